@@ -1,0 +1,46 @@
+# Every target needs only `install`; `make check` is the gate.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help install run test check format bench lock clean
+
+help:  ## what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
+
+install: $(VENV)/.installed  ## build .venv from the locked requirements
+
+$(VENV)/.installed: pyproject.toml requirements/dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: apt-get install python3"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Python cannot make virtual environments: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: install  ## a live portfolio in the browser, no account, key or server needed
+	$(BIN)/portfolio-realtime demo $(ARGS)
+
+test: install  ## all tests, with branch coverage
+	./run_tests.py $(ARGS)
+
+check: install  ## the gate: format, lint, types, import rules, tests
+	$(BIN)/ruff format --check src tests benchmarks run_tests.py
+	$(BIN)/ruff check src tests benchmarks run_tests.py
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	./run_tests.py
+
+format: install  ## format and mend what can be mended
+	$(BIN)/ruff format src tests benchmarks run_tests.py
+	$(BIN)/ruff check --fix src tests benchmarks run_tests.py
+
+bench: install  ## benchmarks, measured side by side
+	$(BIN)/python -m benchmarks
+
+lock:  ## write requirements/*.txt anew from pyproject.toml, with hashes
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements/runtime.txt
+	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements/dev.txt
+
+clean:  ## remove what can be built again
+	rm -rf $(VENV) htmlcov .coverage .pytest_cache .ruff_cache .hypothesis

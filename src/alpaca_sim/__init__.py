@@ -1,0 +1,1 @@
+"""A faithful Alpaca simulator. Its Decimal ledger is the oracle; it shares no code with the product."""
