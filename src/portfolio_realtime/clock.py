@@ -1,0 +1,58 @@
+"""Time as an argument: nanoseconds since 1970 in UTC, passed in so that tests can move it."""
+
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+NS_PER_S = 1_000_000_000
+
+
+class Clock(Protocol):
+    """Where the time comes from."""
+
+    def now_ns(self) -> int:
+        """Wall-clock time in nanoseconds since 1970-01-01 UTC."""
+        ...
+
+    def monotonic_s(self) -> float:
+        """Seconds that never go back, for deadlines."""
+        ...
+
+
+class SystemClock:
+    """The machine's own clocks."""
+
+    def now_ns(self) -> int:
+        """Wall-clock time in nanoseconds since 1970-01-01 UTC."""
+        return time.time_ns()
+
+    def monotonic_s(self) -> float:
+        """Seconds that never go back."""
+        return time.monotonic()
+
+
+def rfc3339(ns: int) -> str:
+    """RFC 3339 in UTC with microseconds, as on the wire: `2026-11-20T15:04:05.123456Z`."""
+    seconds, remainder_ns = divmod(ns, NS_PER_S)
+    moment = time.gmtime(seconds)
+    return (
+        f"{moment.tm_year:04d}-{moment.tm_mon:02d}-{moment.tm_mday:02d}"
+        f"T{moment.tm_hour:02d}:{moment.tm_min:02d}:{moment.tm_sec:02d}.{remainder_ns // 1000:06d}Z"
+    )
+
+
+def parse_rfc3339(text: str) -> int:
+    """Nanoseconds since 1970 of an RFC 3339 time with any offset and 0 to 9 fraction digits.
+
+    Raises ValueError when `text` is no such time.
+    """
+    fraction_ns = 0
+    if "." in text:
+        head, rest = text.split(".", 1)
+        digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
+        fraction_ns = int(digits[:9].ljust(9, "0"))
+        text = head + rest[len(digits) :]
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"time without an offset: {text!r}")
+    return int(moment.astimezone(UTC).timestamp()) * NS_PER_S + fraction_ns

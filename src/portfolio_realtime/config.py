@@ -1,0 +1,219 @@
+"""Every setting: read once from the environment and `.env`, validated together, secrets hidden.
+
+The names are those of the setup guide. A wrong setting stops the start with its name, its value and the
+remedy (`SettingsError`); nothing else in the package reads the environment.
+"""
+
+import os
+from typing import Any, Final, Literal, Self
+from urllib.parse import quote, urlsplit
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from portfolio_realtime.errors import SettingsError
+
+SECRET_BYTES_MIN: Final = 32
+SAMPLE_PREFIX: Final = "your_"
+LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+
+DataFeed = Literal["iex", "sip", "delayed_sip", "boats", "overnight", "test"]
+
+_HOSTS: Final = {
+    "broker": ("https://broker-api.alpaca.markets", "https://broker-api.sandbox.alpaca.markets"),
+    "trading": ("https://api.alpaca.markets", "https://paper-api.alpaca.markets"),
+    "data": ("https://data.alpaca.markets", "https://data.sandbox.alpaca.markets"),
+    "stream": ("wss://stream.data.alpaca.markets", "wss://stream.data.sandbox.alpaca.markets"),
+}
+
+
+class Settings(BaseSettings):
+    """All settings, with their defaults and meaning."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", extra="ignore", populate_by_name=True, frozen=True
+    )
+
+    # Alpaca: who we are
+    broker_api_key: str = Field("", description="Broker API key")
+    broker_secret_key: SecretStr = Field(SecretStr(""), description="Broker API secret")
+    market_api_key: str = Field(
+        "",
+        validation_alias=AliasChoices("MARKET_API_KEY", "APCA_API_KEY_ID", "market_api_key"),
+        description="Market-data key; MARKET_API_KEY wins over APCA_API_KEY_ID; else the broker's key",
+    )
+    market_secret_key: SecretStr = Field(
+        SecretStr(""),
+        validation_alias=AliasChoices("MARKET_SECRET_KEY", "APCA_API_SECRET_KEY", "market_secret_key"),
+        description="Market-data secret; MARKET_SECRET_KEY wins over APCA_API_SECRET_KEY",
+    )
+    # Alpaca: where it is
+    alpaca_sandbox: bool = Field(True, description="Sandbox hosts, or production")
+    alpaca_broker_url: str = Field("", description="Base URL, no path; else by ALPACA_SANDBOX")
+    alpaca_trading_url: str = Field("", description="Base URL, no path; else by ALPACA_SANDBOX")
+    alpaca_data_url: str = Field("", description="Base URL, no path; else by ALPACA_SANDBOX")
+    alpaca_stream_url: str = Field("", description="Base URL, no path; else by ALPACA_SANDBOX")
+    alpaca_data_feed: DataFeed = Field("iex", description="Which stock feed the plan includes")
+    # Valkey or Redis; embedded when neither host nor URL is set
+    redis_url: SecretStr = Field(SecretStr(""), description="Whole URL; wins over the parts")
+    redis_host: str = ""
+    redis_port: int = Field(6379, ge=1, le=65535)
+    redis_db: int = Field(0, ge=0)
+    redis_user: str = ""
+    redis_password: SecretStr = SecretStr("")
+    redis_ssl: bool = False
+    # The four intervals, in seconds
+    symbol_collection_interval: float = Field(300, gt=0, description="Bound of one reconcile of all accounts")
+    price_ttl: float = Field(3600, gt=0, description="A mark older than this is stale")
+    min_update_interval: float = Field(1, ge=0.05, description="At most one publication per account in this")
+    recalculation_interval: float = Field(
+        15, gt=0, description="Everything is computed from scratch this often"
+    )
+    mark_flush_interval: float = Field(0.1, ge=0.01, le=5, description="Marks are conflated for this long")
+    # Server
+    websocket_host: str = "127.0.0.1"
+    websocket_port: int = Field(8001, ge=0, le=65535, description="Of the stand-alone server; 0 picks one")
+    run_services_port: int = Field(8000, ge=0, le=65535, description="Of the server in run_services")
+    jwt_secret: SecretStr = Field(SecretStr(""), description="HS256 secret; empty: loopback clients only")
+    jwt_audience: str = ""
+    jwt_issuer: str = ""
+    api_key_secret: SecretStr = Field(
+        SecretStr(""), description="X-API-Key of trusted back ends; empty: none"
+    )
+    allow_token_in_url: bool = False
+    allowed_origins: str = Field(
+        "", description="Exact browser origins, separated by commas; empty: same host"
+    )
+    demo_page: bool = Field(False, description="Serve the account picker; only for the demo")
+    # Inside
+    shards: int = Field(16, ge=1, le=99, description="Fixed for the life of a Valkey database")
+    lease_ms: int = Field(4000, ge=500)
+    lease_renew_ms: int = Field(1000, ge=100)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["console", "json"] = "console"
+
+    @field_validator("alpaca_broker_url", "alpaca_trading_url", "alpaca_data_url")
+    @classmethod
+    def _http_base(cls, url: str) -> str:
+        return _base_url(url, ("http", "https"))
+
+    @field_validator("alpaca_stream_url")
+    @classmethod
+    def _stream_base(cls, url: str) -> str:
+        return _base_url(url, ("ws", "wss"))
+
+    @field_validator("jwt_secret", "api_key_secret")
+    @classmethod
+    def _strong(cls, secret: SecretStr) -> SecretStr:
+        text = secret.get_secret_value()
+        if text and len(text.encode()) < SECRET_BYTES_MIN:
+            raise ValueError(
+                f"must be empty or at least {SECRET_BYTES_MIN} bytes; "
+                'make one: python -c "import secrets; print(secrets.token_urlsafe(48))"'
+            )
+        return secret
+
+    @field_validator("broker_api_key", "market_api_key", "broker_secret_key", "market_secret_key")
+    @classmethod
+    def _not_a_sample(cls, value: Any) -> Any:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if text.startswith(SAMPLE_PREFIX):
+            raise ValueError("is the sample from the guide; put your own key from Alpaca's dashboard")
+        return value
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.lease_ms < 3 * self.lease_renew_ms:
+            raise ValueError("LEASE_MS must be at least three times LEASE_RENEW_MS")
+        if bool(self.broker_api_key) != bool(self.broker_secret_key.get_secret_value()):
+            raise ValueError("BROKER_API_KEY and BROKER_SECRET_KEY go together: set both or none")
+        if bool(self.market_api_key) != bool(self.market_secret_key.get_secret_value()):
+            raise ValueError("MARKET_API_KEY and MARKET_SECRET_KEY go together: set both or none")
+        return self
+
+    def host(self, name: Literal["broker", "trading", "data", "stream"]) -> str:
+        """Base URL of one of Alpaca's hosts, without a trailing slash."""
+        return getattr(self, f"alpaca_{name}_url") or _HOSTS[name][self.alpaca_sandbox]
+
+    @property
+    def is_embedded(self) -> bool:
+        """Is no server configured, so that we start our own Valkey?"""
+        return not self.redis_host and not self.redis_url.get_secret_value()
+
+    @property
+    def state_url(self) -> str:
+        """URL of the configured server, password included. Only when not embedded."""
+        assert not self.is_embedded
+        if url := self.redis_url.get_secret_value():
+            return url
+        scheme = "rediss" if self.redis_ssl else "redis"
+        password = quote(self.redis_password.get_secret_value(), safe="")
+        login = f"{quote(self.redis_user, safe='')}:{password}@" if self.redis_user or password else ""
+        return f"{scheme}://{login}{self.redis_host}:{self.redis_port}/{self.redis_db}"
+
+    @property
+    def market_credentials(self) -> tuple[str, str]:
+        """Key and secret for market data: the market's own, else the broker's."""
+        if self.market_api_key:
+            return self.market_api_key, self.market_secret_key.get_secret_value()
+        return self.broker_api_key, self.broker_secret_key.get_secret_value()
+
+    @property
+    def market_uses_basic(self) -> bool:
+        """Broker keys authenticate with Basic on the data hosts too; Trading API keys with APCA headers."""
+        return not self.market_api_key or self.market_api_key == self.broker_api_key
+
+
+def _base_url(url: str, schemes: tuple[str, ...]) -> str:
+    if not url:
+        return url
+    parts = urlsplit(url)
+    if parts.scheme not in schemes or not parts.hostname or parts.path not in ("", "/") or parts.query:
+        raise ValueError(f"must be a base URL without a path, such as {schemes[0]}://127.0.0.1:8900")
+    return url.rstrip("/")
+
+
+def load(**overrides: Any) -> Settings:
+    """The settings of this process. Raises SettingsError naming every wrong one."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+
+
+def _explain(error: ValidationError) -> str:
+    lines: list[str] = []
+    for wrong in error.errors():
+        reason = wrong["msg"].removeprefix("Value error, ")
+        if not wrong["loc"]:
+            lines.append(reason)
+            continue
+        name = str(wrong["loc"][0]).upper()
+        lines.append(f"{name}={_shown(name, wrong['input'])}: {reason}")
+    return "wrong settings (environment or .env):\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _shown(name: str, value: object) -> str:
+    is_secret = any(word in name for word in ("SECRET", "PASSWORD", "KEY", "REDIS_URL"))
+    return "(hidden)" if is_secret else repr(value)
+
+
+def described(settings: Settings) -> list[tuple[str, str]]:
+    """Each setting's name and value for display, secrets hidden."""
+    return [
+        (name.upper(), _display(name.upper(), getattr(settings, name)))
+        for name in type(settings).model_fields
+    ]
+
+
+def _display(name: str, value: object) -> str:
+    if isinstance(value, SecretStr):
+        return "(set)" if value.get_secret_value() else "(not set)"
+    if name.endswith("_KEY"):
+        return "(set)" if value else "(not set)"
+    return str(value)
+
+
+def child_environment(**overrides: str) -> dict[str, str]:
+    """This process's environment with some variables replaced, for a child process."""
+    return {**os.environ, **overrides}

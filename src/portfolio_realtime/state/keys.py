@@ -1,0 +1,87 @@
+"""Every key and channel. Nothing else in the repository spells one.
+
+| pattern                    | type       | writer                | lifetime | holds                                         |
+| -------------------------- | ---------- | --------------------- | -------- | --------------------------------------------- |
+| universe                   | hash       | symbol collector      | none     | symbol -> asset class                         |
+| marks                      | hash       | market data consumer  | none     | symbol -> Mark as JSON                        |
+| {sNN}:accounts             | hash       | symbol collector      | none     | account -> Account as JSON                    |
+| {sNN}:valuations           | hash       | portfolio calculator  | none     | watched account -> newest publication as JSON |
+| {sNN}:interest             | sorted set | websocket server      | none     | account -> expiry in ms: somebody watches it  |
+| {sNN}:interest:positions   | sorted set | websocket server      | none     | the same, with its positions                  |
+| lease:NAME                 | string     | whoever holds it      | LEASE_MS | holder and fencing token                      |
+| lease:NAME:granted         | string     | whoever acquires it   | none     | newest fencing token that was granted         |
+| HASH:fence                 | string     | the hash's writer     | none     | newest fencing token that has written HASH    |
+| cursor:activities          | string     | symbol collector      | none     | newest event_id seen on the activity stream   |
+| metrics:SERVICE:INSTANCE   | string     | each service          | 15 s     | its metrics in Prometheus text                |
+| channel universe           |            | symbol collector      |          | the universe changed                          |
+| channel marks              |            | market data consumer  |          | list of Mark, one conflated batch per flush   |
+| channel {sNN}:accounts     |            | symbol collector      |          | list of AccountChange                         |
+| channel {sNN}:valuations   |            | portfolio calculator  |          | PublicationBatch as MessagePack               |
+| channel {sNN}:interest     |            | websocket server      |          | account that somebody began to watch          |
+
+Keys of one shard carry the hash tag {sNN}: on a cluster its hashes, lease and channels share a slot.
+"""
+
+import zlib
+from typing import Final
+
+UNIVERSE: Final = "universe"
+MARKS: Final = "marks"
+CURSOR_ACTIVITIES: Final = "cursor:activities"
+METRICS_PATTERN: Final = "metrics:*"
+METRICS_TTL_S: Final = 15
+
+
+def shard_of(account_id: str, shards: int) -> int:
+    """The shard that owns an account; fixed by the id and the number of shards."""
+    return zlib.crc32(account_id.encode()) % shards
+
+
+def tag(shard: int) -> str:
+    """The hash tag of a shard: `{s03}`."""
+    return f"{{s{shard:02d}}}"
+
+
+def accounts(shard: int) -> str:
+    """Hash and channel of the shard's account records."""
+    return f"{tag(shard)}:accounts"
+
+
+def valuations(shard: int) -> str:
+    """Hash and channel of the shard's publications."""
+    return f"{tag(shard)}:valuations"
+
+
+def interest(shard: int) -> str:
+    """Sorted set and channel of the shard's watched accounts."""
+    return f"{tag(shard)}:interest"
+
+
+def position_interest(shard: int) -> str:
+    """Sorted set of the shard's accounts that are watched with their positions."""
+    return f"{tag(shard)}:interest:positions"
+
+
+def shard_lease(shard: int) -> str:
+    """Name of the lease on a shard's valuations."""
+    return tag(shard)
+
+
+def lease(name: str) -> str:
+    """Key of a lease."""
+    return f"lease:{name}"
+
+
+def granted(name: str) -> str:
+    """Key of the newest fencing token granted for a lease."""
+    return f"lease:{name}:granted"
+
+
+def fence(hash_key: str) -> str:
+    """Key of the newest fencing token that has written a hash."""
+    return f"{hash_key}:fence"
+
+
+def metrics(service: str, instance: str) -> str:
+    """Key of one process's metrics."""
+    return f"metrics:{service}:{instance}"

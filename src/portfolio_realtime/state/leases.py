@@ -1,0 +1,54 @@
+"""Ownership until a time: one symbol collector, one consumer per feed, one calculator per shard.
+
+A lease is held by renewing it. Whoever writes under a lease sends its fencing token along; a write with
+an older token than the newest seen is refused by the server (`Connection.fenced_write`), so a paused
+owner that wakes up late can do no harm.
+"""
+
+from dataclasses import dataclass
+
+from portfolio_realtime.state import keys
+from portfolio_realtime.state.connection import Connection, reports_unavailable
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A granted lease: its name, who holds it, and the fencing token, which is also an epoch."""
+
+    name: str
+    holder: str
+    fencing_token: int
+
+    @property
+    def value(self) -> str:
+        """What the lease's key holds."""
+        return f"{self.holder} {self.fencing_token}"
+
+
+class Leases:
+    """Acquire, renew and release leases for one holder."""
+
+    def __init__(self, connection: Connection, holder: str, lease_ms: int) -> None:
+        self._holder = holder
+        self._lease_ms = lease_ms
+        self._acquire = connection.script("acquire_lease")
+        self._renew = connection.script("renew_lease")
+        self._release = connection.script("release_lease")
+
+    @reports_unavailable
+    async def acquire(self, name: str) -> Lease | None:
+        """The lease, or None when somebody holds it. Raises StateUnavailable."""
+        token = await self._acquire(
+            keys=[keys.lease(name), keys.granted(name)], args=[self._holder, self._lease_ms]
+        )
+        return Lease(name, self._holder, int(token)) if token else None
+
+    @reports_unavailable
+    async def renew(self, lease: Lease) -> bool:
+        """Prolong a lease; False says that it is lost. Raises StateUnavailable."""
+        return bool(await self._renew(keys=[keys.lease(lease.name)], args=[lease.value, self._lease_ms]))
+
+    @reports_unavailable
+    async def release(self, lease: Lease) -> None:
+        """Give a lease back so that the next owner need not wait. Raises StateUnavailable."""
+        await self._release(keys=[keys.lease(lease.name)], args=[lease.value])

@@ -1,0 +1,50 @@
+"""Marks: one hash with the newest of each symbol, one channel with a conflated batch per flush."""
+
+from collections.abc import AsyncIterator, Awaitable
+from typing import cast
+
+import msgspec
+
+from portfolio_realtime.model import Mark
+from portfolio_realtime.state import keys
+from portfolio_realtime.state.connection import Connection, Message, Subscribed, reports_unavailable
+from portfolio_realtime.state.leases import Lease
+
+_encode = msgspec.json.Encoder().encode
+_mark = msgspec.json.Decoder(Mark)
+_marks = msgspec.json.Decoder(list[Mark])
+
+
+class Marks:
+    """The hash and channel `marks`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def write(self, lease: Lease, marks: list[Mark]) -> None:
+        """Write one conflated batch and announce it as one message. Raises LeaseLost, StateUnavailable."""
+        encoded = [(mark.symbol, _encode(mark)) for mark in marks]
+        announcement = b"[" + b",".join(value for _, value in encoded) + b"]"
+        await self._connection.fenced_write(
+            keys.fence(f"{keys.MARKS}:{lease.name}"),
+            keys.MARKS,
+            lease.fencing_token,
+            encoded,
+            [],
+            (keys.MARKS, announcement),
+        )
+
+    @reports_unavailable
+    async def read_all(self) -> list[Mark]:
+        """The newest mark of every symbol."""
+        found = await cast("Awaitable[list[bytes]]", self._connection.commands.hvals(keys.MARKS))
+        return [_mark.decode(raw) for raw in found]
+
+    def batches(self) -> AsyncIterator[Message | Subscribed]:
+        """Batches of marks; decode each with `decode_marks`."""
+        return self._connection.follow(keys.MARKS)
+
+
+def decode_marks(payload: bytes) -> list[Mark]:
+    """The marks of one announced batch."""
+    return _marks.decode(payload)

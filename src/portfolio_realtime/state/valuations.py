@@ -1,0 +1,68 @@
+"""Publications: from the portfolio calculator to every WebSocket server, newest kept for snapshots."""
+
+from collections.abc import AsyncIterator, Awaitable
+from typing import cast
+
+import msgspec
+
+from portfolio_realtime.model import Publication, PublicationBatch
+from portfolio_realtime.state import keys
+from portfolio_realtime.state.connection import Connection, Message, Subscribed, reports_unavailable
+from portfolio_realtime.state.leases import Lease
+
+_encode = msgspec.msgpack.Encoder().encode
+_batch = msgspec.msgpack.Decoder(PublicationBatch)
+
+
+class Valuations:
+    """The hashes and channels `{sNN}:valuations`."""
+
+    def __init__(self, connection: Connection, shards: int) -> None:
+        self._connection = connection
+        self._shards = shards
+
+    async def publish(self, lease: Lease, shard: int, publications: list[Publication]) -> None:
+        """Store and announce the publications of one flush, in one step, with the lease's token as epoch.
+
+        Raises LeaseLost when another calculator owns the shard, StateUnavailable.
+        """
+        key = keys.valuations(shard)
+        stored = [(publication.account_id, with_rows(publication)) for publication in publications]
+        batch = PublicationBatch(lease.fencing_token, publications)
+        await self._connection.fenced_write(
+            keys.fence(key), key, lease.fencing_token, stored, [], (key, _encode(batch))
+        )
+
+    async def forget(self, lease: Lease, shard: int, account_ids: list[str]) -> None:
+        """Drop what nobody watches and nobody keeps up to date. Raises LeaseLost, StateUnavailable."""
+        key = keys.valuations(shard)
+        await self._connection.fenced_write(keys.fence(key), key, lease.fencing_token, [], account_ids, None)
+
+    @reports_unavailable
+    async def read(self, account_id: str) -> bytes | None:
+        """An account's newest publication as one JSON object, or None when nobody watches it."""
+        key = keys.valuations(keys.shard_of(account_id, self._shards))
+        return await cast("Awaitable[bytes | None]", self._connection.commands.hget(key, account_id))
+
+    @reports_unavailable
+    async def read_ids(self, shard: int) -> list[str]:
+        """The accounts of a shard that have a stored publication."""
+        found = await cast("Awaitable[list[bytes]]", self._connection.commands.hkeys(keys.valuations(shard)))
+        return [account_id.decode() for account_id in found]
+
+    def batches(self) -> AsyncIterator[Message | Subscribed]:
+        """Batches of all shards; decode each with `decode_batch`."""
+        return self._connection.follow(*(keys.valuations(shard) for shard in range(self._shards)))
+
+
+def decode_batch(payload: bytes) -> PublicationBatch:
+    """The publications of one announced flush."""
+    return _batch.decode(payload)
+
+
+def with_rows(publication: Publication) -> bytes:
+    """One JSON object: the value, with its positions where somebody watches them."""
+    if publication.rows is None:
+        return publication.value
+    rows = b",".join(row for _, row in publication.rows)
+    return publication.value[:-1] + b',"positions":[' + rows + b"]}"

@@ -1,0 +1,179 @@
+"""Logs and metrics: every metric is named here; secrets, tokens and account ids are never labels.
+
+Each service counts in a registry of its own and leaves the text in Valkey; any WebSocket server's
+`/metrics` shows all of them, told apart by the labels `service` and `instance`.
+"""
+
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+
+PREFIX = "portfolio_realtime"
+FAST_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+def configure_logs(service: str, level: str, log_format: str) -> None:
+    """Structured logs on stderr: coloured lines for people (`console`) or one JSON object a line (`json`)."""
+    is_console = log_format == "console"
+    renderer = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        if is_console
+        else structlog.processors.JSONRenderer()
+    )
+    exceptions = [] if is_console else [structlog.processors.format_exc_info]
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%H:%M:%S" if is_console else "iso", utc=not is_console),
+            *exceptions,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    structlog.contextvars.bind_contextvars(service=service)
+
+
+class CollectorMetrics:
+    """What the symbol collector counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.accounts = Gauge(f"{PREFIX}_accounts", "Accounts followed", registry=registry)
+        self.symbols = Gauge(f"{PREFIX}_symbols", "Symbols in the universe", registry=registry)
+        self.activities = Counter(
+            f"{PREFIX}_activities", "Activity events by outcome", ["outcome"], registry=registry
+        )
+        self.reconciled = Counter(
+            f"{PREFIX}_reconciled", "Accounts reconciled by outcome", ["outcome"], registry=registry
+        )
+        self.broker_requests = Counter(
+            f"{PREFIX}_broker_requests", "REST requests by status", ["status"], registry=registry
+        )
+        self.rejected = Counter(
+            f"{PREFIX}_broker_rejected", "Payloads or fields refused at the edge", ["what"], registry=registry
+        )
+
+
+class MarketMetrics:
+    """What the market data consumer counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.subscribed = Gauge(
+            f"{PREFIX}_subscribed_symbols", "Symbols subscribed", ["feed"], registry=registry
+        )
+        self.messages = Counter(
+            f"{PREFIX}_feed_messages", "Messages by type", ["feed", "type"], registry=registry
+        )
+        self.price_updates = Counter(f"{PREFIX}_price_updates", "Marks flushed", ["feed"], registry=registry)
+        self.ignored_trades = Counter(
+            f"{PREFIX}_ignored_trades", "Trades that may not move a mark", ["feed"], registry=registry
+        )
+        self.reconnects = Counter(
+            f"{PREFIX}_feed_reconnects", "Reconnects by reason", ["feed", "reason"], registry=registry
+        )
+        self.feed_lag = Histogram(
+            f"{PREFIX}_feed_lag_seconds",
+            "Trade time to flush of its mark",
+            ["feed"],
+            buckets=FAST_S,
+            registry=registry,
+        )
+
+
+class CalculatorMetrics:
+    """What the portfolio calculator counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.accounts = Gauge(f"{PREFIX}_valued_accounts", "Accounts in the book", registry=registry)
+        self.positions = Gauge(f"{PREFIX}_valued_positions", "Positions in the book", registry=registry)
+        self.watched = Gauge(
+            f"{PREFIX}_watched_accounts", "Accounts that somebody watches", registry=registry
+        )
+        self.shards = Gauge(f"{PREFIX}_shards_owned", "Shards owned", registry=registry)
+        self.recalculation = Histogram(
+            f"{PREFIX}_recalculation_seconds", "Full valuation of the book", buckets=FAST_S, registry=registry
+        )
+        self.flush = Histogram(
+            f"{PREFIX}_valuation_flush_seconds",
+            "Valuation and encoding of one flush",
+            buckets=FAST_S,
+            registry=registry,
+        )
+        self.publications = Counter(f"{PREFIX}_publications", "Publications", registry=registry)
+        self.exact = Counter(f"{PREFIX}_exact_fallbacks", "Figures recomputed in Decimal", registry=registry)
+        self.lag = Histogram(
+            f"{PREFIX}_publication_lag_seconds",
+            "Newest trade time to publication",
+            buckets=FAST_S,
+            registry=registry,
+        )
+        self.unpriced = Gauge(
+            f"{PREFIX}_unpriced_accounts", "Watched accounts with an unpriced position", registry=registry
+        )
+        self.stale = Gauge(
+            f"{PREFIX}_stale_accounts", "Watched accounts with a stale mark", registry=registry
+        )
+
+
+class ServerMetrics:
+    """What the WebSocket server counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.connections = Gauge(f"{PREFIX}_connections", "Open client connections", registry=registry)
+        self.connects = Counter(
+            f"{PREFIX}_connects", "Connection attempts by result", ["result"], registry=registry
+        )
+        self.disconnects = Counter(
+            f"{PREFIX}_disconnects", "Closed connections by close code", ["code"], registry=registry
+        )
+        self.sent = Counter(f"{PREFIX}_messages_sent", "Messages sent to clients", registry=registry)
+        self.sent_bytes = Counter(f"{PREFIX}_sent_bytes", "Bytes sent to clients", registry=registry)
+        self.conflated = Counter(
+            f"{PREFIX}_conflated", "Publications replaced by a newer one before sending", registry=registry
+        )
+        self.received = Counter(
+            f"{PREFIX}_messages_received", "Messages from clients by type", ["type"], registry=registry
+        )
+        self.auth_failures = Counter(
+            f"{PREFIX}_auth_failures", "Refused credentials by reason", ["reason"], registry=registry
+        )
+        self.fan_out_lag = Histogram(
+            f"{PREFIX}_fan_out_lag_seconds",
+            "Publication to hand-over to the socket",
+            buckets=FAST_S,
+            registry=registry,
+        )
+
+
+def exposition(registry: CollectorRegistry) -> bytes:
+    """The registry in Prometheus text format."""
+    return generate_latest(registry)
+
+
+class _Merged(Collector):
+    def __init__(self, sources: Iterable[tuple[str, str, str]]) -> None:
+        self._sources = list(sources)
+
+    def collect(self) -> Iterator[Metric]:
+        families: dict[str, Metric] = {}
+        for service, instance, text in self._sources:
+            for family in text_string_to_metric_families(text):
+                merged = families.setdefault(
+                    family.name, Metric(family.name, family.documentation, family.type)
+                )
+                for sample in family.samples:
+                    labels = {**sample.labels, "service": service, "instance": instance}
+                    merged.add_sample(sample.name, labels, sample.value)
+        yield from families.values()
+
+
+def merge(sources: Iterable[tuple[str, str, str]]) -> bytes:
+    """One text from (service, instance, text) of several processes."""
+    return generate_latest(_Merged(sources))  # type: ignore[arg-type]  # any collector will do
