@@ -12,7 +12,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -105,7 +105,7 @@ async def _with_state(name: str, settings: config.Settings, run: Run) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _state_url(settings: config.Settings) -> AsyncIterator[str]:
+async def _state_url(settings: config.Settings) -> AsyncGenerator[str, None]:
     if not settings.is_embedded:
         yield settings.state_url
         return
@@ -174,7 +174,7 @@ async def under_lease(
 
 
 async def keep_lease(context: Context, lease: Lease) -> NoReturn:
-    """Renew a lease until it is lost. Raises LeaseLost; a server out of reach counts once the lease has run out."""
+    """Renew a lease until it is lost: taken, or run out while the server is out of reach. Raises LeaseLost."""
     renewed_s = context.clock.monotonic_s()
     while True:
         await asyncio.sleep(context.settings.lease_renew_ms / 1000)
