@@ -174,7 +174,7 @@ async def under_lease(
 
 
 async def keep_lease(context: Context, lease: Lease) -> NoReturn:
-    """Renew a lease until it is lost: taken, or run out while the server is out of reach. Raises LeaseLost."""
+    """Renew a lease until it is lost: taken, or run out while Valkey is out of reach. Raises LeaseLost."""
     renewed_s = context.clock.monotonic_s()
     while True:
         await asyncio.sleep(context.settings.lease_renew_ms / 1000)

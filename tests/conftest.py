@@ -1,0 +1,215 @@
+"""What every test may use: a real Valkey, a real simulator, and waiting that ends."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from typing import Any, Final, Protocol
+
+import httpx
+import pytest
+
+from portfolio_realtime.state import State, open_state
+from portfolio_realtime.state.embedded import server_binary
+
+SHARDS: Final = 4
+LEASE_MS: Final = 1500
+SIMULATOR_START_S_MAX: Final = 30
+
+
+class Until(Protocol):
+    """Waits until a predicate holds."""
+
+    async def __call__(
+        self, predicate: Callable[[], Any], description: str, deadline_s: float = 10.0
+    ) -> Any: ...  # the predicate may be async and return anything
+
+
+@pytest.fixture
+def until() -> Until:
+    """`await until(predicate, description, deadline_s)`: the predicate's first true result, or a failure."""
+
+    async def wait(predicate: Callable[[], Any], description: str, deadline_s: float = 10.0) -> Any:
+        give_up = time.monotonic() + deadline_s
+        while True:
+            result = predicate()
+            if isinstance(result, Awaitable):
+                result = await result
+            if result:
+                return result
+            assert time.monotonic() < give_up, f"waited {deadline_s} s in vain until {description}"
+            await asyncio.sleep(0.02)
+
+    return wait
+
+
+class ValkeyServer:
+    """A real server on a port that stays the same, which a test may kill and start again."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.url = f"redis://127.0.0.1:{port}/0"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start, and return when it listens."""
+        self._process = subprocess.Popen(
+            [server_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", "/tmp"],  # noqa: S108  # nothing is saved
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        give_up = time.monotonic() + 10
+        while not _listens(self.port):
+            assert time.monotonic() < give_up, "Valkey did not start"
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(5)
+            self._process = None
+
+
+def _listens(port: int) -> bool:
+    import socket
+
+    with socket.socket() as probe:
+        probe.settimeout(0.2)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def free_port() -> int:
+    """A loopback port that is free now."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def session_valkey() -> Generator[ValkeyServer]:
+    """One real Valkey for all tests that do not kill it."""
+    server = ValkeyServer(free_port())
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def mortal_valkey() -> Generator[ValkeyServer]:
+    """A real Valkey of the test's own, to be killed and started again."""
+    server = ValkeyServer(free_port())
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+async def valkey_url(session_valkey: ValkeyServer) -> str:
+    """URL of a real, empty Valkey."""
+    state = open_state(session_valkey.url, holder="test", shards=SHARDS, lease_ms=LEASE_MS)
+    await state.connection.commands.flushall()
+    await state.close()
+    return session_valkey.url
+
+
+@pytest.fixture
+async def state(valkey_url: str) -> AsyncGenerator[State]:
+    """The state on a real, empty Valkey with SHARDS shards."""
+    opened = open_state(valkey_url, holder="test", shards=SHARDS, lease_ms=LEASE_MS)
+    yield opened
+    await opened.close()
+
+
+class Simulator:
+    """A simulated Alpaca in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
+        self.process = process
+        self.url = url
+        self.ws_url = url.replace("http", "ws", 1)
+        self._client = httpx.AsyncClient(base_url=url, timeout=30)
+
+    async def get(self, path: str) -> Any:
+        """The JSON answer of a GET of the control endpoints (`/_sim/…`)."""
+        answer = await self._client.get(path)
+        answer.raise_for_status()
+        return answer.json()
+
+    async def post(self, path: str, json: dict[str, Any] | None = None) -> Any:
+        """The JSON answer of a POST to the control endpoints (`/_sim/…`)."""
+        answer = await self._client.post(path, json=json or {})
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The settings that point the product at this simulator."""
+        return {
+            "BROKER_API_KEY": "sim-key",
+            "BROKER_SECRET_KEY": "sim-secret",
+            "ALPACA_BROKER_URL": self.url,
+            "ALPACA_TRADING_URL": self.url,
+            "ALPACA_DATA_URL": self.url,
+            "ALPACA_STREAM_URL": self.ws_url,
+        }
+
+    async def close(self) -> None:
+        """End the process."""
+        await self._client.aclose()
+        end(self.process)
+
+
+def end(process: subprocess.Popen[Any]) -> None:
+    """Ask a process of ours to end, then make it."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(5)
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
+
+
+StartSimulator = Callable[..., Awaitable[Simulator]]
+
+
+@pytest.fixture
+async def simulator() -> AsyncGenerator[StartSimulator]:
+    """`await simulator(accounts=20, symbols=50, seed=7, **options)` starts one; it ends with the test."""
+    started: list[Simulator] = []
+
+    async def start(**options: Any) -> Simulator:
+        merged = {"port": 0, "accounts": 20, "symbols": 50, "seed": 7, **options}
+        flags = [
+            word for name, value in merged.items() for word in (f"--{name.replace('_', '-')}", str(value))
+        ]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "alpaca_sim", *flags],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        url = await asyncio.wait_for(asyncio.to_thread(_ready_url, process), SIMULATOR_START_S_MAX)
+        started.append(Simulator(process, url))
+        return started[-1]
+
+    yield start
+    for running in started:
+        await running.close()
+
+
+def _ready_url(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if " ready on " in line:
+            return line.split(" ready on ")[1].split()[0]
+    raise AssertionError(f"the simulator ended with code {process.wait()} before it was ready")
