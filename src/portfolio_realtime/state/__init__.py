@@ -8,6 +8,7 @@ from portfolio_realtime.state.interest import Interest
 from portfolio_realtime.state.leases import Leases
 from portfolio_realtime.state.marks import Marks
 from portfolio_realtime.state.metrics import Metrics
+from portfolio_realtime.state.tickets import Tickets
 from portfolio_realtime.state.valuations import Valuations
 
 
@@ -22,6 +23,7 @@ class State:
     valuations: Valuations
     interest: Interest
     metrics: Metrics
+    tickets: Tickets
 
     async def close(self) -> None:
         """Close all connections."""
@@ -39,4 +41,5 @@ def open_state(url: str, *, holder: str, shards: int, lease_ms: int) -> State:
         valuations=Valuations(connection, shards),
         interest=Interest(connection, shards),
         metrics=Metrics(connection),
+        tickets=Tickets(connection),
     )

@@ -13,6 +13,7 @@
 | HASH:fence                 | string     | the hash's writer     | none     | newest fencing token that has written HASH    |
 | cursor:activities          | string     | symbol collector      | none     | newest event_id seen on the activity stream   |
 | metrics:SERVICE:INSTANCE   | string     | each service          | 15 s     | its metrics in Prometheus text                |
+| ticket:SHA256              | string     | websocket server      | 30 s     | whose ticket it is, deleted when used         |
 | channel universe           |            | symbol collector      |          | the universe changed                          |
 | channel marks              |            | market data consumer  |          | list of Mark, one conflated batch per flush   |
 | channel {sNN}:accounts     |            | symbol collector      |          | list of AccountChange                         |
@@ -30,6 +31,7 @@ MARKS: Final = "marks"
 CURSOR_ACTIVITIES: Final = "cursor:activities"
 METRICS_PATTERN: Final = "metrics:*"
 METRICS_TTL_S: Final = 15
+TICKET_TTL_S: Final = 30
 
 
 def shard_of(account_id: str, shards: int) -> int:
@@ -85,3 +87,8 @@ def fence(hash_key: str) -> str:
 def metrics(service: str, instance: str) -> str:
     """Key of one process's metrics."""
     return f"metrics:{service}:{instance}"
+
+
+def ticket(digest: str) -> str:
+    """Key of a ticket, by its SHA-256 in hexadecimal."""
+    return f"ticket:{digest}"

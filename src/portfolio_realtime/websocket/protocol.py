@@ -1,0 +1,134 @@
+"""The wire: every message and every reason to close, as types. The calculator encodes the portfolio message.
+
+Money is a decimal string, a ratio a number (0.0101 = 1.01 %), a time RFC 3339 UTC with microseconds.
+"""
+
+import enum
+import re
+from typing import Final, Literal
+
+import msgspec
+
+ACCOUNT_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+MESSAGE_BYTES_MAX: Final = 4096  # of one message from a client
+
+Detail = Literal["value", "positions"]
+
+
+class Disconnect(enum.Enum):
+    """Why the server closes, and by its range what the client does: 4000-4499 reconnect, 4500-4999 do not."""
+
+    SHUTDOWN = 4001, "shutdown"
+    SLOW_CONSUMER = 4002, "slow consumer"
+    STATE_LOST = 4003, "state lost"
+    TOKEN_EXPIRED = 4004, "token expired"
+    LIFETIME = 4005, "lifetime reached"
+    NO_PONG = 4006, "no pong"
+    UNAUTHORIZED = 4500, "unauthorized"
+    CONNECTION_LIMIT = 4501, "connection limit"
+    FORBIDDEN = 4503, "forbidden"
+    BAD_MESSAGE = 4505, "bad message"
+
+    @property
+    def code(self) -> int:
+        """The WebSocket close code."""
+        return self.value[0]
+
+    @property
+    def reason(self) -> str:
+        """The text that travels with the code."""
+        return self.value[1]
+
+
+class PositionRow(msgspec.Struct):
+    """One position of a portfolio message. A position that is gone is one last row with quantity "0"."""
+
+    symbol: str
+    quantity: str
+    mark: str | None = None
+    mark_source: str | None = None
+    mark_as_of: str | None = None
+    previous_close: str | None = None
+    market_value: str | None = None
+    day_pnl: str | None = None
+    unrealized_pnl: str | None = None
+
+
+class PortfolioMessage(msgspec.Struct, tag_field="type", tag="portfolio"):
+    """The value of one account. `equity` is null while a position is unpriced; then `known_equity` is there."""
+
+    account_id: str
+    epoch: int
+    sequence: int
+    equity: str | None
+    cash: str
+    last_equity: str
+    external_cash_flow: str
+    day_pnl: str | None
+    day_pnl_ratio: float | None
+    as_of: str
+    stale: list[str]
+    unpriced: list[str]
+    total_value: str | None
+    today_return: str | None
+    timestamp: str
+    known_equity: str | msgspec.UnsetType = msgspec.UNSET
+    positions: list[PositionRow] | msgspec.UnsetType = msgspec.UNSET
+
+
+class HeartbeatAck(msgspec.Struct, tag_field="type", tag="heartbeat_ack"):
+    """Answers a heartbeat with the client's own timestamp, so that it can tell the round trip."""
+
+    timestamp: str | int | float | None
+
+
+class ErrorMessage(msgspec.Struct, tag_field="type", tag="error", omit_defaults=True):
+    """What was wrong with a message of the client; the connection lives on."""
+
+    code: Literal["bad_message", "too_many_messages", "too_many_subscriptions", "forbidden"]
+    message: str
+    account_id: str | None = None
+
+
+class TokenExpiring(msgspec.Struct, tag_field="type", tag="token_expiring"):
+    """Send a fresh token within `in_s` seconds, or the connection is closed with 4004."""
+
+    in_s: int
+
+
+class Heartbeat(msgspec.Struct, tag_field="type", tag="heartbeat"):
+    """Is anybody there?"""
+
+    timestamp: str | int | float | None = None
+
+
+class Auth(msgspec.Struct, tag_field="type", tag="auth"):
+    """Who the client is; sent again it refreshes the token."""
+
+    token: str
+
+
+class Subscribe(msgspec.Struct, tag_field="type", tag="subscribe"):
+    """Send this account's publications, at most `max_frequency_hz` a second."""
+
+    account_id: str
+    detail: Detail = "value"
+    max_frequency_hz: float | None = None
+
+
+class Unsubscribe(msgspec.Struct, tag_field="type", tag="unsubscribe"):
+    """Send no more of this account."""
+
+    account_id: str
+
+
+ClientMessage = Heartbeat | Auth | Subscribe | Unsubscribe
+ServerMessage = HeartbeatAck | ErrorMessage | TokenExpiring
+
+encode = msgspec.json.Encoder().encode
+decode_client_message = msgspec.json.Decoder(ClientMessage).decode
+
+
+def is_account_id(text: str) -> bool:
+    """Is this a text that may become part of a key?"""
+    return ACCOUNT_ID.fullmatch(text) is not None
