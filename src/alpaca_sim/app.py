@@ -1,0 +1,105 @@
+"""The composition root: one simulator, one application, one server on one port of loopback."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Generator
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.types import ASGIApp
+
+from alpaca_sim import activities_rest, broker_rest, control, data_rest, data_stream, events
+from alpaca_sim.auth import Guard
+from alpaca_sim.simulator import Simulator
+from alpaca_sim.web import ApiError, error_response, not_found
+
+SHUTDOWN_S_MAX = 1
+BACKLOG = 2_048
+START_POLL_S = 0.005
+
+
+def make_app(sim: Simulator) -> ASGIApp:
+    """All routes over one simulator, guarded."""
+    routes = [
+        *control.ROUTES,
+        *activities_rest.ROUTES,  # before the accounts' routes, which would take their paths for ids
+        *broker_rest.ROUTES,
+        *events.ROUTES,
+        *data_rest.ROUTES,
+        *data_stream.ROUTES,
+    ]
+    app = Starlette(routes=routes, exception_handlers={ApiError: error_response, 404: not_found})
+    app.router.redirect_slashes = False
+    guard = Guard(app, sim.credentials, sim.rate_limit)
+    app.state.sim = sim
+    app.state.request_count = lambda: guard.request_count
+    return guard
+
+
+class Server(uvicorn.Server):
+    """uvicorn without its own signal handling: `serve` below ends it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Leave signals to the caller."""
+        yield
+
+    def abort(self, client: tuple[str, int]) -> None:
+        """Cut a client's connection without a goodbye."""
+        for connection in list(self.server_state.connections):
+            transport: asyncio.Transport | None = getattr(connection, "transport", None)
+            if transport is not None and transport.get_extra_info("peername") == client:
+                transport.abort()
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises OSError when the port is taken."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+async def serve(sim: Simulator, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+    """Serve until SIGINT or SIGTERM, or until cancelled; `on_ready` is called when requests are answered."""
+    config = uvicorn.Config(
+        make_app(sim),
+        http="httptools",
+        ws="websockets-sansio",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=SHUTDOWN_S_MAX,
+    )
+    server = Server(config)
+    sim.abort = server.abort
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(
+        ValueError, RuntimeError, NotImplementedError
+    ):  # not in the main thread: no signals
+        for signal_number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(signal_number, stop.set)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    driving = asyncio.create_task(sim.run())
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        while not server.started and not serving.done():
+            await asyncio.sleep(START_POLL_S)
+        on_ready()
+        await asyncio.wait((serving, driving, stopping), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        driving.cancel()
+        sim.close()
+        server.should_exit = True
+        await asyncio.gather(serving, driving, stopping, return_exceptions=True)
+    if driving.done() and not driving.cancelled() and driving.exception():
+        raise RuntimeError("the simulator's loop failed") from driving.exception()

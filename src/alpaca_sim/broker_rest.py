@@ -1,0 +1,257 @@
+"""Broker REST: accounts, balances, positions, clock, calendar and assets, and the Trading API of the first account."""
+
+import base64
+import binascii
+from collections.abc import Iterable
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from alpaca_sim.auth import TOKEN_PATH, token_endpoint
+from alpaca_sim.broker_json import (
+    ENTITIES,
+    SESSION_CLOSE_HOUR,
+    account_json,
+    asset_json,
+    closing_positions_json,
+    email_address,
+    position_json,
+    position_symbol,
+    positions_json,
+    trade_account_json,
+)
+from alpaca_sim.clock import NEW_YORK, SECOND_NS, new_york, new_york_ns
+from alpaca_sim.ledger import Account, Holdings
+from alpaca_sim.market import Listing
+from alpaca_sim.web import ApiError, csv_param, date_param, int_param, json_response, time_param
+
+if TYPE_CHECKING:
+    from alpaca_sim.simulator import Simulator
+
+ACCOUNTS_MAX = 1_000
+BULK_PAGE_ACCOUNTS = 1_000
+EOD_PAGE_ACCOUNTS_MAX = 10_000
+UNKNOWN_ACCOUNT_STATUS = 404  # Alpaca's SDK says 401; the current API is not known
+CALENDAR_FIRST = date(1970, 1, 1)
+CALENDAR_LAST = date(2029, 12, 31)
+
+
+def sim_of(request: Request) -> "Simulator":
+    """The simulator behind a request."""
+    return request.app.state.sim
+
+
+def find_account(sim: "Simulator", account_id: str) -> Account:
+    """The account, or Alpaca's error for an unknown one."""
+    account = sim.ledger.accounts.get(account_id)
+    if account is None:
+        raise ApiError(UNKNOWN_ACCOUNT_STATUS, f"account not found for {account_id}")
+    return account
+
+
+def reported_holdings(sim: "Simulator", account: Account) -> Holdings:
+    """What REST says the account holds: it trails the events by the configured lag."""
+    if not sim.settings.rest_lag_s:
+        return account.current
+    return account.holdings(sim.clock.now_ns() - int(sim.settings.rest_lag_s * SECOND_NS))
+
+
+async def list_accounts(request: Request) -> Response:
+    """`GET /v1/accounts`: at most 1000, by creation time, newest first unless `sort=asc`; bounds inclusive."""
+    sim = sim_of(request)
+    after_ns, before_ns = time_param(request, "created_after"), time_param(request, "created_before")
+    words = request.query_params.get("query", "").lower().split()
+    status = request.query_params.get("status", "")
+    entities = set(csv_param(request, "entities") or ENTITIES)
+    accounts = sorted(sim.ledger.accounts.values(), key=lambda account: account.created_ns)
+    if request.query_params.get("sort", "desc") != "asc":
+        accounts.reverse()
+    rows: list[dict[str, Any]] = []
+    for account in accounts:
+        in_time = (after_ns is None or account.created_ns >= after_ns) and (
+            before_ns is None or account.created_ns <= before_ns
+        )
+        if in_time and status in ("", "ACTIVE") and _matches(account, words):
+            rows.append(account_json(account, entities))
+        if len(rows) == ACCOUNTS_MAX:
+            break
+    return json_response(rows)
+
+
+def _matches(account: Account, words: Iterable[str]) -> bool:
+    name = f"{account.account_id} {account.account_number} {account.given_name} {account.family_name}"
+    searched = f"{name} {email_address(account)}".lower()
+    return all(word in searched for word in words)
+
+
+async def one_account(request: Request) -> Response:
+    """`GET /v1/accounts/{id}`."""
+    account = find_account(sim_of(request), request.path_params["account_id"])
+    return json_response(account_json(account, set(ENTITIES)))
+
+
+async def trade_account(request: Request) -> Response:
+    """`GET /v1/trading/accounts/{id}/account`, and `/v2/account` for the first account."""
+    sim = sim_of(request)
+    account = _path_account(request)
+    return json_response(
+        trade_account_json(sim.market, account, reported_holdings(sim, account), sim.balance_date)
+    )
+
+
+def _path_account(request: Request) -> Account:
+    sim = sim_of(request)
+    account_id = request.path_params.get("account_id") or next(iter(sim.ledger.accounts), "")
+    return find_account(sim, account_id)
+
+
+async def positions(request: Request) -> Response:
+    """`GET /v1/trading/accounts/{id}/positions`, and `/v2/positions` for the first account."""
+    sim = sim_of(request)
+    return json_response(positions_json(sim.market, reported_holdings(sim, _path_account(request))))
+
+
+async def one_position(request: Request) -> Response:
+    """`GET …/positions/{symbol_or_asset_id}`; 404 when it is not held."""
+    sim = sim_of(request)
+    account, wanted = _path_account(request), request.path_params["symbol"]
+    for symbol, position in reported_holdings(sim, account).positions.items():
+        listing = sim.market.listing(symbol)
+        if wanted in _names(listing):
+            return json_response(position_json(listing, position, sim.market.mark(symbol)))
+    raise ApiError(404, "position does not exist")
+
+
+def _names(listing: Listing) -> tuple[str, str, str]:
+    return listing.symbol, position_symbol(listing.symbol), listing.asset_id
+
+
+async def bulk_positions(request: Request) -> Response:
+    """`GET /v1/accounts/positions`, deprecated: closing prices of the last session; an empty page is the last."""
+    sim = sim_of(request)
+    page = int_param(request, "page", 1, 1, 1_000_000)
+    accounts = list(sim.ledger.accounts.values())[(page - 1) * BULK_PAGE_ACCOUNTS : page * BULK_PAGE_ACCOUNTS]
+    as_of = new_york(new_york_ns(sim.balance_date, SESSION_CLOSE_HOUR)).isoformat()
+    return json_response({"as_of": as_of, "positions": _closing_positions(sim, accounts)})
+
+
+async def eod_positions(request: Request) -> Response:
+    """`GET /v1/reporting/eod/positions`: end-of-day positions, `limit` accounts a page."""
+    sim = sim_of(request)
+    if date_param(request, "asof", sim.balance_date) != sim.balance_date:
+        raise ApiError(422, f"only the last trading date {sim.balance_date} is available")
+    limit = int_param(request, "limit", BULK_PAGE_ACCOUNTS, 1, EOD_PAGE_ACCOUNTS_MAX)
+    start = _page_start(request.query_params.get("page_token"))
+    wanted = request.query_params.get("account_id")
+    accounts = [find_account(sim, wanted)] if wanted else list(sim.ledger.accounts.values())
+    page = _closing_positions(sim, accounts[start : start + limit])
+    asset = request.query_params.get("asset")
+    if asset:
+        names = {
+            name
+            for state in sim.market.symbols.values()
+            for name in _names(state.listing)[1:]
+            if asset in _names(state.listing)
+        }
+        page = {key: [row for row in rows if row["symbol"] in names] for key, rows in page.items()}
+        page = {key: rows for key, rows in page.items() if rows}
+    more = start + limit < len(accounts)
+    token = base64.b64encode(str(start + limit).encode()).decode() if more else None
+    return json_response({"asof": sim.balance_date.isoformat(), "positions": page, "next_page_token": token})
+
+
+def _closing_positions(sim: "Simulator", accounts: Iterable[Account]) -> dict[str, list[dict[str, Any]]]:
+    return {
+        account.account_id: closing_positions_json(sim.market, account)
+        for account in accounts
+        if account.opening.positions
+    }
+
+
+def _page_start(token: str | None) -> int:
+    if not token:
+        return 0
+    try:
+        return int(base64.b64decode(token, validate=True))
+    except (binascii.Error, ValueError) as error:
+        raise ApiError(422, "invalid page_token") from error
+
+
+async def market_clock(request: Request) -> Response:
+    """`GET /v1/clock`: this market is always open."""
+    now = new_york(sim_of(request).clock.now_ns())
+    opens = _next_hour(now, 9, 30)
+    closes = _next_hour(now, SESSION_CLOSE_HOUR, 0)
+    return json_response(
+        {
+            "timestamp": now.isoformat(),
+            "is_open": True,
+            "next_open": opens.isoformat(),
+            "next_close": closes.isoformat(),
+        }
+    )
+
+
+def _next_hour(now: datetime, hour: int, minute: int) -> datetime:
+    moment = datetime(now.year, now.month, now.day, hour, minute, tzinfo=NEW_YORK)
+    return moment if moment > now else moment + timedelta(days=1)
+
+
+async def calendar(request: Request) -> Response:
+    """`GET /v1/calendar`: every calendar day is a trading day here."""
+    first = max(CALENDAR_FIRST, date_param(request, "start", CALENDAR_FIRST))
+    last = min(CALENDAR_LAST, date_param(request, "end", CALENDAR_LAST))
+    days = [first + timedelta(days=index) for index in range((last - first).days + 1)]
+    return json_response(
+        [
+            {
+                "date": day.isoformat(),
+                "open": "09:30",
+                "close": "16:00",
+                "session_open": "0400",
+                "session_close": "2000",
+                "settlement_date": (day + timedelta(days=1)).isoformat(),
+            }
+            for day in days
+        ]
+    )
+
+
+async def assets(request: Request) -> Response:
+    """`GET /v1/assets`: of one class, US equities by default. All are active."""
+    asset_class = request.query_params.get("asset_class", "us_equity")
+    if request.query_params.get("status", "all") not in ("active", "all"):
+        return json_response([])
+    listings = (state.listing for state in sim_of(request).market.symbols.values())
+    return json_response([asset_json(listing) for listing in listings if listing.asset_class == asset_class])
+
+
+async def one_asset(request: Request) -> Response:
+    """`GET /v1/assets/{symbol_or_asset_id}`."""
+    wanted = request.path_params["symbol"]
+    for state in sim_of(request).market.symbols.values():
+        if state.listing.asset_class != "test" and wanted in _names(state.listing):
+            return json_response(asset_json(state.listing))
+    raise ApiError(404, f"asset not found for {wanted}")
+
+
+ROUTES = [
+    Route(TOKEN_PATH, token_endpoint, methods=["POST"]),
+    Route("/v1/accounts", list_accounts),
+    Route("/v1/accounts/positions", bulk_positions),
+    Route("/v1/accounts/{account_id}", one_account),
+    Route("/v1/trading/accounts/{account_id}/account", trade_account),
+    Route("/v1/trading/accounts/{account_id}/positions", positions),
+    Route("/v1/trading/accounts/{account_id}/positions/{symbol:path}", one_position),
+    Route("/v1/reporting/eod/positions", eod_positions),
+    Route("/v1/clock", market_clock),
+    Route("/v1/calendar", calendar),
+    Route("/v1/assets", assets),
+    Route("/v1/assets/{symbol:path}", one_asset),
+    Route("/v2/account", trade_account),
+    Route("/v2/positions", positions),
+    Route("/v2/positions/{symbol:path}", one_position),
+]

@@ -1,0 +1,72 @@
+"""Time is one injected object: every stamp of the simulator comes from a `Clock`, in nanoseconds since the epoch, UTC."""
+
+import re
+import time
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+NEW_YORK = ZoneInfo("America/New_York")
+SECOND_NS = 1_000_000_000
+_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?([Zz]|[+-]\d\d:\d\d)")
+
+
+class Clock:
+    """Wall-clock time, and stamps that never repeat nor go back."""
+
+    def __init__(self) -> None:
+        """Start with no stamp given."""
+        self._last_stamp_ns = 0
+
+    def now_ns(self) -> int:
+        """Nanoseconds since the epoch."""
+        return time.time_ns()
+
+    def stamp_ns(self) -> int:
+        """Now, or one nanosecond after the last stamp when the clock has not moved on."""
+        self._last_stamp_ns = max(self.now_ns(), self._last_stamp_ns + 1)
+        return self._last_stamp_ns
+
+
+@lru_cache(maxsize=1024)
+def _second_text(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def rfc3339(at_ns: int) -> str:
+    """UTC with nine decimals, as in 2022-08-17T10:18:24.114694956Z."""
+    second, fraction_ns = divmod(at_ns, SECOND_NS)
+    return f"{_second_text(second)}.{fraction_ns:09d}Z"
+
+
+def rfc3339_seconds(at_ns: int) -> str:
+    """UTC in whole seconds, as bars are stamped."""
+    return f"{_second_text(at_ns // SECOND_NS)}Z"
+
+
+def parse_time_ns(text: str) -> int:
+    """Read RFC 3339 (nanoseconds kept) or a date, which means its midnight UTC. Raises ValueError."""
+    if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
+        return _datetime_ns(datetime.fromisoformat(text).replace(tzinfo=UTC))
+    matched = _RFC3339.fullmatch(text.strip())
+    if matched is None:
+        raise ValueError(f"not an RFC 3339 time or date: {text!r}")
+    day, clock_time, fraction, offset = matched.groups()
+    whole = datetime.fromisoformat(f"{day}T{clock_time}{'+00:00' if offset in 'Zz' else offset}")
+    return _datetime_ns(whole) + int((fraction or "").ljust(9, "0"))
+
+
+def _datetime_ns(moment: datetime) -> int:
+    return int(moment.timestamp()) * SECOND_NS
+
+
+def new_york(at_ns: int) -> datetime:
+    """The New York wall clock, to the microsecond."""
+    return datetime.fromtimestamp(at_ns // SECOND_NS, NEW_YORK) + timedelta(
+        microseconds=at_ns % SECOND_NS // 1000
+    )
+
+
+def new_york_ns(day: date, hour: int = 0) -> int:
+    """The full hour of a New York day."""
+    return _datetime_ns(datetime(day.year, day.month, day.day, hour, tzinfo=NEW_YORK))

@@ -1,0 +1,248 @@
+"""`/_sim/…`: the truth, and levers for the demo, load tests and tests. Alpaca has none of this; the product never asks."""
+
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from alpaca_sim import accounts
+from alpaca_sim.broker_rest import find_account, sim_of
+from alpaca_sim.clock import rfc3339
+from alpaca_sim.conditions import regular_condition
+from alpaca_sim.decimals import ZERO, exact, text
+from alpaca_sim.ledger import Holdings, Position, Truth
+from alpaca_sim.listings import TAPES
+from alpaca_sim.market import Listing, MarketSymbol
+from alpaca_sim.trader import CASH_TYPES
+from alpaca_sim.web import ApiError, csv_param, json_body, json_response, time_param
+
+ASSET_CLASSES = ("us_equity", "crypto", "us_option")
+PRICE_DECIMALS = {"us_equity": 2, "crypto": 4, "us_option": 2}
+
+
+def truth_json(truth: Truth) -> dict[str, Any]:
+    """Exact decimal strings, unrounded."""
+    return {
+        "account_id": truth.account_id,
+        "as_of": rfc3339(truth.as_of_ns),
+        "equity": text(truth.equity),
+        "cash": text(truth.cash),
+        "last_equity": text(truth.last_equity),
+        "external_cash_flow": text(truth.external_cash_flow),
+        "day_pnl": text(truth.day_pnl),
+        "positions": [
+            {
+                "symbol": position.symbol,
+                "asset_class": position.asset_class,
+                "quantity": text(position.quantity),
+                "multiplier": text(position.multiplier),
+                "mark": text(position.mark),
+                "previous_close": text(position.previous_close),
+                "market_value": text(position.market_value),
+            }
+            for position in truth.positions
+        ],
+    }
+
+
+async def account_ids(request: Request) -> Response:
+    """`GET /_sim/accounts`."""
+    return json_response({"accounts": list(sim_of(request).ledger.accounts)})
+
+
+async def one_truth(request: Request) -> Response:
+    """`GET /_sim/accounts/{id}[?at=…]`: now, or at a past moment inside the price history."""
+    sim = sim_of(request)
+    account = find_account(sim, request.path_params["account_id"])
+    at_ns = time_param(request, "at")
+    try:
+        truth = sim.ledger.truth(account.account_id, at_ns or sim.clock.stamp_ns(), past=at_ns is not None)
+    except LookupError as error:
+        raise ApiError(422, str(error)) from error
+    return json_response(truth_json(truth))
+
+
+async def all_truths(request: Request) -> Response:
+    """`GET /_sim/truth[?ids=a,b]`: all accounts at one instant."""
+    sim = sim_of(request)
+    wanted = csv_param(request, "ids") or list(sim.ledger.accounts)
+    as_of_ns = sim.clock.stamp_ns()
+    truths = {
+        key: truth_json(sim.ledger.truth(find_account(sim, key).account_id, as_of_ns)) for key in wanted
+    }
+    return json_response({"as_of": rfc3339(as_of_ns), "accounts": truths})
+
+
+async def pause(request: Request) -> Response:
+    """`POST /_sim/pause`: nothing moves by itself any more; answers when all streams are flushed."""
+    sim = sim_of(request)
+    sim.is_paused = True
+    is_flushed = await sim.flush()
+    return json_response({"paused": True, "flushed": is_flushed})
+
+
+async def resume(request: Request) -> Response:
+    """`POST /_sim/resume`."""
+    sim_of(request).is_paused = False
+    return json_response({"paused": False})
+
+
+async def trade(request: Request) -> Response:
+    """`POST /_sim/trade`: `{"account_id","symbol","quantity","price"?}` at the mark or at the price."""
+    sim, body = sim_of(request), await json_body(request)
+    account = find_account(sim, str(body.get("account_id")))
+    symbol = _symbol(sim.market.symbols, body)
+    quantity = _decimal(body, "quantity")
+    if not quantity:
+        raise ApiError(422, "quantity must not be zero")
+    price = _decimal(body, "price") if "price" in body else None
+    activity = sim.trader.trade(account.account_id, symbol, quantity, price)
+    return json_response(
+        {
+            "event_id": activity.event_id,
+            "price": text(activity.price),
+            "net_amount": text(activity.net_amount),
+        }
+    )
+
+
+async def cash(request: Request) -> Response:
+    """`POST /_sim/cash`: `{"account_id","activity_type","amount"}`. CSW and FEE take the amount away."""
+    sim, body = sim_of(request), await json_body(request)
+    account = find_account(sim, str(body.get("account_id")))
+    activity_type = body.get("activity_type")
+    if activity_type not in CASH_TYPES:
+        raise ApiError(422, f"activity_type must be one of {', '.join(CASH_TYPES)}")
+    amount = _decimal(body, "amount")
+    net_amount = -abs(amount) if activity_type in ("CSW", "FEE") else amount
+    activity = sim.trader.move_cash(account.account_id, activity_type, net_amount)
+    return json_response({"event_id": activity.event_id, "net_amount": text(net_amount)})
+
+
+async def print_trade(request: Request) -> Response:
+    """`POST /_sim/print`: one market trade `{"symbol","price","conditions"?,"size"?}`; says if the mark moved."""
+    sim, body = sim_of(request), await json_body(request)
+    state = sim.market.symbols[_symbol(sim.market.symbols, body)]
+    size = _decimal(body, "size") if "size" in body else Decimal(100)
+    given = body.get("conditions")
+    conditions = [str(condition) for condition in given] if given is not None else _regular(state.listing)
+    moved = sim.market.print_trade(state.listing.symbol, _decimal(body, "price"), size, conditions)
+    sim.feeds.flush()
+    return json_response({"moved": moved, "mark": text(state.mark), "at": rfc3339(state.mark_trade.at_ns)})
+
+
+async def create_account(request: Request) -> Response:
+    """`POST /_sim/accounts`: `{"cash","positions":{symbol:quantity},"last_equity"?}`, held since the last close."""
+    sim, body = sim_of(request), await json_body(request)
+    opening = Holdings(_decimal(body, "cash") if "cash" in body else ZERO)
+    for symbol, quantity_text in dict(body.get("positions") or {}).items():
+        listing = sim.market.listing(_symbol(sim.market.symbols, {"symbol": symbol}))
+        quantity = _decimal({"quantity": quantity_text}, "quantity")
+        with exact():
+            opening.positions[symbol] = Position(
+                quantity, quantity * listing.multiplier * listing.previous_close
+            )
+    given = "last_equity" in body
+    last_equity = _decimal(body, "last_equity") if given else sim.ledger.equity_at_previous_closes(opening)
+    index = len(sim.ledger.accounts)
+    account = accounts.make_account(
+        sim.ledger, index, sim.control_rng, opening, last_equity, sim.clock.stamp_ns()
+    )
+    return json_response({"account_id": account.account_id})
+
+
+async def set_symbol(request: Request) -> Response:
+    """`POST /_sim/symbols`: `{"symbol","price","previous_close"?,"asset_class"?}`, new or by a print."""
+    sim, body = sim_of(request), await json_body(request)
+    symbol, price = str(body.get("symbol")), _decimal(body, "price")
+    state = sim.market.symbols.get(symbol)
+    if state is None:
+        asset_class = str(body.get("asset_class", "us_equity"))
+        if asset_class not in ASSET_CLASSES:
+            raise ApiError(422, f"asset_class must be one of {', '.join(ASSET_CLASSES)}")
+        previous_close = _decimal(body, "previous_close") if "previous_close" in body else price
+        exchange = {"us_equity": "NASDAQ", "crypto": "CRYPTO"}.get(asset_class, "")
+        tape = TAPES.get(exchange, "")
+        decimals = PRICE_DECIMALS[asset_class]
+        sim.market.list_symbol(
+            Listing(symbol, symbol, asset_class, exchange, tape, price, previous_close, decimals)
+        )
+    else:
+        if "previous_close" in body:
+            raise ApiError(422, "previous_close of an existing symbol is fixed: accounts were valued with it")
+        sim.market.print_trade(symbol, price, Decimal(100), _regular(state.listing))
+    sim.feeds.flush()
+    return json_response({"symbol": symbol, "mark": text(sim.market.mark(symbol))})
+
+
+async def state(request: Request) -> Response:
+    """`GET /_sim/state`: counters."""
+    sim = sim_of(request)
+    subscribed = {symbol for feed in sim.feeds.by_path.values() for symbol in feed.symbols()}
+    return json_response(
+        {
+            "trades": sim.market.trade_count,
+            "activities": len(sim.ledger.activities),
+            "accounts": len(sim.ledger.accounts),
+            "paused": sim.is_paused,
+            "tape_done": sim.source.is_done,
+            "market_stream_connections": len(sim.feeds.subscribers()),
+            "event_stream_connections": len(sim.events.readers),
+            "requests": request.app.state.request_count(),
+            "rejected_429": sim.rate_limit.rejected_count,
+            "subscribed_symbols": len(subscribed),
+        }
+    )
+
+
+async def cut(request: Request) -> Response:
+    """`POST /_sim/cut`: `{"stream":"market"|"events"}` aborts those connections without a goodbye."""
+    sim, body = sim_of(request), await json_body(request)
+    stream = body.get("stream")
+    if stream not in ("market", "events"):
+        raise ApiError(422, "stream must be market or events")
+    clients = [reader.client for reader in (sim.sockets if stream == "market" else sim.events.readers)]
+    for client in clients:
+        sim.abort(client)
+    return json_response({"cut": len(clients)})
+
+
+def _symbol(symbols: dict[str, MarketSymbol], body: dict[str, Any]) -> str:
+    symbol = str(body.get("symbol"))
+    if symbol not in symbols:
+        raise ApiError(404, f"unknown symbol {symbol}")
+    return symbol
+
+
+def _decimal(body: dict[str, Any], name: str) -> Decimal:
+    try:
+        number = Decimal(str(body[name]))
+    except (KeyError, InvalidOperation) as error:
+        raise ApiError(422, f"{name} must be a decimal string") from error
+    if not number.is_finite():
+        raise ApiError(422, f"{name} must be finite")
+    return number
+
+
+def _regular(listing: Listing) -> list[str]:
+    if listing.asset_class == "us_option":
+        return ["I"]
+    return [] if listing.asset_class == "crypto" else [regular_condition(listing.tape)]
+
+
+ROUTES = [
+    Route("/_sim/accounts", account_ids),
+    Route("/_sim/accounts", create_account, methods=["POST"]),
+    Route("/_sim/accounts/{account_id}", one_truth),
+    Route("/_sim/truth", all_truths),
+    Route("/_sim/pause", pause, methods=["POST"]),
+    Route("/_sim/resume", resume, methods=["POST"]),
+    Route("/_sim/trade", trade, methods=["POST"]),
+    Route("/_sim/cash", cash, methods=["POST"]),
+    Route("/_sim/print", print_trade, methods=["POST"]),
+    Route("/_sim/symbols", set_symbol, methods=["POST"]),
+    Route("/_sim/state", state),
+    Route("/_sim/cut", cut, methods=["POST"]),
+]

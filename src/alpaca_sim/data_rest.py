@@ -1,0 +1,98 @@
+"""Market-data REST: latest trades, quotes, bars and snapshots. Unknown symbols are missing from the answer."""
+
+from collections.abc import Callable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from alpaca_sim.broker_rest import sim_of
+from alpaca_sim.clock import new_york
+from alpaca_sim.market import MarketSymbol
+from alpaca_sim.market_json import minute_bar_json, quote_json, snapshot_json, trade_json
+from alpaca_sim.web import ApiError, csv_param, json_response
+
+OPTION_SYMBOLS_MAX = 100
+CRYPTO_LOCATIONS = ("us",)
+STOCK_FEEDS = ("sip", "iex", "delayed_sip", "boats", "overnight", "otc")
+
+
+def _wanted(request: Request, asset_class: str) -> dict[str, MarketSymbol]:
+    names = csv_param(request, "symbols")
+    if not names:
+        raise ApiError(400, "symbols is required")
+    if asset_class == "us_option" and len(names) > OPTION_SYMBOLS_MAX:
+        raise ApiError(400, f"at most {OPTION_SYMBOLS_MAX} symbols")
+    if request.path_params.get("loc", "us") not in CRYPTO_LOCATIONS:
+        raise ApiError(400, "invalid location")
+    if asset_class == "us_equity" and request.query_params.get("feed", "sip") not in STOCK_FEEDS:
+        raise ApiError(400, "invalid feed")
+    found = {name: sim_of(request).market.symbols.get(name) for name in names}
+    return {
+        name: state for name, state in found.items() if state and state.listing.asset_class == asset_class
+    }
+
+
+def _snapshot(request: Request, state: MarketSymbol) -> dict[str, Any]:
+    return snapshot_json(state, new_york(sim_of(request).clock.now_ns()).date())
+
+
+def _trade(_request: Request, state: MarketSymbol) -> dict[str, Any]:
+    return trade_json(state.mark_trade)
+
+
+def _quote(_request: Request, state: MarketSymbol) -> dict[str, Any]:
+    return quote_json(state)
+
+
+def _bar(_request: Request, state: MarketSymbol) -> dict[str, Any]:
+    return minute_bar_json(state)
+
+
+Shape = Callable[[Request, MarketSymbol], dict[str, Any]]
+
+
+def _many(path: str, asset_class: str, wrapper: str, shape: Shape, paged: bool = False) -> Route:
+    """A route for `symbols=A,B`; `wrapper` is the key around the map, or empty for none."""
+
+    async def endpoint(request: Request) -> Response:
+        rows = {name: shape(request, state) for name, state in _wanted(request, asset_class).items()}
+        if not wrapper:
+            return json_response(rows)
+        return json_response({wrapper: rows} | ({"next_page_token": None} if paged else {}))
+
+    return Route(path, endpoint)
+
+
+def _one_stock(path: str, wrapper: str, shape: Shape) -> Route:
+    """A route for one stock in the path; without wrapper the object itself with its symbol."""
+
+    async def endpoint(request: Request) -> Response:
+        symbol = request.path_params["symbol"]
+        state = sim_of(request).market.symbols.get(symbol)
+        if state is None or state.listing.asset_class != "us_equity":
+            raise ApiError(404, f"no data for symbol {symbol}")
+        body = shape(request, state)
+        return json_response({"symbol": symbol} | ({wrapper: body} if wrapper else body))
+
+    return Route(path, endpoint)
+
+
+ROUTES = [
+    _many("/v2/stocks/snapshots", "us_equity", "", _snapshot),
+    _many("/v2/stocks/trades/latest", "us_equity", "trades", _trade),
+    _many("/v2/stocks/quotes/latest", "us_equity", "quotes", _quote),
+    _many("/v2/stocks/bars/latest", "us_equity", "bars", _bar),
+    _one_stock("/v2/stocks/{symbol}/snapshot", "", _snapshot),
+    _one_stock("/v2/stocks/{symbol}/trades/latest", "trade", _trade),
+    _one_stock("/v2/stocks/{symbol}/quotes/latest", "quote", _quote),
+    _one_stock("/v2/stocks/{symbol}/bars/latest", "bar", _bar),
+    _many("/v1beta3/crypto/{loc}/snapshots", "crypto", "snapshots", _snapshot),
+    _many("/v1beta3/crypto/{loc}/latest/trades", "crypto", "trades", _trade),
+    _many("/v1beta3/crypto/{loc}/latest/quotes", "crypto", "quotes", _quote),
+    _many("/v1beta3/crypto/{loc}/latest/bars", "crypto", "bars", _bar),
+    _many("/v1beta1/options/snapshots", "us_option", "snapshots", _snapshot, paged=True),
+    _many("/v1beta1/options/trades/latest", "us_option", "trades", _trade),
+    _many("/v1beta1/options/quotes/latest", "us_option", "quotes", _quote),
+]

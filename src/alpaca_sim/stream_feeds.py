@@ -1,0 +1,198 @@
+"""Market-data feeds: who subscribed to what, and each subscriber's bounded outbound buffer. No socket here."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from alpaca_sim.market import Market, Trade
+from alpaca_sim.stream_messages import Encoding, encode_quote, encode_trade, frame
+
+OUTBOUND_BYTES_MAX = 16 * 1024 * 1024
+BATCH_MESSAGES_MAX = 1_000  # keeps a frame below the 1 MiB that clients accept by default
+TRADES_PER_QUOTE = 8
+STAR = "*"
+STOCK_CHANNELS = ("trades", "quotes", "bars", "updatedBars", "dailyBars", "statuses", "lulds", "imbalances")
+
+
+@dataclass(frozen=True, slots=True)
+class FeedKind:
+    """One endpoint: its path, the asset class it carries and what can be subscribed."""
+
+    path: str
+    asset_class: str
+    channels: tuple[str, ...]
+    is_msgpack_only: bool = False
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition("/")[2]
+
+
+FEED_KINDS = (
+    FeedKind("/v2/sip", "us_equity", STOCK_CHANNELS),
+    FeedKind("/v2/iex", "us_equity", STOCK_CHANNELS),
+    FeedKind("/v2/delayed_sip", "us_equity", STOCK_CHANNELS),
+    FeedKind("/v2/test", "test", ("trades", "quotes", "bars")),
+    FeedKind(
+        "/v1beta3/crypto/us", "crypto", ("trades", "quotes", "orderbooks", "bars", "updatedBars", "dailyBars")
+    ),
+    FeedKind("/v1beta1/indicative", "us_option", ("trades", "quotes"), is_msgpack_only=True),
+    FeedKind("/v1beta1/opra", "us_option", ("trades", "quotes"), is_msgpack_only=True),
+)
+
+
+@dataclass(slots=True, eq=False)
+class Subscriber:
+    """One connection's subscriptions and what waits to be sent to it."""
+
+    client: tuple[str, int]
+    encoding: Encoding
+    subscriptions: dict[str, set[str]]
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    outbound: deque[bytes] = field(default_factory=deque[bytes])
+    outbound_bytes: int = 0
+    slow: asyncio.Event = field(default_factory=asyncio.Event)
+    is_refused: bool = False
+    is_sending: bool = False
+    is_closed: bool = False
+    _pending: list[bytes] = field(default_factory=list[bytes])
+
+    def offer(self, message: bytes) -> None:
+        """Add one data message to the batch that goes out at the next flush."""
+        if self.slow.is_set():
+            return
+        self._pending.append(message)
+        if len(self._pending) >= BATCH_MESSAGES_MAX:
+            self.flush()
+
+    def flush(self) -> None:
+        """Frame the pending messages as one batch."""
+        if self._pending:
+            self._enqueue(frame(self._pending, self.encoding))
+            self._pending.clear()
+
+    def send_control(self, encoded: bytes) -> None:
+        """Queue one control message, alone in its array, after the data before it."""
+        self.flush()
+        self._enqueue(frame([encoded], self.encoding))
+
+    def take(self) -> bytes | None:
+        """The next frame to send."""
+        if not self.outbound:
+            return None
+        next_frame = self.outbound.popleft()
+        self.outbound_bytes -= len(next_frame)
+        return next_frame
+
+    def close(self) -> None:
+        """End the connection after what waits is sent."""
+        self.is_closed = True
+        self.wake.set()
+
+    def drop_outbound(self) -> None:
+        """Forget everything that waits."""
+        self._pending.clear()
+        self.outbound.clear()
+        self.outbound_bytes = 0
+
+    @property
+    def is_flushed(self) -> bool:
+        """Whether nothing waits and nothing is being sent."""
+        return not self._pending and not self.outbound and not self.is_sending
+
+    def _enqueue(self, encoded_frame: bytes) -> None:
+        if self.outbound_bytes + len(encoded_frame) > OUTBOUND_BYTES_MAX:
+            self.slow.set()
+        else:
+            self.outbound.append(encoded_frame)
+            self.outbound_bytes += len(encoded_frame)
+        self.wake.set()
+
+
+class Feed:
+    """All authenticated subscribers of one endpoint, indexed by channel and symbol."""
+
+    def __init__(self, kind: FeedKind) -> None:
+        """No subscriber yet."""
+        self.kind = kind
+        self.subscribers: set[Subscriber] = set()
+        self._index: dict[str, dict[str, set[Subscriber]]] = {channel: {} for channel in kind.channels}
+
+    def subscribe(self, subscriber: Subscriber, channel: str, symbols: Iterable[str]) -> None:
+        """Add symbols (or `*`) of one channel."""
+        for symbol in symbols:
+            subscriber.subscriptions[channel].add(symbol)
+            self._index[channel].setdefault(symbol, set()).add(subscriber)
+
+    def unsubscribe(self, subscriber: Subscriber, channel: str, symbols: Iterable[str]) -> None:
+        """Take symbols of one channel away."""
+        for symbol in list(symbols):
+            subscriber.subscriptions[channel].discard(symbol)
+            listeners = self._index[channel].get(symbol, set())
+            listeners.discard(subscriber)
+            if not listeners:
+                self._index[channel].pop(symbol, None)
+
+    def remove(self, subscriber: Subscriber) -> None:
+        """Forget a subscriber."""
+        for channel, symbols in subscriber.subscriptions.items():
+            self.unsubscribe(subscriber, channel, symbols)
+        self.subscribers.discard(subscriber)
+
+    def listeners(self, channel: str, symbol: str) -> Iterable[Subscriber]:
+        """Who gets messages of this channel and symbol, each once."""
+        index = self._index[channel]
+        named, starred = index.get(symbol), index.get(STAR)
+        if named and starred:
+            return named | starred
+        return named or starred or ()
+
+    def symbols(self) -> set[str]:
+        """All symbols somebody subscribed, over all channels."""
+        return {symbol for by_symbol in self._index.values() for symbol in by_symbol}
+
+
+class Feeds:
+    """All endpoints; a trade is encoded at most once per encoding, however many listen."""
+
+    def __init__(self, market: Market) -> None:
+        """One feed per kind."""
+        self.by_path = {kind.path: Feed(kind) for kind in FEED_KINDS}
+        self._by_class: dict[str, list[Feed]] = {}
+        for feed in self.by_path.values():
+            self._by_class.setdefault(feed.kind.asset_class, []).append(feed)
+        self._market = market
+        self._trade_count = 0
+
+    def publish(self, trade: Trade) -> None:
+        """Offer a trade to its listeners, and now and then a quote."""
+        self._deliver("trades", trade, lambda encoding: encode_trade(trade, encoding))
+        self._trade_count += 1
+        if self._trade_count % TRADES_PER_QUOTE == 0 and trade.symbol in self._market.symbols:
+            state = self._market.symbols[trade.symbol]
+            self._deliver("quotes", trade, lambda encoding: encode_quote(state, trade.at_ns, encoding))
+
+    def _deliver(self, channel: str, trade: Trade, encode: Callable[[Encoding], bytes]) -> None:
+        encoded: dict[Encoding, bytes] = {}
+        for feed in self._by_class[trade.asset_class]:
+            for subscriber in feed.listeners(channel, trade.symbol):
+                message = encoded.get(subscriber.encoding)
+                if message is None:
+                    message = encoded[subscriber.encoding] = encode(subscriber.encoding)
+                subscriber.offer(message)
+
+    def flush(self) -> None:
+        """Send out all batches."""
+        for subscriber in self.subscribers():
+            subscriber.flush()
+
+    def subscribers(self) -> list[Subscriber]:
+        """All subscribers of all feeds."""
+        return [subscriber for feed in self.by_path.values() for subscriber in feed.subscribers]
+
+    @property
+    def is_flushed(self) -> bool:
+        """Whether everything published was handed to the sockets."""
+        return all(subscriber.is_flushed or subscriber.slow.is_set() for subscriber in self.subscribers())
