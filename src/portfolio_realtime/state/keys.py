@@ -9,6 +9,7 @@
 | {sNN}:interest             | sorted set | websocket server      | none     | account -> expiry in ms: somebody watches it  |
 | {sNN}:interest:positions   | sorted set | websocket server      | none     | the same, with its positions                  |
 | lease:NAME                 | string     | whoever holds it      | LEASE_MS | holder and fencing token                      |
+| members:GROUP              | sorted set | each member           | none     | living instance -> expiry in ms               |
 | lease:NAME:granted         | string     | whoever acquires it   | none     | newest fencing token that was granted         |
 | HASH:fence                 | string     | the hash's writer     | none     | newest fencing token that has written HASH    |
 | cursor:activities          | string     | symbol collector      | none     | newest event_id seen on the activity stream   |
@@ -77,6 +78,11 @@ def lease(name: str) -> str:
 def granted(name: str) -> str:
     """Key of the newest fencing token granted for a lease."""
     return f"lease:{name}:granted"
+
+
+def members(group: str) -> str:
+    """Key of the living instances that share some work."""
+    return f"members:{group}"
 
 
 def fence(hash_key: str) -> str:

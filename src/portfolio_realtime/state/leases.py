@@ -5,7 +5,10 @@ an older token than the newest seen is refused by the server (`Connection.fenced
 owner that wakes up late can do no harm.
 """
 
+import time
+from collections.abc import Awaitable
 from dataclasses import dataclass
+from typing import cast
 
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Connection, reports_unavailable
@@ -29,6 +32,7 @@ class Leases:
     """Acquire, renew and release leases for one holder."""
 
     def __init__(self, connection: Connection, holder: str, lease_ms: int) -> None:
+        self._connection = connection
         self._holder = holder
         self._lease_ms = lease_ms
         self._acquire = connection.script("acquire_lease")
@@ -37,7 +41,7 @@ class Leases:
 
     @reports_unavailable
     async def acquire(self, name: str) -> Lease | None:
-        """The lease, or None when somebody holds it. Raises StateUnavailable."""
+        """The lease, or None when somebody else holds it. Raises StateUnavailable."""
         token = await self._acquire(
             keys=[keys.lease(name), keys.granted(name)], args=[self._holder, self._lease_ms]
         )
@@ -52,3 +56,20 @@ class Leases:
     async def release(self, lease: Lease) -> None:
         """Give a lease back so that the next owner need not wait. Raises StateUnavailable."""
         await self._release(keys=[keys.lease(lease.name)], args=[lease.value])
+
+    @reports_unavailable
+    async def enlist(self, group: str) -> int:
+        """Count ourselves among the living members of a group until LEASE_MS from now; how many there are."""
+        now_ms = time.time_ns() // 1_000_000
+        key = keys.members(group)
+        pipeline = self._connection.commands.pipeline(transaction=False)
+        pipeline.zadd(key, {self._holder: now_ms + self._lease_ms})
+        pipeline.zremrangebyscore(key, "-inf", now_ms)
+        pipeline.zcard(key)
+        *_, count = await cast("Awaitable[list[int]]", pipeline.execute())
+        return count
+
+    @reports_unavailable
+    async def leave(self, group: str) -> None:
+        """Count no longer among the members of a group."""
+        await cast("Awaitable[int]", self._connection.commands.zrem(keys.members(group), self._holder))

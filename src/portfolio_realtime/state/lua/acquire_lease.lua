@@ -1,7 +1,8 @@
--- Take a free lease. The fencing token grows with each grant; its floor is the wall clock,
--- so that it grows even across a lost server.
--- KEYS: lease, granted. ARGV: holder, lease_ms. Returns the token, or 0 when somebody holds the lease.
-if redis.call('EXISTS', KEYS[1]) == 1 then
+-- Take a free lease, or take our own again. The fencing token grows with each grant; its floor is the
+-- wall clock, so that it grows even across a lost server.
+-- KEYS: lease, granted. ARGV: holder, lease_ms. Returns the token, or 0 when somebody else holds the lease.
+local current = redis.call('GET', KEYS[1])
+if current and string.sub(current, 1, #ARGV[1] + 1) ~= ARGV[1] .. ' ' then
   return 0
 end
 local time = redis.call('TIME')

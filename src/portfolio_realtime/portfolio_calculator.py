@@ -1,0 +1,292 @@
+"""SERVICE 3: the portfolio calculator values the accounts that somebody watches and publishes what changed.
+
+Any number of instances may run; they share the shards by leases. Positions and marks are read from Valkey,
+followed from then on, and read again after any loss.
+
+Run it: `python -m portfolio_realtime.portfolio_calculator`
+"""
+
+import asyncio
+import contextlib
+import math
+from typing import Final
+
+import structlog
+
+from portfolio_realtime.errors import LeaseLost, StateUnavailable
+from portfolio_realtime.model import Account, Publication
+from portfolio_realtime.service import Context, keep_running, main, together
+from portfolio_realtime.state import keys
+from portfolio_realtime.state.accounts import decode_changes
+from portfolio_realtime.state.connection import Subscribed
+from portfolio_realtime.state.leases import Lease
+from portfolio_realtime.state.marks import decode_marks
+from portfolio_realtime.telemetry import CalculatorMetrics
+from portfolio_realtime.valuation.valuer import Flush, Valuer
+
+GROUP: Final = "portfolio_calculators"
+SWEEP_S: Final = 5.0  # interest that ends is noticed within this
+QUIET_S: Final = 0.5  # without any change, look again after this: marks grow stale by themselves
+LOAD_STEP: Final = 5000  # accounts taken in before other work gets its turn
+
+log = structlog.get_logger()
+
+
+class Calculator:
+    """One attempt at being a portfolio calculator: from reading everything to the first failure."""
+
+    def __init__(self, context: Context, metrics: CalculatorMetrics) -> None:
+        settings = context.settings
+        self._context = context
+        self._state = context.state
+        self._metrics = metrics
+        self._valuer = Valuer(
+            price_ttl_s=settings.price_ttl, min_update_interval_s=settings.min_update_interval
+        )
+        self._leases: dict[int, Lease] = {}
+        self._wanted: dict[int, dict[str, bool]] = {}  # shard -> watched account -> with positions
+        self._announced: set[int] = set()  # shards whose interest has changed
+        self._interest_wake = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._following = {name: asyncio.Event() for name in ("marks", "accounts", "interest")}
+
+    async def run(self) -> None:
+        """Work until a failure. Raises StateUnavailable."""
+        try:
+            await together(
+                self._follow_marks(),
+                self._follow_accounts(),
+                self._follow_interest(),
+                self._share_shards(),
+                self._keep_leases(),
+                self._answer_interest(),
+                self._publish(),
+                self._recalculate(),
+            )
+        finally:
+            await self._leave()
+
+    # Marks
+
+    async def _follow_marks(self) -> None:
+        async for message in self._state.marks.batches():
+            if isinstance(message, Subscribed):
+                self._valuer.apply(await self._state.marks.read_all())
+                self._following["marks"].set()
+                self._wake.set()
+            elif self._valuer.apply(decode_marks(message.payload)):
+                self._wake.set()
+
+    # Accounts
+
+    async def _follow_accounts(self) -> None:
+        async for message in self._state.accounts.changes(list(range(self._context.settings.shards))):
+            if isinstance(message, Subscribed):
+                self._following["accounts"].set()
+                for shard in list(self._leases):
+                    await self._load(shard)
+                continue
+            changes = decode_changes(message.payload)
+            if changes and (shard := self._shard(changes[0].account_id)) in self._leases:
+                await self._take_changes(shard, [c.account_id for c in changes if c.version])
+                for change in changes:
+                    if not change.version:
+                        self._valuer.drop(change.account_id)
+
+    async def _take_changes(self, shard: int, account_ids: list[str]) -> None:
+        for account in await self._state.accounts.read(shard, account_ids):
+            self._take(shard, account)
+        self._wake.set()
+
+    def _take(self, shard: int, account: Account) -> None:
+        if shard not in self._leases:
+            return
+        with_positions = self._wanted[shard].get(account.account_id)
+        if with_positions is None or account.account_id in self._valuer.watchlist:
+            self._valuer.put(account)
+        else:
+            self._valuer.watch(account, self._leases[shard].fencing_token, with_positions=with_positions)
+
+    # Shards
+
+    async def _share_shards(self) -> None:
+        """Hold a fair share of the shards: take what is free, give up what is too much."""
+        for ready in self._following.values():
+            await ready.wait()
+        settings = self._context.settings
+        while True:
+            members = await self._state.leases.enlist(GROUP)
+            fair = math.ceil(settings.shards / members)
+            for shard in range(settings.shards):
+                if len(self._leases) < fair and shard not in self._leases:
+                    await self._acquire(shard)
+            while len(self._leases) > fair:
+                await self._give_up(next(iter(self._leases)))
+            self._metrics.shards.set(len(self._leases))
+            await asyncio.sleep(settings.lease_renew_ms / 1000)
+
+    async def _keep_leases(self) -> None:
+        while True:
+            held = list(self._leases.items())
+            renewed = await asyncio.gather(*(self._state.leases.renew(lease) for _, lease in held))
+            for (shard, lease), is_ours in zip(held, renewed, strict=True):
+                if not is_ours and self._leases.get(shard) == lease:
+                    log.warning("lease lost", shard=shard)
+                    self._drop_shard(shard)
+            await asyncio.sleep(self._context.settings.lease_renew_ms / 1000)
+
+    async def _acquire(self, shard: int) -> None:
+        lease = await self._state.leases.acquire(keys.shard_lease(shard))
+        if lease is not None:
+            self._leases[shard], self._wanted[shard] = lease, {}
+            await self._load(shard)
+            log.info(
+                "shard acquired", shard=shard, epoch=lease.fencing_token, accounts=len(self._valuer.book)
+            )
+
+    async def _load(self, shard: int) -> None:
+        """Read a shard's records and who of it is watched; forget publications that have no keeper."""
+        for number, account in enumerate(await self._state.accounts.read_all(shard)):
+            self._take(shard, account)
+            if number % LOAD_STEP == LOAD_STEP - 1:
+                log.info("loading", shard=shard, accounts=number + 1)
+                await asyncio.sleep(0)
+        await self._answer(shard)
+        stored = await self._state.valuations.read_ids(shard)
+        if shard in self._leases:
+            abandoned = [account_id for account_id in stored if account_id not in self._wanted[shard]]
+            await self._forget(shard, abandoned)
+
+    async def _give_up(self, shard: int) -> None:
+        lease = self._leases[shard]
+        self._drop_shard(shard)
+        await self._state.leases.release(lease)
+        log.info("shard given up", shard=shard)
+
+    def _drop_shard(self, shard: int) -> None:
+        self._leases.pop(shard, None)
+        self._wanted.pop(shard, None)
+        for account_id in self._valuer.book.account_ids:
+            if self._shard(account_id) == shard:
+                self._valuer.drop(account_id)
+
+    async def _leave(self) -> None:
+        with contextlib.suppress(StateUnavailable):
+            await self._state.leases.leave(GROUP)
+            for lease in self._leases.values():
+                await self._state.leases.release(lease)
+
+    # Interest
+
+    async def _follow_interest(self) -> None:
+        async for message in self._state.interest.announcements(list(range(self._context.settings.shards))):
+            if isinstance(message, Subscribed):
+                self._following["interest"].set()
+                self._announced.update(self._leases)
+            else:
+                self._announced.add(self._shard(message.payload.decode()))
+            self._interest_wake.set()
+
+    async def _answer_interest(self) -> None:
+        """Look at the shards that were announced, and at all of them now and then."""
+        while True:
+            try:
+                await asyncio.wait_for(self._interest_wake.wait(), SWEEP_S)
+            except TimeoutError:
+                self._announced.update(self._leases)
+            self._interest_wake.clear()
+            shards, self._announced = self._announced, set()
+            for shard in shards & self._leases.keys():
+                await self._answer(shard)
+
+    async def _answer(self, shard: int) -> None:
+        """Publish who began to be watched, forget whom nobody watches any more."""
+        watched = await self._state.interest.read(shard)
+        if shard not in self._leases:
+            return
+        wanted = {account_id: account_id in watched.with_positions for account_id in watched.account_ids}
+        before, self._wanted[shard] = self._wanted[shard], wanted
+        changed = [account_id for account_id, detail in wanted.items() if before.get(account_id) != detail]
+        for account in await self._state.accounts.read(shard, changed):
+            if shard in self._leases:
+                epoch = self._leases[shard].fencing_token
+                self._valuer.watch(account, epoch, with_positions=wanted[account.account_id])
+        gone = [account_id for account_id in before if account_id not in wanted]
+        for account_id in gone:
+            self._valuer.unwatch(account_id)
+        await self._forget(shard, gone)
+        self._wake.set()
+
+    async def _forget(self, shard: int, account_ids: list[str]) -> None:
+        if account_ids and shard in self._leases:
+            try:
+                await self._state.valuations.forget(self._leases[shard], shard, account_ids)
+            except LeaseLost:
+                self._drop_shard(shard)
+
+    # Publications
+
+    async def _publish(self) -> None:
+        """Flush at every change, and again when something that waited becomes due."""
+        clock = self._context.clock
+        await self._following["marks"].wait()
+        wait_s = QUIET_S
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), wait_s)
+            self._wake.clear()
+            with self._metrics.flush.time():
+                flush = self._valuer.flush(clock.now_ns(), clock.monotonic_s())
+            await self._send(flush.publications)
+            self._count(flush)
+            wait_s = QUIET_S
+            if flush.next_due_s is not None:
+                wait_s = min(QUIET_S, max(0.001, flush.next_due_s - clock.monotonic_s()))
+
+    async def _send(self, publications: list[Publication]) -> None:
+        by_shard: dict[int, list[Publication]] = {}
+        for publication in publications:
+            by_shard.setdefault(self._shard(publication.account_id), []).append(publication)
+        await asyncio.gather(*(self._send_shard(shard, batch) for shard, batch in by_shard.items()))
+
+    async def _send_shard(self, shard: int, batch: list[Publication]) -> None:
+        lease = self._leases.get(shard)
+        if lease is None:
+            return
+        try:
+            await self._state.valuations.publish(lease, shard, batch)
+        except LeaseLost:
+            log.warning("a newer owner publishes this shard", shard=shard)
+            self._drop_shard(shard)
+
+    def _count(self, flush: Flush) -> None:
+        metrics = self._metrics
+        metrics.publications.inc(len(flush.publications))
+        metrics.exact.inc(flush.exact_count)
+        metrics.unpriced.set(flush.unpriced_accounts)
+        metrics.stale.set(flush.stale_accounts)
+        metrics.watched.set(len(self._valuer.watchlist))
+        if flush.newest_as_of_ns:
+            metrics.lag.observe(max(0.0, (self._context.clock.now_ns() - flush.newest_as_of_ns) / 1e9))
+
+    async def _recalculate(self) -> None:
+        """Value the whole book from scratch now and then, watched or not."""
+        while True:
+            await asyncio.sleep(self._context.settings.recalculation_interval)
+            with self._metrics.recalculation.time():
+                self._valuer.recalculate(self._context.clock.now_ns())
+            self._metrics.accounts.set(len(self._valuer.book))
+            self._metrics.positions.set(self._valuer.book.position_count)
+
+    def _shard(self, account_id: str) -> int:
+        return keys.shard_of(account_id, self._context.settings.shards)
+
+
+async def run(context: Context) -> None:
+    """Be a portfolio calculator until cancelled."""
+    metrics = CalculatorMetrics(context.registry)
+    await keep_running(lambda: Calculator(context, metrics).run(), context.clock, "portfolio calculator")
+
+
+if __name__ == "__main__":
+    main("portfolio_calculator", run)

@@ -1,0 +1,186 @@
+"""The valuer: book, watchlist and records together; each flush turns what is due into publications.
+
+Everything a portfolio calculator decides is decided here, with time as an argument; the service around it
+only moves bytes between Valkey and this class.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from portfolio_realtime.model import Account, Mark, Publication
+from portfolio_realtime.valuation import kernel, rounding
+from portfolio_realtime.valuation.book import Book, Ints, Selection
+from portfolio_realtime.valuation.kernel import Valued
+from portfolio_realtime.valuation.message import Figures, encode_row, encode_value
+from portfolio_realtime.valuation.watchlist import Watchlist
+
+NS_PER_S = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Flush:
+    """The outcome of one flush."""
+
+    publications: list[Publication]
+    next_due_s: float | None  # when something that has changed may be published; None: nothing waits
+    exact_count: int  # figures that float could not decide
+    unpriced_accounts: int
+    stale_accounts: int
+    newest_as_of_ns: int  # newest input among what was published; 0 for none
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """The watched accounts' selection, kept until the book or the watchlist changes."""
+
+    version: tuple[int, int]
+    selection: Selection
+    slots: Ints
+
+
+class Valuer:
+    """Values and publishes the watched accounts of one calculator."""
+
+    def __init__(self, *, price_ttl_s: float, min_update_interval_s: float) -> None:
+        self.book = Book()
+        self.watchlist = Watchlist()
+        self._price_ttl_ns = int(price_ttl_s * NS_PER_S)
+        self._interval_s = min_update_interval_s
+        self._records: dict[str, Account] = {}  # of watched accounts only
+        self._sequences: dict[str, int] = {}
+        self._epochs: dict[str, int] = {}
+        self._rows: dict[str, dict[str, tuple[Mark | None, bytes]]] = {}
+        self._watch_version = 0
+        self._cut: _Cut | None = None
+
+    def put(self, account: Account) -> None:
+        """Take in an account's record; an older version than the one known is ignored."""
+        known = self._records.get(account.account_id)
+        if known is not None and account.version < known.version:
+            return
+        self.book.put(account)
+        if account.account_id in self.watchlist:
+            self._records[account.account_id] = account
+            self._rows.pop(account.account_id, None)
+            self.watchlist.touch(account.account_id)
+
+    def drop(self, account_id: str) -> None:
+        """The account is gone."""
+        self.book.drop(account_id)
+        self.unwatch(account_id)
+        self._sequences.pop(account_id, None)
+        self._epochs.pop(account_id, None)
+
+    def watch(self, account: Account, epoch: int, *, with_positions: bool) -> None:
+        """Begin to publish an account under an epoch; a new epoch counts sequences from 1 again."""
+        if self._epochs.get(account.account_id) != epoch:
+            self._epochs[account.account_id] = epoch
+            self._sequences[account.account_id] = 0
+        self.watchlist.watch(account.account_id, with_positions=with_positions)
+        self._watch_version += 1
+        self.put(account)
+
+    def unwatch(self, account_id: str) -> None:
+        """Stop publishing an account; its sequence is kept in case somebody comes back."""
+        self.watchlist.unwatch(account_id)
+        self._records.pop(account_id, None)
+        self._rows.pop(account_id, None)
+        self._watch_version += 1
+
+    def apply(self, marks: Iterable[Mark]) -> bool:
+        """Take in marks. Did any count?"""
+        return self.book.apply(marks)
+
+    def flush(self, now_ns: int, now_s: float) -> Flush:
+        """Value all watched accounts and publish those that are due.
+
+        `now_ns` is wall-clock time (staleness, timestamps), `now_s` monotonic (the interval).
+        """
+        cut = self._current_cut()
+        valued = self._value(cut.selection, now_ns)
+        equity, unsure_equity = rounding.round_to_cents(valued.equity, valued.error_bound)
+        day_pnl, unsure_pnl = rounding.round_to_cents(valued.day_pnl, valued.error_bound)
+        is_known = valued.unpriced_count == 0
+        unsure = np.flatnonzero((unsure_equity | unsure_pnl) & is_known)
+        for index in unsure:
+            equity[index], day_pnl[index] = self._exact(cut.selection.account_ids[index])
+        chosen, next_due_s = self.watchlist.due(cut.slots, valued, equity, day_pnl, now_s, self._interval_s)
+        cents = zip(chosen.tolist(), equity[chosen].tolist(), day_pnl[chosen].tolist(), strict=True)
+        publications = [
+            self._publication(cut.selection.account_ids[index], valued, index, figures, now_ns)
+            for index, *figures in cents
+        ]
+        return Flush(
+            publications,
+            next_due_s,
+            exact_count=len(unsure),
+            unpriced_accounts=int((~is_known).sum()),
+            stale_accounts=int((valued.stale_count > 0).sum()),
+            newest_as_of_ns=int(valued.as_of_ns[chosen].max()) if len(chosen) else 0,
+        )
+
+    def recalculate(self, now_ns: int) -> Valued:
+        """Value the whole book from scratch, watched or not."""
+        return self._value(self.book.select(self.book.account_ids), now_ns)
+
+    def _value(self, selection: Selection, now_ns: int) -> Valued:
+        book = self.book
+        stale_before_ns = now_ns - self._price_ttl_ns
+        return kernel.value(selection, book.prices, book.as_of_ns, book.received_ns, stale_before_ns)
+
+    def _current_cut(self) -> _Cut:
+        version = (self.book.version, self._watch_version)
+        if self._cut is None or self._cut.version != version:
+            account_ids = self.watchlist.account_ids
+            selection = self.book.select(account_ids)
+            self._cut = _Cut(version, selection, self.watchlist.slots(account_ids))
+        return self._cut
+
+    def _exact(self, account_id: str) -> tuple[int, int]:
+        account = self._records[account_id]
+        equity = rounding.exact_equity(account, self._prices(account))
+        return rounding.cents(equity), rounding.cents(rounding.exact_day_pnl(account, equity))
+
+    def _prices(self, account: Account) -> dict[str, float]:
+        marks = self.book.marks
+        return {p.symbol: marks[p.symbol].price for p in account.positions if p.symbol in marks}
+
+    def _publication(
+        self, account_id: str, valued: Valued, index: int, cents: Sequence[int], now_ns: int
+    ) -> Publication:
+        account = self._records[account_id]
+        self._sequences[account_id] += 1
+        is_known = not valued.unpriced_count[index]
+        equity, day_pnl = cents if is_known else (None, None)
+        figures = Figures(
+            equity=equity,
+            day_pnl=day_pnl,
+            known_equity=self._exact(account_id)[0] if equity is None else equity,
+            unpriced=() if is_known else self._unpriced(account),
+            stale=self._stale(account, now_ns) if valued.stale_count[index] else (),
+            as_of_ns=int(valued.as_of_ns[index]),
+        )
+        sequence = self._sequences[account_id]
+        message = encode_value(account, self._epochs[account_id], sequence, figures, now_ns)
+        rows = self._encoded_rows(account) if account_id in self.watchlist.with_positions else None
+        return Publication(account_id, sequence, message, rows)
+
+    def _unpriced(self, account: Account) -> list[str]:
+        return [p.symbol for p in account.positions if p.quantity and p.symbol not in self.book.marks]
+
+    def _stale(self, account: Account, now_ns: int) -> list[str]:
+        oldest_ns = now_ns - self._price_ttl_ns
+        marks = self.book.marks
+        held = (p.symbol for p in account.positions if p.quantity and p.symbol in marks)
+        return [symbol for symbol in held if marks[symbol].as_of_ns < oldest_ns]
+
+    def _encoded_rows(self, account: Account) -> list[tuple[str, bytes]]:
+        """The account's rows; only those whose mark has changed are encoded anew."""
+        kept = self._rows.setdefault(account.account_id, {})
+        for position in account.positions:
+            mark = self.book.marks.get(position.symbol)
+            if position.symbol not in kept or kept[position.symbol][0] is not mark:
+                kept[position.symbol] = (mark, encode_row(position, mark))
+        return [(symbol, row) for symbol, (_, row) in kept.items()]
