@@ -2,6 +2,9 @@
 
 import contextlib
 import errno
+from collections.abc import Callable
+from datetime import date, time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,7 +12,9 @@ import uvloop
 
 from alpaca_sim.app import bind, serve
 from alpaca_sim.clock import Clock
+from alpaca_sim.market import TEST_SYMBOL, Market
 from alpaca_sim.simulator import Settings, Simulator
+from alpaca_sim.tape import Tape, TapeError, TapeReplay
 
 EXIT_USAGE = 2
 PORT_MAX = 65_535
@@ -43,6 +48,10 @@ def main(
         int, typer.Option(min=0, help="Symbols per market stream; 0 = no limit.")
     ] = 0,
     denied_feeds: Annotated[str, typer.Option(help="Feeds that the plan lacks, such as sip,opra.")] = "",
+    tape: Annotated[Path | None, typer.Option(help="Folder of LEAN trade zips that is the market.")] = None,
+    tape_day: Annotated[str, typer.Option(help="Day of the tape, YYYY-MM-DD.")] = "2013-10-07",
+    tape_start: Annotated[str, typer.Option(help="New York time to begin at, HH:MM.")] = "09:25",
+    tape_speed: Annotated[float, typer.Option(min=0.001, help="Tape seconds in one second.")] = 60,
 ) -> None:
     """Serve a faithful Alpaca: Broker REST and events, market-data REST and WebSocket, on one port.
 
@@ -70,11 +79,27 @@ def main(
         raise _refuse(
             f"{host}:{port} {reason}: choose another one with --port, or --port 0 for a free one"
         ) from error
-    sim = Simulator(settings, Clock())
+    try:
+        source = _open_tape(tape, tape_day, tape_start, tape_speed, symbols) if tape else None
+    except TapeError as error:
+        raise _refuse(str(error)) from error
+    sim = Simulator(settings, Clock(), source)
+    symbol_count = len(sim.market.symbols) - (TEST_SYMBOL in sim.market.symbols)
     url = f"http://{host}:{listener.getsockname()[1]}"
-    ready = f"alpaca-sim ready on {url} ({accounts} accounts, {symbols} symbols, seed {seed})"
+    ready = f"alpaca-sim ready on {url} ({accounts} accounts, {symbol_count} symbols, seed {seed})"
     with contextlib.suppress(KeyboardInterrupt):
         uvloop.run(serve(sim, listener, lambda: print(ready, flush=True)))
+
+
+def _open_tape(
+    folder: Path, day_text: str, start_text: str, speed: float, symbol_count_max: int
+) -> Callable[[Market], TapeReplay]:
+    try:
+        day, start = date.fromisoformat(day_text), time.fromisoformat(start_text)
+    except ValueError as error:
+        raise TapeError(f"{error}: write --tape-day as 2013-10-07 and --tape-start as 09:25") from error
+    opened = Tape(folder, day, start, symbol_count_max)
+    return lambda market: TapeReplay(market, opened, speed)
 
 
 def _refuse(message: str) -> typer.Exit:

@@ -1,4 +1,6 @@
-"""Activities in Alpaca's two shapes: the event stream's object, and the older REST row with its sortable id."""
+"""Activities in Alpaca's two shapes: the event stream's object, and the older REST row with its sortable
+id.
+"""
 
 from datetime import timedelta
 from decimal import Decimal

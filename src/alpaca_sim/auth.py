@@ -98,7 +98,9 @@ class RateLimit:
         self._counts: dict[str, int] = {}
 
     def take(self, key: str) -> dict[str, str]:
-        """Count one request and give the headers. Raises ApiError 429 with `headers` when the minute is used up."""
+        """Count one request and give the headers. Raises ApiError 429 with `headers` when the minute is
+        used up.
+        """
         window = self._clock.now_ns() // (WINDOW_S * SECOND_NS)
         if window != self._window or len(self._counts) > RATE_KEYS_MAX:
             self._window = window

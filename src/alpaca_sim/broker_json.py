@@ -1,4 +1,6 @@
-"""Broker REST objects in Alpaca's shapes: accounts, trading accounts, positions, assets. Money is a decimal string."""
+"""Broker REST objects in Alpaca's shapes: accounts, trading accounts, positions, assets. Money is a decimal
+string.
+"""
 
 from dataclasses import dataclass
 from datetime import date

@@ -1,4 +1,6 @@
-"""Broker REST: accounts, balances, positions, clock, calendar and assets, and the Trading API of the first account."""
+"""Broker REST: accounts, balances, positions, clock, calendar and assets, and the Trading API of the first
+account.
+"""
 
 import base64
 import binascii
@@ -60,7 +62,7 @@ def reported_holdings(sim: "Simulator", account: Account) -> Holdings:
 
 
 async def list_accounts(request: Request) -> Response:
-    """`GET /v1/accounts`: at most 1000, by creation time, newest first unless `sort=asc`; bounds inclusive."""
+    """`GET /v1/accounts`: at most 1000 by creation time, newest first unless `sort=asc`; bounds inclusive."""
     sim = sim_of(request)
     after_ns, before_ns = time_param(request, "created_after"), time_param(request, "created_before")
     words = request.query_params.get("query", "").lower().split()
@@ -130,7 +132,9 @@ def _names(listing: Listing) -> tuple[str, str, str]:
 
 
 async def bulk_positions(request: Request) -> Response:
-    """`GET /v1/accounts/positions`, deprecated: closing prices of the last session; an empty page is the last."""
+    """`GET /v1/accounts/positions`, deprecated: closing prices of the last session; an empty page is the
+    last.
+    """
     sim = sim_of(request)
     page = int_param(request, "page", 1, 1, 1_000_000)
     accounts = list(sim.ledger.accounts.values())[(page - 1) * BULK_PAGE_ACCOUNTS : page * BULK_PAGE_ACCOUNTS]

@@ -1,4 +1,6 @@
-"""Time is one injected object: every stamp of the simulator comes from a `Clock`, in nanoseconds since the epoch, UTC."""
+"""Time is one injected object: every stamp of the simulator comes from a `Clock`, in nanoseconds since the
+epoch, UTC.
+"""
 
 import re
 import time

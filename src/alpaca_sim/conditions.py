@@ -1,6 +1,8 @@
-"""Which trades move the last price: the minute open/close column of Alpaca's table, the strictest condition wins.
+"""Which trades move the last price: the minute open/close column of Alpaca's table, the strictest condition
+wins.
 
-Source: Market Data FAQ, "how bars are computed". A code that the table does not have for the tape moves nothing.
+Source: Market Data FAQ, "how bars are computed". A code that the table does not have for the tape moves
+nothing.
 """
 
 from collections.abc import Sequence

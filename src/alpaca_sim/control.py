@@ -1,4 +1,6 @@
-"""`/_sim/…`: the truth, and levers for the demo, load tests and tests. Alpaca has none of this; the product never asks."""
+"""`/_sim/…`: the truth, and levers for the demo, load tests and tests. Alpaca has none of this; the product
+never asks.
+"""
 
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -122,7 +124,9 @@ async def cash(request: Request) -> Response:
 
 
 async def print_trade(request: Request) -> Response:
-    """`POST /_sim/print`: one market trade `{"symbol","price","conditions"?,"size"?}`; says if the mark moved."""
+    """`POST /_sim/print`: one market trade `{"symbol","price","conditions"?,"size"?}`; says if the mark
+    moved.
+    """
     sim, body = sim_of(request), await json_body(request)
     state = sim.market.symbols[_symbol(sim.market.symbols, body)]
     size = _decimal(body, "size") if "size" in body else Decimal(100)
@@ -134,7 +138,9 @@ async def print_trade(request: Request) -> Response:
 
 
 async def create_account(request: Request) -> Response:
-    """`POST /_sim/accounts`: `{"cash","positions":{symbol:quantity},"last_equity"?}`, held since the last close."""
+    """`POST /_sim/accounts`: `{"cash","positions":{symbol:quantity},"last_equity"?}`, held since the last
+    close.
+    """
     sim, body = sim_of(request), await json_body(request)
     opening = Holdings(_decimal(body, "cash") if "cash" in body else ZERO)
     for symbol, quantity_text in dict(body.get("positions") or {}).items():

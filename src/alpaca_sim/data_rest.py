@@ -1,4 +1,4 @@
-"""Market-data REST: latest trades, quotes, bars and snapshots. Unknown symbols are missing from the answer."""
+"""Market-data REST: latest trades, quotes, bars, snapshots. Unknown symbols are missing from the answer."""
 
 from collections.abc import Callable
 from typing import Any

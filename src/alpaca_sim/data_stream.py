@@ -1,4 +1,6 @@
-"""The market-data WebSocket endpoint: moves bytes between a socket and its session, and closes slow or silent clients."""
+"""The market-data WebSocket endpoint: moves bytes between a socket and its session, and closes slow or
+silent clients.
+"""
 
 import asyncio
 from contextlib import suppress

@@ -1,4 +1,5 @@
-"""Exact decimal arithmetic: money is added and multiplied without rounding, and rounded only where the broker does.
+"""Exact decimal arithmetic: money is added and multiplied without rounding, and rounded only where the
+broker does.
 
 `exact()` traps any inexact operation, so an oracle that would have to round fails loudly instead.
 """

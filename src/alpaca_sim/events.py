@@ -1,4 +1,6 @@
-"""Server-sent events: each connection is an index into the ledger's list of activities, so history turns live without a seam."""
+"""Server-sent events: each connection is an index into the ledger's list of activities, so history turns
+live without a seam.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable

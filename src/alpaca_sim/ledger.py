@@ -1,6 +1,7 @@
 """The ledger: what every account holds, in exact decimals. It is the oracle that all tests compare with.
 
-An account is an opening state (at the close of `balance_asof`) plus a list of activities that never change; the present
+An account is an opening state (at the close of `balance_asof`) plus a list of activities that never change;
+the present
 state is always the opening state with the activities applied, and a past one is the same with fewer of them.
 """
 
@@ -21,7 +22,9 @@ SECURITY_FLOW_TYPES = frozenset({"JNLS"})  # external: securities, at the activi
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """One booking. `quantity` is signed (a sale is negative); `net_amount` is the change of cash in dollars."""
+    """One booking. `quantity` is signed (a sale is negative); `net_amount` is the change of cash in
+    dollars.
+    """
 
     event_id: str
     ref_id: str
@@ -108,7 +111,9 @@ class Account:
     activities: list[Activity] = field(default_factory=list[Activity])
 
     def holdings(self, at_ns: int | None = None) -> Holdings:
-        """The state now, or after the activities up to and including `at_ns`. Not to be changed by the caller."""
+        """The state now, or after the activities up to and including `at_ns`. Not to be changed by the
+        caller.
+        """
         if at_ns is None or not self.activities or self.activities[-1].at_ns <= at_ns:
             return self.current
         past = self.opening.copy()

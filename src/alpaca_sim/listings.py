@@ -1,4 +1,6 @@
-"""The symbols of a random market: well-known names first, then invented ones, crypto pairs and option contracts."""
+"""The symbols of a random market: well-known names first, then invented ones, crypto pairs and option
+contracts.
+"""
 
 import random
 from datetime import date, timedelta

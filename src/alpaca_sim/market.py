@@ -1,4 +1,6 @@
-"""The market: each symbol's last eligible price (the mark), the trade behind it, its bars and a bounded price history."""
+"""The market: each symbol's last eligible price (the mark), the trade behind it, its bars and a bounded
+price history.
+"""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -121,7 +123,7 @@ class MarketSymbol:
         return moves
 
     def remember(self, trade: Trade) -> None:
-        """Add to the price history and drop what is older than the time limit, but for one entry before it."""
+        """Add to the price history and drop what is older than the limit, but for one entry before it."""
         self.history.append((trade.at_ns, trade.price))
         oldest_ns = trade.at_ns - HISTORY_S_MAX * SECOND_NS
         while len(self.history) > 1 and self.history[1][0] <= oldest_ns:

@@ -1,4 +1,6 @@
-"""Market-data objects in Alpaca's shapes. Prices are JSON numbers in their shortest form (172.61); `t` is encoded by the caller."""
+"""Market-data objects in Alpaca's shapes. Prices are JSON numbers in their shortest form (172.61); `t` is
+encoded by the caller.
+"""
 
 from datetime import date, timedelta
 from decimal import Decimal

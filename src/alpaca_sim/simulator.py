@@ -1,4 +1,6 @@
-"""The simulator as one object: settings, market, ledger, traders and streams, and the loop that drives them."""
+"""The simulator as one object: settings, market, ledger, traders and streams, and the loop that drives
+them.
+"""
 
 import asyncio
 import random
@@ -111,7 +113,7 @@ class Simulator:
             self.feeds.flush()
 
     async def flush(self) -> bool:
-        """Hand everything emitted to the sockets; false when a reader did not take it within `FLUSH_S_MAX`."""
+        """Hand everything emitted to the sockets; false when a reader took longer than `FLUSH_S_MAX`."""
         self.feeds.flush()
         deadline = asyncio.get_running_loop().time() + FLUSH_S_MAX
         while not (self.feeds.is_flushed and self.events.is_flushed):

@@ -1,4 +1,4 @@
-"""Market-data feeds: who subscribed to what, and each subscriber's bounded outbound buffer. No socket here."""
+"""Market-data feeds: who subscribed to what, and each subscriber's bounded buffer. No socket here."""
 
 import asyncio
 from collections import deque

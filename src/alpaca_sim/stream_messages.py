@@ -1,4 +1,6 @@
-"""Market-data stream messages in both encodings, each encoded once and framed into batches without decoding."""
+"""Market-data stream messages in both encodings, each encoded once and framed into batches without
+decoding.
+"""
 
 import struct
 from collections.abc import Sequence

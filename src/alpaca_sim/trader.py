@@ -19,7 +19,9 @@ CLOSE_SHARE = 0.15
 
 
 class Trader:
-    """Books activities into the ledger: random ones by `step` and `act`, given ones by `trade` and `move_cash`."""
+    """Books activities into the ledger: random ones by `step` and `act`, given ones by `trade` and
+    `move_cash`.
+    """
 
     def __init__(
         self, ledger: Ledger, market: Market, clock: Clock, rng: random.Random, activities_per_second: float

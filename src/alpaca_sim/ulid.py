@@ -1,4 +1,6 @@
-"""ULIDs that only grow: 48 bits of milliseconds, 80 bits of chance, plus one where the millisecond is the same."""
+"""ULIDs that only grow: 48 bits of milliseconds, 80 bits of chance, plus one where the millisecond is the
+same.
+"""
 
 import random
 

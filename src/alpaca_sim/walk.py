@@ -1,6 +1,7 @@
 """A seeded random market: prices walk, and a share of the trades must not move them.
 
-Those trades (odd lots, average prices, late reports …) have prices visibly off, so a reader that ignores conditions is wrong.
+Those trades (odd lots, average prices, late reports …) have prices visibly off, so a reader that ignores
+conditions is wrong.
 """
 
 import random
