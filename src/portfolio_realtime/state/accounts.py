@@ -72,6 +72,21 @@ class Accounts:
         return found[0] if found else None
 
     @reports_unavailable
+    async def unknown(self, account_ids: list[str]) -> list[str]:
+        """Which of these accounts have no record, though others have; none as long as nobody has one."""
+        pipeline = self._connection.commands.pipeline(transaction=False)
+        for account_id in account_ids:
+            pipeline.hexists(keys.accounts(keys.shard_of(account_id, self._shards)), account_id)
+        for shard in range(self._shards):
+            pipeline.hlen(keys.accounts(shard))
+        found = await cast("Awaitable[list[int]]", pipeline.execute())
+        if not any(found[len(account_ids) :]):
+            return []
+        return [
+            account_id for account_id, exists in zip(account_ids, found, strict=False) if not exists
+        ]
+
+    @reports_unavailable
     async def read_all(self, shard: int) -> list[Account]:
         """Every record of a shard, read in steps that do not block the server."""
         return [_account.decode(raw) async for _, raw in _scan(self._connection, keys.accounts(shard))]

@@ -50,6 +50,15 @@ class Interest:
         await self._publish(account_id)
 
     @reports_unavailable
+    async def announce_all(self, account_ids: Iterable[str], with_positions: Iterable[str]) -> None:
+        """The same for many accounts in one round trip or two. Raises StateUnavailable."""
+        await self.renew(account_ids, with_positions)
+        pipeline = self._connection.commands.pipeline(transaction=False)
+        for account_id in account_ids:
+            pipeline.publish(keys.interest(self._shard(account_id)), account_id)
+        await cast("Awaitable[Any]", pipeline.execute())
+
+    @reports_unavailable
     async def _publish(self, account_id: str) -> None:
         await cast(
             "Awaitable[Any]",

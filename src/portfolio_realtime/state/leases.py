@@ -72,4 +72,4 @@ class Leases:
     @reports_unavailable
     async def leave(self, group: str) -> None:
         """Count no longer among the members of a group."""
-        await cast("Awaitable[int]", self._connection.commands.zrem(keys.members(group), self._holder))
+        await self._connection.commands.zrem(keys.members(group), self._holder)

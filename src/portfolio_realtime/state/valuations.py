@@ -45,6 +45,19 @@ class Valuations:
         return await cast("Awaitable[bytes | None]", self._connection.commands.hget(key, account_id))
 
     @reports_unavailable
+    async def read_many(self, account_ids: list[str]) -> dict[str, bytes]:
+        """The same for many accounts, without those that have no stored publication."""
+        pipeline = self._connection.commands.pipeline(transaction=False)
+        for account_id in account_ids:
+            pipeline.hget(keys.valuations(keys.shard_of(account_id, self._shards)), account_id)
+        found = await cast("Awaitable[list[bytes | None]]", pipeline.execute())
+        return {
+            account_id: stored
+            for account_id, stored in zip(account_ids, found, strict=True)
+            if stored is not None
+        }
+
+    @reports_unavailable
     async def read_ids(self, shard: int) -> list[str]:
         """The accounts of a shard that have a stored publication."""
         found = await cast("Awaitable[list[bytes]]", self._connection.commands.hkeys(keys.valuations(shard)))
