@@ -1,0 +1,102 @@
+"""Cash and holdings of one account, moved by effects: the arithmetic of a record, exact.
+
+Cost basis follows the weighted average: what is added costs its price, what is reduced takes its share along,
+what turns from long to short (or back) costs what is left at the price.
+"""
+
+from decimal import Context, Decimal, localcontext
+from typing import Final
+
+import msgspec
+
+from portfolio_realtime.broker.terms import Activity, Effect, Holding, Statement, asset_class_of, effect_of
+from portfolio_realtime.model import ZERO
+
+COST_DIGITS: Final = Decimal("0.000000000001")
+_EXACT: Final = Context(prec=60)  # sums and products of money never round
+
+
+class Balances:
+    """What an account holds: cash in dollars and holdings by symbol, without those of quantity 0."""
+
+    def __init__(self, statement: Statement) -> None:
+        self.cash = statement.state.cash
+        self.holdings = _held(statement)
+
+    def take_holdings(self, statement: Statement) -> None:
+        """Take the holdings of a statement that agrees: they bring the broker's cost basis."""
+        self.holdings = _held(statement)
+
+    def apply(self, activity: Activity, corrected: Activity | None) -> Effect:
+        """Book an activity, net of the earlier booking it corrects; what that changed."""
+        with localcontext(_EXACT):
+            effect = effect_of(activity, corrected)
+            self.cash += effect.cash
+            for symbol, quantity in effect.quantities.items():
+                held = self.holdings.get(symbol) or Holding(symbol, asset_class_of(symbol), ZERO, ZERO)
+                self._put(_moved(held, quantity, activity.price if symbol == activity.symbol else ZERO))
+        return effect
+
+    def _put(self, holding: Holding) -> None:
+        if holding.quantity:
+            self.holdings[holding.symbol] = holding
+        else:
+            self.holdings.pop(holding.symbol, None)
+
+    def totals(self) -> "Totals":
+        """The numbers that a statement is compared with, to be moved without touching these balances."""
+        return Totals(self.cash, {symbol: holding.quantity for symbol, holding in self.holdings.items()})
+
+
+class Totals:
+    """Cash and quantities alone, to go back and forth in thought."""
+
+    def __init__(self, cash: Decimal, quantities: dict[str, Decimal]) -> None:
+        self.cash = cash
+        self.quantities = quantities
+
+    def add(self, effect: Effect) -> None:
+        """Go forth over an effect."""
+        self._move(effect, 1)
+
+    def undo(self, effect: Effect) -> None:
+        """Go back over an effect."""
+        self._move(effect, -1)
+
+    def agrees(self, statement: Statement) -> bool:
+        """Are cash and every quantity exactly those of the statement?"""
+        return self.has_cash_of(statement) and self.has_quantities_of(statement)
+
+    def has_cash_of(self, statement: Statement) -> bool:
+        """Is the cash exactly that of the statement?"""
+        return self.cash == statement.state.cash
+
+    def has_quantities_of(self, statement: Statement) -> bool:
+        """Is every quantity exactly that of the statement?"""
+        return self.quantities == statement.quantities
+
+    def _move(self, effect: Effect, sign: int) -> None:
+        with localcontext(_EXACT):
+            self.cash += sign * effect.cash
+            for symbol, quantity in effect.quantities.items():
+                total = self.quantities.get(symbol, ZERO) + sign * quantity
+                if total:
+                    self.quantities[symbol] = total
+                else:
+                    self.quantities.pop(symbol, None)
+
+
+def _held(statement: Statement) -> dict[str, Holding]:
+    return {symbol: holding for symbol, holding in statement.holdings.items() if holding.quantity}
+
+
+def _moved(held: Holding, quantity: Decimal, price: Decimal) -> Holding:
+    """A holding after a quantity was added (+) or taken (−) at a price."""
+    before, after = held.quantity, held.quantity + quantity
+    if before * quantity >= 0:
+        cost_basis = held.cost_basis + quantity * price * held.multiplier
+    elif before * after >= 0:
+        cost_basis = (held.cost_basis * after / before).quantize(COST_DIGITS)
+    else:
+        cost_basis = after * price * held.multiplier
+    return msgspec.structs.replace(held, quantity=after, cost_basis=cost_basis)

@@ -1,0 +1,185 @@
+"""From Alpaca's JSON to our terms: tolerant of what may vary, strict about money.
+
+Unknown fields and enum values pass; what may be missing has a default; a number that money depends on and
+that is missing, NaN or infinite refuses the whole payload (`PayloadRefused`). Nothing is guessed.
+"""
+
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from portfolio_realtime.broker.terms import AccountState, Activity, Holding, market_symbol
+from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
+from portfolio_realtime.errors import BrokerError
+from portfolio_realtime.model import US_EQUITY, ZERO
+
+CURRENCY: Final = "USD"
+_DATE_LENGTH: Final = len("2026-11-20")
+_ULID_LENGTH: Final = 26
+_ULID_TIME_LENGTH: Final = 10
+_ULID_LETTERS: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_NS_PER_MS: Final = NS_PER_S // 1000
+
+_json: Final = msgspec.json.Decoder(float_hook=Decimal)  # a JSON number keeps every digit
+
+
+class PayloadRefused(BrokerError):
+    """A payload lacks or spoils what money depends on; the message names the field."""
+
+
+class ListedAccount(NamedTuple):
+    """One line of the account list."""
+
+    account_id: str
+    status: str
+    created_at: str
+
+
+def decode(text: str | bytes) -> Any:
+    """JSON with exact numbers. Raises PayloadRefused."""
+    try:
+        return _json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise PayloadRefused(f"not JSON: {error}") from None
+
+
+def listed_account(payload: Any) -> ListedAccount:
+    """One element of `GET /v1/accounts`. Raises PayloadRefused."""
+    fields = _object(payload)
+    return ListedAccount(_text(fields, "id"), str(fields.get("status") or ""), _text(fields, "created_at"))
+
+
+def account_state(account_id: str, payload: Any) -> AccountState:
+    """The answer of `GET /v1/trading/accounts/{id}/account`. Raises PayloadRefused."""
+    fields = _object(payload)
+    return AccountState(
+        account_id=account_id,
+        status=str(fields.get("status") or ""),
+        currency=str(fields.get("currency") or CURRENCY),
+        cash=_number(fields, "cash"),
+        last_equity=_number(fields, "last_equity"),
+        balance_asof=_date(fields, "balance_asof"),
+    )
+
+
+def holdings(payload: Any) -> dict[str, Holding]:
+    """The answer of `GET /v1/trading/accounts/{id}/positions`, by symbol. Raises PayloadRefused."""
+    if not isinstance(payload, list):
+        raise PayloadRefused("positions are not a list")
+    found: dict[str, Holding] = {}
+    for element in payload:
+        one = holding(element)
+        if one.symbol in found:
+            raise PayloadRefused(f"two positions in {one.symbol}")
+        found[one.symbol] = one
+    return found
+
+
+def holding(payload: Any) -> Holding:
+    """One position; a short one is negative whether or not its `qty` says so. Raises PayloadRefused."""
+    fields = _object(payload)
+    asset_class = str(fields.get("asset_class") or US_EQUITY)
+    sign = -1 if fields.get("side") == "short" else 1
+    quantity = _number(fields, "qty")
+    if "side" in fields:
+        quantity = sign * abs(quantity)
+    cost_basis = _number(fields, "cost_basis", ZERO)
+    return Holding(
+        symbol=market_symbol(_text(fields, "symbol"), asset_class),
+        asset_class=asset_class,
+        quantity=quantity,
+        cost_basis=abs(cost_basis) if quantity > 0 else -abs(cost_basis),
+    )
+
+
+def activity(payload: Any) -> Activity:
+    """One event of `/v2beta1/events/activities`. Raises PayloadRefused."""
+    fields = _object(payload)
+    details = fields.get("details")
+    details = details if isinstance(details, Mapping) else {}
+    symbol = details.get("symbol") or fields.get("symbol")
+    quantity = _number(fields, "qty", ZERO)
+    side = str(details.get("side") or fields.get("side") or "")
+    if side:
+        quantity = -abs(quantity) if side.startswith("sell") else abs(quantity)
+    event_id = _text(fields, "event_id")
+    at_ns = _time(fields, "at")
+    status = str(fields.get("status") or "")
+    return Activity(
+        account_id=_text(fields, "account_id"),
+        event_id=event_id,
+        ref_id=str(fields.get("ref_id") or event_id),
+        previous_id=str(fields["previous_id"]) if fields.get("previous_id") else None,
+        activity_type=_text(fields, "activity_type"),
+        status=status,
+        symbol=market_symbol(str(symbol)) if symbol else None,
+        quantity=quantity,
+        price=_number(fields, "price", ZERO),
+        net_amount=_number(fields, "net_amount", ZERO),
+        executed_ns=_time(fields, "executed_at") if fields.get("executed_at") else at_ns,
+        published_ns=published_ns(event_id) or at_ns,
+        is_void=status == "canceled" or "bust" in str(details.get("execution_type") or ""),
+    )
+
+
+def published_ns(event_id: str) -> int | None:
+    """When an event was published: the time inside its ULID, to the millisecond; None for other ids.
+
+    A booking made up for later has an old `at`, but its event id is of the moment it was published.
+    """
+    if len(event_id) != _ULID_LENGTH:
+        return None
+    milliseconds = 0
+    for letter in event_id[:_ULID_TIME_LENGTH].upper():
+        value = _ULID_LETTERS.find(letter)
+        if value < 0:
+            return None
+        milliseconds = milliseconds << 5 | value
+    return milliseconds * _NS_PER_MS
+
+
+def _object(payload: Any) -> Mapping[str, Any]:
+    if not isinstance(payload, Mapping):
+        raise PayloadRefused(f"expected a JSON object, was {type(payload).__name__}")
+    return payload
+
+
+def _text(fields: Mapping[str, Any], name: str) -> str:
+    value = fields.get(name)
+    if not isinstance(value, str) or not value:
+        raise PayloadRefused(f"{name} is missing")
+    return value
+
+
+def _number(fields: Mapping[str, Any], name: str, default: Decimal | None = None) -> Decimal:
+    value = fields.get(name)
+    if (value is None or value == "") and default is not None:
+        return default
+    if not isinstance(value, str | int | Decimal) or isinstance(value, bool):
+        raise PayloadRefused(f"{name} is missing or not a number")
+    try:
+        number = Decimal(value)
+    except InvalidOperation:
+        raise PayloadRefused(f"{name} is not a number: {value!r}") from None
+    if not number.is_finite():
+        raise PayloadRefused(f"{name} is not finite: {value!r}")
+    return number
+
+
+def _date(fields: Mapping[str, Any], name: str) -> str:
+    text = _text(fields, name)[:_DATE_LENGTH]
+    try:
+        parse_rfc3339(f"{text}T00:00:00Z")
+    except ValueError:
+        raise PayloadRefused(f"{name} is not a date: {text!r}") from None
+    return text
+
+
+def _time(fields: Mapping[str, Any], name: str) -> int:
+    text = _text(fields, name)
+    try:
+        return parse_rfc3339(text if "T" in text else f"{text}T00:00:00Z")
+    except ValueError:
+        raise PayloadRefused(f"{name} is not a time: {text!r}") from None

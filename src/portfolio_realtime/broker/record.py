@@ -1,0 +1,255 @@
+"""One account's record: what REST states, moved on by events, and never moved back.
+
+Events may run ahead of REST or behind it, they may come twice, and a statement is two requests that need not
+belong together. So the record compares a new statement R with its own state S:
+
+| R                                             | outcome   | what happens                                 |
+| --------------------------------------------- | --------- | -------------------------------------------- |
+| is the first one                              | FIRST     | R is taken                                   |
+| = S, or S with some of the uncertain bookings | CONFIRMED | S stays; those bookings are decided          |
+| = an earlier state of ours                    | LATE      | REST trails the events: S stays              |
+| ≠ S                                           | DIFFERENT | S stays; look again when it has been quiet   |
+| ≠ S, the same twice, quiet in between         | DRIFT     | R is taken: we missed something              |
+
+A booking is uncertain when it was published so close to the moment a statement was taken that nobody can tell
+whether it is in there. It waits, unapplied, for the next statement. Times are arguments; there is no I/O.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Final
+
+from portfolio_realtime.broker import flows
+from portfolio_realtime.broker.balances import Balances
+from portfolio_realtime.broker.day import Day, Traded
+from portfolio_realtime.broker.terms import (
+    AccountState,
+    Activity,
+    Effect,
+    Holding,
+    Statement,
+    asset_class_of,
+    effect_of,
+)
+from portfolio_realtime.clock import NS_PER_S
+from portfolio_realtime.model import ZERO, Account, Position
+
+EVENT_SETTLE_NS: Final = 2 * NS_PER_S  # this long without events of the account is quiet
+LOOK_NS_MAX: Final = 10 * NS_PER_S  # an account that is never quiet is looked at this often
+REST_LAG_NS: Final = 5 * NS_PER_S  # published this long before a request, a booking is in its answer
+CLOCK_SKEW_NS: Final = NS_PER_S // 2  # the broker's clock and ours agree within this
+LATE_NS_MAX: Final = 60 * NS_PER_S  # REST that trails for longer than this is right, and we are wrong
+APPLIED_MAX: Final = 1_000  # bookings looked back upon to recognise a late statement
+BOOKINGS_MAX: Final = 20_000  # bookings of one account remembered, to know repeats and the day's sums
+
+
+class Outcome(StrEnum):
+    """What a statement meant for the record."""
+
+    FIRST = "first"
+    CONFIRMED = "confirmed"
+    LATE = "late"
+    DIFFERENT = "different"
+    DRIFT = "drift"
+
+
+class AccountRecord:
+    """The state machine of one account."""
+
+    def __init__(self, account_id: str) -> None:
+        self.account_id = account_id
+        self._state: AccountState | None = None
+        self._balances: Balances
+        self._day: Day
+        self._bookings: dict[str, Activity] = {}  # by ref_id, in order of arrival
+        self._applied: deque[Effect] = deque(maxlen=APPLIED_MAX)  # since REST last agreed
+        self._uncertain: list[Activity] = []
+        self._taken_from_ns = 0  # the statement that the balances rest on was requested here …
+        self._taken_until_ns = 0  # … and complete here
+        self._doubt: tuple[Statement, int] | None = None  # a statement that differs, and since when it does
+        self._is_unsettled = False
+        self._event_ns = 0
+        self._looked_ns = 0
+
+    @property
+    def is_known(self) -> bool:
+        """Has there been a statement?"""
+        return self._state is not None
+
+    @property
+    def balance_asof(self) -> str | None:
+        """The day that `last_equity` belongs to, once it is known."""
+        return self._state.balance_asof if self._state else None
+
+    @property
+    def look_again_ns(self) -> int | None:
+        """When REST should be asked again because something is undecided; None when nothing is."""
+        if not self._is_unsettled:
+            return None
+        quiet_ns = max(self._event_ns, self._looked_ns) + EVENT_SETTLE_NS
+        return min(quiet_ns, self._looked_ns + LOOK_NS_MAX)
+
+    def apply(self, activity: Activity, now_ns: int) -> bool:
+        """Take in an event. True when it is new; a repeat changes nothing."""
+        if activity.ref_id in self._bookings:
+            return False
+        self._bookings[activity.ref_id] = activity
+        if len(self._bookings) > BOOKINGS_MAX:
+            del self._bookings[next(iter(self._bookings))]
+        if self._state is None:
+            return True
+        self._event_ns = now_ns
+        is_around_statement = activity.published_ns <= self._taken_until_ns
+        self._is_unsettled |= is_around_statement or activity.activity_type not in flows.KNOWN_TYPES
+        self._is_unsettled |= activity.previous_id is not None
+        self._place(activity)
+        if self._doubt is not None and self._balances.totals().agrees(self._doubt[0]):
+            self._agree(self._doubt[0])
+        return True
+
+    def observe(self, statement: Statement, began_ns: int, ended_ns: int) -> Outcome:
+        """Take in a statement that was requested at `began_ns` and complete at `ended_ns`."""
+        self._looked_ns = ended_ns
+        if self._state is None:
+            self._begin(statement, began_ns, ended_ns)
+            return Outcome.FIRST
+        outcome = self._compare(statement, began_ns, ended_ns)
+        self._take_state(statement.state)
+        return outcome
+
+    def account(self, version: int, as_of_ns: int) -> Account:
+        """The record as everybody else reads it. Only once it is known."""
+        assert self._state is not None
+        traded = self._day.traded
+        symbols = sorted(self._balances.holdings.keys() | traded.keys())
+        return Account(
+            account_id=self.account_id,
+            version=version,
+            status=self._state.status,
+            currency=self._state.currency,
+            cash=self._balances.cash,
+            last_equity=self._state.last_equity,
+            balance_asof=self._state.balance_asof,
+            external_cash_flow=self._day.external_cash_flow,
+            positions=tuple(self._position(symbol, traded.get(symbol, Traded())) for symbol in symbols),
+            as_of_ns=as_of_ns,
+        )
+
+    def _position(self, symbol: str, traded: Traded) -> Position:
+        closed = Holding(symbol, asset_class_of(symbol), ZERO, ZERO)
+        holding = self._balances.holdings.get(symbol, closed)
+        return Position(
+            symbol=symbol,
+            asset_class=holding.asset_class,
+            quantity=holding.quantity,
+            multiplier=holding.multiplier,
+            cost_basis=holding.cost_basis,
+            day_quantity=traded.quantity,
+            day_cost=traded.cost,
+        )
+
+    # Bookings: inside the statement that the balances rest on, after it, or uncertain
+
+    def _place(self, activity: Activity) -> None:
+        corrects_unknown = activity.previous_id is not None and self._corrected(activity) is None
+        if activity.published_ns <= self._taken_from_ns - REST_LAG_NS:
+            self._day.count(activity, self._corrected(activity))
+        elif corrects_unknown or activity.published_ns <= self._taken_until_ns + CLOCK_SKEW_NS:
+            self._uncertain.append(activity)
+            self._is_unsettled = True
+        else:
+            self._day.count(activity, self._corrected(activity))
+            self._applied.append(self._balances.apply(activity, self._corrected(activity)))
+
+    def _corrected(self, activity: Activity) -> Activity | None:
+        return self._bookings.get(activity.previous_id) if activity.previous_id else None
+
+    def _decide(self, missing: Iterable[Activity]) -> None:
+        """The uncertain bookings are decided: `missing` were not inside, the others were."""
+        for activity in self._uncertain:
+            self._day.count(activity, self._corrected(activity))
+        for activity in missing:
+            self._balances.apply(activity, self._corrected(activity))
+        self._uncertain = []
+
+    # Statements
+
+    def _begin(self, statement: Statement, began_ns: int, ended_ns: int) -> None:
+        self._state = statement.state
+        self._day = Day(statement.state.balance_asof)
+        self._rest_on(statement, began_ns, ended_ns)
+        for activity in sorted(self._bookings.values(), key=lambda booking: booking.published_ns):
+            self._place(activity)
+
+    def _rest_on(self, statement: Statement, began_ns: int, ended_ns: int) -> None:
+        self._balances = Balances(statement)
+        self._taken_from_ns, self._taken_until_ns = began_ns, ended_ns
+        self._applied.clear()
+        self._doubt = None
+        self._is_unsettled = False
+
+    def _compare(self, statement: Statement, began_ns: int, ended_ns: int) -> Outcome:
+        for included in range(len(self._uncertain), -1, -1):
+            missing = self._uncertain[included:]
+            if self._agrees(statement, missing):
+                self._decide(missing)
+                self._agree(statement)
+                return Outcome.CONFIRMED
+        is_late = self._is_late(statement)
+        since_ns = self._doubted_since(statement, ended_ns)
+        if began_ns - since_ns >= (LATE_NS_MAX if is_late else EVENT_SETTLE_NS):
+            self._decide(missing=[])
+            self._rest_on(statement, began_ns, ended_ns)
+            return Outcome.DRIFT
+        self._is_unsettled |= not is_late
+        return Outcome.LATE if is_late else Outcome.DIFFERENT
+
+    def _agrees(self, statement: Statement, missing: Iterable[Activity]) -> bool:
+        totals = self._balances.totals()
+        for activity in missing:
+            totals.add(effect_of(activity, self._corrected(activity)))
+        return totals.agrees(statement)
+
+    def _agree(self, statement: Statement) -> None:
+        """REST has caught up with us, or we with it."""
+        self._balances.take_holdings(statement)
+        self._applied.clear()
+        self._doubt = None
+        self._is_unsettled = bool(self._uncertain)
+
+    def _is_late(self, statement: Statement) -> bool:
+        """Are cash and positions, each for itself, what ours were at some moment since REST last agreed?"""
+        totals = self._balances.totals()
+        has_cash, has_quantities = totals.has_cash_of(statement), totals.has_quantities_of(statement)
+        for effect in reversed(self._applied):
+            totals.undo(effect)
+            has_cash |= totals.has_cash_of(statement)
+            has_quantities |= totals.has_quantities_of(statement)
+        return has_cash and has_quantities
+
+    def _doubted_since(self, statement: Statement, ended_ns: int) -> int:
+        """Since when REST has stated this without an event of the account in between."""
+        if self._doubt is not None:
+            doubted, since_ns = self._doubt
+            is_same = (
+                doubted.state.cash == statement.state.cash and doubted.quantities == statement.quantities
+            )
+            if is_same and self._event_ns <= since_ns:
+                return since_ns
+        self._doubt = (statement, ended_ns)
+        return ended_ns
+
+    def _take_state(self, state: AccountState) -> None:
+        """Take what only REST knows; a new `balance_asof` is the overnight roll and begins a new day."""
+        assert self._state is not None
+        if state.balance_asof < self._state.balance_asof:
+            return
+        has_rolled = state.balance_asof > self._state.balance_asof
+        self._state = state
+        if has_rolled:
+            self._day = Day(state.balance_asof)
+            uncertain = {activity.ref_id for activity in self._uncertain}
+            for activity in self._bookings.values():
+                if activity.ref_id not in uncertain:
+                    self._day.count(activity, self._corrected(activity))

@@ -1,0 +1,56 @@
+"""Server-sent events, parsed as they arrive: data, and the comments that ordinary parsers swallow.
+
+Alpaca says important things in comments: `:heartbeat`, and that it has dropped messages for a slow reader.
+Pure: text in, in pieces of any size; events and comments out.
+"""
+
+from typing import Final, NamedTuple
+
+LINE_CHARACTERS_MAX: Final = 4_000_000
+
+
+class Event(NamedTuple):
+    """The data of one event; `event:`, `id:` and `retry:` lines may be there and are not needed."""
+
+    data: str
+
+
+class Comment(NamedTuple):
+    """A line that began with a colon, without it and without surrounding blanks."""
+
+    text: str
+
+
+class SseParser:
+    """One stream's parser. Raises ValueError for a line without end."""
+
+    def __init__(self) -> None:
+        self._rest = ""
+        self._data: list[str] = []
+
+    def feed(self, text: str) -> list[Event | Comment]:
+        """What became complete with this piece. Lines end with LF, CRLF or CR."""
+        text = self._rest + text
+        held = "\r" if text.endswith("\r") else ""  # its LF may be in the next piece
+        *lines, rest = text.removesuffix(held).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        self._rest = rest + held
+        if len(self._rest) > LINE_CHARACTERS_MAX:
+            raise ValueError(f"a line of more than {LINE_CHARACTERS_MAX} characters")
+        return [item for line in lines if (item := self._line(line)) is not None]
+
+    def _line(self, line: str) -> Event | Comment | None:
+        if line.startswith(":"):
+            return Comment(line[1:].strip())
+        if not line:
+            return self._end()
+        name, _, value = line.partition(":")
+        if name == "data":
+            self._data.append(value.removeprefix(" "))
+        return None
+
+    def _end(self) -> Event | None:
+        if not self._data:
+            return None
+        data = "\n".join(self._data)
+        self._data = []
+        return Event(data)

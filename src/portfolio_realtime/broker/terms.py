@@ -1,0 +1,138 @@
+"""What the broker tells us, in our own terms: an account's statement (REST) and its activities (events).
+
+A statement says how an account stands; an activity says how it changed. `effect_of` turns an activity into
+the change of cash and quantities, so that both can be compared.
+"""
+
+import re
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from portfolio_realtime.model import CRYPTO, US_EQUITY, US_OPTION, ZERO
+
+OPTION_MULTIPLIER: Final = Decimal(100)
+ONE: Final = Decimal(1)
+
+CLOSED: Final = "ACCOUNT_CLOSED"
+TRADE: Final = "TRD"
+
+_OPTION_SYMBOL: Final = re.compile(r"[A-Z]{1,6}\d{6}[CP]\d{8}")
+_CRYPTO_PAIR: Final = re.compile(r"([A-Z0-9]{2,})(USDT|USDC|USD|BTC)")
+_EQUITY_LETTERS_MAX: Final = 5
+
+
+class Holding(msgspec.Struct, frozen=True):
+    """A signed quantity of one symbol, with its signed cost basis in dollars."""
+
+    symbol: str
+    asset_class: str
+    quantity: Decimal
+    cost_basis: Decimal
+
+    @property
+    def multiplier(self) -> Decimal:
+        """Shares per contract; 1 for all but options."""
+        return multiplier_of(self.asset_class)
+
+
+class AccountState(msgspec.Struct, frozen=True):
+    """The answer to the account request: all but the positions."""
+
+    account_id: str
+    status: str
+    currency: str
+    cash: Decimal
+    last_equity: Decimal
+    balance_asof: str  # YYYY-MM-DD
+
+
+class Statement(msgspec.Struct, frozen=True):
+    """How REST says that an account stands; state and positions come from two requests."""
+
+    state: AccountState
+    holdings: dict[str, Holding]
+
+    @property
+    def quantities(self) -> dict[str, Decimal]:
+        """Symbol -> signed quantity, without zeros."""
+        return {symbol: holding.quantity for symbol, holding in self.holdings.items() if holding.quantity}
+
+
+class Activity(msgspec.Struct, frozen=True):
+    """One booking of an account. `quantity` is signed (a sale is negative), `net_amount` changes the cash."""
+
+    account_id: str
+    event_id: str
+    ref_id: str  # the same booking may arrive twice; its ref_id is the same
+    previous_id: str | None  # ref_id of the earlier booking that this one corrects or busts
+    activity_type: str
+    status: str
+    symbol: str | None
+    quantity: Decimal
+    price: Decimal
+    net_amount: Decimal
+    executed_ns: int
+    published_ns: int
+    is_void: bool = False  # a bust: it only takes back the earlier booking
+
+    @property
+    def asset_class(self) -> str:
+        """What the symbol's form says; events do not name the class."""
+        return asset_class_of(self.symbol or "")
+
+    @property
+    def value(self) -> Decimal:
+        """Signed quantity at the price, in dollars, multiplier included."""
+        return self.quantity * self.price * multiplier_of(self.asset_class)
+
+    @property
+    def moves_quantity(self) -> bool:
+        """Does it change a position? Some cash bookings carry a quantity without a symbol."""
+        return self.symbol is not None and self.quantity != ZERO
+
+
+class Effect(msgspec.Struct, frozen=True):
+    """What an activity changes: cash, and quantities (of two symbols where it corrects another)."""
+
+    cash: Decimal
+    quantities: dict[str, Decimal]
+
+
+def effect_of(activity: Activity, corrected: Activity | None = None) -> Effect:
+    """The change of cash and quantities by an activity, net of the earlier booking that it corrects."""
+    cash = ZERO
+    quantities: dict[str, Decimal] = {}
+    for booking, sign in ((corrected, -1), (activity, 1)):
+        if booking is None or booking.is_void:
+            continue
+        cash += sign * booking.net_amount
+        if booking.symbol is not None and booking.quantity:
+            quantities[booking.symbol] = quantities.get(booking.symbol, ZERO) + sign * booking.quantity
+    return Effect(cash, {symbol: quantity for symbol, quantity in quantities.items() if quantity})
+
+
+def multiplier_of(asset_class: str) -> Decimal:
+    """100 for options, 1 for everything else."""
+    return OPTION_MULTIPLIER if asset_class == US_OPTION else ONE
+
+
+def asset_class_of(symbol: str) -> str:
+    """The class that a symbol's form tells: an OCC option symbol, a pair with a slash, else an equity."""
+    if "/" in symbol:
+        return CRYPTO
+    return US_OPTION if _OPTION_SYMBOL.fullmatch(symbol) else US_EQUITY
+
+
+def market_symbol(symbol: str, asset_class: str | None = None) -> str:
+    """The symbol as market data spells it: crypto pairs with a slash (`BTCUSD` -> `BTC/USD`).
+
+    Without a class, only what is too long for an equity and ends in a quote currency is a pair.
+    """
+    if "/" in symbol or asset_class not in (CRYPTO, None):
+        return symbol
+    if asset_class is None and len(symbol) <= _EQUITY_LETTERS_MAX:
+        return symbol
+    pair = _CRYPTO_PAIR.fullmatch(symbol)
+    return f"{pair[1]}/{pair[2]}" if pair else symbol

@@ -1,0 +1,93 @@
+"""Whose turn it is to be asked for at the broker.
+
+Two lines: what somebody waits for (watched accounts, undecided records) and everybody else. In each, the
+account that has been due for longest comes first. One pass over all accounts is spread over the interval.
+Pure: times are arguments, in nanoseconds.
+"""
+
+import heapq
+from typing import Final, NamedTuple
+
+STALE_FACTOR_MAX: Final = 4  # a line is swept when it holds more than this many entries an account …
+STALE_MAX: Final = 1_000  # … and this many more
+
+
+class Turn(NamedTuple):
+    """An account to be fetched now; urgent when somebody waits for it."""
+
+    account_id: str
+    is_urgent: bool
+
+
+class Turns:
+    """When each account is due, and who is being fetched."""
+
+    def __init__(self) -> None:
+        self._due: dict[str, int] = {}
+        self._watched: set[str] = set()
+        self._hurried: set[str] = set()
+        self._fetching: set[str] = set()
+        self._lines: dict[bool, list[tuple[int, int, str]]] = {True: [], False: []}
+        self._order = 0
+
+    def set_due(self, account_id: str, due_ns: int, *, is_hurried: bool = False) -> None:
+        """The account is due then. Hurried: before everybody that nobody watches."""
+        if is_hurried:
+            self._hurried.add(account_id)
+        self._due[account_id] = due_ns
+        if account_id not in self._fetching:
+            self._queue(account_id)
+
+    def forget(self, account_id: str) -> None:
+        """The account is gone."""
+        self._due.pop(account_id, None)
+        self._watched.discard(account_id)
+        self._hurried.discard(account_id)
+
+    def watch(self, watched: set[str]) -> None:
+        """These accounts are being watched now, and no others."""
+        moved = watched ^ self._watched
+        self._watched = set(watched)
+        for account_id in moved & self._due.keys():
+            if account_id not in self._fetching:
+                self._queue(account_id)
+
+    def begin_to_watch(self, account_id: str) -> None:
+        """One more account is being watched."""
+        self.watch(self._watched | {account_id})
+
+    def next(self, now_ns: int) -> Turn | None:
+        """The account to fetch now, which is then being fetched until `done`; None when nobody is due."""
+        for is_urgent in (True, False):
+            line = self._lines[is_urgent]
+            while line and line[0][0] <= now_ns:
+                due_ns, _, account_id = heapq.heappop(line)
+                is_stale = self._due.get(account_id) != due_ns or self._is_urgent(account_id) != is_urgent
+                if not is_stale and account_id not in self._fetching:
+                    self._fetching.add(account_id)
+                    return Turn(account_id, is_urgent)
+        return None
+
+    def done(self, account_id: str, due_ns: int, *, is_hurried: bool = False) -> None:
+        """The account has been fetched and is due again then."""
+        self._fetching.discard(account_id)
+        self._hurried.discard(account_id)
+        if account_id in self._due:
+            self.set_due(account_id, due_ns, is_hurried=is_hurried)
+
+    def release_all(self) -> None:
+        """Nobody is being fetched any more: the fetches were cut off."""
+        for account_id in tuple(self._fetching):
+            self.done(account_id, self._due.get(account_id, 0))
+
+    def _is_urgent(self, account_id: str) -> bool:
+        return account_id in self._watched or account_id in self._hurried
+
+    def _queue(self, account_id: str) -> None:
+        self._order += 1
+        entry = (self._due[account_id], self._order, account_id)
+        line = self._lines[self._is_urgent(account_id)]
+        heapq.heappush(line, entry)
+        if len(line) > STALE_FACTOR_MAX * len(self._due) + STALE_MAX:
+            line[:] = [entry for entry in line if self._due.get(entry[2]) == entry[0]]
+            heapq.heapify(line)
