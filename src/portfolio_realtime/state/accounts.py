@@ -82,9 +82,7 @@ class Accounts:
         found = await cast("Awaitable[list[int]]", pipeline.execute())
         if not any(found[len(account_ids) :]):
             return []
-        return [
-            account_id for account_id, exists in zip(account_ids, found, strict=False) if not exists
-        ]
+        return [account_id for account_id, exists in zip(account_ids, found, strict=False) if not exists]
 
     @reports_unavailable
     async def read_all(self, shard: int) -> list[Account]:

@@ -14,9 +14,9 @@ from portfolio_realtime.config import Settings
 from portfolio_realtime.websocket.protocol import is_account_id
 
 ALGORITHM: Final = "HS256"
+SUBPROTOCOL: Final = "bearer"
 EVERY_ACCOUNT: Final = "*"
 ACCOUNTS_MAX: Final = 1000  # in one token
-NEVER: Final = float("inf")
 FORWARDING: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 
 
@@ -61,6 +61,7 @@ class Authenticator:
         self._api_key = settings.api_key_secret.get_secret_value()
         self._audience = settings.jwt_audience or None
         self._issuer = settings.jwt_issuer or None
+        self._allow_token_in_url = settings.allow_token_in_url
 
     @property
     def is_off(self) -> bool:
@@ -93,24 +94,34 @@ class Authenticator:
         return BACK_END_IDENTITY
 
     def by_place(self, peer: str, headers: Mapping[str, str]) -> Identity:
-        """The identity of a client on this very machine, where authentication is off. Raises Unauthorized.
-
-        Whoever came through a proxy, or asks for a host name that is not of this machine (a page of another
-        site whose name was made to point here), is a stranger.
-        """
-        is_forwarded = any(name in headers for name in FORWARDING)
-        if not self.is_off or is_forwarded or not is_loopback(peer) or not has_loopback_host(headers):
+        """The identity of a client on this very machine, where authentication is off. Raises Unauthorized."""
+        if not self.is_off or not is_local(peer, headers):
             raise Unauthorized("missing")
         return LOOPBACK_IDENTITY
 
     def by_headers(self, peer: str, headers: Mapping[str, str]) -> Identity:
         """The identity behind an HTTP request; header names in lower case. Raises Unauthorized."""
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
-            return self.by_token(token.strip())
         if "x-api-key" in headers:
             return self.by_api_key(headers["x-api-key"])
-        return self.by_place(peer, headers)
+        if self.is_off:
+            return self.by_place(peer, headers)
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            raise Unauthorized("missing")
+        return self.by_token(token.strip())
+
+    def by_handshake(self, peer: str, headers: Mapping[str, str], url_token: str | None) -> Identity | None:
+        """Who opens a WebSocket; None: the first message will say. Raises Unauthorized."""
+        if self.is_off or "x-api-key" in headers or "authorization" in headers:
+            return self.by_headers(peer, headers)
+        offered = [name.strip() for name in headers.get("sec-websocket-protocol", "").split(",")]
+        if len(offered) == 2 and offered[0] == SUBPROTOCOL:
+            return self.by_token(offered[1])
+        if url_token is None:
+            return None
+        if not self._allow_token_in_url:
+            raise Unauthorized("token_in_url")
+        return self.by_token(url_token)
 
     def issue(self, subject: str, accounts: list[str], lifetime_s: int) -> str:
         """A token of our own, for the demo page. Only where there is a secret."""
@@ -148,6 +159,16 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_local(peer: str, headers: Mapping[str, str]) -> bool:
+    """Does a request come from this very machine and from nowhere else?
+
+    Whoever came through a proxy, or asks for a host name that is not of this machine (a page of another
+    site whose name was made to point here), is a stranger.
+    """
+    is_forwarded = any(name in headers for name in FORWARDING)
+    return is_loopback(peer) and not is_forwarded and has_loopback_host(headers)
 
 
 def has_loopback_host(headers: Mapping[str, str]) -> bool:

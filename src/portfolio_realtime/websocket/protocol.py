@@ -5,6 +5,7 @@ Money is a decimal string, a ratio a number (0.0101 = 1.01 %), a time RFC 3339 U
 
 import enum
 import re
+import struct
 from typing import Final, Literal
 
 import msgspec
@@ -55,7 +56,7 @@ class PositionRow(msgspec.Struct):
 
 
 class PortfolioMessage(msgspec.Struct, tag_field="type", tag="portfolio"):
-    """The value of one account. `equity` is null while a position is unpriced; then `known_equity` is there."""
+    """The value of one account. While a position is unpriced `equity` is null and `known_equity` is there."""
 
     account_id: str
     epoch: int
@@ -127,6 +128,16 @@ ServerMessage = HeartbeatAck | ErrorMessage | TokenExpiring
 
 encode = msgspec.json.Encoder().encode
 decode_client_message = msgspec.json.Decoder(ClientMessage).decode
+
+
+def text_frame(payload: bytes) -> bytes:
+    """A whole WebSocket text frame, as a server sends it (RFC 6455 §5.2): made once, sent to many."""
+    length = len(payload)
+    if length < 126:
+        return bytes((0x81, length)) + payload
+    if length < 1 << 16:
+        return struct.pack("!BBH", 0x81, 126, length) + payload
+    return struct.pack("!BBQ", 0x81, 127, length) + payload
 
 
 def is_account_id(text: str) -> bool:

@@ -1,0 +1,241 @@
+"""One client, sans-I/O: what is pending for it, what it asked, when it is too slow, too late or too loud.
+
+No socket and no clock: `now_s` is seconds that never go back, passed in. Whoever has the socket writes what
+`take` gives, says when the socket is full (`pause`) and free again (`resume`), and asks `check` now and then.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from portfolio_realtime.websocket.authentication import Identity
+from portfolio_realtime.websocket.hub import StreamPosition, WatchedAccount
+from portfolio_realtime.websocket.protocol import (
+    Auth,
+    ClientMessage,
+    Disconnect,
+    ErrorMessage,
+    Heartbeat,
+    HeartbeatAck,
+    ServerMessage,
+    Subscribe,
+    TokenExpiring,
+    decode_client_message,
+    encode,
+    is_account_id,
+    text_frame,
+)
+
+UNSENT_S_MAX: Final = 10.0
+AUTH_S_MAX: Final = 5.0
+EXPIRY_NOTICE_S: Final = 30.0
+LIFETIME_S_MAX: Final = 12 * 3600.0
+PING_S: Final = 20.0
+PONG_S_MAX: Final = 10.0
+SUBSCRIPTIONS_MAX: Final = 64
+MESSAGES_PER_MINUTE_MAX: Final = 100
+MESSAGES_PER_MINUTE_CLOSE: Final = 120  # the first of those over the maximum are refused, then we close
+BAD_MESSAGES_MAX: Final = 5
+REPLIES_MAX: Final = 32  # waiting to be sent; the oldest is dropped
+FREQUENCY_HZ_MIN: Final = 0.001
+
+
+@dataclass(slots=True)
+class Subscription:
+    """One account as one client gets it."""
+
+    account: WatchedAccount
+    with_positions: bool
+    interval_s: float = 0.0
+    sent: StreamPosition | None = None
+    due_s: float = 0.0
+
+
+class Connection:
+    """What one client is owed and what it may."""
+
+    __slots__ = (
+        "_bad_messages",
+        "_expires_s",
+        "_is_notice_due",
+        "_messages",
+        "_minute_s",
+        "_opened_s",
+        "_paused_s",
+        "_pending",
+        "_pinged_s",
+        "_ponged_s",
+        "_replies",
+        "identity",
+        "subscriptions",
+    )
+
+    def __init__(self, now_s: float) -> None:
+        self.identity: Identity | None = None
+        self.subscriptions: dict[str, Subscription] = {}
+        self._pending: dict[str, Subscription] = {}
+        self._replies: deque[bytes] = deque(maxlen=REPLIES_MAX)
+        self._opened_s = now_s
+        self._expires_s: float | None = None
+        self._is_notice_due = False
+        self._paused_s: float | None = None
+        self._pinged_s = self._ponged_s = now_s
+        self._minute_s, self._messages, self._bad_messages = now_s, 0, 0
+
+    def authenticated(self, identity: Identity, now_s: float, valid_for_s: float | None) -> Disconnect | None:
+        """The client has shown who it is, at first or again; None, or why it cannot be."""
+        if self.identity is not None and self.identity.subject != identity.subject:
+            return Disconnect.UNAUTHORIZED
+        if not all(identity.may_see(account_id) for account_id in self.subscriptions):
+            return Disconnect.FORBIDDEN
+        self.identity = identity
+        self._expires_s = None if valid_for_s is None else now_s + valid_for_s
+        self._is_notice_due = valid_for_s is not None
+        return None
+
+    # What goes out
+
+    def subscribe(self, account: WatchedAccount, request: Subscribe) -> None:
+        """Owe the client this account from now on: first all of it, then what is newer."""
+        hz = request.max_frequency_hz
+        subscription = Subscription(account, request.detail == "positions", 1 / hz if hz else 0.0)
+        self.subscriptions[account.account_id] = subscription
+        self._pending.pop(account.account_id, None)
+        self.offer(account)
+
+    def unsubscribe(self, account_id: str) -> None:
+        """Owe it no more."""
+        self.subscriptions.pop(account_id, None)
+        self._pending.pop(account_id, None)
+
+    def offer(self, account: WatchedAccount) -> bool:
+        """The account has a newer publication; was an unsent one replaced by it?"""
+        subscription = self.subscriptions.get(account.account_id)
+        if subscription is None:
+            return False
+        if account.account_id in self._pending:
+            return True
+        newest = account.position(with_positions=subscription.with_positions)
+        if newest is not None and (subscription.sent is None or newest > subscription.sent):
+            self._pending[account.account_id] = subscription
+        return False
+
+    def take(self, now_s: float) -> bytes | None:
+        """The next frame to send now, or None: nothing is pending, due, or the socket is full."""
+        if self._paused_s is not None:
+            return None
+        if self._replies:
+            return self._replies.popleft()
+        for account_id, subscription in self._pending.items():
+            if subscription.due_s > now_s:
+                continue
+            account, with_positions = subscription.account, subscription.with_positions
+            newest = account.position(with_positions=with_positions)
+            if newest is None:  # its positions are on their way
+                continue
+            del self._pending[account_id]
+            frame = account.frame(subscription.sent, with_positions=with_positions)
+            subscription.sent, subscription.due_s = newest, now_s + subscription.interval_s
+            return frame
+        return None
+
+    def due_in_s(self, now_s: float) -> float | None:
+        """In how many seconds `take` will give something that the client's own rate holds back, or None."""
+        due = [subscription.due_s for subscription in self._pending.values() if subscription.due_s > now_s]
+        return min(due) - now_s if due else None
+
+    def pause(self, now_s: float) -> None:
+        """The socket is full."""
+        if self._paused_s is None:
+            self._paused_s = now_s
+
+    def resume(self) -> None:
+        """The socket takes more."""
+        self._paused_s = None
+
+    # What comes in
+
+    def received(self, text: bytes, now_s: float) -> ClientMessage | Disconnect | None:
+        """Deal with a message; the server does what is left: authenticate, subscribe, unsubscribe, close."""
+        self._messages += 1
+        if now_s - self._minute_s >= 60:
+            self._minute_s, self._messages = now_s, 1
+        if self._messages > MESSAGES_PER_MINUTE_CLOSE:
+            return Disconnect.BAD_MESSAGE
+        if self._messages > MESSAGES_PER_MINUTE_MAX:
+            error = ErrorMessage("too_many_messages", f"at most {MESSAGES_PER_MINUTE_MAX} a minute")
+            return self._reply(error)
+        try:
+            message = decode_client_message(text)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return self._bad_message("no such message; see the protocol")
+        if isinstance(message, Heartbeat):
+            self._reply(HeartbeatAck(message.timestamp))
+            return message
+        if isinstance(message, Auth):
+            return message
+        if self.identity is None:
+            return Disconnect.UNAUTHORIZED
+        return self._permitted(message) if isinstance(message, Subscribe) else message
+
+    def _permitted(self, message: Subscribe) -> Subscribe | Disconnect | None:
+        hz = message.max_frequency_hz
+        if hz is not None and not FREQUENCY_HZ_MIN <= hz < float("inf"):
+            return self._bad_message(f"max_frequency_hz must be at least {FREQUENCY_HZ_MIN}")
+        if not self.may_see(message.account_id):
+            return self.refuse(message.account_id)
+        is_full = len(self.subscriptions) >= SUBSCRIPTIONS_MAX
+        if is_full and message.account_id not in self.subscriptions:
+            error = ErrorMessage("too_many_subscriptions", f"at most {SUBSCRIPTIONS_MAX} in one connection")
+            return self._reply(error)
+        return message
+
+    def may_see(self, account_id: str) -> bool:
+        """May this client see this account, as far as its token says?"""
+        return self.identity is not None and is_account_id(account_id) and self.identity.may_see(account_id)
+
+    def refuse(self, account_id: str) -> None:
+        """Answer a subscribe message: there is no such account, or it is another's."""
+        shown = account_id if is_account_id(account_id) else None
+        self._reply(ErrorMessage("forbidden", "no such account, or not yours", shown))
+
+    def _bad_message(self, what: str) -> Disconnect | None:
+        self._bad_messages += 1
+        if self._bad_messages > BAD_MESSAGES_MAX:
+            return Disconnect.BAD_MESSAGE
+        return self._reply(ErrorMessage("bad_message", what))
+
+    def _reply(self, message: ServerMessage) -> None:
+        self._replies.append(text_frame(encode(message)))
+
+    def pong(self, now_s: float) -> None:
+        """The client has answered a ping."""
+        self._ponged_s = now_s
+
+    # What time brings
+
+    def is_ping_due(self, now_s: float) -> bool:
+        """Should a ping be sent now? Asking counts as sending."""
+        if self._paused_s is not None or now_s - self._pinged_s < PING_S:
+            return False
+        self._pinged_s = now_s
+        return True
+
+    def check(self, now_s: float) -> Disconnect | None:
+        """Why this connection must end now, or None. Also tells the client that its token runs out."""
+        if self._paused_s is not None and now_s - self._paused_s > UNSENT_S_MAX:
+            return Disconnect.SLOW_CONSUMER
+        if self.identity is None:
+            return Disconnect.UNAUTHORIZED if now_s - self._opened_s > AUTH_S_MAX else None
+        if self._expires_s is not None and now_s >= self._expires_s:
+            return Disconnect.TOKEN_EXPIRED
+        if self._pinged_s > self._ponged_s and now_s - self._pinged_s > PONG_S_MAX:
+            return Disconnect.NO_PONG
+        if now_s - self._opened_s > LIFETIME_S_MAX:
+            return Disconnect.LIFETIME
+        if self._is_notice_due and self._expires_s is not None and self._expires_s - now_s <= EXPIRY_NOTICE_S:
+            self._is_notice_due = False
+            self._reply(TokenExpiring(max(int(self._expires_s - now_s), 0)))
+        return None

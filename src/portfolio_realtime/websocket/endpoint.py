@@ -1,0 +1,375 @@
+"""One WebSocket on uvicorn's transport: bytes in and out, everything else is asked of `Connection`.
+
+Written on the sans-I/O protocol of the package `websockets`, which deals with the handshake, control frames
+and whatever a hostile client sends. Publications go out as prebuilt frames straight to the transport. uvicorn
+makes one object for each upgrade request: `uvicorn.Config(ws=partial(Endpoint, gateway))`.
+"""
+
+import asyncio
+import contextlib
+import logging
+import re
+import socket
+from http import HTTPStatus
+from typing import Any, Final, cast
+from urllib.parse import parse_qsl
+
+import msgspec
+from uvicorn import Config
+from uvicorn.server import ServerState
+from websockets.exceptions import InvalidState
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+
+from portfolio_realtime.websocket.authentication import (
+    SUBPROTOCOL,
+    Identity,
+    Unauthorized,
+    is_origin_allowed,
+)
+from portfolio_realtime.websocket.connection import Connection
+from portfolio_realtime.websocket.gateway import CONNECTIONS_MAX, Gateway
+from portfolio_realtime.websocket.hub import StreamPosition, WatchedAccount
+from portfolio_realtime.websocket.protocol import (
+    MESSAGE_BYTES_MAX,
+    Auth,
+    Disconnect,
+    Heartbeat,
+    Subscribe,
+    Unsubscribe,
+)
+
+PATH: Final = re.compile(r"/ws(?:/portfolio/([^/]+))?/?")
+WRITE_BUFFER_BYTES_MAX: Final = 32 * 1024  # of ours
+SEND_BUFFER_BYTES: Final = 64 * 1024  # of the kernel's
+CLOSE_S_MAX: Final = 2.0
+QUERY_FIELDS_MAX: Final = 8
+
+_QUIET: Final = logging.getLogger("portfolio_realtime.websocket.protocol")
+_QUIET.disabled = True  # it would log what clients send
+
+
+class Endpoint(asyncio.Protocol):
+    """A client's WebSocket, from the upgrade request to the last byte."""
+
+    __slots__ = (
+        "_close_timer",
+        "_connection",
+        "_disconnect",
+        "_fragments",
+        "_gateway",
+        "_is_ending",
+        "_loop",
+        "_peer",
+        "_protocol",
+        "_query",
+        "_rate_timer",
+        "_server_state",
+        "_transport",
+        "_wanted",
+    )
+
+    def __init__(
+        self, gateway: Gateway, config: Config, server_state: ServerState, app_state: dict[str, Any]
+    ) -> None:
+        self._gateway = gateway
+        self._server_state = server_state
+        self._loop = asyncio.get_running_loop()
+        self._protocol = ServerProtocol(
+            max_size=MESSAGE_BYTES_MAX, logger=_QUIET, select_subprotocol=_select_subprotocol
+        )
+        self._connection = Connection(self._loop.time())
+        self._transport: asyncio.Transport | None = None
+        self._peer = ""
+        self._query: dict[str, str] = {}
+        self._wanted: Subscribe | None = None  # what the path asks for
+        self._fragments: list[bytes] = []
+        self._rate_timer: asyncio.TimerHandle | None = None
+        self._close_timer: asyncio.TimerHandle | None = None
+        self._disconnect: Disconnect | None = None  # why we close, when it is we
+        self._is_ending = False  # nothing more is sent or heard
+
+    # asyncio and uvicorn call these
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """uvicorn hands over the transport of an upgrade request."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
+        peer = transport.get_extra_info("peername")
+        self._peer = peer[0] if peer else ""
+        if (raw := transport.get_extra_info("socket")) is not None:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        self._server_state.connections.add(cast("Any", self))
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of the client: the upgrade request, then frames."""
+        self._protocol.receive_data(data)
+        for event in self._protocol.events_received():
+            if isinstance(event, Request):
+                self._handshake(event)
+            elif isinstance(event, Frame) and not self._is_ending:
+                self._frame(event)
+        self._send_protocol()
+
+    def eof_received(self) -> None:
+        """The client sends no more: the transport closes."""
+
+    def pause_writing(self) -> None:
+        """The buffers are full: keep only the newest until they drain, and hear no more until then."""
+        self._connection.pause(self._loop.time())
+        if self._transport is not None and not self._is_ending:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """The buffers have drained."""
+        self._connection.resume()
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+        self._flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is gone."""
+        for timer in (self._rate_timer, self._close_timer):
+            if timer is not None:
+                timer.cancel()
+        self._server_state.connections.discard(cast("Any", self))
+        if self in self._gateway.clients:
+            self._gateway.clients.discard(self)
+            self._gateway.follower.unwatch(self, self._connection.subscriptions)
+            if self._connection.identity is not None:
+                self._gateway.leave(self._connection.identity)
+            self._gateway.metrics.disconnects.labels(self._end_label()).inc()
+
+    def _end_label(self) -> str:
+        if self._disconnect is not None:
+            return str(self._disconnect.code)
+        sent = self._protocol.close_sent
+        if sent is None:
+            return "1006"
+        return str(sent.code) if sent.code < 3000 else "other"  # a client may send any from 3000 on
+
+    def shutdown(self) -> None:
+        """uvicorn ends: what the drain has not closed yet goes now."""
+        self.close(Disconnect.SHUTDOWN)
+
+    # Handshake
+
+    def _handshake(self, request: Request) -> None:
+        headers = {name.lower(): value for name, value in request.headers.raw_items()}
+        path, _, query = request.path.partition("?")
+        refusal = self._refusal(path, query, headers)
+        if refusal is not None:
+            self._gateway.metrics.connects.labels(str(refusal.value)).inc()
+            self._protocol.send_response(self._protocol.reject(refusal, f"{refusal.phrase}\n"))
+            self._is_ending = True
+            return
+        response = self._protocol.accept(request)
+        self._protocol.send_response(response)
+        if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+            self._gateway.metrics.connects.labels(str(response.status_code)).inc()
+            self._is_ending = True
+            return
+        self._send_protocol()
+        self._gateway.clients.add(self)
+        self._identify(headers)
+
+    def _refusal(self, path: str, query: str, headers: dict[str, str]) -> HTTPStatus | None:
+        match = PATH.fullmatch(path)
+        if match is None:
+            return HTTPStatus.NOT_FOUND
+        if not is_origin_allowed(self._peer, headers, self._gateway.allowed_origins):
+            return HTTPStatus.FORBIDDEN
+        if self._gateway.is_draining or len(self._gateway.clients) >= CONNECTIONS_MAX:
+            return HTTPStatus.SERVICE_UNAVAILABLE
+        try:
+            self._query = dict(parse_qsl(query, max_num_fields=QUERY_FIELDS_MAX))
+            if match[1] is not None:
+                wanted = {"type": "subscribe", **self._query, "account_id": match[1]}
+                self._wanted = msgspec.convert(wanted, Subscribe, strict=False)
+        except (ValueError, msgspec.ValidationError):
+            return HTTPStatus.BAD_REQUEST
+        return None
+
+    def _identify(self, headers: dict[str, str]) -> None:
+        if ticket := self._query.get("ticket"):
+            task = self._loop.create_task(self._redeem(ticket))
+            self._server_state.tasks.add(task)
+            task.add_done_callback(self._server_state.tasks.discard)
+            return
+        try:
+            identity = self._gateway.authenticator.by_handshake(self._peer, headers, self._query.get("token"))
+        except Unauthorized as why:
+            self._refuse_credentials(why)
+        else:
+            if identity is not None:
+                self._authenticated(identity)
+
+    async def _redeem(self, ticket: str) -> None:
+        try:
+            identity = await self._gateway.redeem_ticket(ticket)
+        except Unauthorized as why:
+            self._refuse_credentials(why)
+        else:
+            self._authenticated(identity)
+
+    def _refuse_credentials(self, why: Unauthorized) -> None:
+        self._gateway.refused(why, self._peer)
+        if self._connection.identity is None:
+            self._gateway.metrics.connects.labels("unauthorized").inc()
+        self.close(Disconnect.UNAUTHORIZED)
+
+    def _authenticated(self, identity: Identity) -> None:
+        if self._is_ending or self not in self._gateway.clients:
+            return None
+        is_first = self._connection.identity is None
+        if is_first and not self._gateway.admit(identity):
+            return self.close(Disconnect.CONNECTION_LIMIT)
+        valid_for_s = self._gateway.valid_for_s(identity)
+        refusal = self._connection.authenticated(identity, self._loop.time(), valid_for_s)
+        if refusal is not None:
+            return self.close(refusal)
+        if is_first:
+            self._gateway.metrics.connects.labels("accepted").inc()
+            if self._wanted is not None:
+                self._subscribe_wanted(self._wanted)
+        return None
+
+    def _subscribe_wanted(self, wanted: Subscribe) -> None:
+        if not self._connection.may_see(wanted.account_id):
+            return self.close(Disconnect.FORBIDDEN)
+        return self._subscribe(wanted)
+
+    # Messages
+
+    def _frame(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.PONG:
+            return self._connection.pong(self._loop.time())
+        if frame.opcode is Opcode.BINARY:
+            return self.close(Disconnect.BAD_MESSAGE)
+        if frame.opcode not in (Opcode.TEXT, Opcode.CONT):
+            return None
+        self._fragments.append(bytes(frame.data))
+        if not frame.fin:
+            return None
+        text = b"".join(self._fragments)
+        self._fragments.clear()
+        return self._received(text)
+
+    def _received(self, text: bytes) -> None:
+        request = self._connection.received(text, self._loop.time())
+        is_message = request is not None and not isinstance(request, Disconnect)
+        kind = type(request).__name__.lower() if is_message else "refused"
+        self._gateway.metrics.received.labels(kind).inc()
+        match request:
+            case Disconnect():
+                return self.close(request)
+            case Auth(token):
+                self._authenticate(token)
+            case Subscribe():
+                self._subscribe(request)
+            case Unsubscribe(account_id):
+                self._connection.unsubscribe(account_id)
+                self._gateway.follower.unwatch(self, [account_id])
+            case Heartbeat() | None:
+                pass
+        return self._flush()
+
+    def _authenticate(self, token: str) -> None:
+        if self._gateway.authenticator.is_off and self._connection.identity is not None:
+            return
+        try:
+            identity = self._gateway.authenticator.by_token(token)
+        except Unauthorized as why:
+            self._refuse_credentials(why)
+        else:
+            self._authenticated(identity)
+
+    def _subscribe(self, request: Subscribe) -> None:
+        account = self._gateway.follower.watch(
+            self, request.account_id, with_positions=request.detail == "positions"
+        )
+        self._connection.subscribe(account, request)
+        self._flush()
+
+    # The hub and the gateway call these
+
+    def offer(self, account: WatchedAccount) -> None:
+        """The account has a newer publication: send it, or remember to."""
+        if self._connection.offer(account):
+            self._gateway.counts.conflated += 1
+        self._flush()
+
+    def refuse(self, account_id: str) -> None:
+        """There is no such account."""
+        self._connection.unsubscribe(account_id)
+        if self._wanted is not None and self._wanted.account_id == account_id:
+            return self.close(Disconnect.FORBIDDEN)
+        self._connection.refuse(account_id)
+        return self._flush()
+
+    def position_sent(self, account_id: str) -> StreamPosition | None:
+        """Where this client is in the account's stream."""
+        subscription = self._connection.subscriptions.get(account_id)
+        return subscription.sent if subscription else None
+
+    def check(self) -> None:
+        """Do what time brings."""
+        if self._is_ending:
+            return None
+        now_s = self._loop.time()
+        disconnect = self._connection.check(now_s)
+        if disconnect is not None:
+            return self.close(disconnect)
+        if self._connection.is_ping_due(now_s):
+            self._protocol.send_ping(b"")
+            self._send_protocol()
+        return self._flush()
+
+    def close(self, disconnect: Disconnect) -> None:
+        """Say why and close; a client that does not answer in time is cut off."""
+        if self._is_ending:
+            return
+        self._is_ending, self._disconnect = True, disconnect
+        with contextlib.suppress(InvalidState):  # the client was first
+            self._protocol.send_close(disconnect.code, disconnect.reason)
+        self._send_protocol()
+
+    # The transport
+
+    def _flush(self) -> None:
+        if self._is_ending:
+            return
+        transport, counts = self._transport, self._gateway.counts
+        assert transport is not None
+        now_s = self._loop.time()
+        while (frame := self._connection.take(now_s)) is not None:
+            transport.write(frame)
+            counts.sent += 1
+            counts.sent_bytes += len(frame)
+        if self._rate_timer is None and (due_in_s := self._connection.due_in_s(now_s)) is not None:
+            self._rate_timer = self._loop.call_later(due_in_s, self._rate_due)
+
+    def _rate_due(self) -> None:
+        self._rate_timer = None
+        self._flush()
+
+    def _send_protocol(self) -> None:
+        """Write what the protocol itself has to say: handshake, ping, pong, close; end when it is done."""
+        transport = self._transport
+        assert transport is not None
+        if transport.is_closing():
+            return
+        for data in self._protocol.data_to_send():
+            if data:
+                transport.write(data)
+            else:  # its last word
+                self._is_ending = True
+                transport.close()
+        if self._is_ending and self._close_timer is None:
+            self._close_timer = self._loop.call_later(CLOSE_S_MAX, transport.abort)
+
+
+def _select_subprotocol(_: ServerProtocol, offered: Any) -> Subprotocol | None:
+    return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in offered else None

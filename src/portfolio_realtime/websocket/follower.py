@@ -1,0 +1,146 @@
+"""Between Valkey and the hub: says who is watched, brings the first value, follows what is published.
+
+When Valkey is away nothing here ends: clients keep what they have, and when it is back everything watched
+is announced and read again. Start-up and recovery are one code path.
+"""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Iterable
+from typing import Final, NoReturn
+
+from portfolio_realtime.errors import StateUnavailable
+from portfolio_realtime.model import PublicationBatch
+from portfolio_realtime.state import State
+from portfolio_realtime.state.connection import Subscribed
+from portfolio_realtime.state.interest import RENEW_S
+from portfolio_realtime.state.valuations import decode_batch
+from portfolio_realtime.websocket.hub import Hub, Subscriber, WatchedAccount
+
+BEGIN_ACCOUNTS_MAX: Final = 500  # announced and read in one round trip
+OFFERS_MAX: Final = 250  # between two turns of the event loop
+READY_S_MAX: Final = 1.0
+
+
+class Follower:
+    """Feeds the hub of one server."""
+
+    def __init__(self, state: State) -> None:
+        self.hub = Hub()
+        self.is_following = False
+        self._state = state
+        self._begun: dict[str, None] = {}  # accounts that somebody begins to watch, oldest first
+        self._wake = asyncio.Event()
+
+    def watch(self, subscriber: Subscriber, account_id: str, *, with_positions: bool) -> WatchedAccount:
+        """Begin to send an account to a subscriber; what is not there yet comes by `offer`."""
+        account, begins = self.hub.subscribe(subscriber, account_id, with_positions=with_positions)
+        if begins:
+            self._begin([account_id])
+        return account
+
+    def unwatch(self, subscriber: Subscriber, account_ids: Iterable[str]) -> None:
+        """Send no more of these; interest in accounts that nobody watches expires by itself."""
+        for account_id in account_ids:
+            self.hub.unsubscribe(subscriber, account_id)
+
+    def _begin(self, account_ids: Iterable[str]) -> None:
+        self._begun.update(dict.fromkeys(account_ids))
+        self._wake.set()
+
+    async def follow(self) -> NoReturn:
+        """Take in what is published, forever. Raises StateUnavailable."""
+        try:
+            async for event in self._state.valuations.batches():
+                if isinstance(event, Subscribed):
+                    self.is_following = True
+                    self._begin(self.hub.accounts)
+                else:
+                    await self._fan_out(decode_batch(event.payload))
+        finally:
+            self.is_following = False
+        raise AssertionError("following never ends by itself")
+
+    async def _fan_out(self, batch: PublicationBatch) -> None:
+        offers = 0
+        for account in self.hub.apply(batch):
+            offers += self._offer(account)
+            if offers >= OFFERS_MAX:
+                offers = 0
+                await asyncio.sleep(0)
+
+    def _offer(self, account: WatchedAccount) -> int:
+        subscribers = tuple(account.subscribers)
+        for subscriber in subscribers:
+            subscriber.offer(account)
+        return len(subscribers)
+
+    async def announce(self) -> NoReturn:
+        """Announce and read what somebody begins to watch, forever. Raises StateUnavailable."""
+        while True:
+            while self._begun:
+                begun = list(itertools.islice(self._begun, BEGIN_ACCOUNTS_MAX))
+                for account_id in begun:
+                    del self._begun[account_id]
+                try:
+                    await self._announce(
+                        [account_id for account_id in begun if account_id in self.hub.accounts]
+                    )
+                except StateUnavailable:
+                    self._begin(begun)
+                    raise
+            self._wake.clear()
+            await self._wake.wait()
+
+    async def _announce(self, account_ids: list[str]) -> None:
+        accounts = self.hub.accounts
+        with_positions = [
+            account_id for account_id in account_ids if accounts[account_id].has_positions_watched
+        ]
+        await self._state.interest.announce_all(account_ids, with_positions)
+        without_value = [
+            account_id
+            for account_id in account_ids
+            if (account := accounts.get(account_id)) is not None and account.at is None
+        ]
+        for account_id in await self._state.accounts.unknown(without_value) if without_value else []:
+            self._refuse(account_id)
+        for account_id, stored in (await self._state.valuations.read_many(account_ids)).items():
+            account = self.hub.apply_stored(account_id, stored)
+            if account is not None:
+                self._offer(account)
+
+    def _refuse(self, account_id: str) -> None:
+        account = self.hub.accounts.get(account_id)
+        for subscriber in tuple(account.subscribers) if account else ():
+            subscriber.refuse(account_id)
+            self.hub.unsubscribe(subscriber, account_id)
+
+    async def renew(self) -> NoReturn:
+        """Keep up the interest in all watched accounts, forever."""
+        while True:
+            await asyncio.sleep(RENEW_S)
+            with contextlib.suppress(StateUnavailable):  # the next round, or SUBSCRIBED, makes up for it
+                await self._renew_once()
+
+    async def _renew_once(self) -> None:
+        watched = list(self.hub.accounts.values())
+        self._begin(account.account_id for account in watched if account.is_incomplete)
+        for at in range(0, len(watched), BEGIN_ACCOUNTS_MAX):
+            part = watched[at : at + BEGIN_ACCOUNTS_MAX]
+            await self._state.interest.renew(
+                [account.account_id for account in part],
+                [account.account_id for account in part if account.has_positions_watched],
+            )
+
+    async def is_ready(self) -> bool:
+        """Does Valkey answer, and do we hear what is published?"""
+        if not self.is_following:
+            return False
+        try:
+            async with asyncio.timeout(READY_S_MAX):
+                await self._state.connection.ping()
+        except (StateUnavailable, TimeoutError):
+            return False
+        return True

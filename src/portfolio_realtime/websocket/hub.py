@@ -1,0 +1,228 @@
+"""Fan-out: which accounts are watched, by whom, and the newest publication of each. No socket, no clock.
+
+A connection keeps no publication of its own. It notes that an account has a newer one and, when it can send,
+asks for the newest: that is conflation, and a slow client costs no more memory than a fast one.
+"""
+
+from typing import Final, NamedTuple, Protocol
+
+import msgspec
+
+from portfolio_realtime.model import Publication, PublicationBatch
+from portfolio_realtime.websocket.protocol import text_frame
+
+FRAMES_KEPT_MAX: Final = 8  # frames of one publication, for clients that last got different ones
+GONE_ROWS_MAX: Final = 256  # removed positions that are remembered for clients that have not heard of it
+
+_POSITIONS_KEY: Final = b',"positions":'
+
+
+class StreamPosition(NamedTuple):
+    """Where in an account's stream of publications; it only ever grows."""
+
+    epoch: int
+    sequence: int
+
+
+class Subscriber(Protocol):
+    """Who gets publications."""
+
+    def offer(self, account: "WatchedAccount") -> None:
+        """The account has a newer publication."""
+        ...
+
+    def refuse(self, account_id: str) -> None:
+        """There is no such account."""
+        ...
+
+    def position_sent(self, account_id: str) -> StreamPosition | None:
+        """Where it is in the account's stream, or None when it has got nothing yet."""
+        ...
+
+
+class _Row(NamedTuple):
+    changed_at: StreamPosition
+    json: bytes
+    is_gone: bool
+
+
+class WatchedAccount:
+    """One watched account: its newest publication, its subscribers, and when each position last changed."""
+
+    __slots__ = ("_frames", "_rows", "_value", "account_id", "at", "is_live", "rows_at", "subscribers")
+
+    def __init__(self, account_id: str) -> None:
+        self.account_id = account_id
+        self.at: StreamPosition | None = None
+        self.rows_at: StreamPosition | None = None
+        self.is_live = False  # has a publication arrived since somebody watches?
+        self.subscribers: dict[Subscriber, bool] = {}  # -> with positions
+        self._value = b""
+        self._rows: dict[str, _Row] = {}
+        self._frames: dict[StreamPosition | str | None, bytes] = {}
+
+    @property
+    def has_positions_watched(self) -> bool:
+        """Does any subscriber want the positions?"""
+        return any(self.subscribers.values())
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Is something that a subscriber wants not there?"""
+        return self.at is None or (self.has_positions_watched and self.rows_at != self.at)
+
+    def position(self, *, with_positions: bool) -> StreamPosition | None:
+        """Where the newest publication is that has what is wanted, or None."""
+        return self.at if not with_positions or self.rows_at == self.at else None
+
+    def apply(self, at: StreamPosition, publication: Publication) -> bool:
+        """Take a publication in, unless it is older; does it bring anything?"""
+        wanted_rows = publication.rows if self.has_positions_watched else None
+        brings_rows = wanted_rows is not None and self.rows_at != at
+        if self.at is not None and (at < self.at or (at == self.at and not brings_rows)):
+            return False
+        self.at, self._value = at, publication.value
+        self._frames.clear()
+        if wanted_rows is not None:
+            self._apply_rows(at, wanted_rows)
+        return True
+
+    def _apply_rows(self, at: StreamPosition, rows: list[tuple[str, bytes]]) -> None:
+        self.rows_at = at
+        gone = self._rows.keys() - {symbol for symbol, _ in rows}
+        for symbol in gone:
+            if not self._rows[symbol].is_gone:
+                self._rows[symbol] = _Row(at, _gone_row(symbol), is_gone=True)
+        for symbol, json in rows:
+            known = self._rows.get(symbol)
+            if known is None or known.json != json:
+                self._rows[symbol] = _Row(at, json, is_gone=False)
+        if len(gone) > GONE_ROWS_MAX:
+            self._forget_gone()
+
+    def _forget_gone(self) -> None:
+        """Keep only those removed positions of which some subscriber has not heard."""
+        sent = [
+            position
+            for subscriber, with_positions in self.subscribers.items()
+            if with_positions and (position := subscriber.position_sent(self.account_id)) is not None
+        ]
+        self._rows = {
+            symbol: row
+            for symbol, row in self._rows.items()
+            if not row.is_gone or (sent and row.changed_at > min(sent))
+        }
+
+    def forget_rows(self) -> None:
+        """Nobody wants the positions any more."""
+        self._rows.clear()
+        self._frames.clear()
+        self.rows_at = None
+
+    def message(self, since: StreamPosition | None, *, with_positions: bool) -> bytes:
+        """The newest publication as JSON; its positions whole, or those that changed after `since`."""
+        if not with_positions:
+            return self._value
+        rows = [
+            row.json
+            for row in self._rows.values()
+            if (not row.is_gone if since is None else row.changed_at > since)
+        ]
+        return self._value[:-1] + _POSITIONS_KEY + b"[" + b",".join(rows) + b"]}"
+
+    def frame(self, since: StreamPosition | None, *, with_positions: bool) -> bytes:
+        """The same as a WebSocket frame, made once for all clients that need the same."""
+        key = since if with_positions else "value"
+        frame = self._frames.get(key)
+        if frame is None:
+            frame = text_frame(self.message(since, with_positions=with_positions))
+            if len(self._frames) < FRAMES_KEPT_MAX:
+                self._frames[key] = frame
+        return frame
+
+
+class Hub:
+    """All watched accounts of one server."""
+
+    def __init__(self) -> None:
+        self.accounts: dict[str, WatchedAccount] = {}
+
+    def subscribe(
+        self, subscriber: Subscriber, account_id: str, *, with_positions: bool
+    ) -> tuple[WatchedAccount, bool]:
+        """Begin to send; also says whether the account, or its positions, was not watched before."""
+        account = self.accounts.get(account_id)
+        is_new = account is None
+        if account is None:
+            account = self.accounts[account_id] = WatchedAccount(account_id)
+        had_positions = account.has_positions_watched
+        account.subscribers[subscriber] = with_positions
+        if had_positions and not account.has_positions_watched:
+            account.forget_rows()
+        return account, is_new or (with_positions and not had_positions)
+
+    def unsubscribe(self, subscriber: Subscriber, account_id: str) -> None:
+        """Send no more; an account that nobody watches is forgotten."""
+        account = self.accounts.get(account_id)
+        if account is None or subscriber not in account.subscribers:
+            return
+        del account.subscribers[subscriber]
+        if not account.subscribers:
+            del self.accounts[account_id]
+        elif not account.has_positions_watched:
+            account.forget_rows()
+
+    def apply(self, batch: PublicationBatch) -> list[WatchedAccount]:
+        """Take a batch in; the watched accounts that have something newer."""
+        advanced: list[WatchedAccount] = []
+        for publication in batch.publications:
+            account = self.accounts.get(publication.account_id)
+            if account is None:
+                continue
+            account.is_live = True
+            if account.apply(StreamPosition(batch.epoch, publication.sequence), publication):
+                advanced.append(account)
+        return advanced
+
+    def apply_stored(self, account_id: str, stored: bytes) -> WatchedAccount | None:
+        """Take a stored publication in; the account, if it is watched and this is newer.
+
+        A stored publication of another account is a fault in the store, and is refused.
+        """
+        account = self.accounts.get(account_id)
+        if account is None:
+            return None
+        at, publication = parse_stored(stored)
+        if publication.account_id != account_id:
+            return None
+        return account if account.apply(at, publication) else None
+
+
+class _StoredRow(msgspec.Struct):
+    symbol: str
+
+
+class _Stored(msgspec.Struct):
+    account_id: str
+    epoch: int
+    sequence: int
+    positions: list[msgspec.Raw] | None = None
+
+
+_decode_stored = msgspec.json.Decoder(_Stored).decode
+_decode_row = msgspec.json.Decoder(_StoredRow).decode
+
+
+def parse_stored(stored: bytes) -> tuple[StreamPosition, Publication]:
+    """A publication as `state.valuations` stores it: the value, with `positions` as its last key if any."""
+    parsed = _decode_stored(stored)
+    at = StreamPosition(parsed.epoch, parsed.sequence)
+    if parsed.positions is None:
+        return at, Publication(parsed.account_id, parsed.sequence, stored)
+    value = stored.partition(_POSITIONS_KEY + b"[")[0] + b"}"
+    rows = [(_decode_row(raw).symbol, bytes(raw)) for raw in parsed.positions]
+    return at, Publication(parsed.account_id, parsed.sequence, value, rows)
+
+
+def _gone_row(symbol: str) -> bytes:
+    return msgspec.json.encode({"symbol": symbol, "quantity": "0"})

@@ -1,0 +1,262 @@
+"""HTTP beside the WebSockets: probes, metrics, one value at a time, tickets, the page."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from importlib import resources
+from typing import Annotated, Final, Literal
+
+import msgspec
+from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
+from pydantic import BaseModel
+from starlette.staticfiles import StaticFiles
+
+from portfolio_realtime import __version__, telemetry
+from portfolio_realtime.errors import StateUnavailable
+from portfolio_realtime.state.keys import TICKET_TTL_S
+from portfolio_realtime.websocket.authentication import Identity, Unauthorized, is_local
+from portfolio_realtime.websocket.gateway import Gateway
+from portfolio_realtime.websocket.hub import StreamPosition, WatchedAccount
+from portfolio_realtime.websocket.protocol import Detail, PortfolioMessage, is_account_id
+
+FIRST_VALUE_S_MAX: Final = 2.0
+RETRY_AFTER_S: Final = 2
+DEMO_TOKEN_S: Final = 900
+DEMO_ACCOUNTS_MAX: Final = 1000
+EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+SECURITY_HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+class Ticket(BaseModel):
+    """Good for one WebSocket connection."""
+
+    ticket: str
+    expires_in_s: int
+
+
+class DemoSession(BaseModel):
+    """What the demo page needs; `token` is null where authentication is off."""
+
+    accounts: list[str]
+    token: str | None
+
+
+class Health(BaseModel):
+    """Whether this process lives, and whether it can serve."""
+
+    status: Literal["ok", "draining", "waiting for the state"]
+
+
+class Waiter:
+    """A subscriber that wants one live publication, for HTTP."""
+
+    def __init__(self, *, with_positions: bool) -> None:
+        self.answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+        self._with_positions = with_positions
+
+    def offer(self, account: WatchedAccount) -> None:
+        """Take it if it is live: a stored one may be from long ago."""
+        has_it = account.position(with_positions=self._with_positions) is not None
+        if account.is_live and has_it and not self.answer.done():
+            self.answer.set_result(account.message(None, with_positions=self._with_positions))
+
+    def refuse(self, account_id: str) -> None:
+        """There is no such account."""
+        if not self.answer.done():
+            self.answer.set_result(None)
+
+    def position_sent(self, account_id: str) -> StreamPosition | None:
+        """It has got nothing yet."""
+        return None
+
+
+class Portfolios:
+    """The newest value of one account at a time, for who may see it."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def read(self, identity: Identity, account_id: str, detail: Detail) -> bytes:
+        """The portfolio message. Raises HTTPException 404 (unknown or another's), 503 (none to be had)."""
+        if not is_account_id(account_id) or not identity.may_see(account_id):
+            raise _no_such_account()
+        waiter = Waiter(with_positions=detail == "positions")
+        follower = self._gateway.follower
+        account = follower.watch(waiter, account_id, with_positions=detail == "positions")
+        try:
+            if follower.is_following:
+                waiter.offer(account)
+            async with asyncio.timeout(FIRST_VALUE_S_MAX):
+                message = await waiter.answer
+        except TimeoutError:
+            raise _no_value() from None
+        finally:
+            follower.unwatch(waiter, [account_id])
+        if message is None:
+            raise _no_such_account()
+        return message
+
+
+def _no_such_account() -> HTTPException:
+    return HTTPException(404, "no such account, or not yours")
+
+
+def _no_value() -> HTTPException:
+    return HTTPException(503, "no value can be had now", {"Retry-After": str(RETRY_AFTER_S)})
+
+
+def build_app(gateway: Gateway, instance: str) -> FastAPI:
+    """The HTTP side of one server."""
+    app = FastAPI(
+        title="Portfolio values, live",
+        version=__version__,
+        description="The live value of brokerage accounts. The WebSocket is at `/ws/portfolio/{account_id}`.",
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.gateway = gateway
+    _secure(app)
+    _add_probes(app, gateway, instance)
+    _add_portfolios(app, gateway)
+    if gateway.settings.demo_page:
+        _add_demo(app, gateway)
+    page = str(resources.files("portfolio_realtime.websocket") / "page")
+    _describe_portfolio(app)
+    app.mount("/", StaticFiles(directory=page, html=True), "page")
+    return app
+
+
+def _secure(app: FastAPI) -> None:
+    async def add_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        response = await call_next(request)
+        for name, value in SECURITY_HEADERS.items():
+            response.headers.setdefault(name, value)
+        return response
+
+    app.middleware("http")(add_headers)
+
+
+def identify(request: Request) -> Identity:
+    """Whose request this is. Raises HTTPException 401."""
+    gateway: Gateway = request.app.state.gateway
+    try:
+        return gateway.authenticator.by_headers(_peer(request), request.headers)
+    except Unauthorized as why:
+        gateway.refused(why, _peer(request))
+        raise HTTPException(401, "unauthorized", {"WWW-Authenticate": "Bearer"}) from None
+
+
+Caller = Annotated[Identity, Depends(identify)]
+
+
+def _peer(request: Request) -> str:
+    return request.client.host if request.client else ""
+
+
+def _add_probes(app: FastAPI, gateway: Gateway, instance: str) -> None:
+    @app.get("/health", summary="Does this process live?")
+    async def health() -> Health:
+        return Health(status="ok")
+
+    @app.get(
+        "/ready",
+        summary="Can it serve? 503 while draining or without state",
+        responses={503: {"model": Health}},
+    )
+    async def ready(response: Response) -> Health:
+        if gateway.is_draining:
+            response.status_code = 503
+            return Health(status="draining")
+        if not await gateway.follower.is_ready():
+            response.status_code = 503
+            return Health(status="waiting for the state")
+        return Health(status="ok")
+
+    @app.get("/metrics", summary="Metrics of all services, in Prometheus text", response_class=Response)
+    async def metrics(request: Request) -> Response:
+        _only_for_operators(gateway, request)
+        gateway.bring_counts()
+        own = telemetry.exposition(gateway.registry).decode()
+        try:
+            others = await gateway.state.metrics.read_all()
+        except StateUnavailable:
+            others = []
+        sources = [source for source in others if source[1] != instance]
+        merged = telemetry.merge([*sources, ("websocket_server", instance, own)])
+        return Response(merged, media_type=EXPOSITION)
+
+
+def _only_for_operators(gateway: Gateway, request: Request) -> None:
+    """Metrics are for this very machine and for whoever has the API key."""
+    try:
+        if "x-api-key" in request.headers:
+            gateway.authenticator.by_api_key(request.headers["x-api-key"])
+            return
+    except Unauthorized as why:
+        gateway.refused(why, _peer(request))
+    else:
+        if is_local(_peer(request), request.headers):
+            return
+    raise HTTPException(403, "only from this machine or with X-API-Key")
+
+
+def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
+    portfolios = Portfolios(gateway)
+    answers: dict[int | str, dict[str, object]] = {
+        200: {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/PortfolioMessage"}}}},
+        401: {"description": "No, bad or expired credentials"},
+        404: {"description": "No such account, or not yours"},
+        503: {"description": "No value can be had now; see Retry-After"},
+    }
+
+    @app.get("/v1/portfolio/{account_id}", summary="The newest value of an account", responses=answers)
+    async def portfolio(account_id: str, identity: Caller, detail: Detail = "value") -> Response:
+        return _json(await portfolios.read(identity, account_id, detail))
+
+    @app.get("/api/portfolio/value", summary="The same, for existing clients", responses=answers)
+    async def portfolio_value(
+        account_id: Annotated[str, Query(alias="accountId")], identity: Caller
+    ) -> Response:
+        return _json(await portfolios.read(identity, account_id, "value"))
+
+    @app.post("/v1/tickets", summary="A ticket for one WebSocket connection: ?ticket=")
+    async def tickets(identity: Caller) -> Ticket:
+        try:
+            return Ticket(ticket=await gateway.issue_ticket(identity), expires_in_s=TICKET_TTL_S)
+        except StateUnavailable:
+            raise _no_value() from None
+
+
+def _describe_portfolio(app: FastAPI) -> None:
+    """Put the portfolio message, which FastAPI never sees, into the OpenAPI document."""
+    document = app.openapi()
+    _, schemas = msgspec.json.schema_components(
+        [PortfolioMessage], ref_template="#/components/schemas/{name}"
+    )
+    document["components"]["schemas"].update(schemas)
+
+
+def _json(message: bytes) -> Response:
+    return Response(message, media_type="application/json")
+
+
+def _add_demo(app: FastAPI, gateway: Gateway) -> None:
+    @app.get("/demo/session", include_in_schema=False)
+    async def demo_session(request: Request) -> DemoSession:
+        if not is_local(_peer(request), request.headers):
+            raise HTTPException(404)
+        try:
+            accounts = await gateway.state.accounts.ids()
+        except StateUnavailable:
+            raise _no_value() from None
+        is_off = gateway.authenticator.is_off
+        token = None if is_off else gateway.authenticator.issue("demo", ["*"], DEMO_TOKEN_S)
+        return DemoSession(accounts=accounts[:DEMO_ACCOUNTS_MAX], token=token)
