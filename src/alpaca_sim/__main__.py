@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 import uvloop
 
-from alpaca_sim.app import bind, serve
+from alpaca_sim.app import bind, serve_until_signal
 from alpaca_sim.clock import Clock
 from alpaca_sim.market import TEST_SYMBOL, Market
 from alpaca_sim.simulator import Settings, Simulator
@@ -88,7 +88,7 @@ def main(
     url = f"http://{host}:{listener.getsockname()[1]}"
     ready = f"alpaca-sim ready on {url} ({accounts} accounts, {symbol_count} symbols, seed {seed})"
     with contextlib.suppress(KeyboardInterrupt):
-        uvloop.run(serve(sim, listener, lambda: print(ready, flush=True)))
+        uvloop.run(serve_until_signal(sim, listener, lambda: print(ready, flush=True)))
 
 
 def _open_tape(

@@ -67,8 +67,10 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def serve(sim: Simulator, listener: socket.socket, on_ready: Callable[[], None]) -> None:
-    """Serve until SIGINT or SIGTERM, or until cancelled; `on_ready` is called when requests are answered."""
+async def serve(
+    sim: Simulator, listener: socket.socket, stop: asyncio.Event, on_ready: Callable[[], None]
+) -> None:
+    """Serve until `stop` is set or the task is cancelled; `on_ready` is called when requests are answered."""
     config = uvicorn.Config(
         make_app(sim),
         http="httptools",
@@ -80,13 +82,6 @@ async def serve(sim: Simulator, listener: socket.socket, on_ready: Callable[[], 
     )
     server = Server(config)
     sim.abort = server.abort
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    with contextlib.suppress(
-        ValueError, RuntimeError, NotImplementedError
-    ):  # not in the main thread: no signals
-        for signal_number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(signal_number, stop.set)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     driving = asyncio.create_task(sim.run())
     stopping = asyncio.create_task(stop.wait())
@@ -95,11 +90,20 @@ async def serve(sim: Simulator, listener: socket.socket, on_ready: Callable[[], 
             await asyncio.sleep(START_POLL_S)
         on_ready()
         await asyncio.wait((serving, driving, stopping), return_when=asyncio.FIRST_COMPLETED)
+        has_failed = driving.done()
     finally:
         stopping.cancel()
         driving.cancel()
         sim.close()
         server.should_exit = True
         await asyncio.gather(serving, driving, stopping, return_exceptions=True)
-    if driving.done() and not driving.cancelled() and driving.exception():
+    if has_failed:
         raise RuntimeError("the simulator's loop failed") from driving.exception()
+
+
+async def serve_until_signal(sim: Simulator, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+    """Serve until SIGINT or SIGTERM."""
+    stop = asyncio.Event()
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
+    await serve(sim, listener, stop, on_ready)

@@ -1,0 +1,1 @@
+"""Tests of the simulator: real sockets, exact decimals, Alpaca's own schemas and SDK."""
