@@ -1,0 +1,224 @@
+"""The command line: run, demo, simulate, loadtest, token, check-config.
+
+`portfolio-realtime --help`, or `python -m portfolio_realtime --help`.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import typer
+import uvloop
+
+from portfolio_realtime import __version__, config, run_services
+from portfolio_realtime.errors import PortfolioRealtimeError, SettingsError
+from portfolio_realtime.proving import demo as demonstration
+from portfolio_realtime.proving import loadtest as load
+from portfolio_realtime.proving.system import token as signed_token
+from portfolio_realtime.service import EXIT_FAILED, EXIT_SETTINGS
+
+R = TypeVar("R")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="The live value of every brokerage account, right to the cent, in every browser.",
+)
+
+Accounts = Annotated[int, typer.Option(min=1, help="Simulated accounts")]
+Symbols = Annotated[int, typer.Option(min=1, help="Simulated symbols")]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same accounts and prices")]
+
+
+def _version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    services: Annotated[
+        list[str] | None, typer.Argument(metavar="[SERVICE]...", help=" ".join(run_services.SERVICES))
+    ] = None,
+) -> None:
+    """Run the services (all, or those named), supervised, in this terminal. Settings: environment, .env."""
+    chosen = services or list(run_services.SERVICES)
+    for name in chosen:
+        if name not in run_services.SERVICES:
+            raise typer.BadParameter(f"{name!r} is none of: {', '.join(run_services.SERVICES)}")
+    run_services.main(chosen)
+
+
+@app.command()
+def demo(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 picks one")] = 8000,
+    accounts: Accounts = 20,
+    symbols: Symbols = 200,
+    seed: Seed = 7,
+    trades_per_second: Annotated[float, typer.Option(min=0, help="Market trades, over all symbols")] = 200,
+    activities_per_second: Annotated[
+        float, typer.Option(min=0, help="Orders, deposits, withdrawals over all accounts")
+    ] = 0.5,
+    tape: Annotated[
+        Path | None, typer.Option(help="Folder of recorded trades instead of random ones")
+    ] = None,
+    tape_day: Annotated[str | None, typer.Option(help="YYYY-MM-DD")] = None,
+    tape_start: Annotated[str, typer.Option(help="HH:MM New York time")] = "09:25",
+    tape_speed: Annotated[float, typer.Option(help="Times faster than it happened")] = 60,
+    duration: Annotated[
+        float | None, typer.Option(min=1, help="Seconds; then compare every account with the oracle")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the comparison here")] = None,
+) -> None:
+    """A live portfolio in the browser: no account, key or server needed. Exit code 1 when a proof fails."""
+    options = [
+        *("--accounts", str(accounts), "--symbols", str(symbols), "--seed", str(seed)),
+        *("--trades-per-second", str(trades_per_second)),
+        *("--activities-per-second", str(activities_per_second)),
+    ]
+    if tape is not None:
+        options += ["--tape", str(tape), "--tape-start", tape_start, "--tape-speed", str(tape_speed)]
+        options += ["--tape-day", tape_day] if tape_day else []
+    if duration is None:
+        if json is not None:
+            raise typer.BadParameter("--json needs --duration: what is written is the comparison at the end")
+        _until_ctrl_c(demonstration.demonstrate(options, port=port))
+        return
+    proof = _until_ctrl_c(demonstration.prove(options, port=port, duration_s=duration, seed=seed))
+    if proof is None:
+        raise typer.Exit(EXIT_FAILED)
+    text = msgspec.json.format(msgspec.json.encode(proof), indent=2).decode()
+    typer.echo(text)
+    if json is not None:
+        json.write_text(text + "\n")
+    raise typer.Exit(0 if proof.is_clean else EXIT_FAILED)
+
+
+@app.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False
+)
+def simulate(context: typer.Context) -> None:
+    """A simulated Alpaca on loopback, the same as `python -m alpaca_sim`; takes its options and --help."""
+    os.execv(sys.executable, [sys.executable, "-m", "alpaca_sim", *context.args])  # noqa: S606  # our own module
+
+
+@app.command()
+def loadtest(
+    connections: Annotated[int, typer.Option(min=1)] = 500,
+    accounts: Accounts = 500,
+    symbols: Symbols = 200,
+    rate: Annotated[float, typer.Option(min=0.1, max=20, help="Messages per second and account")] = 1,
+    duration: Annotated[float, typer.Option(min=1, help="Seconds that are measured")] = 20,
+    seed: Seed = 7,
+    url: Annotated[str | None, typer.Option(help="A running server, http://HOST:PORT")] = None,
+    simulator: Annotated[str | None, typer.Option(help="With --url: its simulator, http://HOST:PORT")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+) -> None:
+    """Load a system of our own (or --url) and check every frame. Exit code 1 when anything was wrong.
+
+    With --url the clients' tokens are signed with JWT_SECRET.
+    """
+    if (url is None) != (simulator is None):
+        raise typer.BadParameter(
+            "--url and --simulator go together: accounts and truth come from the simulator"
+        )
+    if url is None or simulator is None:
+        work = load.on_own_system(
+            connections=connections,
+            accounts=accounts,
+            symbols=symbols,
+            rate=rate,
+            duration_s=duration,
+            seed=seed,
+        )
+    else:
+        secret = _settings().jwt_secret.get_secret_value()
+        work = load.on_running_system(
+            url,
+            simulator,
+            lambda account_id: signed_token(secret, "loadtest", [account_id], 3600) if secret else "",
+            connections=connections,
+            rate=rate,
+            duration_s=duration,
+        )
+    result = _until_ctrl_c(work)
+    if result is None:
+        raise typer.Exit(EXIT_FAILED)
+    _show(asdict(result), as_json=json)
+    raise typer.Exit(0 if result.is_clean else EXIT_FAILED)
+
+
+@app.command()
+def token(
+    accounts: Annotated[list[str], typer.Argument(metavar="ACCOUNT...", help="Account ids, or * for all")],
+    subject: Annotated[str, typer.Option(help="Who it is for")] = "developer",
+    seconds: Annotated[int, typer.Option(min=1, help="Until it expires")] = 3600,
+) -> None:
+    """Print a token that lets a client see these accounts, signed with JWT_SECRET."""
+    secret = _settings().jwt_secret.get_secret_value()
+    if not secret:
+        typer.echo("JWT_SECRET is not set: put at least 32 bytes into the environment or .env", err=True)
+        raise typer.Exit(EXIT_SETTINGS)
+    typer.echo(signed_token(secret, subject, accounts, seconds))
+
+
+@app.command("check-config")
+def check_config() -> None:
+    """Show every setting (secrets hidden), or what is wrong with them. Exit code 2 when something is."""
+    for name, value in config.described(_settings()):
+        typer.echo(f"{name:28} {value}")
+
+
+def _settings() -> config.Settings:
+    try:
+        return config.load()
+    except SettingsError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(EXIT_SETTINGS) from None
+
+
+def _until_ctrl_c(work: Coroutine[Any, Any, R]) -> R | None:
+    """Run to the end; None when Ctrl-C or SIGTERM came first. What was started is ended either way."""
+
+    async def cancellable() -> R | None:
+        task = asyncio.ensure_future(work)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            return None
+
+    try:
+        return uvloop.run(cancellable())
+    except PortfolioRealtimeError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(EXIT_SETTINGS if isinstance(error, SettingsError) else EXIT_FAILED) from None
+
+
+def _show(result: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(msgspec.json.encode(result).decode())
+        return
+    for name, value in result.items():
+        typer.echo(f"{name:28} {value}")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,71 @@
+"""The oracle: a simulator's exact Decimal ledger, asked over its control endpoints.
+
+Only proofs speak to it; the services know nothing but Alpaca's own paths.
+"""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import httpx
+
+from portfolio_realtime.valuation.rounding import cents, money
+
+TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What one account is worth, to the cent, as the wire says it."""
+
+    figures: dict[str, str]  # equity, cash, last_equity, external_cash_flow, day_pnl
+    market_values: dict[str, str]  # symbol -> market value
+
+
+class Oracle:
+    """One simulator's control endpoints."""
+
+    def __init__(self, url: str) -> None:
+        self._client = httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S)
+
+    async def account_ids(self) -> list[str]:
+        """Every account of the simulated broker."""
+        return (await self._get("/_sim/accounts"))["accounts"]
+
+    async def truth(self) -> dict[str, Truth]:
+        """Every account's exact value at one instant, rounded to the cent."""
+        answer = await self._get("/_sim/truth")
+        return {account_id: _truth(exact) for account_id, exact in answer["accounts"].items()}
+
+    async def state(self) -> dict[str, Any]:
+        """Counters of the simulator."""
+        return await self._get("/_sim/state")
+
+    async def pause(self) -> None:
+        """Stop the market and all account activity; what was emitted has been sent when this returns."""
+        (await self._client.post("/_sim/pause")).raise_for_status()
+
+    async def resume(self) -> None:
+        """Let the market move again."""
+        (await self._client.post("/_sim/resume")).raise_for_status()
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.aclose()
+
+    async def _get(self, path: str) -> dict[str, Any]:
+        answer = await self._client.get(path)
+        answer.raise_for_status()
+        return answer.json()
+
+
+def _truth(exact: dict[str, Any]) -> Truth:
+    names = ("equity", "cash", "last_equity", "external_cash_flow", "day_pnl")
+    return Truth(
+        figures={name: _to_the_cent(exact[name]) for name in names},
+        market_values={held["symbol"]: _to_the_cent(held["market_value"]) for held in exact["positions"]},
+    )
+
+
+def _to_the_cent(number: str) -> str:
+    return money(cents(Decimal(number)))

@@ -1,0 +1,135 @@
+"""A whole system in one call: a simulated Alpaca, Valkey and the four services, as separate processes."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+import time
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import httpx
+import jwt
+
+from portfolio_realtime.errors import PortfolioRealtimeError, SettingsError
+from portfolio_realtime.proving.oracle import Oracle
+from portfolio_realtime.run_services import Supervisor, end_all, start_module
+
+SIMULATOR_KEY: Final = "sim-key"
+SIMULATOR_SECRET: Final = "sim-secret"  # noqa: S105  # the simulator's, not a secret
+SIMULATOR_START_S_MAX: Final = 60.0
+READY_S_MAX: Final = 60.0
+TOKEN_S: Final = 24 * 3600
+
+
+class SystemFailed(PortfolioRealtimeError):
+    """A part of the system did not start."""
+
+
+@dataclass(frozen=True)
+class System:
+    """A running system: where its page is, and who may look."""
+
+    url: str  # of the WebSocket server and its page
+    oracle: Oracle
+    supervisor: Supervisor
+    jwt_secret: str
+
+    def token_for(self, account_id: str) -> str:
+        """A token for one account."""
+        return token(self.jwt_secret, "proof", [account_id], TOKEN_S)
+
+
+def token(secret: str, subject: str, accounts: Sequence[str], seconds: int) -> str:
+    """A signed token that lets `subject` see these accounts (`*` for all)."""
+    now_s = int(time.time())
+    claims = {"sub": subject, "accounts": list(accounts), "iat": now_s, "exp": now_s + seconds}
+    return jwt.encode(claims, secret, algorithm="HS256")
+
+
+@contextlib.asynccontextmanager
+async def running(
+    simulator_options: Sequence[str], *, port: int, overrides: dict[str, str]
+) -> AsyncGenerator[System, None]:
+    """Start everything, wait until the server is ready, and end everything afterwards.
+
+    `overrides` are settings by environment name. Raises SystemFailed, SettingsError.
+    """
+    port = _free_port(port)
+    simulator, simulator_url = await _start_simulator(simulator_options)
+    jwt_secret = secrets.token_urlsafe(48)
+    environment = {**os.environ, **_settings(simulator_url, port, jwt_secret), **overrides}
+    supervisor = Supervisor(environment)
+    oracle = Oracle(simulator_url)
+    try:
+        await supervisor.start(is_embedded=True)
+        url = f"http://127.0.0.1:{port}"
+        await _wait_ready(url)
+        yield System(url, oracle, supervisor, jwt_secret)
+    finally:
+        await oracle.close()
+        await supervisor.stop()
+        await end_all([simulator])
+
+
+def _settings(simulator_url: str, port: int, jwt_secret: str) -> dict[str, str]:
+    return {
+        "BROKER_API_KEY": SIMULATOR_KEY,
+        "BROKER_SECRET_KEY": SIMULATOR_SECRET,
+        "MARKET_API_KEY": "",
+        "MARKET_SECRET_KEY": "",
+        "APCA_API_KEY_ID": "",
+        "APCA_API_SECRET_KEY": "",
+        "ALPACA_BROKER_URL": simulator_url,
+        "ALPACA_TRADING_URL": simulator_url,
+        "ALPACA_DATA_URL": simulator_url,
+        "ALPACA_STREAM_URL": simulator_url.replace("http", "ws", 1),
+        "REDIS_HOST": "",
+        "REDIS_URL": "",
+        "WEBSOCKET_HOST": "127.0.0.1",
+        "WEBSOCKET_PORT": str(port),
+        "JWT_SECRET": jwt_secret,
+        "JWT_AUDIENCE": "",
+        "JWT_ISSUER": "",
+    }
+
+
+async def _start_simulator(options: Sequence[str]) -> tuple[asyncio.subprocess.Process, str]:
+    process = await start_module(
+        "alpaca_sim", dict(os.environ), "--port", "0", *options, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(SIMULATOR_START_S_MAX):
+            async for line in process.stdout:
+                words = line.decode().split()
+                if words[:3] == ["alpaca-sim", "ready", "on"]:
+                    return process, words[3]
+    except TimeoutError:
+        await end_all([process])
+        raise SystemFailed(f"the simulator was not ready within {SIMULATOR_START_S_MAX:.0f} s") from None
+    raise SettingsError("the simulator did not start; its reason is above")
+
+
+async def _wait_ready(url: str) -> None:
+    give_up_s = time.monotonic() + READY_S_MAX
+    async with httpx.AsyncClient(base_url=url) as client:
+        while time.monotonic() < give_up_s:
+            with contextlib.suppress(httpx.HTTPError):
+                if (await client.get("/ready")).is_success:
+                    return
+            await asyncio.sleep(0.1)
+    raise SystemFailed(f"{url}/ready did not answer yes within {READY_S_MAX:.0f} s; the log above says why")
+
+
+def _free_port(port: int) -> int:
+    """The port, or a free one for 0. Raises SettingsError when it is taken."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise SettingsError(f"port {port} is taken; choose another: --port {port + 1}") from None
+        return probe.getsockname()[1]
