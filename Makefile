@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install run test check format bench lock clean
+.PHONY: help install run test lint check format bench lock clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -24,12 +24,13 @@ run: install  ## a live portfolio in the browser, no account, key or server need
 test: install  ## all tests, with branch coverage
 	./run_tests.py $(ARGS)
 
-check: install  ## the gate: format, lint, types, import rules, tests
+lint: install  ## format, lint, types and import rules, without the tests
 	$(BIN)/ruff format --check src tests benchmarks run_tests.py
 	$(BIN)/ruff check src tests benchmarks run_tests.py
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	./run_tests.py
+
+check: lint test  ## the gate: everything that must hold before a commit
 
 format: install  ## format and mend what can be mended
 	$(BIN)/ruff format src tests benchmarks run_tests.py
