@@ -155,14 +155,19 @@ async def keep_running(attempt: Callable[[], Awaitable[None]], clock: Clock, wha
 
 
 async def under_lease(
-    context: Context, name: str, work: Callable[[Lease], Coroutine[Any, Any, None]]
+    context: Context,
+    name: str,
+    work: Callable[[Lease], Coroutine[Any, Any, None]],
+    standing_by: Callable[[], None] | None = None,
 ) -> None:
-    """Wait for a lease, then do `work` for as long as it is ours.
+    """Wait for a lease, then do `work` for as long as it is ours; `standing_by` is called while it is not.
 
     Raises LeaseLost when it is lost, StateUnavailable, and whatever `work` raises.
     """
     lease = await context.state.leases.acquire(name)
     while lease is None:
+        if standing_by is not None:
+            standing_by()
         await asyncio.sleep(LEASE_POLL_S)
         lease = await context.state.leases.acquire(name)
     log.info("lease acquired", lease=name, fencing_token=lease.fencing_token)

@@ -1,0 +1,1 @@
+"""Market data, from Alpaca's stream and snapshots to the mark price of every symbol of the universe."""

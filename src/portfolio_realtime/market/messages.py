@@ -1,0 +1,192 @@
+"""Alpaca's market-data messages, decoded at the edge: typed and fast, and never undone by one odd item.
+
+A frame is an array of messages. It is decoded in one typed pass; where that fails (a type we do not know, a
+field of another type) the items are decoded one by one, so that one bad item costs only itself. Only messages
+that can move a mark, and control messages, have a type here; all others are counted by the caller.
+Field names on the wire are Alpaca's single letters. Sizes, quotes and bars of the stream are not read.
+"""
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+import msgspec
+
+from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
+from portfolio_realtime.market.conditions import Conditions
+
+Moment = msgspec.msgpack.Ext | str | None  # MessagePack timestamp extension, or RFC 3339
+TradeId = int | str | None
+
+MALFORMED: Final = "malformed"
+
+_TIMESTAMP_CODE: Final = -1
+_TIMESTAMP_32_BYTES: Final = 4
+_TIMESTAMP_64_BYTES: Final = 8
+_TIMESTAMP_96_BYTES: Final = 12
+_SECONDS_BITS: Final = 34
+
+
+class StreamTrade(msgspec.Struct, tag_field="T", tag="t", gc=False):
+    """One executed trade. `trade_id` is unique per exchange, symbol and day; options have none."""
+
+    symbol: str = msgspec.field(name="S")
+    price: float | None = msgspec.field(name="p", default=None)
+    at: Moment = msgspec.field(name="t", default=None)
+    conditions: Conditions = msgspec.field(name="c", default=None)
+    tape: str | None = msgspec.field(name="z", default=None)
+    exchange: str | None = msgspec.field(name="x", default=None)
+    trade_id: TradeId = msgspec.field(name="i", default=None)
+
+
+class Correction(msgspec.Struct, tag_field="T", tag="c"):
+    """An earlier trade was reported wrongly; this is what it should have said."""
+
+    symbol: str = msgspec.field(name="S")
+    exchange: str | None = msgspec.field(name="x", default=None)
+    original_id: TradeId = msgspec.field(name="oi", default=None)
+    corrected_id: TradeId = msgspec.field(name="ci", default=None)
+    price: float | None = msgspec.field(name="cp", default=None)
+    conditions: Conditions = msgspec.field(name="cc", default=None)
+    tape: str | None = msgspec.field(name="z", default=None)
+
+
+class Cancel(msgspec.Struct, tag_field="T", tag="x"):
+    """An earlier trade did not happen (cancel) or was a mistake (error)."""
+
+    symbol: str = msgspec.field(name="S")
+    exchange: str | None = msgspec.field(name="x", default=None)
+    trade_id: TradeId = msgspec.field(name="i", default=None)
+
+
+class Success(msgspec.Struct, tag_field="T", tag="success"):
+    """`connected` or `authenticated`."""
+
+    text: str = msgspec.field(name="msg", default="")
+
+
+class Refusal(msgspec.Struct, tag_field="T", tag="error"):
+    """The feed refuses something; the codes are in `stream`."""
+
+    code: int = 0
+    text: str = msgspec.field(name="msg", default="")
+
+
+class Subscription(msgspec.Struct, tag_field="T", tag="subscription"):
+    """Everything that this connection is subscribed to now."""
+
+    trades: list[str] | None = None
+
+
+Message = StreamTrade | Correction | Cancel | Success | Refusal | Subscription
+
+
+class SnapshotTrade(msgspec.Struct):
+    """The latest trade in a REST snapshot; like StreamTrade, without its symbol."""
+
+    price: float | None = msgspec.field(name="p", default=None)
+    at: Moment = msgspec.field(name="t", default=None)
+    conditions: Conditions = msgspec.field(name="c", default=None)
+    tape: str | None = msgspec.field(name="z", default=None)
+    exchange: str | None = msgspec.field(name="x", default=None)
+    trade_id: TradeId = msgspec.field(name="i", default=None)
+
+
+class DailyBar(msgspec.Struct):
+    """One day's bar: when the day began, and its last eligible price."""
+
+    at: str | None = msgspec.field(name="t", default=None)
+    close: float | None = msgspec.field(name="c", default=None)
+
+
+class Snapshot(msgspec.Struct):
+    """What REST knows of a symbol. Every part may be missing."""
+
+    latest_trade: SnapshotTrade | None = msgspec.field(name="latestTrade", default=None)
+    daily_bar: DailyBar | None = msgspec.field(name="dailyBar", default=None)
+    previous_daily_bar: DailyBar | None = msgspec.field(name="prevDailyBar", default=None)
+
+
+class _Tagged(msgspec.Struct):
+    type: str = msgspec.field(name="T", default=MALFORMED)
+
+
+class _Encoding(NamedTuple):
+    frame: Callable[[bytes], list[Message]]
+    items: Callable[[bytes], list[msgspec.Raw]]
+    item: Callable[[msgspec.Raw], Message]
+    tagged: Callable[[msgspec.Raw], _Tagged]
+
+
+_TYPES: Final = ("t", "c", "x", "success", "error", "subscription")
+_PACKED: Final = _Encoding(
+    msgspec.msgpack.Decoder(list[Message]).decode,
+    msgspec.msgpack.Decoder(list[msgspec.Raw]).decode,
+    msgspec.msgpack.Decoder[Message](Message).decode,
+    msgspec.msgpack.Decoder(_Tagged).decode,
+)
+_JSON: Final = _Encoding(
+    msgspec.json.Decoder(list[Message]).decode,
+    msgspec.json.Decoder(list[msgspec.Raw]).decode,
+    msgspec.json.Decoder[Message](Message).decode,
+    msgspec.json.Decoder(_Tagged).decode,
+)
+
+
+def decode_frame(frame: bytes | str) -> tuple[list[Message], list[str]]:
+    """The messages of one frame, and the types of those that are not read.
+
+    Bytes are MessagePack, text is JSON. Never raises: what is no message, or has a field of the wrong type,
+    counts as MALFORMED.
+    """
+    encoding, encoded = (_JSON, frame.encode()) if isinstance(frame, str) else (_PACKED, frame)
+    try:
+        return encoding.frame(encoded), []
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _decode_items(encoding, encoded)
+
+
+def _decode_items(encoding: _Encoding, frame: bytes) -> tuple[list[Message], list[str]]:
+    messages: list[Message] = []
+    skipped: list[str] = []
+    try:
+        items = encoding.items(frame)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return [], [MALFORMED]
+    for item in items:
+        try:
+            messages.append(encoding.item(item))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            skipped.append(_type_of(encoding, item))
+    return messages, skipped
+
+
+def _type_of(encoding: _Encoding, item: msgspec.Raw) -> str:
+    try:
+        name = encoding.tagged(item).type
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return MALFORMED
+    return MALFORMED if name in _TYPES else name
+
+
+def as_of_ns(at: Moment) -> int | None:
+    """Nanoseconds since 1970 of a message's time, or None when it has none that can be read."""
+    try:
+        if type(at) is msgspec.msgpack.Ext:
+            return _timestamp_ns(at)
+        return parse_rfc3339(at) if isinstance(at, str) else None
+    except ValueError:
+        return None
+
+
+def _timestamp_ns(at: msgspec.msgpack.Ext) -> int | None:
+    packed: bytes = at.data  # pyright: ignore[reportAssignmentType]  # the decoder always makes bytes
+    size = len(packed)
+    if size == _TIMESTAMP_64_BYTES and at.code == _TIMESTAMP_CODE:
+        both = int.from_bytes(packed, "big")
+        return (both & (1 << _SECONDS_BITS) - 1) * NS_PER_S + (both >> _SECONDS_BITS)
+    if size == _TIMESTAMP_32_BYTES and at.code == _TIMESTAMP_CODE:
+        return int.from_bytes(packed, "big") * NS_PER_S
+    if size == _TIMESTAMP_96_BYTES and at.code == _TIMESTAMP_CODE:
+        seconds = int.from_bytes(packed[4:], "big", signed=True)
+        return seconds * NS_PER_S + int.from_bytes(packed[:4], "big")
+    return None

@@ -1,0 +1,114 @@
+"""Snapshots over REST: each symbol's latest trade and daily bars, which the stream does not tell again.
+
+Symbols that the venue does not know are missing from the answer, and parts of a snapshot may be missing; both
+are normal. A request that is refused because of one badly formed symbol is split until that symbol is alone.
+"""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Final
+
+import httpx
+import msgspec
+
+from portfolio_realtime.config import Settings
+from portfolio_realtime.errors import FeedRefused, FeedUnavailable
+from portfolio_realtime.market.feeds import Feed
+from portfolio_realtime.market.messages import Snapshot
+
+SYMBOLS_MAX: Final = 100  # of one request
+TIMEOUT_S: Final = 10.0
+ATTEMPTS_MAX: Final = 4
+PAUSE_S: Final = 0.3  # before the second attempt; doubles
+BODY_SHOWN_MAX: Final = 200  # characters of a refusal that are repeated in our message
+
+_MISFORMED: Final = (httpx.codes.BAD_REQUEST, httpx.codes.NOT_FOUND, httpx.codes.UNPROCESSABLE_ENTITY)
+_REFUSED: Final = (httpx.codes.UNAUTHORIZED, httpx.codes.PAYMENT_REQUIRED, httpx.codes.FORBIDDEN)
+_NO_PERMISSION: Final = b"subscription does not permit"
+
+_by_symbol = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_snapshot = msgspec.json.Decoder(Snapshot)
+
+
+class _Wrapped(msgspec.Struct):
+    snapshots: dict[str, msgspec.Raw] = {}
+
+
+_wrapped = msgspec.json.Decoder(_Wrapped)
+
+
+class Snapshots:
+    """The snapshot endpoint of one feed."""
+
+    def __init__(self, settings: Settings, feed: Feed) -> None:
+        key, secret = settings.market_credentials
+        is_basic = settings.market_uses_basic
+        self._feed = feed
+        self._client = httpx.AsyncClient(
+            base_url=settings.host("data"),
+            timeout=TIMEOUT_S,
+            auth=httpx.BasicAuth(key, secret) if is_basic else None,
+            headers={} if is_basic else {"APCA-API-KEY-ID": key, "APCA-API-SECRET-KEY": secret},
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def read(self, symbols: Sequence[str]) -> dict[str, Snapshot]:
+        """Snapshots of at most SYMBOLS_MAX symbols, without those that the venue does not know.
+
+        Raises FeedRefused, FeedUnavailable.
+        """
+        assert len(symbols) <= SYMBOLS_MAX
+        answer = await self._get(symbols)
+        if answer.status_code in _MISFORMED:
+            if len(symbols) <= 1:
+                return {}
+            half = len(symbols) // 2
+            return {**await self.read(symbols[:half]), **await self.read(symbols[half:])}
+        return self._decode(answer.content)
+
+    def _decode(self, body: bytes) -> dict[str, Snapshot]:
+        try:
+            is_bare = self._feed.snapshots_path.startswith("/v2/")
+            found = _by_symbol.decode(body) if is_bare else _wrapped.decode(body).snapshots
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise FeedUnavailable(f"snapshots of {self._feed.name} cannot be read: {error}") from error
+        snapshots: dict[str, Snapshot] = {}
+        for symbol, raw in found.items():
+            try:
+                snapshots[symbol] = _snapshot.decode(raw)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                continue  # one odd snapshot is a missing snapshot
+        return snapshots
+
+    async def _get(self, symbols: Sequence[str]) -> httpx.Response:
+        parameters = {"symbols": ",".join(symbols)}
+        if self._feed.snapshots_feed is not None:
+            parameters["feed"] = self._feed.snapshots_feed
+        reason = ""
+        for attempt in range(ATTEMPTS_MAX):
+            if attempt:
+                await asyncio.sleep(PAUSE_S * 2**attempt * random.uniform(0.5, 1.0))
+            try:
+                answer = await self._client.get(self._feed.snapshots_path, params=parameters)
+            except httpx.HTTPError as error:
+                reason = f"{type(error).__name__} {error}"
+                continue
+            if answer.status_code in _REFUSED or _NO_PERMISSION in answer.content:
+                raise FeedRefused(_refusal(self._feed, answer))
+            if answer.is_success or answer.status_code in _MISFORMED:
+                return answer
+            reason = f"HTTP {answer.status_code}"
+        raise FeedUnavailable(f"no snapshots of {self._feed.name}: {reason}")
+
+
+def _refusal(feed: Feed, answer: httpx.Response) -> str:
+    body = answer.text[:BODY_SHOWN_MAX]
+    return (
+        f"snapshots of {feed.name} are refused (HTTP {answer.status_code}: {body}); check MARKET_API_KEY and "
+        "MARKET_SECRET_KEY (else BROKER_API_KEY and BROKER_SECRET_KEY), and that the plan includes "
+        f"ALPACA_DATA_FEED={feed.source}"
+    )
