@@ -143,7 +143,7 @@ class BrokerClient:
 
     async def _wait_for_turn(self, is_urgent: bool) -> None:
         async with self._turn[is_urgent]:
-            while wait_s := self._quota.wait_s(time.monotonic(), is_urgent=is_urgent):  # noqa: ASYNC110  # time itself is awaited
+            while wait_s := self._quota.wait_s(time.monotonic(), is_urgent=is_urgent):
                 await asyncio.sleep(min(wait_s, SLEEP_S_MAX))
             self._quota.sent(time.monotonic())
 

@@ -24,6 +24,7 @@ class Roster:
     def __init__(self) -> None:
         self._records: dict[str, AccountRecord] = {}
         self._listed: set[str] = set()
+        self._missing: set[str] = set()  # listed before, but not the last time
         self._accounts: dict[str, Account] = {}  # as last built
         self._changed: dict[str, None] = {}  # to be written, in order
         self._gone: set[str] = set()
@@ -61,11 +62,16 @@ class Roster:
         return record.look_again_ns if record else None
 
     def list_accounts(self, account_ids: Iterable[str]) -> tuple[list[str], list[str]]:
-        """Take the broker's list. Returns (new accounts in the list's order, accounts that are gone)."""
+        """Take the broker's list. Returns (new accounts in the list's order, accounts that are gone).
+
+        Gone is what is missing twice in a row: one short answer must not empty everything.
+        """
         ordered = list(account_ids)
         new = [account_id for account_id in ordered if account_id not in self._listed]
-        gone = sorted(self._listed.difference(ordered))
-        self._listed = set(ordered)
+        missing = self._listed.difference(ordered)
+        gone = sorted(missing & self._missing)
+        self._missing = missing
+        self._listed = self._listed.union(ordered).difference(gone)
         for account_id in gone:
             self.remove(account_id)
         return new, gone
@@ -94,6 +100,11 @@ class Roster:
         if account is not None:
             self._gone.add(account_id)
             self._holders.subtract(position.symbol for position in account.positions)
+
+    def remove_stale(self, account_id: str) -> None:
+        """A former life has left a record of an account that is not listed: it is to be removed."""
+        if account_id not in self._listed:
+            self._gone.add(account_id)
 
     def prune(self) -> list[str]:
         """Forget symbols that nobody holds any more; which."""

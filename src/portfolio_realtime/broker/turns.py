@@ -56,9 +56,9 @@ class Turns:
         """One more account is being watched."""
         self.watch(self._watched | {account_id})
 
-    def next(self, now_ns: int) -> Turn | None:
+    def next(self, now_ns: int, *, is_urgent_only: bool = False) -> Turn | None:
         """The account to fetch now, which is then being fetched until `done`; None when nobody is due."""
-        for is_urgent in (True, False):
+        for is_urgent in (True,) if is_urgent_only else (True, False):
             line = self._lines[is_urgent]
             while line and line[0][0] <= now_ns:
                 due_ns, _, account_id = heapq.heappop(line)
@@ -89,5 +89,6 @@ class Turns:
         line = self._lines[self._is_urgent(account_id)]
         heapq.heappush(line, entry)
         if len(line) > STALE_FACTOR_MAX * len(self._due) + STALE_MAX:
-            line[:] = [entry for entry in line if self._due.get(entry[2]) == entry[0]]
+            kept = {entry[2]: entry for entry in line if self._due.get(entry[2]) == entry[0]}
+            line[:] = kept.values()
             heapq.heapify(line)

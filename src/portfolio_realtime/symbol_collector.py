@@ -1,0 +1,320 @@
+"""Service 1: what every account holds, from the broker into the shared state.
+
+Follow the activity events, replay the day's history, fetch every account once (watched ones first), and from
+then on let events drive and REST confirm, each account in turn inside the rate limit. One instance is active
+by lease. Records live in memory: after a loss of Valkey or of the lease they are written again, not fetched.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NoReturn
+
+import structlog
+
+from portfolio_realtime.broker import flows, parse
+from portfolio_realtime.broker.client import BrokerClient, credentials
+from portfolio_realtime.broker.follower import EventFollower
+from portfolio_realtime.broker.parse import PayloadRefused
+from portfolio_realtime.broker.record import Outcome
+from portfolio_realtime.broker.roster import Roster
+from portfolio_realtime.broker.terms import CLOSED, Statement
+from portfolio_realtime.broker.turns import Turn, Turns
+from portfolio_realtime.clock import NS_PER_S
+from portfolio_realtime.errors import BrokerUnavailable
+from portfolio_realtime.service import Context, keep_running, main, together, under_lease
+from portfolio_realtime.state.connection import Message
+from portfolio_realtime.state.leases import Lease
+from portfolio_realtime.telemetry import CollectorMetrics
+
+NAME: Final = "symbol_collector"
+FETCHES_MAX: Final = 8  # accounts fetched at the same time …
+URGENT_FETCHES: Final = 2  # … of which these are kept for accounts that somebody waits for
+TURN_POLL_S: Final = 0.05
+RETRY_S: Final = 2.0  # after a failed request
+WRITE_S: Final = 0.02  # changes of this long are written as one batch
+WRITE_ACCOUNTS_MAX: Final = 1_000
+REPORT_S: Final = 1.0
+WATCHED_S: Final = 5.0  # interest ends silently, so it is read this often
+RELIST_S_MIN: Final = 5.0
+CURSOR_NS_MAX: Final = 3600 * NS_PER_S  # an older cursor of a former life is not worth its replay
+PROBES_MAX: Final = 10  # accounts asked for the day they belong to
+FIRST_SPREAD: Final = (0.2, 1.0)  # of the interval, until an account's second turn
+SPREAD: Final = (0.8, 1.0)
+
+log = structlog.get_logger()
+
+
+async def run(context: Context) -> None:
+    """Collect for as long as the lease is ours, else stand by. Raises BrokerRefused."""
+    settings = context.settings
+    metrics = CollectorMetrics(context.registry)
+
+    def count(status: str) -> None:
+        metrics.broker_requests.labels(status).inc()
+
+    async with BrokerClient(settings.host("broker"), credentials(settings), count) as client:
+        collector = Collector(context, client, metrics)
+        await keep_running(lambda: under_lease(context, NAME, collector.work), context.clock, NAME)
+
+
+class Collector:
+    """All that one process knows about all accounts; outlives the loss of the lease and of Valkey."""
+
+    def __init__(self, context: Context, client: BrokerClient, metrics: CollectorMetrics) -> None:
+        self._state = context.state
+        self._clock = context.clock
+        self._shards = list(range(context.settings.shards))
+        self._interval_ns = int(context.settings.symbol_collection_interval * NS_PER_S)
+        self._client = client
+        self._metrics = metrics
+        self._roster = Roster()
+        self._turns = Turns()
+        self._follower = EventFollower(client, context.clock, self._take_event)
+        self._untried: set[str] = set()  # listed and not fetched yet
+        self._is_complete = False  # every account has been fetched once
+        self._removed_symbols: set[str] = set()
+        self._changed = asyncio.Event()
+        self._unlisted = asyncio.Event()  # an event names an account that is not in the list
+
+    async def work(self, lease: Lease) -> None:
+        """Everything, until it is cancelled. Raises LeaseLost, StateUnavailable, BrokerRefused."""
+        self._roster.write_all_again()
+        self._turns.release_all()
+        self._follower.connected.clear()
+        self._changed.set()
+        await self._resume()
+        await together(
+            keep_running(self._follower.follow, self._clock, "event stream"),
+            self._collect(),
+            self._write(lease),
+            self._tidy(),
+            self._report(),
+            self._follow_interest(),
+            self._poll_interest(),
+        )
+
+    async def _resume(self) -> None:
+        """Continue behind the last event of a former life, when that is not long ago."""
+        if self._follower.cursor is None and (cursor := await self._state.accounts.read_cursor()):
+            published_ns = parse.published_ns(cursor)
+            if published_ns and self._clock.now_ns() - published_ns < CURSOR_NS_MAX:
+                self._follower.cursor = cursor
+
+    # Events
+
+    def _take_event(self, text: str, is_live: bool) -> None:
+        try:
+            activity = parse.activity(parse.decode(text))
+        except PayloadRefused as error:
+            self._metrics.rejected.labels("activity").inc()
+            log.warning("activity refused", reason=str(error))
+            return
+        if is_live:
+            self._follower.cursor = activity.event_id
+        is_new = self._roster.apply(activity, self._clock.now_ns())
+        is_known_type = activity.activity_type in flows.KNOWN_TYPES
+        outcome = ("applied" if is_known_type else "unknown_type") if is_new else "repeated"
+        self._metrics.activities.labels(outcome).inc()
+        if activity.account_id not in self._roster.listed:
+            self._unlisted.set()
+        elif is_new and (look_ns := self._roster.look_again_ns(activity.account_id)) is not None:
+            self._turns.set_due(activity.account_id, look_ns, is_hurried=True)
+        if self._roster.has_changes:
+            self._changed.set()
+
+    async def _fill_gap(self) -> None:
+        await self._follower.fill_gap()
+        now_ns = self._clock.now_ns()
+        for account_id in self._roster.listed:
+            self._turns.set_due(account_id, now_ns)
+
+    # REST
+
+    async def _collect(self) -> None:
+        await self._follower.connected.wait()
+        await self._until_done(self._list_accounts)
+        await self._until_done(self._begin_history)
+        await together(
+            self._keep_list(),
+            keep_running(self._fill_gap, self._clock, "gap"),
+            *(self._fetch_in_turn(index < URGENT_FETCHES) for index in range(FETCHES_MAX)),
+        )
+
+    async def _until_done(self, attempt: Callable[[], Awaitable[Any]]) -> None:
+        while True:
+            try:
+                await attempt()
+            except (BrokerUnavailable, PayloadRefused) as error:
+                log.warning("the broker is tried again", reason=str(error))
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
+
+    async def _keep_list(self) -> NoReturn:
+        while True:
+            await asyncio.sleep(min(RELIST_S_MIN, self._interval_ns / NS_PER_S))
+            try:
+                rest_s = max(0.0, self._interval_ns / NS_PER_S - RELIST_S_MIN)
+                await asyncio.wait_for(self._unlisted.wait(), rest_s)
+            except TimeoutError:
+                pass
+            await self._until_done(self._list_accounts)
+
+    async def _list_accounts(self) -> None:
+        self._unlisted.clear()
+        listed = await self._client.accounts()
+        closed = {one.account_id for one in listed if one.status == CLOSED}
+        new, gone = self._roster.list_accounts(
+            one.account_id for one in listed if one.account_id not in closed
+        )
+        for account_id in new:
+            self._untried.add(account_id)
+            self._turns.set_due(account_id, 0)
+        for account_id in gone:
+            self._untried.discard(account_id)
+            self._turns.forget(account_id)
+        if new or gone:
+            log.info("accounts listed", new=len(new), gone=len(gone), listed=len(self._roster.listed))
+        self._changed.set()
+
+    async def _begin_history(self) -> None:
+        """The day began where the first accounts say; replay it before any record is made."""
+        if self._follower.has_history:
+            return
+        for account_id in sorted(self._roster.listed)[:PROBES_MAX]:
+            statement = await self._client.statement(account_id, is_urgent=True)
+            if statement is not None:
+                since_ns = flows.cut_off_ns(statement.state.balance_asof)
+                break
+        else:
+            since_ns = self._clock.now_ns()
+        await self._follower.know_history_since(since_ns)
+
+    async def _fetch_in_turn(self, is_urgent_only: bool) -> NoReturn:
+        while True:
+            turn = self._turns.next(self._clock.now_ns(), is_urgent_only=is_urgent_only)
+            if turn is None:
+                await asyncio.sleep(TURN_POLL_S)
+            else:
+                await self._fetch(turn)
+
+    async def _fetch(self, turn: Turn) -> None:
+        account_id, began_ns = turn.account_id, self._clock.now_ns()
+        wait_ns = int(RETRY_S * NS_PER_S)
+        try:
+            statement = await self._client.statement(account_id, is_urgent=turn.is_urgent)
+            ended_ns = self._clock.now_ns()
+            if statement is not None:
+                await self._follower.know_history_since(flows.cut_off_ns(statement.state.balance_asof))
+            self._untried.discard(account_id)
+            wait_ns = self._observe(account_id, statement, began_ns, ended_ns)
+        except BrokerUnavailable as error:
+            self._metrics.reconciled.labels("unavailable").inc()
+            log.warning("account not fetched", account_id=account_id, reason=str(error))
+        except PayloadRefused as error:
+            self._untried.discard(account_id)
+            self._metrics.rejected.labels("statement").inc()
+            log.error("statement refused", account_id=account_id, reason=str(error))
+            wait_ns = self._interval_ns
+        finally:
+            self._finish(account_id, self._clock.now_ns() + wait_ns)
+
+    def _observe(self, account_id: str, statement: Statement | None, began_ns: int, ended_ns: int) -> int:
+        """Take in a statement; how long until the account's next turn, in ns."""
+        if statement is None:
+            self._metrics.reconciled.labels("absent").inc()
+            return self._interval_ns
+        outcome = self._roster.observe(statement, began_ns, ended_ns)
+        self._metrics.reconciled.labels(outcome).inc()
+        if outcome is Outcome.DRIFT:
+            log.warning("drift: the broker's statement replaces the record", account_id=account_id)
+        self._changed.set()
+        spread = FIRST_SPREAD if outcome is Outcome.FIRST else SPREAD
+        return int(self._interval_ns * random.uniform(*spread))
+
+    def _finish(self, account_id: str, due_ns: int) -> None:
+        look_ns = self._roster.look_again_ns(account_id)
+        if look_ns is not None and look_ns < due_ns:
+            self._turns.done(account_id, look_ns, is_hurried=True)
+        else:
+            self._turns.done(account_id, due_ns)
+
+    # Interest
+
+    async def _follow_interest(self) -> None:
+        async for item in self._state.interest.announcements(self._shards):
+            if isinstance(item, Message):
+                self._turns.begin_to_watch(item.payload.decode())
+            else:
+                await self._read_interest()
+
+    async def _poll_interest(self) -> NoReturn:
+        while True:
+            await asyncio.sleep(WATCHED_S)
+            await self._read_interest()
+
+    async def _read_interest(self) -> None:
+        watched: set[str] = set()
+        for shard in self._shards:
+            watched |= (await self._state.interest.read(shard)).account_ids
+        self._turns.watch(watched)
+
+    # The shared state
+
+    async def _write(self, lease: Lease) -> NoReturn:
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(WRITE_S)
+            self._changed.clear()
+            while self._roster.has_changes or self._removed_symbols:
+                await self._write_batch(lease)
+
+    async def _write_batch(self, lease: Lease) -> None:
+        """The universe first: who reads a record finds its symbols there."""
+        added, accounts, gone = self._roster.take_changes(WRITE_ACCOUNTS_MAX)
+        removed = sorted(self._removed_symbols.difference(self._roster.universe))
+        self._removed_symbols.clear()
+        if added or removed:
+            await self._state.accounts.write_universe(lease, added, removed)
+        if accounts:
+            await self._state.accounts.write(lease, accounts)
+        if gone:
+            await self._state.accounts.remove(lease, gone)
+
+    async def _tidy(self) -> NoReturn:
+        """Once everything is known, and then once each pass: remove what is no longer held or listed."""
+        while True:
+            if self._is_complete:
+                stale_ids = set(await self._state.accounts.ids()) - self._roster.listed
+                for account_id in stale_ids:
+                    self._roster.remove_stale(account_id)
+                self._roster.prune()
+                stored = await self._state.accounts.read_universe()
+                self._removed_symbols |= stored.keys() - self._roster.universe.keys()
+                self._changed.set()
+                await asyncio.sleep(self._interval_ns / NS_PER_S)
+            await asyncio.sleep(REPORT_S)
+
+    async def _report(self) -> NoReturn:
+        written_cursor: str | None = None
+        while True:
+            self._metrics.accounts.set(self._roster.known_count)
+            self._metrics.symbols.set(len(self._roster.universe))
+            self._report_progress()
+            if (cursor := self._follower.cursor) is not None and cursor != written_cursor:
+                await self._state.accounts.write_cursor(cursor)
+                written_cursor = cursor
+            await asyncio.sleep(REPORT_S)
+
+    def _report_progress(self) -> None:
+        listed = len(self._roster.listed)
+        if self._is_complete or not self._follower.has_history:
+            return
+        self._is_complete = not self._untried
+        known = self._roster.known_count
+        log.info("all accounts are known" if self._is_complete else "collecting", known=known, listed=listed)
+
+
+if __name__ == "__main__":
+    main(NAME, run)
