@@ -7,6 +7,7 @@ const RETRY_MS_MIN = 500
 const RETRY_MS_MAX = 15_000
 const SPOKEN_MS = 30_000
 const LINE_POINTS_MAX = 300
+const SYMBOLS_LISTED_MAX = 6
 
 const $ = (selector) => document.querySelector(selector)
 const demo = { isOn: false, token: null }
@@ -186,9 +187,9 @@ function drawMessage(message) {
 function drawCaveat(message) {
   const parts = []
   if (message.unpriced.length) {
-    parts.push(`— unpriced: ${message.unpriced.join(", ")}; known part ${dollars(message.known_equity)}`)
+    parts.push(`Unpriced: ${listed(message.unpriced)}; the known part is ${dollars(message.known_equity)}`)
   }
-  if (message.stale.length) parts.push(`Old prices: ${message.stale.join(", ")}`)
+  if (message.stale.length) parts.push(`Old prices: ${listed(message.stale)}`)
   $("#caveat").hidden = !parts.length
   put($("#caveat"), parts.join(" · "))
 }
@@ -259,7 +260,7 @@ function drawLine() {
   const isDrawn = values.length > 1
   $("#line polyline").setAttribute("points", isDrawn ? points.join(" ") : "")
   $("#line polygon").setAttribute("points", isDrawn ? `0,96 ${points.join(" ")} 320,96` : "")
-  $("#line").setAttribute("class", isDrawn ? sign(String(values.at(-1) - values[0])) : "")
+  $("#line").setAttribute("class", isDrawn ? sign(values.at(-1) - values[0]) : "empty")
 }
 
 function speak(message) {
@@ -274,6 +275,7 @@ function put(element, text) {
   if (element.textContent !== text) element.textContent = text
 }
 
+// "up", "down" or "", of a decimal text or a number
 function sign(amount) {
   const number = Number(amount)
   return number > 0 ? "up" : number < 0 ? "down" : ""
@@ -282,6 +284,11 @@ function sign(amount) {
 function grouped(text) {
   const [whole, fraction] = text.split(".")
   return whole.replace("-", "−").replace(/\B(?=(\d{3})+$)/g, ",") + (fraction === undefined ? "" : `.${fraction}`)
+}
+
+function listed(symbols) {
+  const rest = symbols.length - SYMBOLS_LISTED_MAX
+  return symbols.slice(0, SYMBOLS_LISTED_MAX).join(", ") + (rest > 0 ? ` and ${rest} more` : "")
 }
 
 function dollars(text) {

@@ -1,0 +1,86 @@
+"""Publications as a calculator would make them, and what a client makes of frames."""
+
+import json
+from typing import Any
+
+from portfolio_realtime.model import Publication
+
+
+def value(account_id: str, epoch: int, sequence: int, equity: str = "100.00") -> dict[str, Any]:
+    """The portfolio message without positions."""
+    return {
+        "type": "portfolio",
+        "account_id": account_id,
+        "epoch": epoch,
+        "sequence": sequence,
+        "equity": equity,
+        "cash": "10.00",
+        "last_equity": "90.00",
+        "external_cash_flow": "0.00",
+        "day_pnl": "10.00",
+        "day_pnl_ratio": 0.1111111,
+        "as_of": "2026-11-20T15:04:05.123456Z",
+        "stale": [],
+        "unpriced": [],
+        "total_value": f"${equity}",
+        "today_return": "+$10.00 (+11.11%)",
+        "timestamp": "2026-11-20T15:04:05.123456Z",
+    }
+
+
+def row(symbol: str, quantity: str) -> dict[str, Any]:
+    """One position."""
+    return {
+        "symbol": symbol,
+        "quantity": quantity,
+        "mark": "10",
+        "mark_source": "iex",
+        "mark_as_of": "2026-11-20T15:04:05.123456Z",
+        "previous_close": "9",
+        "market_value": "100.00",
+        "day_pnl": "10.00",
+        "unrealized_pnl": "5.00",
+    }
+
+
+def publication(
+    account_id: str,
+    epoch: int,
+    sequence: int,
+    quantities: dict[str, str] | None = None,
+    equity: str = "100.00",
+) -> Publication:
+    """A publication; `quantities` maps symbol -> quantity, None: nobody watches the positions."""
+    rows = None
+    if quantities is not None:
+        rows = [
+            (symbol, json.dumps(row(symbol, quantity)).encode()) for symbol, quantity in quantities.items()
+        ]
+    encoded = json.dumps(value(account_id, epoch, sequence, equity), separators=(",", ":")).encode()
+    return Publication(account_id, sequence, encoded, rows)
+
+
+def payload(frame: bytes) -> Any:
+    """The JSON message inside an unmasked text frame."""
+    assert frame[0] == 0x81
+    header = {126: 4, 127: 10}.get(frame[1], 2)
+    return json.loads(frame[header:])
+
+
+class Picture:
+    """What one client shows: the newest message, its positions merged by symbol."""
+
+    def __init__(self) -> None:
+        self.message: dict[str, Any] | None = None
+        self.quantities: dict[str, str] = {}
+        self.positions_seen: list[tuple[int, int]] = []
+
+    def show(self, message: dict[str, Any]) -> None:
+        """Take a portfolio message in."""
+        self.message = message
+        self.positions_seen.append((message["epoch"], message["sequence"]))
+        for position in message.get("positions", []):
+            if position["quantity"] == "0":
+                self.quantities.pop(position["symbol"], None)
+            else:
+                self.quantities[position["symbol"]] = position["quantity"]
