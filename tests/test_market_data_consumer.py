@@ -14,8 +14,8 @@ from portfolio_realtime import config, market_data_consumer
 from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.model import Mark, exact
 from portfolio_realtime.service import Context
-from portfolio_realtime.state import State, open_state
-from tests.conftest import LEASE_MS, SHARDS, Simulator, StartSimulator, Until, ValkeyServer
+from portfolio_realtime.state import State
+from tests.conftest import LEASE_MS, Simulator, StartSimulator, Until
 
 ENDS_S_MAX = 5.0
 

@@ -45,7 +45,11 @@ RING_MAX: Final = 8  # eligible trades kept per symbol, to fall back on
 WITHDRAWN_MAX: Final = (
     8  # withdrawn trades remembered per symbol, so that a repetition does not bring one back
 )
+REFRESHES_MAX: Final = 30  # snapshots asked for after all trades of a symbol have been withdrawn
 NEW_YORK: Final = ZoneInfo("America/New_York")
+
+_MOVES: Final = Effect.MOVES  # an enum's attribute is slow to read
+_NEVER: Final = Effect.NEVER
 
 EffectOf = Callable[[Conditions, str], Effect]
 
@@ -100,10 +104,10 @@ class MarkBook:
 
     def __init__(self, source: str, effect_of: EffectOf) -> None:
         self.counts = Counts()
-        self.to_refresh: set[str] = set()  # symbols that ask for a fresh snapshot
         self._source = source
         self._effect_of = effect_of
         self._entries: dict[str, _Entry] = {}
+        self._to_refresh: dict[str, int] = {}  # symbol without a trade -> how often it may ask for a snapshot
         self._changed: dict[str, bool] = {}  # symbol -> was it a trade from the stream?
 
     def follow(self, symbols: Iterable[str]) -> None:
@@ -116,7 +120,7 @@ class MarkBook:
         for symbol in symbols:
             self._entries.pop(symbol, None)
             self._changed.pop(symbol, None)
-            self.to_refresh.discard(symbol)
+            self._to_refresh.pop(symbol, None)
 
     def is_marked(self, symbol: str) -> bool:
         """Has the symbol a mark?"""
@@ -166,14 +170,18 @@ class MarkBook:
         if message.corrected_id != message.original_id:
             _remember(entry.withdrawn, original)
         if message.price is not None and 0 < message.price < math.inf:
-            corrected = EligibleTrade(
-                original.as_of_ns,
-                message.price,
-                message.corrected_id,
-                original.exchange,
-                original.is_snapshot,
-            )
-            self._put(entry, corrected, self._effect_of(message.conditions, message.tape or ""))
+            effect = self._effect_of(message.conditions, message.tape or "")
+            if effect >= _NEVER:
+                self._ignore(effect)
+            else:
+                corrected = EligibleTrade(
+                    original.as_of_ns,
+                    message.price,
+                    message.corrected_id,
+                    original.exchange,
+                    original.is_snapshot,
+                )
+                self._put(entry, corrected, effect)
         else:
             self.counts.refused += 1
         self._withdrawn(message.symbol, entry, received_ns)
@@ -187,6 +195,14 @@ class MarkBook:
             if mark is not None:
                 marks.append((mark, is_live))
         return marks
+
+    def take_to_refresh(self) -> list[str]:
+        """The symbols that ask for a fresh snapshot, for all their trades have been withdrawn."""
+        asking = [symbol for symbol in self._to_refresh if self._entries[symbol].last() is None]
+        self._to_refresh = {
+            symbol: self._to_refresh[symbol] - 1 for symbol in asking if self._to_refresh[symbol] > 1
+        }
+        return asking
 
     def touch_all(self) -> None:
         """Count every mark as changed: whoever reads them may have lost them."""
@@ -208,6 +224,9 @@ class MarkBook:
             self.counts.refused += 1
             return False
         effect = self._effect_of(trade.conditions, trade.tape or "")
+        if effect >= _NEVER:
+            self._ignore(effect)
+            return False
         is_snapshot = type(trade) is SnapshotTrade
         candidate = EligibleTrade(traded_ns, price, trade.trade_id, trade.exchange, is_snapshot)
         if not self._put(entry, candidate, effect):
@@ -215,14 +234,14 @@ class MarkBook:
         entry.received_ns = received_ns
         return True
 
+    def _ignore(self, effect: Effect) -> None:
+        self.counts.ignored += 1
+        self.counts.unknown += effect is Effect.UNKNOWN
+
     def _put(self, entry: _Entry, trade: EligibleTrade, effect: Effect) -> bool:
-        if effect >= Effect.NEVER:
-            self.counts.ignored += 1
-            self.counts.unknown += effect is Effect.UNKNOWN
-            return False
         if entry.withdrawn and any(trade.is_same(other) for other in entry.withdrawn):
             return False
-        if effect is Effect.MOVES:
+        if effect is _MOVES:
             return _put_in_order(entry.ring, trade)
         self.counts.ignored += bool(entry.ring)
         if entry.first_only is not None and entry.first_only.as_of_ns <= trade.as_of_ns:
@@ -240,7 +259,7 @@ class MarkBook:
 
     def _withdrawn(self, symbol: str, entry: _Entry, received_ns: int) -> None:
         if entry.last() is None:
-            self.to_refresh.add(symbol)
+            self._to_refresh[symbol] = REFRESHES_MAX
         entry.received_ns = received_ns
         self._changed.setdefault(symbol, False)
 
@@ -296,6 +315,8 @@ def _put_in_order(ring: list[EligibleTrade], trade: EligibleTrade) -> bool:
         if len(ring) > RING_MAX:
             del ring[0]
         return True
+    if len(ring) == RING_MAX and trade.as_of_ns < ring[0].as_of_ns:
+        return False
     before = ring[-1]
     for index, known in enumerate(ring):
         if trade.is_same(known):

@@ -24,6 +24,7 @@ _TIMESTAMP_32_BYTES: Final = 4
 _TIMESTAMP_64_BYTES: Final = 8
 _TIMESTAMP_96_BYTES: Final = 12
 _SECONDS_BITS: Final = 34
+_SECONDS_MASK: Final = (1 << _SECONDS_BITS) - 1
 
 
 class StreamTrade(msgspec.Struct, tag_field="T", tag="t", gc=False):
@@ -170,23 +171,22 @@ def _type_of(encoding: _Encoding, item: msgspec.Raw) -> str:
 
 def as_of_ns(at: Moment) -> int | None:
     """Nanoseconds since 1970 of a message's time, or None when it has none that can be read."""
+    if type(at) is msgspec.msgpack.Ext and at.code == _TIMESTAMP_CODE:
+        packed: bytes = at.data  # pyright: ignore[reportAssignmentType]  # the decoder always makes bytes
+        if len(packed) == _TIMESTAMP_64_BYTES:
+            both = int.from_bytes(packed, "big")
+            return (both & _SECONDS_MASK) * NS_PER_S + (both >> _SECONDS_BITS)
+        return _rare_timestamp_ns(packed)
     try:
-        if type(at) is msgspec.msgpack.Ext:
-            return _timestamp_ns(at)
         return parse_rfc3339(at) if isinstance(at, str) else None
     except ValueError:
         return None
 
 
-def _timestamp_ns(at: msgspec.msgpack.Ext) -> int | None:
-    packed: bytes = at.data  # pyright: ignore[reportAssignmentType]  # the decoder always makes bytes
-    size = len(packed)
-    if size == _TIMESTAMP_64_BYTES and at.code == _TIMESTAMP_CODE:
-        both = int.from_bytes(packed, "big")
-        return (both & (1 << _SECONDS_BITS) - 1) * NS_PER_S + (both >> _SECONDS_BITS)
-    if size == _TIMESTAMP_32_BYTES and at.code == _TIMESTAMP_CODE:
+def _rare_timestamp_ns(packed: bytes) -> int | None:
+    if len(packed) == _TIMESTAMP_32_BYTES:
         return int.from_bytes(packed, "big") * NS_PER_S
-    if size == _TIMESTAMP_96_BYTES and at.code == _TIMESTAMP_CODE:
+    if len(packed) == _TIMESTAMP_96_BYTES:
         seconds = int.from_bytes(packed[4:], "big", signed=True)
         return seconds * NS_PER_S + int.from_bytes(packed[:4], "big")
     return None

@@ -62,6 +62,8 @@ class MarketSubscription:
         self._pending: dict[str, None] = {}  # symbols whose snapshot is to be taken, oldest first
         self._is_pending = asyncio.Event()
         self._frame_s = 0.0  # when the stream last brought data
+        self._is_given_up = False
+        self._told_unknown_count = 0
         self._subscribed: frozenset[str] = frozenset()  # accepted on this connection
         self._unknown_types: set[str] = set()
 
@@ -81,6 +83,7 @@ class MarketSubscription:
 
     def stand_by(self) -> None:
         """Somebody else consumes this feed: give everything up, marks included, for they grow old."""
+        self._is_given_up = True
         self.book.forget([*self._wanted, *self._leaving])
         self._wanted = frozenset()
         self._leaving.clear()
@@ -95,6 +98,7 @@ class MarketSubscription:
         """A new connection is there: it has brought nothing yet."""
         self._frame_s = self._clock.monotonic_s()
         self._subscribed = frozenset()
+        self._is_given_up = False
         self._pending.clear()
 
     async def read(self, stream: MarketStream) -> NoReturn:
@@ -126,9 +130,6 @@ class MarketSubscription:
         self._count("t", trade_count)
         ignored_count = book.counts.ignored + book.counts.refused - ignored_count
         self._metrics.ignored_trades.labels(self.feed.name).inc(ignored_count)
-        if book.to_refresh:
-            self._ask_snapshots(book.to_refresh)
-            book.to_refresh.clear()
 
     def _count(self, name: str, count: int) -> None:
         self._metrics.messages.labels(self.feed.name, name).inc(count)
@@ -145,7 +146,7 @@ class MarketSubscription:
         """Keep the subscription equal to what is wanted; return when nothing is. Raises FeedUnavailable."""
         asked: set[str] = set()
         refused: set[str] = set()
-        while self.is_wanted:
+        while self.is_wanted and not self._is_given_up:
             self.changed.clear()
             self._let_go()
             wanted = {*self._wanted, *self._leaving}
@@ -239,12 +240,14 @@ class MarketSubscription:
         return missed_count
 
     async def refresh(self) -> NoReturn:
-        """Ask for all snapshots when the stream is silent, when the date changes, and every REFRESH_S."""
+        """Ask for all snapshots when the stream is silent, when the date changes, and every REFRESH_S;
+        and for those of symbols whose trades have all been withdrawn."""
         silence_s = FEED_SILENCE_S
         refreshed_s = frame_s = self._clock.monotonic_s()
         date = new_york_date_of(self._clock.now_ns())
         while True:
             await asyncio.sleep(REFRESH_CHECK_S)
+            self._ask_snapshots(self.book.take_to_refresh())
             now_s = self._clock.monotonic_s()
             new_date = new_york_date_of(self._clock.now_ns())
             if self._frame_s != frame_s:
@@ -254,3 +257,14 @@ class MarketSubscription:
                 silence_s = min(2 * silence_s, REFRESH_S) if is_silent else silence_s
                 date, refreshed_s = new_date, now_s
                 self._ask_snapshots(self._wanted)
+                self._tell_unknown()
+
+    def _tell_unknown(self) -> None:
+        unknown_count = self.book.counts.unknown
+        if unknown_count > self._told_unknown_count:
+            log.warning(
+                "trades with unknown conditions moved no mark",
+                feed=self.feed.name,
+                count=unknown_count - self._told_unknown_count,
+            )
+            self._told_unknown_count = unknown_count

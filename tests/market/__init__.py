@@ -1,0 +1,1 @@
+"""Market data: from messages to marks."""
