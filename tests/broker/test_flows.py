@@ -1,0 +1,56 @@
+"""Which activities are external cash flows, and since when."""
+
+from decimal import Decimal
+
+import pytest
+
+from portfolio_realtime.broker import flows
+from portfolio_realtime.broker.day import Day
+from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
+from tests.broker.bookings import booking
+
+
+@pytest.mark.parametrize("activity_type", ["CSD", "CSW", "JNLC", "ACATC", "OCT", "MEM"])
+def test_money_of_the_client_is_external(activity_type: str) -> None:
+    """What comes in or goes out is not a gain or a loss."""
+    assert Decimal("-500.25") == flows.external_cash_flow(booking(activity_type, "-500.25"))
+
+
+@pytest.mark.parametrize("activity_type", ["JNLS", "ACATS", "FOPT"])
+def test_securities_of_the_client_are_external_at_their_price(activity_type: str) -> None:
+    """The sample of a securities journal: 0.00911 AAPL at 638.2799."""
+    journal = booking(activity_type, 0, symbol="AAPL", quantity=Decimal("0.00911"), price=Decimal("638.2799"))
+
+    assert Decimal("5.814729889") == flows.external_cash_flow(journal)
+
+
+@pytest.mark.parametrize(
+    "activity_type",
+    ["TRD", "FEE", "DIV", "DIVNRA", "DIVROC", "CGD", "INT", "CIL", "WH", "CFEE", "UNHEARD_OF"],
+)
+def test_what_the_account_earns_and_pays_is_internal(activity_type: str) -> None:
+    """Fees, dividends, interest and trades are part of the P&L."""
+    assert Decimal(0) == flows.external_cash_flow(booking(activity_type, "12.34"))
+
+
+@pytest.mark.parametrize(
+    ("balance_asof", "moment"),
+    [
+        ("2026-11-19", "2026-11-19T21:00:00Z"),  # winter: UTC−5
+        ("2026-07-01", "2026-07-01T20:00:00Z"),  # summer: UTC−4
+        ("2026-03-06", "2026-03-06T21:00:00Z"),  # the Friday before the clocks go forward
+        ("2026-03-08", "2026-03-08T20:00:00Z"),  # the day they do
+        ("2026-10-31", "2026-10-31T20:00:00Z"),
+        ("2026-11-01", "2026-11-01T21:00:00Z"),  # the day they go back
+    ],
+)
+def test_the_day_begins_at_16_new_york(balance_asof: str, moment: str) -> None:
+    """Whatever the clocks do, a flow counts when it is executed after that moment."""
+    cut_off_ns = parse_rfc3339(moment)
+    day = Day(balance_asof)
+
+    for executed_ns in (cut_off_ns - NS_PER_S, cut_off_ns, cut_off_ns + 1):
+        day.count(booking("CSD", 100, executed_ns=executed_ns), None)
+
+    assert cut_off_ns == flows.cut_off_ns(balance_asof)
+    assert Decimal(100) == day.external_cash_flow
