@@ -1,0 +1,299 @@
+"""The symbol collector against a simulated Alpaca and a real Valkey: every record is the broker's truth."""
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator, Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from portfolio_realtime import config, symbol_collector
+from portfolio_realtime.clock import SystemClock
+from portfolio_realtime.errors import BrokerRefused
+from portfolio_realtime.service import Context
+from portfolio_realtime.state import State, open_state
+from tests.conftest import LEASE_MS, SHARDS, Simulator, StartSimulator, Until, ValkeyServer, end
+
+ENDS_S_MAX = 5.0
+SETTINGS: dict[str, Any] = {
+    "lease_ms": LEASE_MS,
+    "lease_renew_ms": LEASE_MS // 3,
+    "shards": SHARDS,
+    "symbol_collection_interval": 3,
+}
+
+
+def context_of(simulator: Simulator, state: State, **settings: Any) -> Context:
+    """A context as `service.main` makes it, pointed at the simulator."""
+    values = {name.lower(): value for name, value in simulator.environment.items()}
+    loaded = config.load(**{**values, **SETTINGS, **settings})
+    return Context(loaded, state, SystemClock(), CollectorRegistry(), "test")
+
+
+@contextlib.asynccontextmanager
+async def running(context: Context) -> AsyncGenerator[asyncio.Task[None]]:
+    """The collector as a task; it must not have failed when the test ends it."""
+    task = asyncio.create_task(symbol_collector.run(context))
+    try:
+        yield task
+        assert not task.done(), task
+    finally:
+        task.cancel()
+        async with asyncio.timeout(ENDS_S_MAX):
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+async def difference(simulator: Simulator, state: State) -> list[str]:
+    """What of the records differs from the truth, account by account."""
+    truth = (await simulator.get("/_sim/truth"))["accounts"]
+    found: list[str] = []
+    for account_id, true in truth.items():
+        account = await state.accounts.read_one(account_id)
+        if account is None:
+            found.append(f"{account_id} has no record")
+            continue
+        held = {position.symbol: position.quantity for position in account.positions if position.quantity}
+        wanted = {position["symbol"]: Decimal(position["quantity"]) for position in true["positions"]}
+        numbers = (account.cash, account.last_equity, account.external_cash_flow)
+        true_numbers = tuple(Decimal(true[name]) for name in ("cash", "last_equity", "external_cash_flow"))
+        if numbers != true_numbers or held != wanted:
+            found.append(f"{account_id}: {numbers} is not {true_numbers}, or {held} is not {wanted}")
+    return found
+
+
+def exact(simulator: Simulator, state: State) -> Callable[[], Any]:
+    """A predicate: every record is exactly the truth."""
+
+    async def check() -> bool:
+        return not await difference(simulator, state)
+
+    return check
+
+
+async def wait_exact(simulator: Simulator, state: State, until: Until, deadline_s: float = 20) -> None:
+    """Wait until every record is exactly the truth."""
+    try:
+        await until(exact(simulator, state), "every record is exact", deadline_s)
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {await difference(simulator, state)}") from None
+
+
+def all_known(simulator: Simulator, state: State) -> Callable[[], Any]:
+    """A predicate: every account has a record."""
+
+    async def check() -> bool:
+        listed = (await simulator.get("/_sim/accounts"))["accounts"]
+        return set(listed) == set(await state.accounts.ids())
+
+    return check
+
+
+async def test_every_record_is_exact_after_a_busy_time(
+    simulator: StartSimulator, state: State, until: Until
+) -> None:
+    """Bootstrap in the middle of activity: history, statements and events make one exact state."""
+    broker = await simulator(activities_per_second=30)
+    async with running(context_of(broker, state)):
+        await until(all_known(broker, state), "all accounts are known")
+        moved = (await broker.get("/_sim/state"))["activities"] + 60
+
+        async def much_has_happened() -> bool:
+            return (await broker.get("/_sim/state"))["activities"] > moved
+
+        await until(much_has_happened, "60 more activities")
+        await broker.post("/_sim/pause")
+        await wait_exact(broker, state, until)
+        truth = (await broker.get("/_sim/truth"))["accounts"].values()
+        held = {p["symbol"]: p["asset_class"] for account in truth for p in account["positions"]}
+        universe = await state.accounts.read_universe()
+        assert held.items() <= universe.items()
+
+
+async def test_what_happens_arrives_in_the_record(
+    simulator: StartSimulator, state: State, until: Until
+) -> None:
+    """A deposit, a purchase of something new and its sale; the closed position stays with its day sums."""
+    broker = await simulator(activities_per_second=0)
+    alice = (await broker.post("/_sim/accounts", {"cash": "1000", "positions": {}}))["account_id"]
+    async with running(context_of(broker, state)):
+        await until(all_known(broker, state), "all accounts are known")
+        await wait_exact(broker, state, until)
+        await broker.post("/_sim/cash", {"account_id": alice, "activity_type": "CSD", "amount": "500.25"})
+        order = {"account_id": alice, "symbol": "AAPL", "quantity": "1.5", "price": "100"}
+        await broker.post("/_sim/trade", order)
+
+        async def has(cash: str, quantity: str) -> bool:
+            account = await state.accounts.read_one(alice)
+            return (
+                account is not None
+                and account.cash == Decimal(cash)
+                and [position.quantity for position in account.positions] == [Decimal(quantity)]
+                and account.external_cash_flow == Decimal("500.25")
+            )
+
+        await until(lambda: has("1350.25", "1.5"), "the deposit and the purchase arrive", 10)
+        assert (await state.accounts.read_universe())["AAPL"] == "us_equity"
+        await broker.post("/_sim/trade", {**order, "quantity": "-1.5", "price": "101"})
+        await until(lambda: has("1501.75", "0"), "the sale arrives", 10)
+        account = await state.accounts.read_one(alice)
+        assert account is not None
+        assert (account.positions[0].day_quantity, account.positions[0].day_cost) == (0, Decimal("-1.5"))
+
+
+async def test_a_new_account_appears(simulator: StartSimulator, state: State, until: Until) -> None:
+    """The list is read again each pass."""
+    broker = await simulator(accounts=3, activities_per_second=0)
+    async with running(context_of(broker, state)):
+        await until(all_known(broker, state), "all accounts are known")
+        await broker.post("/_sim/accounts", {"cash": "7", "positions": {"AAPL": "2"}})
+        await until(all_known(broker, state), "the new account is known", 15)
+        await wait_exact(broker, state, until)
+
+
+async def test_a_cut_event_stream_is_resumed_without_a_gap(
+    simulator: StartSimulator, state: State, until: Until
+) -> None:
+    """What happens while the stream is away comes when it is back."""
+    broker = await simulator(activities_per_second=40)
+    async with running(context_of(broker, state, symbol_collection_interval=300)):
+        await until(all_known(broker, state), "all accounts are known")
+        for _ in range(3):
+            await broker.post("/_sim/cut", {"stream": "events"})
+
+            async def is_back() -> bool:
+                return (await broker.get("/_sim/state"))["event_stream_connections"] == 1
+
+            await until(is_back, "the stream is back")
+        await broker.post("/_sim/pause")
+        await wait_exact(broker, state, until)
+
+
+async def test_a_valkey_that_is_killed_gets_everything_again(
+    simulator: StartSimulator, mortal_valkey: ValkeyServer, until: Until
+) -> None:
+    """Records are in memory: they are written again, and hardly a request is sent for it."""
+    broker = await simulator(activities_per_second=10)
+    state = open_state(mortal_valkey.url, holder="test", shards=SHARDS, lease_ms=LEASE_MS)
+    try:
+        async with running(context_of(broker, state, symbol_collection_interval=300)):
+            await until(all_known(broker, state), "all accounts are known")
+            requests = (await broker.get("/_sim/state"))["requests"]
+            mortal_valkey.kill()
+            await broker.post(
+                "/_sim/cash", {"account_id": await first_id(broker), "activity_type": "CSD", "amount": "1"}
+            )
+            mortal_valkey.start()
+            await until(all_known(broker, state), "all records are back", 20)
+            await broker.post("/_sim/pause")
+            await wait_exact(broker, state, until)
+            assert len(await state.accounts.read_universe()) > 1
+            assert (await broker.get("/_sim/state"))["requests"] - requests < 20, "no second bootstrap"
+    finally:
+        await state.close()
+
+
+async def first_id(simulator: Simulator) -> str:
+    """One account."""
+    return (await simulator.get("/_sim/accounts"))["accounts"][0]
+
+
+@contextlib.contextmanager
+def collector_process(simulator: Simulator, valkey_url: str) -> Any:
+    """A collector in a process of its own."""
+    environment = {**os.environ, **simulator.environment, "REDIS_URL": valkey_url}
+    environment |= {name.upper(): str(value) for name, value in SETTINGS.items()}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "portfolio_realtime.symbol_collector"],
+        env=environment,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        end(process)
+
+
+async def test_a_second_collector_takes_over_when_the_first_is_killed(
+    simulator: StartSimulator, valkey_url: str, state: State, until: Until
+) -> None:
+    """One is active by lease; killed in mid-activity, the other goes on, with newer versions only."""
+    broker = await simulator(activities_per_second=20)
+    with collector_process(broker, valkey_url) as first:
+        await until(all_known(broker, state), "all accounts are known", 20)
+        with collector_process(broker, valkey_url):
+            connections = (await broker.get("/_sim/state"))["event_stream_connections"]
+            assert connections == 1, "the second one stands by"
+            alice = await first_id(broker)
+            before = await state.accounts.read_one(alice)
+            first.kill()
+
+            async def is_newer() -> bool:
+                after = await state.accounts.read_one(alice)
+                return before is not None and after is not None and after.version > before.version
+
+            await until(is_newer, "the second one writes", 20)
+            await broker.post("/_sim/pause")
+            await wait_exact(broker, state, until)
+
+
+async def test_a_rest_interface_that_trails_the_events_does_no_harm(
+    simulator: StartSimulator, state: State, until: Until
+) -> None:
+    """REST is a second behind: the records end exact, and nothing was taken for drift."""
+    broker = await simulator(activities_per_second=15, rest_lag=1)
+    context = context_of(broker, state)
+    async with running(context):
+        await until(all_known(broker, state), "all accounts are known")
+        moved = (await broker.get("/_sim/state"))["activities"] + 30
+
+        async def much_has_happened() -> bool:
+            return (await broker.get("/_sim/state"))["activities"] > moved
+
+        await until(much_has_happened, "30 more activities")
+        await broker.post("/_sim/pause")
+        await wait_exact(broker, state, until)
+        drift = context.registry.get_sample_value("portfolio_realtime_reconciled_total", {"outcome": "drift"})
+        assert not drift
+
+
+async def test_a_low_rate_limit_is_kept_and_watched_accounts_come_first(
+    simulator: StartSimulator, state: State, until: Until
+) -> None:
+    """Sixty requests a minute for fifty accounts: no storm, and who is watched need not wait for all."""
+    broker = await simulator(accounts=50, rate_limit=60, activities_per_second=0)
+    last = max((await broker.get("/_sim/accounts"))["accounts"])
+    async with running(context_of(broker, state, symbol_collection_interval=60)):
+        await until(lambda: state.accounts.ids(), "the first record is there")
+        await state.interest.announce(last, with_positions=False)
+        await until(lambda: state.accounts.read_one(last), "the watched account is known", 5)
+        counters = await broker.get("/_sim/state")
+        assert counters["rejected_429"] <= 1
+        assert len(await state.accounts.ids()) < 50, "it did not wait for all"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"broker_api_key": "", "broker_secret_key": ""}, "BROKER_API_KEY"),
+        ({"broker_api_key": "wrong", "broker_secret_key": "sesame-secret"}, "HTTP 401.*BROKER_API_KEY"),
+    ],
+)
+async def test_refused_credentials_end_the_service_with_the_setting_s_name(
+    simulator: StartSimulator, state: State, settings: dict[str, str], message: str
+) -> None:
+    """Waiting does not help; the secret is not in the message."""
+    broker = await simulator(accounts=1)
+    started_s = time.monotonic()
+
+    with pytest.raises(BrokerRefused, match=message) as refused:
+        await asyncio.wait_for(symbol_collector.run(context_of(broker, state, **settings)), 20)
+
+    assert "sesame" not in str(refused.value)
+    assert time.monotonic() - started_s < 20
