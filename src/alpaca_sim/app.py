@@ -87,7 +87,7 @@ async def serve(
     driving = asyncio.create_task(sim.run())
     stopping = asyncio.create_task(stop.wait())
     try:
-        while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has a flag, no event
+        while not server.started and not serving.done():
             await asyncio.sleep(START_POLL_S)
         on_ready()
         await asyncio.wait((serving, driving, stopping), return_when=asyncio.FIRST_COMPLETED)

@@ -96,7 +96,6 @@ class EventStreams:
     def __init__(self, ledger: Ledger, clock: Clock, heartbeat_s: float) -> None:
         """`heartbeat_s`: how often a comment shows that the stream lives."""
         self.readers: set[Reader] = set()
-        self.unread_max = UNREAD_MAX
         self._ledger = ledger
         self._clock = clock
         self._heartbeat_s = heartbeat_s
@@ -163,7 +162,7 @@ class EventStreams:
         activities = self._ledger.activities
         parts: list[bytes] = []
         unread = len(activities) - max(reader.index, reader.live_from)
-        if reader.index >= reader.live_from and unread > self.unread_max:
+        if reader.index >= reader.live_from and unread > UNREAD_MAX:
             parts.append(b": you are reading too slowly, dropped %d messages\n\n" % unread)
             reader.index = len(activities)
         for activity in activities[reader.index : reader.index + CHUNK_EVENTS]:

@@ -11,7 +11,7 @@ from tests.alpaca_sim.conftest import Running, Start
 async def test_a_page_of_accounts_ends_at_a_thousand_and_the_next_repeats_its_last(
     start: Start,
 ) -> None:
-    """created_after is inclusive: the boundary account comes again, and all pages together hold each account."""
+    """created_after is inclusive: the last account comes again, and all pages together hold each one."""
     running = await start(account_count=2_300)
     seen: list[str] = []
     params: dict[str, str] = {}
