@@ -129,5 +129,5 @@ def is_healthy(port: int) -> bool:
 
 if __name__ == "__main__":
     if VENV_PYTHON.exists() and Path(sys.prefix) != ROOT / ".venv":
-        os.execv(VENV_PYTHON, [str(VENV_PYTHON), *sys.argv])
+        os.execv(VENV_PYTHON, [str(VENV_PYTHON), *sys.argv])  # noqa: S606  # the same script, our Python
     sys.exit(main())

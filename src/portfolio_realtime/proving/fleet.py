@@ -13,6 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from portfolio_realtime.clock import parse_rfc3339
+from portfolio_realtime.errors import PortfolioRealtimeError
 from portfolio_realtime.proving.oracle import Truth
 
 CONNECTING_MAX: Final = 100  # handshakes under way at once
@@ -22,6 +23,10 @@ LAG_SAMPLES_MAX: Final = 2_000_000
 
 TokenFor = Callable[[str], str]
 _decode = msgspec.json.decode
+
+
+class FleetFailed(PortfolioRealtimeError):
+    """The clients cannot be served."""
 
 
 @dataclass
@@ -62,19 +67,28 @@ class Fleet:
         self._tasks: list[asyncio.Task[None]] = []
         self.clients = [Client(account_id) for account_id in account_ids]
         self.counts: Counter[str] = Counter()  # messages, regressions, gaps, leaks, reconnects
+        self.close_codes: Counter[int | None] = Counter()
         self.lags_ms: list[float] = []
         self.connects_per_s = 0.0
 
     async def start(self) -> None:
-        """Connect all clients; return when each has its first value. Raises TimeoutError."""
+        """Connect all clients; return when each has its first value. Raises FleetFailed."""
         started_s = time.monotonic()
         self._tasks = [asyncio.create_task(self._live(client)) for client in self.clients]
-        async with asyncio.timeout(FIRST_VALUE_S_MAX):
-            while self._connected < len(self.clients):
-                await asyncio.sleep(0.005)
-            self.connects_per_s = self._connected / (time.monotonic() - started_s)
-            while any(client.newest is None for client in self.clients):
-                await asyncio.sleep(0.02)
+        try:
+            async with asyncio.timeout(FIRST_VALUE_S_MAX):
+                while self._connected < len(self.clients):
+                    await asyncio.sleep(0.005)
+                self.connects_per_s = self._connected / (time.monotonic() - started_s)
+                while any(client.newest is None for client in self.clients):
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            waiting = sum(client.newest is None for client in self.clients)
+            codes = dict(self.close_codes)
+            raise FleetFailed(
+                f"{waiting} of {len(self.clients)} clients have no value after {FIRST_VALUE_S_MAX:.0f} s; "
+                f"connections closed by code: {codes}"
+            ) from None
 
     def begin_measuring(self) -> None:
         """Forget what was counted so far; errors stay counted."""
@@ -116,7 +130,7 @@ class Fleet:
 
     async def _read(self, connection: ClientConnection, client: Client) -> None:
         is_snapshot = True
-        with contextlib.suppress(ConnectionClosed):
+        try:
             async for raw in connection:
                 message = _decode(raw)
                 if message["type"] == "portfolio":
@@ -124,6 +138,9 @@ class Fleet:
                     is_snapshot = False
                 elif message["type"] == "error":
                     self.counts["errors"] += 1
+        except ConnectionClosed:
+            pass
+        self.close_codes[connection.close_code] += 1
 
     def _check(self, client: Client, message: dict[str, Any], *, is_snapshot: bool) -> None:
         received_ns = time.time_ns()

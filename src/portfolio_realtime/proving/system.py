@@ -39,7 +39,7 @@ class System:
 
     def token_for(self, account_id: str) -> str:
         """A token for one account."""
-        return token(self.jwt_secret, "proof", [account_id], TOKEN_S)
+        return token(self.jwt_secret, f"client of {account_id}", [account_id], TOKEN_S)
 
 
 def token(secret: str, subject: str, accounts: Sequence[str], seconds: int) -> str:
