@@ -47,9 +47,9 @@ class Supervisor:
         running = {name: process.pid for name, process in self._processes.items()}
         return running if self._valkey is None else {**running, "valkey": self._valkey.pid}
 
-    async def start(self, settings: config.Settings) -> None:
+    async def start(self, *, is_embedded: bool) -> None:
         """Start Valkey if need be, then the services. Raises StateUnavailable."""
-        if settings.is_embedded:
+        if is_embedded:
             self._valkey = EmbeddedServer()
             await self._valkey.start()
             self._environment = {**self._environment, "REDIS_URL": self._valkey.url}
@@ -147,7 +147,7 @@ async def run(settings: config.Settings, services: Sequence[str]) -> None:
     async with until_asked_to_end() as asked:
         supervisor = Supervisor(environment, services)
         try:
-            await supervisor.start(settings)
+            await supervisor.start(is_embedded=settings.is_embedded)
             asking, failing = asyncio.create_task(asked.wait()), asyncio.create_task(supervisor.wait())
             await asyncio.wait((asking, failing), return_when=asyncio.FIRST_COMPLETED)
             asking.cancel()
