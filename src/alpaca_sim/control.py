@@ -3,7 +3,7 @@ never asks.
 """
 
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -99,7 +99,7 @@ async def trade(request: Request) -> Response:
     quantity = _decimal(body, "quantity")
     if not quantity:
         raise ApiError(422, "quantity must not be zero")
-    price = _decimal(body, "price") if "price" in body else None
+    price = _price(body) if "price" in body else None
     activity = sim.trader.trade(account.account_id, symbol, quantity, price)
     return json_response(
         {
@@ -130,9 +130,8 @@ async def print_trade(request: Request) -> Response:
     sim, body = sim_of(request), await json_body(request)
     state = sim.market.symbols[_symbol(sim.market.symbols, body)]
     size = _decimal(body, "size") if "size" in body else Decimal(100)
-    given = body.get("conditions")
-    conditions = [str(condition) for condition in given] if given is not None else _regular(state.listing)
-    moved = sim.market.print_trade(state.listing.symbol, _decimal(body, "price"), size, conditions)
+    conditions = _conditions(body, state.listing)
+    moved = sim.market.print_trade(state.listing.symbol, _price(body), size, conditions)
     sim.feeds.flush()
     return json_response({"moved": moved, "mark": text(state.mark), "at": rfc3339(state.mark_trade.at_ns)})
 
@@ -162,7 +161,7 @@ async def create_account(request: Request) -> Response:
 async def set_symbol(request: Request) -> Response:
     """`POST /_sim/symbols`: `{"symbol","price","previous_close"?,"asset_class"?}`, new or by a print."""
     sim, body = sim_of(request), await json_body(request)
-    symbol, price = str(body.get("symbol")), _decimal(body, "price")
+    symbol, price = str(body.get("symbol")), _price(body)
     state = sim.market.symbols.get(symbol)
     if state is None:
         asset_class = str(body.get("asset_class", "us_equity"))
@@ -230,6 +229,26 @@ def _decimal(body: dict[str, Any], name: str) -> Decimal:
     if not number.is_finite():
         raise ApiError(422, f"{name} must be finite")
     return number
+
+
+def _price(body: dict[str, Any]) -> Decimal:
+    price = _decimal(body, "price")
+    if price <= 0:
+        raise ApiError(422, "price must be positive")
+    return price
+
+
+def _conditions(body: dict[str, Any], listing: Listing) -> list[str]:
+    """The given letters, or those of an ordinary trade."""
+    given = body.get("conditions")
+    if given is None:
+        return _regular(listing)
+    if not isinstance(given, list):
+        raise ApiError(422, "conditions must be an array of letters")
+    letters = [str(letter) for letter in cast("list[object]", given)]
+    if listing.asset_class == "us_option" and len(letters) != 1:
+        raise ApiError(422, "an option trade has exactly one condition")
+    return letters
 
 
 def _regular(listing: Listing) -> list[str]:

@@ -1,0 +1,82 @@
+"""The command line, as a process: one line when ready, one line when not, and a quiet end."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Generator
+from pathlib import Path
+
+import httpx
+import pytest
+
+WAIT_S_MAX = 30
+
+
+class Process:
+    """Simulators started by one test."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self.started: list[subprocess.Popen[str]] = []
+
+    def start(self, *options: str) -> subprocess.Popen[str]:
+        """One simulator in a process of its own."""
+        command = [sys.executable, "-m", "alpaca_sim", *options]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.started.append(process)
+        return process
+
+
+@pytest.fixture
+def process() -> Generator[Process]:
+    """Starts simulators and ends them."""
+    processes = Process()
+    yield processes
+    for started in processes.started:
+        started.kill()
+        started.communicate(timeout=WAIT_S_MAX)
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_it_says_once_where_it_serves_and_ends_quietly(
+    process: Process, signal_number: signal.Signals
+) -> None:
+    """One line on stdout, nothing on stderr, code 0, even with an event stream open."""
+    running = process.start("--port", "0", "--accounts", "3", "--symbols", "24", "--seed", "9")
+    assert running.stdout is not None
+    line = running.stdout.readline()
+    url = line.removeprefix("alpaca-sim ready on ").split()[0]
+    assert line == f"alpaca-sim ready on {url} (3 accounts, 24 symbols, seed 9)\n"
+    with httpx.stream("GET", f"{url}/v2beta1/events/activities", auth=("sim-key", "sim-secret")) as events:
+        assert next(events.iter_lines()).startswith(": welcome")
+        running.send_signal(signal_number)
+        stdout, stderr = running.communicate(timeout=WAIT_S_MAX)
+    assert (stdout, stderr, running.returncode) == ("", "", 0)
+
+
+def test_a_used_port_is_one_line_with_the_remedy(process: Process) -> None:
+    """Code 2 and no traceback."""
+    first = process.start("--port", "0")
+    assert first.stdout is not None
+    port = first.stdout.readline().split()[3].rpartition(":")[2]
+    second = process.start("--port", port)
+    stdout, stderr = second.communicate(timeout=WAIT_S_MAX)
+    assert (stdout, second.returncode) == ("", 2)
+    assert stderr == (
+        f"alpaca-sim: 127.0.0.1:{port} is in use: "
+        "choose another one with --port, or --port 0 for a free one\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [([], "choose another --tape folder"), (["--tape-day", "Monday"], "write --tape-day as 2013-10-07")],
+)
+def test_a_wrong_tape_is_one_line_with_the_remedy(
+    process: Process, tmp_path: Path, options: list[str], remedy: str
+) -> None:
+    """Code 2 and no traceback."""
+    refused = process.start("--port", "0", "--tape", str(tmp_path), *options)
+    stdout, stderr = refused.communicate(timeout=WAIT_S_MAX)
+    assert (stdout, refused.returncode) == ("", 2)
+    assert stderr.count("\n") == 1 and remedy in stderr

@@ -1,0 +1,137 @@
+"""The control endpoints: pause and resume, prints, trades, cash, new accounts and symbols."""
+
+import asyncio
+from decimal import Decimal
+
+import pytest
+
+from tests.alpaca_sim.conftest import Running, Start
+from tests.conftest import Until
+
+
+async def truth_of(running: Running, account_id: str) -> dict[str, str]:
+    """One account's figures."""
+    return await running.get(f"/_sim/accounts/{account_id}")
+
+
+async def test_a_pause_stops_everything_and_a_resume_goes_on(start: Start, until: Until) -> None:
+    """Between two looks nothing has moved; afterwards it moves again."""
+    running = await start(trades_per_second=400.0, activities_per_second=40.0)
+
+    async def counts() -> tuple[int, int]:
+        state = await running.get("/_sim/state")
+        return state["trades"], state["activities"]
+
+    before = await counts()
+
+    async def has_moved() -> bool:
+        now = await counts()
+        return now[0] > before[0] and now[1] > before[1]
+
+    await until(has_moved, "market and accounts move")
+    assert await running.post("/_sim/pause") == {"paused": True, "flushed": True}
+    before = await counts()
+    await asyncio.gather(*[counts() for _ in range(20)])
+    assert await counts() == before
+    await running.post("/_sim/resume")
+    await until(has_moved, "they move again")
+
+
+async def test_a_print_says_whether_it_moved_the_mark(start: Start) -> None:
+    """Regular trades do, odd lots do not."""
+    running = await start()
+    moved = await running.post("/_sim/print", symbol="AAPL", price="172.61", conditions=["@"], size=100)
+    odd = await running.post("/_sim/print", symbol="AAPL", price="9.99", conditions=["@", "I"], size=1)
+    assert (moved["moved"], moved["mark"]) == (True, "172.61")
+    assert (odd["moved"], odd["mark"]) == (False, "172.61")
+
+
+async def test_a_trade_moves_cash_and_quantity_but_not_the_flow(start: Start) -> None:
+    """Bought at the mark, equity stays but for the rounding of the cents."""
+    running = await start()
+    made = await running.post("/_sim/accounts", cash="1000", positions={"AAPL": "10"}, last_equity="2500")
+    account_id = made["account_id"]
+    await running.post("/_sim/print", symbol="AAPL", price="150")
+    await running.post("/_sim/trade", account_id=account_id, symbol="AAPL", quantity="-2.5")
+    truth = await truth_of(running, account_id)
+    assert (truth["cash"], truth["equity"], truth["external_cash_flow"]) == ("1375", "2500", "0")
+    await running.post("/_sim/trade", account_id=account_id, symbol="MSFT", quantity="1", price="99.999")
+    assert (await truth_of(running, account_id))["cash"] == "1275"
+
+
+@pytest.mark.parametrize(
+    ("activity_type", "amount", "cash", "flow"),
+    [
+        ("CSD", "500.00", "1500", "500"),
+        ("CSW", "500.00", "500", "-500"),
+        ("JNLC", "-4.81", "995.19", "-4.81"),
+        ("FEE", "0.02", "999.98", "0"),
+        ("DIV", "28.25", "1028.25", "0"),
+    ],
+)
+async def test_deposits_are_flows_while_fees_and_dividends_are_gains(
+    start: Start, activity_type: str, amount: str, cash: str, flow: str
+) -> None:
+    """Day P&L is free of what the client brought in or took out."""
+    running = await start()
+    account_id = (await running.post("/_sim/accounts", cash="1000", positions={}))["account_id"]
+    await running.post("/_sim/cash", account_id=account_id, activity_type=activity_type, amount=amount)
+    truth = await truth_of(running, account_id)
+    assert (truth["cash"], truth["external_cash_flow"]) == (cash, flow)
+    assert Decimal(truth["day_pnl"]) == Decimal(cash) - 1000 - Decimal(flow)
+
+
+async def test_a_created_account_appears_at_the_broker(start: Start) -> None:
+    """Newest first in the list, with its last equity and positions."""
+    running = await start()
+    made = await running.post("/_sim/accounts", cash="1000", positions={"AAPL": "10"}, last_equity="2500")
+    newest = (await running.get("/v1/accounts"))[0]
+    assert (newest["id"], newest["last_equity"]) == (made["account_id"], "2500")
+    (position,) = await running.get(f"/v1/trading/accounts/{made['account_id']}/positions")
+    assert (position["symbol"], position["qty"]) == ("AAPL", "10")
+    assert made["account_id"] in (await running.get("/_sim/accounts"))["accounts"]
+
+
+async def test_a_symbol_can_be_added_with_its_previous_close(start: Start) -> None:
+    """New symbols trade at once; known ones get a print."""
+    running = await start()
+    await running.post("/_sim/symbols", symbol="NEW", price="12.34", previous_close="12.00")
+    assert (await running.get("/v1/assets/NEW"))["symbol"] == "NEW"
+    account_id = (await running.post("/_sim/accounts", positions={"NEW": "3"}))["account_id"]
+    truth = await truth_of(running, account_id)
+    assert (truth["equity"], truth["last_equity"], truth["day_pnl"]) == ("37.02", "36", "1.02")
+    assert (await running.post("/_sim/symbols", symbol="NEW", price="13"))["mark"] == "13"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("trade", {"account_id": "nobody", "symbol": "AAPL", "quantity": "1"}, 404),
+        ("trade", {"account_id": "first", "symbol": "NOPE", "quantity": "1"}, 404),
+        ("trade", {"account_id": "first", "symbol": "AAPL", "quantity": "0"}, 422),
+        ("trade", {"account_id": "first", "symbol": "AAPL", "quantity": "NaN"}, 422),
+        ("cash", {"account_id": "first", "activity_type": "GIFT", "amount": "1"}, 422),
+        ("cash", {"account_id": "first", "activity_type": "CSD"}, 422),
+        ("cut", {"stream": "all"}, 422),
+        ("symbols", {"symbol": "AAPL", "price": "1", "previous_close": "2"}, 422),
+        ("symbols", {"symbol": "ODD", "price": "1", "asset_class": "bond"}, 422),
+        ("accounts", {"cash": "1", "positions": {"NOPE": "1"}}, 404),
+        ("print", {"symbol": "AAPL", "price": "1", "conditions": "@"}, 422),
+        ("print", {"symbol": "AAPL", "price": "0"}, 422),
+    ],
+)
+async def test_wrong_orders_are_refused(start: Start, path: str, body: dict[str, str], status: int) -> None:
+    """With 404 for what is unknown, 422 for what is impossible; and nothing has changed."""
+    running = await start()
+    if body.get("account_id") == "first":
+        body = body | {"account_id": running.account_ids[0]}
+    response = await running.http.post(f"/_sim/{path}", json=body)
+    assert response.status_code == status
+    assert (await running.get("/_sim/state"))["activities"] == 0
+
+
+async def test_an_unreachable_past_is_refused_instead_of_invented(start: Start) -> None:
+    """422 where the price history does not reach."""
+    running = await start()
+    account_id = (await running.post("/_sim/accounts", positions={"AAPL": "1"}))["account_id"]
+    assert await running.status(f"/_sim/accounts/{account_id}", at="2020-01-01T00:00:00Z") == 422
