@@ -1,10 +1,11 @@
 """Time as an argument: nanoseconds since 1970 in UTC, passed in so that tests can move it."""
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 NS_PER_S = 1_000_000_000
+_1970 = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Clock(Protocol):
@@ -55,4 +56,4 @@ def parse_rfc3339(text: str) -> int:
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(f"time without an offset: {text!r}")
-    return int(moment.astimezone(UTC).timestamp()) * NS_PER_S + fraction_ns
+    return (moment - _1970) // timedelta(seconds=1) * NS_PER_S + fraction_ns

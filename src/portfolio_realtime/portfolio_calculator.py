@@ -27,6 +27,7 @@ from portfolio_realtime.valuation.valuer import Flush, Valuer
 GROUP: Final = "portfolio_calculators"
 SWEEP_S: Final = 5.0  # interest that ends is noticed within this
 QUIET_S: Final = 0.5  # without any change, look again after this: marks grow stale by themselves
+FLUSH_S_MIN: Final = 0.01  # accounts that become due within this are published together
 LOAD_STEP: Final = 5000  # accounts taken in before other work gets its turn
 
 log = structlog.get_logger()
@@ -45,6 +46,8 @@ class Calculator:
         )
         self._leases: dict[int, Lease] = {}
         self._wanted: dict[int, dict[str, bool]] = {}  # shard -> watched account -> with positions
+        self._answering = asyncio.Lock()  # an older reading of interest must not replace a newer one
+        self._writing = [asyncio.Lock() for _ in range(settings.shards)]  # stored is what is watched, no more
         self._announced: set[int] = set()  # shards whose interest has changed
         self._interest_wake = asyncio.Event()
         self._wake = asyncio.Event()
@@ -88,24 +91,28 @@ class Calculator:
                 continue
             changes = decode_changes(message.payload)
             if changes and (shard := self._shard(changes[0].account_id)) in self._leases:
-                await self._take_changes(shard, [c.account_id for c in changes if c.version])
-                for change in changes:
-                    if not change.version:
-                        self._valuer.drop(change.account_id)
+                await self._read(shard, [c.account_id for c in changes if c.version])
+                await self._remove(shard, [c.account_id for c in changes if not c.version])
 
-    async def _take_changes(self, shard: int, account_ids: list[str]) -> None:
+    async def _read(self, shard: int, account_ids: list[str]) -> None:
         for account in await self._state.accounts.read(shard, account_ids):
             self._take(shard, account)
         self._wake.set()
 
     def _take(self, shard: int, account: Account) -> None:
+        """Take in a record as it was read; the shard and who is wanted may have changed meanwhile."""
         if shard not in self._leases:
             return
         with_positions = self._wanted[shard].get(account.account_id)
-        if with_positions is None or account.account_id in self._valuer.watchlist:
+        if with_positions is None:
             self._valuer.put(account)
         else:
             self._valuer.watch(account, self._leases[shard].fencing_token, with_positions=with_positions)
+
+    async def _remove(self, shard: int, account_ids: list[str]) -> None:
+        for account_id in account_ids:
+            self._valuer.drop(account_id)
+        await self._forget(shard, account_ids)
 
     # Shards
 
@@ -145,17 +152,19 @@ class Calculator:
             )
 
     async def _load(self, shard: int) -> None:
-        """Read a shard's records and who of it is watched; forget publications that have no keeper."""
+        """Read a shard's records and who of it is watched; forget what is gone or has no keeper."""
+        gone = {
+            account_id for account_id in self._valuer.book.account_ids if self._shard(account_id) == shard
+        }
         for number, account in enumerate(await self._state.accounts.read_all(shard)):
             self._take(shard, account)
+            gone.discard(account.account_id)
             if number % LOAD_STEP == LOAD_STEP - 1:
                 log.info("loading", shard=shard, accounts=number + 1)
                 await asyncio.sleep(0)
+        await self._remove(shard, list(gone))
         await self._answer(shard)
-        stored = await self._state.valuations.read_ids(shard)
-        if shard in self._leases:
-            abandoned = [account_id for account_id in stored if account_id not in self._wanted[shard]]
-            await self._forget(shard, abandoned)
+        await self._forget(shard, await self._state.valuations.read_ids(shard))
 
     async def _give_up(self, shard: int) -> None:
         lease = self._leases[shard]
@@ -166,9 +175,9 @@ class Calculator:
     def _drop_shard(self, shard: int) -> None:
         self._leases.pop(shard, None)
         self._wanted.pop(shard, None)
-        for account_id in self._valuer.book.account_ids:
+        for account_id in self._valuer.account_ids:
             if self._shard(account_id) == shard:
-                self._valuer.drop(account_id)
+                self._valuer.forget(account_id)
 
     async def _leave(self) -> None:
         with contextlib.suppress(StateUnavailable):
@@ -189,40 +198,43 @@ class Calculator:
 
     async def _answer_interest(self) -> None:
         """Look at the shards that were announced, and at all of them now and then."""
+        clock = self._context.clock
+        sweep_s = clock.monotonic_s() + SWEEP_S
         while True:
-            try:
-                await asyncio.wait_for(self._interest_wake.wait(), SWEEP_S)
-            except TimeoutError:
-                self._announced.update(self._leases)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._interest_wake.wait(), max(0.0, sweep_s - clock.monotonic_s()))
             self._interest_wake.clear()
+            if clock.monotonic_s() >= sweep_s:
+                self._announced.update(self._leases)
+                sweep_s = clock.monotonic_s() + SWEEP_S
             shards, self._announced = self._announced, set()
             for shard in shards & self._leases.keys():
                 await self._answer(shard)
 
     async def _answer(self, shard: int) -> None:
         """Publish who began to be watched, forget whom nobody watches any more."""
-        watched = await self._state.interest.read(shard)
-        if shard not in self._leases:
-            return
-        wanted = {account_id: account_id in watched.with_positions for account_id in watched.account_ids}
-        before, self._wanted[shard] = self._wanted[shard], wanted
-        changed = [account_id for account_id, detail in wanted.items() if before.get(account_id) != detail]
-        for account in await self._state.accounts.read(shard, changed):
-            if shard in self._leases:
-                epoch = self._leases[shard].fencing_token
-                self._valuer.watch(account, epoch, with_positions=wanted[account.account_id])
-        gone = [account_id for account_id in before if account_id not in wanted]
-        for account_id in gone:
-            self._valuer.unwatch(account_id)
-        await self._forget(shard, gone)
-        self._wake.set()
+        async with self._answering:
+            watched = await self._state.interest.read(shard)
+            if shard not in self._leases:
+                return
+            wanted = {account_id: account_id in watched.with_positions for account_id in watched.account_ids}
+            before, self._wanted[shard] = self._wanted[shard], wanted
+            ended = [account_id for account_id in before if account_id not in wanted]
+            for account_id in ended:
+                self._valuer.unwatch(account_id)
+            await self._read(shard, [key for key, detail in wanted.items() if before.get(key) != detail])
+            await self._forget(shard, ended)
 
     async def _forget(self, shard: int, account_ids: list[str]) -> None:
-        if account_ids and shard in self._leases:
-            try:
-                await self._state.valuations.forget(self._leases[shard], shard, account_ids)
-            except LeaseLost:
-                self._drop_shard(shard)
+        """Drop the stored publications of those of these accounts that are not watched."""
+        async with self._writing[shard]:
+            lease = self._leases.get(shard)
+            unwatched = [key for key in account_ids if key not in self._valuer.watchlist]
+            if lease is not None and unwatched:
+                try:
+                    await self._state.valuations.forget(lease, shard, unwatched)
+                except LeaseLost:
+                    self._refused(shard, lease)
 
     # Publications
 
@@ -241,22 +253,31 @@ class Calculator:
             self._count(flush)
             wait_s = QUIET_S
             if flush.next_due_s is not None:
-                wait_s = min(QUIET_S, max(0.001, flush.next_due_s - clock.monotonic_s()))
+                wait_s = min(QUIET_S, max(FLUSH_S_MIN, flush.next_due_s - clock.monotonic_s()))
 
     async def _send(self, publications: list[Publication]) -> None:
         by_shard: dict[int, list[Publication]] = {}
         for publication in publications:
             by_shard.setdefault(self._shard(publication.account_id), []).append(publication)
-        await asyncio.gather(*(self._send_shard(shard, batch) for shard, batch in by_shard.items()))
+        await asyncio.gather(
+            *(self._send_shard(shard, self._leases[shard], batch) for shard, batch in by_shard.items())
+        )
 
-    async def _send_shard(self, shard: int, batch: list[Publication]) -> None:
-        lease = self._leases.get(shard)
-        if lease is None:
-            return
-        try:
-            await self._state.valuations.publish(lease, shard, batch)
-        except LeaseLost:
-            log.warning("a newer owner publishes this shard", shard=shard)
+    async def _send_shard(self, shard: int, lease: Lease, batch: list[Publication]) -> None:
+        """Publish what is still watched, under the lease that it was valued under."""
+        async with self._writing[shard]:
+            watched = [
+                publication for publication in batch if publication.account_id in self._valuer.watchlist
+            ]
+            if watched and self._leases.get(shard) == lease:
+                try:
+                    await self._state.valuations.publish(lease, shard, watched)
+                except LeaseLost:
+                    self._refused(shard, lease)
+
+    def _refused(self, shard: int, lease: Lease) -> None:
+        log.warning("a newer owner publishes this shard", shard=shard)
+        if self._leases.get(shard) == lease:
             self._drop_shard(shard)
 
     def _count(self, flush: Flush) -> None:

@@ -152,7 +152,8 @@ class Connection:
             try:
                 await pubsub.subscribe(*channels)
                 for _ in channels:
-                    await pubsub.get_message(timeout=SOCKET_TIMEOUT_S)
+                    if await pubsub.get_message(timeout=SOCKET_TIMEOUT_S) is None:
+                        raise exceptions.TimeoutError("subscriptions are not confirmed")
                 yield SUBSCRIBED
                 while True:
                     raw = await pubsub.get_message(ignore_subscribe_messages=True, timeout=HEALTH_CHECK_S)

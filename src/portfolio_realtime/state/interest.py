@@ -4,7 +4,7 @@ Interest expires by itself (INTEREST_MS) unless a server renews it, so a dead se
 """
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -50,7 +50,7 @@ class Interest:
         await self._publish(account_id)
 
     @reports_unavailable
-    async def announce_all(self, account_ids: Iterable[str], with_positions: Iterable[str]) -> None:
+    async def announce_all(self, account_ids: Collection[str], with_positions: Collection[str]) -> None:
         """The same for many accounts in one round trip or two. Raises StateUnavailable."""
         await self.renew(account_ids, with_positions)
         pipeline = self._connection.commands.pipeline(transaction=False)

@@ -35,6 +35,7 @@ class Valued:
     error_bound: Floats  # dollars: |float result - exact result| is at most this
     unpriced_count: Ints
     stale_count: Ints
+    stale_sum_ns: Ints  # times of the stale marks, summed modulo 2^64; tells whether others are stale now
     as_of_ns: Ints  # newest input
     received_ns: Ints  # newest mark's arrival; tells whether any mark of the account has changed
 
@@ -57,14 +58,15 @@ def value(
     )
     unpriced_count = _count(selection, is_unpriced)
     equity = np.where(unpriced_count > 0, np.nan, known_equity)
-    stale_count = _count(selection, (as_of_ns < stale_before_ns) & ~is_unpriced)
+    is_stale = (as_of_ns < stale_before_ns) & ~is_unpriced
     return Valued(
         equity=equity,
         day_pnl=equity - selection.last_equity - selection.external_cash_flow,
         known_equity=known_equity,
         error_bound=magnitude * ((selection.counts + 12) * UNIT_ROUNDOFF),
         unpriced_count=unpriced_count,
-        stale_count=stale_count,
+        stale_count=_count(selection, is_stale),
+        stale_sum_ns=_sum(selection, np.where(is_stale, as_of_ns, 0)),
         as_of_ns=np.maximum(_newest(selection, as_of_ns), selection.record_as_of_ns),
         received_ns=_newest(selection, received_ns),
     )
@@ -72,8 +74,12 @@ def value(
 
 def _count(selection: Selection, is_marked: NDArray[np.bool_]) -> Ints:
     """How many of each account's positions are in marked columns."""
-    marked = is_marked[selection.quantities.indices].astype(np.int64)
-    return _reduce(selection, marked, np.add, 0)
+    return _sum(selection, is_marked.astype(np.int64))
+
+
+def _sum(selection: Selection, numbers: Ints) -> Ints:
+    """The sum of the numbers of each account's columns; an overflow wraps around."""
+    return _reduce(selection, numbers[selection.quantities.indices], np.add, 0)
 
 
 def _newest(selection: Selection, times_ns: Ints) -> Ints:

@@ -84,7 +84,7 @@ def position_day_pnl(position: Position, mark: Mark | None) -> Decimal | None:
     Worth now, less worth at the previous close of what was held then, less what was paid since. The
     same formula serves carried, opened, reduced and closed positions.
     """
-    carried = position.quantity - position.day_quantity
+    carried = EXACT.subtract(position.quantity, position.day_quantity)
     if (position.quantity and mark is None) or (carried and (mark is None or mark.previous_close is None)):
         return None
     now = EXACT.multiply(position.quantity, exact(mark.price)) if mark else ZERO
@@ -95,7 +95,7 @@ def position_day_pnl(position: Position, mark: Mark | None) -> Decimal | None:
 
 def day_pnl_ratio(account: Account, day_pnl: int | None) -> float | None:
     """Day P&L divided by last equity plus external cash flow; None when that base is not positive."""
-    base = account.last_equity + account.external_cash_flow
+    base = EXACT.add(account.last_equity, account.external_cash_flow)
     if day_pnl is None or base <= 0:
         return None
     return round(day_pnl / 100 / float(base), RATIO_DIGITS)

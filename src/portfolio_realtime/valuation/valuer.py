@@ -66,10 +66,19 @@ class Valuer:
             self._rows.pop(account.account_id, None)
             self.watchlist.touch(account.account_id)
 
+    @property
+    def account_ids(self) -> set[str]:
+        """Every account that is in the book or has been published."""
+        return {*self.book.account_ids, *self._sequences}
+
     def drop(self, account_id: str) -> None:
-        """The account is gone."""
+        """The account is gone; its sequence is kept in case it comes back in the same epoch."""
         self.book.drop(account_id)
         self.unwatch(account_id)
+
+    def forget(self, account_id: str) -> None:
+        """The account is another calculator's now, which publishes it under an epoch of its own."""
+        self.drop(account_id)
         self._sequences.pop(account_id, None)
         self._epochs.pop(account_id, None)
 
@@ -100,12 +109,13 @@ class Valuer:
         """
         cut = self._current_cut()
         valued = self._value(cut.selection, now_ns)
-        equity, unsure_equity = rounding.round_to_cents(valued.equity, valued.error_bound)
-        day_pnl, unsure_pnl = rounding.round_to_cents(valued.day_pnl, valued.error_bound)
         is_known = valued.unpriced_count == 0
-        unsure = np.flatnonzero((unsure_equity | unsure_pnl) & is_known)
+        equity, unsure_equity = rounding.round_to_cents(valued.known_equity, valued.error_bound)
+        day_pnl, unsure_pnl = rounding.round_to_cents(valued.day_pnl, valued.error_bound)
+        unsure = np.flatnonzero(unsure_equity | (unsure_pnl & is_known))
         for index in unsure:
             equity[index], day_pnl[index] = self._exact(cut.selection.account_ids[index])
+        day_pnl[~is_known] = 0  # means nothing there
         chosen, next_due_s = self.watchlist.due(cut.slots, valued, equity, day_pnl, now_s, self._interval_s)
         cents = zip(chosen.tolist(), equity[chosen].tolist(), day_pnl[chosen].tolist(), strict=True)
         publications = [
@@ -153,11 +163,11 @@ class Valuer:
         account = self._records[account_id]
         self._sequences[account_id] += 1
         is_known = not valued.unpriced_count[index]
-        equity, day_pnl = cents if is_known else (None, None)
+        known_equity, day_pnl = cents
         figures = Figures(
-            equity=equity,
-            day_pnl=day_pnl,
-            known_equity=self._exact(account_id)[0] if equity is None else equity,
+            equity=known_equity if is_known else None,
+            day_pnl=day_pnl if is_known else None,
+            known_equity=known_equity,
             unpriced=() if is_known else self._unpriced(account),
             stale=self._stale(account, now_ns) if valued.stale_count[index] else (),
             as_of_ns=int(valued.as_of_ns[index]),

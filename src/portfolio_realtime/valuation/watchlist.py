@@ -28,6 +28,7 @@ class Watchlist:
         self._day_pnl: Ints = np.zeros(INITIAL, np.int64)
         self._unpriced: Ints = np.zeros(INITIAL, np.int64)
         self._stale: Ints = np.zeros(INITIAL, np.int64)
+        self._stale_sum_ns: Ints = np.zeros(INITIAL, np.int64)
         self._received_ns: Ints = np.zeros(INITIAL, np.int64)
         self._published_s: Floats = np.zeros(INITIAL)
         self._is_touched: NDArray[np.bool_] = np.zeros(INITIAL, bool)
@@ -80,7 +81,7 @@ class Watchlist:
     ) -> tuple[Ints, float | None]:
         """Which of these accounts to publish now (indices), and when the next of the others is due.
 
-        `equity` and `day_pnl` are in cents. What is returned counts as published from now on.
+        `equity` (as far as known) and `day_pnl` are in cents. What is returned counts as published now.
         """
         is_changed = (
             self._is_touched[slots]
@@ -88,6 +89,7 @@ class Watchlist:
             | (day_pnl != self._day_pnl[slots])
             | (valued.unpriced_count != self._unpriced[slots])
             | (valued.stale_count != self._stale[slots])
+            | (valued.stale_sum_ns != self._stale_sum_ns[slots])
             | (self._has_rows[slots] & (valued.received_ns > self._received_ns[slots]))
         )
         due_s = self._published_s[slots] + interval_s
@@ -97,6 +99,7 @@ class Watchlist:
         at = slots[chosen]
         self._equity[at], self._day_pnl[at] = equity[chosen], day_pnl[chosen]
         self._unpriced[at], self._stale[at] = valued.unpriced_count[chosen], valued.stale_count[chosen]
+        self._stale_sum_ns[at] = valued.stale_sum_ns[chosen]
         self._received_ns[at] = valued.received_ns[chosen]
         self._published_s[at] = now_s
         self._is_touched[at] = False
