@@ -7,15 +7,20 @@ from collections.abc import AsyncGenerator, Callable
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
+from websockets.asyncio.server import ServerConnection, serve
 
 from portfolio_realtime import config, market_data_consumer
 from portfolio_realtime.clock import SystemClock
+from portfolio_realtime.market import subscription
 from portfolio_realtime.model import Mark, exact
 from portfolio_realtime.service import Context
-from portfolio_realtime.state import State
-from tests.conftest import LEASE_MS, Simulator, StartSimulator, Until
+from portfolio_realtime.state import State, keys, open_state
+from portfolio_realtime.state.connection import Message, Subscribed
+from portfolio_realtime.state.marks import decode_marks
+from tests.conftest import LEASE_MS, SHARDS, Simulator, StartSimulator, Until, ValkeyServer
 
 ENDS_S_MAX = 5.0
 
@@ -25,7 +30,7 @@ def context_of(simulator: Simulator, state: State, **settings: Any) -> Context:
     values = {name.lower(): value for name, value in simulator.environment.items()}
     merged = {"lease_ms": LEASE_MS, "lease_renew_ms": LEASE_MS // 3, "mark_flush_interval": 0.05}
     return Context(
-        config.load(**values, **{**merged, **settings}), state, SystemClock(), CollectorRegistry(), "test"
+        config.load(**{**values, **merged, **settings}), state, SystemClock(), CollectorRegistry(), "test"
     )
 
 
@@ -120,3 +125,246 @@ async def test_event_loop_in_market_data_consumer(market: Simulator, state: Stat
     async with running(context_of(market, state)):
         await until(lambda: marks_of(state), "the first marks are there")
     assert time.monotonic() - started_s < 4 * ENDS_S_MAX
+
+
+async def test_only_eligible_prints_move_a_mark(
+    simulator: StartSimulator, state: State, until: Until
+) -> None:
+    """An odd lot and an average price far off move nothing; the plain print after them does."""
+    market = await simulator(accounts=5, symbols=10, trades_per_second=0, activities_per_second=0)
+    await write_universe(state, {"AAPL": "us_equity"})
+    await market.post("/_sim/symbols", {"symbol": "AAPL", "price": "200.01"})
+    async with running(context_of(market, state)):
+
+        async def price() -> Decimal | None:
+            mark = (await marks_of(state)).get("AAPL")
+            return None if mark is None else exact(mark.price)
+
+        async def is_price(expected: Decimal) -> bool:
+            return await price() == expected
+
+        await until(lambda: is_price(Decimal("200.01")), "the first mark is there")
+        batches = state.marks.batches()
+        assert isinstance(await anext(batches), Subscribed)
+        for conditions in (["@", "I"], ["W"], ["@", "C"], ["?"]):
+            await market.post("/_sim/print", {"symbol": "AAPL", "price": "1.00", "conditions": conditions})
+        await market.post("/_sim/print", {"symbol": "AAPL", "price": "201.02", "conditions": ["@"]})
+        await until(lambda: is_price(Decimal("201.02")), "the eligible print is the mark")
+        seen = await announced(batches, "AAPL", Decimal("201.02"))
+        assert {Decimal("201.02")} == set(seen), "no ineligible print was ever announced"
+
+
+async def announced(batches: Any, symbol: str, last: Decimal) -> list[Decimal]:
+    """The prices announced for a symbol, up to and including `last`."""
+    seen: list[Decimal] = []
+    async with asyncio.timeout(10):
+        async for message in batches:
+            if isinstance(message, Message):
+                seen += [exact(mark.price) for mark in decode_marks(message.payload) if mark.symbol == symbol]
+                if seen[-1:] == [last]:
+                    break
+    await batches.aclose()
+    return seen
+
+
+async def test_a_cut_stream_is_reopened_and_exact_again(
+    market: Simulator, state: State, until: Until
+) -> None:
+    """What was traded during the cut comes from snapshots; nothing is missed."""
+    symbols = await held_symbols(market)
+    await write_universe(state, symbols)
+    context = context_of(market, state)
+    async with running(context):
+
+        async def all_are_subscribed() -> bool:
+            return (await market.get("/_sim/state"))["subscribed_symbols"] >= len(symbols)
+
+        await until(all_are_subscribed, "every symbol is subscribed")
+        await market.post("/_sim/cut", {"stream": "market"})
+        await until(lambda: reconnect_count(context) >= 3, "each feed has noticed the cut")
+        await until(all_are_subscribed, "every symbol is subscribed again")
+        await market.post("/_sim/pause")
+        await until(all_true(state, await true_marks(market)), "every mark is exact")
+
+
+def reconnect_count(context: Context, reason: str | None = None) -> float:
+    """How often any feed has been lost, for a reason or for any."""
+    name = "portfolio_realtime_feed_reconnects_total"
+    return sum(
+        sample.value
+        for family in context.registry.collect()
+        for sample in family.samples
+        if sample.name == name and reason in (None, sample.labels["reason"])
+    )
+
+
+async def test_marks_are_back_after_valkey_was_killed(
+    market: Simulator, mortal_valkey: ValkeyServer, until: Until
+) -> None:
+    """A Valkey that comes back empty is filled from memory, over the same market connections."""
+    state = open_state(mortal_valkey.url, holder="test", shards=SHARDS, lease_ms=LEASE_MS)
+    symbols = await held_symbols(market)
+    try:
+        await write_universe(state, symbols)
+        context = context_of(market, state)
+        async with running(context):
+
+            async def all_are_marked() -> bool:
+                return symbols.keys() <= (await marks_of(state)).keys()
+
+            await until(all_are_marked, "every symbol is marked")
+            before = await marks_of(state)
+            mortal_valkey.kill()
+            mortal_valkey.start()
+            await state.connection.wait_ready(10)
+            await write_universe(state, symbols)
+            await until(all_are_marked, "every symbol is marked again", 15)
+            after = await marks_of(state)
+            assert all(after[symbol].received_ns >= before[symbol].received_ns for symbol in symbols)
+            assert reconnect_count(context) == 0, "the market connections were kept"
+            await market.post("/_sim/pause")
+            await until(all_true(state, await true_marks(market)), "every mark is exact")
+    finally:
+        await state.close()
+
+
+async def test_the_subscription_follows_the_universe(market: Simulator, state: State, until: Until) -> None:
+    """A symbol that appears is marked while the consumer runs; with no symbols there is no connection."""
+    symbols = await held_symbols(market)
+    late = "LATE"
+    await market.post("/_sim/symbols", {"symbol": late, "price": "12.34", "previous_close": "12.00"})
+
+    async def connections() -> int:
+        return (await market.get("/_sim/state"))["market_stream_connections"]
+
+    async with running(context_of(market, state)):
+        await until(
+            lambda: state.connection.commands.exists(keys.lease("market_data:stocks")),
+            "the consumer is active",
+        )
+        assert await connections() == 0
+        await write_universe(state, symbols)
+
+        async def is_marked(symbol: str) -> bool:
+            return symbol in await marks_of(state)
+
+        await until(lambda: is_marked(min(symbols)), "the first symbols are marked")
+        await write_universe(state, {late: "us_equity"})
+        await until(lambda: is_marked(late), "the new symbol is marked")
+        assert (await marks_of(state))[late].previous_close == 12.0
+        assert await connections() == 3
+        assert (await market.get("/_sim/state"))["subscribed_symbols"] == len(symbols) + 1
+
+
+async def test_one_consumer_is_active_and_another_takes_over(
+    market: Simulator, state: State, until: Until
+) -> None:
+    """The one that stands by opens no connection; when the first ends, it continues with growing times."""
+    symbols = await held_symbols(market)
+    await write_universe(state, symbols)
+    second_state = open_state(state.connection.url, holder="second", shards=SHARDS, lease_ms=LEASE_MS)
+
+    async def all_are_marked() -> bool:
+        return symbols.keys() <= (await marks_of(state)).keys()
+
+    async def connections() -> int:
+        return (await market.get("/_sim/state"))["market_stream_connections"]
+
+    try:
+        async with contextlib.AsyncExitStack() as first:
+            await first.enter_async_context(running(context_of(market, state)))
+            await until(all_are_marked, "every symbol is marked")
+            async with running(context_of(market, second_state)):
+                before = await marks_of(state)
+                assert await connections() == 3
+                await first.aclose()
+
+                async def all_are_newer() -> bool:
+                    after = await marks_of(state)
+                    return all(after[symbol].received_ns > before[symbol].received_ns for symbol in symbols)
+
+                await until(all_are_newer, "the second has written every mark")
+                assert await connections() == 3
+                await market.post("/_sim/pause")
+                await until(all_true(state, await true_marks(market)), "every mark is exact")
+    finally:
+        await second_state.close()
+
+
+async def test_a_refused_feed_does_not_stop_the_others(
+    simulator: StartSimulator, state: State, until: Until, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The log names the setting to change, and crypto and options go on."""
+    market = await simulator(symbols=60, activities_per_second=0, denied_feeds="sip")
+    symbols = await held_symbols(market)
+    await write_universe(state, symbols)
+    others = {symbol for symbol, asset_class in symbols.items() if asset_class != "us_equity"}
+    async with running(context_of(market, state, alpaca_data_feed="sip")):
+
+        async def others_are_marked() -> bool:
+            return others <= (await marks_of(state)).keys()
+
+        await until(others_are_marked, "crypto and options are marked")
+        log = ""
+
+        def is_refusal_logged() -> bool:
+            nonlocal log
+            output = capsys.readouterr()
+            log += output.out + output.err
+            return "ALPACA_DATA_FEED" in log
+
+        await until(is_refusal_logged, "the refusal is logged with its remedy")
+        assert others == (await marks_of(state)).keys()
+
+
+@contextlib.asynccontextmanager
+async def mute_feed() -> AsyncGenerator[str]:
+    """A feed that lets us in, acknowledges everything and then says nothing; its URL."""
+
+    async def session(connection: ServerConnection) -> None:
+        subscribed: set[str] = set()
+        await connection.send(msgspec.msgpack.encode([{"T": "success", "msg": "connected"}]))
+        await connection.recv()
+        await connection.send(msgspec.msgpack.encode([{"T": "success", "msg": "authenticated"}]))
+        async for frame in connection:
+            assert isinstance(frame, bytes)
+            subscribed.update(msgspec.msgpack.decode(frame)["trades"])
+            answer = [{"T": "subscription", "trades": sorted(subscribed)}]
+            await connection.send(msgspec.msgpack.encode(answer))
+
+    async with serve(session, "127.0.0.1", 0) as server:
+        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_a_mute_stream_is_found_out_and_a_quiet_one_is_kept(
+    simulator: StartSimulator, state: State, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Silence alone is no outage; silence while the venue's snapshots hold new trades is one. The marks
+    follow the snapshots either way."""
+    monkeypatch.setattr(subscription, "FEED_SILENCE_S", 0.2)
+    monkeypatch.setattr(subscription, "REFRESH_CHECK_S", 0.05)
+    monkeypatch.setattr(subscription, "FEED_LAG_S_MAX", 0.0)
+    market = await simulator(accounts=5, symbols=10, trades_per_second=0, activities_per_second=0)
+    await write_universe(state, {"AAPL": "us_equity"})
+
+    async def is_price(price: str) -> bool:
+        mark = (await marks_of(state)).get("AAPL")
+        return mark is not None and exact(mark.price) == Decimal(price)
+
+    async def request_count() -> int:
+        return (await market.get("/_sim/state"))["requests"]
+
+    async with mute_feed() as url:
+        context = context_of(market, state, alpaca_stream_url=url)
+        async with running(context):
+            await until(lambda: marks_of(state), "the first mark is there")
+            before = await request_count()
+
+            async def has_asked_again() -> bool:
+                return await request_count() >= before + 2
+
+            await until(has_asked_again, "the silence has led to snapshots")
+            assert reconnect_count(context) == 0, "a quiet market is no outage"
+            await market.post("/_sim/print", {"symbol": "AAPL", "price": "201.02", "conditions": ["@"]})
+            await until(lambda: is_price("201.02"), "the mark follows the snapshot")
+            await until(lambda: reconnect_count(context, "mute") > 0, "the mute stream is given up")

@@ -1,0 +1,256 @@
+"""One connection against a scripted feed on a real socket: what each answer of the feed leads to."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
+
+import msgspec
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.http11 import Request, Response
+
+from portfolio_realtime.errors import FeedRefused, FeedUnavailable
+from portfolio_realtime.market import stream as stream_module
+from portfolio_realtime.market.messages import StreamTrade
+from portfolio_realtime.market.stream import REQUEST_BYTES_MAX, MarketStream, StreamLost, open_stream
+
+WELCOME = {"T": "success", "msg": "connected"}
+AUTHENTICATED = {"T": "success", "msg": "authenticated"}
+
+Session = Callable[[ServerConnection], Awaitable[None]]
+
+
+def refusal(code: int) -> dict[str, Any]:
+    """An error message of the feed."""
+    return {"T": "error", "code": code, "msg": f"error {code}"}
+
+
+async def say(connection: ServerConnection, *messages: dict[str, Any]) -> None:
+    """Send one frame."""
+    await connection.send(msgspec.msgpack.encode(list(messages)))
+
+
+async def heard(connection: ServerConnection) -> dict[str, Any]:
+    """The client's next request."""
+    frame = await connection.recv()
+    assert isinstance(frame, bytes)
+    assert len(frame) <= REQUEST_BYTES_MAX
+    return msgspec.msgpack.decode(frame)
+
+
+async def welcome(connection: ServerConnection) -> None:
+    """A login that succeeds."""
+    await say(connection, WELCOME)
+    assert await heard(connection) == {"action": "auth", "key": "k", "secret": "s"}
+    await say(connection, AUTHENTICATED)
+
+
+@contextlib.asynccontextmanager
+async def feed(session: Session, status: int | None = None) -> AsyncGenerator[str]:
+    """A feed that runs `session` with every connection, or answers the handshake with `status`; its URL."""
+
+    def answer(connection: ServerConnection, request: Request) -> Response | None:
+        assert request.headers["Content-Type"] == "application/msgpack"
+        return None if status is None else connection.respond(status, "no")
+
+    async def run(connection: ServerConnection) -> None:
+        await session(connection)
+
+    async with serve(run, "127.0.0.1", 0, process_request=answer) as server:
+        port = server.sockets[0].getsockname()[1]
+        yield f"ws://127.0.0.1:{port}"
+
+
+@contextlib.asynccontextmanager
+async def logged_in(url: str) -> AsyncGenerator[MarketStream]:
+    """A connection that is logged in and whose frames are read all the time."""
+    stream = await open_stream(url, "stocks")
+    await stream.log_in("k", "s")
+    reader = asyncio.create_task(read_on(stream))
+    try:
+        yield stream
+    finally:
+        reader.cancel()
+        await asyncio.gather(reader, return_exceptions=True)
+        await stream.close()
+
+
+async def read_on(stream: MarketStream) -> None:
+    """Read until the connection is lost."""
+    while True:
+        await stream.read()
+
+
+def limited_feed(symbols_max: int, misformed: frozenset[str] = frozenset()) -> tuple[Session, set[str]]:
+    """A feed with a symbol limit that refuses requests with misformed symbols; and what is subscribed."""
+    subscribed: set[str] = set()
+
+    async def session(connection: ServerConnection) -> None:
+        await welcome(connection)
+        while True:
+            request = await heard(connection)
+            asked = set(request["trades"])
+            if request["action"] == "unsubscribe":
+                subscribed.difference_update(asked)
+            elif asked & misformed:
+                await say(connection, refusal(400))
+                continue
+            elif len(subscribed | asked) > symbols_max:
+                await say(connection, refusal(405))
+                continue
+            else:
+                subscribed.update(asked)
+            await say(connection, {"T": "subscription", "trades": sorted(subscribed)})
+
+    return session, subscribed
+
+
+async def test_a_subscription_is_cut_into_batches_and_acknowledged_in_full() -> None:
+    """However many symbols there are, no request is larger than the feed takes; removal works alike."""
+    symbols = [f"SYMBOL{number:05d}" for number in range(8000)]
+    session, subscribed = limited_feed(10_000)
+    async with feed(session) as url, logged_in(url) as stream:
+        assert await stream.subscribe(symbols) == []
+        assert stream.subscribed == subscribed == set(symbols)
+        await stream.unsubscribe(symbols[10:])
+        assert stream.subscribed == set(symbols[:10])
+
+
+async def test_a_symbol_limit_is_filled_and_the_rest_is_left_out() -> None:
+    """405 changes nothing at the feed, so requests are halved until it is full."""
+    symbols = [f"S{number:03d}" for number in range(100)]
+    session, subscribed = limited_feed(30)
+    async with feed(session) as url, logged_in(url) as stream:
+        left_out = await stream.subscribe(symbols)
+        assert len(subscribed) == 30
+        assert set(left_out) == set(symbols) - subscribed
+        assert stream.subscribed == subscribed
+
+
+async def test_one_misformed_symbol_costs_only_itself() -> None:
+    """400 refuses a whole request; the symbol that is at fault is found and left out."""
+    symbols = [f"S{number:03d}" for number in range(50)]
+    session, subscribed = limited_feed(1000, frozenset({"S007", "S033"}))
+    async with feed(session) as url, logged_in(url) as stream:
+        assert sorted(await stream.subscribe(symbols)) == ["S007", "S033"]
+        assert subscribed == set(symbols) - {"S007", "S033"}
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [(402, "MARKET_API_KEY"), (409, "ALPACA_DATA_FEED"), (411, "scope"), (410, "no trades")],
+)
+async def test_a_login_refused_for_good_names_the_remedy(code: int, remedy: str) -> None:
+    """Waiting does not help, and the message says what to change."""
+
+    async def session(connection: ServerConnection) -> None:
+        await say(connection, WELCOME)
+        await heard(connection)
+        await say(connection, refusal(code))
+
+    async with feed(session) as url:
+        stream = await open_stream(url, "stocks")
+        with pytest.raises(FeedRefused, match=remedy):
+            await stream.log_in("k", "s")
+        await stream.close()
+
+
+@pytest.mark.parametrize("code", [404, 406, 500])
+async def test_a_login_refused_for_now_may_be_tried_again(code: int) -> None:
+    """The place of a session that was dropped is free again after a while."""
+
+    async def session(connection: ServerConnection) -> None:
+        await say(connection, WELCOME)
+        await heard(connection)
+        await say(connection, refusal(code))
+
+    async with feed(session) as url:
+        stream = await open_stream(url, "stocks")
+        with pytest.raises(StreamLost) as lost:
+            await stream.log_in("k", "s")
+        assert lost.value.reason == str(code)
+        await stream.close()
+
+
+async def test_a_slow_client_is_told_apart_from_a_lost_connection() -> None:
+    """407 is about us; a socket that just ends is not."""
+
+    async def slow(connection: ServerConnection) -> None:
+        await welcome(connection)
+        await say(connection, refusal(407))
+        await connection.wait_closed()
+
+    async def gone(connection: ServerConnection) -> None:
+        await welcome(connection)
+        connection.transport.abort()
+
+    for session, reason in ((slow, "407"), (gone, "lost")):
+        async with feed(session) as url:
+            stream = await open_stream(url, "stocks")
+            await stream.log_in("k", "s")
+            with pytest.raises(StreamLost) as lost:
+                await stream.read()
+            assert lost.value.reason == reason
+            await stream.close()
+
+
+async def test_a_feed_that_does_not_answer_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a missing welcome nor a missing acknowledgement holds us for ever."""
+    monkeypatch.setattr(stream_module, "ANSWER_S_MAX", 0.2)
+
+    async def silent(connection: ServerConnection) -> None:
+        await connection.wait_closed()
+
+    async def deaf(connection: ServerConnection) -> None:
+        await welcome(connection)
+        await connection.wait_closed()
+
+    async with feed(silent) as url:
+        stream = await open_stream(url, "stocks")
+        with pytest.raises(FeedUnavailable, match="login"):
+            await stream.log_in("k", "s")
+        await stream.close()
+    async with feed(deaf) as url, logged_in(url) as stream:
+        with pytest.raises(FeedUnavailable, match="subscription"):
+            await stream.subscribe(["A"])
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(401, FeedRefused), (403, FeedRefused), (429, FeedUnavailable)]
+)
+async def test_a_refused_handshake_says_whether_waiting_helps(status: int, error: type[Exception]) -> None:
+    """Bad credentials stay bad; too many connections pass."""
+
+    async def never(connection: ServerConnection) -> None:
+        raise AssertionError("no connection was to be made")
+
+    async with feed(never, status) as url:
+        with pytest.raises(error, match=str(status)):
+            await open_stream(url, "stocks")
+
+
+async def test_a_closed_port_is_unavailable() -> None:
+    """Nobody listens: try later."""
+    async with feed(welcome) as url:
+        pass
+    with pytest.raises(FeedUnavailable, match="cannot be reached"):
+        await open_stream(url, "stocks")
+
+
+async def test_data_next_to_odd_items_and_fragments_is_read() -> None:
+    """A frame in fragments with one unknown item gives the others; the odd one is named."""
+
+    async def session(connection: ServerConnection) -> None:
+        await welcome(connection)
+        frame = msgspec.msgpack.encode([{"T": "t", "S": "A", "p": 1.5}, {"T": "zz"}, {"T": "t", "S": "B"}])
+        await connection.send([frame[:7], frame[7:20], frame[20:]])
+        await connection.wait_closed()
+
+    async with feed(session) as url:
+        stream = await open_stream(url, "stocks")
+        await stream.log_in("k", "s")
+        messages, skipped = await stream.read()
+        assert messages == [StreamTrade("A", 1.5), StreamTrade("B")]
+        assert skipped == ["zz"]
+        await stream.close()

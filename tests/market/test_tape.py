@@ -1,0 +1,126 @@
+"""A real tape, every trade of a day, gives the price path that an independent reading of the rules gives."""
+
+import csv
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from portfolio_realtime.market.conditions import stock_effect
+from portfolio_realtime.market.marks import MarkBook
+from portfolio_realtime.market.messages import StreamTrade, decode_frame
+
+TAPE = Path(__file__).resolve().parents[3] / "shared" / "tape"
+MIDNIGHT_NS = 1_381_118_400 * 10**9  # 2013-10-07 in New York
+FRAME_TRADES = 500
+
+# Which bit of the tape's flags is which letter of the consolidated tape
+LETTERS = dict(
+    zip(
+        (
+            0,
+            1,
+            2,
+            3,
+            4,
+            5,
+            6,
+            7,
+            8,
+            9,
+            11,
+            13,
+            14,
+            15,
+            16,
+            17,
+            18,
+            19,
+            20,
+            21,
+            22,
+            23,
+            24,
+            25,
+            26,
+            27,
+            28,
+            31,
+        ),
+        " CNRYFO654LTZSABVDWXHKMPQIEI",
+        strict=True,
+    )
+)
+# The independent reading, for a symbol of tape A or B, straight from the bits: cash, next day, seller,
+# yellow, split, acquisition, bunched, stock option, distribution, average price, price variation, official
+# close, official open, odd lots. Three more set a price only where there is none.
+NEVER = sum(1 << bit for bit in (1, 2, 3, 4, 15, 16, 17, 18, 19, 20, 22, 24, 26, 27, 31))
+FIRST_ONLY = 1 << 9 | 1 << 14 | 1 << 25
+
+Row = tuple[int, int, str, int]  # milliseconds, price × 10,000, exchange, flags
+
+
+def rows_of(symbol: str) -> list[Row]:
+    """All trades of the day, in the order of the tape."""
+    path = TAPE / f"{symbol.lower()}-20131007.zip"
+    if not path.exists():
+        pytest.skip("the real tape is not part of this repository")
+    with zipfile.ZipFile(path) as archive:
+        text = io.TextIOWrapper(archive.open(archive.namelist()[0]))
+        return [(int(row[0]), int(row[1]), row[3], int(row[4], 16)) for row in csv.reader(text)]
+
+
+def expected_path(rows: list[Row]) -> list[float]:
+    """The price after each trade that sets one, by the bits alone."""
+    path: list[float] = []
+    for _, price, _, flags in rows:
+        if not flags & NEVER and (not flags & FIRST_ONLY or not path):
+            path.append(price / 10_000)
+    return path
+
+
+def frames_of(symbol: str, rows: list[Row]) -> Iterator[bytes]:
+    """The same trades as the stream would bring them."""
+    for at in range(0, len(rows), FRAME_TRADES):
+        messages = [
+            {
+                "T": "t",
+                "S": symbol,
+                "i": at + index,
+                "x": exchange,
+                "p": price / 10_000,
+                "c": [letter for bit, letter in LETTERS.items() if flags >> bit & 1] or [" "],
+                "z": "B" if symbol == "SPY" else "A",
+                "t": timestamp(MIDNIGHT_NS + ms * 10**6),
+            }
+            for index, (ms, price, exchange, flags) in enumerate(rows[at : at + FRAME_TRADES])
+        ]
+        yield msgspec.msgpack.encode(messages)
+
+
+def timestamp(ns: int) -> msgspec.msgpack.Ext:
+    """The 64-bit MessagePack timestamp."""
+    seconds, remainder = divmod(ns, 10**9)
+    return msgspec.msgpack.Ext(-1, (remainder << 34 | seconds).to_bytes(8, "big"))
+
+
+@pytest.mark.parametrize("symbol", ["AIG", "BAC", "IBM"])
+def test_a_day_of_the_tape_gives_the_price_path_of_the_rules(symbol: str) -> None:
+    """Through decoding, conditions and policy, trade by trade."""
+    rows = rows_of(symbol)
+    book = MarkBook("sip", stock_effect)
+    book.follow([symbol])
+    path: list[float] = []
+    for frame in frames_of(symbol, rows):
+        messages, skipped = decode_frame(frame)
+        assert skipped == []
+        for message in messages:
+            assert isinstance(message, StreamTrade)
+            if book.offer(message, 1):
+                path.append(message.price or 0.0)
+    assert path == expected_path(rows)
+    assert path[-1] == next(mark.price for mark, _ in book.take_changed())
+    assert 0 < len(path) < len(rows), "the tape holds both kinds of trades"
