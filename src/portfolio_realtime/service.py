@@ -12,7 +12,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -41,6 +41,7 @@ SETTLED_S: Final = 30.0  # an attempt that lived this long starts the pauses ane
 METRICS_S: Final = 2.0
 STATE_WAIT_S: Final = 10.0
 LEASE_POLL_S: Final = 0.25
+CANCEL_AGAIN_S: Final = 0.5
 EXIT_SETTINGS: Final = 2
 EXIT_FAILED: Final = 1
 
@@ -132,11 +133,25 @@ async def together(*parts: Awaitable[Any]) -> None:
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _cancel(tasks)
     for task in done:
         task.result()
+
+
+async def _cancel(tasks: Sequence[asyncio.Future[Any]]) -> None:
+    """Cancel until all have ended.
+
+    Once is not enough: `asyncio.wait_for` of Python 3.11, in which the Valkey client writes, loses a
+    cancellation that comes as it returns.
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # it has been seen; the first failure is raised by the caller
 
 
 async def keep_running(attempt: Callable[[], Awaitable[None]], clock: Clock, what: str) -> NoReturn:
