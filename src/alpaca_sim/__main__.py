@@ -34,7 +34,7 @@ def main(
     trades_per_second: Annotated[float, typer.Option(min=0, help="Market trades, over all symbols.")] = 200,
     activities_per_second: Annotated[
         float,
-        typer.Option(min=0, help="Trades, deposits … over all accounts; 0 = none, not even earlier ones."),
+        typer.Option(min=0, help="Trades, deposits … over all accounts; 0 = none from now on."),
     ] = 0.5,
     rate_limit: Annotated[int, typer.Option(min=1, help="REST requests per minute and key.")] = 10_000,
     key: Annotated[str, typer.Option(help="The accepted API key (and client id).")] = "sim-key",

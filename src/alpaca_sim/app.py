@@ -18,6 +18,7 @@ from alpaca_sim.web import ApiError, error_response, not_found
 SHUTDOWN_S_MAX = 1
 BACKLOG = 2_048
 START_POLL_S = 0.005
+KEEP_ALIVE_S = 75  # longer than clients keep idle connections, so they never meet one just closed
 
 
 def make_app(sim: Simulator) -> ASGIApp:
@@ -79,6 +80,7 @@ async def serve(
         lifespan="off",
         log_config=None,
         access_log=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=SHUTDOWN_S_MAX,
     )
     server = Server(config)

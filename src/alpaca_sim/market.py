@@ -115,7 +115,8 @@ class MarketSymbol:
         minute_start_ns = trade.at_ns - trade.at_ns % MINUTE_NS
         if self.minute_bar.start_ns != minute_start_ns and moves:
             self.minute_bar = _bar_at(trade.price, minute_start_ns)
-        self.minute_bar.add(trade, moves)
+        if self.minute_bar.start_ns == minute_start_ns:
+            self.minute_bar.add(trade, moves)
         self.daily_bar.add(trade, moves and moves_daily_bar(trade.conditions))
         if moves:
             self.mark_trade = trade

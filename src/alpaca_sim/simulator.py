@@ -16,7 +16,7 @@ from alpaca_sim.clock import Clock, new_york
 from alpaca_sim.events import EventStreams
 from alpaca_sim.ledger import Activity, Ledger
 from alpaca_sim.listings import make_listings
-from alpaca_sim.market import Market
+from alpaca_sim.market import MINUTE_NS, Market
 from alpaca_sim.stream_feeds import Feeds, Subscriber
 from alpaca_sim.trader import Trader
 from alpaca_sim.ulid import UlidSequence
@@ -45,6 +45,7 @@ class Settings:
     market_connection_limit: int = 5
     market_symbol_limit: int = 0
     denied_feeds: frozenset[str] = frozenset()
+    has_history: bool = True  # some accounts have already traded and moved cash since the last close
 
 
 class TradeSource(Protocol):
@@ -80,7 +81,7 @@ class Simulator:
         )
         rng = random.Random(f"{seed}/accounts")
         accounts.generate(self.ledger, self.market, settings.account_count, rng)
-        if settings.activities_per_second:
+        if settings.has_history:
             accounts.replay_since_close(self.ledger, self.trader, rng, now)
         self.credentials = Credentials(settings.key, settings.secret, clock)
         self.rate_limit = RateLimit(settings.rate_limit, clock)
@@ -103,6 +104,7 @@ class Simulator:
         """Drive market and accounts by the wall clock until cancelled."""
         loop = asyncio.get_running_loop()
         last = loop.time()
+        minute = self.clock.now_ns() // MINUTE_NS
         while True:
             await asyncio.sleep(TICK_S)
             now = loop.time()
@@ -110,6 +112,9 @@ class Simulator:
             if not self.is_paused:
                 self.source.step(elapsed_s)
                 self.trader.step(elapsed_s)
+            if self.clock.now_ns() // MINUTE_NS != minute:
+                self.feeds.publish_bars(minute * MINUTE_NS)
+                minute = self.clock.now_ns() // MINUTE_NS
             self.feeds.flush()
 
     async def flush(self) -> bool:

@@ -4,9 +4,10 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 from alpaca_sim.market import Market, Trade
-from alpaca_sim.stream_messages import Encoding, encode_quote, encode_trade, frame
+from alpaca_sim.stream_messages import Encoding, encode_bar, encode_quote, encode_trade, frame
 
 OUTBOUND_BYTES_MAX = 16 * 1024 * 1024
 BATCH_MESSAGES_MAX = 1_000  # keeps a frame below the 1 MiB that clients accept by default
@@ -143,7 +144,7 @@ class Feed:
 
     def listeners(self, channel: str, symbol: str) -> Iterable[Subscriber]:
         """Who gets messages of this channel and symbol, each once."""
-        index = self._index[channel]
+        index = self._index.get(channel, {})
         named, starred = index.get(symbol), index.get(STAR)
         if named and starred:
             return named | starred
@@ -168,16 +169,28 @@ class Feeds:
 
     def publish(self, trade: Trade) -> None:
         """Offer a trade to its listeners, and now and then a quote."""
-        self._deliver("trades", trade, lambda encoding: encode_trade(trade, encoding))
+        asset_class, symbol = trade.asset_class, trade.symbol
+        self._deliver("trades", asset_class, symbol, lambda encoding: encode_trade(trade, encoding))
         self._trade_count += 1
-        if self._trade_count % TRADES_PER_QUOTE == 0 and trade.symbol in self._market.symbols:
-            state = self._market.symbols[trade.symbol]
-            self._deliver("quotes", trade, lambda encoding: encode_quote(state, trade.at_ns, encoding))
+        if self._trade_count % TRADES_PER_QUOTE == 0:
+            state = self._market.symbols[symbol]
+            self._deliver(
+                "quotes", asset_class, symbol, lambda encoding: encode_quote(state, trade.at_ns, encoding)
+            )
 
-    def _deliver(self, channel: str, trade: Trade, encode: Callable[[Encoding], bytes]) -> None:
+    def publish_bars(self, start_ns: int) -> None:
+        """Offer the bars of the minute that began at `start_ns` and is over now."""
+        for symbol, state in self._market.symbols.items():
+            if state.minute_bar.start_ns == start_ns:
+                encode = partial(encode_bar, state)
+                self._deliver("bars", state.listing.asset_class, symbol, encode)
+
+    def _deliver(
+        self, channel: str, asset_class: str, symbol: str, encode: Callable[[Encoding], bytes]
+    ) -> None:
         encoded: dict[Encoding, bytes] = {}
-        for feed in self._by_class[trade.asset_class]:
-            for subscriber in feed.listeners(channel, trade.symbol):
+        for feed in self._by_class[asset_class]:
+            for subscriber in feed.listeners(channel, symbol):
                 message = encoded.get(subscriber.encoding)
                 if message is None:
                     message = encoded[subscriber.encoding] = encode(subscriber.encoding)

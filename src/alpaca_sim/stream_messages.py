@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from alpaca_sim.clock import SECOND_NS, rfc3339
-from alpaca_sim.market import Bar, MarketSymbol, Trade
+from alpaca_sim.market import MarketSymbol, Trade
 from alpaca_sim.market_json import bar_fields, quote_fields, trade_fields
 
 TIMESTAMP_EXTENSION = -1
@@ -50,8 +50,9 @@ def encode_quote(state: MarketSymbol, at_ns: int, encoding: Encoding) -> bytes:
     return encode_message("q", state.listing.symbol, quote_fields(state), at_ns, encoding)
 
 
-def encode_bar(state: MarketSymbol, bar: Bar, encoding: Encoding) -> bytes:
-    """A `b` message."""
+def encode_bar(state: MarketSymbol, encoding: Encoding) -> bytes:
+    """A `b` message with the symbol's minute bar."""
+    bar = state.minute_bar
     fields = bar_fields(bar, state.listing.asset_class)
     return encode_message("b", state.listing.symbol, fields, bar.start_ns, encoding)
 

@@ -60,6 +60,7 @@ def quiet(**settings: Any) -> Settings:
         "symbol_count": 24,
         "trades_per_second": 0.0,
         "activities_per_second": 0.0,
+        "has_history": False,
     }
     return Settings(**{**still, **settings})
 

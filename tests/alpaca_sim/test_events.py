@@ -106,7 +106,7 @@ async def test_history_turns_live_without_gap_or_duplicate(start: Start) -> None
 
 async def test_event_ids_grow_in_order_of_publication(start: Start) -> None:
     """ULIDs sort as strings, so a resume by the last id misses nothing."""
-    running = await start(account_count=50, activities_per_second=0.000001)
+    running = await start(account_count=50, has_history=True)
     act(running, 300)
     published = ids(running.sim.ledger.activities)
     assert len(published) > 310

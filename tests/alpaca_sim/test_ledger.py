@@ -186,7 +186,7 @@ def test_accounts_begin_with_a_last_equity_that_adds_up() -> None:
 
 def test_what_happened_since_the_last_close_is_in_the_state_and_in_the_record() -> None:
     """Start-up bookings lie after 16:00 New York of the balance date, and in the past."""
-    sim = make_sim(account_count=100, activities_per_second=0.5)
+    sim = make_sim(account_count=100, has_history=True)
     now_ns = sim.clock.now_ns()
     assert sim.ledger.activities
     for activity in sim.ledger.activities:

@@ -33,7 +33,7 @@ STREAM_S_MAX = 20
 @pytest.fixture
 async def running(start: Start) -> Running:
     """A simulator whose accounts have done things."""
-    made = await start(account_count=8, symbol_count=40, activities_per_second=0.001)
+    made = await start(account_count=8, symbol_count=40, has_history=True)
     for account_id in made.account_ids:
         for _ in range(25):
             made.sim.trader.act(account_id)

@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed
 
 from alpaca_sim import data_stream, stream_feeds
 from alpaca_sim.clock import SECOND_NS
+from alpaca_sim.market import MINUTE_NS
 from alpaca_sim.stream_session import ERRORS
 from tests.alpaca_sim.conftest import AUTH_MESSAGE, Running, Start
 from tests.conftest import Until
@@ -339,6 +340,23 @@ async def test_quotes_come_with_trades_now_and_then(start: Start) -> None:
             running.sim.market.print_trade("AAPL", Decimal("50.00"), Decimal(100), ("@",))
         quote = await client.next()
     assert (quote["T"], quote["bp"], quote["ap"]) == ("q", 49.99, 50.01)
+
+
+async def test_a_minute_that_is_over_comes_as_a_bar(start: Start) -> None:
+    """Only for symbols that traded in it."""
+    running = await start()
+    async with open_client(running) as client:
+        await client.log_in()
+        await client.ask(action="subscribe", bars=["*"])
+        for price in ("50.00", "53.00", "51.00"):
+            running.sim.market.print_trade("AAPL", Decimal(price), Decimal(100), ("@",))
+        bar = running.sim.market.symbols["AAPL"].minute_bar
+        running.sim.market.symbols["SPY"].minute_bar.start_ns -= MINUTE_NS
+        running.sim.feeds.publish_bars(bar.start_ns)
+        bars = {message["S"]: message for message in await client.batch()}
+    assert "SPY" not in bars
+    assert (bars["AAPL"]["T"], bars["AAPL"]["h"], bars["AAPL"]["c"]) == ("b", float(bar.high), 51.0)
+    assert bars["AAPL"]["t"].endswith(":00.000000000Z")
 
 
 async def test_a_slow_client_is_cut_off_and_nobody_else_waits(
