@@ -81,12 +81,15 @@ def test_every_client_ends_with_the_newest_and_never_goes_back(events: list[tupl
     hub = Hub()
     clients = [Client() for _ in range(4)]
     published: dict[tuple[str, int, int], dict[str, str]] = {}
+    newest_of: dict[str, tuple[int, int]] = {}  # since somebody watches
     for event in events:
         match event:
             case ("publish", str(account_id), int(epoch), int(sequence), dict(quantities)):
                 # one (epoch, sequence) is one publication, however often it comes
                 known = published.setdefault((account_id, epoch, sequence), quantities)
                 publish(hub, epoch, publication(account_id, epoch, sequence, known))
+                if account_id in hub.accounts:
+                    newest_of[account_id] = max(newest_of.get(account_id, (0, 0)), (epoch, sequence))
             case ("read", int(index), int(frames)):
                 clients[index].read(frames)
             case ("subscribe", int(index), str(account_id), str(detail)):
@@ -97,6 +100,10 @@ def test_every_client_ends_with_the_newest_and_never_goes_back(events: list[tupl
                 clients[index].pictures.pop(account_id, None)
             case _:
                 raise AssertionError(event)
+        newest_of = {account_id: at for account_id, at in newest_of.items() if account_id in hub.accounts}
+        assert {account_id: account.at for account_id, account in hub.accounts.items()} == {
+            account_id: newest_of.get(account_id) for account_id in hub.accounts
+        }
     for client in clients:
         client.read()
         assert set(client.pictures) >= set(client.connection.subscriptions)
@@ -161,11 +168,14 @@ def test_a_stored_publication_brings_the_positions_that_the_hub_had_left_out() -
     plain.subscribe(hub, "a", "value")
     whole = publication("a", 1, 5, {"A": "1"})
     publish(hub, 1, whole)
+    plain.read()
     detailed.subscribe(hub, "a", "positions")
     assert detailed.connection.take(0.0) is None
     account = hub.apply_stored("a", with_rows(whole))
     assert account is not None
     detailed.offer(account)
+    plain.offer(account)
+    assert plain.connection.take(0.0) is None  # it has this one
     detailed.read()
     assert detailed.pictures["a"].quantities == {"A": "1"}
 

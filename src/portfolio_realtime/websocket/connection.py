@@ -218,7 +218,8 @@ class Connection:
 
     def is_ping_due(self, now_s: float) -> bool:
         """Should a ping be sent now? Asking counts as sending."""
-        if self._paused_s is not None or now_s - self._pinged_s < PING_S:
+        is_answered = self._ponged_s >= self._pinged_s
+        if self._paused_s is not None or not is_answered or now_s - self._pinged_s < PING_S:
             return False
         self._pinged_s = now_s
         return True
