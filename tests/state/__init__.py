@@ -1,0 +1,1 @@
+"""The shared state, on a real Valkey."""

@@ -1,0 +1,1 @@
+"""Valuation: exact cents, whoever is watched, whenever due."""
