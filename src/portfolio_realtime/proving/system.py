@@ -33,6 +33,7 @@ class System:
     """A running system: where its page is, and who may look."""
 
     url: str  # of the WebSocket server and its page
+    simulator_url: str
     oracle: Oracle
     supervisor: Supervisor
     jwt_secret: str
@@ -67,7 +68,7 @@ async def running(
         await supervisor.start(is_embedded=True)
         url = f"http://127.0.0.1:{port}"
         await _wait_ready(url)
-        yield System(url, oracle, supervisor, jwt_secret)
+        yield System(url, simulator_url, oracle, supervisor, jwt_secret)
     finally:
         await oracle.close()
         await supervisor.stop()
