@@ -137,7 +137,7 @@ async def write_accounts(state: State, *account_ids: str) -> None:
 @contextlib.asynccontextmanager
 async def serving(url: str, **settings: Any) -> AsyncGenerator[Served]:
     """A server on the Valkey at `url`."""
-    port = free_port()
+    port = settings.get("websocket_port") or free_port()
     chosen = config.load(
         **{
             "_env_file": None,

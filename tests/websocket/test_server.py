@@ -510,7 +510,9 @@ async def test_http_waits_for_a_live_value_and_does_not_serve_an_old_one(
     server: Served, calculator: Calculator, state: State, until: Until
 ) -> None:
     """A stored value may be from long ago: a calculator has to speak first."""
-    await calculator.publish("a", 1)
+    async with server.open("/ws/portfolio/a") as client:
+        await calculator.publish("a", 1)
+        await receive(client)
     request = asyncio.create_task(server.http.get("/v1/portfolio/a", headers=bearer()))
     await until(lambda: watched(state, "a"), "the request has announced its interest")
     await calculator.publish("a", 2)

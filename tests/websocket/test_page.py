@@ -1,0 +1,130 @@
+"""The page in a real browser: a value appears, changes and flashes; the connection's state is honest."""
+
+import os
+import shutil
+from collections.abc import AsyncGenerator
+
+import pytest
+from playwright.async_api import Page, async_playwright, expect
+
+from portfolio_realtime.state import State
+from tests.websocket.served import Calculator, Served, serving, write_accounts
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+DEADLINE_MS = 15_000
+
+expect.set_options(timeout=DEADLINE_MS)
+
+
+@pytest.fixture
+async def page() -> AsyncGenerator[Page]:
+    """A page of the machine's own Chromium in dark mode; an error in the page fails the test."""
+    if CHROMIUM is None:
+        missing = "no browser: apt-get install chromium"
+        if os.environ.get("CI"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        opened = await browser.new_page(color_scheme="dark")
+        errors: list[str] = []
+        opened.on("pageerror", lambda error: errors.append(str(error)))
+        opened.on(
+            "console",
+            lambda message: errors.append(message.text) if "Content Security" in message.text else None,
+        )
+        yield opened
+        await browser.close()
+        assert errors == []
+
+
+@pytest.fixture
+async def calculator(state: State) -> Calculator:
+    """Publishes for two accounts."""
+    await write_accounts(state, "alice-1", "bob-2")
+    return Calculator(state)
+
+
+@pytest.fixture
+async def demo(calculator: Calculator, valkey_url: str) -> AsyncGenerator[Served]:
+    """A server that serves the demo page."""
+    async with serving(valkey_url, demo_page=True) as served:
+        yield served
+
+
+async def test_a_value_appears_changes_and_flashes(page: Page, demo: Served, calculator: Calculator) -> None:
+    """From the publication to the pixels."""
+    await calculator.publish("alice-1", 1, {"AAPL": "10", "MSFT": "-2"}, equity="100.00")
+    await page.goto(f"http://127.0.0.1:{demo.port}/")
+    await expect(page.locator("#connection")).to_have_attribute("data-state", "live")
+    await expect(page.locator("#total-value")).to_have_text("$100.00")
+    await expect(page.locator("#today-return")).to_contain_text("+$10.00 (+11.11%)")
+    await expect(page.locator("#positions tbody tr")).to_have_count(2)
+    await expect(page.locator("#positions tbody tr").nth(1)).to_contain_text("−2")
+    await calculator.publish("alice-1", 2, {"AAPL": "11"}, equity="101.00")
+    await expect(page.locator("#total-value")).to_have_text("$101.00")
+    await expect(page.locator("#total-value")).to_have_class("flash-up")
+    await expect(page.locator("#positions tbody tr")).to_have_count(1)
+    await calculator.publish("alice-1", 3, {"AAPL": "11"}, equity="99.00")
+    await expect(page.locator("#total-value")).to_have_class("flash-down")
+
+
+async def test_another_account_can_be_chosen(page: Page, demo: Served, calculator: Calculator) -> None:
+    """Nothing of the first remains."""
+    await calculator.publish("alice-1", 1, {"AAPL": "10"}, equity="100.00")
+    await calculator.publish("bob-2", 1, {}, equity="7.00")
+    await page.goto(f"http://127.0.0.1:{demo.port}/")
+    await expect(page.locator("#total-value")).to_have_text("$100.00")
+    await page.select_option("#account", "bob-2")
+    await expect(page.locator("#total-value")).to_have_text("$7.00")
+    await expect(page.locator("#positions tbody tr")).to_have_count(0)
+    await expect(page.locator("#no-positions")).to_be_visible()
+
+
+async def test_a_lost_connection_is_said_and_mended(
+    page: Page, calculator: Calculator, valkey_url: str
+) -> None:
+    """Reconnecting while the server is away, live when another listens on its port."""
+    await calculator.publish("alice-1", 1, {"AAPL": "10"}, equity="100.00")
+    async with serving(valkey_url, demo_page=True) as first:
+        await page.goto(f"http://127.0.0.1:{first.port}/")
+        await expect(page.locator("#connection")).to_have_attribute("data-state", "live")
+        port = first.port
+    await expect(page.locator("#connection")).to_have_attribute("data-state", "reconnecting")
+    await expect(page.locator("#total-value")).to_have_text("$100.00")
+    await calculator.publish("alice-1", 2, {"AAPL": "10"}, equity="102.00")
+    async with serving(valkey_url, demo_page=True, websocket_port=port):
+        await expect(page.locator("#connection")).to_have_attribute("data-state", "live")
+        await expect(page.locator("#total-value")).to_have_text("$102.00")
+
+
+async def test_dark_mode_is_dark(page: Page, demo: Served) -> None:
+    """The page follows the system's colours."""
+    await page.goto(f"http://127.0.0.1:{demo.port}/")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    assert await page.evaluate(ground) == "rgb(14, 19, 17)"
+    await page.emulate_media(color_scheme="light")
+    assert await page.evaluate(ground) == "rgb(244, 245, 243)"
+
+
+async def test_without_the_demo_a_visitor_names_the_account(
+    page: Page, calculator: Calculator, valkey_url: str
+) -> None:
+    """A form for account id and token; an account that does not exist is said plainly."""
+    await calculator.publish("alice-1", 1, {"AAPL": "10"}, equity="100.00")
+    async with serving(valkey_url, jwt_secret="", api_key_secret="") as served:
+        await page.goto(f"http://127.0.0.1:{served.port}/")
+        await page.fill("#account-id", "nobody-3")
+        await page.click("#sign-in button")
+        await expect(page.locator("#notice")).to_have_text("There is no such account, or it is not yours.")
+        await expect(page.locator("#connection")).to_have_attribute("data-state", "closed")
+        await page.fill("#account-id", "alice-1")
+        await page.click("#sign-in button")
+        await expect(page.locator("#total-value")).to_have_text("$100.00")
