@@ -213,17 +213,18 @@ async def test_marks_are_back_after_valkey_was_killed(
                 return symbols.keys() <= (await marks_of(state)).keys()
 
             await until(all_are_marked, "every symbol is marked")
+            await market.post("/_sim/pause")
+            truth = await true_marks(market)
+            await until(all_true(state, truth), "every mark is exact")
             before = await marks_of(state)
             mortal_valkey.kill()
             mortal_valkey.start()
             await state.connection.wait_ready(10)
             await write_universe(state, symbols)
-            await until(all_are_marked, "every symbol is marked again", 15)
+            await until(all_true(state, truth), "every mark is back from memory, for nothing is traded", 15)
             after = await marks_of(state)
             assert all(after[symbol].received_ns >= before[symbol].received_ns for symbol in symbols)
             assert reconnect_count(context) == 0, "the market connections were kept"
-            await market.post("/_sim/pause")
-            await until(all_true(state, await true_marks(market)), "every mark is exact")
     finally:
         await state.close()
 
@@ -254,6 +255,30 @@ async def test_the_subscription_follows_the_universe(market: Simulator, state: S
         assert (await marks_of(state))[late].previous_close == 12.0
         assert await connections() == 3
         assert (await market.get("/_sim/state"))["subscribed_symbols"] == len(symbols) + 1
+
+
+async def test_a_symbol_that_nobody_holds_is_left_after_a_while(
+    market: Simulator, state: State, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays for LEAVING_S, so that one who sells and buys again costs nothing; the others are untouched."""
+    monkeypatch.setattr(subscription, "LEAVING_S", 0.3)
+    symbols = await held_symbols(market)
+    await write_universe(state, symbols)
+    stocks = [symbol for symbol, asset_class in symbols.items() if asset_class == "us_equity"]
+
+    async def are_subscribed(count: int) -> bool:
+        return (await market.get("/_sim/state"))["subscribed_symbols"] == count
+
+    async with running(context_of(market, state)):
+        await until(lambda: are_subscribed(len(symbols)), "every symbol is subscribed")
+        await write_universe(state, {}, stocks[:3])
+        await until(lambda: are_subscribed(len(symbols) - 3), "three symbols are left")
+        await write_universe(state, {}, stocks[3:])
+        await until(lambda: are_subscribed(len(symbols) - len(stocks)), "all stocks are left")
+        await write_universe(state, symbols)
+        await until(lambda: are_subscribed(len(symbols)), "every symbol is subscribed again")
+        await market.post("/_sim/pause")
+        await until(all_true(state, await true_marks(market)), "every mark is exact")
 
 
 async def test_one_consumer_is_active_and_another_takes_over(
@@ -289,6 +314,61 @@ async def test_one_consumer_is_active_and_another_takes_over(
                 await until(all_true(state, await true_marks(market)), "every mark is exact")
     finally:
         await second_state.close()
+
+
+async def test_a_new_owner_writes_above_what_an_old_one_has_written(
+    market: Simulator, state: State, until: Until
+) -> None:
+    """Received times of a symbol grow even when the clock of the old owner was an hour ahead."""
+    await write_universe(state, {"AAPL": "us_equity"})
+    ahead_ns = time.time_ns() + 3600 * 10**9
+    old_owner = await state.leases.acquire("market_data:stocks")
+    assert old_owner is not None
+    await state.marks.write(old_owner, [Mark("AAPL", 1.0, 1, ahead_ns, "iex")])
+    await state.leases.release(old_owner)
+    async with running(context_of(market, state)):
+
+        async def is_newer() -> bool:
+            return (await marks_of(state))["AAPL"].received_ns > ahead_ns
+
+        await until(is_newer, "the new owner's mark is above the old one's")
+        await market.post("/_sim/pause")
+        truth = (await true_marks(market))["AAPL"]
+        await until(all_true(state, {"AAPL": truth}), "the mark is exact")
+
+
+async def test_a_consumer_that_lost_its_lease_frees_the_connection(
+    market: Simulator, state: State, until: Until
+) -> None:
+    """The feed has room for few connections: the loser's is closed, and it may come back later."""
+    await write_universe(state, await held_symbols(market))
+    name = "market_data:stocks"
+
+    async def connections() -> int:
+        return (await market.get("/_sim/state"))["market_stream_connections"]
+
+    async def are_connections(count: int) -> bool:
+        return await connections() == count
+
+    other = open_state(state.connection.url, holder="other", shards=SHARDS, lease_ms=LEASE_MS)
+    try:
+        async with running(context_of(market, state)):
+            await until(lambda: are_connections(3), "all feeds are connected")
+            await state.connection.commands.delete(keys.lease(name))
+            usurper = await other.leases.acquire(name)
+            assert usurper is not None
+
+            async def is_freed() -> bool:
+                assert await other.leases.renew(usurper)
+                return await connections() == 2
+
+            await until(is_freed, "the connection for stocks is closed")
+            await other.leases.release(usurper)
+            await until(lambda: are_connections(3), "it is opened again")
+            await market.post("/_sim/pause")
+            await until(all_true(state, await true_marks(market)), "every mark is exact")
+    finally:
+        await other.close()
 
 
 async def test_a_refused_feed_does_not_stop_the_others(

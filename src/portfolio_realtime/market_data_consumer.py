@@ -104,15 +104,7 @@ class FeedConsumer:
 
     async def _write_marks(self) -> None:
         name = f"market_data:{self._feed.name}"
-        waits_since_s = self._context.clock.monotonic_s()
-
-        def stand_by() -> None:
-            if self._context.clock.monotonic_s() - waits_since_s > own_lease_s_max:
-                self._subscription.stand_by()
-
-        # A lease of our own, left behind by a broken connection, is still held for a while.
-        own_lease_s_max = self._context.settings.lease_ms / 1000 + service.LEASE_POLL_S
-        await service.under_lease(self._context, name, self._own_feed, stand_by)
+        await service.under_lease(self._context, name, self._own_feed, self._subscription.stand_by)
 
     async def _own_feed(self, lease: Lease) -> None:
         await service.together(self._hear_universe(), self._follow_universe(), self._flush(lease))
