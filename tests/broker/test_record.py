@@ -187,8 +187,20 @@ def test_a_booking_around_the_first_statement_waits_for_the_next(is_inside: bool
     assert record.look_again_ns == at_s(2.1)
 
     seen = statement(1000 if is_inside else 1500)
-    assert look(record, seen, 3) is Outcome.CONFIRMED
+    assert look(record, seen, 3) is (Outcome.LATE if is_inside else Outcome.CONFIRMED), "REST may trail"
+    assert look(record, seen, 6) is Outcome.CONFIRMED
     assert (Decimal(cash), Decimal(500)) == (shown(record).cash, shown(record).external_cash_flow)
+
+
+def test_a_first_statement_taken_in_the_middle_of_a_trade_is_put_right() -> None:
+    """The balance was read before a purchase, the positions after it: the next statement is whole."""
+    record = AccountRecord("alice")
+    record.observe(statement(1000, {"AAPL": 1}), at_s(0), at_s(0.1))
+    record.apply(trade("AAPL", 1, 10, at=0.05), at_s(0.2))
+
+    assert look(record, statement(990, {"AAPL": 1}), 6) is Outcome.CONFIRMED
+    assert (Decimal(990), {"AAPL": Decimal(1)}) == (shown(record).cash, quantities(record))
+    assert shown(record).positions[0].day_quantity == 1
 
 
 def test_a_correction_takes_back_what_it_corrects() -> None:

@@ -21,11 +21,7 @@ class Balances:
 
     def __init__(self, statement: Statement) -> None:
         self.cash = statement.state.cash
-        self.holdings = _held(statement)
-
-    def take_holdings(self, statement: Statement) -> None:
-        """Take the holdings of a statement that agrees: they bring the broker's cost basis."""
-        self.holdings = _held(statement)
+        self.holdings = {symbol: one for symbol, one in statement.holdings.items() if one.quantity}
 
     def apply(self, activity: Activity, corrected: Activity | None) -> Effect:
         """Book an activity, net of the earlier booking it corrects; what that changed."""
@@ -84,10 +80,6 @@ class Totals:
                     self.quantities[symbol] = total
                 else:
                     self.quantities.pop(symbol, None)
-
-
-def _held(statement: Statement) -> dict[str, Holding]:
-    return {symbol: holding for symbol, holding in statement.holdings.items() if holding.quantity}
 
 
 def _moved(held: Holding, quantity: Decimal, price: Decimal) -> Holding:

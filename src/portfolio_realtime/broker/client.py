@@ -15,7 +15,7 @@ import httpx
 import stamina
 
 from portfolio_realtime.broker import parse
-from portfolio_realtime.broker.parse import ListedAccount
+from portfolio_realtime.broker.parse import ListedAccount, PayloadRefused
 from portfolio_realtime.broker.quota import TOO_MANY, Quota
 from portfolio_realtime.broker.terms import Statement
 from portfolio_realtime.config import Settings
@@ -71,7 +71,7 @@ class BrokerClient:
         found: dict[str, ListedAccount] = {}
         params = {"sort": "asc", "entities": "contact"}  # the least that may be asked for
         for _ in range(PAGES_MAX):
-            page = [parse.listed_account(one) for one in await self._get("/v1/accounts", params)]
+            page = parse.listed_accounts(await self._get("/v1/accounts", params))
             known = len(found)
             found.update((one.account_id, one) for one in page)
             if len(page) < PAGE_LENGTH:
@@ -164,4 +164,7 @@ def _decoded(path: str, answer: httpx.Response) -> Any:
         return None
     if not answer.is_success:
         raise BrokerUnavailable(f"{path}: HTTP {status}")
-    return parse.decode(answer.content)
+    found = parse.decode(answer.content)
+    if found is None:
+        raise PayloadRefused(f"{path}: null")
+    return found

@@ -45,10 +45,14 @@ def decode(text: str | bytes) -> Any:
         raise PayloadRefused(f"not JSON: {error}") from None
 
 
-def listed_account(payload: Any) -> ListedAccount:
-    """One element of `GET /v1/accounts`. Raises PayloadRefused."""
-    fields = _object(payload)
-    return ListedAccount(_text(fields, "id"), str(fields.get("status") or ""), _text(fields, "created_at"))
+def listed_accounts(payload: Any) -> list[ListedAccount]:
+    """The answer of `GET /v1/accounts`. Raises PayloadRefused."""
+    if not isinstance(payload, list):
+        raise PayloadRefused("accounts are not a list: is ALPACA_BROKER_URL right?")
+    return [
+        ListedAccount(_text(one, "id"), str(one.get("status") or ""), _text(one, "created_at"))
+        for one in map(_object, payload)
+    ]
 
 
 def account_state(account_id: str, payload: Any) -> AccountState:

@@ -6,8 +6,8 @@ belong together. So the record compares a new statement R with its own state S:
 | R                                             | outcome   | what happens                                 |
 | --------------------------------------------- | --------- | -------------------------------------------- |
 | is the first one                              | FIRST     | R is taken                                   |
-| = S, or S with some of the uncertain bookings | CONFIRMED | S stays; those bookings are decided          |
-| = an earlier state of ours                    | LATE      | REST trails the events: S stays              |
+| = S, or S with some of the uncertain bookings | CONFIRMED | R is S; those bookings are decided           |
+| = an earlier state of ours, or may be one     | LATE      | REST trails the events: S stays              |
 | ≠ S                                           | DIFFERENT | S stays; look again when it has been quiet   |
 | ≠ S, the same twice, quiet in between         | DRIFT     | R is taken: we missed something              |
 
@@ -16,7 +16,6 @@ whether it is in there. It waits, unapplied, for the next statement. Times are a
 """
 
 from collections import deque
-from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final
 
@@ -104,8 +103,10 @@ class AccountRecord:
         self._is_unsettled |= is_around_statement or activity.activity_type not in flows.KNOWN_TYPES
         self._is_unsettled |= activity.previous_id is not None
         self._place(activity)
-        if self._doubt is not None and self._balances.totals().agrees(self._doubt[0]):
-            self._agree(self._doubt[0])
+        if self._doubt is not None and not self._uncertain:
+            doubted, _ = self._doubt
+            if self._balances.totals().agrees(doubted):
+                self._agree(doubted)
         return True
 
     def observe(self, statement: Statement, began_ns: int, ended_ns: int) -> Outcome:
@@ -165,61 +166,66 @@ class AccountRecord:
     def _corrected(self, activity: Activity) -> Activity | None:
         return self._bookings.get(activity.previous_id) if activity.previous_id else None
 
-    def _decide(self, missing: Iterable[Activity]) -> None:
-        """The uncertain bookings are decided: `missing` were not inside, the others were."""
-        for activity in self._uncertain:
-            self._day.count(activity, self._corrected(activity))
-        for activity in missing:
-            self._balances.apply(activity, self._corrected(activity))
-        self._uncertain = []
-
     # Statements
 
     def _begin(self, statement: Statement, began_ns: int, ended_ns: int) -> None:
         self._state = statement.state
         self._day = Day(statement.state.balance_asof)
-        self._rest_on(statement, began_ns, ended_ns)
+        self._balances = Balances(statement)
+        self._taken_from_ns, self._taken_until_ns = began_ns, ended_ns
         for activity in sorted(self._bookings.values(), key=lambda booking: booking.published_ns):
             self._place(activity)
 
-    def _rest_on(self, statement: Statement, began_ns: int, ended_ns: int) -> None:
-        self._balances = Balances(statement)
-        self._taken_from_ns, self._taken_until_ns = began_ns, ended_ns
-        self._applied.clear()
-        self._doubt = None
-        self._is_unsettled = False
-
     def _compare(self, statement: Statement, began_ns: int, ended_ns: int) -> Outcome:
-        for included in range(len(self._uncertain), -1, -1):
-            missing = self._uncertain[included:]
-            if self._agrees(statement, missing):
-                self._decide(missing)
-                self._agree(statement)
-                return Outcome.CONFIRMED
+        if self._is_explained(statement):
+            if not self._can_decide(statement, began_ns):
+                return Outcome.LATE
+            self._agree(statement)
+            return Outcome.CONFIRMED
         is_late = self._is_late(statement)
         since_ns = self._doubted_since(statement, ended_ns)
         if began_ns - since_ns >= (LATE_NS_MAX if is_late else EVENT_SETTLE_NS):
-            self._decide(missing=[])
-            self._rest_on(statement, began_ns, ended_ns)
+            self._agree(statement)
+            self._taken_from_ns, self._taken_until_ns = began_ns, ended_ns
             return Outcome.DRIFT
         self._is_unsettled |= not is_late
         return Outcome.LATE if is_late else Outcome.DIFFERENT
 
-    def _agrees(self, statement: Statement, missing: Iterable[Activity]) -> bool:
+    def _is_explained(self, statement: Statement) -> bool:
+        """Are cash and quantities, each for itself, ours with some of the uncertain bookings on top?
+
+        Each for itself: the statement that the balances rest on may have been taken in between.
+        """
         totals = self._balances.totals()
-        for activity in missing:
+        has_cash, has_quantities = totals.has_cash_of(statement), totals.has_quantities_of(statement)
+        for activity in reversed(self._uncertain):
             totals.add(effect_of(activity, self._corrected(activity)))
-        return totals.agrees(statement)
+            has_cash |= totals.has_cash_of(statement)
+            has_quantities |= totals.has_quantities_of(statement)
+        return has_cash and has_quantities
+
+    def _can_decide(self, statement: Statement, began_ns: int) -> bool:
+        """May an explanation be believed? While REST may trail, only that all uncertain ones are missing."""
+        youngest_ns = max((activity.published_ns for activity in self._uncertain), default=0)
+        if began_ns >= youngest_ns + REST_LAG_NS:
+            return True
+        totals = self._balances.totals()
+        for activity in self._uncertain:
+            totals.add(effect_of(activity, self._corrected(activity)))
+        return totals.agrees(statement) and not self._balances.totals().agrees(statement)
 
     def _agree(self, statement: Statement) -> None:
-        """REST has caught up with us, or we with it."""
-        self._balances.take_holdings(statement)
+        """REST has caught up with us, or we with it: every booking that we know is in the statement."""
+        for activity in self._uncertain:
+            self._day.count(activity, self._corrected(activity))
+        self._uncertain = []
+        self._balances = Balances(statement)
         self._applied.clear()
         self._doubt = None
-        self._is_unsettled = bool(self._uncertain)
+        self._is_unsettled = False
 
     def _is_late(self, statement: Statement) -> bool:
-        """Are cash and positions, each for itself, what ours were at some moment since REST last agreed?"""
+        """Are cash and quantities, each for itself, what ours were at some moment since REST last agreed?"""
         totals = self._balances.totals()
         has_cash, has_quantities = totals.has_cash_of(statement), totals.has_quantities_of(statement)
         for effect in reversed(self._applied):
