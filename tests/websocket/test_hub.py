@@ -1,6 +1,5 @@
 """Fan-out under any order of events: never older, never another's, the newest always, deltas add up."""
 
-import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -9,8 +8,8 @@ from portfolio_realtime.state.valuations import with_rows
 from portfolio_realtime.websocket import hub as hub_module
 from portfolio_realtime.websocket.connection import Connection
 from portfolio_realtime.websocket.hub import Hub, StreamPosition, WatchedAccount
-from portfolio_realtime.websocket.protocol import PortfolioMessage, Subscribe, text_frame
-from tests.websocket.wire import Picture, payload, publication, value
+from portfolio_realtime.websocket.protocol import Subscribe, text_frame
+from tests.websocket.wire import Picture, payload, publication
 
 ACCOUNTS = ("a", "ab", "b")  # one is a prefix of another
 
@@ -203,11 +202,3 @@ def test_frames_carry_any_length_as_the_protocol_says() -> None:
     assert text_frame(b"x" * 126)[:4] == b"\x81\x7e\x00\x7e"
     assert text_frame(b"x" * 65536)[:10] == b"\x81\x7f\x00\x00\x00\x00\x00\x01\x00\x00"
     assert payload(text_frame(b'{"a":"' + b"x" * 200 + b'"}'))["a"] == "x" * 200
-
-
-def test_the_typed_portfolio_message_reads_what_is_published() -> None:
-    """The types of the wire and the example of the protocol agree."""
-    stored = with_rows(publication("a", 1, 1, {"A": "1"}))
-    message = msgspec.json.decode(stored, type=PortfolioMessage)
-    assert msgspec.json.encode(message) == stored.replace(b", ", b",").replace(b": ", b":")
-    assert list(value("a", 1, 1)) == ["type", *PortfolioMessage.__struct_fields__[:15]]

@@ -521,6 +521,35 @@ async def test_http_waits_for_a_live_value_and_does_not_serve_an_old_one(
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
 
 
+async def test_server_sent_events_carry_the_same_messages(server: Served, calculator: Calculator) -> None:
+    """First all of it, then what changed; the end is said."""
+    await calculator.publish("a", 1, {"A": "1"})
+    path = "/v1/portfolio/a/stream?detail=positions"
+    async with server.http.stream("GET", path, headers=bearer(lifetime_s=2)) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        lines = answer.aiter_lines()
+        assert await anext(lines) == "event: portfolio"
+        first = json.loads((await anext(lines)).removeprefix("data: "))
+        assert (first["sequence"], first["positions"][0]["symbol"]) == (1, "A")
+        await calculator.publish("a", 2, {"A": "1"})
+        rest = [line async for line in lines if line]
+    assert rest[0] == "event: portfolio"
+    assert json.loads(rest[1].removeprefix("data: "))["positions"] == []
+    assert rest[2:] == ["event: close", 'data: {"code":4004,"reason":"token expired"}']
+    assert (await server.http.get("/v1/portfolio/b/stream", headers=bearer())).status_code == 404
+
+
+async def test_the_reference_page_names_every_route_message_and_close_code(server: Served) -> None:
+    """Made from the types, with nothing from elsewhere."""
+    text = (await server.http.get("/docs")).text
+    for expected in ("/v1/portfolio/{account_id}", "token_expiring", "known_equity", "4503", "forbidden"):
+        assert expected in text
+    assert "http://" not in text
+    assert "https://" not in text
+    document = (await server.http.get("/openapi.json")).json()
+    assert "known_equity" in document["components"]["schemas"]["PortfolioMessage"]["properties"]
+
+
 async def test_http_refuses_as_the_websocket_does(server: Served) -> None:
     """401 without credentials; 404 with one body for unknown and another's."""
     assert (await server.http.get("/v1/portfolio/a")).status_code == 401
@@ -552,6 +581,7 @@ async def test_metrics_of_all_services_are_for_this_machine_and_for_the_api_key(
             'portfolio_realtime_connections{instance="test-instance",service="websocket_server"} 1.0' in text
         )
         assert "portfolio_realtime_connects_total{" in text
+        assert 'portfolio_realtime_fan_out_lag_seconds_count{instance="test-instance",' in text
     forwarded = {"X-Forwarded-For": "127.0.0.1"}
     assert (await server.http.get("/metrics", headers=forwarded)).status_code == 403
     assert (await server.http.get("/metrics", headers={"X-API-Key": "x"})).status_code == 403

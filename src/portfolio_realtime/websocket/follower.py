@@ -10,6 +10,10 @@ import itertools
 from collections.abc import Iterable
 from typing import Final, NoReturn
 
+import msgspec
+from prometheus_client import Histogram
+
+from portfolio_realtime.clock import NS_PER_S, Clock, parse_rfc3339
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.model import PublicationBatch
 from portfolio_realtime.state import State
@@ -23,13 +27,22 @@ OFFERS_MAX: Final = 250  # between two turns of the event loop
 READY_S_MAX: Final = 1.0
 
 
+class _Published(msgspec.Struct):
+    timestamp: str | None = None
+
+
+_decode_published = msgspec.json.Decoder(_Published).decode
+
+
 class Follower:
     """Feeds the hub of one server."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, clock: Clock, lag: Histogram) -> None:
         self.hub = Hub()
         self.is_following = False
         self._state = state
+        self._clock = clock
+        self._lag = lag  # publication to hand-over to the sockets
         self._begun: dict[str, None] = {}  # accounts that somebody begins to watch, oldest first
         self._wake = asyncio.Event()
 
@@ -64,11 +77,20 @@ class Follower:
 
     async def _fan_out(self, batch: PublicationBatch) -> None:
         offers = 0
-        for account in self.hub.apply(batch):
+        advanced = self.hub.apply(batch)
+        for account in advanced:
             offers += self._offer(account)
             if offers >= OFFERS_MAX:
                 offers = 0
                 await asyncio.sleep(0)
+        if advanced:
+            self._measure(batch)
+
+    def _measure(self, batch: PublicationBatch) -> None:
+        """Observe the lag of one publication: all of a batch were published at once."""
+        published = _decode_published(batch.publications[-1].value).timestamp
+        if published is not None:
+            self._lag.observe((self._clock.now_ns() - parse_rfc3339(published)) / NS_PER_S)
 
     def _offer(self, account: WatchedAccount) -> int:
         subscribers = tuple(account.subscribers)

@@ -61,7 +61,7 @@ class Gateway:
         self.registry = registry
         self.metrics = ServerMetrics(registry)
         self.counts = Counts()
-        self.follower = Follower(state)
+        self.follower = Follower(state, clock, self.metrics.fan_out_lag)
         self.authenticator = Authenticator(settings)
         self.allowed_origins = frozenset(
             origin.strip().rstrip("/") for origin in settings.allowed_origins.split(",") if origin.strip()

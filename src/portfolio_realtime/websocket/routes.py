@@ -1,6 +1,5 @@
 """HTTP beside the WebSockets: probes, metrics, one value at a time, tickets, the page."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from importlib import resources
 from typing import Annotated, Final, Literal
@@ -8,6 +7,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from pydantic import BaseModel
+from starlette.responses import HTMLResponse, StreamingResponse
 from starlette.staticfiles import StaticFiles
 
 from portfolio_realtime import __version__, telemetry
@@ -15,11 +15,10 @@ from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.state.keys import TICKET_TTL_S
 from portfolio_realtime.websocket.authentication import Identity, Unauthorized, is_local
 from portfolio_realtime.websocket.gateway import Gateway
-from portfolio_realtime.websocket.hub import StreamPosition, WatchedAccount
-from portfolio_realtime.websocket.protocol import Detail, PortfolioMessage, is_account_id
+from portfolio_realtime.websocket.portfolios import EventStream, Portfolios, no_value
+from portfolio_realtime.websocket.protocol import Detail, PortfolioMessage
+from portfolio_realtime.websocket.reference import render
 
-FIRST_VALUE_S_MAX: Final = 2.0
-RETRY_AFTER_S: Final = 2
 DEMO_TOKEN_S: Final = 900
 DEMO_ACCOUNTS_MAX: Final = 1000
 EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -55,64 +54,6 @@ class Health(BaseModel):
     status: Literal["ok", "draining", "waiting for the state"]
 
 
-class Waiter:
-    """A subscriber that wants one live publication, for HTTP."""
-
-    def __init__(self, *, with_positions: bool) -> None:
-        self.answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
-        self._with_positions = with_positions
-
-    def offer(self, account: WatchedAccount) -> None:
-        """Take it if it is live: a stored one may be from long ago."""
-        has_it = account.position(with_positions=self._with_positions) is not None
-        if account.is_live and has_it and not self.answer.done():
-            self.answer.set_result(account.message(None, with_positions=self._with_positions))
-
-    def refuse(self, account_id: str) -> None:
-        """There is no such account."""
-        if not self.answer.done():
-            self.answer.set_result(None)
-
-    def position_sent(self, account_id: str) -> StreamPosition | None:
-        """It has got nothing yet."""
-        return None
-
-
-class Portfolios:
-    """The newest value of one account at a time, for who may see it."""
-
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-
-    async def read(self, identity: Identity, account_id: str, detail: Detail) -> bytes:
-        """The portfolio message. Raises HTTPException 404 (unknown or another's), 503 (none to be had)."""
-        if not is_account_id(account_id) or not identity.may_see(account_id):
-            raise _no_such_account()
-        waiter = Waiter(with_positions=detail == "positions")
-        follower = self._gateway.follower
-        account = follower.watch(waiter, account_id, with_positions=detail == "positions")
-        try:
-            if follower.is_following:
-                waiter.offer(account)
-            async with asyncio.timeout(FIRST_VALUE_S_MAX):
-                message = await waiter.answer
-        except TimeoutError:
-            raise _no_value() from None
-        finally:
-            follower.unwatch(waiter, [account_id])
-        if message is None:
-            raise _no_such_account()
-        return message
-
-
-def _no_such_account() -> HTTPException:
-    return HTTPException(404, "no such account, or not yours")
-
-
-def _no_value() -> HTTPException:
-    return HTTPException(503, "no value can be had now", {"Retry-After": str(RETRY_AFTER_S)})
-
-
 def build_app(gateway: Gateway, instance: str) -> FastAPI:
     """The HTTP side of one server."""
     app = FastAPI(
@@ -129,7 +70,7 @@ def build_app(gateway: Gateway, instance: str) -> FastAPI:
     if gateway.settings.demo_page:
         _add_demo(app, gateway)
     page = str(resources.files("portfolio_realtime.websocket") / "page")
-    _describe_portfolio(app)
+    _add_reference(app)
     app.mount("/", StaticFiles(directory=page, html=True), "page")
     return app
 
@@ -216,6 +157,10 @@ def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
         404: {"description": "No such account, or not yours"},
         503: {"description": "No value can be had now; see Retry-After"},
     }
+    events: dict[int | str, dict[str, object]] = {
+        **answers,
+        200: {"description": "One event for each message", "content": {"text/event-stream": {}}},
+    }
 
     @app.get("/v1/portfolio/{account_id}", summary="The newest value of an account", responses=answers)
     async def portfolio(account_id: str, identity: Caller, detail: Detail = "value") -> Response:
@@ -227,21 +172,33 @@ def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
     ) -> Response:
         return _json(await portfolios.read(identity, account_id, "value"))
 
+    @app.get("/v1/portfolio/{account_id}/stream", summary="The same as server-sent events", responses=events)
+    async def stream(account_id: str, identity: Caller, detail: Detail = "value") -> Response:
+        portfolios.require(identity, account_id)
+        source = EventStream(gateway, identity, account_id, with_positions=detail == "positions")
+        return StreamingResponse(source.events(), media_type="text/event-stream")
+
     @app.post("/v1/tickets", summary="A ticket for one WebSocket connection: ?ticket=")
     async def tickets(identity: Caller) -> Ticket:
         try:
             return Ticket(ticket=await gateway.issue_ticket(identity), expires_in_s=TICKET_TTL_S)
         except StateUnavailable:
-            raise _no_value() from None
+            raise no_value() from None
 
 
-def _describe_portfolio(app: FastAPI) -> None:
-    """Put the portfolio message, which FastAPI never sees, into the OpenAPI document."""
+def _add_reference(app: FastAPI) -> None:
+    """Put the portfolio message, which FastAPI never sees, into the OpenAPI document; serve `/docs`."""
     document = app.openapi()
     _, schemas = msgspec.json.schema_components(
         [PortfolioMessage], ref_template="#/components/schemas/{name}"
     )
     document["components"]["schemas"].update(schemas)
+    app.openapi = lambda: document
+    text = render(document)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(text)
 
 
 def _json(message: bytes) -> Response:
@@ -256,7 +213,7 @@ def _add_demo(app: FastAPI, gateway: Gateway) -> None:
         try:
             accounts = await gateway.state.accounts.ids()
         except StateUnavailable:
-            raise _no_value() from None
+            raise no_value() from None
         is_off = gateway.authenticator.is_off
         token = None if is_off else gateway.authenticator.issue("demo", ["*"], DEMO_TOKEN_S)
         return DemoSession(accounts=accounts[:DEMO_ACCOUNTS_MAX], token=token)

@@ -1,0 +1,149 @@
+"""Portfolio values over HTTP, from the same hub: one at a time, or as server-sent events."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Final
+
+from fastapi import HTTPException
+
+from portfolio_realtime.websocket.authentication import Identity
+from portfolio_realtime.websocket.gateway import Gateway
+from portfolio_realtime.websocket.hub import StreamPosition, WatchedAccount
+from portfolio_realtime.websocket.protocol import Detail, Disconnect, is_account_id
+
+FIRST_VALUE_S_MAX: Final = 2.0
+RETRY_AFTER_S: Final = 2
+KEEP_ALIVE_S: Final = 15.0
+
+
+def no_such_account() -> HTTPException:
+    """The one answer for an account that does not exist and for another's."""
+    return HTTPException(404, "no such account, or not yours")
+
+
+def no_value() -> HTTPException:
+    """The state or the calculators are away."""
+    return HTTPException(503, "no value can be had now", {"Retry-After": str(RETRY_AFTER_S)})
+
+
+class Waiter:
+    """A subscriber that wants one live publication."""
+
+    def __init__(self, *, with_positions: bool) -> None:
+        self.answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+        self._with_positions = with_positions
+
+    def offer(self, account: WatchedAccount) -> None:
+        """Take it if it is live: a stored one may be from long ago."""
+        has_it = account.position(with_positions=self._with_positions) is not None
+        if account.is_live and has_it and not self.answer.done():
+            self.answer.set_result(account.message(None, with_positions=self._with_positions))
+
+    def refuse(self, account_id: str) -> None:
+        """There is no such account."""
+        if not self.answer.done():
+            self.answer.set_result(None)
+
+    def position_sent(self, account_id: str) -> StreamPosition | None:
+        """It has got nothing yet."""
+        return None
+
+
+class Portfolios:
+    """The newest value of one account at a time, for who may see it."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    def require(self, identity: Identity, account_id: str) -> None:
+        """Raises HTTPException 404 unless this identity may see the account."""
+        if not is_account_id(account_id) or not identity.may_see(account_id):
+            raise no_such_account()
+
+    async def read(self, identity: Identity, account_id: str, detail: Detail) -> bytes:
+        """The portfolio message. Raises HTTPException 404 (unknown or another's), 503 (none to be had)."""
+        self.require(identity, account_id)
+        waiter = Waiter(with_positions=detail == "positions")
+        follower = self._gateway.follower
+        account = follower.watch(waiter, account_id, with_positions=detail == "positions")
+        try:
+            if await follower.is_ready():
+                waiter.offer(account)
+            async with asyncio.timeout(FIRST_VALUE_S_MAX):
+                message = await waiter.answer
+        except TimeoutError:
+            raise no_value() from None
+        finally:
+            follower.unwatch(waiter, [account_id])
+        if message is None:
+            raise no_such_account()
+        return message
+
+
+class EventStream:
+    """A subscriber and client of the gateway whose socket is an HTTP response: newest value only, as ever."""
+
+    def __init__(
+        self, gateway: Gateway, identity: Identity, account_id: str, *, with_positions: bool
+    ) -> None:
+        self._gateway = gateway
+        self._identity = identity
+        self._account_id = account_id
+        self._with_positions = with_positions
+        self._sent: StreamPosition | None = None
+        self._end: Disconnect | None = None
+        self._wake = asyncio.Event()
+
+    def offer(self, account: WatchedAccount) -> None:
+        """The account has a newer publication."""
+        self._wake.set()
+
+    def refuse(self, account_id: str) -> None:
+        """There is no such account."""
+        self.close(Disconnect.FORBIDDEN)
+
+    def position_sent(self, account_id: str) -> StreamPosition | None:
+        """Where this client is in the account's stream."""
+        return self._sent
+
+    def check(self) -> None:
+        """End when the token has expired."""
+        valid_for_s = self._gateway.valid_for_s(self._identity)
+        if valid_for_s is not None and valid_for_s <= 0:
+            self.close(Disconnect.TOKEN_EXPIRED)
+
+    def close(self, disconnect: Disconnect) -> None:
+        """Say why, and end."""
+        self._end = self._end or disconnect
+        self._wake.set()
+
+    async def events(self) -> AsyncGenerator[bytes]:
+        """Server-sent events until the client goes; `close` carries the code that a WebSocket would."""
+        gateway = self._gateway
+        account = gateway.follower.watch(self, self._account_id, with_positions=self._with_positions)
+        gateway.clients.add(self)
+        try:
+            while self._end is None:
+                newest = account.position(with_positions=self._with_positions)
+                if newest is not None and (self._sent is None or newest > self._sent):
+                    message = account.message(self._sent, with_positions=self._with_positions)
+                    self._sent = newest
+                    yield b"event: portfolio\ndata: " + message + b"\n\n"
+                elif not await self._woken():
+                    yield b": still here\n\n"
+            yield b'event: close\ndata: {"code":%d,"reason":"%s"}\n\n' % (
+                self._end.code,
+                self._end.reason.encode(),
+            )
+        finally:
+            gateway.clients.discard(self)
+            gateway.follower.unwatch(self, [self._account_id])
+
+    async def _woken(self) -> bool:
+        try:
+            async with asyncio.timeout(KEEP_ALIVE_S):
+                await self._wake.wait()
+        except TimeoutError:
+            return False
+        self._wake.clear()
+        return True
