@@ -10,14 +10,16 @@ from collections.abc import AsyncGenerator, Callable
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
 from portfolio_realtime import config, symbol_collector
 from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.errors import BrokerRefused, StateUnavailable
+from portfolio_realtime.model import Account
 from portfolio_realtime.service import Context
-from portfolio_realtime.state import State, open_state
+from portfolio_realtime.state import State, keys, open_state
 from tests.conftest import LEASE_MS, SHARDS, Simulator, StartSimulator, Until, ValkeyServer, end
 
 ENDS_S_MAX = 5.0
@@ -243,6 +245,59 @@ async def test_a_second_collector_takes_over_when_the_first_is_killed(
             await until(is_newer, "the second one writes", 20)
             await broker.post("/_sim/pause")
             await wait_exact(broker, state, until)
+
+
+async def test_after_another_owner_nothing_old_is_written(
+    simulator: StartSimulator, valkey_url: str, state: State, until: Until
+) -> None:
+    """A collector that lost its lease begins anew when somebody else has written since."""
+    broker = await simulator(accounts=5, activities_per_second=0)
+    alice = await first_id(broker)
+    other = open_state(valkey_url, holder="other", shards=SHARDS, lease_ms=LEASE_MS)
+    async with running(context_of(broker, state, symbol_collection_interval=300)):
+        await until(all_known(broker, state), "all accounts are known")
+        await wait_exact(broker, state, until)
+        before = await state.accounts.read_one(alice)
+        assert before is not None
+        await other.connection.commands.delete(keys.lease(symbol_collector.NAME))
+        lease = await other.leases.acquire(symbol_collector.NAME)
+        assert lease is not None
+        newer = time.time_ns() // 1_000_000
+        await other.accounts.write(lease, [msgspec.structs.replace(before, version=newer, cash=Decimal(7))])
+        await other.leases.release(lease)
+
+        async def is_newer() -> bool:
+            after = await state.accounts.read_one(alice)
+            return after is not None and after.version > newer
+
+        await until(is_newer, "alice is fetched again", 10)
+        await wait_exact(broker, state, until)
+    await other.close()
+
+
+async def test_records_of_a_former_life_are_tidied_up(
+    simulator: StartSimulator, state: State, until: Until
+) -> None:
+    """An account that is not listed any more, and a symbol that nobody holds, go once all is known."""
+    broker = await simulator(accounts=3, activities_per_second=0)
+    lease = await state.leases.acquire(symbol_collector.NAME)
+    assert lease is not None
+    await state.accounts.write(lease, [statement_of("long gone")])
+    await state.accounts.write_universe(lease, {"GONE": "us_equity"}, [])
+    await state.leases.release(lease)
+    async with running(context_of(broker, state)):
+        await until(all_known(broker, state), "only listed accounts have records")
+
+        async def is_gone() -> bool:
+            return "GONE" not in await state.accounts.read_universe()
+
+        await until(is_gone, "the symbol has left the universe")
+        await wait_exact(broker, state, until)
+
+
+def statement_of(account_id: str) -> Account:
+    """Some record."""
+    return Account(account_id, 1, "ACTIVE", "USD", Decimal(1), Decimal(1), "2026-11-19", Decimal(0), (), 0)
 
 
 async def test_a_rest_interface_that_trails_the_events_does_no_harm(

@@ -68,21 +68,21 @@ class Collector:
         self._interval_ns = int(context.settings.symbol_collection_interval * NS_PER_S)
         self._client = client
         self._metrics = metrics
+        self._changed = asyncio.Event()
+        self._unlisted = asyncio.Event()  # an event names an account that is not in the list
+        self._begin()
+
+    def _begin(self) -> None:
+        """Know nothing yet."""
         self._roster = Roster()
         self._turns = Turns()
-        self._follower = EventFollower(client, context.clock, self._take_event)
+        self._follower = EventFollower(self._client, self._clock, self._take_event)
         self._untried: set[str] = set()  # listed and not fetched yet
         self._is_complete = False  # every account has been fetched once
         self._removed_symbols: set[str] = set()
-        self._changed = asyncio.Event()
-        self._unlisted = asyncio.Event()  # an event names an account that is not in the list
 
     async def work(self, lease: Lease) -> None:
         """Everything, until it is cancelled. Raises LeaseLost, StateUnavailable, BrokerRefused."""
-        self._roster.write_all_again()
-        self._turns.release_all()
-        self._follower.connected.clear()
-        self._changed.set()
         await self._resume()
         await together(
             keep_running(self._follower.follow, self._clock, "event stream"),
@@ -95,7 +95,17 @@ class Collector:
         )
 
     async def _resume(self) -> None:
-        """Continue behind the last event of a former life, when that is not long ago."""
+        """Continue with what is in memory, unless another collector has been active since."""
+        for shard in self._shards:
+            if self._roster.known_count and self._roster.is_older_than(
+                await self._state.accounts.read_all(shard)
+            ):
+                log.warning("another collector has been active: beginning anew")
+                self._begin()
+        self._roster.write_all_again()
+        self._changed.set()
+        self._turns.release_all()
+        self._follower.connected.clear()
         if self._follower.cursor is None and (cursor := await self._state.accounts.read_cursor()):
             published_ns = parse.published_ns(cursor)
             if published_ns and self._clock.now_ns() - published_ns < CURSOR_NS_MAX:
@@ -116,7 +126,7 @@ class Collector:
         is_known_type = activity.activity_type in flows.KNOWN_TYPES
         outcome = ("applied" if is_known_type else "unknown_type") if is_new else "repeated"
         self._metrics.activities.labels(outcome).inc()
-        if activity.account_id not in self._roster.listed:
+        if not self._roster.is_listed(activity.account_id):
             self._unlisted.set()
         elif is_new and (look_ns := self._roster.look_again_ns(activity.account_id)) is not None:
             self._turns.set_due(activity.account_id, look_ns, is_hurried=True)
@@ -273,7 +283,9 @@ class Collector:
     async def _write_batch(self, lease: Lease) -> None:
         """The universe first: who reads a record finds its symbols there."""
         added, accounts, gone = self._roster.take_changes(WRITE_ACCOUNTS_MAX)
-        removed = sorted(self._removed_symbols.difference(self._roster.universe))
+        removed = (
+            sorted(self._removed_symbols - self._roster.universe.keys()) if self._removed_symbols else []
+        )
         self._removed_symbols.clear()
         if added or removed:
             await self._state.accounts.write_universe(lease, added, removed)

@@ -25,6 +25,7 @@ class Roster:
         self._records: dict[str, AccountRecord] = {}
         self._listed: set[str] = set()
         self._missing: set[str] = set()  # listed before, but not the last time
+        self._unlisted: dict[str, None] = {}  # named by events only, in order
         self._accounts: dict[str, Account] = {}  # as last built
         self._changed: dict[str, None] = {}  # to be written, in order
         self._gone: set[str] = set()
@@ -36,6 +37,10 @@ class Roster:
     def listed(self) -> frozenset[str]:
         """The accounts that the broker lists."""
         return frozenset(self._listed)
+
+    def is_listed(self, account_id: str) -> bool:
+        """Does the broker list this account?"""
+        return account_id in self._listed
 
     @property
     def known_count(self) -> int:
@@ -72,6 +77,8 @@ class Roster:
         gone = sorted(missing & self._missing)
         self._missing = missing
         self._listed = self._listed.union(ordered).difference(gone)
+        for account_id in new:
+            self._unlisted.pop(account_id, None)
         for account_id in gone:
             self.remove(account_id)
         return new, gone
@@ -115,6 +122,14 @@ class Roster:
             self._added.pop(symbol, None)
         return gone
 
+    def is_older_than(self, stored: Iterable[Account]) -> bool:
+        """Has somebody else written a newer record than ours?"""
+        return any(
+            account.account_id in self._accounts
+            and account.version > self._accounts[account.account_id].version
+            for account in stored
+        )
+
     def write_all_again(self) -> None:
         """What was written may be lost: everything counts as changed."""
         self._changed = dict.fromkeys(self._accounts)
@@ -134,13 +149,14 @@ class Roster:
         if record is None:
             record = self._records[account_id] = AccountRecord(account_id)
             if account_id not in self._listed:
-                self._bound_unlisted()
+                self._bound_unlisted(account_id)
         return record
 
-    def _bound_unlisted(self) -> None:
-        unlisted = [account_id for account_id in self._records if account_id not in self._listed]
-        if len(unlisted) > UNLISTED_MAX:
-            del self._records[unlisted[0]]
+    def _bound_unlisted(self, account_id: str) -> None:
+        self._unlisted[account_id] = None
+        if len(self._unlisted) > UNLISTED_MAX:
+            oldest = next(iter(self._unlisted))
+            del self._unlisted[oldest], self._records[oldest]
 
     def _rebuild(self, record: AccountRecord, now_ns: int) -> None:
         before = self._accounts.get(record.account_id)
