@@ -12,7 +12,7 @@ from alpaca_sim.market import Listing, Market
 from alpaca_sim.trader import Trader
 
 POSITIONS_MAX = 15
-SHORT_SHARE = 0.1
+SHORT_POSITION_SHARE = 0.016  # of about six equities: one account in ten is short in one
 EMPTY_SHARE = 0.05
 OPTION_SHARE = 0.15
 CRYPTO_SHARE = 0.2
@@ -133,7 +133,7 @@ def _quantity(listing: Listing, rng: random.Random) -> Decimal:
         return max(Decimal("0.000000001"), round(dollars / listing.previous_close, 9))
     if listing.asset_class == "us_option":
         return Decimal(rng.choice((-3, -1, 1, 2, 5, 10)))
-    if rng.random() < SHORT_SHARE / 4:  # of about six positions: one account in ten has a short
+    if rng.random() < SHORT_POSITION_SHARE:
         return Decimal(-rng.randint(1, 200))
     if rng.random() < 0.4:
         return Decimal(rng.randint(1, 60 * 10**9)).scaleb(-9)

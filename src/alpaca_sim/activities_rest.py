@@ -1,20 +1,26 @@
 """`GET /v1/accounts/activities`: a list sorted by id, paged by the id of the last row the client has."""
 
 from bisect import bisect_left, bisect_right
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from itertools import islice
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from alpaca_sim.activities_json import row_id, row_json, row_type
-from alpaca_sim.broker_rest import find_account, sim_of
+from alpaca_sim.broker_rest import find_account
 from alpaca_sim.clock import SECOND_NS
 from alpaca_sim.ledger import Activity, Ledger
-from alpaca_sim.web import ApiError, csv_param, date_param, int_param, json_response, time_param
+from alpaca_sim.web import ApiError, csv_param, date_param, int_param, json_response, sim_of, time_param
 
 PAGE_SIZE_MAX = 100
+CATEGORIES = ("trade_activity", "non_trade_activity")
 DATED_PAGE_SIZE_MAX = 1_000_000  # with `date` there is no maximum but the whole ledger
+
+Row = tuple[str, Activity]  # REST id and activity
 
 
 class ActivityIndex:
@@ -23,78 +29,91 @@ class ActivityIndex:
     def __init__(self, ledger: Ledger) -> None:
         """Reads the ledger's activities, which only grow."""
         self._ledger = ledger
-        self._rows: list[tuple[str, Activity]] = []
+        self._rows: list[Row] = []
 
-    def rows(self) -> list[tuple[str, Activity]]:
-        """(id, activity), ascending."""
+    def rows(self) -> list[Row]:
+        """All, ascending."""
         new = self._ledger.activities[len(self._rows) :]
         if new:
-            self._rows += [(row_id(activity), activity) for activity in new]
-            self._rows.sort(key=lambda row: row[0])  # nearly sorted already: cheap
+            self._rows += _rows_of(new)
+            self._rows.sort(key=_id_of)  # nearly sorted already: cheap
         return self._rows
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What a request wants to see; None is no restriction."""
+
+    types: set[str] | None
+    is_trade: bool | None
+    day: date | None  # of UTC
+    after_ns: int | None
+    until_ns: int | None
+
+    def takes(self, activity: Activity) -> bool:
+        """Whether the activity is wanted."""
+        return (
+            (self.types is None or row_type(activity) in self.types)
+            and (self.is_trade is None or (activity.activity_type == "TRD") == self.is_trade)
+            and (
+                self.day is None
+                or datetime.fromtimestamp(activity.at_ns // SECOND_NS, UTC).date() == self.day
+            )
+            and (self.after_ns is None or activity.at_ns > self.after_ns)
+            and (self.until_ns is None or activity.at_ns <= self.until_ns)
+        )
 
 
 async def list_activities(request: Request) -> Response:
     """All paging rules: direction, page_size, page_token, date, after, until, types or category."""
     sim = sim_of(request)
+    wanted = _read_filter(request)
+    size_max = PAGE_SIZE_MAX if wanted.day is None else DATED_PAGE_SIZE_MAX
+    limit = int_param(request, "page_size", size_max, 1, size_max)
     account_id = request.query_params.get("account_id")
     if account_id:
-        find_account(sim, account_id)
-    rows = sim.activity_index.rows()
-    types = _wanted_types(request)
-    day = (
-        date_param(request, "date", datetime.min.replace(tzinfo=UTC).date())
-        if "date" in request.query_params
-        else None
+        rows = sorted(_rows_of(find_account(sim, account_id).activities), key=_id_of)
+    else:
+        rows = sim.activity_index.rows()
+    found = (row_json(activity) for activity in _from_token(request, rows) if wanted.takes(activity))
+    return json_response(list(islice(found, limit)))
+
+
+def _rows_of(activities: Iterable[Activity]) -> list[Row]:
+    return [(row_id(activity), activity) for activity in activities]
+
+
+def _id_of(row: Row) -> str:
+    return row[0]
+
+
+def _read_filter(request: Request) -> Filter:
+    params = request.query_params
+    in_path, category = request.path_params.get("activity_type"), params.get("category")
+    types = {in_path} if in_path else set(csv_param(request, "activity_types")) or None
+    if category is not None and category not in CATEGORIES:
+        raise ApiError(422, f"category must be one of {', '.join(CATEGORIES)}")
+    if category and types:
+        raise ApiError(422, "activity types and category cannot be used together")
+    return Filter(
+        types=types,
+        is_trade=None if category is None else category == CATEGORIES[0],
+        day=date_param(request, "date", date.min) if "date" in params else None,
+        after_ns=time_param(request, "after"),
+        until_ns=time_param(request, "until"),
     )
-    after_ns, until_ns = time_param(request, "after"), time_param(request, "until")
-    limit = int_param(
-        request,
-        "page_size",
-        DATED_PAGE_SIZE_MAX if day else PAGE_SIZE_MAX,
-        1,
-        DATED_PAGE_SIZE_MAX if day else PAGE_SIZE_MAX,
-    )
-    page: list[object] = []
-    for activity in _from_token(request, rows):
-        if (
-            (not account_id or activity.account_id == account_id)
-            and (types is None or row_type(activity) in types)
-            and (day is None or datetime.fromtimestamp(activity.at_ns // SECOND_NS, UTC).date() == day)
-            and (after_ns is None or activity.at_ns > after_ns)
-            and (until_ns is None or activity.at_ns <= until_ns)
-            and _is_category(request, activity)
-        ):
-            page.append(row_json(activity))
-            if len(page) == limit:
-                break
-    return json_response(page)
 
 
-def _wanted_types(request: Request) -> set[str] | None:
-    in_path = request.path_params.get("activity_type")
-    wanted = set(csv_param(request, "activity_types"))
-    if wanted and request.query_params.get("category"):
-        raise ApiError(422, "activity_types and category cannot be used together")
-    return {in_path} if in_path else (wanted or None)
-
-
-def _is_category(request: Request, activity: Activity) -> bool:
-    category = request.query_params.get("category")
-    if category not in (None, "trade_activity", "non_trade_activity"):
-        raise ApiError(422, "category must be trade_activity or non_trade_activity")
-    return category is None or (category == "trade_activity") == (activity.activity_type == "TRD")
-
-
-def _from_token(request: Request, rows: list[tuple[str, Activity]]) -> list[Activity]:
+def _from_token(request: Request, rows: list[Row]) -> Iterator[Activity]:
+    """Rows after the last one the client has, in the wanted direction."""
     token, direction = request.query_params.get("page_token"), request.query_params.get("direction", "desc")
     if direction not in ("asc", "desc"):
         raise ApiError(422, "direction must be asc or desc")
     if direction == "asc":
-        start = bisect_right(rows, token, key=lambda row: row[0]) if token else 0
-        return [activity for _, activity in rows[start:]]
-    end = bisect_left(rows, token, key=lambda row: row[0]) if token else len(rows)
-    return [activity for _, activity in reversed(rows[:end])]
+        start = bisect_right(rows, token, key=_id_of) if token else 0
+        return (activity for _, activity in islice(rows, start, None))
+    end = bisect_left(rows, token, key=_id_of) if token else len(rows)
+    return (rows[index][1] for index in range(end - 1, -1, -1))
 
 
 ROUTES = [

@@ -28,7 +28,7 @@ from alpaca_sim.broker_json import (
 from alpaca_sim.clock import NEW_YORK, SECOND_NS, new_york, new_york_ns
 from alpaca_sim.ledger import Account, Holdings
 from alpaca_sim.market import Listing
-from alpaca_sim.web import ApiError, csv_param, date_param, int_param, json_response, time_param
+from alpaca_sim.web import ApiError, csv_param, date_param, int_param, json_response, sim_of, time_param
 
 if TYPE_CHECKING:
     from alpaca_sim.simulator import Simulator
@@ -39,11 +39,6 @@ EOD_PAGE_ACCOUNTS_MAX = 10_000
 UNKNOWN_ACCOUNT_STATUS = 404  # Alpaca's SDK says 401; the current API is not known
 CALENDAR_FIRST = date(1970, 1, 1)
 CALENDAR_LAST = date(2029, 12, 31)
-
-
-def sim_of(request: Request) -> "Simulator":
-    """The simulator behind a request."""
-    return request.app.state.sim
 
 
 def find_account(sim: "Simulator", account_id: str) -> Account:

@@ -10,15 +10,16 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from alpaca_sim import accounts
-from alpaca_sim.broker_rest import find_account, sim_of
+from alpaca_sim.broker_rest import find_account
 from alpaca_sim.clock import rfc3339
 from alpaca_sim.conditions import regular_condition
 from alpaca_sim.decimals import ZERO, exact, text
 from alpaca_sim.ledger import Holdings, Position, Truth
 from alpaca_sim.listings import TAPES
 from alpaca_sim.market import Listing, MarketSymbol
+from alpaca_sim.stream_feeds import STAR
 from alpaca_sim.trader import CASH_TYPES
-from alpaca_sim.web import ApiError, csv_param, json_body, json_response, time_param
+from alpaca_sim.web import ApiError, csv_param, json_body, json_response, sim_of, time_param
 
 ASSET_CLASSES = ("us_equity", "crypto", "us_option")
 PRICE_DECIMALS = {"us_equity": 2, "crypto": 4, "us_option": 2}
@@ -185,7 +186,7 @@ async def set_symbol(request: Request) -> Response:
 async def state(request: Request) -> Response:
     """`GET /_sim/state`: counters."""
     sim = sim_of(request)
-    subscribed = {symbol for feed in sim.feeds.by_path.values() for symbol in feed.symbols()}
+    subscribed = {symbol for feed in sim.feeds.by_path.values() for symbol in feed.symbols()} - {STAR}
     return json_response(
         {
             "trades": sim.market.trade_count,

@@ -7,11 +7,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from alpaca_sim.broker_rest import sim_of
 from alpaca_sim.clock import new_york
 from alpaca_sim.market import MarketSymbol
 from alpaca_sim.market_json import minute_bar_json, quote_json, snapshot_json, trade_json
-from alpaca_sim.web import ApiError, csv_param, json_response
+from alpaca_sim.web import ApiError, csv_param, json_response, sim_of
 
 OPTION_SYMBOLS_MAX = 100
 CRYPTO_LOCATIONS = ("us",)
@@ -26,12 +25,21 @@ def _wanted(request: Request, asset_class: str) -> dict[str, MarketSymbol]:
         raise ApiError(400, f"at most {OPTION_SYMBOLS_MAX} symbols")
     if request.path_params.get("loc", "us") not in CRYPTO_LOCATIONS:
         raise ApiError(400, "invalid location")
-    if asset_class == "us_equity" and request.query_params.get("feed", "sip") not in STOCK_FEEDS:
-        raise ApiError(400, "invalid feed")
+    if asset_class == "us_equity":
+        _check_feed(request)
     found = {name: sim_of(request).market.symbols.get(name) for name in names}
     return {
         name: state for name, state in found.items() if state and state.listing.asset_class == asset_class
     }
+
+
+def _check_feed(request: Request) -> None:
+    """Without `feed` the best one is meant; one that the plan lacks is refused in Alpaca's words."""
+    feed = request.query_params.get("feed")
+    if feed is not None and feed not in STOCK_FEEDS:
+        raise ApiError(400, "invalid feed")
+    if feed in sim_of(request).settings.denied_feeds:
+        raise ApiError(403, f"subscription does not permit querying recent {feed.upper()} data", 42210000)
 
 
 def _snapshot(request: Request, state: MarketSymbol) -> dict[str, Any]:

@@ -76,6 +76,7 @@ async def _close_slow(
     websocket: WebSocket, sim: "Simulator", session: Session, subscriber: Subscriber
 ) -> None:
     """Say 407, if the client still reads, and cut the connection."""
+    sim.feeds.by_path[websocket.url.path].remove(subscriber)
     subscriber.slow.clear()
     subscriber.drop_outbound()
     session.fail(407)

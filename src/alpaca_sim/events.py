@@ -14,11 +14,11 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from alpaca_sim.activities_json import event_json, fill_json
-from alpaca_sim.broker_rest import find_account, sim_of
+from alpaca_sim.broker_rest import find_account
 from alpaca_sim.clock import Clock, parse_time_ns
 from alpaca_sim.ledger import Activity, Ledger
 from alpaca_sim.ulid import milliseconds
-from alpaca_sim.web import ApiError, json_response
+from alpaca_sim.web import ApiError, json_response, sim_of
 
 CONNECTIONS_MAX = 25
 UNREAD_MAX = 10_000  # events a live reader may be behind before they are dropped

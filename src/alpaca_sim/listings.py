@@ -71,7 +71,7 @@ def make_listings(count: int, rng: random.Random, from_day: date) -> list[Listin
     return equities + crypto + _options(option_count, equities, rng, from_day)
 
 
-def test_listing() -> Listing:
+def fakepaca() -> Listing:
     """The symbol of the test feed; no account holds it."""
     price = Decimal("133.85")
     return Listing(TEST_SYMBOL, "Test feed", "test", "NASDAQ", "C", price, price, 2)
@@ -113,8 +113,9 @@ def _crypto(row: tuple[str, str, str, int], rng: random.Random) -> Listing:
 
 
 def _options(count: int, equities: list[Listing], rng: random.Random, from_day: date) -> list[Listing]:
-    listings: list[Listing] = []
-    for index in range(count):
+    listings: dict[str, Listing] = {}
+    while len(listings) < count:
+        index = len(listings)
         underlying = equities[index // 2 % len(equities)]
         expiry = _third_friday(from_day.year + 1, rng.choice((1, 3, 6, 12)))
         kind = "CP"[index % 2]
@@ -123,8 +124,8 @@ def _options(count: int, equities: list[Listing], rng: random.Random, from_day: 
         previous_close = Decimal(rng.randint(80, 2_500)).scaleb(-2)
         name = f"{underlying.symbol} {expiry:%b %d %Y} {strike} {'Call' if kind == 'C' else 'Put'}"
         first_price = _near(previous_close, 2, rng)
-        listings.append(Listing(symbol, name, "us_option", "", "", first_price, previous_close, 2))
-    return list({listing.symbol: listing for listing in listings}.values())
+        listings[symbol] = Listing(symbol, name, "us_option", "", "", first_price, previous_close, 2)
+    return list(listings.values())
 
 
 def _third_friday(year: int, month: int) -> date:

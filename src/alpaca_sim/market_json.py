@@ -11,7 +11,6 @@ from alpaca_sim.decimals import divide
 from alpaca_sim.market import Bar, Listing, MarketSymbol, Trade
 
 QUOTE_SIZE = 100
-EMPTY_VOLUME = 0
 
 
 def number(amount: Decimal) -> float:

@@ -12,6 +12,7 @@ from alpaca_sim.market import TEST_SYMBOL, Market, asset_id_of
 
 ACTIVITIES_PER_STEP_MAX = 1_000
 CASH_TYPES = ("CSD", "CSW", "JNLC", "FEE", "DIV")
+_SIGNS = {"CSD": (1,), "CSW": (-1,), "JNLC": (1, -1), "FEE": (-1,), "DIV": (1,)}  # journals go both ways
 SUBTYPES = {"FEE": "TAF", "DIV": "CDIV"}
 _MIX = ("TRD",) * 14 + ("CSD", "CSD", "CSW", "JNLC", "FEE", "DIV")
 NEW_SYMBOL_SHARE = 0.3
@@ -52,7 +53,7 @@ class Trader:
         if kind == "DIV" and not self._held_equities(account_id):
             kind = "CSD"
         cents = self._rng.randint(1, 900) if kind == "FEE" else self._rng.randint(100, 500_000)
-        sign = -1 if kind in ("CSW", "FEE") or (kind == "JNLC" and cents % 2) else 1
+        sign = self._rng.choice(_SIGNS[kind])
         return self.move_cash(account_id, kind, sign * cents * CENT, at_ns)
 
     def trade(

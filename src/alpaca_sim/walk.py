@@ -10,7 +10,7 @@ from decimal import Decimal
 from itertools import accumulate
 
 from alpaca_sim.conditions import regular_condition
-from alpaca_sim.listings import test_listing
+from alpaca_sim.listings import fakepaca
 from alpaca_sim.market import TEST_SYMBOL, Market, MarketSymbol
 
 TRADES_PER_STEP_MAX = 20_000
@@ -53,7 +53,7 @@ class RandomWalk:
         self._test_due = 0.0
         self._symbols = [state for state in market.symbols.values() if state.listing.asset_class != "test"]
         self.is_done = False
-        market.list_symbol(test_listing())
+        market.list_symbol(fakepaca())
 
     def step(self, elapsed_s: float) -> None:
         """Print the trades that fall into this slice of time."""

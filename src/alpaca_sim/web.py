@@ -1,7 +1,7 @@
-"""What every HTTP route shares: JSON responses, Alpaca's error body, and reading of query parameters."""
+"""What all HTTP routes share: the simulator, JSON, Alpaca's error body, and query parameters."""
 
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.requests import Request
@@ -9,7 +9,15 @@ from starlette.responses import Response
 
 from alpaca_sim.clock import parse_time_ns
 
+if TYPE_CHECKING:
+    from alpaca_sim.simulator import Simulator
+
 JSON_TYPE = "application/json"
+
+
+def sim_of(request: Request) -> "Simulator":
+    """The simulator behind a request."""
+    return request.app.state.sim
 
 
 class ApiError(Exception):

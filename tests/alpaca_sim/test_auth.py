@@ -101,3 +101,14 @@ async def test_beyond_the_limit_the_minute_answers_429_and_says_when_it_ends(sta
     assert (await running.get("/_sim/state"))["rejected_429"] == 1
     running.sim.clock.now_ns = lambda: reset_s * SECOND_NS
     assert (await running.http.get(ACCOUNTS)).status_code == 200
+
+
+async def test_prices_of_a_feed_outside_the_plan_are_refused(start: Start) -> None:
+    """Asked for by name only; without a name the best feed of the plan is meant."""
+    running = await start(denied_feeds=frozenset({"sip"}))
+    refused = await running.http.get(f"{PRICES}&feed=sip")
+    message = "subscription does not permit querying recent SIP data"
+    assert (refused.status_code, refused.json()) == (403, {"code": 42210000, "message": message})
+    assert (await running.http.get(f"{PRICES}&feed=iex")).status_code == 200
+    assert (await running.http.get(PRICES)).status_code == 200
+    assert (await running.http.get(f"{PRICES}&feed=nope")).status_code == 400

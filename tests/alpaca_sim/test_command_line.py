@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from websockets.sync.client import connect
 
 WAIT_S_MAX = 30
 
@@ -41,14 +42,19 @@ def process() -> Generator[Process]:
 def test_it_says_once_where_it_serves_and_ends_quietly(
     process: Process, signal_number: signal.Signals
 ) -> None:
-    """One line on stdout, nothing on stderr, code 0, even with an event stream open."""
+    """One line on stdout, nothing on stderr, code 0, even with streams open."""
     running = process.start("--port", "0", "--accounts", "3", "--symbols", "24", "--seed", "9")
     assert running.stdout is not None
     line = running.stdout.readline()
     url = line.removeprefix("alpaca-sim ready on ").split()[0]
     assert line == f"alpaca-sim ready on {url} (3 accounts, 24 symbols, seed 9)\n"
-    with httpx.stream("GET", f"{url}/v2beta1/events/activities", auth=("sim-key", "sim-secret")) as events:
+    events_url = f"{url}/v2beta1/events/activities"
+    with (
+        httpx.stream("GET", events_url, auth=("sim-key", "sim-secret")) as events,
+        connect(f"{url.replace('http', 'ws')}/v2/sip") as market,
+    ):
         assert next(events.iter_lines()).startswith(": welcome")
+        assert "connected" in str(market.recv(WAIT_S_MAX))
         running.send_signal(signal_number)
         stdout, stderr = running.communicate(timeout=WAIT_S_MAX)
     assert (stdout, stderr, running.returncode) == ("", "", 0)
