@@ -1,0 +1,1 @@
+"""Everything that must hold: journey, faults, and a mirror of the package."""

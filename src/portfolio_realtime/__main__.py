@@ -152,7 +152,9 @@ def loadtest(
         work = load.on_running_system(
             url,
             simulator,
-            lambda account_id: signed_token(secret, f"client of {account_id}", [account_id], 3600) if secret else "",
+            lambda account_id: (
+                signed_token(secret, f"client of {account_id}", [account_id], 3600) if secret else ""
+            ),
             connections=connections,
             rate=rate,
             duration_s=duration,
