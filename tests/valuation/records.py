@@ -38,16 +38,13 @@ def account(account_id: str = "alice", positions: Iterable[Position] = (), **cha
 
 def mark(symbol: str, price: float, **changes: Any) -> Mark:
     """A mark traded now and received after every earlier one."""
-    return Mark(
-        **{
-            "symbol": symbol,
-            "price": price,
-            "as_of_ns": NOW_NS,
-            "received_ns": next(_received_ns),
-            "source": "iex",
-            **changes,
-        }
-    )
+    fields: dict[str, Any] = {
+        "as_of_ns": NOW_NS,
+        "received_ns": next(_received_ns),
+        "source": "iex",
+        **changes,
+    }
+    return Mark(symbol=symbol, price=price, **fields)
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,7 @@ def test_a_new_column_beyond_the_arrays_changes_the_version() -> None:
     before = book.version
     book.apply([mark(f"S{index}", 1.0) for index in range(INITIAL)])
     assert book.version > before
-    assert book.select(["alice"]).quantities.shape[1] == len(book.prices) == 2 * INITIAL
+    assert book.select(["alice"]).quantities.shape == (1, 2 * INITIAL) == (1, len(book.prices))
 
 
 def test_a_mark_that_was_received_earlier_is_ignored() -> None:

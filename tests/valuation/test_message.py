@@ -1,0 +1,161 @@
+"""The message on the wire, byte for byte, and its words for people."""
+
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from portfolio_realtime.clock import parse_rfc3339
+from portfolio_realtime.model import Account, Publication
+from portfolio_realtime.valuation.message import Figures, day_pnl_ratio, encode_row, encode_value
+
+from .records import account, mark, message_of, oracle_cents, position
+
+AS_OF_NS = parse_rfc3339("2026-11-20T15:04:05.123456Z")
+
+# The protocol's example; its ratio is 1209.27 / 103002.10 = 0.011740246…
+EXAMPLE = (
+    b'{"type":"portfolio","account_id":"0d18ae51","epoch":1763822405123,"sequence":17,'
+    b'"equity":"104211.37","cash":"10211.37","last_equity":"103002.10","external_cash_flow":"0.00",'
+    b'"day_pnl":"1209.27","day_pnl_ratio":0.0117402,'
+    b'"as_of":"2026-11-20T15:04:05.123456Z","stale":[],"unpriced":[],'
+    b'"total_value":"$104,211.37","today_return":"+$1,209.27 (+1.17%)",'
+    b'"timestamp":"2026-11-20T15:04:05.123456Z"}'
+)
+
+
+def figures(**changes: Any) -> Figures:
+    """The figures of the protocol's example."""
+    fields: dict[str, Any] = {
+        "equity": 10421137,
+        "day_pnl": 120927,
+        "known_equity": 10421137,
+        "unpriced": (),
+        "stale": (),
+        "as_of_ns": AS_OF_NS,
+        **changes,
+    }
+    return Figures(**fields)
+
+
+def encoded(held: Account, shown: Figures) -> dict[str, Any]:
+    """The message as an object."""
+    return message_of(Publication("", 1, encode_value(held, 5, 1, shown, AS_OF_NS)))
+
+
+def message_row(raw: bytes) -> dict[str, Any]:
+    """A row as an object."""
+    return msgspec.json.decode(raw)
+
+
+EXAMPLE_ACCOUNT = account("0d18ae51", cash="10211.37", last_equity="103002.10")
+
+
+def test_the_protocols_example_is_reproduced_byte_for_byte() -> None:
+    """Field order, text of money, number of the ratio, microseconds, words: nothing differs."""
+    assert encode_value(EXAMPLE_ACCOUNT, 1763822405123, 17, figures(), AS_OF_NS) == EXAMPLE
+
+
+def test_an_unknown_total_is_null_and_the_known_part_is_said() -> None:
+    """Five fields are null, `known_equity` appears, the symbols are named."""
+    shown = figures(equity=None, day_pnl=None, known_equity=-5, unpriced=("X", "Y"), stale=("A",))
+    message = encoded(EXAMPLE_ACCOUNT, shown)
+    nulls = {name for name, field in message.items() if field is None}
+    assert nulls == {"equity", "day_pnl", "day_pnl_ratio", "total_value", "today_return"}
+    assert message["known_equity"] == "-0.05"
+    assert (message["unpriced"], message["stale"]) == (["X", "Y"], ["A"])
+
+
+@pytest.mark.parametrize(
+    ("equity", "text"),
+    [
+        (0, "$0.00"),
+        (5, "$0.05"),
+        (100000000, "$1,000,000.00"),
+        (-5, "-$0.05"),
+        (-123456789, "-$1,234,567.89"),
+    ],
+)
+def test_total_value_is_dollars_for_people(equity: int, text: str) -> None:
+    """Thousands are separated, the sign stands before the dollar."""
+    assert encoded(EXAMPLE_ACCOUNT, figures(equity=equity))["total_value"] == text
+
+
+@pytest.mark.parametrize(
+    ("last_equity", "day_pnl", "text", "ratio"),
+    [
+        ("1000", 0, "+$0.00 (+0.00%)", 0.0),
+        ("1000", 1234, "+$12.34 (+1.23%)", 0.01234),
+        ("1000", -1234, "-$12.34 (-1.23%)", -0.01234),
+        ("1000", -5, "-$0.05 (-0.01%)", -0.00005),
+        ("1000", 123456700, "+$1,234,567.00 (+123456.70%)", 1234.567),
+        ("0", 1234, "+$12.34", None),
+        ("-50", -1234, "-$12.34", None),
+    ],
+)
+def test_today_return_says_gain_and_percent(
+    last_equity: str, day_pnl: int, text: str, ratio: float | None
+) -> None:
+    """Always signed; without a positive base there is no percentage."""
+    message = encoded(account(last_equity=last_equity), figures(day_pnl=day_pnl))
+    assert message["today_return"] == text
+    assert message["day_pnl_ratio"] == ratio
+
+
+def test_the_ratio_is_of_last_equity_and_what_came_in_since() -> None:
+    """A first deposit today makes a base though there is no last equity."""
+    assert day_pnl_ratio(account(last_equity=0, external_cash_flow=500), 1000) == 0.02
+    assert day_pnl_ratio(account(last_equity=1000, external_cash_flow=-1000), 1000) is None
+    assert day_pnl_ratio(account(last_equity=1000), None) is None
+
+
+def test_money_of_the_record_is_rounded_half_even() -> None:
+    """Long decimals of the broker are shown in cents."""
+    held = account(cash="-0.005", last_equity="10.015", external_cash_flow="1234567890123.125")
+    message = encoded(held, figures())
+    assert message["cash"] == "0.00"
+    assert message["last_equity"] == "10.02"
+    assert message["external_cash_flow"] == "1234567890123.12"
+
+
+def test_a_row_says_every_field_of_the_protocol() -> None:
+    """Option: 2 contracts of 100 at 1.25, bought for 200, previous close 1.10."""
+    held = position("AAPL261218C00200000", 2, multiplier=100, cost_basis=200)
+    shown = mark(
+        "AAPL261218C00200000",
+        1.25,
+        source="opra",
+        as_of_ns=AS_OF_NS,
+        previous_close=1.1,
+        previous_close_date="2026-11-19",
+    )
+    assert encode_row(held, shown) == (
+        b'{"symbol":"AAPL261218C00200000","quantity":"2","mark":"1.25","mark_source":"opra",'
+        b'"mark_as_of":"2026-11-20T15:04:05.123456Z","previous_close":"1.1","market_value":"250.00",'
+        b'"day_pnl":"30.00","unrealized_pnl":"50.00"}'
+    )
+
+
+def test_numbers_of_a_row_have_no_exponent() -> None:
+    """Small crypto quantities and prices are written out."""
+    row = message_row(encode_row(position("PEPE/USD", "1E-8"), mark("PEPE/USD", 1.234e-7)))
+    assert row["quantity"] == "0.00000001"
+    assert row["mark"] == "0.0000001234"
+
+
+@given(
+    st.decimals(min_value=-(10**6), max_value=10**6, places=9),
+    st.integers(1, 10**9).map(lambda tenths: tenths / 10_000),
+    st.sampled_from([1, 100]),
+    st.decimals(min_value=-(10**9), max_value=10**9, places=4),
+)
+def test_a_row_is_exact(quantity: Decimal, price: float, multiplier: int, cost_basis: Decimal) -> None:
+    """Market value and unrealized P&L of any row equal Decimal arithmetic, rounded once."""
+    held = position("A", quantity, multiplier=multiplier, cost_basis=cost_basis)
+    row = message_row(encode_row(held, mark("A", price)))
+    worth = quantity * multiplier * Decimal(str(price))
+    assert row["market_value"] == oracle_cents(worth)
+    assert row["unrealized_pnl"] == oracle_cents(worth - cost_basis)
