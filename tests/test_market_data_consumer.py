@@ -260,7 +260,7 @@ async def test_the_subscription_follows_the_universe(market: Simulator, state: S
 async def test_a_symbol_that_nobody_holds_is_left_after_a_while(
     market: Simulator, state: State, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It stays for LEAVING_S, so that one who sells and buys again costs nothing; the others are untouched."""
+    """It stays for LEAVING_S, so that selling and buying again costs nothing; the others are untouched."""
     monkeypatch.setattr(subscription, "LEAVING_S", 0.3)
     symbols = await held_symbols(market)
     await write_universe(state, symbols)

@@ -118,8 +118,10 @@ def test_cancels_and_corrections_repair_the_mark(
     book = make_book()
     offer_all(book, trades)
     for change in changes:
-        (book.cancel if isinstance(change, Cancel) else book.correct)(change, 100)  # type: ignore[arg-type]  # the type is checked just before
-    offer_all(book, trades)
+        if isinstance(change, Cancel):
+            book.cancel(change, 100)
+        else:
+            book.correct(change, 100)
 
     right: dict[int, float] = {}
     for number, kind in enumerate(kinds, start=1):
@@ -128,10 +130,32 @@ def test_cancels_and_corrections_repair_the_mark(
         conditions, price = corrected.get(number, (MOVES, 99.0 + number))
         if conditions == MOVES:
             right[number] = price
+    expected = right[max(right)] if right else None
+    assert price_of(book) == expected
+    offer_all(book, trades)
+    assert price_of(book) == expected
     was_marked = MOVES in kinds
-    assert (["A"] if was_marked and not right else []) == book.take_to_refresh()
-    if right:
-        assert right[max(right)] == price_of(book)
+    assert book.take_to_refresh() == (["A"] if was_marked and not right else [])
+
+
+def test_a_correction_may_keep_the_number_of_the_trade() -> None:
+    """Its new price stays, also when the venue repeats it in a snapshot."""
+    book = make_book()
+    book.offer(trade(5, 50.0), 1)
+    book.correct(Correction("A", "D", 5, 5, 51.0, MOVES, "C"), 2)
+    assert price_of(book) == 51.0
+    book.offer_snapshot("A", snapshot(5, 51.0), "2023-11-14", 3)
+    assert price_of(book) == 51.0
+    assert book.take_to_refresh() == []
+
+
+def test_a_correction_to_an_impossible_price_withdraws_the_trade() -> None:
+    """We know that the old price was wrong, and nothing else."""
+    book = make_book()
+    offer_all(book, [trade(4, 40.0), trade(5, 50.0)])
+    book.correct(Correction("A", "D", 5, 6, None, MOVES, "C"), 2)
+    assert price_of(book) == 40.0
+    assert book.counts.refused == 1
 
 
 def test_an_older_trade_does_not_move_the_mark() -> None:
@@ -188,6 +212,7 @@ def test_a_first_only_trade_gives_way_to_an_older_eligible_one() -> None:
     assert book.offer_snapshot("A", snapshot(5, 50.0), "2023-11-14", 2)
     assert price_of(book) == 50.0
     assert not book.offer(trade(10, 91.0, FIRST_ONLY), 3)
+    assert not book.offer(trade(4, 92.0, FIRST_ONLY), 3)
     assert price_of(book) == 50.0
 
 
