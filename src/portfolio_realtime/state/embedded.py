@@ -6,6 +6,7 @@ with the process that started it, however that ends (Linux), and leaves nothing 
 
 import asyncio
 import ctypes
+import secrets
 import shutil
 import signal
 import socket
@@ -57,7 +58,8 @@ class EmbeddedServer:
         self._process = await asyncio.create_subprocess_exec(
             server_binary(),
             *("--port", str(self._port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"),
-            *("--dir", tempfile.gettempdir(), "--daemonize", "no", "--loglevel", "warning"),
+            *("--dir", tempfile.gettempdir(), "--dbfilename", _no_dump(), "--daemonize", "no"),
+            *("--loglevel", "warning"),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
@@ -105,6 +107,11 @@ def end_with_parent() -> None:
     """In a child, before exec: ask Linux to end it when its parent dies, however that dies."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _no_dump() -> str:
+    """The name of a dump that nobody has written: a server reads the one that it finds, whoever left it."""
+    return f"portfolio-realtime-{secrets.token_hex(8)}.rdb"
 
 
 def _free_port() -> int:
