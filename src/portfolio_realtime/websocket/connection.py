@@ -143,6 +143,8 @@ class Connection:
 
     def due_in_s(self, now_s: float) -> float | None:
         """In how many seconds `take` will give something that the client's own rate holds back, or None."""
+        if not self._pending:
+            return None
         due = [subscription.due_s for subscription in self._pending.values() if subscription.due_s > now_s]
         return min(due) - now_s if due else None
 

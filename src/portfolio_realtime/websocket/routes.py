@@ -59,7 +59,7 @@ def build_app(gateway: Gateway, instance: str) -> FastAPI:
     app = FastAPI(
         title="Portfolio values, live",
         version=__version__,
-        description="The live value of brokerage accounts. The WebSocket is at `/ws/portfolio/{account_id}`.",
+        description="The live value of brokerage accounts. The WebSocket is at /ws/portfolio/{account_id}.",
         docs_url=None,
         redoc_url=None,
     )

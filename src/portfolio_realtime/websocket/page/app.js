@@ -305,6 +305,7 @@ const chosen = () => decodeURIComponent(location.hash.slice(1))
 function choose(account) {
   history.replaceState(null, "", `#${encodeURIComponent(account)}`)
   link.attempt = 0
+  $("#summary").hidden = $("#holdings").hidden = false
   connect(account)
 }
 
