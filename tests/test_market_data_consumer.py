@@ -401,7 +401,7 @@ async def test_a_refused_feed_does_not_stop_the_others(
 async def mute_feed() -> AsyncGenerator[str]:
     """A feed that lets us in, acknowledges everything and then says nothing; its URL."""
 
-    async def session(connection: ServerConnection) -> None:
+    async def script(connection: ServerConnection) -> None:
         subscribed: set[str] = set()
         await connection.send(msgspec.msgpack.encode([{"T": "success", "msg": "connected"}]))
         await connection.recv()
@@ -412,7 +412,7 @@ async def mute_feed() -> AsyncGenerator[str]:
             answer = [{"T": "subscription", "trades": sorted(subscribed)}]
             await connection.send(msgspec.msgpack.encode(answer))
 
-    async with serve(session, "127.0.0.1", 0) as server:
+    async with serve(script, "127.0.0.1", 0) as server:
         yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 

@@ -18,7 +18,7 @@ from portfolio_realtime.market.stream import REQUEST_BYTES_MAX, MarketStream, St
 WELCOME = {"T": "success", "msg": "connected"}
 AUTHENTICATED = {"T": "success", "msg": "authenticated"}
 
-Session = Callable[[ServerConnection], Awaitable[None]]
+Script = Callable[[ServerConnection], Awaitable[None]]
 
 
 def refusal(code: int) -> dict[str, Any]:
@@ -47,15 +47,15 @@ async def welcome(connection: ServerConnection) -> None:
 
 
 @contextlib.asynccontextmanager
-async def feed(session: Session, status: int | None = None) -> AsyncGenerator[str]:
-    """A feed that runs `session` with every connection, or answers the handshake with `status`; its URL."""
+async def feed(script: Script, status: int | None = None) -> AsyncGenerator[str]:
+    """A feed that runs `script` with every connection, or answers the handshake with `status`; its URL."""
 
     def answer(connection: ServerConnection, request: Request) -> Response | None:
         assert request.headers["Content-Type"] == "application/msgpack"
         return None if status is None else connection.respond(status, "no")
 
     async def run(connection: ServerConnection) -> None:
-        await session(connection)
+        await script(connection)
 
     async with serve(run, "127.0.0.1", 0, process_request=answer) as server:
         port = server.sockets[0].getsockname()[1]
@@ -82,11 +82,11 @@ async def read_on(stream: MarketStream) -> None:
         await stream.read()
 
 
-def limited_feed(symbols_max: int, misformed: frozenset[str] = frozenset()) -> tuple[Session, set[str]]:
+def limited_feed(symbols_max: int, misformed: frozenset[str] = frozenset()) -> tuple[Script, set[str]]:
     """A feed with a symbol limit that refuses requests with misformed symbols; and what is subscribed."""
     subscribed: set[str] = set()
 
-    async def session(connection: ServerConnection) -> None:
+    async def script(connection: ServerConnection) -> None:
         await welcome(connection)
         while True:
             request = await heard(connection)
@@ -103,14 +103,14 @@ def limited_feed(symbols_max: int, misformed: frozenset[str] = frozenset()) -> t
                 subscribed.update(asked)
             await say(connection, {"T": "subscription", "trades": sorted(subscribed)})
 
-    return session, subscribed
+    return script, subscribed
 
 
 async def test_a_subscription_is_cut_into_batches_and_acknowledged_in_full() -> None:
     """However many symbols there are, no request is larger than the feed takes; removal works alike."""
     symbols = [f"SYMBOL{number:05d}" for number in range(8000)]
-    session, subscribed = limited_feed(10_000)
-    async with feed(session) as url, logged_in(url) as stream:
+    script, subscribed = limited_feed(10_000)
+    async with feed(script) as url, logged_in(url) as stream:
         assert await stream.subscribe(symbols) == []
         assert stream.subscribed == subscribed == set(symbols)
         await stream.unsubscribe(symbols[10:])
@@ -120,8 +120,8 @@ async def test_a_subscription_is_cut_into_batches_and_acknowledged_in_full() -> 
 async def test_a_symbol_limit_is_filled_and_the_rest_is_left_out() -> None:
     """405 changes nothing at the feed, so requests are halved until it is full."""
     symbols = [f"S{number:03d}" for number in range(100)]
-    session, subscribed = limited_feed(30)
-    async with feed(session) as url, logged_in(url) as stream:
+    script, subscribed = limited_feed(30)
+    async with feed(script) as url, logged_in(url) as stream:
         left_out = await stream.subscribe(symbols)
         assert len(subscribed) == 30
         assert set(left_out) == set(symbols) - subscribed
@@ -131,8 +131,8 @@ async def test_a_symbol_limit_is_filled_and_the_rest_is_left_out() -> None:
 async def test_one_misformed_symbol_costs_only_itself() -> None:
     """400 refuses a whole request; the symbol that is at fault is found and left out."""
     symbols = [f"S{number:03d}" for number in range(50)]
-    session, subscribed = limited_feed(1000, frozenset({"S007", "S033"}))
-    async with feed(session) as url, logged_in(url) as stream:
+    script, subscribed = limited_feed(1000, frozenset({"S007", "S033"}))
+    async with feed(script) as url, logged_in(url) as stream:
         assert sorted(await stream.subscribe(symbols)) == ["S007", "S033"]
         assert subscribed == set(symbols) - {"S007", "S033"}
 
@@ -144,12 +144,12 @@ async def test_one_misformed_symbol_costs_only_itself() -> None:
 async def test_a_login_refused_for_good_names_the_remedy(code: int, remedy: str) -> None:
     """Waiting does not help, and the message says what to change."""
 
-    async def session(connection: ServerConnection) -> None:
+    async def script(connection: ServerConnection) -> None:
         await say(connection, WELCOME)
         await heard(connection)
         await say(connection, refusal(code))
 
-    async with feed(session) as url:
+    async with feed(script) as url:
         stream = await open_stream(url, "stocks")
         with pytest.raises(FeedRefused, match=remedy):
             await stream.log_in("k", "s")
@@ -158,14 +158,14 @@ async def test_a_login_refused_for_good_names_the_remedy(code: int, remedy: str)
 
 @pytest.mark.parametrize("code", [404, 406, 500])
 async def test_a_login_refused_for_now_may_be_tried_again(code: int) -> None:
-    """The place of a session that was dropped is free again after a while."""
+    """The place of a script that was dropped is free again after a while."""
 
-    async def session(connection: ServerConnection) -> None:
+    async def script(connection: ServerConnection) -> None:
         await say(connection, WELCOME)
         await heard(connection)
         await say(connection, refusal(code))
 
-    async with feed(session) as url:
+    async with feed(script) as url:
         stream = await open_stream(url, "stocks")
         with pytest.raises(StreamLost) as lost:
             await stream.log_in("k", "s")
@@ -185,8 +185,8 @@ async def test_a_slow_client_is_told_apart_from_a_lost_connection() -> None:
         await welcome(connection)
         connection.transport.abort()
 
-    for session, reason in ((slow, "407"), (gone, "lost")):
-        async with feed(session) as url:
+    for script, reason in ((slow, "407"), (gone, "lost")):
+        async with feed(script) as url:
             stream = await open_stream(url, "stocks")
             await stream.log_in("k", "s")
             with pytest.raises(StreamLost) as lost:
@@ -241,13 +241,13 @@ async def test_a_closed_port_is_unavailable() -> None:
 async def test_data_next_to_odd_items_and_fragments_is_read() -> None:
     """A frame in fragments with one unknown item gives the others; the odd one is named."""
 
-    async def session(connection: ServerConnection) -> None:
+    async def script(connection: ServerConnection) -> None:
         await welcome(connection)
         frame = msgspec.msgpack.encode([{"T": "t", "S": "A", "p": 1.5}, {"T": "zz"}, {"T": "t", "S": "B"}])
         await connection.send([frame[:7], frame[7:20], frame[20:]])
         await connection.wait_closed()
 
-    async with feed(session) as url:
+    async with feed(script) as url:
         stream = await open_stream(url, "stocks")
         await stream.log_in("k", "s")
         messages, skipped = await stream.read()
