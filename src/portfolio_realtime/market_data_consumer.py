@@ -27,7 +27,7 @@ from portfolio_realtime.telemetry import MarketMetrics
 
 UNIVERSE_PAUSE_S: Final = 0.1  # between two readings of the universe
 PAUSE_S_MIN: Final = 0.5  # between two connections; doubles
-PAUSE_S_MAX: Final = 15.0  # a dropped session may hold our place at the feed for 90 s
+PAUSE_S_MAX: Final = 15.0  # a dropped connection may hold our place at the feed for 90 s
 SETTLED_S: Final = 30.0  # a connection that lived so long starts the pauses anew
 REFUSED_PAUSE_S: Final = 60.0
 

@@ -158,7 +158,7 @@ async def test_a_login_refused_for_good_names_the_remedy(code: int, remedy: str)
 
 @pytest.mark.parametrize("code", [404, 406, 500])
 async def test_a_login_refused_for_now_may_be_tried_again(code: int) -> None:
-    """The place of a script that was dropped is free again after a while."""
+    """The place of a connection that was dropped is free again after a while."""
 
     async def script(connection: ServerConnection) -> None:
         await say(connection, WELCOME)
