@@ -100,6 +100,19 @@ def test_the_roll_begins_the_sums_anew_with_what_came_after_the_cut_off() -> Non
     assert account.balance_asof == "2026-11-20"
 
 
+def test_bookings_too_old_to_come_again_are_forgotten_at_the_roll() -> None:
+    """Memory does not grow with the days; what may still be repeated is still known."""
+    record = known()
+    old, recent = booking("CSD", 1, at=0), booking("CSD", 2, at=2 * 86_400)
+    record.apply(old, at_s(0))
+    record.apply(recent, at_s(2 * 86_400))
+
+    look(record, statement(1003, balance_asof="2026-11-22"), 3 * 86_400)
+
+    assert list(record._bookings) == [recent.ref_id]
+    assert not record.apply(recent, at_s(3 * 86_400 + 1))
+
+
 def test_an_older_day_does_not_come_back() -> None:
     """A statement that was on its way across the roll does not undo it."""
     record = known()

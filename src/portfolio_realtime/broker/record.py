@@ -39,6 +39,7 @@ LOOK_NS_MAX: Final = 10 * NS_PER_S  # an account that is never quiet is looked a
 REST_LAG_NS: Final = 5 * NS_PER_S  # published this long before a request, a booking is in its answer
 CLOCK_SKEW_NS: Final = NS_PER_S // 2  # the broker's clock and ours agree within this
 LATE_NS_MAX: Final = 60 * NS_PER_S  # REST that trails for longer than this is right, and we are wrong
+REPEAT_NS_MAX: Final = 24 * 3600 * NS_PER_S  # before the cut-off; an older booking does not come again
 APPLIED_MAX: Final = 1_000  # bookings looked back upon to recognise a late statement
 BOOKINGS_MAX: Final = 20_000  # bookings of one account remembered, to know repeats and the day's sums
 
@@ -75,11 +76,6 @@ class AccountRecord:
     def is_known(self) -> bool:
         """Has there been a statement?"""
         return self._state is not None
-
-    @property
-    def balance_asof(self) -> str | None:
-        """The day that `last_equity` belongs to, once it is known."""
-        return self._state.balance_asof if self._state else None
 
     @property
     def look_again_ns(self) -> int | None:
@@ -254,8 +250,16 @@ class AccountRecord:
         has_rolled = state.balance_asof > self._state.balance_asof
         self._state = state
         if has_rolled:
-            self._day = Day(state.balance_asof)
-            uncertain = {activity.ref_id for activity in self._uncertain}
-            for activity in self._bookings.values():
-                if activity.ref_id not in uncertain:
-                    self._day.count(activity, self._corrected(activity))
+            self._begin_day(state.balance_asof)
+
+    def _begin_day(self, balance_asof: str) -> None:
+        """Sum anew from the new cut-off, and forget bookings too old to come again."""
+        self._day = Day(balance_asof)
+        oldest_ns = flows.cut_off_ns(balance_asof) - REPEAT_NS_MAX
+        uncertain = {activity.ref_id for activity in self._uncertain}
+        for activity in tuple(self._bookings.values()):
+            if activity.ref_id not in uncertain:
+                self._day.count(activity, self._corrected(activity))
+        for activity in tuple(self._bookings.values()):
+            if max(activity.published_ns, activity.executed_ns) < oldest_ns:
+                del self._bookings[activity.ref_id]
