@@ -14,7 +14,7 @@ from alpaca_sim.conditions import counts_volume, moves_daily_bar, moves_price, r
 from alpaca_sim.decimals import ZERO
 
 HISTORY_MARKS_MAX = 10_000
-HISTORY_S_MAX = 900
+HISTORY_S_MAX = 300
 MINUTE_NS = 60 * SECOND_NS
 TEST_SYMBOL = "FAKEPACA"  # the only symbol of the test feed
 OPTION_MULTIPLIER = Decimal(100)

@@ -116,6 +116,17 @@ def test_truth_at_a_past_moment_is_what_was_true_then() -> None:
         sim.ledger.truth(account_id, 1, past=True)
 
 
+def test_a_past_moment_includes_what_was_booked_at_it() -> None:
+    """At the stamp of a booking it is in, a nanosecond before it is not."""
+    sim = make_sim()
+    account = next(iter(sim.ledger.accounts.values()))
+    booked = [sim.trader.move_cash(account.account_id, "CSD", Decimal(100)) for _ in range(3)]
+    opening = account.opening.cash
+    assert account.holdings(booked[1].at_ns).cash == opening + 200
+    assert account.holdings(booked[1].at_ns - 1).cash == opening + 100
+    assert account.holdings(booked[0].at_ns - 1).cash == opening
+
+
 def test_a_trade_books_cents_and_a_fraction_keeps_its_nine_decimals() -> None:
     """0.04 × 480.338 costs 19.21, as in Alpaca's own example; the mark values the rest exactly."""
     sim = make_sim()

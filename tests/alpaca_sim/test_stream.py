@@ -164,6 +164,19 @@ async def test_subscriptions_add_up_and_each_answer_lists_all(start: Start) -> N
         assert (await client.next())["p"] == 6.0
 
 
+async def test_star_and_named_subscribers_each_get_a_trade_once(start: Start) -> None:
+    """Also whoever subscribed both ways."""
+    running = await start()
+    async with open_client(running) as named, open_client(running) as starred, open_client(running) as both:
+        for client, symbols in ((named, ["AAPL"]), (starred, ["*"]), (both, ["*", "AAPL"])):
+            await client.log_in()
+            await client.ask(action="subscribe", trades=symbols)
+        await running.post("/_sim/print", symbol="AAPL", price="3.00")
+        await running.post("/_sim/print", symbol="AAPL", price="4.00")
+        for client in (named, starred, both):
+            assert [(await client.next())["p"], (await client.next())["p"]] == [3.0, 4.0]
+
+
 async def test_the_session_answers_errors_by_code(start: Start) -> None:
     """400, 401, 402, 403, 410; and the connection stays usable."""
     running = await start()
@@ -345,6 +358,8 @@ async def test_quotes_come_with_trades_now_and_then(start: Start) -> None:
 async def test_a_minute_that_is_over_comes_as_a_bar(start: Start) -> None:
     """Only for symbols that traded in it."""
     running = await start()
+    now_ns = running.sim.clock.now_ns()
+    running.sim.clock.now_ns = lambda: now_ns  # no minute ends in the middle of the test
     async with open_client(running) as client:
         await client.log_in()
         await client.ask(action="subscribe", bars=["*"])
