@@ -18,6 +18,8 @@ ALICE = Identity("alice", frozenset({"a", "ab"}))
 class Silent:
     """A subscriber that only keeps an account watched."""
 
+    is_patient = True
+
     def offer(self, account: WatchedAccount) -> None: ...
 
     def refuse(self, account_id: str) -> None: ...

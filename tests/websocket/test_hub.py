@@ -17,6 +17,8 @@ ACCOUNTS = ("a", "ab", "b")  # one is a prefix of another
 class Client:
     """A subscriber on the pure connection, with what it shows for each account."""
 
+    is_patient = True
+
     def __init__(self) -> None:
         self.connection = Connection(0.0)
         self.pictures: dict[str, Picture] = {}

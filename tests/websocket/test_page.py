@@ -8,6 +8,7 @@ import pytest
 from playwright.async_api import Page, async_playwright, expect
 
 from portfolio_realtime.state import State
+from portfolio_realtime.websocket import follower
 from tests.websocket.served import Calculator, Served, serving, write_accounts
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -115,10 +116,11 @@ async def test_dark_mode_is_dark(page: Page, demo: Served) -> None:
 
 
 async def test_without_the_demo_a_visitor_names_the_account(
-    page: Page, calculator: Calculator, valkey_url: str
+    page: Page, calculator: Calculator, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A form for account id and token; an account that does not exist is said plainly."""
     await calculator.publish("alice-1", 1, {"AAPL": "10"}, equity="100.00")
+    monkeypatch.setattr(follower, "UNKNOWN_S_MAX", 0.2)
     async with serving(valkey_url, jwt_secret="", api_key_secret="") as served:
         await page.goto(f"http://127.0.0.1:{served.port}/")
         await page.fill("#account-id", "nobody-3")

@@ -10,8 +10,9 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
-from portfolio_realtime.state import State, open_state
+from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.websocket import connection as limits
+from portfolio_realtime.websocket import follower, gateway
 from tests.conftest import LEASE_MS, SHARDS, Until, ValkeyServer
 from tests.websocket.served import (
     API_KEY,
@@ -42,8 +43,6 @@ async def server(calculator: Calculator, valkey_url: str) -> AsyncGenerator[Serv
 
 
 async def watched(state: State, account_id: str) -> bool:
-    from portfolio_realtime.state import keys
-
     return account_id in (await state.interest.read(keys.shard_of(account_id, SHARDS))).account_ids
 
 
@@ -77,8 +76,6 @@ async def test_the_calculators_are_told_when_somebody_begins_to_watch(
     server: Served, calculator: Calculator, state: State, until: Until
 ) -> None:
     """Interest is announced for the account, with positions only where they are wanted."""
-    from portfolio_realtime.state import keys
-
     shard = keys.shard_of("a", SHARDS)
     async with server.open("/ws/portfolio/a"):
         await until(lambda: watched(state, "a"), "a is watched")
@@ -244,10 +241,51 @@ async def test_an_account_of_another_and_one_that_does_not_exist_get_the_same_an
         assert client.close_reason == "forbidden"
 
 
-async def test_a_back_end_learns_that_an_account_does_not_exist(server: Served) -> None:
-    """Once accounts are loaded, one without a record is refused."""
+async def test_a_back_end_learns_that_an_account_does_not_exist(
+    server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """4503 for the path; an error for a message, and that connection lives."""
+    monkeypatch.setattr(follower, "UNKNOWN_S_MAX", 0.2)
     async with server.open("/ws/portfolio/nothing", {"X-API-Key": API_KEY}) as client:
         assert await closed(client) == 4503
+    async with server.open("/ws", {"X-API-Key": API_KEY}) as client:
+        await client.send(json.dumps({"type": "subscribe", "account_id": "nothing"}))
+        assert (await receive(client))["code"] == "forbidden"
+        await client.send(json.dumps({"type": "heartbeat"}))
+        assert (await receive(client))["type"] == "heartbeat_ack"
+
+
+async def test_an_account_whose_record_is_on_its_way_is_waited_for(
+    server: Served, calculator: Calculator, state: State, until: Until
+) -> None:
+    """Records come one by one when the collector starts: nobody is refused for good meanwhile."""
+    async with server.open("/ws/portfolio/late", {"X-API-Key": API_KEY}) as client:
+        await until(lambda: watched(state, "late"), "the account is announced")
+        await write_accounts(state, "late")
+        await calculator.publish("late", 1)
+        assert (await receive(client))["sequence"] == 1
+
+
+async def test_a_client_may_ask_for_fewer_values_and_gets_the_last(
+    server: Served, calculator: Calculator
+) -> None:
+    """Two a second: what lies between is conflated, the trailing value comes."""
+    async with server.open("/ws/portfolio/a?max_frequency_hz=2") as client:
+        for sequence in range(1, 11):
+            await calculator.publish("a", sequence)
+        messages = await receive_until(client, 10)
+        assert len(messages) <= 3
+
+
+async def test_interest_is_renewed_for_as_long_as_somebody_watches(
+    calculator: Calculator, valkey_url: str, state: State, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when Valkey has forgotten it without the server noticing."""
+    monkeypatch.setattr(follower, "RENEW_S", 0.1)
+    async with serving(valkey_url) as served, served.open("/ws/portfolio/a"):
+        await until(lambda: watched(state, "a"), "a is watched")
+        await state.connection.commands.flushall()
+        await until(lambda: watched(state, "a"), "a is watched again")
 
 
 async def test_before_any_account_is_loaded_a_client_waits(state: State, valkey_url: str) -> None:
@@ -355,8 +393,6 @@ async def test_a_user_may_not_open_connections_without_end(
     server: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """4501; one that ends makes room."""
-    from portfolio_realtime.websocket import gateway
-
     monkeypatch.setattr(gateway, "CONNECTIONS_PER_SUBJECT_MAX", 2)
     async with server.open("/ws"), server.open("/ws"):
         async with server.open("/ws") as third:

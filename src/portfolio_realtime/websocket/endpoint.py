@@ -295,6 +295,11 @@ class Endpoint(asyncio.Protocol):
 
     # The hub and the gateway call these
 
+    @property
+    def is_patient(self) -> bool:
+        """A refusal is for good, so it waits for records that are on their way."""
+        return True
+
     def offer(self, account: WatchedAccount) -> None:
         """The account has a newer publication: send it, or remember to."""
         if self._connection.offer(account):

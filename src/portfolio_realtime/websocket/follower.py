@@ -25,6 +25,7 @@ from portfolio_realtime.websocket.hub import Hub, Subscriber, WatchedAccount
 BEGIN_ACCOUNTS_MAX: Final = 500  # announced and read in one round trip
 OFFERS_MAX: Final = 250  # between two turns of the event loop
 READY_S_MAX: Final = 1.0
+UNKNOWN_S_MAX: Final = 5.0  # an account without a record is waited for this long
 
 
 class _Published(msgspec.Struct):
@@ -127,17 +128,28 @@ class Follower:
             if (account := accounts.get(account_id)) is not None and account.at is None
         ]
         for account_id in await self._state.accounts.unknown(without_value) if without_value else []:
-            self._refuse(account_id)
+            if (account := accounts.get(account_id)) is not None:
+                self._refuse(account)
         for account_id, stored in (await self._state.valuations.read_many(account_ids)).items():
             account = self.hub.apply_stored(account_id, stored)
             if account is not None:
                 self._offer(account)
 
-    def _refuse(self, account_id: str) -> None:
-        account = self.hub.accounts.get(account_id)
-        for subscriber in tuple(account.subscribers) if account else ():
-            subscriber.refuse(account_id)
-            self.hub.unsubscribe(subscriber, account_id)
+    def _refuse(self, account: WatchedAccount) -> None:
+        """Tell that an account has no record: at once who wants to know, the others when it still has none.
+
+        Records come one by one when the symbol collector starts, those of watched accounts first; to be
+        refused is for good, so it must not happen to somebody who came a moment too early.
+        """
+        loop = asyncio.get_running_loop()
+        if account.unknown_since_s is None:
+            account.unknown_since_s = loop.time()
+            loop.call_later(UNKNOWN_S_MAX, self._begin, [account.account_id])
+        is_certain = loop.time() - account.unknown_since_s >= UNKNOWN_S_MAX
+        for subscriber in tuple(account.subscribers):
+            if is_certain or not subscriber.is_patient:
+                subscriber.refuse(account.account_id)
+                self.hub.unsubscribe(subscriber, account.account_id)
 
     async def renew(self) -> NoReturn:
         """Keep up the interest in all watched accounts, forever."""

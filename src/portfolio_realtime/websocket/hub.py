@@ -27,6 +27,11 @@ class StreamPosition(NamedTuple):
 class Subscriber(Protocol):
     """Who gets publications."""
 
+    @property
+    def is_patient(self) -> bool:
+        """Does it wait for an account that has no record yet, rather than hear so at once?"""
+        ...
+
     def offer(self, account: "WatchedAccount") -> None:
         """The account has a newer publication."""
         ...
@@ -49,13 +54,24 @@ class _Row(NamedTuple):
 class WatchedAccount:
     """One watched account: its newest publication, its subscribers, and when each position last changed."""
 
-    __slots__ = ("_frames", "_rows", "_value", "account_id", "at", "is_live", "rows_at", "subscribers")
+    __slots__ = (
+        "_frames",
+        "_rows",
+        "_value",
+        "account_id",
+        "at",
+        "is_live",
+        "rows_at",
+        "subscribers",
+        "unknown_since_s",
+    )
 
     def __init__(self, account_id: str) -> None:
         self.account_id = account_id
         self.at: StreamPosition | None = None
         self.rows_at: StreamPosition | None = None
         self.is_live = False  # has a publication arrived since somebody watches?
+        self.unknown_since_s: float | None = None  # when it was first found to have no record
         self.subscribers: dict[Subscriber, bool] = {}  # -> with positions
         self._value = b""
         self._rows: dict[str, _Row] = {}

@@ -29,6 +29,8 @@ def no_value() -> HTTPException:
 class Waiter:
     """A subscriber that wants one live publication."""
 
+    is_patient = False  # an HTTP client may ask again
+
     def __init__(self, *, with_positions: bool) -> None:
         self.answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
         self._with_positions = with_positions
@@ -82,6 +84,8 @@ class Portfolios:
 
 class EventStream:
     """A subscriber and client of the gateway whose socket is an HTTP response: newest value only, as ever."""
+
+    is_patient = True
 
     def __init__(
         self, gateway: Gateway, identity: Identity, account_id: str, *, with_positions: bool
