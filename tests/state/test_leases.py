@@ -1,0 +1,141 @@
+"""One holder at a time, tokens that only grow, and writes that an older owner cannot make."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from portfolio_realtime.errors import LeaseLost
+from portfolio_realtime.state import State, keys, open_state
+from portfolio_realtime.state.leases import Lease
+from tests.conftest import SHARDS, Until
+
+LEASE_MS = 300
+
+
+@pytest.fixture
+async def other(valkey_url: str) -> AsyncGenerator[State]:
+    """The state as another process sees it, with short leases."""
+    opened = open_state(valkey_url, holder="other", shards=SHARDS, lease_ms=LEASE_MS)
+    yield opened
+    await opened.close()
+
+
+async def acquired(state: State, name: str = "work") -> Lease:
+    """The lease, which must be free."""
+    lease = await state.leases.acquire(name)
+    assert lease is not None
+    return lease
+
+
+async def test_a_lease_has_one_holder(state: State, other: State) -> None:
+    """While one holds it nobody else gets it; once released it is free at once."""
+    lease = await acquired(state)
+    assert await other.leases.acquire("work") is None
+    await state.leases.release(lease)
+    assert await other.leases.acquire("work") is not None
+    assert await state.leases.acquire("work") is None
+
+
+async def test_of_many_who_try_at_once_one_wins(valkey_url: str) -> None:
+    """Twenty processes start together; one of them holds the lease."""
+    states = [open_state(valkey_url, holder=f"p{i}", shards=SHARDS, lease_ms=5000) for i in range(20)]
+    leases = await asyncio.gather(*(one.leases.acquire("work") for one in states))
+    assert sum(lease is not None for lease in leases) == 1
+    for one in states:
+        await one.close()
+
+
+async def test_a_lease_that_is_not_renewed_ends(state: State, other: State, until: Until) -> None:
+    """A dead owner's lease goes to the next; the dead owner cannot renew or release it any more."""
+    old = await acquired(other)
+    new = await until(lambda: state.leases.acquire("work"), "the lease has run out")
+    assert new.fencing_token > old.fencing_token
+    assert not await other.leases.renew(old)
+    await other.leases.release(old)
+    assert await other.leases.acquire("work") is None
+    assert await state.leases.renew(new)
+
+
+async def test_a_renewed_lease_stays(other: State, state: State) -> None:
+    """Renewing sets the whole lease time anew."""
+    lease = await acquired(other)
+    key = keys.lease("work")
+    await state.connection.commands.pexpire(key, 100)
+    assert await other.leases.renew(lease)
+    assert 100 < await state.connection.commands.pttl(key) <= LEASE_MS
+
+
+async def test_a_holder_may_take_its_own_lease_again(state: State) -> None:
+    """A restarted attempt of the same process need not wait; the older grant is void."""
+    first = await acquired(state)
+    second = await acquired(state)
+    assert second.fencing_token > first.fencing_token
+    assert not await state.leases.renew(first)
+    assert await state.leases.renew(second)
+
+
+async def test_a_holder_whose_name_begins_alike_is_somebody_else(valkey_url: str) -> None:
+    """`calculator-1` does not hold what `calculator-11` holds."""
+    eleven = open_state(valkey_url, holder="calculator-11", shards=SHARDS, lease_ms=5000)
+    one = open_state(valkey_url, holder="calculator-1", shards=SHARDS, lease_ms=5000)
+    await acquired(eleven)
+    assert await one.leases.acquire("work") is None
+    await eleven.close()
+    await one.close()
+
+
+async def test_tokens_grow_with_every_grant(state: State) -> None:
+    """Also many grants in one millisecond."""
+    tokens = [(await acquired(state)).fencing_token for _ in range(50)]
+    assert tokens == sorted(set(tokens))
+
+
+async def test_tokens_grow_across_a_lost_server(state: State) -> None:
+    """Everything is forgotten: the wall clock is the floor of the next token."""
+    before = await acquired(state)
+    await state.connection.commands.flushall()
+    after = await acquired(state)
+    assert after.fencing_token > before.fencing_token
+    assert abs(after.fencing_token - time.time_ns() // 1_000_000) < 60_000
+
+
+async def test_a_token_never_falls_behind_one_granted_before(state: State) -> None:
+    """A server whose clock is behind still grants greater tokens."""
+    await state.connection.commands.set(keys.granted("work"), str(4_000_000_000_000))
+    assert (await acquired(state)).fencing_token == 4_000_000_000_001
+
+
+async def test_an_older_owner_cannot_write(state: State) -> None:
+    """Refused as a whole: no field, no deletion, no announcement; the newer owner's write stands."""
+    old, new = await acquired(state), await acquired(state)
+    write = state.connection.fenced_write
+    fence = keys.fence(keys.UNIVERSE)
+    await write(fence, keys.UNIVERSE, new.fencing_token, [("A", b"new"), ("B", b"new")], [], None)
+    pubsub = state.connection.commands.pubsub()
+    await pubsub.subscribe(keys.UNIVERSE)
+    await pubsub.get_message(timeout=5)
+    with pytest.raises(LeaseLost):
+        await write(fence, keys.UNIVERSE, old.fencing_token, [("A", b"old")], ["B"], (keys.UNIVERSE, b"old"))
+    assert await state.connection.commands.hgetall(keys.UNIVERSE) == {b"A": b"new", b"B": b"new"}
+    await write(fence, keys.UNIVERSE, new.fencing_token, [], ["B"], (keys.UNIVERSE, b"still new"))
+    announced = await pubsub.get_message(ignore_subscribe_messages=True, timeout=5)
+    assert announced is not None
+    assert announced["data"] == b"still new"
+    await pubsub.aclose()
+
+
+async def test_members_are_counted_until_they_are_silent(state: State, other: State, until: Until) -> None:
+    """Each member counts once; who leaves or falls silent counts no more."""
+    assert await state.leases.enlist("group") == 1
+    assert await other.leases.enlist("group") == 2
+    assert await state.leases.enlist("group") == 2
+    await other.leases.leave("group")
+    assert await state.leases.enlist("group") == 1
+    await other.leases.enlist("group")
+
+    async def is_alone() -> bool:
+        return await state.leases.enlist("group") == 1
+
+    await until(is_alone, "the silent member is not counted")
