@@ -18,7 +18,7 @@ STOCK_CHANNELS = ("trades", "quotes", "bars", "updatedBars", "dailyBars", "statu
 
 @dataclass(frozen=True, slots=True)
 class FeedKind:
-    """One endpoint: its path, the asset class it carries and what can be subscribed. No feed is delayed here."""
+    """One endpoint: its path, asset class and channels. No feed is delayed here."""
 
     path: str
     asset_class: str
