@@ -8,9 +8,10 @@ const RETRY_MS_MAX = 15_000
 const SPOKEN_MS = 30_000
 const LINE_POINTS_MAX = 300
 const SYMBOLS_LISTED_MAX = 6
+const LIST_MS = 3_000
 
 const $ = (selector) => document.querySelector(selector)
-const demo = { isOn: false, token: null }
+const demo = { isOn: false }
 const view = { message: null, rows: new Map(), line: [], isDrawing: false, spokenAt: 0 }
 const link = { socket: null, account: null, token: null, attempt: 0, retry: 0, heardAt: 0 }
 
@@ -335,11 +336,21 @@ async function begin() {
 function beginDemo(session) {
   demo.isOn = true
   const picker = $("#account")
-  picker.replaceChildren(...session.accounts.map((id) => new Option(id, id)))
-  if (session.accounts.includes(chosen())) picker.value = chosen()
+  list(session.accounts, chosen())
   picker.onchange = () => choose(picker.value)
   $("#picker").hidden = false
   choose(picker.value)
+}
+
+function list(accounts, current) {
+  const picker = $("#account")
+  const isLonger = accounts.length > picker.options.length
+  if (isLonger) {
+    picker.replaceChildren(...accounts.map((id) => new Option(id, id)))
+    if (accounts.includes(current)) picker.value = current
+    // just after the start accounts are still being read: look again until there are no more
+    setTimeout(() => refreshToken().then((session) => list(session.accounts, picker.value), () => {}), LIST_MS)
+  }
 }
 
 begin()
