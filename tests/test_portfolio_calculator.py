@@ -1,0 +1,373 @@
+"""The portfolio calculator as its own process on a real Valkey; the test plays everybody else.
+
+The test writes records as the symbol collector does, marks as the consumer does, says interest as a server
+does, and reads what a server reads.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Callable, Generator
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from portfolio_realtime.clock import NS_PER_S, SystemClock, parse_rfc3339
+from portfolio_realtime.errors import StateUnavailable
+from portfolio_realtime.model import US_EQUITY, Account, Mark, Position, Publication
+from portfolio_realtime.state import State, keys, open_state
+from portfolio_realtime.state.connection import Subscribed
+from portfolio_realtime.state.valuations import decode_batch
+
+from .conftest import LEASE_MS, SHARDS, Until, ValkeyServer, end
+
+MIN_UPDATE_S = 0.4
+START_S_MAX = 30.0
+CLOCK = SystemClock()
+NAMES = [f"account-{index}" for index in range(12)]  # of every shard
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One publication as a server received it."""
+
+    at_s: float
+    epoch: int
+    sequence: int
+    message: dict[str, Any]
+
+    @property
+    def stream_position(self) -> tuple[int, int]:
+        """Only ever grows for a client."""
+        return self.epoch, self.sequence
+
+
+class World:
+    """Everybody but the calculator."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.seen: dict[str, list[Seen]] = {}
+        self.subscribed = 0
+        self._version = 0
+        self._following = asyncio.create_task(self._follow())
+
+    async def _follow(self) -> None:
+        async with contextlib.aclosing(self.state.valuations.batches()) as messages:  # type: ignore[type-var]  # a generator
+            async for message in messages:
+                if isinstance(message, Subscribed):
+                    self.subscribed += 1
+                    continue
+                batch = decode_batch(message.payload)
+                for one in batch.publications:
+                    value = msgspec.json.decode(one.value)
+                    assert (value["epoch"], value["sequence"]) == (batch.epoch, one.sequence)
+                    seen = Seen(CLOCK.monotonic_s(), batch.epoch, one.sequence, value)
+                    self.seen.setdefault(one.account_id, []).append(seen)
+
+    async def write(self, *account_ids: str, quantity: int = 10) -> None:
+        """Write records with 1000.00 in cash and one position in A."""
+        self._version += 1
+        held = Position("A", US_EQUITY, Decimal(quantity), Decimal(1), Decimal(900))
+        records = [
+            Account(
+                account_id=account_id,
+                version=self._version,
+                status="ACTIVE",
+                currency="USD",
+                cash=Decimal(1000),
+                last_equity=Decimal(1900),
+                balance_asof="2026-11-19",
+                external_cash_flow=Decimal(0),
+                positions=(held,),
+                as_of_ns=CLOCK.now_ns(),
+            )
+            for account_id in account_ids
+        ]
+        await self.state.accounts.write(await self._lease("collector"), records)
+
+    async def remove(self, account_id: str) -> None:
+        """The broker has closed the account."""
+        await self.state.accounts.remove(await self._lease("collector"), [account_id])
+
+    async def mark(self, price: float, symbol: str = "A") -> None:
+        """A trade at this price, now."""
+        now_ns = CLOCK.now_ns()
+        await self.state.marks.write(await self._lease("feed"), [Mark(symbol, price, now_ns, now_ns, "iex")])
+
+    async def watch(self, *account_ids: str) -> None:
+        """Clients begin to watch."""
+        await self.state.interest.announce_all(account_ids, [])
+
+    def last(self, account_id: str) -> Seen | None:
+        """The newest publication of an account."""
+        return self.seen.get(account_id, [None])[-1]
+
+    def shows(self, equity: str, *account_ids: str) -> Callable[[], bool]:
+        """A predicate: the newest publication of each shows this equity."""
+
+        def is_shown() -> bool:
+            newest = [self.last(account_id) for account_id in account_ids]
+            return all(one is not None and one.message["equity"] == equity for one in newest)
+
+        return is_shown
+
+    def assert_monotonic(self) -> None:
+        """No account has gone back; within an epoch no sequence is missing."""
+        for history in self.seen.values():
+            for earlier, later in itertools.pairwise(history):
+                assert later.stream_position > earlier.stream_position
+                if later.epoch == earlier.epoch:
+                    assert later.sequence == earlier.sequence + 1
+
+    async def holders(self) -> list[str]:
+        """Who holds each of the shards that are held."""
+        leases = [keys.lease(keys.shard_lease(shard)) for shard in range(SHARDS)]
+        held = cast("list[bytes | None]", await self.state.connection.commands.mget(leases))
+        return sorted(holder.decode().split(" ")[0] for holder in held if holder)
+
+    async def close(self) -> None:
+        """End following."""
+        self._following.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._following
+
+    async def _lease(self, name: str) -> Any:
+        lease = await self.state.leases.acquire(name)
+        assert lease is not None
+        return lease
+
+
+Start = Callable[[str], "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def calculator(tmp_path: Path) -> Generator[Start]:
+    """`calculator(url)` starts one on the Valkey at this URL; all end with the test."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(url: str) -> subprocess.Popen[bytes]:
+        settings = {
+            "REDIS_URL": url,
+            "SHARDS": str(SHARDS),
+            "LEASE_MS": str(LEASE_MS),
+            "LEASE_RENEW_MS": "300",
+            "MIN_UPDATE_INTERVAL": str(MIN_UPDATE_S),
+            "RECALCULATION_INTERVAL": "0.5",
+        }
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "portfolio_realtime.portfolio_calculator"],
+                env={**os.environ, **settings},
+                cwd=tmp_path,
+            )
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        end(process)
+
+
+@pytest.fixture
+async def world(state: State) -> AsyncGenerator[World]:
+    """Everybody else, on the Valkey that all tests share."""
+    made = World(state)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def running(world: World, valkey_url: str, calculator: Start, until: Until) -> World:
+    """A calculator that publishes the first account: 1000.00 and 10 A at 100."""
+    await world.mark(100.0)
+    await world.write(NAMES[0])
+    await world.watch(NAMES[0])
+    calculator(valkey_url)
+    await until(world.shows("2000.00", NAMES[0]), "the first account is published", START_S_MAX)
+    return world
+
+
+async def test_a_watched_account_follows_marks_and_records(running: World, until: Until) -> None:
+    """Somebody begins to watch; then a mark, then a record change what is published and stored."""
+    await running.write(NAMES[1])
+    await running.watch(NAMES[1])
+    await until(running.shows("2000.00", NAMES[1]), "the newly watched account is published")
+    await running.mark(101.0)
+    await until(running.shows("2010.00", *NAMES[:2]), "the mark has moved both")
+    await running.write(NAMES[1], quantity=-10)
+    await until(running.shows("-10.00", NAMES[1]), "the record has moved one")
+    last = running.last(NAMES[1])
+    assert last is not None
+    assert last.message["day_pnl"] == "-1910.00"
+    stored = await running.state.valuations.read(NAMES[1])
+    assert stored is not None
+    assert msgspec.json.decode(stored) == last.message
+    running.assert_monotonic()
+
+
+async def test_a_burst_is_conflated_and_its_last_value_arrives(running: World, until: Until) -> None:
+    """Many marks in a row: publications keep their distance, and the newest price is what stays."""
+    marks = 0
+    burst_ends_s = CLOCK.monotonic_s() + 3 * MIN_UPDATE_S
+    while CLOCK.monotonic_s() < burst_ends_s:
+        marks += 1
+        await running.mark(100.0 + marks)
+    await until(running.shows(f"{2000 + 10 * marks}.00", NAMES[0]), "the last mark of the burst is published")
+    history = running.seen[NAMES[0]]
+    print(f"{marks} marks, {len(history)} publications")
+    assert 2 < len(history) < marks / 2
+    # The calculator's own stamps are free of the delays on the way here; clocks may be set a little.
+    stamps_ns = [parse_rfc3339(one.message["timestamp"]) for one in history]
+    assert all(
+        later - earlier >= 0.9 * MIN_UPDATE_S * NS_PER_S for earlier, later in itertools.pairwise(stamps_ns)
+    )
+    running.assert_monotonic()
+
+
+async def test_a_record_that_comes_after_its_interest_is_published(running: World, until: Until) -> None:
+    """A client may watch an account before the collector has read it."""
+    await running.watch(NAMES[2])
+    await running.watch(NAMES[0])
+    await running.mark(102.0)
+    await until(running.shows("2020.00", NAMES[0]), "the calculator has seen both")
+    assert running.last(NAMES[2]) is None
+    await running.write(NAMES[2])
+    await until(running.shows("2020.00", NAMES[2]), "the late record is published")
+
+
+async def test_interest_that_ends_is_forgotten_though_others_keep_coming(
+    running: World, until: Until
+) -> None:
+    """Announcements without a pause do not keep the calculator from noticing who has gone."""
+    await running.state.connection.commands.zrem(keys.interest(keys.shard_of(NAMES[0], SHARDS)), NAMES[0])
+
+    async def is_forgotten() -> bool:
+        await running.watch(NAMES[3])
+        return await running.state.valuations.read(NAMES[0]) is None
+
+    await until(is_forgotten, "the stored publication is gone", 20)
+    before = running.last(NAMES[0])
+    assert before is not None
+    await running.write(NAMES[3])
+    await running.mark(103.0)
+    await until(running.shows("2030.00", NAMES[3]), "the other is published")
+    assert running.last(NAMES[0]) == before
+    await running.watch(NAMES[0])
+    await until(running.shows("2030.00", NAMES[0]), "it is published again when somebody comes back")
+    running.assert_monotonic()
+
+
+async def test_an_account_that_the_broker_removes_is_forgotten(running: World, until: Until) -> None:
+    """Its publication goes though somebody watches; when it comes back its sequence goes on."""
+    await running.remove(NAMES[0])
+
+    async def is_forgotten() -> bool:
+        return await running.state.valuations.read(NAMES[0]) is None
+
+    await until(is_forgotten, "the stored publication is gone")
+    await running.write(NAMES[0], quantity=20)
+    await until(running.shows("3000.00", NAMES[0]), "the account that came back is published")
+    running.assert_monotonic()
+
+
+async def test_a_publication_without_a_keeper_is_forgotten(
+    world: World, valkey_url: str, calculator: Start, until: Until
+) -> None:
+    """What a calculator of an earlier life left behind does not stay for ever."""
+    shard = keys.shard_of(NAMES[5], SHARDS)
+    lease = await world.state.leases.acquire(keys.shard_lease(shard))
+    assert lease is not None
+    await world.state.valuations.publish(
+        lease, shard, [Publication(NAMES[5], 1, b'{"epoch":%d,"sequence":1}' % lease.fencing_token)]
+    )
+    await world.state.leases.release(lease)
+    calculator(valkey_url)
+
+    async def is_forgotten() -> bool:
+        return await world.state.valuations.read(NAMES[5]) is None
+
+    await until(is_forgotten, "the abandoned publication is gone", START_S_MAX)
+
+
+async def test_two_share_the_shards_and_one_takes_over_from_a_killed_one(
+    running: World, valkey_url: str, calculator: Start, until: Until
+) -> None:
+    """Both publish; when one is killed the other publishes all, and nothing steps back."""
+    await running.write(*NAMES)
+    await running.watch(*NAMES)
+    await until(running.shows("2000.00", *NAMES), "one publishes all")
+    second = calculator(valkey_url)
+
+    async def is_shared() -> bool:
+        now = await running.holders()
+        return len(now) == SHARDS and len(set(now)) == 2 and now.count(now[0]) == SHARDS // 2
+
+    await until(is_shared, "each holds half of the shards", START_S_MAX)
+    await running.mark(104.0)
+    await until(running.shows("2040.00", *NAMES), "both publish")
+    before = {name: running.seen[name][-1].epoch for name in NAMES}
+    second.kill()
+
+    async def is_one() -> bool:
+        now = await running.holders()
+        return len(now) == SHARDS and len(set(now)) == 1
+
+    await until(is_one, "the survivor holds every shard", 20)
+    await running.mark(105.0)
+    await until(running.shows("2050.00", *NAMES), "the survivor publishes all")
+    after = {name: running.seen[name][-1].epoch for name in NAMES}
+    assert all(after[name] >= before[name] for name in NAMES)
+    assert any(after[name] > before[name] for name in NAMES)
+    running.assert_monotonic()
+
+
+async def test_a_killed_valkey_is_survived(
+    mortal_valkey: ValkeyServer, calculator: Start, until: Until
+) -> None:
+    """It comes back empty; once the others have written again, all is published under a greater epoch."""
+    state = open_state(mortal_valkey.url, holder="test", shards=SHARDS, lease_ms=LEASE_MS)
+    world = World(state)
+    await world.mark(100.0)
+    await world.write(*NAMES)
+    await world.watch(*NAMES)
+    process = calculator(mortal_valkey.url)
+    await until(world.shows("2000.00", *NAMES), "all are published", START_S_MAX)
+    before = {name: world.seen[name][-1].epoch for name in NAMES}
+    mortal_valkey.kill()
+    with pytest.raises(StateUnavailable):
+        await state.connection.ping()
+    mortal_valkey.start()
+    await until(lambda: world.subscribed == 2, "the test follows again")
+    await world.mark(106.0)
+    await world.write(*NAMES)
+    await world.watch(*NAMES)
+    await until(world.shows("2060.00", *NAMES), "all are published again", 20)
+    assert all(world.seen[name][-1].epoch > before[name] for name in NAMES)
+    assert process.poll() is None, "the calculator has lived through it"
+    world.assert_monotonic()
+    await world.close()
+    await state.close()
+
+
+async def test_an_asked_end_gives_the_shards_back(
+    world: World, valkey_url: str, calculator: Start, until: Until
+) -> None:
+    """After SIGTERM the exit code is 0, and nobody has to wait for leases to run out."""
+    process = calculator(valkey_url)
+
+    async def holds_all() -> bool:
+        return len(await world.holders()) == SHARDS
+
+    await until(holds_all, "the calculator holds every shard", START_S_MAX)
+    process.terminate()
+    assert await asyncio.to_thread(process.wait, 10) == 0
+    assert await world.holders() == []
+    assert await world.state.connection.commands.exists(keys.members("portfolio_calculators")) == 0
