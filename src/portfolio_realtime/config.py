@@ -6,7 +6,7 @@ remedy (`SettingsError`); nothing else in the package reads the environment.
 
 import os
 from typing import Any, Final, Literal, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from portfolio_realtime.errors import SettingsError
 
 SECRET_BYTES_MIN: Final = 32
+PRICE_TTL_S_MAX: Final = 315_360_000  # ten years
 SAMPLE_PREFIX: Final = "your_"
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
@@ -31,7 +32,12 @@ class Settings(BaseSettings):
     """All settings, with their defaults and meaning."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_file_encoding="utf-8", extra="ignore", populate_by_name=True, frozen=True
+        env_file=".env",
+        env_file_encoding="utf-8",
+        extra="ignore",
+        populate_by_name=True,
+        frozen=True,
+        allow_inf_nan=False,
     )
 
     # Alpaca: who we are
@@ -64,7 +70,7 @@ class Settings(BaseSettings):
     redis_ssl: bool = False
     # The four intervals, in seconds
     symbol_collection_interval: float = Field(300, gt=0, description="Bound of one reconcile of all accounts")
-    price_ttl: float = Field(3600, gt=0, description="A mark older than this is stale")
+    price_ttl: float = Field(3600, gt=0, le=PRICE_TTL_S_MAX, description="A mark older than this is stale")
     min_update_interval: float = Field(1, ge=0.05, description="At most one publication per account in this")
     recalculation_interval: float = Field(
         15, gt=0, description="Everything is computed from scratch this often"
@@ -101,6 +107,15 @@ class Settings(BaseSettings):
     @classmethod
     def _stream_base(cls, url: str) -> str:
         return _base_url(url, ("ws", "wss"))
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url(cls, url: SecretStr) -> SecretStr:
+        if url.get_secret_value() and _parts(url.get_secret_value(), ("redis", "rediss")) is None:
+            raise ValueError(
+                "must be a URL such as redis://127.0.0.1:6379/0 or rediss://:password@host:6380/0"
+            )
+        return url
 
     @field_validator("jwt_secret", "api_key_secret")
     @classmethod
@@ -167,10 +182,20 @@ class Settings(BaseSettings):
 def _base_url(url: str, schemes: tuple[str, ...]) -> str:
     if not url:
         return url
-    parts = urlsplit(url)
-    if parts.scheme not in schemes or not parts.hostname or parts.path not in ("", "/") or parts.query:
+    parts = _parts(url, schemes)
+    if parts is None or parts.path not in ("", "/") or parts.query or parts.username is not None:
         raise ValueError(f"must be a base URL without a path, such as {schemes[0]}://127.0.0.1:8900")
     return url.rstrip("/")
+
+
+def _parts(url: str, schemes: tuple[str, ...]) -> SplitResult | None:
+    """The URL's parts, or None when it lacks one of these schemes, a host or a possible port."""
+    try:
+        parts = urlsplit(url)
+        is_complete = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # no such port
+        return None
+    return parts if is_complete else None
 
 
 def load(**overrides: Any) -> Settings:
@@ -194,7 +219,7 @@ def _explain(error: ValidationError) -> str:
 
 
 def _shown(name: str, value: object) -> str:
-    is_secret = any(word in name for word in ("SECRET", "PASSWORD", "KEY", "REDIS_URL"))
+    is_secret = any(word in name for word in ("SECRET", "PASSWORD", "KEY", "REDIS_URL")) or "@" in str(value)
     return "(hidden)" if is_secret else repr(value)
 
 

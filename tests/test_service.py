@@ -1,0 +1,261 @@
+"""What every service relies on: parts that end together, attempts that go on, work under a lease."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from portfolio_realtime import service
+from portfolio_realtime.clock import SystemClock
+from portfolio_realtime.config import Settings
+from portfolio_realtime.errors import BrokerRefused, FeedUnavailable, LeaseLost, StateUnavailable
+from portfolio_realtime.service import Context, keep_lease, keep_running, together, under_lease
+from portfolio_realtime.state import State, keys, open_state
+from portfolio_realtime.state.leases import Lease
+
+from .conftest import LEASE_MS, SHARDS, Until, ValkeyServer
+
+CLOCK = SystemClock()
+
+
+def context_of(state: State) -> Context:
+    """A service's context on this state, that renews leases often."""
+    settings = Settings(lease_ms=LEASE_MS, lease_renew_ms=100, _env_file=None)  # type: ignore[call-arg]  # pydantic-settings' own
+    return Context(settings, state, CLOCK, CollectorRegistry(), "test")
+
+
+class Part:
+    """A coroutine that waits for ever and says whether it was cancelled."""
+
+    def __init__(self) -> None:
+        self.started = asyncio.Event()
+        self.is_cancelled = False
+
+    async def run(self) -> None:
+        """Wait until cancelled."""
+        self.started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.is_cancelled = True
+            raise
+
+
+# together
+
+
+async def test_a_failing_part_ends_the_others_and_is_raised() -> None:
+    """Nobody is left behind working for nobody."""
+    part = Part()
+
+    async def fail() -> None:
+        await part.started.wait()
+        raise FeedUnavailable("cut")
+
+    with pytest.raises(FeedUnavailable, match="cut"):
+        await together(part.run(), fail())
+    assert part.is_cancelled
+
+
+async def test_a_part_that_ends_well_ends_the_others_too() -> None:
+    """Without a failure there is nothing to raise."""
+    part = Part()
+    await together(part.run(), part.started.wait())
+    assert part.is_cancelled
+
+
+async def test_cancelling_reaches_all_parts() -> None:
+    """A clean end is passed on, and waited for."""
+    first, second = Part(), Part()
+    work = asyncio.create_task(together(first.run(), second.run()))
+    await second.started.wait()
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert first.is_cancelled
+    assert second.is_cancelled
+
+
+# keep_running
+
+
+class Pauses:
+    """asyncio.sleep of the service module, noted and over at once."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked_s: list[float] = []
+        monkeypatch.setattr(service.random, "uniform", lambda _low, high: high)  # type: ignore[reportUnknownLambdaType]  # as random's
+        monkeypatch.setattr(service.asyncio, "sleep", self._sleep)
+
+    async def _sleep(self, pause_s: float) -> None:
+        self.asked_s.append(pause_s)
+
+
+async def attempts(failures: Sequence[Exception | None]) -> int:
+    """How many attempts keep_running makes of these outcomes; after the last it is refused for good."""
+    count = 0
+
+    async def attempt() -> None:
+        nonlocal count
+        count += 1
+        if count > len(failures):
+            raise BrokerRefused("for good")
+        failure = failures[count - 1]
+        if failure is not None:
+            raise failure
+
+    with pytest.raises(BrokerRefused):
+        await keep_running(attempt, CLOCK, "test")
+    return count
+
+
+async def test_recoverable_failures_are_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The world's failures, and an end, start the next attempt; what waiting cannot help is raised."""
+    pauses = Pauses(monkeypatch)
+    failures = [StateUnavailable("x"), LeaseLost("x"), FeedUnavailable("x"), None]
+    assert await attempts(failures) == 5
+    assert len(pauses.asked_s) == 4
+
+
+async def test_pauses_grow_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice as long each time, never longer than PAUSE_S_MAX."""
+    pauses = Pauses(monkeypatch)
+    await attempts([StateUnavailable("x")] * 8)
+    expected_s = [min(service.PAUSE_S_MIN * 2**n, service.PAUSE_S_MAX) for n in range(8)]
+    assert pauses.asked_s == expected_s
+    assert expected_s[-1] == service.PAUSE_S_MAX
+
+
+async def test_a_bug_of_ours_is_not_tried_again() -> None:
+    """An assertion ends the process; the supervisor starts it from state."""
+
+    async def attempt() -> None:
+        raise AssertionError("a bug")
+
+    with pytest.raises(AssertionError, match="a bug"):
+        await keep_running(attempt, CLOCK, "test")
+
+
+# under_lease
+
+
+async def test_work_is_done_under_the_lease_and_gives_it_back(state: State) -> None:
+    """While it works the lease is held; afterwards it is free at once."""
+    held: list[Any] = []
+
+    async def work(lease: Lease) -> None:
+        held.append(await state.connection.commands.get(keys.lease("work")))
+        assert held[0] == lease.value.encode()
+
+    await under_lease(context_of(state), "work", work)
+    assert len(held) == 1
+    assert await state.connection.commands.get(keys.lease("work")) is None
+
+
+async def test_who_stands_by_says_so_and_takes_over(state: State, valkey_url: str, until: Until) -> None:
+    """A second process waits, and works as soon as the first has gone."""
+    other = open_state(valkey_url, holder="other", shards=SHARDS, lease_ms=60_000)
+    theirs = await other.leases.acquire("work")
+    assert theirs is not None
+    waits: list[int] = []
+    worked = Part()
+
+    async def work(_: Lease) -> None:
+        await worked.run()
+
+    task = asyncio.create_task(under_lease(context_of(state), "work", work, lambda: waits.append(1)))
+    await until(lambda: len(waits) >= 2, "it stands by")
+    assert not worked.started.is_set()
+    await other.leases.release(theirs)
+    await asyncio.wait_for(worked.started.wait(), 10)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert worked.is_cancelled
+    assert await other.leases.acquire("work") is not None
+    await other.close()
+
+
+async def test_work_ends_when_the_lease_is_lost(state: State) -> None:
+    """Somebody else holds it now: the work is cancelled, and their lease is left alone."""
+    work = Part()
+
+    async def lose(_: Lease) -> None:
+        await state.connection.commands.set(keys.lease("work"), "other 9", px=60_000)
+        await work.run()
+
+    with pytest.raises(LeaseLost):
+        await under_lease(context_of(state), "work", lose)
+    assert work.is_cancelled
+    assert await state.connection.commands.get(keys.lease("work")) == b"other 9"
+
+
+async def test_a_failure_of_the_work_gives_the_lease_back(state: State) -> None:
+    """The next attempt, here or elsewhere, need not wait for it to run out."""
+
+    async def fail(_: Lease) -> None:
+        raise FeedUnavailable("cut")
+
+    with pytest.raises(FeedUnavailable):
+        await under_lease(context_of(state), "work", fail)
+    assert await state.connection.commands.get(keys.lease("work")) is None
+
+
+async def test_a_lease_runs_out_while_the_state_is_out_of_reach(mortal_valkey: ValkeyServer) -> None:
+    """Renewing fails for longer than the lease lasts: the owner must believe that it is lost, not sooner."""
+    state = open_state(mortal_valkey.url, holder="test", shards=SHARDS, lease_ms=LEASE_MS)
+    lease = await state.leases.acquire("work")
+    assert lease is not None
+    mortal_valkey.kill()
+    began_s = CLOCK.monotonic_s()
+    with pytest.raises(LeaseLost, match="out of reach"):
+        await asyncio.wait_for(keep_lease(context_of(state), lease), 30)
+    assert CLOCK.monotonic_s() - began_s >= LEASE_MS / 1000
+    await state.close()
+
+
+# main
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"), [(None, 0), (BrokerRefused("no permission"), service.EXIT_FAILED)]
+)
+def test_the_exit_code_says_why(
+    valkey_now: str, monkeypatch: pytest.MonkeyPatch, outcome: Exception | None, code: int
+) -> None:
+    """0 for an end, 1 for a failure for good."""
+    monkeypatch.setattr(service.telemetry, "configure_logs", _ignore)
+
+    async def run(context: Context) -> None:
+        await context.state.connection.ping()
+        if outcome is not None:
+            raise outcome
+
+    with pytest.raises(SystemExit) as ended:
+        service.main("test", run, redis_url=valkey_now, _env_file=None)
+    assert ended.value.code == code
+
+
+def test_wrong_settings_end_with_their_own_code(capsys: pytest.CaptureFixture[str]) -> None:
+    """2, with the reason on stderr."""
+    run: Callable[[Context], Awaitable[None]] = _never
+    with pytest.raises(SystemExit) as ended:
+        service.main("test", run, shards=0, _env_file=None)
+    assert ended.value.code == service.EXIT_SETTINGS
+    assert "SHARDS=0" in capsys.readouterr().err
+
+
+@pytest.fixture
+def valkey_now(session_valkey: ValkeyServer) -> str:
+    """URL of the shared Valkey, for a test with an event loop of its own."""
+    return session_valkey.url
+
+
+def _ignore(*_: Any) -> None:
+    """Leave the logs as they are."""
+
+
+async def _never(_: Context) -> None:
+    raise AssertionError("must not run")
