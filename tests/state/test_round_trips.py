@@ -12,7 +12,7 @@ from portfolio_realtime.state.accounts import decode_changes
 from portfolio_realtime.state.connection import WRITE_FIELDS_MAX, Subscribed
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.state.marks import decode_marks
-from portfolio_realtime.state.valuations import decode_batch
+from portfolio_realtime.state.valuations import Stored, decode_batch
 from tests.conftest import SHARDS
 
 from .conftest import Followed, Messages
@@ -146,7 +146,7 @@ async def test_publications_round_trip(state: State, followed: Followed) -> None
     assert decode_batch(await payload(batches)) == PublicationBatch(lease.fencing_token, publications)
     assert await state.valuations.read(alice) == b'{"equity":"1.00"}'
     whole = b'{"equity":"2.00","positions":[{"symbol":"A"},{"symbol":"B"}]}'
-    assert await state.valuations.read_many([bob, "nobody"]) == {bob: whole}
+    assert await state.valuations.read_many([bob, "nobody"]) == {bob: Stored(whole, is_kept=True)}
     assert sorted(await state.valuations.read_ids(shard)) == sorted([alice, bob])
     await state.valuations.forget(lease, shard, [alice])
     assert await state.valuations.read(alice) is None

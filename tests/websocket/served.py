@@ -121,6 +121,11 @@ class Calculator:
         )
         return epoch
 
+    async def die(self) -> None:
+        """Keep nothing up to date any more; what is published later is under the old leases."""
+        for lease in self._leases.values():
+            await self._state.leases.release(lease)
+
 
 async def write_accounts(state: State, *account_ids: str) -> None:
     """Records, as the symbol collector writes them."""

@@ -172,7 +172,7 @@ def test_a_stored_publication_brings_the_positions_that_the_hub_had_left_out() -
     plain.read()
     detailed.subscribe(hub, "a", "positions")
     assert detailed.connection.take(0.0) is None
-    account = hub.apply_stored("a", with_rows(whole))
+    account = hub.apply_stored("a", with_rows(whole), is_kept=True)
     assert account is not None
     detailed.offer(account)
     plain.offer(account)
@@ -185,7 +185,7 @@ def test_a_stored_publication_of_another_account_is_refused() -> None:
     """A mixed-up store must not become a leak."""
     hub, client = Hub(), Client()
     client.subscribe(hub, "a", "value")
-    assert hub.apply_stored("a", with_rows(publication("ab", 1, 1))) is None
+    assert hub.apply_stored("a", with_rows(publication("ab", 1, 1)), is_kept=True) is None
     assert client.connection.take(0.0) is None
 
 

@@ -1,7 +1,7 @@
 """Publications: from the portfolio calculator to every WebSocket server, newest kept for snapshots."""
 
 from collections.abc import AsyncIterator, Awaitable
-from typing import cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -12,6 +12,13 @@ from portfolio_realtime.state.leases import Lease
 
 _encode = msgspec.msgpack.Encoder().encode
 _batch = msgspec.msgpack.Decoder(PublicationBatch)
+
+
+class Stored(NamedTuple):
+    """A publication as it is stored, and whether a calculator keeps it up to date."""
+
+    message: bytes
+    is_kept: bool
 
 
 class Valuations:
@@ -45,16 +52,21 @@ class Valuations:
         return await cast("Awaitable[bytes | None]", self._connection.commands.hget(key, account_id))
 
     @reports_unavailable
-    async def read_many(self, account_ids: list[str]) -> dict[str, bytes]:
+    async def read_many(self, account_ids: list[str]) -> dict[str, Stored]:
         """The same for many accounts, without those that have no stored publication."""
+        shards = [keys.shard_of(account_id, self._shards) for account_id in account_ids]
         pipeline = self._connection.commands.pipeline(transaction=False)
-        for account_id in account_ids:
-            pipeline.hget(keys.valuations(keys.shard_of(account_id, self._shards)), account_id)
-        found = await cast("Awaitable[list[bytes | None]]", pipeline.execute())
+        for account_id, shard in zip(account_ids, shards, strict=True):
+            pipeline.hget(keys.valuations(shard), account_id)
+        kept_by = sorted(set(shards))
+        for shard in kept_by:
+            pipeline.exists(keys.lease(keys.shard_lease(shard)))
+        found = await cast("Awaitable[list[Any]]", pipeline.execute())
+        is_kept = dict(zip(kept_by, found[len(shards) :], strict=True))
         return {
-            account_id: stored
-            for account_id, stored in zip(account_ids, found, strict=True)
-            if stored is not None
+            account_id: Stored(message, bool(is_kept[shard]))
+            for account_id, shard, message in zip(account_ids, shards, found[: len(shards)], strict=True)
+            if message is not None
         }
 
     @reports_unavailable

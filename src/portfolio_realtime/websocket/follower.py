@@ -131,7 +131,7 @@ class Follower:
             if (account := accounts.get(account_id)) is not None:
                 self._refuse(account)
         for account_id, stored in (await self._state.valuations.read_many(account_ids)).items():
-            account = self.hub.apply_stored(account_id, stored)
+            account = self.hub.apply_stored(account_id, stored.message, is_kept=stored.is_kept)
             if account is not None:
                 self._offer(account)
 

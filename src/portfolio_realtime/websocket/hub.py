@@ -70,7 +70,7 @@ class WatchedAccount:
         self.account_id = account_id
         self.at: StreamPosition | None = None
         self.rows_at: StreamPosition | None = None
-        self.is_live = False  # has a publication arrived since somebody watches?
+        self.is_live = False  # does a calculator keep it up to date, as far as we have heard?
         self.unknown_since_s: float | None = None  # when it was first found to have no record
         self.subscribers: dict[Subscriber, bool] = {}  # -> with positions
         self._value = b""
@@ -200,8 +200,10 @@ class Hub:
                 advanced.append(account)
         return advanced
 
-    def apply_stored(self, account_id: str, stored: bytes) -> WatchedAccount | None:
+    def apply_stored(self, account_id: str, stored: bytes, *, is_kept: bool) -> WatchedAccount | None:
         """Take a stored publication in; the account, if it is watched and this is newer.
+
+        `is_kept` says that a calculator keeps it up to date; else it may be from long ago.
 
         A stored publication of another account is a fault in the store, and is refused.
         """
@@ -211,6 +213,7 @@ class Hub:
         at, publication = parse_stored(stored)
         if publication.account_id != account_id:
             return None
+        account.is_live = account.is_live or is_kept
         return account if account.apply(at, publication) else None
 
 

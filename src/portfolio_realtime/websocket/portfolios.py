@@ -36,7 +36,7 @@ class Waiter:
         self._with_positions = with_positions
 
     def offer(self, account: WatchedAccount) -> None:
-        """Take it if it is live: a stored one may be from long ago."""
+        """Take it if a calculator keeps it up to date: else it may be from long ago."""
         has_it = account.position(with_positions=self._with_positions) is not None
         if account.is_live and has_it and not self.answer.done():
             self.answer.set_result(account.message(None, with_positions=self._with_positions))
