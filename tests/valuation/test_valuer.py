@@ -127,6 +127,21 @@ def test_each_account_has_an_interval_of_its_own(desk: Desk) -> None:
     assert desk.message(1.4)["account_id"] == "bob"
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "equity", "day_pnl"),
+    [(1.000, 1.002, "1.00", "1.00"), (1.002, 1.000, "1.00", "0.99"), (1.006, 1.004, "1.00", "1.00")],
+)
+def test_either_figure_alone_is_a_change(before: float, after: float, equity: str, day_pnl: str) -> None:
+    """Last equity is 0.006: equity and day P&L cross their half cents at different prices."""
+    desk = Desk()
+    desk.mark("A", before)
+    desk.watch(account("alice", [position("A", 1)], cash=0, last_equity="0.006"))
+    desk.message()
+    desk.mark("A", after)
+    message = desk.message(5.0)
+    assert (message["equity"], message["day_pnl"]) == (equity, day_pnl)
+
+
 def test_a_changed_record_is_published_though_equity_stays(desk: Desk) -> None:
     """Cash in and the same external cash flow: other fields have changed."""
     desk.message()
