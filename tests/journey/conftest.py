@@ -120,7 +120,7 @@ class Journey:
     async def _is_known(self, account_id: str) -> bool:
         headers = {"Authorization": f"Bearer {self.system.token_for(account_id)}"}
         async with httpx.AsyncClient(base_url=self.system.url, headers=headers) as client:
-            return (await client.get(f"/v1/portfolio/{account_id}")).status_code != httpx.codes.NOT_FOUND
+            return (await client.get(f"/v1/portfolio/{account_id}")).status_code != 404
 
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         answer = await self._simulator.post(path, json=body)
