@@ -34,7 +34,7 @@ def figures(**changes: Any) -> Figures:
         "day_pnl": 120927,
         "known_equity": 10421137,
         "unpriced": (),
-        "stale": (),
+        "stale_ages_s": {},
         "as_of_ns": AS_OF_NS,
         **changes,
     }
@@ -61,12 +61,18 @@ def test_the_protocols_example_is_reproduced_byte_for_byte() -> None:
 
 def test_an_unknown_total_is_null_and_the_known_part_is_said() -> None:
     """Five fields are null, `known_equity` appears, the symbols are named."""
-    shown = figures(equity=None, day_pnl=None, known_equity=-5, unpriced=("X", "Y"), stale=("A",))
+    shown = figures(equity=None, day_pnl=None, known_equity=-5, unpriced=("X", "Y"), stale_ages_s={"A": 3700})
     message = encoded(EXAMPLE_ACCOUNT, shown)
     nulls = {name for name, field in message.items() if field is None}
     assert nulls == {"equity", "day_pnl", "day_pnl_ratio", "total_value", "today_return"}
     assert message["known_equity"] == "-0.05"
     assert (message["unpriced"], message["stale"]) == (["X", "Y"], ["A"])
+    assert message["stale_ages_s"] == {"A": 3700}
+
+
+def test_ages_are_only_said_of_stale_marks() -> None:
+    """An account with fresh marks has a message without ages."""
+    assert "stale_ages_s" not in encoded(EXAMPLE_ACCOUNT, figures())
 
 
 @pytest.mark.parametrize(

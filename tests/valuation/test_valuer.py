@@ -303,6 +303,7 @@ def test_a_mark_grows_stale_by_time_alone(desk: Desk) -> None:
     assert desk.messages(TTL_S) == []
     stale = desk.message(TTL_S + 0.001)
     assert (stale["equity"], stale["stale"]) == ("2000.00", ["A"])
+    assert stale["stale_ages_s"] == {"A": TTL_S}
     desk.mark("A", 100.0)
     assert desk.message(TTL_S + 5)["stale"] == []
 

@@ -17,11 +17,13 @@ ACCOUNT = Account(
     "a", 1, "ACTIVE", "USD", Decimal("10.5"), Decimal(990), "2026-11-20", Decimal(0), (HELD,), 0
 )
 MARK = Mark("AAPL", 101.5, 1, 2, "iex", 99.0, "2026-11-20")
-PRICED = Figures(102550, 3550, 102550, (), (), 1)
-UNPRICED = Figures(None, None, 1050, ("AAPL",), (), 1)
+PRICED = Figures(102550, 3550, 102550, (), {}, 1)
+UNPRICED = Figures(None, None, 1050, ("AAPL",), {}, 1)
+STALE = Figures(102550, 3550, 102550, (), {"AAPL": 3700}, 1)
+BOTH = Figures(None, None, 1050, ("MSFT",), {"AAPL": 3700}, 1)
 
 
-@pytest.mark.parametrize(("figures", "mark"), [(PRICED, MARK), (UNPRICED, None)])
+@pytest.mark.parametrize(("figures", "mark"), [(PRICED, MARK), (UNPRICED, None), (STALE, MARK), (BOTH, MARK)])
 def test_what_the_calculator_encodes_is_what_the_protocol_says(figures: Figures, mark: Mark | None) -> None:
     """No field more, none less, in the same order: decoded and encoded again it is the same text."""
     encoded = encode_value(ACCOUNT, 5, 1, figures, 3)

@@ -1,6 +1,6 @@
 """A valuation as the JSON object that clients get. Numbers become text here and nowhere else."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
@@ -24,7 +24,7 @@ class Figures:
     day_pnl: int | None
     known_equity: int
     unpriced: Sequence[str]
-    stale: Sequence[str]
+    stale_ages_s: Mapping[str, int]  # symbol -> whole seconds since its mark was traded
     as_of_ns: int
 
 
@@ -43,7 +43,7 @@ def encode_value(account: Account, epoch: int, sequence: int, figures: Figures, 
         "day_pnl": _money(figures.day_pnl),
         "day_pnl_ratio": ratio,
         "as_of": rfc3339(max(figures.as_of_ns, 0)),
-        "stale": list(figures.stale),
+        "stale": list(figures.stale_ages_s),
         "unpriced": list(figures.unpriced),
         "total_value": _dollars(figures.equity),
         "today_return": _signed_return(figures.day_pnl, ratio),
@@ -51,6 +51,8 @@ def encode_value(account: Account, epoch: int, sequence: int, figures: Figures, 
     }
     if figures.equity is None:
         message["known_equity"] = money(figures.known_equity)
+    if figures.stale_ages_s:
+        message["stale_ages_s"] = figures.stale_ages_s
     return _encode(message)
 
 

@@ -169,7 +169,7 @@ class Valuer:
             day_pnl=day_pnl if is_known else None,
             known_equity=known_equity,
             unpriced=() if is_known else self._unpriced(account),
-            stale=self._stale(account, now_ns) if valued.stale_count[index] else (),
+            stale_ages_s=self._stale_ages_s(account, now_ns) if valued.stale_count[index] else {},
             as_of_ns=int(valued.as_of_ns[index]),
         )
         sequence = self._sequences[account_id]
@@ -180,11 +180,13 @@ class Valuer:
     def _unpriced(self, account: Account) -> list[str]:
         return [p.symbol for p in account.positions if p.quantity and p.symbol not in self.book.marks]
 
-    def _stale(self, account: Account, now_ns: int) -> list[str]:
+    def _stale_ages_s(self, account: Account, now_ns: int) -> dict[str, int]:
         oldest_ns = now_ns - self._price_ttl_ns
         marks = self.book.marks
-        held = (p.symbol for p in account.positions if p.quantity and p.symbol in marks)
-        return [symbol for symbol in held if marks[symbol].as_of_ns < oldest_ns]
+        held = (marks[p.symbol] for p in account.positions if p.quantity and p.symbol in marks)
+        return {
+            mark.symbol: (now_ns - mark.as_of_ns) // NS_PER_S for mark in held if mark.as_of_ns < oldest_ns
+        }
 
     def _encoded_rows(self, account: Account) -> list[tuple[str, bytes]]:
         """The account's rows; only those whose mark has changed are encoded anew."""

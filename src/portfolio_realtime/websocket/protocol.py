@@ -56,7 +56,11 @@ class PositionRow(msgspec.Struct):
 
 
 class PortfolioMessage(msgspec.Struct, tag_field="type", tag="portfolio"):
-    """The value of one account. While a position is unpriced `equity` is null and `known_equity` is there."""
+    """The value of one account. While a position is unpriced `equity` is null and `known_equity` is there.
+
+    While a mark is stale its symbol is in `stale`, and its age at publication, in whole seconds, in
+    `stale_ages_s`.
+    """
 
     account_id: str
     epoch: int
@@ -74,6 +78,7 @@ class PortfolioMessage(msgspec.Struct, tag_field="type", tag="portfolio"):
     today_return: str | None
     timestamp: str
     known_equity: str | msgspec.UnsetType = msgspec.UNSET
+    stale_ages_s: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
     positions: list[PositionRow] | msgspec.UnsetType = msgspec.UNSET
 
 
