@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from portfolio_realtime.config import Settings
+from portfolio_realtime.websocket.answers import EXPLANATION_EXAMPLE
+from portfolio_realtime.websocket.protocol import Disconnect
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
@@ -28,3 +30,23 @@ def test_every_link_leads_somewhere(document: Path) -> None:
     missing = [link for link in links if not (document.parent / link).exists()]
 
     assert not missing
+
+
+def test_every_close_code_is_documented_with_its_advice() -> None:
+    """The range says whether to come back, and so does the document."""
+    text = (ROOT / "docs/api.md").read_text()
+    rows = re.findall(r"^\| (4\d\d\d) \| ([^|:]+?)(?::[^|]*)? \| ([^|]+) \|$", text, re.MULTILINE)
+
+    documented = {int(code): (reason, advice.split()[0]) for code, reason, advice in rows}
+
+    assert documented == {
+        disconnect.code: (disconnect.reason, "do" if disconnect.code >= 4500 else "reconnect")
+        for disconnect in Disconnect
+    }
+
+
+def test_the_worked_example_is_the_one_that_is_tested() -> None:
+    """The arithmetic in the document is the reference's example, which has a test of its own."""
+    text = (ROOT / "docs/api.md").read_text()
+
+    assert "\n".join(EXPLANATION_EXAMPLE["steps"]) in text

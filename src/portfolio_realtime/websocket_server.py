@@ -17,8 +17,11 @@ import structlog
 import uvicorn
 
 from portfolio_realtime import service
+from portfolio_realtime.clock import Clock
 from portfolio_realtime.errors import SettingsError
 from portfolio_realtime.service import Context
+from portfolio_realtime.state import State
+from portfolio_realtime.valuation.explain import explain
 from portfolio_realtime.websocket.endpoint import Endpoint
 from portfolio_realtime.websocket.gateway import Gateway
 from portfolio_realtime.websocket.routes import build_app
@@ -43,7 +46,7 @@ async def run(context: Context) -> None:
     settings = context.settings
     with _listen(settings.websocket_host, settings.websocket_port) as listener:
         gateway = Gateway(settings, context.state, context.clock, context.registry)
-        server = _server(gateway, context.instance)
+        server = _server(gateway, context)
         serving = asyncio.create_task(server.serve([listener]))
         try:
             _announce(gateway, listener)
@@ -58,9 +61,21 @@ async def run(context: Context) -> None:
             await _end(gateway, server, serving)
 
 
-def _server(gateway: Gateway, instance: str) -> _Server:
+async def explanation(state: State, clock: Clock, account_id: str) -> bytes | None:
+    """The work behind an account's value, from its record and its marks, or None without a record.
+
+    Raises StateUnavailable.
+    """
+    account = await state.accounts.read_one(account_id)
+    if account is None:
+        return None
+    marks = await state.marks.read([position.symbol for position in account.positions])
+    return explain(account, marks, clock.now_ns())
+
+
+def _server(gateway: Gateway, context: Context) -> _Server:
     config = uvicorn.Config(
-        build_app(gateway, instance),
+        build_app(gateway, context.instance, partial(explanation, context.state, context.clock)),
         http="httptools",
         ws=cast("Any", partial(Endpoint, gateway)),  # called like a class
         lifespan="off",

@@ -67,9 +67,16 @@ class Journey:
         self._simulator = simulator
         self._sockets: list[ClientConnection] = []
 
-    async def symbol(self, symbol: str, price: str, previous_close: str | None = None) -> None:
+    async def symbol(
+        self, symbol: str, price: str, previous_close: str | None = None, asset_class: str = "us_equity"
+    ) -> None:
         """List a symbol at a price."""
-        body = {"symbol": symbol, "price": price, "previous_close": previous_close or price}
+        body = {
+            "symbol": symbol,
+            "price": price,
+            "previous_close": previous_close or price,
+            "asset_class": asset_class,
+        }
         await self._post("/_sim/symbols", body)
 
     async def account(self, cash: str, positions: dict[str, str], last_equity: str | None = None) -> str:

@@ -11,7 +11,7 @@ from portfolio_realtime.state import State, interest, keys
 from portfolio_realtime.state.accounts import decode_changes
 from portfolio_realtime.state.connection import WRITE_FIELDS_MAX, Subscribed
 from portfolio_realtime.state.leases import Lease
-from portfolio_realtime.state.marks import decode_marks
+from portfolio_realtime.state.marks import READ_FIELDS_MAX, decode_marks
 from portfolio_realtime.state.valuations import Stored, decode_batch
 from tests.conftest import SHARDS
 
@@ -108,6 +108,16 @@ async def test_marks_round_trip(state: State, followed: Followed) -> None:
     await state.marks.write(lease, marks)
     assert {one.symbol: one for one in await state.marks.read_all()} == {one.symbol: one for one in marks}
     assert decode_marks(await payload(batches)) == marks
+
+
+async def test_some_marks_are_read_by_symbol(state: State) -> None:
+    """Those asked for that exist, however many are asked for."""
+    lease = await lease_of(state)
+    marks = {f"S{index}": mark(f"S{index}", index + 0.1) for index in range(READ_FIELDS_MAX + 2)}
+    await state.marks.write(lease, list(marks.values()))
+    assert await state.marks.read(["S7", "NONE"]) == {"S7": marks["S7"]}
+    assert await state.marks.read([*marks]) == marks
+    assert await state.marks.read([]) == {}
 
 
 async def test_a_write_beyond_the_limit_is_cut_and_announced_once(state: State, followed: Followed) -> None:

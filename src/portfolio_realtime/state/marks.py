@@ -1,7 +1,7 @@
 """Marks: one hash with the newest of each symbol, one channel with a conflated batch per flush."""
 
 from collections.abc import AsyncIterator, Awaitable
-from typing import cast
+from typing import Final, cast
 
 import msgspec
 
@@ -9,6 +9,8 @@ from portfolio_realtime.model import Mark
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Connection, Message, Subscribed, reports_unavailable
 from portfolio_realtime.state.leases import Lease
+
+READ_FIELDS_MAX: Final = 2000
 
 _encode = msgspec.json.Encoder().encode
 _mark = msgspec.json.Decoder(Mark)
@@ -39,6 +41,19 @@ class Marks:
         """The newest mark of every symbol."""
         found = await cast("Awaitable[list[bytes]]", self._connection.commands.hvals(keys.MARKS))
         return [_mark.decode(raw) for raw in found]
+
+    @reports_unavailable
+    async def read(self, symbols: list[str]) -> dict[str, Mark]:
+        """The newest marks of these symbols, without those that have none. Raises StateUnavailable."""
+        marks: dict[str, Mark] = {}
+        for at in range(0, len(symbols), READ_FIELDS_MAX):
+            part = symbols[at : at + READ_FIELDS_MAX]
+            found = await cast(
+                "Awaitable[list[bytes | None]]", self._connection.commands.hmget(keys.MARKS, part)
+            )
+            decoded = (_mark.decode(raw) for raw in found if raw is not None)
+            marks.update((mark.symbol, mark) for mark in decoded)
+        return marks
 
     def batches(self) -> AsyncIterator[Message | Subscribed]:
         """Batches of marks; decode each with `decode_marks`."""

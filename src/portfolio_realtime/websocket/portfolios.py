@@ -1,11 +1,12 @@
 """Portfolio values over HTTP, from the same hub: one at a time, or as server-sent events."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final
 
 from fastapi import HTTPException
 
+from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.websocket.authentication import Identity
 from portfolio_realtime.websocket.gateway import Gateway
 from portfolio_realtime.websocket.hub import StreamPosition, WatchedAccount
@@ -79,6 +80,21 @@ class Portfolios:
             follower.unwatch(waiter, [account_id])
         if message is None:
             raise no_such_account()
+        return message
+
+    async def ask(
+        self, identity: Identity, account_id: str, answer: Callable[[str], Awaitable[bytes | None]]
+    ) -> bytes:
+        """What `answer` says about the account. Raises HTTPException like `read`."""
+        self.require(identity, account_id)
+        accounts = self._gateway.state.accounts
+        try:
+            message = await answer(account_id)
+            is_unknown = message is None and bool(await accounts.unknown([account_id]))
+        except StateUnavailable:
+            raise no_value() from None
+        if message is None:
+            raise no_such_account() if is_unknown else no_value()
         return message
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from importlib import resources
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
@@ -13,6 +13,7 @@ from starlette.staticfiles import StaticFiles
 from portfolio_realtime import __version__, telemetry
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.state.keys import TICKET_TTL_S
+from portfolio_realtime.websocket.answers import EXPLANATION_EXAMPLE, Explain, Explanation
 from portfolio_realtime.websocket.authentication import Identity, Unauthorized, is_local
 from portfolio_realtime.websocket.gateway import Gateway
 from portfolio_realtime.websocket.portfolios import EventStream, Portfolios, no_value
@@ -32,6 +33,9 @@ SECURITY_HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+
+
+Responses = dict[int | str, dict[str, Any]]
 
 
 class Ticket(BaseModel):
@@ -54,8 +58,8 @@ class Health(BaseModel):
     status: Literal["ok", "draining", "waiting for the state"]
 
 
-def build_app(gateway: Gateway, instance: str) -> FastAPI:
-    """The HTTP side of one server."""
+def build_app(gateway: Gateway, instance: str, explain: Explain) -> FastAPI:
+    """The HTTP side of one server; `explain` shows the work behind one account's value."""
     app = FastAPI(
         title="Portfolio values, live",
         version=__version__,
@@ -67,6 +71,7 @@ def build_app(gateway: Gateway, instance: str) -> FastAPI:
     _secure(app)
     _add_probes(app, gateway, instance)
     _add_portfolios(app, gateway)
+    _add_explanations(app, gateway, explain)
     if gateway.settings.demo_page:
         _add_demo(app, gateway)
     page = str(resources.files("portfolio_realtime.websocket") / "page")
@@ -149,15 +154,22 @@ def _only_for_operators(gateway: Gateway, request: Request) -> None:
     raise HTTPException(403, "only from this machine or with X-API-Key")
 
 
-def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
-    portfolios = Portfolios(gateway)
-    answers: dict[int | str, dict[str, object]] = {
-        200: {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/PortfolioMessage"}}}},
+def _answers(schema: str, example: dict[str, Any] | None = None) -> Responses:
+    content: dict[str, object] = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
+    if example is not None:
+        content["example"] = example
+    return {
+        200: {"content": {"application/json": content}},
         401: {"description": "No, bad or expired credentials"},
         404: {"description": "No such account, or not yours"},
         503: {"description": "No value can be had now; see Retry-After"},
     }
-    events: dict[int | str, dict[str, object]] = {
+
+
+def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
+    portfolios = Portfolios(gateway)
+    answers = _answers("PortfolioMessage")
+    events: Responses = {
         **answers,
         200: {"description": "One event for each message", "content": {"text/event-stream": {}}},
     }
@@ -186,11 +198,23 @@ def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
             raise no_value() from None
 
 
+def _add_explanations(app: FastAPI, gateway: Gateway, explain: Explain) -> None:
+    portfolios = Portfolios(gateway)
+
+    @app.get(
+        "/v1/portfolio/{account_id}/explain",
+        summary="Every leg of the value, and the arithmetic",
+        responses=_answers("Explanation", EXPLANATION_EXAMPLE),
+    )
+    async def explanation(account_id: str, identity: Caller) -> Response:
+        return _json(await portfolios.ask(identity, account_id, explain))
+
+
 def _add_reference(app: FastAPI) -> None:
-    """Put the portfolio message, which FastAPI never sees, into the OpenAPI document; serve `/docs`."""
+    """Put the messages that FastAPI never sees into the OpenAPI document; serve `/docs`."""
     document = app.openapi()
     _, schemas = msgspec.json.schema_components(
-        [PortfolioMessage], ref_template="#/components/schemas/{name}"
+        [PortfolioMessage, Explanation], ref_template="#/components/schemas/{name}"
     )
     document["components"]["schemas"].update(schemas)
     app.openapi = lambda: document

@@ -1,0 +1,209 @@
+"""Show your work: every leg of an account's sum, and the arithmetic as a person would type it.
+
+A step is `what: operands = result`. Its operands are joined by × alone or by + and − alone, so that any
+pocket calculator, with or without precedence, reaches the result. Rounding is the last step, and only it.
+"""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+
+from portfolio_realtime.clock import rfc3339
+from portfolio_realtime.model import Account, Mark, Position, exact, plain
+from portfolio_realtime.valuation.message import position_day_pnl
+from portfolio_realtime.valuation.rounding import (
+    CENT,
+    EXACT,
+    cents,
+    exact_day_pnl,
+    exact_equity,
+    money,
+)
+
+ROUNDING: Final = "half-even to cents, once, at the end"
+UNKNOWN: Final = "unknown"
+
+_encode = msgspec.json.Encoder().encode
+
+
+def explain(account: Account, marks: Mapping[str, Mark], now_ns: int) -> bytes:
+    """The explanation of an account at these marks, as JSON; `now_ns` is when it is made.
+
+    Money is in dollars, as text, unrounded but for `equity`, `day_pnl` and `known_equity`. What needs a price
+    that is not known is null, and the symbol stands in `unpriced` or `without_previous_close`.
+    """
+    known = exact_equity(account, {symbol: mark.price for symbol, mark in marks.items()})
+    unpriced = [p.symbol for p in account.positions if p.quantity and p.symbol not in marks]
+    equity = None if unpriced else known
+    day_pnl = None if equity is None else exact_day_pnl(account, equity)
+    return _encode(
+        {
+            "account_id": account.account_id,
+            "currency": account.currency,
+            "timestamp": rfc3339(now_ns),
+            "record_version": account.version,
+            "record_as_of": rfc3339(account.as_of_ns),
+            "positions": [_leg(position, marks.get(position.symbol)) for position in account.positions],
+            "cash": _dollars(account.cash),
+            "last_equity": _dollars(account.last_equity),
+            "balance_asof": account.balance_asof,
+            "external_cash_flow": _dollars(account.external_cash_flow),
+            "unrounded_equity": _dollars(equity),
+            "unrounded_day_pnl": _dollars(day_pnl),
+            "rounding": ROUNDING,
+            "equity": _rounded(equity),
+            "day_pnl": _rounded(day_pnl),
+            "known_equity": _rounded(known),
+            "unpriced": unpriced,
+            "without_previous_close": _without_previous_close(account, marks),
+            "steps": [
+                *(
+                    step
+                    for position in account.positions
+                    for step in _position_steps(position, marks.get(position.symbol))
+                ),
+                *_account_steps(account, marks, known, unpriced),
+            ],
+        }
+    )
+
+
+def _leg(position: Position, mark: Mark | None) -> dict[str, Any]:
+    return {
+        "symbol": position.symbol,
+        "asset_class": position.asset_class,
+        "quantity": plain(position.quantity),
+        "multiplier": plain(position.multiplier),
+        "mark": _price(mark.price if mark else None),
+        "mark_source": mark.source if mark else None,
+        "mark_as_of": rfc3339(mark.as_of_ns) if mark else None,
+        "previous_close": _price(mark.previous_close if mark else None),
+        "previous_close_date": mark.previous_close_date if mark else None,
+        "market_value": _dollars(_market_value(position, mark)),
+        "day_quantity": plain(position.day_quantity),
+        "day_cost": _dollars(position.day_cost),
+        "day_pnl": _dollars(position_day_pnl(position, mark)),
+    }
+
+
+def _market_value(position: Position, mark: Mark | None) -> Decimal | None:
+    if not position.quantity:
+        return Decimal(0)
+    return _product(position.quantity, position.multiplier, exact(mark.price)) if mark else None
+
+
+def _previous_value(position: Position, mark: Mark | None) -> Decimal | None:
+    carried = _carried(position)
+    if not carried:
+        return Decimal(0)
+    if mark is None or mark.previous_close is None:
+        return None
+    return _product(carried, position.multiplier, exact(mark.previous_close))
+
+
+def _carried(position: Position) -> Decimal:
+    """The quantity that was held at the previous close and not only since."""
+    return EXACT.subtract(position.quantity, position.day_quantity)
+
+
+def _without_previous_close(account: Account, marks: Mapping[str, Mark]) -> list[str]:
+    priced = {symbol for symbol, mark in marks.items() if mark.previous_close is not None}
+    return [p.symbol for p in account.positions if _carried(p) and p.symbol not in priced]
+
+
+def _position_steps(position: Position, mark: Mark | None) -> list[str]:
+    """From the legs of one position to its market value and its day P&L."""
+    symbol, multiplier, carried = position.symbol, plain(position.multiplier), _carried(position)
+    now, then = _market_value(position, mark), _previous_value(position, mark)
+    price = _price(mark.price if mark else None) or UNKNOWN
+    close = _price(mark.previous_close if mark else None) or UNKNOWN
+    held = _sum(position.quantity, _less(position.day_quantity))
+    gained = UNKNOWN
+    if now is not None and then is not None:
+        terms = _dollar_sum(now, _less(then), _less(position.day_cost))
+        gained = f"{terms} = {_dollars(position_day_pnl(position, mark))}"
+    return [
+        f"market value of {symbol}: {plain(position.quantity)} × {multiplier} × {price} = {_known(now)}",
+        f"{symbol} held since the previous close: {held} = {plain(carried)}",
+        f"{symbol} at the previous close: {plain(carried)} × {multiplier} × {close} = {_known(then)}",
+        f"day P&L of {symbol}: {gained}",
+    ]
+
+
+def _account_steps(
+    account: Account, marks: Mapping[str, Mark], known: Decimal, unpriced: list[str]
+) -> list[str]:
+    """From market values and cash to the cents that are published."""
+    values = [_market_value(position, marks.get(position.symbol)) for position in account.positions]
+    total = f"{_dollar_sum(account.cash, *(value for value in values if value))} = {_dollars(known)}"
+    if unpriced:
+        return [
+            f"known equity: {total}",
+            f"rounded known equity: {_dollars(known)} ≈ {_rounded(known)}",
+            f"equity: {UNKNOWN}, for these have no mark: {', '.join(unpriced)}",
+            f"day P&L: {UNKNOWN}",
+        ]
+    day_pnl = exact_day_pnl(account, known)
+    gained = _dollar_sum(known, _less(account.last_equity), _less(account.external_cash_flow))
+    return [
+        f"equity: {total}",
+        f"day P&L: {gained} = {_dollars(day_pnl)}",
+        f"rounded equity: {_dollars(known)} ≈ {_rounded(known)}",
+        f"rounded day P&L: {_dollars(day_pnl)} ≈ {_rounded(day_pnl)}",
+    ]
+
+
+def _product(*factors: Decimal) -> Decimal:
+    result = Decimal(1)
+    for factor in factors:
+        result = EXACT.multiply(result, factor)
+    return result
+
+
+def _less(number: Decimal) -> Decimal:
+    """The number to be taken away; unlike `-number` it rounds nothing."""
+    return number.copy_negate()
+
+
+def _sum(*terms: Decimal) -> str:
+    """Terms as text: the first with its sign, the others added or taken away."""
+    return _joined([(term, plain(term.copy_abs())) for term in terms])
+
+
+def _dollar_sum(*terms: Decimal) -> str:
+    return _joined([(term, _exact_dollars(term.copy_abs())) for term in terms])
+
+
+def _joined(terms: list[tuple[Decimal, str]]) -> str:
+    (first, text), *rest = terms
+    return (
+        ("-" if first < 0 else "")
+        + text
+        + "".join(f" {'−' if term.is_signed() else '+'} {size}" for term, size in rest)
+    )
+
+
+def _price(price: float | None) -> str | None:
+    return None if price is None else plain(exact(price))
+
+
+def _dollars(amount: Decimal | None) -> str | None:
+    return None if amount is None else _exact_dollars(amount)
+
+
+def _known(amount: Decimal | None) -> str:
+    return UNKNOWN if amount is None else _exact_dollars(amount)
+
+
+def _exact_dollars(amount: Decimal) -> str:
+    """All digits that are not zero, and at least two decimals."""
+    trimmed = EXACT.normalize(EXACT.plus(amount))
+    exponent = trimmed.as_tuple().exponent
+    assert isinstance(exponent, int)  # money is finite
+    return plain(trimmed if exponent < -2 else EXACT.quantize(trimmed, CENT))
+
+
+def _rounded(amount: Decimal | None) -> str | None:
+    return None if amount is None else money(cents(amount))

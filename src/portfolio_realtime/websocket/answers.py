@@ -1,0 +1,102 @@
+"""What HTTP answers beyond the wire's own messages, as types, each with an example. Others encode them.
+
+Money is a decimal string in dollars; null means that a price is not known.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import msgspec
+
+Explain = Callable[[str], Awaitable[bytes | None]]
+"""The `Explanation` of an account, encoded, or None without a record. Raises StateUnavailable."""
+
+
+class ExplainedPosition(msgspec.Struct, forbid_unknown_fields=True):
+    """One position's legs. `market_value` and `day_pnl` are unrounded."""
+
+    symbol: str
+    asset_class: str
+    quantity: str
+    multiplier: str
+    mark: str | None
+    mark_source: str | None
+    mark_as_of: str | None
+    previous_close: str | None
+    previous_close_date: str | None
+    market_value: str | None
+    day_quantity: str
+    day_cost: str
+    day_pnl: str | None
+
+
+class Explanation(msgspec.Struct, forbid_unknown_fields=True):
+    """Every leg of an account's value, and in `steps` the arithmetic that leads from them to the cents."""
+
+    account_id: str
+    currency: str
+    timestamp: str
+    record_version: int
+    record_as_of: str
+    positions: list[ExplainedPosition]
+    cash: str
+    last_equity: str
+    balance_asof: str
+    external_cash_flow: str
+    unrounded_equity: str | None
+    unrounded_day_pnl: str | None
+    rounding: str
+    equity: str | None
+    day_pnl: str | None
+    known_equity: str
+    unpriced: list[str]
+    without_previous_close: list[str]
+    steps: list[str]
+
+
+EXPLANATION_EXAMPLE: Final[dict[str, Any]] = {
+    "account_id": "0d18ae51-6a5c-4a5e-9b1c-0a8f6d3c2b1a",
+    "currency": "USD",
+    "timestamp": "2026-11-20T15:04:05.123456Z",
+    "record_version": 1795186800000,
+    "record_as_of": "2026-11-20T15:00:00.000000Z",
+    "positions": [
+        {
+            "symbol": "AAPL",
+            "asset_class": "us_equity",
+            "quantity": "10",
+            "multiplier": "1",
+            "mark": "150.255",
+            "mark_source": "iex",
+            "mark_as_of": "2026-11-20T15:04:05.000000Z",
+            "previous_close": "148",
+            "previous_close_date": "2026-11-19",
+            "market_value": "1502.55",
+            "day_quantity": "3",
+            "day_cost": "447.30",
+            "day_pnl": "19.25",
+        }
+    ],
+    "cash": "552.705",
+    "last_equity": "2036.00",
+    "balance_asof": "2026-11-19",
+    "external_cash_flow": "0.00",
+    "unrounded_equity": "2055.255",
+    "unrounded_day_pnl": "19.255",
+    "rounding": "half-even to cents, once, at the end",
+    "equity": "2055.26",
+    "day_pnl": "19.26",
+    "known_equity": "2055.26",
+    "unpriced": [],
+    "without_previous_close": [],
+    "steps": [
+        "market value of AAPL: 10 × 1 × 150.255 = 1502.55",
+        "AAPL held since the previous close: 10 − 3 = 7",
+        "AAPL at the previous close: 7 × 1 × 148 = 1036.00",
+        "day P&L of AAPL: 1502.55 − 1036.00 − 447.30 = 19.25",
+        "equity: 552.705 + 1502.55 = 2055.255",
+        "day P&L: 2055.255 − 2036.00 − 0.00 = 19.255",
+        "rounded equity: 2055.255 ≈ 2055.26",
+        "rounded day P&L: 19.255 ≈ 19.26",
+    ],
+}

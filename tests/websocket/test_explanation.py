@@ -1,0 +1,36 @@
+"""`/v1/portfolio/{account_id}/explain` where there is nothing to explain."""
+
+from portfolio_realtime.state import State
+from tests.conftest import ValkeyServer
+from tests.websocket.served import bearer, serving, write_accounts
+
+PATH = "/v1/portfolio/a/explain"
+
+
+async def test_an_account_without_positions_is_its_cash(state: State, valkey_url: str) -> None:
+    """No position, no mark: still an explanation."""
+    await write_accounts(state, "a")
+    async with serving(valkey_url) as server:
+        answer = await server.http.get(PATH, headers=bearer())
+
+    assert (answer.status_code, answer.json()["equity"]) == (200, "0.00")
+    assert answer.json()["steps"][0] == "equity: 0.00 = 0.00"
+
+
+async def test_before_any_record_is_there_nobody_is_told_that_an_account_does_not_exist(
+    valkey_url: str,
+) -> None:
+    """503, come back: the records are still to be written."""
+    async with serving(valkey_url) as server:
+        answer = await server.http.get(PATH, headers=bearer())
+
+    assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
+
+
+async def test_without_valkey_nothing_is_explained(mortal_valkey: ValkeyServer) -> None:
+    """503, come back."""
+    async with serving(mortal_valkey.url) as server:
+        mortal_valkey.kill()
+        answer = await server.http.get(PATH, headers=bearer())
+
+    assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
