@@ -295,7 +295,7 @@ class Calculator:
         while True:
             await asyncio.sleep(self._context.settings.recalculation_interval)
             with self._metrics.recalculation.time():
-                self._valuer.recalculate(self._context.clock.now_ns())
+                self._valuer.recalculate()
             self._metrics.accounts.set(len(self._valuer.book))
             self._metrics.positions.set(self._valuer.book.position_count)
 

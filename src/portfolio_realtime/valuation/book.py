@@ -3,9 +3,10 @@
 For a reader of finance: row i of Q lists how many units account i holds of each symbol (contracts times
 their multiplier, short is negative). For a reader of algebra: `equity = cash + Q · price`.
 
-Rows are stored one behind the other in two flat arrays (column index, quantity). A row that outgrows its
-place moves to the end; when more than half of the arrays is abandoned they are packed again. A change to one
-account therefore costs the size of that account.
+Q is kept in compressed sparse row form, always ready to be multiplied: the rows lie one behind the other in
+two flat arrays (column, quantity). A row may have spare places, filled with quantity 0 of column 0, which is
+no symbol and has the price 0. A row that outgrows its places is emptied and begun anew at the end; when half
+of the places are abandoned, all rows are packed. A change to one account costs the size of that account.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,12 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from portfolio_realtime.model import Account, Mark
+from portfolio_realtime.model import Account, Mark, Position
+from portfolio_realtime.valuation.directory import Directory
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Int32s = NDArray[np.int32]
 
 UNPRICED: Final = float("nan")
+PADDING: Final = 0  # the column of spare places
+SPARE_SHARE: Final = 8  # a new row gets one spare place for so many positions
+PLACES_MAX: Final = 2**31 - 1
 INITIAL: Final = 64  # places in a new array; arrays double when full
 NEVER_NS: Final = -(2**62)
 
@@ -48,28 +54,27 @@ class Book:
 
     def __init__(self) -> None:
         self.version = 0  # grows whenever a Selection would differ
+        self.position_count = 0  # positions with a quantity, over all accounts
         self.columns: dict[str, int] = {}
-        self.symbols: list[str] = []
+        self.symbols: list[str] = [""]
         self.prices: Floats = np.full(INITIAL, UNPRICED)
+        self.prices[PADDING] = 0.0
         self.as_of_ns: Ints = np.full(INITIAL, NEVER_NS)
         self.received_ns: Ints = np.full(INITIAL, NEVER_NS)
         self.marks: dict[str, Mark] = {}
-        self._rows: dict[str, int] = {}
-        self._free_rows: list[int] = []
-        self._starts: Ints = np.zeros(INITIAL, np.int64)
-        self._counts: Ints = np.zeros(INITIAL, np.int64)
-        self._places: Ints = np.zeros(INITIAL, np.int64)
+        self._rows = Directory()
+        self._row_count = 0  # abandoned rows included
+        self._abandoned = 0  # places
+        self._pointers: Int32s = np.zeros(INITIAL + 1, np.int32)
+        self._column_of: Int32s = np.zeros(INITIAL, np.int32)
+        self._quantity: Floats = np.zeros(INITIAL)
         self._cash: Floats = np.zeros(INITIAL)
         self._last_equity: Floats = np.zeros(INITIAL)
         self._external_cash_flow: Floats = np.zeros(INITIAL)
         self._record_as_of_ns: Ints = np.zeros(INITIAL, np.int64)
-        self._column_of: NDArray[np.int32] = np.zeros(INITIAL, np.int32)
-        self._quantity: Floats = np.zeros(INITIAL)
-        self._end = 0
-        self._abandoned = 0
 
     def __contains__(self, account_id: str) -> bool:
-        return account_id in self._rows
+        return self._rows.row(account_id) is not None
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -77,39 +82,33 @@ class Book:
     @property
     def account_ids(self) -> list[str]:
         """Every account of the book."""
-        return list(self._rows)
-
-    @property
-    def position_count(self) -> int:
-        """Positions with a quantity, over all accounts."""
-        rows = list(self._rows.values())
-        return int(self._counts[rows].sum())
+        return [account_id for account_id, _ in self._rows.items()]
 
     def put(self, account: Account) -> None:
         """Insert an account or replace its record."""
-        row = self._rows.get(account.account_id)
-        if row is None:
-            row = self._rows[account.account_id] = self._new_row()
         held = [position for position in account.positions if position.quantity]
-        self._make_place(row, len(held))
-        start = int(self._starts[row])
-        for place, position in enumerate(held, start):
-            self._column_of[place] = self.column(position.symbol)
-            self._quantity[place] = float(position.quantity * position.multiplier)
-        self._counts[row] = len(held)
+        row = self._rows.row(account.account_id)
+        if row is not None:
+            self.position_count -= self._held(row)
+        if row is None or len(held) > self._pointers[row + 1] - self._pointers[row]:
+            if row is not None:
+                self._abandon(row)
+            row = self._new_row(len(held))
+            self._rows.put(account.account_id, row)
+        self._fill(row, held)
         self._cash[row] = float(account.cash)
         self._last_equity[row] = float(account.last_equity)
         self._external_cash_flow[row] = float(account.external_cash_flow)
         self._record_as_of_ns[row] = account.as_of_ns
+        self.position_count += len(held)
         self.version += 1
 
     def drop(self, account_id: str) -> None:
         """Forget an account, if it is there."""
-        row = self._rows.pop(account_id, None)
+        row = self._rows.drop(account_id)
         if row is not None:
-            self._abandoned += int(self._places[row])
-            self._places[row] = self._counts[row] = 0
-            self._free_rows.append(row)
+            self.position_count -= self._held(row)
+            self._abandon(row)
             self.version += 1
 
     def apply(self, marks: Iterable[Mark]) -> bool:
@@ -140,15 +139,15 @@ class Book:
 
     def select(self, account_ids: Sequence[str]) -> Selection:
         """The rows of these accounts, which must be in the book, in this order."""
-        rows = np.fromiter((self._rows[account_id] for account_id in account_ids), np.int64, len(account_ids))
-        counts = self._counts[rows]
-        ends = np.cumsum(counts)
-        first = ends - counts
-        # place of each wanted element: its row's start plus its index within the row
-        places = np.repeat(self._starts[rows] - first, counts) + np.arange(int(counts.sum()))
-        quantity = self._quantity[places]
-        columns = self._column_of[places]
-        pointers = np.concatenate(([0], ends))
+        found = [self._rows.row(account_id) for account_id in account_ids]
+        assert None not in found, "an account is not in the book"
+        rows = np.array(found, np.int64)
+        places, counts = self._places(rows)
+        is_held = self._quantity[places] != 0.0
+        counts = np.add.reduceat(np.append(is_held, False), np.cumsum(counts) - counts) * (counts > 0)
+        places = places[is_held]
+        quantity, columns = self._quantity[places], self._column_of[places]
+        pointers = np.concatenate(([0], np.cumsum(counts)))
         shape = (len(rows), len(self.prices))
         return Selection(
             account_ids=tuple(account_ids),
@@ -161,47 +160,83 @@ class Book:
             record_as_of_ns=self._record_as_of_ns[rows],
         )
 
-    def _new_row(self) -> int:
-        if self._free_rows:
-            return self._free_rows.pop()
-        row = len(self._rows)  # the new account is not in _rows yet
-        if row >= len(self._starts):
-            for name in ("_starts", "_counts", "_places", "_cash", "_last_equity", "_external_cash_flow"):
+    def value_all(self) -> tuple[Floats, Floats]:
+        """Equity and day P&L of every row in dollars, NaN where unpriced; abandoned rows are worth 0.
+
+        Unrounded and without an error bound: for looking at the whole book, not for publication.
+        """
+        count = self._row_count
+        end = self._pointers[count]
+        matrix = csr_array(
+            (self._quantity[:end], self._column_of[:end], self._pointers[: count + 1]),
+            shape=(count, len(self.prices)),
+            copy=False,
+        )
+        equity = matrix @ self.prices
+        equity += self._cash[:count]
+        day_pnl = equity - self._last_equity[:count]
+        day_pnl -= self._external_cash_flow[:count]
+        return equity, day_pnl
+
+    def _held(self, row: int) -> int:
+        start, end = self._pointers[row], self._pointers[row + 1]
+        return int(np.count_nonzero(self._quantity[start:end]))
+
+    def _fill(self, row: int, held: Sequence[Position]) -> None:
+        start, end = int(self._pointers[row]), int(self._pointers[row + 1])
+        filled = start + len(held)
+        self._column_of[start:filled] = [self.column(position.symbol) for position in held]
+        self._quantity[start:filled] = [float(position.quantity * position.multiplier) for position in held]
+        self._column_of[filled:end] = PADDING
+        self._quantity[filled:end] = 0.0
+
+    def _abandon(self, row: int) -> None:
+        self._fill(row, ())
+        self._cash[row] = self._last_equity[row] = self._external_cash_flow[row] = 0.0
+        self._abandoned += max(1, int(self._pointers[row + 1] - self._pointers[row]))
+
+    def _new_row(self, count: int) -> int:
+        """An empty row at the end with places for `count` positions and a few more."""
+        places = count + count // SPARE_SHARE
+        if 2 * self._abandoned >= self._pointers[self._row_count] + self._row_count:
+            self._pack()
+        row = self._row_count
+        end = int(self._pointers[row]) + places
+        assert end <= PLACES_MAX, "too many positions for one book: run more calculators"
+        while end > len(self._quantity):
+            self._quantity, self._column_of = _grown(self._quantity, 0), _grown(self._column_of, 0)
+        if row + 2 > len(self._pointers):
+            self._pointers = _grown(self._pointers, 0)
+        if row >= len(self._cash):
+            for name in ("_cash", "_last_equity", "_external_cash_flow", "_record_as_of_ns"):
                 setattr(self, name, _grown(getattr(self, name), 0))
-            self._record_as_of_ns = _grown(self._record_as_of_ns, 0)
+        self._pointers[row + 1] = end
+        self._row_count += 1
         return row
 
-    def _make_place(self, row: int, count: int) -> None:
-        if count <= self._places[row]:
-            return
-        self._abandoned += int(self._places[row])
-        self._places[row] = self._counts[row] = 0
-        if self._end + count > len(self._quantity):
-            self._pack_or_grow(count)
-        self._starts[row], self._places[row] = self._end, count
-        self._end += count
-
-    def _pack_or_grow(self, count: int) -> None:
-        if 2 * self._abandoned > self._end:
-            self._pack()
-        while self._end + count > len(self._quantity):
-            self._quantity = _grown(self._quantity, 0)
-            self._column_of = _grown(self._column_of, 0)
+    def _places(self, rows: Ints) -> tuple[Ints, Ints]:
+        """Where the elements of these rows lie, row after row, and how many places each row has."""
+        starts = self._pointers[rows].astype(np.int64)
+        counts = self._pointers[rows + 1] - starts
+        first = np.cumsum(counts) - counts
+        return np.repeat(starts - first, counts) + np.arange(int(counts.sum())), counts
 
     def _pack(self) -> None:
-        """Move all rows together to the front, leaving out what was abandoned."""
-        rows = np.fromiter(self._rows.values(), np.int64, len(self._rows))
-        counts = self._counts[rows]
-        ends = np.cumsum(counts)
-        first = ends - counts
-        places = np.repeat(self._starts[rows] - first, counts) + np.arange(int(counts.sum()))
-        self._end = len(places)
-        self._quantity[: self._end] = self._quantity[places]
-        self._column_of[: self._end] = self._column_of[places]
-        self._starts[rows], self._places[rows] = first, counts
-        self._abandoned = 0
+        """Move all rows together to the front, leaving out the abandoned ones."""
+        rows = np.array(sorted(row for _, row in self._rows.items()), np.int64)
+        places, counts = self._places(rows)
+        self._quantity[: len(places)] = self._quantity[places]
+        self._column_of[: len(places)] = self._column_of[places]
+        self._pointers[1 : len(rows) + 1] = np.cumsum(counts)
+        for vector in (self._cash, self._last_equity, self._external_cash_flow, self._record_as_of_ns):
+            vector[: len(rows)] = vector[rows]
+        self._rows.renumber({old: new for new, old in enumerate(rows.tolist())})
+        self._row_count, self._abandoned = len(rows), 0
 
 
 def _grown(array: NDArray[Any], filler: float) -> NDArray[Any]:
     """Twice as long, the new half filled."""
-    return np.concatenate((array, np.full(len(array), filler, array.dtype)))
+    longer = np.empty(2 * len(array), array.dtype)
+    longer[: len(array)] = array
+    longer[len(array) :] = filler
+    return longer

@@ -11,7 +11,7 @@ import numpy as np
 
 from portfolio_realtime.model import Account, Mark, Publication
 from portfolio_realtime.valuation import kernel, rounding
-from portfolio_realtime.valuation.book import Book, Ints, Selection
+from portfolio_realtime.valuation.book import Book, Floats, Ints, Selection
 from portfolio_realtime.valuation.kernel import Valued
 from portfolio_realtime.valuation.message import Figures, encode_row, encode_value
 from portfolio_realtime.valuation.watchlist import Watchlist
@@ -131,9 +131,9 @@ class Valuer:
             newest_as_of_ns=int(valued.as_of_ns[chosen].max()) if len(chosen) else 0,
         )
 
-    def recalculate(self, now_ns: int) -> Valued:
-        """Value the whole book from scratch, watched or not."""
-        return self._value(self.book.select(self.book.account_ids), now_ns)
+    def recalculate(self) -> tuple[Floats, Floats]:
+        """Equity and day P&L of the whole book from scratch, watched or not; see `Book.value_all`."""
+        return self.book.value_all()
 
     def _value(self, selection: Selection, now_ns: int) -> Valued:
         book = self.book
@@ -166,7 +166,7 @@ class Valuer:
         known_equity, day_pnl = cents
         figures = Figures(
             equity=known_equity if is_known else None,
-            day_pnl=day_pnl if is_known else None,
+            day_pnl=day_pnl if is_known and not account.unvalued else None,
             known_equity=known_equity,
             unpriced=() if is_known else self._unpriced(account),
             stale_ages_s=self._stale_ages_s(account, now_ns) if valued.stale_count[index] else {},
