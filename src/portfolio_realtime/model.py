@@ -31,6 +31,8 @@ class Position(msgspec.Struct, frozen=True):
     cost_basis: Decimal  # signed like the quantity, in dollars
     day_quantity: Decimal = ZERO
     day_cost: Decimal = ZERO  # in dollars, multiplier included
+    day_asof: str = ""  # YYYY-MM-DD that these two count from; empty where there is neither
+    is_day_cost_known: bool = True  # false after a booking that does not tell what the quantity was worth
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -46,6 +48,7 @@ class Account(msgspec.Struct, frozen=True):
     external_cash_flow: Decimal  # net, since 16:00 New York of balance_asof
     positions: tuple[Position, ...]
     as_of_ns: int
+    unvalued: tuple[str, ...] = ()  # transferred by the client since then at a value that nobody tells
 
 
 class Mark(msgspec.Struct, frozen=True):

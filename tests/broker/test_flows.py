@@ -1,11 +1,14 @@
 """Which activities are external cash flows, and since when."""
 
 from decimal import Decimal
+from typing import Any
 
+import msgspec
 import pytest
 
 from portfolio_realtime.broker import flows
 from portfolio_realtime.broker.day import Day
+from portfolio_realtime.broker.terms import Activity
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from tests.broker.bookings import booking
 
@@ -50,7 +53,37 @@ def test_the_day_begins_at_16_new_york(balance_asof: str, moment: str) -> None:
     day = Day(balance_asof)
 
     for executed_ns in (cut_off_ns - NS_PER_S, cut_off_ns, cut_off_ns + 1):
-        day.count(booking("CSD", 100, executed_ns=executed_ns), None)
+        day.count(booking("CSD", 100, executed_ns=executed_ns, published_ns=executed_ns), None)
 
     assert cut_off_ns == flows.cut_off_ns(balance_asof)
     assert Decimal(100) == day.external_cash_flow
+
+
+def _day_and_late_booking(**changes: Any) -> tuple[Day, Activity]:
+    """A deposit of 100 executed at 15:00 New York of the day itself, and published as `changes` say."""
+    executed_ns = parse_rfc3339("2026-11-19T20:00:00Z")
+    return Day("2026-11-19"), booking("CSD", 100, executed_ns=executed_ns, **changes)
+
+
+@pytest.mark.parametrize(
+    ("published", "flow"),
+    [("2026-11-20T08:59:00Z", 0), ("2026-11-20T09:00:00Z", 0), ("2026-11-20T09:00:01Z", 100)],
+)
+def test_a_booking_after_the_books_are_closed_counts(published: str, flow: int) -> None:
+    """Executed before the cut-off, but published after 04:00 New York: `last_equity` cannot contain it."""
+    day, deposit = _day_and_late_booking(published_ns=parse_rfc3339(published))
+
+    day.count(deposit, None)
+
+    assert flow == day.external_cash_flow
+
+
+def test_a_late_correction_counts_by_what_it_changes() -> None:
+    """The earlier booking is in `last_equity`; its correction moves cash by the difference."""
+    day, deposit = _day_and_late_booking(published_ns=parse_rfc3339("2026-11-19T20:00:00Z"))
+    _, corrected = _day_and_late_booking(published_ns=parse_rfc3339("2026-11-20T15:00:00Z"))
+
+    day.count(deposit, None)
+    day.count(msgspec.structs.replace(corrected, net_amount=Decimal(130)), deposit)
+
+    assert Decimal(30) == day.external_cash_flow

@@ -110,12 +110,26 @@ def test_a_position_is_signed_and_spelled_as_market_data_spells_it(
     )
 
 
-def test_an_option_counts_a_hundred_shares_a_contract() -> None:
-    """The multiplier follows from the asset class."""
-    option = parse.holding({**POSITION, "symbol": "F260109C00006000", "asset_class": "us_option"})
+@pytest.mark.parametrize(
+    ("figures", "multiplier"),
+    [
+        ({"current_price": None, "market_value": None, "avg_entry_price": None}, 100),
+        ({"current_price": "1.50", "market_value": "600.00", "cost_basis": None}, 100),
+        ({"current_price": "1.50", "market_value": "60.00", "cost_basis": None}, 10),
+        ({"current_price": "0", "market_value": "0", "avg_entry_price": "2", "cost_basis": "1200"}, 150),
+        # the two disagree, or there is no whole number: nobody knows better than the standard
+        ({"current_price": "0.01", "market_value": "3.96", "avg_entry_price": "2", "cost_basis": "800"}, 100),
+        ({"current_price": "1.50", "market_value": "603.00", "cost_basis": None}, 100),
+    ],
+)
+def test_an_options_multiplier_is_what_the_brokers_figures_show(
+    figures: dict[str, Any], multiplier: int
+) -> None:
+    """A position does not name it; without figures that agree it is the standard contract's 100."""
+    option = {**POSITION, "symbol": "F260109C00006000", "asset_class": "us_option", **figures}
 
-    assert Decimal(100) == option.multiplier
-    assert Decimal(1) == parse.holding(POSITION).multiplier
+    assert multiplier == parse.holding(option).multiplier
+    assert parse.holding(POSITION).multiplier == 1
 
 
 @pytest.mark.parametrize("payload", [None, {}, [POSITION, POSITION], [{**POSITION, "qty": "NaN"}], ["AAPL"]])

@@ -1,4 +1,8 @@
-"""One account since the previous close: its external cash flow, and what was traded of each symbol."""
+"""One account since the previous close: its external cash flow, and what was traded of each symbol.
+
+A booking belongs to the day when it was executed after the cut-off, or published after the books were closed:
+in either case `last_equity` does not contain it.
+"""
 
 from dataclasses import dataclass
 from decimal import Context, Decimal, localcontext
@@ -13,18 +17,22 @@ _EXACT: Final = Context(prec=60)  # sums and products of money never round
 
 @dataclass
 class Traded:
-    """The sum of one symbol: signed quantity (bought positive) and its cost in dollars."""
+    """The sum of one symbol: signed quantity (bought positive) and its cost per unit of the multiplier."""
 
     quantity: Decimal = ZERO
-    cost: Decimal = ZERO
+    cost: Decimal = ZERO  # sum of quantity × price
+    unknown_costs: int = 0  # bookings that do not tell what the quantity was worth
+    unvalued_flows: int = 0  # of these, transfers by the client: the external cash flow lacks them
 
 
 class Day:
-    """Sums over the bookings executed after the cut-off of `balance_asof` (YYYY-MM-DD)."""
+    """Sums over the bookings that the `last_equity` of `balance_asof` (YYYY-MM-DD) does not contain."""
 
     def __init__(self, balance_asof: str) -> None:
+        self.balance_asof = balance_asof
         self.external_cash_flow = ZERO
         self._cut_off_ns = flows.cut_off_ns(balance_asof)
+        self._books_closed_ns = flows.books_closed_ns(balance_asof)
         self._traded: dict[str, Traded] = {}
 
     @property
@@ -32,18 +40,33 @@ class Day:
         """By symbol, what was traded and leaves a trace: a quantity or a realised gain or loss."""
         return {symbol: sums for symbol, sums in self._traded.items() if sums.quantity or sums.cost}
 
+    @property
+    def unvalued(self) -> tuple[str, ...]:
+        """Symbols that the client has transferred in or out at a value that no booking tells."""
+        return tuple(sorted(symbol for symbol, sums in self._traded.items() if sums.unvalued_flows))
+
     def count(self, activity: Activity, corrected: Activity | None) -> None:
         """Add a booking and take out the earlier one that it corrects."""
+        is_booked_late = activity.published_ns > self._books_closed_ns
         with localcontext(_EXACT):
-            if corrected is not None:
+            if corrected is not None and (is_booked_late or self._is_inside(corrected)):
                 self._add(corrected, -1)
-            self._add(activity, 1)
+            if is_booked_late or self._is_inside(activity):
+                self._add(activity, 1)
+
+    def _is_inside(self, activity: Activity) -> bool:
+        return activity.executed_ns > self._cut_off_ns or activity.published_ns > self._books_closed_ns
 
     def _add(self, activity: Activity, sign: int) -> None:
-        if activity.is_void or activity.executed_ns <= self._cut_off_ns:
+        if activity.is_void:
             return
         self.external_cash_flow += sign * flows.external_cash_flow(activity)
-        if activity.symbol is not None and activity.quantity and activity.activity_type in flows.DAY_TYPES:
-            sums = self._traded.setdefault(activity.symbol, Traded())
-            sums.quantity += sign * activity.quantity
-            sums.cost += sign * activity.value
+        if activity.symbol is None or not activity.quantity:
+            return
+        sums = self._traded.setdefault(activity.symbol, Traded())
+        sums.quantity += sign * activity.quantity
+        if activity.activity_type in flows.PRICED_TYPES and activity.price:
+            sums.cost += sign * activity.quantity * activity.price
+        elif activity.activity_type not in flows.FREE_TYPES:
+            sums.unknown_costs += sign
+            sums.unvalued_flows += sign * (activity.activity_type in flows.EXTERNAL_TYPES)

@@ -11,10 +11,11 @@ are external and must not look like a gain; what the account earns or pays is in
 | FOPT free-of-payment transfer; OCT; MEM instant-funding memo | SPLIT, MA, SPIN, REORG, OP…, others  |
 
 `last_equity` is the equity at 16:00 New York of `balance_asof` ("as of previous trading day at 16:00:00 ET"),
-so a flow counts when it was executed after that moment.
+so a flow counts when it was executed after that moment, or booked so late that the broker had closed its
+books of that day: those of `balance_asof` are complete by 04:00 New York of the next date.
 """
 
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -26,8 +27,16 @@ from portfolio_realtime.model import ZERO
 EXTERNAL_TYPES: Final = frozenset(
     {"CSD", "CSW", "JNLC", "JNLS", "ACATC", "ACATS", "FOPT", "OCT", "MEM"},
 )
-# Quantity that enters or leaves at a price: it was not held at the previous close.
-DAY_TYPES: Final = frozenset({TRADE, "OPTRD", "JNLS", "ACATS", "FOPT"})
+# What a quantity that enters or leaves since the previous close has cost: its price …
+PRICED_TYPES: Final = frozenset({TRADE, "OPTRD", "JNLS", "ACATS", "FOPT"})
+# … or nothing: more or fewer pieces of the same, a stock dividend, a fee taken in the asset, an option's end.
+FREE_TYPES: Final = frozenset(
+    {"CFEE", "DIV", "DIVROC", "FEE", "OPASN", "OPEXC", "OPEXP", "SPLIT"},
+)
+# In all others (mergers, new symbols, spin-offs) one symbol pays for another, and no booking says how much.
+
+# Corporate actions that take one position out and put another in, each with a booking of its own.
+TWO_LEGGED_TYPES: Final = frozenset({"MA", "NC", "OPCA", "REO", "SPLIT"})
 # fmt: off
 INTERNAL_TYPES: Final = frozenset({
     "CFEE", "CGD", "CIL", "DIV", "DIVCGL", "DIVCGS", "DIVNRA", "DIVROC", "DIVTXEX", "FEE", "FIMAT", "INT",
@@ -39,6 +48,7 @@ KNOWN_TYPES: Final = EXTERNAL_TYPES | INTERNAL_TYPES
 
 NEW_YORK: Final = ZoneInfo("America/New_York")
 _CUT_OFF: Final = time(16, 0)
+_BOOKS_CLOSED: Final = time(4, 0)  # Alpaca, "Daily Processes": beginning of day is synchronised at 02:30
 
 
 def external_cash_flow(activity: Activity) -> Decimal:
@@ -51,5 +61,13 @@ def external_cash_flow(activity: Activity) -> Decimal:
 
 def cut_off_ns(balance_asof: str) -> int:
     """16:00 New York of a day `YYYY-MM-DD`: what is executed later is not in `last_equity`."""
-    moment = datetime.combine(date.fromisoformat(balance_asof), _CUT_OFF, NEW_YORK)
-    return int(moment.timestamp()) * NS_PER_S
+    return _new_york_ns(date.fromisoformat(balance_asof), _CUT_OFF)
+
+
+def books_closed_ns(balance_asof: str) -> int:
+    """04:00 New York of the date after `YYYY-MM-DD`: what is booked later is not in `last_equity`."""
+    return _new_york_ns(date.fromisoformat(balance_asof) + timedelta(days=1), _BOOKS_CLOSED)
+
+
+def _new_york_ns(day: date, at: time) -> int:
+    return int(datetime.combine(day, at, NEW_YORK).timestamp()) * NS_PER_S

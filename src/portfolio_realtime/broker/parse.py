@@ -13,9 +13,10 @@ import msgspec
 from portfolio_realtime.broker.terms import AccountState, Activity, Holding, market_symbol
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.errors import BrokerError
-from portfolio_realtime.model import US_EQUITY, ZERO
+from portfolio_realtime.model import US_EQUITY, US_OPTION, ZERO
 
 CURRENCY: Final = "USD"
+_CENT: Final = Decimal("0.01")
 _DATE_LENGTH: Final = len("2026-11-20")
 _ULID_LENGTH: Final = 26
 _ULID_TIME_LENGTH: Final = 10
@@ -90,12 +91,29 @@ def holding(payload: Any) -> Holding:
     if "side" in fields:
         quantity = sign * abs(quantity)
     cost_basis = _number(fields, "cost_basis", ZERO)
+    is_option = asset_class == US_OPTION
     return Holding(
         symbol=market_symbol(_text(fields, "symbol"), asset_class),
         asset_class=asset_class,
         quantity=quantity,
         cost_basis=abs(cost_basis) if quantity > 0 else -abs(cost_basis),
+        stated_multiplier=_stated_multiplier(fields, quantity) if is_option else None,
     )
+
+
+def _stated_multiplier(fields: Mapping[str, Any], quantity: Decimal) -> Decimal | None:
+    """Shares per contract by the broker's own products, or None when they do not all show the same.
+
+    A position does not name its contract's multiplier, but an adjusted contract's may differ from 100.
+    """
+    shown: set[Decimal | None] = set()
+    for total_name, price_name in (("market_value", "current_price"), ("cost_basis", "avg_entry_price")):
+        total = abs(_number(fields, total_name, ZERO))
+        units = abs(quantity * _number(fields, price_name, ZERO))
+        if total and units:
+            multiplier = (total / units).quantize(Decimal(1))
+            shown.add(multiplier if abs(multiplier * units - total) <= _CENT else None)
+    return (shown.pop() or None) if len(shown) == 1 else None
 
 
 def activity(payload: Any) -> Activity:
@@ -125,6 +143,7 @@ def activity(payload: Any) -> Activity:
         executed_ns=_time(fields, "executed_at") if fields.get("executed_at") else at_ns,
         published_ns=published_ns(event_id) or at_ns,
         is_void=status == "canceled" or "bust" in str(details.get("execution_type") or ""),
+        group_id=str(details["group_id"]) if details.get("group_id") else None,
     )
 
 

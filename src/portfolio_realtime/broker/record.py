@@ -16,6 +16,7 @@ whether it is in there. It waits, unapplied, for the next statement. Times are a
 """
 
 from collections import deque
+from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
@@ -65,6 +66,7 @@ class AccountRecord:
         self._bookings: dict[str, Activity] = {}  # by ref_id, in order of arrival
         self._applied: deque[Effect] = deque(maxlen=APPLIED_MAX)  # since REST last agreed
         self._uncertain: list[Activity] = []
+        self._multipliers: dict[str, Decimal] = {}  # of options held since the roll, closed or not
         self._taken_from_ns = 0  # the statement that the balances rest on was requested here …
         self._taken_until_ns = 0  # … and complete here
         self._doubt: tuple[Statement, int] | None = None  # a statement that differs, and since when it does
@@ -131,19 +133,23 @@ class AccountRecord:
             external_cash_flow=self._day.external_cash_flow,
             positions=tuple(self._position(symbol, traded.get(symbol, Traded())) for symbol in symbols),
             as_of_ns=as_of_ns,
+            unvalued=self._day.unvalued,
         )
 
     def _position(self, symbol: str, traded: Traded) -> Position:
         closed = Holding(symbol, asset_class_of(symbol), ZERO, ZERO)
         holding = self._balances.holdings.get(symbol, closed)
+        multiplier = self._multipliers.get(symbol, holding.multiplier)
         return Position(
             symbol=symbol,
             asset_class=holding.asset_class,
             quantity=holding.quantity,
-            multiplier=holding.multiplier,
+            multiplier=multiplier,
             cost_basis=holding.cost_basis,
             day_quantity=traded.quantity,
-            day_cost=traded.cost,
+            day_cost=traded.cost * multiplier,
+            day_asof=self._day.balance_asof if traded.quantity or traded.cost else "",
+            is_day_cost_known=not traded.unknown_costs,
         )
 
     # Bookings: inside the statement that the balances rest on, after it, or uncertain
@@ -155,9 +161,29 @@ class AccountRecord:
         elif corrects_unknown or activity.published_ns <= self._taken_until_ns + CLOCK_SKEW_NS:
             self._uncertain.append(activity)
             self._is_unsettled = True
+        elif activity.activity_type in flows.TWO_LEGGED_TYPES and activity.group_id is not None:
+            self._place_leg(activity)
         else:
-            self._day.count(activity, self._corrected(activity))
-            self._applied.append(self._balances.apply(activity, self._corrected(activity)))
+            self._move(activity)
+
+    def _place_leg(self, leg: Activity) -> None:
+        """The legs of one corporate action move the balances together; between them the value is nobody's."""
+        self._uncertain.append(leg)
+        self._is_unsettled = True
+        group = [one for one in self._bookings.values() if one.group_id == leg.group_id]
+        if len({one.quantity < 0 for one in group}) > 1:
+            ready = [
+                one
+                for one in self._uncertain
+                if one.group_id == leg.group_id and one.published_ns > self._taken_until_ns + CLOCK_SKEW_NS
+            ]
+            self._uncertain = [one for one in self._uncertain if one not in ready]
+            for one in ready:
+                self._move(one)
+
+    def _move(self, activity: Activity) -> None:
+        self._day.count(activity, self._corrected(activity))
+        self._applied.append(self._balances.apply(activity, self._corrected(activity)))
 
     def _corrected(self, activity: Activity) -> Activity | None:
         return self._bookings.get(activity.previous_id) if activity.previous_id else None
@@ -167,7 +193,7 @@ class AccountRecord:
     def _begin(self, statement: Statement, began_ns: int, ended_ns: int) -> None:
         self._state = statement.state
         self._day = Day(statement.state.balance_asof)
-        self._balances = Balances(statement)
+        self._rest_on(statement)
         self._taken_from_ns, self._taken_until_ns = began_ns, ended_ns
         for activity in sorted(self._bookings.values(), key=lambda booking: booking.published_ns):
             self._place(activity)
@@ -215,10 +241,16 @@ class AccountRecord:
         for activity in self._uncertain:
             self._day.count(activity, self._corrected(activity))
         self._uncertain = []
-        self._balances = Balances(statement)
+        self._rest_on(statement)
         self._applied.clear()
         self._doubt = None
         self._is_unsettled = False
+
+    def _rest_on(self, statement: Statement) -> None:
+        self._balances = Balances(statement)
+        for symbol, holding in statement.holdings.items():
+            if holding.stated_multiplier is not None:
+                self._multipliers[symbol] = holding.stated_multiplier
 
     def _is_late(self, statement: Statement) -> bool:
         """Are cash and quantities, each for itself, what ours were at some moment since REST last agreed?"""
@@ -255,6 +287,11 @@ class AccountRecord:
     def _begin_day(self, balance_asof: str) -> None:
         """Sum anew from the new cut-off, and forget bookings too old to come again."""
         self._day = Day(balance_asof)
+        self._multipliers = {
+            symbol: multiplier
+            for symbol, multiplier in self._multipliers.items()
+            if symbol in self._balances.holdings
+        }
         oldest_ns = flows.cut_off_ns(balance_asof) - REPEAT_NS_MAX
         uncertain = {activity.ref_id for activity in self._uncertain}
         for activity in tuple(self._bookings.values()):

@@ -30,11 +30,12 @@ class Holding(msgspec.Struct, frozen=True):
     asset_class: str
     quantity: Decimal
     cost_basis: Decimal
+    stated_multiplier: Decimal | None = None  # that the broker's own figures show
 
     @property
     def multiplier(self) -> Decimal:
         """Shares per contract; 1 for all but options."""
-        return multiplier_of(self.asset_class)
+        return self.stated_multiplier or multiplier_of(self.asset_class)
 
 
 class AccountState(msgspec.Struct, frozen=True):
@@ -76,6 +77,7 @@ class Activity(msgspec.Struct, frozen=True):
     executed_ns: int
     published_ns: int
     is_void: bool = False  # a bust: it only takes back the earlier booking
+    group_id: str | None = None  # shared by the legs of one corporate action
 
     @property
     def asset_class(self) -> str:
