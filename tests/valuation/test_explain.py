@@ -149,10 +149,37 @@ def test_a_missing_previous_close_leaves_the_positions_gain_unknown_but_not_the_
 
     shown = explained(held, mark("A", 1.5))
 
-    assert shown["without_previous_close"] == ["A"]
+    assert shown["without_day_pnl"] == ["A"]
     assert shown["positions"][0]["day_pnl"] is None
     assert (shown["equity"], shown["day_pnl"]) == ("1003.00", "13.00")
     assert "A at the previous close: 2 × 1 × unknown = unknown" in shown["steps"]
+
+
+def test_a_transfer_that_nobody_values_leaves_the_day_pnl_unknown() -> None:
+    """Null like the publication's, and named; the equity needs no cost."""
+    moved = msgspec.structs.replace(position("A", 2, day_quantity=2), is_day_cost_known=False)
+    held = account(positions=[moved], unvalued=("A",))
+
+    shown, sent = explained(held, mark("A", 1.5)), published(held, mark("A", 1.5))
+
+    assert (shown["equity"], shown["day_pnl"]) == (sent["equity"], sent["day_pnl"]) == ("1003.00", None)
+    assert (shown["unvalued"], shown["without_day_pnl"]) == (["A"], ["A"])
+    assert (shown["positions"][0]["day_cost"], shown["positions"][0]["day_pnl"]) == (None, None)
+    assert "day P&L: unknown, for nobody tells what these were worth: A" in shown["steps"]
+    assert "day P&L of A: unknown" in shown["steps"]
+
+
+def test_a_previous_close_newer_than_the_record_values_no_gain() -> None:
+    """Between the market's roll and the broker's, the day's trades count from another day than the close."""
+    rolled = msgspec.structs.replace(position("A", 2, day_quantity=1, day_cost=1), day_asof="2025-11-18")
+    held = account(positions=[rolled])
+
+    shown = explained(held, mark("A", 1.5, previous_close=1.0, previous_close_date="2025-11-19"))
+
+    leg = shown["positions"][0]
+    assert (leg["day_asof"], leg["previous_close_date"]) == ("2025-11-18", "2025-11-19")
+    assert (leg["day_pnl"], shown["without_day_pnl"]) == (None, ["A"])
+    assert "day P&L of A: unknown" in shown["steps"]
 
 
 def test_the_legs_say_where_a_price_comes_from() -> None:

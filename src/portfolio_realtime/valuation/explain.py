@@ -1,7 +1,7 @@
 """Show your work: every leg of an account's sum, and the arithmetic as a person would type it.
 
 A step is `what: operands = result`. Its operands are joined by × alone or by + and − alone, so that any
-pocket calculator, with or without precedence, reaches the result. Rounding is the last step, and only it.
+pocket calculator, with or without precedence, reaches the result. No rounded number is used again.
 """
 
 from collections.abc import Mapping
@@ -31,13 +31,14 @@ _encode = msgspec.json.Encoder().encode
 def explain(account: Account, marks: Mapping[str, Mark], now_ns: int) -> bytes:
     """The explanation of an account at these marks, as JSON; `now_ns` is when it is made.
 
-    Money is in dollars, as text, unrounded but for `equity`, `day_pnl` and `known_equity`. What needs a price
-    that is not known is null, and the symbol stands in `unpriced` or `without_previous_close`.
+    Money is in dollars, as text, unrounded but for `equity`, `day_pnl` and `known_equity`. What is
+    not known is null, and the symbols that are to blame stand in `unpriced`, `unvalued` (transferred by the
+    client at a value that nobody tells) and `without_day_pnl`.
     """
     known = exact_equity(account, {symbol: mark.price for symbol, mark in marks.items()})
     unpriced = [p.symbol for p in account.positions if p.quantity and p.symbol not in marks]
     equity = None if unpriced else known
-    day_pnl = None if equity is None else exact_day_pnl(account, equity)
+    day_pnl = None if equity is None or account.unvalued else exact_day_pnl(account, equity)
     return _encode(
         {
             "account_id": account.account_id,
@@ -57,7 +58,10 @@ def explain(account: Account, marks: Mapping[str, Mark], now_ns: int) -> bytes:
             "day_pnl": _rounded(day_pnl),
             "known_equity": _rounded(known),
             "unpriced": unpriced,
-            "without_previous_close": _without_previous_close(account, marks),
+            "unvalued": account.unvalued,
+            "without_day_pnl": [
+                p.symbol for p in account.positions if position_day_pnl(p, marks.get(p.symbol)) is None
+            ],
             "steps": [
                 *(
                     step
@@ -83,7 +87,8 @@ def _leg(position: Position, mark: Mark | None) -> dict[str, Any]:
         "previous_close_date": mark.previous_close_date if mark else None,
         "market_value": _dollars(_market_value(position, mark)),
         "day_quantity": plain(position.day_quantity),
-        "day_cost": _dollars(position.day_cost),
+        "day_cost": _dollars(position.day_cost) if position.is_day_cost_known else None,
+        "day_asof": position.day_asof or None,
         "day_pnl": _dollars(position_day_pnl(position, mark)),
     }
 
@@ -108,11 +113,6 @@ def _carried(position: Position) -> Decimal:
     return EXACT.subtract(position.quantity, position.day_quantity)
 
 
-def _without_previous_close(account: Account, marks: Mapping[str, Mark]) -> list[str]:
-    priced = {symbol for symbol, mark in marks.items() if mark.previous_close is not None}
-    return [p.symbol for p in account.positions if _carried(p) and p.symbol not in priced]
-
-
 def _position_steps(position: Position, mark: Mark | None) -> list[str]:
     """From the legs of one position to its market value and its day P&L."""
     symbol, multiplier, carried = position.symbol, plain(position.multiplier), _carried(position)
@@ -120,10 +120,10 @@ def _position_steps(position: Position, mark: Mark | None) -> list[str]:
     price = _price(mark.price if mark else None) or UNKNOWN
     close = _price(mark.previous_close if mark else None) or UNKNOWN
     held = _sum(position.quantity, _less(position.day_quantity))
-    gained = UNKNOWN
-    if now is not None and then is not None:
-        terms = _dollar_sum(now, _less(then), _less(position.day_cost))
-        gained = f"{terms} = {_dollars(position_day_pnl(position, mark))}"
+    gained, day_pnl = UNKNOWN, position_day_pnl(position, mark)
+    if day_pnl is not None:
+        assert now is not None and then is not None  # else the day P&L would not be known
+        gained = f"{_dollar_sum(now, _less(then), _less(position.day_cost))} = {_dollars(day_pnl)}"
     return [
         f"market value of {symbol}: {plain(position.quantity)} × {multiplier} × {price} = {_known(now)}",
         f"{symbol} held since the previous close: {held} = {plain(carried)}",
@@ -145,12 +145,15 @@ def _account_steps(
             f"equity: {UNKNOWN}, for these have no mark: {', '.join(unpriced)}",
             f"day P&L: {UNKNOWN}",
         ]
+    steps = [f"equity: {total}", f"rounded equity: {_dollars(known)} ≈ {_rounded(known)}"]
+    if account.unvalued:
+        unvalued = ", ".join(account.unvalued)
+        return [*steps, f"day P&L: {UNKNOWN}, for nobody tells what these were worth: {unvalued}"]
     day_pnl = exact_day_pnl(account, known)
     gained = _dollar_sum(known, _less(account.last_equity), _less(account.external_cash_flow))
     return [
-        f"equity: {total}",
+        *steps,
         f"day P&L: {gained} = {_dollars(day_pnl)}",
-        f"rounded equity: {_dollars(known)} ≈ {_rounded(known)}",
         f"rounded day P&L: {_dollars(day_pnl)} ≈ {_rounded(day_pnl)}",
     ]
 

@@ -26,7 +26,8 @@ class ExplainedPosition(msgspec.Struct, forbid_unknown_fields=True):
     previous_close_date: str | None
     market_value: str | None
     day_quantity: str
-    day_cost: str
+    day_cost: str | None
+    day_asof: str | None
     day_pnl: str | None
 
 
@@ -50,7 +51,8 @@ class Explanation(msgspec.Struct, forbid_unknown_fields=True):
     day_pnl: str | None
     known_equity: str
     unpriced: list[str]
-    without_previous_close: list[str]
+    unvalued: list[str]
+    without_day_pnl: list[str]
     steps: list[str]
 
 
@@ -74,6 +76,7 @@ EXPLANATION_EXAMPLE: Final[dict[str, Any]] = {
             "market_value": "1502.55",
             "day_quantity": "3",
             "day_cost": "447.30",
+            "day_asof": "2026-11-19",
             "day_pnl": "19.25",
         }
     ],
@@ -88,15 +91,16 @@ EXPLANATION_EXAMPLE: Final[dict[str, Any]] = {
     "day_pnl": "19.26",
     "known_equity": "2055.26",
     "unpriced": [],
-    "without_previous_close": [],
+    "unvalued": [],
+    "without_day_pnl": [],
     "steps": [
         "market value of AAPL: 10 × 1 × 150.255 = 1502.55",
         "AAPL held since the previous close: 10 − 3 = 7",
         "AAPL at the previous close: 7 × 1 × 148 = 1036.00",
         "day P&L of AAPL: 1502.55 − 1036.00 − 447.30 = 19.25",
         "equity: 552.705 + 1502.55 = 2055.255",
-        "day P&L: 2055.255 − 2036.00 − 0.00 = 19.255",
         "rounded equity: 2055.255 ≈ 2055.26",
+        "day P&L: 2055.255 − 2036.00 − 0.00 = 19.255",
         "rounded day P&L: 19.255 ≈ 19.26",
     ],
 }
