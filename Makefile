@@ -36,8 +36,8 @@ format: install  ## format and mend what can be mended
 	$(BIN)/ruff format src tests benchmarks run_tests.py
 	$(BIN)/ruff check --fix src tests benchmarks run_tests.py
 
-bench: install  ## benchmarks, measured side by side
-	$(BIN)/python -m benchmarks
+bench: install  ## the valuation of a million accounts, beside its peers
+	$(BIN)/python -m benchmarks.valuation $(ARGS)
 
 lock:  ## write requirements/*.txt anew from pyproject.toml, with hashes
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements/runtime.txt
