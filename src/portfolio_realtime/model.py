@@ -32,6 +32,7 @@ class Position(msgspec.Struct, frozen=True):
     day_quantity: Decimal = ZERO
     day_cost: Decimal = ZERO  # in dollars, multiplier included
     day_asof: str = ""  # YYYY-MM-DD that these two count from; empty where there is neither
+    marks_from_ns: int = 0  # after a split: an older mark is the price of another piece
     is_day_cost_known: bool = True  # false after a booking that does not tell what the quantity was worth
 
 

@@ -33,6 +33,11 @@ class Balances:
                 self._put(_moved(held, quantity, activity.price if symbol == activity.symbol else ZERO))
         return effect
 
+    def restate_cost(self, symbol: str, cost_basis: Decimal) -> None:
+        """Let what is held of a symbol have cost so much: a split changes the pieces, not their cost."""
+        if symbol in self.holdings:
+            self._put(msgspec.structs.replace(self.holdings[symbol], cost_basis=cost_basis))
+
     def _put(self, holding: Holding) -> None:
         if holding.quantity:
             self.holdings[holding.symbol] = holding

@@ -28,8 +28,9 @@ class Traded:
 class Day:
     """Sums over the bookings that the `last_equity` of `balance_asof` (YYYY-MM-DD) does not contain."""
 
-    def __init__(self, balance_asof: str) -> None:
+    def __init__(self, balance_asof: str, marks_from_ns: dict[str, int] | None = None) -> None:
         self.balance_asof = balance_asof
+        self.marks_from_ns = marks_from_ns or {}  # of split symbols; outlives the day, for a mark may be old
         self.external_cash_flow = ZERO
         self._cut_off_ns = flows.cut_off_ns(balance_asof)
         self._books_closed_ns = flows.books_closed_ns(balance_asof)
@@ -65,6 +66,8 @@ class Day:
             return
         sums = self._traded.setdefault(activity.symbol, Traded())
         sums.quantity += sign * activity.quantity
+        if activity.activity_type == flows.SPLIT:
+            self.marks_from_ns[activity.symbol] = flows.new_prices_ns(activity)
         if activity.activity_type in flows.PRICED_TYPES and activity.price:
             sums.cost += sign * activity.quantity * activity.price
         elif activity.activity_type not in flows.FREE_TYPES:

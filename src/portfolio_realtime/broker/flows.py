@@ -35,8 +35,9 @@ FREE_TYPES: Final = frozenset(
 )
 # In all others (mergers, new symbols, spin-offs) one symbol pays for another, and no booking says how much.
 
+SPLIT: Final = "SPLIT"
 # Corporate actions that take one position out and put another in, each with a booking of its own.
-TWO_LEGGED_TYPES: Final = frozenset({"MA", "NC", "OPCA", "REO", "SPLIT"})
+TWO_LEGGED_TYPES: Final = frozenset({"MA", "NC", "OPCA", "REO", SPLIT})
 # fmt: off
 INTERNAL_TYPES: Final = frozenset({
     "CFEE", "CGD", "CIL", "DIV", "DIVCGL", "DIVCGS", "DIVNRA", "DIVROC", "DIVTXEX", "FEE", "FIMAT", "INT",
@@ -48,6 +49,7 @@ KNOWN_TYPES: Final = EXTERNAL_TYPES | INTERNAL_TYPES
 
 NEW_YORK: Final = ZoneInfo("America/New_York")
 _CUT_OFF: Final = time(16, 0)
+_OVERNIGHT_OPENS: Final = time(20, 0)
 _BOOKS_CLOSED: Final = time(4, 0)  # Alpaca, "Daily Processes": beginning of day is synchronised at 02:30
 
 
@@ -67,6 +69,17 @@ def cut_off_ns(balance_asof: str) -> int:
 def books_closed_ns(balance_asof: str) -> int:
     """04:00 New York of the date after `YYYY-MM-DD`: what is booked later is not in `last_equity`."""
     return _new_york_ns(date.fromisoformat(balance_asof) + timedelta(days=1), _BOOKS_CLOSED)
+
+
+def new_prices_ns(split: Activity) -> int:
+    """Since when trades are at prices after a split.
+
+    The overnight market opens at 20:00 New York with the next trade date's prices. Where the booking names no
+    ex-date, trades are taken for new ones from the moment it was published.
+    """
+    if split.ex_date is None:
+        return split.published_ns
+    return _new_york_ns(date.fromisoformat(split.ex_date) - timedelta(days=1), _OVERNIGHT_OPENS)
 
 
 def _new_york_ns(day: date, at: time) -> int:

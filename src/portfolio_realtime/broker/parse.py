@@ -144,6 +144,7 @@ def activity(payload: Any) -> Activity:
         published_ns=published_ns(event_id) or at_ns,
         is_void=status == "canceled" or "bust" in str(details.get("execution_type") or ""),
         group_id=str(details["group_id"]) if details.get("group_id") else None,
+        ex_date=_date(details, "ex_date") if details.get("ex_date") else None,
     )
 
 

@@ -100,6 +100,7 @@ class AccountRecord:
         is_around_statement = activity.published_ns <= self._taken_until_ns
         self._is_unsettled |= is_around_statement or activity.activity_type not in flows.KNOWN_TYPES
         self._is_unsettled |= activity.previous_id is not None
+        self._is_unsettled |= activity.moves_quantity and not activity.price  # REST knows what it cost
         self._place(activity)
         if self._doubt is not None and not self._uncertain:
             doubted, _ = self._doubt
@@ -150,6 +151,7 @@ class AccountRecord:
             day_cost=traded.cost * multiplier,
             day_asof=self._day.balance_asof if traded.quantity or traded.cost else "",
             is_day_cost_known=not traded.unknown_costs,
+            marks_from_ns=self._day.marks_from_ns.get(symbol, 0),
         )
 
     # Bookings: inside the statement that the balances rest on, after it, or uncertain
@@ -178,8 +180,11 @@ class AccountRecord:
                 if one.group_id == leg.group_id and one.published_ns > self._taken_until_ns + CLOCK_SKEW_NS
             ]
             self._uncertain = [one for one in self._uncertain if one not in ready]
+            held = self._balances.holdings.get(leg.symbol or "")
             for one in ready:
                 self._move(one)
+            if held is not None and leg.activity_type == flows.SPLIT:
+                self._balances.restate_cost(held.symbol, held.cost_basis)
 
     def _move(self, activity: Activity) -> None:
         self._day.count(activity, self._corrected(activity))
@@ -286,7 +291,7 @@ class AccountRecord:
 
     def _begin_day(self, balance_asof: str) -> None:
         """Sum anew from the new cut-off, and forget bookings too old to come again."""
-        self._day = Day(balance_asof)
+        self._day = Day(balance_asof, self._day.marks_from_ns)
         self._multipliers = {
             symbol: multiplier
             for symbol, multiplier in self._multipliers.items()

@@ -78,6 +78,7 @@ class Activity(msgspec.Struct, frozen=True):
     published_ns: int
     is_void: bool = False  # a bust: it only takes back the earlier booking
     group_id: str | None = None  # shared by the legs of one corporate action
+    ex_date: str | None = None  # YYYY-MM-DD from which prices contain it
 
     @property
     def asset_class(self) -> str:

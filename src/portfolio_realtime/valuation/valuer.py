@@ -11,7 +11,7 @@ import numpy as np
 
 from portfolio_realtime.model import Account, Mark, Publication
 from portfolio_realtime.valuation import kernel, rounding
-from portfolio_realtime.valuation.book import Book, Floats, Ints, Selection
+from portfolio_realtime.valuation.book import UNPRICED, Book, Floats, Ints, Selection
 from portfolio_realtime.valuation.kernel import Valued
 from portfolio_realtime.valuation.message import Figures, encode_row, encode_value
 from portfolio_realtime.valuation.watchlist import Watchlist
@@ -52,6 +52,7 @@ class Valuer:
         self._sequences: dict[str, int] = {}
         self._epochs: dict[str, int] = {}
         self._rows: dict[str, dict[str, tuple[Mark | None, bytes]]] = {}
+        self._marks_from_ns: dict[str, int] = {}  # of split symbols; what was traded earlier is no mark
         self._watch_version = 0
         self._cut: _Cut | None = None
 
@@ -61,6 +62,9 @@ class Valuer:
         if known is not None and account.version < known.version:
             return
         self.book.put(account)
+        for position in account.positions:
+            if position.marks_from_ns > self._marks_from_ns.get(position.symbol, 0):
+                self._begin_new_prices(position.symbol, position.marks_from_ns)
         if account.account_id in self.watchlist:
             self._records[account.account_id] = account
             self._rows.pop(account.account_id, None)
@@ -99,8 +103,19 @@ class Valuer:
         self._watch_version += 1
 
     def apply(self, marks: Iterable[Mark]) -> bool:
-        """Take in marks. Did any count?"""
+        """Take in marks. Did any count? One from before a split is another price, and does not."""
+        since = self._marks_from_ns
+        if since:
+            marks = [mark for mark in marks if mark.as_of_ns >= since.get(mark.symbol, 0)]
         return self.book.apply(marks)
+
+    def _begin_new_prices(self, symbol: str, since_ns: int) -> None:
+        """A split: until it trades at its new price the symbol is unpriced, not worth its old one."""
+        self._marks_from_ns[symbol] = since_ns
+        mark = self.book.marks.get(symbol)
+        if mark is not None and mark.as_of_ns < since_ns:
+            del self.book.marks[symbol]
+            self.book.prices[self.book.column(symbol)] = UNPRICED
 
     def flush(self, now_ns: int, now_s: float) -> Flush:
         """Value all watched accounts and publish those that are due.
