@@ -205,3 +205,14 @@ def test_a_bust_only_takes_back() -> None:
     assert parse.activity({**ACTIVITY, "status": "canceled", "previous_id": "x"}).is_void
     assert parse.activity({**ACTIVITY, "details": {"execution_type": "trade_bust"}}).is_void
     assert not parse.activity({**ACTIVITY, "status": "correct"}).is_void
+
+
+@pytest.mark.parametrize(
+    ("ex_date", "read"),
+    [("2026-11-20", "2026-11-20"), ("2026-11-20T00:00:00Z", "2026-11-20"), ("", None), ("soon", None)],
+)
+def test_an_odd_ex_date_does_not_cost_the_booking(ex_date: str, read: str | None) -> None:
+    """It only says since when prices contain a split; the booking's money and pieces count all the same."""
+    activity = parse.activity({**ACTIVITY, "details": {"symbol": "AAPL", "ex_date": ex_date}})
+
+    assert (read, Decimal("0.04")) == (activity.ex_date, activity.quantity)

@@ -144,7 +144,7 @@ def activity(payload: Any) -> Activity:
         published_ns=published_ns(event_id) or at_ns,
         is_void=status == "canceled" or "bust" in str(details.get("execution_type") or ""),
         group_id=str(details["group_id"]) if details.get("group_id") else None,
-        ex_date=_date(details, "ex_date") if details.get("ex_date") else None,
+        ex_date=_date_if_any(details, "ex_date"),
     )
 
 
@@ -199,6 +199,14 @@ def _date(fields: Mapping[str, Any], name: str) -> str:
     except ValueError:
         raise PayloadRefused(f"{name} is not a date: {text!r}") from None
     return text
+
+
+def _date_if_any(fields: Mapping[str, Any], name: str) -> str | None:
+    """A date that no money depends on: what cannot be read is not there."""
+    try:
+        return _date(fields, name)
+    except PayloadRefused:
+        return None
 
 
 def _time(fields: Mapping[str, Any], name: str) -> int:
