@@ -58,7 +58,7 @@ class Holdings:
     def account(self, index: int) -> Account:
         """One account's record, as the book takes it in."""
         positions = tuple(
-            Position(f"S{column:05d}", US_EQUITY, Decimal(int(quantity * 4)) / 4, ONE, Decimal(100))
+            Position(f"S{column:05d}", US_EQUITY, Decimal(f"{quantity:.9f}").normalize(), ONE, Decimal(100))
             for column, quantity in zip(
                 self.columns[index].tolist(), self.quantities[index].tolist(), strict=True
             )
@@ -79,11 +79,18 @@ def holdings(accounts: int, positions: int, symbols: int, seed: int) -> Holdings
         accounts,
         symbols,
         np.sort(random.integers(0, symbols, (accounts, positions)), axis=1).astype(np.int32),
-        random.integers(1, 4000, (accounts, positions)) / 4,
+        _quantities(random, (accounts, positions)),
         random.integers(0, 10_000_000, accounts) / 100,
         random.integers(1, 50_000_000, accounts) / 100,
         random.integers(100, 100_000, symbols) / 100,
     )
+
+
+def _quantities(random: np.random.Generator, shape: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Three of ten are fractional with nine decimals, the others whole shares."""
+    whole = random.integers(1, 1000, shape).astype(np.float64)
+    fraction = random.integers(0, 10**9, shape) * (random.random(shape) < 0.3) / 10**9
+    return np.round(whole + fraction, 9)
 
 
 def marks(held: Holdings, columns: Sequence[int], received_ns: int) -> list[Mark]:

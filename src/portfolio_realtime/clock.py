@@ -1,10 +1,12 @@
 """Time as an argument: nanoseconds since 1970 in UTC, passed in so that tests can move it."""
 
+import functools
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 NS_PER_S = 1_000_000_000
+SECONDS_KEPT_MAX = 4096  # texts of recent seconds
 _1970 = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -35,10 +37,15 @@ class SystemClock:
 def rfc3339(ns: int) -> str:
     """RFC 3339 in UTC with microseconds, as on the wire: `2026-11-20T15:04:05.123456Z`."""
     seconds, remainder_ns = divmod(ns, NS_PER_S)
+    return f"{_second(seconds)}.{remainder_ns // 1000:06d}Z"
+
+
+@functools.lru_cache(maxsize=SECONDS_KEPT_MAX)
+def _second(seconds: int) -> str:
     moment = time.gmtime(seconds)
     return (
         f"{moment.tm_year:04d}-{moment.tm_mon:02d}-{moment.tm_mday:02d}"
-        f"T{moment.tm_hour:02d}:{moment.tm_min:02d}:{moment.tm_sec:02d}.{remainder_ns // 1000:06d}Z"
+        f"T{moment.tm_hour:02d}:{moment.tm_min:02d}:{moment.tm_sec:02d}"
     )
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from portfolio_realtime.clock import parse_rfc3339
 from portfolio_realtime.model import Account, Publication
-from portfolio_realtime.valuation.message import Figures, day_pnl_ratio, encode_row, encode_value
+from portfolio_realtime.valuation.message import Figures, constant, day_pnl_ratio, encode_row, encode_value
 
 from .records import account, mark, message_of, oracle_cents, position
 
@@ -43,7 +43,7 @@ def figures(**changes: Any) -> Figures:
 
 def encoded(held: Account, shown: Figures) -> dict[str, Any]:
     """The message as an object."""
-    return message_of(Publication("", 1, encode_value(held, 5, 1, shown, AS_OF_NS)))
+    return message_of(Publication("", 1, encode_value(constant(held), 5, 1, shown, AS_OF_NS)))
 
 
 def message_row(raw: bytes) -> dict[str, Any]:
@@ -56,7 +56,7 @@ EXAMPLE_ACCOUNT = account("0d18ae51", cash="10211.37", last_equity="103002.10")
 
 def test_the_protocols_example_is_reproduced_byte_for_byte() -> None:
     """Field order, text of money, number of the ratio, microseconds, words: nothing differs."""
-    assert encode_value(EXAMPLE_ACCOUNT, 1763822405123, 17, figures(), AS_OF_NS) == EXAMPLE
+    assert encode_value(constant(EXAMPLE_ACCOUNT), 1763822405123, 17, figures(), AS_OF_NS) == EXAMPLE
 
 
 def test_an_unknown_total_is_null_and_the_known_part_is_said() -> None:
@@ -113,9 +113,9 @@ def test_today_return_says_gain_and_percent(
 
 def test_the_ratio_is_of_last_equity_and_what_came_in_since() -> None:
     """A first deposit today makes a base though there is no last equity."""
-    assert day_pnl_ratio(account(last_equity=0, external_cash_flow=500), 1000) == 0.02
-    assert day_pnl_ratio(account(last_equity=1000, external_cash_flow=-1000), 1000) is None
-    assert day_pnl_ratio(account(last_equity=1000), None) is None
+    assert day_pnl_ratio(constant(account(last_equity=0, external_cash_flow=500)), 1000) == 0.02
+    assert day_pnl_ratio(constant(account(last_equity=1000, external_cash_flow=-1000)), 1000) is None
+    assert day_pnl_ratio(constant(account(last_equity=1000)), None) is None
 
 
 def test_money_of_the_record_is_rounded_half_even() -> None:

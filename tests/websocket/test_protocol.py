@@ -8,7 +8,7 @@ import pytest
 
 from portfolio_realtime.model import US_EQUITY, Account, Mark, Position, Publication
 from portfolio_realtime.state.valuations import with_rows
-from portfolio_realtime.valuation.message import Figures, encode_row, encode_value
+from portfolio_realtime.valuation.message import Figures, constant, encode_row, encode_value
 from portfolio_realtime.websocket.protocol import PortfolioMessage, PositionRow
 from tests.websocket.wire import row, value
 
@@ -26,7 +26,7 @@ BOTH = Figures(None, None, 1050, ("MSFT",), {"AAPL": 3700}, 1)
 @pytest.mark.parametrize(("figures", "mark"), [(PRICED, MARK), (UNPRICED, None), (STALE, MARK), (BOTH, MARK)])
 def test_what_the_calculator_encodes_is_what_the_protocol_says(figures: Figures, mark: Mark | None) -> None:
     """No field more, none less, in the same order: decoded and encoded again it is the same text."""
-    encoded = encode_value(ACCOUNT, 5, 1, figures, 3)
+    encoded = encode_value(constant(ACCOUNT), 5, 1, figures, 3)
     stored = with_rows(Publication("a", 1, encoded, [("AAPL", encode_row(HELD, mark))]))
     message = msgspec.json.decode(stored, type=PortfolioMessage)
     assert msgspec.json.encode(message) == stored

@@ -1,7 +1,6 @@
 """A valuation as the JSON object that clients get. Numbers become text here and nowhere else."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Final
 
@@ -16,8 +15,7 @@ RATIO_DIGITS: Final = 7
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True)
-class Figures:
+class Figures(msgspec.Struct, frozen=True):
     """One account's published numbers, in cents; None where a position is unpriced."""
 
     equity: int | None
@@ -28,32 +26,50 @@ class Figures:
     as_of_ns: int
 
 
-def encode_value(account: Account, epoch: int, sequence: int, figures: Figures, published_ns: int) -> bytes:
-    """The portfolio message without positions, fields in the order of the protocol."""
-    ratio = day_pnl_ratio(account, figures.day_pnl)
-    message: dict[str, object] = {
-        "type": "portfolio",
-        "account_id": account.account_id,
-        "epoch": epoch,
-        "sequence": sequence,
-        "equity": _money(figures.equity),
-        "cash": money(cents(account.cash)),
-        "last_equity": money(cents(account.last_equity)),
-        "external_cash_flow": money(cents(account.external_cash_flow)),
-        "day_pnl": _money(figures.day_pnl),
-        "day_pnl_ratio": ratio,
-        "as_of": rfc3339(max(figures.as_of_ns, 0)),
-        "stale": list(figures.stale_ages_s),
-        "unpriced": list(figures.unpriced),
-        "total_value": _dollars(figures.equity),
-        "today_return": _signed_return(figures.day_pnl, ratio),
-        "timestamp": rfc3339(published_ns),
-    }
-    if figures.equity is None:
-        message["known_equity"] = money(figures.known_equity)
+class Constant(msgspec.Struct, frozen=True):
+    """What of an account's messages stays until its record changes, as text that is ready to be sent."""
+
+    account: str  # type and account id, the head of the JSON object
+    balances: str  # cash, last equity, external cash flow
+    ratio_base: float  # dollars; 0 where there is no ratio
+
+
+def constant(account: Account) -> Constant:
+    """The constant part of an account's messages."""
+    base = EXACT.add(account.last_equity, account.external_cash_flow)
+    return Constant(
+        account=f'{{"type":"portfolio","account_id":{_text(account.account_id)}',
+        balances=(
+            f'"cash":"{money(cents(account.cash))}","last_equity":"{money(cents(account.last_equity))}",'
+            f'"external_cash_flow":"{money(cents(account.external_cash_flow))}"'
+        ),
+        ratio_base=float(base) if base > 0 else 0.0,
+    )
+
+
+def encode_value(always: Constant, epoch: int, sequence: int, figures: Figures, published_ns: int) -> bytes:
+    """The portfolio message without positions, fields in the order of the protocol.
+
+    Written as one text because this is done for every publication; money and times need no escaping.
+    """
+    equity, day_pnl = figures.equity, figures.day_pnl
+    ratio = day_pnl_ratio(always, day_pnl)
+    rest = ""
+    if equity is None:
+        rest += f',"known_equity":"{money(figures.known_equity)}"'
     if figures.stale_ages_s:
-        message["stale_ages_s"] = figures.stale_ages_s
-    return _encode(message)
+        rest += f',"stale_ages_s":{_text(figures.stale_ages_s)}'
+    return (
+        f'{always.account},"epoch":{epoch},"sequence":{sequence},'
+        f'"equity":{_quoted(equity, money)},{always.balances},'
+        f'"day_pnl":{_quoted(day_pnl, money)},"day_pnl_ratio":{"null" if ratio is None else repr(ratio)},'
+        f'"as_of":"{rfc3339(max(figures.as_of_ns, 0))}",'
+        f'"stale":{_text(list(figures.stale_ages_s)) if figures.stale_ages_s else "[]"},'
+        f'"unpriced":{_text(figures.unpriced) if figures.unpriced else "[]"},'
+        f'"total_value":{_quoted(equity, _dollars)},'
+        f'"today_return":{"null" if day_pnl is None else _signed_return(day_pnl, ratio)},'
+        f'"timestamp":"{rfc3339(published_ns)}"{rest}}}'
+    ).encode()
 
 
 def encode_row(position: Position, mark: Mark | None) -> bytes:
@@ -99,32 +115,31 @@ def position_day_pnl(position: Position, mark: Mark | None) -> Decimal | None:
     return EXACT.subtract(gained, position.day_cost)
 
 
-def day_pnl_ratio(account: Account, day_pnl: int | None) -> float | None:
+def day_pnl_ratio(always: Constant, day_pnl: int | None) -> float | None:
     """Day P&L divided by last equity plus external cash flow; None when that base is not positive."""
-    base = EXACT.add(account.last_equity, account.external_cash_flow)
-    if day_pnl is None or base <= 0:
+    if day_pnl is None or not always.ratio_base:
         return None
-    return round(day_pnl / 100 / float(base), RATIO_DIGITS)
+    return round(day_pnl / 100 / always.ratio_base, RATIO_DIGITS)
+
+
+def _text(value: object) -> str:
+    return _encode(value).decode()
 
 
 def _rounded(dollars: Decimal | None) -> str | None:
     return None if dollars is None else money(cents(dollars))
 
 
-def _money(amount_cents: int | None) -> str | None:
-    return None if amount_cents is None else money(amount_cents)
+def _quoted(amount_cents: int | None, written: Callable[[int], str]) -> str:
+    return "null" if amount_cents is None else f'"{written(amount_cents)}"'
 
 
-def _dollars(amount_cents: int | None) -> str | None:
-    if amount_cents is None:
-        return None
+def _dollars(amount_cents: int) -> str:
     dollars, remainder = divmod(abs(amount_cents), 100)
     return f"{'-' if amount_cents < 0 else ''}${dollars:,}.{remainder:02d}"
 
 
-def _signed_return(day_pnl: int | None, ratio: float | None) -> str | None:
-    if day_pnl is None:
-        return None
+def _signed_return(day_pnl: int, ratio: float | None) -> str:
     sign = "" if day_pnl < 0 else "+"
     percent = "" if ratio is None else f" ({ratio:+.2%})"
-    return f"{sign}{_dollars(day_pnl)}{percent}"
+    return f'"{sign}{_dollars(day_pnl)}{percent}"'

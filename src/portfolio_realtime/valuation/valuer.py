@@ -4,7 +4,7 @@ Everything a portfolio calculator decides is decided here, with time as an argum
 only moves bytes between Valkey and this class.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from portfolio_realtime.model import Account, Mark, Publication
 from portfolio_realtime.valuation import kernel, rounding
 from portfolio_realtime.valuation.book import UNPRICED, Book, Floats, Ints, Selection
 from portfolio_realtime.valuation.kernel import Valued
-from portfolio_realtime.valuation.message import Figures, encode_row, encode_value
+from portfolio_realtime.valuation.message import Constant, Figures, constant, encode_row, encode_value
 from portfolio_realtime.valuation.watchlist import Watchlist
 
 NS_PER_S = 1_000_000_000
@@ -48,7 +48,7 @@ class Valuer:
         self.watchlist = Watchlist()
         self._price_ttl_ns = int(price_ttl_s * NS_PER_S)
         self._interval_s = min_update_interval_s
-        self._records: dict[str, Account] = {}  # of watched accounts only
+        self._records: dict[str, tuple[Account, Constant]] = {}  # of watched accounts only
         self._sequences: dict[str, int] = {}
         self._epochs: dict[str, int] = {}
         self._rows: dict[str, dict[str, tuple[Mark | None, bytes]]] = {}
@@ -59,14 +59,14 @@ class Valuer:
     def put(self, account: Account) -> None:
         """Take in an account's record; an older version than the one known is ignored."""
         known = self._records.get(account.account_id)
-        if known is not None and account.version < known.version:
+        if known is not None and account.version < known[0].version:
             return
         self.book.put(account)
         for position in account.positions:
             if position.marks_from_ns > self._marks_from_ns.get(position.symbol, 0):
                 self._begin_new_prices(position.symbol, position.marks_from_ns)
         if account.account_id in self.watchlist:
-            self._records[account.account_id] = account
+            self._records[account.account_id] = account, constant(account)
             self._rows.pop(account.account_id, None)
             self.watchlist.touch(account.account_id)
 
@@ -132,10 +132,12 @@ class Valuer:
             equity[index], day_pnl[index] = self._exact(cut.selection.account_ids[index])
         day_pnl[~is_known] = 0  # means nothing there
         chosen, next_due_s = self.watchlist.due(cut.slots, valued, equity, day_pnl, now_s, self._interval_s)
-        cents = zip(chosen.tolist(), equity[chosen].tolist(), day_pnl[chosen].tolist(), strict=True)
+        columns = (equity, day_pnl, valued.unpriced_count, valued.stale_count, valued.as_of_ns)
+        figures = zip(*(column[chosen].tolist() for column in columns), strict=True)
+        account_ids = cut.selection.account_ids
         publications = [
-            self._publication(cut.selection.account_ids[index], valued, index, figures, now_ns)
-            for index, *figures in cents
+            self._publication(account_ids[index], *numbers, now_ns=now_ns)
+            for index, numbers in zip(chosen.tolist(), figures, strict=True)
         ]
         return Flush(
             publications,
@@ -164,7 +166,7 @@ class Valuer:
         return self._cut
 
     def _exact(self, account_id: str) -> tuple[int, int]:
-        account = self._records[account_id]
+        account, _ = self._records[account_id]
         equity = rounding.exact_equity(account, self._prices(account))
         return rounding.cents(equity), rounding.cents(rounding.exact_day_pnl(account, equity))
 
@@ -173,22 +175,27 @@ class Valuer:
         return {p.symbol: marks[p.symbol].price for p in account.positions if p.symbol in marks}
 
     def _publication(
-        self, account_id: str, valued: Valued, index: int, cents: Sequence[int], now_ns: int
+        self,
+        account_id: str,
+        known_equity: int,
+        day_pnl: int,
+        unpriced_count: int,
+        stale_count: int,
+        as_of_ns: int,
+        *,
+        now_ns: int,
     ) -> Publication:
-        account = self._records[account_id]
-        self._sequences[account_id] += 1
-        is_known = not valued.unpriced_count[index]
-        known_equity, day_pnl = cents
+        account, always = self._records[account_id]
+        sequence = self._sequences[account_id] = self._sequences[account_id] + 1
         figures = Figures(
-            equity=known_equity if is_known else None,
-            day_pnl=day_pnl if is_known and not account.unvalued else None,
+            equity=None if unpriced_count else known_equity,
+            day_pnl=None if unpriced_count or account.unvalued else day_pnl,
             known_equity=known_equity,
-            unpriced=() if is_known else self._unpriced(account),
-            stale_ages_s=self._stale_ages_s(account, now_ns) if valued.stale_count[index] else {},
-            as_of_ns=int(valued.as_of_ns[index]),
+            unpriced=self._unpriced(account) if unpriced_count else (),
+            stale_ages_s=self._stale_ages_s(account, now_ns) if stale_count else {},
+            as_of_ns=as_of_ns,
         )
-        sequence = self._sequences[account_id]
-        message = encode_value(account, self._epochs[account_id], sequence, figures, now_ns)
+        message = encode_value(always, self._epochs[account_id], sequence, figures, now_ns)
         rows = self._encoded_rows(account) if account_id in self.watchlist.with_positions else None
         return Publication(account_id, sequence, message, rows)
 
