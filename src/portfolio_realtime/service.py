@@ -99,10 +99,20 @@ async def _with_state(name: str, settings: config.Settings, run: Run) -> None:
         )
         context = Context(settings, state, SystemClock(), CollectorRegistry(), instance)
         try:
-            await state.connection.wait_ready(STATE_WAIT_S)
+            await _wait_ready(context)
             await together(run(context), _leave_metrics(name, context))
         finally:
             await state.close()
+
+
+async def _wait_ready(context: Context) -> None:
+    try:
+        await context.state.connection.wait_ready(STATE_WAIT_S)
+    except StateUnavailable as error:
+        raise StateUnavailable(
+            f"{error}; start it (redis-cli ping answers PONG), or unset REDIS_HOST and REDIS_URL to have an "
+            "embedded one"
+        ) from error
 
 
 @contextlib.asynccontextmanager
