@@ -24,9 +24,13 @@ BOTH = Figures(None, None, 1050, ("MSFT",), {"AAPL": 3700}, 1)
 
 
 @pytest.mark.parametrize(("figures", "mark"), [(PRICED, MARK), (UNPRICED, None), (STALE, MARK), (BOTH, MARK)])
-def test_what_the_calculator_encodes_is_what_the_protocol_says(figures: Figures, mark: Mark | None) -> None:
+@pytest.mark.parametrize("unvalued", [(), ("KO",)])
+def test_what_the_calculator_encodes_is_what_the_protocol_says(
+    figures: Figures, mark: Mark | None, unvalued: tuple[str, ...]
+) -> None:
     """No field more, none less, in the same order: decoded and encoded again it is the same text."""
-    encoded = encode_value(constant(ACCOUNT), 5, 1, figures, 3)
+    held = msgspec.structs.replace(ACCOUNT, unvalued=unvalued)
+    encoded = encode_value(constant(held), 5, 1, figures, 3)
     stored = with_rows(Publication("a", 1, encoded, [("AAPL", encode_row(HELD, mark))]))
     message = msgspec.json.decode(stored, type=PortfolioMessage)
     assert msgspec.json.encode(message) == stored

@@ -32,6 +32,7 @@ class Constant(msgspec.Struct, frozen=True):
     account: str  # type and account id, the head of the JSON object
     balances: str  # cash, last equity, external cash flow
     ratio_base: float  # dollars; 0 where there is no ratio
+    unvalued: str = ""  # the field of that name, where there is any
 
 
 def constant(account: Account) -> Constant:
@@ -44,6 +45,7 @@ def constant(account: Account) -> Constant:
             f'"external_cash_flow":"{money(cents(account.external_cash_flow))}"'
         ),
         ratio_base=float(base) if base > 0 else 0.0,
+        unvalued=f',"unvalued":{_text(account.unvalued)}' if account.unvalued else "",
     )
 
 
@@ -68,7 +70,7 @@ def encode_value(always: Constant, epoch: int, sequence: int, figures: Figures, 
         f'"unpriced":{_text(figures.unpriced) if figures.unpriced else "[]"},'
         f'"total_value":{_quoted(equity, _dollars)},'
         f'"today_return":{"null" if day_pnl is None else _signed_return(day_pnl, ratio)},'
-        f'"timestamp":"{rfc3339(published_ns)}"{rest}}}'
+        f'"timestamp":"{rfc3339(published_ns)}"{rest}{always.unvalued}}}'
     ).encode()
 
 

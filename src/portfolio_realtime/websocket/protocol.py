@@ -59,7 +59,8 @@ class PortfolioMessage(msgspec.Struct, tag_field="type", tag="portfolio"):
     """The value of one account. While a position is unpriced `equity` is null and `known_equity` is there.
 
     While a mark is stale its symbol is in `stale`, and its age at publication, in whole seconds, in
-    `stale_ages_s`.
+    `stale_ages_s`. `unvalued` names what was transferred at a value that nobody tells: `day_pnl` is then
+    null.
     """
 
     account_id: str
@@ -79,6 +80,7 @@ class PortfolioMessage(msgspec.Struct, tag_field="type", tag="portfolio"):
     timestamp: str
     known_equity: str | msgspec.UnsetType = msgspec.UNSET
     stale_ages_s: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
+    unvalued: list[str] | msgspec.UnsetType = msgspec.UNSET
     positions: list[PositionRow] | msgspec.UnsetType = msgspec.UNSET
 
 
