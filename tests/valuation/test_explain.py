@@ -182,6 +182,17 @@ def test_a_previous_close_newer_than_the_record_values_no_gain() -> None:
     assert "day P&L of A: unknown" in shown["steps"]
 
 
+def test_a_mark_from_before_a_split_is_no_price() -> None:
+    """New pieces at the price of an old one are worth nothing that anybody knows."""
+    split = msgspec.structs.replace(position("A", 20), marks_from_ns=NOW_NS + 1)
+    held = account(positions=[split])
+
+    shown, sent = explained(held, mark("A", 1.5)), published(held, mark("A", 1.5))
+
+    assert shown["equity"] is sent["equity"] is None
+    assert shown["unpriced"] == sent["unpriced"] == ["A"]
+
+
 def test_the_legs_say_where_a_price_comes_from() -> None:
     """Source, time and the date of the previous close."""
     held = account(positions=[position("A", 2)])

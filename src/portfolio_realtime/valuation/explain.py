@@ -35,6 +35,7 @@ def explain(account: Account, marks: Mapping[str, Mark], now_ns: int) -> bytes:
     not known is null, and the symbols that are to blame stand in `unpriced`, `unvalued` (transferred by the
     client at a value that nobody tells) and `without_day_pnl`.
     """
+    marks = _usable(account, marks)
     known = exact_equity(account, {symbol: mark.price for symbol, mark in marks.items()})
     unpriced = [p.symbol for p in account.positions if p.quantity and p.symbol not in marks]
     equity = None if unpriced else known
@@ -72,6 +73,15 @@ def explain(account: Account, marks: Mapping[str, Mark], now_ns: int) -> bytes:
             ],
         }
     )
+
+
+def _usable(account: Account, marks: Mapping[str, Mark]) -> dict[str, Mark]:
+    """The marks of what is held; one from before a split is the price of another piece, and is none."""
+    return {
+        p.symbol: marks[p.symbol]
+        for p in account.positions
+        if p.symbol in marks and marks[p.symbol].as_of_ns >= p.marks_from_ns
+    }
 
 
 def _leg(position: Position, mark: Mark | None) -> dict[str, Any]:
