@@ -15,6 +15,7 @@ from portfolio_realtime.errors import SettingsError
 
 SECRET_BYTES_MIN: Final = 32
 PRICE_TTL_S_MAX: Final = 315_360_000  # ten years
+HISTORY_DELAY_S_MAX: Final = 2.0
 SAMPLE_PREFIX: Final = "your_"
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
@@ -74,6 +75,9 @@ class Settings(BaseSettings):
     min_update_interval: float = Field(1, ge=0.05, description="At most one publication per account in this")
     recalculation_interval: float = Field(
         15, gt=0, description="Everything is computed from scratch this often"
+    )
+    history_interval: int = Field(
+        60, ge=1, le=3600, description="Seconds between two points of the day's history"
     )
     mark_flush_interval: float = Field(0.1, ge=0.01, le=5, description="Marks are conflated for this long")
     # Server
@@ -149,6 +153,11 @@ class Settings(BaseSettings):
     def host(self, name: Literal["broker", "trading", "data", "stream"]) -> str:
         """Base URL of one of Alpaca's hosts, without a trailing slash."""
         return getattr(self, f"alpaca_{name}_url") or _HOSTS[name][self.alpaca_sandbox]
+
+    @property
+    def history_delay_s(self) -> float:
+        """How long after a minute its marks are written, so that trades on their way are in them."""
+        return min(HISTORY_DELAY_S_MAX, self.history_interval / 2)
 
     @property
     def is_embedded(self) -> bool:

@@ -9,6 +9,7 @@ symbol waits in the book until the next flush, and after a loss of Valkey all ma
 
 import asyncio
 import random
+from collections.abc import Mapping
 from typing import Final, NoReturn
 
 import structlog
@@ -20,9 +21,11 @@ from portfolio_realtime.market.feeds import Feed, feeds
 from portfolio_realtime.market.snapshots import Snapshots
 from portfolio_realtime.market.stream import StreamLost, open_stream
 from portfolio_realtime.market.subscription import MarketSubscription
+from portfolio_realtime.model import MinuteMark
 from portfolio_realtime.service import Context
 from portfolio_realtime.state.connection import Subscribed
 from portfolio_realtime.state.leases import Lease
+from portfolio_realtime.state.minutes import whole_at_or_before
 from portfolio_realtime.telemetry import MarketMetrics
 
 UNIVERSE_PAUSE_S: Final = 0.1  # between two readings of the universe
@@ -99,6 +102,7 @@ class FeedConsumer:
                 subscription.refresh(),
             )
         finally:
+            subscription.end()
             await stream.close()
             await snapshots.close()
 
@@ -107,7 +111,9 @@ class FeedConsumer:
         await service.under_lease(self._context, name, self._own_feed, self._subscription.stand_by)
 
     async def _own_feed(self, lease: Lease) -> None:
-        await service.together(self._hear_universe(), self._follow_universe(), self._flush(lease))
+        await service.together(
+            self._hear_universe(), self._follow_universe(), self._flush(lease), self._record_minutes(lease)
+        )
 
     async def _hear_universe(self) -> None:
         async for message in self._context.state.accounts.universe_changes():
@@ -146,6 +152,41 @@ class FeedConsumer:
             for mark, is_live in changed:
                 if is_live:
                     lag.observe((written_ns - mark.as_of_ns) / NS_PER_S)
+
+    async def _record_minutes(self, lease: Lease) -> NoReturn:
+        """Write what every mark was at each HISTORY_INTERVAL, once trades on their way have arrived.
+
+        Where we cannot know it, because the feed was away, nothing is written: not known is not unchanged.
+        """
+        clock, book = self._context.clock, self._subscription.book
+        settings = self._context.settings
+        interval_ns = settings.history_interval * NS_PER_S
+        written: dict[str, MinuteMark] = {}
+        written_at_ns = 0
+        while True:
+            at_ns = (clock.now_ns() // interval_ns + 1) * interval_ns
+            book.set_boundary(at_ns)
+            await asyncio.sleep((at_ns - clock.now_ns()) / NS_PER_S + settings.history_delay_s)
+            if not self._subscription.was_complete_at(at_ns):
+                continue
+            marks = book.marks_at(at_ns)
+            has_gap = written_at_ns != at_ns - interval_ns
+            is_whole = has_gap or whole_at_or_before(at_ns, interval_ns) == at_ns
+            changes = changed_marks({} if is_whole else written, marks)
+            await self._context.state.minutes.write(
+                lease, at_ns, self._feed.asset_class, changes, is_whole=is_whole
+            )
+            written, written_at_ns = marks, at_ns
+
+
+def changed_marks(
+    before: Mapping[str, MinuteMark], now: Mapping[str, MinuteMark]
+) -> dict[str, MinuteMark | None]:
+    """Symbols whose mark is new or another than before; None for those that have none any more."""
+    changes: dict[str, MinuteMark | None] = {
+        symbol: mark for symbol, mark in now.items() if before.get(symbol) != mark
+    }
+    return {**changes, **{symbol: None for symbol in before if symbol not in now}}
 
 
 def _reason(error: FeedUnavailable) -> str:

@@ -5,7 +5,7 @@ decimal form is the exact price (market data arrives as JSON or MessagePack numb
 """
 
 from decimal import Decimal
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -62,6 +62,44 @@ class Mark(msgspec.Struct, frozen=True):
     source: str  # the feed: iex, sip, crypto, ...
     previous_close: float | None = None
     previous_close_date: str | None = None
+
+
+class Booking(msgspec.Struct, frozen=True, array_like=True):
+    """What one booking has changed in an account, and when: taken back, it gives the balances before it."""
+
+    at_ns: int  # when it was executed
+    cash: Decimal
+    external_cash_flow: Decimal
+    symbol: str  # empty where it moves cash alone
+    asset_class: str
+    quantity: Decimal
+    multiplier: Decimal
+    is_split: bool = False  # prices from before it are of other pieces
+
+
+class Bookings(msgspec.Struct, frozen=True):
+    """The day's bookings of an account; they belong to its record of the same version."""
+
+    account_id: str
+    version: int
+    day_began_ns: int  # the moment of last_equity
+    known_since_ns: int  # from here on, no booking is missing
+    bookings: tuple[Booking, ...]
+
+
+class MinuteMark(NamedTuple):
+    """A mark as a minute remembers it."""
+
+    price: float
+    as_of_ns: int  # when it was traded
+
+
+class MinuteMarks(msgspec.Struct, frozen=True):
+    """What is known of some symbols' marks at one minute; see `state.minutes`."""
+
+    at_ns: int
+    complete: dict[str, bool]  # asset class of which every change is known -> does it name all symbols?
+    marks: dict[str, MinuteMark | None]  # new since the minute before; None: there is none any more
 
 
 class AccountChange(msgspec.Struct, frozen=True, array_like=True):

@@ -283,6 +283,7 @@ class Collector:
     async def _write_batch(self, lease: Lease) -> None:
         """The universe first: who reads a record finds its symbols there."""
         added, accounts, gone = self._roster.take_changes(WRITE_ACCOUNTS_MAX)
+        bookings = self._roster.bookings(accounts)
         removed = (
             sorted(self._removed_symbols - self._roster.universe.keys()) if self._removed_symbols else []
         )
@@ -290,6 +291,7 @@ class Collector:
         if added or removed:
             await self._state.accounts.write_universe(lease, added, removed)
         if accounts:
+            await self._state.accounts.write_bookings(lease, bookings)
             await self._state.accounts.write(lease, accounts)
         if gone:
             await self._state.accounts.remove(lease, gone)

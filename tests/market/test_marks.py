@@ -19,7 +19,7 @@ from portfolio_realtime.market.messages import (
     SnapshotTrade,
     StreamTrade,
 )
-from portfolio_realtime.model import Mark
+from portfolio_realtime.model import Mark, MinuteMark
 
 BASE_S = 1_700_000_000
 MOVES, FIRST_ONLY, NEVER, UNKNOWN = ("@",), ("@", "Z"), ("@", "I"), ("@", "?")
@@ -307,6 +307,59 @@ def test_only_what_changed_is_taken_and_only_the_newest() -> None:
     book.forget(["A"])
     assert not book.offer(trade(4, 4.0), 4)
     assert book.take_changed() == []
+
+
+def test_the_mark_of_a_past_boundary_is_the_last_trade_until_then() -> None:
+    """However many trades came after it, and though the last one before it came late."""
+    book = make_book()
+    boundary_ns = (BASE_S + 10) * 10**9
+    book.set_boundary(boundary_ns)
+    offer_all(book, [trade(8, 1.0), trade(9, 2.0)])
+    assert book.marks_at(boundary_ns) == {"A": MinuteMark(2.0, (BASE_S + 9) * 10**9)}
+
+    offer_all(book, [trade(second, float(second)) for second in range(11, 13 + RING_MAX)])
+    assert book.marks_at(boundary_ns)["A"].price == 2.0
+
+    late = make_book()
+    late.set_boundary(boundary_ns)
+    offer_all(late, [trade(9, 2.0), trade(11, 3.0), trade(10, 4.0), trade(10, 5.0, NEVER, number=99)])
+    assert late.marks_at(boundary_ns)["A"].price == 4.0
+
+
+def test_a_boundary_before_the_first_trade_has_no_mark() -> None:
+    """Nothing is carried back."""
+    book = make_book()
+    book.set_boundary((BASE_S + 10) * 10**9)
+    offer_all(book, [trade(11, 1.0)])
+
+    assert book.marks_at((BASE_S + 10) * 10**9) == {}
+
+
+def test_a_withdrawn_trade_is_not_the_mark_of_a_boundary() -> None:
+    """The one before it is; when all are withdrawn the mark stays, as it does now."""
+    book = make_book()
+    boundary_ns = (BASE_S + 10) * 10**9
+    book.set_boundary(boundary_ns)
+    offer_all(book, [trade(8, 1.0), trade(9, 2.0), trade(11, 3.0)])
+    book.cancel(Cancel("A", "D", 9), 4)
+    assert book.marks_at(boundary_ns)["A"].price == 1.0
+
+    lone = make_book()
+    lone.set_boundary(boundary_ns)
+    offer_all(lone, [trade(9, 2.0)])
+    assert price_of(lone) == 2.0
+    lone.cancel(Cancel("A", "D", 9), 4)
+    assert lone.marks_at(boundary_ns)["A"].price == price_of(lone) == 2.0
+
+
+def test_a_first_only_trade_is_the_mark_of_a_boundary_that_has_no_other() -> None:
+    """The same rule as for the mark of now."""
+    book = make_book()
+    boundary_ns = (BASE_S + 10) * 10**9
+    book.set_boundary(boundary_ns)
+    offer_all(book, [trade(9, 2.0, FIRST_ONLY), trade(11, 3.0)])
+
+    assert book.marks_at(boundary_ns)["A"].price == 2.0
 
 
 def test_previous_close_goes_by_date_before_the_market_opens() -> None:

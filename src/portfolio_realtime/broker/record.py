@@ -31,9 +31,10 @@ from portfolio_realtime.broker.terms import (
     Statement,
     asset_class_of,
     effect_of,
+    multiplier_of,
 )
 from portfolio_realtime.clock import NS_PER_S
-from portfolio_realtime.model import ZERO, Account, Position
+from portfolio_realtime.model import ZERO, Account, Booking, Bookings, Position
 
 EVENT_SETTLE_NS: Final = 2 * NS_PER_S  # this long without events of the account is quiet
 LOOK_NS_MAX: Final = 10 * NS_PER_S  # an account that is never quiet is looked at this often
@@ -42,6 +43,7 @@ CLOCK_SKEW_NS: Final = NS_PER_S // 2  # the broker's clock and ours agree within
 LATE_NS_MAX: Final = 60 * NS_PER_S  # REST that trails for longer than this is right, and we are wrong
 REPEAT_NS_MAX: Final = 24 * 3600 * NS_PER_S  # before the cut-off; an older booking does not come again
 APPLIED_MAX: Final = 1_000  # bookings looked back upon to recognise a late statement
+BOOKINGS_TOLD_MAX: Final = 2_000  # of these, the newest are told to others
 BOOKINGS_MAX: Final = 20_000  # bookings of one account remembered, to know repeats and the day's sums
 
 
@@ -70,6 +72,7 @@ class AccountRecord:
         self._taken_from_ns = 0  # the statement that the balances rest on was requested here …
         self._taken_until_ns = 0  # … and complete here
         self._doubt: tuple[Statement, int] | None = None  # a statement that differs, and since when it does
+        self._explained_since_ns = 0  # from here on, the bookings explain every change
         self._is_unsettled = False
         self._event_ns = 0
         self._looked_ns = 0
@@ -93,7 +96,8 @@ class AccountRecord:
             return False
         self._bookings[activity.ref_id] = activity
         if len(self._bookings) > BOOKINGS_MAX:
-            del self._bookings[next(iter(self._bookings))]
+            forgotten = self._bookings.pop(next(iter(self._bookings)))
+            self._explained_since_ns = max(self._explained_since_ns, forgotten.executed_ns)
         if self._state is None:
             return True
         self._event_ns = now_ns
@@ -136,6 +140,40 @@ class AccountRecord:
             as_of_ns=as_of_ns,
             unvalued=self._day.unvalued,
         )
+
+    def bookings(self, version: int) -> Bookings:
+        """The bookings that are in the record of this version and were executed since `last_equity`."""
+        assert self._state is not None
+        began_ns = flows.cut_off_ns(self._state.balance_asof)
+        undecided = {activity.ref_id for activity in self._uncertain}
+        told: list[Booking] = []
+        for activity in self._bookings.values():
+            if activity.ref_id not in undecided:
+                told.extend(self._told(self._corrected(activity), -1))
+                told.extend(self._told(activity, 1))
+        told = sorted((one for one in told if one.at_ns > began_ns), key=lambda one: one.at_ns)
+        known_since_ns = max(began_ns, self._explained_since_ns)
+        if len(told) > BOOKINGS_TOLD_MAX:
+            known_since_ns = max(known_since_ns, told[-BOOKINGS_TOLD_MAX - 1].at_ns)
+        newest = tuple(told[-BOOKINGS_TOLD_MAX:])
+        return Bookings(self.account_id, version, began_ns, known_since_ns, newest)
+
+    def _told(self, activity: Activity | None, sign: int) -> list[Booking]:
+        if activity is None or activity.is_void:
+            return []
+        asset_class = activity.asset_class
+        return [
+            Booking(
+                at_ns=activity.executed_ns,
+                cash=sign * activity.net_amount,
+                external_cash_flow=sign * flows.external_cash_flow(activity),
+                symbol=activity.symbol or "",
+                asset_class=asset_class,
+                quantity=sign * activity.quantity,
+                multiplier=self._multipliers.get(activity.symbol or "", multiplier_of(asset_class)),
+                is_split=activity.activity_type == flows.SPLIT,
+            )
+        ]
 
     def _position(self, symbol: str, traded: Traded) -> Position:
         closed = Holding(symbol, asset_class_of(symbol), ZERO, ZERO)
@@ -214,6 +252,7 @@ class AccountRecord:
         if began_ns - since_ns >= (LATE_NS_MAX if is_late else EVENT_SETTLE_NS):
             self._agree(statement)
             self._taken_from_ns, self._taken_until_ns = began_ns, ended_ns
+            self._explained_since_ns = ended_ns
             return Outcome.DRIFT
         self._is_unsettled |= not is_late
         return Outcome.LATE if is_late else Outcome.DIFFERENT

@@ -12,7 +12,7 @@ import msgspec
 
 from portfolio_realtime.broker.record import AccountRecord, Outcome
 from portfolio_realtime.broker.terms import Activity, Statement
-from portfolio_realtime.model import Account
+from portfolio_realtime.model import Account, Bookings
 
 UNLISTED_MAX: Final = 1_000  # accounts that events name before the account list does
 _NS_PER_MS: Final = 1_000_000
@@ -143,6 +143,11 @@ class Roster:
         added, self._added = self._added, {}
         gone, self._gone = sorted(self._gone), set()
         return added, [self._accounts[account_id] for account_id in ids], gone
+
+    def bookings(self, accounts: Iterable[Account]) -> list[Bookings]:
+        """The day's bookings behind these records, which have just been taken."""
+        known = [(account, self._records.get(account.account_id)) for account in accounts]
+        return [record.bookings(account.version) for account, record in known if record is not None]
 
     def _record(self, account_id: str) -> AccountRecord:
         record = self._records.get(account_id)

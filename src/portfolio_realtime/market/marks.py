@@ -39,7 +39,7 @@ from portfolio_realtime.market.messages import (
     TradeId,
     as_of_ns,
 )
-from portfolio_realtime.model import Mark
+from portfolio_realtime.model import Mark, MinuteMark
 
 RING_MAX: Final = 8  # eligible trades kept per symbol, to fall back on
 WITHDRAWN_MAX: Final = (
@@ -94,9 +94,22 @@ class _Entry:
     received_ns: int = 0
     floor_ns: int = 0  # the next mark's received_ns lies above this one
     mark: Mark | None = None
+    at_boundary: EligibleTrade | None = None  # the last before the trade that passed the boundary
 
     def last(self) -> EligibleTrade | None:
         return self.ring[-1] if self.ring else self.first_only
+
+    def last_at(self, at_ns: int) -> "EligibleTrade | Mark | None":
+        if self.last() is None:  # all are withdrawn: the mark stays until there is another
+            return self.mark if self.mark is not None and self.mark.as_of_ns <= at_ns else None
+        newest: EligibleTrade | None = None
+        for trade in (self.at_boundary, *self.ring):  # of two at the same time, the later arrival
+            if trade is not None and trade.as_of_ns <= at_ns:
+                newest = trade if newest is None or trade.as_of_ns >= newest.as_of_ns else newest
+        first = self.first_only
+        if newest is None and first is not None and first.as_of_ns <= at_ns:
+            return first
+        return newest
 
 
 class MarkBook:
@@ -108,6 +121,7 @@ class MarkBook:
         self._effect_of = effect_of
         self._entries: dict[str, _Entry] = {}
         self._to_refresh: dict[str, int] = {}  # symbol without a trade -> how often it may ask for a snapshot
+        self._boundary_ns = 0
         self._changed: dict[str, bool] = {}  # symbol -> was it a trade from the stream?
 
     def follow(self, symbols: Iterable[str]) -> None:
@@ -209,6 +223,15 @@ class MarkBook:
         for symbol in self._entries:
             self._changed.setdefault(symbol, False)
 
+    def set_boundary(self, at_ns: int) -> None:
+        """`marks_at` will be asked for this moment, which is still to come: keep what it takes."""
+        self._boundary_ns = at_ns
+
+    def marks_at(self, at_ns: int) -> dict[str, MinuteMark]:
+        """What the mark of each symbol was at the boundary; without those that had none."""
+        found = ((symbol, entry.last_at(at_ns)) for symbol, entry in self._entries.items())
+        return {symbol: MinuteMark(last.price, last.as_of_ns) for symbol, last in found if last is not None}
+
     def raise_floor(self, marks: Iterable[Mark]) -> None:
         """Let no mark be received before these, which an earlier owner has written."""
         for written in marks:
@@ -242,6 +265,8 @@ class MarkBook:
         if entry.withdrawn and any(trade.is_same(other) for other in entry.withdrawn):
             return False
         if effect is _MOVES:
+            if entry.ring and entry.ring[-1].as_of_ns <= self._boundary_ns < trade.as_of_ns:
+                entry.at_boundary = entry.ring[-1]
             return _put_in_order(entry.ring, trade)
         self.counts.ignored += bool(entry.ring)
         if entry.first_only is not None and entry.first_only.as_of_ns <= trade.as_of_ns:
@@ -345,6 +370,8 @@ def _take_out(entry: _Entry, trade_id: TradeId, exchange: str | None) -> Eligibl
     for index in range(len(entry.ring) - 1, -1, -1):
         trade = entry.ring[index]
         if trade.trade_id == trade_id and trade.exchange == exchange:
+            if entry.at_boundary is trade:
+                entry.at_boundary = None
             return entry.ring.pop(index)
     trade = entry.first_only
     if trade is not None and trade.trade_id == trade_id and trade.exchange == exchange:

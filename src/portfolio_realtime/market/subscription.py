@@ -65,6 +65,7 @@ class MarketSubscription:
         self._is_given_up = False
         self._told_unknown_count = 0
         self._subscribed: frozenset[str] = frozenset()  # accepted on this connection
+        self._caught_up_ns: int | None = None  # since when this connection has brought every trade
         self._unknown_types: set[str] = set()
 
     def want(self, symbols: Iterable[str]) -> None:
@@ -100,6 +101,14 @@ class MarketSubscription:
         self._subscribed = frozenset()
         self._is_given_up = False
         self._pending.clear()
+
+    def end(self) -> None:
+        """The connection is gone: trades may be missed from now on."""
+        self._caught_up_ns = None
+
+    def was_complete_at(self, at_ns: int) -> bool:
+        """Were the marks at that moment the newest of all trades, as far as the feed brings them?"""
+        return self._caught_up_ns is not None and self._caught_up_ns <= at_ns
 
     async def read(self, stream: MarketStream) -> NoReturn:
         """Apply what the stream brings. Raises FeedUnavailable, FeedRefused."""
@@ -212,6 +221,8 @@ class MarketSubscription:
                         raise answer
                 if missed_count and self._frame_s == frame_s:
                     raise StreamLost(f"{self.feed.name} is mute: {missed_count} symbols traded", "mute")
+            if self._caught_up_ns is None and self._subscribed:
+                self._caught_up_ns = self._clock.now_ns()
 
     def _next_parts(self) -> list[list[str]]:
         symbols = list(itertools.islice(self._pending, SNAPSHOT_REQUESTS_MAX * SYMBOLS_MAX))

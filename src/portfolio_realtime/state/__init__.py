@@ -8,6 +8,7 @@ from portfolio_realtime.state.interest import Interest
 from portfolio_realtime.state.leases import Leases
 from portfolio_realtime.state.marks import Marks
 from portfolio_realtime.state.metrics import Metrics
+from portfolio_realtime.state.minutes import Minutes
 from portfolio_realtime.state.tickets import Tickets
 from portfolio_realtime.state.valuations import Valuations
 
@@ -20,6 +21,7 @@ class State:
     leases: Leases
     accounts: Accounts
     marks: Marks
+    minutes: Minutes
     valuations: Valuations
     interest: Interest
     metrics: Metrics
@@ -38,6 +40,7 @@ def open_state(url: str, *, holder: str, shards: int, lease_ms: int) -> State:
         leases=Leases(connection, holder, lease_ms),
         accounts=Accounts(connection, shards),
         marks=Marks(connection),
+        minutes=Minutes(connection),
         valuations=Valuations(connection, shards),
         interest=Interest(connection, shards),
         metrics=Metrics(connection),

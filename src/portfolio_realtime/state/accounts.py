@@ -6,7 +6,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from portfolio_realtime.model import Account, AccountChange
+from portfolio_realtime.model import Account, AccountChange, Bookings
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Connection, Message, Subscribed, reports_unavailable
 from portfolio_realtime.state.leases import Lease
@@ -15,11 +15,12 @@ READ_FIELDS_MAX: Final = 2000
 
 _encode = msgspec.json.Encoder().encode
 _account = msgspec.json.Decoder(Account)
+_bookings = msgspec.json.Decoder(Bookings)
 _changes = msgspec.json.Decoder(list[AccountChange])
 
 
 class Accounts:
-    """The hashes `{sNN}:accounts` and `universe`."""
+    """The hashes `{sNN}:accounts`, `{sNN}:bookings` and `universe`."""
 
     def __init__(self, connection: Connection, shards: int) -> None:
         self._connection = connection
@@ -39,7 +40,23 @@ class Accounts:
         """Remove records and announce it. Raises LeaseLost, StateUnavailable."""
         for account_id in account_ids:
             shard = keys.shard_of(account_id, self._shards)
+            await self._write_bookings(lease, shard, [], [account_id])
             await self._write(lease, shard, [], [account_id], [AccountChange(account_id, 0)])
+
+    async def write_bookings(self, lease: Lease, bookings: Iterable[Bookings]) -> None:
+        """Write the day's bookings of accounts, before their records. Raises LeaseLost, StateUnavailable."""
+        by_shard: dict[int, list[tuple[str, bytes]]] = {}
+        for one in bookings:
+            shard = keys.shard_of(one.account_id, self._shards)
+            by_shard.setdefault(shard, []).append((one.account_id, _encode(one)))
+        for shard, encoded in by_shard.items():
+            await self._write_bookings(lease, shard, encoded, [])
+
+    async def _write_bookings(
+        self, lease: Lease, shard: int, encoded: list[tuple[str, bytes]], removed: list[str]
+    ) -> None:
+        key = keys.bookings(shard)
+        await self._connection.fenced_write(keys.fence(key), key, lease.fencing_token, encoded, removed, None)
 
     async def _write(
         self,
@@ -70,6 +87,24 @@ class Accounts:
         """One account's record, or None. Raises StateUnavailable."""
         found = await self.read(keys.shard_of(account_id, self._shards), [account_id])
         return found[0] if found else None
+
+    @reports_unavailable
+    async def read_with_bookings(self, account_id: str) -> tuple[Account, Bookings | None] | None:
+        """One account's record and the bookings that belong to it, if they are there; None: no record.
+
+        The two are written one after the other; between the writes the bookings are of another version.
+        """
+        shard = keys.shard_of(account_id, self._shards)
+        pipeline = self._connection.commands.pipeline(transaction=True)
+        pipeline.hget(keys.accounts(shard), account_id)
+        pipeline.hget(keys.bookings(shard), account_id)
+        record, booked = cast("list[bytes | None]", await pipeline.execute())
+        if record is None:
+            return None
+        account = _account.decode(record)
+        bookings = None if booked is None else _bookings.decode(booked)
+        is_pair = bookings is not None and bookings.version == account.version
+        return account, bookings if is_pair else None
 
     @reports_unavailable
     async def unknown(self, account_ids: list[str]) -> list[str]:

@@ -5,9 +5,12 @@
 | universe                   | hash       | symbol collector      | none     | symbol -> asset class                         |
 | marks                      | hash       | market data consumer  | none     | symbol -> Mark as JSON                        |
 | {sNN}:accounts             | hash       | symbol collector      | none     | account -> Account as JSON                    |
+| {sNN}:bookings             | hash       | symbol collector      | none     | account -> Bookings of the day as JSON        |
 | {sNN}:valuations           | hash       | portfolio calculator  | none     | watched account -> newest publication as JSON |
 | {sNN}:interest             | sorted set | websocket server      | none     | account -> expiry in ms: somebody watches it  |
 | {sNN}:interest:positions   | sorted set | websocket server      | none     | the same, with its positions                  |
+| minutes:TIME               | hash       | market data consumer  | 36 h     | symbol -> price and time of its mark, if new  |
+| minutes:LEASE:fence        | string     | market data consumer  | none     | newest fencing token that has written minutes |
 | lease:NAME                 | string     | whoever holds it      | LEASE_MS | holder and fencing token                      |
 | members:GROUP              | sorted set | each member           | none     | living instance -> expiry in ms               |
 | lease:NAME:granted         | string     | whoever acquires it   | none     | newest fencing token that was granted         |
@@ -24,6 +27,7 @@
 Keys of one shard carry the hash tag {sNN}: on a cluster its hashes, lease and channels share a slot.
 """
 
+import time
 import zlib
 from typing import Final
 
@@ -33,6 +37,8 @@ CURSOR_ACTIVITIES: Final = "cursor:activities"
 METRICS_PATTERN: Final = "metrics:*"
 METRICS_TTL_S: Final = 15
 TICKET_TTL_S: Final = 30
+MINUTES: Final = "minutes"
+MINUTES_TTL_S: Final = 36 * 3600
 
 
 def shard_of(account_id: str, shards: int) -> int:
@@ -48,6 +54,16 @@ def tag(shard: int) -> str:
 def accounts(shard: int) -> str:
     """Hash and channel of the shard's account records."""
     return f"{tag(shard)}:accounts"
+
+
+def bookings(shard: int) -> str:
+    """Hash of the day's bookings of the shard's accounts."""
+    return f"{tag(shard)}:bookings"
+
+
+def minute(at_ns: int) -> str:
+    """Hash of the marks at one minute: `minutes:20261120150400`, in UTC."""
+    return f"{MINUTES}:{time.strftime('%Y%m%d%H%M%S', time.gmtime(at_ns // 1_000_000_000))}"
 
 
 def valuations(shard: int) -> str:

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
-Explain = Callable[[str], Awaitable[bytes | None]]
-"""The `Explanation` of an account, encoded, or None without a record. Raises StateUnavailable."""
+Ask = Callable[[str], Awaitable[bytes | None]]
+"""The answer for an account, encoded, or None without a record. Raises StateUnavailable."""
 
 
 class ExplainedPosition(msgspec.Struct, forbid_unknown_fields=True):
@@ -55,6 +55,46 @@ class Explanation(msgspec.Struct, forbid_unknown_fields=True):
     without_day_pnl: list[str]
     steps: list[str]
 
+
+class HistoryPoint(msgspec.Struct, forbid_unknown_fields=True):
+    """What the account was worth at one minute, and what the client had brought in since the last close."""
+
+    timestamp: str
+    equity: str | None
+    external_cash_flow: str | None
+    day_pnl: str | None
+
+
+class History(msgspec.Struct, forbid_unknown_fields=True):
+    """The day as a picture; `base` is the equity at the last close. Null: not known, never invented."""
+
+    account_id: str
+    range: str
+    timeframe: str
+    base: str
+    points: list[HistoryPoint]
+
+
+HISTORY_EXAMPLE: Final[dict[str, Any]] = {
+    "account_id": "0d18ae51-6a5c-4a5e-9b1c-0a8f6d3c2b1a",
+    "range": "1d",
+    "timeframe": "1Min",
+    "base": "2036.00",
+    "points": [
+        {
+            "timestamp": "2026-11-20T15:04:00.000000Z",
+            "equity": "2055.26",
+            "external_cash_flow": "0.00",
+            "day_pnl": "19.26",
+        },
+        {
+            "timestamp": "2026-11-20T15:05:00.000000Z",
+            "equity": None,
+            "external_cash_flow": "0.00",
+            "day_pnl": None,
+        },
+    ],
+}
 
 EXPLANATION_EXAMPLE: Final[dict[str, Any]] = {
     "account_id": "0d18ae51-6a5c-4a5e-9b1c-0a8f6d3c2b1a",

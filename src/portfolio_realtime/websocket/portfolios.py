@@ -1,12 +1,13 @@
 """Portfolio values over HTTP, from the same hub: one at a time, or as server-sent events."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from typing import Final
 
 from fastapi import HTTPException
 
 from portfolio_realtime.errors import StateUnavailable
+from portfolio_realtime.websocket.answers import Ask
 from portfolio_realtime.websocket.authentication import Identity
 from portfolio_realtime.websocket.gateway import Gateway
 from portfolio_realtime.websocket.hub import StreamPosition, WatchedAccount
@@ -82,9 +83,7 @@ class Portfolios:
             raise no_such_account()
         return message
 
-    async def ask(
-        self, identity: Identity, account_id: str, answer: Callable[[str], Awaitable[bytes | None]]
-    ) -> bytes:
+    async def ask(self, identity: Identity, account_id: str, answer: Ask) -> bytes:
         """What `answer` says about the account. Raises HTTPException like `read`."""
         self.require(identity, account_id)
         accounts = self._gateway.state.accounts

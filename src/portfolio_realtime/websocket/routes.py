@@ -13,7 +13,13 @@ from starlette.staticfiles import StaticFiles
 from portfolio_realtime import __version__, telemetry
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.state.keys import TICKET_TTL_S
-from portfolio_realtime.websocket.answers import EXPLANATION_EXAMPLE, Explain, Explanation
+from portfolio_realtime.websocket.answers import (
+    EXPLANATION_EXAMPLE,
+    HISTORY_EXAMPLE,
+    Ask,
+    Explanation,
+    History,
+)
 from portfolio_realtime.websocket.authentication import Identity, Unauthorized, is_local
 from portfolio_realtime.websocket.gateway import Gateway
 from portfolio_realtime.websocket.portfolios import EventStream, Portfolios, no_value
@@ -58,8 +64,8 @@ class Health(BaseModel):
     status: Literal["ok", "draining", "waiting for the state"]
 
 
-def build_app(gateway: Gateway, instance: str, explain: Explain) -> FastAPI:
-    """The HTTP side of one server; `explain` shows the work behind one account's value."""
+def build_app(gateway: Gateway, instance: str, explain: Ask, history: Ask) -> FastAPI:
+    """The HTTP side of one server; `explain` and `history` answer for one account."""
     app = FastAPI(
         title="Portfolio values, live",
         version=__version__,
@@ -71,7 +77,7 @@ def build_app(gateway: Gateway, instance: str, explain: Explain) -> FastAPI:
     _secure(app)
     _add_probes(app, gateway, instance)
     _add_portfolios(app, gateway)
-    _add_explanations(app, gateway, explain)
+    _add_explanations(app, gateway, explain, history)
     if gateway.settings.demo_page:
         _add_demo(app, gateway)
     page = str(resources.files("portfolio_realtime.websocket") / "page")
@@ -198,7 +204,7 @@ def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
             raise no_value() from None
 
 
-def _add_explanations(app: FastAPI, gateway: Gateway, explain: Explain) -> None:
+def _add_explanations(app: FastAPI, gateway: Gateway, explain: Ask, history: Ask) -> None:
     portfolios = Portfolios(gateway)
 
     @app.get(
@@ -209,12 +215,22 @@ def _add_explanations(app: FastAPI, gateway: Gateway, explain: Explain) -> None:
     async def explanation(account_id: str, identity: Caller) -> Response:
         return _json(await portfolios.ask(identity, account_id, explain))
 
+    @app.get(
+        "/v1/portfolio/{account_id}/history",
+        summary="What the account was worth at each minute since the last close",
+        responses=_answers("History", HISTORY_EXAMPLE),
+    )
+    async def past(
+        account_id: str, identity: Caller, span: Annotated[Literal["1d"], Query(alias="range")] = "1d"
+    ) -> Response:
+        return _json(await portfolios.ask(identity, account_id, history))
+
 
 def _add_reference(app: FastAPI) -> None:
     """Put the messages that FastAPI never sees into the OpenAPI document; serve `/docs`."""
     document = app.openapi()
     _, schemas = msgspec.json.schema_components(
-        [PortfolioMessage, Explanation], ref_template="#/components/schemas/{name}"
+        [PortfolioMessage, Explanation, History], ref_template="#/components/schemas/{name}"
     )
     document["components"]["schemas"].update(schemas)
     app.openapi = lambda: document
