@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from portfolio_realtime.broker.record import AccountRecord, Outcome
-from portfolio_realtime.broker.terms import Statement
+from portfolio_realtime.broker.terms import Activity, Statement
 from portfolio_realtime.model import Account
 from tests.broker.bookings import at_s, booking, statement, trade
 
@@ -269,3 +269,34 @@ def test_rest_that_trails_for_a_minute_is_right() -> None:
     assert look(record, statement(1000), 60) is Outcome.LATE
     assert look(record, statement(1000), 75) is Outcome.DRIFT
     assert Decimal(1000) == shown(record).cash
+
+
+def leg(quantity: int, *, at: float) -> Activity:
+    """One leg of a split of AAPL."""
+    return booking("SPLIT", at=at, symbol="AAPL", quantity=Decimal(quantity), group_id="split-1")
+
+
+@pytest.mark.parametrize(("first", "second"), [(-10, 20), (20, -10)])
+def test_the_legs_of_a_split_move_the_record_together(first: int, second: int) -> None:
+    """Between them nothing has changed; after both, the pieces have and their cost has not."""
+    record = known(quantities={"AAPL": "10"})
+
+    record.apply(leg(first, at=10), at_s(10))
+    assert quantities(record) == {"AAPL": Decimal(10)}
+    record.apply(leg(second, at=11), at_s(11))
+
+    assert quantities(record) == {"AAPL": Decimal(20)}
+    assert Decimal(100) == shown(record).positions[0].cost_basis
+
+
+def test_a_leg_that_stays_alone_is_decided_by_the_next_statement() -> None:
+    """REST says that the shares are gone: then they are, and nothing waits any more."""
+    record = known(quantities={"AAPL": "10"})
+
+    record.apply(leg(-10, at=10), at_s(10))
+    assert quantities(record) == {"AAPL": Decimal(10)}
+    assert record.look_again_ns is not None
+
+    assert look(record, statement(1000), at=20) is Outcome.CONFIRMED
+    assert [Decimal(0)] == [position.quantity for position in shown(record).positions]
+    assert record.look_again_ns is None
