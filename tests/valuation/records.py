@@ -21,7 +21,7 @@ def position(symbol: str, quantity: Any, **changes: Any) -> Position:
     """A position in shares, unless `changes` says otherwise; numbers may be given as text."""
     fields: dict[str, Any] = {"multiplier": 1, "cost_basis": 0, "day_quantity": 0, "day_cost": 0, **changes}
     asset_class = fields.pop("asset_class", US_EQUITY)
-    numbers = {name: Decimal(number) for name, number in fields.items()}
+    numbers: dict[str, Any] = {name: Decimal(number) for name, number in fields.items()}
     return Position(symbol=symbol, asset_class=asset_class, quantity=Decimal(quantity), **numbers)
 
 
