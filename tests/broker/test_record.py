@@ -300,3 +300,26 @@ def test_a_leg_that_stays_alone_is_decided_by_the_next_statement() -> None:
     assert look(record, statement(1000), at=20) is Outcome.CONFIRMED
     assert [Decimal(0)] == [position.quantity for position in shown(record).positions]
     assert record.look_again_ns is None
+
+
+def test_an_old_mark_stays_unusable_when_the_day_rolls() -> None:
+    """A symbol may not trade for days after its split; the roll does not make its old price a new one."""
+    record = known(quantities={"AAPL": "10"})
+    for quantity, at in ((-10, 10), (20, 11)):
+        record.apply(leg(quantity, at=at), at_s(at))
+    since_ns = shown(record).positions[0].marks_from_ns
+
+    look(record, statement(1000, {"AAPL": 20}, balance_asof="2026-11-20"), at=40_000)
+
+    assert shown(record).balance_asof == "2026-11-20"
+    assert shown(record).positions[0].marks_from_ns == since_ns > 0
+
+
+def test_securities_without_a_price_are_looked_up_soon() -> None:
+    """Only REST knows what they have cost."""
+    record = known()
+    assert record.look_again_ns is None
+
+    record.apply(booking("ACATS", at=10, symbol="KO", quantity=Decimal(20)), at_s(10))
+
+    assert record.look_again_ns is not None
