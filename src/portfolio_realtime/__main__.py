@@ -16,7 +16,7 @@ import msgspec
 import typer
 import uvloop
 
-from portfolio_realtime import __version__, config, run_services
+from portfolio_realtime import __version__, config, run_services, telemetry
 from portfolio_realtime.errors import PortfolioRealtimeError, SettingsError
 from portfolio_realtime.proving import demo as demonstration
 from portfolio_realtime.proving import loadtest as load
@@ -65,8 +65,9 @@ def run(
     run_services.main(chosen)
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 def demo(
+    context: typer.Context,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 picks one")] = 8000,
     accounts: Accounts = 20,
     symbols: Symbols = 200,
@@ -86,11 +87,15 @@ def demo(
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the comparison here")] = None,
 ) -> None:
-    """A live portfolio in the browser: no account, key or server needed. Exit code 1 when a proof fails."""
+    """A live portfolio in the browser: no account, key or server needed. Exit code 1 when a proof fails.
+
+    Other options are the simulator's: see `portfolio-realtime simulate --help`.
+    """
     options = [
         *("--accounts", str(accounts), "--symbols", str(symbols), "--seed", str(seed)),
         *("--trades-per-second", str(trades_per_second)),
         *("--activities-per-second", str(activities_per_second)),
+        *context.args,
     ]
     if tape is not None:
         options += ["--tape", str(tape), "--tape-start", tape_start, "--tape-speed", str(tape_speed)]
@@ -207,6 +212,7 @@ def _until_ctrl_c(work: Coroutine[Any, Any, R]) -> R | None:
         except asyncio.CancelledError:
             return None
 
+    telemetry.configure_logs("supervisor", "info", "console")
     try:
         return uvloop.run(cancellable())
     except PortfolioRealtimeError as error:

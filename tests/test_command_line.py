@@ -1,0 +1,114 @@
+"""The commands that people type: each explains itself, refuses what is wrong, and does what it says."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jwt
+import pytest
+
+SECRET = "0123456789abcdef" * 3
+COMMANDS = ("run", "demo", "simulate", "loadtest", "token", "check-config")
+
+
+def portfolio_realtime(*words: str, folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in an empty folder, with these settings."""
+    environment = {**os.environ, **settings, "NO_COLOR": "1", "COLUMNS": "160"}
+    return subprocess.run(
+        [sys.executable, "-m", "portfolio_realtime", *words],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment,
+        timeout=100,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
+    """--help answers with words and exit code 0."""
+    done = portfolio_realtime(command, "--help", folder=tmp_path)
+
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
+
+
+def test_a_wrong_setting_is_refused_with_its_name_value_and_remedy(tmp_path: Path) -> None:
+    """From `.env` too; a secret's value is never shown."""
+    (tmp_path / ".env").write_text("MIN_UPDATE_INTERVAL=soon  # seconds\nJWT_SECRET=hunter2\n")
+
+    done = portfolio_realtime("check-config", folder=tmp_path)
+
+    assert done.returncode == 2
+    assert "MIN_UPDATE_INTERVAL='soon'" in done.stderr
+    assert "JWT_SECRET=(hidden): must be empty or at least 32 bytes" in done.stderr
+    assert "hunter2" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("service", ["run_services", "portfolio_calculator"])
+def test_a_service_refuses_wrong_settings_at_start(service: str, tmp_path: Path) -> None:
+    """Exit code 2, which no supervisor answers with a new start."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"portfolio_realtime.{service}"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "REDIS_PORT": "none"},
+        timeout=30,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert "REDIS_PORT='none'" in done.stderr
+
+
+def test_a_token_opens_the_accounts_it_names(tmp_path: Path) -> None:
+    """Signed with JWT_SECRET, with an end."""
+    done = portfolio_realtime("token", "one", "two", "--seconds", "60", folder=tmp_path, JWT_SECRET=SECRET)
+
+    claims = jwt.decode(done.stdout.strip(), SECRET, algorithms=["HS256"])
+
+    assert claims["accounts"] == ["one", "two"]
+    assert claims["exp"] - claims["iat"] == 60
+
+
+def test_an_unknown_service_is_refused(tmp_path: Path) -> None:
+    """The answer names the services that there are."""
+    done = portfolio_realtime("run", "everything", folder=tmp_path)
+
+    assert done.returncode == 2
+    assert "portfolio_calculator" in done.stderr
+
+
+def test_the_demo_proves_every_account(tmp_path: Path) -> None:
+    """A short demo with all kinds of activity; the options of the simulator pass through."""
+    report = tmp_path / "out.json"
+    words = ("--port", "0", "--accounts", "30", "--symbols", "40", "--activities-per-second", "5")
+
+    done = portfolio_realtime(
+        "demo", *words, "--rest-lag", "0.5", "--duration", "8", "--json", str(report), folder=tmp_path
+    )
+
+    assert done.returncode == 0, done.stderr[-2000:]
+    proof = json.loads(report.read_text())
+    assert proof["accounts"] == proof["compared"] == 30
+    assert [proof[name] for name in ("mismatches", "regressions", "gaps", "leaks", "unpriced")] == [0] * 5
+    assert proof["messages"] > 30
+    assert proof["trades"] > 100
+
+
+def test_a_load_test_counts_what_its_clients_saw(tmp_path: Path) -> None:
+    """One JSON object; nothing else on stdout."""
+    words = ("--connections", "40", "--accounts", "20", "--symbols", "30", "--duration", "4", "--json")
+
+    done = portfolio_realtime("loadtest", *words, folder=tmp_path)
+
+    assert done.returncode == 0, done.stderr[-2000:]
+    load = json.loads(done.stdout)
+    assert (load["connections"], load["accounts"]) == (40, 20)
+    assert [load[name] for name in ("gaps", "regressions", "leaks", "mismatches")] == [0] * 4
+    assert load["messages"] > 40
+    assert load["lag_ms_p50"] <= load["lag_ms_p99"]
