@@ -1,6 +1,7 @@
 """What every test may use: a real Valkey, a real simulator, and waiting that ends."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from portfolio_realtime.state.embedded import server_binary
 SHARDS: Final = 4
 LEASE_MS: Final = 1500
 SIMULATOR_START_S_MAX: Final = 30
+SERVICE_END_S_MAX: Final = 5.0
 
 
 class Until(Protocol):
@@ -177,6 +179,20 @@ def end(process: subprocess.Popen[Any]) -> None:
     for pipe in (process.stdout, process.stderr):
         if pipe is not None:
             pipe.close()
+
+
+@contextlib.asynccontextmanager
+async def running_service(work: Awaitable[None]) -> AsyncGenerator[asyncio.Task[None]]:
+    """A service as a task; it must not have failed when the test ends it."""
+    task = asyncio.ensure_future(work)
+    try:
+        yield task
+        assert not task.done(), task
+    finally:
+        task.cancel()
+        async with asyncio.timeout(SERVICE_END_S_MAX):
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
 
 
 StartSimulator = Callable[..., Awaitable[Simulator]]

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager
 from decimal import Decimal
 from typing import Any
 
@@ -20,7 +21,7 @@ from portfolio_realtime.service import Context
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.connection import Message, Subscribed
 from portfolio_realtime.state.marks import decode_marks
-from tests.conftest import LEASE_MS, SHARDS, Simulator, StartSimulator, Until, ValkeyServer
+from tests.conftest import LEASE_MS, SHARDS, Simulator, StartSimulator, Until, ValkeyServer, running_service
 
 ENDS_S_MAX = 5.0
 
@@ -34,18 +35,9 @@ def context_of(simulator: Simulator, state: State, **settings: Any) -> Context:
     )
 
 
-@contextlib.asynccontextmanager
-async def running(context: Context) -> AsyncGenerator[asyncio.Task[None]]:
+def running(context: Context) -> AbstractAsyncContextManager[asyncio.Task[None]]:
     """The consumer as a task; it must not have failed when the test ends it."""
-    task = asyncio.create_task(market_data_consumer.run(context))
-    try:
-        yield task
-        assert not task.done(), task
-    finally:
-        task.cancel()
-        async with asyncio.timeout(ENDS_S_MAX):
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+    return running_service(market_data_consumer.run(context))
 
 
 async def held_symbols(simulator: Simulator) -> dict[str, str]:

@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from decimal import Decimal
 from typing import Any
 
@@ -20,7 +21,16 @@ from portfolio_realtime.errors import BrokerRefused, StateUnavailable
 from portfolio_realtime.model import Account
 from portfolio_realtime.service import Context
 from portfolio_realtime.state import State, keys, open_state
-from tests.conftest import LEASE_MS, SHARDS, Simulator, StartSimulator, Until, ValkeyServer, end
+from tests.conftest import (
+    LEASE_MS,
+    SHARDS,
+    Simulator,
+    StartSimulator,
+    Until,
+    ValkeyServer,
+    end,
+    running_service,
+)
 
 ENDS_S_MAX = 5.0
 SETTINGS: dict[str, Any] = {
@@ -38,18 +48,9 @@ def context_of(simulator: Simulator, state: State, **settings: Any) -> Context:
     return Context(loaded, state, SystemClock(), CollectorRegistry(), "test")
 
 
-@contextlib.asynccontextmanager
-async def running(context: Context) -> AsyncGenerator[asyncio.Task[None]]:
+def running(context: Context) -> AbstractAsyncContextManager[asyncio.Task[None]]:
     """The collector as a task; it must not have failed when the test ends it."""
-    task = asyncio.create_task(symbol_collector.run(context))
-    try:
-        yield task
-        assert not task.done(), task
-    finally:
-        task.cancel()
-        async with asyncio.timeout(ENDS_S_MAX):
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+    return running_service(symbol_collector.run(context))
 
 
 async def difference(simulator: Simulator, state: State) -> list[str]:

@@ -17,7 +17,6 @@ SECRET_BYTES_MIN: Final = 32
 PRICE_TTL_S_MAX: Final = 315_360_000  # ten years
 HISTORY_DELAY_S_MAX: Final = 2.0
 SAMPLE_PREFIX: Final = "your_"
-LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 DataFeed = Literal["iex", "sip", "delayed_sip", "boats", "overnight", "test"]
 

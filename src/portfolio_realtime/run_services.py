@@ -6,7 +6,6 @@ within END_S_MAX; no process and no folder is left. Run it: `python -m portfolio
 
 import asyncio
 import contextlib
-import os
 import signal
 import sys
 import time
@@ -18,7 +17,7 @@ import uvloop
 
 from portfolio_realtime import config, telemetry
 from portfolio_realtime.errors import PortfolioRealtimeError, SettingsError
-from portfolio_realtime.service import EXIT_FAILED, EXIT_SETTINGS
+from portfolio_realtime.service import EXIT_FAILED, EXIT_SETTINGS, together
 from portfolio_realtime.state.embedded import EmbeddedServer, end_with_parent
 
 SERVICES: Final = ("websocket_server", "symbol_collector", "market_data_consumer", "portfolio_calculator")
@@ -143,17 +142,12 @@ async def until_asked_to_end() -> AsyncGenerator[asyncio.Event, None]:
 
 async def run(settings: config.Settings, services: Sequence[str]) -> None:
     """Run these services until asked to end. Raises SettingsError, StateUnavailable."""
-    environment = {**os.environ, "WEBSOCKET_PORT": str(settings.run_services_port)}
+    environment = config.child_environment(WEBSOCKET_PORT=str(settings.run_services_port))
     async with until_asked_to_end() as asked:
         supervisor = Supervisor(environment, services)
         try:
             await supervisor.start(is_embedded=settings.is_embedded)
-            asking, failing = asyncio.create_task(asked.wait()), asyncio.create_task(supervisor.wait())
-            await asyncio.wait((asking, failing), return_when=asyncio.FIRST_COMPLETED)
-            asking.cancel()
-            if failing.done():
-                failing.result()
-            failing.cancel()
+            await together(asked.wait(), supervisor.wait())
         finally:
             log.info("ending")
             await supervisor.stop()

@@ -44,10 +44,6 @@ class Identity(msgspec.Struct, frozen=True):
         """Is this account one of its own?"""
         return self.is_for_every_account or account_id in self.accounts
 
-    def is_valid_at(self, now_s: float) -> bool:
-        """Is it not yet expired?"""
-        return self.expires_at_s is None or now_s < self.expires_at_s
-
 
 LOOPBACK_IDENTITY: Final = Identity("loopback", frozenset({EVERY_ACCOUNT}))
 BACK_END_IDENTITY: Final = Identity("back end", frozenset({EVERY_ACCOUNT}))
