@@ -22,6 +22,7 @@ DataFeed = Literal["iex", "sip", "delayed_sip", "boats", "overnight", "test"]
 
 _HOSTS: Final = {
     "broker": ("https://broker-api.alpaca.markets", "https://broker-api.sandbox.alpaca.markets"),
+    "auth": ("https://authx.alpaca.markets", "https://authx.sandbox.alpaca.markets"),
     "trading": ("https://api.alpaca.markets", "https://paper-api.alpaca.markets"),
     "data": ("https://data.alpaca.markets", "https://data.sandbox.alpaca.markets"),
     "stream": ("wss://stream.data.alpaca.markets", "wss://stream.data.sandbox.alpaca.markets"),
@@ -43,6 +44,8 @@ class Settings(BaseSettings):
     # Alpaca: who we are
     broker_api_key: str = Field("", description="Broker API key")
     broker_secret_key: SecretStr = Field(SecretStr(""), description="Broker API secret")
+    broker_client_id: str = Field("", description="OAuth2 client id; wins over the Broker API key")
+    broker_client_secret: SecretStr = Field(SecretStr(""), description="OAuth2 client secret")
     market_api_key: str = Field(
         "",
         validation_alias=AliasChoices("MARKET_API_KEY", "APCA_API_KEY_ID", "market_api_key"),
@@ -56,6 +59,9 @@ class Settings(BaseSettings):
     # Alpaca: where it is
     alpaca_sandbox: bool = Field(True, description="Sandbox hosts, or production")
     alpaca_broker_url: str = Field("", description="Base URL, no path; else by ALPACA_SANDBOX")
+    alpaca_auth_url: str = Field(
+        "", description="Base URL of the token endpoint, no path; else by ALPACA_SANDBOX"
+    )
     alpaca_trading_url: str = Field("", description="Base URL, no path; else by ALPACA_SANDBOX")
     alpaca_data_url: str = Field("", description="Base URL, no path; else by ALPACA_SANDBOX")
     alpaca_stream_url: str = Field("", description="Base URL, no path; else by ALPACA_SANDBOX")
@@ -101,7 +107,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
 
-    @field_validator("alpaca_broker_url", "alpaca_trading_url", "alpaca_data_url")
+    @field_validator("alpaca_broker_url", "alpaca_auth_url", "alpaca_trading_url", "alpaca_data_url")
     @classmethod
     def _http_base(cls, url: str) -> str:
         return _base_url(url, ("http", "https"))
@@ -131,7 +137,14 @@ class Settings(BaseSettings):
             )
         return secret
 
-    @field_validator("broker_api_key", "market_api_key", "broker_secret_key", "market_secret_key")
+    @field_validator(
+        "broker_api_key",
+        "broker_secret_key",
+        "broker_client_id",
+        "broker_client_secret",
+        "market_api_key",
+        "market_secret_key",
+    )
     @classmethod
     def _not_a_sample(cls, value: Any) -> Any:
         text = value.get_secret_value() if isinstance(value, SecretStr) else value
@@ -145,11 +158,13 @@ class Settings(BaseSettings):
             raise ValueError("LEASE_MS must be at least three times LEASE_RENEW_MS")
         if bool(self.broker_api_key) != bool(self.broker_secret_key.get_secret_value()):
             raise ValueError("BROKER_API_KEY and BROKER_SECRET_KEY go together: set both or none")
+        if bool(self.broker_client_id) != bool(self.broker_client_secret.get_secret_value()):
+            raise ValueError("BROKER_CLIENT_ID and BROKER_CLIENT_SECRET go together: set both or none")
         if bool(self.market_api_key) != bool(self.market_secret_key.get_secret_value()):
             raise ValueError("MARKET_API_KEY and MARKET_SECRET_KEY go together: set both or none")
         return self
 
-    def host(self, name: Literal["broker", "trading", "data", "stream"]) -> str:
+    def host(self, name: Literal["broker", "auth", "trading", "data", "stream"]) -> str:
         """Base URL of one of Alpaca's hosts, without a trailing slash."""
         return getattr(self, f"alpaca_{name}_url") or _HOSTS[name][self.alpaca_sandbox]
 

@@ -2,6 +2,7 @@
 
 PortfolioRealtimeError
 ├── SettingsError          a setting is wrong: which, its value, the remedy
+├── TokenRefused           no OAuth token for our client id: waiting does not help
 ├── StateError
 │   ├── StateUnavailable   Valkey cannot be reached: wait, reconnect, read again
 │   └── LeaseLost          a newer owner has written here: stop writing
@@ -22,6 +23,10 @@ class PortfolioRealtimeError(Exception):
 
 class SettingsError(PortfolioRealtimeError):
     """A setting is wrong; the message names it, shows its value (secrets hidden) and the remedy."""
+
+
+class TokenRefused(PortfolioRealtimeError):
+    """The token endpoint refuses our client id or secret."""
 
 
 class StateError(PortfolioRealtimeError):

@@ -8,6 +8,7 @@ by lease. Records live in memory: after a loss of Valkey or of the lease they ar
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from decimal import Decimal
 from typing import Any, Final, NoReturn
 
 import structlog
@@ -26,6 +27,7 @@ from portfolio_realtime.service import Context, keep_running, main, together, un
 from portfolio_realtime.state.connection import Message
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.telemetry import CollectorMetrics
+from portfolio_realtime.valuation.rounding import exact_equity
 
 NAME: Final = "symbol_collector"
 FETCHES_MAX: Final = 8  # accounts fetched at the same time …
@@ -41,6 +43,7 @@ CURSOR_NS_MAX: Final = 3600 * NS_PER_S  # an older cursor of a former life is no
 PROBES_MAX: Final = 10  # accounts asked for the day they belong to
 FIRST_SPREAD: Final = (0.2, 1.0)  # of the interval, until an account's second turn
 SPREAD: Final = (0.8, 1.0)
+EQUITY_DRIFT_MAX: Final = Decimal("0.01")  # of the broker's equity; its prices are of another moment
 
 log = structlog.get_logger()
 
@@ -219,6 +222,8 @@ class Collector:
                 await self._follower.know_history_since(flows.cut_off_ns(statement.state.balance_asof))
             self._untried.discard(account_id)
             wait_ns = self._observe(account_id, statement, began_ns, ended_ns)
+            if statement is not None:
+                await self._compare_equity(account_id, statement.state.equity)
         except BrokerUnavailable as error:
             self._metrics.reconciled.labels("unavailable").inc()
             log.warning("account not fetched", account_id=account_id, reason=str(error))
@@ -242,6 +247,23 @@ class Collector:
         self._changed.set()
         spread = FIRST_SPREAD if outcome is Outcome.FIRST else SPREAD
         return int(self._interval_ns * random.uniform(*spread))
+
+    async def _compare_equity(self, account_id: str, stated: Decimal | None) -> None:
+        """Count how far our own equity is from the broker's; nothing is changed by it."""
+        account = self._roster.account(account_id)
+        if account is None or not stated:
+            return
+        symbols = [position.symbol for position in account.positions if position.quantity]
+        marks = await self._state.marks.read(symbols)
+        if len(marks) < len(symbols):
+            return  # unpriced: there is no equity of ours to compare
+        own = exact_equity(account, {symbol: mark.price for symbol, mark in marks.items()})
+        drift = abs((own - stated) / stated)
+        self._metrics.equity_drift.observe(float(drift))
+        if drift > EQUITY_DRIFT_MAX:
+            log.warning(
+                "equity drift", account_id=account_id, ours=str(own), brokers=str(stated), ratio=float(drift)
+            )
 
     def _finish(self, account_id: str, due_ns: int) -> None:
         look_ns = self._roster.look_again_ns(account_id)

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 PREFIX = "portfolio_realtime"
 FAST_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+RATIOS = (0.000001, 0.00001, 0.0001, 0.001, 0.005, 0.01, 0.05, 0.1)
 
 
 def configure_logs(service: str, level: str, log_format: str) -> None:
@@ -52,6 +53,12 @@ class CollectorMetrics:
         )
         self.reconciled = Counter(
             f"{PREFIX}_reconciled", "Accounts reconciled by outcome", ["outcome"], registry=registry
+        )
+        self.equity_drift = Histogram(
+            f"{PREFIX}_equity_drift_ratio",
+            "Our equity against the broker's own at each reconcile, as a share of it",
+            buckets=RATIOS,
+            registry=registry,
         )
         self.broker_requests = Counter(
             f"{PREFIX}_broker_requests", "REST requests by status", ["status"], registry=registry

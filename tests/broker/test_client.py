@@ -77,6 +77,22 @@ async def test_refused_credentials_are_not_repeated_and_not_shown(status: int) -
     assert "a-very-secret-word" not in str(refused.value)
 
 
+async def test_a_401_for_one_account_is_an_unknown_account() -> None:
+    """Alpaca's SDK has 401 for it; when another request is answered, it is not our credentials."""
+    broker = Broker((401, '{"message":"request is not authorized"}'), (200, '{"is_open":true}'))
+    async with scripted(broker) as url, BrokerClient(url, AUTH) as client:
+        assert await client.statement("nobody", is_urgent=True) is None
+    assert broker.targets == ["/v1/trading/accounts/nobody/account", client_module.PROOF_PATH]
+
+
+async def test_a_401_for_everything_is_a_refusal() -> None:
+    """The key itself is wrong: an account must not silently be called absent."""
+    broker = Broker((401, '{"message":"request is not authorized"}'))
+    async with scripted(broker) as url, BrokerClient(url, AUTH) as client:
+        with pytest.raises(BrokerRefused, match="BROKER_API_KEY"):
+            await client.statement("nobody", is_urgent=True)
+
+
 async def test_an_unknown_account_has_no_statement() -> None:
     """404 is an answer."""
     async with scripted(Broker((404, "{}"))) as url, BrokerClient(url, AUTH) as client:

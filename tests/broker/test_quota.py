@@ -1,10 +1,15 @@
 """The quota of a key is used up and never overrun, against a made-up broker with minute windows."""
 
+import itertools
 import math
+import random
+from collections.abc import Callable
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from portfolio_realtime.broker.quota import AT_ONCE_SHARE, BACK_OFF_S, Quota
+from portfolio_realtime.broker.quota import AT_ONCE_SHARE, BACK_OFF_S, RESET_MARGIN_S, Quota
 
 LATENCY_S = 0.05
 WINDOW_S = 60
@@ -13,12 +18,16 @@ WINDOW_S = 60
 class MadeUpBroker:
     """Answers `limit` requests in each minute of its clock, which begins `offset_s` into one."""
 
-    def __init__(self, limit: int, offset_s: float = 0.0) -> None:
+    def __init__(
+        self, limit: int, offset_s: float = 0.0, somebody_else: Callable[[], bool] = lambda: False
+    ) -> None:
         self.limit = limit
         self.now_s = 0.0
         self.rejected = 0
         self.sent_s: list[float] = []
+        self.statuses: list[int] = []
         self._offset_s = offset_s
+        self._somebody_else = somebody_else
         self._counts: dict[int, int] = {}
 
     @property
@@ -29,7 +38,7 @@ class MadeUpBroker:
     def answer(self) -> tuple[int, dict[str, str]]:
         """One request, answered with status and headers."""
         window = int(self.wall_s) // WINDOW_S
-        self._counts[window] = self._counts.get(window, 0) + 1
+        self._counts[window] = self._counts.get(window, 0) + 1 + self._somebody_else()
         count = self._counts[window]
         self.rejected += count > self.limit
         headers = {
@@ -37,7 +46,8 @@ class MadeUpBroker:
             "x-ratelimit-remaining": str(max(0, self.limit - count)),
             "x-ratelimit-reset": str((window + 1) * WINDOW_S),
         }
-        return (429 if count > self.limit else 200), headers
+        self.statuses.append(429 if count > self.limit else 200)
+        return self.statuses[-1], headers
 
 
 def send(
@@ -117,6 +127,45 @@ def test_a_429_without_headers_waits_too() -> None:
 
     assert quota.wait_s(0, is_urgent=True) == BACK_OFF_S
     assert quota.wait_s(BACK_OFF_S, is_urgent=True) == 0
+
+
+def test_429s_in_a_row_without_headers_wait_longer_up_to_a_window() -> None:
+    """A limit that counts by minutes lets us in again after one, whatever it is."""
+    quota, now_s, waited_s = Quota(), 0.0, []
+    for _ in range(6):
+        quota.sent(now_s)
+        quota.answered(429, {}, now_s, 1_700_000_000 + now_s)
+        waited_s.append(quota.wait_s(now_s, is_urgent=True))
+        now_s += waited_s[-1]
+
+    assert waited_s == [5, 10, 20, 40, 60, 60]
+    quota.sent(now_s)
+    quota.answered(200, {}, now_s, 1_700_000_000 + now_s)
+    quota.answered(429, {}, now_s, 1_700_000_000 + now_s)
+    assert quota.wait_s(now_s, is_urgent=True) == BACK_OFF_S, "an answer begins anew"
+
+
+def test_retry_after_is_believed_within_a_window() -> None:
+    """The header is unconfirmed for Alpaca; a proxy may well send it, and may send nonsense."""
+    for said, waited_s in (("7", 7), ("86400", WINDOW_S + RESET_MARGIN_S), ("soon", BACK_OFF_S)):
+        quota = Quota()
+        quota.sent(0)
+        quota.answered(429, {"retry-after": said}, 0, 1_700_000_000)
+        assert quota.wait_s(0, is_urgent=True) == waited_s
+
+
+@given(st.integers(5, 200), st.floats(0, 59.9), st.integers(0, 2**32))
+@settings(max_examples=25, deadline=None)
+def test_a_key_that_others_use_too_never_meets_two_429s_in_a_row(
+    limit: int, offset_s: float, seed: int
+) -> None:
+    """Somebody else takes a part of every minute, at moments that we do not know."""
+    chance = random.Random(seed)
+    broker = MadeUpBroker(limit, offset_s, lambda: chance.random() < 0.4)
+
+    send(broker, Quota(), 240, lanes=1)
+
+    assert not any(first == second == 429 for first, second in itertools.pairwise(broker.statuses))
 
 
 def test_without_headers_there_is_no_limit() -> None:

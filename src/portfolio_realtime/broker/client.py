@@ -20,6 +20,7 @@ from portfolio_realtime.broker.quota import TOO_MANY, Quota
 from portfolio_realtime.broker.terms import Statement
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable
+from portfolio_realtime.oauth import BearerAuth, TokenSource
 
 CONNECTIONS_MAX: Final = 16
 REQUEST_TIMEOUT: Final = httpx.Timeout(10.0, pool=30.0)
@@ -31,14 +32,22 @@ JITTER_S_MAX: Final = 0.5
 SLEEP_S_MAX: Final = 1.0  # then the quota is asked again: it may have changed
 PAGE_LENGTH: Final = 1000
 PAGES_MAX: Final = 10_000
-REFUSED: Final = (401, 403)
+UNAUTHORIZED: Final = 401
+REFUSED: Final = (UNAUTHORIZED, 403)
 NOT_FOUND: Final = 404
+PROOF_PATH: Final = "/v1/clock"  # answers everybody whose credentials are good
 
 
 def credentials(settings: Settings) -> httpx.Auth:
-    """How requests prove who we are. Raises BrokerRefused when no key is set."""
+    """How requests prove who we are: OAuth2 client, else key. Raises BrokerRefused when neither is set."""
+    if settings.broker_client_id:
+        secret = settings.broker_client_secret.get_secret_value()
+        return BearerAuth(TokenSource(settings.host("auth"), settings.broker_client_id, secret))
     if not settings.broker_api_key:
-        raise BrokerRefused("no Broker API key: set BROKER_API_KEY and BROKER_SECRET_KEY")
+        raise BrokerRefused(
+            "no Broker API credentials: set BROKER_CLIENT_ID and BROKER_CLIENT_SECRET, or BROKER_API_KEY and "
+            "BROKER_SECRET_KEY"
+        )
     return httpx.BasicAuth(settings.broker_api_key, settings.broker_secret_key.get_secret_value())
 
 
@@ -84,12 +93,17 @@ class BrokerClient:
     async def statement(self, account_id: str, *, is_urgent: bool) -> Statement | None:
         """How one account stands, or None when there is no such trading account.
 
-        Source: `GET /v1/trading/accounts/{id}/account` and `…/positions`, one after the other.
+        Source: `GET /v1/trading/accounts/{id}/account` and `…/positions`, one after the other. No such
+        account may be a 404 or, as Alpaca's SDK has it, a 401; then other requests tell whether it is us.
         Raises BrokerUnavailable, BrokerRefused, PayloadRefused.
         """
         base = f"/v1/trading/accounts/{account_id}"
-        state = await self._get(f"{base}/account", is_urgent=is_urgent)
-        positions = None if state is None else await self._get(f"{base}/positions", is_urgent=is_urgent)
+        try:
+            state = await self._get(f"{base}/account", is_urgent=is_urgent)
+            positions = None if state is None else await self._get(f"{base}/positions", is_urgent=is_urgent)
+        except BrokerRefused:
+            await self._get(PROOF_PATH)
+            return None
         if positions is None:
             return None
         return Statement(parse.account_state(account_id, state), parse.holdings(positions))
@@ -151,8 +165,8 @@ class BrokerClient:
 def refusal(status: int) -> BrokerRefused:
     """What to say when the credentials are not accepted."""
     return BrokerRefused(
-        f"Alpaca refuses the Broker API key (HTTP {status}): check BROKER_API_KEY and BROKER_SECRET_KEY, "
-        "and that ALPACA_SANDBOX fits the key"
+        f"Alpaca refuses the Broker API credentials (HTTP {status}): check BROKER_API_KEY and "
+        "BROKER_SECRET_KEY (or BROKER_CLIENT_ID and BROKER_CLIENT_SECRET), and that ALPACA_SANDBOX fits them"
     )
 
 

@@ -66,6 +66,7 @@ def account_state(account_id: str, payload: Any) -> AccountState:
         cash=_number(fields, "cash"),
         last_equity=_number(fields, "last_equity"),
         balance_asof=_date(fields, "balance_asof"),
+        equity=_number(fields, "equity") if fields.get("equity") else None,
     )
 
 

@@ -13,7 +13,8 @@ RESERVED_SHARE: Final = 0.1
 POLL_S: Final = 0.05  # how soon to ask again when an answer on its way will tell
 WINDOW_S: Final = 60.0
 RESET_MARGIN_S: Final = 0.1  # the reset is told in whole seconds of the broker's clock
-BACK_OFF_S: Final = 5.0  # after a 429 that does not say until when
+BACK_OFF_S: Final = 5.0  # after a 429 that does not say until when; doubles with each in a row …
+BACK_OFF_S_MAX: Final = WINDOW_S  # … until a whole window is waited for
 TOO_MANY: Final = 429
 
 
@@ -28,6 +29,7 @@ class Quota:
         self._not_before_s = 0.0
         self._sent_s = 0.0
         self._is_unlimited = False
+        self._refused = 0  # 429s in a row
 
     def wait_s(self, now_s: float, *, is_urgent: bool) -> float:
         """Seconds to wait before the next request; 0 says go (then call `sent`). Ask again after waiting."""
@@ -61,10 +63,15 @@ class Quota:
             self._learn(limit, remaining, now_s + max(0.0, min(reset - wall_s, WINDOW_S)) + RESET_MARGIN_S)
         elif self._limit is None:
             self._is_unlimited = True
-        if status == TOO_MANY:
-            self._remaining = 0
-            pause_s = self._reset_s - now_s if self._limit is not None else 0.0
-            self._not_before_s = now_s + (pause_s if pause_s > 0 else BACK_OFF_S)
+        if status != TOO_MANY:
+            self._refused = 0
+            return
+        self._refused += 1
+        self._remaining = 0
+        pause_s = self._reset_s - now_s if reset is not None else _integer(headers, "retry-after") or 0
+        if pause_s <= 0:
+            pause_s = min(BACK_OFF_S * 2 ** (self._refused - 1), BACK_OFF_S_MAX)
+        self._not_before_s = max(self._not_before_s, now_s + min(pause_s, WINDOW_S + RESET_MARGIN_S))
 
     def _learn(self, limit: int, remaining: int, reset_s: float) -> None:
         self._is_unlimited = False

@@ -61,6 +61,10 @@ class Roster:
         """Has this account a record?"""
         return account_id in self._accounts
 
+    def account(self, account_id: str) -> Account | None:
+        """The account's record as last built, or None before its first statement."""
+        return self._accounts.get(account_id)
+
     def look_again_ns(self, account_id: str) -> int | None:
         """When an undecided account should be looked at again, or None."""
         record = self._records.get(account_id)

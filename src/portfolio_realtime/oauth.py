@@ -1,0 +1,92 @@
+"""OAuth2 client credentials: one bearer token for all requests of a process, renewed before it expires.
+
+Alpaca's tokens live 15 minutes and must not be asked for with each request (About Market Data API,
+2026-07-16). Whoever needs one while it is being fetched waits for the same answer.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, Final
+
+import httpx
+import msgspec
+
+from portfolio_realtime.errors import TokenRefused
+
+PATH: Final = "/v1/oauth2/token"
+TIMEOUT: Final = httpx.Timeout(10.0)
+RENEW_BEFORE_S: Final = 60.0  # of the token's expiry …
+RENEW_BEFORE_SHARE: Final = 0.2  # … or this share of its life, if that is shorter
+RENEW_S_MIN: Final = 30.0  # a token younger than this is not the reason of a 401
+UNAUTHORIZED: Final = 401
+REFUSED: Final = (400, 401, 403)
+
+
+class _Token(msgspec.Struct):
+    access_token: str
+    expires_in: float
+
+
+class TokenSource:
+    """The token of one pair of client id and secret."""
+
+    def __init__(
+        self, url: str, client_id: str, secret: str, monotonic_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._url = url + PATH
+        self._form = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": secret}
+        self._monotonic_s = monotonic_s
+        self._turn = asyncio.Lock()
+        self._token = ""
+        self._fetched_s = 0.0
+        self._renew_s = 0.0
+
+    async def token(self) -> str:
+        """A token that is valid for a while. Raises TokenRefused, or httpx.HTTPError: try again later."""
+        async with self._turn:
+            if not self._token or self._monotonic_s() >= self._renew_s:
+                await self._fetch()
+            return self._token
+
+    def refused(self, token: str) -> bool:
+        """The broker has refused this token: may another one help? If so, `token` will fetch it."""
+        is_old = self._monotonic_s() - self._fetched_s >= RENEW_S_MIN
+        if token == self._token and is_old:
+            self._token = ""
+        return token != self._token
+
+    async def _fetch(self) -> None:
+        asked_s = self._monotonic_s()
+        async with httpx.AsyncClient(timeout=TIMEOUT) as http:
+            answer = await http.post(self._url, data=self._form)
+        if answer.status_code in REFUSED:
+            raise TokenRefused(
+                f"Alpaca gives no token (HTTP {answer.status_code}): check BROKER_CLIENT_ID and "
+                "BROKER_CLIENT_SECRET, and that ALPACA_SANDBOX fits them"
+            )
+        answer.raise_for_status()
+        try:
+            found = msgspec.json.decode(answer.content, type=_Token)
+        except msgspec.DecodeError as error:
+            raise httpx.DecodingError(f"not a token: {error}", request=answer.request) from None
+        self._token, self._fetched_s = found.access_token, asked_s
+        self._renew_s = (
+            asked_s + found.expires_in - min(RENEW_BEFORE_S, RENEW_BEFORE_SHARE * found.expires_in)
+        )
+
+
+class BearerAuth(httpx.Auth):
+    """Puts the token on every request; a 401 that an old token may explain is tried again with a new one."""
+
+    def __init__(self, source: TokenSource) -> None:
+        self._source = source
+
+    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, Any]:
+        """Called by httpx for each request. Raises as `TokenSource.token` does."""
+        token = await self._source.token()
+        request.headers["Authorization"] = f"Bearer {token}"
+        response = yield request
+        if response.status_code == UNAUTHORIZED and self._source.refused(token):
+            request.headers["Authorization"] = f"Bearer {await self._source.token()}"
+            yield request
