@@ -13,12 +13,13 @@ from typing import Any
 
 import msgspec
 import pytest
+import structlog
 from prometheus_client import CollectorRegistry
 
 from portfolio_realtime import config, symbol_collector
 from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.errors import BrokerRefused, StateUnavailable
-from portfolio_realtime.model import Account
+from portfolio_realtime.model import Account, Mark
 from portfolio_realtime.service import Context
 from portfolio_realtime.state import State, keys, open_state
 from tests.conftest import (
@@ -334,6 +335,36 @@ async def test_a_low_rate_limit_is_kept_and_watched_accounts_come_first(
         counters = await broker.get("/_sim/state")
         assert counters["rejected_429"] <= 1
         assert len(await state.accounts.ids()) < 50, "it did not wait for all"
+
+
+@pytest.mark.parametrize(("price_factor", "is_drift"), [(1.0, False), (1.5, True)])
+async def test_our_equity_is_compared_with_the_broker_s(
+    simulator: StartSimulator, state: State, until: Until, price_factor: float, is_drift: bool
+) -> None:
+    """Counted at each reconcile, and logged with the account, when our prices are not the broker's."""
+    broker = await simulator(accounts=3, activities_per_second=0)
+    await broker.post("/_sim/pause")
+    truth = (await broker.get("/_sim/truth"))["accounts"]
+    prices = {p["symbol"]: float(p["mark"]) for true in truth.values() for p in true["positions"]}
+    lease = await state.leases.acquire("market_data:stocks")
+    assert lease is not None
+    await state.marks.write(
+        lease, [Mark(symbol, price * price_factor, 1, 1, "iex") for symbol, price in prices.items()]
+    )
+    context = context_of(broker, state)
+
+    def counted(at_most: str) -> float:
+        value = context.registry.get_sample_value(
+            "portfolio_realtime_equity_drift_ratio_bucket", {"le": at_most}
+        )
+        return value or 0.0
+
+    with structlog.testing.capture_logs() as logs:
+        async with running(context):
+            await until(lambda: counted("+Inf") >= 3, "three accounts are compared")
+    drifting = {line["account_id"] for line in logs if line["event"] == "equity drift"}
+    assert (counted("1e-06") == 0) == is_drift
+    assert drifting == (set(truth) if is_drift else set())
 
 
 @pytest.mark.parametrize(
