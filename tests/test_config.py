@@ -57,8 +57,6 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
     """`load(env_file_text, NAME=value, …)`: the settings of a process with this `.env` and environment."""
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
-    for name in ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 
     def settings(text: str = "", **environment: str) -> Settings:
@@ -115,6 +113,33 @@ def test_the_markets_own_names_win(load: Load) -> None:
     assert broker.market_uses_basic
 
 
+def test_the_keys_say_whose_accounts_are_followed(load: Load) -> None:
+    """A broker's credentials win over a Trading API key; without either nobody's, with the remedy."""
+    trading = "APCA_API_KEY_ID=PK1\nAPCA_API_SECRET_KEY=s3cr3t-ts\n"
+    sources = {
+        "": "none",
+        trading: "trading",
+        LOCAL: "broker",
+        trading + "BROKER_CLIENT_ID=C1\nBROKER_CLIENT_SECRET=s3cr3t-cs\n": "broker",
+    }
+    assert {text: load(text).account_source for text in sources} == sources
+    assert config.described_source(load(trading)) == "one paper account (by APCA_API_KEY_ID)"
+    assert "one live account" in config.described_source(load(trading, ALPACA_SANDBOX="false"))
+    assert "APCA_API_KEY_ID is for market data only" in config.described_source(load(LOCAL))
+    assert "set BROKER_API_KEY" in config.described_source(load())
+
+
+def test_a_paper_account_reads_production_market_data(load: Load) -> None:
+    """Alpaca's sandbox of market data knows brokers' keys only."""
+    settings = load("APCA_API_KEY_ID=PK1\nAPCA_API_SECRET_KEY=s3cr3t-ts\n")
+    assert settings.host("trading") == "https://paper-api.alpaca.markets"
+    assert settings.host("data") == "https://data.alpaca.markets"
+    assert settings.host("stream") == "wss://stream.data.alpaca.markets"
+    assert settings.market_credentials == ("PK1", "s3cr3t-ts")
+    assert not settings.market_uses_basic
+    assert load(LOCAL).host("data") == "https://data.sandbox.alpaca.markets"
+
+
 def test_a_url_wins_over_its_parts(load: Load) -> None:
     """REDIS_URL is taken as it is."""
     assert load(LOCAL, REDIS_URL="rediss://:pw@elsewhere:7000/3").state_url == "rediss://:pw@elsewhere:7000/3"
@@ -153,7 +178,8 @@ def test_hosts_follow_the_sandbox_unless_they_are_set(load: Load, name: str) -> 
         ("LEASE_MS", "2000", "three times LEASE_RENEW_MS"),
         ("BROKER_API_KEY", "your_sandbox_broker_key", "put your own key"),
         ("BROKER_API_KEY", "CK1", "BROKER_SECRET_KEY"),
-        ("APCA_API_SECRET_KEY", "s3cr3t-only", "MARKET_API_KEY and MARKET_SECRET_KEY go together"),
+        ("APCA_API_SECRET_KEY", "s3cr3t-only", "APCA_API_KEY_ID and APCA_API_SECRET_KEY go together"),
+        ("MARKET_SECRET_KEY", "s3cr3t-only", "MARKET_API_KEY and MARKET_SECRET_KEY go together"),
         ("JWT_SECRET", "s3cr3t-short", "token_urlsafe"),
         ("API_KEY_SECRET", "s3cr3t-short", "at least 32 bytes"),
         ("LOG_LEVEL", "chatty", "'info'"),
@@ -167,8 +193,7 @@ def test_a_wrong_setting_is_refused_with_name_and_remedy(
     with pytest.raises(SettingsError) as refused:
         load(**{name: value})
     text = str(refused.value)
-    family = name.replace("APCA_API_SECRET_KEY", "MARKET_SECRET_KEY")
-    assert family in text
+    assert name in text
     assert remedy in text
     assert "s3cr3t" not in text
 

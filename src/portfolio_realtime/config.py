@@ -8,7 +8,7 @@ import os
 from typing import Any, Final, Literal, Self
 from urllib.parse import SplitResult, quote, urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from portfolio_realtime.errors import SettingsError
@@ -19,6 +19,8 @@ HISTORY_DELAY_S_MAX: Final = 2.0
 SAMPLE_PREFIX: Final = "your_"
 
 DataFeed = Literal["iex", "sip", "delayed_sip", "boats", "overnight", "test"]
+
+AccountSource = Literal["broker", "trading", "none"]
 
 _HOSTS: Final = {
     "broker": ("https://broker-api.alpaca.markets", "https://broker-api.sandbox.alpaca.markets"),
@@ -46,16 +48,10 @@ class Settings(BaseSettings):
     broker_secret_key: SecretStr = Field(SecretStr(""), description="Broker API secret")
     broker_client_id: str = Field("", description="OAuth2 client id; wins over the Broker API key")
     broker_client_secret: SecretStr = Field(SecretStr(""), description="OAuth2 client secret")
-    market_api_key: str = Field(
-        "",
-        validation_alias=AliasChoices("MARKET_API_KEY", "APCA_API_KEY_ID", "market_api_key"),
-        description="Market-data key; MARKET_API_KEY wins over APCA_API_KEY_ID; else the broker's key",
-    )
-    market_secret_key: SecretStr = Field(
-        SecretStr(""),
-        validation_alias=AliasChoices("MARKET_SECRET_KEY", "APCA_API_SECRET_KEY", "market_secret_key"),
-        description="Market-data secret; MARKET_SECRET_KEY wins over APCA_API_SECRET_KEY",
-    )
+    apca_api_key_id: str = Field("", description="Trading API key of one account; its market data as well")
+    apca_api_secret_key: SecretStr = Field(SecretStr(""), description="Trading API secret")
+    market_api_key: str = Field("", description="Market-data key; else APCA_API_KEY_ID, else the broker's")
+    market_secret_key: SecretStr = Field(SecretStr(""), description="Market-data secret")
     # Alpaca: where it is
     alpaca_sandbox: bool = Field(True, description="Sandbox hosts, or production")
     alpaca_broker_url: str = Field("", description="Base URL, no path; else by ALPACA_SANDBOX")
@@ -142,6 +138,8 @@ class Settings(BaseSettings):
         "broker_secret_key",
         "broker_client_id",
         "broker_client_secret",
+        "apca_api_key_id",
+        "apca_api_secret_key",
         "market_api_key",
         "market_secret_key",
     )
@@ -160,13 +158,28 @@ class Settings(BaseSettings):
             raise ValueError("BROKER_API_KEY and BROKER_SECRET_KEY go together: set both or none")
         if bool(self.broker_client_id) != bool(self.broker_client_secret.get_secret_value()):
             raise ValueError("BROKER_CLIENT_ID and BROKER_CLIENT_SECRET go together: set both or none")
+        if bool(self.apca_api_key_id) != bool(self.apca_api_secret_key.get_secret_value()):
+            raise ValueError("APCA_API_KEY_ID and APCA_API_SECRET_KEY go together: set both or none")
         if bool(self.market_api_key) != bool(self.market_secret_key.get_secret_value()):
             raise ValueError("MARKET_API_KEY and MARKET_SECRET_KEY go together: set both or none")
         return self
 
     def host(self, name: Literal["broker", "auth", "trading", "data", "stream"]) -> str:
-        """Base URL of one of Alpaca's hosts, without a trailing slash."""
-        return getattr(self, f"alpaca_{name}_url") or _HOSTS[name][self.alpaca_sandbox]
+        """Base URL of one of Alpaca's hosts, without a trailing slash.
+
+        Market data has a sandbox for brokers only: the key of a paper account is one of production there.
+        """
+        is_sandbox = self.alpaca_sandbox
+        if name in ("data", "stream") and self.account_source == "trading":
+            is_sandbox = False
+        return getattr(self, f"alpaca_{name}_url") or _HOSTS[name][is_sandbox]
+
+    @property
+    def account_source(self) -> AccountSource:
+        """Whose accounts are followed: all of a broker, or the one of a Trading API key; a broker wins."""
+        if self.broker_client_id or self.broker_api_key:
+            return "broker"
+        return "trading" if self.apca_api_key_id else "none"
 
     @property
     def history_delay_s(self) -> float:
@@ -191,15 +204,17 @@ class Settings(BaseSettings):
 
     @property
     def market_credentials(self) -> tuple[str, str]:
-        """Key and secret for market data: the market's own, else the broker's."""
+        """Key and secret for market data: the market's own, else the Trading API's, else the broker's."""
         if self.market_api_key:
             return self.market_api_key, self.market_secret_key.get_secret_value()
+        if self.apca_api_key_id:
+            return self.apca_api_key_id, self.apca_api_secret_key.get_secret_value()
         return self.broker_api_key, self.broker_secret_key.get_secret_value()
 
     @property
     def market_uses_basic(self) -> bool:
         """Broker keys authenticate with Basic on the data hosts too; Trading API keys with APCA headers."""
-        return not self.market_api_key or self.market_api_key == self.broker_api_key
+        return self.market_credentials[0] == self.broker_api_key
 
 
 def _base_url(url: str, schemes: tuple[str, ...]) -> str:
@@ -246,6 +261,21 @@ def _shown(name: str, value: object) -> str:
     return "(hidden)" if is_secret else repr(value)
 
 
+def described_source(settings: Settings) -> str:
+    """Whose accounts are followed and by which key, in words."""
+    if settings.account_source == "broker":
+        environment = "sandbox" if settings.alpaca_sandbox else "production"
+        key = "BROKER_CLIENT_ID" if settings.broker_client_id else "BROKER_API_KEY"
+        data_only = "; APCA_API_KEY_ID is for market data only" if settings.apca_api_key_id else ""
+        return f"all accounts of a broker, {environment} (by {key}{data_only})"
+    if settings.account_source == "trading":
+        return f"one {'paper' if settings.alpaca_sandbox else 'live'} account (by APCA_API_KEY_ID)"
+    return (
+        "no account: set BROKER_API_KEY and BROKER_SECRET_KEY for all accounts of a broker, "
+        "or APCA_API_KEY_ID and APCA_API_SECRET_KEY for one account"
+    )
+
+
 def described(settings: Settings) -> list[tuple[str, str]]:
     """Each setting's name and value for display, secrets hidden."""
     return [
@@ -257,7 +287,7 @@ def described(settings: Settings) -> list[tuple[str, str]]:
 def _display(name: str, value: object) -> str:
     if isinstance(value, SecretStr):
         return "(set)" if value.get_secret_value() else "(not set)"
-    if name.endswith("_KEY"):
+    if name.endswith(("_KEY", "_KEY_ID")):
         return "(set)" if value else "(not set)"
     return str(value)
 
