@@ -52,9 +52,12 @@ def statement(
     *,
     balance_asof: str = DAY,
     last_equity: Any = 1000,
+    last_cash: Any = None,
 ) -> Statement:
     """What REST says; every share has cost 10."""
     state = AccountState("alice", "ACTIVE", "USD", Decimal(cash), Decimal(last_equity), balance_asof)
+    if last_cash is not None:
+        state = msgspec.structs.replace(state, last_cash=Decimal(last_cash))
     holdings = {
         symbol: Holding(symbol, asset_class_of(symbol), Decimal(quantity), 10 * Decimal(quantity))
         for symbol, quantity in (quantities or {}).items()

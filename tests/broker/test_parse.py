@@ -75,6 +75,12 @@ def test_an_account_without_its_day_is_refused(balance_asof: Any) -> None:
         parse.account_state("c8f1", {**ACCOUNT, "balance_asof": balance_asof})
 
 
+def test_an_account_in_another_currency_is_refused_with_the_reason() -> None:
+    """Its cash cannot be added to positions in dollars."""
+    with pytest.raises(PayloadRefused, match="the account is in EUR"):
+        parse.account_state("c8f1", {**ACCOUNT, "currency": "EUR"})
+
+
 def test_unknown_statuses_and_missing_optional_fields_pass() -> None:
     """New enum values are not breaking; an empty currency is the default one."""
     state = parse.account_state("c8f1", {**ACCOUNT, "status": "PAPER_ONLY", "currency": "", "new": [1]})

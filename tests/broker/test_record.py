@@ -323,3 +323,46 @@ def test_securities_without_a_price_are_looked_up_soon() -> None:
     record.apply(booking("ACATS", at=10, symbol="KO", quantity=Decimal(20)), at_s(10))
 
     assert record.look_again_ns is not None
+
+
+def test_a_memo_that_is_cash_is_a_flow_and_goes_with_its_reversal() -> None:
+    """Instant funding: the credit counts at once, and the final deposit replaces it."""
+    record = AccountRecord("alice")
+    record.observe(statement("1000", last_cash="1000"), at_s(-100), at_s(-99))
+
+    record.apply(booking("MEM", 500), at_s(0))
+    look(record, statement("1500", last_cash="1000"), 10)
+    assert (shown(record).cash, shown(record).external_cash_flow) == (1500, 500)
+
+    record.apply(booking("MEM", -500, at=20), at_s(20))
+    record.apply(booking("CSD", 500, at=20), at_s(20))
+    look(record, statement("1500", last_cash="1000"), 30)
+    assert (shown(record).cash, shown(record).external_cash_flow) == (1500, 500)
+
+
+def test_a_memo_that_is_no_cash_is_no_flow_either() -> None:
+    """REST does not count it: nor do we, and from then on no memo moves the record even for a moment."""
+    record = AccountRecord("alice")
+    record.observe(statement("1000", last_cash="1000"), at_s(-100), at_s(-99))
+    without = statement("1000", last_cash="1000")
+
+    record.apply(booking("MEM", 500), at_s(0))
+    assert record.look_again_ns is not None, "it is looked at soon"
+    assert [look(record, without, at) for at in (3, 70)] == [Outcome.LATE, Outcome.DRIFT]
+    assert (shown(record).cash, shown(record).external_cash_flow) == (1000, 0)
+
+    record.apply(booking("MEM", -500, at=80), at_s(80))
+    record.apply(booking("CSD", 500, at=80), at_s(80))
+    assert (shown(record).cash, shown(record).external_cash_flow) == (1500, 500)
+    assert [one.cash for one in record.bookings(1).bookings] == [500]
+
+
+@pytest.mark.parametrize(("cash", "flow"), [("1500", 500), ("1000", 0)])
+def test_a_memo_before_the_first_statement_is_decided_by_the_day_s_sum(cash: str, flow: int) -> None:
+    """A collector that starts in the middle of the day sees the memo only in the history."""
+    record = AccountRecord("alice")
+    record.apply(booking("MEM", 500, at=-1000), at_s(-1))
+
+    record.observe(statement(cash, last_cash="1000"), at_s(0), at_s(0.1))
+
+    assert (shown(record).cash, shown(record).external_cash_flow) == (Decimal(cash), flow)

@@ -32,6 +32,7 @@ class Day:
         self.balance_asof = balance_asof
         self.marks_from_ns = marks_from_ns or {}  # of split symbols; outlives the day, for a mark may be old
         self.external_cash_flow = ZERO
+        self.booked_cash = ZERO  # by all bookings of the day
         self._cut_off_ns = flows.cut_off_ns(balance_asof)
         self._books_closed_ns = flows.books_closed_ns(balance_asof)
         self._traded: dict[str, Traded] = {}
@@ -50,18 +51,20 @@ class Day:
         """Add a booking and take out the earlier one that it corrects."""
         is_booked_late = activity.published_ns > self._books_closed_ns
         with localcontext(_EXACT):
-            if corrected is not None and (is_booked_late or self._is_inside(corrected)):
+            if corrected is not None and (is_booked_late or self.contains(corrected)):
                 self._add(corrected, -1)
-            if is_booked_late or self._is_inside(activity):
+            if is_booked_late or self.contains(activity):
                 self._add(activity, 1)
 
-    def _is_inside(self, activity: Activity) -> bool:
+    def contains(self, activity: Activity) -> bool:
+        """Is `last_equity` without this booking?"""
         return activity.executed_ns > self._cut_off_ns or activity.published_ns > self._books_closed_ns
 
     def _add(self, activity: Activity, sign: int) -> None:
         if activity.is_void:
             return
         self.external_cash_flow += sign * flows.external_cash_flow(activity)
+        self.booked_cash += sign * activity.net_amount
         if activity.symbol is None or not activity.quantity:
             return
         sums = self._traded.setdefault(activity.symbol, Traded())

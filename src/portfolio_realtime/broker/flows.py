@@ -24,8 +24,9 @@ from portfolio_realtime.broker.terms import TRADE, Activity
 from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.model import ZERO
 
+MEMO: Final = "MEM"  # an instant-funding credit, before the money is there
 EXTERNAL_TYPES: Final = frozenset(
-    {"CSD", "CSW", "JNLC", "JNLS", "ACATC", "ACATS", "FOPT", "OCT", "MEM"},
+    {"CSD", "CSW", "JNLC", "JNLS", "ACATC", "ACATS", "FOPT", "OCT", MEMO},
 )
 # What a quantity that enters or leaves since the previous close has cost: its price …
 PRICED_TYPES: Final = frozenset({TRADE, "OPTRD", "JNLS", "ACATS", "FOPT"})

@@ -59,14 +59,18 @@ def listed_accounts(payload: Any) -> list[ListedAccount]:
 def account_state(account_id: str, payload: Any) -> AccountState:
     """The answer of `GET /v1/trading/accounts/{id}/account`. Raises PayloadRefused."""
     fields = _object(payload)
+    currency = str(fields.get("currency") or CURRENCY)
+    if currency != CURRENCY:
+        raise PayloadRefused(f"the account is in {currency}; only accounts in {CURRENCY} can be valued")
     return AccountState(
         account_id=account_id,
         status=str(fields.get("status") or ""),
-        currency=str(fields.get("currency") or CURRENCY),
+        currency=currency,
         cash=_number(fields, "cash"),
         last_equity=_number(fields, "last_equity"),
         balance_asof=_date(fields, "balance_asof"),
-        equity=_number(fields, "equity") if fields.get("equity") else None,
+        last_cash=_number_if_any(fields, "last_cash"),
+        equity=_number_if_any(fields, "equity"),
     )
 
 
@@ -191,6 +195,14 @@ def _number(fields: Mapping[str, Any], name: str, default: Decimal | None = None
     if not number.is_finite():
         raise PayloadRefused(f"{name} is not finite: {value!r}")
     return number
+
+
+def _number_if_any(fields: Mapping[str, Any], name: str) -> Decimal | None:
+    """A number that no money depends on: what cannot be read is not there."""
+    try:
+        return _number(fields, name)
+    except PayloadRefused:
+        return None
 
 
 def _date(fields: Mapping[str, Any], name: str) -> str:

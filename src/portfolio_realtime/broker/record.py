@@ -20,6 +20,8 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
+import msgspec
+
 from portfolio_realtime.broker import flows
 from portfolio_realtime.broker.balances import Balances
 from portfolio_realtime.broker.day import Day, Traded
@@ -74,6 +76,7 @@ class AccountRecord:
         self._doubt: tuple[Statement, int] | None = None  # a statement that differs, and since when it does
         self._explained_since_ns = 0  # from here on, the bookings explain every change
         self._is_unsettled = False
+        self._are_memos_cash = True
         self._event_ns = 0
         self._looked_ns = 0
 
@@ -94,6 +97,9 @@ class AccountRecord:
         """Take in an event. True when it is new; a repeat changes nothing."""
         if activity.ref_id in self._bookings:
             return False
+        is_memo = activity.activity_type == flows.MEMO
+        if is_memo and not self._are_memos_cash:
+            activity = _void(activity)
         self._bookings[activity.ref_id] = activity
         if len(self._bookings) > BOOKINGS_MAX:
             forgotten = self._bookings.pop(next(iter(self._bookings)))
@@ -103,7 +109,7 @@ class AccountRecord:
         self._event_ns = now_ns
         is_around_statement = activity.published_ns <= self._taken_until_ns
         self._is_unsettled |= is_around_statement or activity.activity_type not in flows.KNOWN_TYPES
-        self._is_unsettled |= activity.previous_id is not None
+        self._is_unsettled |= activity.previous_id is not None or (is_memo and not activity.is_void)
         self._is_unsettled |= activity.moves_quantity and not activity.price  # REST knows what it cost
         self._place(activity)
         if self._doubt is not None and not self._uncertain:
@@ -117,9 +123,12 @@ class AccountRecord:
         self._looked_ns = ended_ns
         if self._state is None:
             self._begin(statement, began_ns, ended_ns)
-            return Outcome.FIRST
-        outcome = self._compare(statement, began_ns, ended_ns)
-        self._take_state(statement.state)
+            outcome = Outcome.FIRST
+        else:
+            outcome = self._compare(statement, began_ns, ended_ns)
+            self._take_state(statement.state)
+        if not self._uncertain and self._balances.cash == statement.state.cash:
+            self._decide_memos(statement.state)
         return outcome
 
     def account(self, version: int, as_of_ns: int) -> Account:
@@ -280,6 +289,25 @@ class AccountRecord:
             totals.add(effect_of(activity, self._corrected(activity)))
         return totals.agrees(statement) and not self._balances.totals().agrees(statement)
 
+    def _decide_memos(self, state: AccountState) -> None:
+        """Whether instant-funding memos are cash is not documented: the sum of the day's bookings tells.
+
+        Where cash is what it was at the roll and all bookings but the memos, they are no cash and no flow.
+        """
+        memos = [
+            one
+            for one in self._bookings.values()
+            if one.activity_type == flows.MEMO and not one.is_void and self._day.contains(one)
+        ]
+        total = sum((one.net_amount for one in memos), ZERO)
+        if not total or state.last_cash is None or state.balance_asof != self._day.balance_asof:
+            return
+        if state.last_cash + self._day.booked_cash - state.cash == total:
+            self._are_memos_cash = False
+            for memo in memos:
+                self._bookings[memo.ref_id] = _void(memo)
+                self._day.count(_void(memo), memo)
+
     def _agree(self, statement: Statement) -> None:
         """REST has caught up with us, or we with it: every booking that we know is in the statement."""
         for activity in self._uncertain:
@@ -344,3 +372,8 @@ class AccountRecord:
         for activity in tuple(self._bookings.values()):
             if max(activity.published_ns, activity.executed_ns) < oldest_ns:
                 del self._bookings[activity.ref_id]
+
+
+def _void(activity: Activity) -> Activity:
+    """The same booking without any effect."""
+    return msgspec.structs.replace(activity, is_void=True)

@@ -47,6 +47,7 @@ class AccountState(msgspec.Struct, frozen=True):
     cash: Decimal
     last_equity: Decimal
     balance_asof: str  # YYYY-MM-DD
+    last_cash: Decimal | None = None  # at the moment of `last_equity`
     equity: Decimal | None = None  # at the broker's own prices of that moment
 
 
