@@ -5,19 +5,26 @@ remedy (`SettingsError`); nothing else in the package reads the environment.
 """
 
 import os
+from ipaddress import ip_address, ip_network
+from pathlib import Path
 from typing import Any, Final, Literal, Self
 from urllib.parse import SplitResult, quote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from portfolio_realtime.errors import SettingsError
 
 SECRET_BYTES_MIN: Final = 32
 PRICE_TTL_S_MAX: Final = 315_360_000  # ten years
 HISTORY_DELAY_S_MAX: Final = 2.0
+SECRET_FILE_CHARACTERS_MAX: Final = 16_384
+SECRET_CHARACTERS_MIN: Final = 8  # different ones
 SAMPLE_PREFIX: Final = "your_"
+SAMPLES: Final = (SAMPLE_PREFIX, "your-", "changeme", "change-me", "change_me", "example", "super-secret")
 
+AccountAccess = Literal["claim", "webhook", "entitlements"]
 DataFeed = Literal["iex", "sip", "delayed_sip", "boats", "overnight", "test"]
 
 AccountSource = Literal["broker", "trading", "none"]
@@ -31,8 +38,51 @@ _HOSTS: Final = {
 }
 
 
+class _SecretFiles(PydanticBaseSettingsSource):
+    """NAME_FILE holds the path of a file with the secret NAME, as container platforms mount them."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """The content of the file that the environment names for this field, or None."""
+        if field.annotation is not SecretStr:
+            return None, field_name, False
+        name = field_name.upper()
+        if not (path := os.environ.get(f"{name}_FILE")):
+            return None, field_name, False
+        if os.environ.get(name):
+            raise SettingsError(f"{name} and {name}_FILE are both set: keep one")
+        return _content(f"{name}_FILE", path), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Every secret that comes from a file, by the name it is set by."""
+        found = (self.get_field_value(field, name) for name, field in self.settings_cls.model_fields.items())
+        return {key: value for value, key, _ in found if value is not None}
+
+
+def _content(name: str, path: str) -> str:
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            text = file.read(SECRET_FILE_CHARACTERS_MAX + 1).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{name}={path!r} cannot be read: {error}") from None
+    if not text or len(text) > SECRET_FILE_CHARACTERS_MAX:
+        raise SettingsError(f"{name}={path!r} must hold a secret and nothing else")
+    return text
+
+
 class Settings(BaseSettings):
     """All settings, with their defaults and meaning."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over `.env`, whether it holds a secret or says in which file it is."""
+        return init_settings, _SecretFiles(settings_cls), env_settings, dotenv_settings, file_secret_settings
 
     model_config = SettingsConfigDict(
         env_file=".env",
@@ -86,14 +136,49 @@ class Settings(BaseSettings):
     websocket_port: int = Field(8001, ge=0, le=65535, description="Of the stand-alone server; 0 picks one")
     run_services_port: int = Field(8000, ge=0, le=65535, description="Of the server in run_services")
     jwt_secret: SecretStr = Field(SecretStr(""), description="HS256 secret; empty: loopback clients only")
+    jwt_secret_previous: SecretStr = Field(
+        SecretStr(""), description="The secret before JWT_SECRET: still accepted, never signed with"
+    )
+    jwks_url: str = Field("", description="Public keys of RS256 and ES256 tokens; instead of JWT_SECRET")
     jwt_audience: str = ""
     jwt_issuer: str = ""
+    jwt_types: str = Field(
+        "JWT,at+jwt", description="Accepted `typ` of a token's header; a token without one passes"
+    )
+    jwt_required_claims: str = Field("", description="What a token must say: name=value, by commas")
+    jwt_subject_claim: str = Field("sub", min_length=1, description="Claim that says who it is")
+    jwt_accounts_claim: str = Field(
+        "accounts", min_length=1, description="Claim with the account ids; dots lead into objects"
+    )
+    jwt_lifetime_max: int = Field(
+        86_400, ge=60, le=31_536_000, description="A token that is good for longer is refused"
+    )
+    account_access: AccountAccess = Field("claim", description="Who says which accounts a user may see")
+    authz_url: str = Field("", description="Webhook that says whether a user may see an account")
+    authz_secret: SecretStr = Field(SecretStr(""), description="Bearer token for AUTHZ_URL")
+    authz_interval: float = Field(
+        3, ge=0.1, le=60, description="Seconds between two looks whether an account may still be seen"
+    )
     api_key_secret: SecretStr = Field(
         SecretStr(""), description="X-API-Key of trusted back ends; empty: none"
     )
     allow_token_in_url: bool = False
     allowed_origins: str = Field(
         "", description="Exact browser origins, separated by commas; empty: same host"
+    )
+    trusted_proxies: str = Field(
+        "", description="Addresses or networks whose X-Forwarded-For and X-Forwarded-Proto count"
+    )
+    require_tls: bool = Field(False, description="Refuse what did not come through TLS")
+    public_docs: bool = Field(False, description="Serve /docs to everybody, not only to operators")
+    metrics_token: SecretStr = Field(SecretStr(""), description="Bearer token for /metrics and /docs")
+    connections_per_user: int = Field(100, ge=1, description="Open connections of one user to one server")
+    connections_per_address: int = Field(
+        1000, ge=1, description="Open connections of one address to one server; this machine has no limit"
+    )
+    connects_per_minute: int = Field(600, ge=1, description="New connections of one address to one server")
+    messages_per_user: int = Field(
+        1000, ge=1, description="Messages a minute of one user, over all connections to one server"
     )
     demo_page: bool = Field(False, description="Serve the account picker; only for the demo")
     # Inside
@@ -122,13 +207,54 @@ class Settings(BaseSettings):
             )
         return url
 
-    @field_validator("jwt_secret", "api_key_secret")
+    @field_validator("jwks_url", "authz_url")
+    @classmethod
+    def _trustworthy(cls, url: str) -> str:
+        parts = _parts(url, ("https", "http")) if url else None
+        if url and (parts is None or parts.username is not None):
+            raise ValueError("must be a URL such as https://login.example.com/keys, without a password")
+        if parts is not None and parts.scheme == "http" and not _is_near(parts.hostname or ""):
+            raise ValueError("must be https: whoever can change the answer on its way could let anybody in")
+        return url
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, text: str) -> str:
+        for part in listed(text):
+            try:
+                ip_network(part, strict=False)
+            except ValueError:
+                raise ValueError(f"{part!r} is neither an address nor a network such as 10.0.0.0/8") from None
+        return text
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _origins(cls, text: str) -> str:
+        for origin in listed(text):
+            parts = _parts(origin, ("https", "http"))
+            if parts is None or parts.path not in ("", "/") or parts.query or "*" in origin:
+                raise ValueError(
+                    f"{origin!r} is no origin: write exactly what browsers send, such as "
+                    "https://app.example.com"
+                )
+        return text
+
+    @field_validator("jwt_required_claims")
+    @classmethod
+    def _pairs(cls, text: str) -> str:
+        for part in listed(text):
+            name, equals, value = part.partition("=")
+            if not (name.strip() and equals and value.strip()):
+                raise ValueError(f"{part!r} must be name=value, such as token_use=access")
+        return text
+
+    @field_validator("jwt_secret", "jwt_secret_previous", "api_key_secret", "metrics_token", "authz_secret")
     @classmethod
     def _strong(cls, secret: SecretStr) -> SecretStr:
         text = secret.get_secret_value()
-        if text and len(text.encode()) < SECRET_BYTES_MIN:
+        if text and (len(text.encode()) < SECRET_BYTES_MIN or _is_sample(text)):
             raise ValueError(
-                f"must be empty or at least {SECRET_BYTES_MIN} bytes; "
+                f"must be empty or at least {SECRET_BYTES_MIN} bytes that nobody can guess; "
                 'make one: python -c "import secrets; print(secrets.token_urlsafe(48))"'
             )
         return secret
@@ -162,6 +288,16 @@ class Settings(BaseSettings):
             raise ValueError("APCA_API_KEY_ID and APCA_API_SECRET_KEY go together: set both or none")
         if bool(self.market_api_key) != bool(self.market_secret_key.get_secret_value()):
             raise ValueError("MARKET_API_KEY and MARKET_SECRET_KEY go together: set both or none")
+        return self
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> Self:
+        if self.jwks_url and self.jwt_secret.get_secret_value():
+            raise ValueError("JWKS_URL and JWT_SECRET exclude each other: accept one family of tokens")
+        if self.jwt_secret_previous.get_secret_value() and not self.jwt_secret.get_secret_value():
+            raise ValueError("JWT_SECRET_PREVIOUS is for changing JWT_SECRET: set that, too")
+        if (self.account_access == "webhook") != bool(self.authz_url):
+            raise ValueError("ACCOUNT_ACCESS=webhook and AUTHZ_URL go together: set both or none")
         return self
 
     def host(self, name: Literal["broker", "auth", "trading", "data", "stream"]) -> str:
@@ -217,6 +353,25 @@ class Settings(BaseSettings):
         return self.market_credentials[0] == self.broker_api_key
 
 
+def listed(text: str) -> list[str]:
+    """The parts of a setting that are separated by commas, without blanks and empty ones."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _is_sample(secret: str) -> bool:
+    """Is it a text of some guide, or one that is hardly a secret?"""
+    text = secret.casefold()
+    return text.startswith(SAMPLES) or len(set(secret)) < SECRET_CHARACTERS_MIN
+
+
+def _is_near(host: str) -> bool:
+    """Is it this machine, or a name without a dot: a container beside this one?"""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return "." not in host
+
+
 def _base_url(url: str, schemes: tuple[str, ...]) -> str:
     if not url:
         return url
@@ -257,7 +412,9 @@ def _explain(error: ValidationError) -> str:
 
 
 def _shown(name: str, value: object) -> str:
-    is_secret = any(word in name for word in ("SECRET", "PASSWORD", "KEY", "REDIS_URL")) or "@" in str(value)
+    is_secret = any(
+        word in name for word in ("SECRET", "PASSWORD", "KEY", "REDIS_URL", "METRICS_TOKEN")
+    ) or "@" in str(value)
     return "(hidden)" if is_secret else repr(value)
 
 
