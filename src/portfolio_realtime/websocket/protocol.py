@@ -25,6 +25,7 @@ class Disconnect(enum.Enum):
     TOKEN_EXPIRED = 4004, "token expired"
     LIFETIME = 4005, "lifetime reached"
     NO_PONG = 4006, "no pong"
+    UNVERIFIABLE = 4007, "try later"
     UNAUTHORIZED = 4500, "unauthorized"
     CONNECTION_LIMIT = 4501, "connection limit"
     FORBIDDEN = 4503, "forbidden"
