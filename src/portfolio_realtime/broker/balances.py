@@ -21,6 +21,7 @@ class Balances:
 
     def __init__(self, statement: Statement) -> None:
         self.cash = statement.state.cash
+        self._rounding = ZERO  # of what was booked since without a stated amount
         self.holdings = {symbol: one for symbol, one in statement.holdings.items() if one.quantity}
 
     def apply(self, activity: Activity, corrected: Activity | None) -> Effect:
@@ -28,6 +29,7 @@ class Balances:
         with localcontext(_EXACT):
             effect = effect_of(activity, corrected)
             self.cash += effect.cash
+            self._rounding += effect.rounding
             for symbol, quantity in effect.quantities.items():
                 held = self.holdings.get(symbol) or Holding(symbol, asset_class_of(symbol), ZERO, ZERO)
                 self._put(_moved(held, quantity, activity.price if symbol == activity.symbol else ZERO))
@@ -46,15 +48,17 @@ class Balances:
 
     def totals(self) -> "Totals":
         """The numbers that a statement is compared with, to be moved without touching these balances."""
-        return Totals(self.cash, {symbol: holding.quantity for symbol, holding in self.holdings.items()})
+        quantities = {symbol: holding.quantity for symbol, holding in self.holdings.items()}
+        return Totals(self.cash, quantities, self._rounding)
 
 
 class Totals:
     """Cash and quantities alone, to go back and forth in thought."""
 
-    def __init__(self, cash: Decimal, quantities: dict[str, Decimal]) -> None:
+    def __init__(self, cash: Decimal, quantities: dict[str, Decimal], rounding: Decimal = ZERO) -> None:
         self.cash = cash
         self.quantities = quantities
+        self._rounding = rounding
 
     def add(self, effect: Effect) -> None:
         """Go forth over an effect."""
@@ -65,12 +69,12 @@ class Totals:
         self._move(effect, -1)
 
     def agrees(self, statement: Statement) -> bool:
-        """Are cash and every quantity exactly those of the statement?"""
+        """Are cash and every quantity those of the statement?"""
         return self.has_cash_of(statement) and self.has_quantities_of(statement)
 
     def has_cash_of(self, statement: Statement) -> bool:
-        """Is the cash exactly that of the statement?"""
-        return self.cash == statement.state.cash
+        """Is the cash that of the statement: exactly, where the broker stated every amount?"""
+        return abs(self.cash - statement.state.cash) <= self._rounding
 
     def has_quantities_of(self, statement: Statement) -> bool:
         """Is every quantity exactly that of the statement?"""
@@ -79,6 +83,7 @@ class Totals:
     def _move(self, effect: Effect, sign: int) -> None:
         with localcontext(_EXACT):
             self.cash += sign * effect.cash
+            self._rounding += sign * effect.rounding
             for symbol, quantity in effect.quantities.items():
                 total = self.quantities.get(symbol, ZERO) + sign * quantity
                 if total:

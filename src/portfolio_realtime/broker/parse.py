@@ -5,12 +5,20 @@ that is missing, NaN or infinite refuses the whole payload (`PayloadRefused`). N
 """
 
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from portfolio_realtime.broker.terms import AccountState, Activity, Holding, market_symbol
+from portfolio_realtime.broker.terms import (
+    TRADE,
+    AccountState,
+    Activity,
+    Holding,
+    asset_class_of,
+    market_symbol,
+    multiplier_of,
+)
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.errors import BrokerError
 from portfolio_realtime.model import US_EQUITY, US_OPTION, ZERO
@@ -132,6 +140,10 @@ def activity(payload: Any) -> Activity:
     if side:
         quantity = -abs(quantity) if side.startswith("sell") else abs(quantity)
     event_id = _text(fields, "event_id")
+    activity_type = _text(fields, "activity_type")
+    symbol = market_symbol(str(symbol)) if symbol else None
+    price = _number(fields, "price", ZERO)
+    net_amount, rounding = _net_amount(fields, activity_type, symbol, quantity * price)
     at_ns = _time(fields, "at")
     status = str(fields.get("status") or "")
     return Activity(
@@ -139,18 +151,35 @@ def activity(payload: Any) -> Activity:
         event_id=event_id,
         ref_id=str(fields.get("ref_id") or event_id),
         previous_id=str(fields["previous_id"]) if fields.get("previous_id") else None,
-        activity_type=_text(fields, "activity_type"),
+        activity_type=activity_type,
         status=status,
-        symbol=market_symbol(str(symbol)) if symbol else None,
+        symbol=symbol,
         quantity=quantity,
-        price=_number(fields, "price", ZERO),
-        net_amount=_number(fields, "net_amount", ZERO),
+        price=price,
+        net_amount=net_amount,
         executed_ns=_time(fields, "executed_at") if fields.get("executed_at") else at_ns,
         published_ns=published_ns(event_id) or at_ns,
         is_void=status == "canceled" or "bust" in str(details.get("execution_type") or ""),
         group_id=str(details["group_id"]) if details.get("group_id") else None,
         ex_date=_date_if_any(details, "ex_date"),
+        rounding=rounding,
     )
+
+
+def _net_amount(
+    fields: Mapping[str, Any], activity_type: str, symbol: str | None, value: Decimal
+) -> tuple[Decimal, Decimal]:
+    """What a booking adds to the cash, and how far the broker's own figure may be from it.
+
+    Rows of fills state no amount: it is quantity × price × multiplier, which the broker rounds to the cent.
+    """
+    if activity_type != TRADE or fields.get("net_amount") not in (None, ""):
+        return _number(fields, "net_amount", ZERO), ZERO
+    try:
+        dollars = value * multiplier_of(asset_class_of(symbol or ""))
+        return -dollars.quantize(_CENT, ROUND_HALF_UP), _CENT
+    except InvalidOperation:
+        raise PayloadRefused(f"qty × price is out of range: {value}") from None
 
 
 def published_ns(event_id: str) -> int | None:

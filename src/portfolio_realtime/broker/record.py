@@ -111,6 +111,7 @@ class AccountRecord:
         self._is_unsettled |= is_around_statement or activity.activity_type not in flows.KNOWN_TYPES
         self._is_unsettled |= activity.previous_id is not None or (is_memo and not activity.is_void)
         self._is_unsettled |= activity.moves_quantity and not activity.price  # REST knows what it cost
+        self._is_unsettled |= bool(activity.rounding)  # … and the cash to the last digit
         self._place(activity)
         if self._doubt is not None and not self._uncertain:
             doubted, _ = self._doubt

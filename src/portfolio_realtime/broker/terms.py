@@ -81,6 +81,7 @@ class Activity(msgspec.Struct, frozen=True):
     is_void: bool = False  # a bust: it only takes back the earlier booking
     group_id: str | None = None  # shared by the legs of one corporate action
     ex_date: str | None = None  # YYYY-MM-DD from which prices contain it
+    rounding: Decimal = ZERO  # the broker's cash may differ by this from a net_amount that it did not state
 
     @property
     def asset_class(self) -> str:
@@ -103,19 +104,21 @@ class Effect(msgspec.Struct, frozen=True):
 
     cash: Decimal
     quantities: dict[str, Decimal]
+    rounding: Decimal = ZERO  # how far the cash may be from the broker's
 
 
 def effect_of(activity: Activity, corrected: Activity | None = None) -> Effect:
     """The change of cash and quantities by an activity, net of the earlier booking that it corrects."""
-    cash = ZERO
+    cash = rounding = ZERO
     quantities: dict[str, Decimal] = {}
     for booking, sign in ((corrected, -1), (activity, 1)):
         if booking is None or booking.is_void:
             continue
         cash += sign * booking.net_amount
+        rounding += booking.rounding
         if booking.symbol is not None and booking.quantity:
             quantities[booking.symbol] = quantities.get(booking.symbol, ZERO) + sign * booking.quantity
-    return Effect(cash, {symbol: quantity for symbol, quantity in quantities.items() if quantity})
+    return Effect(cash, {symbol: quantity for symbol, quantity in quantities.items() if quantity}, rounding)
 
 
 def multiplier_of(asset_class: str) -> Decimal:
