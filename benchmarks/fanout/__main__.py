@@ -1,0 +1,148 @@
+"""CPU per message delivered, memory per idle connection, connects per CPU second: this server and its peers.
+
+`python -m benchmarks.fanout --json`
+
+Each server in turn, alone on one core; a client in C, the same for all, on another core. First so many
+WebSockets are opened, then they are idle, then each gets one message per 0.2 s. Counted is the CPU time
+(/proc/PID/stat) of the server's process. Ours is the real one: every connection has a token and an account
+of its own, and its publications come through Valkey, each different. Peers send one ready text to all.
+
+- `us_per_message`: microseconds of server CPU per text frame that arrived
+- `bytes_per_connection`: resident memory of the server per open, idle connection
+- `connects_per_s`: connections per second of server CPU: upgrade, for ours token and first value included
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from benchmarks.fanout import processes
+from benchmarks.fanout.servers import MESSAGE_BYTES, SERVERS, Plan, Running, Skipped, compiled, requests
+
+CONNECT_S_MAX = 60.0
+SETTLE_S = 1.0
+
+
+class Receiver:
+    """The client process."""
+
+    def __init__(self, plan: Plan, name: str, running: Running) -> None:
+        path = plan.folder / f"{name}.requests"
+        with path.open("wb") as file:
+            for request in requests(name, plan):
+                file.write(len(request).to_bytes(4, sys.byteorder) + request)
+        command = (str(compiled("receiver", plan.folder)), str(plan.port), str(plan.connections), str(path))
+        self._process = processes.start(
+            plan.stack,
+            (*command, str(int(running.greets))),
+            plan.other_core,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def wait_connected(self) -> None:
+        """Return when all connections are open. Raises RuntimeError."""
+        if self._answer() != "connected":
+            raise RuntimeError("not all connections could be opened")
+
+    def frames(self) -> int:
+        """How many text frames have arrived. Raises RuntimeError when a connection was lost."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("count\n")
+        self._process.stdin.flush()
+        frames, _, lost = (int(number) for number in self._answer().split())
+        if lost:
+            raise RuntimeError(f"{lost} connections were lost")
+        return frames
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+
+def measure(name: str, connections: int, seconds: float, folder: Path) -> dict[str, float | int]:
+    """The figures of one server. Raises Skipped, RuntimeError."""
+    with ExitStack() as stack:
+        plan = Plan(connections, folder, stack, processes.free_port())
+        running = SERVERS[name](plan)
+        time.sleep(SETTLE_S)
+        bytes_before, cpu_before_s = processes.resident_bytes(running.pid), processes.cpu_s(running.pid)
+        started_s = time.monotonic()
+        receiver = Receiver(plan, name, running)
+        receiver.wait_connected()
+        connect_wall_s = time.monotonic() - started_s
+        connect_cpu_s = processes.cpu_s(running.pid) - cpu_before_s
+        time.sleep(SETTLE_S)
+        bytes_idle = processes.resident_bytes(running.pid)
+        running.toggle()
+        time.sleep(SETTLE_S)
+        frames, cpu_s = receiver.frames(), processes.cpu_s(running.pid)
+        time.sleep(seconds)
+        frames, cpu_s = receiver.frames() - frames, processes.cpu_s(running.pid) - cpu_s
+        running.toggle()
+    if not frames:
+        raise RuntimeError(f"{name} has sent nothing")
+    return {
+        "us_per_message": round(cpu_s / frames * 1e6, 2),
+        "bytes_per_connection": round((bytes_idle - bytes_before) / connections),
+        "connects_per_s": round(connections / max(connect_cpu_s, 0.001)),
+        "connect_wall_s": round(connect_wall_s, 2),
+        "messages_per_s": round(frames / seconds),
+    }
+
+
+def report(results: dict[str, dict[str, Any]], connections: int) -> None:
+    """A table for people, and what the figures are in proportion, on stderr."""
+    print(
+        f"{connections} connections, {MESSAGE_BYTES}-byte messages, one to each per 0.2 s\n"
+        f"{'server':<22}{'us/message':>12}{'bytes/connection':>18}{'connects/CPU s':>16}",
+        file=sys.stderr,
+    )
+    for name, figures in results.items():
+        if "skipped" in figures:
+            print(f"{name:<22}  skipped: {figures['skipped']}", file=sys.stderr)
+            continue
+        print(
+            f"{name:<22}{figures['us_per_message']:>12}{figures['bytes_per_connection']:>18}"
+            f"{figures['connects_per_s']:>16}",
+            file=sys.stderr,
+        )
+    ours = results.get("portfolio_realtime", {}).get("us_per_message")
+    for peer in ("c_epoll", "fastapi_send_text"):
+        theirs = results.get(peer, {}).get("us_per_message")
+        if ours and theirs:
+            print(f"ours / {peer}: {ours / theirs:.2f}", file=sys.stderr)
+
+
+def main(
+    connections: Annotated[int, typer.Option(min=1, max=16_000)] = 4000,
+    seconds: Annotated[float, typer.Option(min=0.5, max=20, help="Of messages, per server")] = 6.0,
+    servers: Annotated[str, typer.Option(help="Names, separated by commas")] = ",".join(SERVERS),
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout")] = False,
+) -> None:
+    """Measure the servers one after the other."""
+    chosen = [name.strip() for name in servers.split(",") if name.strip()]
+    if unknown := sorted(set(chosen) - SERVERS.keys()):
+        raise typer.BadParameter(f"no such server: {', '.join(unknown)}; there are {', '.join(SERVERS)}")
+    results: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory(prefix="fanout-") as folder:
+        for index, name in enumerate(chosen, 1):
+            print(f"[{index}/{len(chosen)}] {name} …", file=sys.stderr, flush=True)
+            try:
+                results[name] = measure(name, connections, seconds, Path(folder))
+            except Skipped as why:
+                results[name] = {"skipped": str(why)}
+    report(results, connections)
+    if as_json:
+        print(msgspec.json.encode(results).decode())
+
+
+if __name__ == "__main__":
+    typer.run(main)
