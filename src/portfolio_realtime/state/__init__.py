@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 from portfolio_realtime.state.accounts import Accounts
 from portfolio_realtime.state.connection import Connection
+from portfolio_realtime.state.entitlements import Entitlements
 from portfolio_realtime.state.interest import Interest
 from portfolio_realtime.state.leases import Leases
 from portfolio_realtime.state.marks import Marks
 from portfolio_realtime.state.metrics import Metrics
 from portfolio_realtime.state.minutes import Minutes
+from portfolio_realtime.state.revocations import Revocations
 from portfolio_realtime.state.tickets import Tickets
 from portfolio_realtime.state.valuations import Valuations
 
@@ -26,6 +28,8 @@ class State:
     interest: Interest
     metrics: Metrics
     tickets: Tickets
+    revocations: Revocations
+    entitlements: Entitlements
 
     async def close(self) -> None:
         """Close all connections."""
@@ -45,4 +49,6 @@ def open_state(url: str, *, holder: str, shards: int, lease_ms: int) -> State:
         interest=Interest(connection, shards),
         metrics=Metrics(connection),
         tickets=Tickets(connection),
+        revocations=Revocations(connection),
+        entitlements=Entitlements(connection),
     )

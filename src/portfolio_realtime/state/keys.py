@@ -18,6 +18,8 @@
 | cursor:activities          | string     | symbol collector      | none     | newest event_id seen on the activity stream   |
 | metrics:SERVICE:INSTANCE   | string     | each service          | 15 s     | its metrics in Prometheus text                |
 | ticket:SHA256              | string     | websocket server      | 30 s     | whose ticket it is, deleted when used         |
+| revocations                | stream     | operators             | JWT_LIFETIME_MAX | credentials that are good no more         |
+| entitlements               | hash       | operators             | none     | subject -> list of account ids as JSON        |
 | channel universe           |            | symbol collector      |          | the universe changed                          |
 | channel marks              |            | market data consumer  |          | list of Mark, one conflated batch per flush   |
 | channel {sNN}:accounts     |            | symbol collector      |          | list of AccountChange                         |
@@ -37,6 +39,8 @@ CURSOR_ACTIVITIES: Final = "cursor:activities"
 METRICS_PATTERN: Final = "metrics:*"
 METRICS_TTL_S: Final = 15
 TICKET_TTL_S: Final = 30
+REVOCATIONS: Final = "revocations"
+ENTITLEMENTS: Final = "entitlements"
 MINUTES: Final = "minutes"
 MINUTES_TTL_S: Final = 36 * 3600
 
