@@ -109,6 +109,6 @@ def test_a_load_test_counts_what_its_clients_saw(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     load = json.loads(done.stdout)
     assert (load["connections"], load["accounts"]) == (40, 20)
-    assert [load[name] for name in ("gaps", "regressions", "leaks", "mismatches")] == [0] * 4
+    assert [load[name] for name in ("gaps", "regressions", "leaks", "unreadable", "mismatches")] == [0] * 5
     assert load["messages"] > 40
     assert load["lag_ms_p50"] <= load["lag_ms_p99"]

@@ -130,6 +130,17 @@ def loadtest(
     symbols: Symbols = 200,
     rate: Annotated[float, typer.Option(min=0.1, max=20, help="Messages per second and account")] = 1,
     duration: Annotated[float, typer.Option(min=1, help="Seconds that are measured")] = 20,
+    ramp: Annotated[float, typer.Option(min=0, help="Seconds over which the connections are opened")] = 0,
+    stalled: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Share of the clients that stop reading")
+    ] = 0,
+    storm: Annotated[bool, typer.Option("--storm", help="Cut all clients at once at the end")] = False,
+    chart: Annotated[
+        Path | None, typer.Option(help="Draw lag against messages a second, in steps, as SVG")
+    ] = None,
+    trades_per_second: Annotated[
+        float | None, typer.Option(min=0, help="Market trades over all symbols; else one for each symbol")
+    ] = None,
     seed: Seed = 7,
     url: Annotated[str | None, typer.Option(help="A running server, http://HOST:PORT")] = None,
     simulator: Annotated[str | None, typer.Option(help="With --url: its simulator, http://HOST:PORT")] = None,
@@ -143,32 +154,25 @@ def loadtest(
         raise typer.BadParameter(
             "--url and --simulator go together: accounts and truth come from the simulator"
         )
+    plan = load.Plan(connections, rate, duration, ramp, stalled, storm, chart)
     if url is None or simulator is None:
         work = load.on_own_system(
-            connections=connections,
-            accounts=accounts,
-            symbols=symbols,
-            rate=rate,
-            duration_s=duration,
-            seed=seed,
+            plan, accounts=accounts, symbols=symbols, trades_per_second=trades_per_second, seed=seed
         )
     else:
         secret = _settings().jwt_secret.get_secret_value()
         work = load.on_running_system(
-            url,
-            simulator,
-            lambda account_id: (
-                signed_token(secret, f"client of {account_id}", [account_id], 3600) if secret else ""
-            ),
-            connections=connections,
-            rate=rate,
-            duration_s=duration,
+            url, simulator, lambda account_id: _client_token(secret, account_id), plan
         )
     result = _until_ctrl_c(work)
     if result is None:
         raise typer.Exit(EXIT_FAILED)
     _show(asdict(result), as_json=json)
     raise typer.Exit(0 if result.is_clean else EXIT_FAILED)
+
+
+def _client_token(secret: str, account_id: str) -> str:
+    return signed_token(secret, f"client of {account_id}", [account_id], 3600) if secret else ""
 
 
 @app.command()

@@ -25,6 +25,7 @@ PAUSE_S_MIN: Final = 0.2
 PAUSE_S_MAX: Final = 10.0
 SETTLED_S: Final = 30.0  # a process that lived this long is started again without a long pause
 END_S_MAX: Final = 4.0
+LINE_BYTES_MAX: Final = 64 * 1024  # of a child's output, where we read it
 
 log = structlog.get_logger()
 
@@ -98,15 +99,21 @@ class Supervisor:
 
 
 async def start_module(
-    module: str, environment: dict[str, str], *arguments: str, stdout: int | None = None
+    module: str,
+    environment: dict[str, str],
+    *arguments: str,
+    stdin: int = asyncio.subprocess.DEVNULL,
+    stdout: int | None = None,
+    line_bytes_max: int = LINE_BYTES_MAX,
 ) -> asyncio.subprocess.Process:
     """Start `python -m module` in a process that ends with ours; Ctrl-C in the terminal reaches only us."""
     return await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", module, *arguments),
         env=environment,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=stdin,
         stdout=stdout,
+        limit=line_bytes_max,
         preexec_fn=end_with_parent,
         start_new_session=True,
     )

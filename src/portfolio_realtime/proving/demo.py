@@ -9,13 +9,14 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from portfolio_realtime.proving.fleet import Fleet
-from portfolio_realtime.proving.oracle import Oracle
+from portfolio_realtime.proving.oracle import Oracle, Truth
 from portfolio_realtime.proving.system import System, running
 
 CONVERGE_S_MAX: Final = 15.0
+COMPARE_S_MIN: Final = 0.02  # between two comparisons; as long as the last one took if that is longer
 PROGRESS_S: Final = 5.0
 DEMO_INTERVAL_S: Final = 0.5  # livelier than production's 1 to 2 s
 
@@ -107,12 +108,21 @@ async def _let_run(system: System, fleet: Fleet, duration_s: float) -> None:
         say(f"{left_s:4.0f} s to go, {state['trades']} trades, {fleet.counts['messages']} messages")
 
 
-async def converge(oracle: Oracle, fleet: Fleet) -> tuple[dict[str, list[str]], float | None]:
+class Compared(Protocol):
+    """Clients that can be compared with the truth: a fleet, or several processes of them."""
+
+    async def mismatches(self, truths: dict[str, Truth]) -> dict[str, list[str]]:
+        """Account -> names of the figures that differ, for every client that differs."""
+        ...
+
+
+async def converge(oracle: Oracle, clients: Compared) -> tuple[dict[str, list[str]], float | None]:
     """Wait until every client shows the oracle's value: what still differs, and how long it took."""
     started_s = time.monotonic()
     truths = await oracle.truth()
     while True:
-        differing = fleet.mismatches(truths)
+        asked_s = time.monotonic()
+        differing = await clients.mismatches(truths)
         waited_s = time.monotonic() - started_s
         if not differing:
             say(f"every account equals the oracle {waited_s:.2f} s after the market stopped")
@@ -120,7 +130,7 @@ async def converge(oracle: Oracle, fleet: Fleet) -> tuple[dict[str, list[str]], 
         if waited_s > CONVERGE_S_MAX:
             say(f"{len(differing)} accounts still differ after {waited_s:.0f} s")
             return differing, None
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(max(COMPARE_S_MIN, time.monotonic() - asked_s))
 
 
 def say(text: str) -> None:

@@ -1,49 +1,180 @@
-"""A fleet of clients that believes nothing: every frame is checked for account, order and completeness."""
+"""A fleet of clients that believes nothing: every frame is checked for account, order and completeness.
+
+One process holds thousands: one lean `Wire` each, no task and no timer per client. `crew.py` runs several.
+"""
 
 import asyncio
-import contextlib
+import random
+import socket
+import ssl
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, WebSocketException
 
-from portfolio_realtime.clock import parse_rfc3339
+from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.errors import PortfolioRealtimeError
 from portfolio_realtime.proving.oracle import Truth
+from portfolio_realtime.proving.wire import STALLED_RECEIVE_BYTES, Wire, request, text_frame
 
 CONNECTING_MAX: Final = 100  # handshakes under way at once
-RECONNECT_S: Final = 0.3
-FIRST_VALUE_S_MAX: Final = 60.0
-LAG_SAMPLES_MAX: Final = 2_000_000
+CONNECT_S_MAX: Final = 15.0  # of one connection, until it has its first value
+RECONNECT_S: Final = 0.3  # the first pause; it doubles with each failure, and is jittered
+RECONNECT_S_MAX: Final = 2.0
+FIRST_VALUE_S_MAX: Final = 180.0
+POLL_S: Final = 0.01
+SECONDS_KEPT_MAX: Final = 4096
+BUCKET_MS: Final = 0.5
 
 TokenFor = Callable[[str], str]
-_decode = msgspec.json.decode
 
 
 class FleetFailed(PortfolioRealtimeError):
     """The clients cannot be served."""
 
 
-@dataclass
-class Client:
-    """What one client has seen of one account."""
+class _Frame(msgspec.Struct):
+    """What is checked of each message; the rest is read when somebody asks."""
 
-    account_id: str
-    newest: dict[str, Any] | None = None
-    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
-    order: tuple[int, int] = (0, 0)
-    published_ns: int = 0
+    type: str
+    account_id: str = ""
+    epoch: int = 0
+    sequence: int = 0
+    as_of: str = ""
+    timestamp: str = ""
+    positions: list[dict[str, Any]] | None = None
+
+
+class _LeanFrame(msgspec.Struct):
+    """The same without positions."""
+
+    type: str
+    account_id: str = ""
+    epoch: int = 0
+    sequence: int = 0
+    as_of: str = ""
+    timestamp: str = ""
+
+
+_decode_frame = msgspec.json.Decoder(_Frame).decode
+_decode_lean_frame = msgspec.json.Decoder(_LeanFrame).decode
+
+
+@lru_cache(maxsize=SECONDS_KEPT_MAX)
+def _second_ns(text: str) -> int:
+    return parse_rfc3339(f"{text}Z")
+
+
+def wire_ns(text: str) -> int:
+    """Nanoseconds since 1970 of a time as our wire writes it: `2026-11-20T15:04:05.123456Z`."""
+    if len(text) != 27 or text[19] != "." or text[26] != "Z":
+        return parse_rfc3339(text)
+    return _second_ns(text[:19]) + int(text[20:26]) * 1000
+
+
+class Lags:
+    """Lag samples, counted in steps of BUCKET_MS, second by second: small, and can be added up."""
+
+    def __init__(self, counts: dict[int, dict[int, int]] | None = None) -> None:
+        self.counts: dict[int, dict[int, int]] = {} if counts is None else counts
+
+    def add(self, at_ns: int, lag_ns: int) -> None:
+        """A sample taken at a time."""
+        second, bucket = at_ns // NS_PER_S, round(lag_ns / (BUCKET_MS * 1_000_000))
+        counts = self.counts.get(second)
+        if counts is None:
+            counts = self.counts[second] = {}
+        counts[bucket] = counts.get(bucket, 0) + 1
+
+    def merge(self, others: Iterable["Lags"]) -> "Lags":
+        """All samples of these and those."""
+        merged: dict[int, Counter[int]] = {}
+        for lags in (self, *others):
+            for second, counts in lags.counts.items():
+                merged.setdefault(second, Counter()).update(counts)
+        return Lags({second: dict(counts) for second, counts in merged.items()})
+
+    def between(self, first_share: float, last_share: float) -> "Lags":
+        """The part of the seconds between two shares of the whole time, 0 to 1."""
+        seconds = sorted(self.counts)
+        chosen = seconds[int(first_share * len(seconds)) : int(last_share * len(seconds))]
+        return Lags({second: self.counts[second] for second in chosen})
+
+    def percentile_ms(self, share: float) -> float:
+        """The lag below which `share` (0 to 1) of the samples lie; 0 when there are none."""
+        total: Counter[int] = Counter()
+        for counts in self.counts.values():
+            total.update(counts)
+        left = share * total.total()
+        for bucket in sorted(total):
+            left -= total[bucket]
+            if left < 0:
+                return round(bucket * BUCKET_MS, 1)
+        return 0.0
+
+
+class Client:
+    """What one client has seen of one account, over all its connections."""
+
+    __slots__ = (
+        "_fleet",
+        "_newest",
+        "_raw",
+        "account_id",
+        "failures",
+        "is_coming",
+        "is_snapshot",
+        "is_stalled",
+        "lost_s",
+        "order",
+        "published_ns",
+        "rows",
+        "settled",
+        "wire",
+    )
+
+    def __init__(self, fleet: "Fleet", account_id: str, *, is_stalled: bool) -> None:
+        self._fleet = fleet
+        self._raw: bytes | None = None
+        self._newest: dict[str, Any] | None = None
+        self.account_id = account_id
+        self.is_stalled = is_stalled  # reads nothing after its first value
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.order: tuple[int, int] = (0, 0)
+        self.published_ns = 0
+        self.is_snapshot = True  # the next message is the first of its connection
+        self.failures = 0
+        self.is_coming = False  # waits for its turn to connect
+        self.lost_s: float | None = None  # since when it is without a connection or without a value on it
+        self.wire: Wire | None = None
+        self.settled: asyncio.Future[bool] | None = None  # did the connection under way get a value?
+
+    @property
+    def newest(self) -> dict[str, Any] | None:
+        """The newest portfolio message."""
+        if self._newest is None and self._raw is not None:
+            self._newest = msgspec.json.decode(self._raw)
+        return self._newest
+
+    @property
+    def has_value(self) -> bool:
+        """Has it ever got a value?"""
+        return self._raw is not None
+
+    def take(self, raw: bytes) -> None:
+        """A newer value."""
+        self._raw, self._newest = raw, None
 
     def mismatches(self, truth: Truth) -> list[str]:
         """Names of the figures that differ from the truth."""
-        if self.newest is None:
+        newest = self.newest
+        if newest is None:
             return ["no value"]
-        wrong = [name for name, figure in truth.figures.items() if self.newest.get(name) != figure]
+        wrong = [name for name, figure in truth.figures.items() if newest.get(name) != figure]
         if self.rows:
             shown = {
                 symbol: row["market_value"] for symbol, row in self.rows.items() if row["quantity"] != "0"
@@ -51,120 +182,250 @@ class Client:
             wrong += ["positions"] if shown != truth.market_values else []
         return wrong
 
+    # The wire calls these
+
+    def opened(self) -> None:
+        """The handshake is done; the first message is on its way."""
+        self.is_snapshot = True
+        self._fleet.handshakes += 1
+
+    def text(self, payload: bytes) -> None:
+        """A message."""
+        self._fleet.check(self, payload)
+
+    def ended(self, code: int) -> None:
+        """The connection is gone."""
+        self._fleet.ended(self, code)
+
 
 class Fleet:
-    """Clients of one server, one per entry of `account_ids`."""
+    """Clients of one server, one per entry of `account_ids`; the first `stalled` of them stop reading."""
 
     def __init__(
-        self, url: str, account_ids: Sequence[str], token_for: TokenFor, *, interval_s: float, detail: bool
+        self,
+        url: str,
+        account_ids: Sequence[str],
+        token_for: TokenFor,
+        *,
+        interval_s: float,
+        detail: bool,
+        stalled: int = 0,
+        ramp_s: float = 0.0,
     ) -> None:
-        self._url = url.rstrip("/").replace("http", "ws", 1)
+        self._parts = urlsplit(url)
         self._token_for = token_for
-        self._interval_ns = int(interval_s * 1e9)
+        self._interval_ns = int(interval_s * NS_PER_S)
         self._detail = detail
-        self._connecting = asyncio.Semaphore(CONNECTING_MAX)
-        self._connected = 0
-        self._tasks: list[asyncio.Task[None]] = []
-        self.clients = [Client(account_id) for account_id in account_ids]
-        self.counts: Counter[str] = Counter()  # messages, regressions, gaps, leaks, reconnects
-        self.close_codes: Counter[int | None] = Counter()
-        self.lags_ms: list[float] = []
+        self._ramp_s = ramp_s
+        self._waiting: deque[Client] = deque()  # for a connection
+        self._wake = asyncio.Event()
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._connectors: list[asyncio.Task[None]] = []
+        self._is_stopping = False
+        self._started = 0  # clients
+        self.handshakes = 0
+        self.clients = [
+            Client(self, account_id, is_stalled=index < stalled)
+            for index, account_id in enumerate(account_ids)
+        ]
+        self.counts: Counter[str] = Counter()  # messages, regressions, gaps, leaks, reconnects, …
+        self.close_codes: Counter[int] = Counter()
+        self.lags = Lags()
+        self.outages_s: list[float] = []  # from the loss of a connection to the next value, each
         self.connects_per_s = 0.0
 
-    async def start(self) -> None:
-        """Connect all clients; return when each has its first value. Raises FleetFailed."""
-        started_s = time.monotonic()
-        self._tasks = [asyncio.create_task(self._live(client)) for client in self.clients]
+    @property
+    def without_value(self) -> int:
+        """How many of the started clients have no connection with a value on it now."""
+        return sum(client.lost_s is not None for client in self.clients[: self._started])
+
+    async def start(self, count: int | None = None) -> None:
+        """Connect the first `count` clients (all); return when each has a value. Raises FleetFailed."""
+        new = self.clients[self._started : count]
+        started_s, handshakes = time.monotonic(), self.handshakes
+        for client in new:
+            client.lost_s = started_s
+        self._started += len(new)
+        if not self._connectors:
+            self._connectors = [asyncio.create_task(self._connect()) for _ in range(CONNECTING_MAX)]
+        spacing_s = self._ramp_s / max(1, len(self.clients))
+        for index, client in enumerate(new):
+            self._later(index * spacing_s, client)
         try:
-            async with asyncio.timeout(FIRST_VALUE_S_MAX):
-                while self._connected < len(self.clients):
-                    await asyncio.sleep(0.005)
-                self.connects_per_s = self._connected / (time.monotonic() - started_s)
-                while any(client.newest is None for client in self.clients):
-                    await asyncio.sleep(0.02)
+            async with asyncio.timeout(FIRST_VALUE_S_MAX + spacing_s * len(new)):
+                while any(not client.has_value for client in new):
+                    if self.handshakes - handshakes < len(new):
+                        self.connects_per_s = (self.handshakes - handshakes) / (
+                            time.monotonic() - started_s + POLL_S
+                        )
+                    await asyncio.sleep(POLL_S)
         except TimeoutError:
-            waiting = sum(client.newest is None for client in self.clients)
+            waiting = sum(not client.has_value for client in new)
             codes = dict(self.close_codes)
             raise FleetFailed(
-                f"{waiting} of {len(self.clients)} clients have no value after {FIRST_VALUE_S_MAX:.0f} s; "
-                f"connections closed by code: {codes}"
+                f"{waiting} of {len(new)} clients have no value after {FIRST_VALUE_S_MAX:.0f} s; "
+                f"connections ended by code: {codes}"
             ) from None
+        self.outages_s.clear()
 
     def begin_measuring(self) -> None:
         """Forget what was counted so far; errors stay counted."""
         self.counts["messages"] = 0
-        self.lags_ms.clear()
+        self.lags = Lags()
+        self.outages_s.clear()
+
+    def cut(self) -> None:
+        """End all connections at once, without a goodbye."""
+        for client in self.clients:
+            if client.wire is not None:
+                client.wire.abort()
 
     async def stop(self) -> None:
         """Close all connections."""
-        for task in self._tasks:
+        self._is_stopping = True
+        for timer in self._timers:
+            timer.cancel()
+        for task in self._connectors:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._connectors, return_exceptions=True)
+        self.cut()
+        await asyncio.sleep(0)
 
-    def mismatches(self, truths: dict[str, Truth]) -> dict[str, list[str]]:
-        """Account -> names of the figures that differ from the truth, for every client that differs."""
+    async def mismatches(self, truths: dict[str, Truth]) -> dict[str, list[str]]:
+        """Account -> names of the figures that differ from the truth, for every client that differs.
+
+        Stalled clients are not asked: they do not read.
+        """
         differing = (
-            (client.account_id, client.mismatches(truths[client.account_id])) for client in self.clients
+            (client.account_id, client.mismatches(truths[client.account_id]))
+            for client in self.clients[: self._started]
+            if not client.is_stalled
         )
         return {account_id: wrong for account_id, wrong in differing if wrong}
 
-    async def _live(self, client: Client) -> None:
-        detail = "?detail=positions" if self._detail else ""
-        url = f"{self._url}/ws/portfolio/{client.account_id}{detail}"
-        is_first = True
+    # Connections
+
+    def _later(self, pause_s: float, client: Client) -> None:
+        if pause_s <= 0:
+            self._queue(client)
+            return
+        loop = asyncio.get_running_loop()
+
+        def due() -> None:
+            self._timers.discard(timer)
+            self._queue(client)
+
+        timer = loop.call_later(pause_s, due)
+        self._timers.add(timer)
+
+    def _queue(self, client: Client) -> None:
+        self._waiting.append(client)
+        self._wake.set()
+
+    async def _connect(self) -> None:
+        """Connect whoever waits, one after the other; there are CONNECTING_MAX of these."""
         while True:
-            with contextlib.suppress(OSError, TimeoutError, WebSocketException):
-                async with self._connecting:
-                    connection = await connect(url, compression=None, ping_interval=None, open_timeout=30)
-                    await connection.send(
-                        msgspec.json.encode(
-                            {"type": "auth", "token": self._token_for(client.account_id)}
-                        ).decode()
-                    )
-                self._connected += is_first
-                is_first = False
-                async with connection:
-                    await self._read(connection, client)
-            self.counts["reconnects"] += 1
-            await asyncio.sleep(RECONNECT_S)
+            while not self._waiting:
+                self._wake.clear()
+                await self._wake.wait()
+            client = self._waiting.popleft()
+            client.is_coming = False
+            client.settled = asyncio.get_running_loop().create_future()
+            try:
+                async with asyncio.timeout(CONNECT_S_MAX):
+                    client.wire = await self._open(client)
+                    await client.settled
+            except TimeoutError:
+                self.counts["timeouts"] += 1
+                if client.wire is not None:
+                    client.wire.abort()  # which leads to `ended`
+                else:
+                    self._again(client)
+            except OSError:
+                self._again(client)
 
-    async def _read(self, connection: ClientConnection, client: Client) -> None:
-        is_snapshot = True
-        try:
-            async for raw in connection:
-                message = _decode(raw)
-                if message["type"] == "portfolio":
-                    self._check(client, message, is_snapshot=is_snapshot)
-                    is_snapshot = False
-                elif message["type"] == "error":
-                    self.counts["errors"] += 1
-        except ConnectionClosed:
-            pass
-        self.close_codes[connection.close_code] += 1
+    async def _open(self, client: Client) -> Wire:
+        parts = self._parts
+        is_secure = parts.scheme == "https"
+        path = f"{parts.path.rstrip('/')}/ws/portfolio/{client.account_id}"
+        asked = request(parts.netloc, f"{path}?detail=positions" if self._detail else path)
+        hello = msgspec.json.encode({"type": "auth", "token": self._token_for(client.account_id)})
+        transport, wire = await asyncio.get_running_loop().create_connection(
+            lambda: Wire(client, asked, text_frame(hello)),
+            parts.hostname or "",
+            parts.port or (443 if is_secure else 80),
+            ssl=ssl.create_default_context() if is_secure else None,
+        )
+        raw = transport.get_extra_info("socket")
+        if client.is_stalled and raw is not None:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, STALLED_RECEIVE_BYTES)
+        return wire
 
-    def _check(self, client: Client, message: dict[str, Any], *, is_snapshot: bool) -> None:
+    def ended(self, client: Client, code: int) -> None:
+        """A client's connection is gone: it comes again after a while."""
+        client.wire = None
+        self.close_codes[code] += 1
+        if client.lost_s is None:
+            client.lost_s = time.monotonic()
+        if client.settled is not None and not client.settled.done():
+            client.settled.set_result(False)
+        self._again(client)
+
+    def _again(self, client: Client) -> None:
+        if self._is_stopping or client.is_coming:
+            return
+        client.is_coming = True
+        self.counts["reconnects"] += 1
+        pause_s = min(RECONNECT_S * 2**client.failures, RECONNECT_S_MAX)
+        client.failures += 1
+        self._later(pause_s * random.uniform(0.5, 1.0), client)
+
+    # Messages
+
+    def check(self, client: Client, raw: bytes) -> None:
+        """Check one message of one client, and count it."""
         received_ns = time.time_ns()
+        try:
+            frame = _decode_frame(raw) if self._detail else _decode_lean_frame(raw)
+        except msgspec.DecodeError:
+            self.counts["unreadable"] += 1
+            return
+        if frame.type != "portfolio":
+            self.counts["errors"] += frame.type == "error"
+            return
         self.counts["messages"] += 1
-        if message["account_id"] != client.account_id:
+        if frame.account_id != client.account_id:
             self.counts["leaks"] += 1
             return
-        order = (message["epoch"], message["sequence"])
-        is_again = is_snapshot and order == client.order  # a reconnect may repeat the newest value
+        self._check_order(client, (frame.epoch, frame.sequence))
+        if not client.is_snapshot:
+            allowed_ns = max(wire_ns(frame.as_of), client.published_ns + self._interval_ns)
+            self.lags.add(received_ns, received_ns - allowed_ns)
+        client.order = (frame.epoch, frame.sequence)
+        client.published_ns = wire_ns(frame.timestamp)
+        client.take(raw)
+        if isinstance(frame, _Frame):
+            if client.is_snapshot:
+                client.rows.clear()
+            client.rows.update({row["symbol"]: row for row in frame.positions or ()})
+        if client.is_snapshot:
+            self._settled(client)
+
+    def _check_order(self, client: Client, order: tuple[int, int]) -> None:
+        is_again = client.is_snapshot and order == client.order  # a reconnect may repeat the newest value
         if order <= client.order and not is_again:
             self.counts["regressions"] += 1
-        elif order[0] == client.order[0] and order[1] > client.order[1] + 1 and not is_snapshot:
-            self.counts["gaps"] += 1
-        if not is_snapshot and len(self.lags_ms) < LAG_SAMPLES_MAX:
-            allowed_ns = max(parse_rfc3339(message["as_of"]), client.published_ns + self._interval_ns)
-            self.lags_ms.append((received_ns - allowed_ns) / 1e6)
-        client.order, client.newest = order, message
-        client.published_ns = parse_rfc3339(message["timestamp"])
-        if is_snapshot:
-            client.rows.clear()
-        client.rows.update({row["symbol"]: row for row in message.get("positions", ())})
+        elif order[0] == client.order[0] and not client.is_snapshot:
+            self.counts["gaps"] += order[1] - client.order[1] - 1
 
-
-def percentile(samples: list[float], share: float) -> float:
-    """The value below which `share` (0 to 1) of the samples lie; 0 when there are none."""
-    ordered = sorted(samples)
-    return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 2) if ordered else 0.0
+    def _settled(self, client: Client) -> None:
+        """A connection has its first value."""
+        client.is_snapshot = False
+        client.failures = 0
+        if client.lost_s is not None:
+            self.outages_s.append(time.monotonic() - client.lost_s)
+            client.lost_s = None
+        if client.settled is not None and not client.settled.done():
+            client.settled.set_result(True)
+        if client.is_stalled and client.wire is not None:
+            client.wire.stall()

@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +21,9 @@ SIMULATOR_KEY: Final = "sim-key"
 SIMULATOR_SECRET: Final = "sim-secret"  # noqa: S105  # the simulator's, not a secret
 SIMULATOR_START_S_MAX: Final = 60.0
 READY_S_MAX: Final = 60.0
+KNOWN_S_MAX: Final = 300.0
+KNOWN_POLL_S: Final = 1.0
+METRICS_S_MAX: Final = 10.0
 TOKEN_S: Final = 24 * 3600
 
 
@@ -36,7 +39,13 @@ class System:
     simulator_url: str
     oracle: Oracle
     supervisor: Supervisor
+    simulator_pid: int
     jwt_secret: str
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process id of the simulator, of Valkey and of each service."""
+        return {"simulator": self.simulator_pid, **self.supervisor.pids}
 
     def token_for(self, account_id: str) -> str:
         """A token for one account."""
@@ -68,7 +77,7 @@ async def running(
         await supervisor.start(is_embedded=True)
         url = f"http://127.0.0.1:{port}"
         await _wait_ready(url)
-        yield System(url, simulator_url, oracle, supervisor, jwt_secret)
+        yield System(url, simulator_url, oracle, supervisor, simulator.pid, jwt_secret)
     finally:
         await oracle.close()
         await supervisor.stop()
@@ -112,6 +121,25 @@ async def _start_simulator(options: Sequence[str]) -> tuple[asyncio.subprocess.P
         await end_all([process])
         raise SystemFailed(f"the simulator was not ready within {SIMULATOR_START_S_MAX:.0f} s") from None
     raise SettingsError("the simulator did not start; its reason is above")
+
+
+async def counted(url: str, name: str) -> float:
+    """The sum of one metric over all services, from a server's `/metrics`; 0 while it is not there."""
+    async with httpx.AsyncClient(base_url=url, timeout=METRICS_S_MAX) as client:
+        with contextlib.suppress(httpx.HTTPError):
+            lines = (await client.get("/metrics")).text.splitlines()
+            return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0] == name)
+    return 0.0
+
+
+async def wait_known(url: str, accounts: int, progress: Callable[[int], None]) -> None:
+    """Wait until the symbol collector has a record of each account. Raises SystemFailed."""
+    give_up_s = time.monotonic() + KNOWN_S_MAX
+    while (known := int(await counted(url, "portfolio_realtime_accounts"))) < accounts:
+        if time.monotonic() > give_up_s:
+            raise SystemFailed(f"{known} of {accounts} accounts are known after {KNOWN_S_MAX:.0f} s")
+        progress(known)
+        await asyncio.sleep(KNOWN_POLL_S)
 
 
 async def _wait_ready(url: str) -> None:

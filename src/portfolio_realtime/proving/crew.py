@@ -1,0 +1,265 @@
+"""Client processes: a fleet too large for one process, in several, driven as if it were one.
+
+The parent writes one JSON order a line to each child and reads one JSON answer a line from it. Run as
+`python -m portfolio_realtime.proving.crew` this file is the child.
+"""
+
+import asyncio
+import os
+import resource
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final, Self
+
+import msgspec
+import uvloop
+
+from portfolio_realtime.errors import SettingsError
+from portfolio_realtime.proving.fleet import Fleet, FleetFailed, Lags, TokenFor
+from portfolio_realtime.proving.oracle import Truth
+from portfolio_realtime.run_services import end_all, start_module
+
+CONNECTIONS_PER_PROCESS_MAX: Final = 8000
+SPARE_FILES: Final = 100  # of a process, beside its connections
+LINE_BYTES_MAX: Final = 256 * 1024 * 1024
+MODULE: Final = "portfolio_realtime.proving.crew"
+
+
+class Order(msgspec.Struct, omit_defaults=True):
+    """What the parent wants; which fields go with which `what` is told where it is given."""
+
+    what: str  # recruit, start, measure, report, compare, cut, stop
+    url: str = ""
+    clients: list[tuple[str, str]] = []  # account id, token
+    interval_s: float = 1.0
+    stalled: int = 0
+    ramp_s: float = 0.0
+    count: int = 0
+    figures: dict[str, dict[str, str]] | None = None  # account id -> the truth; None: the last told
+
+
+class Report(msgspec.Struct):
+    """What a fleet has counted."""
+
+    counts: dict[str, int] = {}
+    close_codes: dict[int, int] = {}
+    lags: dict[int, dict[int, int]] = {}
+    outages_s: list[float] = []
+    connects_per_s: float = 0.0
+    without_value: int = 0
+
+
+class Answer(msgspec.Struct, omit_defaults=True):
+    """What a child says to an order; `failed` is why it could not."""
+
+    failed: str = ""
+    report: Report | None = None
+    differing: dict[str, list[str]] = {}
+
+
+class Seen:
+    """The reports of all children, added up."""
+
+    def __init__(self, reports: Sequence[Report]) -> None:
+        self.counts = Counter[str]()
+        self.close_codes = Counter[int]()
+        for report in reports:
+            self.counts.update(report.counts)
+            self.close_codes.update(report.close_codes)
+        self.lags = Lags().merge(Lags(report.lags) for report in reports)
+        self.outages_s = sorted(outage_s for report in reports for outage_s in report.outages_s)
+        self.connects_per_s = sum(report.connects_per_s for report in reports)
+        self.without_value = sum(report.without_value for report in reports)
+
+
+class Crew:
+    """Clients in as many processes as they need; an async context manager that ends them."""
+
+    def __init__(
+        self,
+        url: str,
+        account_ids: Sequence[str],
+        token_for: TokenFor,
+        *,
+        interval_s: float,
+        stalled: int = 0,
+        ramp_s: float = 0.0,
+    ) -> None:
+        count = -(-len(account_ids) // CONNECTIONS_PER_PROCESS_MAX)
+        self._orders = [
+            Order(
+                "recruit",
+                url=url,
+                clients=[(account_id, token_for(account_id)) for account_id in account_ids[index::count]],
+                interval_s=interval_s,
+                stalled=len(range(index, stalled, count)),
+                ramp_s=ramp_s,
+            )
+            for index in range(count)
+        ]
+        self._processes: list[asyncio.subprocess.Process] = []
+        self._truths: dict[str, Truth] | None = None
+
+    @property
+    def pids(self) -> list[int]:
+        """The client processes."""
+        return [process.pid for process in self._processes]
+
+    async def __aenter__(self) -> Self:
+        for _ in self._orders:
+            process = await start_module(
+                MODULE,
+                dict(os.environ),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                line_bytes_max=LINE_BYTES_MAX,
+            )
+            self._processes.append(process)
+        await self._tell(self._orders)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await end_all(self._processes)
+
+    async def start(self, count: int) -> None:
+        """Connect the first `count` clients; return when each has a value. Raises FleetFailed."""
+        children = len(self._processes)
+        await self._tell(
+            [Order("start", count=len(range(index, count, children))) for index in range(children)]
+        )
+
+    async def measure(self) -> None:
+        """Forget what was counted so far; errors stay counted."""
+        await self._tell_all("measure")
+
+    async def cut(self) -> None:
+        """End all connections at once, without a goodbye."""
+        await self._tell_all("cut")
+
+    async def seen(self) -> Seen:
+        """What all clients have counted."""
+        answers = await self._tell_all("report")
+        return Seen([answer.report for answer in answers if answer.report is not None])
+
+    async def mismatches(self, truths: dict[str, Truth]) -> dict[str, list[str]]:
+        """Account -> names of the figures that differ from the truth, for every client that reads."""
+        is_told = truths is self._truths
+        self._truths = truths
+        figures = None if is_told else {account_id: truth.figures for account_id, truth in truths.items()}
+        answers = await self._tell([Order("compare", figures=figures)] * len(self._processes))
+        return {account: wrong for answer in answers for account, wrong in answer.differing.items()}
+
+    async def _tell_all(self, what: str) -> list[Answer]:
+        return await self._tell([Order(what)] * len(self._processes))
+
+    async def _tell(self, orders: Sequence[Order]) -> list[Answer]:
+        pairs = zip(self._processes, orders, strict=True)
+        return list(await asyncio.gather(*(_ask(process, order) for process, order in pairs)))
+
+
+async def _ask(process: asyncio.subprocess.Process, order: Order) -> Answer:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(msgspec.json.encode(order) + b"\n")
+    await process.stdin.drain()
+    line = await process.stdout.readline()
+    if not line:
+        raise FleetFailed("a client process ended; its reason is above")
+    answer = msgspec.json.decode(line, type=Answer)
+    if answer.failed:
+        raise FleetFailed(answer.failed)
+    return answer
+
+
+class Child:
+    """One client process: a fleet that takes orders."""
+
+    def __init__(self) -> None:
+        self._fleet: Fleet | None = None
+        self._truths: dict[str, Truth] = {}
+
+    async def obey(self, order: Order) -> Answer:
+        """Do it, and say how it went. Raises FleetFailed."""
+        if order.what == "recruit":
+            self._fleet = _recruited(order)
+            return Answer()
+        assert self._fleet is not None
+        match order.what:
+            case "start":
+                await self._fleet.start(order.count)
+            case "measure":
+                self._fleet.begin_measuring()
+            case "cut":
+                self._fleet.cut()
+            case "report":
+                return Answer(report=_report(self._fleet))
+            case "compare":
+                return Answer(differing=await self._differing(self._fleet, order.figures))
+            case what:
+                raise FleetFailed(f"no such order: {what}")
+        return Answer()
+
+    async def _differing(
+        self, fleet: Fleet, figures: dict[str, dict[str, str]] | None
+    ) -> dict[str, list[str]]:
+        if figures is not None:
+            self._truths = {account_id: Truth(known, {}) for account_id, known in figures.items()}
+        return await fleet.mismatches(self._truths)
+
+
+def _recruited(order: Order) -> Fleet:
+    tokens = dict(order.clients)
+    return Fleet(
+        order.url,
+        [account_id for account_id, _ in order.clients],
+        tokens.__getitem__,
+        interval_s=order.interval_s,
+        detail=False,
+        stalled=order.stalled,
+        ramp_s=order.ramp_s,
+    )
+
+
+def _report(fleet: Fleet) -> Report:
+    return Report(
+        counts=dict(fleet.counts),
+        close_codes=dict(fleet.close_codes),
+        lags=fleet.lags.counts,
+        outages_s=[round(outage_s, 4) for outage_s in fleet.outages_s],
+        connects_per_s=fleet.connects_per_s,
+        without_value=fleet.without_value,
+    )
+
+
+def allow_files(connections: int) -> None:
+    """Let this process open as many files as it needs. Raises SettingsError naming the remedy."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = connections + SPARE_FILES
+    if needed > hard:
+        raise SettingsError(
+            f"{connections} connections need {needed} open files, {hard} are allowed: ulimit -n"
+        )
+    if needed > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+async def _serve() -> None:
+    """Take orders from standard input until it ends."""
+    reader = asyncio.StreamReader(limit=LINE_BYTES_MAX)
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+    )
+    child = Child()
+    while line := await reader.readline():
+        try:
+            answer: Any = await child.obey(msgspec.json.decode(line, type=Order))
+        except FleetFailed as error:
+            answer = Answer(failed=str(error))
+        sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    allow_files(CONNECTIONS_PER_PROCESS_MAX)
+    uvloop.run(_serve())
