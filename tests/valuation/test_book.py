@@ -107,6 +107,18 @@ class BookMachine(RuleBasedStateMachine):
             known = self.prices.get(symbol)
             price = self.book.prices[column]
             assert price == known if known is not None else np.isnan(price)
+        self.assert_blocks_are_the_whole()
+
+    def assert_blocks_are_the_whole(self) -> None:
+        """The full pass in blocks says of each row what it says at once."""
+        row, equities, day_pnls = 0, [np.zeros(0)], [np.zeros(0)]
+        while row < self.book.row_count:
+            row, equity, day_pnl = self.book.value_block(row, 7)
+            equities.append(equity)
+            day_pnls.append(day_pnl)
+        whole = self.book.value_all()
+        assert np.array_equal(np.concatenate(equities), whole[0], equal_nan=True)
+        assert np.array_equal(np.concatenate(day_pnls), whole[1], equal_nan=True)
 
 
 BookMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
@@ -139,32 +151,6 @@ def test_dropped_rows_are_used_again() -> None:
     assert len(book) == 0
     assert book.position_count == 0
     assert len(book._cash) <= 2 * INITIAL
-
-
-def test_every_change_of_a_record_changes_the_version() -> None:
-    """Whoever keeps a Selection can tell that it is out of date; a mark leaves it valid."""
-    book = Book()
-    seen = [book.version]
-    book.put(account("alice", [position("A", 1)]))
-    seen.append(book.version)
-    book.put(account("alice", [position("A", 2)]))
-    seen.append(book.version)
-    book.drop("alice")
-    seen.append(book.version)
-    assert len(set(seen)) == len(seen)
-    book.drop("alice")
-    book.apply([mark("A", 1.0)])
-    assert book.version == seen[-1]
-
-
-def test_a_new_column_beyond_the_arrays_changes_the_version() -> None:
-    """A Selection is as wide as the prices, also when a mark alone makes them wider."""
-    book = Book()
-    book.put(account("alice", [position("A", 1)]))
-    before = book.version
-    book.apply([mark(f"S{index}", 1.0) for index in range(INITIAL)])
-    assert book.version > before
-    assert book.select(["alice"]).quantities.shape == (1, 2 * INITIAL) == (1, len(book.prices))
 
 
 def test_a_mark_that_was_received_earlier_is_ignored() -> None:

@@ -393,3 +393,14 @@ def test_a_full_recalculation_values_everybody(desk: Desk) -> None:
     desk.valuer.put(account("carol", [position("A", 2)]))
     equity, _ = desk.valuer.recalculate()
     assert sorted(equity.tolist()) == [1200.0, 2000.0]
+
+
+def test_what_the_book_learns_of_others_leaves_the_watched_right(desk: Desk) -> None:
+    """Accounts that nobody watches and hundreds of new symbols come; the next value is of all of it."""
+    desk.message()
+    desk.valuer.put(account("bob", [position(f"S{index}", 1) for index in range(300)]))
+    for index in range(300):
+        desk.mark(f"S{index}", 1.0)
+    desk.mark("A", 101.0)
+    assert desk.message(5.0)["equity"] == "2010.00"
+    assert desk.valuer.book.position_count == 301

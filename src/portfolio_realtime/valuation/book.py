@@ -30,6 +30,7 @@ SPARE_SHARE: Final = 8  # a new row gets one spare place for so many positions
 PLACES_MAX: Final = 2**31 - 1
 INITIAL: Final = 64  # places in a new array; arrays double when full
 NEVER_NS: Final = -(2**62)
+VECTORS: Final = ("_cash", "_last_equity", "_external_cash_flow", "_record_as_of_ns")
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,34 @@ class Selection:
     record_as_of_ns: Ints
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Neighbouring rows of the book, not copied: valid until the book changes.
+
+    `quantities` is CSR, n rows x all symbols, spare places and abandoned rows included, as zeros.
+    """
+
+    quantities: csr_array
+    cash: Floats
+    last_equity: Floats
+    external_cash_flow: Floats
+    is_changed: NDArray[np.bool_]  # put or dropped since somebody wrote False here
+
+    def value(self, prices: Floats) -> tuple[Floats, Floats]:
+        """Equity and day P&L in dollars, NaN where unpriced."""
+        equity = self.quantities @ prices
+        equity += self.cash
+        day_pnl = equity - self.last_equity
+        day_pnl -= self.external_cash_flow
+        return equity, day_pnl
+
+
 class Book:
     """Accounts as rows, symbols as columns, marks as one value per column."""
 
     def __init__(self) -> None:
-        self.version = 0  # grows whenever a Selection would differ
+        self.layout = 0  # grows when rows change their numbers
+        self.row_count = 0  # abandoned rows included
         self.position_count = 0  # positions with a quantity, over all accounts
         self.columns: dict[str, int] = {}
         self.symbols: list[str] = [""]
@@ -63,7 +87,6 @@ class Book:
         self.received_ns: Ints = np.full(INITIAL, NEVER_NS)
         self.marks: dict[str, Mark] = {}
         self._rows = Directory()
-        self._row_count = 0  # abandoned rows included
         self._abandoned = 0  # places
         self._pointers: Int32s = np.zeros(INITIAL + 1, np.int32)
         self._column_of: Int32s = np.zeros(INITIAL, np.int32)
@@ -72,6 +95,7 @@ class Book:
         self._last_equity: Floats = np.zeros(INITIAL)
         self._external_cash_flow: Floats = np.zeros(INITIAL)
         self._record_as_of_ns: Ints = np.zeros(INITIAL, np.int64)
+        self._is_changed: NDArray[np.bool_] = np.zeros(INITIAL, bool)
 
     def __contains__(self, account_id: str) -> bool:
         return self._rows.row(account_id) is not None
@@ -101,7 +125,6 @@ class Book:
         self._external_cash_flow[row] = float(account.external_cash_flow)
         self._record_as_of_ns[row] = account.as_of_ns
         self.position_count += len(held)
-        self.version += 1
 
     def drop(self, account_id: str) -> None:
         """Forget an account, if it is there."""
@@ -109,7 +132,6 @@ class Book:
         if row is not None:
             self.position_count -= self._held(row)
             self._abandon(row)
-            self.version += 1
 
     def apply(self, marks: Iterable[Mark]) -> bool:
         """Take in marks; one that was received earlier than the current is ignored. Did any count?"""
@@ -134,7 +156,6 @@ class Book:
                 self.prices = _grown(self.prices, UNPRICED)
                 self.as_of_ns = _grown(self.as_of_ns, NEVER_NS)
                 self.received_ns = _grown(self.received_ns, NEVER_NS)
-                self.version += 1  # a Selection is as wide as the price vector
         return column
 
     def select(self, account_ids: Sequence[str]) -> Selection:
@@ -165,18 +186,34 @@ class Book:
 
         Unrounded and without an error bound: for looking at the whole book, not for publication.
         """
-        count = self._row_count
-        end = self._pointers[count]
-        matrix = csr_array(
-            (self._quantity[:end], self._column_of[:end], self._pointers[: count + 1]),
-            shape=(count, len(self.prices)),
-            copy=False,
+        return self.rows(0, self.row_count).value(self.prices)
+
+    def value_block(self, row: int, places: int) -> tuple[int, Floats, Floats]:
+        """Equity and day P&L from `row` on, as far as so many places reach, and the row after the last.
+
+        As `value_all`, in parts, so that other work may come between; at least one row.
+        """
+        end = self._pointers[row] + places
+        last = int(np.searchsorted(self._pointers[: self.row_count + 1], end, side="right")) - 1
+        last = max(last, row + 1)
+        return last, *self.rows(row, last).value(self.prices)
+
+    def rows(self, first: int, last: int) -> Rows:
+        """The rows from `first` to before `last`, or to the end if it comes earlier."""
+        last = min(last, self.row_count)
+        pointers = self._pointers[first : last + 1]
+        start, end = pointers[0], pointers[-1]
+        return Rows(
+            quantities=csr_array(
+                (self._quantity[start:end], self._column_of[start:end], pointers - start),
+                shape=(last - first, len(self.prices)),
+                copy=False,
+            ),
+            cash=self._cash[first:last],
+            last_equity=self._last_equity[first:last],
+            external_cash_flow=self._external_cash_flow[first:last],
+            is_changed=self._is_changed[first:last],
         )
-        equity = matrix @ self.prices
-        equity += self._cash[:count]
-        day_pnl = equity - self._last_equity[:count]
-        day_pnl -= self._external_cash_flow[:count]
-        return equity, day_pnl
 
     def _held(self, row: int) -> int:
         start, end = self._pointers[row], self._pointers[row + 1]
@@ -189,6 +226,7 @@ class Book:
         self._quantity[start:filled] = [float(position.quantity * position.multiplier) for position in held]
         self._column_of[filled:end] = PADDING
         self._quantity[filled:end] = 0.0
+        self._is_changed[row] = True
 
     def _abandon(self, row: int) -> None:
         self._fill(row, ())
@@ -198,9 +236,9 @@ class Book:
     def _new_row(self, count: int) -> int:
         """An empty row at the end with places for `count` positions and a few more."""
         places = count + count // SPARE_SHARE
-        if 2 * self._abandoned >= self._pointers[self._row_count] + self._row_count:
+        if 2 * self._abandoned >= self._pointers[self.row_count] + self.row_count:
             self._pack()
-        row = self._row_count
+        row = self.row_count
         end = int(self._pointers[row]) + places
         assert end <= PLACES_MAX, "too many positions for one book: run more calculators"
         while end > len(self._quantity):
@@ -208,10 +246,10 @@ class Book:
         if row + 2 > len(self._pointers):
             self._pointers = _grown(self._pointers, 0)
         if row >= len(self._cash):
-            for name in ("_cash", "_last_equity", "_external_cash_flow", "_record_as_of_ns"):
+            for name in (*VECTORS, "_is_changed"):
                 setattr(self, name, _grown(getattr(self, name), 0))
         self._pointers[row + 1] = end
-        self._row_count += 1
+        self.row_count += 1
         return row
 
     def _places(self, rows: Ints) -> tuple[Ints, Ints]:
@@ -228,15 +266,17 @@ class Book:
         self._quantity[: len(places)] = self._quantity[places]
         self._column_of[: len(places)] = self._column_of[places]
         self._pointers[1 : len(rows) + 1] = np.cumsum(counts)
-        for vector in (self._cash, self._last_equity, self._external_cash_flow, self._record_as_of_ns):
+        for vector in (getattr(self, name) for name in VECTORS):
             vector[: len(rows)] = vector[rows]
         self._rows.renumber({old: new for new, old in enumerate(rows.tolist())})
-        self._row_count, self._abandoned = len(rows), 0
+        self.row_count, self._abandoned = len(rows), 0
+        self.layout += 1
 
 
 def _grown(array: NDArray[Any], filler: float) -> NDArray[Any]:
-    """Twice as long, the new half filled."""
-    longer = np.empty(2 * len(array), array.dtype)
+    """Twice as long, the new half filled. Zeros that nobody has written to take no memory yet."""
+    longer = np.zeros(2 * len(array), array.dtype)
     longer[: len(array)] = array
-    longer[len(array) :] = filler
+    if filler:
+        longer[len(array) :] = filler
     return longer

@@ -33,11 +33,11 @@ class Flush:
 
 @dataclass(frozen=True)
 class _Cut:
-    """The watched accounts' selection, kept until the book or the watchlist changes."""
+    """The watched accounts' selection, kept until one of their records or the watchlist changes."""
 
-    version: tuple[int, int]
     selection: Selection
     slots: Ints
+    width: int  # of the selection: one column per price
 
 
 class Valuer:
@@ -53,7 +53,6 @@ class Valuer:
         self._epochs: dict[str, int] = {}
         self._rows: dict[str, dict[str, tuple[Mark | None, bytes]]] = {}
         self._marks_from_ns: dict[str, int] = {}  # of split symbols; what was traded earlier is no mark
-        self._watch_version = 0
         self._cut: _Cut | None = None
 
     def put(self, account: Account) -> None:
@@ -69,6 +68,7 @@ class Valuer:
             self._records[account.account_id] = account, constant(account)
             self._rows.pop(account.account_id, None)
             self.watchlist.touch(account.account_id)
+            self._cut = None
 
     @property
     def account_ids(self) -> set[str]:
@@ -92,7 +92,6 @@ class Valuer:
             self._epochs[account.account_id] = epoch
             self._sequences[account.account_id] = 0
         self.watchlist.watch(account.account_id, with_positions=with_positions)
-        self._watch_version += 1
         self.put(account)
 
     def unwatch(self, account_id: str) -> None:
@@ -100,7 +99,7 @@ class Valuer:
         self.watchlist.unwatch(account_id)
         self._records.pop(account_id, None)
         self._rows.pop(account_id, None)
-        self._watch_version += 1
+        self._cut = None
 
     def apply(self, marks: Iterable[Mark]) -> bool:
         """Take in marks. Did any count? One from before a split is another price, and does not."""
@@ -158,11 +157,10 @@ class Valuer:
         return kernel.value(selection, book.prices, book.as_of_ns, book.received_ns, stale_before_ns)
 
     def _current_cut(self) -> _Cut:
-        version = (self.book.version, self._watch_version)
-        if self._cut is None or self._cut.version != version:
+        width = len(self.book.prices)  # grows with marks of new symbols
+        if self._cut is None or self._cut.width != width:
             account_ids = self.watchlist.account_ids
-            selection = self.book.select(account_ids)
-            self._cut = _Cut(version, selection, self.watchlist.slots(account_ids))
+            self._cut = _Cut(self.book.select(account_ids), self.watchlist.slots(account_ids), width)
         return self._cut
 
     def _exact(self, account_id: str) -> tuple[int, int]:
