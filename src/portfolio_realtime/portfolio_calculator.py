@@ -9,10 +9,13 @@ Run it: `python -m portfolio_realtime.portfolio_calculator`
 import asyncio
 import contextlib
 import math
+from collections.abc import Collection, Container
 from typing import Final
 
+import numpy as np
 import structlog
 
+from portfolio_realtime.clock import Clock
 from portfolio_realtime.errors import LeaseLost, StateUnavailable
 from portfolio_realtime.model import Account, Publication
 from portfolio_realtime.service import Context, keep_running, main, together
@@ -28,7 +31,12 @@ GROUP: Final = "portfolio_calculators"
 SWEEP_S: Final = 5.0  # interest that ends is noticed within this
 QUIET_S: Final = 0.5  # without any change, look again after this: marks grow stale by themselves
 FLUSH_S_MIN: Final = 0.01  # accounts that become due within this are published together
-LOAD_STEP: Final = 5000  # accounts taken in before other work gets its turn
+READ_STEP: Final = 250  # records taken in before other work gets its turn: a few milliseconds
+SORT_STEP: Final = 5000  # ids looked at before other work gets its turn
+PROGRESS_S: Final = 1.0  # between two lines about reading
+BLOCK_PLACES: Final = 500_000  # of the full pass, between two turns of other work: a millisecond or two
+PAUSE_LOOK_S: Final = 0.02  # how often the event loop's delay is measured
+PAUSE_WINDOW_S: Final = 60.0  # the longest of the last one or two of these is shown
 
 log = structlog.get_logger()
 
@@ -48,6 +56,10 @@ class Calculator:
         self._wanted: dict[int, dict[str, bool]] = {}  # shard -> watched account -> with positions
         self._answering = asyncio.Lock()  # an older reading of interest must not replace a newer one
         self._writing = [asyncio.Lock() for _ in range(settings.shards)]  # stored is what is watched, no more
+        self._taking = asyncio.Lock()  # records are taken in in the order in which Valkey gave them
+        self._unread: set[int] = set()  # shards whose records are to be read, all of them
+        self._let_go: set[int] = set()  # shards whose records are to be forgotten
+        self._book_wake = asyncio.Event()
         self._announced: set[int] = set()  # shards whose interest has changed
         self._interest_wake = asyncio.Event()
         self._wake = asyncio.Event()
@@ -62,9 +74,11 @@ class Calculator:
                 self._follow_interest(),
                 self._share_shards(),
                 self._keep_leases(),
+                self._keep_book(),
                 self._answer_interest(),
                 self._publish(),
                 self._recalculate(),
+                self._measure_pauses(),
             )
         finally:
             await self._leave()
@@ -87,17 +101,27 @@ class Calculator:
             if isinstance(message, Subscribed):
                 self._following["accounts"].set()
                 for shard in list(self._leases):
-                    await self._load(shard)
+                    await self._read(shard, list(self._wanted.get(shard, ())))  # who is watched comes first
+                    self._read_later(shard)
                 continue
             changes = decode_changes(message.payload)
             if changes and (shard := self._shard(changes[0].account_id)) in self._leases:
-                await self._read(shard, [c.account_id for c in changes if c.version])
-                await self._remove(shard, [c.account_id for c in changes if not c.version])
+                await self._read(shard, [change.account_id for change in changes])
 
     async def _read(self, shard: int, account_ids: list[str]) -> None:
-        for account in await self._state.accounts.read(shard, account_ids):
-            self._take(shard, account)
-        self._wake.set()
+        """Take in the records of these accounts as they are now; forget those that have none."""
+        gone: list[str] = []
+        for at in range(0, len(account_ids), READ_STEP):
+            part = account_ids[at : at + READ_STEP]
+            async with self._taking:
+                records = await self._state.accounts.read(shard, part)
+                for account in records:
+                    self._take(shard, account)
+                for account_id in set(part).difference(account.account_id for account in records):
+                    self._valuer.drop(account_id)
+                    gone.append(account_id)
+            self._wake.set()
+        await self._forget(shard, gone)
 
     def _take(self, shard: int, account: Account) -> None:
         """Take in a record as it was read; the shard and who is wanted may have changed meanwhile."""
@@ -109,10 +133,60 @@ class Calculator:
         else:
             self._valuer.watch(account, self._leases[shard].fencing_token, with_positions=with_positions)
 
-    async def _remove(self, shard: int, account_ids: list[str]) -> None:
-        for account_id in account_ids:
-            self._valuer.drop(account_id)
-        await self._forget(shard, account_ids)
+    # The book
+
+    async def _keep_book(self) -> None:
+        """Forget shards that were let go, read those that are new here or of which something was missed."""
+        while True:
+            await self._book_wake.wait()
+            self._book_wake.clear()
+            await self._forget_shards()
+            await self._read_shards()
+
+    async def _forget_shards(self) -> None:
+        shards, self._let_go = self._let_go, set()
+        account_ids = await self._of_shards(self._valuer.account_ids, shards) if shards else ()
+        for number, account_id in enumerate(account_ids):
+            if self._shard(account_id) not in self._leases:  # it may have come back
+                self._valuer.forget(account_id)
+            if number % READ_STEP == READ_STEP - 1:
+                await asyncio.sleep(0)
+
+    async def _read_shards(self) -> None:
+        """Read every record of the shards that need it, with a word about how far it has come."""
+        shards, self._unread = self._unread & self._leases.keys(), set()
+        known = await self._of_shards(self._valuer.book.account_ids, shards) if shards else set[str]()
+        progress = _Progress(self._metrics, await self._state.accounts.count(shards), self._context.clock)
+        for shard in sorted(shards):
+            await self._read_shard(shard, known, progress)
+        if shards:
+            progress.end(len(shards))
+
+    async def _read_shard(self, shard: int, known: set[str], progress: "_Progress") -> None:
+        """Take in a shard, page by page; what was `known` and is not met may be gone."""
+        cursor: int | None = 0
+        while cursor is not None:
+            async with self._taking:
+                cursor, records = await self._state.accounts.read_page(shard, cursor)
+                for number, account in enumerate(records):
+                    self._take(shard, account)
+                    known.discard(account.account_id)
+                    if number % READ_STEP == READ_STEP - 1:
+                        await asyncio.sleep(0)
+            progress.advance(len(records))
+            self._wake.set()
+        await self._read(shard, [account_id for account_id in known if self._shard(account_id) == shard])
+        await self._forget(shard, await self._state.valuations.read_ids(shard))
+
+    async def _of_shards(self, account_ids: Collection[str], shards: Container[int]) -> set[str]:
+        """Those of the accounts that belong to these shards."""
+        found: set[str] = set()
+        for number, account_id in enumerate(account_ids):
+            if self._shard(account_id) in shards:
+                found.add(account_id)
+            if number % SORT_STEP == SORT_STEP - 1:
+                await asyncio.sleep(0)
+        return found
 
     # Shards
 
@@ -139,45 +213,34 @@ class Calculator:
             for (shard, lease), is_ours in zip(held, renewed, strict=True):
                 if not is_ours and self._leases.get(shard) == lease:
                     log.warning("lease lost", shard=shard)
-                    self._drop_shard(shard)
+                    self._let_go_of(shard)
             await asyncio.sleep(self._context.settings.lease_renew_ms / 1000)
 
     async def _acquire(self, shard: int) -> None:
         lease = await self._state.leases.acquire(keys.shard_lease(shard))
         if lease is not None:
             self._leases[shard], self._wanted[shard] = lease, {}
-            await self._load(shard)
-            log.info(
-                "shard acquired", shard=shard, epoch=lease.fencing_token, accounts=len(self._valuer.book)
-            )
+            log.info("shard acquired", shard=shard, epoch=lease.fencing_token)
+            await self._answer(shard)  # who is watched comes first
+            self._read_later(shard)
 
-    async def _load(self, shard: int) -> None:
-        """Read a shard's records and who of it is watched; forget what is gone or has no keeper."""
-        gone = {
-            account_id for account_id in self._valuer.book.account_ids if self._shard(account_id) == shard
-        }
-        for number, account in enumerate(await self._state.accounts.read_all(shard)):
-            self._take(shard, account)
-            gone.discard(account.account_id)
-            if number % LOAD_STEP == LOAD_STEP - 1:
-                log.info("loading", shard=shard, accounts=number + 1)
-                await asyncio.sleep(0)
-        await self._remove(shard, list(gone))
-        await self._answer(shard)
-        await self._forget(shard, await self._state.valuations.read_ids(shard))
+    def _read_later(self, shard: int) -> None:
+        self._unread.add(shard)
+        self._book_wake.set()
 
     async def _give_up(self, shard: int) -> None:
         lease = self._leases[shard]
-        self._drop_shard(shard)
+        self._let_go_of(shard)
         await self._state.leases.release(lease)
         log.info("shard given up", shard=shard)
 
-    def _drop_shard(self, shard: int) -> None:
+    def _let_go_of(self, shard: int) -> None:
+        """Publish nothing of it from now on; the rest of its records goes bit by bit."""
         self._leases.pop(shard, None)
-        self._wanted.pop(shard, None)
-        for account_id in self._valuer.account_ids:
-            if self._shard(account_id) == shard:
-                self._valuer.forget(account_id)
+        for account_id in self._wanted.pop(shard, ()):
+            self._valuer.forget(account_id)
+        self._let_go.add(shard)
+        self._book_wake.set()
 
     async def _leave(self) -> None:
         with contextlib.suppress(StateUnavailable):
@@ -278,7 +341,7 @@ class Calculator:
     def _refused(self, shard: int, lease: Lease) -> None:
         log.warning("a newer owner publishes this shard", shard=shard)
         if self._leases.get(shard) == lease:
-            self._drop_shard(shard)
+            self._let_go_of(shard)
 
     def _count(self, flush: Flush) -> None:
         metrics = self._metrics
@@ -291,16 +354,66 @@ class Calculator:
             metrics.lag.observe(max(0.0, (self._context.clock.now_ns() - flush.newest_as_of_ns) / 1e9))
 
     async def _recalculate(self) -> None:
-        """Value the whole book from scratch now and then, watched or not."""
+        """Value the whole book from scratch now and then, watched or not, block by block."""
+        metrics, book = self._metrics, self._valuer.book
         while True:
             await asyncio.sleep(self._context.settings.recalculation_interval)
-            with self._metrics.recalculation.time():
-                self._valuer.recalculate()
-            self._metrics.accounts.set(len(self._valuer.book))
-            self._metrics.positions.set(self._valuer.book.position_count)
+            equity, unpriced, row = 0.0, 0, 0
+            with metrics.recalculation.time():
+                while row < book.row_count:
+                    with metrics.recalculation_block.time():
+                        row, equities, _ = book.value_block(row, BLOCK_PLACES)
+                        unpriced += int(np.isnan(equities).sum())
+                        equity += float(np.nansum(equities))
+                    await asyncio.sleep(0)  # what has become due meanwhile is published first
+            metrics.accounts.set(len(book))
+            metrics.positions.set(book.position_count)
+            metrics.book_equity.set(equity)
+            metrics.book_unpriced.set(unpriced)
+
+    async def _measure_pauses(self) -> None:
+        """How late the event loop comes to whoever waits: so late is a publication, at worst."""
+        clock = self._context.clock
+        window_ends_s, before_s, longest_s = clock.monotonic_s() + PAUSE_WINDOW_S, 0.0, 0.0
+        while True:
+            due_s = clock.monotonic_s() + PAUSE_LOOK_S
+            await asyncio.sleep(PAUSE_LOOK_S)
+            late_s = max(0.0, clock.monotonic_s() - due_s)
+            self._metrics.pause.observe(late_s)
+            longest_s = max(longest_s, late_s)
+            if clock.monotonic_s() > window_ends_s:
+                window_ends_s, before_s, longest_s = clock.monotonic_s() + PAUSE_WINDOW_S, longest_s, 0.0
+            self._metrics.longest_pause.set(max(before_s, longest_s))
 
     def _shard(self, account_id: str) -> int:
         return keys.shard_of(account_id, self._context.settings.shards)
+
+
+class _Progress:
+    """How far the reading of records has come, for logs and metrics."""
+
+    def __init__(self, metrics: CalculatorMetrics, total: int, clock: Clock) -> None:
+        self._metrics = metrics
+        self._total = total
+        self._clock = clock
+        self._read = 0
+        self._began_s = self._said_s = clock.monotonic_s()
+        metrics.read_ratio.set(0.0 if total else 1.0)
+
+    def advance(self, count: int) -> None:
+        """So many records more; a line now and then."""
+        self._read += count
+        ratio = min(1.0, self._read / max(1, self._total))
+        self._metrics.read_ratio.set(ratio)
+        if self._clock.monotonic_s() - self._said_s >= PROGRESS_S:
+            self._said_s = self._clock.monotonic_s()
+            log.info("reading accounts", read=self._read, of=self._total, percent=int(100 * ratio))
+
+    def end(self, shards: int) -> None:
+        """Everything is read."""
+        self._metrics.read_ratio.set(1.0)
+        seconds = round(self._clock.monotonic_s() - self._began_s, 2)
+        log.info("accounts read", accounts=self._read, shards=shards, seconds=seconds)
 
 
 async def run(context: Context) -> None:

@@ -107,6 +107,32 @@ class CalculatorMetrics:
         self.recalculation = Histogram(
             f"{PREFIX}_recalculation_seconds", "Full valuation of the book", buckets=FAST_S, registry=registry
         )
+        self.recalculation_block = Histogram(
+            f"{PREFIX}_recalculation_block_seconds",
+            "One block of the full valuation: nothing is published meanwhile",
+            buckets=FAST_S,
+            registry=registry,
+        )
+        self.book_equity = Gauge(
+            f"{PREFIX}_book_equity_dollars", "Equity of all accounts that are priced", registry=registry
+        )
+        self.book_unpriced = Gauge(
+            f"{PREFIX}_book_unpriced_accounts", "Accounts with an unpriced position", registry=registry
+        )
+        self.read_ratio = Gauge(
+            f"{PREFIX}_accounts_read_ratio", "Share of the records read: 1 when complete", registry=registry
+        )
+        self.pause = Histogram(
+            f"{PREFIX}_calculator_pause_seconds",
+            "How late the event loop comes to whoever waits",
+            buckets=FAST_S,
+            registry=registry,
+        )
+        self.longest_pause = Gauge(
+            f"{PREFIX}_calculator_longest_pause_seconds",
+            "The longest such pause of the last minute or two",
+            registry=registry,
+        )
         self.flush = Histogram(
             f"{PREFIX}_valuation_flush_seconds",
             "Valuation and encoding of one flush",

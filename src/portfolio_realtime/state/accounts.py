@@ -12,6 +12,7 @@ from portfolio_realtime.state.connection import Connection, Message, Subscribed,
 from portfolio_realtime.state.leases import Lease
 
 READ_FIELDS_MAX: Final = 2000
+PAGE_FIELDS: Final = 250  # asked for; a page may be larger
 
 _encode = msgspec.json.Encoder().encode
 _account = msgspec.json.Decoder(Account)
@@ -123,6 +124,26 @@ class Accounts:
     async def read_all(self, shard: int) -> list[Account]:
         """Every record of a shard, read in steps that do not block the server."""
         return [_account.decode(raw) async for _, raw in _scan(self._connection, keys.accounts(shard))]
+
+    @reports_unavailable
+    async def read_page(self, shard: int, cursor: int) -> tuple[int | None, list[Account]]:
+        """Some hundred records of a shard and where to go on, None at the end; begin at 0.
+
+        A record that is there all the time comes at least once.
+        """
+        following, found = await cast(
+            "Awaitable[tuple[int, dict[bytes, bytes]]]",
+            self._connection.commands.hscan(keys.accounts(shard), cursor, count=PAGE_FIELDS),
+        )
+        return following or None, [_account.decode(raw) for raw in found.values()]
+
+    @reports_unavailable
+    async def count(self, shards: Iterable[int]) -> int:
+        """How many records these shards have."""
+        pipeline = self._connection.commands.pipeline(transaction=False)
+        for shard in shards:
+            pipeline.hlen(keys.accounts(shard))
+        return sum(await cast("Awaitable[list[int]]", pipeline.execute()))
 
     @reports_unavailable
     async def ids(self) -> list[str]:
