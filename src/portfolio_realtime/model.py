@@ -62,6 +62,7 @@ class Mark(msgspec.Struct, frozen=True):
     source: str  # the feed: iex, sip, crypto, ...
     previous_close: float | None = None
     previous_close_date: str | None = None
+    quality: str = ""  # what the price is worth: see market.marks
 
 
 class Booking(msgspec.Struct, frozen=True, array_like=True):

@@ -134,14 +134,15 @@ def test_a_row_says_every_field_of_the_protocol() -> None:
         "AAPL261218C00200000",
         1.25,
         source="opra",
+        quality="real_time_opra",
         as_of_ns=AS_OF_NS,
         previous_close=1.1,
         previous_close_date="2026-11-19",
     )
     assert encode_row(held, shown) == (
         b'{"symbol":"AAPL261218C00200000","quantity":"2","mark":"1.25","mark_source":"opra",'
-        b'"mark_as_of":"2026-11-20T15:04:05.123456Z","previous_close":"1.1","market_value":"250.00",'
-        b'"day_pnl":"30.00","unrealized_pnl":"50.00"}'
+        b'"mark_as_of":"2026-11-20T15:04:05.123456Z","mark_quality":"real_time_opra","previous_close":"1.1",'
+        b'"market_value":"250.00","day_pnl":"30.00","unrealized_pnl":"50.00"}'
     )
 
 

@@ -36,6 +36,7 @@ def row(symbol: str, quantity: str) -> dict[str, Any]:
         "mark": "10",
         "mark_source": "iex",
         "mark_as_of": "2026-11-20T15:04:05.123456Z",
+        "mark_quality": "iex",
         "previous_close": "9",
         "market_value": "100.00",
         "day_pnl": "10.00",

@@ -93,6 +93,7 @@ def _leg(position: Position, mark: Mark | None) -> dict[str, Any]:
         "mark": _price(mark.price if mark else None),
         "mark_source": mark.source if mark else None,
         "mark_as_of": rfc3339(mark.as_of_ns) if mark else None,
+        "mark_quality": mark.quality or None if mark else None,
         "previous_close": _price(mark.previous_close if mark else None),
         "previous_close_date": mark.previous_close_date if mark else None,
         "market_value": _dollars(_market_value(position, mark)),

@@ -86,6 +86,7 @@ def encode_row(position: Position, mark: Mark | None) -> bytes:
             "mark": None if price is None else plain(price),
             "mark_source": mark.source if mark else None,
             "mark_as_of": rfc3339(mark.as_of_ns) if mark else None,
+            "mark_quality": mark.quality or None if mark else None,
             "previous_close": None
             if not mark or mark.previous_close is None
             else plain(exact(mark.previous_close)),

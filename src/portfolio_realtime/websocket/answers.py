@@ -22,6 +22,7 @@ class ExplainedPosition(msgspec.Struct, forbid_unknown_fields=True):
     mark: str | None
     mark_source: str | None
     mark_as_of: str | None
+    mark_quality: str | None
     previous_close: str | None
     previous_close_date: str | None
     market_value: str | None
@@ -111,6 +112,7 @@ EXPLANATION_EXAMPLE: Final[dict[str, Any]] = {
             "mark": "150.255",
             "mark_source": "iex",
             "mark_as_of": "2026-11-20T15:04:05.000000Z",
+            "mark_quality": "iex",
             "previous_close": "148",
             "previous_close_date": "2026-11-19",
             "market_value": "1502.55",

@@ -6,7 +6,7 @@ Money is a decimal string, a ratio a number (0.0101 = 1.01 %), a time RFC 3339 U
 import enum
 import re
 import struct
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -14,6 +14,15 @@ ACCOUNT_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MESSAGE_BYTES_MAX: Final = 4096  # of one message from a client
 
 Detail = Literal["value", "positions"]
+Money = Annotated[str, msgspec.Meta(pattern=r"^-?[0-9]+\.[0-9]{2}$", description="Dollars, exact to the cent")]
+Number = Annotated[str, msgspec.Meta(pattern=r"^-?[0-9]+(\.[0-9]+)?$", description="An exact decimal number")]
+Time = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z$",
+        description="RFC 3339 in UTC with microseconds",
+    ),
+]
 
 
 class Disconnect(enum.Enum):
@@ -46,14 +55,15 @@ class PositionRow(msgspec.Struct):
     """One position of a portfolio message. A position that is gone is one last row with quantity "0"."""
 
     symbol: str
-    quantity: str
-    mark: str | None = None
+    quantity: Number
+    mark: Number | None = None
     mark_source: str | None = None
-    mark_as_of: str | None = None
-    previous_close: str | None = None
-    market_value: str | None = None
-    day_pnl: str | None = None
-    unrealized_pnl: str | None = None
+    mark_as_of: Time | None = None
+    mark_quality: str | None = None
+    previous_close: Number | None = None
+    market_value: Money | None = None
+    day_pnl: Money | None = None
+    unrealized_pnl: Money | None = None
 
 
 class PortfolioMessage(msgspec.Struct, tag_field="type", tag="portfolio"):
@@ -67,19 +77,19 @@ class PortfolioMessage(msgspec.Struct, tag_field="type", tag="portfolio"):
     account_id: str
     epoch: int
     sequence: int
-    equity: str | None
-    cash: str
-    last_equity: str
-    external_cash_flow: str
-    day_pnl: str | None
+    equity: Money | None
+    cash: Money
+    last_equity: Money
+    external_cash_flow: Money
+    day_pnl: Money | None
     day_pnl_ratio: float | None
-    as_of: str
+    as_of: Time
     stale: list[str]
     unpriced: list[str]
     total_value: str | None
     today_return: str | None
-    timestamp: str
-    known_equity: str | msgspec.UnsetType = msgspec.UNSET
+    timestamp: Time
+    known_equity: Money | msgspec.UnsetType = msgspec.UNSET
     stale_ages_s: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
     unvalued: list[str] | msgspec.UnsetType = msgspec.UNSET
     positions: list[PositionRow] | msgspec.UnsetType = msgspec.UNSET
@@ -133,6 +143,8 @@ class Unsubscribe(msgspec.Struct, tag_field="type", tag="unsubscribe"):
 
 ClientMessage = Heartbeat | Auth | Subscribe | Unsubscribe
 ServerMessage = HeartbeatAck | ErrorMessage | TokenExpiring
+FROM_SERVER: Final = (PortfolioMessage, HeartbeatAck, ErrorMessage, TokenExpiring)
+FROM_CLIENT: Final = (Auth, Subscribe, Unsubscribe, Heartbeat)
 
 encode = msgspec.json.Encoder().encode
 decode_client_message = msgspec.json.Decoder(ClientMessage).decode

@@ -230,7 +230,8 @@ function drawRow(element, row, isStale) {
   }
   put(quantity, grouped(row.quantity))
   flash(mark, row.mark === null ? "—" : dollars(row.mark), row.mark)
-  mark.title = row.mark_as_of ? `${row.mark_source}, ${new Date(row.mark_as_of).toLocaleString()}` : ""
+  const quality = (row.mark_quality ?? row.mark_source ?? "").replaceAll("_", " ")
+  mark.title = row.mark_as_of ? `${quality}, ${new Date(row.mark_as_of).toLocaleString()}` : ""
   flash(value, dollars(row.market_value), row.market_value)
   signed(day, row.day_pnl)
   signed(unrealized, row.unrealized_pnl)
