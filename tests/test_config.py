@@ -224,3 +224,17 @@ def test_a_childs_environment_is_ours_with_changes(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PORT_OF_CALL", "8001")
     child = config.child_environment(WEBSOCKET_PORT="9")
     assert (child["PORT_OF_CALL"], child["WEBSOCKET_PORT"]) == ("8001", "9")
+
+
+def test_a_market_key_never_borrows_another_keys_secret(load: Load) -> None:
+    """MARKET_API_KEY without its secret beside a whole APCA pair: an error, not a mixed pair."""
+    with pytest.raises(SettingsError, match="MARKET_API_KEY and MARKET_SECRET_KEY go together"):
+        load(LOCAL + "MARKET_API_KEY=MK1\n")
+
+
+def test_an_overnight_feed_goes_beside_a_feed_of_the_day(load: Load) -> None:
+    """Two feeds of the night would both claim the same symbols."""
+    settings = load("ALPACA_DATA_FEED=sip\nALPACA_OVERNIGHT_FEED=boats\n")
+    assert settings.alpaca_overnight_feed == "boats"
+    with pytest.raises(SettingsError, match="ALPACA_OVERNIGHT_FEED goes with"):
+        load("ALPACA_DATA_FEED=boats\nALPACA_OVERNIGHT_FEED=boats\n")

@@ -112,6 +112,18 @@ class Settings(BaseSettings):
     alpaca_data_url: str = Field("", description="Base URL, no path; else by ALPACA_SANDBOX")
     alpaca_stream_url: str = Field("", description="Base URL, no path; else by ALPACA_SANDBOX")
     alpaca_data_feed: DataFeed = Field("iex", description="Which stock feed the plan includes")
+    alpaca_overnight_feed: Literal["", "boats", "overnight"] = Field(
+        "", description="The stock feed from 20:00 to 04:00 New York time; empty: none"
+    )
+    alpaca_options_feed: Literal["indicative", "opra"] = Field(
+        "indicative", description="Which options feed the plan includes"
+    )
+    alpaca_crypto_location: Literal["us", "us-1", "us-2", "eu-1", "bs-1"] = Field(
+        "us", description="Which venue's crypto prices"
+    )
+    alpaca_stream_encoding: Literal["msgpack", "json"] = Field(
+        "msgpack", description="Of the market-data stream; options always come as MessagePack"
+    )
     # Valkey or Redis; embedded when neither host nor URL is set
     redis_url: SecretStr = Field(SecretStr(""), description="Whole URL; wins over the parts")
     redis_host: str = ""
@@ -291,9 +303,20 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _by_day_and_by_night(self) -> Self:
+        if self.alpaca_overnight_feed and self.alpaca_data_feed in ("boats", "overnight", "test"):
+            raise ValueError("ALPACA_OVERNIGHT_FEED goes with ALPACA_DATA_FEED=sip, iex or delayed_sip")
+        return self
+
+    @model_validator(mode="after")
     def _one_way_in(self) -> Self:
         if self.jwks_url and self.jwt_secret.get_secret_value():
             raise ValueError("JWKS_URL and JWT_SECRET exclude each other: accept one family of tokens")
+        if self.jwks_url and not (self.jwt_issuer and (self.jwt_audience or self.jwt_required_claims)):
+            raise ValueError(
+                "JWKS_URL needs JWT_ISSUER, and JWT_AUDIENCE or JWT_REQUIRED_CLAIMS: the same keys "
+                "sign tokens for others"
+            )
         if self.jwt_secret_previous.get_secret_value() and not self.jwt_secret.get_secret_value():
             raise ValueError("JWT_SECRET_PREVIOUS is for changing JWT_SECRET: set that, too")
         if (self.account_access == "webhook") != bool(self.authz_url):
