@@ -3,7 +3,7 @@
 import base64
 import binascii
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -20,7 +20,7 @@ WINDOW_S = 60
 RATE_KEYS_MAX = 1_000
 TOKEN_PATH = "/v1/oauth2/token"  # noqa: S105 - a path, not a secret
 CONTROL_PREFIX = "/_sim"
-TRADING_PREFIXES = ("/v2/account", "/v2/positions")
+TRADING_PREFIXES = ("/v2/account", "/v2/positions", "/v2/clock", "/v2/calendar", "/v2/assets")
 MARKET_PREFIXES = ("/v2/stocks", "/v1beta1/options", "/v1beta3/crypto")
 OPEN_PREFIXES = ("/v1beta3/crypto",)  # no credentials needed
 
@@ -34,10 +34,16 @@ class Credentials:
         self._secret = secret
         self._clock = clock
         self._tokens: dict[str, int] = {}  # token → expiry, ns
+        # whose account a Trading API pair is of; good for that API and market data, not for a broker's paths
+        self.trading_account: Callable[[str, str], str | None] = lambda _key, _secret: None
 
     def is_pair(self, key: str, secret: str) -> bool:
         """Whether key and secret are the accepted ones."""
         return secrets.compare_digest(f"{key}:{secret}".encode(), f"{self._key}:{self._secret}".encode())
+
+    def is_data_pair(self, key: str, secret: str) -> bool:
+        """Whether market data is open to this pair: the accepted one, or that of an account."""
+        return self.is_pair(key, secret) or self.trading_account(key, secret) is not None
 
     def issue_token(self) -> str:
         """A new bearer token; the oldest is dropped beyond the limit."""
@@ -60,7 +66,7 @@ class Credentials:
             return self._key if self._is_basic(value.strip()) else None
         if with_apca and "apca-api-key-id" in headers:
             pair = headers["apca-api-key-id"], headers.get("apca-api-secret-key", "")
-            return self._key if self.is_pair(*pair) else None
+            return pair[0] if self.is_data_pair(*pair) else None
         return None
 
     def _is_basic(self, encoded: str) -> bool:

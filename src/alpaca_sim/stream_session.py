@@ -99,7 +99,7 @@ class Session:
     def _is_accepted(self, key: str, secret: str) -> bool:
         if key in _BEARER_KEYS:
             return self._credentials.is_token(secret)
-        return self._credentials.is_pair(key, secret)
+        return self._credentials.is_data_pair(key, secret)
 
     def _admit(self, is_accepted: bool) -> None:
         self.auth_attempt_count += 1
