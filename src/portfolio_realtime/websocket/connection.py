@@ -52,6 +52,11 @@ class Subscription:
     sent: StreamPosition | None = None
     due_s: float = 0.0
 
+    @property
+    def is_plain(self) -> bool:
+        """Value alone, at any rate."""
+        return not self.with_positions and not self.interval_s
+
 
 class Connection:
     """What one client is owed and what it may."""
@@ -121,6 +126,22 @@ class Connection:
         if newest is not None and (subscription.sent is None or newest > subscription.sent):
             self._pending[account.account_id] = subscription
         return False
+
+    def at_once(self, account: WatchedAccount) -> bytes | None:
+        """The frame of a newer publication if nothing stands in its way; it counts as taken. Else `offer`.
+
+        The way of nearly every message: no positions, no rate of the client's own, an empty socket.
+        """
+        if self._pending or self._replies or self._paused_s is not None:
+            return None
+        subscription = self.subscriptions.get(account.account_id)
+        if subscription is None or not subscription.is_plain:
+            return None
+        newest = account.at
+        if newest is None or (subscription.sent is not None and newest <= subscription.sent):
+            return None
+        subscription.sent = newest
+        return account.value_frame()
 
     def take(self, now_s: float) -> bytes | None:
         """The next frame to send now, or None: nothing is pending, due, or the socket is full."""

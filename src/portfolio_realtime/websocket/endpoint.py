@@ -302,9 +302,14 @@ class Endpoint(asyncio.Protocol):
 
     def offer(self, account: WatchedAccount) -> None:
         """The account has a newer publication: send it, or remember to."""
+        if self._is_ending:
+            return
+        frame = self._connection.at_once(account)
+        if frame is not None:
+            return self._write(frame)
         if self._connection.offer(account):
             self._gateway.counts.conflated += 1
-        self._flush()
+        return self._flush()
 
     def refuse(self, account_id: str) -> None:
         """There is no such account."""
@@ -346,15 +351,18 @@ class Endpoint(asyncio.Protocol):
     def _flush(self) -> None:
         if self._is_ending:
             return
-        transport, counts = self._transport, self._gateway.counts
-        assert transport is not None
         now_s = self._loop.time()
         while (frame := self._connection.take(now_s)) is not None:
-            transport.write(frame)
-            counts.sent += 1
-            counts.sent_bytes += len(frame)
+            self._write(frame)
         if self._rate_timer is None and (due_in_s := self._connection.due_in_s(now_s)) is not None:
             self._rate_timer = self._loop.call_later(due_in_s, self._rate_due)
+
+    def _write(self, frame: bytes) -> None:
+        assert self._transport is not None
+        self._transport.write(frame)
+        counts = self._gateway.counts
+        counts.sent += 1
+        counts.sent_bytes += len(frame)
 
     def _rate_due(self) -> None:
         self._rate_timer = None

@@ -94,10 +94,9 @@ class Follower:
             self._lag.observe((self._clock.now_ns() - parse_rfc3339(published)) / NS_PER_S)
 
     def _offer(self, account: WatchedAccount) -> int:
-        subscribers = tuple(account.subscribers)
-        for subscriber in subscribers:
+        for subscriber in account.subscribers:
             subscriber.offer(account)
-        return len(subscribers)
+        return len(account.subscribers)
 
     async def announce(self) -> NoReturn:
         """Announce and read what somebody begins to watch, forever. Raises StateUnavailable."""

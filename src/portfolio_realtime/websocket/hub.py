@@ -4,6 +4,7 @@ A connection keeps no publication of its own. It notes that an account has a new
 asks for the newest: that is conflation, and a slow client costs no more memory than a fast one.
 """
 
+from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
@@ -24,6 +25,9 @@ class StreamPosition(NamedTuple):
     sequence: int
 
 
+_make: Final = partial(tuple.__new__, StreamPosition)  # a third of the time of the named tuple's own
+
+
 class Subscriber(Protocol):
     """Who gets publications."""
 
@@ -33,7 +37,7 @@ class Subscriber(Protocol):
         ...
 
     def offer(self, account: "WatchedAccount") -> None:
-        """The account has a newer publication."""
+        """The account has a newer publication. Must not subscribe or unsubscribe anybody."""
         ...
 
     def refuse(self, account_id: str) -> None:
@@ -58,8 +62,10 @@ class WatchedAccount:
         "_frames",
         "_rows",
         "_value",
+        "_value_frame",
         "account_id",
         "at",
+        "has_positions_watched",
         "is_live",
         "rows_at",
         "subscribers",
@@ -73,14 +79,29 @@ class WatchedAccount:
         self.is_live = False  # does a calculator keep it up to date, as far as we have heard?
         self.unknown_since_s: float | None = None  # when it was first found to have no record
         self.subscribers: dict[Subscriber, bool] = {}  # -> with positions
+        self.has_positions_watched = False  # does any subscriber want the positions?
         self._value = b""
+        self._value_frame: bytes | None = None
         self._rows: dict[str, _Row] = {}
-        self._frames: dict[StreamPosition | str | None, bytes] = {}
+        self._frames: dict[StreamPosition | None, bytes] = {}  # with positions: those since -> frame
 
-    @property
-    def has_positions_watched(self) -> bool:
-        """Does any subscriber want the positions?"""
-        return any(self.subscribers.values())
+    def add(self, subscriber: Subscriber, *, with_positions: bool) -> None:
+        """Take a subscriber in, or what it wants from now on."""
+        self.subscribers[subscriber] = with_positions
+        self._note_wishes()
+
+    def remove(self, subscriber: Subscriber) -> None:
+        """Let a subscriber go."""
+        del self.subscribers[subscriber]
+        self._note_wishes()
+
+    def _note_wishes(self) -> None:
+        had_positions_watched = self.has_positions_watched
+        self.has_positions_watched = any(self.subscribers.values())
+        if had_positions_watched and not self.has_positions_watched:
+            self._rows.clear()
+            self._frames.clear()
+            self.rows_at = None
 
     @property
     def is_incomplete(self) -> bool:
@@ -97,8 +118,9 @@ class WatchedAccount:
         brings_rows = wanted_rows is not None and self.rows_at != at
         if self.at is not None and (at < self.at or (at == self.at and not brings_rows)):
             return False
-        self.at, self._value = at, publication.value
-        self._frames.clear()
+        self.at, self._value, self._value_frame = at, publication.value, None
+        if self._frames:
+            self._frames.clear()
         if wanted_rows is not None:
             self._apply_rows(at, wanted_rows)
         return True
@@ -129,12 +151,6 @@ class WatchedAccount:
             if not row.is_gone or (sent and row.changed_at > min(sent))
         }
 
-    def forget_rows(self) -> None:
-        """Nobody wants the positions any more."""
-        self._rows.clear()
-        self._frames.clear()
-        self.rows_at = None
-
     def message(self, since: StreamPosition | None, *, with_positions: bool) -> bytes:
         """The newest publication as JSON; its positions whole, or those that changed after `since`."""
         if not with_positions:
@@ -146,14 +162,22 @@ class WatchedAccount:
         ]
         return self._value[:-1] + _POSITIONS_KEY + b"[" + b",".join(rows) + b"]}"
 
-    def frame(self, since: StreamPosition | None, *, with_positions: bool) -> bytes:
-        """The same as a WebSocket frame, made once for all clients that need the same."""
-        key = since if with_positions else "value"
-        frame = self._frames.get(key)
+    def value_frame(self) -> bytes:
+        """The newest publication without positions as a WebSocket frame, made once for all clients."""
+        frame = self._value_frame
         if frame is None:
-            frame = text_frame(self.message(since, with_positions=with_positions))
+            frame = self._value_frame = text_frame(self._value)
+        return frame
+
+    def frame(self, since: StreamPosition | None, *, with_positions: bool) -> bytes:
+        """`message` as a WebSocket frame, made once for all clients that need the same."""
+        if not with_positions:
+            return self.value_frame()
+        frame = self._frames.get(since)
+        if frame is None:
+            frame = text_frame(self.message(since, with_positions=True))
             if len(self._frames) < FRAMES_KEPT_MAX:
-                self._frames[key] = frame
+                self._frames[since] = frame
         return frame
 
 
@@ -172,9 +196,7 @@ class Hub:
         if account is None:
             account = self.accounts[account_id] = WatchedAccount(account_id)
         had_positions = account.has_positions_watched
-        account.subscribers[subscriber] = with_positions
-        if had_positions and not account.has_positions_watched:
-            account.forget_rows()
+        account.add(subscriber, with_positions=with_positions)
         return account, is_new or (with_positions and not had_positions)
 
     def unsubscribe(self, subscriber: Subscriber, account_id: str) -> None:
@@ -182,21 +204,20 @@ class Hub:
         account = self.accounts.get(account_id)
         if account is None or subscriber not in account.subscribers:
             return
-        del account.subscribers[subscriber]
+        account.remove(subscriber)
         if not account.subscribers:
             del self.accounts[account_id]
-        elif not account.has_positions_watched:
-            account.forget_rows()
 
     def apply(self, batch: PublicationBatch) -> list[WatchedAccount]:
         """Take a batch in; the watched accounts that have something newer."""
         advanced: list[WatchedAccount] = []
+        accounts, epoch = self.accounts, batch.epoch
         for publication in batch.publications:
-            account = self.accounts.get(publication.account_id)
+            account = accounts.get(publication.account_id)
             if account is None:
                 continue
             account.is_live = True
-            if account.apply(StreamPosition(batch.epoch, publication.sequence), publication):
+            if account.apply(_make((epoch, publication.sequence)), publication):
                 advanced.append(account)
         return advanced
 
