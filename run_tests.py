@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Generator
 from pathlib import Path
 
+WORKERS = max(3, os.cpu_count() or 1)  # most tests wait for something more than they compute
 ROOT = Path(__file__).resolve().parent
 VENV_PYTHON = ROOT / ".venv" / "bin" / "python"
 SERVER_PORTS = (8001, 8000)
@@ -29,8 +30,9 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         redis_url = find_valkey() or stack.enter_context(started_valkey())
         find_server() or stack.enter_context(started_server(redis_url))
-        command = [sys.executable, "-m", "pytest", "--cov", "--cov-branch", "--cov-report=html"]
-        code = subprocess.call([*command, "--cov-report=term", *sys.argv[1:]])
+        command = [sys.executable, "-m", "pytest", f"--numprocesses={WORKERS}", "--dist=loadfile"]
+        coverage = ["--cov", "--cov-branch", "--cov-report=html", "--cov-report=term"]
+        code = subprocess.call([*command, *coverage, *sys.argv[1:]])
     print(f"coverage report: {ROOT / 'htmlcov' / 'index.html'}")
     return code
 
