@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from portfolio_realtime.state.accounts import Accounts
 from portfolio_realtime.state.connection import Connection
 from portfolio_realtime.state.entitlements import Entitlements
+from portfolio_realtime.state.feeds import Feeds
 from portfolio_realtime.state.interest import Interest
 from portfolio_realtime.state.leases import Leases
 from portfolio_realtime.state.marks import Marks
@@ -23,6 +24,7 @@ class State:
     leases: Leases
     accounts: Accounts
     marks: Marks
+    feeds: Feeds
     minutes: Minutes
     valuations: Valuations
     interest: Interest
@@ -44,6 +46,7 @@ def open_state(url: str, *, holder: str, shards: int, lease_ms: int) -> State:
         leases=Leases(connection, holder, lease_ms),
         accounts=Accounts(connection, shards),
         marks=Marks(connection),
+        feeds=Feeds(connection),
         minutes=Minutes(connection),
         valuations=Valuations(connection, shards),
         interest=Interest(connection, shards),

@@ -16,6 +16,7 @@
 | lease:NAME:granted         | string     | whoever acquires it   | none     | newest fencing token that was granted         |
 | HASH:fence                 | string     | the hash's writer     | none     | newest fencing token that has written HASH    |
 | cursor:activities          | string     | symbol collector      | none     | newest event_id seen on the activity stream   |
+| feed:SOURCE                | string     | market data consumer  | 3 s      | there while the source brings what is traded  |
 | metrics:SERVICE:INSTANCE   | string     | each service          | 15 s     | its metrics in Prometheus text                |
 | ticket:SHA256              | string     | websocket server      | 30 s     | whose ticket it is, deleted when used         |
 | revocations                | stream     | operators             | JWT_LIFETIME_MAX | credentials that are good no more         |
@@ -38,6 +39,7 @@ MARKS: Final = "marks"
 CURSOR_ACTIVITIES: Final = "cursor:activities"
 METRICS_PATTERN: Final = "metrics:*"
 METRICS_TTL_S: Final = 15
+FEED_TTL_MS: Final = 3000
 TICKET_TTL_S: Final = 30
 REVOCATIONS: Final = "revocations"
 ENTITLEMENTS: Final = "entitlements"
@@ -113,6 +115,11 @@ def fence(hash_key: str) -> str:
 def metrics(service: str, instance: str) -> str:
     """Key of one process's metrics."""
     return f"metrics:{service}:{instance}"
+
+
+def feed(source: str) -> str:
+    """Key that says a source of marks is live."""
+    return f"feed:{source}"
 
 
 def ticket(digest: str) -> str:

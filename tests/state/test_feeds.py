@@ -1,0 +1,22 @@
+"""A source is live for as long as somebody says so, and not longer."""
+
+from portfolio_realtime.state import State, keys
+from tests.conftest import Until
+
+
+async def test_a_source_is_live_while_it_is_kept(state: State, until: Until) -> None:
+    """Its key ends by itself."""
+    await state.feeds.keep("iex")
+
+    assert await state.feeds.live(["iex", "sip"]) == {"iex"}
+    assert 0 < await state.connection.commands.pttl(keys.feed("iex")) <= keys.FEED_TTL_MS
+
+    async def is_over() -> bool:
+        return not await state.feeds.live(["iex"])
+
+    await until(is_over, "the source is not live any more")
+
+
+async def test_nothing_asked_is_nothing_live(state: State) -> None:
+    """No marks, no sources."""
+    assert await state.feeds.live([]) == set()
