@@ -76,6 +76,12 @@ class History(msgspec.Struct, forbid_unknown_fields=True):
     points: list[HistoryPoint]
 
 
+class Problem(msgspec.Struct):
+    """Why there is no answer, in words."""
+
+    detail: str
+
+
 HISTORY_EXAMPLE: Final[dict[str, Any]] = {
     "account_id": "0d18ae51-6a5c-4a5e-9b1c-0a8f6d3c2b1a",
     "range": "1d",

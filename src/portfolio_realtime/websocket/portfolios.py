@@ -16,16 +16,18 @@ from portfolio_realtime.websocket.protocol import Detail, Disconnect, is_account
 FIRST_VALUE_S_MAX: Final = 2.0
 RETRY_AFTER_S: Final = 2
 KEEP_ALIVE_S: Final = 15.0
+NO_SUCH_ACCOUNT: Final = "no such account, or not yours"
+NO_VALUE: Final = "no value can be had now"
 
 
 def no_such_account() -> HTTPException:
     """The one answer for an account that does not exist and for another's."""
-    return HTTPException(404, "no such account, or not yours")
+    return HTTPException(404, NO_SUCH_ACCOUNT)
 
 
 def no_value() -> HTTPException:
     """The state or the calculators are away."""
-    return HTTPException(503, "no value can be had now", {"Retry-After": str(RETRY_AFTER_S)})
+    return HTTPException(503, NO_VALUE, {"Retry-After": str(RETRY_AFTER_S)})
 
 
 class Waiter:

@@ -14,7 +14,9 @@ ACCOUNT_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MESSAGE_BYTES_MAX: Final = 4096  # of one message from a client
 
 Detail = Literal["value", "positions"]
-Money = Annotated[str, msgspec.Meta(pattern=r"^-?[0-9]+\.[0-9]{2}$", description="Dollars, exact to the cent")]
+Money = Annotated[
+    str, msgspec.Meta(pattern=r"^-?[0-9]+\.[0-9]{2}$", description="Dollars, exact to the cent")
+]
 Number = Annotated[str, msgspec.Meta(pattern=r"^-?[0-9]+(\.[0-9]+)?$", description="An exact decimal number")]
 Time = Annotated[
     str,

@@ -2,24 +2,11 @@
 
 import html
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
-from portfolio_realtime.websocket.protocol import (
-    Auth,
-    Disconnect,
-    ErrorMessage,
-    Heartbeat,
-    HeartbeatAck,
-    PortfolioMessage,
-    Subscribe,
-    TokenExpiring,
-    Unsubscribe,
-)
-
-FROM_SERVER: Final = (PortfolioMessage, HeartbeatAck, ErrorMessage, TokenExpiring)
-FROM_CLIENT: Final = (Auth, Subscribe, Unsubscribe, Heartbeat)
+from portfolio_realtime.websocket.protocol import FROM_CLIENT, FROM_SERVER, Disconnect
 
 
 def render(document: dict[str, Any]) -> str:
@@ -29,7 +16,8 @@ def render(document: dict[str, Any]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         '<title>Reference</title><link rel="stylesheet" href="style.css"></head>',
         '<body><main class="reference"><h1>Reference</h1>',
-        f'<p>{_text(document["info"]["description"])} <a href="openapi.json">OpenAPI document</a></p>',
+        f"<p>{_text(document['info']['description'])}</p>",
+        '<p><a href="openapi.json">OpenAPI</a> <a href="asyncapi.json">AsyncAPI</a></p>',
         "<h2>HTTP</h2>",
         *(
             _route(path, method, route)

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
-from starlette.responses import HTMLResponse, StreamingResponse
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.staticfiles import StaticFiles
 
 from portfolio_realtime import __version__, telemetry
@@ -19,16 +20,34 @@ from portfolio_realtime.websocket.answers import (
     Ask,
     Explanation,
     History,
+    Problem,
 )
 from portfolio_realtime.websocket.authentication import Identity, Unauthorized, is_local
+from portfolio_realtime.websocket.documents import asyncapi, schemas
+from portfolio_realtime.websocket.examples import PORTFOLIO_EXAMPLE, POSITIONS_EXAMPLE, UNPRICED_EXAMPLE
 from portfolio_realtime.websocket.gateway import Gateway
-from portfolio_realtime.websocket.portfolios import EventStream, Portfolios, no_value
-from portfolio_realtime.websocket.protocol import Detail, PortfolioMessage
+from portfolio_realtime.websocket.portfolios import (
+    NO_SUCH_ACCOUNT,
+    NO_VALUE,
+    EventStream,
+    Portfolios,
+    no_value,
+)
+from portfolio_realtime.websocket.protocol import Detail
 from portfolio_realtime.websocket.reference import render
 
 DEMO_TOKEN_S: Final = 900
 DEMO_ACCOUNTS_MAX: Final = 1000
 EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
+OPERATORS_ONLY: Final = "only from this machine or with X-API-Key"
+TICKET_EXAMPLE: Final = {"ticket": "Vp2vJ7c9Zq3mN1xK", "expires_in_s": TICKET_TTL_S}
+METRICS_EXAMPLE: Final = 'portfolio_realtime_connections{service="websocket_server"} 3.0'
+EVENTS_EXAMPLE: Final = (
+    'event: portfolio\ndata: {"type":"portfolio","account_id":"0d18ae51-…","epoch":1763822405123,…}\n\n'
+    ": still here\n\n"
+    'event: close\ndata: {"code":4001,"reason":"shutdown"}\n\n'
+)
+
 
 SECURITY_HEADERS: Final = {
     "Content-Security-Policy": (
@@ -114,14 +133,26 @@ def _peer(request: Request) -> str:
 
 
 def _add_probes(app: FastAPI, gateway: Gateway, instance: str) -> None:
-    @app.get("/health", summary="Does this process live?")
+    @app.get(
+        "/health",
+        summary="Does this process live?",
+        responses={200: {"content": _json_content("Health", alive={"status": "ok"})}},
+    )
     async def health() -> Health:
         return Health(status="ok")
 
     @app.get(
         "/ready",
         summary="Can it serve? 503 while draining or without state",
-        responses={503: {"model": Health}},
+        responses={
+            200: {"content": _json_content("Health", ready={"status": "ok"})},
+            503: {
+                "description": "Not now",
+                "content": _json_content(
+                    "Health", draining={"status": "draining"}, waiting={"status": "waiting for the state"}
+                ),
+            },
+        },
     )
     async def ready(response: Response) -> Health:
         if gateway.is_draining:
@@ -132,7 +163,16 @@ def _add_probes(app: FastAPI, gateway: Gateway, instance: str) -> None:
             return Health(status="waiting for the state")
         return Health(status="ok")
 
-    @app.get("/metrics", summary="Metrics of all services, in Prometheus text", response_class=Response)
+    @app.get(
+        "/metrics",
+        summary="Metrics of all services, in Prometheus text",
+        response_class=PlainTextResponse,
+        responses={
+            200: {"content": {"text/plain": {"example": METRICS_EXAMPLE}}},
+            403: _problem("Neither this machine nor X-API-Key", OPERATORS_ONLY),
+        },
+        openapi_extra={"security": [{"apiKey": []}]},
+    )
     async def metrics(request: Request) -> Response:
         _only_for_operators(gateway, request)
         gateway.bring_counts()
@@ -157,46 +197,101 @@ def _only_for_operators(gateway: Gateway, request: Request) -> None:
     else:
         if is_local(_peer(request), request.headers):
             return
-    raise HTTPException(403, "only from this machine or with X-API-Key")
+    raise HTTPException(403, OPERATORS_ONLY)
 
 
-def _answers(schema: str, example: dict[str, Any] | None = None) -> Responses:
-    content: dict[str, object] = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
-    if example is not None:
-        content["example"] = example
+def _json_content(schema: str, **examples: Any) -> dict[str, Any]:
+    """The content of an answer: its schema, and examples by name."""
+    named = {name: {"value": example} for name, example in examples.items()}
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}, "examples": named}}
+
+
+def _problem(description: str, detail: str, header: str | None = None) -> dict[str, Any]:
+    """An answer that is none: what it means, its body, and the header that comes with it."""
+    headers = {} if header is None else {"headers": {header: {"schema": {"type": "string"}}}}
     return {
-        200: {"content": {"application/json": content}},
-        401: {"description": "No, bad or expired credentials"},
-        404: {"description": "No such account, or not yours"},
-        503: {"description": "No value can be had now; see Retry-After"},
+        "description": description,
+        "content": _json_content("Problem", usual={"detail": detail}),
+        **headers,
+    }
+
+
+UNAUTHORIZED: Final = _problem("No, bad or expired credentials", "unauthorized", "WWW-Authenticate")
+UNKNOWN: Final = _problem("No such account, or not yours", NO_SUCH_ACCOUNT)
+UNAVAILABLE: Final = _problem("No value can be had now; see Retry-After", NO_VALUE, "Retry-After")
+SECURED: Final[dict[str, Any]] = {"security": [{"bearer": []}, {"apiKey": []}]}
+SECURITY_SCHEMES: Final = {
+    "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+
+
+def _answers(schema: str, **examples: Any) -> Responses:
+    """What a route of one account answers."""
+    return {
+        200: {"description": "The newest there is", "content": _json_content(schema, **examples)},
+        401: UNAUTHORIZED,
+        404: UNKNOWN,
+        503: UNAVAILABLE,
     }
 
 
 def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
     portfolios = Portfolios(gateway)
-    answers = _answers("PortfolioMessage")
+    answers = _answers(
+        "PortfolioMessage", value=PORTFOLIO_EXAMPLE, positions=POSITIONS_EXAMPLE, unpriced=UNPRICED_EXAMPLE
+    )
     events: Responses = {
-        **answers,
-        200: {"description": "One event for each message", "content": {"text/event-stream": {}}},
+        200: {
+            "description": "One event for each message; comments keep it alive; `close` says why it ends",
+            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": EVENTS_EXAMPLE}},
+        },
+        401: UNAUTHORIZED,
+        404: UNKNOWN,
     }
 
-    @app.get("/v1/portfolio/{account_id}", summary="The newest value of an account", responses=answers)
+    @app.get(
+        "/v1/portfolio/{account_id}",
+        summary="The newest value of an account",
+        responses=answers,
+        openapi_extra=SECURED,
+    )
     async def portfolio(account_id: str, identity: Caller, detail: Detail = "value") -> Response:
         return _json(await portfolios.read(identity, account_id, detail))
 
-    @app.get("/api/portfolio/value", summary="The same, for existing clients", responses=answers)
+    @app.get(
+        "/api/portfolio/value",
+        summary="The same, for existing clients",
+        responses=answers,
+        openapi_extra=SECURED,
+    )
     async def portfolio_value(
         account_id: Annotated[str, Query(alias="accountId")], identity: Caller
     ) -> Response:
         return _json(await portfolios.read(identity, account_id, "value"))
 
-    @app.get("/v1/portfolio/{account_id}/stream", summary="The same as server-sent events", responses=events)
+    @app.get(
+        "/v1/portfolio/{account_id}/stream",
+        summary="The same as server-sent events",
+        responses=events,
+        response_class=StreamingResponse,
+        openapi_extra=SECURED,
+    )
     async def stream(account_id: str, identity: Caller, detail: Detail = "value") -> Response:
         portfolios.require(identity, account_id)
         source = EventStream(gateway, identity, account_id, with_positions=detail == "positions")
         return StreamingResponse(source.events(), media_type="text/event-stream")
 
-    @app.post("/v1/tickets", summary="A ticket for one WebSocket connection: ?ticket=")
+    @app.post(
+        "/v1/tickets",
+        summary="A ticket for one WebSocket connection: ?ticket=",
+        responses={
+            200: {"content": _json_content("Ticket", usual=TICKET_EXAMPLE)},
+            401: UNAUTHORIZED,
+            503: UNAVAILABLE,
+        },
+        openapi_extra=SECURED,
+    )
     async def tickets(identity: Caller) -> Ticket:
         try:
             return Ticket(ticket=await gateway.issue_ticket(identity), expires_in_s=TICKET_TTL_S)
@@ -210,7 +305,8 @@ def _add_explanations(app: FastAPI, gateway: Gateway, explain: Ask, history: Ask
     @app.get(
         "/v1/portfolio/{account_id}/explain",
         summary="Every leg of the value, and the arithmetic",
-        responses=_answers("Explanation", EXPLANATION_EXAMPLE),
+        responses=_answers("Explanation", usual=EXPLANATION_EXAMPLE),
+        openapi_extra=SECURED,
     )
     async def explanation(account_id: str, identity: Caller) -> Response:
         return _json(await portfolios.ask(identity, account_id, explain))
@@ -218,7 +314,8 @@ def _add_explanations(app: FastAPI, gateway: Gateway, explain: Ask, history: Ask
     @app.get(
         "/v1/portfolio/{account_id}/history",
         summary="What the account was worth at each minute since the last close",
-        responses=_answers("History", HISTORY_EXAMPLE),
+        responses=_answers("History", usual=HISTORY_EXAMPLE),
+        openapi_extra=SECURED,
     )
     async def past(
         account_id: str, identity: Caller, span: Annotated[Literal["1d"], Query(alias="range")] = "1d"
@@ -227,18 +324,36 @@ def _add_explanations(app: FastAPI, gateway: Gateway, explain: Ask, history: Ask
 
 
 def _add_reference(app: FastAPI) -> None:
-    """Put the messages that FastAPI never sees into the OpenAPI document; serve `/docs`."""
+    """Put the messages that FastAPI never sees into the OpenAPI document; serve the documents and `/docs`."""
     document = app.openapi()
-    _, schemas = msgspec.json.schema_components(
-        [PortfolioMessage, Explanation, History], ref_template="#/components/schemas/{name}"
+    _restore_examples(app, document)
+    components = document.setdefault("components", {})
+    _, made = msgspec.json.schema_components(
+        [Explanation, History, Problem], ref_template="#/components/schemas/{name}"
     )
-    document["components"]["schemas"].update(schemas)
+    components.setdefault("schemas", {}).update(schemas("#/components/schemas/{name}") | made)
+    components["securitySchemes"] = SECURITY_SCHEMES
     app.openapi = lambda: document
     text = render(document)
+    events = asyncapi()
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
         return HTMLResponse(text)
+
+    @app.get("/asyncapi.json", include_in_schema=False)
+    async def asyncapi_document() -> JSONResponse:
+        return JSONResponse(events)
+
+
+def _restore_examples(app: FastAPI, document: dict[str, Any]) -> None:
+    """FastAPI drops every null of an example, and a null says what is not known."""
+    for route in app.routes:
+        if isinstance(route, APIRoute) and route.include_in_schema:
+            for method in route.methods or ():
+                told = document["paths"][route.path_format][method.lower()]["responses"]
+                for status, answer in route.responses.items():
+                    told[str(status)]["content"] = answer["content"]
 
 
 def _json(message: bytes) -> Response:
