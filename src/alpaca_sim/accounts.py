@@ -2,10 +2,10 @@
 
 import random
 import uuid
-from datetime import timedelta
+from datetime import date
 from decimal import Decimal
 
-from alpaca_sim.clock import SECOND_NS, new_york, new_york_ns
+from alpaca_sim.clock import SECOND_NS, new_york_ns
 from alpaca_sim.decimals import exact
 from alpaca_sim.ledger import Account, Holdings, Ledger, Position
 from alpaca_sim.market import Listing, Market
@@ -49,11 +49,6 @@ FAMILY_NAMES = [
 ]
 
 
-def balance_date_start_ns(now_ns: int) -> int:
-    """16:00 New York of the day before: what is booked after it is not in the `last_` figures."""
-    return new_york_ns(new_york(now_ns).date() - timedelta(days=1), SESSION_CLOSE_HOUR)
-
-
 def make_account(
     ledger: Ledger, index: int, rng: random.Random, opening: Holdings, last_equity: Decimal, created_ns: int
 ) -> Account:
@@ -83,13 +78,15 @@ def generate(ledger: Ledger, market: Market, count: int, rng: random.Random) -> 
         opening = Holdings(_cash(rng))
         for listing in _choose(by_class, rng):
             opening.positions[listing.symbol] = _position(listing, rng)
-        last_equity = ledger.equity_at_previous_closes(opening)
+        last_equity = ledger.equity_at_closes(opening)
         make_account(ledger, index, rng, opening, last_equity, FIRST_CREATED_NS + index * CREATION_SPACING_NS)
 
 
-def replay_since_close(ledger: Ledger, trader: Trader, rng: random.Random, now_ns: int) -> None:
-    """Let some accounts trade and move cash between the last close and now, in order of time."""
-    start_ns = balance_date_start_ns(now_ns)
+def replay_since_close(
+    ledger: Ledger, trader: Trader, rng: random.Random, balance_date: date, now_ns: int
+) -> None:
+    """Let some accounts trade and move cash between 16:00 of `balance_date` and now, in order of time."""
+    start_ns = new_york_ns(balance_date, SESSION_CLOSE_HOUR)
     active = [account_id for account_id in ledger.accounts if rng.random() < ACTIVE_SHARE]
     bookings = sorted(
         (rng.uniform(0.01, 0.99), account_id) for account_id in active for _ in range(rng.randint(1, 5))

@@ -10,14 +10,16 @@ from alpaca_sim.clock import new_york, rfc3339
 from alpaca_sim.decimals import text
 from alpaca_sim.ledger import Activity
 from alpaca_sim.market import Market, asset_id_of
+from alpaca_sim.switches import Switches
 
-SELL_QUANTITY_SIGN = 1  # whether a sale's wire quantity is negative is not documented; `details.side` says it
+SIGNED_TYPES = frozenset({"SPLIT", "CFEE", "JNLS", "ACATS", "FOPT"})  # a removal has a negative quantity
 
 
-def event_json(activity: Activity) -> dict[str, Any]:
+def event_json(activity: Activity, switches: Switches) -> dict[str, Any]:
     """The object of `/v2beta1/events/activities`."""
     at = rfc3339(activity.at_ns)
-    quantity = activity.quantity if activity.quantity >= 0 else SELL_QUANTITY_SIGN * abs(activity.quantity)
+    keeps_sign = activity.activity_type in SIGNED_TYPES or activity.is_void or switches.sell_qty == "negative"
+    quantity = activity.quantity if keeps_sign else abs(activity.quantity)
     event: dict[str, Any] = {
         "account_id": activity.account_id,
         "at": at,
@@ -28,13 +30,15 @@ def event_json(activity: Activity) -> dict[str, Any]:
         "price": text(activity.price),
         "net_amount": text(activity.net_amount),
         "currency": "USD",
-        "status": "executed",
+        "status": activity.status,
         "executed_at": at,
         "settle_date": (new_york(activity.at_ns).date() + timedelta(days=1)).isoformat(),
         "details": dict(activity.details),
     }
     if activity.subtype:
         event["activity_subtype"] = activity.subtype
+    if activity.previous is not None:
+        event["previous_id"] = activity.previous.ref_id
     return event
 
 
@@ -79,10 +83,14 @@ def row_json(activity: Activity) -> dict[str, Any]:
         "date": new_york(activity.at_ns).date().isoformat(),
         "net_amount": text(activity.net_amount),
         "description": "",
-        "status": "executed",
+        "status": activity.status,
         "currency": "USD",
         "created_at": rfc3339(activity.at_ns),
     }
+    if activity.symbol:
+        row |= {"symbol": activity.symbol, "qty": text(activity.quantity)}
+    if "group_id" in activity.details:
+        row["group_id"] = activity.details["group_id"]
     if activity.activity_type == "DIV":
         details = activity.details
         row |= {
@@ -96,19 +104,19 @@ def row_json(activity: Activity) -> dict[str, Any]:
 
 
 def fill_json(activity: Activity, market: Market) -> dict[str, Any]:
-    """The object of `/v2/events/trades` for one fill of a market order."""
+    """The object of `/v2/events/trades` for one fill of a market order, its correction or its bust."""
     at, quantity, price = rfc3339(activity.at_ns), text(abs(activity.quantity)), text(activity.price)
     return {
         "account_id": activity.account_id,
         "at": at,
         "event_id": activity.event_id,
-        "event": "fill",
+        "event": activity.details["execution_type"],
         "timestamp": at,
         "execution_id": activity.ref_id,
         "price": price,
-        "qty": quantity,
-        "order": _order_json(activity, market, at, quantity, price),
-    }
+        "qty": f"-{quantity}" if activity.is_void else quantity,
+        "order": _order_json(activity, market, at, "0" if activity.is_void else quantity, price),
+    } | ({} if activity.previous is None else {"previous_execution_id": activity.previous.ref_id})
 
 
 def _order_json(activity: Activity, market: Market, at: str, quantity: str, price: str) -> dict[str, Any]:

@@ -75,7 +75,12 @@ async def list_activities(request: Request) -> Response:
         rows = sorted(_rows_of(find_account(sim, account_id).activities), key=_id_of)
     else:
         rows = sim.activity_index.rows()
-    found = (row_json(activity) for activity in _from_token(request, rows) if wanted.takes(activity))
+    superseded = sim.ledger.superseded
+    found = (
+        row_json(activity)
+        for activity in _from_token(request, rows)
+        if wanted.takes(activity) and not activity.is_void and activity.ref_id not in superseded
+    )
     return json_response(list(islice(found, limit)))
 
 

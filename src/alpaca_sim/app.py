@@ -5,6 +5,8 @@ import contextlib
 import signal
 import socket
 from collections.abc import Callable, Generator
+from datetime import UTC, datetime
+from email.utils import format_datetime
 
 import uvicorn
 from starlette.applications import Starlette
@@ -12,6 +14,8 @@ from starlette.types import ASGIApp
 
 from alpaca_sim import activities_rest, broker_rest, control, data_rest, data_stream, events
 from alpaca_sim.auth import Guard
+from alpaca_sim.clock import SECOND_NS
+from alpaca_sim.rest_faults import RestFaults
 from alpaca_sim.simulator import Simulator
 from alpaca_sim.web import ApiError, error_response, not_found
 
@@ -33,10 +37,14 @@ def make_app(sim: Simulator) -> ASGIApp:
     ]
     app = Starlette(routes=routes, exception_handlers={ApiError: error_response, 404: not_found})
     app.router.redirect_slashes = False
-    guard = Guard(app, sim.credentials, sim.rate_limit)
+    guard = Guard(RestFaults(app, sim), sim.credentials, sim.rate_limit, lambda: _http_date(sim))
     app.state.sim = sim
-    app.state.request_count = lambda: guard.request_count
+    app.state.guard = guard
     return guard
+
+
+def _http_date(sim: Simulator) -> str:
+    return format_datetime(datetime.fromtimestamp(sim.reported_now_ns // SECOND_NS, UTC), usegmt=True)
 
 
 class Server(uvicorn.Server):
@@ -49,10 +57,24 @@ class Server(uvicorn.Server):
 
     def abort(self, client: tuple[str, int]) -> None:
         """Cut a client's connection without a goodbye."""
+        for _, transport in self._connections(client):
+            transport.abort()
+
+    def freeze(self, client: tuple[str, int]) -> None:
+        """Stop reading what a client sends, so that its pings stay unanswered, and send it no pings."""
+        for connection, transport in self._connections(client):
+            transport.pause_reading()
+            stop_pings = getattr(connection, "stop_keepalive", None)
+            if stop_pings is not None:
+                stop_pings()
+
+    def _connections(self, client: tuple[str, int]) -> list[tuple[object, asyncio.Transport]]:
+        found: list[tuple[object, asyncio.Transport]] = []
         for connection in list(self.server_state.connections):
             transport: asyncio.Transport | None = getattr(connection, "transport", None)
             if transport is not None and transport.get_extra_info("peername") == client:
-                transport.abort()
+                found.append((connection, transport))
+        return found
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -80,11 +102,12 @@ async def serve(
         lifespan="off",
         log_config=None,
         access_log=False,
+        date_header=False,  # the guard says the simulator's time
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=SHUTDOWN_S_MAX,
     )
     server = Server(config)
-    sim.abort = server.abort
+    sim.abort, sim.freeze = server.abort, server.freeze
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     driving = asyncio.create_task(sim.run())
     stopping = asyncio.create_task(stop.wait())

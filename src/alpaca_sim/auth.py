@@ -1,5 +1,6 @@
 """Who may ask: Basic, Bearer and APCA headers, the token endpoint, and the rate limit with its headers."""
 
+import asyncio
 import base64
 import binascii
 import secrets
@@ -52,6 +53,10 @@ class Credentials:
         if len(self._tokens) > TOKENS_MAX:
             del self._tokens[next(iter(self._tokens))]
         return token
+
+    def expire_tokens(self) -> None:
+        """Let every token given out so far be worth nothing."""
+        self._tokens.clear()
 
     def is_token(self, token: str) -> bool:
         """Whether the token was given out and has not expired."""
@@ -136,9 +141,18 @@ class RateLimitedError(ApiError):
 class Guard:
     """ASGI middleware: authentication and rate limit of everything but the control and token paths."""
 
-    def __init__(self, app: ASGIApp, credentials: Credentials, rate_limit: RateLimit) -> None:
-        """Wrap `app`."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        credentials: Credentials,
+        rate_limit: RateLimit,
+        date: Callable[[], str] | None = None,
+    ) -> None:
+        """Wrap `app`; `date` gives the Date header."""
         self.request_count = 0
+        self.requests_per_second_max = 0
+        self._second = (0, 0)  # the present second of the loop's clock, and the requests in it
+        self._date = date
         self._app = app
         self._credentials = credentials
         self._rate_limit = rate_limit
@@ -149,7 +163,7 @@ class Guard:
         if scope["type"] != "http" or path == TOKEN_PATH or path.startswith(CONTROL_PREFIX):
             await self._app(scope, receive, send)
             return
-        self.request_count += 1
+        self._count()
         try:
             headers = self._rate_limit.take(self._authenticate(path, Headers(scope=scope)))
         except ApiError as error:
@@ -160,10 +174,20 @@ class Guard:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(headers)
+                sent = MutableHeaders(scope=message)
+                for name, value in headers.items():  # a fault may have said otherwise already
+                    sent.setdefault(name, value)
+                if self._date is not None:
+                    sent["Date"] = self._date()
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+    def _count(self) -> None:
+        self.request_count += 1
+        second = int(asyncio.get_running_loop().time())
+        self._second = (second, self._second[1] + 1 if second == self._second[0] else 1)
+        self.requests_per_second_max = max(self.requests_per_second_max, self._second[1])
 
     def _authenticate(self, path: str, headers: Headers) -> str:
         is_market = path.startswith(MARKET_PREFIXES)

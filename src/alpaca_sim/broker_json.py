@@ -10,18 +10,19 @@ from typing import Any
 from alpaca_sim.clock import NEW_YORK, new_york, new_york_ns, rfc3339
 from alpaca_sim.decimals import ZERO, divide, exact, text
 from alpaca_sim.ledger import Account, Holdings, Position
-from alpaca_sim.market import Listing, Market
+from alpaca_sim.market import Listing, Market, MarketSymbol
+from alpaca_sim.switches import Switches
 
 SESSION_CLOSE_HOUR = 16
+DEFAULTS = Switches()
 MARGIN_INITIAL = Decimal("0.5")
 MARGIN_MAINTENANCE = Decimal("0.3")
-POSITION_CRYPTO_SEPARATOR = ""  # positions say BTCUSD where market data says BTC/USD
 ENTITIES = ("contact", "identity", "disclosures", "agreements", "documents", "trusted_contact")
 
 
-def position_symbol(symbol: str) -> str:
-    """The symbol as positions spell it."""
-    return symbol.replace("/", POSITION_CRYPTO_SEPARATOR)
+def position_symbol(symbol: str, switches: Switches) -> str:
+    """The symbol as positions spell it: BTCUSD where market data says BTC/USD, by default."""
+    return symbol.replace("/", "") if switches.position_crypto == "BTCUSD" else symbol
 
 
 def account_json(account: Account, entities: set[str]) -> dict[str, Any]:
@@ -91,14 +92,18 @@ class MarketValues:
     short: Decimal
 
 
-def market_values(market: Market, holdings: Holdings, at_previous_closes: bool = False) -> MarketValues:
-    """Long and short market value at the marks or at the previous closes, exact."""
+def market_values(market: Market, holdings: Holdings, at_closes: bool = False) -> MarketValues:
+    """Long and short market value at the marks or at the closes of `balance_asof`, exact. What has no price
+    counts nothing.
+    """
     long = short = ZERO
     with exact():
         for symbol, position in holdings.positions.items():
-            listing = market.listing(symbol)
-            price = listing.previous_close if at_previous_closes else market.mark(symbol)
-            value = position.quantity * listing.multiplier * price
+            state = market.symbols[symbol]
+            if state.is_unpriced:
+                continue
+            price = state.close if at_closes else state.mark
+            value = position.quantity * state.listing.multiplier * price
             long, short = (long + value, short) if value >= 0 else (long, short + value)
     return MarketValues(long, short)
 
@@ -109,7 +114,7 @@ def trade_account_json(
     """`/v1/trading/accounts/{id}/account`; `holdings` may trail the ledger."""
     now, last = (
         market_values(market, holdings),
-        market_values(market, account.opening, at_previous_closes=True),
+        market_values(market, account.opening, at_closes=True),
     )
     cash, last_cash = holdings.cash, account.opening.cash
     with exact():
@@ -178,9 +183,18 @@ def _margin(cash: Decimal, equity: Decimal, values: MarketValues) -> dict[str, D
     }
 
 
-def position_json(listing: Listing, position: Position, price: Decimal) -> dict[str, Any]:
-    """One position valued at `price`. A short has negative quantity, market value and cost basis."""
-    quantity, previous_close = position.quantity, listing.previous_close
+def position_json(
+    listing: Listing,
+    position: Position,
+    price: Decimal,
+    switches: Switches,
+    previous_close: Decimal | None = None,
+) -> dict[str, Any]:
+    """One position valued at `price`, its day measured from `previous_close` (the listing's by default).
+
+    A short has negative quantity, market value and cost basis.
+    """
+    quantity, previous_close = position.quantity, previous_close or listing.previous_close
     with exact():
         units = quantity * listing.multiplier
         market_value = units * price
@@ -189,7 +203,7 @@ def position_json(listing: Listing, position: Position, price: Decimal) -> dict[
         intraday_profit = market_value - base
     return {
         "asset_id": listing.asset_id,
-        "symbol": position_symbol(listing.symbol),
+        "symbol": position_symbol(listing.symbol, switches),
         "exchange": listing.exchange,
         "asset_class": listing.asset_class,
         "asset_marginable": listing.asset_class == "us_equity",
@@ -209,18 +223,42 @@ def position_json(listing: Listing, position: Position, price: Decimal) -> dict[
     }
 
 
-def positions_json(market: Market, holdings: Holdings) -> list[dict[str, Any]]:
+PRICED_FIELDS = (
+    "market_value",
+    "unrealized_pl",
+    "unrealized_plpc",
+    "unrealized_intraday_pl",
+    "unrealized_intraday_plpc",
+    "current_price",
+    "lastday_price",
+    "change_today",
+)
+
+
+def held_json(state: MarketSymbol, position: Position, switches: Switches) -> dict[str, Any]:
+    """One position at its mark; without any price, what needs one is null or zero."""
+    row = position_json(state.listing, position, state.mark, switches)
+    if state.is_unpriced:
+        row |= dict.fromkeys(PRICED_FIELDS, None if switches.unpriced == "null" else "0")
+    return row
+
+
+def positions_json(market: Market, holdings: Holdings, switches: Switches = DEFAULTS) -> list[dict[str, Any]]:
     """All positions at their marks."""
     return [
-        position_json(market.listing(symbol), position, market.mark(symbol))
+        held_json(market.symbols[symbol], position, switches)
         for symbol, position in holdings.positions.items()
     ]
 
 
-def closing_positions_json(market: Market, account: Account) -> list[dict[str, Any]]:
-    """The positions of the last session's end at its closing prices."""
-    listings = [(market.listing(symbol), position) for symbol, position in account.opening.positions.items()]
-    return [position_json(listing, position, listing.previous_close) for listing, position in listings]
+def closing_positions_json(market: Market, account: Account, switches: Switches) -> list[dict[str, Any]]:
+    """The positions of the last session's end at its closing prices, raw: a later split is not in them."""
+    states = [(market.symbols[symbol], position) for symbol, position in account.opening.positions.items()]
+    return [
+        position_json(state.listing, position, state.close, switches, state.close)
+        for state, position in states
+        if not state.is_unpriced
+    ]
 
 
 def asset_json(listing: Listing) -> dict[str, Any]:

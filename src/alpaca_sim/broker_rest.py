@@ -5,7 +5,7 @@ account.
 import base64
 import binascii
 from collections.abc import Iterable
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -20,14 +20,14 @@ from alpaca_sim.broker_json import (
     asset_json,
     closing_positions_json,
     email_address,
-    position_json,
-    position_symbol,
+    held_json,
     positions_json,
     trade_account_json,
 )
-from alpaca_sim.clock import NEW_YORK, SECOND_NS, new_york, new_york_ns
+from alpaca_sim.clock import SECOND_NS, new_york, new_york_ns
 from alpaca_sim.ledger import Account, Holdings
 from alpaca_sim.market import Listing
+from alpaca_sim.sessions import FIRST_DAY, LAST_DAY, OPEN, PRE_OPEN, Calendar, TradingDay
 from alpaca_sim.web import ApiError, csv_param, date_param, int_param, json_response, sim_of, time_param
 
 if TYPE_CHECKING:
@@ -36,24 +36,24 @@ if TYPE_CHECKING:
 ACCOUNTS_MAX = 1_000
 BULK_PAGE_ACCOUNTS = 1_000
 EOD_PAGE_ACCOUNTS_MAX = 10_000
-UNKNOWN_ACCOUNT_STATUS = 404  # Alpaca's SDK says 401; the current API is not known
 CALENDAR_FIRST = date(1970, 1, 1)
-CALENDAR_LAST = date(2029, 12, 31)
 
 
 def find_account(sim: "Simulator", account_id: str) -> Account:
     """The account, or Alpaca's error for an unknown one."""
     account = sim.ledger.accounts.get(account_id)
     if account is None:
-        raise ApiError(UNKNOWN_ACCOUNT_STATUS, f"account not found for {account_id}")
+        status = int(sim.settings.switches.unknown_account)
+        raise ApiError(status, f"account not found for {account_id}")
     return account
 
 
 def reported_holdings(sim: "Simulator", account: Account) -> Holdings:
     """What REST says the account holds: it trails the events by the configured lag."""
-    if not sim.settings.rest_lag_s:
+    lag_s = sim.rest_lag_s
+    if not lag_s:
         return account.current
-    return account.holdings(sim.clock.now_ns() - int(sim.settings.rest_lag_s * SECOND_NS))
+    return account.holdings(sim.clock.now_ns() - int(lag_s * SECOND_NS))
 
 
 async def list_accounts(request: Request) -> Response:
@@ -108,7 +108,8 @@ def _path_account(request: Request) -> Account:
 async def positions(request: Request) -> Response:
     """`GET /v1/trading/accounts/{id}/positions`, and `/v2/positions` for the first account."""
     sim = sim_of(request)
-    return json_response(positions_json(sim.market, reported_holdings(sim, _path_account(request))))
+    holdings = reported_holdings(sim, _path_account(request))
+    return json_response(positions_json(sim.market, holdings, sim.settings.switches))
 
 
 async def one_position(request: Request) -> Response:
@@ -116,14 +117,14 @@ async def one_position(request: Request) -> Response:
     sim = sim_of(request)
     account, wanted = _path_account(request), request.path_params["symbol"]
     for symbol, position in reported_holdings(sim, account).positions.items():
-        listing = sim.market.listing(symbol)
-        if wanted in _names(listing):
-            return json_response(position_json(listing, position, sim.market.mark(symbol)))
+        state = sim.market.symbols[symbol]
+        if wanted in _names(state.listing):
+            return json_response(held_json(state, position, sim.settings.switches))
     raise ApiError(404, "position does not exist")
 
 
 def _names(listing: Listing) -> tuple[str, str, str]:
-    return listing.symbol, position_symbol(listing.symbol), listing.asset_id
+    return listing.symbol, listing.symbol.replace("/", ""), listing.asset_id
 
 
 async def bulk_positions(request: Request) -> Response:
@@ -164,7 +165,7 @@ async def eod_positions(request: Request) -> Response:
 
 def _closing_positions(sim: "Simulator", accounts: Iterable[Account]) -> dict[str, list[dict[str, Any]]]:
     return {
-        account.account_id: closing_positions_json(sim.market, account)
+        account.account_id: closing_positions_json(sim.market, account, sim.settings.switches)
         for account in accounts
         if account.opening.positions
     }
@@ -180,43 +181,39 @@ def _page_start(token: str | None) -> int:
 
 
 async def market_clock(request: Request) -> Response:
-    """`GET /v1/clock`: this market is always open."""
-    now = new_york(sim_of(request).clock.now_ns())
-    opens = _next_hour(now, 9, 30)
-    closes = _next_hour(now, SESSION_CLOSE_HOUR, 0)
+    """`GET /v1/clock`: the core session of the simulator's calendar."""
+    sim = sim_of(request)
+    now_ns = sim.reported_now_ns
     return json_response(
         {
-            "timestamp": now.isoformat(),
-            "is_open": True,
-            "next_open": opens.isoformat(),
-            "next_close": closes.isoformat(),
+            "timestamp": new_york(now_ns).isoformat(),
+            "is_open": sim.calendar.session(now_ns) == "core",
+            "next_open": new_york(sim.calendar.next_open_ns(now_ns)).isoformat(),
+            "next_close": new_york(sim.calendar.next_close_ns(now_ns)).isoformat(),
         }
     )
 
 
-def _next_hour(now: datetime, hour: int, minute: int) -> datetime:
-    moment = datetime(now.year, now.month, now.day, hour, minute, tzinfo=NEW_YORK)
-    return moment if moment > now else moment + timedelta(days=1)
-
-
 async def calendar(request: Request) -> Response:
-    """`GET /v1/calendar`: every calendar day is a trading day here."""
-    first = max(CALENDAR_FIRST, date_param(request, "start", CALENDAR_FIRST))
-    last = min(CALENDAR_LAST, date_param(request, "end", CALENDAR_LAST))
-    days = [first + timedelta(days=index) for index in range((last - first).days + 1)]
-    return json_response(
-        [
-            {
-                "date": day.isoformat(),
-                "open": "09:30",
-                "close": "16:00",
-                "session_open": "0400",
-                "session_close": "2000",
-                "settlement_date": (day + timedelta(days=1)).isoformat(),
-            }
-            for day in days
-        ]
-    )
+    """`GET /v1/calendar`: trading days with their sessions; half days close early."""
+    days = sim_of(request).calendar
+    low = CALENDAR_FIRST if days.is_always else FIRST_DAY
+    first = max(low, date_param(request, "start", low))
+    last = min(LAST_DAY, date_param(request, "end", LAST_DAY))
+    wanted = (days.day(first + timedelta(days=index)) for index in range((last - first).days + 1))
+    return json_response([_day_json(days, day) for day in wanted if day is not None])
+
+
+def _day_json(days: Calendar, day: TradingDay) -> dict[str, str]:
+    settles = day.day if day.day == LAST_DAY else days.next_day(day.day).day
+    return {
+        "date": day.day.isoformat(),
+        "open": f"{OPEN:%H:%M}",
+        "close": f"{day.close:%H:%M}",
+        "session_open": f"{PRE_OPEN:%H%M}",
+        "session_close": f"{day.post_close:%H%M}",
+        "settlement_date": settles.isoformat(),
+    }
 
 
 async def assets(request: Request) -> Response:

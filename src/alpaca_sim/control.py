@@ -151,7 +151,7 @@ async def create_account(request: Request) -> Response:
                 quantity, quantity * listing.multiplier * listing.previous_close
             )
     given = "last_equity" in body
-    last_equity = _decimal(body, "last_equity") if given else sim.ledger.equity_at_previous_closes(opening)
+    last_equity = _decimal(body, "last_equity") if given else sim.ledger.equity_at_closes(opening)
     index = len(sim.ledger.accounts)
     account = accounts.make_account(
         sim.ledger, index, sim.control_rng, opening, last_equity, sim.clock.stamp_ns()
@@ -186,6 +186,7 @@ async def set_symbol(request: Request) -> Response:
 async def state(request: Request) -> Response:
     """`GET /_sim/state`: counters."""
     sim = sim_of(request)
+    guard = request.app.state.guard
     subscribed = {symbol for feed in sim.feeds.by_path.values() for symbol in feed.symbols()} - {STAR}
     return json_response(
         {
@@ -196,8 +197,11 @@ async def state(request: Request) -> Response:
             "tape_done": sim.source.is_done,
             "market_stream_connections": len(sim.feeds.subscribers()),
             "event_stream_connections": len(sim.events.readers),
-            "requests": request.app.state.request_count(),
+            "requests": guard.request_count,
+            "requests_per_second_max": guard.requests_per_second_max,
             "rejected_429": sim.rate_limit.rejected_count,
+            "market_handshakes": sim.feeds.handshake_count,
+            "event_stream_connects": sim.events.connect_count,
             "subscribed_symbols": len(subscribed),
         }
     )

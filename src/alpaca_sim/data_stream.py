@@ -10,9 +10,10 @@ import msgspec
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from alpaca_sim.stream_feeds import FEED_KINDS, Subscriber
+from alpaca_sim.stream_feeds import FEED_KINDS, Feed, Subscriber
 from alpaca_sim.stream_messages import Encoding
 from alpaca_sim.stream_session import AUTH_ATTEMPTS_MAX, Session
+from alpaca_sim.web import json_response
 
 if TYPE_CHECKING:
     from alpaca_sim.simulator import Simulator
@@ -29,10 +30,14 @@ async def endpoint(websocket: WebSocket) -> None:
     feed = sim.feeds.by_path[websocket.url.path]
     is_msgpack = "msgpack" in websocket.headers.get("content-type", "")
     encoding = Encoding.MSGPACK if is_msgpack else Encoding.JSON
+    if _is_too_soon(sim, feed):
+        await websocket.send_denial_response(json_response({"message": "too many requests."}, 429))
+        return
     await websocket.accept()
     assert websocket.client is not None
     subscriptions = {channel: set[str]() for channel in feed.kind.channels}
-    subscriber = Subscriber((websocket.client.host, websocket.client.port), encoding, subscriptions)
+    client = websocket.client.host, websocket.client.port
+    subscriber = Subscriber(client, encoding, subscriptions, feed.kind.name)
     subscriber.is_refused = feed.kind.is_msgpack_only and not is_msgpack
     settings = sim.settings
     session = Session(
@@ -42,6 +47,8 @@ async def endpoint(websocket: WebSocket) -> None:
         settings.market_connection_limit,
         settings.market_symbol_limit,
         feed.kind.name in settings.denied_feeds,
+        lambda: sim.faults.is_on("market.ghosts", feed.kind.name),
+        settings.switches.header_auth == "connected_first",
     )
     sim.sockets.add(subscriber)
     try:
@@ -51,6 +58,17 @@ async def endpoint(websocket: WebSocket) -> None:
         sim.sockets.discard(subscriber)
 
 
+def _is_too_soon(sim: "Simulator", feed: Feed) -> bool:
+    """Whether a handshake comes too soon after the last accepted one, while a fault limits them."""
+    sim.feeds.handshake_count += 1
+    now = asyncio.get_running_loop().time()
+    apart_s = sim.faults.level("market.reconnect_limit", feed.kind.name)
+    if apart_s is not None and now - feed.handshake_at < apart_s:
+        return True
+    feed.handshake_at = now
+    return False
+
+
 async def _converse(websocket: WebSocket, sim: "Simulator", session: Session, subscriber: Subscriber) -> None:
     if subscriber.is_refused:
         session.fail(412)
@@ -58,7 +76,7 @@ async def _converse(websocket: WebSocket, sim: "Simulator", session: Session, su
     else:
         session.welcome(websocket.headers)
     reader = asyncio.create_task(_read(websocket, session, subscriber))
-    writer = asyncio.create_task(_write(websocket, subscriber))
+    writer = asyncio.create_task(_write(websocket, sim, subscriber))
     slow = asyncio.create_task(subscriber.slow.wait())
     try:
         await asyncio.wait((reader, writer, slow), return_when=asyncio.FIRST_COMPLETED)
@@ -116,11 +134,12 @@ async def _receive(websocket: WebSocket, encoding: Encoding) -> object:
     return None
 
 
-async def _write(websocket: WebSocket, subscriber: Subscriber) -> None:
+async def _write(websocket: WebSocket, sim: "Simulator", subscriber: Subscriber) -> None:
     with suppress(*SOCKET_GONE):
         while True:
             await subscriber.wake.wait()
             subscriber.wake.clear()
+            await asyncio.sleep(sim.faults.level("market.slow", subscriber.feed_name) or 0.0)
             await _send_all(websocket, subscriber)
             if subscriber.is_closed:
                 await websocket.close(CLOSE_POLICY)

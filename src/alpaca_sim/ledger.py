@@ -3,9 +3,12 @@
 An account is an opening state (at the close of `balance_asof`) plus a list of activities that never change;
 the present
 state is always the opening state with the activities applied, and a past one is the same with fewer of them.
+A correction does not change what it corrects either: it takes the effect of the earlier booking back. The
+overnight roll (`books`) moves the opening state on by a day.
 """
 
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -14,16 +17,16 @@ from alpaca_sim.market import Market
 from alpaca_sim.ulid import UlidSequence
 
 ACTIVITIES_MAX = 5_000_000
-CASH_FLOW_TYPES = frozenset(
-    {"CSD", "CSW", "JNLC"}
-)  # external: what the client brings in or takes out, in cash
-SECURITY_FLOW_TYPES = frozenset({"JNLS"})  # external: securities, at the activity's price
+# external: what the client brings in or takes out, in cash, and in securities at the activity's price
+CASH_FLOW_TYPES = frozenset({"CSD", "CSW", "JNLC", "ACATC", "OCT", "MEM"})
+SECURITY_FLOW_TYPES = frozenset({"JNLS", "ACATS", "FOPT"})
+SPLIT = "SPLIT"  # two bookings: the old quantity goes, the new one comes, for the same cost
 
 
 @dataclass(frozen=True, slots=True)
 class Activity:
     """One booking. `quantity` is signed (a sale is negative); `net_amount` is the change of cash in
-    dollars.
+    dollars. `previous` is the earlier booking that this one replaces, or only takes back if `is_void`.
     """
 
     event_id: str
@@ -38,6 +41,9 @@ class Activity:
     net_amount: Decimal
     at_ns: int
     details: Mapping[str, str]
+    status: str = "executed"
+    previous: "Activity | None" = None
+    is_void: bool = False
 
     @property
     def external_cash_flow(self) -> Decimal:
@@ -65,34 +71,50 @@ class Holdings:
     cash: Decimal
     positions: dict[str, Position] = field(default_factory=dict[str, Position])
     external_cash_flow: Decimal = ZERO
+    in_transit: dict[str, Decimal] = field(default_factory=dict[str, Decimal])  # cost between two split legs
 
     def copy(self) -> "Holdings":
         """A state of its own with equal numbers."""
         positions = {s: Position(p.quantity, p.cost_basis, p.is_new) for s, p in self.positions.items()}
-        return Holdings(self.cash, positions, self.external_cash_flow)
+        return Holdings(self.cash, positions, self.external_cash_flow, dict(self.in_transit))
 
     def apply(self, activity: Activity) -> None:
         """Book one activity."""
-        self.cash += activity.net_amount
-        self.external_cash_flow += activity.external_cash_flow
-        if activity.symbol and activity.quantity:
-            self._move(activity)
+        if activity.previous is not None:
+            self._add(activity.previous, -1)
+        if not activity.is_void:
+            self._add(activity, 1)
 
-    def _move(self, activity: Activity) -> None:
-        value = activity.quantity * activity.price * activity.multiplier
-        position = self.positions.get(activity.symbol)
+    def _add(self, activity: Activity, sign: int) -> None:
+        self.cash += sign * activity.net_amount
+        self.external_cash_flow += sign * activity.external_cash_flow
+        if activity.activity_type == SPLIT:
+            self._exchange(activity)
+        elif activity.symbol and activity.quantity:
+            self._move(activity.symbol, sign * activity.quantity, activity.price * activity.multiplier)
+
+    def _exchange(self, leg: Activity) -> None:
+        """One leg of a split: the cost waits between them."""
+        position = self.positions.pop(leg.symbol, None)
+        if position is not None:
+            self.in_transit[leg.symbol] = position.cost_basis
+        else:
+            self.positions[leg.symbol] = Position(leg.quantity, self.in_transit.pop(leg.symbol, ZERO))
+
+    def _move(self, symbol: str, quantity: Decimal, unit_price: Decimal) -> None:
+        position = self.positions.get(symbol)
         if position is None:
-            self.positions[activity.symbol] = Position(activity.quantity, value, is_new=True)
+            self.positions[symbol] = Position(quantity, quantity * unit_price, is_new=True)
             return
-        before, after = position.quantity, position.quantity + activity.quantity
+        before, after = position.quantity, position.quantity + quantity
         if not after:
-            del self.positions[activity.symbol]
-        elif (before > 0) == (activity.quantity > 0):
-            position.cost_basis += value
+            del self.positions[symbol]
+        elif (before > 0) == (quantity > 0):
+            position.cost_basis += quantity * unit_price
         elif (before > 0) == (after > 0):
             position.cost_basis = divide(position.cost_basis * after, before)
         else:
-            position.cost_basis = after * activity.price * activity.multiplier
+            position.cost_basis = after * unit_price
         position.quantity = after
 
 
@@ -109,6 +131,7 @@ class Account:
     opening: Holdings
     current: Holdings
     activities: list[Activity] = field(default_factory=list[Activity])
+    first: int = 0  # index of the first activity that is not in the opening state
 
     def holdings(self, at_ns: int | None = None) -> Holdings:
         """The state now, or after the activities up to and including `at_ns`. Not to be changed by the
@@ -118,11 +141,19 @@ class Account:
             return self.current
         past = self.opening.copy()
         with exact():
-            for activity in self.activities:
+            for activity in self.activities[self.first :]:
                 if activity.at_ns > at_ns:
                     break
                 past.apply(activity)
         return past
+
+    def roll(self, opening: Holdings, first: int, last_equity: Decimal) -> None:
+        """Begin a new day: `opening` is the state with the activities before index `first`."""
+        self.opening, self.first, self.last_equity = opening, first, last_equity
+        self.current = opening.copy()
+        with exact():
+            for activity in self.activities[first:]:
+                self.current.apply(activity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +181,8 @@ class Truth:
     external_cash_flow: Decimal
     day_pnl: Decimal
     positions: tuple[PositionTruth, ...]
+    unpriced: tuple[str, ...] = ()  # held without any price: worth nothing in these figures
+    in_transit: tuple[str, ...] = ()  # between two split legs: worth nothing in these figures
 
 
 class Ledger:
@@ -159,6 +192,7 @@ class Ledger:
         """An empty ledger, valued at `market`."""
         self.accounts: dict[str, Account] = {}
         self.activities: list[Activity] = []
+        self.superseded: set[str] = set()  # ref ids of bookings that a later one corrected or took back
         self.on_activity: Callable[[Activity], None] = lambda _activity: None
         self._market = market
         self._ulids = ulids
@@ -181,16 +215,18 @@ class Ledger:
             account.current.apply(activity)
         account.activities.append(activity)
         self.activities.append(activity)
+        if activity.previous is not None:
+            self.superseded.add(activity.previous.ref_id)
         self.on_activity(activity)
 
-    def equity_at_previous_closes(self, holdings: Holdings) -> Decimal:
-        """Cash plus positions at their previous closes, exact."""
+    def equity_at_closes(self, holdings: Holdings) -> Decimal:
+        """Cash plus positions at the closing prices of `balance_asof`, exact."""
         with exact():
             return holdings.cash + sum(
                 (
-                    position.quantity * listing.multiplier * listing.previous_close
+                    position.quantity * state.listing.multiplier * state.close
                     for symbol, position in holdings.positions.items()
-                    for listing in [self._market.listing(symbol)]
+                    for state in [self._market.symbols[symbol]]
                 ),
                 ZERO,
             )
@@ -203,11 +239,15 @@ class Ledger:
         account = self.accounts[account_id]
         holdings = account.holdings(as_of_ns if past else None)
         positions: list[PositionTruth] = []
+        unpriced: list[str] = []
         with exact():
             equity = holdings.cash
             for symbol, position in holdings.positions.items():
                 state = self._market.symbols[symbol]
                 listing = state.listing
+                if state.is_unpriced:
+                    unpriced.append(symbol)
+                    continue
                 mark = state.mark_at(as_of_ns) if past else state.mark_trade.price
                 multiplier = listing.multiplier
                 market_value = position.quantity * multiplier * mark
@@ -227,5 +267,39 @@ class Ledger:
             day_pnl = equity - account.last_equity - flow
         last_equity = account.last_equity
         return Truth(
-            account_id, as_of_ns, equity, holdings.cash, last_equity, flow, day_pnl, tuple(positions)
+            account_id,
+            as_of_ns,
+            equity,
+            holdings.cash,
+            last_equity,
+            flow,
+            day_pnl,
+            tuple(positions),
+            tuple(unpriced),
+            tuple(holdings.in_transit),
         )
+
+
+def compressed_cost(
+    position: Position | None, moves: Iterable[tuple[Decimal, Decimal]], after: Decimal
+) -> Decimal:
+    """The cost of a position overnight: what was held is one lot, the day's purchases are lots, the oldest
+    are sold first (Alpaca, "Average entry price calculation"). `moves` are signed quantities and unit prices.
+    """
+    lots: deque[tuple[Decimal, Decimal]] = deque()  # quantity of one sign, and its cost
+    if position is not None:
+        lots.append((position.quantity, position.cost_basis))
+    for moved, unit_price in moves:
+        quantity = moved
+        while quantity and lots and (lots[0][0] > 0) != (quantity > 0):
+            held, cost = lots.popleft()
+            if abs(held) > abs(quantity):
+                left = held + quantity
+                lots.appendleft((left, divide(cost * left, held)))
+                quantity = ZERO
+            else:
+                quantity += held
+        if quantity:
+            lots.append((quantity, quantity * unit_price))
+    assert sum((quantity for quantity, _ in lots), ZERO) == after
+    return sum((cost for _, cost in lots), ZERO)

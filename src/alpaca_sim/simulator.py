@@ -4,20 +4,26 @@ them.
 
 import asyncio
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import date, timedelta
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import date, time
 from typing import Protocol
 
-from alpaca_sim import accounts
+from alpaca_sim import accounts, fault_actions
 from alpaca_sim.activities_rest import ActivityIndex
+from alpaca_sim.agenda import Agenda
 from alpaca_sim.auth import Credentials, RateLimit
-from alpaca_sim.clock import Clock, new_york
+from alpaca_sim.books import Books
+from alpaca_sim.clock import SECOND_NS, Clock, MovableClock, new_york
+from alpaca_sim.corporate import CorporateActions
 from alpaca_sim.events import EventStreams
+from alpaca_sim.faults import Fault, Faults, Plan
 from alpaca_sim.ledger import Activity, Ledger
 from alpaca_sim.listings import make_listings
 from alpaca_sim.market import MINUTE_NS, Market
+from alpaca_sim.sessions import ALWAYS, Calendar
 from alpaca_sim.stream_feeds import Feeds, Subscriber
+from alpaca_sim.switches import Switches
 from alpaca_sim.trader import Trader
 from alpaca_sim.ulid import UlidSequence
 from alpaca_sim.walk import RandomWalk
@@ -26,6 +32,8 @@ TICK_S = 0.015
 STEP_S_MAX = 1.0  # a pause of the process is not made up for beyond this
 FLUSH_S_MAX = 2.0
 FLUSH_POLL_S = 0.005
+JUMP_STEP_S = 1.0  # of a jump in which the market moves
+JUMP_S_MAX = 40 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,9 @@ class Settings:
     market_symbol_limit: int = 0
     denied_feeds: frozenset[str] = frozenset()
     has_history: bool = True  # some accounts have already traded and moved cash since the last close
+    calendar: str = ALWAYS  # or nyse: sessions, weekends, holidays, half days
+    roll_at: time | None = None  # when the overnight books become the `last_` figures; None: never
+    switches: Switches = field(default_factory=Switches)
 
 
 class TradeSource(Protocol):
@@ -58,7 +69,7 @@ class TradeSource(Protocol):
 
 
 class Simulator:
-    """Everything behind the routes. `abort` cuts the connection of a client address."""
+    """Everything behind the routes. `abort` cuts a client's connection, `freeze` stops reading it."""
 
     def __init__(
         self, settings: Settings, clock: Clock, source: Callable[[Market], TradeSource] | None = None
@@ -68,54 +79,142 @@ class Simulator:
         self.clock = clock
         self.is_paused = False
         self.abort: Callable[[tuple[str, int]], None] = lambda _client: None
+        self.freeze: Callable[[tuple[str, int]], None] = lambda _client: None
+        # credentials and rate limits live in the client's time, however fast the market's goes
+        self.service_clock = Clock() if isinstance(clock, MovableClock) else clock
+        self.faults = Faults()
+        self.halted_by: dict[Fault, list[str]] = {}  # which symbols a fault has halted
+        self.agenda = Agenda()
+        self.calendar = Calendar(settings.calendar)
         self.sockets: set[Subscriber] = set()
         seed = settings.seed
         now = clock.now_ns()
-        self.balance_date: date = new_york(now).date() - timedelta(days=1)
-        self.market = Market(clock)
+        has_days = settings.roll_at is not None or not self.calendar.is_always
+        self.market = Market(clock, self.calendar if has_days else None)
         self.source = source(self.market) if source else self._random_market(settings)
         self.ledger = Ledger(self.market, UlidSequence(random.Random(f"{seed}/ulid")))
         self.control_rng = random.Random(f"{seed}/control")
         self.trader = Trader(
             self.ledger, self.market, clock, random.Random(f"{seed}/trader"), settings.activities_per_second
         )
+        self.books = Books(
+            self.ledger,
+            self.market,
+            self.trader,
+            self.calendar,
+            self.agenda,
+            settings.roll_at,
+            settings.switches.crypto_fee == "asset",
+        )
+        balance_date = self.books.first_balance_date(now)
         rng = random.Random(f"{seed}/accounts")
         accounts.generate(self.ledger, self.market, settings.account_count, rng)
         if settings.has_history:
-            accounts.replay_since_close(self.ledger, self.trader, rng, now)
-        self.credentials = Credentials(settings.key, settings.secret, clock)
-        self.rate_limit = RateLimit(settings.rate_limit, clock)
+            accounts.replay_since_close(self.ledger, self.trader, rng, balance_date, now)
+        self.books.start(balance_date)
+        self.corporate = CorporateActions(self.ledger, self.market, self.trader, self.agenda, clock)
+        self.credentials = Credentials(settings.key, settings.secret, self.service_clock)
+        self.rate_limit = RateLimit(settings.rate_limit, self.service_clock)
         self.activity_index = ActivityIndex(self.ledger)
-        self.events = EventStreams(self.ledger, clock, settings.heartbeat_s)
-        self.feeds = Feeds(self.market)
+        self.events = EventStreams(clock, settings.heartbeat_s, self.faults, settings.switches)
+        self.feeds = Feeds(self.market, self.faults)
         self.market.on_trade = self.feeds.publish
+        self.market.on_amendment = self.feeds.publish_amendment
+        self.market.on_halt = self.feeds.publish_halt
         self.ledger.on_activity = self._notify
+        self._minute = now // MINUTE_NS
+        self._is_jumping = False
 
     def _random_market(self, settings: Settings) -> RandomWalk:
         rng = random.Random(f"{settings.seed}/market")
         for listing in make_listings(settings.symbol_count, rng, new_york(self.clock.now_ns()).date()):
             self.market.list_symbol(listing)
-        return RandomWalk(self.market, rng, settings.trades_per_second)
+        return RandomWalk(self.market, rng, settings.trades_per_second, self.clock, self.calendar)
 
     def _notify(self, _activity: Activity) -> None:
         self.events.notify()
 
+    @property
+    def balance_date(self) -> date:
+        """The day that the `last_` figures are of."""
+        return self.books.balance_date
+
+    @property
+    def reported_now_ns(self) -> int:
+        """What the server says the time is: wrong while a fault says so."""
+        return self.clock.now_ns() + self.market.skew_ns
+
+    @property
+    def rest_lag_s(self) -> float:
+        """Seconds by which REST trails the events now."""
+        return max(self.settings.rest_lag_s, self.faults.level("rest.lag") or 0.0)
+
     async def run(self) -> None:
-        """Drive market and accounts by the wall clock until cancelled."""
+        """Drive market and accounts by the wall clock until cancelled; no market where time stands still."""
         loop = asyncio.get_running_loop()
+        stands_still = isinstance(self.clock, MovableClock) and not self.clock.speed
         last = loop.time()
-        minute = self.clock.now_ns() // MINUTE_NS
         while True:
             await asyncio.sleep(TICK_S)
             now = loop.time()
             elapsed_s, last = min(now - last, STEP_S_MAX), now
-            if not self.is_paused:
-                self.source.step(elapsed_s)
-                self.trader.step(elapsed_s)
-            if self.clock.now_ns() // MINUTE_NS != minute:
-                self.feeds.publish_bars(minute * MINUTE_NS)
-                minute = self.clock.now_ns() // MINUTE_NS
+            if not stands_still:
+                self.step(elapsed_s)
             self.feeds.flush()
+
+    def step(self, elapsed_s: float) -> None:
+        """One slice of time: faults begin and end, what is due happens, market and accounts move."""
+        self.step_faults(elapsed_s)
+        self.agenda.run(self.clock.now_ns())
+        if not self.is_paused:
+            self.source.step(elapsed_s)
+            self.trader.step(elapsed_s)
+        if self.clock.now_ns() // MINUTE_NS != self._minute:
+            self.feeds.publish_bars(self._minute * MINUTE_NS)
+            self._minute = self.clock.now_ns() // MINUTE_NS
+
+    def install(self, plan: Plan) -> None:
+        """Let a fault plan begin now. Raises PlanError when too many faults wait."""
+        self.faults.install(plan)
+        self.step_faults(0)
+
+    def end_faults(self) -> None:
+        """End all faults now, and forget those that wait."""
+        for change in self.faults.clear():
+            fault_actions.apply(self, change)
+
+    def step_faults(self, elapsed_s: float) -> None:
+        """Let the time of the fault plans pass."""
+        for change in self.faults.step(elapsed_s, market_stands_still=self.is_paused):
+            fault_actions.apply(self, change)
+
+    def jump(self, to_ns: int, moves: bool) -> Iterator[None]:
+        """Move the clock ahead, a piece at a time: everything that is due happens at its own moment. With
+        `moves`, market and accounts move in steps of `JUMP_STEP_S`. Needs a MovableClock.
+        """
+        clock = self.clock
+        assert isinstance(clock, MovableClock) and not self._is_jumping
+        self._is_jumping = True
+        try:
+            while (now_ns := clock.now_ns()) < to_ns:
+                due_ns = self.agenda.next_ns
+                target_ns = to_ns if due_ns is None else max(now_ns, min(due_ns, to_ns))
+                if moves:
+                    target_ns = min(target_ns, now_ns + int(JUMP_STEP_S * SECOND_NS))
+                clock.move_to(target_ns)
+                if moves:
+                    self.step((target_ns - now_ns) / SECOND_NS)
+                else:
+                    self.agenda.run(clock.now_ns())
+                self.feeds.flush()
+                yield
+        finally:
+            self._is_jumping = False
+
+    @property
+    def is_jumping(self) -> bool:
+        """Whether a jump is under way."""
+        return self._is_jumping
 
     async def flush(self) -> bool:
         """Hand everything emitted to the sockets; false when a reader took longer than `FLUSH_S_MAX`."""

@@ -6,8 +6,19 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
-from alpaca_sim.market import Market, Trade
-from alpaca_sim.stream_messages import Encoding, encode_bar, encode_quote, encode_trade, frame
+from alpaca_sim.faults import Faults
+from alpaca_sim.market import OVERNIGHT_TAPE, Amendment, Market, MarketSymbol, Trade
+from alpaca_sim.stream_messages import (
+    Encoding,
+    encode_amendment,
+    encode_band,
+    encode_bar,
+    encode_quote,
+    encode_status,
+    encode_trade,
+    encode_unknown,
+    frame,
+)
 
 OUTBOUND_BYTES_MAX = 16 * 1024 * 1024
 BATCH_MESSAGES_MAX = 1_000  # keeps a frame below the 1 MiB that clients accept by default
@@ -24,6 +35,7 @@ class FeedKind:
     asset_class: str
     channels: tuple[str, ...]
     is_msgpack_only: bool = False
+    is_overnight: bool = False  # it has the overnight market's trades and no others
 
     @property
     def name(self) -> str:
@@ -35,6 +47,8 @@ FEED_KINDS = (
     FeedKind("/v2/sip", "us_equity", STOCK_CHANNELS),
     FeedKind("/v2/iex", "us_equity", STOCK_CHANNELS),
     FeedKind("/v2/delayed_sip", "us_equity", STOCK_CHANNELS),
+    FeedKind("/v1beta1/boats", "us_equity", STOCK_CHANNELS, is_overnight=True),
+    FeedKind("/v1beta1/overnight", "us_equity", STOCK_CHANNELS, is_overnight=True),
     FeedKind("/v2/test", "test", ("trades", "quotes", "bars")),
     FeedKind(
         "/v1beta3/crypto/us", "crypto", ("trades", "quotes", "orderbooks", "bars", "updatedBars", "dailyBars")
@@ -51,6 +65,9 @@ class Subscriber:
     client: tuple[str, int]
     encoding: Encoding
     subscriptions: dict[str, set[str]]
+    feed_name: str = ""
+    has_token: bool = False  # authenticated with a bearer token
+    is_frozen: bool = False  # half open: nothing is read, nothing is sent
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     outbound: deque[bytes] = field(default_factory=deque[bytes])
     outbound_bytes: int = 0
@@ -62,11 +79,15 @@ class Subscriber:
 
     def offer(self, message: bytes) -> None:
         """Add one data message to the batch that goes out at the next flush."""
-        if self.slow.is_set():
+        if self.slow.is_set() or self.is_frozen:
             return
         self._pending.append(message)
         if len(self._pending) >= BATCH_MESSAGES_MAX:
             self.flush()
+
+    def reverse(self) -> None:
+        """Turn the order of the batch that waits."""
+        self._pending.reverse()
 
     def flush(self) -> None:
         """Frame the pending messages as one batch."""
@@ -119,6 +140,7 @@ class Feed:
         """No subscriber yet."""
         self.kind = kind
         self.subscribers: set[Subscriber] = set()
+        self.handshake_at = float("-inf")  # when the last handshake was accepted, loop time
         self._index: dict[str, dict[str, set[Subscriber]]] = {channel: {} for channel in kind.channels}
 
     def subscribe(self, subscriber: Subscriber, channel: str, symbols: Iterable[str]) -> None:
@@ -158,8 +180,10 @@ class Feed:
 class Feeds:
     """All endpoints; a trade is encoded at most once per encoding, however many listen."""
 
-    def __init__(self, market: Market) -> None:
-        """One feed per kind."""
+    def __init__(self, market: Market, faults: Faults) -> None:
+        """One feed per kind. `faults` says which feeds are mute, and what comes twice or in another order."""
+        self.handshake_count = 0
+        self._faults = faults
         self.by_path = {kind.path: Feed(kind) for kind in FEED_KINDS}
         self._by_class: dict[str, list[Feed]] = {}
         for feed in self.by_path.values():
@@ -170,13 +194,34 @@ class Feeds:
     def publish(self, trade: Trade) -> None:
         """Offer a trade to its listeners, and now and then a quote."""
         asset_class, symbol = trade.asset_class, trade.symbol
-        self._deliver("trades", asset_class, symbol, lambda encoding: encode_trade(trade, encoding))
+        is_overnight = trade.tape == OVERNIGHT_TAPE
+        self._deliver(
+            "trades", asset_class, symbol, lambda encoding: encode_trade(trade, encoding), is_overnight
+        )
+        if self._faults.strikes("market.unknown"):
+            self._deliver("trades", asset_class, symbol, lambda encoding: encode_unknown(trade, encoding))
+        if self._faults.strikes("market.repeat"):
+            self._deliver(
+                "trades", asset_class, symbol, lambda encoding: encode_trade(trade, encoding), is_overnight
+            )
         self._trade_count += 1
-        if self._trade_count % TRADES_PER_QUOTE == 0:
+        if self._trade_count % TRADES_PER_QUOTE == 0 and not is_overnight:
             state = self._market.symbols[symbol]
             self._deliver(
                 "quotes", asset_class, symbol, lambda encoding: encode_quote(state, trade.at_ns, encoding)
             )
+
+    def publish_amendment(self, amendment: Amendment) -> None:
+        """Offer a correction or a cancel to those who get the symbol's trades."""
+        symbol = amendment.original.symbol
+        self._deliver("trades", "us_equity", symbol, lambda encoding: encode_amendment(amendment, encoding))
+
+    def publish_halt(self, state: MarketSymbol, at_ns: int) -> None:
+        """Offer the status message of a halt or resumption, and before a halt the band it ran into."""
+        symbol = state.listing.symbol
+        if state.is_halted:
+            self._deliver("lulds", "us_equity", symbol, lambda encoding: encode_band(state, at_ns, encoding))
+        self._deliver("statuses", "us_equity", symbol, lambda encoding: encode_status(state, at_ns, encoding))
 
     def publish_bars(self, start_ns: int) -> None:
         """Offer the bars of the minute that began at `start_ns` and is over now."""
@@ -186,10 +231,17 @@ class Feeds:
                 self._deliver("bars", state.listing.asset_class, symbol, encode)
 
     def _deliver(
-        self, channel: str, asset_class: str, symbol: str, encode: Callable[[Encoding], bytes]
+        self,
+        channel: str,
+        asset_class: str,
+        symbol: str,
+        encode: Callable[[Encoding], bytes],
+        is_overnight: bool = False,
     ) -> None:
         encoded: dict[Encoding, bytes] = {}
         for feed in self._by_class[asset_class]:
+            if feed.kind.is_overnight != is_overnight or self._faults.is_on("market.mute", feed.kind.name):
+                continue
             for subscriber in feed.listeners(channel, symbol):
                 message = encoded.get(subscriber.encoding)
                 if message is None:
@@ -199,6 +251,8 @@ class Feeds:
     def flush(self) -> None:
         """Send out all batches."""
         for subscriber in self.subscribers():
+            if self._faults.is_on("market.reorder", subscriber.feed_name):
+                subscriber.reverse()
             subscriber.flush()
 
     def subscribers(self) -> list[Subscriber]:

@@ -10,10 +10,17 @@ from typing import Any
 import msgspec
 
 from alpaca_sim.clock import SECOND_NS, rfc3339
-from alpaca_sim.market import MarketSymbol, Trade
-from alpaca_sim.market_json import bar_fields, quote_fields, trade_fields
+from alpaca_sim.market import Amendment, MarketSymbol, Trade
+from alpaca_sim.market_json import bar_fields, number, quote_fields, trade_fields
 
 TIMESTAMP_EXTENSION = -1
+BAND_RATIO = 0.05
+# status code and message, reason code and message: halted, resumed. CTA has tapes A and B, UTP has tape C.
+CTA_STATUS = (("2", "Trading Halt", "D", "News Released"), ("3", "Resume", "D", "News Released"))
+UTP_STATUS = (
+    ("H", "Trading Halt", "T12", "Trading Halted; For information requested by NASDAQ"),
+    ("T", "Trading Resumption", "T12", "Trading Halted; For information requested by NASDAQ"),
+)
 
 
 class Encoding(Enum):
@@ -55,6 +62,48 @@ def encode_bar(state: MarketSymbol, encoding: Encoding) -> bytes:
     bar = state.minute_bar
     fields = bar_fields(bar, state.listing.asset_class)
     return encode_message("b", state.listing.symbol, fields, bar.start_ns, encoding)
+
+
+def encode_amendment(amendment: Amendment, encoding: Encoding) -> bytes:
+    """A `c` message (correction) or an `x` message (cancel) of a stock trade."""
+    original, corrected = amendment.original, amendment.corrected
+    old, size = number(original.price), int(original.size)
+    if corrected is None:
+        fields: dict[str, Any] = {
+            "i": original.trade_id, "x": original.exchange, "p": old, "s": size, "a": "C", "z": original.tape,
+        }  # fmt: skip
+        return encode_message("x", original.symbol, fields, amendment.at_ns, encoding)
+    fields = {
+        "x": original.exchange,
+        "oi": original.trade_id, "op": old, "os": size, "oc": list(original.conditions),
+        "ci": corrected.trade_id, "cp": number(corrected.price), "cs": size, "cc": list(corrected.conditions),
+        "z": original.tape,
+    }  # fmt: skip
+    return encode_message("c", original.symbol, fields, amendment.at_ns, encoding)
+
+
+def encode_status(state: MarketSymbol, at_ns: int, encoding: Encoding) -> bytes:
+    """An `s` message: the symbol is halted or trades again."""
+    tape = state.listing.tape
+    code, text, reason, reason_text = (UTP_STATUS if tape == "C" else CTA_STATUS)[not state.is_halted]
+    fields = {"sc": code, "sm": text, "rc": reason, "rm": reason_text, "z": tape}
+    return encode_message("s", state.listing.symbol, fields, at_ns, encoding)
+
+
+def encode_band(state: MarketSymbol, at_ns: int, encoding: Encoding) -> bytes:
+    """An `l` message: the price band of limit up, limit down."""
+    mark = number(state.mark)
+    up, down = round(mark * (1 + BAND_RATIO), 2), round(mark * (1 - BAND_RATIO), 2)
+    return encode_message(
+        "l", state.listing.symbol, {"u": up, "d": down, "i": "B", "z": state.listing.tape}, at_ns, encoding
+    )
+
+
+def encode_unknown(trade: Trade, encoding: Encoding) -> bytes:
+    """What Alpaca may add one day: an unknown type with a trade's keys, and keys that no trade has."""
+    return encode_message(
+        "zz", trade.symbol, {**trade_fields(trade), "added": {"later": [1, None]}}, trade.at_ns, encoding
+    )
 
 
 def frame(messages: Sequence[bytes], encoding: Encoding) -> bytes:

@@ -1,7 +1,7 @@
 """The market-data session script, without socket: a client message in, control messages out."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from alpaca_sim.auth import Credentials
@@ -48,8 +48,13 @@ class Session:
         connection_limit: int,
         symbol_limit: int,
         is_denied: bool,
+        has_ghosts: Callable[[], bool] = lambda: False,
+        greets_first: bool = True,
     ) -> None:
-        """`symbol_limit` 0 means none; `is_denied`: the feed is not in the plan."""
+        """`symbol_limit` 0 means none; `is_denied`: the feed is not in the plan; `has_ghosts`: sessions that
+        were cut still count; `greets_first`: `connected` comes before `authenticated` also after a handshake
+        with credentials.
+        """
         self.is_authenticated = False
         self.auth_attempt_count = 0
         self._feed = feed
@@ -58,12 +63,17 @@ class Session:
         self._connection_limit = connection_limit
         self._symbol_limit = symbol_limit
         self._is_denied = is_denied
+        self._has_ghosts = has_ghosts
+        self._greets_first = greets_first
 
     def welcome(self, headers: Mapping[str, str]) -> None:
         """Greet, and authenticate at once where the handshake brought credentials."""
-        self._say({"T": "success", "msg": "connected"})
-        if "authorization" in headers or "apca-api-key-id" in headers:
+        has_credentials = "authorization" in headers or "apca-api-key-id" in headers
+        if self._greets_first or not has_credentials:
+            self._say({"T": "success", "msg": "connected"})
+        if has_credentials:
             holder = self._credentials.holder(headers, with_apca=True)
+            self._subscriber.has_token = headers.get("authorization", "").lower().startswith("bearer")
             self._answer(lambda: self._admit(holder is not None))
 
     def receive(self, message: object) -> None:
@@ -98,6 +108,7 @@ class Session:
 
     def _is_accepted(self, key: str, secret: str) -> bool:
         if key in _BEARER_KEYS:
+            self._subscriber.has_token = True
             return self._credentials.is_token(secret)
         return self._credentials.is_data_pair(key, secret)
 
@@ -107,7 +118,7 @@ class Session:
             raise SessionError(402)
         if self._is_denied:
             raise SessionError(409)
-        if len(self._feed.subscribers) >= self._connection_limit:
+        if len(self._feed.subscribers) >= self._connection_limit or self._has_ghosts():
             raise SessionError(406)
         self.is_authenticated = True
         self._feed.subscribers.add(self._subscriber)

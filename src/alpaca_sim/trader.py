@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from decimal import Decimal
 
 from alpaca_sim.clock import Clock, new_york
-from alpaca_sim.decimals import CENT, exact, text, to_cents
+from alpaca_sim.decimals import CENT, ZERO, exact, text, to_cents
 from alpaca_sim.ledger import Activity, Ledger
 from alpaca_sim.market import TEST_SYMBOL, Market, asset_id_of
 
 ACTIVITIES_PER_STEP_MAX = 1_000
-CASH_TYPES = ("CSD", "CSW", "JNLC", "FEE", "DIV")
+CASH_TYPES = ("CSD", "CSW", "JNLC", "FEE", "DIV", "MEM", "ACATC", "OCT", "INT")
+SECURITY_TYPES = ("JNLS", "ACATS", "FOPT")
+CORRECTION_RATIO = Decimal("0.99")
 _SIGNS = {"CSD": (1,), "CSW": (-1,), "JNLC": (1, -1), "FEE": (-1,), "DIV": (1,)}  # journals go both ways
-SUBTYPES = {"FEE": "TAF", "DIV": "CDIV"}
+SUBTYPES = {"FEE": "TAF", "DIV": "CDIV", "INT": "MGN"}
 _MIX = ("TRD",) * 14 + ("CSD", "CSD", "CSW", "JNLC", "FEE", "DIV")
 NEW_SYMBOL_SHARE = 0.3
 CLOSE_SHARE = 0.15
@@ -85,8 +87,73 @@ class Trader:
             account_id, "TRD", net_amount, details, at_ns, (symbol, quantity, price, listing.multiplier)
         )
 
+    def amend(self, original: Activity, price: Decimal | None) -> Activity:
+        """Correct the price of a trade, or bust it (`price` is None)."""
+        is_void = price is None
+        execution_type = "trade_bust" if is_void else "trade_correct"
+        details = {**original.details, "execution_type": execution_type}
+        if price is None:  # the wire says what the bust takes back
+            leg = (original.symbol, -original.quantity, original.price, original.multiplier)
+            net_amount = -original.net_amount
+        else:
+            leg = (original.symbol, original.quantity, price, original.multiplier)
+            with exact():
+                net_amount = to_cents(-original.quantity * original.multiplier * price)
+        return self._book(
+            original.account_id, "TRD", net_amount, details, None, leg, previous=original, is_void=is_void
+        )
+
+    def amend_some(self, count: int, is_bust: bool) -> None:
+        """Correct or bust some trades of the present day that still stand, as many as there are."""
+        standing = [
+            activity
+            for account in self._ledger.accounts.values()
+            for activity in account.activities[account.first :]
+            if activity.activity_type == "TRD"
+            and not activity.is_void
+            and activity.ref_id not in self._ledger.superseded
+            and activity.symbol in account.current.positions
+        ]
+        for activity in self._rng.sample(standing, min(count, len(standing))):
+            decimals = self._market.listing(activity.symbol).price_decimals
+            corrected = round(activity.price * CORRECTION_RATIO, decimals) or activity.price
+            self.amend(activity, None if is_bust else corrected)
+
+    def move_securities(
+        self, account_id: str, activity_type: str, symbol: str, quantity: Decimal, price: Decimal
+    ) -> Activity:
+        """Bring securities in (+) or take them out (−), one of `SECURITY_TYPES`, at a price."""
+        listing = self._market.listing(symbol)
+        details = {"system_date": new_york(self._clock.now_ns()).date().isoformat(), "symbol": symbol}
+        if activity_type == "JNLS":
+            details["journal_id"] = self._uuid()
+        leg = (symbol, quantity, price, listing.multiplier)
+        return self._book(account_id, activity_type, Decimal(0), details, None, leg)
+
+    def book_leg(
+        self,
+        account_id: str,
+        kind: tuple[str, str],
+        details: Mapping[str, str],
+        leg: tuple[str, Decimal] | None = None,
+        net_amount: Decimal = ZERO,
+    ) -> Activity:
+        """Book one leg of a corporate action: `kind` is type and subtype, `leg` a symbol and its quantity."""
+        moved = None if leg is None else (*leg, ZERO, self._market.listing(leg[0]).multiplier)
+        return self._book(account_id, kind[0], net_amount, details, None, moved, subtype=kind[1])
+
+    def new_id(self) -> str:
+        """A UUID of this simulator's sequence."""
+        return self._uuid()
+
     def move_cash(
-        self, account_id: str, activity_type: str, net_amount: Decimal, at_ns: int | None = None
+        self,
+        account_id: str,
+        activity_type: str,
+        net_amount: Decimal,
+        at_ns: int | None = None,
+        status: str = "executed",
+        transfer_id: str = "",
     ) -> Activity:
         """Book a cash activity of one of `CASH_TYPES`; the amount is signed: a withdrawal is negative."""
         system_date = new_york(at_ns or self._clock.now_ns()).date().isoformat()
@@ -99,7 +166,9 @@ class Trader:
             details["parent_id"] = self._uuid()
         elif activity_type == "DIV":
             details |= self._dividend(account_id, net_amount, system_date)
-        return self._book(account_id, activity_type, net_amount, details, at_ns, None)
+        if activity_type == "MEM" or transfer_id:
+            details["transfer_id"] = transfer_id or self._uuid()
+        return self._book(account_id, activity_type, net_amount, details, at_ns, None, status=status)
 
     def _book(
         self,
@@ -109,6 +178,11 @@ class Trader:
         details: Mapping[str, str],
         at_ns: int | None,
         leg: tuple[str, Decimal, Decimal, Decimal] | None,
+        *,
+        subtype: str = "",
+        status: str = "executed",
+        previous: Activity | None = None,
+        is_void: bool = False,
     ) -> Activity:
         symbol, quantity, price, multiplier = leg or ("", Decimal(0), Decimal(0), Decimal(1))
         booked_ns = self._clock.stamp_ns() if at_ns is None else at_ns
@@ -117,7 +191,7 @@ class Trader:
             ref_id=self._uuid(),
             account_id=account_id,
             activity_type=activity_type,
-            subtype=SUBTYPES.get(activity_type, ""),
+            subtype=subtype or SUBTYPES.get(activity_type, ""),
             symbol=symbol,
             quantity=quantity,
             price=price,
@@ -125,6 +199,9 @@ class Trader:
             net_amount=net_amount,
             at_ns=booked_ns,
             details=details,
+            status=status,
+            previous=previous,
+            is_void=is_void,
         )
         self._ledger.book(activity)
         return activity

@@ -9,12 +9,15 @@ from bisect import bisect
 from decimal import Decimal
 from itertools import accumulate
 
+from alpaca_sim.clock import Clock
 from alpaca_sim.conditions import regular_condition
 from alpaca_sim.listings import fakepaca
-from alpaca_sim.market import TEST_SYMBOL, Market, MarketSymbol
+from alpaca_sim.market import OVERNIGHT_TAPE, TEST_SYMBOL, Market, MarketSymbol
+from alpaca_sim.sessions import Calendar
 
 TRADES_PER_STEP_MAX = 20_000
 TEST_TRADES_PER_SECOND = 2
+OVERNIGHT_VENUE = "B"
 SUB_PENNY_SHARE = 0.04
 BOUND_RATIO = Decimal("0.3")  # the walk turns back beyond this distance from the first price
 MOVE_RATIO_MAX = 0.0006
@@ -44,23 +47,42 @@ _VENUES = {"A": "NDPKZV", "B": "PDKZQV", "C": "QDKZPV"}
 class RandomWalk:
     """Trades at a given rate over all symbols of the market."""
 
-    def __init__(self, market: Market, rng: random.Random, trades_per_second: float) -> None:
-        """`rng` alone decides which trades come in which order."""
+    def __init__(
+        self, market: Market, rng: random.Random, trades_per_second: float, clock: Clock, calendar: Calendar
+    ) -> None:
+        """`rng` alone decides which trades come in which order; the calendar, what trades at all."""
+        self._clock = clock
+        self._calendar = calendar
+        self._session = "core"
         self._market = market
         self._rng = rng
         self._trades_per_second = trades_per_second
         self._due = 0.0
         self._test_due = 0.0
-        self._symbols = [state for state in market.symbols.values() if state.listing.asset_class != "test"]
+        symbols = [state for state in market.symbols.values() if state.listing.asset_class != "test"]
+        coins = [state for state in symbols if state.listing.asset_class == "crypto"]
+        shares = [state for state in symbols if state.listing.asset_class == "us_equity"]
+        extended = shares + coins
+        self._tradable = {
+            "core": symbols,
+            "pre": extended,
+            "post": extended,
+            "overnight": extended,
+            "closed": coins,
+        }
         self.is_done = False
         market.list_symbol(fakepaca())
 
     def step(self, elapsed_s: float) -> None:
         """Print the trades that fall into this slice of time."""
         self._due = min(self._due + elapsed_s * self._trades_per_second, TRADES_PER_STEP_MAX)
+        self._session = self._calendar.session(self._clock.now_ns())
+        symbols = self._tradable[self._session]
         while self._due >= 1:
             self._due -= 1
-            self._print_one(self._symbols[int(self._rng.random() * len(self._symbols))])
+            state = symbols[int(self._rng.random() * len(symbols))] if symbols else None
+            if state is not None and not state.is_halted and not state.is_unpriced:
+                self._print_one(state)
         self._test_due = min(self._test_due + elapsed_s * TEST_TRADES_PER_SECOND, 1)
         if self._test_due >= 1 and self._trades_per_second:
             self._test_due = 0.0
@@ -85,11 +107,14 @@ class RandomWalk:
         conditions = (regular_condition(tape), *letters) if has_regular else letters
         if letters == ("AVERAGE",):
             conditions = ("W",) if tape == "C" else ("B",)
+        if self._session in ("pre", "post") and "T" not in conditions:
+            conditions = (*conditions, "T")
+        venue = rng.choice(_VENUES[tape])
+        if self._session == "overnight":
+            tape, venue, conditions = OVERNIGHT_TAPE, OVERNIGHT_VENUE, ("@",)
         size = rng.randint(1, 99) if "I" in letters else 100 * rng.randint(1, 12)
         price = self._off_price(state) if is_off else self._next_price(state)
-        self._market.print_trade(
-            state.listing.symbol, price, Decimal(size), conditions, rng.choice(_VENUES[tape])
-        )
+        self._market.print_trade(state.listing.symbol, price, Decimal(size), conditions, venue, tape)
 
     def _next_price(self, state: MarketSymbol) -> Decimal:
         listing, rng = state.listing, self._rng

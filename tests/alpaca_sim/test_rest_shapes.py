@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from alpaca_sim.activities_json import event_json, fill_json
+from alpaca_sim.switches import Switches
 from tests.alpaca_sim.conftest import Running, Start
 from tests.alpaca_sim.openapi import check, check_no_extra
 
@@ -103,7 +104,7 @@ async def test_activities_have_alpacas_shape(busy: Running) -> None:
     details = {"TRD": "ActivityV2DetailTRD", "CSD": "CSWActivityV2", "CSW": "CSWActivityV2"}
     details |= {"JNLC": "JNLCActivityV2", "FEE": "FEEActivityV2"}
     for activity in busy.sim.ledger.activities:
-        event = event_json(activity)
+        event = event_json(activity, Switches())
         check("broker", "ActivityEventV2", event)
         check_no_extra("broker", "ActivityEventV2", event)
         if activity.activity_type in details:

@@ -1,0 +1,410 @@
+"""Fault plans: what goes wrong, when, for how long and for whom. Pure: no socket, no clock, no simulator.
+
+A plan is a list of timed faults, written by hand (YAML or JSON) or made from a seed; the same seed gives the
+same plan. `Faults` says which faults are active. What they do is in `fault_actions` and where they are asked.
+"""
+
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from heapq import heappop, heappush
+from typing import Any, NamedTuple, cast
+
+import yaml
+
+PLAN_FAULTS_MAX = 10_000
+PLAN_DURATION_S_MAX = 7 * 86_400.0
+AT_S_MAX = PLAN_DURATION_S_MAX
+SECONDS_PER_FAULT = 6  # of a plan made from a seed
+START_SHARE = 0.75  # a seeded plan's faults begin in this part of its time, and end inside it
+FOR_SHARE_MAX = 0.25  # and none takes more than this part of it
+ALL = "*"
+FEED_NAMES = ("sip", "iex", "delayed_sip", "boats", "overnight", "test", "us", "indicative", "opra")
+REST_NAMES = ("broker", "data")
+STREAM_NAMES = ("activities", "trades", "system")
+_MOMENT = (0.0, 0.0)
+_NO_LEVEL = (0.0, 0.0)
+_SHARE = (0.01, 1.0)
+_COUNT = (1.0, 50.0)
+
+
+class PlanError(ValueError):
+    """A plan that cannot be used; the message says what to write instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class FaultKind:
+    """One kind of fault with its bounds. `for_s` (0, 0): it is over at once; `level` (0, 0): it has none."""
+
+    name: str
+    about: str
+    for_s: tuple[float, float] = _MOMENT
+    level: tuple[float, float] = _NO_LEVEL
+    level_means: str = ""
+    is_of_the_market: bool = False  # it moves prices or bookings, so it waits while the market is paused
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Whom it can hit, by name; `*` is everybody. A REST fault also takes a path such as /v1/accounts."""
+        group = self.name.partition(".")[0]
+        names = {"market": FEED_NAMES, "rest": REST_NAMES, "events": STREAM_NAMES}.get(group, ())
+        return () if self.is_of_the_market else names
+
+
+_LASTING = (0.1, 600.0)
+KINDS: dict[str, FaultKind] = {
+    kind.name: kind
+    for kind in (
+        FaultKind("market.mute", "sockets stay open, pongs come, data does not", _LASTING),
+        FaultKind("market.cut", "connections are aborted"),
+        FaultKind("market.half_open", "no data, no pongs, nothing is read; aborted at the end", _LASTING),
+        FaultKind("market.slow", "data leaves in bursts", _LASTING, (0.05, 5.0), "seconds between bursts"),
+        FaultKind("market.ghosts", "a cut, and 406 for every new session meanwhile", _LASTING),
+        FaultKind("market.slow_client", "407 and the end of the connection"),
+        FaultKind(
+            "market.reconnect_limit",
+            "HTTP 429 for a handshake too soon after the last",
+            _LASTING,
+            (0.5, 60.0),
+            "seconds between handshakes",
+        ),
+        FaultKind("market.repeat", "trades come twice", _LASTING, _SHARE, "share of the trades"),
+        FaultKind("market.reorder", "trades of a batch come in another order", _LASTING),
+        FaultKind(
+            "market.unknown", "unknown message types and fields", _LASTING, _SHARE, "share of the trades"
+        ),
+        FaultKind(
+            "market.correct", "late corrections of last trades", _MOMENT, _COUNT, "number of symbols", True
+        ),
+        FaultKind("market.cancel", "late cancels of last trades", _MOMENT, _COUNT, "number of symbols", True),
+        FaultKind(
+            "market.halt",
+            "halts, announced by status and LULD messages",
+            _LASTING,
+            _COUNT,
+            "number of symbols",
+            True,
+        ),
+        FaultKind("rest.slow", "answers take longer", _LASTING, (0.01, 30.0), "seconds"),
+        FaultKind("rest.429", "HTTP 429 with headers that say when it ends", _LASTING),
+        FaultKind("rest.5xx", "HTTP 500, 502, 503 or 504", _LASTING, _SHARE, "share of the requests"),
+        FaultKind("rest.401", "HTTP 401", _LASTING, _SHARE, "share of the requests"),
+        FaultKind(
+            "rest.cut", "the connection ends without an answer", _LASTING, _SHARE, "share of the requests"
+        ),
+        FaultKind("rest.malformed", "half of the body", _LASTING, _SHARE, "share of the answers"),
+        FaultKind(
+            "rest.null_fields", "null where a value was promised", _LASTING, _SHARE, "share of the values"
+        ),
+        FaultKind(
+            "rest.missing_fields", "optional keys are left out", _LASTING, _SHARE, "share of these keys"
+        ),
+        FaultKind(
+            "rest.unknown_fields", "new keys and new enum values", _LASTING, _SHARE, "share of the objects"
+        ),
+        FaultKind(
+            "rest.missing_parts",
+            "snapshots without some of their parts, or missing",
+            _LASTING,
+            _SHARE,
+            "share of the parts",
+        ),
+        FaultKind("rest.lag", "balances and positions trail the events", _LASTING, (0.05, 60.0), "seconds"),
+        FaultKind("events.repeat", "events come again", _LASTING, _SHARE, "share of the events"),
+        FaultKind(
+            "events.reorder",
+            "events are held back and come in another order across accounts",
+            _LASTING,
+            (0.05, 10.0),
+            "seconds held back",
+        ),
+        FaultKind(
+            "events.drop", "events are lost; afterwards the slow-reader comment says how many", _LASTING
+        ),
+        FaultKind("events.error", "the comment `: internal server error`, and the end of the stream"),
+        FaultKind("events.eof", "a clean end of the stream"),
+        FaultKind("events.cut", "connections are aborted"),
+        FaultKind("events.mute", "streams stay open without events and heartbeats", _LASTING),
+        FaultKind("events.refuse", "HTTP 429 for new streams", _LASTING),
+        FaultKind("events.stale_cursor", "since_id is refused as too old", _LASTING),
+        FaultKind(
+            "events.irregular",
+            "odd but real spellings: empty currency, a time for a date, new keys",
+            _LASTING,
+            _SHARE,
+            "share of the events",
+        ),
+        FaultKind("token.expire", "all bearer tokens expire"),
+        FaultKind(
+            "clock.skew",
+            "Date header, clock endpoint and trade times are off",
+            _LASTING,
+            (-30.0, 30.0),
+            "seconds ahead",
+        ),
+        FaultKind(
+            "ledger.correct",
+            "late corrections of trades in accounts",
+            _MOMENT,
+            _COUNT,
+            "number of trades",
+            True,
+        ),
+        FaultKind("ledger.bust", "trades in accounts are busted", _MOMENT, _COUNT, "number of trades", True),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault of a plan: it begins `at_s` after the plan, lasts `for_s`, and hits `target`.
+
+    Raises PlanError when a value is outside the bounds of its kind.
+    """
+
+    kind: str
+    at_s: float = 0.0
+    for_s: float = 0.0
+    target: str = ALL
+    level: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check all bounds."""
+        kind = KINDS.get(self.kind)
+        if kind is None:
+            raise PlanError(f"unknown fault kind {self.kind!r}: choose from {', '.join(KINDS)}")
+        _within(self, "at_s", self.at_s, (0.0, AT_S_MAX))
+        _within(self, "for_s", self.for_s, kind.for_s)
+        _within(self, "level", self.level, kind.level)
+        is_path = self.target.startswith("/") and self.kind.startswith("rest.")
+        if self.target != ALL and self.target not in kind.targets and not is_path:
+            names = ", ".join((ALL, *kind.targets))
+            raise PlanError(f"{self.kind} cannot hit {self.target!r}: choose its target from {names}")
+
+    def hits(self, names: Iterable[str]) -> bool:
+        """Whether one of these names (a feed, a stream, or a group and a path) is meant."""
+        if self.target == ALL:
+            return True
+        is_path = self.target.startswith("/")
+        return any(name == self.target or (is_path and name.startswith(self.target)) for name in names)
+
+
+def _within(fault: Fault, name: str, value: float, bounds: tuple[float, float]) -> None:
+    low, high = bounds
+    if not low <= value <= high:
+        said = f"must be from {low:g} to {high:g}" if high > low else f"must be left out or {low:g}"
+        raise PlanError(f"{name} of {fault.kind} is {value:g}: it {said}")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Faults in order of time. `seed` decides everything that a fault leaves to chance."""
+
+    faults: tuple[Fault, ...] = ()
+    seed: int = 0
+
+    @property
+    def duration_s(self) -> float:
+        """When the last fault is over, in seconds after the plan began."""
+        return max((fault.at_s + fault.for_s for fault in self.faults), default=0.0)
+
+
+def plan(seed: int, duration_s: float, kinds: Iterable[str] = ()) -> Plan:
+    """A plan of faults that all end within `duration_s`; of all kinds, or of the given ones.
+
+    Raises PlanError for an unknown kind or an impossible duration.
+    """
+    if not 1 <= duration_s <= PLAN_DURATION_S_MAX:
+        raise PlanError(f"duration_s is {duration_s:g}: it must be from 1 to {PLAN_DURATION_S_MAX:g}")
+    names = sorted(kinds) or sorted(KINDS)
+    rng = random.Random(f"{seed}/plan")
+    count = min(PLAN_FAULTS_MAX, max(1, round(duration_s / SECONDS_PER_FAULT)))
+    faults = [_random_fault(rng, rng.choice(names), duration_s) for _ in range(count)]
+    return Plan(tuple(sorted(faults, key=lambda fault: (fault.at_s, fault.kind))), seed)
+
+
+def _random_fault(rng: random.Random, name: str, duration_s: float) -> Fault:
+    kind = KINDS.get(name)
+    if kind is None:
+        raise PlanError(f"unknown fault kind {name!r}: choose from {', '.join(KINDS)}")
+    low, high = kind.for_s
+    for_s = rng.uniform(low, min(high, duration_s * FOR_SHARE_MAX)) if high else 0.0
+    level = rng.uniform(*kind.level) if any(kind.level) else 0.0
+    if kind.level == _COUNT:
+        level = float(round(level))
+    target = rng.choice((ALL, ALL, *kind.targets)) if kind.targets else ALL
+    return Fault(
+        name, round(rng.uniform(0, duration_s * START_SHARE), 3), round(for_s, 3), target, round(level, 3)
+    )
+
+
+def dump(made: Plan) -> str:
+    """The plan as YAML, the same text for the same plan; `load` reads it back."""
+    rows = [
+        {key: value for key, value in asdict(fault).items() if value not in (0.0, ALL)}
+        for fault in made.faults
+    ]
+    return yaml.safe_dump(
+        {"seed": made.seed, "faults": rows}, sort_keys=False, default_flow_style=None, width=200
+    )
+
+
+def load(text: str) -> Plan:
+    """Read YAML or JSON. Raises PlanError that says what is wrong and what to write."""
+    try:
+        return parse(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise PlanError(f"the plan is not YAML: {error}") from error
+
+
+def parse(body: object) -> Plan:
+    """A decoded plan: `{"seed"?, "faults": […]}`, or `{"seed", "duration_s", "kinds"?}` for a seeded one."""
+    if not isinstance(body, dict):
+        raise PlanError("a plan is an object: write `faults:` with a list below it")
+    fields = cast("dict[str, Any]", body)
+    unknown = set(fields) - {"seed", "faults", "duration_s", "kinds"}
+    if unknown:
+        raise PlanError(f"a plan has no {', '.join(sorted(unknown))}: write seed and faults")
+    seed = fields.get("seed", 0)
+    if not isinstance(seed, int):
+        raise PlanError(f"seed is {seed!r}: write a whole number")
+    if "duration_s" in fields:
+        kinds = fields.get("kinds", [])
+        if not isinstance(kinds, list):
+            raise PlanError("kinds is a list of fault kinds")
+        return plan(seed, _number(fields, "duration_s"), [str(kind) for kind in cast("list[object]", kinds)])
+    rows = fields.get("faults")
+    if not isinstance(rows, list):
+        raise PlanError("a plan needs `faults`, a list, or `duration_s` for one from its seed")
+    listed = cast("list[object]", rows)
+    if len(listed) > PLAN_FAULTS_MAX:
+        raise PlanError(f"a plan has at most {PLAN_FAULTS_MAX} faults")
+    faults = sorted((_fault(row) for row in listed), key=lambda fault: fault.at_s)
+    return Plan(tuple(faults), seed)
+
+
+def _fault(row: object) -> Fault:
+    if not isinstance(row, dict) or "kind" not in row:
+        raise PlanError(f"a fault is an object with a kind, not {row!r}")
+    fields = cast("dict[str, Any]", row)
+    unknown = set(fields) - {"kind", "at_s", "for_s", "target", "level"}
+    if unknown:
+        raise PlanError(
+            f"a fault has no {', '.join(sorted(unknown))}: write kind, at_s, for_s, target, level"
+        )
+    numbers = {name: _number(fields, name) for name in ("at_s", "for_s", "level") if name in fields}
+    return Fault(str(fields["kind"]), target=str(fields.get("target", ALL)), **numbers)
+
+
+def _number(fields: Mapping[str, Any], name: str) -> float:
+    value = fields[name]
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise PlanError(f"{name} is {value!r}: write a number of seconds or a level")
+    return float(value)
+
+
+class Change(NamedTuple):
+    """A fault that begins or ends now."""
+
+    fault: Fault
+    begins: bool
+
+
+@dataclass(slots=True)
+class Faults:
+    """The faults of all installed plans by time: those that wait, those that are active, and their dice."""
+
+    rng: random.Random = field(default_factory=lambda: random.Random("faults"))
+    elapsed_s: float = 0.0
+    done_count: int = 0
+    active: dict[str, list[Fault]] = field(
+        default_factory=dict[str, list[Fault]]
+    )  # by kind; empty = all is well
+    _waiting: list[tuple[float, int, Fault]] = field(default_factory=list[tuple[float, int, Fault]])
+    _ending: list[tuple[float, int, Fault]] = field(default_factory=list[tuple[float, int, Fault]])
+    _count: int = 0
+
+    def install(self, made: Plan) -> None:
+        """Add a plan that begins now. Raises PlanError when too many faults wait already."""
+        if len(self._waiting) + len(made.faults) > PLAN_FAULTS_MAX:
+            raise PlanError(f"more than {PLAN_FAULTS_MAX} faults would wait: end the present plan first")
+        self.rng = random.Random(f"{made.seed}/faults")
+        for fault in made.faults:
+            self._count += 1
+            heappush(self._waiting, (self.elapsed_s + fault.at_s, self._count, fault))
+
+    def step(self, elapsed_s: float, market_stands_still: bool = False) -> list[Change]:
+        """Let time pass; what begins and ends now. Faults of the market wait while it stands still."""
+        self.elapsed_s += elapsed_s
+        changes: list[Change] = []
+        while self._ending and self._ending[0][0] <= self.elapsed_s:
+            changes.append(self._end(heappop(self._ending)[2]))
+        postponed: list[tuple[float, int, Fault]] = []
+        while self._waiting and self._waiting[0][0] <= self.elapsed_s:
+            entry = heappop(self._waiting)
+            if market_stands_still and KINDS[entry[2].kind].is_of_the_market:
+                postponed.append(entry)
+            else:
+                changes.append(self._begin(entry))
+        for entry in postponed:
+            heappush(self._waiting, entry)
+        return changes
+
+    def clear(self) -> list[Change]:
+        """End everything, and forget what waits."""
+        self._waiting.clear()
+        ending = [self._end(fault) for _, _, fault in sorted(self._ending)]
+        self._ending.clear()
+        return ending
+
+    @property
+    def waiting(self) -> list[Fault]:
+        """What is still to begin, in order."""
+        return [fault for _, _, fault in sorted(self._waiting)]
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds until the last fault is over."""
+        ends = [at_s for at_s, _, _ in self._ending] + [
+            at_s + fault.for_s for at_s, _, fault in self._waiting
+        ]
+        return max(0.0, max(ends, default=self.elapsed_s) - self.elapsed_s)
+
+    def ends_in_s(self, kind: str) -> float:
+        """Seconds until the last active fault of a kind is over."""
+        ends = [at_s for at_s, _, fault in self._ending if fault.kind == kind]
+        return max(0.0, max(ends, default=self.elapsed_s) - self.elapsed_s)
+
+    def level(self, kind: str, *names: str) -> float | None:
+        """The level of the strongest active fault of a kind that hits one of the names; None without one."""
+        faults = self.active.get(kind)
+        if not faults:
+            return None
+        return max((fault.level for fault in faults if fault.hits(names)), key=abs, default=None)
+
+    def is_on(self, kind: str, *names: str) -> bool:
+        """Whether a fault of a kind hits one of the names."""
+        return self.level(kind, *names) is not None
+
+    def strikes(self, kind: str, *names: str) -> bool:
+        """Throw the dice: whether a fault whose level is a share hits this time."""
+        share = self.level(kind, *names)
+        return share is not None and self.rng.random() < share
+
+    def _begin(self, entry: tuple[float, int, Fault]) -> Change:
+        at_s, number, fault = entry
+        if fault.for_s:
+            # from now, not from its due time: a fault that had to wait lasts as long as the others
+            heappush(self._ending, (max(at_s, self.elapsed_s) + fault.for_s, number, fault))
+            self.active.setdefault(fault.kind, []).append(fault)
+        else:
+            self.done_count += 1
+        return Change(fault, begins=True)
+
+    def _end(self, fault: Fault) -> Change:
+        faults = self.active[fault.kind]
+        faults.remove(fault)
+        if not faults:
+            del self.active[fault.kind]
+        self.done_count += 1
+        return Change(fault, begins=False)

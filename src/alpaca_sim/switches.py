@@ -1,0 +1,57 @@
+"""What Alpaca's documents leave open: one switch each, so that a client can be tried with either answer."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "unknown_account": ("404", "401"),
+    "since_id": ("exclusive", "inclusive"),
+    "sell_qty": ("positive", "negative"),
+    "sse_lines": ("data", "event", "id", "all"),
+    "sse_welcome": ("yes", "no"),
+    "header_auth": ("connected_first", "authenticated_only"),
+    "token_expiry": ("survives", "closes"),
+    "retry_after": ("no", "yes"),
+    "unpriced": ("null", "zero"),
+    "position_crypto": ("BTCUSD", "BTC/USD"),
+    "crypto_fee": ("none", "asset"),
+}
+
+
+class SwitchError(ValueError):
+    """An unknown switch or value; the message lists what there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Switches:
+    """One value per open point; the first choice is the default. The meanings are in docs/simulator.md."""
+
+    unknown_account: str = "404"  # status for an account that does not exist
+    since_id: str = "exclusive"  # whether the event with the cursor's own id is sent again
+    sell_qty: str = "positive"  # sign of a sale's `qty` in activity events
+    sse_lines: str = "data"  # lines of an event beside `data:`
+    sse_welcome: str = "yes"  # a comment at the beginning of an event stream
+    header_auth: str = "connected_first"  # what a market stream says to a handshake with credentials
+    token_expiry: str = "survives"  # noqa: S105 - of a market stream that was opened with a token
+    retry_after: str = "no"  # a Retry-After header on 429
+    unpriced: str = "null"  # the price of a position that has none
+    position_crypto: str = "BTCUSD"  # how positions spell a pair
+    crypto_fee: str = "none"  # taken from the coins bought, booked at the end of the day
+
+
+def read_switches(pairs: Iterable[str]) -> Switches:
+    """Read `name=value` pairs. Raises SwitchError."""
+    values: dict[str, str] = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        if name not in CHOICES:
+            raise SwitchError(f"unknown switch {name!r}: choose from {', '.join(CHOICES)}")
+        if value not in CHOICES[name]:
+            raise SwitchError(f"{name} cannot be {value!r}: write {name}={'|'.join(CHOICES[name])}")
+        values[name] = value
+    return Switches(**values)
+
+
+def as_pairs(switches: Switches) -> dict[str, str]:
+    """All switches by name."""
+    return {field.name: getattr(switches, field.name) for field in fields(switches)}
