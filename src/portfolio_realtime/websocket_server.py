@@ -62,12 +62,15 @@ async def run(context: Context) -> None:
             await service.together(
                 asyncio.wait([serving]),
                 gateway.sweep(),
+                gateway.confirm_access(),
+                service.keep_running(gateway.follow_revocations, context.clock, "following revocations"),
                 gateway.follower.renew(),
                 service.keep_running(gateway.follower.follow, context.clock, "following publications"),
                 service.keep_running(gateway.follower.announce, context.clock, "announcing interest"),
             )
         finally:
             await _end(gateway, server, serving)
+            await gateway.close()
 
 
 async def explanation(state: State, clock: Clock, account_id: str) -> bytes | None:

@@ -9,12 +9,9 @@ import jwt
 import pytest
 
 from portfolio_realtime import config
-from portfolio_realtime.websocket.authentication import (
-    Authenticator,
-    Identity,
-    Unauthorized,
-    is_origin_allowed,
-)
+from portfolio_realtime.websocket.authentication import Authenticator
+from portfolio_realtime.websocket.identity import Identity, Unauthorized
+from portfolio_realtime.websocket.places import is_origin_allowed
 
 SECRET = "a secret of at least thirty-two bytes"
 API_KEY = "an api key of at least thirty-two bytes"
@@ -41,13 +38,13 @@ def unsigned(algorithm: str) -> str:
     return f"{part({'alg': algorithm, 'typ': 'JWT'})}.{part(claims)}."
 
 
-def test_a_good_token_says_who_and_which_accounts_and_until_when() -> None:
+async def test_a_good_token_says_who_and_which_accounts_and_until_when() -> None:
     """The claims become an identity."""
-    identity = authenticator().by_token(signed())
+    identity = await authenticator().by_token(signed())
     assert identity == Identity("alice", frozenset({"a", "ab"}), float(NOW + 86_400))
     assert identity.may_see("a")
     assert not identity.may_see("abc")
-    assert authenticator().by_token(signed(accounts=["*"])).may_see("anything")
+    assert (await authenticator().by_token(signed(accounts=["*"]))).may_see("anything")
 
 
 @pytest.mark.parametrize(
@@ -78,16 +75,16 @@ def test_a_good_token_says_who_and_which_accounts_and_until_when() -> None:
         pytest.param(signed(accounts=[f"a{i}" for i in range(1001)]), id="too many accounts"),
     ],
 )
-def test_a_doubtful_token_is_refused(token: str) -> None:
+async def test_a_doubtful_token_is_refused(token: str) -> None:
     """P10: everything fails closed."""
     with pytest.raises(Unauthorized):
-        authenticator().by_token(token)
+        await authenticator().by_token(token)
 
 
-def test_issuer_and_audience_are_required_when_they_are_set() -> None:
+async def test_issuer_and_audience_are_required_when_they_are_set() -> None:
     """A token for another audience, or of another issuer, is not for us."""
     strict = authenticator(jwt_audience="portfolio", jwt_issuer="bank")
-    assert strict.by_token(signed(aud="portfolio", iss="bank")).subject == "alice"
+    assert (await strict.by_token(signed(aud="portfolio", iss="bank"))).subject == "alice"
     for claims in (
         {},
         {"aud": "portfolio"},
@@ -96,23 +93,23 @@ def test_issuer_and_audience_are_required_when_they_are_set() -> None:
         {"aud": "portfolio", "iss": "x"},
     ):
         with pytest.raises(Unauthorized):
-            strict.by_token(signed(**claims))
+            await strict.by_token(signed(**claims))
 
 
-def test_a_token_of_our_own_is_accepted_by_ourselves() -> None:
+async def test_a_token_of_our_own_is_accepted_by_ourselves() -> None:
     """The demo page's."""
     own = authenticator(jwt_audience="portfolio", jwt_issuer="bank")
-    assert own.by_token(own.issue("demo", ["*"], 60)).is_for_every_account
+    assert (await own.by_token(own.issue("demo", ["*"], 60))).is_for_every_account
 
 
-def test_the_api_key_is_for_every_account_and_a_wrong_or_unset_one_is_refused() -> None:
+async def test_the_api_key_is_for_every_account_and_a_wrong_or_unset_one_is_refused() -> None:
     """Constant time, and an empty key is no key."""
-    assert authenticator().by_headers("10.0.0.1", {"x-api-key": API_KEY}).is_for_every_account
+    assert (await authenticator().by_headers("10.0.0.1", {"x-api-key": API_KEY})).is_for_every_account
     for key in ("", API_KEY[:-1], API_KEY + "x", "é"):
         with pytest.raises(Unauthorized):
-            authenticator().by_headers("127.0.0.1", {**LOCAL, "x-api-key": key})
+            await authenticator().by_headers("127.0.0.1", {**LOCAL, "x-api-key": key})
         with pytest.raises(Unauthorized):
-            authenticator(api_key_secret="", jwt_secret="").by_headers(
+            await authenticator(api_key_secret="", jwt_secret="").by_headers(
                 "127.0.0.1", {**LOCAL, "x-api-key": key}
             )
 
@@ -131,37 +128,37 @@ def test_the_api_key_is_for_every_account_and_a_wrong_or_unset_one_is_refused() 
         ],
     ],
 )
-def test_without_a_secret_only_this_very_machine_is_served(peer: str, headers: dict[str, str]) -> None:
+async def test_without_a_secret_only_this_very_machine_is_served(peer: str, headers: dict[str, str]) -> None:
     """Not through a proxy, and not under a name that somebody made to point here."""
     off = authenticator(jwt_secret="")
     for place in ("127.0.0.1", "::1", "127.1.2.3"):
-        assert off.by_headers(place, LOCAL).is_for_every_account
-        assert off.by_headers(place, {"host": "[::1]:8001"}).is_for_every_account
+        assert (await off.by_headers(place, LOCAL)).is_for_every_account
+        assert (await off.by_headers(place, {"host": "[::1]:8001"})).is_for_every_account
     with pytest.raises(Unauthorized):
-        off.by_headers(peer, headers)
+        await off.by_headers(peer, headers)
 
 
-def test_with_a_secret_this_very_machine_needs_a_token_too() -> None:
+async def test_with_a_secret_this_very_machine_needs_a_token_too() -> None:
     """Loopback is no credential once there is a secret."""
     with pytest.raises(Unauthorized):
-        authenticator().by_headers("127.0.0.1", LOCAL)
-    assert authenticator().by_handshake("127.0.0.1", LOCAL, None) is None
+        await authenticator().by_headers("127.0.0.1", LOCAL)
+    assert await authenticator().by_handshake("127.0.0.1", LOCAL, None) is None
 
 
-def test_a_token_may_come_by_header_subprotocol_or_where_allowed_by_url() -> None:
+async def test_a_token_may_come_by_header_subprotocol_or_where_allowed_by_url() -> None:
     """In that order; a bad one in an earlier place is not saved by a good one in a later."""
     token = signed()
     headers = {**LOCAL, "authorization": f"bearer {token}"}
     for given in (headers, {**LOCAL, "sec-websocket-protocol": f"bearer, {token}"}):
-        identity = authenticator().by_handshake("10.0.0.1", given, None)
+        identity = await authenticator().by_handshake("10.0.0.1", given, None)
         assert identity is not None
         assert identity.subject == "alice"
     with pytest.raises(Unauthorized):
-        authenticator().by_handshake("10.0.0.1", LOCAL, token)
+        await authenticator().by_handshake("10.0.0.1", LOCAL, token)
     allowing = authenticator(allow_token_in_url=True)
-    assert allowing.by_handshake("10.0.0.1", LOCAL, token) is not None
+    assert await allowing.by_handshake("10.0.0.1", LOCAL, token) is not None
     with pytest.raises(Unauthorized):
-        allowing.by_handshake("10.0.0.1", {**LOCAL, "authorization": "Bearer nonsense"}, token)
+        await allowing.by_handshake("10.0.0.1", {**LOCAL, "authorization": "Bearer nonsense"}, token)
 
 
 ALLOWED = frozenset({"https://app.example.com"})

@@ -12,7 +12,7 @@ from websockets.typing import Origin, Subprotocol
 
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.websocket import connection as limits
-from portfolio_realtime.websocket import follower, gateway
+from portfolio_realtime.websocket import follower
 from tests.conftest import LEASE_MS, SHARDS, Until, ValkeyServer
 from tests.websocket.served import (
     API_KEY,
@@ -389,12 +389,9 @@ async def test_a_wrong_address_is_refused(server: Served, path: str, status: int
     assert refused.value.response.status_code == status
 
 
-async def test_a_user_may_not_open_connections_without_end(
-    server: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_user_may_not_open_connections_without_end(calculator: Calculator, valkey_url: str) -> None:
     """4501; one that ends makes room."""
-    monkeypatch.setattr(gateway, "CONNECTIONS_PER_SUBJECT_MAX", 2)
-    async with server.open("/ws"), server.open("/ws"):
+    async with serving(valkey_url, connections_per_user=2) as server, server.open("/ws"), server.open("/ws"):
         async with server.open("/ws") as third:
             assert await closed(third) == 4501
         async with server.open("/ws", bearer(subject="bob")) as other:

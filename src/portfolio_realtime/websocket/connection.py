@@ -10,8 +10,8 @@ from typing import Final
 
 import msgspec
 
-from portfolio_realtime.websocket.authentication import Identity
 from portfolio_realtime.websocket.hub import StreamPosition, WatchedAccount
+from portfolio_realtime.websocket.identity import Identity
 from portfolio_realtime.websocket.protocol import (
     Auth,
     ClientMessage,
@@ -93,11 +93,22 @@ class Connection:
         """The client has shown who it is, at first or again; None, or why it cannot be."""
         if self.identity is not None and self.identity.subject != identity.subject:
             return Disconnect.UNAUTHORIZED
+        if (
+            identity.is_asked and self.identity is not None
+        ):  # what was allowed goes on until it is asked again
+            identity = identity.with_accounts(identity.accounts | self.identity.accounts)
+        refusal = self.regarded(identity)
+        if refusal is not None:
+            return refusal
+        self._expires_s = None if valid_for_s is None else now_s + valid_for_s
+        self._is_notice_due = valid_for_s is not None
+        return None
+
+    def regarded(self, identity: Identity) -> Disconnect | None:
+        """The same client, with what it may see now; why the connection must end, or None."""
         if not all(identity.may_see(account_id) for account_id in self.subscriptions):
             return Disconnect.FORBIDDEN
         self.identity = identity
-        self._expires_s = None if valid_for_s is None else now_s + valid_for_s
-        self._is_notice_due = valid_for_s is not None
         return None
 
     # What goes out
@@ -188,8 +199,7 @@ class Connection:
         if self._messages > MESSAGES_PER_MINUTE_CLOSE:
             return Disconnect.BAD_MESSAGE
         if self._messages > MESSAGES_PER_MINUTE_MAX:
-            error = ErrorMessage("too_many_messages", f"at most {MESSAGES_PER_MINUTE_MAX} a minute")
-            return self._reply(error)
+            return self.too_many_messages()
         try:
             message = decode_client_message(text)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -203,11 +213,15 @@ class Connection:
             return Disconnect.UNAUTHORIZED
         return self._permitted(message) if isinstance(message, Subscribe) else message
 
+    def too_many_messages(self) -> None:
+        """Answer a message that is not dealt with: this client, or its user, sends too many."""
+        self._reply(ErrorMessage("too_many_messages", f"at most {MESSAGES_PER_MINUTE_MAX} a minute"))
+
     def _permitted(self, message: Subscribe) -> Subscribe | Disconnect | None:
         hz = message.max_frequency_hz
         if hz is not None and not FREQUENCY_HZ_MIN <= hz < float("inf"):
             return self._bad_message(f"max_frequency_hz must be at least {FREQUENCY_HZ_MIN}")
-        if not self.may_see(message.account_id):
+        if not self.may_see(message.account_id) and not self.must_ask(message.account_id):
             return self.refuse(message.account_id)
         is_full = len(self.subscriptions) >= SUBSCRIPTIONS_MAX
         if is_full and message.account_id not in self.subscriptions:
@@ -218,6 +232,11 @@ class Connection:
     def may_see(self, account_id: str) -> bool:
         """May this client see this account, as far as its token says?"""
         return self.identity is not None and is_account_id(account_id) and self.identity.may_see(account_id)
+
+    def must_ask(self, account_id: str) -> bool:
+        """Must somebody else be asked whether this client may see this account?"""
+        is_asked = self.identity is not None and self.identity.is_asked
+        return is_asked and is_account_id(account_id) and not self.may_see(account_id)
 
     def refuse(self, account_id: str) -> None:
         """Answer a subscribe message: there is no such account, or it is another's."""

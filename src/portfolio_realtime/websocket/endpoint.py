@@ -10,6 +10,8 @@ import contextlib
 import logging
 import re
 import socket
+from collections import deque
+from collections.abc import Coroutine
 from http import HTTPStatus
 from typing import Any, Final, cast
 from urllib.parse import parse_qsl
@@ -23,15 +25,12 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from portfolio_realtime.websocket.authentication import (
-    SUBPROTOCOL,
-    Identity,
-    Unauthorized,
-    is_origin_allowed,
-)
+from portfolio_realtime.websocket.authentication import SUBPROTOCOL
 from portfolio_realtime.websocket.connection import Connection
 from portfolio_realtime.websocket.gateway import CONNECTIONS_MAX, Gateway
 from portfolio_realtime.websocket.hub import StreamPosition, WatchedAccount
+from portfolio_realtime.websocket.identity import Identity, Unauthorized, Unverifiable
+from portfolio_realtime.websocket.places import is_local, joined, neighbourhood
 from portfolio_realtime.websocket.protocol import (
     MESSAGE_BYTES_MAX,
     Auth,
@@ -46,6 +45,7 @@ WRITE_BUFFER_BYTES_MAX: Final = 32 * 1024  # of ours
 SEND_BUFFER_BYTES: Final = 64 * 1024  # of the kernel's
 CLOSE_S_MAX: Final = 2.0
 QUERY_FIELDS_MAX: Final = 8
+HELD_MESSAGES_MAX: Final = 64  # while something about the client is being verified
 
 _QUIET: Final = logging.getLogger("portfolio_realtime.websocket.protocol")
 _QUIET.disabled = True  # it would log what clients send
@@ -55,14 +55,18 @@ class Endpoint(asyncio.Protocol):
     """A client's WebSocket, from the upgrade request to the last byte."""
 
     __slots__ = (
+        "_address",
         "_close_timer",
         "_connection",
         "_disconnect",
         "_fragments",
         "_gateway",
+        "_held",
         "_is_ending",
+        "_is_verifying",
         "_loop",
         "_peer",
+        "_place",
         "_protocol",
         "_query",
         "_rate_timer",
@@ -83,6 +87,8 @@ class Endpoint(asyncio.Protocol):
         self._connection = Connection(self._loop.time())
         self._transport: asyncio.Transport | None = None
         self._peer = ""
+        self._address = ""  # the client's, behind trusted proxies
+        self._place: str | None = None  # whose limits it counts for
         self._query: dict[str, str] = {}
         self._wanted: Subscribe | None = None  # what the path asks for
         self._fragments: list[bytes] = []
@@ -90,6 +96,8 @@ class Endpoint(asyncio.Protocol):
         self._close_timer: asyncio.TimerHandle | None = None
         self._disconnect: Disconnect | None = None  # why we close, when it is we
         self._is_ending = False  # nothing more is sent or heard
+        self._is_verifying = False  # messages wait
+        self._held: deque[bytes] = deque()
 
     # asyncio and uvicorn call these
 
@@ -138,6 +146,8 @@ class Endpoint(asyncio.Protocol):
         if self in self._gateway.clients:
             self._gateway.clients.discard(self)
             self._gateway.follower.unwatch(self, self._connection.subscriptions)
+            if self._place is not None:
+                self._gateway.limits.connections_of_address.leave(self._place)
             if self._connection.identity is not None:
                 self._gateway.leave(self._connection.identity)
             self._gateway.metrics.disconnects.labels(self._end_label()).inc()
@@ -157,11 +167,13 @@ class Endpoint(asyncio.Protocol):
     # Handshake
 
     def _handshake(self, request: Request) -> None:
-        headers = {name.lower(): value for name, value in request.headers.raw_items()}
+        headers = joined(request.headers.raw_items())
+        self._address = self._gateway.places.address(self._peer, headers)
+        self._place = None if is_local(self._peer, headers) else neighbourhood(self._address)
         path, _, query = request.path.partition("?")
         refusal = self._refusal(path, query, headers)
         if refusal is not None:
-            self._gateway.metrics.connects.labels(str(refusal.value)).inc()
+            self._gateway.turned_away(refusal, self._address)
             self._protocol.send_response(self._protocol.reject(refusal, f"{refusal.phrase}\n"))
             self._is_ending = True
             return
@@ -173,14 +185,21 @@ class Endpoint(asyncio.Protocol):
             return
         self._send_protocol()
         self._gateway.clients.add(self)
-        self._identify(headers)
+        if self._place is not None:
+            self._gateway.limits.connections_of_address.enter(self._place, is_limited=False)
+        self._verify(self._identify(headers))
 
     def _refusal(self, path: str, query: str, headers: dict[str, str]) -> HTTPStatus | None:
         match = PATH.fullmatch(path)
         if match is None:
             return HTTPStatus.NOT_FOUND
-        if not is_origin_allowed(self._peer, headers, self._gateway.allowed_origins):
+        places, now_s = self._gateway.places, self._loop.time()
+        if places.is_refused_as_plain(self._peer, headers) or not places.is_origin_allowed(
+            self._peer, headers
+        ):
             return HTTPStatus.FORBIDDEN
+        if self._place is not None and not self._gateway.limits.may_connect(self._place, now_s):
+            return HTTPStatus.TOO_MANY_REQUESTS
         if self._gateway.is_draining or len(self._gateway.clients) >= CONNECTIONS_MAX:
             return HTTPStatus.SERVICE_UNAVAILABLE
         try:
@@ -192,33 +211,53 @@ class Endpoint(asyncio.Protocol):
             return HTTPStatus.BAD_REQUEST
         return None
 
-    def _identify(self, headers: dict[str, str]) -> None:
-        if ticket := self._query.get("ticket"):
-            task = self._loop.create_task(self._redeem(ticket))
-            self._server_state.tasks.add(task)
-            task.add_done_callback(self._server_state.tasks.discard)
-            return
-        try:
-            identity = self._gateway.authenticator.by_handshake(self._peer, headers, self._query.get("token"))
-        except Unauthorized as why:
-            self._refuse_credentials(why)
-        else:
-            if identity is not None:
-                self._authenticated(identity)
+    # What must be asked elsewhere: who it is, what it may see
 
-    async def _redeem(self, ticket: str) -> None:
+    def _verify(self, work: Coroutine[Any, Any, None]) -> None:
+        """Messages that come meanwhile wait, so that their order holds."""
+        self._is_verifying = True
+        task = self._loop.create_task(self._verified(work))
+        self._server_state.tasks.add(task)
+        task.add_done_callback(self._server_state.tasks.discard)
+
+    async def _verified(self, work: Coroutine[Any, Any, None]) -> None:
         try:
-            identity = await self._gateway.redeem_ticket(ticket)
+            await work
         except Unauthorized as why:
             self._refuse_credentials(why)
+        self._is_verifying = False
+        while self._held and not self._is_verifying and not self._is_ending:
+            self._received(self._held.popleft())
+
+    async def _identify(self, headers: dict[str, str]) -> None:
+        identity: Identity | None
+        if ticket := self._query.get("ticket"):
+            identity = await self._gateway.redeem_ticket(ticket)
         else:
+            url_token = self._query.get("token")
+            identity = await self._gateway.authenticator.by_handshake(self._peer, headers, url_token)
+        if identity is not None:
             self._authenticated(identity)
 
+    async def _authenticate(self, token: str) -> None:
+        self._authenticated(await self._gateway.authenticator.by_token(token))
+
+    async def _ask(self, request: Subscribe) -> None:
+        identity, account_id = self._connection.identity, request.account_id
+        assert identity is not None
+        if not await self._gateway.access.may_see(identity, account_id):
+            return self.refuse(account_id)
+        if self._is_ending or self not in self._gateway.clients:
+            return None
+        self.regard(identity.with_accounts(identity.accounts | {account_id}))
+        return self._subscribe(request)
+
     def _refuse_credentials(self, why: Unauthorized) -> None:
-        self._gateway.refused(why, self._peer)
+        self._gateway.refused(why, self._address)
         if self._connection.identity is None:
             self._gateway.metrics.connects.labels("unauthorized").inc()
-        self.close(Disconnect.UNAUTHORIZED)
+        is_temporary = isinstance(why, Unverifiable)
+        self.close(Disconnect.UNVERIFIABLE if is_temporary else Disconnect.UNAUTHORIZED)
 
     def _authenticated(self, identity: Identity) -> None:
         if self._is_ending or self not in self._gateway.clients:
@@ -237,6 +276,8 @@ class Endpoint(asyncio.Protocol):
         return None
 
     def _subscribe_wanted(self, wanted: Subscribe) -> None:
+        if self._connection.must_ask(wanted.account_id):
+            return self._verify(self._ask(wanted))
         if not self._connection.may_see(wanted.account_id):
             return self.close(Disconnect.FORBIDDEN)
         return self._subscribe(wanted)
@@ -258,7 +299,12 @@ class Endpoint(asyncio.Protocol):
         return self._received(text)
 
     def _received(self, text: bytes) -> None:
-        request = self._connection.received(text, self._loop.time())
+        if self._is_verifying:
+            self._held.append(text)
+            return self.close(Disconnect.BAD_MESSAGE) if len(self._held) > HELD_MESSAGES_MAX else None
+        now_s = self._loop.time()
+        may_send = self._gateway.may_send(self._connection.identity, now_s)
+        request = self._connection.received(text, now_s) if may_send else self._connection.too_many_messages()
         is_message = request is not None and not isinstance(request, Disconnect)
         kind = type(request).__name__.lower() if is_message else "refused"
         self._gateway.metrics.received.labels(kind).inc()
@@ -266,25 +312,19 @@ class Endpoint(asyncio.Protocol):
             case Disconnect():
                 return self.close(request)
             case Auth(token):
-                self._authenticate(token)
+                if not (self._gateway.authenticator.is_off and self._connection.identity is not None):
+                    self._verify(self._authenticate(token))
             case Subscribe():
-                self._subscribe(request)
+                if self._connection.must_ask(request.account_id):
+                    self._verify(self._ask(request))
+                else:
+                    self._subscribe(request)
             case Unsubscribe(account_id):
                 self._connection.unsubscribe(account_id)
                 self._gateway.follower.unwatch(self, [account_id])
             case Heartbeat() | None:
                 pass
         return self._flush()
-
-    def _authenticate(self, token: str) -> None:
-        if self._gateway.authenticator.is_off and self._connection.identity is not None:
-            return
-        try:
-            identity = self._gateway.authenticator.by_token(token)
-        except Unauthorized as why:
-            self._refuse_credentials(why)
-        else:
-            self._authenticated(identity)
 
     def _subscribe(self, request: Subscribe) -> None:
         account = self._gateway.follower.watch(
@@ -303,7 +343,7 @@ class Endpoint(asyncio.Protocol):
     def offer(self, account: WatchedAccount) -> None:
         """The account has a newer publication: send it, or remember to."""
         if self._is_ending:
-            return
+            return None
         frame = self._connection.at_once(account)
         if frame is not None:
             return self._write(frame)
@@ -323,6 +363,17 @@ class Endpoint(asyncio.Protocol):
         """Where this client is in the account's stream."""
         subscription = self._connection.subscriptions.get(account_id)
         return subscription.sent if subscription else None
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who it is, as far as it has said."""
+        return self._connection.identity
+
+    def regard(self, identity: Identity) -> None:
+        """Its identity may see other accounts: a client that is shown one it may not is closed."""
+        refusal = self._connection.regarded(identity)
+        if refusal is not None:
+            self.close(refusal)
 
     def check(self) -> None:
         """Do what time brings."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections import Counter
+from http import HTTPStatus
 from typing import Final, NoReturn, Protocol
 
 import msgspec
@@ -14,12 +14,16 @@ from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.state import State
 from portfolio_realtime.telemetry import ServerMetrics
-from portfolio_realtime.websocket.authentication import Authenticator, Identity, Unauthorized
+from portfolio_realtime.websocket.access import UNCONFIRMED_S_MAX, open_access
+from portfolio_realtime.websocket.authentication import Authenticator
 from portfolio_realtime.websocket.follower import Follower
+from portfolio_realtime.websocket.identity import Identity, Unauthorized, Unverifiable
+from portfolio_realtime.websocket.limits import Limits
+from portfolio_realtime.websocket.places import Places
 from portfolio_realtime.websocket.protocol import Disconnect
+from portfolio_realtime.websocket.revoked import Revoked
 
 CONNECTIONS_MAX: Final = 50_000
-CONNECTIONS_PER_SUBJECT_MAX: Final = 100  # but back ends, which may see every account
 SWEEP_S: Final = 0.5
 SWEEP_CONNECTIONS_MAX: Final = 1000  # between two turns of the event loop
 DRAIN_S: Final = 1.5
@@ -33,6 +37,15 @@ _decode_identity = msgspec.json.Decoder(Identity).decode
 
 class Client(Protocol):
     """One client's connection, as the gateway knows it."""
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who it is, as far as it has said."""
+        ...
+
+    def regard(self, identity: Identity) -> None:
+        """Its identity may see other accounts than before."""
+        ...
 
     def check(self) -> None:
         """Do what time brings: pings, notices, deadlines."""
@@ -62,14 +75,15 @@ class Gateway:
         self.metrics = ServerMetrics(registry)
         self.counts = Counts()
         self.follower = Follower(state, clock, self.metrics.fan_out_lag)
-        self.authenticator = Authenticator(settings)
-        self.allowed_origins = frozenset(
-            origin.strip().rstrip("/") for origin in settings.allowed_origins.split(",") if origin.strip()
-        )
+        self.places = Places(settings)
+        self.limits = Limits(settings)
+        self.revoked = Revoked()
+        self.access = open_access(settings, state)
+        self.authenticator = Authenticator(settings, self.access, self.revoked)
         self.clients: set[Client] = set()
         self.is_draining = False
         self._clock = clock
-        self._subjects: Counter[str] = Counter()
+        self._confirmed_s: dict[str, float] = {}  # subject -> when its accounts were certain
 
     def valid_for_s(self, identity: Identity) -> float | None:
         """How much longer an identity is valid; None: for ever."""
@@ -82,6 +96,11 @@ class Gateway:
         self.metrics.auth_failures.labels(why.reason).inc()
         log.info("credentials refused", reason=why.reason, peer=peer)
 
+    def turned_away(self, refusal: HTTPStatus, peer: str) -> None:
+        """Count and log a handshake that ends with an HTTP status."""
+        self.metrics.connects.labels(str(refusal.value)).inc()
+        log.info("handshake refused", status=refusal.value, reason=refusal.phrase, peer=peer)
+
     async def issue_ticket(self, identity: Identity) -> str:
         """A ticket for one WebSocket connection of this identity. Raises StateUnavailable."""
         return await self.state.tickets.issue(_encode_identity(identity))
@@ -91,28 +110,79 @@ class Gateway:
         try:
             bearer = await self.state.tickets.take(ticket)
         except StateUnavailable:
-            raise Unauthorized("ticket_unverifiable") from None
+            raise Unverifiable("ticket_unverifiable") from None
         if bearer is None:
             raise Unauthorized("ticket")
         identity = _decode_identity(bearer)
         remaining_s = self.valid_for_s(identity)
         if remaining_s is not None and remaining_s <= 0:
             raise Unauthorized("expired")
-        return identity
+        return await self.authenticator.admitted(identity)
 
     def admit(self, identity: Identity) -> bool:
         """Count a connection of this identity, unless it has too many; `leave` gives the place back."""
         is_limited = not identity.is_for_every_account
-        if is_limited and self._subjects[identity.subject] >= CONNECTIONS_PER_SUBJECT_MAX:
-            return False
-        self._subjects[identity.subject] += 1
-        return True
+        return self.limits.connections_of_user.enter(identity.subject, is_limited=is_limited)
 
     def leave(self, identity: Identity) -> None:
         """A connection of this identity has ended."""
-        self._subjects[identity.subject] -= 1
-        if not self._subjects[identity.subject]:
-            del self._subjects[identity.subject]
+        self.limits.connections_of_user.leave(identity.subject)
+
+    def may_send(self, identity: Identity | None, now_s: float) -> bool:
+        """May this user send one more message? Who has not said who it is has its connection's limit only."""
+        if identity is None or identity.is_for_every_account:
+            return True
+        return self.limits.messages_of_user.take(identity.subject, now_s)
+
+    async def is_ready(self) -> bool:
+        """Can clients be let in, and be told what is published?"""
+        return self.revoked.is_current and await self.follower.is_ready()
+
+    async def follow_revocations(self) -> NoReturn:
+        """Close whose token is revoked, as soon as it is, forever. Raises StateUnavailable."""
+        while True:
+            if await self.revoked.hear(self.state):
+                for client in tuple(self.clients):
+                    if client.identity is not None and client.identity in self.revoked:
+                        client.close(Disconnect.UNAUTHORIZED)
+
+    async def confirm_access(self) -> NoReturn:
+        """Ask again, every AUTHZ_INTERVAL, what the connected users may see, forever."""
+        while True:
+            await asyncio.sleep(self.settings.authz_interval)
+            if self.settings.account_access != "claim":
+                await self._confirm_once()
+
+    async def _confirm_once(self) -> None:
+        held: dict[str, frozenset[str]] = {}
+        for identity in self._users():
+            held[identity.subject] = held.get(identity.subject, frozenset()) | identity.accounts
+        now_s = asyncio.get_running_loop().time()
+        self._confirmed_s = {subject: self._confirmed_s.get(subject, now_s) for subject in held}
+        confirmed = await self.access.confirm(held)
+        now_s = asyncio.get_running_loop().time()
+        self._confirmed_s.update((subject, now_s) for subject, found in confirmed.items() if found.is_certain)
+        for client in tuple(self.clients):
+            identity = client.identity
+            if identity is None or identity.subject not in held or not identity.is_by_token:
+                continue
+            if now_s - self._confirmed_s[identity.subject] > UNCONFIRMED_S_MAX:
+                client.close(Disconnect.UNVERIFIABLE)
+            elif found := confirmed.get(identity.subject):
+                newer = identity.accounts - held[identity.subject]
+                client.regard(identity.with_accounts(found.accounts | newer))
+
+    def _users(self) -> list[Identity]:
+        return [
+            client.identity
+            for client in self.clients
+            if client.identity is not None and client.identity.is_by_token
+        ]
+
+    async def close(self) -> None:
+        """Close the connections to those who are asked about users."""
+        await self.authenticator.close()
+        await self.access.close()
 
     async def sweep(self) -> NoReturn:
         """Every SWEEP_S: deadlines and pings of all clients, and the counts into the metrics."""

@@ -8,9 +8,9 @@ from fastapi import HTTPException
 
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.websocket.answers import Ask
-from portfolio_realtime.websocket.authentication import Identity
 from portfolio_realtime.websocket.gateway import Gateway
 from portfolio_realtime.websocket.hub import StreamPosition, WatchedAccount
+from portfolio_realtime.websocket.identity import Identity, Unverifiable
 from portfolio_realtime.websocket.protocol import Detail, Disconnect, is_account_id
 
 FIRST_VALUE_S_MAX: Final = 2.0
@@ -61,14 +61,20 @@ class Portfolios:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    def require(self, identity: Identity, account_id: str) -> None:
-        """Raises HTTPException 404 unless this identity may see the account."""
-        if not is_account_id(account_id) or not identity.may_see(account_id):
+    async def require(self, identity: Identity, account_id: str) -> Identity:
+        """The identity, which may see the account. Raises HTTPException 404, or 503: nobody can tell now."""
+        if not is_account_id(account_id):
             raise no_such_account()
+        try:
+            if not await self._gateway.access.may_see(identity, account_id):
+                raise no_such_account()
+        except Unverifiable:
+            raise no_value() from None
+        return identity.with_accounts(identity.accounts | {account_id}) if identity.is_asked else identity
 
     async def read(self, identity: Identity, account_id: str, detail: Detail) -> bytes:
         """The portfolio message. Raises HTTPException 404 (unknown or another's), 503 (none to be had)."""
-        self.require(identity, account_id)
+        await self.require(identity, account_id)
         waiter = Waiter(with_positions=detail == "positions")
         follower = self._gateway.follower
         account = follower.watch(waiter, account_id, with_positions=detail == "positions")
@@ -87,7 +93,7 @@ class Portfolios:
 
     async def ask(self, identity: Identity, account_id: str, answer: Ask) -> bytes:
         """What `answer` says about the account. Raises HTTPException like `read`."""
-        self.require(identity, account_id)
+        await self.require(identity, account_id)
         accounts = self._gateway.state.accounts
         try:
             message = await answer(account_id)
@@ -126,6 +132,17 @@ class EventStream:
     def position_sent(self, account_id: str) -> StreamPosition | None:
         """Where this client is in the account's stream."""
         return self._sent
+
+    @property
+    def identity(self) -> Identity:
+        """Who it is."""
+        return self._identity
+
+    def regard(self, identity: Identity) -> None:
+        """Its identity may see other accounts than before."""
+        self._identity = identity
+        if not identity.may_see(self._account_id):
+            self.close(Disconnect.FORBIDDEN)
 
     def check(self) -> None:
         """End when the token has expired."""

@@ -1,11 +1,10 @@
 """HTTP beside the WebSockets: probes, metrics, one value at a time, tickets, the page."""
 
-from collections.abc import Awaitable, Callable
 from importlib import resources
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, StreamingResponse
@@ -22,10 +21,16 @@ from portfolio_realtime.websocket.answers import (
     History,
     Problem,
 )
-from portfolio_realtime.websocket.authentication import Identity, Unauthorized, is_local
 from portfolio_realtime.websocket.documents import asyncapi, schemas
 from portfolio_realtime.websocket.examples import PORTFOLIO_EXAMPLE, POSITIONS_EXAMPLE, UNPRICED_EXAMPLE
 from portfolio_realtime.websocket.gateway import Gateway
+from portfolio_realtime.websocket.guard import (
+    OPERATORS_ONLY,
+    Caller,
+    is_on_this_machine,
+    is_operator,
+    secure,
+)
 from portfolio_realtime.websocket.portfolios import (
     NO_SUCH_ACCOUNT,
     NO_VALUE,
@@ -39,7 +44,6 @@ from portfolio_realtime.websocket.reference import render
 DEMO_TOKEN_S: Final = 900
 DEMO_ACCOUNTS_MAX: Final = 1000
 EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
-OPERATORS_ONLY: Final = "only from this machine or with X-API-Key"
 TICKET_EXAMPLE: Final = {"ticket": "Vp2vJ7c9Zq3mN1xK", "expires_in_s": TICKET_TTL_S}
 METRICS_EXAMPLE: Final = 'portfolio_realtime_connections{service="websocket_server"} 3.0'
 EVENTS_EXAMPLE: Final = (
@@ -47,17 +51,6 @@ EVENTS_EXAMPLE: Final = (
     ": still here\n\n"
     'event: close\ndata: {"code":4001,"reason":"shutdown"}\n\n'
 )
-
-
-SECURITY_HEADERS: Final = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-        "connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
 
 
 Responses = dict[int | str, dict[str, Any]]
@@ -93,7 +86,7 @@ def build_app(gateway: Gateway, instance: str, explain: Ask, history: Ask) -> Fa
         redoc_url=None,
     )
     app.state.gateway = gateway
-    _secure(app)
+    secure(app, gateway)
     _add_probes(app, gateway, instance)
     _add_portfolios(app, gateway)
     _add_explanations(app, gateway, explain, history)
@@ -103,33 +96,6 @@ def build_app(gateway: Gateway, instance: str, explain: Ask, history: Ask) -> Fa
     _add_reference(app)
     app.mount("/", StaticFiles(directory=page, html=True), "page")
     return app
-
-
-def _secure(app: FastAPI) -> None:
-    async def add_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        response = await call_next(request)
-        for name, value in SECURITY_HEADERS.items():
-            response.headers.setdefault(name, value)
-        return response
-
-    app.middleware("http")(add_headers)
-
-
-def identify(request: Request) -> Identity:
-    """Whose request this is. Raises HTTPException 401."""
-    gateway: Gateway = request.app.state.gateway
-    try:
-        return gateway.authenticator.by_headers(_peer(request), request.headers)
-    except Unauthorized as why:
-        gateway.refused(why, _peer(request))
-        raise HTTPException(401, "unauthorized", {"WWW-Authenticate": "Bearer"}) from None
-
-
-Caller = Annotated[Identity, Depends(identify)]
-
-
-def _peer(request: Request) -> str:
-    return request.client.host if request.client else ""
 
 
 def _add_probes(app: FastAPI, gateway: Gateway, instance: str) -> None:
@@ -158,7 +124,7 @@ def _add_probes(app: FastAPI, gateway: Gateway, instance: str) -> None:
         if gateway.is_draining:
             response.status_code = 503
             return Health(status="draining")
-        if not await gateway.follower.is_ready():
+        if not await gateway.is_ready():
             response.status_code = 503
             return Health(status="waiting for the state")
         return Health(status="ok")
@@ -174,7 +140,8 @@ def _add_probes(app: FastAPI, gateway: Gateway, instance: str) -> None:
         openapi_extra={"security": [{"apiKey": []}]},
     )
     async def metrics(request: Request) -> Response:
-        _only_for_operators(gateway, request)
+        if not is_operator(gateway, request):
+            raise HTTPException(403, OPERATORS_ONLY)
         gateway.bring_counts()
         own = telemetry.exposition(gateway.registry).decode()
         try:
@@ -184,20 +151,6 @@ def _add_probes(app: FastAPI, gateway: Gateway, instance: str) -> None:
         sources = [source for source in others if source[1] != instance]
         merged = telemetry.merge([*sources, ("websocket_server", instance, own)])
         return Response(merged, media_type=EXPOSITION)
-
-
-def _only_for_operators(gateway: Gateway, request: Request) -> None:
-    """Metrics are for this very machine and for whoever has the API key."""
-    try:
-        if "x-api-key" in request.headers:
-            gateway.authenticator.by_api_key(request.headers["x-api-key"])
-            return
-    except Unauthorized as why:
-        gateway.refused(why, _peer(request))
-    else:
-        if is_local(_peer(request), request.headers):
-            return
-    raise HTTPException(403, OPERATORS_ONLY)
 
 
 def _json_content(schema: str, **examples: Any) -> dict[str, Any]:
@@ -278,7 +231,7 @@ def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
         openapi_extra=SECURED,
     )
     async def stream(account_id: str, identity: Caller, detail: Detail = "value") -> Response:
-        portfolios.require(identity, account_id)
+        identity = await portfolios.require(identity, account_id)
         source = EventStream(gateway, identity, account_id, with_positions=detail == "positions")
         return StreamingResponse(source.events(), media_type="text/event-stream")
 
@@ -363,7 +316,7 @@ def _json(message: bytes) -> Response:
 def _add_demo(app: FastAPI, gateway: Gateway) -> None:
     @app.get("/demo/session", include_in_schema=False)
     async def demo_session(request: Request) -> DemoSession:
-        if not is_local(_peer(request), request.headers):
+        if not is_on_this_machine(request):
             raise HTTPException(404)
         try:
             accounts = await gateway.state.accounts.ids()

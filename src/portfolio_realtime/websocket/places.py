@@ -1,0 +1,143 @@
+"""Where a request comes from: its address behind proxies, whether through TLS, from which page.
+
+Header names are in lower case. What a header says about the way it came counts only from trusted proxies.
+"""
+
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Final
+from urllib.parse import urlsplit
+
+from portfolio_realtime.config import Settings, listed
+
+FORWARDING: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
+HOPS_MAX: Final = 10
+SECURE: Final = ("https", "wss")
+IPV6_PREFIX: Final = 64  # what one customer of a provider has
+
+
+class Places:
+    """What the settings say about places."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._trusted: list[IPv4Network | IPv6Network] = [
+            ip_network(part, strict=False) for part in listed(settings.trusted_proxies)
+        ]
+        self._origins = frozenset(origin.rstrip("/") for origin in listed(settings.allowed_origins))
+        self._is_tls_required = settings.require_tls
+
+    def address(self, peer: str, headers: Mapping[str, str]) -> str:
+        """The client's address: the peer, or what trusted proxies say that it is."""
+        if not self._is_trusted(peer):
+            return peer
+        address = peer
+        hops = headers.get("x-forwarded-for", "").split(",")[-HOPS_MAX:]
+        for hop in reversed(hops):  # each proxy adds whom it has seen at the end
+            if (found := _parsed(hop.strip())) is None:
+                break
+            address = found
+            if not self._is_trusted(address):
+                break
+        return address
+
+    def is_refused_as_plain(self, peer: str, headers: Mapping[str, str]) -> bool:
+        """Is TLS required, and did this not come through it?"""
+        if not self._is_tls_required:
+            return False
+        last = headers.get("x-forwarded-proto", "").split(",")[-1].strip().lower()
+        return not self._is_trusted(peer) or last not in SECURE
+
+    def is_origin_allowed(self, peer: str, headers: Mapping[str, str]) -> bool:
+        """May a page from this Origin open a WebSocket?"""
+        return is_origin_allowed(peer, headers, self._origins)
+
+    def _is_trusted(self, address: str) -> bool:
+        if not self._trusted:
+            return False
+        try:
+            parsed = ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self._trusted)
+
+
+def joined(items: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Headers by name in lower case; those that come several times are one, in order (RFC 9110 §5.3)."""
+    headers: dict[str, str] = {}
+    for name, value in items:
+        key = name.lower()
+        headers[key] = f"{headers[key]},{value}" if key in headers else value
+    return headers
+
+
+def _parsed(hop: str) -> str | None:
+    """An address as text that may be logged, or None when it is none."""
+    host = hop[1:].partition("]")[0] if hop.startswith("[") else hop
+    if host.count(":") == 1:  # an IPv4 address with a port
+        host = host.partition(":")[0]
+    try:
+        return str(ip_address(host))
+    except ValueError:
+        return None
+
+
+def neighbourhood(address: str) -> str:
+    """What counts as one place: an IPv4 address, or an IPv6 network of IPV6_PREFIX bits."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is None:
+        return str(ip_network((parsed, IPV6_PREFIX), strict=False))
+    return address
+
+
+def is_loopback(host: str) -> bool:
+    """Is this an address or name of this very machine?"""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_local(peer: str, headers: Mapping[str, str]) -> bool:
+    """Does a request come from this very machine and from nowhere else?
+
+    Whoever came through a proxy, or asks for a host name that is not of this machine (a page of another
+    site whose name was made to point here), is a stranger.
+    """
+    is_forwarded = any(name in headers for name in FORWARDING)
+    return is_loopback(peer) and not is_forwarded and has_loopback_host(headers)
+
+
+def has_loopback_host(headers: Mapping[str, str]) -> bool:
+    """Does the Host header name this very machine?"""
+    return is_loopback(_host_of(f"//{headers.get('host', '')}"))
+
+
+def is_origin_allowed(peer: str, headers: Mapping[str, str], allowed: frozenset[str]) -> bool:
+    """May a page from this Origin open a WebSocket?
+
+    No Origin: not a browser, yes. Else it must be in the list; with an empty list it must be the host it
+    asks, or, on this very machine, any page of this very machine.
+    """
+    origin = headers.get("origin")
+    if origin is None:
+        return True
+    if allowed:
+        return origin in allowed
+    parts = urlsplit(origin)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        return False
+    if parts.netloc.lower() == headers.get("host", "").lower():
+        return True
+    return is_loopback(peer) and is_loopback(_host_of(origin)) and has_loopback_host(headers)
+
+
+def _host_of(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
