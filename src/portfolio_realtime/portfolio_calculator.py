@@ -102,7 +102,8 @@ class Calculator:
                 self._following["accounts"].set()
                 for shard in list(self._leases):
                     await self._read(shard, list(self._wanted.get(shard, ())))  # who is watched comes first
-                    self._read_later(shard)
+                self._unread.update(self._leases)
+                self._book_wake.set()
                 continue
             changes = decode_changes(message.payload)
             if changes and (shard := self._shard(changes[0].account_id)) in self._leases:
@@ -156,7 +157,9 @@ class Calculator:
         """Read every record of the shards that need it, with a word about how far it has come."""
         shards, self._unread = self._unread & self._leases.keys(), set()
         known = await self._of_shards(self._valuer.book.account_ids, shards) if shards else set[str]()
-        progress = _Progress(self._metrics, await self._state.accounts.count(shards), self._context.clock)
+        count = await self._state.accounts.count(shards)
+        self._valuer.book.reserve(len(self._valuer.book) - len(known) + count)
+        progress = _Progress(self._metrics, count, self._context.clock)
         for shard in sorted(shards):
             await self._read_shard(shard, known, progress)
         if shards:
@@ -201,6 +204,8 @@ class Calculator:
             for shard in range(settings.shards):
                 if len(self._leases) < fair and shard not in self._leases:
                     await self._acquire(shard)
+            if self._unread:
+                self._book_wake.set()
             while len(self._leases) > fair:
                 await self._give_up(next(iter(self._leases)))
             self._metrics.shards.set(len(self._leases))
@@ -222,11 +227,7 @@ class Calculator:
             self._leases[shard], self._wanted[shard] = lease, {}
             log.info("shard acquired", shard=shard, epoch=lease.fencing_token)
             await self._answer(shard)  # who is watched comes first
-            self._read_later(shard)
-
-    def _read_later(self, shard: int) -> None:
-        self._unread.add(shard)
-        self._book_wake.set()
+            self._unread.add(shard)
 
     async def _give_up(self, shard: int) -> None:
         lease = self._leases[shard]

@@ -259,6 +259,23 @@ def test_an_account_that_is_forgotten_leaves_nothing(desk: Desk) -> None:
     assert kept == ({}, {}, {}, {})
 
 
+def test_accounts_that_come_and_go_leave_nothing_and_no_sequence_twice(desk: Desk) -> None:
+    """A broker's closed accounts cost no memory; one that is opened again in the epoch goes on higher."""
+    desk.message()
+    for number in range(20):
+        guest = f"guest-{number % 7}"
+        desk.watch(account(guest, [position("B", 10)], as_of_ns=NOW_NS + number), with_positions=True)
+        assert desk.message(2.0 * number)["sequence"] == 2 * number + 1
+        desk.mark("B", 200 + number, received_ns=NOW_NS + number)
+        assert desk.message(2.0 * number + 1)["sequence"] == 2 * number + 2
+        desk.valuer.drop(guest)
+    valuer = desk.valuer
+    kept = (valuer._records, valuer._sequences, valuer._epochs)
+    assert [list(one) for one in kept] == [["alice"]] * 3
+    assert valuer._rows == {}
+    assert valuer.account_ids == {"alice"}
+
+
 def test_an_older_record_of_a_watched_account_is_ignored(desk: Desk) -> None:
     """Records may arrive out of order; the newest version stays."""
     desk.valuer.put(account("alice", [position("A", 20)], version=9))

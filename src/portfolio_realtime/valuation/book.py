@@ -108,6 +108,10 @@ class Book:
         """Every account of the book."""
         return [account_id for account_id, _ in self._rows.items()]
 
+    def reserve(self, accounts: int) -> None:
+        """So many accounts will come: looking them up must not be put in order again and again."""
+        self._rows.reserve(accounts)
+
     def put(self, account: Account) -> None:
         """Insert an account or replace its record."""
         held = [position for position in account.positions if position.quantity]

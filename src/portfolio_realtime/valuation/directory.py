@@ -97,11 +97,16 @@ class Directory:
         self._used += self._table[place] == FREE
         self._table[place] = row
 
-    def _rebuild(self) -> None:
-        """A table without GONE places, twice as long where it is needed."""
+    def reserve(self, count: int) -> None:
+        """So many accounts will come: make room for them at once, not again and again."""
+        if count > FULL * len(self._table):
+            self._rebuild(count)
+
+    def _rebuild(self, count: int = 0) -> None:
+        """A table without GONE places, with room for `count` accounts, twice as long where it is needed."""
         known = list(self.items())
         size = len(self._table)
-        while self._count > FULL * size / 2:
+        while self._count > FULL * size / 2 or count > FULL * size:
             size *= 2
         self._table = array("i", [FREE]) * size
         self._used = 0

@@ -51,6 +51,7 @@ class Valuer:
         self._records: dict[str, tuple[Account, Constant]] = {}  # of watched accounts only
         self._sequences: dict[str, int] = {}
         self._epochs: dict[str, int] = {}
+        self._last_sequence = 0  # highest of the accounts that are gone
         self._rows: dict[str, dict[str, tuple[Mark | None, bytes]]] = {}
         self._marks_from_ns: dict[str, int] = {}  # of split symbols; what was traded earlier is no mark
         self._cut: _Cut | None = None
@@ -76,21 +77,23 @@ class Valuer:
         return {*self.book.account_ids, *self._sequences}
 
     def drop(self, account_id: str) -> None:
-        """The account is gone; its sequence is kept in case it comes back in the same epoch."""
+        """The account is gone. Should it come back in the same epoch, its sequence is higher than before."""
         self.book.drop(account_id)
         self.unwatch(account_id)
+        self._epochs.pop(account_id, None)
+        self._last_sequence = max(self._last_sequence, self._sequences.pop(account_id, 0))
 
     def forget(self, account_id: str) -> None:
         """The account is another calculator's now, which publishes it under an epoch of its own."""
-        self.drop(account_id)
         self._sequences.pop(account_id, None)
-        self._epochs.pop(account_id, None)
+        self.drop(account_id)
 
     def watch(self, account: Account, epoch: int, *, with_positions: bool) -> None:
-        """Begin to publish an account under an epoch; a new epoch counts sequences from 1 again."""
-        if self._epochs.get(account.account_id) != epoch:
+        """Begin to publish an account under an epoch; a new epoch of a known one counts from 1 again."""
+        known = self._epochs.get(account.account_id)
+        if known != epoch:
             self._epochs[account.account_id] = epoch
-            self._sequences[account.account_id] = 0
+            self._sequences[account.account_id] = self._last_sequence if known is None else 0
         self.watchlist.watch(account.account_id, with_positions=with_positions)
         self.put(account)
 

@@ -1,0 +1,370 @@
+"""The portfolio calculator as a process, beside a real Valkey: how it starts, and what holds it up.
+
+`python -m benchmarks.service start --accounts 100000 --json`: from nothing to the first publication, and to
+a complete book; with progress and peak memory.
+
+`python -m benchmarks.service pause --accounts 100000 --json`: does the full pass of RECALCULATION_INTERVAL
+delay publications? The same load twice, without full passes and with one a second.
+
+This program plays everybody else, through the product's own writers: the symbol collector that has left the
+records, the feed, a server with clients. It shares the machine with what it measures.
+"""
+
+import asyncio
+import contextlib
+import os
+import random
+import sys
+import time
+from collections.abc import AsyncGenerator, Coroutine, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+import typer
+from prometheus_client.parser import text_string_to_metric_families
+
+from benchmarks.valuation import Holdings, holdings
+from portfolio_realtime.clock import parse_rfc3339
+from portfolio_realtime.model import Mark
+from portfolio_realtime.run_services import end_all
+from portfolio_realtime.state import State, open_state
+from portfolio_realtime.state.connection import Subscribed
+from portfolio_realtime.state.embedded import EmbeddedServer, end_with_parent
+from portfolio_realtime.state.interest import RENEW_S
+from portfolio_realtime.state.leases import Lease
+from portfolio_realtime.state.valuations import decode_batch
+from portfolio_realtime.telemetry import PREFIX
+
+SHARDS: Final = 16
+LEASE_MS: Final = 3_600_000  # of this program, which renews none
+WRITE_ACCOUNTS: Final = 1000
+PROGRESS_ACCOUNTS: Final = 50_000
+START_S_MAX: Final = 600.0
+METRICS_S: Final = 2.5  # a little longer than a service takes to leave its metrics
+FEED_S: Final = 0.1
+MOVED_SHARE: Final = 0.02  # of the symbols, in each batch of marks
+
+app = typer.Typer(add_completion=False, help=__doc__)
+
+
+def say(text: str) -> None:
+    """Progress, for people."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def show(result: Mapping[str, object], *, as_json: bool) -> None:
+    """The outcome: one JSON line, or a table."""
+    if as_json:
+        print(msgspec.json.encode(result).decode())
+    else:
+        for name, figure in result.items():
+            print(f"{name:28} {figure}")
+
+
+class Calculator:
+    """One portfolio calculator in a process of its own, and what it says."""
+
+    def __init__(self, process: asyncio.subprocess.Process, started_s: float) -> None:
+        self.process = process
+        self.started_s = started_s
+        self.ready = asyncio.Event()
+        self.ready_s = 0.0  # from the start of the process to the complete book
+        self._listening = asyncio.create_task(self._listen())
+
+    async def _listen(self) -> None:
+        assert self.process.stderr is not None
+        async for line in self.process.stderr:
+            said = msgspec.json.decode(line)
+            if said["event"] == "accounts read":
+                self.ready_s = time.monotonic() - self.started_s
+                self.ready.set()
+            if said["event"] in ("reading accounts", "accounts read") or said["level"] != "info":
+                words = ("event", "read", "of", "percent", "accounts", "seconds", "reason")
+                say("  calculator: " + " ".join(f"{word}={said[word]}" for word in words if word in said))
+
+    def memory_mb(self, name: str) -> float:
+        """`VmRSS` (now) or `VmHWM` (at most) of the process."""
+        return memory_mb(self.process.pid, name)
+
+    async def end(self) -> None:
+        """End the process."""
+        await end_all([self.process])
+        await self._listening
+
+
+def memory_mb(pid: int, name: str) -> float:
+    """`VmRSS` (now) or `VmHWM` (at most) of a process."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    kilobytes = next(line.split()[1] for line in lines if line.startswith(f"{name}:"))
+    return round(int(kilobytes) / 1024, 1)
+
+
+@dataclass
+class Seen:
+    """What a server would have seen."""
+
+    first_s: float | None = None  # monotonic time of the first publication
+    accounts: set[str] = field(default_factory=set[str])
+    publications: int = 0
+    lags_ms: list[float] = field(default_factory=list[float])
+
+
+class World:
+    """Everybody but the calculator."""
+
+    def __init__(self, state: State, url: str, lease: Lease, held: Holdings, watched: int) -> None:
+        self.state = state
+        self.seen = Seen()
+        self._url = url
+        self._lease = lease
+        self._held = held
+        self._random = random.Random(1)
+        every = max(1, held.accounts // watched)
+        self._watched = [held.account(index).account_id for index in range(0, held.accounts, every)][:watched]
+
+    async def fill(self) -> None:
+        """Leave all records and marks in Valkey, as the symbol collector and the consumer do."""
+        held = self._held
+        for at in range(0, held.accounts, WRITE_ACCOUNTS):
+            indices = range(at, min(at + WRITE_ACCOUNTS, held.accounts))
+            await self.state.accounts.write(self._lease, [held.account(index) for index in indices])
+            if (at + WRITE_ACCOUNTS) % PROGRESS_ACCOUNTS == 0:
+                say(f"{at + WRITE_ACCOUNTS} records written")
+        await self.move(range(held.symbols))
+
+    async def move(self, columns: range | list[int]) -> None:
+        """A trade of each of these symbols, now."""
+        now_ns = time.time_ns()
+        marks = [
+            Mark(f"S{column:05d}", self._random.randrange(100, 100_000) / 100, now_ns, now_ns, "sip")
+            for column in columns
+        ]
+        await self.state.marks.write(self._lease, marks)
+
+    async def feed(self) -> None:
+        """Some symbols trade, ten times a second, for ever."""
+        moved = max(1, int(MOVED_SHARE * self._held.symbols))
+        while True:
+            await self.move(self._random.sample(range(self._held.symbols), moved))
+            await asyncio.sleep(FEED_S)
+
+    async def watch(self) -> None:
+        """Clients watch the chosen accounts, for ever."""
+        await self.state.interest.announce_all(self._watched, [])
+        while True:
+            await asyncio.sleep(RENEW_S)
+            await self.state.interest.renew(self._watched, [])
+
+    async def follow(self) -> None:
+        """Receive what is published, for ever; the lag is from the newest trade in it to here."""
+        async for message in self.state.valuations.batches():
+            if isinstance(message, Subscribed):
+                continue
+            publications = decode_batch(message.payload).publications
+            seen, now_s = self.seen, time.monotonic()
+            seen.first_s = seen.first_s or now_s
+            seen.publications += len(publications)
+            seen.accounts.update(publication.account_id for publication in publications)
+            value = msgspec.json.decode(publications[-1].value)
+            seen.lags_ms.append((time.time_ns() - parse_rfc3339(value["as_of"])) / 1e6)
+
+    async def all_seen(self) -> float:
+        """Wait until every watched account has been published; monotonic time."""
+        while len(self.seen.accounts) < len(self._watched):
+            await asyncio.sleep(0.005)
+        return time.monotonic()
+
+    @contextlib.asynccontextmanager
+    async def calculator(self, **settings: object) -> AsyncGenerator[Calculator]:
+        """A calculator with these settings, from its first moment."""
+        overrides = {"REDIS_URL": self._url, "LOG_FORMAT": "json", "SHARDS": SHARDS, **settings}
+        started_s = time.monotonic()
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "portfolio_realtime.portfolio_calculator"),
+            env={**os.environ, **{name: str(value) for name, value in overrides.items()}},
+            stderr=asyncio.subprocess.PIPE,
+            preexec_fn=end_with_parent,
+        )
+        calculator = Calculator(process, started_s)
+        try:
+            yield calculator
+        finally:
+            await calculator.end()
+
+    async def metrics(self) -> dict[str, float]:
+        """The calculator's metrics: `name` or `name{le}` -> value."""
+        await asyncio.sleep(METRICS_S)
+        texts = [
+            text for name, _, text in await self.state.metrics.read_all() if name == "portfolio_calculator"
+        ]
+        return {
+            sample.name.removeprefix(f"{PREFIX}_")
+            + (f"{{{sample.labels['le']}}}" if sample.labels else ""): (sample.value)
+            for text in texts
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+
+
+@contextlib.asynccontextmanager
+async def world(held: Holdings, watched: int) -> AsyncGenerator[World]:
+    """A Valkey of its own with everybody at work but the feed and the calculator."""
+    server = EmbeddedServer()
+    await server.start()
+    state = open_state(server.url, holder="benchmark", shards=SHARDS, lease_ms=LEASE_MS)
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        lease = await state.leases.acquire("benchmark")
+        assert lease is not None
+        made = World(state, server.url, lease, held, watched)
+        await made.fill()
+        say(f"Valkey holds {memory_mb(server.pid, 'VmRSS'):.0f} MB")
+        tasks = [asyncio.create_task(made.watch()), asyncio.create_task(made.follow())]
+        yield made
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await state.close()
+        await server.stop()
+
+
+async def measure_start(held: Holdings, watched: int) -> dict[str, object]:
+    """From the start of the process to the first value, to all watched values, to the complete book."""
+    async with world(held, watched) as others:
+        feeding = asyncio.create_task(others.feed())
+        async with others.calculator() as calculator, asyncio.timeout(START_S_MAX):
+            all_seen_s = await others.all_seen()
+            await calculator.ready.wait()
+            first_s = others.seen.first_s
+            assert first_s is not None
+            metrics = await others.metrics()
+            result: dict[str, object] = {
+                "accounts": held.accounts,
+                "positions": held.columns.size,
+                "watched": watched,
+                "first_publication_s": round(first_s - calculator.started_s, 2),
+                "all_watched_published_s": round(all_seen_s - calculator.started_s, 2),
+                "complete_s": round(calculator.ready_s, 2),
+                "accounts_per_s": round(held.accounts / calculator.ready_s),
+                "longest_pause_ms": round(1000 * metrics["calculator_longest_pause_seconds"], 1),
+                "publications_meanwhile": others.seen.publications,
+                "peak_mb": calculator.memory_mb("VmHWM"),
+                "resident_mb": calculator.memory_mb("VmRSS"),
+            }
+        feeding.cancel()
+        return result
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What was seen in one stretch of time under load."""
+
+    full_passes: int
+    full_pass_ms: float  # mean, other work in between included
+    block_ms_at_most: float  # upper bound of the histogram's bucket with the longest block
+    pause_ms_at_most: float  # the same for the delay of the event loop
+    publications: int
+    lag_ms_p50: float
+    lag_ms_p99: float
+    lag_ms_max: float
+
+
+async def measure_phase(others: World, duration_s: float, recalculation_s: float) -> Phase:
+    """Publications flow for `duration_s`, with a full pass every `recalculation_s`."""
+    settings = {"RECALCULATION_INTERVAL": recalculation_s, "MIN_UPDATE_INTERVAL": 0.05}
+    async with others.calculator(**settings) as calculator:
+        async with asyncio.timeout(START_S_MAX):
+            await calculator.ready.wait()
+            feeding = asyncio.create_task(others.feed())
+            await others.all_seen()
+        before = await others.metrics()
+        others.seen = Seen()
+        await asyncio.sleep(duration_s)
+        seen = others.seen
+        after = await others.metrics()
+        feeding.cancel()
+    lags = sorted(seen.lags_ms)
+    passes = after["recalculation_seconds_count"] - before.get("recalculation_seconds_count", 0)
+    spent_s = after["recalculation_seconds_sum"] - before.get("recalculation_seconds_sum", 0)
+    return Phase(
+        full_passes=int(passes),
+        full_pass_ms=round(1000 * spent_s / passes, 2) if passes else 0.0,
+        block_ms_at_most=longest_ms("recalculation_block_seconds", before, after),
+        pause_ms_at_most=longest_ms("calculator_pause_seconds", before, after),
+        publications=seen.publications,
+        lag_ms_p50=round(lags[len(lags) // 2], 2),
+        lag_ms_p99=round(lags[int(len(lags) * 0.99)], 2),
+        lag_ms_max=round(lags[-1], 2),
+    )
+
+
+def longest_ms(name: str, before: dict[str, float], after: dict[str, float]) -> float:
+    """Upper bound of the histogram's highest bucket that has grown; 0: none has."""
+    bounds = sorted(
+        (key for key in after if key.startswith(f"{name}_bucket{{")),
+        key=lambda key: float(key[key.index("{") + 1 : -1]),
+    )
+    at_most, below = 0.0, 0.0
+    for key in bounds:
+        grown = after[key] - before.get(key, 0)
+        if grown > below:
+            at_most, below = float(key[key.index("{") + 1 : -1]), grown
+    return 1000 * at_most
+
+
+async def measure_pause(held: Holdings, watched: int, duration_s: float) -> dict[str, object]:
+    """The same load without and with full passes."""
+    async with world(held, watched) as others:
+        without = await measure_phase(others, duration_s, 100_000)
+        say(f"without full passes: {without}")
+        with_passes = await measure_phase(others, duration_s, 1)
+        say(f"with one a second: {with_passes}")
+    return {
+        "accounts": held.accounts,
+        "positions": held.columns.size,
+        "watched": watched,
+        "duration_s": duration_s,
+        "without": msgspec.to_builtins(without),
+        "with": msgspec.to_builtins(with_passes),
+    }
+
+
+Accounts = Annotated[int, typer.Option(min=1)]
+Positions = Annotated[int, typer.Option(help="Per account", min=1)]
+Json = Annotated[bool, typer.Option("--json", help="One JSON line")]
+
+
+def _run(work: Coroutine[Any, Any, dict[str, object]], *, as_json: bool) -> None:
+    show(asyncio.run(work), as_json=as_json)
+
+
+@app.command()
+def start(
+    accounts: Accounts = 100_000,
+    positions: Positions = 10,
+    symbols: Annotated[int, typer.Option(min=1)] = 11_000,
+    watched: Annotated[int, typer.Option(min=1)] = 1_000,
+    as_json: Json = False,
+) -> None:
+    """A cold start from the records in Valkey."""
+    _run(measure_start(holdings(accounts, positions, symbols, 7), watched), as_json=as_json)
+
+
+@app.command()
+def pause(
+    accounts: Accounts = 100_000,
+    positions: Positions = 10,
+    symbols: Annotated[int, typer.Option(min=1)] = 11_000,
+    watched: Annotated[int, typer.Option(min=1)] = 200,
+    duration: Annotated[float, typer.Option(help="Seconds of each of the two phases", min=1)] = 20,
+    as_json: Json = False,
+) -> None:
+    """Does the full pass delay publications?"""
+    _run(measure_pause(holdings(accounts, positions, symbols, 7), watched, duration), as_json=as_json)
+
+
+if __name__ == "__main__":
+    app()
