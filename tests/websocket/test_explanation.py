@@ -1,6 +1,11 @@
 """`/v1/portfolio/{account_id}/explain` where there is nothing to explain."""
 
+import asyncio
+
+import pytest
+
 from portfolio_realtime.state import State
+from portfolio_realtime.websocket import portfolios
 from tests.conftest import ValkeyServer
 from tests.websocket.served import bearer, serving, write_accounts
 
@@ -34,3 +39,24 @@ async def test_without_valkey_nothing_is_explained(mortal_valkey: ValkeyServer) 
         answer = await server.http.get(PATH, headers=bearer())
 
     assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
+
+
+async def test_only_so_many_wait_for_an_answer(
+    state: State, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While Valkey is slow the questions pile up to a limit; the next is told at once to come again."""
+    monkeypatch.setattr(portfolios, "ASKED_MAX", 2)
+    await write_accounts(state, "a")
+    async with serving(valkey_url) as server:
+        await server.http.get(PATH, headers=bearer())
+        await state.connection.commands.execute_command("CLIENT", "PAUSE", "2000", "ALL")
+        waiting = [asyncio.create_task(server.http.get(PATH, headers=bearer())) for _ in range(6)]
+        first, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        refused = first.pop().result()
+        answers = await asyncio.gather(*waiting)
+        after = await server.http.get(PATH, headers=bearer())
+
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, str(portfolios.RETRY_AFTER_S))
+    assert portfolios.TOO_BUSY in refused.text
+    assert sorted(answer.status_code for answer in answers) == [200, 200, 503, 503, 503, 503]
+    assert after.status_code == 200

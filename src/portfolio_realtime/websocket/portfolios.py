@@ -16,8 +16,10 @@ from portfolio_realtime.websocket.protocol import Detail, Disconnect, is_account
 FIRST_VALUE_S_MAX: Final = 2.0
 RETRY_AFTER_S: Final = 2
 KEEP_ALIVE_S: Final = 15.0
+ASKED_MAX: Final = 64  # explanations and histories under way or waiting; the next has to come again
 NO_SUCH_ACCOUNT: Final = "no such account, or not yours"
 NO_VALUE: Final = "no value can be had now"
+TOO_BUSY: Final = "too many explanations and histories are asked for now; ask again in a moment"
 
 
 def no_such_account() -> HTTPException:
@@ -28,6 +30,11 @@ def no_such_account() -> HTTPException:
 def no_value() -> HTTPException:
     """The state or the calculators are away."""
     return HTTPException(503, NO_VALUE, {"Retry-After": str(RETRY_AFTER_S)})
+
+
+def too_busy() -> HTTPException:
+    """As many questions wait as may."""
+    return HTTPException(503, TOO_BUSY, {"Retry-After": str(RETRY_AFTER_S)})
 
 
 class Waiter:
@@ -60,6 +67,7 @@ class Portfolios:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        self._asked = 0  # questions under way
 
     async def require(self, identity: Identity, account_id: str) -> Identity:
         """The identity, which may see the account. Raises HTTPException 404, or 503: nobody can tell now."""
@@ -92,14 +100,19 @@ class Portfolios:
         return message
 
     async def ask(self, identity: Identity, account_id: str, answer: Ask) -> bytes:
-        """What `answer` says about the account. Raises HTTPException like `read`."""
+        """What `answer` says about the account. Raises HTTPException like `read`, 503 also when too busy."""
         await self.require(identity, account_id)
+        if self._asked >= ASKED_MAX:
+            raise too_busy()
         accounts = self._gateway.state.accounts
+        self._asked += 1
         try:
             message = await answer(account_id)
             is_unknown = message is None and bool(await accounts.unknown([account_id]))
         except StateUnavailable:
             raise no_value() from None
+        finally:
+            self._asked -= 1
         if message is None:
             raise no_such_account() if is_unknown else no_value()
         return message
