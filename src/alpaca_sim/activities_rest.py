@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from itertools import islice
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -65,12 +66,16 @@ class Filter:
 
 
 async def list_activities(request: Request) -> Response:
+    """`GET /v1/accounts/activities`: of all accounts, or of `account_id`."""
+    return json_response(activities_page(request, request.query_params.get("account_id")))
+
+
+def activities_page(request: Request, account_id: str | None) -> list[dict[str, Any]]:
     """All paging rules: direction, page_size, page_token, date, after, until, types or category."""
     sim = sim_of(request)
     wanted = _read_filter(request)
     size_max = PAGE_SIZE_MAX if wanted.day is None else DATED_PAGE_SIZE_MAX
     limit = int_param(request, "page_size", size_max, 1, size_max)
-    account_id = request.query_params.get("account_id")
     if account_id:
         rows = sorted(_rows_of(find_account(sim, account_id).activities), key=_id_of)
     else:
@@ -81,7 +86,7 @@ async def list_activities(request: Request) -> Response:
         for activity in _from_token(request, rows)
         if wanted.takes(activity) and not activity.is_void and activity.ref_id not in superseded
     )
-    return json_response(list(islice(found, limit)))
+    return list(islice(found, limit))
 
 
 def _rows_of(activities: Iterable[Activity]) -> list[Row]:
@@ -124,5 +129,4 @@ def _from_token(request: Request, rows: list[Row]) -> Iterator[Activity]:
 ROUTES = [
     Route("/v1/accounts/activities", list_activities),
     Route("/v1/accounts/activities/{activity_type}", list_activities),
-    Route("/v2/account/activities", list_activities),
 ]

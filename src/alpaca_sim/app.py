@@ -12,7 +12,16 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from alpaca_sim import activities_rest, broker_rest, control, data_rest, data_stream, events
+from alpaca_sim import (
+    activities_rest,
+    broker_rest,
+    control,
+    data_rest,
+    data_stream,
+    events,
+    trading_rest,
+    trading_stream,
+)
 from alpaca_sim.auth import Guard
 from alpaca_sim.clock import SECOND_NS
 from alpaca_sim.rest_faults import RestFaults
@@ -30,6 +39,8 @@ def make_app(sim: Simulator) -> ASGIApp:
     routes = [
         *control.ROUTES,
         *activities_rest.ROUTES,  # before the accounts' routes, which would take their paths for ids
+        *trading_rest.ROUTES,
+        *trading_stream.ROUTES,
         *broker_rest.ROUTES,
         *events.ROUTES,
         *data_rest.ROUTES,
@@ -39,6 +50,7 @@ def make_app(sim: Simulator) -> ASGIApp:
     app.router.redirect_slashes = False
     guard = Guard(RestFaults(app, sim), sim.credentials, sim.rate_limit, lambda: _http_date(sim))
     app.state.sim = sim
+    app.state.trading = trading_stream.Trading(sim)
     app.state.guard = guard
     return guard
 

@@ -1,6 +1,4 @@
-"""Broker REST: accounts, balances, positions, clock, calendar and assets, and the Trading API of the first
-account.
-"""
+"""Broker REST: accounts, balances, positions, clock, calendar and assets."""
 
 import base64
 import binascii
@@ -91,7 +89,7 @@ async def one_account(request: Request) -> Response:
 
 
 async def trade_account(request: Request) -> Response:
-    """`GET /v1/trading/accounts/{id}/account`, and `/v2/account` for the first account."""
+    """`GET /v1/trading/accounts/{id}/account`."""
     sim = sim_of(request)
     account = _path_account(request)
     return json_response(
@@ -100,13 +98,11 @@ async def trade_account(request: Request) -> Response:
 
 
 def _path_account(request: Request) -> Account:
-    sim = sim_of(request)
-    account_id = request.path_params.get("account_id") or next(iter(sim.ledger.accounts), "")
-    return find_account(sim, account_id)
+    return find_account(sim_of(request), request.path_params["account_id"])
 
 
 async def positions(request: Request) -> Response:
-    """`GET /v1/trading/accounts/{id}/positions`, and `/v2/positions` for the first account."""
+    """`GET /v1/trading/accounts/{id}/positions`."""
     sim = sim_of(request)
     holdings = reported_holdings(sim, _path_account(request))
     return json_response(positions_json(sim.market, holdings, sim.settings.switches))
@@ -114,12 +110,15 @@ async def positions(request: Request) -> Response:
 
 async def one_position(request: Request) -> Response:
     """`GET …/positions/{symbol_or_asset_id}`; 404 when it is not held."""
-    sim = sim_of(request)
-    account, wanted = _path_account(request), request.path_params["symbol"]
+    return json_response(position_in(sim_of(request), _path_account(request), request.path_params["symbol"]))
+
+
+def position_in(sim: "Simulator", account: Account, wanted: str) -> dict[str, Any]:
+    """The position in a symbol or asset id. Raises ApiError when it is not held."""
     for symbol, position in reported_holdings(sim, account).positions.items():
         state = sim.market.symbols[symbol]
         if wanted in _names(state.listing):
-            return json_response(held_json(state, position, sim.settings.switches))
+            return held_json(state, position, sim.settings.switches)
     raise ApiError(404, "position does not exist")
 
 
@@ -247,7 +246,4 @@ ROUTES = [
     Route("/v1/calendar", calendar),
     Route("/v1/assets", assets),
     Route("/v1/assets/{symbol:path}", one_asset),
-    Route("/v2/account", trade_account),
-    Route("/v2/positions", positions),
-    Route("/v2/positions/{symbol:path}", one_position),
 ]
