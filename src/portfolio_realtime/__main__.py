@@ -1,4 +1,4 @@
-"""The command line: run, demo, simulate, loadtest, token, check-config.
+"""The command line: run, demo, simulate, loadtest, token, revoke, entitle, check-config.
 
 `portfolio-realtime --help`, or `python -m portfolio_realtime --help`.
 """
@@ -16,12 +16,13 @@ import msgspec
 import typer
 import uvloop
 
-from portfolio_realtime import __version__, config, run_services, telemetry
+from portfolio_realtime import __version__, config, run_services, telemetry, users
 from portfolio_realtime.errors import PortfolioRealtimeError, SettingsError
 from portfolio_realtime.proving import demo as demonstration
 from portfolio_realtime.proving import loadtest as load
 from portfolio_realtime.proving.system import token as signed_token
 from portfolio_realtime.service import EXIT_FAILED, EXIT_SETTINGS
+from portfolio_realtime.websocket.tokens import Tokens
 
 R = TypeVar("R")
 
@@ -182,11 +183,38 @@ def token(
     seconds: Annotated[int, typer.Option(min=1, help="Until it expires")] = 3600,
 ) -> None:
     """Print a token that lets a client see these accounts, signed with JWT_SECRET."""
-    secret = _settings().jwt_secret.get_secret_value()
-    if not secret:
+    settings = _settings()
+    if not settings.jwt_secret.get_secret_value():
         typer.echo("JWT_SECRET is not set: put at least 32 bytes into the environment or .env", err=True)
         raise typer.Exit(EXIT_SETTINGS)
-    typer.echo(signed_token(secret, subject, accounts, seconds))
+    if seconds > settings.jwt_lifetime_max:
+        raise typer.BadParameter(f"--seconds: JWT_LIFETIME_MAX is {settings.jwt_lifetime_max}")
+    typer.echo(Tokens(settings).issue(subject, accounts, seconds))
+
+
+@app.command()
+def revoke(
+    subject: Annotated[str, typer.Option(help="All tokens that it has been given until now")] = "",
+    token_id: Annotated[str, typer.Option(help="One token, by its `jti`")] = "",
+    issuer: Annotated[str, typer.Option(help="The token's `iss`; without it JWT_ISSUER")] = "",
+) -> None:
+    """Refuse tokens from now on, and close their connections: after a logout, a theft, a dismissal."""
+    work = users.revoke(_settings(), subject=subject, token_id=token_id, issuer=issuer)
+    revocation = _until_ctrl_c(work)
+    if revocation is None:
+        raise typer.Exit(EXIT_FAILED)
+    typer.echo(msgspec.json.encode(revocation).decode())
+
+
+@app.command()
+def entitle(
+    subject: Annotated[str, typer.Argument(help="Who: the token's subject")],
+    accounts: Annotated[
+        list[str] | None, typer.Argument(metavar="[ACCOUNT]...", help="All that it may see; none: nothing")
+    ] = None,
+) -> None:
+    """Say which accounts a user may see, with ACCOUNT_ACCESS=entitlements; connections follow in seconds."""
+    _until_ctrl_c(users.entitle(_settings(), subject, accounts or []))
 
 
 @app.command("check-config")

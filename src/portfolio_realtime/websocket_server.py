@@ -29,6 +29,7 @@ from portfolio_realtime.valuation.history import history as picture
 from portfolio_realtime.valuation.history import symbols_of
 from portfolio_realtime.websocket.endpoint import Endpoint
 from portfolio_realtime.websocket.gateway import Gateway
+from portfolio_realtime.websocket.patience import PatientHttp
 from portfolio_realtime.websocket.routes import build_app
 
 BACKLOG: Final = 4096
@@ -134,7 +135,7 @@ def _server(gateway: Gateway, context: Context) -> _Server:
     history_of_account = partial(history, state, settings, clock, asyncio.Semaphore(HISTORIES_MAX))
     config = uvicorn.Config(
         build_app(gateway, context.instance, explain_account, history_of_account),
-        http="httptools",
+        http=PatientHttp,
         ws=cast("Any", partial(Endpoint, gateway)),  # called like a class
         lifespan="off",
         log_config=None,

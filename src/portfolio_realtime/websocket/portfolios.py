@@ -171,6 +171,9 @@ class EventStream:
     async def events(self) -> AsyncGenerator[bytes]:
         """Server-sent events until the client goes; `close` carries the code that a WebSocket would."""
         gateway = self._gateway
+        if not gateway.admit(self._identity):
+            yield _ending(Disconnect.CONNECTION_LIMIT)
+            return
         account = gateway.follower.watch(self, self._account_id, with_positions=self._with_positions)
         gateway.clients.add(self)
         try:
@@ -182,11 +185,9 @@ class EventStream:
                     yield b"event: portfolio\ndata: " + message + b"\n\n"
                 elif not await self._woken():
                     yield b": still here\n\n"
-            yield b'event: close\ndata: {"code":%d,"reason":"%s"}\n\n' % (
-                self._end.code,
-                self._end.reason.encode(),
-            )
+            yield _ending(self._end)
         finally:
+            gateway.leave(self._identity)
             gateway.clients.discard(self)
             gateway.follower.unwatch(self, [self._account_id])
 
@@ -198,3 +199,10 @@ class EventStream:
             return False
         self._wake.clear()
         return True
+
+
+def _ending(disconnect: Disconnect) -> bytes:
+    return b'event: close\ndata: {"code":%d,"reason":"%s"}\n\n' % (
+        disconnect.code,
+        disconnect.reason.encode(),
+    )

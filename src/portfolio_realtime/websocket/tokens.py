@@ -5,7 +5,9 @@ with the keys of one address, where the key decides the algorithm and not the to
 """
 
 import re
+import secrets
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 import jwt
@@ -59,12 +61,20 @@ class Tokens:
         self._check_kind(claims)
         return self._identity(claims)
 
-    def sign(self, claims: dict[str, Any]) -> str:
-        """A token of our own, with our audience and issuer. Only where there is a secret."""
-        own: dict[str, Any] = {"aud": self._audiences[0]} if self._audiences else {}
+    def issue(self, subject: str, accounts: Sequence[str], lifetime_s: int) -> str:
+        """A token of our own, under the names that claims have here. Only where there is a secret."""
+        now_s = int(time.time())
+        claims: dict[str, Any] = {"iat": now_s, "exp": now_s + lifetime_s, "jti": secrets.token_urlsafe(16)}
+        if self._audiences:
+            claims["aud"] = self._audiences[0]
         if self._issuer:
-            own["iss"] = self._issuer
-        return jwt.encode({**own, **claims}, self._secrets[0], HS256)
+            claims["iss"] = self._issuer
+        for name, value in self._required:
+            _set_claim(claims, name, value)
+        _set_claim(claims, self._subject_claim, subject)
+        if self._accounts_claim is not None:
+            _set_claim(claims, self._accounts_claim, list(accounts))
+        return jwt.encode(claims, self._secrets[0], HS256)
 
     async def close(self) -> None:
         """Close the connections to the issuer."""
@@ -176,6 +186,13 @@ def _seconds(claim: Any) -> float:
     if isinstance(claim, bool) or not isinstance(claim, int | float):
         raise Unauthorized("invalid")
     return float(claim)
+
+
+def _set_claim(claims: dict[str, Any], path: str, value: Any) -> None:
+    *objects, name = path.split(".")
+    for part in objects:
+        claims = claims.setdefault(part, {})
+    claims[name] = value
 
 
 def _text(claim: Any, *, is_required: bool = False) -> str:

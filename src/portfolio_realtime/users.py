@@ -1,0 +1,56 @@
+"""What operators do about users, from the command line: take tokens back, say who sees which accounts."""
+
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Sequence
+from typing import Final
+
+from portfolio_realtime.config import Settings
+from portfolio_realtime.errors import SettingsError
+from portfolio_realtime.state import State, open_state
+from portfolio_realtime.state.revocations import Revocation, SubjectRevocation, TokenRevocation
+
+HOLDER: Final = "operator"
+MARGIN_S: Final = 60  # servers' clocks differ, and let a token live a little longer
+
+
+async def revoke(
+    settings: Settings, *, subject: str = "", token_id: str = "", issuer: str = ""
+) -> Revocation:
+    """Refuse one token (its `jti`; its `iss`, else JWT_ISSUER), or all that a subject was given until now.
+
+    Connections with them close at once, and stay refused until the tokens would have expired anyway.
+    Raises SettingsError, StateUnavailable.
+    """
+    if bool(subject) == bool(token_id):
+        raise SettingsError("say what to revoke: --subject SUBJECT, or --token-id JTI")
+    revocation: Revocation = (
+        TokenRevocation(issuer or settings.jwt_issuer, token_id)
+        if token_id
+        else SubjectRevocation(subject, int(time.time()))
+    )
+    async with _state(settings) as state:
+        await state.revocations.write(revocation, settings.jwt_lifetime_max + MARGIN_S)
+    return revocation
+
+
+async def entitle(settings: Settings, subject: str, account_ids: Sequence[str]) -> None:
+    """Let a subject see these accounts and no others; with none, nothing.
+
+    Raises SettingsError, StateUnavailable.
+    """
+    if settings.account_access != "entitlements":
+        raise SettingsError("entitlements count only with ACCOUNT_ACCESS=entitlements: set it")
+    async with _state(settings) as state:
+        await state.entitlements.write(subject, account_ids)
+
+
+@contextlib.asynccontextmanager
+async def _state(settings: Settings) -> AsyncGenerator[State]:
+    if settings.is_embedded:
+        raise SettingsError("an embedded Valkey serves only its own process: set REDIS_HOST or REDIS_URL")
+    state = open_state(settings.state_url, holder=HOLDER, shards=settings.shards, lease_ms=settings.lease_ms)
+    try:
+        yield state
+    finally:
+        await state.close()

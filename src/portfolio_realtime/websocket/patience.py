@@ -1,0 +1,78 @@
+"""uvicorn's HTTP protocol with an end to its patience: for how long, and how many bytes, a request may begin.
+
+uvicorn waits for the head of a request for ever and keeps all of it. Here a request whose head is not whole
+in HEAD_S_MAX is cut off, and one with a head of more than HEAD_BYTES_MAX is refused.
+"""
+
+import asyncio
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEAD_S_MAX: Final = 10.0
+HEAD_BYTES_MAX: Final = 32_768
+SOCKETS_MAX: Final = 60_000  # of HTTP and WebSocket together, whatever they are doing
+TOO_LARGE: Final = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+)
+
+
+class PatientHttp(HttpToolsProtocol):
+    """One HTTP connection."""
+
+    _deadline: asyncio.TimerHandle | None = None
+    _head_bytes = 0
+    _is_in_head = True  # what comes next belongs to the head of a request
+
+    def connection_made(self, transport: Any) -> None:
+        """A client has come: its first request must be whole soon."""
+        super().connection_made(transport)
+        if len(self.connections) > SOCKETS_MAX:
+            transport.abort()
+            return
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone."""
+        self._cancel_deadline()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of the client; no more of a head than it may have."""
+        if self._is_in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES_MAX:
+                self._refuse()
+                return
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        """The first bytes of a request, on a connection that may have had others."""
+        super().on_message_begin()
+        if not self._is_in_head:
+            self._is_in_head, self._head_bytes = True, 0
+        self._await_head()
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        self._is_in_head, self._head_bytes = False, 0
+        self._cancel_deadline()
+        super().on_headers_complete()
+
+    def _await_head(self) -> None:
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(HEAD_S_MAX, self._cut)
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _cut(self) -> None:
+        self._deadline = None
+        self.transport.abort()
+
+    def _refuse(self) -> None:
+        self._cancel_deadline()
+        self.transport.write(TOO_LARGE)
+        self.transport.close()
