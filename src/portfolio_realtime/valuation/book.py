@@ -1,7 +1,8 @@
 """The book: every account's positions as one sparse matrix Q (accounts x symbols), and one price per symbol.
 
 For a reader of finance: row i of Q lists how many units account i holds of each symbol (contracts times
-their multiplier, short is negative). For a reader of algebra: `equity = cash + Q · price`.
+their multiplier, short is negative). For a reader of algebra: `equity = cash + Q · price`, and
+`day P&L = equity - day base`.
 
 Q is kept in compressed sparse row form, always ready to be multiplied: the rows lie one behind the other in
 two flat arrays (column, quantity). A row may have spare places, filled with quantity 0 of column 0, which is
@@ -11,6 +12,7 @@ of the places are abandoned, all rows are packed. A change to one account costs 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Final
 
 import numpy as np
@@ -26,11 +28,11 @@ Int32s = NDArray[np.int32]
 
 UNPRICED: Final = float("nan")
 PADDING: Final = 0  # the column of spare places
-SPARE_SHARE: Final = 8  # a new row gets one spare place for so many positions
+SPARE_SHARE: Final = 16  # a new row gets one spare place for so many positions
 PLACES_MAX: Final = 2**31 - 1
 INITIAL: Final = 64  # places in a new array; arrays double when full
 NEVER_NS: Final = -(2**62)
-VECTORS: Final = ("_cash", "_last_equity", "_external_cash_flow", "_record_as_of_ns")
+VECTORS: Final = ("_cash", "_day_base", "_record_as_of_ns")
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,7 @@ class Selection:
     magnitudes: csr_array  # |quantities|, for the error bound
     counts: Ints  # positions in each row
     cash: Floats
-    last_equity: Floats
-    external_cash_flow: Floats
+    day_base: Floats
     record_as_of_ns: Ints
 
 
@@ -59,17 +60,22 @@ class Rows:
 
     quantities: csr_array
     cash: Floats
-    last_equity: Floats
-    external_cash_flow: Floats
-    is_changed: NDArray[np.bool_]  # put or dropped since somebody wrote False here
+    day_base: Floats
+
+    def only(self, indices: Ints) -> "Rows":
+        """These of the rows, copied."""
+        return Rows(self.quantities[indices], self.cash[indices], self.day_base[indices])
 
     def value(self, prices: Floats) -> tuple[Floats, Floats]:
         """Equity and day P&L in dollars, NaN where unpriced."""
-        equity = self.quantities @ prices
-        equity += self.cash
-        day_pnl = equity - self.last_equity
-        day_pnl -= self.external_cash_flow
+        equity, day_pnl = np.empty((2, len(self.cash)))
+        self.value_into(equity, day_pnl, prices)
         return equity, day_pnl
+
+    def value_into(self, equity: Floats, day_pnl: Floats, prices: Floats) -> None:
+        """The same, written over what was valued before: faster than new memory each time."""
+        np.add(self.quantities @ prices, self.cash, out=equity)
+        np.subtract(equity, self.day_base, out=day_pnl)
 
 
 class Book:
@@ -92,8 +98,7 @@ class Book:
         self._column_of: Int32s = np.zeros(INITIAL, np.int32)
         self._quantity: Floats = np.zeros(INITIAL)
         self._cash: Floats = np.zeros(INITIAL)
-        self._last_equity: Floats = np.zeros(INITIAL)
-        self._external_cash_flow: Floats = np.zeros(INITIAL)
+        self._day_base: Floats = np.zeros(INITIAL)
         self._record_as_of_ns: Ints = np.zeros(INITIAL, np.int64)
         self._is_changed: NDArray[np.bool_] = np.zeros(INITIAL, bool)
 
@@ -125,8 +130,7 @@ class Book:
             self._rows.put(account.account_id, row)
         self._fill(row, held)
         self._cash[row] = float(account.cash)
-        self._last_equity[row] = float(account.last_equity)
-        self._external_cash_flow[row] = float(account.external_cash_flow)
+        self._day_base[row] = float(day_base(account))
         self._record_as_of_ns[row] = account.as_of_ns
         self.position_count += len(held)
 
@@ -180,8 +184,7 @@ class Book:
             magnitudes=csr_array((np.abs(quantity), columns, pointers), shape=shape),
             counts=counts,
             cash=self._cash[rows],
-            last_equity=self._last_equity[rows],
-            external_cash_flow=self._external_cash_flow[rows],
+            day_base=self._day_base[rows],
             record_as_of_ns=self._record_as_of_ns[rows],
         )
 
@@ -206,18 +209,20 @@ class Book:
         """The rows from `first` to before `last`, or to the end if it comes earlier."""
         last = min(last, self.row_count)
         pointers = self._pointers[first : last + 1]
-        start, end = pointers[0], pointers[-1]
+        places = slice(pointers[0], pointers[-1])
+        quantities = csr_array((last - first, len(self.prices)))
+        # Given to the constructor, parts of an array would be copied.
+        quantities.data, quantities.indices = self._quantity[places], self._column_of[places]
+        quantities.indptr = pointers - pointers[0]
         return Rows(
-            quantities=csr_array(
-                (self._quantity[start:end], self._column_of[start:end], pointers - start),
-                shape=(last - first, len(self.prices)),
-                copy=False,
-            ),
+            quantities=quantities,
             cash=self._cash[first:last],
-            last_equity=self._last_equity[first:last],
-            external_cash_flow=self._external_cash_flow[first:last],
-            is_changed=self._is_changed[first:last],
+            day_base=self._day_base[first:last],
         )
+
+    def is_changed(self, first: int, last: int) -> NDArray[np.bool_]:
+        """Which of these rows were put or dropped since somebody wrote False here."""
+        return self._is_changed[first : min(last, self.row_count)]
 
     def _held(self, row: int) -> int:
         start, end = self._pointers[row], self._pointers[row + 1]
@@ -234,7 +239,7 @@ class Book:
 
     def _abandon(self, row: int) -> None:
         self._fill(row, ())
-        self._cash[row] = self._last_equity[row] = self._external_cash_flow[row] = 0.0
+        self._cash[row] = self._day_base[row] = 0.0
         self._abandoned += max(1, int(self._pointers[row + 1] - self._pointers[row]))
 
     def _new_row(self, count: int) -> int:
@@ -275,6 +280,11 @@ class Book:
         self._rows.renumber({old: new for new, old in enumerate(rows.tolist())})
         self.row_count, self._abandoned = len(rows), 0
         self.layout += 1
+
+
+def day_base(account: Account) -> Decimal:
+    """What day P&L counts from, in dollars: last equity and what has come in since."""
+    return account.last_equity + account.external_cash_flow
 
 
 def _grown(array: NDArray[Any], filler: float) -> NDArray[Any]:

@@ -1,11 +1,11 @@
 """The kernel: what a selection of accounts is worth, all at once, with a bound on the float error.
 
     equity  = cash + Q · price
-    day P&L = equity - last equity - external cash flow
+    day P&L = equity - day base        (day base = last equity + external cash flow)
 
 Error bound. Let u = 2^-53. A quantity, a price and cash each carry at most one rounding into float64, each
-product one more, and the sum of n products and cash at most n more (in any order); the difference for the day
-P&L adds two roundings each for last equity and flow. By the standard result for such expressions (Higham,
+product one more, and the sum of n products and cash at most n more (in any order); the day base carries one,
+and the difference for the day P&L adds one. By the standard result for such expressions (Higham,
 Accuracy and Stability of Numerical Algorithms, section 3.1) the error is at most
 `(n + 6)·u / (1 - (n + 6)·u)` times the sum of magnitudes. We take n + 12, which also covers computing that
 sum itself in float64, the factor 1/(1 - …) for n below 10^12, and the later multiplication by 100.
@@ -51,17 +51,14 @@ def value(
     known_prices = np.where(is_unpriced, 0.0, prices)
     known_equity = selection.cash + selection.quantities @ known_prices
     magnitude: Floats = (
-        selection.magnitudes @ known_prices
-        + np.abs(selection.cash)
-        + np.abs(selection.last_equity)
-        + np.abs(selection.external_cash_flow)
+        selection.magnitudes @ known_prices + np.abs(selection.cash) + np.abs(selection.day_base)
     )
     unpriced_count = _count(selection, is_unpriced)
     equity = np.where(unpriced_count > 0, np.nan, known_equity)
     is_stale = (as_of_ns < stale_before_ns) & ~is_unpriced
     return Valued(
         equity=equity,
-        day_pnl=equity - selection.last_equity - selection.external_cash_flow,
+        day_pnl=equity - selection.day_base,
         known_equity=known_equity,
         error_bound=magnitude * ((selection.counts + 12) * UNIT_ROUNDOFF),
         unpriced_count=unpriced_count,

@@ -8,6 +8,7 @@ import msgspec
 
 from portfolio_realtime.clock import rfc3339
 from portfolio_realtime.model import ZERO, Account, Mark, Position, exact, plain
+from portfolio_realtime.valuation.book import day_base
 from portfolio_realtime.valuation.rounding import EXACT, cents, money
 
 RATIO_DIGITS: Final = 7
@@ -37,7 +38,7 @@ class Constant(msgspec.Struct, frozen=True):
 
 def constant(account: Account) -> Constant:
     """The constant part of an account's messages."""
-    base = EXACT.add(account.last_equity, account.external_cash_flow)
+    base = day_base(account)
     return Constant(
         account=f'{{"type":"portfolio","account_id":{_text(account.account_id)}',
         balances=(

@@ -1,0 +1,133 @@
+"""The whole book, watched or not: equity and day P&L of every account, kept current by what has changed.
+
+Between two looks few prices move. Where the price of symbol j has moved by d, an account's equity and day P&L
+move by the quantity of j that it holds, times d:
+
+    equity += Q[:, moved] · d        day P&L += Q[:, moved] · d
+
+The book keeps Q row by row. To get at its columns, each stretch of rows keeps it column by column as well (12
+bytes a position). Valued from scratch, each for itself, are accounts whose record has changed (the columns do
+not have their new quantities yet) and holders of a symbol whose price came or went (nothing can be added to
+what is not known); and all of a stretch where so much has moved that this is faster.
+
+Every addition leaves a float error behind; `recalculate` takes them away. Nothing is published from here:
+what clients see comes from the kernel, which knows the bound of its error.
+"""
+
+from typing import Final, NamedTuple
+
+import numpy as np
+from scipy.sparse import csc_array
+
+from portfolio_realtime.valuation.book import Book, Floats, Ints, Rows
+
+STRETCH: Final = 131_072  # rows valued in one go: a few milliseconds
+MOVED_SHARE: Final = 4  # more than one position in so many has moved: from scratch is faster
+CHANGED_SHARE: Final = 16  # more than one row in so many has changed: put the columns in order again
+
+
+class Totals(NamedTuple):
+    """Sums over some accounts."""
+
+    equity: float = 0.0  # dollars, of those that are wholly priced
+    unpriced: int = 0  # accounts with an unpriced position
+    negative: int = 0  # accounts that owe more than they own
+
+    def plus(self, other: "Totals") -> "Totals":
+        """Of these and those accounts."""
+        return Totals(
+            self.equity + other.equity, self.unpriced + other.unpriced, self.negative + other.negative
+        )
+
+
+class Stretch:
+    """Neighbouring rows of the book, and what they were worth when last looked at."""
+
+    def __init__(self, book: Book, first: int) -> None:
+        self.equity: Floats = np.zeros(0)  # dollars; NaN where a position is unpriced
+        self.day_pnl: Floats = np.zeros(0)
+        self._book = book
+        self._first = first
+        self._layout = -1  # of the book, when the columns were put in order
+        self._columns = csc_array((0, 0))
+        self._prices: Floats = np.zeros(0)  # of these columns, when last looked at
+
+    def refresh(self) -> None:
+        """Bring equity and day P&L to the book's present prices and records by what has changed."""
+        is_changed = self._book.is_changed(self._first, self._first + STRETCH)
+        changed = np.flatnonzero(is_changed)
+        if self._layout != self._book.layout or len(changed) * CHANGED_SHARE > len(is_changed):
+            self._order()
+            is_changed[:] = False
+            self.recalculate()
+            return
+        now, then = self._book.prices[: len(self._prices)], self._prices
+        differs = np.flatnonzero(now != then)  # NaN differs from all, itself included
+        move = now[differs] - then[differs]
+        moved = differs[is_known := ~np.isnan(move)]
+        came_or_went = differs[np.isnan(now[differs]) != np.isnan(then[differs])]
+        if self._held(moved) + self._held(came_or_went) > self._columns.nnz / MOVED_SHARE:
+            self.recalculate()
+            return
+        self._prices = now.copy()
+        self._resize(len(is_changed))
+        if len(moved):
+            self._add(self._columns[:, moved] @ move[is_known])
+        if len(came_or_went):
+            changed = np.union1d(changed, self._columns[:, came_or_went].indices)
+        if len(changed):
+            self.equity[changed], self.day_pnl[changed] = self._rows().only(changed).value(self._book.prices)
+
+    def recalculate(self) -> None:
+        """Value all rows from scratch."""
+        rows = self._rows()
+        self._resize(len(rows.cash))
+        rows.value_into(self.equity, self.day_pnl, self._book.prices)
+        self._prices = self._book.prices[: len(self._prices)].copy()
+
+    def totals(self) -> Totals:
+        """Sums as of the last look."""
+        is_priced = ~np.isnan(self.equity)
+        return Totals(
+            equity=float(self.equity.sum(where=is_priced)),
+            unpriced=len(self.equity) - int(is_priced.sum()),
+            negative=int((self.equity < 0).sum()),
+        )
+
+    def _rows(self) -> Rows:
+        return self._book.rows(self._first, self._first + STRETCH)
+
+    def _order(self) -> None:
+        """Keep the present quantities column by column."""
+        self._columns = self._rows().quantities.tocsc()[:, : len(self._book.symbols)]
+        self._prices = np.zeros(self._columns.shape[1])
+        self._layout = self._book.layout
+
+    def _held(self, columns: Ints) -> int:
+        """How many positions these columns have."""
+        pointers = self._columns.indptr
+        return int((pointers[columns + 1] - pointers[columns]).sum())
+
+    def _resize(self, count: int) -> None:
+        """Make room for so many rows; those that are new have changed, and are valued from scratch."""
+        if count != len(self.equity):
+            self.equity, self.day_pnl = (np.resize(kept, count) for kept in (self.equity, self.day_pnl))
+
+    def _add(self, change: Floats) -> None:
+        self.equity[: len(change)] += change  # rows that are newer have changed
+        self.day_pnl[: len(change)] += change
+
+
+class Whole:
+    """All rows of a book in stretches, each for itself: look at one, let other work have its turn, go on."""
+
+    def __init__(self, book: Book) -> None:
+        self._book = book
+        self._stretches: list[Stretch] = []
+
+    def stretches(self) -> list[Stretch]:
+        """As many as the book has rows for now."""
+        firsts = range(0, self._book.row_count, STRETCH)
+        self._stretches = self._stretches[: len(firsts)]
+        self._stretches += [Stretch(self._book, first) for first in firsts[len(self._stretches) :]]
+        return list(self._stretches)
