@@ -54,15 +54,16 @@ class Revocations:
         await cast("Awaitable[Any]", pipeline.execute())
 
     @reports_unavailable
-    async def read_after(self, entry: str) -> tuple[str, list[Revocation]]:
+    async def read_after(self, entry: str, *, waits: bool = True) -> tuple[str, list[Revocation]]:
         """The revocations after `entry` ("0": all), and the newest entry's name.
 
-        Waits up to BLOCK_MS for the first, and gives at most READ_ENTRIES_MAX. Raises StateUnavailable.
+        At most READ_ENTRIES_MAX; `waits`: up to BLOCK_MS, for the first. Raises StateUnavailable.
         """
+        block_ms = BLOCK_MS if waits else None
         answer = await cast(
             "Awaitable[Any]",
             self._connection.commands.xread(
-                {keys.REVOCATIONS: entry}, count=READ_ENTRIES_MAX, block=BLOCK_MS
+                {keys.REVOCATIONS: entry}, count=READ_ENTRIES_MAX, block=block_ms
             ),
         )
         found: list[tuple[bytes, dict[bytes, bytes]]] = _entries(answer)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from portfolio_realtime.state import State
-from portfolio_realtime.state.revocations import SubjectRevocation, TokenRevocation
+from portfolio_realtime.state.revocations import READ_ENTRIES_MAX, SubjectRevocation, TokenRevocation
 from portfolio_realtime.websocket.identity import Identity
 
 STALE_S_MAX: Final = 5.0  # not heard from the state for longer: nobody new gets in
@@ -39,13 +39,17 @@ class Revoked:
         return identity.issued_at_s is None or identity.issued_at_s <= until_s
 
     async def hear(self, state: State) -> bool:
-        """Take in what is new; is there anything? Waits a second for it. Raises StateUnavailable."""
-        self._entry, found = await state.revocations.read_after(self._entry)
+        """Take in what is new; is there anything? Waits a second for it. Raises StateUnavailable.
+
+        More than one answer holds is not known before the answers end: until then nobody new gets in.
+        """
+        self._entry, found = await state.revocations.read_after(self._entry, waits=self.is_current)
         for revocation in found:
             match revocation:
                 case TokenRevocation(issuer, token_id):
                     self._tokens.add((issuer, token_id))
                 case SubjectRevocation(subject, until_s):
                     self._subjects[subject] = max(until_s, self._subjects.get(subject, until_s))
-        self._heard_s = self._monotonic_s()
+        if len(found) < READ_ENTRIES_MAX:
+            self._heard_s = self._monotonic_s()
         return bool(found)
