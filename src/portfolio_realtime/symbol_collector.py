@@ -20,9 +20,12 @@ from portfolio_realtime.broker.parse import PayloadRefused
 from portfolio_realtime.broker.record import Outcome
 from portfolio_realtime.broker.roster import Roster
 from portfolio_realtime.broker.terms import CLOSED, Statement
+from portfolio_realtime.broker.trading import INTERVAL_S_MAX, TradingClient
+from portfolio_realtime.broker.trading_follower import TradingFollower
 from portfolio_realtime.broker.turns import Turn, Turns
 from portfolio_realtime.clock import NS_PER_S
-from portfolio_realtime.errors import BrokerUnavailable
+from portfolio_realtime.config import Settings, described_source
+from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable
 from portfolio_realtime.service import Context, keep_running, main, together, under_lease
 from portfolio_realtime.state.connection import Message
 from portfolio_realtime.state.leases import Lease
@@ -56,9 +59,19 @@ async def run(context: Context) -> None:
     def count(status: str) -> None:
         metrics.broker_requests.labels(status).inc()
 
-    async with BrokerClient(settings.host("broker"), credentials(settings), count) as client:
+    log.info("accounts", source=described_source(settings))
+    async with open_client(settings, count) as client:
         collector = Collector(context, client, metrics)
         await keep_running(lambda: under_lease(context, NAME, collector.work), context.clock, NAME)
+
+
+def open_client(settings: Settings, counted: Callable[[str], None]) -> BrokerClient:
+    """The client of whoever's accounts the keys let us follow. Raises BrokerRefused when there is no key."""
+    if settings.account_source == "broker":
+        return BrokerClient(settings.host("broker"), credentials(settings), counted)
+    if settings.account_source == "trading":
+        return TradingClient(settings, counted)
+    raise BrokerRefused(described_source(settings))
 
 
 class Collector:
@@ -68,7 +81,11 @@ class Collector:
         self._state = context.state
         self._clock = context.clock
         self._shards = list(range(context.settings.shards))
-        self._interval_ns = int(context.settings.symbol_collection_interval * NS_PER_S)
+        self._settings = context.settings
+        interval_s = context.settings.symbol_collection_interval
+        if isinstance(client, TradingClient):
+            interval_s = min(interval_s, INTERVAL_S_MAX)
+        self._interval_ns = int(interval_s * NS_PER_S)
         self._client = client
         self._metrics = metrics
         self._changed = asyncio.Event()
@@ -79,16 +96,21 @@ class Collector:
         """Know nothing yet."""
         self._roster = Roster()
         self._turns = Turns()
-        self._follower = EventFollower(self._client, self._clock, self._take_event)
+        self._follower = self._new_follower()
         self._untried: set[str] = set()  # listed and not fetched yet
         self._is_complete = False  # every account has been fetched once
         self._removed_symbols: set[str] = set()
+
+    def _new_follower(self) -> EventFollower | TradingFollower:
+        if isinstance(self._client, TradingClient):
+            return TradingFollower(self._client, self._settings, self._clock, self._take_event)
+        return EventFollower(self._client, self._clock, self._take_event)
 
     async def work(self, lease: Lease) -> None:
         """Everything, until it is cancelled. Raises LeaseLost, StateUnavailable, BrokerRefused."""
         await self._resume()
         await together(
-            keep_running(self._follower.follow, self._clock, "event stream"),
+            *(keep_running(part, self._clock, name) for name, part in self._follower.parts),
             self._collect(),
             self._write(lease),
             self._tidy(),

@@ -5,7 +5,7 @@ records, which know repeats, make one sequence of them.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Final
 
@@ -44,6 +44,11 @@ class EventFollower:
     def has_history(self) -> bool:
         """Is the day's history known, from some account's cut-off on?"""
         return self._history_since_ns is not None
+
+    @property
+    def parts(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
+        """What is to be kept running, side by side, with its name."""
+        return [("event stream", self.follow)]
 
     async def follow(self) -> None:
         """Follow the live stream until it fails. Raises BrokerUnavailable, BrokerRefused."""

@@ -1,0 +1,189 @@
+"""One account by its Trading API key: the same services, exact to the cent, also after a kill."""
+
+import os
+import signal
+from decimal import Decimal
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from websockets.asyncio.client import connect
+
+from portfolio_realtime import symbol_collector
+from portfolio_realtime.errors import BrokerRefused
+from portfolio_realtime.proving.oracle import Truth
+from portfolio_realtime.proving.system import System, running
+from portfolio_realtime.service import Context
+from portfolio_realtime.state import State
+from tests.conftest import Simulator, StartSimulator, Until, running_service
+from tests.test_symbol_collector import context_of
+
+OPTIONS = (
+    "--accounts",
+    "5",
+    "--symbols",
+    "30",
+    "--seed",
+    "11",
+    "--activities-per-second",
+    "4",
+    "--rate-limit",
+    "200",
+)
+FOLLOWED = 2  # which of the simulator's accounts
+BACK_S_MAX = 30.0
+CONVERGE_S_MAX = 30.0
+RECONCILED = "portfolio_realtime_reconciled_total"
+FIGURES = ("equity", "cash", "last_equity", "external_cash_flow", "day_pnl")
+
+
+def keys(index: int) -> dict[str, str]:
+    """The settings that follow the simulator's account of this index, and no broker's."""
+    return {
+        "BROKER_API_KEY": "",
+        "BROKER_SECRET_KEY": "",
+        "APCA_API_KEY_ID": f"PK{900_000_000 + index}",
+        "APCA_API_SECRET_KEY": f"sim-secret-{900_000_000 + index}",
+    }
+
+
+def context_of_one(simulator: Simulator, state: State, index: int, **settings: Any) -> Context:
+    """A collector's context with the keys of one account."""
+    own = {name.lower(): value for name, value in keys(index).items()}
+    return context_of(simulator, state, **{**own, **settings})
+
+
+async def is_exact(simulator: Simulator, state: State, account_id: str) -> bool:
+    """Whether the record of an account is exactly the truth."""
+    true = await simulator.get(f"/_sim/accounts/{account_id}")
+    account = await state.accounts.read_one(account_id)
+    if account is None:
+        return False
+    held = {position.symbol: position.quantity for position in account.positions if position.quantity}
+    wanted = {position["symbol"]: Decimal(position["quantity"]) for position in true["positions"]}
+    numbers = (account.cash, account.last_equity, account.external_cash_flow)
+    true_numbers = tuple(Decimal(true[name]) for name in ("cash", "last_equity", "external_cash_flow"))
+    return numbers == true_numbers and held == wanted
+
+
+@pytest.mark.parametrize("rest_lag", [0, 1.5])
+async def test_only_this_account_is_followed_and_it_is_exact(
+    simulator: StartSimulator, state: State, until: Until, rest_lag: float
+) -> None:
+    """Bootstrap in the middle of activity, a cut stream, balances that trail: one exact record."""
+    broker = await simulator(accounts=3, activities_per_second=12, rate_limit=200, rest_lag=rest_lag)
+    account_id = (await broker.get("/_sim/accounts"))["accounts"][1]
+    context = context_of_one(broker, state, 1)
+    async with running_service(symbol_collector.run(context)):
+        await until(lambda: state.accounts.read_one(account_id), "the account is known", 20)
+        await broker.post("/_sim/trading/cut")
+        for amount in ("250.25", "-100.10"):
+            kind = "CSD" if amount[0] != "-" else "CSW"
+            await broker.post(
+                "/_sim/cash", {"account_id": account_id, "activity_type": kind, "amount": amount}
+            )
+        moved = (await broker.get("/_sim/state"))["activities"] + 20
+
+        async def much_has_happened() -> bool:
+            return (await broker.get("/_sim/state"))["activities"] > moved
+
+        await until(much_has_happened, "20 more activities", 20)
+        await broker.post("/_sim/pause")
+        await until(lambda: is_exact(broker, state, account_id), "the record is exact", 40)
+        assert await state.accounts.ids() == [account_id]
+        assert (await broker.get("/_sim/state"))["rejected_429"] == 0
+        assert context.registry.get_sample_value(RECONCILED, {"outcome": "drift"}) is None
+
+
+async def test_a_fill_is_seen_when_the_stream_tells_it(
+    simulator: StartSimulator, state: State, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No poll would come in an hour: it is the trade update that prompts."""
+    monkeypatch.setattr("portfolio_realtime.broker.trading_follower.POLL_S", 3600.0)
+    broker = await simulator(accounts=2, activities_per_second=0)
+    account_id = (await broker.get("/_sim/accounts"))["accounts"][0]
+    context = context_of_one(broker, state, 0, symbol_collection_interval=3600)
+    monkeypatch.setattr("portfolio_realtime.symbol_collector.INTERVAL_S_MAX", 3600.0)
+    async with running_service(symbol_collector.run(context)):
+        await until(lambda: state.accounts.read_one(account_id), "the account is known", 20)
+
+        async def listens() -> bool:
+            return (await broker.get("/_sim/trading"))["listening"] == 1
+
+        await until(listens, "the collector listens")
+        await broker.post(
+            "/_sim/trade", {"account_id": account_id, "symbol": "AAPL", "quantity": "1.5", "price": "100.01"}
+        )
+        await until(lambda: is_exact(broker, state, account_id), "the fill is in the record", 15)
+
+
+async def test_wrong_keys_are_refused_with_the_remedy(simulator: StartSimulator, state: State) -> None:
+    """Both settings are named, and so is the sandbox; the secret is not. No key at all says what to set."""
+    broker = await simulator(accounts=1, activities_per_second=0)
+    context = context_of_one(broker, state, 0, apca_api_secret_key="s3cr3t-wrong")
+    with pytest.raises(BrokerRefused, match=r"APCA_API_SECRET_KEY.*ALPACA_SANDBOX") as refused:
+        await symbol_collector.run(context)
+    assert "s3cr3t" not in str(refused.value)
+    nobody = context_of_one(broker, state, 0, apca_api_secret_key="", apca_api_key_id="")
+    with pytest.raises(BrokerRefused, match="APCA_API_KEY_ID and APCA_API_SECRET_KEY for one account"):
+        await symbol_collector.run(nobody)
+
+
+class Watcher:
+    """One WebSocket client of one account, and the newest value that it was sent."""
+
+    def __init__(self, system: System, account_id: str) -> None:
+        self.newest: dict[str, Any] | None = None
+        self._url = f"{system.url.replace('http', 'ws', 1)}/ws/portfolio/{account_id}?detail=positions"
+        self._token = system.token_for(account_id)
+
+    async def watch(self) -> None:
+        """Keep the newest value until cancelled."""
+        async with connect(self._url, compression=None) as socket:
+            await socket.send(msgspec.json.encode({"type": "auth", "token": self._token}).decode())
+            async for frame in socket:
+                message = msgspec.json.decode(frame)
+                if message["type"] == "portfolio":
+                    self.newest = message
+
+    def shows(self, truth: Truth) -> bool:
+        """Whether the newest value is the truth to the cent."""
+        newest = self.newest
+        return newest is not None and all(newest[name] == truth.figures[name] for name in FIGURES)
+
+
+async def test_the_whole_system_follows_one_account_to_the_cent(until: Until) -> None:
+    """Trades, deposits, withdrawals, dividends, fees; the collector is killed and comes back by itself."""
+    overrides = {**keys(FOLLOWED), "MIN_UPDATE_INTERVAL": "0.2", "LOG_LEVEL": "warning"}
+    async with running(OPTIONS, port=0, overrides=overrides) as system:
+        account_id = (await system.oracle.account_ids())[FOLLOWED]
+
+        async def is_known() -> bool:
+            headers = {"Authorization": f"Bearer {system.token_for(account_id)}"}
+            async with httpx.AsyncClient(base_url=system.url, headers=headers) as client:
+                return (await client.get(f"/v1/portfolio/{account_id}")).status_code == 200
+
+        await until(is_known, "the account has a value", BACK_S_MAX)
+        watcher = Watcher(system, account_id)
+        async with running_service(watcher.watch()):
+            await until(lambda: watcher.newest, "a value arrives", BACK_S_MAX)
+            killed = system.supervisor.pids["symbol_collector"]
+            os.kill(killed, signal.SIGKILL)
+            async with httpx.AsyncClient(base_url=system.simulator_url, timeout=10) as simulator:
+                for kind, amount in (("CSD", "1234.56"), ("DIV", "7.89"), ("CSW", "34.5"), ("FEE", "0.03")):
+                    body = {"account_id": account_id, "activity_type": kind, "amount": amount}
+                    (await simulator.post("/_sim/cash", json=body)).raise_for_status()
+                for quantity in ("3", "-1.25"):
+                    order = {"account_id": account_id, "symbol": "AAPL", "quantity": quantity}
+                    (await simulator.post("/_sim/trade", json=order)).raise_for_status()
+            await until(
+                lambda: system.supervisor.pids["symbol_collector"] != killed, "it is back", BACK_S_MAX
+            )
+            await system.oracle.pause()
+
+            async def shows_the_truth() -> bool:
+                return watcher.shows((await system.oracle.truth())[account_id])
+
+            await until(shows_the_truth, "the client shows the oracle's value", CONVERGE_S_MAX)
+            assert Decimal((watcher.newest or {})["external_cash_flow"]) >= Decimal("1200.06")
