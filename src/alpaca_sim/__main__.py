@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import sys
 from collections.abc import Callable
 from datetime import date, time
 from pathlib import Path
@@ -10,14 +11,21 @@ from typing import Annotated
 import typer
 import uvloop
 
+from alpaca_sim import faults
 from alpaca_sim.app import bind, serve_until_signal
-from alpaca_sim.clock import Clock
+from alpaca_sim.books import ROLL_AT
+from alpaca_sim.clock import MovableClock, parse_time_ns
 from alpaca_sim.market import TEST_SYMBOL, Market
+from alpaca_sim.sessions import ALWAYS, NYSE, CalendarError
 from alpaca_sim.simulator import Settings, Simulator
+from alpaca_sim.switches import SwitchError, read_switches
 from alpaca_sim.tape import Tape, TapeError, TapeReplay
 
 EXIT_USAGE = 2
 PORT_MAX = 65_535
+SPEED_MAX = 100_000
+NO_ROLL = "never"
+ROLL_BEFORE = time(9, 30)
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -52,11 +60,44 @@ def main(
     tape_day: Annotated[str, typer.Option(help="Day of the tape, YYYY-MM-DD.")] = "2013-10-07",
     tape_start: Annotated[str, typer.Option(help="New York time to begin at, HH:MM.")] = "09:25",
     tape_speed: Annotated[float, typer.Option(min=0.001, help="Tape seconds in one second.")] = 60,
+    calendar: Annotated[
+        str, typer.Option(help="always: open at any hour; nyse: sessions, weekends, holidays, half days.")
+    ] = ALWAYS,
+    start: Annotated[
+        str, typer.Option(help="When the clock begins, as 2026-11-23T04:00:00-05:00; empty = now.")
+    ] = "",
+    speed: Annotated[
+        float, typer.Option(min=0, max=SPEED_MAX, help="Clock seconds in one second; 0 = moved by hand only.")
+    ] = 1.0,
+    roll_at: Annotated[
+        str,
+        typer.Option(help="New York time of the overnight roll, HH:MM, or never; empty = 02:15 with nyse."),
+    ] = "",
+    open_points: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="An open point of Alpaca's documents, as since_id=inclusive."),
+    ] = None,
+    fault_plan: Annotated[
+        Path | None, typer.Option("--faults", help="A fault plan (YAML) that begins at once.")
+    ] = None,
+    fault_seed: Annotated[
+        int | None, typer.Option(help="Make the fault plan from this seed; it is written to standard error.")
+    ] = None,
+    fault_duration: Annotated[
+        float, typer.Option(min=1, help="Seconds within which all faults of the seed are over.")
+    ] = 60,
 ) -> None:
     """Serve a faithful Alpaca: Broker REST and events, market-data REST and WebSocket, on one port.
 
     Base URLs are http://HOST:PORT and ws://HOST:PORT. The exact truth is under /_sim/truth.
     """
+    try:
+        plan = _read_plan(fault_plan, fault_seed, fault_duration)
+        clock = _make_clock(start, speed)
+        roll = _read_roll(roll_at, calendar)
+        switches = read_switches(open_points or [])
+    except (faults.PlanError, SwitchError, ValueError, OSError) as error:
+        raise _refuse(str(error)) from error
     settings = Settings(
         account_count=accounts,
         symbol_count=symbols,
@@ -71,6 +112,9 @@ def main(
         market_connection_limit=market_connection_limit,
         market_symbol_limit=market_symbol_limit,
         denied_feeds=frozenset(filter(None, denied_feeds.split(","))),
+        calendar=calendar,
+        roll_at=roll,
+        switches=switches,
     )
     try:
         listener = bind(host, port)
@@ -81,14 +125,48 @@ def main(
         ) from error
     try:
         source = _open_tape(tape, tape_day, tape_start, tape_speed, symbols) if tape else None
-    except TapeError as error:
+        sim = Simulator(settings, clock, source)
+    except (TapeError, CalendarError) as error:
         raise _refuse(str(error)) from error
-    sim = Simulator(settings, Clock(), source)
+    if plan is not None:
+        sys.stderr.write(faults.dump(plan))
+        sim.faults.install(plan)
     symbol_count = len(sim.market.symbols) - (TEST_SYMBOL in sim.market.symbols)
     url = f"http://{host}:{listener.getsockname()[1]}"
     ready = f"alpaca-sim ready on {url} ({accounts} accounts, {symbol_count} symbols, seed {seed})"
     with contextlib.suppress(KeyboardInterrupt):
         uvloop.run(serve_until_signal(sim, listener, lambda: print(ready, flush=True)))
+
+
+def _read_plan(path: Path | None, seed: int | None, duration_s: float) -> faults.Plan | None:
+    if path is not None and seed is not None:
+        raise faults.PlanError("--faults and --fault-seed are two plans: choose one")
+    if seed is not None:
+        return faults.plan(seed, duration_s)
+    return None if path is None else faults.load(path.read_text())
+
+
+def _make_clock(start_text: str, speed: float) -> MovableClock:
+    try:
+        return MovableClock(parse_time_ns(start_text) if start_text else None, speed)
+    except ValueError as error:
+        raise ValueError(f"{error}: write --start as 2026-11-23T04:00:00-05:00") from error
+
+
+def _read_roll(roll_text: str, calendar: str) -> time | None:
+    if calendar not in (ALWAYS, NYSE):
+        raise ValueError(f"--calendar cannot be {calendar!r}: write {ALWAYS} or {NYSE}")
+    if not roll_text:
+        return ROLL_AT if calendar == NYSE else None
+    if roll_text == NO_ROLL:
+        return None
+    try:
+        roll = time.fromisoformat(roll_text)
+    except ValueError as error:
+        raise ValueError(f"{error}: write --roll-at as 02:15, or {NO_ROLL}") from error
+    if roll >= ROLL_BEFORE:
+        raise ValueError(f"--roll-at must be before {ROLL_BEFORE:%H:%M}: the books close overnight")
+    return roll
 
 
 def _open_tape(

@@ -2,7 +2,8 @@
 never asks.
 """
 
-from decimal import Decimal, InvalidOperation
+import asyncio
+from decimal import Decimal
 from typing import Any, cast
 
 from starlette.requests import Request
@@ -14,14 +15,18 @@ from alpaca_sim.broker_rest import find_account
 from alpaca_sim.clock import rfc3339
 from alpaca_sim.conditions import regular_condition
 from alpaca_sim.decimals import ZERO, exact, text
+from alpaca_sim.fields import decimal_field, price_field, symbol_field
 from alpaca_sim.ledger import Holdings, Position, Truth
 from alpaca_sim.listings import TAPES
-from alpaca_sim.market import Listing, MarketSymbol
+from alpaca_sim.market import Listing
 from alpaca_sim.stream_feeds import STAR
 from alpaca_sim.trader import CASH_TYPES
 from alpaca_sim.web import ApiError, csv_param, json_body, json_response, sim_of, time_param
 
+TRUTHS_PER_SLICE = 200  # after so many the simulator does something else for a moment
+CASH_STATUSES = ("executed", "correct")  # both are bookings that count
 ASSET_CLASSES = ("us_equity", "crypto", "us_option")
+UNPRICED_PLACEHOLDER = Decimal(1)  # never shown: a listing must have a price, an unpriced one does not use it
 PRICE_DECIMALS = {"us_equity": 2, "crypto": 4, "us_option": 2}
 
 
@@ -47,6 +52,8 @@ def truth_json(truth: Truth) -> dict[str, Any]:
             }
             for position in truth.positions
         ],
+        "unpriced": list(truth.unpriced),
+        "in_transit": list(truth.in_transit),
     }
 
 
@@ -68,13 +75,17 @@ async def one_truth(request: Request) -> Response:
 
 
 async def all_truths(request: Request) -> Response:
-    """`GET /_sim/truth[?ids=a,b]`: all accounts at one instant."""
+    """`GET /_sim/truth[?ids=a,b]`: all accounts at one instant, whatever happens while they are written."""
     sim = sim_of(request)
     wanted = csv_param(request, "ids") or list(sim.ledger.accounts)
     as_of_ns = sim.clock.stamp_ns()
-    truths = {
-        key: truth_json(sim.ledger.truth(find_account(sim, key).account_id, as_of_ns)) for key in wanted
-    }
+    marks = {symbol: state.mark for symbol, state in sim.market.symbols.items()}
+    truths: dict[str, Any] = {}
+    for index, key in enumerate(wanted):
+        if index % TRUTHS_PER_SLICE == TRUTHS_PER_SLICE - 1:
+            await asyncio.sleep(0)
+        account_id = find_account(sim, key).account_id
+        truths[key] = truth_json(sim.ledger.truth(account_id, as_of_ns, marks=marks))
     return json_response({"as_of": rfc3339(as_of_ns), "accounts": truths})
 
 
@@ -96,11 +107,11 @@ async def trade(request: Request) -> Response:
     """`POST /_sim/trade`: `{"account_id","symbol","quantity","price"?}` at the mark or at the price."""
     sim, body = sim_of(request), await json_body(request)
     account = find_account(sim, str(body.get("account_id")))
-    symbol = _symbol(sim.market.symbols, body)
-    quantity = _decimal(body, "quantity")
+    symbol = symbol_field(sim.market.symbols, body)
+    quantity = decimal_field(body, "quantity")
     if not quantity:
         raise ApiError(422, "quantity must not be zero")
-    price = _price(body) if "price" in body else None
+    price = price_field(body) if "price" in body else None
     activity = sim.trader.trade(account.account_id, symbol, quantity, price)
     return json_response(
         {
@@ -118,9 +129,12 @@ async def cash(request: Request) -> Response:
     activity_type = body.get("activity_type")
     if activity_type not in CASH_TYPES:
         raise ApiError(422, f"activity_type must be one of {', '.join(CASH_TYPES)}")
-    amount = _decimal(body, "amount")
+    amount = decimal_field(body, "amount")
     net_amount = -abs(amount) if activity_type in ("CSW", "FEE") else amount
-    activity = sim.trader.move_cash(account.account_id, activity_type, net_amount)
+    status = str(body.get("status", "executed"))
+    if status not in CASH_STATUSES:
+        raise ApiError(422, f"status must be one of {', '.join(CASH_STATUSES)}")
+    activity = sim.trader.move_cash(account.account_id, activity_type, net_amount, status=status)
     return json_response({"event_id": activity.event_id, "net_amount": text(net_amount)})
 
 
@@ -129,10 +143,10 @@ async def print_trade(request: Request) -> Response:
     moved.
     """
     sim, body = sim_of(request), await json_body(request)
-    state = sim.market.symbols[_symbol(sim.market.symbols, body)]
-    size = _decimal(body, "size") if "size" in body else Decimal(100)
+    state = sim.market.symbols[symbol_field(sim.market.symbols, body)]
+    size = decimal_field(body, "size") if "size" in body else Decimal(100)
     conditions = _conditions(body, state.listing)
-    moved = sim.market.print_trade(state.listing.symbol, _price(body), size, conditions)
+    moved = sim.market.print_trade(state.listing.symbol, price_field(body), size, conditions)
     sim.feeds.flush()
     return json_response({"moved": moved, "mark": text(state.mark), "at": rfc3339(state.mark_trade.at_ns)})
 
@@ -142,16 +156,16 @@ async def create_account(request: Request) -> Response:
     close.
     """
     sim, body = sim_of(request), await json_body(request)
-    opening = Holdings(_decimal(body, "cash") if "cash" in body else ZERO)
+    opening = Holdings(decimal_field(body, "cash") if "cash" in body else ZERO)
     for symbol, quantity_text in dict(body.get("positions") or {}).items():
-        listing = sim.market.listing(_symbol(sim.market.symbols, {"symbol": symbol}))
-        quantity = _decimal({"quantity": quantity_text}, "quantity")
+        listing = sim.market.listing(symbol_field(sim.market.symbols, {"symbol": symbol}))
+        quantity = decimal_field({"quantity": quantity_text}, "quantity")
         with exact():
             opening.positions[symbol] = Position(
                 quantity, quantity * listing.multiplier * listing.previous_close
             )
     given = "last_equity" in body
-    last_equity = _decimal(body, "last_equity") if given else sim.ledger.equity_at_closes(opening)
+    last_equity = decimal_field(body, "last_equity") if given else sim.ledger.equity_at_closes(opening)
     index = len(sim.ledger.accounts)
     account = accounts.make_account(
         sim.ledger, index, sim.control_rng, opening, last_equity, sim.clock.stamp_ns()
@@ -160,20 +174,23 @@ async def create_account(request: Request) -> Response:
 
 
 async def set_symbol(request: Request) -> Response:
-    """`POST /_sim/symbols`: `{"symbol","price","previous_close"?,"asset_class"?}`, new or by a print."""
+    """`POST /_sim/symbols`: `{"symbol","price","previous_close"?,"asset_class"?}`, new or by a print. A new
+    one with `"price": null` has no price until it trades.
+    """
     sim, body = sim_of(request), await json_body(request)
-    symbol, price = str(body.get("symbol")), _price(body)
+    symbol, is_unpriced = str(body.get("symbol")), "price" in body and body["price"] is None
+    price = UNPRICED_PLACEHOLDER if is_unpriced else price_field(body)
     state = sim.market.symbols.get(symbol)
     if state is None:
         asset_class = str(body.get("asset_class", "us_equity"))
         if asset_class not in ASSET_CLASSES:
             raise ApiError(422, f"asset_class must be one of {', '.join(ASSET_CLASSES)}")
-        previous_close = _decimal(body, "previous_close") if "previous_close" in body else price
+        previous_close = decimal_field(body, "previous_close") if "previous_close" in body else price
         exchange = {"us_equity": "NASDAQ", "crypto": "CRYPTO"}.get(asset_class, "")
         tape = TAPES.get(exchange, "")
         decimals = PRICE_DECIMALS[asset_class]
         sim.market.list_symbol(
-            Listing(symbol, symbol, asset_class, exchange, tape, price, previous_close, decimals)
+            Listing(symbol, symbol, asset_class, exchange, tape, price, previous_close, decimals), is_unpriced
         )
     else:
         if "previous_close" in body:
@@ -217,30 +234,6 @@ async def cut(request: Request) -> Response:
     for client in clients:
         sim.abort(client)
     return json_response({"cut": len(clients)})
-
-
-def _symbol(symbols: dict[str, MarketSymbol], body: dict[str, Any]) -> str:
-    symbol = str(body.get("symbol"))
-    if symbol not in symbols:
-        raise ApiError(404, f"unknown symbol {symbol}")
-    return symbol
-
-
-def _decimal(body: dict[str, Any], name: str) -> Decimal:
-    try:
-        number = Decimal(str(body[name]))
-    except (KeyError, InvalidOperation) as error:
-        raise ApiError(422, f"{name} must be a decimal string") from error
-    if not number.is_finite():
-        raise ApiError(422, f"{name} must be finite")
-    return number
-
-
-def _price(body: dict[str, Any]) -> Decimal:
-    price = _decimal(body, "price")
-    if price <= 0:
-        raise ApiError(422, "price must be positive")
-    return price
 
 
 def _conditions(body: dict[str, Any], listing: Listing) -> list[str]:

@@ -29,7 +29,9 @@ def _wanted(request: Request, asset_class: str) -> dict[str, MarketSymbol]:
         _check_feed(request)
     found = {name: sim_of(request).market.symbols.get(name) for name in names}
     return {
-        name: state for name, state in found.items() if state and state.listing.asset_class == asset_class
+        name: state
+        for name, state in found.items()
+        if state and state.listing.asset_class == asset_class and not state.is_unpriced
     }
 
 
@@ -43,7 +45,7 @@ def _check_feed(request: Request) -> None:
 
 
 def _snapshot(request: Request, state: MarketSymbol) -> dict[str, Any]:
-    return snapshot_json(state, new_york(sim_of(request).clock.now_ns()).date())
+    return snapshot_json(state, state.day or new_york(sim_of(request).clock.now_ns()).date())
 
 
 def _trade(_request: Request, state: MarketSymbol) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from alpaca_sim.decimals import ZERO, divide, exact
-from alpaca_sim.market import Market
+from alpaca_sim.market import Market, MarketSymbol
 from alpaca_sim.ulid import UlidSequence
 
 ACTIVITIES_MAX = 5_000_000
@@ -231,13 +231,16 @@ class Ledger:
                 ZERO,
             )
 
-    def truth(self, account_id: str, as_of_ns: int, past: bool = False) -> Truth:
-        """The account's exact figures, now (`past` false) or as they were at `as_of_ns`.
+    def truth(
+        self, account_id: str, as_of_ns: int, past: bool = False, marks: Mapping[str, Decimal] | None = None
+    ) -> Truth:
+        """The account's exact figures: now, or as they were at `as_of_ns` (`past`), or at the moment
+        `as_of_ns` just gone at which all `marks` were taken.
 
         Raises KeyError for an unknown account and LookupError where the price history does not reach.
         """
         account = self.accounts[account_id]
-        holdings = account.holdings(as_of_ns if past else None)
+        holdings = account.holdings(as_of_ns if past or marks is not None else None)
         positions: list[PositionTruth] = []
         unpriced: list[str] = []
         with exact():
@@ -248,7 +251,7 @@ class Ledger:
                 if state.is_unpriced:
                     unpriced.append(symbol)
                     continue
-                mark = state.mark_at(as_of_ns) if past else state.mark_trade.price
+                mark = _mark(state, as_of_ns, past, marks)
                 multiplier = listing.multiplier
                 market_value = position.quantity * multiplier * mark
                 equity += market_value
@@ -278,6 +281,12 @@ class Ledger:
             tuple(unpriced),
             tuple(holdings.in_transit),
         )
+
+
+def _mark(state: MarketSymbol, as_of_ns: int, past: bool, marks: Mapping[str, Decimal] | None) -> Decimal:
+    if marks is not None:
+        return marks[state.listing.symbol]
+    return state.mark_at(as_of_ns) if past else state.mark
 
 
 def compressed_cost(

@@ -8,7 +8,7 @@ from typing import Any
 
 from alpaca_sim.clock import new_york_ns, rfc3339, rfc3339_seconds
 from alpaca_sim.decimals import divide
-from alpaca_sim.market import Bar, Listing, MarketSymbol, Trade
+from alpaca_sim.market import Bar, MarketSymbol, Trade
 
 QUOTE_SIZE = 100
 
@@ -96,22 +96,22 @@ def daily_bar_json(state: MarketSymbol, day: date) -> dict[str, Any]:
     return {"t": rfc3339_seconds(new_york_ns(day)), **bar_fields(state.daily_bar, state.listing.asset_class)}
 
 
-def previous_bar_json(listing: Listing, day: date) -> dict[str, Any]:
-    """The bar of the day before `day`: its close is the previous close."""
-    close = listing.previous_close
-    bar = Bar(0, close, close, close, close)
-    return {
-        "t": rfc3339_seconds(new_york_ns(day - timedelta(days=1))),
-        **bar_fields(bar, listing.asset_class),
-    }
+def previous_bar_json(state: MarketSymbol, day: date) -> dict[str, Any]:
+    """The raw bar of the day before `day`: where days do not go by, its close is the previous close."""
+    close = state.listing.previous_close
+    bar = state.previous_bar or Bar(0, close, close, close, close)
+    before = state.previous_day or day - timedelta(days=1)
+    return {"t": rfc3339_seconds(new_york_ns(before)), **bar_fields(bar, state.listing.asset_class)}
 
 
 def snapshot_json(state: MarketSymbol, day: date) -> dict[str, Any]:
-    """Latest trade (the last eligible one), quote and the three bars."""
+    """Latest trade (the last eligible one), quote and the three bars. `day` is the daily bar's: before the
+    first trade of a session it is the last day's, and `prevDailyBar` is one day older still.
+    """
     return {
         "latestTrade": trade_json(state.mark_trade),
         "latestQuote": quote_json(state),
         "minuteBar": minute_bar_json(state),
         "dailyBar": daily_bar_json(state, day),
-        "prevDailyBar": previous_bar_json(state.listing, day),
+        "prevDailyBar": previous_bar_json(state, day),
     }

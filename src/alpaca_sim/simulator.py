@@ -158,13 +158,13 @@ class Simulator:
             await asyncio.sleep(TICK_S)
             now = loop.time()
             elapsed_s, last = min(now - last, STEP_S_MAX), now
-            if not stands_still:
-                self.step(elapsed_s)
+            if not stands_still and not self._is_jumping:
+                self.step_faults(elapsed_s)
+                self._move(elapsed_s)
             self.feeds.flush()
 
-    def step(self, elapsed_s: float) -> None:
-        """One slice of time: faults begin and end, what is due happens, market and accounts move."""
-        self.step_faults(elapsed_s)
+    def _move(self, elapsed_s: float) -> None:
+        """One slice of time: what is due happens, market and accounts move."""
         self.agenda.run(self.clock.now_ns())
         if not self.is_paused:
             self.source.step(elapsed_s)
@@ -190,7 +190,8 @@ class Simulator:
 
     def jump(self, to_ns: int, moves: bool) -> Iterator[None]:
         """Move the clock ahead, a piece at a time: everything that is due happens at its own moment. With
-        `moves`, market and accounts move in steps of `JUMP_STEP_S`. Needs a MovableClock.
+        `moves`, market and accounts move in steps of `JUMP_STEP_S`. Faults live in the time of the wall, but
+        in virtual time (speed 0) there is no other than this. Needs a MovableClock.
         """
         clock = self.clock
         assert isinstance(clock, MovableClock) and not self._is_jumping
@@ -202,8 +203,11 @@ class Simulator:
                 if moves:
                     target_ns = min(target_ns, now_ns + int(JUMP_STEP_S * SECOND_NS))
                 clock.move_to(target_ns)
+                elapsed_s = (target_ns - now_ns) / SECOND_NS
+                if not clock.speed:
+                    self.step_faults(elapsed_s)
                 if moves:
-                    self.step((target_ns - now_ns) / SECOND_NS)
+                    self._move(elapsed_s)
                 else:
                     self.agenda.run(clock.now_ns())
                 self.feeds.flush()
