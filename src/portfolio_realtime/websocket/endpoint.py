@@ -20,7 +20,7 @@ import msgspec
 from uvicorn import Config
 from uvicorn.server import ServerState
 from websockets.exceptions import InvalidState
-from websockets.frames import Frame, Opcode
+from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
@@ -45,6 +45,8 @@ WRITE_BUFFER_BYTES_MAX: Final = 32 * 1024  # of ours
 SEND_BUFFER_BYTES: Final = 64 * 1024  # of the kernel's
 CLOSE_S_MAX: Final = 2.0
 QUERY_FIELDS_MAX: Final = 8
+VERSION_HEADER: Final = "Sec-WebSocket-Version"
+VERSION: Final = "13"
 HELD_MESSAGES_MAX: Final = 64  # while something about the client is being verified
 
 _QUIET: Final = logging.getLogger("portfolio_realtime.websocket.protocol")
@@ -174,7 +176,10 @@ class Endpoint(asyncio.Protocol):
         refusal = self._refusal(path, query, headers)
         if refusal is not None:
             self._gateway.turned_away(refusal, self._address)
-            self._protocol.send_response(self._protocol.reject(refusal, f"{refusal.phrase}\n"))
+            rejection = self._protocol.reject(refusal, f"{refusal.phrase}\n")
+            if refusal is HTTPStatus.UPGRADE_REQUIRED:
+                rejection.headers["Upgrade"], rejection.headers[VERSION_HEADER] = "websocket", VERSION
+            self._protocol.send_response(rejection)
             self._is_ending = True
             return
         response = self._protocol.accept(request)
@@ -193,6 +198,8 @@ class Endpoint(asyncio.Protocol):
         match = PATH.fullmatch(path)
         if match is None:
             return HTTPStatus.NOT_FOUND
+        if headers.get(VERSION_HEADER.lower()) != VERSION:
+            return HTTPStatus.UPGRADE_REQUIRED
         places, now_s = self._gateway.places, self._loop.time()
         if places.is_refused_as_plain(self._peer, headers) or not places.is_origin_allowed(
             self._peer, headers
@@ -291,12 +298,19 @@ class Endpoint(asyncio.Protocol):
             return self.close(Disconnect.BAD_MESSAGE)
         if frame.opcode not in (Opcode.TEXT, Opcode.CONT):
             return None
-        self._fragments.append(bytes(frame.data))
+        if frame.data:  # empty fragments may come without end, and must not be kept
+            self._fragments.append(bytes(frame.data))
         if not frame.fin:
             return None
         text = b"".join(self._fragments)
         self._fragments.clear()
-        return self._received(text)
+        return self._received(text) if _is_utf8(text) else self._fail(CloseCode.INVALID_DATA)
+
+    def _fail(self, code: CloseCode) -> None:
+        """The client breaks the WebSocket protocol itself (RFC 6455 §7.1.7)."""
+        self._is_ending = True
+        self._protocol.fail(code)
+        self._send_protocol()
 
     def _received(self, text: bytes) -> None:
         if self._is_verifying:
@@ -433,6 +447,15 @@ class Endpoint(asyncio.Protocol):
                 transport.close()
         if self._is_ending and self._close_timer is None:
             self._close_timer = self._loop.call_later(CLOSE_S_MAX, transport.abort)
+
+
+def _is_utf8(text: bytes) -> bool:
+    """RFC 6455 §8.1: else the connection must fail."""
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _select_subprotocol(_: ServerProtocol, offered: Any) -> Subprotocol | None:

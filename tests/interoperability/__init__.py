@@ -1,0 +1,1 @@
+"""Foreign clients and the letter of RFC 6455, against the running server."""
