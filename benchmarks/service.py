@@ -45,6 +45,9 @@ START_S_MAX: Final = 600.0
 METRICS_S: Final = 2.5  # a little longer than a service takes to leave its metrics
 FEED_S: Final = 0.1
 MOVED_SHARE: Final = 0.02  # of the symbols, in each batch of marks
+CALCULATOR: Final = "portfolio_calculator"
+COMPLETE: Final = "accounts read"  # what the calculator says then
+SHOWN: Final = ("reading accounts", COMPLETE)
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
@@ -63,34 +66,45 @@ def show(result: Mapping[str, object], *, as_json: bool) -> None:
             print(f"{name:28} {figure}")
 
 
-class Calculator:
-    """One portfolio calculator in a process of its own, and what it says."""
+class Process:
+    """One service in a process of its own, and what it says."""
 
-    def __init__(self, process: asyncio.subprocess.Process, started_s: float) -> None:
-        self.process = process
+    def __init__(self, process: asyncio.subprocess.Process, name: str, started_s: float) -> None:
         self.started_s = started_s
-        self.ready = asyncio.Event()
-        self.ready_s = 0.0  # from the start of the process to the complete book
+        self._process = process
+        self._name = name
+        self._said: dict[str, tuple[float, dict[str, Any]]] = {}  # event -> when, and the first line of it
+        self._news = asyncio.Condition()
         self._listening = asyncio.create_task(self._listen())
 
     async def _listen(self) -> None:
-        assert self.process.stderr is not None
-        async for line in self.process.stderr:
+        assert self._process.stderr is not None
+        async for line in self._process.stderr:
             said = msgspec.json.decode(line)
-            if said["event"] == "accounts read":
-                self.ready_s = time.monotonic() - self.started_s
-                self.ready.set()
-            if said["event"] in ("reading accounts", "accounts read") or said["level"] != "info":
+            async with self._news:
+                self._said.setdefault(said["event"], (time.monotonic(), said))
+                self._news.notify_all()
+            if said["event"] in SHOWN or said["level"] not in ("info", "debug"):
                 words = ("event", "read", "of", "percent", "accounts", "seconds", "reason")
-                say("  calculator: " + " ".join(f"{word}={said[word]}" for word in words if word in said))
+                say(f"  {self._name}: " + " ".join(f"{word}={said[word]}" for word in words if word in said))
+
+    async def wait_for(self, event: str) -> dict[str, Any]:
+        """The first line with this event."""
+        async with self._news:
+            await self._news.wait_for(lambda: event in self._said)
+        return self._said[event][1]
+
+    def seconds_until(self, event: str) -> float:
+        """From the start of the process to the first line with this event."""
+        return self._said[event][0] - self.started_s
 
     def memory_mb(self, name: str) -> float:
         """`VmRSS` (now) or `VmHWM` (at most) of the process."""
-        return memory_mb(self.process.pid, name)
+        return memory_mb(self._process.pid, name)
 
     async def end(self) -> None:
         """End the process."""
-        await end_all([self.process])
+        await end_all([self._process])
         await self._listening
 
 
@@ -114,25 +128,26 @@ class Seen:
 class World:
     """Everybody but the calculator."""
 
+    shards = SHARDS
+
     def __init__(self, state: State, url: str, lease: Lease, held: Holdings, watched: int) -> None:
         self.state = state
         self.seen = Seen()
+        self.lease = lease
+        self.held = held
         self._url = url
-        self._lease = lease
-        self._held = held
         self._random = random.Random(1)
         every = max(1, held.accounts // watched)
         self._watched = [held.account(index).account_id for index in range(0, held.accounts, every)][:watched]
 
-    async def fill(self) -> None:
-        """Leave all records and marks in Valkey, as the symbol collector and the consumer do."""
-        held = self._held
-        for at in range(0, held.accounts, WRITE_ACCOUNTS):
-            indices = range(at, min(at + WRITE_ACCOUNTS, held.accounts))
-            await self.state.accounts.write(self._lease, [held.account(index) for index in indices])
+    async def fill(self, records: int) -> None:
+        """Leave records and all marks in Valkey, as the symbol collector and the consumer do."""
+        for at in range(0, records, WRITE_ACCOUNTS):
+            indices = range(at, min(at + WRITE_ACCOUNTS, records))
+            await self.state.accounts.write(self.lease, [self.held.account(index) for index in indices])
             if (at + WRITE_ACCOUNTS) % PROGRESS_ACCOUNTS == 0:
                 say(f"{at + WRITE_ACCOUNTS} records written")
-        await self.move(range(held.symbols))
+        await self.move(range(self.held.symbols))
 
     async def move(self, columns: range | list[int]) -> None:
         """A trade of each of these symbols, now."""
@@ -141,13 +156,13 @@ class World:
             Mark(f"S{column:05d}", self._random.randrange(100, 100_000) / 100, now_ns, now_ns, "sip")
             for column in columns
         ]
-        await self.state.marks.write(self._lease, marks)
+        await self.state.marks.write(self.lease, marks)
 
     async def feed(self) -> None:
         """Some symbols trade, ten times a second, for ever."""
-        moved = max(1, int(MOVED_SHARE * self._held.symbols))
+        moved = max(1, int(MOVED_SHARE * self.held.symbols))
         while True:
-            await self.move(self._random.sample(range(self._held.symbols), moved))
+            await self.move(self._random.sample(range(self.held.symbols), moved))
             await asyncio.sleep(FEED_S)
 
     async def watch(self) -> None:
@@ -177,40 +192,39 @@ class World:
         return time.monotonic()
 
     @contextlib.asynccontextmanager
-    async def calculator(self, **settings: object) -> AsyncGenerator[Calculator]:
-        """A calculator with these settings, from its first moment."""
+    async def process(self, service: str, **settings: object) -> AsyncGenerator[Process]:
+        """A service with these settings, from its first moment."""
         overrides = {"REDIS_URL": self._url, "LOG_FORMAT": "json", "SHARDS": SHARDS, **settings}
         started_s = time.monotonic()
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "portfolio_realtime.portfolio_calculator"),
+            *(sys.executable, "-m", f"portfolio_realtime.{service}"),
             env={**os.environ, **{name: str(value) for name, value in overrides.items()}},
             stderr=asyncio.subprocess.PIPE,
             preexec_fn=end_with_parent,
         )
-        calculator = Calculator(process, started_s)
+        running = Process(process, service, started_s)
         try:
-            yield calculator
+            yield running
         finally:
-            await calculator.end()
+            await running.end()
 
     async def metrics(self) -> dict[str, float]:
-        """The calculator's metrics: `name` or `name{le}` -> value."""
+        """What the services count, without labels but `le`: `name` or `name{le}` -> value."""
         await asyncio.sleep(METRICS_S)
-        texts = [
-            text for name, _, text in await self.state.metrics.read_all() if name == "portfolio_calculator"
-        ]
-        return {
-            sample.name.removeprefix(f"{PREFIX}_")
-            + (f"{{{sample.labels['le']}}}" if sample.labels else ""): (sample.value)
-            for text in texts
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-        }
+        found: dict[str, float] = {}
+        for _, _, text in await self.state.metrics.read_all():
+            for family in text_string_to_metric_families(text):
+                for sample in family.samples:
+                    bound = f"{{{sample.labels['le']}}}" if "le" in sample.labels else ""
+                    found[sample.name.removeprefix(f"{PREFIX}_") + bound] = sample.value
+        return found
 
 
 @contextlib.asynccontextmanager
-async def world(held: Holdings, watched: int) -> AsyncGenerator[World]:
-    """A Valkey of its own with everybody at work but the feed and the calculator."""
+async def world(
+    held: Holdings, watched: int, records: int | None = None, *, clients: bool = True
+) -> AsyncGenerator[World]:
+    """A Valkey of its own, filled with the first so many records; with or without watching clients."""
     server = EmbeddedServer()
     await server.start()
     state = open_state(server.url, holder="benchmark", shards=SHARDS, lease_ms=LEASE_MS)
@@ -219,9 +233,10 @@ async def world(held: Holdings, watched: int) -> AsyncGenerator[World]:
         lease = await state.leases.acquire("benchmark")
         assert lease is not None
         made = World(state, server.url, lease, held, watched)
-        await made.fill()
+        await made.fill(held.accounts if records is None else records)
         say(f"Valkey holds {memory_mb(server.pid, 'VmRSS'):.0f} MB")
-        tasks = [asyncio.create_task(made.watch()), asyncio.create_task(made.follow())]
+        if clients:
+            tasks = [asyncio.create_task(made.watch()), asyncio.create_task(made.follow())]
         yield made
     finally:
         for task in tasks:
@@ -235,9 +250,10 @@ async def measure_start(held: Holdings, watched: int) -> dict[str, object]:
     """From the start of the process to the first value, to all watched values, to the complete book."""
     async with world(held, watched) as others:
         feeding = asyncio.create_task(others.feed())
-        async with others.calculator() as calculator, asyncio.timeout(START_S_MAX):
+        async with others.process(CALCULATOR) as calculator, asyncio.timeout(START_S_MAX):
             all_seen_s = await others.all_seen()
-            await calculator.ready.wait()
+            await calculator.wait_for(COMPLETE)
+            complete_s = calculator.seconds_until(COMPLETE)
             first_s = others.seen.first_s
             assert first_s is not None
             metrics = await others.metrics()
@@ -247,8 +263,8 @@ async def measure_start(held: Holdings, watched: int) -> dict[str, object]:
                 "watched": watched,
                 "first_publication_s": round(first_s - calculator.started_s, 2),
                 "all_watched_published_s": round(all_seen_s - calculator.started_s, 2),
-                "complete_s": round(calculator.ready_s, 2),
-                "accounts_per_s": round(held.accounts / calculator.ready_s),
+                "complete_s": round(complete_s, 2),
+                "accounts_per_s": round(held.accounts / complete_s),
                 "longest_pause_ms": round(1000 * metrics["calculator_longest_pause_seconds"], 1),
                 "publications_meanwhile": others.seen.publications,
                 "peak_mb": calculator.memory_mb("VmHWM"),
@@ -275,9 +291,9 @@ class Phase:
 async def measure_phase(others: World, duration_s: float, recalculation_s: float) -> Phase:
     """Publications flow for `duration_s`, with a full pass every `recalculation_s`."""
     settings = {"RECALCULATION_INTERVAL": recalculation_s, "MIN_UPDATE_INTERVAL": 0.05}
-    async with others.calculator(**settings) as calculator:
+    async with others.process(CALCULATOR, **settings) as calculator:
         async with asyncio.timeout(START_S_MAX):
-            await calculator.ready.wait()
+            await calculator.wait_for(COMPLETE)
             feeding = asyncio.create_task(others.feed())
             await others.all_seen()
         before = await others.metrics()

@@ -1,0 +1,284 @@
+"""Does memory grow? An hour of a broker's coming and going, in minutes.
+
+`python -m benchmarks.churn --duration 180 --json --chart docs/images/churn.svg`
+
+Accounts are opened and closed, trade, and are watched by clients that come and go, as often as in HOUR; a
+real calculator, a real WebSocket server and a real Valkey serve them. This program plays the symbol collector
+and the feed, through the product's own writers, and the clients. Afterwards everybody leaves, and what is
+then left of the guests is counted.
+
+The verdict is the slope of the memory after a third of the time, by the median of all pairs (Theil and Sen),
+which a few odd samples do not move, times the duration: what an hour adds. Exit code 1 if it is too much.
+"""
+
+import asyncio
+import contextlib
+import random
+import statistics
+import sys
+import time
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+import typer
+from websockets.asyncio.client import connect
+from websockets.exceptions import WebSocketException
+
+from benchmarks.service import COMPLETE, START_S_MAX, Process, World, say, show, world
+from benchmarks.valuation import holdings
+from portfolio_realtime.model import Account
+from portfolio_realtime.state import keys
+from portfolio_realtime.state.interest import INTEREST_MS
+
+SYMBOLS: Final = 500
+SESSION_S: Final = 5.0  # a client stays so long
+SAMPLE_S: Final = 1.0
+WARM_UP_SHARE: Final = 1 / 3
+LEAVE_S: Final = INTEREST_MS / 1000 + 10  # interest has run out and the calculator has looked
+GROWTH_SHARE_MAX: Final = 0.03  # an hour may add so much of the memory, or …
+GROWTH_MB_MAX: Final = 3.0  # … so much: allocators breathe
+
+
+@dataclass(frozen=True)
+class Hour:
+    """How often things happen in an hour, for each account that there is."""
+
+    trades: float = 10.0
+    sessions: float = 3.0  # of clients; every second with positions
+    opened: float = 0.2  # accounts opened, and as many closed
+
+
+HOUR: Final = Hour()
+
+
+@dataclass
+class Sampled:
+    """Memory over time, in MB, by what uses it."""
+
+    at_s: list[float] = field(default_factory=list[float])
+    memory: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
+
+
+class Churn:
+    """A broker's population in motion."""
+
+    def __init__(self, others: World, url: str, accounts: int, duration_s: float) -> None:
+        self.counts = {"trades": 0, "opened": 0, "closed": 0, "sessions": 0, "messages": 0, "broken": 0}
+        self._others = others
+        self._url = url.replace("http", "ws", 1)
+        self._accounts = accounts
+        self._duration_s = duration_s
+        self._random = random.Random(3)
+        self._version = 1
+        self._oldest = 0  # accounts are numbers; those from here to before `_next` are open
+        self._next = accounts
+        self._clients: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """The hour's events, evenly spread over the duration; then everybody leaves."""
+        per_s = self._accounts / self._duration_s
+        await asyncio.gather(
+            self._repeat(HOUR.trades * per_s, self._trade),
+            self._repeat(HOUR.opened * per_s, self._replace),
+            self._repeat(HOUR.sessions * per_s, self._visit),
+        )
+        await asyncio.gather(*self._clients)
+
+    async def _repeat(self, per_s: float, act: Any) -> None:
+        began_s, done = time.monotonic(), 0
+        while (elapsed_s := time.monotonic() - began_s) < self._duration_s:
+            for _ in range(int(elapsed_s * per_s) - done):
+                await act()
+                done += 1
+            await asyncio.sleep(0.02)
+
+    def _record(self, number: int) -> Account:
+        """The newest record of an account: another quantity and cash, sometimes a position more."""
+        self._version += 1
+        account = self._others.held.account(number)
+        first, *rest = account.positions
+        changed = msgspec.structs.replace(first, quantity=Decimal(self._random.randrange(-500, 500)))
+        kept = rest[: self._random.randrange(5, len(rest) + 1)]
+        return msgspec.structs.replace(
+            account,
+            version=self._version,
+            cash=Decimal(self._random.randrange(10**8)) / 100,
+            positions=(changed, *kept),
+            as_of_ns=time.time_ns(),
+        )
+
+    async def _trade(self) -> None:
+        number = self._random.randrange(self._oldest, self._next)
+        await self._others.state.accounts.write(self._others.lease, [self._record(number)])
+        self.counts["trades"] += 1
+
+    async def _replace(self) -> None:
+        """The oldest account is closed, a new one is opened."""
+        state, lease = self._others.state, self._others.lease
+        await state.accounts.write(lease, [self._record(self._next)])
+        await state.accounts.remove(lease, [self._others.held.account(self._oldest).account_id])
+        self._next += 1
+        self._oldest += 1
+        self.counts["opened"] += 1
+        self.counts["closed"] += 1
+
+    async def _visit(self) -> None:
+        self.counts["sessions"] += 1
+        task = asyncio.create_task(self._session(self.counts["sessions"]))
+        self._clients.add(task)
+        task.add_done_callback(self._clients.discard)
+
+    async def _session(self, number: int) -> None:
+        """One client: connect, read for a while, leave."""
+        account_id = self._others.held.account(self._random.randrange(self._oldest, self._next)).account_id
+        detail = "?detail=positions" if number % 2 else ""
+        try:
+            async with connect(f"{self._url}/ws/portfolio/{account_id}{detail}", compression=None) as client:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(SESSION_S):
+                        async for _ in client:
+                            self.counts["messages"] += 1
+        except (OSError, WebSocketException, TimeoutError):
+            self.counts["broken"] += 1
+
+
+async def sample(others: World, processes: dict[str, Process], sampled: Sampled, duration_s: float) -> None:
+    """Memory of everything once a second, with a line now and then."""
+    began_s = time.monotonic()
+    while True:
+        info = await others.state.connection.commands.info("memory")
+        now = {name: process.memory_mb("VmRSS") for name, process in processes.items()}
+        now["valkey"] = round(info["used_memory"] / 2**20, 2)
+        sampled.at_s.append(time.monotonic() - began_s)
+        for name, megabytes in now.items():
+            sampled.memory.setdefault(name, []).append(megabytes)
+        if len(sampled.at_s) % 15 == 0:
+            say(f"{sampled.at_s[-1]:4.0f} of {duration_s:.0f} s: {now} MB")
+        await asyncio.sleep(SAMPLE_S)
+
+
+def growth_mb(at_s: Sequence[float], megabytes: Sequence[float], duration_s: float) -> float:
+    """What the duration adds, by the median slope of all pairs of samples after warming up."""
+    first = next(index for index, second in enumerate(at_s) if second >= duration_s * WARM_UP_SHARE)
+    points = list(zip(at_s[first:], megabytes[first:], strict=True))
+    slopes = [(later[1] - one[1]) / (later[0] - one[0]) for one, later in combinations(points, 2)]
+    return statistics.median(slopes) * duration_s
+
+
+async def left(others: World) -> dict[str, int]:
+    """What remains in Valkey and in the services when everybody has gone."""
+    commands, shards = others.state.connection.commands, range(others.shards)
+    of_services = await others.metrics()
+    return {
+        "records": await others.state.accounts.count(shards),
+        "stored_publications": sum([len(await others.state.valuations.read_ids(shard)) for shard in shards]),
+        "interest": sum([await commands.zcard(keys.interest(shard)) for shard in shards]),
+        "accounts_in_book": int(of_services["valued_accounts"]),
+        "watched": int(of_services["watched_accounts"]),
+        "connections": int(of_services["connections"]),
+    }
+
+
+@contextlib.asynccontextmanager
+async def serving(others: World) -> AsyncGenerator[tuple[dict[str, Process], str]]:
+    """A calculator and a WebSocket server at work; where the server is."""
+    async with (
+        others.process("portfolio_calculator", RECALCULATION_INTERVAL=1) as calculator,
+        others.process("websocket_server", WEBSOCKET_PORT=0, JWT_SECRET="") as server,
+    ):
+        async with asyncio.timeout(START_S_MAX):
+            await calculator.wait_for(COMPLETE)
+            said = await server.wait_for("serving")
+        yield {"portfolio_calculator": calculator, "websocket_server": server}, said["url"]
+
+
+async def measure(accounts: int, positions: int, duration_s: float, chart: Path | None) -> dict[str, object]:
+    """The hour; its figures."""
+    guests = int(accounts * HOUR.opened) + 2
+    held = holdings(accounts + guests, positions, SYMBOLS, 7)
+    async with world(held, watched=1, records=accounts, clients=False) as others:
+        sampled = Sampled()
+        async with contextlib.AsyncExitStack() as stack:
+            processes, url = await stack.enter_async_context(serving(others))
+            churn = Churn(others, url, accounts, duration_s)
+            helpers = [
+                asyncio.create_task(others.feed()),
+                asyncio.create_task(sample(others, processes, sampled, duration_s)),
+            ]
+            await churn.run()
+            helpers[1].cancel()
+            say(f"everybody has left; looking again in {LEAVE_S:.0f} s")
+            await asyncio.sleep(LEAVE_S)
+            remains = await left(others)
+            helpers[0].cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
+    if chart is not None:
+        draw(sampled, duration_s, chart)
+    growth = {
+        name: round(growth_mb(sampled.at_s, megabytes, duration_s), 2)
+        for name, megabytes in sampled.memory.items()
+    }
+    last = {name: megabytes[-1] for name, megabytes in sampled.memory.items()}
+    too_much = [
+        name for name, added in growth.items() if added > max(GROWTH_MB_MAX, GROWTH_SHARE_MAX * last[name])
+    ]
+    expected = {"records": accounts, "accounts_in_book": accounts}
+    forgotten = all(count == expected.get(name, 0) for name, count in remains.items())
+    return {
+        "accounts": accounts,
+        "duration_s": duration_s,
+        **churn.counts,
+        "memory_mb": last,
+        "added_by_the_hour_mb": growth,
+        "left": remains,
+        "grows": too_much,
+        "is_steady": not too_much and forgotten,
+    }
+
+
+def draw(sampled: Sampled, duration_s: float, path: Path) -> None:
+    """Memory over time; readable on light and dark ground."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot
+
+    grey = "#808080"
+    with pyplot.rc_context({"text.color": grey, "axes.labelcolor": grey, "svg.hashsalt": "churn"}):
+        figure, axes = pyplot.subplots(figsize=(7, 3.2))
+        for colour, (name, megabytes) in zip(
+            ("#2fb985", "#4a90d9", "#d98a2b"), sampled.memory.items(), strict=True
+        ):
+            axes.plot(sampled.at_s, megabytes, color=colour, label=name)
+        axes.axvspan(0, duration_s * WARM_UP_SHARE, color=grey, alpha=0.12, linewidth=0)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel(f"seconds; {duration_s:.0f} are an hour's worth, the grey part is warming up")
+        axes.set_ylabel("MB")
+        axes.tick_params(colors=grey)
+        for side in axes.spines.values():
+            side.set_visible(False)
+        axes.legend(frameon=False)
+        figure.tight_layout()
+        figure.savefig(path, transparent=True, metadata={"Date": None})
+
+
+def main(
+    accounts: Annotated[int, typer.Option(min=10)] = 2_000,
+    positions: Annotated[int, typer.Option(help="Per account", min=7)] = 10,
+    duration: Annotated[float, typer.Option(help="Seconds for an hour's worth", min=10)] = 180,
+    chart: Annotated[Path | None, typer.Option(help="Draw memory over time into this SVG")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line")] = False,
+) -> None:
+    """Does memory grow? An hour of coming and going, in minutes."""
+    result = asyncio.run(measure(accounts, positions, duration, chart))
+    show(result, as_json=as_json)
+    sys.exit(0 if result["is_steady"] else 1)
+
+
+if __name__ == "__main__":
+    typer.run(main)
