@@ -38,6 +38,10 @@ class Running:
         """The status code of a GET."""
         return (await self.http.get(path, params=params or None)).status_code
 
+    async def fault(self, kind: str, **fields: Any) -> None:
+        """Let one fault begin now."""
+        await self.post("/_sim/faults", faults=[{"kind": kind, **fields}])
+
     async def post(self, path: str, **body: Any) -> Any:
         """The JSON body of a 200."""
         response = await self.http.post(path, json=body)
@@ -72,8 +76,10 @@ async def start() -> AsyncGenerator[Start]:
     tasks: list[asyncio.Task[None]] = []
     clients: list[httpx.AsyncClient] = []
 
-    async def begin(source: Callable[[Market], TradeSource] | None = None, **settings: Any) -> Running:
-        sim = Simulator(quiet(**settings), Clock(), source)
+    async def begin(
+        source: Callable[[Market], TradeSource] | None = None, clock: Clock | None = None, **settings: Any
+    ) -> Running:
+        sim = Simulator(quiet(**settings), clock or Clock(), source)
         listener = bind("127.0.0.1", 0)
         ready = asyncio.Event()
         tasks.append(asyncio.create_task(serve(sim, listener, stop, ready.set)))
