@@ -12,6 +12,7 @@ of its own, and its publications come through Valkey, each different. Peers send
 - `connects_per_s`: connections per second of server CPU: upgrade, for ours token and first value included
 """
 
+import select
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,8 @@ import typer
 from benchmarks.fanout import processes
 from benchmarks.fanout.servers import MESSAGE_BYTES, SERVERS, Plan, Running, Skipped, compiled, requests
 
-CONNECT_S_MAX = 60.0
+CONNECT_S_MAX = 30.0
+ANSWER_S_MAX = 10.0
 SETTLE_S = 1.0
 
 
@@ -49,7 +51,7 @@ class Receiver:
 
     def wait_connected(self) -> None:
         """Return when all connections are open. Raises RuntimeError."""
-        if self._answer() != "connected":
+        if self._answer(CONNECT_S_MAX) != "connected":
             raise RuntimeError("not all connections could be opened")
 
     def frames(self) -> int:
@@ -57,13 +59,15 @@ class Receiver:
         assert self._process.stdin is not None
         self._process.stdin.write("count\n")
         self._process.stdin.flush()
-        frames, _, lost = (int(number) for number in self._answer().split())
+        frames, _, lost = (int(number) for number in self._answer(ANSWER_S_MAX).split())
         if lost:
             raise RuntimeError(f"{lost} connections were lost")
         return frames
 
-    def _answer(self) -> str:
+    def _answer(self, wait_s: float) -> str:
         assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], wait_s)[0]:
+            raise RuntimeError(f"the client has not answered in {wait_s} s")
         return self._process.stdout.readline().strip()
 
 
