@@ -1,8 +1,12 @@
 """One account by its Trading API key: the same services, exact to the cent, also after a kill."""
 
+import contextlib
 import os
 import signal
+import subprocess
+import sys
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,7 +20,7 @@ from portfolio_realtime.proving.oracle import Truth
 from portfolio_realtime.proving.system import System, running
 from portfolio_realtime.service import Context
 from portfolio_realtime.state import State
-from tests.conftest import Simulator, StartSimulator, Until, running_service
+from tests.conftest import Simulator, StartSimulator, Until, end, free_port, running_service
 from tests.test_symbol_collector import context_of
 
 OPTIONS = (
@@ -128,6 +132,43 @@ async def test_wrong_keys_are_refused_with_the_remedy(simulator: StartSimulator,
     nobody = context_of_one(broker, state, 0, apca_api_secret_key="", apca_api_key_id="")
     with pytest.raises(BrokerRefused, match="APCA_API_KEY_ID and APCA_API_SECRET_KEY for one account"):
         await symbol_collector.run(nobody)
+
+
+async def test_two_keys_and_run_are_enough(simulator: StartSimulator, until: Until, tmp_path: Path) -> None:
+    """The terminal says whose account it is and where the page is; the page knows the account by itself."""
+    broker = await simulator(accounts=2, activities_per_second=0)
+    account_id = (await broker.get("/_sim/accounts"))["accounts"][1]
+    port = free_port()
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in keys(1).items()))
+    hosts = {name: value for name, value in broker.environment.items() if name.endswith("_URL")}
+    with (tmp_path / "log").open("w") as log_file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "portfolio_realtime", "run"],
+            cwd=tmp_path,
+            env={**os.environ, **hosts, "RUN_SERVICES_PORT": str(port), "REDIS_HOST": "", "JWT_SECRET": ""},
+            stdout=log_file,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+
+            async def is_picked() -> bool:
+                with contextlib.suppress(httpx.HTTPError):
+                    answer = await client.get("/demo/session")
+                    return answer.is_success and answer.json()["accounts"] == [account_id]
+                return False
+
+            async def has_value() -> bool:
+                return (await client.get(f"/v1/portfolio/{account_id}")).status_code == 200
+
+            await until(is_picked, "the page knows the account", BACK_S_MAX)
+            await until(has_value, "the account has a value", BACK_S_MAX)
+    finally:
+        end(process)
+    log = (tmp_path / "log").read_text()
+    assert "one paper account (by APCA_API_KEY_ID)" in log
+    assert f"http://127.0.0.1:{port}/" in log
+    assert keys(1)["APCA_API_SECRET_KEY"] not in log
 
 
 class Watcher:

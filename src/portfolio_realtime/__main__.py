@@ -220,8 +220,10 @@ def entitle(
 @app.command("check-config")
 def check_config() -> None:
     """Show every setting (secrets hidden), or what is wrong with them. Exit code 2 when something is."""
-    for name, value in config.described(_settings()):
+    settings = _settings()
+    for name, value in config.described(settings):
         typer.echo(f"{name:28} {value}")
+    typer.echo(f"{'follows':28} {config.described_source(settings)}")
 
 
 def _settings() -> config.Settings:

@@ -362,6 +362,12 @@ class Settings(BaseSettings):
         return f"{scheme}://{login}{self.redis_host}:{self.redis_port}/{self.redis_db}"
 
     @property
+    def shows_picker(self) -> bool:
+        """May the page list the accounts: in the demo, or where it is one account's own machine."""
+        is_open = not self.jwt_secret.get_secret_value() and not self.jwks_url
+        return self.demo_page or (is_open and self.account_source == "trading")
+
+    @property
     def market_credentials(self) -> tuple[str, str]:
         """Key and secret for market data: the market's own, else the Trading API's, else the broker's."""
         if self.market_api_key:

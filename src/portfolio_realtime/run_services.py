@@ -149,7 +149,12 @@ async def until_asked_to_end() -> AsyncGenerator[asyncio.Event, None]:
 
 async def run(settings: config.Settings, services: Sequence[str]) -> None:
     """Run these services until asked to end. Raises SettingsError, StateUnavailable."""
-    environment = config.child_environment(WEBSOCKET_PORT=str(settings.run_services_port))
+    environment = config.child_environment(
+        WEBSOCKET_PORT=str(settings.run_services_port), DEMO_PAGE=str(settings.shows_picker).lower()
+    )
+    log.info("following", accounts=config.described_source(settings))
+    if "websocket_server" in services:
+        log.info("page", url=f"http://127.0.0.1:{settings.run_services_port}/")
     async with until_asked_to_end() as asked:
         supervisor = Supervisor(environment, services)
         try:
