@@ -72,10 +72,10 @@ class World:
                     seen = Seen(CLOCK.monotonic_s(), batch.epoch, one.sequence, value)
                     self.seen.setdefault(one.account_id, []).append(seen)
 
-    async def write(self, *account_ids: str, quantity: int = 10) -> None:
-        """Write records with 1000.00 in cash and one position in A."""
+    async def write(self, *account_ids: str, quantity: int = 10, symbol: str = "A") -> None:
+        """Write records with 1000.00 in cash and one position."""
         self._version += 1
-        held = Position("A", US_EQUITY, Decimal(quantity), Decimal(1), Decimal(900))
+        held = Position(symbol, US_EQUITY, Decimal(quantity), Decimal(1), Decimal(900))
         records = [
             Account(
                 account_id=account_id,
@@ -230,6 +230,27 @@ async def test_a_burst_is_conflated_and_its_last_value_arrives(running: World, u
         later - earlier >= 0.9 * MIN_UPDATE_S * NS_PER_S for earlier, later in itertools.pairwise(stamps_ns)
     )
     running.assert_monotonic()
+
+
+async def test_the_metrics_tell_what_the_whole_book_is_worth(running: World, until: Until) -> None:
+    """Watched or not: an account that owes is in the sum, one with an unpriced position is counted."""
+    await running.write(NAMES[1], quantity=-100)
+    await running.write(NAMES[2], symbol="B")
+    told: dict[str, float] = {}
+
+    async def tells(equity: float, negative: int, unpriced: int) -> bool:
+        for service, _, text in await running.state.metrics.read_all():
+            if service == "portfolio_calculator":
+                lines = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+                told.update((name, float(figure)) for name, figure in lines)
+        expected = {"equity_dollars": equity, "negative_accounts": negative, "unpriced_accounts": unpriced}
+        return all(told.get(f"portfolio_realtime_book_{name}") == n for name, n in expected.items())
+
+    await until(lambda: tells(2000.0 - 9000.0, 1, 1), "the sum of the priced accounts is told", START_S_MAX)
+    await running.mark(101.0)
+    await running.mark(5.0, "B")
+    await until(lambda: tells(2010.0 - 9100.0 + 1050.0, 1, 0), "new prices have moved the sum", START_S_MAX)
+    assert told["portfolio_realtime_book_drift_dollars"] < 1e-9
 
 
 async def test_a_record_that_comes_after_its_interest_is_published(running: World, until: Until) -> None:

@@ -12,7 +12,6 @@ import math
 from collections.abc import Collection, Container
 from typing import Final
 
-import numpy as np
 import structlog
 
 from portfolio_realtime.clock import Clock
@@ -26,6 +25,7 @@ from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.state.marks import decode_marks
 from portfolio_realtime.telemetry import CalculatorMetrics
 from portfolio_realtime.valuation.valuer import Flush, Valuer
+from portfolio_realtime.valuation.whole import Totals
 
 GROUP: Final = "portfolio_calculators"
 SWEEP_S: Final = 5.0  # interest that ends is noticed within this
@@ -34,7 +34,7 @@ FLUSH_S_MIN: Final = 0.01  # accounts that become due within this are published 
 READ_STEP: Final = 250  # records taken in before other work gets its turn: a few milliseconds
 SORT_STEP: Final = 5000  # ids looked at before other work gets its turn
 PROGRESS_S: Final = 1.0  # between two lines about reading
-BLOCK_PLACES: Final = 500_000  # of the full pass, between two turns of other work: a millisecond or two
+TOTALS_S: Final = 1.0  # between two looks at the whole book
 PAUSE_LOOK_S: Final = 0.02  # how often the event loop's delay is measured
 PAUSE_WINDOW_S: Final = 60.0  # the longest of the last one or two of these is shown
 
@@ -355,22 +355,39 @@ class Calculator:
             metrics.lag.observe(max(0.0, (self._context.clock.now_ns() - flush.newest_as_of_ns) / 1e9))
 
     async def _recalculate(self) -> None:
-        """Value the whole book from scratch now and then, watched or not, block by block."""
-        metrics, book = self._metrics, self._valuer.book
+        """Keep the whole book current, watched or not; value it from scratch now and then."""
+        clock, interval_s = self._context.clock, self._context.settings.recalculation_interval
+        check_s = clock.monotonic_s() + interval_s
         while True:
-            await asyncio.sleep(self._context.settings.recalculation_interval)
-            equity, unpriced, row = 0.0, 0, 0
-            with metrics.recalculation.time():
-                while row < book.row_count:
-                    with metrics.recalculation_block.time():
-                        row, equities, _ = book.value_block(row, BLOCK_PLACES)
-                        unpriced += int(np.isnan(equities).sum())
-                        equity += float(np.nansum(equities))
-                    await asyncio.sleep(0)  # what has become due meanwhile is published first
-            metrics.accounts.set(len(book))
-            metrics.positions.set(book.position_count)
-            metrics.book_equity.set(equity)
-            metrics.book_unpriced.set(unpriced)
+            await asyncio.sleep(min(TOTALS_S, interval_s))
+            if clock.monotonic_s() >= check_s:
+                check_s = clock.monotonic_s() + interval_s
+                await self._check_book()
+            await self._refresh_book()
+
+    async def _refresh_book(self) -> None:
+        """Move the totals by what has changed, stretch by stretch."""
+        metrics, totals = self._metrics, Totals()
+        for stretch in self._valuer.whole.stretches():
+            with metrics.book_refresh.time():
+                stretch.refresh()
+                totals = totals.plus(stretch.totals())
+            await asyncio.sleep(0)  # what has become due meanwhile is published first
+        metrics.accounts.set(len(self._valuer.book))
+        metrics.positions.set(self._valuer.book.position_count)
+        metrics.book_equity.set(totals.equity)
+        metrics.book_unpriced.set(totals.unpriced)
+        metrics.book_negative.set(totals.negative)
+
+    async def _check_book(self) -> None:
+        """Value everything from scratch, stretch by stretch, and say what the refreshes had lost."""
+        metrics, drift = self._metrics, 0.0
+        with metrics.recalculation.time():
+            for stretch in self._valuer.whole.stretches():
+                with metrics.recalculation_block.time():
+                    drift = max(drift, stretch.check())
+                await asyncio.sleep(0)
+        metrics.book_drift.set(drift)
 
     async def _measure_pauses(self) -> None:
         """How late the event loop comes to whoever waits: so late is a publication, at worst."""

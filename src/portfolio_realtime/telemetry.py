@@ -82,6 +82,18 @@ class MarketMetrics:
         self.ignored_trades = Counter(
             f"{PREFIX}_ignored_trades", "Trades that may not move a mark", ["feed"], registry=registry
         )
+        self.refused_trades = Counter(
+            f"{PREFIX}_refused_trades", "Trades with an impossible price or time", ["feed"], registry=registry
+        )
+        self.left_out = Gauge(
+            f"{PREFIX}_left_out_symbols", "Symbols that the feed does not accept", ["feed"], registry=registry
+        )
+        self.renewed = Counter(
+            f"{PREFIX}_renewed_subscriptions", "Symbols that were mute alone", ["feed"], registry=registry
+        )
+        self.pruned = Counter(
+            f"{PREFIX}_pruned_marks", "Marks of symbols that nobody holds", ["feed"], registry=registry
+        )
         self.reconnects = Counter(
             f"{PREFIX}_feed_reconnects", "Reconnects by reason", ["feed", "reason"], registry=registry
         )
@@ -113,11 +125,25 @@ class CalculatorMetrics:
             buckets=FAST_S,
             registry=registry,
         )
+        self.book_refresh = Histogram(
+            f"{PREFIX}_book_refresh_seconds",
+            "Bringing one block of the book to the present prices",
+            buckets=FAST_S,
+            registry=registry,
+        )
         self.book_equity = Gauge(
             f"{PREFIX}_book_equity_dollars", "Equity of all accounts that are priced", registry=registry
         )
         self.book_unpriced = Gauge(
             f"{PREFIX}_book_unpriced_accounts", "Accounts with an unpriced position", registry=registry
+        )
+        self.book_negative = Gauge(
+            f"{PREFIX}_book_negative_accounts", "Accounts that owe more than they own", registry=registry
+        )
+        self.book_drift = Gauge(
+            f"{PREFIX}_book_drift_dollars",
+            "What an equity was off, at most, before the last full valuation",
+            registry=registry,
         )
         self.read_ratio = Gauge(
             f"{PREFIX}_accounts_read_ratio", "Share of the records read: 1 when complete", registry=registry

@@ -111,18 +111,6 @@ class BookMachine(RuleBasedStateMachine):
             known = self.prices.get(symbol)
             price = self.book.prices[column]
             assert price == known if known is not None else np.isnan(price)
-        self.assert_blocks_are_the_whole()
-
-    def assert_blocks_are_the_whole(self) -> None:
-        """The full pass in blocks says of each row what it says at once."""
-        row, equities, day_pnls = 0, [np.zeros(0)], [np.zeros(0)]
-        while row < self.book.row_count:
-            row, equity, day_pnl = self.book.value_block(row, 7)
-            equities.append(equity)
-            day_pnls.append(day_pnl)
-        whole = self.book.value_all()
-        assert np.array_equal(np.concatenate(equities), whole[0], equal_nan=True)
-        assert np.array_equal(np.concatenate(day_pnls), whole[1], equal_nan=True)
 
 
 BookMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)

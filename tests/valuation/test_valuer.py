@@ -405,11 +405,12 @@ def test_a_flush_counts_what_it_saw(desk: Desk) -> None:
     assert desk.valuer.flush(NOW_NS, 0.0).newest_as_of_ns == 0
 
 
-def test_a_full_recalculation_values_everybody(desk: Desk) -> None:
-    """Watched or not, every account of the book is valued from scratch."""
+def test_the_whole_book_is_everybody(desk: Desk) -> None:
+    """Watched or not, every account of the book is valued."""
     desk.valuer.put(account("carol", [position("A", 2)]))
-    equity, _ = desk.valuer.recalculate()
-    assert sorted(equity.tolist()) == [1200.0, 2000.0]
+    (stretch,) = desk.valuer.whole.stretches()
+    stretch.recalculate()
+    assert sorted(stretch.equity.tolist()) == [1200.0, 2000.0]
 
 
 def test_what_the_book_learns_of_others_leaves_the_watched_right(desk: Desk) -> None:

@@ -55,26 +55,24 @@ class Selection:
 class Rows:
     """Neighbouring rows of the book, not copied: valid until the book changes.
 
-    `quantities` is CSR, n rows x all symbols, spare places and abandoned rows included, as zeros.
+    `quantities` is CSR, n rows x all symbols; spare places and abandoned rows are in it as zeros.
     """
 
     quantities: csr_array
+    prices: Floats  # of all symbols
     cash: Floats
     day_base: Floats
 
     def only(self, indices: Ints) -> "Rows":
         """These of the rows, copied."""
-        return Rows(self.quantities[indices], self.cash[indices], self.day_base[indices])
+        return Rows(self.quantities[indices], self.prices, self.cash[indices], self.day_base[indices])
 
-    def value(self, prices: Floats) -> tuple[Floats, Floats]:
-        """Equity and day P&L in dollars, NaN where unpriced."""
-        equity, day_pnl = np.empty((2, len(self.cash)))
-        self.value_into(equity, day_pnl, prices)
-        return equity, day_pnl
+    def value(self, equity: Floats, day_pnl: Floats) -> None:
+        """Write down what the rows are worth, in dollars, NaN where unpriced; abandoned rows are worth 0.
 
-    def value_into(self, equity: Floats, day_pnl: Floats, prices: Floats) -> None:
-        """The same, written over what was valued before: faster than new memory each time."""
-        np.add(self.quantities @ prices, self.cash, out=equity)
+        Unrounded and without an error bound: for looking at the whole book, not for publication.
+        """
+        np.add(self.quantities @ self.prices, self.cash, out=equity)
         np.subtract(equity, self.day_base, out=day_pnl)
 
 
@@ -188,37 +186,17 @@ class Book:
             record_as_of_ns=self._record_as_of_ns[rows],
         )
 
-    def value_all(self) -> tuple[Floats, Floats]:
-        """Equity and day P&L of every row in dollars, NaN where unpriced; abandoned rows are worth 0.
-
-        Unrounded and without an error bound: for looking at the whole book, not for publication.
-        """
-        return self.rows(0, self.row_count).value(self.prices)
-
-    def value_block(self, row: int, places: int) -> tuple[int, Floats, Floats]:
-        """Equity and day P&L from `row` on, as far as so many places reach, and the row after the last.
-
-        As `value_all`, in parts, so that other work may come between; at least one row.
-        """
-        end = self._pointers[row] + places
-        last = int(np.searchsorted(self._pointers[: self.row_count + 1], end, side="right")) - 1
-        last = max(last, row + 1)
-        return last, *self.rows(row, last).value(self.prices)
-
     def rows(self, first: int, last: int) -> Rows:
         """The rows from `first` to before `last`, or to the end if it comes earlier."""
         last = min(last, self.row_count)
         pointers = self._pointers[first : last + 1]
         places = slice(pointers[0], pointers[-1])
-        quantities = csr_array((last - first, len(self.prices)))
+        quantities = csr_array((last - first, len(self.symbols)))
         # Given to the constructor, parts of an array would be copied.
         quantities.data, quantities.indices = self._quantity[places], self._column_of[places]
         quantities.indptr = pointers - pointers[0]
-        return Rows(
-            quantities=quantities,
-            cash=self._cash[first:last],
-            day_base=self._day_base[first:last],
-        )
+        prices = self.prices[: len(self.symbols)]
+        return Rows(quantities, prices, self._cash[first:last], self._day_base[first:last])
 
     def is_changed(self, first: int, last: int) -> NDArray[np.bool_]:
         """Which of these rows were put or dropped since somebody wrote False here."""

@@ -11,10 +11,11 @@ import numpy as np
 
 from portfolio_realtime.model import Account, Mark, Publication
 from portfolio_realtime.valuation import kernel, rounding
-from portfolio_realtime.valuation.book import UNPRICED, Book, Floats, Ints, Selection
+from portfolio_realtime.valuation.book import UNPRICED, Book, Ints, Selection
 from portfolio_realtime.valuation.kernel import Valued
 from portfolio_realtime.valuation.message import Constant, Figures, constant, encode_row, encode_value
 from portfolio_realtime.valuation.watchlist import Watchlist
+from portfolio_realtime.valuation.whole import Whole
 
 NS_PER_S = 1_000_000_000
 
@@ -45,6 +46,7 @@ class Valuer:
 
     def __init__(self, *, price_ttl_s: float, min_update_interval_s: float) -> None:
         self.book = Book()
+        self.whole = Whole(self.book)
         self.watchlist = Watchlist()
         self._price_ttl_ns = int(price_ttl_s * NS_PER_S)
         self._interval_s = min_update_interval_s
@@ -149,10 +151,6 @@ class Valuer:
             stale_accounts=int((valued.stale_count > 0).sum()),
             newest_as_of_ns=int(valued.as_of_ns[chosen].max()) if len(chosen) else 0,
         )
-
-    def recalculate(self) -> tuple[Floats, Floats]:
-        """Equity and day P&L of the whole book from scratch, watched or not; see `Book.value_all`."""
-        return self.book.value_all()
 
     def _value(self, selection: Selection, now_ns: int) -> Valued:
         book = self.book
