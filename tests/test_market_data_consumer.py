@@ -16,6 +16,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from portfolio_realtime import config, market_data_consumer
 from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.market import subscription
+from portfolio_realtime.market.sessions import Session
 from portfolio_realtime.model import Mark, exact
 from portfolio_realtime.service import Context
 from portfolio_realtime.state import State, keys, open_state
@@ -400,7 +401,7 @@ async def mute_feed() -> AsyncGenerator[str]:
         await connection.send(msgspec.msgpack.encode([{"T": "success", "msg": "authenticated"}]))
         async for frame in connection:
             assert isinstance(frame, bytes)
-            subscribed.update(msgspec.msgpack.decode(frame)["trades"])
+            subscribed.update(msgspec.msgpack.decode(frame).get("trades", ()))
             answer = [{"T": "subscription", "trades": sorted(subscribed)}]
             await connection.send(msgspec.msgpack.encode(answer))
 
@@ -413,7 +414,7 @@ async def test_a_mute_stream_is_found_out_and_a_quiet_one_is_kept(
 ) -> None:
     """Silence alone is no outage; silence while the venue's snapshots hold new trades is one. The marks
     follow the snapshots either way."""
-    monkeypatch.setattr(subscription, "FEED_SILENCE_S", 0.2)
+    monkeypatch.setattr(subscription, "SILENCE_S", dict.fromkeys(Session, (0.2, 0.2)))
     monkeypatch.setattr(subscription, "REFRESH_CHECK_S", 0.05)
     monkeypatch.setattr(subscription, "FEED_LAG_S_MAX", 0.0)
     market = await simulator(accounts=5, symbols=10, trades_per_second=0, activities_per_second=0)

@@ -1,14 +1,14 @@
 """Service 2: from Alpaca's market data to the mark of every symbol that an account holds.
 
 Stocks, crypto and options run side by side, each with one active consumer, chosen by lease, for Alpaca limits
-connections. A feed's connection and the marks in memory do not wait for Valkey: the newest mark of each
-symbol waits in the book until the next flush, and after a loss of Valkey all marks are written again.
+connections; a feed of which nobody holds anything has no connection. A feed's connection and the marks in
+memory do not wait for Valkey: the newest mark of each symbol waits in the book until the next flush, and
+after a loss of Valkey all marks are written again.
 
     python -m portfolio_realtime.market_data_consumer
 """
 
 import asyncio
-import random
 from collections.abc import Mapping
 from typing import Final, NoReturn
 
@@ -17,7 +17,8 @@ import structlog
 from portfolio_realtime import service
 from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.errors import FeedRefused, FeedUnavailable
-from portfolio_realtime.market.feeds import Feed, feeds
+from portfolio_realtime.market.backoff import REFUSED, SESSION, Backoff
+from portfolio_realtime.market.feeds import Feed, Schedule, schedules
 from portfolio_realtime.market.snapshots import Snapshots
 from portfolio_realtime.market.stream import StreamLost, open_stream
 from portfolio_realtime.market.subscription import MarketSubscription
@@ -29,10 +30,9 @@ from portfolio_realtime.state.minutes import whole_at_or_before
 from portfolio_realtime.telemetry import MarketMetrics
 
 UNIVERSE_PAUSE_S: Final = 0.1  # between two readings of the universe
-PAUSE_S_MIN: Final = 0.5  # between two connections; doubles
-PAUSE_S_MAX: Final = 15.0  # a dropped connection may hold our place at the feed for 90 s
-SETTLED_S: Final = 30.0  # a connection that lived so long starts the pauses anew
-REFUSED_PAUSE_S: Final = 60.0
+TURN_CHECK_S: Final = 1.0  # between two looks whether another feed has its turn
+PRUNE_S: Final = 300.0  # between two looks for marks of symbols that nobody holds any more
+PRUNE_AGE_S: Final = 600.0  # a mark that was received later is left alone
 
 log = structlog.get_logger()
 
@@ -40,18 +40,18 @@ log = structlog.get_logger()
 async def run(context: Context) -> None:
     """Consume all feeds until cancelled."""
     metrics = MarketMetrics(context.registry)
-    consumers = [FeedConsumer(context, metrics, feed) for feed in feeds(context.settings)]
+    consumers = [FeedConsumer(context, metrics, schedule) for schedule in schedules(context.settings)]
     await service.together(*(consumer.run() for consumer in consumers))
 
 
 class FeedConsumer:
     """One feed: its connection on one side, its lease, universe and flushes on the other."""
 
-    def __init__(self, context: Context, metrics: MarketMetrics, feed: Feed) -> None:
+    def __init__(self, context: Context, metrics: MarketMetrics, schedule: Schedule) -> None:
         self._context = context
         self._metrics = metrics
-        self._feed = feed
-        self._subscription = MarketSubscription(feed, context.clock, metrics)
+        self._schedule = schedule
+        self._subscription = MarketSubscription(schedule, context.clock, metrics)
         self._universe_changed = asyncio.Event()
         self._is_state_doubtful = True  # Valkey may have lost what we have written
 
@@ -59,60 +59,74 @@ class FeedConsumer:
         """Stay connected and write marks under the lease, each recovering by itself."""
         await service.together(
             self._stay_connected(),
-            service.keep_running(self._write_marks, self._context.clock, f"market_data:{self._feed.name}"),
+            service.keep_running(
+                self._write_marks, self._context.clock, f"market_data:{self._schedule.name}"
+            ),
         )
 
     async def _stay_connected(self) -> NoReturn:
-        clock = self._context.clock
-        pause_s = PAUSE_S_MIN
+        clock, name, backoff = self._context.clock, self._schedule.name, Backoff()
         while True:
             started_s = clock.monotonic_s()
             try:
                 await self._connect_once()
-            except FeedRefused as error:
-                log.error("feed refused", feed=self._feed.name, reason=str(error), again_in_s=REFUSED_PAUSE_S)
-                self._metrics.reconnects.labels(self._feed.name, "refused").inc()
-                await asyncio.sleep(REFUSED_PAUSE_S)
                 continue
+            except FeedRefused as error:
+                reason, pause_s = REFUSED, backoff.pause_s(REFUSED, clock.monotonic_s() - started_s)
+                log.error("feed refused", feed=name, reason=str(error), again_in_s=round(pause_s))
             except FeedUnavailable as error:
-                log.warning("feed lost", feed=self._feed.name, reason=str(error))
-                self._metrics.reconnects.labels(self._feed.name, _reason(error)).inc()
-            if clock.monotonic_s() - started_s > SETTLED_S:
-                pause_s = PAUSE_S_MIN
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
-            pause_s = min(2 * pause_s, PAUSE_S_MAX)
+                reason, asked_s = _reason(error)
+                pause_s = backoff.pause_s(reason, clock.monotonic_s() - started_s, asked_s)
+                if reason != SESSION:
+                    log.warning("feed lost", feed=name, reason=str(error), again_in_s=round(pause_s, 1))
+            self._metrics.reconnects.labels(name, reason).inc()
+            await asyncio.sleep(pause_s)
 
     async def _connect_once(self) -> None:
         """One connection, from the first wanted symbol to the last, or to its loss."""
-        subscription = self._subscription
+        subscription, settings = self._subscription, self._context.settings
         while not subscription.is_wanted:
             subscription.changed.clear()
             await subscription.changed.wait()
-        settings = self._context.settings
-        stream = await open_stream(settings.host("stream") + self._feed.stream_path, self._feed.name)
-        snapshots = Snapshots(settings, self._feed)
+        feed, *others = self._schedule.at(self._context.clock.now_ns())
+        url = settings.host("stream") + feed.stream_path
+        encoding = "msgpack" if feed.is_packed_only else settings.alpaca_stream_encoding
+        stream = await open_stream(url, feed.name, feed.setting, encoding)
+        snapshots = [Snapshots(settings, each) for each in (feed, *others)]
         try:
             await stream.log_in(*settings.market_credentials)
-            subscription.begin()
-            log.info("feed connected", feed=self._feed.name)
+            subscription.begin(feed)
+            log.info("feed connected", feed=feed.name, source=feed.source)
             await service.together(
                 subscription.read(stream),
                 subscription.keep_subscribed(stream),
                 subscription.take_snapshots(snapshots),
                 subscription.refresh(),
+                self._have_turn(feed),
             )
         finally:
             subscription.end()
             await stream.close()
-            await snapshots.close()
+            for each in snapshots:
+                await each.close()
+
+    async def _have_turn(self, feed: Feed) -> NoReturn:
+        """Raises FeedUnavailable when another feed has its turn."""
+        while self._schedule.at(self._context.clock.now_ns())[0] == feed:
+            await asyncio.sleep(TURN_CHECK_S)
+        raise StreamLost(f"{feed.source} has had its turn", SESSION)
 
     async def _write_marks(self) -> None:
-        name = f"market_data:{self._feed.name}"
+        name = f"market_data:{self._schedule.name}"
         await service.under_lease(self._context, name, self._own_feed, self._subscription.stand_by)
 
     async def _own_feed(self, lease: Lease) -> None:
         await service.together(
-            self._hear_universe(), self._follow_universe(), self._flush(lease), self._record_minutes(lease)
+            self._hear_universe(),
+            self._follow_universe(),
+            self._flush(lease),
+            self._record_minutes(lease),
+            self._prune(lease),
         )
 
     async def _hear_universe(self) -> None:
@@ -127,7 +141,7 @@ class FeedConsumer:
             await self._universe_changed.wait()
             self._universe_changed.clear()
             universe = await state.accounts.read_universe()
-            asset_class = self._feed.asset_class
+            asset_class = self._schedule.day.asset_class
             self._subscription.want(
                 symbol for symbol, its_class in universe.items() if its_class == asset_class
             )
@@ -139,7 +153,7 @@ class FeedConsumer:
 
     async def _flush(self, lease: Lease) -> NoReturn:
         """Write the newest mark of each symbol that has changed, as one batch, every MARK_FLUSH_INTERVAL."""
-        name = self._feed.name
+        name = self._schedule.name
         lag = self._metrics.feed_lag.labels(name)
         while True:
             await asyncio.sleep(self._context.settings.mark_flush_interval)
@@ -152,6 +166,28 @@ class FeedConsumer:
             for mark, is_live in changed:
                 if is_live:
                     lag.observe((written_ns - mark.as_of_ns) / NS_PER_S)
+
+    async def _prune(self, lease: Lease) -> NoReturn:
+        """Forget the marks of symbols that nobody holds any more, also those that an earlier owner has left.
+
+        A mark goes at the latest PRUNE_AGE_S + PRUNE_S after its symbol has gone and its last trade came.
+        """
+        state, subscription = self._context.state, self._subscription
+        while True:
+            await asyncio.sleep(PRUNE_S)
+            universe = await state.accounts.read_universe()
+            oldest_ns = self._context.clock.now_ns() - int(PRUNE_AGE_S * NS_PER_S)
+            orphans = [
+                mark.symbol
+                for mark in await state.marks.read_all()
+                if mark.source in self._schedule.sources
+                and mark.received_ns < oldest_ns
+                and mark.symbol not in universe
+                and not subscription.book.is_followed(mark.symbol)
+            ]
+            if orphans:
+                await state.marks.remove(lease, orphans)
+                self._metrics.pruned.labels(self._schedule.name).inc(len(orphans))
 
     async def _record_minutes(self, lease: Lease) -> NoReturn:
         """Write what every mark was at each HISTORY_INTERVAL, once trades on their way have arrived.
@@ -174,7 +210,7 @@ class FeedConsumer:
             is_whole = has_gap or whole_at_or_before(at_ns, interval_ns) == at_ns
             changes = changed_marks({} if is_whole else written, marks)
             await self._context.state.minutes.write(
-                lease, at_ns, self._feed.asset_class, changes, is_whole=is_whole
+                lease, at_ns, self._schedule.day.asset_class, changes, is_whole=is_whole
             )
             written, written_at_ns = marks, at_ns
 
@@ -189,8 +225,9 @@ def changed_marks(
     return {**changes, **{symbol: None for symbol in before if symbol not in now}}
 
 
-def _reason(error: FeedUnavailable) -> str:
-    return error.reason if isinstance(error, StreamLost) else "unreachable"
+def _reason(error: FeedUnavailable) -> tuple[str, float | None]:
+    """A word for the metrics, and what the feed asks us to wait, in seconds."""
+    return (error.reason, error.retry_after_s) if isinstance(error, StreamLost) else ("unreachable", None)
 
 
 if __name__ == "__main__":

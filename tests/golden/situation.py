@@ -14,7 +14,7 @@ from portfolio_realtime.broker.record import AccountRecord
 from portfolio_realtime.broker.terms import Statement
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.market.conditions import crypto_effect, option_effect, stock_effect
-from portfolio_realtime.market.marks import MarkBook, new_york_date_of
+from portfolio_realtime.market.marks import MarkBook
 from portfolio_realtime.market.messages import (
     Cancel,
     Correction,
@@ -22,6 +22,7 @@ from portfolio_realtime.market.messages import (
     StreamTrade,
     decode_frame,
 )
+from portfolio_realtime.market.sessions import new_york_date_of
 from portfolio_realtime.model import CRYPTO, US_EQUITY, US_OPTION
 from portfolio_realtime.valuation.valuer import Valuer
 
@@ -29,7 +30,7 @@ ACCOUNT_ID: Final = "0d18ae51"
 PRICE_TTL_S: Final = 3600
 FEED_OF: Final = {US_EQUITY: "stocks", US_OPTION: "options", CRYPTO: "crypto"}
 OF_THE_MESSAGE: Final = ("type", "account_id", "epoch", "sequence", "as_of", "timestamp")
-OF_THE_ROW: Final = ("symbol", "mark_source", "mark_as_of")
+OF_THE_ROW: Final = ("symbol", "mark_source", "mark_as_of", "mark_quality")
 WORDS: Final = ("total_value", "today_return")  # compared where a file says them
 
 
@@ -40,7 +41,7 @@ class Situation:
         self._record = AccountRecord(ACCOUNT_ID)
         self._books = {
             "stocks": MarkBook("iex", stock_effect),
-            "options": MarkBook("options", option_effect),
+            "options": MarkBook("indicative", option_effect, is_sane=False, is_quoted=True),
             "crypto": MarkBook("crypto", crypto_effect),
         }
         self._valuer = Valuer(price_ttl_s=PRICE_TTL_S, min_update_interval_s=0)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from portfolio_realtime.clock import parse_rfc3339, rfc3339
 from portfolio_realtime.market.conditions import crypto_effect, option_effect, stock_effect
-from portfolio_realtime.market.marks import RING_MAX, MarkBook, new_york_date_of, previous_close
+from portfolio_realtime.market.marks import RING_MAX, MarkBook, previous_close
 from portfolio_realtime.market.messages import (
     Cancel,
     Correction,
@@ -19,9 +19,10 @@ from portfolio_realtime.market.messages import (
     SnapshotTrade,
     StreamTrade,
 )
+from portfolio_realtime.market.sessions import new_york_date_of
 from portfolio_realtime.model import Mark, MinuteMark
 
-BASE_S = 1_700_000_000
+BASE_S = 0  # all trades lie within a minute of their arrival
 MOVES, FIRST_ONLY, NEVER, UNKNOWN = ("@",), ("@", "Z"), ("@", "I"), ("@", "?")
 
 
@@ -242,7 +243,7 @@ def test_ineligible_and_unknown_trades_are_counted() -> None:
 
 def test_options_and_crypto_have_rules_of_their_own() -> None:
     """An option's I is an ordinary trade and C a cancelled one; crypto trades always count."""
-    options = MarkBook("options", option_effect)
+    options = MarkBook("indicative", option_effect, is_sane=False)
     options.follow(["A"])
     options.offer(StreamTrade("A", 2.0, moment(1), "I", None, "N"), 1)
     options.offer(StreamTrade("A", 3.0, moment(2), "C", None, "N"), 2)

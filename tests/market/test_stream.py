@@ -250,7 +250,7 @@ async def test_data_next_to_odd_items_and_fragments_is_read() -> None:
     async with feed(script) as url:
         stream = await open_stream(url, "stocks")
         await stream.log_in("k", "s")
-        messages, skipped = await stream.read()
-        assert messages == [StreamTrade("A", 1.5), StreamTrade("B")]
-        assert skipped == ["zz"]
+        arrived = await stream.read()
+        assert arrived.messages == [StreamTrade("A", 1.5), StreamTrade("B")]
+        assert arrived.skipped == ["zz"]
         await stream.close()

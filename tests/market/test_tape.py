@@ -1,4 +1,4 @@
-"""A real tape, every trade of a day, gives the price path that an independent reading of the rules gives."""
+"""A real tape, a million trades, gives the price path that an independent reading of the rules gives."""
 
 import csv
 import io
@@ -11,10 +11,10 @@ import pytest
 
 from portfolio_realtime.market.conditions import stock_effect
 from portfolio_realtime.market.marks import MarkBook
-from portfolio_realtime.market.messages import StreamTrade, decode_frame
+from portfolio_realtime.market.messages import decode_trades
 
 TAPE = Path(__file__).resolve().parents[3] / "shared" / "tape"
-MIDNIGHT_NS = 1_381_118_400 * 10**9  # 2013-10-07 in New York
+MIDNIGHT_NS = {"20131007": 1_381_118_400 * 10**9, "20131008": 1_381_204_800 * 10**9}  # in New York
 FRAME_TRADES = 500
 
 # Which bit of the tape's flags is which letter of the consolidated tape
@@ -63,9 +63,9 @@ FIRST_ONLY = 1 << 9 | 1 << 14 | 1 << 25
 Row = tuple[int, int, str, int]  # milliseconds, price × 10,000, exchange, flags
 
 
-def rows_of(symbol: str) -> list[Row]:
+def rows_of(symbol: str, day: str = "20131007") -> list[Row]:
     """All trades of the day, in the order of the tape."""
-    path = TAPE / f"{symbol.lower()}-20131007.zip"
+    path = TAPE / f"{symbol.lower()}-{day}.zip"
     if not path.exists():
         pytest.skip("the real tape is not part of this repository")
     with zipfile.ZipFile(path) as archive:
@@ -82,7 +82,7 @@ def expected_path(rows: list[Row]) -> list[float]:
     return path
 
 
-def frames_of(symbol: str, rows: list[Row]) -> Iterator[bytes]:
+def frames_of(symbol: str, day: str, rows: list[Row]) -> Iterator[bytes]:
     """The same trades as the stream would bring them."""
     for at in range(0, len(rows), FRAME_TRADES):
         messages = [
@@ -94,7 +94,7 @@ def frames_of(symbol: str, rows: list[Row]) -> Iterator[bytes]:
                 "p": price / 10_000,
                 "c": [letter for bit, letter in LETTERS.items() if flags >> bit & 1] or [" "],
                 "z": "B" if symbol == "SPY" else "A",
-                "t": timestamp(MIDNIGHT_NS + ms * 10**6),
+                "t": timestamp(MIDNIGHT_NS[day] + ms * 10**6),
             }
             for index, (ms, price, exchange, flags) in enumerate(rows[at : at + FRAME_TRADES])
         ]
@@ -107,20 +107,24 @@ def timestamp(ns: int) -> msgspec.msgpack.Ext:
     return msgspec.msgpack.Ext(-1, (remainder << 34 | seconds).to_bytes(8, "big"))
 
 
-@pytest.mark.parametrize("symbol", ["AIG", "BAC", "IBM"])
-def test_a_day_of_the_tape_gives_the_price_path_of_the_rules(symbol: str) -> None:
-    """Through decoding, conditions and policy, trade by trade."""
-    rows = rows_of(symbol)
-    book = MarkBook("sip", stock_effect)
-    book.follow([symbol])
+@pytest.mark.parametrize("symbol", ["AIG", "BAC", "IBM", "SPY"])
+@pytest.mark.parametrize("day", sorted(MIDNIGHT_NS))
+def test_a_day_of_the_tape_gives_the_price_path_of_the_rules(symbol: str, day: str) -> None:
+    """Through decoding, conditions and policy: trade by trade, and as whole frames that are conflated."""
+    rows = rows_of(symbol, day)
+    received_ns = MIDNIGHT_NS[day] + 24 * 3600 * 10**9
+    one_by_one, conflated = MarkBook("sip", stock_effect), MarkBook("sip", stock_effect)
     path: list[float] = []
-    for frame in frames_of(symbol, rows):
-        messages, skipped = decode_frame(frame)
-        assert skipped == []
-        for message in messages:
-            assert isinstance(message, StreamTrade)
-            if book.offer(message, 1):
-                path.append(message.price or 0.0)
+    for book in (one_by_one, conflated):
+        book.follow([symbol])
+    for frame in frames_of(symbol, day, rows):
+        trades = decode_trades(frame)
+        assert trades is not None
+        path += [trade.price or 0.0 for trade in trades if one_by_one.offer(trade, received_ns)]
+        conflated.offer_all(decode_trades(frame) or [], received_ns)
+        assert [mark.price for mark, _ in conflated.take_changed()] in ([], path[-1:])
     assert path == expected_path(rows)
-    assert path[-1] == next(mark.price for mark, _ in book.take_changed())
+    assert path[-1] == next(mark.price for mark, _ in one_by_one.take_changed())
     assert 0 < len(path) < len(rows), "the tape holds both kinds of trades"
+    assert (one_by_one.counts.refused, one_by_one.counts.set_aside) == (0, 0)
+    assert one_by_one.counts == conflated.counts

@@ -1,14 +1,20 @@
-"""The three feeds: where each is, what it carries, and which of its trades may move a mark."""
+"""The feeds: where each is, what it carries, and which of its trades may move a mark.
 
-from dataclasses import dataclass
+Stocks, crypto and options each have one consumer and one connection at a time. Where a feed of the night is
+chosen, it takes the place of the stocks' feed while the overnight session lasts.
+"""
+
+from dataclasses import dataclass, replace
 
 from portfolio_realtime.config import Settings
 from portfolio_realtime.market.conditions import crypto_effect, option_effect, stock_effect
-from portfolio_realtime.market.marks import EffectOf
+from portfolio_realtime.market.marks import EffectOf, MarkBook
+from portfolio_realtime.market.sessions import Session, next_change_ns, stock_session
 from portfolio_realtime.model import CRYPTO, US_EQUITY, US_OPTION
 
 _BETA_FEEDS = ("boats", "overnight")
 _FEEDS_WITHOUT_REST = ("test",)
+_FEEDS_WITH_STATUSES = ("sip", "iex", "delayed_sip")
 
 
 @dataclass(frozen=True)
@@ -22,39 +28,102 @@ class Feed:
     snapshots_path: str
     snapshots_feed: str | None  # the REST parameter `feed`
     effect_of: EffectOf
+    setting: str  # that chooses it
+    is_packed_only: bool = False  # it speaks no JSON
+    has_statuses: bool = False  # it tells halts
+    has_closes: bool = True  # its daily bars close with the previous close
 
 
-def feeds(settings: Settings) -> list[Feed]:
+@dataclass(frozen=True)
+class Schedule:
+    """Which feed brings the marks of an asset class at what time."""
+
+    day: Feed
+    night: Feed | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the lease and in metrics."""
+        return self.day.name
+
+    @property
+    def sources(self) -> frozenset[str]:
+        """What its marks may say they come from."""
+        return frozenset(feed.source for feed in (self.day, self.night) if feed is not None)
+
+    def at(self, at_ns: int) -> list[Feed]:
+        """The feed to stream at a moment, and after it those whose snapshots complete it."""
+        if self.night is not None and stock_session(at_ns) is Session.OVERNIGHT:
+            return [self.night, self.day]
+        return [self.day]
+
+    def until_ns(self, at_ns: int) -> int | None:
+        """When another feed may have its turn, or None for never."""
+        return None if self.night is None else next_change_ns(at_ns)
+
+    def session(self, at_ns: int) -> Session:
+        """What part of its trading day it is; crypto is always traded."""
+        if self.day.asset_class == CRYPTO:
+            return Session.CORE
+        session = stock_session(at_ns)
+        if self.day.asset_class == US_OPTION and session is not Session.CORE:
+            return Session.CLOSED
+        return session
+
+    def new_book(self) -> MarkBook:
+        """An empty book under the rules of this asset class."""
+        is_option = self.day.asset_class == US_OPTION
+        return MarkBook(self.day.source, self.day.effect_of, is_sane=not is_option, is_quoted=is_option)
+
+
+def schedules(settings: Settings) -> list[Schedule]:
     """Stocks, crypto and options, as the settings choose them."""
-    stocks = settings.alpaca_data_feed
-    version = "v1beta1" if stocks in _BETA_FEEDS else "v2"
-    rest_feed = None if stocks in _FEEDS_WITHOUT_REST else stocks
-    return [
-        Feed(
-            "stocks",
-            US_EQUITY,
-            stocks,
-            f"/{version}/{stocks}",
-            "/v2/stocks/snapshots",
-            rest_feed,
-            stock_effect,
-        ),
-        Feed(
-            "crypto",
-            CRYPTO,
-            "crypto",
-            "/v1beta3/crypto/us",
-            "/v1beta3/crypto/us/snapshots",
-            None,
-            crypto_effect,
-        ),
-        Feed(
-            "options",
-            US_OPTION,
-            "options",
-            "/v1beta1/indicative",
-            "/v1beta1/options/snapshots",
-            "indicative",
-            option_effect,
-        ),
-    ]
+    day = _stocks(settings.alpaca_data_feed, "ALPACA_DATA_FEED")
+    night = None
+    if settings.alpaca_overnight_feed:
+        night = replace(_stocks(settings.alpaca_overnight_feed, "ALPACA_OVERNIGHT_FEED"), has_closes=False)
+    return [Schedule(day, night), Schedule(_crypto(settings)), Schedule(_options(settings))]
+
+
+def _stocks(source: str, setting: str) -> Feed:
+    version = "v1beta1" if source in _BETA_FEEDS else "v2"
+    return Feed(
+        "stocks",
+        US_EQUITY,
+        source,
+        f"/{version}/{source}",
+        "/v2/stocks/snapshots",
+        None if source in _FEEDS_WITHOUT_REST else source,
+        stock_effect,
+        setting,
+        has_statuses=source in _FEEDS_WITH_STATUSES,
+    )
+
+
+def _crypto(settings: Settings) -> Feed:
+    path = f"/v1beta3/crypto/{settings.alpaca_crypto_location}"
+    return Feed(
+        "crypto",
+        CRYPTO,
+        "crypto",
+        path,
+        f"{path}/snapshots",
+        None,
+        crypto_effect,
+        "ALPACA_CRYPTO_LOCATION",
+    )
+
+
+def _options(settings: Settings) -> Feed:
+    source = settings.alpaca_options_feed
+    return Feed(
+        "options",
+        US_OPTION,
+        source,
+        f"/v1beta1/{source}",
+        "/v1beta1/options/snapshots",
+        source,
+        option_effect,
+        "ALPACA_OPTIONS_FEED",
+        is_packed_only=True,
+    )

@@ -7,12 +7,19 @@
    oldest.
 2. A snapshot's latest trade is a trade like any other, by its own time and conditions; at the same time as
    one from the stream it is the older one, for the stream delivers it again if it is not.
-3. Nothing: the symbol is unpriced. It has no mark; it is not worth 0.
+3. Where no trade is known: of options the middle of the latest quote, if both sides are there and the spread
+   is at most SPREAD_RATIO_MAX of it; else the previous close. Both say so in the mark's quality.
+4. Nothing: the symbol is unpriced. It has no mark; it is not worth 0.
 
 A trade that is cancelled, or corrected into an ineligible one, gives its place to the eligible trade before
-it, out of the RING_MAX newest; where none is left, the symbol asks for a fresh snapshot and keeps its mark
-until then. A corrected trade keeps its time. A price that is missing, not finite or not positive, and a trade
-without a time, are refused and counted.
+it, out of the RING_MIN newest at least; where none is left, the symbol asks for a fresh snapshot and keeps
+its mark until then. A corrected trade keeps its time. A price that is missing, not finite or not positive, a
+trade without a time, and one from more than AHEAD_S_MAX in the future are refused and counted. A trade of the
+stream whose price and the mark are more than PRICE_RATIO_MAX times each other is set aside and counted, and a
+snapshot asked for: what the venue then still calls its latest trade counts.
+
+While trading in a symbol is halted its mark stays, of the quality HALTED, until trading resumes or a newer
+eligible trade shows that it has. Price bands (limit up, limit down) need no rule: a pause comes as a halt.
 
 The previous close is the close of the newest daily bar whose date lies before the current date in New York:
 by date, never by name, for a snapshot's `dailyBar` is an earlier day's until the session's first trade.
@@ -21,56 +28,71 @@ by date, never by name, for a snapshot's `dailyBar` is an earlier day's until th
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Final
-from zoneinfo import ZoneInfo
+from datetime import date, timedelta
+from typing import Final, TypeGuard
 
 import msgspec
 
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
-from portfolio_realtime.market.conditions import Conditions, Effect
+from portfolio_realtime.market.conditions import CONDITION_SETS_MAX, Conditions, Effect
 from portfolio_realtime.market.messages import (
+    SECONDS_BITS,
+    SECONDS_MASK,
+    TIMESTAMP_CODE,
     Cancel,
     Correction,
     DailyBar,
+    Quote,
     Snapshot,
     SnapshotTrade,
+    Status,
     StreamTrade,
     TradeId,
     as_of_ns,
 )
-from portfolio_realtime.model import Mark, MinuteMark
+from portfolio_realtime.market.sessions import close_ns, new_york_date_of, new_york_midnight_ns
+from portfolio_realtime.model import Mark, MinuteMark, exact
 
-RING_MAX: Final = 8  # eligible trades kept per symbol, to fall back on
+RING_MIN: Final = 8  # eligible trades kept per symbol, to fall back on
+RING_MAX: Final = 12  # then the oldest go
 WITHDRAWN_MAX: Final = (
     8  # withdrawn trades remembered per symbol, so that a repetition does not bring one back
 )
-REFRESHES_MAX: Final = 30  # snapshots asked for after all trades of a symbol have been withdrawn
-NEW_YORK: Final = ZoneInfo("America/New_York")
+REFRESHES_MAX: Final = 30  # snapshots asked for while a symbol that had trades has none left
+AHEAD_S_MAX: Final = 60  # a clock of ours that is wrong by less does no harm
+PRICE_RATIO_MAX: Final = 25.0  # above all but the rarest splits
+SPREAD_RATIO_MAX: Final = 0.5  # of the middle
 
-_MOVES: Final = Effect.MOVES  # an enum's attribute is slow to read
-_NEVER: Final = Effect.NEVER
+INDICATIVE: Final = "indicative"
+END_OF_DAY: Final = "end_of_day"
+HALTED: Final = "halted"
+QUALITIES: Final = {
+    # source -> what its trades are worth
+    "sip": "real_time_sip",
+    "iex": "iex",
+    "delayed_sip": "delayed",
+    "boats": "real_time_boats",
+    "overnight": INDICATIVE,
+    "crypto": "real_time_crypto",
+    "opra": "real_time_opra",
+    "indicative": INDICATIVE,
+    "test": "test",
+}
+HALTS: Final = {("A", "2"), ("B", "2"), ("C", "H"), ("C", "P"), ("O", "H"), ("O", "P")}
+RESUMPTIONS: Final = {("A", "3"), ("B", "3"), ("C", "T"), ("O", "T")}
+
+_MOVES: Final = int(Effect.MOVES)  # an enum's attribute is slow to read
+_NEVER: Final = int(Effect.NEVER)
+_CHANGED, _TRADED = 1, 2  # why an entry is to be taken
 
 EffectOf = Callable[[Conditions, str], Effect]
 
 
-class EligibleTrade(msgspec.Struct, frozen=True, gc=False):
-    """A trade that may be the mark."""
+class PlacedTrade(StreamTrade):
+    """A trade that says itself which feed it is from: out of a snapshot, or of a feed streamed before."""
 
-    as_of_ns: int
-    price: float
-    trade_id: TradeId
-    exchange: str | None
-    is_snapshot: bool
-
-    def is_same(self, other: "EligibleTrade") -> bool:
-        """Is this the same execution, reported once more?"""
-        return (
-            self.as_of_ns == other.as_of_ns
-            and self.trade_id == other.trade_id
-            and self.exchange == other.exchange
-            and self.trade_id is not None
-        )
+    source: str = ""
+    is_snapshot: bool = False
 
 
 @dataclass
@@ -80,29 +102,46 @@ class Counts:
     ignored: int = 0  # ineligible by their conditions
     refused: int = 0  # without a usable price or time
     unknown: int = 0  # of the ignored: with a condition that is not in the table
+    ahead: int = 0  # of the refused: from the future
+    set_aside: int = 0  # absurdly far from the mark
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class _Fallback:
+    """What values a symbol of which no trade is known."""
+
+    price: float
+    as_of_ns: int
+    quality: str
+
+
+@dataclass(slots=True, eq=False)
 class _Entry:
     """One followed symbol. `ring` is in order of time, the newest last."""
 
-    ring: list[EligibleTrade] = field(default_factory=list[EligibleTrade])
-    first_only: EligibleTrade | None = None
-    withdrawn: list[EligibleTrade] = field(default_factory=list[EligibleTrade])
+    symbol: str
+    ring: list[StreamTrade] = field(default_factory=list[StreamTrade])
+    newest_ns: int = -1  # of the ring
+    low: float = 0.0  # a price between these two needs no second look
+    high: float = math.inf
+    change: int = 0
+    first_only: StreamTrade | None = None
+    withdrawn: list[StreamTrade] = field(default_factory=list[StreamTrade])
+    fallback: _Fallback | None = None
     previous_close: float | None = None
     previous_close_date: str | None = None
-    received_ns: int = 0
+    halted_ns: int | None = None  # since when
     floor_ns: int = 0  # the next mark's received_ns lies above this one
     mark: Mark | None = None
-    at_boundary: EligibleTrade | None = None  # the last before the trade that passed the boundary
+    at_boundary: StreamTrade | None = None  # the last before the trade that passed the boundary
 
-    def last(self) -> EligibleTrade | None:
+    def last(self) -> StreamTrade | None:
         return self.ring[-1] if self.ring else self.first_only
 
-    def last_at(self, at_ns: int) -> "EligibleTrade | Mark | None":
+    def last_at(self, at_ns: int) -> "StreamTrade | Mark | None":
         if self.last() is None:  # all are withdrawn: the mark stays until there is another
             return self.mark if self.mark is not None and self.mark.as_of_ns <= at_ns else None
-        newest: EligibleTrade | None = None
+        newest: StreamTrade | None = None
         for trade in (self.at_boundary, *self.ring):  # of two at the same time, the later arrival
             if trade is not None and trade.as_of_ns <= at_ns:
                 newest = trade if newest is None or trade.as_of_ns >= newest.as_of_ns else newest
@@ -113,54 +152,145 @@ class _Entry:
 
 
 class MarkBook:
-    """The marks of one feed's symbols, and which of them have changed since they were last taken."""
+    """The marks of one feed's symbols, and which of them have changed since they were last taken.
 
-    def __init__(self, source: str, effect_of: EffectOf) -> None:
+    `is_sane` says of a feed's prices that they do not jump: options' do.
+    """
+
+    def __init__(
+        self, source: str, effect_of: EffectOf, *, is_sane: bool = True, is_quoted: bool = False
+    ) -> None:
         self.counts = Counts()
         self._source = source
+        self._quality = QUALITIES[source]
         self._effect_of = effect_of
+        self._is_sane = is_sane
+        self._is_quoted = is_quoted
+        self._effects: dict[tuple[Conditions, str | None], int] = {}
         self._entries: dict[str, _Entry] = {}
-        self._to_refresh: dict[str, int] = {}  # symbol without a trade -> how often it may ask for a snapshot
-        self._boundary_ns = 0
-        self._changed: dict[str, bool] = {}  # symbol -> was it a trade from the stream?
+        self._to_refresh: dict[str, int] = {}  # symbol -> how often it may yet ask for a snapshot
+        self._boundary_ns: int | None = None
+        self._received_ns = 0  # when the newest message came
+        self._changed: list[_Entry] = []
 
     def follow(self, symbols: Iterable[str]) -> None:
         """Keep marks for these symbols too."""
         for symbol in symbols:
-            self._entries.setdefault(symbol, _Entry())
+            if symbol not in self._entries:
+                self._entries[symbol] = _Entry(symbol)
 
     def forget(self, symbols: Iterable[str]) -> None:
         """Keep no marks for these symbols any more."""
         for symbol in symbols:
             self._entries.pop(symbol, None)
-            self._changed.pop(symbol, None)
             self._to_refresh.pop(symbol, None)
 
+    def is_followed(self, symbol: str) -> bool:
+        """Are marks kept for it?"""
+        return symbol in self._entries
+
     def is_marked(self, symbol: str) -> bool:
-        """Has the symbol a mark?"""
+        """Is a trade of the symbol known?"""
         entry = self._entries.get(symbol)
         return entry is not None and entry.last() is not None
+
+    def has_streamed(self, symbol: str, at_ns: int) -> bool:
+        """Has the stream brought a trade of that time, or a newer one?"""
+        entry = self._entries.get(symbol)
+        trades = () if entry is None else (*entry.ring, entry.first_only)
+        return any(
+            trade.as_of_ns >= at_ns and not _is_snapshot(trade) for trade in trades if trade is not None
+        )
+
+    def stream_from(self, source: str) -> None:
+        """The trades offered from now on are of this feed."""
+        if source == self._source:
+            return
+        for entry in self._entries.values():
+            entry.ring = [_placed(trade, self._source) for trade in entry.ring]
+            if entry.first_only is not None:
+                entry.first_only = _placed(entry.first_only, self._source)
+        self._source, self._quality = source, QUALITIES[source]
 
     def offer(self, trade: StreamTrade, received_ns: int) -> bool:
         """A trade from the stream; True when it has moved the mark."""
         entry = self._entries.get(trade.symbol)
-        if entry is None or not self._place(entry, trade, received_ns):
-            return False
-        self._changed[trade.symbol] = True
-        return True
+        before = entry.last() if entry is not None else None
+        self.offer_all((trade,), received_ns)
+        return entry is not None and entry.last() is trade and not (before and trade.is_same(before))
 
-    def offer_snapshot(self, symbol: str, snapshot: Snapshot, new_york_date: str, received_ns: int) -> bool:
-        """A snapshot taken at that date; True when its trade has moved the mark."""
+    def offer_all(  # noqa: C901  # one loop, for a call costs as much as half of what it does
+        self, trades: Iterable[StreamTrade], received_ns: int
+    ) -> None:
+        """Trades from the stream, in the order of their arrival.
+
+        This loop is the hot path: what an ordinary trade needs is written out in it. Whatever is not ordinary
+        goes to `_place`, which knows every rule.
+        """
+        self._received_ns = received_ns
+        entries, effects, changed = self._entries.get, self._effects.get, self._changed.append
+        from_bytes, packed_time = int.from_bytes, msgspec.msgpack.Ext
+        mask, bits, ns_per_s = SECONDS_MASK, SECONDS_BITS, NS_PER_S
+        latest_ns = received_ns + AHEAD_S_MAX * NS_PER_S
+        if self._boundary_ns is not None:
+            latest_ns = min(latest_ns, self._boundary_ns)
+        ignored_count = 0
+        for trade in trades:
+            entry = entries(trade.symbol)
+            if entry is None:
+                continue
+            effect = effects((trade.conditions, trade.tape))
+            if effect == _NEVER:
+                ignored_count += 1
+                continue
+            at, price = trade.at, trade.price
+            if (
+                effect == _MOVES
+                and type(at) is packed_time
+                and at.code == TIMESTAMP_CODE
+                and price is not None
+            ):
+                packed = from_bytes(at.data, "big")  # pyright: ignore[reportArgumentType]  # always bytes
+                traded_ns = (packed & mask) * ns_per_s + (packed >> bits)  # of 96 bits it is not: far ahead
+                if entry.newest_ns < traded_ns <= latest_ns and entry.low < price < entry.high:
+                    trade.as_of_ns = entry.newest_ns = traded_ns
+                    ring = entry.ring
+                    ring.append(trade)
+                    if len(ring) > RING_MAX:
+                        del ring[:-RING_MIN]
+                    if entry.change != _TRADED:
+                        if not entry.change:
+                            changed(entry)
+                        entry.change = _TRADED
+                    continue
+            if self._place(entry, trade, received_ns):
+                self._note(entry, _TRADED)
+        self.counts.ignored += ignored_count
+
+    def offer_snapshot(
+        self,
+        symbol: str,
+        snapshot: Snapshot,
+        new_york_date: str,
+        received_ns: int,
+        source: str | None = None,
+        *,
+        has_close: bool = True,
+    ) -> bool:
+        """A snapshot of a feed, taken at that date; True when its trade has moved the mark."""
         entry = self._entries.get(symbol)
         if entry is None:
             return False
+        self._received_ns = received_ns
         trade = snapshot.latest_trade
-        is_moved = trade is not None and self._place(entry, trade, received_ns)
+        is_moved = trade is not None and self._place(
+            entry, _of_snapshot(symbol, trade, source or self._source), received_ns
+        )
         close = previous_close([snapshot.daily_bar, snapshot.previous_daily_bar], new_york_date)
-        is_new_close = close is not None and self._set_close(entry, *close)
-        if is_moved or is_new_close:
-            entry.received_ns = received_ns
-            self._changed.setdefault(symbol, False)
+        is_new_close = has_close and close is not None and self._set_close(entry, *close)
+        is_new_fallback = entry.last() is None and self._set_fallback(entry, snapshot.latest_quote)
+        if is_moved or is_new_close or is_new_fallback:
+            self._note(entry, _CHANGED)
         return is_moved
 
     def cancel(self, message: Cancel, received_ns: int) -> None:
@@ -171,7 +301,7 @@ class MarkBook:
         trade = _take_out(entry, message.trade_id, message.exchange)
         if trade is not None:
             _remember(entry.withdrawn, trade)
-            self._withdrawn(message.symbol, entry, received_ns)
+            self._withdrawn(entry, received_ns)
 
     def correct(self, message: Correction, received_ns: int) -> None:
         """Replace a trade by what it should have been; it keeps its time."""
@@ -183,36 +313,57 @@ class MarkBook:
             return
         if message.corrected_id != message.original_id:
             _remember(entry.withdrawn, original)
-        if message.price is not None and 0 < message.price < math.inf:
-            effect = self._effect_of(message.conditions, message.tape or "")
+        if _is_price(message.price):
+            effect = self._effect(message.conditions, message.tape)
             if effect >= _NEVER:
                 self._ignore(effect)
             else:
-                corrected = EligibleTrade(
-                    original.as_of_ns,
-                    message.price,
-                    message.corrected_id,
-                    original.exchange,
-                    original.is_snapshot,
+                corrected = msgspec.structs.replace(
+                    original, price=message.price, trade_id=message.corrected_id
                 )
                 self._put(entry, corrected, effect)
         else:
             self.counts.refused += 1
-        self._withdrawn(message.symbol, entry, received_ns)
+        self._withdrawn(entry, received_ns)
+
+    def set_status(self, message: Status, received_ns: int) -> None:
+        """Trading halts or resumes; any other status changes nothing."""
+        entry = self._entries.get(message.symbol)
+        at_ns = as_of_ns(message.at)
+        if entry is None or at_ns is None:
+            return
+        code = (message.tape or "", message.code or "")
+        if code in HALTS:
+            entry.halted_ns = at_ns
+        elif code in RESUMPTIONS and entry.halted_ns is not None and at_ns >= entry.halted_ns:
+            entry.halted_ns = None
+        else:
+            return
+        self._received_ns = received_ns
+        _set_band(entry, self._is_sane)
+        self._note(entry, _CHANGED)
 
     def take_changed(self) -> list[tuple[Mark, bool]]:
         """The marks that have changed since the last call, each with: did a trade of the stream move it?"""
-        changed, self._changed = self._changed, {}
+        changed, self._changed = self._changed, []
         marks: list[tuple[Mark, bool]] = []
-        for symbol, is_live in changed.items():
-            mark = self._mark(symbol, self._entries[symbol])
-            if mark is not None:
-                marks.append((mark, is_live))
+        for entry in changed:
+            is_live = entry.change == _TRADED
+            entry.change = 0
+            if self._entries.get(entry.symbol) is entry:
+                mark = self._mark(entry)
+                _set_band(entry, self._is_sane)
+                if mark is not None:
+                    marks.append((mark, is_live))
         return marks
 
     def take_to_refresh(self) -> list[str]:
-        """The symbols that ask for a fresh snapshot, for all their trades have been withdrawn."""
-        asking = [symbol for symbol in self._to_refresh if self._entries[symbol].last() is None]
+        """The symbols that ask for a snapshot: all their trades have been withdrawn, or one set aside."""
+        asking = [
+            symbol
+            for symbol, left in self._to_refresh.items()
+            if left == 1 or self._entries[symbol].last() is None
+        ]
         self._to_refresh = {
             symbol: self._to_refresh[symbol] - 1 for symbol in asking if self._to_refresh[symbol] > 1
         }
@@ -220,17 +371,22 @@ class MarkBook:
 
     def touch_all(self) -> None:
         """Count every mark as changed: whoever reads them may have lost them."""
-        for symbol in self._entries:
-            self._changed.setdefault(symbol, False)
+        for entry in self._entries.values():
+            self._note(entry, _CHANGED)
 
-    def set_boundary(self, at_ns: int) -> None:
-        """`marks_at` will be asked for this moment, which is still to come: keep what it takes."""
+    def set_boundary(self, at_ns: int | None) -> None:
+        """`marks_at` will be asked for this moment, which is still to come: keep what it takes. None: for no
+        moment."""
         self._boundary_ns = at_ns
 
     def marks_at(self, at_ns: int) -> dict[str, MinuteMark]:
         """What the mark of each symbol was at the boundary; without those that had none."""
-        found = ((symbol, entry.last_at(at_ns)) for symbol, entry in self._entries.items())
-        return {symbol: MinuteMark(last.price, last.as_of_ns) for symbol, last in found if last is not None}
+        marks: dict[str, MinuteMark] = {}
+        for symbol, entry in self._entries.items():
+            last = entry.last_at(at_ns)
+            if last is not None and last.price is not None:
+                marks[symbol] = MinuteMark(last.price, last.as_of_ns)
+        return marks
 
     def raise_floor(self, marks: Iterable[Mark]) -> None:
         """Let no mark be received before these, which an earlier owner has written."""
@@ -240,33 +396,61 @@ class MarkBook:
                 entry.floor_ns = max(entry.floor_ns, written.received_ns)
                 entry.mark = None
 
-    def _place(self, entry: _Entry, trade: StreamTrade | SnapshotTrade, received_ns: int) -> bool:
-        price = trade.price
+    def _place(self, entry: _Entry, trade: StreamTrade, received_ns: int) -> bool:
         traded_ns = as_of_ns(trade.at)
-        if traded_ns is None or price is None or not 0 < price < math.inf:
+        if traded_ns is None or not _is_price(trade.price):
             self.counts.refused += 1
             return False
-        effect = self._effect_of(trade.conditions, trade.tape or "")
+        effect = self._effect(trade.conditions, trade.tape)
         if effect >= _NEVER:
             self._ignore(effect)
             return False
-        is_snapshot = type(trade) is SnapshotTrade
-        candidate = EligibleTrade(traded_ns, price, trade.trade_id, trade.exchange, is_snapshot)
-        if not self._put(entry, candidate, effect):
+        if traded_ns > received_ns + AHEAD_S_MAX * NS_PER_S:
+            self.counts.refused += 1
+            self.counts.ahead += 1
             return False
-        entry.received_ns = received_ns
+        trade.as_of_ns = traded_ns
+        if _is_withdrawn(entry, trade):
+            return False
+        if self._is_absurd(entry, trade):
+            self.counts.set_aside += 1
+            self._to_refresh.setdefault(entry.symbol, 1)
+            return False
+        if not self._put(entry, trade, effect):
+            return False
+        if entry.halted_ns is not None and traded_ns > entry.halted_ns:
+            entry.halted_ns = None
+        _set_band(entry, self._is_sane)
         return True
 
-    def _ignore(self, effect: Effect) -> None:
-        self.counts.ignored += 1
-        self.counts.unknown += effect is Effect.UNKNOWN
-
-    def _put(self, entry: _Entry, trade: EligibleTrade, effect: Effect) -> bool:
-        if entry.withdrawn and any(trade.is_same(other) for other in entry.withdrawn):
+    def _is_absurd(self, entry: _Entry, trade: StreamTrade) -> bool:
+        """May its price not be believed at once? A snapshot's may: it is the venue's second word."""
+        last = entry.last()
+        if not self._is_sane or last is None or _is_snapshot(trade) or trade.as_of_ns < last.as_of_ns:
             return False
-        if effect is _MOVES:
-            if entry.ring and entry.ring[-1].as_of_ns <= self._boundary_ns < trade.as_of_ns:
+        low, high = _band(last.price or math.nan)
+        return not low < (trade.price or 0.0) < high
+
+    def _effect(self, conditions: Conditions, tape: str | None) -> int:
+        effect = self._effects.get((conditions, tape))
+        if effect is None:
+            effect = int(self._effect_of(conditions, tape or ""))
+            if len(self._effects) < CONDITION_SETS_MAX:
+                self._effects[conditions, tape] = effect
+        return effect
+
+    def _ignore(self, effect: int) -> None:
+        self.counts.ignored += 1
+        self.counts.unknown += effect == Effect.UNKNOWN
+
+    def _put(self, entry: _Entry, trade: StreamTrade, effect: int) -> bool:
+        if _is_withdrawn(entry, trade):
+            return False
+        if effect == _MOVES:
+            boundary_ns = self._boundary_ns
+            if boundary_ns is not None and entry.ring and entry.newest_ns <= boundary_ns < trade.as_of_ns:
                 entry.at_boundary = entry.ring[-1]
+            entry.newest_ns = max(entry.newest_ns, trade.as_of_ns)
             return _put_in_order(entry.ring, trade)
         self.counts.ignored += bool(entry.ring)
         if entry.first_only is not None and entry.first_only.as_of_ns <= trade.as_of_ns:
@@ -274,42 +458,60 @@ class MarkBook:
         entry.first_only = trade
         return not entry.ring
 
-    def _set_close(self, entry: _Entry, date: str, close: float) -> bool:
-        if (date, close) == (entry.previous_close_date, entry.previous_close):
+    def _set_close(self, entry: _Entry, day: str, close: float) -> bool:
+        if (day, close) == (entry.previous_close_date, entry.previous_close):
             return False
-        if entry.previous_close_date is not None and date < entry.previous_close_date:
+        if entry.previous_close_date is not None and day < entry.previous_close_date:
             return False
-        entry.previous_close, entry.previous_close_date = close, date
+        entry.previous_close, entry.previous_close_date = close, day
         return True
 
-    def _withdrawn(self, symbol: str, entry: _Entry, received_ns: int) -> None:
-        if entry.last() is None:
-            self._to_refresh[symbol] = REFRESHES_MAX
-        entry.received_ns = received_ns
-        self._changed.setdefault(symbol, False)
+    def _set_fallback(self, entry: _Entry, quote: Quote | None) -> bool:
+        before = entry.fallback
+        entry.fallback = (_middle(quote) if self._is_quoted else None) or _close_of(entry)
+        return entry.fallback != before
 
-    def _mark(self, symbol: str, entry: _Entry) -> Mark | None:
-        trade = entry.last()
-        if trade is None:
-            return entry.mark
+    def _withdrawn(self, entry: _Entry, received_ns: int) -> None:
+        if entry.last() is None:
+            self._to_refresh[entry.symbol] = REFRESHES_MAX
+        self._received_ns = received_ns
+        _set_band(entry, self._is_sane)
+        self._note(entry, _CHANGED)
+
+    def _note(self, entry: _Entry, change: int) -> None:
+        if not entry.change:
+            self._changed.append(entry)
+        entry.change = max(entry.change, change)
+
+    def _mark(self, entry: _Entry) -> Mark | None:
         known = entry.mark
-        if (
-            known is not None
-            and (known.price, known.as_of_ns) == (trade.price, trade.as_of_ns)
-            and (known.previous_close, known.previous_close_date)
-            == (entry.previous_close, entry.previous_close_date)
-        ):
+        trade = entry.last()
+        if trade is not None and trade.price is not None:
+            source = trade.source if isinstance(trade, PlacedTrade) else self._source
+            quality = QUALITIES[source] if entry.halted_ns is None else HALTED
+            return self._renewed(entry, trade.price, trade.as_of_ns, source, quality)
+        if entry.fallback is None or (known is not None and known.quality not in (INDICATIVE, END_OF_DAY)):
             return known
-        entry.floor_ns = max(entry.received_ns, entry.floor_ns + 1)
-        entry.mark = Mark(
-            symbol,
-            trade.price,
-            trade.as_of_ns,
-            entry.floor_ns,
-            self._source,
+        fallback = entry.fallback
+        return self._renewed(entry, fallback.price, fallback.as_of_ns, self._source, fallback.quality)
+
+    def _renewed(self, entry: _Entry, price: float, at_ns: int, source: str, quality: str) -> Mark:
+        known = entry.mark
+        floor_ns = max(self._received_ns, entry.floor_ns + 1)
+        mark = Mark(
+            entry.symbol,
+            price,
+            at_ns,
+            floor_ns if known is None else known.received_ns,
+            source,
             entry.previous_close,
             entry.previous_close_date,
+            quality,
         )
+        if known is not None and mark == known:
+            return known
+        entry.floor_ns = floor_ns
+        entry.mark = msgspec.structs.replace(mark, received_ns=floor_ns)
         return entry.mark
 
 
@@ -317,35 +519,95 @@ def previous_close(bars: Iterable[DailyBar | None], new_york_date: str) -> tuple
     """Date and close of the newest daily bar before that date, or None."""
     closes: list[tuple[str, float]] = []
     for bar in bars:
-        if bar is None or bar.at is None or bar.close is None or not 0 < bar.close < math.inf:
+        if bar is None or bar.at is None or not _is_price(bar.close):
             continue
         try:
-            date = new_york_date_of(parse_rfc3339(bar.at))
+            day = new_york_date_of(parse_rfc3339(bar.at))
         except ValueError:
             continue
-        if date < new_york_date:
-            closes.append((date, bar.close))
+        if day < new_york_date:
+            closes.append((day, bar.close))
     return max(closes, default=None)
 
 
-def new_york_date_of(ns: int) -> str:
-    """The date in New York at a moment: YYYY-MM-DD."""
-    return datetime.fromtimestamp(ns // NS_PER_S, NEW_YORK).date().isoformat()
+def _is_price(price: float | None) -> TypeGuard[float]:
+    return price is not None and 0 < price < math.inf
 
 
-def _put_in_order(ring: list[EligibleTrade], trade: EligibleTrade) -> bool:
+def _band(price: float) -> tuple[float, float]:
+    return price / PRICE_RATIO_MAX, price * PRICE_RATIO_MAX
+
+
+def _set_band(entry: _Entry, is_sane: bool) -> None:
+    """Which prices of the stream need no second look; while halted all do."""
+    last = entry.last()
+    if entry.halted_ns is not None:
+        entry.low, entry.high = math.inf, math.inf
+    elif is_sane and last is not None and last.price is not None:
+        entry.low, entry.high = _band(last.price)
+    else:
+        entry.low, entry.high = 0.0, math.inf
+
+
+def _middle(quote: Quote | None) -> _Fallback | None:
+    """The middle of a quote with both sides, in its shortest form; None where the spread says nothing."""
+    at_ns = None if quote is None else as_of_ns(quote.at)
+    if quote is None or at_ns is None or not _is_price(quote.bid) or not _is_price(quote.ask):
+        return None
+    middle = float((exact(quote.bid) + exact(quote.ask)) / 2)
+    if not 0 <= quote.ask - quote.bid <= SPREAD_RATIO_MAX * middle:
+        return None
+    return _Fallback(middle, at_ns, INDICATIVE)
+
+
+def _close_of(entry: _Entry) -> _Fallback | None:
+    """The previous close, as of the end of its day."""
+    if entry.previous_close is None or entry.previous_close_date is None:
+        return None
+    day = date.fromisoformat(entry.previous_close_date)
+    at_ns = close_ns(day)
+    if at_ns is None:  # crypto on a day off
+        at_ns = new_york_midnight_ns(day + timedelta(days=1))
+    return _Fallback(entry.previous_close, at_ns, END_OF_DAY)
+
+
+def _of_snapshot(symbol: str, trade: SnapshotTrade, source: str) -> PlacedTrade:
+    return PlacedTrade(
+        symbol,
+        trade.price,
+        trade.at,
+        trade.conditions,
+        trade.tape,
+        trade.exchange,
+        trade.trade_id,
+        source=source,
+        is_snapshot=True,
+    )
+
+
+def _placed(trade: StreamTrade, source: str) -> PlacedTrade:
+    if isinstance(trade, PlacedTrade):
+        return trade
+    return PlacedTrade(*(getattr(trade, name) for name in StreamTrade.__struct_fields__), source=source)
+
+
+def _is_snapshot(trade: StreamTrade) -> bool:
+    return isinstance(trade, PlacedTrade) and trade.is_snapshot
+
+
+def _put_in_order(ring: list[StreamTrade], trade: StreamTrade) -> bool:
     """Put a trade where its time says; True when it has become the newest."""
     if not ring or trade.as_of_ns > ring[-1].as_of_ns:
         ring.append(trade)
         if len(ring) > RING_MAX:
-            del ring[0]
+            del ring[:-RING_MIN]
         return True
-    if len(ring) == RING_MAX and trade.as_of_ns < ring[0].as_of_ns:
+    if len(ring) >= RING_MIN and trade.as_of_ns < ring[0].as_of_ns:
         return False
     before = ring[-1]
     for index, known in enumerate(ring):
         if trade.is_same(known):
-            if trade.is_snapshot or not known.is_snapshot:
+            if _is_snapshot(trade) or not _is_snapshot(known):
                 return False
             del ring[index]
             break
@@ -354,17 +616,17 @@ def _put_in_order(ring: list[EligibleTrade], trade: EligibleTrade) -> bool:
         at -= 1
     ring.insert(at, trade)
     if len(ring) > RING_MAX:
-        del ring[0]
+        del ring[:-RING_MIN]
     return ring[-1] is trade and not trade.is_same(before)
 
 
-def _is_before(trade: EligibleTrade, known: EligibleTrade) -> bool:
+def _is_before(trade: StreamTrade, known: StreamTrade) -> bool:
     if trade.as_of_ns == known.as_of_ns:
-        return trade.is_snapshot and not known.is_snapshot
+        return _is_snapshot(trade) and not _is_snapshot(known)
     return trade.as_of_ns < known.as_of_ns
 
 
-def _take_out(entry: _Entry, trade_id: TradeId, exchange: str | None) -> EligibleTrade | None:
+def _take_out(entry: _Entry, trade_id: TradeId, exchange: str | None) -> StreamTrade | None:
     if trade_id is None:
         return None
     for index in range(len(entry.ring) - 1, -1, -1):
@@ -380,7 +642,11 @@ def _take_out(entry: _Entry, trade_id: TradeId, exchange: str | None) -> Eligibl
     return None
 
 
-def _remember(withdrawn: list[EligibleTrade], trade: EligibleTrade) -> None:
+def _is_withdrawn(entry: _Entry, trade: StreamTrade) -> bool:
+    return any(trade.is_same(other) for other in entry.withdrawn)
+
+
+def _remember(withdrawn: list[StreamTrade], trade: StreamTrade) -> None:
     withdrawn.append(trade)
     if len(withdrawn) > WITHDRAWN_MAX:
         del withdrawn[0]

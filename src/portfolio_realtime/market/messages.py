@@ -1,9 +1,10 @@
 """Alpaca's market-data messages, decoded at the edge: typed and fast, and never undone by one odd item.
 
-A frame is an array of messages. It is decoded in one typed pass; where that fails (a type we do not know, a
-field of another type) the items are decoded one by one, so that one bad item costs only itself. Only messages
-that can move a mark, and control messages, have a type here; all others are counted by the caller.
-Field names on the wire are Alpaca's single letters. Sizes, quotes and bars of the stream are not read.
+A frame is an array of messages. Nearly all hold trades alone: `decode_trades` reads those in one typed pass,
+as fast as it goes. `decode_frame` reads all frames; where that fails (a type we do not know, a field of
+another type) the items are decoded one by one, so that one bad item costs only itself. Only messages that can
+change a mark, and control messages, have a type here; all others are counted by the caller. Field names on
+the wire are Alpaca's single letters. Sizes, quotes, bars and price bands of the stream are not read.
 """
 
 from collections.abc import Callable
@@ -19,16 +20,19 @@ TradeId = int | str | None
 
 MALFORMED: Final = "malformed"
 
-_TIMESTAMP_CODE: Final = -1
+TIMESTAMP_CODE: Final = -1
 _TIMESTAMP_32_BYTES: Final = 4
 _TIMESTAMP_64_BYTES: Final = 8
 _TIMESTAMP_96_BYTES: Final = 12
-_SECONDS_BITS: Final = 34
-_SECONDS_MASK: Final = (1 << _SECONDS_BITS) - 1
+SECONDS_BITS: Final = 34
+SECONDS_MASK: Final = (1 << SECONDS_BITS) - 1
 
 
 class StreamTrade(msgspec.Struct, tag_field="T", tag="t", gc=False):
-    """One executed trade. `trade_id` is unique per exchange, symbol and day; options have none."""
+    """One executed trade. `trade_id` is unique per exchange, symbol and day; options have none.
+
+    `as_of_ns` is not on the wire: `at`, once the mark price policy has read it.
+    """
 
     symbol: str = msgspec.field(name="S")
     price: float | None = msgspec.field(name="p", default=None)
@@ -37,6 +41,16 @@ class StreamTrade(msgspec.Struct, tag_field="T", tag="t", gc=False):
     tape: str | None = msgspec.field(name="z", default=None)
     exchange: str | None = msgspec.field(name="x", default=None)
     trade_id: TradeId = msgspec.field(name="i", default=None)
+    as_of_ns: int = msgspec.field(name="-as_of_ns", default=0)
+
+    def is_same(self, other: "StreamTrade") -> bool:
+        """Is this the same execution, reported once more? Both must have been read."""
+        return (
+            self.as_of_ns == other.as_of_ns
+            and self.trade_id == other.trade_id
+            and self.exchange == other.exchange
+            and self.trade_id is not None
+        )
 
 
 class Correction(msgspec.Struct, tag_field="T", tag="c"):
@@ -59,6 +73,15 @@ class Cancel(msgspec.Struct, tag_field="T", tag="x"):
     trade_id: TradeId = msgspec.field(name="i", default=None)
 
 
+class Status(msgspec.Struct, tag_field="T", tag="s"):
+    """Trading in a symbol halts or resumes; codes as of the tape: A and B are CTA's, C and O UTP's."""
+
+    symbol: str = msgspec.field(name="S")
+    code: str | None = msgspec.field(name="sc", default=None)
+    at: Moment = msgspec.field(name="t", default=None)
+    tape: str | None = msgspec.field(name="z", default=None)
+
+
 class Success(msgspec.Struct, tag_field="T", tag="success"):
     """`connected` or `authenticated`."""
 
@@ -78,7 +101,7 @@ class Subscription(msgspec.Struct, tag_field="T", tag="subscription"):
     trades: list[str] | None = None
 
 
-Message = StreamTrade | Correction | Cancel | Success | Refusal | Subscription
+Message = StreamTrade | Correction | Cancel | Status | Success | Refusal | Subscription
 
 
 class SnapshotTrade(msgspec.Struct):
@@ -99,12 +122,21 @@ class DailyBar(msgspec.Struct):
     close: float | None = msgspec.field(name="c", default=None)
 
 
+class Quote(msgspec.Struct):
+    """The latest quote in a REST snapshot; a side that is 0 is empty."""
+
+    bid: float | None = msgspec.field(name="bp", default=None)
+    ask: float | None = msgspec.field(name="ap", default=None)
+    at: Moment = msgspec.field(name="t", default=None)
+
+
 class Snapshot(msgspec.Struct):
     """What REST knows of a symbol. Every part may be missing."""
 
     latest_trade: SnapshotTrade | None = msgspec.field(name="latestTrade", default=None)
     daily_bar: DailyBar | None = msgspec.field(name="dailyBar", default=None)
     previous_daily_bar: DailyBar | None = msgspec.field(name="prevDailyBar", default=None)
+    latest_quote: Quote | None = msgspec.field(name="latestQuote", default=None)
 
 
 class _Tagged(msgspec.Struct):
@@ -112,25 +144,37 @@ class _Tagged(msgspec.Struct):
 
 
 class _Encoding(NamedTuple):
+    trades: Callable[[bytes], list[StreamTrade]]
     frame: Callable[[bytes], list[Message]]
     items: Callable[[bytes], list[msgspec.Raw]]
     item: Callable[[msgspec.Raw], Message]
     tagged: Callable[[msgspec.Raw], _Tagged]
 
 
-_TYPES: Final = ("t", "c", "x", "success", "error", "subscription")
+_TYPES: Final = ("t", "c", "x", "s", "success", "error", "subscription")
 _PACKED: Final = _Encoding(
+    msgspec.msgpack.Decoder(list[StreamTrade]).decode,
     msgspec.msgpack.Decoder(list[Message]).decode,
     msgspec.msgpack.Decoder(list[msgspec.Raw]).decode,
     msgspec.msgpack.Decoder[Message](Message).decode,
     msgspec.msgpack.Decoder(_Tagged).decode,
 )
 _JSON: Final = _Encoding(
+    msgspec.json.Decoder(list[StreamTrade]).decode,
     msgspec.json.Decoder(list[Message]).decode,
     msgspec.json.Decoder(list[msgspec.Raw]).decode,
     msgspec.json.Decoder[Message](Message).decode,
     msgspec.json.Decoder(_Tagged).decode,
 )
+
+
+def decode_trades(frame: bytes | str) -> list[StreamTrade] | None:
+    """The trades of a frame that holds nothing else, or None; then `decode_frame` reads it."""
+    encoding, encoded = _encoding_of(frame)
+    try:
+        return encoding.trades(encoded)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def decode_frame(frame: bytes | str) -> tuple[list[Message], list[str]]:
@@ -139,11 +183,15 @@ def decode_frame(frame: bytes | str) -> tuple[list[Message], list[str]]:
     Bytes are MessagePack, text is JSON. Never raises: what is no message, or has a field of the wrong type,
     counts as MALFORMED.
     """
-    encoding, encoded = (_JSON, frame.encode()) if isinstance(frame, str) else (_PACKED, frame)
+    encoding, encoded = _encoding_of(frame)
     try:
         return encoding.frame(encoded), []
     except (msgspec.DecodeError, UnicodeDecodeError):
         return _decode_items(encoding, encoded)
+
+
+def _encoding_of(frame: bytes | str) -> tuple[_Encoding, bytes]:
+    return (_JSON, frame.encode()) if isinstance(frame, str) else (_PACKED, frame)
 
 
 def _decode_items(encoding: _Encoding, frame: bytes) -> tuple[list[Message], list[str]]:
@@ -171,11 +219,11 @@ def _type_of(encoding: _Encoding, item: msgspec.Raw) -> str:
 
 def as_of_ns(at: Moment) -> int | None:
     """Nanoseconds since 1970 of a message's time, or None when it has none that can be read."""
-    if type(at) is msgspec.msgpack.Ext and at.code == _TIMESTAMP_CODE:
+    if type(at) is msgspec.msgpack.Ext and at.code == TIMESTAMP_CODE:
         packed: bytes = at.data  # pyright: ignore[reportAssignmentType]  # the decoder always makes bytes
         if len(packed) == _TIMESTAMP_64_BYTES:
             both = int.from_bytes(packed, "big")
-            return (both & _SECONDS_MASK) * NS_PER_S + (both >> _SECONDS_BITS)
+            return (both & SECONDS_MASK) * NS_PER_S + (both >> SECONDS_BITS)
         return _rare_timestamp_ns(packed)
     try:
         return parse_rfc3339(at) if isinstance(at, str) else None

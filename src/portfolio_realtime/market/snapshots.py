@@ -44,7 +44,7 @@ class Snapshots:
     def __init__(self, settings: Settings, feed: Feed) -> None:
         key, secret = settings.market_credentials
         is_basic = settings.market_uses_basic
-        self._feed = feed
+        self.feed = feed
         self._client = httpx.AsyncClient(
             base_url=settings.host("data"),
             timeout=TIMEOUT_S,
@@ -72,10 +72,10 @@ class Snapshots:
 
     def _decode(self, body: bytes) -> dict[str, Snapshot]:
         try:
-            is_bare = self._feed.snapshots_path.startswith("/v2/")
+            is_bare = self.feed.snapshots_path.startswith("/v2/")
             found = _by_symbol.decode(body) if is_bare else _wrapped.decode(body).snapshots
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise FeedUnavailable(f"snapshots of {self._feed.name} cannot be read: {error}") from error
+            raise FeedUnavailable(f"snapshots of {self.feed.name} cannot be read: {error}") from error
         snapshots: dict[str, Snapshot] = {}
         for symbol, raw in found.items():
             try:
@@ -86,23 +86,23 @@ class Snapshots:
 
     async def _get(self, symbols: Sequence[str]) -> httpx.Response:
         parameters = {"symbols": ",".join(symbols)}
-        if self._feed.snapshots_feed is not None:
-            parameters["feed"] = self._feed.snapshots_feed
+        if self.feed.snapshots_feed is not None:
+            parameters["feed"] = self.feed.snapshots_feed
         reason = ""
         for attempt in range(ATTEMPTS_MAX):
             if attempt:
                 await asyncio.sleep(PAUSE_S * 2**attempt * random.uniform(0.5, 1.0))
             try:
-                answer = await self._client.get(self._feed.snapshots_path, params=parameters)
+                answer = await self._client.get(self.feed.snapshots_path, params=parameters)
             except httpx.HTTPError as error:
                 reason = f"{type(error).__name__} {error}"
                 continue
             if answer.status_code in _REFUSED or _NO_PERMISSION in answer.content:
-                raise FeedRefused(_refusal(self._feed, answer))
+                raise FeedRefused(_refusal(self.feed, answer))
             if answer.is_success or answer.status_code in _MISFORMED:
                 return answer
             reason = f"HTTP {answer.status_code}"
-        raise FeedUnavailable(f"no snapshots of {self._feed.name}: {reason}")
+        raise FeedUnavailable(f"no snapshots of {self.feed.name}: {reason}")
 
 
 def _refusal(feed: Feed, answer: httpx.Response) -> str:
@@ -110,5 +110,5 @@ def _refusal(feed: Feed, answer: httpx.Response) -> str:
     return (
         f"snapshots of {feed.name} are refused (HTTP {answer.status_code}: {body}); check MARKET_API_KEY and "
         "MARKET_SECRET_KEY (else BROKER_API_KEY and BROKER_SECRET_KEY), and that the plan includes "
-        f"ALPACA_DATA_FEED={feed.source}"
+        f"{feed.setting}={feed.source}"
     )

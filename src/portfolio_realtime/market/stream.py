@@ -1,4 +1,4 @@
-"""One connection to Alpaca's market-data stream: log in, subscribe, read; MessagePack, no compression.
+"""One connection to Alpaca's market-data stream: log in, subscribe, read; MessagePack or JSON, uncompressed.
 
 Whoever reads must go on reading: `subscribe` waits for an answer that arrives through `read`. Nothing here
 reconnects; every loss is a FeedUnavailable, every final refusal a FeedRefused, and a new connection starts
@@ -7,14 +7,23 @@ from nothing, as the feed does.
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 
 from portfolio_realtime.errors import FeedRefused, FeedUnavailable
-from portfolio_realtime.market.messages import Message, Refusal, Subscription, Success, decode_frame
+from portfolio_realtime.market.backoff import LOST
+from portfolio_realtime.market.messages import (
+    Message,
+    Refusal,
+    StreamTrade,
+    Subscription,
+    Success,
+    decode_frame,
+    decode_trades,
+)
 
 ANSWER_S_MAX: Final = 10.0  # for the welcome, the login and each subscription
 PING_S: Final = 10.0
@@ -32,49 +41,73 @@ SLOW_CLIENT: Final = 407
 INSUFFICIENT_SUBSCRIPTION: Final = 409
 INVALID_ACTION: Final = 410
 INSUFFICIENT_SCOPE: Final = 411
+PACKED_ONLY: Final = 412
+TOO_MANY_REQUESTS: Final = 429
+
+Encoding = Literal["msgpack", "json"]
 
 KEYS_REMEDY: Final = "check MARKET_API_KEY and MARKET_SECRET_KEY (else BROKER_API_KEY and BROKER_SECRET_KEY)"
 _FINAL: Final = {
     AUTH_FAILED: KEYS_REMEDY,
-    INSUFFICIENT_SUBSCRIPTION: "choose with ALPACA_DATA_FEED a feed that the plan includes",
+    INSUFFICIENT_SUBSCRIPTION: "choose with {setting} a feed that the plan includes",
     INSUFFICIENT_SCOPE: "the key needs the scope for market data",
     INVALID_ACTION: "this feed has no trades",
+    PACKED_ONLY: "this feed speaks MessagePack only",
 }
 
-_encode = msgspec.msgpack.Encoder().encode
+_CONTENT_TYPES: Final = {"msgpack": "application/msgpack", "json": "application/json"}
+_pack = msgspec.msgpack.Encoder().encode
+_encode_json = msgspec.json.Encoder().encode
 
 
 class StreamLost(FeedUnavailable):
-    """A connection has ended; `reason` is a word for the metrics: lost, mute, or the feed's error code."""
+    """A connection has ended; `reason` is a word for the metrics: lost, mute, or the feed's error code.
 
-    def __init__(self, text: str, reason: str) -> None:
+    `retry_after_s` is what the feed asks us to wait, where it does.
+    """
+
+    def __init__(self, text: str, reason: str, retry_after_s: float | None = None) -> None:
         super().__init__(text)
         self.reason = reason
+        self.retry_after_s = retry_after_s
+
+
+class Arrived(NamedTuple):
+    """What one frame has brought: trades alone, or messages of any kind, and the types of the others."""
+
+    trades: list[StreamTrade]
+    messages: list[Message]
+    skipped: list[str]
 
 
 class MarketStream:
     """An open connection. `subscribed` is what the feed says that we get."""
 
-    def __init__(self, connection: ClientConnection, name: str) -> None:
+    def __init__(
+        self, connection: ClientConnection, name: str, setting: str, encoding: Encoding = "msgpack"
+    ) -> None:
         self.subscribed: frozenset[str] = frozenset()
         self._connection = connection
         self._name = name
+        self._setting = setting
+        self._encoding = encoding
+        self._is_optional = False  # what is asked for now
         self._answer: asyncio.Future[Subscription | Refusal] | None = None
 
     async def close(self) -> None:
         """Say goodbye, so that the feed frees our place at once."""
         await self._connection.close()
 
-    async def read(self) -> tuple[list[Message], list[str]]:
-        """The data messages of the next frame and the types of what is not read.
+    async def read(self) -> Arrived:
+        """The data of the next frame.
 
         Raises FeedUnavailable when the connection is lost or the feed ends it, FeedRefused.
         """
-        messages, skipped = await self._frame()
+        trades, messages, skipped = await self._frame()
         if messages and isinstance(messages[0], Success | Refusal | Subscription):
             self._control(messages[0])
             messages = messages[1:]
-        return messages, skipped
+        return Arrived(trades, messages, skipped)
 
     async def log_in(self, key: str, secret: str) -> None:
         """Wait for the welcome and log in. Raises FeedRefused, FeedUnavailable."""
@@ -87,7 +120,7 @@ class MarketStream:
             raise FeedUnavailable(f"{self._name} does not answer the login") from None
 
     async def subscribe(self, symbols: Iterable[str]) -> list[str]:
-        """Subscribe to trades; the symbols that the feed does not accept are returned.
+        """Subscribe to trades; the symbols that the feed does not accept, or does not confirm, are returned.
 
         Raises FeedUnavailable when no answer comes.
         """
@@ -97,9 +130,10 @@ class MarketStream:
             batch = batches.pop()
             answer = await self._ask({"action": "subscribe", "trades": batch})
             if isinstance(answer, Subscription):
+                left_out += [symbol for symbol in batch if symbol not in self.subscribed]
                 continue
             if answer.code not in (SYMBOL_LIMIT, INVALID_SYNTAX):
-                raise _failure(self._name, answer)
+                raise self._failure(answer)
             if len(batch) > 1:
                 half = len(batch) // 2
                 batches += [batch[half:], batch[:half]]
@@ -109,6 +143,14 @@ class MarketStream:
                 left_out += [symbol for rest in batches for symbol in rest]
                 break
         return left_out
+
+    async def subscribe_statuses(self) -> bool:
+        """Ask for the halts of all symbols; False where the feed does not tell them."""
+        self._is_optional = True
+        try:
+            return isinstance(await self._ask({"action": "subscribe", "statuses": ["*"]}), Subscription)
+        finally:
+            self._is_optional = False
 
     async def unsubscribe(self, symbols: Iterable[str]) -> None:
         """End the subscription of these symbols. Raises FeedUnavailable when no answer comes."""
@@ -129,44 +171,61 @@ class MarketStream:
 
     async def _send(self, request: dict[str, object]) -> None:
         try:
-            await self._connection.send(_encode(request))
+            is_json = self._encoding == "json"
+            await self._connection.send(_encode_json(request).decode() if is_json else _pack(request))
         except (WebSocketException, OSError) as error:
-            raise StreamLost(f"{self._name} is lost: {error}", "lost") from error
+            raise StreamLost(f"{self._name} is lost: {error}", LOST) from error
 
-    async def _frame(self) -> tuple[list[Message], list[str]]:
+    async def _frame(self) -> Arrived:
         try:
-            return decode_frame(await self._connection.recv())
+            frame = await self._connection.recv()
         except (WebSocketException, OSError) as error:
-            raise StreamLost(f"{self._name} is lost: {error}", "lost") from error
+            raise StreamLost(f"{self._name} is lost: {error}", LOST) from error
+        trades = decode_trades(frame)
+        return Arrived([], *decode_frame(frame)) if trades is None else Arrived(trades, [], [])
 
     async def _success(self, text: str) -> None:
-        messages, _ = await self._frame()
-        match messages:
+        match (await self._frame()).messages:
             case [Success(text=said)] if said == text:
                 return
             case [Refusal() as refusal]:
-                raise _failure(self._name, refusal)
+                raise self._failure(refusal)
             case _:
                 raise FeedUnavailable(f"{self._name} says something else than {text!r}")
 
     def _control(self, message: Success | Refusal | Subscription) -> None:
-        if isinstance(message, Subscription):
-            self.subscribed = frozenset(message.trades or ())
-        if isinstance(message, Refusal) and (self._answer is None or message.code in _ENDING):
-            raise _failure(self._name, message)
+        if isinstance(message, Subscription) and message.trades is not None:
+            self.subscribed = frozenset(message.trades)
+        if isinstance(message, Refusal) and (self._answer is None or self._is_final(message)):
+            raise self._failure(message)
         if self._answer is not None and not self._answer.done() and not isinstance(message, Success):
             self._answer.set_result(message)
+
+    def _is_final(self, refusal: Refusal) -> bool:
+        return refusal.code in _ENDING and not (self._is_optional and refusal.code == INVALID_ACTION)
+
+    def _failure(self, refusal: Refusal) -> FeedRefused | FeedUnavailable:
+        said = f"{self._name} answers {refusal.code} {refusal.text}"
+        remedy = _FINAL.get(refusal.code)
+        if remedy is None:
+            return StreamLost(said, str(refusal.code))
+        return FeedRefused(f"{said}; {remedy.format(setting=self._setting)}")
 
 
 _ENDING: Final = (*_FINAL, CONNECTION_LIMIT, SLOW_CLIENT)
 
 
-async def open_stream(url: str, name: str) -> MarketStream:
-    """Connect. Raises FeedRefused for a refusal that waiting does not help, else FeedUnavailable."""
+async def open_stream(
+    url: str, name: str, setting: str = "ALPACA_DATA_FEED", encoding: Encoding = "msgpack"
+) -> MarketStream:
+    """Connect. `setting` is what chose the feed, for the remedy.
+
+    Raises FeedRefused for a refusal that waiting does not help, else FeedUnavailable.
+    """
     try:
         connection = await connect(
             url,
-            additional_headers={"Content-Type": "application/msgpack"},
+            additional_headers={"Content-Type": _CONTENT_TYPES[encoding]},
             compression=None,
             max_size=FRAME_BYTES_MAX,
             max_queue=FRAMES_BUFFERED_MAX,
@@ -179,16 +238,18 @@ async def open_stream(url: str, name: str) -> MarketStream:
         status = error.response.status_code
         if status in (401, 403):
             raise FeedRefused(f"{name} refuses the connection (HTTP {status}); {KEYS_REMEDY}") from error
+        if status == TOO_MANY_REQUESTS:
+            wait_s = _seconds(error.response.headers.get("Retry-After"))
+            raise StreamLost(f"{name} answers HTTP {status}", str(status), wait_s) from error
         raise FeedUnavailable(f"{name} answers HTTP {status}") from error
     except (WebSocketException, OSError, TimeoutError) as error:
         raise FeedUnavailable(f"{name} cannot be reached: {type(error).__name__} {error}") from error
-    return MarketStream(connection, name)
+    return MarketStream(connection, name, setting, encoding)
 
 
-def _failure(name: str, refusal: Refusal) -> FeedRefused | FeedUnavailable:
-    said = f"{name} answers {refusal.code} {refusal.text}"
-    remedy = _FINAL.get(refusal.code)
-    return StreamLost(said, str(refusal.code)) if remedy is None else FeedRefused(f"{said}; {remedy}")
+def _seconds(header: str | None) -> float | None:
+    """Retry-After in seconds; its other form, a date, is not known from this feed."""
+    return float(header) if header is not None and header.isdecimal() else None
 
 
 def _batches(symbols: Sequence[str]) -> list[list[str]]:

@@ -4,35 +4,37 @@
 lives; the book outlives it. Nothing is replayed by the feed, so a symbol's snapshot is taken after its
 subscription is acknowledged and merged by trade time.
 
-A socket that is open but mute is an outage. Silence alone proves nothing (a holiday, an illiquid symbol), so
-after FEED_SILENCE_S without data all snapshots are taken: when they hold trades that the stream should have
-brought, the connection is given up. The same refresh, every REFRESH_S, bounds any other drift and follows the
-date.
+A socket that is open but mute is an outage. Silence alone proves nothing (a holiday, a halt, an illiquid
+symbol), so after some seconds without data, fewer while the market is open, all snapshots are taken: when
+they hold trades that the stream does not bring within FEED_LAG_S_MAX either, the connection is given up. A
+stream that is mute for some symbols only is found by the same evidence, at the latest after REFRESH_S, and
+those symbols are subscribed anew. The same refresh bounds any other drift and follows the date.
 """
 
 import asyncio
 import contextlib
 import itertools
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NoReturn
 
 import structlog
 
-from portfolio_realtime.clock import NS_PER_S, Clock
+from portfolio_realtime.clock import Clock
 from portfolio_realtime.errors import FeedUnavailable
-from portfolio_realtime.market.feeds import Feed
-from portfolio_realtime.market.marks import MarkBook, new_york_date_of
+from portfolio_realtime.market.feeds import Feed, Schedule
 from portfolio_realtime.market.messages import (
     Cancel,
     Correction,
     Message,
     Snapshot,
+    Status,
     StreamTrade,
     as_of_ns,
 )
+from portfolio_realtime.market.sessions import Session, new_york_date_of
 from portfolio_realtime.market.snapshots import SYMBOLS_MAX, Snapshots
-from portfolio_realtime.market.stream import MarketStream, StreamLost
+from portfolio_realtime.market.stream import Arrived, MarketStream, StreamLost
 from portfolio_realtime.telemetry import MarketMetrics
 
 LEAVING_S: Final = 10.0  # a symbol that nobody holds any more stays subscribed for so long
@@ -40,8 +42,13 @@ SNAPSHOT_REQUESTS_MAX: Final = 4  # side by side
 SNAPSHOT_RETRY_S: Final = 5.0
 REFRESH_S: Final = 300.0
 REFRESH_CHECK_S: Final = 1.0
-FEED_SILENCE_S: Final = 30.0
-FEED_LAG_S_MAX: Final = 5.0  # a trade younger than this may still be on its way
+SILENCE_S: Final = {  # without data, before snapshots are taken; doubles up to the second
+    Session.CORE: (5.0, 30.0),
+    Session.EXTENDED: (30.0, REFRESH_S),
+    Session.OVERNIGHT: (30.0, REFRESH_S),
+    Session.CLOSED: (30.0, REFRESH_S),
+}
+FEED_LAG_S_MAX: Final = 3.0  # a trade that a snapshot has may still be on its way for so long
 UNKNOWN_TYPES_MAX: Final = 32  # type names that become metric labels
 LEFT_OUT_SHOWN_MAX: Final = 10
 
@@ -51,10 +58,11 @@ log = structlog.get_logger()
 class MarketSubscription:
     """The wanted symbols of one feed and their marks."""
 
-    def __init__(self, feed: Feed, clock: Clock, metrics: MarketMetrics) -> None:
-        self.book = MarkBook(feed.source, feed.effect_of)
-        self.feed = feed
+    def __init__(self, schedule: Schedule, clock: Clock, metrics: MarketMetrics) -> None:
+        self.book = schedule.new_book()
+        self.feed = schedule.day  # the one that is streamed
         self.changed = asyncio.Event()  # what is wanted has changed
+        self._schedule = schedule
         self._clock = clock
         self._metrics = metrics
         self._wanted: frozenset[str] = frozenset()
@@ -67,6 +75,9 @@ class MarketSubscription:
         self._subscribed: frozenset[str] = frozenset()  # accepted on this connection
         self._caught_up_ns: int | None = None  # since when this connection has brought every trade
         self._unknown_types: set[str] = set()
+        self._settled: set[str] = set()  # symbols whose snapshot was taken since they are subscribed
+        self._missed: dict[str, tuple[int, float]] = {}  # symbol -> trade in a snapshot, when it was seen
+        self._renewing: set[str] = set()  # symbols that are subscribed and mute
 
     def want(self, symbols: Iterable[str]) -> None:
         """Keep the marks of exactly these symbols."""
@@ -88,6 +99,7 @@ class MarketSubscription:
         self.book.forget([*self._wanted, *self._leaving])
         self._wanted = frozenset()
         self._leaving.clear()
+        self.book.set_boundary(None)
         self.changed.set()
 
     @property
@@ -95,8 +107,13 @@ class MarketSubscription:
         """Is there any symbol to keep?"""
         return bool(self._wanted or self._leaving)
 
-    def begin(self) -> None:
-        """A new connection is there: it has brought nothing yet."""
+    def begin(self, feed: Feed) -> None:
+        """A new connection to this feed is there: it has brought nothing yet."""
+        self.feed = feed
+        self.book.stream_from(feed.source)
+        self._settled.clear()
+        self._missed.clear()
+        self._renewing.clear()
         self._frame_s = self._clock.monotonic_s()
         self._subscribed = frozenset()
         self._is_given_up = False
@@ -113,32 +130,43 @@ class MarketSubscription:
     async def read(self, stream: MarketStream) -> NoReturn:
         """Apply what the stream brings. Raises FeedUnavailable, FeedRefused."""
         while True:
-            messages, skipped = await stream.read()
-            if messages:
+            arrived = await stream.read()
+            if arrived.trades or arrived.messages:
                 self._frame_s = self._clock.monotonic_s()
-                self._apply(messages)
-            for name in skipped:
+                self._apply(arrived)
+            for name in arrived.skipped:
                 self._count_skipped(name)
             await asyncio.sleep(0)  # a full socket buffer must not keep the others from their turn
 
-    def _apply(self, messages: list[Message]) -> None:
+    def _apply(self, arrived: Arrived) -> None:
         received_ns = self._clock.now_ns()
-        book = self.book
-        ignored_count = book.counts.ignored + book.counts.refused
-        trade_count = 0
-        for message in messages:
-            if type(message) is StreamTrade:
-                trade_count += 1
-                book.offer(message, received_ns)
-            elif isinstance(message, Correction):
+        counts = self.book.counts
+        ignored_count, refused_count = counts.ignored, counts.refused + counts.set_aside
+        if arrived.trades:
+            self.book.offer_all(arrived.trades, received_ns)
+            self._count("t", len(arrived.trades))
+        for message in arrived.messages:
+            self._apply_one(message, received_ns)
+        name = self.feed.name
+        self._metrics.ignored_trades.labels(name).inc(counts.ignored - ignored_count)
+        self._metrics.refused_trades.labels(name).inc(counts.refused + counts.set_aside - refused_count)
+
+    def _apply_one(self, message: Message, received_ns: int) -> None:
+        match message:
+            case StreamTrade():
+                self._count("t", 1)
+                self.book.offer_all((message,), received_ns)
+            case Correction():
                 self._count("c", 1)
-                book.correct(message, received_ns)
-            elif isinstance(message, Cancel):
+                self.book.correct(message, received_ns)
+            case Cancel():
                 self._count("x", 1)
-                book.cancel(message, received_ns)
-        self._count("t", trade_count)
-        ignored_count = book.counts.ignored + book.counts.refused - ignored_count
-        self._metrics.ignored_trades.labels(self.feed.name).inc(ignored_count)
+                self.book.cancel(message, received_ns)
+            case Status():
+                self._count("s", 1)
+                self.book.set_status(message, received_ns)
+            case _:
+                self._count("control", 1)
 
     def _count(self, name: str, count: int) -> None:
         self._metrics.messages.labels(self.feed.name, name).inc(count)
@@ -155,13 +183,17 @@ class MarketSubscription:
         """Keep the subscription equal to what is wanted; return when nothing is. Raises FeedUnavailable."""
         asked: set[str] = set()
         refused: set[str] = set()
+        if self.feed.has_statuses and not await stream.subscribe_statuses():
+            log.warning("the feed does not tell halts", feed=self.feed.name)
         while self.is_wanted and not self._is_given_up:
             self.changed.clear()
             self._let_go()
             wanted = {*self._wanted, *self._leaving}
-            if gone := asked - wanted:
+            if gone := asked & self._renewing | asked - wanted:
                 await stream.unsubscribe(gone)
                 asked -= gone
+                self._settled -= gone
+                self._renewing.clear()
                 refused.clear()  # there may be room again
             if new := wanted - asked - refused:
                 left_out = await stream.subscribe(new)
@@ -171,6 +203,7 @@ class MarketSubscription:
                 self._ask_snapshots(new)
             self._subscribed = frozenset(asked)
             self._metrics.subscribed.labels(self.feed.name).set(len(asked))
+            self._metrics.left_out.labels(self.feed.name).set(len(refused))
             await self._until_changed()
         self._metrics.subscribed.labels(self.feed.name).set(0)
 
@@ -203,24 +236,21 @@ class MarketSubscription:
         self._pending.update(dict.fromkeys(symbols))
         self._is_pending.set()
 
-    async def take_snapshots(self, snapshots: Snapshots) -> NoReturn:
-        """Take the snapshots that are asked for. Raises FeedRefused; FeedUnavailable for a mute stream."""
+    async def take_snapshots(self, snapshots: Sequence[Snapshots]) -> NoReturn:
+        """Take the snapshots that are asked for, the streamed feed's first. Raises FeedRefused."""
         while True:
             await self._is_pending.wait()
             self._is_pending.clear()
             while parts := self._next_parts():
-                frame_s = self._frame_s
-                answers = await asyncio.gather(*map(snapshots.read, parts), return_exceptions=True)
-                missed_count = 0
-                for part, answer in zip(parts, answers, strict=True):
-                    if isinstance(answer, dict):
-                        missed_count += self._offer_all(answer)
-                    elif isinstance(answer, FeedUnavailable):
-                        await self._take_later(part, answer)
-                    else:
-                        raise answer
-                if missed_count and self._frame_s == frame_s:
-                    raise StreamLost(f"{self.feed.name} is mute: {missed_count} symbols traded", "mute")
+                for each in snapshots:
+                    answers = await asyncio.gather(*map(each.read, parts), return_exceptions=True)
+                    for part, answer in zip(parts, answers, strict=True):
+                        if isinstance(answer, dict):
+                            self._offer_all(part, answer, each.feed)
+                        elif isinstance(answer, FeedUnavailable):
+                            await self._take_later(part, answer)
+                        else:
+                            raise answer
             if self._caught_up_ns is None and self._subscribed:
                 self._caught_up_ns = self._clock.now_ns()
 
@@ -235,40 +265,69 @@ class MarketSubscription:
         self._ask_snapshots(symbols)
         await asyncio.sleep(SNAPSHOT_RETRY_S * random.uniform(0.5, 1.0))
 
-    def _offer_all(self, found: dict[str, Snapshot]) -> int:
-        """Offer snapshots; how many hold a trade that a silent stream should have brought."""
-        received_ns = self._clock.now_ns()
+    def _offer_all(self, asked: list[str], found: dict[str, Snapshot], feed: Feed) -> None:
+        """Offer the snapshots that were asked for, and remember which trades the stream has not brought.
+
+        The first snapshot after a subscription holds what was traded before it: that is no evidence.
+        """
+        received_ns, now_s = self._clock.now_ns(), self._clock.monotonic_s()
         date = new_york_date_of(received_ns)
-        is_silent = self._clock.monotonic_s() - self._frame_s > FEED_SILENCE_S
-        missed_count = 0
         for symbol, snapshot in found.items():
             was_marked = self.book.is_marked(symbol)
-            if not self.book.offer_snapshot(symbol, snapshot, date, received_ns) or not is_silent:
-                continue
-            traded_ns = as_of_ns(snapshot.latest_trade.at) if snapshot.latest_trade else None
-            is_due = traded_ns is not None and received_ns - traded_ns > FEED_LAG_S_MAX * NS_PER_S
-            missed_count += was_marked and is_due and symbol in self._subscribed
-        return missed_count
+            is_moved = self.book.offer_snapshot(
+                symbol, snapshot, date, received_ns, feed.source, has_close=feed.has_closes
+            )
+            is_evidence = feed is self.feed and symbol in self._settled and was_marked
+            if is_moved and is_evidence and snapshot.latest_trade is not None:
+                self._missed[symbol] = (as_of_ns(snapshot.latest_trade.at) or 0, now_s)
+        if feed is self.feed:
+            self._settled.update(self._subscribed.intersection(asked))
 
     async def refresh(self) -> NoReturn:
         """Ask for all snapshots when the stream is silent, when the date changes, and every REFRESH_S;
-        and for those of symbols whose trades have all been withdrawn."""
-        silence_s = FEED_SILENCE_S
+        and for those of symbols whose trades have all been withdrawn.
+
+        Raises FeedUnavailable for a mute stream.
+        """
+        silence_s = 0.0
         refreshed_s = frame_s = self._clock.monotonic_s()
         date = new_york_date_of(self._clock.now_ns())
         while True:
             await asyncio.sleep(REFRESH_CHECK_S)
+            self._judge_missed()
             self._ask_snapshots(self.book.take_to_refresh())
-            now_s = self._clock.monotonic_s()
-            new_date = new_york_date_of(self._clock.now_ns())
+            now_s, now_ns = self._clock.monotonic_s(), self._clock.now_ns()
+            new_date = new_york_date_of(now_ns)
+            silence_s_min, silence_s_max = SILENCE_S[self._schedule.session(now_ns)]
             if self._frame_s != frame_s:
-                frame_s, silence_s = self._frame_s, FEED_SILENCE_S
+                frame_s, silence_s = self._frame_s, silence_s_min
+            silence_s = min(max(silence_s, silence_s_min), silence_s_max)
             is_silent = now_s - max(frame_s, refreshed_s) > silence_s
             if is_silent or new_date != date or now_s - refreshed_s > REFRESH_S:
-                silence_s = min(2 * silence_s, REFRESH_S) if is_silent else silence_s
+                silence_s *= 2 if is_silent else 1
                 date, refreshed_s = new_date, now_s
                 self._ask_snapshots(self._wanted)
                 self._tell_unknown()
+
+    def _judge_missed(self) -> None:
+        """Has the stream brought by now what snapshots have shown? Raises FeedUnavailable for a mute one."""
+        due_s = self._clock.monotonic_s() - FEED_LAG_S_MAX
+        due = {symbol: missed for symbol, missed in self._missed.items() if missed[1] <= due_s}
+        for symbol in due:
+            del self._missed[symbol]
+        mute = {
+            symbol: seen_s
+            for symbol, (traded_ns, seen_s) in due.items()
+            if symbol in self._subscribed and not self.book.has_streamed(symbol, traded_ns)
+        }
+        if not mute:
+            return
+        if self._frame_s <= min(mute.values()):
+            raise StreamLost(f"{self.feed.name} is mute: {len(mute)} symbols traded", "mute")
+        log.warning("symbols are mute and subscribed anew", feed=self.feed.name, count=len(mute))
+        self._metrics.renewed.labels(self.feed.name).inc(len(mute))
+        self._renewing.update(mute)
+        self.changed.set()
 
     def _tell_unknown(self) -> None:
         unknown_count = self.book.counts.unknown

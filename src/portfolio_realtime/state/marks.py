@@ -36,6 +36,16 @@ class Marks:
             (keys.MARKS, announcement),
         )
 
+    async def remove(self, lease: Lease, symbols: list[str]) -> None:
+        """Forget the marks of symbols that nobody holds any more; nobody is told.
+
+        Raises LeaseLost, StateUnavailable.
+        """
+        fence = keys.fence(f"{keys.MARKS}:{lease.name}")
+        for at in range(0, len(symbols), READ_FIELDS_MAX):
+            part = symbols[at : at + READ_FIELDS_MAX]
+            await self._connection.fenced_write(fence, keys.MARKS, lease.fencing_token, [], part, None)
+
     @reports_unavailable
     async def read_all(self) -> list[Mark]:
         """The newest mark of every symbol."""

@@ -1,0 +1,103 @@
+"""When US stocks trade: the sessions of a day in New York, half days, holidays and both DST changes included.
+
+A trading day begins the evening before: overnight 20:00 to 04:00, extended to the open, core to the close,
+extended for four hours more (20:00, on a half day 17:00). Before a day without trading there is no overnight
+session. Source: Alpaca, "24/5 Trading"; open and close from exchange-calendars' XNYS. Pure.
+"""
+
+import bisect
+import functools
+import warnings
+from datetime import date, datetime, time, timedelta
+from enum import Enum
+from typing import Final
+from zoneinfo import ZoneInfo
+
+import exchange_calendars
+
+from portfolio_realtime.clock import NS_PER_S
+
+NEW_YORK: Final = ZoneInfo("America/New_York")
+OVERNIGHT_FROM: Final = time(20)
+EXTENDED_FROM: Final = time(4)
+AFTER_CLOSE: Final = timedelta(hours=4)
+CLOSED_DAYS_MAX: Final = 10  # the exchange was never closed for longer in our time
+
+
+class Session(Enum):
+    """What part of the trading day it is."""
+
+    OVERNIGHT = "overnight"
+    EXTENDED = "extended"
+    CORE = "core"
+    CLOSED = "closed"
+
+
+def stock_session(at_ns: int) -> Session:
+    """The session at a moment."""
+    edges = _edges(_trade_date(at_ns))
+    index = bisect.bisect_right(edges, at_ns, key=lambda edge: edge[0])
+    return edges[index - 1][1] if index else Session.CLOSED
+
+
+def next_change_ns(at_ns: int) -> int:
+    """When the session that follows the one at this moment begins, in nanoseconds since 1970."""
+    now, day = stock_session(at_ns), _trade_date(at_ns)
+    for _ in range(CLOSED_DAYS_MAX):
+        for edge_ns, session in _edges(day):
+            if edge_ns > at_ns and session is not now:
+                return edge_ns
+        day += timedelta(days=1)
+    raise AssertionError(f"no session within {CLOSED_DAYS_MAX} days")
+
+
+def close_ns(day: date) -> int | None:
+    """The close of the core session of a day in New York, or None on a day without one."""
+    return next((edge_ns for edge_ns, session in _edges(day)[3:4] if session is Session.EXTENDED), None)
+
+
+def new_york_date_of(ns: int) -> str:
+    """The date in New York at a moment: YYYY-MM-DD."""
+    return _new_york(ns).date().isoformat()
+
+
+def new_york_midnight_ns(day: date) -> int:
+    """When a day begins in New York."""
+    return _ns(datetime.combine(day, time(), NEW_YORK))
+
+
+def _new_york(ns: int) -> datetime:
+    return datetime.fromtimestamp(ns // NS_PER_S, NEW_YORK)
+
+
+def _trade_date(at_ns: int) -> date:
+    """The trading day that a moment belongs to: from 20:00 on it is the next day's."""
+    moment = _new_york(at_ns)
+    return moment.date() + timedelta(days=moment.time() >= OVERNIGHT_FROM)
+
+
+@functools.lru_cache(maxsize=64)
+def _edges(day: date) -> list[tuple[int, Session]]:
+    """When each session of a trading day begins; nothing for a day without trading."""
+    calendar, label = _calendar(day.year), day.isoformat()
+    if not calendar.is_session(label):
+        return []
+    opened, closed = calendar.session_open(label), calendar.session_close(label)
+    return [
+        (_ns(datetime.combine(day - timedelta(days=1), OVERNIGHT_FROM, NEW_YORK)), Session.OVERNIGHT),
+        (_ns(datetime.combine(day, EXTENDED_FROM, NEW_YORK)), Session.EXTENDED),
+        (_ns(opened.to_pydatetime()), Session.CORE),
+        (_ns(closed.to_pydatetime()), Session.EXTENDED),
+        (_ns(closed.to_pydatetime() + AFTER_CLOSE), Session.CLOSED),
+    ]
+
+
+@functools.lru_cache(maxsize=4)
+def _calendar(year: int) -> exchange_calendars.ExchangeCalendar:
+    with warnings.catch_warnings():  # of pandas, about what the calendars do inside
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return exchange_calendars.get_calendar("XNYS", start=f"{year - 1}-12-20", end=f"{year + 1}-01-10")
+
+
+def _ns(moment: datetime) -> int:
+    return int(moment.timestamp()) * NS_PER_S
