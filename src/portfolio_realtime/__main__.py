@@ -1,4 +1,4 @@
-"""The command line: run, demo, simulate, loadtest, token, revoke, entitle, check-config.
+"""The command line: run, demo, simulate, loadtest, faults, token, revoke, entitle, check-config.
 
 `portfolio-realtime --help`, or `python -m portfolio_realtime --help`.
 """
@@ -15,16 +15,19 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 import typer
 import uvloop
+from rich.console import Console
 
 from portfolio_realtime import __version__, config, run_services, telemetry, users
 from portfolio_realtime.errors import PortfolioRealtimeError, SettingsError
 from portfolio_realtime.proving import demo as demonstration
 from portfolio_realtime.proving import loadtest as load
+from portfolio_realtime.proving import trials as trial
 from portfolio_realtime.proving.system import token as signed_token
 from portfolio_realtime.service import EXIT_FAILED, EXIT_SETTINGS
 from portfolio_realtime.websocket.tokens import Tokens
 
 R = TypeVar("R")
+TABLE_WIDTH = 100
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -174,6 +177,27 @@ def loadtest(
 
 def _client_token(secret: str, account_id: str) -> str:
     return signed_token(secret, f"client of {account_id}", [account_id], 3600) if secret else ""
+
+
+@app.command()
+def faults(
+    trials: Annotated[int, typer.Option(min=1, help="Plans of faults, one after the other")] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first plan; each next one is one more")] = 1,
+    duration: Annotated[float, typer.Option(min=2, max=600, help="Seconds that each plan lasts")] = 8,
+    systems: Annotated[int, typer.Option(min=1, max=8, help="Systems side by side")] = 1,
+    json: Annotated[Path | None, typer.Option(help="Write every trial here")] = None,
+) -> None:
+    """Let everything go wrong, again and again, and compare every account with the ledger after each time.
+
+    One trial again: `--trials 1 --seed N`. Exit code 1 when a trial fails.
+    """
+    held = _until_ctrl_c(trial.hold(trials, seed=seed, duration_s=duration, systems=systems))
+    if held is None:
+        raise typer.Exit(EXIT_FAILED)
+    Console(width=TABLE_WIDTH).print(trial.table(held))
+    if json is not None:
+        json.write_bytes(msgspec.json.format(msgspec.json.encode(held), indent=2) + b"\n")
+    raise typer.Exit(0 if all(one.is_clean for one in held) else EXIT_FAILED)
 
 
 @app.command()

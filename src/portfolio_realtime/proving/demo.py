@@ -116,7 +116,9 @@ class Compared(Protocol):
         ...
 
 
-async def converge(oracle: Oracle, clients: Compared) -> tuple[dict[str, list[str]], float | None]:
+async def converge(
+    oracle: Oracle, clients: Compared, deadline_s: float = CONVERGE_S_MAX
+) -> tuple[dict[str, list[str]], float | None]:
     """Wait until every client shows the oracle's value: what still differs, and how long it took."""
     started_s = time.monotonic()
     truths = await oracle.truth()
@@ -127,7 +129,7 @@ async def converge(oracle: Oracle, clients: Compared) -> tuple[dict[str, list[st
         if not differing:
             say(f"every account equals the oracle {waited_s:.2f} s after the market stopped")
             return differing, round(waited_s, 3)
-        if waited_s > CONVERGE_S_MAX:
+        if waited_s > deadline_s:
             say(f"{len(differing)} accounts still differ after {waited_s:.0f} s")
             return differing, None
         await asyncio.sleep(max(COMPARE_S_MIN, time.monotonic() - asked_s))

@@ -21,7 +21,7 @@ from portfolio_realtime.errors import PortfolioRealtimeError
 from portfolio_realtime.proving.oracle import Truth
 from portfolio_realtime.proving.wire import STALLED_RECEIVE_BYTES, Wire, request, text_frame
 
-CONNECTING_MAX: Final = 100  # handshakes under way at once
+CONNECTING_MAX: Final = 1000  # on their way to their first value at once; the kernel's backlog is 4096
 CONNECT_S_MAX: Final = 15.0  # of one connection, until it has its first value
 RECONNECT_S: Final = 0.3  # the first pause; it doubles with each failure, and is jittered
 RECONNECT_S_MAX: Final = 2.0

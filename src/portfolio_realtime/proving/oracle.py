@@ -49,6 +49,16 @@ class Oracle:
         """Let the market move again."""
         (await self._client.post("/_sim/resume")).raise_for_status()
 
+    async def install(self, plan: dict[str, Any]) -> dict[str, Any]:
+        """Let a plan of faults begin now; the whole plan."""
+        answer = await self._client.post("/_sim/faults", json=plan)
+        answer.raise_for_status()
+        return answer.json()
+
+    async def faults_remaining_s(self) -> float:
+        """Seconds until the last fault is over."""
+        return (await self._get("/_sim/faults"))["remaining_s"]
+
     async def close(self) -> None:
         """Close the connection."""
         await self._client.aclose()

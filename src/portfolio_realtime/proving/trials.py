@@ -1,0 +1,178 @@
+"""Fault trials: one plan of faults after another against the real services, and the ledger's word after each.
+
+When a plan is over, the market is stopped and every client must show the ledger's value to the cent. Every
+OUTAGE_EVERY-th trial takes the market's data away instead, and measures how long it takes until every client
+is told that its prices are stale. The same seed makes the same plan.
+"""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, Final
+
+from rich.table import Table
+
+from portfolio_realtime.proving.demo import converge, say
+from portfolio_realtime.proving.fleet import Fleet
+from portfolio_realtime.proving.system import System, running
+
+CONVERGE_S_MAX: Final = 120.0  # an outage may be followed by a minute's patience with the broker
+OUTAGE_EVERY: Final = 10
+OUTAGE_KINDS: Final = ("market.mute", "market.half_open", "market.ghosts", "market.cut")
+OUTAGE_S: Final = 10.0
+MARKED_S_MAX: Final = 5.0  # promise P4
+POLL_S: Final = 0.1
+UPDATE_S: Final = 0.1
+RATE_LIMIT: Final = 1_000  # requests a minute
+ACCOUNTS: Final = 20
+OVERRIDES: Final = {
+    "MIN_UPDATE_INTERVAL": str(UPDATE_S),
+    "SYMBOL_COLLECTION_INTERVAL": "5",
+    "LOG_LEVEL": "error",
+}
+SIMULATOR: Final = (
+    *("--accounts", str(ACCOUNTS), "--symbols", "12", "--rate-limit", str(RATE_LIMIT)),
+    *("--trades-per-second", "60", "--activities-per-second", "3", "--heartbeat", "1"),
+)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one plan of faults did."""
+
+    seed: int
+    kinds: tuple[str, ...]
+    converged_s: float | None  # from the stop of the market until all were equal; None: not all were
+    mismatches: int
+    regressions: int
+    leaks: int
+    rejected: int  # requests beyond the broker's limit
+    requests_per_s: float
+    handshakes: int  # with the market-data stream
+    marked_s: float | None = None  # from an outage of market data until every client was told
+    is_outage: bool = False
+
+    @property
+    def is_clean(self) -> bool:
+        """Did everything hold?"""
+        is_told = not self.is_outage or (
+            self.marked_s is not None and self.marked_s <= MARKED_S_MAX + UPDATE_S
+        )
+        wrong = self.mismatches + self.regressions + self.leaks + self.rejected
+        return wrong == 0 and self.converged_s is not None and is_told
+
+
+async def hold(count: int, *, seed: int, duration_s: float, systems: int) -> list[Trial]:
+    """Hold the trials of seeds `seed`, `seed + 1`, …, in so many systems side by side; in order of seeds."""
+    seeds = iter(range(seed, seed + count))
+    trials: list[Trial] = []
+
+    async def work(number: int) -> None:
+        async for trial in _in_turn(seeds, number, duration_s):
+            trials.append(trial)
+            _report(trial, len(trials), count)
+
+    await asyncio.gather(*(work(number) for number in range(systems)))
+    return sorted(trials, key=lambda trial: trial.seed)
+
+
+async def _in_turn(seeds: Iterator[int], number: int, duration_s: float) -> AsyncIterator[Trial]:
+    """Trials in one system after another: a trial that fails must not spoil the next."""
+    for first in seeds:
+        options = [*SIMULATOR, "--seed", str(number + 1)]
+        async with running(options, port=0, overrides=OVERRIDES) as system:
+            account_ids = await system.oracle.account_ids()
+            fleet = Fleet(system.url, account_ids, system.token_for, interval_s=UPDATE_S, detail=True)
+            await fleet.start()
+            try:
+                for seed in itertools.chain([first], seeds):
+                    trial = await _hold_one(system, fleet, seed, duration_s)
+                    yield trial
+                    if not trial.is_clean:
+                        break
+            finally:
+                await fleet.stop()
+
+
+async def _hold_one(system: System, fleet: Fleet, seed: int, duration_s: float) -> Trial:
+    oracle = system.oracle
+    before, counts_before, started_s = await oracle.state(), dict(fleet.counts), time.monotonic()
+    is_outage = seed % OUTAGE_EVERY == 0
+    plan = await oracle.install(_outage(seed) if is_outage else {"seed": seed, "duration_s": duration_s})
+    marked_s = await _until_marked(fleet, started_s) if is_outage else None
+    while await oracle.faults_remaining_s() > 0:
+        await asyncio.sleep(POLL_S)
+    await oracle.pause()
+    differing, converged_s = await converge(oracle, fleet, CONVERGE_S_MAX)
+    after, elapsed_s = await oracle.state(), time.monotonic() - started_s
+    await oracle.resume()
+    return Trial(
+        seed=seed,
+        kinds=tuple(sorted({fault["kind"] for fault in plan["faults"]})),
+        converged_s=converged_s,
+        mismatches=len(differing),
+        regressions=fleet.counts["regressions"] - counts_before.get("regressions", 0),
+        leaks=fleet.counts["leaks"] - counts_before.get("leaks", 0),
+        rejected=after["rejected_429"] - before["rejected_429"],
+        requests_per_s=round((after["requests"] - before["requests"]) / elapsed_s, 1),
+        handshakes=after["market_handshakes"] - before["market_handshakes"],
+        marked_s=marked_s,
+        is_outage=is_outage,
+    )
+
+
+def _outage(seed: int) -> dict[str, Any]:
+    kind = OUTAGE_KINDS[seed // OUTAGE_EVERY % len(OUTAGE_KINDS)]
+    if kind == "market.cut":  # a cut alone is mended at once
+        refused = {"kind": "market.reconnect_limit", "for_s": OUTAGE_S, "level": 60.0}
+        return {"seed": seed, "faults": [{"kind": kind}, refused]}
+    return {"seed": seed, "faults": [{"kind": kind, "for_s": OUTAGE_S}]}
+
+
+async def _until_marked(fleet: Fleet, since_s: float) -> float | None:
+    """Seconds until every client has been told that all its prices are stale; None: not in time."""
+    while (waited_s := time.monotonic() - since_s) < OUTAGE_S:
+        if all(_is_marked(client.newest) for client in fleet.clients):
+            return round(waited_s, 2)
+        await asyncio.sleep(POLL_S)
+    return None
+
+
+def _is_marked(newest: dict[str, Any] | None) -> bool:
+    """Is the client told that its prices are stale? An account without positions has none."""
+    return newest is not None and (bool(newest["stale"]) or newest["equity"] == newest["cash"])
+
+
+def _report(trial: Trial, done: int, count: int) -> None:
+    outcome = f"equal after {trial.converged_s:.2f} s" if trial.converged_s is not None else "NOT EQUAL"
+    told = f", told after {trial.marked_s} s" if trial.is_outage else ""
+    verdict = "" if trial.is_clean else f"  FAILED: {trial}"
+    say(f"{done}/{count} seed {trial.seed}: {', '.join(trial.kinds)}: {outcome}{told}{verdict}")
+
+
+def table(trials: Sequence[Trial]) -> Table:
+    """One row for each kind of fault, and one for all."""
+    shown = Table("fault", "trials", "failed", "equal after: median", "worst", "told after: worst", box=None)
+    for column in shown.columns[1:]:
+        column.justify = "right"
+    kinds = sorted({kind for trial in trials for kind in trial.kinds})
+    for kind in kinds:
+        shown.add_row(kind, *_row([trial for trial in trials if kind in trial.kinds]))
+    shown.add_section()
+    shown.add_row("all", *_row(trials))
+    return shown
+
+
+def _row(trials: Sequence[Trial]) -> list[str]:
+    waits = [trial.converged_s for trial in trials if trial.converged_s is not None]
+    told = [trial.marked_s for trial in trials if trial.marked_s is not None]
+    return [
+        str(len(trials)),
+        str(sum(not trial.is_clean for trial in trials)),
+        f"{median(waits):.2f} s" if waits else "",
+        f"{max(waits):.2f} s" if waits else "",
+        f"{max(told):.1f} s" if told else "",
+    ]
