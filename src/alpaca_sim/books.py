@@ -4,6 +4,7 @@ Alpaca, "Daily Processes": end of day 23:00-23:30 New York, beginning of day 02:
 `last_` figures are of the day before; `balance_asof` says which day they are of.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -59,6 +60,7 @@ class Books:
         """Without `roll_at` the books stay at the day before the start for ever."""
         self.balance_date = date.min
         self.events: list[SystemEvent] = []
+        self.on_event: Callable[[], None] = lambda: None
         self._ledger = ledger
         self._market = market
         self._trader = trader
@@ -115,6 +117,7 @@ class Books:
         assert len(self.events) < SYSTEM_EVENTS_MAX, "the simulator keeps every system event: restart it"
         for kind in READY:
             self.events.append(SystemEvent(self._ledger.next_event_id(at_ns), at_ns, kind, day))
+        self.on_event()
 
     def _book_crypto_fees(self) -> None:
         """What was bought of a coin today came with a fee in that coin."""

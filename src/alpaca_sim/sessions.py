@@ -4,6 +4,7 @@ Sessions (Alpaca, "24/5 Trading"): pre 04:00-09:30, core 09:30-16:00, post 16:00
 from Sunday to Thursday, whose trades from 20:00 on have the next day's trade date.
 """
 
+import warnings
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from functools import lru_cache
@@ -39,7 +40,9 @@ def _nyse_closes() -> dict[date, time]:
     """Every trading day of New York with its closing time."""
     import exchange_calendars  # takes a second, and only this calendar needs it
 
-    calendar = exchange_calendars.get_calendar("XNYS", start=str(FIRST_DAY), end=str(LAST_DAY))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what the library tells its own authors about pandas
+        calendar = exchange_calendars.get_calendar("XNYS", start=str(FIRST_DAY), end=str(LAST_DAY))
     days = [moment.date() for moment in calendar.sessions]
     return dict.fromkeys(days, CLOSE) | {moment.date(): HALF_DAY_CLOSE for moment in calendar.early_closes}
 

@@ -121,6 +121,7 @@ class Simulator:
         self.market.on_trade = self.feeds.publish
         self.market.on_amendment = self.feeds.publish_amendment
         self.market.on_halt = self.feeds.publish_halt
+        self.books.on_event = self.events.notify
         self.ledger.on_activity = self._notify
         self._minute = now // MINUTE_NS
         self._is_jumping = False

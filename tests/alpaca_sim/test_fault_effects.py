@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -17,7 +16,7 @@ from alpaca_sim.faults import KINDS
 from alpaca_sim.switches import Switches
 from tests.alpaca_sim.conftest import AUTH_MESSAGE, Running, Start
 from tests.alpaca_sim.test_auth import token_of
-from tests.alpaca_sim.test_events import FIRST_ID, PATH, Stream, act, ids, open_stream
+from tests.alpaca_sim.test_events import FIRST_ID, PATH, act, ids, open_stream
 from tests.alpaca_sim.test_stream import CONNECTED, READ_S_MAX, Client, error, open_client
 from tests.conftest import Until
 
@@ -86,7 +85,7 @@ async def test_market_half_open(start: Start) -> None:
     async with subscribed(running) as client:
         await running.fault("market.half_open", for_s=LONG_S)
         await print_price(running, "10.01")
-        pong = await client.socket.ping()
+        pong = asyncio.ensure_future(await client.socket.ping())
         async with subscribed(running) as fresh:
             await print_price(running, "10.02")
             assert (await fresh.next())["p"] == 10.02
