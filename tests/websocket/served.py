@@ -106,9 +106,10 @@ class Calculator:
         account_id: str,
         sequence: int,
         quantities: dict[str, str] | None = None,
-        equity: str = "100.00",
+        equity: str | None = "100.00",
+        **fields: Any,
     ) -> int:
-        """Publish one account; the epoch."""
+        """Publish one account; the epoch. `fields` replace or add fields of the message."""
         shard = keys.shard_of(account_id, SHARDS)
         if shard not in self._leases:
             lease = await self._state.leases.acquire(keys.shard_lease(shard))
@@ -117,7 +118,7 @@ class Calculator:
         lease = self._leases[shard]
         epoch = lease.fencing_token
         await self._state.valuations.publish(
-            lease, shard, [publication(account_id, epoch, sequence, quantities, equity)]
+            lease, shard, [publication(account_id, epoch, sequence, quantities, equity, **fields)]
         )
         return epoch
 

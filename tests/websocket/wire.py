@@ -6,7 +6,7 @@ from typing import Any
 from portfolio_realtime.model import Publication
 
 
-def value(account_id: str, epoch: int, sequence: int, equity: str = "100.00") -> dict[str, Any]:
+def value(account_id: str, epoch: int, sequence: int, equity: str | None = "100.00") -> dict[str, Any]:
     """The portfolio message without positions."""
     return {
         "type": "portfolio",
@@ -49,15 +49,20 @@ def publication(
     epoch: int,
     sequence: int,
     quantities: dict[str, str] | None = None,
-    equity: str = "100.00",
+    equity: str | None = "100.00",
+    **fields: Any,
 ) -> Publication:
-    """A publication; `quantities` maps symbol -> quantity, None: nobody watches the positions."""
+    """A publication; `quantities` maps symbol -> quantity, None: nobody watches the positions.
+
+    `fields` replace or add fields of the message.
+    """
     rows = None
     if quantities is not None:
         rows = [
             (symbol, json.dumps(row(symbol, quantity)).encode()) for symbol, quantity in quantities.items()
         ]
-    encoded = json.dumps(value(account_id, epoch, sequence, equity), separators=(",", ":")).encode()
+    message = {**value(account_id, epoch, sequence, equity), **fields}
+    encoded = json.dumps(message, separators=(",", ":")).encode()
     return Publication(account_id, sequence, encoded, rows)
 
 

@@ -6,14 +6,21 @@ const SILENCE_MS_MAX = 45_000
 const RETRY_MS_MIN = 500
 const RETRY_MS_MAX = 15_000
 const SPOKEN_MS = 30_000
-const LINE_POINTS_MAX = 300
+const LIVE_POINTS_MAX = 2_000
+const HISTORY_MS = 60_000
+const HISTORY_RETRY_MS = 5_000
+const FIRST_VALUE_MS = 5_000
+const FAILURES_SAID = 2
 const SYMBOLS_LISTED_MAX = 6
 const LIST_MS = 3_000
 
 const $ = (selector) => document.querySelector(selector)
 const demo = { isOn: false }
-const view = { message: null, rows: new Map(), line: [], isDrawing: false, spokenAt: 0 }
-const link = { socket: null, account: null, token: null, attempt: 0, retry: 0, heardAt: 0 }
+const view = { message: null, rows: new Map(), isDrawing: false, spokenAt: 0 }
+// The day: points of the history, then what has been seen since. A point is { at, value, equity, today };
+// value is without what the client has brought in today, so that a deposit is no gain; null is a gap.
+const day = { points: [], live: [], base: null, trouble: "", timer: 0, asked: 0, pointed: null }
+const link = { socket: null, account: null, token: null, attempt: 0, retry: 0, heardAt: 0, waiting: 0 }
 
 // The connection
 
@@ -29,8 +36,13 @@ function connect(account) {
   const socket = new WebSocket(`${scheme}//${location.host}/ws/portfolio/${encodeURIComponent(account)}?detail=positions`)
   link.socket = socket
   link.heardAt = Date.now()
+  clearTimeout(link.waiting)
   socket.onopen = () => {
     if (link.token) socket.send(JSON.stringify({ type: "auth", token: link.token }))
+    link.waiting = setTimeout(() => {
+      if (socket === link.socket && !view.message) notice("Connected, but there is no value of this account yet.")
+    }, FIRST_VALUE_MS)
+    readHistory() // anew after each interruption: it knows what we have missed
   }
   socket.onmessage = (event) => {
     if (socket !== link.socket) return
@@ -44,12 +56,17 @@ function connect(account) {
 
 function closed(event) {
   link.socket = null
+  clearTimeout(link.waiting)
   if (event.code >= 4500 && event.code <= 4999) {
     show("closed")
     notice(REFUSALS[event.code] ?? `The server has closed the connection: ${event.reason || event.code}.`)
     return
   }
   show("reconnecting")
+  if (link.attempt >= FAILURES_SAID) {
+    const since = view.message ? ` What you see is from ${clockTime(view.message.timestamp)}.` : ""
+    notice(`The server cannot be reached${event.reason ? ` (${event.reason})` : ""}; trying again.${since}`)
+  }
   const wait = Math.min(RETRY_MS_MAX, RETRY_MS_MIN * 2 ** link.attempt++) * (0.5 + Math.random() / 2)
   link.retry = setTimeout(reconnect, wait)
 }
@@ -71,6 +88,7 @@ const REFUSALS = {
   4500: "The server does not accept these credentials.",
   4501: "Too many connections are open for this user.",
   4503: "There is no such account, or it is not yours.",
+  4505: "The server did not understand this page. Reload it.",
 }
 
 setInterval(() => {
@@ -101,14 +119,12 @@ function receive(message) {
       (message.epoch - view.message.epoch || message.sequence - view.message.sequence) < 0
     if (isOlder) return
     for (const row of message.positions ?? []) {
-      if (Number(row.quantity) === 0) view.rows.delete(row.symbol)
+      if (row.market_value === undefined) view.rows.delete(row.symbol) // gone; closed today has a row until the roll
       else view.rows.set(row.symbol, row)
     }
+    if (view.message && message.last_equity !== view.message.last_equity) readHistory() // a new day
     view.message = message
-    if (message.equity !== null) {
-      view.line.push(Number(message.equity))
-      if (view.line.length > LINE_POINTS_MAX) view.line.shift()
-    }
+    addLive(message)
     notice("")
     show(message.stale.length ? "stale" : "live")
     draw()
@@ -122,7 +138,9 @@ function receive(message) {
 }
 
 function forget() {
-  Object.assign(view, { message: null, rows: new Map(), line: [], spokenAt: 0 })
+  clearTimeout(day.timer)
+  Object.assign(view, { message: null, rows: new Map(), spokenAt: 0 })
+  Object.assign(day, { points: [], live: [], base: null, trouble: "", pointed: null })
   $("#positions tbody").replaceChildren()
   for (const id of ["#total-value", "#cash", "#last-equity", "#external-cash-flow", "#updated"]) put($(id), "—")
   put($("#today-return .text"), "—")
@@ -131,6 +149,68 @@ function forget() {
   $("#caveat").hidden = $("#no-positions").hidden = true
   put($("#position-count"), "")
   drawLine()
+}
+
+// The day so far
+
+async function readHistory() {
+  clearTimeout(day.timer)
+  const account = link.account
+  const asked = ++day.asked
+  const headers = link.token ? { Authorization: `Bearer ${link.token}` } : {}
+  let wait = HISTORY_MS
+  let trouble = ""
+  try {
+    const url = `/v1/portfolio/${encodeURIComponent(account)}/history?range=1d`
+    const answer = await fetch(url, { headers, cache: "no-store" })
+    if (asked !== day.asked || account !== link.account) return
+    if (answer.ok) {
+      takeHistory(await answer.json())
+    } else {
+      trouble = "The day so far cannot be shown now"
+      wait = answer.status < 500 ? HISTORY_MS : HISTORY_RETRY_MS
+    }
+  } catch {
+    trouble = "The day so far cannot be shown now"
+    wait = HISTORY_RETRY_MS
+  }
+  if (asked !== day.asked || account !== link.account) return
+  day.trouble = trouble
+  day.timer = setTimeout(readHistory, wait)
+  drawLine()
+}
+
+function takeHistory(history) {
+  const points = history.points.map((point) => point.equity === null
+    ? { at: Date.parse(point.timestamp), value: null }
+    : pointOf(point.timestamp, point))
+  const first = points.findIndex((point) => point.value !== null)
+  day.points = first < 0 ? [] : points.slice(first)
+  day.base = Number(history.base)
+  const last = day.points.findLast((point) => point.value !== null)
+  if (last) day.live = day.live.filter((point) => point.at > last.at)
+}
+
+function pointOf(timestamp, { equity, external_cash_flow, day_pnl }) {
+  return {
+    at: Date.parse(timestamp),
+    value: Number(equity) - Number(external_cash_flow),
+    equity,
+    today: day_pnl,
+  }
+}
+
+function addLive(message) {
+  day.live.push(message.equity === null
+    ? { at: Date.parse(message.timestamp), value: null }
+    : pointOf(message.timestamp, message))
+  if (day.live.length > LIVE_POINTS_MAX) day.live = day.live.filter((_, index) => index % 2)
+}
+
+// History, then live. Where history ends in a gap before the first live point, the gap stays.
+function linePoints() {
+  const firstLive = day.live[0]?.at ?? Infinity
+  return [...day.points.filter((point) => point.at < firstLive), ...day.live]
 }
 
 // The screen
@@ -190,7 +270,14 @@ function drawCaveat(message) {
   if (message.unpriced.length) {
     parts.push(`Unpriced: ${listed(message.unpriced)}; the known part is ${dollars(message.known_equity)}`)
   }
-  if (message.stale.length) parts.push(`Old prices: ${listed(message.stale)}`)
+  if (message.unvalued?.length) {
+    parts.push(`Transferred at a value that nobody tells: ${listed(message.unvalued)}; today is not known`)
+  }
+  if (message.stale.length) {
+    const ages = message.stale_ages_s ?? {}
+    const oldest = [...message.stale].sort((one, other) => (ages[other] ?? 0) - (ages[one] ?? 0))
+    parts.push(`Old prices: ${listed(oldest.map((symbol) => symbol in ages ? `${symbol} (${age(ages[symbol])})` : symbol))}`)
+  }
   $("#caveat").hidden = !parts.length
   put($("#caveat"), parts.join(" · "))
 }
@@ -199,15 +286,18 @@ function drawRows(message) {
   const body = $("#positions tbody")
   const existing = new Map([...body.rows].map((row) => [row.dataset.symbol, row]))
   const symbols = [...view.rows.keys()].sort()
-  const stale = new Set(message.stale)
+  const ages = new Map(message.stale.map((symbol) => [symbol, message.stale_ages_s?.[symbol]]))
+  const unvalued = new Set(message.unvalued)
   symbols.forEach((symbol, index) => {
     const element = existing.get(symbol) ?? newRow(symbol)
     existing.delete(symbol)
     if (body.rows[index] !== element) body.insertBefore(element, body.rows[index] ?? null)
-    drawRow(element, view.rows.get(symbol), stale.has(symbol))
+    const row = view.rows.get(symbol)
+    drawRow(element, row, rowTags(row, ages, unvalued))
   })
   for (const gone of existing.values()) gone.remove()
-  put($("#position-count"), symbols.length ? `· ${symbols.length}` : "")
+  const held = symbols.filter((symbol) => Number(view.rows.get(symbol).quantity) !== 0)
+  put($("#position-count"), held.length ? `· ${held.length}` : "")
   $("#no-positions").hidden = symbols.length > 0
 }
 
@@ -221,24 +311,36 @@ function newRow(symbol) {
   return row
 }
 
-function drawRow(element, row, isStale) {
-  const [head, quantity, mark, value, day, unrealized] = element.cells
-  const tag = row.mark === null ? "unpriced" : isStale ? "old price" : ""
-  if ((head.lastElementChild?.textContent ?? "") !== tag) {
-    head.lastElementChild?.remove()
-    if (tag) head.append(Object.assign(document.createElement("span"), { className: "tag", textContent: tag }))
+const QUALITIES = { delayed: "delayed", indicative: "indicative", end_of_day: "previous close", halted: "halted" }
+
+// What has to be said about a row, most important first
+function rowTags(row, ages, unvalued) {
+  const tags = []
+  if (Number(row.quantity) === 0) tags.push("closed today")
+  else if (row.mark === null) tags.push("unpriced")
+  else if (ages.has(row.symbol)) tags.push(ages.get(row.symbol) === undefined ? "old price" : `${age(ages.get(row.symbol))} old`)
+  if (QUALITIES[row.mark_quality]) tags.push(QUALITIES[row.mark_quality])
+  if (unvalued.has(row.symbol)) tags.push("transferred")
+  return tags
+}
+
+function drawRow(element, row, tags) {
+  const [head, quantity, mark, value, today, unrealized] = element.cells
+  if ([...head.children].map((tag) => tag.textContent).join() !== tags.join()) {
+    for (const tag of [...head.children]) tag.remove()
+    head.append(...tags.map((tag) => Object.assign(document.createElement("span"), { className: "tag", textContent: tag })))
   }
   put(quantity, grouped(row.quantity))
   flash(mark, row.mark === null ? "—" : dollars(row.mark), row.mark)
   const quality = (row.mark_quality ?? row.mark_source ?? "").replaceAll("_", " ")
   mark.title = row.mark_as_of ? `${quality}, ${new Date(row.mark_as_of).toLocaleString()}` : ""
   flash(value, dollars(row.market_value), row.market_value)
-  signed(day, row.day_pnl)
+  signed(today, row.day_pnl)
   signed(unrealized, row.unrealized_pnl)
 }
 
 function signed(cell, amount) {
-  put(cell, amount === null ? "—" : (Number(amount) > 0 ? "+" : "") + dollars(amount))
+  put(cell, amount === null ? "—" : plus(amount))
   cell.className = amount === null ? "" : sign(amount)
 }
 
@@ -254,16 +356,75 @@ function flash(element, text, amount) {
 }
 
 function drawLine() {
-  const values = view.line
-  const low = Math.min(...values)
-  const span = Math.max(...values) - low || 1
-  const points = values.map((value, index) =>
-    `${((index / Math.max(values.length - 1, 1)) * 320).toFixed(1)},${(90 - ((value - low) / span) * 84).toFixed(1)}`)
-  const isDrawn = values.length > 1
-  $("#line polyline").setAttribute("points", isDrawn ? points.join(" ") : "")
-  $("#line polygon").setAttribute("points", isDrawn ? `0,96 ${points.join(" ")} 320,96` : "")
-  $("#line").setAttribute("class", isDrawn ? sign(values.at(-1) - values[0]) : "empty")
+  const points = linePoints()
+  const known = points.filter((point) => point.value !== null)
+  const isDrawn = known.length > 1
+  const figure = $("#day")
+  figure.classList.toggle("empty", !isDrawn && !day.trouble)
+  figure.classList.toggle("trouble", Boolean(day.trouble))
+  const base = day.base ?? (view.message ? Number(view.message.last_equity) : null)
+  const levels = known.map((point) => point.value)
+  const low = Math.min(...levels, base ?? Infinity)
+  const high = Math.max(...levels, base ?? -Infinity)
+  const from = known[0]?.at ?? 0
+  const span = (known.at(-1)?.at ?? 0) - from || 1
+  const x = (at) => ((at - from) / span) * 320
+  const y = (value) => 92 - ((value - low) / (high - low || 1)) * 86
+  Object.assign(day, { drawn: isDrawn ? known : [], x, y })
+  $("#day .line").setAttribute("d", isDrawn ? pieces(points).map((piece) => path(piece, x, y)).join("") : "")
+  $("#day .area").setAttribute("d", isDrawn && base !== null
+    ? pieces(points).map((piece) => `${path(piece, x, y)}L${x(piece.at(-1).at)} ${y(base)}L${x(piece[0].at)} ${y(base)}Z`).join("")
+    : "")
+  const level = isDrawn && base !== null ? y(base) : -9
+  $("#day .base").setAttribute("y1", level)
+  $("#day .base").setAttribute("y2", level)
+  $("#line").setAttribute("class", isDrawn ? sign(known.at(-1).value - (base ?? known[0].value)) : "")
+  drawCaption()
 }
+
+// Between two gaps
+function pieces(points) {
+  const found = [[]]
+  for (const point of points) {
+    if (point.value === null) found.push([])
+    else found.at(-1).push(point)
+  }
+  return found.filter((piece) => piece.length)
+}
+
+function path(piece, x, y) {
+  return piece.map((point, index) => `${index ? "L" : "M"}${x(point.at).toFixed(1)} ${y(point.value).toFixed(1)}`).join("")
+}
+
+function drawCaption() {
+  const points = day.drawn ?? []
+  const pointed = day.pointed === null ? null : nearest(points, day.pointed)
+  const cursor = $("#day .cursor")
+  cursor.setAttribute("x1", pointed ? day.x(pointed.at) : -9)
+  cursor.setAttribute("x2", pointed ? day.x(pointed.at) : -9)
+  put($("#day-from"), points.length ? clockTime(points[0].at) : "")
+  put($("#day-to"), points.length ? clockTime(points.at(-1).at) : "")
+  const title = day.points.length ? "Today, without deposits and withdrawals" : "Since you opened this page"
+  put($("#day-text"), pointed
+    ? `${clockTime(pointed.at)}: ${dollars(pointed.equity)}, today ${pointed.today === null ? "not known" : plus(pointed.today)}`
+    : day.trouble || title)
+}
+
+function nearest(points, share) {
+  if (!points.length) return null
+  const at = points[0].at + share * (points.at(-1).at - points[0].at)
+  return points.reduce((best, point) => (Math.abs(point.at - at) < Math.abs(best.at - at) ? point : best))
+}
+
+$("#line").addEventListener("pointermove", (event) => {
+  const box = $("#line").getBoundingClientRect()
+  day.pointed = Math.min(1, Math.max(0, (event.clientX - box.left) / box.width))
+  drawCaption()
+})
+$("#line").addEventListener("pointerleave", () => {
+  day.pointed = null
+  drawCaption()
+})
 
 function speak(message) {
   if (Date.now() - view.spokenAt < SPOKEN_MS) return
@@ -275,6 +436,20 @@ function speak(message) {
 
 function put(element, text) {
   if (element.textContent !== text) element.textContent = text
+}
+
+function clockTime(when) {
+  return new Date(when).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" })
+}
+
+// 4000 -> "1 h": the largest whole unit
+function age(seconds) {
+  const [size, unit] = [[86_400, "d"], [3_600, "h"], [60, "min"]].find(([size]) => seconds >= size) ?? [1, "s"]
+  return `${Math.floor(seconds / size)} ${unit}`
+}
+
+function plus(amount) {
+  return (Number(amount) > 0 ? "+" : "") + dollars(amount)
 }
 
 // "up", "down" or "", of a decimal text or a number
