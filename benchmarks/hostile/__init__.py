@@ -1,0 +1,1 @@
+"""What strangers may send: random bytes, broken frames, odd messages. Nothing may crash, leak or surprise."""
