@@ -42,6 +42,26 @@ def event_json(activity: Activity, switches: Switches) -> dict[str, Any]:
     return event
 
 
+def nta_json(activity: Activity) -> dict[str, Any]:
+    """The object of the legacy `/v1/events/nta`, whose amounts are JSON numbers."""
+    day = new_york(activity.at_ns).date().isoformat()
+    event: dict[str, Any] = {
+        "account_id": activity.account_id,
+        "at": rfc3339(activity.at_ns),
+        "description": "",
+        "entry_type": activity.activity_type,
+        "event_ulid": activity.event_id,
+        "id": activity.ref_id,
+        "net_amount": float(activity.net_amount),
+        "qty": float(activity.quantity),
+        "settle_date": day,
+        "status": activity.status,
+        "symbol": activity.symbol,
+        "system_date": day,
+    }
+    return event | ({"entry_sub_type": activity.subtype} if activity.subtype else {})
+
+
 def row_id(activity: Activity) -> str:
     """The REST id: fills carry their millisecond, all others midnight, so ids sort as strings."""
     at = new_york(activity.at_ns)

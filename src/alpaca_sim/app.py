@@ -19,6 +19,7 @@ from alpaca_sim import (
     data_rest,
     data_stream,
     events,
+    history_rest,
     levers,
     trading_rest,
     trading_stream,
@@ -39,6 +40,7 @@ def make_app(sim: Simulator) -> ASGIApp:
     """All routes over one simulator, guarded."""
     routes = [
         *control.ROUTES,
+        *history_rest.ROUTES,
         *levers.ROUTES,
         *activities_rest.ROUTES,  # before the accounts' routes, which would take their paths for ids
         *trading_rest.ROUTES,

@@ -4,7 +4,7 @@ Alpaca, "Daily Processes": end of day 23:00-23:30 New York, beginning of day 02:
 `last_` figures are of the day before; `balance_asof` says which day they are of.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -19,6 +19,7 @@ from alpaca_sim.trader import Trader
 
 ROLL_AT = time(2, 15)
 SYSTEM_EVENTS_MAX = 10_000
+HISTORY_DAYS_MAX = 400
 CRYPTO_FEE_RATE = Decimal("0.0025")
 READY = {
     "eod_balances_ready": "End-of-day balances are now available.",
@@ -44,6 +45,15 @@ class Closing:
     count: int
 
 
+@dataclass(frozen=True, slots=True)
+class DayEnd:
+    """One account at one day's end: equity, and that day's cash movements by type, in dollars."""
+
+    day: date
+    equity: Decimal
+    flows: Mapping[str, Decimal]
+
+
 class Books:
     """Closes each trading day at 16:00 and rolls it over at `roll_at` of the next date."""
 
@@ -60,6 +70,7 @@ class Books:
         """Without `roll_at` the books stay at the day before the start for ever."""
         self.balance_date = date.min
         self.events: list[SystemEvent] = []
+        self.history: dict[str, list[DayEnd]] = {}  # by account, the newest `HISTORY_DAYS_MAX` days
         self.on_event: Callable[[], None] = lambda: None
         self._ledger = ledger
         self._market = market
@@ -111,13 +122,20 @@ class Books:
         for account_id, closing in self._closings.items():
             account = self._ledger.accounts[account_id]
             opening = opened(account, closing)
-            account.roll(opening, closing.count, self._ledger.equity_at_closes(opening))
+            equity = self._ledger.equity_at_closes(opening)
+            self._keep(account, DayEnd(day, equity, _cash_flows(account, closing.count)))
+            account.roll(opening, closing.count, equity)
         self._closings, self._closes = {}, {}
         self.balance_date = day
         assert len(self.events) < SYSTEM_EVENTS_MAX, "the simulator keeps every system event: restart it"
         for kind in READY:
             self.events.append(SystemEvent(self._ledger.next_event_id(at_ns), at_ns, kind, day))
         self.on_event()
+
+    def _keep(self, account: Account, end: DayEnd) -> None:
+        days = self.history.setdefault(account.account_id, [])
+        days.append(end)
+        del days[:-HISTORY_DAYS_MAX]
 
     def _book_crypto_fees(self) -> None:
         """What was bought of a coin today came with a fee in that coin."""
@@ -134,6 +152,15 @@ class Books:
                     self._trader.book_leg(
                         account.account_id, ("CFEE", ""), {"symbol": symbol}, (symbol, -fee)
                     )
+
+
+def _cash_flows(account: Account, until: int) -> dict[str, Decimal]:
+    """What moved cash since the last day's end, by type; trades are none of these."""
+    flows: dict[str, Decimal] = {}
+    for activity in account.activities[account.first : until]:
+        if activity.activity_type != "TRD" and activity.net_amount:
+            flows[activity.activity_type] = flows.get(activity.activity_type, ZERO) + activity.net_amount
+    return flows
 
 
 def close_price(state: MarketSymbol) -> Decimal:

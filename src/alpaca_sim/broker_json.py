@@ -11,10 +11,10 @@ from alpaca_sim.clock import NEW_YORK, new_york, new_york_ns, rfc3339
 from alpaca_sim.decimals import ZERO, divide, exact, text
 from alpaca_sim.ledger import Account, Holdings, Position
 from alpaca_sim.market import Listing, Market, MarketSymbol
+from alpaca_sim.statuses import ACTIVE
 from alpaca_sim.switches import Switches
 
 SESSION_CLOSE_HOUR = 16
-DEFAULTS = Switches()
 MARGIN_INITIAL = Decimal("0.5")
 MARGIN_MAINTENANCE = Decimal("0.3")
 ENTITIES = ("contact", "identity", "disclosures", "agreements", "documents", "trusted_contact")
@@ -31,7 +31,7 @@ def account_json(account: Account, entities: set[str]) -> dict[str, Any]:
     row: dict[str, Any] = {
         "id": account.account_id,
         "account_number": account.account_number,
-        "status": "ACTIVE",
+        "status": account.status,
         "crypto_status": "ACTIVE",
         "currency": "USD",
         "last_equity": text(account.last_equity),
@@ -129,7 +129,7 @@ def trade_account_json(
     return {
         "id": account.account_id,
         "account_number": account.account_number,
-        "status": "ACTIVE",
+        "status": account.status,
         "crypto_status": "ACTIVE",
         "currency": "USD",
         "cash": text(cash),
@@ -159,7 +159,7 @@ def trade_account_json(
         "previous_close": previous_close.isoformat(),
         "created_at": rfc3339(account.created_ns),
         "clearing_broker": "VELOX",
-        "account_blocked": False,
+        "account_blocked": account.status != ACTIVE,
         "trading_blocked": False,
         "transfers_blocked": False,
         "trade_suspended_by_user": False,
@@ -243,7 +243,7 @@ def held_json(state: MarketSymbol, position: Position, switches: Switches) -> di
     return row
 
 
-def positions_json(market: Market, holdings: Holdings, switches: Switches = DEFAULTS) -> list[dict[str, Any]]:
+def positions_json(market: Market, holdings: Holdings, switches: Switches) -> list[dict[str, Any]]:
     """All positions at their marks."""
     return [
         held_json(market.symbols[symbol], position, switches)

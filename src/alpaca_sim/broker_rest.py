@@ -69,7 +69,7 @@ async def list_accounts(request: Request) -> Response:
         in_time = (after_ns is None or account.created_ns >= after_ns) and (
             before_ns is None or account.created_ns <= before_ns
         )
-        if in_time and status in ("", "ACTIVE") and _matches(account, words):
+        if in_time and status in ("", account.status) and _matches(account, words):
             rows.append(account_json(account, entities))
         if len(rows) == ACCOUNTS_MAX:
             break

@@ -13,12 +13,13 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from alpaca_sim.activities_json import event_json, fill_json
+from alpaca_sim.activities_json import event_json, fill_json, nta_json
 from alpaca_sim.books import READY, SystemEvent
 from alpaca_sim.broker_rest import find_account
 from alpaca_sim.clock import Clock, parse_time_ns, rfc3339
 from alpaca_sim.faults import Faults
 from alpaca_sim.ledger import Activity
+from alpaca_sim.statuses import StatusEvent, status_json
 from alpaca_sim.switches import Switches
 from alpaca_sim.ulid import milliseconds
 from alpaca_sim.web import ApiError, json_response, sim_of
@@ -32,7 +33,7 @@ HEARTBEAT = b":heartbeat\n\n"
 INTERNAL_ERROR = b": internal server error\n\n"
 REPEAT_REACH = 50  # a repeated event is one of so many before it
 
-Published = Activity | SystemEvent
+Published = Activity | SystemEvent | StatusEvent
 Encode = Callable[[Any], dict[str, Any] | None]
 
 
@@ -70,10 +71,14 @@ class Cursor:
         return self.until_id is not None and now_ns // 1_000_000 > milliseconds(self.until_id)
 
 
-def read_cursor(params: QueryParams, open_since: bool, is_inclusive: bool = False) -> Cursor:
-    """Alpaca's cursor rules, or 400/422. `open_since`: `since` may stand without `until`."""
+def read_cursor(
+    params: QueryParams, open_since: bool, is_inclusive: bool = False, suffix: str = "id"
+) -> Cursor:
+    """Alpaca's cursor rules, or 400/422. `open_since`: `since` may stand without `until`. The older streams
+    spell `since_ulid`.
+    """
     since, until = params.get("since"), params.get("until")
-    since_id, until_id = params.get("since_id"), params.get("until_id")
+    since_id, until_id = params.get(f"since_{suffix}"), params.get(f"until_{suffix}")
     if (since or until) and (since_id or until_id):
         raise ApiError(422, "since/until and since_id/until_id cannot be mixed")
     if until and not since:
@@ -237,7 +242,7 @@ class EventStreams:
 
 
 def _account_of(event: Published) -> str:
-    return event.account_id if isinstance(event, Activity) else ""
+    return "" if isinstance(event, SystemEvent) else event.account_id
 
 
 def irregular(body: dict[str, Any]) -> dict[str, Any]:
@@ -249,11 +254,17 @@ def irregular(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _open_stream(
-    request: Request, name: str, log: Sequence[Published], open_since: bool, encode: Encode
+    request: Request,
+    name: str,
+    log: Sequence[Published],
+    encode: Encode,
+    open_since: bool = True,
+    suffix: str = "id",
 ) -> Response:
     sim = sim_of(request)
     streams = sim.events
-    cursor = read_cursor(request.query_params, open_since, sim.settings.switches.since_id == "inclusive")
+    is_inclusive = sim.settings.switches.since_id == "inclusive"
+    cursor = read_cursor(request.query_params, open_since, is_inclusive, suffix)
     if len(streams.readers) >= CONNECTIONS_MAX or sim.faults.is_on("events.refuse", name):
         raise ApiError(429, "Too many requests")
     if cursor.since_id is not None and sim.faults.is_on("events.stale_cursor", name):
@@ -270,7 +281,7 @@ async def activity_stream(request: Request) -> Response:
     def encode(activity: Activity) -> dict[str, Any]:
         return event_json(activity, sim.settings.switches)
 
-    return _open_stream(request, "activities", sim.ledger.activities, open_since=False, encode=encode)
+    return _open_stream(request, "activities", sim.ledger.activities, encode, open_since=False)
 
 
 async def trade_stream(request: Request) -> Response:
@@ -280,12 +291,26 @@ async def trade_stream(request: Request) -> Response:
     def encode(activity: Activity) -> dict[str, Any] | None:
         return fill_json(activity, sim.market) if activity.activity_type == "TRD" else None
 
-    return _open_stream(request, "trades", sim.ledger.activities, open_since=True, encode=encode)
+    return _open_stream(request, "trades", sim.ledger.activities, encode)
 
 
 async def system_stream(request: Request) -> Response:
     """`GET /v2/events/system`: end-of-day balances and positions are ready."""
-    return _open_stream(request, "system", sim_of(request).books.events, open_since=True, encode=system_json)
+    return _open_stream(request, "system", sim_of(request).books.events, system_json)
+
+
+async def status_stream(request: Request) -> Response:
+    """`GET /v1/events/accounts/status`: accounts that are closed, restricted or opened again."""
+    return _open_stream(request, "status", sim_of(request).statuses.events, status_json, suffix="ulid")
+
+
+async def nta_stream(request: Request) -> Response:
+    """`GET /v1/events/nta`: the older stream of everything that is no trade."""
+
+    def encode(activity: Activity) -> dict[str, Any] | None:
+        return None if activity.activity_type == "TRD" else nta_json(activity)
+
+    return _open_stream(request, "nta", sim_of(request).ledger.activities, encode, suffix="ulid")
 
 
 def system_json(event: SystemEvent) -> dict[str, Any]:
@@ -313,4 +338,6 @@ ROUTES = [
     Route("/v2beta1/accounts/{account_id}/events/activities/{event_id}", one_event),
     Route("/v2/events/trades", trade_stream),
     Route("/v2/events/system", system_stream),
+    Route("/v1/events/accounts/status", status_stream),
+    Route("/v1/events/nta", nta_stream),
 ]

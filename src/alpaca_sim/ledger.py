@@ -131,6 +131,7 @@ class Account:
     opening: Holdings
     current: Holdings
     activities: list[Activity] = field(default_factory=list[Activity])
+    status: str = "ACTIVE"
     first: int = 0  # index of the first activity that is not in the opening state
 
     def holdings(self, at_ns: int | None = None) -> Holdings:

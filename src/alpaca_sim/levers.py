@@ -22,6 +22,7 @@ from alpaca_sim.fields import (
     symbol_field,
 )
 from alpaca_sim.ledger import Activity
+from alpaca_sim.statuses import STATUSES
 from alpaca_sim.switches import as_pairs
 from alpaca_sim.trader import SECURITY_TYPES
 from alpaca_sim.web import ApiError, json_body, json_response, sim_of
@@ -150,6 +151,16 @@ def _standing_trade(activities: list[Activity], event_id: str, superseded: set[s
     raise ApiError(404, "activity not found")
 
 
+async def set_status(request: Request) -> Response:
+    """`POST /_sim/status`: `{"account_id","status"}`: close, restrict or open an account."""
+    sim, body = sim_of(request), await json_body(request)
+    account, status = find_account(sim, str(body.get("account_id"))), body.get("status")
+    if status not in STATUSES:
+        raise ApiError(422, f"status must be one of {', '.join(STATUSES)}")
+    sim.statuses.change(account, status)
+    return json_response({"account_id": account.account_id, "status": account.status})
+
+
 async def split(request: Request) -> Response:
     """`POST /_sim/split`: `{"symbol","new_rate","old_rate"?,"gap_s"?,"ex_date"?}`: two bookings each."""
     sim, body = sim_of(request), await json_body(request)
@@ -229,6 +240,7 @@ ROUTES = [
     Route("/_sim/correct", correct, methods=["POST"]),
     Route("/_sim/halt", halt, methods=["POST"]),
     Route("/_sim/amend", amend, methods=["POST"]),
+    Route("/_sim/status", set_status, methods=["POST"]),
     Route("/_sim/split", split, methods=["POST"]),
     Route("/_sim/dividend", dividend, methods=["POST"]),
     Route("/_sim/securities", securities, methods=["POST"]),

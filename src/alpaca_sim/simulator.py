@@ -22,6 +22,7 @@ from alpaca_sim.ledger import Activity, Ledger
 from alpaca_sim.listings import make_listings
 from alpaca_sim.market import MINUTE_NS, Market
 from alpaca_sim.sessions import ALWAYS, Calendar
+from alpaca_sim.statuses import Statuses
 from alpaca_sim.stream_feeds import Feeds, Subscriber
 from alpaca_sim.switches import Switches
 from alpaca_sim.trader import Trader
@@ -121,7 +122,8 @@ class Simulator:
         self.market.on_trade = self.feeds.publish
         self.market.on_amendment = self.feeds.publish_amendment
         self.market.on_halt = self.feeds.publish_halt
-        self.books.on_event = self.events.notify
+        self.statuses = Statuses(self.ledger, clock)
+        self.books.on_event = self.statuses.on_event = self.events.notify
         self.ledger.on_activity = self._notify
         self._minute = now // MINUTE_NS
         self._is_jumping = False
