@@ -1,14 +1,16 @@
 """Accounts, positions and marks for the tests of valuation, and an oracle with arithmetic of its own."""
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from portfolio_realtime.model import US_EQUITY, Account, Mark, Position, Publication
+from portfolio_realtime.valuation.message import Figures
 
 ORACLE_DIGITS = 120
 NS_PER_S = 1_000_000_000
@@ -86,3 +88,19 @@ def oracle_cents(dollars: Decimal) -> str:
 def message_of(publication: Publication) -> dict[str, Any]:
     """The publication's JSON object."""
     return msgspec.json.decode(publication.value)
+
+
+def figures(
+    equity: int,
+    day_pnl: int,
+    as_of_ns: int = NOW_NS,
+    unpriced: Sequence[str] = (),
+    stale_ages_s: Mapping[str, int] | None = None,
+) -> Figures:
+    """The figures of one account; money in cents."""
+    columns = (np.array([number], np.int64) for number in (equity, day_pnl, as_of_ns))
+    return Figures(
+        *columns,
+        unpriced={0: unpriced} if unpriced else {},
+        stale_ages_s={0: stale_ages_s} if stale_ages_s else {},
+    )

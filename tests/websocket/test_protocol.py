@@ -8,8 +8,9 @@ import pytest
 
 from portfolio_realtime.model import US_EQUITY, Account, Mark, Position, Publication
 from portfolio_realtime.state.valuations import with_rows
-from portfolio_realtime.valuation.message import Figures, constant, encode_row, encode_value
+from portfolio_realtime.valuation.message import Figures, constant, encode_row, encode_values
 from portfolio_realtime.websocket.protocol import PortfolioMessage, PositionRow
+from tests.valuation.records import figures as figures_of
 from tests.websocket.wire import row, value
 
 HELD = Position("AAPL", US_EQUITY, Decimal(10), Decimal(1), Decimal(900))
@@ -17,10 +18,10 @@ ACCOUNT = Account(
     "a", 1, "ACTIVE", "USD", Decimal("10.5"), Decimal(990), "2026-11-20", Decimal(0), (HELD,), 0
 )
 MARK = Mark("AAPL", 101.5, 1, 2, "iex", 99.0, "2026-11-20")
-PRICED = Figures(102550, 3550, 102550, (), {}, 1)
-UNPRICED = Figures(None, None, 1050, ("AAPL",), {}, 1)
-STALE = Figures(102550, 3550, 102550, (), {"AAPL": 3700}, 1)
-BOTH = Figures(None, None, 1050, ("MSFT",), {"AAPL": 3700}, 1)
+PRICED = figures_of(102550, 3550)
+UNPRICED = figures_of(1050, 0, unpriced=("AAPL",))
+STALE = figures_of(102550, 3550, stale_ages_s={"AAPL": 3700})
+BOTH = figures_of(1050, 0, unpriced=("MSFT",), stale_ages_s={"AAPL": 3700})
 
 
 @pytest.mark.parametrize(("figures", "mark"), [(PRICED, MARK), (UNPRICED, None), (STALE, MARK), (BOTH, MARK)])
@@ -30,7 +31,7 @@ def test_what_the_calculator_encodes_is_what_the_protocol_says(
 ) -> None:
     """No field more, none less, in the same order: decoded and encoded again it is the same text."""
     held = msgspec.structs.replace(ACCOUNT, unvalued=unvalued)
-    encoded = encode_value(constant(held), 5, 1, figures, 3)
+    (encoded,) = encode_values([constant(held, 5)], [1], figures, 3)
     stored = with_rows(Publication("a", 1, encoded, [("AAPL", encode_row(HELD, mark))]))
     message = msgspec.json.decode(stored, type=PortfolioMessage)
     assert msgspec.json.encode(message) == stored

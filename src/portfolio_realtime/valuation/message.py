@@ -1,46 +1,52 @@
 """A valuation as the JSON object that clients get. Numbers become text here and nowhere else."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
+from itertools import starmap
 from typing import Final
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from portfolio_realtime.clock import rfc3339
 from portfolio_realtime.model import ZERO, Account, Mark, Position, exact, plain
-from portfolio_realtime.valuation.book import day_base
+from portfolio_realtime.valuation import texts
+from portfolio_realtime.valuation.book import Floats, Ints, day_base
 from portfolio_realtime.valuation.rounding import EXACT, cents, money
 
 RATIO_DIGITS: Final = 7
+HUNDREDTHS_MAX: Final = 10**12  # of a percent; above, a percentage tells nobody anything
 
 _encode = msgspec.json.Encoder().encode
 
 
-class Figures(msgspec.Struct, frozen=True):
-    """One account's published numbers, in cents; None where a position is unpriced."""
+@dataclass(frozen=True)
+class Figures:
+    """The published numbers of some accounts, one entry each. Money is in cents."""
 
-    equity: int | None
-    day_pnl: int | None
-    known_equity: int
-    unpriced: Sequence[str]
-    stale_ages_s: Mapping[str, int]  # symbol -> whole seconds since its mark was traded
-    as_of_ns: int
+    equity: Ints  # without unpriced positions
+    day_pnl: Ints  # means nothing where a position is unpriced
+    as_of_ns: Ints
+    unpriced: Mapping[int, Sequence[str]]  # index -> symbols, of accounts that have any
+    stale_ages_s: Mapping[int, Mapping[str, int]]  # the same -> whole seconds since the mark was traded
 
 
 class Constant(msgspec.Struct, frozen=True):
     """What of an account's messages stays until its record changes, as text that is ready to be sent."""
 
-    account: str  # type and account id, the head of the JSON object
+    head: str  # of the JSON object, as far as the sequence
     balances: str  # cash, last equity, external cash flow
     ratio_base: float  # dollars; 0 where there is no ratio
-    unvalued: str = ""  # the field of that name, where there is any
+    unvalued: str = ""  # the field of that name, where there is any: then day P&L is not known
 
 
-def constant(account: Account) -> Constant:
-    """The constant part of an account's messages."""
+def constant(account: Account, epoch: int) -> Constant:
+    """The constant part of an account's messages under an epoch."""
     base = day_base(account)
     return Constant(
-        account=f'{{"type":"portfolio","account_id":{_text(account.account_id)}',
+        head=f'{{"type":"portfolio","account_id":{_text(account.account_id)},"epoch":{epoch},"sequence":',
         balances=(
             f'"cash":"{money(cents(account.cash))}","last_equity":"{money(cents(account.last_equity))}",'
             f'"external_cash_flow":"{money(cents(account.external_cash_flow))}"'
@@ -50,29 +56,99 @@ def constant(account: Account) -> Constant:
     )
 
 
-def encode_value(always: Constant, epoch: int, sequence: int, figures: Figures, published_ns: int) -> bytes:
-    """The portfolio message without positions, fields in the order of the protocol.
+def encode_values(
+    always: Sequence[Constant], sequences: Sequence[int], figures: Figures, published_ns: int
+) -> list[bytes]:
+    """The portfolio messages of some accounts, without positions, fields in the order of the protocol.
 
-    Written as one text because this is done for every publication; money and times need no escaping.
+    Column by column the numbers become text, which is then put together account by account; money and times
+    need no escaping.
     """
-    equity, day_pnl = figures.equity, figures.day_pnl
-    ratio = day_pnl_ratio(always, day_pnl)
-    rest = ""
-    if equity is None:
-        rest += f',"known_equity":"{money(figures.known_equity)}"'
-    if figures.stale_ages_s:
-        rest += f',"stale_ages_s":{_text(figures.stale_ages_s)}'
+    unknown_equity = list(figures.unpriced)
+    unknown_pnl = unknown_equity + [index for index, one in enumerate(always) if one.unvalued]
+    equity, total_value = _equity(figures, unknown_equity)
+    day_pnl, ratio, today_return = _day_pnl(figures, always, unknown_pnl)
+    as_of = texts.times(np.maximum(figures.as_of_ns, 0))
+    stale, unpriced, rest = _rare(figures, always)
+    timestamp = [rfc3339(published_ns)] * len(always)
+    columns = (always, sequences, equity, day_pnl, ratio, as_of, stale, unpriced)
+    return list(starmap(_message, zip(*columns, total_value, today_return, timestamp, rest, strict=True)))
+
+
+def _message(
+    always: Constant,
+    sequence: int,
+    equity: str,
+    day_pnl: str,
+    ratio: str,
+    as_of: str,
+    stale: str,
+    unpriced: str,
+    total_value: str,
+    today_return: str,
+    timestamp: str,
+    rest: str,
+) -> bytes:
     return (
-        f'{always.account},"epoch":{epoch},"sequence":{sequence},'
-        f'"equity":{_quoted(equity, money)},{always.balances},'
-        f'"day_pnl":{_quoted(day_pnl, money)},"day_pnl_ratio":{"null" if ratio is None else repr(ratio)},'
-        f'"as_of":"{rfc3339(max(figures.as_of_ns, 0))}",'
-        f'"stale":{_text(list(figures.stale_ages_s)) if figures.stale_ages_s else "[]"},'
-        f'"unpriced":{_text(figures.unpriced) if figures.unpriced else "[]"},'
-        f'"total_value":{_quoted(equity, _dollars)},'
-        f'"today_return":{"null" if day_pnl is None else _signed_return(day_pnl, ratio)},'
-        f'"timestamp":"{rfc3339(published_ns)}"{rest}{always.unvalued}}}'
+        f'{always.head}{sequence},"equity":{equity},{always.balances},"day_pnl":{day_pnl},'
+        f'"day_pnl_ratio":{ratio},"as_of":"{as_of}","stale":{stale},"unpriced":{unpriced},'
+        f'"total_value":{total_value},"today_return":{today_return},"timestamp":"{timestamp}"{rest}}}'
     ).encode()
+
+
+def _equity(figures: Figures, unknown: Sequence[int]) -> tuple[list[str], list[str]]:
+    """The fields `equity` and `total_value`."""
+    signs = texts.signs(figures.equity)
+    plain_amounts, amounts = texts.amounts(figures.equity), texts.amounts(figures.equity, ",")
+    equity = [f'"{sign}{amount}"' for sign, amount in zip(signs, plain_amounts, strict=True)]
+    total_value = [f'"{sign}${amount}"' for sign, amount in zip(signs, amounts, strict=True)]
+    for index in unknown:
+        equity[index] = total_value[index] = "null"
+    return equity, total_value
+
+
+def _day_pnl(
+    figures: Figures, always: Sequence[Constant], unknown: Sequence[int]
+) -> tuple[list[str], list[str], list[str]]:
+    """The fields `day_pnl`, `day_pnl_ratio` and `today_return`, with a percentage where there is a ratio."""
+    signs = texts.signs(figures.day_pnl)
+    amounts = texts.amounts(figures.day_pnl)
+    day_pnl = [f'"{sign}{amount}"' for sign, amount in zip(signs, amounts, strict=True)]
+    ratio = day_pnl_ratio(np.array([one.ratio_base for one in always]), figures.day_pnl)
+    ratio[unknown] = np.nan
+    signs = texts.signs(figures.day_pnl, plus="+")
+    amounts = texts.amounts(figures.day_pnl, ",")
+    percent, is_percent = _hundredths_of_percent(ratio)
+    percents = texts.amounts(percent)
+    today_return = [
+        f'"{sign}${amount} ({sign}{percent}%)"'
+        for sign, amount, percent in zip(signs, amounts, percents, strict=True)
+    ]
+    for index in np.flatnonzero(~is_percent).tolist():
+        today_return[index] = f'"{signs[index]}${amounts[index]}"'
+    for index in unknown:
+        day_pnl[index] = today_return[index] = "null"
+    return day_pnl, texts.numbers(np.round(ratio, RATIO_DIGITS)), today_return
+
+
+def _hundredths_of_percent(ratio: Floats) -> tuple[Ints, NDArray[np.bool_]]:
+    """Ratios rounded for people, and where there is one that they can read."""
+    hundredths = np.rint(ratio * 100 * 100)
+    is_readable = np.abs(hundredths) < HUNDREDTHS_MAX  # false for NaN
+    return np.where(is_readable, hundredths, 0).astype(np.int64), is_readable
+
+
+def _rare(figures: Figures, always: Sequence[Constant]) -> tuple[list[str], list[str], list[str]]:
+    """The fields `stale` and `unpriced`, and what only some messages have at their end."""
+    stale, unpriced = ["[]"] * len(always), ["[]"] * len(always)
+    rest = [one.unvalued for one in always]
+    for index, ages_s in figures.stale_ages_s.items():
+        stale[index] = _text(list(ages_s))
+        rest[index] = f',"stale_ages_s":{_text(ages_s)}{rest[index]}'
+    for index, symbols in figures.unpriced.items():
+        unpriced[index] = _text(symbols)
+        rest[index] = f',"known_equity":"{money(int(figures.equity[index]))}"{rest[index]}'
+    return stale, unpriced, rest
 
 
 def encode_row(position: Position, mark: Mark | None) -> bytes:
@@ -119,11 +195,10 @@ def position_day_pnl(position: Position, mark: Mark | None) -> Decimal | None:
     return EXACT.subtract(gained, position.day_cost)
 
 
-def day_pnl_ratio(always: Constant, day_pnl: int | None) -> float | None:
-    """Day P&L divided by last equity plus external cash flow; None when that base is not positive."""
-    if day_pnl is None or not always.ratio_base:
-        return None
-    return round(day_pnl / 100 / always.ratio_base, RATIO_DIGITS)
+def day_pnl_ratio(base: Floats, day_pnl: Ints) -> Floats:
+    """Day P&L (cents) divided by last equity plus external cash flow (dollars); NaN where that is 0."""
+    ratio = np.full(len(base), np.nan)
+    return np.divide(day_pnl / 100, base, out=ratio, where=base > 0)
 
 
 def _text(value: object) -> str:
@@ -132,18 +207,3 @@ def _text(value: object) -> str:
 
 def _rounded(dollars: Decimal | None) -> str | None:
     return None if dollars is None else money(cents(dollars))
-
-
-def _quoted(amount_cents: int | None, written: Callable[[int], str]) -> str:
-    return "null" if amount_cents is None else f'"{written(amount_cents)}"'
-
-
-def _dollars(amount_cents: int) -> str:
-    dollars, remainder = divmod(abs(amount_cents), 100)
-    return f"{'-' if amount_cents < 0 else ''}${dollars:,}.{remainder:02d}"
-
-
-def _signed_return(day_pnl: int, ratio: float | None) -> str:
-    sign = "" if day_pnl < 0 else "+"
-    percent = "" if ratio is None else f" ({ratio:+.2%})"
-    return f'"{sign}{_dollars(day_pnl)}{percent}"'

@@ -4,16 +4,17 @@ Everything a portfolio calculator decides is decided here, with time as an argum
 only moves bytes between Valkey and this class.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from portfolio_realtime.model import Account, Mark, Publication
 from portfolio_realtime.valuation import kernel, rounding
 from portfolio_realtime.valuation.book import UNPRICED, Book, Ints, Selection
 from portfolio_realtime.valuation.kernel import Valued
-from portfolio_realtime.valuation.message import Constant, Figures, constant, encode_row, encode_value
+from portfolio_realtime.valuation.message import Constant, Figures, constant, encode_row, encode_values
 from portfolio_realtime.valuation.watchlist import Watchlist
 from portfolio_realtime.valuation.whole import Whole
 
@@ -68,7 +69,7 @@ class Valuer:
             if position.marks_from_ns > self._marks_from_ns.get(position.symbol, 0):
                 self._begin_new_prices(position.symbol, position.marks_from_ns)
         if account.account_id in self.watchlist:
-            self._records[account.account_id] = account, constant(account)
+            self._records[account.account_id] = account, constant(account, self._epochs[account.account_id])
             self._rows.pop(account.account_id, None)
             self.watchlist.touch(account.account_id)
             self._cut = None
@@ -136,13 +137,13 @@ class Valuer:
             equity[index], day_pnl[index] = self._exact(cut.selection.account_ids[index])
         day_pnl[~is_known] = 0  # means nothing there
         chosen, next_due_s = self.watchlist.due(cut.slots, valued, equity, day_pnl, now_s, self._interval_s)
-        columns = (equity, day_pnl, valued.unpriced_count, valued.stale_count, valued.as_of_ns)
-        figures = zip(*(column[chosen].tolist() for column in columns), strict=True)
-        account_ids = cut.selection.account_ids
-        publications = [
-            self._publication(account_ids[index], *numbers, now_ns=now_ns)
-            for index, numbers in zip(chosen.tolist(), figures, strict=True)
-        ]
+        publications = self._publications(
+            [cut.selection.account_ids[index] for index in chosen.tolist()],
+            *(column[chosen] for column in (equity, day_pnl, valued.as_of_ns)),
+            has_unpriced=valued.unpriced_count[chosen] > 0,
+            has_stale=valued.stale_count[chosen] > 0,
+            now_ns=now_ns,
+        )
         return Flush(
             publications,
             next_due_s,
@@ -173,30 +174,44 @@ class Valuer:
         marks = self.book.marks
         return {p.symbol: marks[p.symbol].price for p in account.positions if p.symbol in marks}
 
-    def _publication(
+    def _publications(
         self,
-        account_id: str,
-        known_equity: int,
-        day_pnl: int,
-        unpriced_count: int,
-        stale_count: int,
-        as_of_ns: int,
+        account_ids: Sequence[str],
+        equity: Ints,
+        day_pnl: Ints,
+        as_of_ns: Ints,
         *,
+        has_unpriced: NDArray[np.bool_],
+        has_stale: NDArray[np.bool_],
         now_ns: int,
-    ) -> Publication:
-        account, always = self._records[account_id]
-        sequence = self._sequences[account_id] = self._sequences[account_id] + 1
+    ) -> list[Publication]:
+        """What is published of these accounts now; all columns have one entry per account."""
+        records = [self._records[account_id] for account_id in account_ids]
+        for account_id in account_ids:
+            self._sequences[account_id] += 1
+        sequences = [self._sequences[account_id] for account_id in account_ids]
         figures = Figures(
-            equity=None if unpriced_count else known_equity,
-            day_pnl=None if unpriced_count or account.unvalued else day_pnl,
-            known_equity=known_equity,
-            unpriced=self._unpriced(account) if unpriced_count else (),
-            stale_ages_s=self._stale_ages_s(account, now_ns) if stale_count else {},
-            as_of_ns=as_of_ns,
+            equity,
+            day_pnl,
+            as_of_ns,
+            unpriced={i: self._unpriced(records[i][0]) for i in np.flatnonzero(has_unpriced).tolist()},
+            stale_ages_s={
+                i: self._stale_ages_s(records[i][0], now_ns) for i in np.flatnonzero(has_stale).tolist()
+            },
         )
-        message = encode_value(always, self._epochs[account_id], sequence, figures, now_ns)
-        rows = self._encoded_rows(account) if account_id in self.watchlist.with_positions else None
-        return Publication(account_id, sequence, message, rows)
+        values = encode_values([always for _, always in records], sequences, figures, now_ns)
+        with_positions = self.watchlist.with_positions
+        return [
+            Publication(
+                account_id,
+                sequence,
+                value,
+                self._encoded_rows(account) if account_id in with_positions else None,
+            )
+            for account_id, sequence, value, (account, _) in zip(
+                account_ids, sequences, values, records, strict=True
+            )
+        ]
 
     def _unpriced(self, account: Account) -> list[str]:
         return [p.symbol for p in account.positions if p.quantity and p.symbol not in self.book.marks]
