@@ -1,0 +1,373 @@
+"""E01, E02, E12 to E18: what a stranger can do to the door, on real sockets."""
+
+import asyncio
+import contextlib
+import json
+import socket
+import struct
+from collections.abc import AsyncGenerator
+
+import pytest
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from portfolio_realtime.state import State
+from portfolio_realtime.websocket import connection as connection_limits
+from portfolio_realtime.websocket import patience
+from portfolio_realtime.websocket.protocol import MESSAGE_BYTES_MAX, Disconnect
+from tests.conftest import Until
+from tests.security.conftest import APP, METRICS_TOKEN
+from tests.websocket.served import (
+    API_KEY,
+    Calculator,
+    Served,
+    bearer,
+    closed,
+    receive,
+    serving,
+    token,
+)
+
+pytestmark = pytest.mark.asyncio(loop_scope="package")
+
+SECURE = {"X-Forwarded-Proto": "https"}
+RAW_S_MAX = 10.0
+
+
+def through_proxy(address: str, **more: str) -> dict[str, str]:
+    """Headers as the proxy adds them to a request from this address."""
+    return {**SECURE, "X-Forwarded-For": address, **more}
+
+
+async def refusal(server: Served, path: str = "/ws", **headers: str) -> int | None:
+    """The HTTP status with which the handshake is refused, or None: it is not."""
+    try:
+        async with server.open(path, headers):
+            return None
+    except InvalidStatus as refused:
+        return refused.response.status_code
+
+
+@contextlib.asynccontextmanager
+async def raw(server: Served) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A client that sends what it likes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+async def until_cut(reader: asyncio.StreamReader) -> bytes:
+    """Everything until the server ends the connection."""
+    heard = b""
+    async with asyncio.timeout(RAW_S_MAX):
+        with contextlib.suppress(ConnectionError):
+            while part := await reader.read(65_536):
+                heard += part
+    return heard
+
+
+UPGRADE = (
+    b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+)
+
+
+async def test_e01_origin_is_compared_exactly(behind_proxy: Served) -> None:
+    """Nothing that only looks like an allowed page gets in; who is no browser sends none."""
+    wrong = [
+        "https://evil-app.example.com",
+        "https://app.example.com.evil",
+        "https://app.example.com:443",
+        "https://app.example.com:8443",
+        "http://app.example.com",
+        "HTTPS://APP.EXAMPLE.COM",
+        "https://app.example.com/",
+        "https://app.example.com,https://evil.example",
+        "https://user@app.example.com",
+        "null",
+        "",
+    ]
+    for number, origin in enumerate(wrong):
+        headers = through_proxy(f"198.51.100.{number}", Origin=origin)
+        assert await refusal(behind_proxy, **headers) == 403, origin
+    assert await refusal(behind_proxy, **through_proxy("198.51.100.99", Origin=APP)) is None
+    assert await refusal(behind_proxy, **through_proxy("198.51.100.98")) is None
+
+
+async def test_e02_without_tls_there_is_no_way_in(behind_proxy: Served) -> None:
+    """Only the trusted proxy says that TLS was there; answers ask browsers to insist on it."""
+    assert await refusal(behind_proxy) == 403
+    assert await refusal(behind_proxy, **{"X-Forwarded-Proto": "http"}) == 403
+    assert await refusal(behind_proxy, **{"X-Forwarded-Proto": "https, http"}) == 403
+    assert await refusal(behind_proxy, **{"X-Forwarded-Proto": "wss"}) is None
+    for path in ("/v1/portfolio/a", "/", "/metrics"):
+        assert (await behind_proxy.http.get(path, headers=bearer())).status_code == 403
+    answer = await behind_proxy.http.get("/v1/portfolio/a", headers={**bearer(), **SECURE})
+    assert answer.status_code in (200, 503)
+    assert answer.headers["strict-transport-security"].startswith("max-age=31536000")
+    assert (await behind_proxy.http.get("/ready")).status_code == 200
+
+
+async def test_e02_a_server_that_trusts_no_proxy_believes_nobody(shared: State) -> None:
+    """With REQUIRE_TLS and no TRUSTED_PROXIES nothing gets in, whatever it says."""
+    async with serving(shared.connection.url, require_tls=True) as server:
+        assert await refusal(server, **SECURE) == 403
+
+
+async def test_e12_who_does_not_say_who_it_is_is_closed(own: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within a deadline, and heartbeats do not prolong it."""
+    monkeypatch.setattr(connection_limits, "AUTH_S_MAX", 0.3)
+    async with own.open("/ws/portfolio/a", {}) as client:
+        await client.send('{"type":"heartbeat"}')
+        assert await closed(client) == 4500
+
+
+async def test_e12_a_handshake_that_comes_byte_by_byte_is_cut(
+    own: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also on a connection that has asked something before."""
+    monkeypatch.setattr(patience, "HEAD_S_MAX", 0.5)
+    for before in (b"", b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"):
+        async with raw(own) as (reader, writer):
+            writer.write(before)
+            drip = asyncio.create_task(dripping(writer))
+            heard = await until_cut(reader)
+            drip.cancel()
+            assert (b" 200 " in heard) == bool(before)
+            assert b" 101 " not in heard
+
+
+async def dripping(writer: asyncio.StreamWriter) -> None:
+    """One byte at a time, for much longer than anybody waits."""
+    for byte in UPGRADE + b"X-Slow: " + b"y" * 10_000:
+        writer.write(bytes((byte,)))
+        await asyncio.sleep(0.02)
+
+
+async def test_e12_whoever_says_nothing_at_all_is_cut(own: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An open socket costs its owner as much as us."""
+    monkeypatch.setattr(patience, "HEAD_S_MAX", 0.2)
+    async with raw(own) as (reader, _):
+        assert await until_cut(reader) == b""
+
+
+async def test_e13_what_is_too_big_is_refused_before_it_is_there(own: Served) -> None:
+    """The head of a request, a message, and a frame that only says that it will be a gigabyte."""
+    async with raw(own) as (reader, writer):
+        writer.write(UPGRADE + b"X-Big: " + b"y" * 2 * patience.HEAD_BYTES_MAX)
+        assert b" 431 " in await until_cut(reader)
+    async with own.open("/ws/portfolio/a") as client:
+        await client.send("x" * (MESSAGE_BYTES_MAX + 1))
+        assert await closed(client) == 1009
+    async with raw(own) as (reader, writer):
+        writer.write(UPGRADE + b"\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(struct.pack("!BBQ", 0x81, 0xFF, 1 << 30) + b"mask")
+        assert (await until_cut(reader))[2:4] == struct.pack("!H", 1009)
+
+
+async def test_e13_compression_is_declined(own: Served) -> None:
+    """So nothing small can become large here."""
+    async with raw(own) as (reader, writer):
+        writer.write(UPGRADE + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n")
+        async with asyncio.timeout(RAW_S_MAX):
+            head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 ")
+        assert b"permessage-deflate" not in head.lower()
+
+
+async def test_e14_one_connection_may_not_send_without_end(own: Served) -> None:
+    """First it is told, then it is closed."""
+    async with own.open("/ws", bearer(subject="loud")) as client:
+        for _ in range(connection_limits.MESSAGES_PER_MINUTE_CLOSE + 1):
+            await client.send('{"type":"heartbeat"}')
+        kinds = [json.loads(text)["type"] for text in await everything(client)]
+        assert kinds.count("heartbeat_ack") <= connection_limits.MESSAGES_PER_MINUTE_MAX
+        assert client.close_code == 4505
+
+
+async def everything(client: ClientConnection) -> list[str]:
+    """All messages until the server closes."""
+    messages: list[str] = []
+    async with asyncio.timeout(RAW_S_MAX):
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                messages.append(str(await client.recv()))
+    return messages
+
+
+async def test_e14_one_user_may_not_send_more_by_more_connections(behind_proxy: Served) -> None:
+    """MESSAGES_PER_USER is over all of them; another user is not concerned."""
+    headers = through_proxy("198.51.100.20", **bearer(subject="chatty"))
+    answers: list[str] = []
+    for _ in range(3):
+        async with behind_proxy.open("/ws", headers) as client:
+            for _ in range(20):
+                await client.send('{"type":"heartbeat"}')
+                answers.append((await receive(client)).get("code", "answered"))
+    assert 40 <= answers.count("answered") < 60
+    assert answers[-1] == "too_many_messages"
+    async with behind_proxy.open("/ws", through_proxy("198.51.100.21", **bearer(subject="calm"))) as client:
+        await client.send('{"type":"heartbeat"}')
+        assert (await receive(client))["type"] == "heartbeat_ack"
+
+
+async def test_e14_connections_of_a_user_and_of_an_address_are_limited(behind_proxy: Served) -> None:
+    """4501 for the user's fourth, 429 for the address's fifth; who leaves makes room."""
+    async with contextlib.AsyncExitStack() as stack:
+        for address in ("198.51.100.30", "198.51.100.31", "198.51.100.32"):
+            headers = through_proxy(address, **bearer(subject="many"))
+            await ready(await stack.enter_async_context(behind_proxy.open("/ws", headers)))
+        headers = through_proxy("198.51.100.33", **bearer(subject="many"))
+        async with behind_proxy.open("/ws", headers) as fourth:
+            assert await closed(fourth) == 4501
+    async with contextlib.AsyncExitStack() as stack:
+        for number in range(4):
+            headers = through_proxy("198.51.100.34", **bearer(subject=f"user-{number}"))
+            await stack.enter_async_context(behind_proxy.open("/ws", headers))
+        assert await refusal(behind_proxy, **through_proxy("198.51.100.34")) == 429
+        assert await refusal(behind_proxy, **through_proxy("198.51.100.35")) is None
+    assert await refusal(behind_proxy, **through_proxy("198.51.100.34")) is None
+
+
+async def ready(client: ClientConnection) -> None:
+    """Wait until the server knows who it is."""
+    await client.send('{"type":"heartbeat"}')
+    await receive(client)
+
+
+async def test_e14_new_connections_of_an_address_are_limited(behind_proxy: Served) -> None:
+    """A bucket of twelve that fills again within a minute; neighbours in one IPv6 network share it."""
+    for near, far in (("198.51.100.40", "198.51.100.41"), ("2001:db8:1:2::5", "2001:db8:1:3::5")):
+        statuses = [await refusal(behind_proxy, **through_proxy(near)) for _ in range(20)]
+        assert 12 <= statuses.count(None) < 20
+        assert statuses[-1] == 429
+        assert await refusal(behind_proxy, **through_proxy(far)) is None
+    assert await refusal(behind_proxy, **through_proxy("2001:db8:1:2::6")) == 429
+
+
+NONSENSE = [
+    "",
+    "nonsense",
+    "{",
+    "[]",
+    "null",
+    '"subscribe"',
+    "7",
+    '{"type":"no such"}',
+    '{"type":["subscribe"]}',
+    '{"type":"subscribe"}',
+    '{"type":"subscribe","account_id":7}',
+    '{"type":"subscribe","account_id":"a","max_frequency_hz":-1}',
+    '{"type":"subscribe","account_id":"a","max_frequency_hz":1e400}',
+    '{"type":"subscribe","account_id":"a","detail":"everything"}',
+    '{"type":"auth","token":{}}',
+    "[" * 4000,
+    '{"a":' * 800,
+    '{"type":"heartbeat","timestamp":' + "9" * 4000 + "}",
+    "\ud83d\ude00" * 10,
+    "\x00" * 100,
+]
+
+
+@pytest.mark.parametrize("text", NONSENSE, ids=range(len(NONSENSE)))
+async def test_e15_nonsense_gets_a_defined_answer(
+    own: Served, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error or an acknowledgement, and the connection lives; after a series of them it is closed."""
+    async with own.open("/ws", bearer(subject="odd")) as client:
+        await client.send(text.encode("utf-16", "surrogatepass").decode("utf-16"))
+        answer = await receive(client)
+        assert answer["type"] in ("error", "heartbeat_ack")
+        assert "Traceback" not in json.dumps(answer)
+        await ready(client)
+    assert "Traceback" not in caplog.text
+
+
+LISTED = {disconnect.code for disconnect in Disconnect} | {1002, 1003, 1007, 1009}
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        b"\x82\x84mask" + bytes(4),  # binary
+        b"\x81\x82mask" + bytes(a ^ b for a, b in zip(b"\xff\xfe", b"ma", strict=True)),  # no UTF-8
+        b"\x81\x01x",  # not masked
+        b"\xf1\x81maskx",  # reserved bits
+        b"\x83\x81maskx",  # reserved opcode
+        b"\x09\x80mask",  # fragmented ping
+        b"\x89\xfe\x00\x7emask" + bytes(126),  # oversized ping
+        b"\x80\x81maskx",  # continuation of nothing
+        b"\x88\x81maskx",  # close with half a code
+        b"\x00" * 100,
+        b"\xff" * 100,
+    ],
+    ids=range(11),
+)
+async def test_e15_frames_that_break_the_protocol_are_closed_with_a_listed_code(
+    own: Served, frames: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Never a crash, never a stack trace, never a code that nobody knows."""
+    async with raw(own) as (reader, writer):
+        writer.write(UPGRADE + f"Authorization: Bearer {token()}\r\n\r\n".encode())
+        async with asyncio.timeout(RAW_S_MAX):
+            await reader.readuntil(b"\r\n\r\n")
+        writer.write(frames)
+        heard = await until_cut(reader)
+    assert heard[0] == 0x88
+    assert struct.unpack("!H", heard[2:4])[0] in LISTED
+    assert "Traceback" not in caplog.text
+
+
+async def test_e16_a_client_that_does_not_read_is_cut_and_costs_little(
+    own: Served, shared: State, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its deadline is counted from when its socket is full; nothing is queued for it meanwhile."""
+    monkeypatch.setattr(connection_limits, "UNSENT_S_MAX", 0.5)
+    calculator = Calculator(shared)
+    many = {f"SYMBOL{number}": "1" for number in range(400)}
+    with socket.socket() as stalled:
+        stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stalled.connect(("127.0.0.1", own.port))
+        head = UPGRADE.replace(b"/ws ", b"/ws/portfolio/b?detail=positions ")
+        good = token(subject="stalled", accounts=["b"])
+        stalled.sendall(head + f"Authorization: Bearer {good}\r\n\r\n".encode())
+        sequence = 1
+
+        async def is_cut() -> bool:
+            nonlocal sequence
+            sequence += 1
+            quantities = {symbol: str(sequence) for symbol in many}
+            await calculator.publish("b", sequence, quantities)
+            return 'disconnects_total{code="4002"' in (await own.http.get("/metrics")).text
+
+        await until(is_cut, "the server cuts who does not read", 30)
+
+
+async def test_e17_forwarding_headers_of_strangers_are_ignored(
+    own: Served, behind_proxy: Served, shared: State
+) -> None:
+    """A client behind the proxy cannot choose its address; one that is no proxy cannot choose anything."""
+    spoofed = [through_proxy(f"203.0.113.{number}, 198.51.100.50") for number in range(20)]
+    assert [await refusal(behind_proxy, **headers) for headers in spoofed][-1] == 429
+    async with serving(shared.connection.url, connects_per_minute=5) as alone:
+        statuses = [await refusal(alone, **through_proxy(f"203.0.113.{number}")) for number in range(8)]
+        assert statuses == [None] * 5 + [429] * 3
+    assert (await own.http.get("/metrics", headers={"X-Forwarded-For": "127.0.0.1"})).status_code == 403
+
+
+async def test_e18_metrics_and_documents_are_for_operators(own: Served, shared: State) -> None:
+    """This machine, the API key, METRICS_TOKEN; nobody else, and no user either."""
+    outside = {"X-Forwarded-For": "198.51.100.60"}
+    for path in ("/metrics", "/docs", "/openapi.json", "/asyncapi.json"):
+        for headers in ({}, bearer(), {"X-API-Key": "guess"}, {"Authorization": f"Bearer {METRICS_TOKEN}x"}):
+            refused = await own.http.get(path, headers={**outside, **headers})
+            assert refused.status_code == 403, (path, headers)
+        for headers in ({"X-API-Key": API_KEY}, {"Authorization": f"Bearer {METRICS_TOKEN}"}):
+            assert (await own.http.get(path, headers={**outside, **headers})).status_code == 200
+        assert (await own.http.get(path)).status_code == 200
+    async with serving(shared.connection.url, public_docs=True) as public:
+        assert (await public.http.get("/docs", headers=outside)).status_code == 200
+        assert (await public.http.get("/metrics", headers=outside)).status_code == 403
