@@ -10,6 +10,7 @@ const LIVE_POINTS_MAX = 2_000
 const HISTORY_MS = 60_000
 const HISTORY_RETRY_MS = 5_000
 const FIRST_VALUE_MS = 5_000
+const SHORT_MS = 600_000 // a shorter line is labelled with seconds
 const FAILURES_SAID = 2
 const SYMBOLS_LISTED_MAX = 6
 const LIST_MS = 3_000
@@ -402,8 +403,9 @@ function drawCaption() {
   const cursor = $("#day .cursor")
   cursor.setAttribute("x1", pointed ? day.x(pointed.at) : -9)
   cursor.setAttribute("x2", pointed ? day.x(pointed.at) : -9)
-  put($("#day-from"), points.length ? clockTime(points[0].at) : "")
-  put($("#day-to"), points.length ? clockTime(points.at(-1).at) : "")
+  const isShort = points.length && points.at(-1).at - points[0].at < SHORT_MS
+  put($("#day-from"), points.length ? clockTime(points[0].at, isShort) : "")
+  put($("#day-to"), points.length ? clockTime(points.at(-1).at, isShort) : "")
   const title = day.points.length ? "Today, without deposits and withdrawals" : "Since you opened this page"
   put($("#day-text"), pointed
     ? `${clockTime(pointed.at)}: ${dollars(pointed.equity)}, today ${pointed.today === null ? "not known" : plus(pointed.today)}`
@@ -438,8 +440,9 @@ function put(element, text) {
   if (element.textContent !== text) element.textContent = text
 }
 
-function clockTime(when) {
-  return new Date(when).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" })
+function clockTime(when, withSeconds = true) {
+  const second = withSeconds ? { second: "2-digit" } : {}
+  return new Date(when).toLocaleTimeString([], { hour: "numeric", minute: "2-digit", ...second })
 }
 
 // 4000 -> "1 h": the largest whole unit
