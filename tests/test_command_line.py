@@ -10,7 +10,7 @@ import jwt
 import pytest
 
 SECRET = "0123456789abcdef" * 3
-COMMANDS = ("run", "demo", "simulate", "loadtest", "token", "revoke", "entitle", "check-config")
+COMMANDS = ("run", "demo", "simulate", "loadtest", "token", "revoke", "entitle", "check-config", "doctor")
 
 
 def portfolio_realtime(*words: str, folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""The command line: run, demo, simulate, loadtest, faults, token, revoke, entitle, check-config.
+"""The command line: run, demo, simulate, loadtest, faults, token, revoke, entitle, check-config, doctor.
 
 `portfolio-realtime --help`, or `python -m portfolio_realtime --help`.
 """
@@ -18,6 +18,8 @@ import uvloop
 from rich.console import Console
 
 from portfolio_realtime import __version__, config, run_services, telemetry, users
+from portfolio_realtime.doctor import findings
+from portfolio_realtime.doctor.examine import examine
 from portfolio_realtime.errors import PortfolioRealtimeError, SettingsError
 from portfolio_realtime.proving import demo as demonstration
 from portfolio_realtime.proving import loadtest as load
@@ -248,6 +250,26 @@ def check_config() -> None:
     for name, value in config.described(settings):
         typer.echo(f"{name:28} {value}")
     typer.echo(f"{'follows':28} {config.described_source(settings)}")
+
+
+@app.command()
+def doctor(
+    account: Annotated[
+        str, typer.Option(help="Whose equity is compared with the broker's; without it the first one's")
+    ] = "",
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+) -> None:
+    """Check keys, hosts, clock, feeds, rate limit, Valkey, ports and one account's equity, with remedies.
+
+    Exit code 1 when a check failed. No secret is shown.
+    """
+    telemetry.configure_logs("doctor", "error", "console")
+    report = uvloop.run(examine(account))
+    if json:
+        typer.echo(msgspec.json.encode(findings.as_json(report)).decode())
+    else:
+        findings.show(report, Console())
+    raise typer.Exit(0 if findings.is_healthy(report) else EXIT_FAILED)
 
 
 def _settings() -> config.Settings:

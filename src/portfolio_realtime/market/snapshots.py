@@ -16,6 +16,7 @@ from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import FeedRefused, FeedUnavailable
 from portfolio_realtime.market.feeds import Feed
 from portfolio_realtime.market.messages import Snapshot
+from portfolio_realtime.market.stream import KEYS_REMEDY
 
 SYMBOLS_MAX: Final = 100  # of one request
 TIMEOUT_S: Final = 10.0
@@ -108,7 +109,6 @@ class Snapshots:
 def _refusal(feed: Feed, answer: httpx.Response) -> str:
     body = answer.text[:BODY_SHOWN_MAX]
     return (
-        f"snapshots of {feed.name} are refused (HTTP {answer.status_code}: {body}); check MARKET_API_KEY and "
-        "MARKET_SECRET_KEY (else BROKER_API_KEY and BROKER_SECRET_KEY), and that the plan includes "
-        f"{feed.setting}={feed.source}"
+        f"snapshots of {feed.name} are refused (HTTP {answer.status_code}: {body}); {KEYS_REMEDY}, and that "
+        f"the plan includes {feed.setting}={feed.source}"
     )

@@ -46,7 +46,10 @@ TOO_MANY_REQUESTS: Final = 429
 
 Encoding = Literal["msgpack", "json"]
 
-KEYS_REMEDY: Final = "check MARKET_API_KEY and MARKET_SECRET_KEY (else BROKER_API_KEY and BROKER_SECRET_KEY)"
+KEYS_REMEDY: Final = (
+    "check MARKET_API_KEY and MARKET_SECRET_KEY (else APCA_API_KEY_ID and APCA_API_SECRET_KEY, else "
+    "BROKER_API_KEY and BROKER_SECRET_KEY)"
+)
 _FINAL: Final = {
     AUTH_FAILED: KEYS_REMEDY,
     INSUFFICIENT_SUBSCRIPTION: "choose with {setting} a feed that the plan includes",

@@ -1,0 +1,162 @@
+"""Alpaca's accounts: is the host there, are the keys good, is our clock right, how many requests are left?
+
+One request answers all four: the market clock, which everybody may read whose credentials are good.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+import httpx
+import msgspec
+
+from portfolio_realtime.broker.client import credentials
+from portfolio_realtime.broker.trading import REMEDY as TRADING_REMEDY
+from portfolio_realtime.broker.trading import KeyHeaders
+from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
+from portfolio_realtime.config import Settings, described_source
+from portfolio_realtime.doctor.findings import Finding, Status
+from portfolio_realtime.errors import TokenRefused
+
+TIMEOUT_S: Final = 10.0
+SKEW_S_WARN: Final = 0.5  # the records take the broker's clock and ours for the same within this
+SKEW_S_FAIL: Final = 5.0
+REMAINING_SHARE_WARN: Final = 0.1
+OK: Final = 200
+TOO_MANY: Final = 429
+REFUSED: Final = (401, 403)
+
+_BROKER_REMEDY: Final = (
+    "check BROKER_API_KEY and BROKER_SECRET_KEY (or BROKER_CLIENT_ID and BROKER_CLIENT_SECRET), and that "
+    "ALPACA_SANDBOX fits them: true for the sandbox, false for production"
+)
+_SECOND_NS: Final = NS_PER_S
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer and the moments, by our clock, between which it was made."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    sent_ns: int
+    received_ns: int
+
+
+def authentication(settings: Settings) -> httpx.Auth:
+    """How this source's requests prove who we are."""
+    if settings.account_source == "trading":
+        return KeyHeaders(settings.apca_api_key_id, settings.apca_api_secret_key.get_secret_value())
+    return credentials(settings)
+
+
+def source(settings: Settings) -> Finding:
+    """Whose accounts the keys let us follow."""
+    told, _, remedy = described_source(settings).partition(": ")
+    if settings.account_source == "none":
+        return Finding("keys", Status.FAIL, told, remedy)
+    return Finding("keys", Status.OK, told)
+
+
+async def ask(settings: Settings) -> Answer | Finding:
+    """Ask for the market clock; a Finding says why there is no answer."""
+    is_broker = settings.account_source == "broker"
+    name = "broker" if is_broker else "trading"
+    url = settings.host(name)
+    try:
+        async with httpx.AsyncClient(auth=authentication(settings), timeout=TIMEOUT_S) as http:
+            sent_ns = time.time_ns()
+            answer = await http.get(f"{url}/{'v1' if is_broker else 'v2'}/clock")
+    except TokenRefused as error:
+        return Finding("Alpaca host", Status.FAIL, str(error), _BROKER_REMEDY)
+    except httpx.HTTPError as error:
+        return Finding(
+            "Alpaca host",
+            Status.FAIL,
+            f"{url}: {type(error).__name__} {error}",
+            f"check the network, a proxy or firewall in between, and ALPACA_{name.upper()}_URL",
+        )
+    return Answer(answer.status_code, answer.headers, answer.content, sent_ns, time.time_ns())
+
+
+def access(settings: Settings, answer: Answer) -> Finding:
+    """Are host and keys good?"""
+    name = "broker" if settings.account_source == "broker" else "trading"
+    host = settings.host(name)
+    took_ms = (answer.received_ns - answer.sent_ns) / 1e6
+    if answer.status in REFUSED:
+        remedy = _BROKER_REMEDY if name == "broker" else TRADING_REMEDY
+        return Finding("Alpaca keys", Status.FAIL, f"{host} refuses them (HTTP {answer.status})", remedy)
+    if answer.status == TOO_MANY:
+        return Finding(
+            "Alpaca keys", Status.WARN, f"{host} answers HTTP 429", "wait a minute, then ask again"
+        )
+    if answer.status != OK or _clock(answer) is None:
+        return Finding(
+            "Alpaca keys",
+            Status.FAIL,
+            f"{host} answers HTTP {answer.status} and no clock",
+            f"is ALPACA_{name.upper()}_URL right? Else try again later",
+        )
+    return Finding("Alpaca keys", Status.OK, f"{host} accepts them, {took_ms:.0f} ms")
+
+
+def clock(answer: Answer) -> Finding:
+    """Is our clock Alpaca's?"""
+    told = _told_ns(answer)
+    if told is None:
+        return Finding("clock", Status.SKIP, "Alpaca does not say what time it is")
+    earliest_ns, latest_ns = told
+    skew_s = max(earliest_ns - answer.received_ns, answer.sent_ns - latest_ns, 0) / 1e9
+    direction = "behind" if earliest_ns > answer.received_ns else "ahead"
+    found = f"{skew_s:.1f} s {direction}" if skew_s >= SKEW_S_WARN else "the same as Alpaca's"
+    is_open = (_clock(answer) or {}).get("is_open")
+    if is_open is False:
+        found += "; the stock market is closed: prices stand still"
+    if skew_s < SKEW_S_WARN:
+        return Finding("clock", Status.OK, found)
+    status = Status.FAIL if skew_s >= SKEW_S_FAIL else Status.WARN
+    return Finding("clock", status, found, "set this machine's clock by NTP: timedatectl set-ntp true")
+
+
+def rate_limit(answer: Answer) -> Finding:
+    """How many requests a minute, and how many are left?"""
+    limit, remaining = (_number(answer, f"x-ratelimit-{name}") for name in ("limit", "remaining"))
+    if limit is None or remaining is None:
+        return Finding(
+            "rate limit", Status.WARN, "Alpaca sends no rate-limit headers", "a proxy removes them?"
+        )
+    found = f"{remaining} of {limit} requests a minute are left"
+    if remaining < REMAINING_SHARE_WARN * limit:
+        return Finding("rate limit", Status.WARN, found, "what else uses this key? Give it a key of its own")
+    return Finding("rate limit", Status.OK, found)
+
+
+def _told_ns(answer: Answer) -> tuple[int, int] | None:
+    """Between which moments Alpaca made its answer, by its own clock."""
+    try:
+        text = str((_clock(answer) or {}).get("timestamp") or "")
+        if "." in text:
+            told_ns = parse_rfc3339(text)
+            return told_ns, told_ns
+        told_s = int(parsedate_to_datetime(answer.headers["date"]).astimezone(UTC).timestamp())
+    except (KeyError, ValueError):
+        return None
+    return told_s * _SECOND_NS, (told_s + 1) * _SECOND_NS
+
+
+def _clock(answer: Answer) -> dict[str, Any] | None:
+    try:
+        body = msgspec.json.decode(answer.body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return body if isinstance(body, dict) and "timestamp" in body else None
+
+
+def _number(answer: Answer, name: str) -> int | None:
+    text = answer.headers.get(name, "")
+    return int(text) if text.isdecimal() else None

@@ -1,0 +1,127 @@
+"""One account's equity by our own record, marks and arithmetic, beside the broker's own figure."""
+
+from decimal import Decimal
+from typing import Final
+
+import httpx
+
+from portfolio_realtime.broker.client import BrokerClient
+from portfolio_realtime.broker.parse import PayloadRefused, listed_accounts
+from portfolio_realtime.broker.record import AccountRecord
+from portfolio_realtime.broker.terms import CLOSED, Statement
+from portfolio_realtime.broker.trading import TradingClient
+from portfolio_realtime.clock import SystemClock
+from portfolio_realtime.config import Settings
+from portfolio_realtime.doctor.alpaca import TIMEOUT_S, authentication
+from portfolio_realtime.doctor.findings import Finding, Status
+from portfolio_realtime.errors import BrokerError, FeedRefused, FeedUnavailable
+from portfolio_realtime.market.feeds import Feed, Schedule, schedules
+from portfolio_realtime.market.marks import MarkBook
+from portfolio_realtime.market.sessions import new_york_date_of
+from portfolio_realtime.market.snapshots import SYMBOLS_MAX, Snapshots
+from portfolio_realtime.model import Account, plain
+from portfolio_realtime.symbol_collector import open_client
+from portfolio_realtime.valuation.rounding import cents, exact_equity, money
+
+CHECK: Final = "equity"
+DRIFT_WARN: Final = Decimal("0.005")  # of the broker's equity: its prices are of another moment and venue
+DRIFT_FAIL: Final = Decimal("0.05")
+SYMBOLS_LISTED_MAX: Final = 5
+
+
+async def examine(settings: Settings, account_id: str) -> Finding:
+    """Value an account (empty: the first one) and compare."""
+    try:
+        async with open_client(settings, lambda status: None) as client:
+            account_id = account_id or await _first(settings, client)
+            if not account_id:
+                return Finding(CHECK, Status.SKIP, "the broker has no open account yet")
+            statement = await client.statement(account_id, is_urgent=True)
+    except (BrokerError, httpx.HTTPError) as error:
+        return Finding(CHECK, Status.FAIL, str(error), "see the keys above, or try again later")
+    if statement is None:
+        remedy = "name one that the keys may see: --account ID"
+        return Finding(CHECK, Status.FAIL, f"there is no account {account_id}", remedy)
+    try:
+        prices = await _prices(settings, statement)
+    except (FeedRefused, FeedUnavailable) as error:
+        return Finding(CHECK, Status.SKIP, f"there are no prices: {error}")
+    return _compared(_account(statement), statement, prices)
+
+
+async def _first(settings: Settings, client: BrokerClient) -> str:
+    """The first open account; "" when there is none."""
+    if isinstance(client, TradingClient):
+        return (await client.accounts())[0].account_id
+    params = {"sort": "asc", "entities": "contact", "status": "ACTIVE"}
+    async with httpx.AsyncClient(auth=authentication(settings), timeout=TIMEOUT_S) as http:
+        answer = await http.get(f"{settings.host('broker')}/v1/accounts", params=params)
+        answer.raise_for_status()
+    try:
+        page = listed_accounts(answer.json())
+    except ValueError as error:
+        raise PayloadRefused(f"accounts: {error}") from None
+    return next((one.account_id for one in page if one.status != CLOSED), "")
+
+
+def _account(statement: Statement) -> Account:
+    now_ns = SystemClock().now_ns()
+    record = AccountRecord(statement.state.account_id)
+    record.observe(statement, now_ns, now_ns)
+    return record.account(0, now_ns)
+
+
+async def _prices(settings: Settings, statement: Statement) -> dict[str, float]:
+    """Our own marks of what is held, from snapshots. Raises FeedRefused, FeedUnavailable."""
+    now_ns = SystemClock().now_ns()
+    prices: dict[str, float] = {}
+    for schedule in schedules(settings):
+        symbols = sorted(
+            holding.symbol
+            for holding in statement.holdings.values()
+            if holding.asset_class == schedule.day.asset_class
+        )
+        if symbols:
+            prices.update(await _marks(settings, schedule, symbols, now_ns))
+    return prices
+
+
+async def _marks(settings: Settings, schedule: Schedule, symbols: list[str], now_ns: int) -> dict[str, float]:
+    book = schedule.new_book()
+    book.follow(symbols)
+    for feed in schedule.at(now_ns):
+        await _read(settings, feed, symbols, book, now_ns)
+    return {mark.symbol: mark.price for mark, _ in book.take_changed()}
+
+
+async def _read(settings: Settings, feed: Feed, symbols: list[str], book: MarkBook, now_ns: int) -> None:
+    if feed.snapshots_feed is None and feed.source == "test":
+        return
+    snapshots = Snapshots(settings, feed)
+    try:
+        for start in range(0, len(symbols), SYMBOLS_MAX):
+            found = await snapshots.read(symbols[start : start + SYMBOLS_MAX])
+            for symbol, snapshot in found.items():
+                date = new_york_date_of(now_ns)
+                book.offer_snapshot(symbol, snapshot, date, now_ns, feed.source, has_close=feed.has_closes)
+    finally:
+        await snapshots.close()
+
+
+def _compared(account: Account, statement: Statement, prices: dict[str, float]) -> Finding:
+    missing = [one.symbol for one in account.positions if one.quantity and one.symbol not in prices]
+    if missing:
+        listed = ", ".join(missing[:SYMBOLS_LISTED_MAX]) + (" …" if len(missing) > SYMBOLS_LISTED_MAX else "")
+        found = f"{account.account_id}: no price of {listed}, so there is no total"
+        return Finding(CHECK, Status.WARN, found, "does the feed carry these symbols? See ALPACA_DATA_FEED")
+    ours, brokers = exact_equity(account, prices), statement.state.equity
+    found = f"{account.account_id}: {money(cents(ours))}"
+    if brokers is None:
+        return Finding(CHECK, Status.WARN, f"{found}; the broker states none", "nothing to compare with")
+    drift = abs(ours - brokers) / abs(brokers) if brokers else abs(ours)
+    found += f", the broker says {money(cents(brokers))} ({plain(round(100 * drift, 3))} % apart)"
+    if drift <= DRIFT_WARN:
+        return Finding(CHECK, Status.OK, found)
+    status = Status.FAIL if drift > DRIFT_FAIL else Status.WARN
+    remedy = "old prices? Outside the session, and on iex, prices of thinly traded symbols may be far apart"
+    return Finding(CHECK, status, found, remedy)

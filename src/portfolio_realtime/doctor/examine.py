@@ -1,0 +1,58 @@
+"""All checks, side by side where they can be; what depends on another one that failed is not tried."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Final
+
+from portfolio_realtime import config
+from portfolio_realtime.config import Settings
+from portfolio_realtime.doctor import alpaca, equity, feeds, machine
+from portfolio_realtime.doctor.findings import Finding, Status, redacted, secrets_of
+from portfolio_realtime.errors import SettingsError
+
+CHECK_S_MAX: Final = 60.0
+
+
+async def examine(account_id: str = "") -> list[Finding]:
+    """Everything, without any secret; `account_id` is whose equity is compared (empty: the first one)."""
+    try:
+        settings = config.load()
+    except SettingsError as error:
+        _, _, wrong = str(error).partition("\n")
+        remedy = "put them right in the environment or in .env; docs/configuration.md tells each one"
+        return [Finding("settings", Status.FAIL, " ".join(wrong.split()), remedy)]
+    here, there = await asyncio.gather(_machine(settings), _alpaca(settings, account_id))
+    return redacted([Finding("settings", Status.OK, "all are valid"), *there, *here], secrets_of(settings))
+
+
+async def _machine(settings: Settings) -> list[Finding]:
+    return [
+        await _in_time("Valkey", machine.state(settings)),
+        *await machine.ports(settings),
+    ]
+
+
+async def _alpaca(settings: Settings, account_id: str) -> list[Finding]:
+    source = alpaca.source(settings)
+    if source.status is Status.FAIL:
+        return [source, *_skipped("Alpaca keys", "clock", "rate limit", "market data", "equity")]
+    answer = await alpaca.ask(settings)
+    if isinstance(answer, Finding):
+        return [source, answer, *_skipped("clock", "rate limit", "equity"), *await feeds.examine(settings)]
+    access = alpaca.access(settings, answer)
+    market = await feeds.examine(settings)
+    if access.status is Status.FAIL:
+        return [source, access, *_skipped("clock", "rate limit"), *market, *_skipped("equity")]
+    compared = await _in_time("equity", equity.examine(settings, account_id))
+    return [source, access, alpaca.clock(answer), alpaca.rate_limit(answer), *market, compared]
+
+
+async def _in_time(check: str, work: Awaitable[Finding]) -> Finding:
+    try:
+        return await asyncio.wait_for(work, CHECK_S_MAX)
+    except TimeoutError:
+        return Finding(check, Status.FAIL, f"no answer in {CHECK_S_MAX:.0f} s", "try again later")
+
+
+def _skipped(*checks: str) -> list[Finding]:
+    return [Finding(check, Status.SKIP, "not checked: see above") for check in checks]

@@ -1,0 +1,122 @@
+"""Market data: does each feed let us in and take a subscription, and does REST give snapshots?
+
+The stream's own client is used. Most keys are allowed one connection: while our services run, Alpaca refuses
+another one, which says that the keys are good.
+"""
+
+import asyncio
+import contextlib
+from typing import Final, NoReturn
+
+from portfolio_realtime.clock import SystemClock
+from portfolio_realtime.config import Settings
+from portfolio_realtime.doctor.findings import Finding, Status
+from portfolio_realtime.errors import FeedRefused, FeedUnavailable
+from portfolio_realtime.market.feeds import Feed, schedules
+from portfolio_realtime.market.snapshots import Snapshots
+from portfolio_realtime.market.stream import MarketStream, StreamLost, open_stream
+from portfolio_realtime.model import CRYPTO, US_EQUITY
+
+FREE_FEED: Final = "iex"
+TEST_FEED_SYMBOL: Final = "FAKEPACA"
+SYMBOLS: Final = {US_EQUITY: "AAPL", CRYPTO: "BTC/USD"}  # options: every contract ends
+CONNECTION_LIMIT: Final = "406"
+TOO_MANY: Final = "429"
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Every feed that the settings choose, and the snapshots of stocks."""
+    now_ns = SystemClock().now_ns()
+    feeds = [schedule.at(now_ns)[0] for schedule in schedules(settings)]
+    stocks = next(feed for feed in feeds if feed.asset_class == US_EQUITY)
+    return list(
+        await asyncio.gather(*(_stream(settings, feed) for feed in feeds), _snapshots(settings, stocks))
+    )
+
+
+async def _stream(settings: Settings, feed: Feed) -> Finding:
+    check = f"feed {feed.name}"
+    need = Status.FAIL if feed.asset_class == US_EQUITY else Status.WARN
+    symbol = TEST_FEED_SYMBOL if feed.source == "test" else SYMBOLS.get(feed.asset_class)
+    try:
+        left_out = await _try(settings, feed, symbol)
+    except FeedRefused as error:
+        return Finding(check, need, *_told(error, feed))
+    except StreamLost as error:
+        return Finding(check, *_lost(error, need))
+    except (FeedUnavailable, TimeoutError) as error:
+        remedy = "check the network, a proxy or firewall in between, and ALPACA_STREAM_URL"
+        return Finding(check, need, str(error), remedy)
+    if left_out:
+        return Finding(
+            check, Status.WARN, f"{feed.source} lets us in but does not take {symbol}", "try again"
+        )
+    takes = f" and takes {symbol}" if symbol else ""
+    return Finding(check, Status.OK, f"{feed.source} lets us in{takes}")
+
+
+async def _try(settings: Settings, feed: Feed, symbol: str | None) -> list[str]:
+    """Log in and subscribe; what the feed did not take."""
+    encoding = "msgpack" if feed.is_packed_only else settings.alpaca_stream_encoding
+    url = settings.host("stream") + feed.stream_path
+    stream = await open_stream(url, feed.name, feed.setting, encoding)
+    try:
+        await stream.log_in(*settings.market_credentials)
+        return [] if symbol is None else await _subscribe(stream, symbol)
+    finally:
+        await stream.close()
+
+
+async def _subscribe(stream: MarketStream, symbol: str) -> list[str]:
+    async def read() -> NoReturn:
+        while True:
+            await stream.read()
+
+    reader, asker = asyncio.ensure_future(read()), asyncio.ensure_future(stream.subscribe([symbol]))
+    try:
+        await asyncio.wait((reader, asker), return_when=asyncio.FIRST_COMPLETED)
+        return asker.result() if asker.done() else reader.result()
+    finally:
+        for task in (reader, asker):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, FeedRefused, FeedUnavailable):
+                await task
+
+
+def _told(error: FeedRefused, feed: Feed) -> tuple[str, str]:
+    found, _, remedy = str(error).partition("; ")
+    if feed.asset_class == US_EQUITY and feed.source != FREE_FEED:
+        remedy += f"; {feed.setting}={FREE_FEED} is in every plan, also in a free one"
+    return found, remedy
+
+
+def _lost(error: StreamLost, need: Status) -> tuple[Status, str, str]:
+    if error.reason == CONNECTION_LIMIT:
+        return (
+            Status.WARN,
+            "the keys are good, but all connections that they allow are open",
+            "nothing, if our own services run; else end the other program, or wait 90 s after a crash",
+        )
+    if error.reason == TOO_MANY:
+        return Status.WARN, str(error), "too many connections in a short time: wait a minute"
+    return need, str(error), "try again; if it stays, see https://status.alpaca.markets"
+
+
+async def _snapshots(settings: Settings, feed: Feed) -> Finding:
+    check = "snapshots"
+    if feed.snapshots_feed is None:
+        return Finding(check, Status.SKIP, f"{feed.source} has none")
+    snapshots = Snapshots(settings, feed)
+    symbol = SYMBOLS[feed.asset_class]
+    try:
+        found = await snapshots.read([symbol])
+    except FeedRefused as error:
+        return Finding(check, Status.FAIL, *_told(error, feed))
+    except FeedUnavailable as error:
+        remedy = "check the network, a proxy or firewall in between, and ALPACA_DATA_URL"
+        return Finding(check, Status.FAIL, str(error), remedy)
+    finally:
+        await snapshots.close()
+    if symbol not in found:
+        return Finding(check, Status.WARN, f"no snapshot of {symbol}", "is ALPACA_DATA_URL right?")
+    return Finding(check, Status.OK, f"{settings.host('data')} gives that of {symbol}")

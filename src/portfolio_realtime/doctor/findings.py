@@ -1,0 +1,83 @@
+"""What a check has found, and how it is told to people and to programs."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from portfolio_realtime.config import Settings
+
+HIDDEN: Final = "(hidden)"
+SECRET_LENGTH_MIN: Final = 4  # a shorter text is part of too many others to be taken out
+
+
+class Status(StrEnum):
+    """How a check has ended."""
+
+    OK = "ok"
+    WARN = "warn"  # it works, but not as well as it should
+    FAIL = "fail"  # it does not work
+    SKIP = "skip"  # it could not be checked because another one failed
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report; `remedy` says what to do where something is to be done."""
+
+    check: str
+    status: Status
+    found: str
+    remedy: str = ""
+
+
+_STYLES: Final = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "bold red", Status.SKIP: "dim"}
+
+
+def is_healthy(findings: Iterable[Finding]) -> bool:
+    """Did nothing fail?"""
+    return all(finding.status is not Status.FAIL for finding in findings)
+
+
+def secrets_of(settings: Settings) -> list[str]:
+    """Every value that must not be shown: secrets, and the keys beside them."""
+    shown: list[str] = []
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if hasattr(value, "get_secret_value"):
+            shown.append(value.get_secret_value())
+        elif name.endswith(("_key", "_key_id", "_client_id")):
+            shown.append(value)
+    return sorted({text for text in shown if len(text) >= SECRET_LENGTH_MIN}, key=len, reverse=True)
+
+
+def redacted(findings: Iterable[Finding], secrets: Sequence[str]) -> list[Finding]:
+    """The findings without any secret, whoever has repeated it in an error's text."""
+
+    def clean(text: str) -> str:
+        for secret in secrets:
+            text = text.replace(secret, HIDDEN)
+        return text
+
+    return [replace(one, found=clean(one.found), remedy=clean(one.remedy)) for one in findings]
+
+
+def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
+    """For programs."""
+    return {"healthy": is_healthy(findings), "checks": [asdict(finding) for finding in findings]}
+
+
+def show(findings: Sequence[Finding], console: Console) -> None:
+    """A table for people."""
+    table = Table(show_edge=False, pad_edge=False, row_styles=["", ""])
+    for name in ("", "check", "found", "what to do"):
+        table.add_column(name, overflow="fold")
+    for finding in findings:
+        status = Text(finding.status.value, style=_STYLES[finding.status])
+        table.add_row(status, Text(finding.check), Text(finding.found), Text(finding.remedy))
+    console.print(table)
+    failed = sum(finding.status is Status.FAIL for finding in findings)
+    console.print(Text(f"{failed} of {len(findings)} checks failed" if failed else "nothing failed"))

@@ -1,0 +1,106 @@
+"""This machine: Valkey, and the ports that the server is to listen on."""
+
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import httpx
+
+from portfolio_realtime.config import Settings
+from portfolio_realtime.doctor.findings import Finding, Status
+from portfolio_realtime.errors import StateUnavailable
+from portfolio_realtime.state.embedded import EmbeddedServer
+from portfolio_realtime.state.server import Server, examine
+
+MAJOR_VERSION_MIN: Final = 7
+ROUND_TRIP_MS_WARN: Final = 5.0
+NO_EVICTION: Final = "noeviction"
+HEALTH_TIMEOUT_S: Final = 2.0
+
+
+async def state(settings: Settings) -> Finding:
+    """Is the Valkey that we need there, new enough, near enough, and does it keep what it is given?"""
+    try:
+        async with _url(settings) as url:
+            server = await examine(url)
+    except StateUnavailable as error:
+        remedy = (
+            "apt-get install redis-server, or set REDIS_HOST"
+            if settings.is_embedded
+            else "check REDIS_HOST, REDIS_PORT, REDIS_USER, REDIS_PASSWORD and REDIS_SSL (or REDIS_URL); "
+            "without REDIS_HOST and REDIS_URL an embedded one is started"
+        )
+        return Finding("Valkey", Status.FAIL, str(error), remedy)
+    place = "embedded" if settings.is_embedded else "shared"
+    found = f"{place}: {server.name} {server.version}, {server.round_trip_ms:.1f} ms a round trip"
+    return Finding("Valkey", *_judged(server, found))
+
+
+def _judged(server: Server, found: str) -> tuple[Status, str, str]:
+    if server.major_version < MAJOR_VERSION_MIN:
+        return Status.FAIL, found, f"use version {MAJOR_VERSION_MIN} or newer of Valkey or Redis"
+    if server.replica:
+        return Status.FAIL, f"{found}; a replica, which takes no writes", "point REDIS_HOST at the primary"
+    if server.eviction_policy not in ("", NO_EVICTION):
+        remedy = f"it may forget accounts when it is full: CONFIG SET maxmemory-policy {NO_EVICTION}"
+        return Status.WARN, f"{found}; evicts by {server.eviction_policy}", remedy
+    if server.round_trip_ms > ROUND_TRIP_MS_WARN:
+        return Status.WARN, found, "values will lag: bring it into the same network, or use the embedded one"
+    return Status.OK, found, ""
+
+
+@asynccontextmanager
+async def _url(settings: Settings) -> AsyncGenerator[str]:
+    if not settings.is_embedded:
+        yield settings.state_url
+        return
+    server = EmbeddedServer()
+    await server.start()
+    try:
+        yield server.url
+    finally:
+        await server.stop()
+
+
+async def ports(settings: Settings) -> list[Finding]:
+    """Are the ports free, or taken by our own server?"""
+    wanted = {
+        "RUN_SERVICES_PORT": settings.run_services_port,
+        "WEBSOCKET_PORT": settings.websocket_port,
+    }
+    return [await _port(settings.websocket_host, name, port) for name, port in wanted.items()]
+
+
+async def _port(host: str, name: str, port: int) -> Finding:
+    check = f"port {port}"
+    if port == 0:
+        return Finding(check, Status.OK, f"{name}: the system picks one")
+    if (refusal := _refusal(host, port)) is None:
+        return Finding(check, Status.OK, f"{name}: free on {host}")
+    if await _is_ours(port):
+        return Finding(check, Status.OK, f"{name}: our own server listens there")
+    # the services of one terminal use the first, a server in a terminal of its own the second
+    status = Status.FAIL if name == "RUN_SERVICES_PORT" else Status.WARN
+    return Finding(check, status, f"{name}: {host}:{port}: {refusal}", f"set {name} to another port")
+
+
+def _refusal(host: str, port: int) -> str | None:
+    """Why nobody can listen there, or None."""
+    try:
+        address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(address[0], socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address[4])
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+async def _is_ours(port: int) -> bool:
+    try:
+        async with httpx.AsyncClient(timeout=HEALTH_TIMEOUT_S) as http:
+            answer = await http.get(f"http://127.0.0.1:{port}/health")
+            return answer.is_success and answer.json() == {"status": "ok"}
+    except (httpx.HTTPError, ValueError):
+        return False
