@@ -4,6 +4,7 @@ import math
 import random
 from collections.abc import Iterable
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,9 +65,9 @@ def price_of(book: MarkBook) -> float | None:
 
 
 def offer_all(book: MarkBook, trades: Iterable[StreamTrade]) -> None:
-    """Offer trades in this order."""
+    """Offer trades in this order; each may be offered again."""
     for received_ns, each in enumerate(trades, start=1):
-        book.offer(each, received_ns)
+        book.offer(msgspec.structs.replace(each), received_ns)
 
 
 @given(

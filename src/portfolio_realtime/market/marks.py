@@ -12,7 +12,7 @@
 4. Nothing: the symbol is unpriced. It has no mark; it is not worth 0.
 
 A trade that is cancelled, or corrected into an ineligible one, gives its place to the eligible trade before
-it, out of the RING_MIN newest at least; where none is left, the symbol asks for a fresh snapshot and keeps
+it, out of the RING_MAX newest; where none is left, the symbol asks for a fresh snapshot and keeps
 its mark until then. A corrected trade keeps its time. A price that is missing, not finite or not positive, a
 trade without a time, and one from more than AHEAD_S_MAX in the future are refused and counted. A trade of the
 stream whose price and the mark are more than PRICE_RATIO_MAX times each other is set aside and counted, and a
@@ -26,7 +26,8 @@ by date, never by name, for a snapshot's `dailyBar` is an earlier day's until th
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Final, TypeGuard
@@ -36,9 +37,6 @@ import msgspec
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.market.conditions import CONDITION_SETS_MAX, Conditions, Effect
 from portfolio_realtime.market.messages import (
-    SECONDS_BITS,
-    SECONDS_MASK,
-    TIMESTAMP_CODE,
     Cancel,
     Correction,
     DailyBar,
@@ -49,12 +47,12 @@ from portfolio_realtime.market.messages import (
     StreamTrade,
     TradeId,
     as_of_ns,
+    times_ns,
 )
 from portfolio_realtime.market.sessions import close_ns, new_york_date_of, new_york_midnight_ns
 from portfolio_realtime.model import Mark, MinuteMark, exact
 
-RING_MIN: Final = 8  # eligible trades kept per symbol, to fall back on
-RING_MAX: Final = 12  # then the oldest go
+RING_MAX: Final = 8  # eligible trades kept per symbol, to fall back on
 WITHDRAWN_MAX: Final = (
     8  # withdrawn trades remembered per symbol, so that a repetition does not bring one back
 )
@@ -83,6 +81,7 @@ RESUMPTIONS: Final = {("A", "3"), ("B", "3"), ("C", "T"), ("O", "T")}
 
 _MOVES: Final = int(Effect.MOVES)  # an enum's attribute is slow to read
 _NEVER: Final = int(Effect.NEVER)
+_UNSEEN: Final = -1  # a combination of conditions that has not been looked up yet
 _CHANGED, _TRADED = 1, 2  # why an entry is to be taken
 
 EffectOf = Callable[[Conditions, str], Effect]
@@ -120,7 +119,7 @@ class _Entry:
     """One followed symbol. `ring` is in order of time, the newest last."""
 
     symbol: str
-    ring: list[StreamTrade] = field(default_factory=list[StreamTrade])
+    ring: deque[StreamTrade] = field(default_factory=lambda: deque[StreamTrade](maxlen=RING_MAX))
     newest_ns: int = -1  # of the ring
     low: float = 0.0  # a price between these two needs no second look
     high: float = math.inf
@@ -207,7 +206,7 @@ class MarkBook:
         if source == self._source:
             return
         for entry in self._entries.values():
-            entry.ring = [_placed(trade, self._source) for trade in entry.ring]
+            entry.ring = deque([_placed(trade, self._source) for trade in entry.ring], RING_MAX)
             if entry.first_only is not None:
                 entry.first_only = _placed(entry.first_only, self._source)
         self._source, self._quality = source, QUALITIES[source]
@@ -219,9 +218,7 @@ class MarkBook:
         self.offer_all((trade,), received_ns)
         return entry is not None and entry.last() is trade and not (before and trade.is_same(before))
 
-    def offer_all(  # noqa: C901  # one loop, for a call costs as much as half of what it does
-        self, trades: Iterable[StreamTrade], received_ns: int
-    ) -> None:
+    def offer_all(self, trades: Sequence[StreamTrade], received_ns: int) -> None:
         """Trades from the stream, in the order of their arrival.
 
         This loop is the hot path: what an ordinary trade needs is written out in it. Whatever is not ordinary
@@ -229,41 +226,33 @@ class MarkBook:
         """
         self._received_ns = received_ns
         entries, effects, changed = self._entries.get, self._effects.get, self._changed.append
-        from_bytes, packed_time = int.from_bytes, msgspec.msgpack.Ext
-        mask, bits, ns_per_s = SECONDS_MASK, SECONDS_BITS, NS_PER_S
         latest_ns = received_ns + AHEAD_S_MAX * NS_PER_S
         if self._boundary_ns is not None:
             latest_ns = min(latest_ns, self._boundary_ns)
         ignored_count = 0
-        for trade in trades:
+        for trade, traded_ns in zip(trades, times_ns(trades), strict=True):
             entry = entries(trade.symbol)
             if entry is None:
                 continue
-            effect = effects((trade.conditions, trade.tape))
+            effect = effects((trade.conditions, trade.tape), _UNSEEN)
             if effect == _NEVER:
                 ignored_count += 1
                 continue
-            at, price = trade.at, trade.price
+            price = trade.price
             if (
                 effect == _MOVES
-                and type(at) is packed_time
-                and at.code == TIMESTAMP_CODE
+                and entry.newest_ns < traded_ns <= latest_ns
                 and price is not None
+                and entry.low < price < entry.high
             ):
-                packed = from_bytes(at.data, "big")  # pyright: ignore[reportArgumentType]  # always bytes
-                traded_ns = (packed & mask) * ns_per_s + (packed >> bits)  # of 96 bits it is not: far ahead
-                if entry.newest_ns < traded_ns <= latest_ns and entry.low < price < entry.high:
-                    trade.as_of_ns = entry.newest_ns = traded_ns
-                    ring = entry.ring
-                    ring.append(trade)
-                    if len(ring) > RING_MAX:
-                        del ring[:-RING_MIN]
-                    if entry.change != _TRADED:
-                        if not entry.change:
-                            changed(entry)
-                        entry.change = _TRADED
-                    continue
-            if self._place(entry, trade, received_ns):
+                trade.as_of_ns = entry.newest_ns = traded_ns
+                trade.at = trade.conditions = None  # memory that is free again is the fastest to come by
+                entry.ring.append(trade)
+                if entry.change != _TRADED:
+                    if not entry.change:
+                        changed(entry)
+                    entry.change = _TRADED
+            elif self._place(entry, trade, received_ns):
                 self._note(entry, _TRADED)
         self.counts.ignored += ignored_count
 
@@ -595,17 +584,18 @@ def _is_snapshot(trade: StreamTrade) -> bool:
     return isinstance(trade, PlacedTrade) and trade.is_snapshot
 
 
-def _put_in_order(ring: list[StreamTrade], trade: StreamTrade) -> bool:
+def _put_in_order(ring: deque[StreamTrade], trade: StreamTrade) -> bool:
     """Put a trade where its time says; True when it has become the newest."""
     if not ring or trade.as_of_ns > ring[-1].as_of_ns:
         ring.append(trade)
-        if len(ring) > RING_MAX:
-            del ring[:-RING_MIN]
         return True
-    if len(ring) >= RING_MIN and trade.as_of_ns < ring[0].as_of_ns:
+    if len(ring) == RING_MAX and trade.as_of_ns < ring[0].as_of_ns:
         return False
     before = ring[-1]
-    for index, known in enumerate(ring):
+    for index in range(len(ring) - 1, -1, -1):
+        known = ring[index]
+        if known.as_of_ns < trade.as_of_ns:
+            break
         if trade.is_same(known):
             if _is_snapshot(trade) or not _is_snapshot(known):
                 return False
@@ -614,9 +604,12 @@ def _put_in_order(ring: list[StreamTrade], trade: StreamTrade) -> bool:
     at = len(ring)
     while at and _is_before(trade, ring[at - 1]):
         at -= 1
+    if len(ring) == RING_MAX:
+        if not at:
+            return False
+        ring.popleft()
+        at -= 1
     ring.insert(at, trade)
-    if len(ring) > RING_MAX:
-        del ring[:-RING_MIN]
     return ring[-1] is trade and not trade.is_same(before)
 
 
@@ -634,7 +627,8 @@ def _take_out(entry: _Entry, trade_id: TradeId, exchange: str | None) -> StreamT
         if trade.trade_id == trade_id and trade.exchange == exchange:
             if entry.at_boundary is trade:
                 entry.at_boundary = None
-            return entry.ring.pop(index)
+            del entry.ring[index]
+            return trade
     trade = entry.first_only
     if trade is not None and trade.trade_id == trade_id and trade.exchange == exchange:
         entry.first_only = None

@@ -32,6 +32,7 @@ from portfolio_realtime.market.messages import (
     StreamTrade,
     as_of_ns,
 )
+from portfolio_realtime.market.pulse import Pulse
 from portfolio_realtime.market.sessions import Session, new_york_date_of
 from portfolio_realtime.market.snapshots import SYMBOLS_MAX, Snapshots
 from portfolio_realtime.market.stream import Arrived, MarketStream, StreamLost
@@ -49,6 +50,7 @@ SILENCE_S: Final = {  # without data, before snapshots are taken; doubles up to 
     Session.CLOSED: (30.0, REFRESH_S),
 }
 FEED_LAG_S_MAX: Final = 3.0  # a trade that a snapshot has may still be on its way for so long
+EXPLAINED_S: Final = FEED_LAG_S_MAX + 2.0  # after snapshots were asked for
 UNKNOWN_TYPES_MAX: Final = 32  # type names that become metric labels
 LEFT_OUT_SHOWN_MAX: Final = 10
 
@@ -70,6 +72,7 @@ class MarketSubscription:
         self._pending: dict[str, None] = {}  # symbols whose snapshot is to be taken, oldest first
         self._is_pending = asyncio.Event()
         self._frame_s = 0.0  # when the stream last brought data
+        self._pulse = Pulse()
         self._is_given_up = False
         self._told_unknown_count = 0
         self._subscribed: frozenset[str] = frozenset()  # accepted on this connection
@@ -115,6 +118,7 @@ class MarketSubscription:
         self._missed.clear()
         self._renewing.clear()
         self._frame_s = self._clock.monotonic_s()
+        self._pulse.begin_anew()
         self._subscribed = frozenset()
         self._is_given_up = False
         self._pending.clear()
@@ -127,12 +131,18 @@ class MarketSubscription:
         """Were the marks at that moment the newest of all trades, as far as the feed brings them?"""
         return self._caught_up_ns is not None and self._caught_up_ns <= at_ns
 
+    @property
+    def is_live(self) -> bool:
+        """Does the connection bring, as far as we can tell now, what is traded?"""
+        return self._caught_up_ns is not None and not self._pulse.is_faint(self._clock.monotonic_s())
+
     async def read(self, stream: MarketStream) -> NoReturn:
         """Apply what the stream brings. Raises FeedUnavailable, FeedRefused."""
         while True:
             arrived = await stream.read()
             if arrived.trades or arrived.messages:
                 self._frame_s = self._clock.monotonic_s()
+                self._pulse.beat(self._frame_s)
                 self._apply(arrived)
             for name in arrived.skipped:
                 self._count_skipped(name)
@@ -292,22 +302,34 @@ class MarketSubscription:
         silence_s = 0.0
         refreshed_s = frame_s = self._clock.monotonic_s()
         date = new_york_date_of(self._clock.now_ns())
+        session = self._schedule.session(self._clock.now_ns())
         while True:
             await asyncio.sleep(REFRESH_CHECK_S)
             self._judge_missed()
             self._ask_snapshots(self.book.take_to_refresh())
             now_s, now_ns = self._clock.monotonic_s(), self._clock.now_ns()
             new_date = new_york_date_of(now_ns)
-            silence_s_min, silence_s_max = SILENCE_S[self._schedule.session(now_ns)]
+            session, before = self._schedule.session(now_ns), session
+            if session is not before:
+                self._pulse.begin_anew()
+            silence_s_min, silence_s_max = SILENCE_S[session]
             if self._frame_s != frame_s:
                 frame_s, silence_s = self._frame_s, silence_s_min
             silence_s = min(max(silence_s, silence_s_min), silence_s_max)
             is_silent = now_s - max(frame_s, refreshed_s) > silence_s
+            if self._pulse.is_faint(now_s):
+                is_silent |= refreshed_s < frame_s
+                self._explain_silence(now_s - refreshed_s)
             if is_silent or new_date != date or now_s - refreshed_s > REFRESH_S:
                 silence_s *= 2 if is_silent else 1
                 date, refreshed_s = new_date, now_s
                 self._ask_snapshots(self._wanted)
                 self._tell_unknown()
+
+    def _explain_silence(self, since_s: float) -> None:
+        """Snapshots taken so long ago show nothing that the stream should have brought: all is well."""
+        if since_s > EXPLAINED_S and not self._pending and not self._missed:
+            self._pulse.begin_anew()
 
     def _judge_missed(self) -> None:
         """Has the stream brought by now what snapshots have shown? Raises FeedUnavailable for a mute one."""

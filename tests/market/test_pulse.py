@@ -1,0 +1,59 @@
+"""A stream's silence is doubted by what is usual for it."""
+
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from portfolio_realtime.market.pulse import FRAMES_MIN, SILENCE_S_MIN, Pulse
+
+
+def beaten(pause_s: float, count: int = 100) -> tuple[Pulse, float]:
+    """A stream that has brought data so many times, and when it did last."""
+    pulse = Pulse()
+    for number in range(count):
+        pulse.beat(number * pause_s)
+    return pulse, (count - 1) * pause_s
+
+
+def test_a_busy_stream_is_doubted_after_two_seconds() -> None:
+    """Milliseconds are usual."""
+    pulse, last_s = beaten(0.01)
+    assert not pulse.is_faint(last_s + SILENCE_S_MIN)
+    assert pulse.is_faint(last_s + SILENCE_S_MIN + 0.01)
+
+
+def test_a_slow_stream_is_given_its_time() -> None:
+    """A second is usual: ten are nothing."""
+    pulse, last_s = beaten(1.0)
+    assert not pulse.is_faint(last_s + 10)
+    assert pulse.is_faint(last_s + 21)
+
+
+def test_nothing_is_usual_yet() -> None:
+    """A new connection, or a stream whose silence was explained."""
+    pulse, last_s = beaten(0.01, FRAMES_MIN)
+    assert not pulse.is_faint(last_s + 3600)
+    pulse, last_s = beaten(0.01)
+    pulse.begin_anew()
+    assert not pulse.is_faint(last_s + 3600)
+
+
+def test_new_data_ends_the_doubt() -> None:
+    """And makes the next one come later."""
+    pulse, last_s = beaten(0.01)
+    pulse.beat(last_s + 10)
+    assert not pulse.is_faint(last_s + 12.5)
+
+
+@given(st.integers(0, 2**32), st.floats(0.5, 50))
+@settings(max_examples=30, deadline=None)
+def test_trades_by_chance_are_hardly_ever_doubted(seed: int, per_second: float) -> None:
+    """Trades that come independently of each other, for some thousand frames."""
+    chance, pulse, now_s = random.Random(seed), Pulse(), 0.0
+    doubted = 0
+    for _ in range(2000):
+        now_s += chance.expovariate(per_second)
+        doubted += pulse.is_faint(now_s)
+        pulse.beat(now_s)
+    assert doubted <= 1
