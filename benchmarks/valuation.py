@@ -2,9 +2,15 @@
 
 `python -m benchmarks.valuation --accounts 1000000 --positions 10 --symbols 11000 --json`
 
-All servers of the same work in one run, in one process, medians of at least five: what counts are the ratios.
-Polars and DuckDB do it their best plain way: a join of positions with prices, a sum per account, a join with
-the accounts; all on one thread, as our kernel is.
+All do the same work in one run, in one process, medians of at least five: what counts are the ratios. Ours
+and SciPy's product take turns, so that whatever else the machine does meets both. Polars and DuckDB do it
+their best plain way: a join of positions with prices, a sum per account, a join with the accounts; all on one
+thread, as our kernel is.
+
+`incremental` brings equity and day P&L of every account to new prices of 2 % of the symbols. `watched` is one
+flush of 10,000 accounts of which each is due: valued, compared, rounded, written. It is given as a ratio to
+writing the same messages alone, from figures that are ready: by our own writer, and by msgspec from dicts
+that already hold each number as text, which is the least that any encoder can do.
 """
 
 import gc
@@ -31,13 +37,17 @@ import pandas
 import polars as pl
 from scipy.sparse import csr_array
 
+from portfolio_realtime.clock import parse_rfc3339
 from portfolio_realtime.model import US_EQUITY, Account, Mark, Position, Publication
 from portfolio_realtime.valuation.book import Book
+from portfolio_realtime.valuation.message import Figures, constant, encode_values
 from portfolio_realtime.valuation.valuer import Valuer
 
 NOW_NS = 1_795_000_000_000_000_000
 ONE = Decimal(1)
 REPEATS = 7
+TURNS = 11
+MOVED_SHARE = 0.02
 WATCHED = 10_000
 CHANGES = 20_000
 PYTHON_ACCOUNTS_MAX = 100_000
@@ -94,9 +104,9 @@ def _quantities(random: np.random.Generator, shape: tuple[int, int]) -> np.ndarr
 
 
 def marks(held: Holdings, columns: Sequence[int], received_ns: int) -> list[Mark]:
-    """A mark of each of these symbols."""
+    """A mark of each of these symbols, each traded at a time of its own."""
     return [
-        Mark(f"S{column:05d}", price, NOW_NS, received_ns, "sip", price)
+        Mark(f"S{column:05d}", price, NOW_NS - 1000 * column, received_ns, "sip", price)
         for column, price in zip(columns, held.prices[list(columns)].tolist(), strict=True)
     ]
 
@@ -117,8 +127,20 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def medians_ms(*works: Callable[[], object]) -> list[float]:
+    """The same for several that take turns."""
+    times: list[list[float]] = [[] for _ in works]
+    for turn in range(TURNS + 1):
+        for work, spent in zip(works, times, strict=True):
+            started = time.perf_counter()
+            work()
+            if turn:  # the first is to warm up
+                spent.append((time.perf_counter() - started) * 1000)
+    return [statistics.median(spent) for spent in times]
+
+
 def fill(valuer: Valuer, held: Holdings) -> float:
-    """Put every account into the book, and every mark; bytes of memory per position."""
+    """Put every account into the book, and every mark; bytes of memory per position, columns included."""
     gc.collect()
     before = resident_bytes()
     for index in range(held.accounts):
@@ -126,17 +148,43 @@ def fill(valuer: Valuer, held: Holdings) -> float:
         if index % 100_000 == 99_999:
             print(f"{index + 1} accounts in the book", file=sys.stderr)
     valuer.apply(marks(held, range(held.symbols), 1))
+    for stretch in valuer.whole.stretches():
+        stretch.refresh()
     gc.collect()
     return (resident_bytes() - before) / held.columns.size
 
 
-def bare_scipy_ms(held: Holdings) -> float:
+def recalculate(valuer: Valuer) -> None:
+    """Equity and day P&L of every account from scratch."""
+    for stretch in valuer.whole.stretches():
+        stretch.recalculate()
+
+
+def incremental_ms(valuer: Valuer, held: Holdings) -> tuple[float, float]:
+    """Equity and day P&L of every account after a batch that moves MOVED_SHARE of the symbols.
+
+    In ms; then how far an equity is off after all batches, at most, in dollars.
+    """
+    random = np.random.default_rng(2)
+    times: list[float] = []
+    for turn in range(TURNS + 1):
+        moved = random.choice(held.symbols, int(held.symbols * MOVED_SHARE), replace=False)
+        held.prices[moved] += 0.01
+        valuer.apply(marks(held, moved.tolist(), 2 + turn))
+        started = time.perf_counter()
+        for stretch in valuer.whole.stretches():
+            stretch.refresh()
+        times.append((time.perf_counter() - started) * 1000)
+    return statistics.median(times[1:]), max(stretch.check() for stretch in valuer.whole.stretches())
+
+
+def bare_scipy(held: Holdings) -> Callable[[], object]:
     """The floor: the product of the same matrix and prices, and nothing else."""
     pointers = np.arange(0, held.columns.size + 1, held.columns.shape[1], dtype=np.int32)
     matrix = csr_array(
         (held.quantities.ravel(), held.columns.ravel(), pointers), shape=(held.accounts, held.symbols)
     )
-    return median_ms(partial(operator.matmul, matrix, held.prices))
+    return partial(operator.matmul, matrix, held.prices)
 
 
 def polars_ms(held: Holdings) -> float:
@@ -216,38 +264,53 @@ def python_ms(held: Holdings) -> float:
     return median_ms(work) * held.accounts / count
 
 
-def watched_ms(valuer: Valuer, held: Holdings) -> tuple[float, float, float]:
-    """Value, compare, round and encode WATCHED accounts after a change of all marks.
+@dataclass(frozen=True)
+class Watched:
+    """How long a flush of watched accounts takes, all of them due."""
 
-    In ms; then as a ratio to encoding the same messages alone; then the share of figures that needed Decimal.
-    """
-    count = min(WATCHED, held.accounts)
-    for index in range(count):
-        valuer.watch(held.account(index), 1, with_positions=False)
-    turn = 0
+    ms: float
+    encoding_ms: float  # the same messages, written from figures that are ready
+    msgspec_ms: float  # the same messages, by msgspec from dicts of texts
+    exact_ratio: float  # share of the figures that needed Decimal
+
+
+def watched(valuer: Valuer, held: Holdings, count: int, first_turn: int = 100) -> Watched:
+    """Value, compare, round and encode `count` accounts after a change of all marks, TURNS times."""
+    accounts = [held.account(index) for index in range(count)]
+    for account in accounts:
+        valuer.watch(account, 1, with_positions=False)
+    times: list[float] = []
     exact = 0
-
-    def work() -> None:
-        nonlocal turn, exact, publications
-        turn += 1
+    publications: list[Publication] = []
+    for turn in range(first_turn, first_turn + TURNS + 1):
         held.prices[:] += 0.01
-        valuer.apply(marks(held, range(held.symbols), turn + 1))
+        valuer.apply(marks(held, range(held.symbols), turn))
         started = time.perf_counter()
         flush = valuer.flush(NOW_NS, float(turn))
         times.append((time.perf_counter() - started) * 1000)
-        assert len(flush.publications) == count
-        exact += flush.exact_count
         publications = flush.publications
-
-    publications: list[Publication] = []
-    times: list[float] = []
-    for _ in range(REPEATS + 1):
-        work()
-    total_ms = statistics.median(times[1:])
+        assert len(publications) == count
+        exact += flush.exact_count
     messages = [msgspec.json.decode(publication.value) for publication in publications]
     encode = msgspec.json.Encoder().encode
-    encoding_ms = median_ms(lambda: [encode(message) for message in messages])
-    return total_ms, total_ms / encoding_ms, exact / (count * 2 * (REPEATS + 1))
+    encoding_ms, msgspec_ms = medians_ms(
+        _our_writer(accounts, messages), lambda: [encode(message) for message in messages]
+    )
+    exact_ratio = exact / max(1, count * 2 * len(times))
+    return Watched(statistics.median(times[1:]), encoding_ms, msgspec_ms, exact_ratio)
+
+
+def _our_writer(accounts: Sequence[Account], messages: Sequence[dict[str, Any]]) -> Callable[[], object]:
+    """Writes these messages again, from their figures."""
+    always = [constant(account, 1) for account in accounts]
+    sequences = [message["sequence"] for message in messages]
+    equity, day_pnl = (
+        np.array([int(message[name].replace(".", "")) for message in messages], np.int64)
+        for name in ("equity", "day_pnl")
+    )
+    as_of_ns = np.array([parse_rfc3339(message["as_of"]) for message in messages], np.int64)
+    figures = Figures(equity, day_pnl, as_of_ns, unpriced={}, stale_ages_s={})
+    return partial(encode_values, always, sequences, figures, NOW_NS)
 
 
 def changes_per_s(book: Book, held: Holdings) -> float:
@@ -276,9 +339,9 @@ def main(
     held = holdings(accounts, positions, symbols, seed)
     valuer = Valuer(price_ttl_s=3600, min_update_interval_s=0.001)
     bytes_per_position = fill(valuer, held)
-    full_ms = median_ms(valuer.recalculate)
-    scipy_ms = bare_scipy_ms(held)
-    watched, watched_ratio, exact_ratio = watched_ms(valuer, held)
+    full_ms, scipy_ms = medians_ms(partial(recalculate, valuer), bare_scipy(held))
+    moved_ms, drift = incremental_ms(valuer, held)
+    flush = watched(valuer, held, min(WATCHED, accounts))
     result = {
         "positions": held.columns.size,
         "accounts": accounts,
@@ -288,11 +351,16 @@ def main(
         "vs_polars": round(polars_ms(held) / full_ms, 1),
         "vs_duckdb": round(duckdb_ms(held) / full_ms, 1),
         "vs_python": round(python_ms(held) / full_ms, 1),
-        "watched_ms": round(watched, 2),
-        "watched_vs_encoding": round(watched_ratio, 2),
+        "incremental_ms": round(moved_ms, 2),
+        "incremental_vs_full": round(moved_ms / full_ms, 3),
+        "incremental_drift_dollars": drift,
+        "watched": min(WATCHED, accounts),
+        "watched_ms": round(flush.ms, 2),
+        "watched_vs_encoding": round(flush.ms / flush.encoding_ms, 2),
+        "watched_vs_msgspec_of_dicts": round(flush.ms / flush.msgspec_ms, 2),
         "changes_per_s": round(changes_per_s(valuer.book, held)),
         "bytes_per_position": round(bytes_per_position, 1),
-        "exact_fallback_ratio": exact_ratio,
+        "exact_fallback_ratio": flush.exact_ratio,
     }
     if as_json:
         print(msgspec.json.encode(result).decode())

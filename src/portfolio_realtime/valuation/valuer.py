@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from portfolio_realtime.model import Account, Mark, Publication
 from portfolio_realtime.valuation import kernel, rounding
-from portfolio_realtime.valuation.book import UNPRICED, Book, Ints, Selection
+from portfolio_realtime.valuation.book import FOREVER_NS, UNPRICED, Book, Ints, Selection
 from portfolio_realtime.valuation.kernel import Valued
 from portfolio_realtime.valuation.message import Constant, Figures, constant, encode_row, encode_values
 from portfolio_realtime.valuation.watchlist import Watchlist
@@ -155,7 +155,9 @@ class Valuer:
 
     def _value(self, selection: Selection, now_ns: int) -> Valued:
         book = self.book
-        stale_before_ns = now_ns - self._price_ttl_ns
+        stale_before_ns: int | Ints = now_ns - self._price_ttl_ns
+        if book.away:
+            stale_before_ns = np.where(book.is_away, FOREVER_NS, stale_before_ns)
         return kernel.value(selection, book.prices, book.as_of_ns, book.received_ns, stale_before_ns)
 
     def _current_cut(self) -> _Cut:
@@ -187,9 +189,8 @@ class Valuer:
     ) -> list[Publication]:
         """What is published of these accounts now; all columns have one entry per account."""
         records = [self._records[account_id] for account_id in account_ids]
-        for account_id in account_ids:
-            self._sequences[account_id] += 1
-        sequences = [self._sequences[account_id] for account_id in account_ids]
+        sequences = [self._sequences[account_id] + 1 for account_id in account_ids]
+        self._sequences.update(zip(account_ids, sequences, strict=True))
         figures = Figures(
             equity,
             day_pnl,
@@ -201,27 +202,23 @@ class Valuer:
         )
         values = encode_values([always for _, always in records], sequences, figures, now_ns)
         with_positions = self.watchlist.with_positions
-        return [
-            Publication(
-                account_id,
-                sequence,
-                value,
-                self._encoded_rows(account) if account_id in with_positions else None,
-            )
-            for account_id, sequence, value, (account, _) in zip(
-                account_ids, sequences, values, records, strict=True
-            )
+        rows = [
+            self._encoded_rows(account) if account.account_id in with_positions else None
+            for account, _ in records
         ]
+        return list(map(Publication, account_ids, sequences, values, rows))
 
     def _unpriced(self, account: Account) -> list[str]:
         return [p.symbol for p in account.positions if p.quantity and p.symbol not in self.book.marks]
 
     def _stale_ages_s(self, account: Account, now_ns: int) -> dict[str, int]:
         oldest_ns = now_ns - self._price_ttl_ns
-        marks = self.book.marks
+        marks, away = self.book.marks, self.book.away
         held = (marks[p.symbol] for p in account.positions if p.quantity and p.symbol in marks)
         return {
-            mark.symbol: (now_ns - mark.as_of_ns) // NS_PER_S for mark in held if mark.as_of_ns < oldest_ns
+            mark.symbol: max(0, now_ns - mark.as_of_ns) // NS_PER_S
+            for mark in held
+            if mark.as_of_ns < oldest_ns or mark.source in away
         }
 
     def _encoded_rows(self, account: Account) -> list[tuple[str, bytes]]:
