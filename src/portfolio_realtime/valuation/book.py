@@ -32,6 +32,7 @@ SPARE_SHARE: Final = 16  # a new row gets one spare place for so many positions
 PLACES_MAX: Final = 2**31 - 1
 INITIAL: Final = 64  # places in a new array; arrays double when full
 NEVER_NS: Final = -(2**62)
+FOREVER_NS: Final = 2**62
 VECTORS: Final = ("_cash", "_day_base", "_record_as_of_ns")
 
 
@@ -90,6 +91,9 @@ class Book:
         self.as_of_ns: Ints = np.full(INITIAL, NEVER_NS)
         self.received_ns: Ints = np.full(INITIAL, NEVER_NS)
         self.marks: dict[str, Mark] = {}
+        self.sources: set[str] = set()  # of all marks so far
+        self.away: frozenset[str] = frozenset()  # sources that bring nothing now …
+        self.is_away: NDArray[np.bool_] = np.zeros(INITIAL, bool)  # … and the columns with a mark of theirs
         self._rows = Directory()
         self._abandoned = 0  # places
         self._pointers: Int32s = np.zeros(INITIAL + 1, np.int32)
@@ -149,8 +153,19 @@ class Book:
                 self.as_of_ns[column] = mark.as_of_ns
                 self.received_ns[column] = mark.received_ns
                 self.marks[mark.symbol] = mark
+                self.sources.add(mark.source)
+                self.is_away[column] = mark.source in self.away
                 is_changed = True
         return is_changed
+
+    def set_away(self, sources: Iterable[str]) -> bool:
+        """Let the marks of these sources, and of no others, count as stale. Is that a change?"""
+        before, self.away = self.away, frozenset(sources)
+        if self.away == before:
+            return False
+        for symbol, mark in self.marks.items():
+            self.is_away[self.columns[symbol]] = mark.source in self.away
+        return True
 
     def column(self, symbol: str) -> int:
         """The symbol's column, a new one if need be."""
@@ -162,6 +177,7 @@ class Book:
                 self.prices = _grown(self.prices, UNPRICED)
                 self.as_of_ns = _grown(self.as_of_ns, NEVER_NS)
                 self.received_ns = _grown(self.received_ns, NEVER_NS)
+                self.is_away = _grown(self.is_away, False)
         return column
 
     def select(self, account_ids: Sequence[str]) -> Selection:

@@ -41,11 +41,11 @@ class Valued:
 
 
 def value(
-    selection: Selection, prices: Floats, as_of_ns: Ints, received_ns: Ints, stale_before_ns: int
+    selection: Selection, prices: Floats, as_of_ns: Ints, received_ns: Ints, stale_before_ns: int | Ints
 ) -> Valued:
     """Value every account of the selection at these prices (dollars; NaN: unpriced).
 
-    A mark with `as_of_ns` before `stale_before_ns` is stale: used, and counted.
+    A mark with `as_of_ns` before `stale_before_ns`, of all or of its column, is stale: used, and counted.
     """
     is_unpriced = np.isnan(prices)
     known_prices = np.where(is_unpriced, 0.0, prices)
