@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from decimal import Decimal
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
@@ -362,6 +363,28 @@ async def test_a_consumer_that_lost_its_lease_frees_the_connection(
             await until(all_true(state, await true_marks(market)), "every mark is exact")
     finally:
         await other.close()
+
+
+@pytest.mark.parametrize("fault", ["market.mute", "market.half_open", "market.ghosts"])
+async def test_a_feed_that_brings_nothing_is_live_no_longer(
+    market: Simulator, state: State, until: Until, fault: str
+) -> None:
+    """Open and mute, half open, cut and refused: seconds later nobody calls the feed live, until it is."""
+    await write_universe(state, await held_symbols(market))
+    async with running(context_of(market, state)):
+
+        async def is_live() -> bool:
+            return await state.feeds.live(["iex"]) == {"iex"}
+
+        async def is_away() -> bool:
+            return not await is_live()
+
+        await until(is_live, "the feed is live")
+        await market.post("/_sim/faults", {"faults": [{"kind": fault, "for_s": 600}]})
+        await until(is_away, "the feed is away")
+        async with httpx.AsyncClient(base_url=market.url) as client:
+            await client.delete("/_sim/faults")
+        await until(is_live, "the feed is live again", 60)
 
 
 async def test_a_refused_feed_does_not_stop_the_others(

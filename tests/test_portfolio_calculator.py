@@ -26,7 +26,7 @@ from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.connection import Subscribed
 from portfolio_realtime.state.valuations import decode_batch
 
-from .conftest import LEASE_MS, SHARDS, Until, ValkeyServer, end
+from .conftest import LEASE_MS, SHARDS, Until, ValkeyServer, end, running_service
 
 MIN_UPDATE_S = 0.4
 START_S_MAX = 30.0
@@ -251,6 +251,29 @@ async def test_the_metrics_tell_what_the_whole_book_is_worth(running: World, unt
     await running.mark(5.0, "B")
     await until(lambda: tells(2010.0 - 9100.0 + 1050.0, 1, 0), "new prices have moved the sum", START_S_MAX)
     assert told["portfolio_realtime_book_drift_dollars"] < 1e-9
+
+
+async def test_marks_of_a_feed_that_nobody_keeps_are_stale(running: World, until: Until) -> None:
+    """A killed, mute or cut-off consumer says nothing, and that is enough."""
+
+    def is_stale(is_wanted: bool) -> Callable[[], bool]:
+        def check() -> bool:
+            newest = running.last(NAMES[0])
+            return newest is not None and bool(newest.message["stale"]) is is_wanted
+
+        return check
+
+    await until(is_stale(True), "nobody has said that the feed is live")
+
+    async def keep() -> None:
+        while True:
+            await running.state.feeds.keep("iex")
+            await asyncio.sleep(0.2)
+
+    async with running_service(keep()):
+        await until(is_stale(False), "the feed is live")
+    await until(is_stale(True), "the feed's word is over")
+    assert running.shows("2000.00", NAMES[0])(), "a stale value is shown, and marked"
 
 
 async def test_a_record_that_comes_after_its_interest_is_published(running: World, until: Until) -> None:

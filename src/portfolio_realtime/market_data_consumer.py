@@ -30,6 +30,7 @@ from portfolio_realtime.state.minutes import whole_at_or_before
 from portfolio_realtime.telemetry import MarketMetrics
 
 UNIVERSE_PAUSE_S: Final = 0.1  # between two readings of the universe
+KEEP_S: Final = 0.5  # a quarter of the time for which a feed is kept live
 TURN_CHECK_S: Final = 1.0  # between two looks whether another feed has its turn
 PRUNE_S: Final = 300.0  # between two looks for marks of symbols that nobody holds any more
 PRUNE_AGE_S: Final = 600.0  # a mark that was received later is left alone
@@ -127,7 +128,15 @@ class FeedConsumer:
             self._flush(lease),
             self._record_minutes(lease),
             self._prune(lease),
+            self._keep_live(),
         )
+
+    async def _keep_live(self) -> NoReturn:
+        """Say that the feed is live for as long as it is; nobody has to say that it is not."""
+        while True:
+            if self._subscription.is_live:
+                await self._context.state.feeds.keep(self._subscription.feed.source)
+            await asyncio.sleep(KEEP_S)
 
     async def _hear_universe(self) -> None:
         async for message in self._context.state.accounts.universe_changes():

@@ -29,6 +29,7 @@ from portfolio_realtime.valuation.whole import Totals
 
 GROUP: Final = "portfolio_calculators"
 SWEEP_S: Final = 5.0  # interest that ends is noticed within this
+FEEDS_S: Final = 0.5  # between two looks at which feeds are live
 QUIET_S: Final = 0.5  # without any change, look again after this: marks grow stale by themselves
 FLUSH_S_MIN: Final = 0.01  # accounts that become due within this are published together
 READ_STEP: Final = 250  # records taken in before other work gets its turn: a few milliseconds
@@ -70,6 +71,7 @@ class Calculator:
         try:
             await together(
                 self._follow_marks(),
+                self._follow_feeds(),
                 self._follow_accounts(),
                 self._follow_interest(),
                 self._share_shards(),
@@ -93,6 +95,19 @@ class Calculator:
                 self._wake.set()
             elif self._valuer.apply(decode_marks(message.payload)):
                 self._wake.set()
+
+    async def _follow_feeds(self) -> None:
+        """Call the marks of a source stale for as long as nobody says that it is live."""
+        await self._following["marks"].wait()
+        book = self._valuer.book
+        while True:
+            away = book.sources - await self._state.feeds.live(book.sources)
+            if book.set_away(away):
+                log.warning("feeds are away", sources=sorted(away)) if away else log.info(
+                    "all feeds are live"
+                )
+                self._wake.set()
+            await asyncio.sleep(FEEDS_S)
 
     # Accounts
 

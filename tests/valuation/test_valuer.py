@@ -325,6 +325,23 @@ def test_a_mark_grows_stale_by_time_alone(desk: Desk) -> None:
     assert desk.message(TTL_S + 5)["stale"] == []
 
 
+def test_marks_of_a_source_that_is_away_are_stale_however_young(desk: Desk) -> None:
+    """Also one that arrives meanwhile (from a snapshot, say); those of other sources are not."""
+    desk.mark("B", 50.0, source="crypto")
+    desk.watch(account("bob", [position("A", 1), position("B", 1)]))
+    assert [message["stale"] for message in desk.messages()] == [[], []]
+
+    assert desk.valuer.book.set_away({"iex"})
+    assert not desk.valuer.book.set_away({"iex"})
+    told = desk.messages(5)
+    assert [(one["stale"], one["stale_ages_s"]) for one in told] == [(["A"], {"A": 5})] * 2
+    desk.mark("A", 101.0)
+    assert [one["stale"] for one in desk.messages(10)] == [["A"], ["A"]]
+
+    desk.valuer.book.set_away([])
+    assert [one["stale"] for one in desk.messages(15)] == [[], []]
+
+
 def test_another_stale_symbol_is_a_change_though_as_many_are_stale(desk: Desk) -> None:
     """Of two symbols one gets fresh while the other grows stale: the names change, the number does not."""
     desk.mark("B", 50.0)

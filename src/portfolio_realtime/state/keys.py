@@ -16,7 +16,7 @@
 | lease:NAME:granted         | string     | whoever acquires it   | none     | newest fencing token that was granted         |
 | HASH:fence                 | string     | the hash's writer     | none     | newest fencing token that has written HASH    |
 | cursor:activities          | string     | symbol collector      | none     | newest event_id seen on the activity stream   |
-| feed:SOURCE                | string     | market data consumer  | 3 s      | there while the source brings what is traded  |
+| feed:SOURCE                | string     | market data consumer  | 2 s      | there while the source brings what is traded  |
 | metrics:SERVICE:INSTANCE   | string     | each service          | 15 s     | its metrics in Prometheus text                |
 | ticket:SHA256              | string     | websocket server      | 30 s     | whose ticket it is, deleted when used         |
 | revocations                | stream     | operators             | JWT_LIFETIME_MAX | credentials that are good no more         |
@@ -39,7 +39,7 @@ MARKS: Final = "marks"
 CURSOR_ACTIVITIES: Final = "cursor:activities"
 METRICS_PATTERN: Final = "metrics:*"
 METRICS_TTL_S: Final = 15
-FEED_TTL_MS: Final = 3000
+FEED_TTL_MS: Final = 2000
 TICKET_TTL_S: Final = 30
 REVOCATIONS: Final = "revocations"
 ENTITLEMENTS: Final = "entitlements"
