@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 
 from portfolio_realtime.clock import parse_rfc3339, rfc3339
 from portfolio_realtime.market.conditions import crypto_effect, option_effect, stock_effect
-from portfolio_realtime.market.marks import RING_MAX, MarkBook, previous_close
+from portfolio_realtime.market.marks import AHEAD_S_MAX, RING_MAX, MarkBook, previous_close
 from portfolio_realtime.market.messages import (
     Cancel,
     Correction,
     DailyBar,
+    Quote,
     Snapshot,
     SnapshotTrade,
+    Status,
     StreamTrade,
 )
 from portfolio_realtime.market.sessions import new_york_date_of
@@ -409,3 +411,173 @@ def test_a_new_previous_close_is_a_change_of_the_mark() -> None:
     older = Snapshot(None, None, DailyBar("2022-08-15T04:00:00Z", 1.0))
     book.offer_snapshot("A", older, "2022-08-17", 4)
     assert book.take_changed() == []
+
+
+def test_a_mark_says_what_its_price_is_worth() -> None:
+    """Each feed's trades have their quality; a snapshot of another feed keeps its own."""
+    book = MarkBook("sip", stock_effect)
+    book.follow(["A"])
+    book.offer(trade(1, 10.0), 1)
+    mark = mark_of(book)
+    assert mark is not None
+    assert (mark.source, mark.quality) == ("sip", "real_time_sip")
+    book.stream_from("overnight")
+    assert mark_of(book) == mark, "the last trade is still the day's"
+    book.offer_snapshot("A", snapshot(2, 11.0), "1970-01-01", 2, "sip", has_close=False)
+    by_day = mark_of(book)
+    assert by_day is not None
+    assert (by_day.price, by_day.source, by_day.quality) == (11.0, "sip", "real_time_sip")
+    book.offer(trade(3, 12.0), 3)
+    by_night = mark_of(book)
+    assert by_night is not None
+    assert (by_night.price, by_night.source, by_night.quality) == (12.0, "overnight", "indicative")
+    book.cancel(Cancel("A", "D", 3), 4)
+    assert mark_of(book) == msgspec.structs.replace(by_day, received_ns=mark_received_ns(book))
+
+
+def mark_received_ns(book: MarkBook) -> int:
+    """When the newest mark of A was received."""
+    mark = mark_of(book)
+    assert mark is not None
+    return mark.received_ns
+
+
+def test_a_snapshot_of_the_night_does_not_tell_the_previous_close() -> None:
+    """Its daily bars are another venue's."""
+    book = make_book()
+    bars = Snapshot(daily_bar=DailyBar("2022-08-16T04:00:00Z", 9.0))
+    book.offer_snapshot("A", bars, "2022-08-17", 1, has_close=False)
+    assert mark_of(book) is None
+    book.offer_snapshot("A", bars, "2022-08-17", 1)
+    assert mark_of(book) is not None
+
+
+def test_a_trade_from_the_future_is_refused_and_counted() -> None:
+    """It would hold the mark until its time has come; a clock that is a little slow does no harm."""
+    book = make_book()
+    assert book.offer(trade(AHEAD_S_MAX, 10.0), 1)
+    assert not book.offer(trade(AHEAD_S_MAX + 1, 11.0), 1)
+    assert not book.offer_snapshot("A", snapshot(AHEAD_S_MAX + 1, 11.0), "1970-01-01", 1)
+    assert (book.counts.refused, book.counts.ahead) == (2, 2)
+    assert price_of(book) == 10.0
+
+
+@pytest.mark.parametrize("factor", [0.001, 1 / 26, 26, 1000])
+def test_an_absurd_price_waits_for_the_venues_second_word(factor: float) -> None:
+    """The stream alone is not believed; the next trade replaces it, or a snapshot confirms it."""
+    book = make_book()
+    offer_all(book, [trade(1, 100.0), trade(2, 101.0)])
+    book.take_changed()
+    assert not book.offer(trade(3, 100.0 * factor), 3)
+    assert book.counts.set_aside == 1
+    assert price_of(book) == 101.0
+    assert book.take_to_refresh() == ["A"]
+    assert book.take_to_refresh() == [], "once is enough"
+    assert book.offer(trade(4, 102.0), 4), "the market goes on where it was"
+    assert book.offer_snapshot("A", snapshot(5, 100.0 * factor), "1970-01-01", 5)
+    assert price_of(book) == 100.0 * factor
+    assert book.offer(trade(6, 100.0 * factor), 6), "and from there"
+
+
+def test_a_price_within_reason_needs_no_second_word() -> None:
+    """A 20-for-1 split is nothing unheard of; and an option may jump as it likes."""
+    book = make_book()
+    offer_all(book, [trade(1, 100.0), trade(2, 5.0)])
+    assert price_of(book) == 5.0
+    options = MarkBook("indicative", option_effect, is_sane=False)
+    options.follow(["A"])
+    options.offer(StreamTrade("A", 0.01, moment(1), "I", None, "N"), 1)
+    options.offer(StreamTrade("A", 5.0, moment(2), "I", None, "N"), 2)
+    assert price_of(options) == 5.0
+
+
+@pytest.mark.parametrize(("tape", "halt", "resume"), [("A", "2", "3"), ("C", "H", "T"), ("C", "P", "T")])
+def test_a_halted_symbol_keeps_its_mark_and_says_so(tape: str, halt: str, resume: str) -> None:
+    """Until trading resumes, or an eligible trade shows that it has."""
+    book = make_book()
+    book.offer(trade(1, 10.0), 1)
+    book.set_status(Status("A", halt, moment(2), tape), 2)
+    assert (price_of(book), quality_of(book)) == (10.0, "halted")
+    book.set_status(Status("A", "Q", moment(3), tape), 3)
+    assert not book.offer(trade(3, 11.0, NEVER), 3), "an odd lot that was on its way"
+    assert quality_of(book) == "halted"
+    book.set_status(Status("A", resume, moment(4), tape), 4)
+    assert (price_of(book), quality_of(book)) == (10.0, "iex")
+
+    book.set_status(Status("A", halt, moment(5), tape), 5)
+    assert book.offer(trade(6, 10.5), 6)
+    assert (price_of(book), quality_of(book)) == (10.5, "iex")
+
+
+def quality_of(book: MarkBook) -> str | None:
+    """The quality of A's mark."""
+    mark = mark_of(book)
+    return None if mark is None else mark.quality
+
+
+def test_a_late_resumption_does_not_end_a_newer_halt() -> None:
+    """Messages may come out of order."""
+    book = make_book()
+    book.offer(trade(1, 10.0), 1)
+    book.set_status(Status("A", "H", moment(9), "C"), 2)
+    book.set_status(Status("A", "T", moment(8), "C"), 3)
+    book.set_status(Status("A", "T", None, "C"), 3)
+    book.set_status(Status("B", "T", moment(10), "C"), 3)
+    assert quality_of(book) == "halted"
+
+
+def test_an_untraded_option_is_worth_the_middle_of_its_quote() -> None:
+    """Where both sides are there and not far apart; else the previous close; a trade wins over both."""
+    options = MarkBook("indicative", option_effect, is_sane=False, is_quoted=True)
+    options.follow(["A"])
+    close = DailyBar("2022-08-16T04:00:00Z", 1.0)
+    for bid, ask in ((0.0, 1.3), (1.1, None), (0.5, 1.5), (1.4, 1.2), (1.2, math.inf)):
+        book_quote = Quote(bid, ask, "2022-08-17T15:00:00Z")
+        options.offer_snapshot("A", Snapshot(daily_bar=close, latest_quote=book_quote), "2022-08-17", 1)
+        assert (price_of(options), quality_of(options)) == (1.0, "end_of_day"), (bid, ask)
+    quote = Quote(1.15, 1.3, "2022-08-17T15:00:00Z")
+    options.offer_snapshot("A", Snapshot(daily_bar=close, latest_quote=quote), "2022-08-17", 2)
+    mark = mark_of(options)
+    assert mark is not None
+    assert (mark.price, mark.quality) == (1.225, "indicative"), "to the last digit"
+    assert mark.as_of_ns == parse_rfc3339("2022-08-17T15:00:00Z")
+    options.offer(StreamTrade("A", 2.0, moment(1), "I", None, "N"), 3)
+    assert price_of(options) == 2.0
+    options.offer_snapshot("A", Snapshot(latest_quote=quote), "2022-08-17", 4)
+    assert price_of(options) == 2.0
+
+
+def test_an_untraded_stock_is_worth_its_previous_close_as_of_that_day() -> None:
+    """Marked end of day, as of 16:00 in New York; never the middle of a quote."""
+    book = make_book()
+    parts = Snapshot(
+        daily_bar=DailyBar("2022-08-16T04:00:00Z", 173.03),
+        latest_quote=Quote(172.6, 172.7, "2022-08-17T10:18:27Z"),
+    )
+    book.offer_snapshot("A", parts, "2022-08-17", 1)
+    mark = mark_of(book)
+    assert mark is not None
+    assert (mark.price, mark.quality) == (173.03, "end_of_day")
+    assert mark.as_of_ns == parse_rfc3339("2022-08-16T20:00:00Z")
+    assert not book.is_marked("A"), "it counts as no trade"
+
+
+def test_a_snapshot_without_its_trade_is_asked_for_once_more() -> None:
+    """A part may be missing this time only; of what is never traded, every refresh asks anyway."""
+    book = make_book()
+    for expected in (["A"], [], []):
+        book.offer_snapshot("A", Snapshot(), "1970-01-01", 1)
+        assert book.take_to_refresh() == expected
+
+
+def test_the_stream_must_bring_what_a_snapshot_shows() -> None:
+    """A snapshot's own trade is no proof that the stream works."""
+    book = make_book()
+    book.offer_snapshot("A", snapshot(5, 50.0), "1970-01-01", 1)
+    traded_ns = 5 * 10**9
+    assert not book.has_streamed("A", traded_ns)
+    book.offer(trade(4, 40.0), 2)
+    assert not book.has_streamed("A", traded_ns)
+    book.offer(trade(5, 50.0), 2)
+    assert book.has_streamed("A", traded_ns)
+    assert not book.has_streamed("B", traded_ns)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from portfolio_realtime.config import Settings
 from portfolio_realtime.market.conditions import crypto_effect, option_effect, stock_effect
 from portfolio_realtime.market.marks import EffectOf, MarkBook
-from portfolio_realtime.market.sessions import Session, next_change_ns, stock_session
+from portfolio_realtime.market.sessions import Session, stock_session
 from portfolio_realtime.model import CRYPTO, US_EQUITY, US_OPTION
 
 _BETA_FEEDS = ("boats", "overnight")
@@ -56,10 +56,6 @@ class Schedule:
         if self.night is not None and stock_session(at_ns) is Session.OVERNIGHT:
             return [self.night, self.day]
         return [self.day]
-
-    def until_ns(self, at_ns: int) -> int | None:
-        """When another feed may have its turn, or None for never."""
-        return None if self.night is None else next_change_ns(at_ns)
 
     def session(self, at_ns: int) -> Session:
         """What part of its trading day it is; crypto is always traded."""

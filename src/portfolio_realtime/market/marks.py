@@ -132,6 +132,7 @@ class _Entry:
     halted_ns: int | None = None  # since when
     floor_ns: int = 0  # the next mark's received_ns lies above this one
     mark: Mark | None = None
+    was_asked_again: bool = False  # after a snapshot without a trade
     at_boundary: StreamTrade | None = None  # the last before the trade that passed the boundary
 
     def last(self) -> StreamTrade | None:
@@ -275,6 +276,9 @@ class MarkBook:
         is_moved = trade is not None and self._place(
             entry, _of_snapshot(symbol, trade, source or self._source), received_ns
         )
+        if trade is None and entry.last() is None and not entry.was_asked_again:
+            entry.was_asked_again = True  # a part may have been missing this time only
+            self._to_refresh.setdefault(symbol, 1)
         close = previous_close([snapshot.daily_bar, snapshot.previous_daily_bar], new_york_date)
         is_new_close = has_close and close is not None and self._set_close(entry, *close)
         is_new_fallback = entry.last() is None and self._set_fallback(entry, snapshot.latest_quote)

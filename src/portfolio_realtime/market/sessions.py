@@ -21,7 +21,6 @@ NEW_YORK: Final = ZoneInfo("America/New_York")
 OVERNIGHT_FROM: Final = time(20)
 EXTENDED_FROM: Final = time(4)
 AFTER_CLOSE: Final = timedelta(hours=4)
-CLOSED_DAYS_MAX: Final = 10  # the exchange was never closed for longer in our time
 
 
 class Session(Enum):
@@ -38,17 +37,6 @@ def stock_session(at_ns: int) -> Session:
     edges = _edges(_trade_date(at_ns))
     index = bisect.bisect_right(edges, at_ns, key=lambda edge: edge[0])
     return edges[index - 1][1] if index else Session.CLOSED
-
-
-def next_change_ns(at_ns: int) -> int:
-    """When the session that follows the one at this moment begins, in nanoseconds since 1970."""
-    now, day = stock_session(at_ns), _trade_date(at_ns)
-    for _ in range(CLOSED_DAYS_MAX):
-        for edge_ns, session in _edges(day):
-            if edge_ns > at_ns and session is not now:
-                return edge_ns
-        day += timedelta(days=1)
-    raise AssertionError(f"no session within {CLOSED_DAYS_MAX} days")
 
 
 def close_ns(day: date) -> int | None:

@@ -1,0 +1,67 @@
+"""When US stocks trade, against the exchange's own timetable."""
+
+from datetime import date, datetime
+
+import pytest
+
+from portfolio_realtime.market.sessions import (
+    NEW_YORK,
+    Session,
+    close_ns,
+    new_york_date_of,
+    stock_session,
+)
+
+OVERNIGHT, EXTENDED, CORE, CLOSED = Session.OVERNIGHT, Session.EXTENDED, Session.CORE, Session.CLOSED
+
+
+def at(text: str) -> int:
+    """Nanoseconds of a time in New York."""
+    return int(datetime.fromisoformat(text).replace(tzinfo=NEW_YORK).timestamp()) * 10**9
+
+
+@pytest.mark.parametrize(
+    ("moment", "session"),
+    [
+        ("2026-11-22T19:59:59", CLOSED),  # Sunday
+        ("2026-11-22T20:00", OVERNIGHT),
+        ("2026-11-23T03:59:59", OVERNIGHT),
+        ("2026-11-23T04:00", EXTENDED),
+        ("2026-11-23T09:29:59", EXTENDED),
+        ("2026-11-23T09:30", CORE),
+        ("2026-11-23T16:00", EXTENDED),
+        ("2026-11-23T20:00", OVERNIGHT),
+        ("2026-11-25T20:00", CLOSED),  # before Thanksgiving
+        ("2026-11-26T12:00", CLOSED),
+        ("2026-11-26T20:00", OVERNIGHT),  # before the half day
+        ("2026-11-27T12:59:59", CORE),
+        ("2026-11-27T13:00", EXTENDED),
+        ("2026-11-27T17:00", CLOSED),
+        ("2026-11-27T20:00", CLOSED),  # Friday
+        ("2026-11-28T12:00", CLOSED),
+        ("2026-03-06T09:30", CORE),  # the Friday before clocks change, and the Monday after
+        ("2026-03-08T20:00", OVERNIGHT),
+        ("2026-03-09T09:29:59", EXTENDED),
+        ("2026-03-09T09:30", CORE),
+        ("2026-11-01T20:00", OVERNIGHT),
+        ("2026-11-02T09:29:59", EXTENDED),
+        ("2026-11-02T15:59:59", CORE),
+        ("2026-12-31T20:00", CLOSED),  # before New Year's Day
+        ("2027-01-03T20:00", OVERNIGHT),
+    ],
+)
+def test_every_moment_has_its_session(moment: str, session: Session) -> None:
+    """Half days, holidays, weekends and both changes of the clocks."""
+    assert stock_session(at(moment)) is session
+
+
+def test_the_close_of_a_day_is_the_exchanges() -> None:
+    """16:00, on a half day 13:00, on a holiday none."""
+    assert close_ns(date(2026, 11, 25)) == at("2026-11-25T16:00")
+    assert close_ns(date(2026, 11, 27)) == at("2026-11-27T13:00")
+    assert close_ns(date(2026, 11, 26)) is None
+
+
+def test_a_date_is_new_yorks() -> None:
+    """At 23:30 there it is tomorrow in UTC."""
+    assert new_york_date_of(at("2026-11-22T23:30")) == "2026-11-22"
