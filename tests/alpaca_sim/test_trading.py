@@ -145,8 +145,9 @@ async def test_alpacas_trading_stream_hears_fills(busy: Running, until: Until) -
         await until(lambda: heard, "the fill is heard", STREAM_S_MAX)
     finally:
         stream.stop()
+        busy.sim.trader.trade(own, "AAPL", Decimal(1))  # wakes the SDK, which then sees that it is to stop
         await asyncio.to_thread(thread.join, STREAM_S_MAX)
-    (update,) = heard
+    update = heard[0]
     assert (update.event, update.qty, update.price) == ("fill", 2.5, 101.25)
     assert update.order.symbol == "AAPL"
     assert update.order.filled_qty == "2.5"

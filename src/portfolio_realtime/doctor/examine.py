@@ -41,7 +41,7 @@ async def _alpaca(settings: Settings, account_id: str) -> list[Finding]:
         return [source, answer, *_skipped("clock", "rate limit", "equity"), *await feeds.examine(settings)]
     access = alpaca.access(settings, answer)
     market = await feeds.examine(settings)
-    if access.status is Status.FAIL:
+    if access.status is not Status.OK:
         return [source, access, *_skipped("clock", "rate limit"), *market, *_skipped("equity")]
     compared = await _in_time("equity", equity.examine(settings, account_id))
     return [source, access, alpaca.clock(answer), alpaca.rate_limit(answer), *market, compared]

@@ -34,10 +34,11 @@ async def state(settings: Settings) -> Finding:
         return Finding("Valkey", Status.FAIL, str(error), remedy)
     place = "embedded" if settings.is_embedded else "shared"
     found = f"{place}: {server.name} {server.version}, {server.round_trip_ms:.1f} ms a round trip"
-    return Finding("Valkey", *_judged(server, found))
+    return Finding("Valkey", *judged(server, found))
 
 
-def _judged(server: Server, found: str) -> tuple[Status, str, str]:
+def judged(server: Server, found: str) -> tuple[Status, str, str]:
+    """Will this server do? Status, what was found, remedy."""
     if server.major_version < MAJOR_VERSION_MIN:
         return Status.FAIL, found, f"use version {MAJOR_VERSION_MIN} or newer of Valkey or Redis"
     if server.replica:
@@ -101,6 +102,6 @@ async def _is_ours(port: int) -> bool:
     try:
         async with httpx.AsyncClient(timeout=HEALTH_TIMEOUT_S) as http:
             answer = await http.get(f"http://127.0.0.1:{port}/health")
-            return answer.is_success and answer.json() == {"status": "ok"}
-    except (httpx.HTTPError, ValueError):
+            return answer.is_success and answer.json()["status"] == "ok"
+    except (httpx.HTTPError, ValueError, TypeError, KeyError):
         return False
