@@ -31,7 +31,7 @@ def event_json(activity: Activity, switches: Switches) -> dict[str, Any]:
         "net_amount": text(activity.net_amount),
         "currency": "USD",
         "status": activity.status,
-        "executed_at": at,
+        "executed_at": rfc3339(activity.executed_ns) if activity.executed_ns else at,
         "settle_date": (new_york(activity.at_ns).date() + timedelta(days=1)).isoformat(),
         "details": dict(activity.details),
     }

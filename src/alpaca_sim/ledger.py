@@ -44,6 +44,7 @@ class Activity:
     status: str = "executed"
     previous: "Activity | None" = None
     is_void: bool = False
+    executed_ns: int = 0  # when it happened, of a backfill long before `at_ns`; 0 = then
 
     @property
     def external_cash_flow(self) -> Decimal:

@@ -24,7 +24,7 @@ from alpaca_sim.fields import (
 from alpaca_sim.ledger import Activity
 from alpaca_sim.statuses import STATUSES
 from alpaca_sim.switches import as_pairs
-from alpaca_sim.trader import SECURITY_TYPES
+from alpaca_sim.trader import CASH_TYPES, SECURITY_TYPES
 from alpaca_sim.web import ApiError, json_body, json_response, sim_of
 
 SPLIT_GAP_S = 1.0
@@ -151,6 +151,19 @@ def _standing_trade(activities: list[Activity], event_id: str, superseded: set[s
     raise ApiError(404, "activity not found")
 
 
+async def backfill(request: Request) -> Response:
+    """`POST /_sim/backfill`: `{"account_id","activity_type","amount","at_s_ago"}`: booked now, of then."""
+    sim, body = sim_of(request), await json_body(request)
+    account_id = find_account(sim, str(body.get("account_id"))).account_id
+    activity_type = body.get("activity_type")
+    if activity_type not in CASH_TYPES:
+        raise ApiError(422, f"activity_type must be one of {', '.join(CASH_TYPES)}")
+    executed_ns = sim.clock.now_ns() - int(seconds_field(body, "at_s_ago", 3_600.0) * SECOND_NS)
+    amount = decimal_field(body, "amount")
+    activity = sim.trader.move_cash(account_id, activity_type, amount, executed_ns=executed_ns)
+    return json_response({"event_id": activity.event_id, "executed_at": rfc3339(executed_ns)})
+
+
 async def set_status(request: Request) -> Response:
     """`POST /_sim/status`: `{"account_id","status"}`: close, restrict or open an account."""
     sim, body = sim_of(request), await json_body(request)
@@ -240,6 +253,7 @@ ROUTES = [
     Route("/_sim/correct", correct, methods=["POST"]),
     Route("/_sim/halt", halt, methods=["POST"]),
     Route("/_sim/amend", amend, methods=["POST"]),
+    Route("/_sim/backfill", backfill, methods=["POST"]),
     Route("/_sim/status", set_status, methods=["POST"]),
     Route("/_sim/split", split, methods=["POST"]),
     Route("/_sim/dividend", dividend, methods=["POST"]),

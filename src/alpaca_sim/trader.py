@@ -154,6 +154,7 @@ class Trader:
         at_ns: int | None = None,
         status: str = "executed",
         transfer_id: str = "",
+        executed_ns: int = 0,
     ) -> Activity:
         """Book a cash activity of one of `CASH_TYPES`; the amount is signed: a withdrawal is negative."""
         system_date = new_york(at_ns or self._clock.now_ns()).date().isoformat()
@@ -168,7 +169,16 @@ class Trader:
             details |= self._dividend(account_id, net_amount, system_date)
         if activity_type == "MEM" or transfer_id:
             details["transfer_id"] = transfer_id or self._uuid()
-        return self._book(account_id, activity_type, net_amount, details, at_ns, None, status=status)
+        return self._book(
+            account_id,
+            activity_type,
+            net_amount,
+            details,
+            at_ns,
+            None,
+            status=status,
+            executed_ns=executed_ns,
+        )
 
     def _book(
         self,
@@ -183,6 +193,7 @@ class Trader:
         status: str = "executed",
         previous: Activity | None = None,
         is_void: bool = False,
+        executed_ns: int = 0,
     ) -> Activity:
         symbol, quantity, price, multiplier = leg or ("", Decimal(0), Decimal(0), Decimal(1))
         booked_ns = self._clock.stamp_ns() if at_ns is None else at_ns
@@ -202,6 +213,7 @@ class Trader:
             status=status,
             previous=previous,
             is_void=is_void,
+            executed_ns=executed_ns,
         )
         self._ledger.book(activity)
         return activity
