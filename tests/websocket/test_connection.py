@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from portfolio_realtime.model import PublicationBatch
 from portfolio_realtime.websocket import connection as limits
 from portfolio_realtime.websocket.authentication import Identity
 from portfolio_realtime.websocket.connection import Connection
@@ -45,7 +44,7 @@ def watched(hub: Hub, account_id: str = "a") -> WatchedAccount:
 
 
 def publish(hub: Hub, sequence: int, account_id: str = "a") -> None:
-    hub.apply(PublicationBatch(1, [publication(account_id, 1, sequence)]))
+    hub.publish(1, publication(account_id, 1, sequence))
 
 
 def reply(connection: Connection, now_s: float = 0.0) -> dict[str, object]:

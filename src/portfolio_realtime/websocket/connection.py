@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from portfolio_realtime.websocket.hub import StreamPosition, WatchedAccount
+from portfolio_realtime.websocket.hub import StreamPosition, WatchedAccount, Write
 from portfolio_realtime.websocket.identity import Identity
 from portfolio_realtime.websocket.protocol import (
     Auth,
@@ -49,13 +49,19 @@ class Subscription:
     account: WatchedAccount
     with_positions: bool
     interval_s: float = 0.0
-    sent: StreamPosition | None = None
+    sent: StreamPosition | None = None  # while it is direct: what was sent before
     due_s: float = 0.0
+    is_direct: bool = False  # written to by the hub itself, as publications come
 
     @property
     def is_plain(self) -> bool:
         """Value alone, at any rate."""
         return not self.with_positions and not self.interval_s
+
+    @property
+    def position_sent(self) -> StreamPosition | None:
+        """Where the client is in the account's stream."""
+        return self.account.at if self.is_direct else self.sent
 
 
 class Connection:
@@ -64,6 +70,7 @@ class Connection:
     __slots__ = (
         "_bad_messages",
         "_expires_s",
+        "_indirect",
         "_is_notice_due",
         "_messages",
         "_minute_s",
@@ -81,6 +88,7 @@ class Connection:
         self.identity: Identity | None = None
         self.subscriptions: dict[str, Subscription] = {}
         self._pending: dict[str, Subscription] = {}
+        self._indirect: dict[str, Subscription] = {}  # plain ones that are not direct
         self._replies: deque[bytes] = deque(maxlen=REPLIES_MAX)
         self._opened_s = now_s
         self._expires_s: float | None = None
@@ -117,19 +125,24 @@ class Connection:
         """Owe the client this account from now on: first all of it, then what is newer."""
         hz = request.max_frequency_hz
         subscription = Subscription(account, request.detail == "positions", 1 / hz if hz else 0.0)
+        self.unsubscribe(account.account_id)
         self.subscriptions[account.account_id] = subscription
-        self._pending.pop(account.account_id, None)
+        if subscription.is_plain:
+            self._indirect[account.account_id] = subscription
         self.offer(account)
 
     def unsubscribe(self, account_id: str) -> None:
         """Owe it no more."""
-        self.subscriptions.pop(account_id, None)
+        subscription = self.subscriptions.pop(account_id, None)
+        if subscription is not None and subscription.is_direct:
+            self._recall(subscription)
+        self._indirect.pop(account_id, None)
         self._pending.pop(account_id, None)
 
     def offer(self, account: WatchedAccount) -> bool:
         """The account has a newer publication; was an unsent one replaced by it?"""
         subscription = self.subscriptions.get(account.account_id)
-        if subscription is None:
+        if subscription is None or subscription.is_direct:
             return False
         if account.account_id in self._pending:
             return True
@@ -138,21 +151,29 @@ class Connection:
             self._pending[account.account_id] = subscription
         return False
 
-    def at_once(self, account: WatchedAccount) -> bytes | None:
-        """The frame of a newer publication if nothing stands in its way; it counts as taken. Else `offer`.
+    def go_direct(self, write: Write) -> None:
+        """Once nothing is owed, let the hub write what comes next for plain subscriptions straight away.
 
-        The way of nearly every message: no positions, no rate of the client's own, an empty socket.
+        The way of nearly every message. A connection that is paused or ends is not direct any more.
         """
-        if self._pending or self._replies or self._paused_s is not None:
-            return None
-        subscription = self.subscriptions.get(account.account_id)
-        if subscription is None or not subscription.is_plain:
-            return None
-        newest = account.at
-        if newest is None or (subscription.sent is not None and newest <= subscription.sent):
-            return None
-        subscription.sent = newest
-        return account.value_frame()
+        if not self._indirect or self._pending or self._replies or self._paused_s is not None:
+            return
+        for account_id, subscription in tuple(self._indirect.items()):
+            if subscription.sent is not None and subscription.sent == subscription.account.at:
+                subscription.is_direct = True
+                subscription.account.direct[self] = write
+                del self._indirect[account_id]
+
+    def leave_direct(self) -> None:
+        """From now on nothing is written but what `take` gives."""
+        for subscription in self.subscriptions.values():
+            if subscription.is_direct:
+                self._recall(subscription)
+
+    def _recall(self, subscription: Subscription) -> None:
+        subscription.sent, subscription.is_direct = subscription.account.at, False
+        del subscription.account.direct[self]
+        self._indirect[subscription.account.account_id] = subscription
 
     def take(self, now_s: float) -> bytes | None:
         """The next frame to send now, or None: nothing is pending, due, or the socket is full."""
@@ -184,6 +205,7 @@ class Connection:
         """The socket is full."""
         if self._paused_s is None:
             self._paused_s = now_s
+            self.leave_direct()
 
     def resume(self) -> None:
         """The socket takes more."""

@@ -65,7 +65,6 @@ class Endpoint(asyncio.Protocol):
         "_gateway",
         "_held",
         "_is_ending",
-        "_is_verifying",
         "_loop",
         "_peer",
         "_place",
@@ -74,6 +73,7 @@ class Endpoint(asyncio.Protocol):
         "_rate_timer",
         "_server_state",
         "_transport",
+        "_verifications",
         "_wanted",
     )
 
@@ -98,7 +98,7 @@ class Endpoint(asyncio.Protocol):
         self._close_timer: asyncio.TimerHandle | None = None
         self._disconnect: Disconnect | None = None  # why we close, when it is we
         self._is_ending = False  # nothing more is sent or heard
-        self._is_verifying = False  # messages wait
+        self._verifications = 0  # while there are any, messages wait
         self._held: deque[bytes] = deque()
 
     # asyncio and uvicorn call these
@@ -144,6 +144,7 @@ class Endpoint(asyncio.Protocol):
         for timer in (self._rate_timer, self._close_timer):
             if timer is not None:
                 timer.cancel()
+        self._end()
         self._server_state.connections.discard(cast("Any", self))
         if self in self._gateway.clients:
             self._gateway.clients.discard(self)
@@ -180,13 +181,13 @@ class Endpoint(asyncio.Protocol):
             if refusal is HTTPStatus.UPGRADE_REQUIRED:
                 rejection.headers["Upgrade"], rejection.headers[VERSION_HEADER] = "websocket", VERSION
             self._protocol.send_response(rejection)
-            self._is_ending = True
+            self._end()
             return
         response = self._protocol.accept(request)
         self._protocol.send_response(response)
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             self._gateway.metrics.connects.labels(str(response.status_code)).inc()
-            self._is_ending = True
+            self._end()
             return
         self._send_protocol()
         self._gateway.clients.add(self)
@@ -222,7 +223,7 @@ class Endpoint(asyncio.Protocol):
 
     def _verify(self, work: Coroutine[Any, Any, None]) -> None:
         """Messages that come meanwhile wait, so that their order holds."""
-        self._is_verifying = True
+        self._verifications += 1
         task = self._loop.create_task(self._verified(work))
         self._server_state.tasks.add(task)
         task.add_done_callback(self._server_state.tasks.discard)
@@ -232,8 +233,8 @@ class Endpoint(asyncio.Protocol):
             await work
         except Unauthorized as why:
             self._refuse_credentials(why)
-        self._is_verifying = False
-        while self._held and not self._is_verifying and not self._is_ending:
+        self._verifications -= 1  # the work may have begun another
+        while self._held and not self._verifications and not self._is_ending:
             self._received(self._held.popleft())
 
     async def _identify(self, headers: dict[str, str]) -> None:
@@ -250,12 +251,13 @@ class Endpoint(asyncio.Protocol):
         self._authenticated(await self._gateway.authenticator.by_token(token))
 
     async def _ask(self, request: Subscribe) -> None:
-        identity, account_id = self._connection.identity, request.account_id
-        assert identity is not None
-        if not await self._gateway.access.may_see(identity, account_id):
+        account_id = request.account_id
+        assert self._connection.identity is not None
+        if not await self._gateway.access.may_see(self._connection.identity, account_id):
             return self.refuse(account_id)
         if self._is_ending or self not in self._gateway.clients:
             return None
+        identity = self._connection.identity  # it may have been renewed meanwhile
         self.regard(identity.with_accounts(identity.accounts | {account_id}))
         return self._subscribe(request)
 
@@ -308,12 +310,12 @@ class Endpoint(asyncio.Protocol):
 
     def _fail(self, code: CloseCode) -> None:
         """The client breaks the WebSocket protocol itself (RFC 6455 §7.1.7)."""
-        self._is_ending = True
+        self._end()
         self._protocol.fail(code)
         self._send_protocol()
 
     def _received(self, text: bytes) -> None:
-        if self._is_verifying:
+        if self._verifications:
             self._held.append(text)
             return self.close(Disconnect.BAD_MESSAGE) if len(self._held) > HELD_MESSAGES_MAX else None
         now_s = self._loop.time()
@@ -358,9 +360,6 @@ class Endpoint(asyncio.Protocol):
         """The account has a newer publication: send it, or remember to."""
         if self._is_ending:
             return None
-        frame = self._connection.at_once(account)
-        if frame is not None:
-            return self._write(frame)
         if self._connection.offer(account):
             self._gateway.counts.conflated += 1
         return self._flush()
@@ -376,7 +375,7 @@ class Endpoint(asyncio.Protocol):
     def position_sent(self, account_id: str) -> StreamPosition | None:
         """Where this client is in the account's stream."""
         subscription = self._connection.subscriptions.get(account_id)
-        return subscription.sent if subscription else None
+        return subscription.position_sent if subscription else None
 
     @property
     def identity(self) -> Identity | None:
@@ -406,28 +405,31 @@ class Endpoint(asyncio.Protocol):
         """Say why and close; a client that does not answer in time is cut off."""
         if self._is_ending:
             return
-        self._is_ending, self._disconnect = True, disconnect
+        self._disconnect = disconnect
+        self._end()
         with contextlib.suppress(InvalidState):  # the client was first
             self._protocol.send_close(disconnect.code, disconnect.reason)
         self._send_protocol()
 
     # The transport
 
+    def _end(self) -> None:
+        self._is_ending = True
+        self._connection.leave_direct()
+
     def _flush(self) -> None:
         if self._is_ending:
             return
+        counts = self._gateway.counts
         now_s = self._loop.time()
+        assert self._transport is not None
         while (frame := self._connection.take(now_s)) is not None:
-            self._write(frame)
+            self._transport.write(frame)
+            counts.sent += 1
+            counts.sent_bytes += len(frame)
+        self._connection.go_direct(self._transport.write)
         if self._rate_timer is None and (due_in_s := self._connection.due_in_s(now_s)) is not None:
             self._rate_timer = self._loop.call_later(due_in_s, self._rate_due)
-
-    def _write(self, frame: bytes) -> None:
-        assert self._transport is not None
-        self._transport.write(frame)
-        counts = self._gateway.counts
-        counts.sent += 1
-        counts.sent_bytes += len(frame)
 
     def _rate_due(self) -> None:
         self._rate_timer = None
@@ -443,7 +445,7 @@ class Endpoint(asyncio.Protocol):
             if data:
                 transport.write(data)
             else:  # its last word
-                self._is_ending = True
+                self._end()
                 transport.close()
         if self._is_ending and self._close_timer is None:
             self._close_timer = self._loop.call_later(CLOSE_S_MAX, transport.abort)

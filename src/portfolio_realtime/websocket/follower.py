@@ -77,14 +77,13 @@ class Follower:
         raise AssertionError("following never ends by itself")
 
     async def _fan_out(self, batch: PublicationBatch) -> None:
-        offers = 0
-        advanced = self.hub.apply(batch)
-        for account in advanced:
-            offers += self._offer(account)
+        offers = total = 0
+        for publication in batch.publications:
+            offers += self.hub.publish(batch.epoch, publication)
             if offers >= OFFERS_MAX:
-                offers = 0
+                total, offers = total + offers, 0
                 await asyncio.sleep(0)
-        if advanced:
+        if total + offers:
             self._measure(batch)
 
     def _measure(self, batch: PublicationBatch) -> None:
@@ -92,11 +91,6 @@ class Follower:
         published = _decode_published(batch.publications[-1].value).timestamp
         if published is not None:
             self._lag.observe((self._clock.now_ns() - parse_rfc3339(published)) / NS_PER_S)
-
-    def _offer(self, account: WatchedAccount) -> int:
-        for subscriber in account.subscribers:
-            subscriber.offer(account)
-        return len(account.subscribers)
 
     async def announce(self) -> NoReturn:
         """Announce and read what somebody begins to watch, forever. Raises StateUnavailable."""
@@ -130,9 +124,7 @@ class Follower:
             if (account := accounts.get(account_id)) is not None:
                 self._refuse(account)
         for account_id, stored in (await self._state.valuations.read_many(account_ids)).items():
-            account = self.hub.apply_stored(account_id, stored.message, is_kept=stored.is_kept)
-            if account is not None:
-                self._offer(account)
+            self.hub.publish_stored(account_id, stored.message, is_kept=stored.is_kept)
 
     def _refuse(self, account: WatchedAccount) -> None:
         """Tell that an account has no record: at once who wants to know, the others when it still has none.

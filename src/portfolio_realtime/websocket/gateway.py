@@ -197,6 +197,9 @@ class Gateway:
     def bring_counts(self) -> None:
         """Bring what was counted since the last time to the metrics."""
         counts, self.counts = self.counts, Counts()
+        hub = self.follower.hub
+        counts.sent, hub.sent = counts.sent + hub.sent, 0
+        counts.sent_bytes, hub.sent_bytes = counts.sent_bytes + hub.sent_bytes, 0
         self.metrics.sent.inc(counts.sent)
         self.metrics.sent_bytes.inc(counts.sent_bytes)
         self.metrics.conflated.inc(counts.conflated)

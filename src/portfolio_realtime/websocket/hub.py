@@ -4,12 +4,13 @@ A connection keeps no publication of its own. It notes that an account has a new
 asks for the newest: that is conflation, and a slow client costs no more memory than a fast one.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
-from portfolio_realtime.model import Publication, PublicationBatch
+from portfolio_realtime.model import Publication
 from portfolio_realtime.websocket.protocol import text_frame
 
 FRAMES_KEPT_MAX: Final = 8  # frames of one publication, for clients that last got different ones
@@ -49,6 +50,9 @@ class Subscriber(Protocol):
         ...
 
 
+Write = Callable[[bytes], None]
+
+
 class _Row(NamedTuple):
     changed_at: StreamPosition
     json: bytes
@@ -63,9 +67,10 @@ class WatchedAccount:
         "_rows",
         "_value",
         "_value_frame",
+        "_wanting_positions",
         "account_id",
         "at",
-        "has_positions_watched",
+        "direct",
         "is_live",
         "rows_at",
         "subscribers",
@@ -79,7 +84,8 @@ class WatchedAccount:
         self.is_live = False  # does a calculator keep it up to date, as far as we have heard?
         self.unknown_since_s: float | None = None  # when it was first found to have no record
         self.subscribers: dict[Subscriber, bool] = {}  # -> with positions
-        self.has_positions_watched = False  # does any subscriber want the positions?
+        self.direct: dict[object, Write] = {}  # connections that owe nothing -> how they are written to
+        self._wanting_positions = 0  # so many subscribers
         self._value = b""
         self._value_frame: bytes | None = None
         self._rows: dict[str, _Row] = {}
@@ -87,21 +93,24 @@ class WatchedAccount:
 
     def add(self, subscriber: Subscriber, *, with_positions: bool) -> None:
         """Take a subscriber in, or what it wants from now on."""
+        self._want_positions(int(with_positions) - int(self.subscribers.get(subscriber, False)))
         self.subscribers[subscriber] = with_positions
-        self._note_wishes()
 
     def remove(self, subscriber: Subscriber) -> None:
         """Let a subscriber go."""
-        del self.subscribers[subscriber]
-        self._note_wishes()
+        self._want_positions(-int(self.subscribers.pop(subscriber)))
 
-    def _note_wishes(self) -> None:
-        had_positions_watched = self.has_positions_watched
-        self.has_positions_watched = any(self.subscribers.values())
-        if had_positions_watched and not self.has_positions_watched:
+    def _want_positions(self, more: int) -> None:
+        self._wanting_positions += more
+        if more < 0 and not self._wanting_positions:
             self._rows.clear()
             self._frames.clear()
             self.rows_at = None
+
+    @property
+    def has_positions_watched(self) -> bool:
+        """Does any subscriber want the positions?"""
+        return self._wanting_positions > 0
 
     @property
     def is_incomplete(self) -> bool:
@@ -114,15 +123,15 @@ class WatchedAccount:
 
     def apply(self, at: StreamPosition, publication: Publication) -> bool:
         """Take a publication in, unless it is older; does it bring anything?"""
-        wanted_rows = publication.rows if self.has_positions_watched else None
-        brings_rows = wanted_rows is not None and self.rows_at != at
-        if self.at is not None and (at < self.at or (at == self.at and not brings_rows)):
+        rows = publication.rows if self._wanting_positions else None
+        is_newer = self.at is None or at > self.at
+        if not is_newer and (rows is None or at != self.at or self.rows_at == at):
             return False
-        self.at, self._value, self._value_frame = at, publication.value, None
-        if self._frames:
+        if is_newer:
+            self.at, self._value, self._value_frame = at, publication.value, None
+        if rows is not None:
             self._frames.clear()
-        if wanted_rows is not None:
-            self._apply_rows(at, wanted_rows)
+            self._apply_rows(at, rows)
         return True
 
     def _apply_rows(self, at: StreamPosition, rows: list[tuple[str, bytes]]) -> None:
@@ -186,6 +195,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.accounts: dict[str, WatchedAccount] = {}
+        self.sent = self.sent_bytes = 0  # written by `publish` itself
 
     def subscribe(
         self, subscriber: Subscriber, account_id: str, *, with_positions: bool
@@ -208,34 +218,43 @@ class Hub:
         if not account.subscribers:
             del self.accounts[account_id]
 
-    def apply(self, batch: PublicationBatch) -> list[WatchedAccount]:
-        """Take a batch in; the watched accounts that have something newer."""
-        advanced: list[WatchedAccount] = []
-        accounts, epoch = self.accounts, batch.epoch
-        for publication in batch.publications:
-            account = accounts.get(publication.account_id)
-            if account is None:
-                continue
-            account.is_live = True
-            if account.apply(_make((epoch, publication.sequence)), publication):
-                advanced.append(account)
-        return advanced
+    def publish(self, epoch: int, publication: Publication) -> int:
+        """Hand a publication to its subscribers, unless it is older than what they have; to how many."""
+        account = self.accounts.get(publication.account_id)
+        if account is None:
+            return 0
+        account.is_live = True
+        return self._publish(account, _make((epoch, publication.sequence)), publication)
 
-    def apply_stored(self, account_id: str, stored: bytes, *, is_kept: bool) -> WatchedAccount | None:
-        """Take a stored publication in; the account, if it is watched and this is newer.
+    def _publish(self, account: WatchedAccount, at: StreamPosition, publication: Publication) -> int:
+        before = account.at
+        if not account.apply(at, publication):
+            return 0
+        direct, subscribers = account.direct, account.subscribers
+        if direct and account.at is not before:
+            frame = account.value_frame()
+            for write in tuple(direct.values()):
+                write(frame)
+            self.sent += len(direct)
+            self.sent_bytes += len(direct) * len(frame)
+        if len(direct) != len(subscribers):
+            for subscriber in subscribers:
+                subscriber.offer(account)
+        return len(subscribers)
 
-        `is_kept` says that a calculator keeps it up to date; else it may be from long ago.
+    def publish_stored(self, account_id: str, stored: bytes, *, is_kept: bool) -> int:
+        """The same with a stored publication. `is_kept`: a calculator keeps it up to date.
 
         A stored publication of another account is a fault in the store, and is refused.
         """
         account = self.accounts.get(account_id)
         if account is None:
-            return None
+            return 0
         at, publication = parse_stored(stored)
         if publication.account_id != account_id:
-            return None
+            return 0
         account.is_live = account.is_live or is_kept
-        return account if account.apply(at, publication) else None
+        return self._publish(account, at, publication)
 
 
 class _StoredRow(msgspec.Struct):
