@@ -16,6 +16,7 @@ from portfolio_realtime.broker.trading import TradingClient
 from portfolio_realtime.broker.trading_follower import TradingFollower
 from portfolio_realtime.broker.trading_stream import Update
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
+from portfolio_realtime.errors import BrokerUnavailable
 from tests.conftest import Until, running_service
 
 NOW_NS = parse_rfc3339("2026-11-20T18:00:00Z")
@@ -225,6 +226,30 @@ async def test_old_rows_are_not_read() -> None:
     follower = TradingFollower(client, config.load(), Still(), lambda text, is_live: None)
     await follower.know_history_since(NOW_NS - 3600 * NS_PER_S)
     assert client.asked == 3
+    await client.__aexit__(None, None, None)
+
+
+async def test_a_refused_stream_is_asked_for_less_and_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to a bound; one that was granted is asked for at once when it is cut."""
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    async def refused(*arguments: Any) -> Any:
+        if len(pauses) == 9:
+            arguments[-1]()  # granted, then cut
+        raise BrokerUnavailable("no")
+        yield
+
+    monkeypatch.setattr(trading_follower.asyncio, "sleep", sleep)
+    monkeypatch.setattr(trading_stream, "updates", refused)
+    client = Activities({})
+    follower = TradingFollower(client, config.load(), Still(), lambda text, is_live: None)
+    for _ in range(11):
+        with pytest.raises(BrokerUnavailable):
+            await follower.listen()
+    assert pauses == [0, 1, 2, 4, 8, 16, 32, 60, 60, 0, 1]
     await client.__aexit__(None, None, None)
 
 
