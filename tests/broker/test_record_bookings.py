@@ -7,8 +7,9 @@ import pytest
 from portfolio_realtime.broker import record as limits
 from portfolio_realtime.broker.flows import cut_off_ns
 from portfolio_realtime.broker.record import AccountRecord, Outcome
+from portfolio_realtime.broker.roster import Roster
 from tests.broker.bookings import DAY, at_s, booking, statement, trade
-from tests.broker.test_record import known, look
+from tests.broker.test_record import known, leg, look
 
 ZERO = Decimal(0)
 
@@ -57,8 +58,42 @@ def test_an_undecided_booking_is_not_told_before_the_record_has_it() -> None:
     record.apply(booking("CSD", 500, at=-99), at_s(-90))
     assert told(record) == []
 
+    assert record.bookings(1).known_since_ns == at_s(-99), "before it, nobody knows what was held"
+
     assert look(record, statement(1000), -80) is Outcome.CONFIRMED
     assert [one[1] for one in told(record)] == [Decimal(500)]
+    assert record.bookings(1).known_since_ns == cut_off_ns(DAY)
+
+
+def test_a_leg_that_waits_for_the_other_casts_no_doubt_on_what_was_before() -> None:
+    """The balances do not contain it, and that is known."""
+    record = known(quantities={"AAPL": "4"})
+    record.apply(leg(-4, at=1), at_s(1))
+
+    assert told(record) == []
+    assert record.bookings(1).known_since_ns == cut_off_ns(DAY)
+    record.apply(leg(12, at=2), at_s(2))
+    assert [one[4] for one in told(record)] == [Decimal(-4), Decimal(12)]
+
+
+def test_the_roster_writes_bookings_that_are_no_longer_doubtful() -> None:
+    """The record is the same as before; what leads back from it is not."""
+    roster = Roster()
+    roster.list_accounts(["alice"])
+    roster.observe(statement(1000), at_s(-100), at_s(-99))
+    (account,) = roster.take_changes(10)[1]
+    roster.apply(booking("CSD", 500, at=-99), at_s(-90))
+    (same,) = roster.take_changes(10)[1]
+    assert (same.cash, same.version > account.version) == (account.cash, True)
+    (bookings,) = roster.bookings([same])
+    assert (bookings.bookings, bookings.known_since_ns) == ((), at_s(-99))
+
+    roster.observe(statement(1000), at_s(-80), at_s(-79.9))
+    (decided,) = roster.take_changes(10)[1]
+    (bookings,) = roster.bookings([decided])
+    assert [one.cash for one in bookings.bookings] == [Decimal(500)]
+    roster.observe(statement(1000), at_s(-70), at_s(-69.9))
+    assert not roster.has_changes
 
 
 def test_before_a_drift_the_bookings_explain_nothing() -> None:

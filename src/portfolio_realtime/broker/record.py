@@ -76,6 +76,7 @@ class AccountRecord:
         self._doubt: tuple[Statement, int] | None = None  # a statement that differs, and since when it does
         self._explained_since_ns = 0  # from here on, the bookings explain every change
         self._is_unsettled = False
+        self._has_new_bookings = False  # to tell: a booking came, or is no longer doubtful
         self._are_memos_cash = True
         self._event_ns = 0
         self._looked_ns = 0
@@ -113,6 +114,7 @@ class AccountRecord:
         self._is_unsettled |= activity.moves_quantity and not activity.price  # REST knows what it cost
         self._is_unsettled |= bool(activity.rounding)  # … and the cash to the last digit
         self._place(activity)
+        self._has_new_bookings = True
         if self._doubt is not None and not self._uncertain:
             doubted, _ = self._doubt
             if self._balances.totals().agrees(doubted):
@@ -151,8 +153,16 @@ class AccountRecord:
             unvalued=self._day.unvalued,
         )
 
+    def take_new_bookings(self) -> bool:
+        """Do `bookings` tell something new since this was last asked, be the record the same or not?"""
+        has_new, self._has_new_bookings = self._has_new_bookings, False
+        return has_new
+
     def bookings(self, version: int) -> Bookings:
-        """The bookings that are in the record of this version and were executed since `last_equity`."""
+        """The bookings that are in the record of this version and were executed since `last_equity`.
+
+        Nothing is known before one of which nobody knows yet whether the record contains it.
+        """
         assert self._state is not None
         began_ns = flows.cut_off_ns(self._state.balance_asof)
         undecided = {activity.ref_id for activity in self._uncertain}
@@ -162,7 +172,9 @@ class AccountRecord:
                 told.extend(self._told(self._corrected(activity), -1))
                 told.extend(self._told(activity, 1))
         told = sorted((one for one in told if one.at_ns > began_ns), key=lambda one: one.at_ns)
-        known_since_ns = max(began_ns, self._explained_since_ns)
+        around = [one for one in self._uncertain if not self._is_surely_new(one)]
+        doubtful_ns = max((activity.executed_ns for activity in around), default=0)
+        known_since_ns = max(began_ns, self._explained_since_ns, doubtful_ns)
         if len(told) > BOOKINGS_TOLD_MAX:
             known_since_ns = max(known_since_ns, told[-BOOKINGS_TOLD_MAX - 1].at_ns)
         newest = tuple(told[-BOOKINGS_TOLD_MAX:])
@@ -208,7 +220,7 @@ class AccountRecord:
         corrects_unknown = activity.previous_id is not None and self._corrected(activity) is None
         if activity.published_ns <= self._taken_from_ns - REST_LAG_NS:
             self._day.count(activity, self._corrected(activity))
-        elif corrects_unknown or activity.published_ns <= self._taken_until_ns + CLOCK_SKEW_NS:
+        elif corrects_unknown or not self._is_surely_new(activity):
             self._uncertain.append(activity)
             self._is_unsettled = True
         elif activity.activity_type in flows.TWO_LEGGED_TYPES and activity.group_id is not None:
@@ -223,9 +235,7 @@ class AccountRecord:
         group = [one for one in self._bookings.values() if one.group_id == leg.group_id]
         if len({one.quantity < 0 for one in group}) > 1:
             ready = [
-                one
-                for one in self._uncertain
-                if one.group_id == leg.group_id and one.published_ns > self._taken_until_ns + CLOCK_SKEW_NS
+                one for one in self._uncertain if one.group_id == leg.group_id and self._is_surely_new(one)
             ]
             self._uncertain = [one for one in self._uncertain if one not in ready]
             held = self._balances.holdings.get(leg.symbol or "")
@@ -233,6 +243,10 @@ class AccountRecord:
                 self._move(one)
             if held is not None and leg.activity_type == flows.SPLIT:
                 self._balances.restate_cost(held.symbol, held.cost_basis)
+
+    def _is_surely_new(self, activity: Activity) -> bool:
+        """Was it published after the statement that the balances rest on?"""
+        return activity.published_ns > self._taken_until_ns + CLOCK_SKEW_NS
 
     def _move(self, activity: Activity) -> None:
         self._day.count(activity, self._corrected(activity))
@@ -313,6 +327,7 @@ class AccountRecord:
         """REST has caught up with us, or we with it: every booking that we know is in the statement."""
         for activity in self._uncertain:
             self._day.count(activity, self._corrected(activity))
+        self._has_new_bookings |= bool(self._uncertain)
         self._uncertain = []
         self._rest_on(statement)
         self._applied.clear()

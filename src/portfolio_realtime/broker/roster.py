@@ -171,9 +171,10 @@ class Roster:
         before = self._accounts.get(record.account_id)
         version = max(now_ns // _NS_PER_MS, before.version + 1 if before else 0)
         account = record.account(version, now_ns)
+        has_new_bookings = record.take_new_bookings()
         if before is not None:
             is_same = account == msgspec.structs.replace(before, version=version, as_of_ns=now_ns)
-            if is_same:
+            if is_same and not has_new_bookings:
                 return
             self._holders.subtract(position.symbol for position in before.positions)
         self._accounts[record.account_id] = account
