@@ -42,6 +42,11 @@ class Supervisor:
         self._failure: asyncio.Future[NoReturn] = asyncio.get_running_loop().create_future()
 
     @property
+    def environment(self) -> dict[str, str]:
+        """The settings of its services; with an embedded Valkey, REDIS_URL is that one's after `start`."""
+        return dict(self._environment)
+
+    @property
     def pids(self) -> dict[str, int]:
         """Process id of each running service, and of `valkey` where it is ours."""
         running = {name: process.pid for name, process in self._processes.items()}

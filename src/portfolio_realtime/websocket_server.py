@@ -173,6 +173,15 @@ def _announce(gateway: Gateway, listener: socket.socket) -> None:
 
 
 async def _end(gateway: Gateway, server: _Server, serving: "asyncio.Task[None]") -> None:
+    """Drain to the end, at most END_S_MAX, however often we are cancelled meanwhile (`service.together`)."""
+    ending = asyncio.ensure_future(_drained(gateway, server, serving))
+    while not ending.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(ending)
+    ending.result()
+
+
+async def _drained(gateway: Gateway, server: _Server, serving: "asyncio.Task[None]") -> None:
     log.info("draining", clients=len(gateway.clients))
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(END_S_MAX):

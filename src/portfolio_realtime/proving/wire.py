@@ -35,7 +35,7 @@ class Owner(Protocol):
         ...
 
     def ended(self, code: int) -> None:
-        """The connection is gone: the close code of the server, or ABNORMAL."""
+        """The connection is gone: the close code of the server, an HTTP status that refused, or ABNORMAL."""
         ...
 
 
@@ -115,6 +115,8 @@ class Wire(asyncio.Protocol):
                 self.abort()
             return False
         if not head.startswith(b"HTTP/1.1 101") or _ACCEPT not in head:
+            status = head[9:12]
+            self._code = int(status) if status.isdigit() else ABNORMAL
             self.abort()
             return False
         self._unread, self._is_open = rest, True
