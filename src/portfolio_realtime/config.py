@@ -146,6 +146,13 @@ class Settings(BaseSettings):
     # Server
     websocket_host: str = "127.0.0.1"
     websocket_port: int = Field(8001, ge=0, le=65535, description="Of the stand-alone server; 0 picks one")
+    websocket_workers: int = Field(1, ge=1, le=64, description="Processes on that port, one for each core")
+    drain_grace_seconds: float = Field(
+        2, ge=0, le=60, description="From SIGTERM until nobody is let in; /ready says no from the start"
+    )
+    drain_seconds: float = Field(
+        30, ge=0, le=50, description="At most this long clients are asked to reconnect, a few at a time"
+    )
     run_services_port: int = Field(8000, ge=0, le=65535, description="Of the server in run_services")
     jwt_secret: SecretStr = Field(SecretStr(""), description="HS256 secret; empty: loopback clients only")
     jwt_secret_previous: SecretStr = Field(

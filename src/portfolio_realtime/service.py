@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
 import structlog
@@ -57,13 +57,16 @@ class Context:
     clock: Clock
     registry: CollectorRegistry
     instance: str
+    ending: asyncio.Event = field(default_factory=asyncio.Event)  # set by a signal where `ends_itself`
 
 
 Run = Callable[[Context], Awaitable[None]]
 
 
-def main(name: str, run: Run, **overrides: Any) -> NoReturn:
+def main(name: str, run: Run, *, ends_itself: bool = False, **overrides: Any) -> NoReturn:
     """Run one service in this process until SIGTERM or Ctrl-C, then exit.
+
+    A service that `ends_itself` is told by `Context.ending`, and cancelled by the second signal only.
 
     Exit codes: 0 asked to end, 1 failed for good, 2 wrong settings; the reason is on stderr.
     """
@@ -74,7 +77,7 @@ def main(name: str, run: Run, **overrides: Any) -> NoReturn:
         sys.exit(EXIT_SETTINGS)
     telemetry.configure_logs(name, settings.log_level, settings.log_format)
     try:
-        uvloop.run(_serve(name, settings, run))
+        uvloop.run(_serve(name, settings, run, ends_itself=ends_itself))
     except PortfolioRealtimeError as error:
         log.error("ended", reason=str(error))
         sys.exit(EXIT_FAILED)
@@ -83,21 +86,28 @@ def main(name: str, run: Run, **overrides: Any) -> NoReturn:
     sys.exit(0)
 
 
-async def _serve(name: str, settings: config.Settings, run: Run) -> None:
-    work = asyncio.ensure_future(_with_state(name, settings, run))
+async def _serve(name: str, settings: config.Settings, run: Run, *, ends_itself: bool) -> None:
+    ending = asyncio.Event()
+    work = asyncio.ensure_future(_with_state(name, settings, run, ending))
+
+    def end() -> None:
+        if ending.is_set() or not ends_itself:
+            work.cancel()
+        ending.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, work.cancel)
+        asyncio.get_running_loop().add_signal_handler(number, end)
     with contextlib.suppress(asyncio.CancelledError):
         await work
 
 
-async def _with_state(name: str, settings: config.Settings, run: Run) -> None:
+async def _with_state(name: str, settings: config.Settings, run: Run, ending: asyncio.Event) -> None:
     instance = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     async with _state_url(settings) as url:
         state = open_state(
             url, holder=f"{name}:{instance}", shards=settings.shards, lease_ms=settings.lease_ms
         )
-        context = Context(settings, state, SystemClock(), CollectorRegistry(), instance)
+        context = Context(settings, state, SystemClock(), CollectorRegistry(), instance, ending)
         try:
             await _wait_ready(context)
             await together(run(context), _leave_metrics(name, context))
