@@ -2,6 +2,9 @@
 
 Money and quantities are Decimal and travel as JSON strings. A mark price is a float64 whose shortest
 decimal form is the exact price (market data arrives as JSON or MessagePack numbers); `exact` gives it back.
+
+What there are hundreds of thousands of is `gc=False`: it is in no cycle, and the garbage collector need not look
+at each of them while clients wait.
 """
 
 from decimal import Decimal
@@ -16,7 +19,7 @@ CRYPTO: Final = "crypto"
 ZERO: Final = Decimal(0)
 
 
-class Position(msgspec.Struct, frozen=True):
+class Position(msgspec.Struct, frozen=True, gc=False):
     """A signed quantity of one symbol in one account.
 
     `day_quantity` and `day_cost` sum what was traded or journaled since the previous close (bought
@@ -36,7 +39,7 @@ class Position(msgspec.Struct, frozen=True):
     is_day_cost_known: bool = True  # false after a booking that does not tell what the quantity was worth
 
 
-class Account(msgspec.Struct, frozen=True):
+class Account(msgspec.Struct, frozen=True, gc=False):
     """One brokerage account as the broker states it, at one version."""
 
     account_id: str
@@ -52,7 +55,7 @@ class Account(msgspec.Struct, frozen=True):
     unvalued: tuple[str, ...] = ()  # transferred by the client since then at a value that nobody tells
 
 
-class Mark(msgspec.Struct, frozen=True):
+class Mark(msgspec.Struct, frozen=True, gc=False):
     """The price that values a symbol now, with where and when it comes from."""
 
     symbol: str
@@ -65,7 +68,7 @@ class Mark(msgspec.Struct, frozen=True):
     quality: str = ""  # what the price is worth: see market.marks
 
 
-class Booking(msgspec.Struct, frozen=True, array_like=True):
+class Booking(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What one booking has changed in an account, and when: taken back, it gives the balances before it."""
 
     at_ns: int  # when it was executed
@@ -110,7 +113,7 @@ class AccountChange(msgspec.Struct, frozen=True, array_like=True):
     version: int
 
 
-class Publication(msgspec.Struct, frozen=True, array_like=True):
+class Publication(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One account's newest valuation, encoded for the wire, as it travels from calculator to servers.
 
     `value` is the JSON object of the protocol without positions; `rows` holds (symbol, JSON object) of

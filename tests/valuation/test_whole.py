@@ -94,6 +94,7 @@ def short_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "STRETCH", 10)
     monkeypatch.setattr(module, "CHANGED_SHARE", 3)
     monkeypatch.setattr(module, "MOVED_SHARE", 2)
+    monkeypatch.setattr(module, "CALLS", 0)
 
 
 @pytest.mark.usefixtures("short_stretches")
@@ -130,6 +131,7 @@ def test_only_what_has_moved_is_touched(monkeypatch: pytest.MonkeyPatch) -> None
     book, stretch = whole_of(*(account(f"a{index}", [position(f"S{index}", 2)]) for index in range(64)))
     book.apply([mark(f"S{index}", 10.0) for index in range(64)])
     stretch.refresh()
+    monkeypatch.setattr(module, "CALLS", 0)
     monkeypatch.setattr(Stretch, "recalculate", _fail)
     book.apply([mark("S3", 11.5)])
     stretch.refresh()
@@ -153,8 +155,9 @@ def test_totals_leave_out_what_is_not_known() -> None:
     assert Totals(1.5, 2, 3).plus(Totals(1.0, 1, 1)) == Totals(2.5, 3, 4)
 
 
-def test_a_check_takes_the_drift_away() -> None:
+def test_a_check_takes_the_drift_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """A high price, gone again, leaves a trace in a float sum; valuing from scratch does not know it."""
+    monkeypatch.setattr(module, "CALLS", 0)
     accounts = [account(f"a{index}", [position(f"S{index}", 1)], cash=0) for index in range(8)]
     book, stretch = whole_of(*accounts)
     book.apply([mark(f"S{index}", 0.1) for index in range(8)])

@@ -33,7 +33,7 @@ class Figures:
     stale_ages_s: Mapping[int, Mapping[str, int]]  # the same -> whole seconds since the mark was traded
 
 
-class Constant(msgspec.Struct, frozen=True):
+class Constant(msgspec.Struct, frozen=True, gc=False):
     """What of an account's messages stays until its record changes, as text that is ready to be sent."""
 
     head: str  # of the JSON object, as far as the sequence

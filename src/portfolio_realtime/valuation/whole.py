@@ -23,6 +23,7 @@ from portfolio_realtime.valuation.book import Book, Floats, Ints, Rows
 
 STRETCH: Final = 65_536  # rows valued in one go: a millisecond or two
 MOVED_SHARE: Final = 4  # more than one position in so many has moved: from scratch is faster
+CALLS: Final = 20_000  # what the steps of an addition cost anyway is the price of so many positions
 CHANGED_SHARE: Final = 16  # more than one row in so many has changed: put the columns in order again
 
 
@@ -66,7 +67,8 @@ class Stretch:
         move = now[differs] - then[differs]
         moved = differs[is_known := ~np.isnan(move)]
         came_or_went = differs[np.isnan(now[differs]) != np.isnan(then[differs])]
-        if self._held(moved) + self._held(came_or_went) > self._columns.nnz / MOVED_SHARE:
+        touched = self._held(moved) + self._held(came_or_went)
+        if (touched + CALLS) * MOVED_SHARE > self._columns.nnz:
             self.recalculate()
             return
         self._prices = now.copy()
