@@ -1,0 +1,350 @@
+"""E22 to E24 and E26: secrets, Valkey's rights and TLS, the process, the locked dependencies."""
+
+import asyncio
+import contextlib
+import ctypes
+import datetime
+import gc
+import ipaddress
+import os
+import re
+import resource
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError
+
+from portfolio_realtime import config
+from portfolio_realtime.errors import SettingsError, StateUnavailable
+from portfolio_realtime.model import Mark
+from portfolio_realtime.state import State
+from portfolio_realtime.state.revocations import SubjectRevocation
+from portfolio_realtime.websocket.protocol import is_account_id
+from tests.conftest import SHARDS, ValkeyServer, end, free_port
+from tests.security.conftest import opened
+from tests.websocket.served import SECRET, Calculator, bearer, receive, serving, write_accounts
+
+pytestmark = pytest.mark.asyncio(loop_scope="package")
+
+ROOT = Path(__file__).parents[2]
+GOOD = "Zq3vT8xW1yB6nM4kP9sD2fG7hJ5lR0cV"
+CAPABILITIES = 64
+PR_CAPBSET_DROP, PR_SET_SECUREBITS, PR_SET_NO_NEW_PRIVS, NO_ROOT = 24, 28, 38, 0b11
+START_S_MAX = 30.0
+
+
+@pytest.mark.parametrize("name", ["JWT_SECRET", "JWT_SECRET_PREVIOUS", "API_KEY_SECRET", "METRICS_TOKEN"])
+@pytest.mark.parametrize(
+    "secret",
+    [
+        GOOD[:-1],
+        "your_jwt_secret_of_at_least_32_bytes_or_more",
+        "your-256-bit-secret-your-256-bit-secret",
+        "super-secret-jwt-token-with-at-least-32-characters-long",
+        "changeme" * 8,
+        "a" * 64,
+        "0123456" * 8,
+    ],
+)
+async def test_e22_a_weak_or_known_secret_is_refused_at_start(
+    monkeypatch: pytest.MonkeyPatch, name: str, secret: str
+) -> None:
+    """With the remedy, and without the secret."""
+    monkeypatch.setenv("JWT_SECRET", GOOD)
+    monkeypatch.setenv(name, secret)
+    with pytest.raises(SettingsError) as refused:
+        config.load(_env_file=None)
+    assert f"{name}=(hidden)" in str(refused.value)
+    assert "token_urlsafe" in str(refused.value)
+    assert secret not in str(refused.value)
+
+
+async def test_e22_a_secret_may_come_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As container platforms mount them; not from two places at once, and never shown."""
+    path = tmp_path / "secret"
+    path.write_text(f"{GOOD}\n")
+    monkeypatch.setenv("JWT_SECRET_FILE", str(path))
+    settings = config.load(_env_file=None)
+    assert settings.jwt_secret.get_secret_value() == GOOD
+    assert GOOD not in f"{settings!r} {settings} {config.described(settings)} {settings.model_dump_json()}"
+    monkeypatch.setenv("JWT_SECRET", GOOD)
+    with pytest.raises(SettingsError, match="both set"):
+        config.load(_env_file=None)
+    monkeypatch.delenv("JWT_SECRET")
+    for content, reason in (
+        ("", "must hold a secret"),
+        ("x" * 20_000, "must hold a secret"),
+        ("short", "32"),
+    ):
+        path.write_text(content)
+        with pytest.raises(SettingsError, match=reason):
+            config.load(_env_file=None)
+    path.unlink()
+    with pytest.raises(SettingsError, match=r"JWT_SECRET_FILE=.*cannot be read"):
+        config.load(_env_file=None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "remedy"),
+    [
+        ({"jwks_url": "https://a.example/keys", "jwt_secret": GOOD, "jwt_issuer": "i"}, "exclude each other"),
+        ({"jwks_url": "https://a.example/keys"}, "needs JWT_ISSUER"),
+        ({"jwks_url": "https://a.example/keys", "jwt_issuer": "i"}, "JWT_AUDIENCE or JWT_REQUIRED_CLAIMS"),
+        ({"jwks_url": "http://a.example/keys"}, "must be https"),
+        ({"jwks_url": "https://u:p@a.example/keys"}, "without a password"),
+        ({"jwks_url": "file:///etc/keys"}, "must be a URL"),
+        ({"jwt_secret_previous": GOOD}, "for changing JWT_SECRET"),
+        ({"account_access": "webhook"}, "AUTHZ_URL go together"),
+        ({"authz_url": "https://a.example/authz"}, "AUTHZ_URL go together"),
+        ({"trusted_proxies": "10.0.0.0/8, everybody"}, "'everybody' is neither"),
+        ({"allowed_origins": "*"}, "is no origin"),
+        ({"allowed_origins": "https://*.example.com"}, "is no origin"),
+        ({"allowed_origins": "app.example.com"}, "is no origin"),
+        ({"jwt_required_claims": "token_use"}, "must be name=value"),
+    ],
+)
+async def test_e22_settings_that_would_let_too_many_in_are_refused(
+    settings: dict[str, str], remedy: str
+) -> None:
+    """At start, with what to do."""
+    with pytest.raises(SettingsError, match=re.escape(remedy)):
+        config.load(_env_file=None, **settings)
+
+
+async def test_e22_the_secret_can_be_changed_without_throwing_anybody_out(shared: State) -> None:
+    """The one before is still accepted, and then no more."""
+    async with (
+        serving(shared.connection.url, jwt_secret=GOOD, jwt_secret_previous=SECRET) as rotating,
+        rotating.open("/ws/portfolio/a", bearer()) as client,
+    ):
+        assert (await receive(client))["type"] == "portfolio"
+    async with serving(shared.connection.url, jwt_secret=GOOD) as rotated:
+        assert (await rotated.http.get("/v1/portfolio/a", headers=bearer())).status_code == 401
+
+
+@contextlib.asynccontextmanager
+async def valkey() -> AsyncGenerator[ValkeyServer]:
+    """A real server of the test's own."""
+    server = ValkeyServer(free_port())
+    await asyncio.to_thread(server.start)
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+async def test_e23_a_user_limited_to_our_keys_is_enough() -> None:
+    """The rule of the document, on a real Valkey: everything that we do works, everything else is refused."""
+    rule = re.search(r"^ACL SETUSER portfolio (.+)$", (ROOT / "docs/security.md").read_text(), re.MULTILINE)
+    assert rule is not None
+    async with valkey() as server:
+        admin = Redis.from_url(server.url)
+        await admin.execute_command("ACL", "SETUSER", "portfolio", *rule[1].split())
+        await admin.execute_command("ACL", "SETUSER", "default", "off")
+        limited = f"redis://portfolio:PASSWORD@127.0.0.1:{server.port}/0"
+        async with opened(limited) as state, serving(limited) as served:
+            await every_kind_of_access(state)
+            calculator = Calculator(state)
+            await calculator.publish("a", 1)
+            ticket = (await served.http.post("/v1/tickets", headers=bearer())).json()["ticket"]
+            async with served.open(f"/ws/portfolio/a?ticket={ticket}", {}) as client:
+                assert (await receive(client))["sequence"] == 1
+                await calculator.publish("a", 2)
+                assert (await receive(client))["sequence"] == 2
+            assert (await served.http.get("/metrics")).status_code == 200
+            for command in (
+                ("GET", "another:key"),
+                ("SET", "users", "x"),
+                ("FLUSHALL",),
+                ("KEYS", "*"),
+                ("CONFIG", "GET", "*"),
+                ("ACL", "LIST"),
+                ("PUBLISH", "another", "x"),
+                ("DEBUG", "SLEEP", "0"),
+                ("EVAL", "return redis.call('GET', 'another:key')", "0"),
+            ):
+                with pytest.raises((NoPermissionError, Exception), match=r"(?i)permission|no perm|acl"):
+                    await state.connection.commands.execute_command(*command)
+        await admin.aclose()
+
+
+async def every_kind_of_access(state: State) -> None:
+    """What the four services do with the state."""
+    await write_accounts(state, "a", "b")
+    lease = await state.leases.acquire("market")
+    assert lease is not None
+    await state.marks.write(lease, [Mark("AAPL", 150.0, 1, 1, "iex")])
+    assert await state.marks.read(["AAPL"])
+    await state.interest.announce("a", with_positions=True)
+    await state.metrics.write("service", "instance", b"# TYPE x gauge\nx 1.0\n")
+    assert await state.metrics.read_all()
+    await state.revocations.write(SubjectRevocation("nobody", int(time.time())), 60)
+    await state.entitlements.write("alice", ["a"])
+    assert await state.accounts.ids()
+
+
+@pytest.mark.parametrize(
+    "account_id",
+    ["", "a:b", "a b", "{s01}", "a\n", "a\x00", "*", "a*", "é", "../a", "a" * 65, "a/b", "a,b", "a|b", "１"],
+)
+async def test_e23_only_a_plain_account_id_can_become_part_of_a_key(account_id: str) -> None:
+    """Letters, digits, hyphen and underscore; everything else stops at the edge."""
+    assert not is_account_id(account_id)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # asyncio 3.11's, see below
+async def test_e23_tls_to_valkey_checks_the_servers_certificate(tmp_path: Path) -> None:
+    """A real Valkey behind real TLS; another authority, or another name, is not talked to."""
+    certificate = make_certificate(tmp_path)
+    async with valkey() as server, tls_in_front(server.port, tmp_path) as port:
+        good = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificate}"
+        async with opened(good) as state, serving(good) as served:
+            await write_accounts(state, "a")
+            await Calculator(state).publish("a", 1)
+            async with served.open("/ws/portfolio/a") as client:
+                assert (await receive(client))["sequence"] == 1
+        for bad in (
+            f"rediss://127.0.0.1:{port}/0",
+            f"rediss://localhost:{port}/0?ssl_ca_certs={certificate}",
+        ):
+            async with opened(bad) as state:
+                with pytest.raises(StateUnavailable):
+                    await state.connection.ping()
+        gc.collect()  # asyncio of Python 3.11 leaves the transport of a handshake that failed to be collected
+
+
+def make_certificate(folder: Path) -> Path:
+    """For 127.0.0.1 and no other name, signed by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "valkey")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    (folder / "certificate.pem").write_bytes(certificate.public_bytes(pem))
+    return folder / "certificate.pem"
+
+
+@contextlib.asynccontextmanager
+async def tls_in_front(port: int, folder: Path) -> AsyncGenerator[int]:
+    """A port that speaks TLS and passes everything on; the bundled Valkey is built without it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "certificate.pem", folder / "key.pem")
+
+    passing: set[asyncio.Task[None] | None] = set()
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        passing.add(asyncio.current_task())
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(copy(reader, inner_writer), copy(inner_reader, writer))
+
+    front = await asyncio.start_server(pass_on, "127.0.0.1", 0, ssl=context)
+    try:
+        yield front.sockets[0].getsockname()[1]
+    finally:
+        front.close()
+        await asyncio.wait_for(asyncio.gather(*(task for task in passing if task)), 5)
+
+
+async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Until one side ends."""
+    with contextlib.suppress(ConnectionError, ssl.SSLError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+    with contextlib.suppress(ConnectionError, ssl.SSLError):
+        await writer.wait_closed()
+
+
+def confine() -> None:
+    """As a strict container: no capabilities, no new privileges, and not one byte into any file."""
+    prctl = ctypes.CDLL(None).prctl
+    if os.geteuid() == 0:
+        for capability in range(CAPABILITIES):
+            prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+        prctl(PR_SET_SECUREBITS, NO_ROOT, 0, 0, 0)
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
+async def test_e24_the_server_needs_no_rights_and_writes_no_file(shared: State, tmp_path: Path) -> None:
+    """So it can run in a container with everything dropped and a file system that is only read."""
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-B", "-m", "portfolio_realtime.websocket_server"],
+        cwd=tmp_path,
+        preexec_fn=confine,
+        env={
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(tmp_path),
+            "TMPDIR": str(tmp_path),
+            "REDIS_URL": shared.connection.url,
+            "SHARDS": str(SHARDS),
+            "WEBSOCKET_HOST": "127.0.0.1",
+            "WEBSOCKET_PORT": str(port),
+            "JWT_SECRET": GOOD,
+        },
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        async with asyncio.timeout(START_S_MAX):
+            while not await is_healthy(port):
+                assert process.poll() is None, f"the server ended with code {process.returncode}"
+                await asyncio.sleep(0.1)
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        assert re.search(r"^CapEff:\s+0+$", status, re.MULTILINE)
+        assert re.search(r"^NoNewPrivs:\s+1$", status, re.MULTILINE)
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        end(process)
+
+
+async def is_healthy(port: int) -> bool:
+    """Does it answer?"""
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.write(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+    return b" 200 " in answer
+
+
+@pytest.mark.parametrize("name", ["runtime.txt", "dev.txt"])
+async def test_e26_every_dependency_is_locked_with_its_hashes(name: str) -> None:
+    """One version each, and pip refuses what is not what was locked."""
+    text = (ROOT / "requirements" / name).read_text().replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
+    assert len(lines) > 20
+    for line in lines:
+        assert re.match(r"^[A-Za-z0-9._-]+(\[[a-z,]+\])?==\S+ ", line), line
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}", line), line
+    assert "--require-hashes" in (ROOT / "Makefile").read_text()
