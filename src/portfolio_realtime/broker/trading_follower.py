@@ -156,17 +156,19 @@ class TradingFollower:
         return len(rows)
 
     async def _new_rows(self, category: str, since_ns: int, is_deep: bool) -> list[Any]:
-        found: list[Any] = []
+        found: dict[str, Any] = {}
+        read: set[str] = set()
         token: str | None = None
         for _ in range(PAGES_MAX):
-            page = await self._client.activities(category, token)
-            new = [row for row in page if trading.row_id(row) not in self._seen]
-            found += new
-            is_over = min(map(trading.about_ns, page), default=0) < since_ns - MARGIN_NS
-            if len(page) < trading.PAGE_LENGTH or is_over or not (new or is_deep):
+            page = {trading.row_id(row): row for row in await self._client.activities(category, token)}
+            new = {name: row for name, row in page.items() if name not in self._seen}
+            found.update(new)
+            is_over = min(map(trading.about_ns, page.values()), default=0) < since_ns - MARGIN_NS
+            if len(page) < trading.PAGE_LENGTH or is_over or not (new or is_deep) or page.keys() <= read:
                 break
-            token = trading.row_id(page[-1]).partition("/")[0]
-        return found
+            read.update(page)
+            token = list(page)[-1].partition("/")[0]
+        return list(found.values())
 
     def _note(self, row: Any) -> None:
         self._seen[trading.row_id(row)] = None
