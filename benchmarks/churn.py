@@ -8,7 +8,7 @@ and the feed, through the product's own writers, and the clients. Afterwards eve
 then left of the guests is counted.
 
 The verdict is the slope of the memory after a third of the time, by the median of all pairs (Theil and Sen),
-which a few odd samples do not move, times the duration: what an hour adds. Exit code 1 if it is too much.
+which a few odd samples do not move: what an hour adds. Exit code 1 if it is too much.
 """
 
 import asyncio
@@ -67,12 +67,12 @@ class Sampled:
 class Churn:
     """A broker's population in motion."""
 
-    def __init__(self, others: World, url: str, accounts: int, duration_s: float) -> None:
+    def __init__(self, others: World, url: str, accounts: int, duration_s: float, hours: float) -> None:
         self.counts = {"trades": 0, "opened": 0, "closed": 0, "sessions": 0, "messages": 0, "broken": 0}
         self._others = others
         self._url = url.replace("http", "ws", 1)
-        self._accounts = accounts
         self._duration_s = duration_s
+        self._per_s = accounts * hours / duration_s  # what happens once an hour and account
         self._random = random.Random(3)
         self._version = 1
         self._oldest = 0  # accounts are numbers; those from here to before `_next` are open
@@ -80,12 +80,11 @@ class Churn:
         self._clients: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """The hour's events, evenly spread over the duration; then everybody leaves."""
-        per_s = self._accounts / self._duration_s
+        """The hours' events, evenly spread over the duration; then everybody leaves."""
         await asyncio.gather(
-            self._repeat(HOUR.trades * per_s, self._trade),
-            self._repeat(HOUR.opened * per_s, self._replace),
-            self._repeat(HOUR.sessions * per_s, self._visit),
+            self._repeat(HOUR.trades * self._per_s, self._trade),
+            self._repeat(HOUR.opened * self._per_s, self._replace),
+            self._repeat(HOUR.sessions * self._per_s, self._visit),
         )
         await asyncio.gather(*self._clients)
 
@@ -197,15 +196,17 @@ async def serving(others: World) -> AsyncGenerator[tuple[dict[str, Process], str
         yield {"portfolio_calculator": calculator, "websocket_server": server}, said["url"]
 
 
-async def measure(accounts: int, positions: int, duration_s: float, chart: Path | None) -> dict[str, object]:
-    """The hour; its figures."""
-    guests = int(accounts * HOUR.opened) + 2
+async def measure(
+    accounts: int, positions: int, duration_s: float, hours: float, chart: Path | None
+) -> dict[str, object]:
+    """The hours; their figures."""
+    guests = int(accounts * hours * HOUR.opened) + 2
     held = holdings(accounts + guests, positions, SYMBOLS, 7)
     async with world(held, watched=1, records=accounts, clients=False) as others:
         sampled = Sampled()
         async with contextlib.AsyncExitStack() as stack:
             processes, url = await stack.enter_async_context(serving(others))
-            churn = Churn(others, url, accounts, duration_s)
+            churn = Churn(others, url, accounts, duration_s, hours)
             helpers = [
                 asyncio.create_task(others.feed()),
                 asyncio.create_task(sample(others, processes, sampled, duration_s)),
@@ -218,9 +219,9 @@ async def measure(accounts: int, positions: int, duration_s: float, chart: Path 
             helpers[0].cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
     if chart is not None:
-        draw(sampled, duration_s, chart)
+        draw(sampled, duration_s, hours, chart)
     growth = {
-        name: round(growth_mb(sampled.at_s, megabytes, duration_s), 2)
+        name: round(growth_mb(sampled.at_s, megabytes, duration_s) / hours, 2)
         for name, megabytes in sampled.memory.items()
     }
     last = {name: megabytes[-1] for name, megabytes in sampled.memory.items()}
@@ -231,17 +232,18 @@ async def measure(accounts: int, positions: int, duration_s: float, chart: Path 
     forgotten = all(count == expected.get(name, 0) for name, count in remains.items())
     return {
         "accounts": accounts,
+        "hours": hours,
         "duration_s": duration_s,
         **churn.counts,
         "memory_mb": last,
-        "added_by_the_hour_mb": growth,
+        "added_by_an_hour_mb": growth,
         "left": remains,
         "grows": too_much,
         "is_steady": not too_much and forgotten,
     }
 
 
-def draw(sampled: Sampled, duration_s: float, path: Path) -> None:
+def draw(sampled: Sampled, duration_s: float, hours: float, path: Path) -> None:
     """Memory over time; readable on light and dark ground."""
     import matplotlib as mpl
 
@@ -257,7 +259,7 @@ def draw(sampled: Sampled, duration_s: float, path: Path) -> None:
             axes.plot(sampled.at_s, megabytes, color=colour, label=name)
         axes.axvspan(0, duration_s * WARM_UP_SHARE, color=grey, alpha=0.12, linewidth=0)
         axes.set_ylim(bottom=0)
-        axes.set_xlabel(f"seconds; {duration_s:.0f} are an hour's worth, the grey part is warming up")
+        axes.set_xlabel(f"seconds; {duration_s / hours:.0f} are an hour's worth, the grey part is warming up")
         axes.set_ylabel("MB")
         axes.tick_params(colors=grey)
         for side in axes.spines.values():
@@ -270,12 +272,13 @@ def draw(sampled: Sampled, duration_s: float, path: Path) -> None:
 def main(
     accounts: Annotated[int, typer.Option(min=10)] = 2_000,
     positions: Annotated[int, typer.Option(help="Per account", min=7)] = 10,
-    duration: Annotated[float, typer.Option(help="Seconds for an hour's worth", min=10)] = 180,
+    duration: Annotated[float, typer.Option(help="Seconds in all", min=10)] = 180,
+    hours: Annotated[float, typer.Option(help="Hours' worth in that time", min=0.1)] = 1,
     chart: Annotated[Path | None, typer.Option(help="Draw memory over time into this SVG")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line")] = False,
 ) -> None:
     """Does memory grow? An hour of coming and going, in minutes."""
-    result = asyncio.run(measure(accounts, positions, duration, chart))
+    result = asyncio.run(measure(accounts, positions, duration, hours, chart))
     show(result, as_json=as_json)
     sys.exit(0 if result["is_steady"] else 1)
 

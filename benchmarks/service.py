@@ -280,7 +280,7 @@ class Phase:
 
     full_passes: int
     full_pass_ms: float  # mean, other work in between included
-    block_ms_at_most: float  # upper bound of the histogram's bucket with the longest block
+    block_ms_at_most: float  # upper bound of the histogram's bucket with the longest block or refresh
     pause_ms_at_most: float  # the same for the delay of the event loop
     publications: int
     lag_ms_p50: float
@@ -308,7 +308,10 @@ async def measure_phase(others: World, duration_s: float, recalculation_s: float
     return Phase(
         full_passes=int(passes),
         full_pass_ms=round(1000 * spent_s / passes, 2) if passes else 0.0,
-        block_ms_at_most=longest_ms("recalculation_block_seconds", before, after),
+        block_ms_at_most=max(
+            longest_ms(name, before, after)
+            for name in ("recalculation_block_seconds", "book_refresh_seconds")
+        ),
         pause_ms_at_most=longest_ms("calculator_pause_seconds", before, after),
         publications=seen.publications,
         lag_ms_p50=round(lags[len(lags) // 2], 2),
