@@ -3,8 +3,8 @@
 Money and quantities are Decimal and travel as JSON strings. A mark price is a float64 whose shortest
 decimal form is the exact price (market data arrives as JSON or MessagePack numbers); `exact` gives it back.
 
-What there are hundreds of thousands of is `gc=False`: it is in no cycle, and the garbage collector need not look
-at each of them while clients wait.
+What there are hundreds of thousands of is `gc=False`: it is in no cycle, and the garbage collector need not
+look at each of them while clients wait.
 """
 
 from decimal import Decimal
