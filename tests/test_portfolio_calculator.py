@@ -18,13 +18,16 @@ from typing import Any, cast
 
 import msgspec
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from portfolio_realtime.clock import NS_PER_S, SystemClock, parse_rfc3339
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.model import US_EQUITY, Account, Mark, Position, Publication
 from portfolio_realtime.state import State, keys, open_state
+from portfolio_realtime.state.accounts import PAGE_FIELDS
 from portfolio_realtime.state.connection import Subscribed
 from portfolio_realtime.state.valuations import decode_batch
+from portfolio_realtime.telemetry import PREFIX
 
 from .conftest import LEASE_MS, SHARDS, Until, ValkeyServer, end, running_service
 
@@ -132,6 +135,14 @@ class World:
         leases = [keys.lease(keys.shard_lease(shard)) for shard in range(SHARDS)]
         held = cast("list[bytes | None]", await self.state.connection.commands.mget(leases))
         return sorted(holder.decode().split(" ")[0] for holder in held if holder)
+
+    async def metric(self, name: str) -> float | None:
+        """What the calculator says of itself, or None before it has."""
+        for _, _, text in await self.state.metrics.read_all():
+            for family in text_string_to_metric_families(text):
+                if family.name == f"{PREFIX}_{name}":
+                    return family.samples[0].value
+        return None
 
     async def close(self) -> None:
         """End following."""
@@ -399,6 +410,39 @@ async def test_a_killed_valkey_is_survived(
     world.assert_monotonic()
     await world.close()
     await state.close()
+
+
+async def test_a_book_of_many_pages_is_read_and_read_again_after_a_lost_subscription(
+    world: World, valkey_url: str, calculator: Start, until: Until
+) -> None:
+    """It says when it is complete. Records that went while nobody heard it are forgotten, others stay."""
+    many = [f"many-{index}" for index in range(4 * PAGE_FIELDS)]
+    await world.mark(100.0)
+    await world.write(*many)
+    await world.watch(many[0])
+    calculator(valkey_url)
+    await until(world.shows("2000.00", many[0]), "the watched account is published", START_S_MAX)
+
+    async def counted() -> tuple[float | None, float | None]:
+        return await world.metric("accounts_read_ratio"), await world.metric("valued_accounts")
+
+    async def holds(count: int) -> bool:
+        return await counted() == (1.0, count)
+
+    await until(lambda: holds(len(many)), "every record is read", 20)
+    commands = world.state.connection.commands
+    for account_id in many[: len(many) // 2]:
+        await commands.hdel(keys.accounts(keys.shard_of(account_id, SHARDS)), account_id)
+    await commands.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    await until(lambda: holds(len(many) // 2), "what is gone is forgotten", 20)
+    shard = keys.shard_of(many[0], SHARDS)
+    await until(lambda: is_forgotten(world, many[0]), "its publication too")
+    assert await commands.hlen(keys.valuations(shard)) == 0
+
+
+async def is_forgotten(world: World, account_id: str) -> bool:
+    """Is no publication of the account stored?"""
+    return await world.state.valuations.read(account_id) is None
 
 
 async def test_an_asked_end_gives_the_shards_back(
