@@ -110,7 +110,18 @@ def test_a_canceled_row_takes_the_booking_back() -> None:
 
 
 @pytest.mark.parametrize(
-    "row", [None, 7, [], {}, {"id": "x"}, {**FILL, "qty": "NaN"}, {**DEPOSIT, "net_amount": "?"}]
+    "row",
+    [
+        None,
+        7,
+        [],
+        {},
+        {"id": "x"},
+        {**FILL, "qty": "NaN"},
+        {**DEPOSIT, "net_amount": "?"},
+        {**FILL, "price": None},
+        {**FILL, "qty": ""},
+    ],
 )
 def test_a_row_that_cannot_be_read_is_refused(row: Any) -> None:
     """With the field's name, and never guessed."""
@@ -215,6 +226,23 @@ async def test_each_row_is_taken_once_and_in_order() -> None:
     await follower.know_history_since(NOW_NS - 3600 * NS_PER_S)
     assert sorted(one.ref_id for one in taken[251:]) == ["20261120000000000::d0a1", "fill-250", "fill-251"]
     assert client.asked == 3  # a page of fills that is full and brings news is followed by the next
+    await client.__aexit__(None, None, None)
+
+
+async def test_a_row_that_was_spoiled_is_taken_when_it_is_whole() -> None:
+    """A null where the amount was promised is refused and told once; the amount is not taken for nothing."""
+    client = Activities({trading.TRADES: [], trading.CASH_AND_OTHERS: [{**DEPOSIT, "net_amount": None}]})
+    taken: list[str] = []
+    follower = TradingFollower(client, config.load(), Still(), lambda text, _: taken.append(text))
+    for _ in range(3):
+        await follower.know_history_since(NOW_NS - 3600 * NS_PER_S)
+    with pytest.raises(parse.PayloadRefused, match="net_amount"):
+        parse.activity(parse.decode(taken[0]))
+    client.rows[trading.CASH_AND_OTHERS] = [DEPOSIT]
+    for _ in range(3):
+        await follower.know_history_since(NOW_NS - 3600 * NS_PER_S)
+    assert len(taken) == 2
+    assert parse.activity(parse.decode(taken[1])).net_amount == Decimal("100.5")
     await client.__aexit__(None, None, None)
 
 

@@ -25,6 +25,7 @@ from portfolio_realtime.model import US_EQUITY, US_OPTION, ZERO
 
 CURRENCY: Final = "USD"
 _CENT: Final = Decimal("0.01")
+_CASH_FLOWS: Final = frozenset({"ACATC", "CSD", "CSW", "JNLC"})
 _DATE_LENGTH: Final = len("2026-11-20")
 _ULID_LENGTH: Final = 26
 _ULID_TIME_LENGTH: Final = 10
@@ -172,9 +173,14 @@ def _net_amount(
     """What a booking adds to the cash, and how far the broker's own figure may be from it.
 
     Rows of fills state no amount: it is quantity × price × multiplier, which the broker rounds to the cent.
+    The client's own cash without an amount says nothing: it is refused, not taken for none.
     """
+    if activity_type in _CASH_FLOWS:
+        return _number(fields, "net_amount"), ZERO
     if activity_type != TRADE or fields.get("net_amount") not in (None, ""):
         return _number(fields, "net_amount", ZERO), ZERO
+    if not value:
+        raise PayloadRefused("net_amount is missing, and so is qty or price")
     try:
         dollars = value * multiplier_of(asset_class_of(symbol or ""))
         return -dollars.quantize(_CENT, ROUND_HALF_UP), _CENT

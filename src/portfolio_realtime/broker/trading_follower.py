@@ -14,7 +14,8 @@ from typing import Any, Final, NoReturn
 import msgspec
 import structlog
 
-from portfolio_realtime.broker import trading, trading_stream
+from portfolio_realtime.broker import parse, trading, trading_stream
+from portfolio_realtime.broker.parse import PayloadRefused
 from portfolio_realtime.broker.trading import TradingClient
 from portfolio_realtime.broker.trading_stream import Update
 from portfolio_realtime.clock import NS_PER_S, Clock
@@ -28,6 +29,7 @@ MARGIN_NS: Final = 24 * 3600 * NS_PER_S  # read beyond the wanted moment: rows a
 PAGES_MAX: Final = 200  # of one reading, 20,000 rows
 SEEN_MAX: Final = 50_000
 LISTEN_PAUSE_S_MAX: Final = 60.0  # between two attempts at a stream that is refused; polling goes on
+REFUSED_MAX: Final = 1_000  # rows that could not be read, remembered
 ORDERS_MAX: Final = 1_000  # whose fills are remembered
 
 log = structlog.get_logger()
@@ -49,6 +51,7 @@ class TradingFollower:
         self._since_ns: int | None = None
         self._turn = asyncio.Lock()
         self._seen: dict[str, None] = {}
+        self._refused: dict[str, None] = {}
         self._filled: dict[str, Decimal] = {}  # order -> how far the rows say it was filled
         self._expected: dict[str, Decimal] = {}  # … and how far the stream says so
         self._prompted = asyncio.Event()
@@ -151,8 +154,14 @@ class TradingFollower:
         seen_ns = None if is_deep else now_ns
         for row in reversed(rows):
             event = trading.event_of(row, self._account_id, seen_ns, now_ns)
-            self._take(msgspec.json.encode(event).decode(), False)
-            self._note(row)
+            text = msgspec.json.encode(event).decode()
+            if _is_readable(text):
+                self._take(text, False)
+                self._note(row)
+            elif trading.row_id(row) not in self._refused:  # counted once, and looked at again each time
+                self._refused[trading.row_id(row)] = None
+                _bound(self._refused, REFUSED_MAX)
+                self._take(text, False)
         return len(rows)
 
     async def _new_rows(self, category: str, since_ns: int, is_deep: bool) -> list[Any]:
@@ -182,6 +191,14 @@ class TradingFollower:
             _bound(self._filled, ORDERS_MAX)
             if self._filled[order_id] >= self._expected.get(order_id, filled):
                 self._expected.pop(order_id, None)
+
+
+def _is_readable(text: str) -> bool:
+    try:
+        parse.activity(parse.decode(text))
+    except PayloadRefused:
+        return False
+    return True
 
 
 def _bound(remembered: dict[str, Any], count_max: int) -> None:
