@@ -25,6 +25,7 @@ PAUSE_S_MIN: Final = 0.2
 PAUSE_S_MAX: Final = 10.0
 SETTLED_S: Final = 30.0  # a process that lived this long is started again without a long pause
 END_S_MAX: Final = 4.0
+AT_ONCE: Final = {"DRAIN_GRACE_SECONDS": "0", "DRAIN_SECONDS": "1.5"}  # nobody is left to reconnect to
 LINE_BYTES_MAX: Final = 64 * 1024  # of a child's output, where we read it
 
 log = structlog.get_logger()
@@ -34,7 +35,7 @@ class Supervisor:
     """Keeps services and, where none is configured, an embedded Valkey alive until `stop`."""
 
     def __init__(self, environment: dict[str, str], services: Sequence[str] = SERVICES) -> None:
-        self._environment = environment
+        self._environment = {**environment, **AT_ONCE}
         self._services = services
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._valkey: EmbeddedServer | None = None

@@ -9,14 +9,16 @@ import contextlib
 import errno
 import logging
 import socket
+import sys
 from collections.abc import Generator
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 
 import structlog
 import uvicorn
+import uvloop
 
-from portfolio_realtime import service
+from portfolio_realtime import config, service, telemetry
 from portfolio_realtime.clock import NS_PER_S, Clock
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import SettingsError, StateUnavailable
@@ -31,8 +33,10 @@ from portfolio_realtime.websocket.endpoint import Endpoint
 from portfolio_realtime.websocket.gateway import Gateway
 from portfolio_realtime.websocket.patience import PatientHttp
 from portfolio_realtime.websocket.routes import build_app
+from portfolio_realtime.websocket.workers import Workers
 
 BACKLOG: Final = 4096
+WORKER: Final = "--worker"  # says that the port is shared
 SHUTDOWN_S_MAX: Final = 2
 END_S_MAX: Final = 4.0
 HISTORY_POINTS_MAX: Final = 1440  # a day of minutes
@@ -52,9 +56,13 @@ class _Server(uvicorn.Server):
 
 
 async def run(context: Context) -> None:
-    """Serve until cancelled, then drain. Raises SettingsError when the port cannot be had."""
+    """Serve until told to end, then drain. Raises SettingsError when the port cannot be had.
+
+    When it is cancelled it asks all clients to reconnect at once.
+    """
     settings = context.settings
-    with _listen(settings.websocket_host, settings.websocket_port) as listener:
+    is_shared = WORKER in sys.argv  # one of several on this port
+    with _listen(settings.websocket_host, settings.websocket_port, is_shared=is_shared) as listener:
         gateway = Gateway(settings, context.state, context.clock, context.registry)
         server = _server(gateway, context)
         serving = asyncio.create_task(server.serve([listener]))
@@ -62,6 +70,7 @@ async def run(context: Context) -> None:
             _announce(gateway, listener)
             await service.together(
                 asyncio.wait([serving]),
+                _leave(context, gateway),
                 gateway.sweep(),
                 gateway.confirm_access(),
                 service.keep_running(gateway.follow_revocations, context.clock, "following revocations"),
@@ -72,6 +81,11 @@ async def run(context: Context) -> None:
         finally:
             await _end(gateway, server, serving)
             await gateway.close()
+
+
+async def _leave(context: Context, gateway: Gateway) -> None:
+    await context.ending.wait()
+    await gateway.drain()
 
 
 async def explanation(state: State, clock: Clock, account_id: str) -> bytes | None:
@@ -133,7 +147,7 @@ def _server(gateway: Gateway, context: Context) -> _Server:
     state, settings, clock = context.state, context.settings, context.clock
     explain_account = partial(explanation, state, clock)
     history_of_account = partial(history, state, settings, clock, asyncio.Semaphore(HISTORIES_MAX))
-    config = uvicorn.Config(
+    options = uvicorn.Config(
         build_app(gateway, context.instance, explain_account, history_of_account),
         http=PatientHttp,
         ws=cast("Any", partial(Endpoint, gateway)),  # called like a class
@@ -146,13 +160,13 @@ def _server(gateway: Gateway, context: Context) -> _Server:
         timeout_graceful_shutdown=SHUTDOWN_S_MAX,
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    return _Server(config)
+    return _Server(options)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, *, is_shared: bool = False) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        return socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=is_shared)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise SettingsError(
@@ -173,22 +187,57 @@ def _announce(gateway: Gateway, listener: socket.socket) -> None:
 
 
 async def _end(gateway: Gateway, server: _Server, serving: "asyncio.Task[None]") -> None:
-    """Drain to the end, at most END_S_MAX, however often we are cancelled meanwhile (`service.together`)."""
-    ending = asyncio.ensure_future(_drained(gateway, server, serving))
+    """End, at most in END_S_MAX, however often we are cancelled meanwhile (`service.together`)."""
+    ending = asyncio.ensure_future(_closed(gateway, server, serving))
     while not ending.done():
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.shield(ending)
     ending.result()
 
 
-async def _drained(gateway: Gateway, server: _Server, serving: "asyncio.Task[None]") -> None:
-    log.info("draining", clients=len(gateway.clients))
+async def _closed(gateway: Gateway, server: _Server, serving: "asyncio.Task[None]") -> None:
+    """Ask who is still there to reconnect, and close the port."""
+    gateway.is_draining = gateway.is_closed = True
+    gateway.close_all(tuple(gateway.clients))
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(END_S_MAX):
-            await gateway.drain()
             server.should_exit = True
             await serving
 
 
+def main() -> NoReturn:
+    """Serve from this process, or from WEBSOCKET_WORKERS processes; exit codes as of `service.main`."""
+    try:
+        settings = config.load()
+    except SettingsError:
+        settings = None  # `service.main` says what is wrong
+    if settings is None or settings.websocket_workers == 1 or WORKER in sys.argv:
+        service.main("websocket_server", run, ends_itself=True)
+    telemetry.configure_logs("websocket_server", settings.log_level, settings.log_format)
+    try:
+        sys.exit(_run_workers(settings))
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        sys.exit(service.EXIT_SETTINGS)
+
+
+def _run_workers(settings: Settings) -> int:
+    """Raises SettingsError."""
+    if settings.is_embedded:
+        raise SettingsError(
+            f"WEBSOCKET_WORKERS={settings.websocket_workers} needs a Valkey that they share: set REDIS_HOST, "
+            "or run portfolio_realtime.run_services"
+        )
+    host = settings.websocket_host
+    with _listen(host, settings.websocket_port) as probe:  # nobody else has it
+        port = probe.getsockname()[1]
+    with socket.socket(probe.family, socket.SOCK_STREAM) as reserved:  # bound, never listening
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind((host, port))
+        command = (sys.executable, "-m", "portfolio_realtime.websocket_server", WORKER)
+        environment = config.child_environment(WEBSOCKET_WORKERS="1", WEBSOCKET_PORT=str(port))
+        return uvloop.run(Workers(command, environment, settings.websocket_workers).run())
+
+
 if __name__ == "__main__":
-    service.main("websocket_server", run)
+    main()

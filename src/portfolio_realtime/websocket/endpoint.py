@@ -208,7 +208,7 @@ class Endpoint(asyncio.Protocol):
             return HTTPStatus.FORBIDDEN
         if self._place is not None and not self._gateway.limits.may_connect(self._place, now_s):
             return HTTPStatus.TOO_MANY_REQUESTS
-        if self._gateway.is_draining or len(self._gateway.clients) >= CONNECTIONS_MAX:
+        if self._gateway.is_closed or len(self._gateway.clients) >= CONNECTIONS_MAX:
             return HTTPStatus.SERVICE_UNAVAILABLE
         try:
             self._query = dict(parse_qsl(query, max_num_fields=QUERY_FIELDS_MAX))

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Final, NoReturn, Protocol
 
@@ -26,8 +27,8 @@ from portfolio_realtime.websocket.revoked import Revoked
 CONNECTIONS_MAX: Final = 50_000
 SWEEP_S: Final = 0.5
 SWEEP_CONNECTIONS_MAX: Final = 1000  # between two turns of the event loop
-DRAIN_S: Final = 1.5
-DRAIN_STEPS: Final = 15
+DRAIN_STEP_S: Final = 0.1
+DRAIN_CLIENTS_PER_S_MIN: Final = 100
 
 log = structlog.get_logger()
 
@@ -81,7 +82,8 @@ class Gateway:
         self.access = open_access(settings, state)
         self.authenticator = Authenticator(settings, self.access, self.revoked)
         self.clients: set[Client] = set()
-        self.is_draining = False
+        self.is_draining = False  # the load balancer should send nobody any more
+        self.is_closed = False  # nobody is let in any more
         self._clock = clock
         self._confirmed_s: dict[str, float] = {}  # subject -> when its accounts were certain
 
@@ -206,14 +208,23 @@ class Gateway:
         self.metrics.connections.set(len(self.clients))
 
     async def drain(self) -> None:
-        """Let nobody in, and ask everybody to reconnect, a few at a time, in a shuffled order."""
+        """Leave service: say so, let the load balancer notice, then ask everybody to reconnect, by and by.
+
+        Until its turn comes a client gets its values as ever. A few clients are asked at once.
+        """
         self.is_draining = True
+        log.info("draining", clients=len(self.clients))
+        await asyncio.sleep(self.settings.drain_grace_seconds)
+        self.is_closed = True
         clients = list(self.clients)
         random.shuffle(clients)
-        for step in range(DRAIN_STEPS):
-            part = clients[step::DRAIN_STEPS]
-            if not part:
-                break
-            for client in part:
-                client.close(Disconnect.SHUTDOWN)
-            await asyncio.sleep(DRAIN_S / DRAIN_STEPS)
+        duration_s = min(self.settings.drain_seconds, len(clients) / DRAIN_CLIENTS_PER_S_MIN)
+        steps = max(1, int(duration_s / DRAIN_STEP_S))
+        for step in range(steps):
+            self.close_all(clients[step::steps])
+            await asyncio.sleep(duration_s / steps)
+
+    def close_all(self, clients: Iterable[Client]) -> None:
+        """Ask clients to reconnect."""
+        for client in clients:
+            client.close(Disconnect.SHUTDOWN)
