@@ -203,6 +203,7 @@ class MarketSubscription:
                 await stream.unsubscribe(gone)
                 asked -= gone
                 self._settled -= gone
+                self._missed = {symbol: seen for symbol, seen in self._missed.items() if symbol not in gone}
                 self._renewing.clear()
                 refused.clear()  # there may be room again
             if new := wanted - asked - refused:
@@ -340,7 +341,7 @@ class MarketSubscription:
         mute = {
             symbol: seen_s
             for symbol, (traded_ns, seen_s) in due.items()
-            if symbol in self._subscribed and not self.book.has_streamed(symbol, traded_ns)
+            if not self.book.has_streamed(symbol, traded_ns)
         }
         if not mute:
             return

@@ -1,0 +1,251 @@
+"""What silence proves: the evidence of snapshots against a stream, on a clock that the test moves."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from portfolio_realtime import config
+from portfolio_realtime.clock import rfc3339
+from portfolio_realtime.market import subscription as subscription_module
+from portfolio_realtime.market.feeds import schedules
+from portfolio_realtime.market.messages import Snapshot, SnapshotTrade, StreamTrade
+from portfolio_realtime.market.stream import Arrived, StreamLost
+from portfolio_realtime.market.subscription import FEED_LAG_S_MAX, MarketSubscription
+from portfolio_realtime.telemetry import MarketMetrics
+
+SYMBOLS = ("A", "B")
+
+
+class HandClock:
+    """Moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000_000.0
+
+    def now_ns(self) -> int:
+        """Wall-clock time."""
+        return int(self.now_s * 10**9)
+
+    def monotonic_s(self) -> float:
+        """The same, in seconds."""
+        return self.now_s
+
+
+class Feed:
+    """A scripted stream and its REST counterpart: what has been traded, and what of it is told."""
+
+    def __init__(self, market: MarketSubscription, clock: HandClock, registry: CollectorRegistry) -> None:
+        self.feed = market.feed
+        self.subscribed: list[list[str]] = []
+        self.unsubscribed: list[list[str]] = []
+        self._market = market
+        self._clock = clock
+        self._registry = registry
+        self._arrived: asyncio.Queue[Arrived] = asyncio.Queue()
+        self._latest: dict[str, SnapshotTrade] = {}
+        self._number = 0
+
+    def trade(self, symbol: str, *, is_streamed: bool) -> None:
+        """Something is traded now."""
+        self._number += 1
+        at, price = rfc3339(self._clock.now_ns()), 100.0 + self._number
+        self._latest[symbol] = SnapshotTrade(price, at, ("@",), "C", "D", self._number)
+        if is_streamed:
+            self.bring(symbol)
+
+    def bring(self, symbol: str) -> None:
+        """The stream brings the latest trade."""
+        latest = self._latest[symbol]
+        streamed = StreamTrade(symbol, latest.price, latest.at, ("@",), "C", "D", latest.trade_id)
+        self._arrived.put_nowait(Arrived([streamed], [], []))
+
+    def renewed_count(self) -> float | None:
+        """How many symbols were found mute alone."""
+        labels = {"feed": "stocks"}
+        return self._registry.get_sample_value("portfolio_realtime_renewed_subscriptions_total", labels)
+
+    async def read(self, symbols: list[str] | None = None) -> "Arrived | dict[str, Snapshot]":
+        """Of the stream the next frame, of REST the snapshots of these symbols."""
+        if symbols is None:
+            return await self._arrived.get()
+        return {symbol: Snapshot(self._latest[symbol]) for symbol in symbols if symbol in self._latest}
+
+    async def subscribe(self, symbols: set[str]) -> list[str]:
+        """Accept everything."""
+        self.subscribed.append(sorted(symbols))
+        return []
+
+    async def unsubscribe(self, symbols: set[str]) -> None:
+        """Say good-bye to these."""
+        self.unsubscribed.append(sorted(symbols))
+
+    async def subscribe_statuses(self) -> bool:
+        """Halts are told."""
+        return True
+
+    async def settle(self, seconds: float = 0.0) -> None:
+        """Let time pass, and everybody do what is due."""
+        self._clock.now_s += seconds
+        for _ in range(20):
+            await asyncio.sleep(0.002)
+
+    async def look(self) -> None:
+        """Take all snapshots now, whatever the silence."""
+        self._market._ask_snapshots(SYMBOLS)  # pyright: ignore[reportPrivateUsage]  # as the refresh does
+        await self.settle()
+
+
+@contextlib.asynccontextmanager
+async def connected(market: MarketSubscription, feed: Feed) -> AsyncGenerator[asyncio.Future[Any]]:
+    """The four loops of one connection; the future fails with the first of them."""
+    loops = asyncio.gather(
+        market.read(feed),  # type: ignore[arg-type]  # as much of a stream as it takes
+        market.keep_subscribed(feed),  # type: ignore[arg-type]
+        market.take_snapshots([feed]),  # type: ignore[list-item]
+        market.refresh(),
+    )
+    try:
+        yield loops
+    finally:
+        loops.cancel()
+        await asyncio.gather(loops, return_exceptions=True)
+
+
+@pytest.fixture
+async def feed(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[tuple[MarketSubscription, Feed]]:
+    """A and B are wanted; the check for silence runs all the time."""
+    monkeypatch.setattr(subscription_module, "REFRESH_CHECK_S", 0.001)
+    clock, registry = HandClock(), CollectorRegistry()
+    stocks = schedules(config.load())[0]
+    market = MarketSubscription(stocks, clock, MarketMetrics(registry))
+    market.want(SYMBOLS)
+    market.begin(stocks.day)
+    yield market, Feed(market, clock, registry)
+
+
+async def test_a_trade_that_the_stream_does_not_bring_is_an_outage(
+    feed: tuple[MarketSubscription, Feed],
+) -> None:
+    """The snapshot has it, the stream stays silent: mute."""
+    market, world = feed
+    world.trade("A", is_streamed=False)
+    async with connected(market, world) as loops:
+        await world.settle()
+        assert not loops.done(), "what was traded before the subscription proves nothing"
+        world.trade("A", is_streamed=False)
+        await world.look()
+        await world.settle(FEED_LAG_S_MAX - 0.1)
+        assert not loops.done(), "it may still be on its way"
+        await world.settle(0.2)
+        with pytest.raises(StreamLost, match="mute") as lost:
+            await loops
+        assert lost.value.reason == "mute"
+
+
+async def test_a_trade_that_comes_late_is_no_outage(feed: tuple[MarketSubscription, Feed]) -> None:
+    """REST may be ahead of the stream."""
+    market, world = feed
+    world.trade("A", is_streamed=False)
+    async with connected(market, world) as loops:
+        await world.settle()
+        world.trade("A", is_streamed=False)
+        await world.look()
+        world.bring("A")
+        await world.settle()
+        await world.settle(2 * FEED_LAG_S_MAX)
+        assert not loops.done()
+        assert not world.renewed_count()
+
+
+async def test_the_first_trade_of_a_symbol_is_no_evidence(feed: tuple[MarketSubscription, Feed]) -> None:
+    """Nobody knows whether it was there before."""
+    market, world = feed
+    async with connected(market, world) as loops:
+        await world.settle()
+        world.trade("A", is_streamed=False)
+        await world.look()
+        await world.settle(2 * FEED_LAG_S_MAX)
+        assert not loops.done()
+
+
+async def test_a_symbol_that_is_not_subscribed_is_no_evidence(
+    feed: tuple[MarketSubscription, Feed],
+) -> None:
+    """What the feed does not accept gets its marks from snapshots, for ever."""
+    market, world = feed
+
+    async def subscribe(symbols: set[str]) -> list[str]:
+        return ["A"]
+
+    world.subscribe = subscribe  # type: ignore[method-assign]
+    world.trade("A", is_streamed=False)
+    async with connected(market, world) as loops:
+        await world.settle()
+        for _ in range(2):
+            world.trade("A", is_streamed=False)
+            await world.look()
+            await world.settle(2 * FEED_LAG_S_MAX)
+        assert not loops.done()
+        assert not world.renewed_count()
+
+
+async def test_a_symbol_that_is_mute_alone_is_subscribed_anew(
+    feed: tuple[MarketSubscription, Feed],
+) -> None:
+    """The connection is kept, for the others are alive; then the symbol's first snapshot proves nothing."""
+    market, world = feed
+    for symbol in SYMBOLS:
+        world.trade(symbol, is_streamed=False)
+    async with connected(market, world) as loops:
+        await world.settle()
+        assert world.subscribed == [["A", "B"]]
+        world.trade("A", is_streamed=False)
+        await world.look()
+        await world.settle(1.0)
+        world.trade("B", is_streamed=True)
+        await world.settle()
+        world.trade("A", is_streamed=False)
+        await world.settle(FEED_LAG_S_MAX)
+        assert not loops.done()
+        assert (world.unsubscribed, world.subscribed[1:]) == ([["A"]], [["A"]])
+        assert world.renewed_count() == 1
+        await world.settle(2 * FEED_LAG_S_MAX)
+        assert not loops.done()
+        assert world.renewed_count() == 1
+
+
+async def test_what_was_traded_between_two_connections_proves_nothing(
+    feed: tuple[MarketSubscription, Feed],
+) -> None:
+    """The first snapshot after the reconnection holds it, and no stream ever will."""
+    market, world = feed
+    world.trade("A", is_streamed=False)
+    async with connected(market, world):
+        await world.settle()
+    market.end()
+    world.trade("A", is_streamed=False)
+    market.begin(world.feed)
+    async with connected(market, world) as loops:
+        await world.settle()
+        await world.settle(2 * FEED_LAG_S_MAX)
+        assert not loops.done()
+        assert market.book.take_changed()[0][0].price == 102.0
+
+
+async def test_a_silent_market_without_trades_is_left_in_peace(
+    feed: tuple[MarketSubscription, Feed],
+) -> None:
+    """A holiday, a halt, a symbol that nobody trades: silence, and no outage however long it takes."""
+    market, world = feed
+    for symbol in SYMBOLS:
+        world.trade(symbol, is_streamed=False)
+    async with connected(market, world) as loops:
+        for _ in range(5):
+            await world.settle(300.0)
+            await world.look()
+        assert not loops.done()
+        assert world.subscribed == [["A", "B"]]
