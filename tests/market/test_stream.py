@@ -12,7 +12,7 @@ from websockets.http11 import Request, Response
 
 from portfolio_realtime.errors import FeedRefused, FeedUnavailable
 from portfolio_realtime.market import stream as stream_module
-from portfolio_realtime.market.messages import StreamTrade
+from portfolio_realtime.market.messages import StreamTrade, times_ns
 from portfolio_realtime.market.stream import REQUEST_BYTES_MAX, MarketStream, StreamLost, open_stream
 
 WELCOME = {"T": "success", "msg": "connected"}
@@ -228,6 +228,88 @@ async def test_a_refused_handshake_says_whether_waiting_helps(status: int, error
     async with feed(never, status) as url:
         with pytest.raises(error, match=str(status)):
             await open_stream(url, "stocks")
+
+
+async def test_a_feed_that_turns_us_away_says_for_how_long() -> None:
+    """HTTP 429 with Retry-After."""
+
+    def answer(connection: ServerConnection, request: Request) -> Response:
+        response = connection.respond(429, "slower")
+        response.headers["Retry-After"] = "42"
+        return response
+
+    async with serve(welcome, "127.0.0.1", 0, process_request=answer) as server:
+        with pytest.raises(StreamLost) as lost:
+            await open_stream(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", "stocks")
+    assert (lost.value.reason, lost.value.retry_after_s) == ("429", 42.0)
+
+
+async def test_the_whole_session_speaks_json_where_it_is_asked_to() -> None:
+    """Login, subscription, data and RFC 3339 times as text frames."""
+
+    async def script(connection: ServerConnection) -> None:
+        assert connection.request is not None
+        assert connection.request.headers["Content-Type"] == "application/json"
+        await connection.send(msgspec.json.encode([WELCOME]).decode())
+        assert msgspec.json.decode(await connection.recv()) == {"action": "auth", "key": "k", "secret": "s"}
+        await connection.send(msgspec.json.encode([AUTHENTICATED]).decode())
+        asked = msgspec.json.decode(await connection.recv())
+        acknowledged = [{"T": "subscription", "trades": asked["trades"]}]
+        await connection.send(msgspec.json.encode(acknowledged).decode())
+        trade = {"T": "t", "S": "A", "p": 1.5, "c": ["@"], "z": "C", "t": "2021-02-22T15:51:44.208000001Z"}
+        await connection.send(msgspec.json.encode([trade]).decode())
+        await connection.wait_closed()
+
+    async with serve(script, "127.0.0.1", 0) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        stream = await open_stream(url, "stocks", encoding="json")
+        await stream.log_in("k", "s")
+        subscribing = asyncio.create_task(stream.subscribe(["A"]))
+        while not (arrived := await stream.read()).trades:
+            pass
+        assert await subscribing == []
+        assert times_ns(arrived.trades) == [1_614_009_104_208_000_001]
+        await stream.close()
+
+
+async def test_what_the_feed_does_not_confirm_is_not_taken_for_subscribed() -> None:
+    """An acknowledgement lists everything; a symbol that is missing there gets its marks otherwise."""
+
+    async def script(connection: ServerConnection) -> None:
+        await welcome(connection)
+        while True:
+            asked = (await heard(connection))["trades"]
+            await say(connection, {"T": "subscription", "trades": [each for each in asked if each != "B"]})
+
+    async with feed(script) as url, logged_in(url) as stream:
+        assert await stream.subscribe(["A", "B", "C"]) == ["B"]
+
+
+@pytest.mark.parametrize(("answer", "is_told"), [(refusal(410), False), (refusal(400), False), ({}, True)])
+async def test_a_feed_that_tells_no_halts_is_used_all_the_same(answer: dict[str, Any], is_told: bool) -> None:
+    """Asking for statuses is optional; a refusal of trades is not."""
+    requests: list[dict[str, Any]] = []
+
+    async def script(connection: ServerConnection) -> None:
+        await welcome(connection)
+        requests.append(await heard(connection))
+        await say(connection, answer or {"T": "subscription", "trades": [], "statuses": ["*"]})
+        await heard(connection)
+        await say(connection, refusal(410))
+        await connection.wait_closed()
+
+    async with feed(script) as url:
+        stream = await open_stream(url, "stocks")
+        await stream.log_in("k", "s")
+        reader = asyncio.create_task(read_on(stream))
+        assert await stream.subscribe_statuses() is is_told
+        assert requests == [{"action": "subscribe", "statuses": ["*"]}]
+        subscribing = asyncio.create_task(stream.subscribe(["A"]))
+        with pytest.raises(FeedRefused, match="no trades"):
+            await reader
+        subscribing.cancel()
+        await asyncio.gather(subscribing, return_exceptions=True)
+        await stream.close()
 
 
 async def test_a_closed_port_is_unavailable() -> None:
