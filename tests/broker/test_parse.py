@@ -95,6 +95,7 @@ def test_unknown_statuses_and_missing_optional_fields_pass() -> None:
         ({"qty": "0.079145874", "cost_basis": "13.63999992516"}, "AAPL", "0.079145874", "13.63999992516"),
         (SHORT, "SLM", "-2478", "-20716.08"),
         ({**SHORT, "qty": "2478", "cost_basis": "20716.08"}, "SLM", "-2478", "-20716.08"),
+        ({**SHORT, "side": None}, "SLM", "-2478", "-20716.08"),
         ({"qty": 4, "cost_basis": None}, "AAPL", "4", "0"),
         ({"symbol": "BTCUSD", "asset_class": "crypto"}, "BTC/USD", "4", "688.32"),
         ({"symbol": "BTC/USD", "asset_class": "crypto"}, "BTC/USD", "4", "688.32"),

@@ -121,6 +121,9 @@ def test_a_canceled_row_takes_the_booking_back() -> None:
         {**DEPOSIT, "net_amount": "?"},
         {**FILL, "price": None},
         {**FILL, "qty": ""},
+        {**FILL, "side": None},
+        {**FILL, "symbol": None},
+        {**FILL, "transaction_time": None},
     ],
 )
 def test_a_row_that_cannot_be_read_is_refused(row: Any) -> None:

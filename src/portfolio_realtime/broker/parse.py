@@ -25,6 +25,7 @@ from portfolio_realtime.model import US_EQUITY, US_OPTION, ZERO
 
 CURRENCY: Final = "USD"
 _CENT: Final = Decimal("0.01")
+_SIDES: Final = {"long": 1, "short": -1}
 _CASH_FLOWS: Final = frozenset({"ACATC", "CSD", "CSW", "JNLC"})
 _DATE_LENGTH: Final = len("2026-11-20")
 _ULID_LENGTH: Final = 26
@@ -100,10 +101,9 @@ def holding(payload: Any) -> Holding:
     """One position; a short one is negative whether or not its `qty` says so. Raises PayloadRefused."""
     fields = _object(payload)
     asset_class = str(fields.get("asset_class") or US_EQUITY)
-    sign = -1 if fields.get("side") == "short" else 1
     quantity = _number(fields, "qty")
-    if "side" in fields:
-        quantity = sign * abs(quantity)
+    if (side := fields.get("side")) in _SIDES:
+        quantity = _SIDES[side] * abs(quantity)
     cost_basis = _number(fields, "cost_basis", ZERO)
     is_option = asset_class == US_OPTION
     return Holding(

@@ -45,6 +45,7 @@ _MOVING_TYPES: Final = frozenset(
         *("PTC", "REO", "REORG", "SPIN", "SPLIT", "VOF"),
     }
 )
+_FILL_NEEDS: Final = ("side", "symbol", "transaction_time")  # without one of these it is refused
 _CANCELED: Final = "canceled"
 _NOON: Final = time(12)
 _NEW_YORK: Final = ZoneInfo("America/New_York")
@@ -155,7 +156,8 @@ def event_of(row: Any, account_id: str, seen_ns: int | None, now_ns: int) -> dic
     is_canceled = fields.get("status") == _CANCELED
     booked_ns = row_ns(fields) or seen_ns or min(_noon_ns(fields), now_ns)
     published_ns = seen_ns if seen_ns is not None and is_canceled else booked_ns
-    is_moving = is_fill or activity_type in _MOVING_TYPES
+    is_whole = not is_fill or all(fields.get(name) for name in _FILL_NEEDS)
+    is_moving = is_whole and (is_fill or activity_type in _MOVING_TYPES)
     event = {
         "account_id": account_id,
         "event_id": row_id(fields),
