@@ -125,8 +125,7 @@ class Trader:
         """Bring securities in (+) or take them out (−), one of `SECURITY_TYPES`, at a price."""
         listing = self._market.listing(symbol)
         details = {"system_date": new_york(self._clock.now_ns()).date().isoformat(), "symbol": symbol}
-        if activity_type == "JNLS":
-            details["journal_id"] = self._uuid()
+        details |= self._transfer_ids(activity_type)
         leg = (symbol, quantity, price, listing.multiplier)
         return self._book(account_id, activity_type, Decimal(0), details, None, leg)
 
@@ -141,6 +140,16 @@ class Trader:
         """Book one leg of a corporate action: `kind` is type and subtype, `leg` a symbol and its quantity."""
         moved = None if leg is None else (*leg, ZERO, self._market.listing(leg[0]).multiplier)
         return self._book(account_id, kind[0], net_amount, details, None, moved, subtype=kind[1])
+
+    def _transfer_ids(self, activity_type: str) -> dict[str, str]:
+        """What the details of a transfer name beside its amount, by type."""
+        if activity_type in ("JNLC", "JNLS"):
+            return {"journal_id": self._uuid()}
+        if activity_type in ("ACATC", "ACATS"):
+            return {"external_id": self._uuid()[:14], "request_id": self._uuid()}
+        if activity_type == "FOPT":
+            return {"external_id": self._uuid()[:14], "contra": "0000"}
+        return {"symbol": "USDC"} if activity_type == "OCT" else {}
 
     def new_id(self) -> str:
         """A UUID of this simulator's sequence."""
@@ -159,15 +168,14 @@ class Trader:
         """Book a cash activity of one of `CASH_TYPES`; the amount is signed: a withdrawal is negative."""
         system_date = new_york(at_ns or self._clock.now_ns()).date().isoformat()
         details = {"system_date": system_date}
-        if activity_type == "JNLC":
-            details["journal_id"] = self._uuid()
-        elif activity_type == "CSW":
+        details |= self._transfer_ids(activity_type)
+        if activity_type == "CSW":
             details["bank_transaction_id"] = self._uuid()
         elif activity_type == "FEE":
             details["parent_id"] = self._uuid()
         elif activity_type == "DIV":
             details |= self._dividend(account_id, net_amount, system_date)
-        if activity_type == "MEM" or transfer_id:
+        if activity_type in ("MEM", "OCT") or transfer_id:
             details["transfer_id"] = transfer_id or self._uuid()
         return self._book(
             account_id,

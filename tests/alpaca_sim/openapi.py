@@ -31,12 +31,15 @@ for name, pattern in _PATTERNS.items():
 
 
 @functools.cache
-def _components(file: str) -> dict[str, Any]:
+def _document(file: str) -> dict[str, Any]:
     path = FOLDER / f"{file}.yaml"
     if not path.exists():
         pytest.skip("the OpenAPI files are not beside this repository")
-    loaded = yaml.load(path.read_text(), Loader=yaml.CSafeLoader)
-    return _plain(loaded["components"])
+    return _plain(yaml.load(path.read_text(), Loader=yaml.CSafeLoader))
+
+
+def _components(file: str) -> dict[str, Any]:
+    return _document(file)["components"]
 
 
 def _plain(node: Any) -> Any:
@@ -69,6 +72,29 @@ def check(file: str, schema_name: str, value: Any, of_array: bool = False) -> No
         f"{error.json_path}: {error.message[:300]}" for row in values for error in validator.iter_errors(row)
     ]
     assert not errors, f"{schema_name}: {errors}"
+
+
+def published_path(file: str, path: str) -> str | None:
+    """The path of the same shape that a file documents for GET; parameters may have other names."""
+    shape = _shape(path)
+    return next(
+        (p for p, verbs in _document(file)["paths"].items() if "get" in verbs and _shape(p) == shape), None
+    )
+
+
+def _shape(path: str) -> str:
+    return re.sub(r"\{[^}]*\}", "{}", path)
+
+
+def check_answer(file: str, path: str, value: Any) -> None:
+    """Fail unless the value is what a file documents as the JSON answer of `GET path`."""
+    answer = _document(file)["paths"][path]["get"]["responses"]["200"]
+    if "$ref" in answer:
+        answer = _components(file)["responses"][answer["$ref"].rpartition("/")[2]]
+    schema = {**answer["content"]["application/json"]["schema"], "components": _components(file)}
+    validator = jsonschema.Draft202012Validator(schema, format_checker=_FORMATS)
+    errors = [f"{error.json_path}: {error.message[:300]}" for error in validator.iter_errors(value)]
+    assert not errors, f"{path}: {errors[:5]}"
 
 
 def check_no_extra(file: str, schema_name: str, row: dict[str, Any]) -> None:
