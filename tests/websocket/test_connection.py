@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from portfolio_realtime.websocket import connection as limits
 from portfolio_realtime.websocket.authentication import Identity
@@ -235,6 +237,79 @@ def test_a_client_that_does_not_answer_pings_is_closed(connection: Connection) -
     assert connection.is_ping_due(2 * limits.PING_S)
     assert connection.check(2 * limits.PING_S + limits.PONG_S_MAX) is None
     assert connection.check(2 * limits.PING_S + limits.PONG_S_MAX + 1) is Disconnect.NO_PONG
+
+
+def test_clients_that_came_together_are_not_pinged_and_not_sent_away_together() -> None:
+    """Pings every 20 to 25 s, a lifetime of 9 to 12 hours, as chance has it for each."""
+    for jitter, ping_s, lifetime_s in ((0.0, 20, 12 * 3600), (0.5, 22.5, 10.5 * 3600), (1.0, 25, 9 * 3600)):
+        connection = Connection(100.0, jitter)
+        connection.authenticated(ALICE, 100.0, None)
+        assert not connection.is_ping_due(100.0 + ping_s - 0.1)
+        assert connection.is_ping_due(100.0 + ping_s)
+        connection.pong(100.0 + ping_s)
+        assert connection.check(100.0 + lifetime_s) is None
+        assert connection.check(100.1 + lifetime_s) is Disconnect.LIFETIME
+
+
+class Watcher:
+    """Sweeps over one connection as the endpoint does: always, or only when it says that something is due."""
+
+    def __init__(self, *, only_when_due: bool) -> None:
+        self.connection = Connection(0.0, 0.5)
+        self.connection.authenticated(ALICE, 0.0, None)
+        self.only_when_due = only_when_due
+        self.told: list[object] = []
+
+    def sweep(self, now_s: float) -> None:
+        if self.told[-1:] and isinstance(self.told[-1], Disconnect):
+            return
+        if self.only_when_due and now_s < self.connection.due_s:
+            return
+        disconnect = self.connection.check(now_s)
+        if disconnect is not None:
+            self.told.append(disconnect)
+        elif self.connection.is_ping_due(now_s):
+            self.told.append(("ping", now_s))
+        while (frame := self.connection.take(now_s)) is not None:
+            self.told.append((payload(frame)["type"], now_s))
+
+    def hear(self, event: str, now_s: float) -> None:
+        if event == "pong":
+            self.connection.pong(now_s)
+        elif event == "pause":
+            self.connection.pause(now_s)
+        elif event == "resume":
+            self.connection.resume()
+        elif event == "auth":
+            self.connection.authenticated(ALICE, now_s, 45.0)
+        elif event == "auth for ever":
+            self.connection.authenticated(ALICE, now_s, None)
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["pong", "pong", "pause", "resume", "auth", "auth for ever", "nothing", "nothing"]),
+        st.sampled_from([0.5, 1.0, 3.0, 9.0, 15.0, 4000.0]),
+    ),
+    min_size=5,
+    max_size=40,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(STEPS)
+def test_who_is_checked_only_when_something_is_due_is_told_the_same(steps: list[tuple[str, float]]) -> None:
+    """Every ping, notice and deadline comes at the same moment as with a check at every sweep."""
+    always, due = Watcher(only_when_due=False), Watcher(only_when_due=True)
+    now_s = 0.0
+    for event, wait_s in steps:
+        for watcher in (always, due):
+            watcher.hear(event, now_s)
+        for _ in range(3):
+            now_s += wait_s / 3
+            for watcher in (always, due):
+                watcher.sweep(now_s)
+            assert due.told == always.told
 
 
 def test_replies_to_a_client_that_does_not_read_are_bounded(connection: Connection) -> None:

@@ -4,7 +4,7 @@ No socket and no clock: `now_s` is seconds that never go back, passed in. Whoeve
 `take` gives, says when the socket is full (`pause`) and free again (`resume`), and asks `check` now and then.
 """
 
-from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,7 +32,9 @@ UNSENT_S_MAX: Final = 10.0
 AUTH_S_MAX: Final = 5.0
 EXPIRY_NOTICE_S: Final = 30.0
 LIFETIME_S_MAX: Final = 12 * 3600.0
+LIFETIME_JITTER: Final = 0.25  # at most this part of it less
 PING_S: Final = 20.0
+PING_JITTER_S: Final = 5.0
 PONG_S_MAX: Final = 10.0
 SUBSCRIPTIONS_MAX: Final = 64
 MESSAGES_PER_MINUTE_MAX: Final = 100
@@ -69,6 +71,7 @@ class Connection:
 
     __slots__ = (
         "_bad_messages",
+        "_ends_s",
         "_expires_s",
         "_indirect",
         "_is_notice_due",
@@ -77,20 +80,26 @@ class Connection:
         "_opened_s",
         "_paused_s",
         "_pending",
+        "_ping_s",
         "_pinged_s",
         "_ponged_s",
         "_replies",
+        "due_s",
         "identity",
         "subscriptions",
     )
 
-    def __init__(self, now_s: float) -> None:
+    def __init__(self, now_s: float, jitter: float = 0.0) -> None:
+        """`jitter`, from 0 to 1, spreads what clients that came together would else be told together."""
         self.identity: Identity | None = None
         self.subscriptions: dict[str, Subscription] = {}
         self._pending: dict[str, Subscription] = {}
         self._indirect: dict[str, Subscription] = {}  # plain ones that are not direct
-        self._replies: deque[bytes] = deque(maxlen=REPLIES_MAX)
+        self._replies: list[bytes] = []
         self._opened_s = now_s
+        self._ping_s = PING_S + jitter * PING_JITTER_S
+        self._ends_s = now_s + LIFETIME_S_MAX * (1 - jitter * LIFETIME_JITTER)
+        self.due_s = 0.0  # before this time `check` has nothing to do
         self._expires_s: float | None = None
         self._is_notice_due = False
         self._paused_s: float | None = None
@@ -110,6 +119,7 @@ class Connection:
             return refusal
         self._expires_s = None if valid_for_s is None else now_s + valid_for_s
         self._is_notice_due = valid_for_s is not None
+        self.due_s = 0.0
         return None
 
     def regarded(self, identity: Identity) -> Disconnect | None:
@@ -180,7 +190,7 @@ class Connection:
         if self._paused_s is not None:
             return None
         if self._replies:
-            return self._replies.popleft()
+            return self._replies.pop(0)
         for account_id, subscription in self._pending.items():
             if subscription.due_s > now_s:
                 continue
@@ -204,7 +214,7 @@ class Connection:
     def pause(self, now_s: float) -> None:
         """The socket is full."""
         if self._paused_s is None:
-            self._paused_s = now_s
+            self._paused_s, self.due_s = now_s, 0.0
             self.leave_direct()
 
     def resume(self) -> None:
@@ -273,6 +283,7 @@ class Connection:
 
     def _reply(self, message: ServerMessage) -> None:
         self._replies.append(text_frame(encode(message)))
+        del self._replies[:-REPLIES_MAX]
 
     def pong(self, now_s: float) -> None:
         """The client has answered a ping."""
@@ -283,24 +294,36 @@ class Connection:
     def is_ping_due(self, now_s: float) -> bool:
         """Should a ping be sent now? Asking counts as sending."""
         is_answered = self._ponged_s >= self._pinged_s
-        if self._paused_s is not None or not is_answered or now_s - self._pinged_s < PING_S:
+        if self._paused_s is not None or not is_answered or now_s - self._pinged_s < self._ping_s:
             return False
-        self._pinged_s = now_s
+        self._pinged_s, self.due_s = now_s, 0.0
         return True
 
     def check(self, now_s: float) -> Disconnect | None:
         """Why this connection must end now, or None. Also tells the client that its token runs out."""
-        if self._paused_s is not None and now_s - self._paused_s > UNSENT_S_MAX:
-            return Disconnect.SLOW_CONSUMER
-        if self.identity is None:
-            return Disconnect.UNAUTHORIZED if now_s - self._opened_s > AUTH_S_MAX else None
         if self._expires_s is not None and now_s >= self._expires_s:
             return Disconnect.TOKEN_EXPIRED
-        if self._pinged_s > self._ponged_s and now_s - self._pinged_s > PONG_S_MAX:
-            return Disconnect.NO_PONG
-        if now_s - self._opened_s > LIFETIME_S_MAX:
-            return Disconnect.LIFETIME
+        for due_s, disconnect in self._deadlines():
+            if now_s > due_s:
+                return disconnect
         if self._is_notice_due and self._expires_s is not None and self._expires_s - now_s <= EXPIRY_NOTICE_S:
             self._is_notice_due = False
             self._reply(TokenExpiring(max(int(self._expires_s - now_s), 0)))
+        self.due_s = self._next_due_s()
         return None
+
+    def _deadlines(self) -> Iterator[tuple[float, Disconnect]]:
+        if self._paused_s is not None:
+            yield self._paused_s + UNSENT_S_MAX, Disconnect.SLOW_CONSUMER
+        if self.identity is None:
+            yield self._opened_s + AUTH_S_MAX, Disconnect.UNAUTHORIZED
+        if self._pinged_s > self._ponged_s:
+            yield self._pinged_s + PONG_S_MAX, Disconnect.NO_PONG
+        yield self._ends_s, Disconnect.LIFETIME
+
+    def _next_due_s(self) -> float:
+        """When something happens at the earliest if nothing changes; what changes resets `due_s`."""
+        due_s = min(due_s for due_s, _ in self._deadlines())
+        if self._expires_s is not None:
+            due_s = min(due_s, self._expires_s - EXPIRY_NOTICE_S if self._is_notice_due else self._expires_s)
+        return min(due_s, self._pinged_s + self._ping_s)

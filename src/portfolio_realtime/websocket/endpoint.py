@@ -8,9 +8,9 @@ makes one object for each upgrade request: `uvicorn.Config(ws=partial(Endpoint, 
 import asyncio
 import contextlib
 import logging
+import random
 import re
 import socket
-from collections import deque
 from collections.abc import Coroutine
 from http import HTTPStatus
 from typing import Any, Final, cast
@@ -86,7 +86,7 @@ class Endpoint(asyncio.Protocol):
         self._protocol = ServerProtocol(
             max_size=MESSAGE_BYTES_MAX, logger=_QUIET, select_subprotocol=_select_subprotocol
         )
-        self._connection = Connection(self._loop.time())
+        self._connection = Connection(self._loop.time(), random.random())
         self._transport: asyncio.Transport | None = None
         self._peer = ""
         self._address = ""  # the client's, behind trusted proxies
@@ -99,7 +99,7 @@ class Endpoint(asyncio.Protocol):
         self._disconnect: Disconnect | None = None  # why we close, when it is we
         self._is_ending = False  # nothing more is sent or heard
         self._verifications = 0  # while there are any, messages wait
-        self._held: deque[bytes] = deque()
+        self._held: list[bytes] = []
 
     # asyncio and uvicorn call these
 
@@ -235,7 +235,7 @@ class Endpoint(asyncio.Protocol):
             self._refuse_credentials(why)
         self._verifications -= 1  # the work may have begun another
         while self._held and not self._verifications and not self._is_ending:
-            self._received(self._held.popleft())
+            self._received(self._held.pop(0))
 
     async def _identify(self, headers: dict[str, str]) -> None:
         identity: Identity | None
@@ -393,6 +393,8 @@ class Endpoint(asyncio.Protocol):
         if self._is_ending:
             return None
         now_s = self._loop.time()
+        if now_s < self._connection.due_s:
+            return None
         disconnect = self._connection.check(now_s)
         if disconnect is not None:
             return self.close(disconnect)
