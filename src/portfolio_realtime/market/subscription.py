@@ -73,6 +73,7 @@ class MarketSubscription:
         self._is_pending = asyncio.Event()
         self._frame_s = 0.0  # when the stream last brought data
         self._pulse = Pulse()
+        self._was_mute = False  # on its last connection, and nothing has come since
         self._is_given_up = False
         self._told_unknown_count = 0
         self._subscribed: frozenset[str] = frozenset()  # accepted on this connection
@@ -134,7 +135,11 @@ class MarketSubscription:
     @property
     def is_live(self) -> bool:
         """Does the connection bring, as far as we can tell now, what is traded?"""
-        return self._caught_up_ns is not None and not self._pulse.is_faint(self._clock.monotonic_s())
+        return self._caught_up_ns is not None and not self._is_doubted(self._clock.monotonic_s())
+
+    def _is_doubted(self, now_s: float) -> bool:
+        """Has the stream brought nothing for suspiciously long, or nothing since it was found to be mute?"""
+        return self._was_mute or self._pulse.is_faint(now_s)
 
     async def read(self, stream: MarketStream) -> NoReturn:
         """Apply what the stream brings. Raises FeedUnavailable, FeedRefused."""
@@ -143,6 +148,7 @@ class MarketSubscription:
             if arrived.trades or arrived.messages:
                 self._frame_s = self._clock.monotonic_s()
                 self._pulse.beat(self._frame_s)
+                self._was_mute = False
                 self._apply(arrived)
             for name in arrived.skipped:
                 self._count_skipped(name)
@@ -318,9 +324,10 @@ class MarketSubscription:
                 frame_s, silence_s = self._frame_s, silence_s_min
             silence_s = min(max(silence_s, silence_s_min), silence_s_max)
             is_silent = now_s - max(frame_s, refreshed_s) > silence_s
-            if self._pulse.is_faint(now_s):
-                is_silent |= refreshed_s < frame_s
+            if self._is_doubted(now_s) and refreshed_s > frame_s:
                 self._explain_silence(now_s - refreshed_s)
+            elif self._is_doubted(now_s):
+                is_silent = True
             if is_silent or new_date != date or now_s - refreshed_s > REFRESH_S:
                 silence_s *= 2 if is_silent else 1
                 date, refreshed_s = new_date, now_s
@@ -331,6 +338,7 @@ class MarketSubscription:
         """Snapshots taken so long ago show nothing that the stream should have brought: all is well."""
         if since_s > EXPLAINED_S and not self._pending and not self._missed:
             self._pulse.begin_anew()
+            self._was_mute = False
 
     def _judge_missed(self) -> None:
         """Has the stream brought by now what snapshots have shown? Raises FeedUnavailable for a mute one."""
@@ -346,6 +354,7 @@ class MarketSubscription:
         if not mute:
             return
         if self._frame_s <= min(mute.values()):
+            self._was_mute = True
             raise StreamLost(f"{self.feed.name} is mute: {len(mute)} symbols traded", "mute")
         log.warning("symbols are mute and subscribed anew", feed=self.feed.name, count=len(mute))
         self._metrics.renewed.labels(self.feed.name).inc(len(mute))
