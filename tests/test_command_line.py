@@ -101,14 +101,22 @@ def test_the_demo_proves_every_account(tmp_path: Path) -> None:
 
 
 def test_a_load_test_counts_what_its_clients_saw(tmp_path: Path) -> None:
-    """One JSON object; nothing else on stdout."""
-    words = ("--connections", "40", "--accounts", "20", "--symbols", "30", "--duration", "4", "--json")
+    """One JSON object and nothing else on stdout; a chart; readers that stall; a storm that all survive."""
+    chart = tmp_path / "lag.svg"
+    words = ("--connections", "40", "--accounts", "20", "--symbols", "30", "--duration", "8", "--json")
 
-    done = portfolio_realtime("loadtest", *words, folder=tmp_path)
+    done = portfolio_realtime(
+        "loadtest", *words, "--stalled", "0.1", "--storm", "--chart", str(chart), folder=tmp_path
+    )
 
     assert done.returncode == 0, done.stderr[-2000:]
     load = json.loads(done.stdout)
-    assert (load["connections"], load["accounts"]) == (40, 20)
-    assert [load[name] for name in ("gaps", "regressions", "leaks", "unreadable", "mismatches")] == [0] * 5
+    assert (load["connections"], load["accounts"], load["stalled"]) == (40, 20, 4)
+    wrong = ("gaps_unexplained", "regressions", "leaks", "unreadable", "mismatches")
+    assert [load[name] for name in wrong] == [0] * 5
     assert load["messages"] > 40
-    assert load["lag_ms_p50"] <= load["lag_ms_p99"]
+    assert 0 < load["lag_ms_p50"] <= load["lag_ms_p99"]
+    assert load["cpu_cores"].keys() >= {"simulator", "websocket_server", "portfolio_calculator", "clients"}
+    assert [step["connections"] for step in load["steps"]] == [5, 10, 15, 20, 25, 30, 35, 40]
+    assert (load["storm"]["clients"], load["storm"]["back"]) == (36, 36)
+    assert "<svg" in chart.read_text()

@@ -25,7 +25,7 @@ CONNECTING_MAX: Final = 1000  # on their way to their first value at once; the k
 CONNECT_S_MAX: Final = 15.0  # of one connection, until it has its first value
 RECONNECT_S: Final = 0.3  # the first pause; it doubles with each failure, and is jittered
 RECONNECT_S_MAX: Final = 2.0
-FIRST_VALUE_S_MAX: Final = 180.0
+FIRST_VALUE_S_MAX: Final = 90.0
 POLL_S: Final = 0.01
 SECONDS_KEPT_MAX: Final = 4096
 BUCKET_MS: Final = 0.5
@@ -224,6 +224,7 @@ class Fleet:
         self._is_stopping = False
         self._started = 0  # clients
         self.handshakes = 0
+        self._connecting_s = 0.0
         self.clients = [
             Client(self, account_id, is_stalled=index < stalled)
             for index, account_id in enumerate(account_ids)
@@ -242,7 +243,7 @@ class Fleet:
     async def start(self, count: int | None = None) -> None:
         """Connect the first `count` clients (all); return when each has a value. Raises FleetFailed."""
         new = self.clients[self._started : count]
-        started_s, handshakes = time.monotonic(), self.handshakes
+        started_s, handshakes, connecting_s = time.monotonic(), self.handshakes, 0.0
         for client in new:
             client.lost_s = started_s
         self._started += len(new)
@@ -255,9 +256,7 @@ class Fleet:
             async with asyncio.timeout(FIRST_VALUE_S_MAX + spacing_s * len(new)):
                 while any(not client.has_value for client in new):
                     if self.handshakes - handshakes < len(new):
-                        self.connects_per_s = (self.handshakes - handshakes) / (
-                            time.monotonic() - started_s + POLL_S
-                        )
+                        connecting_s = time.monotonic() - started_s
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
             waiting = sum(not client.has_value for client in new)
@@ -267,6 +266,8 @@ class Fleet:
                 f"connections ended by code: {codes}"
             ) from None
         self.outages_s.clear()
+        self._connecting_s += connecting_s + POLL_S  # it may have ended since the last look
+        self.connects_per_s = self._started / self._connecting_s
 
     def begin_measuring(self) -> None:
         """Forget what was counted so far; errors stay counted."""

@@ -214,7 +214,7 @@ class Loading:
             close_codes={str(code): count for code, count in seen.close_codes.items()},
             cpu_cores={name: round(used_s / wall_s, 3) for name, used_s in cpu_s.items()},
             steps=self._steps,
-            knee_messages_per_s=_knee(self._steps),
+            knee_messages_per_s=knee(self._steps),
             storm=storm,
         )
         if plan.chart is not None:
@@ -317,7 +317,7 @@ def _share(ordered: Sequence[float], share: float) -> float:
     return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 2) if ordered else 0.0
 
 
-def _knee(steps: Sequence[Step]) -> float | None:
+def knee(steps: Sequence[Step]) -> float | None:
     """Messages a second of the last step before p99 passed KNEE_MS; None when it never did."""
     for before, step in zip((None, *steps), steps, strict=False):
         if step.lag_ms_p99 > KNEE_MS:
@@ -347,11 +347,13 @@ def draw(load: Load, path: Path) -> None:
     if load.knee_messages_per_s is not None:
         axes.axvline(load.knee_messages_per_s, linestyle=":", color="red", label="knee")
     for step in load.steps:
-        axes.annotate(f"{step.connections}", (step.messages_per_s, step.lag_ms_p99), fontsize=7)
+        at = (step.messages_per_s, step.lag_ms_p99)
+        axes.annotate(f"{step.connections}", at, (0, 6), textcoords="offset points", ha="center", fontsize=7)
     axes.set_xlabel("messages a second (at the points: connections)")
     axes.set_ylabel("ms from trade to client, beyond the conflation wait")
     axes.set_yscale("log")
-    axes.set_title(f"{load.accounts} accounts, {load.rate:g} messages a second each at most")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.set_title(f"{load.accounts} accounts, {load.rate:g} value messages a second each at most")
     axes.legend()
     figure.savefig(path, format="svg", bbox_inches="tight")
     pyplot.close(figure)
