@@ -103,6 +103,16 @@ async def test_dead_hosts_are_found_each_with_its_setting(doctor: Examine) -> No
     assert found["equity"].status is SKIP
 
 
+async def test_a_host_that_fails_is_found(start: Start, doctor: Examine) -> None:
+    """It answers, but not with what is asked for."""
+    running = await start()
+    await running.fault("rest.5xx", level=1.0, for_s=300)
+    found = await doctor(**KEYS, **hosts(running))
+    assert (found["Alpaca keys"].status, found["snapshots"].status) == (FAIL, FAIL)
+    assert "try again later" in found["Alpaca keys"].remedy
+    assert (found["feed stocks"].status, found["equity"].status) == (OK, SKIP)
+
+
 @pytest.mark.parametrize(("skew_s", "status"), [(30.0, FAIL), (-2.0, WARN)])
 async def test_a_wrong_clock_is_found(start: Start, doctor: Examine, skew_s: float, status: Status) -> None:
     """Against the clock that Alpaca states; the remedy is NTP."""
