@@ -277,8 +277,8 @@ class MarkBook:
             entry, _of_snapshot(symbol, trade, source or self._source), received_ns
         )
         if trade is None and entry.last() is None and not entry.was_asked_again:
-            entry.was_asked_again = True  # a part may have been missing this time only
-            self._to_refresh.setdefault(symbol, 1)
+            entry.was_asked_again = True  # a part may have been missing; but many options are never traded
+            self._to_refresh.setdefault(symbol, 1 if self._is_quoted else REFRESHES_MAX)
         close = previous_close([snapshot.daily_bar, snapshot.previous_daily_bar], new_york_date)
         is_new_close = has_close and close is not None and self._set_close(entry, *close)
         is_new_fallback = entry.last() is None and self._set_fallback(entry, snapshot.latest_quote)
