@@ -37,6 +37,7 @@ import pandas
 import polars as pl
 from scipy.sparse import csr_array
 
+from benchmarks.provenance import record
 from portfolio_realtime.clock import parse_rfc3339
 from portfolio_realtime.model import US_EQUITY, Account, Mark, Position, Publication
 from portfolio_realtime.valuation.book import Book
@@ -334,6 +335,7 @@ def main(
     symbols: Annotated[int, typer.Option()] = 11_000,
     seed: Annotated[int, typer.Option()] = 7,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line")] = False,
+    table: Annotated[Path | None, typer.Option("--record", help="Append the figures to this CSV")] = None,
 ) -> None:
     """Value a whole broker, beside SciPy's bare product, Polars, DuckDB and plain Python."""
     held = holdings(accounts, positions, symbols, seed)
@@ -362,6 +364,8 @@ def main(
         "bytes_per_position": round(bytes_per_position, 1),
         "exact_fallback_ratio": flush.exact_ratio,
     }
+    if table:
+        record(result, table)
     if as_json:
         print(msgspec.json.encode(result).decode())
     else:
