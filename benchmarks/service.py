@@ -43,6 +43,7 @@ WRITE_ACCOUNTS: Final = 1000
 PROGRESS_ACCOUNTS: Final = 50_000
 START_S_MAX: Final = 600.0
 METRICS_S: Final = 2.5  # a little longer than a service takes to leave its metrics
+FEED: Final = "sip"
 FEED_S: Final = 0.1
 MOVED_SHARE: Final = 0.02  # of the symbols, in each batch of marks
 CALCULATOR: Final = "portfolio_calculator"
@@ -150,10 +151,11 @@ class World:
         await self.move(range(self.held.symbols))
 
     async def move(self, columns: range | list[int]) -> None:
-        """A trade of each of these symbols, now."""
+        """A trade of each of these symbols, now, on a feed that is live."""
+        await self.state.feeds.keep(FEED)
         now_ns = time.time_ns()
         marks = [
-            Mark(f"S{column:05d}", self._random.randrange(100, 100_000) / 100, now_ns, now_ns, "sip")
+            Mark(f"S{column:05d}", self._random.randrange(100, 100_000) / 100, now_ns, now_ns, FEED)
             for column in columns
         ]
         await self.state.marks.write(self.lease, marks)
@@ -291,10 +293,10 @@ class Phase:
 async def measure_phase(others: World, duration_s: float, recalculation_s: float) -> Phase:
     """Publications flow for `duration_s`, with a full pass every `recalculation_s`."""
     settings = {"RECALCULATION_INTERVAL": recalculation_s, "MIN_UPDATE_INTERVAL": 0.05}
+    feeding = asyncio.create_task(others.feed())
     async with others.process(CALCULATOR, **settings) as calculator:
         async with asyncio.timeout(START_S_MAX):
             await calculator.wait_for(COMPLETE)
-            feeding = asyncio.create_task(others.feed())
             await others.all_seen()
         before = await others.metrics()
         others.seen = Seen()
