@@ -203,6 +203,9 @@ class ServerMetrics:
         self.auth_failures = Counter(
             f"{PREFIX}_auth_failures", "Refused credentials by reason", ["reason"], registry=registry
         )
+        self.malformed = Counter(
+            f"{PREFIX}_malformed_publications", "What was published and cannot be read", registry=registry
+        )
         self.fan_out_lag = Histogram(
             f"{PREFIX}_fan_out_lag_seconds",
             "Publication to hand-over to the socket",

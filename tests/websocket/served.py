@@ -140,6 +140,14 @@ async def write_accounts(state: State, *account_ids: str) -> None:
     await state.leases.release(lease)
 
 
+async def remove_account(state: State, account_id: str) -> None:
+    """As the symbol collector does when an account is closed."""
+    lease = await state.leases.acquire("symbol_collector")
+    assert lease is not None
+    await state.accounts.remove(lease, [account_id])
+    await state.leases.release(lease)
+
+
 @contextlib.asynccontextmanager
 async def serving(url: str, **settings: Any) -> AsyncGenerator[Served]:
     """A server on the Valkey at `url`."""

@@ -22,6 +22,7 @@ from tests.websocket.served import (
     closed,
     receive,
     receive_until,
+    remove_account,
     serving,
     token,
     write_accounts,
@@ -253,6 +254,41 @@ async def test_a_back_end_learns_that_an_account_does_not_exist(
         assert (await receive(client))["code"] == "forbidden"
         await client.send(json.dumps({"type": "heartbeat"}))
         assert (await receive(client))["type"] == "heartbeat_ack"
+
+
+async def test_who_watches_an_account_that_is_closed_is_told(
+    server: Served, calculator: Calculator, state: State
+) -> None:
+    """4503 for the path; an error for a message. Other accounts of that connection go on."""
+    await calculator.publish("a", 1)
+    await calculator.publish("ab", 1)
+    async with server.open("/ws/portfolio/a") as by_path, server.open("/ws") as by_message:
+        assert (await receive(by_path))["sequence"] == 1
+        for account_id in ("a", "ab"):
+            await by_message.send(json.dumps({"type": "subscribe", "account_id": account_id}))
+            assert (await receive(by_message))["account_id"] == account_id
+        await remove_account(state, "a")
+        assert await closed(by_path) == 4503
+        assert (await receive(by_message))["code"] == "forbidden"
+        await calculator.publish("a", 2)
+        await calculator.publish("ab", 2)
+        assert (await receive(by_message))["account_id"] == "ab"
+
+
+async def test_what_cannot_be_read_is_counted_and_the_service_goes_on(
+    server: Served, calculator: Calculator, state: State
+) -> None:
+    """A batch that is no batch, a value that is no JSON, a stored value that is torn, an odd announcement."""
+    commands, shard = state.connection.commands, keys.shard_of("a", SHARDS)
+    await commands.hset(keys.valuations(shard), "a", b'{"type":"portf')  # type: ignore[misc]  # a coroutine
+    async with server.open("/ws/portfolio/a") as client:
+        await commands.publish(keys.valuations(shard), b"\xc1nonsense")
+        await commands.publish(keys.accounts(shard), b"nonsense")
+        await calculator.publish("a", 1)
+        assert (await receive(client))["sequence"] == 1
+        text = (await server.http.get("/metrics", headers={"Host": "127.0.0.1"})).text
+        lines = [line for line in text.splitlines() if line.startswith("portfolio_realtime_malformed")]
+        assert sum(float(line.split()[-1]) for line in lines if "_total" in line) >= 2
 
 
 async def test_an_account_whose_record_is_on_its_way_is_waited_for(

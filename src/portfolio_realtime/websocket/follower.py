@@ -11,21 +11,25 @@ from collections.abc import Iterable
 from typing import Final, NoReturn
 
 import msgspec
-from prometheus_client import Histogram
+import structlog
 
 from portfolio_realtime.clock import NS_PER_S, Clock, parse_rfc3339
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.model import PublicationBatch
 from portfolio_realtime.state import State
-from portfolio_realtime.state.connection import Subscribed
+from portfolio_realtime.state.accounts import decode_changes
+from portfolio_realtime.state.connection import Message, Subscribed
 from portfolio_realtime.state.interest import RENEW_S
 from portfolio_realtime.state.valuations import decode_batch
+from portfolio_realtime.telemetry import ServerMetrics
 from portfolio_realtime.websocket.hub import Hub, Subscriber, WatchedAccount
 
 BEGIN_ACCOUNTS_MAX: Final = 500  # announced and read in one round trip
 OFFERS_MAX: Final = 250  # between two turns of the event loop
 READY_S_MAX: Final = 1.0
 UNKNOWN_S_MAX: Final = 5.0  # an account without a record is waited for this long
+
+log = structlog.get_logger()
 
 
 class _Published(msgspec.Struct):
@@ -38,12 +42,13 @@ _decode_published = msgspec.json.Decoder(_Published).decode
 class Follower:
     """Feeds the hub of one server."""
 
-    def __init__(self, state: State, clock: Clock, lag: Histogram) -> None:
+    def __init__(self, state: State, shards: int, clock: Clock, metrics: ServerMetrics) -> None:
         self.hub = Hub()
         self.is_following = False
         self._state = state
+        self._shards = shards
         self._clock = clock
-        self._lag = lag  # publication to hand-over to the sockets
+        self._metrics = metrics
         self._begun: dict[str, None] = {}  # accounts that somebody begins to watch, oldest first
         self._wake = asyncio.Event()
 
@@ -70,11 +75,23 @@ class Follower:
                 if isinstance(event, Subscribed):
                     self.is_following = True
                     self._begin(self.hub.accounts)
-                else:
-                    await self._fan_out(decode_batch(event.payload))
+                elif (batch := self._decoded(event)) is not None:
+                    await self._fan_out(batch)
         finally:
             self.is_following = False
         raise AssertionError("following never ends by itself")
+
+    def _decoded(self, message: Message) -> PublicationBatch | None:
+        try:
+            return decode_batch(message.payload)
+        except msgspec.MsgspecError as error:
+            self._malformed(message.channel, error)
+            return None
+
+    def _malformed(self, where: str, error: Exception) -> None:
+        """Somebody else's mistake must not end our service: count it, name it, go on."""
+        self._metrics.malformed.inc()
+        log.warning("a publication cannot be read", where=where, reason=str(error))
 
     async def _fan_out(self, batch: PublicationBatch) -> None:
         offers = total = 0
@@ -88,9 +105,14 @@ class Follower:
 
     def _measure(self, batch: PublicationBatch) -> None:
         """Observe the lag of one publication: all of a batch were published at once."""
-        published = _decode_published(batch.publications[-1].value).timestamp
-        if published is not None:
-            self._lag.observe((self._clock.now_ns() - parse_rfc3339(published)) / NS_PER_S)
+        newest = batch.publications[-1]
+        try:
+            published = _decode_published(newest.value).timestamp
+            if published is not None:
+                lag_ns = self._clock.now_ns() - parse_rfc3339(published)
+                self._metrics.fan_out_lag.observe(lag_ns / NS_PER_S)
+        except (msgspec.MsgspecError, ValueError) as error:
+            self._malformed(newest.account_id, error)
 
     async def announce(self) -> NoReturn:
         """Announce and read what somebody begins to watch, forever. Raises StateUnavailable."""
@@ -124,7 +146,10 @@ class Follower:
             if (account := accounts.get(account_id)) is not None:
                 self._refuse(account)
         for account_id, stored in (await self._state.valuations.read_many(account_ids)).items():
-            self.hub.publish_stored(account_id, stored.message, is_kept=stored.is_kept)
+            try:
+                self.hub.publish_stored(account_id, stored.message, is_kept=stored.is_kept)
+            except msgspec.MsgspecError as error:
+                self._malformed(account_id, error)
 
     def _refuse(self, account: WatchedAccount) -> None:
         """Tell that an account has no record: at once who wants to know, the others when it still has none.
@@ -137,10 +162,32 @@ class Follower:
             account.unknown_since_s = loop.time()
             loop.call_later(UNKNOWN_S_MAX, self._begin, [account.account_id])
         is_certain = loop.time() - account.unknown_since_s >= UNKNOWN_S_MAX
+        self._refuse_all(account, but_patient=not is_certain)
+
+    def _refuse_all(self, account: WatchedAccount, *, but_patient: bool = False) -> None:
         for subscriber in tuple(account.subscribers):
-            if is_certain or not subscriber.is_patient:
+            if not (but_patient and subscriber.is_patient):
                 subscriber.refuse(account.account_id)
                 self.hub.unsubscribe(subscriber, account.account_id)
+
+    async def follow_closures(self) -> NoReturn:
+        """Refuse accounts whose record is taken away while watched, forever. Raises StateUnavailable.
+
+        Only what is announced counts: that a record is missing may also mean that Valkey was emptied.
+        """
+        async for event in self._state.accounts.changes(list(range(self._shards))):
+            if isinstance(event, Subscribed):
+                continue
+            try:
+                changes = decode_changes(event.payload)
+            except msgspec.MsgspecError as error:
+                self._malformed(event.channel, error)
+                continue
+            for change in changes:
+                account = self.hub.accounts.get(change.account_id)
+                if change.version == 0 and account is not None:
+                    self._refuse_all(account)
+        raise AssertionError("following never ends by itself")
 
     async def renew(self) -> NoReturn:
         """Keep up the interest in all watched accounts, forever."""

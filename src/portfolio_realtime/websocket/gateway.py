@@ -75,7 +75,7 @@ class Gateway:
         self.registry = registry
         self.metrics = ServerMetrics(registry)
         self.counts = Counts()
-        self.follower = Follower(state, clock, self.metrics.fan_out_lag)
+        self.follower = Follower(state, settings.shards, clock, self.metrics)
         self.places = Places(settings)
         self.limits = Limits(settings)
         self.revoked = Revoked()
