@@ -127,6 +127,7 @@ def main(
         source = _open_tape(tape, tape_day, tape_start, tape_speed, symbols) if tape else None
         sim = Simulator(settings, clock, source)
     except (TapeError, CalendarError) as error:
+        listener.close()
         raise _refuse(str(error)) from error
     if plan is not None:
         sys.stderr.write(faults.dump(plan))

@@ -335,17 +335,20 @@ class Faults:
 
     def step(self, elapsed_s: float, market_stands_still: bool = False) -> list[Change]:
         """Let time pass; what begins and ends now. Faults of the market wait while it stands still."""
-        self.elapsed_s += elapsed_s
+        target_s = self.elapsed_s + elapsed_s
         changes: list[Change] = []
-        while self._ending and self._ending[0][0] <= self.elapsed_s:
-            changes.append(self._end(heappop(self._ending)[2]))
         postponed: list[tuple[float, int, Fault]] = []
-        while self._waiting and self._waiting[0][0] <= self.elapsed_s:
+        while (next_s := min(_first_s(self._ending), _first_s(self._waiting))) <= target_s:
+            self.elapsed_s = max(self.elapsed_s, next_s)  # so that a long step is as good as many short ones
+            if _first_s(self._ending) <= next_s:
+                changes.append(self._end(heappop(self._ending)[2]))
+                continue
             entry = heappop(self._waiting)
             if market_stands_still and KINDS[entry[2].kind].is_of_the_market:
                 postponed.append(entry)
             else:
                 changes.append(self._begin(entry))
+        self.elapsed_s = target_s
         for entry in postponed:
             heappush(self._waiting, entry)
         return changes
@@ -408,3 +411,7 @@ class Faults:
             del self.active[fault.kind]
         self.done_count += 1
         return Change(fault, begins=False)
+
+
+def _first_s(timed: list[tuple[float, int, Fault]]) -> float:
+    return timed[0][0] if timed else float("inf")

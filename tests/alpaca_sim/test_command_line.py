@@ -8,7 +8,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 from websockets.sync.client import connect
+
+from alpaca_sim import faults
+from alpaca_sim.__main__ import app
 
 WAIT_S_MAX = 30
 
@@ -86,3 +90,42 @@ def test_a_wrong_tape_is_one_line_with_the_remedy(
     stdout, stderr = refused.communicate(timeout=WAIT_S_MAX)
     assert (stdout, refused.returncode) == ("", 2)
     assert stderr.count("\n") == 1 and remedy in stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        (["--faults", "missing.yaml"], "No such file"),
+        (["--faults", "pyproject.toml", "--fault-seed", "1"], "choose one"),
+        (["--fault-seed", "1", "--fault-duration", "1e9"], "duration_s is 1e+09"),
+        (["--set", "since_id"], "write since_id=exclusive|inclusive"),
+        (["--calendar", "lse"], "write always or nyse"),
+        (["--roll-at", "noon"], "write --roll-at as 02:15"),
+        (["--roll-at", "12:00"], "--roll-at must be before 09:30"),
+        (["--start", "today"], "write --start as 2026-11-23T04:00:00-05:00"),
+        (["--start", "2040-01-03T00:00:00Z", "--calendar", "nyse"], "outside the calendar"),
+    ],
+)
+def test_a_wrong_option_is_one_line_with_the_remedy(options: list[str], remedy: str) -> None:
+    """Code 2, before anything is served."""
+    refused = CliRunner().invoke(app, ["--port", "0", *options])
+    assert refused.exit_code == 2
+    assert refused.stderr.count("\n") == 1 and refused.stderr.startswith("alpaca-sim: ")
+    assert remedy in refused.stderr
+
+
+def test_a_fault_plan_of_a_seed_is_written_and_runs(process: Process) -> None:
+    """To standard error, as the YAML that repeats it; it is active from the start."""
+    options = ("--port", "0", "--fault-seed", "7", "--fault-duration", "600", "--accounts", "2")
+    running = process.start(
+        *options, "--calendar", "nyse", "--speed", "0", "--start", "2026-11-23T04:00:00-05:00"
+    )
+    assert running.stdout is not None
+    url = running.stdout.readline().removeprefix("alpaca-sim ready on ").split()[0]
+    told = httpx.get(f"{url}/_sim/faults").json()
+    assert len(told["active"]) + len(told["waiting"]) == 100
+    httpx.post(f"{url}/_sim/clock", json={"advance_s": 601}, timeout=WAIT_S_MAX).raise_for_status()
+    assert httpx.get(f"{url}/_sim/faults").json()["done"] == 100
+    running.send_signal(signal.SIGINT)
+    _, stderr = running.communicate(timeout=WAIT_S_MAX)
+    assert stderr == faults.dump(faults.plan(7, 600))

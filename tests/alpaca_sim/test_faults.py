@@ -113,6 +113,18 @@ def _step_through(live: Faults, seconds: int) -> Iterator[faults.Change]:
         yield from live.step(0.25)
 
 
+def test_one_long_step_is_as_good_as_many_short_ones() -> None:
+    """The same changes in the same order."""
+    plan = faults.plan(3, 300)
+    told: list[list[faults.Change]] = []
+    for steps in (1, 2_400):
+        live = Faults()
+        live.install(plan)
+        told.append([change for _ in range(steps) for change in live.step(300 / steps)])
+        assert live.done_count == len(plan.faults)
+    assert told[0] == told[1]
+
+
 def test_a_fault_hits_its_target_alone_and_the_strongest_counts() -> None:
     """By name, by path, or everybody; two of a kind end one by one."""
     live = one("rest.slow", for_s=5, target="/v1/accounts", level=2)
@@ -142,7 +154,7 @@ def test_shares_are_thrown_with_the_plans_dice() -> None:
 def test_faults_of_the_market_wait_while_it_stands_still() -> None:
     """A pause means that nothing moves by itself; the fault comes after it, for its full time."""
     live = Faults()
-    live.install(Plan((Fault("market.halt", 1, 2, level=1), Fault("market.mute", 1, 2))))
+    live.install(Plan((Fault("market.halt", 1, 2, level=1), Fault("market.mute", 1, 5))))
     assert [change.fault.kind for change in live.step(4, market_stands_still=True)] == ["market.mute"]
     assert [change.fault.kind for change in live.step(0) if change.begins] == ["market.halt"]
     assert live.remaining_s == 2
