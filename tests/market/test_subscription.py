@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from portfolio_realtime import config
 from portfolio_realtime.clock import rfc3339
+from portfolio_realtime.errors import FeedError, FeedRefused, FeedUnavailable
 from portfolio_realtime.market import subscription as subscription_module
 from portfolio_realtime.market.feeds import schedules
 from portfolio_realtime.market.messages import Snapshot, SnapshotTrade, StreamTrade
@@ -249,3 +250,30 @@ async def test_a_silent_market_without_trades_is_left_in_peace(
             await world.look()
         assert not loops.done()
         assert world.subscribed == [["A", "B"]]
+
+
+@pytest.mark.parametrize("failure", [FeedUnavailable("HTTP 503"), FeedRefused("HTTP 401; check the keys")])
+async def test_snapshots_that_fail_are_taken_later_while_the_stream_goes_on(
+    feed: tuple[MarketSubscription, Feed], monkeypatch: pytest.MonkeyPatch, failure: FeedError
+) -> None:
+    """A refusal, too: the stream has let us in, so it may pass; every mark is there in the end."""
+    monkeypatch.setattr(subscription_module, "SNAPSHOT_RETRY_S", 0.001)
+    monkeypatch.setattr(subscription_module, "SNAPSHOT_RETRY_S_MAX", 0.002)
+    market, world = feed
+    market._snapshot_pause_s = 0.001  # pyright: ignore[reportPrivateUsage]  # of its construction
+    world.trade("A", is_streamed=False)
+    answer, failures = world.read, [failure] * 3
+
+    async def read(symbols: list[str] | None = None) -> Arrived | dict[str, Snapshot]:
+        if symbols is not None and failures:
+            raise failures.pop()
+        return await answer(symbols)
+
+    world.read = read  # type: ignore[method-assign]
+    async with connected(market, world) as loops:
+        world.trade("B", is_streamed=True)
+        await world.settle()
+        await world.settle()
+        assert not loops.done()
+        assert not failures
+        assert {mark.symbol for mark, _ in market.book.take_changed()} == {"A", "B"}

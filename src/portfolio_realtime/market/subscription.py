@@ -21,7 +21,7 @@ from typing import Final, NoReturn
 import structlog
 
 from portfolio_realtime.clock import Clock
-from portfolio_realtime.errors import FeedUnavailable
+from portfolio_realtime.errors import FeedError, FeedRefused
 from portfolio_realtime.market.feeds import Feed, Schedule
 from portfolio_realtime.market.messages import (
     Cancel,
@@ -40,7 +40,8 @@ from portfolio_realtime.telemetry import MarketMetrics
 
 LEAVING_S: Final = 10.0  # a symbol that nobody holds any more stays subscribed for so long
 SNAPSHOT_REQUESTS_MAX: Final = 4  # side by side
-SNAPSHOT_RETRY_S: Final = 5.0
+SNAPSHOT_RETRY_S: Final = 2.0  # after a failure; doubles
+SNAPSHOT_RETRY_S_MAX: Final = 30.0
 REFRESH_S: Final = 300.0
 REFRESH_CHECK_S: Final = 1.0
 SILENCE_S: Final = {  # without data, before snapshots are taken; doubles up to the second
@@ -71,6 +72,7 @@ class MarketSubscription:
         self._leaving: dict[str, float] = {}  # symbol -> until when it stays, in monotonic seconds
         self._pending: dict[str, None] = {}  # symbols whose snapshot is to be taken, oldest first
         self._is_pending = asyncio.Event()
+        self._snapshot_pause_s = SNAPSHOT_RETRY_S
         self._frame_s = 0.0  # when the stream last brought data
         self._pulse = Pulse()
         self._was_mute = False  # on its last connection, and nothing has come since
@@ -254,33 +256,42 @@ class MarketSubscription:
         self._is_pending.set()
 
     async def take_snapshots(self, snapshots: Sequence[Snapshots]) -> NoReturn:
-        """Take the snapshots that are asked for, the streamed feed's first. Raises FeedRefused."""
+        """Take the snapshots that are asked for, the streamed feed's first; those that fail, later."""
         while True:
             await self._is_pending.wait()
             self._is_pending.clear()
             while parts := self._next_parts():
+                failures: list[FeedError] = []
                 for each in snapshots:
                     answers = await asyncio.gather(*map(each.read, parts), return_exceptions=True)
                     for part, answer in zip(parts, answers, strict=True):
                         if isinstance(answer, dict):
                             self._offer_all(part, answer, each.feed)
-                        elif isinstance(answer, FeedUnavailable):
-                            await self._take_later(part, answer)
+                        elif isinstance(answer, FeedError):
+                            failures.append(answer)
+                            self._ask_snapshots(part)
                         else:
                             raise answer
+                await self._recover(failures)
             if self._caught_up_ns is None and self._subscribed:
                 self._caught_up_ns = self._clock.now_ns()
+
+    async def _recover(self, failures: Sequence[FeedError]) -> None:
+        """Wait before the next snapshots; the stream, which has let us in, goes on meanwhile."""
+        if not failures:
+            self._snapshot_pause_s = SNAPSHOT_RETRY_S
+            return
+        is_refused = any(isinstance(failure, FeedRefused) for failure in failures)
+        tell = log.error if is_refused else log.warning
+        tell("snapshots are taken later", feed=self.feed.name, reason=str(failures[0]))
+        await asyncio.sleep(self._snapshot_pause_s * random.uniform(0.5, 1.0))
+        self._snapshot_pause_s = min(2 * self._snapshot_pause_s, SNAPSHOT_RETRY_S_MAX)
 
     def _next_parts(self) -> list[list[str]]:
         symbols = list(itertools.islice(self._pending, SNAPSHOT_REQUESTS_MAX * SYMBOLS_MAX))
         for symbol in symbols:
             del self._pending[symbol]
         return [symbols[at : at + SYMBOLS_MAX] for at in range(0, len(symbols), SYMBOLS_MAX)]
-
-    async def _take_later(self, symbols: list[str], reason: FeedUnavailable) -> None:
-        log.warning("snapshots are taken later", feed=self.feed.name, reason=str(reason))
-        self._ask_snapshots(symbols)
-        await asyncio.sleep(SNAPSHOT_RETRY_S * random.uniform(0.5, 1.0))
 
     def _offer_all(self, asked: list[str], found: dict[str, Snapshot], feed: Feed) -> None:
         """Offer the snapshots that were asked for, and remember which trades the stream has not brought.
