@@ -68,7 +68,7 @@ class Cost(msgspec.Struct, frozen=True):
     position_ns: float
 
     def knee(self, positions: int) -> int | None:
-        """So many accounts with so many positions cost as much as is to be paid anyway. None: no number does."""
+        """So many accounts with so many positions cost what is to be paid anyway; None: size is free."""
         growing_ns = self.account_ns + positions * self.position_ns
         return round(self.fixed_ms * 1e6 / growing_ns) if growing_ns else None
 
