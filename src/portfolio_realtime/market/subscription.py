@@ -148,13 +148,20 @@ class MarketSubscription:
         while True:
             arrived = await stream.read()
             if arrived.trades or arrived.messages:
-                self._frame_s = self._clock.monotonic_s()
-                self._pulse.beat(self._frame_s)
-                self._was_mute = False
+                self._beat(self._clock.monotonic_s())
                 self._apply(arrived)
             for name in arrived.skipped:
                 self._count_skipped(name)
             await asyncio.sleep(0)  # a full socket buffer must not keep the others from their turn
+
+    def _beat(self, now_s: float) -> None:
+        """Data has come; after a silence that was doubted, it is not known what has not."""
+        if self._is_doubted(now_s):
+            self._caught_up_ns = None
+            self._ask_snapshots(self._wanted)
+        self._frame_s = now_s
+        self._pulse.beat(now_s)
+        self._was_mute = False
 
     def _apply(self, arrived: Arrived) -> None:
         received_ns = self._clock.now_ns()

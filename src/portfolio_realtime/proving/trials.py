@@ -23,6 +23,7 @@ CONVERGE_S_MAX: Final = 120.0  # an outage may be followed by a minute's patienc
 OUTAGE_EVERY: Final = 10
 OUTAGE_KINDS: Final = ("market.mute", "market.half_open", "market.ghosts", "market.cut")
 OUTAGE_S: Final = 10.0
+WARM_UP_S: Final = 2.0  # before an outage, so that there is a usual stream to be missed
 MARKED_S_MAX: Final = 5.0  # promise P4
 POLL_S: Final = 0.1
 UPDATE_S: Final = 0.1
@@ -99,8 +100,10 @@ async def _in_turn(seeds: Iterator[int], number: int, duration_s: float) -> Asyn
 
 async def _hold_one(system: System, fleet: Fleet, seed: int, duration_s: float) -> Trial:
     oracle = system.oracle
-    before, counts_before, started_s = await oracle.state(), dict(fleet.counts), time.monotonic()
     is_outage = seed % OUTAGE_EVERY == 0
+    if is_outage:
+        await asyncio.sleep(WARM_UP_S)
+    before, counts_before, started_s = await oracle.state(), dict(fleet.counts), time.monotonic()
     plan = await oracle.install(_outage(seed) if is_outage else {"seed": seed, "duration_s": duration_s})
     marked_s = await _until_marked(fleet, started_s) if is_outage else None
     while await oracle.faults_remaining_s() > 0:
