@@ -1,4 +1,4 @@
-"""One running server for all of these tests: what they do to it must not disturb the next."""
+"""One running server for all tests of a file: what one does to it must not disturb the next."""
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Running:
         return self.sequence
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def running() -> AsyncGenerator[Running]:
     """A server whose account has a value, on a Valkey of its own: other tests empty theirs."""
     valkey = ValkeyServer(free_port())

@@ -22,7 +22,7 @@ from tests.interoperability.conftest import ACCOUNT_ID, Running
 from tests.websocket.served import bearer, token
 from tests.websocket.test_page import ARGUMENTS, CHROMIUM
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 NODE_CLIENT = Path(__file__).parent / "node_client.cjs"
 CACHE = Path.home() / ".cache" / "portfolio-realtime-interoperability"

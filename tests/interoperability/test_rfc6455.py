@@ -29,7 +29,7 @@ from portfolio_realtime.websocket.protocol import MESSAGE_BYTES_MAX, Disconnect
 from tests.interoperability.conftest import ACCOUNT_ID, Running
 from tests.websocket.served import bearer
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PATH = f"/ws/portfolio/{ACCOUNT_ID}"
 HEARTBEAT = '{"type":"heartbeat","timestamp":"κόσμε 🚀"}'.encode()
