@@ -132,6 +132,9 @@ class Settings(BaseSettings):
     redis_user: str = ""
     redis_password: SecretStr = SecretStr("")
     redis_ssl: bool = False
+    key_prefix: str = Field(
+        "", pattern="^[A-Za-z0-9:_-]{0,64}$", description="Before every key and channel: a tenant's own"
+    )
     # The four intervals, in seconds
     symbol_collection_interval: float = Field(300, gt=0, description="Bound of one reconcile of all accounts")
     price_ttl: float = Field(3600, gt=0, le=PRICE_TTL_S_MAX, description="A mark older than this is stale")

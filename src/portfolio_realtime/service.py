@@ -30,7 +30,7 @@ from portfolio_realtime.errors import (
     SettingsError,
     StateUnavailable,
 )
-from portfolio_realtime.state import State, open_state
+from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.embedded import EmbeddedServer
 from portfolio_realtime.state.leases import Lease
 
@@ -103,6 +103,7 @@ async def _serve(name: str, settings: config.Settings, run: Run, *, ends_itself:
 
 async def _with_state(name: str, settings: config.Settings, run: Run, ending: asyncio.Event) -> None:
     instance = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+    keys.use_prefix(settings.key_prefix)
     async with _state_url(settings) as url:
         state = open_state(
             url, holder=f"{name}:{instance}", shards=settings.shards, lease_ms=settings.lease_ms

@@ -69,6 +69,8 @@ def started(url: str, log: IO[bytes]) -> Generator[int]:
             "SHARDS": str(SHARDS),
             "WEBSOCKET_HOST": "127.0.0.1",
             "WEBSOCKET_PORT": str(port),
+            "DRAIN_GRACE_SECONDS": "0",
+            "DRAIN_SECONDS": "0",
             "JWT_SECRET": SECRET,
             "API_KEY_SECRET": API_KEY,
             "TRUSTED_PROXIES": "127.0.0.1",

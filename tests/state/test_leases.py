@@ -112,15 +112,17 @@ async def test_an_older_owner_cannot_write(state: State) -> None:
     """Refused as a whole: no field, no deletion, no announcement; the newer owner's write stands."""
     old, new = await acquired(state), await acquired(state)
     write = state.connection.fenced_write
-    fence = keys.fence(keys.UNIVERSE)
-    await write(fence, keys.UNIVERSE, new.fencing_token, [("A", b"new"), ("B", b"new")], [], None)
+    fence = keys.fence(keys.universe())
+    await write(fence, keys.universe(), new.fencing_token, [("A", b"new"), ("B", b"new")], [], None)
     pubsub = state.connection.commands.pubsub()
-    await pubsub.subscribe(keys.UNIVERSE)
+    await pubsub.subscribe(keys.universe())
     await pubsub.get_message(timeout=5)
     with pytest.raises(LeaseLost):
-        await write(fence, keys.UNIVERSE, old.fencing_token, [("A", b"old")], ["B"], (keys.UNIVERSE, b"old"))
-    assert await state.connection.commands.hgetall(keys.UNIVERSE) == {b"A": b"new", b"B": b"new"}
-    await write(fence, keys.UNIVERSE, new.fencing_token, [], ["B"], (keys.UNIVERSE, b"still new"))
+        await write(
+            fence, keys.universe(), old.fencing_token, [("A", b"old")], ["B"], (keys.universe(), b"old")
+        )
+    assert await state.connection.commands.hgetall(keys.universe()) == {b"A": b"new", b"B": b"new"}
+    await write(fence, keys.universe(), new.fencing_token, [], ["B"], (keys.universe(), b"still new"))
     announced = await pubsub.get_message(ignore_subscribe_messages=True, timeout=5)
     assert announced is not None
     assert announced["data"] == b"still new"

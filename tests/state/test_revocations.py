@@ -24,12 +24,12 @@ async def test_revocations_leave_with_the_tokens_they_concern(state: State, unti
     await until(lambda: aged(state), "the clock has moved on")
     await state.revocations.write(TokenRevocation("", "new"), 1)
     assert (await state.revocations.read_after("0"))[1] == [TokenRevocation("", "new")]
-    assert 0 < await state.connection.commands.ttl(keys.REVOCATIONS) <= 1
+    assert 0 < await state.connection.commands.ttl(keys.revocations()) <= 1
 
 
 async def aged(state: State) -> bool:
     """Is the newest entry more than two seconds old?"""
-    info = await state.connection.commands.xinfo_stream(keys.REVOCATIONS)
+    info = await state.connection.commands.xinfo_stream(keys.revocations())
     entry_ms = int(info["last-generated-id"].split(b"-")[0])
     seconds, _ = await state.connection.commands.time()
     return seconds * 1000 - entry_ms > 2000
@@ -38,7 +38,7 @@ async def aged(state: State) -> bool:
 async def test_entitlements_say_which_accounts_a_subject_may_see(state: State) -> None:
     """Nothing for who is not there, and nothing for what cannot be read."""
     await state.entitlements.write("alice", ["b", "a", "a"])
-    await state.connection.commands.hset(keys.ENTITLEMENTS, "bob", '"*"')
+    await state.connection.commands.hset(keys.entitlements(), "bob", '"*"')
     found = await state.entitlements.read(["alice", "bob", "carol"])
     assert found == {"alice": frozenset({"a", "b"}), "bob": frozenset(), "carol": frozenset()}
     await state.entitlements.write("alice", [])

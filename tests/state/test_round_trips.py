@@ -238,13 +238,13 @@ async def test_stored_values_are_readable_json(state: State) -> None:
         key: json.loads(await state.connection.commands.hget(key, field) or b"null")
         for key, field in (
             (keys.accounts(0), alice),
-            (keys.MARKS, "A"),
+            (keys.marks(), "A"),
             (keys.valuations(0), alice),
         )
     }
     assert stored[keys.accounts(0)]["cash"] == "10211.370000001"
     assert stored[keys.accounts(0)]["positions"][0]["quantity"] == "1E-9"
-    assert stored[keys.MARKS]["price"] == 0.1
+    assert stored[keys.marks()]["price"] == 0.1
     assert stored[keys.valuations(0)] == {"equity": "1.00"}
 
 

@@ -162,33 +162,35 @@ class Accounts:
         """Add and remove symbols and announce it. Raises LeaseLost, StateUnavailable."""
         encoded = [(symbol, asset_class.encode()) for symbol, asset_class in added.items()]
         await self._connection.fenced_write(
-            keys.fence(keys.UNIVERSE),
-            keys.UNIVERSE,
+            keys.fence(keys.universe()),
+            keys.universe(),
             lease.fencing_token,
             encoded,
             removed,
-            (keys.UNIVERSE, b"changed"),
+            (keys.universe(), b"changed"),
         )
 
     @reports_unavailable
     async def read_universe(self) -> dict[str, str]:
         """Every symbol that an account holds -> its asset class."""
-        found = await cast("Awaitable[dict[bytes, bytes]]", self._connection.commands.hgetall(keys.UNIVERSE))
+        found = await cast(
+            "Awaitable[dict[bytes, bytes]]", self._connection.commands.hgetall(keys.universe())
+        )
         return {symbol.decode(): asset_class.decode() for symbol, asset_class in found.items()}
 
     def universe_changes(self) -> AsyncIterator[Message | Subscribed]:
         """A message each time the universe has changed."""
-        return self._connection.follow(keys.UNIVERSE)
+        return self._connection.follow(keys.universe())
 
     @reports_unavailable
     async def write_cursor(self, event_id: str) -> None:
         """Remember the newest event of the activity stream."""
-        await cast("Awaitable[Any]", self._connection.commands.set(keys.CURSOR_ACTIVITIES, event_id))
+        await cast("Awaitable[Any]", self._connection.commands.set(keys.cursor_activities(), event_id))
 
     @reports_unavailable
     async def read_cursor(self) -> str | None:
         """The newest event of the activity stream that was dealt with, or None."""
-        found = await cast("Awaitable[bytes | None]", self._connection.commands.get(keys.CURSOR_ACTIVITIES))
+        found = await cast("Awaitable[bytes | None]", self._connection.commands.get(keys.cursor_activities()))
         return found.decode() if found else None
 
 

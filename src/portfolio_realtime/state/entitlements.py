@@ -29,7 +29,7 @@ class Entitlements:
         for at in range(0, len(subjects), READ_SUBJECTS_MAX):
             part = list(subjects[at : at + READ_SUBJECTS_MAX])
             texts = await cast(
-                "Awaitable[list[bytes | None]]", self._connection.commands.hmget(keys.ENTITLEMENTS, part)
+                "Awaitable[list[bytes | None]]", self._connection.commands.hmget(keys.entitlements(), part)
             )
             found.update((subject, _accounts(text)) for subject, text in zip(part, texts, strict=True))
         return found
@@ -40,9 +40,9 @@ class Entitlements:
         commands = self._connection.commands
         if account_ids:
             text = msgspec.json.encode(sorted(set(account_ids)))
-            await cast("Awaitable[Any]", commands.hset(keys.ENTITLEMENTS, subject, cast("str", text)))
+            await cast("Awaitable[Any]", commands.hset(keys.entitlements(), subject, cast("str", text)))
         else:
-            await cast("Awaitable[Any]", commands.hdel(keys.ENTITLEMENTS, subject))
+            await cast("Awaitable[Any]", commands.hdel(keys.entitlements(), subject))
 
 
 def _accounts(text: bytes | None) -> frozenset[str]:

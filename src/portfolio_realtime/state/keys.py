@@ -28,23 +28,56 @@
 | channel {sNN}:interest     |            | websocket server      |          | account that somebody began to watch          |
 
 Keys of one shard carry the hash tag {sNN}: on a cluster its hashes, lease and channels share a slot.
+KEY_PREFIX stands before all of them, so that several tenants can share a server.
 """
 
 import time
 import zlib
 from typing import Final
 
-UNIVERSE: Final = "universe"
-MARKS: Final = "marks"
-CURSOR_ACTIVITIES: Final = "cursor:activities"
-METRICS_PATTERN: Final = "metrics:*"
 METRICS_TTL_S: Final = 15
 FEED_TTL_MS: Final = 2000
 TICKET_TTL_S: Final = 30
-REVOCATIONS: Final = "revocations"
-ENTITLEMENTS: Final = "entitlements"
-MINUTES: Final = "minutes"
 MINUTES_TTL_S: Final = 36 * 3600
+
+
+_prefix = ""
+
+
+def use_prefix(prefix: str) -> None:
+    """Put this before every key and channel of this process; before anything is read or written."""
+    global _prefix
+    _prefix = prefix
+
+
+def universe() -> str:
+    """Hash and channel of the symbols that are held."""
+    return f"{_prefix}universe"
+
+
+def marks() -> str:
+    """Hash and channel of the marks."""
+    return f"{_prefix}marks"
+
+
+def minutes() -> str:
+    """What the keys of the marks at each minute begin with."""
+    return f"{_prefix}minutes"
+
+
+def cursor_activities() -> str:
+    """Key of the newest event of the activity stream."""
+    return f"{_prefix}cursor:activities"
+
+
+def revocations() -> str:
+    """Stream of the credentials that are good no more."""
+    return f"{_prefix}revocations"
+
+
+def entitlements() -> str:
+    """Hash of the accounts that each subject may see."""
+    return f"{_prefix}entitlements"
 
 
 def shard_of(account_id: str, shards: int) -> int:
@@ -59,32 +92,32 @@ def tag(shard: int) -> str:
 
 def accounts(shard: int) -> str:
     """Hash and channel of the shard's account records."""
-    return f"{tag(shard)}:accounts"
+    return f"{_prefix}{tag(shard)}:accounts"
 
 
 def bookings(shard: int) -> str:
     """Hash of the day's bookings of the shard's accounts."""
-    return f"{tag(shard)}:bookings"
+    return f"{_prefix}{tag(shard)}:bookings"
 
 
 def minute(at_ns: int) -> str:
     """Hash of the marks at one minute: `minutes:20261120150400`, in UTC."""
-    return f"{MINUTES}:{time.strftime('%Y%m%d%H%M%S', time.gmtime(at_ns // 1_000_000_000))}"
+    return f"{minutes()}:{time.strftime('%Y%m%d%H%M%S', time.gmtime(at_ns // 1_000_000_000))}"
 
 
 def valuations(shard: int) -> str:
     """Hash and channel of the shard's publications."""
-    return f"{tag(shard)}:valuations"
+    return f"{_prefix}{tag(shard)}:valuations"
 
 
 def interest(shard: int) -> str:
     """Sorted set and channel of the shard's watched accounts."""
-    return f"{tag(shard)}:interest"
+    return f"{_prefix}{tag(shard)}:interest"
 
 
 def position_interest(shard: int) -> str:
     """Sorted set of the shard's accounts that are watched with their positions."""
-    return f"{tag(shard)}:interest:positions"
+    return f"{_prefix}{tag(shard)}:interest:positions"
 
 
 def shard_lease(shard: int) -> str:
@@ -94,17 +127,17 @@ def shard_lease(shard: int) -> str:
 
 def lease(name: str) -> str:
     """Key of a lease."""
-    return f"lease:{name}"
+    return f"{_prefix}lease:{name}"
 
 
 def granted(name: str) -> str:
     """Key of the newest fencing token granted for a lease."""
-    return f"lease:{name}:granted"
+    return f"{_prefix}lease:{name}:granted"
 
 
 def members(group: str) -> str:
     """Key of the living instances that share some work."""
-    return f"members:{group}"
+    return f"{_prefix}members:{group}"
 
 
 def fence(hash_key: str) -> str:
@@ -114,14 +147,25 @@ def fence(hash_key: str) -> str:
 
 def metrics(service: str, instance: str) -> str:
     """Key of one process's metrics."""
-    return f"metrics:{service}:{instance}"
+    return f"{_prefix}metrics:{service}:{instance}"
+
+
+def metrics_pattern() -> str:
+    """Pattern of the keys of all processes' metrics."""
+    return f"{_prefix}metrics:*"
+
+
+def metrics_source(key: str) -> tuple[str, str]:
+    """Service and instance of a key of metrics."""
+    _, service, instance = key.removeprefix(_prefix).split(":", 2)
+    return service, instance
 
 
 def feed(source: str) -> str:
     """Key that says a source of marks is live."""
-    return f"feed:{source}"
+    return f"{_prefix}feed:{source}"
 
 
 def ticket(digest: str) -> str:
     """Key of a ticket, by its SHA-256 in hexadecimal."""
-    return f"ticket:{digest}"
+    return f"{_prefix}ticket:{digest}"

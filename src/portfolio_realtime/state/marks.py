@@ -28,12 +28,12 @@ class Marks:
         encoded = [(mark.symbol, _encode(mark)) for mark in marks]
         announcement = b"[" + b",".join(value for _, value in encoded) + b"]"
         await self._connection.fenced_write(
-            keys.fence(f"{keys.MARKS}:{lease.name}"),
-            keys.MARKS,
+            keys.fence(f"{keys.marks()}:{lease.name}"),
+            keys.marks(),
             lease.fencing_token,
             encoded,
             [],
-            (keys.MARKS, announcement),
+            (keys.marks(), announcement),
         )
 
     async def remove(self, lease: Lease, symbols: list[str]) -> None:
@@ -41,15 +41,15 @@ class Marks:
 
         Raises LeaseLost, StateUnavailable.
         """
-        fence = keys.fence(f"{keys.MARKS}:{lease.name}")
+        fence = keys.fence(f"{keys.marks()}:{lease.name}")
         for at in range(0, len(symbols), READ_FIELDS_MAX):
             part = symbols[at : at + READ_FIELDS_MAX]
-            await self._connection.fenced_write(fence, keys.MARKS, lease.fencing_token, [], part, None)
+            await self._connection.fenced_write(fence, keys.marks(), lease.fencing_token, [], part, None)
 
     @reports_unavailable
     async def read_all(self) -> list[Mark]:
         """The newest mark of every symbol."""
-        found = await cast("Awaitable[list[bytes]]", self._connection.commands.hvals(keys.MARKS))
+        found = await cast("Awaitable[list[bytes]]", self._connection.commands.hvals(keys.marks()))
         return [_mark.decode(raw) for raw in found]
 
     @reports_unavailable
@@ -59,7 +59,7 @@ class Marks:
         for at in range(0, len(symbols), READ_FIELDS_MAX):
             part = symbols[at : at + READ_FIELDS_MAX]
             found = await cast(
-                "Awaitable[list[bytes | None]]", self._connection.commands.hmget(keys.MARKS, part)
+                "Awaitable[list[bytes | None]]", self._connection.commands.hmget(keys.marks(), part)
             )
             decoded = (_mark.decode(raw) for raw in found if raw is not None)
             marks.update((mark.symbol, mark) for mark in decoded)
@@ -67,7 +67,7 @@ class Marks:
 
     def batches(self) -> AsyncIterator[Message | Subscribed]:
         """Batches of marks; decode each with `decode_marks`."""
-        return self._connection.follow(keys.MARKS)
+        return self._connection.follow(keys.marks())
 
 
 def decode_marks(payload: bytes) -> list[Mark]:

@@ -23,15 +23,10 @@ class Metrics:
     async def read_all(self) -> list[tuple[str, str, str]]:
         """(service, instance, Prometheus text) of every living process."""
         commands = self._connection.commands
-        names = [name async for name in commands.scan_iter(match=keys.METRICS_PATTERN, count=1000)]
+        names = [name async for name in commands.scan_iter(match=keys.metrics_pattern(), count=1000)]
         found = await cast("Awaitable[list[bytes | None]]", commands.mget(names)) if names else []
         return [
-            (*_service_and_instance(name.decode()), text.decode())
+            (*keys.metrics_source(name.decode()), text.decode())
             for name, text in zip(names, found, strict=True)
             if text is not None
         ]
-
-
-def _service_and_instance(key: str) -> tuple[str, str]:
-    _, service, instance = key.split(":", 2)
-    return service, instance

@@ -50,7 +50,7 @@ class Minutes:
             ),
             (COMPLETE + asset_class, ALL if is_whole else CHANGES),  # the last word
         ]
-        key, fence = keys.minute(at_ns), keys.fence(f"{keys.MINUTES}:{lease.name}")
+        key, fence = keys.minute(at_ns), keys.fence(f"{keys.minutes()}:{lease.name}")
         for at in range(0, len(fields), WRITE_FIELDS_MAX):
             part = [word for field in fields[at : at + WRITE_FIELDS_MAX] for word in field]
             written = await self._write_minute(

@@ -49,8 +49,8 @@ class Revocations:
         """Revoke; no token lives longer than `lifetime_s` seconds. Raises StateUnavailable."""
         oldest_ms = int(time.time() - lifetime_s) * 1000
         pipeline = self._connection.commands.pipeline(transaction=True)
-        pipeline.xadd(keys.REVOCATIONS, {FIELD: _encode(revocation)}, minid=oldest_ms, approximate=False)
-        pipeline.expire(keys.REVOCATIONS, lifetime_s)
+        pipeline.xadd(keys.revocations(), {FIELD: _encode(revocation)}, minid=oldest_ms, approximate=False)
+        pipeline.expire(keys.revocations(), lifetime_s)
         await cast("Awaitable[Any]", pipeline.execute())
 
     @reports_unavailable
@@ -63,7 +63,7 @@ class Revocations:
         answer = await cast(
             "Awaitable[Any]",
             self._connection.commands.xread(
-                {keys.REVOCATIONS: entry}, count=READ_ENTRIES_MAX, block=block_ms
+                {keys.revocations(): entry}, count=READ_ENTRIES_MAX, block=block_ms
             ),
         )
         found: list[tuple[bytes, dict[bytes, bytes]]] = _entries(answer)
