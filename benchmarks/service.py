@@ -103,6 +103,11 @@ class Process:
         """`VmRSS` (now) or `VmHWM` (at most) of the process."""
         return memory_mb(self._process.pid, name)
 
+    def cpu_s(self) -> float:
+        """Processor time that the process has used so far."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     async def end(self) -> None:
         """End the process."""
         await end_all([self._process])
@@ -255,7 +260,7 @@ async def measure_start(held: Holdings, watched: int) -> dict[str, object]:
         async with others.process(CALCULATOR) as calculator, asyncio.timeout(START_S_MAX):
             all_seen_s = await others.all_seen()
             await calculator.wait_for(COMPLETE)
-            complete_s = calculator.seconds_until(COMPLETE)
+            complete_s, cpu_s = calculator.seconds_until(COMPLETE), calculator.cpu_s()
             first_s = others.seen.first_s
             assert first_s is not None
             metrics = await others.metrics()
@@ -266,6 +271,7 @@ async def measure_start(held: Holdings, watched: int) -> dict[str, object]:
                 "first_publication_s": round(first_s - calculator.started_s, 2),
                 "all_watched_published_s": round(all_seen_s - calculator.started_s, 2),
                 "complete_s": round(complete_s, 2),
+                "complete_cpu_s": round(cpu_s, 2),
                 "accounts_per_s": round(held.accounts / complete_s),
                 "longest_pause_ms": round(1000 * metrics["calculator_longest_pause_seconds"], 1),
                 "publications_meanwhile": others.seen.publications,

@@ -136,7 +136,6 @@ class Calculator:
                 for account_id in set(part).difference(account.account_id for account in records):
                     self._valuer.drop(account_id)
                     gone.append(account_id)
-            self._wake.set()
         await self._forget(shard, gone)
 
     def _take(self, shard: int, account: Account) -> None:
@@ -148,6 +147,7 @@ class Calculator:
             self._valuer.put(account)
         else:
             self._valuer.watch(account, self._leases[shard].fencing_token, with_positions=with_positions)
+            self._wake.set()
 
     # The book
 
@@ -192,7 +192,6 @@ class Calculator:
                     if number % READ_STEP == READ_STEP - 1:
                         await asyncio.sleep(0)
             progress.advance(len(records))
-            self._wake.set()
         await self._read(shard, [account_id for account_id in known if self._shard(account_id) == shard])
         await self._forget(shard, await self._state.valuations.read_ids(shard))
 
