@@ -148,6 +148,11 @@ async def remove_account(state: State, account_id: str) -> None:
     await state.leases.release(lease)
 
 
+async def watched(state: State, account_id: str) -> bool:
+    """Has interest in this account been announced?"""
+    return account_id in (await state.interest.read(keys.shard_of(account_id, SHARDS))).account_ids
+
+
 @contextlib.asynccontextmanager
 async def serving(url: str, **settings: Any) -> AsyncGenerator[Served]:
     """A server on the Valkey at `url`."""
