@@ -232,6 +232,21 @@ async def test_each_row_is_taken_once_and_in_order() -> None:
     await client.__aexit__(None, None, None)
 
 
+async def test_a_row_that_appears_later_is_booked_when_it_appears() -> None:
+    """Without a time of its own; what was there at the first reading is of its date."""
+    yesterday = {**DEPOSIT, "created_at": None, "date": "2026-11-19"}
+    client = Activities({trading.TRADES: [], trading.CASH_AND_OTHERS: [yesterday]})
+    taken: list[Activity] = []
+    follower = TradingFollower(
+        client, config.load(), Still(), lambda text, _: taken.append(parse.activity(parse.decode(text)))
+    )
+    await follower.know_history_since(NOW_NS - 3600 * NS_PER_S)
+    client.rows[trading.CASH_AND_OTHERS].insert(0, {**yesterday, "id": "later"})
+    await follower.know_history_since(NOW_NS - 3600 * NS_PER_S)
+    assert [one.published_ns for one in taken] == [parse_rfc3339("2026-11-19T17:00:00Z"), NOW_NS]
+    await client.__aexit__(None, None, None)
+
+
 async def test_a_row_that_was_spoiled_is_taken_when_it_is_whole() -> None:
     """A null where the amount was promised is refused and told once; the amount is not taken for nothing."""
     client = Activities({trading.TRADES: [], trading.CASH_AND_OTHERS: [{**DEPOSIT, "net_amount": None}]})
@@ -298,6 +313,36 @@ async def test_a_refused_stream_is_asked_for_less_and_less(monkeypatch: pytest.M
         with pytest.raises(BrokerUnavailable):
             await follower.listen()
     assert pauses == [0, 1, 2, 4, 8, 16, 32, 60, 60, 0, 1]
+    await client.__aexit__(None, None, None)
+
+
+async def test_a_fill_is_looked_for_until_its_row_is_there(
+    monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    """Then nothing is left to ask for."""
+    monkeypatch.setattr(trading_follower, "LOOKS_S", (0.0, *[0.01] * 500))
+    monkeypatch.setattr(trading_follower, "POLL_S", 3600.0)
+    client = Activities({trading.TRADES: [], trading.CASH_AND_OTHERS: []})
+
+    async def stream(*_: Any) -> Any:
+        yield Update("order-0", Decimal(2))
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(trading_stream, "updates", stream)
+    follower = TradingFollower(client, config.load(), Still(), lambda text, is_live: None)
+    await follower.know_history_since(NOW_NS - 3600 * NS_PER_S)
+    async with running_service(follower.poll()), running_service(follower.listen()):
+        await until(lambda: client.asked > 6, "it is looked for")
+        client.rows[trading.TRADES] = fills(range(1))
+
+        async def is_quiet() -> bool:
+            asked = client.asked
+            await asyncio.sleep(0.2)
+            return client.asked == asked
+
+        await until(is_quiet, "nothing is looked for", 30)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(follower.fill_gap(), 0.05)
     await client.__aexit__(None, None, None)
 
 
