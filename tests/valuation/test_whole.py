@@ -113,6 +113,28 @@ def test_what_is_kept_current_equals_what_is_valued_from_scratch() -> None:
     check()
 
 
+@pytest.mark.usefixtures("short_stretches")
+def test_a_stretch_whose_rows_are_gone_is_worth_nothing() -> None:
+    """The book is packed between the look at one stretch and at the next."""
+    book, source = Book(), random.Random(2)
+    for index in range(25):
+        book.put(account(f"a{index}", [position("A", 1)]))
+    book.apply([mark("A", 1.0)])
+    first, *_, last = Whole(book).stretches()
+    first.refresh()
+    last.refresh()
+    assert last.totals().equity == 5 * 1001.0
+    for index in range(25):
+        book.drop(f"a{index}")
+    while book.row_count >= 20:
+        book.put(account(f"b{source.random()}", [position("A", 1)]))
+    for stretch in (first, last):
+        stretch.refresh()
+    assert first.totals().equity == 1001.0 * book.row_count
+    assert last.totals() == Totals()
+    assert last.check() == 0
+
+
 def whole_of(*accounts: Account) -> tuple[Book, Stretch]:
     """A book of these accounts, and the stretch that they all are in."""
     book = Book()

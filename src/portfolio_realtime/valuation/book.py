@@ -203,8 +203,8 @@ class Book:
         )
 
     def rows(self, first: int, last: int) -> Rows:
-        """The rows from `first` to before `last`, or to the end if it comes earlier."""
-        last = min(last, self.row_count)
+        """The rows from `first` to before `last`, as far as there are any."""
+        first, last = min(first, self.row_count), min(last, self.row_count)
         pointers = self._pointers[first : last + 1]
         places = slice(pointers[0], pointers[-1])
         quantities = csr_array((last - first, len(self.symbols)))
