@@ -138,7 +138,10 @@ def loadtest(
     duration: Annotated[float, typer.Option(min=1, help="Seconds that are measured")] = 20,
     ramp: Annotated[float, typer.Option(min=0, help="Seconds over which the connections are opened")] = 0,
     stalled: Annotated[
-        float, typer.Option(min=0, max=0.9, help="Share of the clients that stop reading")
+        float,
+        typer.Option(
+            min=0, max=0.9, help="Share of the clients that stop reading; full after some 350 messages each"
+        ),
     ] = 0,
     storm: Annotated[bool, typer.Option("--storm", help="Cut all clients at once at the end")] = False,
     chart: Annotated[

@@ -351,15 +351,13 @@ class Fleet:
         path = f"{parts.path.rstrip('/')}/ws/portfolio/{client.account_id}"
         asked = request(parts.netloc, f"{path}?detail=positions" if self._detail else path)
         hello = msgspec.json.encode({"type": "auth", "token": self._token_for(client.account_id)})
-        transport, wire = await asyncio.get_running_loop().create_connection(
+        host, port = parts.hostname or "", parts.port or (443 if is_secure else 80)
+        _, wire = await asyncio.get_running_loop().create_connection(
             lambda: Wire(client, asked, text_frame(hello)),
-            parts.hostname or "",
-            parts.port or (443 if is_secure else 80),
             ssl=ssl.create_default_context() if is_secure else None,
+            server_hostname=host if is_secure else None,
+            sock=await _connected(host, port, is_stalled=client.is_stalled),
         )
-        raw = transport.get_extra_info("socket")
-        if client.is_stalled and raw is not None:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, STALLED_RECEIVE_BYTES)
         return wire
 
     def ended(self, client: Client, code: int) -> None:
@@ -430,3 +428,19 @@ class Fleet:
             client.settled.set_result(True)
         if client.is_stalled and client.wire is not None:
             client.wire.stall()
+
+
+async def _connected(host: str, port: int, *, is_stalled: bool) -> socket.socket:
+    """A connected socket; one that will stall tells the server from the start that it takes little."""
+    loop = asyncio.get_running_loop()
+    family, kind, protocol, _, address = (await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))[0]
+    connected = socket.socket(family, kind, protocol)
+    connected.setblocking(False)
+    if is_stalled:
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, STALLED_RECEIVE_BYTES)
+    try:
+        await loop.sock_connect(connected, address)
+    except BaseException:
+        connected.close()
+        raise
+    return connected

@@ -25,6 +25,7 @@ OUTAGE_KINDS: Final = ("market.mute", "market.half_open", "market.ghosts", "mark
 OUTAGE_S: Final = 10.0
 WARM_UP_S: Final = 2.0  # before an outage, so that there is a usual stream to be missed
 MARKED_S_MAX: Final = 5.0  # promise P4
+FAULTS: Final = 4  # of each plan
 POLL_S: Final = 0.1
 UPDATE_S: Final = 0.1
 RATE_LIMIT: Final = 1_000  # requests a minute
@@ -104,7 +105,7 @@ async def _hold_one(system: System, fleet: Fleet, seed: int, duration_s: float) 
     if is_outage:
         await asyncio.sleep(WARM_UP_S)
     before, counts_before, started_s = await oracle.state(), dict(fleet.counts), time.monotonic()
-    plan = await oracle.install(_outage(seed) if is_outage else {"seed": seed, "duration_s": duration_s})
+    plan = await oracle.install(_outage(seed) if is_outage else _plan(seed, duration_s))
     marked_s = await _until_marked(fleet, started_s) if is_outage else None
     while await oracle.faults_remaining_s() > 0:
         await asyncio.sleep(POLL_S)
@@ -125,6 +126,10 @@ async def _hold_one(system: System, fleet: Fleet, seed: int, duration_s: float) 
         marked_s=marked_s,
         is_outage=is_outage,
     )
+
+
+def _plan(seed: int, duration_s: float) -> dict[str, Any]:
+    return {"seed": seed, "duration_s": duration_s, "count": FAULTS}
 
 
 def _outage(seed: int) -> dict[str, Any]:
