@@ -381,7 +381,7 @@ async def test_a_feed_that_brings_nothing_is_live_no_longer(
 
         await until(is_live, "the feed is live")
         await market.post("/_sim/faults", {"faults": [{"kind": fault, "for_s": 600}]})
-        await until(is_away, "the feed is away")
+        await until(is_away, "the feed is away", 60)
         async with httpx.AsyncClient(base_url=market.url) as client:
             await client.delete("/_sim/faults")
         await until(is_live, "the feed is live again", 60)
