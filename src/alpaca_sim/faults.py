@@ -209,16 +209,19 @@ class Plan:
         return max((fault.at_s + fault.for_s for fault in self.faults), default=0.0)
 
 
-def plan(seed: int, duration_s: float, kinds: Iterable[str] = ()) -> Plan:
+def plan(seed: int, duration_s: float, kinds: Iterable[str] = (), count: int = 0) -> Plan:
     """A plan of faults that all end within `duration_s`; of all kinds, or of the given ones.
 
-    Raises PlanError for an unknown kind or an impossible duration.
+    So many of them, or one for each SECONDS_PER_FAULT. Raises PlanError for an unknown kind or an impossible
+    duration or count.
     """
     if not 1 <= duration_s <= PLAN_DURATION_S_MAX:
         raise PlanError(f"duration_s is {duration_s:g}: it must be from 1 to {PLAN_DURATION_S_MAX:g}")
     names = sorted(kinds) or sorted(KINDS)
     rng = random.Random(f"{seed}/plan")
-    count = min(PLAN_FAULTS_MAX, max(1, round(duration_s / SECONDS_PER_FAULT)))
+    if not 0 <= count <= PLAN_FAULTS_MAX:
+        raise PlanError(f"count is {count}: it must be from 1 to {PLAN_FAULTS_MAX}")
+    count = count or min(PLAN_FAULTS_MAX, max(1, round(duration_s / SECONDS_PER_FAULT)))
     faults = [_random_fault(rng, rng.choice(names), duration_s) for _ in range(count)]
     return Plan(tuple(sorted(faults, key=lambda fault: (fault.at_s, fault.kind))), seed)
 
@@ -258,11 +261,11 @@ def load(text: str) -> Plan:
 
 
 def parse(body: object) -> Plan:
-    """A decoded plan: `{"seed"?, "faults": […]}`, or `{"seed", "duration_s", "kinds"?}` for a seeded one."""
+    """A decoded plan: `{"seed"?, "faults"}`, or made from its seed `{"seed", "duration_s", "kinds"?, "count"?}`."""
     if not isinstance(body, dict):
         raise PlanError("a plan is an object: write `faults:` with a list below it")
     fields = cast("dict[str, Any]", body)
-    unknown = set(fields) - {"seed", "faults", "duration_s", "kinds"}
+    unknown = set(fields) - {"seed", "faults", "duration_s", "kinds", "count"}
     if unknown:
         raise PlanError(f"a plan has no {', '.join(sorted(unknown))}: write seed and faults")
     seed = fields.get("seed", 0)
@@ -272,7 +275,13 @@ def parse(body: object) -> Plan:
         kinds = fields.get("kinds", [])
         if not isinstance(kinds, list):
             raise PlanError("kinds is a list of fault kinds")
-        return plan(seed, _number(fields, "duration_s"), [str(kind) for kind in cast("list[object]", kinds)])
+        names = [str(kind) for kind in cast("list[object]", kinds)]
+        return plan(
+            seed,
+            _number(fields, "duration_s"),
+            names,
+            int(_number(fields, "count")) if "count" in fields else 0,
+        )
     rows = fields.get("faults")
     if not isinstance(rows, list):
         raise PlanError("a plan needs `faults`, a list, or `duration_s` for one from its seed")

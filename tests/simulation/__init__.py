@@ -1,0 +1,1 @@
+"""The whole system through everything that can go wrong, and through time."""
