@@ -261,7 +261,7 @@ def load(text: str) -> Plan:
 
 
 def parse(body: object) -> Plan:
-    """A decoded plan: `{"seed"?, "faults"}`, or made from its seed `{"seed", "duration_s", "kinds"?, "count"?}`."""
+    """A decoded plan: `{"seed"?, "faults"}`, or of a seed `{"seed", "duration_s", "kinds"?, "count"?}`."""
     if not isinstance(body, dict):
         raise PlanError("a plan is an object: write `faults:` with a list below it")
     fields = cast("dict[str, Any]", body)
