@@ -327,6 +327,8 @@ class Settings(BaseSettings):
                 "JWKS_URL needs JWT_ISSUER, and JWT_AUDIENCE or JWT_REQUIRED_CLAIMS: the same keys "
                 "sign tokens for others"
             )
+        if self.jwks_url and self.demo_page:
+            raise ValueError("DEMO_PAGE signs tokens with JWT_SECRET: it cannot be used with JWKS_URL")
         if self.jwt_secret_previous.get_secret_value() and not self.jwt_secret.get_secret_value():
             raise ValueError("JWT_SECRET_PREVIOUS is for changing JWT_SECRET: set that, too")
         if (self.account_access == "webhook") != bool(self.authz_url):

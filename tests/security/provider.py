@@ -1,5 +1,6 @@
 """An identity provider and an access webhook on a real socket, which a test may change or take away."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator
@@ -62,6 +63,7 @@ class Provider:
         self.keys: list[Key] = []
         self.extra_keys: list[dict[str, Any]] = []
         self.is_away = False
+        self.is_hanging = False
         self.keys_asked = 0
         self.allowed: set[tuple[str, str]] = set()
         self.questions: list[dict[str, Any]] = []
@@ -87,6 +89,8 @@ class Provider:
     async def authorize(self, request: web.Request) -> web.Response:
         """The webhook."""
         question = await request.json()
+        while self.is_hanging:
+            await asyncio.sleep(0.05)
         self.questions.append(question)
         self.secrets_shown.add(request.headers.get("Authorization", ""))
         if self.is_away:

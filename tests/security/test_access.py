@@ -271,18 +271,21 @@ async def test_e21_without_the_keys_of_the_issuer_nobody_gets_in(
         provider.is_away = False
 
 
+@pytest.mark.parametrize("failure", ["is_away", "is_hanging"])
 async def test_e21_without_the_webhook_nobody_gets_in_and_nobody_stays_for_long(
-    federated: Served, provider: Provider, keys: list[Key], monkeypatch: pytest.MonkeyPatch
+    federated: Served, provider: Provider, keys: list[Key], failure: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who was allowed a moment ago stays for UNCONFIRMED_S_MAX; who is new is asked to come back."""
-    provider.allowed = {("patient", "a"), ("late", "a")}
+    patient, late_user = f"patient of {failure}", f"late for {failure}"
+    provider.allowed = {(patient, "a"), (late_user, "a")}
+    monkeypatch.setattr(access_limits, "ANSWER_S_MAX", 0.5)
     async with federated.open(
-        "/ws/portfolio/a", {"Authorization": f"Bearer {keys[0].sign(sub='patient')}"}
+        "/ws/portfolio/a", {"Authorization": f"Bearer {keys[0].sign(sub=patient)}"}
     ) as client:
         await receive(client)
-        provider.is_away = True
+        setattr(provider, failure, True)
         try:
-            late = {"Authorization": f"Bearer {keys[0].sign(sub='late')}"}
+            late = {"Authorization": f"Bearer {keys[0].sign(sub=late_user)}"}
             async with federated.open("/ws/portfolio/a", late) as newcomer:
                 assert await closed(newcomer) == 4007
             assert (await federated.http.get("/v1/portfolio/a", headers=late)).status_code == 503
@@ -292,7 +295,7 @@ async def test_e21_without_the_webhook_nobody_gets_in_and_nobody_stays_for_long(
             assert access_limits.UNCONFIRMED_S_MAX <= 30
             assert await ended(client) == 4007
         finally:
-            provider.is_away = False
+            setattr(provider, failure, False)
 
 
 @pytest_asyncio.fixture(loop_scope="package")

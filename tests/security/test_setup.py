@@ -103,6 +103,15 @@ async def test_e22_a_secret_may_come_from_a_file(monkeypatch: pytest.MonkeyPatch
         ({"jwks_url": "http://a.example/keys"}, "must be https"),
         ({"jwks_url": "https://u:p@a.example/keys"}, "without a password"),
         ({"jwks_url": "file:///etc/keys"}, "must be a URL"),
+        (
+            {
+                "jwks_url": "https://a.example/k",
+                "jwt_issuer": "i",
+                "jwt_audience": "a",
+                "demo_page": "true",
+            },
+            "cannot be used with JWKS_URL",
+        ),
         ({"jwt_secret_previous": GOOD}, "for changing JWT_SECRET"),
         ({"account_access": "webhook"}, "AUTHZ_URL go together"),
         ({"authz_url": "https://a.example/authz"}, "AUTHZ_URL go together"),

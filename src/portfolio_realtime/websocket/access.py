@@ -20,7 +20,8 @@ from portfolio_realtime.state import State
 from portfolio_realtime.websocket.identity import Identity, Unverifiable
 
 ANSWER_S_MAX: Final = 2.0
-REQUESTS_MAX: Final = 32  # at the same time
+REQUESTS_MAX: Final = 32  # at the same time, for who is new and for who is connected, each
+WARNING_S: Final = 10.0  # between two lines of the log about one webhook
 ANSWER_BYTES_MAX: Final = 4096
 ANSWERS_MAX: Final = 100_000  # kept
 UNCONFIRMED_S_MAX: Final = 30.0
@@ -139,6 +140,8 @@ class ByWebhook:
         self._fresh_s = fresh_s
         self._monotonic_s = monotonic_s
         self._turns = asyncio.Semaphore(REQUESTS_MAX)
+        self._turns_again = asyncio.Semaphore(REQUESTS_MAX)  # so that newcomers do not wait behind all others
+        self._warned_s = float("-inf")
         self._answers: dict[tuple[str, str], tuple[bool, float]] = {}
 
     async def admit(self, identity: Identity) -> Identity:
@@ -152,12 +155,14 @@ class ByWebhook:
         answer = self._answers.get((identity.subject, account_id))
         if answer is not None and self._monotonic_s() - answer[1] <= self._fresh_s:
             return answer[0]
-        return await self._ask(identity.subject, account_id)
+        return await self._ask(self._turns, identity.subject, account_id)
 
     async def confirm(self, held: Held) -> dict[str, Confirmed]:
         """Ask again for every account that somebody is shown."""
         pairs = [(subject, account_id) for subject, accounts in held.items() for account_id in accounts]
-        answers = await asyncio.gather(*(self._ask(*pair) for pair in pairs), return_exceptions=True)
+        answers = await asyncio.gather(
+            *(self._ask(self._turns_again, *pair) for pair in pairs), return_exceptions=True
+        )
         allowed: dict[str, set[str]] = {subject: set() for subject in held}
         uncertain: set[str] = set()
         for (subject, account_id), answer in zip(pairs, answers, strict=True):
@@ -176,19 +181,24 @@ class ByWebhook:
         """Close the connections."""
         await self._http.aclose()
 
-    async def _ask(self, subject: str, account_id: str) -> bool:
-        async with self._turns:
+    async def _ask(self, turns: asyncio.Semaphore, subject: str, account_id: str) -> bool:
+        async with turns:
             asked_s = self._monotonic_s()
             try:
                 async with asyncio.timeout(ANSWER_S_MAX):
                     is_allowed = await self._post({"subject": subject, "account_id": account_id})
             except (httpx.HTTPError, msgspec.DecodeError, ValueError, TimeoutError) as error:
-                log.warning("AUTHZ_URL gives no answer", error=type(error).__name__)
+                self._warn(error)
                 raise Unverifiable("webhook_unavailable") from None
         if len(self._answers) >= ANSWERS_MAX:
             self._answers.clear()
         self._answers[subject, account_id] = is_allowed, asked_s
         return is_allowed
+
+    def _warn(self, error: Exception) -> None:
+        if self._monotonic_s() - self._warned_s >= WARNING_S:
+            self._warned_s = self._monotonic_s()
+            log.warning("AUTHZ_URL gives no answer", error=type(error).__name__)
 
     async def _post(self, question: dict[str, str]) -> bool:
         async with self._http.stream("POST", self._url, json=question) as answer:

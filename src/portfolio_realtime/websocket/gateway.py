@@ -1,6 +1,7 @@
 """What all client connections of one server share: who may come in, the sweep over them, the drain."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Iterable
 from http import HTTPStatus
@@ -15,7 +16,7 @@ from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.state import State
 from portfolio_realtime.telemetry import ServerMetrics
-from portfolio_realtime.websocket.access import UNCONFIRMED_S_MAX, open_access
+from portfolio_realtime.websocket.access import UNCONFIRMED_S_MAX, Confirmed, open_access
 from portfolio_realtime.websocket.authentication import Authenticator
 from portfolio_realtime.websocket.follower import Follower
 from portfolio_realtime.websocket.identity import Identity, Unauthorized, Unverifiable
@@ -161,7 +162,10 @@ class Gateway:
             held[identity.subject] = held.get(identity.subject, frozenset()) | identity.accounts
         now_s = asyncio.get_running_loop().time()
         self._confirmed_s = {subject: self._confirmed_s.get(subject, now_s) for subject in held}
-        confirmed = await self.access.confirm(held)
+        confirmed: dict[str, Confirmed] = {}
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(UNCONFIRMED_S_MAX):
+                confirmed = await self.access.confirm(held)
         now_s = asyncio.get_running_loop().time()
         self._confirmed_s.update((subject, now_s) for subject, found in confirmed.items() if found.is_certain)
         for client in tuple(self.clients):
