@@ -81,7 +81,6 @@ RESUMPTIONS: Final = {("A", "3"), ("B", "3"), ("C", "T"), ("O", "T")}
 
 _MOVES: Final = int(Effect.MOVES)  # an enum's attribute is slow to read
 _NEVER: Final = int(Effect.NEVER)
-_UNSEEN: Final = -1  # a combination of conditions that has not been looked up yet
 _CHANGED, _TRADED = 1, 2  # why an entry is to be taken
 
 EffectOf = Callable[[Conditions, str], Effect]
@@ -235,11 +234,7 @@ class MarkBook:
             entry = entries(trade.symbol)
             if entry is None:
                 continue
-            effect = effects((trade.conditions, trade.tape), _UNSEEN)
-            if effect == _NEVER:
-                ignored_count += 1
-                continue
-            price = trade.price
+            effect, price = effects((trade.conditions, trade.tape)), trade.price
             if (
                 effect == _MOVES
                 and entry.newest_ns < traded_ns <= latest_ns
@@ -253,6 +248,8 @@ class MarkBook:
                     if not entry.change:
                         changed(entry)
                     entry.change = _TRADED
+            elif effect == _NEVER:
+                ignored_count += 1
             elif self._place(entry, trade, received_ns):
                 self._note(entry, _TRADED)
         self.counts.ignored += ignored_count
