@@ -40,6 +40,14 @@ def test_seeds_differ_and_reach_every_kind() -> None:
     assert {fault.kind for made in plans for fault in made.faults} == set(KINDS)
 
 
+def test_a_plan_can_have_a_given_number_of_faults() -> None:
+    """From a seed; the number is part of what decides them."""
+    made = faults.parse({"seed": 3, "duration_s": 60, "count": 4})
+    assert len(made.faults) == 4 and made == faults.plan(3, 60, count=4)
+    with pytest.raises(PlanError, match="count is -1: it must be from 1"):
+        faults.plan(3, 60, count=-1)
+
+
 def test_a_plan_can_be_kept_to_some_kinds() -> None:
     """From a seed, with the kinds named."""
     made = faults.parse({"seed": 3, "duration_s": 60, "kinds": ["market.cut", "rest.slow"]})
