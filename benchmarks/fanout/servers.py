@@ -113,7 +113,10 @@ def portfolio_realtime(plan: Plan) -> Running:
     url = f"redis://127.0.0.1:{valkey_port}/0"
     options = ("--port", str(valkey_port), "--bind", "127.0.0.1", "--save", "", "--loglevel", "warning")
     valkey = processes.start(
-        plan.stack, (server_binary(), *options, "--dir", str(plan.folder)), plan.other_core
+        plan.stack,
+        (server_binary(), *options, "--dir", str(plan.folder)),
+        plan.other_core,
+        stdout=subprocess.DEVNULL,
     )
     processes.wait_for_port(valkey_port, valkey)
     command = ("-m", "benchmarks.fanout.publisher", url, str(plan.connections), str(INTERVAL_S))
@@ -128,6 +131,8 @@ def portfolio_realtime(plan: Plan) -> Running:
         "JWT_SECRET": SECRET,
         "WEBSOCKET_PORT": str(plan.port),
         "LOG_LEVEL": "warning",
+        "DRAIN_GRACE_SECONDS": "0",
+        "DRAIN_SECONDS": "0",
     }
     server = _simple(plan, sys.executable, "-m", "portfolio_realtime.websocket_server", environment=settings)
     return Running(server.pid, _signalled(publisher), greets=True)
