@@ -486,22 +486,18 @@ class MarkBook:
         return self._renewed(entry, fallback.price, fallback.as_of_ns, self._source, fallback.quality)
 
     def _renewed(self, entry: _Entry, price: float, at_ns: int, source: str, quality: str) -> Mark:
-        known = entry.mark
-        floor_ns = max(self._received_ns, entry.floor_ns + 1)
-        mark = Mark(
-            entry.symbol,
-            price,
-            at_ns,
-            floor_ns if known is None else known.received_ns,
-            source,
-            entry.previous_close,
-            entry.previous_close_date,
-            quality,
-        )
-        if known is not None and mark == known:
+        known, close, close_date = entry.mark, entry.previous_close, entry.previous_close_date
+        if known is not None and (price, at_ns, source, quality, close, close_date) == (
+            known.price,
+            known.as_of_ns,
+            known.source,
+            known.quality,
+            known.previous_close,
+            known.previous_close_date,
+        ):
             return known
-        entry.floor_ns = floor_ns
-        entry.mark = msgspec.structs.replace(mark, received_ns=floor_ns)
+        entry.floor_ns = max(self._received_ns, entry.floor_ns + 1)
+        entry.mark = Mark(entry.symbol, price, at_ns, entry.floor_ns, source, close, close_date, quality)
         return entry.mark
 
 
