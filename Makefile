@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install run test lint check format bench faults replay lock clean
+.PHONY: help install run test lint check format bench curve faults replay wheel lock clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -39,11 +39,17 @@ format: install  ## format and mend what can be mended
 bench: install  ## the valuation of a million accounts, beside its peers
 	$(BIN)/python -m benchmarks.valuation $(ARGS)
 
+curve: install  ## what valuing costs, by size, drawn
+	$(BIN)/python -m benchmarks.curve --chart docs/images/cost-curve.svg --data benchmarks/results/cost-curve.json $(ARGS)
+
 faults: install  ## 200 plans of faults against the real services, each compared with the ledger
 	$(BIN)/portfolio-realtime faults --trials 200 --systems 2 $(ARGS)
 
 replay: install  ## one plan of faults again: make replay SEED=7
 	$(BIN)/portfolio-realtime faults --trials 1 --seed $(or $(SEED),$(error say which: make replay SEED=7)) $(ARGS)
+
+wheel: install  ## dist/alpaca_sim-*.whl: the simulator on its own
+	cd packages/alpaca-sim && ../../$(BIN)/python -m hatchling build -t wheel -d ../../dist
 
 lock:  ## write requirements/*.txt anew from pyproject.toml, with hashes
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements/runtime.txt

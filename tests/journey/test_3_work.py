@@ -75,4 +75,5 @@ async def test_the_reference_shows_an_example(journey: Journey) -> None:
     assert (
         content["schema"]["$ref"].removeprefix("#/components/schemas/") in document["components"]["schemas"]
     )
-    assert str(follow(content["example"]["steps"])["rounded equity"]) == content["example"]["equity"]
+    example = content["examples"]["usual"]["value"]
+    assert str(follow(example["steps"])["rounded equity"]) == example["equity"]
