@@ -222,6 +222,7 @@ class Fleet:
         self._timers: set[asyncio.TimerHandle] = set()
         self._connectors: list[asyncio.Task[None]] = []
         self._is_stopping = False
+        self._address: tuple[socket.AddressFamily, Any] | None = None  # asked for once
         self._started = 0  # clients
         self.handshakes = 0
         self._connecting_s = 0.0
@@ -351,12 +352,14 @@ class Fleet:
         path = f"{parts.path.rstrip('/')}/ws/portfolio/{client.account_id}"
         asked = request(parts.netloc, f"{path}?detail=positions" if self._detail else path)
         hello = msgspec.json.encode({"type": "auth", "token": self._token_for(client.account_id)})
-        host, port = parts.hostname or "", parts.port or (443 if is_secure else 80)
+        host = parts.hostname or ""
+        if self._address is None:
+            self._address = await _resolved(host, parts.port or (443 if is_secure else 80))
         _, wire = await asyncio.get_running_loop().create_connection(
             lambda: Wire(client, asked, text_frame(hello)),
             ssl=ssl.create_default_context() if is_secure else None,
             server_hostname=host if is_secure else None,
-            sock=await _connected(host, port, is_stalled=client.is_stalled),
+            sock=await _connected(*self._address, is_stalled=client.is_stalled),
         )
         return wire
 
@@ -430,16 +433,20 @@ class Fleet:
             client.wire.stall()
 
 
-async def _connected(host: str, port: int, *, is_stalled: bool) -> socket.socket:
+async def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
+    """The first address of a host."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return found[0][0], found[0][4]
+
+
+async def _connected(family: socket.AddressFamily, address: Any, *, is_stalled: bool) -> socket.socket:
     """A connected socket; one that will stall tells the server from the start that it takes little."""
-    loop = asyncio.get_running_loop()
-    family, kind, protocol, _, address = (await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))[0]
-    connected = socket.socket(family, kind, protocol)
+    connected = socket.socket(family, socket.SOCK_STREAM)
     connected.setblocking(False)
     if is_stalled:
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, STALLED_RECEIVE_BYTES)
     try:
-        await loop.sock_connect(connected, address)
+        await asyncio.get_running_loop().sock_connect(connected, address)
     except BaseException:
         connected.close()
         raise
