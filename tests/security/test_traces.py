@@ -179,10 +179,11 @@ async def test_e20_refusals_are_counted_and_logged_with_their_reason(process: Pr
     await process.refused("/ws", Authorization="Bearer nonsense", **from_outside)
     await process.refused("/ws", Authorization=f"Bearer {token(lifetime_s=-5)}", **from_outside)
     await process.refused("/ws", Origin="https://evil.example", **from_outside)
+    await process.refused("/ws/portfolio/nobodys", Authorization=f"Bearer {token()}", **from_outside)
     await process.get("/v1/portfolio/a", **from_outside)
     await process.get("/metrics", **{"X-API-Key": "guess"}, **from_outside)
     after = (await process.get("/metrics", **{"X-API-Key": API_KEY})).text
-    for reason in ("invalid", "expired", "missing", "api_key"):
+    for reason in ("invalid", "expired", "missing", "api_key", "forbidden"):
         assert counted(after, reason) == counted(before, reason) + 1
         assert any(
             reason in line and "203.0.113.77" in line and "refused" in line

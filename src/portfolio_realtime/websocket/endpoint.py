@@ -409,6 +409,8 @@ class Endpoint(asyncio.Protocol):
             return
         self._disconnect = disconnect
         self._end()
+        if disconnect is Disconnect.FORBIDDEN:
+            self._gateway.refused(Unauthorized("forbidden"), self._address)
         with contextlib.suppress(InvalidState):  # the client was first
             self._protocol.send_close(disconnect.code, disconnect.reason)
         self._send_protocol()
