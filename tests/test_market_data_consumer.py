@@ -365,6 +365,23 @@ async def test_a_consumer_that_lost_its_lease_frees_the_connection(
         await other.close()
 
 
+async def test_an_oauth_client_is_enough_for_market_data(
+    market: Simulator, state: State, until: Until
+) -> None:
+    """Streams and snapshots with a token, without any key; three feeds share one token."""
+    await write_universe(state, await held_symbols(market))
+    client = {
+        "broker_api_key": "",
+        "broker_secret_key": "",
+        "broker_client_id": "sim-key",
+        "broker_client_secret": "sim-secret",
+        "alpaca_auth_url": market.url,
+    }
+    async with running(context_of(market, state, **client)):
+        await market.post("/_sim/pause")
+        await until(all_true(state, await true_marks(market)), "every mark is exact")
+
+
 @pytest.mark.parametrize("fault", ["market.mute", "market.half_open", "market.ghosts"])
 async def test_a_feed_that_brings_nothing_is_live_no_longer(
     market: Simulator, state: State, until: Until, fault: str

@@ -389,6 +389,11 @@ class Settings(BaseSettings):
         return self.broker_api_key, self.broker_secret_key.get_secret_value()
 
     @property
+    def market_uses_oauth(self) -> bool:
+        """Does the broker's OAuth2 client stand for us at market data, too: no key of its own is set?"""
+        return bool(self.broker_client_id) and not self.market_api_key and not self.apca_api_key_id
+
+    @property
     def market_uses_basic(self) -> bool:
         """Broker keys authenticate with Basic on the data hosts too; Trading API keys with APCA headers."""
         return self.market_credentials[0] == self.broker_api_key

@@ -19,6 +19,7 @@ from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.errors import FeedRefused, FeedUnavailable
 from portfolio_realtime.market.backoff import REFUSED, SESSION, Backoff
 from portfolio_realtime.market.feeds import Feed, Schedule, schedules
+from portfolio_realtime.market.login import MarketLogin
 from portfolio_realtime.market.snapshots import Snapshots
 from portfolio_realtime.market.stream import StreamLost, open_stream
 from portfolio_realtime.market.subscription import MarketSubscription
@@ -41,15 +42,19 @@ log = structlog.get_logger()
 async def run(context: Context) -> None:
     """Consume all feeds until cancelled."""
     metrics = MarketMetrics(context.registry)
-    consumers = [FeedConsumer(context, metrics, schedule) for schedule in schedules(context.settings)]
+    login = MarketLogin(context.settings)
+    consumers = [FeedConsumer(context, metrics, each, login) for each in schedules(context.settings)]
     await service.together(*(consumer.run() for consumer in consumers))
 
 
 class FeedConsumer:
     """One feed: its connection on one side, its lease, universe and flushes on the other."""
 
-    def __init__(self, context: Context, metrics: MarketMetrics, schedule: Schedule) -> None:
+    def __init__(
+        self, context: Context, metrics: MarketMetrics, schedule: Schedule, login: MarketLogin
+    ) -> None:
         self._context = context
+        self._login = login
         self._metrics = metrics
         self._schedule = schedule
         self._subscription = MarketSubscription(schedule, context.clock, metrics)
@@ -93,9 +98,9 @@ class FeedConsumer:
         url = settings.host("stream") + feed.stream_path
         encoding = "msgpack" if feed.is_packed_only else settings.alpaca_stream_encoding
         stream = await open_stream(url, feed.name, feed.setting, encoding)
-        snapshots = [Snapshots(settings, each) for each in (feed, *others)]
+        snapshots = [Snapshots(settings, each, self._login) for each in (feed, *others)]
         try:
-            await stream.log_in(*settings.market_credentials)
+            await stream.log_in(*await self._login.pair())
             subscription.begin(feed)
             log.info("feed connected", feed=feed.name, source=feed.source)
             await service.together(

@@ -245,7 +245,7 @@ class Collector:
             self._untried.discard(account_id)
             wait_ns = self._observe(account_id, statement, began_ns, ended_ns)
             if statement is not None:
-                await self._compare_equity(account_id, statement.state.equity)
+                await self._compare_equity(statement)
         except BrokerUnavailable as error:
             self._metrics.reconciled.labels("unavailable").inc()
             log.warning("account not fetched", account_id=account_id, reason=str(error))
@@ -270,12 +270,16 @@ class Collector:
         spread = FIRST_SPREAD if outcome is Outcome.FIRST else SPREAD
         return int(self._interval_ns * random.uniform(*spread))
 
-    async def _compare_equity(self, account_id: str, stated: Decimal | None) -> None:
-        """Count how far our own equity is from the broker's; nothing is changed by it."""
+    async def _compare_equity(self, statement: Statement) -> None:
+        """Count how far our own equity is from the broker's; nothing is changed by it.
+
+        Only where cash and quantities are the same: what else differs is told as drift of the record.
+        """
+        account_id, stated = statement.state.account_id, statement.state.equity
         account = self._roster.account(account_id)
-        if account is None or not stated:
+        if account is None or not stated or not statement.is_of(account):
             return
-        symbols = [position.symbol for position in account.positions if position.quantity]
+        symbols = list(statement.quantities)
         marks = await self._state.marks.read(symbols)
         if len(marks) < len(symbols):
             return  # unpriced: there is no equity of ours to compare

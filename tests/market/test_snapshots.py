@@ -13,6 +13,7 @@ from portfolio_realtime import config
 from portfolio_realtime.errors import FeedRefused, FeedUnavailable
 from portfolio_realtime.market import snapshots as snapshots_module
 from portfolio_realtime.market.feeds import schedules
+from portfolio_realtime.market.login import MarketLogin
 from portfolio_realtime.market.snapshots import ATTEMPTS_MAX, Snapshots
 from tests.conftest import StartSimulator
 
@@ -46,7 +47,7 @@ async def reading(url: str, feed_index: int = 0, **settings: Any) -> AsyncGenera
     """The snapshots of one of the three feeds."""
     merged = {"broker_api_key": "sim-key", "broker_secret_key": "sim-secret", **settings}
     loaded = config.load(alpaca_data_url=url, **merged)
-    snapshots = Snapshots(loaded, schedules(loaded)[feed_index].day)
+    snapshots = Snapshots(loaded, schedules(loaded)[feed_index].day, MarketLogin(loaded))
     try:
         yield snapshots
     finally:

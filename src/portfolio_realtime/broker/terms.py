@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from portfolio_realtime.model import CRYPTO, US_EQUITY, US_OPTION, ZERO
+from portfolio_realtime.model import CRYPTO, US_EQUITY, US_OPTION, ZERO, Account
 
 OPTION_MULTIPLIER: Final = Decimal(100)
 ONE: Final = Decimal(1)
@@ -61,6 +61,11 @@ class Statement(msgspec.Struct, frozen=True):
     def quantities(self) -> dict[str, Decimal]:
         """Symbol -> signed quantity, without zeros."""
         return {symbol: holding.quantity for symbol, holding in self.holdings.items() if holding.quantity}
+
+    def is_of(self, account: Account) -> bool:
+        """Does the record say the same cash and quantities?"""
+        held = {position.symbol: position.quantity for position in account.positions if position.quantity}
+        return account.cash == self.state.cash and held == self.quantities
 
 
 class Activity(msgspec.Struct, frozen=True):

@@ -16,6 +16,7 @@ from portfolio_realtime.doctor.alpaca import TIMEOUT_S, authentication
 from portfolio_realtime.doctor.findings import Finding, Status
 from portfolio_realtime.errors import BrokerError, FeedRefused, FeedUnavailable
 from portfolio_realtime.market.feeds import Feed, Schedule, schedules
+from portfolio_realtime.market.login import MarketLogin
 from portfolio_realtime.market.marks import MarkBook
 from portfolio_realtime.market.sessions import new_york_date_of
 from portfolio_realtime.market.snapshots import SYMBOLS_MAX, Snapshots
@@ -97,7 +98,7 @@ async def _marks(settings: Settings, schedule: Schedule, symbols: list[str], now
 async def _read(settings: Settings, feed: Feed, symbols: list[str], book: MarkBook, now_ns: int) -> None:
     if feed.snapshots_feed is None and feed.source == "test":
         return
-    snapshots = Snapshots(settings, feed)
+    snapshots = Snapshots(settings, feed, MarketLogin(settings))
     try:
         for start in range(0, len(symbols), SYMBOLS_MAX):
             found = await snapshots.read(symbols[start : start + SYMBOLS_MAX])

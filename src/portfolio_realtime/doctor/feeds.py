@@ -13,6 +13,7 @@ from portfolio_realtime.config import Settings
 from portfolio_realtime.doctor.findings import Finding, Status
 from portfolio_realtime.errors import FeedRefused, FeedUnavailable
 from portfolio_realtime.market.feeds import Feed, schedules
+from portfolio_realtime.market.login import MarketLogin
 from portfolio_realtime.market.snapshots import Snapshots
 from portfolio_realtime.market.stream import MarketStream, StreamLost, open_stream
 from portfolio_realtime.model import CRYPTO, US_EQUITY
@@ -61,7 +62,7 @@ async def _try(settings: Settings, feed: Feed, symbol: str | None) -> list[str]:
     url = settings.host("stream") + feed.stream_path
     stream = await open_stream(url, feed.name, feed.setting, encoding)
     try:
-        await stream.log_in(*settings.market_credentials)
+        await stream.log_in(*await MarketLogin(settings).pair())
         return [] if symbol is None else await _subscribe(stream, symbol)
     finally:
         await stream.close()
@@ -106,7 +107,7 @@ async def _snapshots(settings: Settings, feed: Feed) -> Finding:
     check = "snapshots"
     if feed.snapshots_feed is None:
         return Finding(check, Status.SKIP, f"{feed.source} has none")
-    snapshots = Snapshots(settings, feed)
+    snapshots = Snapshots(settings, feed, MarketLogin(settings))
     symbol = SYMBOLS[feed.asset_class]
     try:
         found = await snapshots.read([symbol])

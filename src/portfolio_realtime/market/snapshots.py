@@ -13,8 +13,9 @@ import httpx
 import msgspec
 
 from portfolio_realtime.config import Settings
-from portfolio_realtime.errors import FeedRefused, FeedUnavailable
+from portfolio_realtime.errors import FeedRefused, FeedUnavailable, TokenRefused
 from portfolio_realtime.market.feeds import Feed
+from portfolio_realtime.market.login import MarketLogin
 from portfolio_realtime.market.messages import Snapshot
 from portfolio_realtime.market.stream import KEYS_REMEDY
 
@@ -42,16 +43,9 @@ _wrapped = msgspec.json.Decoder(_Wrapped)
 class Snapshots:
     """The snapshot endpoint of one feed."""
 
-    def __init__(self, settings: Settings, feed: Feed) -> None:
-        key, secret = settings.market_credentials
-        is_basic = settings.market_uses_basic
+    def __init__(self, settings: Settings, feed: Feed, login: MarketLogin) -> None:
         self.feed = feed
-        self._client = httpx.AsyncClient(
-            base_url=settings.host("data"),
-            timeout=TIMEOUT_S,
-            auth=httpx.BasicAuth(key, secret) if is_basic else None,
-            headers={} if is_basic else {"APCA-API-KEY-ID": key, "APCA-API-SECRET-KEY": secret},
-        )
+        self._client = httpx.AsyncClient(base_url=settings.host("data"), timeout=TIMEOUT_S, auth=login.auth)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -95,6 +89,8 @@ class Snapshots:
                 await asyncio.sleep(PAUSE_S * 2**attempt * random.uniform(0.5, 1.0))
             try:
                 answer = await self._client.get(self.feed.snapshots_path, params=parameters)
+            except TokenRefused as error:
+                raise FeedRefused(str(error)) from error
             except httpx.HTTPError as error:
                 reason = f"{type(error).__name__} {error}"
                 continue
