@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install run test lint check format bench curve faults replay wheel lock clean
+.PHONY: help install run test lint check format bench curve faults replay wheel documents audit lock clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -36,8 +36,10 @@ format: install  ## format and mend what can be mended
 	$(BIN)/ruff format src tests benchmarks run_tests.py
 	$(BIN)/ruff check --fix src tests benchmarks run_tests.py
 
-bench: install  ## the valuation of a million accounts, beside its peers
+bench: install  ## valuation, feed and fan-out, each beside its peers
 	$(BIN)/python -m benchmarks.valuation $(ARGS)
+	$(BIN)/python -m benchmarks.feed $(ARGS)
+	$(BIN)/python -m benchmarks.fanout $(ARGS)
 
 curve: install  ## what valuing costs, by size, drawn
 	$(BIN)/python -m benchmarks.curve --chart docs/images/cost-curve.svg --data benchmarks/results/cost-curve.json $(ARGS)
@@ -50,6 +52,12 @@ replay: install  ## one plan of faults again: make replay SEED=7
 
 wheel: install  ## dist/alpaca_sim-*.whl: the simulator on its own
 	cd packages/alpaca-sim && ../../$(BIN)/python -m hatchling build -t wheel -d ../../dist
+
+documents: install  ## docs/schema: OpenAPI, AsyncAPI, JSON Schema and TypeScript, from the types
+	$(BIN)/python -m portfolio_realtime.websocket.write_documents
+
+audit:  ## known weaknesses of the locked packages; asks the package index
+	uvx pip-audit --disable-pip --require-hashes -r requirements/runtime.txt
 
 lock:  ## write requirements/*.txt anew from pyproject.toml, with hashes
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements/runtime.txt
