@@ -23,7 +23,7 @@ CONVERGE_S_MAX: Final = 120.0  # an outage may be followed by a minute's patienc
 REFUSAL: Final = "rest.429"
 ON_THEIR_WAY_MAX: Final = 10  # requests that a fault of that kind may meet before we know of it
 OUTAGE_EVERY: Final = 10
-OUTAGE_KINDS: Final = ("market.mute", "market.half_open", "market.ghosts", "market.cut")
+OUTAGE_KINDS: Final = ("market.mute", "market.half_open", "market.ghosts")
 OUTAGE_S: Final = 10.0
 WARM_UP_S: Final = 2.0  # before an outage, so that there is a usual stream to be missed
 MARKED_S_MAX: Final = 5.0  # promise P4
@@ -138,9 +138,6 @@ def _plan(seed: int, duration_s: float) -> dict[str, Any]:
 
 def _outage(seed: int) -> dict[str, Any]:
     kind = OUTAGE_KINDS[seed // OUTAGE_EVERY % len(OUTAGE_KINDS)]
-    if kind == "market.cut":  # a cut alone is mended at once
-        refused = {"kind": "market.reconnect_limit", "for_s": OUTAGE_S, "level": 60.0}
-        return {"seed": seed, "faults": [{"kind": kind}, refused]}
     return {"seed": seed, "faults": [{"kind": kind, "for_s": OUTAGE_S}]}
 
 
