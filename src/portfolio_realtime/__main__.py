@@ -1,4 +1,5 @@
-"""The command line: run, demo, simulate, loadtest, faults, token, revoke, entitle, check-config, doctor.
+"""The command line: run, demo, simulate, loadtest, faults, week, token, revoke, entitle, check-config,
+doctor.
 
 `portfolio-realtime --help`, or `python -m portfolio_realtime --help`.
 """
@@ -9,6 +10,7 @@ import signal
 import sys
 from collections.abc import Coroutine
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -24,6 +26,7 @@ from portfolio_realtime.errors import PortfolioRealtimeError, SettingsError
 from portfolio_realtime.proving import demo as demonstration
 from portfolio_realtime.proving import loadtest as load
 from portfolio_realtime.proving import trials as trial
+from portfolio_realtime.proving import week as weeks
 from portfolio_realtime.proving.system import token as signed_token
 from portfolio_realtime.service import EXIT_FAILED, EXIT_SETTINGS
 from portfolio_realtime.websocket.tokens import Tokens
@@ -206,6 +209,43 @@ def faults(
 
 
 @app.command()
+def week(
+    start: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="First day, YYYY-MM-DD; may be repeated. Without it a week whose Sunday changes the "
+            "clocks, and one with a holiday and a half day"
+        ),
+    ] = None,
+    days: Annotated[int, typer.Option(min=1, max=35, help="Of each start")] = weeks.DAYS,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same ledger")] = 7,
+    json: Annotated[Path | None, typer.Option(help="Write every comparison here")] = None,
+) -> None:
+    """Live through trading weeks in minutes and compare every account with the ledger around every roll.
+
+    Exit code 1 when an account differed, a value stepped back, or the books were not rolled over.
+    """
+    starts = [_day(text) for text in start] if start else [weeks.CLOCKS_WEEK, weeks.HALF_DAYS_WEEK]
+    lived: list[weeks.Week] = []
+    for first in starts:
+        one = _until_ctrl_c(weeks.live_through(first, days=days, seed=seed), log_level="error")
+        if one is None:
+            raise typer.Exit(EXIT_FAILED)
+        Console(width=TABLE_WIDTH).print(weeks.table(one))
+        lived.append(one)
+    if json is not None:
+        json.write_bytes(msgspec.json.format(msgspec.json.encode(lived), indent=2) + b"\n")
+    raise typer.Exit(0 if all(one.is_clean for one in lived) else EXIT_FAILED)
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"--start {text!r} is no date: write it as 2026-11-23") from None
+
+
+@app.command()
 def token(
     accounts: Annotated[list[str], typer.Argument(metavar="ACCOUNT...", help="Account ids, or * for all")],
     subject: Annotated[str, typer.Option(help="Who it is for")] = "developer",
@@ -283,7 +323,7 @@ def _settings() -> config.Settings:
         raise typer.Exit(EXIT_SETTINGS) from None
 
 
-def _until_ctrl_c(work: Coroutine[Any, Any, R]) -> R | None:
+def _until_ctrl_c(work: Coroutine[Any, Any, R], log_level: str = "info") -> R | None:
     """Run to the end; None when Ctrl-C or SIGTERM came first. What was started is ended either way."""
 
     async def cancellable() -> R | None:
@@ -295,7 +335,7 @@ def _until_ctrl_c(work: Coroutine[Any, Any, R]) -> R | None:
         except asyncio.CancelledError:
             return None
 
-    telemetry.configure_logs("supervisor", "info", "console")
+    telemetry.configure_logs("supervisor", log_level, "console")
     try:
         return uvloop.run(cancellable())
     except PortfolioRealtimeError as error:

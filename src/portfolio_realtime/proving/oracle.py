@@ -59,6 +59,16 @@ class Oracle:
         """Seconds until the last fault is over."""
         return (await self._get("/_sim/faults"))["remaining_s"]
 
+    async def pull(self, lever: str, **body: Any) -> dict[str, Any]:
+        """Move something by hand: `POST /_sim/{lever}`; its answer."""
+        answer = await self._client.post(f"/_sim/{lever}", json=body)
+        answer.raise_for_status()
+        return answer.json()
+
+    async def clock(self) -> dict[str, Any]:
+        """The simulator's time, its session, and the day that its books are of."""
+        return await self._get("/_sim/clock")
+
     async def close(self) -> None:
         """Close the connection."""
         await self._client.aclose()

@@ -67,10 +67,10 @@ async def running(
 
     `overrides` are settings by environment name. Raises SystemFailed, SettingsError.
     """
-    port = _free_port(port)
-    simulator, simulator_url = await _start_simulator(simulator_options)
+    port = free_port(port)
+    simulator, simulator_url = await start_simulator(simulator_options)
     jwt_secret = secrets.token_urlsafe(48)
-    environment = {**os.environ, **_settings(simulator_url, port, jwt_secret), **overrides}
+    environment = {**os.environ, **settings_for(simulator_url, port, jwt_secret), **overrides}
     supervisor = Supervisor(environment)
     oracle = Oracle(simulator_url)
     try:
@@ -84,7 +84,8 @@ async def running(
         await end_all([simulator])
 
 
-def _settings(simulator_url: str, port: int, jwt_secret: str) -> dict[str, str]:
+def settings_for(simulator_url: str, port: int, jwt_secret: str) -> dict[str, str]:
+    """What points the services at a simulator, by environment name."""
     return {
         "BROKER_API_KEY": SIMULATOR_KEY,
         "BROKER_SECRET_KEY": SIMULATOR_SECRET,
@@ -106,7 +107,8 @@ def _settings(simulator_url: str, port: int, jwt_secret: str) -> dict[str, str]:
     }
 
 
-async def _start_simulator(options: Sequence[str]) -> tuple[asyncio.subprocess.Process, str]:
+async def start_simulator(options: Sequence[str]) -> tuple[asyncio.subprocess.Process, str]:
+    """A simulator in a process of its own, and its URL. Raises SystemFailed, SettingsError."""
     process = await start_module(
         "alpaca_sim", dict(os.environ), "--port", "0", *options, stdout=asyncio.subprocess.PIPE
     )
@@ -153,7 +155,7 @@ async def _wait_ready(url: str) -> None:
     raise SystemFailed(f"{url}/ready did not answer yes within {READY_S_MAX:.0f} s; the log above says why")
 
 
-def _free_port(port: int) -> int:
+def free_port(port: int) -> int:
     """The port, or a free one for 0. Raises SettingsError when it is taken."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

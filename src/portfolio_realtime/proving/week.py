@@ -1,0 +1,373 @@
+"""A trading week in minutes: every account equals the ledger at each turn of the day and at every roll.
+
+From Monday before the market opens to the night after the last day the system stops at the moments of STOPS:
+the market trades and accounts act for LIVE_S, then everybody waits until every client shows the ledger's
+equity, cash, last equity, external cash flow and day P&L to the cent, and goes on showing it. Between two
+stops the clock jumps (`moved`). On the way happens what STORY says, and random orders and cash movements.
+The same seed makes the same ledger, whatever the machine does: `Week.ledger` is a digest of it.
+"""
+
+import asyncio
+import hashlib
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from datetime import time as clock_time
+from decimal import Decimal
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from rich.table import Table
+
+from portfolio_realtime.clock import NS_PER_S
+from portfolio_realtime.proving import moved
+from portfolio_realtime.proving.demo import say
+from portfolio_realtime.proving.fleet import Fleet
+from portfolio_realtime.proving.moved import MovedSystem
+from portfolio_realtime.proving.oracle import Truth
+
+NEW_YORK: Final = ZoneInfo("America/New_York")
+LIVE_S: Final = 10.0  # of trading at each stop
+CONVERGE_S_MAX: Final = 60.0
+TICK_S: Final = 0.1
+STEADY_S: Final = 0.5  # for which all must stay equal
+UPDATE_S: Final = 0.1
+RECONCILE_S: Final = 2.0
+KNOWN_S_MAX: Final = 60.0
+SHOWN_MAX: Final = 3  # accounts that differ, told in words
+HALF_DAYS_WEEK: Final = date(2026, 11, 23)  # Thursday is a holiday, Friday ends at 13:00
+CLOCKS_WEEK: Final = date(2026, 10, 26)  # on Sunday, 1 November, the clocks go back
+DAYS: Final = 8  # Monday to Monday: what a Sunday has changed shows in the books of the day after
+ACCOUNTS: Final = 20
+SIMULATOR: Final = (
+    *("--accounts", str(ACCOUNTS), "--symbols", "30", "--calendar", "nyse", "--rate-limit", "100000"),
+    *("--trades-per-second", "20", "--activities-per-second", "0.5", "--heartbeat", "1"),
+)
+OVERRIDES: Final[dict[str, Any]] = {
+    "alpaca_data_feed": "sip",
+    "alpaca_overnight_feed": "",
+    "min_update_interval": UPDATE_S,
+    "symbol_collection_interval": RECONCILE_S,
+    "shards": 4,
+}
+
+PRE, OPEN, NOON, HALF, CLOSE = "pre-market", "open", "noon", "13:00", "close"
+EVENING, NIGHT, BEFORE, ROLL, AFTER = "evening", "night", "before the roll", "roll", "after the roll"
+# name, days later, New York time; a stretch that begins five seconds before a bell goes on over it
+STOPS: Final = (
+    (PRE, 0, clock_time(4, 5)),
+    (OPEN, 0, clock_time(9, 29, 55)),
+    (NOON, 0, clock_time(12, 0)),
+    (HALF, 0, clock_time(12, 59, 55)),
+    (CLOSE, 0, clock_time(15, 59, 55)),
+    (EVENING, 0, clock_time(17, 30)),
+    (NIGHT, 0, clock_time(20, 30)),
+    (BEFORE, 1, clock_time(2, 10)),
+    (ROLL, 1, clock_time(2, 14, 55)),
+    (AFTER, 1, clock_time(2, 40)),
+)
+SPLIT_GAP_S: Final = 30.0
+
+
+@dataclass
+class Check:
+    """One comparison of every account with the ledger."""
+
+    stop: str
+    compared: int
+    converged_s: float | None  # until all were equal for good, in the wall's time; None: not all were
+    differing: dict[str, list[str]] = field(default_factory=dict[str, list[str]])  # account -> figures
+
+
+@dataclass
+class Day:
+    """One day of New York, until the night after it."""
+
+    day: str
+    session: str = ""  # full, half day, closed
+    books: str = ""  # the day that last equity is of in the end
+    checks: list[Check] = field(default_factory=list[Check])
+
+    @property
+    def mismatches(self) -> int:
+        """How often an account did not become equal."""
+        return sum(len(check.differing) for check in self.checks)
+
+    @property
+    def is_clean(self) -> bool:
+        """Was every account equal at every stop, and were the books rolled over?"""
+        has_rolled = (self.books == self.day) == (self.session != "closed")
+        return has_rolled and all(check.converged_s is not None for check in self.checks)
+
+
+@dataclass
+class Week:
+    """The outcome."""
+
+    start: str
+    seed: int
+    days: list[Day] = field(default_factory=list[Day])
+    story: list[str] = field(default_factory=list[str])  # what has happened
+    regressions: int = 0  # frames whose (epoch, sequence) went back
+    leaks: int = 0
+    messages: int = 0
+    trades: int = 0
+    activities: int = 0
+    ledger: str = ""  # digest of all figures of the ledger at all stops
+    duration_s: float = 0.0
+
+    @property
+    def is_clean(self) -> bool:
+        """Did everything hold?"""
+        is_in_order = self.regressions + self.leaks == 0
+        return is_in_order and bool(self.days) and all(day.is_clean for day in self.days)
+
+
+Scene = Callable[["Story"], Awaitable[None]]
+
+
+class Story:
+    """What happens beside the random activity; `rng` chooses to whom."""
+
+    def __init__(self, system: MovedSystem, account_ids: Sequence[str], rng: random.Random) -> None:
+        self.told: list[str] = []
+        self._system = system
+        self._oracle = system.oracle
+        self._account_ids = account_ids
+        self._rng = rng
+        self._trades: list[tuple[str, str]] = []  # account, event
+        self._prices: dict[str, Decimal] = {}
+
+    def _somebody(self) -> str:
+        return self._rng.choice(self._account_ids)
+
+    def _dollars(self) -> str:
+        return str(Decimal(self._rng.randint(1_000, 900_000)).scaleb(-2))
+
+    async def _cash(self, activity_type: str, amount: str) -> None:
+        account_id = self._somebody()
+        await self._oracle.pull("cash", account_id=account_id, activity_type=activity_type, amount=amount)
+        self.told.append(f"{activity_type} {amount}")
+
+    async def money(self) -> None:
+        """A deposit, a withdrawal, a journal and a fee."""
+        for activity_type in ("CSD", "CSW", "JNLC", "FEE"):
+            amount = "1.23" if activity_type == "FEE" else self._dollars()
+            await self._cash(activity_type, amount)
+
+    async def deposit(self) -> None:
+        """A deposit."""
+        await self._cash("CSD", self._dollars())
+
+    async def withdrawal(self) -> None:
+        """A withdrawal."""
+        await self._cash("CSW", self._dollars())
+
+    async def instant_deposit(self) -> None:
+        """A credit now (MEM); the money comes, and the credit goes, a day later."""
+        body = {"account_id": self._somebody(), "amount": self._dollars(), "settle_in_s": 86_400 - 3_600}
+        await self._oracle.pull("instant_deposit", **body)
+        self.told.append(f"MEM {body['amount']}")
+
+    async def late_deposit(self) -> None:
+        """A deposit of the day before that is booked only now."""
+        body = {"account_id": self._somebody(), "amount": self._dollars(), "at_s_ago": 86_400}
+        await self._oracle.pull("backfill", activity_type="CSD", **body)
+        self.told.append(f"CSD {body['amount']} of the day before")
+
+    async def orders(self) -> None:
+        """Purchases, to be corrected or busted later."""
+        for symbol in ("AAPL", "SPY", "BTC/USD", "MSFT"):
+            quantity = str(Decimal(self._rng.randint(1, 3_000)).scaleb(-3))
+            account_id = self._somebody()
+            booked = await self._oracle.pull("trade", account_id=account_id, symbol=symbol, quantity=quantity)
+            self._prices[booked["event_id"]] = Decimal(booked["price"])
+            self._trades.append((account_id, booked["event_id"]))
+            self.told.append(f"{quantity} {symbol} bought")
+
+    async def correction(self) -> None:
+        """The price of an order is corrected."""
+        account_id, event_id = self._trades.pop(0)
+        price = str(self._prices[event_id] - Decimal("0.01"))
+        await self._oracle.pull("amend", account_id=account_id, event_id=event_id, price=price)
+        self.told.append("an order corrected")
+
+    async def bust(self) -> None:
+        """An order is busted."""
+        account_id, event_id = self._trades.pop(0)
+        await self._oracle.pull("amend", account_id=account_id, event_id=event_id)
+        self.told.append("an order busted")
+
+    async def transfer(self) -> None:
+        """Securities come from another broker."""
+        body = {"activity_type": "ACATS", "symbol": "KO", "quantity": "9", "price": "70.5"}
+        await self._oracle.pull("securities", account_id=self._somebody(), **body)
+        self.told.append("9 KO transferred in")
+
+    async def split(self) -> None:
+        """Before the day trades: old shares out, new ones in SPLIT_GAP_S later, then the new price."""
+        ex_date = _new_york(self._system).date().isoformat()
+        body = {"symbol": "NVDA", "new_rate": "4", "gap_s": SPLIT_GAP_S, "ex_date": ex_date}
+        answer = await self._oracle.pull("split", **body)
+        self.told.append(f"NVDA split 4:1 in {answer['accounts']} accounts")
+        await self._system.wait(1.0)
+        await self._system.jump(self._system.clock.now_ns() + int((SPLIT_GAP_S - 1.0) * NS_PER_S))
+
+    async def dividend(self) -> None:
+        """The price falls now; the cash comes two days later, less 30 % withheld."""
+        body = {"symbol": "MSFT", "rate": "0.83", "pay_in_s": 2 * 86_400, "withheld": "0.3"}
+        answer = await self._oracle.pull("dividend", **body)
+        self.told.append(f"MSFT pays 0.83 in {answer['accounts']} accounts")
+
+    async def coins(self) -> None:
+        """Crypto is bought and sold while everything else is closed."""
+        for quantity in ("0.01", "-0.004"):
+            account_id = self._somebody()
+            await self._oracle.pull("trade", account_id=account_id, symbol="BTC/USD", quantity=quantity)
+            self.told.append(f"{quantity} BTC/USD")
+
+
+MONDAY, TUESDAY, WEDNESDAY, THURSDAY, FRIDAY, SATURDAY, SUNDAY = range(7)
+STORY: Final[dict[tuple[int, str], tuple[Scene, ...]]] = {
+    (MONDAY, NOON): (Story.money, Story.orders, Story.orders),
+    (MONDAY, HALF): (Story.correction, Story.bust),
+    (MONDAY, EVENING): (Story.deposit, Story.orders),
+    (MONDAY, BEFORE): (Story.withdrawal,),
+    (MONDAY, AFTER): (Story.split,),
+    (TUESDAY, PRE): (Story.correction, Story.bust),
+    (TUESDAY, NOON): (Story.instant_deposit, Story.transfer),
+    (TUESDAY, NIGHT): (Story.money,),
+    (WEDNESDAY, PRE): (Story.dividend,),
+    (WEDNESDAY, EVENING): (Story.withdrawal, Story.orders),
+    (THURSDAY, NOON): (Story.money,),
+    (THURSDAY, AFTER): (Story.correction, Story.bust),
+    (FRIDAY, NOON): (Story.late_deposit, Story.orders),
+    (FRIDAY, EVENING): (Story.deposit, Story.withdrawal),
+    (SATURDAY, NOON): (Story.coins, Story.deposit),
+    (SUNDAY, PRE): (Story.coins, Story.withdrawal),
+    (SUNDAY, CLOSE): (Story.coins, Story.deposit),
+}
+
+
+async def live_through(start: date, *, days: int, seed: int) -> Week:
+    """Live through days from `start` on. Raises SystemFailed, SettingsError, FleetFailed."""
+    week, began_s = Week(start.isoformat(), seed), time.monotonic()
+
+    async def work(system: MovedSystem) -> None:
+        await _work(system, week, start, days)
+
+    began = datetime.combine(start, clock_time(4), NEW_YORK).isoformat()
+    await moved.use([*SIMULATOR, "--seed", str(seed)], OVERRIDES, began, work)
+    week.duration_s = round(time.monotonic() - began_s, 1)
+    return week
+
+
+async def _work(system: MovedSystem, week: Week, start: date, days: int) -> None:
+    account_ids = await system.oracle.account_ids()
+    fleet = Fleet(system.url, account_ids, lambda _: "", interval_s=UPDATE_S, detail=True)
+    await _begin(system, fleet)
+    watch = _Watch(system, fleet)
+    story = Story(system, account_ids, random.Random(f"{week.seed}/story"))
+    try:
+        for number in range(days):
+            week.days.append(await _live_a_day(system, watch, story, start + timedelta(days=number)))
+    finally:
+        await fleet.stop()
+    state = await system.oracle.state()
+    week.story, week.ledger = story.told, watch.ledger.hexdigest()[:16]
+    week.trades, week.activities = state["trades"], state["activities"]
+    week.messages, week.leaks = fleet.counts["messages"], fleet.counts["leaks"]
+    week.regressions = fleet.counts["regressions"]
+
+
+async def _begin(system: MovedSystem, fleet: Fleet) -> None:
+    """Connect everybody; time goes on meanwhile, for the services wait in it."""
+    starting = asyncio.ensure_future(fleet.start())
+    while not starting.done():
+        await system.wait(TICK_S)
+    await starting
+
+
+async def _live_a_day(system: MovedSystem, watch: "_Watch", story: Story, day: date) -> Day:
+    lived = Day(day.isoformat())
+    for stop, days_later, at in STOPS:
+        moment = datetime.combine(day + timedelta(days=days_later), at, NEW_YORK)
+        await system.jump(int(moment.timestamp()) * NS_PER_S)
+        for scene in STORY.get((day.weekday(), stop), ()):
+            await scene(story)
+        await system.live(LIVE_S)
+        lived.checks.append(await watch.check(stop))
+        now = await system.oracle.clock()
+        if stop == HALF:
+            lived.session = {"core": "full", "post": "half day"}.get(now["session"], "closed")
+        lived.books = now["balance_asof"]
+    worst_s = max((check.converged_s or 0.0 for check in lived.checks), default=0.0)
+    verdict = "" if lived.is_clean else f"  FAILED, {lived.mismatches} mismatches"
+    say(f"{day:%a} {day} {lived.session}: {len(lived.checks)} stops, equal after {worst_s:.2f} s{verdict}")
+    return lived
+
+
+class _Watch:
+    """Compares what every client shows with the ledger."""
+
+    def __init__(self, system: MovedSystem, fleet: Fleet) -> None:
+        self.ledger = hashlib.sha256()
+        self._system = system
+        self._fleet = fleet
+
+    async def check(self, stop: str) -> Check:
+        """Wait until all are equal, and stay so for STEADY_S."""
+        began_s = equal_s = time.monotonic()
+        truths = await self._system.oracle.truth()
+        self.ledger.update(repr(sorted((key, truth.figures) for key, truth in truths.items())).encode())
+        while True:
+            differing = await self._fleet.mismatches(truths)
+            now_s = time.monotonic()
+            if differing:
+                equal_s = now_s
+                if now_s - began_s > CONVERGE_S_MAX:
+                    self._tell(stop, differing, truths)
+                    return Check(stop, len(truths), None, differing)
+            elif now_s - equal_s >= STEADY_S:
+                return Check(stop, len(truths), round(equal_s - began_s, 2))
+            await self._system.wait(TICK_S)
+            truths = await self._system.oracle.truth()
+
+    def _tell(self, stop: str, differing: dict[str, list[str]], truths: dict[str, Truth]) -> None:
+        say(f"{_new_york(self._system)} {stop}: {len(differing)} accounts differ")
+        newest = {client.account_id: client.newest or {} for client in self._fleet.clients}
+        for account_id, names in list(differing.items())[:SHOWN_MAX]:
+            shown, figures = newest[account_id], truths[account_id].figures
+            told = (f"{name} {shown.get(name)}, not {figures.get(name)}" for name in names)
+            say(f"  {account_id}: {'; '.join(told)}")
+
+
+def _new_york(system: MovedSystem) -> datetime:
+    return datetime.fromtimestamp(system.clock.now_ns() // NS_PER_S, NEW_YORK)
+
+
+def table(week: Week) -> Table:
+    """One row for each day, and one for all."""
+    title = f"from {week.start}, seed {week.seed}, ledger {week.ledger}"
+    shown = Table("day", "session", "books of", "stops", "compared", "mismatches", title=title, box=None)
+    for name in ("equal after: worst", "of that at the roll"):
+        shown.add_column(name)
+    for column in shown.columns[3:]:
+        column.justify = "right"
+    for day in week.days:
+        name = f"{date.fromisoformat(day.day):%a} {day.day}"
+        shown.add_row(name, day.session, day.books, *_row(day.checks, day.mismatches))
+    shown.add_section()
+    checks = [check for day in week.days for check in day.checks]
+    shown.add_row("all", "", "", *_row(checks, sum(day.mismatches for day in week.days)))
+    return shown
+
+
+def _row(checks: Sequence[Check], mismatches: int) -> list[str]:
+    waits = [(check.stop, check.converged_s) for check in checks if check.converged_s is not None]
+    worst = max((wait for _, wait in waits), default=0.0)
+    at_roll = max((wait for stop, wait in waits if stop == ROLL), default=0.0)
+    compared = sum(check.compared for check in checks)
+    return [str(len(checks)), str(compared), str(mismatches), f"{worst:.2f} s", f"{at_roll:.2f} s"]
