@@ -5,7 +5,7 @@
 Accounts are opened and closed, trade, and are watched by clients that come and go, as often as in HOUR; a
 real calculator, a real WebSocket server and a real Valkey serve them. This program plays the symbol collector
 and the feed, through the product's own writers, and the clients. Afterwards everybody leaves, and what is
-then left of the guests is counted.
+then left of the guests is counted. `benchmarks.churn_whole` does the same with all four services.
 
 The verdict is the slope of the memory after a third of the time, by the median of all pairs (Theil and Sen),
 which a few odd samples do not move: what an hour adds. Exit code 1 if it is too much.
@@ -17,7 +17,7 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import combinations
@@ -29,10 +29,10 @@ import typer
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
-from benchmarks.service import COMPLETE, START_S_MAX, Process, World, say, show, world
+from benchmarks.service import COMPLETE, START_S_MAX, Process, World, read_metrics, say, show, world
 from benchmarks.valuation import holdings
 from portfolio_realtime.model import Account
-from portfolio_realtime.state import keys
+from portfolio_realtime.state import State, keys
 from portfolio_realtime.state.interest import INTEREST_MS
 
 SYMBOLS: Final = 500
@@ -42,6 +42,7 @@ WARM_UP_SHARE: Final = 1 / 3
 LEAVE_S: Final = INTEREST_MS / 1000 + 10  # interest has run out and the calculator has looked
 GROWTH_SHARE_MAX: Final = 0.03  # an hour may add so much of the memory, or …
 GROWTH_MB_MAX: Final = 3.0  # … so much: allocators breathe
+COLOURS: Final = ("#2fb985", "#4a90d9", "#d98a2b", "#b06fd0", "#d0506f")
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,9 @@ class Hour:
 
 
 HOUR: Final = Hour()
+
+
+Look = Callable[[], Awaitable[dict[str, float]]]  # memory in MB now, by what uses it
 
 
 @dataclass
@@ -146,13 +150,16 @@ class Churn:
             self.counts["broken"] += 1
 
 
-async def sample(others: World, processes: dict[str, Process], sampled: Sampled, duration_s: float) -> None:
+async def used_mb(state: State) -> float:
+    """What Valkey's contents take."""
+    return round((await state.connection.commands.info("memory"))["used_memory"] / 2**20, 2)
+
+
+async def sample(look: Look, sampled: Sampled, duration_s: float) -> None:
     """Memory of everything once a second, with a line now and then."""
     began_s = time.monotonic()
     while True:
-        info = await others.state.connection.commands.info("memory")
-        now = {name: process.memory_mb("VmRSS") for name, process in processes.items()}
-        now["valkey"] = round(info["used_memory"] / 2**20, 2)
+        now = await look()
         sampled.at_s.append(time.monotonic() - began_s)
         for name, megabytes in now.items():
             sampled.memory.setdefault(name, []).append(megabytes)
@@ -161,22 +168,39 @@ async def sample(others: World, processes: dict[str, Process], sampled: Sampled,
         await asyncio.sleep(SAMPLE_S)
 
 
-def growth_mb(at_s: Sequence[float], megabytes: Sequence[float], duration_s: float) -> float:
+def growth_mb(
+    at_s: Sequence[float], megabytes: Sequence[float], duration_s: float, warm_up_share: float
+) -> float:
     """What the duration adds, by the median slope of all pairs of samples after warming up."""
-    first = next(index for index, second in enumerate(at_s) if second >= duration_s * WARM_UP_SHARE)
+    first = next(index for index, second in enumerate(at_s) if second >= duration_s * warm_up_share)
     points = list(zip(at_s[first:], megabytes[first:], strict=True))
     slopes = [(later[1] - one[1]) / (later[0] - one[0]) for one, later in combinations(points, 2)]
     return statistics.median(slopes) * duration_s
 
 
-async def left(others: World) -> dict[str, int]:
+def judged(
+    sampled: Sampled, duration_s: float, hours: float, warm_up_share: float = WARM_UP_SHARE
+) -> dict[str, Any]:
+    """Memory at the end, what an hour adds, and whose is too much."""
+    last = {name: megabytes[-1] for name, megabytes in sampled.memory.items()}
+    growth = {
+        name: round(growth_mb(sampled.at_s, megabytes, duration_s, warm_up_share) / hours, 2)
+        for name, megabytes in sampled.memory.items()
+    }
+    too_much = [
+        name for name, added in growth.items() if added > max(GROWTH_MB_MAX, GROWTH_SHARE_MAX * last[name])
+    ]
+    return {"memory_mb": last, "added_by_an_hour_mb": growth, "grows": too_much}
+
+
+async def left(state: State, shards: int) -> dict[str, int]:
     """What remains in Valkey and in the services when everybody has gone."""
-    commands, shards = others.state.connection.commands, range(others.shards)
-    of_services = await others.metrics()
+    of_services = await read_metrics(state)
+    every, commands = range(shards), state.connection.commands
     return {
-        "records": await others.state.accounts.count(shards),
-        "stored_publications": sum([len(await others.state.valuations.read_ids(shard)) for shard in shards]),
-        "interest": sum([await commands.zcard(keys.interest(shard)) for shard in shards]),
+        "records": await state.accounts.count(every),
+        "stored_publications": sum([len(await state.valuations.read_ids(shard)) for shard in every]),
+        "interest": sum([await commands.zcard(keys.interest(shard)) for shard in every]),
         "accounts_in_book": int(of_services["valued_accounts"]),
         "watched": int(of_services["watched_accounts"]),
         "connections": int(of_services["connections"]),
@@ -207,27 +231,25 @@ async def measure(
         async with contextlib.AsyncExitStack() as stack:
             processes, url = await stack.enter_async_context(serving(others))
             churn = Churn(others, url, accounts, duration_s, hours)
+
+            async def look() -> dict[str, float]:
+                now = {name: process.memory_mb("VmRSS") for name, process in processes.items()}
+                return {**now, "valkey": await used_mb(others.state)}
+
             helpers = [
                 asyncio.create_task(others.feed()),
-                asyncio.create_task(sample(others, processes, sampled, duration_s)),
+                asyncio.create_task(sample(look, sampled, duration_s)),
             ]
             await churn.run()
             helpers[1].cancel()
             say(f"everybody has left; looking again in {LEAVE_S:.0f} s")
             await asyncio.sleep(LEAVE_S)
-            remains = await left(others)
+            remains = await left(others.state, others.shards)
             helpers[0].cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
     if chart is not None:
         draw(sampled, duration_s, hours, chart)
-    growth = {
-        name: round(growth_mb(sampled.at_s, megabytes, duration_s) / hours, 2)
-        for name, megabytes in sampled.memory.items()
-    }
-    last = {name: megabytes[-1] for name, megabytes in sampled.memory.items()}
-    too_much = [
-        name for name, added in growth.items() if added > max(GROWTH_MB_MAX, GROWTH_SHARE_MAX * last[name])
-    ]
+    memory = judged(sampled, duration_s, hours)
     expected = {"records": accounts, "accounts_in_book": accounts}
     forgotten = all(count == expected.get(name, 0) for name, count in remains.items())
     return {
@@ -235,15 +257,15 @@ async def measure(
         "hours": hours,
         "duration_s": duration_s,
         **churn.counts,
-        "memory_mb": last,
-        "added_by_an_hour_mb": growth,
+        **memory,
         "left": remains,
-        "grows": too_much,
-        "is_steady": not too_much and forgotten,
+        "is_steady": not memory["grows"] and forgotten,
     }
 
 
-def draw(sampled: Sampled, duration_s: float, hours: float, path: Path) -> None:
+def draw(
+    sampled: Sampled, duration_s: float, hours: float, path: Path, warm_up_share: float = WARM_UP_SHARE
+) -> None:
     """Memory over time; readable on light and dark ground."""
     import matplotlib as mpl
 
@@ -253,11 +275,9 @@ def draw(sampled: Sampled, duration_s: float, hours: float, path: Path) -> None:
     grey = "#808080"
     with pyplot.rc_context({"text.color": grey, "axes.labelcolor": grey, "svg.hashsalt": "churn"}):
         figure, axes = pyplot.subplots(figsize=(7, 3.2))
-        for colour, (name, megabytes) in zip(
-            ("#2fb985", "#4a90d9", "#d98a2b"), sampled.memory.items(), strict=True
-        ):
+        for colour, (name, megabytes) in zip(COLOURS, sampled.memory.items(), strict=False):
             axes.plot(sampled.at_s, megabytes, color=colour, label=name)
-        axes.axvspan(0, duration_s * WARM_UP_SHARE, color=grey, alpha=0.12, linewidth=0)
+        axes.axvspan(0, duration_s * warm_up_share, color=grey, alpha=0.12, linewidth=0)
         axes.set_ylim(bottom=0)
         axes.set_xlabel(f"seconds; {duration_s / hours:.0f} are an hour's worth, the grey part is warming up")
         axes.set_ylabel("MB")

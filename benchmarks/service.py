@@ -217,14 +217,19 @@ class World:
 
     async def metrics(self) -> dict[str, float]:
         """What the services count, without labels but `le`: `name` or `name{le}` -> value."""
-        await asyncio.sleep(METRICS_S)
-        found: dict[str, float] = {}
-        for _, _, text in await self.state.metrics.read_all():
-            for family in text_string_to_metric_families(text):
-                for sample in family.samples:
-                    bound = f"{{{sample.labels['le']}}}" if "le" in sample.labels else ""
-                    found[sample.name.removeprefix(f"{PREFIX}_") + bound] = sample.value
-        return found
+        return await read_metrics(self.state)
+
+
+async def read_metrics(state: State) -> dict[str, float]:
+    """What the services count, without labels but `le`: `name` or `name{le}` -> value."""
+    await asyncio.sleep(METRICS_S)
+    found: dict[str, float] = {}
+    for _, _, text in await state.metrics.read_all():
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                bound = f"{{{sample.labels['le']}}}" if "le" in sample.labels else ""
+                found[sample.name.removeprefix(f"{PREFIX}_") + bound] = sample.value
+    return found
 
 
 @contextlib.asynccontextmanager

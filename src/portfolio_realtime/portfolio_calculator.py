@@ -8,8 +8,9 @@ Run it: `python -m portfolio_realtime.portfolio_calculator`
 
 import asyncio
 import contextlib
+import itertools
 import math
-from collections.abc import Collection, Container
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import structlog
@@ -34,6 +35,7 @@ QUIET_S: Final = 0.5  # without any change, look again after this: marks grow st
 FLUSH_S_MIN: Final = 0.01  # accounts that become due within this are published together
 READ_STEP: Final = 250  # records taken in before other work gets its turn: a few milliseconds
 SORT_STEP: Final = 5000  # ids looked at before other work gets its turn
+ENDED: Final = object()
 PROGRESS_S: Final = 1.0  # between two lines about reading
 TOTALS_S: Final = 1.0  # between two looks at the whole book
 PAUSE_LOOK_S: Final = 0.02  # how often the event loop's delay is measured
@@ -60,6 +62,7 @@ class Calculator:
         self._taking = asyncio.Lock()  # records are taken in in the order in which Valkey gave them
         self._unread: set[int] = set()  # shards whose records are to be read, all of them
         self._let_go: set[int] = set()  # shards whose records are to be forgotten
+        self._numbering = asyncio.Lock()  # rows keep their numbers while somebody goes through them
         self._book_wake = asyncio.Event()
         self._announced: set[int] = set()  # shards whose interest has changed
         self._interest_wake = asyncio.Event()
@@ -161,8 +164,12 @@ class Calculator:
 
     async def _forget_shards(self) -> None:
         shards, self._let_go = self._let_go, set()
-        account_ids = await self._of_shards(self._valuer.account_ids, shards) if shards else ()
-        for number, account_id in enumerate(account_ids):
+        if not shards:
+            return
+        found = _by_shard(shards)
+        await self._sort(self._valuer.published_ids, found)
+        await self._sort_book(found)
+        for number, account_id in enumerate(itertools.chain(*found.values())):
             if self._shard(account_id) not in self._leases:  # it may have come back
                 self._valuer.forget(account_id)
             if number % READ_STEP == READ_STEP - 1:
@@ -171,12 +178,14 @@ class Calculator:
     async def _read_shards(self) -> None:
         """Read every record of the shards that need it, with a word about how far it has come."""
         shards, self._unread = self._unread & self._leases.keys(), set()
-        known = await self._of_shards(self._valuer.book.account_ids, shards) if shards else set[str]()
+        known = _by_shard(shards)
+        if shards:
+            await self._sort_book(known)
         count = await self._state.accounts.count(shards)
-        self._valuer.book.reserve(len(self._valuer.book) - len(known) + count)
+        self._valuer.book.reserve(len(self._valuer.book) - sum(map(len, known.values())) + count)
         progress = _Progress(self._metrics, count, self._context.clock)
         for shard in sorted(shards):
-            await self._read_shard(shard, known, progress)
+            await self._read_shard(shard, known.pop(shard), progress)
         if shards:
             progress.end(len(shards))
 
@@ -192,18 +201,21 @@ class Calculator:
                     if number % READ_STEP == READ_STEP - 1:
                         await asyncio.sleep(0)
             progress.advance(len(records))
-        await self._read(shard, [account_id for account_id in known if self._shard(account_id) == shard])
+        await self._read(shard, list(known))
         await self._forget(shard, await self._state.valuations.read_ids(shard))
 
-    async def _of_shards(self, account_ids: Collection[str], shards: Container[int]) -> set[str]:
-        """Those of the accounts that belong to these shards."""
-        found: set[str] = set()
-        for number, account_id in enumerate(account_ids):
-            if self._shard(account_id) in shards:
-                found.add(account_id)
-            if number % SORT_STEP == SORT_STEP - 1:
-                await asyncio.sleep(0)
-        return found
+    async def _sort_book(self, found: dict[int, set[str]]) -> None:
+        """Add the book's accounts to what was found of their shards."""
+        async with self._numbering:
+            for account_ids in self._valuer.book.ids():
+                await self._sort(account_ids, found)
+
+    async def _sort(self, account_ids: Sequence[str], found: dict[int, set[str]]) -> None:
+        for at in range(0, len(account_ids), SORT_STEP):
+            for account_id in account_ids[at : at + SORT_STEP]:
+                if (shard := self._shard(account_id)) in found:
+                    found[shard].add(account_id)
+            await asyncio.sleep(0)
 
     # Shards
 
@@ -377,7 +389,31 @@ class Calculator:
             if clock.monotonic_s() >= check_s:
                 check_s = clock.monotonic_s() + interval_s
                 await self._check_book()
+            await self._tidy_book()
             await self._refresh_book()
+
+    async def _tidy_book(self) -> None:
+        """Give back, step by step, what accounts and symbols that are gone have left in the book."""
+        book = self._valuer.book
+        async with self._numbering:
+            if book.is_loose:
+                await self._in_steps(book.pack())
+            if not book.is_crowded:
+                return
+            await self._in_steps(book.count_holders())
+        unheld = book.unheld()
+        marked = await self._state.marks.read(list(unheld))  # may be held elsewhere, or here again soon
+        gone = {symbol: mark for symbol, mark in unheld.items() if symbol not in marked}
+        if count := self._valuer.free(gone):
+            log.info("symbols forgotten", symbols=count)
+
+    async def _in_steps(self, steps: Iterator[None]) -> None:
+        """Do them all; between two, other work gets its turn."""
+        while True:
+            with self._metrics.recalculation_block.time():
+                if next(steps, ENDED) is ENDED:
+                    return
+            await asyncio.sleep(0)
 
     async def _refresh_book(self) -> None:
         """Move the totals by what has changed, stretch by stretch."""
@@ -419,6 +455,11 @@ class Calculator:
 
     def _shard(self, account_id: str) -> int:
         return keys.shard_of(account_id, self._context.settings.shards)
+
+
+def _by_shard(shards: Iterable[int]) -> dict[int, set[str]]:
+    """No accounts yet for each of these shards."""
+    return {shard: set() for shard in shards}
 
 
 class _Progress:

@@ -253,7 +253,7 @@ def test_an_account_that_is_forgotten_leaves_nothing(desk: Desk) -> None:
     desk.watch(account("alice", [position("A", 10)], version=2), with_positions=True)
     desk.message()
     desk.valuer.forget("alice")
-    assert desk.valuer.account_ids == set()
+    assert desk.valuer.published_ids == []
     assert len(desk.valuer.book) == len(desk.valuer.watchlist) == 0
     kept = (desk.valuer._records, desk.valuer._sequences, desk.valuer._epochs, desk.valuer._rows)
     assert kept == ({}, {}, {}, {})
@@ -273,7 +273,22 @@ def test_accounts_that_come_and_go_leave_nothing_and_no_sequence_twice(desk: Des
     kept = (valuer._records, valuer._sequences, valuer._epochs)
     assert [list(one) for one in kept] == [["alice"]] * 3
     assert valuer._rows == {}
-    assert valuer.account_ids == {"alice"}
+    assert valuer.published_ids == ["alice"]
+    assert list(valuer.book.ids()) == [["alice"]]
+
+
+def test_a_symbol_that_is_forgotten_comes_back_without_its_past(desk: Desk) -> None:
+    """Neither its mark nor the moment of its split is kept once nobody holds it."""
+    valuer = desk.valuer
+    since_ns = NOW_NS + 10
+    valuer.put(account("bob", [position("OPT", 1, marks_from_ns=since_ns)]))
+    valuer.apply([mark("OPT", 5.0, as_of_ns=since_ns, received_ns=since_ns)])
+    valuer.put(account("bob", []))
+    for _ in valuer.book.count_holders():
+        pass
+    assert valuer.free(valuer.book.unheld()) >= 1
+    assert "OPT" not in valuer.book.marks
+    assert valuer.apply([mark("OPT", 4.0, as_of_ns=since_ns - 5, received_ns=since_ns - 5)])
 
 
 def test_an_older_record_of_a_watched_account_is_ignored(desk: Desk) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from portfolio_realtime.model import Account
+from portfolio_realtime.valuation import book as book_module
 from portfolio_realtime.valuation import whole as module
 from portfolio_realtime.valuation.book import UNPRICED, Book
 from portfolio_realtime.valuation.kernel import UNIT_ROUNDOFF
@@ -29,6 +31,7 @@ class Desk:
         self.accounts: dict[str, Account] = {}
         self.prices: dict[str, float] = {}
         self.looks = 0
+        self.packing: Iterator[None] | None = None
 
     def put(self) -> None:
         """A new account, or one with other positions."""
@@ -57,6 +60,21 @@ class Desk:
         self.prices.pop(symbol, None)
         self.book.prices[self.book.column(symbol)] = UNPRICED
 
+    def tidy(self) -> None:
+        """Some steps of a packing that has begun, or the symbols that nobody holds are forgotten."""
+        if self.source.random() < 0.5:
+            self.packing = self.packing or self.book.pack()
+            for _ in range(self.source.randint(1, 4)):
+                if next(self.packing, "ended") == "ended":
+                    self.packing = None
+                    return
+        else:
+            self.packing = None
+            for _ in self.book.count_holders():
+                pass
+            for symbol in self.book.free(self.book.unheld()):
+                self.prices.pop(symbol, None)
+
     def look(self) -> None:
         """Refresh some stretches or all, and compare those."""
         stretches = self.whole.stretches()
@@ -71,7 +89,9 @@ class Desk:
         count = min(module.STRETCH, self.book.row_count - first)
         assert len(stretch.equity) == len(stretch.day_pnl) == count
         expected, bases = [0.0] * count, [0.0] * count
-        for key, row in self.book._rows.items():
+        for key in self.accounts:
+            row = self.book._rows.row(key)
+            assert row is not None
             if first <= row < first + count:
                 held = self.accounts[key]
                 worths = [
@@ -92,6 +112,8 @@ class Desk:
 def short_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten rows in a stretch, so that a few accounts fill several; columns keep up with more changes."""
     monkeypatch.setattr(module, "STRETCH", 10)
+    monkeypatch.setattr(book_module, "STEP_ROWS", 7)
+    monkeypatch.setattr(book_module, "STEP_PLACES", 23)
     monkeypatch.setattr(module, "CHANGED_SHARE", 3)
     monkeypatch.setattr(module, "MOVED_SHARE", 2)
     monkeypatch.setattr(module, "CALLS", 0)
@@ -106,7 +128,13 @@ def test_what_is_kept_current_equals_what_is_valued_from_scratch() -> None:
     @example(1, 2000)
     def check(seed: int, steps: int) -> None:
         desk = Desk(random.Random(seed))
-        acts = [desk.put] * 4 + [desk.drop] + [desk.apply] * 6 + [desk.split] + [desk.look] * 6
+        acts = (
+            [desk.put] * 4
+            + [desk.drop]
+            + [desk.apply] * 6
+            + [desk.split, desk.tidy, desk.tidy]
+            + [desk.look] * 6
+        )
         for _ in range(steps):
             desk.source.choice(acts)()
 
@@ -116,7 +144,7 @@ def test_what_is_kept_current_equals_what_is_valued_from_scratch() -> None:
 @pytest.mark.usefixtures("short_stretches")
 def test_a_stretch_whose_rows_are_gone_is_worth_nothing() -> None:
     """The book is packed between the look at one stretch and at the next."""
-    book, source = Book(), random.Random(2)
+    book = Book()
     for index in range(25):
         book.put(account(f"a{index}", [position("A", 1)]))
     book.apply([mark("A", 1.0)])
@@ -126,8 +154,10 @@ def test_a_stretch_whose_rows_are_gone_is_worth_nothing() -> None:
     assert last.totals().equity == 5 * 1001.0
     for index in range(25):
         book.drop(f"a{index}")
-    while book.row_count >= 20:
-        book.put(account(f"b{source.random()}", [position("A", 1)]))
+    book.put(account("b", [position("A", 1)]))
+    for _ in book.pack():
+        pass
+    assert book.row_count == 1
     for stretch in (first, last):
         stretch.refresh()
     assert first.totals().equity == 1001.0 * book.row_count

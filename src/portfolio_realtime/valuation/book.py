@@ -7,10 +7,13 @@ their multiplier, short is negative). For a reader of algebra: `equity = cash + 
 Q is kept in compressed sparse row form, always ready to be multiplied: the rows lie one behind the other in
 two flat arrays (column, quantity). A row may have spare places, filled with quantity 0 of column 0, which is
 no symbol and has the price 0. A row that outgrows its places is emptied and begun anew at the end; when half
-of the places are abandoned, all rows are packed. A change to one account costs the size of that account.
+of the places are abandoned, `pack` is due. A change to one account costs the size of that account.
+
+What goes through all accounts (`ids`, `pack`, `count_holders`) does so in steps of milliseconds; between two
+of them accounts and marks may come and go.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
@@ -34,6 +37,11 @@ INITIAL: Final = 64  # places in a new array; arrays double when full
 NEVER_NS: Final = -(2**62)
 FOREVER_NS: Final = 2**62
 VECTORS: Final = ("_cash", "_day_base", "_record_as_of_ns")
+STEP_ROWS: Final = 4096  # moved or named in one step
+STEP_PLACES: Final = 2**20  # looked at in one step
+SPARE_COLUMNS: Final = (
+    1024  # symbols that nobody holds may take so many columns, and as many again as are kept
+)
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,6 @@ class Book:
     """Accounts as rows, symbols as columns, marks as one value per column."""
 
     def __init__(self) -> None:
-        self.layout = 0  # grows when rows change their numbers
         self.row_count = 0  # abandoned rows included
         self.position_count = 0  # positions with a quantity, over all accounts
         self.columns: dict[str, int] = {}
@@ -94,8 +101,11 @@ class Book:
         self.sources: set[str] = set()  # of all marks so far
         self.away: frozenset[str] = frozenset()  # sources that bring nothing now …
         self.is_away: NDArray[np.bool_] = np.zeros(INITIAL, bool)  # … and the columns with a mark of theirs
+        self._free_columns: list[int] = []
+        self._columns_max = SPARE_COLUMNS  # more in use: see which of them are held
+        self._is_held: NDArray[np.bool_] = np.zeros(INITIAL, bool)  # columns seen in rows since last counted
         self._rows = Directory()
-        self._abandoned = 0  # places
+        self._abandoned = 0  # places and rows
         self._pointers: Int32s = np.zeros(INITIAL + 1, np.int32)
         self._column_of: Int32s = np.zeros(INITIAL, np.int32)
         self._quantity: Floats = np.zeros(INITIAL)
@@ -110,10 +120,12 @@ class Book:
     def __len__(self) -> int:
         return len(self._rows)
 
-    @property
-    def account_ids(self) -> list[str]:
-        """Every account of the book."""
-        return [account_id for account_id, _ in self._rows.items()]
+    def ids(self) -> Iterator[list[str]]:
+        """Every account of the book, step by step, some perhaps twice; `pack` must not run meanwhile."""
+        first = 0
+        while first < self.row_count:
+            yield self._rows.ids(first, min(first + STEP_ROWS, self.row_count))
+            first += STEP_ROWS
 
     def reserve(self, accounts: int) -> None:
         """So many accounts will come: looking them up must not be put in order again and again."""
@@ -171,14 +183,50 @@ class Book:
         """The symbol's column, a new one if need be."""
         column = self.columns.get(symbol)
         if column is None:
-            column = self.columns[symbol] = len(self.symbols)
-            self.symbols.append(symbol)
-            if column >= len(self.prices):
-                self.prices = _grown(self.prices, UNPRICED)
-                self.as_of_ns = _grown(self.as_of_ns, NEVER_NS)
-                self.received_ns = _grown(self.received_ns, NEVER_NS)
-                self.is_away = _grown(self.is_away, False)
+            column = self.columns[symbol] = self._new_column()
+            self.symbols[column] = symbol
         return column
+
+    @property
+    def is_crowded(self) -> bool:
+        """May many of the symbols be held by nobody? Then `count_holders` is worth its time."""
+        return len(self.columns) > self._columns_max
+
+    def count_holders(self) -> Iterator[None]:
+        """See, step by step, which symbols are held; `pack` must not run meanwhile."""
+        self._is_held[:] = False
+        place = 0
+        while place < (end := int(self._pointers[self.row_count])):
+            last = min(place + STEP_PLACES, end)
+            self._is_held[self._column_of[place:last]] = True
+            place = last
+            yield
+
+    def unheld(self) -> dict[str, Mark | None]:
+        """The symbols that were in no row when last counted, nor since, and their marks."""
+        return {
+            symbol: self.marks.get(symbol)
+            for symbol, column in self.columns.items()
+            if not self._is_held[column]
+        }
+
+    def free(self, unheld: Mapping[str, Mark | None]) -> list[str]:
+        """Forget those of these symbols that are still unheld and have still this mark; which."""
+        freed = [
+            symbol
+            for symbol, mark in unheld.items()
+            if not self._is_held[self.columns[symbol]] and self.marks.get(symbol) is mark
+        ]
+        for symbol in freed:
+            column = self.columns.pop(symbol)
+            self.marks.pop(symbol, None)
+            self.symbols[column] = ""
+            self.prices[column] = UNPRICED
+            self.as_of_ns[column] = self.received_ns[column] = NEVER_NS
+            self.is_away[column] = False
+            self._free_columns.append(column)
+        self._columns_max = 2 * len(self.columns) + SPARE_COLUMNS
+        return freed
 
     def select(self, account_ids: Sequence[str]) -> Selection:
         """The rows of these accounts, which must be in the book, in this order."""
@@ -218,6 +266,51 @@ class Book:
         """Which of these rows were put or dropped since somebody wrote False here."""
         return self._is_changed[first : min(last, self.row_count)]
 
+    @property
+    def is_loose(self) -> bool:
+        """Are half of the places abandoned? Then `pack` is worth its time."""
+        in_all = int(self._pointers[self.row_count]) + self.row_count
+        return self._abandoned > 0 and 2 * self._abandoned >= in_all
+
+    def pack(self) -> Iterator[None]:
+        """Move all rows together to the front, step by step, leaving out the abandoned ones.
+
+        Between two steps the rows that have been moved away lie in the middle, as abandoned ones.
+        """
+        row, kept, freed = 0, 0, 0
+        while row < self.row_count:
+            last = min(row + STEP_ROWS, self.row_count)
+            taken = np.flatnonzero(self._rows.is_taken(row, last)) + row
+            start, end = int(self._pointers[row]), int(self._pointers[last])
+            freed += end - start - int(self._places_of(taken).sum()) + last - row - len(taken)
+            kept = self._move(row, last, taken, kept)
+            row = last
+            yield
+        self.row_count = kept
+        self._abandoned = max(0, self._abandoned - freed)
+
+    def _move(self, first: int, last: int, taken: Ints, kept: int) -> int:
+        """Move the `taken` ones of these rows to the row `kept` and behind it; the row behind them."""
+        if len(taken) == last - kept:
+            return last  # nothing has been abandoned so far
+        old_ids = self._rows.ids(first, last)
+        places, counts = self._places(taken)
+        start, first_place, end = (int(self._pointers[row]) for row in (kept, first, last))
+        filled, beyond = start + len(places), kept + len(taken)
+        self._quantity[start:filled] = self._quantity[places]
+        self._column_of[start:filled] = self._column_of[places]
+        vacated = slice(max(filled, first_place), end)
+        self._quantity[vacated], self._column_of[vacated] = 0.0, PADDING
+        self._pointers[kept + 1 : beyond + 1] = start + np.cumsum(counts)
+        self._pointers[beyond + 1 : last + 1] = end
+        for vector in (getattr(self, name) for name in VECTORS):
+            vector[kept:beyond] = vector[taken]
+            vector[max(beyond, first) : last] = 0
+        self._is_changed[kept:beyond] = self._is_changed[max(beyond, first) : last] = True
+        for number, account_id in enumerate(old_ids, kept):
+            self._rows.put(account_id, number)
+        return beyond
+
     def _held(self, row: int) -> int:
         start, end = self._pointers[row], self._pointers[row + 1]
         return int(np.count_nonzero(self._quantity[start:end]))
@@ -225,7 +318,9 @@ class Book:
     def _fill(self, row: int, held: Sequence[Position]) -> None:
         start, end = int(self._pointers[row]), int(self._pointers[row + 1])
         filled = start + len(held)
-        self._column_of[start:filled] = [self.column(position.symbol) for position in held]
+        columns = [self.column(position.symbol) for position in held]
+        self._column_of[start:filled] = columns
+        self._is_held[columns] = True
         self._quantity[start:filled] = [float(position.quantity * position.multiplier) for position in held]
         self._column_of[filled:end] = PADDING
         self._quantity[filled:end] = 0.0
@@ -234,13 +329,11 @@ class Book:
     def _abandon(self, row: int) -> None:
         self._fill(row, ())
         self._cash[row] = self._day_base[row] = 0.0
-        self._abandoned += max(1, int(self._pointers[row + 1] - self._pointers[row]))
+        self._abandoned += 1 + int(self._pointers[row + 1] - self._pointers[row])
 
     def _new_row(self, count: int) -> int:
         """An empty row at the end with places for `count` positions and a few more."""
         places = count + count // SPARE_SHARE
-        if 2 * self._abandoned >= self._pointers[self.row_count] + self.row_count:
-            self._pack()
         row = self.row_count
         end = int(self._pointers[row]) + places
         assert end <= PLACES_MAX, "too many positions for one book: run more calculators"
@@ -257,23 +350,26 @@ class Book:
 
     def _places(self, rows: Ints) -> tuple[Ints, Ints]:
         """Where the elements of these rows lie, row after row, and how many places each row has."""
-        starts = self._pointers[rows].astype(np.int64)
-        counts = self._pointers[rows + 1] - starts
+        starts, counts = self._pointers[rows].astype(np.int64), self._places_of(rows)
         first = np.cumsum(counts) - counts
         return np.repeat(starts - first, counts) + np.arange(int(counts.sum())), counts
 
-    def _pack(self) -> None:
-        """Move all rows together to the front, leaving out the abandoned ones."""
-        rows = np.array(sorted(row for _, row in self._rows.items()), np.int64)
-        places, counts = self._places(rows)
-        self._quantity[: len(places)] = self._quantity[places]
-        self._column_of[: len(places)] = self._column_of[places]
-        self._pointers[1 : len(rows) + 1] = np.cumsum(counts)
-        for vector in (getattr(self, name) for name in VECTORS):
-            vector[: len(rows)] = vector[rows]
-        self._rows.renumber({old: new for new, old in enumerate(rows.tolist())})
-        self.row_count, self._abandoned = len(rows), 0
-        self.layout += 1
+    def _places_of(self, rows: Ints) -> Ints:
+        """How many places each of these rows has."""
+        return (self._pointers[rows + 1] - self._pointers[rows]).astype(np.int64)
+
+    def _new_column(self) -> int:
+        if self._free_columns:
+            return self._free_columns.pop()
+        column = len(self.symbols)
+        self.symbols.append("")
+        if column >= len(self.prices):
+            self.prices = _grown(self.prices, UNPRICED)
+            self.as_of_ns = _grown(self.as_of_ns, NEVER_NS)
+            self.received_ns = _grown(self.received_ns, NEVER_NS)
+            self.is_away = _grown(self.is_away, False)
+            self._is_held = _grown(self._is_held, False)
+        return column
 
 
 def day_base(account: Account) -> Decimal:

@@ -4,7 +4,7 @@ Everything a portfolio calculator decides is decided here, with time as an argum
 only moves bytes between Valkey and this class.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,9 +75,9 @@ class Valuer:
             self._cut = None
 
     @property
-    def account_ids(self) -> set[str]:
-        """Every account that is in the book or has been published."""
-        return {*self.book.account_ids, *self._sequences}
+    def published_ids(self) -> list[str]:
+        """Every account that has been published and not dropped since."""
+        return list(self._sequences)
 
     def drop(self, account_id: str) -> None:
         """The account is gone. Should it come back in the same epoch, its sequence is higher than before."""
@@ -113,6 +113,13 @@ class Valuer:
         if since:
             marks = [mark for mark in marks if mark.as_of_ns >= since.get(mark.symbol, 0)]
         return self.book.apply(marks)
+
+    def free(self, unheld: Mapping[str, Mark | None]) -> int:
+        """Forget those of these symbols that are still held by nobody and have still this mark; how many."""
+        freed = self.book.free(unheld)
+        for symbol in freed:
+            self._marks_from_ns.pop(symbol, None)
+        return len(freed)
 
     def _begin_new_prices(self, symbol: str, since_ns: int) -> None:
         """A split: until it trades at its new price the symbol is unpriced, not worth its old one."""

@@ -49,7 +49,7 @@ class Stretch:
         self.day_pnl: Floats = np.zeros(0)
         self._book = book
         self._first = first
-        self._layout = -1  # of the book, when the columns were put in order
+        self._is_ordered = False
         self._columns = csc_array((0, 0))
         self._prices: Floats = np.zeros(0)  # of these columns, when last looked at
 
@@ -57,7 +57,8 @@ class Stretch:
         """Bring equity and day P&L to the book's present prices and records by what has changed."""
         is_changed = self._book.is_changed(self._first, self._first + STRETCH)
         changed = np.flatnonzero(is_changed)
-        if self._layout != self._book.layout or len(changed) * CHANGED_SHARE > len(is_changed):
+        has_shrunk = len(is_changed) < len(self.equity)
+        if not self._is_ordered or has_shrunk or len(changed) * CHANGED_SHARE > len(is_changed):
             self._order()
             is_changed[:] = False
             self.recalculate()
@@ -112,7 +113,7 @@ class Stretch:
         """Keep the present quantities column by column."""
         self._columns = self._rows().quantities.tocsc()
         self._prices = np.zeros(len(self._book.symbols))
-        self._layout = self._book.layout
+        self._is_ordered = True
 
     def _held(self, columns: Ints) -> int:
         """How many positions these columns have."""
