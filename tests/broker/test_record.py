@@ -197,12 +197,14 @@ def test_a_booking_around_the_first_statement_waits_for_the_next(is_inside: bool
     record.observe(statement(1000), at_s(0), at_s(0.1))
 
     assert (Decimal(1000), Decimal(0)) == (shown(record).cash, shown(record).external_cash_flow)
+    assert shown(record).unvalued == ("cash",), "or else a deposit that is inside would look like a gain"
     assert record.look_again_ns == at_s(2.1)
 
     seen = statement(1000 if is_inside else 1500)
     assert look(record, seen, 3) is (Outcome.LATE if is_inside else Outcome.CONFIRMED), "REST may trail"
     assert look(record, seen, 6) is Outcome.CONFIRMED
     assert (Decimal(cash), Decimal(500)) == (shown(record).cash, shown(record).external_cash_flow)
+    assert shown(record).unvalued == ()
 
 
 def test_a_first_statement_taken_in_the_middle_of_a_trade_is_put_right() -> None:
@@ -289,15 +291,29 @@ def test_the_legs_of_a_split_move_the_record_together(first: int, second: int) -
     assert Decimal(100) == shown(record).positions[0].cost_basis
 
 
-def test_a_leg_that_stays_alone_is_decided_by_the_next_statement() -> None:
-    """REST says that the shares are gone: then they are, and nothing waits any more."""
+def test_a_statement_from_between_two_legs_decides_nothing() -> None:
+    """REST says that the shares are gone; their successors are on the way, and a loss would be invented."""
+    record = known(quantities={"AAPL": "10"})
+    record.apply(leg(-10, at=10), at_s(10))
+
+    assert look(record, statement(1000), at=20) is Outcome.LATE
+    assert quantities(record) == {"AAPL": Decimal(10)}
+
+    record.apply(leg(20, at=40), at_s(40))
+    assert quantities(record) == {"AAPL": Decimal(20)}
+    assert look(record, statement(1000, {"AAPL": 20}), at=50) is Outcome.CONFIRMED
+
+
+def test_a_leg_that_stays_alone_is_decided_by_the_first_statement_after_a_minute() -> None:
+    """REST still says that the shares are gone: then they are, and nothing waits any more."""
     record = known(quantities={"AAPL": "10"})
 
     record.apply(leg(-10, at=10), at_s(10))
     assert quantities(record) == {"AAPL": Decimal(10)}
     assert record.look_again_ns is not None
 
-    assert look(record, statement(1000), at=20) is Outcome.CONFIRMED
+    assert look(record, statement(1000), at=69) is Outcome.LATE
+    assert look(record, statement(1000), at=71) is Outcome.CONFIRMED
     assert [Decimal(0)] == [position.quantity for position in shown(record).positions]
     assert record.look_again_ns is None
 

@@ -42,8 +42,10 @@ EVENT_SETTLE_NS: Final = 2 * NS_PER_S  # this long without events of the account
 LOOK_NS_MAX: Final = 10 * NS_PER_S  # an account that is never quiet is looked at this often
 REST_LAG_NS: Final = 5 * NS_PER_S  # published this long before a request, a booking is in its answer
 CLOCK_SKEW_NS: Final = NS_PER_S // 2  # the broker's clock and ours agree within this
+LEGS_NS_MAX: Final = 60 * NS_PER_S  # the legs of one corporate action are booked within this
 LATE_NS_MAX: Final = 60 * NS_PER_S  # REST that trails for longer than this is right, and we are wrong
 REPEAT_NS_MAX: Final = 24 * 3600 * NS_PER_S  # before the cut-off; an older booking does not come again
+CASH: Final = "cash"  # names itself among the symbols of what is unvalued
 APPLIED_MAX: Final = 1_000  # bookings looked back upon to recognise a late statement
 BOOKINGS_TOLD_MAX: Final = 2_000  # of these, the newest are told to others
 BOOKINGS_MAX: Final = 20_000  # bookings of one account remembered, to know repeats and the day's sums
@@ -150,13 +152,22 @@ class AccountRecord:
             external_cash_flow=self._day.external_cash_flow,
             positions=tuple(self._position(symbol, traded.get(symbol, Traded())) for symbol in symbols),
             as_of_ns=as_of_ns,
-            unvalued=self._day.unvalued,
+            unvalued=(*self._day.unvalued, *self._doubtful_flows),
         )
 
     def take_new_bookings(self) -> bool:
         """Do `bookings` tell something new since this was last asked, be the record the same or not?"""
         has_new, self._has_new_bookings = self._has_new_bookings, False
         return has_new
+
+    @property
+    def _doubtful_flows(self) -> tuple[str, ...]:
+        """Is there money of the client's of which nobody can tell yet whether it is in the cash?"""
+        has_any = any(
+            self._taken_from_ns - REST_LAG_NS < one.published_ns and flows.external_cash_flow(one)
+            for one in self._uncertain
+        )
+        return (CASH,) if has_any else ()
 
     def bookings(self, version: int) -> Bookings:
         """The bookings that are in the record of this version and were executed since `last_equity`.
@@ -232,8 +243,7 @@ class AccountRecord:
         """The legs of one corporate action move the balances together; between them the value is nobody's."""
         self._uncertain.append(leg)
         self._is_unsettled = True
-        group = [one for one in self._bookings.values() if one.group_id == leg.group_id]
-        if len({one.quantity < 0 for one in group}) > 1:
+        if self._is_whole(leg.group_id):
             ready = [
                 one for one in self._uncertain if one.group_id == leg.group_id and self._is_surely_new(one)
             ]
@@ -295,7 +305,12 @@ class AccountRecord:
         return has_cash and has_quantities
 
     def _can_decide(self, statement: Statement, began_ns: int) -> bool:
-        """May an explanation be believed? While REST may trail, only that all uncertain ones are missing."""
+        """May an explanation be believed? While REST may trail, only that all uncertain ones are missing.
+
+        A statement from between the legs of a corporate action is nobody's value.
+        """
+        if self._has_half_an_action(began_ns):
+            return False
         youngest_ns = max((activity.published_ns for activity in self._uncertain), default=0)
         if began_ns >= youngest_ns + REST_LAG_NS:
             return True
@@ -303,6 +318,21 @@ class AccountRecord:
         for activity in self._uncertain:
             totals.add(effect_of(activity, self._corrected(activity)))
         return totals.agrees(statement) and not self._balances.totals().agrees(statement)
+
+    def _has_half_an_action(self, at_ns: int) -> bool:
+        """Does a leg wait for the other one, and may that still come?"""
+        return any(
+            leg.activity_type in flows.TWO_LEGGED_TYPES
+            and leg.group_id is not None
+            and at_ns < leg.published_ns + LEGS_NS_MAX
+            and not self._is_whole(leg.group_id)
+            for leg in self._uncertain
+        )
+
+    def _is_whole(self, group_id: str | None) -> bool:
+        """Has one leg of this corporate action taken something out and another one put something in?"""
+        group = (one for one in self._bookings.values() if one.group_id == group_id)
+        return len({one.quantity < 0 for one in group}) > 1
 
     def _decide_memos(self, state: AccountState) -> None:
         """Whether instant-funding memos are cash is not documented: the sum of the day's bookings tells.
