@@ -108,6 +108,7 @@ class FeedConsumer:
                 subscription.keep_subscribed(stream),
                 subscription.take_snapshots(snapshots),
                 subscription.refresh(),
+                subscription.feel_pulse(),
                 self._have_turn(feed),
             )
         finally:

@@ -52,7 +52,7 @@ class Account(msgspec.Struct, frozen=True, gc=False):
     external_cash_flow: Decimal  # net, since 16:00 New York of balance_asof
     positions: tuple[Position, ...]
     as_of_ns: int
-    unvalued: tuple[str, ...] = ()  # transferred by the client since then at a value that nobody tells
+    unvalued: tuple[str, ...] = ()  # symbols, or cash, moved by the client at a value not known
 
 
 class Mark(msgspec.Struct, frozen=True, gc=False):

@@ -44,6 +44,7 @@ SNAPSHOT_RETRY_S: Final = 2.0  # after a failure; doubles
 SNAPSHOT_RETRY_S_MAX: Final = 30.0
 REFRESH_S: Final = 300.0
 REFRESH_CHECK_S: Final = 1.0
+PULSE_CHECK_S: Final = 0.25
 SILENCE_S: Final = {  # without data, before snapshots are taken; doubles up to the second
     Session.CORE: (5.0, 30.0),
     Session.EXTENDED: (30.0, REFRESH_S),
@@ -75,7 +76,7 @@ class MarketSubscription:
         self._snapshot_pause_s = SNAPSHOT_RETRY_S
         self._frame_s = 0.0  # when the stream last brought data
         self._pulse = Pulse()
-        self._was_mute = False  # on its last connection, and nothing has come since
+        self._is_doubted = False  # silent for suspiciously long, or since it was found to be mute
         self._is_given_up = False
         self._told_unknown_count = 0
         self._subscribed: frozenset[str] = frozenset()  # accepted on this connection
@@ -137,11 +138,7 @@ class MarketSubscription:
     @property
     def is_live(self) -> bool:
         """Does the connection bring, as far as we can tell now, what is traded?"""
-        return self._caught_up_ns is not None and not self._is_doubted(self._clock.monotonic_s())
-
-    def _is_doubted(self, now_s: float) -> bool:
-        """Has the stream brought nothing for suspiciously long, or nothing since it was found to be mute?"""
-        return self._was_mute or self._pulse.is_faint(now_s)
+        return self._caught_up_ns is not None and not self._is_doubted
 
     async def read(self, stream: MarketStream) -> NoReturn:
         """Apply what the stream brings. Raises FeedUnavailable, FeedRefused."""
@@ -156,12 +153,12 @@ class MarketSubscription:
 
     def _beat(self, now_s: float) -> None:
         """Data has come; after a silence that was doubted, it is not known what has not."""
-        if self._is_doubted(now_s):
+        if self._is_doubted:
             self._caught_up_ns = None
             self._ask_snapshots(self._wanted)
         self._frame_s = now_s
         self._pulse.beat(now_s)
-        self._was_mute = False
+        self._is_doubted = False
 
     def _apply(self, arrived: Arrived) -> None:
         received_ns = self._clock.now_ns()
@@ -342,9 +339,9 @@ class MarketSubscription:
                 frame_s, silence_s = self._frame_s, silence_s_min
             silence_s = min(max(silence_s, silence_s_min), silence_s_max)
             is_silent = now_s - max(frame_s, refreshed_s) > silence_s
-            if self._is_doubted(now_s) and refreshed_s > frame_s:
+            if self._is_doubted and refreshed_s > frame_s:
                 self._explain_silence(now_s - refreshed_s)
-            elif self._is_doubted(now_s):
+            elif self._is_doubted:
                 is_silent = True
             if is_silent or new_date != date or now_s - refreshed_s > REFRESH_S:
                 silence_s *= 2 if is_silent else 1
@@ -352,11 +349,20 @@ class MarketSubscription:
                 self._ask_snapshots(self._wanted)
                 self._tell_unknown()
 
+    async def feel_pulse(self) -> NoReturn:
+        """Doubt the stream when it is silent, and not when it was us who did not come to read it."""
+        was_faint = False
+        while True:
+            await asyncio.sleep(PULSE_CHECK_S)
+            is_faint = self._pulse.is_faint(self._clock.monotonic_s())
+            self._is_doubted |= is_faint and was_faint
+            was_faint = is_faint
+
     def _explain_silence(self, since_s: float) -> None:
         """Snapshots taken so long ago show nothing that the stream should have brought: all is well."""
         if since_s > EXPLAINED_S and not self._pending and not self._missed:
             self._pulse.begin_anew()
-            self._was_mute = False
+            self._is_doubted = False
 
     def _judge_missed(self) -> None:
         """Has the stream brought by now what snapshots have shown? Raises FeedUnavailable for a mute one."""
@@ -372,7 +378,7 @@ class MarketSubscription:
         if not mute:
             return
         if self._frame_s <= min(mute.values()):
-            self._was_mute = True
+            self._is_doubted = True
             raise StreamLost(f"{self.feed.name} is mute: {len(mute)} symbols traded", "mute")
         log.warning("symbols are mute and subscribed anew", feed=self.feed.name, count=len(mute))
         self._metrics.renewed.labels(self.feed.name).inc(len(mute))

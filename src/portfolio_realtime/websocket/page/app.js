@@ -272,7 +272,7 @@ function drawCaveat(message) {
     parts.push(`Unpriced: ${listed(message.unpriced)}; the known part is ${dollars(message.known_equity)}`)
   }
   if (message.unvalued?.length) {
-    parts.push(`Transferred at a value that nobody tells: ${listed(message.unvalued)}; today is not known`)
+    parts.push(`Moved in or out at a value that is not known: ${listed(message.unvalued)}; today is not known`)
   }
   if (message.stale.length) {
     const ages = message.stale_ages_s ?? {}
