@@ -302,7 +302,6 @@ class Book:
         vacated = slice(max(filled, first_place), end)
         self._quantity[vacated], self._column_of[vacated] = 0.0, PADDING
         self._pointers[kept + 1 : beyond + 1] = start + np.cumsum(counts)
-        self._pointers[beyond + 1 : last + 1] = end
         for vector in (getattr(self, name) for name in VECTORS):
             vector[kept:beyond] = vector[taken]
             vector[max(beyond, first) : last] = 0
