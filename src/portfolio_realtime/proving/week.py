@@ -35,7 +35,6 @@ TICK_S: Final = 0.1
 STEADY_S: Final = 0.5  # for which all must stay equal
 UPDATE_S: Final = 0.1
 RECONCILE_S: Final = 2.0
-KNOWN_S_MAX: Final = 60.0
 SHOWN_MAX: Final = 3  # accounts that differ, told in words
 HALF_DAYS_WEEK: Final = date(2026, 11, 23)  # Thursday is a holiday, Friday ends at 13:00
 CLOCKS_WEEK: Final = date(2026, 10, 26)  # on Sunday, 1 November, the clocks go back
@@ -55,20 +54,22 @@ OVERRIDES: Final[dict[str, Any]] = {
 
 PRE, OPEN, NOON, HALF, CLOSE = "pre-market", "open", "noon", "13:00", "close"
 EVENING, NIGHT, BEFORE, ROLL, AFTER = "evening", "night", "before the roll", "roll", "after the roll"
-# name, days later, New York time; a stretch that begins five seconds before a bell goes on over it
-STOPS: Final = (
+Stop = tuple[str, int, clock_time]  # name, days later, New York time
+# A stretch that begins five seconds before a bell goes on over it
+STOPS: Final[tuple[Stop, ...]] = (
     (PRE, 0, clock_time(4, 5)),
     (OPEN, 0, clock_time(9, 29, 55)),
     (NOON, 0, clock_time(12, 0)),
     (HALF, 0, clock_time(12, 59, 55)),
     (CLOSE, 0, clock_time(15, 59, 55)),
-    (EVENING, 0, clock_time(17, 30)),
+    (EVENING, 0, clock_time(16, 30)),
     (NIGHT, 0, clock_time(20, 30)),
     (BEFORE, 1, clock_time(2, 10)),
     (ROLL, 1, clock_time(2, 14, 55)),
     (AFTER, 1, clock_time(2, 40)),
 )
 SPLIT_GAP_S: Final = 30.0
+HOLD_S: Final = 20.0  # of the calendar, of watching between the two bookings
 
 
 @dataclass
@@ -131,9 +132,12 @@ Scene = Callable[["Story"], Awaitable[None]]
 class Story:
     """What happens beside the random activity; `rng` chooses to whom."""
 
-    def __init__(self, system: MovedSystem, account_ids: Sequence[str], rng: random.Random) -> None:
+    def __init__(
+        self, system: MovedSystem, watch: "_Watch", account_ids: Sequence[str], rng: random.Random
+    ) -> None:
         self.told: list[str] = []
         self._system = system
+        self._watch = watch
         self._oracle = system.oracle
         self._account_ids = account_ids
         self._rng = rng
@@ -187,16 +191,22 @@ class Story:
             self._trades.append((account_id, booked["event_id"]))
             self.told.append(f"{quantity} {symbol} bought")
 
+    async def _order(self) -> tuple[str, str]:
+        """The oldest that still stands."""
+        if not self._trades:
+            await self.orders()
+        return self._trades.pop(0)
+
     async def correction(self) -> None:
         """The price of an order is corrected."""
-        account_id, event_id = self._trades.pop(0)
+        account_id, event_id = await self._order()
         price = str(self._prices[event_id] - Decimal("0.01"))
         await self._oracle.pull("amend", account_id=account_id, event_id=event_id, price=price)
         self.told.append("an order corrected")
 
     async def bust(self) -> None:
         """An order is busted."""
-        account_id, event_id = self._trades.pop(0)
+        account_id, event_id = await self._order()
         await self._oracle.pull("amend", account_id=account_id, event_id=event_id)
         self.told.append("an order busted")
 
@@ -207,17 +217,22 @@ class Story:
         self.told.append("9 KO transferred in")
 
     async def split(self) -> None:
-        """Before the day trades: old shares out, new ones in SPLIT_GAP_S later, then the new price."""
+        """Before the day trades: old shares out, new ones in SPLIT_GAP_S later, then the new price.
+
+        Between the two every client shows what it showed before.
+        """
         ex_date = _new_york(self._system).date().isoformat()
         body = {"symbol": "NVDA", "new_rate": "4", "gap_s": SPLIT_GAP_S, "ex_date": ex_date}
+        before = await self._oracle.truth()
         answer = await self._oracle.pull("split", **body)
         self.told.append(f"NVDA split 4:1 in {answer['accounts']} accounts")
-        await self._system.wait(1.0)
-        await self._system.jump(self._system.clock.now_ns() + int((SPLIT_GAP_S - 1.0) * NS_PER_S))
+        due_ns = self._system.clock.now_ns() + int(SPLIT_GAP_S * NS_PER_S)
+        await self._watch.hold("split under way", before)
+        await self._system.jump(due_ns)
 
     async def dividend(self) -> None:
-        """The price falls now; the cash comes two days later, less 30 % withheld."""
-        body = {"symbol": "MSFT", "rate": "0.83", "pay_in_s": 2 * 86_400, "withheld": "0.3"}
+        """The price falls now; the cash comes a day later, less 30 % withheld."""
+        body = {"symbol": "MSFT", "rate": "0.83", "pay_in_s": 86_400, "withheld": "0.3"}
         answer = await self._oracle.pull("dividend", **body)
         self.told.append(f"MSFT pays 0.83 in {answer['accounts']} accounts")
 
@@ -233,17 +248,20 @@ MONDAY, TUESDAY, WEDNESDAY, THURSDAY, FRIDAY, SATURDAY, SUNDAY = range(7)
 STORY: Final[dict[tuple[int, str], tuple[Scene, ...]]] = {
     (MONDAY, NOON): (Story.money, Story.orders, Story.orders),
     (MONDAY, HALF): (Story.correction, Story.bust),
-    (MONDAY, EVENING): (Story.deposit, Story.orders),
-    (MONDAY, BEFORE): (Story.withdrawal,),
-    (MONDAY, AFTER): (Story.split,),
-    (TUESDAY, PRE): (Story.correction, Story.bust),
+    (MONDAY, CLOSE): (Story.deposit,),  # just before the cut-off …
+    (MONDAY, EVENING): (Story.withdrawal, Story.orders),  # … and after it
+    (MONDAY, BEFORE): (Story.deposit,),
+    (TUESDAY, PRE): (Story.dividend, Story.correction, Story.bust),
     (TUESDAY, NOON): (Story.instant_deposit, Story.transfer),
+    (TUESDAY, CLOSE): (Story.withdrawal,),
+    (TUESDAY, EVENING): (Story.deposit,),
     (TUESDAY, NIGHT): (Story.money,),
-    (WEDNESDAY, PRE): (Story.dividend,),
+    (TUESDAY, AFTER): (Story.split,),
     (WEDNESDAY, EVENING): (Story.withdrawal, Story.orders),
     (THURSDAY, NOON): (Story.money,),
     (THURSDAY, AFTER): (Story.correction, Story.bust),
     (FRIDAY, NOON): (Story.late_deposit, Story.orders),
+    (FRIDAY, CLOSE): (Story.deposit, Story.correction),
     (FRIDAY, EVENING): (Story.deposit, Story.withdrawal),
     (SATURDAY, NOON): (Story.coins, Story.deposit),
     (SUNDAY, PRE): (Story.coins, Story.withdrawal),
@@ -251,12 +269,15 @@ STORY: Final[dict[tuple[int, str], tuple[Scene, ...]]] = {
 }
 
 
-async def live_through(start: date, *, days: int, seed: int) -> Week:
-    """Live through days from `start` on. Raises SystemFailed, SettingsError, FleetFailed."""
+async def live_through(start: date, *, days: int, seed: int, stops: Sequence[Stop] = STOPS) -> Week:
+    """Live through days from `start` on, with these stops on each.
+
+    Raises SystemFailed, SettingsError, FleetFailed.
+    """
     week, began_s = Week(start.isoformat(), seed), time.monotonic()
 
     async def work(system: MovedSystem) -> None:
-        await _work(system, week, start, days)
+        await _work(system, week, [start + timedelta(days=number) for number in range(days)], stops)
 
     began = datetime.combine(start, clock_time(4), NEW_YORK).isoformat()
     await moved.use([*SIMULATOR, "--seed", str(seed)], OVERRIDES, began, work)
@@ -264,15 +285,15 @@ async def live_through(start: date, *, days: int, seed: int) -> Week:
     return week
 
 
-async def _work(system: MovedSystem, week: Week, start: date, days: int) -> None:
+async def _work(system: MovedSystem, week: Week, days: Sequence[date], stops: Sequence[Stop]) -> None:
     account_ids = await system.oracle.account_ids()
     fleet = Fleet(system.url, account_ids, lambda _: "", interval_s=UPDATE_S, detail=True)
     await _begin(system, fleet)
     watch = _Watch(system, fleet)
-    story = Story(system, account_ids, random.Random(f"{week.seed}/story"))
+    story = Story(system, watch, account_ids, random.Random(f"{week.seed}/story"))
     try:
-        for number in range(days):
-            week.days.append(await _live_a_day(system, watch, story, start + timedelta(days=number)))
+        for day in days:
+            week.days.append(await _live_a_day(system, watch, story, day, stops))
     finally:
         await fleet.stop()
     state = await system.oracle.state()
@@ -290,19 +311,22 @@ async def _begin(system: MovedSystem, fleet: Fleet) -> None:
     await starting
 
 
-async def _live_a_day(system: MovedSystem, watch: "_Watch", story: Story, day: date) -> Day:
+async def _live_a_day(
+    system: MovedSystem, watch: "_Watch", story: Story, day: date, stops: Sequence[Stop]
+) -> Day:
     lived = Day(day.isoformat())
-    for stop, days_later, at in STOPS:
+    for stop, days_later, at in stops:
         moment = datetime.combine(day + timedelta(days=days_later), at, NEW_YORK)
         await system.jump(int(moment.timestamp()) * NS_PER_S)
         for scene in STORY.get((day.weekday(), stop), ()):
             await scene(story)
         await system.live(LIVE_S)
-        lived.checks.append(await watch.check(stop))
+        await watch.check(stop)
         now = await system.oracle.clock()
         if stop == HALF:
             lived.session = {"core": "full", "post": "half day"}.get(now["session"], "closed")
         lived.books = now["balance_asof"]
+    lived.checks = watch.take_checks()
     worst_s = max((check.converged_s or 0.0 for check in lived.checks), default=0.0)
     verdict = "" if lived.is_clean else f"  FAILED, {lived.mismatches} mismatches"
     say(f"{day:%a} {day} {lived.session}: {len(lived.checks)} stops, equal after {worst_s:.2f} s{verdict}")
@@ -316,8 +340,14 @@ class _Watch:
         self.ledger = hashlib.sha256()
         self._system = system
         self._fleet = fleet
+        self._checks: list[Check] = []
 
-    async def check(self, stop: str) -> Check:
+    def take_checks(self) -> list[Check]:
+        """What was compared since this was last asked."""
+        taken, self._checks = self._checks, []
+        return taken
+
+    async def check(self, stop: str) -> None:
         """Wait until all are equal, and stay so for STEADY_S."""
         began_s = equal_s = time.monotonic()
         truths = await self._system.oracle.truth()
@@ -329,11 +359,25 @@ class _Watch:
                 equal_s = now_s
                 if now_s - began_s > CONVERGE_S_MAX:
                     self._tell(stop, differing, truths)
-                    return Check(stop, len(truths), None, differing)
+                    self._checks.append(Check(stop, len(truths), None, differing))
+                    return
             elif now_s - equal_s >= STEADY_S:
-                return Check(stop, len(truths), round(equal_s - began_s, 2))
+                self._checks.append(Check(stop, len(truths), round(equal_s - began_s, 2)))
+                return
             await self._system.wait(TICK_S)
             truths = await self._system.oracle.truth()
+
+    async def hold(self, stop: str, truths: dict[str, Truth]) -> None:
+        """For HOLD_S every client goes on showing this, whatever the ledger says."""
+        until_ns = self._system.clock.now_ns() + int(HOLD_S * NS_PER_S)
+        while not (differing := await self._fleet.mismatches(truths)):
+            if self._system.clock.now_ns() >= until_ns:
+                break
+            await self._system.wait(TICK_S)
+            await self._system.jump(self._system.clock.now_ns() + int(moved.STEP_S * NS_PER_S))
+        if differing:
+            self._tell(stop, differing, truths)
+        self._checks.append(Check(stop, len(truths), None if differing else 0.0, differing))
 
     def _tell(self, stop: str, differing: dict[str, list[str]], truths: dict[str, Truth]) -> None:
         say(f"{_new_york(self._system)} {stop}: {len(differing)} accounts differ")
