@@ -18,6 +18,7 @@ from portfolio_realtime.state.embedded import server_binary
 
 SHARDS: Final = 4
 LEASE_MS: Final = 1500
+DEADLINE_S: Final = 30.0  # of what should take a moment: a busy machine takes longer
 SIMULATOR_START_S_MAX: Final = 30
 SERVICE_END_S_MAX: Final = 5.0
 
@@ -26,7 +27,7 @@ class Until(Protocol):
     """Waits until a predicate holds."""
 
     async def __call__(
-        self, predicate: Callable[[], Any], description: str, deadline_s: float = 10.0
+        self, predicate: Callable[[], Any], description: str, deadline_s: float = DEADLINE_S
     ) -> Any: ...  # the predicate may be async and return anything
 
 
@@ -34,7 +35,7 @@ class Until(Protocol):
 def until() -> Until:
     """`await until(predicate, description, deadline_s)`: the predicate's first true result, or a failure."""
 
-    async def wait(predicate: Callable[[], Any], description: str, deadline_s: float = 10.0) -> Any:
+    async def wait(predicate: Callable[[], Any], description: str, deadline_s: float = DEADLINE_S) -> Any:
         give_up = time.monotonic() + deadline_s
         while True:
             result = predicate()

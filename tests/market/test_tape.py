@@ -107,6 +107,7 @@ def timestamp(ns: int) -> msgspec.msgpack.Ext:
     return msgspec.msgpack.Ext(-1, (remainder << 34 | seconds).to_bytes(8, "big"))
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("symbol", ["AIG", "BAC", "IBM", "SPY"])
 @pytest.mark.parametrize("day", sorted(MIDNIGHT_NS))
 def test_a_day_of_the_tape_gives_the_price_path_of_the_rules(symbol: str, day: str) -> None:

@@ -20,7 +20,7 @@ def test_the_benchmark_gives_every_figure(capsys: pytest.CaptureFixture[str], tm
     header, row = table.read_text().splitlines()
     assert header.split(",")[:3] == ["date", "commit", "cpu"]
     assert header.split(",")[3:] == list(result)
-    assert len(row) > len(header) / 2
+    assert row.count(",") == header.count(",")
 
 
 def test_a_table_keeps_its_columns(tmp_path: Path) -> None:
