@@ -1,5 +1,8 @@
 """Plays the calculators: publishes every account once per interval through Valkey, under real leases.
 
+All accounts are due at once and go out as a calculator's flush does: valued first, then the batches of all
+shards together. So the servers under test all have the same pattern: everything at once, then nothing.
+
 `python -m benchmarks.fanout.publisher VALKEY_URL ACCOUNTS INTERVAL_S`; prints `ready` when each account has
 its record and its first value. SIGUSR2 switches publishing on and off.
 """
@@ -61,10 +64,13 @@ async def main(url: str, count: int, interval_s: float) -> None:
     async def publish() -> None:
         nonlocal sequence
         sequence += 1
+        flush: dict[int, list[Publication]] = {}
         for shard, names in by_shard.items():
             epoch = leases[shard].fencing_token
-            publications = [Publication(name, sequence, message(name, epoch, sequence)) for name in names]
-            await state.valuations.publish(leases[shard], shard, publications)
+            flush[shard] = [Publication(name, sequence, message(name, epoch, sequence)) for name in names]
+        await asyncio.gather(
+            *(state.valuations.publish(leases[shard], shard, batch) for shard, batch in flush.items())
+        )
 
     await publish()
     print("ready", flush=True)

@@ -30,7 +30,7 @@ class Silent:
 
 @pytest.fixture
 def hub() -> Hub:
-    return Hub()
+    return Hub(lambda _: None)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def watched(hub: Hub, account_id: str = "a") -> WatchedAccount:
 
 
 def publish(hub: Hub, sequence: int, account_id: str = "a") -> None:
-    hub.publish(1, publication(account_id, 1, sequence))
+    hub.publish(1, [publication(account_id, 1, sequence)])
 
 
 def reply(connection: Connection, now_s: float = 0.0) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """Fan-out under any order of events: never older, never another's, the newest always, deltas add up."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,9 +10,9 @@ from portfolio_realtime.model import Publication
 from portfolio_realtime.state.valuations import with_rows
 from portfolio_realtime.websocket import hub as hub_module
 from portfolio_realtime.websocket.connection import Connection, Subscription
-from portfolio_realtime.websocket.hub import Hub, StreamPosition, WatchedAccount
+from portfolio_realtime.websocket.hub import Hub, Outlet, StreamPosition, WatchedAccount
 from portfolio_realtime.websocket.protocol import Subscribe, text_frame
-from tests.websocket.wire import Picture, payload, publication
+from tests.websocket.wire import Picture, payload, payloads, publication
 
 ACCOUNTS = ("a", "ab")  # one is a prefix of the other
 
@@ -47,10 +48,11 @@ class Client:
             self.show(frame)
         return None
 
-    def write(self, frame: bytes) -> None:
+    def write(self, frames: bytes) -> None:
         """The hub's short way to the socket, which must have room."""
         assert not self.is_paused
-        self.show(frame)
+        for message in payloads(frames):
+            self.pictures[message["account_id"]].show(message)
 
     def pause(self, now_s: float) -> None:
         self.is_paused = True
@@ -76,16 +78,21 @@ class Client:
         return subscription.position_sent if subscription else None
 
 
+def write_all(outgoing: dict[Outlet, bytes]) -> None:
+    """Each outlet is a client's `write` here."""
+    for outlet, frames in outgoing.items():
+        cast("Callable[[bytes], None]", outlet)(frames)
+
+
 def publish(hub: Hub, epoch: int, *publications: Publication) -> None:
-    for one in publications:
-        hub.publish(epoch, one)
+    hub.publish(epoch, publications)
 
 
 class World:
     """A hub, its clients, a clock, and what was published."""
 
     def __init__(self) -> None:
-        self.hub = Hub()
+        self.hub = Hub(write_all)
         self.clients = [Client() for _ in range(2)]
         self.now_s = 0.0
         self.published: dict[tuple[str, int, int], dict[str, str]] = {}
@@ -192,7 +199,7 @@ def test_every_client_ends_with_the_newest_and_never_goes_back(
 
 def test_a_removed_position_is_sent_once_as_a_row_with_quantity_zero() -> None:
     """Somebody who was told of a position is told that it is gone; a newcomer hears nothing of it."""
-    hub, early, late = Hub(), Client(), Client()
+    hub, early, late = Hub(write_all), Client(), Client()
     early.subscribe(hub, "a", "positions")
     publish(hub, 1, publication("a", 1, 1, {"A": "1", "B": "2"}))
     early.read()
@@ -208,7 +215,7 @@ def test_a_removed_position_is_sent_once_as_a_row_with_quantity_zero() -> None:
 
 def test_removed_positions_are_forgotten_when_everybody_has_heard() -> None:
     """What is remembered of removed positions does not grow without end."""
-    hub, client = Hub(), Client()
+    hub, client = Hub(write_all), Client()
     client.subscribe(hub, "a", "positions")
     rounds = 3 * hub_module.GONE_ROWS_MAX
     for sequence in range(1, rounds):
@@ -220,7 +227,7 @@ def test_removed_positions_are_forgotten_when_everybody_has_heard() -> None:
 
 def test_who_owes_nothing_is_written_to_directly_until_it_stalls() -> None:
     """The short way of nearly every message; a stalled client leaves it, and comes back with the newest."""
-    hub, client = Hub(), Client()
+    hub, client = Hub(write_all), Client()
     client.subscribe(hub, "a", "value")
     publish(hub, 1, publication("a", 1, 1))
     assert not hub.accounts["a"].direct
@@ -239,9 +246,39 @@ def test_who_owes_nothing_is_written_to_directly_until_it_stalls() -> None:
     assert (hub.sent, hub.sent_bytes > 0) == (2, True)
 
 
+def test_what_comes_together_for_one_client_goes_out_together_and_in_order() -> None:
+    """One write for each socket and burst: a second could overtake what the first left over."""
+    writes: list[bytes] = []
+    hub, client = Hub(lambda outgoing: writes.extend(outgoing.values())), Client()
+    for account_id in ACCOUNTS:
+        client.subscribe(hub, account_id, "value")
+    publish(hub, 1, publication("a", 1, 1), publication("ab", 1, 1))
+    client.read()
+    publish(hub, 1, publication("a", 1, 2), publication("ab", 1, 2), publication("a", 1, 3))
+    [together] = writes
+    seen = [(message["account_id"], message["sequence"]) for message in payloads(together)]
+    assert seen == [("a", 2), ("ab", 2), ("a", 3)]
+    assert hub.sent == 3
+    assert hub.sent_bytes == len(together)
+
+
+def test_who_cannot_be_sent_to_directly_is_offered_after_the_burst() -> None:
+    """What it is given then must not overtake what the burst has for the same socket."""
+    order: list[str] = []
+    hub, direct, slow = Hub(lambda _: order.append("burst")), Client(), Client()
+    for client in (direct, slow):
+        client.subscribe(hub, "a", "value")
+    publish(hub, 1, publication("a", 1, 1))
+    direct.read()
+    order.clear()
+    slow.offer = lambda account: order.append("offer")  # type: ignore[method-assign]
+    publish(hub, 1, publication("a", 1, 2))
+    assert order == ["burst", "offer"]
+
+
 def test_all_clients_of_an_account_share_one_frame() -> None:
     """The frame is made once; only who has missed something gets one of its own."""
-    hub, one, two = Hub(), Client(), Client()
+    hub, one, two = Hub(write_all), Client(), Client()
     one.subscribe(hub, "a", "positions")
     two.subscribe(hub, "a", "positions")
     publish(hub, 1, publication("a", 1, 1, {"A": "1"}))
@@ -250,7 +287,7 @@ def test_all_clients_of_an_account_share_one_frame() -> None:
 
 def test_watching_begins_with_the_first_subscriber_and_with_the_first_that_wants_positions() -> None:
     """Only then must the calculators be told."""
-    hub = Hub()
+    hub = Hub(write_all)
     assert Client().subscribe(hub, "a", "value")
     assert not Client().subscribe(hub, "a", "value")
     assert Client().subscribe(hub, "a", "positions")
@@ -259,7 +296,7 @@ def test_watching_begins_with_the_first_subscriber_and_with_the_first_that_wants
 
 def test_a_stored_publication_brings_the_positions_that_the_hub_had_left_out() -> None:
     """Somebody opens the positions of an account whose value is already watched."""
-    hub, plain, detailed = Hub(), Client(), Client()
+    hub, plain, detailed = Hub(write_all), Client(), Client()
     plain.subscribe(hub, "a", "value")
     publish(hub, 1, publication("a", 1, 4))
     plain.read()
@@ -276,7 +313,7 @@ def test_a_stored_publication_brings_the_positions_that_the_hub_had_left_out() -
 
 def test_a_stored_publication_of_another_account_is_refused() -> None:
     """A mixed-up store must not become a leak."""
-    hub, client = Hub(), Client()
+    hub, client = Hub(write_all), Client()
     client.subscribe(hub, "a", "value")
     assert hub.publish_stored("a", with_rows(publication("ab", 1, 1)), is_kept=True) == 0
     assert client.connection.take(0.0) is None
@@ -284,7 +321,7 @@ def test_a_stored_publication_of_another_account_is_refused() -> None:
 
 def test_what_nobody_watches_any_more_is_forgotten() -> None:
     """The hub's memory is that of the accounts that are watched now."""
-    hub, client = Hub(), Client()
+    hub, client = Hub(write_all), Client()
     client.subscribe(hub, "a", "value")
     hub.unsubscribe(client, "a")
     publish(hub, 1, publication("a", 1, 1))

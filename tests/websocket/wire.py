@@ -73,6 +73,17 @@ def payload(frame: bytes) -> Any:
     return json.loads(frame[header:])
 
 
+def payloads(frames: bytes) -> list[Any]:
+    """The messages in unmasked text frames, one after the other."""
+    messages: list[Any] = []
+    while frames:
+        header = {126: 4, 127: 10}.get(frames[1], 2)
+        end = header + (int.from_bytes(frames[2:header], "big") if header > 2 else frames[1])
+        messages.append(payload(frames[:end]))
+        frames = frames[end:]
+    return messages
+
+
 class Picture:
     """What one client shows: the newest message, its positions merged by symbol."""
 

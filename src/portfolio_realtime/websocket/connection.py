@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from portfolio_realtime.websocket.hub import StreamPosition, WatchedAccount, Write
+from portfolio_realtime.websocket.hub import Outlet, StreamPosition, WatchedAccount
 from portfolio_realtime.websocket.identity import Identity
 from portfolio_realtime.websocket.protocol import (
     Auth,
@@ -53,7 +53,7 @@ class Subscription:
     interval_s: float = 0.0
     sent: StreamPosition | None = None  # while it is direct: what was sent before
     due_s: float = 0.0
-    is_direct: bool = False  # written to by the hub itself, as publications come
+    is_direct: bool = False  # sent to by the hub itself, as publications come
 
     @property
     def is_plain(self) -> bool:
@@ -161,17 +161,22 @@ class Connection:
             self._pending[account.account_id] = subscription
         return False
 
-    def go_direct(self, write: Write) -> None:
-        """Once nothing is owed, let the hub write what comes next for plain subscriptions straight away.
+    @property
+    def may_go_direct(self) -> bool:
+        """Is there a plain subscription that is not direct, and nothing owed?"""
+        return bool(self._indirect) and not (self._pending or self._replies or self._paused_s is not None)
+
+    def go_direct(self, outlet: Outlet) -> None:
+        """Once nothing is owed, let the hub send what comes next for plain subscriptions straight away.
 
         The way of nearly every message. A connection that is paused or ends is not direct any more.
         """
-        if not self._indirect or self._pending or self._replies or self._paused_s is not None:
+        if not self.may_go_direct:
             return
         for account_id, subscription in tuple(self._indirect.items()):
             if subscription.sent is not None and subscription.sent == subscription.account.at:
                 subscription.is_direct = True
-                subscription.account.direct[self] = write
+                subscription.account.direct[self] = outlet
                 del self._indirect[account_id]
 
     def leave_direct(self) -> None:

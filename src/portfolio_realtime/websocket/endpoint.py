@@ -30,6 +30,7 @@ from portfolio_realtime.websocket.connection import Connection
 from portfolio_realtime.websocket.gateway import CONNECTIONS_MAX, Gateway
 from portfolio_realtime.websocket.hub import StreamPosition, WatchedAccount
 from portfolio_realtime.websocket.identity import Identity, Unauthorized, Unverifiable
+from portfolio_realtime.websocket.outlet import Outlet
 from portfolio_realtime.websocket.places import is_local, joined, neighbourhood
 from portfolio_realtime.websocket.protocol import (
     MESSAGE_BYTES_MAX,
@@ -66,6 +67,7 @@ class Endpoint(asyncio.Protocol):
         "_held",
         "_is_ending",
         "_loop",
+        "_outlet",
         "_peer",
         "_place",
         "_protocol",
@@ -88,6 +90,7 @@ class Endpoint(asyncio.Protocol):
         )
         self._connection = Connection(self._loop.time(), random.random())
         self._transport: asyncio.Transport | None = None
+        self._outlet: Outlet | None = None
         self._peer = ""
         self._address = ""  # the client's, behind trusted proxies
         self._place: str | None = None  # whose limits it counts for
@@ -420,6 +423,24 @@ class Endpoint(asyncio.Protocol):
     def _end(self) -> None:
         self._is_ending = True
         self._connection.leave_direct()
+        if self._outlet is not None:
+            self._outlet.detach()
+            self._outlet = None
+
+    def _unsent(self, rest: bytes) -> None:
+        """What the outlet could not send; the transport writes it, or finds out what is wrong."""
+        self._connection.leave_direct()
+        assert self._transport is not None
+        self._transport.write(rest)
+
+    def _go_direct(self) -> None:
+        """Not while the transport still has something to write: the outlet would be faster."""
+        assert self._transport is not None
+        if self._transport.get_write_buffer_size() or self._transport.is_closing():
+            return
+        if self._outlet is None:
+            self._outlet = Outlet(self._transport.get_extra_info("socket"), self._unsent)
+        self._connection.go_direct(self._outlet)
 
     def _flush(self) -> None:
         if self._is_ending:
@@ -431,7 +452,8 @@ class Endpoint(asyncio.Protocol):
             self._transport.write(frame)
             counts.sent += 1
             counts.sent_bytes += len(frame)
-        self._connection.go_direct(self._transport.write)
+        if self._connection.may_go_direct:
+            self._go_direct()
         if self._rate_timer is None and (due_in_s := self._connection.due_in_s(now_s)) is not None:
             self._rate_timer = self._loop.call_later(due_in_s, self._rate_due)
 
@@ -451,6 +473,8 @@ class Endpoint(asyncio.Protocol):
             else:  # its last word
                 self._end()
                 transport.close()
+        if transport.get_write_buffer_size():
+            self._connection.leave_direct()
         if self._is_ending and self._close_timer is None:
             self._close_timer = self._loop.call_later(CLOSE_S_MAX, transport.abort)
 

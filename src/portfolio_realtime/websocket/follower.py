@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Iterable
-from typing import Final, NoReturn
+from typing import Final, NoReturn, cast
 
 import msgspec
 import structlog
@@ -22,10 +22,11 @@ from portfolio_realtime.state.connection import Message, Subscribed
 from portfolio_realtime.state.interest import RENEW_S
 from portfolio_realtime.state.valuations import decode_batch
 from portfolio_realtime.telemetry import ServerMetrics
-from portfolio_realtime.websocket.hub import Hub, Subscriber, WatchedAccount
+from portfolio_realtime.websocket.hub import Hub, SendAll, Subscriber, WatchedAccount
+from portfolio_realtime.websocket.outlet import send_all
 
 BEGIN_ACCOUNTS_MAX: Final = 500  # announced and read in one round trip
-OFFERS_MAX: Final = 250  # between two turns of the event loop
+BURST_MAX: Final = 500  # publications between two turns of the event loop
 READY_S_MAX: Final = 1.0
 UNKNOWN_S_MAX: Final = 5.0  # an account without a record is waited for this long
 
@@ -43,7 +44,7 @@ class Follower:
     """Feeds the hub of one server."""
 
     def __init__(self, state: State, shards: int, clock: Clock, metrics: ServerMetrics) -> None:
-        self.hub = Hub()
+        self.hub = Hub(cast("SendAll", send_all))
         self.is_following = False
         self._state = state
         self._shards = shards
@@ -94,13 +95,12 @@ class Follower:
         log.warning("a publication cannot be read", where=where, reason=str(error))
 
     async def _fan_out(self, batch: PublicationBatch) -> None:
-        offers = total = 0
-        for publication in batch.publications:
-            offers += self.hub.publish(batch.epoch, publication)
-            if offers >= OFFERS_MAX:
-                total, offers = total + offers, 0
+        reached = 0
+        for at in range(0, len(batch.publications), BURST_MAX):
+            if at:
                 await asyncio.sleep(0)
-        if total + offers:
+            reached += self.hub.publish(batch.epoch, batch.publications[at : at + BURST_MAX])
+        if reached:
             self._measure(batch)
 
     def _measure(self, batch: PublicationBatch) -> None:
