@@ -55,12 +55,15 @@ class Picture:
         return {name: _cents(truth[name]) for name in names}
 
     async def is_settled(self, account_ids: list[str]) -> bool:
-        """Is every live value the ledger's? Then every booking has arrived, once nothing moves any more."""
+        """Is every live value the ledger's? Then every booking is decided, once nothing moves any more."""
         truths = (await self._simulator.get("/_sim/truth")).json()["accounts"]
         for account_id in account_ids:
             headers = {"Authorization": f"Bearer {self._system.token_for(account_id)}"}
             answer = await self._client.get(f"/v1/portfolio/{account_id}", headers=headers)
-            if not answer.is_success or answer.json()["equity"] != _cents(truths[account_id]["equity"]):
+            if not answer.is_success:
+                return False
+            shown, truth = answer.json(), truths[account_id]
+            if any(shown[name] != _cents(truth[name]) for name in ("equity", "day_pnl")):
                 return False
         return True
 
