@@ -6,6 +6,12 @@ a complete book; with progress and peak memory.
 `python -m benchmarks.service pause --accounts 100000 --json`: does the full pass of RECALCULATION_INTERVAL
 delay publications? The same load twice, without full passes and with one a second.
 
+`python -m benchmarks.service collect --accounts 1000 --rate-limit 1000 --json`: what bounds the cold start of
+the symbol collector and of a server, beside a simulated Alpaca; with an empty Valkey, and once again.
+
+`python -m benchmarks.service lose --accounts 100000 --json`: does what goes through all accounts delay them?
+All are read again after a lost subscription, half of them are forgotten, the rest is packed.
+
 This program plays everybody else, through the product's own writers: the symbol collector that has left the
 records, the feed, a server with clients. It shares the machine with what it measures.
 """
@@ -29,7 +35,7 @@ from benchmarks.valuation import Holdings, holdings
 from portfolio_realtime.clock import parse_rfc3339
 from portfolio_realtime.model import Mark
 from portfolio_realtime.run_services import end_all
-from portfolio_realtime.state import State, open_state
+from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.connection import Subscribed
 from portfolio_realtime.state.embedded import EmbeddedServer, end_with_parent
 from portfolio_realtime.state.interest import RENEW_S
@@ -48,7 +54,10 @@ FEED_S: Final = 0.1
 MOVED_SHARE: Final = 0.02  # of the symbols, in each batch of marks
 CALCULATOR: Final = "portfolio_calculator"
 COMPLETE: Final = "accounts read"  # what the calculator says then
-SHOWN: Final = ("reading accounts", COMPLETE)
+KNOWN: Final = "all accounts are known"  # what the symbol collector says
+SHOWN: Final = ("reading accounts", COMPLETE, "collecting", KNOWN)
+SIMULATOR_SYMBOLS: Final = 500
+COLLECT_S_MAX: Final = 1800.0
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
@@ -86,7 +95,7 @@ class Process:
                 self._said.setdefault(said["event"], (time.monotonic(), said))
                 self._news.notify_all()
             if said["event"] in SHOWN or said["level"] not in ("info", "debug"):
-                words = ("event", "read", "of", "percent", "accounts", "seconds", "reason")
+                words = ("event", "read", "of", "percent", "accounts", "known", "listed", "seconds", "reason")
                 say(f"  {self._name}: " + " ".join(f"{word}={said[word]}" for word in words if word in said))
 
     async def wait_for(self, event: str) -> dict[str, Any]:
@@ -364,6 +373,87 @@ async def measure_pause(held: Holdings, watched: int, duration_s: float) -> dict
     }
 
 
+async def measure_lose(held: Holdings, watched: int) -> dict[str, object]:
+    """Half of the shards lose all records and every subscription is cut, while publications flow."""
+    async with world(held, watched) as others:
+        feeding = asyncio.create_task(others.feed())
+        settings = {"RECALCULATION_INTERVAL": 1, "MIN_UPDATE_INTERVAL": 0.05}
+        async with others.process(CALCULATOR, **settings) as calculator, asyncio.timeout(START_S_MAX):
+            await calculator.wait_for(COMPLETE)
+            before = await others.metrics()
+            others.seen = Seen()
+            commands, lost = others.state.connection.commands, range(0, SHARDS, 2)
+            await commands.unlink(*(keys.accounts(shard) for shard in lost))
+            began_s = time.monotonic()
+            await commands.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            left = await others.state.accounts.count(range(SHARDS))
+            while (after := await others.metrics())["valued_accounts"] != left:
+                say(f"{after['valued_accounts']:.0f} accounts in the book, {left} are right")
+            forgotten_s = time.monotonic() - began_s
+            after = await others.metrics()
+            lags = sorted(others.seen.lags_ms)
+        feeding.cancel()
+    return {
+        "accounts": held.accounts,
+        "left": left,
+        "forgotten_s": round(forgotten_s, 1),
+        "pause_ms_at_most": longest_ms("calculator_pause_seconds", before, after),
+        "block_ms_at_most": longest_ms("recalculation_block_seconds", before, after),
+        "refresh_ms_at_most": longest_ms("book_refresh_seconds", before, after),
+        "publications": others.seen.publications,
+        "lag_ms_p99": round(lags[int(len(lags) * 0.99)], 2),
+        "lag_ms_max": round(lags[-1], 2),
+    }
+
+
+@contextlib.asynccontextmanager
+async def simulator(accounts: int, rate_limit: int) -> AsyncGenerator[str]:
+    """A simulated Alpaca whose accounts stand still; its URL."""
+    options = {
+        "port": 0,
+        "accounts": accounts,
+        "symbols": SIMULATOR_SYMBOLS,
+        "rate-limit": rate_limit,
+        "activities-per-second": 0,
+    }
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "alpaca_sim"),
+        *(text for name, value in options.items() for text in (f"--{name}", str(value))),
+        stdout=asyncio.subprocess.PIPE,
+        preexec_fn=end_with_parent,
+    )
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(START_S_MAX):
+            ready = (await process.stdout.readline()).decode()
+        yield ready.split()[3]
+    finally:
+        await end_all([process])
+
+
+async def measure_collect(accounts: int, rate_limit: int) -> dict[str, object]:
+    """Two lives of a collector and a server on one Valkey, the second with the records of the first."""
+    held = holdings(1, 1, 1, 7)
+    result: dict[str, object] = {"accounts": accounts, "rate_limit_per_min": rate_limit}
+    async with world(held, 1, 0, clients=False) as others, simulator(accounts, rate_limit) as url:
+        broker = {"ALPACA_BROKER_URL": url, "BROKER_API_KEY": "sim-key", "BROKER_SECRET_KEY": "sim-secret"}
+        for life in ("empty", "filled"):
+            async with (
+                others.process("symbol_collector", **broker) as collector,
+                others.process("websocket_server", WEBSOCKET_PORT=0, JWT_SECRET="") as server,
+                asyncio.timeout(COLLECT_S_MAX),
+            ):
+                await server.wait_for("serving")
+                await collector.wait_for(KNOWN)
+                result[life] = {
+                    "server_serving_s": round(server.seconds_until("serving"), 2),
+                    "all_known_s": round(collector.seconds_until(KNOWN), 1),
+                    "collector_cpu_s": round(collector.cpu_s(), 1),
+                }
+                say(f"{life}: {result[life]}")
+    return result
+
+
 Accounts = Annotated[int, typer.Option(min=1)]
 Positions = Annotated[int, typer.Option(help="Per account", min=1)]
 Json = Annotated[bool, typer.Option("--json", help="One JSON line")]
@@ -396,6 +486,28 @@ def pause(
 ) -> None:
     """Does the full pass delay publications?"""
     _run(measure_pause(holdings(accounts, positions, symbols, 7), watched, duration), as_json=as_json)
+
+
+@app.command()
+def lose(
+    accounts: Accounts = 100_000,
+    positions: Positions = 10,
+    symbols: Annotated[int, typer.Option(min=1)] = 11_000,
+    watched: Annotated[int, typer.Option(min=1)] = 200,
+    as_json: Json = False,
+) -> None:
+    """Does what goes through all accounts delay publications?"""
+    _run(measure_lose(holdings(accounts, positions, symbols, 7), watched), as_json=as_json)
+
+
+@app.command()
+def collect(
+    accounts: Accounts = 1_000,
+    rate_limit: Annotated[int, typer.Option(help="REST requests a minute", min=1)] = 1_000,
+    as_json: Json = False,
+) -> None:
+    """The cold start of a symbol collector and a server."""
+    _run(measure_collect(accounts, rate_limit), as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,9 @@ GROUP: Final = "portfolio_calculators"
 SWEEP_S: Final = 5.0  # interest that ends is noticed within this
 FEEDS_S: Final = 0.5  # between two looks at which feeds are live
 QUIET_S: Final = 0.5  # without any change, look again after this: marks grow stale by themselves
-FLUSH_S_MIN: Final = 0.01  # accounts that become due within this are published together
+FLUSH_S_MIN: Final = 0.01  # accounts that become due within this are published together …
+FLUSH_REST: Final = 4  # … or within this many times what the last flush took: a flush values all the watched …
+FLUSH_S_MAX: Final = 0.05  # … but nobody waits longer for it than this
 READ_STEP: Final = 250  # records taken in before other work gets its turn: a few milliseconds
 SORT_STEP: Final = 5000  # ids looked at before other work gets its turn
 ENDED: Final = object()
@@ -315,8 +317,12 @@ class Calculator:
             await self._read(shard, [key for key, detail in wanted.items() if before.get(key) != detail])
             await self._forget(shard, ended)
 
-    async def _forget(self, shard: int, account_ids: list[str]) -> None:
+    async def _forget(self, shard: int, account_ids: Sequence[str]) -> None:
         """Drop the stored publications of those of these accounts that are not watched."""
+        for at in range(0, len(account_ids), READ_STEP):
+            await self._forget_step(shard, account_ids[at : at + READ_STEP])
+
+    async def _forget_step(self, shard: int, account_ids: Sequence[str]) -> None:
         async with self._writing[shard]:
             lease = self._leases.get(shard)
             unwatched = [key for key in account_ids if key not in self._valuer.watchlist]
@@ -329,7 +335,7 @@ class Calculator:
     # Publications
 
     async def _publish(self) -> None:
-        """Flush at every change, and again when something that waited becomes due."""
+        """Flush at every change, and again when something that waited becomes due; rest in between."""
         clock = self._context.clock
         await self._following["marks"].wait()
         wait_s = QUIET_S
@@ -337,13 +343,16 @@ class Calculator:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), wait_s)
             self._wake.clear()
+            began_s = clock.monotonic_s()
             with self._metrics.flush.time():
-                flush = self._valuer.flush(clock.now_ns(), clock.monotonic_s())
+                flush = self._valuer.flush(clock.now_ns(), began_s)
             await self._send(flush.publications)
             self._count(flush)
+            rest_s = flush_rest_s(clock.monotonic_s() - began_s)
+            await asyncio.sleep(rest_s)
             wait_s = QUIET_S
             if flush.next_due_s is not None:
-                wait_s = min(QUIET_S, max(FLUSH_S_MIN, flush.next_due_s - clock.monotonic_s()))
+                wait_s = min(QUIET_S, max(0.0, flush.next_due_s - clock.monotonic_s()))
 
     async def _send(self, publications: list[Publication]) -> None:
         by_shard: dict[int, list[Publication]] = {}
@@ -455,6 +464,14 @@ class Calculator:
 
     def _shard(self, account_id: str) -> int:
         return keys.shard_of(account_id, self._context.settings.shards)
+
+
+def flush_rest_s(took_s: float) -> float:
+    """How long to rest after a flush that took so long, in seconds; what becomes due meanwhile goes together.
+
+    Without the rest, many accounts that become due one after the other would each cost a flush of all.
+    """
+    return min(FLUSH_S_MAX, max(FLUSH_S_MIN, FLUSH_REST * took_s))
 
 
 def _by_shard(shards: Iterable[int]) -> dict[int, set[str]]:
