@@ -391,7 +391,7 @@ async def measure_lose(held: Holdings, watched: int) -> dict[str, object]:
                 say(f"{after['valued_accounts']:.0f} accounts in the book, {left} are right")
             forgotten_s = time.monotonic() - began_s
             after = await others.metrics()
-            lags = sorted(others.seen.lags_ms)
+            publications = others.seen.publications
         feeding.cancel()
     return {
         "accounts": held.accounts,
@@ -400,9 +400,7 @@ async def measure_lose(held: Holdings, watched: int) -> dict[str, object]:
         "pause_ms_at_most": longest_ms("calculator_pause_seconds", before, after),
         "block_ms_at_most": longest_ms("recalculation_block_seconds", before, after),
         "refresh_ms_at_most": longest_ms("book_refresh_seconds", before, after),
-        "publications": others.seen.publications,
-        "lag_ms_p99": round(lags[int(len(lags) * 0.99)], 2),
-        "lag_ms_max": round(lags[-1], 2),
+        "publications": publications,
     }
 
 

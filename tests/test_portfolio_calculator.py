@@ -28,6 +28,7 @@ from portfolio_realtime.state.accounts import PAGE_FIELDS
 from portfolio_realtime.state.connection import Subscribed
 from portfolio_realtime.state.valuations import decode_batch
 from portfolio_realtime.telemetry import PREFIX
+from portfolio_realtime.valuation.book import SPARE_COLUMNS
 
 from .conftest import LEASE_MS, SHARDS, Until, ValkeyServer, end, running_service
 
@@ -262,6 +263,26 @@ async def test_the_metrics_tell_what_the_whole_book_is_worth(running: World, unt
     await running.mark(5.0, "B")
     await until(lambda: tells(2010.0 - 9100.0 + 1050.0, 1, 0), "new prices have moved the sum", START_S_MAX)
     assert told["portfolio_realtime_book_drift_dollars"] < 1e-9
+
+
+async def test_symbols_that_are_gone_are_forgotten_and_no_others(running: World, until: Until) -> None:
+    """Of a thousand symbols that nobody holds only those stay that the feed still keeps a mark of."""
+    world = running
+    await world.mark(20.0, "KEPT")
+    now_ns = CLOCK.now_ns()
+    gone = [Mark(f"GONE{number}", 1.0, now_ns, now_ns, "iex") for number in range(SPARE_COLUMNS + 50)]
+    await world.state.connection.commands.publish(keys.marks(), msgspec.json.encode(gone))
+
+    async def are_two() -> bool:
+        return await world.metric("valued_symbols") == 2
+
+    await until(are_two, "only A, which is held, and KEPT, which is marked, are left", START_S_MAX)
+    await world.write("account-1", symbol="KEPT")
+    await world.watch("account-1")
+    await until(world.shows("1200.00", "account-1"), "the old mark of KEPT counts")
+    await world.write("account-1", symbol="GONE7")
+    await world.mark(30.0, "GONE7")
+    await until(world.shows("1300.00", "account-1"), "a symbol that was forgotten is priced again")
 
 
 async def test_marks_of_a_feed_that_nobody_keeps_are_stale(running: World, until: Until) -> None:

@@ -33,7 +33,9 @@ SWEEP_S: Final = 5.0  # interest that ends is noticed within this
 FEEDS_S: Final = 0.5  # between two looks at which feeds are live
 QUIET_S: Final = 0.5  # without any change, look again after this: marks grow stale by themselves
 FLUSH_S_MIN: Final = 0.01  # accounts that become due within this are published together …
-FLUSH_REST: Final = 4  # … or within this many times what the last flush took: a flush values all the watched …
+FLUSH_REST: Final = (
+    4  # … or within this many times what the last flush took: a flush values all the watched …
+)
 FLUSH_S_MAX: Final = 0.05  # … but nobody waits longer for it than this
 READ_STEP: Final = 250  # records taken in before other work gets its turn: a few milliseconds
 SORT_STEP: Final = 5000  # ids looked at before other work gets its turn
@@ -300,8 +302,10 @@ class Calculator:
                 self._announced.update(self._leases)
                 sweep_s = clock.monotonic_s() + SWEEP_S
             shards, self._announced = self._announced, set()
+            began_s = clock.monotonic_s()
             for shard in shards & self._leases.keys():
                 await self._answer(shard)
+            await asyncio.sleep(rest_s(clock.monotonic_s() - began_s))
 
     async def _answer(self, shard: int) -> None:
         """Publish who began to be watched, forget whom nobody watches any more."""
@@ -348,8 +352,7 @@ class Calculator:
                 flush = self._valuer.flush(clock.now_ns(), began_s)
             await self._send(flush.publications)
             self._count(flush)
-            rest_s = flush_rest_s(clock.monotonic_s() - began_s)
-            await asyncio.sleep(rest_s)
+            await asyncio.sleep(rest_s(clock.monotonic_s() - began_s))
             wait_s = QUIET_S
             if flush.next_due_s is not None:
                 wait_s = min(QUIET_S, max(0.0, flush.next_due_s - clock.monotonic_s()))
@@ -434,6 +437,7 @@ class Calculator:
             await asyncio.sleep(0)  # what has become due meanwhile is published first
         metrics.accounts.set(len(self._valuer.book))
         metrics.positions.set(self._valuer.book.position_count)
+        metrics.symbols.set(len(self._valuer.book.columns))
         metrics.book_equity.set(totals.equity)
         metrics.book_unpriced.set(totals.unpriced)
         metrics.book_negative.set(totals.negative)
@@ -466,12 +470,13 @@ class Calculator:
         return keys.shard_of(account_id, self._context.settings.shards)
 
 
-def flush_rest_s(took_s: float) -> float:
-    """How long to rest after a flush that took so long, in seconds; what becomes due meanwhile goes together.
+def rest_s(took_s: float) -> float:
+    """How long to rest after a turn that took so long, in seconds; what comes meanwhile shares the next one.
 
-    Without the rest, many accounts that become due one after the other would each cost a flush of all.
+    Without it, ten thousand accounts that become due, or are announced, one after the other would each cost a
+    turn of all the watched.
     """
-    return min(FLUSH_S_MAX, max(FLUSH_S_MIN, FLUSH_REST * took_s))
+    return min(REST_S_MAX, max(REST_S_MIN, REST_FACTOR * took_s))
 
 
 def _by_shard(shards: Iterable[int]) -> dict[int, set[str]]:

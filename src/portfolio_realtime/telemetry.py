@@ -112,6 +112,9 @@ class CalculatorMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.accounts = Gauge(f"{PREFIX}_valued_accounts", "Accounts in the book", registry=registry)
         self.positions = Gauge(f"{PREFIX}_valued_positions", "Positions in the book", registry=registry)
+        self.symbols = Gauge(
+            f"{PREFIX}_valued_symbols", "Symbols in the book, held or marked", registry=registry
+        )
         self.watched = Gauge(
             f"{PREFIX}_watched_accounts", "Accounts that somebody watches", registry=registry
         )
