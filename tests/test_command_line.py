@@ -83,6 +83,14 @@ def test_an_unknown_service_is_refused(tmp_path: Path) -> None:
     assert "portfolio_calculator" in done.stderr
 
 
+def test_a_week_begins_with_a_date(tmp_path: Path) -> None:
+    """What is none is refused, with the remedy."""
+    done = portfolio_realtime("week", "--start", "monday", folder=tmp_path)
+
+    assert done.returncode == 2
+    assert "2026-11-23" in done.stderr
+
+
 def test_the_demo_proves_every_account(tmp_path: Path) -> None:
     """A short demo with all kinds of activity; the options of the simulator pass through."""
     report = tmp_path / "out.json"
