@@ -32,11 +32,11 @@ GROUP: Final = "portfolio_calculators"
 SWEEP_S: Final = 5.0  # interest that ends is noticed within this
 FEEDS_S: Final = 0.5  # between two looks at which feeds are live
 QUIET_S: Final = 0.5  # without any change, look again after this: marks grow stale by themselves
-FLUSH_S_MIN: Final = 0.01  # accounts that become due within this are published together …
-FLUSH_REST: Final = (
-    4  # … or within this many times what the last flush took: a flush values all the watched …
+REST_S_MIN: Final = 0.01  # what becomes due or is announced within this goes together …
+REST_FACTOR: Final = (
+    4  # … or within this many times what the last turn took: each costs for all the watched …
 )
-FLUSH_S_MAX: Final = 0.05  # … but nobody waits longer for it than this
+REST_S_MAX: Final = 0.05  # … but nobody waits longer than this
 READ_STEP: Final = 250  # records taken in before other work gets its turn: a few milliseconds
 SORT_STEP: Final = 5000  # ids looked at before other work gets its turn
 ENDED: Final = object()

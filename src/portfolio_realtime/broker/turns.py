@@ -53,8 +53,12 @@ class Turns:
                 self._queue(account_id)
 
     def begin_to_watch(self, account_id: str) -> None:
-        """One more account is being watched."""
-        self.watch(self._watched | {account_id})
+        """One more account is being watched; costs the same however many are watched already."""
+        if account_id in self._watched:
+            return
+        self._watched.add(account_id)
+        if account_id in self._due and account_id not in self._fetching:
+            self._queue(account_id)
 
     def next(self, now_ns: int, *, is_urgent_only: bool = False) -> Turn | None:
         """The account to fetch now, which is then being fetched until `done`; None when nobody is due."""

@@ -1,14 +1,15 @@
 -- Write fields of a hash and announce it, in one step, unless a newer owner has written here.
 -- KEYS: fence, hash. ARGV: token, channel, message ('' for none), number of fields to set,
 -- then field and value of each, then the fields to delete. Returns 1, or 0 when refused.
+-- Fields are set 500 at a time: Lua cannot unpack any number of them.
 local token = tonumber(ARGV[1])
 if token < tonumber(redis.call('GET', KEYS[1]) or '0') then
   return 0
 end
 redis.call('SET', KEYS[1], ARGV[1])
 local last_set = 4 + 2 * tonumber(ARGV[4])
-for index = 5, last_set, 2 do
-  redis.call('HSET', KEYS[2], ARGV[index], ARGV[index + 1])
+for first = 5, last_set, 1000 do
+  redis.call('HSET', KEYS[2], unpack(ARGV, first, math.min(first + 999, last_set)))
 end
 for index = last_set + 1, #ARGV do
   redis.call('HDEL', KEYS[2], ARGV[index])
