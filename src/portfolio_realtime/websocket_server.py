@@ -7,6 +7,7 @@ many as needed, behind any load balancer. It ends by drain: no new clients, ever
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import socket
 import sys
@@ -36,6 +37,7 @@ from portfolio_realtime.websocket.routes import build_app
 from portfolio_realtime.websocket.workers import Workers
 
 BACKLOG: Final = 4096
+GARBAGE_OBJECTS_MAX: Final = 20_000  # made, and not yet gone, before the collector looks at them
 WORKER: Final = "--worker"  # says that the port is shared
 SHUTDOWN_S_MAX: Final = 2
 END_S_MAX: Final = 4.0
@@ -61,6 +63,7 @@ async def run(context: Context) -> None:
     When it is cancelled it asks all clients to reconnect at once.
     """
     settings = context.settings
+    _collect_garbage_seldom()
     is_shared = WORKER in sys.argv  # one of several on this port
     with _listen(settings.websocket_host, settings.websocket_port, is_shared=is_shared) as listener:
         gateway = Gateway(settings, context.state, context.clock, context.registry)
@@ -142,6 +145,15 @@ def timeframe_of(interval_s: int) -> str:
     """As Alpaca names it: 60 -> `1Min`; other lengths in seconds: `5Sec`."""
     minutes, seconds = divmod(interval_s, 60)
     return f"{interval_s}Sec" if seconds else f"{minutes}Min"
+
+
+def _collect_garbage_seldom() -> None:
+    """A message makes a few objects that are soon gone, a connection some that stay.
+
+    At its own pace the collector runs every few hundred messages, and through all connections as they come.
+    """
+    gc.freeze()
+    gc.set_threshold(GARBAGE_OBJECTS_MAX, 10, 10)
 
 
 def _server(gateway: Gateway, context: Context) -> _Server:

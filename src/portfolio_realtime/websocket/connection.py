@@ -176,7 +176,7 @@ class Connection:
         for account_id, subscription in tuple(self._indirect.items()):
             if subscription.sent is not None and subscription.sent == subscription.account.at:
                 subscription.is_direct = True
-                subscription.account.direct[self] = outlet
+                subscription.account.go_direct(self, outlet)
                 del self._indirect[account_id]
 
     def leave_direct(self) -> None:
@@ -187,7 +187,7 @@ class Connection:
 
     def _recall(self, subscription: Subscription) -> None:
         subscription.sent, subscription.is_direct = subscription.account.at, False
-        del subscription.account.direct[self]
+        subscription.account.leave_direct(self)
         self._indirect[subscription.account.account_id] = subscription
 
     def take(self, now_s: float) -> bytes | None:

@@ -27,6 +27,7 @@ from portfolio_realtime.websocket.outlet import send_all
 
 BEGIN_ACCOUNTS_MAX: Final = 500  # announced and read in one round trip
 BURST_MAX: Final = 500  # publications between two turns of the event loop
+GATHER_S: Final = 0.01  # who begins within this is announced and read together
 READY_S_MAX: Final = 1.0
 UNKNOWN_S_MAX: Final = 5.0  # an account without a record is waited for this long
 
@@ -130,6 +131,7 @@ class Follower:
                     raise
             self._wake.clear()
             await self._wake.wait()
+            await asyncio.sleep(GATHER_S)
 
     async def _announce(self, account_ids: list[str]) -> None:
         accounts = self.hub.accounts

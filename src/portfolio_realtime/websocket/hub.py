@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, Protocol
 import msgspec
 
 from portfolio_realtime.model import Publication
-from portfolio_realtime.websocket.protocol import text_frame
+from portfolio_realtime.websocket.protocol import text_frame, text_of
 
 FRAMES_KEPT_MAX: Final = 8  # frames of one publication, for clients that last got different ones
 GONE_ROWS_MAX: Final = 256  # removed positions that are remembered for clients that have not heard of it
@@ -71,13 +71,14 @@ class WatchedAccount:
 
     __slots__ = (
         "_frames",
+        "_outlets",
         "_rows",
-        "_value",
         "_value_frame",
         "_wanting_positions",
         "account_id",
         "at",
         "direct",
+        "has_indirect",
         "is_live",
         "rows_at",
         "subscribers",
@@ -92,9 +93,12 @@ class WatchedAccount:
         self.unknown_since_s: float | None = None  # when it was first found to have no record
         self.subscribers: dict[Subscriber, bool] = {}  # -> with positions
         self.direct: dict[object, Outlet] = {}  # connections that owe nothing -> how they are sent to
+        self._outlets: tuple[Outlet, ...] | None = None  # those of `direct`: this is read for each message
+        self.has_indirect = False  # is any subscriber not direct?
         self._wanting_positions = 0  # so many subscribers
-        self._value = b""
-        self._value_frame: bytes | None = None
+        self._value_frame = text_frame(
+            b""
+        )  # the newest publication without positions, ready to be sent to anybody
         self._rows: dict[str, _Row] = {}
         self._frames: dict[StreamPosition | None, bytes] = {}  # with positions: those since -> frame
 
@@ -102,10 +106,34 @@ class WatchedAccount:
         """Take a subscriber in, or what it wants from now on."""
         self._want_positions(int(with_positions) - int(self.subscribers.get(subscriber, False)))
         self.subscribers[subscriber] = with_positions
+        self._count_direct()
 
     def remove(self, subscriber: Subscriber) -> None:
         """Let a subscriber go."""
         self._want_positions(-int(self.subscribers.pop(subscriber)))
+        self._count_direct()
+
+    def go_direct(self, connection: object, outlet: Outlet) -> None:
+        """The connection has what there is: send it what comes next by its outlet."""
+        self.direct[connection] = outlet
+        self._count_direct()
+
+    def leave_direct(self, connection: object) -> None:
+        """The connection is not to be sent to any more without being asked."""
+        del self.direct[connection]
+        self._count_direct()
+
+    def _count_direct(self) -> None:
+        self._outlets = None
+        self.has_indirect = len(self.direct) != len(self.subscribers)
+
+    @property
+    def outlets(self) -> tuple[Outlet, ...]:
+        """Who is direct, by outlet."""
+        outlets = self._outlets
+        if outlets is None:
+            outlets = self._outlets = tuple(self.direct.values())
+        return outlets
 
     def _want_positions(self, more: int) -> None:
         self._wanting_positions += more
@@ -135,7 +163,7 @@ class WatchedAccount:
         if not is_newer and (rows is None or at != self.at or self.rows_at == at):
             return False
         if is_newer:
-            self.at, self._value, self._value_frame = at, publication.value, None
+            self.at, self._value_frame = at, text_frame(publication.value)
         if rows is not None:
             self._frames.clear()
             self._apply_rows(at, rows)
@@ -169,32 +197,57 @@ class WatchedAccount:
 
     def message(self, since: StreamPosition | None, *, with_positions: bool) -> bytes:
         """The newest publication as JSON; its positions whole, or those that changed after `since`."""
+        value = text_of(self._value_frame)
         if not with_positions:
-            return self._value
+            return value
         rows = [
             row.json
             for row in self._rows.values()
             if (not row.is_gone if since is None else row.changed_at > since)
         ]
-        return self._value[:-1] + _POSITIONS_KEY + b"[" + b",".join(rows) + b"]}"
+        return value[:-1] + _POSITIONS_KEY + b"[" + b",".join(rows) + b"]}"
 
+    @property
     def value_frame(self) -> bytes:
         """The newest publication without positions as a WebSocket frame, made once for all clients."""
-        frame = self._value_frame
-        if frame is None:
-            frame = self._value_frame = text_frame(self._value)
-        return frame
+        return self._value_frame
 
     def frame(self, since: StreamPosition | None, *, with_positions: bool) -> bytes:
         """`message` as a WebSocket frame, made once for all clients that need the same."""
         if not with_positions:
-            return self.value_frame()
+            return self._value_frame
         frame = self._frames.get(since)
         if frame is None:
             frame = text_frame(self.message(since, with_positions=True))
             if len(self._frames) < FRAMES_KEPT_MAX:
                 self._frames[since] = frame
         return frame
+
+
+class _Burst:
+    """What is to be sent when some publications have been taken in."""
+
+    __slots__ = ("frames", "offered", "outgoing", "taken")
+
+    def __init__(self) -> None:
+        self.outgoing: dict[Outlet, bytes] = {}
+        self.offered: list[WatchedAccount] = []
+        self.frames = self.taken = 0
+
+    def collect(self, account: WatchedAccount, at: StreamPosition, publication: Publication) -> None:
+        """Take a publication in, and note who gets it."""
+        before = account.at
+        if not account.apply(at, publication):
+            return
+        self.taken += 1
+        if account.has_indirect:
+            self.offered.append(account)
+        if account.at is before:
+            return
+        outlets, frame, outgoing = account.outlets, account.value_frame, self.outgoing
+        self.frames += len(outlets)
+        for outlet in outlets:
+            outgoing[outlet] = outgoing[outlet] + frame if outlet in outgoing else frame
 
 
 class Hub:
@@ -227,41 +280,25 @@ class Hub:
             del self.accounts[account_id]
 
     def publish(self, epoch: int, publications: Iterable[Publication]) -> int:
-        """Hand publications to their subscribers, unless they have newer ones; to how many."""
-        arrivals: list[tuple[WatchedAccount, StreamPosition, Publication]] = []
+        """Hand publications to their subscribers, unless they have newer ones; how many brought something."""
+        burst = _Burst()
+        accounts, collect = self.accounts, burst.collect
         for publication in publications:
-            account = self.accounts.get(publication.account_id)
+            account = accounts.get(publication.account_id)
             if account is not None:
                 account.is_live = True
-                arrivals.append((account, _make((epoch, publication.sequence)), publication))
-        return self._publish(arrivals)
+                collect(account, _make((epoch, publication.sequence)), publication)
+        return self._send(burst)
 
-    def _publish(self, arrivals: Iterable[tuple[WatchedAccount, StreamPosition, Publication]]) -> int:
-        outgoing: dict[Outlet, bytes] = {}
-        offered: list[WatchedAccount] = []
-        reached = 0
-        for account, at, publication in arrivals:
-            before = account.at
-            if not account.apply(at, publication):
-                continue
-            direct, count = account.direct, len(account.subscribers)
-            reached += count
-            if direct and account.at is not before:
-                self._collect(outgoing, direct, account.value_frame())
-            if len(direct) != count:
-                offered.append(account)
-        if outgoing:
-            self._send_all(outgoing)
-        for account in offered:  # last: one that can take no more must not be sent to in between
+    def _send(self, burst: "_Burst") -> int:
+        if burst.outgoing:
+            self._send_all(burst.outgoing)
+            self.sent += burst.frames
+            self.sent_bytes += sum(map(len, burst.outgoing.values()))
+        for account in burst.offered:  # last: a full socket must not be sent to in between
             for subscriber in account.subscribers:
                 subscriber.offer(account)
-        return reached
-
-    def _collect(self, outgoing: dict[Outlet, bytes], direct: dict[object, Outlet], frame: bytes) -> None:
-        for outlet in direct.values():
-            outgoing[outlet] = outgoing[outlet] + frame if outlet in outgoing else frame
-        self.sent += len(direct)
-        self.sent_bytes += len(direct) * len(frame)
+        return burst.taken
 
     def publish_stored(self, account_id: str, stored: bytes, *, is_kept: bool) -> int:
         """The same with a stored publication. `is_kept`: a calculator keeps it up to date.
@@ -275,7 +312,9 @@ class Hub:
         if publication.account_id != account_id:
             return 0
         account.is_live = account.is_live or is_kept
-        return self._publish([(account, at, publication)])
+        burst = _Burst()
+        burst.collect(account, at, publication)
+        return self._send(burst)
 
 
 class _StoredRow(msgspec.Struct):

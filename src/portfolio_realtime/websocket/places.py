@@ -4,6 +4,7 @@ Header names are in lower case. What a header says about the way it came counts 
 """
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from portfolio_realtime.config import Settings, listed
 FORWARDING: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 HOPS_MAX: Final = 10
 SECURE: Final = ("https", "wss")
+HOSTS_KEPT_MAX: Final = 64  # of which it is known whether they are this machine
 IPV6_PREFIX: Final = 64  # what one customer of a provider has
 
 
@@ -92,6 +94,7 @@ def neighbourhood(address: str) -> str:
     return address
 
 
+@lru_cache(maxsize=HOSTS_KEPT_MAX)
 def is_loopback(host: str) -> bool:
     """Is this an address or name of this very machine?"""
     if host == "localhost":

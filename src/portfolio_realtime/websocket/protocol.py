@@ -162,6 +162,11 @@ def text_frame(payload: bytes) -> bytes:
     return struct.pack("!BBQ", 0x81, 127, length) + payload
 
 
+def text_of(frame: bytes) -> bytes:
+    """The payload of a `text_frame`."""
+    return frame[{126: 4, 127: 10}.get(frame[1], 2) :]
+
+
 def is_account_id(text: str) -> bool:
     """Is this a text that may become part of a key?"""
     return ACCOUNT_ID.fullmatch(text) is not None

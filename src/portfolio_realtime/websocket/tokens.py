@@ -4,6 +4,7 @@ One family of signatures is accepted: HS256 with our own secrets (present and pr
 with the keys of one address, where the key decides the algorithm and not the token.
 """
 
+import base64
 import re
 import secrets
 import time
@@ -11,8 +12,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import jwt
+from jwt.algorithms import HMACAlgorithm
 
 from portfolio_realtime.config import Settings, listed
+from portfolio_realtime.errors import SettingsError
 from portfolio_realtime.websocket.identity import EVERY_ACCOUNT, Identity, Unauthorized
 from portfolio_realtime.websocket.key_set import KeySet
 from portfolio_realtime.websocket.protocol import is_account_id
@@ -35,6 +38,7 @@ class Tokens:
             for secret in (settings.jwt_secret, settings.jwt_secret_previous)
             if secret.get_secret_value()
         ]
+        self._secret_keys = [_secret_key(secret) for secret in self._secrets]
         self._keys = KeySet(settings.jwks_url) if settings.jwks_url else None
         self._audiences = listed(settings.jwt_audience) or None
         self._issuer = settings.jwt_issuer or None
@@ -57,7 +61,9 @@ class Tokens:
         """Whose token this is. Raises Unauthorized, Unverifiable."""
         if self.is_off:
             raise Unauthorized("no_secret")
-        claims = await self._claims(token, self._header(token))
+        if len(token) > TOKEN_CHARACTERS_MAX:
+            raise Unauthorized("too_long")
+        claims = self._claims_by_secret(token) if self._keys is None else await self._claims_by_key_set(token)
         self._check_kind(claims)
         return self._identity(claims)
 
@@ -81,13 +87,7 @@ class Tokens:
         if self._keys is not None:
             await self._keys.close()
 
-    def _header(self, token: str) -> dict[str, Any]:
-        if len(token) > TOKEN_CHARACTERS_MAX:
-            raise Unauthorized("too_long")
-        try:
-            header = jwt.get_unverified_header(token)
-        except (jwt.PyJWTError, ValueError):
-            raise Unauthorized("invalid") from None
+    def _check_header(self, header: dict[str, Any]) -> None:
         kind = header.get("typ")
         if kind is not None and (not isinstance(kind, str) or kind.casefold() not in self._types):
             raise Unauthorized("token_type")
@@ -96,27 +96,36 @@ class Tokens:
             raise Unauthorized("key_id")
         if "crit" in header:  # it asks for something that we do not understand (RFC 7515 §4.1.11)
             raise Unauthorized("invalid")
-        return header
 
-    async def _claims(self, token: str, header: dict[str, Any]) -> dict[str, Any]:
-        if self._keys is not None:
-            if "kid" not in header:
-                raise Unauthorized("key_id")
-            key = await self._keys.key(header["kid"])
-            return self._decoded(token, key, [key.algorithm_name])
-        for secret in self._secrets[:-1]:
+    async def _claims_by_key_set(self, token: str) -> dict[str, Any]:
+        assert self._keys is not None
+        try:
+            header = jwt.get_unverified_header(token)
+        except (jwt.PyJWTError, ValueError):
+            raise Unauthorized("invalid") from None
+        self._check_header(header)
+        if "kid" not in header:
+            raise Unauthorized("key_id")
+        return self._decoded(token, await self._keys.key(header["kid"]))["payload"]
+
+    def _claims_by_secret(self, token: str) -> dict[str, Any]:
+        """The header decides nothing here, so it is looked at when the signature has been found good."""
+        for key in self._secret_keys:
             try:
-                return self._decoded(token, secret, [HS256])
+                decoded = self._decoded(token, key)
             except _WrongSignature:
                 continue
-        return self._decoded(token, self._secrets[-1], [HS256])
+            self._check_header(decoded["header"])
+            return decoded["payload"]
+        raise _WrongSignature("signature")
 
-    def _decoded(self, token: str, key: Any, algorithms: list[str]) -> dict[str, Any]:
+    def _decoded(self, token: str, key: jwt.PyJWK) -> dict[str, Any]:
+        """`header` and `payload` of a token with this key's signature."""
         try:
-            claims: dict[str, Any] = jwt.decode(
+            return jwt.decode_complete(
                 token,
                 key,
-                algorithms=algorithms,
+                algorithms=[key.algorithm_name],
                 audience=self._audiences,
                 issuer=self._issuer,
                 leeway=CLOCK_SKEW_S,
@@ -137,7 +146,6 @@ class Tokens:
             raise _WrongSignature("signature") from None
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError):  # such as an `exp` that is no number
             raise Unauthorized("invalid") from None
-        return claims
 
     def _check_kind(self, claims: dict[str, Any]) -> None:
         """An ID token tells a client who its user is; it is no key to an interface."""
@@ -166,6 +174,29 @@ class Tokens:
             issued_at_s=_seconds(claims["iat"]) if "iat" in claims else None,
             is_asked=self._is_asked,
         )
+
+
+class _LookedAt(HMACAlgorithm):
+    """HMAC with a key that was looked at before: PyJWT would do so for each token, and it takes a while."""
+
+    def prepare_key(self, key: str | bytes) -> bytes:
+        """The key as it is."""
+        assert isinstance(key, bytes)
+        return key
+
+
+def _secret_key(secret: str) -> jwt.PyJWK:
+    """Raises SettingsError for what is not a secret at all."""
+    try:
+        HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret)
+    except jwt.InvalidKeyError:
+        raise SettingsError(
+            "JWT_SECRET is a public key or a certificate, which is no secret: set a random text, or JWKS_URL"
+        ) from None
+    encoded = base64.urlsafe_b64encode(secret.encode()).decode()
+    key = jwt.PyJWK({"kty": "oct", "k": encoded}, HS256)
+    key.Algorithm = _LookedAt(HMACAlgorithm.SHA256)
+    return key
 
 
 class _WrongSignature(Unauthorized):
