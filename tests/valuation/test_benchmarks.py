@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from benchmarks import curve, provenance, valuation
+from benchmarks import churn, curve, provenance, valuation
 
 
 def test_the_benchmark_gives_every_figure(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -65,3 +65,13 @@ def test_the_curve_is_measured_drawn_and_put_into_words(
     curve.main(chart=chart, data=None, drawn=data)
     assert capsys.readouterr().out == said == curve.sentence(measured) + "\n"
     assert "</svg>" in chart.read_text()
+
+
+def test_memory_that_grows_is_told_from_memory_that_breathes() -> None:
+    """Judged is the slope after warming up: what was taken before, and odd samples, do not count."""
+    sampled = churn.Sampled(at_s=[float(second) for second in range(100)])
+    sampled.memory["level"] = [min(second, 40) + 5.0 * (second % 17 == 0) for second in range(100)]
+    sampled.memory["leak"] = [100 + second / 20 for second in range(100)]
+    judged = churn.judged(sampled, duration_s=100, hours=0.5, warm_up_share=0.5)
+    assert judged["grows"] == ["leak"]
+    assert judged["added_by_an_hour_mb"] == {"level": pytest.approx(0), "leak": pytest.approx(10)}
