@@ -124,6 +124,8 @@ def test_a_load_test_counts_what_its_clients_saw(tmp_path: Path) -> None:
     assert [load[name] for name in wrong] == [0] * 5
     assert load["messages"] > 40
     assert 0 < load["lag_ms_p50"] <= load["lag_ms_p99"]
+    assert 0 < load["delivery_ms_p50"] <= load["delivery_ms_p99"]
+    assert load["delivery_ms_p50"] <= load["lag_ms_p50"]
     assert load["cpu_cores"].keys() >= {"simulator", "websocket_server", "portfolio_calculator", "clients"}
     assert [step["connections"] for step in load["steps"]] == [5, 10, 15, 20, 25, 30, 35, 40]
     assert (load["storm"]["clients"], load["storm"]["back"]) == (36, 36)

@@ -33,9 +33,7 @@ SWEEP_S: Final = 5.0  # interest that ends is noticed within this
 FEEDS_S: Final = 0.5  # between two looks at which feeds are live
 QUIET_S: Final = 0.5  # without any change, look again after this: marks grow stale by themselves
 REST_S_MIN: Final = 0.01  # what becomes due or is announced within this goes together …
-REST_FACTOR: Final = (
-    4  # … or within this many times what the last turn took: each costs for all the watched …
-)
+REST_FACTOR: Final = 4  # … or within this many times what the last turn took: it costs for all the watched …
 REST_S_MAX: Final = 0.05  # … but nobody waits longer than this
 READ_STEP: Final = 250  # records taken in before other work gets its turn: a few milliseconds
 SORT_STEP: Final = 5000  # ids looked at before other work gets its turn
@@ -410,6 +408,7 @@ class Calculator:
         async with self._numbering:
             if book.is_loose:
                 await self._in_steps(book.pack())
+                log.info("book packed", rows=book.row_count)
             if not book.is_crowded:
                 return
             await self._in_steps(book.count_holders())

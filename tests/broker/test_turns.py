@@ -24,6 +24,23 @@ def test_watched_accounts_come_first_even_when_they_begin_to_be_watched_late() -
     assert turns.next(1) is None
 
 
+def test_who_is_watched_already_does_not_join_the_line_again() -> None:
+    """Many clients of one account begin to watch it one after the other; the line stays as long as it is."""
+    turns = Turns()
+    turns.set_due("a", 0)
+    for _ in range(3):
+        turns.begin_to_watch("a")
+
+    assert turns.next(1) == Turn("a", True)
+    turns.begin_to_watch("a")
+    assert turns.next(1) is None
+    turns.done("a", 5)
+    assert turns.next(5) == Turn("a", True)
+    turns.watch(set())
+    turns.done("a", 6)
+    assert turns.next(6) == Turn("a", False)
+
+
 def test_nobody_is_fetched_twice_at_the_same_time() -> None:
     """An account that becomes due while it is being fetched waits until that is done."""
     turns = Turns()

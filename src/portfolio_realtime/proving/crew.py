@@ -45,6 +45,7 @@ class Report(msgspec.Struct):
     counts: dict[str, int] = {}
     close_codes: dict[int, int] = {}
     lags: dict[int, dict[int, int]] = {}
+    deliveries: dict[int, dict[int, int]] = {}
     outages_s: list[float] = []
     connects_per_s: float = 0.0
     without_value: int = 0
@@ -68,6 +69,7 @@ class Seen:
             self.counts.update(report.counts)
             self.close_codes.update(report.close_codes)
         self.lags = Lags().merge(Lags(report.lags) for report in reports)
+        self.deliveries = Lags().merge(Lags(report.deliveries) for report in reports)
         self.outages_s = sorted(outage_s for report in reports for outage_s in report.outages_s)
         self.connects_per_s = sum(report.connects_per_s for report in reports)
         self.without_value = sum(report.without_value for report in reports)
@@ -226,6 +228,7 @@ def _report(fleet: Fleet) -> Report:
         counts=dict(fleet.counts),
         close_codes=dict(fleet.close_codes),
         lags=fleet.lags.counts,
+        deliveries=fleet.deliveries.counts,
         outages_s=[round(outage_s, 4) for outage_s in fleet.outages_s],
         connects_per_s=fleet.connects_per_s,
         without_value=fleet.without_value,

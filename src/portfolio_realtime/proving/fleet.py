@@ -26,7 +26,7 @@ CONNECT_S_MAX: Final = 15.0  # of one connection, until it has its first value
 RECONNECT_S: Final = 0.3  # the first pause; it doubles with each failure, and is jittered
 RECONNECT_S_MAX: Final = 2.0
 FIRST_VALUE_S_MAX: Final = 90.0
-POLL_S: Final = 0.01
+POLL_S: Final = 0.05
 SECONDS_KEPT_MAX: Final = 4096
 BUCKET_MS: Final = 0.5
 
@@ -232,7 +232,8 @@ class Fleet:
         ]
         self.counts: Counter[str] = Counter()  # messages, regressions, gaps, leaks, reconnects, …
         self.close_codes: Counter[int] = Counter()
-        self.lags = Lags()
+        self.lags = Lags()  # from the trade, or from the moment the account might be published again
+        self.deliveries = Lags()  # from the publication's timestamp
         self.outages_s: list[float] = []  # from the loss of a connection to the next value, each
         self.connects_per_s = 0.0
 
@@ -273,7 +274,7 @@ class Fleet:
     def begin_measuring(self) -> None:
         """Forget what was counted so far; errors stay counted."""
         self.counts["messages"] = 0
-        self.lags = Lags()
+        self.lags, self.deliveries = Lags(), Lags()
         self.outages_s.clear()
 
     def cut(self) -> None:
@@ -400,11 +401,13 @@ class Fleet:
             self.counts["leaks"] += 1
             return
         self._check_order(client, (frame.epoch, frame.sequence))
+        published_ns = wire_ns(frame.timestamp)
         if not client.is_snapshot:
             allowed_ns = max(wire_ns(frame.as_of), client.published_ns + self._interval_ns)
             self.lags.add(received_ns, received_ns - allowed_ns)
+            self.deliveries.add(received_ns, received_ns - published_ns)
         client.order = (frame.epoch, frame.sequence)
-        client.published_ns = wire_ns(frame.timestamp)
+        client.published_ns = published_ns
         client.take(raw)
         if isinstance(frame, _Frame):
             if client.is_snapshot:

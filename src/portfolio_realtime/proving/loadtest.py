@@ -2,7 +2,9 @@
 
 Lag is measured beyond the conflation wait: from the newest trade that a publication contains, or from the
 moment the account was allowed to publish again, whichever is later, until the client has the frame. It still
-contains the wait for the next flush of marks (MARK_FLUSH_INTERVAL, 0.1 s by default).
+contains the wait for the next flush of marks (MARK_FLUSH_INTERVAL, 0.1 s by default) and the calculator's
+rest between two flushes (50 ms at most). Delivery is the part after the publication: from its timestamp,
+taken before it is valued, until the client has the frame.
 
 A number that a client did not see is explained when the server counted that it kept only the newest for a
 client that could not take more; a gap beyond what the server counted is not.
@@ -28,6 +30,7 @@ PROGRESS_S: Final = 2.0
 CHART_STEPS: Final = 8
 KNEE_MS: Final = 250.0
 BACK_S_MAX: Final = 60.0  # until all clients of a storm are back
+BACK_POLL_S: Final = 0.5  # each look costs for all clients; how long each was away its own process measures
 RATE_LIMIT_MIN: Final = 10_000  # the simulator's default
 REQUESTS_PER_ACCOUNT: Final = 6  # in a minute: state and positions at once take half a quota at most
 CONFLATED: Final = "portfolio_realtime_conflated_total"
@@ -93,6 +96,8 @@ class Load:
     lag_ms_p99: float
     lag_ms_p99_first_quarter: float  # beside the last quarter: does lag grow?
     lag_ms_p99_last_quarter: float
+    delivery_ms_p50: float  # the part of the lag after the publication
+    delivery_ms_p99: float
     gaps: int  # numbers that a client did not see
     conflated: int  # numbers that the server left out because the client could not take them
     gaps_unexplained: int
@@ -165,6 +170,7 @@ class Loading:
         self._system = system
         self._steps: list[Step] = []
         self._lags = Lags()
+        self._deliveries = Lags()
         self._messages = 0
         self._measured_s = 0.0
 
@@ -202,6 +208,8 @@ class Loading:
             lag_ms_p99=self._lags.percentile_ms(0.99),
             lag_ms_p99_first_quarter=self._lags.between(0, GROWTH_SHARE).percentile_ms(0.99),
             lag_ms_p99_last_quarter=self._lags.between(1 - GROWTH_SHARE, 1).percentile_ms(0.99),
+            delivery_ms_p50=self._deliveries.percentile_ms(0.5),
+            delivery_ms_p99=self._deliveries.percentile_ms(0.99),
             gaps=seen.counts["gaps"],
             conflated=conflated,
             gaps_unexplained=max(0, seen.counts["gaps"] - conflated),
@@ -250,6 +258,7 @@ class Loading:
         )
         self._steps.append(step)
         self._lags = self._lags.merge([seen.lags])
+        self._deliveries = self._deliveries.merge([seen.deliveries])
         self._messages += seen.counts["messages"]
         self._measured_s += took_s
 
@@ -277,7 +286,7 @@ class Loading:
         give_up_s = time.monotonic() + BACK_S_MAX
         seen = await crew.seen()
         while len(seen.outages_s) < clients and time.monotonic() < give_up_s:
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(BACK_POLL_S)
             seen = await crew.seen()
         back_s = seen.outages_s
         say(f"storm: {len(back_s)} clients back, the last after {back_s[-1] if back_s else 0:.1f} s")
