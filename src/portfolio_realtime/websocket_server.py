@@ -9,6 +9,7 @@ import contextlib
 import errno
 import gc
 import logging
+import resource
 import socket
 import sys
 from collections.abc import Generator
@@ -31,12 +32,13 @@ from portfolio_realtime.valuation.explain import explain
 from portfolio_realtime.valuation.history import history as picture
 from portfolio_realtime.valuation.history import symbols_of
 from portfolio_realtime.websocket.endpoint import Endpoint
-from portfolio_realtime.websocket.gateway import Gateway
+from portfolio_realtime.websocket.gateway import CONNECTIONS_MAX, Gateway
 from portfolio_realtime.websocket.patience import PatientHttp
 from portfolio_realtime.websocket.routes import build_app
 from portfolio_realtime.websocket.workers import Workers
 
 BACKLOG: Final = 4096
+FILES_BESIDE: Final = 1024  # open files that are no WebSocket: HTTP, Valkey, the dying
 GARBAGE_OBJECTS_MAX: Final = 20_000  # made, and not yet gone, before the collector looks at them
 WORKER: Final = "--worker"  # says that the port is shared
 SHUTDOWN_S_MAX: Final = 2
@@ -63,10 +65,10 @@ async def run(context: Context) -> None:
     When it is cancelled it asks all clients to reconnect at once.
     """
     settings = context.settings
-    _collect_garbage_seldom()
     is_shared = WORKER in sys.argv  # one of several on this port
     with _listen(settings.websocket_host, settings.websocket_port, is_shared=is_shared) as listener:
         gateway = Gateway(settings, context.state, context.clock, context.registry)
+        gateway.connections_max = allow_open_files()
         server = _server(gateway, context)
         serving = asyncio.create_task(server.serve([listener]))
         try:
@@ -156,6 +158,28 @@ def _collect_garbage_seldom() -> None:
     gc.set_threshold(GARBAGE_OBJECTS_MAX, 10, 10)
 
 
+def allow_open_files() -> int:
+    """Raise the limit of open files as far as need be and may be; how many connections there is room for.
+
+    Says so where that is fewer than CONNECTIONS_MAX.
+    """
+    wanted = CONNECTIONS_MAX + FILES_BESIDE
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        soft = allowed
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return CONNECTIONS_MAX
+    room = max(soft - FILES_BESIDE, soft // 2)
+    log.warning(
+        "room for fewer connections than usual: raise the limit of open files (ulimit -Hn, LimitNOFILE)",
+        open_files=soft,
+        connections_max=room,
+    )
+    return room
+
+
 def _server(gateway: Gateway, context: Context) -> _Server:
     state, settings, clock = context.state, context.settings, context.clock
     explain_account = partial(explanation, state, clock)
@@ -225,6 +249,7 @@ def main() -> NoReturn:
     except SettingsError:
         settings = None  # `service.main` says what is wrong
     if settings is None or settings.websocket_workers == 1 or WORKER in sys.argv:
+        _collect_garbage_seldom()
         service.main("websocket_server", run, ends_itself=True)
     telemetry.configure_logs("websocket_server", settings.log_level, settings.log_format)
     try:

@@ -27,7 +27,7 @@ from websockets.typing import Subprotocol
 
 from portfolio_realtime.websocket.authentication import SUBPROTOCOL
 from portfolio_realtime.websocket.connection import Connection
-from portfolio_realtime.websocket.gateway import CONNECTIONS_MAX, Gateway
+from portfolio_realtime.websocket.gateway import Gateway
 from portfolio_realtime.websocket.hub import StreamPosition, WatchedAccount
 from portfolio_realtime.websocket.identity import Identity, Unauthorized, Unverifiable
 from portfolio_realtime.websocket.outlet import Outlet
@@ -211,7 +211,7 @@ class Endpoint(asyncio.Protocol):
             return HTTPStatus.FORBIDDEN
         if self._place is not None and not self._gateway.limits.may_connect(self._place, now_s):
             return HTTPStatus.TOO_MANY_REQUESTS
-        if self._gateway.is_closed or len(self._gateway.clients) >= CONNECTIONS_MAX:
+        if self._gateway.is_closed or len(self._gateway.clients) >= self._gateway.connections_max:
             return HTTPStatus.SERVICE_UNAVAILABLE
         try:
             self._query = dict(parse_qsl(query, max_num_fields=QUERY_FIELDS_MAX))

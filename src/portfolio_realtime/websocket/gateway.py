@@ -83,6 +83,7 @@ class Gateway:
         self.access = open_access(settings, state)
         self.authenticator = Authenticator(settings, self.access, self.revoked)
         self.clients: set[Client] = set()
+        self.connections_max = CONNECTIONS_MAX  # lower where the system allows fewer open files
         self.is_draining = False  # the load balancer should send nobody any more
         self.is_closed = False  # nobody is let in any more
         self._clock = clock
