@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from portfolio_realtime.clock import parse_rfc3339, rfc3339
 from portfolio_realtime.market.conditions import crypto_effect, option_effect, stock_effect
-from portfolio_realtime.market.marks import AHEAD_S_MAX, REFRESHES_MAX, RING_MAX, MarkBook, previous_close
+from portfolio_realtime.market.marks import AHEAD_S_MAX, REFRESHES_MAX, MarkBook, previous_close
 from portfolio_realtime.market.messages import (
     Cancel,
     Correction,
@@ -22,6 +22,7 @@ from portfolio_realtime.market.messages import (
     Status,
     StreamTrade,
 )
+from portfolio_realtime.market.recent import RECENT_MAX
 from portfolio_realtime.market.sessions import new_york_date_of
 from portfolio_realtime.model import Mark, MinuteMark
 
@@ -94,10 +95,10 @@ def test_the_mark_is_the_newest_eligible_trade_in_any_order(
 
 
 @given(
-    kinds=st.lists(st.sampled_from([MOVES, NEVER]), min_size=1, max_size=RING_MAX),
-    cancelled=st.sets(st.integers(1, RING_MAX)),
+    kinds=st.lists(st.sampled_from([MOVES, NEVER]), min_size=1, max_size=RECENT_MAX),
+    cancelled=st.sets(st.integers(1, RECENT_MAX)),
     corrected=st.dictionaries(
-        st.integers(1, RING_MAX), st.tuples(st.sampled_from([MOVES, NEVER]), st.floats(1, 1000))
+        st.integers(1, RECENT_MAX), st.tuples(st.sampled_from([MOVES, NEVER]), st.floats(1, 1000))
     ),
     seed=st.integers(0, 2**32),
 )
@@ -321,7 +322,7 @@ def test_the_mark_of_a_past_boundary_is_the_last_trade_until_then() -> None:
     offer_all(book, [trade(8, 1.0), trade(9, 2.0)])
     assert book.marks_at(boundary_ns) == {"A": MinuteMark(2.0, (BASE_S + 9) * 10**9)}
 
-    offer_all(book, [trade(second, float(second)) for second in range(11, 13 + RING_MAX)])
+    offer_all(book, [trade(second, float(second)) for second in range(11, 13 + RECENT_MAX)])
     assert book.marks_at(boundary_ns)["A"].price == 2.0
 
     late = make_book()

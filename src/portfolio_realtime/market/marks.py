@@ -12,7 +12,7 @@
 4. Nothing: the symbol is unpriced. It has no mark; it is not worth 0.
 
 A trade that is cancelled, or corrected into an ineligible one, gives its place to the eligible trade before
-it, out of the RING_MAX newest; where none is left, the symbol asks for a fresh snapshot and keeps
+it, out of the RECENT_MAX newest; where none is left, the symbol asks for a fresh snapshot and keeps
 its mark until then. A corrected trade keeps its time. A price that is missing, not finite or not positive, a
 trade without a time, and one from more than AHEAD_S_MAX in the future are refused and counted. A trade of the
 stream whose price and the mark are more than PRICE_RATIO_MAX times each other is set aside and counted, and a
@@ -26,13 +26,10 @@ by date, never by name, for a snapshot's `dailyBar` is an earlier day's until th
 """
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Final, TypeGuard
-
-import msgspec
 
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.market.conditions import CONDITION_SETS_MAX, Conditions, Effect
@@ -45,14 +42,24 @@ from portfolio_realtime.market.messages import (
     SnapshotTrade,
     Status,
     StreamTrade,
-    TradeId,
     as_of_ns,
     times_ns,
+)
+from portfolio_realtime.market.recent import (
+    EXCHANGES_MAX,
+    KEY,
+    LAST_ROW,
+    NO_ID,
+    RECENT_MAX,
+    ROW,
+    ROW_BYTES,
+    KnownTrade,
+    RecentTrades,
+    id_number,
 )
 from portfolio_realtime.market.sessions import close_ns, new_york_date_of, new_york_midnight_ns
 from portfolio_realtime.model import Mark, MinuteMark, exact
 
-RING_MAX: Final = 8  # eligible trades kept per symbol, to fall back on
 WITHDRAWN_MAX: Final = (
     8  # withdrawn trades remembered per symbol, so that a repetition does not bring one back
 )
@@ -82,15 +89,9 @@ RESUMPTIONS: Final = {("A", "3"), ("B", "3"), ("C", "T"), ("O", "T")}
 _MOVES: Final = int(Effect.MOVES)  # an enum's attribute is slow to read
 _NEVER: Final = int(Effect.NEVER)
 _CHANGED, _TRADED = 1, 2  # why an entry is to be taken
+_SOURCES: Final = tuple(QUALITIES)
 
 EffectOf = Callable[[Conditions, str], Effect]
-
-
-class PlacedTrade(StreamTrade):
-    """A trade that says itself which feed it is from: out of a snapshot, or of a feed streamed before."""
-
-    source: str = ""
-    is_snapshot: bool = False
 
 
 @dataclass
@@ -114,17 +115,16 @@ class _Fallback:
 
 
 @dataclass(slots=True, eq=False)
-class _Entry:
-    """One followed symbol. `ring` is in order of time, the newest last."""
+class _Entry(RecentTrades):
+    """One followed symbol, with its recent trades."""
 
-    symbol: str
-    ring: deque[StreamTrade] = field(default_factory=lambda: deque[StreamTrade](maxlen=RING_MAX))
-    newest_ns: int = -1  # of the ring
+    symbol: str = ""
+    newest_ns: int = 0  # of all trades that were ever recent
     low: float = 0.0  # a price between these two needs no second look
     high: float = math.inf
     change: int = 0
-    first_only: StreamTrade | None = None
-    withdrawn: list[StreamTrade] = field(default_factory=list[StreamTrade])
+    first_only: KnownTrade | None = None
+    withdrawn: list[KnownTrade] = field(default_factory=list[KnownTrade])
     fallback: _Fallback | None = None
     previous_close: float | None = None
     previous_close_date: str | None = None
@@ -132,16 +132,16 @@ class _Entry:
     floor_ns: int = 0  # the next mark's received_ns lies above this one
     mark: Mark | None = None
     was_asked_again: bool = False  # after a snapshot without a trade
-    at_boundary: StreamTrade | None = None  # the last before the trade that passed the boundary
+    at_boundary: KnownTrade | None = None  # the last before the trade that passed the boundary
 
-    def last(self) -> StreamTrade | None:
-        return self.ring[-1] if self.ring else self.first_only
+    def last(self) -> KnownTrade | None:
+        return self.newest() or self.first_only
 
-    def last_at(self, at_ns: int) -> "StreamTrade | Mark | None":
+    def last_at(self, at_ns: int) -> KnownTrade | Mark | None:
         if self.last() is None:  # all are withdrawn: the mark stays until there is another
             return self.mark if self.mark is not None and self.mark.as_of_ns <= at_ns else None
-        newest: StreamTrade | None = None
-        for trade in (self.at_boundary, *self.ring):  # of two at the same time, the later arrival
+        newest: KnownTrade | None = None
+        for trade in (self.at_boundary, *self.trades()):  # of two at the same time, the later arrival
             if trade is not None and trade.as_of_ns <= at_ns:
                 newest = trade if newest is None or trade.as_of_ns >= newest.as_of_ns else newest
         first = self.first_only
@@ -161,11 +161,12 @@ class MarkBook:
     ) -> None:
         self.counts = Counts()
         self._source = source
-        self._quality = QUALITIES[source]
-        self._effect_of = effect_of
+        self._exchanges: dict[str | None, int] = {}  # a number for each
         self._is_sane = is_sane
         self._is_quoted = is_quoted
-        self._effects: dict[tuple[Conditions, str | None], int] = {}
+        self._effect_of = effect_of
+        self._effects: dict[str | None, dict[Conditions, int]] = {}  # by tape and conditions
+        self._effect_count = 0
         self._entries: dict[str, _Entry] = {}
         self._to_refresh: dict[str, int] = {}  # symbol -> how often it may yet ask for a snapshot
         self._boundary_ns: int | None = None
@@ -176,7 +177,7 @@ class MarkBook:
         """Keep marks for these symbols too."""
         for symbol in symbols:
             if symbol not in self._entries:
-                self._entries[symbol] = _Entry(symbol)
+                self._entries[symbol] = _Entry(symbol=symbol)
 
     def forget(self, symbols: Iterable[str]) -> None:
         """Keep no marks for these symbols any more."""
@@ -196,27 +197,24 @@ class MarkBook:
     def has_streamed(self, symbol: str, at_ns: int) -> bool:
         """Has the stream brought a trade of that time, or a newer one?"""
         entry = self._entries.get(symbol)
-        trades = () if entry is None else (*entry.ring, entry.first_only)
+        trades = () if entry is None else (*entry.trades(), entry.first_only)
         return any(
             trade.as_of_ns >= at_ns and not _is_snapshot(trade) for trade in trades if trade is not None
         )
 
     def stream_from(self, source: str) -> None:
         """The trades offered from now on are of this feed."""
-        if source == self._source:
-            return
-        for entry in self._entries.values():
-            entry.ring = deque([_placed(trade, self._source) for trade in entry.ring], RING_MAX)
-            if entry.first_only is not None:
-                entry.first_only = _placed(entry.first_only, self._source)
-        self._source, self._quality = source, QUALITIES[source]
+        self._source = source
 
     def offer(self, trade: StreamTrade, received_ns: int) -> bool:
         """A trade from the stream; True when it has moved the mark."""
         entry = self._entries.get(trade.symbol)
-        before = entry.last() if entry is not None else None
+        before = None if entry is None else entry.last()
         self.offer_all((trade,), received_ns)
-        return entry is not None and entry.last() is trade and not (before and trade.is_same(before))
+        after = None if entry is None else entry.last()
+        if after is None or (before is not None and after.is_same(before)):
+            return False
+        return KEY.pack(*after[:3]) == self._key(trade, as_of_ns(trade.at) or 0)
 
     def offer_all(self, trades: Sequence[StreamTrade], received_ns: int) -> None:
         """Trades from the stream, in the order of their arrival.
@@ -225,7 +223,8 @@ class MarkBook:
         goes to `_place`, which knows every rule.
         """
         self._received_ns = received_ns
-        entries, effects, changed = self._entries.get, self._effects.get, self._changed.append
+        entries, effects, exchanges = self._entries.get, self._effects, self._exchanges
+        pack_row, pack_key, origin = ROW.pack_into, KEY.pack, _origin(self._source)
         latest_ns = received_ns + AHEAD_S_MAX * NS_PER_S
         if self._boundary_ns is not None:
             latest_ns = min(latest_ns, self._boundary_ns)
@@ -234,23 +233,32 @@ class MarkBook:
             entry = entries(trade.symbol)
             if entry is None:
                 continue
-            effect, price = effects((trade.conditions, trade.tape)), trade.price
-            if (
-                effect == _MOVES
-                and entry.newest_ns < traded_ns <= latest_ns
-                and price is not None
-                and entry.low < price < entry.high
-            ):
-                trade.as_of_ns = entry.newest_ns = traded_ns
-                trade.at = trade.conditions = None  # memory that is free again is the fastest to come by
-                entry.ring.append(trade)
-                if entry.change != _TRADED:
-                    if not entry.change:
-                        changed(entry)
-                    entry.change = _TRADED
-            elif effect == _NEVER:
-                ignored_count += 1
-            elif self._place(entry, trade, received_ns):
+            try:
+                effect, price = effects[trade.tape][trade.conditions], trade.price
+                if effect == _NEVER:
+                    ignored_count += 1
+                    continue
+                if (
+                    effect == _MOVES
+                    and entry.newest_ns <= traded_ns <= latest_ns
+                    and price is not None
+                    and entry.low < price < entry.high
+                ):
+                    exchange, at = exchanges[trade.exchange], entry.at
+                    trade_id = NO_ID if trade.trade_id is None else trade.trade_id
+                    if trade_id >= 0 and (  # pyright: ignore[reportOperatorIssue]  # caught
+                        entry.newest_ns < traded_ns
+                        or (not entry.withdrawn and pack_key(traded_ns, trade_id, exchange) not in entry.rows)
+                    ):
+                        pack_row(entry.rows, at, traded_ns, trade_id, exchange, price, origin)
+                        entry.newest_ns = traded_ns
+                        entry.at = at + ROW_BYTES if at < LAST_ROW else 0
+                        if entry.change != _TRADED:
+                            self._note(entry, _TRADED)
+                        continue
+            except (KeyError, TypeError):  # conditions or an exchange like none before; or the id is text
+                pass
+            if self._place(entry, trade, origin, received_ns):
                 self._note(entry, _TRADED)
         self.counts.ignored += ignored_count
 
@@ -270,9 +278,8 @@ class MarkBook:
             return False
         self._received_ns = received_ns
         trade = snapshot.latest_trade
-        is_moved = trade is not None and self._place(
-            entry, _of_snapshot(symbol, trade, source or self._source), received_ns
-        )
+        origin = _origin(source or self._source, is_snapshot=True)
+        is_moved = trade is not None and self._place(entry, trade, origin, received_ns)
         if trade is None and entry.last() is None and not entry.was_asked_again:
             entry.was_asked_again = True  # a part may have been missing; but many options are never traded
             self._to_refresh.setdefault(symbol, 1 if self._is_quoted else REFRESHES_MAX)
@@ -288,7 +295,7 @@ class MarkBook:
         entry = self._entries.get(message.symbol)
         if entry is None:
             return
-        trade = _take_out(entry, message.trade_id, message.exchange)
+        trade = _take_out(entry, id_number(message.trade_id), self._exchange(message.exchange))
         if trade is not None:
             _remember(entry.withdrawn, trade)
             self._withdrawn(entry, received_ns)
@@ -298,19 +305,18 @@ class MarkBook:
         entry = self._entries.get(message.symbol)
         if entry is None:
             return
-        original = _take_out(entry, message.original_id, message.exchange)
+        exchange, corrected_id = self._exchange(message.exchange), id_number(message.corrected_id)
+        original = _take_out(entry, id_number(message.original_id), exchange)
         if original is None:
             return
-        if message.corrected_id != message.original_id:
+        if corrected_id != original.trade_id:
             _remember(entry.withdrawn, original)
         if _is_price(message.price):
             effect = self._effect(message.conditions, message.tape)
             if effect >= _NEVER:
                 self._ignore(effect)
             else:
-                corrected = msgspec.structs.replace(
-                    original, price=message.price, trade_id=message.corrected_id
-                )
+                corrected = original._replace(price=message.price, trade_id=corrected_id)
                 self._put(entry, corrected, effect)
         else:
             self.counts.refused += 1
@@ -330,7 +336,7 @@ class MarkBook:
         else:
             return
         self._received_ns = received_ns
-        _set_band(entry, self._is_sane)
+        _set_band(entry, entry.last(), self._is_sane)
         self._note(entry, _CHANGED)
 
     def take_changed(self) -> list[tuple[Mark, bool]]:
@@ -341,8 +347,9 @@ class MarkBook:
             is_live = entry.change == _TRADED
             entry.change = 0
             if self._entries.get(entry.symbol) is entry:
-                mark = self._mark(entry)
-                _set_band(entry, self._is_sane)
+                last = entry.last()
+                mark = self._mark(entry, last)
+                _set_band(entry, last, self._is_sane)
                 if mark is not None:
                     marks.append((mark, is_live))
         return marks
@@ -374,7 +381,7 @@ class MarkBook:
         marks: dict[str, MinuteMark] = {}
         for symbol, entry in self._entries.items():
             last = entry.last_at(at_ns)
-            if last is not None and last.price is not None:
+            if last is not None:
                 marks[symbol] = MinuteMark(last.price, last.as_of_ns)
         return marks
 
@@ -386,9 +393,15 @@ class MarkBook:
                 entry.floor_ns = max(entry.floor_ns, written.received_ns)
                 entry.mark = None
 
-    def _place(self, entry: _Entry, trade: StreamTrade, received_ns: int) -> bool:
+    def _key(self, trade: StreamTrade | SnapshotTrade, traded_ns: int) -> bytes:
+        return KEY.pack(traded_ns, id_number(trade.trade_id), self._exchange(trade.exchange))
+
+    def _place(
+        self, entry: _Entry, trade: StreamTrade | SnapshotTrade, origin: int, received_ns: int
+    ) -> bool:
+        """A trade that may break any rule; True when it has moved the mark."""
         traded_ns = as_of_ns(trade.at)
-        if traded_ns is None or not _is_price(trade.price):
+        if traded_ns is None or traded_ns < 0 or not _is_price(trade.price):
             self.counts.refused += 1
             return False
         effect = self._effect(trade.conditions, trade.tape)
@@ -399,54 +412,64 @@ class MarkBook:
             self.counts.refused += 1
             self.counts.ahead += 1
             return False
-        trade.as_of_ns = traded_ns
-        if _is_withdrawn(entry, trade):
+        exchange = self._exchange(trade.exchange)
+        known = KnownTrade(traded_ns, id_number(trade.trade_id), exchange, trade.price, origin)
+        if _is_withdrawn(entry, known):
             return False
-        if self._is_absurd(entry, trade):
+        if self._is_absurd(entry, known):
             self.counts.set_aside += 1
             self._to_refresh.setdefault(entry.symbol, 1)
             return False
-        if not self._put(entry, trade, effect):
+        if not self._put(entry, known, effect):
             return False
         if entry.halted_ns is not None and traded_ns > entry.halted_ns:
             entry.halted_ns = None
-        _set_band(entry, self._is_sane)
+        _set_band(entry, entry.last(), self._is_sane)
         return True
 
-    def _is_absurd(self, entry: _Entry, trade: StreamTrade) -> bool:
+    def _is_absurd(self, entry: _Entry, trade: KnownTrade) -> bool:
         """May its price not be believed at once? A snapshot's may: it is the venue's second word."""
         last = entry.last()
         if not self._is_sane or last is None or _is_snapshot(trade) or trade.as_of_ns < last.as_of_ns:
             return False
-        low, high = _band(last.price or math.nan)
-        return not low < (trade.price or 0.0) < high
+        low, high = _band(last.price)
+        return not low < trade.price < high
 
     def _effect(self, conditions: Conditions, tape: str | None) -> int:
-        effect = self._effects.get((conditions, tape))
+        effect = self._effects.get(tape, {}).get(conditions)
         if effect is None:
             effect = int(self._effect_of(conditions, tape or ""))
-            if len(self._effects) < CONDITION_SETS_MAX:
-                self._effects[conditions, tape] = effect
+            if self._effect_count < CONDITION_SETS_MAX:
+                self._effect_count += 1
+                self._effects.setdefault(tape, {})[conditions] = effect
         return effect
+
+    def _exchange(self, exchange: str | None) -> int:
+        """Beyond EXCHANGES_MAX all share one number; then the id alone tells their trades apart."""
+        number = self._exchanges.get(exchange, len(self._exchanges))
+        if number < EXCHANGES_MAX:
+            self._exchanges[exchange] = number
+        return number
 
     def _ignore(self, effect: int) -> None:
         self.counts.ignored += 1
         self.counts.unknown += effect == Effect.UNKNOWN
 
-    def _put(self, entry: _Entry, trade: StreamTrade, effect: int) -> bool:
+    def _put(self, entry: _Entry, trade: KnownTrade, effect: int) -> bool:
         if _is_withdrawn(entry, trade):
             return False
+        newest = entry.newest()
         if effect == _MOVES:
             boundary_ns = self._boundary_ns
-            if boundary_ns is not None and entry.ring and entry.newest_ns <= boundary_ns < trade.as_of_ns:
-                entry.at_boundary = entry.ring[-1]
+            if boundary_ns is not None and entry.newest_ns <= boundary_ns < trade.as_of_ns:
+                entry.at_boundary = newest or entry.at_boundary
             entry.newest_ns = max(entry.newest_ns, trade.as_of_ns)
-            return _put_in_order(entry.ring, trade)
-        self.counts.ignored += bool(entry.ring)
+            return _put_in_order(entry, trade)
+        self.counts.ignored += newest is not None
         if entry.first_only is not None and entry.first_only.as_of_ns <= trade.as_of_ns:
             return False
         entry.first_only = trade
-        return not entry.ring
+        return newest is None
 
     def _set_close(self, entry: _Entry, day: str, close: float) -> bool:
         if (day, close) == (entry.previous_close_date, entry.previous_close):
@@ -465,7 +488,7 @@ class MarkBook:
         if entry.last() is None:
             self._to_refresh[entry.symbol] = REFRESHES_MAX
         self._received_ns = received_ns
-        _set_band(entry, self._is_sane)
+        _set_band(entry, entry.last(), self._is_sane)
         self._note(entry, _CHANGED)
 
     def _note(self, entry: _Entry, change: int) -> None:
@@ -473,13 +496,12 @@ class MarkBook:
             self._changed.append(entry)
         entry.change = max(entry.change, change)
 
-    def _mark(self, entry: _Entry) -> Mark | None:
+    def _mark(self, entry: _Entry, last: KnownTrade | None) -> Mark | None:
         known = entry.mark
-        trade = entry.last()
-        if trade is not None and trade.price is not None:
-            source = trade.source if isinstance(trade, PlacedTrade) else self._source
+        if last is not None:
+            source = _SOURCES[last.origin >> 1]
             quality = QUALITIES[source] if entry.halted_ns is None else HALTED
-            return self._renewed(entry, trade.price, trade.as_of_ns, source, quality)
+            return self._renewed(entry, last.price, last.as_of_ns, source, quality)
         if entry.fallback is None or (known is not None and known.quality not in (INDICATIVE, END_OF_DAY)):
             return known
         fallback = entry.fallback
@@ -487,13 +509,11 @@ class MarkBook:
 
     def _renewed(self, entry: _Entry, price: float, at_ns: int, source: str, quality: str) -> Mark:
         known, close, close_date = entry.mark, entry.previous_close, entry.previous_close_date
-        if known is not None and (price, at_ns, source, quality, close, close_date) == (
-            known.price,
-            known.as_of_ns,
-            known.source,
-            known.quality,
-            known.previous_close,
-            known.previous_close_date,
+        if (
+            known is not None
+            and at_ns == known.as_of_ns
+            and (price, source, quality, close, close_date)
+            == (known.price, known.source, known.quality, known.previous_close, known.previous_close_date)
         ):
             return known
         entry.floor_ns = max(self._received_ns, entry.floor_ns + 1)
@@ -524,12 +544,11 @@ def _band(price: float) -> tuple[float, float]:
     return price / PRICE_RATIO_MAX, price * PRICE_RATIO_MAX
 
 
-def _set_band(entry: _Entry, is_sane: bool) -> None:
+def _set_band(entry: _Entry, last: KnownTrade | None, is_sane: bool) -> None:
     """Which prices of the stream need no second look; while halted all do."""
-    last = entry.last()
     if entry.halted_ns is not None:
         entry.low, entry.high = math.inf, math.inf
-    elif is_sane and last is not None and last.price is not None:
+    elif is_sane and last is not None:
         entry.low, entry.high = _band(last.price)
     else:
         entry.low, entry.high = 0.0, math.inf
@@ -557,87 +576,61 @@ def _close_of(entry: _Entry) -> _Fallback | None:
     return _Fallback(entry.previous_close, at_ns, END_OF_DAY)
 
 
-def _of_snapshot(symbol: str, trade: SnapshotTrade, source: str) -> PlacedTrade:
-    return PlacedTrade(
-        symbol,
-        trade.price,
-        trade.at,
-        trade.conditions,
-        trade.tape,
-        trade.exchange,
-        trade.trade_id,
-        source=source,
-        is_snapshot=True,
-    )
+def _origin(source: str, *, is_snapshot: bool = False) -> int:
+    return _SOURCES.index(source) << 1 | is_snapshot
 
 
-def _placed(trade: StreamTrade, source: str) -> PlacedTrade:
-    if isinstance(trade, PlacedTrade):
-        return trade
-    return PlacedTrade(*(getattr(trade, name) for name in StreamTrade.__struct_fields__), source=source)
+def _is_snapshot(trade: KnownTrade) -> bool:
+    return bool(trade.origin & 1)
 
 
-def _is_snapshot(trade: StreamTrade) -> bool:
-    return isinstance(trade, PlacedTrade) and trade.is_snapshot
-
-
-def _put_in_order(ring: deque[StreamTrade], trade: StreamTrade) -> bool:
+def _put_in_order(recent: RecentTrades, trade: KnownTrade) -> bool:
     """Put a trade where its time says; True when it has become the newest."""
-    if not ring or trade.as_of_ns > ring[-1].as_of_ns:
-        ring.append(trade)
-        return True
-    if len(ring) == RING_MAX and trade.as_of_ns < ring[0].as_of_ns:
-        return False
-    before = ring[-1]
-    for index in range(len(ring) - 1, -1, -1):
-        known = ring[index]
-        if known.as_of_ns < trade.as_of_ns:
-            break
-        if trade.is_same(known):
-            if _is_snapshot(trade) or not _is_snapshot(known):
-                return False
-            del ring[index]
-            break
-    at = len(ring)
-    while at and _is_before(trade, ring[at - 1]):
-        at -= 1
-    if len(ring) == RING_MAX:
-        if not at:
+    trades = recent.trades()
+    before = trades[-1] if trades else None
+    twin = next((known for known in trades if trade.is_same(known)), None)
+    if twin is not None:
+        if _is_snapshot(trade) or not _is_snapshot(twin):
             return False
-        ring.popleft()
+        trades.remove(twin)
+    at = len(trades)
+    while at and _is_before(trade, trades[at - 1]):
         at -= 1
-    ring.insert(at, trade)
-    return ring[-1] is trade and not trade.is_same(before)
+    trades.insert(at, trade)
+    recent.replace(trades[-RECENT_MAX:])
+    return trades[-1] is trade and (before is None or not trade.is_same(before))
 
 
-def _is_before(trade: StreamTrade, known: StreamTrade) -> bool:
+def _is_before(trade: KnownTrade, known: KnownTrade) -> bool:
     if trade.as_of_ns == known.as_of_ns:
         return _is_snapshot(trade) and not _is_snapshot(known)
     return trade.as_of_ns < known.as_of_ns
 
 
-def _take_out(entry: _Entry, trade_id: TradeId, exchange: str | None) -> StreamTrade | None:
-    if trade_id is None:
+def _take_out(entry: _Entry, trade_id: int, exchange: int) -> KnownTrade | None:
+    """The newest trade of that id, which is forgotten; None where none is known."""
+    if trade_id == NO_ID:
         return None
-    for index in range(len(entry.ring) - 1, -1, -1):
-        trade = entry.ring[index]
-        if trade.trade_id == trade_id and trade.exchange == exchange:
-            if entry.at_boundary is trade:
+    trades = entry.trades()
+    for trade in reversed(trades):
+        if (trade.trade_id, trade.exchange) == (trade_id, exchange):
+            if entry.at_boundary == trade:
                 entry.at_boundary = None
-            del entry.ring[index]
+            trades.remove(trade)
+            entry.replace(trades)
             return trade
-    trade = entry.first_only
-    if trade is not None and trade.trade_id == trade_id and trade.exchange == exchange:
+    first = entry.first_only
+    if first is not None and (first.trade_id, first.exchange) == (trade_id, exchange):
         entry.first_only = None
-        return trade
+        return first
     return None
 
 
-def _is_withdrawn(entry: _Entry, trade: StreamTrade) -> bool:
+def _is_withdrawn(entry: _Entry, trade: KnownTrade) -> bool:
     return any(trade.is_same(other) for other in entry.withdrawn)
 
 
-def _remember(withdrawn: list[StreamTrade], trade: StreamTrade) -> None:
+def _remember(withdrawn: list[KnownTrade], trade: KnownTrade) -> None:
     withdrawn.append(trade)
     if len(withdrawn) > WITHDRAWN_MAX:
         del withdrawn[0]

@@ -32,11 +32,7 @@ _SECONDS_MASK: Final = (1 << _SECONDS_BITS) - 1
 
 
 class StreamTrade(msgspec.Struct, tag_field="T", tag="t", gc=False):
-    """One executed trade. `trade_id` is unique per exchange, symbol and day; options have none.
-
-    `as_of_ns` is not on the wire: `at`, once the mark price policy has read it; `at` and `conditions` may be
-    gone then.
-    """
+    """One executed trade. `trade_id` is unique per exchange, symbol and day; options have none."""
 
     symbol: str = msgspec.field(name="S")
     price: float | None = msgspec.field(name="p", default=None)
@@ -45,16 +41,6 @@ class StreamTrade(msgspec.Struct, tag_field="T", tag="t", gc=False):
     tape: str | None = msgspec.field(name="z", default=None)
     exchange: str | None = msgspec.field(name="x", default=None)
     trade_id: TradeId = msgspec.field(name="i", default=None)
-    as_of_ns: int = msgspec.field(name="-as_of_ns", default=0)
-
-    def is_same(self, other: "StreamTrade") -> bool:
-        """Is this the same execution, reported once more? Both must have been read."""
-        return (
-            self.as_of_ns == other.as_of_ns
-            and self.trade_id == other.trade_id
-            and self.exchange == other.exchange
-            and self.trade_id is not None
-        )
 
 
 class Correction(msgspec.Struct, tag_field="T", tag="c"):
