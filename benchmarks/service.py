@@ -55,7 +55,8 @@ MOVED_SHARE: Final = 0.02  # of the symbols, in each batch of marks
 CALCULATOR: Final = "portfolio_calculator"
 COMPLETE: Final = "accounts read"  # what the calculator says then
 KNOWN: Final = "all accounts are known"  # what the symbol collector says
-SHOWN: Final = ("reading accounts", COMPLETE, "collecting", KNOWN)
+PACKED: Final = "book packed"
+SHOWN: Final = ("reading accounts", COMPLETE, PACKED, "collecting", KNOWN)
 SIMULATOR_SYMBOLS: Final = 500
 COLLECT_S_MAX: Final = 1800.0
 
@@ -95,7 +96,18 @@ class Process:
                 self._said.setdefault(said["event"], (time.monotonic(), said))
                 self._news.notify_all()
             if said["event"] in SHOWN or said["level"] not in ("info", "debug"):
-                words = ("event", "read", "of", "percent", "accounts", "known", "listed", "seconds", "reason")
+                words = (
+                    "event",
+                    "read",
+                    "of",
+                    "percent",
+                    "accounts",
+                    "known",
+                    "listed",
+                    "rows",
+                    "seconds",
+                    "reason",
+                )
                 say(f"  {self._name}: " + " ".join(f"{word}={said[word]}" for word in words if word in said))
 
     async def wait_for(self, event: str) -> dict[str, Any]:
@@ -390,6 +402,7 @@ async def measure_lose(held: Holdings, watched: int) -> dict[str, object]:
             while (after := await others.metrics())["valued_accounts"] != left:
                 say(f"{after['valued_accounts']:.0f} accounts in the book, {left} are right")
             forgotten_s = time.monotonic() - began_s
+            await calculator.wait_for(PACKED)
             after = await others.metrics()
             publications = others.seen.publications
         feeding.cancel()
