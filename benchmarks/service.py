@@ -91,7 +91,11 @@ class Process:
     async def _listen(self) -> None:
         assert self._process.stderr is not None
         async for line in self._process.stderr:
-            said = msgspec.json.decode(line)
+            try:
+                said = msgspec.json.decode(line)
+            except msgspec.DecodeError:  # a traceback
+                say(f"  {self._name}: {line.decode().rstrip()}")
+                continue
             async with self._news:
                 self._said.setdefault(said["event"], (time.monotonic(), said))
                 self._news.notify_all()
