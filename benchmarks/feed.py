@@ -12,7 +12,8 @@ policy, and the newest mark of each symbol every MARK_FLUSH_INTERVAL. Of alpaca-
 With `--tape` (a folder of LEAN trade files) the frames are a real day's trades, and the same day is replayed
 by the simulator at 1,000 × speed through sockets, the consumer and Valkey: the lag of a mark, from its trade
 to its announcement, in the first and in the second half, after WARM_UP_S. Without it the frames are made up:
-SYMBOLS symbols, some traded far more often than others, four of ten trades ineligible.
+SYMBOLS symbols, some traded far more often than others, four of ten trades ineligible. `--ties` leaves the
+tape's trades in their milliseconds, so that many of one symbol have the same time.
 """
 
 import asyncio
@@ -62,6 +63,7 @@ BASE_NS: Final = 1_795_000_000 * NS_PER_S
 TAPE_DAY: Final = date(2013, 10, 7)
 TAPE_START: Final = time_of_day(9, 30)
 TAPE_SYMBOLS_MAX: Final = 100
+TRADE_APART_NS: Final = 100
 LAG_SPEED: Final = 1_000
 READY_S_MAX: Final = 30.0
 WARM_UP_S: Final = 2.0  # the first marks are as old as their snapshots
@@ -93,10 +95,10 @@ class Frames:
         return self.trade_count / (time.process_time() - started_s)
 
 
-def tape_messages(folder: Path) -> Iterator[dict[str, Any]]:
+def tape_messages(folder: Path, apart_ns: int) -> Iterator[dict[str, Any]]:
     """A real day from the open on, as the stream would bring it.
 
-    The tape tells milliseconds, the stream nanoseconds: trades of the same millisecond follow each other.
+    The tape tells milliseconds, the stream nanoseconds: trades of the same millisecond lie `apart_ns` apart.
     """
     tape = Tape(folder, TAPE_DAY, TAPE_START, TAPE_SYMBOLS_MAX)
     tapes = {listing.symbol: listing.tape for listing in tape.listings}
@@ -113,7 +115,7 @@ def tape_messages(folder: Path) -> Iterator[dict[str, Any]]:
             "s": row.size,
             "c": list(row.conditions),
             "z": tapes[row.symbol],
-            "t": timestamp(BASE_NS + at_ms * 1_000_000 + index * 100),
+            "t": timestamp(BASE_NS + at_ms * 1_000_000 + index * apart_ns),
         }
         index += 1
 
@@ -152,14 +154,16 @@ def ours(frames: Frames) -> None:
     book.follow(frames.symbols)
     received_ns = BASE_NS + 24 * 3600 * NS_PER_S
     flushed_s = time.process_time()
+    mark_count = 0
     for frame in frames.encoded:
         trades = decode_trades(frame)
         assert trades is not None
         book.offer_all(trades, received_ns)
         if time.process_time() - flushed_s >= FLUSH_S:
-            book.take_changed()
+            mark_count += len(book.take_changed())
             flushed_s = time.process_time()
-    assert book.take_changed()
+    mark_count += len(book.take_changed())
+    assert mark_count
 
 
 def ours_decoding(frames: Frames) -> None:
@@ -332,15 +336,19 @@ async def _embedded_state() -> AsyncGenerator[State, None]:
 
 def main(
     tape: Annotated[Path | None, typer.Option(help="Folder of LEAN trade files; else made-up trades")] = None,
+    ties: Annotated[
+        bool, typer.Option("--ties", help="Leave the tape's trades in their milliseconds; without the lag")
+    ] = False,
     trades: Annotated[int, typer.Option(min=FRAME_TRADES, help="Measured in one turn")] = 200_000,
     seconds: Annotated[float, typer.Option(min=1, help="Of the tape's replay, at most")] = 30.0,
     seed: Annotated[int, typer.Option(help="Of made-up trades")] = 7,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line")] = False,
 ) -> None:
     """Trades decoded, filtered, marked and conflated per core-second, beside alpaca-py."""
-    frames = Frames(made_up_messages(seed) if tape is None else tape_messages(tape), trades)
+    messages = made_up_messages(seed) if tape is None else tape_messages(tape, 0 if ties else TRADE_APART_NS)
+    frames = Frames(messages, trades)
     result = throughput(frames)
-    if tape is not None:
+    if tape is not None and not ties:
         result |= uvloop.run(tape_lag(tape, seconds))
     if as_json:
         print(msgspec.json.encode(result).decode())
