@@ -5,7 +5,9 @@
 Each server in turn, alone on one core; a client in C, the same for all, on another core. First so many
 WebSockets are opened, then they are idle, then each gets one message per 0.2 s. Counted is the CPU time
 (/proc/PID/stat) of the server's process. Ours is the real one: every connection has a token and an account
-of its own, and its publications come through Valkey, each different. Peers send one ready text to all.
+of its own, and its publications come through Valkey, each different. Peers send one ready text to all. All
+have the same pattern, everything at once and then nothing: ours are published like a calculator's flush, the
+batches of all shards together, and the peers write to all clients in one go.
 
 - `us_per_message`: microseconds of server CPU per text frame that arrived
 - `bytes_per_connection`: resident memory of the server per open, idle connection
