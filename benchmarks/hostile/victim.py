@@ -1,6 +1,8 @@
 """The server's side of one WebSocket without a socket: bytes in, bytes out, what came back is judged."""
 
 import asyncio
+import contextlib
+import socket
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,6 +25,7 @@ from portfolio_realtime.websocket.protocol import Disconnect
 
 NOWHERE: Final = "redis://127.0.0.1:1/0"  # a state that is never asked
 OWN_CODES: Final = frozenset({1002, 1007, 1009, *(disconnect.code for disconnect in Disconnect)})
+RECEIVE_BYTES: Final = 65536
 TURNS: Final = 4  # of the loop, so that what was begun ends
 ANSWERS: Final = frozenset({"error", "heartbeat_ack", "token_expiring", "portfolio"})
 
@@ -88,17 +91,37 @@ def _client_code(sent: bytes) -> int | None:
 
 
 class _Transport(asyncio.Transport):
-    """A transport that keeps what is written."""
+    """A transport that keeps what is written, also what goes past it straight to its socket."""
 
     def __init__(self) -> None:
-        super().__init__({"peername": ("127.0.0.1", 1)})
-        self.written = bytearray()
+        own, self._peer = socket.socketpair()
+        own.setblocking(False)
+        self._peer.setblocking(False)
+        super().__init__({"peername": ("127.0.0.1", 1), "socket": own})
+        self._own = own
+        self._written = bytearray()
         self.is_closed = False
+
+    @property
+    def written(self) -> bytes:
+        """All of it so far, in order."""
+        with contextlib.suppress(BlockingIOError):
+            while received := self._peer.recv(RECEIVE_BYTES):
+                self._written += received
+        return bytes(self._written)
+
+    def end(self) -> None:
+        """Give the socket back."""
+        self._own.close()
+        self._peer.close()
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def write(self, data: Any) -> None:
-        self.written += data
+        self._written[:] = self.written + bytes(data)
 
     def is_closing(self) -> bool:
         return self.is_closed
@@ -131,20 +154,27 @@ class Victim:
             lambda _, context: raised.append(context.get("exception") or Surprise(context["message"]))
         )
         transport = _Transport()
+        try:
+            verdict = await self._met(transport, sent)
+        finally:
+            transport.end()
+        if raised:
+            raise raised[0]
+        return verdict
+
+    async def _met(self, transport: _Transport, sent: bytes) -> Verdict:
         endpoint = Endpoint(self._gateway, self._config, ServerState(), {})
         endpoint.connection_made(transport)
         endpoint.data_received(upgrade_request("/ws/portfolio/a", {"Host": "127.0.0.1", **HEADERS}))
         await self._settle()
-        head, end, early = bytes(transport.written).partition(b"\r\n\r\n")
+        head, end, early = transport.written.partition(b"\r\n\r\n")
         if not head.startswith(b"HTTP/1.1 101") or not end:
             raise Surprise(f"no upgrade: {head!r}")
         if not transport.is_closed:
             endpoint.data_received(sent)
             await self._settle()
         endpoint.connection_lost(None)
-        if raised:
-            raise raised[0]
-        return judge(sent, early + bytes(transport.written[len(head) + 4 + len(early) :]))
+        return judge(sent, early + transport.written[len(head) + 4 + len(early) :])
 
     async def _settle(self) -> None:
         for _ in range(TURNS):
