@@ -43,6 +43,7 @@ class Feed:
         self.feed = market.feed
         self.subscribed: list[list[str]] = []
         self.unsubscribed: list[list[str]] = []
+        self.has_ids = True  # options' trades have none
         self._market = market
         self._clock = clock
         self._registry = registry
@@ -54,7 +55,8 @@ class Feed:
         """Something is traded now."""
         self._number += 1
         at, price = rfc3339(self._clock.now_ns()), 100.0 + self._number
-        self._latest[symbol] = SnapshotTrade(price, at, ("@",), "C", "D", self._number)
+        trade_id = self._number if self.has_ids else None
+        self._latest[symbol] = SnapshotTrade(price, at, ("@",), "C", "D", trade_id)
         if is_streamed:
             self.bring(symbol)
 
@@ -171,6 +173,26 @@ async def test_the_first_trade_of_a_symbol_is_no_evidence(feed: tuple[MarketSubs
         await world.look()
         await world.settle(2 * FEED_LAG_S_MAX)
         assert not loops.done()
+
+
+async def test_a_trade_without_an_id_that_snapshots_repeat_is_no_evidence(
+    feed: tuple[MarketSubscription, Feed],
+) -> None:
+    """An option that nobody trades has the same last trade in every snapshot."""
+    market, world = feed
+    world.has_ids = False
+    world.trade("A", is_streamed=False)
+    async with connected(market, world) as loops:
+        await world.settle()
+        for _ in range(3):
+            await world.look()
+        await world.settle(2 * FEED_LAG_S_MAX)
+        assert not loops.done()
+        world.trade("A", is_streamed=False)
+        await world.look()
+        await world.settle(2 * FEED_LAG_S_MAX)
+        with pytest.raises(StreamLost, match="mute"):
+            await loops
 
 
 async def test_a_symbol_that_is_not_subscribed_is_no_evidence(

@@ -28,6 +28,7 @@ from portfolio_realtime.market.messages import (
     Correction,
     Message,
     Snapshot,
+    SnapshotTrade,
     Status,
     StreamTrade,
     as_of_ns,
@@ -83,6 +84,7 @@ class MarketSubscription:
         self._caught_up_ns: int | None = None  # since when this connection has brought every trade
         self._unknown_types: set[str] = set()
         self._settled: set[str] = set()  # symbols whose snapshot was taken since they are subscribed
+        self._shown: dict[str, SnapshotTrade] = {}  # symbol -> the trade in its newest snapshot
         self._missed: dict[str, tuple[int, float]] = {}  # symbol -> trade in a snapshot, when it was seen
         self._renewing: set[str] = set()  # symbols that are subscribed and mute
 
@@ -119,6 +121,7 @@ class MarketSubscription:
         self.feed = feed
         self.book.stream_from(feed.source)
         self._settled.clear()
+        self._shown.clear()
         self._missed.clear()
         self._renewing.clear()
         self._frame_s = self._clock.monotonic_s()
@@ -236,6 +239,7 @@ class MarketSubscription:
         for symbol in gone:
             del self._leaving[symbol]
             self._pending.pop(symbol, None)
+            self._shown.pop(symbol, None)
         self.book.forget(gone)
 
     async def _until_changed(self) -> None:
@@ -300,7 +304,8 @@ class MarketSubscription:
     def _offer_all(self, asked: list[str], found: dict[str, Snapshot], feed: Feed) -> None:
         """Offer the snapshots that were asked for, and remember which trades the stream has not brought.
 
-        The first snapshot after a subscription holds what was traded before it: that is no evidence.
+        The first snapshot after a subscription holds what was traded before it: that is no evidence. Nor is
+        a trade that the last snapshot had already; options' trades have no ids by which to know them again.
         """
         received_ns, now_s = self._clock.now_ns(), self._clock.monotonic_s()
         date = new_york_date_of(received_ns)
@@ -309,8 +314,11 @@ class MarketSubscription:
             is_moved = self.book.offer_snapshot(
                 symbol, snapshot, date, received_ns, feed.source, has_close=feed.has_closes
             )
-            is_evidence = feed is self.feed and symbol in self._settled and was_marked
-            if is_moved and is_evidence and snapshot.latest_trade is not None:
+            if feed is not self.feed or snapshot.latest_trade is None:
+                continue
+            is_new = snapshot.latest_trade != self._shown.get(symbol)
+            self._shown[symbol] = snapshot.latest_trade
+            if is_moved and is_new and symbol in self._settled and was_marked:
                 self._missed[symbol] = (as_of_ns(snapshot.latest_trade.at) or 0, now_s)
         if feed is self.feed:
             self._settled.update(self._subscribed.intersection(asked))
