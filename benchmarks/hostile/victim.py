@@ -165,15 +165,17 @@ class Victim:
     async def _met(self, transport: _Transport, sent: bytes) -> Verdict:
         endpoint = Endpoint(self._gateway, self._config, ServerState(), {})
         endpoint.connection_made(transport)
-        endpoint.data_received(upgrade_request("/ws/portfolio/a", {"Host": "127.0.0.1", **HEADERS}))
-        await self._settle()
-        head, end, early = transport.written.partition(b"\r\n\r\n")
-        if not head.startswith(b"HTTP/1.1 101") or not end:
-            raise Surprise(f"no upgrade: {head!r}")
-        if not transport.is_closed:
-            endpoint.data_received(sent)
+        try:
+            endpoint.data_received(upgrade_request("/ws/portfolio/a", {"Host": "127.0.0.1", **HEADERS}))
             await self._settle()
-        endpoint.connection_lost(None)
+            head, end, early = transport.written.partition(b"\r\n\r\n")
+            if not head.startswith(b"HTTP/1.1 101") or not end:
+                raise Surprise(f"no upgrade: {head!r}")
+            if not transport.is_closed:
+                endpoint.data_received(sent)
+                await self._settle()
+        finally:
+            endpoint.connection_lost(None)
         return judge(sent, early + transport.written[len(head) + 4 + len(early) :])
 
     async def _settle(self) -> None:
