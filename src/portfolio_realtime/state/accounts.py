@@ -110,15 +110,21 @@ class Accounts:
     @reports_unavailable
     async def unknown(self, account_ids: list[str]) -> list[str]:
         """Which of these accounts have no record, though others have; none as long as nobody has one."""
+        missing, _ = await self._missing(account_ids, [])
+        if not missing:  # nearly always, and then nobody needs to be counted
+            return []
+        missing, is_anybody_known = await self._missing(missing, range(self._shards))
+        return missing if is_anybody_known else []
+
+    async def _missing(self, account_ids: list[str], counted: Iterable[int]) -> tuple[list[str], bool]:
         pipeline = self._connection.commands.pipeline(transaction=False)
         for account_id in account_ids:
             pipeline.hexists(keys.accounts(keys.shard_of(account_id, self._shards)), account_id)
-        for shard in range(self._shards):
+        for shard in counted:
             pipeline.hlen(keys.accounts(shard))
         found = await cast("Awaitable[list[int]]", pipeline.execute())
-        if not any(found[len(account_ids) :]):
-            return []
-        return [account_id for account_id, exists in zip(account_ids, found, strict=False) if not exists]
+        missing = [account_id for account_id, exists in zip(account_ids, found, strict=False) if not exists]
+        return missing, any(found[len(account_ids) :])
 
     @reports_unavailable
     async def read_all(self, shard: int) -> list[Account]:
