@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install run test lint check format bench curve faults replay wheel documents audit lock clean
+.PHONY: help install run test lint check format bench curve faults replay week churn wheel documents audit lock clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -46,6 +46,12 @@ curve: install  ## what valuing costs, by size, drawn
 
 faults: install  ## 200 plans of faults against the real services, each compared with the ledger
 	$(BIN)/portfolio-realtime faults --trials 200 --systems 2 $(ARGS)
+
+week: install  ## two trading weeks in minutes, every account compared around every roll
+	$(BIN)/portfolio-realtime week $(ARGS)
+
+churn: install  ## an hour of coming and going, through all services: what is left in memory
+	$(BIN)/python -m benchmarks.churn_whole $(ARGS)
 
 replay: install  ## one plan of faults again: make replay SEED=7
 	$(BIN)/portfolio-realtime faults --trials 1 --seed $(or $(SEED),$(error say which: make replay SEED=7)) $(ARGS)
