@@ -137,7 +137,7 @@ async def test_old_missing_and_unknown_figures_are_said(
     await expect(page.locator("#total-value")).to_have_text("—")
     await expect(page.locator("#caveat")).to_have_text(
         "Unpriced: X; the known part is $90.00 · "
-        "Transferred at a value that nobody tells: NEW; today is not known · "
+        "Moved in or out at a value that is not known: NEW; today is not known · "
         "Old prices: AAPL (2 h), NEW (59 s)"
     )
     rows = page.locator("#positions tbody tr")
