@@ -21,6 +21,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
+from scipy.sparse._sparsetools import csr_matvec  # type: ignore[import-untyped]  # no public one adds
 
 from portfolio_realtime.model import Account, Mark, Position
 from portfolio_realtime.valuation.directory import Directory
@@ -64,24 +65,39 @@ class Selection:
 class Rows:
     """Neighbouring rows of the book, not copied: valid until the book changes.
 
-    `quantities` is CSR, n rows x all symbols; spare places and abandoned rows are in it as zeros.
+    Quantities are in CSR, n rows x all symbols; spare places and abandoned rows are in it as zeros.
     """
 
-    quantities: csr_array
+    pointers: Int32s  # length n + 1, the first is 0
+    columns: Int32s
+    quantity: Floats
     prices: Floats  # of all symbols
     cash: Floats
     day_base: Floats
 
+    @property
+    def quantities(self) -> csr_array:
+        """The matrix; made from its parts, for given to the constructor they would be copied."""
+        matrix = csr_array((len(self.cash), len(self.prices)))
+        matrix.data, matrix.indices, matrix.indptr = self.quantity, self.columns, self.pointers
+        return matrix
+
     def only(self, indices: Ints) -> "Rows":
         """These of the rows, copied."""
-        return Rows(self.quantities[indices], self.prices, self.cash[indices], self.day_base[indices])
+        some = self.quantities[indices]
+        cash, day_base = self.cash[indices], self.day_base[indices]
+        return Rows(some.indptr, some.indices, some.data, self.prices, cash, day_base)
 
     def value(self, equity: Floats, day_pnl: Floats) -> None:
         """Write down what the rows are worth, in dollars, NaN where unpriced; abandoned rows are worth 0.
 
         Unrounded and without an error bound: for looking at the whole book, not for publication.
         """
-        np.add(self.quantities @ self.prices, self.cash, out=equity)
+        equity[:] = self.cash
+        # SciPy's own product, which adds: `quantities @ prices` would write an array that is read once, a
+        # fifth of the time of a product that waits for memory.
+        shape = len(self.cash), len(self.prices)
+        csr_matvec(*shape, self.pointers, self.columns, self.quantity, self.prices, equity)
         np.subtract(equity, self.day_base, out=day_pnl)
 
 
@@ -255,12 +271,14 @@ class Book:
         first, last = min(first, self.row_count), min(last, self.row_count)
         pointers = self._pointers[first : last + 1]
         places = slice(pointers[0], pointers[-1])
-        quantities = csr_array((last - first, len(self.symbols)))
-        # Given to the constructor, parts of an array would be copied.
-        quantities.data, quantities.indices = self._quantity[places], self._column_of[places]
-        quantities.indptr = pointers - pointers[0]
-        prices = self.prices[: len(self.symbols)]
-        return Rows(quantities, prices, self._cash[first:last], self._day_base[first:last])
+        return Rows(
+            pointers - pointers[0],
+            self._column_of[places],
+            self._quantity[places],
+            self.prices[: len(self.symbols)],
+            self._cash[first:last],
+            self._day_base[first:last],
+        )
 
     def is_changed(self, first: int, last: int) -> NDArray[np.bool_]:
         """Which of these rows were put or dropped since somebody wrote False here."""
