@@ -25,6 +25,7 @@ from portfolio_realtime.state.connection import Message, Subscribed
 from portfolio_realtime.state.marks import decode_marks
 from tests.conftest import LEASE_MS, SHARDS, Simulator, StartSimulator, Until, ValkeyServer, running_service
 
+USUAL_TRADES = 1_000  # after so many, a silence is noticed
 ENDS_S_MAX = 5.0
 
 
@@ -388,7 +389,13 @@ async def test_a_feed_that_brings_nothing_is_live_no_longer(
 ) -> None:
     """Open and mute, half open, cut and refused: seconds later nobody calls the feed live, until it is."""
     await write_universe(state, await held_symbols(market))
-    async with running(context_of(market, state)):
+    context = context_of(market, state)
+
+    def trades() -> float:
+        labels = {"feed": "stocks", "type": "t"}
+        return context.registry.get_sample_value("portfolio_realtime_feed_messages_total", labels) or 0.0
+
+    async with running(context):
 
         async def is_live() -> bool:
             return await state.feeds.live(["iex"]) == {"iex"}
@@ -397,6 +404,7 @@ async def test_a_feed_that_brings_nothing_is_live_no_longer(
             return not await is_live()
 
         await until(is_live, "the feed is live")
+        await until(lambda: trades() > USUAL_TRADES, "it is known what is usual")
         await market.post("/_sim/faults", {"faults": [{"kind": fault, "for_s": 600}]})
         await until(is_away, "the feed is away", 60)
         async with httpx.AsyncClient(base_url=market.url) as client:
