@@ -13,13 +13,13 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 async def test_the_first_message_is_complete(journey: Journey) -> None:
     """A snapshot first: nothing has to be asked for elsewhere."""
     await journey.symbol("GOLF", "12.50")
-    await journey.symbol("QUEBEC", "100")
-    gina = await journey.account(cash="1.25", positions={"GOLF": "2", "QUEBEC": "1"})
+    await journey.symbol("TANGO", "100")
+    gina = await journey.account(cash="1.25", positions={"GOLF": "2", "TANGO": "1"})
 
     browser = await journey.watch(gina)
     snapshot = await browser.next()
 
-    assert {row["symbol"] for row in snapshot["positions"]} == {"GOLF", "QUEBEC"}
+    assert {row["symbol"] for row in snapshot["positions"]} == {"GOLF", "TANGO"}
     assert snapshot["account_id"] == gina
 
 
