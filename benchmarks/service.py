@@ -33,6 +33,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.valuation import Holdings, holdings
 from portfolio_realtime.clock import parse_rfc3339
+from portfolio_realtime.frames import text_of
 from portfolio_realtime.model import Mark
 from portfolio_realtime.run_services import end_all
 from portfolio_realtime.state import State, keys, open_state
@@ -209,12 +210,12 @@ class World:
         async for message in self.state.valuations.batches():
             if isinstance(message, Subscribed):
                 continue
-            publications = decode_batch(message.payload).publications
+            batch = decode_batch(message.payload)
             seen, now_s = self.seen, time.monotonic()
             seen.first_s = seen.first_s or now_s
-            seen.publications += len(publications)
-            seen.accounts.update(publication.account_id for publication in publications)
-            value = msgspec.json.decode(publications[-1].value)
+            seen.publications += len(batch.frames)
+            seen.accounts.update(batch.account_ids)
+            value = msgspec.json.decode(text_of(batch.frames[-1]))
             seen.lags_ms.append((time.time_ns() - parse_rfc3339(value["as_of"])) / 1e6)
 
     async def all_seen(self) -> float:

@@ -22,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from portfolio_realtime.clock import NS_PER_S, SystemClock, parse_rfc3339
 from portfolio_realtime.errors import StateUnavailable
+from portfolio_realtime.frames import text_of
 from portfolio_realtime.model import US_EQUITY, Account, Mark, Position, Publication
 from portfolio_realtime.portfolio_calculator import REST_S_MAX, REST_S_MIN, rest_s
 from portfolio_realtime.state import State, keys, open_state
@@ -71,11 +72,13 @@ class World:
                     self.subscribed += 1
                     continue
                 batch = decode_batch(message.payload)
-                for one in batch.publications:
-                    value = msgspec.json.decode(one.value)
-                    assert (value["epoch"], value["sequence"]) == (batch.epoch, one.sequence)
-                    seen = Seen(CLOCK.monotonic_s(), batch.epoch, one.sequence, value)
-                    self.seen.setdefault(one.account_id, []).append(seen)
+                for name, sequence, frame in zip(
+                    batch.account_ids, batch.sequences, batch.frames, strict=True
+                ):
+                    value = msgspec.json.decode(text_of(frame))
+                    assert (value["epoch"], value["sequence"]) == (batch.epoch, sequence)
+                    seen = Seen(CLOCK.monotonic_s(), batch.epoch, sequence, value)
+                    self.seen.setdefault(name, []).append(seen)
 
     async def write(self, *account_ids: str, quantity: int = 10, symbol: str = "A") -> None:
         """Write records with 1000.00 in cash and one position."""

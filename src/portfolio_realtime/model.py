@@ -7,10 +7,13 @@ What there are hundreds of thousands of is `gc=False`: it is in no cycle, and th
 look at each of them while clients wait.
 """
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Final, NamedTuple
 
 import msgspec
+
+from portfolio_realtime.frames import text_frame
 
 US_EQUITY: Final = "us_equity"
 US_OPTION: Final = "us_option"
@@ -127,10 +130,24 @@ class Publication(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class PublicationBatch(msgspec.Struct, frozen=True, array_like=True):
-    """All publications of one shard from one flush, under one epoch."""
+    """All publications of one shard from one flush, under one epoch; column by column, for they are many."""
 
     epoch: int
-    publications: list[Publication]
+    account_ids: list[str]
+    sequences: list[int]
+    frames: list[bytes]  # each `value` as a WebSocket frame
+    rows: dict[int, list[tuple[str, bytes]]]  # of those with positions, by their place in the columns
+
+    @classmethod
+    def of(cls, epoch: int, publications: Sequence[Publication]) -> "PublicationBatch":
+        """These publications."""
+        return cls(
+            epoch,
+            [one.account_id for one in publications],
+            [one.sequence for one in publications],
+            [text_frame(one.value) for one in publications],
+            {place: one.rows for place, one in enumerate(publications) if one.rows is not None},
+        )
 
 
 def exact(price: float) -> Decimal:

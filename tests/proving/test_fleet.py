@@ -7,11 +7,11 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 
 import pytest
 
+from portfolio_realtime.frames import text_frame
 from portfolio_realtime.proving.crew import Crew
 from portfolio_realtime.proving.fleet import Fleet, Lags, wire_ns
 from portfolio_realtime.proving.loadtest import Step, knee
 from portfolio_realtime.proving.oracle import Truth
-from portfolio_realtime.websocket.protocol import text_frame
 from tests.conftest import Until
 from tests.websocket.wire import value
 

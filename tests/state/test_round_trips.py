@@ -153,7 +153,7 @@ async def test_publications_round_trip(state: State, followed: Followed) -> None
     batches = followed(state.valuations.batches())
     await subscribed(batches)
     await state.valuations.publish(lease, shard, publications)
-    assert decode_batch(await payload(batches)) == PublicationBatch(lease.fencing_token, publications)
+    assert decode_batch(await payload(batches)) == PublicationBatch.of(lease.fencing_token, publications)
     assert await state.valuations.read(alice) == b'{"equity":"1.00"}'
     whole = b'{"equity":"2.00","positions":[{"symbol":"A"},{"symbol":"B"}]}'
     assert await state.valuations.read_many([bob, "nobody"]) == {bob: Stored(whole, is_kept=True)}

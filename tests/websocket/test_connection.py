@@ -6,11 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from portfolio_realtime.model import PublicationBatch
 from portfolio_realtime.websocket import connection as limits
 from portfolio_realtime.websocket.authentication import Identity
+from portfolio_realtime.websocket.columns import StreamPosition
 from portfolio_realtime.websocket.connection import Connection
-from portfolio_realtime.websocket.hub import Hub, StreamPosition, WatchedAccount
+from portfolio_realtime.websocket.hub import Hub
 from portfolio_realtime.websocket.protocol import Auth, Disconnect, Heartbeat, Subscribe, Unsubscribe
+from portfolio_realtime.websocket.watched import WatchedAccount
 from tests.websocket.wire import payload, publication
 
 ALICE = Identity("alice", frozenset({"a", "ab"}))
@@ -30,7 +33,7 @@ class Silent:
 
 @pytest.fixture
 def hub() -> Hub:
-    return Hub(lambda _: None)
+    return Hub(lambda _: 0)
 
 
 @pytest.fixture
@@ -46,7 +49,7 @@ def watched(hub: Hub, account_id: str = "a") -> WatchedAccount:
 
 
 def publish(hub: Hub, sequence: int, account_id: str = "a") -> None:
-    hub.publish(1, [publication(account_id, 1, sequence)])
+    hub.publish(PublicationBatch.of(1, [publication(account_id, 1, sequence)]))
 
 
 def reply(connection: Connection, now_s: float = 0.0) -> dict[str, object]:

@@ -1,17 +1,23 @@
 """Fan-out under any order of events: never older, never another's, the newest always, deltas add up."""
 
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Mapping
+from itertools import count
+from typing import Any
+from weakref import WeakValueDictionary
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portfolio_realtime.model import Publication
+from portfolio_realtime.frames import text_frame
+from portfolio_realtime.model import Publication, PublicationBatch
 from portfolio_realtime.state.valuations import with_rows
-from portfolio_realtime.websocket import hub as hub_module
+from portfolio_realtime.websocket import columns as columns_module
+from portfolio_realtime.websocket import watched as watched_module
+from portfolio_realtime.websocket.columns import StreamPosition
 from portfolio_realtime.websocket.connection import Connection, Subscription
-from portfolio_realtime.websocket.hub import Hub, Outlet, StreamPosition, WatchedAccount
-from portfolio_realtime.websocket.protocol import Subscribe, text_frame
+from portfolio_realtime.websocket.hub import Hub
+from portfolio_realtime.websocket.protocol import Subscribe
+from portfolio_realtime.websocket.watched import WatchedAccount
 from tests.websocket.wire import Picture, payload, payloads, publication
 
 ACCOUNTS = ("a", "ab")  # one is a prefix of the other
@@ -23,6 +29,8 @@ class Client:
     is_patient = True
 
     def __init__(self) -> None:
+        self.fileno = next(_filenos)
+        _clients[self.fileno] = self
         self.connection = Connection(0.0)
         self.pictures: dict[str, Picture] = {}
         self.refused: list[str] = []
@@ -44,7 +52,7 @@ class Client:
         for _ in range(frames):
             frame = self.connection.take(now_s)
             if frame is None:
-                return self.connection.go_direct(self.write)
+                return self.connection.go_direct(self.fileno)
             self.show(frame)
         return None
 
@@ -78,14 +86,19 @@ class Client:
         return subscription.position_sent if subscription else None
 
 
-def write_all(outgoing: dict[Outlet, bytes]) -> None:
-    """Each outlet is a client's `write` here."""
-    for outlet, frames in outgoing.items():
-        cast("Callable[[bytes], None]", outlet)(frames)
+_filenos = count(5)
+_clients: WeakValueDictionary[int, Client] = WeakValueDictionary()
+
+
+def write_all(outgoing: Mapping[int, bytes]) -> int:
+    """Each number is a client's."""
+    for fileno, frames in outgoing.items():
+        _clients[fileno].write(frames)
+    return sum(map(len, outgoing.values()))
 
 
 def publish(hub: Hub, epoch: int, *publications: Publication) -> None:
-    hub.publish(epoch, publications)
+    hub.publish(PublicationBatch.of(epoch, publications))
 
 
 class World:
@@ -133,8 +146,12 @@ class World:
             name: self.newest_of.get(name) for name in self.hub.accounts
         }
         for client in self.clients:
-            for account_id, subscription in client.connection.subscriptions.items():
+            subscriptions = client.connection.subscriptions
+            for account_id, subscription in subscriptions.items():
                 self.check_picture(client.pictures[account_id], account_id, subscription)
+            if not any(subscription.is_direct for subscription in subscriptions.values()):
+                # its socket may be closed now, and the number soon be another's
+                assert client.fileno not in self.hub._columns.socket
 
     def check_picture(self, picture: Picture, account_id: str, subscription: Subscription) -> None:
         """P2: it never goes back. P3: what was sent so far adds up to the whole of that sequence."""
@@ -217,11 +234,11 @@ def test_removed_positions_are_forgotten_when_everybody_has_heard() -> None:
     """What is remembered of removed positions does not grow without end."""
     hub, client = Hub(write_all), Client()
     client.subscribe(hub, "a", "positions")
-    rounds = 3 * hub_module.GONE_ROWS_MAX
+    rounds = 3 * watched_module.GONE_ROWS_MAX
     for sequence in range(1, rounds):
         publish(hub, 1, publication("a", 1, sequence, {f"S{sequence}": "1"}))
         client.read()
-    assert len(hub.accounts["a"]._rows) <= hub_module.GONE_ROWS_MAX + 2
+    assert len(hub.accounts["a"]._rows) <= watched_module.GONE_ROWS_MAX + 2
     assert client.pictures["a"].quantities == {f"S{rounds - 1}": "1"}
 
 
@@ -249,7 +266,12 @@ def test_who_owes_nothing_is_written_to_directly_until_it_stalls() -> None:
 def test_what_comes_together_for_one_client_goes_out_together_and_in_order() -> None:
     """One write for each socket and burst: a second could overtake what the first left over."""
     writes: list[bytes] = []
-    hub, client = Hub(lambda outgoing: writes.extend(outgoing.values())), Client()
+
+    def write(outgoing: Mapping[int, bytes]) -> int:
+        writes.extend(outgoing.values())
+        return sum(map(len, outgoing.values()))
+
+    hub, client = Hub(write), Client()
     for account_id in ACCOUNTS:
         client.subscribe(hub, account_id, "value")
     publish(hub, 1, publication("a", 1, 1), publication("ab", 1, 1))
@@ -265,7 +287,7 @@ def test_what_comes_together_for_one_client_goes_out_together_and_in_order() -> 
 def test_who_cannot_be_sent_to_directly_is_offered_after_the_burst() -> None:
     """What it is given then must not overtake what the burst has for the same socket."""
     order: list[str] = []
-    hub, direct, slow = Hub(lambda _: order.append("burst")), Client(), Client()
+    hub, direct, slow = Hub(lambda _: order.append("burst") or 0), Client(), Client()
     for client in (direct, slow):
         client.subscribe(hub, "a", "value")
     publish(hub, 1, publication("a", 1, 1))
@@ -334,3 +356,36 @@ def test_frames_carry_any_length_as_the_protocol_says() -> None:
     assert text_frame(b"x" * 126)[:4] == b"\x81\x7e\x00\x7e"
     assert text_frame(b"x" * 65536)[:10] == b"\x81\x7f\x00\x00\x00\x00\x00\x01\x00\x00"
     assert payload(text_frame(b'{"a":"' + b"x" * 200 + b'"}'))["a"] == "x" * 200
+
+
+def test_one_client_each_is_the_same_in_any_number_of_accounts() -> None:
+    """What is dealt with in columns: who is behind, who watches two, who is not watched, who stalls."""
+    hub, clients = Hub(write_all), [Client() for _ in range(3 * columns_module.INITIAL)]
+    for index, client in enumerate(clients):
+        client.subscribe(hub, f"a{index}", "value")
+    clients[0].subscribe(hub, "a1", "value")
+
+    def publish_all(sequence: int) -> None:
+        publish(hub, 1, *(publication(f"a{index}", 1, sequence) for index in range(len(clients) + 5)))
+
+    publish_all(1)
+    for client in clients:
+        client.read()
+    publish(hub, 1, publication("a7", 1, 3))
+    clients[9].pause(0.0)
+    for sequence in (2, 4):
+        publish_all(sequence)
+    clients[9].resume()
+    clients[9].read()
+    seen = {
+        account_id: [sequence for _, sequence in picture.positions_seen]
+        for client in clients[1:]
+        for account_id, picture in client.pictures.items()
+    }
+    assert seen == {
+        **{f"a{index}": [1, 2, 4] for index in range(1, len(clients))},
+        "a7": [1, 3, 4],
+        "a9": [1, 4],
+    }
+    assert [sequence for _, sequence in clients[0].pictures["a1"].positions_seen] == [1, 2, 4]
+    assert hub.sent == sum(map(len, seen.values())) + 4 - len(clients)  # but the first, and what was read

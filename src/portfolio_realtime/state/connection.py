@@ -22,6 +22,7 @@ SOCKET_TIMEOUT_S: Final = 5.0
 HEALTH_CHECK_S: Final = 10
 RECONNECT_S: Final = 0.2
 CONNECTIONS_MAX: Final = 64
+SUBSCRIPTION_READ_BYTES: Final = 256 * 1024  # a batch of publications in one read, not in several
 WRITE_FIELDS_MAX: Final = 2000  # of one fenced write; larger ones are cut into several
 
 P = ParamSpec("P")
@@ -83,10 +84,12 @@ class Connection:
         )
         self._subscriptions: Redis = Redis.from_url(
             url,
+            protocol=2,  # with RESP3 the client formats every message for a log that nobody asked for
             socket_connect_timeout=SOCKET_TIMEOUT_S,
             health_check_interval=HEALTH_CHECK_S,
             max_connections=CONNECTIONS_MAX,
             retry=no_retry,
+            socket_read_size=SUBSCRIPTION_READ_BYTES,
         )
         self._fenced_write = self.script("fenced_write")
 

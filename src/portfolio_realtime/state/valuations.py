@@ -35,7 +35,7 @@ class Valuations:
         """
         key = keys.valuations(shard)
         stored = [(publication.account_id, with_rows(publication)) for publication in publications]
-        batch = PublicationBatch(lease.fencing_token, publications)
+        batch = PublicationBatch.of(lease.fencing_token, publications)
         await self._connection.fenced_write(
             keys.fence(key), key, lease.fencing_token, stored, [], (key, _encode(batch))
         )

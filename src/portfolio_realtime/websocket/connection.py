@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from portfolio_realtime.websocket.hub import Outlet, StreamPosition, WatchedAccount
+from portfolio_realtime.frames import text_frame
 from portfolio_realtime.websocket.identity import Identity
 from portfolio_realtime.websocket.protocol import (
     Auth,
@@ -25,8 +25,8 @@ from portfolio_realtime.websocket.protocol import (
     decode_client_message,
     encode,
     is_account_id,
-    text_frame,
 )
+from portfolio_realtime.websocket.watched import StreamPosition, WatchedAccount
 
 UNSENT_S_MAX: Final = 10.0
 AUTH_S_MAX: Final = 5.0
@@ -166,7 +166,7 @@ class Connection:
         """Is there a plain subscription that is not direct, and nothing owed?"""
         return bool(self._indirect) and not (self._pending or self._replies or self._paused_s is not None)
 
-    def go_direct(self, outlet: Outlet) -> None:
+    def go_direct(self, fileno: int) -> None:
         """Once nothing is owed, let the hub send what comes next for plain subscriptions straight away.
 
         The way of nearly every message. A connection that is paused or ends is not direct any more.
@@ -176,7 +176,7 @@ class Connection:
         for account_id, subscription in tuple(self._indirect.items()):
             if subscription.sent is not None and subscription.sent == subscription.account.at:
                 subscription.is_direct = True
-                subscription.account.go_direct(self, outlet)
+                subscription.account.go_direct(self, fileno)
                 del self._indirect[account_id]
 
     def leave_direct(self) -> None:

@@ -28,9 +28,7 @@ from websockets.typing import Subprotocol
 from portfolio_realtime.websocket.authentication import SUBPROTOCOL
 from portfolio_realtime.websocket.connection import Connection
 from portfolio_realtime.websocket.gateway import Gateway
-from portfolio_realtime.websocket.hub import StreamPosition, WatchedAccount
 from portfolio_realtime.websocket.identity import Identity, Unauthorized, Unverifiable
-from portfolio_realtime.websocket.outlet import Outlet
 from portfolio_realtime.websocket.places import is_local, joined, neighbourhood
 from portfolio_realtime.websocket.protocol import (
     MESSAGE_BYTES_MAX,
@@ -40,6 +38,7 @@ from portfolio_realtime.websocket.protocol import (
     Subscribe,
     Unsubscribe,
 )
+from portfolio_realtime.websocket.watched import StreamPosition, WatchedAccount
 
 PATH: Final = re.compile(r"/ws(?:/portfolio/([^/]+))?/?")
 WRITE_BUFFER_BYTES_MAX: Final = 32 * 1024  # of ours
@@ -62,12 +61,12 @@ class Endpoint(asyncio.Protocol):
         "_close_timer",
         "_connection",
         "_disconnect",
+        "_fileno",
         "_fragments",
         "_gateway",
         "_held",
         "_is_ending",
         "_loop",
-        "_outlet",
         "_peer",
         "_place",
         "_protocol",
@@ -90,7 +89,7 @@ class Endpoint(asyncio.Protocol):
         )
         self._connection = Connection(self._loop.time(), random.random())
         self._transport: asyncio.Transport | None = None
-        self._outlet: Outlet | None = None
+        self._fileno: int | None = None  # of its socket, while it may be sent to past the transport
         self._peer = ""
         self._address = ""  # the client's, behind trusted proxies
         self._place: str | None = None  # whose limits it counts for
@@ -423,24 +422,26 @@ class Endpoint(asyncio.Protocol):
     def _end(self) -> None:
         self._is_ending = True
         self._connection.leave_direct()
-        if self._outlet is not None:
-            self._outlet.detach()
-            self._outlet = None
+        if self._fileno is not None:
+            self._gateway.follower.outlets.close(self._fileno)
+            self._fileno = None
 
     def _unsent(self, rest: bytes) -> None:
-        """What the outlet could not send; the transport writes it, or finds out what is wrong."""
+        """What the socket did not take; the transport writes it, or finds out what is wrong."""
         self._connection.leave_direct()
         assert self._transport is not None
         self._transport.write(rest)
 
     def _go_direct(self) -> None:
-        """Not while the transport still has something to write: the outlet would be faster."""
+        """Not while the transport still has something to write: it would be overtaken."""
         assert self._transport is not None
         if self._transport.get_write_buffer_size() or self._transport.is_closing():
             return
-        if self._outlet is None:
-            self._outlet = Outlet(self._transport.get_extra_info("socket"), self._unsent)
-        self._connection.go_direct(self._outlet)
+        fileno = self._fileno
+        if fileno is None:
+            fileno = self._fileno = int(self._transport.get_extra_info("socket").fileno())
+            self._gateway.follower.outlets.open(fileno, self._unsent)
+        self._connection.go_direct(fileno)
 
     def _flush(self) -> None:
         if self._is_ending:

@@ -8,13 +8,14 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Iterable
-from typing import Final, NoReturn, cast
+from typing import Final, NoReturn
 
 import msgspec
 import structlog
 
 from portfolio_realtime.clock import NS_PER_S, Clock, parse_rfc3339
 from portfolio_realtime.errors import StateUnavailable
+from portfolio_realtime.frames import text_of
 from portfolio_realtime.model import PublicationBatch
 from portfolio_realtime.state import State
 from portfolio_realtime.state.accounts import decode_changes
@@ -22,8 +23,9 @@ from portfolio_realtime.state.connection import Message, Subscribed
 from portfolio_realtime.state.interest import RENEW_S
 from portfolio_realtime.state.valuations import decode_batch
 from portfolio_realtime.telemetry import ServerMetrics
-from portfolio_realtime.websocket.hub import Hub, SendAll, Subscriber, WatchedAccount
-from portfolio_realtime.websocket.outlet import send_all
+from portfolio_realtime.websocket.hub import Hub
+from portfolio_realtime.websocket.outlets import Outlets
+from portfolio_realtime.websocket.watched import Subscriber, WatchedAccount
 
 BEGIN_ACCOUNTS_MAX: Final = 500  # announced and read in one round trip
 BURST_MAX: Final = 500  # publications between two turns of the event loop
@@ -45,7 +47,8 @@ class Follower:
     """Feeds the hub of one server."""
 
     def __init__(self, state: State, shards: int, clock: Clock, metrics: ServerMetrics) -> None:
-        self.hub = Hub(cast("SendAll", send_all))
+        self.outlets = Outlets()
+        self.hub = Hub(self.outlets.send_all)
         self.is_following = False
         self._state = state
         self._shards = shards
@@ -97,23 +100,22 @@ class Follower:
 
     async def _fan_out(self, batch: PublicationBatch) -> None:
         reached = 0
-        for at in range(0, len(batch.publications), BURST_MAX):
-            if at:
+        for first in range(0, len(batch.account_ids), BURST_MAX):
+            if first:
                 await asyncio.sleep(0)
-            reached += self.hub.publish(batch.epoch, batch.publications[at : at + BURST_MAX])
+            reached += self.hub.publish(batch, first, first + BURST_MAX)
         if reached:
             self._measure(batch)
 
     def _measure(self, batch: PublicationBatch) -> None:
         """Observe the lag of one publication: all of a batch were published at once."""
-        newest = batch.publications[-1]
         try:
-            published = _decode_published(newest.value).timestamp
+            published = _decode_published(text_of(batch.frames[-1])).timestamp
             if published is not None:
                 lag_ns = self._clock.now_ns() - parse_rfc3339(published)
                 self._metrics.fan_out_lag.observe(lag_ns / NS_PER_S)
         except (msgspec.MsgspecError, ValueError) as error:
-            self._malformed(newest.account_id, error)
+            self._malformed(batch.account_ids[-1], error)
 
     async def announce(self) -> NoReturn:
         """Announce and read what somebody begins to watch, forever. Raises StateUnavailable."""

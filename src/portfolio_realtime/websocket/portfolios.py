@@ -9,9 +9,9 @@ from fastapi import HTTPException
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.websocket.answers import Ask
 from portfolio_realtime.websocket.gateway import Gateway
-from portfolio_realtime.websocket.hub import StreamPosition, WatchedAccount
 from portfolio_realtime.websocket.identity import Identity, Unverifiable
 from portfolio_realtime.websocket.protocol import Detail, Disconnect, is_account_id
+from portfolio_realtime.websocket.watched import StreamPosition, WatchedAccount
 
 FIRST_VALUE_S_MAX: Final = 2.0
 RETRY_AFTER_S: Final = 2

@@ -5,7 +5,6 @@ Money is a decimal string, a ratio a number (0.0101 = 1.01 %), a time RFC 3339 U
 
 import enum
 import re
-import struct
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -150,21 +149,6 @@ FROM_CLIENT: Final = (Auth, Subscribe, Unsubscribe, Heartbeat)
 
 encode = msgspec.json.Encoder().encode
 decode_client_message = msgspec.json.Decoder(ClientMessage).decode
-
-
-def text_frame(payload: bytes) -> bytes:
-    """A whole WebSocket text frame, as a server sends it (RFC 6455 §5.2): made once, sent to many."""
-    length = len(payload)
-    if length < 126:
-        return bytes((0x81, length)) + payload
-    if length < 1 << 16:
-        return struct.pack("!BBH", 0x81, 126, length) + payload
-    return struct.pack("!BBQ", 0x81, 127, length) + payload
-
-
-def text_of(frame: bytes) -> bytes:
-    """The payload of a `text_frame`."""
-    return frame[{126: 4, 127: 10}.get(frame[1], 2) :]
 
 
 def is_account_id(text: str) -> bool:

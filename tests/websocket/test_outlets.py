@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from portfolio_realtime.websocket.outlet import Outlet, send_all
+from portfolio_realtime.websocket.outlets import Outlets
 
 PAIRS = 5
 FULL = 2  # the one that does not read
@@ -14,11 +14,13 @@ FULL = 2  # the one that does not read
 class End:
     """Both ends of one connection, and what the transport would have been asked to write."""
 
-    def __init__(self) -> None:
+    def __init__(self, outlets: Outlets) -> None:
         self.ours, self.theirs = socket.socketpair()
         self.ours.setblocking(False)
+        self.fileno = self.ours.fileno()
         self.rest = b""
-        self.outlet = Outlet(self.ours, self._unsent)
+        self.outlets = outlets
+        outlets.open(self.fileno, self._unsent)
 
     def _unsent(self, rest: bytes) -> None:
         self.rest += rest
@@ -27,51 +29,56 @@ class End:
         """Send until the socket takes no more; how much that was."""
         filled = 0
         while not self.rest:
-            send_all({self.outlet: b"x" * 1000})
+            self.outlets.send_all({self.fileno: b"x" * 1000})
             filled += 1000
         filled -= len(self.rest)
         self.rest = b""
         return filled
 
     def close(self) -> None:
-        self.outlet.detach()
+        self.outlets.close(self.fileno)
         self.ours.close()
         self.theirs.close()
 
 
 @pytest.fixture
-def ends() -> Iterator[list[End]]:
-    made = [End() for _ in range(PAIRS)]
+def outlets() -> Outlets:
+    return Outlets()
+
+
+@pytest.fixture
+def ends(outlets: Outlets) -> Iterator[list[End]]:
+    made = [End(outlets) for _ in range(PAIRS)]
     yield made
     for end in made:
         end.close()
 
 
-def burst(ends: list[End]) -> dict[Outlet, bytes]:
-    return {end.outlet: f"for {index}".encode() for index, end in enumerate(ends)}
+def burst(ends: list[End]) -> dict[int, bytes]:
+    return {end.fileno: f"for {index}".encode() for index, end in enumerate(ends)}
 
 
-def test_each_gets_its_own(ends: list[End]) -> None:
+def test_each_gets_its_own(ends: list[End], outlets: Outlets) -> None:
     """P5: one burst, everybody's own frame."""
-    send_all(burst(ends))
+    outlets.send_all(burst(ends))
     assert [end.theirs.recv(100) for end in ends] == [f"for {index}".encode() for index in range(PAIRS)]
     assert not any(end.rest for end in ends)
 
 
-def test_a_full_socket_keeps_nobody_waiting_and_loses_nothing(ends: list[End]) -> None:
+def test_a_full_socket_keeps_nobody_waiting_and_loses_nothing(ends: list[End], outlets: Outlets) -> None:
     """Its frame goes to the transport; those after it in the burst are sent all the same."""
     filled = ends[FULL].fill()
     assert filled > 0
-    send_all(burst(ends))
+    outlets.send_all(burst(ends))
     assert [end.rest for end in ends] == [b"", b"", b"for 2", b"", b""]
     for index in (0, 1, 3, 4):
         assert ends[index].theirs.recv(100) == f"for {index}".encode()
 
 
-def test_a_socket_that_takes_a_part_leaves_exactly_the_rest(ends: list[End]) -> None:
+def test_a_socket_that_takes_a_part_leaves_exactly_the_rest(ends: list[End], outlets: Outlets) -> None:
     """Not a byte is lost or sent twice."""
     text = bytes(range(256)) * 8192
-    send_all({ends[0].outlet: text, ends[1].outlet: b"next"})
+    assert outlets.send_all({ends[0].fileno: text, ends[1].fileno: b"next"}) == len(text) + len(b"next")
     taken = len(text) - len(ends[0].rest)
     assert 0 < taken < len(text)
     received = bytearray()
@@ -81,23 +88,8 @@ def test_a_socket_that_takes_a_part_leaves_exactly_the_rest(ends: list[End]) -> 
     assert ends[1].theirs.recv(100) == b"next"
 
 
-def test_a_broken_socket_is_left_to_the_transport(ends: list[End]) -> None:
+def test_a_broken_socket_is_left_to_the_transport(ends: list[End], outlets: Outlets) -> None:
     """It will meet the same error, and knows how to end a connection."""
     ends[1].theirs.close()
-    send_all(burst(ends))
+    outlets.send_all(burst(ends))
     assert [end.rest for end in ends] == [b"", b"for 1", b"", b"", b""]
-
-
-def test_a_detached_outlet_reaches_nobody(ends: list[End]) -> None:
-    """Not even whoever has got the number of its socket since."""
-    number = ends[0].ours.fileno()
-    ends[0].outlet.detach()
-    ends[0].ours.close()
-    stranger, its_peer = socket.socketpair()
-    try:
-        assert stranger.fileno() == number  # the kernel gives the lowest that is free
-        send_all({ends[0].outlet: b"not for you"})
-    finally:
-        stranger.close()
-        its_peer.close()
-    assert ends[0].rest == b"not for you"
