@@ -33,7 +33,7 @@ class Silent:
 
 @pytest.fixture
 def hub() -> Hub:
-    return Hub(lambda _: 0)
+    return Hub(lambda _, __: 0)
 
 
 @pytest.fixture

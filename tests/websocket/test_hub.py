@@ -1,6 +1,6 @@
 """Fan-out under any order of events: never older, never another's, the newest always, deltas add up."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from itertools import count
 from typing import Any
 from weakref import WeakValueDictionary
@@ -90,11 +90,12 @@ _filenos = count(5)
 _clients: WeakValueDictionary[int, Client] = WeakValueDictionary()
 
 
-def write_all(outgoing: Mapping[int, bytes]) -> int:
+def write_all(filenos: Sequence[int], frames: Sequence[bytes]) -> int:
     """Each number is a client's."""
-    for fileno, frames in outgoing.items():
-        _clients[fileno].write(frames)
-    return sum(map(len, outgoing.values()))
+    assert len(set(filenos)) == len(filenos)
+    for fileno, text in zip(filenos, frames, strict=True):
+        _clients[fileno].write(text)
+    return sum(map(len, frames))
 
 
 def publish(hub: Hub, epoch: int, *publications: Publication) -> None:
@@ -267,9 +268,9 @@ def test_what_comes_together_for_one_client_goes_out_together_and_in_order() -> 
     """One write for each socket and burst: a second could overtake what the first left over."""
     writes: list[bytes] = []
 
-    def write(outgoing: Mapping[int, bytes]) -> int:
-        writes.extend(outgoing.values())
-        return sum(map(len, outgoing.values()))
+    def write(_: Sequence[int], frames: Sequence[bytes]) -> int:
+        writes.extend(frames)
+        return sum(map(len, frames))
 
     hub, client = Hub(write), Client()
     for account_id in ACCOUNTS:
@@ -287,7 +288,7 @@ def test_what_comes_together_for_one_client_goes_out_together_and_in_order() -> 
 def test_who_cannot_be_sent_to_directly_is_offered_after_the_burst() -> None:
     """What it is given then must not overtake what the burst has for the same socket."""
     order: list[str] = []
-    hub, direct, slow = Hub(lambda _: order.append("burst") or 0), Client(), Client()
+    hub, direct, slow = Hub(lambda _, __: order.append("burst") or 0), Client(), Client()
     for client in (direct, slow):
         client.subscribe(hub, "a", "value")
     publish(hub, 1, publication("a", 1, 1))

@@ -29,7 +29,7 @@ class End:
         """Send until the socket takes no more; how much that was."""
         filled = 0
         while not self.rest:
-            self.outlets.send_all({self.fileno: b"x" * 1000})
+            self.outlets.send_all([self.fileno], [b"x" * 1000])
             filled += 1000
         filled -= len(self.rest)
         self.rest = b""
@@ -54,13 +54,13 @@ def ends(outlets: Outlets) -> Iterator[list[End]]:
         end.close()
 
 
-def burst(ends: list[End]) -> dict[int, bytes]:
-    return {end.fileno: f"for {index}".encode() for index, end in enumerate(ends)}
+def burst(ends: list[End]) -> tuple[list[int], list[bytes]]:
+    return [end.fileno for end in ends], [f"for {index}".encode() for index in range(len(ends))]
 
 
 def test_each_gets_its_own(ends: list[End], outlets: Outlets) -> None:
     """P5: one burst, everybody's own frame."""
-    outlets.send_all(burst(ends))
+    outlets.send_all(*burst(ends))
     assert [end.theirs.recv(100) for end in ends] == [f"for {index}".encode() for index in range(PAIRS)]
     assert not any(end.rest for end in ends)
 
@@ -69,7 +69,7 @@ def test_a_full_socket_keeps_nobody_waiting_and_loses_nothing(ends: list[End], o
     """Its frame goes to the transport; those after it in the burst are sent all the same."""
     filled = ends[FULL].fill()
     assert filled > 0
-    outlets.send_all(burst(ends))
+    outlets.send_all(*burst(ends))
     assert [end.rest for end in ends] == [b"", b"", b"for 2", b"", b""]
     for index in (0, 1, 3, 4):
         assert ends[index].theirs.recv(100) == f"for {index}".encode()
@@ -78,7 +78,7 @@ def test_a_full_socket_keeps_nobody_waiting_and_loses_nothing(ends: list[End], o
 def test_a_socket_that_takes_a_part_leaves_exactly_the_rest(ends: list[End], outlets: Outlets) -> None:
     """Not a byte is lost or sent twice."""
     text = bytes(range(256)) * 8192
-    assert outlets.send_all({ends[0].fileno: text, ends[1].fileno: b"next"}) == len(text) + len(b"next")
+    assert outlets.send_all([end.fileno for end in ends[:2]], [text, b"next"]) == len(text) + len(b"next")
     taken = len(text) - len(ends[0].rest)
     assert 0 < taken < len(text)
     received = bytearray()
@@ -91,5 +91,5 @@ def test_a_socket_that_takes_a_part_leaves_exactly_the_rest(ends: list[End], out
 def test_a_broken_socket_is_left_to_the_transport(ends: list[End], outlets: Outlets) -> None:
     """It will meet the same error, and knows how to end a connection."""
     ends[1].theirs.close()
-    outlets.send_all(burst(ends))
+    outlets.send_all(*burst(ends))
     assert [end.rest for end in ends] == [b"", b"for 1", b"", b"", b""]

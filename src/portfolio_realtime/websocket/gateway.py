@@ -26,7 +26,7 @@ from portfolio_realtime.websocket.protocol import Disconnect
 from portfolio_realtime.websocket.revoked import Revoked
 
 CONNECTIONS_MAX: Final = 50_000
-SWEEP_S: Final = 0.5
+SWEEP_S: Final = 1.0
 SWEEP_CONNECTIONS_MAX: Final = 1000  # between two turns of the event loop
 DRAIN_STEP_S: Final = 0.1
 DRAIN_CLIENTS_PER_S_MIN: Final = 100

@@ -10,7 +10,7 @@ For the same reason the usual case, one such client and nobody else, is dealt wi
 together, in columns: no object of the account or the client is touched.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from itertools import repeat
 from typing import NamedTuple
 
@@ -23,19 +23,21 @@ from portfolio_realtime.model import PublicationBatch
 from portfolio_realtime.websocket.columns import NO_SOCKET, NOBODY, Columns, Slots, StreamPosition
 from portfolio_realtime.websocket.watched import POSITIONS_KEY, Rows, Subscriber, WatchedAccount
 
-SendAll = Callable[[Mapping[int, bytes]], int]
+SendAll = Callable[[Sequence[int], Sequence[bytes]], int]
 """Sends to each socket, by its number, its frames, and takes care of what one does not take; all bytes."""
 
 
 class _Burst:
     """What is to be sent when some publications have been taken in."""
 
-    __slots__ = ("frames", "offered", "outgoing", "taken")
+    __slots__ = ("_lone_filenos", "_lone_frames", "_outgoing", "frames", "offered", "taken")
 
-    def __init__(self) -> None:
-        self.outgoing: dict[int, bytes] = {}
+    def __init__(self, filenos: list[int], frames: list[bytes]) -> None:
+        """Begin with these frames and the sockets that they go to, each once."""
         self.offered: list[WatchedAccount] = []
-        self.frames = self.taken = 0
+        self.frames = self.taken = len(frames)
+        self._lone_filenos, self._lone_frames = filenos, frames
+        self._outgoing: dict[int, bytes] | None = None
 
     def collect(self, account: WatchedAccount, at: StreamPosition, frame: bytes, rows: Rows | None) -> None:
         """Take a publication in, and note who gets it."""
@@ -47,15 +49,23 @@ class _Burst:
             self.offered.append(account)
         if before is not None and before >= at:
             return
-        outgoing = self.outgoing
         self.frames += len(account.direct)
         for fileno in account.direct.values():
-            outgoing[fileno] = outgoing[fileno] + frame if fileno in outgoing else frame
+            self._add(fileno, frame)
 
-    def collect_all(self, filenos: list[int], frames: list[bytes]) -> None:
-        """Publications that have been taken in, and the sockets that they go to, each once: before others."""
-        self.outgoing = dict(zip(filenos, frames, strict=True))
-        self.frames = self.taken = len(frames)
+    def _add(self, fileno: int, frame: bytes) -> None:
+        """One write for each socket: a second could overtake what the first leaves over."""
+        if self._outgoing is None:
+            self._outgoing = dict(zip(self._lone_filenos, self._lone_frames, strict=True))
+        before = self._outgoing.get(fileno)
+        self._outgoing[fileno] = frame if before is None else before + frame
+
+    @property
+    def outgoing(self) -> tuple[Sequence[int], Sequence[bytes]]:
+        """Sockets, each once, and what goes to them."""
+        if self._outgoing is None:
+            return self._lone_filenos, self._lone_frames
+        return tuple(self._outgoing), tuple(self._outgoing.values())
 
 
 class Hub:
@@ -93,11 +103,10 @@ class Hub:
 
     def publish(self, batch: PublicationBatch, first: int = 0, last: int | None = None) -> int:
         """Hand a part of a batch to the subscribers, unless they have newer; how many brought something."""
-        burst = _Burst()
         account_ids = batch.account_ids[first:last]
         slots = np.fromiter(map(self._slots.get, account_ids, repeat(NOBODY)), np.intp, len(account_ids))
         is_lone = self._are_lone(slots)
-        self._take_lone(burst, batch, np.flatnonzero(is_lone), first, slots)
+        burst = _Burst(*self._take_lone(batch, first, slots, np.flatnonzero(is_lone)))
         for place in (np.flatnonzero(~is_lone & (slots != NOBODY)) + first).tolist():
             account = self.accounts[batch.account_ids[place]]
             account.heard()
@@ -113,22 +122,21 @@ class Hub:
         return is_lone if len(set(lone)) == len(lone) else np.zeros(len(slots), bool)
 
     def _take_lone(
-        self, burst: _Burst, batch: PublicationBatch, lone: Slots, first: int, slots: Slots
-    ) -> None:
-        """Take in those publications, by their places from `first` on, whose accounts are lone."""
-        sequences = np.array(batch.sequences[first : first + len(slots)], np.int64)[lone]
+        self, batch: PublicationBatch, first: int, slots: Slots, lone: Slots
+    ) -> tuple[list[int], list[bytes]]:
+        """Take in the publications at the places `lone` from `first` on: the sockets and the frames."""
+        sequences = np.fromiter(batch.sequences[first : first + len(slots)], np.int64, len(slots))[lone]
         is_newer = self._columns.are_newer(slots[lone], batch.epoch, sequences)
         lone, sequences = lone[is_newer], sequences[is_newer]
         frames = batch.frames
         if len(lone) < len(frames):
             frames = [frames[place] for place in (lone + first).tolist()]
-        slots = slots[lone]
-        self._columns.put_all(slots, batch.epoch, sequences, frames)
-        burst.collect_all(self._columns.socket[slots].tolist(), frames)
+        self._columns.put_all(slots[lone], batch.epoch, sequences, frames)
+        return self._columns.socket[slots[lone]].tolist(), frames
 
     def _send(self, burst: _Burst) -> int:
-        if burst.outgoing:
-            self.sent_bytes += self._send_all(burst.outgoing)
+        if burst.frames:
+            self.sent_bytes += self._send_all(*burst.outgoing)
             self.sent += burst.frames
         for account in burst.offered:  # last: a full socket must not be sent to in between
             for subscriber in account.subscribers:
@@ -148,7 +156,7 @@ class Hub:
             return 0
         if is_kept:
             account.heard()
-        burst = _Burst()
+        burst = _Burst([], [])
         burst.collect(account, parsed.at, text_frame(parsed.value), parsed.rows)
         return self._send(burst)
 

@@ -7,7 +7,7 @@ else the number would soon be another client's.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 
 Unsent = Callable[[bytes], None]
 
@@ -26,20 +26,19 @@ class Outlets:
         """Send to this socket no more."""
         del self._unsent[fileno]
 
-    def send_all(self, frames: Mapping[int, bytes]) -> int:
+    def send_all(self, filenos: Sequence[int], frames: Sequence[bytes]) -> int:
         """Send each socket its frames; the rest of what it does not take goes to its `unsent`. All bytes."""
-        in_all = sum(map(len, frames.values()))  # now, while they are in the caches
+        in_all = sum(map(len, frames))  # now, while they are in the caches
         counts: list[int] = []
-        filenos, texts = iter(frames), iter(frames.values())
+        numbers, texts = iter(filenos), iter(frames)
         while True:
             try:
-                counts.extend(map(os.write, filenos, texts))  # no bytecode between two system calls
+                counts.extend(map(os.write, numbers, texts))  # no bytecode between two system calls
                 break
             except OSError:  # full, or broken: the transport will find out
                 counts.append(0)
         if sum(counts) != in_all:
-            rests = zip(tuple(frames.items()), counts, strict=True)
-            for (fileno, text), count in rests:
+            for fileno, text, count in zip(filenos, frames, counts, strict=True):
                 if count != len(text) and (unsent := self._unsent.get(fileno)) is not None:
                     unsent(text[count:])
         return in_all
