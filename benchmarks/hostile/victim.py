@@ -15,7 +15,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, Protocol, Side
 from websockets.streams import StreamReader
 
-from benchmarks.raw_websocket import CUT, HEADERS, upgrade_request
+from benchmarks.raw_websocket import CUT, HEADERS
 from portfolio_realtime import config
 from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.state import open_state
@@ -166,7 +166,9 @@ class Victim:
         endpoint = Endpoint(self._gateway, self._config, ServerState(), {})
         endpoint.connection_made(transport)
         try:
-            endpoint.data_received(upgrade_request("/ws/portfolio/a", {"Host": "127.0.0.1", **HEADERS}))
+            headers = {"Host": "127.0.0.1", **HEADERS}
+            named = [(name.lower(), value) for name, value in headers.items()]
+            endpoint.requested("/ws/portfolio/a", named, "GET", "HTTP/1.1")
             await self._settle()
             head, end, early = transport.written.partition(b"\r\n\r\n")
             if not head.startswith(b"HTTP/1.1 101") or not end:

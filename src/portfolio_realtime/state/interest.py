@@ -32,38 +32,33 @@ class Interest:
 
     @reports_unavailable
     async def renew(self, account_ids: Iterable[str], with_positions: Iterable[str]) -> None:
-        """Prolong interest in accounts, silently."""
+        """Prolong interest in accounts, silently. Raises StateUnavailable."""
+        pipeline = self._connection.commands.pipeline(transaction=False)
+        self._prolong(pipeline, account_ids, with_positions)
+        await cast("Awaitable[Any]", pipeline.execute())
+
+    @reports_unavailable
+    async def announce_all(self, account_ids: Collection[str], with_positions: Collection[str]) -> None:
+        """Begin to watch accounts: the calculator publishes them at once. Raises StateUnavailable."""
+        pipeline = self._connection.commands.pipeline(transaction=False)
+        self._prolong(pipeline, account_ids, with_positions)
+        for account_id in account_ids:
+            pipeline.publish(keys.interest(self._shard(account_id)), account_id)
+        await cast("Awaitable[Any]", pipeline.execute())
+
+    async def announce(self, account_id: str, *, with_positions: bool) -> None:
+        """The same for one account. Raises StateUnavailable."""
+        await self.announce_all([account_id], [account_id] if with_positions else [])
+
+    def _prolong(self, pipeline: Any, account_ids: Iterable[str], with_positions: Iterable[str]) -> None:
         expiry_ms = _now_ms() + INTEREST_MS
         members: dict[str, dict[str, float]] = {}
         for account_id in account_ids:
             members.setdefault(keys.interest(self._shard(account_id)), {})[account_id] = expiry_ms
         for account_id in with_positions:
             members.setdefault(keys.position_interest(self._shard(account_id)), {})[account_id] = expiry_ms
-        pipeline = self._connection.commands.pipeline(transaction=False)
         for key, scores in members.items():
-            pipeline.zadd(key, cast("dict[Any, float]", scores))
-        await cast("Awaitable[Any]", pipeline.execute())
-
-    async def announce(self, account_id: str, *, with_positions: bool) -> None:
-        """Begin to watch an account: the calculator publishes it at once. Raises StateUnavailable."""
-        await self.renew([account_id], [account_id] if with_positions else [])
-        await self._publish(account_id)
-
-    @reports_unavailable
-    async def announce_all(self, account_ids: Collection[str], with_positions: Collection[str]) -> None:
-        """The same for many accounts in one round trip or two. Raises StateUnavailable."""
-        await self.renew(account_ids, with_positions)
-        pipeline = self._connection.commands.pipeline(transaction=False)
-        for account_id in account_ids:
-            pipeline.publish(keys.interest(self._shard(account_id)), account_id)
-        await cast("Awaitable[Any]", pipeline.execute())
-
-    @reports_unavailable
-    async def _publish(self, account_id: str) -> None:
-        await cast(
-            "Awaitable[Any]",
-            self._connection.commands.publish(keys.interest(self._shard(account_id)), account_id),
-        )
+            pipeline.zadd(key, scores)
 
     @reports_unavailable
     async def read(self, shard: int) -> Watched:

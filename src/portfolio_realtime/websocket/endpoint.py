@@ -19,9 +19,11 @@ from urllib.parse import parse_qsl
 import msgspec
 from uvicorn import Config
 from uvicorn.server import ServerState
+from websockets.datastructures import Headers
 from websockets.exceptions import InvalidState
 from websockets.frames import CloseCode, Frame, Opcode
-from websockets.http11 import Request
+from websockets.http11 import Request, Response
+from websockets.protocol import Protocol, Side
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
@@ -47,10 +49,24 @@ CLOSE_S_MAX: Final = 2.0
 QUERY_FIELDS_MAX: Final = 8
 VERSION_HEADER: Final = "Sec-WebSocket-Version"
 VERSION: Final = "13"
+HANDSHAKE_HEADERS: Final = frozenset(  # what RFC 6455 §4.2.1 makes of a request
+    (
+        "connection",
+        "upgrade",
+        *(f"sec-websocket-{name}" for name in ("key", "version", "protocol", "extensions")),
+    )
+)
 HELD_MESSAGES_MAX: Final = 64  # while something about the client is being verified
 
 _QUIET: Final = logging.getLogger("portfolio_realtime.websocket.protocol")
 _QUIET.disabled = True  # it would log what clients send
+
+
+def _select_subprotocol(_: ServerProtocol, offered: Any) -> Subprotocol | None:
+    return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in offered else None
+
+
+_handshakes: Final = ServerProtocol(logger=_QUIET, select_subprotocol=_select_subprotocol)  # of all clients
 
 
 class Endpoint(asyncio.Protocol):
@@ -84,9 +100,7 @@ class Endpoint(asyncio.Protocol):
         self._gateway = gateway
         self._server_state = server_state
         self._loop = asyncio.get_running_loop()
-        self._protocol = ServerProtocol(
-            max_size=MESSAGE_BYTES_MAX, logger=_QUIET, select_subprotocol=_select_subprotocol
-        )
+        self._protocol = Protocol(Side.SERVER, max_size=MESSAGE_BYTES_MAX, logger=_QUIET)
         self._connection = Connection(self._loop.time(), random.random())
         self._transport: asyncio.Transport | None = None
         self._fileno: int | None = None  # of its socket, while it may be sent to past the transport
@@ -116,12 +130,10 @@ class Endpoint(asyncio.Protocol):
         self._server_state.connections.add(cast("Any", self))
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of the client: the upgrade request, then frames."""
+        """Bytes of the client: frames."""
         self._protocol.receive_data(data)
         for event in self._protocol.events_received():
-            if isinstance(event, Request):
-                self._handshake(event)
-            elif isinstance(event, Frame) and not self._is_ending:
+            if isinstance(event, Frame) and not self._is_ending:
                 self._frame(event)
         self._send_protocol()
 
@@ -171,31 +183,39 @@ class Endpoint(asyncio.Protocol):
 
     # Handshake
 
-    def _handshake(self, request: Request) -> None:
-        headers = joined(request.headers.raw_items())
+    def requested(self, target: str, raw: list[tuple[str, str]], method: str, protocol: str) -> None:
+        """The request for a WebSocket: its target, its headers with names in lower case, and its kind."""
+        headers = joined(raw)
         self._address = self._gateway.places.address(self._peer, headers)
         self._place = None if is_local(self._peer, headers) else neighbourhood(self._address)
-        path, _, query = request.path.partition("?")
+        path, _, query = target.partition("?")
         refusal = self._refusal(path, query, headers)
         if refusal is not None:
             self._gateway.turned_away(refusal, self._address)
-            rejection = self._protocol.reject(refusal, f"{refusal.phrase}\n")
+            rejection = _handshakes.reject(refusal, f"{refusal.phrase}\n")
             if refusal is HTTPStatus.UPGRADE_REQUIRED:
                 rejection.headers["Upgrade"], rejection.headers[VERSION_HEADER] = "websocket", VERSION
-            self._protocol.send_response(rejection)
-            self._end()
+            self._reject(rejection)
             return
-        response = self._protocol.accept(request)
-        self._protocol.send_response(response)
+        named = Headers([(name, value) for name, value in raw if name in HANDSHAKE_HEADERS])
+        response = _handshakes.accept(Request(target, named, method, protocol))
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             self._gateway.metrics.connects.labels(str(response.status_code)).inc()
-            self._end()
+            self._reject(response)
             return
-        self._send_protocol()
+        assert self._transport is not None
+        self._transport.write(response.serialize())
         self._gateway.clients.add(self)
         if self._place is not None:
             self._gateway.limits.connections_of_address.enter(self._place, is_limited=False)
         self._verify(self._identify(headers))
+
+    def _reject(self, response: Response) -> None:
+        assert self._transport is not None
+        self._end()
+        self._transport.write(response.serialize())
+        self._transport.close()
+        self._close_timer = self._loop.call_later(CLOSE_S_MAX, self._transport.abort)
 
     def _refusal(self, path: str, query: str, headers: dict[str, str]) -> HTTPStatus | None:
         match = PATH.fullmatch(path)
@@ -463,7 +483,7 @@ class Endpoint(asyncio.Protocol):
         self._flush()
 
     def _send_protocol(self) -> None:
-        """Write what the protocol itself has to say: handshake, ping, pong, close; end when it is done."""
+        """Write what the protocol itself has to say: ping, pong, close; end when it is done."""
         transport = self._transport
         assert transport is not None
         if transport.is_closing():
@@ -487,7 +507,3 @@ def _is_utf8(text: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _select_subprotocol(_: ServerProtocol, offered: Any) -> Subprotocol | None:
-    return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in offered else None

@@ -141,6 +141,11 @@ class Follower:
             account_id for account_id in account_ids if accounts[account_id].has_positions_watched
         ]
         await self._state.interest.announce_all(account_ids, with_positions)
+        for account_id, stored in (await self._state.valuations.read_many(account_ids)).items():
+            try:
+                self.hub.publish_stored(account_id, stored.message, is_kept=stored.is_kept)
+            except msgspec.MsgspecError as error:
+                self._malformed(account_id, error)
         without_value = [
             account_id
             for account_id in account_ids
@@ -149,11 +154,6 @@ class Follower:
         for account_id in await self._state.accounts.unknown(without_value) if without_value else []:
             if (account := accounts.get(account_id)) is not None:
                 self._refuse(account)
-        for account_id, stored in (await self._state.valuations.read_many(account_ids)).items():
-            try:
-                self.hub.publish_stored(account_id, stored.message, is_kept=stored.is_kept)
-            except msgspec.MsgspecError as error:
-                self._malformed(account_id, error)
 
     def _refuse(self, account: WatchedAccount) -> None:
         """Tell that an account has no record: at once who wants to know, the others when it still has none.

@@ -2,6 +2,9 @@
 
 uvicorn waits for the head of a request for ever and keeps all of it. Here a request whose head is not whole
 in HEAD_S_MAX is cut off, and one with a head of more than HEAD_BYTES_MAX is refused.
+
+A request for a WebSocket is handed over as it was parsed; uvicorn would write it down again, to be parsed a
+second time.
 """
 
 import asyncio
@@ -58,6 +61,20 @@ class PatientHttp(HttpToolsProtocol):
         self._is_in_head, self._head_bytes = False, 0
         self._cancel_deadline()
         super().on_headers_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        """The request asks for a WebSocket, whose protocol takes the transport over."""
+        self.connections.discard(self)
+        make: Any = self.ws_protocol_class  # uvicorn has looked whether there is one
+        endpoint = make(config=self.config, server_state=self.server_state, app_state=self.app_state)
+        endpoint.connection_made(self.transport)
+        endpoint.requested(
+            self.url.decode("latin-1"),
+            [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.scope["headers"]],
+            self.scope["method"],
+            f"HTTP/{self.scope['http_version']}",
+        )
+        self.transport.set_protocol(endpoint)
 
     def _await_head(self) -> None:
         if self._deadline is None:
