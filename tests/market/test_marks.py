@@ -25,6 +25,7 @@ from portfolio_realtime.market.messages import (
 from portfolio_realtime.market.recent import RECENT_MAX
 from portfolio_realtime.market.sessions import new_york_date_of
 from portfolio_realtime.model import Mark, MinuteMark
+from tests.market.moments import raw_moment
 
 BASE_S = 0  # all trades lie within a minute of their arrival
 MOVES, FIRST_ONLY, NEVER, UNKNOWN = ("@",), ("@", "Z"), ("@", "I"), ("@", "?")
@@ -39,7 +40,7 @@ def trade(
     second: int, price: float | None, conditions: tuple[str, ...] = MOVES, number: int = 0
 ) -> StreamTrade:
     """A trade of A on tape C; its number is its second when none is given."""
-    return StreamTrade("A", price, moment(second), conditions, "C", "D", number or second)
+    return StreamTrade("A", price, raw_moment(moment(second)), conditions, "C", "D", number or second)
 
 
 def snapshot(second: int, price: float, conditions: tuple[str, ...] = MOVES, number: int = 0) -> Snapshot:
@@ -233,7 +234,7 @@ def test_an_impossible_price_is_refused_and_counted(price: float | None) -> None
 def test_a_trade_without_a_time_is_refused_and_counted() -> None:
     """Nobody could say whether it is the newest."""
     book = make_book()
-    assert not book.offer(StreamTrade("A", 5.0, None, MOVES, "C"), 1)
+    assert not book.offer(StreamTrade("A", 5.0, raw_moment(None), MOVES, "C"), 1)
     assert book.counts.refused == 1
 
 
@@ -249,12 +250,12 @@ def test_options_and_crypto_have_rules_of_their_own() -> None:
     """An option's I is an ordinary trade and C a cancelled one; crypto trades always count."""
     options = MarkBook("indicative", option_effect, is_sane=False)
     options.follow(["A"])
-    options.offer(StreamTrade("A", 2.0, moment(1), "I", None, "N"), 1)
-    options.offer(StreamTrade("A", 3.0, moment(2), "C", None, "N"), 2)
+    options.offer(StreamTrade("A", 2.0, raw_moment(moment(1)), "I", None, "N"), 1)
+    options.offer(StreamTrade("A", 3.0, raw_moment(moment(2)), "C", None, "N"), 2)
     assert price_of(options) == 2.0
     crypto = MarkBook("crypto", crypto_effect)
     crypto.follow(["A"])
-    crypto.offer(StreamTrade("A", 47.3, moment(1), trade_id=7), 1)
+    crypto.offer(StreamTrade("A", 47.3, raw_moment(moment(1)), trade_id=7), 1)
     assert price_of(crypto) == 47.3
 
 
@@ -487,8 +488,8 @@ def test_a_price_within_reason_needs_no_second_word() -> None:
     assert price_of(book) == 5.0
     options = MarkBook("indicative", option_effect, is_sane=False)
     options.follow(["A"])
-    options.offer(StreamTrade("A", 0.01, moment(1), "I", None, "N"), 1)
-    options.offer(StreamTrade("A", 5.0, moment(2), "I", None, "N"), 2)
+    options.offer(StreamTrade("A", 0.01, raw_moment(moment(1)), "I", None, "N"), 1)
+    options.offer(StreamTrade("A", 5.0, raw_moment(moment(2)), "I", None, "N"), 2)
     assert price_of(options) == 5.0
 
 
@@ -542,7 +543,7 @@ def test_an_untraded_option_is_worth_the_middle_of_its_quote() -> None:
     assert mark is not None
     assert (mark.price, mark.quality) == (1.225, "indicative"), "to the last digit"
     assert mark.as_of_ns == parse_rfc3339("2022-08-17T15:00:00Z")
-    options.offer(StreamTrade("A", 2.0, moment(1), "I", None, "N"), 3)
+    options.offer(StreamTrade("A", 2.0, raw_moment(moment(1)), "I", None, "N"), 3)
     assert price_of(options) == 2.0
     options.offer_snapshot("A", Snapshot(latest_quote=quote), "2022-08-17", 4)
     assert price_of(options) == 2.0

@@ -9,6 +9,8 @@ import pytest
 from portfolio_realtime.clock import parse_rfc3339
 from portfolio_realtime.market.messages import (
     MALFORMED,
+    NO_TIME,
+    VECTOR_MIN,
     Cancel,
     Correction,
     Message,
@@ -18,6 +20,7 @@ from portfolio_realtime.market.messages import (
     Success,
     as_of_ns,
     decode_frame,
+    times_ns,
 )
 
 TRADE: dict[str, Any] = {
@@ -153,8 +156,12 @@ def test_documented_frames_decode() -> None:
 )
 def test_all_widths_of_the_timestamp_are_read(extension: str, expected_ns: int | None) -> None:
     """32, 64 and 96 bits, as the MessagePack specification has them; any other width is no time."""
-    assert expected_ns == as_of_ns(msgspec.msgpack.Ext(-1, bytes.fromhex(extension)))
-    assert as_of_ns(msgspec.msgpack.Ext(5, bytes.fromhex(extension))) is None
+    for code, expected in ((-1, expected_ns), (5, None)):
+        moment = msgspec.msgpack.Ext(code, bytes.fromhex(extension))
+        assert expected == as_of_ns(moment) == as_of_ns(msgspec.Raw(msgspec.msgpack.encode(moment)))
+        trades = [StreamTrade("A", at=msgspec.Raw(msgspec.msgpack.encode(moment)))] * (VECTOR_MIN - 1)
+        usual = StreamTrade("A", at=msgspec.Raw(msgspec.msgpack.encode(timestamp(TRADE["t"]))))
+        assert [NO_TIME if expected is None else expected] * len(trades) == times_ns([*trades, usual])[:-1]
 
 
 @pytest.mark.parametrize("text", ["", "soon", "2021-02-22", "2021-02-22T15:51:44"])
@@ -162,6 +169,10 @@ def test_a_time_that_cannot_be_read_is_none(text: str) -> None:
     """Such a trade is refused later, and does not end the stream here."""
     assert as_of_ns(text) is None
     assert as_of_ns(None) is None
+    for encode in (msgspec.json.encode, msgspec.msgpack.encode):
+        for odd in (text, None, 34, 1.5, ["2021-02-22T15:51:44Z"], b""):
+            if not (encode is msgspec.json.encode and odd == b""):
+                assert as_of_ns(msgspec.Raw(encode(odd))) is None
 
 
 @pytest.mark.parametrize(
@@ -198,11 +209,15 @@ def test_a_frame_that_is_no_array_is_one_malformed_message(frame: bytes | str) -
 def test_every_field_but_the_symbol_may_be_missing_or_null() -> None:
     """What is missing is None, never a made-up value."""
     (trade,), _ = decode_frame('[{"T":"t","S":"A"}]')
-    assert StreamTrade("A", None, None, None, None, None, None) == trade
+    assert plain(StreamTrade("A")) == plain(trade)
+    assert not any(
+        name not in ("type", "symbol") and found is not None for name, found in plain(trade).items()
+    )
     nulls = json.dumps(
         [{"T": "t", "S": "A", "p": None, "t": None, "c": None, "z": None, "x": None, "i": None}]
     )
-    assert ([trade], []) == decode_frame(nulls)
+    (null_trade,), _ = decode_frame(nulls)
+    assert plain(null_trade) == plain(trade)
     (correction,), _ = decode_frame('[{"T":"c","S":"A"}]')
     assert Correction("A") == correction
     (subscription,), _ = decode_frame('[{"T":"subscription","quotes":[]}]')

@@ -16,6 +16,7 @@ from portfolio_realtime.market.recent import (
     RecentTrades,
     id_number,
 )
+from tests.market.moments import raw_moment
 
 IDS: list[TradeId] = [0, 1, 2**63, NO_ID - 1, -1, -(2**63), "", "1", "7a", "é"]
 
@@ -39,7 +40,13 @@ def test_trades_at_the_same_time_are_told_apart_by_any_id(
         second_of.setdefault(trade_id, second)
     trades = [
         StreamTrade(
-            "A", 100.0 + IDS.index(trade_id), rfc3339(second_of[trade_id] * 10**9), ("@",), "C", "D", trade_id
+            symbol="A",
+            price=100.0 + IDS.index(trade_id),
+            at=raw_moment(rfc3339(second_of[trade_id] * 10**9)),
+            conditions=("@",),
+            tape="C",
+            exchange="D",
+            trade_id=trade_id,
         )
         for trade_id, _ in offered
     ]
@@ -61,7 +68,7 @@ def test_trades_without_an_id_are_all_different() -> None:
     book = MarkBook("sip", stock_effect)
     book.follow(["A"])
     for price in (1.0, 2.0, 1.0):
-        assert book.offer(StreamTrade("A", price, rfc3339(10**9), ("@",), "C", "D"), 1)
+        assert book.offer(StreamTrade("A", price, raw_moment(rfc3339(10**9)), ("@",), "C", "D"), 1)
     book.cancel(Cancel("A", "D", None), 2)
     assert [mark.price for mark, _ in book.take_changed()] == [1.0]
 

@@ -17,6 +17,7 @@ from portfolio_realtime.market.messages import Snapshot, SnapshotTrade, StreamTr
 from portfolio_realtime.market.stream import Arrived, StreamLost
 from portfolio_realtime.market.subscription import FEED_LAG_S_MAX, MarketSubscription
 from portfolio_realtime.telemetry import MarketMetrics
+from tests.market.moments import raw_moment
 
 SYMBOLS = ("A", "B")
 
@@ -63,7 +64,9 @@ class Feed:
     def bring(self, symbol: str) -> None:
         """The stream brings the latest trade."""
         latest = self._latest[symbol]
-        streamed = StreamTrade(symbol, latest.price, latest.at, ("@",), "C", "D", latest.trade_id)
+        at = latest.at
+        assert isinstance(at, str)
+        streamed = StreamTrade(symbol, latest.price, raw_moment(at), ("@",), "C", "D", latest.trade_id)
         self._arrived.put_nowait(Arrived([streamed], [], []))
 
     def renewed_count(self) -> float | None:

@@ -17,13 +17,18 @@ from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.market.conditions import Conditions
 
 Moment = msgspec.msgpack.Ext | str | None  # MessagePack timestamp extension, or RFC 3339
+RawMoment = msgspec.Raw  # the same as it came, in either encoding: what is not looked at is not decoded
 TradeId = int | str | None
+
+_NO_MOMENT: Final = msgspec.Raw()
 
 MALFORMED: Final = "malformed"
 NO_TIME: Final = -1
 VECTOR_MIN: Final = 24  # trades; for fewer, one by one is faster
 
 _TIMESTAMP_CODE: Final = -1
+_TIMESTAMP_64: Final = b"\xd7\xff"  # how one in 64 bits begins
+_TIMESTAMP_64_TYPE: Final = np.dtype([("head", "S2"), ("packed", ">u8")])
 _TIMESTAMP_32_BYTES: Final = 4
 _TIMESTAMP_64_BYTES: Final = 8
 _TIMESTAMP_96_BYTES: Final = 12
@@ -36,7 +41,7 @@ class StreamTrade(msgspec.Struct, tag_field="T", tag="t", gc=False):
 
     symbol: str = msgspec.field(name="S")
     price: float | None = msgspec.field(name="p", default=None)
-    at: Moment = msgspec.field(name="t", default=None)
+    at: RawMoment = msgspec.field(name="t", default=_NO_MOMENT)
     conditions: Conditions = msgspec.field(name="c", default=None)
     tape: str | None = msgspec.field(name="z", default=None)
     exchange: str | None = msgspec.field(name="x", default=None)
@@ -158,6 +163,10 @@ _JSON: Final = _Encoding(
 )
 
 
+_packed_moment: Final = msgspec.msgpack.Decoder[Moment](Moment).decode
+_json_moment: Final = msgspec.json.Decoder(str).decode
+
+
 def decode_trades(frame: bytes | str) -> list[StreamTrade] | None:
     """The trades of a frame that holds nothing else, or None; then `decode_frame` reads it."""
     encoding, encoded = _encoding_of(frame)
@@ -207,16 +216,14 @@ def _type_of(encoding: _Encoding, item: msgspec.Raw) -> str:
     return MALFORMED if name in _TYPES else name
 
 
-def as_of_ns(at: Moment) -> int | None:
+def as_of_ns(at: Moment | RawMoment) -> int | None:
     """Nanoseconds since 1970 of a message's time, or None when it has none that can be read."""
-    if type(at) is msgspec.msgpack.Ext and at.code == _TIMESTAMP_CODE:
-        packed: bytes = at.data  # pyright: ignore[reportAssignmentType]  # the decoder always makes bytes
-        if len(packed) == _TIMESTAMP_64_BYTES:
-            both = int.from_bytes(packed, "big")
-            return (both & _SECONDS_MASK) * NS_PER_S + (both >> _SECONDS_BITS)
-        return _rare_timestamp_ns(packed)
+    if isinstance(at, msgspec.Raw):
+        at = _moment(bytes(at))
+    if isinstance(at, msgspec.msgpack.Ext):
+        return _timestamp_ns(bytes(at.data)) if at.code == _TIMESTAMP_CODE else None
     try:
-        return parse_rfc3339(at) if isinstance(at, str) else None
+        return None if at is None else parse_rfc3339(at)
     except ValueError:
         return None
 
@@ -224,17 +231,27 @@ def as_of_ns(at: Moment) -> int | None:
 def times_ns(trades: Sequence[StreamTrade]) -> list[int]:
     """`as_of_ns` of many trades at once, NO_TIME for those that have none: 64-bit timestamps by NumPy."""
     if len(trades) >= VECTOR_MIN:
-        try:
-            packed = b"".join([trade.at.data for trade in trades])  # type: ignore[union-attr]  # caught
-        except (AttributeError, TypeError):
-            packed = b""
-        if len(packed) == _TIMESTAMP_64_BYTES * len(trades) and trades[0].at.code == _TIMESTAMP_CODE:  # type: ignore[union-attr]  # it has data
-            both = np.frombuffer(packed, ">u8").astype(np.uint64)
-            return ((both & _SECONDS_MASK) * NS_PER_S + (both >> _SECONDS_BITS)).tolist()
+        joined = b"".join([trade.at for trade in trades])
+        if len(joined) == _TIMESTAMP_64_TYPE.itemsize * len(trades):
+            moments = np.frombuffer(joined, _TIMESTAMP_64_TYPE)
+            if (moments["head"] == _TIMESTAMP_64).all():  # then each of them is as long as these
+                both = moments["packed"].astype(np.uint64)
+                return ((both & _SECONDS_MASK) * NS_PER_S + (both >> _SECONDS_BITS)).tolist()
     return [NO_TIME if (at_ns := as_of_ns(trade.at)) is None else at_ns for trade in trades]
 
 
-def _rare_timestamp_ns(packed: bytes) -> int | None:
+def _moment(raw: bytes) -> Moment:
+    """A text of JSON begins with a quotation mark, which in MessagePack would be a number."""
+    try:
+        return _json_moment(raw) if raw[:1] == b'"' else _packed_moment(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _timestamp_ns(packed: bytes) -> int | None:
+    if len(packed) == _TIMESTAMP_64_BYTES:
+        both = int.from_bytes(packed, "big")
+        return (both & _SECONDS_MASK) * NS_PER_S + (both >> _SECONDS_BITS)
     if len(packed) == _TIMESTAMP_32_BYTES:
         return int.from_bytes(packed, "big") * NS_PER_S
     if len(packed) == _TIMESTAMP_96_BYTES:
