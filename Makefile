@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install run test lint check format bench curve faults replay week churn wheel image documents audit lock clean
+.PHONY: help install run test lint check format bench curve faults replay week churn wheel image documents sbom audit uv lock clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -65,10 +65,20 @@ image: install  ## the container image, built and run without Docker; as root
 documents: install  ## docs/schema: OpenAPI, AsyncAPI, JSON Schema and TypeScript, from the types
 	$(BIN)/python -m portfolio_realtime.websocket.write_documents
 
-audit:  ## known weaknesses of the locked packages; asks the package index
-	uvx pip-audit --disable-pip --require-hashes -r requirements/runtime.txt
+sbom: uv  ## dist/sbom.cdx.json: what runs in production, as CycloneDX, valid by its schema
+	uv venv --quiet --clear --python $(PYTHON) dist/sbom
+	uv pip install --quiet --python dist/sbom --require-hashes --no-deps -r requirements/runtime.txt
+	uvx --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py environment --pyproject pyproject.toml --spec-version 1.6 --output-reproducible --validate --output-file dist/sbom.cdx.json dist/sbom
+	rm -r dist/sbom
 
-lock:  ## write requirements/*.txt anew from pyproject.toml, with hashes
+audit: uv  ## known weaknesses of the locked packages; asks the package index
+	uvx --quiet pip-audit==2.10.1 --strict --disable-pip --require-hashes -r requirements/runtime.txt -r requirements/build.txt $(ARGS) \
+	|| { echo "Not clean: what is known is listed above, or 'could not be audited' says that the index here knows of no advisories: ask where it does, or make audit ARGS='-s osv'"; exit 1; }
+
+uv:
+	@command -v uvx >/dev/null || { echo "uv is needed: pip install uv"; exit 1; }
+
+lock: uv  ## write requirements/*.txt anew from pyproject.toml, with hashes
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements/runtime.txt
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements/dev.txt
 	uv pip compile --group build --constraints requirements/dev.txt --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements/build.txt

@@ -1,7 +1,7 @@
 """The container image, built and run without Docker: `sudo .venv/bin/python -m benchmarks.image`.
 
-buildah builds the Dockerfile on a Debian made by debootstrap; runc runs it as deploy/compose.yaml says: a user
-without a name, no rights, a root file system that is only read, limits, and no network but its own. All four
+buildah builds the Dockerfile on a Debian made by debootstrap; runc runs it as deploy/compose.yaml says: as
+nobody, without rights, a root file system that is only read, limits, and no network but its own. All four
 services in one container, then each in its own beside a Valkey, follow a simulator; every account is compared
 with its ledger. Exit code 1 when an account differs, a container may write, or one does not end when asked.
 """
