@@ -32,7 +32,7 @@ def can_write(place):
 status = open("/proc/1/status").read()
 print(json.dumps({
     "user": os.getuid(),
-    "capabilities": int(re.search("CapEff:\\\\s+(\\\\w+)", status)[1], 16),
+    "capabilities": int(re.search("CapBnd:\\\\s+(\\\\w+)", status)[1], 16),
     "has_no_new_privileges": "NoNewPrivs:\\t1" in status,
     "writable": [place for place in PLACES if can_write(place)],
     "left": os.listdir("/tmp"),
