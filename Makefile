@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install run test lint check format bench curve faults replay week churn wheel documents audit lock clean
+.PHONY: help install run test lint check format bench curve faults replay week churn wheel image documents sbom audit uv lock clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -25,16 +25,16 @@ test: install  ## all tests, with branch coverage
 	./run_tests.py $(ARGS)
 
 lint: install  ## format, lint, types and import rules, without the tests
-	$(BIN)/ruff format --check src tests benchmarks run_tests.py
-	$(BIN)/ruff check src tests benchmarks run_tests.py
+	$(BIN)/ruff format --check src tests benchmarks deploy run_tests.py
+	$(BIN)/ruff check src tests benchmarks deploy run_tests.py
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
 check: lint test  ## the gate: everything that must hold before a commit
 
 format: install  ## format and mend what can be mended
-	$(BIN)/ruff format src tests benchmarks run_tests.py
-	$(BIN)/ruff check --fix src tests benchmarks run_tests.py
+	$(BIN)/ruff format src tests benchmarks deploy run_tests.py
+	$(BIN)/ruff check --fix src tests benchmarks deploy run_tests.py
 
 bench: install  ## valuation, feed and fan-out, each beside its peers
 	$(BIN)/python -m benchmarks.valuation $(ARGS)
@@ -59,15 +59,29 @@ replay: install  ## one plan of faults again: make replay SEED=7
 wheel: install  ## dist/alpaca_sim-*.whl: the simulator on its own
 	cd packages/alpaca-sim && ../../$(BIN)/python -m hatchling build -t wheel -d ../../dist
 
+image: install  ## the container image, built and run without Docker; as root
+	$(BIN)/python -m benchmarks.image $(ARGS)
+
 documents: install  ## docs/schema: OpenAPI, AsyncAPI, JSON Schema and TypeScript, from the types
 	$(BIN)/python -m portfolio_realtime.websocket.write_documents
 
-audit:  ## known weaknesses of the locked packages; asks the package index
-	uvx pip-audit --disable-pip --require-hashes -r requirements/runtime.txt
+sbom: uv  ## dist/sbom.cdx.json: what runs in production, as CycloneDX, valid by its schema
+	uv venv --quiet --clear --python $(PYTHON) dist/sbom
+	uv pip install --quiet --python dist/sbom --require-hashes --no-deps -r requirements/runtime.txt
+	uvx --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py environment --pyproject pyproject.toml --spec-version 1.6 --output-reproducible --validate --output-file dist/sbom.cdx.json dist/sbom
+	rm -r dist/sbom
 
-lock:  ## write requirements/*.txt anew from pyproject.toml, with hashes
+audit: uv  ## known weaknesses of the locked packages; asks the package index
+	uvx --quiet pip-audit==2.10.1 --strict --disable-pip --require-hashes -r requirements/runtime.txt -r requirements/build.txt $(ARGS) \
+	|| { echo "Not clean: what is known is listed above, or 'could not be audited' says that the index here knows of no advisories: ask where it does, or make audit ARGS='-s osv'"; exit 1; }
+
+uv:
+	@command -v uvx >/dev/null || { echo "uv is needed: pip install uv"; exit 1; }
+
+lock: uv  ## write requirements/*.txt anew from pyproject.toml, with hashes
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements/runtime.txt
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements/dev.txt
+	uv pip compile --group build --constraints requirements/dev.txt --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements/build.txt
 
 clean:  ## remove what can be built again
 	rm -rf $(VENV) htmlcov .coverage .pytest_cache .ruff_cache .hypothesis

@@ -348,13 +348,21 @@ async def is_healthy(port: int) -> bool:
     return b" 200 " in answer
 
 
-@pytest.mark.parametrize("name", ["runtime.txt", "dev.txt"])
-async def test_e26_every_dependency_is_locked_with_its_hashes(name: str) -> None:
+@pytest.mark.parametrize(("name", "least"), [("runtime.txt", 50), ("dev.txt", 100), ("build.txt", 5)])
+async def test_e26_every_dependency_is_locked_with_its_hashes(name: str, least: int) -> None:
     """One version each, and pip refuses what is not what was locked."""
     text = (ROOT / "requirements" / name).read_text().replace("\\\n", " ")
     lines = [line for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
-    assert len(lines) > 20
+    assert len(lines) > least
     for line in lines:
         assert re.match(r"^[A-Za-z0-9._-]+(\[[a-z,]+\])?==\S+ ", line), line
         assert re.search(r"--hash=sha256:[0-9a-f]{64}", line), line
     assert "--require-hashes" in (ROOT / "Makefile").read_text()
+
+
+async def test_e26_an_audit_that_nobody_could_answer_fails() -> None:
+    """A package that the index knows nothing about is not one without weaknesses."""
+    recipe = re.search(r"^audit:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert recipe is not None
+    assert re.search(r"pip-audit==[\d.]+ --strict ", recipe[1])
+    assert "-r requirements/runtime.txt -r requirements/build.txt" in recipe[1]
