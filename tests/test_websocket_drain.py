@@ -1,4 +1,4 @@
-"""How servers leave service, and several of them on one port: real processes, real signals."""
+"""How servers begin, leave service, and are several on one port: real processes, real signals."""
 
 import asyncio
 import contextlib
@@ -154,3 +154,10 @@ def test_several_processes_need_a_valkey_to_share(valkey_url: str) -> None:
     )
     assert done.returncode == 2
     assert "set REDIS_HOST" in done.stderr
+
+
+def test_the_server_starts_without_what_only_calculators_need() -> None:
+    """After a crash thousands of clients wait for the new process: each import counts."""
+    program = "import sys, portfolio_realtime.websocket_server; print('scipy' in sys.modules)"
+    found = subprocess.run((sys.executable, "-c", program), check=True, capture_output=True, text=True)
+    assert found.stdout == "False\n"

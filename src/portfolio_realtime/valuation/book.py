@@ -15,7 +15,6 @@ of them accounts and marks may come and go.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, Final
 
 import numpy as np
@@ -24,11 +23,9 @@ from scipy.sparse import csr_array
 from scipy.sparse._sparsetools import csr_matvec  # type: ignore[import-untyped]  # no public one adds
 
 from portfolio_realtime.model import Account, Mark, Position
+from portfolio_realtime.valuation.arrays import Floats, Int32s, Ints
 from portfolio_realtime.valuation.directory import Directory
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Int32s = NDArray[np.int32]
+from portfolio_realtime.valuation.rounding import day_base
 
 UNPRICED: Final = float("nan")
 PADDING: Final = 0  # the column of spare places
@@ -391,11 +388,6 @@ class Book:
             self.is_away = _grown(self.is_away, False)
             self._is_held = _grown(self._is_held, False)
         return column
-
-
-def day_base(account: Account) -> Decimal:
-    """What day P&L counts from, in dollars: last equity and what has come in since."""
-    return account.last_equity + account.external_cash_flow
 
 
 def _grown(array: NDArray[Any], filler: float) -> NDArray[Any]:

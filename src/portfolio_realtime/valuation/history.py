@@ -15,7 +15,7 @@ import numpy as np
 
 from portfolio_realtime.clock import rfc3339
 from portfolio_realtime.model import ZERO, Account, Booking, Bookings, MinuteMark, MinuteMarks, exact
-from portfolio_realtime.valuation.book import Floats
+from portfolio_realtime.valuation.arrays import Floats
 from portfolio_realtime.valuation.rounding import EXACT, cents, exact_day_pnl, money, round_to_cents
 
 EPSILON: Final = float(np.finfo(np.float64).eps)

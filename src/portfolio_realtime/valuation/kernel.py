@@ -17,7 +17,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from portfolio_realtime.valuation.book import NEVER_NS, Floats, Ints, Selection
+from portfolio_realtime.valuation.arrays import Floats, Ints
+from portfolio_realtime.valuation.book import NEVER_NS, Selection
 
 UNIT_ROUNDOFF: Final = 2.0**-53
 

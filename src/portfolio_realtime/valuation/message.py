@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from portfolio_realtime.clock import rfc3339
 from portfolio_realtime.model import ZERO, Account, Mark, Position, exact, plain
 from portfolio_realtime.valuation import texts
-from portfolio_realtime.valuation.book import Floats, Ints, day_base
-from portfolio_realtime.valuation.rounding import EXACT, cents, money
+from portfolio_realtime.valuation.arrays import Floats, Ints
+from portfolio_realtime.valuation.rounding import EXACT, cents, day_base, money
 
 RATIO_DIGITS: Final = 7
 HUNDREDTHS_MAX: Final = 10**12  # of a percent; above, a percentage tells nobody anything

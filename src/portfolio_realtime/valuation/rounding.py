@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portfolio_realtime.model import Account, exact
-from portfolio_realtime.valuation.book import Floats, Ints
+from portfolio_realtime.valuation.arrays import Floats, Ints
 
 CENT: Final = Decimal("0.01")
 EXACT: Final = Context(prec=80, rounding=ROUND_HALF_EVEN)  # wide enough that no sum or product rounds
@@ -41,6 +41,11 @@ def exact_equity(account: Account, prices: dict[str, float]) -> Decimal:
 def exact_day_pnl(account: Account, equity: Decimal) -> Decimal:
     """Unrounded day P&L in dollars from unrounded equity."""
     return EXACT.subtract(EXACT.subtract(equity, account.last_equity), account.external_cash_flow)
+
+
+def day_base(account: Account) -> Decimal:
+    """What day P&L counts from, in dollars: last equity and what has come in since."""
+    return account.last_equity + account.external_cash_flow
 
 
 def cents(dollars: Decimal) -> int:

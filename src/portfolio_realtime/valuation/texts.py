@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from portfolio_realtime.clock import rfc3339
-from portfolio_realtime.valuation.book import Floats, Ints
+from portfolio_realtime.valuation.arrays import Floats, Ints
 
 BLANK, POINT, ZERO = b" .0"
 CENT_PLACES: Final = 2

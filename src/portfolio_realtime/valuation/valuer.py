@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from portfolio_realtime.model import Account, Mark, Publication
 from portfolio_realtime.valuation import kernel, rounding
-from portfolio_realtime.valuation.book import FOREVER_NS, UNPRICED, Book, Ints, Selection
+from portfolio_realtime.valuation.arrays import Ints
+from portfolio_realtime.valuation.book import FOREVER_NS, UNPRICED, Book, Selection
 from portfolio_realtime.valuation.kernel import Valued
 from portfolio_realtime.valuation.message import Constant, Figures, constant, encode_row, encode_values
 from portfolio_realtime.valuation.watchlist import Watchlist

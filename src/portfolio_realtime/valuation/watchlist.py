@@ -10,7 +10,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from portfolio_realtime.valuation.book import NEVER_NS, Floats, Ints
+from portfolio_realtime.valuation.arrays import Floats, Ints
+from portfolio_realtime.valuation.book import NEVER_NS
 from portfolio_realtime.valuation.kernel import Valued
 
 INITIAL: Final = 64

@@ -19,7 +19,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from scipy.sparse import csc_array
 
-from portfolio_realtime.valuation.book import Book, Floats, Ints, Rows
+from portfolio_realtime.valuation.arrays import Floats, Ints
+from portfolio_realtime.valuation.book import Book, Rows
 
 STRETCH: Final = 65_536  # rows valued in one go: a millisecond or two
 MOVED_SHARE: Final = 4  # more than one position in so many has moved: from scratch is faster
