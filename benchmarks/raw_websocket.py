@@ -39,7 +39,9 @@ def masked(payload: bytes, mask: bytes = MASK) -> bytes:
     """The payload as it travels (RFC 6455 §5.3)."""
     length = len(payload)
     key = (mask * (length // len(mask) + 1))[:length]
-    return (int.from_bytes(payload) ^ int.from_bytes(key)).to_bytes(length)  # as one long number: a tenth of the time
+    return (int.from_bytes(payload) ^ int.from_bytes(key)).to_bytes(
+        length
+    )  # as one long number: a tenth of the time
 
 
 def frame(
