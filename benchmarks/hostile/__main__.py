@@ -10,45 +10,22 @@ import argparse
 import asyncio
 import importlib.util
 import json
-import random
 import re
 import subprocess
 import sys
-import time
-from collections import Counter
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from benchmarks.hostile.inputs import KINDS
 from benchmarks.hostile.server import attacked, over_http, over_sockets
-from benchmarks.hostile.victim import OWN_CODES, Surprise, Victim
+from benchmarks.hostile.socketless import say, side_by_side
+from benchmarks.hostile.victim import Surprise
 from portfolio_realtime import telemetry
 
 FUZZED_SHARE: Final = 0.1
 SOCKETS_SHARE: Final = 0.01
 HTTP_SHARE: Final = 0.01
 INPUT_BYTES_MAX: Final = 400
-PROGRESS_S: Final = 5.0
 MEMORY_GROWTH_BYTES_MAX: Final = 64 * 1024 * 1024
-
-
-async def without_sockets(count: int, seed: int) -> dict[str, int]:
-    """`count` connections of all kinds; close codes by number. Raises Surprise with what repeats it."""
-    victims = (Victim(is_open=True), Victim(is_open=False))
-    kinds = list(KINDS)
-    codes = Counter[str]()
-    told_s = time.monotonic()
-    for number in range(count):
-        sent = KINDS[kinds[number % len(kinds)]](random.Random(f"{seed}/{number}"))
-        try:
-            verdict = await victims[number % 2].meet(sent)
-        except Exception as error:
-            raise Surprise(f"seed {seed}, number {number}: {error!r}; sent {sent!r}") from error
-        codes[str(verdict.code) if verdict.code in OWN_CODES else "none, or the client's own"] += 1
-        if time.monotonic() - told_s > PROGRESS_S:
-            told_s = time.monotonic()
-            say(f"{number + 1} of {count} connections without sockets")
-    return dict(codes)
 
 
 def fuzzed(runs: int, seed: int) -> int:
@@ -90,21 +67,16 @@ async def attack(count: int, seed: int) -> dict[str, Any]:
     guided = await asyncio.to_thread(fuzzed, runs, seed)
     say(f"{guided} inputs guided by coverage")
     plain = max(0, count - sockets - sum(on_server["http"].values()) - guided)
-    codes = await without_sockets(plain, seed)
+    codes = await asyncio.to_thread(side_by_side, plain, seed)
     total = plain + guided + sockets + sum(on_server["http"].values())
     return {
         "seed": seed,
         "count": total,
-        "without_sockets": codes,
+        "without_sockets": dict(codes),
         "guided": guided,
         **on_server,
         "surprises": 0,
     }
-
-
-def say(text: str) -> None:
-    """Progress, for people."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def main() -> None:

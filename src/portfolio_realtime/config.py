@@ -200,7 +200,7 @@ class Settings(BaseSettings):
     )
     connects_per_minute: int = Field(600, ge=1, description="New connections of one address to one server")
     messages_per_user: int = Field(
-        1000, ge=1, description="Messages a minute of one user, over all connections to one server"
+        1000, ge=1, description="Messages a minute of one user, over all connections to one server process"
     )
     demo_page: bool = Field(False, description="Serve the account picker; only for the demo")
     # Inside

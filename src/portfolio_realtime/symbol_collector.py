@@ -1,8 +1,10 @@
 """Service 1: what every account holds, from the broker into the shared state.
 
 Follow the activity events, replay the day's history, fetch every account once (watched ones first), and from
-then on let events drive and REST confirm, each account in turn inside the rate limit. One instance is active
-by lease. Records live in memory: after a loss of Valkey or of the lease they are written again, not fetched.
+then on let events drive and REST confirm, each account in turn inside the rate limit. An account that
+somebody watches and the list does not have is asked for; who waits for one that does not exist is told. One
+instance is active by lease. Records live in memory: after a loss of Valkey or of the lease they are written
+again, not fetched.
 """
 
 import asyncio
@@ -16,6 +18,7 @@ import structlog
 from portfolio_realtime.broker import flows, parse
 from portfolio_realtime.broker.client import BrokerClient, credentials
 from portfolio_realtime.broker.follower import EventFollower
+from portfolio_realtime.broker.missed import Missed
 from portfolio_realtime.broker.parse import PayloadRefused
 from portfolio_realtime.broker.record import Outcome
 from portfolio_realtime.broker.roster import Roster
@@ -42,6 +45,8 @@ WRITE_ACCOUNTS_MAX: Final = 1_000
 REPORT_S: Final = 1.0
 WATCHED_S: Final = 5.0  # interest ends silently, so it is read this often
 RELIST_S_MIN: Final = 5.0
+ASKED_AT_ONCE: Final = 8  # accounts that are missed, one after the other
+ASK_AGAIN_S: Final = 0.5  # to be told that an account does not exist is for good: one no is not enough
 CURSOR_NS_MAX: Final = 3600 * NS_PER_S  # an older cursor of a former life is not worth its replay
 PROBES_MAX: Final = 10  # accounts asked for the day they belong to
 FIRST_SPREAD: Final = (0.2, 1.0)  # of the interval, until an account's second turn
@@ -96,6 +101,7 @@ class Collector:
         """Know nothing yet."""
         self._roster = Roster()
         self._turns = Turns()
+        self._missed = Missed()
         self._follower = self._new_follower()
         self._untried: set[str] = set()  # listed and not fetched yet
         self._is_complete = False  # every account has been fetched once
@@ -172,6 +178,7 @@ class Collector:
         await self._until_done(self._begin_history)
         await together(
             self._keep_list(),
+            self._ask_for_missed(),
             keep_running(self._fill_gap, self._clock, "gap"),
             *(self._fetch_in_turn(index < URGENT_FETCHES) for index in range(FETCHES_MAX)),
         )
@@ -204,13 +211,49 @@ class Collector:
             one.account_id for one in listed if one.account_id not in closed
         )
         for account_id in new:
-            self._untried.add(account_id)
-            self._turns.set_due(account_id, 0)
+            self._begin_to_fetch(account_id)
         for account_id in gone:
             self._untried.discard(account_id)
             self._turns.forget(account_id)
         if new or gone:
             log.info("accounts listed", new=len(new), gone=len(gone), listed=len(self._roster.listed))
+        self._changed.set()
+
+    def _begin_to_fetch(self, account_id: str) -> None:
+        self._untried.add(account_id)
+        self._turns.set_due(account_id, 0)
+
+    async def _ask_for_missed(self) -> NoReturn:
+        """Ask for watched accounts that the list does not have: it may be older than they are."""
+        while True:
+            missed = self._missed.take(ASKED_AT_ONCE)
+            absent = [account_id for account_id in missed if await self._is_absent(account_id)]
+            if absent:
+                await asyncio.sleep(ASK_AGAIN_S)
+            for account_id in absent:
+                if await self._is_absent(account_id):
+                    self._missed.put_no(account_id, self._clock.now_ns())
+                    self._deny(account_id)
+            if not missed:
+                await asyncio.sleep(TURN_POLL_S)
+
+    async def _is_absent(self, account_id: str) -> bool:
+        """Does the broker say that there is no such account? One that it has is taken in."""
+        if self._roster.is_listed(account_id):
+            return False
+        try:
+            found = await self._client.account(account_id)
+        except (BrokerUnavailable, PayloadRefused) as error:
+            log.warning("account not found out", account_id=account_id, reason=str(error))
+            return False
+        if found is None or found.status == CLOSED:
+            return True
+        self._roster.list_one(account_id)
+        self._begin_to_fetch(account_id)
+        return False
+
+    def _deny(self, account_id: str) -> None:
+        self._roster.remove_stale(account_id)
         self._changed.set()
 
     async def _begin_history(self) -> None:
@@ -303,9 +346,18 @@ class Collector:
     async def _follow_interest(self) -> None:
         async for item in self._state.interest.announcements(self._shards):
             if isinstance(item, Message):
-                self._turns.begin_to_watch(item.payload.decode())
+                self._begin_to_watch(item.payload.decode())
             else:
                 await self._read_interest()
+
+    def _begin_to_watch(self, account_id: str) -> None:
+        self._turns.begin_to_watch(account_id)
+        if self._roster.is_listed(account_id):
+            return
+        if self._missed.has_no(account_id, self._clock.now_ns()):
+            self._deny(account_id)
+        else:
+            self._missed.add(account_id)
 
     async def _poll_interest(self) -> NoReturn:
         while True:
@@ -317,6 +369,7 @@ class Collector:
         for shard in self._shards:
             watched |= (await self._state.interest.read(shard)).account_ids
         self._turns.watch(watched)
+        self._missed.watch({account_id for account_id in watched if not self._roster.is_listed(account_id)})
 
     # The shared state
 

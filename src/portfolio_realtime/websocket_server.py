@@ -35,12 +35,11 @@ from portfolio_realtime.websocket.endpoint import Endpoint
 from portfolio_realtime.websocket.gateway import CONNECTIONS_MAX, Gateway
 from portfolio_realtime.websocket.patience import PatientHttp
 from portfolio_realtime.websocket.routes import build_app
-from portfolio_realtime.websocket.workers import Workers
+from portfolio_realtime.websocket.workers import WORKER, Workers, tally_of
 
 BACKLOG: Final = 4096
 FILES_BESIDE: Final = 1024  # open files that are no WebSocket: HTTP, Valkey, the dying
 GARBAGE_OBJECTS_MAX: Final = 20_000  # made, and not yet gone, before the collector looks at them
-WORKER: Final = "--worker"  # says that the port is shared
 SHUTDOWN_S_MAX: Final = 2
 END_S_MAX: Final = 4.0
 HISTORY_POINTS_MAX: Final = 1440  # a day of minutes
@@ -67,7 +66,7 @@ async def run(context: Context) -> None:
     settings = context.settings
     is_shared = WORKER in sys.argv  # one of several on this port
     with _listen(settings.websocket_host, settings.websocket_port, is_shared=is_shared) as listener:
-        gateway = Gateway(settings, context.state, context.clock, context.registry)
+        gateway = Gateway(settings, context.state, context.clock, context.registry, tally_of(sys.argv))
         gateway.connections_max = allow_open_files()
         server = _server(gateway, context)
         serving = asyncio.create_task(server.serve([listener]))
@@ -272,7 +271,7 @@ def _run_workers(settings: Settings) -> int:
     with socket.socket(probe.family, socket.SOCK_STREAM) as reserved:  # bound, never listening
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         reserved.bind((host, port))
-        command = (sys.executable, "-m", "portfolio_realtime.websocket_server", WORKER)
+        command = (sys.executable, "-m", "portfolio_realtime.websocket_server")
         environment = config.child_environment(WEBSOCKET_WORKERS="1", WEBSOCKET_PORT=str(port))
         return uvloop.run(Workers(command, environment, settings.websocket_workers).run())
 

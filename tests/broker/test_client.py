@@ -99,6 +99,17 @@ async def test_an_unknown_account_has_no_statement() -> None:
         assert await client.statement("nobody", is_urgent=True) is None
 
 
+@pytest.mark.parametrize("status", [401, 404])
+async def test_one_account_is_there_or_not(status: int) -> None:
+    """Also one that has no trading account yet; 401 counts as none when other requests are answered."""
+    line = '{"id": "alice", "status": "SUBMITTED", "created_at": "2026-11-20T15:04:05Z"}'
+    broker = Broker((200, line), (status, "{}"), (200, "{}"))
+    async with scripted(broker) as url, BrokerClient(url, AUTH) as client:
+        assert await client.account("alice") == ("alice", "SUBMITTED", "2026-11-20T15:04:05Z")
+        assert await client.account("nobody") is None
+    assert broker.targets[:2] == ["/v1/accounts/alice", "/v1/accounts/nobody"]
+
+
 async def test_a_statement_is_state_and_positions() -> None:
     """Two requests make one statement."""
     broker = Broker((200, json.dumps(ACCOUNT)), (200, json.dumps([POSITION])))

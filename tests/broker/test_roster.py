@@ -79,6 +79,29 @@ def test_events_of_an_account_that_is_not_listed_yet_are_kept() -> None:
     assert (alice.cash, alice.external_cash_flow) == (500, 500)
 
 
+def test_an_account_that_is_back_keeps_its_record() -> None:
+    """What was to be removed and has been made again in the same moment is not removed."""
+    roster = Roster()
+    roster.remove_stale("alice")
+    roster.remove_stale("bob")
+    roster.list_one("alice")
+    roster.observe(statement(1000), at_s(0), at_s(1))
+    _, written, gone = roster.take_changes(10)
+
+    assert [account.account_id for account in written] == ["alice"]
+    assert gone == ["bob"]
+
+
+def test_who_is_listed_alone_stays_listed_by_the_next_list() -> None:
+    """A list that was asked for before may come after; a second one without it counts."""
+    roster = Roster()
+    roster.list_one("alice")
+
+    assert roster.list_accounts([]) == ([], [])
+    assert roster.is_listed("alice")
+    assert roster.list_accounts(["alice"]) == ([], [])
+
+
 def test_the_unlisted_are_bounded() -> None:
     """Firm and sweep accounts are on the stream too, and nobody lists them."""
     roster = Roster()

@@ -1,7 +1,8 @@
 """A short attack of `python -m benchmarks.hostile`, and that the attack would notice."""
 
 import pytest
-from benchmarks.hostile.__main__ import fuzzed, on_a_server, without_sockets
+from benchmarks.hostile.__main__ import fuzzed, on_a_server
+from benchmarks.hostile.socketless import side_by_side, without_sockets
 from benchmarks.hostile.victim import Surprise, Victim, judge
 from benchmarks.raw_websocket import CLOSE, CONTINUATION, TEXT, close_payload, frame
 
@@ -12,10 +13,15 @@ SEED = 11
 
 async def test_nothing_that_strangers_send_surprises_the_server() -> None:
     """All kinds of bytes, frames and messages; with these, the reasons to close have all been given."""
-    codes = await without_sockets(1500, SEED)
+    codes = await without_sockets(range(1500), SEED)
 
     assert sum(codes.values()) == 1500
     assert codes.keys() >= {"1002", "1007", "1009", "4500", "4505"}
+
+
+async def test_side_by_side_the_same_is_sent() -> None:
+    """However many processors there are: a seed and a number repeat a surprise anywhere."""
+    assert side_by_side(100, SEED) == await without_sockets(range(100), SEED)
 
 
 def test_fuzzing_by_coverage_finds_nothing() -> None:

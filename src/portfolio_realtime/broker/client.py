@@ -90,6 +90,18 @@ class BrokerClient:
             params["created_after"] = page[-1].created_at
         raise BrokerUnavailable(f"more than {PAGES_MAX} pages of accounts")
 
+    async def account(self, account_id: str) -> ListedAccount | None:
+        """One account as the list would have it, or None when there is none; not urgent.
+
+        Source: `GET /v1/accounts/{id}`. Raises BrokerUnavailable, BrokerRefused, PayloadRefused.
+        """
+        try:
+            found = await self._get(f"/v1/accounts/{account_id}", is_urgent=False)
+        except BrokerRefused:
+            await self._get(PROOF_PATH, is_urgent=False)
+            return None
+        return None if found is None else parse.listed_accounts([found])[0]
+
     async def statement(self, account_id: str, *, is_urgent: bool) -> Statement | None:
         """How one account stands, or None when there is no such trading account.
 

@@ -87,6 +87,11 @@ class Roster:
             self.remove(account_id)
         return new, gone
 
+    def list_one(self, account_id: str) -> None:
+        """The broker has this account, which was not in its last list."""
+        self._listed.add(account_id)
+        self._unlisted.pop(account_id, None)
+
     def apply(self, activity: Activity, now_ns: int) -> bool:
         """Take in an event. True when it is new."""
         record = self._record(activity.account_id)
@@ -113,7 +118,7 @@ class Roster:
             self._holders.subtract(position.symbol for position in account.positions)
 
     def remove_stale(self, account_id: str) -> None:
-        """A former life has left a record of an account that is not listed: it is to be removed."""
+        """Whoever is not listed has no record: one of a former life is removed, and who waits is told."""
         if account_id not in self._listed:
             self._gone.add(account_id)
 
@@ -145,7 +150,7 @@ class Roster:
         for account_id in ids:
             del self._changed[account_id]
         added, self._added = self._added, {}
-        gone, self._gone = sorted(self._gone), set()
+        gone, self._gone = sorted(self._gone.difference(self._accounts)), set()  # some may be back
         return added, [self._accounts[account_id] for account_id in ids], gone
 
     def bookings(self, accounts: Iterable[Account]) -> list[Bookings]:

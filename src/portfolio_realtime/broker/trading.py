@@ -74,6 +74,11 @@ class TradingClient(BrokerClient):
         """The account of this key. Raises BrokerUnavailable, BrokerRefused, PayloadRefused."""
         return parse.listed_accounts([await self._account()])
 
+    async def account(self, account_id: str) -> ListedAccount | None:
+        """The account of this key, or None when it is another one. Raises as `accounts`."""
+        (own,) = parse.listed_accounts([await self._account(is_urgent=False)])
+        return own if own.account_id == account_id else None
+
     async def statement(self, account_id: str, *, is_urgent: bool) -> Statement | None:
         """How the account stands, or None when the key's account is another one.
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Final, NoReturn, Protocol
 
@@ -24,6 +24,7 @@ from portfolio_realtime.websocket.limits import Limits
 from portfolio_realtime.websocket.places import Places
 from portfolio_realtime.websocket.protocol import Disconnect
 from portfolio_realtime.websocket.revoked import Revoked
+from portfolio_realtime.websocket.tallies import Tally
 
 CONNECTIONS_MAX: Final = 50_000
 SWEEP_S: Final = 1.0
@@ -70,7 +71,14 @@ class Counts:
 class Gateway:
     """The door, and everybody who is in."""
 
-    def __init__(self, settings: Settings, state: State, clock: Clock, registry: CollectorRegistry) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        state: State,
+        clock: Clock,
+        registry: CollectorRegistry,
+        tally: Callable[[str], Tally] | None = None,
+    ) -> None:
         self.settings = settings
         self.state = state
         self.registry = registry
@@ -78,7 +86,7 @@ class Gateway:
         self.counts = Counts()
         self.follower = Follower(state, settings.shards, clock, self.metrics)
         self.places = Places(settings)
-        self.limits = Limits(settings)
+        self.limits = Limits(settings, tally)
         self.revoked = Revoked()
         self.access = open_access(settings, state)
         self.authenticator = Authenticator(settings, self.access, self.revoked)

@@ -1,13 +1,17 @@
-"""How much one user and one address may have of one server: open connections, new ones, messages.
+"""How much one user and one address may have: open connections, new ones, messages.
 
-Pure: `now_s` is seconds that never go back, passed in.
+Connections are counted together with the other processes of the port (`tallies.py`), messages here only: a
+connection lives in one process. Pure: `now_s` is seconds that never go back, passed in, the same in all
+processes of a machine.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from portfolio_realtime.config import Settings
+from portfolio_realtime.websocket.tallies import Tally
 
 BUCKETS_MAX: Final = 100_000  # of each kind
 MINUTE_S: Final = 60.0
@@ -48,40 +52,78 @@ class PerMinute:
         return len(self._buckets) < BUCKETS_MAX
 
 
-class Open:
-    """How many each key has open."""
+class Together:
+    """How often each key has come in this minute, to all processes."""
 
-    def __init__(self, at_most: int) -> None:
+    def __init__(self, allowance: int, tally: Tally) -> None:
+        self._allowance = allowance
+        self._tally = tally
+        self._minute = 0
+        self._taken: Counter[str] = Counter()
+
+    def take(self, key: str, now_s: float) -> bool:
+        """May this key come once more now?"""
+        minute = int(now_s // MINUTE_S)
+        if minute != self._minute:
+            self._minute = minute
+            self._taken.clear()
+            self._tally.clear()
+        shared = f"{minute} {key}"  # others may have come to another minute already
+        if self._taken[key] + self._tally.elsewhere(shared) >= self._allowance:
+            return False
+        self._taken[key] += 1
+        self._tally.tell(shared, self._taken[key])
+        return True
+
+
+class Open:
+    """How many each key has open, here and at the processes of the tally."""
+
+    def __init__(self, at_most: int, tally: Tally | None = None) -> None:
         self._at_most = at_most
+        self._tally = tally
         self._open: Counter[str] = Counter()
 
     def has_room(self, key: str) -> bool:
         """May this key open one more?"""
-        return self._open.get(key, 0) < self._at_most
+        elsewhere = self._tally.elsewhere(key) if self._tally is not None else 0
+        return self._open.get(key, 0) + elsewhere < self._at_most
 
     def enter(self, key: str, *, is_limited: bool = True) -> bool:
         """One more of this key, unless it has too many; `leave` gives the place back."""
         if is_limited and not self.has_room(key):
             return False
         self._open[key] += 1
+        self._tell(key)
         return True
 
     def leave(self, key: str) -> None:
         """One less."""
         self._open[key] -= 1
+        self._tell(key)
         if not self._open[key]:
             del self._open[key]
 
+    def _tell(self, key: str) -> None:
+        if self._tally is not None:
+            self._tally.tell(key, self._open[key])
+
 
 class Limits:
-    """Those of one server, by the settings."""
+    """Those of one server process, by the settings; `tally` gives what its siblings have of a kind."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.connections_of_user = Open(settings.connections_per_user)
-        self.connections_of_address = Open(settings.connections_per_address)
+    def __init__(self, settings: Settings, tally: Callable[[str], Tally] | None = None) -> None:
+        user, address = (tally("user"), tally("address")) if tally is not None else (None, None)
+        self.connections_of_user = Open(settings.connections_per_user, user)
+        self.connections_of_address = Open(settings.connections_per_address, address)
         self.connects_of_address = PerMinute(settings.connects_per_minute)
+        self.connects_together = Together(settings.connects_per_minute, tally("minute")) if tally else None
         self.messages_of_user = PerMinute(settings.messages_per_user)
 
     def may_connect(self, place: str, now_s: float) -> bool:
         """May somebody at this place open one more connection?"""
-        return self.connections_of_address.has_room(place) and self.connects_of_address.take(place, now_s)
+        return (
+            self.connections_of_address.has_room(place)
+            and self.connects_of_address.take(place, now_s)
+            and (self.connects_together is None or self.connects_together.take(place, now_s))
+        )

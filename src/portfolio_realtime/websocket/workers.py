@@ -1,20 +1,24 @@
 """Several server processes on one port: started, kept alive, ended together.
 
 The kernel spreads new connections over the processes that listen on the port (SO_REUSEPORT). The first
-SIGTERM or Ctrl-C lets every process drain, the second ends them at once.
+SIGTERM or Ctrl-C lets every process drain, the second ends them at once. What the limits of users and
+addresses count they count together (`tallies.py`).
 """
 
 import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import structlog
 
 from portfolio_realtime.state.embedded import end_with_parent
+from portfolio_realtime.websocket.tallies import Tallies, Tally
 
+WORKER: Final = "--worker"  # before: which of how many processes, and the descriptor of their tallies
 PAUSE_S_MIN: Final = 0.2
 PAUSE_S_MAX: Final = 10.0
 SETTLED_S: Final = 30.0  # a process that lived this long is started again without a long pause
@@ -24,6 +28,14 @@ EXIT_SETTINGS: Final = 2
 log = structlog.get_logger()
 
 
+def tally_of(arguments: Sequence[str]) -> Callable[[str], Tally] | None:
+    """The tally of each kind for the process with these arguments; None: it is the only one on its port."""
+    if WORKER not in arguments:
+        return None
+    index, count, file = map(int, arguments[arguments.index(WORKER) + 1 :])
+    return partial(Tallies(file, count).tally, index)
+
+
 class Workers:
     """So many processes of one command."""
 
@@ -31,6 +43,7 @@ class Workers:
         self._command = command
         self._environment = environment
         self._count = count
+        self._tallies = Tallies.create(count)
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._is_ending = False
         self._is_refused = False  # a process refuses its settings
@@ -48,7 +61,8 @@ class Workers:
         while not self._is_ending:
             started_s = time.monotonic()
             process = await asyncio.create_subprocess_exec(
-                *self._command,
+                *(*self._command, WORKER, str(index), str(self._count), str(self._tallies.file)),
+                pass_fds=(self._tallies.file,),
                 env=self._environment,
                 stdin=asyncio.subprocess.DEVNULL,
                 preexec_fn=end_with_parent,
@@ -58,6 +72,7 @@ class Workers:
             if self._is_ending:  # the signal came while it was started
                 _send(process, signal.SIGTERM)
             code = await process.wait()
+            self._tallies.clear(index)
             if code == EXIT_SETTINGS:
                 self._is_refused = True
                 self._end(signal.SIGTERM)
