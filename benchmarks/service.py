@@ -200,7 +200,7 @@ class World:
 
     async def watch(self) -> None:
         """Clients watch the chosen accounts, for ever."""
-        await self.state.interest.announce_all(self._watched, [])
+        await self.state.interest.begin(self._watched)
         while True:
             await asyncio.sleep(RENEW_S)
             await self.state.interest.renew(self._watched, [])

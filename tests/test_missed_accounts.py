@@ -53,7 +53,7 @@ async def test_who_watches_an_account_that_was_just_opened_need_not_wait_for_the
     async with running(context_of(broker, state, symbol_collection_interval=3600)):
         await until(all_known(broker, state), "all accounts are known")
         opened = await broker.post("/_sim/accounts", {"cash": "7", "positions": {"AAPL": "2"}})
-        await state.interest.announce(opened["account_id"], with_positions=False)
+        await state.interest.begin([opened["account_id"]])
         await until(all_known(broker, state), "the new account is known")
         await wait_exact(broker, state, until)
 
@@ -64,7 +64,7 @@ async def test_who_watches_an_account_that_does_not_exist_is_told(
 ) -> None:
     """Once the broker has said no twice; also who comes a moment later, and who was there before."""
     broker = await simulator(accounts=3, activities_per_second=0, set=f"unknown_account={status}")
-    await state.interest.announce("before", with_positions=False)
+    await state.interest.begin(["before"])
     async with (
         announcements(state) as changes,
         running(context_of(broker, state, symbol_collection_interval=3600)),
@@ -72,7 +72,7 @@ async def test_who_watches_an_account_that_does_not_exist_is_told(
         await until_denied(changes, "before")
         await until(all_known(broker, state), "all accounts are known")
         for _ in range(2):
-            await state.interest.announce("nobody", with_positions=False)
+            await state.interest.begin(["nobody"])
             await until_denied(changes, "nobody")
 
 
@@ -97,9 +97,9 @@ async def test_one_wrong_no_of_the_broker_tells_nobody_that_an_account_does_not_
     ):
         await until(all_known(broker, state), "all accounts are known")
         opened = (await broker.post("/_sim/accounts", {"cash": "7", "positions": {}}))["account_id"]
-        await state.interest.announce(opened, with_positions=False)
+        await state.interest.begin([opened])
         await until(lambda: not answers, "no, then no answer")
-        await state.interest.announce("nobody", with_positions=False)
+        await state.interest.begin(["nobody"])
         assert opened not in await until_denied(changes, "nobody")
-        await state.interest.announce(opened, with_positions=False)
+        await state.interest.begin([opened])
         await until(lambda: state.accounts.read_one(opened), "the account is known after all")

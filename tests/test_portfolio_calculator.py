@@ -112,7 +112,7 @@ class World:
 
     async def watch(self, *account_ids: str) -> None:
         """Clients begin to watch."""
-        await self.state.interest.announce_all(account_ids, [])
+        await self.state.interest.begin(account_ids)
 
     def last(self, account_id: str) -> Seen | None:
         """The newest publication of an account."""

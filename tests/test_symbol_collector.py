@@ -330,7 +330,7 @@ async def test_a_low_rate_limit_is_kept_and_watched_accounts_come_first(
     last = max((await broker.get("/_sim/accounts"))["accounts"])
     async with running(context_of(broker, state, symbol_collection_interval=60)):
         await until(lambda: state.accounts.ids(), "the first record is there")
-        await state.interest.announce(last, with_positions=False)
+        await state.interest.begin([last])
         await until(lambda: state.accounts.read_one(last), "the watched account is known", 5)
         counters = await broker.get("/_sim/state")
         assert counters["rejected_429"] <= 1

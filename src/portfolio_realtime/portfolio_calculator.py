@@ -22,6 +22,7 @@ from portfolio_realtime.service import Context, keep_running, main, together
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.accounts import decode_changes
 from portfolio_realtime.state.connection import Subscribed
+from portfolio_realtime.state.interest import decode_begun
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.state.marks import decode_marks
 from portfolio_realtime.telemetry import CalculatorMetrics
@@ -285,7 +286,7 @@ class Calculator:
                 self._following["interest"].set()
                 self._announced.update(self._leases)
             else:
-                self._announced.add(self._shard(message.payload.decode()))
+                self._announced.add(self._shard(decode_begun(message.payload)[0]))
             self._interest_wake.set()
 
     async def _answer_interest(self) -> None:

@@ -31,6 +31,7 @@ from portfolio_realtime.config import Settings, described_source
 from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable
 from portfolio_realtime.service import Context, keep_running, main, together, under_lease
 from portfolio_realtime.state.connection import Message
+from portfolio_realtime.state.interest import decode_begun
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.telemetry import CollectorMetrics
 from portfolio_realtime.valuation.rounding import exact_equity
@@ -346,7 +347,8 @@ class Collector:
     async def _follow_interest(self) -> None:
         async for item in self._state.interest.announcements(self._shards):
             if isinstance(item, Message):
-                self._begin_to_watch(item.payload.decode())
+                for account_id in decode_begun(item.payload):
+                    self._begin_to_watch(account_id)
             else:
                 await self._read_interest()
 

@@ -193,7 +193,7 @@ async def every_kind_of_access(state: State) -> None:
     assert lease is not None
     await state.marks.write(lease, [Mark("AAPL", 150.0, 1, 1, "iex")])
     assert await state.marks.read(["AAPL"])
-    await state.interest.announce("a", with_positions=True)
+    await state.interest.begin(["a"], ["a"])
     await state.metrics.write("service", "instance", b"# TYPE x gauge\nx 1.0\n")
     assert await state.metrics.read_all()
     await state.revocations.write(SubjectRevocation("nobody", int(time.time())), 60)

@@ -10,6 +10,7 @@ from portfolio_realtime.model import AccountChange, Publication, PublicationBatc
 from portfolio_realtime.state import State, interest, keys
 from portfolio_realtime.state.accounts import decode_changes
 from portfolio_realtime.state.connection import WRITE_FIELDS_MAX, Subscribed
+from portfolio_realtime.state.interest import decode_begun
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.state.marks import READ_FIELDS_MAX, decode_marks
 from portfolio_realtime.state.valuations import Stored, decode_batch
@@ -156,7 +157,12 @@ async def test_publications_round_trip(state: State, followed: Followed) -> None
     assert decode_batch(await payload(batches)) == PublicationBatch.of(lease.fencing_token, publications)
     assert await state.valuations.read(alice) == b'{"equity":"1.00"}'
     whole = b'{"equity":"2.00","positions":[{"symbol":"A"},{"symbol":"B"}]}'
-    assert await state.valuations.read_many([bob, "nobody"]) == {bob: Stored(whole, is_kept=True)}
+    assert await state.interest.begin([bob, "nobody"]) == {bob: Stored(whole, is_kept=True)}
+    await state.leases.release(lease)
+    assert await state.interest.begin([alice, bob]) == {
+        alice: Stored(b'{"equity":"1.00"}', is_kept=False),
+        bob: Stored(whole, is_kept=False),
+    }
     assert sorted(await state.valuations.read_ids(shard)) == sorted([alice, bob])
     await state.valuations.forget(lease, shard, [alice])
     assert await state.valuations.read(alice) is None
@@ -176,15 +182,18 @@ async def test_an_older_calculator_can_neither_publish_nor_forget(state: State) 
 
 
 async def test_interest_round_trips(state: State, followed: Followed) -> None:
-    """Each announcement names its account; with positions only where somebody asked for them."""
-    alice, bob = accounts_of(3, 2)
+    """Announcements name the accounts of one shard; with positions only where somebody asked for them."""
+    alice, bob, carol = accounts_of(3, 3)
     announcements = followed(state.interest.announcements([3]))
     await subscribed(announcements)
-    await state.interest.announce(alice, with_positions=False)
-    await state.interest.announce_all([bob], [bob])
-    assert [await payload(announcements) for _ in range(2)] == [alice.encode(), bob.encode()]
+    await state.interest.begin([alice])
+    await state.interest.begin([bob], [bob])
+    await state.connection.commands.script_flush()  # as after a restart of the server
+    await state.interest.begin([carol, alice, *accounts_of(2, 1)], [alice])
+    begun = [decode_begun(await payload(announcements)) for _ in range(3)]
+    assert begun == [[alice], [bob], [carol, alice]]
     watched = await state.interest.read(3)
-    assert (watched.account_ids, watched.with_positions) == ({alice, bob}, {bob})
+    assert (watched.account_ids, watched.with_positions) == ({alice, bob, carol}, {alice, bob})
     assert (await state.interest.read(0)).account_ids == set()
 
 
@@ -193,8 +202,8 @@ async def test_interest_that_nobody_renews_ends(state: State, monkeypatch: pytes
     alice, bob = accounts_of(3, 2)
     now_ms = 1_000_000
     monkeypatch.setattr(interest, "_now_ms", lambda: now_ms)
-    await state.interest.announce(alice, with_positions=True)
-    await state.interest.announce(bob, with_positions=True)
+    await state.interest.begin([alice], [alice])
+    await state.interest.begin([bob], [bob])
     now_ms += interest.INTEREST_MS - 1
     assert (await state.interest.read(3)).account_ids == {alice, bob}
     await state.interest.renew([bob], [])

@@ -6,7 +6,7 @@ reader then reads the whole state, and applies the messages that come after. Sub
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from importlib import resources
 from typing import Any, Final, NamedTuple, ParamSpec, TypeVar, cast
 
@@ -54,6 +54,10 @@ def reports_unavailable(call: Callable[P, Awaitable[R]]) -> Callable[P, Awaitabl
     return wrapped
 
 
+Call = tuple[Sequence[str], Sequence[str | int]]
+"""Keys and arguments of a script."""
+
+
 class Message(NamedTuple):
     """One message of a channel."""
 
@@ -97,6 +101,22 @@ class Connection:
         """A script of the folder `lua`, called by its digest."""
         text = resources.files("portfolio_realtime.state").joinpath("lua", f"{name}.lua").read_text()
         return self.commands.register_script(text)
+
+    @reports_unavailable
+    async def call_all(self, script: AsyncScript, calls: Sequence[Call]) -> list[Any]:
+        """What a script answers to each of these, in one round trip. Raises StateUnavailable."""
+
+        def answers() -> Awaitable[list[Any]]:
+            pipeline = self.commands.pipeline(transaction=False)
+            for keys, arguments in calls:
+                pipeline.evalsha(script.sha, len(keys), *keys, *arguments)
+            return pipeline.execute()
+
+        try:
+            return await answers()
+        except exceptions.NoScriptError:  # a server that does not know it yet
+            await cast("Awaitable[Any]", self.commands.script_load(script.script))
+        return await answers()
 
     @reports_unavailable
     async def ping(self) -> None:

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from portfolio_realtime.state import keys
-from portfolio_realtime.state.connection import Connection, Message, Subscribed, reports_unavailable
+from portfolio_realtime.state.connection import Call, Connection, Message, Subscribed, reports_unavailable
+from portfolio_realtime.state.valuations import Stored
 
 INTEREST_MS: Final = 30_000
 RENEW_S: Final = 10.0
+BEGIN_ACCOUNTS_MAX: Final = 500  # of one shard in one call
 
 
 @dataclass(frozen=True)
@@ -29,36 +31,55 @@ class Interest:
     def __init__(self, connection: Connection, shards: int) -> None:
         self._connection = connection
         self._shards = shards
+        self._begin = connection.script("begin_watching")
 
     @reports_unavailable
     async def renew(self, account_ids: Iterable[str], with_positions: Iterable[str]) -> None:
         """Prolong interest in accounts, silently. Raises StateUnavailable."""
-        pipeline = self._connection.commands.pipeline(transaction=False)
-        self._prolong(pipeline, account_ids, with_positions)
-        await cast("Awaitable[Any]", pipeline.execute())
-
-    @reports_unavailable
-    async def announce_all(self, account_ids: Collection[str], with_positions: Collection[str]) -> None:
-        """Begin to watch accounts: the calculator publishes them at once. Raises StateUnavailable."""
-        pipeline = self._connection.commands.pipeline(transaction=False)
-        self._prolong(pipeline, account_ids, with_positions)
-        for account_id in account_ids:
-            pipeline.publish(keys.interest(self._shard(account_id)), account_id)
-        await cast("Awaitable[Any]", pipeline.execute())
-
-    async def announce(self, account_id: str, *, with_positions: bool) -> None:
-        """The same for one account. Raises StateUnavailable."""
-        await self.announce_all([account_id], [account_id] if with_positions else [])
-
-    def _prolong(self, pipeline: Any, account_ids: Iterable[str], with_positions: Iterable[str]) -> None:
         expiry_ms = _now_ms() + INTEREST_MS
         members: dict[str, dict[str, float]] = {}
         for account_id in account_ids:
             members.setdefault(keys.interest(self._shard(account_id)), {})[account_id] = expiry_ms
         for account_id in with_positions:
             members.setdefault(keys.position_interest(self._shard(account_id)), {})[account_id] = expiry_ms
+        pipeline = self._connection.commands.pipeline(transaction=False)
         for key, scores in members.items():
-            pipeline.zadd(key, scores)
+            pipeline.zadd(key, cast("dict[Any, float]", scores))
+        await cast("Awaitable[Any]", pipeline.execute())
+
+    async def begin(
+        self, account_ids: Iterable[str], with_positions: Collection[str] = ()
+    ) -> dict[str, Stored]:
+        """Begin to watch accounts: the calculators publish them at once. What was published of them so far.
+
+        With the positions of those in `with_positions`. Raises StateUnavailable.
+        """
+        expiry_ms = _now_ms() + INTEREST_MS
+        by_shard: dict[int, list[str]] = {}
+        for account_id in account_ids:
+            by_shard.setdefault(self._shard(account_id), []).append(account_id)
+        parts = [
+            (shard, found[at : at + BEGIN_ACCOUNTS_MAX])
+            for shard, found in by_shard.items()
+            for at in range(0, len(found), BEGIN_ACCOUNTS_MAX)
+        ]
+        calls: list[Call] = []
+        for shard, part in parts:
+            wanting = [account_id for account_id in part if account_id in with_positions]
+            calls.append((self._keys(shard), (expiry_ms, len(wanting), *wanting, *part)))
+        stored: dict[str, Stored] = {}
+        for (_, part), answer in zip(parts, await self._connection.call_all(self._begin, calls), strict=True):
+            is_kept, messages = bool(answer[0]), answer[1]
+            stored |= {
+                account_id: Stored(message, is_kept)
+                for account_id, message in zip(part, messages, strict=True)
+                if message is not None
+            }
+        return stored
+
+    def _keys(self, shard: int) -> tuple[str, ...]:
+        lease = keys.lease(keys.shard_lease(shard))
+        return keys.interest(shard), keys.position_interest(shard), keys.valuations(shard), lease
 
     @reports_unavailable
     async def read(self, shard: int) -> Watched:
@@ -74,11 +95,16 @@ class Interest:
         )
 
     def announcements(self, shards: list[int]) -> AsyncIterator[Message | Subscribed]:
-        """Account ids that somebody begins to watch, as message payloads."""
+        """Accounts that somebody begins to watch; decode each message with `decode_begun`."""
         return self._connection.follow(*(keys.interest(shard) for shard in shards))
 
     def _shard(self, account_id: str) -> int:
         return keys.shard_of(account_id, self._shards)
+
+
+def decode_begun(payload: bytes) -> list[str]:
+    """The accounts that an announcement names, all of one shard."""
+    return payload.decode().split(",")
 
 
 def _now_ms() -> int:

@@ -25,7 +25,7 @@
 | channel marks              |            | market data consumer  |          | list of Mark, one conflated batch per flush   |
 | channel {sNN}:accounts     |            | symbol collector      |          | list of AccountChange                         |
 | channel {sNN}:valuations   |            | portfolio calculator  |          | PublicationBatch as MessagePack               |
-| channel {sNN}:interest     |            | websocket server      |          | account that somebody began to watch          |
+| channel {sNN}:interest     |            | websocket server      |          | accounts that somebody began to watch         |
 
 Keys of one shard carry the hash tag {sNN}: on a cluster its hashes, lease and channels share a slot.
 KEY_PREFIX stands before all of them, so that several tenants can share a server.

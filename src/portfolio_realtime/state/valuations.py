@@ -1,7 +1,7 @@
 """Publications: from the portfolio calculator to every WebSocket server, newest kept for snapshots."""
 
 from collections.abc import AsyncIterator, Awaitable
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import msgspec
 
@@ -50,24 +50,6 @@ class Valuations:
         """An account's newest publication as one JSON object, or None when nobody watches it."""
         key = keys.valuations(keys.shard_of(account_id, self._shards))
         return await cast("Awaitable[bytes | None]", self._connection.commands.hget(key, account_id))
-
-    @reports_unavailable
-    async def read_many(self, account_ids: list[str]) -> dict[str, Stored]:
-        """The same for many accounts, without those that have no stored publication."""
-        shards = [keys.shard_of(account_id, self._shards) for account_id in account_ids]
-        pipeline = self._connection.commands.pipeline(transaction=False)
-        for account_id, shard in zip(account_ids, shards, strict=True):
-            pipeline.hget(keys.valuations(shard), account_id)
-        kept_by = sorted(set(shards))
-        for shard in kept_by:
-            pipeline.exists(keys.lease(keys.shard_lease(shard)))
-        found = await cast("Awaitable[list[Any]]", pipeline.execute())
-        is_kept = dict(zip(kept_by, found[len(shards) :], strict=True))
-        return {
-            account_id: Stored(message, bool(is_kept[shard]))
-            for account_id, shard, message in zip(account_ids, shards, found[: len(shards)], strict=True)
-            if message is not None
-        }
 
     @reports_unavailable
     async def read_ids(self, shard: int) -> list[str]:

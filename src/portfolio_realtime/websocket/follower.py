@@ -140,8 +140,7 @@ class Follower:
         with_positions = [
             account_id for account_id in account_ids if accounts[account_id].has_positions_watched
         ]
-        await self._state.interest.announce_all(account_ids, with_positions)
-        for account_id, stored in (await self._state.valuations.read_many(account_ids)).items():
+        for account_id, stored in (await self._state.interest.begin(account_ids, with_positions)).items():
             try:
                 self.hub.publish_stored(account_id, stored.message, is_kept=stored.is_kept)
             except msgspec.MsgspecError as error:
