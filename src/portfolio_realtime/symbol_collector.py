@@ -258,8 +258,11 @@ class Collector:
             self._finish(account_id, self._clock.now_ns() + wait_ns)
 
     def _observe(self, account_id: str, statement: Statement | None, began_ns: int, ended_ns: int) -> int:
-        """Take in a statement; how long until the account's next turn, in ns."""
-        if statement is None:
+        """Take in a statement; how long until the account's next turn, in ns.
+
+        The account may have left the list while it was fetched: then it has no record any more.
+        """
+        if statement is None or not self._roster.is_listed(account_id):
             self._metrics.reconciled.labels("absent").inc()
             return self._interval_ns
         outcome = self._roster.observe(statement, began_ns, ended_ns)
