@@ -444,10 +444,10 @@ async def test_a_low_rate_limit_is_kept_and_watched_accounts_come_first(
 
 
 @pytest.mark.parametrize(("price_factor", "is_drift"), [(1.0, False), (1.5, True)])
-async def test_our_equity_is_compared_with_the_broker_s(
+async def test_our_prices_are_compared_with_the_broker_s(
     simulator: StartSimulator, state: State, until: Until, price_factor: float, is_drift: bool
 ) -> None:
-    """Counted at each reconcile, and logged with the account, when our prices are not the broker's."""
+    """Counted at each reconcile, logged with the account; the equity at the broker's prices is the same."""
     broker = await simulator(accounts=3, activities_per_second=0)
     await broker.post("/_sim/pause")
     truth = (await broker.get("/_sim/truth"))["accounts"]
@@ -458,19 +458,66 @@ async def test_our_equity_is_compared_with_the_broker_s(
         lease, [Mark(symbol, price * price_factor, 1, 1, "iex") for symbol, price in prices.items()]
     )
     context = context_of(broker, state)
-
-    def counted(at_most: str) -> float:
-        value = context.registry.get_sample_value(
-            "portfolio_realtime_equity_drift_ratio_bucket", {"le": at_most}
-        )
-        return value or 0.0
-
     with structlog.testing.capture_logs() as logs:
         async with running(context):
-            await until(lambda: counted("+Inf") >= 3, "three accounts are compared")
-    drifting = {line["account_id"] for line in logs if line["event"] == "equity drift"}
-    assert (counted("1e-06") == 0) == is_drift
+            await until(lambda: drifts(context, "price") >= 3, "three accounts are compared")
+    drifting = {line["account_id"] for line in logs if line["event"] == "price drift"}
+    assert (drifts(context, "price", "1e-06") == 0) == is_drift
     assert drifting == (set(truth) if is_drift else set())
+    assert drifts(context, "equity", "1e-06") == drifts(context, "equity") >= 3
+
+
+def drifts(context: Context, kind: str, at_most: str = "+Inf") -> float:
+    """How many comparisons of a kind came out at this at most."""
+    name = f"portfolio_realtime_{kind}_drift_ratio_bucket"
+    return context.registry.get_sample_value(name, {"le": at_most}) or 0.0
+
+
+class GenerousClient(HeldClient):
+    """A client of a broker that counts a tenth more as equity than cash and positions."""
+
+    async def statement(self, account_id: str, *, is_urgent: bool) -> Statement | None:
+        """As the broker states it."""
+        found = await super().statement(account_id, is_urgent=is_urgent)
+        if found is None or found.state.equity is None:
+            return found
+        larger = max(abs(found.state.equity), Decimal(1_000_000)) * Decimal("1.1")
+        return msgspec.structs.replace(found, state=msgspec.structs.replace(found.state, equity=larger))
+
+
+async def test_our_arithmetic_is_compared_with_the_broker_s(
+    simulator: StartSimulator, state: State, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At its own prices, so that what is told is no matter of moments; without any mark of ours."""
+    broker = await simulator(accounts=3, activities_per_second=0)
+    monkeypatch.setattr(symbol_collector, "open_client", GenerousClient)
+    context = context_of(broker, state)
+    with structlog.testing.capture_logs() as logs:
+        async with running(context):
+            await until(lambda: drifts(context, "equity") >= 3, "three accounts are compared")
+    assert drifts(context, "equity", "0.01") == 0
+    truth = (await broker.get("/_sim/truth"))["accounts"]
+    assert {line["account_id"] for line in logs if line["event"] == "equity drift"} == set(truth)
+    assert drifts(context, "price") == 0
+
+
+async def test_a_trifle_is_no_drift_where_long_and_short_cancel_out(
+    simulator: StartSimulator, state: State, until: Until
+) -> None:
+    """An equity of 60 dollars over positions of 48,000: prices of a moment later are not 20 % away."""
+    broker = await simulator(accounts=0, activities_per_second=0, trades_per_second=0)
+    price = Decimal((await broker.post("/_sim/print", {"symbol": "AAPL", "price": "240.00"}))["mark"])
+    body = {"cash": str(60 - 200 * price), "positions": {"AAPL": "200"}}
+    alice = (await broker.post("/_sim/accounts", body))["account_id"]
+    lease = await state.leases.acquire("market_data:stocks")
+    assert lease is not None
+    await state.marks.write(lease, [Mark("AAPL", 240.06, 1, 1, "iex")])
+    context = context_of(broker, state)
+    with structlog.testing.capture_logs() as logs:
+        async with running(context):
+            await until(lambda: drifts(context, "price") >= 1, "the account is compared")
+    assert drifts(context, "price", "0.001") == drifts(context, "price")
+    assert not [line for line in logs if line["event"].endswith("drift") and line["account_id"] == alice]
 
 
 @pytest.mark.parametrize(
