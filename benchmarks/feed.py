@@ -67,6 +67,7 @@ TRADE_APART_NS: Final = 100
 LAG_SPEED: Final = 1_000
 READY_S_MAX: Final = 30.0
 WARM_UP_S: Final = 2.0  # the first marks are as old as their snapshots
+MARKS_MIN: Final = 4  # two in each half
 CONDITIONS: Final = (  # letters behind the tape's regular one, and how many of a hundred trades have them
     ((), 40),
     (("F",), 20),
@@ -75,6 +76,10 @@ CONDITIONS: Final = (  # letters behind the tape's regular one, and how many of 
     (("T",), 3),
     (("U",), 2),
 )
+
+
+class NoMarks(Exception):
+    """The replay brought too few marks for a figure; the message says how many."""
 
 
 class Frames:
@@ -273,8 +278,11 @@ async def tape_lag(folder: Path, seconds: float) -> dict[str, float]:
 
 
 async def _lags_ms(state: State, url: str, seconds: float) -> list[float]:
-    """From each mark's trade to its announcement, until the tape ends or `seconds` have passed."""
+    """From each mark's trade to its announcement, until the tape ends or `seconds` have passed after the
+    warm-up. Raises NoMarks.
+    """
     lags_ms: list[float] = []
+    is_warm = asyncio.Event()
 
     async def listen() -> None:
         began_ns = 0
@@ -285,10 +293,13 @@ async def _lags_ms(state: State, url: str, seconds: float) -> list[float]:
             began_ns = began_ns or now_ns
             if now_ns - began_ns > WARM_UP_S * NS_PER_S:
                 lags_ms.extend((now_ns - mark.as_of_ns) / 1e6 for mark in decode_marks(message.payload))
+                is_warm.set()
 
     listener = asyncio.ensure_future(listen())
-    give_up_s = time.monotonic() + seconds
     try:
+        with contextlib.suppress(TimeoutError):  # of what is there, NoMarks will tell
+            await asyncio.wait_for(is_warm.wait(), READY_S_MAX)
+        give_up_s = time.monotonic() + seconds
         async with httpx.AsyncClient(base_url=url, timeout=READY_S_MAX) as client:
             is_done = False
             while not is_done and time.monotonic() < give_up_s:
@@ -297,6 +308,8 @@ async def _lags_ms(state: State, url: str, seconds: float) -> list[float]:
     finally:
         listener.cancel()
         await asyncio.gather(listener, return_exceptions=True)
+    if len(lags_ms) < MARKS_MIN:
+        raise NoMarks(f"{len(lags_ms)} marks came in {seconds:g} s after {WARM_UP_S:g} s of warm-up: too few")
     return lags_ms
 
 
@@ -340,7 +353,9 @@ def main(
         bool, typer.Option("--ties", help="Leave the tape's trades in their milliseconds; without the lag")
     ] = False,
     trades: Annotated[int, typer.Option(min=FRAME_TRADES, help="Measured in one turn")] = 200_000,
-    seconds: Annotated[float, typer.Option(min=1, help="Of the tape's replay, at most")] = 30.0,
+    seconds: Annotated[
+        float, typer.Option(min=1, help="Of the tape's replay after the warm-up, at most")
+    ] = 30.0,
     seed: Annotated[int, typer.Option(help="Of made-up trades")] = 7,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line")] = False,
 ) -> None:
@@ -349,7 +364,11 @@ def main(
     frames = Frames(messages, trades)
     result = throughput(frames)
     if tape is not None and not ties:
-        result |= uvloop.run(tape_lag(tape, seconds))
+        try:
+            result |= uvloop.run(tape_lag(tape, seconds))
+        except NoMarks as error:
+            typer.echo(f"no lag: {error}; give --seconds more", err=True)
+            raise typer.Exit(1) from error
     if as_json:
         print(msgspec.json.encode(result).decode())
         return

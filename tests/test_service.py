@@ -1,6 +1,7 @@
 """What every service relies on: parts that end together, attempts that go on, work under a lease."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from portfolio_realtime.state.leases import Lease
 from .conftest import LEASE_MS, SHARDS, Until, ValkeyServer
 
 CLOCK = SystemClock()
+ENDS_S_MAX = 10.0
 
 
 def context_of(state: State) -> Context:
@@ -76,6 +78,36 @@ async def test_cancelling_reaches_all_parts() -> None:
         await work
     assert first.is_cancelled
     assert second.is_cancelled
+
+
+async def test_a_part_that_is_slow_to_end_is_not_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for it is cancelled again meanwhile; its late failure is seen, and told to nobody."""
+    monkeypatch.setattr(service, "CANCEL_AGAIN_S", 0.01)
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    started, cancelled_count, has_ended = asyncio.Event(), 0, False
+
+    async def end_slowly() -> None:
+        nonlocal cancelled_count, has_ended
+        started.set()
+        while cancelled_count < 5:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled_count += 1
+        has_ended = True
+        raise FeedUnavailable("cut")
+
+    work = asyncio.create_task(together(together(end_slowly())))
+    await started.wait()
+    work.cancel()
+    async with asyncio.timeout(ENDS_S_MAX):
+        with pytest.raises(asyncio.CancelledError):
+            await work
+    assert has_ended
+    del work
+    gc.collect()
+    assert told == []
 
 
 # keep_running

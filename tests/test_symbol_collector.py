@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import subprocess
 import sys
@@ -17,7 +18,9 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from portfolio_realtime import config, symbol_collector
-from portfolio_realtime.clock import SystemClock
+from portfolio_realtime.broker.client import BrokerClient, credentials
+from portfolio_realtime.broker.terms import Statement
+from portfolio_realtime.clock import SystemClock, parse_rfc3339
 from portfolio_realtime.errors import BrokerRefused, StateUnavailable
 from portfolio_realtime.model import Account, Mark
 from portfolio_realtime.service import Context
@@ -153,6 +156,51 @@ async def test_what_happens_arrives_in_the_record(
         assert (account.positions[0].day_quantity, account.positions[0].day_cost) == (0, Decimal("-1.5"))
 
 
+class ShiftedClock(SystemClock):
+    """The clock of a simulator whose time is another one."""
+
+    def __init__(self, now: str) -> None:
+        self._ahead_ns = parse_rfc3339(now) - time.time_ns()
+
+    def now_ns(self) -> int:
+        """As told at the beginning, and what has passed since."""
+        return time.time_ns() + self._ahead_ns
+
+
+@pytest.mark.parametrize("price", ["98.76", None])
+async def test_an_order_of_days_ago_is_corrected_by_what_the_broker_states(
+    simulator: StartSimulator, state: State, until: Until, price: str | None
+) -> None:
+    """Its booking is not known any more. Corrected or busted, the statement shows what changes, and the day's
+    sums contain that and no more; it is no drift."""
+    broker = await simulator(
+        accounts=3, activities_per_second=0, calendar="nyse", start="2026-11-19T12:00:00-05:00"
+    )
+    alice = (await broker.post("/_sim/accounts", {"cash": "1000", "positions": {}}))["account_id"]
+    bought = await broker.post(
+        "/_sim/trade", {"account_id": alice, "symbol": "AAPL", "quantity": "1.5", "price": "100"}
+    )
+    moved = await broker.post("/_sim/clock", {"advance_s": 4 * 86_400})
+    context = dataclasses.replace(context_of(broker, state), clock=ShiftedClock(moved["now"]))
+
+    def count(outcome: str) -> float:
+        labels = {"outcome": outcome}
+        return context.registry.get_sample_value("portfolio_realtime_reconciled_total", labels) or 0.0
+
+    async with running(context):
+        await until(all_known(broker, state), "all accounts are known")
+        await wait_exact(broker, state, until)
+        amended = {"account_id": alice, "event_id": bought["event_id"]}
+        await broker.post("/_sim/amend", amended if price is None else {**amended, "price": price})
+        await wait_exact(broker, state, until)
+        account = await state.accounts.read_one(alice)
+        assert account is not None
+        (position,) = account.positions
+        expected = (Decimal("-1.5"), Decimal(-150)) if price is None else (0, Decimal("-1.86"))
+        assert (position.day_quantity, position.day_cost) == expected
+        assert (count("corrected"), count("drift")) == (1, 0)
+
+
 async def test_a_new_account_appears(simulator: StartSimulator, state: State, until: Until) -> None:
     """The list is read again each pass."""
     broker = await simulator(accounts=3, activities_per_second=0)
@@ -161,6 +209,64 @@ async def test_a_new_account_appears(simulator: StartSimulator, state: State, un
         await broker.post("/_sim/accounts", {"cash": "7", "positions": {"AAPL": "2"}})
         await until(all_known(broker, state), "the new account is known", 15)
         await wait_exact(broker, state, until)
+
+
+class HeldClient(BrokerClient):
+    """A client of the broker whose statements of one account arrive when the test lets them."""
+
+    held_id = ""
+
+    def __init__(self, settings: config.Settings, counted: Callable[[str], None]) -> None:
+        super().__init__(settings.host("broker"), credentials(settings), counted)
+        self.is_held, self.may_arrive = asyncio.Event(), asyncio.Event()
+
+    async def statement(self, account_id: str, *, is_urgent: bool) -> Statement | None:
+        """As the broker states it, perhaps later."""
+        found = await super().statement(account_id, is_urgent=is_urgent)
+        if account_id == self.held_id:
+            self.is_held.set()
+            await self.may_arrive.wait()
+        return found
+
+
+async def test_an_account_that_leaves_while_it_is_fetched_stays_away(
+    simulator: StartSimulator, state: State, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its statement comes after it was removed, and makes no record of it."""
+    broker = await simulator(accounts=3, activities_per_second=0)
+    alice, bob, *_ = (await broker.get("/_sim/accounts"))["accounts"]
+    clients: list[HeldClient] = []
+
+    def open_client(settings: config.Settings, counted: Callable[[str], None]) -> BrokerClient:
+        clients.append(HeldClient(settings, counted))
+        return clients[-1]
+
+    monkeypatch.setattr(symbol_collector, "open_client", open_client)
+
+    async def has_record(account_id: str) -> bool:
+        return await state.accounts.read_one(account_id) is not None
+
+    async def is_gone() -> bool:
+        return not await has_record(alice)
+
+    async with running(context_of(broker, state)):
+        await until(all_known(broker, state), "all accounts are known")
+        (client,) = clients
+        client.held_id = alice
+        await until(client.is_held.is_set, "her statement is on its way")
+        await broker.post("/_sim/status", {"account_id": alice, "status": "ACCOUNT_CLOSED"})
+        await until(is_gone, "she is gone")
+        before = await state.accounts.read_one(bob)
+        assert before is not None
+        client.may_arrive.set()
+        await broker.post("/_sim/cash", {"account_id": bob, "activity_type": "CSD", "amount": "500.25"})
+
+        async def is_written() -> bool:
+            account = await state.accounts.read_one(bob)
+            return account is not None and account.cash == before.cash + Decimal("500.25")
+
+        await until(is_written, "what came after her statement is written")
+        assert not await has_record(alice)
 
 
 async def test_a_cut_event_stream_is_resumed_without_a_gap(
@@ -338,10 +444,10 @@ async def test_a_low_rate_limit_is_kept_and_watched_accounts_come_first(
 
 
 @pytest.mark.parametrize(("price_factor", "is_drift"), [(1.0, False), (1.5, True)])
-async def test_our_equity_is_compared_with_the_broker_s(
+async def test_our_prices_are_compared_with_the_broker_s(
     simulator: StartSimulator, state: State, until: Until, price_factor: float, is_drift: bool
 ) -> None:
-    """Counted at each reconcile, and logged with the account, when our prices are not the broker's."""
+    """Counted at each reconcile, logged with the account; the equity at the broker's prices is the same."""
     broker = await simulator(accounts=3, activities_per_second=0)
     await broker.post("/_sim/pause")
     truth = (await broker.get("/_sim/truth"))["accounts"]
@@ -352,19 +458,66 @@ async def test_our_equity_is_compared_with_the_broker_s(
         lease, [Mark(symbol, price * price_factor, 1, 1, "iex") for symbol, price in prices.items()]
     )
     context = context_of(broker, state)
-
-    def counted(at_most: str) -> float:
-        value = context.registry.get_sample_value(
-            "portfolio_realtime_equity_drift_ratio_bucket", {"le": at_most}
-        )
-        return value or 0.0
-
     with structlog.testing.capture_logs() as logs:
         async with running(context):
-            await until(lambda: counted("+Inf") >= 3, "three accounts are compared")
-    drifting = {line["account_id"] for line in logs if line["event"] == "equity drift"}
-    assert (counted("1e-06") == 0) == is_drift
+            await until(lambda: drifts(context, "price") >= 3, "three accounts are compared")
+    drifting = {line["account_id"] for line in logs if line["event"] == "price drift"}
+    assert (drifts(context, "price", "1e-06") == 0) == is_drift
     assert drifting == (set(truth) if is_drift else set())
+    assert drifts(context, "equity", "1e-06") == drifts(context, "equity") >= 3
+
+
+def drifts(context: Context, kind: str, at_most: str = "+Inf") -> float:
+    """How many comparisons of a kind came out at this at most."""
+    name = f"portfolio_realtime_{kind}_drift_ratio_bucket"
+    return context.registry.get_sample_value(name, {"le": at_most}) or 0.0
+
+
+class GenerousClient(HeldClient):
+    """A client of a broker that counts a tenth more as equity than cash and positions."""
+
+    async def statement(self, account_id: str, *, is_urgent: bool) -> Statement | None:
+        """As the broker states it."""
+        found = await super().statement(account_id, is_urgent=is_urgent)
+        if found is None or found.state.equity is None:
+            return found
+        larger = max(abs(found.state.equity), Decimal(1_000_000)) * Decimal("1.1")
+        return msgspec.structs.replace(found, state=msgspec.structs.replace(found.state, equity=larger))
+
+
+async def test_our_arithmetic_is_compared_with_the_broker_s(
+    simulator: StartSimulator, state: State, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At its own prices, so that what is told is no matter of moments; without any mark of ours."""
+    broker = await simulator(accounts=3, activities_per_second=0)
+    monkeypatch.setattr(symbol_collector, "open_client", GenerousClient)
+    context = context_of(broker, state)
+    with structlog.testing.capture_logs() as logs:
+        async with running(context):
+            await until(lambda: drifts(context, "equity") >= 3, "three accounts are compared")
+    assert drifts(context, "equity", "0.01") == 0
+    truth = (await broker.get("/_sim/truth"))["accounts"]
+    assert {line["account_id"] for line in logs if line["event"] == "equity drift"} == set(truth)
+    assert drifts(context, "price") == 0
+
+
+async def test_a_trifle_is_no_drift_where_long_and_short_cancel_out(
+    simulator: StartSimulator, state: State, until: Until
+) -> None:
+    """An equity of 60 dollars over positions of 48,000: prices of a moment later are not 20 % away."""
+    broker = await simulator(accounts=0, activities_per_second=0, trades_per_second=0)
+    price = Decimal((await broker.post("/_sim/print", {"symbol": "AAPL", "price": "240.00"}))["mark"])
+    body = {"cash": str(60 - 200 * price), "positions": {"AAPL": "200"}}
+    alice = (await broker.post("/_sim/accounts", body))["account_id"]
+    lease = await state.leases.acquire("market_data:stocks")
+    assert lease is not None
+    await state.marks.write(lease, [Mark("AAPL", 240.06, 1, 1, "iex")])
+    context = context_of(broker, state)
+    with structlog.testing.capture_logs() as logs:
+        async with running(context):
+            await until(lambda: drifts(context, "price") >= 1, "the account is compared")
+    assert drifts(context, "price", "0.001") == drifts(context, "price")
+    assert not [line for line in logs if line["event"].endswith("drift") and line["account_id"] == alice]
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,12 @@ def main(
         int, typer.Option(min=0, help="Symbols per market stream; 0 = no limit.")
     ] = 0,
     denied_feeds: Annotated[str, typer.Option(help="Feeds that the plan lacks, such as sip,opra.")] = "",
+    delay: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Seconds by which delayed_sip, overnight, indicative are late; Alpaca: 900."
+        ),
+    ] = 0,
     tape: Annotated[Path | None, typer.Option(help="Folder of LEAN trade zips that is the market.")] = None,
     tape_day: Annotated[str, typer.Option(help="Day of the tape, YYYY-MM-DD.")] = "2013-10-07",
     tape_start: Annotated[str, typer.Option(help="New York time to begin at, HH:MM.")] = "09:25",
@@ -112,6 +118,7 @@ def main(
         market_connection_limit=market_connection_limit,
         market_symbol_limit=market_symbol_limit,
         denied_feeds=frozenset(filter(None, denied_feeds.split(","))),
+        delay_s=delay,
         calendar=calendar,
         roll_at=roll,
         switches=switches,

@@ -59,6 +59,7 @@ _row("56", "ABC", Effect.MOVES)  # reopening, closing
 _row("79", "ABC", Effect.NEVER)  # qualified contingent, corrected consolidated close
 
 OPTION_CONDITIONS_MOVING = frozenset("HIJSabcdefghijklmnopqrstuv")
+REGULAR_CONDITIONS = " @"
 VOLUMELESS_CONDITIONS = frozenset("QM9")
 
 
@@ -73,6 +74,14 @@ def moves_price(asset_class: str, tape: str, conditions: Sequence[str], has_pric
         if effect is Effect.NEVER or (effect is Effect.FIRST_ONLY and has_price):
             return False
     return True
+
+
+def moves_night_price(conditions: Sequence[str]) -> bool:
+    """Whether a trade of the overnight market (tape N) becomes its last price: the table has no regular
+    letter for that tape, and here both stand for an ordinary trade.
+    """
+    odd = [condition for condition in conditions if condition not in REGULAR_CONDITIONS]
+    return moves_price("us_equity", "N", odd, has_price=True)
 
 
 def moves_daily_bar(conditions: Sequence[str]) -> bool:

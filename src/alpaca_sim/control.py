@@ -18,7 +18,7 @@ from alpaca_sim.decimals import ZERO, exact, text
 from alpaca_sim.fields import decimal_field, price_field, symbol_field
 from alpaca_sim.ledger import Holdings, Position, Truth
 from alpaca_sim.listings import TAPES
-from alpaca_sim.market import Listing
+from alpaca_sim.market import OVERNIGHT_TAPE, Listing
 from alpaca_sim.stream_feeds import STAR
 from alpaca_sim.trader import CASH_TYPES
 from alpaca_sim.web import ApiError, csv_param, json_body, json_response, sim_of, time_param
@@ -139,14 +139,17 @@ async def cash(request: Request) -> Response:
 
 
 async def print_trade(request: Request) -> Response:
-    """`POST /_sim/print`: one market trade `{"symbol","price","conditions"?,"size"?}`; says if the mark
-    moved.
+    """`POST /_sim/print`: one market trade `{"symbol","price","conditions"?,"size"?,"tape"?}`; says if the
+    mark moved.
     """
     sim, body = sim_of(request), await json_body(request)
     state = sim.market.symbols[symbol_field(sim.market.symbols, body)]
     size = decimal_field(body, "size") if "size" in body else Decimal(100)
     conditions = _conditions(body, state.listing)
-    moved = sim.market.print_trade(state.listing.symbol, price_field(body), size, conditions)
+    tape = body.get("tape")
+    if tape not in (None, state.listing.tape, OVERNIGHT_TAPE):
+        raise ApiError(422, f"tape must be the symbol's own or {OVERNIGHT_TAPE}")
+    moved = sim.market.print_trade(state.listing.symbol, price_field(body), size, conditions, tape=tape)
     sim.feeds.flush()
     return json_response({"moved": moved, "mark": text(state.mark), "at": rfc3339(state.mark_trade.at_ns)})
 

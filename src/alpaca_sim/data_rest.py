@@ -8,13 +8,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from alpaca_sim.clock import new_york
-from alpaca_sim.market import MarketSymbol
-from alpaca_sim.market_json import minute_bar_json, quote_json, snapshot_json, trade_json
+from alpaca_sim.market import MarketSymbol, Trade
+from alpaca_sim.market_json import last_json, minute_bar_json, quote_json, snapshot_json, trade_json
 from alpaca_sim.web import ApiError, csv_param, json_response, sim_of
 
 OPTION_SYMBOLS_MAX = 100
 CRYPTO_LOCATIONS = ("us",)
-STOCK_FEEDS = ("sip", "iex", "delayed_sip", "boats", "overnight", "otc")
+FEEDS = {
+    "us_equity": ("sip", "iex", "delayed_sip", "boats", "overnight", "otc"),
+    "us_option": ("opra", "indicative"),
+}
+NIGHT_FEEDS = ("boats", "overnight")  # of these only trades are known
 
 
 def _wanted(request: Request, asset_class: str) -> dict[str, MarketSymbol]:
@@ -25,8 +29,8 @@ def _wanted(request: Request, asset_class: str) -> dict[str, MarketSymbol]:
         raise ApiError(400, f"at most {OPTION_SYMBOLS_MAX} symbols")
     if request.path_params.get("loc", "us") not in CRYPTO_LOCATIONS:
         raise ApiError(400, "invalid location")
-    if asset_class == "us_equity":
-        _check_feed(request)
+    if asset_class in FEEDS:
+        _check_feed(request, asset_class)
     found = {name: sim_of(request).market.symbols.get(name) for name in names}
     return {
         name: state
@@ -35,21 +39,32 @@ def _wanted(request: Request, asset_class: str) -> dict[str, MarketSymbol]:
     }
 
 
-def _check_feed(request: Request) -> None:
+def _check_feed(request: Request, asset_class: str) -> None:
     """Without `feed` the best one is meant; one that the plan lacks is refused in Alpaca's words."""
     feed = request.query_params.get("feed")
-    if feed is not None and feed not in STOCK_FEEDS:
+    if feed is not None and feed not in FEEDS[asset_class]:
         raise ApiError(400, "invalid feed")
     if feed in sim_of(request).settings.denied_feeds:
         raise ApiError(403, f"subscription does not permit querying recent {feed.upper()} data", 42210000)
 
 
+def _is_by_night(request: Request) -> bool:
+    return request.query_params.get("feed") in NIGHT_FEEDS
+
+
+def _last(request: Request, state: MarketSymbol) -> Trade | None:
+    return sim_of(request).feeds.last_trade(request.query_params.get("feed"), state)
+
+
 def _snapshot(request: Request, state: MarketSymbol) -> dict[str, Any]:
-    return snapshot_json(state, state.day or new_york(sim_of(request).clock.now_ns()).date())
+    day = state.day or new_york(sim_of(request).clock.now_ns()).date()
+    last = _last(request, state)
+    return last_json(last) if _is_by_night(request) else snapshot_json(state, day, last)
 
 
-def _trade(_request: Request, state: MarketSymbol) -> dict[str, Any]:
-    return trade_json(state.mark_trade)
+def _trade(request: Request, state: MarketSymbol) -> dict[str, Any]:
+    last = _last(request, state)
+    return {} if last is None else trade_json(last)
 
 
 def _quote(_request: Request, state: MarketSymbol) -> dict[str, Any]:
@@ -67,7 +82,8 @@ def _many(path: str, asset_class: str, wrapper: str, shape: Shape, paged: bool =
     """A route for `symbols=A,B`; `wrapper` is the key around the map, or empty for none."""
 
     async def endpoint(request: Request) -> Response:
-        rows = {name: shape(request, state) for name, state in _wanted(request, asset_class).items()}
+        shapes = {name: shape(request, state) for name, state in _wanted(request, asset_class).items()}
+        rows = {name: row for name, row in shapes.items() if row}
         if not wrapper:
             return json_response(rows)
         return json_response({wrapper: rows} | ({"next_page_token": None} if paged else {}))

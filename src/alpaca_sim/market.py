@@ -11,7 +11,13 @@ from typing import NamedTuple
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from alpaca_sim.clock import SECOND_NS, Clock, new_york
-from alpaca_sim.conditions import counts_volume, moves_daily_bar, moves_price, regular_condition
+from alpaca_sim.conditions import (
+    counts_volume,
+    moves_daily_bar,
+    moves_night_price,
+    moves_price,
+    regular_condition,
+)
 from alpaca_sim.decimals import ZERO
 from alpaca_sim.sessions import Calendar
 
@@ -109,6 +115,7 @@ class MarketSymbol:
     day: date | None = None  # of the daily bar, where days go by; None: it is today's at any time
     previous_bar: Bar | None = None
     previous_day: date | None = None
+    night_trade: Trade | None = None  # the last eligible one of the overnight market
     is_unpriced: bool = False  # never traded: it has no price at all
     is_halted: bool = False
     recent: deque[Trade] = field(default_factory=lambda: deque(maxlen=RECENT_TRADES_MAX))
@@ -121,6 +128,9 @@ class MarketSymbol:
 
     def take(self, trade: Trade, day: date | None = None) -> bool:
         """Apply one trade; true if it moved the mark. `day` is its New York day where days go by."""
+        if trade.tape == OVERNIGHT_TAPE:
+            self._take_by_night(trade)
+            return False
         listing = self.listing
         moves = moves_price(listing.asset_class, trade.tape, trade.conditions, has_price=True)
         minute_start_ns = trade.at_ns - trade.at_ns % MINUTE_NS
@@ -139,6 +149,10 @@ class MarketSymbol:
             self.recent.append(trade)
             self.remember(trade.at_ns, trade.price)
         return moves
+
+    def _take_by_night(self, trade: Trade) -> None:
+        if moves_night_price(trade.conditions):
+            self.night_trade = trade
 
     def _begin_day(self, trade: Trade, day: date) -> None:
         """The daily bar flips with the first trade that sets it; until then it is the last day's."""

@@ -45,6 +45,11 @@ def trade_json(trade: Trade) -> dict[str, Any]:
     return {"t": rfc3339(trade.at_ns), **trade_fields(trade)}
 
 
+def last_json(last: Trade | None) -> dict[str, Any]:
+    """The latest trade as a part of a snapshot, which may lack it."""
+    return {} if last is None else {"latestTrade": trade_json(last)}
+
+
 def quote_fields(state: MarketSymbol) -> dict[str, Any]:
     """One tick around the mark, without type, symbol and time."""
     listing = state.listing
@@ -104,12 +109,12 @@ def previous_bar_json(state: MarketSymbol, day: date) -> dict[str, Any]:
     return {"t": rfc3339_seconds(new_york_ns(before)), **bar_fields(bar, state.listing.asset_class)}
 
 
-def snapshot_json(state: MarketSymbol, day: date) -> dict[str, Any]:
+def snapshot_json(state: MarketSymbol, day: date, last: Trade | None) -> dict[str, Any]:
     """Latest trade (the last eligible one), quote and the three bars. `day` is the daily bar's: before the
     first trade of a session it is the last day's, and `prevDailyBar` is one day older still.
     """
     return {
-        "latestTrade": trade_json(state.mark_trade),
+        **last_json(last),
         "latestQuote": quote_json(state),
         "minuteBar": minute_bar_json(state),
         "dailyBar": daily_bar_json(state, day),

@@ -54,6 +54,7 @@ class Settings:
     market_connection_limit: int = 5
     market_symbol_limit: int = 0
     denied_feeds: frozenset[str] = frozenset()
+    delay_s: float = 0.0  # of the feeds that are delayed
     has_history: bool = True  # some accounts have already traded and moved cash since the last close
     calendar: str = ALWAYS  # or nyse: sessions, weekends, holidays, half days
     roll_at: time | None = None  # when the overnight books become the `last_` figures; None: never
@@ -118,7 +119,7 @@ class Simulator:
         self.rate_limit = RateLimit(settings.rate_limit, self.service_clock)
         self.activity_index = ActivityIndex(self.ledger)
         self.events = EventStreams(clock, settings.heartbeat_s, self.faults, settings.switches)
-        self.feeds = Feeds(self.market, self.faults)
+        self.feeds = Feeds(self.market, self.faults, clock, settings.delay_s)
         self.market.on_trade = self.feeds.publish
         self.market.on_amendment = self.feeds.publish_amendment
         self.market.on_halt = self.feeds.publish_halt

@@ -5,7 +5,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
+from alpaca_sim.clock import SECOND_NS, Clock
 from alpaca_sim.faults import Faults
 from alpaca_sim.market import OVERNIGHT_TAPE, Amendment, Market, MarketSymbol, Trade
 from alpaca_sim.stream_messages import (
@@ -21,6 +23,7 @@ from alpaca_sim.stream_messages import (
 )
 
 OUTBOUND_BYTES_MAX = 16 * 1024 * 1024
+HELD_MESSAGES_MAX = 2_000_000  # on their way to one delayed feed: the oldest of more are told early
 BATCH_MESSAGES_MAX = 1_000  # keeps a frame below the 1 MiB that clients accept by default
 TRADES_PER_QUOTE = 8
 STAR = "*"
@@ -29,13 +32,14 @@ STOCK_CHANNELS = ("trades", "quotes", "bars", "updatedBars", "dailyBars", "statu
 
 @dataclass(frozen=True, slots=True)
 class FeedKind:
-    """One endpoint: its path, asset class and channels. No feed is delayed here."""
+    """One endpoint: its path, asset class and channels."""
 
     path: str
     asset_class: str
     channels: tuple[str, ...]
     is_msgpack_only: bool = False
     is_overnight: bool = False  # it has the overnight market's trades and no others
+    is_delayed: bool = False  # at Alpaca by 15 minutes, here by the setting `delay_s`
 
     @property
     def name(self) -> str:
@@ -46,14 +50,14 @@ class FeedKind:
 FEED_KINDS = (
     FeedKind("/v2/sip", "us_equity", STOCK_CHANNELS),
     FeedKind("/v2/iex", "us_equity", STOCK_CHANNELS),
-    FeedKind("/v2/delayed_sip", "us_equity", STOCK_CHANNELS),
+    FeedKind("/v2/delayed_sip", "us_equity", STOCK_CHANNELS, is_delayed=True),
     FeedKind("/v1beta1/boats", "us_equity", STOCK_CHANNELS, is_overnight=True),
-    FeedKind("/v1beta1/overnight", "us_equity", STOCK_CHANNELS, is_overnight=True),
+    FeedKind("/v1beta1/overnight", "us_equity", STOCK_CHANNELS, is_overnight=True, is_delayed=True),
     FeedKind("/v2/test", "test", ("trades", "quotes", "bars")),
     FeedKind(
         "/v1beta3/crypto/us", "crypto", ("trades", "quotes", "orderbooks", "bars", "updatedBars", "dailyBars")
     ),
-    FeedKind("/v1beta1/indicative", "us_option", ("trades", "quotes"), is_msgpack_only=True),
+    FeedKind("/v1beta1/indicative", "us_option", ("trades", "quotes"), is_msgpack_only=True, is_delayed=True),
     FeedKind("/v1beta1/opra", "us_option", ("trades", "quotes"), is_msgpack_only=True),
 )
 
@@ -133,6 +137,16 @@ class Subscriber:
         self.wake.set()
 
 
+class _Held(NamedTuple):
+    """A message on its way to a delayed feed, with the last eligible trade as it was then."""
+
+    due_ns: int
+    channel: str
+    symbol: str
+    encoded: dict[Encoding, bytes]
+    last: Trade | None
+
+
 class Feed:
     """All authenticated subscribers of one endpoint, indexed by channel and symbol."""
 
@@ -141,6 +155,8 @@ class Feed:
         self.kind = kind
         self.subscribers: set[Subscriber] = set()
         self.handshake_at = float("-inf")  # when the last handshake was accepted, loop time
+        self.held: deque[_Held] = deque()
+        self.told: dict[str, Trade | None] = {}  # where delayed: symbol -> the last eligible trade it told
         self._index: dict[str, dict[str, set[Subscriber]]] = {channel: {} for channel in kind.channels}
 
     def subscribe(self, subscriber: Subscriber, channel: str, symbols: Iterable[str]) -> None:
@@ -180,9 +196,13 @@ class Feed:
 class Feeds:
     """All endpoints; a trade is encoded at most once per encoding, however many listen."""
 
-    def __init__(self, market: Market, faults: Faults) -> None:
-        """One feed per kind. `faults` says which feeds are mute, and what comes twice or in another order."""
+    def __init__(self, market: Market, faults: Faults, clock: Clock, delay_s: float) -> None:
+        """One feed per kind. `faults` says which feeds are mute, and what comes twice or in another order;
+        what delayed feeds have comes `delay_s` later.
+        """
         self.handshake_count = 0
+        self._clock = clock
+        self._delay_ns = int(delay_s * SECOND_NS)
         self._faults = faults
         self.by_path = {kind.path: Feed(kind) for kind in FEED_KINDS}
         self._by_class: dict[str, list[Feed]] = {}
@@ -190,6 +210,9 @@ class Feeds:
             self._by_class.setdefault(feed.kind.asset_class, []).append(feed)
         self._market = market
         self._trade_count = 0
+        self._delayed = [feed for feed in self.by_path.values() if feed.kind.is_delayed and delay_s]
+        for feed in self._delayed:
+            feed.told = {symbol: _last(feed, state) for symbol, state in market.symbols.items()}
 
     def publish(self, trade: Trade) -> None:
         """Offer a trade to its listeners, and now and then a quote."""
@@ -240,7 +263,12 @@ class Feeds:
     ) -> None:
         encoded: dict[Encoding, bytes] = {}
         for feed in self._by_class[asset_class]:
-            if feed.kind.is_overnight != is_overnight or self._faults.is_on("market.mute", feed.kind.name):
+            if feed.kind.is_overnight != is_overnight:
+                continue
+            if feed in self._delayed:
+                self._hold(feed, channel, symbol, encode)
+                continue
+            if self._faults.is_on("market.mute", feed.kind.name):
                 continue
             for subscriber in feed.listeners(channel, symbol):
                 message = encoded.get(subscriber.encoding)
@@ -248,8 +276,31 @@ class Feeds:
                     message = encoded[subscriber.encoding] = encode(subscriber.encoding)
                 subscriber.offer(message)
 
+    def _hold(self, feed: Feed, channel: str, symbol: str, encode: Callable[[Encoding], bytes]) -> None:
+        due_ns = self._clock.now_ns() + self._delay_ns
+        last = _last(feed, self._market.symbols[symbol])
+        encoded = {encoding: encode(encoding) for encoding in Encoding}
+        feed.held.append(_Held(due_ns, channel, symbol, encoded, last))
+
+    def _release(self, feed: Feed) -> None:
+        """Tell what is due on a delayed feed."""
+        now_ns, is_mute = self._clock.now_ns(), self._faults.is_on("market.mute", feed.kind.name)
+        while feed.held and (feed.held[0].due_ns <= now_ns or len(feed.held) > HELD_MESSAGES_MAX):
+            _, channel, symbol, encoded, feed.told[symbol] = feed.held.popleft()
+            for subscriber in () if is_mute else feed.listeners(channel, symbol):
+                subscriber.offer(encoded[subscriber.encoding])
+
+    def last_trade(self, feed_name: str | None, state: MarketSymbol) -> Trade | None:
+        """What REST calls the latest trade of a symbol on this feed, or None."""
+        feed = next((feed for feed in self.by_path.values() if feed.kind.name == feed_name), None)
+        if feed in self._delayed:
+            return feed.told.get(state.listing.symbol)
+        return state.mark_trade if feed is None else _last(feed, state)
+
     def flush(self) -> None:
         """Send out all batches."""
+        for feed in self._delayed:
+            self._release(feed)
         for subscriber in self.subscribers():
             if self._faults.is_on("market.reorder", subscriber.feed_name):
                 subscriber.reverse()
@@ -263,3 +314,7 @@ class Feeds:
     def is_flushed(self) -> bool:
         """Whether everything published was handed to the sockets."""
         return all(subscriber.is_flushed or subscriber.slow.is_set() for subscriber in self.subscribers())
+
+
+def _last(feed: Feed, state: MarketSymbol) -> Trade | None:
+    return state.night_trade if feed.kind.is_overnight else state.mark_trade

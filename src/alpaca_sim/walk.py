@@ -111,7 +111,7 @@ class RandomWalk:
             conditions = (*conditions, "T")
         venue = rng.choice(_VENUES[tape])
         if self._session == "overnight":
-            tape, venue, conditions = OVERNIGHT_TAPE, OVERNIGHT_VENUE, ("@",)
+            tape, venue, conditions = OVERNIGHT_TAPE, OVERNIGHT_VENUE, ("@", "I") if is_off else ("@",)
         size = rng.randint(1, 99) if "I" in letters else 100 * rng.randint(1, 12)
         price = self._off_price(state) if is_off else self._next_price(state)
         self._market.print_trade(state.listing.symbol, price, Decimal(size), conditions, venue, tape)

@@ -138,10 +138,14 @@ class FeedConsumer:
         )
 
     async def _keep_live(self) -> NoReturn:
-        """Say that the feed is live for as long as it is; nobody has to say that it is not."""
+        """Say that the feed is live for as long as it is; nobody has to say that it is not.
+
+        A feed that has not its turn is as live as the other: what it would bring is not traded now.
+        """
         while True:
             if self._subscription.is_live:
-                await self._context.state.feeds.keep(self._subscription.feed.source)
+                for source in self._schedule.sources:
+                    await self._context.state.feeds.keep(source)
             await asyncio.sleep(KEEP_S)
 
     async def _hear_universe(self) -> None:

@@ -34,7 +34,7 @@ from portfolio_realtime.state.connection import Message
 from portfolio_realtime.state.interest import decode_begun
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.telemetry import CollectorMetrics
-from portfolio_realtime.valuation.rounding import exact_equity
+from portfolio_realtime.valuation.rounding import exact_equity, exposure
 
 NAME: Final = "symbol_collector"
 FETCHES_MAX: Final = 8  # accounts fetched at the same time …
@@ -52,7 +52,7 @@ CURSOR_NS_MAX: Final = 3600 * NS_PER_S  # an older cursor of a former life is no
 PROBES_MAX: Final = 10  # accounts asked for the day they belong to
 FIRST_SPREAD: Final = (0.2, 1.0)  # of the interval, until an account's second turn
 SPREAD: Final = (0.8, 1.0)
-EQUITY_DRIFT_MAX: Final = Decimal("0.01")  # of the broker's equity; its prices are of another moment
+DRIFT_MAX: Final = 0.01  # of what is at stake, before an account is named
 
 log = structlog.get_logger()
 
@@ -302,8 +302,11 @@ class Collector:
             self._finish(account_id, self._clock.now_ns() + wait_ns)
 
     def _observe(self, account_id: str, statement: Statement | None, began_ns: int, ended_ns: int) -> int:
-        """Take in a statement; how long until the account's next turn, in ns."""
-        if statement is None:
+        """Take in a statement; how long until the account's next turn, in ns.
+
+        The account may have left the list while it was fetched: then it has no record any more.
+        """
+        if statement is None or not self._roster.is_listed(account_id):
             self._metrics.reconciled.labels("absent").inc()
             return self._interval_ns
         outcome = self._roster.observe(statement, began_ns, ended_ns)
@@ -315,25 +318,26 @@ class Collector:
         return int(self._interval_ns * random.uniform(*spread))
 
     async def _compare_equity(self, statement: Statement) -> None:
-        """Count how far our own equity is from the broker's; nothing is changed by it.
+        """Count how far we are from the broker's own equity; nothing is changed by it.
 
-        Only where cash and quantities are the same: what else differs is told as drift of the record.
+        Only where cash and quantities are the same: what else differs is told as drift of the record. First
+        our arithmetic at the broker's own prices, which are of the same moment: the broker counts something
+        that we do not. Then our marks beside these prices, which are of another moment and venue.
         """
-        account_id, stated = statement.state.account_id, statement.state.equity
-        account = self._roster.account(account_id)
-        if account is None or not stated or not statement.is_of(account):
+        account, stated = self._roster.account(statement.state.account_id), statement.state.equity
+        symbols, prices = statement.quantities.keys(), statement.prices
+        if account is None or stated is None or not statement.is_of(account) or symbols - prices.keys():
             return
-        symbols = list(statement.quantities)
-        marks = await self._state.marks.read(symbols)
-        if len(marks) < len(symbols):
-            return  # unpriced: there is no equity of ours to compare
-        own = exact_equity(account, {symbol: mark.price for symbol, mark in marks.items()})
-        drift = abs((own - stated) / stated)
-        self._metrics.equity_drift.observe(float(drift))
-        if drift > EQUITY_DRIFT_MAX:
-            log.warning(
-                "equity drift", account_id=account_id, ours=str(own), brokers=str(stated), ratio=float(drift)
-            )
+        at_brokers, at_stake = exact_equity(account, prices), exposure(account, prices)
+        drift = _ratio(at_brokers - stated, max(abs(stated), at_stake))
+        self._metrics.equity_drift.observe(drift)
+        _tell_drift("equity drift", account.account_id, at_brokers, stated, drift)
+        marks = await self._state.marks.read(list(symbols))
+        if symbols and len(marks) == len(symbols):  # else there is no equity of ours
+            own = exact_equity(account, {symbol: mark.price for symbol, mark in marks.items()})
+            drift = _ratio(own - at_brokers, at_stake)
+            self._metrics.price_drift.observe(drift)
+            _tell_drift("price drift", account.account_id, own, at_brokers, drift)
 
     def _finish(self, account_id: str, due_ns: int) -> None:
         look_ns = self._roster.look_again_ns(account_id)
@@ -431,6 +435,16 @@ class Collector:
         self._is_complete = not self._untried
         known = self._roster.known_count
         log.info("all accounts are known" if self._is_complete else "collecting", known=known, listed=listed)
+
+
+def _ratio(difference: Decimal, at_stake: Decimal) -> float:
+    """Of what is at stake: where long and short cancel out, a trifle is large beside the equity."""
+    return float(abs(difference / at_stake)) if at_stake else 0.0
+
+
+def _tell_drift(what: str, account_id: str, ours: Decimal, brokers: Decimal, drift: float) -> None:
+    if drift > DRIFT_MAX:
+        log.warning(what, account_id=account_id, ours=str(ours), brokers=str(brokers), ratio=drift)
 
 
 if __name__ == "__main__":

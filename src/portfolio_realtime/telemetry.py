@@ -56,7 +56,13 @@ class CollectorMetrics:
         )
         self.equity_drift = Histogram(
             f"{PREFIX}_equity_drift_ratio",
-            "Our equity against the broker's own at each reconcile, as a share of it",
+            "Our arithmetic at the broker's prices against its equity, as a share of equity or positions",
+            buckets=RATIOS,
+            registry=registry,
+        )
+        self.price_drift = Histogram(
+            f"{PREFIX}_price_drift_ratio",
+            "Our marks against the broker's prices of another moment, as a share of the positions",
             buckets=RATIOS,
             registry=registry,
         )

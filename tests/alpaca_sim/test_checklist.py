@@ -306,6 +306,36 @@ async def test_checklist_12_overnight_trades_are_on_their_own_feeds(start: Start
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(day.next(), 0.2)
     assert marks == {symbol: running.sim.market.mark(symbol) for symbol in marks}
+    last = running.sim.market.symbols["AAPL"].night_trade
+    assert last is not None
+    snapshots = await running.get("/v2/stocks/snapshots", symbols="AAPL", feed="boats")
+    assert snapshots["AAPL"]["latestTrade"]["i"] == last.trade_id, "an eligible one of its own"
+    assert "I" not in last.conditions
+
+
+async def test_checklist_08_a_delayed_feed_is_late_over_rest_too(start: Start) -> None:
+    """Trades, and corrections of trades, come on `delayed_sip` after the delay, and in its snapshots."""
+    clock = MovableClock(parse_time_ns("2026-11-24T12:00:00-05:00"), speed=0)
+    running = await start(clock=clock, delay_s=900.0)
+
+    async def latest(feed: str) -> float:
+        return (await running.get("/v2/stocks/trades/latest", symbols="AAPL", feed=feed))["trades"]["AAPL"][
+            "p"
+        ]
+
+    async with open_client(running, "/v2/delayed_sip") as client:
+        await client.log_in()
+        await client.ask(action="subscribe", trades=["AAPL"])
+        before = await latest("delayed_sip")
+        await running.post("/_sim/print", symbol="AAPL", price="201.01")
+        await running.post("/_sim/correct", symbol="AAPL", price="201.33")
+        assert (await latest("sip"), await latest("delayed_sip")) == (201.33, before)
+        await running.post("/_sim/clock", advance_s=899)
+        assert await latest("delayed_sip") == before
+        await running.post("/_sim/clock", advance_s=1)
+        trade, correction = await client.next(), await client.next()
+        assert (trade["T"], trade["p"], correction["T"], correction["cp"]) == ("t", 201.01, "c", 201.33)
+        assert await latest("delayed_sip") == 201.33
 
 
 async def test_accounts_come_and_go_and_a_stream_says_so(start: Start) -> None:

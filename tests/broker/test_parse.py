@@ -117,6 +117,19 @@ def test_a_position_is_signed_and_spelled_as_market_data_spells_it(
     )
 
 
+def test_the_broker_s_prices_are_kept_beside_the_positions() -> None:
+    """Spelled as market data spells the symbol; what has no price, or 0, has none."""
+    positions = [
+        {**POSITION, "symbol": "AAPL", "current_price": "172.61"},
+        {**POSITION, "symbol": "BTCUSD", "asset_class": "crypto", "current_price": "97000.5"},
+        {**POSITION, "symbol": "NEW", "current_price": None},
+        {**POSITION, "symbol": "OLD", "current_price": "0"},
+    ]
+    found = parse.statement("c8f1", ACCOUNT, positions)
+    assert found.prices == {"AAPL": 172.61, "BTC/USD": 97000.5}
+    assert found.holdings.keys() == {"AAPL", "BTC/USD", "NEW", "OLD"}
+
+
 @pytest.mark.parametrize(
     ("figures", "multiplier"),
     [

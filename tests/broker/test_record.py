@@ -235,14 +235,64 @@ def test_a_correction_takes_back_what_it_corrects() -> None:
 
 
 def test_a_correction_of_something_unknown_is_left_to_rest() -> None:
-    """What it takes back is not known, so nothing is guessed."""
+    """What it takes back is not known, so nothing is guessed: REST is asked at once, and at once again."""
     record = known()
     record.apply(booking("CSD", 70, previous_id="before our time"), at_s(0))
 
     assert Decimal(1000) == shown(record).cash
-    assert look(record, statement(1020), 3) is Outcome.DIFFERENT
-    assert look(record, statement(1020), 6) is Outcome.DRIFT
-    assert Decimal(1020) == shown(record).cash
+    assert record.look_again_ns == at_s(0)
+    assert look(record, statement(1020), 0.05) is Outcome.DIFFERENT
+    assert record.look_again_ns == at_s(0.15)
+    assert look(record, statement(1020), 0.2) is Outcome.CORRECTED
+    assert (Decimal(1020), Decimal(20)) == (shown(record).cash, shown(record).external_cash_flow)
+    assert record.look_again_ns == at_s(2.3), "what was read in haste is confirmed in quiet"
+    assert look(record, statement(1020), 2.3) is Outcome.CONFIRMED
+    assert record.look_again_ns is None
+    assert (Decimal(1020), Decimal(20)) == (shown(record).cash, shown(record).external_cash_flow)
+
+
+def test_a_statement_older_than_a_correction_decides_nothing() -> None:
+    """REST trails by three seconds, and then the positions trail the balance: no state is believed that
+    never was."""
+    record = known("1000", {"AAPL": "10"})
+    record.apply(trade("AAPL", 10, 5, previous_id="before our time", is_void=True), at_s(0))
+
+    assert look(record, statement(1000, {"AAPL": 10}), 0) is Outcome.LATE
+    assert look(record, statement(1000, {"AAPL": 10}), 2.1) is Outcome.LATE
+    assert look(record, statement(1050, {"AAPL": 10}), 4.2) is Outcome.DIFFERENT
+    assert look(record, statement(1050), 4.4) is Outcome.DIFFERENT
+    assert {"AAPL": Decimal(10)} == quantities(record)
+    assert record.look_again_ns == at_s(6.5), "one look out of turn in two seconds is enough"
+    assert look(record, statement(1050), 6.5) is Outcome.CORRECTED
+    assert (Decimal(1050), {}) == (shown(record).cash, quantities(record))
+
+
+@pytest.mark.parametrize(("is_void", "cash", "held"), [(True, 1050, 0), (False, 990, 10)])
+def test_what_an_unknown_trade_was_is_what_its_correction_changes(
+    is_void: bool, cash: int, held: int
+) -> None:
+    """Bought 10 at 5 days ago; busted, or corrected to 6: the day's sums contain the change and no more."""
+    record = known("1000", {"AAPL": "10"})
+    record.apply(trade("AAPL", 10, 6, previous_id="before our time", is_void=is_void), at_s(0))
+    seen = statement(cash, {"AAPL": held} if held else {})
+    assert [look(record, seen, at) for at in (0.1, 0.3)] == [Outcome.DIFFERENT, Outcome.CORRECTED]
+
+    (position,) = shown(record).positions
+    assert (position.quantity, position.day_quantity) == (Decimal(held), Decimal(held - 10))
+    assert position.day_cost == Decimal(1000 - cash)
+    assert position.is_day_cost_known
+
+
+def test_many_corrections_do_not_ask_without_end() -> None:
+    """After a look out of turn the next ones wait for quiet."""
+    record = known()
+    for number in range(10):
+        record.apply(booking("CSD", 7, previous_id=f"old-{number}"), at_s(0.1 * number))
+        if record.look_again_ns == at_s(0.1 * number):
+            look(record, statement(1000 + number), 0.1 * number)
+    looked_again = record.look_again_ns
+    assert looked_again is not None
+    assert looked_again > at_s(2)
 
 
 def test_an_unknown_type_is_applied_and_confirmed() -> None:

@@ -40,14 +40,16 @@ TABLE = [
     ("7", "ABC", "no"),
     ("9", "ABC", "no"),
 ]
+BY_NIGHT = [(" ", "N", "yes"), ("@", "N", "yes")]  # the published table has no regular trade for tape N
 EFFECTS = {"yes": Effect.MOVES, "no": Effect.NEVER, "first": Effect.FIRST_ONLY}
 CODES = sorted({code for code, _, _ in TABLE})
 
 
-@pytest.mark.parametrize(("code", "tapes", "minute"), TABLE)
+@pytest.mark.parametrize(("code", "tapes", "minute"), [*TABLE, *BY_NIGHT])
 def test_each_row_of_the_table_holds(code: str, tapes: str, minute: str) -> None:
     """A trade with this one condition does what the table says on its tapes, and only on them."""
-    others = [row_tapes for row_code, row_tapes, _ in TABLE if row_code == code and row_tapes != tapes]
+    rows = [*TABLE, *BY_NIGHT]
+    others = [row_tapes for row_code, row_tapes, _ in rows if row_code == code and row_tapes != tapes]
     for tape in ALL_TAPES:
         if tape in tapes:
             assert EFFECTS[minute] == stock_effect((code,), tape)

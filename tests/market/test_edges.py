@@ -99,6 +99,50 @@ async def test_faults_of_the_feed_leave_no_wrong_mark(
         await until(all_true(state, await true_marks(market)), "every mark is exact", 20)
 
 
+async def test_a_plan_for_few_symbols_is_filled_and_the_others_are_marked_all_the_same(
+    simulator: StartSimulator, state: State, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What does not fit is counted and marked from snapshots; a place that becomes free is filled."""
+    monkeypatch.setattr(subscription, "LEAVING_S", 0.1)
+    market = await simulator(
+        accounts=10, symbols=40, trades_per_second=0, activities_per_second=0, market_symbol_limit=7
+    )
+    truth = await market.get("/_sim/truth")
+    stocks = sorted(
+        {
+            position["symbol"]
+            for account in truth["accounts"].values()
+            for position in account["positions"]
+            if position["asset_class"] == "us_equity"
+        }
+    )[:12]
+    assert len(stocks) == 12
+    await write_universe(state, dict.fromkeys(stocks, "us_equity"))
+    context = context_of(market, state)
+
+    def counted(name: str) -> float:
+        return sample(context, name, feed="stocks")
+
+    async def are_marked() -> bool:
+        return set(stocks) <= (await marks_of(state)).keys()
+
+    async with running(context):
+        await until(are_marked, "every symbol is marked")
+        assert (counted("subscribed_symbols"), counted("left_out_symbols")) == (7, 5)
+        assert (await market.get("/_sim/state"))["subscribed_symbols"] == 7
+        await write_universe(state, {}, stocks[:3])
+        await until(lambda: counted("left_out_symbols") == 2, "the three places are filled")
+        assert (await market.get("/_sim/state"))["subscribed_symbols"] == 7
+        await write_universe(state, {}, stocks[-1:])
+        await until(lambda: counted("left_out_symbols") == 1, "who is not wanted is not left out")
+        await market.post("/_sim/print", {"symbol": stocks[3], "price": "201.01"})
+
+        async def is_streamed() -> bool:
+            return exact((await marks_of(state))[stocks[3]].price) == Decimal("201.01")
+
+        await until(is_streamed, "what is subscribed is streamed")
+
+
 def unknown_count(context: market_data_consumer.Context) -> float:
     """Messages of types that nobody reads, over all feeds."""
     known = {"t", "c", "x", "s", "control"}

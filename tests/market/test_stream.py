@@ -128,6 +128,19 @@ async def test_a_symbol_limit_is_filled_and_the_rest_is_left_out() -> None:
         assert stream.subscribed == subscribed
 
 
+@pytest.mark.parametrize("symbols_max", [1, 2999, 5003])
+async def test_a_symbol_limit_in_the_middle_of_a_batch_is_filled_to_the_last_place(symbols_max: int) -> None:
+    """Some batches fit as they are, one is halved until what fits of it is found."""
+    symbols = [f"SYMBOL{number:05d}" for number in range(8000)]
+    script, subscribed = limited_feed(symbols_max)
+    async with feed(script) as url, logged_in(url) as stream:
+        left_out = await stream.subscribe(symbols)
+        assert len(subscribed) == symbols_max
+        assert set(left_out) == set(symbols) - subscribed
+        await stream.unsubscribe(sorted(subscribed)[:1])
+        assert await stream.subscribe(left_out[-2:]) == left_out[-1:], "one place is free, and is filled"
+
+
 async def test_one_misformed_symbol_costs_only_itself() -> None:
     """400 refuses a whole request; the symbol that is at fault is found and left out."""
     symbols = [f"S{number:03d}" for number in range(50)]

@@ -20,6 +20,7 @@ from portfolio_realtime.telemetry import MarketMetrics
 from tests.market.moments import raw_moment
 
 SYMBOLS = ("A", "B")
+ENDS_S_MAX = 10.0  # of what should take a moment
 
 
 class HandClock:
@@ -148,7 +149,7 @@ async def test_a_trade_that_the_stream_does_not_bring_is_an_outage(
         assert not loops.done(), "it may still be on its way"
         await world.settle(0.2)
         with pytest.raises(StreamLost, match="mute") as lost:
-            await loops
+            await asyncio.wait_for(loops, ENDS_S_MAX)
         assert lost.value.reason == "mute"
 
 
@@ -195,7 +196,7 @@ async def test_a_trade_without_an_id_that_snapshots_repeat_is_no_evidence(
         await world.look()
         await world.settle(2 * FEED_LAG_S_MAX)
         with pytest.raises(StreamLost, match="mute"):
-            await loops
+            await asyncio.wait_for(loops, ENDS_S_MAX)
 
 
 async def test_a_symbol_that_is_not_subscribed_is_no_evidence(

@@ -80,6 +80,12 @@ class Totals:
         """Is every quantity exactly that of the statement?"""
         return self.quantities == statement.quantities
 
+    def excess_over(self, statement: Statement, symbol: str) -> tuple[Decimal, Decimal]:
+        """By how much the cash, and what is held of a symbol, is more than the statement has."""
+        with localcontext(_EXACT):
+            cash = self.cash - statement.state.cash
+            return cash, self.quantities.get(symbol, ZERO) - statement.quantities.get(symbol, ZERO)
+
     def _move(self, effect: Effect, sign: int) -> None:
         with localcontext(_EXACT):
             self.cash += sign * effect.cash

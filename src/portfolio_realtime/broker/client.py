@@ -118,7 +118,7 @@ class BrokerClient:
             return None
         if positions is None:
             return None
-        return Statement(parse.account_state(account_id, state), parse.holdings(positions))
+        return parse.statement(account_id, state, positions)
 
     def stream(self, path: str, params: Mapping[str, str], timeout: httpx.Timeout) -> httpx.Request:
         """A request for an event stream, to be sent with `send_stream`."""

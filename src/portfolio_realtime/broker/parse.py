@@ -4,7 +4,7 @@ Unknown fields and enum values pass; what may be missing has a default; a number
 that is missing, NaN or infinite refuses the whole payload (`PayloadRefused`). Nothing is guessed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import Any, Final, NamedTuple
 
@@ -15,6 +15,7 @@ from portfolio_realtime.broker.terms import (
     AccountState,
     Activity,
     Holding,
+    Statement,
     asset_class_of,
     market_symbol,
     multiplier_of,
@@ -84,6 +85,12 @@ def account_state(account_id: str, payload: Any) -> AccountState:
     )
 
 
+def statement(account_id: str, state: Any, positions: Any) -> Statement:
+    """The answers to both requests for an account. Raises PayloadRefused."""
+    found = holdings(positions)
+    return Statement(account_state(account_id, state), found, _prices(positions))
+
+
 def holdings(payload: Any) -> dict[str, Holding]:
     """The answer of `GET /v1/trading/accounts/{id}/positions`, by symbol. Raises PayloadRefused."""
     if not isinstance(payload, list):
@@ -113,6 +120,16 @@ def holding(payload: Any) -> Holding:
         cost_basis=abs(cost_basis) if quantity > 0 else -abs(cost_basis),
         stated_multiplier=_stated_multiplier(fields, quantity) if is_option else None,
     )
+
+
+def _prices(positions: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The broker's own price of each position, without those that it does not price."""
+    found: dict[str, float] = {}
+    for fields in positions:
+        asset_class = str(fields.get("asset_class") or US_EQUITY)
+        if price := _number_if_any(fields, "current_price"):
+            found[market_symbol(_text(fields, "symbol"), asset_class)] = float(price)
+    return found
 
 
 def _stated_multiplier(fields: Mapping[str, Any], quantity: Decimal) -> Decimal | None:

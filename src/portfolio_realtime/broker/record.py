@@ -10,6 +10,8 @@ belong together. So the record compares a new statement R with its own state S:
 | = an earlier state of ours, or may be one     | LATE      | REST trails the events: S stays              |
 | ≠ S                                           | DIFFERENT | S stays; look again when it has been quiet   |
 | ≠ S, the same twice, quiet in between         | DRIFT     | R is taken: we missed something              |
+| ≠ S, the same twice at once, after a booking  | CORRECTED | R is taken: it shows what was corrected;     |
+|   that corrects one which we do not know      |           | look again when it has been quiet            |
 
 A booking is uncertain when it was published so close to the moment a statement was taken that nobody can tell
 whether it is in there. It waits, unapplied, for the next statement. Times are arguments; there is no I/O.
@@ -59,6 +61,7 @@ class Outcome(StrEnum):
     LATE = "late"
     DIFFERENT = "different"
     DRIFT = "drift"
+    CORRECTED = "corrected"
 
 
 class AccountRecord:
@@ -70,6 +73,7 @@ class AccountRecord:
         self._balances: Balances
         self._day: Day
         self._bookings: dict[str, Activity] = {}  # by ref_id, in order of arrival
+        self._inferred: dict[str, Activity] = {}  # by ref_id of its correction: what that must have corrected
         self._applied: deque[Effect] = deque(maxlen=APPLIED_MAX)  # since REST last agreed
         self._uncertain: list[Activity] = []
         self._multipliers: dict[str, Decimal] = {}  # of options held since the roll, closed or not
@@ -78,6 +82,8 @@ class AccountRecord:
         self._doubt: tuple[Statement, int] | None = None  # a statement that differs, and since when it does
         self._explained_since_ns = 0  # from here on, the bookings explain every change
         self._is_unsettled = False
+        self._is_prompt = False  # to be looked at now, quiet or not
+        self._prompted_ns = 0  # when a doubt was last looked at again at once
         self._has_new_bookings = False  # to tell: a booking came, or is no longer doubtful
         self._are_memos_cash = True
         self._event_ns = 0
@@ -93,6 +99,8 @@ class AccountRecord:
         """When REST should be asked again because something is undecided; None when nothing is."""
         if not self._is_unsettled:
             return None
+        if self._is_prompt:
+            return max(self._event_ns, self._looked_ns)
         quiet_ns = max(self._event_ns, self._looked_ns) + EVENT_SETTLE_NS
         return min(quiet_ns, self._looked_ns + LOOK_NS_MAX)
 
@@ -106,6 +114,7 @@ class AccountRecord:
         self._bookings[activity.ref_id] = activity
         if len(self._bookings) > BOOKINGS_MAX:
             forgotten = self._bookings.pop(next(iter(self._bookings)))
+            self._inferred.pop(forgotten.ref_id, None)
             self._explained_since_ns = max(self._explained_since_ns, forgotten.executed_ns)
         if self._state is None:
             return True
@@ -115,6 +124,7 @@ class AccountRecord:
         self._is_unsettled |= activity.previous_id is not None or (is_memo and not activity.is_void)
         self._is_unsettled |= activity.moves_quantity and not activity.price  # REST knows what it cost
         self._is_unsettled |= bool(activity.rounding)  # … and the cash to the last digit
+        self._is_prompt |= self._corrects_unknown(activity) and now_ns - self._looked_ns >= EVENT_SETTLE_NS
         self._place(activity)
         self._has_new_bookings = True
         if self._doubt is not None and not self._uncertain:
@@ -126,6 +136,7 @@ class AccountRecord:
     def observe(self, statement: Statement, began_ns: int, ended_ns: int) -> Outcome:
         """Take in a statement that was requested at `began_ns` and complete at `ended_ns`."""
         self._looked_ns = ended_ns
+        self._is_prompt &= began_ns < self._event_ns
         if self._state is None:
             self._begin(statement, began_ns, ended_ns)
             outcome = Outcome.FIRST
@@ -228,10 +239,9 @@ class AccountRecord:
     # Bookings: inside the statement that the balances rest on, after it, or uncertain
 
     def _place(self, activity: Activity) -> None:
-        corrects_unknown = activity.previous_id is not None and self._corrected(activity) is None
         if activity.published_ns <= self._taken_from_ns - REST_LAG_NS:
             self._day.count(activity, self._corrected(activity))
-        elif corrects_unknown or not self._is_surely_new(activity):
+        elif self._corrects_unknown(activity) or not self._is_surely_new(activity):
             self._uncertain.append(activity)
             self._is_unsettled = True
         elif activity.activity_type in flows.TWO_LEGGED_TYPES and activity.group_id is not None:
@@ -263,7 +273,12 @@ class AccountRecord:
         self._applied.append(self._balances.apply(activity, self._corrected(activity)))
 
     def _corrected(self, activity: Activity) -> Activity | None:
-        return self._bookings.get(activity.previous_id) if activity.previous_id else None
+        if activity.previous_id is None:
+            return None
+        return self._bookings.get(activity.previous_id) or self._inferred.get(activity.ref_id)
+
+    def _corrects_unknown(self, activity: Activity) -> bool:
+        return activity.previous_id is not None and self._corrected(activity) is None
 
     # Statements
 
@@ -282,14 +297,52 @@ class AccountRecord:
             self._agree(statement)
             return Outcome.CONFIRMED
         is_late = self._is_late(statement)
+        doubt = self._doubt
         since_ns = self._doubted_since(statement, ended_ns)
+        is_repeated = doubt is not None and self._doubt is doubt
+        is_correction = not is_late and any(map(self._corrects_unknown, self._uncertain))
+        if is_correction and is_repeated:
+            self._take_correction(statement, began_ns, ended_ns)
+            return Outcome.CORRECTED
         if began_ns - since_ns >= (LATE_NS_MAX if is_late else EVENT_SETTLE_NS):
-            self._agree(statement)
-            self._taken_from_ns, self._taken_until_ns = began_ns, ended_ns
-            self._explained_since_ns = ended_ns
+            self._replace(statement, began_ns, ended_ns)
             return Outcome.DRIFT
         self._is_unsettled |= not is_late
+        if is_correction and ended_ns - self._prompted_ns >= EVENT_SETTLE_NS:
+            self._is_prompt, self._prompted_ns = True, ended_ns
         return Outcome.LATE if is_late else Outcome.DIFFERENT
+
+    def _replace(self, statement: Statement, began_ns: int, ended_ns: int) -> None:
+        self._agree(statement)
+        self._taken_from_ns, self._taken_until_ns = began_ns, ended_ns
+        self._explained_since_ns = ended_ns
+
+    def _take_correction(self, statement: Statement, began_ns: int, ended_ns: int) -> None:
+        """REST has changed after a booking that corrects an unknown one: what differs is what that changed.
+
+        Balance and positions may still trail each other, so the record stays unsettled: the next statement,
+        taken in quiet, confirms this one.
+        """
+        if len(self._uncertain) == 1:
+            correction = self._uncertain[0]
+            self._inferred[correction.ref_id] = self._original_of(correction, statement)
+        self._replace(statement, began_ns, ended_ns)
+        self._is_unsettled = True
+
+    def _original_of(self, correction: Activity, statement: Statement) -> Activity:
+        """What a correction must have corrected, by what the statement changes; as of the correction."""
+        totals, symbol = self._balances.totals(), correction.symbol or ""
+        totals.add(effect_of(correction))
+        net_amount, quantity = totals.excess_over(statement, symbol)
+        value = quantity * self._multipliers.get(symbol, multiplier_of(correction.asset_class))
+        return msgspec.structs.replace(
+            correction,
+            net_amount=net_amount,
+            quantity=quantity,
+            price=abs(net_amount / value) if value else ZERO,
+            previous_id=None,
+            is_void=False,
+        )
 
     def _is_explained(self, statement: Statement) -> bool:
         """Are cash and quantities, each for itself, ours with some of the uncertain bookings on top?
@@ -418,6 +471,7 @@ class AccountRecord:
         for activity in tuple(self._bookings.values()):
             if max(activity.published_ns, activity.executed_ns) < oldest_ns:
                 del self._bookings[activity.ref_id]
+                self._inferred.pop(activity.ref_id, None)
 
 
 def _void(activity: Activity) -> Activity:

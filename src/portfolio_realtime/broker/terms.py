@@ -56,6 +56,7 @@ class Statement(msgspec.Struct, frozen=True):
 
     state: AccountState
     holdings: dict[str, Holding]
+    prices: dict[str, float] = {}  # the broker's own, where it states them; they value nothing here
 
     @property
     def quantities(self) -> dict[str, Decimal]:

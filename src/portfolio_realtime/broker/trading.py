@@ -89,7 +89,7 @@ class TradingClient(BrokerClient):
         if not isinstance(state, Mapping) or state.get("id") != account_id:
             return None
         positions = await self._get("/v2/positions", is_urgent=is_urgent)
-        return Statement(parse.account_state(account_id, state), parse.holdings(positions))
+        return parse.statement(account_id, state, positions)
 
     async def activities(self, category: str, page_token: str | None) -> list[Any]:
         """A page of rows, newest first, after the row of this id. Raises BrokerUnavailable, BrokerRefused."""

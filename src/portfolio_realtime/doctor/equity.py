@@ -22,10 +22,12 @@ from portfolio_realtime.market.sessions import new_york_date_of
 from portfolio_realtime.market.snapshots import SYMBOLS_MAX, Snapshots
 from portfolio_realtime.model import Account, plain
 from portfolio_realtime.symbol_collector import open_client
-from portfolio_realtime.valuation.rounding import cents, exact_equity, money
+from portfolio_realtime.valuation.rounding import cents, exact_equity, exposure, money
 
 CHECK: Final = "equity"
-DRIFT_WARN: Final = Decimal("0.005")  # of the broker's equity: its prices are of another moment and venue
+DRIFT_WARN: Final = Decimal(
+    "0.005"
+)  # of equity or positions: the broker's prices are of another moment and venue
 DRIFT_FAIL: Final = Decimal("0.05")
 SYMBOLS_LISTED_MAX: Final = 5
 
@@ -119,7 +121,8 @@ def _compared(account: Account, statement: Statement, prices: dict[str, float]) 
     found = f"{account.account_id}: {money(cents(ours))}"
     if brokers is None:
         return Finding(CHECK, Status.WARN, f"{found}; the broker states none", "nothing to compare with")
-    drift = abs(ours - brokers) / abs(brokers) if brokers else abs(ours)
+    at_stake = max(abs(brokers), exposure(account, prices))
+    drift = abs(ours - brokers) / at_stake if at_stake else abs(ours)
     found += f", the broker says {money(cents(brokers))} ({plain(round(100 * drift, 3))} % apart)"
     if drift <= DRIFT_WARN:
         return Finding(CHECK, Status.OK, found)

@@ -2,7 +2,8 @@
 
 The rule is Alpaca's for the open and close of minute bars, which is also the rule of its "latest trade":
 the strictest condition of a trade wins, and a condition that the table does not have for the trade's tape
-moves nothing. Source: Alpaca, Market Data FAQ, "How are bars aggregated?".
+moves nothing. Source: Alpaca, Market Data FAQ, "How are bars aggregated?". The table has no regular condition
+for tape N, the overnight market, though that market's bars are made of such trades: there both letters count.
 """
 
 from enum import IntEnum
@@ -22,11 +23,13 @@ class Effect(IntEnum):
 
 Conditions = tuple[str, ...] | str | None
 
-_TAPES: Final = {"all": "ABCNO", "AB": "AB", "ABC": "ABC", "C": "C", "CO": "CO"}
+_TAPES: Final = {"all": "ABCNO", "AB": "AB", "ABC": "ABC", "C": "C", "CO": "CO", "N": "N"}
 _MINUTE_RULE: Final = (
     # codes, tapes, effect on the open and close of the minute bar
     (" ", "AB", Effect.MOVES),  # regular
     ("@", "CO", Effect.MOVES),  # regular
+    (" ", "N", Effect.MOVES),  # regular by night: not in the published table
+    ("@", "N", Effect.MOVES),  # the same
     ("A", "C", Effect.MOVES),  # acquisition
     ("B", "AB", Effect.NEVER),  # average price
     ("B", "C", Effect.MOVES),  # bunched

@@ -221,6 +221,7 @@ class MarketSubscription:
                 self._missed = {symbol: seen for symbol, seen in self._missed.items() if symbol not in gone}
                 self._renewing.clear()
                 refused.clear()  # there may be room again
+            refused &= wanted
             if new := wanted - asked - refused:
                 left_out = await stream.subscribe(new)
                 self._tell_left_out(left_out)

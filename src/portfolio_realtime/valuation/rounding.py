@@ -38,6 +38,16 @@ def exact_equity(account: Account, prices: dict[str, float]) -> Decimal:
     return total
 
 
+def exposure(account: Account, prices: dict[str, float]) -> Decimal:
+    """What long and short positions are worth together, in dollars; those without a price are left out."""
+    total = Decimal(0)
+    for position in account.positions:
+        if position.quantity and position.symbol in prices:
+            units = EXACT.multiply(abs(position.quantity), position.multiplier)
+            total = EXACT.add(total, EXACT.multiply(units, exact(prices[position.symbol])))
+    return total
+
+
 def exact_day_pnl(account: Account, equity: Decimal) -> Decimal:
     """Unrounded day P&L in dollars from unrounded equity."""
     return EXACT.subtract(EXACT.subtract(equity, account.last_equity), account.external_cash_flow)
