@@ -14,7 +14,7 @@ from portfolio_realtime.websocket.connection import Connection
 from portfolio_realtime.websocket.hub import Hub
 from portfolio_realtime.websocket.protocol import Auth, Disconnect, Heartbeat, Subscribe, Unsubscribe
 from portfolio_realtime.websocket.watched import WatchedAccount
-from tests.websocket.wire import payload, publication
+from tests.websocket.wire import gathered, payload, publication
 
 ALICE = Identity("alice", frozenset({"a", "ab"}))
 
@@ -49,7 +49,7 @@ def watched(hub: Hub, account_id: str = "a") -> WatchedAccount:
 
 
 def publish(hub: Hub, sequence: int, account_id: str = "a") -> None:
-    hub.publish(PublicationBatch.of(1, [publication(account_id, 1, sequence)]))
+    hub.publish(gathered(PublicationBatch.of(1, [publication(account_id, 1, sequence)])))
 
 
 def reply(connection: Connection, now_s: float = 0.0) -> dict[str, object]:

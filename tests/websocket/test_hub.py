@@ -15,10 +15,10 @@ from portfolio_realtime.websocket import columns as columns_module
 from portfolio_realtime.websocket import watched as watched_module
 from portfolio_realtime.websocket.columns import StreamPosition
 from portfolio_realtime.websocket.connection import Connection, Subscription
-from portfolio_realtime.websocket.hub import Hub
+from portfolio_realtime.websocket.hub import Gathered, Hub
 from portfolio_realtime.websocket.protocol import Subscribe
 from portfolio_realtime.websocket.watched import WatchedAccount
-from tests.websocket.wire import Picture, payload, payloads, publication
+from tests.websocket.wire import Picture, gathered, payload, payloads, publication
 
 ACCOUNTS = ("a", "ab")  # one is a prefix of the other
 
@@ -99,7 +99,7 @@ def write_all(filenos: Sequence[int], frames: Sequence[bytes]) -> int:
 
 
 def publish(hub: Hub, epoch: int, *publications: Publication) -> None:
-    hub.publish(PublicationBatch.of(epoch, publications))
+    hub.publish(gathered(PublicationBatch.of(epoch, publications)))
 
 
 class World:
@@ -357,6 +357,34 @@ def test_frames_carry_any_length_as_the_protocol_says() -> None:
     assert text_frame(b"x" * 126)[:4] == b"\x81\x7e\x00\x7e"
     assert text_frame(b"x" * 65536)[:10] == b"\x81\x7f\x00\x00\x00\x00\x00\x01\x00\x00"
     assert payload(text_frame(b'{"a":"' + b"x" * 200 + b'"}'))["a"] == "x" * 200
+
+
+def test_what_is_gathered_goes_out_as_if_it_had_come_alone() -> None:
+    """Parts of batches of several epochs, rows with their publications, one account twice."""
+    first = PublicationBatch.of(
+        1,
+        [
+            publication("a", 1, sequence, {"A": str(sequence)} if sequence % 2 else None)
+            for sequence in (1, 2, 3)
+        ],
+    )
+    second = PublicationBatch.of(2, [publication("ab", 2, 1, {"B": "7"}), publication("a", 2, 1, {"A": "9"})])
+    hub, clients = Hub(write_all), [Client() for _ in range(3)]
+    for client, account_id, detail in zip(
+        clients, ("a", "ab", "ab"), ("positions", "value", "value"), strict=True
+    ):
+        client.subscribe(hub, account_id, detail)
+    together = Gathered()
+    together.add(first, 0, 1)
+    together.add(first, 1, 2000)
+    together.add(second)
+    assert len(together) == 5
+    assert together.rows.keys() == {0, 2, 3, 4}
+    assert hub.publish(together) == 5
+    for client in clients:
+        client.read()
+    assert clients[0].pictures["a"].quantities == {"A": "9"}
+    assert [client.pictures["ab"].positions_seen for client in clients[1:]] == [[(2, 1)]] * 2
 
 
 def test_one_client_each_is_the_same_in_any_number_of_accounts() -> None:

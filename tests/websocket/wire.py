@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-from portfolio_realtime.model import Publication
+from portfolio_realtime.model import Publication, PublicationBatch
+from portfolio_realtime.websocket.hub import Gathered
 
 
 def value(account_id: str, epoch: int, sequence: int, equity: str | None = "100.00") -> dict[str, Any]:
@@ -64,6 +65,14 @@ def publication(
     message = {**value(account_id, epoch, sequence, equity), **fields}
     encoded = json.dumps(message, separators=(",", ":")).encode()
     return Publication(account_id, sequence, encoded, rows)
+
+
+def gathered(*batches: PublicationBatch) -> Gathered:
+    """All publications of these."""
+    together = Gathered()
+    for batch in batches:
+        together.add(batch)
+    return together
 
 
 def payload(frame: bytes) -> Any:

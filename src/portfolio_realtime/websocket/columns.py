@@ -14,7 +14,7 @@ NO_SOCKET: Final = -1
 INITIAL: Final = 64  # slots; they double when all are taken
 
 Slots = NDArray[np.intp]
-Sequences = NDArray[np.int64]
+Numbers = NDArray[np.int64]
 
 
 class StreamPosition(NamedTuple):
@@ -65,11 +65,11 @@ class Columns:
         self._epoch[slot], self._sequence[slot] = at
         self.frame[slot] = frame
 
-    def are_newer(self, slots: Slots, epoch: int, sequences: Sequences) -> NDArray[np.bool_]:
+    def are_newer(self, slots: Slots, epochs: Numbers, sequences: Numbers) -> NDArray[np.bool_]:
         """Which of these publications are newer than what is known of their accounts."""
         known = self._epoch[slots]
-        return (known < epoch) | ((known == epoch) & (self._sequence[slots] < sequences))
+        return (known < epochs) | ((known == epochs) & (self._sequence[slots] < sequences))
 
-    def put_all(self, slots: Slots, epoch: int, sequences: Sequences, frames: list[bytes]) -> None:
-        """The newest publications of these accounts."""
-        self._epoch[slots], self._sequence[slots], self.frame[slots] = epoch, sequences, frames
+    def put_all(self, slots: Slots, epochs: Numbers, sequences: Numbers, frames: list[bytes]) -> None:
+        """The newest publications of these accounts, each once."""
+        self._epoch[slots], self._sequence[slots], self.frame[slots] = epochs, sequences, frames

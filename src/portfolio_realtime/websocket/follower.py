@@ -23,12 +23,13 @@ from portfolio_realtime.state.connection import Message, Subscribed
 from portfolio_realtime.state.interest import RENEW_S
 from portfolio_realtime.state.valuations import decode_batch
 from portfolio_realtime.telemetry import ServerMetrics
-from portfolio_realtime.websocket.hub import Hub
+from portfolio_realtime.websocket.hub import Gathered, Hub
 from portfolio_realtime.websocket.outlets import Outlets
 from portfolio_realtime.websocket.watched import Subscriber, WatchedAccount
 
 BEGIN_ACCOUNTS_MAX: Final = 500  # announced and read in one round trip
-BURST_MAX: Final = 500  # publications between two turns of the event loop
+BURST_MAX: Final = 2000  # publications between two turns of the event loop
+PUBLISH_S: Final = 0.005  # publications that come within this are handed on together
 GATHER_S: Final = 0.01  # who begins within this is announced and read together
 READY_S_MAX: Final = 1.0
 UNKNOWN_S_MAX: Final = 5.0  # an account without a record is waited for this long
@@ -56,6 +57,8 @@ class Follower:
         self._metrics = metrics
         self._begun: dict[str, None] = {}  # accounts that somebody begins to watch, oldest first
         self._wake = asyncio.Event()
+        self._gathered = Gathered()
+        self._publishing: asyncio.TimerHandle | None = None  # will hand on what is gathered
 
     def watch(self, subscriber: Subscriber, account_id: str, *, with_positions: bool) -> WatchedAccount:
         """Begin to send an account to a subscriber; what is not there yet comes by `offer`."""
@@ -81,9 +84,10 @@ class Follower:
                     self.is_following = True
                     self._begin(self.hub.accounts)
                 elif (batch := self._decoded(event)) is not None:
-                    await self._fan_out(batch)
+                    await self._gather(batch)
         finally:
             self.is_following = False
+            self._publish()
         raise AssertionError("following never ends by itself")
 
     def _decoded(self, message: Message) -> PublicationBatch | None:
@@ -98,24 +102,33 @@ class Follower:
         self._metrics.malformed.inc()
         log.warning("a publication cannot be read", where=where, reason=str(error))
 
-    async def _fan_out(self, batch: PublicationBatch) -> None:
-        reached = 0
-        for first in range(0, len(batch.account_ids), BURST_MAX):
-            if first:
+    async def _gather(self, batch: PublicationBatch) -> None:
+        """Hand publications on together with what comes within PUBLISH_S, but not too many at once."""
+        for first in range(0, len(batch.frames), BURST_MAX):
+            self._gathered.add(batch, first, first + BURST_MAX)
+            if len(self._gathered) >= BURST_MAX:
+                self._publish()
                 await asyncio.sleep(0)
-            reached += self.hub.publish(batch, first, first + BURST_MAX)
-        if reached:
-            self._measure(batch)
+        if len(self._gathered) and self._publishing is None:
+            self._publishing = asyncio.get_running_loop().call_later(PUBLISH_S, self._publish)
 
-    def _measure(self, batch: PublicationBatch) -> None:
-        """Observe the lag of one publication: all of a batch were published at once."""
+    def _publish(self) -> None:
+        if self._publishing is not None:
+            self._publishing.cancel()
+            self._publishing = None
+        gathered, self._gathered = self._gathered, Gathered()
+        if len(gathered) and self.hub.publish(gathered):
+            self._measure(gathered)
+
+    def _measure(self, gathered: Gathered) -> None:
+        """Observe the lag of one publication, the first: it has waited longest."""
         try:
-            published = _decode_published(text_of(batch.frames[-1])).timestamp
+            published = _decode_published(text_of(gathered.frames[0])).timestamp
             if published is not None:
                 lag_ns = self._clock.now_ns() - parse_rfc3339(published)
                 self._metrics.fan_out_lag.observe(lag_ns / NS_PER_S)
         except (msgspec.MsgspecError, ValueError) as error:
-            self._malformed(batch.account_ids[-1], error)
+            self._malformed(gathered.account_ids[0], error)
 
     async def announce(self) -> NoReturn:
         """Announce and read what somebody begins to watch, forever. Raises StateUnavailable."""

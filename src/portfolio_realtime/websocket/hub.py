@@ -20,11 +20,42 @@ from numpy.typing import NDArray
 
 from portfolio_realtime.frames import text_frame
 from portfolio_realtime.model import PublicationBatch
-from portfolio_realtime.websocket.columns import NO_SOCKET, NOBODY, Columns, Slots, StreamPosition
+from portfolio_realtime.websocket.columns import NO_SOCKET, NOBODY, Columns, Numbers, Slots, StreamPosition
 from portfolio_realtime.websocket.watched import POSITIONS_KEY, Rows, Subscriber, WatchedAccount
 
 SendAll = Callable[[Sequence[int], Sequence[bytes]], int]
 """Sends to each socket, by its number, its frames, and takes care of what one does not take; all bytes."""
+
+
+class Gathered:
+    """Publications of several shards that are handed on together, column by column."""
+
+    def __init__(self) -> None:
+        self.account_ids: list[str] = []
+        self.epochs: list[int] = []
+        self.sequences: list[int] = []
+        self.frames: list[bytes] = []
+        self.rows: dict[int, Rows] = {}
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def add(self, batch: PublicationBatch, first: int = 0, last: int | None = None) -> None:
+        """Those of a batch from `first` to before `last`."""
+        begin, part = len(self), slice(first, last)
+        self.account_ids += batch.account_ids[part]
+        self.sequences += batch.sequences[part]
+        self.frames += batch.frames[part]
+        self.epochs += repeat(batch.epoch, len(self) - begin)
+        for place, rows in batch.rows.items():
+            if first <= place < first + len(self) - begin:
+                self.rows[begin + place - first] = rows
+
+    def positions(self, places: Slots) -> tuple[Numbers, Numbers]:
+        """Epochs and sequences of these."""
+        count = len(self)
+        epochs, sequences = (np.fromiter(part, np.int64, count) for part in (self.epochs, self.sequences))
+        return epochs[places], sequences[places]
 
 
 class _Burst:
@@ -101,38 +132,40 @@ class Hub:
             del self.accounts[account_id]
             self._columns.give_back(self._slots.pop(account_id))
 
-    def publish(self, batch: PublicationBatch, first: int = 0, last: int | None = None) -> int:
-        """Hand a part of a batch to the subscribers, unless they have newer; how many brought something."""
-        account_ids = batch.account_ids[first:last]
+    def publish(self, gathered: Gathered) -> int:
+        """Hand publications to the subscribers, unless they have newer; how many brought something."""
+        account_ids = gathered.account_ids
         slots = np.fromiter(map(self._slots.get, account_ids, repeat(NOBODY)), np.intp, len(account_ids))
         is_lone = self._are_lone(slots)
-        burst = _Burst(*self._take_lone(batch, first, slots, np.flatnonzero(is_lone)))
-        for place in (np.flatnonzero(~is_lone & (slots != NOBODY)) + first).tolist():
-            account = self.accounts[batch.account_ids[place]]
+        burst = _Burst(*self._take_lone(gathered, slots, np.flatnonzero(is_lone)))
+        for place in np.flatnonzero(~is_lone & (slots != NOBODY)).tolist():
+            account = self.accounts[account_ids[place]]
             account.heard()
-            at = StreamPosition(batch.epoch, batch.sequences[place])
-            burst.collect(account, at, batch.frames[place], batch.rows.get(place))
+            at = StreamPosition(gathered.epochs[place], gathered.sequences[place])
+            burst.collect(account, at, gathered.frames[place], gathered.rows.get(place))
         return self._send(burst)
 
     def _are_lone(self, slots: Slots) -> NDArray[np.bool_]:
-        """Which have one client that is direct; none if one client has several of them."""
+        """Which have one client that is direct; none if any client is that of two of them."""
         filenos = self._columns.socket[slots]
         is_lone = filenos != NO_SOCKET
         lone = filenos[is_lone].tolist()
         return is_lone if len(set(lone)) == len(lone) else np.zeros(len(slots), bool)
 
-    def _take_lone(
-        self, batch: PublicationBatch, first: int, slots: Slots, lone: Slots
-    ) -> tuple[list[int], list[bytes]]:
-        """Take in the publications at the places `lone` from `first` on: the sockets and the frames."""
-        sequences = np.fromiter(batch.sequences[first : first + len(slots)], np.int64, len(slots))[lone]
-        is_newer = self._columns.are_newer(slots[lone], batch.epoch, sequences)
-        lone, sequences = lone[is_newer], sequences[is_newer]
-        frames = batch.frames
-        if len(lone) < len(frames):
-            frames = [frames[place] for place in (lone + first).tolist()]
-        self._columns.put_all(slots[lone], batch.epoch, sequences, frames)
-        return self._columns.socket[slots[lone]].tolist(), frames
+    def _take_lone(self, gathered: Gathered, slots: Slots, lone: Slots) -> tuple[list[int], list[bytes]]:
+        """Take in the publications at these places; the sockets, and the frames that go to them.
+
+        In the order of the sockets' numbers: those that were opened together lie together in the kernel's
+        memory.
+        """
+        lone = lone[np.argsort(self._columns.socket[slots[lone]])]
+        epochs, sequences = gathered.positions(lone)
+        is_newer = self._columns.are_newer(slots[lone], epochs, sequences)
+        lone = lone[is_newer]
+        frames = [gathered.frames[place] for place in lone.tolist()]
+        slots = slots[lone]
+        self._columns.put_all(slots, epochs[is_newer], sequences[is_newer], frames)
+        return self._columns.socket[slots].tolist(), frames
 
     def _send(self, burst: _Burst) -> int:
         if burst.frames:
