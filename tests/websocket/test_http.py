@@ -13,6 +13,7 @@ from tests.websocket.served import (
     bearer,
     closed,
     receive,
+    receive_until,
     serving,
     watched,
 )
@@ -50,12 +51,16 @@ async def test_http_waits_for_a_live_value_and_does_not_serve_an_old_one(
 ) -> None:
     """Without a calculator a stored value may be from long ago: one has to speak first."""
     await calculator.publish("a", 1)
+    async with server.open("/ws/portfolio/ab") as other:  # until this has come, the one before is news, too
+        for sequence in (1, 2):
+            await calculator.publish("ab", sequence)
+            await receive_until(other, sequence)
     await calculator.die()
     request = asyncio.create_task(server.http.get("/v1/portfolio/a", headers=bearer()))
     await until(lambda: watched(state, "a"), "the request has announced its interest")
     await calculator.publish("a", 2)
     assert (await request).json()["sequence"] == 2
-    answer = await server.http.get("/v1/portfolio/ab", headers=bearer())
+    answer = await server.http.get("/v1/portfolio/b", headers=bearer(accounts=["b"]))
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
 
 
