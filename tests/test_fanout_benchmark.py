@@ -16,7 +16,17 @@ SERVERS = ("portfolio_realtime", "c_epoll")
 )
 async def test_the_benchmark_measures_our_server_beside_the_floor() -> None:
     """One JSON object: per server what a message, an idle connection and a connect cost."""
-    options = ("--connections", "100", "--seconds", "0.5", "--servers", ",".join(SERVERS), "--json")
+    options = (
+        "--connections",
+        "100",
+        "--seconds",
+        "0.5",
+        "--rounds",
+        "2",
+        "--servers",
+        ",".join(SERVERS),
+        "--json",
+    )
     done = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-m", "benchmarks.fanout", *options],

@@ -4,10 +4,11 @@
 
 Each server in turn, alone on one core; a client in C, the same for all, on another core. First so many
 WebSockets are opened, then they are idle, then each gets one message per 0.2 s. Counted is the CPU time
-(/proc/PID/stat) of the server's process. Ours is the real one: every connection has a token and an account
-of its own, and its publications come through Valkey, each different. Peers send one ready text to all. All
-have the same pattern, everything at once and then nothing: ours are published like a calculator's flush, the
-batches of all shards together, and the peers write to all clients in one go.
+(/proc/PID/stat) of the server's process. All take turns, several times, and each figure is the median.
+Ours is the real one: every connection has a token and an account of its own, and its publications come
+through Valkey, each different. Peers send one ready text to all. All have the same pattern, everything at
+once and then nothing: ours are published like a calculator's flush, the batches of all shards together, and
+the peers write to all clients in one go.
 
 - `us_per_message`: microseconds of server CPU per text frame that arrived
 - `bytes_per_connection`: resident memory of the server per open, idle connection
@@ -15,10 +16,12 @@ batches of all shards together, and the peers write to all clients in one go.
 """
 
 import select
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
@@ -127,26 +130,35 @@ def report(results: dict[str, dict[str, Any]], connections: int) -> None:
             print(f"ours / {peer}: {ours / theirs:.2f}", file=sys.stderr)
 
 
+def medians(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Of each figure, over rounds in which all servers took turns."""
+    return {name: round(statistics.median(one[name] for one in rounds), 2) for name in rounds[0]}
+
+
 def main(
     connections: Annotated[int, typer.Option(min=1, max=16_000)] = 4000,
-    seconds: Annotated[float, typer.Option(min=0.5, max=20, help="Of messages, per server")] = 6.0,
+    seconds: Annotated[float, typer.Option(min=0.5, max=20, help="Of messages, per server and round")] = 6.0,
+    rounds: Annotated[int, typer.Option(min=1, max=9, help="In which the servers take turns")] = 3,
     servers: Annotated[str, typer.Option(help="Names, separated by commas")] = ",".join(SERVERS),
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout")] = False,
 ) -> None:
-    """Measure the servers one after the other."""
+    """Measure the servers one after the other, several times; medians."""
     chosen = [name.strip() for name in servers.split(",") if name.strip()]
     if unknown := sorted(set(chosen) - SERVERS.keys()):
         raise typer.BadParameter(f"no such server: {', '.join(unknown)}; there are {', '.join(SERVERS)}")
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}
     results: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="fanout-") as folder:
-        for index, name in enumerate(chosen, 1):
-            print(f"[{index}/{len(chosen)}] {name} …", file=sys.stderr, flush=True)
-            try:
-                results[name] = measure(name, connections, seconds, Path(folder))
-            except Skipped as why:
-                results[name] = {"skipped": str(why)}
-            except RuntimeError as why:
-                results[name] = {"failed": str(why)}
+        for turn in range(rounds):
+            for name in [name for name in chosen if name not in results]:
+                print(f"[{turn + 1}/{rounds}] {name} …", file=sys.stderr, flush=True)
+                try:
+                    found[name].append(measure(name, connections, seconds, Path(folder)))
+                except Skipped as why:
+                    results[name] = {"skipped": str(why)}
+                except RuntimeError as why:
+                    results[name] = {"failed": str(why)}
+    results = {name: results.get(name) or medians(found[name]) for name in chosen}
     report(results, connections)
     if as_json:
         print(msgspec.json.encode(results).decode())

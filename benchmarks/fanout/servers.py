@@ -184,7 +184,7 @@ def nginx_nchan(plan: Plan) -> Running:
     if nginx is None or not NCHAN_MODULE.exists():
         raise Skipped("install the Debian packages nginx-light and libnginx-mod-nchan")
     folder = plan.folder / "nginx"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     text = (HERE / "nginx.conf").read_text()
     text = text.replace("@MODULE@", str(NCHAN_MODULE)).replace("@PORT@", str(plan.port))
     (folder / "nginx.conf").write_text(text)
