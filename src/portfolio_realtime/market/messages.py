@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.market.conditions import Conditions
@@ -229,14 +230,33 @@ def as_of_ns(at: Moment | RawMoment) -> int | None:
 
 
 def times_ns(trades: Sequence[StreamTrade]) -> list[int]:
-    """`as_of_ns` of many trades at once, NO_TIME for those that have none: 64-bit timestamps by NumPy."""
-    if len(trades) >= VECTOR_MIN:
-        joined = b"".join([trade.at for trade in trades])
-        if len(joined) == _TIMESTAMP_64_TYPE.itemsize * len(trades):
-            moments = np.frombuffer(joined, _TIMESTAMP_64_TYPE)
-            if (moments["head"] == _TIMESTAMP_64).all():  # then each of them is as long as these
-                both = moments["packed"].astype(np.uint64)
-                return ((both & _SECONDS_MASK) * NS_PER_S + (both >> _SECONDS_BITS)).tolist()
+    """`as_of_ns` of many trades at once, NO_TIME for those that have none."""
+    column = _timestamps_64(trades) if len(trades) >= VECTOR_MIN else None
+    return _times_one_by_one(trades) if column is None else column.tolist()
+
+
+def time_column(trades: Sequence[StreamTrade]) -> NDArray[np.int64]:
+    """The same for at least one trade, side by side; OverflowError where a time is far from now.
+
+    A time beyond 2262 may be any other here.
+    """
+    column = _timestamps_64(trades)
+    return np.array(_times_one_by_one(trades), np.int64) if column is None else column.view(np.int64)
+
+
+def _timestamps_64(trades: Sequence[StreamTrade]) -> NDArray[np.uint64] | None:
+    """Where all are 64-bit timestamps, as they usually are."""
+    joined = b"".join([trade.at for trade in trades])
+    if len(joined) != _TIMESTAMP_64_TYPE.itemsize * len(trades):
+        return None
+    moments = np.frombuffer(joined, _TIMESTAMP_64_TYPE)
+    if not (moments["head"] == _TIMESTAMP_64).all():
+        return None
+    both = moments["packed"].astype(np.uint64)  # each is as long as a timestamp, for each begins like one
+    return (both & _SECONDS_MASK) * NS_PER_S + (both >> _SECONDS_BITS)
+
+
+def _times_one_by_one(trades: Sequence[StreamTrade]) -> list[int]:
     return [NO_TIME if (at_ns := as_of_ns(trade.at)) is None else at_ns for trade in trades]
 
 

@@ -1,0 +1,207 @@
+"""What the mark price policy reads and writes for nearly every trade, side by side for all symbols.
+
+The trades of thousands of symbols do not fit into a processor's cache as objects, and each new trade waits for
+the memory of the ones that it touches. So every symbol has a slot: a few numbers and the packed rows of its
+recent trades. One trade touches two or three places of memory then, and a frame of many trades is placed in a
+few steps of NumPy, which wait for many places at once.
+"""
+
+from struct import Struct
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from portfolio_realtime.market.messages import NO_TIME
+
+NOBODY: Final = 0  # the slot of no symbol
+INITIAL: Final = 64  # slots; they double when all are taken
+RECENT_MAX: Final = 8  # eligible trades kept per symbol
+NO_ID: Final = 2**64 - 1
+UNCHANGED, CHANGED, TRADED = 0, 1, 2  # why a symbol's mark is to be taken
+
+KEY: Final = Struct("<qQH")  # the beginning of a row: time, id, exchange
+ROW: Final = Struct("<qQHdB5x")  # and price, origin
+RING_BYTES: Final = ROW.size * RECENT_MAX
+
+_EMPTY: Final = ROW.pack(NO_TIME, 0, 0, 0.0, 0)
+_WORDS: Final = ROW.size // 8
+_ROW_TYPE: Final = np.dtype(
+    {
+        "names": ["as_of_ns", "trade_id", "exchange", "price", "origin"],
+        "formats": ["<i8", "<u8", "<u2", "<f8", "u1"],
+        "offsets": [0, 8, 16, 18, 26],
+        "itemsize": ROW.size,
+    }
+)
+
+Slots = NDArray[np.intp]
+Flags = NDArray[np.bool_]
+
+
+class Trades(NamedTuple):
+    """Trades of followed symbols, in the order of their arrival."""
+
+    slot: Slots
+    as_of_ns: NDArray[np.int64]
+    trade_id: NDArray[np.uint64]
+    exchange: NDArray[np.uint16]
+    price: NDArray[np.float64]
+
+    def take(self, which: Slots | Flags) -> "Trades":
+        """Some of them, in that order."""
+        return Trades(*(column[which] for column in self))
+
+
+class Columns:
+    """The hot numbers of all followed symbols, by slot."""
+
+    def __init__(self) -> None:
+        self._free: list[int] = []
+        self.row_bytes = bytearray()
+        self.newest_ns = np.zeros(0, np.int64)  # of all trades that were ever recent
+        self.low = np.zeros(0, np.float64)  # a price between these two needs no second look
+        self.high = np.zeros(0, np.float64)
+        self.at = np.zeros(0, np.int64)  # the row where the next trade goes, over the oldest
+        self.change = np.zeros(0, np.uint8)
+        self.has_withdrawn = np.zeros(0, np.bool_)
+        self._grow(INITIAL)
+        self._free.remove(NOBODY)
+
+    def take(self) -> int:
+        """A free slot."""
+        if not self._free:
+            self._grow(len(self.at))
+        return self._free.pop()
+
+    def give_back(self, slot: int) -> None:
+        """The symbol is not followed any more."""
+        self.row_bytes[slot * RING_BYTES : (slot + 1) * RING_BYTES] = _EMPTY * RECENT_MAX
+        self.newest_ns[slot] = self.at[slot] = self.change[slot] = 0
+        self.low[slot], self.high[slot], self.has_withdrawn[slot] = 0.0, np.inf, False
+        self._free.append(slot)
+
+    def newest(self, slots: Slots) -> NDArray[Any]:
+        """The last row of each; its time is NO_TIME where there is no trade."""
+        return self._rows[slots * RECENT_MAX + (self.at[slots] - 1) % RECENT_MAX]
+
+    def take_changed(self) -> tuple[Slots, Flags]:
+        """Whose marks are to be taken, and did a trade of the stream move them?"""
+        slots = np.flatnonzero(self.change)
+        is_traded = self.change[slots] == TRADED
+        self.change[slots] = UNCHANGED
+        return slots, is_traded
+
+    def set_bands(self, slots: Slots, prices: NDArray[np.float64], ratio: float) -> None:
+        """Prices within this ratio of these need no second look, where any price does without."""
+        is_open = (prices > 0) & np.isfinite(self.low[slots])
+        slots, prices = slots[is_open], prices[is_open]
+        self.low[slots], self.high[slots] = prices / ratio, prices * ratio
+
+    def is_new(self, slot: int, as_of_ns: int, trade_id: int, exchange: int) -> bool:
+        """Is a trade as new as the newest certainly none of those that are known?"""
+        begin = slot * RING_BYTES
+        key = KEY.pack(as_of_ns, trade_id, exchange)
+        return not self.has_withdrawn[slot] and self.row_bytes.find(key, begin, begin + RING_BYTES) < 0
+
+    def put(self, slot: int, as_of_ns: int, trade_id: int, exchange: int, price: float, origin: int) -> None:
+        """One ordinary trade."""
+        at = self.at.item(slot)
+        ROW.pack_into(
+            self.row_bytes, slot * RING_BYTES + at * ROW.size, as_of_ns, trade_id, exchange, price, origin
+        )
+        self.newest_ns[slot], self.at[slot], self.change[slot] = as_of_ns, (at + 1) % RECENT_MAX, TRADED
+
+    def place(self, arrived: Trades, is_moving: Flags, origin: int, latest_ns: int) -> Slots:
+        """Place the ordinary trades, until `latest_ns`; those that are not are returned, in their order.
+
+        Of a symbol only the trades before its first that is not ordinary are placed, so that all are dealt
+        with in the order of their arrival. Ordinary is a moving trade that is newer than all others of its
+        symbol, or as new and none of those that are known, at a price that needs no second look.
+        """
+        order = np.argsort(arrived.slot, kind="stable")
+        trades = arrived.take(order)
+        first = _firsts(trades.slot)
+        before_ns = self._before_ns(trades, first)
+        is_ordinary = before_ns < trades.as_of_ns
+        is_tied = before_ns == trades.as_of_ns
+        if is_tied.any():
+            is_ordinary |= self._are_new(trades, is_tied)
+        is_ordinary &= is_moving[order] & (trades.as_of_ns <= latest_ns)
+        is_ordinary &= (self.low[trades.slot] < trades.price) & (trades.price < self.high[trades.slot])
+        if is_ordinary.all():
+            self._put(trades, first, origin)
+            return order[:0]
+        is_placed = _until_first(is_ordinary, first)
+        placed = trades.take(is_placed)
+        if len(placed.slot):
+            self._put(placed, _firsts(placed.slot), origin)
+        return np.sort(order[~is_placed])
+
+    def _before_ns(self, trades: Trades, first: Slots) -> NDArray[np.int64]:
+        before_ns = np.empty_like(trades.as_of_ns)
+        before_ns[1:] = trades.as_of_ns[:-1]
+        before_ns[first] = self.newest_ns[trades.slot[first]]
+        return before_ns
+
+    def _are_new(self, trades: Trades, is_tied: Flags) -> Flags:
+        """Which of the tied trades are certainly none of those that are known."""
+        is_new = is_tied & ~self.has_withdrawn[trades.slot]
+        is_known = np.flatnonzero(is_tied & (self.newest_ns[trades.slot] == trades.as_of_ns))
+        rings = self._rows.reshape(-1, RECENT_MAX)[trades.slot[is_known]]
+        is_new[is_known] &= (rings["trade_id"] != trades.trade_id[is_known, None]).all(axis=1)
+        _, which, counts = np.unique(trades.trade_id, return_inverse=True, return_counts=True)
+        is_new &= counts[which] == 1
+        return is_new
+
+    def _put(self, trades: Trades, first: Slots, origin: int) -> None:
+        """Ordinary trades, sorted by their symbol's slot."""
+        count = len(trades.slot)
+        counts = np.diff(first, append=count)
+        slots = trades.slot[first]
+        at = self.at[slots]
+        at_first = at - first
+        rows = (np.repeat(at_first, counts) + np.arange(count)) % RECENT_MAX + trades.slot * RECENT_MAX
+        packed = np.empty(count, _ROW_TYPE)
+        packed["as_of_ns"], packed["trade_id"], packed["exchange"] = (
+            trades.as_of_ns,
+            trades.trade_id,
+            trades.exchange,
+        )
+        packed["price"], packed["origin"] = trades.price, origin
+        words = packed.view(np.uint64).reshape(count, _WORDS)
+        if counts.max() > RECENT_MAX:
+            is_kept = np.arange(count) >= np.repeat(first + counts - RECENT_MAX, counts)
+            rows, words = rows[is_kept], words[is_kept]
+        self._words[rows] = words
+        self.at[slots] = (at + counts) % RECENT_MAX
+        self.newest_ns[slots] = trades.as_of_ns[first + counts - 1]
+        self.change[slots] = TRADED
+
+    def _grow(self, count: int) -> None:
+        before = len(self.at)
+        self._free = list(range(before + count - 1, before - 1, -1))
+        self.row_bytes = self.row_bytes + _EMPTY * RECENT_MAX * count
+        self._rows = np.frombuffer(self.row_bytes, _ROW_TYPE)
+        self._words = np.frombuffer(self.row_bytes, np.uint64).reshape(-1, _WORDS)
+        self.newest_ns = np.append(self.newest_ns, np.zeros(count, np.int64))
+        self.low = np.append(self.low, np.zeros(count))
+        self.high = np.append(self.high, np.full(count, np.inf))
+        self.at = np.append(self.at, np.zeros(count, np.int64))
+        self.change = np.append(self.change, np.zeros(count, np.uint8))
+        self.has_withdrawn = np.append(self.has_withdrawn, np.zeros(count, np.bool_))
+
+
+def _firsts(slots: Slots) -> Slots:
+    """Where in sorted slots each one begins."""
+    begins = np.empty(len(slots), np.bool_)
+    begins[0] = True
+    np.not_equal(slots[1:], slots[:-1], out=begins[1:])
+    return np.flatnonzero(begins)
+
+
+def _until_first(is_ordinary: Flags, first: Slots) -> Flags:
+    """Which lie before the first that is not ordinary, of each group that begins there."""
+    odd_count = np.cumsum(~is_ordinary)
+    before_group = odd_count[first] - ~is_ordinary[first]
+    return odd_count == np.repeat(before_group, np.diff(first, append=len(is_ordinary)))
