@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from portfolio_realtime.market.messages import NO_TIME
 
 NOBODY: Final = 0  # the slot of no symbol
-INITIAL: Final = 64  # slots; they double when all are taken
+INITIAL: Final = 1024  # slots; they double when all are taken
 RECENT_MAX: Final = 8  # eligible trades kept per symbol
 NO_ID: Final = 2**64 - 1
 UNCHANGED, CHANGED, TRADED = 0, 1, 2  # why a symbol's mark is to be taken
@@ -35,6 +35,8 @@ _ROW_TYPE: Final = np.dtype(
     }
 )
 
+_LAST: Final = 2**64 - 1  # stands for nothing
+
 Slots = NDArray[np.intp]
 Flags = NDArray[np.bool_]
 
@@ -51,6 +53,37 @@ class Trades(NamedTuple):
     def take(self, which: Slots | Flags) -> "Trades":
         """Some of them, in that order."""
         return Trades(*(column[which] for column in self))
+
+
+class Lookup:
+    """What numbers stand for, found for many at once."""
+
+    def __init__(self, unknown: int) -> None:
+        self._unknown = unknown
+        self._known: dict[int, int] = {}
+        self._sorted: tuple[NDArray[np.uint64], Slots] | None = None  # until one is put or removed
+
+    def put(self, number: int | None, meaning: int) -> None:
+        """It stands for this; None is never looked for."""
+        if number is not None:
+            self._known[number] = meaning
+            self._sorted = None
+
+    def remove(self, number: int | None) -> None:
+        """It stands for nothing any more."""
+        if number is not None:
+            del self._known[number]
+            self._sorted = None
+
+    def find(self, numbers: NDArray[np.uint64]) -> Slots:
+        """What each one stands for."""
+        if self._sorted is None:
+            known = sorted({_LAST: self._unknown, **self._known}.items())
+            keys, meanings = zip(*known, strict=True)
+            self._sorted = np.array(keys, np.uint64), np.array(meanings, np.intp)
+        keys, meanings = self._sorted
+        at = np.searchsorted(keys, numbers)
+        return np.where(keys[at] == numbers, meanings[at], self._unknown)
 
 
 class Columns:
@@ -112,22 +145,23 @@ class Columns:
         )
         self.newest_ns[slot], self.at[slot], self.change[slot] = as_of_ns, (at + 1) % RECENT_MAX, TRADED
 
-    def place(self, arrived: Trades, is_moving: Flags, origin: int, latest_ns: int) -> Slots:
-        """Place the ordinary trades, until `latest_ns`; those that are not are returned, in their order.
+    def place(self, arrived: Trades, wanted: Slots, is_known: Flags, origin: int, latest_ns: int) -> Slots:
+        """Place the ordinary ones of the wanted trades, until `latest_ns`; the others are returned, in order.
 
         Of a symbol only the trades before its first that is not ordinary are placed, so that all are dealt
-        with in the order of their arrival. Ordinary is a moving trade that is newer than all others of its
-        symbol, or as new and none of those that are known, at a price that needs no second look.
+        with in the order of their arrival. Ordinary is a known kind of trade that is newer than all others of
+        its symbol, or as new and none of those that are known, at a price that needs no second look.
         """
-        order = np.argsort(arrived.slot, kind="stable")
+        if not len(wanted):
+            return wanted
+        order = wanted[np.argsort(arrived.slot[wanted], kind="stable")]
         trades = arrived.take(order)
         first = _firsts(trades.slot)
         before_ns = self._before_ns(trades, first)
         is_ordinary = before_ns < trades.as_of_ns
-        is_tied = before_ns == trades.as_of_ns
-        if is_tied.any():
-            is_ordinary |= self._are_new(trades, is_tied)
-        is_ordinary &= is_moving[order] & (trades.as_of_ns <= latest_ns)
+        if not is_ordinary.all():
+            is_ordinary |= self._are_new(trades, before_ns == trades.as_of_ns)
+        is_ordinary &= is_known[order] & (trades.as_of_ns <= latest_ns)
         is_ordinary &= (self.low[trades.slot] < trades.price) & (trades.price < self.high[trades.slot])
         if is_ordinary.all():
             self._put(trades, first, origin)

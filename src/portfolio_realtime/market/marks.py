@@ -26,11 +26,9 @@ by date, never by name, for a snapshot's `dailyBar` is an earlier day's until th
 """
 
 import math
-from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from itertools import compress, repeat
 from typing import Final, TypeGuard
 
 import numpy as np
@@ -44,25 +42,25 @@ from portfolio_realtime.market.columns import (
     RECENT_MAX,
     TRADED,
     Columns,
-    Slots,
+    Lookup,
     Trades,
 )
 from portfolio_realtime.market.conditions import CONDITION_SETS_MAX, Conditions, Effect
 from portfolio_realtime.market.messages import (
     NO_TIME,
-    VECTOR_MIN,
     Cancel,
     Correction,
     DailyBar,
+    PackedTrades,
     Quote,
     Snapshot,
     SnapshotTrade,
     Status,
     StreamTrade,
     as_of_ns,
-    time_column,
     times_ns,
 )
+from portfolio_realtime.market.packed import conditions_number, symbol_number
 from portfolio_realtime.market.recent import (
     EXCHANGES_MAX,
     KnownTrade,
@@ -100,6 +98,7 @@ RESUMPTIONS: Final = {("A", "3"), ("B", "3"), ("C", "T"), ("O", "T")}
 
 _MOVES: Final = int(Effect.MOVES)  # an enum's attribute is slow to read
 _NEVER: Final = int(Effect.NEVER)
+_NO_EXCHANGE: Final = EXCHANGES_MAX
 _SOURCES: Final = tuple(QUALITIES)
 
 EffectOf = Callable[[Conditions, str], Effect]
@@ -176,6 +175,9 @@ class MarkBook:
         self._effect_count = 0
         self._columns = Columns()
         self._slots: dict[str, int] = {}
+        self._slot_of = Lookup(NOBODY)  # by the number of a symbol
+        self._effect_of_number = Lookup(Effect.UNKNOWN)  # by that of conditions and tape
+        self._exchange_of_letter = np.full(256, _NO_EXCHANGE, np.uint16)
         self._by_slot: dict[int, _Entry] = {}
         self._entries: dict[str, _Entry] = {}
         self._to_refresh: dict[str, int] = {}  # symbol -> how often it may yet ask for a snapshot
@@ -187,6 +189,7 @@ class MarkBook:
         for symbol in symbols:
             if symbol not in self._entries:
                 slot = self._slots[symbol] = self._columns.take()
+                self._slot_of.put(symbol_number(symbol), slot)
                 self._entries[symbol] = self._by_slot[slot] = _Entry(self._columns, slot, symbol)
 
     def forget(self, symbols: Iterable[str]) -> None:
@@ -195,6 +198,7 @@ class MarkBook:
             entry = self._entries.pop(symbol, None)
             if entry is not None:
                 del self._slots[symbol], self._by_slot[entry.slot]
+                self._slot_of.remove(symbol_number(symbol))
                 self._columns.give_back(entry.slot)
             self._to_refresh.pop(symbol, None)
 
@@ -239,40 +243,24 @@ class MarkBook:
         latest_ns = received_ns + AHEAD_S_MAX * NS_PER_S
         if self._boundary_ns is not None:
             latest_ns = min(latest_ns, self._boundary_ns)
-        if len(trades) >= VECTOR_MIN:
-            trades = self._offer_columns(trades, latest_ns)
+        if isinstance(trades, PackedTrades):
+            trades = self._offer_packed(trades, latest_ns)
         if trades:
             self._offer_each(trades, latest_ns, received_ns)
 
-    def _offer_columns(self, trades: Sequence[StreamTrade], latest_ns: int) -> Sequence[StreamTrade]:
+    def _offer_packed(self, trades: PackedTrades, latest_ns: int) -> Sequence[StreamTrade]:
         """Place what is ordinary; the rest is returned."""
-        effects = self._effects
-        try:
-            effect = np.frombuffer(bytes([effects[each.tape][each.conditions] for each in trades]), np.uint8)
-            symbols = [each.symbol for each in trades]
-            slot = np.fromiter(map(self._slots.get, symbols, repeat(NOBODY)), np.intp, len(trades))
-            is_followed, is_never = slot != NOBODY, effect == _NEVER
-            is_wanted = is_followed & ~is_never
-            wanted = list(compress(trades, is_wanted.tobytes()))
-            arrived = self._arrived(wanted, slot[is_wanted]) if wanted else None
-        except (KeyError, TypeError, OverflowError):  # conditions or an exchange like none before; an odd id
-            return trades
+        packed = trades.packed
+        slot = self._slot_of.find(packed.symbol)
+        effect = self._effect_of_number.find(packed.conditions)
+        exchange = self._exchange_of_letter[packed.exchange]
+        is_followed, is_never = slot != NOBODY, effect == _NEVER
         self.counts.ignored += np.count_nonzero(is_followed & is_never)
-        if arrived is None:
-            return ()
-        left = self._columns.place(arrived, effect[is_wanted] == _MOVES, _origin(self._source), latest_ns)
-        return [wanted[index] for index in left.tolist()]
-
-    def _arrived(self, trades: Sequence[StreamTrade], slot: Slots) -> Trades:
-        ids = [NO_ID if each.trade_id is None else each.trade_id for each in trades]
-        exchanges = [self._exchanges[each.exchange] for each in trades]
-        return Trades(
-            slot,
-            time_column(trades),
-            np.frombuffer(array("Q", ids), np.uint64),  # takes no text
-            np.array(exchanges, np.uint16),
-            np.array([each.price for each in trades], np.float64),
-        )
+        wanted = np.flatnonzero(is_followed & ~is_never)
+        arrived = Trades(slot, packed.as_of_ns, packed.trade_id, exchange, packed.price)
+        is_known = (effect == _MOVES) & (exchange != _NO_EXCHANGE)
+        left = self._columns.place(arrived, wanted, is_known, _origin(self._source), latest_ns)
+        return [trades[index] for index in left.tolist()]
 
     def _offer_each(self, trades: Sequence[StreamTrade], latest_ns: int, received_ns: int) -> None:
         columns, origin = self._columns, _origin(self._source)
@@ -488,6 +476,7 @@ class MarkBook:
             if self._effect_count < CONDITION_SETS_MAX:
                 self._effect_count += 1
                 self._effects.setdefault(tape, {})[conditions] = effect
+                self._effect_of_number.put(conditions_number(conditions, tape), effect)
         return effect
 
     def _exchange(self, exchange: str | None) -> int:
@@ -495,6 +484,8 @@ class MarkBook:
         number = self._exchanges.get(exchange, len(self._exchanges))
         if number < EXCHANGES_MAX:
             self._exchanges[exchange] = number
+            if exchange is not None and len(exchange) == 1 and exchange.isascii():
+                self._exchange_of_letter[ord(exchange)] = number
         return number
 
     def _ignore(self, effect: int) -> None:
