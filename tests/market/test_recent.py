@@ -71,7 +71,7 @@ def test_rows_that_are_written_over_leave_the_newest(count: int, kept: int) -> N
     """Written one after another as the mark price policy does, or put back as a list."""
     columns = Columns()
     recent = RecentTrades(columns, columns.take())
-    trades = [KnownTrade(number, number, 0, float(number), 0) for number in range(count)]
+    trades = [KnownTrade(number, number, 0, 0, float(number)) for number in range(count)]
     recent.replace(trades[:kept])
     for trade in trades[kept:]:
         columns.put(recent.slot, *trade)

@@ -7,7 +7,7 @@ few steps of NumPy, which wait for many places at once.
 """
 
 from struct import Struct
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,26 +16,18 @@ from portfolio_realtime.market.messages import NO_TIME
 
 NOBODY: Final = 0  # the slot of no symbol
 INITIAL: Final = 1024  # slots; they double when all are taken
-RECENT_MAX: Final = 8  # eligible trades kept per symbol
+RECENT_MAX: Final = 8  # eligible trades kept per symbol; a power of two
 NO_ID: Final = 2**64 - 1
 UNCHANGED, CHANGED, TRADED = 0, 1, 2  # why a symbol's mark is to be taken
 
 KEY: Final = Struct("<qQH")  # the beginning of a row: time, id, exchange
-ROW: Final = Struct("<qQHdB5x")  # and price, origin
+ROW: Final = Struct("<qQHB5xd")  # and origin, price
 RING_BYTES: Final = ROW.size * RECENT_MAX
 
-_EMPTY: Final = ROW.pack(NO_TIME, 0, 0, 0.0, 0)
-_WORDS: Final = ROW.size // 8
-_ROW_TYPE: Final = np.dtype(
-    {
-        "names": ["as_of_ns", "trade_id", "exchange", "price", "origin"],
-        "formats": ["<i8", "<u8", "<u2", "<f8", "u1"],
-        "offsets": [0, 8, 16, 18, 26],
-        "itemsize": ROW.size,
-    }
-)
-
-_LAST: Final = 2**64 - 1  # stands for nothing
+_EMPTY: Final = ROW.pack(NO_TIME, 0, 0, 0, 0.0)
+_WORDS: Final = ROW.size // 8  # time; id; exchange and origin; price
+_ORIGIN_SHIFT: Final = 16  # in the third
+_SPREAD: Final = 0x9E37_79B9_7F4A_7C15  # 2**64 by the golden ratio
 
 Slots = NDArray[np.intp]
 Flags = NDArray[np.bool_]
@@ -44,7 +36,7 @@ Flags = NDArray[np.bool_]
 class Trades(NamedTuple):
     """Trades of followed symbols, in the order of their arrival."""
 
-    slot: Slots
+    slot: NDArray[np.int32]
     as_of_ns: NDArray[np.int64]
     trade_id: NDArray[np.uint64]
     exchange: NDArray[np.uint16]
@@ -55,35 +47,52 @@ class Trades(NamedTuple):
         return Trades(*(column[which] for column in self))
 
 
-class Lookup:
-    """What numbers stand for, found for many at once."""
+class Newest(NamedTuple):
+    """The last trades of some symbols, as far as a mark needs them."""
 
-    def __init__(self, unknown: int) -> None:
+    as_of_ns: NDArray[np.int64]
+    origin: NDArray[np.uint64]
+    price: NDArray[np.float64]
+
+
+class Lookup:
+    """What numbers stand for, found for many at once: in a table with one place for each hash.
+
+    A number that has lost its place to another is found one by one.
+    """
+
+    def __init__(self, bits: int, unknown: int) -> None:
+        self._shift = 64 - bits
         self._unknown = unknown
         self._known: dict[int, int] = {}
-        self._sorted: tuple[NDArray[np.uint64], Slots] | None = None  # until one is put or removed
+        self._numbers = np.zeros(1 << bits, np.uint64)
+        self._meanings = np.full(1 << bits, unknown, np.int32)
 
     def put(self, number: int | None, meaning: int) -> None:
         """It stands for this; None is never looked for."""
         if number is not None:
+            at = self._place(number)
             self._known[number] = meaning
-            self._sorted = None
+            self._numbers[at], self._meanings[at] = number, meaning
 
     def remove(self, number: int | None) -> None:
         """It stands for nothing any more."""
         if number is not None:
             del self._known[number]
-            self._sorted = None
+            at = self._place(number)
+            if self._numbers[at] == number:
+                self._meanings[at] = self._unknown
 
-    def find(self, numbers: NDArray[np.uint64]) -> Slots:
+    def find(self, numbers: NDArray[np.uint64]) -> NDArray[np.int32]:
         """What each one stands for."""
-        if self._sorted is None:
-            known = sorted({_LAST: self._unknown, **self._known}.items())
-            keys, meanings = zip(*known, strict=True)
-            self._sorted = np.array(keys, np.uint64), np.array(meanings, np.intp)
-        keys, meanings = self._sorted
-        at = np.searchsorted(keys, numbers)
-        return np.where(keys[at] == numbers, meanings[at], self._unknown)
+        at = (numbers * _SPREAD >> self._shift).view(np.intp)
+        meanings = self._meanings[at]
+        for index in np.flatnonzero(self._numbers[at] != numbers).tolist():
+            meanings[index] = self._known.get(numbers.item(index), self._unknown)
+        return meanings
+
+    def _place(self, number: int) -> int:
+        return (number * _SPREAD & 2**64 - 1) >> self._shift
 
 
 class Columns:
@@ -114,9 +123,11 @@ class Columns:
         self.low[slot], self.high[slot], self.has_withdrawn[slot] = 0.0, np.inf, False
         self._free.append(slot)
 
-    def newest(self, slots: Slots) -> NDArray[Any]:
-        """The last row of each; its time is NO_TIME where there is no trade."""
-        return self._rows[slots * RECENT_MAX + (self.at[slots] - 1) % RECENT_MAX]
+    def newest(self, slots: Slots) -> Newest:
+        """The last trade of each; its time is NO_TIME where there is none."""
+        rows = self._rows[slots * RECENT_MAX + (self.at[slots] - 1) % RECENT_MAX]
+        origins = rows[:, 2].view(np.uint64) >> _ORIGIN_SHIFT & 0xFF
+        return Newest(rows[:, 0], origins, rows[:, 3].view(np.float64))
 
     def take_changed(self) -> tuple[Slots, Flags]:
         """Whose marks are to be taken, and did a trade of the stream move them?"""
@@ -137,11 +148,11 @@ class Columns:
         key = KEY.pack(as_of_ns, trade_id, exchange)
         return not self.has_withdrawn[slot] and self.row_bytes.find(key, begin, begin + RING_BYTES) < 0
 
-    def put(self, slot: int, as_of_ns: int, trade_id: int, exchange: int, price: float, origin: int) -> None:
+    def put(self, slot: int, as_of_ns: int, trade_id: int, exchange: int, origin: int, price: float) -> None:
         """One ordinary trade."""
         at = self.at.item(slot)
         ROW.pack_into(
-            self.row_bytes, slot * RING_BYTES + at * ROW.size, as_of_ns, trade_id, exchange, price, origin
+            self.row_bytes, slot * RING_BYTES + at * ROW.size, as_of_ns, trade_id, exchange, origin, price
         )
         self.newest_ns[slot], self.at[slot], self.change[slot] = as_of_ns, (at + 1) % RECENT_MAX, TRADED
 
@@ -182,8 +193,8 @@ class Columns:
         """Which of the tied trades are certainly none of those that are known."""
         is_new = is_tied & ~self.has_withdrawn[trades.slot]
         is_known = np.flatnonzero(is_tied & (self.newest_ns[trades.slot] == trades.as_of_ns))
-        rings = self._rows.reshape(-1, RECENT_MAX)[trades.slot[is_known]]
-        is_new[is_known] &= (rings["trade_id"] != trades.trade_id[is_known, None]).all(axis=1)
+        known_ids = self._rows[:, 1].reshape(-1, RECENT_MAX)[trades.slot[is_known]].view(np.uint64)
+        is_new[is_known] &= (known_ids != trades.trade_id[is_known, None]).all(axis=1)
         _, which, counts = np.unique(trades.trade_id, return_inverse=True, return_counts=True)
         is_new &= counts[which] == 1
         return is_new
@@ -194,21 +205,19 @@ class Columns:
         counts = np.diff(first, append=count)
         slots = trades.slot[first]
         at = self.at[slots]
-        at_first = at - first
-        rows = (np.repeat(at_first, counts) + np.arange(count)) % RECENT_MAX + trades.slot * RECENT_MAX
-        packed = np.empty(count, _ROW_TYPE)
-        packed["as_of_ns"], packed["trade_id"], packed["exchange"] = (
-            trades.as_of_ns,
-            trades.trade_id,
-            trades.exchange,
-        )
-        packed["price"], packed["origin"] = trades.price, origin
-        words = packed.view(np.uint64).reshape(count, _WORDS)
+        number = np.arange(count)
+        rows = (np.repeat(at - first, counts) + number & RECENT_MAX - 1) + trades.slot * RECENT_MAX
+        packed = np.empty((count, _WORDS), np.int64)
+        packed[:, 0] = trades.as_of_ns
+        packed[:, 1] = trades.trade_id.view(np.int64)
+        packed[:, 2] = trades.exchange
+        packed[:, 2] += origin << _ORIGIN_SHIFT
+        packed[:, 3] = trades.price.view(np.int64)
         if counts.max() > RECENT_MAX:
-            is_kept = np.arange(count) >= np.repeat(first + counts - RECENT_MAX, counts)
-            rows, words = rows[is_kept], words[is_kept]
-        self._words[rows] = words
-        self.at[slots] = (at + counts) % RECENT_MAX
+            is_kept = number >= np.repeat(first + counts - RECENT_MAX, counts)
+            rows, packed = rows[is_kept], packed[is_kept]
+        self._rows[rows] = packed
+        self.at[slots] = at + counts & RECENT_MAX - 1
         self.newest_ns[slots] = trades.as_of_ns[first + counts - 1]
         self.change[slots] = TRADED
 
@@ -216,8 +225,7 @@ class Columns:
         before = len(self.at)
         self._free = list(range(before + count - 1, before - 1, -1))
         self.row_bytes = self.row_bytes + _EMPTY * RECENT_MAX * count
-        self._rows = np.frombuffer(self.row_bytes, _ROW_TYPE)
-        self._words = np.frombuffer(self.row_bytes, np.uint64).reshape(-1, _WORDS)
+        self._rows = np.frombuffer(self.row_bytes, np.int64).reshape(-1, _WORDS)
         self.newest_ns = np.append(self.newest_ns, np.zeros(count, np.int64))
         self.low = np.append(self.low, np.zeros(count))
         self.high = np.append(self.high, np.full(count, np.inf))

@@ -27,7 +27,7 @@ by date, never by name, for a snapshot's `dailyBar` is an earlier day's until th
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Final, TypeGuard
 
@@ -76,6 +76,8 @@ WITHDRAWN_MAX: Final = (
 REFRESHES_MAX: Final = 30  # snapshots asked for while a symbol that had trades has none left
 AHEAD_S_MAX: Final = 60  # a clock of ours that is wrong by less does no harm
 PRICE_RATIO_MAX: Final = 25.0  # above all but the rarest splits
+SYMBOL_BITS: Final = 16  # of tables in which symbols, and conditions with a tape, are looked up
+CONDITIONS_BITS: Final = 12
 SPREAD_RATIO_MAX: Final = 0.5  # of the middle
 
 INDICATIVE: Final = "indicative"
@@ -130,7 +132,7 @@ class _Entry(RecentTrades):
 
     symbol: str = ""
     first_only: KnownTrade | None = None
-    withdrawn: list[KnownTrade] = field(default_factory=list[KnownTrade])
+    withdrawn: tuple[KnownTrade, ...] = ()
     fallback: _Fallback | None = None
     previous_close: float | None = None
     previous_close_date: str | None = None
@@ -175,8 +177,8 @@ class MarkBook:
         self._effect_count = 0
         self._columns = Columns()
         self._slots: dict[str, int] = {}
-        self._slot_of = Lookup(NOBODY)  # by the number of a symbol
-        self._effect_of_number = Lookup(Effect.UNKNOWN)  # by that of conditions and tape
+        self._slot_of = Lookup(SYMBOL_BITS, NOBODY)  # by the number of a symbol
+        self._effect_of_number = Lookup(CONDITIONS_BITS, Effect.UNKNOWN)  # by that of conditions and tape
         self._exchange_of_letter = np.full(256, _NO_EXCHANGE, np.uint16)
         self._by_slot: dict[int, _Entry] = {}
         self._entries: dict[str, _Entry] = {}
@@ -287,7 +289,7 @@ class MarkBook:
                     if trade_id >= 0 and (  # pyright: ignore[reportOperatorIssue]  # caught
                         newest[slot] < traded_ns or columns.is_new(slot, traded_ns, trade_id, exchange)
                     ):
-                        columns.put(slot, traded_ns, trade_id, exchange, price, origin)
+                        columns.put(slot, traded_ns, trade_id, exchange, origin, price)
                         continue
             except (KeyError, TypeError):  # conditions or an exchange like none before; or the id is text
                 pass
@@ -378,12 +380,13 @@ class MarkBook:
         slots, is_live = self._columns.take_changed()
         newest = self._columns.newest(slots)
         if self._is_sane:
-            self._columns.set_bands(slots, newest["price"], PRICE_RATIO_MAX)
+            self._columns.set_bands(slots, newest.price, PRICE_RATIO_MAX)
         marks: list[tuple[Mark, bool]] = []
-        rows = zip(*(newest[name].tolist() for name in KnownTrade._fields), strict=True)
-        for slot, row, live in zip(slots.tolist(), rows, is_live.tolist(), strict=True):
+        columns = (slots, *newest, is_live)
+        for slot, at_ns, origin, price, live in zip(*(each.tolist() for each in columns), strict=True):
             entry = self._by_slot[slot]
-            mark = self._mark(entry, KnownTrade._make(row) if row[0] != NO_TIME else entry.first_only)
+            is_traded = at_ns != NO_TIME
+            mark = self._traded_mark(entry, price, at_ns, origin) if is_traded else self._other_mark(entry)
             if mark is not None:
                 marks.append((mark, live))
         return marks
@@ -447,7 +450,7 @@ class MarkBook:
             self.counts.ahead += 1
             return False
         exchange = self._exchange(trade.exchange)
-        known = KnownTrade(traded_ns, id_number(trade.trade_id), exchange, trade.price, origin)
+        known = KnownTrade(traded_ns, id_number(trade.trade_id), exchange, origin, trade.price)
         if _is_withdrawn(entry, known):
             return False
         if self._is_absurd(entry, known):
@@ -532,15 +535,18 @@ class MarkBook:
         changes = self._columns.change
         changes[entry.slot] = max(changes.item(entry.slot), change)
 
-    def _mark(self, entry: _Entry, last: KnownTrade | None) -> Mark | None:
-        known = entry.mark
-        if last is not None:
-            source = _SOURCES[last.origin >> 1]
-            quality = QUALITIES[source] if entry.halted_ns is None else HALTED
-            return self._renewed(entry, last.price, last.as_of_ns, source, quality)
-        if entry.fallback is None or (known is not None and known.quality not in (INDICATIVE, END_OF_DAY)):
+    def _traded_mark(self, entry: _Entry, price: float, at_ns: int, origin: int) -> Mark:
+        source = _SOURCES[origin >> 1]
+        quality = QUALITIES[source] if entry.halted_ns is None else HALTED
+        return self._renewed(entry, price, at_ns, source, quality)
+
+    def _other_mark(self, entry: _Entry) -> Mark | None:
+        """Of a symbol without a trade that moves it."""
+        known, fallback, first = entry.mark, entry.fallback, entry.first_only
+        if first is not None:
+            return self._traded_mark(entry, first.price, first.as_of_ns, first.origin)
+        if fallback is None or (known is not None and known.quality not in (INDICATIVE, END_OF_DAY)):
             return known
-        fallback = entry.fallback
         return self._renewed(entry, fallback.price, fallback.as_of_ns, self._source, fallback.quality)
 
     def _renewed(self, entry: _Entry, price: float, at_ns: int, source: str, quality: str) -> Mark:
@@ -668,6 +674,4 @@ def _is_withdrawn(entry: _Entry, trade: KnownTrade) -> bool:
 
 def _remember(entry: _Entry, trade: KnownTrade) -> None:
     entry.columns.has_withdrawn[entry.slot] = True
-    entry.withdrawn.append(trade)
-    if len(entry.withdrawn) > WITHDRAWN_MAX:
-        del entry.withdrawn[0]
+    entry.withdrawn = (*entry.withdrawn, trade)[-WITHDRAWN_MAX:]

@@ -20,15 +20,15 @@ class KnownTrade(NamedTuple):
     as_of_ns: int
     trade_id: int
     exchange: int
-    price: float
     origin: int  # which feed, and whether a snapshot of it
+    price: float
 
     def is_same(self, other: "KnownTrade") -> bool:
         """Is this the same execution, reported once more?"""
         return self[:3] == other[:3] and self.trade_id != NO_ID
 
 
-NO_TRADE: Final = KnownTrade(NO_TIME, 0, 0, 0.0, 0)  # in a row that is still empty
+NO_TRADE: Final = KnownTrade(NO_TIME, 0, 0, 0, 0.0)  # in a row that is still empty
 
 
 @dataclass(slots=True, eq=False)
