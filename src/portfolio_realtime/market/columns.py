@@ -1,9 +1,8 @@
 """What the mark price policy reads and writes for nearly every trade, side by side for all symbols.
 
-The trades of thousands of symbols do not fit into a processor's cache as objects, and each new trade waits for
-the memory of the ones that it touches. So every symbol has a slot: a few numbers and the packed rows of its
-recent trades. One trade touches two or three places of memory then, and a frame of many trades is placed in a
-few steps of NumPy, which wait for many places at once.
+As objects, the trades of thousands of symbols do not fit into a processor's cache, and each new trade waits
+for the memory of those that it touches. So every symbol has a slot: a few numbers and the packed rows of its
+recent trades. A frame of many trades is placed in a few steps of NumPy, a single one by `put`.
 """
 
 from struct import Struct
@@ -36,7 +35,7 @@ Flags = NDArray[np.bool_]
 class Trades(NamedTuple):
     """Trades of followed symbols, in the order of their arrival."""
 
-    slot: NDArray[np.int32]
+    slot: Slots
     as_of_ns: NDArray[np.int64]
     trade_id: NDArray[np.uint64]
     exchange: NDArray[np.uint16]
@@ -44,14 +43,20 @@ class Trades(NamedTuple):
 
     def take(self, which: Slots | Flags) -> "Trades":
         """Some of them, in that order."""
-        return Trades(*(column[which] for column in self))
+        return Trades(
+            self.slot[which],
+            self.as_of_ns[which],
+            self.trade_id[which],
+            self.exchange[which],
+            self.price[which],
+        )
 
 
 class Newest(NamedTuple):
     """The last trades of some symbols, as far as a mark needs them."""
 
     as_of_ns: NDArray[np.int64]
-    origin: NDArray[np.uint64]
+    origin: NDArray[np.int64]
     price: NDArray[np.float64]
 
 
@@ -66,7 +71,7 @@ class Lookup:
         self._unknown = unknown
         self._known: dict[int, int] = {}
         self._numbers = np.zeros(1 << bits, np.uint64)
-        self._meanings = np.full(1 << bits, unknown, np.int32)
+        self._meanings = np.full(1 << bits, unknown, np.intp)
 
     def put(self, number: int | None, meaning: int) -> None:
         """It stands for this; None is never looked for."""
@@ -83,7 +88,7 @@ class Lookup:
             if self._numbers[at] == number:
                 self._meanings[at] = self._unknown
 
-    def find(self, numbers: NDArray[np.uint64]) -> NDArray[np.int32]:
+    def find(self, numbers: NDArray[np.uint64]) -> Slots:
         """What each one stands for."""
         at = (numbers * _SPREAD >> self._shift).view(np.intp)
         meanings = self._meanings[at]
@@ -126,7 +131,7 @@ class Columns:
     def newest(self, slots: Slots) -> Newest:
         """The last trade of each; its time is NO_TIME where there is none."""
         rows = self._rows[slots * RECENT_MAX + (self.at[slots] - 1) % RECENT_MAX]
-        origins = rows[:, 2].view(np.uint64) >> _ORIGIN_SHIFT & 0xFF
+        origins = rows[:, 2] >> _ORIGIN_SHIFT
         return Newest(rows[:, 0], origins, rows[:, 3].view(np.float64))
 
     def take_changed(self) -> tuple[Slots, Flags]:
@@ -195,9 +200,9 @@ class Columns:
         is_known = np.flatnonzero(is_tied & (self.newest_ns[trades.slot] == trades.as_of_ns))
         known_ids = self._rows[:, 1].reshape(-1, RECENT_MAX)[trades.slot[is_known]].view(np.uint64)
         is_new[is_known] &= (known_ids != trades.trade_id[is_known, None]).all(axis=1)
-        _, which, counts = np.unique(trades.trade_id, return_inverse=True, return_counts=True)
-        is_new &= counts[which] == 1
-        return is_new
+        ids = np.sort(trades.trade_id)
+        repeated = ids[1:][ids[1:] == ids[:-1]]
+        return is_new & ~np.isin(trades.trade_id, repeated) if len(repeated) else is_new
 
     def _put(self, trades: Trades, first: Slots, origin: int) -> None:
         """Ordinary trades, sorted by their symbol's slot."""

@@ -60,7 +60,7 @@ from portfolio_realtime.market.messages import (
     as_of_ns,
     times_ns,
 )
-from portfolio_realtime.market.packed import conditions_number, symbol_number
+from portfolio_realtime.market.packed import conditions_number, is_letter, symbol_number
 from portfolio_realtime.market.recent import (
     EXCHANGES_MAX,
     KnownTrade,
@@ -257,7 +257,7 @@ class MarkBook:
         effect = self._effect_of_number.find(packed.conditions)
         exchange = self._exchange_of_letter[packed.exchange]
         is_followed, is_never = slot != NOBODY, effect == _NEVER
-        self.counts.ignored += np.count_nonzero(is_followed & is_never)
+        self.counts.ignored += int(np.count_nonzero(is_followed & is_never))
         wanted = np.flatnonzero(is_followed & ~is_never)
         arrived = Trades(slot, packed.as_of_ns, packed.trade_id, exchange, packed.price)
         is_known = (effect == _MOVES) & (exchange != _NO_EXCHANGE)
@@ -267,7 +267,7 @@ class MarkBook:
     def _offer_each(self, trades: Sequence[StreamTrade], latest_ns: int, received_ns: int) -> None:
         columns, origin = self._columns, _origin(self._source)
         slots, effects, exchanges = self._slots.get, self._effects, self._exchanges
-        newest, low, high = memoryview(columns.newest_ns), memoryview(columns.low), memoryview(columns.high)
+        newest, low, high = columns.newest_ns.data, columns.low.data, columns.high.data
         ignored_count = 0
         for trade, traded_ns in zip(trades, times_ns(trades), strict=True):
             slot = slots(trade.symbol)
@@ -286,12 +286,14 @@ class MarkBook:
                 ):
                     exchange = exchanges[trade.exchange]
                     trade_id = NO_ID if trade.trade_id is None else trade.trade_id
-                    if trade_id >= 0 and (  # pyright: ignore[reportOperatorIssue]  # caught
-                        newest[slot] < traded_ns or columns.is_new(slot, traded_ns, trade_id, exchange)
+                    if (
+                        isinstance(trade_id, int)
+                        and trade_id >= 0
+                        and (newest[slot] < traded_ns or columns.is_new(slot, traded_ns, trade_id, exchange))
                     ):
                         columns.put(slot, traded_ns, trade_id, exchange, origin, price)
                         continue
-            except (KeyError, TypeError):  # conditions or an exchange like none before; or the id is text
+            except KeyError:  # conditions or an exchange like none before
                 pass
             entry = self._by_slot[slot]
             if self._place(entry, trade, origin, received_ns):
@@ -487,7 +489,7 @@ class MarkBook:
         number = self._exchanges.get(exchange, len(self._exchanges))
         if number < EXCHANGES_MAX:
             self._exchanges[exchange] = number
-            if exchange is not None and len(exchange) == 1 and exchange.isascii():
+            if is_letter(exchange):
                 self._exchange_of_letter[ord(exchange)] = number
         return number
 

@@ -1,10 +1,10 @@
 """Alpaca's market-data messages, decoded at the edge: typed and fast, and never undone by one odd item.
 
-A frame is an array of messages. Nearly all hold trades alone: `decode_trades` reads those in columns (`packed`)
-where there are many, else in one typed pass. `decode_frame` reads all frames; where that fails (a type we do not know, a field of
-another type) the items are decoded one by one, so that one bad item costs only itself. Only messages that can
-change a mark, and control messages, have a type here; all others are counted by the caller. Field names on
-the wire are Alpaca's single letters. Sizes, quotes, bars and price bands of the stream are not read.
+A frame is an array of messages. Nearly all hold trades alone: `decode_trades` reads those, many in columns
+(`packed`), few in one typed pass. `decode_frame` reads all frames; where that fails (a type we do not know, a
+field of another type) the items are decoded one by one, so that one bad item costs only itself. Only messages
+that can change a mark, and control messages, have a type here; all others are counted by the caller. Field
+names on the wire are Alpaca's single letters. Sizes, quotes, bars and price bands of the stream are not read.
 """
 
 from collections.abc import Callable, Sequence
@@ -190,8 +190,7 @@ class PackedTrades(Sequence[StreamTrade]):
 
 def decode_trades(frame: bytes | str) -> Sequence[StreamTrade] | None:
     """The trades of a frame that holds nothing else, or None; then `decode_frame` reads it."""
-    packed = None if isinstance(frame, str) else read_packed(frame)
-    if packed is not None:
+    if isinstance(frame, bytes) and (packed := read_packed(frame)) is not None:
         return PackedTrades(frame, packed)
     encoding, encoded = _encoding_of(frame)
     try:

@@ -1,12 +1,12 @@
-"""A long MessagePack frame of trades, read in columns: no object is made for a trade, unless one is asked for.
+"""A long MessagePack frame of trades, read in columns: no object is made for a trade, unless it is asked for.
 
-Alpaca lays out all trades of stocks alike: the fields T S i x p s c z t in this order. So each field is read for
-all trades of a frame at once. Every byte is accounted for: a trade ends where the next one begins, and the last
-with the frame. A frame with anything else in it (another message, another field, a long symbol, a text as id) is
-not read here but in `messages`.
+Alpaca lays out all trades of stocks alike: the fields T S i x p s c z t in this order. So each field is read
+for all trades of a frame at once. Every byte is accounted for: a trade ends where the next one begins, and
+the last with the frame. A frame with anything else in it (another message, another field, a long symbol, a
+text as id) is not read here but in `messages`.
 
-A word of eight bytes is looked at as a whole. A byte that may not be where it is leads far beyond the end, where
-there is nothing to read.
+A word of eight bytes is looked at as a whole. A byte that may not be where it is leads far beyond the end,
+where there is nothing to read.
 """
 
 from typing import Final, NamedTuple, TypeGuard
@@ -105,19 +105,17 @@ class Packed(NamedTuple):
 
 def symbol_number(symbol: str) -> int | None:
     """A symbol as the number that it is in a column, or None where it is never in one."""
-    encoded = symbol.encode()
-    is_short = 0 < len(encoded) <= SYMBOL_BYTES_MAX and symbol.isascii() and encoded[-1] != 0
-    return _word(encoded) if is_short else None
+    is_short = 0 < len(symbol) <= SYMBOL_BYTES_MAX and symbol.isascii() and symbol[-1] != "\0"
+    return _word(symbol.encode()) if is_short else None
 
 
-def conditions_number(conditions: object, tape: str | None) -> int | None:
+def conditions_number(conditions: tuple[str, ...] | str | None, tape: str | None) -> int | None:
     """Conditions and tape as the number that they are in a column, or None where they are never in one."""
-    if not isinstance(conditions, tuple) or len(conditions) > CONDITIONS_MAX or not is_letter(tape):
+    if not isinstance(conditions, tuple) or len(conditions) > CONDITIONS_MAX:
         return None
-    letters = "".join(conditions)
-    if not letters.isascii() or len(letters) != len(conditions):
+    if not is_letter(tape) or not all(map(is_letter, conditions)):
         return None
-    return _word(b"".join(b"\xa1" + letter.encode() for letter in letters)) ^ ord(tape)
+    return _word(b"".join(b"\xa1" + letter.encode() for letter in conditions)) ^ ord(tape)
 
 
 def is_letter(text: str | None) -> TypeGuard[str]:
@@ -127,7 +125,7 @@ def is_letter(text: str | None) -> TypeGuard[str]:
 
 def timestamps_ns(packed: Numbers) -> Numbers:
     """Nanoseconds since 1970 of MessagePack's timestamps of 64 bits."""
-    return (packed & SECONDS_MASK) * NS_PER_S + (packed >> SECONDS_BITS)
+    return (packed & np.uint64(SECONDS_MASK)) * np.uint64(NS_PER_S) + (packed >> np.uint64(SECONDS_BITS))
 
 
 def read_packed(frame: bytes) -> Packed | None:

@@ -1,7 +1,7 @@
 """The newest eligible trades of a symbol: what a withdrawn trade gives its place to.
 
-Every trade that moves a mark is kept, and hardly one is ever looked at again: they are packed rows in `columns`.
-Whatever happens seldom takes the rows out as a list, changes the list and puts it back.
+Every trade that moves a mark is kept, and hardly one is ever looked at again: they are packed rows in
+`columns`. Whatever happens seldom takes the rows out as a list, changes the list and puts it back.
 """
 
 from dataclasses import dataclass
