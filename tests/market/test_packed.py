@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from portfolio_realtime.clock import NS_PER_S
@@ -41,16 +41,18 @@ def trade(**fields: Any) -> dict[str, Any]:
     return {**usual, "t": timestamp(NS_PER_S), **fields}
 
 
-def some_trades(rng: random.Random, count: int, odd_share: float) -> list[dict[str, Any]]:
+def some_trades(
+    rng: random.Random, count: int, odd_share: float, apart_ns: int = 1000
+) -> list[dict[str, Any]]:
     """Nearly in order of time, many at the same time, some twice, some at an absurd price."""
     trades: list[dict[str, Any]] = []
     at_ns = NS_PER_S
     for _ in range(count):
         is_odd = rng.random() < odd_share
         if is_odd and trades and rng.random() < 0.3:
-            trades.append(rng.choice(trades))
+            trades.append(rng.choice(trades[-8:]))
             continue
-        at_ns += rng.choice([0, 0, 1, 1000])
+        at_ns += rng.choice([0, 0, min(1, apart_ns), apart_ns])
         trades.append(
             trade(
                 S=rng.choice([*SYMBOLS, "NOBODY"]),
@@ -59,7 +61,7 @@ def some_trades(rng: random.Random, count: int, odd_share: float) -> list[dict[s
                 p=rng.choice([0.0, float("nan"), 0.5, 9e9]) if is_odd else rng.uniform(90, 110),
                 s=rng.choice(NUMBERS),
                 c=rng.choice(CONDITIONS) if is_odd else rng.choices(CONDITIONS, SHARES)[0],
-                t=timestamp(at_ns - rng.randrange(2000) if is_odd else at_ns),
+                t=timestamp(at_ns - rng.randrange(2 * apart_ns + 1) if is_odd else at_ns),
             )
         )
     return trades
@@ -75,14 +77,16 @@ def state_of(book: MarkBook) -> tuple[Any, ...]:
     return book.take_changed(), book.counts, book.marks_at(2 * NS_PER_S), book.take_to_refresh()
 
 
+@settings(deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     counts=st.lists(st.integers(1, 3 * PACKED_MIN), min_size=1, max_size=3),
     odd_share=st.sampled_from([0.0, 0.01, 0.2]),
+    apart_ns=st.sampled_from([0, 1000]),
     boundary_ns=st.sampled_from([None, NS_PER_S + 20_000]),
 )
 def test_frames_of_any_size_do_what_their_trades_do_one_by_one(
-    seed: int, counts: list[int], odd_share: float, boundary_ns: int | None
+    seed: int, counts: list[int], odd_share: float, apart_ns: int, boundary_ns: int | None
 ) -> None:
     """Marks, counts, questions: and after corrections and cancels, which need every recent trade."""
     rng = random.Random(seed)
@@ -93,7 +97,7 @@ def test_frames_of_any_size_do_what_their_trades_do_one_by_one(
         book.follow(SYMBOLS)
         book.set_boundary(boundary_ns)
     for received_ns, count in enumerate(counts, start=2 * NS_PER_S):
-        trades = some_trades(rng, count, odd_share)
+        trades = some_trades(rng, count, odd_share, apart_ns)
         frame = msgspec.msgpack.encode(trades)
         decoded = decode_trades(frame)
         assert decoded is not None
@@ -113,6 +117,7 @@ def test_frames_of_any_size_do_what_their_trades_do_one_by_one(
         assert state_of(whole) == state_of(single)
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**32), count=st.integers(PACKED_MIN, 2 * PACKED_MIN))
 def test_columns_and_objects_say_the_same(seed: int, count: int) -> None:
     """Every field of every trade, also when one is asked for alone."""
@@ -185,6 +190,7 @@ def read_one_by_one(frame: bytes) -> list[StreamTrade] | None:
         return None
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**32), changes=st.integers(1, 3), is_cut=st.booleans())
 def test_a_damaged_frame_is_read_as_ever(seed: int, changes: int, is_cut: bool) -> None:
     """Columns are read only where the other reading finds the same."""
