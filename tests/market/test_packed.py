@@ -41,6 +41,9 @@ def trade(**fields: Any) -> dict[str, Any]:
     return {**usual, "t": timestamp(NS_PER_S), **fields}
 
 
+ALL_KINDS = [trade(c=conditions, x=exchange) for conditions in CONDITIONS for exchange in "DVQ"]
+
+
 def some_trades(
     rng: random.Random, count: int, odd_share: float, apart_ns: int = 1000
 ) -> list[dict[str, Any]]:
@@ -49,7 +52,7 @@ def some_trades(
     at_ns = NS_PER_S
     for _ in range(count):
         is_odd = rng.random() < odd_share
-        if is_odd and trades and rng.random() < 0.3:
+        if trades and rng.random() < 0.05:
             trades.append(rng.choice(trades[-8:]))
             continue
         at_ns += rng.choice([0, 0, min(1, apart_ns), apart_ns])
@@ -96,6 +99,7 @@ def test_frames_of_any_size_do_what_their_trades_do_one_by_one(
         book.forget(["GONE"])
         book.follow(SYMBOLS)
         book.set_boundary(boundary_ns)
+        book.offer_all(one_by_one(msgspec.msgpack.encode(ALL_KINDS)), NS_PER_S)
     for received_ns, count in enumerate(counts, start=2 * NS_PER_S):
         trades = some_trades(rng, count, odd_share, apart_ns)
         frame = msgspec.msgpack.encode(trades)
@@ -106,7 +110,7 @@ def test_frames_of_any_size_do_what_their_trades_do_one_by_one(
         for each in one_by_one(frame):
             single.offer_all((each,), received_ns)
         assert state_of(whole) == state_of(single)
-        for each in rng.choices(trades[-40:], k=6):
+        for each in rng.choices(trades[-40:], k=rng.choice([0, 6])):
             correction = Correction(each["S"], each["x"], each["i"], 5, rng.uniform(90, 110), ("@",), "C")
             change = rng.choice([Cancel(each["S"], each["x"], each["i"]), correction])
             for book in (whole, single):
@@ -115,6 +119,28 @@ def test_frames_of_any_size_do_what_their_trades_do_one_by_one(
                 else:
                     book.correct(change, received_ns)
         assert state_of(whole) == state_of(single)
+
+
+def test_a_repetition_in_a_frame_is_no_later_arrival() -> None:
+    """Neither of a trade in the same frame, nor of one in an earlier frame, nor of one that was withdrawn."""
+    book = MarkBook("sip", stock_effect)
+    book.follow(SYMBOLS)
+    book.offer_all(one_by_one(msgspec.msgpack.encode(ALL_KINDS)), NS_PER_S)
+    at = timestamp(NS_PER_S + 1)
+    trades = [trade(i=1000 + number, p=100.0 + number, t=at) for number in range(PACKED_MIN)]
+    others = [trade(S="T", i=number, t=at) for number in range(PACKED_MIN)]
+
+    def price_after(*frame: dict[str, Any]) -> float:
+        decoded = decode_trades(msgspec.msgpack.encode(frame))
+        assert isinstance(decoded, PackedTrades)
+        book.offer_all(decoded, NS_PER_S)
+        return book.marks_at(2 * NS_PER_S)["A"].price
+
+    newest = 100.0 + PACKED_MIN - 1
+    assert price_after(*trades, trades[-3]) == newest
+    assert price_after(*others, trades[-2]) == newest
+    book.cancel(Cancel("A", "D", 1000 + PACKED_MIN - 1), NS_PER_S)
+    assert price_after(*others, trades[-1]) == newest - 1
 
 
 @settings(deadline=None)
