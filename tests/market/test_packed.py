@@ -127,7 +127,7 @@ def test_a_repetition_in_a_frame_is_no_later_arrival() -> None:
     book.follow(SYMBOLS)
     book.offer_all(one_by_one(msgspec.msgpack.encode(ALL_KINDS)), NS_PER_S)
     at = timestamp(NS_PER_S + 1)
-    trades = [trade(i=1000 + number, p=100.0 + number, t=at) for number in range(PACKED_MIN)]
+    trades = [trade(i=1000 + number, p=2.0 + number / 64, t=at) for number in range(PACKED_MIN)]
     others = [trade(S="T", i=number, t=at) for number in range(PACKED_MIN)]
 
     def price_after(*frame: dict[str, Any]) -> float:
@@ -136,11 +136,11 @@ def test_a_repetition_in_a_frame_is_no_later_arrival() -> None:
         book.offer_all(decoded, NS_PER_S)
         return book.marks_at(2 * NS_PER_S)["A"].price
 
-    newest = 100.0 + PACKED_MIN - 1
+    newest = 2.0 + (PACKED_MIN - 1) / 64
     assert price_after(*trades, trades[-3]) == newest
     assert price_after(*others, trades[-2]) == newest
     book.cancel(Cancel("A", "D", 1000 + PACKED_MIN - 1), NS_PER_S)
-    assert price_after(*others, trades[-1]) == newest - 1
+    assert price_after(*others, trades[-1]) == newest - 1 / 64
 
 
 @settings(deadline=None)
