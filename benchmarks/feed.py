@@ -3,7 +3,7 @@
 `python -m benchmarks.feed --tape DIR --json`
 
 Everybody gets the same frames in the same run, in turns, and is measured in CPU time of one core: medians of
-REPEATS, so that what counts are the ratios. Of ours, all of the work: typed decoding, conditions, mark price
+REPEATS, so that what counts are the ratios. Of ours, all of the work: reading, conditions, mark price
 policy, and the newest mark of each symbol every MARK_FLUSH_INTERVAL. Of alpaca-py's `StockDataStream`:
 
 - decode: its unpacking and its model objects alone, nothing done with them;
@@ -172,7 +172,7 @@ def ours(frames: Frames) -> None:
 
 
 def ours_decoding(frames: Frames) -> None:
-    """The typed decoding alone."""
+    """The reading of the frames alone."""
     for frame in frames.encoded:
         decode_trades(frame)
 

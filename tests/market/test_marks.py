@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from portfolio_realtime.clock import parse_rfc3339, rfc3339
+from portfolio_realtime.market.columns import RECENT_MAX
 from portfolio_realtime.market.conditions import crypto_effect, option_effect, stock_effect
 from portfolio_realtime.market.marks import AHEAD_S_MAX, REFRESHES_MAX, MarkBook, previous_close
 from portfolio_realtime.market.messages import (
@@ -22,7 +23,6 @@ from portfolio_realtime.market.messages import (
     Status,
     StreamTrade,
 )
-from portfolio_realtime.market.recent import RECENT_MAX
 from portfolio_realtime.market.sessions import new_york_date_of
 from portfolio_realtime.model import Mark, MinuteMark
 from tests.market.moments import raw_moment

@@ -4,18 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from portfolio_realtime.clock import rfc3339
+from portfolio_realtime.market.columns import NO_ID, RECENT_MAX, Columns
 from portfolio_realtime.market.conditions import stock_effect
 from portfolio_realtime.market.marks import MarkBook
 from portfolio_realtime.market.messages import NO_TIME, Cancel, StreamTrade, TradeId
-from portfolio_realtime.market.recent import (
-    NO_ID,
-    RECENT_MAX,
-    ROW,
-    ROW_BYTES,
-    KnownTrade,
-    RecentTrades,
-    id_number,
-)
+from portfolio_realtime.market.recent import KnownTrade, RecentTrades, id_number
 from tests.market.moments import raw_moment
 
 IDS: list[TradeId] = [0, 1, 2**63, NO_ID - 1, -1, -(2**63), "", "1", "7a", "é"]
@@ -76,12 +69,12 @@ def test_trades_without_an_id_are_all_different() -> None:
 @given(count=st.integers(0, 3 * RECENT_MAX), kept=st.integers(0, RECENT_MAX))
 def test_rows_that_are_written_over_leave_the_newest(count: int, kept: int) -> None:
     """Written one after another as the mark price policy does, or put back as a list."""
-    recent = RecentTrades()
-    trades = [KnownTrade(number, number, 0, float(number), 0) for number in range(count)]
+    columns = Columns()
+    recent = RecentTrades(columns, columns.take())
+    trades = [KnownTrade(number, number, 0, 0, float(number)) for number in range(count)]
     recent.replace(trades[:kept])
     for trade in trades[kept:]:
-        ROW.pack_into(recent.rows, recent.at, *trade)
-        recent.at = (recent.at + ROW_BYTES) % len(recent.rows)
+        columns.put(recent.slot, *trade)
     assert recent.trades() == trades[-RECENT_MAX:]
     assert recent.newest() == (trades[-1] if trades else None)
 

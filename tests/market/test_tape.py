@@ -92,6 +92,7 @@ def frames_of(symbol: str, day: str, rows: list[Row]) -> Iterator[bytes]:
                 "i": at + index,
                 "x": exchange,
                 "p": price / 10_000,
+                "s": 100,
                 "c": [letter for bit, letter in LETTERS.items() if flags >> bit & 1] or [" "],
                 "z": "B" if symbol == "SPY" else "A",
                 "t": timestamp(MIDNIGHT_NS[day] + ms * 10**6),
@@ -122,7 +123,7 @@ def test_a_day_of_the_tape_gives_the_price_path_of_the_rules(symbol: str, day: s
         trades = decode_trades(frame)
         assert trades is not None
         path += [trade.price or 0.0 for trade in trades if one_by_one.offer(trade, received_ns)]
-        conflated.offer_all(decode_trades(frame) or [], received_ns)
+        conflated.offer_all(trades, received_ns)
         assert [mark.price for mark, _ in conflated.take_changed()] in ([], path[-1:])
     assert path == expected_path(rows)
     assert path[-1] == next(mark.price for mark, _ in one_by_one.take_changed())

@@ -27,16 +27,31 @@ by date, never by name, for a snapshot's `dailyBar` is an earlier day's until th
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Final, TypeGuard
 
+import numpy as np
+
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
+from portfolio_realtime.market.columns import (
+    CHANGED,
+    KEY,
+    NO_ID,
+    NOBODY,
+    RECENT_MAX,
+    TRADED,
+    Columns,
+    Lookup,
+    Trades,
+)
 from portfolio_realtime.market.conditions import CONDITION_SETS_MAX, Conditions, Effect
 from portfolio_realtime.market.messages import (
+    NO_TIME,
     Cancel,
     Correction,
     DailyBar,
+    PackedTrades,
     Quote,
     Snapshot,
     SnapshotTrade,
@@ -45,14 +60,9 @@ from portfolio_realtime.market.messages import (
     as_of_ns,
     times_ns,
 )
+from portfolio_realtime.market.packed import conditions_number, is_letter, symbol_number
 from portfolio_realtime.market.recent import (
     EXCHANGES_MAX,
-    KEY,
-    LAST_ROW,
-    NO_ID,
-    RECENT_MAX,
-    ROW,
-    ROW_BYTES,
     KnownTrade,
     RecentTrades,
     id_number,
@@ -66,6 +76,8 @@ WITHDRAWN_MAX: Final = (
 REFRESHES_MAX: Final = 30  # snapshots asked for while a symbol that had trades has none left
 AHEAD_S_MAX: Final = 60  # a clock of ours that is wrong by less does no harm
 PRICE_RATIO_MAX: Final = 25.0  # above all but the rarest splits
+SYMBOL_BITS: Final = 16  # of tables in which symbols, and conditions with a tape, are looked up
+CONDITIONS_BITS: Final = 12
 SPREAD_RATIO_MAX: Final = 0.5  # of the middle
 
 INDICATIVE: Final = "indicative"
@@ -88,7 +100,7 @@ RESUMPTIONS: Final = {("A", "3"), ("B", "3"), ("C", "T"), ("O", "T")}
 
 _MOVES: Final = int(Effect.MOVES)  # an enum's attribute is slow to read
 _NEVER: Final = int(Effect.NEVER)
-_CHANGED, _TRADED = 1, 2  # why an entry is to be taken
+_NO_EXCHANGE: Final = EXCHANGES_MAX
 _SOURCES: Final = tuple(QUALITIES)
 
 EffectOf = Callable[[Conditions, str], Effect]
@@ -119,12 +131,8 @@ class _Entry(RecentTrades):
     """One followed symbol, with its recent trades."""
 
     symbol: str = ""
-    newest_ns: int = 0  # of all trades that were ever recent
-    low: float = 0.0  # a price between these two needs no second look
-    high: float = math.inf
-    change: int = 0
     first_only: KnownTrade | None = None
-    withdrawn: list[KnownTrade] = field(default_factory=list[KnownTrade])
+    withdrawn: tuple[KnownTrade, ...] = ()
     fallback: _Fallback | None = None
     previous_close: float | None = None
     previous_close_date: str | None = None
@@ -167,22 +175,33 @@ class MarkBook:
         self._effect_of = effect_of
         self._effects: dict[str | None, dict[Conditions, int]] = {}  # by tape and conditions
         self._effect_count = 0
+        self._columns = Columns()
+        self._slots: dict[str, int] = {}
+        self._slot_of = Lookup(SYMBOL_BITS, NOBODY)  # by the number of a symbol
+        self._effect_of_number = Lookup(CONDITIONS_BITS, Effect.UNKNOWN)  # by that of conditions and tape
+        self._exchange_of_letter = np.full(256, _NO_EXCHANGE, np.uint16)
+        self._by_slot: dict[int, _Entry] = {}
         self._entries: dict[str, _Entry] = {}
         self._to_refresh: dict[str, int] = {}  # symbol -> how often it may yet ask for a snapshot
         self._boundary_ns: int | None = None
         self._received_ns = 0  # when the newest message came
-        self._changed: list[_Entry] = []
 
     def follow(self, symbols: Iterable[str]) -> None:
         """Keep marks for these symbols too."""
         for symbol in symbols:
             if symbol not in self._entries:
-                self._entries[symbol] = _Entry(symbol=symbol)
+                slot = self._slots[symbol] = self._columns.take()
+                self._slot_of.put(symbol_number(symbol), slot)
+                self._entries[symbol] = self._by_slot[slot] = _Entry(self._columns, slot, symbol)
 
     def forget(self, symbols: Iterable[str]) -> None:
         """Keep no marks for these symbols any more."""
         for symbol in symbols:
-            self._entries.pop(symbol, None)
+            entry = self._entries.pop(symbol, None)
+            if entry is not None:
+                del self._slots[symbol], self._by_slot[entry.slot]
+                self._slot_of.remove(symbol_number(symbol))
+                self._columns.give_back(entry.slot)
             self._to_refresh.pop(symbol, None)
 
     def is_followed(self, symbol: str) -> bool:
@@ -219,19 +238,40 @@ class MarkBook:
     def offer_all(self, trades: Sequence[StreamTrade], received_ns: int) -> None:
         """Trades from the stream, in the order of their arrival.
 
-        This loop is the hot path: what an ordinary trade needs is written out in it. Whatever is not ordinary
-        goes to `_place`, which knows every rule.
+        This is the hot path: many are dealt with in columns, few one by one. Whatever is not ordinary goes to
+        `_place`, which knows every rule.
         """
         self._received_ns = received_ns
-        entries, effects, exchanges = self._entries.get, self._effects, self._exchanges
-        pack_row, pack_key, origin = ROW.pack_into, KEY.pack, _origin(self._source)
         latest_ns = received_ns + AHEAD_S_MAX * NS_PER_S
         if self._boundary_ns is not None:
             latest_ns = min(latest_ns, self._boundary_ns)
+        if isinstance(trades, PackedTrades):
+            trades = self._offer_packed(trades, latest_ns)
+        if trades:
+            self._offer_each(trades, latest_ns, received_ns)
+
+    def _offer_packed(self, trades: PackedTrades, latest_ns: int) -> Sequence[StreamTrade]:
+        """Place what is ordinary; the rest is returned."""
+        packed = trades.packed
+        slot = self._slot_of.find(packed.symbol)
+        effect = self._effect_of_number.find(packed.conditions)
+        exchange = self._exchange_of_letter[packed.exchange]
+        is_followed, is_never = slot != NOBODY, effect == _NEVER
+        self.counts.ignored += int(np.count_nonzero(is_followed & is_never))
+        wanted = np.flatnonzero(is_followed & ~is_never)
+        arrived = Trades(slot, packed.as_of_ns, packed.trade_id, exchange, packed.price)
+        is_known = (effect == _MOVES) & (exchange != _NO_EXCHANGE)
+        left = self._columns.place(arrived, wanted, is_known, _origin(self._source), latest_ns)
+        return [trades[index] for index in left.tolist()]
+
+    def _offer_each(self, trades: Sequence[StreamTrade], latest_ns: int, received_ns: int) -> None:
+        columns, origin = self._columns, _origin(self._source)
+        slots, effects, exchanges = self._slots.get, self._effects, self._exchanges
+        newest, low, high = columns.newest_ns.data, columns.low.data, columns.high.data
         ignored_count = 0
         for trade, traded_ns in zip(trades, times_ns(trades), strict=True):
-            entry = entries(trade.symbol)
-            if entry is None:
+            slot = slots(trade.symbol)
+            if slot is None:
                 continue
             try:
                 effect, price = effects[trade.tape][trade.conditions], trade.price
@@ -240,26 +280,24 @@ class MarkBook:
                     continue
                 if (
                     effect == _MOVES
-                    and entry.newest_ns <= traded_ns <= latest_ns
+                    and newest[slot] <= traded_ns <= latest_ns
                     and price is not None
-                    and entry.low < price < entry.high
+                    and low[slot] < price < high[slot]
                 ):
-                    exchange, at = exchanges[trade.exchange], entry.at
+                    exchange = exchanges[trade.exchange]
                     trade_id = NO_ID if trade.trade_id is None else trade.trade_id
-                    if trade_id >= 0 and (  # pyright: ignore[reportOperatorIssue]  # caught
-                        entry.newest_ns < traded_ns
-                        or (not entry.withdrawn and pack_key(traded_ns, trade_id, exchange) not in entry.rows)
+                    if (
+                        isinstance(trade_id, int)
+                        and trade_id >= 0
+                        and (newest[slot] < traded_ns or columns.is_new(slot, traded_ns, trade_id, exchange))
                     ):
-                        pack_row(entry.rows, at, traded_ns, trade_id, exchange, price, origin)
-                        entry.newest_ns = traded_ns
-                        entry.at = at + ROW_BYTES if at < LAST_ROW else 0
-                        if entry.change != _TRADED:
-                            self._note(entry, _TRADED)
+                        columns.put(slot, traded_ns, trade_id, exchange, origin, price)
                         continue
-            except (KeyError, TypeError):  # conditions or an exchange like none before; or the id is text
+            except KeyError:  # conditions or an exchange like none before
                 pass
+            entry = self._by_slot[slot]
             if self._place(entry, trade, origin, received_ns):
-                self._note(entry, _TRADED)
+                self._note(entry, TRADED)
         self.counts.ignored += ignored_count
 
     def offer_snapshot(
@@ -287,7 +325,7 @@ class MarkBook:
         is_new_close = has_close and close is not None and self._set_close(entry, *close)
         is_new_fallback = entry.last() is None and self._set_fallback(entry, snapshot.latest_quote)
         if is_moved or is_new_close or is_new_fallback:
-            self._note(entry, _CHANGED)
+            self._note(entry, CHANGED)
         return is_moved
 
     def cancel(self, message: Cancel, received_ns: int) -> None:
@@ -297,7 +335,7 @@ class MarkBook:
             return
         trade = _take_out(entry, id_number(message.trade_id), self._exchange(message.exchange))
         if trade is not None:
-            _remember(entry.withdrawn, trade)
+            _remember(entry, trade)
             self._withdrawn(entry, received_ns)
 
     def correct(self, message: Correction, received_ns: int) -> None:
@@ -310,7 +348,7 @@ class MarkBook:
         if original is None:
             return
         if corrected_id != original.trade_id:
-            _remember(entry.withdrawn, original)
+            _remember(entry, original)
         if _is_price(message.price):
             effect = self._effect(message.conditions, message.tape)
             if effect >= _NEVER:
@@ -337,21 +375,22 @@ class MarkBook:
             return
         self._received_ns = received_ns
         _set_band(entry, entry.last(), self._is_sane)
-        self._note(entry, _CHANGED)
+        self._note(entry, CHANGED)
 
     def take_changed(self) -> list[tuple[Mark, bool]]:
         """The marks that have changed since the last call, each with: did a trade of the stream move it?"""
-        changed, self._changed = self._changed, []
+        slots, is_live = self._columns.take_changed()
+        newest = self._columns.newest(slots)
+        if self._is_sane:
+            self._columns.set_bands(slots, newest.price, PRICE_RATIO_MAX)
         marks: list[tuple[Mark, bool]] = []
-        for entry in changed:
-            is_live = entry.change == _TRADED
-            entry.change = 0
-            if self._entries.get(entry.symbol) is entry:
-                last = entry.last()
-                mark = self._mark(entry, last)
-                _set_band(entry, last, self._is_sane)
-                if mark is not None:
-                    marks.append((mark, is_live))
+        columns = (slots, *newest, is_live)
+        for slot, at_ns, origin, price, live in zip(*(each.tolist() for each in columns), strict=True):
+            entry = self._by_slot[slot]
+            is_traded = at_ns != NO_TIME
+            mark = self._traded_mark(entry, price, at_ns, origin) if is_traded else self._other_mark(entry)
+            if mark is not None:
+                marks.append((mark, live))
         return marks
 
     def take_to_refresh(self) -> list[str]:
@@ -369,7 +408,7 @@ class MarkBook:
     def touch_all(self) -> None:
         """Count every mark as changed: whoever reads them may have lost them."""
         for entry in self._entries.values():
-            self._note(entry, _CHANGED)
+            self._note(entry, CHANGED)
 
     def set_boundary(self, at_ns: int | None) -> None:
         """`marks_at` will be asked for this moment, which is still to come: keep what it takes. None: for no
@@ -413,7 +452,7 @@ class MarkBook:
             self.counts.ahead += 1
             return False
         exchange = self._exchange(trade.exchange)
-        known = KnownTrade(traded_ns, id_number(trade.trade_id), exchange, trade.price, origin)
+        known = KnownTrade(traded_ns, id_number(trade.trade_id), exchange, origin, trade.price)
         if _is_withdrawn(entry, known):
             return False
         if self._is_absurd(entry, known):
@@ -442,6 +481,7 @@ class MarkBook:
             if self._effect_count < CONDITION_SETS_MAX:
                 self._effect_count += 1
                 self._effects.setdefault(tape, {})[conditions] = effect
+                self._effect_of_number.put(conditions_number(conditions, tape), effect)
         return effect
 
     def _exchange(self, exchange: str | None) -> int:
@@ -449,6 +489,8 @@ class MarkBook:
         number = self._exchanges.get(exchange, len(self._exchanges))
         if number < EXCHANGES_MAX:
             self._exchanges[exchange] = number
+            if is_letter(exchange):
+                self._exchange_of_letter[ord(exchange)] = number
         return number
 
     def _ignore(self, effect: int) -> None:
@@ -460,10 +502,10 @@ class MarkBook:
             return False
         newest = entry.newest()
         if effect == _MOVES:
-            boundary_ns = self._boundary_ns
-            if boundary_ns is not None and entry.newest_ns <= boundary_ns < trade.as_of_ns:
+            boundary_ns, newest_ns = self._boundary_ns, self._columns.newest_ns.item(entry.slot)
+            if boundary_ns is not None and newest_ns <= boundary_ns < trade.as_of_ns:
                 entry.at_boundary = newest or entry.at_boundary
-            entry.newest_ns = max(entry.newest_ns, trade.as_of_ns)
+            self._columns.newest_ns[entry.slot] = max(newest_ns, trade.as_of_ns)
             return _put_in_order(entry, trade)
         self.counts.ignored += newest is not None
         if entry.first_only is not None and entry.first_only.as_of_ns <= trade.as_of_ns:
@@ -489,22 +531,24 @@ class MarkBook:
             self._to_refresh[entry.symbol] = REFRESHES_MAX
         self._received_ns = received_ns
         _set_band(entry, entry.last(), self._is_sane)
-        self._note(entry, _CHANGED)
+        self._note(entry, CHANGED)
 
     def _note(self, entry: _Entry, change: int) -> None:
-        if not entry.change:
-            self._changed.append(entry)
-        entry.change = max(entry.change, change)
+        changes = self._columns.change
+        changes[entry.slot] = max(changes.item(entry.slot), change)
 
-    def _mark(self, entry: _Entry, last: KnownTrade | None) -> Mark | None:
-        known = entry.mark
-        if last is not None:
-            source = _SOURCES[last.origin >> 1]
-            quality = QUALITIES[source] if entry.halted_ns is None else HALTED
-            return self._renewed(entry, last.price, last.as_of_ns, source, quality)
-        if entry.fallback is None or (known is not None and known.quality not in (INDICATIVE, END_OF_DAY)):
+    def _traded_mark(self, entry: _Entry, price: float, at_ns: int, origin: int) -> Mark:
+        source = _SOURCES[origin >> 1]
+        quality = QUALITIES[source] if entry.halted_ns is None else HALTED
+        return self._renewed(entry, price, at_ns, source, quality)
+
+    def _other_mark(self, entry: _Entry) -> Mark | None:
+        """Of a symbol without a trade that moves it."""
+        known, fallback, first = entry.mark, entry.fallback, entry.first_only
+        if first is not None:
+            return self._traded_mark(entry, first.price, first.as_of_ns, first.origin)
+        if fallback is None or (known is not None and known.quality not in (INDICATIVE, END_OF_DAY)):
             return known
-        fallback = entry.fallback
         return self._renewed(entry, fallback.price, fallback.as_of_ns, self._source, fallback.quality)
 
     def _renewed(self, entry: _Entry, price: float, at_ns: int, source: str, quality: str) -> Mark:
@@ -546,12 +590,12 @@ def _band(price: float) -> tuple[float, float]:
 
 def _set_band(entry: _Entry, last: KnownTrade | None, is_sane: bool) -> None:
     """Which prices of the stream need no second look; while halted all do."""
+    low, high = 0.0, math.inf
     if entry.halted_ns is not None:
-        entry.low, entry.high = math.inf, math.inf
+        low = math.inf
     elif is_sane and last is not None:
-        entry.low, entry.high = _band(last.price)
-    else:
-        entry.low, entry.high = 0.0, math.inf
+        low, high = _band(last.price)
+    entry.columns.low[entry.slot], entry.columns.high[entry.slot] = low, high
 
 
 def _middle(quote: Quote | None) -> _Fallback | None:
@@ -630,7 +674,6 @@ def _is_withdrawn(entry: _Entry, trade: KnownTrade) -> bool:
     return any(trade.is_same(other) for other in entry.withdrawn)
 
 
-def _remember(withdrawn: list[KnownTrade], trade: KnownTrade) -> None:
-    withdrawn.append(trade)
-    if len(withdrawn) > WITHDRAWN_MAX:
-        del withdrawn[0]
+def _remember(entry: _Entry, trade: KnownTrade) -> None:
+    entry.columns.has_withdrawn[entry.slot] = True
+    entry.withdrawn = (*entry.withdrawn, trade)[-WITHDRAWN_MAX:]

@@ -1,20 +1,21 @@
 """Alpaca's market-data messages, decoded at the edge: typed and fast, and never undone by one odd item.
 
-A frame is an array of messages. Nearly all hold trades alone: `decode_trades` reads those in one typed pass,
-as fast as it goes. `decode_frame` reads all frames; where that fails (a type we do not know, a field of
-another type) the items are decoded one by one, so that one bad item costs only itself. Only messages that can
-change a mark, and control messages, have a type here; all others are counted by the caller. Field names on
-the wire are Alpaca's single letters. Sizes, quotes, bars and price bands of the stream are not read.
+A frame is an array of messages. Nearly all hold trades alone: `decode_trades` reads those, many in columns
+(`packed`), few in one typed pass. `decode_frame` reads all frames; where that fails (a type we do not know, a
+field of another type) the items are decoded one by one, so that one bad item costs only itself. Only messages
+that can change a mark, and control messages, have a type here; all others are counted by the caller. Field
+names on the wire are Alpaca's single letters. Sizes, quotes, bars and price bands of the stream are not read.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, overload
 
 import msgspec
 import numpy as np
 
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.market.conditions import Conditions
+from portfolio_realtime.market.packed import SECONDS_BITS, SECONDS_MASK, Packed, read_packed, timestamps_ns
 
 Moment = msgspec.msgpack.Ext | str | None  # MessagePack timestamp extension, or RFC 3339
 RawMoment = msgspec.Raw  # the same as it came, in either encoding: what is not looked at is not decoded
@@ -32,8 +33,6 @@ _TIMESTAMP_64_TYPE: Final = np.dtype([("head", "S2"), ("packed", ">u8")])
 _TIMESTAMP_32_BYTES: Final = 4
 _TIMESTAMP_64_BYTES: Final = 8
 _TIMESTAMP_96_BYTES: Final = 12
-_SECONDS_BITS: Final = 34
-_SECONDS_MASK: Final = (1 << _SECONDS_BITS) - 1
 
 
 class StreamTrade(msgspec.Struct, tag_field="T", tag="t", gc=False):
@@ -163,12 +162,36 @@ _JSON: Final = _Encoding(
 )
 
 
+_decode_trade: Final = msgspec.msgpack.Decoder(StreamTrade).decode
 _packed_moment: Final = msgspec.msgpack.Decoder[Moment](Moment).decode
 _json_moment: Final = msgspec.json.Decoder(str).decode
 
 
-def decode_trades(frame: bytes | str) -> list[StreamTrade] | None:
+class PackedTrades(Sequence[StreamTrade]):
+    """The trades of a long frame: as columns, and each one as an object for whoever wants it."""
+
+    def __init__(self, frame: bytes, packed: Packed) -> None:
+        self.packed = packed
+        self._frame = memoryview(frame)
+
+    def __len__(self) -> int:
+        return len(self.packed.bounds) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> StreamTrade: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[StreamTrade]: ...
+    def __getitem__(self, index: int | slice) -> StreamTrade | list[StreamTrade]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        at = range(len(self))[index]
+        return _decode_trade(self._frame[self.packed.bounds[at] : self.packed.bounds[at + 1]])
+
+
+def decode_trades(frame: bytes | str) -> Sequence[StreamTrade] | None:
     """The trades of a frame that holds nothing else, or None; then `decode_frame` reads it."""
+    if isinstance(frame, bytes) and (packed := read_packed(frame)) is not None:
+        return PackedTrades(frame, packed)
     encoding, encoded = _encoding_of(frame)
     try:
         return encoding.trades(encoded)
@@ -235,8 +258,7 @@ def times_ns(trades: Sequence[StreamTrade]) -> list[int]:
         if len(joined) == _TIMESTAMP_64_TYPE.itemsize * len(trades):
             moments = np.frombuffer(joined, _TIMESTAMP_64_TYPE)
             if (moments["head"] == _TIMESTAMP_64).all():  # then each of them is as long as these
-                both = moments["packed"].astype(np.uint64)
-                return ((both & _SECONDS_MASK) * NS_PER_S + (both >> _SECONDS_BITS)).tolist()
+                return timestamps_ns(moments["packed"].astype(np.uint64)).tolist()
     return [NO_TIME if (at_ns := as_of_ns(trade.at)) is None else at_ns for trade in trades]
 
 
@@ -251,7 +273,7 @@ def _moment(raw: bytes) -> Moment:
 def _timestamp_ns(packed: bytes) -> int | None:
     if len(packed) == _TIMESTAMP_64_BYTES:
         both = int.from_bytes(packed, "big")
-        return (both & _SECONDS_MASK) * NS_PER_S + (both >> _SECONDS_BITS)
+        return (both & SECONDS_MASK) * NS_PER_S + (both >> SECONDS_BITS)
     if len(packed) == _TIMESTAMP_32_BYTES:
         return int.from_bytes(packed, "big") * NS_PER_S
     if len(packed) == _TIMESTAMP_96_BYTES:

@@ -1,29 +1,17 @@
-"""The newest eligible trades of a symbol, packed: what a withdrawn trade gives its place to.
+"""The newest eligible trades of a symbol: what a withdrawn trade gives its place to.
 
-Every trade that moves a mark is kept here, and hardly one is ever looked at again. As objects, the trades of
-thousands of symbols do not fit into a processor's cache, and each new trade waits for the memory of the one
-that it drives out. So they are rows of bytes: a trade is added by one `ROW.pack_into`, which the mark price
-policy writes out in its loop. Whatever happens seldom takes the rows out as a list, changes the list and
-puts it back.
+Every trade that moves a mark is kept, and hardly one is ever looked at again: they are packed rows in
+`columns`. Whatever happens seldom takes the rows out as a list, changes the list and puts it back.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
-from struct import Struct
 from typing import Final, NamedTuple
 
+from portfolio_realtime.market.columns import NO_ID, RECENT_MAX, RING_BYTES, ROW, Columns
 from portfolio_realtime.market.messages import NO_TIME, TradeId
 
-RECENT_MAX: Final = 8  # eligible trades kept per symbol
 EXCHANGES_MAX: Final = 1024  # that are told apart; the tape has a letter for each
-NO_ID: Final = 2**64 - 1
-
-KEY: Final = Struct("<qQH")  # the beginning of a row: time, id, exchange
-ROW: Final = Struct("<qQHdB")
-ROW_BYTES: Final = ROW.size
-LAST_ROW: Final = ROW_BYTES * (RECENT_MAX - 1)
-
-_EMPTY: Final = ROW.pack(NO_TIME, 0, 0, 0.0, 0) * RECENT_MAX
 
 
 class KnownTrade(NamedTuple):
@@ -32,36 +20,49 @@ class KnownTrade(NamedTuple):
     as_of_ns: int
     trade_id: int
     exchange: int
-    price: float
     origin: int  # which feed, and whether a snapshot of it
+    price: float
 
     def is_same(self, other: "KnownTrade") -> bool:
         """Is this the same execution, reported once more?"""
         return self[:3] == other[:3] and self.trade_id != NO_ID
 
 
+NO_TRADE: Final = KnownTrade(NO_TIME, 0, 0, 0, 0.0)  # in a row that is still empty
+
+
 @dataclass(slots=True, eq=False)
 class RecentTrades:
-    """At most RECENT_MAX trades in order of time. `at` is where the next row goes, over the oldest."""
+    """At most RECENT_MAX trades of the symbol in this slot, in order of time."""
 
-    rows: bytearray = field(default_factory=lambda: bytearray(_EMPTY))
-    at: int = 0
+    columns: Columns
+    slot: int
 
     def newest(self) -> KnownTrade | None:
         """The last one, or None."""
-        row = ROW.unpack_from(self.rows, self.at - ROW_BYTES if self.at else LAST_ROW)
+        row = ROW.unpack_from(self.columns.row_bytes, self._begin + (self._at - 1) % RECENT_MAX * ROW.size)
         return None if row[0] == NO_TIME else KnownTrade(*row)
 
     def trades(self) -> list[KnownTrade]:
         """All of them, the newest last."""
-        in_order = self.rows[self.at :] + self.rows[: self.at]
-        return [KnownTrade(*row) for row in ROW.iter_unpack(in_order) if row[0] != NO_TIME]
+        rows = self.columns.row_bytes[self._begin : self._begin + RING_BYTES]
+        at = self._at * ROW.size
+        return [KnownTrade(*row) for row in ROW.iter_unpack(rows[at:] + rows[:at]) if row[0] != NO_TIME]
 
     def replace(self, trades: list[KnownTrade]) -> None:
         """Keep exactly these, at most RECENT_MAX in order of time."""
-        packed = b"".join(ROW.pack(*trade) for trade in trades)
-        self.rows[:] = packed + _EMPTY[len(packed) :]
-        self.at = len(packed) % len(_EMPTY)
+        rows = [*trades, *[NO_TRADE] * (RECENT_MAX - len(trades))]
+        packed = b"".join(ROW.pack(*trade) for trade in rows)
+        self.columns.row_bytes[self._begin : self._begin + RING_BYTES] = packed
+        self.columns.at[self.slot] = len(trades) % RECENT_MAX
+
+    @property
+    def _begin(self) -> int:
+        return self.slot * RING_BYTES
+
+    @property
+    def _at(self) -> int:
+        return self.columns.at.item(self.slot)
 
 
 def id_number(trade_id: TradeId) -> int:

@@ -78,7 +78,7 @@ class StreamLost(FeedUnavailable):
 class Arrived(NamedTuple):
     """What one frame has brought: trades alone, or messages of any kind, and the types of the others."""
 
-    trades: list[StreamTrade]
+    trades: Sequence[StreamTrade]
     messages: list[Message]
     skipped: list[str]
 
