@@ -87,7 +87,7 @@ async def test_a_client_that_does_not_read_gets_only_the_newest_and_delays_nobod
     """P7: what it missed is conflated; another client gets every value meanwhile."""
     positions = {f"SYMBOL{index}": "1" for index in range(100)}
     url = "/ws/portfolio/a?detail=positions"
-    rounds = 300
+    rounds = 100
     small = socket.create_connection(("127.0.0.1", server.port))
     small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     async with server.open(url, sock=small, max_queue=1) as stalled, server.open(url) as reading:
