@@ -28,8 +28,8 @@ from portfolio_realtime.websocket.outlets import Outlets
 from portfolio_realtime.websocket.watched import Subscriber, WatchedAccount
 
 BEGIN_ACCOUNTS_MAX: Final = 500  # announced and read in one round trip
-BURST_MAX: Final = 2000  # publications between two turns of the event loop
-PUBLISH_S: Final = 0.005  # publications that come within this are handed on together
+BURST_MAX: Final = 4000  # publications between two turns of the event loop
+PUBLISH_S: Final = 0.01  # publications that come within this are handed on together
 GATHER_S: Final = 0.01  # who begins within this is announced and read together
 READY_S_MAX: Final = 1.0
 UNKNOWN_S_MAX: Final = 5.0  # an account without a record is waited for this long
