@@ -54,7 +54,7 @@ class Interest:
 
         With the positions of those in `with_positions`. Raises StateUnavailable.
         """
-        expiry_ms = _now_ms() + INTEREST_MS
+        expiry_ms, detailed = _now_ms() + INTEREST_MS, frozenset(with_positions)
         by_shard: dict[int, list[str]] = {}
         for account_id in account_ids:
             by_shard.setdefault(self._shard(account_id), []).append(account_id)
@@ -65,7 +65,7 @@ class Interest:
         ]
         calls: list[Call] = []
         for shard, part in parts:
-            wanting = [account_id for account_id in part if account_id in with_positions]
+            wanting = [account_id for account_id in part if account_id in detailed]
             calls.append((self._keys(shard), (expiry_ms, len(wanting), *wanting, *part)))
         stored: dict[str, Stored] = {}
         for (_, part), answer in zip(parts, await self._connection.call_all(self._begin, calls), strict=True):

@@ -146,11 +146,12 @@ class Hub:
         return self._send(burst)
 
     def _are_lone(self, slots: Slots) -> NDArray[np.bool_]:
-        """Which have one client that is direct; none if any client is that of two of them."""
+        """Which have one client that is direct, and is not that of another of them."""
         filenos = self._columns.socket[slots]
         is_lone = filenos != NO_SOCKET
-        lone = filenos[is_lone].tolist()
-        return is_lone if len(set(lone)) == len(lone) else np.zeros(len(slots), bool)
+        clients, counts = np.unique(filenos[is_lone], return_counts=True)
+        several = clients[counts > 1]
+        return is_lone & ~np.isin(filenos, several) if len(several) else is_lone
 
     def _take_lone(self, gathered: Gathered, slots: Slots, lone: Slots) -> tuple[list[int], list[bytes]]:
         """Take in the publications at these places; the sockets, and the frames that go to them.
