@@ -168,7 +168,7 @@ class Victim:
         try:
             headers = {"Host": "127.0.0.1", **HEADERS}
             named = [(name.lower(), value) for name, value in headers.items()]
-            endpoint.requested("/ws/portfolio/a", named, "GET", "HTTP/1.1")
+            endpoint.requested("/ws/portfolio/a", named, "GET", "1.1")
             await self._settle()
             head, end, early = transport.written.partition(b"\r\n\r\n")
             if not head.startswith(b"HTTP/1.1 101") or not end:

@@ -38,6 +38,7 @@ from portfolio_realtime.websocket.routes import build_app
 from portfolio_realtime.websocket.workers import WORKER, Workers, tally_of
 
 BACKLOG: Final = 4096
+SEND_BUFFER_BYTES: Final = 64 * 1024  # of the kernel's, for each connection: they have the listener's
 FILES_BESIDE: Final = 1024  # open files that are no WebSocket: HTTP, Valkey, the dying
 GARBAGE_OBJECTS_MAX: Final = 20_000  # made, and not yet gone, before the collector looks at them
 SHUTDOWN_S_MAX: Final = 2
@@ -202,7 +203,9 @@ def _server(gateway: Gateway, context: Context) -> _Server:
 def _listen(host: str, port: int, *, is_shared: bool = False) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=is_shared)
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=is_shared)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        return listener
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise SettingsError(

@@ -2,10 +2,10 @@
 
 import hmac
 from collections.abc import Mapping
-from typing import Final
 
 from portfolio_realtime.config import Settings
 from portfolio_realtime.websocket.access import Access, ByClaim
+from portfolio_realtime.websocket.handshake import SUBPROTOCOL
 from portfolio_realtime.websocket.identity import (
     BACK_END_IDENTITY,
     LOOPBACK_IDENTITY,
@@ -16,8 +16,6 @@ from portfolio_realtime.websocket.identity import (
 from portfolio_realtime.websocket.places import is_local
 from portfolio_realtime.websocket.revoked import Revoked
 from portfolio_realtime.websocket.tokens import Tokens
-
-SUBPROTOCOL: Final = "bearer"
 
 
 class Authenticator:

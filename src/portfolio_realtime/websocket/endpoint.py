@@ -1,7 +1,7 @@
 """One WebSocket on uvicorn's transport: bytes in and out, everything else is asked of `Connection`.
 
-Written on the sans-I/O protocol of the package `websockets`, which deals with the handshake, control frames
-and whatever a hostile client sends. Publications go out as prebuilt frames straight to the transport. uvicorn
+Written on the sans-I/O protocol of the package `websockets`, which deals with control frames and
+whatever a hostile client sends. Publications go out as prebuilt frames straight to the transport. uvicorn
 makes one object for each upgrade request: `uvicorn.Config(ws=partial(Endpoint, gateway))`.
 """
 
@@ -10,7 +10,6 @@ import contextlib
 import logging
 import random
 import re
-import socket
 from collections.abc import Coroutine
 from http import HTTPStatus
 from typing import Any, Final, cast
@@ -19,15 +18,12 @@ from urllib.parse import parse_qsl
 import msgspec
 from uvicorn import Config
 from uvicorn.server import ServerState
-from websockets.datastructures import Headers
 from websockets.exceptions import InvalidState
 from websockets.frames import CloseCode, Frame, Opcode
-from websockets.http11 import Request, Response
 from websockets.protocol import Protocol, Side
 from websockets.server import ServerProtocol
-from websockets.typing import Subprotocol
 
-from portfolio_realtime.websocket.authentication import SUBPROTOCOL
+from portfolio_realtime.websocket import handshake
 from portfolio_realtime.websocket.connection import Connection
 from portfolio_realtime.websocket.gateway import Gateway
 from portfolio_realtime.websocket.identity import Identity, Unauthorized, Unverifiable
@@ -44,29 +40,19 @@ from portfolio_realtime.websocket.watched import StreamPosition, WatchedAccount
 
 PATH: Final = re.compile(r"/ws(?:/portfolio/([^/]+))?/?")
 WRITE_BUFFER_BYTES_MAX: Final = 32 * 1024  # of ours
-SEND_BUFFER_BYTES: Final = 64 * 1024  # of the kernel's
 CLOSE_S_MAX: Final = 2.0
 QUERY_FIELDS_MAX: Final = 8
-VERSION_HEADER: Final = "Sec-WebSocket-Version"
-VERSION: Final = "13"
-HANDSHAKE_HEADERS: Final = frozenset(  # what RFC 6455 §4.2.1 makes of a request
-    (
-        "connection",
-        "upgrade",
-        *(f"sec-websocket-{name}" for name in ("key", "version", "protocol", "extensions")),
-    )
-)
+REFUSAL_HEADERS: Final = {
+    HTTPStatus.METHOD_NOT_ALLOWED: {"Allow": "GET"},
+    HTTPStatus.UPGRADE_REQUIRED: {"Upgrade": "websocket", "Sec-WebSocket-Version": handshake.VERSION},
+}
 HELD_MESSAGES_MAX: Final = 64  # while something about the client is being verified
 
 _QUIET: Final = logging.getLogger("portfolio_realtime.websocket.protocol")
 _QUIET.disabled = True  # it would log what clients send
 
 
-def _select_subprotocol(_: ServerProtocol, offered: Any) -> Subprotocol | None:
-    return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in offered else None
-
-
-_handshakes: Final = ServerProtocol(logger=_QUIET, select_subprotocol=_select_subprotocol)  # of all clients
+_refusing: Final = ServerProtocol(logger=_QUIET)  # of all clients
 
 
 class Endpoint(asyncio.Protocol):
@@ -125,8 +111,6 @@ class Endpoint(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
         peer = transport.get_extra_info("peername")
         self._peer = peer[0] if peer else ""
-        if (raw := transport.get_extra_info("socket")) is not None:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self._server_state.connections.add(cast("Any", self))
 
     def data_received(self, data: bytes) -> None:
@@ -183,46 +167,40 @@ class Endpoint(asyncio.Protocol):
 
     # Handshake
 
-    def requested(self, target: str, raw: list[tuple[str, str]], method: str, protocol: str) -> None:
-        """The request for a WebSocket: its target, its headers with names in lower case, and its kind."""
+    def requested(self, target: str, raw: list[tuple[str, str]], method: str, http_version: str) -> None:
+        """The request for a WebSocket: its target, its headers, and its kind."""
         headers = joined(raw)
         self._address = self._gateway.places.address(self._peer, headers)
         self._place = None if is_local(self._peer, headers) else neighbourhood(self._address)
         path, _, query = target.partition("?")
-        refusal = self._refusal(path, query, headers)
+        refusal = self._refusal(path, query, headers, handshake.refusal(method, http_version, headers))
         if refusal is not None:
             self._gateway.turned_away(refusal, self._address)
-            rejection = _handshakes.reject(refusal, f"{refusal.phrase}\n")
-            if refusal is HTTPStatus.UPGRADE_REQUIRED:
-                rejection.headers["Upgrade"], rejection.headers[VERSION_HEADER] = "websocket", VERSION
-            self._reject(rejection)
-            return
-        named = Headers([(name, value) for name, value in raw if name in HANDSHAKE_HEADERS])
-        response = _handshakes.accept(Request(target, named, method, protocol))
-        if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
-            self._gateway.metrics.connects.labels(str(response.status_code)).inc()
-            self._reject(response)
-            return
+            return self._reject(refusal)
         assert self._transport is not None
-        self._transport.write(response.serialize())
+        self._transport.write(handshake.acceptance(headers))
         self._gateway.clients.add(self)
         if self._place is not None:
             self._gateway.limits.connections_of_address.enter(self._place, is_limited=False)
-        self._verify(self._identify(headers))
+        return self._verify(self._identify(headers))
 
-    def _reject(self, response: Response) -> None:
+    def _reject(self, refusal: HTTPStatus) -> None:
         assert self._transport is not None
+        response = _refusing.reject(refusal, f"{refusal.phrase}\n")
+        response.headers.update(REFUSAL_HEADERS.get(refusal, {}))
         self._end()
         self._transport.write(response.serialize())
         self._transport.close()
         self._close_timer = self._loop.call_later(CLOSE_S_MAX, self._transport.abort)
 
-    def _refusal(self, path: str, query: str, headers: dict[str, str]) -> HTTPStatus | None:
+    def _refusal(
+        self, path: str, query: str, headers: dict[str, str], of_handshake: HTTPStatus | None
+    ) -> HTTPStatus | None:
         match = PATH.fullmatch(path)
         if match is None:
             return HTTPStatus.NOT_FOUND
-        if headers.get(VERSION_HEADER.lower()) != VERSION:
-            return HTTPStatus.UPGRADE_REQUIRED
+        if of_handshake is not None:
+            return of_handshake
         places, now_s = self._gateway.places, self._loop.time()
         if places.is_refused_as_plain(self._peer, headers) or not places.is_origin_allowed(
             self._peer, headers
@@ -233,7 +211,7 @@ class Endpoint(asyncio.Protocol):
         if self._gateway.is_closed or len(self._gateway.clients) >= self._gateway.connections_max:
             return HTTPStatus.SERVICE_UNAVAILABLE
         try:
-            self._query = dict(parse_qsl(query, max_num_fields=QUERY_FIELDS_MAX))
+            self._query = dict(parse_qsl(query, max_num_fields=QUERY_FIELDS_MAX)) if query else {}
             if match[1] is not None:
                 wanted = {"type": "subscribe", **self._query, "account_id": match[1]}
                 self._wanted = msgspec.convert(wanted, Subscribe, strict=False)
@@ -301,7 +279,7 @@ class Endpoint(asyncio.Protocol):
         if refusal is not None:
             return self.close(refusal)
         if is_first:
-            self._gateway.metrics.connects.labels("accepted").inc()
+            self._gateway.counts.accepted += 1
             if self._wanted is not None:
                 self._subscribe_wanted(self._wanted)
         return None

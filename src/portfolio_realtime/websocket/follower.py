@@ -31,6 +31,8 @@ BEGIN_ACCOUNTS_MAX: Final = 500  # announced and read in one round trip
 BURST_MAX: Final = 4000  # publications between two turns of the event loop
 PUBLISH_S: Final = 0.01  # publications that come within this are handed on together
 GATHER_S: Final = 0.01  # who begins within this is announced and read together
+CROWD: Final = 8  # when more have begun by then, a crowd is coming, and it is cheaper to wait
+GATHER_CROWD_S: Final = 0.04  # so much longer
 READY_S_MAX: Final = 1.0
 UNKNOWN_S_MAX: Final = 5.0  # an account without a record is waited for this long
 
@@ -147,6 +149,8 @@ class Follower:
             self._wake.clear()
             await self._wake.wait()
             await asyncio.sleep(GATHER_S)
+            if len(self._begun) > CROWD:
+                await asyncio.sleep(GATHER_CROWD_S)
 
     async def _announce(self, account_ids: list[str]) -> None:
         accounts = self.hub.accounts

@@ -60,12 +60,12 @@ class Client(Protocol):
 
 
 class Counts:
-    """Counted in the fan-out path as plain numbers, brought to the metrics by the sweep."""
+    """Counted where it happens often as plain numbers, brought to the metrics by the sweep."""
 
-    __slots__ = ("conflated", "sent", "sent_bytes")
+    __slots__ = ("accepted", "conflated", "sent", "sent_bytes")
 
     def __init__(self) -> None:
-        self.sent = self.sent_bytes = self.conflated = 0
+        self.accepted = self.sent = self.sent_bytes = self.conflated = 0
 
 
 class Gateway:
@@ -215,6 +215,7 @@ class Gateway:
         hub = self.follower.hub
         counts.sent, hub.sent = counts.sent + hub.sent, 0
         counts.sent_bytes, hub.sent_bytes = counts.sent_bytes + hub.sent_bytes, 0
+        self.metrics.connects.labels("accepted").inc(counts.accepted)
         self.metrics.sent.inc(counts.sent)
         self.metrics.sent_bytes.inc(counts.sent_bytes)
         self.metrics.conflated.inc(counts.conflated)

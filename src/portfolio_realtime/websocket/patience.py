@@ -72,7 +72,7 @@ class PatientHttp(HttpToolsProtocol):
             self.url.decode("latin-1"),
             [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.scope["headers"]],
             self.scope["method"],
-            f"HTTP/{self.scope['http_version']}",
+            self.scope["http_version"],
         )
         self.transport.set_protocol(endpoint)
 

@@ -14,7 +14,7 @@ from portfolio_realtime.config import Settings, listed
 FORWARDING: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 HOPS_MAX: Final = 10
 SECURE: Final = ("https", "wss")
-HOSTS_KEPT_MAX: Final = 64  # of which it is known whether they are this machine
+HOSTS_KEPT_MAX: Final = 64  # looked at before
 IPV6_PREFIX: Final = 64  # what one customer of a provider has
 
 
@@ -139,6 +139,7 @@ def is_origin_allowed(peer: str, headers: Mapping[str, str], allowed: frozenset[
     return is_loopback(peer) and is_loopback(_host_of(origin)) and has_loopback_host(headers)
 
 
+@lru_cache(maxsize=HOSTS_KEPT_MAX)
 def _host_of(url: str) -> str:
     try:
         return urlsplit(url).hostname or ""
