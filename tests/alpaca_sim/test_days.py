@@ -339,6 +339,7 @@ def run_virtually(seed: int, hours: float) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.no_cover  # tracing would take most of the time
 def test_the_same_seed_gives_the_same_bytes_in_virtual_time() -> None:
     """Streams, events and ledger over a close and a roll, with halts, corrections, cancels and busts."""
     first, again, other = (run_virtually(seed, hours=10.5) for seed in (4, 4, 5))

@@ -109,6 +109,7 @@ def timestamp(ns: int) -> msgspec.msgpack.Ext:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.no_cover  # tracing would take most of the time
 @pytest.mark.parametrize("symbol", ["AIG", "BAC", "IBM", "SPY"])
 @pytest.mark.parametrize("day", sorted(MIDNIGHT_NS))
 def test_a_day_of_the_tape_gives_the_price_path_of_the_rules(symbol: str, day: str) -> None:
