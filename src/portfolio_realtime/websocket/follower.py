@@ -135,22 +135,25 @@ class Follower:
     async def announce(self) -> NoReturn:
         """Announce and read what somebody begins to watch, forever. Raises StateUnavailable."""
         while True:
-            while self._begun:
-                begun = list(itertools.islice(self._begun, BEGIN_ACCOUNTS_MAX))
-                for account_id in begun:
-                    del self._begun[account_id]
-                try:
-                    await self._announce(
-                        [account_id for account_id in begun if account_id in self.hub.accounts]
-                    )
-                except StateUnavailable:
-                    self._begin(begun)
-                    raise
+            await self._gather_begun()
+            begun = list(itertools.islice(self._begun, BEGIN_ACCOUNTS_MAX))
+            for account_id in begun:
+                del self._begun[account_id]
+            try:
+                await self._announce([account_id for account_id in begun if account_id in self.hub.accounts])
+            except StateUnavailable:
+                self._begin(begun)
+                raise
+
+    async def _gather_begun(self) -> None:
+        """Wait until somebody begins, and a little longer for those who come with them."""
+        while not self._begun:
             self._wake.clear()
             await self._wake.wait()
+        if len(self._begun) < BEGIN_ACCOUNTS_MAX:
             await asyncio.sleep(GATHER_S)
-            if len(self._begun) > CROWD:
-                await asyncio.sleep(GATHER_CROWD_S)
+        if CROWD < len(self._begun) < BEGIN_ACCOUNTS_MAX:
+            await asyncio.sleep(GATHER_CROWD_S)
 
     async def _announce(self, account_ids: list[str]) -> None:
         accounts = self.hub.accounts

@@ -75,6 +75,7 @@ class PatientHttp(HttpToolsProtocol):
             self.scope["http_version"],
         )
         self.transport.set_protocol(endpoint)
+        self.parser: Any = None  # they hold each other, and only the garbage collector would part them
 
     def _await_head(self) -> None:
         if self._deadline is None:
