@@ -27,6 +27,7 @@ class Authenticator:
         self._tokens = Tokens(settings)
         self._access = access or ByClaim()
         self._revoked = revoked
+        self._is_immediate = not settings.jwks_url and settings.account_access == "claim"
         self._api_key = settings.api_key_secret.get_secret_value()
         self._allow_token_in_url = settings.allow_token_in_url
 
@@ -34,6 +35,11 @@ class Authenticator:
     def is_off(self) -> bool:
         """Is there nothing to check tokens with, so that only loopback clients are served?"""
         return self._tokens.is_off
+
+    @property
+    def is_immediate(self) -> bool:
+        """Does nobody else have to be asked about a token?"""
+        return self._is_immediate
 
     async def by_token(self, token: str) -> Identity:
         """The identity in a JSON Web Token. Raises Unauthorized, Unverifiable."""

@@ -182,7 +182,8 @@ class Endpoint(asyncio.Protocol):
         self._gateway.clients.add(self)
         if self._place is not None:
             self._gateway.limits.connections_of_address.enter(self._place, is_limited=False)
-        return self._verify(self._identify(headers))
+        is_immediate = self._gateway.authenticator.is_immediate and "ticket" not in self._query
+        return self._verify(self._identify(headers), is_immediate=is_immediate)
 
     def _reject(self, refusal: HTTPStatus) -> None:
         assert self._transport is not None
@@ -221,12 +222,15 @@ class Endpoint(asyncio.Protocol):
 
     # What must be asked elsewhere: who it is, what it may see
 
-    def _verify(self, work: Coroutine[Any, Any, None]) -> None:
-        """Messages that come meanwhile wait, so that their order holds."""
+    def _verify(self, work: Coroutine[Any, Any, None], *, is_immediate: bool = False) -> None:
+        """Messages that come meanwhile wait, so that their order holds; work that never waits is done now."""
         self._verifications += 1
-        task = self._loop.create_task(self._verified(work))
+        verified = self._verified(work)
+        if is_immediate:  # no task is made for it
+            return _run(verified)
+        task = self._loop.create_task(verified)
         self._server_state.tasks.add(task)
-        task.add_done_callback(self._server_state.tasks.discard)
+        return task.add_done_callback(self._server_state.tasks.discard)
 
     async def _verified(self, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -476,6 +480,14 @@ class Endpoint(asyncio.Protocol):
             self._connection.leave_direct()
         if self._is_ending and self._close_timer is None:
             self._close_timer = self._loop.call_later(CLOSE_S_MAX, transport.abort)
+
+
+def _run(never_waiting: Coroutine[Any, Any, None]) -> None:
+    try:
+        never_waiting.send(None)
+    except StopIteration:
+        return
+    raise AssertionError("it was not to wait for anything")
 
 
 def _is_utf8(text: bytes) -> bool:
