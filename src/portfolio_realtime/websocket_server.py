@@ -31,9 +31,9 @@ from portfolio_realtime.state.minutes import whole_at_or_before
 from portfolio_realtime.valuation.explain import explain
 from portfolio_realtime.valuation.history import history as picture
 from portfolio_realtime.valuation.history import symbols_of
+from portfolio_realtime.websocket.door import Door
 from portfolio_realtime.websocket.endpoint import Endpoint
 from portfolio_realtime.websocket.gateway import CONNECTIONS_MAX, Gateway
-from portfolio_realtime.websocket.patience import PatientHttp
 from portfolio_realtime.websocket.routes import build_app
 from portfolio_realtime.websocket.workers import WORKER, Workers, tally_of
 
@@ -186,7 +186,7 @@ def _server(gateway: Gateway, context: Context) -> _Server:
     history_of_account = partial(history, state, settings, clock, asyncio.Semaphore(HISTORIES_MAX))
     options = uvicorn.Config(
         build_app(gateway, context.instance, explain_account, history_of_account),
-        http=PatientHttp,
+        http=cast("Any", Door),
         ws=cast("Any", partial(Endpoint, gateway)),  # called like a class
         lifespan="off",
         log_config=None,
