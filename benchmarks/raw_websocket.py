@@ -126,6 +126,11 @@ class RawClient:
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         return int(first.split(" ")[1]), headers
 
+    async def read_body(self, length: int) -> bytes:
+        """The body of an HTTP answer. Raises IncompleteReadError, TimeoutError."""
+        async with asyncio.timeout(ANSWER_S_MAX):
+            return await self._reader.readexactly(length)
+
     async def read(self) -> Frame | None:
         """The next frame, or None when the connection has ended."""
         async with asyncio.timeout(ANSWER_S_MAX):
