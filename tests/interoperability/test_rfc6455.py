@@ -85,6 +85,17 @@ MESSAGES = [
         ACKED,
     ),
     _lives(
+        "pings between many fragments are answered in their order, before the message",
+        frame(TEXT, HEARTBEAT[:9], fin=False)
+        + frame(PING, b"1")
+        + frame(CONTINUATION, HEARTBEAT[9:20], fin=False)
+        + frame(PING, b"2")
+        + frame(CONTINUATION, HEARTBEAT[20:]),
+        (PONG, b"1"),
+        (PONG, b"2"),
+        ACKED,
+    ),
+    _lives(
         "the largest message",
         frame(TEXT, ASCII.ljust(MESSAGE_BYTES_MAX)),
         (TEXT, b'{"type":"heartbeat_ack","timestamp":1}'),
@@ -172,6 +183,17 @@ CLOSES = [
     _ends("a close with half a code", frame(CLOSE, b"\x03"), PROTOCOL_ERROR),
     _ends("a close with the longest reason", frame(CLOSE, close_payload(1000, b"x" * 123)), 1000),
     _ends("a close with too long a reason", frame(CLOSE, close_payload(1000, b"x" * 124)), PROTOCOL_ERROR),
+    _ends(
+        "a close in the midst of a fragmented message is an error",
+        frame(TEXT, b"{", fin=False) + frame(CLOSE, close_payload(1000)),
+        PROTOCOL_ERROR,
+    ),
+    Case(
+        "what came before a close is answered",
+        frame(PING, b"x") + frame(TEXT, HEARTBEAT) + frame(CLOSE, close_payload(1000)),
+        (ACKED, (PONG, b"x")),
+        1000,
+    ),
     _ends("nothing is heard after a close", frame(CLOSE, close_payload(1000)) + frame(TEXT, HEARTBEAT), 1000),
 ]
 OURS = [
@@ -199,14 +221,14 @@ def check_server_frame(got: Frame) -> None:
 
 
 async def expect(client: RawClient, case: Case) -> None:
-    """The case's answers, pongs before or after the rest; then its end, or a ping that is answered."""
+    """The case's answers in their order; then its end, or a ping that is answered."""
     answers: list[tuple[int, bytes]] = []
     for _ in case.answers:
         got = await client.read()
         assert got is not None
         check_server_frame(got)
         answers.append((got.opcode, got.payload))
-    assert sorted(answers) == sorted(case.answers)
+    assert tuple(answers) == case.answers
     if case.code is None:
         await client.send(frame(PING, b"still there?"))
         got = await client.read()
