@@ -57,7 +57,7 @@ def installed(python: str) -> Path:
 
 
 async def verdicts(python: str, autobahn: Path, cases: list[str]) -> dict[str, dict[str, Any]]:
-    """What Autobahn says to each case: `behavior`, and `behaviorClose` of how it ended."""
+    """What Autobahn says to each case: `behavior`, and `behaviorClose` of how it ended. Raises Missing."""
     with TemporaryDirectory(prefix="autobahn-") as folder:
         async with echoing() as url:
             spec = {
@@ -76,7 +76,8 @@ async def verdicts(python: str, autobahn: Path, cases: list[str]) -> dict[str, d
             )
             try:
                 async with asyncio.timeout(RUN_S_MAX):
-                    await process.wait()
+                    if await process.wait() != 0:
+                        raise Missing(f"{python} cannot run Autobahn's testsuite; the reason is above")
             finally:
                 if process.returncode is None:
                     process.kill()
