@@ -1,9 +1,9 @@
 """A million hostile inputs: `python -m benchmarks.hostile --count 1000000`.
 
 Random bytes, frames and JSON messages against one WebSocket without sockets; the same guided by coverage
-(atheris); real sockets and made-up HTTP requests against a real server process. A crash, a stack trace, a
-wrong frame or a close code that is not listed ends it with exit code 1 and the seed; else the counts are
-printed.
+(atheris) and made up from strategies (hypothesis); real sockets and made-up HTTP requests (schemathesis)
+against a real server process. A crash, a stack trace, a wrong frame or a close code that is not listed ends
+it with exit code 1 and the seed; else the counts are printed.
 """
 
 import argparse
@@ -16,12 +16,14 @@ import sys
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+from benchmarks.hostile.made_up import made_up
 from benchmarks.hostile.server import attacked, over_http, over_sockets
 from benchmarks.hostile.socketless import say, side_by_side
 from benchmarks.hostile.victim import Surprise
 from portfolio_realtime import telemetry
 
 FUZZED_SHARE: Final = 0.1
+MADE_UP_SHARE: Final = 0.01
 SOCKETS_SHARE: Final = 0.01
 HTTP_SHARE: Final = 0.01
 INPUT_BYTES_MAX: Final = 400
@@ -66,14 +68,17 @@ async def attack(count: int, seed: int) -> dict[str, Any]:
     on_server = await on_a_server(sockets, requests, seed)
     guided = await asyncio.to_thread(fuzzed, runs, seed)
     say(f"{guided} inputs guided by coverage")
-    plain = max(0, count - sockets - sum(on_server["http"].values()) - guided)
+    invented = await asyncio.to_thread(made_up, max(100, int(count * MADE_UP_SHARE)), seed)
+    say(f"{invented.total()} inputs made up from strategies")
+    others = sockets + sum(on_server["http"].values()) + guided + invented.total()
+    plain = max(0, count - others)
     codes = await asyncio.to_thread(side_by_side, plain, seed)
-    total = plain + guided + sockets + sum(on_server["http"].values())
     return {
         "seed": seed,
-        "count": total,
+        "count": plain + others,
         "without_sockets": dict(codes),
         "guided": guided,
+        "made_up": dict(invented),
         **on_server,
         "surprises": 0,
     }

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from decimal import Decimal
+from http import HTTPStatus
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -18,16 +19,21 @@ from typing import Any, Final
 import httpx
 import hypothesis
 import jwt
+import msgspec
+import requests
 import schemathesis
 from hypothesis import HealthCheck
 
-from benchmarks.hostile.inputs import KINDS, requests
+from benchmarks.hostile.inputs import KINDS
+from benchmarks.hostile.inputs import requests as upgrades
 from benchmarks.hostile.victim import OWN_CODES, Surprise, judge
 from benchmarks.raw_websocket import CLOSE, CUT, RawClient
 from portfolio_realtime.config import child_environment
-from portfolio_realtime.model import Account
-from portfolio_realtime.state import open_state
+from portfolio_realtime.model import Account, Publication
+from portfolio_realtime.state import keys, open_state
 from portfolio_realtime.state.embedded import EmbeddedServer
+from portfolio_realtime.websocket.examples import PORTFOLIO_EXAMPLE
+from portfolio_realtime.websocket.protocol import is_account_id
 
 READY_S_MAX: Final = 60.0
 AT_ONCE: Final = 20  # connections
@@ -35,7 +41,8 @@ HTTP_S_MAX: Final = 20.0
 LEASE_MS: Final = 600_000
 SHARDS: Final = 16
 ACCOUNT_ID: Final = "a"
-STREAM: Final = "/v1/portfolio/{account_id}/stream"  # never ends; refused without credentials
+STREAM: Final = "/v1/portfolio/{account_id}/stream"  # never ends
+STREAM_BYTES: Final = 1024  # of its beginning
 UNDOCUMENTED: Final = frozenset({400, 405, 431})  # of any HTTP server: no request, no such method, too long
 
 
@@ -106,6 +113,11 @@ async def _add_account(url: str) -> None:
     await state.accounts.write(
         lease, [Account(ACCOUNT_ID, 1, "ACTIVE", "USD", zero, zero, "2026-11-20", zero, (), 0)]
     )
+    shard = keys.shard_of(ACCOUNT_ID, SHARDS)
+    lease = await state.leases.acquire(keys.shard_lease(shard))
+    assert lease is not None
+    value = {**PORTFOLIO_EXAMPLE, "account_id": ACCOUNT_ID, "epoch": lease.fencing_token, "sequence": 1}
+    await state.valuations.publish(lease, shard, [Publication(ACCOUNT_ID, 1, msgspec.json.encode(value))])
     await state.close()
 
 
@@ -148,7 +160,7 @@ async def over_sockets(target: Attacked, count: int, seed: int) -> Counter[str]:
 async def _one(target: Attacked, draw: random.Random) -> str:
     async with RawClient(target.port) as client:
         if draw.random() < 0.25:
-            await client.send(requests(draw))
+            await client.send(upgrades(draw))
             client.end_sending()
             status, _ = await client.response()
             if status >= 500:
@@ -179,8 +191,7 @@ def over_http(target: Attacked, count: int, seed: int) -> Counter[str]:
     each = max(1, count // (2 * len(operations)))
     for operation in operations:
         for headers in ({}, {"X-API-Key": target.api_key}):
-            if not (headers and operation.path == STREAM):
-                _attack_operation(operation, headers, each, seed, statuses)
+            _attack_operation(operation, headers, each, seed, statuses)
     return statuses
 
 
@@ -199,15 +210,33 @@ def _attack_operation(
     )
     @hypothesis.given(case=operation.as_strategy())
     def attack(case: Any) -> None:
-        answer = case.call(headers=headers, timeout=HTTP_S_MAX)
-        status = str(answer.status_code)
-        statuses[status] += 1
-        if status not in documented and answer.status_code not in UNDOCUMENTED:
+        is_stream = operation.path == STREAM
+        if is_stream and (is_account_id(case.path_parameters["account_id"]) or statuses.total() % 2):
+            case.path_parameters["account_id"] = ACCOUNT_ID  # has a value: the beginning is there at once
+        status, text = _begun(case, headers) if is_stream else _called(case, headers)
+        statuses[f"{status} stream" if is_stream else str(status)] += 1
+        if str(status) not in documented and status not in UNDOCUMENTED:
             raise Surprise(f"{operation.method} {operation.path}: status {status} is not documented")
-        if "Traceback" in answer.text or 'File "' in answer.text:
-            raise Surprise(f"{operation.method} {operation.path}: a stack trace: {answer.text[:500]}")
+        if "Traceback" in text or 'File "' in text:
+            raise Surprise(f"{operation.method} {operation.path}: a stack trace: {text[:500]}")
 
     attack()
+
+
+def _called(case: Any, headers: dict[str, str]) -> tuple[int, str]:
+    """Status and text of a whole answer."""
+    answer = case.call(headers=headers, timeout=HTTP_S_MAX)
+    return answer.status_code, answer.text
+
+
+def _begun(case: Any, headers: dict[str, str]) -> tuple[int, str]:
+    """Status and the first bytes of a stream, which is then left. Raises Surprise when it is none."""
+    asked = case.as_transport_kwargs(headers=headers)
+    with requests.request(**asked, stream=True, timeout=HTTP_S_MAX) as answer:
+        text = next(answer.iter_content(STREAM_BYTES), b"").decode(errors="replace")
+        if answer.status_code == HTTPStatus.OK and not text.startswith("event: portfolio\ndata: {"):
+            raise Surprise(f"a stream that begins with {text[:500]}")
+        return answer.status_code, text
 
 
 def _free_port() -> int:

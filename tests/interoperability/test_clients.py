@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -19,28 +18,17 @@ from websockets.sync.client import connect as connect_sync
 import websocket
 from tests.conftest import Until
 from tests.interoperability.conftest import ACCOUNT_ID, Running
+from tests.interoperability.programs import need, node_modules
 from tests.websocket.served import bearer, token
 from tests.websocket.test_page import ARGUMENTS, CHROMIUM
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 NODE_CLIENT = Path(__file__).parent / "node_client.cjs"
-CACHE = Path.home() / ".cache" / "portfolio-realtime-interoperability"
-NPM_S_MAX = 60
+NODE_WITH_WEBSOCKET = (20, 10)
 SPEAK_S_MAX = 30.0
 HEARTBEAT = {"type": "heartbeat", "timestamp": "κόσμε"}
 ACK = {"type": "heartbeat_ack", "timestamp": "κόσμε"}
-
-
-def need(program: str) -> str:
-    """The program; without it the test is skipped, in CI it fails."""
-    found = shutil.which(program)
-    if found is None:
-        missing = f"no {program}: apt-get install {program}"
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
-    return found
 
 
 def hello() -> dict[str, str]:
@@ -147,22 +135,23 @@ async def speaking_node(running: Running, *words: str, folder: Path | None) -> N
             process.kill()
 
 
+def node_version() -> tuple[int, ...]:
+    """Of the machine's Node."""
+    told = subprocess.run((need("node"), "--version"), check=True, capture_output=True, text=True).stdout
+    return tuple(map(int, told.strip().removeprefix("v").split(".")))
+
+
 async def test_node_of_its_own(running: Running) -> None:
     """Node's own WebSocket, which is also that of browsers' tools; it offers permessage-deflate."""
+    if (version := node_version()) < NODE_WITH_WEBSOCKET:
+        pytest.skip(f"Node {version} has no WebSocket of its own")
     words = ("--experimental-websocket", "--no-warnings", str(NODE_CLIENT), "builtin")
     await speaking_node(running, *words, folder=None)
 
 
 async def test_node_ws(running: Running) -> None:
-    """The package `ws`, from npm into a cache; it offers permessage-deflate."""
-    modules = CACHE / "node_modules"
-    if not (modules / "ws").exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        install = (need("npm"), "install", "--no-audit", "--no-fund", "--prefix", str(CACHE), "ws@8")
-        try:
-            subprocess.run(install, check=True, capture_output=True, timeout=NPM_S_MAX)
-        except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
-            pytest.skip("the npm package ws cannot be had")
+    """The package `ws` from npm; it offers permessage-deflate."""
+    modules = await asyncio.to_thread(node_modules)
     await speaking_node(running, str(NODE_CLIENT), "ws", folder=modules)
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 from benchmarks.hostile.__main__ import fuzzed, on_a_server
+from benchmarks.hostile.made_up import made_up
 from benchmarks.hostile.socketless import side_by_side, without_sockets
 from benchmarks.hostile.victim import Surprise, Victim, judge
 from benchmarks.raw_websocket import CLOSE, CONTINUATION, TEXT, close_payload, frame
@@ -29,12 +30,37 @@ def test_fuzzing_by_coverage_finds_nothing() -> None:
     assert fuzzed(200, SEED) == 200
 
 
+def test_nothing_that_hypothesis_makes_up_surprises_the_server() -> None:
+    """Binary, frames and JSON messages from strategies; the same seed makes up the same."""
+    print(f"seed {SEED}")
+
+    codes = made_up(400, SEED)
+
+    assert codes.total() >= 400
+    assert codes.keys() >= {"1002", "1007", "1009", "4500", "4505"}
+
+
+def test_hypothesis_would_notice_and_say_what_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the seed, and the smallest input that does it."""
+    received = Connection.received
+
+    def broken(connection: Connection, text: bytes, now_s: float) -> object:
+        if b"subscribe" in text:
+            raise RuntimeError("broken")
+        return received(connection, text, now_s)
+
+    monkeypatch.setattr(Connection, "received", broken)
+    with pytest.raises(Surprise, match=f"seed {SEED}: .*broken.*; sent b") as noticed:
+        made_up(400, SEED)
+    assert len(str(noticed.value)) < 200
+
+
 async def test_a_server_survives_strangers_on_its_sockets_and_its_http() -> None:
     """The process is the same afterwards, has logged no stack trace, and has not grown."""
     done = await on_a_server(150, 150, SEED)
 
     assert sum(done["sockets"].values()) == 150
-    assert {"200", "401", "404"} <= done["http"].keys()
+    assert {"200", "401", "404", "200 stream", "401 stream", "404 stream"} <= done["http"].keys()
 
 
 async def test_the_attack_notices_what_breaks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,12 +8,16 @@ import struct
 from collections.abc import AsyncGenerator
 
 import pytest
+from uvicorn import Config
+from uvicorn.server import ServerState
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from portfolio_realtime.state import State
 from portfolio_realtime.websocket import connection as connection_limits
 from portfolio_realtime.websocket import patience
+from portfolio_realtime.websocket.connection import Connection
+from portfolio_realtime.websocket.identity import Identity
 from portfolio_realtime.websocket.protocol import MESSAGE_BYTES_MAX, Disconnect
 from tests.conftest import Until
 from tests.security.conftest import APP, METRICS_TOKEN
@@ -153,6 +157,20 @@ async def test_e12_whoever_says_nothing_at_all_is_cut(own: Served, monkeypatch: 
         assert await until_cut(reader) == b""
 
 
+async def test_e12_a_head_must_be_whole_within_10_s_and_credentials_be_there_within_5_s(own: Served) -> None:
+    """The deadlines themselves; the tests above shorten them."""
+    loop = asyncio.get_running_loop()
+    http = patience.PatientHttp(Config(own.open), ServerState(), {})
+    came_s = loop.time()
+    http.connection_made(asyncio.Transport())
+    assert http._deadline is not None
+    assert came_s + 10.0 <= http._deadline.when() <= loop.time() + 10.0
+    http._cancel_deadline()
+    silent = Connection(100.0)
+    assert silent.check(105.0) is None
+    assert silent.check(105.1) is Disconnect.UNAUTHORIZED
+
+
 async def test_e13_what_is_too_big_is_refused_before_it_is_there(own: Served) -> None:
     """The head of a request, a message, and a frame that only says that it will be a gigabyte."""
     async with raw(own) as (reader, writer):
@@ -166,6 +184,7 @@ async def test_e13_what_is_too_big_is_refused_before_it_is_there(own: Served) ->
         await reader.readuntil(b"\r\n\r\n")
         writer.write(struct.pack("!BBQ", 0x81, 0xFF, 1 << 30) + b"mask")
         assert (await until_cut(reader))[2:4] == struct.pack("!H", 1009)
+    assert (patience.HEAD_BYTES_MAX, MESSAGE_BYTES_MAX) == (32 * 1024, 4 * 1024)
 
 
 async def test_e13_compression_is_declined(own: Served) -> None:
@@ -344,6 +363,19 @@ async def test_e16_a_client_that_does_not_read_is_cut_and_costs_little(
             return 'disconnects_total{code="4002"' in (await own.http.get("/metrics")).text
 
         await until(is_cut, "the server cuts who does not read", 30)
+
+
+async def test_e16_who_does_not_read_is_cut_after_10_s() -> None:
+    """The deadline itself; the test above shortens it. An unanswered ping has the same."""
+    stalled, mute = Connection(0.0), Connection(0.0)
+    for connection in (stalled, mute):
+        connection.authenticated(Identity("alice", frozenset({"a"})), 0.0, None)
+    stalled.pause(100.0)
+    assert stalled.check(110.0) is None
+    assert stalled.check(110.1) is Disconnect.SLOW_CONSUMER
+    assert mute.is_ping_due(100.0)
+    assert mute.check(110.0) is None
+    assert mute.check(110.1) is Disconnect.NO_PONG
 
 
 async def test_e17_forwarding_headers_of_strangers_are_ignored(

@@ -327,6 +327,63 @@ def test_replies_to_a_client_that_does_not_read_are_bounded(connection: Connecti
     assert taken == limits.REPLIES_MAX
 
 
+ACCOUNT_IDS = [f"n{index}" for index in range(80)]  # more than one connection may subscribe to
+
+
+def _message(kind: str, account_id: str, detail: str) -> bytes:
+    return json.dumps({"type": kind, "account_id": account_id, "detail": detail}).encode()
+
+
+SENT = st.one_of(
+    st.sampled_from([b'{"type":"heartbeat"}', b"nonsense", b'{"type":"subscribe","account_id":"../a"}']),
+    st.builds(
+        _message,
+        st.sampled_from(["subscribe", "subscribe", "unsubscribe"]),
+        st.sampled_from(ACCOUNT_IDS),
+        st.sampled_from(["value", "positions"]),
+    ),
+)
+EVERYTHING = [_message("subscribe", account_id, "value") for account_id in ACCOUNT_IDS]
+BURSTS = st.lists(
+    st.tuples(st.one_of(st.just(EVERYTHING), st.lists(SENT, min_size=1, max_size=12)), st.integers(1, 12)),
+    max_size=8,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(BURSTS, st.booleans())
+def test_at_most_32_replies_and_64_values_wait_for_a_client_whatever_it_sends(
+    bursts: list[tuple[list[bytes], int]], is_paused: bool
+) -> None:
+    """And what waits is no more than what it can get: the rest is dropped or conflated."""
+    hub, connection, now_s = Hub(lambda _, __: 0), Connection(0.0), 0.0
+    connection.authenticated(Identity("back end", frozenset({"*"})), 0.0, None)
+    if is_paused:
+        connection.pause(0.0)
+    for sequence, (texts, times) in enumerate(bursts, 1):
+        for text in texts * times:
+            request = connection.received(text, now_s)
+            if isinstance(request, Disconnect):
+                now_s += 60.0  # as if it had come back: its subscriptions stay, which is worse
+            elif isinstance(request, Subscribe):
+                connection.subscribe(watched(hub, request.account_id), request)
+            elif isinstance(request, Unsubscribe):
+                connection.unsubscribe(request.account_id)
+        hub.publish(
+            gathered(PublicationBatch.of(1, [publication(name, 1, sequence) for name in ACCOUNT_IDS]))
+        )
+        for account in hub.accounts.values():
+            connection.offer(account)
+        assert len(connection._replies) <= 32
+        assert len(connection._pending) <= len(connection.subscriptions) <= 64
+        assert connection._pending.keys() <= connection.subscriptions.keys()
+    connection.resume()
+    frames = 0
+    while connection.take(now_s) is not None:
+        frames += 1
+    assert frames <= 32 + len(connection.subscriptions)
+
+
 def test_the_range_of_a_close_code_says_whether_to_reconnect() -> None:
     """4000-4499 reconnect, 4500-4999 do not; no code twice."""
     codes = [disconnect.code for disconnect in Disconnect]

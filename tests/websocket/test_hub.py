@@ -35,9 +35,10 @@ class Client:
         self.pictures: dict[str, Picture] = {}
         self.refused: list[str] = []
         self.is_paused = False
+        self.now_s = 0.0
 
     def subscribe(self, hub: Hub, account_id: str, detail: str, hz: float | None = None) -> bool:
-        self.pictures[account_id] = Picture()
+        self.pictures[account_id] = Picture(hz)
         account, begins = hub.subscribe(self, account_id, with_positions=detail == "positions")
         self.connection.subscribe(account, Subscribe(account_id, detail, hz))  # type: ignore[arg-type]  # one of two texts
         return begins
@@ -49,6 +50,7 @@ class Client:
 
     def read(self, now_s: float = 0.0, frames: int = 1000) -> None:
         """Take at most so many frames; who has read all may be written to directly."""
+        self.now_s = now_s
         for _ in range(frames):
             frame = self.connection.take(now_s)
             if frame is None:
@@ -60,7 +62,7 @@ class Client:
         """The hub's short way to the socket, which must have room."""
         assert not self.is_paused
         for message in payloads(frames):
-            self.pictures[message["account_id"]].show(message)
+            self.pictures[message["account_id"]].show(message, self.now_s)
 
     def pause(self, now_s: float) -> None:
         self.is_paused = True
@@ -73,7 +75,7 @@ class Client:
     def show(self, frame: bytes) -> None:
         """What a browser does with a frame."""
         message = payload(frame)
-        self.pictures[message["account_id"]].show(message)
+        self.pictures[message["account_id"]].show(message, self.now_s)
 
     def offer(self, account: WatchedAccount) -> None:
         self.connection.offer(account)
@@ -139,6 +141,8 @@ class World:
 
     def wait(self, seconds: float) -> None:
         self.now_s += seconds
+        for client in self.clients:
+            client.now_s = self.now_s
 
     def check(self) -> None:
         """What must hold at any moment."""
@@ -148,6 +152,7 @@ class World:
         }
         for client in self.clients:
             subscriptions = client.connection.subscriptions
+            assert client.connection._pending.keys() <= subscriptions.keys() <= set(ACCOUNTS), "is bounded"
             for account_id, subscription in subscriptions.items():
                 self.check_picture(client.pictures[account_id], account_id, subscription)
             if not any(subscription.is_direct for subscription in subscriptions.values()):
@@ -213,6 +218,37 @@ def test_every_client_ends_with_the_newest_and_never_goes_back(
         world.check()
     world.check_everybody_has_the_newest()
     world.check()
+
+
+PACED = st.lists(
+    st.one_of(
+        st.tuples(st.just("publish"), st.just("a"), st.just(0), st.just(1), QUANTITIES),
+        st.tuples(st.just("read"), st.just(0), st.just(1000)),
+        st.tuples(st.just("wait"), st.sampled_from([0.25, 0.5, 1.0, 1.75, 2.0])),
+        st.tuples(st.sampled_from(["pause", "resume", "resume"]), st.just(0)),
+    ),
+    min_size=10,
+    max_size=60,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(["value", "positions"]), st.sampled_from([0.5, 1.0, 4.0]), PACED)
+def test_who_has_lowered_its_rate_is_never_told_sooner_and_not_later_than_that(
+    detail: str, hz: float, events: list[tuple[Any, ...]]
+) -> None:
+    """`Picture` counts the time between two; after one interval it has the newest."""
+    world = World()
+    world.subscribe(0, "a", detail, hz)
+    for name, *arguments in events:
+        getattr(world, name)(*arguments)
+        world.check()
+    world.wait(1 / hz)
+    world.resume(0)
+    world.read(0, 1000)
+    assert world.clients[0].connection.due_in_s(world.now_s) is None
+    seen = world.clients[0].pictures["a"].positions_seen
+    assert seen[-1:] == [at for at in [world.newest_of.get("a")] if at is not None]
 
 
 def test_a_removed_position_is_sent_once_as_a_row_with_quantity_zero() -> None:

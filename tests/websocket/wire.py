@@ -94,15 +94,19 @@ def payloads(frames: bytes) -> list[Any]:
 
 
 class Picture:
-    """What one client shows: the newest message, its positions merged by symbol."""
+    """What one client shows: the newest message, positions merged by symbol; as seldom as it has asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_frequency_hz: float | None = None) -> None:
         self.message: dict[str, Any] | None = None
         self.quantities: dict[str, str] = {}
         self.positions_seen: list[tuple[int, int]] = []
+        self._interval_s = 1 / max_frequency_hz if max_frequency_hz else 0.0
+        self._shown_s = float("-inf")
 
-    def show(self, message: dict[str, Any]) -> None:
-        """Take a portfolio message in."""
+    def show(self, message: dict[str, Any], now_s: float) -> None:
+        """Take a portfolio message in, at this time."""
+        assert now_s - self._shown_s >= self._interval_s, "sooner after the last one than was asked"
+        self._shown_s = now_s
         self.message = message
         self.positions_seen.append((message["epoch"], message["sequence"]))
         for position in message.get("positions", []):

@@ -20,7 +20,7 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 from websockets.exceptions import InvalidState
 from websockets.frames import CloseCode, Frame, Opcode
-from websockets.protocol import Protocol, Side
+from websockets.protocol import OPEN, Protocol, Side
 from websockets.server import ServerProtocol
 
 from portfolio_realtime.websocket import handshake
@@ -116,6 +116,8 @@ class Endpoint(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes of the client: frames."""
         self._protocol.receive_data(data)
+        if self._protocol.state is OPEN:  # a pong goes before the answer to what came after its ping
+            self._send_protocol()
         for event in self._protocol.events_received():
             if isinstance(event, Frame) and not self._is_ending:
                 self._frame(event)

@@ -1,0 +1,94 @@
+"""Shards that move between calculators under clients: one joins, one is killed, nobody sees a step back."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from portfolio_realtime.proving.demo import converge
+from portfolio_realtime.proving.fleet import Fleet
+from portfolio_realtime.proving.system import System, counted, running
+from portfolio_realtime.run_services import end_all, start_module
+from tests.conftest import Until
+
+INTERVAL_S = 0.2
+MOVED_S_MAX = 60.0  # start, lease and reading anew, on a busy machine
+CALCULATOR = "portfolio_realtime.portfolio_calculator"
+OPTIONS = ("--accounts", "24", "--symbols", "30", "--seed", "12", "--activities-per-second", "3")
+OVERRIDES = {"MIN_UPDATE_INTERVAL": str(INTERVAL_S), "LOG_LEVEL": "warning"}
+
+Joined = asyncio.subprocess.Process
+
+
+@pytest.fixture
+async def system() -> AsyncGenerator[System]:
+    """Everything, with one calculator."""
+    async with running(OPTIONS, port=0, overrides=OVERRIDES) as ready:
+        yield ready
+
+
+@pytest.fixture
+async def fleet(system: System) -> AsyncGenerator[Fleet]:
+    """A client with positions for each account."""
+    account_ids = await system.oracle.account_ids()
+    clients = Fleet(system.url, account_ids, system.token_for, interval_s=INTERVAL_S, detail=True)
+    await clients.start()
+    yield clients
+    await clients.stop()
+
+
+class Epochs:
+    """Which accounts' values come from another owner of their shard than when this was made."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._before = {client.account_id: client.order[0] for client in fleet.clients}
+
+    @property
+    def moved(self) -> int:
+        """So many."""
+        return sum(client.order[0] > self._before[client.account_id] for client in self._fleet.clients)
+
+
+async def check(system: System, fleet: Fleet) -> None:
+    """All that happened was seen in its order and whole; now everybody has the ledger's value."""
+    await system.oracle.pause()
+    differing, converged_s = await converge(system.oracle, fleet)
+    assert not differing
+    assert converged_s is not None
+    conflated = await counted(system.url, "portfolio_realtime_conflated_total")
+    assert fleet.counts["gaps"] <= conflated, "a number that no client saw, and that the server did not skip"
+    assert (fleet.counts["regressions"], fleet.counts["leaks"], fleet.counts["unreadable"]) == (0, 0, 0)
+    assert (fleet.counts["reconnects"], fleet.counts["errors"]) == (0, 0), (
+        "clients hear nothing of it but values"
+    )
+
+
+async def values_go_on(fleet: Fleet, until: Until) -> None:
+    """Every account that trades is published: some hundred messages more."""
+    messages = fleet.counts["messages"]
+    await until(lambda: fleet.counts["messages"] > messages + 200, "values go on", MOVED_S_MAX)
+
+
+@pytest.mark.parametrize("killed", ["the one that joined", "the one that was there"])
+async def test_clients_see_right_values_while_shards_move(
+    system: System, fleet: Fleet, until: Until, killed: str
+) -> None:
+    """A calculator joins and takes half; then one of the two is killed, and the shards it had move again."""
+    await values_go_on(fleet, until)
+    joining = Epochs(fleet)
+    joined: Joined = await start_module(CALCULATOR, system.supervisor.environment)
+    try:
+        await until(lambda: joining.moved >= 4, "the one that joined publishes for a part", MOVED_S_MAX)
+        await values_go_on(fleet, until)
+
+        leaving = Epochs(fleet)
+        is_own = killed == "the one that joined"
+        os.kill(joined.pid if is_own else system.supervisor.pids["portfolio_calculator"], signal.SIGKILL)
+        await until(lambda: leaving.moved >= 4, "another publishes for the killed one's part", MOVED_S_MAX)
+        await values_go_on(fleet, until)
+        await check(system, fleet)
+    finally:
+        await end_all([joined])
