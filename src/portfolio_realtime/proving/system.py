@@ -125,12 +125,16 @@ async def start_simulator(options: Sequence[str]) -> tuple[asyncio.subprocess.Pr
     raise SettingsError("the simulator did not start; its reason is above")
 
 
-async def counted(url: str, name: str) -> float:
-    """The sum of one metric over all services, from a server's `/metrics`; 0 while it is not there."""
+async def counted(url: str, name: str, label: str = "") -> float:
+    """The sum of one metric over all services, from a server's `/metrics`; 0 while it is not there.
+
+    With a label (`code="4002"`) only of the series that have it.
+    """
     async with httpx.AsyncClient(base_url=url, timeout=METRICS_S_MAX) as client:
         with contextlib.suppress(httpx.HTTPError):
             lines = (await client.get("/metrics")).text.splitlines()
-            return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0] == name)
+            chosen = [line for line in lines if line.split("{")[0] == name and label in line]
+            return sum(float(line.rsplit(" ", 1)[1]) for line in chosen)
     return 0.0
 
 
