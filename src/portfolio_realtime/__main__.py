@@ -26,7 +26,9 @@ from portfolio_realtime.errors import PortfolioRealtimeError, SettingsError
 from portfolio_realtime.proving import chart as charts
 from portfolio_realtime.proving import demo as demonstration
 from portfolio_realtime.proving import goals
+from portfolio_realtime.proving import isolation as isolations
 from portfolio_realtime.proving import loadtest as load
+from portfolio_realtime.proving import rolling as restarts
 from portfolio_realtime.proving import trials as trial
 from portfolio_realtime.proving import week as weeks
 from portfolio_realtime.proving.system import token as signed_token
@@ -139,9 +141,13 @@ def loadtest(
     connections: Annotated[int, typer.Option(min=1, help="With --chart: at most")] = 500,
     accounts: Accounts = 500,
     symbols: Symbols = 200,
-    rate: Annotated[float, typer.Option(min=0.1, max=20, help="Messages per second and account")] = 1,
+    rate: Annotated[
+        float | None,
+        typer.Option(min=0.1, max=20, help="Messages per second and account: 1, with --isolation 10"),
+    ] = None,
     duration: Annotated[
-        float, typer.Option(min=1, help="Seconds that are measured; with --chart: over all steps")
+        float,
+        typer.Option(min=1, help="Seconds that are measured; with --chart: over all steps, else each share"),
     ] = 20,
     ramp: Annotated[float, typer.Option(min=0, help="Seconds over which the connections are opened")] = 0,
     stalled: Annotated[
@@ -150,6 +156,13 @@ def loadtest(
             min=0, max=0.9, help="Share of the clients that stop reading; full after some 350 messages each"
         ),
     ] = 0,
+    isolation: Annotated[
+        bool,
+        typer.Option("--isolation", help="0, 1, 10 and 50 % stalled readers in turn: what the others see"),
+    ] = False,
+    rolling: Annotated[
+        bool, typer.Option("--rolling", help="Restart two servers behind HAProxy in turn instead")
+    ] = False,
     storm: Annotated[bool, typer.Option("--storm", help="Cut all clients at once at the end")] = False,
     storm_back_s: Annotated[
         float, typer.Option(min=0, help="Goal: all clients of a storm are back within so long")
@@ -186,17 +199,26 @@ def loadtest(
         raise typer.BadParameter(
             "--url and --simulator go together: accounts and truth come from the simulator"
         )
+    market: dict[str, Any] = {"symbols": symbols, "trades_per_second": trades_per_second, "seed": seed}
+    if isolation or rolling:
+        is_else_asked = (isolation and rolling) or storm or stalled or chart is not None or url is not None
+        if is_else_asked:
+            raise typer.BadParameter("--isolation and --rolling each go alone, on a system of their own")
+        work: Coroutine[Any, Any, _Judged] = (
+            isolations.isolate(connections, accounts, rate=rate or 10, duration_s=duration, **market)
+            if isolation
+            else restarts.rolling(connections, accounts, rate=rate or 1, **market)
+        )
+        _judge(_until_ctrl_c(work), as_json=json)
     plan = load.Plan(
-        *(connections, rate, duration, ramp, stalled, storm),
+        *(connections, rate or 1, duration, ramp, stalled, storm),
         chart=chart,
         chart_data=chart_data,
         p99_ms_max=p99_ms,
         storm_back_s_max=storm_back_s,
     )
     if url is None or simulator is None:
-        work = load.on_own_system(
-            plan, accounts=accounts, symbols=symbols, trades_per_second=trades_per_second, seed=seed
-        )
+        work = load.on_own_system(plan, accounts=accounts, **market)
     else:
         secret = _settings().jwt_secret.get_secret_value()
         work = load.on_running_system(

@@ -159,7 +159,7 @@ class Client:
     def begin_measuring(self, now_ns: int) -> None:
         """Forget how long it was without a value, but for whether it gets some regularly."""
         self.is_regular = self.has_value and self.silence_until_ns(now_ns) <= REGULAR_S_MAX * NS_PER_S
-        self.silence_ns, self.was_cut = 0, False
+        self.silence_ns, self.heard_ns, self.was_cut = 0, now_ns, False
 
     def mismatches(self, truth: Truth) -> list[str]:
         """Names of the figures that differ from the truth."""

@@ -45,17 +45,20 @@ from portfolio_realtime.proving.goals import (
 )
 from portfolio_realtime.proving.lags import Lags
 from portfolio_realtime.proving.oracle import Oracle
-from portfolio_realtime.proving.system import System, counted, running, wait_known
-from portfolio_realtime.websocket.protocol import Disconnect
+from portfolio_realtime.proving.system import (
+    CONFLATED,
+    DISCONNECTS,
+    SLOW_CONSUMER,
+    System,
+    counted,
+    running,
+    simulator_options,
+    wait_known,
+)
 
 PROGRESS_S: Final = 2.0
 BACK_S_MAX: Final = 60.0  # clients of a storm are waited for so long, whatever the goal is
 BACK_POLL_S: Final = 0.5  # each look costs for all clients; how long each was away its own process measures
-RATE_LIMIT_MIN: Final = 10_000  # the simulator's default
-REQUESTS_PER_ACCOUNT: Final = 6  # in a minute: state and positions at once take half a quota at most
-CONFLATED: Final = "portfolio_realtime_conflated_total"
-DISCONNECTS: Final = "portfolio_realtime_disconnects_total"
-SLOW_CONSUMER: Final = f'code="{Disconnect.SLOW_CONSUMER.code}"'
 GROWTH_SHARE: Final = 0.25  # of the measured time, at its begin and at its end
 GROWTH_S_MIN: Final = 8.0  # a shorter time has no quarters to compare
 
@@ -183,13 +186,9 @@ async def on_own_system(
     Without `trades_per_second` each symbol trades once a second on average.
     """
     allow_files(plan.connections)
-    rate_limit = max(RATE_LIMIT_MIN, REQUESTS_PER_ACCOUNT * accounts)
     trades = symbols if trades_per_second is None else trades_per_second
-    say(f"simulator: {accounts} accounts, {trades:g} trades a second, {rate_limit} REST requests a minute")
-    options = (
-        *("--accounts", str(accounts), "--symbols", str(symbols), "--seed", str(seed)),
-        *("--trades-per-second", str(trades), "--rate-limit", str(rate_limit)),
-    )
+    options = simulator_options(accounts, symbols, trades, seed)
+    say(f"simulator: {' '.join(options)}")
     overrides = {"MIN_UPDATE_INTERVAL": str(1 / plan.rate), "LOG_LEVEL": "warning"}
     started_s = time.monotonic()
     async with running(options, port=0, overrides=overrides) as system:
