@@ -79,7 +79,7 @@ def test_the_picture_names_its_axes_goal_and_steps(tmp_path: Path) -> None:
 
     labels = ("messages a second", "ms from trade to client", "p99", "p50", "goal: 250 ms", ">100<", ">200<")
     assert [label for label in labels if label not in picture] == []
-    assert "300 accounts, 1 messages a second each at most" in picture
+    assert "300 accounts, at most 1 a second for each" in picture
 
 
 def test_a_picture_is_drawn_again_from_its_figures(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ import pytest
 
 from portfolio_realtime.frames import text_frame
 from portfolio_realtime.proving.crew import Crew
-from portfolio_realtime.proving.fleet import Fleet, wire_ns
+from portfolio_realtime.proving.fleet import WAITING_BYTES_MAX, Fleet, wire_ns
 from portfolio_realtime.proving.lags import Lags
 from portfolio_realtime.proving.oracle import Truth
+from portfolio_realtime.websocket.endpoint import WRITE_BUFFER_BYTES_MAX
 from tests.conftest import Until
 from tests.websocket.wire import value
 
@@ -106,6 +107,11 @@ async def test_a_connection_that_ends_is_counted_and_made_again(until: Until) ->
 
 LONG_AGO, NEVER_YET = "2026-11-20T15:04:05.123456Z", "2126-11-20T15:04:05.123456Z"  # late, and in time
 WAITING = 120  # values of about 300 bytes: more than the server keeps waiting for a client
+
+
+def test_the_clients_know_how_much_waits_for_one_in_the_server() -> None:
+    """They do not load the server's code, which would make each of their processes twice as large."""
+    assert WAITING_BYTES_MAX == WRITE_BUFFER_BYTES_MAX
 
 
 @pytest.mark.parametrize(

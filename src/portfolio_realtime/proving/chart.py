@@ -89,7 +89,7 @@ def need_plotting() -> None:
 def draw(chart: Chart, path: Path) -> None:
     """Lag against messages a second, the knee marked, as SVG. Raises SettingsError, OSError."""
     need_plotting()
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     style: Any = {"svg.hashsalt": "lag", "svg.fonttype": "none", "font.size": 9}
     style |= {f"{name}.color": GREY for name in ("text", "xtick", "ytick")}
@@ -108,7 +108,8 @@ def draw(chart: Chart, path: Path) -> None:
         axes.set(xlabel="messages a second (at the points: connections)", yscale="log")
         axes.set_ylabel("ms from trade to client, beyond the conflation wait")
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.set_title(f"{chart.accounts:,} accounts, {chart.rate:g} messages a second each at most", size=9)
+        axes.yaxis.set_minor_formatter(ticker.LogFormatter())
+        axes.set_title(f"{chart.accounts:,} accounts, at most {chart.rate:g} a second for each", size=9)
         axes.grid(visible=True, color=GREY, alpha=0.25, lw=0.5)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, labelcolor=GREY, loc="upper left")
@@ -125,7 +126,12 @@ def _mark_knee(axes: Any, chart: Chart) -> None:
         axes.text(0.99, 0.02, label, transform=axes.transAxes, ha="right", va="bottom")
         return
     at = found or chart.steps[0].messages_per_s
-    label = f" knee: {'' if found else 'below '}{at:,.0f} messages a second "
+    label = f"knee: {'' if found else 'below '}{at:,.0f} messages a second"
     axes.axvline(at, ls=":", lw=1.5, color=KNEE_COLOUR, gid="knee")
-    align = "right" if at > last / 2 else "left"  # where there is room
-    axes.text(at, 0.02, label, transform=axes.get_xaxis_transform(), ha=align, va="bottom")
+    align, beside = ("right", -4) if at > last / 2 else ("left", 4)  # where there is room
+    axes.annotate(
+        *(label, (at, 0.02), (beside, 0)),
+        xycoords=axes.get_xaxis_transform(),
+        textcoords="offset points",
+        ha=align,
+    )

@@ -21,7 +21,6 @@ from portfolio_realtime.errors import PortfolioRealtimeError
 from portfolio_realtime.proving.lags import Lags
 from portfolio_realtime.proving.oracle import Truth
 from portfolio_realtime.proving.wire import STALLED_RECEIVE_BYTES, Wire, request, text_frame
-from portfolio_realtime.websocket.endpoint import WRITE_BUFFER_BYTES_MAX
 
 CONNECTING_MAX: Final = 1000  # on their way to their first value at once; the kernel's backlog is 4096
 CONNECT_S_MAX: Final = 15.0  # of one connection, until it has its first value
@@ -33,7 +32,8 @@ SECONDS_KEPT_MAX: Final = 4096
 STALLED_S: Final = (
     30.0  # then a stalled client comes again: the server has cut it by then, which it cannot see
 )
-BEHIND_BYTES_MIN: Final = WRITE_BUFFER_BYTES_MAX * 9 // 10  # payloads; what waits there is frames
+WAITING_BYTES_MAX: Final = 32 * 1024  # the server's WRITE_BUFFER_BYTES_MAX; a client is too lean to load it
+BEHIND_BYTES_MIN: Final = WAITING_BYTES_MAX * 9 // 10  # payloads; what waits there is frames
 REGULAR_S_MAX: Final = 2.5  # a client with no longer silence than this gets values regularly
 
 TokenFor = Callable[[str], str]
@@ -445,7 +445,7 @@ class Fleet:
     def _missed(self, client: Client, numbers: int) -> None:
         """Count numbers that it did not see, and apart those that the server may have left out.
 
-        The server keeps only the newest for a client in front of whose socket WRITE_BUFFER_BYTES_MAX wait,
+        The server keeps only the newest for a client in front of whose socket WAITING_BYTES_MAX wait,
         and never else. So much comes late then, just before the gap.
         """
         if client.is_stalled:

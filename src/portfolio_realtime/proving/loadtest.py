@@ -57,6 +57,7 @@ from portfolio_realtime.proving.system import (
 )
 
 PROGRESS_S: Final = 2.0
+SETTLE_SHARE: Final = 0.2  # of a chart's step: what opening its connections has held up must not count
 BACK_S_MAX: Final = 60.0  # clients of a storm are waited for so long, whatever the goal is
 BACK_POLL_S: Final = 0.5  # each look costs for all clients; how long each was away its own process measures
 GROWTH_SHARE: Final = 0.25  # of the measured time, at its begin and at its end
@@ -331,6 +332,8 @@ class Loading:
             await crew.start(count)
             connected_s += time.monotonic() - started_s
             say(f"{count} connections, each with a value after {connected_s:.1f} s")
+            if plan.chart is not None:
+                await asyncio.sleep(SETTLE_SHARE * plan.duration_s / steps)
             await crew.measure()
             before, started_s = self._cpu_s(crew), time.monotonic()
             await self._let_run(crew, plan.duration_s / steps)
