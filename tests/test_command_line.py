@@ -148,7 +148,7 @@ def test_a_load_test_names_the_goals_that_it_failed(tmp_path: Path) -> None:
     strict = portfolio_realtime(*("loadtest", *words, "--p99-ms", "0.1", "--duration", "2"), folder=tmp_path)
     drawn = portfolio_realtime(
         *("loadtest", *words, "--p99-ms", "0.1", "--duration", "64"),
-        *("--chart", str(chart), "--chart-data", str(figures)),
+        *("--chart", str(chart), "--chart-data", str(figures), "--storm", "--storm-back-s", "60"),
         folder=tmp_path,
     )
 
@@ -158,5 +158,7 @@ def test_a_load_test_names_the_goals_that_it_failed(tmp_path: Path) -> None:
     assert failed["lag_ms_p99"]["figure"] > failed["lag_ms_p99"]["limit"] == 0.1
     assert drawn.returncode == 0, drawn.stderr[-2000:]
     assert [step["connections"] for step in json.loads(figures.read_text())["steps"]] == [20, 40]
-    assert json.loads(drawn.stdout)["knee_messages_per_s"] == 0
+    load = json.loads(drawn.stdout)
+    assert (load["knee_messages_per_s"], load["connections"]) == (0, 40)
+    assert [load["storm"][name] for name in ("clients", "cut", "back")] == [40, 40, 40]
     assert 'id="knee"' in chart.read_text()

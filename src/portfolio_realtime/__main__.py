@@ -147,7 +147,9 @@ def loadtest(
     ] = None,
     duration: Annotated[
         float,
-        typer.Option(min=1, help="Seconds that are measured; with --chart: over all steps, else each share"),
+        typer.Option(
+            min=1, help="Seconds measured: over all steps of --chart, for each share of --isolation"
+        ),
     ] = 20,
     ramp: Annotated[float, typer.Option(min=0, help="Seconds over which the connections are opened")] = 0,
     stalled: Annotated[
@@ -158,7 +160,10 @@ def loadtest(
     ] = 0,
     isolation: Annotated[
         bool,
-        typer.Option("--isolation", help="0, 1, 10 and 50 % stalled readers in turn: what the others see"),
+        typer.Option(
+            "--isolation",
+            help="0, 1, 10 and 50 % stalled readers in turn, at most 50 symbols: what the others see",
+        ),
     ] = False,
     rolling: Annotated[
         bool, typer.Option("--rolling", help="Restart two servers behind HAProxy in turn instead")
@@ -181,7 +186,8 @@ def loadtest(
         Path | None, typer.Option(help="With --chart: draw these figures instead of measuring")
     ] = None,
     trades_per_second: Annotated[
-        float | None, typer.Option(min=0, help="Market trades over all symbols; else one for each symbol")
+        float | None,
+        typer.Option(min=0, help="Market trades over all symbols; else one for each, more in special runs"),
     ] = None,
     seed: Seed = 7,
     url: Annotated[str | None, typer.Option(help="A running server, http://HOST:PORT")] = None,

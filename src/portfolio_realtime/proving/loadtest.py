@@ -224,6 +224,7 @@ class Loading:
         self._token_for = token_for
         self._system = system
         self._steps: list[Step] = []
+        self._opened = 0  # connections: a chart need not come to all of them
         self._reconnects = self._conflated = self._slow = 0  # since the begin; see `_count`
         self._lags = Lags()
         self._deliveries = Lags()
@@ -258,7 +259,7 @@ class Loading:
                 await self._count(crew, begun)
             processes = len(crew.pids)
         load = Load(
-            connections=plan.connections,
+            connections=self._opened,
             client_processes=processes,
             accounts=len(set(chosen)),
             stalled=plan.stalled,
@@ -330,6 +331,7 @@ class Loading:
             count = plan.connections * step // steps
             started_s = time.monotonic()
             await crew.start(count)
+            self._opened = count
             connected_s += time.monotonic() - started_s
             say(f"{count} connections, each with a value after {connected_s:.1f} s")
             if plan.chart is not None:
@@ -382,7 +384,7 @@ class Loading:
         else:
             how = "the clients' sockets are reset"
             await crew.cut()
-        clients = self._plan.connections - self._plan.stalled
+        clients = max(0, self._opened - self._plan.stalled)  # the first ones are those that stall
         give_up_s = time.monotonic() + max(BACK_S_MAX, self._plan.storm_back_s_max)
         seen = await crew.seen()
         while (seen.cut_off < clients or seen.without_value) and time.monotonic() < give_up_s:
