@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install run test lint check format bench curve faults replay week churn wheel image documents sbom audit uv lock clean
+.PHONY: help install run test lint check format bench curve knee faults replay week churn wheel image documents sbom audit uv lock clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -43,6 +43,9 @@ bench: install  ## valuation, feed and fan-out, each beside its peers
 
 curve: install  ## what valuing costs, by size, drawn
 	$(BIN)/python -m benchmarks.curve --chart docs/images/cost-curve.svg --data benchmarks/results/cost-curve.json $(ARGS)
+
+knee: install  ## lag from trade to client by messages a second, until it bends, drawn
+	$(BIN)/portfolio-realtime loadtest --connections 16000 --accounts 4000 --symbols 500 --rate 3 --trades-per-second 1500 --duration 160 --chart docs/images/lag-by-rate.svg --chart-data benchmarks/results/lag-by-rate.json $(ARGS)
 
 faults: install  ## 200 plans of faults against the real services, each compared with the ledger
 	$(BIN)/portfolio-realtime faults --trials 200 --systems 2 $(ARGS)

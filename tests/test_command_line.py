@@ -114,7 +114,9 @@ def test_a_load_test_counts_what_its_clients_saw(tmp_path: Path) -> None:
     words = ("--connections", "40", "--accounts", "20", "--symbols", "30", "--duration", "8", "--json")
 
     done = portfolio_realtime(
-        "loadtest", *words, "--stalled", "0.1", "--storm", "--chart", str(chart), folder=tmp_path
+        *("loadtest", *words, "--stalled", "0.1", "--storm", "--chart", str(chart)),
+        *("--p99-ms", "60000", "--storm-back-s", "60"),  # a loaded machine
+        folder=tmp_path,
     )
 
     assert done.returncode == 0, done.stderr[-2000:]
@@ -127,6 +129,36 @@ def test_a_load_test_counts_what_its_clients_saw(tmp_path: Path) -> None:
     assert 0 < load["delivery_ms_p50"] <= load["delivery_ms_p99"]
     assert load["delivery_ms_p50"] <= load["lag_ms_p50"]
     assert load["cpu_cores"].keys() >= {"simulator", "websocket_server", "portfolio_calculator", "clients"}
-    assert [step["connections"] for step in load["steps"]] == [5, 10, 15, 20, 25, 30, 35, 40]
-    assert (load["storm"]["clients"], load["storm"]["back"]) == (36, 36)
-    assert "<svg" in chart.read_text()
+    assert 0 < load["first_value_ms_p50"] <= load["first_value_ms_p99"]
+    connections = [step["connections"] for step in load["steps"]]
+    assert 8 <= len(connections) <= 16  # the first ones hold only clients that stall
+    assert connections == sorted(connections)
+    assert connections[-1] == 40
+    assert [load["storm"][name] for name in ("clients", "cut", "back")] == [36, 36, 36]
+    assert load["failed"] == []
+    assert "no knee up to" in chart.read_text()
+    assert json.loads(chart.with_suffix(".json").read_text())["steps"] == load["steps"]
+
+
+def test_a_load_test_names_the_goals_that_it_failed(tmp_path: Path) -> None:
+    """On stderr and in the JSON object; a chart ends once p99 is past its goal."""
+    chart, figures = tmp_path / "lag.svg", tmp_path / "results" / "lag.json"
+    words = ("--connections", "320", "--accounts", "20", "--symbols", "30", "--json")
+
+    strict = portfolio_realtime(*("loadtest", *words, "--p99-ms", "0.1", "--duration", "2"), folder=tmp_path)
+    drawn = portfolio_realtime(
+        *("loadtest", *words, "--p99-ms", "0.1", "--duration", "64"),
+        *("--chart", str(chart), "--chart-data", str(figures), "--storm", "--storm-back-s", "60"),
+        folder=tmp_path,
+    )
+
+    assert strict.returncode == 1, strict.stderr[-2000:]
+    assert "FAILED lag_ms_p99: " in strict.stderr
+    failed = {goal["name"]: goal for goal in json.loads(strict.stdout)["failed"]}
+    assert failed["lag_ms_p99"]["figure"] > failed["lag_ms_p99"]["limit"] == 0.1
+    assert drawn.returncode == 0, drawn.stderr[-2000:]
+    assert [step["connections"] for step in json.loads(figures.read_text())["steps"]] == [20, 40]
+    load = json.loads(drawn.stdout)
+    assert (load["knee_messages_per_s"], load["connections"]) == (0, 40)
+    assert [load["storm"][name] for name in ("clients", "cut", "back")] == [40, 40, 40]
+    assert 'id="knee"' in chart.read_text()

@@ -12,7 +12,7 @@ from collections.abc import Coroutine
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
 import msgspec
 import typer
@@ -23,8 +23,12 @@ from portfolio_realtime import __version__, config, run_services, telemetry, use
 from portfolio_realtime.doctor import findings
 from portfolio_realtime.doctor.examine import examine
 from portfolio_realtime.errors import PortfolioRealtimeError, SettingsError
+from portfolio_realtime.proving import chart as charts
 from portfolio_realtime.proving import demo as demonstration
+from portfolio_realtime.proving import goals
+from portfolio_realtime.proving import isolation as isolations
 from portfolio_realtime.proving import loadtest as load
+from portfolio_realtime.proving import rolling as restarts
 from portfolio_realtime.proving import trials as trial
 from portfolio_realtime.proving import week as weeks
 from portfolio_realtime.proving.system import token as signed_token
@@ -134,11 +138,19 @@ def simulate(context: typer.Context) -> None:
 
 @app.command()
 def loadtest(
-    connections: Annotated[int, typer.Option(min=1)] = 500,
+    connections: Annotated[int, typer.Option(min=1, help="With --chart: at most")] = 500,
     accounts: Accounts = 500,
     symbols: Symbols = 200,
-    rate: Annotated[float, typer.Option(min=0.1, max=20, help="Messages per second and account")] = 1,
-    duration: Annotated[float, typer.Option(min=1, help="Seconds that are measured")] = 20,
+    rate: Annotated[
+        float | None,
+        typer.Option(min=0.1, max=20, help="Messages per second and account: 1, with --isolation 10"),
+    ] = None,
+    duration: Annotated[
+        float,
+        typer.Option(
+            min=1, help="Seconds measured: over all steps of --chart, for each share of --isolation"
+        ),
+    ] = 20,
     ramp: Annotated[float, typer.Option(min=0, help="Seconds over which the connections are opened")] = 0,
     stalled: Annotated[
         float,
@@ -146,41 +158,109 @@ def loadtest(
             min=0, max=0.9, help="Share of the clients that stop reading; full after some 350 messages each"
         ),
     ] = 0,
+    isolation: Annotated[
+        bool,
+        typer.Option(
+            "--isolation",
+            help="0, 1, 10 and 50 % stalled readers in turn, at most 50 symbols: what the others see",
+        ),
+    ] = False,
+    rolling: Annotated[
+        bool, typer.Option("--rolling", help="Restart two servers behind HAProxy in turn instead")
+    ] = False,
     storm: Annotated[bool, typer.Option("--storm", help="Cut all clients at once at the end")] = False,
+    storm_back_s: Annotated[
+        float, typer.Option(min=0, help="Goal: all clients of a storm are back within so long")
+    ] = goals.STORM_BACK_S_MAX,
+    p99_ms: Annotated[
+        float, typer.Option(min=0, help="Goal: p99 from trade to client, beyond the conflation wait")
+    ] = goals.P99_MS_MAX,
     chart: Annotated[
-        Path | None, typer.Option(help="Draw lag against messages a second, in steps, as SVG")
+        Path | None,
+        typer.Option(help="Open more and more connections until p99 passes its goal, and draw it as SVG"),
+    ] = None,
+    chart_data: Annotated[
+        Path | None, typer.Option(help="Write the figures of the chart here; else beside it, as .json")
+    ] = None,
+    drawn: Annotated[
+        Path | None, typer.Option(help="With --chart: draw these figures instead of measuring")
     ] = None,
     trades_per_second: Annotated[
-        float | None, typer.Option(min=0, help="Market trades over all symbols; else one for each symbol")
+        float | None,
+        typer.Option(min=0, help="Market trades over all symbols; else one for each, more in special runs"),
     ] = None,
     seed: Seed = 7,
     url: Annotated[str | None, typer.Option(help="A running server, http://HOST:PORT")] = None,
     simulator: Annotated[str | None, typer.Option(help="With --url: its simulator, http://HOST:PORT")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
 ) -> None:
-    """Load a system of our own (or --url) and check every frame. Exit code 1 when anything was wrong.
+    """Load a system of our own (or --url) and check every frame. Exit code 1 when a goal was not reached.
 
     With --url the clients' tokens are signed with JWT_SECRET.
     """
+    if drawn is not None:
+        _redraw(drawn, chart)
+        return
     if (url is None) != (simulator is None):
         raise typer.BadParameter(
             "--url and --simulator go together: accounts and truth come from the simulator"
         )
-    plan = load.Plan(connections, rate, duration, ramp, stalled, storm, chart)
-    if url is None or simulator is None:
-        work = load.on_own_system(
-            plan, accounts=accounts, symbols=symbols, trades_per_second=trades_per_second, seed=seed
+    market: dict[str, Any] = {"symbols": symbols, "trades_per_second": trades_per_second, "seed": seed}
+    if isolation or rolling:
+        is_else_asked = (isolation and rolling) or storm or stalled or chart is not None or url is not None
+        if is_else_asked:
+            raise typer.BadParameter("--isolation and --rolling each go alone, on a system of their own")
+        work: Coroutine[Any, Any, _Judged] = (
+            isolations.isolate(connections, accounts, rate=rate or 10, duration_s=duration, **market)
+            if isolation
+            else restarts.rolling(connections, accounts, rate=rate or 1, **market)
         )
+        _judge(_until_ctrl_c(work), as_json=json)
+    plan = load.Plan(
+        *(connections, rate or 1, duration, ramp, stalled, storm),
+        chart=chart,
+        chart_data=chart_data,
+        p99_ms_max=p99_ms,
+        storm_back_s_max=storm_back_s,
+    )
+    if url is None or simulator is None:
+        work = load.on_own_system(plan, accounts=accounts, **market)
     else:
         secret = _settings().jwt_secret.get_secret_value()
         work = load.on_running_system(
             url, simulator, lambda account_id: _client_token(secret, account_id), plan
         )
-    result = _until_ctrl_c(work)
+    _judge(_until_ctrl_c(work), as_json=json)
+
+
+class _Judged(Protocol):
+    """The outcome of a run with goals: a dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def failed(self) -> list[goals.Goal]:
+        """Those that were not reached."""
+        ...
+
+
+def _judge(result: _Judged | None, *, as_json: bool) -> None:
+    """Show a result and the goals that it failed; they are the exit code."""
     if result is None:
         raise typer.Exit(EXIT_FAILED)
-    _show(asdict(result), as_json=json)
-    raise typer.Exit(0 if result.is_clean else EXIT_FAILED)
+    _show(asdict(result), as_json=as_json)
+    for goal in result.failed:
+        typer.echo(f"FAILED {goal}", err=True)
+    raise typer.Exit(EXIT_FAILED if result.failed else 0)
+
+
+def _redraw(figures: Path, picture: Path | None) -> None:
+    if picture is None:
+        raise typer.BadParameter("--drawn needs --chart: where the picture goes")
+    try:
+        charts.draw(charts.saved(figures), picture)
+    except SettingsError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _client_token(secret: str, account_id: str) -> str:

@@ -1,15 +1,24 @@
 """Two servers behind HAProxy: a deploy restarts one after the other, a disaster kills both at once.
 
-The same at any size: `python -m benchmarks.rolling`, `portfolio-realtime loadtest --storm`.
+The same at any size: `portfolio-realtime loadtest --rolling`, `portfolio-realtime loadtest --storm`.
 """
 
 import os
-import shutil
 from collections.abc import AsyncGenerator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from benchmarks.rolling import Rolled, Scene, behind_haproxy, roll, storm
+
+from portfolio_realtime.errors import SettingsError
+from portfolio_realtime.proving.rolling import (
+    Rolled,
+    Scene,
+    behind_haproxy,
+    haproxy_program,
+    roll,
+    storm,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -20,11 +29,12 @@ WITHOUT_S_MAX = 30.0  # a loaded machine; what P8 promises is measured by the co
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def scene() -> AsyncGenerator[Scene]:
     """One scene for all tests here: bringing it up takes longest."""
-    if shutil.which("haproxy") is None and shutil.which("haproxy", path="/usr/sbin") is None:
-        missing = "no haproxy: apt-get install haproxy"
+    try:
+        haproxy_program()
+    except SettingsError as missing:
         if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
     async with behind_haproxy(CONNECTIONS, ACCOUNTS) as ready:
         yield ready
 
@@ -32,6 +42,9 @@ async def scene() -> AsyncGenerator[Scene]:
 def check_everybody_is_back(seen: Rolled) -> None:
     assert seen.never_back == 0
     assert seen.without_s_max < WITHOUT_S_MAX
+    assert seen.regular > CONNECTIONS / 2
+    assert seen.silence_s_max is not None
+    assert 0 < seen.silence_s_max < WITHOUT_S_MAX
     assert (seen.gaps, seen.regressions, seen.leaks, seen.mismatches) == (0, 0, 0, 0)
 
 
@@ -52,3 +65,20 @@ async def test_after_a_storm_every_client_has_a_right_value_again(scene: Scene) 
 
     check_everybody_is_back(stormed)
     assert stormed.moved >= CONNECTIONS
+
+
+async def test_without_haproxy_the_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is started."""
+
+    def which(_: str, **where: str) -> str | None:
+        return found if where else None
+
+    found: str | None = None
+    monkeypatch.setattr("shutil.which", which)
+    with pytest.raises(SettingsError, match="apt-get install haproxy"):
+        async with behind_haproxy(1, 1):
+            pass
+    found = "haproxy"
+    monkeypatch.setattr("portfolio_realtime.proving.rolling.CONFIG", tmp_path / "haproxy.cfg")
+    with pytest.raises(SettingsError, match=r"no .*haproxy\.cfg"):
+        haproxy_program()

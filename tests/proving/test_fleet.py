@@ -9,9 +9,10 @@ import pytest
 
 from portfolio_realtime.frames import text_frame
 from portfolio_realtime.proving.crew import Crew
-from portfolio_realtime.proving.fleet import Fleet, Lags, wire_ns
-from portfolio_realtime.proving.loadtest import Step, knee
+from portfolio_realtime.proving.fleet import WAITING_BYTES_MAX, Fleet, wire_ns
+from portfolio_realtime.proving.lags import Lags
 from portfolio_realtime.proving.oracle import Truth
+from portfolio_realtime.websocket.endpoint import WRITE_BUFFER_BYTES_MAX
 from tests.conftest import Until
 from tests.websocket.wire import value
 
@@ -45,14 +46,16 @@ async def lying(*frames: bytes) -> AsyncGenerator[str]:
     await asyncio.gather(*filter(None, serving))
 
 
-def told(epoch: int, sequence: int, account_id: str = "a") -> bytes:
-    return text_frame(json.dumps(value(account_id, epoch, sequence)).encode())
+def told(epoch: int, sequence: int, account_id: str = "a", **fields: str) -> bytes:
+    return text_frame(json.dumps({**value(account_id, epoch, sequence), **fields}).encode())
 
 
-async def seen_by(frames: Sequence[bytes], until: Until, when: Callable[[Fleet], bool]) -> Fleet:
+async def seen_by(
+    frames: Sequence[bytes], until: Until, when: Callable[[Fleet], bool], stalled: int = 0
+) -> Fleet:
     """A fleet of one after it has met a lying server."""
     async with lying(*frames) as url:
-        fleet = Fleet(url, ["a"], lambda _: TOKEN, interval_s=1, detail=False)
+        fleet = Fleet(url, ["a"], lambda _: TOKEN, interval_s=1, detail=False, stalled=stalled)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(fleet.start(), 5)
         await until(lambda: when(fleet), "the fleet has seen it")
@@ -97,6 +100,84 @@ async def test_a_connection_that_ends_is_counted_and_made_again(until: Until) ->
 
     assert fleet.counts["reconnects"] > 0
     assert len(fleet.outages_s) > 0
+    assert fleet.cut_off == 1
+    fleet.begin_measuring()
+    assert fleet.cut_off == 0
+
+
+LONG_AGO, NEVER_YET = "2026-11-20T15:04:05.123456Z", "2126-11-20T15:04:05.123456Z"  # late, and in time
+WAITING = 120  # values of about 300 bytes: more than the server keeps waiting for a client
+
+
+def test_the_clients_know_how_much_waits_for_one_in_the_server() -> None:
+    """They do not load the server's code, which would make each of their processes twice as large."""
+    assert WAITING_BYTES_MAX == WRITE_BUFFER_BYTES_MAX
+
+
+@pytest.mark.parametrize(
+    ("waiting", "timestamps", "behind"),
+    [
+        (WAITING, (LONG_AGO, LONG_AGO), 2),
+        (WAITING, (LONG_AGO, NEVER_YET), 0),  # it had caught up before the gap
+        (WAITING // 4, (LONG_AGO, LONG_AGO), 0),  # too little waited for it
+        (WAITING, (NEVER_YET, NEVER_YET), 0),  # nothing waited for it
+    ],
+)
+async def test_a_gap_can_be_explained_only_to_a_client_that_is_far_behind(
+    waiting: int, timestamps: tuple[str, str], behind: int, until: Until
+) -> None:
+    """As far as the server lets one fall behind before it leaves out numbers."""
+    fields = "x" * 8  # a name that nobody reads, so that a value has some length
+    frames = [told(1, number, timestamp=timestamps[0], more=fields) for number in range(1, waiting)]
+    frames += [told(1, waiting, timestamp=timestamps[1]), told(1, waiting + 3)]
+
+    fleet = await seen_by(frames, until, lambda fleet: fleet.counts["gaps"] > 0)
+
+    assert fleet.counts["gaps"] == 2
+    assert fleet.counts["gaps_behind"] == behind
+
+
+async def test_what_befalls_who_stops_reading_is_counted_apart(
+    until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes again by itself, since it cannot see that it was cut; it is neither back nor away."""
+    monkeypatch.setattr("portfolio_realtime.proving.fleet.STALLED_S", 0.01)
+    frames = [told(1, 5), told(1, 9)]
+    fleet = await seen_by(frames, until, lambda fleet: fleet.counts["reconnects_stalled"] > 2, stalled=1)
+
+    assert (fleet.counts["reconnects"], fleet.counts["gaps"], fleet.cut_off) == (0, 0, 0)
+    assert (fleet.without_value, fleet.regular, fleet.outages_s, fleet.close_codes) == (0, 0, [], {})
+
+
+async def test_the_first_value_of_each_client_is_timed(until: Until) -> None:
+    """Once, from asking for it, whatever comes afterwards."""
+    fleet = await seen_by([told(1, 5), GOODBYE], until, lambda fleet: len(fleet.outages_s) > 1)
+
+    assert sum(sum(counts.values()) for counts in fleet.first_values.counts.values()) == 1
+    assert fleet.first_values.percentile_ms(0) < 60_000
+
+
+async def test_silence_is_the_longest_time_without_a_newer_value(until: Until) -> None:
+    """Of a client that had values regularly before; the silence that still lasts counts, a repetition not."""
+    fleet = await seen_by([told(1, 5), told(1, 6)], until, lambda fleet: fleet.counts["messages"] == 2)
+    (client,) = fleet.clients
+    assert (fleet.regular, fleet.silence_s) == (0, 0)
+
+    fleet.begin_measuring()
+    assert fleet.regular == 1
+    client.heard_ns -= 4 * 10**9
+    assert 4 <= fleet.silence_s < 60
+    heard_ns, client.is_snapshot = client.heard_ns, True
+    fleet.check(client, json.dumps(value("a", 1, 6)).encode())
+    assert client.heard_ns == heard_ns
+    fleet.check(client, json.dumps(value("a", 1, 7)).encode())
+    assert client.silence_until_ns(client.heard_ns) >= 4 * 10**9
+    assert client.silence_until_ns(client.heard_ns + 10**9) < 60 * 10**9
+
+    fleet.begin_measuring()
+    client.heard_ns -= 3 * 10**9
+    fleet.begin_measuring()
+    assert (fleet.regular, fleet.silence_s) == (0, 0)
     assert fleet.counts["regressions"] == 0
 
 
@@ -123,7 +204,9 @@ async def test_several_processes_are_one_crew(until: Until, monkeypatch: pytest.
             return (await crew.seen()).counts["messages"] == 6
 
         await until(all_have_read, "all three have read both frames")
-        assert (await crew.seen()).counts["gaps"] == 3
+        seen = await crew.seen()
+        assert seen.counts["gaps"] == 3
+        assert sum(sum(counts.values()) for counts in seen.first_values.counts.values()) == 3
         assert await crew.mismatches({"a": Truth({"equity": "1.00"}, {})}) == {"a": ["equity"]}
 
 
@@ -138,17 +221,6 @@ def test_percentiles_of_lags() -> None:
     assert first.between(0.5, 1).percentile_ms(0) == 50
     assert first.merge([second]).percentile_ms(1 - 1e-9) == 500
     assert Lags().percentile_ms(0.99) == 0
-
-
-def test_the_knee_is_the_last_step_that_held() -> None:
-    """None where it never bent."""
-
-    def steps(*lags_ms: float) -> list[Step]:
-        return [Step(100, 1000.0 * index, 1, lag_ms) for index, lag_ms in enumerate(lags_ms, 1)]
-
-    assert knee(steps(50, 90, 251, 400)) == 2000
-    assert knee(steps(300)) == 0
-    assert knee(steps(50, 90)) is None
 
 
 @pytest.mark.parametrize(

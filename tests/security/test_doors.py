@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import struct
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
 
 import pytest
 from uvicorn import Config
@@ -13,6 +14,8 @@ from uvicorn.server import ServerState
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from portfolio_realtime.proving.isolation import resident_mb
+from portfolio_realtime.proving.system import CONFLATED, counted
 from portfolio_realtime.state import State
 from portfolio_realtime.websocket import connection as connection_limits
 from portfolio_realtime.websocket import patience
@@ -36,6 +39,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 SECURE = {"X-Forwarded-Proto": "https"}
 RAW_S_MAX = 10.0
+QUEUED, QUEUED_MB_MAX = 400, 15  # publications of 100 KB for who does not read, and what they may cost
 
 
 def through_proxy(address: str, **more: str) -> dict[str, str]:
@@ -340,26 +344,36 @@ async def test_e15_frames_that_break_the_protocol_are_closed_with_a_listed_code(
     assert "Traceback" not in caplog.text
 
 
+@contextlib.contextmanager
+def reading_nothing(server: Served) -> Generator[None]:
+    """A client that asks for account b with its positions, and then reads nothing."""
+    with socket.socket() as stalled:
+        stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stalled.connect(("127.0.0.1", server.port))
+        head = UPGRADE.replace(b"/ws ", b"/ws/portfolio/b?detail=positions ")
+        good = token(subject="stalled", accounts=["b"])
+        stalled.sendall(head + f"Authorization: Bearer {good}\r\n\r\n".encode())
+        yield
+
+
+async def publish_much(calculator: Calculator, sequence: int) -> None:
+    """About 100 KB: every one of 400 positions has changed."""
+    await calculator.publish("b", sequence, {f"SYMBOL{number}": str(sequence) for number in range(400)})
+
+
 async def test_e16_a_client_that_does_not_read_is_cut_and_costs_little(
     own: Served, shared: State, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its deadline is counted from when its socket is full; nothing is queued for it meanwhile."""
     monkeypatch.setattr(connection_limits, "UNSENT_S_MAX", 0.5)
     calculator = Calculator(shared)
-    many = {f"SYMBOL{number}": "1" for number in range(400)}
-    with socket.socket() as stalled:
-        stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        stalled.connect(("127.0.0.1", own.port))
-        head = UPGRADE.replace(b"/ws ", b"/ws/portfolio/b?detail=positions ")
-        good = token(subject="stalled", accounts=["b"])
-        stalled.sendall(head + f"Authorization: Bearer {good}\r\n\r\n".encode())
+    with reading_nothing(own):
         sequence = 1
 
         async def is_cut() -> bool:
             nonlocal sequence
             sequence += 1
-            quantities = {symbol: str(sequence) for symbol in many}
-            await calculator.publish("b", sequence, quantities)
+            await publish_much(calculator, sequence)
             return 'disconnects_total{code="4002"' in (await own.http.get("/metrics")).text
 
         await until(is_cut, "the server cuts who does not read", 30)
@@ -376,6 +390,39 @@ async def test_e16_who_does_not_read_is_cut_after_10_s() -> None:
     assert mute.is_ping_due(100.0)
     assert mute.check(110.0) is None
     assert mute.check(110.1) is Disconnect.NO_PONG
+
+
+async def test_e16_nothing_is_queued_for_a_client_that_does_not_read(
+    own: Served, shared: State, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server, which is in this process, keeps the newest for it and not the forty megabytes before."""
+    monkeypatch.setattr(connection_limits, "UNSENT_S_MAX", 600.0)
+    calculator = Calculator(shared)
+    with reading_nothing(own):
+        before, sequence = await conflated(own), 10_000
+
+        async def conflates() -> bool:
+            nonlocal sequence
+            sequence += 1
+            await publish_much(calculator, sequence)
+            return await conflated(own) > before
+
+        await until(conflates, "its socket is full")
+        before, before_mb = await conflated(own), resident_mb(os.getpid())
+        for _ in range(QUEUED):
+            sequence += 1
+            await publish_much(calculator, sequence)
+
+        async def has_heard_all() -> bool:
+            return await conflated(own) >= before + QUEUED
+
+        await until(has_heard_all, "the server has had them all")
+        assert resident_mb(os.getpid()) - before_mb < QUEUED_MB_MAX
+
+
+async def conflated(server: Served) -> int:
+    """How many publications the server has replaced by a newer one before it could send them."""
+    return int(await counted(f"http://127.0.0.1:{server.port}", CONFLATED))
 
 
 async def test_e17_forwarding_headers_of_strangers_are_ignored(

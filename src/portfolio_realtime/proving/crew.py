@@ -16,7 +16,8 @@ import msgspec
 import uvloop
 
 from portfolio_realtime.errors import SettingsError
-from portfolio_realtime.proving.fleet import Fleet, FleetFailed, Lags, TokenFor
+from portfolio_realtime.proving.fleet import Fleet, FleetFailed, TokenFor
+from portfolio_realtime.proving.lags import Lags
 from portfolio_realtime.proving.oracle import Truth
 from portfolio_realtime.run_services import end_all, start_module
 
@@ -33,10 +34,11 @@ class Order(msgspec.Struct, omit_defaults=True):
     url: str = ""
     clients: list[tuple[str, str]] = []  # account id, token
     interval_s: float = 1.0
+    detail: bool = False
     stalled: int = 0
     ramp_s: float = 0.0
     count: int = 0
-    figures: dict[str, dict[str, str]] | None = None  # account id -> the truth; None: the last told
+    truths: dict[str, Truth] | None = None  # account id -> the truth; None: the last told
 
 
 class Report(msgspec.Struct):
@@ -46,9 +48,13 @@ class Report(msgspec.Struct):
     close_codes: dict[int, int] = {}
     lags: dict[int, dict[int, int]] = {}
     deliveries: dict[int, dict[int, int]] = {}
+    first_values: dict[int, dict[int, int]] = {}
     outages_s: list[float] = []
     connects_per_s: float = 0.0
     without_value: int = 0
+    cut_off: int = 0
+    regular: int = 0
+    silence_s: float = 0.0
 
 
 class Answer(msgspec.Struct, omit_defaults=True):
@@ -70,9 +76,13 @@ class Seen:
             self.close_codes.update(report.close_codes)
         self.lags = Lags().merge(Lags(report.lags) for report in reports)
         self.deliveries = Lags().merge(Lags(report.deliveries) for report in reports)
+        self.first_values = Lags().merge(Lags(report.first_values) for report in reports)
         self.outages_s = sorted(outage_s for report in reports for outage_s in report.outages_s)
         self.connects_per_s = sum(report.connects_per_s for report in reports)
         self.without_value = sum(report.without_value for report in reports)
+        self.cut_off = sum(report.cut_off for report in reports)
+        self.regular = sum(report.regular for report in reports)
+        self.silence_s = max(report.silence_s for report in reports)
 
 
 class Crew:
@@ -85,6 +95,7 @@ class Crew:
         token_for: TokenFor,
         *,
         interval_s: float,
+        detail: bool = False,
         stalled: int = 0,
         ramp_s: float = 0.0,
     ) -> None:
@@ -95,12 +106,14 @@ class Crew:
                 url=url,
                 clients=[(account_id, token_for(account_id)) for account_id in account_ids[index::count]],
                 interval_s=interval_s,
+                detail=detail,
                 stalled=len(range(index, stalled, count)),
                 ramp_s=ramp_s,
             )
             for index in range(count)
         ]
         self._processes: list[asyncio.subprocess.Process] = []
+        self._detail = detail
         self._truths: dict[str, Truth] | None = None
 
     @property
@@ -146,10 +159,11 @@ class Crew:
 
     async def mismatches(self, truths: dict[str, Truth]) -> dict[str, list[str]]:
         """Account -> names of the figures that differ from the truth, for every client that reads."""
-        is_told = truths is self._truths
+        told = None if truths is self._truths else truths
         self._truths = truths
-        figures = None if is_told else {account_id: truth.figures for account_id, truth in truths.items()}
-        answers = await self._tell([Order("compare", figures=figures)] * len(self._processes))
+        if told is not None and not self._detail:
+            told = {account_id: Truth(truth.figures, {}) for account_id, truth in told.items()}
+        answers = await self._tell([Order("compare", truths=told)] * len(self._processes))
         return {account: wrong for answer in answers for account, wrong in answer.differing.items()}
 
     async def _tell_all(self, what: str) -> list[Answer]:
@@ -197,16 +211,14 @@ class Child:
             case "report":
                 return Answer(report=_report(self._fleet))
             case "compare":
-                return Answer(differing=await self._differing(self._fleet, order.figures))
+                return Answer(differing=await self._differing(self._fleet, order.truths))
             case what:
                 raise FleetFailed(f"no such order: {what}")
         return Answer()
 
-    async def _differing(
-        self, fleet: Fleet, figures: dict[str, dict[str, str]] | None
-    ) -> dict[str, list[str]]:
-        if figures is not None:
-            self._truths = {account_id: Truth(known, {}) for account_id, known in figures.items()}
+    async def _differing(self, fleet: Fleet, truths: dict[str, Truth] | None) -> dict[str, list[str]]:
+        if truths is not None:
+            self._truths = truths
         return await fleet.mismatches(self._truths)
 
 
@@ -217,7 +229,7 @@ def _recruited(order: Order) -> Fleet:
         [account_id for account_id, _ in order.clients],
         tokens.__getitem__,
         interval_s=order.interval_s,
-        detail=False,
+        detail=order.detail,
         stalled=order.stalled,
         ramp_s=order.ramp_s,
     )
@@ -229,9 +241,13 @@ def _report(fleet: Fleet) -> Report:
         close_codes=dict(fleet.close_codes),
         lags=fleet.lags.counts,
         deliveries=fleet.deliveries.counts,
+        first_values=fleet.first_values.counts,
         outages_s=[round(outage_s, 4) for outage_s in fleet.outages_s],
         connects_per_s=fleet.connects_per_s,
         without_value=fleet.without_value,
+        cut_off=fleet.cut_off,
+        regular=fleet.regular,
+        silence_s=round(fleet.silence_s, 3),
     )
 
 

@@ -9,7 +9,7 @@ import socket
 import ssl
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ import msgspec
 
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.errors import PortfolioRealtimeError
+from portfolio_realtime.proving.lags import Lags
 from portfolio_realtime.proving.oracle import Truth
 from portfolio_realtime.proving.wire import STALLED_RECEIVE_BYTES, Wire, request, text_frame
 
@@ -28,7 +29,12 @@ RECONNECT_S_MAX: Final = 2.0
 FIRST_VALUE_S_MAX: Final = 90.0
 POLL_S: Final = 0.05
 SECONDS_KEPT_MAX: Final = 4096
-BUCKET_MS: Final = 0.5
+STALLED_S: Final = (
+    30.0  # then a stalled client comes again: the server has cut it by then, which it cannot see
+)
+WAITING_BYTES_MAX: Final = 32 * 1024  # the server's WRITE_BUFFER_BYTES_MAX; a client is too lean to load it
+BEHIND_BYTES_MIN: Final = WAITING_BYTES_MAX * 9 // 10  # payloads; what waits there is frames
+REGULAR_S_MAX: Final = 2.5  # a client with no longer silence than this gets values regularly
 
 TokenFor = Callable[[str], str]
 
@@ -76,47 +82,6 @@ def wire_ns(text: str) -> int:
     return _second_ns(text[:19]) + int(text[20:26]) * 1000
 
 
-class Lags:
-    """Lag samples, counted in steps of BUCKET_MS, second by second: small, and can be added up."""
-
-    def __init__(self, counts: dict[int, dict[int, int]] | None = None) -> None:
-        self.counts: dict[int, dict[int, int]] = {} if counts is None else counts
-
-    def add(self, at_ns: int, lag_ns: int) -> None:
-        """A sample taken at a time."""
-        second, bucket = at_ns // NS_PER_S, round(lag_ns / (BUCKET_MS * 1_000_000))
-        counts = self.counts.get(second)
-        if counts is None:
-            counts = self.counts[second] = {}
-        counts[bucket] = counts.get(bucket, 0) + 1
-
-    def merge(self, others: Iterable["Lags"]) -> "Lags":
-        """All samples of these and those."""
-        merged: dict[int, Counter[int]] = {}
-        for lags in (self, *others):
-            for second, counts in lags.counts.items():
-                merged.setdefault(second, Counter()).update(counts)
-        return Lags({second: dict(counts) for second, counts in merged.items()})
-
-    def between(self, first_share: float, last_share: float) -> "Lags":
-        """The part of the seconds between two shares of the whole time, 0 to 1."""
-        seconds = sorted(self.counts)
-        chosen = seconds[int(first_share * len(seconds)) : int(last_share * len(seconds))]
-        return Lags({second: self.counts[second] for second in chosen})
-
-    def percentile_ms(self, share: float) -> float:
-        """The lag below which `share` (0 to 1) of the samples lie; 0 when there are none."""
-        total: Counter[int] = Counter()
-        for counts in self.counts.values():
-            total.update(counts)
-        left = share * total.total()
-        for bucket in sorted(total):
-            left -= total[bucket]
-            if left < 0:
-                return round(bucket * BUCKET_MS, 1)
-        return 0.0
-
-
 class Client:
     """What one client has seen of one account, over all its connections."""
 
@@ -125,8 +90,12 @@ class Client:
         "_newest",
         "_raw",
         "account_id",
+        "asked_ns",
+        "behind_bytes",
         "failures",
+        "heard_ns",
         "is_coming",
+        "is_regular",
         "is_snapshot",
         "is_stalled",
         "lost_s",
@@ -134,6 +103,8 @@ class Client:
         "published_ns",
         "rows",
         "settled",
+        "silence_ns",
+        "was_cut",
         "wire",
     )
 
@@ -150,6 +121,12 @@ class Client:
         self.failures = 0
         self.is_coming = False  # waits for its turn to connect
         self.lost_s: float | None = None  # since when it is without a connection or without a value on it
+        self.was_cut = False  # since measuring began
+        self.asked_ns = 0  # when its newest connection asked for the account
+        self.behind_bytes = 0  # that came late, one frame after the other, up to the newest
+        self.heard_ns = 0  # when it had its newest value
+        self.silence_ns = 0  # the longest time between two, since measuring began
+        self.is_regular = False  # did it get values regularly before measuring began?
         self.wire: Wire | None = None
         self.settled: asyncio.Future[bool] | None = None  # did the connection under way get a value?
 
@@ -169,6 +146,21 @@ class Client:
         """A newer value."""
         self._raw, self._newest = raw, None
 
+    def heard(self, received_ns: int) -> None:
+        """A newer value has come."""
+        if self.heard_ns:
+            self.silence_ns = max(self.silence_ns, received_ns - self.heard_ns)
+        self.heard_ns = received_ns
+
+    def silence_until_ns(self, now_ns: int) -> int:
+        """The longest time without a newer value, the one that still lasts included."""
+        return max(self.silence_ns, now_ns - self.heard_ns)
+
+    def begin_measuring(self, now_ns: int) -> None:
+        """Forget how long it was without a value, but for whether it gets some regularly."""
+        self.is_regular = self.has_value and self.silence_until_ns(now_ns) <= REGULAR_S_MAX * NS_PER_S
+        self.silence_ns, self.heard_ns, self.was_cut = 0, now_ns, False
+
     def mismatches(self, truth: Truth) -> list[str]:
         """Names of the figures that differ from the truth."""
         newest = self.newest
@@ -186,7 +178,8 @@ class Client:
 
     def opened(self) -> None:
         """The handshake is done; the first message is on its way."""
-        self.is_snapshot = True
+        self.is_snapshot, self.behind_bytes = True, 0
+        self.asked_ns = time.time_ns()
         self._fleet.handshakes += 1
 
     def text(self, payload: bytes) -> None:
@@ -234,13 +227,35 @@ class Fleet:
         self.close_codes: Counter[int] = Counter()
         self.lags = Lags()  # from the trade, or from the moment the account might be published again
         self.deliveries = Lags()  # from the publication's timestamp
-        self.outages_s: list[float] = []  # from the loss of a connection to the next value, each
+        self.first_values = Lags()  # from asking for the account to the first value, once for each client
+        self.outages_s: list[float] = []  # from the loss of a connection to the next value, each; who reads
         self.connects_per_s = 0.0
 
     @property
     def without_value(self) -> int:
-        """How many of the started clients have no connection with a value on it now."""
-        return sum(client.lost_s is not None for client in self.clients[: self._started])
+        """How many of the started clients that read have no connection with a value on it now."""
+        return sum(client.lost_s is not None for client in self._readers)
+
+    @property
+    def cut_off(self) -> int:
+        """How many of the started clients that read have lost a connection since measuring began."""
+        return sum(client.was_cut for client in self._readers)
+
+    @property
+    def regular(self) -> int:
+        """How many of the started clients that read got values regularly before measuring began."""
+        return sum(client.is_regular for client in self._readers)
+
+    @property
+    def silence_s(self) -> float:
+        """The longest time that one of these was without a newer value since."""
+        now_ns = time.time_ns()
+        silences = [client.silence_until_ns(now_ns) for client in self._readers if client.is_regular]
+        return max(silences, default=0) / NS_PER_S
+
+    @property
+    def _readers(self) -> list[Client]:
+        return [client for client in self.clients[: self._started] if not client.is_stalled]
 
     async def start(self, count: int | None = None) -> None:
         """Connect the first `count` clients (all); return when each has a value. Raises FleetFailed."""
@@ -276,6 +291,9 @@ class Fleet:
         self.counts["messages"] = 0
         self.lags, self.deliveries = Lags(), Lags()
         self.outages_s.clear()
+        now_ns = time.time_ns()
+        for client in self.clients:
+            client.begin_measuring(now_ns)
 
     def cut(self) -> None:
         """End all connections at once, without a goodbye."""
@@ -300,9 +318,7 @@ class Fleet:
         Stalled clients are not asked: they do not read.
         """
         differing = (
-            (client.account_id, client.mismatches(truths[client.account_id]))
-            for client in self.clients[: self._started]
-            if not client.is_stalled
+            (client.account_id, client.mismatches(truths[client.account_id])) for client in self._readers
         )
         return {account_id: wrong for account_id, wrong in differing if wrong}
 
@@ -311,14 +327,15 @@ class Fleet:
     def _later(self, pause_s: float, client: Client) -> None:
         if pause_s <= 0:
             self._queue(client)
-            return
-        loop = asyncio.get_running_loop()
+        else:
+            self._call_later(pause_s, lambda: self._queue(client))
 
+    def _call_later(self, pause_s: float, act: Callable[[], None]) -> None:
         def due() -> None:
             self._timers.discard(timer)
-            self._queue(client)
+            act()
 
-        timer = loop.call_later(pause_s, due)
+        timer = asyncio.get_running_loop().call_later(pause_s, due)
         self._timers.add(timer)
 
     def _queue(self, client: Client) -> None:
@@ -366,8 +383,9 @@ class Fleet:
 
     def ended(self, client: Client, code: int) -> None:
         """A client's connection is gone: it comes again after a while."""
-        client.wire = None
-        self.close_codes[code] += 1
+        client.wire, client.was_cut = None, True
+        if not client.is_stalled:  # it does not read what the server says at the end
+            self.close_codes[code] += 1
         if client.lost_s is None:
             client.lost_s = time.monotonic()
         if client.settled is not None and not client.settled.done():
@@ -378,7 +396,7 @@ class Fleet:
         if self._is_stopping or client.is_coming:
             return
         client.is_coming = True
-        self.counts["reconnects"] += 1
+        self.counts["reconnects_stalled" if client.is_stalled else "reconnects"] += 1
         pause_s = min(RECONNECT_S * 2**client.failures, RECONNECT_S_MAX)
         client.failures += 1
         self._later(pause_s * random.uniform(0.5, 1.0), client)
@@ -400,14 +418,15 @@ class Fleet:
         if frame.account_id != client.account_id:
             self.counts["leaks"] += 1
             return
-        self._check_order(client, (frame.epoch, frame.sequence))
-        published_ns = wire_ns(frame.timestamp)
+        order, published_ns = (frame.epoch, frame.sequence), wire_ns(frame.timestamp)
+        self._check_order(client, order)
         if not client.is_snapshot:
-            allowed_ns = max(wire_ns(frame.as_of), client.published_ns + self._interval_ns)
-            self.lags.add(received_ns, received_ns - allowed_ns)
-            self.deliveries.add(received_ns, received_ns - published_ns)
-        client.order = (frame.epoch, frame.sequence)
-        client.published_ns = published_ns
+            self._measure(client, frame.as_of, published_ns, received_ns, len(raw))
+        if not client.has_value:
+            self.first_values.add(received_ns, received_ns - client.asked_ns)
+        if order > client.order:
+            client.heard(received_ns)
+        client.order, client.published_ns = order, published_ns
         client.take(raw)
         if isinstance(frame, _Frame):
             if client.is_snapshot:
@@ -421,19 +440,42 @@ class Fleet:
         if order <= client.order and not is_again:
             self.counts["regressions"] += 1
         elif order[0] == client.order[0] and not client.is_snapshot:
-            self.counts["gaps"] += order[1] - client.order[1] - 1
+            self._missed(client, order[1] - client.order[1] - 1)
+
+    def _missed(self, client: Client, numbers: int) -> None:
+        """Count numbers that it did not see, and apart those that the server may have left out.
+
+        The server keeps only the newest for a client in front of whose socket WAITING_BYTES_MAX wait,
+        and never else. So much comes late then, just before the gap.
+        """
+        if client.is_stalled:
+            self.counts["gaps_stalled"] += numbers
+            return
+        self.counts["gaps"] += numbers
+        if client.behind_bytes >= BEHIND_BYTES_MIN:
+            self.counts["gaps_behind"] += numbers
+
+    def _measure(self, client: Client, as_of: str, published_ns: int, received_ns: int, length: int) -> None:
+        """How late a value is, other than the first of a connection."""
+        allowed_ns = max(wire_ns(as_of), client.published_ns + self._interval_ns)
+        self.lags.add(received_ns, received_ns - allowed_ns)
+        self.deliveries.add(received_ns, received_ns - published_ns)
+        is_late = received_ns - published_ns >= self._interval_ns / 2  # the next one is on its way already
+        client.behind_bytes = client.behind_bytes + length if is_late else 0
 
     def _settled(self, client: Client) -> None:
         """A connection has its first value."""
         client.is_snapshot = False
         client.failures = 0
         if client.lost_s is not None:
-            self.outages_s.append(time.monotonic() - client.lost_s)
+            if not client.is_stalled:
+                self.outages_s.append(time.monotonic() - client.lost_s)
             client.lost_s = None
         if client.settled is not None and not client.settled.done():
             client.settled.set_result(True)
         if client.is_stalled and client.wire is not None:
             client.wire.stall()
+            self._call_later(STALLED_S, client.wire.abort)
 
 
 async def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, Any]:

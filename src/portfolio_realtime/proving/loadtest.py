@@ -6,8 +6,9 @@ contains the wait for the next flush of marks (MARK_FLUSH_INTERVAL, 0.1 s by def
 rest between two flushes (50 ms at most). Delivery is the part after the publication: from its timestamp,
 taken before it is valued, until the client has the frame.
 
-A number that a client did not see is explained when the server counted that it kept only the newest for a
-client that could not take more; a gap beyond what the server counted is not.
+A number that a client did not see is explained when that client was so far behind that the server may keep
+only the newest for it, and the server has counted that it did. The server's count tells nothing about who
+reads once others stall, or once the server that counted is gone: then no gap is explained.
 """
 
 import asyncio
@@ -19,22 +20,48 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from portfolio_realtime.errors import SettingsError
+from portfolio_realtime.proving.chart import (
+    BEYOND_MAX,
+    STEPS_MAX,
+    Chart,
+    Step,
+    beyond,
+    draw,
+    knee,
+    need_plotting,
+    save,
+    today,
+)
 from portfolio_realtime.proving.crew import Crew, Seen, allow_files
 from portfolio_realtime.proving.demo import converge, say
-from portfolio_realtime.proving.fleet import Lags, TokenFor
+from portfolio_realtime.proving.fleet import TokenFor
+from portfolio_realtime.proving.goals import (
+    P99_MS_MAX,
+    STORM_BACK_S_MAX,
+    Goal,
+    failed,
+    growth_max_ms,
+    none,
+)
+from portfolio_realtime.proving.lags import Lags
 from portfolio_realtime.proving.oracle import Oracle
-from portfolio_realtime.proving.system import System, counted, running, wait_known
+from portfolio_realtime.proving.system import (
+    CONFLATED,
+    DISCONNECTS,
+    SLOW_CONSUMER,
+    System,
+    counted,
+    running,
+    simulator_options,
+    wait_known,
+)
 
 PROGRESS_S: Final = 2.0
-CHART_STEPS: Final = 8
-KNEE_MS: Final = 250.0
-BACK_S_MAX: Final = 60.0  # until all clients of a storm are back
+SETTLE_SHARE: Final = 0.2  # of a chart's step: what opening its connections has held up must not count
+BACK_S_MAX: Final = 60.0  # clients of a storm are waited for so long, whatever the goal is
 BACK_POLL_S: Final = 0.5  # each look costs for all clients; how long each was away its own process measures
-RATE_LIMIT_MIN: Final = 10_000  # the simulator's default
-REQUESTS_PER_ACCOUNT: Final = 6  # in a minute: state and positions at once take half a quota at most
-CONFLATED: Final = "portfolio_realtime_conflated_total"
 GROWTH_SHARE: Final = 0.25  # of the measured time, at its begin and at its end
+GROWTH_S_MIN: Final = 8.0  # a shorter time has no quarters to compare
 
 
 @dataclass(frozen=True)
@@ -47,7 +74,10 @@ class Plan:
     ramp_s: float = 0.0  # the connections are opened over this time
     stalled_share: float = 0.0  # of the clients read nothing after their first value
     is_storm: bool = False  # cut all at once at the end
-    chart: Path | None = None
+    chart: Path | None = None  # more and more connections until p99 is too high
+    chart_data: Path | None = None  # its figures; without it beside the picture
+    p99_ms_max: float = P99_MS_MAX
+    storm_back_s_max: float = STORM_BACK_S_MAX
 
     @property
     def stalled(self) -> int:
@@ -56,22 +86,13 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Step:
-    """A part of the measured time with one number of connections."""
-
-    connections: int
-    messages_per_s: float
-    lag_ms_p50: float
-    lag_ms_p99: float
-
-
-@dataclass(frozen=True)
 class Storm:
     """All clients cut at once: how long each was without a value."""
 
-    clients: int
+    clients: int  # that read
     how: str
-    back: int  # clients that got a value again within BACK_S_MAX
+    cut: int  # of these were cut
+    back: int  # of these have a value again
     back_s_p50: float
     back_s_p99: float
     back_s_max: float
@@ -98,26 +119,64 @@ class Load:
     lag_ms_p99_last_quarter: float
     delivery_ms_p50: float  # the part of the lag after the publication
     delivery_ms_p99: float
-    gaps: int  # numbers that a client did not see
-    conflated: int  # numbers that the server left out because the client could not take them
+    first_value_ms_p50: float  # from asking for the account to its first value
+    first_value_ms_p99: float
+    gaps: int  # numbers that a client that reads did not see
+    gaps_behind: int  # of these while it was so far behind that the server may leave out numbers
+    gaps_stalled: int  # the same of clients that stop reading, which are not judged
+    conflated: int  # numbers that the server left out because a client, whichever, could not take them
     gaps_unexplained: int
     regressions: int
     leaks: int
     unreadable: int
-    reconnects: int
+    reconnects: int  # of clients that read, before the storm
+    reconnects_stalled: int
+    slow_consumers: int  # connections that the server closed because nobody read
     mismatches: int  # accounts that differ from the oracle at quiet
     converged_s: float | None
     close_codes: dict[str, int]
     cpu_cores: dict[str, float]  # process -> processor time per second of the measured time
     steps: list[Step] = field(default_factory=list)
-    knee_messages_per_s: float | None = None  # the last step before p99 passed KNEE_MS; None: it never did
+    knee_messages_per_s: float | None = None  # the last step that held; None: all did
     storm: Storm | None = None
+    failed: list[Goal] = field(default_factory=list[Goal])  # goals that were not reached
 
     @property
     def is_clean(self) -> bool:
         """Did everything hold?"""
-        wrong = self.gaps_unexplained + self.regressions + self.leaks + self.unreadable + self.mismatches
-        return wrong == 0 and (self.storm is None or self.storm.back == self.storm.clients)
+        return not self.failed
+
+
+def unexplained(gaps: int, behind: int, conflated: int | None) -> int:
+    """How many of the gaps nothing explains. `conflated`: the server's count, if it tells."""
+    return gaps - min(behind, conflated or 0)
+
+
+def goals(load: Load, plan: Plan) -> list[Goal]:
+    """What a load test must reach. Where a chart looks for the knee, lag is not judged."""
+    wanted = [Goal("messages", load.messages, 1, is_minimum=True)]
+    wanted += none(
+        gaps_unexplained=load.gaps_unexplained,
+        regressions=load.regressions,
+        leaks=load.leaks,
+        unreadable=load.unreadable,
+        reconnects=load.reconnects,
+        mismatches=load.mismatches,
+    )
+    if plan.chart is None:
+        wanted.append(Goal("lag_ms_p99", load.lag_ms_p99 or None, plan.p99_ms_max))  # 0: nothing was measured
+    if plan.chart is None and load.duration_s >= GROWTH_S_MIN:
+        growth_ms = load.lag_ms_p99_last_quarter - load.lag_ms_p99_first_quarter
+        growth_ms_max = growth_max_ms(load.lag_ms_p99_first_quarter, plan.p99_ms_max)
+        wanted.append(Goal("lag_growth_ms_p99", round(growth_ms, 1), round(growth_ms_max, 1)))
+    if load.storm is not None:
+        storm = load.storm
+        wanted += [
+            Goal("storm_cut", storm.cut, storm.clients, is_minimum=True),
+            Goal("storm_back", storm.back, storm.clients, is_minimum=True),
+            Goal("storm_back_s", storm.back_s_max, plan.storm_back_s_max),
+        ]
+    return wanted
 
 
 async def on_own_system(
@@ -128,13 +187,9 @@ async def on_own_system(
     Without `trades_per_second` each symbol trades once a second on average.
     """
     allow_files(plan.connections)
-    rate_limit = max(RATE_LIMIT_MIN, REQUESTS_PER_ACCOUNT * accounts)
     trades = symbols if trades_per_second is None else trades_per_second
-    say(f"simulator: {accounts} accounts, {trades:g} trades a second, {rate_limit} REST requests a minute")
-    options = (
-        *("--accounts", str(accounts), "--symbols", str(symbols), "--seed", str(seed)),
-        *("--trades-per-second", str(trades), "--rate-limit", str(rate_limit)),
-    )
+    options = simulator_options(accounts, symbols, trades, seed)
+    say(f"simulator: {' '.join(options)}")
     overrides = {"MIN_UPDATE_INTERVAL": str(1 / plan.rate), "LOG_LEVEL": "warning"}
     started_s = time.monotonic()
     async with running(options, port=0, overrides=overrides) as system:
@@ -169,6 +224,8 @@ class Loading:
         self._token_for = token_for
         self._system = system
         self._steps: list[Step] = []
+        self._opened = 0  # connections: a chart need not come to all of them
+        self._reconnects = self._conflated = self._slow = 0  # since the begin; see `_count`
         self._lags = Lags()
         self._deliveries = Lags()
         self._messages = 0
@@ -178,22 +235,31 @@ class Loading:
         """Connect, measure, bring to quiet, compare, and (if asked for) cut all at once."""
         plan = self._plan
         if plan.chart is not None:
-            _plotting()  # before the work, not after it
+            need_plotting()  # before the work, not after it
         account_ids = await self._oracle.account_ids()
         chosen = [account_ids[index % len(account_ids)] for index in range(plan.connections)]
         interval_s = 1 / plan.rate
-        options = {"interval_s": interval_s, "ramp_s": plan.ramp_s}
-        async with Crew(self._url, chosen, self._token_for, stalled=plan.stalled, **options) as crew:
-            conflated = await counted(self._url, CONFLATED)
+        crew = Crew(
+            *(self._url, chosen, self._token_for),
+            interval_s=interval_s,
+            stalled=plan.stalled,
+            ramp_s=plan.ramp_s,
+        )
+        async with crew:
+            begun = await self._server_counts()
             connected_s, cpu_s, wall_s = await self._measure(crew)
-            storm = await self._storm(crew) if plan.is_storm else None
+            storm = None
+            if plan.is_storm:
+                await self._count(crew, begun)
+                storm = await self._storm(crew)
             await self._oracle.pause()
             differing, converged_s = await converge(self._oracle, crew)
             seen = await crew.seen()
-            conflated = int(await counted(self._url, CONFLATED) - conflated)
+            if storm is None:
+                await self._count(crew, begun)
             processes = len(crew.pids)
         load = Load(
-            connections=plan.connections,
+            connections=self._opened,
             client_processes=processes,
             accounts=len(set(chosen)),
             stalled=plan.stalled,
@@ -210,53 +276,89 @@ class Loading:
             lag_ms_p99_last_quarter=self._lags.between(1 - GROWTH_SHARE, 1).percentile_ms(0.99),
             delivery_ms_p50=self._deliveries.percentile_ms(0.5),
             delivery_ms_p99=self._deliveries.percentile_ms(0.99),
+            first_value_ms_p50=seen.first_values.percentile_ms(0.5),
+            first_value_ms_p99=seen.first_values.percentile_ms(0.99),
             gaps=seen.counts["gaps"],
-            conflated=conflated,
-            gaps_unexplained=max(0, seen.counts["gaps"] - conflated),
+            gaps_behind=seen.counts["gaps_behind"],
+            gaps_stalled=seen.counts["gaps_stalled"],
+            conflated=self._conflated,
+            gaps_unexplained=unexplained(
+                seen.counts["gaps"],
+                seen.counts["gaps_behind"],
+                None if plan.stalled or plan.is_storm else self._conflated,
+            ),
             regressions=seen.counts["regressions"],
             leaks=seen.counts["leaks"],
             unreadable=seen.counts["unreadable"],
-            reconnects=seen.counts["reconnects"],
+            reconnects=self._reconnects,
+            reconnects_stalled=seen.counts["reconnects_stalled"],
+            slow_consumers=self._slow,
             mismatches=len(differing),
             converged_s=converged_s,
             close_codes={str(code): count for code, count in seen.close_codes.items()},
             cpu_cores={name: round(used_s / wall_s, 3) for name, used_s in cpu_s.items()},
             steps=self._steps,
-            knee_messages_per_s=knee(self._steps),
+            knee_messages_per_s=None if plan.chart is None else knee(self._steps, plan.p99_ms_max),
             storm=storm,
         )
-        if plan.chart is not None:
-            draw(load, plan.chart)
-        return load
+        if plan.chart is not None and self._steps:
+            self._draw(plan.chart, load.accounts)
+        return replace(load, failed=failed(goals(load, plan)))
+
+    async def _server_counts(self) -> tuple[int, int]:
+        conflated = await counted(self._url, CONFLATED)
+        return int(conflated), int(await counted(self._url, DISCONNECTS, SLOW_CONSUMER))
+
+    async def _count(self, crew: Crew, begun: tuple[int, int]) -> None:
+        """What a storm makes worthless: reconnects, and the counters of a server that it kills."""
+        conflated, slow = await self._server_counts()
+        self._conflated, self._slow = conflated - begun[0], slow - begun[1]
+        self._reconnects = (await crew.seen()).counts["reconnects"]
+
+    def _draw(self, picture: Path, accounts: int) -> None:
+        plan = self._plan
+        chart = Chart(today(), accounts, plan.rate, plan.p99_ms_max, self._steps)
+        save(chart, plan.chart_data or picture.with_suffix(".json"))
+        draw(chart, picture)
 
     async def _measure(self, crew: Crew) -> tuple[float, dict[str, float], float]:
         """All steps: seconds until all were connected, processor seconds used, seconds they took."""
         plan = self._plan
-        steps = CHART_STEPS if plan.chart is not None else 1
+        steps = STEPS_MAX if plan.chart is not None else 1
         connected_s = wall_s = 0.0
         cpu_s: dict[str, float] = {}
         for step in range(1, steps + 1):
             count = plan.connections * step // steps
             started_s = time.monotonic()
             await crew.start(count)
+            self._opened = count
             connected_s += time.monotonic() - started_s
             say(f"{count} connections, each with a value after {connected_s:.1f} s")
+            if plan.chart is not None:
+                await asyncio.sleep(SETTLE_SHARE * plan.duration_s / steps)
             await crew.measure()
             before, started_s = self._cpu_s(crew), time.monotonic()
             await self._let_run(crew, plan.duration_s / steps)
             cpu_s = _added(cpu_s, before, self._cpu_s(crew))
             wall_s += time.monotonic() - started_s
             self._take(await crew.seen(), count, time.monotonic() - started_s)
+            if plan.chart is not None and self._steps and self._is_past_knee():
+                break
         return connected_s, cpu_s, wall_s
 
+    def _is_past_knee(self) -> bool:
+        last, past = self._steps[-1], beyond(self._steps, self._plan.p99_ms_max)
+        held = "held" if not past else f"{past} in a row did not hold"
+        say(f"step of {last.messages_per_s:g} messages a second: p99 {last.lag_ms_p99} ms; {held}")
+        return past >= BEYOND_MAX
+
     def _take(self, seen: Seen, count: int, took_s: float) -> None:
-        step = Step(
-            count,
-            round(seen.counts["messages"] / took_s, 1),
-            seen.lags.percentile_ms(0.5),
-            seen.lags.percentile_ms(0.99),
-        )
-        self._steps.append(step)
+        if seen.lags.counts:
+            rate = round(seen.counts["messages"] / took_s, 1)
+            lags_ms = (seen.lags.percentile_ms(share) for share in (0.5, 0.99))
+            self._steps.append(Step(count, rate, *lags_ms))
+        else:
+            say(f"{count} connections had no value within {took_s:.1f} s: no step")
         self._lags = self._lags.merge([seen.lags])
         self._deliveries = self._deliveries.merge([seen.deliveries])
         self._messages += seen.counts["messages"]
@@ -282,18 +384,19 @@ class Loading:
         else:
             how = "the clients' sockets are reset"
             await crew.cut()
-        clients = self._plan.connections - self._plan.stalled
-        give_up_s = time.monotonic() + BACK_S_MAX
+        clients = max(0, self._opened - self._plan.stalled)  # the first ones are those that stall
+        give_up_s = time.monotonic() + max(BACK_S_MAX, self._plan.storm_back_s_max)
         seen = await crew.seen()
-        while len(seen.outages_s) < clients and time.monotonic() < give_up_s:
+        while (seen.cut_off < clients or seen.without_value) and time.monotonic() < give_up_s:
             await asyncio.sleep(BACK_POLL_S)
             seen = await crew.seen()
-        back_s = seen.outages_s
-        say(f"storm: {len(back_s)} clients back, the last after {back_s[-1] if back_s else 0:.1f} s")
+        back_s, back = seen.outages_s, clients - seen.without_value
+        say(f"storm: {back} of {clients} clients back, the last after {_share(back_s, 1):.1f} s")
         return Storm(
             clients=clients,
             how=how,
-            back=min(clients, len(back_s)),
+            cut=seen.cut_off,
+            back=back,
             back_s_p50=_share(back_s, 0.5),
             back_s_p99=_share(back_s, 0.99),
             back_s_max=_share(back_s, 1),
@@ -324,45 +427,3 @@ def _process_cpu_s(pid: int) -> float:
 
 def _share(ordered: Sequence[float], share: float) -> float:
     return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 2) if ordered else 0.0
-
-
-def knee(steps: Sequence[Step]) -> float | None:
-    """Messages a second of the last step before p99 passed KNEE_MS; None when it never did."""
-    for before, step in zip((None, *steps), steps, strict=False):
-        if step.lag_ms_p99 > KNEE_MS:
-            return 0.0 if before is None else before.messages_per_s
-    return None
-
-
-def _plotting() -> None:
-    """Raises SettingsError where there is no matplotlib."""
-    try:
-        import matplotlib as mpl
-    except ImportError:
-        raise SettingsError("--chart needs matplotlib: pip install matplotlib") from None
-    mpl.use("svg")
-
-
-def draw(load: Load, path: Path) -> None:
-    """Lag against messages a second, the knee marked, as SVG."""
-    _plotting()
-    from matplotlib import pyplot
-
-    rates = [step.messages_per_s for step in load.steps]
-    figure, axes = pyplot.subplots(figsize=(8, 4.5))
-    axes.plot(rates, [step.lag_ms_p99 for step in load.steps], marker="o", label="p99")
-    axes.plot(rates, [step.lag_ms_p50 for step in load.steps], marker="o", label="p50")
-    axes.axhline(KNEE_MS, linestyle="--", linewidth=1, color="grey", label=f"{KNEE_MS:g} ms")
-    if load.knee_messages_per_s is not None:
-        axes.axvline(load.knee_messages_per_s, linestyle=":", color="red", label="knee")
-    for step in load.steps:
-        at = (step.messages_per_s, step.lag_ms_p99)
-        axes.annotate(f"{step.connections}", at, (0, 6), textcoords="offset points", ha="center", fontsize=7)
-    axes.set_xlabel("messages a second (at the points: connections)")
-    axes.set_ylabel("ms from trade to client, beyond the conflation wait")
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.set_title(f"{load.accounts} accounts, {load.rate:g} value messages a second each at most")
-    axes.legend()
-    figure.savefig(path, format="svg", bbox_inches="tight")
-    pyplot.close(figure)

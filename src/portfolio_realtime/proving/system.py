@@ -16,15 +16,23 @@ import jwt
 from portfolio_realtime.errors import PortfolioRealtimeError, SettingsError
 from portfolio_realtime.proving.oracle import Oracle
 from portfolio_realtime.run_services import Supervisor, end_all, start_module
+from portfolio_realtime.websocket.protocol import Disconnect
 
 SIMULATOR_KEY: Final = "sim-key"
 SIMULATOR_SECRET: Final = "sim-secret"  # noqa: S105  # the simulator's, not a secret
 SIMULATOR_START_S_MAX: Final = 60.0
 READY_S_MAX: Final = 60.0
+READY_ANSWER_S_MAX: Final = 5.0
 KNOWN_S_MAX: Final = 300.0
 KNOWN_POLL_S: Final = 1.0
 METRICS_S_MAX: Final = 10.0
 TOKEN_S: Final = 24 * 3600
+RATE_LIMIT_MIN: Final = 10_000  # the simulator's default
+REQUESTS_PER_ACCOUNT: Final = 6  # in a minute: state and positions at once take half a quota at most
+
+CONFLATED: Final = "portfolio_realtime_conflated_total"
+DISCONNECTS: Final = "portfolio_realtime_disconnects_total"
+SLOW_CONSUMER: Final = f'code="{Disconnect.SLOW_CONSUMER.code}"'
 
 
 class SystemFailed(PortfolioRealtimeError):
@@ -76,12 +84,21 @@ async def running(
     try:
         await supervisor.start(is_embedded=True)
         url = f"http://127.0.0.1:{port}"
-        await _wait_ready(url)
+        await wait_ready(url)
         yield System(url, simulator_url, oracle, supervisor, simulator.pid, jwt_secret)
     finally:
         await oracle.close()
         await supervisor.stop()
         await end_all([simulator])
+
+
+def simulator_options(accounts: int, symbols: int, trades_per_second: float, seed: int) -> tuple[str, ...]:
+    """Options of a simulator that lets the collector ask for every account at once."""
+    rate_limit = max(RATE_LIMIT_MIN, REQUESTS_PER_ACCOUNT * accounts)
+    return (
+        *("--accounts", str(accounts), "--symbols", str(symbols), "--seed", str(seed)),
+        *("--trades-per-second", f"{trades_per_second:g}", "--rate-limit", str(rate_limit)),
+    )
 
 
 def settings_for(simulator_url: str, port: int, jwt_secret: str) -> dict[str, str]:
@@ -125,12 +142,16 @@ async def start_simulator(options: Sequence[str]) -> tuple[asyncio.subprocess.Pr
     raise SettingsError("the simulator did not start; its reason is above")
 
 
-async def counted(url: str, name: str) -> float:
-    """The sum of one metric over all services, from a server's `/metrics`; 0 while it is not there."""
+async def counted(url: str, name: str, label: str = "") -> float:
+    """The sum of one metric over all services, from a server's `/metrics`; 0 while it is not there.
+
+    With a label (`code="4002"`) only of the series that have it.
+    """
     async with httpx.AsyncClient(base_url=url, timeout=METRICS_S_MAX) as client:
         with contextlib.suppress(httpx.HTTPError):
             lines = (await client.get("/metrics")).text.splitlines()
-            return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0] == name)
+            chosen = [line for line in lines if line.split("{")[0] == name and label in line]
+            return sum(float(line.rsplit(" ", 1)[1]) for line in chosen)
     return 0.0
 
 
@@ -144,9 +165,10 @@ async def wait_known(url: str, accounts: int, progress: Callable[[int], None]) -
         await asyncio.sleep(KNOWN_POLL_S)
 
 
-async def _wait_ready(url: str) -> None:
+async def wait_ready(url: str) -> None:
+    """Wait until a server says that it is ready. Raises SystemFailed."""
     give_up_s = time.monotonic() + READY_S_MAX
-    async with httpx.AsyncClient(base_url=url) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=READY_ANSWER_S_MAX) as client:
         while time.monotonic() < give_up_s:
             with contextlib.suppress(httpx.HTTPError):
                 if (await client.get("/ready")).is_success:

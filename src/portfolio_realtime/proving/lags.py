@@ -1,0 +1,50 @@
+"""Times between two events, counted so that many processes can be added up."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final
+
+from portfolio_realtime.clock import NS_PER_S
+
+BUCKET_MS: Final = 0.5
+
+
+class Lags:
+    """Lag samples, counted in steps of BUCKET_MS, second by second: small, and can be added up."""
+
+    def __init__(self, counts: dict[int, dict[int, int]] | None = None) -> None:
+        self.counts: dict[int, dict[int, int]] = {} if counts is None else counts
+
+    def add(self, at_ns: int, lag_ns: int) -> None:
+        """A sample taken at a time."""
+        second, bucket = at_ns // NS_PER_S, round(lag_ns / (BUCKET_MS * 1_000_000))
+        counts = self.counts.get(second)
+        if counts is None:
+            counts = self.counts[second] = {}
+        counts[bucket] = counts.get(bucket, 0) + 1
+
+    def merge(self, others: Iterable["Lags"]) -> "Lags":
+        """All samples of these and those."""
+        merged: dict[int, Counter[int]] = {}
+        for lags in (self, *others):
+            for second, counts in lags.counts.items():
+                merged.setdefault(second, Counter()).update(counts)
+        return Lags({second: dict(counts) for second, counts in merged.items()})
+
+    def between(self, first_share: float, last_share: float) -> "Lags":
+        """The part of the seconds between two shares of the whole time, 0 to 1."""
+        seconds = sorted(self.counts)
+        chosen = seconds[int(first_share * len(seconds)) : int(last_share * len(seconds))]
+        return Lags({second: self.counts[second] for second in chosen})
+
+    def percentile_ms(self, share: float) -> float:
+        """The lag below which `share` (0 to 1) of the samples lie; 0 when there are none."""
+        total: Counter[int] = Counter()
+        for counts in self.counts.values():
+            total.update(counts)
+        left = share * total.total()
+        for bucket in sorted(total):
+            left -= total[bucket]
+            if left < 0:
+                return round(bucket * BUCKET_MS, 1)
+        return 0.0
