@@ -271,6 +271,8 @@ class Endpoint(asyncio.Protocol):
     def _authenticated(self, identity: Identity) -> None:
         if self._is_ending or self not in self._gateway.clients:
             return None
+        if identity in self._gateway.revoked:  # since it was looked at: what it may see was asked meanwhile
+            return self._refuse_credentials(Unauthorized("revoked"))
         is_first = self._connection.identity is None
         if is_first and not self._gateway.admit(identity):
             return self.close(Disconnect.CONNECTION_LIMIT)

@@ -176,6 +176,8 @@ class EventStream:
             return
         account = gateway.follower.watch(self, self._account_id, with_positions=self._with_positions)
         gateway.clients.add(self)
+        if self._identity in gateway.revoked:  # since it was looked at; from now on we are told
+            self.close(Disconnect.UNAUTHORIZED)
         try:
             while self._end is None:
                 newest = account.position(with_positions=self._with_positions)
