@@ -2,10 +2,13 @@
 
 import asyncio
 import contextlib
+import gc
+import itertools
 import json
 import socket
 import struct
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
+from unittest.mock import Mock
 
 import pytest
 from websockets.asyncio.client import ClientConnection
@@ -13,7 +16,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from portfolio_realtime.state import State
 from portfolio_realtime.websocket import connection as connection_limits
-from portfolio_realtime.websocket import patience
+from portfolio_realtime.websocket import patience, portfolios
+from portfolio_realtime.websocket.gateway import Gateway
 from portfolio_realtime.websocket.protocol import MESSAGE_BYTES_MAX, Disconnect
 from tests.conftest import Until
 from tests.security.conftest import APP, METRICS_TOKEN
@@ -24,6 +28,7 @@ from tests.websocket.served import (
     bearer,
     closed,
     receive,
+    receive_until,
     serving,
     token,
 )
@@ -344,6 +349,141 @@ async def test_e16_a_client_that_does_not_read_is_cut_and_costs_little(
             return 'disconnects_total{code="4002"' in (await own.http.get("/metrics")).text
 
         await until(is_cut, "the server cuts who does not read", 30)
+
+
+@contextlib.asynccontextmanager
+async def unread_events(
+    server: Served, calculator: Calculator, subject: str
+) -> AsyncGenerator[socket.socket]:
+    """A client of the events of account b that reads nothing, when nothing more goes into its socket."""
+    with socket.socket() as stalled:
+        stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stalled.connect(("127.0.0.1", server.port))
+        good = token(subject=subject, accounts=["b"])
+        head = f"{EVENTS}Authorization: Bearer {good}\r\n\r\n"
+        async with server.open("/ws/portfolio/b?detail=positions", bearer(accounts=["b"])) as reader:
+            await receive(reader)
+            stalled.sendall(head.encode())
+            assert await asyncio.to_thread(stalled.recv, 16, socket.MSG_PEEK) == b"HTTP/1.1 200 OK\r\n"[:16]
+            for _ in range(UNREAD_MESSAGES):  # the reader shows that each was handed on
+                last = unread_sequence()
+                await calculator.publish("b", last, {f"SYMBOL{number}": str(last) for number in range(400)})
+                await receive_until(reader, last)
+        yield stalled
+
+
+EVENTS = "GET /v1/portfolio/b/stream?detail=positions HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+UNREAD_MESSAGES = 12  # of 70 kB and more: several times what the kernel and we keep
+unread_sequence = itertools.count(1_000_000).__next__
+
+
+async def rest_of(client: socket.socket) -> bytes:
+    """Everything that the client can still read, until the server's end of the connection."""
+    heard = b""
+    client.settimeout(RAW_S_MAX)
+    with contextlib.suppress(ConnectionError):
+        while part := await asyncio.to_thread(client.recv, 1 << 20):
+            heard += part
+    return heard
+
+
+async def disconnects(server: Served, code: str) -> float:
+    """How many connections have ended with this code."""
+    for line in (await server.http.get("/metrics")).text.splitlines():
+        if line.startswith("portfolio_realtime_disconnects_total{") and f'code="{code}"' in line:
+            return float(line.rpartition(" ")[2])
+    return 0.0
+
+
+@pytest.fixture
+def no_collector() -> Generator[None]:
+    """Nothing ends because it is collected."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+async def test_e16_events_that_nobody_reads_are_cut(
+    own: Served, shared: State, until: Until, monkeypatch: pytest.MonkeyPatch, no_collector: None
+) -> None:
+    """As a WebSocket is."""
+    monkeypatch.setattr(portfolios, "UNSENT_S_MAX", 0.5)
+    before = await disconnects(own, "4002")
+    async with unread_events(own, Calculator(shared), "unread") as client:
+
+        async def is_cut() -> bool:
+            return await disconnects(own, "4002") > before
+
+        await until(is_cut, "the server cuts who does not read")
+        assert b"event: close" not in await rest_of(client)
+
+
+async def test_e06_events_that_nobody_reads_end_with_their_token(
+    own: Served, shared: State, until: Until, monkeypatch: pytest.MonkeyPatch, no_collector: None
+) -> None:
+    """Cut: it would not take the word of it."""
+    monkeypatch.setattr(portfolios, "UNSENT_S_MAX", 1000.0)
+    monkeypatch.setattr(patience, "UNREAD_S_MAX", 1000.0)
+    before = await disconnects(own, "4004")
+    async with unread_events(own, Calculator(shared), "unread") as client:
+        assert await disconnects(own, "4004") == before
+        monkeypatch.setattr(Gateway, "valid_for_s", Mock(return_value=0.0))  # much later
+
+        async def is_cut() -> bool:
+            return await disconnects(own, "4004") > before
+
+        await until(is_cut, "the token has expired")
+        assert b"event: close" not in await rest_of(client)
+
+
+async def test_e14_events_that_nobody_reads_give_their_place_back_when_the_client_goes(
+    shared: State, until: Until, no_collector: None
+) -> None:
+    """At once, not when the collector comes."""
+    async with serving(shared.connection.url, connections_per_user=1) as server:
+
+        async def has_place() -> bool:
+            async with server.open("/ws", bearer(subject="gone")) as client:
+                with contextlib.suppress(ConnectionClosed):
+                    await ready(client)
+                    return True
+                return False
+
+        async with unread_events(server, Calculator(shared), "gone"):
+            assert not await has_place()
+        await until(has_place, "the place is free")
+        assert await disconnects(server, "1006") == 1
+
+
+async def test_e16_an_answer_that_nobody_reads_is_cut(
+    own: Served, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of any route: many requests, and nothing is read. Who reads late gets all of it."""
+    monkeypatch.setattr(patience, "UNREAD_S_MAX", 0.3)
+    lost: list[patience.PatientHttp] = []
+    connection_lost = patience.PatientHttp.connection_lost
+
+    def noted(self: patience.PatientHttp, exc: Exception | None) -> None:
+        lost.append(self)
+        connection_lost(self, exc)
+
+    monkeypatch.setattr(patience.PatientHttp, "connection_lost", noted)
+    size = len((await own.http.get("/app.js")).content)
+    request = b"GET /app.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    count = 1_000_000 // size
+    with socket.socket() as stalled:
+        stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stalled.connect(("127.0.0.1", own.port))
+        stalled.sendall(count * request)
+        await until(lambda: lost, "the server cuts who does not read")
+        assert len(await rest_of(stalled)) < count * size
+
+
+async def test_e16_nobody_gets_events_for_ever(own: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a WebSocket, a client is asked to come again some day."""
+    monkeypatch.setattr(portfolios, "lifetime_s", Mock(return_value=0.2))
+    answer = await own.http.get("/v1/portfolio/a/stream", headers=bearer())
+    assert answer.text.endswith('event: close\ndata: {"code":4005,"reason":"lifetime reached"}\n\n')
 
 
 async def test_e17_forwarding_headers_of_strangers_are_ignored(

@@ -44,6 +44,11 @@ REPLIES_MAX: Final = 32  # waiting to be sent; the oldest is dropped
 FREQUENCY_HZ_MIN: Final = 0.001
 
 
+def lifetime_s(jitter: float) -> float:
+    """How long a client may stay; `jitter`, from 0 to 1, spreads those that came together."""
+    return LIFETIME_S_MAX * (1 - jitter * LIFETIME_JITTER)
+
+
 @dataclass(slots=True)
 class Subscription:
     """One account as one client gets it."""
@@ -98,7 +103,7 @@ class Connection:
         self._replies: list[bytes] = []
         self._opened_s = now_s
         self._ping_s = PING_S + jitter * PING_JITTER_S
-        self._ends_s = now_s + LIFETIME_S_MAX * (1 - jitter * LIFETIME_JITTER)
+        self._ends_s = now_s + lifetime_s(jitter)
         self.due_s = 0.0  # before this time `check` has nothing to do
         self._expires_s: float | None = None
         self._is_notice_due = False

@@ -1,11 +1,12 @@
 """What stands before every HTTP route: TLS where it is required, who asks, what is only for operators."""
 
 import hmac
-from collections.abc import Awaitable, Callable
 from typing import Annotated, Final
 
-from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi import Depends, HTTPException, Request, Response
+from starlette.datastructures import MutableHeaders
 from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from portfolio_realtime.websocket.gateway import Gateway
 from portfolio_realtime.websocket.identity import Identity, Unauthorized, Unverifiable
@@ -28,21 +29,30 @@ SECURITY_HEADERS: Final = {
 }
 STRICT_TRANSPORT: Final = "max-age=31536000; includeSubDomains"
 
-Next = Callable[[Request], Awaitable[Response]]
 
+class Guard:
+    """Before all routes of an app. What a route sends is passed on as it comes, at the client's pace."""
 
-def secure(app: FastAPI, gateway: Gateway) -> None:
-    """Put the guard before all routes of the app, and the security headers on all answers."""
+    def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
+        self._app = app
+        self._gateway = gateway
+        strict = {"Strict-Transport-Security": STRICT_TRANSPORT} if gateway.settings.require_tls else {}
+        self._headers = {**SECURITY_HEADERS, **strict}
 
-    async def guard(request: Request, call_next: Next) -> Response:
-        response = _refusal(gateway, request) or await call_next(request)
-        for name, value in SECURITY_HEADERS.items():
-            response.headers.setdefault(name, value)
-        if gateway.settings.require_tls:
-            response.headers.setdefault("Strict-Transport-Security", STRICT_TRANSPORT)
-        return response
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request: refuse it, or hand it on; with the security headers."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
 
-    app.middleware("http")(guard)
+        async def send_secured(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in self._headers.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        answer = _refusal(self._gateway, Request(scope)) or self._app
+        return await answer(scope, receive, send_secured)
 
 
 def _refusal(gateway: Gateway, request: Request) -> Response | None:

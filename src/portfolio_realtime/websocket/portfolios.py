@@ -1,13 +1,18 @@
 """Portfolio values over HTTP, from the same hub: one at a time, or as server-sent events."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+import contextlib
+import random
+from collections.abc import AsyncGenerator, Callable
 from typing import Final
 
 from fastapi import HTTPException
+from starlette.responses import StreamingResponse
+from starlette.types import Send
 
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.websocket.answers import Ask
+from portfolio_realtime.websocket.connection import UNSENT_S_MAX, lifetime_s
 from portfolio_realtime.websocket.gateway import Gateway
 from portfolio_realtime.websocket.identity import Identity, Unverifiable
 from portfolio_realtime.websocket.protocol import Detail, Disconnect, is_account_id
@@ -16,6 +21,7 @@ from portfolio_realtime.websocket.watched import StreamPosition, WatchedAccount
 FIRST_VALUE_S_MAX: Final = 2.0
 RETRY_AFTER_S: Final = 2
 KEEP_ALIVE_S: Final = 15.0
+END_S_MAX: Final = 2.0  # from when a client is told the end until it is cut off
 ASKED_MAX: Final = 64  # explanations and histories under way or waiting; the next has to come again
 NO_SUCH_ACCOUNT: Final = "no such account, or not yours"
 NO_VALUE: Final = "no value can be had now"
@@ -124,14 +130,26 @@ class EventStream:
     is_patient = True
 
     def __init__(
-        self, gateway: Gateway, identity: Identity, account_id: str, *, with_positions: bool
+        self,
+        gateway: Gateway,
+        identity: Identity,
+        account_id: str,
+        *,
+        with_positions: bool,
+        cut: Callable[[], None],
     ) -> None:
+        """`cut` ends the client's connection, whatever is still to be sent."""
         self._gateway = gateway
         self._identity = identity
         self._account_id = account_id
         self._with_positions = with_positions
+        self._cut = cut
+        self._loop = asyncio.get_running_loop()
+        self._ends_s = self._loop.time() + lifetime_s(random.random())
         self._sent: StreamPosition | None = None
+        self._sending_s: float | None = None  # since when an event waits until the socket takes it
         self._end: Disconnect | None = None
+        self._end_timer: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
 
     def offer(self, account: WatchedAccount) -> None:
@@ -158,40 +176,67 @@ class EventStream:
             self.close(Disconnect.FORBIDDEN)
 
     def check(self) -> None:
-        """End when the token has expired."""
+        """End when the token has expired, the client does not read, or it has been here for long enough."""
+        now_s = self._loop.time()
         valid_for_s = self._gateway.valid_for_s(self._identity)
         if valid_for_s is not None and valid_for_s <= 0:
             self.close(Disconnect.TOKEN_EXPIRED)
+        elif self._sending_s is not None and now_s - self._sending_s > UNSENT_S_MAX:
+            self.close(Disconnect.SLOW_CONSUMER)
+        elif now_s > self._ends_s:
+            self.close(Disconnect.LIFETIME)
 
     def close(self, disconnect: Disconnect) -> None:
-        """Say why, and end."""
-        self._end = self._end or disconnect
-        self._wake.set()
+        """Say why, and end; a client that does not take it in time is cut off."""
+        if self._end is None:
+            self._end = disconnect
+            self._wake.set()
+            self._end_timer = self._loop.call_later(END_S_MAX, self._cut)
 
     async def events(self) -> AsyncGenerator[bytes]:
-        """Server-sent events until the client goes; `close` carries the code that a WebSocket would."""
+        """Server-sent events until the client goes; `close` carries the code that a WebSocket would.
+
+        Whoever asks for them must close them: that gives the client's place back.
+        """
         gateway = self._gateway
         if not gateway.admit(self._identity):
             yield _ending(Disconnect.CONNECTION_LIMIT)
             return
         account = gateway.follower.watch(self, self._account_id, with_positions=self._with_positions)
         gateway.clients.add(self)
+        gateway.counts.accepted += 1
         if self._identity in gateway.revoked:  # since it was looked at; from now on we are told
             self.close(Disconnect.UNAUTHORIZED)
         try:
-            while self._end is None:
-                newest = account.position(with_positions=self._with_positions)
-                if newest is not None and (self._sent is None or newest > self._sent):
-                    message = account.message(self._sent, with_positions=self._with_positions)
-                    self._sent = newest
-                    yield b"event: portfolio\ndata: " + message + b"\n\n"
-                elif not await self._woken():
-                    yield b": still here\n\n"
+            while (event := await self._next(account)) is not None:
+                self._sending_s = self._loop.time()
+                yield event
+                self._sending_s = None
+            assert self._end is not None
             yield _ending(self._end)
         finally:
-            gateway.leave(self._identity)
-            gateway.clients.discard(self)
-            gateway.follower.unwatch(self, [self._account_id])
+            self._leave()
+
+    async def _next(self, account: WatchedAccount) -> bytes | None:
+        """The next event, as soon as there is one; None: it ends."""
+        while self._end is None:
+            newest = account.position(with_positions=self._with_positions)
+            if newest is not None and (self._sent is None or newest > self._sent):
+                message = account.message(self._sent, with_positions=self._with_positions)
+                self._sent = newest
+                return b"event: portfolio\ndata: " + message + b"\n\n"
+            if not await self._woken():
+                return b": still here\n\n"
+        return None
+
+    def _leave(self) -> None:
+        if self._end_timer is not None:
+            self._end_timer.cancel()
+        gateway = self._gateway
+        gateway.leave(self._identity)
+        gateway.clients.discard(self)
+        gateway.follower.unwatch(self, [self._account_id])
+        gateway.metrics.disconnects.labels(str(self._end.code) if self._end else "1006").inc()
 
     async def _woken(self) -> bool:
         try:
@@ -201,6 +246,19 @@ class EventStream:
             return False
         self._wake.clear()
         return True
+
+
+class EventResponse(StreamingResponse):
+    """Sends events, and closes them when it ends, however it ends: the collector would come too late."""
+
+    def __init__(self, events: AsyncGenerator[bytes]) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._events = events
+
+    async def stream_response(self, send: Send) -> None:
+        """Until there are no more, or until it is cancelled because the client has gone."""
+        async with contextlib.aclosing(self._events):
+            await super().stream_response(send)
 
 
 def _ending(disconnect: Disconnect) -> bytes:

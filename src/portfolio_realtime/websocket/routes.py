@@ -27,13 +27,14 @@ from portfolio_realtime.websocket.gateway import Gateway
 from portfolio_realtime.websocket.guard import (
     OPERATORS_ONLY,
     Caller,
+    Guard,
     is_on_this_machine,
     is_operator,
-    secure,
 )
 from portfolio_realtime.websocket.portfolios import (
     NO_SUCH_ACCOUNT,
     NO_VALUE,
+    EventResponse,
     EventStream,
     Portfolios,
     no_value,
@@ -86,7 +87,7 @@ def build_app(gateway: Gateway, instance: str, explain: Ask, history: Ask) -> Fa
         redoc_url=None,
     )
     app.state.gateway = gateway
-    secure(app, gateway)
+    app.add_middleware(Guard, gateway=gateway)
     _add_probes(app, gateway, instance)
     _add_portfolios(app, gateway)
     _add_explanations(app, gateway, explain, history)
@@ -230,10 +231,18 @@ def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
         response_class=StreamingResponse,
         openapi_extra=SECURED,
     )
-    async def stream(account_id: str, identity: Caller, detail: Detail = "value") -> Response:
+    async def stream(
+        request: Request, account_id: str, identity: Caller, detail: Detail = "value"
+    ) -> Response:
         identity = await portfolios.require(identity, account_id)
-        source = EventStream(gateway, identity, account_id, with_positions=detail == "positions")
-        return StreamingResponse(source.events(), media_type="text/event-stream")
+        source = EventStream(
+            gateway,
+            identity,
+            account_id,
+            with_positions=detail == "positions",
+            cut=request.state.cut,
+        )
+        return EventResponse(source.events())
 
     @app.post(
         "/v1/tickets",
