@@ -198,7 +198,12 @@ class Settings(BaseSettings):
     connections_per_address: int = Field(
         1000, ge=1, description="Open connections of one address to one server; this machine has no limit"
     )
-    connects_per_minute: int = Field(600, ge=1, description="New connections of one address to one server")
+    connects_per_user: int = Field(
+        300, ge=1, description="New connections of one user to one server within a minute"
+    )
+    connects_per_minute: int = Field(
+        600, ge=1, description="New connections of one address to one server, and its refused credentials"
+    )
     messages_per_user: int = Field(
         1000, ge=1, description="Messages a minute of one user, over all connections to one server process"
     )

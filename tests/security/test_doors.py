@@ -10,7 +10,9 @@ import struct
 from collections.abc import AsyncGenerator, Generator
 from unittest.mock import Mock
 
+import httpx
 import pytest
+from structlog.testing import capture_logs
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -253,6 +255,104 @@ async def test_e14_new_connections_of_an_address_are_limited(behind_proxy: Serve
     assert await refusal(behind_proxy, **through_proxy("2001:db8:1:2::6")) == 429
 
 
+async def test_e14_streams_of_events_have_the_same_limits(behind_proxy: Served) -> None:
+    """Open ones and new ones, by address and by user; who leaves makes room."""
+    path, http = "/v1/portfolio/a/stream", behind_proxy.http
+
+    async def opened(stack: contextlib.AsyncExitStack, address: str, subject: str) -> httpx.Response:
+        headers = through_proxy(address, **bearer(subject=subject))
+        answer = await stack.enter_async_context(http.stream("GET", path, headers=headers))
+        if answer.status_code == 200:
+            answer.extensions["lines"] = answer.aiter_lines()  # kept: it would end the stream
+            answer.extensions["first"] = await anext(answer.extensions["lines"])
+        return answer
+
+    async with contextlib.AsyncExitStack() as stack:
+        for number in range(4):
+            answer = await opened(stack, "198.51.100.36", f"events-{number}")
+            assert (answer.status_code, answer.extensions["first"]) == (200, "event: portfolio")
+        fifth = await opened(stack, "198.51.100.36", "events-5")
+        assert (fifth.status_code, fifth.headers["retry-after"]) == (429, "10")
+        assert await refusal(behind_proxy, **through_proxy("198.51.100.36")) == 429
+        for number in range(3):
+            await opened(stack, f"198.51.100.{42 + number}", "many-events")
+        fourth = await opened(stack, "198.51.100.46", "many-events")
+        assert fourth.extensions["first"] == "event: close"
+        assert '"code":4501' in await anext(fourth.extensions["lines"])
+    answers = [await http.get(path, headers=through_proxy("198.51.100.47")) for _ in range(20)]
+    statuses = [answer.status_code for answer in answers]
+    assert statuses[:12] == [401] * 12
+    assert statuses[-1] == 429
+    assert await refusal(behind_proxy, **through_proxy("198.51.100.47")) == 429
+
+
+async def test_e14_new_connections_of_a_user_are_limited(shared: State) -> None:
+    """From however many addresses, as sockets and as events; a back end has no such limit."""
+    async with serving(shared.connection.url, connects_per_user=6) as server:
+        restless = bearer(subject="restless")
+
+        async def opens_socket() -> bool:
+            async with server.open("/ws/portfolio/a", restless) as client:
+                with contextlib.suppress(ConnectionClosed):
+                    return (await receive(client))["type"] == "portfolio"
+                return client.close_code != 4501
+
+        async def opens_events() -> bool:
+            path = "/v1/portfolio/a/stream"
+            async with server.http.stream("GET", path, headers=restless) as answer:
+                return await anext(answer.aiter_lines()) == "event: portfolio"
+
+        outcomes = [await opens() for _ in range(10) for opens in (opens_socket, opens_events)]
+        assert outcomes[:6] == [True] * 6
+        assert outcomes.count(False) >= 10
+        for headers, count in ((bearer(subject="calm"), 6), ({"X-API-Key": API_KEY}, 12)):
+            for _ in range(count):
+                async with server.open("/ws/portfolio/a", headers) as client:
+                    assert (await receive(client))["type"] == "portfolio"
+
+
+async def test_e14_refused_credentials_of_an_address_are_limited(behind_proxy: Served) -> None:
+    """429 after as many as connections, and no more lines of the log; good ones are heard all the same."""
+    address = "198.51.100.11"
+    guesses = [{"Authorization": f"Bearer guess-{number}"} for number in range(40)]
+    guesses += [{"X-API-Key": f"guess-{number}"} for number in range(10)]
+    tried = {
+        "/v1/portfolio/a": guesses,
+        "/v1/portfolio/b": [bearer()] * 20,  # another's
+        "/metrics": [{"X-API-Key": f"guess-{number}"} for number in range(20)],
+        "/docs": [{"X-API-Key": f"guess-{number}"} for number in range(20)],
+    }
+    for number, (path, shown) in enumerate(tried.items()):
+        place = f"{address}{number}"
+        with capture_logs() as logged:
+            answers = [
+                await behind_proxy.http.get(path, headers=through_proxy(place, **headers))
+                for headers in shown
+            ]
+        statuses = [answer.status_code for answer in answers]
+        assert 12 <= len(statuses) - statuses.count(429) < 18, path
+        assert statuses[0] in (401, 403, 404)
+        assert (statuses[-1], answers[-1].headers["retry-after"]) == (429, "10")
+        lines = [line for line in logged if line.get("peer") == place]
+        assert len(lines) == len(statuses) - statuses.count(429)
+        good = through_proxy(place, **bearer())
+        assert (await behind_proxy.http.get("/v1/portfolio/a", headers=good)).status_code == 200
+    elsewhere = through_proxy("198.51.100.70")
+    assert (await behind_proxy.http.get("/v1/portfolio/a", headers=elsewhere)).status_code == 401
+
+
+async def test_e14_nobody_gets_events_from_a_server_that_is_full_or_ends(
+    shared: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """503, as a WebSocket."""
+    monkeypatch.setattr("portfolio_realtime.websocket_server.CONNECTIONS_MAX", 1)
+    async with serving(shared.connection.url) as server, server.open("/ws"):
+        answer = await server.http.get("/v1/portfolio/a/stream", headers=bearer())
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+        assert await refusal(server) == 503
+        assert (await server.http.get("/v1/portfolio/a", headers=bearer())).status_code == 200
+
+
 NONSENSE = [
     "",
     "nonsense",
@@ -359,6 +459,8 @@ async def unread_events(
     with socket.socket() as stalled:
         stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         stalled.connect(("127.0.0.1", server.port))
+        many = {f"SYMBOL{number}": "1" for number in range(400)}
+        await calculator.publish("b", unread_sequence(), many)
         good = token(subject=subject, accounts=["b"])
         head = f"{EVENTS}Authorization: Bearer {good}\r\n\r\n"
         async with server.open("/ws/portfolio/b?detail=positions", bearer(accounts=["b"])) as reader:
@@ -367,7 +469,7 @@ async def unread_events(
             assert await asyncio.to_thread(stalled.recv, 16, socket.MSG_PEEK) == b"HTTP/1.1 200 OK\r\n"[:16]
             for _ in range(UNREAD_MESSAGES):  # the reader shows that each was handed on
                 last = unread_sequence()
-                await calculator.publish("b", last, {f"SYMBOL{number}": str(last) for number in range(400)})
+                await calculator.publish("b", last, dict.fromkeys(many, str(last)))
                 await receive_until(reader, last)
         yield stalled
 

@@ -4,7 +4,7 @@ from importlib import resources
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, StreamingResponse
@@ -25,20 +25,18 @@ from portfolio_realtime.websocket.documents import asyncapi, schemas
 from portfolio_realtime.websocket.examples import PORTFOLIO_EXAMPLE, POSITIONS_EXAMPLE, UNPRICED_EXAMPLE
 from portfolio_realtime.websocket.gateway import Gateway
 from portfolio_realtime.websocket.guard import (
-    OPERATORS_ONLY,
     Caller,
     Guard,
     is_on_this_machine,
-    is_operator,
+    let_in,
+    operator_refusal,
 )
 from portfolio_realtime.websocket.portfolios import (
-    NO_SUCH_ACCOUNT,
-    NO_VALUE,
     EventResponse,
     EventStream,
     Portfolios,
-    no_value,
 )
+from portfolio_realtime.websocket.problems import NO_SUCH_ACCOUNT, NO_VALUE, OPERATORS_ONLY, no_value
 from portfolio_realtime.websocket.protocol import Detail
 from portfolio_realtime.websocket.reference import render
 
@@ -141,8 +139,9 @@ def _add_probes(app: FastAPI, gateway: Gateway, instance: str) -> None:
         openapi_extra={"security": [{"apiKey": []}]},
     )
     async def metrics(request: Request) -> Response:
-        if not is_operator(gateway, request):
-            raise HTTPException(403, OPERATORS_ONLY)
+        refusal = operator_refusal(gateway, request)
+        if refusal is not None:
+            raise refusal
         gateway.bring_counts()
         own = telemetry.exposition(gateway.registry).decode()
         try:
@@ -210,8 +209,8 @@ def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
         responses=answers,
         openapi_extra=SECURED,
     )
-    async def portfolio(account_id: str, identity: Caller, detail: Detail = "value") -> Response:
-        return _json(await portfolios.read(identity, account_id, detail))
+    async def portfolio(account_id: str, caller: Caller, detail: Detail = "value") -> Response:
+        return _json(await portfolios.read(caller, account_id, detail))
 
     @app.get(
         "/api/portfolio/value",
@@ -220,24 +219,24 @@ def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
         openapi_extra=SECURED,
     )
     async def portfolio_value(
-        account_id: Annotated[str, Query(alias="accountId")], identity: Caller
+        account_id: Annotated[str, Query(alias="accountId")], caller: Caller
     ) -> Response:
-        return _json(await portfolios.read(identity, account_id, "value"))
+        return _json(await portfolios.read(caller, account_id, "value"))
 
     @app.get(
         "/v1/portfolio/{account_id}/stream",
         summary="The same as server-sent events",
         responses=events,
         response_class=StreamingResponse,
+        dependencies=[Depends(let_in)],
         openapi_extra=SECURED,
     )
-    async def stream(
-        request: Request, account_id: str, identity: Caller, detail: Detail = "value"
-    ) -> Response:
-        identity = await portfolios.require(identity, account_id)
+    async def stream(request: Request, account_id: str, caller: Caller, detail: Detail = "value") -> Response:
+        identity = await portfolios.require(caller, account_id)
         source = EventStream(
             gateway,
             identity,
+            caller.whence,
             account_id,
             with_positions=detail == "positions",
             cut=request.state.cut,
@@ -254,9 +253,9 @@ def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
         },
         openapi_extra=SECURED,
     )
-    async def tickets(identity: Caller) -> Ticket:
+    async def tickets(caller: Caller) -> Ticket:
         try:
-            return Ticket(ticket=await gateway.issue_ticket(identity), expires_in_s=TICKET_TTL_S)
+            return Ticket(ticket=await gateway.issue_ticket(caller.identity), expires_in_s=TICKET_TTL_S)
         except StateUnavailable:
             raise no_value() from None
 
@@ -270,8 +269,8 @@ def _add_explanations(app: FastAPI, gateway: Gateway, explain: Ask, history: Ask
         responses=_answers("Explanation", usual=EXPLANATION_EXAMPLE),
         openapi_extra=SECURED,
     )
-    async def explanation(account_id: str, identity: Caller) -> Response:
-        return _json(await portfolios.ask(identity, account_id, explain))
+    async def explanation(account_id: str, caller: Caller) -> Response:
+        return _json(await portfolios.ask(caller, account_id, explain))
 
     @app.get(
         "/v1/portfolio/{account_id}/history",
@@ -280,9 +279,9 @@ def _add_explanations(app: FastAPI, gateway: Gateway, explain: Ask, history: Ask
         openapi_extra=SECURED,
     )
     async def past(
-        account_id: str, identity: Caller, span: Annotated[Literal["1d"], Query(alias="range")] = "1d"
+        account_id: str, caller: Caller, span: Annotated[Literal["1d"], Query(alias="range")] = "1d"
     ) -> Response:
-        return _json(await portfolios.ask(identity, account_id, history))
+        return _json(await portfolios.ask(caller, account_id, history))
 
 
 def _add_reference(app: FastAPI) -> None:
