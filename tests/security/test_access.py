@@ -173,6 +173,24 @@ async def test_e07_events_that_wait_for_a_slow_webhook_are_revoked_too(
     assert "event: portfolio" not in answer.text
 
 
+@pytest.mark.parametrize("looks_before", range(3))
+async def test_e07_events_are_refused_whenever_their_token_is_revoked(
+    own: Served, monkeypatch: pytest.MonkeyPatch, looks_before: int
+) -> None:
+    """Before it is looked at, before it is let in, and in the moment when it enters."""
+    good = iter([False] * looks_before)
+
+    def is_revoked(_self: revoked.Revoked, _identity: object) -> bool:
+        return next(good, True)
+
+    monkeypatch.setattr(revoked.Revoked, "__contains__", is_revoked)
+    answer = await own.http.get("/v1/portfolio/a/stream", headers=issued("unlucky"))
+    if looks_before < 2:
+        assert answer.status_code == 401
+    else:
+        assert answer.text == 'event: close\ndata: {"code":4500,"reason":"unauthorized"}\n\n'
+
+
 async def test_e07_a_websocket_that_waits_for_slow_entitlements_is_revoked_too(
     entitled: Served, operator: Settings, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
