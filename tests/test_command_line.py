@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import jwt
 import pytest
 
-SECRET = "0123456789abcdef" * 3
+SECRET = secrets.token_urlsafe(48)
 COMMANDS = ("run", "demo", "simulate", "loadtest", "token", "revoke", "entitle", "check-config", "doctor")
 
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from tests.conftest import SHARDS, end, free_port
 from tests.websocket.served import Calculator, write_accounts
 
 PORTS = (8001, 8000)
-START_S_MAX = 20.0
+START_S_MAX = 30.0
 ANSWER_S_MAX = 5.0
 
 
@@ -161,6 +162,34 @@ async def test_a_used_port_is_one_clear_line(valkey_url: str) -> None:
     assert f"port {port} is in use" in lines[-1]
     assert "set WEBSOCKET_PORT" in lines[-1]
     assert "Traceback" not in said.decode()
+
+
+@pytest.mark.parametrize("level", ["info", "error"])
+async def test_that_authentication_is_off_is_said_at_every_log_level(valkey_url: str, level: str) -> None:
+    """Loudly, and only where it is."""
+    said = {
+        secret: await heard(REDIS_URL=valkey_url, LOG_LEVEL=level, JWT_SECRET=secret)
+        for secret in ("", secrets.token_urlsafe(48))
+    }
+    assert ["authentication is OFF" in text for text in said.values()] == [True, False]
+    assert "set JWT_SECRET" in said[""]
+
+
+async def heard(**environment: str) -> str:
+    """What a server says on stderr from its start to its end."""
+    port = free_port()
+    process = start(port, hears_errors=True, SHARDS=str(SHARDS), DRAIN_GRACE_SECONDS="0", **environment)
+    try:
+        give_up = time.monotonic() + START_S_MAX
+        while not await is_server(port):
+            assert process.poll() is None, f"the server ended with code {process.returncode}"
+            assert time.monotonic() < give_up, "the server did not answer in time"
+            await asyncio.sleep(0.05)
+        process.terminate()
+        _, said = await asyncio.to_thread(process.communicate, timeout=START_S_MAX)
+        return said.decode()
+    finally:
+        end(process)
 
 
 async def test_a_terminated_server_ends_in_time_and_asks_clients_to_reconnect(

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -24,7 +25,7 @@ from portfolio_realtime.state.embedded import server_binary
 INTERVAL_S = 0.2
 EPOCH_NOW = time.time_ns() // 1_000_000
 MESSAGE_BYTES = len(message(account_id(0), EPOCH_NOW, 1_000_000))
-SECRET = "a secret of at least thirty-two bytes"  # noqa: S105  # of the benchmark
+SECRET = secrets.token_urlsafe(48)
 WEBSOCKET_KEY = base64.b64encode(b"fan-out benchmark").decode()[:22] + "=="
 NCHAN_MODULE = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 NPM_S_MAX = 60

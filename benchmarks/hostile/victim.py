@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import secrets
 import socket
 from dataclasses import dataclass
 from typing import Any, Final
@@ -141,7 +142,7 @@ class Victim:
     """A server without sockets; where authentication is off, everybody may ask for everything."""
 
     def __init__(self, *, is_open: bool) -> None:
-        secret = "" if is_open else "a secret of at least thirty-two bytes"
+        secret = "" if is_open else secrets.token_urlsafe(48)
         settings: dict[str, Any] = {"_env_file": None, "jwt_secret": secret}
         state = open_state(NOWHERE, holder="hostile", shards=1, lease_ms=1000)
         self._gateway = Gateway(config.Settings(**settings), state, SystemClock(), CollectorRegistry())

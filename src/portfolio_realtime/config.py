@@ -15,14 +15,13 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from portfolio_realtime.errors import SettingsError
+from portfolio_realtime.guessable import is_guessable
 
 SECRET_BYTES_MIN: Final = 32
 PRICE_TTL_S_MAX: Final = 315_360_000  # ten years
 HISTORY_DELAY_S_MAX: Final = 2.0
 SECRET_FILE_CHARACTERS_MAX: Final = 16_384
-SECRET_CHARACTERS_MIN: Final = 8  # different ones
 SAMPLE_PREFIX: Final = "your_"
-SAMPLES: Final = (SAMPLE_PREFIX, "your-", "changeme", "change-me", "change_me", "example", "super-secret")
 
 AccountAccess = Literal["claim", "webhook", "entitlements"]
 DataFeed = Literal["iex", "sip", "delayed_sip", "boats", "overnight", "test"]
@@ -198,7 +197,12 @@ class Settings(BaseSettings):
     connections_per_address: int = Field(
         1000, ge=1, description="Open connections of one address to one server; this machine has no limit"
     )
-    connects_per_minute: int = Field(600, ge=1, description="New connections of one address to one server")
+    connects_per_user: int = Field(
+        300, ge=1, description="New connections of one user to one server within a minute"
+    )
+    connects_per_minute: int = Field(
+        600, ge=1, description="New connections of one address to one server, and its refused credentials"
+    )
     messages_per_user: int = Field(
         1000, ge=1, description="Messages a minute of one user, over all connections to one server process"
     )
@@ -274,7 +278,7 @@ class Settings(BaseSettings):
     @classmethod
     def _strong(cls, secret: SecretStr) -> SecretStr:
         text = secret.get_secret_value()
-        if text and (len(text.encode()) < SECRET_BYTES_MIN or _is_sample(text)):
+        if text and (len(text.encode()) < SECRET_BYTES_MIN or is_guessable(text)):
             raise ValueError(
                 f"must be empty or at least {SECRET_BYTES_MIN} bytes that nobody can guess; "
                 'make one: python -c "import secrets; print(secrets.token_urlsafe(48))"'
@@ -402,12 +406,6 @@ class Settings(BaseSettings):
 def listed(text: str) -> list[str]:
     """The parts of a setting that are separated by commas, without blanks and empty ones."""
     return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _is_sample(secret: str) -> bool:
-    """Is it a text of some guide, or one that is hardly a secret?"""
-    text = secret.casefold()
-    return text.startswith(SAMPLES) or len(set(secret)) < SECRET_CHARACTERS_MIN
 
 
 def _is_near(host: str) -> bool:

@@ -221,7 +221,9 @@ def _announce(gateway: Gateway, listener: socket.socket) -> None:
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # compared, not bound
     url = f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
     if gateway.authenticator.is_off:
-        log.warning("authentication is OFF: only clients on this machine are served; set JWT_SECRET")
+        log.error(  # at a level that no LOG_LEVEL hides
+            "authentication is OFF: only clients on this machine are served; set JWT_SECRET or JWKS_URL"
+        )
     log.info("serving", url=url, websocket=f"{url.replace('http', 'ws', 1)}/ws/portfolio/{{account_id}}")
 
 

@@ -1,6 +1,7 @@
 """Servers as they stand in production, each on a real socket and one Valkey, shared by all items."""
 
 import contextlib
+import secrets
 from collections.abc import AsyncGenerator
 from typing import Final
 
@@ -13,8 +14,8 @@ from tests.security.provider import AUDIENCE, ISSUER, Key, Provider, providing
 from tests.websocket.served import Calculator, Served, serving, write_accounts
 
 APP: Final = "https://app.example.com"
-WEBHOOK_SECRET: Final = "a webhook secret of thirty-two bytes"
-METRICS_TOKEN: Final = "a metrics token of thirty-two bytes!"
+WEBHOOK_SECRET: Final = secrets.token_urlsafe(48)
+METRICS_TOKEN: Final = secrets.token_urlsafe(48)
 RECHECK_S: Final = 0.3
 
 

@@ -89,9 +89,9 @@ class Provider:
     async def authorize(self, request: web.Request) -> web.Response:
         """The webhook."""
         question = await request.json()
+        self.questions.append(question)
         while self.is_hanging:
             await asyncio.sleep(0.05)
-        self.questions.append(question)
         self.secrets_shown.add(request.headers.get("Authorization", ""))
         if self.is_away:
             return web.Response(status=503)

@@ -1,9 +1,10 @@
 """E07 to E10 and E21: what is taken away ends within seconds, and without an answer nobody gets in."""
 
 import asyncio
+import contextlib
 import json
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 import jwt
 import pytest
@@ -13,6 +14,7 @@ from websockets.asyncio.client import ClientConnection
 from portfolio_realtime import config, users
 from portfolio_realtime.config import Settings
 from portfolio_realtime.state import State
+from portfolio_realtime.state.entitlements import Entitlements
 from portfolio_realtime.state.keys import TICKET_TTL_S
 from portfolio_realtime.websocket import access as access_limits
 from portfolio_realtime.websocket import key_set, revoked
@@ -129,6 +131,90 @@ async def test_e07_a_ticket_of_a_revoked_user_is_worth_nothing(own: Served, oper
         assert await ended(client) == 4500
     async with own.open(f"/ws/portfolio/a?ticket={ticket}", {}) as client:
         assert await closed(client) == 4500
+
+
+@contextlib.asynccontextmanager
+async def revoked_meanwhile(
+    server: Served, operator: Settings, subject: str, headers: dict[str, str], shown: str
+) -> AsyncGenerator[None]:
+    """On leaving the server has heard that all tokens of this subject are revoked."""
+    async with server.open(f"/ws/portfolio/{shown}", headers) as told:
+        await receive(told)
+        yield
+        await users.revoke(operator, subject=subject)
+        assert await ended(told) == 4500
+
+
+async def test_e07_events_that_wait_for_a_slow_webhook_are_revoked_too(
+    federated: Served,
+    provider: Provider,
+    keys: list[Key],
+    operator: Settings,
+    until: Until,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The token was good when it was looked at, and is no more when the webhook says yes."""
+    monkeypatch.setattr(access_limits, "ANSWER_S_MAX", 60.0)
+    subject = "slow-events"
+    provider.allowed = {(subject, "a"), (subject, "b")}
+    good = keys[0].sign(sub=subject, iat=int(time.time()) - AHEAD_S)
+    headers = {"Authorization": f"Bearer {good}"}
+    path = "/v1/portfolio/b/stream"
+    try:
+        async with revoked_meanwhile(federated, operator, subject, headers, "a"):
+            provider.is_hanging = True
+            asked = {"subject": subject, "account_id": "b"}
+            waiting = asyncio.create_task(federated.http.get(path, headers=headers, timeout=60))
+            await until(lambda: asked in provider.questions, "the webhook is asked")
+    finally:
+        provider.is_hanging = False
+    answer = await waiting
+    assert answer.status_code == 401 or '"code":4500' in answer.text
+    assert "event: portfolio" not in answer.text
+
+
+@pytest.mark.parametrize("looks_before", range(3))
+async def test_e07_events_are_refused_whenever_their_token_is_revoked(
+    own: Served, monkeypatch: pytest.MonkeyPatch, looks_before: int
+) -> None:
+    """Before it is looked at, before it is let in, and in the moment when it enters."""
+    good = iter([False] * looks_before)
+
+    def is_revoked(_self: revoked.Revoked, _identity: object) -> bool:
+        return next(good, True)
+
+    monkeypatch.setattr(revoked.Revoked, "__contains__", is_revoked)
+    answer = await own.http.get("/v1/portfolio/a/stream", headers=issued("unlucky"))
+    if looks_before < 2:
+        assert answer.status_code == 401
+    else:
+        assert answer.text == 'event: close\ndata: {"code":4500,"reason":"unauthorized"}\n\n'
+
+
+async def test_e07_a_websocket_that_waits_for_slow_entitlements_is_revoked_too(
+    entitled: Served, operator: Settings, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its token and by its ticket."""
+    await users.entitle(operator, "slow-socket", ["a"])
+    headers = issued("slow-socket")
+    ticket = (await entitled.http.post("/v1/tickets", headers=headers)).json()["ticket"]
+    may_go_on, waiting = asyncio.Event(), 0
+    read = Entitlements.read
+
+    async def read_slowly(self: Entitlements, subjects: Sequence[str]) -> dict[str, frozenset[str]]:
+        nonlocal waiting
+        waiting += 1
+        await may_go_on.wait()
+        return await read(self, subjects)
+
+    async with contextlib.AsyncExitStack() as stack:
+        async with revoked_meanwhile(entitled, operator, "slow-socket", headers, "a"):
+            monkeypatch.setattr(Entitlements, "read", read_slowly)
+            by_token = await stack.enter_async_context(entitled.open("/ws/portfolio/a", headers))
+            by_ticket = await stack.enter_async_context(entitled.open(f"/ws/portfolio/a?ticket={ticket}", {}))
+            await until(lambda: waiting >= 2, "both wait")
+        may_go_on.set()
+        assert [await ended(by_token), await ended(by_ticket)] == [4500, 4500]
 
 
 @pytest.mark.parametrize("account_id", ["b", "nobody", "A", "a%00", "a%2e", "*", "a:b", "{s01}:accounts"])

@@ -2,13 +2,18 @@
 
 import asyncio
 import contextlib
+import gc
+import itertools
 import json
 import os
 import socket
 import struct
 from collections.abc import AsyncGenerator, Generator
+from unittest.mock import Mock
 
+import httpx
 import pytest
+from structlog.testing import capture_logs
 from uvicorn import Config
 from uvicorn.server import ServerState
 from websockets.asyncio.client import ClientConnection
@@ -18,8 +23,9 @@ from portfolio_realtime.proving.isolation import resident_mb
 from portfolio_realtime.proving.system import CONFLATED, counted
 from portfolio_realtime.state import State
 from portfolio_realtime.websocket import connection as connection_limits
-from portfolio_realtime.websocket import patience
+from portfolio_realtime.websocket import patience, portfolios
 from portfolio_realtime.websocket.connection import Connection
+from portfolio_realtime.websocket.gateway import Gateway
 from portfolio_realtime.websocket.identity import Identity
 from portfolio_realtime.websocket.protocol import MESSAGE_BYTES_MAX, Disconnect
 from tests.conftest import Until
@@ -31,6 +37,7 @@ from tests.websocket.served import (
     bearer,
     closed,
     receive,
+    receive_until,
     serving,
     token,
 )
@@ -271,6 +278,110 @@ async def test_e14_new_connections_of_an_address_are_limited(behind_proxy: Serve
     assert await refusal(behind_proxy, **through_proxy("2001:db8:1:2::6")) == 429
 
 
+async def test_e14_streams_of_events_have_the_same_limits(behind_proxy: Served, until: Until) -> None:
+    """Open ones and new ones, by address and by user; who leaves makes room."""
+    path, http = "/v1/portfolio/a/stream", behind_proxy.http
+
+    async def opened(stack: contextlib.AsyncExitStack, address: str, subject: str) -> httpx.Response:
+        headers = through_proxy(address, **bearer(subject=subject))
+        answer = await stack.enter_async_context(http.stream("GET", path, headers=headers))
+        if answer.status_code == 200:
+            answer.extensions["lines"] = answer.aiter_lines()  # kept: it would end the stream
+            answer.extensions["first"] = await anext(answer.extensions["lines"])
+        return answer
+
+    async with contextlib.AsyncExitStack() as stack:
+        for number in range(4):
+            answer = await opened(stack, "198.51.100.36", f"events-{number}")
+            assert (answer.status_code, answer.extensions["first"]) == (200, "event: portfolio")
+        fifth = await opened(stack, "198.51.100.36", "events-5")
+        assert (fifth.status_code, fifth.headers["retry-after"]) == (429, "10")
+        assert await refusal(behind_proxy, **through_proxy("198.51.100.36")) == 429
+        for number in range(3):
+            await opened(stack, f"198.51.100.{42 + number}", "many-events")
+        fourth = await opened(stack, "198.51.100.46", "many-events")
+        assert fourth.extensions["first"] == "event: close"
+        assert '"code":4501' in await anext(fourth.extensions["lines"])
+
+    async def has_room() -> bool:
+        async with contextlib.AsyncExitStack() as stack:
+            return (await opened(stack, "198.51.100.36", "events-6")).status_code == 200
+
+    await until(has_room, "who left has made room")
+    answers = [await http.get(path, headers=through_proxy("198.51.100.47")) for _ in range(20)]
+    statuses = [answer.status_code for answer in answers]
+    assert statuses[:12] == [401] * 12
+    assert statuses[-1] == 429
+    assert await refusal(behind_proxy, **through_proxy("198.51.100.47")) == 429
+
+
+async def test_e14_new_connections_of_a_user_are_limited(shared: State) -> None:
+    """From however many addresses, as sockets and as events; a back end has no such limit."""
+    async with serving(shared.connection.url, connects_per_user=6) as server:
+        restless = bearer(subject="restless")
+
+        async def opens_socket() -> bool:
+            async with server.open("/ws/portfolio/a", restless) as client:
+                with contextlib.suppress(ConnectionClosed):
+                    return (await receive(client))["type"] == "portfolio"
+                return client.close_code != 4501
+
+        async def opens_events() -> bool:
+            path = "/v1/portfolio/a/stream"
+            async with server.http.stream("GET", path, headers=restless) as answer:
+                return await anext(answer.aiter_lines()) == "event: portfolio"
+
+        outcomes = [await opens() for _ in range(10) for opens in (opens_socket, opens_events)]
+        assert outcomes[:6] == [True] * 6
+        assert outcomes.count(False) >= 10
+        for headers, count in ((bearer(subject="calm"), 6), ({"X-API-Key": API_KEY}, 12)):
+            for _ in range(count):
+                async with server.open("/ws/portfolio/a", headers) as client:
+                    assert (await receive(client))["type"] == "portfolio"
+
+
+async def test_e14_refused_credentials_of_an_address_are_limited(behind_proxy: Served) -> None:
+    """429 after as many as connections, and no more lines of the log; good ones are heard all the same."""
+    address = "198.51.100.11"
+    guesses = [{"Authorization": f"Bearer guess-{number}"} for number in range(40)]
+    guesses += [{"X-API-Key": f"guess-{number}"} for number in range(10)]
+    tried = {
+        "/v1/portfolio/a": guesses,
+        "/v1/portfolio/b": [bearer()] * 20,  # another's
+        "/metrics": [{"X-API-Key": f"guess-{number}"} for number in range(20)],
+        "/docs": [{"X-API-Key": f"guess-{number}"} for number in range(20)],
+    }
+    for number, (path, shown) in enumerate(tried.items()):
+        place = f"{address}{number}"
+        with capture_logs() as logged:
+            answers = [
+                await behind_proxy.http.get(path, headers=through_proxy(place, **headers))
+                for headers in shown
+            ]
+        statuses = [answer.status_code for answer in answers]
+        assert 12 <= len(statuses) - statuses.count(429) < 18, path
+        assert statuses[0] in (401, 403, 404)
+        assert (statuses[-1], answers[-1].headers["retry-after"]) == (429, "10")
+        lines = [line for line in logged if line.get("peer") == place]
+        assert len(lines) == len(statuses) - statuses.count(429)
+        good = through_proxy(place, **bearer())
+        assert (await behind_proxy.http.get("/v1/portfolio/a", headers=good)).status_code == 200
+    elsewhere = through_proxy("198.51.100.70")
+    assert (await behind_proxy.http.get("/v1/portfolio/a", headers=elsewhere)).status_code == 401
+
+
+async def test_e14_nobody_gets_events_from_a_server_that_is_full_or_ends(
+    shared: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """503, as a WebSocket."""
+    monkeypatch.setattr("portfolio_realtime.websocket_server.CONNECTIONS_MAX", 1)
+    async with serving(shared.connection.url) as server, server.open("/ws"):
+        answer = await server.http.get("/v1/portfolio/a/stream", headers=bearer())
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+        assert await refusal(server) == 503
+        assert (await server.http.get("/v1/portfolio/a", headers=bearer())).status_code == 200
+
+
 NONSENSE = [
     "",
     "nonsense",
@@ -423,6 +534,143 @@ async def test_e16_nothing_is_queued_for_a_client_that_does_not_read(
 async def conflated(server: Served) -> int:
     """How many publications the server has replaced by a newer one before it could send them."""
     return int(await counted(f"http://127.0.0.1:{server.port}", CONFLATED))
+
+
+@contextlib.asynccontextmanager
+async def unread_events(
+    server: Served, calculator: Calculator, subject: str
+) -> AsyncGenerator[socket.socket]:
+    """A client of the events of account b that reads nothing, when nothing more goes into its socket."""
+    with socket.socket() as stalled:
+        stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stalled.connect(("127.0.0.1", server.port))
+        many = {f"SYMBOL{number}": "1" for number in range(400)}
+        await calculator.publish("b", unread_sequence(), many)
+        good = token(subject=subject, accounts=["b"])
+        head = f"{EVENTS}Authorization: Bearer {good}\r\n\r\n"
+        async with server.open("/ws/portfolio/b?detail=positions", bearer(accounts=["b"])) as reader:
+            await receive(reader)
+            stalled.sendall(head.encode())
+            assert await asyncio.to_thread(stalled.recv, 16, socket.MSG_PEEK) == b"HTTP/1.1 200 OK\r\n"[:16]
+            for _ in range(UNREAD_MESSAGES):  # the reader shows that each was handed on
+                last = unread_sequence()
+                await calculator.publish("b", last, dict.fromkeys(many, str(last)))
+                await receive_until(reader, last)
+        yield stalled
+
+
+EVENTS = "GET /v1/portfolio/b/stream?detail=positions HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+UNREAD_MESSAGES = 12  # of 70 kB and more: several times what the kernel and we keep
+unread_sequence = itertools.count(1_000_000).__next__
+
+
+async def rest_of(client: socket.socket) -> bytes:
+    """Everything that the client can still read, until the server's end of the connection."""
+    heard = b""
+    client.settimeout(RAW_S_MAX)
+    with contextlib.suppress(ConnectionError):
+        while part := await asyncio.to_thread(client.recv, 1 << 20):
+            heard += part
+    return heard
+
+
+async def disconnects(server: Served, code: str) -> float:
+    """How many connections have ended with this code."""
+    for line in (await server.http.get("/metrics")).text.splitlines():
+        if line.startswith("portfolio_realtime_disconnects_total{") and f'code="{code}"' in line:
+            return float(line.rpartition(" ")[2])
+    return 0.0
+
+
+@pytest.fixture
+def no_collector() -> Generator[None]:
+    """Nothing ends because it is collected."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+async def test_e16_events_that_nobody_reads_are_cut(
+    own: Served, shared: State, until: Until, monkeypatch: pytest.MonkeyPatch, no_collector: None
+) -> None:
+    """As a WebSocket is."""
+    monkeypatch.setattr(portfolios, "UNSENT_S_MAX", 0.5)
+    before = await disconnects(own, "4002")
+    async with unread_events(own, Calculator(shared), "unread") as client:
+
+        async def is_cut() -> bool:
+            return await disconnects(own, "4002") > before
+
+        await until(is_cut, "the server cuts who does not read")
+        assert b"event: close" not in await rest_of(client)
+
+
+async def test_e06_events_that_nobody_reads_end_with_their_token(
+    own: Served, shared: State, until: Until, monkeypatch: pytest.MonkeyPatch, no_collector: None
+) -> None:
+    """Cut: it would not take the word of it."""
+    monkeypatch.setattr(portfolios, "UNSENT_S_MAX", 1000.0)
+    monkeypatch.setattr(patience, "UNREAD_S_MAX", 1000.0)
+    before = await disconnects(own, "4004")
+    async with unread_events(own, Calculator(shared), "unread") as client:
+        assert await disconnects(own, "4004") == before
+        monkeypatch.setattr(Gateway, "valid_for_s", Mock(return_value=0.0))  # much later
+
+        async def is_cut() -> bool:
+            return await disconnects(own, "4004") > before
+
+        await until(is_cut, "the token has expired")
+        assert b"event: close" not in await rest_of(client)
+
+
+async def test_e14_events_that_nobody_reads_give_their_place_back_when_the_client_goes(
+    shared: State, until: Until, no_collector: None
+) -> None:
+    """At once, not when the collector comes."""
+    async with serving(shared.connection.url, connections_per_user=1) as server:
+
+        async def has_place() -> bool:
+            async with server.open("/ws", bearer(subject="gone")) as client:
+                with contextlib.suppress(ConnectionClosed):
+                    await ready(client)
+                    return True
+                return False
+
+        async with unread_events(server, Calculator(shared), "gone"):
+            assert not await has_place()
+        await until(has_place, "the place is free")
+        assert await disconnects(server, "1006") == 1
+
+
+async def test_e16_an_answer_that_nobody_reads_is_cut(
+    own: Served, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of any route: many requests, and nothing is read. Who reads late gets all of it."""
+    monkeypatch.setattr(patience, "UNREAD_S_MAX", 0.3)
+    lost: list[patience.PatientHttp] = []
+    connection_lost = patience.PatientHttp.connection_lost
+
+    def noted(self: patience.PatientHttp, exc: Exception | None) -> None:
+        lost.append(self)
+        connection_lost(self, exc)
+
+    monkeypatch.setattr(patience.PatientHttp, "connection_lost", noted)
+    size = len((await own.http.get("/app.js")).content)
+    request = b"GET /app.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    count = 1_000_000 // size
+    with socket.socket() as stalled:
+        stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stalled.connect(("127.0.0.1", own.port))
+        stalled.sendall(count * request)
+        await until(lambda: lost, "the server cuts who does not read")
+        assert len(await rest_of(stalled)) < count * size
+
+
+async def test_e16_nobody_gets_events_for_ever(own: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a WebSocket, a client is asked to come again some day."""
+    monkeypatch.setattr(portfolios, "lifetime_s", Mock(return_value=0.2))
+    answer = await own.http.get("/v1/portfolio/a/stream", headers=bearer())
+    assert answer.text.endswith('event: close\ndata: {"code":4005,"reason":"lifetime reached"}\n\n')
 
 
 async def test_e17_forwarding_headers_of_strangers_are_ignored(

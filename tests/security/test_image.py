@@ -266,5 +266,7 @@ def everything() -> dict[str, str]:
     fields = config.Settings.model_fields.items()
     held = [name for name, field in fields if field.annotation is SecretStr or name.endswith(KEY_NAMES)]
     return {
-        name.upper(): f"{name} of this test, Zq3vT8xW1yB6" for name in held if not name.startswith("redis")
+        name.upper(): f"{name} Zq3vT8xW1yB6nM4kP9sD2fG7hJ5lR0cV"
+        for name in held
+        if not name.startswith("redis")
     }

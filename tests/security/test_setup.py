@@ -1,12 +1,14 @@
 """E22 to E24 and E26: secrets, Valkey's rights and TLS, the process, the locked dependencies."""
 
 import asyncio
+import base64
 import contextlib
 import ctypes
 import datetime
 import gc
 import ipaddress
 import os
+import random
 import re
 import resource
 import ssl
@@ -25,7 +27,9 @@ from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, ResponseError
 
 from portfolio_realtime import config
+from portfolio_realtime.config import SECRET_BYTES_MIN
 from portfolio_realtime.errors import SettingsError, StateUnavailable
+from portfolio_realtime.guessable import is_guessable
 from portfolio_realtime.model import Mark
 from portfolio_realtime.state import State
 from portfolio_realtime.state.revocations import SubjectRevocation
@@ -54,6 +58,28 @@ START_S_MAX = 30.0
         "changeme" * 8,
         "a" * 64,
         "0123456" * 8,
+        "a-string-secret-at-least-256-bits-long",  # jwt.io
+        "a-valid-string-secret-that-is-at-least-512-bits-long-which-is-very-long",
+        "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",  # FastAPI
+        "09D25E094FAA6CA2556C818166B7A9563B93F7099F6F0F4CAA6CF63B88E8D3E7",
+        "404E635266556A586E3272357538782F413F4428472B4B6250645367566B5970",  # tutorials of Spring Security
+        (
+            "DO NOT USE THIS VALUE. INSTEAD, CREATE A COMPLEX SECRET AND KEEP IT SAFE "
+            "OUTSIDE OF THE SOURCE CODE."  # NestJS
+        ),
+        "my_super_secret_jwt_key_that_is_long_enough",
+        "MySuperSecretJwtKey_MySuperSecretJwtKey!",
+        "<your_jwt_secret_goes_here_at_least_32_chars>",
+        "insert-a-long-random-string-of-32-characters",
+        "some-sample-secret-for-the-demo-server",
+        "a secret of at least thirty-two bytes",  # of these very tests, once
+        "qwertyuiop" * 4,
+        "qwertyuiopqwertyuiopqwertyuiopqw",
+        "1qaz2wsx3edc4rfv5tgb6yhn7ujm8ik,",
+        "0123456789abcdef" * 3,
+        "asdfghjkl;'zxcvbnm,./qwertyuiop[]",
+        "9876543210zyxwvutsrqponmlkjihgfedcba",
+        GOOD[:11] * 3,
     ],
 )
 async def test_e22_a_weak_or_known_secret_is_refused_at_start(
@@ -67,6 +93,19 @@ async def test_e22_a_weak_or_known_secret_is_refused_at_start(
     assert f"{name}=(hidden)" in str(refused.value)
     assert "token_urlsafe" in str(refused.value)
     assert secret not in str(refused.value)
+
+
+@pytest.mark.parametrize("size", [16, 24, 32, 48])
+async def test_e22_no_random_secret_is_refused(size: int) -> None:
+    """In hex and in base64, however it may look in places."""
+    source = random.Random(size)
+    for _ in range(500):
+        drawn = source.randbytes(size)
+        in_urls = base64.urlsafe_b64encode(drawn).decode().rstrip("=")
+        for text in (in_urls, base64.b64encode(drawn).decode(), drawn.hex()):
+            if len(text) >= SECRET_BYTES_MIN:
+                assert not is_guessable(text), text
+                assert not is_guessable(f"my_jwt_secret_{text}"), text
 
 
 async def test_e22_a_secret_may_come_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

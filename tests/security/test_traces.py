@@ -20,7 +20,7 @@ from websockets.typing import Subprotocol
 
 from portfolio_realtime.state import State
 from tests.conftest import SHARDS, end, free_port
-from tests.websocket.served import API_KEY, SECRET, closed, token
+from tests.websocket.served import API_KEY, SECRET, closed, receive, token
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -51,6 +51,13 @@ class Process:
                 subprotocols=None if offered is None else [Subprotocol("bearer"), Subprotocol(offered)],
             ) as client:
                 await closed(client)
+
+    async def subscribe(self, account_id: str, **headers: str) -> str:
+        """Ask for an account by message; the code of the answer."""
+        url = f"ws://127.0.0.1:{self.port}/ws"
+        async with connect(url, additional_headers=headers, compression=None) as client:
+            await client.send(json.dumps({"type": "subscribe", "account_id": account_id}))
+            return (await receive(client))["code"]
 
     def said(self) -> str:
         """Everything that it has logged until now."""
@@ -181,10 +188,14 @@ async def test_e20_refusals_are_counted_and_logged_with_their_reason(process: Pr
     await process.refused("/ws", Origin="https://evil.example", **from_outside)
     await process.refused("/ws/portfolio/nobodys", Authorization=f"Bearer {token()}", **from_outside)
     await process.get("/v1/portfolio/a", **from_outside)
+    await process.get("/v1/portfolio/nobodys", Authorization=f"Bearer {token()}", **from_outside)
+    await process.subscribe("nobodys", Authorization=f"Bearer {token()}", **from_outside)
     await process.get("/metrics", **{"X-API-Key": "guess"}, **from_outside)
     after = (await process.get("/metrics", **{"X-API-Key": API_KEY})).text
-    for reason in ("invalid", "expired", "missing", "api_key", "forbidden"):
+    assert counted(after, "forbidden") == counted(before, "forbidden") + 3  # by path, message and HTTP
+    for reason in ("invalid", "expired", "missing", "api_key"):
         assert counted(after, reason) == counted(before, reason) + 1
+    for reason in ("invalid", "expired", "missing", "api_key", "forbidden"):
         assert any(
             reason in line and "203.0.113.77" in line and "refused" in line
             for line in process.said().splitlines()

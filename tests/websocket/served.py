@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import secrets
 import time
 from collections.abc import AsyncGenerator
 from decimal import Decimal
@@ -24,8 +25,8 @@ from portfolio_realtime.websocket_server import run
 from tests.conftest import LEASE_MS, SHARDS, free_port
 from tests.websocket.wire import publication
 
-SECRET = "a secret of at least thirty-two bytes"
-API_KEY = "an api key of at least thirty-two bytes"
+SECRET = secrets.token_urlsafe(48)
+API_KEY = secrets.token_urlsafe(48)
 RECEIVE_S_MAX = 5.0
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import secrets
 import time
 from typing import Any
 
@@ -13,8 +14,8 @@ from portfolio_realtime.websocket.authentication import Authenticator
 from portfolio_realtime.websocket.identity import Identity, Unauthorized
 from portfolio_realtime.websocket.places import is_origin_allowed
 
-SECRET = "a secret of at least thirty-two bytes"
-API_KEY = "an api key of at least thirty-two bytes"
+SECRET = secrets.token_urlsafe(48)
+API_KEY = secrets.token_urlsafe(48)
 NOW = int(time.time())
 LOCAL = {"host": "127.0.0.1:8001"}
 

@@ -10,7 +10,7 @@ from portfolio_realtime.model import PublicationBatch
 from portfolio_realtime.websocket import connection as limits
 from portfolio_realtime.websocket.authentication import Identity
 from portfolio_realtime.websocket.columns import StreamPosition
-from portfolio_realtime.websocket.connection import Connection
+from portfolio_realtime.websocket.connection import Connection, Refused
 from portfolio_realtime.websocket.hub import Hub
 from portfolio_realtime.websocket.protocol import Auth, Disconnect, Heartbeat, Subscribe, Unsubscribe
 from portfolio_realtime.websocket.watched import WatchedAccount
@@ -193,7 +193,7 @@ def test_an_account_of_another_and_one_that_cannot_be_get_the_same_answer(
 ) -> None:
     """Nothing tells them apart but the id that was asked for."""
     text = json.dumps({"type": "subscribe", "account_id": account_id}).encode()
-    assert connection.received(text, 0.0) is None
+    assert connection.received(text, 0.0) == Refused()
     answer = reply(connection)
     assert (answer["code"], answer["message"]) == ("forbidden", "no such account, or not yours")
 

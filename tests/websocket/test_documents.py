@@ -13,7 +13,7 @@ from portfolio_realtime.websocket import write_documents
 from portfolio_realtime.websocket.documents import asyncapi, json_schema
 from portfolio_realtime.websocket.examples import EXAMPLES
 from portfolio_realtime.websocket.protocol import FROM_CLIENT, FROM_SERVER, Disconnect
-from tests.websocket.served import serving
+from tests.websocket.served import bearer, serving
 from tests.websocket.wire import row, value
 
 FOLDER = Path(__file__).parents[2] / write_documents.FOLDER
@@ -117,7 +117,6 @@ def test_every_answer_of_openapi_has_an_example_that_fits(openapi: dict[str, Any
         for path, routes in openapi["paths"].items()
         for method, route in routes.items()
         for status, answer in route["responses"].items()
-        if status != "422"  # FastAPI's own, the same everywhere
     ]
     assert len(answers) > 20
     for path, method, status, answer in answers:
@@ -131,14 +130,72 @@ def test_every_answer_of_openapi_has_an_example_that_fits(openapi: dict[str, Any
                 jsonschema.validate(example, {**content["schema"], "components": openapi["components"]})
 
 
+def test_every_parameter_of_openapi_has_an_example_that_fits(openapi: dict[str, Any]) -> None:
+    """And says what it is."""
+    parameters = [
+        (f"{path} {parameter['name']}", parameter)
+        for path, routes in openapi["paths"].items()
+        for route in routes.values()
+        for parameter in route.get("parameters", ())
+    ]
+    assert len(parameters) > 5
+    for where, parameter in parameters:
+        assert parameter["examples"], where
+        for example in parameter["examples"].values():
+            jsonschema.validate(example["value"], parameter["schema"])
+
+
+async def test_the_422_of_openapi_is_what_is_answered(valkey_url: str, openapi: dict[str, Any]) -> None:
+    """Word for word, and only where it is told."""
+    wrong = {
+        "/v1/portfolio/{account_id}": "?detail=everything",
+        "/v1/portfolio/{account_id}/stream": "?detail=everything",
+        "/v1/portfolio/{account_id}/history": "?range=1y",
+        "/api/portfolio/value": "",
+    }
+    told = {
+        path: route["responses"]["422"]["content"]["application/json"]["examples"]["usual"]["value"]
+        for path, routes in openapi["paths"].items()
+        for route in routes.values()
+        if "422" in route["responses"]
+    }
+    assert told.keys() == wrong.keys()
+    async with serving(valkey_url) as server:
+        for path, query in wrong.items():
+            answer = await server.http.get(path.format(account_id="a") + query, headers=bearer())
+            assert (answer.status_code, answer.json()) == (422, told[path])
+
+
+def test_the_asyncapi_document_names_every_way_to_say_who_one_is() -> None:
+    """Also in the headers of the handshake."""
+    document = asyncapi()
+    schemes = document["components"]["securitySchemes"]
+    assert {scheme.get("name") for scheme in schemes.values()} == {
+        None,
+        "ticket",
+        "Sec-WebSocket-Protocol",
+        "X-API-Key",
+    }
+    assert {told["$ref"].rpartition("/")[2] for told in document["servers"]["local"]["security"]} == set(
+        schemes
+    )
+    for channel in document["channels"].values():
+        assert set(channel["bindings"]["ws"]["headers"]["properties"]) == {
+            "Sec-WebSocket-Protocol",
+            "X-API-Key",
+        }
+
+
 def test_routes_that_need_credentials_say_so(openapi: dict[str, Any]) -> None:
     """Whoever generates a client from the document gets its authentication, too."""
     open_to_all = {"/health", "/ready"}
     for path, routes in openapi["paths"].items():
         for route in routes.values():
             assert bool(route.get("security")) == (path not in open_to_all), path
+            if path not in open_to_all:
+                assert {"403", "429"} <= set(route["responses"]), path
             if path not in open_to_all | {"/metrics"}:
-                assert "401" in route["responses"], path
+                assert {"401", "503"} <= set(route["responses"]), path
 
 
 async def test_a_server_serves_what_is_written(valkey_url: str) -> None:

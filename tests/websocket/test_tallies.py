@@ -6,14 +6,16 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Generator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from portfolio_realtime import config
 from portfolio_realtime.websocket import limits, tallies
-from portfolio_realtime.websocket.limits import Open, Together
+from portfolio_realtime.websocket.limits import Limits, Open, Together
 from portfolio_realtime.websocket.tallies import Tallies, Tally
 from portfolio_realtime.websocket.workers import Workers
 from tests.conftest import Until
@@ -116,6 +118,21 @@ def test_an_address_comes_as_often_in_a_minute_to_all_processes_together(shared:
     later_s = 1.0 + limits.MINUTE_S
     assert [processes[0].take("a", later_s) for _ in range(5)] == [True] * 4 + [False]
     assert [process.take("a", later_s) for process in processes] == [False] * PROCESSES
+
+
+def test_a_user_comes_as_often_in_a_minute_to_all_processes_together(shared: Tallies) -> None:
+    """Who leaves makes room among the open ones, and not in the minute."""
+    settings = config.load(_env_file=None, connects_per_user=4, connections_per_user=2)
+    processes = [Limits(settings, partial(shared.tally, index)) for index in range(PROCESSES)]
+    first, second, third = processes
+    assert [process.enter("a", 1.0) for process in (first, second, third)] == [True, True, False]
+    first.connections_of_user.leave("a")
+    assert third.enter("a", 1.0)
+    second.connections_of_user.leave("a")
+    assert [process.enter("a", 1.0) for process in (second, first, third)] == [True, False, False]
+    third.connections_of_user.leave("a")
+    assert [process.enter("a", 1.0) for process in processes] == [False] * PROCESSES
+    assert first.enter("b", 1.0)
 
 
 KILLED_ONCE = """

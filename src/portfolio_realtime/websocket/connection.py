@@ -44,6 +44,16 @@ REPLIES_MAX: Final = 32  # waiting to be sent; the oldest is dropped
 FREQUENCY_HZ_MIN: Final = 0.001
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A subscribe message for an account that is another's, or none; it is answered already."""
+
+
+def lifetime_s(jitter: float) -> float:
+    """How long a client may stay; `jitter`, from 0 to 1, spreads those that came together."""
+    return LIFETIME_S_MAX * (1 - jitter * LIFETIME_JITTER)
+
+
 @dataclass(slots=True)
 class Subscription:
     """One account as one client gets it."""
@@ -98,7 +108,7 @@ class Connection:
         self._replies: list[bytes] = []
         self._opened_s = now_s
         self._ping_s = PING_S + jitter * PING_JITTER_S
-        self._ends_s = now_s + LIFETIME_S_MAX * (1 - jitter * LIFETIME_JITTER)
+        self._ends_s = now_s + lifetime_s(jitter)
         self.due_s = 0.0  # before this time `check` has nothing to do
         self._expires_s: float | None = None
         self._is_notice_due = False
@@ -228,7 +238,7 @@ class Connection:
 
     # What comes in
 
-    def received(self, text: bytes, now_s: float) -> ClientMessage | Disconnect | None:
+    def received(self, text: bytes, now_s: float) -> ClientMessage | Refused | Disconnect | None:
         """Deal with a message; the server does what is left: authenticate, subscribe, unsubscribe, close."""
         self._messages += 1
         if now_s - self._minute_s >= 60:
@@ -254,12 +264,13 @@ class Connection:
         """Answer a message that is not dealt with: this client, or its user, sends too many."""
         self._reply(ErrorMessage("too_many_messages", f"at most {MESSAGES_PER_MINUTE_MAX} a minute"))
 
-    def _permitted(self, message: Subscribe) -> Subscribe | Disconnect | None:
+    def _permitted(self, message: Subscribe) -> Subscribe | Refused | Disconnect | None:
         hz = message.max_frequency_hz
         if hz is not None and not FREQUENCY_HZ_MIN <= hz < float("inf"):
             return self._bad_message(f"max_frequency_hz must be at least {FREQUENCY_HZ_MIN}")
         if not self.may_see(message.account_id) and not self.must_ask(message.account_id):
-            return self.refuse(message.account_id)
+            self.refuse(message.account_id)
+            return Refused()
         is_full = len(self.subscriptions) >= SUBSCRIPTIONS_MAX
         if is_full and message.account_id not in self.subscriptions:
             error = ErrorMessage("too_many_subscriptions", f"at most {SUBSCRIPTIONS_MAX} in one connection")

@@ -9,6 +9,7 @@ import msgspec
 
 from portfolio_realtime import __version__
 from portfolio_realtime.websocket.examples import EXAMPLES
+from portfolio_realtime.websocket.handshake import SUBPROTOCOL
 from portfolio_realtime.websocket.protocol import (
     ACCOUNT_ID,
     FROM_CLIENT,
@@ -24,6 +25,10 @@ DESCRIPTION: Final = (
     "complete, each later one replaces it; (epoch, sequence) only ever grows. Money is a decimal string in "
     "dollars, a ratio a number, a time RFC 3339 in UTC. What is not known is null."
 )
+SUBPROTOCOL_HEADER: Final = "Sec-WebSocket-Protocol"
+OFFERED: Final = f"`{SUBPROTOCOL}, <JWT>`, as browsers can send it; answered with `{SUBPROTOCOL}`"
+API_KEY: Final = "X-API-Key"
+BACK_END: Final = "API_KEY_SECRET, of a trusted back end: every account"
 Schema = dict[str, Any]
 Message = type[msgspec.Struct]
 
@@ -67,6 +72,8 @@ def asyncapi() -> Schema:
                 "security": [
                     {"$ref": "#/components/securitySchemes/ticket"},
                     {"$ref": "#/components/securitySchemes/bearer"},
+                    {"$ref": "#/components/securitySchemes/subprotocol"},
+                    {"$ref": "#/components/securitySchemes/apiKey"},
                 ],
             }
         },
@@ -118,6 +125,13 @@ def asyncapi() -> Schema:
                     "bearerFormat": "JWT",
                     "description": "Or as the first message: Auth",
                 },
+                "subprotocol": {
+                    "type": "httpApiKey",
+                    "name": SUBPROTOCOL_HEADER,
+                    "in": "header",
+                    "description": OFFERED,
+                },
+                "apiKey": {"type": "httpApiKey", "name": API_KEY, "in": "header", "description": BACK_END},
             },
         },
         "x-message-bytes-max": MESSAGE_BYTES_MAX,
@@ -151,6 +165,13 @@ def _binding(query: Schema) -> Schema:
         "ws": {
             "method": "GET",
             "query": {"type": "object", "properties": {**query, "ticket": ticket}},
+            "headers": {
+                "type": "object",
+                "properties": {
+                    SUBPROTOCOL_HEADER: {"type": "string", "description": OFFERED},
+                    API_KEY: {"type": "string", "description": BACK_END},
+                },
+            },
             "bindingVersion": "0.1.0",
         }
     }

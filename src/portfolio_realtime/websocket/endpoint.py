@@ -24,13 +24,14 @@ from websockets.protocol import OPEN, Protocol, Side
 from websockets.server import ServerProtocol
 
 from portfolio_realtime.websocket import handshake
-from portfolio_realtime.websocket.connection import Connection
+from portfolio_realtime.websocket.connection import Connection, Refused
 from portfolio_realtime.websocket.gateway import Gateway
-from portfolio_realtime.websocket.identity import Identity, Unauthorized, Unverifiable
-from portfolio_realtime.websocket.places import is_local, joined, neighbourhood
+from portfolio_realtime.websocket.identity import FORBIDDEN, Identity, Unauthorized, Unverifiable
+from portfolio_realtime.websocket.places import Whence, joined
 from portfolio_realtime.websocket.protocol import (
     MESSAGE_BYTES_MAX,
     Auth,
+    ClientMessage,
     Disconnect,
     Heartbeat,
     Subscribe,
@@ -172,8 +173,7 @@ class Endpoint(asyncio.Protocol):
     def requested(self, target: str, raw: list[tuple[str, str]], method: str, http_version: str) -> None:
         """The request for a WebSocket: its target, its headers, and its kind."""
         headers = joined(raw)
-        self._address = self._gateway.places.address(self._peer, headers)
-        self._place = None if is_local(self._peer, headers) else neighbourhood(self._address)
+        self._address, self._place = self._gateway.places.whence(self._peer, headers)
         path, _, query = target.partition("?")
         refusal = self._refusal(path, query, headers, handshake.refusal(method, http_version, headers))
         if refusal is not None:
@@ -204,15 +204,13 @@ class Endpoint(asyncio.Protocol):
             return HTTPStatus.NOT_FOUND
         if of_handshake is not None:
             return of_handshake
-        places, now_s = self._gateway.places, self._loop.time()
+        places = self._gateway.places
         if places.is_refused_as_plain(self._peer, headers) or not places.is_origin_allowed(
             self._peer, headers
         ):
             return HTTPStatus.FORBIDDEN
-        if self._place is not None and not self._gateway.limits.may_connect(self._place, now_s):
-            return HTTPStatus.TOO_MANY_REQUESTS
-        if self._gateway.is_closed or len(self._gateway.clients) >= self._gateway.connections_max:
-            return HTTPStatus.SERVICE_UNAVAILABLE
+        if (refusal := self._gateway.refusal(self._place)) is not None:
+            return refusal
         try:
             self._query = dict(parse_qsl(query, max_num_fields=QUERY_FIELDS_MAX)) if query else {}
             if match[1] is not None:
@@ -268,7 +266,7 @@ class Endpoint(asyncio.Protocol):
         return self._subscribe(request)
 
     def _refuse_credentials(self, why: Unauthorized) -> None:
-        self._gateway.refused(why, self._address)
+        self._gateway.refused(why, Whence(self._address, self._place))
         if self._connection.identity is None:
             self._gateway.metrics.connects.labels("unauthorized").inc()
         is_temporary = isinstance(why, Unverifiable)
@@ -277,6 +275,8 @@ class Endpoint(asyncio.Protocol):
     def _authenticated(self, identity: Identity) -> None:
         if self._is_ending or self not in self._gateway.clients:
             return None
+        if identity in self._gateway.revoked:  # since it was looked at: what it may see was asked meanwhile
+            return self._refuse_credentials(Unauthorized("revoked"))
         is_first = self._connection.identity is None
         if is_first and not self._gateway.admit(identity):
             return self.close(Disconnect.CONNECTION_LIMIT)
@@ -327,7 +327,7 @@ class Endpoint(asyncio.Protocol):
         now_s = self._loop.time()
         may_send = self._gateway.may_send(self._connection.identity, now_s)
         request = self._connection.received(text, now_s) if may_send else self._connection.too_many_messages()
-        is_message = request is not None and not isinstance(request, Disconnect)
+        is_message = isinstance(request, ClientMessage)
         kind = type(request).__name__.lower() if is_message else "refused"
         self._gateway.metrics.received.labels(kind).inc()
         match request:
@@ -344,6 +344,8 @@ class Endpoint(asyncio.Protocol):
             case Unsubscribe(account_id):
                 self._connection.unsubscribe(account_id)
                 self._gateway.follower.unwatch(self, [account_id])
+            case Refused():
+                self._forbidden()
             case Heartbeat() | None:
                 pass
         return self._flush()
@@ -375,6 +377,7 @@ class Endpoint(asyncio.Protocol):
         self._connection.unsubscribe(account_id)
         if self._wanted is not None and self._wanted.account_id == account_id:
             return self.close(Disconnect.FORBIDDEN)
+        self._forbidden()
         self._connection.refuse(account_id)
         return self._flush()
 
@@ -416,10 +419,13 @@ class Endpoint(asyncio.Protocol):
         self._disconnect = disconnect
         self._end()
         if disconnect is Disconnect.FORBIDDEN:
-            self._gateway.refused(Unauthorized("forbidden"), self._address)
+            self._forbidden()
         with contextlib.suppress(InvalidState):  # the client was first
             self._protocol.send_close(disconnect.code, disconnect.reason)
         self._send_protocol()
+
+    def _forbidden(self) -> None:
+        self._gateway.refused(Unauthorized(FORBIDDEN), Whence(self._address, self._place))
 
     # The transport
 

@@ -21,7 +21,7 @@ from portfolio_realtime.websocket.authentication import Authenticator
 from portfolio_realtime.websocket.follower import Follower
 from portfolio_realtime.websocket.identity import Identity, Unauthorized, Unverifiable
 from portfolio_realtime.websocket.limits import Limits
-from portfolio_realtime.websocket.places import Places
+from portfolio_realtime.websocket.places import Places, Whence
 from portfolio_realtime.websocket.protocol import Disconnect
 from portfolio_realtime.websocket.revoked import Revoked
 from portfolio_realtime.websocket.tallies import Tally
@@ -103,10 +103,25 @@ class Gateway:
             return None
         return identity.expires_at_s - self._clock.now_ns() / NS_PER_S
 
-    def refused(self, why: Unauthorized, peer: str) -> None:
-        """Count and log refused credentials: the reason, never the credentials."""
+    def refusal(self, place: str | None) -> HTTPStatus | None:
+        """Why nobody may come from this place now, or None. Asking counts as coming."""
+        if place is not None and not self.limits.may_connect(place, asyncio.get_running_loop().time()):
+            return HTTPStatus.TOO_MANY_REQUESTS
+        if self.is_closed or len(self.clients) >= self.connections_max:
+            return HTTPStatus.SERVICE_UNAVAILABLE
+        return None
+
+    def refused(self, why: Unauthorized, whence: Whence) -> bool:
+        """Count and log refused credentials: the reason, never the credentials.
+
+        False: the address has been refused too often within a minute; that is counted, and not logged.
+        """
         self.metrics.auth_failures.labels(why.reason).inc()
-        log.info("credentials refused", reason=why.reason, peer=peer)
+        now_s = asyncio.get_running_loop().time()
+        if whence.place is not None and not self.limits.refusals_of_address.take(whence.place, now_s):
+            return False
+        log.info("credentials refused", reason=why.reason, peer=whence.address)
+        return True
 
     def turned_away(self, refusal: HTTPStatus, peer: str) -> None:
         """Count and log a handshake that ends with an HTTP status."""
@@ -132,9 +147,13 @@ class Gateway:
         return await self.authenticator.admitted(identity)
 
     def admit(self, identity: Identity) -> bool:
-        """Count a connection of this identity, unless it has too many; `leave` gives the place back."""
-        is_limited = not identity.is_for_every_account
-        return self.limits.connections_of_user.enter(identity.subject, is_limited=is_limited)
+        """Count a connection of this identity, unless it has too many or comes too often.
+
+        `leave` gives the place back.
+        """
+        if identity.is_for_every_account:
+            return self.limits.connections_of_user.enter(identity.subject, is_limited=False)
+        return self.limits.enter(identity.subject, asyncio.get_running_loop().time())
 
     def leave(self, identity: Identity) -> None:
         """A connection of this identity has ended."""

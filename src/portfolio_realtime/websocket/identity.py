@@ -5,6 +5,7 @@ from typing import Final
 import msgspec
 
 EVERY_ACCOUNT: Final = "*"
+FORBIDDEN: Final = "forbidden"  # the reason for who asks for an account that it may not see
 
 
 class Unauthorized(Exception):

@@ -1,4 +1,4 @@
-"""How much one user and one address may have: open connections, new ones, messages.
+"""How much one user and one address may have: open connections, new ones, messages, refusals.
 
 Connections are counted together with the other processes of the port (`tallies.py`), messages here only: a
 connection lives in one process. Pure: `now_s` is seconds that never go back, passed in, the same in all
@@ -76,6 +76,18 @@ class Together:
         return True
 
 
+class Rate:
+    """So many of each key a minute, to this process and, with a tally, to all together."""
+
+    def __init__(self, allowance: int, tally: Tally | None = None) -> None:
+        self._own = PerMinute(allowance)
+        self._together = Together(allowance, tally) if tally is not None else None
+
+    def take(self, key: str, now_s: float) -> bool:
+        """May this key have one more now?"""
+        return self._own.take(key, now_s) and (self._together is None or self._together.take(key, now_s))
+
+
 class Open:
     """How many each key has open, here and at the processes of the tally."""
 
@@ -113,17 +125,25 @@ class Limits:
     """Those of one server process, by the settings; `tally` gives what its siblings have of a kind."""
 
     def __init__(self, settings: Settings, tally: Callable[[str], Tally] | None = None) -> None:
-        user, address = (tally("user"), tally("address")) if tally is not None else (None, None)
-        self.connections_of_user = Open(settings.connections_per_user, user)
-        self.connections_of_address = Open(settings.connections_per_address, address)
-        self.connects_of_address = PerMinute(settings.connects_per_minute)
-        self.connects_together = Together(settings.connects_per_minute, tally("minute")) if tally else None
+
+        def told(kind: str) -> Tally | None:
+            return tally(kind) if tally is not None else None
+
+        self.connections_of_user = Open(settings.connections_per_user, told("user"))
+        self.connects_of_user = Rate(settings.connects_per_user, told("user minute"))
+        self.connections_of_address = Open(settings.connections_per_address, told("address"))
+        self.connects_of_address = Rate(settings.connects_per_minute, told("minute"))
+        self.refusals_of_address = Rate(settings.connects_per_minute, told("refusals"))
         self.messages_of_user = PerMinute(settings.messages_per_user)
 
     def may_connect(self, place: str, now_s: float) -> bool:
         """May somebody at this place open one more connection?"""
+        return self.connections_of_address.has_room(place) and self.connects_of_address.take(place, now_s)
+
+    def enter(self, user: str, now_s: float) -> bool:
+        """One more connection of this user, unless it has too many or comes too often."""
         return (
-            self.connections_of_address.has_room(place)
-            and self.connects_of_address.take(place, now_s)
-            and (self.connects_together is None or self.connects_together.take(place, now_s))
+            self.connections_of_user.has_room(user)
+            and self.connects_of_user.take(user, now_s)
+            and self.connections_of_user.enter(user)
         )

@@ -1,7 +1,8 @@
-"""uvicorn's HTTP protocol with an end to its patience: for how long, and how many bytes, a request may begin.
+"""uvicorn's HTTP protocol with an end to its patience: with how a request begins, and how its answer is read.
 
 uvicorn waits for the head of a request for ever and keeps all of it. Here a request whose head is not whole
-in HEAD_S_MAX is cut off, and one with a head of more than HEAD_BYTES_MAX is refused.
+in HEAD_S_MAX is cut off, and one with a head of more than HEAD_BYTES_MAX is refused. Whoever does not read
+its answer for UNREAD_S_MAX is cut off, too; a route can do so earlier (`request.state.cut`).
 
 A request for a WebSocket is handed over as it was parsed; uvicorn would write it down again, to be parsed a
 second time.
@@ -14,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_S_MAX: Final = 10.0
 HEAD_BYTES_MAX: Final = 32_768
+UNREAD_S_MAX: Final = 20.0  # since the socket and our buffer are full
 SOCKETS_MAX: Final = 60_000  # of HTTP and WebSocket together, whatever they are doing
 TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -24,6 +26,7 @@ class PatientHttp(HttpToolsProtocol):
     """One HTTP connection."""
 
     _deadline: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _is_in_head = True  # what comes next belongs to the head of a request
 
@@ -38,6 +41,7 @@ class PatientHttp(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
         self._cancel_deadline()
+        self._cancel_unread()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -52,6 +56,7 @@ class PatientHttp(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """The first bytes of a request, on a connection that may have had others."""
         super().on_message_begin()
+        self.scope["state"] = {**self.app_state, "cut": self.transport.abort}
         if not self._is_in_head:
             self._is_in_head, self._head_bytes = True, 0
         self._await_head()
@@ -65,6 +70,7 @@ class PatientHttp(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         """The request asks for a WebSocket, whose protocol takes the transport over."""
         self.connections.discard(self)
+        self._cancel_unread()
         make: Any = self.ws_protocol_class  # uvicorn has looked whether there is one
         endpoint = make(config=self.config, server_state=self.server_state, app_state=self.app_state)
         endpoint.connection_made(self.transport)
@@ -76,6 +82,22 @@ class PatientHttp(HttpToolsProtocol):
         )
         self.transport.set_protocol(endpoint)
         self.parser: Any = None  # they hold each other, and only the garbage collector would part them
+
+    def pause_writing(self) -> None:
+        """The client does not read: the buffers are full."""
+        super().pause_writing()
+        if self._unread is None:
+            self._unread = self.loop.call_later(UNREAD_S_MAX, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        super().resume_writing()
+        self._cancel_unread()
+
+    def _cancel_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _await_head(self) -> None:
         if self._deadline is None:

@@ -6,7 +6,7 @@ Header names are in lower case. What a header says about the way it came counts 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from portfolio_realtime.config import Settings, listed
@@ -18,6 +18,13 @@ HOSTS_KEPT_MAX: Final = 64  # looked at before
 IPV6_PREFIX: Final = 64  # what one customer of a provider has
 
 
+class Whence(NamedTuple):
+    """Where a request comes from."""
+
+    address: str
+    place: str | None  # whose limits it counts for; None: this very machine, which has none
+
+
 class Places:
     """What the settings say about places."""
 
@@ -27,6 +34,11 @@ class Places:
         ]
         self._origins = frozenset(origin.rstrip("/") for origin in listed(settings.allowed_origins))
         self._is_tls_required = settings.require_tls
+
+    def whence(self, peer: str, headers: Mapping[str, str]) -> Whence:
+        """The client's address, and whose limits it counts for."""
+        address = self.address(peer, headers)
+        return Whence(address, None if is_local(peer, headers) else neighbourhood(address))
 
     def address(self, peer: str, headers: Mapping[str, str]) -> str:
         """The client's address: the peer, or what trusted proxies say that it is."""

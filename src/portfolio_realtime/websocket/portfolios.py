@@ -1,40 +1,29 @@
 """Portfolio values over HTTP, from the same hub: one at a time, or as server-sent events."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+import contextlib
+import random
+from collections.abc import AsyncGenerator, Callable
 from typing import Final
 
-from fastapi import HTTPException
+from starlette.responses import StreamingResponse
+from starlette.types import Send
 
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.websocket.answers import Ask
+from portfolio_realtime.websocket.connection import UNSENT_S_MAX, lifetime_s
 from portfolio_realtime.websocket.gateway import Gateway
-from portfolio_realtime.websocket.identity import Identity, Unverifiable
+from portfolio_realtime.websocket.guard import Visitor, answer_to
+from portfolio_realtime.websocket.identity import FORBIDDEN, Identity, Unauthorized, Unverifiable
+from portfolio_realtime.websocket.places import Whence
+from portfolio_realtime.websocket.problems import no_such_account, no_value, too_busy
 from portfolio_realtime.websocket.protocol import Detail, Disconnect, is_account_id
 from portfolio_realtime.websocket.watched import StreamPosition, WatchedAccount
 
 FIRST_VALUE_S_MAX: Final = 2.0
-RETRY_AFTER_S: Final = 2
 KEEP_ALIVE_S: Final = 15.0
+END_S_MAX: Final = 2.0  # from when a client is told the end until it is cut off
 ASKED_MAX: Final = 64  # explanations and histories under way or waiting; the next has to come again
-NO_SUCH_ACCOUNT: Final = "no such account, or not yours"
-NO_VALUE: Final = "no value can be had now"
-TOO_BUSY: Final = "too many explanations and histories are asked for now; ask again in a moment"
-
-
-def no_such_account() -> HTTPException:
-    """The one answer for an account that does not exist and for another's."""
-    return HTTPException(404, NO_SUCH_ACCOUNT)
-
-
-def no_value() -> HTTPException:
-    """The state or the calculators are away."""
-    return HTTPException(503, NO_VALUE, {"Retry-After": str(RETRY_AFTER_S)})
-
-
-def too_busy() -> HTTPException:
-    """As many questions wait as may."""
-    return HTTPException(503, TOO_BUSY, {"Retry-After": str(RETRY_AFTER_S)})
 
 
 class Waiter:
@@ -69,20 +58,24 @@ class Portfolios:
         self._gateway = gateway
         self._asked = 0  # questions under way
 
-    async def require(self, identity: Identity, account_id: str) -> Identity:
-        """The identity, which may see the account. Raises HTTPException 404, or 503: nobody can tell now."""
-        if not is_account_id(account_id):
-            raise no_such_account()
+    async def require(self, visitor: Visitor, account_id: str) -> Identity:
+        """Who it is, if it may see the account. Raises HTTPException 401, 404, 429 or 503.
+
+        Whoever tries accounts out is seen in the log, as by WebSocket.
+        """
+        identity, gateway = visitor.identity, self._gateway
         try:
-            if not await self._gateway.access.may_see(identity, account_id):
-                raise no_such_account()
+            if not is_account_id(account_id) or not await gateway.access.may_see(identity, account_id):
+                raise answer_to(Unauthorized(FORBIDDEN), gateway, visitor.whence)
         except Unverifiable:
             raise no_value() from None
+        if identity in gateway.revoked:  # since it was looked at
+            raise answer_to(Unauthorized("revoked"), gateway, visitor.whence)
         return identity.with_accounts(identity.accounts | {account_id}) if identity.is_asked else identity
 
-    async def read(self, identity: Identity, account_id: str, detail: Detail) -> bytes:
-        """The portfolio message. Raises HTTPException 404 (unknown or another's), 503 (none to be had)."""
-        await self.require(identity, account_id)
+    async def read(self, visitor: Visitor, account_id: str, detail: Detail) -> bytes:
+        """The portfolio message. Raises HTTPException like `require`, 503 also when none is to be had."""
+        await self.require(visitor, account_id)
         waiter = Waiter(with_positions=detail == "positions")
         follower = self._gateway.follower
         account = follower.watch(waiter, account_id, with_positions=detail == "positions")
@@ -99,9 +92,9 @@ class Portfolios:
             raise no_such_account()
         return message
 
-    async def ask(self, identity: Identity, account_id: str, answer: Ask) -> bytes:
+    async def ask(self, visitor: Visitor, account_id: str, answer: Ask) -> bytes:
         """What `answer` says about the account. Raises HTTPException like `read`, 503 also when too busy."""
-        await self.require(identity, account_id)
+        await self.require(visitor, account_id)
         if self._asked >= ASKED_MAX:
             raise too_busy()
         accounts = self._gateway.state.accounts
@@ -124,14 +117,28 @@ class EventStream:
     is_patient = True
 
     def __init__(
-        self, gateway: Gateway, identity: Identity, account_id: str, *, with_positions: bool
+        self,
+        gateway: Gateway,
+        identity: Identity,
+        whence: Whence,
+        account_id: str,
+        *,
+        with_positions: bool,
+        cut: Callable[[], None],
     ) -> None:
+        """`cut` ends the client's connection, whatever is still to be sent."""
         self._gateway = gateway
         self._identity = identity
+        self._whence = whence
         self._account_id = account_id
         self._with_positions = with_positions
+        self._cut = cut
+        self._loop = asyncio.get_running_loop()
+        self._ends_s = self._loop.time() + lifetime_s(random.random())
         self._sent: StreamPosition | None = None
+        self._sending_s: float | None = None  # since when an event waits until the socket takes it
         self._end: Disconnect | None = None
+        self._end_timer: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
 
     def offer(self, account: WatchedAccount) -> None:
@@ -158,38 +165,82 @@ class EventStream:
             self.close(Disconnect.FORBIDDEN)
 
     def check(self) -> None:
-        """End when the token has expired."""
+        """End when the token has expired, the client does not read, or it has been here for long enough."""
+        now_s = self._loop.time()
         valid_for_s = self._gateway.valid_for_s(self._identity)
         if valid_for_s is not None and valid_for_s <= 0:
             self.close(Disconnect.TOKEN_EXPIRED)
+        elif self._sending_s is not None and now_s - self._sending_s > UNSENT_S_MAX:
+            self.close(Disconnect.SLOW_CONSUMER)
+        elif now_s > self._ends_s:
+            self.close(Disconnect.LIFETIME)
 
     def close(self, disconnect: Disconnect) -> None:
-        """Say why, and end."""
-        self._end = self._end or disconnect
-        self._wake.set()
+        """Say why, and end; a client that does not take it in time is cut off."""
+        if self._end is None:
+            self._end = disconnect
+            if disconnect is Disconnect.FORBIDDEN:
+                self._gateway.refused(Unauthorized(FORBIDDEN), self._whence)
+            self._wake.set()
+            self._end_timer = self._loop.call_later(END_S_MAX, self._cut)
 
     async def events(self) -> AsyncGenerator[bytes]:
-        """Server-sent events until the client goes; `close` carries the code that a WebSocket would."""
+        """Server-sent events until the client goes; `close` carries the code that a WebSocket would.
+
+        Whoever asks for them must close them: that gives the client's place back.
+        """
         gateway = self._gateway
-        if not gateway.admit(self._identity):
+        if not self._enter():
+            gateway.metrics.disconnects.labels(str(Disconnect.CONNECTION_LIMIT.code)).inc()
             yield _ending(Disconnect.CONNECTION_LIMIT)
             return
         account = gateway.follower.watch(self, self._account_id, with_positions=self._with_positions)
         gateway.clients.add(self)
+        gateway.counts.accepted += 1
+        if self._identity in gateway.revoked:  # since it was looked at; from now on we are told
+            self.close(Disconnect.UNAUTHORIZED)
         try:
-            while self._end is None:
-                newest = account.position(with_positions=self._with_positions)
-                if newest is not None and (self._sent is None or newest > self._sent):
-                    message = account.message(self._sent, with_positions=self._with_positions)
-                    self._sent = newest
-                    yield b"event: portfolio\ndata: " + message + b"\n\n"
-                elif not await self._woken():
-                    yield b": still here\n\n"
+            while (event := await self._next(account)) is not None:
+                self._sending_s = self._loop.time()
+                yield event
+                self._sending_s = None
+            assert self._end is not None
             yield _ending(self._end)
         finally:
-            gateway.leave(self._identity)
-            gateway.clients.discard(self)
-            gateway.follower.unwatch(self, [self._account_id])
+            self._leave()
+
+    async def _next(self, account: WatchedAccount) -> bytes | None:
+        """The next event, as soon as there is one; None: it ends."""
+        while self._end is None:
+            newest = account.position(with_positions=self._with_positions)
+            if newest is not None and (self._sent is None or newest > self._sent):
+                message = account.message(self._sent, with_positions=self._with_positions)
+                self._sent = newest
+                return b"event: portfolio\ndata: " + message + b"\n\n"
+            if not await self._woken():
+                return b": still here\n\n"
+        return None
+
+    def _enter(self) -> bool:
+        limits, place = self._gateway.limits, self._whence.place
+        if place is not None and not limits.connections_of_address.enter(place):
+            return False
+        if self._gateway.admit(self._identity):
+            return True
+        if place is not None:
+            limits.connections_of_address.leave(place)
+        return False
+
+    def _leave(self) -> None:
+        if self._end_timer is not None:
+            self._end_timer.cancel()
+        gateway = self._gateway
+        gateway.leave(self._identity)
+        if self._whence.place is not None:
+            gateway.limits.connections_of_address.leave(self._whence.place)
+        gateway.clients.discard(self)
+        gateway.follower.unwatch(self, [self._account_id])
+        gateway.metrics.disconnects.labels(str(self._end.code) if self._end else "1006").inc()
 
     async def _woken(self) -> bool:
         try:
@@ -199,6 +250,19 @@ class EventStream:
             return False
         self._wake.clear()
         return True
+
+
+class EventResponse(StreamingResponse):
+    """Sends events, and closes them when it ends, however it ends: the collector would come too late."""
+
+    def __init__(self, events: AsyncGenerator[bytes]) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._events = events
+
+    async def stream_response(self, send: Send) -> None:
+        """Until there are no more, or until it is cancelled because the client has gone."""
+        async with contextlib.aclosing(self._events):
+            await super().stream_response(send)
 
 
 def _ending(disconnect: Disconnect) -> bytes:

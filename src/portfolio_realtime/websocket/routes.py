@@ -4,7 +4,8 @@ from importlib import resources
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi import Depends, FastAPI, HTTPException, Path, Query, Request, Response
+from fastapi.openapi.models import Example
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, StreamingResponse
@@ -22,20 +23,34 @@ from portfolio_realtime.websocket.answers import (
     Problem,
 )
 from portfolio_realtime.websocket.documents import asyncapi, schemas
-from portfolio_realtime.websocket.examples import PORTFOLIO_EXAMPLE, POSITIONS_EXAMPLE, UNPRICED_EXAMPLE
+from portfolio_realtime.websocket.examples import (
+    ACCOUNT_ID,
+    PORTFOLIO_EXAMPLE,
+    POSITIONS_EXAMPLE,
+    UNPRICED_EXAMPLE,
+)
 from portfolio_realtime.websocket.gateway import Gateway
 from portfolio_realtime.websocket.guard import (
-    OPERATORS_ONLY,
     Caller,
+    Guard,
     is_on_this_machine,
-    is_operator,
-    secure,
+    let_in,
+    operator_refusal,
 )
 from portfolio_realtime.websocket.portfolios import (
-    NO_SUCH_ACCOUNT,
-    NO_VALUE,
+    EventResponse,
     EventStream,
     Portfolios,
+)
+from portfolio_realtime.websocket.problems import (
+    NO_ROOM,
+    NO_SUCH_ACCOUNT,
+    NO_VALUE,
+    OPERATORS_ONLY,
+    TLS_REQUIRED,
+    TOO_MANY,
+    UNAUTHORIZED,
+    UNVERIFIABLE,
     no_value,
 )
 from portfolio_realtime.websocket.protocol import Detail
@@ -52,6 +67,17 @@ EVENTS_EXAMPLE: Final = (
     'event: close\ndata: {"code":4001,"reason":"shutdown"}\n\n'
 )
 
+
+ACCOUNT_IDS: Final[dict[str, Example]] = {"usual": {"value": ACCOUNT_ID}}
+AccountId = Annotated[str, Path(description="The account", openapi_examples=ACCOUNT_IDS)]
+WithDetail = Annotated[
+    Detail,
+    Query(
+        description="`positions` adds a row for each position",
+        openapi_examples={"value": {"value": "value"}, "positions": {"value": "positions"}},
+    ),
+]
+RANGE: Final = Query(alias="range", description="The day so far", openapi_examples={"usual": {"value": "1d"}})
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -86,7 +112,7 @@ def build_app(gateway: Gateway, instance: str, explain: Ask, history: Ask) -> Fa
         redoc_url=None,
     )
     app.state.gateway = gateway
-    secure(app, gateway)
+    app.add_middleware(Guard, gateway=gateway)
     _add_probes(app, gateway, instance)
     _add_portfolios(app, gateway)
     _add_explanations(app, gateway, explain, history)
@@ -135,13 +161,15 @@ def _add_probes(app: FastAPI, gateway: Gateway, instance: str) -> None:
         response_class=PlainTextResponse,
         responses={
             200: {"content": {"text/plain": {"example": METRICS_EXAMPLE}}},
-            403: _problem("Neither this machine nor X-API-Key", OPERATORS_ONLY),
+            403: _problem("Neither this machine, X-API-Key nor METRICS_TOKEN; or no TLS", FOR_OPERATORS),
+            429: TOO_OFTEN,
         },
-        openapi_extra={"security": [{"apiKey": []}]},
+        openapi_extra=SECURED,
     )
     async def metrics(request: Request) -> Response:
-        if not is_operator(gateway, request):
-            raise HTTPException(403, OPERATORS_ONLY)
+        refusal = operator_refusal(gateway, request)
+        if refusal is not None:
+            raise refusal
         gateway.bring_counts()
         own = telemetry.exposition(gateway.registry).decode()
         try:
@@ -159,19 +187,52 @@ def _json_content(schema: str, **examples: Any) -> dict[str, Any]:
     return {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}, "examples": named}}
 
 
-def _problem(description: str, detail: str, header: str | None = None) -> dict[str, Any]:
-    """An answer that is none: what it means, its body, and the header that comes with it."""
+def _problem(description: str, details: dict[str, str], header: str | None = None) -> dict[str, Any]:
+    """An answer that is none: what it means, its body in each case, and the header that comes with it."""
     headers = {} if header is None else {"headers": {header: {"schema": {"type": "string"}}}}
-    return {
-        "description": description,
-        "content": _json_content("Problem", usual={"detail": detail}),
-        **headers,
-    }
+    examples = {name: {"detail": detail} for name, detail in details.items()}
+    return {"description": description, "content": _json_content("Problem", **examples), **headers}
 
 
-UNAUTHORIZED: Final = _problem("No, bad or expired credentials", "unauthorized", "WWW-Authenticate")
-UNKNOWN: Final = _problem("No such account, or not yours", NO_SUCH_ACCOUNT)
-UNAVAILABLE: Final = _problem("No value can be had now; see Retry-After", NO_VALUE, "Retry-After")
+REFUSED: Final = _problem("No, bad or expired credentials", {"usual": UNAUTHORIZED}, "WWW-Authenticate")
+PLAIN: Final = _problem("REQUIRE_TLS is set, and this did not come through TLS", {"usual": TLS_REQUIRED})
+FOR_OPERATORS: Final = {"operators": OPERATORS_ONLY, "plain": TLS_REQUIRED}
+UNKNOWN: Final = _problem("No such account, or not yours", {"usual": NO_SUCH_ACCOUNT})
+TOO_OFTEN: Final = _problem(
+    "Your address was refused too often, or opens too many streams", {"usual": TOO_MANY}, "Retry-After"
+)
+UNAVAILABLE: Final = _problem(
+    "Not now; see Retry-After", {"value": NO_VALUE, "credentials": UNVERIFIABLE}, "Retry-After"
+)
+FULL: Final = _problem(
+    "Not now; see Retry-After",
+    {"room": NO_ROOM, "value": NO_VALUE, "credentials": UNVERIFIABLE},
+    "Retry-After",
+)
+GUARDED: Final[Responses] = {401: REFUSED, 403: PLAIN, 429: TOO_OFTEN}  # by the guard, before any account
+
+
+def _invalid(**wrong: Any) -> dict[str, Any]:
+    """The answer to a parameter that is missing or none of its values."""
+    content = _json_content("HTTPValidationError", usual={"detail": [wrong]})
+    return {"description": "A parameter is missing, or has no such value", "content": content}
+
+
+NO_SUCH_DETAIL: Final = _invalid(
+    type="literal_error",
+    loc=["query", "detail"],
+    msg="Input should be 'value' or 'positions'",
+    input="everything",
+    ctx={"expected": "'value' or 'positions'"},
+)
+NO_SUCH_RANGE: Final = _invalid(
+    type="literal_error",
+    loc=["query", "range"],
+    msg="Input should be '1d'",
+    input="1y",
+    ctx={"expected": "'1d'"},
+)
+NO_ACCOUNT_ID: Final = _invalid(type="missing", loc=["query", "accountId"], msg="Field required", input=None)
 SECURED: Final[dict[str, Any]] = {"security": [{"bearer": []}, {"apiKey": []}]}
 SECURITY_SCHEMES: Final = {
     "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
@@ -183,7 +244,7 @@ def _answers(schema: str, **examples: Any) -> Responses:
     """What a route of one account answers."""
     return {
         200: {"description": "The newest there is", "content": _json_content(schema, **examples)},
-        401: UNAUTHORIZED,
+        **GUARDED,
         404: UNKNOWN,
         503: UNAVAILABLE,
     }
@@ -199,55 +260,67 @@ def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
             "description": "One event for each message; comments keep it alive; `close` says why it ends",
             "content": {"text/event-stream": {"schema": {"type": "string"}, "example": EVENTS_EXAMPLE}},
         },
-        401: UNAUTHORIZED,
+        **GUARDED,
         404: UNKNOWN,
+        422: NO_SUCH_DETAIL,
+        503: FULL,
     }
 
     @app.get(
         "/v1/portfolio/{account_id}",
         summary="The newest value of an account",
-        responses=answers,
+        responses={**answers, 422: NO_SUCH_DETAIL},
         openapi_extra=SECURED,
     )
-    async def portfolio(account_id: str, identity: Caller, detail: Detail = "value") -> Response:
-        return _json(await portfolios.read(identity, account_id, detail))
+    async def portfolio(account_id: AccountId, caller: Caller, detail: WithDetail = "value") -> Response:
+        return _json(await portfolios.read(caller, account_id, detail))
 
     @app.get(
         "/api/portfolio/value",
         summary="The same, for existing clients",
-        responses=answers,
+        responses={**answers, 422: NO_ACCOUNT_ID},
         openapi_extra=SECURED,
     )
     async def portfolio_value(
-        account_id: Annotated[str, Query(alias="accountId")], identity: Caller
+        account_id: Annotated[str, Query(alias="accountId", openapi_examples=ACCOUNT_IDS)], caller: Caller
     ) -> Response:
-        return _json(await portfolios.read(identity, account_id, "value"))
+        return _json(await portfolios.read(caller, account_id, "value"))
 
     @app.get(
         "/v1/portfolio/{account_id}/stream",
         summary="The same as server-sent events",
         responses=events,
         response_class=StreamingResponse,
+        dependencies=[Depends(let_in)],
         openapi_extra=SECURED,
     )
-    async def stream(account_id: str, identity: Caller, detail: Detail = "value") -> Response:
-        identity = await portfolios.require(identity, account_id)
-        source = EventStream(gateway, identity, account_id, with_positions=detail == "positions")
-        return StreamingResponse(source.events(), media_type="text/event-stream")
+    async def stream(
+        request: Request, account_id: AccountId, caller: Caller, detail: WithDetail = "value"
+    ) -> Response:
+        identity = await portfolios.require(caller, account_id)
+        source = EventStream(
+            gateway,
+            identity,
+            caller.whence,
+            account_id,
+            with_positions=detail == "positions",
+            cut=request.state.cut,
+        )
+        return EventResponse(source.events())
 
     @app.post(
         "/v1/tickets",
         summary="A ticket for one WebSocket connection: ?ticket=",
         responses={
             200: {"content": _json_content("Ticket", usual=TICKET_EXAMPLE)},
-            401: UNAUTHORIZED,
+            **GUARDED,
             503: UNAVAILABLE,
         },
         openapi_extra=SECURED,
     )
-    async def tickets(identity: Caller) -> Ticket:
+    async def tickets(caller: Caller) -> Ticket:
         try:
-            return Ticket(ticket=await gateway.issue_ticket(identity), expires_in_s=TICKET_TTL_S)
+            return Ticket(ticket=await gateway.issue_ticket(caller.identity), expires_in_s=TICKET_TTL_S)
         except StateUnavailable:
             raise no_value() from None
 
@@ -261,19 +334,19 @@ def _add_explanations(app: FastAPI, gateway: Gateway, explain: Ask, history: Ask
         responses=_answers("Explanation", usual=EXPLANATION_EXAMPLE),
         openapi_extra=SECURED,
     )
-    async def explanation(account_id: str, identity: Caller) -> Response:
-        return _json(await portfolios.ask(identity, account_id, explain))
+    async def explanation(account_id: AccountId, caller: Caller) -> Response:
+        return _json(await portfolios.ask(caller, account_id, explain))
 
     @app.get(
         "/v1/portfolio/{account_id}/history",
         summary="What the account was worth at each minute since the last close",
-        responses=_answers("History", usual=HISTORY_EXAMPLE),
+        responses={**_answers("History", usual=HISTORY_EXAMPLE), 422: NO_SUCH_RANGE},
         openapi_extra=SECURED,
     )
     async def past(
-        account_id: str, identity: Caller, span: Annotated[Literal["1d"], Query(alias="range")] = "1d"
+        account_id: AccountId, caller: Caller, span: Annotated[Literal["1d"], RANGE] = "1d"
     ) -> Response:
-        return _json(await portfolios.ask(identity, account_id, history))
+        return _json(await portfolios.ask(caller, account_id, history))
 
 
 def _add_reference(app: FastAPI) -> None:
@@ -300,11 +373,16 @@ def _add_reference(app: FastAPI) -> None:
 
 
 def _restore_examples(app: FastAPI, document: dict[str, Any]) -> None:
-    """FastAPI drops every null of an example, and a null says what is not known."""
+    """FastAPI drops every null of an example, and a null says what is not known.
+
+    And it tells of a 422 at every route with parameters, also where any text is one.
+    """
     for route in app.routes:
         if isinstance(route, APIRoute) and route.include_in_schema:
             for method in route.methods or ():
                 told = document["paths"][route.path_format][method.lower()]["responses"]
+                if 422 not in route.responses:
+                    told.pop("422", None)
                 for status, answer in route.responses.items():
                     told[str(status)]["content"] = answer["content"]
 

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import Final, Self
 
-KINDS: Final = ("user", "address", "minute")  # what is counted, each in a table of its own
+KINDS: Final = ("user", "user minute", "address", "minute", "refusals")  # counted, each in its own table
 SLOTS: Final = 1 << 17  # of one process and kind: more than twice what it may have open
 PROBED: Final = 16  # slots from its own on in which a key may be; with none of them free it is not shared
 DIGEST_BYTES: Final = 8
