@@ -30,7 +30,12 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         redis_url = find_valkey() or stack.enter_context(started_valkey())
         find_server() or stack.enter_context(started_server(redis_url))
-        command = [sys.executable, "-m", "pytest", f"--numprocesses={WORKERS}", "--dist=loadfile"]
+        workers = [
+            f"--numprocesses={WORKERS}",
+            "--dist=loadfile",
+            "--no-loadscope-reorder",
+        ]  # long ones first
+        command = [sys.executable, "-m", "pytest", *workers]
         coverage = ["--cov", "--cov-branch", "--cov-report=html", "--cov-report=term"]
         code = subprocess.call([*command, *coverage, *sys.argv[1:]])
     print(f"coverage report: {ROOT / 'htmlcov' / 'index.html'}")

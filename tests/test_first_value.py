@@ -25,7 +25,11 @@ from tests.websocket.served import Served, bearer, serving
 
 NEVER_S = 1e8
 FIRST_VALUE_S_MAX = 30.0  # a busy machine; what is not asked for by somebody would come after NEVER_S
-ASKING = bearer(accounts=["*"])
+
+
+def asking() -> dict[str, str]:
+    """A token of this moment that may see every account."""
+    return bearer(accounts=["*"])
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +74,7 @@ async def first_value(server: Served, account_id: str, detail: str = "value") ->
     """What the first message of a new connection says."""
     async with (
         asyncio.timeout(FIRST_VALUE_S_MAX),
-        server.open(f"/ws/portfolio/{account_id}?detail={detail}", ASKING) as client,
+        server.open(f"/ws/portfolio/{account_id}?detail={detail}", asking()) as client,
     ):
         return msgspec.json.decode(await client.recv())
 
@@ -92,7 +96,7 @@ async def test_many_that_nobody_watched_have_theirs_at_once(quiet: Served) -> No
 
 async def test_positions_that_nobody_watched_come_at_once_and_so_does_what_is_stored(quiet: Served) -> None:
     """Somebody watches the value already; the next one wants the positions, and one more the value alone."""
-    async with quiet.open(f"/ws/portfolio/{NAMES[0]}", ASKING) as early, asyncio.timeout(FIRST_VALUE_S_MAX):
+    async with quiet.open(f"/ws/portfolio/{NAMES[0]}", asking()) as early, asyncio.timeout(FIRST_VALUE_S_MAX):
         await early.recv()
 
         detailed = await first_value(quiet, NAMES[0], "positions")

@@ -32,7 +32,7 @@ from portfolio_realtime.config import child_environment
 from portfolio_realtime.model import Account, Publication
 from portfolio_realtime.state import keys, open_state
 from portfolio_realtime.state.embedded import EmbeddedServer
-from portfolio_realtime.websocket.examples import PORTFOLIO_EXAMPLE
+from portfolio_realtime.websocket.examples import POSITIONS_EXAMPLE
 from portfolio_realtime.websocket.protocol import is_account_id
 
 READY_S_MAX: Final = 60.0
@@ -116,7 +116,7 @@ async def _add_account(url: str) -> None:
     shard = keys.shard_of(ACCOUNT_ID, SHARDS)
     lease = await state.leases.acquire(keys.shard_lease(shard))
     assert lease is not None
-    value = {**PORTFOLIO_EXAMPLE, "account_id": ACCOUNT_ID, "epoch": lease.fencing_token, "sequence": 1}
+    value = {**POSITIONS_EXAMPLE, "account_id": ACCOUNT_ID, "epoch": lease.fencing_token, "sequence": 1}
     await state.valuations.publish(lease, shard, [Publication(ACCOUNT_ID, 1, msgspec.json.encode(value))])
     await state.close()
 

@@ -1,7 +1,13 @@
-"""A real tape, a million trades, gives the price path that an independent reading of the rules gives."""
+"""A real tape gives the price path that an independent reading of the rules gives.
+
+The suite takes the beginning of each day; `TAPE_TRADES=0 pytest tests/market/test_tape.py` takes all of it,
+more than a million trades.
+"""
 
 import csv
 import io
+import itertools
+import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +22,7 @@ from portfolio_realtime.market.messages import decode_trades
 TAPE = Path(__file__).resolve().parents[3] / "shared" / "tape"
 MIDNIGHT_NS = {"20131007": 1_381_118_400 * 10**9, "20131008": 1_381_204_800 * 10**9}  # in New York
 FRAME_TRADES = 500
+TRADES = int(os.environ.get("TAPE_TRADES", "60000"))  # of each symbol and day; 0: all
 
 # Which bit of the tape's flags is which letter of the consolidated tape
 LETTERS = dict(
@@ -64,13 +71,14 @@ Row = tuple[int, int, str, int]  # milliseconds, price × 10,000, exchange, flag
 
 
 def rows_of(symbol: str, day: str = "20131007") -> list[Row]:
-    """All trades of the day, in the order of the tape."""
+    """The day's first TRADES trades, in the order of the tape."""
     path = TAPE / f"{symbol.lower()}-{day}.zip"
     if not path.exists():
         pytest.skip("the real tape is not part of this repository")
     with zipfile.ZipFile(path) as archive:
         text = io.TextIOWrapper(archive.open(archive.namelist()[0]))
-        return [(int(row[0]), int(row[1]), row[3], int(row[4], 16)) for row in csv.reader(text)]
+        lines = itertools.islice(csv.reader(text), TRADES or None)
+        return [(int(row[0]), int(row[1]), row[3], int(row[4], 16)) for row in lines]
 
 
 def expected_path(rows: list[Row]) -> list[float]:
