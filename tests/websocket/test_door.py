@@ -8,7 +8,6 @@ from benchmarks.raw_websocket import HEADERS, TEXT, RawClient, frame, upgrade_re
 from tests.websocket.served import Calculator, Served, bearer
 
 HOST = {"Host": "127.0.0.1"}
-UPGRADE = upgrade_request("/ws/portfolio/a", {**HOST, **HEADERS, **bearer()})
 HEALTH = upgrade_request("/health", HOST)
 SPLITS = {
     "a request line that is cut": 5,
@@ -18,15 +17,21 @@ SPLITS = {
 }
 
 
+def upgrade() -> bytes:
+    """A request that is let in, with a token of this moment."""
+    return upgrade_request("/ws/portfolio/a", {**HOST, **HEADERS, **bearer()})
+
+
 @pytest.mark.parametrize("name", SPLITS)
 async def test_a_request_in_two_pieces_is_the_same_request(
     server: Served, calculator: Calculator, name: str
 ) -> None:
     await calculator.publish("a", 1)
+    request = upgrade()
     async with RawClient(server.port) as client:
-        await client.send(UPGRADE[: SPLITS[name]])
+        await client.send(request[: SPLITS[name]])
         await asyncio.sleep(0.05)
-        await client.send(UPGRADE[SPLITS[name] :])
+        await client.send(request[SPLITS[name] :])
         assert (await client.response())[0] == 101
         first = await client.read()
         assert first is not None and first.opcode == TEXT
@@ -39,7 +44,7 @@ async def test_a_connection_that_was_used_for_http_becomes_a_websocket(server: S
         status, headers = await client.response()
         assert status == 200
         await client.read_body(int(headers["content-length"]))
-        await client.send(UPGRADE)
+        await client.send(upgrade())
         assert (await client.response())[0] == 101
 
 
@@ -47,7 +52,7 @@ async def test_frames_that_come_with_the_request_are_not_lost(server: Served) ->
     """RFC 6455 §4.1 forbids it to clients; what came is dealt with all the same."""
     hello = frame(TEXT, b'{"type":"heartbeat","timestamp":"now"}')
     async with RawClient(server.port) as client:
-        await client.send(UPGRADE + hello)
+        await client.send(upgrade() + hello)
         assert (await client.response())[0] == 101
         answer = await client.read()
         assert answer is not None and b"heartbeat_ack" in answer.payload
@@ -72,7 +77,7 @@ async def test_what_is_no_request_for_a_websocket_of_ours_is_told_so(
 
 async def test_who_goes_before_saying_anything_leaves_nothing_behind(server: Served) -> None:
     """And the server goes on."""
-    for said in (b"", b"GET /ws", UPGRADE[:-4]):
+    for said in (b"", b"GET /ws", upgrade()[:-4]):
         async with RawClient(server.port) as client:
             await client.send(said)
     assert (await server.http.get("/health")).status_code == 200
