@@ -80,7 +80,7 @@ def test_answers_as_the_example_of_rfc_6455() -> None:
 def test_names_what_is_wrong() -> None:
     assert handshake.refusal("GET", "1.1", GOOD) is None
     assert handshake.refusal("POST", "1.1", GOOD) is HTTPStatus.METHOD_NOT_ALLOWED
-    assert handshake.refusal("GET", "1.0", GOOD) is HTTPStatus.HTTP_VERSION_NOT_SUPPORTED
+    assert handshake.refusal("GET", "1.0", GOOD) is HTTPStatus.BAD_REQUEST
     assert (
         handshake.refusal("GET", "1.1", GOOD | {"sec-websocket-version": "8"}) is HTTPStatus.UPGRADE_REQUIRED
     )

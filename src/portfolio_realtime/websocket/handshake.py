@@ -28,8 +28,8 @@ def refusal(method: str, http_version: str, headers: Mapping[str, str]) -> HTTPS
     """What speaks against this request, or None; header names in lower case."""
     if method != "GET":
         return HTTPStatus.METHOD_NOT_ALLOWED
-    if http_version != "1.1":
-        return HTTPStatus.HTTP_VERSION_NOT_SUPPORTED
+    if http_version != "1.1":  # 505 would fit, too, but would count as a fault of ours
+        return HTTPStatus.BAD_REQUEST
     is_upgrade = "upgrade" in listed(headers.get("connection", "").lower())
     is_websocket = headers.get("upgrade", "").strip().lower() == "websocket"
     if not (is_upgrade and is_websocket and headers.get("sec-websocket-version") == VERSION):
