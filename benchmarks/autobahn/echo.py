@@ -1,4 +1,4 @@
-"""A server as Autobahn wants it: our `Endpoint` and HTTP protocol, but every message comes back.
+"""A server as Autobahn wants it: our way in and `Endpoint`, but every message comes back.
 
 Only what is done with a whole message is another: text takes our own way from the bytes of a socket to the
 message, fragments and UTF-8 included, and so do control frames and closing. Binary messages, which we refuse,
@@ -22,9 +22,9 @@ from portfolio_realtime import config
 from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.frames import text_frame
 from portfolio_realtime.state import open_state
+from portfolio_realtime.websocket.door import Door
 from portfolio_realtime.websocket.endpoint import Endpoint
 from portfolio_realtime.websocket.gateway import Gateway
-from portfolio_realtime.websocket.patience import PatientHttp
 
 NOWHERE: Final = "redis://127.0.0.1:1/0"  # a state that is never asked
 MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -82,7 +82,7 @@ async def echoing() -> AsyncGenerator[str]:
     options = uvicorn.Config(
         cast("Any", _no_app),
         port=0,
-        http=PatientHttp,
+        http=cast("Any", Door),
         ws=cast("Any", partial(Echo, gateway)),
         lifespan="off",
         log_config=None,

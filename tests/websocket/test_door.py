@@ -1,10 +1,15 @@
 """The first bytes of a connection: whichever way a request comes, it gets the same answer."""
 
 import asyncio
+from unittest.mock import Mock
 
 import pytest
 from benchmarks.raw_websocket import HEADERS, TEXT, RawClient, frame, upgrade_request
+from uvicorn import Config
+from uvicorn.server import ServerState
 
+from portfolio_realtime.websocket.door import Door
+from portfolio_realtime.websocket.patience import PatientHttp
 from tests.websocket.served import Calculator, Served, bearer
 
 HOST = {"Host": "127.0.0.1"}
@@ -35,6 +40,22 @@ async def test_a_request_in_two_pieces_is_the_same_request(
         assert (await client.response())[0] == 101
         first = await client.read()
         assert first is not None and first.opcode == TEXT
+
+
+async def test_who_says_the_first_byte_late_has_no_more_time_for_the_rest(server: Served) -> None:
+    """The deadline of the head goes along with the connection."""
+    door, transport = Door(Config(server.open), ServerState(), {}), Mock(asyncio.Transport)
+    door.connection_made(transport)
+    due = door._deadline
+    door.data_received(b"G")
+    (http,) = transport.set_protocol.call_args.args
+    assert isinstance(http, PatientHttp)
+    assert http._deadline is due
+    assert due is not None and not due.cancelled()
+    http.data_received(b"ET /health HTTP/1.1\r\n\r")
+    assert http._deadline is due and not due.cancelled()
+    http.connection_lost(None)
+    assert due.cancelled()
 
 
 async def test_a_connection_that_was_used_for_http_becomes_a_websocket(server: Served) -> None:

@@ -12,9 +12,9 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from portfolio_realtime.websocket import patience
-from portfolio_realtime.websocket.endpoint import Endpoint
 
 BEGINNING: Final = b"GET /ws"
+SOCKETS_MAX: Final = 60_000  # of HTTP and WebSocket together, whatever they are doing
 
 
 class Door(asyncio.Protocol):
@@ -38,46 +38,43 @@ class Door(asyncio.Protocol):
         """A client has come: it must say something soon."""
         self._transport = transport
         self._connections.add(self)
-        if len(self._connections) > patience.SOCKETS_MAX:
+        if len(self._connections) > SOCKETS_MAX:
             self._transport.abort()
             return
         self._deadline = asyncio.get_running_loop().call_later(patience.HEAD_S_MAX, self._transport.abort)
 
     def data_received(self, data: bytes) -> None:
         """The first bytes: from now on the transport has another protocol."""
-        self._leave()
-        config, server_state, app_state = self._arguments
+        deadline = self._deadline
+        if deadline is None:  # it was one too many
+            return
+        self._connections.discard(self)
         request = _request(data)
         if request is None:
-            http = patience.PatientHttp(config, server_state, app_state)
-            http.connection_made(self._transport)
+            http = patience.PatientHttp(*self._arguments)
+            http.take_over(self._transport, deadline)
             self._transport.set_protocol(http)
-            return http.data_received(data)
-        make: Any = config.ws_protocol_class
-        endpoint: Endpoint = make(config=config, server_state=server_state, app_state=app_state)
-        endpoint.connection_made(self._transport)
-        endpoint.requested(request.target, request.headers, "GET", request.http_version)
-        self._transport.set_protocol(endpoint)
+            http.data_received(data)
+            return
+        deadline.cancel()
+        endpoint = patience.hand_over(
+            self._transport, *self._arguments, request.target, request.headers, "GET", request.http_version
+        )
         if request.rest:
             endpoint.data_received(request.rest)
-        return None
 
     def eof_received(self) -> None:
         """The client has gone without a word: the transport closes."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
-        self._leave()
+        self._connections.discard(self)
+        if self._deadline is not None:
+            self._deadline.cancel()
 
     def shutdown(self) -> None:
         """uvicorn ends."""
         self._transport.close()
-
-    def _leave(self) -> None:
-        self._connections.discard(self)
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
 
 
 class _Request:

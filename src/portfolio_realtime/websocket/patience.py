@@ -11,12 +11,13 @@ second time.
 import asyncio
 from typing import Any, Final
 
+from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 HEAD_S_MAX: Final = 10.0
 HEAD_BYTES_MAX: Final = 32_768
 UNREAD_S_MAX: Final = 20.0  # since the socket and our buffer are full
-SOCKETS_MAX: Final = 60_000  # of HTTP and WebSocket together, whatever they are doing
 TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 )
@@ -33,10 +34,12 @@ class PatientHttp(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """A client has come: its first request must be whole soon."""
         super().connection_made(transport)
-        if len(self.connections) > SOCKETS_MAX:
-            transport.abort()
-            return
         self._await_head()
+
+    def take_over(self, transport: asyncio.Transport, deadline: asyncio.TimerHandle) -> None:
+        """A client that came earlier: by the deadline, which aborts, its first request must be whole."""
+        self._deadline = deadline
+        self.connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
@@ -71,16 +74,11 @@ class PatientHttp(HttpToolsProtocol):
         """The request asks for a WebSocket, whose protocol takes the transport over."""
         self.connections.discard(self)
         self._cancel_unread()
-        make: Any = self.ws_protocol_class  # uvicorn has looked whether there is one
-        endpoint = make(config=self.config, server_state=self.server_state, app_state=self.app_state)
-        endpoint.connection_made(self.transport)
-        endpoint.requested(
-            self.url.decode("latin-1"),
-            [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.scope["headers"]],
-            self.scope["method"],
-            self.scope["http_version"],
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.scope["headers"]]
+        hand_over(
+            *(self.transport, self.config, self.server_state, self.app_state),
+            *(self.url.decode("latin-1"), headers, self.scope["method"], self.scope["http_version"]),
         )
-        self.transport.set_protocol(endpoint)
         self.parser: Any = None  # they hold each other, and only the garbage collector would part them
 
     def pause_writing(self) -> None:
@@ -116,3 +114,22 @@ class PatientHttp(HttpToolsProtocol):
         self._cancel_deadline()
         self.transport.write(TOO_LARGE)
         self.transport.close()
+
+
+def hand_over(
+    transport: asyncio.Transport,
+    config: Config,
+    server_state: ServerState,
+    app_state: dict[str, Any],
+    target: str,
+    headers: list[tuple[str, str]],
+    method: str,
+    http_version: str,
+) -> asyncio.Protocol:
+    """The protocol that answers a request for a WebSocket, and has its transport from now on."""
+    make: Any = config.ws_protocol_class
+    endpoint = make(config=config, server_state=server_state, app_state=app_state)
+    endpoint.connection_made(transport)
+    endpoint.requested(target, headers, method, http_version)
+    transport.set_protocol(endpoint)
+    return endpoint
