@@ -5,6 +5,7 @@ so none is refused.
 """
 
 import re
+from functools import cache
 from typing import Final
 
 LEFT_MIN: Final = 16  # signs
@@ -68,7 +69,12 @@ def _walks() -> set[str]:
     }
 
 
-KNOWN_PARTS: Final = re.compile("|".join(sorted({*WORDS.split(), *_walks()}, key=len, reverse=True)))
+@cache
+def _known_parts() -> re.Pattern[str]:
+    """Words and walks, the longest first; made when there is a secret to look at, not by every import."""
+    return re.compile("|".join(sorted({*WORDS.split(), *_walks()}, key=len, reverse=True)))
+
+
 STANDING_ALONE: Final = frozenset(SHORT_WORDS.split())
 PART: Final = re.compile(r"[^\W_]+")
 
@@ -84,7 +90,7 @@ def is_guessable(secret: str) -> bool:
 
 def _left(text: str) -> str:
     """What is left of it without repetition, words and walks."""
-    rest = KNOWN_PARTS.sub(" ", _repeated(text))
+    rest = _known_parts().sub(" ", _repeated(text))
     return "".join(part for part in PART.findall(rest) if part not in STANDING_ALONE)
 
 

@@ -60,7 +60,6 @@ class Endpoint(asyncio.Protocol):
     """A client's WebSocket, from the upgrade request to the last byte."""
 
     __slots__ = (
-        "_address",
         "_close_timer",
         "_connection",
         "_disconnect",
@@ -71,7 +70,6 @@ class Endpoint(asyncio.Protocol):
         "_is_ending",
         "_loop",
         "_peer",
-        "_place",
         "_protocol",
         "_query",
         "_rate_timer",
@@ -79,6 +77,7 @@ class Endpoint(asyncio.Protocol):
         "_transport",
         "_verifications",
         "_wanted",
+        "_whence",
     )
 
     def __init__(
@@ -92,8 +91,7 @@ class Endpoint(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._fileno: int | None = None  # of its socket, while it may be sent to past the transport
         self._peer = ""
-        self._address = ""  # the client's, behind trusted proxies
-        self._place: str | None = None  # whose limits it counts for
+        self._whence = Whence("", None)  # the client's, behind trusted proxies
         self._query: dict[str, str] = {}
         self._wanted: Subscribe | None = None  # what the path asks for
         self._fragments: list[bytes] = []
@@ -150,8 +148,8 @@ class Endpoint(asyncio.Protocol):
         if self in self._gateway.clients:
             self._gateway.clients.discard(self)
             self._gateway.follower.unwatch(self, self._connection.subscriptions)
-            if self._place is not None:
-                self._gateway.limits.connections_of_address.leave(self._place)
+            if self._whence.place is not None:
+                self._gateway.limits.connections_of_address.leave(self._whence.place)
             if self._connection.identity is not None:
                 self._gateway.leave(self._connection.identity)
             self._gateway.metrics.disconnects.labels(self._end_label()).inc()
@@ -173,17 +171,17 @@ class Endpoint(asyncio.Protocol):
     def requested(self, target: str, raw: list[tuple[str, str]], method: str, http_version: str) -> None:
         """The request for a WebSocket: its target, its headers, and its kind."""
         headers = joined(raw)
-        self._address, self._place = self._gateway.places.whence(self._peer, headers)
+        self._whence = self._gateway.places.whence(self._peer, headers)
         path, _, query = target.partition("?")
         refusal = self._refusal(path, query, headers, handshake.refusal(method, http_version, headers))
         if refusal is not None:
-            self._gateway.turned_away(refusal, self._address)
+            self._gateway.turned_away(refusal, self._whence.address)
             return self._reject(refusal)
         assert self._transport is not None
         self._transport.write(handshake.acceptance(headers))
         self._gateway.clients.add(self)
-        if self._place is not None:
-            self._gateway.limits.connections_of_address.enter(self._place, is_limited=False)
+        if self._whence.place is not None:
+            self._gateway.limits.connections_of_address.enter(self._whence.place, is_limited=False)
         is_immediate = self._gateway.authenticator.is_immediate and "ticket" not in self._query
         return self._verify(self._identify(headers), is_immediate=is_immediate)
 
@@ -209,7 +207,7 @@ class Endpoint(asyncio.Protocol):
             self._peer, headers
         ):
             return HTTPStatus.FORBIDDEN
-        if (refusal := self._gateway.refusal(self._place)) is not None:
+        if (refusal := self._gateway.refusal(self._whence.place)) is not None:
             return refusal
         try:
             self._query = dict(parse_qsl(query, max_num_fields=QUERY_FIELDS_MAX)) if query else {}
@@ -266,7 +264,7 @@ class Endpoint(asyncio.Protocol):
         return self._subscribe(request)
 
     def _refuse_credentials(self, why: Unauthorized) -> None:
-        self._gateway.refused(why, Whence(self._address, self._place))
+        self._gateway.refused(why, self._whence)
         if self._connection.identity is None:
             self._gateway.metrics.connects.labels("unauthorized").inc()
         is_temporary = isinstance(why, Unverifiable)
@@ -425,7 +423,7 @@ class Endpoint(asyncio.Protocol):
         self._send_protocol()
 
     def _forbidden(self) -> None:
-        self._gateway.refused(Unauthorized(FORBIDDEN), Whence(self._address, self._place))
+        self._gateway.refused(Unauthorized(FORBIDDEN), self._whence)
 
     # The transport
 

@@ -145,5 +145,5 @@ class Limits:
         return (
             self.connections_of_user.has_room(user)
             and self.connects_of_user.take(user, now_s)
-            and self.connections_of_user.enter(user)
+            and self.connections_of_user.enter(user, is_limited=False)
         )

@@ -218,20 +218,14 @@ def _invalid(**wrong: Any) -> dict[str, Any]:
     return {"description": "A parameter is missing, or has no such value", "content": content}
 
 
-NO_SUCH_DETAIL: Final = _invalid(
-    type="literal_error",
-    loc=["query", "detail"],
-    msg="Input should be 'value' or 'positions'",
-    input="everything",
-    ctx={"expected": "'value' or 'positions'"},
-)
-NO_SUCH_RANGE: Final = _invalid(
-    type="literal_error",
-    loc=["query", "range"],
-    msg="Input should be '1d'",
-    input="1y",
-    ctx={"expected": "'1d'"},
-)
+def _no_such(parameter: str, given: str, expected: str) -> dict[str, Any]:
+    """The same for a value that is none of those expected."""
+    wrong = {"msg": f"Input should be {expected}", "input": given, "ctx": {"expected": expected}}
+    return _invalid(type="literal_error", loc=["query", parameter], **wrong)
+
+
+NO_SUCH_DETAIL: Final = _no_such("detail", "everything", "'value' or 'positions'")
+NO_SUCH_RANGE: Final = _no_such("range", "1y", "'1d'")
 NO_ACCOUNT_ID: Final = _invalid(type="missing", loc=["query", "accountId"], msg="Field required", input=None)
 SECURED: Final[dict[str, Any]] = {"security": [{"bearer": []}, {"apiKey": []}]}
 SECURITY_SCHEMES: Final = {
