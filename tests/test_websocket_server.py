@@ -57,6 +57,15 @@ async def is_server(port: int) -> bool:
     return False
 
 
+async def answering(process: "subprocess.Popen[bytes]", port: int) -> None:
+    """Wait until a server that we have started answers."""
+    give_up = time.monotonic() + START_S_MAX
+    while not await is_server(port):
+        assert process.poll() is None, f"the server ended with code {process.returncode}"
+        assert time.monotonic() < give_up, "the server did not answer in time"
+        await asyncio.sleep(0.05)
+
+
 @pytest.fixture
 async def server(valkey_url: str, state: State) -> AsyncGenerator[Server]:
     """A server that runs already, else one of our own."""
@@ -68,11 +77,7 @@ async def server(valkey_url: str, state: State) -> AsyncGenerator[Server]:
     port = free_port()
     process = start(port, REDIS_URL=valkey_url, SHARDS=str(SHARDS))
     try:
-        give_up = time.monotonic() + START_S_MAX
-        while not await is_server(port):
-            assert process.poll() is None, f"the server ended with code {process.returncode}"
-            assert time.monotonic() < give_up, "the server did not answer in time"
-            await asyncio.sleep(0.05)
+        await answering(process, port)
         yield Server(port, is_ours=True)
     finally:
         end(process)
@@ -180,11 +185,7 @@ async def heard(**environment: str) -> str:
     port = free_port()
     process = start(port, hears_errors=True, SHARDS=str(SHARDS), DRAIN_GRACE_SECONDS="0", **environment)
     try:
-        give_up = time.monotonic() + START_S_MAX
-        while not await is_server(port):
-            assert process.poll() is None, f"the server ended with code {process.returncode}"
-            assert time.monotonic() < give_up, "the server did not answer in time"
-            await asyncio.sleep(0.05)
+        await answering(process, port)
         process.terminate()
         _, said = await asyncio.to_thread(process.communicate, timeout=START_S_MAX)
         return said.decode()

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Final, NoReturn
 
 import pytest
 
@@ -16,7 +16,7 @@ CACHE: Final = Path.home() / ".cache" / "portfolio-realtime-interoperability"
 NPM_S_MAX: Final = 120
 
 
-def lacking(what: str) -> None:
+def lacking(what: str) -> NoReturn:
     """What a test needs is not there: the test is skipped, in CI it fails."""
     if os.environ.get("CI"):
         pytest.fail(what)
@@ -28,7 +28,6 @@ def need(program: str) -> str:
     found = shutil.which(program)
     if found is None:
         lacking(f"no {program}: apt-get install {program}")
-    assert found is not None
     return found
 
 

@@ -59,7 +59,7 @@ def names(load: Load, plan: Plan = PLAN) -> list[str]:
 def test_a_load_at_all_its_limits_has_failed_nothing() -> None:
     """What is no goal, such as the gaps of stalled clients, is not judged."""
     assert names(GOOD) == []
-    assert GOOD.is_clean
+    assert GOOD.failed == []
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """The page in a real browser: a value appears, changes and flashes; the connection's state is honest."""
 
-import os
 import re
 import shutil
 import time
@@ -14,6 +13,7 @@ from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.model import US_EQUITY, Account, Bookings, MinuteMark, Position
 from portfolio_realtime.state import State
 from portfolio_realtime.websocket import follower
+from tests.interoperability.programs import lacking
 from tests.websocket.served import Calculator, Served, serving, write_accounts
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -33,10 +33,7 @@ expect.set_options(timeout=DEADLINE_MS)
 async def page() -> AsyncGenerator[Page]:
     """A page of the machine's own Chromium in dark mode; an error in the page fails the test."""
     if CHROMIUM is None:
-        missing = "no browser: apt-get install chromium"
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
+        lacking("no browser: apt-get install chromium")
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         opened = await browser.new_page(color_scheme="dark")

@@ -1,7 +1,7 @@
 """Times between two events, counted so that many processes can be added up."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from portfolio_realtime.clock import NS_PER_S
@@ -48,3 +48,8 @@ class Lags:
             if left < 0:
                 return round(bucket * BUCKET_MS, 1)
         return 0.0
+
+
+def percentile_s(ordered: Sequence[float], share: float) -> float:
+    """The time below which `share` (0 to 1) of these lie, which are in order; 0 when there are none."""
+    return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 2) if ordered else 0.0

@@ -15,7 +15,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -43,7 +43,7 @@ from portfolio_realtime.proving.goals import (
     growth_max_ms,
     none,
 )
-from portfolio_realtime.proving.lags import Lags
+from portfolio_realtime.proving.lags import Lags, percentile_s
 from portfolio_realtime.proving.oracle import Oracle
 from portfolio_realtime.proving.system import (
     CONFLATED,
@@ -140,11 +140,6 @@ class Load:
     knee_messages_per_s: float | None = None  # the last step that held; None: all did
     storm: Storm | None = None
     failed: list[Goal] = field(default_factory=list[Goal])  # goals that were not reached
-
-    @property
-    def is_clean(self) -> bool:
-        """Did everything hold?"""
-        return not self.failed
 
 
 def unexplained(gaps: int, behind: int, conflated: int | None) -> int:
@@ -391,15 +386,15 @@ class Loading:
             await asyncio.sleep(BACK_POLL_S)
             seen = await crew.seen()
         back_s, back = seen.outages_s, clients - seen.without_value
-        say(f"storm: {back} of {clients} clients back, the last after {_share(back_s, 1):.1f} s")
+        say(f"storm: {back} of {clients} clients back, the last after {percentile_s(back_s, 1):.1f} s")
         return Storm(
             clients=clients,
             how=how,
             cut=seen.cut_off,
             back=back,
-            back_s_p50=_share(back_s, 0.5),
-            back_s_p99=_share(back_s, 0.99),
-            back_s_max=_share(back_s, 1),
+            back_s_p50=percentile_s(back_s, 0.5),
+            back_s_p99=percentile_s(back_s, 0.99),
+            back_s_max=percentile_s(back_s, 1),
         )
 
     def _cpu_s(self, crew: Crew) -> dict[str, float]:
@@ -423,7 +418,3 @@ def _process_cpu_s(pid: int) -> float:
     except OSError:
         return 0.0
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _share(ordered: Sequence[float], share: float) -> float:
-    return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 2) if ordered else 0.0

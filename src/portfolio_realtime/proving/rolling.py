@@ -21,6 +21,7 @@ from portfolio_realtime.errors import SettingsError
 from portfolio_realtime.proving.crew import Crew, allow_files
 from portfolio_realtime.proving.demo import converge, say
 from portfolio_realtime.proving.goals import STALE_S_MAX, Goal, failed, none
+from portfolio_realtime.proving.lags import percentile_s
 from portfolio_realtime.proving.system import (
     System,
     free_port,
@@ -219,15 +220,14 @@ async def _ask(scene: Scene, restart_s: list[float]) -> Rolled:
     differing, _ = await converge(oracle, crew)
     await oracle.resume()
     seen = await crew.seen()
-    without_s = seen.outages_s or [0.0]
     rolled = Rolled(
         connections=scene.connections,
         restarts=len(restart_s),
         restart_s=restart_s,
         moved=len(seen.outages_s),
-        without_s_p50=round(without_s[len(without_s) // 2], 2),
-        without_s_p99=round(without_s[int(len(without_s) * 0.99)], 2),
-        without_s_max=round(without_s[-1], 2),
+        without_s_p50=percentile_s(seen.outages_s, 0.5),
+        without_s_p99=percentile_s(seen.outages_s, 0.99),
+        without_s_max=percentile_s(seen.outages_s, 1),
         regular=moving.regular,
         silence_s_max=moving.silence_s if moving.regular else None,  # before the market stood still
         never_back=seen.without_value,
