@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install run test lint check format bench curve knee faults replay week churn wheel image documents sbom audit uv lock clean
+.PHONY: help install run test lint check format bench curve knee faults replay week churn wheel image cloudflare cloudflare-check documents sbom audit uv lock clean
 
 help:  ## what can be made
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 20
 
 install: $(VENV)/.installed  ## build .venv from the locked requirements
 
@@ -62,6 +62,18 @@ replay: install  ## one plan of faults again: make replay SEED=7
 wheel: install  ## dist/alpaca_sim-*.whl: the simulator on its own
 	cd packages/alpaca-sim && ../../$(BIN)/python -m hatchling build -t wheel -d ../../dist
 
+cloudflare: .venv-cloudflare/.installed  ## the domain at Cloudflare: make cloudflare ARGS="record --help"
+	.venv-cloudflare/bin/python deploy/cloudflare.py $(ARGS)
+
+cloudflare-check: install .venv-cloudflare/.installed  ## that script against a stand-in judged by the official SDK
+	$(BIN)/pyright -p tests/cloudflare
+	cd tests/cloudflare && ../../.venv-cloudflare/bin/python -m pytest -q $(ARGS)
+
+.venv-cloudflare/.installed: requirements/cloudflare.txt
+	$(PYTHON) -m venv .venv-cloudflare
+	.venv-cloudflare/bin/pip install --quiet --disable-pip-version-check --no-compile --require-hashes --no-deps -r requirements/cloudflare.txt
+	@touch $@
+
 image: install  ## the container image, built and run without Docker; as root
 	$(BIN)/python -m benchmarks.image $(ARGS)
 
@@ -85,6 +97,7 @@ lock: uv  ## write requirements/*.txt anew from pyproject.toml, with hashes
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements/runtime.txt
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements/dev.txt
 	uv pip compile --group build --constraints requirements/dev.txt --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements/build.txt
+	uv pip compile --group cloudflare --constraints requirements/dev.txt --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements/cloudflare.txt
 
 clean:  ## remove what can be built again
-	rm -rf $(VENV) htmlcov .coverage .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-cloudflare htmlcov .coverage .pytest_cache .ruff_cache .hypothesis
