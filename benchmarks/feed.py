@@ -41,8 +41,8 @@ from prometheus_client import CollectorRegistry
 from rich.console import Console
 from rich.table import Table
 
-from alpaca_sim.stream_messages import timestamp
-from alpaca_sim.tape import Tape
+from alpaca_sim.core.tape import Tape
+from alpaca_sim.streams.messages import timestamp
 from portfolio_realtime import config, market_data_consumer
 from portfolio_realtime.clock import NS_PER_S, SystemClock
 from portfolio_realtime.market.conditions import stock_effect

@@ -11,15 +11,15 @@ from typing import Annotated
 import typer
 import uvloop
 
-from alpaca_sim import faults
 from alpaca_sim.app import bind, serve_until_signal
-from alpaca_sim.books import ROLL_AT
-from alpaca_sim.clock import MovableClock, parse_time_ns
-from alpaca_sim.market import TEST_SYMBOL, Market
-from alpaca_sim.sessions import ALWAYS, NYSE, CalendarError
+from alpaca_sim.core import faults
+from alpaca_sim.core.books import ROLL_AT
+from alpaca_sim.core.clock import MovableClock, parse_time_ns
+from alpaca_sim.core.market import TEST_SYMBOL, Market
+from alpaca_sim.core.sessions import ALWAYS, NYSE, CalendarError
+from alpaca_sim.core.switches import SwitchError, read_switches
+from alpaca_sim.core.tape import Tape, TapeError, TapeReplay
 from alpaca_sim.simulator import Settings, Simulator
-from alpaca_sim.switches import SwitchError, read_switches
-from alpaca_sim.tape import Tape, TapeError, TapeReplay
 
 EXIT_USAGE = 2
 PORT_MAX = 65_535

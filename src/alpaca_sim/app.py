@@ -12,23 +12,22 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from alpaca_sim import (
+from alpaca_sim.api import (
     activities_rest,
     broker_rest,
-    control,
     data_rest,
     data_stream,
     events,
     history_rest,
-    levers,
     trading_rest,
     trading_stream,
 )
-from alpaca_sim.auth import Guard
-from alpaca_sim.clock import SECOND_NS
-from alpaca_sim.rest_faults import RestFaults
+from alpaca_sim.api.auth import Guard
+from alpaca_sim.api.rest_faults import RestFaults
+from alpaca_sim.api.web import ApiError, error_response, not_found
+from alpaca_sim.control import levers, routes
+from alpaca_sim.core.clock import SECOND_NS
 from alpaca_sim.simulator import Simulator
-from alpaca_sim.web import ApiError, error_response, not_found
 
 SHUTDOWN_S_MAX = 1
 BACKLOG = 2_048
@@ -38,8 +37,8 @@ KEEP_ALIVE_S = 75  # longer than clients keep idle connections, so they never me
 
 def make_app(sim: Simulator) -> ASGIApp:
     """All routes over one simulator, guarded."""
-    routes = [
-        *control.ROUTES,
+    served = [
+        *routes.ROUTES,
         *history_rest.ROUTES,
         *levers.ROUTES,
         *activities_rest.ROUTES,  # before the accounts' routes, which would take their paths for ids
@@ -50,7 +49,7 @@ def make_app(sim: Simulator) -> ASGIApp:
         *data_rest.ROUTES,
         *data_stream.ROUTES,
     ]
-    app = Starlette(routes=routes, exception_handlers={ApiError: error_response, 404: not_found})
+    app = Starlette(routes=served, exception_handlers={ApiError: error_response, 404: not_found})
     app.router.redirect_slashes = False
     guard = Guard(RestFaults(app, sim), sim.credentials, sim.rate_limit, lambda: _http_date(sim))
     app.state.sim = sim

@@ -9,25 +9,26 @@ from dataclasses import dataclass, field
 from datetime import date, time
 from typing import Protocol
 
-from alpaca_sim import accounts, fault_actions
-from alpaca_sim.activities_rest import ActivityIndex
-from alpaca_sim.agenda import Agenda
-from alpaca_sim.auth import Credentials, RateLimit
-from alpaca_sim.books import Books
-from alpaca_sim.clock import SECOND_NS, Clock, MovableClock, new_york
-from alpaca_sim.corporate import CorporateActions
-from alpaca_sim.events import EventStreams
-from alpaca_sim.faults import Fault, Faults, Plan
-from alpaca_sim.ledger import Activity, Ledger
-from alpaca_sim.listings import make_listings
-from alpaca_sim.market import MINUTE_NS, Market
-from alpaca_sim.sessions import ALWAYS, Calendar
-from alpaca_sim.statuses import Statuses
-from alpaca_sim.stream_feeds import Feeds, Subscriber
-from alpaca_sim.switches import Switches
-from alpaca_sim.trader import Trader
-from alpaca_sim.ulid import UlidSequence
-from alpaca_sim.walk import RandomWalk
+from alpaca_sim.api.activities_rest import ActivityIndex
+from alpaca_sim.api.auth import Credentials, RateLimit
+from alpaca_sim.api.events import EventStreams
+from alpaca_sim.control import fault_actions
+from alpaca_sim.core import accounts
+from alpaca_sim.core.agenda import Agenda
+from alpaca_sim.core.books import Books
+from alpaca_sim.core.clock import SECOND_NS, Clock, MovableClock, new_york
+from alpaca_sim.core.corporate import CorporateActions
+from alpaca_sim.core.faults import Fault, Faults, Plan
+from alpaca_sim.core.ledger import Activity, Ledger
+from alpaca_sim.core.listings import make_listings
+from alpaca_sim.core.market import MINUTE_NS, Market
+from alpaca_sim.core.sessions import ALWAYS, Calendar
+from alpaca_sim.core.statuses import Statuses
+from alpaca_sim.core.switches import Switches
+from alpaca_sim.core.trader import Trader
+from alpaca_sim.core.ulid import UlidSequence
+from alpaca_sim.core.walk import RandomWalk
+from alpaca_sim.streams.feeds import Feeds, Subscriber
 
 TICK_S = 0.015
 STEP_S_MAX = 1.0  # a pause of the process is not made up for beyond this

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from alpaca_sim.app import bind, serve
-from alpaca_sim.clock import Clock
-from alpaca_sim.market import Market
+from alpaca_sim.core.clock import Clock
+from alpaca_sim.core.market import Market
 from alpaca_sim.simulator import Settings, Simulator, TradeSource
 
 START_S_MAX = 10

@@ -13,11 +13,12 @@ import httpx
 import msgpack
 import pytest
 
-from alpaca_sim import events, switches
-from alpaca_sim.clock import SECOND_NS, MovableClock, parse_time_ns
-from alpaca_sim.conditions import STOCK_CONDITIONS, Effect
-from alpaca_sim.stream_session import ERRORS
-from alpaca_sim.switches import SwitchError, Switches, read_switches
+from alpaca_sim.api import events
+from alpaca_sim.api.stream_session import ERRORS
+from alpaca_sim.core import switches
+from alpaca_sim.core.clock import SECOND_NS, MovableClock, parse_time_ns
+from alpaca_sim.core.conditions import STOCK_CONDITIONS, Effect
+from alpaca_sim.core.switches import SwitchError, Switches, read_switches
 from tests.alpaca_sim.conftest import BASIC, Start
 from tests.alpaca_sim.openapi import check, check_no_extra
 from tests.alpaca_sim.test_auth import token_of

@@ -4,7 +4,7 @@ from datetime import date
 
 import pytest
 
-from alpaca_sim.clock import SECOND_NS, new_york, new_york_ns, parse_time_ns, rfc3339
+from alpaca_sim.core.clock import SECOND_NS, new_york, new_york_ns, parse_time_ns, rfc3339
 from tests.alpaca_sim.test_market import START_NS, SetClock
 
 

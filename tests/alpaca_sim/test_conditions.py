@@ -2,7 +2,7 @@
 
 import pytest
 
-from alpaca_sim.conditions import counts_volume, moves_price
+from alpaca_sim.core.conditions import counts_volume, moves_price
 
 # code, tapes, minute open/close, written from the FAQ and not from the code
 ROWS = [

@@ -14,10 +14,10 @@ from alpaca.trading.enums import ActivityType
 from alpaca.trading.requests import GetCalendarRequest
 from starlette.routing import Route
 
-from alpaca_sim import activities_rest, broker_rest, data_rest, history_rest
-from alpaca_sim.activities_json import event_json, fill_json
-from alpaca_sim.ledger import Activity
-from alpaca_sim.switches import Switches
+from alpaca_sim.api import activities_rest, broker_rest, data_rest, history_rest
+from alpaca_sim.core.ledger import Activity
+from alpaca_sim.core.switches import Switches
+from alpaca_sim.streams.activities_json import event_json, fill_json
 from tests.alpaca_sim.conftest import Running, Start
 from tests.alpaca_sim.openapi import check, check_answer, check_no_extra, published_path
 from tests.alpaca_sim.test_days import begin, go

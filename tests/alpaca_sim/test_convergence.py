@@ -10,7 +10,7 @@ from typing import Any
 import msgpack
 from websockets.asyncio.client import ClientConnection, connect
 
-from alpaca_sim.clock import parse_time_ns
+from alpaca_sim.core.clock import parse_time_ns
 from tests.alpaca_sim.conftest import AUTH_MESSAGE, Running, Start
 from tests.alpaca_sim.test_conditions import ROWS
 from tests.alpaca_sim.test_events import FIRST_ID, Stream, open_stream

@@ -8,16 +8,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from alpaca_sim import faults
-from alpaca_sim.activities_json import event_json
-from alpaca_sim.clock import MovableClock, new_york, parse_time_ns, rfc3339
-from alpaca_sim.control import truth_json
-from alpaca_sim.events import system_json
-from alpaca_sim.sessions import Calendar, trade_date
+from alpaca_sim.api.events import system_json
+from alpaca_sim.control.routes import truth_json
+from alpaca_sim.core import faults
+from alpaca_sim.core.clock import MovableClock, new_york, parse_time_ns, rfc3339
+from alpaca_sim.core.sessions import Calendar, trade_date
+from alpaca_sim.core.switches import Switches
 from alpaca_sim.simulator import Simulator
-from alpaca_sim.stream_feeds import Subscriber
-from alpaca_sim.stream_messages import Encoding
-from alpaca_sim.switches import Switches
+from alpaca_sim.streams.activities_json import event_json
+from alpaca_sim.streams.feeds import Subscriber
+from alpaca_sim.streams.messages import Encoding
 from tests.alpaca_sim.conftest import Running, Start, quiet
 
 MONDAY_PRE = "2026-11-23T04:00:00-05:00"  # Thanksgiving week: Thursday is closed, Friday ends at 13:00

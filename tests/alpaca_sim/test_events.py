@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from alpaca_sim import events
-from alpaca_sim.clock import rfc3339
-from alpaca_sim.ledger import Activity
+from alpaca_sim.api import events
+from alpaca_sim.core.clock import rfc3339
+from alpaca_sim.core.ledger import Activity
 from tests.alpaca_sim.conftest import Running, Start
 from tests.conftest import Until
 

@@ -11,9 +11,9 @@ import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from alpaca_sim.clock import SECOND_NS, parse_time_ns
-from alpaca_sim.faults import KINDS
-from alpaca_sim.switches import Switches
+from alpaca_sim.core.clock import SECOND_NS, parse_time_ns
+from alpaca_sim.core.faults import KINDS
+from alpaca_sim.core.switches import Switches
 from tests.alpaca_sim.conftest import AUTH_MESSAGE, Running, Start
 from tests.alpaca_sim.test_auth import token_of
 from tests.alpaca_sim.test_events import FIRST_ID, PATH, act, ids, open_stream

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alpaca_sim import fault_actions, faults
-from alpaca_sim.faults import KINDS, Fault, Faults, Plan, PlanError
+from alpaca_sim.control import fault_actions
+from alpaca_sim.core import faults
+from alpaca_sim.core.faults import KINDS, Fault, Faults, Plan, PlanError
 
 
 def one(kind: str, **fields: Any) -> Faults:

@@ -7,11 +7,13 @@ import pytest
 import typer.main
 from starlette.routing import Route, WebSocketRoute
 
-from alpaca_sim import control, events, faults, levers
 from alpaca_sim.__main__ import app
-from alpaca_sim.faults import KINDS
-from alpaca_sim.stream_feeds import FEED_KINDS
-from alpaca_sim.switches import CHOICES
+from alpaca_sim.api import events
+from alpaca_sim.control import levers, routes
+from alpaca_sim.core import faults
+from alpaca_sim.core.faults import KINDS
+from alpaca_sim.core.switches import CHOICES
+from alpaca_sim.streams.feeds import FEED_KINDS
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "simulator.md"
 
@@ -40,8 +42,8 @@ def test_every_switch_is_described_with_its_values(guide: str) -> None:
 
 def test_every_lever_and_stream_is_named(guide: str) -> None:
     """By its path."""
-    routes = [route for route in control.ROUTES + levers.ROUTES if "POST" in (route.methods or ())]
-    names = {route.path.removeprefix("/_sim/") for route in routes}
+    posted = [route for route in routes.ROUTES + levers.ROUTES if "POST" in (route.methods or ())]
+    names = {route.path.removeprefix("/_sim/") for route in posted}
     assert (
         names and [name for name in names if f"`{name}`" not in guide and f"/_sim/{name}" not in guide] == []
     )

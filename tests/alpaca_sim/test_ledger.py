@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alpaca_sim.clock import SECOND_NS, new_york, rfc3339
-from alpaca_sim.control import truth_json
-from alpaca_sim.decimals import text, to_cents
-from alpaca_sim.ledger import Activity
+from alpaca_sim.control.routes import truth_json
+from alpaca_sim.core.clock import SECOND_NS, new_york, rfc3339
+from alpaca_sim.core.decimals import text, to_cents
+from alpaca_sim.core.ledger import Activity
 from alpaca_sim.simulator import Simulator
 from tests.alpaca_sim.conftest import Start, quiet
 from tests.alpaca_sim.test_market import SetClock

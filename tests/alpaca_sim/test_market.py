@@ -6,9 +6,9 @@ from decimal import Decimal
 
 import pytest
 
-from alpaca_sim.clock import SECOND_NS, Clock
-from alpaca_sim.listings import make_listings
-from alpaca_sim.market import HISTORY_MARKS_MAX, HISTORY_S_MAX, MINUTE_NS, Market
+from alpaca_sim.core.clock import SECOND_NS, Clock
+from alpaca_sim.core.listings import make_listings
+from alpaca_sim.core.market import HISTORY_MARKS_MAX, HISTORY_S_MAX, MINUTE_NS, Market
 from alpaca_sim.simulator import Simulator
 from tests.alpaca_sim.conftest import quiet
 

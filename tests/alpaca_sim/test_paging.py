@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from alpaca_sim.clock import rfc3339
+from alpaca_sim.core.clock import rfc3339
 from tests.alpaca_sim.conftest import Running, Start
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from alpaca_sim.activities_json import event_json, fill_json
-from alpaca_sim.switches import Switches
+from alpaca_sim.core.switches import Switches
+from alpaca_sim.streams.activities_json import event_json, fill_json
 from tests.alpaca_sim.conftest import Running, Start
 from tests.alpaca_sim.openapi import check, check_no_extra
 

@@ -15,10 +15,11 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from alpaca_sim import data_stream, stream_feeds
-from alpaca_sim.clock import SECOND_NS
-from alpaca_sim.market import MINUTE_NS
-from alpaca_sim.stream_session import ERRORS
+from alpaca_sim.api import data_stream
+from alpaca_sim.api.stream_session import ERRORS
+from alpaca_sim.core.clock import SECOND_NS
+from alpaca_sim.core.market import MINUTE_NS
+from alpaca_sim.streams import feeds
 from tests.alpaca_sim.conftest import AUTH_MESSAGE, Running, Start
 from tests.conftest import Until
 
@@ -349,7 +350,7 @@ async def test_quotes_come_with_trades_now_and_then(start: Start) -> None:
     async with open_client(running) as client:
         await client.log_in()
         await client.ask(action="subscribe", quotes=["AAPL"])
-        for _ in range(stream_feeds.TRADES_PER_QUOTE):
+        for _ in range(feeds.TRADES_PER_QUOTE):
             running.sim.market.print_trade("AAPL", Decimal("50.00"), Decimal(100), ("@",))
         quote = await client.next()
     assert (quote["T"], quote["bp"], quote["ap"]) == ("q", 49.99, 50.01)
@@ -378,7 +379,7 @@ async def test_a_slow_client_is_cut_off_and_nobody_else_waits(
     start: Start, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A socket that is not read fills its bounded buffer and is closed; another client goes on."""
-    monkeypatch.setattr(stream_feeds, "OUTBOUND_BYTES_MAX", 200_000)
+    monkeypatch.setattr(feeds, "OUTBOUND_BYTES_MAX", 200_000)
     monkeypatch.setattr(data_stream, "CLOSE_GRACE_S", 0.05)
     running = await start()
     async with open_client(running) as healthy, stalled_client(running) as stalled:

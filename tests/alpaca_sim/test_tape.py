@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from alpaca_sim.clock import Clock
-from alpaca_sim.market import Market, Trade
-from alpaca_sim.tape import Tape, TapeError, TapeReplay, conditions_of
+from alpaca_sim.core.clock import Clock
+from alpaca_sim.core.market import Market, Trade
+from alpaca_sim.core.tape import Tape, TapeError, TapeReplay, conditions_of
 from tests.alpaca_sim.conftest import Start
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "tape"

@@ -1,0 +1,1 @@
+"""Alpaca's HTTP routes and WebSocket streams, over the core."""

@@ -1,0 +1,132 @@
+"""`GET /v1/accounts/activities`: a list sorted by id, paged by the id of the last row the client has."""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from itertools import islice
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from alpaca_sim.api.broker_rest import find_account
+from alpaca_sim.api.web import ApiError, csv_param, date_param, int_param, json_response, sim_of, time_param
+from alpaca_sim.core.clock import SECOND_NS
+from alpaca_sim.core.ledger import Activity, Ledger
+from alpaca_sim.streams.activities_json import row_id, row_json, row_type
+
+PAGE_SIZE_MAX = 100
+CATEGORIES = ("trade_activity", "non_trade_activity")
+DATED_PAGE_SIZE_MAX = 1_000_000  # with `date` there is no maximum but the whole ledger
+
+Row = tuple[str, Activity]  # REST id and activity
+
+
+class ActivityIndex:
+    """All activities sorted by their REST id, brought up to date when asked."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        """Reads the ledger's activities, which only grow."""
+        self._ledger = ledger
+        self._rows: list[Row] = []
+
+    def rows(self) -> list[Row]:
+        """All, ascending."""
+        new = self._ledger.activities[len(self._rows) :]
+        if new:
+            self._rows += _rows_of(new)
+            self._rows.sort(key=_id_of)  # nearly sorted already: cheap
+        return self._rows
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What a request wants to see; None is no restriction."""
+
+    types: set[str] | None
+    is_trade: bool | None
+    day: date | None  # of UTC
+    after_ns: int | None
+    until_ns: int | None
+
+    def takes(self, activity: Activity) -> bool:
+        """Whether the activity is wanted."""
+        return (
+            (self.types is None or row_type(activity) in self.types)
+            and (self.is_trade is None or (activity.activity_type == "TRD") == self.is_trade)
+            and (
+                self.day is None
+                or datetime.fromtimestamp(activity.at_ns // SECOND_NS, UTC).date() == self.day
+            )
+            and (self.after_ns is None or activity.at_ns > self.after_ns)
+            and (self.until_ns is None or activity.at_ns <= self.until_ns)
+        )
+
+
+async def list_activities(request: Request) -> Response:
+    """`GET /v1/accounts/activities`: of all accounts, or of `account_id`."""
+    return json_response(activities_page(request, request.query_params.get("account_id")))
+
+
+def activities_page(request: Request, account_id: str | None) -> list[dict[str, Any]]:
+    """All paging rules: direction, page_size, page_token, date, after, until, types or category."""
+    sim = sim_of(request)
+    wanted = _read_filter(request)
+    size_max = PAGE_SIZE_MAX if wanted.day is None else DATED_PAGE_SIZE_MAX
+    limit = int_param(request, "page_size", size_max, 1, size_max)
+    if account_id:
+        rows = sorted(_rows_of(find_account(sim, account_id).activities), key=_id_of)
+    else:
+        rows = sim.activity_index.rows()
+    superseded = sim.ledger.superseded
+    found = (
+        row_json(activity)
+        for activity in _from_token(request, rows)
+        if wanted.takes(activity) and not activity.is_void and activity.ref_id not in superseded
+    )
+    return list(islice(found, limit))
+
+
+def _rows_of(activities: Iterable[Activity]) -> list[Row]:
+    return [(row_id(activity), activity) for activity in activities]
+
+
+def _id_of(row: Row) -> str:
+    return row[0]
+
+
+def _read_filter(request: Request) -> Filter:
+    params = request.query_params
+    in_path, category = request.path_params.get("activity_type"), params.get("category")
+    types = {in_path} if in_path else set(csv_param(request, "activity_types")) or None
+    if category is not None and category not in CATEGORIES:
+        raise ApiError(422, f"category must be one of {', '.join(CATEGORIES)}")
+    if category and types:
+        raise ApiError(422, "activity types and category cannot be used together")
+    return Filter(
+        types=types,
+        is_trade=None if category is None else category == CATEGORIES[0],
+        day=date_param(request, "date", date.min) if "date" in params else None,
+        after_ns=time_param(request, "after"),
+        until_ns=time_param(request, "until"),
+    )
+
+
+def _from_token(request: Request, rows: list[Row]) -> Iterator[Activity]:
+    """Rows after the last one the client has, in the wanted direction."""
+    token, direction = request.query_params.get("page_token"), request.query_params.get("direction", "desc")
+    if direction not in ("asc", "desc"):
+        raise ApiError(422, "direction must be asc or desc")
+    if direction == "asc":
+        start = bisect_right(rows, token, key=_id_of) if token else 0
+        return (activity for _, activity in islice(rows, start, None))
+    end = bisect_left(rows, token, key=_id_of) if token else len(rows)
+    return (rows[index][1] for index in range(end - 1, -1, -1))
+
+
+ROUTES = [
+    Route("/v1/accounts/activities", list_activities),
+    Route("/v1/accounts/activities/{activity_type}", list_activities),
+]

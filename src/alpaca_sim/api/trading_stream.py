@@ -1,0 +1,158 @@
+"""The Trading API's stream, `/stream`: log in, listen to `trade_updates`, get each fill of the account.
+
+Frames are JSON, binary as Alpaca's are. It has no memory: nothing from before is sent.
+"""
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from alpaca_sim.api.trading_keys import TradingKeys
+from alpaca_sim.core.clock import rfc3339
+from alpaca_sim.core.decimals import ZERO, text
+from alpaca_sim.core.ledger import Activity
+from alpaca_sim.streams.activities_json import fill_json
+
+if TYPE_CHECKING:
+    from alpaca_sim.simulator import Simulator
+
+STREAM = "trade_updates"
+CONNECTIONS_MAX = 1  # of one account
+UNSENT_MAX = 1_000  # messages that a reader may be behind before it is cut
+TRADE = "TRD"
+
+
+@dataclass(slots=True, eq=False)
+class Listener:
+    """One connection: whose it is, whether it listens, and what is still to be sent."""
+
+    client: tuple[str, int]
+    account_id: str = ""
+    is_listening: bool = False
+    unsent: "asyncio.Queue[dict[str, Any]]" = field(default_factory=lambda: asyncio.Queue(UNSENT_MAX))
+
+
+class Trading:
+    """The Trading API of one simulator: every account's keys, and who listens to its fills."""
+
+    def __init__(self, sim: "Simulator") -> None:
+        """Lets market data know the keys, and hears of every booking beside whoever else does."""
+        self.listeners: set[Listener] = set()
+        self.keys = TradingKeys(sim.ledger.accounts, sim.settings.secret)
+        self._sim = sim
+        sim.credentials.trading_account = self.keys.account_id
+        notify = sim.ledger.on_activity
+
+        def on_activity(activity: Activity) -> None:
+            notify(activity)
+            self.publish(activity)
+
+        sim.ledger.on_activity = on_activity
+
+    def cut(self) -> int:
+        """Abort every connection without a goodbye; how many."""
+        cut = list(self.listeners)
+        for listener in cut:
+            self._sim.abort(listener.client)
+        return len(cut)
+
+    def publish(self, activity: Activity) -> None:
+        """Something was booked: a fill goes to whoever listens to its account."""
+        if activity.activity_type != TRADE:
+            return
+        for listener in list(self.listeners):
+            if listener.is_listening and listener.account_id == activity.account_id:
+                try:
+                    listener.unsent.put_nowait({"stream": STREAM, "data": self._update(activity)})
+                except asyncio.QueueFull:
+                    self._sim.abort(listener.client)
+
+    def _update(self, activity: Activity) -> dict[str, Any]:
+        update = fill_json(activity, self._sim.market)
+        del update["account_id"]
+        holdings = self._sim.ledger.accounts[activity.account_id].current
+        position = holdings.positions.get(activity.symbol)
+        return update | {"position_qty": text(position.quantity if position else ZERO)}
+
+    def receive(self, listener: Listener, message: object) -> None:
+        """Answer one decoded client message; what is none of ours is not answered."""
+        body = cast("dict[str, Any]", message) if isinstance(message, dict) else {}
+        action = body.get("action")
+        if action in ("auth", "authenticate"):
+            self._log_in(listener, body)
+        elif action == "listen":
+            self._listen(listener, body)
+
+    def _log_in(self, listener: Listener, body: dict[str, Any]) -> None:
+        given = body.get("data") if isinstance(body.get("data"), dict) else body
+        given = cast("dict[str, Any]", given)
+        key = str(given.get("key_id") or given.get("key") or "")
+        secret = str(given.get("secret_key") or given.get("secret") or "")
+        account_id = self._account_of(key, secret)
+        count = sum(other.account_id == account_id for other in self.listeners - {listener})
+        is_granted = account_id is not None and count < CONNECTIONS_MAX
+        listener.account_id = account_id or "" if is_granted else ""
+        self._authorization(listener, "authenticate", is_granted=is_granted)
+
+    def _account_of(self, key: str, secret: str) -> str | None:
+        if self._sim.credentials.is_pair(key, secret):
+            return next(iter(self._sim.ledger.accounts), None)
+        return self.keys.account_id(key, secret)
+
+    def _listen(self, listener: Listener, body: dict[str, Any]) -> None:
+        if not listener.account_id:
+            self._authorization(listener, "listen", is_granted=False)
+            return
+        given = body.get("data")
+        streams = cast("dict[str, Any]", given).get("streams") if isinstance(given, dict) else None
+        names = cast("list[object]", streams) if isinstance(streams, list) else []
+        listener.is_listening = STREAM in names
+        granted = [STREAM] if listener.is_listening else []
+        listener.unsent.put_nowait({"stream": "listening", "data": {"streams": granted}})
+
+    def _authorization(self, listener: Listener, action: str, *, is_granted: bool) -> None:
+        status = "authorized" if is_granted else "unauthorized"
+        body = {"status": status, "action": action, "at": rfc3339(self._sim.clock.now_ns())}
+        listener.unsent.put_nowait({"stream": "authorization", "data": body})
+
+
+async def endpoint(websocket: WebSocket) -> None:
+    """One connection from handshake to close."""
+    trading: Trading = websocket.app.state.trading
+    await websocket.accept()
+    assert websocket.client is not None
+    listener = Listener((websocket.client.host, websocket.client.port))
+    trading.listeners.add(listener)
+    reader = asyncio.create_task(_read(websocket, trading, listener))
+    writer = asyncio.create_task(_write(websocket, listener))
+    try:
+        await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        trading.listeners.discard(listener)
+        for task in (reader, writer):
+            task.cancel()
+        await asyncio.gather(reader, writer, return_exceptions=True)
+
+
+async def _read(websocket: WebSocket, trading: Trading, listener: Listener) -> None:
+    while True:
+        received = await websocket.receive()
+        if received["type"] == "websocket.disconnect":
+            return
+        encoded = received.get("text") or received.get("bytes") or b""
+        with suppress(msgspec.DecodeError, UnicodeDecodeError):
+            trading.receive(listener, msgspec.json.decode(encoded))
+
+
+async def _write(websocket: WebSocket, listener: Listener) -> None:
+    with suppress(WebSocketDisconnect, RuntimeError, OSError):
+        while True:
+            await websocket.send_bytes(msgspec.json.encode(await listener.unsent.get()))
+
+
+ROUTES = [WebSocketRoute("/stream", endpoint)]

@@ -1,0 +1,316 @@
+"""The ledger: what every account holds, in exact decimals. It is the oracle that all tests compare with.
+
+An account is an opening state (at the close of `balance_asof`) plus a list of activities that never change;
+the present
+state is always the opening state with the activities applied, and a past one is the same with fewer of them.
+A correction does not change what it corrects either: it takes the effect of the earlier booking back. The
+overnight roll (`books`) moves the opening state on by a day.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from alpaca_sim.core.decimals import ZERO, divide, exact
+from alpaca_sim.core.market import Market, MarketSymbol
+from alpaca_sim.core.ulid import UlidSequence
+
+ACTIVITIES_MAX = 5_000_000
+# external: what the client brings in or takes out, in cash, and in securities at the activity's price
+CASH_FLOW_TYPES = frozenset({"CSD", "CSW", "JNLC", "ACATC", "OCT", "MEM"})
+SECURITY_FLOW_TYPES = frozenset({"JNLS", "ACATS", "FOPT"})
+SPLIT = "SPLIT"  # two bookings: the old quantity goes, the new one comes, for the same cost
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """One booking. `quantity` is signed (a sale is negative); `net_amount` is the change of cash in
+    dollars. `previous` is the earlier booking that this one replaces, or only takes back if `is_void`.
+    """
+
+    event_id: str
+    ref_id: str
+    account_id: str
+    activity_type: str
+    subtype: str
+    symbol: str
+    quantity: Decimal
+    price: Decimal
+    multiplier: Decimal
+    net_amount: Decimal
+    at_ns: int
+    details: Mapping[str, str]
+    status: str = "executed"
+    previous: "Activity | None" = None
+    is_void: bool = False
+    executed_ns: int = 0  # when it happened, of a backfill long before `at_ns`; 0 = then
+
+    @property
+    def external_cash_flow(self) -> Decimal:
+        """What the client brought in (+) or took out (−) by this booking, in dollars."""
+        if self.activity_type in CASH_FLOW_TYPES:
+            return self.net_amount
+        if self.activity_type in SECURITY_FLOW_TYPES:
+            return self.quantity * self.price * self.multiplier
+        return ZERO
+
+
+@dataclass(slots=True)
+class Position:
+    """Signed quantity and cost basis of one symbol. `is_new`: not held at the last session's end."""
+
+    quantity: Decimal
+    cost_basis: Decimal
+    is_new: bool = False
+
+
+@dataclass(slots=True)
+class Holdings:
+    """Cash, positions and the external cash flow so far, at one moment."""
+
+    cash: Decimal
+    positions: dict[str, Position] = field(default_factory=dict[str, Position])
+    external_cash_flow: Decimal = ZERO
+    in_transit: dict[str, Decimal] = field(default_factory=dict[str, Decimal])  # cost between two split legs
+
+    def copy(self) -> "Holdings":
+        """A state of its own with equal numbers."""
+        positions = {s: Position(p.quantity, p.cost_basis, p.is_new) for s, p in self.positions.items()}
+        return Holdings(self.cash, positions, self.external_cash_flow, dict(self.in_transit))
+
+    def apply(self, activity: Activity) -> None:
+        """Book one activity."""
+        if activity.previous is not None:
+            self._add(activity.previous, -1)
+        if not activity.is_void:
+            self._add(activity, 1)
+
+    def _add(self, activity: Activity, sign: int) -> None:
+        self.cash += sign * activity.net_amount
+        self.external_cash_flow += sign * activity.external_cash_flow
+        if activity.activity_type == SPLIT:
+            self._exchange(activity)
+        elif activity.symbol and activity.quantity:
+            self._move(activity.symbol, sign * activity.quantity, activity.price * activity.multiplier)
+
+    def _exchange(self, leg: Activity) -> None:
+        """One leg of a split: the cost waits between them."""
+        position = self.positions.pop(leg.symbol, None)
+        if position is not None:
+            self.in_transit[leg.symbol] = position.cost_basis
+        else:
+            self.positions[leg.symbol] = Position(leg.quantity, self.in_transit.pop(leg.symbol, ZERO))
+
+    def _move(self, symbol: str, quantity: Decimal, unit_price: Decimal) -> None:
+        position = self.positions.get(symbol)
+        if position is None:
+            self.positions[symbol] = Position(quantity, quantity * unit_price, is_new=True)
+            return
+        before, after = position.quantity, position.quantity + quantity
+        if not after:
+            del self.positions[symbol]
+        elif (before > 0) == (quantity > 0):
+            position.cost_basis += quantity * unit_price
+        elif (before > 0) == (after > 0):
+            position.cost_basis = divide(position.cost_basis * after, before)
+        else:
+            position.cost_basis = after * unit_price
+        position.quantity = after
+
+
+@dataclass(slots=True)
+class Account:
+    """One brokerage account with its whole record."""
+
+    account_id: str
+    account_number: str
+    given_name: str
+    family_name: str
+    created_ns: int
+    last_equity: Decimal
+    opening: Holdings
+    current: Holdings
+    activities: list[Activity] = field(default_factory=list[Activity])
+    status: str = "ACTIVE"
+    first: int = 0  # index of the first activity that is not in the opening state
+
+    def holdings(self, at_ns: int | None = None) -> Holdings:
+        """The state now, or after the activities up to and including `at_ns`. Not to be changed by the
+        caller.
+        """
+        if at_ns is None or not self.activities or self.activities[-1].at_ns <= at_ns:
+            return self.current
+        past = self.opening.copy()
+        with exact():
+            for activity in self.activities[self.first :]:
+                if activity.at_ns > at_ns:
+                    break
+                past.apply(activity)
+        return past
+
+    def roll(self, opening: Holdings, first: int, last_equity: Decimal) -> None:
+        """Begin a new day: `opening` is the state with the activities before index `first`."""
+        self.opening, self.first, self.last_equity = opening, first, last_equity
+        self.current = opening.copy()
+        with exact():
+            for activity in self.activities[first:]:
+                self.current.apply(activity)
+
+
+@dataclass(frozen=True, slots=True)
+class PositionTruth:
+    """One position, valued."""
+
+    symbol: str
+    asset_class: str
+    quantity: Decimal
+    multiplier: Decimal
+    mark: Decimal
+    previous_close: Decimal
+    market_value: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """One account, valued exactly at one moment."""
+
+    account_id: str
+    as_of_ns: int
+    equity: Decimal
+    cash: Decimal
+    last_equity: Decimal
+    external_cash_flow: Decimal
+    day_pnl: Decimal
+    positions: tuple[PositionTruth, ...]
+    unpriced: tuple[str, ...] = ()  # held without any price: worth nothing in these figures
+    in_transit: tuple[str, ...] = ()  # between two split legs: worth nothing in these figures
+
+
+class Ledger:
+    """All accounts and, in order of publication, all activities."""
+
+    def __init__(self, market: Market, ulids: UlidSequence) -> None:
+        """An empty ledger, valued at `market`."""
+        self.accounts: dict[str, Account] = {}
+        self.activities: list[Activity] = []
+        self.superseded: set[str] = set()  # ref ids of bookings that a later one corrected or took back
+        self.on_activity: Callable[[Activity], None] = lambda _activity: None
+        self._market = market
+        self._ulids = ulids
+
+    def open(self, account: Account) -> None:
+        """Add an account."""
+        assert account.account_id not in self.accounts
+        self.accounts[account.account_id] = account
+
+    def next_event_id(self, at_ns: int) -> str:
+        """The publication id of a booking at `at_ns`."""
+        return self._ulids.next(at_ns)
+
+    def book(self, activity: Activity) -> None:
+        """Apply one activity to its account and publish it. Raises KeyError for an unknown account."""
+        assert len(self.activities) < ACTIVITIES_MAX, "the simulator keeps every activity: restart it"
+        account = self.accounts[activity.account_id]
+        assert not account.activities or account.activities[-1].at_ns <= activity.at_ns
+        with exact():
+            account.current.apply(activity)
+        account.activities.append(activity)
+        self.activities.append(activity)
+        if activity.previous is not None:
+            self.superseded.add(activity.previous.ref_id)
+        self.on_activity(activity)
+
+    def equity_at_closes(self, holdings: Holdings) -> Decimal:
+        """Cash plus positions at the closing prices of `balance_asof`, exact."""
+        with exact():
+            return holdings.cash + sum(
+                (
+                    position.quantity * state.listing.multiplier * state.close
+                    for symbol, position in holdings.positions.items()
+                    for state in [self._market.symbols[symbol]]
+                ),
+                ZERO,
+            )
+
+    def truth(
+        self, account_id: str, as_of_ns: int, past: bool = False, marks: Mapping[str, Decimal] | None = None
+    ) -> Truth:
+        """The account's exact figures: now, or as they were at `as_of_ns` (`past`), or at the moment
+        `as_of_ns` just gone at which all `marks` were taken.
+
+        Raises KeyError for an unknown account and LookupError where the price history does not reach.
+        """
+        account = self.accounts[account_id]
+        holdings = account.holdings(as_of_ns if past or marks is not None else None)
+        positions: list[PositionTruth] = []
+        unpriced: list[str] = []
+        with exact():
+            equity = holdings.cash
+            for symbol, position in holdings.positions.items():
+                state = self._market.symbols[symbol]
+                listing = state.listing
+                if state.is_unpriced:
+                    unpriced.append(symbol)
+                    continue
+                mark = _mark(state, as_of_ns, past, marks)
+                multiplier = listing.multiplier
+                market_value = position.quantity * multiplier * mark
+                equity += market_value
+                positions.append(
+                    PositionTruth(
+                        symbol,
+                        listing.asset_class,
+                        position.quantity,
+                        multiplier,
+                        mark,
+                        listing.previous_close,
+                        market_value,
+                    )
+                )
+            flow = holdings.external_cash_flow
+            day_pnl = equity - account.last_equity - flow
+        last_equity = account.last_equity
+        return Truth(
+            account_id,
+            as_of_ns,
+            equity,
+            holdings.cash,
+            last_equity,
+            flow,
+            day_pnl,
+            tuple(positions),
+            tuple(unpriced),
+            tuple(holdings.in_transit),
+        )
+
+
+def _mark(state: MarketSymbol, as_of_ns: int, past: bool, marks: Mapping[str, Decimal] | None) -> Decimal:
+    if marks is not None:
+        return marks[state.listing.symbol]
+    return state.mark_at(as_of_ns) if past else state.mark
+
+
+def compressed_cost(
+    position: Position | None, moves: Iterable[tuple[Decimal, Decimal]], after: Decimal
+) -> Decimal:
+    """The cost of a position overnight: what was held is one lot, the day's purchases are lots, the oldest
+    are sold first (Alpaca, "Average entry price calculation"). `moves` are signed quantities and unit prices.
+    """
+    lots: deque[tuple[Decimal, Decimal]] = deque()  # quantity of one sign, and its cost
+    if position is not None:
+        lots.append((position.quantity, position.cost_basis))
+    for moved, unit_price in moves:
+        quantity = moved
+        while quantity and lots and (lots[0][0] > 0) != (quantity > 0):
+            held, cost = lots.popleft()
+            if abs(held) > abs(quantity):
+                left = held + quantity
+                lots.appendleft((left, divide(cost * left, held)))
+                quantity = ZERO
+            else:
+                quantity += held
+        if quantity:
+            lots.append((quantity, quantity * unit_price))
+    assert sum((quantity for quantity, _ in lots), ZERO) == after
+    return sum((cost for _, cost in lots), ZERO)

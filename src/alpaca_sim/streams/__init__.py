@@ -1,0 +1,1 @@
+"""What goes over streams: messages, and who has read how far."""
