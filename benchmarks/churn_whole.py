@@ -28,7 +28,7 @@ from websockets.exceptions import WebSocketException
 
 from benchmarks.churn import Hour, Sampled, draw, judged, left, sample, used_mb
 from benchmarks.service import SHARDS, memory_mb, say, show
-from portfolio_realtime.proving.system import System, running, wait_known
+from portfolio_harness.system import System, running, wait_known
 from portfolio_realtime.state import State, open_state
 
 HOUR: Final = Hour(trades=30.0, sessions=10.0, opened=3.0)

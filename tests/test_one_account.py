@@ -14,10 +14,10 @@ import msgspec
 import pytest
 from websockets.asyncio.client import connect
 
+from portfolio_harness.oracle import Truth
+from portfolio_harness.system import System, running
 from portfolio_realtime import symbol_collector
 from portfolio_realtime.errors import BrokerRefused
-from portfolio_realtime.proving.oracle import Truth
-from portfolio_realtime.proving.system import System, running
 from portfolio_realtime.service import Context
 from portfolio_realtime.state import State
 from tests.conftest import Simulator, StartSimulator, Until, end, free_port, running_service

@@ -28,11 +28,11 @@ import yaml
 
 from benchmarks.image.build import ROOT, Image, ImageFailed, build, missing_packages
 from benchmarks.image.container import Confined, Container
+from portfolio_harness.clients import Fleet
+from portfolio_harness.demo import converge, say
+from portfolio_harness.oracle import Oracle
+from portfolio_harness.system import SIMULATOR_KEY, SIMULATOR_SECRET, TOKEN_S, token
 from portfolio_realtime.errors import PortfolioRealtimeError
-from portfolio_realtime.proving.demo import converge, say
-from portfolio_realtime.proving.fleet import Fleet
-from portfolio_realtime.proving.oracle import Oracle
-from portfolio_realtime.proving.system import SIMULATOR_KEY, SIMULATOR_SECRET, TOKEN_S, token
 
 ACCOUNTS: Final = 20
 WATCH_S: Final = 10.0

@@ -19,19 +19,19 @@ import typer
 import uvloop
 from rich.console import Console
 
+from portfolio_harness import chart as charts
+from portfolio_harness import demo as demonstration
+from portfolio_harness import fault_trials as trial
+from portfolio_harness import goals
+from portfolio_harness import loadtest as load
+from portfolio_harness import rolling_restart as restarts
+from portfolio_harness import slow_readers as isolations
+from portfolio_harness import trading_week as weeks
+from portfolio_harness.system import token as signed_token
 from portfolio_realtime import __version__, config, run_services, telemetry, users
 from portfolio_realtime.doctor import findings
 from portfolio_realtime.doctor.examine import examine
 from portfolio_realtime.errors import PortfolioRealtimeError, SettingsError
-from portfolio_realtime.proving import chart as charts
-from portfolio_realtime.proving import demo as demonstration
-from portfolio_realtime.proving import goals
-from portfolio_realtime.proving import isolation as isolations
-from portfolio_realtime.proving import loadtest as load
-from portfolio_realtime.proving import rolling as restarts
-from portfolio_realtime.proving import trials as trial
-from portfolio_realtime.proving import week as weeks
-from portfolio_realtime.proving.system import token as signed_token
 from portfolio_realtime.service import EXIT_FAILED, EXIT_SETTINGS
 from portfolio_realtime.websocket.tokens import Tokens
 

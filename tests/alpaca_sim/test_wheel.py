@@ -23,7 +23,7 @@ NOT_IMPORTED = {"websockets"}  # uvicorn imports it
 IMPORT_ALL = """
 import importlib, importlib.util, pkgutil, alpaca_sim
 assert importlib.util.find_spec("portfolio_realtime") is None
-names = [module.name for module in pkgutil.iter_modules(alpaca_sim.__path__, "alpaca_sim.")]
+names = [module.name for module in pkgutil.walk_packages(alpaca_sim.__path__, "alpaca_sim.")]
 for name in names:
     importlib.import_module(name)
 print(alpaca_sim.__file__, len(names))

@@ -10,8 +10,8 @@ import httpx
 import msgspec
 import pytest
 
+from portfolio_harness.system import System, running
 from portfolio_realtime.clock import rfc3339
-from portfolio_realtime.proving.system import System, running
 from portfolio_realtime.websocket.answers import History
 from tests.conftest import Until
 

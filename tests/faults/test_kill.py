@@ -7,9 +7,9 @@ from decimal import Decimal
 import httpx
 import pytest
 
-from portfolio_realtime.proving.demo import converge
-from portfolio_realtime.proving.fleet import Fleet
-from portfolio_realtime.proving.system import System, running
+from portfolio_harness.clients import Fleet
+from portfolio_harness.demo import converge
+from portfolio_harness.system import System, running
 from tests.conftest import Until
 
 INTERVAL_S = 0.2

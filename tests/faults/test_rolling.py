@@ -9,15 +9,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from portfolio_harness.rolling_restart import Rolled, Scene, behind_haproxy, haproxy_program, roll, storm
 from portfolio_realtime.errors import SettingsError
-from portfolio_realtime.proving.rolling import (
-    Rolled,
-    Scene,
-    behind_haproxy,
-    haproxy_program,
-    roll,
-    storm,
-)
 from tests.interoperability.programs import lacking
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -77,6 +70,6 @@ async def test_without_haproxy_the_package_is_named(tmp_path: Path, monkeypatch:
         async with behind_haproxy(1, 1):
             pass
     found = "haproxy"
-    monkeypatch.setattr("portfolio_realtime.proving.rolling.CONFIG", tmp_path / "haproxy.cfg")
+    monkeypatch.setattr("portfolio_harness.rolling_restart.CONFIG", tmp_path / "haproxy.cfg")
     with pytest.raises(SettingsError, match=r"no .*haproxy\.cfg"):
         haproxy_program()

@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from portfolio_realtime.proving.demo import converge
-from portfolio_realtime.proving.fleet import Fleet
-from portfolio_realtime.proving.system import System, counted, running
+from portfolio_harness.clients import Fleet
+from portfolio_harness.demo import converge
+from portfolio_harness.system import System, counted, running
 from portfolio_realtime.run_services import end_all, start_module
 from tests.conftest import Until
 

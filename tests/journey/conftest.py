@@ -10,7 +10,7 @@ import msgspec
 import pytest_asyncio
 from websockets.asyncio.client import ClientConnection, connect
 
-from portfolio_realtime.proving.system import System, running
+from portfolio_harness.system import System, running
 
 QUIET: Final = (
     "--accounts",

@@ -6,9 +6,9 @@ from typing import Any, Final
 import httpx
 import pytest
 
+from portfolio_harness.virtual_time import MovedClock
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.model import CRYPTO, US_EQUITY, US_OPTION, Mark, exact
-from portfolio_realtime.proving.moved import MovedClock
 from portfolio_realtime.service import Context
 from portfolio_realtime.state import State
 from portfolio_realtime.state.connection import Subscribed

@@ -19,8 +19,8 @@ from uvicorn.server import ServerState
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from portfolio_realtime.proving.isolation import resident_mb
-from portfolio_realtime.proving.system import CONFLATED, counted
+from portfolio_harness.slow_readers import resident_mb
+from portfolio_harness.system import CONFLATED, counted
 from portfolio_realtime.state import State
 from portfolio_realtime.websocket import connection as connection_limits
 from portfolio_realtime.websocket import patience, portfolios

@@ -7,11 +7,11 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 
 import pytest
 
+from portfolio_harness.client_processes import Crew
+from portfolio_harness.clients import WAITING_BYTES_MAX, Fleet, wire_ns
+from portfolio_harness.lags import Lags
+from portfolio_harness.oracle import Truth
 from portfolio_realtime.frames import text_frame
-from portfolio_realtime.proving.crew import Crew
-from portfolio_realtime.proving.fleet import WAITING_BYTES_MAX, Fleet, wire_ns
-from portfolio_realtime.proving.lags import Lags
-from portfolio_realtime.proving.oracle import Truth
 from portfolio_realtime.websocket.endpoint import WRITE_BUFFER_BYTES_MAX
 from tests.conftest import Until
 from tests.websocket.wire import value
@@ -141,7 +141,7 @@ async def test_what_befalls_who_stops_reading_is_counted_apart(
     until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It comes again by itself, since it cannot see that it was cut; it is neither back nor away."""
-    monkeypatch.setattr("portfolio_realtime.proving.fleet.STALLED_S", 0.01)
+    monkeypatch.setattr("portfolio_harness.clients.STALLED_S", 0.01)
     frames = [told(1, 5), told(1, 9)]
     fleet = await seen_by(frames, until, lambda fleet: fleet.counts["reconnects_stalled"] > 2, stalled=1)
 
@@ -192,7 +192,7 @@ async def test_a_figure_that_differs_is_named(until: Until) -> None:
 
 async def test_several_processes_are_one_crew(until: Until, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their counts are added up, and their accounts compared."""
-    monkeypatch.setattr("portfolio_realtime.proving.crew.CONNECTIONS_PER_PROCESS_MAX", 2)
+    monkeypatch.setattr("portfolio_harness.client_processes.CONNECTIONS_PER_PROCESS_MAX", 2)
     async with (
         lying(told(1, 5), told(1, 7)) as url,
         Crew(url, ["a", "a", "a"], lambda _: TOKEN, interval_s=1) as crew,

@@ -1,7 +1,7 @@
 """Client processes: a fleet too large for one process, in several, driven as if it were one.
 
 The parent writes one JSON order a line to each child and reads one JSON answer a line from it. Run as
-`python -m portfolio_realtime.proving.crew` this file is the child.
+`python -m portfolio_harness.client_processes` this file is the child.
 """
 
 import asyncio
@@ -15,16 +15,16 @@ from typing import Any, Final, Self
 import msgspec
 import uvloop
 
+from portfolio_harness.clients import Fleet, FleetFailed, TokenFor
+from portfolio_harness.lags import Lags
+from portfolio_harness.oracle import Truth
 from portfolio_realtime.errors import SettingsError
-from portfolio_realtime.proving.fleet import Fleet, FleetFailed, TokenFor
-from portfolio_realtime.proving.lags import Lags
-from portfolio_realtime.proving.oracle import Truth
 from portfolio_realtime.run_services import end_all, start_module
 
 CONNECTIONS_PER_PROCESS_MAX: Final = 8000
 SPARE_FILES: Final = 100  # of a process, beside its connections
 LINE_BYTES_MAX: Final = 256 * 1024 * 1024
-MODULE: Final = "portfolio_realtime.proving.crew"
+MODULE: Final = "portfolio_harness.client_processes"
 
 
 class Order(msgspec.Struct, omit_defaults=True):

@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from portfolio_harness.lags import Lags
+from portfolio_harness.oracle import Truth
+from portfolio_harness.websocket_client import STALLED_RECEIVE_BYTES, Wire, request, text_frame
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.errors import PortfolioRealtimeError
-from portfolio_realtime.proving.lags import Lags
-from portfolio_realtime.proving.oracle import Truth
-from portfolio_realtime.proving.wire import STALLED_RECEIVE_BYTES, Wire, request, text_frame
 
 CONNECTING_MAX: Final = 1000  # on their way to their first value at once; the kernel's backlog is 4096
 CONNECT_S_MAX: Final = 15.0  # of one connection, until it has its first value

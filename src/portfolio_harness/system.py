@@ -13,8 +13,8 @@ from typing import Final
 import httpx
 import jwt
 
+from portfolio_harness.oracle import Oracle
 from portfolio_realtime.errors import PortfolioRealtimeError, SettingsError
-from portfolio_realtime.proving.oracle import Oracle
 from portfolio_realtime.run_services import Supervisor, end_all, start_module
 from portfolio_realtime.websocket.protocol import Disconnect
 

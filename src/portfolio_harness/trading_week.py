@@ -21,12 +21,12 @@ from zoneinfo import ZoneInfo
 
 from rich.table import Table
 
+from portfolio_harness import virtual_time
+from portfolio_harness.clients import Fleet
+from portfolio_harness.demo import say
+from portfolio_harness.oracle import Truth
+from portfolio_harness.virtual_time import MovedSystem
 from portfolio_realtime.clock import NS_PER_S
-from portfolio_realtime.proving import moved
-from portfolio_realtime.proving.demo import say
-from portfolio_realtime.proving.fleet import Fleet
-from portfolio_realtime.proving.moved import MovedSystem
-from portfolio_realtime.proving.oracle import Truth
 
 NEW_YORK: Final = ZoneInfo("America/New_York")
 LIVE_S: Final = 10.0  # of trading at each stop
@@ -280,7 +280,7 @@ async def live_through(start: date, *, days: int, seed: int, stops: Sequence[Sto
         await _work(system, week, [start + timedelta(days=number) for number in range(days)], stops)
 
     began = datetime.combine(start, clock_time(4), NEW_YORK).isoformat()
-    await moved.use([*SIMULATOR, "--seed", str(seed)], OVERRIDES, began, work)
+    await virtual_time.use([*SIMULATOR, "--seed", str(seed)], OVERRIDES, began, work)
     week.duration_s = round(time.monotonic() - began_s, 1)
     return week
 
@@ -374,7 +374,7 @@ class _Watch:
             if self._system.clock.now_ns() >= until_ns:
                 break
             await self._system.wait(TICK_S)
-            await self._system.jump(self._system.clock.now_ns() + int(moved.STEP_S * NS_PER_S))
+            await self._system.jump(self._system.clock.now_ns() + int(virtual_time.STEP_S * NS_PER_S))
         if differing:
             self._tell(stop, differing, truths)
         self._checks.append(Check(stop, len(truths), None if differing else 0.0, differing))

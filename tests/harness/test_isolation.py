@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from portfolio_realtime.proving import isolation as module
-from portfolio_realtime.proving.isolation import Isolation, Share, isolate, judged
+from portfolio_harness import slow_readers as module
+from portfolio_harness.slow_readers import Isolation, Share, isolate, judged
 
 CONNECTIONS = 60
 BASE = Share(

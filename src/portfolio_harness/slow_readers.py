@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from portfolio_realtime.proving.crew import Crew, allow_files
-from portfolio_realtime.proving.demo import converge, say
-from portfolio_realtime.proving.goals import RATIO_MAX, Goal, failed, none
-from portfolio_realtime.proving.system import (
+from portfolio_harness.client_processes import Crew, allow_files
+from portfolio_harness.demo import converge, say
+from portfolio_harness.goals import RATIO_MAX, Goal, failed, none
+from portfolio_harness.system import (
     CONFLATED,
     DISCONNECTS,
     SLOW_CONSUMER,

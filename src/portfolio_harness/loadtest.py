@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from portfolio_realtime.proving.chart import (
+from portfolio_harness.chart import (
     BEYOND_MAX,
     STEPS_MAX,
     Chart,
@@ -32,20 +32,13 @@ from portfolio_realtime.proving.chart import (
     save,
     today,
 )
-from portfolio_realtime.proving.crew import Crew, Seen, allow_files
-from portfolio_realtime.proving.demo import converge, say
-from portfolio_realtime.proving.fleet import TokenFor
-from portfolio_realtime.proving.goals import (
-    P99_MS_MAX,
-    STORM_BACK_S_MAX,
-    Goal,
-    failed,
-    growth_max_ms,
-    none,
-)
-from portfolio_realtime.proving.lags import Lags, percentile_s
-from portfolio_realtime.proving.oracle import Oracle
-from portfolio_realtime.proving.system import (
+from portfolio_harness.client_processes import Crew, Seen, allow_files
+from portfolio_harness.clients import TokenFor
+from portfolio_harness.demo import converge, say
+from portfolio_harness.goals import P99_MS_MAX, STORM_BACK_S_MAX, Goal, failed, growth_max_ms, none
+from portfolio_harness.lags import Lags, percentile_s
+from portfolio_harness.oracle import Oracle
+from portfolio_harness.system import (
     CONFLATED,
     DISCONNECTS,
     SLOW_CONSUMER,

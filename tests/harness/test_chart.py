@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import typer.testing
 
+from portfolio_harness.chart import Chart, Step, beyond, draw, knee, save, saved
 from portfolio_realtime.__main__ import app
 from portfolio_realtime.errors import SettingsError
-from portfolio_realtime.proving.chart import Chart, Step, beyond, draw, knee, save, saved
 
 KNEE_LINE = re.compile(r'<g id="knee">\s*<path d="M ([\d.]+) ')
 

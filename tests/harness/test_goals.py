@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from portfolio_realtime.proving.goals import Goal, failed, growth_max_ms
-from portfolio_realtime.proving.loadtest import Load, Plan, Storm, goals, unexplained
+from portfolio_harness.goals import Goal, failed, growth_max_ms
+from portfolio_harness.loadtest import Load, Plan, Storm, goals, unexplained
 
 PLAN = Plan(connections=10, rate=1, duration_s=20)
 GOOD = Load(

@@ -15,9 +15,9 @@ from typing import Any, Final
 
 from rich.table import Table
 
-from portfolio_realtime.proving.demo import converge, say
-from portfolio_realtime.proving.fleet import Fleet
-from portfolio_realtime.proving.system import System, running
+from portfolio_harness.clients import Fleet
+from portfolio_harness.demo import converge, say
+from portfolio_harness.system import System, running
 
 CONVERGE_S_MAX: Final = 120.0  # an outage may be followed by a minute's patience with the broker
 REFUSAL: Final = "rest.429"

@@ -17,19 +17,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from portfolio_harness.client_processes import Crew, allow_files
+from portfolio_harness.demo import converge, say
+from portfolio_harness.goals import STALE_S_MAX, Goal, failed, none
+from portfolio_harness.lags import percentile_s
+from portfolio_harness.system import System, free_port, running, simulator_options, wait_known, wait_ready
 from portfolio_realtime.errors import SettingsError
-from portfolio_realtime.proving.crew import Crew, allow_files
-from portfolio_realtime.proving.demo import converge, say
-from portfolio_realtime.proving.goals import STALE_S_MAX, Goal, failed, none
-from portfolio_realtime.proving.lags import percentile_s
-from portfolio_realtime.proving.system import (
-    System,
-    free_port,
-    running,
-    simulator_options,
-    wait_known,
-    wait_ready,
-)
 from portfolio_realtime.run_services import Supervisor, end_all
 
 CONFIG: Final = Path(__file__).parents[3] / "deploy" / "haproxy" / "haproxy.cfg"

@@ -18,6 +18,8 @@ from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 
+from portfolio_harness.oracle import Oracle
+from portfolio_harness.system import free_port, settings_for, start_simulator
 from portfolio_realtime import (
     config,
     market_data_consumer,
@@ -27,8 +29,6 @@ from portfolio_realtime import (
     websocket_server,
 )
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339, rfc3339
-from portfolio_realtime.proving.oracle import Oracle
-from portfolio_realtime.proving.system import free_port, settings_for, start_simulator
 from portfolio_realtime.run_services import end_all
 from portfolio_realtime.service import Context, Run
 from portfolio_realtime.state import open_state

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from portfolio_realtime.proving.fleet import Fleet
-from portfolio_realtime.proving.oracle import Oracle, Truth
-from portfolio_realtime.proving.system import System, running
+from portfolio_harness.clients import Fleet
+from portfolio_harness.oracle import Oracle, Truth
+from portfolio_harness.system import System, running
 
 CONVERGE_S_MAX: Final = 15.0
 COMPARE_S_MIN: Final = 0.02  # between two comparisons; as long as the last one took if that is longer

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from portfolio_harness.goals import failed
+from portfolio_harness.rolling_restart import Rolled, goals
+from portfolio_harness.slow_readers import Isolation
 from portfolio_realtime.__main__ import app
-from portfolio_realtime.proving.goals import failed
-from portfolio_realtime.proving.isolation import Isolation
-from portfolio_realtime.proving.rolling import Rolled, goals
 
 ROLLED = Rolled(
     connections=10,
@@ -64,7 +64,7 @@ def test_the_command_restarts_and_its_exit_code_judges(monkeypatch: pytest.Monke
         rolled = replace(ROLLED, silence_s_max=6.5)
         return replace(rolled, failed=failed(goals(rolled)))
 
-    monkeypatch.setattr("portfolio_realtime.proving.rolling.rolling", rolling)
+    monkeypatch.setattr("portfolio_harness.rolling_restart.rolling", rolling)
     words = ["loadtest", "--rolling", "--connections", "20", "--accounts", "10", "--json"]
     done = CliRunner().invoke(app, words)
 
@@ -83,7 +83,7 @@ def test_the_command_isolates(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append(options["rate"])
         return Isolation(connections, accounts, options["rate"], [], 0)
 
-    monkeypatch.setattr("portfolio_realtime.proving.isolation.isolate", isolate)
+    monkeypatch.setattr("portfolio_harness.slow_readers.isolate", isolate)
     done = [CliRunner().invoke(app, ["loadtest", "--isolation", *more]) for more in ([], ["--rate", "5"])]
 
     assert [one.exit_code for one in done] == [0, 0]
