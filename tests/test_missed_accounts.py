@@ -7,13 +7,13 @@ from typing import Any, cast
 
 import pytest
 
-from portfolio_realtime.broker.client import BrokerClient
-from portfolio_realtime.broker.parse import ListedAccount
 from portfolio_realtime.errors import BrokerUnavailable
 from portfolio_realtime.model import AccountChange
 from portfolio_realtime.state import State
 from portfolio_realtime.state.accounts import decode_changes
 from portfolio_realtime.state.connection import Message, Subscribed
+from portfolio_realtime.symbol_collector.broker_client import BrokerClient
+from portfolio_realtime.symbol_collector.parse import ListedAccount
 from tests.conftest import DEADLINE_S, SHARDS, StartSimulator, Until
 from tests.test_symbol_collector import all_known, context_of, running, wait_exact
 

@@ -16,10 +16,10 @@ from websockets.asyncio.client import connect
 
 from portfolio_harness.oracle import Truth
 from portfolio_harness.system import System, running
-from portfolio_realtime import symbol_collector
 from portfolio_realtime.errors import BrokerRefused
 from portfolio_realtime.service import Context
 from portfolio_realtime.state import State
+from portfolio_realtime.symbol_collector import collector
 from tests.conftest import Simulator, StartSimulator, Until, end, free_port, running_service
 from tests.test_symbol_collector import context_of
 
@@ -78,7 +78,7 @@ async def test_only_this_account_is_followed_and_it_is_exact(
     broker = await simulator(accounts=3, activities_per_second=12, rate_limit=200, rest_lag=1.5)
     account_id = (await broker.get("/_sim/accounts"))["accounts"][1]
     context = context_of_one(broker, state, 1)
-    async with running_service(symbol_collector.run(context)):
+    async with running_service(collector.run(context)):
         await until(lambda: state.accounts.read_one(account_id), "the account is known", BACK_S_MAX)
         await broker.post("/_sim/trading/cut")
         for amount in ("250.25", "-100.10"):
@@ -103,12 +103,12 @@ async def test_a_fill_is_seen_when_the_stream_tells_it(
     simulator: StartSimulator, state: State, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No poll would come in an hour: it is the trade update that prompts."""
-    monkeypatch.setattr("portfolio_realtime.broker.trading_follower.POLL_S", 3600.0)
+    monkeypatch.setattr("portfolio_realtime.symbol_collector.trading_follower.POLL_S", 3600.0)
     broker = await simulator(accounts=2, activities_per_second=0)
     account_id = (await broker.get("/_sim/accounts"))["accounts"][0]
     context = context_of_one(broker, state, 0, symbol_collection_interval=3600)
-    monkeypatch.setattr("portfolio_realtime.symbol_collector.INTERVAL_S_MAX", 3600.0)
-    async with running_service(symbol_collector.run(context)):
+    monkeypatch.setattr("portfolio_realtime.symbol_collector.collector.INTERVAL_S_MAX", 3600.0)
+    async with running_service(collector.run(context)):
         await until(lambda: state.accounts.read_one(account_id), "the account is known", BACK_S_MAX)
 
         async def listens() -> bool:
@@ -126,11 +126,11 @@ async def test_wrong_keys_are_refused_with_the_remedy(simulator: StartSimulator,
     broker = await simulator(accounts=1, activities_per_second=0)
     context = context_of_one(broker, state, 0, apca_api_secret_key="s3cr3t-wrong")
     with pytest.raises(BrokerRefused, match=r"APCA_API_SECRET_KEY.*ALPACA_SANDBOX") as refused:
-        await symbol_collector.run(context)
+        await collector.run(context)
     assert "s3cr3t" not in str(refused.value)
     nobody = context_of_one(broker, state, 0, apca_api_secret_key="", apca_api_key_id="")
     with pytest.raises(BrokerRefused, match="APCA_API_KEY_ID and APCA_API_SECRET_KEY for one account"):
-        await symbol_collector.run(nobody)
+        await collector.run(nobody)
 
 
 async def test_two_keys_and_run_are_enough(simulator: StartSimulator, until: Until, tmp_path: Path) -> None:

@@ -17,14 +17,15 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
-from portfolio_realtime import config, symbol_collector
-from portfolio_realtime.broker.client import BrokerClient, credentials
-from portfolio_realtime.broker.terms import Statement
+from portfolio_realtime import config
 from portfolio_realtime.clock import SystemClock, parse_rfc3339
 from portfolio_realtime.errors import BrokerRefused, StateUnavailable
 from portfolio_realtime.model import Account, Mark
 from portfolio_realtime.service import Context
 from portfolio_realtime.state import State, keys, open_state
+from portfolio_realtime.symbol_collector import collector
+from portfolio_realtime.symbol_collector.activities import Statement
+from portfolio_realtime.symbol_collector.broker_client import BrokerClient, credentials
 from tests.conftest import (
     LEASE_MS,
     SHARDS,
@@ -54,7 +55,7 @@ def context_of(simulator: Simulator, state: State, **settings: Any) -> Context:
 
 def running(context: Context) -> AbstractAsyncContextManager[asyncio.Task[None]]:
     """The collector as a task; it must not have failed when the test ends it."""
-    return running_service(symbol_collector.run(context))
+    return running_service(collector.run(context))
 
 
 async def difference(simulator: Simulator, state: State) -> list[str]:
@@ -241,7 +242,7 @@ async def test_an_account_that_leaves_while_it_is_fetched_stays_away(
         clients.append(HeldClient(settings, counted))
         return clients[-1]
 
-    monkeypatch.setattr(symbol_collector, "open_client", open_client)
+    monkeypatch.setattr(collector, "open_client", open_client)
 
     async def has_record(account_id: str) -> bool:
         return await state.accounts.read_one(account_id) is not None
@@ -367,8 +368,8 @@ async def test_after_another_owner_nothing_old_is_written(
         await wait_exact(broker, state, until)
         before = await state.accounts.read_one(alice)
         assert before is not None
-        await other.connection.commands.delete(keys.lease(symbol_collector.NAME))
-        lease = await other.leases.acquire(symbol_collector.NAME)
+        await other.connection.commands.delete(keys.lease(collector.NAME))
+        lease = await other.leases.acquire(collector.NAME)
         assert lease is not None
         newer = time.time_ns() // 1_000_000
         await other.accounts.write(lease, [msgspec.structs.replace(before, version=newer, cash=Decimal(7))])
@@ -388,7 +389,7 @@ async def test_records_of_a_former_life_are_tidied_up(
 ) -> None:
     """An account that is not listed any more, and a symbol that nobody holds, go once all is known."""
     broker = await simulator(accounts=3, activities_per_second=0)
-    lease = await state.leases.acquire(symbol_collector.NAME)
+    lease = await state.leases.acquire(collector.NAME)
     assert lease is not None
     await state.accounts.write(lease, [statement_of("long gone")])
     await state.accounts.write_universe(lease, {"GONE": "us_equity"}, [])
@@ -490,7 +491,7 @@ async def test_our_arithmetic_is_compared_with_the_broker_s(
 ) -> None:
     """At its own prices, so that what is told is no matter of moments; without any mark of ours."""
     broker = await simulator(accounts=3, activities_per_second=0)
-    monkeypatch.setattr(symbol_collector, "open_client", GenerousClient)
+    monkeypatch.setattr(collector, "open_client", GenerousClient)
     context = context_of(broker, state)
     with structlog.testing.capture_logs() as logs:
         async with running(context):
@@ -535,7 +536,7 @@ async def test_refused_credentials_end_the_service_with_the_setting_s_name(
     started_s = time.monotonic()
 
     with pytest.raises(BrokerRefused, match=message) as refused:
-        await asyncio.wait_for(symbol_collector.run(context_of(broker, state, **settings)), 20)
+        await asyncio.wait_for(collector.run(context_of(broker, state, **settings)), 20)
 
     assert "sesame" not in str(refused.value)
     assert time.monotonic() - started_s < 20

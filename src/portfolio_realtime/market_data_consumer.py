@@ -15,11 +15,11 @@ from typing import Final, NoReturn
 import structlog
 
 from portfolio_realtime import service
+from portfolio_realtime.alpaca.credentials import MarketLogin
 from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.errors import FeedRefused, FeedUnavailable
 from portfolio_realtime.market.backoff import REFUSED, SESSION, Backoff
 from portfolio_realtime.market.feeds import Feed, Schedule, schedules
-from portfolio_realtime.market.login import MarketLogin
 from portfolio_realtime.market.snapshots import Snapshots
 from portfolio_realtime.market.stream import StreamLost, open_stream
 from portfolio_realtime.market.subscription import MarketSubscription

@@ -9,9 +9,6 @@ from typing import Any, Final
 
 import msgspec
 
-from portfolio_realtime.broker import parse
-from portfolio_realtime.broker.record import AccountRecord
-from portfolio_realtime.broker.terms import Statement
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.market.conditions import crypto_effect, option_effect, stock_effect
 from portfolio_realtime.market.marks import MarkBook
@@ -24,6 +21,9 @@ from portfolio_realtime.market.messages import (
 )
 from portfolio_realtime.market.sessions import new_york_date_of
 from portfolio_realtime.model import CRYPTO, US_EQUITY, US_OPTION
+from portfolio_realtime.symbol_collector import parse
+from portfolio_realtime.symbol_collector.account_record import AccountRecord
+from portfolio_realtime.symbol_collector.activities import Statement
 from portfolio_realtime.valuation.valuer import Valuer
 
 ACCOUNT_ID: Final = "0d18ae51"

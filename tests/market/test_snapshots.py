@@ -10,10 +10,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from portfolio_realtime import config
+from portfolio_realtime.alpaca.credentials import MarketLogin
 from portfolio_realtime.errors import FeedRefused, FeedUnavailable
 from portfolio_realtime.market import snapshots as snapshots_module
 from portfolio_realtime.market.feeds import schedules
-from portfolio_realtime.market.login import MarketLogin
 from portfolio_realtime.market.snapshots import ATTEMPTS_MAX, Snapshots
 from tests.conftest import StartSimulator
 

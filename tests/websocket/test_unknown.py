@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from portfolio_realtime import symbol_collector
 from portfolio_realtime.service import Context
 from portfolio_realtime.state import State
+from portfolio_realtime.symbol_collector import collector
 from portfolio_realtime.websocket import follower
 from tests.conftest import DEADLINE_S, Simulator, StartSimulator, Until, running_service
 from tests.test_one_account import context_of_one
@@ -38,7 +38,7 @@ async def test_nobody_waits_longer_than_the_broker_needs(
     """The server itself would wait for an hour: 4503 for the path, an error for a message."""
     monkeypatch.setattr(follower, "UNKNOWN_S_MAX", 3600.0)
     broker = await simulator(accounts=2, activities_per_second=0)
-    async with serving(valkey_url) as server, running_service(symbol_collector.run(context(broker, state))):
+    async with serving(valkey_url) as server, running_service(collector.run(context(broker, state))):
         await until(state.accounts.ids, "the first record is there")
         async with server.open("/ws/portfolio/nobody", bearer(accounts=["nobody"])) as by_path:
             async with asyncio.timeout(DEADLINE_S):

@@ -5,23 +5,23 @@ from typing import Final
 
 import httpx
 
-from portfolio_realtime.broker.client import BrokerClient
-from portfolio_realtime.broker.parse import PayloadRefused, listed_accounts
-from portfolio_realtime.broker.record import AccountRecord
-from portfolio_realtime.broker.terms import CLOSED, Statement
-from portfolio_realtime.broker.trading import TradingClient
+from portfolio_realtime.alpaca.credentials import MarketLogin
 from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.config import Settings
 from portfolio_realtime.doctor.alpaca import TIMEOUT_S, authentication
 from portfolio_realtime.doctor.findings import Finding, Status
 from portfolio_realtime.errors import BrokerError, FeedRefused, FeedUnavailable
 from portfolio_realtime.market.feeds import Feed, Schedule, schedules
-from portfolio_realtime.market.login import MarketLogin
 from portfolio_realtime.market.marks import MarkBook
 from portfolio_realtime.market.sessions import new_york_date_of
 from portfolio_realtime.market.snapshots import SYMBOLS_MAX, Snapshots
 from portfolio_realtime.model import Account, plain
-from portfolio_realtime.symbol_collector import open_client
+from portfolio_realtime.symbol_collector.account_record import AccountRecord
+from portfolio_realtime.symbol_collector.activities import CLOSED, Statement
+from portfolio_realtime.symbol_collector.broker_client import BrokerClient
+from portfolio_realtime.symbol_collector.collector import open_client
+from portfolio_realtime.symbol_collector.parse import PayloadRefused, listed_accounts
+from portfolio_realtime.symbol_collector.trading_client import TradingClient
 from portfolio_realtime.valuation.rounding import cents, exact_equity, exposure, money
 
 CHECK: Final = "equity"

@@ -8,12 +8,12 @@ import asyncio
 import contextlib
 from typing import Final, NoReturn
 
+from portfolio_realtime.alpaca.credentials import MarketLogin
 from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.config import Settings
 from portfolio_realtime.doctor.findings import Finding, Status
 from portfolio_realtime.errors import FeedRefused, FeedUnavailable
 from portfolio_realtime.market.feeds import Feed, schedules
-from portfolio_realtime.market.login import MarketLogin
 from portfolio_realtime.market.snapshots import Snapshots
 from portfolio_realtime.market.stream import MarketStream, StreamLost, open_stream
 from portfolio_realtime.model import CRYPTO, US_EQUITY

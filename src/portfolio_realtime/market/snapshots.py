@@ -12,10 +12,10 @@ from typing import Final
 import httpx
 import msgspec
 
+from portfolio_realtime.alpaca.credentials import MarketLogin
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import FeedRefused, FeedUnavailable, TokenRefused
 from portfolio_realtime.market.feeds import Feed
-from portfolio_realtime.market.login import MarketLogin
 from portfolio_realtime.market.messages import Snapshot
 from portfolio_realtime.market.stream import KEYS_REMEDY
 

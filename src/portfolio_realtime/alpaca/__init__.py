@@ -1,0 +1,1 @@
+"""What all speak with Alpaca's REST: credentials, tokens, the rate limit."""

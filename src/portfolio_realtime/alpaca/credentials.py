@@ -1,0 +1,50 @@
+"""Who we are to Alpaca's market data: a key with its secret, or a token of the broker's OAuth2 client.
+
+Trading API keys go into APCA headers, those of the Broker API into Basic. A stream takes key and secret
+in a message, or `access_token` and the token ("WebSocket Stream", 2026-08-27).
+"""
+
+from typing import Final
+
+import httpx
+
+from portfolio_realtime.alpaca.oauth import BearerAuth, TokenSource
+from portfolio_realtime.config import Settings
+from portfolio_realtime.errors import FeedRefused, FeedUnavailable, TokenRefused
+
+TOKEN_KEY: Final = "access_token"  # noqa: S105  # takes the place of a key
+
+
+class _KeyHeaders(httpx.Auth):
+    def __init__(self, key: str, secret: str) -> None:
+        self._headers = {"APCA-API-KEY-ID": key, "APCA-API-SECRET-KEY": secret}
+
+    def auth_flow(self, request: httpx.Request):  # noqa: ANN202  # httpx's own signature
+        request.headers.update(self._headers)
+        yield request
+
+
+class MarketLogin:
+    """One process's way to prove itself; all feeds of the process share it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._pair = settings.market_credentials
+        self._tokens: TokenSource | None = None
+        self.auth: httpx.Auth = _KeyHeaders(*self._pair)  # of REST requests
+        if settings.market_uses_oauth:
+            secret = settings.broker_client_secret.get_secret_value()
+            self._tokens = TokenSource(settings.host("auth"), settings.broker_client_id, secret)
+            self.auth = BearerAuth(self._tokens)
+        elif settings.market_uses_basic:
+            self.auth = httpx.BasicAuth(*self._pair)
+
+    async def pair(self) -> tuple[str, str]:
+        """Key and secret of a stream's login message. Raises FeedRefused, FeedUnavailable."""
+        if self._tokens is None:
+            return self._pair
+        try:
+            return TOKEN_KEY, await self._tokens.token()
+        except TokenRefused as error:
+            raise FeedRefused(str(error)) from error
+        except httpx.HTTPError as error:
+            raise FeedUnavailable(f"no token: {type(error).__name__}: {error}") from error

@@ -1,0 +1,190 @@
+"""All accounts' records in memory, the universe they make, and what of both is still to be written.
+
+Pure: events and statements in, changed records and changed symbols out. Versions only grow, and begin at
+wall-clock milliseconds, so that the records of a new owner are never older than those of the last one.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from portfolio_realtime.model import Account, Bookings
+from portfolio_realtime.symbol_collector.account_record import AccountRecord, Outcome
+from portfolio_realtime.symbol_collector.activities import Activity, Statement
+
+UNLISTED_MAX: Final = 1_000  # accounts that events name before the account list does
+_NS_PER_MS: Final = 1_000_000
+
+
+class Roster:
+    """The records of all listed accounts, and of the few that only events have named so far."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, AccountRecord] = {}
+        self._listed: set[str] = set()
+        self._missing: set[str] = set()  # listed before, but not the last time
+        self._unlisted: dict[str, None] = {}  # named by events only, in order
+        self._accounts: dict[str, Account] = {}  # as last built
+        self._changed: dict[str, None] = {}  # to be written, in order
+        self._gone: set[str] = set()
+        self._holders: Counter[str] = Counter()
+        self._universe: dict[str, str] = {}  # of the records, with symbols not held any more until `prune`
+        self._added: dict[str, str] = {}
+
+    @property
+    def listed(self) -> frozenset[str]:
+        """The accounts that the broker lists."""
+        return frozenset(self._listed)
+
+    def is_listed(self, account_id: str) -> bool:
+        """Does the broker list this account?"""
+        return account_id in self._listed
+
+    @property
+    def known_count(self) -> int:
+        """How many accounts have a record."""
+        return len(self._accounts)
+
+    @property
+    def universe(self) -> dict[str, str]:
+        """Symbol -> asset class of everything held."""
+        return dict(self._universe)
+
+    @property
+    def has_changes(self) -> bool:
+        """Is anything to be written?"""
+        return bool(self._changed or self._gone or self._added)
+
+    def is_known(self, account_id: str) -> bool:
+        """Has this account a record?"""
+        return account_id in self._accounts
+
+    def account(self, account_id: str) -> Account | None:
+        """The account's record as last built, or None before its first statement."""
+        return self._accounts.get(account_id)
+
+    def look_again_ns(self, account_id: str) -> int | None:
+        """When an undecided account should be looked at again, or None."""
+        record = self._records.get(account_id)
+        return record.look_again_ns if record else None
+
+    def list_accounts(self, account_ids: Iterable[str]) -> tuple[list[str], list[str]]:
+        """Take the broker's list. Returns (new accounts in the list's order, accounts that are gone).
+
+        Gone is what is missing twice in a row: one short answer must not empty everything.
+        """
+        ordered = list(account_ids)
+        new = [account_id for account_id in ordered if account_id not in self._listed]
+        missing = self._listed.difference(ordered)
+        gone = sorted(missing & self._missing)
+        self._missing = missing
+        self._listed = self._listed.union(ordered).difference(gone)
+        for account_id in new:
+            self._unlisted.pop(account_id, None)
+        for account_id in gone:
+            self.remove(account_id)
+        return new, gone
+
+    def list_one(self, account_id: str) -> None:
+        """The broker has this account, which was not in its last list."""
+        self._listed.add(account_id)
+        self._unlisted.pop(account_id, None)
+
+    def apply(self, activity: Activity, now_ns: int) -> bool:
+        """Take in an event. True when it is new."""
+        record = self._record(activity.account_id)
+        if not record.apply(activity, now_ns):
+            return False
+        if record.is_known:
+            self._rebuild(record, now_ns)
+        return True
+
+    def observe(self, statement: Statement, began_ns: int, ended_ns: int) -> Outcome:
+        """Take in a statement of REST."""
+        record = self._record(statement.state.account_id)
+        outcome = record.observe(statement, began_ns, ended_ns)
+        self._rebuild(record, ended_ns)
+        return outcome
+
+    def remove(self, account_id: str) -> None:
+        """The account is gone: so is its record."""
+        self._records.pop(account_id, None)
+        self._changed.pop(account_id, None)
+        account = self._accounts.pop(account_id, None)
+        if account is not None:
+            self._gone.add(account_id)
+            self._holders.subtract(position.symbol for position in account.positions)
+
+    def remove_stale(self, account_id: str) -> None:
+        """Whoever is not listed has no record: one of a former life is removed, and who waits is told."""
+        if account_id not in self._listed:
+            self._gone.add(account_id)
+
+    def prune(self) -> list[str]:
+        """Forget symbols that nobody holds any more; which."""
+        gone = [symbol for symbol in self._universe if self._holders[symbol] <= 0]
+        for symbol in gone:
+            del self._universe[symbol]
+            del self._holders[symbol]
+            self._added.pop(symbol, None)
+        return gone
+
+    def is_older_than(self, stored: Iterable[Account]) -> bool:
+        """Has somebody else written a newer record than ours?"""
+        return any(
+            account.account_id in self._accounts
+            and account.version > self._accounts[account.account_id].version
+            for account in stored
+        )
+
+    def write_all_again(self) -> None:
+        """What was written may be lost: everything counts as changed."""
+        self._changed = dict.fromkeys(self._accounts)
+        self._added = dict(self._universe)
+
+    def take_changes(self, count_max: int) -> tuple[dict[str, str], list[Account], list[str]]:
+        """What is to be written now: (added symbols, changed accounts, gone accounts)."""
+        ids = [account_id for account_id, _ in zip(self._changed, range(count_max), strict=False)]
+        for account_id in ids:
+            del self._changed[account_id]
+        added, self._added = self._added, {}
+        gone, self._gone = sorted(self._gone.difference(self._accounts)), set()  # some may be back
+        return added, [self._accounts[account_id] for account_id in ids], gone
+
+    def bookings(self, accounts: Iterable[Account]) -> list[Bookings]:
+        """The day's bookings behind these records, which have just been taken."""
+        known = [(account, self._records.get(account.account_id)) for account in accounts]
+        return [record.bookings(account.version) for account, record in known if record is not None]
+
+    def _record(self, account_id: str) -> AccountRecord:
+        record = self._records.get(account_id)
+        if record is None:
+            record = self._records[account_id] = AccountRecord(account_id)
+            if account_id not in self._listed:
+                self._bound_unlisted(account_id)
+        return record
+
+    def _bound_unlisted(self, account_id: str) -> None:
+        self._unlisted[account_id] = None
+        if len(self._unlisted) > UNLISTED_MAX:
+            oldest = next(iter(self._unlisted))
+            del self._unlisted[oldest], self._records[oldest]
+
+    def _rebuild(self, record: AccountRecord, now_ns: int) -> None:
+        before = self._accounts.get(record.account_id)
+        version = max(now_ns // _NS_PER_MS, before.version + 1 if before else 0)
+        account = record.account(version, now_ns)
+        has_new_bookings = record.take_new_bookings()
+        if before is not None:
+            is_same = account == msgspec.structs.replace(before, version=version, as_of_ns=now_ns)
+            if is_same and not has_new_bookings:
+                return
+            self._holders.subtract(position.symbol for position in before.positions)
+        self._accounts[record.account_id] = account
+        self._changed[record.account_id] = None
+        for position in account.positions:
+            self._holders[position.symbol] += 1
+            if position.symbol not in self._universe:
+                self._universe[position.symbol] = self._added[position.symbol] = position.asset_class

@@ -1,0 +1,117 @@
+"""Cash and holdings of one account, moved by effects: the arithmetic of a record, exact.
+
+Cost basis follows the weighted average: what is added costs its price, what is reduced takes its share along,
+what turns from long to short (or back) costs what is left at the price.
+"""
+
+from decimal import Context, Decimal, localcontext
+from typing import Final
+
+import msgspec
+
+from portfolio_realtime.model import ZERO
+from portfolio_realtime.symbol_collector.activities import (
+    Activity,
+    Effect,
+    Holding,
+    Statement,
+    asset_class_of,
+    effect_of,
+)
+
+COST_DIGITS: Final = Decimal("0.000000000001")
+_EXACT: Final = Context(prec=60)  # sums and products of money never round
+
+
+class Balances:
+    """What an account holds: cash in dollars and holdings by symbol, without those of quantity 0."""
+
+    def __init__(self, statement: Statement) -> None:
+        self.cash = statement.state.cash
+        self._rounding = ZERO  # of what was booked since without a stated amount
+        self.holdings = {symbol: one for symbol, one in statement.holdings.items() if one.quantity}
+
+    def apply(self, activity: Activity, corrected: Activity | None) -> Effect:
+        """Book an activity, net of the earlier booking it corrects; what that changed."""
+        with localcontext(_EXACT):
+            effect = effect_of(activity, corrected)
+            self.cash += effect.cash
+            self._rounding += effect.rounding
+            for symbol, quantity in effect.quantities.items():
+                held = self.holdings.get(symbol) or Holding(symbol, asset_class_of(symbol), ZERO, ZERO)
+                self._put(_moved(held, quantity, activity.price if symbol == activity.symbol else ZERO))
+        return effect
+
+    def restate_cost(self, symbol: str, cost_basis: Decimal) -> None:
+        """Let what is held of a symbol have cost so much: a split changes the pieces, not their cost."""
+        if symbol in self.holdings:
+            self._put(msgspec.structs.replace(self.holdings[symbol], cost_basis=cost_basis))
+
+    def _put(self, holding: Holding) -> None:
+        if holding.quantity:
+            self.holdings[holding.symbol] = holding
+        else:
+            self.holdings.pop(holding.symbol, None)
+
+    def totals(self) -> "Totals":
+        """The numbers that a statement is compared with, to be moved without touching these balances."""
+        quantities = {symbol: holding.quantity for symbol, holding in self.holdings.items()}
+        return Totals(self.cash, quantities, self._rounding)
+
+
+class Totals:
+    """Cash and quantities alone, to go back and forth in thought."""
+
+    def __init__(self, cash: Decimal, quantities: dict[str, Decimal], rounding: Decimal = ZERO) -> None:
+        self.cash = cash
+        self.quantities = quantities
+        self._rounding = rounding
+
+    def add(self, effect: Effect) -> None:
+        """Go forth over an effect."""
+        self._move(effect, 1)
+
+    def undo(self, effect: Effect) -> None:
+        """Go back over an effect."""
+        self._move(effect, -1)
+
+    def agrees(self, statement: Statement) -> bool:
+        """Are cash and every quantity those of the statement?"""
+        return self.has_cash_of(statement) and self.has_quantities_of(statement)
+
+    def has_cash_of(self, statement: Statement) -> bool:
+        """Is the cash that of the statement: exactly, where the broker stated every amount?"""
+        return abs(self.cash - statement.state.cash) <= self._rounding
+
+    def has_quantities_of(self, statement: Statement) -> bool:
+        """Is every quantity exactly that of the statement?"""
+        return self.quantities == statement.quantities
+
+    def excess_over(self, statement: Statement, symbol: str) -> tuple[Decimal, Decimal]:
+        """By how much the cash, and what is held of a symbol, is more than the statement has."""
+        with localcontext(_EXACT):
+            cash = self.cash - statement.state.cash
+            return cash, self.quantities.get(symbol, ZERO) - statement.quantities.get(symbol, ZERO)
+
+    def _move(self, effect: Effect, sign: int) -> None:
+        with localcontext(_EXACT):
+            self.cash += sign * effect.cash
+            self._rounding += sign * effect.rounding
+            for symbol, quantity in effect.quantities.items():
+                total = self.quantities.get(symbol, ZERO) + sign * quantity
+                if total:
+                    self.quantities[symbol] = total
+                else:
+                    self.quantities.pop(symbol, None)
+
+
+def _moved(held: Holding, quantity: Decimal, price: Decimal) -> Holding:
+    """A holding after a quantity was added (+) or taken (−) at a price."""
+    before, after = held.quantity, held.quantity + quantity
+    if before * quantity >= 0:
+        cost_basis = held.cost_basis + quantity * price * held.multiplier
+    elif before * after >= 0:
+        cost_basis = (held.cost_basis * after / before).quantize(COST_DIGITS)
+    else:
+        cost_basis = after * price * held.multiplier
+    return msgspec.structs.replace(held, quantity=after, cost_basis=cost_basis)

@@ -1,0 +1,84 @@
+"""The activity event stream: every booking of every account, live or replayed.
+
+`/v2beta1/events/activities` sends no history without a cursor; `since_id` resumes behind an event; `since`
+with `until` replays a span of time and ends. A stream that is silent for longer than IDLE_S is dead: the
+broker's heartbeats count as life.
+"""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Final
+
+import httpx
+
+from portfolio_realtime.clock import rfc3339
+from portfolio_realtime.errors import BrokerUnavailable
+from portfolio_realtime.symbol_collector.broker_client import REFUSED, BrokerClient, refusal
+from portfolio_realtime.symbol_collector.sse import Comment, SseParser
+
+PATH: Final = "/v2beta1/events/activities"
+IDLE_S: Final = 45.0
+TIMEOUT: Final = httpx.Timeout(10.0, read=IDLE_S, pool=30.0)
+CURSOR_STATUSES: Final = (400, 404, 410, 422)
+GAP_COMMENTS: Final = ("you are reading too slowly", "internal server error")
+
+
+class CursorRefused(BrokerUnavailable):
+    """The broker does not know the event that we want to resume behind."""
+
+
+class EventsLost(BrokerUnavailable):
+    """The broker says that it has dropped events: resume behind the last one that came."""
+
+
+async def live(
+    client: BrokerClient, since_id: str | None, connected: Callable[[], None]
+) -> AsyncGenerator[str]:
+    """Each event as JSON text, from after `since_id` or from now on; it never ends by itself.
+
+    `connected` is called when the broker has accepted the stream. Raises BrokerUnavailable when it is cut,
+    mute or closed, EventsLost, CursorRefused, BrokerRefused.
+    """
+    params = {"since_id": since_id} if since_id else {}
+    async with aclosing(_read(client, params, connected)) as events:
+        async for event in events:
+            yield event
+    raise BrokerUnavailable("the event stream has ended")
+
+
+async def history(client: BrokerClient, since_ns: int, until_ns: int) -> AsyncGenerator[str]:
+    """Each event of a span of time as JSON text, then it ends. Raises as `live` does."""
+    params = {"since": rfc3339(since_ns), "until": rfc3339(until_ns)}
+    async with aclosing(_read(client, params, lambda: None)) as events:
+        async for event in events:
+            yield event
+
+
+async def _read(
+    client: BrokerClient, params: dict[str, str], connected: Callable[[], None]
+) -> AsyncGenerator[str]:
+    response = await client.send_stream(client.stream(PATH, params, TIMEOUT))
+    try:
+        _check(response, has_cursor="since_id" in params)
+        connected()
+        parser = SseParser()
+        async for text in response.aiter_text():
+            for item in parser.feed(text):
+                if not isinstance(item, Comment):
+                    yield item.data
+                elif item.text.startswith(GAP_COMMENTS):
+                    raise EventsLost(f"the event stream says: {item.text}")
+    except (httpx.HTTPError, ValueError) as error:
+        raise BrokerUnavailable(f"event stream: {type(error).__name__}: {error}") from error
+    finally:
+        await response.aclose()
+
+
+def _check(response: httpx.Response, *, has_cursor: bool) -> None:
+    status = response.status_code
+    if status in REFUSED:
+        raise refusal(status)
+    if has_cursor and status in CURSOR_STATUSES:
+        raise CursorRefused(f"event stream: the broker refuses the cursor (HTTP {status})")
+    if not response.is_success:
+        raise BrokerUnavailable(f"event stream: HTTP {status}")

@@ -1,0 +1,110 @@
+"""Every activity event, without a gap: live, resumed behind the last one, or replayed for what was missed.
+
+The live stream opens first; history is asked for up to the moment after that, so both overlap and the
+records, which know repeats, make one sequence of them.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import Final
+
+import structlog
+
+from portfolio_realtime.clock import NS_PER_S, Clock
+from portfolio_realtime.symbol_collector import broker_events
+from portfolio_realtime.symbol_collector.broker_client import BrokerClient
+
+OVERLAP_NS: Final = NS_PER_S // 2  # of history over the live stream, and of clocks that differ
+GAP_MARGIN_NS: Final = 60 * NS_PER_S  # replayed from before the last sign of life
+HISTORY_NS_MAX: Final = 7 * 24 * 3600 * NS_PER_S  # no account's day begins longer ago than this
+
+log = structlog.get_logger()
+
+
+class EventFollower:
+    """Follows the stream of one key; `take(text)` gets each event, and False says that it is not live.
+
+    `cursor` is the id of the newest live event, to be set by whoever takes the events.
+    """
+
+    def __init__(self, client: BrokerClient, clock: Clock, take: Callable[[str, bool], None]) -> None:
+        self.cursor: str | None = None
+        self.connected = asyncio.Event()
+        self._client = client
+        self._clock = clock
+        self._take = take
+        self._heard_ns = 0  # when the live stream last gave a sign of life
+        self._history_since_ns: int | None = None
+        self._history_turn = asyncio.Lock()
+        self._gap_since_ns: int | None = None
+        self._has_gap = asyncio.Event()
+
+    @property
+    def has_history(self) -> bool:
+        """Is the day's history known, from some account's cut-off on?"""
+        return self._history_since_ns is not None
+
+    @property
+    def parts(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
+        """What is to be kept running, side by side, with its name."""
+        return [("event stream", self.follow)]
+
+    async def follow(self) -> None:
+        """Follow the live stream until it fails. Raises BrokerUnavailable, BrokerRefused."""
+        cursor = self.cursor
+        try:
+            async with aclosing(broker_events.live(self._client, cursor, self._connected(cursor))) as live:
+                async for text in live:
+                    self._heard_ns = self._clock.now_ns()
+                    self._take(text, True)
+        except broker_events.CursorRefused:
+            self.cursor = None
+            raise
+
+    def _connected(self, cursor: str | None) -> Callable[[], None]:
+        heard_ns = self._heard_ns
+
+        def note() -> None:
+            if cursor is None and heard_ns:
+                since_ns = heard_ns - GAP_MARGIN_NS
+                self._gap_since_ns = min(self._gap_since_ns or since_ns, since_ns)
+                self._has_gap.set()
+            self._heard_ns = self._clock.now_ns()
+            self.connected.set()
+            log.info("event stream connected", resumes=cursor is not None)
+
+        return note
+
+    async def fill_gap(self) -> None:
+        """Wait for a gap in the live stream, and replay it. Raises BrokerUnavailable, BrokerRefused."""
+        await self._has_gap.wait()
+        since_ns = self._gap_since_ns
+        assert since_ns is not None
+        count = await self._replay(since_ns, self._clock.now_ns() + OVERLAP_NS)
+        log.info("gap in the event stream replayed", events=count)
+        if self._gap_since_ns == since_ns:
+            self._gap_since_ns = None
+            self._has_gap.clear()
+
+    async def know_history_since(self, since_ns: int) -> None:
+        """Replay, once, what happened since then, at most HISTORY_NS_MAX ago. Raises BrokerUnavailable, …"""
+        async with self._history_turn:
+            now_ns = self._clock.now_ns()
+            since_ns = max(since_ns, now_ns - HISTORY_NS_MAX)
+            until_ns = self._history_since_ns or now_ns + OVERLAP_NS
+            if self._history_since_ns is not None and since_ns >= self._history_since_ns:
+                return
+            count = await self._replay(since_ns, until_ns)
+            self._history_since_ns = since_ns
+            log.info("activity history replayed", events=count)
+
+    async def _replay(self, since_ns: int, until_ns: int) -> int:
+        if since_ns >= until_ns:
+            return 0
+        count = 0
+        async with aclosing(broker_events.history(self._client, since_ns, until_ns)) as history:
+            async for text in history:
+                self._take(text, False)
+                count += 1
+        return count

@@ -1,0 +1,447 @@
+"""Service 1: what every account holds, from the broker into the shared state.
+
+Follow the activity events, replay the day's history, fetch every account once (watched ones first), and from
+then on let events drive and REST confirm, each account in turn inside the rate limit. An account that
+somebody watches and the list does not have is asked for; who waits for one that does not exist is told. One
+instance is active by lease. Records live in memory: after a loss of Valkey or of the lease they are written
+again, not fetched.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from decimal import Decimal
+from typing import Any, Final, NoReturn
+
+import structlog
+
+from portfolio_realtime.clock import NS_PER_S
+from portfolio_realtime.config import Settings, described_source
+from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable
+from portfolio_realtime.service import Context, keep_running, together, under_lease
+from portfolio_realtime.state.connection import Message
+from portfolio_realtime.state.interest import decode_begun
+from portfolio_realtime.state.leases import Lease
+from portfolio_realtime.symbol_collector import cash_flows, parse
+from portfolio_realtime.symbol_collector.account_record import Outcome
+from portfolio_realtime.symbol_collector.account_records import Roster
+from portfolio_realtime.symbol_collector.activities import CLOSED, Statement
+from portfolio_realtime.symbol_collector.broker_client import BrokerClient, credentials
+from portfolio_realtime.symbol_collector.broker_follower import EventFollower
+from portfolio_realtime.symbol_collector.fetch_schedule import Turn, Turns
+from portfolio_realtime.symbol_collector.parse import PayloadRefused
+from portfolio_realtime.symbol_collector.trading_client import INTERVAL_S_MAX, TradingClient
+from portfolio_realtime.symbol_collector.trading_follower import TradingFollower
+from portfolio_realtime.symbol_collector.unlisted_accounts import Missed
+from portfolio_realtime.telemetry import CollectorMetrics
+from portfolio_realtime.valuation.rounding import exact_equity, exposure
+
+NAME: Final = "symbol_collector"
+FETCHES_MAX: Final = 8  # accounts fetched at the same time …
+URGENT_FETCHES: Final = 2  # … of which these are kept for accounts that somebody waits for
+TURN_POLL_S: Final = 0.05
+RETRY_S: Final = 2.0  # after a failed request
+WRITE_S: Final = 0.02  # changes of this long are written as one batch
+WRITE_ACCOUNTS_MAX: Final = 1_000
+REPORT_S: Final = 1.0
+WATCHED_S: Final = 5.0  # interest ends silently, so it is read this often
+RELIST_S_MIN: Final = 5.0
+ASKED_AT_ONCE: Final = 8  # accounts that are missed, one after the other
+ASK_AGAIN_S: Final = 0.5  # to be told that an account does not exist is for good: one no is not enough
+CURSOR_NS_MAX: Final = 3600 * NS_PER_S  # an older cursor of a former life is not worth its replay
+PROBES_MAX: Final = 10  # accounts asked for the day they belong to
+FIRST_SPREAD: Final = (0.2, 1.0)  # of the interval, until an account's second turn
+SPREAD: Final = (0.8, 1.0)
+DRIFT_MAX: Final = 0.01  # of what is at stake, before an account is named
+
+log = structlog.get_logger()
+
+
+async def run(context: Context) -> None:
+    """Collect for as long as the lease is ours, else stand by. Raises BrokerRefused."""
+    settings = context.settings
+    metrics = CollectorMetrics(context.registry)
+
+    def count(status: str) -> None:
+        metrics.broker_requests.labels(status).inc()
+
+    log.info("accounts", source=described_source(settings))
+    async with open_client(settings, count) as client:
+        collector = Collector(context, client, metrics)
+        await keep_running(lambda: under_lease(context, NAME, collector.work), context.clock, NAME)
+
+
+def open_client(settings: Settings, counted: Callable[[str], None]) -> BrokerClient:
+    """The client of whoever's accounts the keys let us follow. Raises BrokerRefused when there is no key."""
+    if settings.account_source == "broker":
+        return BrokerClient(settings.host("broker"), credentials(settings), counted)
+    if settings.account_source == "trading":
+        return TradingClient(settings, counted)
+    raise BrokerRefused(described_source(settings))
+
+
+class Collector:
+    """All that one process knows about all accounts; outlives the loss of the lease and of Valkey."""
+
+    def __init__(self, context: Context, client: BrokerClient, metrics: CollectorMetrics) -> None:
+        self._state = context.state
+        self._clock = context.clock
+        self._shards = list(range(context.settings.shards))
+        self._settings = context.settings
+        interval_s = context.settings.symbol_collection_interval
+        if isinstance(client, TradingClient):
+            interval_s = min(interval_s, INTERVAL_S_MAX)
+        self._interval_ns = int(interval_s * NS_PER_S)
+        self._client = client
+        self._metrics = metrics
+        self._changed = asyncio.Event()
+        self._unlisted = asyncio.Event()  # an event names an account that is not in the list
+        self._begin()
+
+    def _begin(self) -> None:
+        """Know nothing yet."""
+        self._roster = Roster()
+        self._turns = Turns()
+        self._missed = Missed()
+        self._follower = self._new_follower()
+        self._untried: set[str] = set()  # listed and not fetched yet
+        self._is_complete = False  # every account has been fetched once
+        self._removed_symbols: set[str] = set()
+
+    def _new_follower(self) -> EventFollower | TradingFollower:
+        if isinstance(self._client, TradingClient):
+            return TradingFollower(self._client, self._settings, self._clock, self._take_event)
+        return EventFollower(self._client, self._clock, self._take_event)
+
+    async def work(self, lease: Lease) -> None:
+        """Everything, until it is cancelled. Raises LeaseLost, StateUnavailable, BrokerRefused."""
+        await self._resume()
+        await together(
+            *(keep_running(part, self._clock, name) for name, part in self._follower.parts),
+            self._collect(),
+            self._write(lease),
+            self._tidy(),
+            self._report(),
+            self._follow_interest(),
+            self._poll_interest(),
+        )
+
+    async def _resume(self) -> None:
+        """Continue with what is in memory, unless another collector has been active since."""
+        for shard in self._shards:
+            if self._roster.known_count and self._roster.is_older_than(
+                await self._state.accounts.read_all(shard)
+            ):
+                log.warning("another collector has been active: beginning anew")
+                self._begin()
+        self._roster.write_all_again()
+        self._changed.set()
+        self._turns.release_all()
+        self._follower.connected.clear()
+        if self._follower.cursor is None and (cursor := await self._state.accounts.read_cursor()):
+            published_ns = parse.published_ns(cursor)
+            if published_ns and self._clock.now_ns() - published_ns < CURSOR_NS_MAX:
+                self._follower.cursor = cursor
+
+    # Events
+
+    def _take_event(self, text: str, is_live: bool) -> None:
+        try:
+            activity = parse.activity(parse.decode(text))
+        except PayloadRefused as error:
+            self._metrics.rejected.labels("activity").inc()
+            log.warning("activity refused", reason=str(error))
+            return
+        if is_live:
+            self._follower.cursor = activity.event_id
+        is_new = self._roster.apply(activity, self._clock.now_ns())
+        is_known_type = activity.activity_type in cash_flows.KNOWN_TYPES
+        outcome = ("applied" if is_known_type else "unknown_type") if is_new else "repeated"
+        self._metrics.activities.labels(outcome).inc()
+        if not self._roster.is_listed(activity.account_id):
+            self._unlisted.set()
+        elif is_new and (look_ns := self._roster.look_again_ns(activity.account_id)) is not None:
+            self._turns.set_due(activity.account_id, look_ns, is_hurried=True)
+        if self._roster.has_changes:
+            self._changed.set()
+
+    async def _fill_gap(self) -> None:
+        await self._follower.fill_gap()
+        now_ns = self._clock.now_ns()
+        for account_id in self._roster.listed:
+            self._turns.set_due(account_id, now_ns)
+
+    # REST
+
+    async def _collect(self) -> None:
+        await self._follower.connected.wait()
+        await self._until_done(self._list_accounts)
+        await self._until_done(self._begin_history)
+        await together(
+            self._keep_list(),
+            self._ask_for_missed(),
+            keep_running(self._fill_gap, self._clock, "gap"),
+            *(self._fetch_in_turn(index < URGENT_FETCHES) for index in range(FETCHES_MAX)),
+        )
+
+    async def _until_done(self, attempt: Callable[[], Awaitable[Any]]) -> None:
+        while True:
+            try:
+                await attempt()
+            except (BrokerUnavailable, PayloadRefused) as error:
+                log.warning("the broker is tried again", reason=str(error))
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
+
+    async def _keep_list(self) -> NoReturn:
+        while True:
+            await asyncio.sleep(min(RELIST_S_MIN, self._interval_ns / NS_PER_S))
+            try:
+                rest_s = max(0.0, self._interval_ns / NS_PER_S - RELIST_S_MIN)
+                await asyncio.wait_for(self._unlisted.wait(), rest_s)
+            except TimeoutError:
+                pass
+            await self._until_done(self._list_accounts)
+
+    async def _list_accounts(self) -> None:
+        self._unlisted.clear()
+        listed = await self._client.accounts()
+        closed = {one.account_id for one in listed if one.status == CLOSED}
+        new, gone = self._roster.list_accounts(
+            one.account_id for one in listed if one.account_id not in closed
+        )
+        for account_id in new:
+            self._begin_to_fetch(account_id)
+        for account_id in gone:
+            self._untried.discard(account_id)
+            self._turns.forget(account_id)
+        if new or gone:
+            log.info("accounts listed", new=len(new), gone=len(gone), listed=len(self._roster.listed))
+        self._changed.set()
+
+    def _begin_to_fetch(self, account_id: str) -> None:
+        self._untried.add(account_id)
+        self._turns.set_due(account_id, 0)
+
+    async def _ask_for_missed(self) -> NoReturn:
+        """Ask for watched accounts that the list does not have: it may be older than they are."""
+        while True:
+            missed = self._missed.take(ASKED_AT_ONCE)
+            absent = [account_id for account_id in missed if await self._is_absent(account_id)]
+            if absent:
+                await asyncio.sleep(ASK_AGAIN_S)
+            for account_id in absent:
+                if await self._is_absent(account_id):
+                    self._missed.put_no(account_id, self._clock.now_ns())
+                    self._deny(account_id)
+            if not missed:
+                await asyncio.sleep(TURN_POLL_S)
+
+    async def _is_absent(self, account_id: str) -> bool:
+        """Does the broker say that there is no such account? One that it has is taken in."""
+        if self._roster.is_listed(account_id):
+            return False
+        try:
+            found = await self._client.account(account_id)
+        except (BrokerUnavailable, PayloadRefused) as error:
+            log.warning("account not found out", account_id=account_id, reason=str(error))
+            return False
+        if found is None or found.status == CLOSED:
+            return True
+        self._roster.list_one(account_id)
+        self._begin_to_fetch(account_id)
+        return False
+
+    def _deny(self, account_id: str) -> None:
+        self._roster.remove_stale(account_id)
+        self._changed.set()
+
+    async def _begin_history(self) -> None:
+        """The day began where the first accounts say; replay it before any record is made."""
+        if self._follower.has_history:
+            return
+        for account_id in sorted(self._roster.listed)[:PROBES_MAX]:
+            statement = await self._client.statement(account_id, is_urgent=True)
+            if statement is not None:
+                since_ns = cash_flows.cut_off_ns(statement.state.balance_asof)
+                break
+        else:
+            since_ns = self._clock.now_ns()
+        await self._follower.know_history_since(since_ns)
+
+    async def _fetch_in_turn(self, is_urgent_only: bool) -> NoReturn:
+        while True:
+            turn = self._turns.next(self._clock.now_ns(), is_urgent_only=is_urgent_only)
+            if turn is None:
+                await asyncio.sleep(TURN_POLL_S)
+            else:
+                await self._fetch(turn)
+
+    async def _fetch(self, turn: Turn) -> None:
+        account_id, began_ns = turn.account_id, self._clock.now_ns()
+        wait_ns = int(RETRY_S * NS_PER_S)
+        try:
+            statement = await self._client.statement(account_id, is_urgent=turn.is_urgent)
+            ended_ns = self._clock.now_ns()
+            if statement is not None:
+                await self._follower.know_history_since(cash_flows.cut_off_ns(statement.state.balance_asof))
+            self._untried.discard(account_id)
+            wait_ns = self._observe(account_id, statement, began_ns, ended_ns)
+            if statement is not None:
+                await self._compare_equity(statement)
+        except BrokerUnavailable as error:
+            self._metrics.reconciled.labels("unavailable").inc()
+            log.warning("account not fetched", account_id=account_id, reason=str(error))
+        except PayloadRefused as error:
+            self._untried.discard(account_id)
+            self._metrics.rejected.labels("statement").inc()
+            log.error("statement refused", account_id=account_id, reason=str(error))
+            wait_ns = self._interval_ns
+        finally:
+            self._finish(account_id, self._clock.now_ns() + wait_ns)
+
+    def _observe(self, account_id: str, statement: Statement | None, began_ns: int, ended_ns: int) -> int:
+        """Take in a statement; how long until the account's next turn, in ns.
+
+        The account may have left the list while it was fetched: then it has no record any more.
+        """
+        if statement is None or not self._roster.is_listed(account_id):
+            self._metrics.reconciled.labels("absent").inc()
+            return self._interval_ns
+        outcome = self._roster.observe(statement, began_ns, ended_ns)
+        self._metrics.reconciled.labels(outcome).inc()
+        if outcome is Outcome.DRIFT:
+            log.warning("drift: the broker's statement replaces the record", account_id=account_id)
+        self._changed.set()
+        spread = FIRST_SPREAD if outcome is Outcome.FIRST else SPREAD
+        return int(self._interval_ns * random.uniform(*spread))
+
+    async def _compare_equity(self, statement: Statement) -> None:
+        """Count how far we are from the broker's own equity; nothing is changed by it.
+
+        Only where cash and quantities are the same: what else differs is told as drift of the record. First
+        our arithmetic at the broker's own prices, which are of the same moment: the broker counts something
+        that we do not. Then our marks beside these prices, which are of another moment and venue.
+        """
+        account, stated = self._roster.account(statement.state.account_id), statement.state.equity
+        symbols, prices = statement.quantities.keys(), statement.prices
+        if account is None or stated is None or not statement.is_of(account) or symbols - prices.keys():
+            return
+        at_brokers, at_stake = exact_equity(account, prices), exposure(account, prices)
+        drift = _ratio(at_brokers - stated, max(abs(stated), at_stake))
+        self._metrics.equity_drift.observe(drift)
+        _tell_drift("equity drift", account.account_id, at_brokers, stated, drift)
+        marks = await self._state.marks.read(list(symbols))
+        if symbols and len(marks) == len(symbols):  # else there is no equity of ours
+            own = exact_equity(account, {symbol: mark.price for symbol, mark in marks.items()})
+            drift = _ratio(own - at_brokers, at_stake)
+            self._metrics.price_drift.observe(drift)
+            _tell_drift("price drift", account.account_id, own, at_brokers, drift)
+
+    def _finish(self, account_id: str, due_ns: int) -> None:
+        look_ns = self._roster.look_again_ns(account_id)
+        if look_ns is not None and look_ns < due_ns:
+            self._turns.done(account_id, look_ns, is_hurried=True)
+        else:
+            self._turns.done(account_id, due_ns)
+
+    # Interest
+
+    async def _follow_interest(self) -> None:
+        async for item in self._state.interest.announcements(self._shards):
+            if isinstance(item, Message):
+                for account_id in decode_begun(item.payload):
+                    self._begin_to_watch(account_id)
+            else:
+                await self._read_interest()
+
+    def _begin_to_watch(self, account_id: str) -> None:
+        self._turns.begin_to_watch(account_id)
+        if self._roster.is_listed(account_id):
+            return
+        if self._missed.has_no(account_id, self._clock.now_ns()):
+            self._deny(account_id)
+        else:
+            self._missed.add(account_id)
+
+    async def _poll_interest(self) -> NoReturn:
+        while True:
+            await asyncio.sleep(WATCHED_S)
+            await self._read_interest()
+
+    async def _read_interest(self) -> None:
+        watched: set[str] = set()
+        for shard in self._shards:
+            watched |= (await self._state.interest.read(shard)).account_ids
+        self._turns.watch(watched)
+        self._missed.watch({account_id for account_id in watched if not self._roster.is_listed(account_id)})
+
+    # The shared state
+
+    async def _write(self, lease: Lease) -> NoReturn:
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(WRITE_S)
+            self._changed.clear()
+            while self._roster.has_changes or self._removed_symbols:
+                await self._write_batch(lease)
+
+    async def _write_batch(self, lease: Lease) -> None:
+        """The universe first: who reads a record finds its symbols there."""
+        added, accounts, gone = self._roster.take_changes(WRITE_ACCOUNTS_MAX)
+        bookings = self._roster.bookings(accounts)
+        removed = (
+            sorted(self._removed_symbols - self._roster.universe.keys()) if self._removed_symbols else []
+        )
+        self._removed_symbols.clear()
+        if added or removed:
+            await self._state.accounts.write_universe(lease, added, removed)
+        if accounts:
+            await self._state.accounts.write_bookings(lease, bookings)
+            await self._state.accounts.write(lease, accounts)
+        if gone:
+            await self._state.accounts.remove(lease, gone)
+
+    async def _tidy(self) -> NoReturn:
+        """Once everything is known, and then once each pass: remove what is no longer held or listed."""
+        while True:
+            if self._is_complete:
+                stale_ids = set(await self._state.accounts.ids()) - self._roster.listed
+                for account_id in stale_ids:
+                    self._roster.remove_stale(account_id)
+                self._roster.prune()
+                stored = await self._state.accounts.read_universe()
+                self._removed_symbols |= stored.keys() - self._roster.universe.keys()
+                self._changed.set()
+                await asyncio.sleep(self._interval_ns / NS_PER_S)
+            await asyncio.sleep(REPORT_S)
+
+    async def _report(self) -> NoReturn:
+        written_cursor: str | None = None
+        while True:
+            self._metrics.accounts.set(self._roster.known_count)
+            self._metrics.symbols.set(len(self._roster.universe))
+            self._report_progress()
+            if (cursor := self._follower.cursor) is not None and cursor != written_cursor:
+                await self._state.accounts.write_cursor(cursor)
+                written_cursor = cursor
+            await asyncio.sleep(REPORT_S)
+
+    def _report_progress(self) -> None:
+        listed = len(self._roster.listed)
+        if self._is_complete or not self._follower.has_history:
+            return
+        self._is_complete = not self._untried
+        known = self._roster.known_count
+        log.info("all accounts are known" if self._is_complete else "collecting", known=known, listed=listed)
+
+
+def _ratio(difference: Decimal, at_stake: Decimal) -> float:
+    """Of what is at stake: where long and short cancel out, a trifle is large beside the equity."""
+    return float(abs(difference / at_stake)) if at_stake else 0.0
+
+
+def _tell_drift(what: str, account_id: str, ours: Decimal, brokers: Decimal, drift: float) -> None:
+    if drift > DRIFT_MAX:
+        log.warning(what, account_id=account_id, ours=str(ours), brokers=str(brokers), ratio=drift)

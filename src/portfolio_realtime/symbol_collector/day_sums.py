@@ -1,0 +1,78 @@
+"""One account since the previous close: its external cash flow, and what was traded of each symbol.
+
+A booking belongs to the day when it was executed after the cut-off, or published after the books were closed:
+in either case `last_equity` does not contain it.
+"""
+
+from dataclasses import dataclass
+from decimal import Context, Decimal, localcontext
+from typing import Final
+
+from portfolio_realtime.model import ZERO
+from portfolio_realtime.symbol_collector import cash_flows
+from portfolio_realtime.symbol_collector.activities import Activity
+
+_EXACT: Final = Context(prec=60)  # sums and products of money never round
+
+
+@dataclass
+class Traded:
+    """The sum of one symbol: signed quantity (bought positive) and its cost per unit of the multiplier."""
+
+    quantity: Decimal = ZERO
+    cost: Decimal = ZERO  # sum of quantity × price
+    unknown_costs: int = 0  # bookings that do not tell what the quantity was worth
+    unvalued_flows: int = 0  # of these, transfers by the client: the external cash flow lacks them
+
+
+class Day:
+    """Sums over the bookings that the `last_equity` of `balance_asof` (YYYY-MM-DD) does not contain."""
+
+    def __init__(self, balance_asof: str, marks_from_ns: dict[str, int] | None = None) -> None:
+        self.balance_asof = balance_asof
+        self.marks_from_ns = marks_from_ns or {}  # of split symbols; outlives the day, for a mark may be old
+        self.external_cash_flow = ZERO
+        self.booked_cash = ZERO  # by all bookings of the day
+        self._cut_off_ns = cash_flows.cut_off_ns(balance_asof)
+        self._books_closed_ns = cash_flows.books_closed_ns(balance_asof)
+        self._traded: dict[str, Traded] = {}
+
+    @property
+    def traded(self) -> dict[str, Traded]:
+        """By symbol, what was traded and leaves a trace: a quantity or a realised gain or loss."""
+        return {symbol: sums for symbol, sums in self._traded.items() if sums.quantity or sums.cost}
+
+    @property
+    def unvalued(self) -> tuple[str, ...]:
+        """Symbols that the client has transferred in or out at a value that no booking tells."""
+        return tuple(sorted(symbol for symbol, sums in self._traded.items() if sums.unvalued_flows))
+
+    def count(self, activity: Activity, corrected: Activity | None) -> None:
+        """Add a booking and take out the earlier one that it corrects."""
+        is_booked_late = activity.published_ns > self._books_closed_ns
+        with localcontext(_EXACT):
+            if corrected is not None and (is_booked_late or self.contains(corrected)):
+                self._add(corrected, -1)
+            if is_booked_late or self.contains(activity):
+                self._add(activity, 1)
+
+    def contains(self, activity: Activity) -> bool:
+        """Is `last_equity` without this booking?"""
+        return activity.executed_ns > self._cut_off_ns or activity.published_ns > self._books_closed_ns
+
+    def _add(self, activity: Activity, sign: int) -> None:
+        if activity.is_void:
+            return
+        self.external_cash_flow += sign * cash_flows.external_cash_flow(activity)
+        self.booked_cash += sign * activity.net_amount
+        if activity.symbol is None or not activity.quantity:
+            return
+        sums = self._traded.setdefault(activity.symbol, Traded())
+        sums.quantity += sign * activity.quantity
+        if activity.activity_type == cash_flows.SPLIT:
+            self.marks_from_ns[activity.symbol] = cash_flows.new_prices_ns(activity)
+        if activity.activity_type in cash_flows.PRICED_TYPES and activity.price:
+            sums.cost += sign * activity.quantity * activity.price
+        elif activity.activity_type not in cash_flows.FREE_TYPES:
+            sums.unknown_costs += sign
+            sums.unvalued_flows += sign * (activity.activity_type in cash_flows.EXTERNAL_TYPES)

@@ -1,0 +1,211 @@
+"""Every booking of one account: its activities read again and again, at once when an order has been filled.
+
+The Trading API's stream has no memory, so the rows are the truth: each is taken once, by its id. Rows of cash
+carry the id of their day's midnight, below fills that came before them; so each kind is read by itself, the
+newest first, until a page brings nothing new.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final, NoReturn
+
+import msgspec
+import structlog
+
+from portfolio_realtime.clock import NS_PER_S, Clock
+from portfolio_realtime.config import Settings
+from portfolio_realtime.model import ZERO
+from portfolio_realtime.symbol_collector import parse, trade_updates, trading_client
+from portfolio_realtime.symbol_collector.parse import PayloadRefused
+from portfolio_realtime.symbol_collector.trade_updates import Update
+from portfolio_realtime.symbol_collector.trading_client import TradingClient
+
+POLL_S: Final = 5.0  # 24 of 200 requests a minute
+LOOKS_S: Final = (0.0, 0.25, 0.5, 1.0, 2.0)  # the activities may trail the stream by so much
+HISTORY_NS_MAX: Final = 7 * 24 * 3600 * NS_PER_S
+MARGIN_NS: Final = 24 * 3600 * NS_PER_S  # read beyond the wanted moment: rows are ordered by date
+PAGES_MAX: Final = 200  # of one reading, 20,000 rows
+SEEN_MAX: Final = 50_000
+LISTEN_PAUSE_S_MAX: Final = 60.0  # between two attempts at a stream that is refused; polling goes on
+REFUSED_MAX: Final = 1_000  # rows that could not be read, remembered
+ORDERS_MAX: Final = 1_000  # whose fills are remembered
+
+log = structlog.get_logger()
+
+
+class TradingFollower:
+    """Follows one key's account; `take(text, is_live)` gets each booking once, as an activity event."""
+
+    def __init__(
+        self, client: TradingClient, settings: Settings, clock: Clock, take: Callable[[str, bool], None]
+    ) -> None:
+        self.cursor: str | None = None  # rows are asked for by id and date: there is nothing to resume behind
+        self.connected = asyncio.Event()
+        self._client = client
+        self._settings = settings
+        self._clock = clock
+        self._take = take
+        self._account_id = ""
+        self._since_ns: int | None = None
+        self._turn = asyncio.Lock()
+        self._seen: dict[str, None] = {}
+        self._refused: dict[str, None] = {}
+        self._filled: dict[str, Decimal] = {}  # order -> how far the rows say it was filled
+        self._expected: dict[str, Decimal] = {}  # … and how far the stream says so
+        self._prompted = asyncio.Event()
+        self._has_gap = asyncio.Event()
+        self._listen_pause_s = 0.0
+
+    @property
+    def has_history(self) -> bool:
+        """Are the day's activities known, from the account's cut-off on?"""
+        return self._since_ns is not None
+
+    @property
+    def parts(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
+        """What is to be kept running, side by side, with its name."""
+        return [("activities", self.poll), ("trade updates", self.listen)]
+
+    async def poll(self) -> NoReturn:
+        """Read new activities every POLL_S, and when prompted. Raises BrokerUnavailable, BrokerRefused."""
+        self.connected.set()
+        looks = 0
+        while True:
+            if self._expected and looks < len(LOOKS_S):
+                await asyncio.sleep(LOOKS_S[looks])
+                looks += 1
+            elif self._expected:
+                log.info(
+                    "a fill is not among the activities: asking for the account", orders=len(self._expected)
+                )
+                self._expected.clear()
+                self._has_gap.set()
+            else:
+                looks = 0
+                await self._wait_prompted()
+            if self._since_ns is not None:
+                async with self._turn:
+                    await self._read(self._since_ns, is_deep=False)
+
+    async def _wait_prompted(self) -> None:
+        try:
+            async with asyncio.timeout(POLL_S):
+                await self._prompted.wait()
+        except TimeoutError:
+            pass
+        self._prompted.clear()
+
+    async def listen(self) -> None:
+        """Follow the trade updates until they are cut. Raises BrokerUnavailable.
+
+        Each attempt in a row that was in vain doubles the pause before the next one.
+        """
+        await asyncio.sleep(self._listen_pause_s)
+        self._listen_pause_s = min(LISTEN_PAUSE_S_MAX, max(1.0, 2 * self._listen_pause_s))
+        key = self._settings.apca_api_key_id
+        secret = self._settings.apca_api_secret_key.get_secret_value()
+        url = self._settings.host("trading").replace("http", "ws", 1)
+        async with aclosing(trade_updates.updates(url, key, secret, self._connected)) as updates:
+            async for update in updates:
+                self._expect(update)
+
+    def _connected(self) -> None:
+        log.info("trade updates connected")
+        self._listen_pause_s = 0.0
+        self._prompted.set()  # what happened while nobody listened
+
+    def _expect(self, update: Update) -> None:
+        if not update.filled_quantity:
+            self._has_gap.set()
+        elif self._filled.get(update.order_id, ZERO) < update.filled_quantity:
+            self._expected[update.order_id] = update.filled_quantity
+            _bound(self._expected, ORDERS_MAX)
+        self._prompted.set()
+
+    async def fill_gap(self) -> None:
+        """Wait until something happened that the activities do not tell: REST must say how it stands."""
+        await self._has_gap.wait()
+        self._has_gap.clear()
+
+    async def know_history_since(self, since_ns: int) -> None:
+        """Take what was booked since then, at most HISTORY_NS_MAX ago; a new reading each time.
+
+        After a statement this tells what it contains.
+        Raises BrokerUnavailable, BrokerRefused, PayloadRefused.
+        """
+        async with self._turn:
+            if not self._account_id:
+                self._account_id = (await self._client.accounts())[0].account_id
+            since_ns = max(since_ns, self._clock.now_ns() - HISTORY_NS_MAX)
+            is_deep = self._since_ns is None or since_ns < self._since_ns
+            count = await self._read(since_ns, is_deep=is_deep)
+            self._since_ns = since_ns if is_deep or self._since_ns is None else self._since_ns
+            if is_deep:
+                log.info("activities read", count=count)
+
+    async def _read(self, since_ns: int, *, is_deep: bool) -> int:
+        """Take the rows that are new; deep: back to `since_ns`, else until a page brings none. How many."""
+        rows: list[Any] = []
+        for category in trading_client.CATEGORIES:
+            rows += await self._new_rows(category, since_ns, is_deep)
+        now_ns = self._clock.now_ns()
+        seen_ns = None if is_deep else now_ns
+        for row in reversed(rows):
+            event = trading_client.event_of(row, self._account_id, seen_ns, now_ns)
+            text = msgspec.json.encode(event).decode()
+            if _is_readable(text):
+                self._take(text, False)
+                self._note(row)
+            elif trading_client.row_id(row) not in self._refused:  # counted once, looked at each time
+                self._refused[trading_client.row_id(row)] = None
+                _bound(self._refused, REFUSED_MAX)
+                self._take(text, False)
+        return len(rows)
+
+    async def _new_rows(self, category: str, since_ns: int, is_deep: bool) -> list[Any]:
+        found: dict[str, Any] = {}
+        read: set[str] = set()
+        token: str | None = None
+        for _ in range(PAGES_MAX):
+            page = {trading_client.row_id(row): row for row in await self._client.activities(category, token)}
+            new = {name: row for name, row in page.items() if name not in self._seen}
+            found.update(new)
+            is_over = min(map(trading_client.about_ns, page.values()), default=0) < since_ns - MARGIN_NS
+            if (
+                len(page) < trading_client.PAGE_LENGTH
+                or is_over
+                or not (new or is_deep)
+                or page.keys() <= read
+            ):
+                break
+            read.update(page)
+            token = list(page)[-1].partition("/")[0]
+        return list(found.values())
+
+    def _note(self, row: Any) -> None:
+        self._seen[trading_client.row_id(row)] = None
+        _bound(self._seen, SEEN_MAX)
+        if isinstance(row, dict) and (order_id := row.get("order_id")):
+            try:
+                filled = Decimal(str(row.get("cum_qty")))
+            except InvalidOperation:
+                return
+            self._filled[order_id] = max(filled, self._filled.pop(order_id, ZERO))
+            _bound(self._filled, ORDERS_MAX)
+            if self._filled[order_id] >= self._expected.get(order_id, filled):
+                self._expected.pop(order_id, None)
+
+
+def _is_readable(text: str) -> bool:
+    try:
+        parse.activity(parse.decode(text))
+    except PayloadRefused:
+        return False
+    return True
+
+
+def _bound(remembered: dict[str, Any], count_max: int) -> None:
+    while len(remembered) > count_max:
+        del remembered[next(iter(remembered))]

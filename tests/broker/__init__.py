@@ -1,1 +1,0 @@
-"""Tests of `portfolio_realtime.broker`."""

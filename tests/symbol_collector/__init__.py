@@ -1,0 +1,1 @@
+"""Tests of `portfolio_realtime.symbol_collector`."""

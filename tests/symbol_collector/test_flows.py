@@ -1,0 +1,89 @@
+"""Which activities are external cash flows, and since when."""
+
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+
+from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
+from portfolio_realtime.symbol_collector import cash_flows
+from portfolio_realtime.symbol_collector.activities import Activity
+from portfolio_realtime.symbol_collector.day_sums import Day
+from tests.symbol_collector.bookings import booking
+
+
+@pytest.mark.parametrize("activity_type", ["CSD", "CSW", "JNLC", "ACATC", "OCT", "MEM"])
+def test_money_of_the_client_is_external(activity_type: str) -> None:
+    """What comes in or goes out is not a gain or a loss."""
+    assert Decimal("-500.25") == cash_flows.external_cash_flow(booking(activity_type, "-500.25"))
+
+
+@pytest.mark.parametrize("activity_type", ["JNLS", "ACATS", "FOPT"])
+def test_securities_of_the_client_are_external_at_their_price(activity_type: str) -> None:
+    """The sample of a securities journal: 0.00911 AAPL at 638.2799."""
+    journal = booking(activity_type, 0, symbol="AAPL", quantity=Decimal("0.00911"), price=Decimal("638.2799"))
+
+    assert Decimal("5.814729889") == cash_flows.external_cash_flow(journal)
+
+
+@pytest.mark.parametrize(
+    "activity_type",
+    ["TRD", "FEE", "DIV", "DIVNRA", "DIVROC", "CGD", "INT", "CIL", "WH", "CFEE", "UNHEARD_OF"],
+)
+def test_what_the_account_earns_and_pays_is_internal(activity_type: str) -> None:
+    """Fees, dividends, interest and trades are part of the P&L."""
+    assert Decimal(0) == cash_flows.external_cash_flow(booking(activity_type, "12.34"))
+
+
+@pytest.mark.parametrize(
+    ("balance_asof", "moment"),
+    [
+        ("2026-11-19", "2026-11-19T21:00:00Z"),  # winter: UTC−5
+        ("2026-07-01", "2026-07-01T20:00:00Z"),  # summer: UTC−4
+        ("2026-03-06", "2026-03-06T21:00:00Z"),  # the Friday before the clocks go forward
+        ("2026-03-08", "2026-03-08T20:00:00Z"),  # the day they do
+        ("2026-10-31", "2026-10-31T20:00:00Z"),
+        ("2026-11-01", "2026-11-01T21:00:00Z"),  # the day they go back
+    ],
+)
+def test_the_day_begins_at_16_new_york(balance_asof: str, moment: str) -> None:
+    """Whatever the clocks do, a flow counts when it is executed after that moment."""
+    cut_off_ns = parse_rfc3339(moment)
+    day = Day(balance_asof)
+
+    for executed_ns in (cut_off_ns - NS_PER_S, cut_off_ns, cut_off_ns + 1):
+        day.count(booking("CSD", 100, executed_ns=executed_ns, published_ns=executed_ns), None)
+
+    assert cut_off_ns == cash_flows.cut_off_ns(balance_asof)
+    assert Decimal(100) == day.external_cash_flow
+
+
+def _day_and_late_booking(**changes: Any) -> tuple[Day, Activity]:
+    """A deposit of 100 executed at 15:00 New York of the day itself, and published as `changes` say."""
+    executed_ns = parse_rfc3339("2026-11-19T20:00:00Z")
+    return Day("2026-11-19"), booking("CSD", 100, executed_ns=executed_ns, **changes)
+
+
+@pytest.mark.parametrize(
+    ("published", "flow"),
+    [("2026-11-20T08:59:00Z", 0), ("2026-11-20T09:00:00Z", 0), ("2026-11-20T09:00:01Z", 100)],
+)
+def test_a_booking_after_the_books_are_closed_counts(published: str, flow: int) -> None:
+    """Executed before the cut-off, but published after 04:00 New York: `last_equity` cannot contain it."""
+    day, deposit = _day_and_late_booking(published_ns=parse_rfc3339(published))
+
+    day.count(deposit, None)
+
+    assert flow == day.external_cash_flow
+
+
+def test_a_late_correction_counts_by_what_it_changes() -> None:
+    """The earlier booking is in `last_equity`; its correction moves cash by the difference."""
+    day, deposit = _day_and_late_booking(published_ns=parse_rfc3339("2026-11-19T20:00:00Z"))
+    _, corrected = _day_and_late_booking(published_ns=parse_rfc3339("2026-11-20T15:00:00Z"))
+
+    day.count(deposit, None)
+    day.count(msgspec.structs.replace(corrected, net_amount=Decimal(130)), deposit)
+
+    assert Decimal(30) == day.external_cash_flow

@@ -1,0 +1,238 @@
+"""What the broker sends, in the shapes of its own documentation, becomes our terms or is refused."""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from portfolio_realtime.clock import parse_rfc3339
+from portfolio_realtime.symbol_collector import parse
+from portfolio_realtime.symbol_collector.parse import PayloadRefused
+
+ACCOUNT: dict[str, Any] = {
+    "id": "c8f1ef5d-edc0-4f23-9ee4-378f19cb92a4",
+    "status": "ACTIVE",
+    "currency": "USD",
+    "cash": "24861.91",
+    "equity": "28059.3882330664",
+    "last_equity": "26977.323677655",
+    "balance_asof": "2021-04-01",
+    "admin_configurations": {},
+    "options_approved_level": 0,
+}
+POSITION: dict[str, Any] = {
+    "asset_id": "93f58d0b-6c53-432d-b8ce-2bad264dbd94",
+    "symbol": "AAPL",
+    "exchange": "NASDAQ",
+    "asset_class": "us_equity",
+    "asset_marginable": False,
+    "avg_entry_price": "172.08",
+    "qty": "4",
+    "side": "long",
+    "market_value": "688.32",
+    "cost_basis": "688.32",
+    "current_price": "172.08",
+}
+SHORT: dict[str, Any] = {"symbol": "SLM", "side": "short", "qty": "-2478", "cost_basis": "-20716.08"}
+ACTIVITY: dict[str, Any] = {
+    "account_id": "c8f1ef5d-edc0-4f23-9ee4-378f19cb92a4",
+    "event_id": "01HCMKNJJRJ4E3RNFA1XR8CX7R",
+    "ref_id": "a958bb42-b034-4d17-bf07-805cf0820ffe",
+    "activity_type": "TRD",
+    "qty": "0.04",
+    "price": "480.338",
+    "currency": "USD",
+    "net_amount": "-19.21",
+    "status": "executed",
+    "at": "2026-01-02T14:43:59.052726Z",
+    "executed_at": "2026-01-02T14:43:59.05095724Z",
+    "settle_date": "2026-01-05",
+    "details": {"side": "buy", "symbol": "MSFT", "execution_type": "fill", "cum_qty": "0.04"},
+}
+
+
+def test_an_account_keeps_every_digit() -> None:
+    """Money is Decimal from the string on."""
+    state = parse.account_state("c8f1", ACCOUNT)
+
+    assert Decimal("24861.91") == state.cash
+    assert Decimal("26977.323677655") == state.last_equity
+    assert (state.balance_asof, state.currency, state.status) == ("2021-04-01", "USD", "ACTIVE")
+
+
+@pytest.mark.parametrize("field", ["cash", "last_equity"])
+@pytest.mark.parametrize("value", [None, "", "NaN", "Infinity", "-Infinity", "12,50", True, [], {}])
+def test_money_that_is_not_a_number_refuses_the_account(field: str, value: Any) -> None:
+    """Nothing is guessed: the payload is refused, and the message names the field."""
+    with pytest.raises(PayloadRefused, match=field):
+        parse.account_state("c8f1", {**ACCOUNT, field: value})
+
+
+@pytest.mark.parametrize("balance_asof", [None, "", "soon", "2021-13-01"])
+def test_an_account_without_its_day_is_refused(balance_asof: Any) -> None:
+    """Without `balance_asof` nobody knows which flows count."""
+    with pytest.raises(PayloadRefused, match="balance_asof"):
+        parse.account_state("c8f1", {**ACCOUNT, "balance_asof": balance_asof})
+
+
+def test_an_account_in_another_currency_is_refused_with_the_reason() -> None:
+    """Its cash cannot be added to positions in dollars."""
+    with pytest.raises(PayloadRefused, match="the account is in EUR"):
+        parse.account_state("c8f1", {**ACCOUNT, "currency": "EUR"})
+
+
+def test_unknown_statuses_and_missing_optional_fields_pass() -> None:
+    """New enum values are not breaking; an empty currency is the default one."""
+    state = parse.account_state("c8f1", {**ACCOUNT, "status": "PAPER_ONLY", "currency": "", "new": [1]})
+
+    assert (state.status, state.currency) == ("PAPER_ONLY", "USD")
+
+
+@pytest.mark.parametrize(
+    ("changes", "symbol", "quantity", "cost_basis"),
+    [
+        ({}, "AAPL", "4", "688.32"),
+        ({"qty": "0.079145874", "cost_basis": "13.63999992516"}, "AAPL", "0.079145874", "13.63999992516"),
+        (SHORT, "SLM", "-2478", "-20716.08"),
+        ({**SHORT, "qty": "2478", "cost_basis": "20716.08"}, "SLM", "-2478", "-20716.08"),
+        ({**SHORT, "side": None}, "SLM", "-2478", "-20716.08"),
+        ({"qty": 4, "cost_basis": None}, "AAPL", "4", "0"),
+        ({"symbol": "BTCUSD", "asset_class": "crypto"}, "BTC/USD", "4", "688.32"),
+        ({"symbol": "BTC/USD", "asset_class": "crypto"}, "BTC/USD", "4", "688.32"),
+        ({"symbol": "ETHBTC", "asset_class": "crypto"}, "ETH/BTC", "4", "688.32"),
+        ({"symbol": "AAVEUSDT", "asset_class": "crypto"}, "AAVE/USDT", "4", "688.32"),
+        ({"current_price": None, "market_value": None, "lastday_price": None}, "AAPL", "4", "688.32"),
+    ],
+)
+def test_a_position_is_signed_and_spelled_as_market_data_spells_it(
+    changes: dict[str, Any], symbol: str, quantity: str, cost_basis: str
+) -> None:
+    """Shorts are negative whether or not `qty` says so."""
+    holding = parse.holding({**POSITION, **changes})
+
+    assert (symbol, Decimal(quantity), Decimal(cost_basis)) == (
+        holding.symbol,
+        holding.quantity,
+        holding.cost_basis,
+    )
+
+
+def test_the_broker_s_prices_are_kept_beside_the_positions() -> None:
+    """Spelled as market data spells the symbol; what has no price, or 0, has none."""
+    positions = [
+        {**POSITION, "symbol": "AAPL", "current_price": "172.61"},
+        {**POSITION, "symbol": "BTCUSD", "asset_class": "crypto", "current_price": "97000.5"},
+        {**POSITION, "symbol": "NEW", "current_price": None},
+        {**POSITION, "symbol": "OLD", "current_price": "0"},
+    ]
+    found = parse.statement("c8f1", ACCOUNT, positions)
+    assert found.prices == {"AAPL": 172.61, "BTC/USD": 97000.5}
+    assert found.holdings.keys() == {"AAPL", "BTC/USD", "NEW", "OLD"}
+
+
+@pytest.mark.parametrize(
+    ("figures", "multiplier"),
+    [
+        ({"current_price": None, "market_value": None, "avg_entry_price": None}, 100),
+        ({"current_price": "1.50", "market_value": "600.00", "cost_basis": None}, 100),
+        ({"current_price": "1.50", "market_value": "60.00", "cost_basis": None}, 10),
+        ({"current_price": "0", "market_value": "0", "avg_entry_price": "2", "cost_basis": "1200"}, 150),
+        # the two disagree, or there is no whole number: nobody knows better than the standard
+        ({"current_price": "0.01", "market_value": "3.96", "avg_entry_price": "2", "cost_basis": "800"}, 100),
+        ({"current_price": "1.50", "market_value": "603.00", "cost_basis": None}, 100),
+    ],
+)
+def test_an_options_multiplier_is_what_the_brokers_figures_show(
+    figures: dict[str, Any], multiplier: int
+) -> None:
+    """A position does not name it; without figures that agree it is the standard contract's 100."""
+    option = {**POSITION, "symbol": "F260109C00006000", "asset_class": "us_option", **figures}
+
+    assert multiplier == parse.holding(option).multiplier
+    assert parse.holding(POSITION).multiplier == 1
+
+
+@pytest.mark.parametrize("payload", [None, {}, [POSITION, POSITION], [{**POSITION, "qty": "NaN"}], ["AAPL"]])
+def test_spoiled_positions_are_refused_as_a_whole(payload: Any) -> None:
+    """One position that cannot be read makes the statement useless."""
+    with pytest.raises(PayloadRefused):
+        parse.holdings(payload)
+
+
+def test_a_buy_is_positive_and_a_sale_negative_whatever_the_sign_of_qty() -> None:
+    """Alpaca's samples do not show a sale's sign; the side decides."""
+    for qty in ("0.04", "-0.04"):
+        for side, sign in (("buy", 1), ("sell", -1), ("sell_short", -1)):
+            details = {**ACTIVITY["details"], "side": side}
+            read = parse.activity({**ACTIVITY, "qty": qty, "details": details})
+            assert sign * Decimal("0.04") == read.quantity
+
+
+def test_an_option_trade_is_worth_a_hundred_times_its_price() -> None:
+    """The sample: one contract at 9.3 costs 930 and a fee of two cents."""
+    details = {"side": "buy", "symbol": "F260109C00006000", "execution_type": "fill"}
+    read = parse.activity(
+        {**ACTIVITY, "qty": "1", "price": "9.3", "net_amount": "-930.02", "details": details}
+    )
+
+    assert (Decimal(930), Decimal("-930.02")) == (read.value, read.net_amount)
+
+
+def test_an_activity_may_be_irregular_as_in_the_samples() -> None:
+    """String booleans, an empty currency, a date with a time, a crypto pair without a slash."""
+    read = parse.activity(
+        {
+            **ACTIVITY,
+            "activity_type": "NEWTYPE",
+            "currency": "",
+            "settle_date": "2025-10-17T00:00:00Z",
+            "qty": Decimal("0.5"),
+            "price": None,
+            "net_amount": "",
+            "details": {"foreign": "false", "symbol": "SOLUSD"},
+        }
+    )
+
+    assert (read.activity_type, read.symbol, read.asset_class) == ("NEWTYPE", "SOL/USD", "crypto")
+    assert Decimal(0) == read.net_amount == read.price
+
+
+def test_json_numbers_keep_every_digit() -> None:
+    """A number with more digits than a float holds is still exact."""
+    assert {"cash": Decimal("122011.09751111286868")} == parse.decode(b'{"cash": 122011.09751111286868}')
+
+
+def test_an_event_knows_when_it_was_published_from_its_id() -> None:
+    """A late booking has an old `at`; its ULID is of the moment it was published."""
+    read = parse.activity({**ACTIVITY, "at": "2020-01-01T00:00:00Z"})
+
+    assert parse_rfc3339("2023-10-13T13:30:00.664Z") == read.published_ns
+    plain = parse.activity({**ACTIVITY, "event_id": "12627518"})
+    assert parse_rfc3339(ACTIVITY["at"]) == plain.published_ns
+
+
+@pytest.mark.parametrize(
+    "changes", [{"net_amount": "NaN"}, {"account_id": None}, {"at": "then"}, {"qty": "x"}]
+)
+def test_a_spoiled_activity_is_refused(changes: dict[str, Any]) -> None:
+    """Money that cannot be read is not booked as zero."""
+    with pytest.raises(PayloadRefused):
+        parse.activity({**ACTIVITY, **changes})
+
+
+def test_a_bust_only_takes_back() -> None:
+    """A cancelled booking has no effect of its own."""
+    assert parse.activity({**ACTIVITY, "status": "canceled", "previous_id": "x"}).is_void
+    assert parse.activity({**ACTIVITY, "details": {"execution_type": "trade_bust"}}).is_void
+    assert not parse.activity({**ACTIVITY, "status": "correct"}).is_void
+
+
+@pytest.mark.parametrize(
+    ("ex_date", "read"),
+    [("2026-11-20", "2026-11-20"), ("2026-11-20T00:00:00Z", "2026-11-20"), ("", None), ("soon", None)],
+)
+def test_an_odd_ex_date_does_not_cost_the_booking(ex_date: str, read: str | None) -> None:
+    """It only says since when prices contain a split; the booking's money and pieces count all the same."""
+    activity = parse.activity({**ACTIVITY, "details": {"symbol": "AAPL", "ex_date": ex_date}})
+
+    assert (read, Decimal("0.04")) == (activity.ex_date, activity.quantity)

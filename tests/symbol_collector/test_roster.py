@@ -1,0 +1,112 @@
+"""The roster: versions grow, symbols come at once and go later, nothing is written without a change."""
+
+from portfolio_realtime.symbol_collector import account_records as roster_module
+from portfolio_realtime.symbol_collector.account_records import Roster
+from tests.symbol_collector.bookings import NOW_NS, at_s, booking, statement, trade
+
+
+def listed(quantities: dict[str, int] | None = None) -> Roster:
+    """A roster with alice, whose record has been written."""
+    roster = Roster()
+    roster.list_accounts(["alice"])
+    roster.observe(statement(1000, quantities), at_s(-100), at_s(-99))
+    return roster
+
+
+def test_a_version_is_of_the_clock_and_grows_even_when_the_clock_does_not() -> None:
+    """A new owner's records are never older than the last one's; within one, each change is +1 at least."""
+    roster = listed()
+    roster.take_changes(10)
+    versions: list[int] = []
+    for number in range(3):
+        roster.apply(booking("CSD", number + 1), NOW_NS)
+        versions += [account.version for account in roster.take_changes(10)[1]]
+
+    assert versions == [NOW_NS // 1_000_000 + n for n in range(3)]
+
+
+def test_a_statement_that_says_nothing_new_writes_nothing() -> None:
+    """Confirmation is not a change."""
+    roster = listed({"AAPL": 4})
+    roster.take_changes(10)
+    roster.observe(statement(1000, {"AAPL": 4}), at_s(0), at_s(1))
+
+    assert not roster.has_changes
+
+
+def test_a_symbol_comes_at_once_and_goes_when_pruned() -> None:
+    """Removal is lazy, and a symbol that is held again in between stays."""
+    roster = listed({"AAPL": 4})
+    assert roster.take_changes(10)[0] == {"AAPL": "us_equity"}
+    roster.apply(trade("BTC/USD", "0.5", 100), at_s(0))
+    assert roster.take_changes(10)[0] == {"BTC/USD": "crypto"}
+
+    roster.remove("alice")
+    assert roster.universe == {"AAPL": "us_equity", "BTC/USD": "crypto"}
+    assert roster.prune() == ["AAPL", "BTC/USD"]
+    assert roster.take_changes(10)[2] == ["alice"]
+
+
+def test_everything_can_be_written_again() -> None:
+    """After a loss of the shared state."""
+    roster = listed({"AAPL": 4})
+    first = roster.take_changes(10)
+    assert not roster.has_changes
+
+    roster.write_all_again()
+    assert roster.take_changes(10) == first
+
+
+def test_one_short_list_removes_nobody() -> None:
+    """An account is gone when it is missing twice in a row."""
+    roster = listed()
+
+    assert roster.list_accounts([]) == ([], [])
+    assert roster.list_accounts(["alice", "bob"]) == (["bob"], [])
+    assert roster.list_accounts(["bob"]) == ([], [])
+    assert roster.list_accounts(["bob"]) == ([], ["alice"])
+    assert not roster.is_known("alice")
+
+
+def test_events_of_an_account_that_is_not_listed_yet_are_kept() -> None:
+    """Its first deposit may come before the account list knows it; then the flow counts."""
+    roster = Roster()
+    roster.apply(booking("CSD", 500, at=-200), at_s(-200))
+    roster.list_accounts(["alice"])
+    roster.observe(statement(500), at_s(-100), at_s(-99))
+
+    (alice,) = roster.take_changes(10)[1]
+    assert (alice.cash, alice.external_cash_flow) == (500, 500)
+
+
+def test_an_account_that_is_back_keeps_its_record() -> None:
+    """What was to be removed and has been made again in the same moment is not removed."""
+    roster = Roster()
+    roster.remove_stale("alice")
+    roster.remove_stale("bob")
+    roster.list_one("alice")
+    roster.observe(statement(1000), at_s(0), at_s(1))
+    _, written, gone = roster.take_changes(10)
+
+    assert [account.account_id for account in written] == ["alice"]
+    assert gone == ["bob"]
+
+
+def test_who_is_listed_alone_stays_listed_by_the_next_list() -> None:
+    """A list that was asked for before may come after; a second one without it counts."""
+    roster = Roster()
+    roster.list_one("alice")
+
+    assert roster.list_accounts([]) == ([], [])
+    assert roster.is_listed("alice")
+    assert roster.list_accounts(["alice"]) == ([], [])
+
+
+def test_the_unlisted_are_bounded() -> None:
+    """Firm and sweep accounts are on the stream too, and nobody lists them."""
+    roster = Roster()
+    for number in range(roster_module.UNLISTED_MAX + 50):
+        roster.apply(booking("CSD", 1, account_id=f"firm-{number}"), at_s(0))
+
+    assert len(roster._records) == roster_module.UNLISTED_MAX
+    assert not roster.has_changes

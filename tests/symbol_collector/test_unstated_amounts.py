@@ -1,0 +1,84 @@
+"""Fills whose cash the broker does not state: worked out to the cent, and put right by the next statement."""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from portfolio_realtime.symbol_collector import parse
+from portfolio_realtime.symbol_collector.account_record import AccountRecord, Outcome
+from tests.symbol_collector.bookings import at_s, statement
+
+FILL: dict[str, Any] = {
+    "account_id": "alice",
+    "event_id": "20261120150010000::one",
+    "activity_type": "TRD",
+    "symbol": "AAPL",
+    "side": "buy",
+    "qty": "3",
+    "price": "33.333",
+    "status": "executed",
+    "at": "2026-11-20T15:00:10Z",
+}
+
+
+@pytest.mark.parametrize(
+    ("fields", "cash"),
+    [
+        ({}, "-100.00"),
+        ({"side": "sell"}, "100.00"),
+        ({"side": "sell_short", "qty": "1", "price": "0.005"}, "0.01"),
+        ({"symbol": "AAPL270115C00250000", "qty": "2", "price": "1.05"}, "-210.00"),
+        ({"symbol": "BTCUSD", "qty": "0.000000001", "price": "60000"}, "0.00"),
+    ],
+)
+def test_the_cash_of_a_fill_is_worked_out_to_the_cent(fields: dict[str, str], cash: str) -> None:
+    """Quantity × price × multiplier, and the doubt of one cent goes with it."""
+    fill = parse.activity({**FILL, **fields})
+    assert (fill.net_amount, fill.rounding) == (Decimal(cash), Decimal("0.01"))
+
+
+def test_a_stated_amount_is_taken_as_it_is() -> None:
+    """Also of other types without one: they move no cash."""
+    stated = parse.activity({**FILL, "net_amount": "-99.98"})
+    assert (stated.net_amount, stated.rounding) == (Decimal("-99.98"), 0)
+    split = parse.activity({**FILL, "activity_type": "SPLIT"})
+    assert (split.net_amount, split.rounding) == (0, 0)
+
+
+def test_an_absurd_fill_is_refused() -> None:
+    """A value that no cent of can be told."""
+    with pytest.raises(parse.PayloadRefused, match="out of range"):
+        parse.activity({**FILL, "qty": "1e40"})
+
+
+@pytest.mark.parametrize("cash", ["900.00", "900.001", "899.99", "900.01"])
+def test_a_statement_within_the_doubt_confirms_and_its_cash_holds(cash: str) -> None:
+    """Whatever way the broker rounds, it is no drift; the record asks REST by itself and takes its figure."""
+    record = AccountRecord("alice")
+    record.observe(statement(1000), at_s(0), at_s(0.1))
+    record.apply(parse.activity(FILL), at_s(10.2))
+    assert record.account(1, 0).cash == 900
+    assert record.look_again_ns is not None
+    assert record.observe(statement(cash, {"AAPL": 3}), at_s(12.3), at_s(12.4)) is Outcome.CONFIRMED
+    assert record.account(2, 0).cash == Decimal(cash)
+    assert record.look_again_ns is None
+    assert record.observe(statement("899.50", {"AAPL": 3}), at_s(20), at_s(20.1)) is Outcome.DIFFERENT
+
+
+def test_a_statement_beyond_the_doubt_does_not_confirm() -> None:
+    """Two cents for one fill is something else than rounding."""
+    record = AccountRecord("alice")
+    record.observe(statement(1000), at_s(0), at_s(0.1))
+    record.apply(parse.activity(FILL), at_s(10.2))
+    assert record.observe(statement("899.98", {"AAPL": 3}), at_s(12.3), at_s(12.4)) is Outcome.DIFFERENT
+
+
+def test_a_statement_from_before_the_fill_is_late() -> None:
+    """Taken back, a fill leaves no doubt behind: the cash before it was exact."""
+    record = AccountRecord("alice")
+    record.observe(statement(1000), at_s(0), at_s(0.1))
+    record.apply(parse.activity(FILL), at_s(10.2))
+    assert record.observe(statement("1000"), at_s(10.3), at_s(10.4)) is Outcome.LATE
+    record.apply(parse.activity({**FILL, "event_id": "two", "at": "2026-11-20T15:00:11Z"}), at_s(11.2))
+    assert record.observe(statement("1000.01"), at_s(11.3), at_s(11.4)) is Outcome.DIFFERENT
