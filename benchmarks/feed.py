@@ -43,11 +43,12 @@ from rich.table import Table
 
 from alpaca_sim.core.tape import Tape
 from alpaca_sim.streams.messages import timestamp
-from portfolio_realtime import config, market_data_consumer
+from portfolio_realtime import config
 from portfolio_realtime.clock import NS_PER_S, SystemClock
-from portfolio_realtime.market.conditions import stock_effect
-from portfolio_realtime.market.marks import MarkBook
-from portfolio_realtime.market.messages import decode_trades
+from portfolio_realtime.market_data_consumer import consumer
+from portfolio_realtime.market_data_consumer.conditions import stock_effect
+from portfolio_realtime.market_data_consumer.mark_book import MarkBook
+from portfolio_realtime.market_data_consumer.messages import decode_trades
 from portfolio_realtime.model import US_EQUITY
 from portfolio_realtime.service import Context
 from portfolio_realtime.state import State, open_state
@@ -255,7 +256,7 @@ async def tape_lag(folder: Path, seconds: float) -> dict[str, float]:
         )
         registry = CollectorRegistry()
         context = Context(settings, state, SystemClock(), registry, "benchmark")
-        consumer = asyncio.ensure_future(market_data_consumer.run(context))
+        running = asyncio.ensure_future(consumer.run(context))
         try:
             lags_ms = await _lags_ms(state, url, seconds)
         finally:

@@ -14,10 +14,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 from websockets.asyncio.server import ServerConnection, serve
 
-from portfolio_realtime import config, market_data_consumer
+from portfolio_realtime import config
 from portfolio_realtime.clock import SystemClock
-from portfolio_realtime.market import subscription
-from portfolio_realtime.market.sessions import Session
+from portfolio_realtime.market_data_consumer import consumer, subscription
+from portfolio_realtime.market_data_consumer.trading_sessions import Session
 from portfolio_realtime.model import Mark, exact
 from portfolio_realtime.service import Context
 from portfolio_realtime.state import State, keys, open_state
@@ -40,7 +40,7 @@ def context_of(simulator: Simulator, state: State, **settings: Any) -> Context:
 
 def running(context: Context) -> AbstractAsyncContextManager[asyncio.Task[None]]:
     """The consumer as a task; it must not have failed when the test ends it."""
-    return running_service(market_data_consumer.run(context))
+    return running_service(consumer.run(context))
 
 
 async def held_symbols(simulator: Simulator) -> dict[str, str]:

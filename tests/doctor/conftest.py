@@ -8,7 +8,7 @@ import pytest
 from portfolio_realtime.config import Settings
 from portfolio_realtime.doctor.examine import examine
 from portfolio_realtime.doctor.findings import Finding
-from portfolio_realtime.market import snapshots
+from portfolio_realtime.market_data_consumer import snapshots
 from tests.alpaca_sim.conftest import Running, start
 from tests.conftest import free_port
 

@@ -11,10 +11,10 @@ from portfolio_realtime.config import Settings
 from portfolio_realtime.doctor.alpaca import TIMEOUT_S, authentication
 from portfolio_realtime.doctor.findings import Finding, Status
 from portfolio_realtime.errors import BrokerError, FeedRefused, FeedUnavailable
-from portfolio_realtime.market.feeds import Feed, Schedule, schedules
-from portfolio_realtime.market.marks import MarkBook
-from portfolio_realtime.market.sessions import new_york_date_of
-from portfolio_realtime.market.snapshots import SYMBOLS_MAX, Snapshots
+from portfolio_realtime.market_data_consumer.feeds import Feed, Schedule, schedules
+from portfolio_realtime.market_data_consumer.mark_book import MarkBook
+from portfolio_realtime.market_data_consumer.snapshots import SYMBOLS_MAX, Snapshots
+from portfolio_realtime.market_data_consumer.trading_sessions import new_york_date_of
 from portfolio_realtime.model import Account, plain
 from portfolio_realtime.symbol_collector.account_record import AccountRecord
 from portfolio_realtime.symbol_collector.activities import CLOSED, Statement

@@ -13,9 +13,9 @@ from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.config import Settings
 from portfolio_realtime.doctor.findings import Finding, Status
 from portfolio_realtime.errors import FeedRefused, FeedUnavailable
-from portfolio_realtime.market.feeds import Feed, schedules
-from portfolio_realtime.market.snapshots import Snapshots
-from portfolio_realtime.market.stream import MarketStream, StreamLost, open_stream
+from portfolio_realtime.market_data_consumer.feeds import Feed, schedules
+from portfolio_realtime.market_data_consumer.snapshots import Snapshots
+from portfolio_realtime.market_data_consumer.stream import MarketStream, StreamLost, open_stream
 from portfolio_realtime.model import CRYPTO, US_EQUITY
 
 FREE_FEED: Final = "iex"

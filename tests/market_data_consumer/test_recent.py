@@ -4,12 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from portfolio_realtime.clock import rfc3339
-from portfolio_realtime.market.columns import NO_ID, RECENT_MAX, Columns
-from portfolio_realtime.market.conditions import stock_effect
-from portfolio_realtime.market.marks import MarkBook
-from portfolio_realtime.market.messages import NO_TIME, Cancel, StreamTrade, TradeId
-from portfolio_realtime.market.recent import KnownTrade, RecentTrades, id_number
-from tests.market.moments import raw_moment
+from portfolio_realtime.market_data_consumer.conditions import stock_effect
+from portfolio_realtime.market_data_consumer.mark_book import MarkBook
+from portfolio_realtime.market_data_consumer.messages import NO_TIME, Cancel, StreamTrade, TradeId
+from portfolio_realtime.market_data_consumer.symbol_trades import KnownTrade, RecentTrades, id_number
+from portfolio_realtime.market_data_consumer.trade_columns import NO_ID, RECENT_MAX, Columns
+from tests.market_data_consumer.moments import raw_moment
 
 IDS: list[TradeId] = [0, 1, 2**63, NO_ID - 1, -1, -(2**63), "", "1", "7a", "é"]
 

@@ -7,9 +7,9 @@ chosen, it takes the place of the stocks' feed while the overnight session lasts
 from dataclasses import dataclass, replace
 
 from portfolio_realtime.config import Settings
-from portfolio_realtime.market.conditions import crypto_effect, option_effect, stock_effect
-from portfolio_realtime.market.marks import EffectOf, MarkBook
-from portfolio_realtime.market.sessions import Session, stock_session
+from portfolio_realtime.market_data_consumer.conditions import crypto_effect, option_effect, stock_effect
+from portfolio_realtime.market_data_consumer.mark_book import EffectOf, MarkBook
+from portfolio_realtime.market_data_consumer.trading_sessions import Session, stock_session
 from portfolio_realtime.model import CRYPTO, US_EQUITY, US_OPTION
 
 _BETA_FEEDS = ("boats", "overnight")

@@ -18,11 +18,11 @@ from portfolio_realtime import service
 from portfolio_realtime.alpaca.credentials import MarketLogin
 from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.errors import FeedRefused, FeedUnavailable
-from portfolio_realtime.market.backoff import REFUSED, SESSION, Backoff
-from portfolio_realtime.market.feeds import Feed, Schedule, schedules
-from portfolio_realtime.market.snapshots import Snapshots
-from portfolio_realtime.market.stream import StreamLost, open_stream
-from portfolio_realtime.market.subscription import MarketSubscription
+from portfolio_realtime.market_data_consumer.feeds import Feed, Schedule, schedules
+from portfolio_realtime.market_data_consumer.reconnect_delay import REFUSED, SESSION, Backoff
+from portfolio_realtime.market_data_consumer.snapshots import Snapshots
+from portfolio_realtime.market_data_consumer.stream import StreamLost, open_stream
+from portfolio_realtime.market_data_consumer.subscription import MarketSubscription
 from portfolio_realtime.model import MinuteMark
 from portfolio_realtime.service import Context
 from portfolio_realtime.state.connection import Subscribed
@@ -247,7 +247,3 @@ def changed_marks(
 def _reason(error: FeedUnavailable) -> tuple[str, float | None]:
     """A word for the metrics, and what the feed asks us to wait, in seconds."""
     return (error.reason, error.retry_after_s) if isinstance(error, StreamLost) else ("unreachable", None)
-
-
-if __name__ == "__main__":
-    service.main("market_data_consumer", run)

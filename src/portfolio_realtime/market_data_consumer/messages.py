@@ -14,8 +14,14 @@ import msgspec
 import numpy as np
 
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
-from portfolio_realtime.market.conditions import Conditions
-from portfolio_realtime.market.packed import SECONDS_BITS, SECONDS_MASK, Packed, read_packed, timestamps_ns
+from portfolio_realtime.market_data_consumer.conditions import Conditions
+from portfolio_realtime.market_data_consumer.msgpack_columns import (
+    SECONDS_BITS,
+    SECONDS_MASK,
+    Packed,
+    read_packed,
+    timestamps_ns,
+)
 
 Moment = msgspec.msgpack.Ext | str | None  # MessagePack timestamp extension, or RFC 3339
 RawMoment = msgspec.Raw  # the same as it came, in either encoding: what is not looked at is not decoded

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
-from portfolio_realtime.market.columns import NO_ID, RECENT_MAX, RING_BYTES, ROW, Columns
-from portfolio_realtime.market.messages import NO_TIME, TradeId
+from portfolio_realtime.market_data_consumer.messages import NO_TIME, TradeId
+from portfolio_realtime.market_data_consumer.trade_columns import NO_ID, RECENT_MAX, RING_BYTES, ROW, Columns
 
 EXCHANGES_MAX: Final = 1024  # that are told apart; the tape has a letter for each
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from portfolio_realtime.market.backoff import (
+from portfolio_realtime.market_data_consumer.reconnect_delay import (
     LOST,
     OTHERWISE,
     PAUSES,

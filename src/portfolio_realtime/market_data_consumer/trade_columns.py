@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from portfolio_realtime.market.messages import NO_TIME
+from portfolio_realtime.market_data_consumer.messages import NO_TIME
 
 NOBODY: Final = 0  # the slot of no symbol
 INITIAL: Final = 1024  # slots; they double when all are taken

@@ -11,13 +11,13 @@ from prometheus_client import CollectorRegistry
 from portfolio_realtime import config
 from portfolio_realtime.clock import rfc3339
 from portfolio_realtime.errors import FeedError, FeedRefused, FeedUnavailable
-from portfolio_realtime.market import subscription as subscription_module
-from portfolio_realtime.market.feeds import schedules
-from portfolio_realtime.market.messages import Snapshot, SnapshotTrade, StreamTrade
-from portfolio_realtime.market.stream import Arrived, StreamLost
-from portfolio_realtime.market.subscription import FEED_LAG_S_MAX, MarketSubscription
+from portfolio_realtime.market_data_consumer import subscription as subscription_module
+from portfolio_realtime.market_data_consumer.feeds import schedules
+from portfolio_realtime.market_data_consumer.messages import Snapshot, SnapshotTrade, StreamTrade
+from portfolio_realtime.market_data_consumer.stream import Arrived, StreamLost
+from portfolio_realtime.market_data_consumer.subscription import FEED_LAG_S_MAX, MarketSubscription
 from portfolio_realtime.telemetry import MarketMetrics
-from tests.market.moments import raw_moment
+from tests.market_data_consumer.moments import raw_moment
 
 SYMBOLS = ("A", "B")
 ENDS_S_MAX = 10.0  # of what should take a moment

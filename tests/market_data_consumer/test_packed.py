@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from portfolio_realtime.clock import NS_PER_S
-from portfolio_realtime.market.conditions import stock_effect
-from portfolio_realtime.market.marks import MarkBook
-from portfolio_realtime.market.messages import (
+from portfolio_realtime.market_data_consumer.conditions import stock_effect
+from portfolio_realtime.market_data_consumer.mark_book import MarkBook
+from portfolio_realtime.market_data_consumer.messages import (
     Cancel,
     Correction,
     PackedTrades,
@@ -20,7 +20,11 @@ from portfolio_realtime.market.messages import (
     as_of_ns,
     decode_trades,
 )
-from portfolio_realtime.market.packed import PACKED_MIN, conditions_number, symbol_number
+from portfolio_realtime.market_data_consumer.msgpack_columns import (
+    PACKED_MIN,
+    conditions_number,
+    symbol_number,
+)
 
 SYMBOLS = ["A", "T", "BRK.B", "LONGSYMB"]
 CONDITIONS = [["@"], [], ["@", "F"], ["@", "F", "T", "X"], ["@", "I"], ["@", "Z"], ["@", "?"]]

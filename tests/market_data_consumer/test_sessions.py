@@ -4,7 +4,7 @@ from datetime import date, datetime
 
 import pytest
 
-from portfolio_realtime.market.sessions import (
+from portfolio_realtime.market_data_consumer.trading_sessions import (
     NEW_YORK,
     Session,
     close_ns,

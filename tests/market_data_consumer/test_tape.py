@@ -1,7 +1,7 @@
 """A real tape gives the price path that an independent reading of the rules gives.
 
-The suite takes the beginning of each day; `TAPE_TRADES=0 pytest tests/market/test_tape.py` takes all of it,
-more than a million trades.
+The suite takes the beginning of each day. All of it, more than a million trades:
+`TAPE_TRADES=0 pytest tests/market_data_consumer/test_tape.py`.
 """
 
 import csv
@@ -15,9 +15,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from portfolio_realtime.market.conditions import stock_effect
-from portfolio_realtime.market.marks import MarkBook
-from portfolio_realtime.market.messages import decode_trades
+from portfolio_realtime.market_data_consumer.conditions import stock_effect
+from portfolio_realtime.market_data_consumer.mark_book import MarkBook
+from portfolio_realtime.market_data_consumer.messages import decode_trades
 
 TAPE = Path(__file__).resolve().parents[3] / "shared" / "tape"
 MIDNIGHT_NS = {"20131007": 1_381_118_400 * 10**9, "20131008": 1_381_204_800 * 10**9}  # in New York

@@ -15,9 +15,9 @@ import msgspec
 from portfolio_realtime.alpaca.credentials import MarketLogin
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import FeedRefused, FeedUnavailable, TokenRefused
-from portfolio_realtime.market.feeds import Feed
-from portfolio_realtime.market.messages import Snapshot
-from portfolio_realtime.market.stream import KEYS_REMEDY
+from portfolio_realtime.market_data_consumer.feeds import Feed
+from portfolio_realtime.market_data_consumer.messages import Snapshot
+from portfolio_realtime.market_data_consumer.stream import KEYS_REMEDY
 
 SYMBOLS_MAX: Final = 100  # of one request
 TIMEOUT_S: Final = 10.0

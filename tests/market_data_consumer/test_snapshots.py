@@ -12,9 +12,9 @@ import pytest
 from portfolio_realtime import config
 from portfolio_realtime.alpaca.credentials import MarketLogin
 from portfolio_realtime.errors import FeedRefused, FeedUnavailable
-from portfolio_realtime.market import snapshots as snapshots_module
-from portfolio_realtime.market.feeds import schedules
-from portfolio_realtime.market.snapshots import ATTEMPTS_MAX, Snapshots
+from portfolio_realtime.market_data_consumer import snapshots as snapshots_module
+from portfolio_realtime.market_data_consumer.feeds import schedules
+from portfolio_realtime.market_data_consumer.snapshots import ATTEMPTS_MAX, Snapshots
 from tests.conftest import StartSimulator
 
 Answer = Callable[[str, dict[str, str]], tuple[int, str]]

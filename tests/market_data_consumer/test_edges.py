@@ -4,10 +4,9 @@ from decimal import Decimal
 
 import pytest
 
-from portfolio_realtime import market_data_consumer
-from portfolio_realtime.market import backoff, subscription
-from portfolio_realtime.market.backoff import Pauses
-from portfolio_realtime.market.sessions import Session
+from portfolio_realtime.market_data_consumer import consumer, reconnect_delay, subscription
+from portfolio_realtime.market_data_consumer.reconnect_delay import Pauses
+from portfolio_realtime.market_data_consumer.trading_sessions import Session
 from portfolio_realtime.model import Mark, exact
 from portfolio_realtime.state import State
 from tests.conftest import StartSimulator, Until
@@ -22,7 +21,7 @@ from tests.test_market_data_consumer import (
 )
 
 
-def sample(context: market_data_consumer.Context, name: str, **labels: str) -> float:
+def sample(context: consumer.Context, name: str, **labels: str) -> float:
     """A metric of the consumer."""
     return context.registry.get_sample_value(f"portfolio_realtime_{name}", labels) or 0.0
 
@@ -66,7 +65,7 @@ async def test_faults_of_the_feed_leave_no_wrong_mark(
     monkeypatch.setattr(subscription, "SILENCE_S", dict.fromkeys(Session, (0.5, 1.0)))
     monkeypatch.setattr(subscription, "REFRESH_CHECK_S", 0.1)
     monkeypatch.setattr(subscription, "FEED_LAG_S_MAX", 0.3)
-    monkeypatch.setitem(backoff.PAUSES, "406", Pauses(0.2, 0.4))
+    monkeypatch.setitem(reconnect_delay.PAUSES, "406", Pauses(0.2, 0.4))
     market = await simulator(accounts=10, symbols=30, trades_per_second=300, activities_per_second=0)
     truth = await true_marks(market)
     classes = await market.get("/_sim/truth")
@@ -143,7 +142,7 @@ async def test_a_plan_for_few_symbols_is_filled_and_the_others_are_marked_all_th
         await until(is_streamed, "what is subscribed is streamed")
 
 
-def unknown_count(context: market_data_consumer.Context) -> float:
+def unknown_count(context: consumer.Context) -> float:
     """Messages of types that nobody reads, over all feeds."""
     known = {"t", "c", "x", "s", "control"}
     return sum(
@@ -158,7 +157,7 @@ async def test_marks_that_nobody_needs_are_pruned(
     simulator: StartSimulator, state: State, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An old mark of a symbol outside the universe goes; a held, a fresh and another feed's one stay."""
-    monkeypatch.setattr(market_data_consumer, "PRUNE_S", 0.2)
+    monkeypatch.setattr(consumer, "PRUNE_S", 0.2)
     market = await simulator(accounts=5, symbols=10, trades_per_second=0, activities_per_second=0)
     await write_universe(state, {"AAPL": "us_equity"})
     now_ns = context_of(market, state).clock.now_ns()

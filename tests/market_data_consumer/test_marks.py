@@ -10,10 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from portfolio_realtime.clock import parse_rfc3339, rfc3339
-from portfolio_realtime.market.columns import RECENT_MAX
-from portfolio_realtime.market.conditions import crypto_effect, option_effect, stock_effect
-from portfolio_realtime.market.marks import AHEAD_S_MAX, REFRESHES_MAX, MarkBook, previous_close
-from portfolio_realtime.market.messages import (
+from portfolio_realtime.market_data_consumer.conditions import crypto_effect, option_effect, stock_effect
+from portfolio_realtime.market_data_consumer.mark_book import (
+    AHEAD_S_MAX,
+    REFRESHES_MAX,
+    MarkBook,
+    previous_close,
+)
+from portfolio_realtime.market_data_consumer.messages import (
     Cancel,
     Correction,
     DailyBar,
@@ -23,9 +27,10 @@ from portfolio_realtime.market.messages import (
     Status,
     StreamTrade,
 )
-from portfolio_realtime.market.sessions import new_york_date_of
+from portfolio_realtime.market_data_consumer.trade_columns import RECENT_MAX
+from portfolio_realtime.market_data_consumer.trading_sessions import new_york_date_of
 from portfolio_realtime.model import Mark, MinuteMark
-from tests.market.moments import raw_moment
+from tests.market_data_consumer.moments import raw_moment
 
 BASE_S = 0  # all trades lie within a minute of their arrival
 MOVES, FIRST_ONLY, NEVER, UNKNOWN = ("@",), ("@", "Z"), ("@", "I"), ("@", "?")

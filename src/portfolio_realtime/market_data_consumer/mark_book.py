@@ -34,19 +34,8 @@ from typing import Final, TypeGuard
 import numpy as np
 
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
-from portfolio_realtime.market.columns import (
-    CHANGED,
-    KEY,
-    NO_ID,
-    NOBODY,
-    RECENT_MAX,
-    TRADED,
-    Columns,
-    Lookup,
-    Trades,
-)
-from portfolio_realtime.market.conditions import CONDITION_SETS_MAX, Conditions, Effect
-from portfolio_realtime.market.messages import (
+from portfolio_realtime.market_data_consumer.conditions import CONDITION_SETS_MAX, Conditions, Effect
+from portfolio_realtime.market_data_consumer.messages import (
     NO_TIME,
     Cancel,
     Correction,
@@ -60,14 +49,33 @@ from portfolio_realtime.market.messages import (
     as_of_ns,
     times_ns,
 )
-from portfolio_realtime.market.packed import conditions_number, is_letter, symbol_number
-from portfolio_realtime.market.recent import (
+from portfolio_realtime.market_data_consumer.msgpack_columns import (
+    conditions_number,
+    is_letter,
+    symbol_number,
+)
+from portfolio_realtime.market_data_consumer.symbol_trades import (
     EXCHANGES_MAX,
     KnownTrade,
     RecentTrades,
     id_number,
 )
-from portfolio_realtime.market.sessions import close_ns, new_york_date_of, new_york_midnight_ns
+from portfolio_realtime.market_data_consumer.trade_columns import (
+    CHANGED,
+    KEY,
+    NO_ID,
+    NOBODY,
+    RECENT_MAX,
+    TRADED,
+    Columns,
+    Lookup,
+    Trades,
+)
+from portfolio_realtime.market_data_consumer.trading_sessions import (
+    close_ns,
+    new_york_date_of,
+    new_york_midnight_ns,
+)
 from portfolio_realtime.model import Mark, MinuteMark, exact
 
 WITHDRAWN_MAX: Final = (

@@ -22,8 +22,8 @@ import structlog
 
 from portfolio_realtime.clock import Clock
 from portfolio_realtime.errors import FeedError, FeedRefused
-from portfolio_realtime.market.feeds import Feed, Schedule
-from portfolio_realtime.market.messages import (
+from portfolio_realtime.market_data_consumer.feeds import Feed, Schedule
+from portfolio_realtime.market_data_consumer.messages import (
     Cancel,
     Correction,
     Message,
@@ -33,10 +33,10 @@ from portfolio_realtime.market.messages import (
     StreamTrade,
     as_of_ns,
 )
-from portfolio_realtime.market.pulse import Pulse
-from portfolio_realtime.market.sessions import Session, new_york_date_of
-from portfolio_realtime.market.snapshots import SYMBOLS_MAX, Snapshots
-from portfolio_realtime.market.stream import Arrived, MarketStream, StreamLost
+from portfolio_realtime.market_data_consumer.silence import Pulse
+from portfolio_realtime.market_data_consumer.snapshots import SYMBOLS_MAX, Snapshots
+from portfolio_realtime.market_data_consumer.stream import Arrived, MarketStream, StreamLost
+from portfolio_realtime.market_data_consumer.trading_sessions import Session, new_york_date_of
 from portfolio_realtime.telemetry import MarketMetrics
 
 LEAVING_S: Final = 10.0  # a symbol that nobody holds any more stays subscribed for so long

@@ -14,8 +14,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 
 from portfolio_realtime.errors import FeedRefused, FeedUnavailable
-from portfolio_realtime.market.backoff import LOST
-from portfolio_realtime.market.messages import (
+from portfolio_realtime.market_data_consumer.messages import (
     Message,
     Refusal,
     StreamTrade,
@@ -24,6 +23,7 @@ from portfolio_realtime.market.messages import (
     decode_frame,
     decode_trades,
 )
+from portfolio_realtime.market_data_consumer.reconnect_delay import LOST
 
 ANSWER_S_MAX: Final = 10.0  # for the welcome, the login and each subscription
 PING_S: Final = 10.0

@@ -11,9 +11,14 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from portfolio_realtime.errors import FeedRefused, FeedUnavailable
-from portfolio_realtime.market import stream as stream_module
-from portfolio_realtime.market.messages import StreamTrade, times_ns
-from portfolio_realtime.market.stream import REQUEST_BYTES_MAX, MarketStream, StreamLost, open_stream
+from portfolio_realtime.market_data_consumer import stream as stream_module
+from portfolio_realtime.market_data_consumer.messages import StreamTrade, times_ns
+from portfolio_realtime.market_data_consumer.stream import (
+    REQUEST_BYTES_MAX,
+    MarketStream,
+    StreamLost,
+    open_stream,
+)
 
 WELCOME = {"T": "success", "msg": "connected"}
 AUTHENTICATED = {"T": "success", "msg": "authenticated"}

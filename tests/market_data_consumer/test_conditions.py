@@ -2,7 +2,12 @@
 
 import pytest
 
-from portfolio_realtime.market.conditions import Effect, crypto_effect, option_effect, stock_effect
+from portfolio_realtime.market_data_consumer.conditions import (
+    Effect,
+    crypto_effect,
+    option_effect,
+    stock_effect,
+)
 
 ALL_TAPES = "ABCNO"
 # code, tapes, minute open/close: copied from the published table, in its order

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from portfolio_realtime.clock import parse_rfc3339
-from portfolio_realtime.market.messages import (
+from portfolio_realtime.market_data_consumer.messages import (
     MALFORMED,
     NO_TIME,
     VECTOR_MIN,

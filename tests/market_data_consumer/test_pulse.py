@@ -5,7 +5,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portfolio_realtime.market.pulse import FRAMES_MIN, SILENCE_S_MIN, Pulse
+from portfolio_realtime.market_data_consumer.silence import FRAMES_MIN, SILENCE_S_MIN, Pulse
 
 
 def beaten(pause_s: float, count: int = 100) -> tuple[Pulse, float]:
