@@ -260,8 +260,8 @@ async def tape_lag(folder: Path, seconds: float) -> dict[str, float]:
         try:
             lags_ms = await _lags_ms(state, url, seconds)
         finally:
-            consumer.cancel()
-            await asyncio.gather(consumer, return_exceptions=True)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
         traded = registry.get_sample_value(
             "portfolio_realtime_feed_messages_total", {"feed": "stocks", "type": "t"}
         )

@@ -41,7 +41,7 @@ from benchmarks.provenance import record
 from portfolio_realtime.clock import parse_rfc3339
 from portfolio_realtime.model import US_EQUITY, Account, Mark, Position, Publication
 from portfolio_realtime.valuation.book import Book
-from portfolio_realtime.valuation.message import Figures, constant, encode_values
+from portfolio_realtime.valuation.portfolio_message import Figures, constant, encode_values
 from portfolio_realtime.valuation.valuer import Valuer
 
 NOW_NS = 1_795_000_000_000_000_000

@@ -14,8 +14,9 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
-from portfolio_realtime import config, portfolio_calculator
+from portfolio_realtime import config
 from portfolio_realtime.clock import SystemClock
+from portfolio_realtime.portfolio_calculator import calculator
 from portfolio_realtime.service import Context
 from portfolio_realtime.state import State, open_state
 from portfolio_realtime.websocket import follower
@@ -36,7 +37,7 @@ def asking() -> dict[str, str]:
 def nothing_comes_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither service looks again by itself for what it has missed."""
     for name in ("SWEEP_S", "QUIET_S", "FEEDS_S", "TOTALS_S"):
-        monkeypatch.setattr(portfolio_calculator, name, NEVER_S)
+        monkeypatch.setattr(calculator, name, NEVER_S)
     monkeypatch.setattr(follower, "RENEW_S", NEVER_S)
 
 
@@ -48,7 +49,7 @@ async def calculating(url: str) -> AsyncGenerator[None]:
     state = open_state(url, holder="calculator", shards=SHARDS, lease_ms=LEASE_MS)
     context = Context(config.load(**settings), state, SystemClock(), CollectorRegistry(), "calculator")
     try:
-        async with running_service(portfolio_calculator.run(context)):
+        async with running_service(calculator.run(context)):
             yield
     finally:
         await state.close()

@@ -20,9 +20,10 @@ from prometheus_client import CollectorRegistry
 
 from portfolio_harness.oracle import Oracle
 from portfolio_harness.system import free_port, settings_for, start_simulator
-from portfolio_realtime import config, portfolio_calculator, service, websocket_server
+from portfolio_realtime import config, service, websocket_server
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339, rfc3339
 from portfolio_realtime.market_data_consumer import consumer
+from portfolio_realtime.portfolio_calculator import calculator
 from portfolio_realtime.run_services import end_all
 from portfolio_realtime.service import Context, Run
 from portfolio_realtime.state import open_state
@@ -34,7 +35,7 @@ READY_S_MAX: Final = 20.0
 SERVICES: Final[dict[str, Run]] = {
     "symbol_collector": collector.run,
     "market_data_consumer": consumer.run,
-    "portfolio_calculator": portfolio_calculator.run,
+    "portfolio_calculator": calculator.run,
     "websocket_server": websocket_server.run,
 }
 

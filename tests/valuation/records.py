@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from portfolio_realtime.model import US_EQUITY, Account, Mark, Position, Publication
-from portfolio_realtime.valuation.message import Figures
+from portfolio_realtime.valuation.portfolio_message import Figures
 
 ORACLE_DIGITS = 120
 NS_PER_S = 1_000_000_000

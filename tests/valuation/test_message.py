@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from portfolio_realtime.clock import parse_rfc3339
 from portfolio_realtime.model import Account, Publication
-from portfolio_realtime.valuation.message import Figures, constant, encode_row, encode_values
+from portfolio_realtime.valuation.portfolio_message import Figures, constant, encode_row, encode_values
 
 from .records import NOW_NS, account, figures, mark, message_of, oracle_cents, position
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from portfolio_realtime.model import Account
 from portfolio_realtime.valuation import book as book_module
-from portfolio_realtime.valuation import whole as module
+from portfolio_realtime.valuation import book_totals as module
 from portfolio_realtime.valuation.book import UNPRICED, Book
+from portfolio_realtime.valuation.book_totals import Stretch, Totals, Whole
 from portfolio_realtime.valuation.kernel import UNIT_ROUNDOFF
-from portfolio_realtime.valuation.whole import Stretch, Totals, Whole
 
 from .records import account, mark, position
 

@@ -8,7 +8,7 @@ import pytest
 
 from portfolio_realtime.model import US_EQUITY, Account, Mark, Position, Publication
 from portfolio_realtime.state.valuations import with_rows
-from portfolio_realtime.valuation.message import Figures, constant, encode_row, encode_values
+from portfolio_realtime.valuation.portfolio_message import Figures, constant, encode_row, encode_values
 from portfolio_realtime.websocket.protocol import PortfolioMessage, PositionRow
 from tests.valuation.records import figures as figures_of
 from tests.websocket.wire import row, value

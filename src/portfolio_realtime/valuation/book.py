@@ -23,8 +23,8 @@ from scipy.sparse import csr_array
 from scipy.sparse._sparsetools import csr_matvec  # type: ignore[import-untyped]  # no public one adds
 
 from portfolio_realtime.model import Account, Mark, Position
+from portfolio_realtime.valuation.account_index import Directory
 from portfolio_realtime.valuation.arrays import Floats, Int32s, Ints
-from portfolio_realtime.valuation.directory import Directory
 from portfolio_realtime.valuation.rounding import day_base
 
 UNPRICED: Final = float("nan")

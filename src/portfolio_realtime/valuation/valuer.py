@@ -14,10 +14,16 @@ from portfolio_realtime.model import Account, Mark, Publication
 from portfolio_realtime.valuation import kernel, rounding
 from portfolio_realtime.valuation.arrays import Ints
 from portfolio_realtime.valuation.book import FOREVER_NS, UNPRICED, Book, Selection
+from portfolio_realtime.valuation.book_totals import Whole
 from portfolio_realtime.valuation.kernel import Valued
-from portfolio_realtime.valuation.message import Constant, Figures, constant, encode_row, encode_values
+from portfolio_realtime.valuation.portfolio_message import (
+    Constant,
+    Figures,
+    constant,
+    encode_row,
+    encode_values,
+)
 from portfolio_realtime.valuation.watchlist import Watchlist
-from portfolio_realtime.valuation.whole import Whole
 
 NS_PER_S = 1_000_000_000
 

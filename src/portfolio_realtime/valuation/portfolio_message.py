@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from portfolio_realtime.clock import rfc3339
 from portfolio_realtime.model import ZERO, Account, Mark, Position, exact, plain
-from portfolio_realtime.valuation import texts
+from portfolio_realtime.valuation import number_text
 from portfolio_realtime.valuation.arrays import Floats, Ints
 from portfolio_realtime.valuation.rounding import EXACT, cents, day_base, money
 
@@ -68,7 +68,7 @@ def encode_values(
     unknown_pnl = unknown_equity + [index for index, one in enumerate(always) if one.unvalued]
     equity, total_value = _equity(figures, unknown_equity)
     day_pnl, ratio, today_return = _day_pnl(figures, always, unknown_pnl)
-    as_of = texts.times(np.maximum(figures.as_of_ns, 0))
+    as_of = number_text.times(np.maximum(figures.as_of_ns, 0))
     stale, unpriced, rest = _rare(figures, always)
     timestamp = [rfc3339(published_ns)] * len(always)
     columns = (always, sequences, equity, day_pnl, ratio, as_of, stale, unpriced)
@@ -98,8 +98,8 @@ def _message(
 
 def _equity(figures: Figures, unknown: Sequence[int]) -> tuple[list[str], list[str]]:
     """The fields `equity` and `total_value`."""
-    signs = texts.signs(figures.equity)
-    plain_amounts, amounts = texts.amounts(figures.equity), texts.amounts(figures.equity, ",")
+    signs = number_text.signs(figures.equity)
+    plain_amounts, amounts = number_text.amounts(figures.equity), number_text.amounts(figures.equity, ",")
     equity = [f'"{sign}{amount}"' for sign, amount in zip(signs, plain_amounts, strict=True)]
     total_value = [f'"{sign}${amount}"' for sign, amount in zip(signs, amounts, strict=True)]
     for index in unknown:
@@ -111,15 +111,15 @@ def _day_pnl(
     figures: Figures, always: Sequence[Constant], unknown: Sequence[int]
 ) -> tuple[list[str], list[str], list[str]]:
     """The fields `day_pnl`, `day_pnl_ratio` and `today_return`, with a percentage where there is a ratio."""
-    signs = texts.signs(figures.day_pnl)
-    amounts = texts.amounts(figures.day_pnl)
+    signs = number_text.signs(figures.day_pnl)
+    amounts = number_text.amounts(figures.day_pnl)
     day_pnl = [f'"{sign}{amount}"' for sign, amount in zip(signs, amounts, strict=True)]
     ratio = day_pnl_ratio(np.array([one.ratio_base for one in always]), figures.day_pnl)
     ratio[unknown] = np.nan
-    signs = texts.signs(figures.day_pnl, plus="+")
-    amounts = texts.amounts(figures.day_pnl, ",")
+    signs = number_text.signs(figures.day_pnl, plus="+")
+    amounts = number_text.amounts(figures.day_pnl, ",")
     percent, is_percent = _hundredths_of_percent(ratio)
-    percents = texts.amounts(percent)
+    percents = number_text.amounts(percent)
     today_return = [
         f'"{sign}${amount} ({sign}{percent}%)"'
         for sign, amount, percent in zip(signs, amounts, percents, strict=True)
@@ -128,7 +128,7 @@ def _day_pnl(
         today_return[index] = f'"{signs[index]}${amounts[index]}"'
     for index in unknown:
         day_pnl[index] = today_return[index] = "null"
-    return day_pnl, texts.numbers(np.round(ratio, RATIO_DIGITS)), today_return
+    return day_pnl, number_text.numbers(np.round(ratio, RATIO_DIGITS)), today_return
 
 
 def _hundredths_of_percent(ratio: Floats) -> tuple[Ints, NDArray[np.bool_]]:

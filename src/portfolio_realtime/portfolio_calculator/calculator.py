@@ -18,7 +18,7 @@ import structlog
 from portfolio_realtime.clock import Clock
 from portfolio_realtime.errors import LeaseLost, StateUnavailable
 from portfolio_realtime.model import Account, Publication
-from portfolio_realtime.service import Context, keep_running, main, together
+from portfolio_realtime.service import Context, keep_running, together
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.accounts import decode_changes
 from portfolio_realtime.state.connection import Subscribed
@@ -26,8 +26,8 @@ from portfolio_realtime.state.interest import decode_begun
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.state.marks import decode_marks
 from portfolio_realtime.telemetry import CalculatorMetrics
+from portfolio_realtime.valuation.book_totals import Totals
 from portfolio_realtime.valuation.valuer import Flush, Valuer
-from portfolio_realtime.valuation.whole import Totals
 
 GROUP: Final = "portfolio_calculators"
 SWEEP_S: Final = 5.0  # interest that ends is noticed within this
@@ -515,7 +515,3 @@ async def run(context: Context) -> None:
     """Be a portfolio calculator until cancelled."""
     metrics = CalculatorMetrics(context.registry)
     await keep_running(lambda: Calculator(context, metrics).run(), context.clock, "portfolio calculator")
-
-
-if __name__ == "__main__":
-    main("portfolio_calculator", run)

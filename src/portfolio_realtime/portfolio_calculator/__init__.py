@@ -1,0 +1,1 @@
+"""The portfolio calculator: owns shards of accounts, values those that are watched, publishes."""
