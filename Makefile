@@ -78,7 +78,7 @@ image: install  ## the container image, built and run without Docker; as root
 	$(BIN)/python -m benchmarks.image $(ARGS)
 
 documents: install  ## docs/schema: OpenAPI, AsyncAPI, JSON Schema and TypeScript, from the types
-	$(BIN)/python -m portfolio_realtime.websocket.write_documents
+	$(BIN)/python -m portfolio_realtime.cli.write_api_documents
 
 sbom: uv  ## dist/sbom.cdx.json: what runs in production, as CycloneDX, valid by its schema
 	uv venv --quiet --clear --python $(PYTHON) dist/sbom

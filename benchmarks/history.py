@@ -24,7 +24,7 @@ from portfolio_realtime.model import US_EQUITY, ZERO, Account, Booking, Bookings
 from portfolio_realtime.state import State, open_state
 from portfolio_realtime.state.embedded import EmbeddedServer
 from portfolio_realtime.state.leases import Lease
-from portfolio_realtime.websocket_server import HISTORIES_MAX, history
+from portfolio_realtime.websocket_server.server import HISTORIES_MAX, history
 
 REPEATS: Final = 7
 RECORDS: Final = 1_000  # of one write

@@ -33,7 +33,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.valuation import Holdings, holdings
 from portfolio_realtime.clock import parse_rfc3339
-from portfolio_realtime.frames import text_of
 from portfolio_realtime.model import Mark
 from portfolio_realtime.run_services import end_all
 from portfolio_realtime.state import State, keys, open_state
@@ -43,6 +42,7 @@ from portfolio_realtime.state.interest import RENEW_S
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.state.valuations import decode_batch
 from portfolio_realtime.telemetry import PREFIX
+from portfolio_realtime.wire.frames import text_of
 
 SHARDS: Final = 16
 LEASE_MS: Final = 3_600_000  # of this program, which renews none

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from portfolio_realtime.config import Settings
-from portfolio_realtime.websocket.answers import EXPLANATION_EXAMPLE
-from portfolio_realtime.websocket.protocol import Disconnect
+from portfolio_realtime.websocket_server.http_api.responses import EXPLANATION_EXAMPLE
+from portfolio_realtime.wire.messages import Disconnect
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]

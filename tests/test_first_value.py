@@ -19,10 +19,10 @@ from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.portfolio_calculator import calculator
 from portfolio_realtime.service import Context
 from portfolio_realtime.state import State, open_state
-from portfolio_realtime.websocket import follower
+from portfolio_realtime.websocket_server.fanout import publication_follower
 from tests.conftest import LEASE_MS, SHARDS, Until, running_service
 from tests.test_portfolio_calculator import NAMES, World
-from tests.websocket.served import Served, bearer, serving
+from tests.websocket_server.served import Served, bearer, serving
 
 NEVER_S = 1e8
 FIRST_VALUE_S_MAX = 30.0  # a busy machine; what is not asked for by somebody would come after NEVER_S
@@ -38,7 +38,7 @@ def nothing_comes_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither service looks again by itself for what it has missed."""
     for name in ("SWEEP_S", "QUIET_S", "FEEDS_S", "TOTALS_S"):
         monkeypatch.setattr(calculator, name, NEVER_S)
-    monkeypatch.setattr(follower, "RENEW_S", NEVER_S)
+    monkeypatch.setattr(publication_follower, "RENEW_S", NEVER_S)
 
 
 @contextlib.asynccontextmanager

@@ -9,10 +9,10 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from portfolio_realtime.websocket import gateway as gateway_module
-from portfolio_realtime.websocket.gateway import Gateway
-from portfolio_realtime.websocket_server import FILES_BESIDE
-from tests.websocket.served import serving
+from portfolio_realtime.websocket_server.clients import gateway as gateway_module
+from portfolio_realtime.websocket_server.clients.gateway import Gateway
+from portfolio_realtime.websocket_server.server import FILES_BESIDE
+from tests.websocket_server.served import serving
 
 HARD = 3000
 SOFT = 256

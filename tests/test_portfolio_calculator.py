@@ -22,7 +22,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from portfolio_realtime.clock import NS_PER_S, SystemClock, parse_rfc3339
 from portfolio_realtime.errors import StateUnavailable
-from portfolio_realtime.frames import text_of
 from portfolio_realtime.model import US_EQUITY, Account, Mark, Position, Publication
 from portfolio_realtime.portfolio_calculator.calculator import REST_S_MAX, REST_S_MIN, rest_s
 from portfolio_realtime.state import State, keys, open_state
@@ -31,6 +30,7 @@ from portfolio_realtime.state.connection import Subscribed
 from portfolio_realtime.state.valuations import decode_batch
 from portfolio_realtime.telemetry import PREFIX
 from portfolio_realtime.valuation.book import SPARE_COLUMNS
+from portfolio_realtime.wire.frames import text_of
 
 from .conftest import LEASE_MS, SHARDS, Until, ValkeyServer, end, running_service
 

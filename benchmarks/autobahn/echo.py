@@ -20,11 +20,11 @@ from websockets.protocol import Protocol, Side
 
 from portfolio_realtime import config
 from portfolio_realtime.clock import SystemClock
-from portfolio_realtime.frames import text_frame
 from portfolio_realtime.state import open_state
-from portfolio_realtime.websocket.door import Door
-from portfolio_realtime.websocket.endpoint import Endpoint
-from portfolio_realtime.websocket.gateway import Gateway
+from portfolio_realtime.websocket_server.clients.door import Door
+from portfolio_realtime.websocket_server.clients.endpoint import Endpoint
+from portfolio_realtime.websocket_server.clients.gateway import Gateway
+from portfolio_realtime.wire.frames import text_frame
 
 NOWHERE: Final = "redis://127.0.0.1:1/0"  # a state that is never asked
 MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024

@@ -9,7 +9,7 @@ import sys
 import atheris
 
 with atheris.instrument_imports(  # pyright: ignore[reportAttributeAccessIssue]  # it has no types
-    include=["portfolio_realtime.websocket", "websockets", "msgspec"]
+    include=["portfolio_realtime.websocket_server", "websockets", "msgspec"]
 ):
     from benchmarks.hostile.victim import Victim
     from benchmarks.raw_websocket import TEXT, frame

@@ -32,8 +32,8 @@ from portfolio_realtime.config import child_environment
 from portfolio_realtime.model import Account, Publication
 from portfolio_realtime.state import keys, open_state
 from portfolio_realtime.state.embedded import EmbeddedServer
-from portfolio_realtime.websocket.examples import POSITIONS_EXAMPLE
-from portfolio_realtime.websocket.protocol import is_account_id
+from portfolio_realtime.wire.examples import POSITIONS_EXAMPLE
+from portfolio_realtime.wire.messages import is_account_id
 
 READY_S_MAX: Final = 60.0
 AT_ONCE: Final = 20  # connections

@@ -20,9 +20,9 @@ from benchmarks.raw_websocket import CUT, HEADERS
 from portfolio_realtime import config
 from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.state import open_state
-from portfolio_realtime.websocket.endpoint import Endpoint
-from portfolio_realtime.websocket.gateway import Gateway
-from portfolio_realtime.websocket.protocol import Disconnect
+from portfolio_realtime.websocket_server.clients.endpoint import Endpoint
+from portfolio_realtime.websocket_server.clients.gateway import Gateway
+from portfolio_realtime.wire.messages import Disconnect
 
 NOWHERE: Final = "redis://127.0.0.1:1/0"  # a state that is never asked
 OWN_CODES: Final = frozenset({1002, 1007, 1009, *(disconnect.code for disconnect in Disconnect)})

@@ -1,5 +1,5 @@
 // Made from the Python types. Do not edit; make it anew with:
-// python -m portfolio_realtime.websocket.write_documents
+// python -m portfolio_realtime.cli.write_api_documents
 
 /** The value of one account. While a position is unpriced `equity` is null and `known_equity` is there. While a mark is stale its symbol is in `stale`, and its age at publication, in whole seconds, in `stale_ages_s`. `unvalued` names what was transferred at a value that nobody tells: `day_pnl` is then null. */
 export interface PortfolioMessage {

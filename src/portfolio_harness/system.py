@@ -16,7 +16,7 @@ import jwt
 from portfolio_harness.oracle import Oracle
 from portfolio_realtime.errors import PortfolioRealtimeError, SettingsError
 from portfolio_realtime.run_services import Supervisor, end_all, start_module
-from portfolio_realtime.websocket.protocol import Disconnect
+from portfolio_realtime.wire.messages import Disconnect
 
 SIMULATOR_KEY: Final = "sim-key"
 SIMULATOR_SECRET: Final = "sim-secret"  # noqa: S105  # the simulator's, not a secret

@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from portfolio_harness.oracle import Oracle
 from portfolio_harness.system import free_port, settings_for, start_simulator
-from portfolio_realtime import config, service, websocket_server
+from portfolio_realtime import config, service
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339, rfc3339
 from portfolio_realtime.market_data_consumer import consumer
 from portfolio_realtime.portfolio_calculator import calculator
@@ -29,6 +29,7 @@ from portfolio_realtime.service import Context, Run
 from portfolio_realtime.state import open_state
 from portfolio_realtime.state.embedded import EmbeddedServer
 from portfolio_realtime.symbol_collector import collector
+from portfolio_realtime.websocket_server import server
 
 STEP_S: Final = 1.0  # of a stretch in which the market moves
 READY_S_MAX: Final = 20.0
@@ -36,7 +37,7 @@ SERVICES: Final[dict[str, Run]] = {
     "symbol_collector": collector.run,
     "market_data_consumer": consumer.run,
     "portfolio_calculator": calculator.run,
-    "websocket_server": websocket_server.run,
+    "websocket_server": server.run,
 }
 
 

@@ -33,7 +33,7 @@ from portfolio_realtime.doctor import findings
 from portfolio_realtime.doctor.examine import examine
 from portfolio_realtime.errors import PortfolioRealtimeError, SettingsError
 from portfolio_realtime.service import EXIT_FAILED, EXIT_SETTINGS
-from portfolio_realtime.websocket.tokens import Tokens
+from portfolio_realtime.websocket_server.access.tokens import Tokens
 
 R = TypeVar("R")
 TABLE_WIDTH = 100

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from portfolio_realtime.frames import text_frame
+from portfolio_realtime.wire.frames import text_frame
 
 US_EQUITY: Final = "us_equity"
 US_OPTION: Final = "us_option"

@@ -18,7 +18,7 @@ from tests.alpaca_sim.conftest import Start
 from tests.alpaca_sim.test_stream import open_client
 from tests.conftest import ValkeyServer, free_port
 from tests.doctor.conftest import KEYS, Examine, hosts
-from tests.websocket.served import serving
+from tests.websocket_server.served import serving
 
 OK, WARN, FAIL, SKIP = Status.OK, Status.WARN, Status.FAIL, Status.SKIP
 NOW_NS = 1_763_823_600_000_000_000  # 2025-11-22T15:00:00Z

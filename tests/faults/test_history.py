@@ -12,7 +12,7 @@ import pytest
 
 from portfolio_harness.system import System, running
 from portfolio_realtime.clock import rfc3339
-from portfolio_realtime.websocket.answers import History
+from portfolio_realtime.websocket_server.http_api.responses import History
 from tests.conftest import Until
 
 OPTIONS = ("--accounts", "6", "--symbols", "20", "--seed", "13", "--activities-per-second", "4")

@@ -11,10 +11,10 @@ from portfolio_harness.client_processes import Crew
 from portfolio_harness.clients import WAITING_BYTES_MAX, Fleet, wire_ns
 from portfolio_harness.lags import Lags
 from portfolio_harness.oracle import Truth
-from portfolio_realtime.frames import text_frame
-from portfolio_realtime.websocket.endpoint import WRITE_BUFFER_BYTES_MAX
+from portfolio_realtime.websocket_server.clients.endpoint import WRITE_BUFFER_BYTES_MAX
+from portfolio_realtime.wire.frames import text_frame
 from tests.conftest import Until
-from tests.websocket.wire import value
+from tests.websocket_server.wire import value
 
 ACCEPTED = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

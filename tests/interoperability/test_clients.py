@@ -11,16 +11,16 @@ from typing import Any
 
 import aiohttp
 import pytest
+import websocket
 from playwright.async_api import async_playwright
 from websockets.asyncio.client import connect
 from websockets.sync.client import connect as connect_sync
 
-import websocket
 from tests.conftest import Until
 from tests.interoperability.conftest import ACCOUNT_ID, Running
 from tests.interoperability.programs import need, node_modules
-from tests.websocket.served import bearer, token
-from tests.websocket.test_page import ARGUMENTS, CHROMIUM
+from tests.websocket_server.served import bearer, token
+from tests.websocket_server.test_page import ARGUMENTS, CHROMIUM
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -10,9 +10,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-from portfolio_realtime.websocket.documents import ASYNCAPI_VERSION
-from portfolio_realtime.websocket.examples import EXAMPLES
-from portfolio_realtime.websocket.write_documents import FOLDER
+from portfolio_realtime.cli.write_api_documents import FOLDER
+from portfolio_realtime.websocket_server.http_api.api_documents import ASYNCAPI_VERSION
+from portfolio_realtime.wire.examples import EXAMPLES
 from tests.interoperability.programs import need, node_modules
 
 SCHEMAS = Path(__file__).parents[2] / FOLDER

@@ -7,7 +7,7 @@ from benchmarks.hostile.socketless import side_by_side, without_sockets
 from benchmarks.hostile.victim import Surprise, Victim, judge
 from benchmarks.raw_websocket import CLOSE, CONTINUATION, TEXT, close_payload, frame
 
-from portfolio_realtime.websocket.connection import Connection
+from portfolio_realtime.websocket_server.clients.connection import Connection
 
 SEED = 11
 

@@ -25,9 +25,9 @@ from benchmarks.raw_websocket import (
     upgrade_request,
 )
 
-from portfolio_realtime.websocket.protocol import MESSAGE_BYTES_MAX, Disconnect
+from portfolio_realtime.wire.messages import MESSAGE_BYTES_MAX, Disconnect
 from tests.interoperability.conftest import ACCOUNT_ID, Running
-from tests.websocket.served import bearer
+from tests.websocket_server.served import bearer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -16,12 +16,12 @@ from portfolio_realtime.config import Settings
 from portfolio_realtime.state import State
 from portfolio_realtime.state.entitlements import Entitlements
 from portfolio_realtime.state.keys import TICKET_TTL_S
-from portfolio_realtime.websocket import access as access_limits
-from portfolio_realtime.websocket import key_set, revoked
+from portfolio_realtime.websocket_server.access import authorization as access_limits
+from portfolio_realtime.websocket_server.access import jwks, revocations
 from tests.conftest import SHARDS, Until, ValkeyServer, free_port
 from tests.security.conftest import WEBHOOK_SECRET, opened
 from tests.security.provider import Key, Provider
-from tests.websocket.served import (
+from tests.websocket_server.served import (
     SECRET,
     Calculator,
     Served,
@@ -180,10 +180,10 @@ async def test_e07_events_are_refused_whenever_their_token_is_revoked(
     """Before it is looked at, before it is let in, and in the moment when it enters."""
     good = iter([False] * looks_before)
 
-    def is_revoked(_self: revoked.Revoked, _identity: object) -> bool:
+    def is_revoked(_self: revocations.Revoked, _identity: object) -> bool:
         return next(good, True)
 
-    monkeypatch.setattr(revoked.Revoked, "__contains__", is_revoked)
+    monkeypatch.setattr(revocations.Revoked, "__contains__", is_revoked)
     answer = await own.http.get("/v1/portfolio/a/stream", headers=issued("unlucky"))
     if looks_before < 2:
         assert answer.status_code == 401
@@ -350,7 +350,7 @@ async def test_e21_without_the_keys_of_the_issuer_nobody_gets_in(
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
             provider.is_away = False
             with pytest.MonkeyPatch.context() as patched:
-                patched.setattr(key_set, "FETCH_S_MIN", 0.0)
+                patched.setattr(jwks, "FETCH_S_MIN", 0.0)
                 async with server.open("/ws/portfolio/a", headers) as client:
                     assert (await receive(client))["type"] == "portfolio"
     finally:
@@ -377,7 +377,7 @@ async def test_e21_without_the_webhook_nobody_gets_in_and_nobody_stays_for_long(
             assert (await federated.http.get("/v1/portfolio/a", headers=late)).status_code == 503
             await client.send('{"type":"heartbeat"}')
             assert (await receive(client))["type"] == "heartbeat_ack"
-            monkeypatch.setattr("portfolio_realtime.websocket.gateway.UNCONFIRMED_S_MAX", 0.5)
+            monkeypatch.setattr("portfolio_realtime.websocket_server.clients.gateway.UNCONFIRMED_S_MAX", 0.5)
             assert access_limits.UNCONFIRMED_S_MAX <= 30
             assert await ended(client) == 4007
         finally:
@@ -397,7 +397,7 @@ async def test_e21_without_valkey_nobody_gets_in(
     mortal: ValkeyServer, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither revocations nor entitlements nor tickets can be known; who is in stays, hearing nothing new."""
-    monkeypatch.setattr(revoked, "STALE_S_MAX", 1.5)
+    monkeypatch.setattr(revocations, "STALE_S_MAX", 1.5)
     async with opened(mortal.url) as state:
         await write_accounts(state, "a")
         await Calculator(state).publish("a", 1)

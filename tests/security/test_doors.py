@@ -22,15 +22,16 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from portfolio_harness.slow_readers import resident_mb
 from portfolio_harness.system import CONFLATED, counted
 from portfolio_realtime.state import State
-from portfolio_realtime.websocket import connection as connection_limits
-from portfolio_realtime.websocket import patience, portfolios
-from portfolio_realtime.websocket.connection import Connection
-from portfolio_realtime.websocket.gateway import Gateway
-from portfolio_realtime.websocket.identity import Identity
-from portfolio_realtime.websocket.protocol import MESSAGE_BYTES_MAX, Disconnect
+from portfolio_realtime.websocket_server.access.identity import Identity
+from portfolio_realtime.websocket_server.clients import connection as connection_limits
+from portfolio_realtime.websocket_server.clients import http_protocol
+from portfolio_realtime.websocket_server.clients.connection import Connection
+from portfolio_realtime.websocket_server.clients.gateway import Gateway
+from portfolio_realtime.websocket_server.http_api import portfolios
+from portfolio_realtime.wire.messages import MESSAGE_BYTES_MAX, Disconnect
 from tests.conftest import Until
 from tests.security.conftest import APP, METRICS_TOKEN
-from tests.websocket.served import (
+from tests.websocket_server.served import (
     API_KEY,
     Calculator,
     Served,
@@ -143,7 +144,7 @@ async def test_e12_a_handshake_that_comes_byte_by_byte_is_cut(
     own: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also on a connection that has asked something before."""
-    monkeypatch.setattr(patience, "HEAD_S_MAX", 0.5)
+    monkeypatch.setattr(http_protocol, "HEAD_S_MAX", 0.5)
     for before in (b"", b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"):
         async with raw(own) as (reader, writer):
             writer.write(before)
@@ -163,7 +164,7 @@ async def dripping(writer: asyncio.StreamWriter) -> None:
 
 async def test_e12_whoever_says_nothing_at_all_is_cut(own: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """An open socket costs its owner as much as us."""
-    monkeypatch.setattr(patience, "HEAD_S_MAX", 0.2)
+    monkeypatch.setattr(http_protocol, "HEAD_S_MAX", 0.2)
     async with raw(own) as (reader, _):
         assert await until_cut(reader) == b""
 
@@ -171,7 +172,7 @@ async def test_e12_whoever_says_nothing_at_all_is_cut(own: Served, monkeypatch: 
 async def test_e12_a_head_must_be_whole_within_10_s_and_credentials_be_there_within_5_s(own: Served) -> None:
     """The deadlines themselves; the tests above shorten them."""
     loop = asyncio.get_running_loop()
-    http = patience.PatientHttp(Config(own.open), ServerState(), {})
+    http = http_protocol.PatientHttp(Config(own.open), ServerState(), {})
     came_s = loop.time()
     http.connection_made(asyncio.Transport())
     assert http._deadline is not None
@@ -185,7 +186,7 @@ async def test_e12_a_head_must_be_whole_within_10_s_and_credentials_be_there_wit
 async def test_e13_what_is_too_big_is_refused_before_it_is_there(own: Served) -> None:
     """The head of a request, a message, and a frame that only says that it will be a gigabyte."""
     async with raw(own) as (reader, writer):
-        writer.write(UPGRADE + b"X-Big: " + b"y" * 2 * patience.HEAD_BYTES_MAX)
+        writer.write(UPGRADE + b"X-Big: " + b"y" * 2 * http_protocol.HEAD_BYTES_MAX)
         assert b" 431 " in await until_cut(reader)
     async with own.open("/ws/portfolio/a") as client:
         await client.send("x" * (MESSAGE_BYTES_MAX + 1))
@@ -195,7 +196,7 @@ async def test_e13_what_is_too_big_is_refused_before_it_is_there(own: Served) ->
         await reader.readuntil(b"\r\n\r\n")
         writer.write(struct.pack("!BBQ", 0x81, 0xFF, 1 << 30) + b"mask")
         assert (await until_cut(reader))[2:4] == struct.pack("!H", 1009)
-    assert (patience.HEAD_BYTES_MAX, MESSAGE_BYTES_MAX) == (32 * 1024, 4 * 1024)
+    assert (http_protocol.HEAD_BYTES_MAX, MESSAGE_BYTES_MAX) == (32 * 1024, 4 * 1024)
 
 
 async def test_e13_compression_is_declined(own: Served) -> None:
@@ -374,7 +375,7 @@ async def test_e14_nobody_gets_events_from_a_server_that_is_full_or_ends(
     shared: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """503, as a WebSocket."""
-    monkeypatch.setattr("portfolio_realtime.websocket_server.CONNECTIONS_MAX", 1)
+    monkeypatch.setattr("portfolio_realtime.websocket_server.server.CONNECTIONS_MAX", 1)
     async with serving(shared.connection.url) as server, server.open("/ws"):
         answer = await server.http.get("/v1/portfolio/a/stream", headers=bearer())
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
@@ -610,7 +611,7 @@ async def test_e06_events_that_nobody_reads_end_with_their_token(
 ) -> None:
     """Cut: it would not take the word of it."""
     monkeypatch.setattr(portfolios, "UNSENT_S_MAX", 1000.0)
-    monkeypatch.setattr(patience, "UNREAD_S_MAX", 1000.0)
+    monkeypatch.setattr(http_protocol, "UNREAD_S_MAX", 1000.0)
     before = await disconnects(own, "4004")
     async with unread_events(own, Calculator(shared), "unread") as client:
         assert await disconnects(own, "4004") == before
@@ -646,15 +647,15 @@ async def test_e16_an_answer_that_nobody_reads_is_cut(
     own: Served, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of any route: many requests, and nothing is read. Who reads late gets all of it."""
-    monkeypatch.setattr(patience, "UNREAD_S_MAX", 0.3)
-    lost: list[patience.PatientHttp] = []
-    connection_lost = patience.PatientHttp.connection_lost
+    monkeypatch.setattr(http_protocol, "UNREAD_S_MAX", 0.3)
+    lost: list[http_protocol.PatientHttp] = []
+    connection_lost = http_protocol.PatientHttp.connection_lost
 
-    def noted(self: patience.PatientHttp, exc: Exception | None) -> None:
+    def noted(self: http_protocol.PatientHttp, exc: Exception | None) -> None:
         lost.append(self)
         connection_lost(self, exc)
 
-    monkeypatch.setattr(patience.PatientHttp, "connection_lost", noted)
+    monkeypatch.setattr(http_protocol.PatientHttp, "connection_lost", noted)
     size = len((await own.http.get("/app.js")).content)
     request = b"GET /app.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     count = 1_000_000 // size

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from portfolio_realtime import config
-from portfolio_realtime.websocket.authentication import Authenticator
-from portfolio_realtime.websocket.identity import Unauthorized
+from portfolio_realtime.websocket_server.access.authentication import Authenticator
+from portfolio_realtime.websocket_server.access.identity import Unauthorized
 from tests.security.provider import Key, Provider
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")

@@ -33,10 +33,10 @@ from portfolio_realtime.guessable import is_guessable
 from portfolio_realtime.model import Mark
 from portfolio_realtime.state import State
 from portfolio_realtime.state.revocations import SubjectRevocation
-from portfolio_realtime.websocket.protocol import is_account_id
+from portfolio_realtime.wire.messages import is_account_id
 from tests.conftest import SHARDS, ValkeyServer, end, free_port
 from tests.security.conftest import opened
-from tests.websocket.served import SECRET, Calculator, bearer, receive, serving, write_accounts
+from tests.websocket_server.served import SECRET, Calculator, bearer, receive, serving, write_accounts
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 

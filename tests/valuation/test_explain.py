@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from portfolio_realtime.model import CRYPTO, US_OPTION, Account, Mark
 from portfolio_realtime.valuation.explain import explain
 from portfolio_realtime.valuation.valuer import Valuer
-from portfolio_realtime.websocket.answers import EXPLANATION_EXAMPLE, Explanation
+from portfolio_realtime.websocket_server.http_api.responses import EXPLANATION_EXAMPLE, Explanation
 from tests.valuation.records import NOW_NS, account, mark, message_of, oracle_figures, position
 
 CALCULATOR = Context(prec=120, rounding=ROUND_HALF_EVEN)

@@ -1,0 +1,1 @@
+"""Who may see what: tokens, identities, entitlements, revocations, limits."""

@@ -1,0 +1,149 @@
+"""How much one user and one address may have: open connections, new ones, messages, refusals.
+
+Connections are counted together with the other processes of the port (`tallies.py`), messages here only: a
+connection lives in one process. Pure: `now_s` is seconds that never go back, passed in, the same in all
+processes of a machine.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from portfolio_realtime.config import Settings
+from portfolio_realtime.websocket_server.access.shared_counters import Tally
+
+BUCKETS_MAX: Final = 100_000  # of each kind
+MINUTE_S: Final = 60.0
+
+
+@dataclass(slots=True)
+class _Bucket:
+    left: float
+    seen_s: float
+
+
+class PerMinute:
+    """A token bucket for each key: `allowance` at once, refilled evenly within a minute."""
+
+    def __init__(self, allowance: int) -> None:
+        self._allowance = allowance
+        self._buckets: dict[str, _Bucket] = {}
+
+    def take(self, key: str, now_s: float) -> bool:
+        """May this key have one more now?"""
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            if not self._has_room(now_s):
+                return False
+            bucket = self._buckets[key] = _Bucket(float(self._allowance), now_s)
+        refill = (now_s - bucket.seen_s) * self._allowance / MINUTE_S
+        bucket.left, bucket.seen_s = min(bucket.left + refill, self._allowance), now_s
+        if bucket.left < 1:
+            return False
+        bucket.left -= 1
+        return True
+
+    def _has_room(self, now_s: float) -> bool:
+        if len(self._buckets) < BUCKETS_MAX:
+            return True
+        oldest_s = now_s - MINUTE_S  # what was not seen for a minute is full again, as if it were new
+        self._buckets = {key: bucket for key, bucket in self._buckets.items() if bucket.seen_s > oldest_s}
+        return len(self._buckets) < BUCKETS_MAX
+
+
+class Together:
+    """How often each key has come in this minute, to all processes."""
+
+    def __init__(self, allowance: int, tally: Tally) -> None:
+        self._allowance = allowance
+        self._tally = tally
+        self._minute = 0
+        self._taken: Counter[str] = Counter()
+
+    def take(self, key: str, now_s: float) -> bool:
+        """May this key come once more now?"""
+        minute = int(now_s // MINUTE_S)
+        if minute != self._minute:
+            self._minute = minute
+            self._taken.clear()
+            self._tally.clear()
+        shared = f"{minute} {key}"  # others may have come to another minute already
+        if self._taken[key] + self._tally.elsewhere(shared) >= self._allowance:
+            return False
+        self._taken[key] += 1
+        self._tally.tell(shared, self._taken[key])
+        return True
+
+
+class Rate:
+    """So many of each key a minute, to this process and, with a tally, to all together."""
+
+    def __init__(self, allowance: int, tally: Tally | None = None) -> None:
+        self._own = PerMinute(allowance)
+        self._together = Together(allowance, tally) if tally is not None else None
+
+    def take(self, key: str, now_s: float) -> bool:
+        """May this key have one more now?"""
+        return self._own.take(key, now_s) and (self._together is None or self._together.take(key, now_s))
+
+
+class Open:
+    """How many each key has open, here and at the processes of the tally."""
+
+    def __init__(self, at_most: int, tally: Tally | None = None) -> None:
+        self._at_most = at_most
+        self._tally = tally
+        self._open: Counter[str] = Counter()
+
+    def has_room(self, key: str) -> bool:
+        """May this key open one more?"""
+        elsewhere = self._tally.elsewhere(key) if self._tally is not None else 0
+        return self._open.get(key, 0) + elsewhere < self._at_most
+
+    def enter(self, key: str, *, is_limited: bool = True) -> bool:
+        """One more of this key, unless it has too many; `leave` gives the place back."""
+        if is_limited and not self.has_room(key):
+            return False
+        self._open[key] += 1
+        self._tell(key)
+        return True
+
+    def leave(self, key: str) -> None:
+        """One less."""
+        self._open[key] -= 1
+        self._tell(key)
+        if not self._open[key]:
+            del self._open[key]
+
+    def _tell(self, key: str) -> None:
+        if self._tally is not None:
+            self._tally.tell(key, self._open[key])
+
+
+class Limits:
+    """Those of one server process, by the settings; `tally` gives what its siblings have of a kind."""
+
+    def __init__(self, settings: Settings, tally: Callable[[str], Tally] | None = None) -> None:
+
+        def told(kind: str) -> Tally | None:
+            return tally(kind) if tally is not None else None
+
+        self.connections_of_user = Open(settings.connections_per_user, told("user"))
+        self.connects_of_user = Rate(settings.connects_per_user, told("user minute"))
+        self.connections_of_address = Open(settings.connections_per_address, told("address"))
+        self.connects_of_address = Rate(settings.connects_per_minute, told("minute"))
+        self.refusals_of_address = Rate(settings.connects_per_minute, told("refusals"))
+        self.messages_of_user = PerMinute(settings.messages_per_user)
+
+    def may_connect(self, place: str, now_s: float) -> bool:
+        """May somebody at this place open one more connection?"""
+        return self.connections_of_address.has_room(place) and self.connects_of_address.take(place, now_s)
+
+    def enter(self, user: str, now_s: float) -> bool:
+        """One more connection of this user, unless it has too many or comes too often."""
+        return (
+            self.connections_of_user.has_room(user)
+            and self.connects_of_user.take(user, now_s)
+            and self.connections_of_user.enter(user, is_limited=False)
+        )

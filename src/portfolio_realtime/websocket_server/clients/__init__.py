@@ -1,0 +1,1 @@
+"""One client: the way in, its socket, what it is owed."""

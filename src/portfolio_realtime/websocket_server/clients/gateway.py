@@ -1,0 +1,263 @@
+"""What all client connections of one server share: who may come in, the sweep over them, the drain."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import Final, NoReturn, Protocol
+
+import msgspec
+import structlog
+from prometheus_client import CollectorRegistry
+
+from portfolio_realtime.clock import NS_PER_S, Clock
+from portfolio_realtime.config import Settings
+from portfolio_realtime.errors import StateUnavailable
+from portfolio_realtime.state import State
+from portfolio_realtime.telemetry import ServerMetrics
+from portfolio_realtime.websocket_server.access.authentication import Authenticator
+from portfolio_realtime.websocket_server.access.authorization import UNCONFIRMED_S_MAX, Confirmed, open_access
+from portfolio_realtime.websocket_server.access.client_address import Places, Whence
+from portfolio_realtime.websocket_server.access.identity import Identity, Unauthorized, Unverifiable
+from portfolio_realtime.websocket_server.access.limits import Limits
+from portfolio_realtime.websocket_server.access.revocations import Revoked
+from portfolio_realtime.websocket_server.access.shared_counters import Tally
+from portfolio_realtime.websocket_server.fanout.publication_follower import Follower
+from portfolio_realtime.wire.messages import Disconnect
+
+CONNECTIONS_MAX: Final = 50_000
+SWEEP_S: Final = 1.0
+SWEEP_CONNECTIONS_MAX: Final = 1000  # between two turns of the event loop
+DRAIN_STEP_S: Final = 0.1
+DRAIN_CLIENTS_PER_S_MIN: Final = 100
+
+log = structlog.get_logger()
+
+_encode_identity = msgspec.json.Encoder().encode
+_decode_identity = msgspec.json.Decoder(Identity).decode
+
+
+class Client(Protocol):
+    """One client's connection, as the gateway knows it."""
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who it is, as far as it has said."""
+        ...
+
+    def regard(self, identity: Identity) -> None:
+        """Its identity may see other accounts than before."""
+        ...
+
+    def check(self) -> None:
+        """Do what time brings: pings, notices, deadlines."""
+        ...
+
+    def close(self, disconnect: Disconnect) -> None:
+        """Say why, and close."""
+        ...
+
+
+class Counts:
+    """Counted where it happens often as plain numbers, brought to the metrics by the sweep."""
+
+    __slots__ = ("accepted", "conflated", "sent", "sent_bytes")
+
+    def __init__(self) -> None:
+        self.accepted = self.sent = self.sent_bytes = self.conflated = 0
+
+
+class Gateway:
+    """The door, and everybody who is in."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        state: State,
+        clock: Clock,
+        registry: CollectorRegistry,
+        tally: Callable[[str], Tally] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.state = state
+        self.registry = registry
+        self.metrics = ServerMetrics(registry)
+        self.counts = Counts()
+        self.follower = Follower(state, settings.shards, clock, self.metrics)
+        self.places = Places(settings)
+        self.limits = Limits(settings, tally)
+        self.revoked = Revoked()
+        self.access = open_access(settings, state)
+        self.authenticator = Authenticator(settings, self.access, self.revoked)
+        self.clients: set[Client] = set()
+        self.connections_max = CONNECTIONS_MAX  # lower where the system allows fewer open files
+        self.is_draining = False  # the load balancer should send nobody any more
+        self.is_closed = False  # nobody is let in any more
+        self._clock = clock
+        self._confirmed_s: dict[str, float] = {}  # subject -> when its accounts were certain
+
+    def valid_for_s(self, identity: Identity) -> float | None:
+        """How much longer an identity is valid; None: for ever."""
+        if identity.expires_at_s is None:
+            return None
+        return identity.expires_at_s - self._clock.now_ns() / NS_PER_S
+
+    def refusal(self, place: str | None) -> HTTPStatus | None:
+        """Why nobody may come from this place now, or None. Asking counts as coming."""
+        if place is not None and not self.limits.may_connect(place, asyncio.get_running_loop().time()):
+            return HTTPStatus.TOO_MANY_REQUESTS
+        if self.is_closed or len(self.clients) >= self.connections_max:
+            return HTTPStatus.SERVICE_UNAVAILABLE
+        return None
+
+    def refused(self, why: Unauthorized, whence: Whence) -> bool:
+        """Count and log refused credentials: the reason, never the credentials.
+
+        False: the address has been refused too often within a minute; that is counted, and not logged.
+        """
+        self.metrics.auth_failures.labels(why.reason).inc()
+        now_s = asyncio.get_running_loop().time()
+        if whence.place is not None and not self.limits.refusals_of_address.take(whence.place, now_s):
+            return False
+        log.info("credentials refused", reason=why.reason, peer=whence.address)
+        return True
+
+    def turned_away(self, refusal: HTTPStatus, peer: str) -> None:
+        """Count and log a handshake that ends with an HTTP status."""
+        self.metrics.connects.labels(str(refusal.value)).inc()
+        log.info("handshake refused", status=refusal.value, reason=refusal.phrase, peer=peer)
+
+    async def issue_ticket(self, identity: Identity) -> str:
+        """A ticket for one WebSocket connection of this identity. Raises StateUnavailable."""
+        return await self.state.tickets.issue(_encode_identity(identity))
+
+    async def redeem_ticket(self, ticket: str) -> Identity:
+        """Use a ticket up. Raises Unauthorized; without Valkey no ticket can be trusted, so then too."""
+        try:
+            bearer = await self.state.tickets.take(ticket)
+        except StateUnavailable:
+            raise Unverifiable("ticket_unverifiable") from None
+        if bearer is None:
+            raise Unauthorized("ticket")
+        identity = _decode_identity(bearer)
+        remaining_s = self.valid_for_s(identity)
+        if remaining_s is not None and remaining_s <= 0:
+            raise Unauthorized("expired")
+        return await self.authenticator.admitted(identity)
+
+    def admit(self, identity: Identity) -> bool:
+        """Count a connection of this identity, unless it has too many or comes too often.
+
+        `leave` gives the place back.
+        """
+        if identity.is_for_every_account:
+            return self.limits.connections_of_user.enter(identity.subject, is_limited=False)
+        return self.limits.enter(identity.subject, asyncio.get_running_loop().time())
+
+    def leave(self, identity: Identity) -> None:
+        """A connection of this identity has ended."""
+        self.limits.connections_of_user.leave(identity.subject)
+
+    def may_send(self, identity: Identity | None, now_s: float) -> bool:
+        """May this user send one more message? Who has not said who it is has its connection's limit only."""
+        if identity is None or identity.is_for_every_account:
+            return True
+        return self.limits.messages_of_user.take(identity.subject, now_s)
+
+    async def is_ready(self) -> bool:
+        """Can clients be let in, and be told what is published?"""
+        return self.revoked.is_current and await self.follower.is_ready()
+
+    async def follow_revocations(self) -> NoReturn:
+        """Close whose token is revoked, as soon as it is, forever. Raises StateUnavailable."""
+        while True:
+            if await self.revoked.hear(self.state):
+                for client in tuple(self.clients):
+                    if client.identity is not None and client.identity in self.revoked:
+                        client.close(Disconnect.UNAUTHORIZED)
+
+    async def confirm_access(self) -> NoReturn:
+        """Ask again, every AUTHZ_INTERVAL, what the connected users may see, forever."""
+        while True:
+            await asyncio.sleep(self.settings.authz_interval)
+            if self.settings.account_access != "claim":
+                await self._confirm_once()
+
+    async def _confirm_once(self) -> None:
+        held: dict[str, frozenset[str]] = {}
+        for identity in self._users():
+            held[identity.subject] = held.get(identity.subject, frozenset()) | identity.accounts
+        now_s = asyncio.get_running_loop().time()
+        self._confirmed_s = {subject: self._confirmed_s.get(subject, now_s) for subject in held}
+        confirmed: dict[str, Confirmed] = {}
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(UNCONFIRMED_S_MAX):
+                confirmed = await self.access.confirm(held)
+        now_s = asyncio.get_running_loop().time()
+        self._confirmed_s.update((subject, now_s) for subject, found in confirmed.items() if found.is_certain)
+        for client in tuple(self.clients):
+            identity = client.identity
+            if identity is None or identity.subject not in held or not identity.is_by_token:
+                continue
+            if now_s - self._confirmed_s[identity.subject] > UNCONFIRMED_S_MAX:
+                client.close(Disconnect.UNVERIFIABLE)
+            elif found := confirmed.get(identity.subject):
+                newer = identity.accounts - held[identity.subject]
+                client.regard(identity.with_accounts(found.accounts | newer))
+
+    def _users(self) -> list[Identity]:
+        return [
+            client.identity
+            for client in self.clients
+            if client.identity is not None and client.identity.is_by_token
+        ]
+
+    async def close(self) -> None:
+        """Close the connections to those who are asked about users."""
+        await self.authenticator.close()
+        await self.access.close()
+
+    async def sweep(self) -> NoReturn:
+        """Every SWEEP_S: deadlines and pings of all clients, and the counts into the metrics."""
+        while True:
+            for index, client in enumerate(tuple(self.clients)):
+                client.check()
+                if index % SWEEP_CONNECTIONS_MAX == SWEEP_CONNECTIONS_MAX - 1:
+                    await asyncio.sleep(0)
+            self.bring_counts()
+            await asyncio.sleep(SWEEP_S)
+
+    def bring_counts(self) -> None:
+        """Bring what was counted since the last time to the metrics."""
+        counts, self.counts = self.counts, Counts()
+        hub = self.follower.hub
+        counts.sent, hub.sent = counts.sent + hub.sent, 0
+        counts.sent_bytes, hub.sent_bytes = counts.sent_bytes + hub.sent_bytes, 0
+        self.metrics.connects.labels("accepted").inc(counts.accepted)
+        self.metrics.sent.inc(counts.sent)
+        self.metrics.sent_bytes.inc(counts.sent_bytes)
+        self.metrics.conflated.inc(counts.conflated)
+        self.metrics.connections.set(len(self.clients))
+
+    async def drain(self) -> None:
+        """Leave service: say so, let the load balancer notice, then ask everybody to reconnect, by and by.
+
+        Until its turn comes a client gets its values as ever. A few clients are asked at once.
+        """
+        self.is_draining = True
+        log.info("draining", clients=len(self.clients))
+        await asyncio.sleep(self.settings.drain_grace_seconds)
+        self.is_closed = True
+        clients = list(self.clients)
+        random.shuffle(clients)
+        duration_s = min(self.settings.drain_seconds, len(clients) / DRAIN_CLIENTS_PER_S_MIN)
+        steps = max(1, int(duration_s / DRAIN_STEP_S))
+        for step in range(steps):
+            self.close_all(clients[step::steps])
+            await asyncio.sleep(duration_s / steps)
+
+    def close_all(self, clients: Iterable[Client]) -> None:
+        """Ask clients to reconnect."""
+        for client in clients:
+            client.close(Disconnect.SHUTDOWN)

@@ -1,0 +1,1 @@
+"""From a publication to every client that watches the account."""

@@ -1,0 +1,241 @@
+"""Between Valkey and the hub: says who is watched, brings the first value, follows what is published.
+
+When Valkey is away nothing here ends: clients keep what they have, and when it is back everything watched
+is announced and read again. Start-up and recovery are one code path.
+"""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Iterable
+from typing import Final, NoReturn
+
+import msgspec
+import structlog
+
+from portfolio_realtime.clock import NS_PER_S, Clock, parse_rfc3339
+from portfolio_realtime.errors import StateUnavailable
+from portfolio_realtime.model import PublicationBatch
+from portfolio_realtime.state import State
+from portfolio_realtime.state.accounts import decode_changes
+from portfolio_realtime.state.connection import Message, Subscribed
+from portfolio_realtime.state.interest import RENEW_S
+from portfolio_realtime.state.valuations import decode_batch
+from portfolio_realtime.telemetry import ServerMetrics
+from portfolio_realtime.websocket_server.fanout.direct_writes import Outlets
+from portfolio_realtime.websocket_server.fanout.hub import Gathered, Hub
+from portfolio_realtime.websocket_server.fanout.watched_account import Subscriber, WatchedAccount
+from portfolio_realtime.wire.frames import text_of
+
+BEGIN_ACCOUNTS_MAX: Final = 500  # announced and read in one round trip
+BURST_MAX: Final = 4000  # publications between two turns of the event loop
+PUBLISH_S: Final = 0.01  # publications that come within this are handed on together
+GATHER_S: Final = 0.01  # who begins within this is announced and read together
+CROWD: Final = 8  # when more have begun by then, a crowd is coming, and it is cheaper to wait
+GATHER_CROWD_S: Final = 0.04  # so much longer
+READY_S_MAX: Final = 1.0
+UNKNOWN_S_MAX: Final = 5.0  # an account without a record is waited for this long
+
+log = structlog.get_logger()
+
+
+class _Published(msgspec.Struct):
+    timestamp: str | None = None
+
+
+_decode_published = msgspec.json.Decoder(_Published).decode
+
+
+class Follower:
+    """Feeds the hub of one server."""
+
+    def __init__(self, state: State, shards: int, clock: Clock, metrics: ServerMetrics) -> None:
+        self.outlets = Outlets()
+        self.hub = Hub(self.outlets.send_all)
+        self.is_following = False
+        self._state = state
+        self._shards = shards
+        self._clock = clock
+        self._metrics = metrics
+        self._begun: dict[str, None] = {}  # accounts that somebody begins to watch, oldest first
+        self._wake = asyncio.Event()
+        self._gathered = Gathered()
+        self._publishing: asyncio.TimerHandle | None = None  # will hand on what is gathered
+
+    def watch(self, subscriber: Subscriber, account_id: str, *, with_positions: bool) -> WatchedAccount:
+        """Begin to send an account to a subscriber; what is not there yet comes by `offer`."""
+        account, begins = self.hub.subscribe(subscriber, account_id, with_positions=with_positions)
+        if begins:
+            self._begin([account_id])
+        return account
+
+    def unwatch(self, subscriber: Subscriber, account_ids: Iterable[str]) -> None:
+        """Send no more of these; interest in accounts that nobody watches expires by itself."""
+        for account_id in account_ids:
+            self.hub.unsubscribe(subscriber, account_id)
+
+    def _begin(self, account_ids: Iterable[str]) -> None:
+        self._begun.update(dict.fromkeys(account_ids))
+        self._wake.set()
+
+    async def follow(self) -> NoReturn:
+        """Take in what is published, forever. Raises StateUnavailable."""
+        try:
+            async for event in self._state.valuations.batches():
+                if isinstance(event, Subscribed):
+                    self.is_following = True
+                    self._begin(self.hub.accounts)
+                elif (batch := self._decoded(event)) is not None:
+                    await self._gather(batch)
+        finally:
+            self.is_following = False
+            self._publish()
+        raise AssertionError("following never ends by itself")
+
+    def _decoded(self, message: Message) -> PublicationBatch | None:
+        try:
+            return decode_batch(message.payload)
+        except msgspec.MsgspecError as error:
+            self._malformed(message.channel, error)
+            return None
+
+    def _malformed(self, where: str, error: Exception) -> None:
+        """Somebody else's mistake must not end our service: count it, name it, go on."""
+        self._metrics.malformed.inc()
+        log.warning("a publication cannot be read", where=where, reason=str(error))
+
+    async def _gather(self, batch: PublicationBatch) -> None:
+        """Hand publications on together with what comes within PUBLISH_S, but not too many at once."""
+        for first in range(0, len(batch.frames), BURST_MAX):
+            self._gathered.add(batch, first, first + BURST_MAX)
+            if len(self._gathered) >= BURST_MAX:
+                self._publish()
+                await asyncio.sleep(0)
+        if len(self._gathered) and self._publishing is None:
+            self._publishing = asyncio.get_running_loop().call_later(PUBLISH_S, self._publish)
+
+    def _publish(self) -> None:
+        if self._publishing is not None:
+            self._publishing.cancel()
+            self._publishing = None
+        gathered, self._gathered = self._gathered, Gathered()
+        if len(gathered) and self.hub.publish(gathered):
+            self._measure(gathered)
+
+    def _measure(self, gathered: Gathered) -> None:
+        """Observe the lag of one publication, the first: it has waited longest."""
+        try:
+            published = _decode_published(text_of(gathered.frames[0])).timestamp
+            if published is not None:
+                lag_ns = self._clock.now_ns() - parse_rfc3339(published)
+                self._metrics.fan_out_lag.observe(lag_ns / NS_PER_S)
+        except (msgspec.MsgspecError, ValueError) as error:
+            self._malformed(gathered.account_ids[0], error)
+
+    async def announce(self) -> NoReturn:
+        """Announce and read what somebody begins to watch, forever. Raises StateUnavailable."""
+        while True:
+            await self._gather_begun()
+            begun = list(itertools.islice(self._begun, BEGIN_ACCOUNTS_MAX))
+            for account_id in begun:
+                del self._begun[account_id]
+            try:
+                await self._announce([account_id for account_id in begun if account_id in self.hub.accounts])
+            except StateUnavailable:
+                self._begin(begun)
+                raise
+
+    async def _gather_begun(self) -> None:
+        """Wait until somebody begins, and a little longer for those who come with them."""
+        while not self._begun:
+            self._wake.clear()
+            await self._wake.wait()
+        if len(self._begun) < BEGIN_ACCOUNTS_MAX:
+            await asyncio.sleep(GATHER_S)
+        if CROWD < len(self._begun) < BEGIN_ACCOUNTS_MAX:
+            await asyncio.sleep(GATHER_CROWD_S)
+
+    async def _announce(self, account_ids: list[str]) -> None:
+        accounts = self.hub.accounts
+        with_positions = [
+            account_id for account_id in account_ids if accounts[account_id].has_positions_watched
+        ]
+        for account_id, stored in (await self._state.interest.begin(account_ids, with_positions)).items():
+            try:
+                self.hub.publish_stored(account_id, stored.message, is_kept=stored.is_kept)
+            except msgspec.MsgspecError as error:
+                self._malformed(account_id, error)
+        without_value = [
+            account_id
+            for account_id in account_ids
+            if (account := accounts.get(account_id)) is not None and account.at is None
+        ]
+        for account_id in await self._state.accounts.unknown(without_value) if without_value else []:
+            if (account := accounts.get(account_id)) is not None:
+                self._refuse(account)
+
+    def _refuse(self, account: WatchedAccount) -> None:
+        """Tell that an account has no record: at once who wants to know, the others when it still has none.
+
+        Records come one by one when the symbol collector starts, those of watched accounts first; to be
+        refused is for good, so it must not happen to somebody who came a moment too early.
+        """
+        loop = asyncio.get_running_loop()
+        if account.unknown_since_s is None:
+            account.unknown_since_s = loop.time()
+            loop.call_later(UNKNOWN_S_MAX, self._begin, [account.account_id])
+        is_certain = loop.time() - account.unknown_since_s >= UNKNOWN_S_MAX
+        self._refuse_all(account, but_patient=not is_certain)
+
+    def _refuse_all(self, account: WatchedAccount, *, but_patient: bool = False) -> None:
+        for subscriber in tuple(account.subscribers):
+            if not (but_patient and subscriber.is_patient):
+                subscriber.refuse(account.account_id)
+                self.hub.unsubscribe(subscriber, account.account_id)
+
+    async def follow_closures(self) -> NoReturn:
+        """Refuse accounts whose record is taken away while watched, forever. Raises StateUnavailable.
+
+        Only what is announced counts: that a record is missing may also mean that Valkey was emptied.
+        """
+        async for event in self._state.accounts.changes(list(range(self._shards))):
+            if isinstance(event, Subscribed):
+                continue
+            try:
+                changes = decode_changes(event.payload)
+            except msgspec.MsgspecError as error:
+                self._malformed(event.channel, error)
+                continue
+            for change in changes:
+                account = self.hub.accounts.get(change.account_id)
+                if change.version == 0 and account is not None:
+                    self._refuse_all(account)
+        raise AssertionError("following never ends by itself")
+
+    async def renew(self) -> NoReturn:
+        """Keep up the interest in all watched accounts, forever."""
+        while True:
+            await asyncio.sleep(RENEW_S)
+            with contextlib.suppress(StateUnavailable):  # the next round, or SUBSCRIBED, makes up for it
+                await self._renew_once()
+
+    async def _renew_once(self) -> None:
+        watched = list(self.hub.accounts.values())
+        self._begin(account.account_id for account in watched if account.is_incomplete)
+        for at in range(0, len(watched), BEGIN_ACCOUNTS_MAX):
+            part = watched[at : at + BEGIN_ACCOUNTS_MAX]
+            await self._state.interest.renew(
+                [account.account_id for account in part],
+                [account.account_id for account in part if account.has_positions_watched],
+            )
+
+    async def is_ready(self) -> bool:
+        """Does Valkey answer, and do we hear what is published?"""
+        if not self.is_following:
+            return False
+        try:
+            async with asyncio.timeout(READY_S_MAX):
+                await self._state.connection.ping()
+        except (StateUnavailable, TimeoutError):
+            return False
+        return True

@@ -1,0 +1,206 @@
+"""One watched account: its newest publication, its subscribers, and when each position last changed."""
+
+from typing import Final, NamedTuple, Protocol
+
+import msgspec
+
+from portfolio_realtime.websocket_server.fanout.newest_columns import NO_SOCKET, Columns, StreamPosition
+from portfolio_realtime.wire.frames import text_frame, text_of
+
+FRAMES_KEPT_MAX: Final = 8  # frames of one publication, for clients that last got different ones
+GONE_ROWS_MAX: Final = 256  # removed positions that are remembered for clients that have not heard of it
+
+POSITIONS_KEY: Final = b',"positions":'
+
+Rows = list[tuple[str, bytes]]  # symbol, JSON object of its position
+
+
+class Subscriber(Protocol):
+    """Who gets publications."""
+
+    @property
+    def is_patient(self) -> bool:
+        """Does it wait for an account that has no record yet, rather than hear so at once?"""
+        ...
+
+    def offer(self, account: "WatchedAccount") -> None:
+        """The account has a newer publication. Must not subscribe or unsubscribe anybody."""
+        ...
+
+    def refuse(self, account_id: str) -> None:
+        """There is no such account."""
+        ...
+
+    def position_sent(self, account_id: str) -> StreamPosition | None:
+        """Where it is in the account's stream, or None when it has got nothing yet."""
+        ...
+
+
+class _Row(NamedTuple):
+    changed_at: StreamPosition
+    json: bytes
+    is_gone: bool
+
+
+class WatchedAccount:
+    """One watched account: its newest publication, its subscribers, and when each position last changed."""
+
+    __slots__ = (
+        "_columns",
+        "_frames",
+        "_rows",
+        "_slot",
+        "_wanting_positions",
+        "account_id",
+        "direct",
+        "has_indirect",
+        "is_live",
+        "rows_at",
+        "subscribers",
+        "unknown_since_s",
+    )
+
+    def __init__(self, account_id: str, columns: Columns, slot: int) -> None:
+        self.account_id = account_id
+        self._columns = columns
+        self._slot = slot
+        self.rows_at: StreamPosition | None = None
+        self.is_live = False  # does a calculator keep it up to date, as far as we have heard?
+        self.unknown_since_s: float | None = None  # when it was first found to have no record
+        self.subscribers: dict[Subscriber, bool] = {}  # -> with positions
+        self.direct: dict[object, int] = {}  # connections that owe nothing -> numbers of their sockets
+        self.has_indirect = False  # is any subscriber not direct?
+        self._wanting_positions = 0  # so many subscribers
+        self._rows: dict[str, _Row] = {}
+        self._frames: dict[StreamPosition | None, bytes] = {}  # with positions: those since -> frame
+
+    def add(self, subscriber: Subscriber, *, with_positions: bool) -> None:
+        """Take a subscriber in, or what it wants from now on."""
+        self._want_positions(int(with_positions) - int(self.subscribers.get(subscriber, False)))
+        self.subscribers[subscriber] = with_positions
+        self._count_direct()
+
+    def remove(self, subscriber: Subscriber) -> None:
+        """Let a subscriber go."""
+        self._want_positions(-int(self.subscribers.pop(subscriber)))
+        self._count_direct()
+
+    def go_direct(self, connection: object, fileno: int) -> None:
+        """The connection has what there is: send it what comes next straight to its socket."""
+        self.direct[connection] = fileno
+        self._count_direct()
+
+    def leave_direct(self, connection: object) -> None:
+        """The connection is not to be sent to any more without being asked."""
+        del self.direct[connection]
+        self._count_direct()
+
+    def heard(self) -> None:
+        """A calculator keeps it up to date."""
+        if not self.is_live:
+            self.is_live = True
+            self._count_direct()
+
+    def _count_direct(self) -> None:
+        self.has_indirect = len(self.direct) != len(self.subscribers)
+        is_lone = self.is_live and not self.has_indirect and len(self.direct) == 1
+        self._columns.socket[self._slot] = next(iter(self.direct.values())) if is_lone else NO_SOCKET
+
+    @property
+    def at(self) -> StreamPosition | None:
+        """Where the newest publication is."""
+        return self._columns.position(self._slot)
+
+    def _want_positions(self, more: int) -> None:
+        self._wanting_positions += more
+        if more < 0 and not self._wanting_positions:
+            self._rows.clear()
+            self._frames.clear()
+            self.rows_at = None
+
+    @property
+    def has_positions_watched(self) -> bool:
+        """Does any subscriber want the positions?"""
+        return self._wanting_positions > 0
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Is something that a subscriber wants not there?"""
+        return self.at is None or (self.has_positions_watched and self.rows_at != self.at)
+
+    def position(self, *, with_positions: bool) -> StreamPosition | None:
+        """Where the newest publication is that has what is wanted, or None."""
+        return self.at if not with_positions or self.rows_at == self.at else None
+
+    def apply(self, at: StreamPosition, frame: bytes, rows: Rows | None) -> bool:
+        """Take a publication in, unless it is older; does it bring anything?"""
+        if not self._wanting_positions:
+            rows = None
+        before = self.at
+        is_newer = before is None or at > before
+        if not is_newer and (rows is None or at != before or self.rows_at == at):
+            return False
+        if is_newer:
+            self._columns.put(self._slot, at, frame)
+        if rows is not None:
+            self._frames.clear()
+            self._apply_rows(at, rows)
+        return True
+
+    def _apply_rows(self, at: StreamPosition, rows: Rows) -> None:
+        self.rows_at = at
+        gone = self._rows.keys() - {symbol for symbol, _ in rows}
+        for symbol in gone:
+            if not self._rows[symbol].is_gone:
+                self._rows[symbol] = _Row(at, _gone_row(symbol), is_gone=True)
+        for symbol, json in rows:
+            known = self._rows.get(symbol)
+            if known is None or known.json != json:
+                self._rows[symbol] = _Row(at, json, is_gone=False)
+        if len(gone) > GONE_ROWS_MAX:
+            self._forget_gone()
+
+    def _forget_gone(self) -> None:
+        """Keep only those removed positions of which some subscriber has not heard."""
+        sent = [
+            position
+            for subscriber, with_positions in self.subscribers.items()
+            if with_positions and (position := subscriber.position_sent(self.account_id)) is not None
+        ]
+        self._rows = {
+            symbol: row
+            for symbol, row in self._rows.items()
+            if not row.is_gone or (sent and row.changed_at > min(sent))
+        }
+
+    def message(self, since: StreamPosition | None, *, with_positions: bool) -> bytes:
+        """The newest publication as JSON; its positions whole, or those that changed after `since`."""
+        value = text_of(self.value_frame)
+        if not with_positions:
+            return value
+        rows = [
+            row.json
+            for row in self._rows.values()
+            if (not row.is_gone if since is None else row.changed_at > since)
+        ]
+        return value[:-1] + POSITIONS_KEY + b"[" + b",".join(rows) + b"]}"
+
+    @property
+    def value_frame(self) -> bytes:
+        """The newest publication without positions as a WebSocket frame, made once for all clients."""
+        return self._columns.frame[self._slot]
+
+    def frame(self, since: StreamPosition | None, *, with_positions: bool) -> bytes:
+        """`message` as a WebSocket frame, made once for all clients that need the same."""
+        if not with_positions:
+            return self.value_frame
+        frame = self._frames.get(since)
+        if frame is None:
+            frame = text_frame(self.message(since, with_positions=True))
+            if len(self._frames) < FRAMES_KEPT_MAX:
+                self._frames[since] = frame
+        return frame
+
+
+def _gone_row(symbol: str) -> bytes:
+    return msgspec.json.encode({"symbol": symbol, "quantity": "0"})

@@ -1,0 +1,277 @@
+"""Portfolio values over HTTP, from the same hub: one at a time, or as server-sent events."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncGenerator, Callable
+from typing import Final
+
+from starlette.responses import StreamingResponse
+from starlette.types import Send
+
+from portfolio_realtime.errors import StateUnavailable
+from portfolio_realtime.websocket_server.access.client_address import Whence
+from portfolio_realtime.websocket_server.access.identity import (
+    FORBIDDEN,
+    Identity,
+    Unauthorized,
+    Unverifiable,
+)
+from portfolio_realtime.websocket_server.clients.connection import UNSENT_S_MAX, lifetime_s
+from portfolio_realtime.websocket_server.clients.gateway import Gateway
+from portfolio_realtime.websocket_server.fanout.watched_account import StreamPosition, WatchedAccount
+from portfolio_realtime.websocket_server.http_api.guard import Visitor, answer_to
+from portfolio_realtime.websocket_server.http_api.problems import no_such_account, no_value, too_busy
+from portfolio_realtime.websocket_server.http_api.responses import Ask
+from portfolio_realtime.wire.messages import Detail, Disconnect, is_account_id
+
+FIRST_VALUE_S_MAX: Final = 2.0
+KEEP_ALIVE_S: Final = 15.0
+END_S_MAX: Final = 2.0  # from when a client is told the end until it is cut off
+ASKED_MAX: Final = 64  # explanations and histories under way or waiting; the next has to come again
+
+
+class Waiter:
+    """A subscriber that wants one live publication."""
+
+    is_patient = False  # an HTTP client may ask again
+
+    def __init__(self, *, with_positions: bool) -> None:
+        self.answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+        self._with_positions = with_positions
+
+    def offer(self, account: WatchedAccount) -> None:
+        """Take it if a calculator keeps it up to date: else it may be from long ago."""
+        has_it = account.position(with_positions=self._with_positions) is not None
+        if account.is_live and has_it and not self.answer.done():
+            self.answer.set_result(account.message(None, with_positions=self._with_positions))
+
+    def refuse(self, account_id: str) -> None:
+        """There is no such account."""
+        if not self.answer.done():
+            self.answer.set_result(None)
+
+    def position_sent(self, account_id: str) -> StreamPosition | None:
+        """It has got nothing yet."""
+        return None
+
+
+class Portfolios:
+    """The newest value of one account at a time, for who may see it."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._asked = 0  # questions under way
+
+    async def require(self, visitor: Visitor, account_id: str) -> Identity:
+        """Who it is, if it may see the account. Raises HTTPException 401, 404, 429 or 503.
+
+        Whoever tries accounts out is seen in the log, as by WebSocket.
+        """
+        identity, gateway = visitor.identity, self._gateway
+        try:
+            if not is_account_id(account_id) or not await gateway.access.may_see(identity, account_id):
+                raise answer_to(Unauthorized(FORBIDDEN), gateway, visitor.whence)
+        except Unverifiable:
+            raise no_value() from None
+        if identity in gateway.revoked:  # since it was looked at
+            raise answer_to(Unauthorized("revoked"), gateway, visitor.whence)
+        return identity.with_accounts(identity.accounts | {account_id}) if identity.is_asked else identity
+
+    async def read(self, visitor: Visitor, account_id: str, detail: Detail) -> bytes:
+        """The portfolio message. Raises HTTPException like `require`, 503 also when none is to be had."""
+        await self.require(visitor, account_id)
+        waiter = Waiter(with_positions=detail == "positions")
+        follower = self._gateway.follower
+        account = follower.watch(waiter, account_id, with_positions=detail == "positions")
+        try:
+            if await follower.is_ready():
+                waiter.offer(account)
+            async with asyncio.timeout(FIRST_VALUE_S_MAX):
+                message = await waiter.answer
+        except TimeoutError:
+            raise no_value() from None
+        finally:
+            follower.unwatch(waiter, [account_id])
+        if message is None:
+            raise no_such_account()
+        return message
+
+    async def ask(self, visitor: Visitor, account_id: str, answer: Ask) -> bytes:
+        """What `answer` says about the account. Raises HTTPException like `read`, 503 also when too busy."""
+        await self.require(visitor, account_id)
+        if self._asked >= ASKED_MAX:
+            raise too_busy()
+        accounts = self._gateway.state.accounts
+        self._asked += 1
+        try:
+            message = await answer(account_id)
+            is_unknown = message is None and bool(await accounts.unknown([account_id]))
+        except StateUnavailable:
+            raise no_value() from None
+        finally:
+            self._asked -= 1
+        if message is None:
+            raise no_such_account() if is_unknown else no_value()
+        return message
+
+
+class EventStream:
+    """A subscriber and client of the gateway whose socket is an HTTP response: newest value only, as ever."""
+
+    is_patient = True
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        identity: Identity,
+        whence: Whence,
+        account_id: str,
+        *,
+        with_positions: bool,
+        cut: Callable[[], None],
+    ) -> None:
+        """`cut` ends the client's connection, whatever is still to be sent."""
+        self._gateway = gateway
+        self._identity = identity
+        self._whence = whence
+        self._account_id = account_id
+        self._with_positions = with_positions
+        self._cut = cut
+        self._loop = asyncio.get_running_loop()
+        self._ends_s = self._loop.time() + lifetime_s(random.random())
+        self._sent: StreamPosition | None = None
+        self._sending_s: float | None = None  # since when an event waits until the socket takes it
+        self._end: Disconnect | None = None
+        self._end_timer: asyncio.TimerHandle | None = None
+        self._wake = asyncio.Event()
+
+    def offer(self, account: WatchedAccount) -> None:
+        """The account has a newer publication."""
+        self._wake.set()
+
+    def refuse(self, account_id: str) -> None:
+        """There is no such account."""
+        self.close(Disconnect.FORBIDDEN)
+
+    def position_sent(self, account_id: str) -> StreamPosition | None:
+        """Where this client is in the account's stream."""
+        return self._sent
+
+    @property
+    def identity(self) -> Identity:
+        """Who it is."""
+        return self._identity
+
+    def regard(self, identity: Identity) -> None:
+        """Its identity may see other accounts than before."""
+        self._identity = identity
+        if not identity.may_see(self._account_id):
+            self.close(Disconnect.FORBIDDEN)
+
+    def check(self) -> None:
+        """End when the token has expired, the client does not read, or it has been here for long enough."""
+        now_s = self._loop.time()
+        valid_for_s = self._gateway.valid_for_s(self._identity)
+        if valid_for_s is not None and valid_for_s <= 0:
+            self.close(Disconnect.TOKEN_EXPIRED)
+        elif self._sending_s is not None and now_s - self._sending_s > UNSENT_S_MAX:
+            self.close(Disconnect.SLOW_CONSUMER)
+        elif now_s > self._ends_s:
+            self.close(Disconnect.LIFETIME)
+
+    def close(self, disconnect: Disconnect) -> None:
+        """Say why, and end; a client that does not take it in time is cut off."""
+        if self._end is None:
+            self._end = disconnect
+            if disconnect is Disconnect.FORBIDDEN:
+                self._gateway.refused(Unauthorized(FORBIDDEN), self._whence)
+            self._wake.set()
+            self._end_timer = self._loop.call_later(END_S_MAX, self._cut)
+
+    async def events(self) -> AsyncGenerator[bytes]:
+        """Server-sent events until the client goes; `close` carries the code that a WebSocket would.
+
+        Whoever asks for them must close them: that gives the client's place back.
+        """
+        gateway = self._gateway
+        if not self._enter():
+            gateway.metrics.disconnects.labels(str(Disconnect.CONNECTION_LIMIT.code)).inc()
+            yield _ending(Disconnect.CONNECTION_LIMIT)
+            return
+        account = gateway.follower.watch(self, self._account_id, with_positions=self._with_positions)
+        gateway.clients.add(self)
+        gateway.counts.accepted += 1
+        if self._identity in gateway.revoked:  # since it was looked at; from now on we are told
+            self.close(Disconnect.UNAUTHORIZED)
+        try:
+            while (event := await self._next(account)) is not None:
+                self._sending_s = self._loop.time()
+                yield event
+                self._sending_s = None
+            assert self._end is not None
+            yield _ending(self._end)
+        finally:
+            self._leave()
+
+    async def _next(self, account: WatchedAccount) -> bytes | None:
+        """The next event, as soon as there is one; None: it ends."""
+        while self._end is None:
+            newest = account.position(with_positions=self._with_positions)
+            if newest is not None and (self._sent is None or newest > self._sent):
+                message = account.message(self._sent, with_positions=self._with_positions)
+                self._sent = newest
+                return b"event: portfolio\ndata: " + message + b"\n\n"
+            if not await self._woken():
+                return b": still here\n\n"
+        return None
+
+    def _enter(self) -> bool:
+        limits, place = self._gateway.limits, self._whence.place
+        if place is not None and not limits.connections_of_address.enter(place):
+            return False
+        if self._gateway.admit(self._identity):
+            return True
+        if place is not None:
+            limits.connections_of_address.leave(place)
+        return False
+
+    def _leave(self) -> None:
+        if self._end_timer is not None:
+            self._end_timer.cancel()
+        gateway = self._gateway
+        gateway.leave(self._identity)
+        if self._whence.place is not None:
+            gateway.limits.connections_of_address.leave(self._whence.place)
+        gateway.clients.discard(self)
+        gateway.follower.unwatch(self, [self._account_id])
+        gateway.metrics.disconnects.labels(str(self._end.code) if self._end else "1006").inc()
+
+    async def _woken(self) -> bool:
+        try:
+            async with asyncio.timeout(KEEP_ALIVE_S):
+                await self._wake.wait()
+        except TimeoutError:
+            return False
+        self._wake.clear()
+        return True
+
+
+class EventResponse(StreamingResponse):
+    """Sends events, and closes them when it ends, however it ends: the collector would come too late."""
+
+    def __init__(self, events: AsyncGenerator[bytes]) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._events = events
+
+    async def stream_response(self, send: Send) -> None:
+        """Until there are no more, or until it is cancelled because the client has gone."""
+        async with contextlib.aclosing(self._events):
+            await super().stream_response(send)
+
+
+def _ending(disconnect: Disconnect) -> bytes:
+    return b'event: close\ndata: {"code":%d,"reason":"%s"}\n\n' % (
+        disconnect.code,
+        disconnect.reason.encode(),
+    )

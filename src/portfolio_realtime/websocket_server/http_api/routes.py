@@ -1,0 +1,395 @@
+"""HTTP beside the WebSockets: probes, metrics, one value at a time, tickets, the page."""
+
+from importlib import resources
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from fastapi import Depends, FastAPI, HTTPException, Path, Query, Request, Response
+from fastapi.openapi.models import Example
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, StreamingResponse
+from starlette.staticfiles import StaticFiles
+
+from portfolio_realtime import __version__, telemetry
+from portfolio_realtime.errors import StateUnavailable
+from portfolio_realtime.state.keys import TICKET_TTL_S
+from portfolio_realtime.websocket_server.clients.gateway import Gateway
+from portfolio_realtime.websocket_server.http_api.api_documents import asyncapi, schemas
+from portfolio_realtime.websocket_server.http_api.guard import (
+    Caller,
+    Guard,
+    is_on_this_machine,
+    let_in,
+    operator_refusal,
+)
+from portfolio_realtime.websocket_server.http_api.portfolios import EventResponse, EventStream, Portfolios
+from portfolio_realtime.websocket_server.http_api.problems import (
+    NO_ROOM,
+    NO_SUCH_ACCOUNT,
+    NO_VALUE,
+    OPERATORS_ONLY,
+    TLS_REQUIRED,
+    TOO_MANY,
+    UNAUTHORIZED,
+    UNVERIFIABLE,
+    no_value,
+)
+from portfolio_realtime.websocket_server.http_api.reference_page import render
+from portfolio_realtime.websocket_server.http_api.responses import (
+    EXPLANATION_EXAMPLE,
+    HISTORY_EXAMPLE,
+    Ask,
+    Explanation,
+    History,
+    Problem,
+)
+from portfolio_realtime.wire.examples import (
+    ACCOUNT_ID,
+    PORTFOLIO_EXAMPLE,
+    POSITIONS_EXAMPLE,
+    UNPRICED_EXAMPLE,
+)
+from portfolio_realtime.wire.messages import Detail
+
+DEMO_TOKEN_S: Final = 900
+DEMO_ACCOUNTS_MAX: Final = 1000
+EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
+TICKET_EXAMPLE: Final = {"ticket": "Vp2vJ7c9Zq3mN1xK", "expires_in_s": TICKET_TTL_S}
+METRICS_EXAMPLE: Final = 'portfolio_realtime_connections{service="websocket_server"} 3.0'
+EVENTS_EXAMPLE: Final = (
+    'event: portfolio\ndata: {"type":"portfolio","account_id":"0d18ae51-…","epoch":1763822405123,…}\n\n'
+    ": still here\n\n"
+    'event: close\ndata: {"code":4001,"reason":"shutdown"}\n\n'
+)
+
+
+ACCOUNT_IDS: Final[dict[str, Example]] = {"usual": {"value": ACCOUNT_ID}}
+AccountId = Annotated[str, Path(description="The account", openapi_examples=ACCOUNT_IDS)]
+WithDetail = Annotated[
+    Detail,
+    Query(
+        description="`positions` adds a row for each position",
+        openapi_examples={"value": {"value": "value"}, "positions": {"value": "positions"}},
+    ),
+]
+RANGE: Final = Query(alias="range", description="The day so far", openapi_examples={"usual": {"value": "1d"}})
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+class Ticket(BaseModel):
+    """Good for one WebSocket connection."""
+
+    ticket: str
+    expires_in_s: int
+
+
+class DemoSession(BaseModel):
+    """What the demo page needs; `token` is null where authentication is off."""
+
+    accounts: list[str]
+    token: str | None
+
+
+class Health(BaseModel):
+    """Whether this process lives, and whether it can serve."""
+
+    status: Literal["ok", "draining", "waiting for the state"]
+
+
+def build_app(gateway: Gateway, instance: str, explain: Ask, history: Ask) -> FastAPI:
+    """The HTTP side of one server; `explain` and `history` answer for one account."""
+    app = FastAPI(
+        title="Portfolio values, live",
+        version=__version__,
+        description="The live value of brokerage accounts. The WebSocket is at /ws/portfolio/{account_id}.",
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.gateway = gateway
+    app.add_middleware(Guard, gateway=gateway)
+    _add_probes(app, gateway, instance)
+    _add_portfolios(app, gateway)
+    _add_explanations(app, gateway, explain, history)
+    if gateway.settings.demo_page:
+        _add_demo(app, gateway)
+    page = str(resources.files("portfolio_realtime.websocket_server") / "page")
+    _add_reference(app)
+    app.mount("/", StaticFiles(directory=page, html=True), "page")
+    return app
+
+
+def _add_probes(app: FastAPI, gateway: Gateway, instance: str) -> None:
+    @app.get(
+        "/health",
+        summary="Does this process live?",
+        responses={200: {"content": _json_content("Health", alive={"status": "ok"})}},
+    )
+    async def health() -> Health:
+        return Health(status="ok")
+
+    @app.get(
+        "/ready",
+        summary="Can it serve? 503 while draining or without state",
+        responses={
+            200: {"content": _json_content("Health", ready={"status": "ok"})},
+            503: {
+                "description": "Not now",
+                "content": _json_content(
+                    "Health", draining={"status": "draining"}, waiting={"status": "waiting for the state"}
+                ),
+            },
+        },
+    )
+    async def ready(response: Response) -> Health:
+        if gateway.is_draining:
+            response.status_code = 503
+            return Health(status="draining")
+        if not await gateway.is_ready():
+            response.status_code = 503
+            return Health(status="waiting for the state")
+        return Health(status="ok")
+
+    @app.get(
+        "/metrics",
+        summary="Metrics of all services, in Prometheus text",
+        response_class=PlainTextResponse,
+        responses={
+            200: {"content": {"text/plain": {"example": METRICS_EXAMPLE}}},
+            403: _problem("Neither this machine, X-API-Key nor METRICS_TOKEN; or no TLS", FOR_OPERATORS),
+            429: TOO_OFTEN,
+        },
+        openapi_extra=SECURED,
+    )
+    async def metrics(request: Request) -> Response:
+        refusal = operator_refusal(gateway, request)
+        if refusal is not None:
+            raise refusal
+        gateway.bring_counts()
+        own = telemetry.exposition(gateway.registry).decode()
+        try:
+            others = await gateway.state.metrics.read_all()
+        except StateUnavailable:
+            others = []
+        sources = [source for source in others if source[1] != instance]
+        merged = telemetry.merge([*sources, ("websocket_server", instance, own)])
+        return Response(merged, media_type=EXPOSITION)
+
+
+def _json_content(schema: str, **examples: Any) -> dict[str, Any]:
+    """The content of an answer: its schema, and examples by name."""
+    named = {name: {"value": example} for name, example in examples.items()}
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}, "examples": named}}
+
+
+def _problem(description: str, details: dict[str, str], header: str | None = None) -> dict[str, Any]:
+    """An answer that is none: what it means, its body in each case, and the header that comes with it."""
+    headers = {} if header is None else {"headers": {header: {"schema": {"type": "string"}}}}
+    examples = {name: {"detail": detail} for name, detail in details.items()}
+    return {"description": description, "content": _json_content("Problem", **examples), **headers}
+
+
+REFUSED: Final = _problem("No, bad or expired credentials", {"usual": UNAUTHORIZED}, "WWW-Authenticate")
+PLAIN: Final = _problem("REQUIRE_TLS is set, and this did not come through TLS", {"usual": TLS_REQUIRED})
+FOR_OPERATORS: Final = {"operators": OPERATORS_ONLY, "plain": TLS_REQUIRED}
+UNKNOWN: Final = _problem("No such account, or not yours", {"usual": NO_SUCH_ACCOUNT})
+TOO_OFTEN: Final = _problem(
+    "Your address was refused too often, or opens too many streams", {"usual": TOO_MANY}, "Retry-After"
+)
+UNAVAILABLE: Final = _problem(
+    "Not now; see Retry-After", {"value": NO_VALUE, "credentials": UNVERIFIABLE}, "Retry-After"
+)
+FULL: Final = _problem(
+    "Not now; see Retry-After",
+    {"room": NO_ROOM, "value": NO_VALUE, "credentials": UNVERIFIABLE},
+    "Retry-After",
+)
+GUARDED: Final[Responses] = {401: REFUSED, 403: PLAIN, 429: TOO_OFTEN}  # by the guard, before any account
+
+
+def _invalid(**wrong: Any) -> dict[str, Any]:
+    """The answer to a parameter that is missing or none of its values."""
+    content = _json_content("HTTPValidationError", usual={"detail": [wrong]})
+    return {"description": "A parameter is missing, or has no such value", "content": content}
+
+
+def _no_such(parameter: str, given: str, expected: str) -> dict[str, Any]:
+    """The same for a value that is none of those expected."""
+    wrong = {"msg": f"Input should be {expected}", "input": given, "ctx": {"expected": expected}}
+    return _invalid(type="literal_error", loc=["query", parameter], **wrong)
+
+
+NO_SUCH_DETAIL: Final = _no_such("detail", "everything", "'value' or 'positions'")
+NO_SUCH_RANGE: Final = _no_such("range", "1y", "'1d'")
+NO_ACCOUNT_ID: Final = _invalid(type="missing", loc=["query", "accountId"], msg="Field required", input=None)
+SECURED: Final[dict[str, Any]] = {"security": [{"bearer": []}, {"apiKey": []}]}
+SECURITY_SCHEMES: Final = {
+    "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+
+
+def _answers(schema: str, **examples: Any) -> Responses:
+    """What a route of one account answers."""
+    return {
+        200: {"description": "The newest there is", "content": _json_content(schema, **examples)},
+        **GUARDED,
+        404: UNKNOWN,
+        503: UNAVAILABLE,
+    }
+
+
+def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
+    portfolios = Portfolios(gateway)
+    answers = _answers(
+        "PortfolioMessage", value=PORTFOLIO_EXAMPLE, positions=POSITIONS_EXAMPLE, unpriced=UNPRICED_EXAMPLE
+    )
+    events: Responses = {
+        200: {
+            "description": "One event for each message; comments keep it alive; `close` says why it ends",
+            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": EVENTS_EXAMPLE}},
+        },
+        **GUARDED,
+        404: UNKNOWN,
+        422: NO_SUCH_DETAIL,
+        503: FULL,
+    }
+
+    @app.get(
+        "/v1/portfolio/{account_id}",
+        summary="The newest value of an account",
+        responses={**answers, 422: NO_SUCH_DETAIL},
+        openapi_extra=SECURED,
+    )
+    async def portfolio(account_id: AccountId, caller: Caller, detail: WithDetail = "value") -> Response:
+        return _json(await portfolios.read(caller, account_id, detail))
+
+    @app.get(
+        "/api/portfolio/value",
+        summary="The same, for existing clients",
+        responses={**answers, 422: NO_ACCOUNT_ID},
+        openapi_extra=SECURED,
+    )
+    async def portfolio_value(
+        account_id: Annotated[str, Query(alias="accountId", openapi_examples=ACCOUNT_IDS)], caller: Caller
+    ) -> Response:
+        return _json(await portfolios.read(caller, account_id, "value"))
+
+    @app.get(
+        "/v1/portfolio/{account_id}/stream",
+        summary="The same as server-sent events",
+        responses=events,
+        response_class=StreamingResponse,
+        dependencies=[Depends(let_in)],
+        openapi_extra=SECURED,
+    )
+    async def stream(
+        request: Request, account_id: AccountId, caller: Caller, detail: WithDetail = "value"
+    ) -> Response:
+        identity = await portfolios.require(caller, account_id)
+        source = EventStream(
+            gateway,
+            identity,
+            caller.whence,
+            account_id,
+            with_positions=detail == "positions",
+            cut=request.state.cut,
+        )
+        return EventResponse(source.events())
+
+    @app.post(
+        "/v1/tickets",
+        summary="A ticket for one WebSocket connection: ?ticket=",
+        responses={
+            200: {"content": _json_content("Ticket", usual=TICKET_EXAMPLE)},
+            **GUARDED,
+            503: UNAVAILABLE,
+        },
+        openapi_extra=SECURED,
+    )
+    async def tickets(caller: Caller) -> Ticket:
+        try:
+            return Ticket(ticket=await gateway.issue_ticket(caller.identity), expires_in_s=TICKET_TTL_S)
+        except StateUnavailable:
+            raise no_value() from None
+
+
+def _add_explanations(app: FastAPI, gateway: Gateway, explain: Ask, history: Ask) -> None:
+    portfolios = Portfolios(gateway)
+
+    @app.get(
+        "/v1/portfolio/{account_id}/explain",
+        summary="Every leg of the value, and the arithmetic",
+        responses=_answers("Explanation", usual=EXPLANATION_EXAMPLE),
+        openapi_extra=SECURED,
+    )
+    async def explanation(account_id: AccountId, caller: Caller) -> Response:
+        return _json(await portfolios.ask(caller, account_id, explain))
+
+    @app.get(
+        "/v1/portfolio/{account_id}/history",
+        summary="What the account was worth at each minute since the last close",
+        responses={**_answers("History", usual=HISTORY_EXAMPLE), 422: NO_SUCH_RANGE},
+        openapi_extra=SECURED,
+    )
+    async def past(
+        account_id: AccountId, caller: Caller, span: Annotated[Literal["1d"], RANGE] = "1d"
+    ) -> Response:
+        return _json(await portfolios.ask(caller, account_id, history))
+
+
+def _add_reference(app: FastAPI) -> None:
+    """Put the messages that FastAPI never sees into the OpenAPI document; serve the documents and `/docs`."""
+    document = app.openapi()
+    _restore_examples(app, document)
+    components = document.setdefault("components", {})
+    _, made = msgspec.json.schema_components(
+        [Explanation, History, Problem], ref_template="#/components/schemas/{name}"
+    )
+    components.setdefault("schemas", {}).update(schemas("#/components/schemas/{name}") | made)
+    components["securitySchemes"] = SECURITY_SCHEMES
+    app.openapi = lambda: document
+    text = render(document)
+    events = asyncapi()
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(text)
+
+    @app.get("/asyncapi.json", include_in_schema=False)
+    async def asyncapi_document() -> JSONResponse:
+        return JSONResponse(events)
+
+
+def _restore_examples(app: FastAPI, document: dict[str, Any]) -> None:
+    """FastAPI drops every null of an example, and a null says what is not known.
+
+    And it tells of a 422 at every route with parameters, also where any text is one.
+    """
+    for route in app.routes:
+        if isinstance(route, APIRoute) and route.include_in_schema:
+            for method in route.methods or ():
+                told = document["paths"][route.path_format][method.lower()]["responses"]
+                if 422 not in route.responses:
+                    told.pop("422", None)
+                for status, answer in route.responses.items():
+                    told[str(status)]["content"] = answer["content"]
+
+
+def _json(message: bytes) -> Response:
+    return Response(message, media_type="application/json")
+
+
+def _add_demo(app: FastAPI, gateway: Gateway) -> None:
+    @app.get("/demo/session", include_in_schema=False)
+    async def demo_session(request: Request) -> DemoSession:
+        if not is_on_this_machine(request):
+            raise HTTPException(404)
+        try:
+            accounts = await gateway.state.accounts.ids()
+        except StateUnavailable:
+            raise no_value() from None
+        is_off = gateway.authenticator.is_off
+        token = None if is_off else gateway.authenticator.issue("demo", ["*"], DEMO_TOKEN_S)
+        return DemoSession(accounts=accounts[:DEMO_ACCOUNTS_MAX], token=token)

@@ -1,0 +1,281 @@
+"""SERVICE 4, the WebSocket server: sends every client the newest value of its accounts.
+
+`python -m portfolio_realtime.websocket_server` listens on WEBSOCKET_HOST:WEBSOCKET_PORT. Stateless: run as
+many as needed, behind any load balancer. It ends by drain: no new clients, everybody is asked to reconnect.
+"""
+
+import asyncio
+import contextlib
+import errno
+import gc
+import logging
+import resource
+import socket
+import sys
+from collections.abc import Generator
+from functools import partial
+from typing import Any, Final, NoReturn, cast
+
+import structlog
+import uvicorn
+import uvloop
+
+from portfolio_realtime import config, service, telemetry
+from portfolio_realtime.clock import NS_PER_S, Clock
+from portfolio_realtime.config import Settings
+from portfolio_realtime.errors import SettingsError, StateUnavailable
+from portfolio_realtime.model import Account, Bookings
+from portfolio_realtime.service import Context
+from portfolio_realtime.state import State
+from portfolio_realtime.state.minutes import whole_at_or_before
+from portfolio_realtime.valuation.explain import explain
+from portfolio_realtime.valuation.history import history as picture
+from portfolio_realtime.valuation.history import symbols_of
+from portfolio_realtime.websocket_server.clients.door import Door
+from portfolio_realtime.websocket_server.clients.endpoint import Endpoint
+from portfolio_realtime.websocket_server.clients.gateway import CONNECTIONS_MAX, Gateway
+from portfolio_realtime.websocket_server.http_api.routes import build_app
+from portfolio_realtime.websocket_server.workers import WORKER, Workers, tally_of
+
+BACKLOG: Final = 4096
+SEND_BUFFER_BYTES: Final = 64 * 1024  # of the kernel's, for each connection: they have the listener's
+FILES_BESIDE: Final = 1024  # open files that are no WebSocket: HTTP, Valkey, the dying
+GARBAGE_OBJECTS_MAX: Final = 20_000  # made, and not yet gone, before the collector looks at them
+SHUTDOWN_S_MAX: Final = 2
+END_S_MAX: Final = 4.0
+HISTORY_POINTS_MAX: Final = 1440  # a day of minutes
+HISTORIES_MAX: Final = 4  # drawn at the same time
+PAIR_READS_MAX: Final = 20
+PAIR_PAUSE_S: Final = 0.02
+
+log = structlog.get_logger()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server without its signal handlers: the service has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+async def run(context: Context) -> None:
+    """Serve until told to end, then drain. Raises SettingsError when the port cannot be had.
+
+    When it is cancelled it asks all clients to reconnect at once.
+    """
+    settings = context.settings
+    is_shared = WORKER in sys.argv  # one of several on this port
+    with _listen(settings.websocket_host, settings.websocket_port, is_shared=is_shared) as listener:
+        gateway = Gateway(settings, context.state, context.clock, context.registry, tally_of(sys.argv))
+        gateway.connections_max = allow_open_files()
+        server = _server(gateway, context)
+        serving = asyncio.create_task(server.serve([listener]))
+        try:
+            _announce(gateway, listener)
+            await service.together(
+                asyncio.wait([serving]),
+                _leave(context, gateway),
+                gateway.sweep(),
+                gateway.confirm_access(),
+                service.keep_running(gateway.follow_revocations, context.clock, "following revocations"),
+                gateway.follower.renew(),
+                service.keep_running(gateway.follower.follow, context.clock, "following publications"),
+                service.keep_running(gateway.follower.follow_closures, context.clock, "following closures"),
+                service.keep_running(gateway.follower.announce, context.clock, "announcing interest"),
+            )
+        finally:
+            await _end(gateway, server, serving)
+            await gateway.close()
+
+
+async def _leave(context: Context, gateway: Gateway) -> None:
+    await context.ending.wait()
+    await gateway.drain()
+
+
+async def explanation(state: State, clock: Clock, account_id: str) -> bytes | None:
+    """The work behind an account's value, from its record and its marks, or None without a record.
+
+    Raises StateUnavailable.
+    """
+    account = await state.accounts.read_one(account_id)
+    if account is None:
+        return None
+    marks = await state.marks.read([position.symbol for position in account.positions])
+    return explain(account, marks, clock.now_ns())
+
+
+async def history(
+    state: State, settings: Settings, clock: Clock, turns: asyncio.Semaphore, account_id: str
+) -> bytes | None:
+    """What an account was worth at each minute since the last close, or None without a record.
+
+    Raises StateUnavailable, also when record and bookings are never seen together.
+    """
+    async with turns:
+        account, bookings = await _pair(state, account_id)
+        if account is None:
+            return None
+        if bookings is None:
+            raise StateUnavailable("the record's bookings are not there")
+        interval_ns = settings.history_interval * NS_PER_S
+        written_ns = clock.now_ns() - int(2 * settings.history_delay_s * NS_PER_S)
+        end_ns = written_ns // interval_ns * interval_ns
+        since_ns = max(bookings.day_began_ns, end_ns - (HISTORY_POINTS_MAX - 1) * interval_ns)
+        times_ns = range(whole_at_or_before(since_ns, interval_ns), end_ns + 1, interval_ns)
+        minutes = await state.minutes.read(times_ns, symbols_of(account, bookings))
+        timeframe = timeframe_of(settings.history_interval)
+        return await asyncio.to_thread(picture, account, bookings, minutes, since_ns, timeframe)
+
+
+async def _pair(state: State, account_id: str) -> tuple[Account | None, Bookings | None]:
+    """A record and its bookings; they are written one after the other, so it may take a second look."""
+    account: Account | None = None
+    for _ in range(PAIR_READS_MAX):
+        found = await state.accounts.read_with_bookings(account_id)
+        if found is None:
+            return None, None
+        account, bookings = found
+        if bookings is not None:
+            return account, bookings
+        await asyncio.sleep(PAIR_PAUSE_S)
+    return account, None
+
+
+def timeframe_of(interval_s: int) -> str:
+    """As Alpaca names it: 60 -> `1Min`; other lengths in seconds: `5Sec`."""
+    minutes, seconds = divmod(interval_s, 60)
+    return f"{interval_s}Sec" if seconds else f"{minutes}Min"
+
+
+def _collect_garbage_seldom() -> None:
+    """A message makes a few objects that are soon gone, a connection some that stay.
+
+    At its own pace the collector runs every few hundred messages, and through all connections as they come.
+    """
+    gc.freeze()
+    gc.set_threshold(GARBAGE_OBJECTS_MAX, 10, 10)
+
+
+def allow_open_files() -> int:
+    """Raise the limit of open files as far as need be and may be; how many connections there is room for.
+
+    Says so where that is fewer than CONNECTIONS_MAX.
+    """
+    wanted = CONNECTIONS_MAX + FILES_BESIDE
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        soft = allowed
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return CONNECTIONS_MAX
+    room = max(soft - FILES_BESIDE, soft // 2)
+    log.warning(
+        "room for fewer connections than usual: raise the limit of open files (ulimit -Hn, LimitNOFILE)",
+        open_files=soft,
+        connections_max=room,
+    )
+    return room
+
+
+def _server(gateway: Gateway, context: Context) -> _Server:
+    state, settings, clock = context.state, context.settings, context.clock
+    explain_account = partial(explanation, state, clock)
+    history_of_account = partial(history, state, settings, clock, asyncio.Semaphore(HISTORIES_MAX))
+    options = uvicorn.Config(
+        build_app(gateway, context.instance, explain_account, history_of_account),
+        http=cast("Any", Door),
+        ws=cast("Any", partial(Endpoint, gateway)),  # called like a class
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=SHUTDOWN_S_MAX,
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    return _Server(options)
+
+
+def _listen(host: str, port: int, *, is_shared: bool = False) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=is_shared)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        return listener
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise SettingsError(
+                f"port {port} is in use: end what listens there, or set WEBSOCKET_PORT to another port"
+            ) from None
+        raise SettingsError(
+            f"cannot listen on WEBSOCKET_HOST={host}, WEBSOCKET_PORT={port}: {error}"
+        ) from None
+
+
+def _announce(gateway: Gateway, listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # compared, not bound
+    url = f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+    if gateway.authenticator.is_off:
+        log.error(  # at a level that no LOG_LEVEL hides
+            "authentication is OFF: only clients on this machine are served; set JWT_SECRET or JWKS_URL"
+        )
+    log.info("serving", url=url, websocket=f"{url.replace('http', 'ws', 1)}/ws/portfolio/{{account_id}}")
+
+
+async def _end(gateway: Gateway, server: _Server, serving: "asyncio.Task[None]") -> None:
+    """End, at most in END_S_MAX, however often we are cancelled meanwhile (`service.together`)."""
+    ending = asyncio.ensure_future(_closed(gateway, server, serving))
+    while not ending.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(ending)
+    ending.result()
+
+
+async def _closed(gateway: Gateway, server: _Server, serving: "asyncio.Task[None]") -> None:
+    """Ask who is still there to reconnect, and close the port."""
+    gateway.is_draining = gateway.is_closed = True
+    gateway.close_all(tuple(gateway.clients))
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(END_S_MAX):
+            server.should_exit = True
+            await serving
+
+
+def main() -> NoReturn:
+    """Serve from this process, or from WEBSOCKET_WORKERS processes; exit codes as of `service.main`."""
+    try:
+        settings = config.load()
+    except SettingsError:
+        settings = None  # `service.main` says what is wrong
+    if settings is None or settings.websocket_workers == 1 or WORKER in sys.argv:
+        _collect_garbage_seldom()
+        service.main("websocket_server", run, ends_itself=True)
+    telemetry.configure_logs("websocket_server", settings.log_level, settings.log_format)
+    try:
+        sys.exit(_run_workers(settings))
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        sys.exit(service.EXIT_SETTINGS)
+
+
+def _run_workers(settings: Settings) -> int:
+    """Raises SettingsError."""
+    if settings.is_embedded:
+        raise SettingsError(
+            f"WEBSOCKET_WORKERS={settings.websocket_workers} needs a Valkey that they share: set REDIS_HOST, "
+            "or run portfolio_realtime.run_services"
+        )
+    host = settings.websocket_host
+    with _listen(host, settings.websocket_port) as probe:  # nobody else has it
+        port = probe.getsockname()[1]
+    with socket.socket(probe.family, socket.SOCK_STREAM) as reserved:  # bound, never listening
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind((host, port))
+        command = (sys.executable, "-m", "portfolio_realtime.websocket_server")
+        environment = config.child_environment(WEBSOCKET_WORKERS="1", WEBSOCKET_PORT=str(port))
+        return uvloop.run(Workers(command, environment, settings.websocket_workers).run())

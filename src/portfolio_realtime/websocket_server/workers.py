@@ -1,0 +1,100 @@
+"""Several server processes on one port: started, kept alive, ended together.
+
+The kernel spreads new connections over the processes that listen on the port (SO_REUSEPORT). The first
+SIGTERM or Ctrl-C lets every process drain, the second ends them at once. What the limits of users and
+addresses count they count together (`tallies.py`).
+"""
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+import structlog
+
+from portfolio_realtime.state.embedded import end_with_parent
+from portfolio_realtime.websocket_server.access.shared_counters import Tallies, Tally
+
+WORKER: Final = "--worker"  # before: which of how many processes, and the descriptor of their tallies
+PAUSE_S_MIN: Final = 0.2
+PAUSE_S_MAX: Final = 10.0
+SETTLED_S: Final = 30.0  # a process that lived this long is started again without a long pause
+HURRY_S_MAX: Final = 5.0  # from the second signal until what is left is killed
+EXIT_SETTINGS: Final = 2
+
+log = structlog.get_logger()
+
+
+def tally_of(arguments: Sequence[str]) -> Callable[[str], Tally] | None:
+    """The tally of each kind for the process with these arguments; None: it is the only one on its port."""
+    if WORKER not in arguments:
+        return None
+    index, count, file = map(int, arguments[arguments.index(WORKER) + 1 :])
+    return partial(Tallies(file, count).tally, index)
+
+
+class Workers:
+    """So many processes of one command."""
+
+    def __init__(self, command: Sequence[str], environment: dict[str, str], count: int) -> None:
+        self._command = command
+        self._environment = environment
+        self._count = count
+        self._tallies = Tallies.create(count)
+        self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._is_ending = False
+        self._is_refused = False  # a process refuses its settings
+
+    async def run(self) -> int:
+        """Keep the processes alive until asked to end; the exit code, 0 when asked."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled)
+        await asyncio.gather(*(self._keep(index) for index in range(self._count)))
+        return EXIT_SETTINGS if self._is_refused else 0
+
+    async def _keep(self, index: int) -> None:
+        pause_s = PAUSE_S_MIN
+        while not self._is_ending:
+            started_s = time.monotonic()
+            process = await asyncio.create_subprocess_exec(
+                *(*self._command, WORKER, str(index), str(self._count), str(self._tallies.file)),
+                pass_fds=(self._tallies.file,),
+                env=self._environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                preexec_fn=end_with_parent,
+                start_new_session=True,
+            )
+            self._processes[index] = process
+            if self._is_ending:  # the signal came while it was started
+                _send(process, signal.SIGTERM)
+            code = await process.wait()
+            self._tallies.clear(index)
+            if code == EXIT_SETTINGS:
+                self._is_refused = True
+                self._end(signal.SIGTERM)
+            if self._is_ending:
+                return
+            pause_s = PAUSE_S_MIN if time.monotonic() - started_s > SETTLED_S else pause_s
+            log.warning("a server process ended; starting it again", code=code, pause_s=pause_s)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, PAUSE_S_MAX)
+
+    def _signalled(self) -> None:
+        if self._is_ending:
+            asyncio.get_running_loop().call_later(HURRY_S_MAX, self._end, signal.SIGKILL)
+        self._end(signal.SIGTERM)
+
+    def _end(self, number: signal.Signals) -> None:
+        self._is_ending = True
+        for process in self._processes.values():
+            _send(process, number)
+
+
+def _send(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(number)

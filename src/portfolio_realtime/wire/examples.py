@@ -1,0 +1,87 @@
+"""One example of each message of the wire, for the documents; tests hold them against the types."""
+
+from typing import Any, Final
+
+import msgspec
+
+from portfolio_realtime.wire.messages import (
+    Auth,
+    ErrorMessage,
+    Heartbeat,
+    HeartbeatAck,
+    PortfolioMessage,
+    Subscribe,
+    TokenExpiring,
+    Unsubscribe,
+)
+
+ACCOUNT_ID: Final = "0d18ae51-6a5c-4a5e-9b1c-0a8f6d3c2b1a"
+
+PORTFOLIO_EXAMPLE: Final[dict[str, Any]] = {
+    "type": "portfolio",
+    "account_id": ACCOUNT_ID,
+    "epoch": 1763822405123,
+    "sequence": 17,
+    "equity": "104211.37",
+    "cash": "10211.37",
+    "last_equity": "103002.10",
+    "external_cash_flow": "0.00",
+    "day_pnl": "1209.27",
+    "day_pnl_ratio": 0.0117402,
+    "as_of": "2026-11-20T15:04:05.123456Z",
+    "stale": [],
+    "unpriced": [],
+    "total_value": "$104,211.37",
+    "today_return": "+$1,209.27 (+1.17%)",
+    "timestamp": "2026-11-20T15:04:05.223456Z",
+}
+
+POSITION_EXAMPLE: Final[dict[str, Any]] = {
+    "symbol": "AAPL",
+    "quantity": "400",
+    "mark": "235",
+    "mark_source": "iex",
+    "mark_as_of": "2026-11-20T15:04:05.123456Z",
+    "mark_quality": "iex",
+    "previous_close": "232",
+    "market_value": "94000.00",
+    "day_pnl": "1200.00",
+    "unrealized_pnl": "14000.00",
+}
+
+POSITIONS_EXAMPLE: Final[dict[str, Any]] = {**PORTFOLIO_EXAMPLE, "positions": [POSITION_EXAMPLE]}
+
+UNPRICED_EXAMPLE: Final[dict[str, Any]] = {
+    **PORTFOLIO_EXAMPLE,
+    "equity": None,
+    "day_pnl": None,
+    "day_pnl_ratio": None,
+    "stale": ["AAPL"],
+    "unpriced": ["NEWCO"],
+    "total_value": None,
+    "today_return": None,
+    "known_equity": "104211.37",
+    "stale_ages_s": {"AAPL": 3700},
+}
+
+EXAMPLES: Final[dict[type[msgspec.Struct], list[dict[str, Any]]]] = {
+    PortfolioMessage: [PORTFOLIO_EXAMPLE, POSITIONS_EXAMPLE, UNPRICED_EXAMPLE],
+    HeartbeatAck: [{"type": "heartbeat_ack", "timestamp": 1763822405123}],
+    ErrorMessage: [
+        {"type": "error", "code": "bad_message", "message": "no such message; see the protocol"},
+        {
+            "type": "error",
+            "code": "forbidden",
+            "message": "no such account, or not yours",
+            "account_id": ACCOUNT_ID,
+        },
+    ],
+    TokenExpiring: [{"type": "token_expiring", "in_s": 30}],
+    Auth: [{"type": "auth", "token": "eyJhbGciOi…"}],
+    Subscribe: [
+        {"type": "subscribe", "account_id": ACCOUNT_ID},
+        {"type": "subscribe", "account_id": ACCOUNT_ID, "detail": "positions", "max_frequency_hz": 1},
+    ],
+    Unsubscribe: [{"type": "unsubscribe", "account_id": ACCOUNT_ID}],
+    Heartbeat: [{"type": "heartbeat", "timestamp": 1763822405123}],
+}

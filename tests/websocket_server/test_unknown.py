@@ -1,0 +1,50 @@
+"""Who asks for an account that does not exist, with a real collector: told once the broker has said so."""
+
+import asyncio
+import json
+from collections.abc import Callable
+
+import pytest
+
+from portfolio_realtime.service import Context
+from portfolio_realtime.state import State
+from portfolio_realtime.symbol_collector import collector
+from portfolio_realtime.websocket_server.fanout import publication_follower
+from tests.conftest import DEADLINE_S, Simulator, StartSimulator, Until, running_service
+from tests.test_one_account import context_of_one
+from tests.test_symbol_collector import context_of
+from tests.websocket_server.served import API_KEY, bearer, serving
+
+
+def of_a_broker(simulator: Simulator, state: State) -> Context:
+    """A collector for all accounts of a broker."""
+    return context_of(simulator, state, symbol_collection_interval=3600)
+
+
+def of_one_account(simulator: Simulator, state: State) -> Context:
+    """A collector for the one account of a key."""
+    return context_of_one(simulator, state, 0)
+
+
+@pytest.mark.parametrize("context", [of_a_broker, of_one_account])
+async def test_nobody_waits_longer_than_the_broker_needs(
+    simulator: StartSimulator,
+    state: State,
+    valkey_url: str,
+    until: Until,
+    monkeypatch: pytest.MonkeyPatch,
+    context: Callable[[Simulator, State], Context],
+) -> None:
+    """The server itself would wait for an hour: 4503 for the path, an error for a message."""
+    monkeypatch.setattr(publication_follower, "UNKNOWN_S_MAX", 3600.0)
+    broker = await simulator(accounts=2, activities_per_second=0)
+    async with serving(valkey_url) as server, running_service(collector.run(context(broker, state))):
+        await until(state.accounts.ids, "the first record is there")
+        async with server.open("/ws/portfolio/nobody", bearer(accounts=["nobody"])) as by_path:
+            async with asyncio.timeout(DEADLINE_S):
+                await by_path.wait_closed()
+            assert (by_path.close_code, by_path.close_reason) == (4503, "forbidden")
+        async with server.open("/ws", {"X-API-Key": API_KEY}) as by_message:
+            await by_message.send(json.dumps({"type": "subscribe", "account_id": "another"}))
+            async with asyncio.timeout(DEADLINE_S):
+                assert json.loads(await by_message.recv())["code"] == "forbidden"
