@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from portfolio_realtime import config, users
+from portfolio_realtime import config
+from portfolio_realtime.cli import users
 from portfolio_realtime.errors import SettingsError
 from portfolio_realtime.state import State
 from portfolio_realtime.state.revocations import SubjectRevocation, TokenRevocation

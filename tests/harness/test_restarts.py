@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from portfolio_harness.goals import failed
 from portfolio_harness.rolling_restart import Rolled, goals
 from portfolio_harness.slow_readers import Isolation
-from portfolio_realtime.__main__ import app
+from portfolio_realtime.cli.app import app
 
 ROLLED = Rolled(
     connections=10,

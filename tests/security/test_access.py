@@ -11,7 +11,8 @@ import pytest
 import pytest_asyncio
 from websockets.asyncio.client import ClientConnection
 
-from portfolio_realtime import config, users
+from portfolio_realtime import config
+from portfolio_realtime.cli import users
 from portfolio_realtime.config import Settings
 from portfolio_realtime.state import State
 from portfolio_realtime.state.entitlements import Entitlements

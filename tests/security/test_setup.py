@@ -28,8 +28,8 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from portfolio_realtime import config
 from portfolio_realtime.config import SECRET_BYTES_MIN
+from portfolio_realtime.config.weak_secrets import is_guessable
 from portfolio_realtime.errors import SettingsError, StateUnavailable
-from portfolio_realtime.guessable import is_guessable
 from portfolio_realtime.model import Mark
 from portfolio_realtime.state import State
 from portfolio_realtime.state.revocations import SubjectRevocation

@@ -7,8 +7,8 @@ from typing import Final
 
 import httpx
 
+from portfolio_realtime.cli.doctor.findings import Finding, Status
 from portfolio_realtime.config import Settings
-from portfolio_realtime.doctor.findings import Finding, Status
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.state.embedded import EmbeddedServer
 from portfolio_realtime.state.server import Server, examine

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from portfolio_realtime.cli.doctor.examine import examine
+from portfolio_realtime.cli.doctor.findings import Finding
 from portfolio_realtime.config import Settings
-from portfolio_realtime.doctor.examine import examine
-from portfolio_realtime.doctor.findings import Finding
 from portfolio_realtime.market_data_consumer import snapshots
 from tests.alpaca_sim.conftest import Running, start
 from tests.conftest import free_port

@@ -9,9 +9,9 @@ import contextlib
 from typing import Final, NoReturn
 
 from portfolio_realtime.alpaca.credentials import MarketLogin
+from portfolio_realtime.cli.doctor.findings import Finding, Status
 from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.config import Settings
-from portfolio_realtime.doctor.findings import Finding, Status
 from portfolio_realtime.errors import FeedRefused, FeedUnavailable
 from portfolio_realtime.market_data_consumer.feeds import Feed, schedules
 from portfolio_realtime.market_data_consumer.snapshots import Snapshots

@@ -10,14 +10,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from portfolio_realtime.doctor import alpaca, machine
-from portfolio_realtime.doctor.alpaca import Answer
-from portfolio_realtime.doctor.findings import Finding, Status, redacted
+from portfolio_realtime.cli.doctor import alpaca, machine
+from portfolio_realtime.cli.doctor.alpaca import Answer
+from portfolio_realtime.cli.doctor.findings import Finding, Status, redacted
 from portfolio_realtime.state.server import Server
 from tests.alpaca_sim.conftest import Start
 from tests.alpaca_sim.test_stream import open_client
+from tests.cli.conftest import KEYS, Examine, hosts
 from tests.conftest import ValkeyServer, free_port
-from tests.doctor.conftest import KEYS, Examine, hosts
 from tests.websocket_server.served import serving
 
 OK, WARN, FAIL, SKIP = Status.OK, Status.WARN, Status.FAIL, Status.SKIP

@@ -6,10 +6,10 @@ from typing import Final
 import httpx
 
 from portfolio_realtime.alpaca.credentials import MarketLogin
+from portfolio_realtime.cli.doctor.alpaca import TIMEOUT_S, authentication
+from portfolio_realtime.cli.doctor.findings import Finding, Status
 from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.config import Settings
-from portfolio_realtime.doctor.alpaca import TIMEOUT_S, authentication
-from portfolio_realtime.doctor.findings import Finding, Status
 from portfolio_realtime.errors import BrokerError, FeedRefused, FeedUnavailable
 from portfolio_realtime.market_data_consumer.feeds import Feed, Schedule, schedules
 from portfolio_realtime.market_data_consumer.mark_book import MarkBook

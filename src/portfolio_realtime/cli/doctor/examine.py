@@ -5,9 +5,9 @@ from collections.abc import Awaitable
 from typing import Final
 
 from portfolio_realtime import config
+from portfolio_realtime.cli.doctor import alpaca, equity, feeds, machine
+from portfolio_realtime.cli.doctor.findings import Finding, Status, redacted, secrets_of
 from portfolio_realtime.config import Settings
-from portfolio_realtime.doctor import alpaca, equity, feeds, machine
-from portfolio_realtime.doctor.findings import Finding, Status, redacted, secrets_of
 from portfolio_realtime.errors import SettingsError
 
 CHECK_S_MAX: Final = 60.0

@@ -13,9 +13,9 @@ from typing import Any, Final
 import httpx
 import msgspec
 
+from portfolio_realtime.cli.doctor.findings import Finding, Status
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.config import Settings, described_source
-from portfolio_realtime.doctor.findings import Finding, Status
 from portfolio_realtime.errors import TokenRefused
 from portfolio_realtime.symbol_collector.broker_client import credentials
 from portfolio_realtime.symbol_collector.trading_client import REMEDY as TRADING_REMEDY
