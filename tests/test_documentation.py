@@ -32,6 +32,36 @@ def test_every_link_leads_somewhere(document: Path) -> None:
     assert not missing
 
 
+def test_every_path_in_the_architecture_exists() -> None:
+    """A folder or file that has moved must move here, too."""
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    product = ROOT / "src" / "portfolio_realtime"
+    folders = [folder for folder in (ROOT / "src").rglob("*") if folder.is_dir()]
+
+    named = {name for name in re.findall(r"`([a-z_/]+(?:\.py|\.lua|/))`", text) if name != "/"}
+
+    places = [ROOT, ROOT / "src", product, *folders]
+    assert [name for name in sorted(named) if not any((place / name).exists() for place in places)] == []
+
+
+def test_the_glossary_names_what_the_code_has() -> None:
+    """Each name of the column "in code" is found in the sources."""
+    text = (ROOT / "GLOSSARY.md").read_text()
+    code = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    paths = "\n".join(str(path) for path in (ROOT / "src").rglob("*"))
+    rows = re.findall(r"^\| [^|]+ \| [^|]+ \| ([^|]*`[^|]*) \|", text, re.MULTILINE)
+
+    named = {name for row in rows for name in re.findall(r"`([A-Za-z_./]+)`", row)}
+
+    assert len(named) > 30
+    missing = [
+        name
+        for name in named
+        if not re.search(rf"\b{re.escape(name)}\b", code) and name.rstrip("/") not in paths
+    ]
+    assert missing == []
+
+
 def test_every_close_code_is_documented_with_its_advice() -> None:
     """The range says whether to come back, and so does the document."""
     text = (ROOT / "docs/api.md").read_text()
