@@ -1,7 +1,7 @@
 // Made from the Python types. Do not edit; make it anew with:
 // python -m portfolio_realtime.cli.write_api_documents
 
-/** The value of one account. While a position is unpriced `equity` is null and `known_equity` is there. While a mark is stale its symbol is in `stale`, and its age at publication, in whole seconds, in `stale_ages_s`. `unvalued` names what was transferred at a value that nobody tells: `day_pnl` is then null. */
+/** The value of one account. While a position is unpriced `equity` is null and `known_equity` is there. While a mark is stale its symbol is in `stale`, and its age at publication, in whole seconds, in `stale_ages_s`. `unvalued` names what was transferred at a value that nobody tells: `day_pnl` is then null. The texts for people, `total_value` and `today_return`, are then "—". */
 export interface PortfolioMessage {
   type: "portfolio";
   account_id: string;
@@ -16,8 +16,8 @@ export interface PortfolioMessage {
   as_of: string;
   stale: string[];
   unpriced: string[];
-  total_value: string | null;
-  today_return: string | null;
+  total_value: string;
+  today_return: string;
   timestamp: string;
   known_equity?: string;
   stale_ages_s?: Record<string, number>;

@@ -56,11 +56,12 @@ def test_the_protocols_example_is_reproduced_byte_for_byte() -> None:
 
 
 def test_an_unknown_total_is_null_and_the_known_part_is_said() -> None:
-    """Five fields are null, `known_equity` appears, the symbols are named."""
+    """Three fields are null, texts for people are a dash, `known_equity` appears, the symbols are named."""
     shown = figures(-5, 0, unpriced=("X", "Y"), stale_ages_s={"A": 3700})
     message = encoded(EXAMPLE_ACCOUNT, shown)
     nulls = {name for name, field in message.items() if field is None}
-    assert nulls == {"equity", "day_pnl", "day_pnl_ratio", "total_value", "today_return"}
+    assert nulls == {"equity", "day_pnl", "day_pnl_ratio"}
+    assert message["total_value"] == message["today_return"] == "—"
     assert message["known_equity"] == "-0.05"
     assert (message["unpriced"], message["stale"]) == (["X", "Y"], ["A"])
     assert message["stale_ages_s"] == {"A": 3700}
@@ -168,8 +169,8 @@ def plain_message(case: Case, sequence: int, published: str) -> str:
     fields["day_pnl_ratio"] = None if ratio is None else round(ratio * 10**7) / 10**7
     fields["as_of"] = plain_time(max(case.as_of_ns, 0))
     fields |= {"stale": list(case.stale_ages_s), "unpriced": case.unpriced}
-    fields["total_value"] = None if equity is None else plain_dollars(equity, "")
-    fields["today_return"] = None if day_pnl is None else plain_dollars(day_pnl, "+")
+    fields["total_value"] = "—" if equity is None else plain_dollars(equity, "")
+    fields["today_return"] = "—" if day_pnl is None else plain_dollars(day_pnl, "+")
     hundredths = 0 if ratio is None else abs(round(ratio * 100 * 100))
     if ratio is not None and hundredths < 10**12:
         assert day_pnl is not None

@@ -309,7 +309,7 @@ def test_an_unpriced_position_makes_the_total_unknown(desk: Desk) -> None:
     desk.watch(account("bob", [position("A", 3), position("X", 1), position("Y", 1), position("Z", 0)]))
     (_, bob) = desk.messages()
     assert bob["equity"] is bob["day_pnl"] is bob["day_pnl_ratio"] is None
-    assert bob["total_value"] is bob["today_return"] is None
+    assert bob["total_value"] == bob["today_return"] == "—"
     assert bob["known_equity"] == "1300.00"
     assert bob["unpriced"] == ["X", "Y"]
     desk.mark("X", 5.0)

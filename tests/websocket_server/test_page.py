@@ -120,13 +120,13 @@ async def test_old_missing_and_unknown_figures_are_said(
         1,
         {"AAPL": "10", "NEW": "1", "OLD": "0"},
         equity=None,
-        total_value=None,
+        total_value="—",
         known_equity="90.00",
         unpriced=["X"],
         stale=["AAPL", "NEW"],
         stale_ages_s={"AAPL": 7300, "NEW": 59},
         day_pnl=None,
-        today_return=None,
+        today_return="—",
         unvalued=["NEW"],
     )
     await page.goto(f"http://127.0.0.1:{demo.port}/")

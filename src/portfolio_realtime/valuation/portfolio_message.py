@@ -17,6 +17,7 @@ from portfolio_realtime.valuation.arrays import Floats, Ints
 from portfolio_realtime.valuation.rounding import EXACT, cents, day_base, money
 
 RATIO_DIGITS: Final = 7
+UNKNOWN_TEXT: Final = "—"  # in a text for people; a number that is not known is null
 HUNDREDTHS_MAX: Final = 10**12  # of a percent; above, a percentage tells nobody anything
 
 _encode = msgspec.json.Encoder().encode
@@ -103,7 +104,7 @@ def _equity(figures: Figures, unknown: Sequence[int]) -> tuple[list[str], list[s
     equity = [f'"{sign}{amount}"' for sign, amount in zip(signs, plain_amounts, strict=True)]
     total_value = [f'"{sign}${amount}"' for sign, amount in zip(signs, amounts, strict=True)]
     for index in unknown:
-        equity[index] = total_value[index] = "null"
+        equity[index], total_value[index] = "null", f'"{UNKNOWN_TEXT}"'
     return equity, total_value
 
 
@@ -127,7 +128,7 @@ def _day_pnl(
     for index in np.flatnonzero(~is_percent).tolist():
         today_return[index] = f'"{signs[index]}${amounts[index]}"'
     for index in unknown:
-        day_pnl[index] = today_return[index] = "null"
+        day_pnl[index], today_return[index] = "null", f'"{UNKNOWN_TEXT}"'
     return day_pnl, number_text.numbers(np.round(ratio, RATIO_DIGITS)), today_return
 
 

@@ -58,8 +58,8 @@ UNPRICED_EXAMPLE: Final[dict[str, Any]] = {
     "day_pnl_ratio": None,
     "stale": ["AAPL"],
     "unpriced": ["NEWCO"],
-    "total_value": None,
-    "today_return": None,
+    "total_value": "—",
+    "today_return": "—",
     "known_equity": "104211.37",
     "stale_ages_s": {"AAPL": 3700},
 }

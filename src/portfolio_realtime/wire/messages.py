@@ -25,6 +25,13 @@ Time = Annotated[
     ),
 ]
 
+ValueText = Annotated[
+    str, msgspec.Meta(description="For people: `$104,211.37`; `—` when it is not known, never null")
+]
+ReturnText = Annotated[
+    str, msgspec.Meta(description="For people: `+$1,209.27 (+1.17%)`; `—` when it is not known, never null")
+]
+
 
 class Disconnect(enum.Enum):
     """Why the server closes, and by its range what the client does: 4000-4499 reconnect, 4500-4999 do not."""
@@ -72,7 +79,7 @@ class PortfolioMessage(msgspec.Struct, tag_field="type", tag="portfolio"):
 
     While a mark is stale its symbol is in `stale`, and its age at publication, in whole seconds, in
     `stale_ages_s`. `unvalued` names what was transferred at a value that nobody tells: `day_pnl` is then
-    null.
+    null. The texts for people, `total_value` and `today_return`, are then "—".
     """
 
     account_id: str
@@ -87,8 +94,8 @@ class PortfolioMessage(msgspec.Struct, tag_field="type", tag="portfolio"):
     as_of: Time
     stale: list[str]
     unpriced: list[str]
-    total_value: str | None
-    today_return: str | None
+    total_value: ValueText
+    today_return: ReturnText
     timestamp: Time
     known_equity: Money | msgspec.UnsetType = msgspec.UNSET
     stale_ages_s: dict[str, int] | msgspec.UnsetType = msgspec.UNSET

@@ -23,7 +23,7 @@ DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 DESCRIPTION: Final = (
     "The live value of brokerage accounts: one JSON text message per frame. The first portfolio message is "
     "complete, each later one replaces it; (epoch, sequence) only ever grows. Money is a decimal string in "
-    "dollars, a ratio a number, a time RFC 3339 in UTC. What is not known is null."
+    'dollars, a ratio a number, a time RFC 3339 in UTC. What is not known is null; "—" in texts for people.'
 )
 SUBPROTOCOL_HEADER: Final = "Sec-WebSocket-Protocol"
 OFFERED: Final = f"`{SUBPROTOCOL}, <JWT>`, as browsers can send it; answered with `{SUBPROTOCOL}`"
