@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Generator
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import partial
 
 import uvicorn
 from starlette.applications import Starlette
@@ -25,7 +26,7 @@ from alpaca_sim.api import (
 from alpaca_sim.api.auth import Guard
 from alpaca_sim.api.rest_faults import RestFaults
 from alpaca_sim.api.web import ApiError, error_response, not_found
-from alpaca_sim.control import levers, routes
+from alpaca_sim.control import fault_actions, levers, routes
 from alpaca_sim.core.clock import SECOND_NS
 from alpaca_sim.simulator import Simulator
 
@@ -53,6 +54,7 @@ def make_app(sim: Simulator) -> ASGIApp:
     app.router.redirect_slashes = False
     guard = Guard(RestFaults(app, sim), sim.credentials, sim.rate_limit, lambda: _http_date(sim))
     app.state.sim = sim
+    sim.on_fault = partial(fault_actions.carry_out, sim)
     app.state.trading = trading_stream.Trading(sim)
     app.state.guard = guard
     return guard

@@ -9,16 +9,13 @@ from dataclasses import dataclass, field
 from datetime import date, time
 from typing import Protocol
 
-from alpaca_sim.api.activities_rest import ActivityIndex
-from alpaca_sim.api.auth import Credentials, RateLimit
-from alpaca_sim.api.events import EventStreams
-from alpaca_sim.control import fault_actions
 from alpaca_sim.core import accounts
 from alpaca_sim.core.agenda import Agenda
 from alpaca_sim.core.books import Books
 from alpaca_sim.core.clock import SECOND_NS, Clock, MovableClock, new_york
 from alpaca_sim.core.corporate import CorporateActions
-from alpaca_sim.core.faults import Fault, Faults, Plan
+from alpaca_sim.core.credentials import Credentials, RateLimit
+from alpaca_sim.core.faults import Change, Fault, Faults, Plan
 from alpaca_sim.core.ledger import Activity, Ledger
 from alpaca_sim.core.listings import make_listings
 from alpaca_sim.core.market import MINUTE_NS, Market
@@ -28,6 +25,8 @@ from alpaca_sim.core.switches import Switches
 from alpaca_sim.core.trader import Trader
 from alpaca_sim.core.ulid import UlidSequence
 from alpaca_sim.core.walk import RandomWalk
+from alpaca_sim.streams.activity_index import ActivityIndex
+from alpaca_sim.streams.event_streams import EventStreams
 from alpaca_sim.streams.feeds import Feeds, Subscriber
 
 TICK_S = 0.015
@@ -35,7 +34,6 @@ STEP_S_MAX = 1.0  # a pause of the process is not made up for beyond this
 FLUSH_S_MAX = 2.0
 FLUSH_POLL_S = 0.005
 JUMP_STEP_S = 1.0  # of a jump in which the market moves
-JUMP_S_MAX = 40 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +81,7 @@ class Simulator:
         self.is_paused = False
         self.abort: Callable[[tuple[str, int]], None] = lambda _client: None
         self.freeze: Callable[[tuple[str, int]], None] = lambda _client: None
+        self.on_fault: Callable[[Change], None] = lambda _change: None  # the application carries faults out
         # credentials and rate limits live in the client's time, however fast the market's goes
         self.service_clock = Clock() if isinstance(clock, MovableClock) else clock
         self.faults = Faults()
@@ -186,12 +185,12 @@ class Simulator:
     def end_faults(self) -> None:
         """End all faults now, and forget those that wait."""
         for change in self.faults.clear():
-            fault_actions.apply(self, change)
+            self.on_fault(change)
 
     def step_faults(self, elapsed_s: float) -> None:
         """Let the time of the fault plans pass."""
         for change in self.faults.step(elapsed_s, market_stands_still=self.is_paused):
-            fault_actions.apply(self, change)
+            self.on_fault(change)
 
     def jump(self, to_ns: int, moves: bool) -> Iterator[None]:
         """Move the clock ahead, a piece at a time: everything that is due happens at its own moment. With

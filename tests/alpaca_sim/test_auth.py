@@ -5,8 +5,8 @@ import base64
 import httpx
 import pytest
 
-from alpaca_sim.api.auth import TOKEN_LIFE_S
 from alpaca_sim.core.clock import SECOND_NS
+from alpaca_sim.core.credentials import TOKEN_LIFE_S
 from tests.alpaca_sim.conftest import Running, Start
 
 ACCOUNTS = "/v1/accounts"

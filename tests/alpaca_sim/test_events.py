@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from alpaca_sim.api import events
 from alpaca_sim.core.clock import rfc3339
 from alpaca_sim.core.ledger import Activity
+from alpaca_sim.streams import event_streams
 from tests.alpaca_sim.conftest import Running, Start
 from tests.conftest import Until
 
@@ -165,7 +165,7 @@ async def test_a_reader_too_slow_is_told_how_much_it_lost(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beyond the limit live events are dropped with a comment, and the stream goes on."""
-    monkeypatch.setattr(events, "UNREAD_MAX", 100)
+    monkeypatch.setattr(event_streams, "UNREAD_MAX", 100)
     running = await start()
     async with open_stream(running) as stream:
         await stream.comment("welcome")

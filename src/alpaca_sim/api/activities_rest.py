@@ -1,7 +1,7 @@
 """`GET /v1/accounts/activities`: a list sorted by id, paged by the id of the last row the client has."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from itertools import islice
@@ -11,34 +11,24 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from alpaca_sim.api.broker_rest import find_account
-from alpaca_sim.api.web import ApiError, csv_param, date_param, int_param, json_response, sim_of, time_param
+from alpaca_sim.api.web import (
+    ApiError,
+    csv_param,
+    date_param,
+    find_account,
+    int_param,
+    json_response,
+    sim_of,
+    time_param,
+)
 from alpaca_sim.core.clock import SECOND_NS
-from alpaca_sim.core.ledger import Activity, Ledger
-from alpaca_sim.streams.activities_json import row_id, row_json, row_type
+from alpaca_sim.core.ledger import Activity
+from alpaca_sim.streams.activities_json import row_json, row_type
+from alpaca_sim.streams.activity_index import Row, id_of, rows_of
 
 PAGE_SIZE_MAX = 100
 CATEGORIES = ("trade_activity", "non_trade_activity")
 DATED_PAGE_SIZE_MAX = 1_000_000  # with `date` there is no maximum but the whole ledger
-
-Row = tuple[str, Activity]  # REST id and activity
-
-
-class ActivityIndex:
-    """All activities sorted by their REST id, brought up to date when asked."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        """Reads the ledger's activities, which only grow."""
-        self._ledger = ledger
-        self._rows: list[Row] = []
-
-    def rows(self) -> list[Row]:
-        """All, ascending."""
-        new = self._ledger.activities[len(self._rows) :]
-        if new:
-            self._rows += _rows_of(new)
-            self._rows.sort(key=_id_of)  # nearly sorted already: cheap
-        return self._rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +67,7 @@ def activities_page(request: Request, account_id: str | None) -> list[dict[str, 
     size_max = PAGE_SIZE_MAX if wanted.day is None else DATED_PAGE_SIZE_MAX
     limit = int_param(request, "page_size", size_max, 1, size_max)
     if account_id:
-        rows = sorted(_rows_of(find_account(sim, account_id).activities), key=_id_of)
+        rows = sorted(rows_of(find_account(sim, account_id).activities), key=id_of)
     else:
         rows = sim.activity_index.rows()
     superseded = sim.ledger.superseded
@@ -87,14 +77,6 @@ def activities_page(request: Request, account_id: str | None) -> list[dict[str, 
         if wanted.takes(activity) and not activity.is_void and activity.ref_id not in superseded
     )
     return list(islice(found, limit))
-
-
-def _rows_of(activities: Iterable[Activity]) -> list[Row]:
-    return [(row_id(activity), activity) for activity in activities]
-
-
-def _id_of(row: Row) -> str:
-    return row[0]
 
 
 def _read_filter(request: Request) -> Filter:
@@ -120,9 +102,9 @@ def _from_token(request: Request, rows: list[Row]) -> Iterator[Activity]:
     if direction not in ("asc", "desc"):
         raise ApiError(422, "direction must be asc or desc")
     if direction == "asc":
-        start = bisect_right(rows, token, key=_id_of) if token else 0
+        start = bisect_right(rows, token, key=id_of) if token else 0
         return (activity for _, activity in islice(rows, start, None))
-    end = bisect_left(rows, token, key=_id_of) if token else len(rows)
+    end = bisect_left(rows, token, key=id_of) if token else len(rows)
     return (rows[index][1] for index in range(end - 1, -1, -1))
 
 

@@ -4,7 +4,7 @@ import base64
 import binascii
 from collections.abc import Iterable
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,14 +22,21 @@ from alpaca_sim.api.broker_json import (
     positions_json,
     trade_account_json,
 )
-from alpaca_sim.api.web import ApiError, csv_param, date_param, int_param, json_response, sim_of, time_param
+from alpaca_sim.api.web import (
+    ApiError,
+    csv_param,
+    date_param,
+    find_account,
+    int_param,
+    json_response,
+    sim_of,
+    time_param,
+)
 from alpaca_sim.core.clock import SECOND_NS, new_york, new_york_ns
 from alpaca_sim.core.ledger import Account, Holdings
 from alpaca_sim.core.market import Listing
 from alpaca_sim.core.sessions import FIRST_DAY, LAST_DAY, OPEN, PRE_OPEN, Calendar, TradingDay
-
-if TYPE_CHECKING:
-    from alpaca_sim.simulator import Simulator
+from alpaca_sim.simulator import Simulator
 
 ACCOUNTS_MAX = 1_000
 BULK_PAGE_ACCOUNTS = 1_000
@@ -37,16 +44,7 @@ EOD_PAGE_ACCOUNTS_MAX = 10_000
 CALENDAR_FIRST = date(1970, 1, 1)
 
 
-def find_account(sim: "Simulator", account_id: str) -> Account:
-    """The account, or Alpaca's error for an unknown one."""
-    account = sim.ledger.accounts.get(account_id)
-    if account is None:
-        status = int(sim.settings.switches.unknown_account)
-        raise ApiError(status, f"account not found for {account_id}")
-    return account
-
-
-def reported_holdings(sim: "Simulator", account: Account) -> Holdings:
+def reported_holdings(sim: Simulator, account: Account) -> Holdings:
     """What REST says the account holds: it trails the events by the configured lag."""
     lag_s = sim.rest_lag_s
     if not lag_s:
@@ -113,7 +111,7 @@ async def one_position(request: Request) -> Response:
     return json_response(position_in(sim_of(request), _path_account(request), request.path_params["symbol"]))
 
 
-def position_in(sim: "Simulator", account: Account, wanted: str) -> dict[str, Any]:
+def position_in(sim: Simulator, account: Account, wanted: str) -> dict[str, Any]:
     """The position in a symbol or asset id. Raises ApiError when it is not held."""
     for symbol, position in reported_holdings(sim, account).positions.items():
         state = sim.market.symbols[symbol]
@@ -162,7 +160,7 @@ async def eod_positions(request: Request) -> Response:
     return json_response({"asof": sim.balance_date.isoformat(), "positions": page, "next_page_token": token})
 
 
-def _closing_positions(sim: "Simulator", accounts: Iterable[Account]) -> dict[str, list[dict[str, Any]]]:
+def _closing_positions(sim: Simulator, accounts: Iterable[Account]) -> dict[str, list[dict[str, Any]]]:
     return {
         account.account_id: closing_positions_json(sim.market, account, sim.settings.switches)
         for account in accounts

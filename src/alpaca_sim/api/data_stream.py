@@ -4,7 +4,6 @@ silent clients.
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import msgspec
 from starlette.routing import WebSocketRoute
@@ -12,11 +11,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from alpaca_sim.api.stream_session import AUTH_ATTEMPTS_MAX, Session
 from alpaca_sim.api.web import json_response
+from alpaca_sim.simulator import Simulator
 from alpaca_sim.streams.feeds import FEED_KINDS, Feed, Subscriber
 from alpaca_sim.streams.messages import Encoding
-
-if TYPE_CHECKING:
-    from alpaca_sim.simulator import Simulator
 
 AUTH_TIMEOUT_S = 10.0
 CLOSE_GRACE_S = 1.0  # how long a client gets to read why it is closed
@@ -58,7 +55,7 @@ async def endpoint(websocket: WebSocket) -> None:
         sim.sockets.discard(subscriber)
 
 
-def _is_too_soon(sim: "Simulator", feed: Feed) -> bool:
+def _is_too_soon(sim: Simulator, feed: Feed) -> bool:
     """Whether a handshake comes too soon after the last accepted one, while a fault limits them."""
     sim.feeds.handshake_count += 1
     now = asyncio.get_running_loop().time()
@@ -69,7 +66,7 @@ def _is_too_soon(sim: "Simulator", feed: Feed) -> bool:
     return False
 
 
-async def _converse(websocket: WebSocket, sim: "Simulator", session: Session, subscriber: Subscriber) -> None:
+async def _converse(websocket: WebSocket, sim: Simulator, session: Session, subscriber: Subscriber) -> None:
     if subscriber.is_refused:
         session.fail(412)
         subscriber.close()
@@ -90,9 +87,7 @@ async def _converse(websocket: WebSocket, sim: "Simulator", session: Session, su
         await _close_slow(websocket, sim, session, subscriber)
 
 
-async def _close_slow(
-    websocket: WebSocket, sim: "Simulator", session: Session, subscriber: Subscriber
-) -> None:
+async def _close_slow(websocket: WebSocket, sim: Simulator, session: Session, subscriber: Subscriber) -> None:
     """Say 407, if the client still reads, and cut the connection."""
     sim.feeds.by_path[websocket.url.path].remove(subscriber)
     subscriber.slow.clear()
@@ -134,7 +129,7 @@ async def _receive(websocket: WebSocket, encoding: Encoding) -> object:
     return None
 
 
-async def _write(websocket: WebSocket, sim: "Simulator", subscriber: Subscriber) -> None:
+async def _write(websocket: WebSocket, sim: Simulator, subscriber: Subscriber) -> None:
     with suppress(*SOCKET_GONE):
         while True:
             await subscriber.wake.wait()

@@ -6,8 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from alpaca_sim.api.broker_rest import find_account
-from alpaca_sim.api.web import ApiError, json_response, sim_of
+from alpaca_sim.api.web import ApiError, find_account, json_response, sim_of
 from alpaca_sim.core.books import DayEnd
 from alpaca_sim.core.clock import SECOND_NS
 from alpaca_sim.core.sessions import POST_CLOSE, at_time_ns

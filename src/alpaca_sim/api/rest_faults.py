@@ -3,19 +3,18 @@
 import asyncio
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from alpaca_sim.api.auth import MARKET_PREFIXES, WINDOW_S
+from alpaca_sim.api.auth import MARKET_PREFIXES
 from alpaca_sim.api.web import json_response
 from alpaca_sim.core.clock import SECOND_NS
-
-if TYPE_CHECKING:
-    from alpaca_sim.simulator import Simulator
+from alpaca_sim.core.credentials import WINDOW_S
+from alpaca_sim.simulator import Simulator
 
 SERVER_ERRORS = (500, 502, 503, 504)
 STREAM_PREFIXES = ("/v2beta1/events/", "/v2/events/", "/v1/events/")
@@ -102,7 +101,7 @@ SPOILS: dict[str, Spoil] = {
 class RestFaults:
     """ASGI middleware below the guard: what it lets through was authenticated and counted."""
 
-    def __init__(self, app: ASGIApp, sim: "Simulator") -> None:
+    def __init__(self, app: ASGIApp, sim: Simulator) -> None:
         """Wrap `app`."""
         self._app = app
         self._sim = sim

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from alpaca_sim.api.auth import Credentials
+from alpaca_sim.core.credentials import Credentials
 from alpaca_sim.streams.feeds import STAR, Feed, Subscriber
 from alpaca_sim.streams.messages import encode
 

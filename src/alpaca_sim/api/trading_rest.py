@@ -14,14 +14,13 @@ from alpaca_sim.api.broker_json import positions_json, trade_account_json
 from alpaca_sim.api.broker_rest import (
     assets,
     calendar,
-    find_account,
     market_clock,
     one_asset,
     position_in,
     reported_holdings,
 )
 from alpaca_sim.api.trading_stream import Trading
-from alpaca_sim.api.web import ApiError, json_response, sim_of
+from alpaca_sim.api.web import ApiError, find_account, json_response, sim_of
 from alpaca_sim.core.ledger import Account
 
 # What a broker's view of a trading account has and the account's own view has not.

@@ -6,7 +6,7 @@ Frames are JSON, binary as Alpaca's are. It has no memory: nothing from before i
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import msgspec
 from starlette.routing import WebSocketRoute
@@ -16,10 +16,8 @@ from alpaca_sim.api.trading_keys import TradingKeys
 from alpaca_sim.core.clock import rfc3339
 from alpaca_sim.core.decimals import ZERO, text
 from alpaca_sim.core.ledger import Activity
+from alpaca_sim.simulator import Simulator
 from alpaca_sim.streams.activities_json import fill_json
-
-if TYPE_CHECKING:
-    from alpaca_sim.simulator import Simulator
 
 STREAM = "trade_updates"
 CONNECTIONS_MAX = 1  # of one account
@@ -40,7 +38,7 @@ class Listener:
 class Trading:
     """The Trading API of one simulator: every account's keys, and who listens to its fills."""
 
-    def __init__(self, sim: "Simulator") -> None:
+    def __init__(self, sim: Simulator) -> None:
         """Lets market data know the keys, and hears of every booking beside whoever else does."""
         self.listeners: set[Listener] = set()
         self.keys = TradingKeys(sim.ledger.accounts, sim.settings.secret)

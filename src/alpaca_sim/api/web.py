@@ -1,21 +1,20 @@
 """What all HTTP routes share: the simulator, JSON, Alpaca's error body, and query parameters."""
 
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from alpaca_sim.core.clock import parse_time_ns
-
-if TYPE_CHECKING:
-    from alpaca_sim.simulator import Simulator
+from alpaca_sim.core.ledger import Account
+from alpaca_sim.simulator import Simulator
 
 JSON_TYPE = "application/json"
 
 
-def sim_of(request: Request) -> "Simulator":
+def sim_of(request: Request) -> Simulator:
     """The simulator behind a request."""
     return request.app.state.sim
 
@@ -29,6 +28,15 @@ class ApiError(Exception):
         self.status = status
         self.code = code or status * 100_000 + 10_000
         self.message = message
+
+
+def find_account(sim: Simulator, account_id: str) -> Account:
+    """The account, or Alpaca's error for an unknown one."""
+    account = sim.ledger.accounts.get(account_id)
+    if account is None:
+        status = int(sim.settings.switches.unknown_account)
+        raise ApiError(status, f"account not found for {account_id}")
+    return account
 
 
 def json_response(value: object, status: int = 200) -> Response:

@@ -8,8 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from alpaca_sim.api.broker_rest import find_account
-from alpaca_sim.api.web import ApiError, json_body, json_response, sim_of
+from alpaca_sim.api.web import ApiError, find_account, json_body, json_response, sim_of
 from alpaca_sim.control.fields import (
     SECONDS_MAX,
     date_field,

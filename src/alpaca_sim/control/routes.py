@@ -10,8 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from alpaca_sim.api.broker_rest import find_account
-from alpaca_sim.api.web import ApiError, csv_param, json_body, json_response, sim_of, time_param
+from alpaca_sim.api.web import ApiError, csv_param, find_account, json_body, json_response, sim_of, time_param
 from alpaca_sim.control.fields import decimal_field, price_field, symbol_field
 from alpaca_sim.core import accounts
 from alpaca_sim.core.clock import rfc3339
