@@ -25,7 +25,8 @@ ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
     OPENBLAS_NUM_THREADS=1 \
-    WEBSOCKET_HOST=0.0.0.0
+    WEBSOCKET_HOST=0.0.0.0 \
+    EMF_DEPLOYMENT=portfolio-realtime
 WORKDIR /app
 COPY --from=builder /opt/venv /opt/venv
 # Python's own library comes without bytecode: each start and each health check would compile it anew.

@@ -15,8 +15,9 @@ from prometheus_client import CollectorRegistry
 from websockets.asyncio.server import ServerConnection, serve
 
 from portfolio_realtime import config
-from portfolio_realtime.clock import SystemClock
+from portfolio_realtime.clock import SystemClock, parse_rfc3339
 from portfolio_realtime.market_data_consumer import consumer, subscription
+from portfolio_realtime.market_data_consumer.feeds import schedules
 from portfolio_realtime.market_data_consumer.trading_sessions import Session
 from portfolio_realtime.model import Mark, exact
 from portfolio_realtime.service import Context
@@ -489,3 +490,40 @@ async def test_a_mute_stream_is_found_out_and_a_quiet_one_is_kept(
             await market.post("/_sim/print", {"symbol": "AAPL", "price": "201.02", "conditions": ["@"]})
             await until(lambda: is_price("201.02"), "the mark follows the snapshot")
             await until(lambda: reconnect_count(context, "mute") > 0, "the mute stream is given up")
+
+
+async def test_silence_is_told_while_something_is_followed_that_is_traded(
+    market: Simulator, state: State, until: Until
+) -> None:
+    """Crypto is always traded: its feed cannot be reached, and the seconds count until nothing is held."""
+    await write_universe(state, {"BTC/USD": "crypto"})
+    context = context_of(market, state, alpaca_stream_url="ws://127.0.0.1:9")
+
+    def silence_s(feed: str) -> float:
+        labels = {"feed": feed}
+        return context.registry.get_sample_value("portfolio_realtime_feed_silence_seconds", labels) or 0.0
+
+    async with running(context):
+        await until(lambda: silence_s("crypto") > 2, "the silence is told")
+        assert silence_s("stocks") == 0, "no stock is held"
+        await write_universe(state, {}, ["BTC/USD"])
+        await until(lambda: silence_s("crypto") == 0, "nothing is held")
+
+
+@pytest.mark.parametrize(
+    ("moment", "is_open"),
+    [
+        ("2026-11-27T15:00:00Z", True),  # the day after Thanksgiving, 10:00 in New York
+        ("2026-11-27T18:30:00Z", False),  # its market closes at 13:00
+        ("2026-11-26T15:00:00Z", False),  # Thanksgiving
+        ("2026-11-28T15:00:00Z", False),  # a Saturday
+        ("2026-11-27T08:00:00Z", False),  # the night before
+    ],
+)
+def test_silence_at_night_and_on_holidays_is_none(moment: str, is_open: bool) -> None:
+    """Stocks and options have hours; crypto has none."""
+    at_ns = parse_rfc3339(moment)
+
+    open_now = {each.name: each.session(at_ns) is Session.CORE for each in schedules(config.load())}
+
+    assert open_now == {"stocks": is_open, "crypto": True, "options": is_open}

@@ -301,14 +301,15 @@ async def test_marks_of_a_feed_that_nobody_keeps_are_stale(running: World, until
 
     await until(is_stale(True), "nobody has said that the feed is live")
 
-    async def keep() -> None:
+    async def keep(source: str, is_core: bool) -> None:
         while True:
-            await running.state.feeds.keep("iex")
+            await running.state.feeds.keep(source, is_core=is_core)
             await asyncio.sleep(0.2)
 
-    async with running_service(keep()):
+    async with running_service(keep("iex", False)):
         await until(is_stale(False), "the feed is live")
     await until(is_stale(True), "the feed's word is over")
+    assert await running.metric("stale_ratio") == 0, "nobody says that the exchange is open"
     assert running.shows("2000.00", NAMES[0])(), "a stale value is shown, and marked"
 
 

@@ -22,6 +22,7 @@ from prometheus_client import CollectorRegistry
 
 from portfolio_realtime import config, telemetry
 from portfolio_realtime.clock import Clock, SystemClock
+from portfolio_realtime.embedded_metrics import EmbeddedMetrics, write_each_minute
 from portfolio_realtime.errors import (
     BrokerUnavailable,
     FeedUnavailable,
@@ -109,9 +110,10 @@ async def _with_state(name: str, settings: config.Settings, run: Run, ending: as
             url, holder=f"{name}:{instance}", shards=settings.shards, lease_ms=settings.lease_ms
         )
         context = Context(settings, state, SystemClock(), CollectorRegistry(), instance, ending)
+        context.registry.register(telemetry.LOG_EVENTS)
         try:
             await _wait_ready(context)
-            await together(run(context), _leave_metrics(name, context))
+            await together(run(context), _leave_metrics(name, context), _embed_metrics(name, context))
         finally:
             await state.close()
 
@@ -146,6 +148,14 @@ async def _leave_metrics(name: str, context: Context) -> None:
             text = telemetry.exposition(context.registry)
             await context.state.metrics.write(name, context.instance, text)
         await asyncio.sleep(METRICS_S)
+
+
+async def _embed_metrics(name: str, context: Context) -> None:
+    deployment = context.settings.emf_deployment
+    if not deployment:
+        await asyncio.Event().wait()
+    lines = EmbeddedMetrics(deployment, name, context.instance, context.registry)
+    await write_each_minute(lines, context.clock.now_ns)
 
 
 async def together(*parts: Awaitable[Any]) -> None:

@@ -6,7 +6,8 @@ Each service counts in a registry of its own and leaves the text in Valkey; any 
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, MutableMapping
+from typing import Any, Final
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -16,6 +17,9 @@ from prometheus_client.registry import Collector
 
 PREFIX = "portfolio_realtime"
 FAST_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+LOG_EVENTS: Final = Counter(  # of this process, whichever registry shows it
+    f"{PREFIX}_log_events", "Lines of the log by level", ["level"], registry=None
+)
 RATIOS = (0.000001, 0.00001, 0.0001, 0.001, 0.005, 0.01, 0.05, 0.1)
 
 
@@ -32,6 +36,7 @@ def configure_logs(service: str, level: str, log_format: str) -> None:
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
+            _count,
             structlog.processors.TimeStamper(fmt="%H:%M:%S" if is_console else "iso", utc=not is_console),
             *exceptions,
             renderer,
@@ -42,6 +47,11 @@ def configure_logs(service: str, level: str, log_format: str) -> None:
     structlog.contextvars.bind_contextvars(service=service)
 
 
+def _count(_: Any, level: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    LOG_EVENTS.labels(level).inc()
+    return event
+
+
 class CollectorMetrics:
     """What the symbol collector counts."""
 
@@ -50,6 +60,11 @@ class CollectorMetrics:
         self.symbols = Gauge(f"{PREFIX}_symbols", "Symbols in the universe", registry=registry)
         self.activities = Counter(
             f"{PREFIX}_activities", "Activity events by outcome", ["outcome"], registry=registry
+        )
+        self.event_stream_lag = Gauge(
+            f"{PREFIX}_event_stream_lag_seconds",
+            "The latest event of the last minute, by its delay; while the stream is away, for how long",
+            registry=registry,
         )
         self.reconciled = Counter(
             f"{PREFIX}_reconciled", "Accounts reconciled by outcome", ["outcome"], registry=registry
@@ -85,6 +100,12 @@ class MarketMetrics:
             f"{PREFIX}_feed_messages", "Messages by type", ["feed", "type"], registry=registry
         )
         self.price_updates = Counter(f"{PREFIX}_price_updates", "Marks flushed", ["feed"], registry=registry)
+        self.silence = Gauge(
+            f"{PREFIX}_feed_silence_seconds",
+            "How long a feed has not been live while its market is open; 0 at night and where none is held",
+            ["feed"],
+            registry=registry,
+        )
         self.ignored_trades = Counter(
             f"{PREFIX}_ignored_trades", "Trades that may not move a mark", ["feed"], registry=registry
         )
@@ -187,6 +208,11 @@ class CalculatorMetrics:
         )
         self.stale = Gauge(
             f"{PREFIX}_stale_accounts", "Watched accounts with a stale mark", registry=registry
+        )
+        self.stale_ratio = Gauge(
+            f"{PREFIX}_stale_ratio",
+            "Share of the watched accounts with a stale mark while the exchange is open; else 0",
+            registry=registry,
         )
 
 

@@ -211,6 +211,11 @@ class Settings(BaseSettings):
     shards: int = Field(16, ge=1, le=99, description="Fixed for the life of a Valkey database")
     lease_ms: int = Field(4000, ge=500)
     lease_renew_ms: int = Field(1000, ge=100)
+    emf_deployment: str = Field(
+        "",
+        pattern="^[A-Za-z0-9._-]{0,128}$",
+        description="Name for CloudWatch's metrics in the log; empty: none",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
 

@@ -23,7 +23,8 @@ from portfolio_realtime.market_data_consumer.reconnect_delay import REFUSED, SES
 from portfolio_realtime.market_data_consumer.snapshots import Snapshots
 from portfolio_realtime.market_data_consumer.stream import StreamLost, open_stream
 from portfolio_realtime.market_data_consumer.subscription import MarketSubscription
-from portfolio_realtime.model import MinuteMark
+from portfolio_realtime.market_data_consumer.trading_sessions import Session
+from portfolio_realtime.model import US_EQUITY, MinuteMark
 from portfolio_realtime.service import Context
 from portfolio_realtime.state.connection import Subscribed
 from portfolio_realtime.state.leases import Lease
@@ -32,6 +33,7 @@ from portfolio_realtime.telemetry import MarketMetrics
 
 UNIVERSE_PAUSE_S: Final = 0.1  # between two readings of the universe
 KEEP_S: Final = 0.5  # a quarter of the time for which a feed is kept live
+SILENCE_CHECK_S: Final = 1.0
 TURN_CHECK_S: Final = 1.0  # between two looks whether another feed has its turn
 PRUNE_S: Final = 300.0  # between two looks for marks of symbols that nobody holds any more
 PRUNE_AGE_S: Final = 600.0  # a mark that was received later is left alone
@@ -65,6 +67,7 @@ class FeedConsumer:
         """Stay connected and write marks under the lease, each recovering by itself."""
         await service.together(
             self._stay_connected(),
+            self._measure_silence(),
             service.keep_running(
                 self._write_marks, self._context.clock, f"market_data:{self._schedule.name}"
             ),
@@ -145,8 +148,27 @@ class FeedConsumer:
         while True:
             if self._subscription.is_live:
                 for source in self._schedule.sources:
-                    await self._context.state.feeds.keep(source)
+                    await self._context.state.feeds.keep(source, is_core=self._is_exchange_open)
             await asyncio.sleep(KEEP_S)
+
+    @property
+    def _is_exchange_open(self) -> bool:
+        return self._schedule.day.asset_class == US_EQUITY and self._is_market_open
+
+    @property
+    def _is_market_open(self) -> bool:
+        return self._schedule.session(self._context.clock.now_ns()) is Session.CORE
+
+    async def _measure_silence(self) -> NoReturn:
+        """Tell for how long the feed has not been live although something that we follow is traded now."""
+        clock, gauge = self._context.clock, self._metrics.silence.labels(self._schedule.name)
+        live_s = clock.monotonic_s()
+        while True:
+            subscription, now_s = self._subscription, clock.monotonic_s()
+            if subscription.is_live or not subscription.is_held or not self._is_market_open:
+                live_s = now_s
+            gauge.set(now_s - live_s)
+            await asyncio.sleep(SILENCE_CHECK_S)
 
     async def _hear_universe(self) -> None:
         async for message in self._context.state.accounts.universe_changes():

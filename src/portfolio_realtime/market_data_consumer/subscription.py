@@ -116,6 +116,11 @@ class MarketSubscription:
         """Is there any symbol to keep?"""
         return bool(self._wanted or self._leaving)
 
+    @property
+    def is_held(self) -> bool:
+        """Does anybody hold one of its symbols?"""
+        return bool(self._wanted)
+
     def begin(self, feed: Feed) -> None:
         """A new connection to this feed is there: it has brought nothing yet."""
         self.feed = feed

@@ -67,6 +67,7 @@ class Calculator:
         self._let_go: set[int] = set()  # shards whose records are to be forgotten
         self._numbering = asyncio.Lock()  # rows keep their numbers while somebody goes through them
         self._book_wake = asyncio.Event()
+        self._is_core_session = False  # the exchange is open, and its feed live
         self._announced: set[int] = set()  # shards whose interest has changed
         self._interest_wake = asyncio.Event()
         self._wake = asyncio.Event()
@@ -108,6 +109,7 @@ class Calculator:
         book = self._valuer.book
         while True:
             away = book.sources - await self._state.feeds.live(book.sources)
+            self._is_core_session = await self._state.feeds.is_core_session(book.sources)
             if book.set_away(away):
                 log.warning("feeds are away", sources=sorted(away)) if away else log.info(
                     "all feeds are live"
@@ -387,7 +389,8 @@ class Calculator:
         metrics.exact.inc(flush.exact_count)
         metrics.unpriced.set(flush.unpriced_accounts)
         metrics.stale.set(flush.stale_accounts)
-        metrics.watched.set(len(self._valuer.watchlist))
+        metrics.watched.set(watched := len(self._valuer.watchlist))
+        metrics.stale_ratio.set(flush.stale_accounts / watched if watched and self._is_core_session else 0)
         if flush.newest_as_of_ns:
             metrics.lag.observe(max(0.0, (self._context.clock.now_ns() - flush.newest_as_of_ns) / 1e9))
 

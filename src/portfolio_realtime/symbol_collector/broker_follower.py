@@ -31,6 +31,7 @@ class EventFollower:
     def __init__(self, client: BrokerClient, clock: Clock, take: Callable[[str, bool], None]) -> None:
         self.cursor: str | None = None
         self.connected = asyncio.Event()
+        self.lost_since_ns: int | None = clock.now_ns()  # None while the live stream is open
         self._client = client
         self._clock = clock
         self._take = take
@@ -61,6 +62,9 @@ class EventFollower:
         except broker_events.CursorRefused:
             self.cursor = None
             raise
+        finally:
+            if self.lost_since_ns is None:
+                self.lost_since_ns = self._clock.now_ns()
 
     def _connected(self, cursor: str | None) -> Callable[[], None]:
         heard_ns = self._heard_ns
@@ -71,6 +75,7 @@ class EventFollower:
                 self._gap_since_ns = min(self._gap_since_ns or since_ns, since_ns)
                 self._has_gap.set()
             self._heard_ns = self._clock.now_ns()
+            self.lost_since_ns = None
             self.connected.set()
             log.info("event stream connected", resumes=cursor is not None)
 

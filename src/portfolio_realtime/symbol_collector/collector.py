@@ -28,6 +28,7 @@ from portfolio_realtime.symbol_collector.account_records import Roster
 from portfolio_realtime.symbol_collector.activities import CLOSED, Statement
 from portfolio_realtime.symbol_collector.broker_client import BrokerClient, credentials
 from portfolio_realtime.symbol_collector.broker_follower import EventFollower
+from portfolio_realtime.symbol_collector.event_stream_lag import EventStreamLag
 from portfolio_realtime.symbol_collector.fetch_schedule import Turn, Turns
 from portfolio_realtime.symbol_collector.parse import PayloadRefused
 from portfolio_realtime.symbol_collector.trading_client import INTERVAL_S_MAX, TradingClient
@@ -94,6 +95,7 @@ class Collector:
         self._interval_ns = int(interval_s * NS_PER_S)
         self._client = client
         self._metrics = metrics
+        self._lag = EventStreamLag(metrics.event_stream_lag, context.clock)
         self._changed = asyncio.Event()
         self._unlisted = asyncio.Event()  # an event names an account that is not in the list
         self._begin()
@@ -122,6 +124,7 @@ class Collector:
             self._write(lease),
             self._tidy(),
             self._report(),
+            self._lag.measure(self._follower),
             self._follow_interest(),
             self._poll_interest(),
         )
@@ -154,6 +157,7 @@ class Collector:
             return
         if is_live:
             self._follower.cursor = activity.event_id
+            self._lag.take(activity.event_id)
         is_new = self._roster.apply(activity, self._clock.now_ns())
         is_known_type = activity.activity_type in cash_flows.KNOWN_TYPES
         outcome = ("applied" if is_known_type else "unknown_type") if is_new else "repeated"

@@ -43,6 +43,7 @@ class TradingFollower:
     ) -> None:
         self.cursor: str | None = None  # rows are asked for by id and date: there is nothing to resume behind
         self.connected = asyncio.Event()
+        self.lost_since_ns: int | None = clock.now_ns()  # None while the activities can be read
         self._client = client
         self._settings = settings
         self._clock = clock
@@ -71,6 +72,12 @@ class TradingFollower:
     async def poll(self) -> NoReturn:
         """Read new activities every POLL_S, and when prompted. Raises BrokerUnavailable, BrokerRefused."""
         self.connected.set()
+        try:
+            await self._keep_reading()
+        finally:
+            self.lost_since_ns = self._clock.now_ns()
+
+    async def _keep_reading(self) -> NoReturn:
         looks = 0
         while True:
             if self._expected and looks < len(LOOKS_S):
@@ -88,6 +95,7 @@ class TradingFollower:
             if self._since_ns is not None:
                 async with self._turn:
                     await self._read(self._since_ns, is_deep=False)
+            self.lost_since_ns = None
 
     async def _wait_prompted(self) -> None:
         try:

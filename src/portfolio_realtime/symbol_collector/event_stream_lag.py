@@ -1,0 +1,51 @@
+"""How late the broker's events reach us: by the events that come, or by how long none could."""
+
+import asyncio
+from typing import Final, NoReturn, Protocol
+
+from prometheus_client import Gauge
+
+from portfolio_realtime.clock import NS_PER_S, Clock
+from portfolio_realtime.symbol_collector import parse
+
+MEASURE_S: Final = 1.0
+WINDOW_NS: Final = 60 * NS_PER_S  # the worst of these is shown
+
+
+class Followed(Protocol):
+    """A follower of events; `lost_since_ns`: None while events can come."""
+
+    lost_since_ns: int | None
+
+
+class EventStreamLag:
+    """The gauge of one collector: seconds from an event's publication until it was taken in."""
+
+    def __init__(self, gauge: Gauge, clock: Clock) -> None:
+        self._gauge = gauge
+        self._clock = clock
+        self._worst_ns = 0
+        self._worst_at_ns = 0
+
+    def take(self, event_id: str) -> None:
+        """An event has come, live; one whose id does not tell its time is not counted."""
+        published_ns, now_ns = parse.published_ns(event_id), self._clock.now_ns()
+        if published_ns is None:
+            return
+        if now_ns - published_ns >= self._worst_ns or now_ns - self._worst_at_ns > WINDOW_NS:
+            self._worst_ns, self._worst_at_ns = now_ns - published_ns, now_ns
+
+    async def measure(self, followed: Followed) -> NoReturn:
+        """Keep the gauge for as long as we are the one who collects; a stand-by shows 0."""
+        followed.lost_since_ns = self._clock.now_ns()  # what was before is no fault of the stream
+        try:
+            while True:
+                self._gauge.set(self._now_ns(followed) / NS_PER_S)
+                await asyncio.sleep(MEASURE_S)
+        finally:
+            self._gauge.set(0)
+
+    def _now_ns(self, followed: Followed) -> int:
+        now_ns = self._clock.now_ns()
+        worst_ns = self._worst_ns if now_ns - self._worst_at_ns <= WINDOW_NS else 0
+        return max(worst_ns, now_ns - (followed.lost_since_ns or now_ns), 0)
