@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install run test lint check format bench curve knee faults replay week churn wheel image cloudflare cloudflare-check documents sbom audit uv lock clean
+.PHONY: help install run test test-js lint lint-js check format bench curve knee faults replay week churn wheel image cloudflare cloudflare-check documents sbom audit uv lock clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 20
@@ -21,14 +21,27 @@ $(VENV)/.installed: pyproject.toml requirements/dev.txt
 run: install  ## a live portfolio in the browser, no account, key or server needed
 	$(BIN)/portfolio-realtime demo $(ARGS)
 
-test: install  ## all tests, with branch coverage
+test: install test-js  ## all tests, with branch coverage
 	./run_tests.py $(ARGS)
 
-lint: install  ## format, lint, types and import rules, without the tests
+lint: install lint-js  ## format, lint, types and import rules, without the tests
 	$(BIN)/ruff format --check src tests benchmarks deploy run_tests.py
 	$(BIN)/ruff check src tests benchmarks deploy run_tests.py
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+# Node and npm come with the locked requirements: what the machine has may be too old.
+NPM := PATH="$(CURDIR)/$(BIN):$$PATH" npm --prefix frontend-app
+
+frontend-app/node_modules/.installed: $(VENV)/.installed frontend-app/package-lock.json
+	$(NPM) ci --loglevel=error
+	@touch $@
+
+lint-js: frontend-app/node_modules/.installed  ## types of frontend-app, what its parts weigh, whether its package is sound
+	$(NPM) run --silent lint
+
+test-js: frontend-app/node_modules/.installed  ## unit tests of frontend-app
+	$(NPM) run --silent test
 
 check: lint test  ## the gate: everything that must hold before a commit
 

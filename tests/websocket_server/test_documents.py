@@ -36,6 +36,13 @@ def test_the_written_documents_are_what_the_types_say() -> None:
     assert [name for name in made if made[name] != written[name]] == [], REMEDY
 
 
+def test_the_package_for_pages_has_the_same_types() -> None:
+    """What a page believes about a message is what the server sends."""
+    written = Path(__file__).parents[2] / write_api_documents.TYPES_OF_PACKAGE
+
+    assert written.read_text() == write_api_documents.all_documents()["messages.ts"], REMEDY
+
+
 def test_writing_them_again_changes_nothing(tmp_path: Path) -> None:
     """The command writes each file."""
     write_api_documents.main(tmp_path)

@@ -23,6 +23,7 @@ from portfolio_realtime.websocket_server.http_api.api_documents import (
 from portfolio_realtime.websocket_server.http_api.routes import build_app
 
 FOLDER: Final = Path("docs/schema")
+TYPES_OF_PACKAGE: Final = Path("frontend-app/packages/live-portfolio/src/messages.ts")
 NOWHERE: Final = "redis://127.0.0.1:1/0"  # a state that is never asked
 
 
@@ -58,6 +59,9 @@ def main(folder: Path) -> None:
     for name, text in all_documents().items():
         (folder / name).write_text(text)
         print(folder / name)
+    if folder == FOLDER:
+        TYPES_OF_PACKAGE.write_text(typescript())
+        print(TYPES_OF_PACKAGE)
 
 
 if __name__ == "__main__":

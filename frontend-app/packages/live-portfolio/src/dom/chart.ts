@@ -1,0 +1,318 @@
+import { DASH, calendarDay, clockTime, gainWithPercent, money, percent, ratioOf, signOf } from "../format.js";
+import type { LivePortfolio, Snapshot } from "../types.js";
+import { choice, drawing, element, put, set } from "./elements.js";
+import { type History, type Point, type Range, Series, nearest, pieces, ticks } from "./series.js";
+import type { View } from "./table.js";
+
+const RANGES: readonly (readonly [Range, string, string])[] = [
+  ["1d", "1D", "Today"], ["1w", "1W", "One week"], ["1m", "1M", "One month"], ["3m", "3M", "Three months"], ["1y", "1Y", "One year"], ["all", "All", "All of it"],
+];
+const DAY_MS = 86_400_000;
+const SHORT_MS = 600_000; // a shorter line is labelled with seconds
+const AGAIN_MS = { now: 5_000, later: 600_000 }; // after a failure of the server; and anyway, against drift
+const GUTTER = { right: 72, bottom: 22, top: 8 };
+const NARROW = 420;
+const TABLE_ROWS_MAX = 1_500;
+
+export interface DayChartOptions {
+  readonly client: LivePortfolio;
+  readonly accountId: string;
+  readonly range?: Range;
+  /** Which ranges can be chosen; one range has no buttons. */
+  readonly ranges?: readonly Range[];
+}
+
+/** From moments and levels to the plane. */
+interface Place {
+  readonly low: number;
+  readonly high: number;
+  readonly from: number;
+  readonly to: number;
+  readonly width: number;
+  readonly bottom: number;
+  readonly x: (at: number) => number;
+  readonly y: (level: number) => number;
+}
+
+/** What an account was worth over time, without deposits and withdrawals: gaps stay gaps. */
+export function createDayChart(container: HTMLElement, options: DayChartOptions): View {
+  return new DayChart(container, options);
+}
+
+class DayChart implements View {
+  readonly #client: LivePortfolio;
+  readonly #accountId: string;
+  readonly #series = new Series();
+  readonly #title = element("span", { class: "lp-chart-title" });
+  readonly #reading = element("span", { class: "lp-reading" });
+  readonly #plot = drawing("svg", { class: "lp-plot", role: "slider", tabindex: 0, "aria-label": "Value over time", "aria-valuemin": 0, "aria-valuemax": 0, "aria-valuenow": 0, "aria-valuetext": "Nothing to show yet" });
+  readonly #area = drawing("path", { class: "lp-area" });
+  readonly #line = drawing("path", { class: "lp-line" });
+  readonly #base = drawing("line", { class: "lp-base" });
+  readonly #scale = drawing("g", { class: "lp-scale" });
+  readonly #cursor = drawing("line", { class: "lp-cursor" });
+  readonly #dot = drawing("circle", { class: "lp-cursor-dot", r: 4 });
+  readonly #table = element("tbody");
+  readonly #details: HTMLDetailsElement;
+  readonly #root: HTMLElement;
+  readonly #resizing: ResizeObserver | null;
+  readonly #end: () => void;
+  #range: Range;
+  #size = { width: 0, height: 0 };
+  #asking: AbortController | null = null;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #trouble = "";
+  #pointed: number | null = null; // a moment
+  #known: Point[] = [];
+  #snapshot: Snapshot;
+
+  constructor(container: HTMLElement, { client, accountId, range = "1d", ranges = RANGES.map(([name]) => name) }: DayChartOptions) {
+    this.#client = client;
+    this.#accountId = accountId;
+    this.#range = range;
+    const offered = RANGES.filter(([name]) => ranges.includes(name)).map(([name, text]) => [name, text] as const);
+    this.#plot.append(this.#scale, this.#area, this.#base, this.#line, this.#cursor, this.#dot);
+    this.#details = element("details", {}, element("summary", {}, "As a table"), element("div", { class: "lp-scroll", tabindex: 0, role: "region", "aria-label": "Table of values over time" },
+      element("table", { class: "lp-table" }, element("thead", {}, element("tr", {}, ...["Time", "Value", "Gain"].map((text) => element("th", { scope: "col" }, text)))), this.#table)));
+    this.#root = element("figure", { class: "lp-chart" },
+      element("div", { class: "lp-chart-head" }, element("figcaption", {}, this.#title, this.#reading), ...(offered.length > 1 ? [choice("Range", offered, range, (name) => this.#choose(name))] : [])),
+      this.#plot, this.#details);
+    container.append(this.#root);
+    this.#listen();
+    this.#resizing = typeof ResizeObserver === "function" ? new ResizeObserver(() => this.#resize()) : null;
+    this.#resizing?.observe(this.#plot);
+    this.#snapshot = client.getSnapshot(accountId);
+    this.#end = client.subscribe(accountId, () => this.#show(client.getSnapshot(accountId)));
+    this.#resize();
+    if (this.#snapshot.value) this.#series.add(this.#snapshot.value);
+    void this.#ask();
+  }
+
+  destroy(): void {
+    this.#end();
+    this.#resizing?.disconnect();
+    this.#asking?.abort();
+    clearTimeout(this.#timer);
+    this.#root.remove();
+  }
+
+  #choose(range: Range): void {
+    this.#range = range;
+    this.#series.clear();
+    this.#trouble = "";
+    this.#pointed = null;
+    if (this.#snapshot.value) this.#series.add(this.#snapshot.value);
+    void this.#ask();
+    this.#draw();
+  }
+
+  #show(snapshot: Snapshot): void {
+    const before = this.#snapshot;
+    this.#snapshot = snapshot;
+    const [was, is] = [before.status, snapshot.status].map((status) => status !== "old" && status !== "unknown" && status !== "failed");
+    if (snapshot.status === "denied") this.#series.clear();
+    if (was && !is) this.#series.interrupt(Date.now());
+    if (snapshot.value && snapshot.value !== before.value) this.#series.add(snapshot.value);
+    const isNewDay = before.value && snapshot.value && before.value.last_equity !== snapshot.value.last_equity;
+    if ((is && !was) || isNewDay) void this.#ask(); // it knows what we have missed
+    this.#draw();
+  }
+
+  // The past
+
+  async #ask(): Promise<void> {
+    clearTimeout(this.#timer);
+    this.#asking?.abort();
+    if (this.#snapshot.status === "denied") return;
+    const asking = (this.#asking = new AbortController());
+    const range = this.#range;
+    let waitMs = AGAIN_MS.later;
+    let trouble = "";
+    try {
+      const answer = await this.#client.request(`/v1/portfolio/${encodeURIComponent(this.#accountId)}/history?range=${range}`, { signal: asking.signal });
+      if (answer.ok) {
+        const history = (await answer.json()) as History;
+        if (!asking.signal.aborted) this.#series.take(history);
+      } else {
+        trouble = answer.status === 422 ? "This server does not know so long a time" : "The past cannot be shown now";
+        if (answer.status >= 500) waitMs = AGAIN_MS.now;
+      }
+    } catch {
+      [trouble, waitMs] = ["The past cannot be shown now", AGAIN_MS.now];
+    }
+    if (asking.signal.aborted) return;
+    this.#trouble = trouble;
+    this.#timer = setTimeout(() => void this.#ask(), waitMs);
+    this.#draw();
+  }
+
+  // Pointing
+
+  #listen(): void {
+    const plot = this.#plot;
+    plot.addEventListener("pointermove", (event) => this.#point(this.#at((event.clientX - plot.getBoundingClientRect().left) / (this.#size.width - this.#gutter))));
+    plot.addEventListener("pointerleave", () => this.#point(null));
+    plot.addEventListener("blur", () => this.#point(null));
+    plot.addEventListener("keydown", (event) => {
+      const step = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10, Home: -Infinity, End: Infinity }[event.key];
+      if (event.key === "Escape") return this.#point(null);
+      if (step === undefined || !this.#known.length) return;
+      event.preventDefault();
+      const now = nearest(this.#known, this.#pointed ?? Infinity) ?? this.#known.at(-1);
+      const index = this.#known.indexOf(now as Point) + (this.#pointed === null && step < 0 ? 0 : step);
+      return this.#point(this.#known[Math.max(0, Math.min(this.#known.length - 1, index))]?.at ?? null);
+    });
+    this.#details.ontoggle = () => this.#tabulate();
+  }
+
+  #at(share: number): number {
+    const [first, last] = [this.#known[0]?.at ?? 0, this.#known.at(-1)?.at ?? 0];
+    return first + Math.max(0, Math.min(1, share)) * (last - first);
+  }
+
+  #point(at: number | null): void {
+    this.#pointed = at;
+    this.#draw();
+  }
+
+  // Drawing
+
+  get #gutter(): number {
+    return this.#size.width < NARROW ? GUTTER.right - 8 : GUTTER.right;
+  }
+
+  #resize(): void {
+    const { width, height } = this.#plot.getBoundingClientRect();
+    if (Math.abs(width - this.#size.width) < 1 && Math.abs(height - this.#size.height) < 1) return;
+    this.#size = { width, height };
+    set(this.#plot, "viewBox", `0 0 ${width || 1} ${height || 1}`);
+    this.#draw();
+  }
+
+  #draw(): void {
+    const points = this.#series.points;
+    this.#known = points.filter((point) => point.level !== null);
+    const base = this.#series.base ?? (this.#range === "1d" && this.#snapshot.value ? Number(this.#snapshot.value.last_equity) : null);
+    const isDrawn = this.#known.length > 1 && this.#size.width > 0;
+    set(this.#root, "data-empty", !isDrawn);
+    set(this.#root, "data-status", this.#snapshot.status);
+    const place = isDrawn ? this.#place(base) : null;
+    const paths = place ? pieces(points).map((piece) => path(piece, place)) : [];
+    set(this.#line, "d", paths.map(({ line }) => line).join(""));
+    set(this.#area, "d", place && base !== null ? paths.map(({ line, first, last }) => `${line}L${last} ${place.y(base)}L${first} ${place.y(base)}Z`).join("") : "");
+    const change = (this.#known.at(-1)?.level ?? 0) - (base ?? this.#known[0]?.level ?? 0);
+    set(this.#plot, "data-direction", Math.sign(Math.round(change * 100)));
+    this.#drawBase(place, base);
+    this.#drawScale(place, base);
+    this.#read(place, base);
+  }
+
+  #place(base: number | null): Place {
+    const levels = this.#known.map((point) => point.level as number);
+    const [low, high] = [Math.min(...levels, base ?? Infinity), Math.max(...levels, base ?? -Infinity)];
+    const [from, to] = [this.#known[0]?.at ?? 0, this.#known.at(-1)?.at ?? 0];
+    const width = this.#size.width - this.#gutter;
+    const bottom = this.#size.height - GUTTER.bottom;
+    const margin = (high - low) * 0.04 || 1;
+    const y = (level: number) => round(bottom - ((level - low + margin) / (high - low + 2 * margin)) * (bottom - GUTTER.top));
+    return { low: low - margin, high: high + margin, from, to, width, bottom, y, x: (at: number) => round(((at - from) / (to - from || 1)) * width) };
+  }
+
+  #drawBase(place: Place | null, base: number | null): void {
+    const isShown = place !== null && base !== null;
+    const y = isShown ? place.y(base) : -9;
+    for (const [name, value] of [["x1", 0], ["x2", place?.width ?? 0], ["y1", y], ["y2", y]] as const) set(this.#base, name, value);
+  }
+
+  #drawScale(place: Place | null, base: number | null): void {
+    const marks: Node[] = [];
+    if (place) {
+      const levels = ticks(place.low, place.high, Math.max(2, Math.floor((place.bottom - GUTTER.top) / 44)));
+      const decimals = (levels[1] ?? 1) - (levels[0] ?? 0) < 1 ? 2 : 0;
+      for (const level of levels) {
+        const y = place.y(level);
+        marks.push(drawing("line", { x1: 0, x2: place.width, y1: y, y2: y }));
+        marks.push(label(place.width + 6, y + 4, money(level.toFixed(decimals), decimals)));
+        if (base && this.#size.width >= NARROW) marks.push(label(0, y - 4, percent((level - base) / Math.abs(base)), "lp-percent"));
+      }
+      const count = Math.max(2, Math.min(6, Math.floor(place.width / 110)));
+      for (let index = 0; index < count; index++) {
+        const at = place.from + (index / (count - 1)) * (place.to - place.from);
+        const anchor = index === 0 ? "start" : index === count - 1 ? "end" : "middle";
+        marks.push(label(place.x(at), this.#size.height - 6, this.#when(at), "", anchor));
+      }
+    }
+    const text = marks.map((mark) => (mark as Element).outerHTML).join("");
+    if (text !== this.#scaleText) this.#scale.replaceChildren(...marks);
+    this.#scaleText = text;
+  }
+  #scaleText = "";
+
+  #when(at: number, isWhole = false): string {
+    const spanMs = (this.#known.at(-1)?.at ?? 0) - (this.#known[0]?.at ?? 0);
+    if (spanMs > 300 * DAY_MS) return calendarDay(at, true);
+    if (spanMs > 1.5 * DAY_MS) return isWhole ? `${calendarDay(at)}, ${clockTime(at, false)}` : calendarDay(at);
+    return clockTime(at, spanMs < SHORT_MS);
+  }
+
+  /** What is pointed at, else what the line is. */
+  #read(place: Place | null, base: number | null): void {
+    const point = this.#pointed === null ? null : nearest(this.#known, this.#pointed);
+    const x = place && point ? place.x(point.at) : -99;
+    for (const [name, value] of [["x1", x], ["x2", x], ["y1", 0], ["y2", place?.bottom ?? 0]] as const) set(this.#cursor, name, value);
+    set(this.#dot, "cx", x);
+    set(this.#dot, "cy", place && point ? place.y(point.level as number) : -99);
+    const last = this.#known.at(-1);
+    const title = RANGES.find(([name]) => name === this.#range)?.[2] ?? "";
+    put(this.#title, point ? this.#when(point.at, true) : title);
+    put(this.#reading, this.#trouble && !point ? this.#trouble : point ? `${money(point.equity)} ${this.#gain(point, base)}` : last ? this.#gain(last, base) : "");
+    set(this.#reading, "data-direction", this.#trouble && !point ? false : String(signOf(this.#gainOf(point ?? last, base)) ?? 0));
+    const index = point ? this.#known.indexOf(point) : this.#known.length - 1;
+    set(this.#plot, "aria-valuemax", Math.max(0, this.#known.length - 1));
+    set(this.#plot, "aria-valuenow", Math.max(0, index));
+    const spoken = point ?? last;
+    set(this.#plot, "aria-valuetext", spoken && this.#pointed !== null ? `${this.#when(spoken.at, true)}: ${money(spoken.equity)}, ${this.#gain(spoken, base)}` : `${title}, ${this.#known.length} values; arrow keys read them`);
+    if (this.#details.open) this.#tabulate();
+  }
+
+  #gainOf(point: Point | undefined, base: number | null): string | null {
+    if (!point) return null;
+    if (this.#range === "1d" && point.gain !== null) return point.gain;
+    return base === null || point.level === null ? null : (point.level - base).toFixed(2);
+  }
+
+  #gain(point: Point, base: number | null): string {
+    const gained = this.#gainOf(point, base);
+    return gained === null ? DASH : gainWithPercent(gained, base ? ratioOf(gained, String(base)) : null);
+  }
+
+  #tabulated = "";
+
+  #tabulate(): void {
+    if (!this.#details.open) return;
+    const base = this.#series.base;
+    const rows = this.#series.points.slice(-TABLE_ROWS_MAX);
+    const told = `${this.#range} ${rows.length} ${rows[0]?.at}`;
+    if (this.#tabulated === told) return;
+    this.#tabulated = told;
+    this.#table.replaceChildren(...rows.map((point) => element("tr", {},
+      element("th", { scope: "row" }, this.#when(point.at, true)),
+      element("td", {}, point.level === null ? "not known" : money(point.equity)),
+      element("td", {}, point.level === null ? DASH : this.#gain(point, base)))));
+  }
+}
+
+function path(piece: readonly Point[], { x, y }: Place) {
+  const line = piece.map((point, index) => `${index ? "L" : "M"}${x(point.at)} ${y(point.level as number)}`).join("");
+  return { line: piece.length > 1 ? line : `${line}h0`, first: x(piece[0]?.at ?? 0), last: x(piece.at(-1)?.at ?? 0) };
+}
+
+function label(x: number, y: number, text: string, className = "", anchor = "start"): SVGTextElement {
+  const made = drawing("text", { x, y, "text-anchor": anchor, ...(className ? { class: className } : {}) });
+  made.textContent = text;
+  return made;
+}
+
+function round(number: number): number {
+  return Math.round(number * 10) / 10;
+}

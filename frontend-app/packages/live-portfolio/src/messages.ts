@@ -1,0 +1,105 @@
+// Made from the Python types. Do not edit; make it anew with:
+// python -m portfolio_realtime.cli.write_api_documents
+
+/** The value of one account. While a position is unpriced `equity` is null and `known_equity` is there. While a mark is stale its symbol is in `stale`, and its age at publication, in whole seconds, in `stale_ages_s`. `unvalued` names what was transferred at a value that nobody tells: `day_pnl` is then null. The texts for people, `total_value` and `today_return`, are then "—". */
+export interface PortfolioMessage {
+  type: "portfolio";
+  account_id: string;
+  epoch: number;
+  sequence: number;
+  equity: string | null;
+  cash: string;
+  last_equity: string;
+  external_cash_flow: string;
+  day_pnl: string | null;
+  day_pnl_ratio: number | null;
+  as_of: string;
+  stale: string[];
+  unpriced: string[];
+  total_value: string;
+  today_return: string;
+  timestamp: string;
+  known_equity?: string;
+  stale_ages_s?: Record<string, number>;
+  unvalued?: string[];
+  positions?: PositionRow[];
+}
+
+/** One position of a portfolio message. A position that is gone is one last row with quantity "0". */
+export interface PositionRow {
+  symbol: string;
+  quantity: string;
+  mark?: string | null;
+  mark_source?: string | null;
+  mark_as_of?: string | null;
+  mark_quality?: string | null;
+  previous_close?: string | null;
+  market_value?: string | null;
+  day_pnl?: string | null;
+  unrealized_pnl?: string | null;
+}
+
+/** Answers a heartbeat with the client's own timestamp, so that it can tell the round trip. */
+export interface HeartbeatAck {
+  type: "heartbeat_ack";
+  timestamp: string | number | null;
+}
+
+/** What was wrong with a message of the client; the connection lives on. */
+export interface ErrorMessage {
+  type: "error";
+  code: "bad_message" | "forbidden" | "too_many_messages" | "too_many_subscriptions";
+  message: string;
+  account_id?: string | null;
+}
+
+/** Send a fresh token within `in_s` seconds, or the connection is closed with 4004. */
+export interface TokenExpiring {
+  type: "token_expiring";
+  in_s: number;
+}
+
+/** Who the client is; sent again it refreshes the token. */
+export interface Auth {
+  type: "auth";
+  token: string;
+}
+
+/** Send this account's publications, at most `max_frequency_hz` a second. */
+export interface Subscribe {
+  type: "subscribe";
+  account_id: string;
+  detail?: "positions" | "value";
+  max_frequency_hz?: number | null;
+}
+
+/** Send no more of this account. */
+export interface Unsubscribe {
+  type: "unsubscribe";
+  account_id: string;
+}
+
+/** Is anybody there? */
+export interface Heartbeat {
+  type: "heartbeat";
+  timestamp?: string | number | null;
+}
+
+export type ServerMessage = PortfolioMessage | HeartbeatAck | ErrorMessage | TokenExpiring;
+
+export type ClientMessage = Auth | Subscribe | Unsubscribe | Heartbeat;
+
+/** Close codes of this server; 4000-4499: reconnect, 4500-4999: do not. */
+export const closeCodes = {
+  4001: "shutdown",
+  4002: "slow consumer",
+  4003: "state lost",
+  4004: "token expired",
+  4005: "lifetime reached",
+  4006: "no pong",
+  4007: "try later",
+  4500: "unauthorized",
+  4501: "connection limit",
+  4503: "forbidden",
+  4505: "bad message",
+} as const;

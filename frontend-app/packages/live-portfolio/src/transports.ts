@@ -1,0 +1,248 @@
+/** Where no WebSocket gets through: server-sent events for one account, polling for several. */
+import type { Dial } from "./connect.js";
+import type { Credentials } from "./credentials.js";
+import { LivePortfolioError, errorOfClose, otherLanguage } from "./errors.js";
+import type { Detail, Options, RequestOptions } from "./types.js";
+import { type Wire, type WireEvents, deliver, parsed } from "./wire.js";
+
+const POLL_MS = 5_000;
+const ANSWER_MS_MAX = 8_000;
+const KEEP_ALIVE_MS = 15_000; // the server writes a comment so often
+const EVENT_CHARS_MAX = 4_000_000;
+const CLOSE_CODES: Record<number, number> = { 401: 4500, 403: 4503, 404: 4503, 429: 4501 }; // by HTTP status
+
+const CLIMB_MS_MIN = 30_000; // on a fallback, until the WebSocket is tried again
+const CLIMB_MS_MAX = 300_000;
+
+export interface HttpOptions {
+  readonly fetch: typeof globalThis.fetch;
+  readonly base: string;
+  readonly token: string | null;
+  readonly silenceMs: number;
+}
+
+export function openHttp({ kind, address, token, accounts }: Dial, options: Options, events: WireEvents): Wire {
+  const wanted = accounts();
+  const one = { fetch: fetchOf(options), base: address.http, token, silenceMs: options.silenceMs ?? 10_000 };
+  const wire = kind === "sse" && wanted.length === 1 ? openEvents(one, events) : openPolling(one, events);
+  for (const account of wanted) wire.follow(account.id, account.detail);
+  return wire;
+}
+
+/** An authorised GET; a refused token is renewed once. */
+export async function request(url: string, credentials: Credentials, options: Options, init: RequestOptions = {}): Promise<Response> {
+  const ask = (token: string | null) => fetchOf(options)(url, {
+    headers: { ...init.headers, ...(token ? { Authorization: `Bearer ${token}` } : {}) },
+    signal: init.signal ?? null,
+  });
+  const answer = await ask(credentials.token ?? (await credentials.forToken("connect")));
+  return answer.status === 401 && options.getToken ? ask(await credentials.forToken("rejected")) : answer;
+}
+
+function fetchOf(options: Options): typeof globalThis.fetch {
+  return options.fetch ?? globalThis.fetch.bind(globalThis);
+}
+
+export interface Climber {
+  /** What is followed has changed: begin anew. */
+  again(): void;
+  close(): void;
+}
+
+/** Try the WebSocket now and then while a fallback serves: until its first value nothing of it counts. */
+export function climb(
+  serving: WireEvents, connect: (events: WireEvents) => Promise<Wire | null>, takeOver: (wire: Wire) => void,
+): Climber {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let waitMs = CLIMB_MS_MIN;
+  let tried: Wire | null = null;
+  let attempt = 0;
+  const again = () => {
+    attempt++;
+    clearTimeout(timer);
+    tried?.close();
+    tried = null;
+    timer = setTimeout(dial, waitMs);
+    waitMs = Math.min(waitMs * 2, CLIMB_MS_MAX);
+  };
+  const dial = () => {
+    const mine = attempt;
+    let isServing = false;
+    const ifServing = <T extends unknown[]>(then: (...what: T) => void) => (...what: T) => {
+      if (isServing) then(...what);
+    };
+    connect({
+      onOpen: () => {},
+      onMessage(message) {
+        if (!isServing && tried && mine === attempt) {
+          isServing = true;
+          const wire = tried;
+          tried = null;
+          takeOver(wire);
+        }
+        if (isServing) serving.onMessage(message);
+      },
+      onTokenExpiring: ifServing(serving.onTokenExpiring),
+      onForbidden: ifServing(serving.onForbidden),
+      onIgnored: serving.onIgnored,
+      onConfirmed: ifServing(serving.onConfirmed),
+      onDown(why) {
+        if (isServing) serving.onDown(why);
+        else if (mine === attempt) again();
+      },
+    }).then(
+      (wire) => (mine === attempt ? (tried = wire) : wire?.close()),
+      () => mine === attempt && again(),
+    );
+  };
+  again();
+  return {
+    again,
+    close() {
+      attempt++;
+      clearTimeout(timer);
+      tried?.close();
+    },
+  };
+}
+
+/** Ask once. Throws the LivePortfolioError that a close code would be. */
+async function ask(options: HttpOptions, path: string, signal: AbortSignal): Promise<Response> {
+  const headers = options.token ? { Authorization: `Bearer ${options.token}` } : {};
+  const answer = await options.fetch(options.base + path, { headers, signal, cache: "no-store" });
+  if (answer.ok) return answer;
+  const retryInMs = 1000 * Number(answer.headers.get("Retry-After") ?? Number.NaN);
+  const closeCode = CLOSE_CODES[answer.status] ?? 1006;
+  throw errorOfClose(closeCode, Number.isFinite(retryInMs) ? retryInMs : closeCode === 4501 ? POLL_MS : undefined);
+}
+
+/** `GET /v1/portfolio/{id}/stream`, by fetch, as an EventSource sends no Authorization. */
+export function openEvents(options: HttpOptions, events: WireEvents): Wire {
+  const streams = new Map<string, AbortController>();
+  const close = () => {
+    for (const stop of streams.values()) stop.abort();
+    streams.clear();
+  };
+  const down = (error: LivePortfolioError) => {
+    close();
+    events.onDown(error);
+  };
+  const take = (text: string) => {
+    const data = text.split("\n").filter((line) => line.startsWith("data:")).map((line) => line.slice(5).trimStart()).join("\n");
+    if (!data) return;
+    if (/^event: ?close$/m.test(text)) throw errorOfClose(Number(JSON.parse(data).code));
+    const message = parsed(data);
+    if (!message) throw otherLanguage();
+    deliver(message, events);
+  };
+  const run = async (accountId: string, detail: Detail, stop: AbortController) => {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const patient = (limitMs: number) => {
+      clearTimeout(timer);
+      timer = setTimeout(() => stop.abort("silence"), limitMs);
+    };
+    try {
+      patient(ANSWER_MS_MAX);
+      const answer = await ask(options, `/v1/portfolio/${accountId}/stream?detail=${detail}`, stop.signal);
+      events.onOpen();
+      for await (const block of blocks(answer, () => patient(KEEP_ALIVE_MS + options.silenceMs))) {
+        if (stop.signal.aborted) break;
+        take(block);
+      }
+      throw errorOfClose(1006);
+    } catch (why) {
+      const isOurs = stop.signal.aborted && stop.signal.reason !== "silence";
+      if (!isOurs) down(why instanceof LivePortfolioError ? why : errorOfClose(1006));
+    } finally {
+      clearTimeout(timer);
+    }
+  };
+  const leave = (accountId: string) => {
+    streams.get(accountId)?.abort();
+    streams.delete(accountId);
+  };
+  return {
+    follow(accountId, detail) {
+      leave(accountId);
+      const stop = new AbortController();
+      streams.set(accountId, stop);
+      void run(accountId, detail, stop);
+    },
+    leave,
+    renew: () => {}, // the server ends the stream when its token does
+    probe: () => {},
+    close,
+  };
+}
+
+/** The blocks of an event stream; `onHeard` at each piece, comments too. */
+async function* blocks(answer: Response, onHeard: () => void): AsyncGenerator<string> {
+  const reader = (answer.body as ReadableStream<Uint8Array<ArrayBuffer>>).pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    onHeard();
+    const { done, value } = await reader.read();
+    if (done) return;
+    const found = (text + value).replaceAll("\r\n", "\n").split("\n\n");
+    text = found.pop() ?? "";
+    if (text.length > EVENT_CHARS_MAX) throw otherLanguage();
+    yield* found;
+  }
+}
+
+/** `GET /v1/portfolio/{id}` of each account in turn, every POLL_MS. */
+export function openPolling(options: HttpOptions, events: WireEvents): Wire {
+  const wanted = new Map<string, Detail>();
+  const stop = new AbortController();
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let isOpen = false;
+  let isAsking = false;
+  const close = () => {
+    clearTimeout(timer);
+    stop.abort();
+  };
+  const down = (error: LivePortfolioError) => {
+    if (stop.signal.aborted) return;
+    close();
+    events.onDown(error);
+  };
+  const one = async (accountId: string, detail: Detail) => {
+    const signal = AbortSignal.any([stop.signal, AbortSignal.timeout(ANSWER_MS_MAX)]);
+    const answer = await ask(options, `/v1/portfolio/${accountId}?detail=${detail}`, signal);
+    const message = parsed(await answer.text());
+    if (stop.signal.aborted) return;
+    if (!message) throw otherLanguage();
+    if (!isOpen) events.onOpen();
+    isOpen = true;
+    deliver(message, events);
+  };
+  const round = async () => {
+    if (isAsking || stop.signal.aborted) return;
+    isAsking = true;
+    clearTimeout(timer);
+    try {
+      for (const [accountId, detail] of wanted) {
+        await one(accountId, detail).catch((why) => {
+          if (why.code !== "forbidden") throw why;
+          wanted.delete(accountId);
+          events.onForbidden(accountId);
+        });
+      }
+      timer = setTimeout(round, POLL_MS);
+    } catch (why) {
+      down(why instanceof LivePortfolioError ? why : errorOfClose(1006));
+    } finally {
+      isAsking = false;
+    }
+  };
+  return {
+    follow(accountId, detail) {
+      wanted.set(accountId, detail);
+      queueMicrotask(round);
+    },
+    leave: (accountId) => void wanted.delete(accountId),
+    renew: () => {}, // the next refusal brings a fresh token
+    probe: () => void round(),
+    close,
+  };
+}

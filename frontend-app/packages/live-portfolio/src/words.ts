@@ -1,0 +1,60 @@
+/** The words for every state, the same in every component. */
+import { age, money } from "./format.js";
+import type { Link, Snapshot, Status, Value } from "./types.js";
+
+const SYMBOLS_LISTED_MAX = 6;
+const STATUS_WORDS: Readonly<Record<Exclude<Status, "unknown" | "old">, string>> = {
+  live: "Live",
+  stale: "Prices are old",
+  partial: "Not all is priced",
+  denied: "No access",
+  failed: "Not connected",
+};
+const LINK_WORDS: Readonly<Record<Link, string>> = {
+  idle: "Not connected",
+  connecting: "Connecting…",
+  open: "Connecting…",
+  waiting: "Reconnecting…",
+  offline: "Offline",
+  paused: "Paused",
+  closed: "Not connected",
+};
+
+export type Tone = "good" | "warn" | "bad" | "none";
+
+/** The state in a word or two, and how it should look. */
+export function stateWords({ status, link }: Pick<Snapshot, "status" | "link">): { readonly text: string; readonly tone: Tone } {
+  if (status === "live") return { text: STATUS_WORDS.live, tone: "good" };
+  if (status === "stale" || status === "partial") return { text: STATUS_WORDS[status], tone: "warn" };
+  if (status === "denied" || status === "failed") return { text: STATUS_WORDS[status], tone: "bad" };
+  if (link === "offline") return { text: LINK_WORDS.offline, tone: "bad" };
+  return { text: LINK_WORDS[link], tone: link === "idle" || link === "paused" || link === "closed" ? "none" : "warn" };
+}
+
+/** What is not sure about a value, part by part: no part, no sentence. */
+export function caveats(value: Value | null): string[] {
+  if (!value) return [];
+  const parts: string[] = [];
+  if (value.unpriced.length) parts.push(`No price for ${listed(value.unpriced)}; everything else is worth ${money(value.known_equity)}`);
+  if (value.unvalued?.length) parts.push(`Moved in or out at a value that is not known: ${listed(value.unvalued)}; the day's gain is not known`);
+  if (value.stale.length) {
+    const ages = value.stale_ages_s ?? {};
+    const oldest = [...value.stale].sort((one, other) => (ages[other] ?? 0) - (ages[one] ?? 0));
+    parts.push(`Old prices: ${listed(oldest.map((symbol) => (symbol in ages ? `${symbol} (${age(ages[symbol] ?? 0)})` : symbol)))}`);
+  }
+  return parts;
+}
+
+/** What keeps an account from being live, in a sentence; "" where nothing does. */
+export function trouble({ error, link, status }: Pick<Snapshot, "error" | "link" | "status">): string {
+  if (link === "paused") return "Paused: the figures stay as they are.";
+  if (!error) return "";
+  const ends = error.isFinal || status === "denied" ? "." : "; trying again.";
+  return error.message + ends;
+}
+
+/** "AAPL, MSFT and 3 more". */
+export function listed(names: readonly string[]): string {
+  const rest = names.length - SYMBOLS_LISTED_MAX;
+  return names.slice(0, SYMBOLS_LISTED_MAX).join(", ") + (rest > 0 ? ` and ${rest} more` : "");
+}

@@ -1,0 +1,187 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { createAllocation, createDayChart, createPositionsTable } from "../src/dom/index.js";
+import { averageCost, dayRatio, sorted } from "../src/dom/rows.js";
+import { Series, pieces, ticks } from "../src/dom/series.js";
+import { createFixedPortfolio, portfolioMessage, states } from "../src/testing/index.js";
+import { Stage, pass, withFakeClock } from "./stage.js";
+
+withFakeClock();
+
+const FORBIDDEN_TEXTS = /NaN|null|undefined|Infinity|\[object/;
+let container: HTMLElement;
+
+beforeEach(() => {
+  container = document.body.appendChild(document.createElement("div"));
+  vi.spyOn(Element.prototype, "getBoundingClientRect").mockReturnValue({ width: 600, height: 200, left: 0, top: 0 } as DOMRect);
+});
+afterEach(() => container.remove());
+
+const row = (symbol: string, quantity: string, mark: string | null, value: string | null) => ({
+  symbol, quantity, mark, market_value: value, day_pnl: value && "1.00", unrealized_pnl: value && "5.00", mark_quality: "iex",
+});
+
+const cells = (column: string) => [...container.querySelectorAll<HTMLElement>("tbody tr:not([hidden])")].map((line) => line.querySelector(`[data-column="${column}"] span`)?.textContent);
+
+describe("the table of positions", () => {
+  it.each(Object.entries(states))("behaviour 3: in the state %s nothing is invented", (_, snapshot) => {
+    const view = createPositionsTable(container, { client: createFixedPortfolio({ alice: snapshot }), accountId: "alice" });
+    expect(container.textContent).not.toMatch(FORBIDDEN_TEXTS);
+    expect(container.querySelectorAll("tbody tr")).toHaveLength(snapshot.positions.size);
+    view.destroy();
+    expect(container.childElementCount).toBe(0);
+  });
+
+  it("behaviour 4: what has no price is named and has dashes", () => {
+    createPositionsTable(container, { client: createFixedPortfolio({ alice: states.everything }), accountId: "alice" });
+    const line = container.querySelector('[data-symbol="NEWCO"]');
+    expect(line?.textContent).toContain("no price");
+    expect(line?.querySelector('[data-column="value"] span')?.textContent).toBe("—");
+    expect(container.querySelector('[data-symbol="AAPL"]')?.textContent).toContain("transferred");
+  });
+
+  it("sorts by each column and back, and what is not known comes last", async () => {
+    const stage = new Stage();
+    createPositionsTable(container, { client: stage.client, accountId: "alice" });
+    await pass(50);
+    stage.server.send(portfolioMessage("alice", { positions: [row("B", "1", "10", "10.00"), row("A", "2", "20", "40.00"), row("C", "3", null, null)] }));
+    await pass(50);
+    expect(cells("symbol")).toEqual(["A", "B", "C"]);
+    const head = container.querySelector<HTMLButtonElement>('thead [data-column="quantity"] button');
+    head?.click();
+    expect(cells("symbol")).toEqual(["C", "A", "B"]);
+    expect(head?.parentElement?.getAttribute("aria-sort")).toBe("descending");
+    head?.click();
+    expect(cells("symbol")).toEqual(["B", "A", "C"]);
+    container.querySelector<HTMLButtonElement>('thead [data-column="symbol"] button')?.click();
+    expect(cells("symbol")).toEqual(["A", "B", "C"]);
+  });
+
+  it("a search finds symbols, options as they read, and names", async () => {
+    const stage = new Stage();
+    createPositionsTable(container, { client: stage.client, accountId: "alice", names: new Map([["AAPL", "Apple Inc."]]) });
+    await pass(50);
+    const rows = ["AAPL", "AAPL251219C00150000", ..."BCDEFGHIJ"].map((symbol) => row(symbol, "1", "1", "1.00"));
+    stage.server.send(portfolioMessage("alice", { positions: rows }));
+    await pass(50);
+    const search = container.querySelector<HTMLInputElement>("input[type=search]");
+    const find = (text: string) => {
+      if (search) search.value = text;
+      search?.dispatchEvent(new Event("input"));
+      return cells("symbol");
+    };
+    expect(search?.closest("[hidden]")).toBeNull();
+    expect(find("apple")).toEqual(["AAPL"]);
+    expect(find("150 call")).toEqual(["AAPL 19 Dec 2025 150 call"]);
+    expect(find("zzz")).toEqual([]);
+    expect(container.textContent).toContain("No position matches “zzz”");
+    expect(find("")).toHaveLength(11);
+  });
+
+  it("behaviour 16: only rows that changed are written", async () => {
+    const stage = new Stage();
+    createPositionsTable(container, { client: stage.client, accountId: "alice" });
+    await pass(50);
+    const all = Array.from({ length: 1000 }, (_, index) => row(`S${index}`, "1", "1", "1.00"));
+    stage.server.send(portfolioMessage("alice", { positions: all }));
+    await pass(50);
+    const touched = new Set<string | undefined>();
+    const watching = new MutationObserver((records) => {
+      for (const { target } of records) touched.add((target instanceof Element ? target : target.parentElement)?.closest("tr")?.dataset.symbol);
+    });
+    watching.observe(container, { subtree: true, childList: true, characterData: true, attributes: true });
+    stage.server.send(portfolioMessage("alice", { positions: [row("S7", "1", "2", "2.00"), row("S8", "1", "0.5", "0.50")] }));
+    await pass(50);
+    expect([...touched].filter(Boolean).sort()).toEqual(["S7", "S8"]);
+    expect(container.querySelector('[data-symbol="S7"] [data-flash]')?.getAttribute("data-flash")).toMatch(/^up/);
+    expect(container.querySelector('[data-symbol="S8"] [data-flash]')?.getAttribute("data-flash")).toMatch(/^down/);
+  });
+
+  it("one number of decimals in a column, and a price that would vanish is whole", async () => {
+    const stage = new Stage();
+    createPositionsTable(container, { client: stage.client, accountId: "alice" });
+    await pass(50);
+    stage.server.send(portfolioMessage("alice", { positions: [row("A", "1", "270.155", "270.16"), row("B", "1.5", "3", "4.50"), row("C", "9", "0.00001234", "0.00")] }));
+    await pass(50);
+    expect(cells("mark").sort()).toEqual(["$0.00001234", "$270.1550", "$3.0000"]);
+    expect(cells("quantity").sort()).toEqual(["1.0", "1.5", "9.0"]);
+  });
+});
+
+it("average cost, gains in percent, and an order that does not depend on where rows came from", () => {
+  expect(averageCost(row("A", "2", "20", "40.00"))).toBe(17.5);
+  expect(averageCost(row("AAPL251219C00150000", "1", "2.5", "250.00"))).toBe(2.45);
+  expect(averageCost(row("A", "-2", "20", "-40.00"))).toBe(22.5);
+  expect(averageCost(row("A", "0", "20", "0.00"))).toBeNull();
+  expect(dayRatio(row("A", "2", "20", "41.00"))).toBe(0.025);
+  expect(dayRatio(row("A", "0", "20", "0.00"))).toBeNull();
+  expect(sorted([row("B", "1", "1", "1.00"), row("A", "1", "1", "1.00")], "value", true).map(({ symbol }) => symbol)).toEqual(["A", "B"]);
+});
+
+describe("the line of values", () => {
+  const point = (minute: number, equity: string | null, flow = "0.00") => ({ timestamp: `2026-11-20T15:0${minute}:00.000000Z`, equity, external_cash_flow: flow, day_pnl: equity && "1.00" });
+
+  it("gaps stay gaps, a deposit is no step, and the live end joins without being doubled", () => {
+    const series = new Series();
+    series.add({ ...portfolioMessage("alice"), equity: "100.00", timestamp: "2026-11-20T15:01:30.000000Z" });
+    series.add({ ...portfolioMessage("alice"), equity: "107.00", timestamp: "2026-11-20T15:05:30.000000Z" });
+    series.take({ base: "90.00", points: [point(0, null), point(1, "100.00"), point(2, null), point(3, "102.00"), point(4, "602.00", "500.00")] });
+    expect(pieces(series.points).map((piece) => piece.map(({ level }) => level))).toEqual([[100], [102, 102, 107]]);
+    expect(series.base).toBe(90);
+  });
+
+  it("levels are round and inside", () => {
+    expect(ticks(103_912, 104_388, 4)).toEqual([104_000, 104_200]);
+    expect(ticks(0, 1, 4)).toEqual([0, 0.25, 0.5, 0.75, 1]);
+    expect(ticks(5, 5, 4).length).toBeGreaterThan(0);
+  });
+
+  const PATH = "/v1/portfolio/alice/history?range=1d";
+  const HISTORY = { account_id: "alice", range: "1d", timeframe: "1Min", base: "90.00", points: [point(0, "91.00"), point(1, null), point(2, "93.00"), point(3, "94.00")] };
+
+  it("is drawn in as many pieces as are known, with the last close, a scale and percentages", async () => {
+    createDayChart(container, { client: createFixedPortfolio({}, { [PATH]: HISTORY }), accountId: "alice" });
+    await pass(10);
+    expect(container.querySelector(".lp-line")?.getAttribute("d")?.match(/M/g)).toHaveLength(2);
+    expect(Number(container.querySelector(".lp-base")?.getAttribute("y1"))).toBeGreaterThan(0);
+    const scale = [...container.querySelectorAll(".lp-scale text")].map((text) => text.textContent);
+    expect(scale).toContain("$92");
+    expect(scale).toContain("+2.22%");
+  });
+
+  it("behaviour 18: keys read it value by value, Escape leaves it, and a table says the same", async () => {
+    createDayChart(container, { client: createFixedPortfolio({}, { [PATH]: HISTORY }), accountId: "alice" });
+    await pass(10);
+    const plot = container.querySelector(".lp-plot") as SVGElement;
+    const press = (key: string) => {
+      plot.dispatchEvent(new KeyboardEvent("keydown", { key, cancelable: true }));
+      return plot.getAttribute("aria-valuetext");
+    };
+    expect(press("Home")).toContain("$91.00");
+    expect(press("ArrowRight")).toContain("$93.00");
+    expect(press("End")).toContain("$94.00");
+    expect(press("ArrowLeft")).toContain("$93.00");
+    expect(press("Escape")).toContain("3 values");
+    const details = container.querySelector("details") as HTMLDetailsElement;
+    details.open = true;
+    details.dispatchEvent(new Event("toggle"));
+    expect([...container.querySelectorAll("tbody td:nth-child(2)")].map((cell) => cell.textContent)).toEqual(["$91.00", "not known", "$93.00", "$94.00"]);
+  });
+
+  it("a range that cannot be had is said, and the others stay", async () => {
+    createDayChart(container, { client: createFixedPortfolio({}, { [PATH]: HISTORY }), accountId: "alice" });
+    await pass(10);
+    [...container.querySelectorAll<HTMLButtonElement>(".lp-choice button")].find((button) => button.textContent === "1Y")?.click();
+    await pass(10);
+    expect(container.querySelector(".lp-reading")?.textContent).toBe("The past cannot be shown now");
+    container.querySelector<HTMLButtonElement>(".lp-choice button")?.click();
+    await pass(10);
+    expect(container.querySelector("[data-empty]")).toBeNull();
+  });
+});
+
+it.each(Object.entries(states))("behaviour 3: the allocation in the state %s", (_, snapshot) => {
+  const view = createAllocation(container, { client: createFixedPortfolio({ alice: snapshot }), accountId: "alice", by: "symbol" });
+  expect(container.textContent).not.toMatch(FORBIDDEN_TEXTS);
+  view.destroy();
+  expect(container.childElementCount).toBe(0);
+});
