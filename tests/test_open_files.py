@@ -18,7 +18,7 @@ HARD = 3000
 SOFT = 256
 LOOK = """
 import resource
-from portfolio_realtime.websocket_server import allow_open_files
+from portfolio_realtime.websocket_server.server import allow_open_files
 print(allow_open_files(), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 """
 

@@ -25,7 +25,7 @@ from portfolio_harness.system import System, free_port, running, simulator_optio
 from portfolio_realtime.errors import SettingsError
 from portfolio_realtime.run_services import Supervisor, end_all
 
-CONFIG: Final = Path(__file__).parents[3] / "deploy" / "haproxy" / "haproxy.cfg"
+CONFIG: Final = Path(__file__).parents[2] / "deploy" / "haproxy" / "haproxy.cfg"
 SETTLE_S_MAX: Final = 30.0
 REGULAR_S: Final = 5.0  # before the restarts it is seen for so long who gets values regularly
 BETWEEN_S: Final = 2.0  # the restarted server stands in the line-up again
