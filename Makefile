@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install run test test-js lint lint-js check format bench curve knee faults replay week churn wheel image cloudflare cloudflare-check documents sbom audit uv lock clean
+.PHONY: help install run test test-js lint lint-js check format bench curve knee faults replay week churn wheel image cloudflare cloudflare-check aws-synth aws-templates aws-check documents sbom audit uv lock clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 20
@@ -75,6 +75,23 @@ replay: install  ## one plan of faults again: make replay SEED=7
 wheel: install  ## dist/alpaca_sim-*.whl: the simulator on its own
 	cd packages/alpaca-sim && ../../$(BIN)/python -m hatchling build -t wheel -d ../../dist
 
+aws-synth: .venv-aws/.installed  ## two stacks for AWS in dist/aws: make aws-synth ARGS="--size standard --name portfolio"
+	.venv-aws/bin/python -m deploy.aws synth $(ARGS)
+
+aws-templates: install .venv-aws/.installed  ## deploy/aws/templates and task-definitions anew, from deploy/aws/stack
+	$(BIN)/python -m portfolio_realtime.state.rights --json > deploy/valkey-users.json
+	.venv-aws/bin/python -m deploy.aws write
+	$(BIN)/python -m deploy.aws task-definitions
+
+aws-check: install .venv-aws/.installed  ## synthesis, AWS's rules, cdk-nag, our checks and a fault for each
+	.venv-aws/bin/python -m deploy.aws check
+	$(BIN)/python -m pytest -q tests/aws $(ARGS)
+
+.venv-aws/.installed: requirements/aws.txt
+	$(PYTHON) -m venv .venv-aws
+	.venv-aws/bin/pip install --quiet --disable-pip-version-check --no-compile --require-hashes --no-deps -r requirements/aws.txt
+	@touch $@
+
 cloudflare: .venv-cloudflare/.installed  ## the domain at Cloudflare: make cloudflare ARGS="record --help"
 	.venv-cloudflare/bin/python deploy/cloudflare.py $(ARGS)
 
@@ -110,7 +127,8 @@ lock: uv  ## write requirements/*.txt anew from pyproject.toml, with hashes
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements/runtime.txt
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements/dev.txt
 	uv pip compile --group build --constraints requirements/dev.txt --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements/build.txt
+	uv pip compile --group aws --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements/aws.txt
 	uv pip compile --group cloudflare --constraints requirements/dev.txt --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements/cloudflare.txt
 
 clean:  ## remove what can be built again
-	rm -rf $(VENV) .venv-cloudflare htmlcov .coverage .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-aws .venv-cloudflare htmlcov .coverage .pytest_cache .ruff_cache .hypothesis

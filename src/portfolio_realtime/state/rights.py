@@ -1,0 +1,119 @@
+"""Who may do what in Valkey: the least rights of each service, as an access string of its ACL user.
+
+`python -m portfolio_realtime.state.rights [KEY_PREFIX]` prints a line for `ACL SETUSER` of each user; with
+`--json` it prints deploy/valkey-users.json, from which the templates for AWS are made. The keys are those of
+`keys.py`. A script needs read and write on every key that it declares, so a server has both on
+valuations and leases that it only reads.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, Literal
+
+User = Literal["collector", "consumer", "calculator", "server", "operator"]
+Access = Literal["R", "W", "RW"]
+
+USER_OF: Final[Mapping[str, User]] = MappingProxyType(
+    {
+        "symbol_collector": "collector",
+        "market_data_consumer": "consumer",
+        "portfolio_calculator": "calculator",
+        "websocket_server": "server",
+        "operator": "operator",  # people: revoke, entitle
+    }
+)
+
+_CONNECTION: Final = "hello ping client|setinfo"
+_SCRIPTS: Final = "script|load evalsha"
+_LEASES: Final = "get set del pexpire time"
+
+COMMANDS: Final[Mapping[User, str]] = MappingProxyType(
+    {
+        "collector": f"{_CONNECTION} {_SCRIPTS} {_LEASES} hgetall hkeys hmget hscan hset hdel publish "
+        "subscribe zrange zremrangebyscore",
+        "consumer": f"{_CONNECTION} {_SCRIPTS} {_LEASES} expire hgetall hvals hset hdel publish subscribe",
+        "calculator": f"{_CONNECTION} {_SCRIPTS} {_LEASES} mget hvals hkeys hlen hmget hscan hset hdel "
+        "publish subscribe zadd zrem zcard zrange zremrangebyscore",
+        "server": f"{_CONNECTION} {_SCRIPTS} exists set getdel mget scan hget hmget hexists hlen multi exec "
+        "zadd publish subscribe xread",
+        "operator": f"{_CONNECTION} info multi exec xadd expire hset hdel hmget",
+    }
+)
+
+KEYS: Final[Mapping[str, Mapping[User, Access]]] = MappingProxyType(
+    {
+        "universe": {"collector": "RW", "consumer": "R"},
+        "universe:fence": {"collector": "RW"},
+        "{s??}:accounts": {"collector": "RW", "calculator": "R", "server": "R"},
+        "{s??}:accounts:fence": {"collector": "RW"},
+        "{s??}:bookings": {"collector": "RW", "server": "R"},
+        "{s??}:bookings:fence": {"collector": "RW"},
+        "{s??}:interest": {"collector": "RW", "calculator": "RW", "server": "RW"},
+        "{s??}:interest:positions": {"collector": "RW", "calculator": "RW", "server": "RW"},
+        "{s??}:valuations": {"calculator": "RW", "server": "RW"},
+        "{s??}:valuations:fence": {"calculator": "RW"},
+        "marks": {"collector": "R", "consumer": "RW", "calculator": "R", "server": "R"},
+        "marks:market_data:*:fence": {"consumer": "RW"},
+        "minutes:*": {"consumer": "RW", "server": "R"},
+        "lease:symbol_collector": {"collector": "RW"},
+        "lease:symbol_collector:granted": {"collector": "RW"},
+        "lease:market_data:*": {"consumer": "RW"},
+        "lease:{s??}": {"calculator": "RW", "server": "RW"},
+        "lease:{s??}:granted": {"calculator": "RW"},
+        "members:portfolio_calculators": {"calculator": "RW"},
+        "cursor:activities": {"collector": "RW"},
+        "feed:*": {"consumer": "W", "calculator": "R"},
+        "metrics:*": {"server": "R"},
+        "metrics:symbol_collector:*": {"collector": "W"},
+        "metrics:market_data_consumer:*": {"consumer": "W"},
+        "metrics:portfolio_calculator:*": {"calculator": "W"},
+        "metrics:websocket_server:*": {"server": "W"},
+        "ticket:*": {"server": "RW"},
+        "revocations": {"server": "R", "operator": "RW"},
+        "entitlements": {"server": "R", "operator": "RW"},
+    }
+)
+
+CHANNELS: Final[Mapping[str, frozenset[User]]] = MappingProxyType(
+    {
+        "universe": frozenset({"collector", "consumer"}),
+        "marks": frozenset({"consumer", "calculator"}),
+        "{s??}:accounts": frozenset({"collector", "calculator", "server"}),
+        "{s??}:interest": frozenset({"collector", "calculator", "server"}),
+        "{s??}:valuations": frozenset({"calculator", "server"}),
+    }
+)
+
+
+def access_string(user: User, key_prefix: str = "") -> str:
+    """The rights of a user as Valkey's ACL writes them, without a password."""
+    commands = [f"+{command}" for command in COMMANDS[user].split()]
+    patterns = [
+        f"~{key_prefix}{key}" if access[user] == "RW" else f"%{access[user]}~{key_prefix}{key}"
+        for key, access in KEYS.items()
+        if user in access
+    ]
+    channels = [f"&{key_prefix}{channel}" for channel, users in CHANNELS.items() if user in users]
+    return " ".join(["on", "resetchannels", "-@all", *commands, *patterns, *channels])
+
+
+def as_json() -> str:
+    """The user of each service, and the rights of each user, without a prefix."""
+    rights = {user: access_string(user) for user in COMMANDS}
+    return json.dumps({"user_of": dict(USER_OF), "rights": rights}, indent=2) + "\n"
+
+
+def main() -> None:
+    """Print a line for each user, or all as JSON."""
+    arguments = sys.argv[1:]
+    if arguments == ["--json"]:
+        print(as_json(), end="")
+        return
+    for user in COMMANDS:
+        print(f"ACL SETUSER {user} resetkeys >PASSWORD {access_string(user, *arguments[:1])}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The templates for AWS, and what they make of the services."""
