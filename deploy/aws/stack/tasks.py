@@ -149,7 +149,9 @@ class Tasks(Construct):
                 capabilities=definition.KernelCapabilitiesProperty(drop=["ALL"]),
                 tmpfs=[
                     definition.TmpfsProperty(
-                        container_path="/tmp",  # noqa: S108  # in a container of its own size=TMP_MIB, mount_options=["noexec", "nosuid", "nodev"]
+                        container_path="/tmp",  # noqa: S108  # in a container of its own
+                        size=TMP_MIB,
+                        mount_options=["noexec", "nosuid", "nodev"],
                     )
                 ],
             ),
