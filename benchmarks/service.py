@@ -34,10 +34,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from benchmarks.valuation import Holdings, holdings
 from portfolio_realtime.clock import parse_rfc3339
 from portfolio_realtime.model import Mark
-from portfolio_realtime.run_services import end_all
+from portfolio_realtime.processes import end_all, end_with_parent
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.connection import Subscribed
-from portfolio_realtime.state.embedded import EmbeddedServer, end_with_parent
+from portfolio_realtime.state.embedded import EmbeddedServer
 from portfolio_realtime.state.interest import RENEW_S
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.state.valuations import decode_batch

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from portfolio_realtime import service
+from portfolio_realtime import backoff, service
 from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import BrokerRefused, FeedUnavailable, LeaseLost, StateUnavailable
@@ -118,7 +118,7 @@ class Pauses:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked_s: list[float] = []
-        monkeypatch.setattr(service.random, "uniform", lambda _low, high: high)  # type: ignore[reportUnknownLambdaType]  # as random's
+        monkeypatch.setattr(backoff.random, "uniform", lambda _low, high: high)  # type: ignore[reportUnknownLambdaType]  # as random's
         monkeypatch.setattr(service.asyncio, "sleep", self._sleep)
 
     async def _sleep(self, pause_s: float) -> None:

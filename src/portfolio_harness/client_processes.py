@@ -19,7 +19,7 @@ from portfolio_harness.clients import Fleet, FleetFailed, TokenFor
 from portfolio_harness.lags import Lags
 from portfolio_harness.oracle import Truth
 from portfolio_realtime.errors import SettingsError
-from portfolio_realtime.run_services import end_all, start_module
+from portfolio_realtime.processes import end_all, start_module
 
 CONNECTIONS_PER_PROCESS_MAX: Final = 8000
 SPARE_FILES: Final = 100  # of a process, beside its connections

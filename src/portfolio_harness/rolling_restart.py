@@ -23,7 +23,8 @@ from portfolio_harness.goals import STALE_S_MAX, Goal, failed, none
 from portfolio_harness.lags import percentile_s
 from portfolio_harness.system import System, free_port, running, simulator_options, wait_known, wait_ready
 from portfolio_realtime.errors import SettingsError
-from portfolio_realtime.run_services import Supervisor, end_all
+from portfolio_realtime.processes import end_all
+from portfolio_realtime.run_services import Supervisor
 
 CONFIG: Final = Path(__file__).parents[2] / "deploy" / "haproxy" / "haproxy.cfg"
 SETTLE_S_MAX: Final = 30.0

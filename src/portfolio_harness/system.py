@@ -15,7 +15,8 @@ import jwt
 
 from portfolio_harness.oracle import Oracle
 from portfolio_realtime.errors import PortfolioRealtimeError, SettingsError
-from portfolio_realtime.run_services import Supervisor, end_all, start_module
+from portfolio_realtime.processes import end_all, start_module
+from portfolio_realtime.run_services import Supervisor
 from portfolio_realtime.wire.messages import Disconnect
 
 SIMULATOR_KEY: Final = "sim-key"

@@ -17,7 +17,6 @@ from datetime import date, datetime, timedelta
 from datetime import time as clock_time
 from decimal import Decimal
 from typing import Any, Final
-from zoneinfo import ZoneInfo
 
 from rich.table import Table
 
@@ -26,9 +25,8 @@ from portfolio_harness.clients import Fleet
 from portfolio_harness.demo import say
 from portfolio_harness.oracle import Truth
 from portfolio_harness.virtual_time import MovedSystem
-from portfolio_realtime.clock import NS_PER_S
+from portfolio_realtime.clock import NEW_YORK, NS_PER_S
 
-NEW_YORK: Final = ZoneInfo("America/New_York")
 LIVE_S: Final = 10.0  # of trading at each stop
 CONVERGE_S_MAX: Final = 60.0
 TICK_S: Final = 0.1

@@ -24,7 +24,7 @@ from portfolio_realtime import config, service
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339, rfc3339
 from portfolio_realtime.market_data_consumer import consumer
 from portfolio_realtime.portfolio_calculator import calculator
-from portfolio_realtime.run_services import end_all
+from portfolio_realtime.processes import end_all
 from portfolio_realtime.service import Context, Run
 from portfolio_realtime.state import open_state
 from portfolio_realtime.state.embedded import EmbeddedServer

@@ -2,10 +2,12 @@
 
 import functools
 import time
-from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from datetime import UTC, date, datetime, timedelta
+from typing import Final, Protocol
+from zoneinfo import ZoneInfo
 
 NS_PER_S = 1_000_000_000
+NEW_YORK: Final = ZoneInfo("America/New_York")
 SECONDS_KEPT_MAX = 4096  # texts of recent seconds
 _1970 = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -64,3 +66,23 @@ def parse_rfc3339(text: str) -> int:
     if moment.tzinfo is None:
         raise ValueError(f"time without an offset: {text!r}")
     return (moment - _1970) // timedelta(seconds=1) * NS_PER_S + fraction_ns
+
+
+def new_york_date_of(ns: int) -> str:
+    """The date in New York at a moment: YYYY-MM-DD."""
+    return new_york(ns).date().isoformat()
+
+
+def new_york_midnight_ns(day: date) -> int:
+    """When a day begins in New York."""
+    return ns_of(datetime.combine(day, datetime.min.time(), NEW_YORK))
+
+
+def new_york(ns: int) -> datetime:
+    """A moment as New York's clocks show it, to the second."""
+    return datetime.fromtimestamp(ns // NS_PER_S, NEW_YORK)
+
+
+def ns_of(moment: datetime) -> int:
+    """Nanoseconds since 1970 of a moment, to the second."""
+    return int(moment.timestamp()) * NS_PER_S

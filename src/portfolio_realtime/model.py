@@ -7,19 +7,17 @@ What there are hundreds of thousands of is `gc=False`: it is in no cycle, and th
 look at each of them while clients wait.
 """
 
-from collections.abc import Sequence
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Final, NamedTuple
 
 import msgspec
-
-from portfolio_realtime.wire.frames import text_frame
 
 US_EQUITY: Final = "us_equity"
 US_OPTION: Final = "us_option"
 CRYPTO: Final = "crypto"
 
 ZERO: Final = Decimal(0)
+EXACT: Final = Context(prec=80, rounding=ROUND_HALF_EVEN)  # wide enough that no sum or product rounds
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):
@@ -137,17 +135,6 @@ class PublicationBatch(msgspec.Struct, frozen=True, array_like=True):
     sequences: list[int]
     frames: list[bytes]  # each `value` as a WebSocket frame
     rows: dict[int, list[tuple[str, bytes]]]  # of those with positions, by their place in the columns
-
-    @classmethod
-    def of(cls, epoch: int, publications: Sequence[Publication]) -> "PublicationBatch":
-        """These publications."""
-        return cls(
-            epoch,
-            [one.account_id for one in publications],
-            [one.sequence for one in publications],
-            [text_frame(one.value) for one in publications],
-            {place: one.rows for place, one in enumerate(publications) if one.rows is not None},
-        )
 
 
 def exact(price: float) -> Decimal:

@@ -1,15 +1,12 @@
 """All four services, supervised, in one terminal, each in a process of its own: one failure harms no other.
 
 A service that ends is started again after a pause that grows while it keeps ending. Ctrl-C ends everything
-within END_S_MAX; no process and no folder is left. Run it: `python -m portfolio_realtime.run_services`
+within seconds; no process and no folder is left. Run it: `python -m portfolio_realtime.run_services`
 """
 
 import asyncio
-import contextlib
-import signal
 import sys
-import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from typing import Final, NoReturn
 
 import structlog
@@ -17,16 +14,20 @@ import uvloop
 
 from portfolio_realtime import config, telemetry
 from portfolio_realtime.errors import PortfolioRealtimeError, SettingsError
-from portfolio_realtime.service import EXIT_FAILED, EXIT_SETTINGS, together
-from portfolio_realtime.state.embedded import EmbeddedServer, end_with_parent
+from portfolio_realtime.processes import (
+    EXIT_FAILED,
+    EXIT_SETTINGS,
+    Process,
+    end_all,
+    keep_alive,
+    start_module,
+    until_asked_to_end,
+)
+from portfolio_realtime.service import together
+from portfolio_realtime.state.embedded import EmbeddedServer
 
 SERVICES: Final = ("websocket_server", "symbol_collector", "market_data_consumer", "portfolio_calculator")
-PAUSE_S_MIN: Final = 0.2
-PAUSE_S_MAX: Final = 10.0
-SETTLED_S: Final = 30.0  # a process that lived this long is started again without a long pause
-END_S_MAX: Final = 4.0
 AT_ONCE: Final = {"DRAIN_GRACE_SECONDS": "0", "DRAIN_SECONDS": "1.5"}  # nobody is left to reconnect to
-LINE_BYTES_MAX: Final = 64 * 1024  # of a child's output, where we read it
 
 log = structlog.get_logger()
 
@@ -37,7 +38,7 @@ class Supervisor:
     def __init__(self, environment: dict[str, str], services: Sequence[str] = SERVICES) -> None:
         self._environment = {**environment, **AT_ONCE}
         self._services = services
-        self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._processes: dict[str, Process] = {}
         self._valkey: EmbeddedServer | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: asyncio.Future[NoReturn] = asyncio.get_running_loop().create_future()
@@ -78,20 +79,14 @@ class Supervisor:
         self._failure.cancel()
 
     async def _keep(self, name: str) -> None:
-        pause_s = PAUSE_S_MIN
-        while True:
-            started_s = time.monotonic()
+        async def start() -> Process:
             process = self._processes[name] = await start_module(
                 f"portfolio_realtime.{name}", self._environment
             )
-            code = await process.wait()
-            if code == EXIT_SETTINGS:
-                self._give_up(SettingsError(f"{name} refuses its settings; see above"))
-                return
-            pause_s = PAUSE_S_MIN if time.monotonic() - started_s > SETTLED_S else pause_s
-            log.warning("service ended; starting it again", ended=name, code=code, pause_s=pause_s)
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, PAUSE_S_MAX)
+            return process
+
+        await keep_alive(name, start, lambda code: code == EXIT_SETTINGS)
+        self._give_up(SettingsError(f"{name} refuses its settings; see above"))
 
     async def _keep_valkey(self, valkey: EmbeddedServer) -> None:
         while True:
@@ -102,55 +97,6 @@ class Supervisor:
     def _give_up(self, error: PortfolioRealtimeError) -> None:
         if not self._failure.done():
             self._failure.set_exception(error)
-
-
-async def start_module(
-    module: str,
-    environment: dict[str, str],
-    *arguments: str,
-    stdin: int = asyncio.subprocess.DEVNULL,
-    stdout: int | None = None,
-    line_bytes_max: int = LINE_BYTES_MAX,
-) -> asyncio.subprocess.Process:
-    """Start `python -m module` in a process that ends with ours; Ctrl-C in the terminal reaches only us."""
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", module, *arguments),
-        env=environment,
-        stdin=stdin,
-        stdout=stdout,
-        limit=line_bytes_max,
-        preexec_fn=end_with_parent,
-        start_new_session=True,
-    )
-
-
-async def end_all(processes: Sequence[asyncio.subprocess.Process]) -> None:
-    """Ask processes to end; kill those that have not within END_S_MAX."""
-    running = [process for process in processes if process.returncode is None]
-    for process in running:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-    endings = [asyncio.create_task(process.wait()) for process in running]
-    if endings:
-        await asyncio.wait(endings, timeout=END_S_MAX)
-    for process in running:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-    await asyncio.gather(*endings)
-
-
-@contextlib.asynccontextmanager
-async def until_asked_to_end() -> AsyncGenerator[asyncio.Event, None]:
-    """An event that Ctrl-C and SIGTERM set, instead of interrupting."""
-    asked = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, asked.set)
-    yield asked
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.remove_signal_handler(number)
 
 
 async def run(settings: config.Settings, services: Sequence[str]) -> None:

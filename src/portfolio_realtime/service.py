@@ -7,7 +7,6 @@ A service is one coroutine function of its `Context` that runs until it is cance
 import asyncio
 import contextlib
 import os
-import random
 import secrets
 import signal
 import socket
@@ -21,6 +20,7 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from portfolio_realtime import config, telemetry
+from portfolio_realtime.backoff import Backoff
 from portfolio_realtime.clock import Clock, SystemClock
 from portfolio_realtime.embedded_metrics import EmbeddedMetrics, write_each_minute
 from portfolio_realtime.errors import (
@@ -31,6 +31,7 @@ from portfolio_realtime.errors import (
     SettingsError,
     StateUnavailable,
 )
+from portfolio_realtime.processes import EXIT_FAILED, EXIT_SETTINGS
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.embedded import EmbeddedServer
 from portfolio_realtime.state.leases import Lease
@@ -38,13 +39,10 @@ from portfolio_realtime.state.leases import Lease
 RECOVERABLE: Final = (StateUnavailable, LeaseLost, BrokerUnavailable, FeedUnavailable)
 PAUSE_S_MIN: Final = 0.2
 PAUSE_S_MAX: Final = 5.0
-SETTLED_S: Final = 30.0  # an attempt that lived this long starts the pauses anew
 METRICS_S: Final = 2.0
 STATE_WAIT_S: Final = 10.0
 LEASE_POLL_S: Final = 0.25
 CANCEL_AGAIN_S: Final = 0.5
-EXIT_SETTINGS: Final = 2
-EXIT_FAILED: Final = 1
 
 log = structlog.get_logger()
 
@@ -195,17 +193,14 @@ async def _cancel(tasks: Sequence[asyncio.Future[Any]]) -> None:
 
 async def keep_running(attempt: Callable[[], Awaitable[None]], clock: Clock, what: str) -> NoReturn:
     """Call `attempt` again and again; after a RECOVERABLE failure with a growing, jittered pause."""
-    pause_s = PAUSE_S_MIN
+    backoff = Backoff(PAUSE_S_MIN, PAUSE_S_MAX)
     while True:
         started_s = clock.monotonic_s()
         try:
             await attempt()
         except RECOVERABLE as error:
             log.warning("starting again", what=what, reason=str(error), kind=type(error).__name__)
-        if clock.monotonic_s() - started_s > SETTLED_S:
-            pause_s = PAUSE_S_MIN
-        await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
-        pause_s = min(2 * pause_s, PAUSE_S_MAX)
+        await asyncio.sleep(backoff.after_s(clock.monotonic_s() - started_s))
 
 
 async def under_lease(

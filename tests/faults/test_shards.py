@@ -10,7 +10,7 @@ import pytest
 from portfolio_harness.clients import Fleet
 from portfolio_harness.demo import converge
 from portfolio_harness.system import System, counted, running
-from portfolio_realtime.run_services import end_all, start_module
+from portfolio_realtime.processes import end_all, start_module
 from tests.conftest import Until
 
 INTERVAL_S = 0.2

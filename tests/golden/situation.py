@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
+from portfolio_realtime.clock import NS_PER_S, new_york_date_of, parse_rfc3339
 from portfolio_realtime.market_data_consumer.conditions import crypto_effect, option_effect, stock_effect
 from portfolio_realtime.market_data_consumer.mark_book import MarkBook
 from portfolio_realtime.market_data_consumer.messages import (
@@ -19,7 +19,6 @@ from portfolio_realtime.market_data_consumer.messages import (
     StreamTrade,
     decode_frame,
 )
-from portfolio_realtime.market_data_consumer.trading_sessions import new_york_date_of
 from portfolio_realtime.model import CRYPTO, US_EQUITY, US_OPTION
 from portfolio_realtime.symbol_collector import parse
 from portfolio_realtime.symbol_collector.account_record import AccountRecord

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from portfolio_realtime import config
+from portfolio_realtime.clock import NEW_YORK
 from portfolio_realtime.market_data_consumer.feeds import Schedule, schedules
 from portfolio_realtime.market_data_consumer.mark_book import QUALITIES
-from portfolio_realtime.market_data_consumer.trading_sessions import NEW_YORK, Session
+from portfolio_realtime.market_data_consumer.trading_sessions import Session
 
 
 def at(text: str) -> int:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portfolio_realtime.clock import parse_rfc3339, rfc3339
+from portfolio_realtime.clock import new_york_date_of, parse_rfc3339, rfc3339
 from portfolio_realtime.market_data_consumer.conditions import crypto_effect, option_effect, stock_effect
 from portfolio_realtime.market_data_consumer.mark_book import (
     AHEAD_S_MAX,
@@ -28,7 +28,6 @@ from portfolio_realtime.market_data_consumer.messages import (
     StreamTrade,
 )
 from portfolio_realtime.market_data_consumer.trade_columns import RECENT_MAX
-from portfolio_realtime.market_data_consumer.trading_sessions import new_york_date_of
 from portfolio_realtime.model import Mark, MinuteMark
 from tests.market_data_consumer.moments import raw_moment
 

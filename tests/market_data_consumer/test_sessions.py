@@ -4,11 +4,10 @@ from datetime import date, datetime
 
 import pytest
 
+from portfolio_realtime.clock import NEW_YORK, new_york_date_of
 from portfolio_realtime.market_data_consumer.trading_sessions import (
-    NEW_YORK,
     Session,
     close_ns,
-    new_york_date_of,
     stock_session,
 )
 

@@ -105,7 +105,8 @@ async def test_a_busy_venue_is_asked_again_but_not_for_ever(
     status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ATTEMPTS_MAX times; it may answer the last one."""
-    monkeypatch.setattr(snapshots_module, "PAUSE_S", 0.001)
+    monkeypatch.setattr(snapshots_module, "PAUSE_S_MIN", 0.001)
+    monkeypatch.setattr(snapshots_module, "PAUSE_S_MAX", 0.001)
     asked = 0
 
     def answer(path: str, parameters: dict[str, str]) -> tuple[int, str]:

@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from portfolio_realtime import config
+from portfolio_realtime.backoff import Backoff
 from portfolio_realtime.clock import rfc3339
 from portfolio_realtime.errors import FeedError, FeedRefused, FeedUnavailable
 from portfolio_realtime.market_data_consumer import subscription as subscription_module
@@ -283,10 +284,8 @@ async def test_snapshots_that_fail_are_taken_later_while_the_stream_goes_on(
     feed: tuple[MarketSubscription, Feed], monkeypatch: pytest.MonkeyPatch, failure: FeedError
 ) -> None:
     """A refusal, too: the stream has let us in, so it may pass; every mark is there in the end."""
-    monkeypatch.setattr(subscription_module, "SNAPSHOT_RETRY_S", 0.001)
-    monkeypatch.setattr(subscription_module, "SNAPSHOT_RETRY_S_MAX", 0.002)
     market, world = feed
-    market._snapshot_pause_s = 0.001  # pyright: ignore[reportPrivateUsage]  # of its construction
+    monkeypatch.setattr(market, "_snapshot_backoff", Backoff(0.001, 0.002))
     world.trade("A", is_streamed=False)
     answer, failures = world.read, [failure] * 3
 

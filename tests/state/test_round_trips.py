@@ -6,14 +6,14 @@ import json
 import pytest
 
 from portfolio_realtime.errors import LeaseLost
-from portfolio_realtime.model import AccountChange, Publication, PublicationBatch
+from portfolio_realtime.model import AccountChange, Publication
 from portfolio_realtime.state import State, interest, keys
 from portfolio_realtime.state.accounts import decode_changes
 from portfolio_realtime.state.connection import WRITE_FIELDS_MAX, Subscribed
 from portfolio_realtime.state.interest import decode_begun
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.state.marks import READ_FIELDS_MAX, decode_marks
-from portfolio_realtime.state.valuations import Stored, decode_batch
+from portfolio_realtime.state.valuations import Stored, batch_of, decode_batch
 from tests.conftest import SHARDS
 
 from .conftest import Followed, Messages
@@ -154,7 +154,7 @@ async def test_publications_round_trip(state: State, followed: Followed) -> None
     batches = followed(state.valuations.batches())
     await subscribed(batches)
     await state.valuations.publish(lease, shard, publications)
-    assert decode_batch(await payload(batches)) == PublicationBatch.of(lease.fencing_token, publications)
+    assert decode_batch(await payload(batches)) == batch_of(lease.fencing_token, publications)
     assert await state.valuations.read(alice) == b'{"equity":"1.00"}'
     whole = b'{"equity":"2.00","positions":[{"symbol":"A"},{"symbol":"B"}]}'
     assert await state.interest.begin([bob, "nobody"]) == {bob: Stored(whole, is_kept=True)}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from portfolio_realtime.valuation.portfolio_message import position_day_pnl
+from portfolio_realtime.valuation.position import position_day_pnl
 
 from .records import mark, position
 

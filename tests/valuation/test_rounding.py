@@ -41,9 +41,7 @@ def assert_exact(held: Account, prices: dict[str, float], message: dict[str, str
     for name in ("cash", "last_equity", "external_cash_flow"):
         stated = account(cash=getattr(held, name))
         assert message[name] == oracle_figures(stated, {}).equity, held
-    shown = None if expected.equity is None else f"{Decimal(expected.equity):,}"
-    if shown is not None:
-        shown = f"-${shown[1:]}" if shown.startswith("-") else f"${shown}"
+    shown = "—" if expected.equity is None else f"${Decimal(expected.equity):,}".replace("$-", "-$")
     assert message["total_value"] == shown, held
     return 6
 

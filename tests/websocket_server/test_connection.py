@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portfolio_realtime.model import PublicationBatch
+from portfolio_realtime.state.valuations import batch_of
 from portfolio_realtime.websocket_server.access.authentication import Identity
 from portfolio_realtime.websocket_server.clients import connection as limits
 from portfolio_realtime.websocket_server.clients.connection import Connection, Refused
@@ -49,7 +49,7 @@ def watched(hub: Hub, account_id: str = "a") -> WatchedAccount:
 
 
 def publish(hub: Hub, sequence: int, account_id: str = "a") -> None:
-    hub.publish(gathered(PublicationBatch.of(1, [publication(account_id, 1, sequence)])))
+    hub.publish(gathered(batch_of(1, [publication(account_id, 1, sequence)])))
 
 
 def reply(connection: Connection, now_s: float = 0.0) -> dict[str, object]:
@@ -369,9 +369,7 @@ def test_at_most_32_replies_and_64_values_wait_for_a_client_whatever_it_sends(
                 connection.subscribe(watched(hub, request.account_id), request)
             elif isinstance(request, Unsubscribe):
                 connection.unsubscribe(request.account_id)
-        hub.publish(
-            gathered(PublicationBatch.of(1, [publication(name, 1, sequence) for name in ACCOUNT_IDS]))
-        )
+        hub.publish(gathered(batch_of(1, [publication(name, 1, sequence) for name in ACCOUNT_IDS])))
         for account in hub.accounts.values():
             connection.offer(account)
         assert len(connection._replies) <= 32

@@ -8,8 +8,8 @@ from weakref import WeakValueDictionary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portfolio_realtime.model import Publication, PublicationBatch
-from portfolio_realtime.state.valuations import with_rows
+from portfolio_realtime.model import Publication
+from portfolio_realtime.state.valuations import batch_of, with_rows
 from portfolio_realtime.websocket_server.clients.connection import Connection, Subscription
 from portfolio_realtime.websocket_server.fanout import newest_columns as columns_module
 from portfolio_realtime.websocket_server.fanout import watched_account as watched_module
@@ -101,7 +101,7 @@ def write_all(filenos: Sequence[int], frames: Sequence[bytes]) -> int:
 
 
 def publish(hub: Hub, epoch: int, *publications: Publication) -> None:
-    hub.publish(gathered(PublicationBatch.of(epoch, publications)))
+    hub.publish(gathered(batch_of(epoch, publications)))
 
 
 class World:
@@ -397,14 +397,14 @@ def test_frames_carry_any_length_as_the_protocol_says() -> None:
 
 def test_what_is_gathered_goes_out_as_if_it_had_come_alone() -> None:
     """Parts of batches of several epochs, rows with their publications, one account twice."""
-    first = PublicationBatch.of(
+    first = batch_of(
         1,
         [
             publication("a", 1, sequence, {"A": str(sequence)} if sequence % 2 else None)
             for sequence in (1, 2, 3)
         ],
     )
-    second = PublicationBatch.of(2, [publication("ab", 2, 1, {"B": "7"}), publication("a", 2, 1, {"A": "9"})])
+    second = batch_of(2, [publication("ab", 2, 1, {"B": "7"}), publication("a", 2, 1, {"A": "9"})])
     hub, clients = Hub(write_all), [Client() for _ in range(3)]
     for client, account_id, detail in zip(
         clients, ("a", "ab", "ab"), ("positions", "value", "value"), strict=True

@@ -19,7 +19,7 @@ from portfolio_realtime.alpaca.credentials import MarketLogin
 from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.errors import FeedRefused, FeedUnavailable
 from portfolio_realtime.market_data_consumer.feeds import Feed, Schedule, schedules
-from portfolio_realtime.market_data_consumer.reconnect_delay import REFUSED, SESSION, Backoff
+from portfolio_realtime.market_data_consumer.reconnect_delay import REFUSED, SESSION, ReconnectDelay
 from portfolio_realtime.market_data_consumer.snapshots import Snapshots
 from portfolio_realtime.market_data_consumer.stream import StreamLost, open_stream
 from portfolio_realtime.market_data_consumer.subscription import MarketSubscription
@@ -74,18 +74,18 @@ class FeedConsumer:
         )
 
     async def _stay_connected(self) -> NoReturn:
-        clock, name, backoff = self._context.clock, self._schedule.name, Backoff()
+        clock, name, delay = self._context.clock, self._schedule.name, ReconnectDelay()
         while True:
             started_s = clock.monotonic_s()
             try:
                 await self._connect_once()
                 continue
             except FeedRefused as error:
-                reason, pause_s = REFUSED, backoff.pause_s(REFUSED, clock.monotonic_s() - started_s)
+                reason, pause_s = REFUSED, delay.pause_s(REFUSED, clock.monotonic_s() - started_s)
                 log.error("feed refused", feed=name, reason=str(error), again_in_s=round(pause_s))
             except FeedUnavailable as error:
                 reason, asked_s = _reason(error)
-                pause_s = backoff.pause_s(reason, clock.monotonic_s() - started_s, asked_s)
+                pause_s = delay.pause_s(reason, clock.monotonic_s() - started_s, asked_s)
                 if reason != SESSION:
                     log.warning("feed lost", feed=name, reason=str(error), again_in_s=round(pause_s, 1))
             self._metrics.reconnects.labels(name, reason).inc()

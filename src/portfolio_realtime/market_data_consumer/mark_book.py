@@ -33,7 +33,7 @@ from typing import Final, TypeGuard
 
 import numpy as np
 
-from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
+from portfolio_realtime.clock import NS_PER_S, new_york_date_of, new_york_midnight_ns, parse_rfc3339
 from portfolio_realtime.market_data_consumer.conditions import CONDITION_SETS_MAX, Conditions, Effect
 from portfolio_realtime.market_data_consumer.messages import (
     NO_TIME,
@@ -73,8 +73,6 @@ from portfolio_realtime.market_data_consumer.trade_columns import (
 )
 from portfolio_realtime.market_data_consumer.trading_sessions import (
     close_ns,
-    new_york_date_of,
-    new_york_midnight_ns,
 )
 from portfolio_realtime.model import Mark, MinuteMark, exact
 

@@ -6,11 +6,10 @@ that waiting does not heal is not tried in a loop: once a minute at first, in th
 hour, so that a plan that was changed needs no restart.
 """
 
-import random
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
-SETTLED_S: Final = 30.0  # a connection that lived so long starts the pauses anew
+from portfolio_realtime.backoff import Backoff
+
 RETRY_AFTER_S_MAX: Final = 300.0  # what the feed asks for, at most
 
 LOST: Final = "lost"
@@ -18,9 +17,8 @@ REFUSED: Final = "refused"
 SESSION: Final = "session"  # another feed has its turn: nothing is wrong
 
 
-@dataclass(frozen=True)
-class Pauses:
-    """The first pause and the longest, in seconds; each is twice the one before it."""
+class Pauses(NamedTuple):
+    """The first pause and the longest, in seconds."""
 
     first_s: float
     longest_s: float
@@ -36,21 +34,17 @@ PAUSES: Final = {
 OTHERWISE: Final = Pauses(0.5, 15.0)
 
 
-class Backoff:
+class ReconnectDelay:
     """The pauses of one feed."""
 
     def __init__(self) -> None:
         self._reason = ""
-        self._failures_count = 0
+        self._backoff = Backoff(0.0, 0.0)
 
     def pause_s(self, reason: str, lived_s: float, retry_after_s: float | None = None) -> float:
-        """The pause after a connection that lived so long and ended for this reason, jittered by half."""
-        if lived_s > SETTLED_S or reason != self._reason:
-            self._failures_count = 0
-        pauses = PAUSES.get(reason, OTHERWISE)
-        pause_s = min(pauses.first_s * 2.0**self._failures_count, pauses.longest_s)
-        self._reason = reason
-        if pause_s < pauses.longest_s:
-            self._failures_count += 1
+        """The pause after a connection that lived so long and ended for this reason."""
+        if reason != self._reason:
+            self._reason = reason
+            self._backoff = Backoff(*PAUSES.get(reason, OTHERWISE))
         asked_s = min(retry_after_s or 0.0, RETRY_AFTER_S_MAX)
-        return asked_s + pause_s * random.uniform(0.5, 1.0)
+        return asked_s + self._backoff.after_s(lived_s)

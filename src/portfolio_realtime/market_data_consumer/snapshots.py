@@ -5,7 +5,6 @@ are normal. A request that is refused because of one badly formed symbol is spli
 """
 
 import asyncio
-import random
 from collections.abc import Sequence
 from typing import Final
 
@@ -13,6 +12,7 @@ import httpx
 import msgspec
 
 from portfolio_realtime.alpaca.credentials import MarketLogin
+from portfolio_realtime.backoff import Backoff
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import FeedRefused, FeedUnavailable, TokenRefused
 from portfolio_realtime.market_data_consumer.feeds import Feed
@@ -22,7 +22,8 @@ from portfolio_realtime.market_data_consumer.stream import KEYS_REMEDY
 SYMBOLS_MAX: Final = 100  # of one request
 TIMEOUT_S: Final = 10.0
 ATTEMPTS_MAX: Final = 4
-PAUSE_S: Final = 0.3  # before the second attempt; doubles
+PAUSE_S_MIN: Final = 0.6  # between two attempts
+PAUSE_S_MAX: Final = 2.4
 BODY_SHOWN_MAX: Final = 200  # characters of a refusal that are repeated in our message
 
 _MISFORMED: Final = (httpx.codes.BAD_REQUEST, httpx.codes.NOT_FOUND, httpx.codes.UNPROCESSABLE_ENTITY)
@@ -83,10 +84,10 @@ class Snapshots:
         parameters = {"symbols": ",".join(symbols)}
         if self.feed.snapshots_feed is not None:
             parameters["feed"] = self.feed.snapshots_feed
-        reason = ""
+        reason, backoff = "", Backoff(PAUSE_S_MIN, PAUSE_S_MAX)
         for attempt in range(ATTEMPTS_MAX):
             if attempt:
-                await asyncio.sleep(PAUSE_S * 2**attempt * random.uniform(0.5, 1.0))
+                await asyncio.sleep(backoff.next_s())
             try:
                 answer = await self._client.get(self.feed.snapshots_path, params=parameters)
             except TokenRefused as error:

@@ -14,13 +14,13 @@ those symbols are subscribed anew. The same refresh bounds any other drift and f
 import asyncio
 import contextlib
 import itertools
-import random
 from collections.abc import Iterable, Sequence
 from typing import Final, NoReturn
 
 import structlog
 
-from portfolio_realtime.clock import Clock
+from portfolio_realtime.backoff import Backoff
+from portfolio_realtime.clock import Clock, new_york_date_of
 from portfolio_realtime.errors import FeedError, FeedRefused
 from portfolio_realtime.market_data_consumer.feeds import Feed, Schedule
 from portfolio_realtime.market_data_consumer.messages import (
@@ -36,7 +36,7 @@ from portfolio_realtime.market_data_consumer.messages import (
 from portfolio_realtime.market_data_consumer.silence import Pulse
 from portfolio_realtime.market_data_consumer.snapshots import SYMBOLS_MAX, Snapshots
 from portfolio_realtime.market_data_consumer.stream import Arrived, MarketStream, StreamLost
-from portfolio_realtime.market_data_consumer.trading_sessions import Session, new_york_date_of
+from portfolio_realtime.market_data_consumer.trading_sessions import Session
 from portfolio_realtime.telemetry import MarketMetrics
 
 LEAVING_S: Final = 10.0  # a symbol that nobody holds any more stays subscribed for so long
@@ -74,7 +74,7 @@ class MarketSubscription:
         self._leaving: dict[str, float] = {}  # symbol -> until when it stays, in monotonic seconds
         self._pending: dict[str, None] = {}  # symbols whose snapshot is to be taken, oldest first
         self._is_pending = asyncio.Event()
-        self._snapshot_pause_s = SNAPSHOT_RETRY_S
+        self._snapshot_backoff = Backoff(SNAPSHOT_RETRY_S, SNAPSHOT_RETRY_S_MAX)
         self._frame_s = 0.0  # when the stream last brought data
         self._pulse = Pulse()
         self._is_doubted = False  # silent for suspiciously long, or since it was found to be mute
@@ -293,13 +293,12 @@ class MarketSubscription:
     async def _recover(self, failures: Sequence[FeedError]) -> None:
         """Wait before the next snapshots; the stream, which has let us in, goes on meanwhile."""
         if not failures:
-            self._snapshot_pause_s = SNAPSHOT_RETRY_S
+            self._snapshot_backoff.reset()
             return
         is_refused = any(isinstance(failure, FeedRefused) for failure in failures)
         tell = log.error if is_refused else log.warning
         tell("snapshots are taken later", feed=self.feed.name, reason=str(failures[0]))
-        await asyncio.sleep(self._snapshot_pause_s * random.uniform(0.5, 1.0))
-        self._snapshot_pause_s = min(2 * self._snapshot_pause_s, SNAPSHOT_RETRY_S_MAX)
+        await asyncio.sleep(self._snapshot_backoff.next_s())
 
     def _next_parts(self) -> list[list[str]]:
         symbols = list(itertools.islice(self._pending, SNAPSHOT_REQUESTS_MAX * SYMBOLS_MAX))

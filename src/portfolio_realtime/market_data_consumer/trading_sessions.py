@@ -11,13 +11,11 @@ import warnings
 from datetime import date, datetime, time, timedelta
 from enum import Enum
 from typing import Final
-from zoneinfo import ZoneInfo
 
 import exchange_calendars
 
-from portfolio_realtime.clock import NS_PER_S
+from portfolio_realtime.clock import NEW_YORK, new_york, ns_of
 
-NEW_YORK: Final = ZoneInfo("America/New_York")
 OVERNIGHT_FROM: Final = time(20)
 EXTENDED_FROM: Final = time(4)
 AFTER_CLOSE: Final = timedelta(hours=4)
@@ -44,23 +42,9 @@ def close_ns(day: date) -> int | None:
     return next((edge_ns for edge_ns, session in _edges(day)[3:4] if session is Session.EXTENDED), None)
 
 
-def new_york_date_of(ns: int) -> str:
-    """The date in New York at a moment: YYYY-MM-DD."""
-    return _new_york(ns).date().isoformat()
-
-
-def new_york_midnight_ns(day: date) -> int:
-    """When a day begins in New York."""
-    return _ns(datetime.combine(day, time(), NEW_YORK))
-
-
-def _new_york(ns: int) -> datetime:
-    return datetime.fromtimestamp(ns // NS_PER_S, NEW_YORK)
-
-
 def _trade_date(at_ns: int) -> date:
     """The trading day that a moment belongs to: from 20:00 on it is the next day's."""
-    moment = _new_york(at_ns)
+    moment = new_york(at_ns)
     return moment.date() + timedelta(days=moment.time() >= OVERNIGHT_FROM)
 
 
@@ -72,11 +56,11 @@ def _edges(day: date) -> list[tuple[int, Session]]:
         return []
     opened, closed = calendar.session_open(label), calendar.session_close(label)
     return [
-        (_ns(datetime.combine(day - timedelta(days=1), OVERNIGHT_FROM, NEW_YORK)), Session.OVERNIGHT),
-        (_ns(datetime.combine(day, EXTENDED_FROM, NEW_YORK)), Session.EXTENDED),
-        (_ns(opened.to_pydatetime()), Session.CORE),
-        (_ns(closed.to_pydatetime()), Session.EXTENDED),
-        (_ns(closed.to_pydatetime() + AFTER_CLOSE), Session.CLOSED),
+        (ns_of(datetime.combine(day - timedelta(days=1), OVERNIGHT_FROM, NEW_YORK)), Session.OVERNIGHT),
+        (ns_of(datetime.combine(day, EXTENDED_FROM, NEW_YORK)), Session.EXTENDED),
+        (ns_of(opened.to_pydatetime()), Session.CORE),
+        (ns_of(closed.to_pydatetime()), Session.EXTENDED),
+        (ns_of(closed.to_pydatetime() + AFTER_CLOSE), Session.CLOSED),
     ]
 
 
@@ -85,7 +69,3 @@ def _calendar(year: int) -> exchange_calendars.ExchangeCalendar:
     with warnings.catch_warnings():  # of pandas, about what the calendars do inside
         warnings.simplefilter("ignore", DeprecationWarning)
         return exchange_calendars.get_calendar("XNYS", start=f"{year - 1}-12-20", end=f"{year + 1}-01-10")
-
-
-def _ns(moment: datetime) -> int:
-    return int(moment.timestamp()) * NS_PER_S

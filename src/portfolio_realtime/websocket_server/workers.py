@@ -8,24 +8,15 @@ addresses count they count together (`tallies.py`).
 import asyncio
 import contextlib
 import signal
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-import structlog
-
-from portfolio_realtime.state.embedded import end_with_parent
+from portfolio_realtime.processes import EXIT_SETTINGS, Process, end_with_parent, keep_alive
 from portfolio_realtime.websocket_server.access.shared_counters import Tallies, Tally
 
 WORKER: Final = "--worker"  # before: which of how many processes, and the descriptor of their tallies
-PAUSE_S_MIN: Final = 0.2
-PAUSE_S_MAX: Final = 10.0
-SETTLED_S: Final = 30.0  # a process that lived this long is started again without a long pause
 HURRY_S_MAX: Final = 5.0  # from the second signal until what is left is killed
-EXIT_SETTINGS: Final = 2
-
-log = structlog.get_logger()
 
 
 def tally_of(arguments: Sequence[str]) -> Callable[[str], Tally] | None:
@@ -44,7 +35,7 @@ class Workers:
         self._environment = environment
         self._count = count
         self._tallies = Tallies.create(count)
-        self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._processes: dict[int, Process] = {}
         self._is_ending = False
         self._is_refused = False  # a process refuses its settings
 
@@ -53,35 +44,36 @@ class Workers:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
-        await asyncio.gather(*(self._keep(index) for index in range(self._count)))
+        await asyncio.gather(
+            *(
+                keep_alive(
+                    f"server process {index}", partial(self._start, index), partial(self._is_over, index)
+                )
+                for index in range(self._count)
+            )
+        )
         return EXIT_SETTINGS if self._is_refused else 0
 
-    async def _keep(self, index: int) -> None:
-        pause_s = PAUSE_S_MIN
-        while not self._is_ending:
-            started_s = time.monotonic()
-            process = await asyncio.create_subprocess_exec(
-                *(*self._command, WORKER, str(index), str(self._count), str(self._tallies.file)),
-                pass_fds=(self._tallies.file,),
-                env=self._environment,
-                stdin=asyncio.subprocess.DEVNULL,
-                preexec_fn=end_with_parent,
-                start_new_session=True,
-            )
-            self._processes[index] = process
-            if self._is_ending:  # the signal came while it was started
-                _send(process, signal.SIGTERM)
-            code = await process.wait()
-            self._tallies.clear(index)
-            if code == EXIT_SETTINGS:
-                self._is_refused = True
-                self._end(signal.SIGTERM)
-            if self._is_ending:
-                return
-            pause_s = PAUSE_S_MIN if time.monotonic() - started_s > SETTLED_S else pause_s
-            log.warning("a server process ended; starting it again", code=code, pause_s=pause_s)
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, PAUSE_S_MAX)
+    async def _start(self, index: int) -> Process:
+        process = await asyncio.create_subprocess_exec(
+            *(*self._command, WORKER, str(index), str(self._count), str(self._tallies.file)),
+            pass_fds=(self._tallies.file,),
+            env=self._environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            preexec_fn=end_with_parent,
+            start_new_session=True,
+        )
+        self._processes[index] = process
+        if self._is_ending:  # the signal came while it was started
+            _send(process, signal.SIGTERM)
+        return process
+
+    def _is_over(self, index: int, code: int) -> bool:
+        self._tallies.clear(index)
+        if code == EXIT_SETTINGS:
+            self._is_refused = True
+            self._end(signal.SIGTERM)
+        return self._is_ending
 
     def _signalled(self) -> None:
         if self._is_ending:
@@ -94,7 +86,7 @@ class Workers:
             _send(process, number)
 
 
-def _send(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+def _send(process: Process, number: signal.Signals) -> None:
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(number)

@@ -8,13 +8,12 @@ import httpx
 from portfolio_realtime.alpaca.credentials import MarketLogin
 from portfolio_realtime.cli.doctor.alpaca import TIMEOUT_S, authentication
 from portfolio_realtime.cli.doctor.findings import Finding, Status
-from portfolio_realtime.clock import SystemClock
+from portfolio_realtime.clock import SystemClock, new_york_date_of
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import BrokerError, FeedRefused, FeedUnavailable
 from portfolio_realtime.market_data_consumer.feeds import Feed, Schedule, schedules
 from portfolio_realtime.market_data_consumer.mark_book import MarkBook
 from portfolio_realtime.market_data_consumer.snapshots import SYMBOLS_MAX, Snapshots
-from portfolio_realtime.market_data_consumer.trading_sessions import new_york_date_of
 from portfolio_realtime.model import Account, plain
 from portfolio_realtime.symbol_collector.account_record import AccountRecord
 from portfolio_realtime.symbol_collector.activities import CLOSED, Statement

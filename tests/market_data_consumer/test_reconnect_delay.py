@@ -2,6 +2,7 @@
 
 import pytest
 
+from portfolio_realtime.backoff import SETTLED_S
 from portfolio_realtime.market_data_consumer.reconnect_delay import (
     LOST,
     OTHERWISE,
@@ -9,8 +10,7 @@ from portfolio_realtime.market_data_consumer.reconnect_delay import (
     REFUSED,
     RETRY_AFTER_S_MAX,
     SESSION,
-    SETTLED_S,
-    Backoff,
+    ReconnectDelay,
 )
 
 GHOST_S = 90.0  # so long a dropped connection may hold its place at the feed
@@ -18,8 +18,8 @@ GHOST_S = 90.0  # so long a dropped connection may hold its place at the feed
 
 def pauses(reason: str, count: int) -> list[float]:
     """The pauses of one reason again and again."""
-    backoff = Backoff()
-    return [backoff.pause_s(reason, 0.0) for _ in range(count)]
+    delay = ReconnectDelay()
+    return [delay.pause_s(reason, 0.0) for _ in range(count)]
 
 
 @pytest.mark.parametrize("reason", [LOST, "mute", "406", "407", "429", REFUSED])
@@ -37,29 +37,29 @@ def test_pauses_grow_to_their_limit_and_are_jittered(reason: str) -> None:
 def test_a_ghost_of_ours_is_outwaited_with_few_attempts() -> None:
     """90 s of 406 cost at most a dozen attempts."""
     waited_s, attempts = 0.0, 0
-    backoff = Backoff()
+    delay = ReconnectDelay()
     while waited_s < GHOST_S:
-        waited_s += backoff.pause_s("406", 0.0)
+        waited_s += delay.pause_s("406", 0.0)
         attempts += 1
     assert attempts <= 12
 
 
 def test_what_the_feed_asks_for_is_waited_and_a_little_more() -> None:
     """Retry-After counts, up to a limit."""
-    assert Backoff().pause_s("429", 0.0, 42.0) > 42.0
+    assert ReconnectDelay().pause_s("429", 0.0, 42.0) > 42.0
     longest_s = RETRY_AFTER_S_MAX + PAUSES["429"].longest_s
-    assert RETRY_AFTER_S_MAX < Backoff().pause_s("429", 0.0, 1e9) <= longest_s
+    assert RETRY_AFTER_S_MAX < ReconnectDelay().pause_s("429", 0.0, 1e9) <= longest_s
 
 
 def test_a_connection_that_lived_and_another_reason_start_anew() -> None:
     """Only failures in a row of one kind add up."""
-    backoff = Backoff()
+    delay = ReconnectDelay()
     for _ in range(8):
-        backoff.pause_s(LOST, 0.0)
-    assert backoff.pause_s(LOST, SETTLED_S + 1) <= OTHERWISE.first_s
+        delay.pause_s(LOST, 0.0)
+    assert delay.pause_s(LOST, SETTLED_S + 1) <= OTHERWISE.first_s
     for _ in range(8):
-        backoff.pause_s(LOST, 0.0)
-    assert backoff.pause_s("407", 0.0) <= PAUSES["407"].first_s
+        delay.pause_s(LOST, 0.0)
+    assert delay.pause_s("407", 0.0) <= PAUSES["407"].first_s
 
 
 def test_taking_turns_costs_no_pause() -> None:

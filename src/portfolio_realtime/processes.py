@@ -1,0 +1,100 @@
+"""Child processes: started so that they end with us, kept alive, ended; what the exit codes of ours mean."""
+
+import asyncio
+import contextlib
+import ctypes
+import signal
+import sys
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import Final
+
+import structlog
+
+from portfolio_realtime.backoff import Backoff
+
+EXIT_FAILED: Final = 1
+EXIT_SETTINGS: Final = 2  # wrong settings or arguments: starting again does not help
+END_S_MAX: Final = 4.0
+LINE_BYTES_MAX: Final = 64 * 1024  # of a child's output, where we read it
+PAUSE_S_MIN: Final = 0.2
+PAUSE_S_MAX: Final = 10.0
+_PR_SET_PDEATHSIG: Final = 1
+
+log = structlog.get_logger()
+
+Process = asyncio.subprocess.Process
+
+
+def end_with_parent() -> None:
+    """In a child, before exec: ask Linux to end it when its parent dies, however that dies."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+async def start_module(
+    module: str,
+    environment: dict[str, str],
+    *arguments: str,
+    stdin: int = asyncio.subprocess.DEVNULL,
+    stdout: int | None = None,
+    line_bytes_max: int = LINE_BYTES_MAX,
+) -> Process:
+    """Start `python -m module` in a process that ends with ours; Ctrl-C in the terminal reaches only us."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", module, *arguments),
+        env=environment,
+        stdin=stdin,
+        stdout=stdout,
+        limit=line_bytes_max,
+        preexec_fn=end_with_parent,
+        start_new_session=True,
+    )
+
+
+async def keep_alive(
+    name: str, start: Callable[[], Awaitable[Process]], is_over: Callable[[int], bool]
+) -> None:
+    """Start a process again whenever it ends, after a growing pause, until `is_over` says of its exit code
+    that this was the last time. It is asked again after the pause.
+    """
+    backoff = Backoff(PAUSE_S_MIN, PAUSE_S_MAX)
+    while True:
+        started_s = time.monotonic()
+        code = await (await start()).wait()
+        if is_over(code):
+            return
+        pause_s = backoff.after_s(time.monotonic() - started_s)
+        log.warning("process ended; starting it again", ended=name, code=code, pause_s=round(pause_s, 2))
+        await asyncio.sleep(pause_s)
+        if is_over(code):
+            return
+
+
+async def end_all(processes: Sequence[Process]) -> None:
+    """Ask processes to end; kill those that have not within END_S_MAX."""
+    running = [process for process in processes if process.returncode is None]
+    for process in running:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+    endings = [asyncio.create_task(process.wait()) for process in running]
+    if endings:
+        await asyncio.wait(endings, timeout=END_S_MAX)
+    for process in running:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+    await asyncio.gather(*endings)
+
+
+@contextlib.asynccontextmanager
+async def until_asked_to_end() -> AsyncGenerator[asyncio.Event, None]:
+    """An event that Ctrl-C and SIGTERM set, instead of interrupting."""
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, asked.set)
+    yield asked
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.remove_signal_handler(number)
