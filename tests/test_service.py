@@ -11,7 +11,14 @@ from prometheus_client import CollectorRegistry
 from portfolio_realtime import backoff, service
 from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.config import Settings
-from portfolio_realtime.errors import BrokerRefused, FeedUnavailable, LeaseLost, StateUnavailable
+from portfolio_realtime.errors import (
+    BrokerRefused,
+    FeedUnavailable,
+    LeaseLost,
+    SettingsError,
+    StateRefused,
+    StateUnavailable,
+)
 from portfolio_realtime.service import Context, keep_lease, keep_running, together, under_lease
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.leases import Lease
@@ -252,13 +259,19 @@ async def test_a_lease_runs_out_while_the_state_is_out_of_reach(mortal_valkey: V
 
 
 @pytest.mark.parametrize(
-    ("outcome", "code"), [(None, 0), (BrokerRefused("no permission"), service.EXIT_FAILED)]
+    ("outcome", "code"),
+    [
+        (None, 0),
+        (BrokerRefused("no permission"), service.EXIT_FAILED),
+        (StateRefused("no rights"), service.EXIT_SETTINGS),
+        (SettingsError("the port is in use"), service.EXIT_SETTINGS),
+    ],
 )
 def test_the_exit_code_says_why(
     valkey_now: str, monkeypatch: pytest.MonkeyPatch, outcome: Exception | None, code: int
 ) -> None:
-    """0 for an end, 1 for a failure for good."""
-    monkeypatch.setattr(service.telemetry, "configure_logs", _ignore)
+    """0 for an end, 1 for a failure, 2 for what a new start cannot help."""
+    monkeypatch.setattr(service.logs, "configure", _ignore)
 
     async def run(context: Context) -> None:
         await context.state.connection.ping()

@@ -20,7 +20,7 @@ from benchmarks.hostile.made_up import made_up
 from benchmarks.hostile.server import attacked, over_http, over_sockets
 from benchmarks.hostile.socketless import say, side_by_side
 from benchmarks.hostile.victim import Surprise
-from portfolio_realtime import telemetry
+from portfolio_realtime import logs
 
 FUZZED_SHARE: Final = 0.1
 MADE_UP_SHARE: Final = 0.01
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=7)
     asked = parser.parse_args()
-    telemetry.configure_logs("hostile", "error", "console")
+    logs.configure("hostile", "error", "console")
     try:
         done = asyncio.run(attack(asked.count, asked.seed))
     except* Surprise as surprises:

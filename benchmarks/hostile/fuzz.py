@@ -13,14 +13,14 @@ with atheris.instrument_imports(  # pyright: ignore[reportAttributeAccessIssue] 
 ):
     from benchmarks.hostile.victim import Victim
     from benchmarks.raw_websocket import TEXT, frame
-    from portfolio_realtime import telemetry
+    from portfolio_realtime import logs
 
 SMALL_MESSAGE_BYTES = 1000
 
 
 def main() -> None:
     """Fuzz until libFuzzer has enough; it ends the process."""
-    telemetry.configure_logs("hostile", "error", "console")
+    logs.configure("hostile", "error", "console")
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     victims = (Victim(is_open=True), Victim(is_open=False))

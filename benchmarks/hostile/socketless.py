@@ -13,7 +13,7 @@ from typing import Final
 
 from benchmarks.hostile.inputs import KINDS
 from benchmarks.hostile.victim import OWN_CODES, Surprise, Victim
-from portfolio_realtime import telemetry
+from portfolio_realtime import logs
 
 PROGRESS_S: Final = 5.0
 
@@ -49,7 +49,7 @@ def side_by_side(count: int, seed: int) -> Counter[str]:
 
 
 def _part(numbers: range, seed: int) -> Counter[str]:
-    telemetry.configure_logs("hostile", "error", "console")
+    logs.configure("hostile", "error", "console")
     return asyncio.run(without_sockets(numbers, seed))
 
 

@@ -155,11 +155,13 @@ class EmbeddedMetrics:
         return msgspec.json.encode(told).decode()
 
 
-async def write_each_minute(lines: EmbeddedMetrics, now_ns: Callable[[], int]) -> NoReturn:
-    """Write a line to standard output after FIRST_S, then each INTERVAL_S."""
+async def write_each_minute(
+    lines: EmbeddedMetrics, now_ns: Callable[[], int], write: Callable[[str], None]
+) -> NoReturn:
+    """Have a line written after FIRST_S, then each INTERVAL_S."""
     await asyncio.sleep(FIRST_S)
     while True:
-        print(lines.line(now_ns() // 1_000_000), flush=True)
+        write(lines.line(now_ns() // 1_000_000))
         await asyncio.sleep(INTERVAL_S)
 
 

@@ -4,7 +4,8 @@ PortfolioRealtimeError
 ├── SettingsError          a setting is wrong: which, its value, the remedy
 ├── TokenRefused           no OAuth token for our client id: waiting does not help
 ├── StateError
-│   ├── StateUnavailable   Valkey cannot be reached: wait, reconnect, read again
+│   ├── StateUnavailable   Valkey cannot be reached, or not now: wait, reconnect, read again
+│   ├── StateRefused       Valkey refuses us: waiting does not help
 │   └── LeaseLost          a newer owner has written here: stop writing
 ├── BrokerError
 │   ├── BrokerRefused      credentials or permission: waiting does not help
@@ -34,7 +35,15 @@ class StateError(PortfolioRealtimeError):
 
 
 class StateUnavailable(StateError):
-    """Valkey cannot be reached."""
+    """Valkey cannot be reached, or answers with an error that passes; `word` is that error's, else ""."""
+
+    def __init__(self, message: str, word: str = "") -> None:
+        super().__init__(message)
+        self.word = word
+
+
+class StateRefused(StateError):
+    """Valkey refuses us for good; the message holds the remedy."""
 
 
 class LeaseLost(StateError):

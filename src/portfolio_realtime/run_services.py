@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 import structlog
 import uvloop
 
-from portfolio_realtime import config, telemetry
+from portfolio_realtime import config, logs
 from portfolio_realtime.errors import PortfolioRealtimeError, SettingsError
 from portfolio_realtime.processes import (
     EXIT_FAILED,
@@ -121,10 +121,10 @@ def main(services: Sequence[str] = SERVICES) -> NoReturn:
     """Run services in this terminal until Ctrl-C, then exit: 0 asked to end, 1 failed, 2 wrong settings."""
     try:
         settings = config.load()
-        telemetry.configure_logs("run_services", settings.log_level, settings.log_format)
+        logs.configure("run_services", settings.log_level, settings.log_format)
         uvloop.run(run(settings, services))
     except SettingsError as error:
-        print(error, file=sys.stderr)
+        logs.say(str(error))
         sys.exit(EXIT_SETTINGS)
     except PortfolioRealtimeError as error:
         log.error("ended", reason=str(error))

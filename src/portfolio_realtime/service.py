@@ -19,7 +19,7 @@ import structlog
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from portfolio_realtime import config, telemetry
+from portfolio_realtime import config, logs, telemetry
 from portfolio_realtime.backoff import Backoff
 from portfolio_realtime.clock import Clock, SystemClock
 from portfolio_realtime.embedded_metrics import EmbeddedMetrics, write_each_minute
@@ -29,6 +29,7 @@ from portfolio_realtime.errors import (
     LeaseLost,
     PortfolioRealtimeError,
     SettingsError,
+    StateRefused,
     StateUnavailable,
 )
 from portfolio_realtime.processes import EXIT_FAILED, EXIT_SETTINGS
@@ -37,6 +38,7 @@ from portfolio_realtime.state.embedded import EmbeddedServer
 from portfolio_realtime.state.leases import Lease
 
 RECOVERABLE: Final = (StateUnavailable, LeaseLost, BrokerUnavailable, FeedUnavailable)
+FINAL: Final = (SettingsError, StateRefused)  # a new start cannot mend these
 PAUSE_S_MIN: Final = 0.2
 PAUSE_S_MAX: Final = 5.0
 METRICS_S: Final = 2.0
@@ -67,19 +69,20 @@ def main(name: str, run: Run, *, ends_itself: bool = False, **overrides: Any) ->
 
     A service that `ends_itself` is told by `Context.ending`, and cancelled by the second signal only.
 
-    Exit codes: 0 asked to end, 1 failed for good, 2 wrong settings; the reason is on stderr.
+    Exit codes: 0 asked to end, 1 failed, 2 a new start cannot help: wrong settings, or Valkey refuses us; the
+    reason is on stderr.
     """
     try:
         settings = config.load(**overrides)
     except SettingsError as error:
-        print(error, file=sys.stderr)
+        logs.say(str(error))
         sys.exit(EXIT_SETTINGS)
-    telemetry.configure_logs(name, settings.log_level, settings.log_format)
+    logs.configure(name, settings.log_level, settings.log_format)
     try:
         uvloop.run(_serve(name, settings, run, ends_itself=ends_itself))
     except PortfolioRealtimeError as error:
         log.error("ended", reason=str(error))
-        sys.exit(EXIT_FAILED)
+        sys.exit(EXIT_SETTINGS if isinstance(error, FINAL) else EXIT_FAILED)
     except KeyboardInterrupt:
         pass
     sys.exit(0)
@@ -87,7 +90,7 @@ def main(name: str, run: Run, *, ends_itself: bool = False, **overrides: Any) ->
 
 async def _serve(name: str, settings: config.Settings, run: Run, *, ends_itself: bool) -> None:
     ending = asyncio.Event()
-    work = asyncio.ensure_future(_with_state(name, settings, run, ending))
+    work = asyncio.ensure_future(with_state(name, settings, run, ending))
 
     def end() -> None:
         if ending.is_set() or not ends_itself:
@@ -100,7 +103,8 @@ async def _serve(name: str, settings: config.Settings, run: Run, *, ends_itself:
         await work
 
 
-async def _with_state(name: str, settings: config.Settings, run: Run, ending: asyncio.Event) -> None:
+async def with_state(name: str, settings: config.Settings, run: Run, ending: asyncio.Event) -> None:
+    """Run one service with its state until it ends. Raises PortfolioRealtimeError."""
     instance = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     keys.use_prefix(settings.key_prefix)
     async with _state_url(settings) as url:
@@ -118,7 +122,7 @@ async def _with_state(name: str, settings: config.Settings, run: Run, ending: as
 
 async def _wait_ready(context: Context) -> None:
     try:
-        await context.state.connection.wait_ready(STATE_WAIT_S)
+        await context.state.connection.wait_ready(STATE_WAIT_S, tell_away)
     except StateUnavailable as error:
         raise StateUnavailable(
             f"{error}; start it (redis-cli ping answers PONG), or unset REDIS_HOST and REDIS_URL to have an "
@@ -140,11 +144,25 @@ async def _state_url(settings: config.Settings) -> AsyncGenerator[str, None]:
         await server.stop()
 
 
+def tell_away(error: StateUnavailable) -> None:
+    """Log that Valkey is away: one line for each reason within a minute, whoever notices it."""
+    log.warning("waiting for Valkey", reason=str(error), **logs.once(error.word or "unreachable"))
+
+
 async def _leave_metrics(name: str, context: Context) -> None:
+    away_since_s: float | None = None
     while True:
-        with contextlib.suppress(StateUnavailable):
+        now_s = context.clock.monotonic_s()
+        try:
             text = telemetry.exposition(context.registry)
             await context.state.metrics.write(name, context.instance, text)
+        except StateUnavailable as error:
+            away_since_s = now_s if away_since_s is None else away_since_s
+            tell_away(error)
+        else:
+            if away_since_s is not None:
+                log.info("Valkey is back", after_s=round(now_s - away_since_s, 1))
+            away_since_s = None
         await asyncio.sleep(METRICS_S)
 
 
@@ -153,7 +171,7 @@ async def _embed_metrics(name: str, context: Context) -> None:
     if not deployment:
         await asyncio.Event().wait()
     lines = EmbeddedMetrics(deployment, name, context.instance, context.registry)
-    await write_each_minute(lines, context.clock.now_ns)
+    await write_each_minute(lines, context.clock.now_ns, logs.Writer(sys.stdout).put)
 
 
 async def together(*parts: Awaitable[Any]) -> None:
@@ -198,6 +216,8 @@ async def keep_running(attempt: Callable[[], Awaitable[None]], clock: Clock, wha
         started_s = clock.monotonic_s()
         try:
             await attempt()
+        except StateUnavailable as error:
+            tell_away(error)
         except RECOVERABLE as error:
             log.warning("starting again", what=what, reason=str(error), kind=type(error).__name__)
         await asyncio.sleep(backoff.after_s(clock.monotonic_s() - started_s))

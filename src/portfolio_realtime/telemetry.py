@@ -1,15 +1,12 @@
-"""Logs and metrics: every metric is named here; secrets, tokens and account ids are never labels.
+"""Metrics: every one is named here; secrets, tokens and account ids are never labels.
 
 Each service counts in a registry of its own and leaves the text in Valkey; any WebSocket server's
 `/metrics` shows all of them, told apart by the labels `service` and `instance`.
 """
 
-import logging
-import sys
-from collections.abc import Iterable, Iterator, MutableMapping
-from typing import Any, Final
+from collections.abc import Iterable, Iterator
+from typing import Final
 
-import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -21,35 +18,6 @@ LOG_EVENTS: Final = Counter(  # of this process, whichever registry shows it
     f"{PREFIX}_log_events", "Lines of the log by level", ["level"], registry=None
 )
 RATIOS = (0.000001, 0.00001, 0.0001, 0.001, 0.005, 0.01, 0.05, 0.1)
-
-
-def configure_logs(service: str, level: str, log_format: str) -> None:
-    """Structured logs on stderr: coloured lines for people (`console`) or one JSON object a line (`json`)."""
-    is_console = log_format == "console"
-    renderer = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-        if is_console
-        else structlog.processors.JSONRenderer()
-    )
-    exceptions = [] if is_console else [structlog.processors.format_exc_info]
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            _count,
-            structlog.processors.TimeStamper(fmt="%H:%M:%S" if is_console else "iso", utc=not is_console),
-            *exceptions,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-    structlog.contextvars.bind_contextvars(service=service)
-
-
-def _count(_: Any, level: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    LOG_EVENTS.labels(level).inc()
-    return event
 
 
 class CollectorMetrics:

@@ -52,7 +52,7 @@ def _logs_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     def as_they_are(*_: object) -> None:
         pass
 
-    monkeypatch.setattr("portfolio_realtime.telemetry.configure_logs", as_they_are)
+    monkeypatch.setattr("portfolio_realtime.logs.configure", as_they_are)
 
 
 def test_the_command_restarts_and_its_exit_code_judges(monkeypatch: pytest.MonkeyPatch) -> None:

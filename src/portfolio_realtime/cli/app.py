@@ -28,7 +28,7 @@ from portfolio_harness import rolling_restart as restarts
 from portfolio_harness import slow_readers as isolations
 from portfolio_harness import trading_week as weeks
 from portfolio_harness.system import token as signed_token
-from portfolio_realtime import __version__, config, run_services, telemetry
+from portfolio_realtime import __version__, config, logs, run_services
 from portfolio_realtime.cli import users
 from portfolio_realtime.cli.doctor import findings
 from portfolio_realtime.cli.doctor.examine import examine
@@ -387,7 +387,7 @@ def doctor(
 
     Exit code 1 when a check failed. No secret is shown.
     """
-    telemetry.configure_logs("doctor", "error", "console")
+    logs.configure("doctor", "error", "console")
     report = uvloop.run(examine(account))
     if json:
         typer.echo(msgspec.json.encode(findings.as_json(report)).decode())
@@ -416,7 +416,7 @@ def _until_ctrl_c(work: Coroutine[Any, Any, R], log_level: str = "info") -> R | 
         except asyncio.CancelledError:
             return None
 
-    telemetry.configure_logs("supervisor", log_level, "console")
+    logs.configure("supervisor", log_level, "console")
     try:
         return uvloop.run(cancellable())
     except PortfolioRealtimeError as error:

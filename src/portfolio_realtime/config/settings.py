@@ -5,15 +5,16 @@ remedy (`SettingsError`); nothing else in the package reads the environment.
 """
 
 import os
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final, Literal, Self
-from urllib.parse import SplitResult, quote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from portfolio_realtime.config import valkey_url
+from portfolio_realtime.config.urls import base_url, is_near, listed, parts_of
 from portfolio_realtime.config.weak_secrets import is_guessable
 from portfolio_realtime.errors import SettingsError
 
@@ -131,6 +132,9 @@ class Settings(BaseSettings):
     redis_user: str = ""
     redis_password: SecretStr = SecretStr("")
     redis_ssl: bool = False
+    redis_ca_file: str = Field("", description="With REDIS_SSL: certificates of an authority of your own")
+    redis_cert_file: str = Field("", description="With REDIS_SSL: our own certificate, where Valkey asks")
+    redis_key_file: str = Field("", description="The key of that certificate")
     key_prefix: str = Field(
         "", pattern="^[A-Za-z0-9:_-]{0,64}$", description="Before every key and channel: a tenant's own"
     )
@@ -222,29 +226,40 @@ class Settings(BaseSettings):
     @field_validator("alpaca_broker_url", "alpaca_auth_url", "alpaca_trading_url", "alpaca_data_url")
     @classmethod
     def _http_base(cls, url: str) -> str:
-        return _base_url(url, ("http", "https"))
+        return base_url(url, ("http", "https"))
 
     @field_validator("alpaca_stream_url")
     @classmethod
     def _stream_base(cls, url: str) -> str:
-        return _base_url(url, ("ws", "wss"))
+        return base_url(url, ("ws", "wss"))
 
     @field_validator("redis_url")
     @classmethod
     def _redis_url(cls, url: SecretStr) -> SecretStr:
-        if url.get_secret_value() and _parts(url.get_secret_value(), ("redis", "rediss")) is None:
-            raise ValueError(
-                "must be a URL such as redis://127.0.0.1:6379/0 or rediss://:password@host:6380/0"
-            )
+        if url.get_secret_value():
+            valkey_url.check_url(url.get_secret_value())
         return url
+
+    @field_validator("redis_host")
+    @classmethod
+    def _redis_host(cls, host: str) -> str:
+        valkey_url.check_host(host)
+        return host
+
+    @field_validator("redis_ca_file", "redis_cert_file", "redis_key_file")
+    @classmethod
+    def _is_there(cls, path: str) -> str:
+        if path and not Path(path).is_file():
+            raise ValueError("there is no such file")
+        return path
 
     @field_validator("jwks_url", "authz_url")
     @classmethod
     def _trustworthy(cls, url: str) -> str:
-        parts = _parts(url, ("https", "http")) if url else None
+        parts = parts_of(url, ("https", "http")) if url else None
         if url and (parts is None or parts.username is not None):
             raise ValueError("must be a URL such as https://login.example.com/keys, without a password")
-        if parts is not None and parts.scheme == "http" and not _is_near(parts.hostname or ""):
+        if parts is not None and parts.scheme == "http" and not is_near(parts.hostname or ""):
             raise ValueError("must be https: whoever can change the answer on its way could let anybody in")
         return url
 
@@ -262,7 +277,7 @@ class Settings(BaseSettings):
     @classmethod
     def _origins(cls, text: str) -> str:
         for origin in listed(text):
-            parts = _parts(origin, ("https", "http"))
+            parts = parts_of(origin, ("https", "http"))
             if parts is None or parts.path not in ("", "/") or parts.query or "*" in origin:
                 raise ValueError(
                     f"{origin!r} is no origin: write exactly what browsers send, such as "
@@ -311,6 +326,13 @@ class Settings(BaseSettings):
     def _together(self) -> Self:
         if self.lease_ms < 3 * self.lease_renew_ms:
             raise ValueError("LEASE_MS must be at least three times LEASE_RENEW_MS")
+        tls_files = (self.redis_ca_file, self.redis_cert_file, self.redis_key_file)
+        if any(tls_files) and not (self.redis_ssl and self.redis_host):
+            raise ValueError(
+                "REDIS_CA_FILE, REDIS_CERT_FILE and REDIS_KEY_FILE need REDIS_HOST and REDIS_SSL"
+            )
+        if bool(self.redis_cert_file) != bool(self.redis_key_file):
+            raise ValueError("REDIS_CERT_FILE and REDIS_KEY_FILE go together: set both or none")
         if bool(self.broker_api_key) != bool(self.broker_secret_key.get_secret_value()):
             raise ValueError("BROKER_API_KEY and BROKER_SECRET_KEY go together: set both or none")
         if bool(self.broker_client_id) != bool(self.broker_client_secret.get_secret_value()):
@@ -377,10 +399,19 @@ class Settings(BaseSettings):
         assert not self.is_embedded
         if url := self.redis_url.get_secret_value():
             return url
-        scheme = "rediss" if self.redis_ssl else "redis"
-        password = quote(self.redis_password.get_secret_value(), safe="")
-        login = f"{quote(self.redis_user, safe='')}:{password}@" if self.redis_user or password else ""
-        return f"{scheme}://{login}{self.redis_host}:{self.redis_port}/{self.redis_db}"
+        tls_files = {
+            "ssl_ca_certs": self.redis_ca_file,
+            "ssl_certfile": self.redis_cert_file,
+            "ssl_keyfile": self.redis_key_file,
+        }
+        return valkey_url.url_of(
+            self.redis_host,
+            self.redis_port,
+            self.redis_db,
+            user=self.redis_user,
+            password=self.redis_password.get_secret_value(),
+            tls_files=tls_files if self.redis_ssl else None,
+        )
 
     @property
     def shows_picker(self) -> bool:
@@ -408,38 +439,6 @@ class Settings(BaseSettings):
         return self.market_credentials[0] == self.broker_api_key
 
 
-def listed(text: str) -> list[str]:
-    """The parts of a setting that are separated by commas, without blanks and empty ones."""
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _is_near(host: str) -> bool:
-    """Is it this machine, or a name without a dot: a container beside this one?"""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return "." not in host
-
-
-def _base_url(url: str, schemes: tuple[str, ...]) -> str:
-    if not url:
-        return url
-    parts = _parts(url, schemes)
-    if parts is None or parts.path not in ("", "/") or parts.query or parts.username is not None:
-        raise ValueError(f"must be a base URL without a path, such as {schemes[0]}://127.0.0.1:8900")
-    return url.rstrip("/")
-
-
-def _parts(url: str, schemes: tuple[str, ...]) -> SplitResult | None:
-    """The URL's parts, or None when it lacks one of these schemes, a host or a possible port."""
-    try:
-        parts = urlsplit(url)
-        is_complete = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # no such port
-        return None
-    return parts if is_complete else None
-
-
 def load(**overrides: Any) -> Settings:
     """The settings of this process. Raises SettingsError naming every wrong one."""
     try:
@@ -465,37 +464,6 @@ def _shown(name: str, value: object) -> str:
         word in name for word in ("SECRET", "PASSWORD", "KEY", "REDIS_URL", "METRICS_TOKEN")
     ) or "@" in str(value)
     return "(hidden)" if is_secret else repr(value)
-
-
-def described_source(settings: Settings) -> str:
-    """Whose accounts are followed and by which key, in words."""
-    if settings.account_source == "broker":
-        environment = "sandbox" if settings.alpaca_sandbox else "production"
-        key = "BROKER_CLIENT_ID" if settings.broker_client_id else "BROKER_API_KEY"
-        data_only = "; APCA_API_KEY_ID is for market data only" if settings.apca_api_key_id else ""
-        return f"all accounts of a broker, {environment} (by {key}{data_only})"
-    if settings.account_source == "trading":
-        return f"one {'paper' if settings.alpaca_sandbox else 'live'} account (by APCA_API_KEY_ID)"
-    return (
-        "no account: set BROKER_API_KEY and BROKER_SECRET_KEY for all accounts of a broker, "
-        "or APCA_API_KEY_ID and APCA_API_SECRET_KEY for one account"
-    )
-
-
-def described(settings: Settings) -> list[tuple[str, str]]:
-    """Each setting's name and value for display, secrets hidden."""
-    return [
-        (name.upper(), _display(name.upper(), getattr(settings, name)))
-        for name in type(settings).model_fields
-    ]
-
-
-def _display(name: str, value: object) -> str:
-    if isinstance(value, SecretStr):
-        return "(set)" if value.get_secret_value() else "(not set)"
-    if name.endswith(("_KEY", "_KEY_ID")):
-        return "(set)" if value else "(not set)"
-    return str(value)
 
 
 def child_environment(**overrides: str) -> dict[str, str]:

@@ -2,25 +2,36 @@
 
 Pub/sub delivers at most once. `follow` therefore yields SUBSCRIBED each time it has (re)subscribed: the
 reader then reads the whole state, and applies the messages that come after. Subscribe first, read second.
+
+A subscription is believed only while it hears: every second a word is published on a channel of our own that
+all our subscriptions hear. One that misses it is given up, though its connection may look healthy.
 """
 
 import asyncio
+import contextlib
 import functools
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from importlib import resources
-from typing import Any, Final, NamedTuple, ParamSpec, TypeVar, cast
+from typing import Any, Final, NamedTuple, NoReturn, ParamSpec, TypeVar, cast
 
 from redis import exceptions
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.commands.core import AsyncScript
 
-from portfolio_realtime.errors import LeaseLost, StateUnavailable
+from portfolio_realtime.errors import LeaseLost, StateRefused, StateUnavailable
+from portfolio_realtime.state import keys
+from portfolio_realtime.state.error_answers import ROLE_CHANGED, Parser, is_lost, state_error, word_of
 
 SOCKET_TIMEOUT_S: Final = 5.0
 HEALTH_CHECK_S: Final = 10
 RECONNECT_S: Final = 0.2
+PROBE_S: Final = 1.0  # between two words to our own subscriptions
+PROBE_S_MAX: Final = 1.5  # for one of them; then its connection is given up
+DEAF_S: Final = 2.5  # a subscription that has not heard what was published for so long is given up
 CONNECTIONS_MAX: Final = 64
 SUBSCRIPTION_READ_BYTES: Final = 256 * 1024  # a batch of publications in one read, not in several
 WRITE_FIELDS_MAX: Final = 2000  # of one fenced write; larger ones are cut into several
@@ -28,28 +39,18 @@ WRITE_FIELDS_MAX: Final = 2000  # of one fenced write; larger ones are cut into 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_UNAVAILABLE = (
-    exceptions.ConnectionError,
-    exceptions.TimeoutError,
-    exceptions.ReadOnlyError,
-    OSError,
-)
-
-
-def unavailable(error: BaseException) -> bool:
-    """Is this a loss of the server rather than a mistake of ours?"""
-    return isinstance(error, _UNAVAILABLE)
-
 
 def reports_unavailable(call: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
-    """Turn the client library's connection errors into StateUnavailable."""
+    """Turn the client library's errors into StateUnavailable and StateRefused; our own mistakes stay."""
 
     @functools.wraps(call)
     async def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return await call(*args, **kwargs)
-        except _UNAVAILABLE as error:
-            raise StateUnavailable(f"Valkey cannot be reached: {error}") from error
+        except (exceptions.RedisError, OSError) as error:
+            if (meaning := state_error(error)) is None:
+                raise
+            raise meaning from error
 
     return wrapped
 
@@ -72,11 +73,42 @@ class Subscribed(NamedTuple):
 SUBSCRIBED: Final = Subscribed()
 
 
+class _OnceMore(Retry):
+    """One more try, on a new connection, where a connection was lost: every command here can be repeated.
+
+    After a change of roles no connection is believed any more: the server's name may lead elsewhere now.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(NoBackoff(), 1)
+        self.pool: ConnectionPool | None = None
+
+    def __deepcopy__(self, _: dict[int, Any]) -> "_OnceMore":
+        return self  # each connection would have one of its own
+
+    async def call_with_retry(
+        self,
+        do: Callable[[], Awaitable[R]],
+        fail: Callable[..., Any],
+        is_retryable: Callable[[Exception], bool] | None = None,
+        with_failure_count: bool = False,
+    ) -> R:
+        """What `do` returns, at the second try at the latest; see the library's `Retry`."""
+
+        async def failed(error: Exception, *count: int) -> None:
+            await fail(error, *count)
+            if self.pool is not None and word_of(error) in ROLE_CHANGED:
+                await self.pool.update_active_connections_for_reconnect()
+                await self.pool.disconnect(inuse_connections=False)
+
+        return await super().call_with_retry(do, failed, is_lost, with_failure_count)
+
+
 class Connection:
     """The server at one URL: commands, scripts, fenced writes, subscriptions."""
 
     def __init__(self, url: str) -> None:
-        no_retry = Retry(NoBackoff(), 0)
+        once_more = _OnceMore()
         self.url = url
         self.commands: Redis = Redis.from_url(
             url,
@@ -84,18 +116,23 @@ class Connection:
             socket_connect_timeout=SOCKET_TIMEOUT_S,
             health_check_interval=HEALTH_CHECK_S,
             max_connections=CONNECTIONS_MAX,
-            retry=no_retry,
+            retry=once_more,
+            parser_class=Parser,
         )
+        once_more.pool = self.commands.connection_pool
         self._subscriptions: Redis = Redis.from_url(
             url,
             protocol=2,  # with RESP3 the client formats every message for a log that nobody asked for
             socket_connect_timeout=SOCKET_TIMEOUT_S,
-            health_check_interval=HEALTH_CHECK_S,
             max_connections=CONNECTIONS_MAX,
-            retry=no_retry,
+            retry=Retry(NoBackoff(), 0),  # a reader must be told that it has missed something
             socket_read_size=SUBSCRIPTION_READ_BYTES,
+            parser_class=Parser,
         )
         self._fenced_write = self.script("fenced_write")
+        self._probe_channel = keys.probe(secrets.token_hex(8))
+        self._probed_s = 0.0  # when our own subscriptions were last spoken to
+        self._probing: asyncio.Task[NoReturn] | None = None
 
     def script(self, name: str) -> AsyncScript:
         """A script of the folder `lua`, called by its digest."""
@@ -108,8 +145,8 @@ class Connection:
 
         def answers() -> Awaitable[list[Any]]:
             pipeline = self.commands.pipeline(transaction=False)
-            for keys, arguments in calls:
-                pipeline.evalsha(script.sha, len(keys), *keys, *arguments)
+            for names, arguments in calls:
+                pipeline.evalsha(script.sha, len(names), *names, *arguments)
             return pipeline.execute()
 
         try:
@@ -123,19 +160,38 @@ class Connection:
         """Return when the server answers. Raises StateUnavailable."""
         await cast("Awaitable[Any]", self.commands.ping())
 
-    async def wait_ready(self, deadline_s: float) -> None:
-        """Wait until the server answers, at most `deadline_s` seconds. Raises StateUnavailable."""
+    async def wait_ready(
+        self, deadline_s: float, waiting: Callable[[StateUnavailable], None] | None = None
+    ) -> None:
+        """Wait for the server at most `deadline_s` seconds, but for as long as it answers with what passes.
+
+        `waiting` is told why. Raises StateUnavailable, StateRefused.
+        """
         give_up = asyncio.get_running_loop().time() + deadline_s
         while True:
             try:
-                return await self.ping()
-            except StateUnavailable:
-                if asyncio.get_running_loop().time() > give_up:
+                return await self._first_ping()
+            except StateUnavailable as error:
+                if not error.word and asyncio.get_running_loop().time() > give_up:
                     raise
+                if waiting is not None:
+                    waiting(error)
                 await asyncio.sleep(RECONNECT_S)
+
+    async def _first_ping(self) -> None:
+        try:
+            await cast("Awaitable[Any]", self.commands.ping())
+        except (exceptions.RedisError, OSError) as error:
+            if (meaning := state_error(error, has_answered=False)) is None:
+                raise
+            raise meaning from error
 
     async def close(self) -> None:
         """Close all connections."""
+        if self._probing is not None:
+            self._probing.cancel()
+            with contextlib.suppress(asyncio.CancelledError, StateRefused):
+                await self._probing
         await self.commands.aclose()
         await self._subscriptions.aclose()
 
@@ -169,20 +225,64 @@ class Connection:
                 raise LeaseLost(f"a newer owner writes {hash_key}")
 
     async def follow(self, *channels: str) -> AsyncIterator[Message | Subscribed]:
-        """Messages of the channels, forever; SUBSCRIBED first and again after every reconnect."""
+        """Messages of the channels, forever; SUBSCRIBED first and again after every reconnect.
+
+        Raises StateRefused.
+        """
+        if self._probing is None:
+            self._probing = asyncio.create_task(self._probe())
         while True:
             pubsub = self._subscriptions.pubsub()
             try:
-                await pubsub.subscribe(*channels)
-                for _ in channels:
-                    if await pubsub.get_message(timeout=SOCKET_TIMEOUT_S) is None:
-                        raise exceptions.TimeoutError("subscriptions are not confirmed")
+                await self._subscribe(pubsub, channels)
                 yield SUBSCRIBED
-                while True:
-                    raw = await pubsub.get_message(ignore_subscribe_messages=True, timeout=HEALTH_CHECK_S)
-                    if raw is not None:
-                        yield Message(cast("bytes", raw["channel"]).decode(), cast("bytes", raw["data"]))
-            except _UNAVAILABLE:
+                async for message in self._heard(pubsub):
+                    yield message
+            except (exceptions.RedisError, OSError) as error:
+                meaning = state_error(error)
+                if meaning is None:
+                    raise
+                if not isinstance(meaning, StateUnavailable):
+                    raise meaning from error
                 await asyncio.sleep(RECONNECT_S)
             finally:
                 await pubsub.aclose()
+
+    async def _subscribe(self, pubsub: PubSub, channels: tuple[str, ...]) -> None:
+        wanted = (*channels, self._probe_channel)
+        await pubsub.subscribe(*wanted)
+        for _ in wanted:
+            if await pubsub.get_message(timeout=SOCKET_TIMEOUT_S) is None:
+                raise exceptions.TimeoutError("subscriptions are not confirmed")
+
+    async def _heard(self, pubsub: PubSub) -> AsyncIterator[Message]:
+        now_s = asyncio.get_running_loop().time
+        heard_s = now_s()
+        while True:
+            raw = await pubsub.get_message(ignore_subscribe_messages=True, timeout=PROBE_S)
+            if raw is None:
+                self._check_hearing(heard_s)
+                continue
+            heard_s = now_s()
+            if (channel := cast("bytes", raw["channel"]).decode()) != self._probe_channel:
+                yield Message(channel, cast("bytes", raw["data"]))
+
+    def _check_hearing(self, heard_s: float) -> None:
+        """Raises when what we have published to ourselves has not come, or nobody may publish to us."""
+        if self._probing is not None and self._probing.done():
+            self._probing.result()
+        if self._probed_s - heard_s > DEAF_S:
+            raise exceptions.TimeoutError("the subscription does not hear what is published")
+
+    async def _probe(self) -> NoReturn:
+        """Speak to our own subscriptions, forever. Raises StateRefused."""
+        while True:
+            with contextlib.suppress(StateUnavailable, TimeoutError):
+                async with asyncio.timeout(PROBE_S_MAX):
+                    await self._speak()
+                self._probed_s = asyncio.get_running_loop().time()
+            await asyncio.sleep(PROBE_S)
+
+    @reports_unavailable
+    async def _speak(self) -> None:
+        await cast("Awaitable[Any]", self.commands.publish(self._probe_channel, b""))

@@ -26,6 +26,7 @@
 | channel {sNN}:accounts     |            | symbol collector      |          | list of AccountChange                         |
 | channel {sNN}:valuations   |            | portfolio calculator  |          | PublicationBatch as MessagePack               |
 | channel {sNN}:interest     |            | websocket server      |          | accounts that somebody began to watch         |
+| channel probe:PROCESS      |            | each process          |          | nothing: its own subscriptions hear it, or not |
 
 Keys of one shard carry the hash tag {sNN}: on a cluster its hashes, lease and channels share a slot.
 KEY_PREFIX stands before all of them, so that several tenants can share a server.
@@ -164,6 +165,11 @@ def metrics_source(key: str) -> tuple[str, str]:
 def feed(source: str) -> str:
     """Key that says a source of marks is live."""
     return f"{_prefix}feed:{source}"
+
+
+def probe(process: str) -> str:
+    """Channel on which a process speaks to its own subscriptions."""
+    return f"{_prefix}probe:{process}"
 
 
 def ticket(digest: str) -> str:

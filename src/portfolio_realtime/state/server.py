@@ -9,6 +9,7 @@ from redis import exceptions
 
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.state.connection import Connection
+from portfolio_realtime.state.error_answers import state_error
 
 PINGS: Final = 20
 
@@ -31,7 +32,7 @@ class Server:
 
 
 async def examine(url: str) -> Server:
-    """The server at a URL. Raises StateUnavailable when it does not answer, or not to us."""
+    """The server at a URL. Raises StateUnavailable, StateRefused."""
     connection = Connection(url)
     try:
         await connection.ping()
@@ -49,7 +50,8 @@ async def _info(connection: Connection) -> dict[str, Any]:
     try:
         return await connection.commands.info()
     except (exceptions.RedisError, OSError) as error:
-        raise StateUnavailable(f"Valkey does not describe itself: {error}") from error
+        meaning = state_error(error)
+        raise meaning or StateUnavailable(f"Valkey does not describe itself: {error}") from error
 
 
 def _server(info: dict[str, Any], round_trip_ms: float) -> Server:

@@ -20,7 +20,7 @@ import structlog
 import uvicorn
 import uvloop
 
-from portfolio_realtime import config, service, telemetry
+from portfolio_realtime import config, logs, service
 from portfolio_realtime.clock import NS_PER_S, Clock
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import SettingsError, StateUnavailable
@@ -255,11 +255,11 @@ def main() -> NoReturn:
     if settings is None or settings.websocket_workers == 1 or WORKER in sys.argv:
         _collect_garbage_seldom()
         service.main("websocket_server", run, ends_itself=True)
-    telemetry.configure_logs("websocket_server", settings.log_level, settings.log_format)
+    logs.configure("websocket_server", settings.log_level, settings.log_format)
     try:
         sys.exit(_run_workers(settings))
     except SettingsError as error:
-        print(error, file=sys.stderr)
+        logs.say(str(error))
         sys.exit(service.EXIT_SETTINGS)
 
 

@@ -9,7 +9,7 @@ import httpx
 
 from portfolio_realtime.cli.doctor.findings import Finding, Status
 from portfolio_realtime.config import Settings
-from portfolio_realtime.errors import StateUnavailable
+from portfolio_realtime.errors import StateRefused, StateUnavailable
 from portfolio_realtime.state.embedded import EmbeddedServer
 from portfolio_realtime.state.server import Server, examine
 
@@ -24,7 +24,12 @@ async def state(settings: Settings) -> Finding:
     try:
         async with _url(settings) as url:
             server = await examine(url)
+    except StateRefused as error:
+        refusal, _, remedy = str(error).rpartition(": ")
+        return Finding("Valkey", Status.FAIL, refusal, remedy)
     except StateUnavailable as error:
+        if error.word:
+            return Finding("Valkey", Status.FAIL, str(error), "wait: this passes, unless it names a remedy")
         remedy = (
             "apt-get install redis-server, or set REDIS_HOST"
             if settings.is_embedded

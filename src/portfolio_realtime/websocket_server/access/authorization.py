@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from portfolio_realtime.config import Settings
-from portfolio_realtime.errors import StateUnavailable
+from portfolio_realtime.errors import StateError
 from portfolio_realtime.state import State
 from portfolio_realtime.websocket_server.access.identity import Identity, Unverifiable
 
@@ -103,7 +103,7 @@ class ByEntitlements(ByClaim):
             return identity
         try:
             found = await self._state.entitlements.read([identity.subject])
-        except StateUnavailable:
+        except StateError:
             raise Unverifiable("entitlements_unavailable") from None
         return identity.with_accounts(found[identity.subject])
 
@@ -111,7 +111,7 @@ class ByEntitlements(ByClaim):
         """What the hash says now."""
         try:
             found = await self._state.entitlements.read(list(held))
-        except StateUnavailable:
+        except StateError:
             return {}
         return {subject: Confirmed(accounts, is_certain=True) for subject, accounts in found.items()}
 

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from portfolio_realtime.clock import NS_PER_S, Clock
 from portfolio_realtime.config import Settings
-from portfolio_realtime.errors import StateUnavailable
+from portfolio_realtime.errors import StateError
 from portfolio_realtime.state import State
 from portfolio_realtime.telemetry import ServerMetrics
 from portfolio_realtime.websocket_server.access.authentication import Authenticator
@@ -136,7 +136,7 @@ class Gateway:
         """Use a ticket up. Raises Unauthorized; without Valkey no ticket can be trusted, so then too."""
         try:
             bearer = await self.state.tickets.take(ticket)
-        except StateUnavailable:
+        except StateError:
             raise Unverifiable("ticket_unverifiable") from None
         if bearer is None:
             raise Unauthorized("ticket")

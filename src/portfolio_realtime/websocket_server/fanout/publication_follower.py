@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from portfolio_realtime.clock import NS_PER_S, Clock, parse_rfc3339
-from portfolio_realtime.errors import StateUnavailable
+from portfolio_realtime.errors import StateError, StateUnavailable
 from portfolio_realtime.model import PublicationBatch
 from portfolio_realtime.state import State
 from portfolio_realtime.state.accounts import decode_changes
@@ -236,6 +236,6 @@ class Follower:
         try:
             async with asyncio.timeout(READY_S_MAX):
                 await self._state.connection.ping()
-        except (StateUnavailable, TimeoutError):
+        except (StateError, TimeoutError):
             return False
         return True

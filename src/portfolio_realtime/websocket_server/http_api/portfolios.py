@@ -9,7 +9,7 @@ from typing import Final
 from starlette.responses import StreamingResponse
 from starlette.types import Send
 
-from portfolio_realtime.errors import StateUnavailable
+from portfolio_realtime.errors import StateError
 from portfolio_realtime.websocket_server.access.client_address import Whence
 from portfolio_realtime.websocket_server.access.identity import (
     FORBIDDEN,
@@ -107,7 +107,7 @@ class Portfolios:
         try:
             message = await answer(account_id)
             is_unknown = message is None and bool(await accounts.unknown([account_id]))
-        except StateUnavailable:
+        except StateError:
             raise no_value() from None
         finally:
             self._asked -= 1

@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, S
 from starlette.staticfiles import StaticFiles
 
 from portfolio_realtime import __version__, telemetry
-from portfolio_realtime.errors import StateUnavailable
+from portfolio_realtime.errors import StateError
 from portfolio_realtime.state.keys import TICKET_TTL_S
 from portfolio_realtime.websocket_server.clients.gateway import Gateway
 from portfolio_realtime.websocket_server.http_api.api_documents import asyncapi, schemas
@@ -170,7 +170,7 @@ def _add_probes(app: FastAPI, gateway: Gateway, instance: str) -> None:
         own = telemetry.exposition(gateway.registry).decode()
         try:
             others = await gateway.state.metrics.read_all()
-        except StateUnavailable:
+        except StateError:
             others = []
         sources = [source for source in others if source[1] != instance]
         merged = telemetry.merge([*sources, ("websocket_server", instance, own)])
@@ -311,7 +311,7 @@ def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
     async def tickets(caller: Caller) -> Ticket:
         try:
             return Ticket(ticket=await gateway.issue_ticket(caller.identity), expires_in_s=TICKET_TTL_S)
-        except StateUnavailable:
+        except StateError:
             raise no_value() from None
 
 
@@ -388,7 +388,7 @@ def _add_demo(app: FastAPI, gateway: Gateway) -> None:
             raise HTTPException(404)
         try:
             accounts = await gateway.state.accounts.ids()
-        except StateUnavailable:
+        except StateError:
             raise no_value() from None
         is_off = gateway.authenticator.is_off
         token = None if is_off else gateway.authenticator.issue("demo", ["*"], DEMO_TOKEN_S)

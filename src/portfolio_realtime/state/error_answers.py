@@ -1,0 +1,126 @@
+"""What Valkey's error answers mean to us: those that pass are waited out, those that stay name the remedy.
+
+Valkey puts a word before each error (`-OOM command not allowed …`); plain `ERR` says nothing but its text.
+An answer that is in neither table is waited out, too: proxies have errors of their own, and one of them is no
+reason to end.
+"""
+
+from typing import Final
+
+from redis import exceptions
+from redis.asyncio.connection import DefaultParser
+
+from portfolio_realtime.errors import StateError, StateRefused, StateUnavailable
+
+PASSING: Final = {
+    "LOADING": "it reads its data from the disk",
+    "BUSY": "it runs somebody's long script: SCRIPT KILL ends it",
+    "MASTERDOWN": "it is a replica that has lost its primary",
+    "CLUSTERDOWN": "its cluster is not whole",
+    "TRYAGAIN": "its cluster moves slots",
+    "READONLY": "it is a replica: a failover is on its way, or REDIS_HOST does not name the primary",
+    "UNBLOCKED": "a failover has made it a replica",
+    "NOREPLICAS": "it has fewer replicas than its min-replicas-to-write",
+    "MISCONF": "it cannot write to its disk: make room there",
+    "OOM": "its memory is full: raise its maxmemory",
+    "EXECABORT": "it takes no transaction now",
+}
+STAYING: Final = {
+    "NOAUTH": "set REDIS_PASSWORD (and REDIS_USER)",
+    "WRONGPASS": "check REDIS_USER and REDIS_PASSWORD; its user may be off",
+    "NOPERM": "give its user the rights that docs/security.md lists",
+    "CROSSSLOT": "it is a cluster: use one without cluster mode",
+    "MOVED": "it is a cluster: use one without cluster mode",
+    "ASK": "it is a cluster: use one without cluster mode",
+    "DENIED": "give it a password, and put that into REDIS_PASSWORD",
+    "NOPROTO": "use Valkey, or Redis 7 or newer",
+    "WRONGTYPE": "something else writes to our keys: set KEY_PREFIX or another REDIS_DB",
+}
+STAYING_ERR: Final = {  # what the text of an ERR begins with
+    "unknown command": "use Valkey, or Redis 7 or newer, without renamed commands",
+    "unknown subcommand": "use Valkey, or Redis 7 or newer",
+    "AUTH <password> called without any password": "it wants no password: unset REDIS_PASSWORD",
+    "Client sent AUTH": "it wants no password: unset REDIS_PASSWORD",
+    "invalid password": "check REDIS_PASSWORD",
+    "DB index is out of range": "it has no such database: set REDIS_DB=0",
+    "invalid DB index": "it has no such database: set REDIS_DB=0",
+    "SELECT is not allowed in cluster mode": "it is a cluster: use one without cluster mode",
+}
+TLS_REMEDIES: Final = {  # what an error of the handshake says
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is not trusted: set REDIS_CA_FILE, and the name it is for",
+    "WRONG_VERSION_NUMBER": "it does not speak TLS: unset REDIS_SSL, or begin REDIS_URL with redis://",
+    "RECORD_LAYER_FAILURE": "it does not speak TLS: unset REDIS_SSL, or begin REDIS_URL with redis://",
+    "CERTIFICATE_REQUIRED": "it wants a certificate of ours: set REDIS_CERT_FILE and REDIS_KEY_FILE",
+}
+NOT_VALKEY: Final = "what answers there is no Valkey: check REDIS_HOST and REDIS_PORT"
+ROLE_CHANGED: Final = frozenset({"READONLY", "UNBLOCKED", "MASTERDOWN"})  # somebody else is the primary now
+OWN_FAULT: Final = "script: "  # part of an ERR of a script: a fault of ours, not of the world
+
+
+class PassingError(exceptions.ConnectionError):
+    """An answer that passes. Being a ConnectionError it makes the client give the connection up."""
+
+
+class Parser(DefaultParser):  # type: ignore[misc, valid-type]  # the library chooses it at run time
+    """The client's parser, which raises answers that pass instead of taking them for a mistake of ours."""
+
+    EXCEPTION_CLASSES = {  # noqa: RUF012  # as the library has it
+        **DefaultParser.EXCEPTION_CLASSES,
+        **dict.fromkeys(PASSING, PassingError),
+    }
+
+
+def word_of(error: BaseException) -> str:
+    """The word before the answer, such as OOM; "" where the server has not answered."""
+    word = getattr(error, "status_code", None) or str(error).partition(" ")[0]
+    is_word = isinstance(error, exceptions.RedisError) and word.isalpha() and word.isupper()
+    return word if is_word else ""
+
+
+def is_lost(error: BaseException) -> bool:
+    """Is it worth a second try at once, on a new connection?"""
+    if isinstance(error, PassingError):
+        return error.status_code in ROLE_CHANGED
+    is_answer = isinstance(error, (exceptions.AuthenticationError, exceptions.BusyLoadingError))
+    return isinstance(error, exceptions.ConnectionError) and not is_answer
+
+
+def state_error(error: exceptions.RedisError | OSError, *, has_answered: bool = True) -> StateError | None:
+    """What an error of the client means to a service; None: a fault of our own.
+
+    `has_answered`: this server has spoken Valkey's protocol before.
+    """
+    if isinstance(error, exceptions.InvalidResponse) and not has_answered:
+        return StateRefused(f"Valkey: {NOT_VALKEY}")
+    word, text = word_of(error), str(error).strip()
+    if (remedy := _staying(word, text)) is not None:
+        return StateRefused(f"Valkey refuses us ({_shown(word, text)}): {remedy}")
+    if isinstance(error, (exceptions.DataError, exceptions.PubSubError, exceptions.WatchError)):
+        return None
+    if word == "ERR" and OWN_FAULT in text:
+        return None
+    if word:
+        meaning = PASSING.get(word, "")
+        return StateUnavailable(f"Valkey answers {_shown(word, text)}{meaning and ': '}{meaning}", word)
+    if isinstance(error, exceptions.ResponseError):  # an answer without a word: a proxy's
+        return StateUnavailable(f"Valkey answers {text}", "ERR")
+    return StateUnavailable(f"Valkey cannot be reached: {text or type(error).__name__}")
+
+
+def _staying(word: str, text: str) -> str | None:
+    """The remedy of what waiting does not help, or None."""
+    if word in STAYING:
+        return STAYING[word]
+    plain = text.removeprefix("ERR ")
+    for begin, remedy in STAYING_ERR.items():
+        if plain.startswith(begin):
+            return remedy
+    for sign, remedy in TLS_REMEDIES.items():
+        if sign in text:
+            return remedy
+    return None
+
+
+def _shown(word: str, text: str) -> str:
+    """Word and text, once each; the text of a lasting error may name keys and users, never a password."""
+    return text if text.startswith(word) else f"{word} {text}"
