@@ -83,9 +83,10 @@ aws-templates: install .venv-aws/.installed  ## deploy/aws/templates and task-de
 	.venv-aws/bin/python -m deploy.aws write
 	$(BIN)/python -m deploy.aws task-definitions
 
-aws-check: install .venv-aws/.installed  ## synthesis, AWS's rules, cdk-nag, our checks and a fault for each
+aws-check: install .venv-aws/.installed  ## the templates for AWS judged, and the services run as they say; as root
 	.venv-aws/bin/python -m deploy.aws check
 	$(BIN)/python -m pytest -q tests/aws $(ARGS)
+	$(BIN)/python -m benchmarks.aws.run_tasks
 
 .venv-aws/.installed: requirements/aws.txt
 	$(PYTHON) -m venv .venv-aws

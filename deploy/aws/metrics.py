@@ -9,7 +9,7 @@ NAMESPACE: Final = "PortfolioRealtime"
 DEPLOYMENT: Final = "Deployment"  # dimension: the stack's name, so that two stacks do not add up
 SERVICE: Final = "Service"  # dimension: which of the four services
 
-# What each service writes once a minute in the embedded metric format, also as 0.
+# What is used of what each service writes (portfolio_realtime.embedded_metrics), once a minute, as 0 too.
 OWN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "symbol_collector": ("EventStreamLagSeconds", "EquityDriftRatio", "Errors"),

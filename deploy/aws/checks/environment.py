@@ -80,6 +80,7 @@ def _set(service: str, name: str, wrong: Any) -> Callable[[Template], None]:
     ("guide's interval", _set("portfolio_calculator", "MIN_UPDATE_INTERVAL", "20")),
     ("plain Valkey", _set("symbol_collector", "REDIS_SSL", "false")),
     ("another service", _set("symbol_collector", "SERVICE", "all")),
+    ("no metrics", _set("market_data_consumer", "EMF_DEPLOYMENT", ABSENT)),
     ("TLS not required", _set("websocket_server", "REQUIRE_TLS", ABSENT)),
 )
 def _values(template: Template) -> Iterator[tuple[str, str]]:
@@ -89,6 +90,8 @@ def _values(template: Template) -> Iterator[tuple[str, str]]:
         wanted = {**wanted_common, **service.settings}
         if service.is_kept_running:
             wanted["SERVICE"] = service.name
+            if found.get("EMF_DEPLOYMENT") != {"Ref": "AWS::StackName"}:
+                yield service.name, "EMF_DEPLOYMENT must be the stack's name, or no alarm has a metric"
         for name, setting in wanted.items():
             if found.get(name) != setting:
                 yield service.name, f"{name} must be {setting}"

@@ -189,6 +189,7 @@ class Tasks(Construct):
         }
         if service.is_kept_running:
             settings["SERVICE"] = service.name
+            settings["EMF_DEPLOYMENT"] = cdk.Aws.STACK_NAME  # metrics of two stacks do not add up
         if service.asks_alpaca:
             settings["ALPACA_SANDBOX"] = cdk.Fn.ref(SANDBOX.name)
             settings["ALPACA_DATA_FEED"] = cdk.Fn.ref(DATA_FEED.name)
