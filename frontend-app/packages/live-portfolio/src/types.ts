@@ -10,18 +10,27 @@ export type Link = "idle" | "connecting" | "open" | "waiting" | "offline" | "pau
  * - `unknown`: there never was a value: show a dash or a skeleton
  * - `live`: confirmed on the connection that is open now
  * - `stale`: live, but `value.stale` names prices that are old
+ * - `unconfirmed`: live, but the broker contradicts the account's record, or has not confirmed it yet
  * - `partial`: live, but a position has no price: `equity` is null, `known_equity` is the rest
  * - `old`: a value from a connection that is gone or silent: show it dimmed, with its time
  * - `denied`: not signed in, or not this caller's account; there are no figures
  * - `failed`: something that only `resume()` starts again
  */
-export type Status = "unknown" | "live" | "stale" | "partial" | "old" | "denied" | "failed";
+export type Status = "unknown" | "live" | "stale" | "unconfirmed" | "partial" | "old" | "denied" | "failed";
 
 export type Transport = "websocket" | "sse" | "polling";
 export type Detail = "value" | "positions";
 
 /** The newest message of an account. Money is a decimal text in dollars, a ratio a number, a time RFC 3339. */
-export type Value = Readonly<Omit<PortfolioMessage, "type" | "positions">>;
+export type Value = Readonly<Omit<PortfolioMessage, "type" | "positions">> & Doubts;
+
+/** What a server may say beside its figures, where it does. */
+export interface Doubts {
+  /** Since when, and why, the account's record is not sure. */
+  readonly unconfirmed?: { readonly since: string; readonly reason: string };
+  /** By symbol or `cash`: what has changed and no booking tells; `day_pnl` is then null. */
+  readonly unexplained?: Readonly<Record<string, string>>;
+}
 
 /** An account at one moment. The same object until something of it changes. */
 export interface Snapshot {

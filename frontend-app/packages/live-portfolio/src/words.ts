@@ -1,11 +1,12 @@
 /** The words for every state, the same in every component. */
-import { age, money } from "./format.js";
+import { age, clockTime, money } from "./format.js";
 import type { Link, Snapshot, Status, Value } from "./types.js";
 
 const SYMBOLS_LISTED_MAX = 6;
 const STATUS_WORDS: Readonly<Record<Exclude<Status, "unknown" | "old">, string>> = {
   live: "Live",
   stale: "Prices are old",
+  unconfirmed: "Not confirmed",
   partial: "Not all is priced",
   denied: "No access",
   failed: "Not connected",
@@ -25,7 +26,7 @@ export type Tone = "good" | "warn" | "bad" | "none";
 /** The state in a word or two, and how it should look. */
 export function stateWords({ status, link }: Pick<Snapshot, "status" | "link">): { readonly text: string; readonly tone: Tone } {
   if (status === "live") return { text: STATUS_WORDS.live, tone: "good" };
-  if (status === "stale" || status === "partial") return { text: STATUS_WORDS[status], tone: "warn" };
+  if (status === "stale" || status === "partial" || status === "unconfirmed") return { text: STATUS_WORDS[status], tone: "warn" };
   if (status === "denied" || status === "failed") return { text: STATUS_WORDS[status], tone: "bad" };
   if (link === "offline") return { text: LINK_WORDS.offline, tone: "bad" };
   return { text: LINK_WORDS[link], tone: link === "idle" || link === "paused" || link === "closed" ? "none" : "warn" };
@@ -37,6 +38,8 @@ export function caveats(value: Value | null): string[] {
   const parts: string[] = [];
   if (value.unpriced.length) parts.push(`No price for ${listed(value.unpriced)}; everything else is worth ${money(value.known_equity)}`);
   if (value.unvalued?.length) parts.push(`Moved in or out at a value that is not known: ${listed(value.unvalued)}; the day's gain is not known`);
+  if (value.unexplained) parts.push(`Changed without a booking that says why: ${listed(Object.keys(value.unexplained))}; the day's gain is not known yet`);
+  if (value.unconfirmed) parts.push(`Not confirmed by the broker since ${clockTime(value.unconfirmed.since)}: ${value.unconfirmed.reason}`);
   if (value.stale.length) {
     const ages = value.stale_ages_s ?? {};
     const oldest = [...value.stale].sort((one, other) => (ages[other] ?? 0) - (ages[one] ?? 0));

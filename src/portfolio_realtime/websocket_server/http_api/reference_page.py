@@ -14,7 +14,7 @@ def render(document: dict[str, Any]) -> str:
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        '<title>Reference</title><link rel="stylesheet" href="style.css"></head>',
+        '<title>Reference</title><link rel="stylesheet" href="reference.css"></head>',
         '<body><main class="reference"><h1>Reference</h1>',
         f"<p>{_text(document['info']['description'])}</p>",
         '<p><a href="openapi.json">OpenAPI</a> <a href="asyncapi.json">AsyncAPI</a></p>',

@@ -265,7 +265,7 @@ class DayChart implements View {
     const last = this.#known.at(-1);
     const title = RANGES.find(([name]) => name === this.#range)?.[2] ?? "";
     put(this.#title, point ? this.#when(point.at, true) : title);
-    put(this.#reading, this.#trouble && !point ? this.#trouble : point ? `${money(point.equity)} ${this.#gain(point, base)}` : last ? this.#gain(last, base) : "");
+    put(this.#reading, this.#trouble && !point ? this.#trouble : point ? `${money(point.equity)} ${this.#gain(point, base)}` : last && this.#range !== "1d" ? this.#gain(last, base) : ""); // today's is said elsewhere
     set(this.#reading, "data-direction", this.#trouble && !point ? false : String(signOf(this.#gainOf(point ?? last, base)) ?? 0));
     const index = point ? this.#known.indexOf(point) : this.#known.length - 1;
     set(this.#plot, "aria-valuemax", Math.max(0, this.#known.length - 1));

@@ -35,7 +35,7 @@ export function totalRatio(row: Row): number | null {
 }
 
 export function weight(row: Row, value: Value | null): number | null {
-  return value?.equity == null || signOf(value.equity) !== 1 ? null : ratioOf(row.market_value, value.equity);
+  return value?.equity == null || signOf(value.equity) !== 1 || signOf(row.market_value) === 0 ? null : ratioOf(row.market_value, value.equity);
 }
 
 /** How many decimals a column has: those of its longest number, within bounds. */
@@ -47,7 +47,8 @@ export function decimalsOf(texts: Iterable<string | null | undefined>, least: nu
 
 /** A number with its column's decimals, or whole where these would hide it. */
 export function inColumn(text: string | null | undefined, decimals: number, write: typeof decimal): string {
-  const isHidden = text != null && signOf(text) !== 0 && Math.abs(Number(text)) < 10 ** -decimals;
+  if (signOf(text) === 0) return write("0", write === decimal ? 0 : decimals); // closed: no column of zeros
+  const isHidden = text != null && Math.abs(Number(text)) < 10 ** -decimals;
   return isHidden ? write(text, decimals) : write(text, decimals, decimals);
 }
 
@@ -58,7 +59,7 @@ export function cellsOf(row: Row, decimals: { readonly quantity: number; readonl
     symbol: [readableSymbol(row.symbol), ""],
     quantity: [inColumn(row.quantity, decimals.quantity, decimal), ""],
     mark: [inColumn(row.mark, decimals.mark, money), ""],
-    cost: [average === null ? DASH : inColumn(average.toFixed(8), decimals.mark, money), ""],
+    cost: [average === null ? DASH : inColumn(average.toFixed(8), 2, money), ""],
     value: [money(row.market_value), ""],
     day: [gain(row.day_pnl), percent(dayRatio(row))],
     total: [gain(row.unrealized_pnl), percent(totalRatio(row))],

@@ -47,7 +47,9 @@ export class Series {
   /** The newest value, as the point that it will be. */
   add(value: Value): void {
     const point = pointOf(value.timestamp, value.equity, value.external_cash_flow, value.day_pnl);
-    if (point.at <= (this.#live.at(-1)?.at ?? 0)) return;
+    const last = this.#live.at(-1)?.at ?? 0;
+    if (point.at < last) return;
+    if (point.at === last) this.#live.pop(); // of the same moment the newer one counts
     this.#live.push(point);
     if (this.#live.length > LIVE_POINTS_MAX) this.#live = this.#live.filter((_, index) => index % 2 || index > LIVE_POINTS_MAX - 20);
   }

@@ -187,7 +187,7 @@ class PositionsTable {
   #write(drawn: Drawn, row: Row, value: Value | null, decimals: { quantity: number; mark: number }, mayFlash: boolean): void {
     const texts = cellsOf(row, decimals);
     const isOption = texts.symbol[0] !== row.symbol;
-    const holding = `${texts.quantity[0]} × ${texts.mark[0]}`;
+    const holding = signOf(row.quantity) === 0 ? "" : `${decimal(row.quantity)} × ${texts.mark[0]}`;
     for (const column of Object.keys(texts) as (keyof typeof texts)[]) {
       const [first, second] = drawn.cells[column];
       put(first, texts[column][0]);

@@ -80,6 +80,8 @@ export const states = {
   stale: state({ status: "stale" }, { stale: ["BRK.B", "AAPL"], stale_ages_s: { "BRK.B": 7300, AAPL: 59 } }),
   partial: state({ status: "partial" }, unknownTotal(["NEWCO"], "104211.37"), [...ROWS, row("NEWCO", "3", null, "0", "0.00")]),
   unvalued: state({}, { ...unknownDay(), unvalued: ["AAPL"] }),
+  unconfirmed: state({ status: "unconfirmed" }, { unconfirmed: { since: "2026-11-20T15:03:00.000000Z", reason: "the broker states another quantity of AAPL" } }),
+  unexplained: state({}, { ...unknownDay(), unexplained: { cash: "500.00" } }),
   everything: state(
     { status: "partial" },
     { ...unknownTotal(["NEWCO"], "104211.37"), unvalued: ["AAPL"], stale: ["BRK.B"], stale_ages_s: { "BRK.B": 90_000 } },

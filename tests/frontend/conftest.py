@@ -1,0 +1,76 @@
+"""A page of the machine's own Chromium that fails the test on any error, and whatever it shows."""
+
+import shutil
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, Page, async_playwright, expect
+
+from portfolio_realtime.state import State
+from tests.interoperability.programs import lacking
+from tests.websocket_server.served import Calculator, Served, serving, write_accounts
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+DEADLINE_MS = 15_000
+
+expect.set_options(timeout=DEADLINE_MS)
+
+OpenPage = Callable[..., Coroutine[Any, Any, Page]]
+
+
+@pytest.fixture
+async def browser() -> AsyncGenerator[Browser]:
+    """The machine's own Chromium."""
+    if CHROMIUM is None:
+        lacking("no browser: apt-get install chromium")
+    async with async_playwright() as playwright:
+        launched = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield launched
+        await launched.close()
+
+
+@pytest.fixture
+async def open_page(browser: Browser) -> AsyncGenerator[OpenPage]:
+    """Pages, each in a context of its own; an error or a breach of the CSP fails the test."""
+    errors: list[str] = []
+
+    async def opened(**options: Any) -> Page:
+        context = await browser.new_context(**options)
+        page = await context.new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on(
+            "console",
+            lambda message: errors.append(message.text) if "Content Security" in message.text else None,
+        )
+        return page
+
+    yield opened
+    assert errors == []
+
+
+@pytest.fixture
+async def page(open_page: OpenPage) -> Page:
+    """One page in dark mode."""
+    return await open_page(color_scheme="dark")
+
+
+@pytest.fixture
+async def calculator(state: State) -> Calculator:
+    """Publishes for two accounts."""
+    await write_accounts(state, "alice-1", "bob-2")
+    return Calculator(state)
+
+
+@pytest.fixture
+async def demo(calculator: Calculator, valkey_url: str) -> AsyncGenerator[Served]:
+    """A server that serves the demo page."""
+    async with serving(valkey_url, demo_page=True) as served:
+        yield served
