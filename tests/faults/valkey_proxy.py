@@ -14,7 +14,7 @@ class ValkeyProxy:
     """`async with ValkeyProxy(port) as proxy:`; services connect to `proxy.url`."""
 
     def __init__(self, port: int) -> None:
-        self._port = port
+        self.port = port  # of the server that new connections lead to
         self._flows: set[asyncio.Task[None]] = set()
         self.url = ""
         self.answer = b""  # an error, such as b"-OOM …": every command but those of the handshake gets it
@@ -47,7 +47,7 @@ class ValkeyProxy:
         assert task is not None
         self._flows.add(task)
         task.add_done_callback(self._flows.discard)
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.port)
         back = asyncio.create_task(self._back(number, far_reader, writer))
         try:
             await self._there(number, reader, writer, far_writer, back)

@@ -34,6 +34,7 @@ PROBE_S_MAX: Final = 1.5  # for one of them; then its connection is given up
 DEAF_S: Final = 2.5  # a subscription that has not heard what was published for so long is given up
 CONNECTIONS_MAX: Final = 64
 SUBSCRIPTION_READ_BYTES: Final = 256 * 1024  # a batch of publications in one read, not in several
+SCRIPT_LOADS_MAX: Final = 2  # for one call: a failover may lead to a server that does not know it, either
 WRITE_FIELDS_MAX: Final = 2000  # of one fenced write; larger ones are cut into several
 
 P = ParamSpec("P")
@@ -104,6 +105,17 @@ class _OnceMore(Retry):
         return await super().call_with_retry(do, failed, is_lost, with_failure_count)
 
 
+class _Script(AsyncScript):
+    """A script that is also loaded where a failover leads to another server between loading and calling."""
+
+    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the script answers."""
+        try:
+            return await super().__call__(*args, **kwargs)
+        except exceptions.NoScriptError:
+            return await super().__call__(*args, **kwargs)
+
+
 class Connection:
     """The server at one URL: commands, scripts, fenced writes, subscriptions."""
 
@@ -137,7 +149,7 @@ class Connection:
     def script(self, name: str) -> AsyncScript:
         """A script of the folder `lua`, called by its digest."""
         text = resources.files("portfolio_realtime.state").joinpath("lua", f"{name}.lua").read_text()
-        return self.commands.register_script(text)
+        return _Script(self.commands, text)
 
     @reports_unavailable
     async def call_all(self, script: AsyncScript, calls: Sequence[Call]) -> list[Any]:
@@ -149,10 +161,11 @@ class Connection:
                 pipeline.evalsha(script.sha, len(names), *names, *arguments)
             return pipeline.execute()
 
-        try:
-            return await answers()
-        except exceptions.NoScriptError:  # a server that does not know it yet
-            await cast("Awaitable[Any]", self.commands.script_load(script.script))
+        for _ in range(SCRIPT_LOADS_MAX):
+            try:
+                return await answers()
+            except exceptions.NoScriptError:  # a server that does not know it yet
+                await cast("Awaitable[Any]", self.commands.script_load(script.script))
         return await answers()
 
     @reports_unavailable
