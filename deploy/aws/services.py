@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from deploy.aws.sizes import DRAIN_GRACE_S, DRAIN_S, SERVER_PORT, VALKEY_PORT
+from deploy.aws.sizes import CONNECTION_AGE_S, DRAIN_GRACE_S, DRAIN_S, SERVER_PORT, VALKEY_PORT
 
 HEALTH_COMMAND: Final = (
     "CMD",
@@ -46,6 +46,7 @@ SERVER: Final[Mapping[str, str]] = MappingProxyType(
         "REQUIRE_TLS": "true",
         "DRAIN_GRACE_SECONDS": str(DRAIN_GRACE_S),
         "DRAIN_SECONDS": str(DRAIN_S),
+        "MAX_CONNECTION_AGE_SECONDS": str(CONNECTION_AGE_S),
     }
 )
 

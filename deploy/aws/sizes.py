@@ -14,7 +14,7 @@ SERVERS_MIN: Final = 2  # also at night
 STOP_TIMEOUT_S: Final = 120  # Fargate's longest
 DRAIN_GRACE_S: Final = 10  # a load balancer hears of a stop some 5 s late
 DRAIN_S: Final = 50
-CONNECTION_AGE_S: Final = 4500  # 60 to 90 minutes with its jitter, so that new servers get clients
+CONNECTION_AGE_S: Final = 5400  # 68 to 90 minutes with its jitter, so that new servers get clients
 LOG_DAYS: Final = 30
 SNAPSHOT_DAYS: Final = 7
 

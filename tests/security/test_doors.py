@@ -669,11 +669,16 @@ async def test_e16_an_answer_that_nobody_reads_is_cut(
         assert len(await rest_of(stalled)) < count * size
 
 
-async def test_e16_nobody_gets_events_for_ever(own: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a WebSocket, a client is asked to come again some day."""
-    monkeypatch.setattr(portfolios, "lifetime_s", Mock(return_value=0.2))
-    answer = await own.http.get("/v1/portfolio/a/stream", headers=bearer())
-    assert answer.text.endswith('event: close\ndata: {"code":4005,"reason":"lifetime reached"}\n\n')
+async def test_e16_nobody_is_connected_for_ever(shared: State) -> None:
+    """At MAX_CONNECTION_AGE_SECONDS a client is asked to come again, whichever way it came."""
+    async with serving(shared.connection.url, max_connection_age_seconds=1) as brief:
+        answer = await brief.http.get("/v1/portfolio/a/stream", headers=bearer())
+        assert answer.text.endswith('event: close\ndata: {"code":4005,"reason":"lifetime reached"}\n\n')
+        async with brief.open("/ws/portfolio/a", bearer()) as client:
+            with pytest.raises(ConnectionClosed):
+                while True:
+                    await client.recv()
+            assert client.close_code == Disconnect.LIFETIME.code
 
 
 async def test_e17_forwarding_headers_of_strangers_are_ignored(

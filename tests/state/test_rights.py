@@ -1,8 +1,12 @@
 """The rights of each service's user cover the table of keys, and nothing else."""
 
 import re
+from pathlib import Path
 
 from portfolio_realtime.state import keys, rights
+
+
+SECURITY = Path(__file__).parents[2] / "docs" / "security.md"
 
 
 def _patterns(marked_as_channel: bool) -> set[str]:
@@ -15,6 +19,13 @@ def _patterns(marked_as_channel: bool) -> set[str]:
         if bool(match[1]) == marked_as_channel:
             found.add(match[2].replace("{sNN}", "{s??}").replace("PROCESS", "*"))
     return found
+
+
+def test_the_document_shows_them() -> None:
+    """docs/security.md has the lines that people copy."""
+    shown = SECURITY.read_text()
+    for user in rights.COMMANDS:
+        assert f"ACL SETUSER {user} resetkeys >PASSWORD {rights.access_string(user)}\n" in shown
 
 
 def test_every_key_and_channel_of_the_table_belongs_to_somebody() -> None:

@@ -114,6 +114,19 @@ def _drain(template: Template) -> Iterator[tuple[str, str]]:
 
 
 @rule(
+    "environment.age",
+    "8",
+    "clients reconnect now and then, or new servers get none of them",
+    ("half a day", _set("websocket_server", "MAX_CONNECTION_AGE_SECONDS", ABSENT)),
+    ("all the time", _set("websocket_server", "MAX_CONNECTION_AGE_SECONDS", "60")),
+)
+def _age(template: Template) -> Iterator[tuple[str, str]]:
+    age_s = float(environment(template.task("websocket_server")).get("MAX_CONNECTION_AGE_SECONDS", 43_200))
+    if not 1800 <= age_s <= 7200:
+        yield "websocket_server", "MAX_CONNECTION_AGE_SECONDS must be between half an hour and two hours"
+
+
+@rule(
     "environment.valkey",
     "2",
     "each service logs in at the primary endpoint as its own user",

@@ -159,6 +159,9 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(
         30, ge=0, le=50, description="At most this long clients are asked to reconnect, a few at a time"
     )
+    max_connection_age_seconds: float = Field(
+        43_200, ge=1, le=604_800, description="A client is asked to reconnect at 75 to 100 % of this age"
+    )
     run_services_port: int = Field(8000, ge=0, le=65535, description="Of the server in run_services")
     jwt_secret: SecretStr = Field(SecretStr(""), description="HS256 secret; empty: loopback clients only")
     jwt_secret_previous: SecretStr = Field(

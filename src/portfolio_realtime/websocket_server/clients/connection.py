@@ -31,8 +31,8 @@ from portfolio_realtime.wire.messages import (
 UNSENT_S_MAX: Final = 10.0
 AUTH_S_MAX: Final = 5.0
 EXPIRY_NOTICE_S: Final = 30.0
-LIFETIME_S_MAX: Final = 12 * 3600.0
-LIFETIME_JITTER: Final = 0.25  # at most this part of it less
+AGE_S_MAX: Final = 12 * 3600.0  # where nobody says otherwise
+AGE_JITTER: Final = 0.25  # at most this part of it less
 PING_S: Final = 20.0
 PING_JITTER_S: Final = 5.0
 PONG_S_MAX: Final = 10.0
@@ -49,9 +49,9 @@ class Refused:
     """A subscribe message for an account that is another's, or none; it is answered already."""
 
 
-def lifetime_s(jitter: float) -> float:
+def age_s_max(longest_s: float, jitter: float) -> float:
     """How long a client may stay; `jitter`, from 0 to 1, spreads those that came together."""
-    return LIFETIME_S_MAX * (1 - jitter * LIFETIME_JITTER)
+    return longest_s * (1 - jitter * AGE_JITTER)
 
 
 @dataclass(slots=True)
@@ -99,7 +99,7 @@ class Connection:
         "subscriptions",
     )
 
-    def __init__(self, now_s: float, jitter: float = 0.0) -> None:
+    def __init__(self, now_s: float, jitter: float = 0.0, longest_s: float = AGE_S_MAX) -> None:
         """`jitter`, from 0 to 1, spreads what clients that came together would else be told together."""
         self.identity: Identity | None = None
         self.subscriptions: dict[str, Subscription] = {}
@@ -108,7 +108,7 @@ class Connection:
         self._replies: list[bytes] = []
         self._opened_s = now_s
         self._ping_s = PING_S + jitter * PING_JITTER_S
-        self._ends_s = now_s + lifetime_s(jitter)
+        self._ends_s = now_s + age_s_max(longest_s, jitter)
         self.due_s = 0.0  # before this time `check` has nothing to do
         self._expires_s: float | None = None
         self._is_notice_due = False

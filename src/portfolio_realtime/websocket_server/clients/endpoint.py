@@ -92,7 +92,9 @@ class Endpoint(asyncio.Protocol):
         self._server_state = server_state
         self._loop = asyncio.get_running_loop()
         self._protocol = Protocol(Side.SERVER, max_size=MESSAGE_BYTES_MAX, logger=_QUIET)
-        self._connection = Connection(self._loop.time(), random.random())
+        self._connection = Connection(
+            self._loop.time(), random.random(), gateway.settings.max_connection_age_seconds
+        )
         self._transport: asyncio.Transport | None = None
         self._fileno: int | None = None  # of its socket, while it may be sent to past the transport
         self._peer = ""

@@ -17,7 +17,7 @@ from portfolio_realtime.websocket_server.access.identity import (
     Unauthorized,
     Unverifiable,
 )
-from portfolio_realtime.websocket_server.clients.connection import UNSENT_S_MAX, lifetime_s
+from portfolio_realtime.websocket_server.clients.connection import UNSENT_S_MAX, age_s_max
 from portfolio_realtime.websocket_server.clients.gateway import Gateway
 from portfolio_realtime.websocket_server.fanout.watched_account import StreamPosition, WatchedAccount
 from portfolio_realtime.websocket_server.http_api.guard import Visitor, answer_to
@@ -139,7 +139,8 @@ class EventStream:
         self._with_positions = with_positions
         self._cut = cut
         self._loop = asyncio.get_running_loop()
-        self._ends_s = self._loop.time() + lifetime_s(random.random())
+        longest_s = gateway.settings.max_connection_age_seconds
+        self._ends_s = self._loop.time() + age_s_max(longest_s, random.random())
         self._sent: StreamPosition | None = None
         self._sending_s: float | None = None  # since when an event waits until the socket takes it
         self._end: Disconnect | None = None
