@@ -5,7 +5,6 @@ from pathlib import Path
 
 from portfolio_realtime.state import keys, rights
 
-
 SECURITY = Path(__file__).parents[2] / "docs" / "security.md"
 
 
