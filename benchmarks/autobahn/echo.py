@@ -21,9 +21,9 @@ from websockets.protocol import Protocol, Side
 from portfolio_realtime import config
 from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.state import open_state
-from portfolio_realtime.websocket_server.clients.door import Door
 from portfolio_realtime.websocket_server.clients.endpoint import Endpoint
 from portfolio_realtime.websocket_server.clients.gateway import Gateway
+from portfolio_realtime.websocket_server.clients.http_protocol import FirstBytes
 from portfolio_realtime.wire.frames import text_frame
 
 NOWHERE: Final = "redis://127.0.0.1:1/0"  # a state that is never asked
@@ -82,7 +82,7 @@ async def echoing() -> AsyncGenerator[str]:
     options = uvicorn.Config(
         cast("Any", _no_app),
         port=0,
-        http=cast("Any", Door),
+        http=cast("Any", FirstBytes),
         ws=cast("Any", partial(Echo, gateway)),
         lifespan="off",
         log_config=None,

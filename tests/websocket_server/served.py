@@ -13,7 +13,7 @@ import httpx
 import jwt
 from prometheus_client import CollectorRegistry
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from portfolio_realtime import config
 from portfolio_realtime.clock import SystemClock
@@ -93,6 +93,16 @@ async def closed(client: ClientConnection) -> int | None:
             while True:
                 await client.recv()
     return client.close_code
+
+
+async def refused_handshake(opening: connect) -> int:
+    """The HTTP status with which a handshake is refused; 101: it is not."""
+    try:
+        async with opening:
+            return 101
+    except InvalidStatus as refused:
+        assert json.loads(refused.response.body or b"")["code"]
+        return refused.response.status_code
 
 
 class Calculator:

@@ -2,13 +2,25 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 
 import pytest
+from benchmarks.raw_websocket import HEADERS, TEXT, RawClient, frame, upgrade_request
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
 from portfolio_realtime.websocket_server.clients import connection as limits
-from tests.websocket_server.served import API_KEY, Calculator, Served, bearer, closed, receive, serving, token
+from tests.websocket_server.served import (
+    API_KEY,
+    Calculator,
+    Served,
+    bearer,
+    closed,
+    receive,
+    refused_handshake,
+    serving,
+    token,
+)
 
 
 async def test_the_first_message_may_say_who_it_is(server: Served, calculator: Calculator) -> None:
@@ -55,13 +67,61 @@ async def test_a_token_in_the_url_is_refused_unless_it_is_allowed(
 ) -> None:
     """URLs end up in logs."""
     await calculator.publish("a", 1)
-    async with server.open(f"/ws/portfolio/a?token={token()}", {}) as client:
-        assert await closed(client) == 4500
+    assert await refused_handshake(server.open(f"/ws/portfolio/a?token={token()}", {})) == 401
     async with (
         serving(valkey_url, allow_token_in_url=True) as allowing,
         allowing.open(f"/ws/portfolio/a?token={token()}", {}) as client,
     ):
         assert (await receive(client))["sequence"] == 1
+
+
+@pytest.mark.parametrize(
+    ("shown", "status"),
+    [
+        (lambda: token(), 101),
+        (lambda: token(accounts=["b"]), 403),
+        (lambda: token(lifetime_s=-10), 401),
+        (lambda: "nonsense", 401),
+    ],
+)
+async def test_credentials_in_the_url_are_judged_before_the_upgrade(
+    calculator: Calculator, valkey_url: str, shown: Callable[[], str], status: int
+) -> None:
+    """A client that takes an open socket for success is not misled; what it sends early is not lost."""
+    await calculator.publish("a", 1)
+    async with serving(valkey_url, allow_token_in_url=True) as server:
+        path = f"/ws/portfolio/a?token={shown()}"
+        assert await refused_handshake(server.open(path, {})) == status
+        request = upgrade_request(path, {"Host": "127.0.0.1", **HEADERS})
+        async with RawClient(server.port) as client:
+            await client.send(request + frame(TEXT, b'{"type":"heartbeat","timestamp":"early"}'))
+            assert (await client.response())[0] == status
+            if status == 101:
+                told = [await client.read(), await client.read()]
+                assert any(b"early" in message.payload for message in told if message is not None)
+        metrics = (await server.http.get("/metrics")).text
+        assert (
+            "connects_total" in metrics
+        ) and f'result="{status if status != 101 else "accepted"}"' in metrics
+
+
+async def test_a_user_with_too_many_connections_is_refused_before_the_upgrade(
+    calculator: Calculator, valkey_url: str
+) -> None:
+    """429 with Retry-After where the credentials are in the URL; the place is given back."""
+    async with serving(valkey_url, allow_token_in_url=True, connections_per_user=1) as server:
+        path = f"/ws?token={token()}"
+        async with server.open(path, {}):
+            with pytest.raises(InvalidStatus) as refused:
+                async with server.open(path, {}):
+                    pass
+        assert (refused.value.response.status_code, refused.value.response.headers["Retry-After"]) == (
+            429,
+            "10",
+        )
+        async with asyncio.timeout(5):
+            while await refused_handshake(server.open(path, {})) != 101:
+                await asyncio.sleep(0.02)
 
 
 async def test_who_does_not_say_who_it_is_is_closed(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,8 +149,7 @@ async def test_a_ticket_opens_one_connection(server: Served, calculator: Calcula
     path = f"/ws/portfolio/a?ticket={answer.json()['ticket']}"
     async with server.open(path, {}) as client:
         assert (await receive(client))["sequence"] == 1
-    async with server.open(path, {}) as client:
-        assert await closed(client) == 4500
+    assert await refused_handshake(server.open(path, {})) == 401
 
 
 async def test_of_two_that_use_a_ticket_at_once_one_wins(server: Served, calculator: Calculator) -> None:
@@ -99,25 +158,15 @@ async def test_of_two_that_use_a_ticket_at_once_one_wins(server: Served, calcula
     answer = await server.http.post("/v1/tickets", headers=bearer())
     path = f"/ws/portfolio/a?ticket={answer.json()['ticket']}"
 
-    async def use() -> int | None:
-        async with server.open(path, {}) as client:
-            await client.send(json.dumps({"type": "heartbeat"}))
-            while True:
-                try:
-                    message = await receive(client)
-                except Exception:
-                    return client.close_code
-                if message["type"] == "portfolio":
-                    return 0
-
-    assert sorted(await asyncio.gather(use(), use()), key=str) == [0, 4500]
+    used = [refused_handshake(server.open(path, {})) for _ in range(2)]
+    assert sorted(await asyncio.gather(*used)) == [101, 401]
 
 
 async def test_a_ticket_sees_only_what_its_user_may_see(server: Served) -> None:
     """It is bound to the subject and the accounts."""
     answer = await server.http.post("/v1/tickets", headers=bearer(accounts=["a"]))
-    async with server.open(f"/ws/portfolio/ab?ticket={answer.json()['ticket']}", {}) as client:
-        assert await closed(client) == 4503
+    path = f"/ws/portfolio/ab?ticket={answer.json()['ticket']}"
+    assert await refused_handshake(server.open(path, {})) == 403
 
 
 async def test_a_token_that_expires_ends_the_connection_with_4004(server: Served) -> None:

@@ -195,7 +195,10 @@ def test_an_account_of_another_and_one_that_cannot_be_get_the_same_answer(
     text = json.dumps({"type": "subscribe", "account_id": account_id}).encode()
     assert connection.received(text, 0.0) == Refused()
     answer = reply(connection)
-    assert (answer["code"], answer["message"]) == ("forbidden", "no such account, or not yours")
+    assert (answer["code"], answer["message"]) == (
+        "forbidden",
+        "the account does not exist, or it is not yours",
+    )
 
 
 def test_nothing_can_be_subscribed_before_the_client_has_said_who_it_is() -> None:

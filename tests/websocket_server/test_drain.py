@@ -14,8 +14,10 @@ from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import SettingsError
 from portfolio_realtime.state import open_state
+from portfolio_realtime.websocket_server.access.client_address import ClientAddress
 from portfolio_realtime.websocket_server.access.identity import Identity
 from portfolio_realtime.websocket_server.clients.gateway import Gateway
+from portfolio_realtime.websocket_server.fanout.watched_account import WatchedAccount
 from portfolio_realtime.websocket_server.server import END_S_MAX
 from portfolio_realtime.wire.messages import Disconnect
 
@@ -47,7 +49,7 @@ class Drain:
 
     def add_clients(self, count: int) -> None:
         """So many clients are connected."""
-        self.gateway.clients.update(Client(self) for _ in range(count))
+        self.gateway.clients.update(dict.fromkeys((Client(self) for _ in range(count)), None))
 
     @property
     def per_second(self) -> list[int]:
@@ -57,7 +59,7 @@ class Drain:
         return [seconds[second] for second in range(min(seconds), max(seconds) + 1)]
 
     def check_everybody_was_asked_once(self) -> None:
-        assert Counter(asked.client for asked in self.asked) == Counter(self.gateway.clients)
+        assert Counter(asked.client for asked in self.asked) == Counter(list(self.gateway.clients))
         assert {asked.disconnect for asked in self.asked} <= {Disconnect.SHUTDOWN}
 
 
@@ -65,9 +67,18 @@ class Client:
     """One connection, as the gateway knows it."""
 
     identity: Identity | None = None
+    address = ClientAddress("127.0.0.1", None)
+    account_ids: tuple[str, ...] = ()
+    is_patient = True
 
     def __init__(self, drain: Drain) -> None:
         self._drain = drain
+
+    def offer(self, account: WatchedAccount) -> None: ...
+
+    def refuse(self, account_id: str) -> None: ...
+
+    def position_sent(self, account_id: str) -> None: ...
 
     def regard(self, identity: Identity) -> None: ...
 

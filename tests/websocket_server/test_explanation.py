@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from portfolio_realtime.state import State
-from portfolio_realtime.websocket_server.http_api import portfolios, problems
+from portfolio_realtime.websocket_server.http_api import portfolios
 from tests.conftest import ValkeyServer
 from tests.websocket_server.served import bearer, serving, write_accounts
 
@@ -56,7 +56,7 @@ async def test_only_so_many_wait_for_an_answer(
         answers = await asyncio.gather(*waiting)
         after = await server.http.get(PATH, headers=bearer())
 
-    assert (refused.status_code, refused.headers["retry-after"]) == (503, str(problems.RETRY_AFTER_S))
-    assert problems.TOO_BUSY in refused.text
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+    assert refused.json()["code"] == "too_busy"
     assert sorted(answer.status_code for answer in answers) == [200, 200, 503, 503, 503, 503]
     assert after.status_code == 200

@@ -11,6 +11,7 @@ from websockets.typing import Subprotocol
 
 from portfolio_realtime.websocket_server.access.client_address import joined
 from portfolio_realtime.websocket_server.clients import handshake
+from portfolio_realtime.wire.http_problems import HttpProblem
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # of RFC 6455 §1.3
 GOOD = {
@@ -79,10 +80,10 @@ def test_answers_as_the_example_of_rfc_6455() -> None:
 
 def test_names_what_is_wrong() -> None:
     assert handshake.refusal("GET", "1.1", GOOD) is None
-    assert handshake.refusal("POST", "1.1", GOOD) is HTTPStatus.METHOD_NOT_ALLOWED
-    assert handshake.refusal("GET", "1.0", GOOD) is HTTPStatus.BAD_REQUEST
+    assert handshake.refusal("POST", "1.1", GOOD) is HttpProblem.METHOD_NOT_ALLOWED
+    assert handshake.refusal("GET", "1.0", GOOD) is HttpProblem.BAD_REQUEST
     assert (
-        handshake.refusal("GET", "1.1", GOOD | {"sec-websocket-version": "8"}) is HTTPStatus.UPGRADE_REQUIRED
+        handshake.refusal("GET", "1.1", GOOD | {"sec-websocket-version": "8"}) is HttpProblem.UPGRADE_REQUIRED
     )
-    assert handshake.refusal("GET", "1.1", GOOD | {"connection": "close"}) is HTTPStatus.UPGRADE_REQUIRED
-    assert handshake.refusal("GET", "1.1", GOOD | {"sec-websocket-key": "short"}) is HTTPStatus.BAD_REQUEST
+    assert handshake.refusal("GET", "1.1", GOOD | {"connection": "close"}) is HttpProblem.UPGRADE_REQUIRED
+    assert handshake.refusal("GET", "1.1", GOOD | {"sec-websocket-key": "short"}) is HttpProblem.BAD_REQUEST

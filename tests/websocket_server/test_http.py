@@ -106,7 +106,8 @@ async def test_http_refuses_as_the_websocket_does(server: Served) -> None:
     ):
         answer = await server.http.get(f"/v1/portfolio/{account_id}", headers=headers)
         answers.append((answer.status_code, answer.text))
-    assert set(answers) == {(404, '{"detail":"no such account, or not yours"}')}
+    body = '{"detail":"the account does not exist, or it is not yours","code":"account_not_found"}'
+    assert set(answers) == {(404, body)}
 
 
 async def test_metrics_of_all_services_are_for_this_machine_and_for_the_api_key(

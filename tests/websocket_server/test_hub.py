@@ -67,6 +67,7 @@ class Client:
     def pause(self, now_s: float) -> None:
         self.is_paused = True
         self.connection.pause(now_s)
+        self.connection.leave_direct()
 
     def resume(self) -> None:
         self.is_paused = False

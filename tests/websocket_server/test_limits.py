@@ -1,10 +1,10 @@
-"""How much one user and one address may have: a bucket that fills evenly, places that are given back."""
+"""How much one user and one address may have: a bucket that fills evenly, connections that are given back."""
 
 import pytest
 
 from portfolio_realtime.websocket_server.access import limits
-from portfolio_realtime.websocket_server.access.client_address import joined, neighbourhood
-from portfolio_realtime.websocket_server.access.limits import Open, PerMinute
+from portfolio_realtime.websocket_server.access.client_address import joined, limit_key_of
+from portfolio_realtime.websocket_server.access.limits import OpenConnections, PerMinute
 
 
 def test_a_bucket_gives_its_allowance_at_once_and_then_evenly() -> None:
@@ -30,13 +30,13 @@ def test_buckets_are_bounded_and_the_idle_ones_make_room(monkeypatch: pytest.Mon
 
 def test_who_leaves_makes_room_and_leaves_nothing_behind() -> None:
     """Back ends are counted, and not limited."""
-    places = Open(2)
-    assert [places.enter("a") for _ in range(3)] == [True, True, False]
-    assert places.enter("a", is_limited=False)
+    connections = OpenConnections(2)
+    assert [connections.enter("a") for _ in range(3)] == [True, True, False]
+    assert connections.enter("a", is_limited=False)
     for _ in range(3):
-        places.leave("a")
-    assert places.has_room("a")
-    assert places._open == {}
+        connections.leave("a")
+    assert connections.has_room("a")
+    assert connections._open == {}
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_who_leaves_makes_room_and_leaves_nothing_behind() -> None:
 )
 def test_one_customer_is_one_place(address: str, place: str) -> None:
     """An IPv6 customer has more addresses than anybody can count."""
-    assert neighbourhood(address) == place
+    assert limit_key_of(address) == place
 
 
 def test_headers_that_come_twice_are_one() -> None:

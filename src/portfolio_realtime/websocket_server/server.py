@@ -31,11 +31,11 @@ from portfolio_realtime.state.minutes import whole_at_or_before
 from portfolio_realtime.valuation.explain import explain
 from portfolio_realtime.valuation.history import history as picture
 from portfolio_realtime.valuation.history import symbols_of
-from portfolio_realtime.websocket_server.clients.door import Door
 from portfolio_realtime.websocket_server.clients.endpoint import Endpoint
 from portfolio_realtime.websocket_server.clients.gateway import CONNECTIONS_MAX, Gateway
+from portfolio_realtime.websocket_server.clients.http_protocol import FirstBytes
 from portfolio_realtime.websocket_server.http_api.routes import build_app
-from portfolio_realtime.websocket_server.workers import WORKER, Workers, tally_of
+from portfolio_realtime.websocket_server.workers import WORKER, Workers, counters_of
 
 BACKLOG: Final = 4096
 SEND_BUFFER_BYTES: Final = 64 * 1024  # of the kernel's, for each connection: they have the listener's
@@ -67,7 +67,7 @@ async def run(context: Context) -> None:
     settings = context.settings
     is_shared = WORKER in sys.argv  # one of several on this port
     with _listen(settings.websocket_host, settings.websocket_port, is_shared=is_shared) as listener:
-        gateway = Gateway(settings, context.state, context.clock, context.registry, tally_of(sys.argv))
+        gateway = Gateway(settings, context.state, context.clock, context.registry, counters_of(sys.argv))
         gateway.connections_max = allow_open_files()
         server = _server(gateway, context)
         serving = asyncio.create_task(server.serve([listener]))
@@ -186,7 +186,7 @@ def _server(gateway: Gateway, context: Context) -> _Server:
     history_of_account = partial(history, state, settings, clock, asyncio.Semaphore(HISTORIES_MAX))
     options = uvicorn.Config(
         build_app(gateway, context.instance, explain_account, history_of_account),
-        http=cast("Any", Door),
+        http=cast("Any", FirstBytes),
         ws=cast("Any", partial(Endpoint, gateway)),  # called like a class
         lifespan="off",
         log_config=None,

@@ -2,7 +2,7 @@
 
 The kernel spreads new connections over the processes that listen on the port (SO_REUSEPORT). The first
 SIGTERM or Ctrl-C lets every process drain, the second ends them at once. What the limits of users and
-addresses count they count together (`tallies.py`).
+addresses count they count together (`shared_counters.py`).
 """
 
 import asyncio
@@ -13,18 +13,18 @@ from functools import partial
 from typing import Final
 
 from portfolio_realtime.processes import EXIT_SETTINGS, Process, end_with_parent, keep_alive
-from portfolio_realtime.websocket_server.access.shared_counters import Tallies, Tally
+from portfolio_realtime.websocket_server.access.shared_counters import SharedCounter, SharedCounters
 
-WORKER: Final = "--worker"  # before: which of how many processes, and the descriptor of their tallies
+WORKER: Final = "--worker"  # before: which of how many processes, and the descriptor of their shared counters
 HURRY_S_MAX: Final = 5.0  # from the second signal until what is left is killed
 
 
-def tally_of(arguments: Sequence[str]) -> Callable[[str], Tally] | None:
-    """The tally of each kind for the process with these arguments; None: it is the only one on its port."""
+def counters_of(arguments: Sequence[str]) -> Callable[[str], SharedCounter] | None:
+    """The counter of each kind for the process with these arguments; None: it is the only one on its port."""
     if WORKER not in arguments:
         return None
     index, count, file = map(int, arguments[arguments.index(WORKER) + 1 :])
-    return partial(Tallies(file, count).tally, index)
+    return partial(SharedCounters(file, count).counter, index)
 
 
 class Workers:
@@ -34,7 +34,7 @@ class Workers:
         self._command = command
         self._environment = environment
         self._count = count
-        self._tallies = Tallies.create(count)
+        self._counters = SharedCounters.create(count)
         self._processes: dict[int, Process] = {}
         self._is_ending = False
         self._is_refused = False  # a process refuses its settings
@@ -56,8 +56,8 @@ class Workers:
 
     async def _start(self, index: int) -> Process:
         process = await asyncio.create_subprocess_exec(
-            *(*self._command, WORKER, str(index), str(self._count), str(self._tallies.file)),
-            pass_fds=(self._tallies.file,),
+            *(*self._command, WORKER, str(index), str(self._count), str(self._counters.file)),
+            pass_fds=(self._counters.file,),
             env=self._environment,
             stdin=asyncio.subprocess.DEVNULL,
             preexec_fn=end_with_parent,
@@ -69,7 +69,7 @@ class Workers:
         return process
 
     def _is_over(self, index: int, code: int) -> bool:
-        self._tallies.clear(index)
+        self._counters.clear(index)
         if code == EXIT_SETTINGS:
             self._is_refused = True
             self._end(signal.SIGTERM)

@@ -72,7 +72,7 @@ EXAMPLES: Final[dict[type[msgspec.Struct], list[dict[str, Any]]]] = {
         {
             "type": "error",
             "code": "forbidden",
-            "message": "no such account, or not yours",
+            "message": "the account does not exist, or it is not yours",
             "account_id": ACCOUNT_ID,
         },
     ],

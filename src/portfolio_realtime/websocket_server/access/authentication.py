@@ -13,7 +13,7 @@ from portfolio_realtime.websocket_server.access.identity import (
     Unauthorized,
     Unverifiable,
 )
-from portfolio_realtime.websocket_server.access.revocations import Revoked
+from portfolio_realtime.websocket_server.access.revocations import KnownRevocations
 from portfolio_realtime.websocket_server.access.tokens import Tokens
 from portfolio_realtime.websocket_server.clients.handshake import SUBPROTOCOL
 
@@ -22,11 +22,11 @@ class Authenticator:
     """Turns credentials into an identity, or raises Unauthorized or Unverifiable."""
 
     def __init__(
-        self, settings: Settings, access: Access | None = None, revoked: Revoked | None = None
+        self, settings: Settings, access: Access | None = None, revoked: KnownRevocations | None = None
     ) -> None:
         self._tokens = Tokens(settings)
         self._access = access or ByClaim()
-        self._revoked = revoked
+        self._revocations = revoked
         self._is_immediate = not settings.jwks_url and settings.account_access == "claim"
         self._api_key = settings.api_key_secret.get_secret_value()
         self._allow_token_in_url = settings.allow_token_in_url
@@ -47,10 +47,10 @@ class Authenticator:
 
     async def admitted(self, identity: Identity) -> Identity:
         """An identity whose signature was checked, with its accounts. Raises Unauthorized, Unverifiable."""
-        if self._revoked is not None and identity.is_by_token:
-            if not self._revoked.is_current:
+        if self._revocations is not None and identity.is_by_token:
+            if not self._revocations.is_current:
                 raise Unverifiable("revocations_unavailable")
-            if identity in self._revoked:
+            if identity in self._revocations:
                 raise Unauthorized("revoked")
         return await self._access.admit(identity)
 
@@ -80,7 +80,7 @@ class Authenticator:
     async def by_handshake(
         self, peer: str, headers: Mapping[str, str], url_token: str | None
     ) -> Identity | None:
-        """Who opens a WebSocket; None: the first message will say. Raises as `by_token`."""
+        """Who opens a WebSocket; None: the first message will tell. Raises as `by_token`."""
         if self.is_off or "x-api-key" in headers or "authorization" in headers:
             return await self.by_headers(peer, headers)
         offered = [name.strip() for name in headers.get("sec-websocket-protocol", "").split(",")]

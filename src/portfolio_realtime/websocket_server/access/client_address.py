@@ -18,15 +18,15 @@ HOSTS_KEPT_MAX: Final = 64  # looked at before
 IPV6_PREFIX: Final = 64  # what one customer of a provider has
 
 
-class Whence(NamedTuple):
+class ClientAddress(NamedTuple):
     """Where a request comes from."""
 
-    address: str
-    place: str | None  # whose limits it counts for; None: this very machine, which has none
+    ip: str
+    limit_key: str | None  # whose limits it counts for; None: this very machine, which has none
 
 
-class Places:
-    """What the settings say about places."""
+class NetworkRules:
+    """What the settings say about proxies, TLS and the origins of pages."""
 
     def __init__(self, settings: Settings) -> None:
         self._trusted: list[IPv4Network | IPv6Network] = [
@@ -35,10 +35,10 @@ class Places:
         self._origins = frozenset(origin.rstrip("/") for origin in listed(settings.allowed_origins))
         self._is_tls_required = settings.require_tls
 
-    def whence(self, peer: str, headers: Mapping[str, str]) -> Whence:
+    def client_address(self, peer: str, headers: Mapping[str, str]) -> ClientAddress:
         """The client's address, and whose limits it counts for."""
         address = self.address(peer, headers)
-        return Whence(address, None if is_local(peer, headers) else neighbourhood(address))
+        return ClientAddress(address, None if is_local(peer, headers) else limit_key_of(address))
 
     def address(self, peer: str, headers: Mapping[str, str]) -> str:
         """The client's address: the peer, or what trusted proxies say that it is."""
@@ -95,7 +95,7 @@ def _parsed(hop: str) -> str | None:
         return None
 
 
-def neighbourhood(address: str) -> str:
+def limit_key_of(address: str) -> str:
     """What counts as one place: an IPv4 address, or an IPv6 network of IPV6_PREFIX bits."""
     try:
         parsed = ip_address(address)

@@ -1,8 +1,8 @@
 """How much one user and one address may have: open connections, new ones, messages, refusals.
 
-Connections are counted together with the other processes of the port (`tallies.py`), messages here only: a
-connection lives in one process. Pure: `now_s` is seconds that never go back, passed in, the same in all
-processes of a machine.
+Connections are counted together with the other processes of the port (`shared_counters.py`),
+messages here only: a connection lives in one process. Pure: `now_s` is seconds that never go back, passed in,
+the same in all processes of a machine.
 """
 
 from collections import Counter
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from portfolio_realtime.config import Settings
-from portfolio_realtime.websocket_server.access.shared_counters import Tally
+from portfolio_realtime.websocket_server.access.shared_counters import SharedCounter
 
 BUCKETS_MAX: Final = 100_000  # of each kind
 MINUTE_S: Final = 60.0
@@ -52,12 +52,12 @@ class PerMinute:
         return len(self._buckets) < BUCKETS_MAX
 
 
-class Together:
+class SharedRate:
     """How often each key has come in this minute, to all processes."""
 
-    def __init__(self, allowance: int, tally: Tally) -> None:
+    def __init__(self, allowance: int, counter: SharedCounter) -> None:
         self._allowance = allowance
-        self._tally = tally
+        self._counter = counter
         self._minute = 0
         self._taken: Counter[str] = Counter()
 
@@ -67,38 +67,40 @@ class Together:
         if minute != self._minute:
             self._minute = minute
             self._taken.clear()
-            self._tally.clear()
+            self._counter.clear()
         shared = f"{minute} {key}"  # others may have come to another minute already
-        if self._taken[key] + self._tally.elsewhere(shared) >= self._allowance:
+        if self._taken[key] + self._counter.elsewhere(shared) >= self._allowance:
             return False
         self._taken[key] += 1
-        self._tally.tell(shared, self._taken[key])
+        self._counter.tell(shared, self._taken[key])
         return True
 
 
 class Rate:
-    """So many of each key a minute, to this process and, with a tally, to all together."""
+    """So many of each key a minute, to this process and, with a shared counter, to all together."""
 
-    def __init__(self, allowance: int, tally: Tally | None = None) -> None:
+    def __init__(self, allowance: int, counter: SharedCounter | None = None) -> None:
         self._own = PerMinute(allowance)
-        self._together = Together(allowance, tally) if tally is not None else None
+        self._shared_rate = SharedRate(allowance, counter) if counter is not None else None
 
     def take(self, key: str, now_s: float) -> bool:
         """May this key have one more now?"""
-        return self._own.take(key, now_s) and (self._together is None or self._together.take(key, now_s))
+        return self._own.take(key, now_s) and (
+            self._shared_rate is None or self._shared_rate.take(key, now_s)
+        )
 
 
-class Open:
-    """How many each key has open, here and at the processes of the tally."""
+class OpenConnections:
+    """How many each key has open, here and at the processes of the counter."""
 
-    def __init__(self, at_most: int, tally: Tally | None = None) -> None:
+    def __init__(self, at_most: int, counter: SharedCounter | None = None) -> None:
         self._at_most = at_most
-        self._tally = tally
+        self._counter = counter
         self._open: Counter[str] = Counter()
 
     def has_room(self, key: str) -> bool:
         """May this key open one more?"""
-        elsewhere = self._tally.elsewhere(key) if self._tally is not None else 0
+        elsewhere = self._counter.elsewhere(key) if self._counter is not None else 0
         return self._open.get(key, 0) + elsewhere < self._at_most
 
     def enter(self, key: str, *, is_limited: bool = True) -> bool:
@@ -117,23 +119,23 @@ class Open:
             del self._open[key]
 
     def _tell(self, key: str) -> None:
-        if self._tally is not None:
-            self._tally.tell(key, self._open[key])
+        if self._counter is not None:
+            self._counter.tell(key, self._open[key])
 
 
 class Limits:
-    """Those of one server process, by the settings; `tally` gives what its siblings have of a kind."""
+    """Those of one server process, by the settings; `counters` gives what its siblings have of a kind."""
 
-    def __init__(self, settings: Settings, tally: Callable[[str], Tally] | None = None) -> None:
+    def __init__(self, settings: Settings, counters: Callable[[str], SharedCounter] | None = None) -> None:
 
-        def told(kind: str) -> Tally | None:
-            return tally(kind) if tally is not None else None
+        def counter(kind: str) -> SharedCounter | None:
+            return counters(kind) if counters is not None else None
 
-        self.connections_of_user = Open(settings.connections_per_user, told("user"))
-        self.connects_of_user = Rate(settings.connects_per_user, told("user minute"))
-        self.connections_of_address = Open(settings.connections_per_address, told("address"))
-        self.connects_of_address = Rate(settings.connects_per_minute, told("minute"))
-        self.refusals_of_address = Rate(settings.connects_per_minute, told("refusals"))
+        self.connections_of_user = OpenConnections(settings.connections_per_user, counter("user"))
+        self.connects_of_user = Rate(settings.connects_per_user, counter("user minute"))
+        self.connections_of_address = OpenConnections(settings.connections_per_address, counter("address"))
+        self.connects_of_address = Rate(settings.connects_per_minute, counter("minute"))
+        self.refusals_of_address = Rate(settings.connects_per_minute, counter("refusals"))
         self.messages_of_user = PerMinute(settings.messages_per_user)
 
     def may_connect(self, place: str, now_s: float) -> bool:

@@ -12,7 +12,7 @@ STALE_S_MAX: Final = 5.0  # not heard from the state for longer: nobody new gets
 EVERYTHING: Final = "0"
 
 
-class Revoked:
+class KnownRevocations:
     """Tokens and subjects that are good no more; old entries stay until this process ends."""
 
     def __init__(self, monotonic_s: Callable[[], float] = time.monotonic) -> None:
@@ -38,7 +38,7 @@ class Revoked:
             return False
         return identity.issued_at_s is None or identity.issued_at_s <= until_s
 
-    async def hear(self, state: State) -> bool:
+    async def read_new(self, state: State) -> bool:
         """Take in what is new; is there anything? Waits a second for it. Raises StateUnavailable.
 
         More than one answer holds is not known before the answers end: until then nobody new gets in.

@@ -55,7 +55,7 @@ class _Table:
         self._digests[:] = memoryview(bytes(PLACES * DIGEST_BYTES)).cast("Q")
 
 
-class Tally:
+class SharedCounter:
     """How many of each key the other processes have, and what this one tells them."""
 
     def __init__(self, salt: bytes, own: _Table, others: Sequence[_Table]) -> None:
@@ -79,7 +79,7 @@ class Tally:
         return int.from_bytes(found) or 1
 
 
-class Tallies:
+class SharedCounters:
     """The shared memory of so many processes; it ends with the last that has it open."""
 
     def __init__(self, file: int, process_count: int) -> None:
@@ -95,11 +95,11 @@ class Tallies:
         os.pwrite(file, secrets.token_bytes(SALT_BYTES), 0)
         return cls(file, process_count)
 
-    def tally(self, index: int, kind: str) -> Tally:
+    def counter(self, index: int, kind: str) -> SharedCounter:
         """What the process with this index tells and hears about a kind."""
         tables = [self._table(process, kind) for process in range(self._process_count)]
         own = tables.pop(index)
-        return Tally(self._memory[:SALT_BYTES], own, tables)
+        return SharedCounter(self._memory[:SALT_BYTES], own, tables)
 
     def clear(self, index: int) -> None:
         """The process with this index has ended."""
@@ -118,6 +118,6 @@ def _size(process_count: int) -> int:
 def _anonymous_file() -> int:
     """The descriptor of a file without a name, in memory where the system can."""
     if sys.platform == "linux":
-        return os.memfd_create("tallies")
+        return os.memfd_create("shared counters")
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())

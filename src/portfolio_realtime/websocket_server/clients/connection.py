@@ -227,10 +227,9 @@ class Connection:
         return min(due) - now_s if due else None
 
     def pause(self, now_s: float) -> None:
-        """The socket is full."""
+        """The socket is full; who writes to it leaves the direct way."""
         if self._paused_s is None:
             self._paused_s, self.due_s = now_s, 0.0
-            self.leave_direct()
 
     def resume(self) -> None:
         """The socket takes more."""
@@ -289,7 +288,7 @@ class Connection:
     def refuse(self, account_id: str) -> None:
         """Answer a subscribe message: there is no such account, or it is another's."""
         shown = account_id if is_account_id(account_id) else None
-        self._reply(ErrorMessage("forbidden", "no such account, or not yours", shown))
+        self._reply(ErrorMessage("forbidden", "the account does not exist, or it is not yours", shown))
 
     def _bad_message(self, what: str) -> Disconnect | None:
         self._bad_messages += 1

@@ -9,21 +9,16 @@ import asyncio
 import contextlib
 import logging
 import random
-import re
-from collections.abc import Coroutine
-from http import HTTPStatus
+from collections.abc import Coroutine, Iterable
 from typing import Any, Final, cast
-from urllib.parse import parse_qsl
 
-import msgspec
 from uvicorn import Config
 from uvicorn.server import ServerState
 from websockets.exceptions import InvalidState
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import OPEN, Protocol, Side
-from websockets.server import ServerProtocol
 
-from portfolio_realtime.websocket_server.access.client_address import Whence, joined
+from portfolio_realtime.websocket_server.access.client_address import ClientAddress, joined
 from portfolio_realtime.websocket_server.access.identity import (
     FORBIDDEN,
     Identity,
@@ -32,8 +27,11 @@ from portfolio_realtime.websocket_server.access.identity import (
 )
 from portfolio_realtime.websocket_server.clients import handshake
 from portfolio_realtime.websocket_server.clients.connection import Connection, Refused
+from portfolio_realtime.websocket_server.clients.direct_socket import DirectSocket
 from portfolio_realtime.websocket_server.clients.gateway import Gateway
+from portfolio_realtime.websocket_server.clients.text_messages import TextMessages
 from portfolio_realtime.websocket_server.fanout.watched_account import StreamPosition, WatchedAccount
+from portfolio_realtime.wire.http_problems import HttpProblem
 from portfolio_realtime.wire.messages import (
     MESSAGE_BYTES_MAX,
     Auth,
@@ -44,32 +42,24 @@ from portfolio_realtime.wire.messages import (
     Unsubscribe,
 )
 
-PATH: Final = re.compile(r"/ws(?:/portfolio/([^/]+))?/?")
 WRITE_BUFFER_BYTES_MAX: Final = 32 * 1024  # of ours
 CLOSE_S_MAX: Final = 2.0
-QUERY_FIELDS_MAX: Final = 8
-REFUSAL_HEADERS: Final = {
-    HTTPStatus.METHOD_NOT_ALLOWED: {"Allow": "GET"},
-    HTTPStatus.UPGRADE_REQUIRED: {"Upgrade": "websocket", "Sec-WebSocket-Version": handshake.VERSION},
-}
 HELD_MESSAGES_MAX: Final = 64  # while something about the client is being verified
 
 _QUIET: Final = logging.getLogger("portfolio_realtime.wire.messages")
 _QUIET.disabled = True  # it would log what clients send
 
 
-_refusing: Final = ServerProtocol(logger=_QUIET)  # of all clients
-
-
 class Endpoint(asyncio.Protocol):
     """A client's WebSocket, from the upgrade request to the last byte."""
 
     __slots__ = (
+        "_acceptance",
+        "_address",
         "_close_timer",
         "_connection",
         "_disconnect",
-        "_fileno",
-        "_fragments",
+        "_early",
         "_gateway",
         "_held",
         "_is_ending",
@@ -79,10 +69,11 @@ class Endpoint(asyncio.Protocol):
         "_query",
         "_rate_timer",
         "_server_state",
+        "_socket",
+        "_texts",
         "_transport",
         "_verifications",
         "_wanted",
-        "_whence",
     )
 
     def __init__(
@@ -96,12 +87,14 @@ class Endpoint(asyncio.Protocol):
             self._loop.time(), random.random(), gateway.settings.max_connection_age_seconds
         )
         self._transport: asyncio.Transport | None = None
-        self._fileno: int | None = None  # of its socket, while it may be sent to past the transport
+        self._socket: DirectSocket | None = None
         self._peer = ""
-        self._whence = Whence("", None)  # the client's, behind trusted proxies
+        self._address = ClientAddress("", None)  # the client's, behind trusted proxies
         self._query: dict[str, str] = {}
         self._wanted: Subscribe | None = None  # what the path asks for
-        self._fragments: list[bytes] = []
+        self._acceptance: bytes | None = None  # of the handshake, until it is sent
+        self._early: list[bytes] = []  # what came before that
+        self._texts = TextMessages()
         self._rate_timer: asyncio.TimerHandle | None = None
         self._close_timer: asyncio.TimerHandle | None = None
         self._disconnect: Disconnect | None = None  # why we close, when it is we
@@ -115,12 +108,17 @@ class Endpoint(asyncio.Protocol):
         """uvicorn hands over the transport of an upgrade request."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
+        direct_writes = self._gateway.follower.direct_writes
+        self._socket = DirectSocket(self._transport, self._connection, direct_writes)
         peer = transport.get_extra_info("peername")
         self._peer = peer[0] if peer else ""
         self._server_state.connections.add(cast("Any", self))
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the client: frames."""
+        if self._acceptance is not None:
+            self._early.append(data)
+            return
         self._protocol.receive_data(data)
         if self._protocol.state is OPEN:  # a pong goes before the answer to what came after its ping
             self._send_protocol()
@@ -135,6 +133,8 @@ class Endpoint(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The buffers are full: keep only the newest until they drain, and hear no more until then."""
         self._connection.pause(self._loop.time())
+        if self._socket is not None:
+            self._socket.choose()
         if self._transport is not None and not self._is_ending:
             self._transport.pause_reading()
 
@@ -152,14 +152,7 @@ class Endpoint(asyncio.Protocol):
                 timer.cancel()
         self._end()
         self._server_state.connections.discard(cast("Any", self))
-        if self in self._gateway.clients:
-            self._gateway.clients.discard(self)
-            self._gateway.follower.unwatch(self, self._connection.subscriptions)
-            if self._whence.place is not None:
-                self._gateway.limits.connections_of_address.leave(self._whence.place)
-            if self._connection.identity is not None:
-                self._gateway.leave(self._connection.identity)
-            self._gateway.metrics.disconnects.labels(self._end_label()).inc()
+        self._gateway.leave(self, None if self._acceptance is not None else self._end_label())
 
     def _end_label(self) -> str:
         if self._disconnect is not None:
@@ -178,51 +171,66 @@ class Endpoint(asyncio.Protocol):
     def requested(self, target: str, raw: list[tuple[str, str]], method: str, http_version: str) -> None:
         """The request for a WebSocket: its target, its headers, and its kind."""
         headers = joined(raw)
-        self._whence = self._gateway.places.whence(self._peer, headers)
+        gateway = self._gateway
+        self._address = gateway.network.client_address(self._peer, headers)
         path, _, query = target.partition("?")
-        refusal = self._refusal(path, query, headers, handshake.refusal(method, http_version, headers))
-        if refusal is not None:
-            self._gateway.turned_away(refusal, self._whence.address)
-            return self._reject(refusal)
+        problem = self._refusal(path, query, headers, handshake.refusal(method, http_version, headers))
+        if problem is not None:
+            gateway.count_refused_handshake(problem, self._address)
+            return self._reject(problem)
+        gateway.enter(self)
         assert self._transport is not None
-        self._transport.write(handshake.acceptance(headers))
-        self._gateway.clients.add(self)
-        if self._whence.place is not None:
-            self._gateway.limits.connections_of_address.enter(self._whence.place, is_limited=False)
-        is_immediate = self._gateway.authenticator.is_immediate and "ticket" not in self._query
+        is_immediate = gateway.authenticator.is_immediate and "ticket" not in self._query
+        if "ticket" in self._query or "token" in self._query:
+            self._acceptance = handshake.acceptance(headers)
+            self._transport.pause_reading()
+            if not is_immediate:
+                return self._verify(handshake.in_time(self._identify(headers)))
+        else:
+            self._transport.write(handshake.acceptance(headers))
         return self._verify(self._identify(headers), is_immediate=is_immediate)
 
-    def _reject(self, refusal: HTTPStatus) -> None:
+    def _accept(self) -> None:
+        """Open the WebSocket, unless it is open: credentials in the URL are judged before."""
+        if self._acceptance is None:
+            return
         assert self._transport is not None
-        response = _refusing.reject(refusal, f"{refusal.phrase}\n")
-        response.headers.update(REFUSAL_HEADERS.get(refusal, {}))
+        self._transport.write(self._acceptance)
+        self._transport.resume_reading()
+        self._acceptance = None
+        self._gateway.counts.accepted += 1
+        early, self._early = self._early, []
+        for data in early:
+            self.data_received(data)
+
+    def _reject(self, problem: HttpProblem) -> None:
+        assert self._transport is not None
         self._end()
-        self._transport.write(response.serialize())
+        self._transport.write(handshake.rejection(problem))
         self._transport.close()
         self._close_timer = self._loop.call_later(CLOSE_S_MAX, self._transport.abort)
 
     def _refusal(
-        self, path: str, query: str, headers: dict[str, str], of_handshake: HTTPStatus | None
-    ) -> HTTPStatus | None:
-        match = PATH.fullmatch(path)
+        self, path: str, query: str, headers: dict[str, str], of_handshake: HttpProblem | None
+    ) -> HttpProblem | None:
+        match = handshake.PATH.fullmatch(path)
         if match is None:
-            return HTTPStatus.NOT_FOUND
+            return HttpProblem.NOT_FOUND
         if of_handshake is not None:
             return of_handshake
-        places = self._gateway.places
-        if places.is_refused_as_plain(self._peer, headers) or not places.is_origin_allowed(
-            self._peer, headers
-        ):
-            return HTTPStatus.FORBIDDEN
-        if (refusal := self._gateway.refusal(self._whence.place)) is not None:
-            return refusal
+        network = self._gateway.network
+        if network.is_refused_as_plain(self._peer, headers):
+            return HttpProblem.TLS_REQUIRED
+        if not network.is_origin_allowed(self._peer, headers):
+            return HttpProblem.ORIGIN_NOT_ALLOWED
+        if (problem := self._gateway.refusal(self._address.limit_key)) is not None:
+            return problem
         try:
-            self._query = dict(parse_qsl(query, max_num_fields=QUERY_FIELDS_MAX)) if query else {}
+            self._query = handshake.query_of(query)
             if match[1] is not None:
-                wanted = {"type": "subscribe", **self._query, "account_id": match[1]}
-                self._wanted = msgspec.convert(wanted, Subscribe, strict=False)
-        except (ValueError, msgspec.ValidationError):
-            return HTTPStatus.BAD_REQUEST
+                self._wanted = handshake.requested_account(match[1], self._query)
+        except ValueError:
+            return HttpProblem.BAD_REQUEST
         return None
 
     # What must be asked elsewhere: who it is, what it may see
@@ -247,12 +255,7 @@ class Endpoint(asyncio.Protocol):
             self._received(self._held.pop(0))
 
     async def _identify(self, headers: dict[str, str]) -> None:
-        identity: Identity | None
-        if ticket := self._query.get("ticket"):
-            identity = await self._gateway.redeem_ticket(ticket)
-        else:
-            url_token = self._query.get("token")
-            identity = await self._gateway.authenticator.by_handshake(self._peer, headers, url_token)
+        identity = await self._gateway.identify(self._peer, headers, self._query)
         if identity is not None:
             self._authenticated(identity)
 
@@ -271,8 +274,8 @@ class Endpoint(asyncio.Protocol):
         return self._subscribe(request)
 
     def _refuse_credentials(self, why: Unauthorized) -> None:
-        self._gateway.refused(why, self._whence)
-        if self._connection.identity is None:
+        self._gateway.count_refused_credentials(why, self._address)
+        if self._connection.identity is None and self._acceptance is None:
             self._gateway.metrics.connects.labels("unauthorized").inc()
         is_temporary = isinstance(why, Unverifiable)
         self.close(Disconnect.UNVERIFIABLE if is_temporary else Disconnect.UNAUTHORIZED)
@@ -280,19 +283,21 @@ class Endpoint(asyncio.Protocol):
     def _authenticated(self, identity: Identity) -> None:
         if self._is_ending or self not in self._gateway.clients:
             return None
-        if identity in self._gateway.revoked:  # since it was looked at: what it may see was asked meanwhile
+        if identity in self._gateway.revocations:  # revoked while it was being asked what it may see
             return self._refuse_credentials(Unauthorized("revoked"))
         is_first = self._connection.identity is None
-        if is_first and not self._gateway.admit(identity):
+        if is_first and not self._gateway.admit(self, identity):
             return self.close(Disconnect.CONNECTION_LIMIT)
         valid_for_s = self._gateway.valid_for_s(identity)
         refusal = self._connection.authenticated(identity, self._loop.time(), valid_for_s)
         if refusal is not None:
             return self.close(refusal)
         if is_first:
-            self._gateway.counts.accepted += 1
+            self._gateway.counts.accepted += self._acceptance is None
             if self._wanted is not None:
                 self._subscribe_wanted(self._wanted)
+            else:
+                self._accept()
         return None
 
     def _subscribe_wanted(self, wanted: Subscribe) -> None:
@@ -311,13 +316,11 @@ class Endpoint(asyncio.Protocol):
             return self.close(Disconnect.BAD_MESSAGE)
         if frame.opcode not in (Opcode.TEXT, Opcode.CONT):
             return None
-        if frame.data:  # empty fragments may come without end, and must not be kept
-            self._fragments.append(bytes(frame.data))
-        if not frame.fin:
-            return None
-        text = b"".join(self._fragments)
-        self._fragments.clear()
-        return self._received(text) if _is_utf8(text) else self._fail(CloseCode.INVALID_DATA)
+        try:
+            text = self._texts.add(frame)
+        except ValueError:
+            return self._fail(CloseCode.INVALID_DATA)
+        return None if text is None else self._received(text)
 
     def _fail(self, code: CloseCode) -> None:
         """The client breaks the WebSocket protocol itself (RFC 6455 §7.1.7)."""
@@ -356,6 +359,7 @@ class Endpoint(asyncio.Protocol):
         return self._flush()
 
     def _subscribe(self, request: Subscribe) -> None:
+        self._accept()
         account = self._gateway.follower.watch(
             self, request.account_id, with_positions=request.detail == "positions"
         )
@@ -393,8 +397,18 @@ class Endpoint(asyncio.Protocol):
 
     @property
     def identity(self) -> Identity | None:
-        """Who it is, as far as it has said."""
+        """Who it is, as far as it has told."""
         return self._connection.identity
+
+    @property
+    def address(self) -> ClientAddress:
+        """Where it comes from."""
+        return self._address
+
+    @property
+    def account_ids(self) -> Iterable[str]:
+        """The accounts that it is sent."""
+        return self._connection.subscriptions
 
     def regard(self, identity: Identity) -> None:
         """Its identity may see other accounts: a client that is shown one it may not is closed."""
@@ -420,56 +434,40 @@ class Endpoint(asyncio.Protocol):
     def close(self, disconnect: Disconnect) -> None:
         """Say why and close; a client that does not answer in time is cut off."""
         if self._is_ending:
-            return
+            return None
         self._disconnect = disconnect
         self._end()
         if disconnect is Disconnect.FORBIDDEN:
             self._forbidden()
+        if self._acceptance is not None:
+            problem = handshake.BEFORE_UPGRADE.get(disconnect, HttpProblem.NO_ROOM)
+            self._gateway.metrics.connects.labels(str(problem.status.value)).inc()
+            return self._reject(problem)
         with contextlib.suppress(InvalidState):  # the client was first
             self._protocol.send_close(disconnect.code, disconnect.reason)
-        self._send_protocol()
+        return self._send_protocol()
 
     def _forbidden(self) -> None:
-        self._gateway.refused(Unauthorized(FORBIDDEN), self._whence)
+        self._gateway.count_refused_credentials(Unauthorized(FORBIDDEN), self._address)
 
     # The transport
 
     def _end(self) -> None:
         self._is_ending = True
-        self._connection.leave_direct()
-        if self._fileno is not None:
-            self._gateway.follower.outlets.close(self._fileno)
-            self._fileno = None
-
-    def _unsent(self, rest: bytes) -> None:
-        """What the socket did not take; the transport writes it, or finds out what is wrong."""
-        self._connection.leave_direct()
-        assert self._transport is not None
-        self._transport.write(rest)
-
-    def _go_direct(self) -> None:
-        """Not while the transport still has something to write: it would be overtaken."""
-        assert self._transport is not None
-        if self._transport.get_write_buffer_size() or self._transport.is_closing():
-            return
-        fileno = self._fileno
-        if fileno is None:
-            fileno = self._fileno = int(self._transport.get_extra_info("socket").fileno())
-            self._gateway.follower.outlets.open(fileno, self._unsent)
-        self._connection.go_direct(fileno)
+        if self._socket is not None:
+            self._socket.end()
 
     def _flush(self) -> None:
-        if self._is_ending:
+        if self._is_ending or self._acceptance is not None:
             return
         counts = self._gateway.counts
         now_s = self._loop.time()
-        assert self._transport is not None
+        assert self._transport is not None and self._socket is not None
         while (frame := self._connection.take(now_s)) is not None:
             self._transport.write(frame)
             counts.sent += 1
             counts.sent_bytes += len(frame)
-        if self._connection.may_go_direct:
-            self._go_direct()
+        self._socket.choose_soon()
         if self._rate_timer is None and (due_in_s := self._connection.due_in_s(now_s)) is not None:
             self._rate_timer = self._loop.call_later(due_in_s, self._rate_due)
 
@@ -480,7 +478,7 @@ class Endpoint(asyncio.Protocol):
     def _send_protocol(self) -> None:
         """Write what the protocol itself has to say: ping, pong, close; end when it is done."""
         transport = self._transport
-        assert transport is not None
+        assert transport is not None and self._socket is not None
         if transport.is_closing():
             return
         for data in self._protocol.data_to_send():
@@ -489,8 +487,7 @@ class Endpoint(asyncio.Protocol):
             else:  # its last word
                 self._end()
                 transport.close()
-        if transport.get_write_buffer_size():
-            self._connection.leave_direct()
+        self._socket.choose()
         if self._is_ending and self._close_timer is None:
             self._close_timer = self._loop.call_later(CLOSE_S_MAX, transport.abort)
 
@@ -501,12 +498,3 @@ def _run(never_waiting: Coroutine[Any, Any, None]) -> None:
     except StopIteration:
         return
     raise AssertionError("it was not to wait for anything")
-
-
-def _is_utf8(text: bytes) -> bool:
-    """RFC 6455 §8.1: else the connection must fail."""
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

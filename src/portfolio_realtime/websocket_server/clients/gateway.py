@@ -1,10 +1,9 @@
-"""What all client connections of one server share: who may come in, the sweep over them, the drain."""
+"""What all client connections of one server share: who is let in, the sweep over them, the drain."""
 
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Iterable
-from http import HTTPStatus
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NoReturn, Protocol
 
 import msgspec
@@ -18,12 +17,15 @@ from portfolio_realtime.state import State
 from portfolio_realtime.telemetry import ServerMetrics
 from portfolio_realtime.websocket_server.access.authentication import Authenticator
 from portfolio_realtime.websocket_server.access.authorization import UNCONFIRMED_S_MAX, Confirmed, open_access
-from portfolio_realtime.websocket_server.access.client_address import Places, Whence
+from portfolio_realtime.websocket_server.access.client_address import ClientAddress, NetworkRules
 from portfolio_realtime.websocket_server.access.identity import Identity, Unauthorized, Unverifiable
 from portfolio_realtime.websocket_server.access.limits import Limits
-from portfolio_realtime.websocket_server.access.revocations import Revoked
-from portfolio_realtime.websocket_server.access.shared_counters import Tally
-from portfolio_realtime.websocket_server.fanout.publication_follower import Follower
+from portfolio_realtime.websocket_server.access.refusal_log import RefusalLog
+from portfolio_realtime.websocket_server.access.revocations import KnownRevocations
+from portfolio_realtime.websocket_server.access.shared_counters import SharedCounter
+from portfolio_realtime.websocket_server.fanout.publication_follower import PublicationFollower
+from portfolio_realtime.websocket_server.fanout.watched_account import Subscriber
+from portfolio_realtime.wire.http_problems import HttpProblem
 from portfolio_realtime.wire.messages import Disconnect
 
 CONNECTIONS_MAX: Final = 50_000
@@ -38,12 +40,22 @@ _encode_identity = msgspec.json.Encoder().encode
 _decode_identity = msgspec.json.Decoder(Identity).decode
 
 
-class Client(Protocol):
+class Client(Subscriber, Protocol):
     """One client's connection, as the gateway knows it."""
 
     @property
     def identity(self) -> Identity | None:
-        """Who it is, as far as it has said."""
+        """Who it is, as far as it has told."""
+        ...
+
+    @property
+    def address(self) -> ClientAddress:
+        """Where it comes from."""
+        ...
+
+    @property
+    def account_ids(self) -> Iterable[str]:
+        """The accounts that it is sent."""
         ...
 
     def regard(self, identity: Identity) -> None:
@@ -59,7 +71,7 @@ class Client(Protocol):
         ...
 
 
-class Counts:
+class MessageCounts:
     """Counted where it happens often as plain numbers, brought to the metrics by the sweep."""
 
     __slots__ = ("accepted", "conflated", "sent", "sent_bytes")
@@ -69,7 +81,7 @@ class Counts:
 
 
 class Gateway:
-    """The door, and everybody who is in."""
+    """Lets clients in and out, and knows all who are in."""
 
     def __init__(
         self,
@@ -77,24 +89,25 @@ class Gateway:
         state: State,
         clock: Clock,
         registry: CollectorRegistry,
-        tally: Callable[[str], Tally] | None = None,
+        counters: Callable[[str], SharedCounter] | None = None,
     ) -> None:
         self.settings = settings
         self.state = state
         self.registry = registry
         self.metrics = ServerMetrics(registry)
-        self.counts = Counts()
-        self.follower = Follower(state, settings.shards, clock, self.metrics)
-        self.places = Places(settings)
-        self.limits = Limits(settings, tally)
-        self.revoked = Revoked()
+        self.counts = MessageCounts()
+        self.follower = PublicationFollower(state, settings.shards, clock, self.metrics)
+        self.network = NetworkRules(settings)
+        self.limits = Limits(settings, counters)
+        self.revocations = KnownRevocations()
         self.access = open_access(settings, state)
-        self.authenticator = Authenticator(settings, self.access, self.revoked)
-        self.clients: set[Client] = set()
+        self.authenticator = Authenticator(settings, self.access, self.revocations)
+        self.clients: dict[Client, str | None] = {}  # -> the user that it is counted for
         self.connections_max = CONNECTIONS_MAX  # lower where the system allows fewer open files
         self.is_draining = False  # the load balancer should send nobody any more
         self.is_closed = False  # nobody is let in any more
         self._clock = clock
+        self._refusal_log = RefusalLog()
         self._confirmed_s: dict[str, float] = {}  # subject -> when its accounts were certain
 
     def valid_for_s(self, identity: Identity) -> float | None:
@@ -103,30 +116,79 @@ class Gateway:
             return None
         return identity.expires_at_s - self._clock.now_ns() / NS_PER_S
 
-    def refusal(self, place: str | None) -> HTTPStatus | None:
-        """Why nobody may come from this place now, or None. Asking counts as coming."""
-        if place is not None and not self.limits.may_connect(place, asyncio.get_running_loop().time()):
-            return HTTPStatus.TOO_MANY_REQUESTS
+    # Coming and going
+
+    def refusal(self, limit_key: str | None) -> HttpProblem | None:
+        """Why nobody may come from this address now, or None. Asking counts as coming."""
+        if limit_key is not None and not self.limits.may_connect(limit_key, self._now_s()):
+            return HttpProblem.TOO_MANY
         if self.is_closed or len(self.clients) >= self.connections_max:
-            return HTTPStatus.SERVICE_UNAVAILABLE
+            return HttpProblem.NO_ROOM
         return None
 
-    def refused(self, why: Unauthorized, whence: Whence) -> bool:
+    def enter(self, client: Client, *, is_limited: bool = False) -> bool:
+        """Count a client and its address, unless the address has too many; `leave` undoes it."""
+        limit_key = client.address.limit_key
+        if limit_key is not None:
+            connections = self.limits.connections_of_address
+            if not connections.enter(limit_key, is_limited=is_limited):
+                return False
+        self.clients[client] = None
+        return True
+
+    def admit(self, client: Client, identity: Identity) -> bool:
+        """Count the user of a client that has entered, unless it has too many or comes too often."""
+        if identity.is_for_every_account:
+            self.limits.connections_of_user.enter(identity.subject, is_limited=False)
+        elif not self.limits.enter(identity.subject, self._now_s()):
+            return False
+        self.clients[client] = identity.subject
+        return True
+
+    def leave(self, client: Client, end: str | None) -> None:
+        """Undo `enter` and `admit`, once. `end`: the close code, for the metrics; None: it was never open."""
+        if client not in self.clients:
+            return
+        subject = self.clients.pop(client)
+        self.follower.unwatch(client, client.account_ids)
+        if client.address.limit_key is not None:
+            self.limits.connections_of_address.leave(client.address.limit_key)
+        if subject is not None:
+            self.limits.connections_of_user.leave(subject)
+        if end is not None:
+            self.metrics.disconnects.labels(end).inc()
+
+    def count_refused_credentials(self, why: Unauthorized, address: ClientAddress) -> bool:
         """Count and log refused credentials: the reason, never the credentials.
 
         False: the address has been refused too often within a minute; that is counted, and not logged.
         """
         self.metrics.auth_failures.labels(why.reason).inc()
-        now_s = asyncio.get_running_loop().time()
-        if whence.place is not None and not self.limits.refusals_of_address.take(whence.place, now_s):
+        now_s = self._now_s()
+        key = address.limit_key
+        if key is not None and not self.limits.refusals_of_address.take(key, now_s):
             return False
-        log.info("credentials refused", reason=why.reason, peer=whence.address)
+        self._refusal_log.add("credentials refused", why.reason, address.ip, now_s)
         return True
 
-    def turned_away(self, refusal: HTTPStatus, peer: str) -> None:
+    def count_refused_handshake(self, problem: HttpProblem, address: ClientAddress) -> None:
         """Count and log a handshake that ends with an HTTP status."""
-        self.metrics.connects.labels(str(refusal.value)).inc()
-        log.info("handshake refused", status=refusal.value, reason=refusal.phrase, peer=peer)
+        self.metrics.connects.labels(str(problem.status.value)).inc()
+        reason = f"{problem.status.value} {problem.code}"
+        self._refusal_log.add("handshake refused", reason, address.ip, self._now_s())
+
+    def _now_s(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    # Who it is, what it may
+
+    async def identify(
+        self, peer: str, headers: Mapping[str, str], query: Mapping[str, str]
+    ) -> Identity | None:
+        """Who opens a WebSocket; None: its first message will tell. Raises Unauthorized, Unverifiable."""
+        if ticket := query.get("ticket"):
+            return await self.redeem_ticket(ticket)
+        return await self.authenticator.by_handshake(peer, headers, query.get("token"))
 
     async def issue_ticket(self, identity: Identity) -> str:
         """A ticket for one WebSocket connection of this identity. Raises StateUnavailable."""
@@ -146,19 +208,6 @@ class Gateway:
             raise Unauthorized("expired")
         return await self.authenticator.admitted(identity)
 
-    def admit(self, identity: Identity) -> bool:
-        """Count a connection of this identity, unless it has too many or comes too often.
-
-        `leave` gives the place back.
-        """
-        if identity.is_for_every_account:
-            return self.limits.connections_of_user.enter(identity.subject, is_limited=False)
-        return self.limits.enter(identity.subject, asyncio.get_running_loop().time())
-
-    def leave(self, identity: Identity) -> None:
-        """A connection of this identity has ended."""
-        self.limits.connections_of_user.leave(identity.subject)
-
     def may_send(self, identity: Identity | None, now_s: float) -> bool:
         """May this user send one more message? Who has not said who it is has its connection's limit only."""
         if identity is None or identity.is_for_every_account:
@@ -167,14 +216,14 @@ class Gateway:
 
     async def is_ready(self) -> bool:
         """Can clients be let in, and be told what is published?"""
-        return self.revoked.is_current and await self.follower.is_ready()
+        return self.revocations.is_current and await self.follower.is_ready()
 
     async def follow_revocations(self) -> NoReturn:
         """Close whose token is revoked, as soon as it is, forever. Raises StateUnavailable."""
         while True:
-            if await self.revoked.hear(self.state):
+            if await self.revocations.read_new(self.state):
                 for client in tuple(self.clients):
-                    if client.identity is not None and client.identity in self.revoked:
+                    if client.identity is not None and client.identity in self.revocations:
                         client.close(Disconnect.UNAUTHORIZED)
 
     async def confirm_access(self) -> NoReturn:
@@ -188,13 +237,13 @@ class Gateway:
         held: dict[str, frozenset[str]] = {}
         for identity in self._users():
             held[identity.subject] = held.get(identity.subject, frozenset()) | identity.accounts
-        now_s = asyncio.get_running_loop().time()
+        now_s = self._now_s()
         self._confirmed_s = {subject: self._confirmed_s.get(subject, now_s) for subject in held}
         confirmed: dict[str, Confirmed] = {}
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(UNCONFIRMED_S_MAX):
                 confirmed = await self.access.confirm(held)
-        now_s = asyncio.get_running_loop().time()
+        now_s = self._now_s()
         self._confirmed_s.update((subject, now_s) for subject, found in confirmed.items() if found.is_certain)
         for client in tuple(self.clients):
             identity = client.identity
@@ -226,11 +275,12 @@ class Gateway:
                 if index % SWEEP_CONNECTIONS_MAX == SWEEP_CONNECTIONS_MAX - 1:
                     await asyncio.sleep(0)
             self.bring_counts()
+            self._refusal_log.end_minute(self._now_s())
             await asyncio.sleep(SWEEP_S)
 
     def bring_counts(self) -> None:
         """Bring what was counted since the last time to the metrics."""
-        counts, self.counts = self.counts, Counts()
+        counts, self.counts = self.counts, MessageCounts()
         hub = self.follower.hub
         counts.sent, hub.sent = counts.sent + hub.sent, 0
         counts.sent_bytes, hub.sent_bytes = counts.sent_bytes + hub.sent_bytes, 0

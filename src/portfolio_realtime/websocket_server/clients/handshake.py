@@ -4,15 +4,24 @@ Written out because the handshake of the package `websockets` parses the same he
 sixth of what a connection costs (decision 5); the tests compare the two. No extension is ever agreed to.
 """
 
+import asyncio
 import base64
 import hashlib
 import re
-from collections.abc import Mapping
-from http import HTTPStatus
-from typing import Final
+from collections.abc import Coroutine, Mapping
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import msgspec
 
 from portfolio_realtime.config import listed
+from portfolio_realtime.websocket_server.access.identity import Unverifiable
+from portfolio_realtime.wire.http_problems import HttpProblem
+from portfolio_realtime.wire.messages import Disconnect, Subscribe
 
+PATH: Final = re.compile(r"/ws(?:/portfolio/([^/]+))?/?")
+QUERY_FIELDS_MAX: Final = 8
+IDENTIFY_S_MAX: Final = 4.0
 SUBPROTOCOL: Final = "bearer"
 VERSION: Final = "13"
 GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -24,17 +33,34 @@ SWITCHING: Final = (
 CHOSEN: Final = b"Sec-WebSocket-Protocol: %b\r\n" % SUBPROTOCOL.encode()
 
 
-def refusal(method: str, http_version: str, headers: Mapping[str, str]) -> HTTPStatus | None:
+REFUSAL_HEADERS: Final = {
+    HttpProblem.METHOD_NOT_ALLOWED: {"Allow": "GET"},
+    HttpProblem.UPGRADE_REQUIRED: {"Upgrade": "websocket", "Sec-WebSocket-Version": VERSION},
+}
+REFUSED: Final = (
+    b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
+    b"Cache-Control: no-store\r\nConnection: close\r\n%b\r\n%b"
+)
+BEFORE_UPGRADE: Final = {
+    Disconnect.UNAUTHORIZED: HttpProblem.UNAUTHORIZED,
+    Disconnect.FORBIDDEN: HttpProblem.FORBIDDEN,
+    Disconnect.CONNECTION_LIMIT: HttpProblem.CONNECTION_LIMIT,
+    Disconnect.UNVERIFIABLE: HttpProblem.UNVERIFIABLE,
+}
+"""What a client whose WebSocket is not open yet gets instead of a close code; of all others NO_ROOM."""
+
+
+def refusal(method: str, http_version: str, headers: Mapping[str, str]) -> HttpProblem | None:
     """What speaks against this request, or None; header names in lower case."""
     if method != "GET":
-        return HTTPStatus.METHOD_NOT_ALLOWED
+        return HttpProblem.METHOD_NOT_ALLOWED
     if http_version != "1.1":  # 505 would fit, too, but would count as a fault of ours
-        return HTTPStatus.BAD_REQUEST
+        return HttpProblem.BAD_REQUEST
     is_upgrade = "upgrade" in listed(headers.get("connection", "").lower())
     is_websocket = headers.get("upgrade", "").strip().lower() == "websocket"
     if not (is_upgrade and is_websocket and headers.get("sec-websocket-version") == VERSION):
-        return HTTPStatus.UPGRADE_REQUIRED
-    return None if KEY.fullmatch(headers.get("sec-websocket-key", "")) else HTTPStatus.BAD_REQUEST
+        return HttpProblem.UPGRADE_REQUIRED
+    return None if KEY.fullmatch(headers.get("sec-websocket-key", "")) else HttpProblem.BAD_REQUEST
 
 
 def acceptance(headers: Mapping[str, str]) -> bytes:
@@ -42,3 +68,32 @@ def acceptance(headers: Mapping[str, str]) -> bytes:
     digest = hashlib.sha1(headers["sec-websocket-key"].encode() + GUID, usedforsecurity=False).digest()
     is_offered = SUBPROTOCOL in listed(headers.get("sec-websocket-protocol", ""))
     return SWITCHING % (base64.b64encode(digest), CHOSEN if is_offered else b"")
+
+
+def rejection(problem: HttpProblem) -> bytes:
+    """The answer to a request that is refused; the connection ends with it."""
+    headers = problem.headers | REFUSAL_HEADERS.get(problem, {})
+    body = msgspec.json.encode(problem.body)
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
+    status = problem.status
+    return REFUSED % (status.value, status.phrase.encode(), len(body), lines, body)
+
+
+async def in_time(work: Coroutine[Any, Any, None]) -> None:
+    """Await what a client that shows credentials in the URL waits for. Raises Unverifiable if it is slow."""
+    try:
+        async with asyncio.timeout(IDENTIFY_S_MAX):
+            await work
+    except TimeoutError:
+        raise Unverifiable("slow") from None
+
+
+def query_of(text: str) -> dict[str, str]:
+    """The fields of a query. Raises ValueError."""
+    return dict(parse_qsl(text, max_num_fields=QUERY_FIELDS_MAX)) if text else {}
+
+
+def requested_account(account_id: str, query: Mapping[str, str]) -> Subscribe:
+    """What the path and the query ask for. Raises msgspec.ValidationError, which is a ValueError."""
+    wanted: dict[str, Any] = {"type": "subscribe", **query, "account_id": account_id}
+    return msgspec.convert(wanted, Subscribe, strict=False)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 Unsent = Callable[[bytes], None]
 
 
-class Outlets:
+class DirectWrites:
     """The sockets that may be sent to past their transports, and who deals with what they do not take."""
 
     def __init__(self) -> None:

@@ -22,7 +22,7 @@ from portfolio_realtime.model import PublicationBatch
 from portfolio_realtime.websocket_server.fanout.newest_columns import (
     NO_SOCKET,
     NOBODY,
-    Columns,
+    NewestColumns,
     Numbers,
     Slots,
     StreamPosition,
@@ -118,7 +118,7 @@ class Hub:
         self.accounts: dict[str, WatchedAccount] = {}
         self.sent = self.sent_bytes = 0  # by way of `send_all`
         self._send_all = send_all
-        self._columns = Columns()
+        self._columns = NewestColumns()
         self._slots: dict[str, int] = {}  # of the watched accounts
 
     def subscribe(

@@ -27,7 +27,7 @@ class StreamPosition(NamedTuple):
 _make: Final = partial(tuple.__new__, StreamPosition)  # a third of the time of the named tuple's own
 
 
-class Columns:
+class NewestColumns:
     """The newest publication of each watched account and, where it has one client only, who that is."""
 
     def __init__(self) -> None:

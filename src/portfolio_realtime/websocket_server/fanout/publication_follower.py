@@ -22,7 +22,7 @@ from portfolio_realtime.state.connection import Message, Subscribed
 from portfolio_realtime.state.interest import RENEW_S
 from portfolio_realtime.state.valuations import decode_batch
 from portfolio_realtime.telemetry import ServerMetrics
-from portfolio_realtime.websocket_server.fanout.direct_writes import Outlets
+from portfolio_realtime.websocket_server.fanout.direct_writes import DirectWrites
 from portfolio_realtime.websocket_server.fanout.hub import Gathered, Hub
 from portfolio_realtime.websocket_server.fanout.watched_account import Subscriber, WatchedAccount
 from portfolio_realtime.wire.frames import text_of
@@ -46,12 +46,12 @@ class _Published(msgspec.Struct):
 _decode_published = msgspec.json.Decoder(_Published).decode
 
 
-class Follower:
+class PublicationFollower:
     """Feeds the hub of one server."""
 
     def __init__(self, state: State, shards: int, clock: Clock, metrics: ServerMetrics) -> None:
-        self.outlets = Outlets()
-        self.hub = Hub(self.outlets.send_all)
+        self.direct_writes = DirectWrites()
+        self.hub = Hub(self.direct_writes.send_all)
         self.is_following = False
         self._state = state
         self._shards = shards

@@ -4,7 +4,7 @@ from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
-from portfolio_realtime.websocket_server.fanout.newest_columns import NO_SOCKET, Columns, StreamPosition
+from portfolio_realtime.websocket_server.fanout.newest_columns import NO_SOCKET, NewestColumns, StreamPosition
 from portfolio_realtime.wire.frames import text_frame, text_of
 
 FRAMES_KEPT_MAX: Final = 8  # frames of one publication, for clients that last got different ones
@@ -60,7 +60,7 @@ class WatchedAccount:
         "unknown_since_s",
     )
 
-    def __init__(self, account_id: str, columns: Columns, slot: int) -> None:
+    def __init__(self, account_id: str, columns: NewestColumns, slot: int) -> None:
         self.account_id = account_id
         self._columns = columns
         self._slot = slot

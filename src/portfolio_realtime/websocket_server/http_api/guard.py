@@ -1,15 +1,13 @@
 """What stands before every HTTP route: TLS where it is required, who asks, what is only for operators."""
 
 import hmac
-from http import HTTPStatus
 from typing import Annotated, Final, NamedTuple
 
-from fastapi import Depends, HTTPException, Request, Response
+from fastapi import Depends, Request, Response
 from starlette.datastructures import MutableHeaders
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from portfolio_realtime.websocket_server.access.client_address import Whence, is_local, joined
+from portfolio_realtime.websocket_server.access.client_address import ClientAddress, is_local, joined
 from portfolio_realtime.websocket_server.access.identity import (
     FORBIDDEN,
     Identity,
@@ -17,15 +15,8 @@ from portfolio_realtime.websocket_server.access.identity import (
     Unverifiable,
 )
 from portfolio_realtime.websocket_server.clients.gateway import Gateway
-from portfolio_realtime.websocket_server.http_api.problems import (
-    TLS_REQUIRED,
-    no_room,
-    no_such_account,
-    operators_only,
-    too_many,
-    unauthorized,
-    unverifiable,
-)
+from portfolio_realtime.websocket_server.http_api.problems import Refused, answer
+from portfolio_realtime.wire.http_problems import HttpProblem
 
 PROBES: Final = ("/health", "/ready")  # a load balancer asks without TLS
 DOCUMENTS: Final = ("/docs", "/openapi.json", "/asyncapi.json")
@@ -63,18 +54,18 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        answer = _refusal(self._gateway, Request(scope)) or self._app
-        return await answer(scope, receive, send_secured)
+        app = _refusal(self._gateway, Request(scope)) or self._app
+        return await app(scope, receive, send_secured)
 
 
 def _refusal(gateway: Gateway, request: Request) -> Response | None:
     path = request.url.path
-    if path not in PROBES and gateway.places.is_refused_as_plain(_peer(request), headers_of(request)):
-        return JSONResponse({"detail": TLS_REQUIRED}, 403)
+    if path not in PROBES and gateway.network.is_refused_as_plain(_peer(request), headers_of(request)):
+        return answer(HttpProblem.TLS_REQUIRED)
     if path in DOCUMENTS and not gateway.settings.public_docs:
         refusal = operator_refusal(gateway, request)
         if refusal is not None:
-            return JSONResponse({"detail": refusal.detail}, refusal.status_code, refusal.headers)
+            return answer(refusal)
     return None
 
 
@@ -82,44 +73,44 @@ class Visitor(NamedTuple):
     """Whose request this is, and where it comes from."""
 
     identity: Identity
-    whence: Whence
+    address: ClientAddress
 
 
 async def identify(request: Request) -> Visitor:
-    """Whose request this is. Raises HTTPException 401, 429, or 503: nobody can tell now."""
+    """Whose request this is. Raises Refused (401, 429, or 503: it cannot be checked now)."""
     gateway: Gateway = request.app.state.gateway
-    whence = whence_of(gateway, request)
+    address = client_address_of(gateway, request)
     try:
         identity = await gateway.authenticator.by_headers(_peer(request), headers_of(request))
     except Unauthorized as why:
-        raise answer_to(why, gateway, whence) from None
-    return Visitor(identity, whence)
+        raise Refused(problem_of(why, gateway, address)) from None
+    return Visitor(identity, address)
 
 
 Caller = Annotated[Visitor, Depends(identify)]
 
 
-def answer_to(why: Unauthorized, gateway: Gateway, whence: Whence) -> HTTPException:
+def problem_of(why: Unauthorized, gateway: Gateway, address: ClientAddress) -> HttpProblem:
     """What is answered to refused credentials, once they are counted and logged."""
-    is_bearable = gateway.refused(why, whence)
+    is_bearable = gateway.count_refused_credentials(why, address)
     if isinstance(why, Unverifiable):
-        return unverifiable()
+        return HttpProblem.UNVERIFIABLE
     if not is_bearable:
-        return too_many()
-    return no_such_account() if why.reason == FORBIDDEN else unauthorized()
+        return HttpProblem.TOO_MANY
+    return HttpProblem.NO_SUCH_ACCOUNT if why.reason == FORBIDDEN else HttpProblem.UNAUTHORIZED
 
 
 async def let_in(request: Request) -> None:
-    """For routes that stay open: is there room, and for this address? Raises HTTPException 429, 503."""
+    """For routes that stay open: is there room, and for this address? Raises Refused (429, 503)."""
     gateway: Gateway = request.app.state.gateway
-    whence = whence_of(gateway, request)
-    refusal = gateway.refusal(whence.place)
-    if refusal is not None:
-        gateway.turned_away(refusal, whence.address)
-        raise too_many() if refusal is HTTPStatus.TOO_MANY_REQUESTS else no_room()
+    address = client_address_of(gateway, request)
+    problem = gateway.refusal(address.limit_key)
+    if problem is not None:
+        gateway.count_refused_handshake(problem, address)
+        raise Refused(problem)
 
 
-def operator_refusal(gateway: Gateway, request: Request) -> HTTPException | None:
+def operator_refusal(gateway: Gateway, request: Request) -> HttpProblem | None:
     """Why this is nobody on this very machine, nor with API_KEY_SECRET or METRICS_TOKEN; None: it is."""
     headers = headers_of(request)
     token = gateway.settings.metrics_token.get_secret_value()
@@ -136,7 +127,12 @@ def operator_refusal(gateway: Gateway, request: Request) -> HTTPException | None
             return None
     elif is_on_this_machine(request):
         return None
-    return operators_only() if gateway.refused(why, whence_of(gateway, request)) else too_many()
+    address = client_address_of(gateway, request)
+    return (
+        HttpProblem.OPERATORS_ONLY
+        if gateway.count_refused_credentials(why, address)
+        else HttpProblem.TOO_MANY
+    )
 
 
 def is_on_this_machine(request: Request) -> bool:
@@ -149,9 +145,9 @@ def headers_of(request: Request) -> dict[str, str]:
     return joined(request.headers.items())
 
 
-def whence_of(gateway: Gateway, request: Request) -> Whence:
+def client_address_of(gateway: Gateway, request: Request) -> ClientAddress:
     """Where a request comes from, behind trusted proxies."""
-    return gateway.places.whence(_peer(request), headers_of(request))
+    return gateway.network.client_address(_peer(request), headers_of(request))
 
 
 def _peer(request: Request) -> str:

@@ -3,14 +3,14 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Final
 
 from starlette.responses import StreamingResponse
 from starlette.types import Send
 
 from portfolio_realtime.errors import StateError
-from portfolio_realtime.websocket_server.access.client_address import Whence
+from portfolio_realtime.websocket_server.access.client_address import ClientAddress
 from portfolio_realtime.websocket_server.access.identity import (
     FORBIDDEN,
     Identity,
@@ -20,9 +20,10 @@ from portfolio_realtime.websocket_server.access.identity import (
 from portfolio_realtime.websocket_server.clients.connection import UNSENT_S_MAX, age_s_max
 from portfolio_realtime.websocket_server.clients.gateway import Gateway
 from portfolio_realtime.websocket_server.fanout.watched_account import StreamPosition, WatchedAccount
-from portfolio_realtime.websocket_server.http_api.guard import Visitor, answer_to
-from portfolio_realtime.websocket_server.http_api.problems import no_such_account, no_value, too_busy
+from portfolio_realtime.websocket_server.http_api.guard import Visitor, problem_of
+from portfolio_realtime.websocket_server.http_api.problems import Refused
 from portfolio_realtime.websocket_server.http_api.responses import Ask
+from portfolio_realtime.wire.http_problems import HttpProblem
 from portfolio_realtime.wire.messages import Detail, Disconnect, is_account_id
 
 FIRST_VALUE_S_MAX: Final = 2.0
@@ -64,22 +65,22 @@ class Portfolios:
         self._asked = 0  # questions under way
 
     async def require(self, visitor: Visitor, account_id: str) -> Identity:
-        """Who it is, if it may see the account. Raises HTTPException 401, 404, 429 or 503.
+        """Who it is, if it may see the account. Raises Refused 401, 404, 429 or 503.
 
         Whoever tries accounts out is seen in the log, as by WebSocket.
         """
         identity, gateway = visitor.identity, self._gateway
         try:
             if not is_account_id(account_id) or not await gateway.access.may_see(identity, account_id):
-                raise answer_to(Unauthorized(FORBIDDEN), gateway, visitor.whence)
+                raise Refused(problem_of(Unauthorized(FORBIDDEN), gateway, visitor.address))
         except Unverifiable:
-            raise no_value() from None
-        if identity in gateway.revoked:  # since it was looked at
-            raise answer_to(Unauthorized("revoked"), gateway, visitor.whence)
+            raise Refused(HttpProblem.NO_VALUE) from None
+        if identity in gateway.revocations:  # since it was looked at
+            raise Refused(problem_of(Unauthorized("revoked"), gateway, visitor.address))
         return identity.with_accounts(identity.accounts | {account_id}) if identity.is_asked else identity
 
     async def read(self, visitor: Visitor, account_id: str, detail: Detail) -> bytes:
-        """The portfolio message. Raises HTTPException like `require`, 503 also when none is to be had."""
+        """The portfolio message. Raises Refused like `require`, 503 also when none is to be had."""
         await self.require(visitor, account_id)
         waiter = Waiter(with_positions=detail == "positions")
         follower = self._gateway.follower
@@ -90,29 +91,29 @@ class Portfolios:
             async with asyncio.timeout(FIRST_VALUE_S_MAX):
                 message = await waiter.answer
         except TimeoutError:
-            raise no_value() from None
+            raise Refused(HttpProblem.NO_VALUE) from None
         finally:
             follower.unwatch(waiter, [account_id])
         if message is None:
-            raise no_such_account()
+            raise Refused(HttpProblem.NO_SUCH_ACCOUNT)
         return message
 
     async def ask(self, visitor: Visitor, account_id: str, answer: Ask) -> bytes:
-        """What `answer` says about the account. Raises HTTPException like `read`, 503 also when too busy."""
+        """What `answer` says about the account. Raises Refused like `read`, 503 also when too busy."""
         await self.require(visitor, account_id)
         if self._asked >= ASKED_MAX:
-            raise too_busy()
+            raise Refused(HttpProblem.TOO_BUSY)
         accounts = self._gateway.state.accounts
         self._asked += 1
         try:
             message = await answer(account_id)
             is_unknown = message is None and bool(await accounts.unknown([account_id]))
         except StateError:
-            raise no_value() from None
+            raise Refused(HttpProblem.NO_VALUE) from None
         finally:
             self._asked -= 1
         if message is None:
-            raise no_such_account() if is_unknown else no_value()
+            raise Refused(HttpProblem.NO_SUCH_ACCOUNT if is_unknown else HttpProblem.NO_VALUE)
         return message
 
 
@@ -125,7 +126,7 @@ class EventStream:
         self,
         gateway: Gateway,
         identity: Identity,
-        whence: Whence,
+        address: ClientAddress,
         account_id: str,
         *,
         with_positions: bool,
@@ -134,7 +135,7 @@ class EventStream:
         """`cut` ends the client's connection, whatever is still to be sent."""
         self._gateway = gateway
         self._identity = identity
-        self._whence = whence
+        self._address = address
         self._account_id = account_id
         self._with_positions = with_positions
         self._cut = cut
@@ -164,6 +165,16 @@ class EventStream:
         """Who it is."""
         return self._identity
 
+    @property
+    def address(self) -> ClientAddress:
+        """Where it comes from."""
+        return self._address
+
+    @property
+    def account_ids(self) -> Iterable[str]:
+        """The account that it is sent."""
+        return (self._account_id,)
+
     def regard(self, identity: Identity) -> None:
         """Its identity may see other accounts than before."""
         self._identity = identity
@@ -186,7 +197,7 @@ class EventStream:
         if self._end is None:
             self._end = disconnect
             if disconnect is Disconnect.FORBIDDEN:
-                self._gateway.refused(Unauthorized(FORBIDDEN), self._whence)
+                self._gateway.count_refused_credentials(Unauthorized(FORBIDDEN), self._address)
             self._wake.set()
             self._end_timer = self._loop.call_later(END_S_MAX, self._cut)
 
@@ -196,14 +207,14 @@ class EventStream:
         Whoever asks for them must close them: that gives the client's place back.
         """
         gateway = self._gateway
-        if not self._enter():
+        if not (gateway.enter(self, is_limited=True) and gateway.admit(self, self._identity)):
+            gateway.leave(self, None)
             gateway.metrics.disconnects.labels(str(Disconnect.CONNECTION_LIMIT.code)).inc()
             yield _ending(Disconnect.CONNECTION_LIMIT)
             return
         account = gateway.follower.watch(self, self._account_id, with_positions=self._with_positions)
-        gateway.clients.add(self)
         gateway.counts.accepted += 1
-        if self._identity in gateway.revoked:  # since it was looked at; from now on we are told
+        if self._identity in gateway.revocations:  # since it was looked at; from now on we are told
             self.close(Disconnect.UNAUTHORIZED)
         try:
             while (event := await self._next(account)) is not None:
@@ -227,26 +238,10 @@ class EventStream:
                 return b": still here\n\n"
         return None
 
-    def _enter(self) -> bool:
-        limits, place = self._gateway.limits, self._whence.place
-        if place is not None and not limits.connections_of_address.enter(place):
-            return False
-        if self._gateway.admit(self._identity):
-            return True
-        if place is not None:
-            limits.connections_of_address.leave(place)
-        return False
-
     def _leave(self) -> None:
         if self._end_timer is not None:
             self._end_timer.cancel()
-        gateway = self._gateway
-        gateway.leave(self._identity)
-        if self._whence.place is not None:
-            gateway.limits.connections_of_address.leave(self._whence.place)
-        gateway.clients.discard(self)
-        gateway.follower.unwatch(self, [self._account_id])
-        gateway.metrics.disconnects.labels(str(self._end.code) if self._end else "1006").inc()
+        self._gateway.leave(self, str(self._end.code) if self._end else "1006")
 
     async def _woken(self) -> bool:
         try:

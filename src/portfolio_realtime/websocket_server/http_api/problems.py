@@ -1,61 +1,51 @@
-"""What HTTP says where there is no answer: the status, the words, when to come again. Nothing of why."""
+"""A refusal as an exception that routes raise, and as what is answered: `{"detail": …, "code": …}`."""
 
-from typing import Final
+from typing import Any, Final
 
-from fastapi import HTTPException
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException as StarletteException
+from starlette.responses import JSONResponse
 
-RETRY_AFTER_S: Final = 2
-TOO_MANY_RETRY_AFTER_S: Final = 10
-UNAUTHORIZED: Final = "unauthorized"
-OPERATORS_ONLY: Final = "only from this machine, with X-API-Key or with METRICS_TOKEN"
-TLS_REQUIRED: Final = "TLS is required: use https"
-UNVERIFIABLE: Final = "credentials cannot be checked now"
-NO_SUCH_ACCOUNT: Final = "no such account, or not yours"
-NO_VALUE: Final = "no value can be had now"
-NO_ROOM: Final = "nobody more can be let in now"
-TOO_BUSY: Final = "too many explanations and histories are asked for now; ask again in a moment"
-TOO_MANY: Final = "too many connections or refused requests from your address; wait a little"
+from portfolio_realtime.wire.http_problems import HttpProblem
 
-
-def unauthorized() -> HTTPException:
-    """The one answer for no, bad, expired and revoked credentials."""
-    return HTTPException(401, UNAUTHORIZED, {"WWW-Authenticate": "Bearer"})
+BY_STATUS: Final[dict[int, HttpProblem]] = {  # of what the router and the files refuse themselves
+    problem.status: problem
+    for problem in (HttpProblem.BAD_REQUEST, HttpProblem.NOT_FOUND, HttpProblem.METHOD_NOT_ALLOWED)
+}
 
 
-def operators_only() -> HTTPException:
-    """Whoever asks is no operator."""
-    return HTTPException(403, OPERATORS_ONLY)
+class Refused(HTTPException):
+    """Raised by a route instead of an answer."""
+
+    def __init__(self, problem: HttpProblem) -> None:
+        super().__init__(problem.status, problem.detail, problem.headers)
+        self.problem = problem
 
 
-def unverifiable() -> HTTPException:
-    """Nobody can tell now whether the credentials are good."""
-    return _later(UNVERIFIABLE)
+def answer(problem: HttpProblem, headers: dict[str, str] | None = None) -> JSONResponse:
+    """What is sent for a refusal."""
+    return JSONResponse(problem.body, problem.status, {**(headers or {}), **problem.headers})
 
 
-def no_such_account() -> HTTPException:
-    """The one answer for an account that does not exist and for another's."""
-    return HTTPException(404, NO_SUCH_ACCOUNT)
+def add_problem_handlers(app: FastAPI) -> None:
+    """Let every refusal of an app carry its code, whoever refuses."""
 
+    async def refused(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, StarletteException)
+        if isinstance(error, Refused):
+            return answer(error.problem)
+        headers = dict(error.headers or {})
+        known = BY_STATUS.get(error.status_code)
+        if known is not None:
+            return answer(known, headers)
+        return JSONResponse({"detail": error.detail, "code": "refused"}, error.status_code, headers)
 
-def no_value() -> HTTPException:
-    """The state or the calculators are away."""
-    return _later(NO_VALUE)
+    async def invalid(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        body: dict[str, Any] = {"detail": jsonable_encoder(error.errors()), "code": HttpProblem.INVALID.code}
+        return JSONResponse(body, HttpProblem.INVALID.status)
 
-
-def no_room() -> HTTPException:
-    """The server ends, or has as many clients as it can have."""
-    return _later(NO_ROOM)
-
-
-def too_busy() -> HTTPException:
-    """As many questions wait as may."""
-    return _later(TOO_BUSY)
-
-
-def too_many() -> HTTPException:
-    """One address comes too often, or was refused too often."""
-    return HTTPException(429, TOO_MANY, {"Retry-After": str(TOO_MANY_RETRY_AFTER_S)})
-
-
-def _later(what: str) -> HTTPException:
-    return HTTPException(503, what, {"Retry-After": str(RETRY_AFTER_S)})
+    app.add_exception_handler(StarletteException, refused)
+    app.add_exception_handler(RequestValidationError, invalid)

@@ -77,9 +77,10 @@ class History(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Problem(msgspec.Struct):
-    """Why there is no answer, in words."""
+    """Why there is no answer: in words for people, and as a code for programs."""
 
     detail: str
+    code: str
 
 
 HISTORY_EXAMPLE: Final[dict[str, Any]] = {

@@ -4,7 +4,7 @@ from importlib import resources
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from fastapi import Depends, FastAPI, HTTPException, Path, Query, Request, Response
+from fastapi import Depends, FastAPI, Path, Query, Request, Response
 from fastapi.openapi.models import Example
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
@@ -24,17 +24,7 @@ from portfolio_realtime.websocket_server.http_api.guard import (
     operator_refusal,
 )
 from portfolio_realtime.websocket_server.http_api.portfolios import EventResponse, EventStream, Portfolios
-from portfolio_realtime.websocket_server.http_api.problems import (
-    NO_ROOM,
-    NO_SUCH_ACCOUNT,
-    NO_VALUE,
-    OPERATORS_ONLY,
-    TLS_REQUIRED,
-    TOO_MANY,
-    UNAUTHORIZED,
-    UNVERIFIABLE,
-    no_value,
-)
+from portfolio_realtime.websocket_server.http_api.problems import Refused, add_problem_handlers
 from portfolio_realtime.websocket_server.http_api.reference_page import render
 from portfolio_realtime.websocket_server.http_api.responses import (
     EXPLANATION_EXAMPLE,
@@ -50,6 +40,7 @@ from portfolio_realtime.wire.examples import (
     POSITIONS_EXAMPLE,
     UNPRICED_EXAMPLE,
 )
+from portfolio_realtime.wire.http_problems import HttpProblem
 from portfolio_realtime.wire.messages import Detail
 
 DEMO_TOKEN_S: Final = 900
@@ -109,6 +100,7 @@ def build_app(gateway: Gateway, instance: str, explain: Ask, history: Ask) -> Fa
     )
     app.state.gateway = gateway
     app.add_middleware(Guard, gateway=gateway)
+    add_problem_handlers(app)
     _add_probes(app, gateway, instance)
     _add_portfolios(app, gateway)
     _add_explanations(app, gateway, explain, history)
@@ -157,7 +149,11 @@ def _add_probes(app: FastAPI, gateway: Gateway, instance: str) -> None:
         response_class=PlainTextResponse,
         responses={
             200: {"content": {"text/plain": {"example": METRICS_EXAMPLE}}},
-            403: _problem("Neither this machine, X-API-Key nor METRICS_TOKEN; or no TLS", FOR_OPERATORS),
+            403: _problem(
+                "Neither this machine, X-API-Key nor METRICS_TOKEN; or no TLS",
+                HttpProblem.OPERATORS_ONLY,
+                HttpProblem.TLS_REQUIRED,
+            ),
             429: TOO_OFTEN,
         },
         openapi_extra=SECURED,
@@ -165,7 +161,7 @@ def _add_probes(app: FastAPI, gateway: Gateway, instance: str) -> None:
     async def metrics(request: Request) -> Response:
         refusal = operator_refusal(gateway, request)
         if refusal is not None:
-            raise refusal
+            raise Refused(refusal)
         gateway.bring_counts()
         own = telemetry.exposition(gateway.registry).decode()
         try:
@@ -183,34 +179,30 @@ def _json_content(schema: str, **examples: Any) -> dict[str, Any]:
     return {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}, "examples": named}}
 
 
-def _problem(description: str, details: dict[str, str], header: str | None = None) -> dict[str, Any]:
-    """An answer that is none: what it means, its body in each case, and the header that comes with it."""
-    headers = {} if header is None else {"headers": {header: {"schema": {"type": "string"}}}}
-    examples = {name: {"detail": detail} for name, detail in details.items()}
+def _problem(description: str, *problems: HttpProblem) -> dict[str, Any]:
+    """A refusal: what it means, its body in each case, and the header that comes with it."""
+    names = sorted({name for problem in problems for name in problem.headers})
+    headers = {"headers": {name: {"schema": {"type": "string"}} for name in names}} if names else {}
+    examples = {problem.code: problem.body for problem in problems}
     return {"description": description, "content": _json_content("Problem", **examples), **headers}
 
 
-REFUSED: Final = _problem("No, bad or expired credentials", {"usual": UNAUTHORIZED}, "WWW-Authenticate")
-PLAIN: Final = _problem("REQUIRE_TLS is set, and this did not come through TLS", {"usual": TLS_REQUIRED})
-FOR_OPERATORS: Final = {"operators": OPERATORS_ONLY, "plain": TLS_REQUIRED}
-UNKNOWN: Final = _problem("No such account, or not yours", {"usual": NO_SUCH_ACCOUNT})
-TOO_OFTEN: Final = _problem(
-    "Your address was refused too often, or opens too many streams", {"usual": TOO_MANY}, "Retry-After"
-)
-UNAVAILABLE: Final = _problem(
-    "Not now; see Retry-After", {"value": NO_VALUE, "credentials": UNVERIFIABLE}, "Retry-After"
-)
+REFUSED: Final = _problem("No, bad or expired credentials", HttpProblem.UNAUTHORIZED)
+PLAIN: Final = _problem("REQUIRE_TLS is set, and this did not come through TLS", HttpProblem.TLS_REQUIRED)
+UNKNOWN: Final = _problem(HttpProblem.NO_SUCH_ACCOUNT.detail, HttpProblem.NO_SUCH_ACCOUNT)
+TOO_OFTEN: Final = _problem(HttpProblem.TOO_MANY.detail, HttpProblem.TOO_MANY)
+UNAVAILABLE: Final = _problem("Not now; see Retry-After", HttpProblem.NO_VALUE, HttpProblem.UNVERIFIABLE)
 FULL: Final = _problem(
-    "Not now; see Retry-After",
-    {"room": NO_ROOM, "value": NO_VALUE, "credentials": UNVERIFIABLE},
-    "Retry-After",
+    "Not now; see Retry-After", HttpProblem.NO_ROOM, HttpProblem.NO_VALUE, HttpProblem.UNVERIFIABLE
 )
 GUARDED: Final[Responses] = {401: REFUSED, 403: PLAIN, 429: TOO_OFTEN}  # by the guard, before any account
 
 
 def _invalid(**wrong: Any) -> dict[str, Any]:
     """The answer to a parameter that is missing or none of its values."""
-    content = _json_content("HTTPValidationError", usual={"detail": [wrong]})
+    content = _json_content(
+        "HTTPValidationError", usual={"detail": [wrong], "code": HttpProblem.INVALID.code}
+    )
     return {"description": "A parameter is missing, or has no such value", "content": content}
 
 
@@ -291,7 +283,7 @@ def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
         source = EventStream(
             gateway,
             identity,
-            caller.whence,
+            caller.address,
             account_id,
             with_positions=detail == "positions",
             cut=request.state.cut,
@@ -312,7 +304,7 @@ def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
         try:
             return Ticket(ticket=await gateway.issue_ticket(caller.identity), expires_in_s=TICKET_TTL_S)
         except StateError:
-            raise no_value() from None
+            raise Refused(HttpProblem.NO_VALUE) from None
 
 
 def _add_explanations(app: FastAPI, gateway: Gateway, explain: Ask, history: Ask) -> None:
@@ -385,11 +377,11 @@ def _add_demo(app: FastAPI, gateway: Gateway) -> None:
     @app.get("/demo/session", include_in_schema=False)
     async def demo_session(request: Request) -> DemoSession:
         if not is_on_this_machine(request):
-            raise HTTPException(404)
+            raise Refused(HttpProblem.NOT_FOUND)
         try:
             accounts = await gateway.state.accounts.ids()
         except StateError:
-            raise no_value() from None
+            raise Refused(HttpProblem.NO_VALUE) from None
         is_off = gateway.authenticator.is_off
         token = None if is_off else gateway.authenticator.issue("demo", ["*"], DEMO_TOKEN_S)
         return DemoSession(accounts=accounts[:DEMO_ACCOUNTS_MAX], token=token)

@@ -8,8 +8,7 @@ from benchmarks.raw_websocket import HEADERS, TEXT, RawClient, frame, upgrade_re
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from portfolio_realtime.websocket_server.clients.door import Door
-from portfolio_realtime.websocket_server.clients.http_protocol import PatientHttp
+from portfolio_realtime.websocket_server.clients.http_protocol import BoundedHttp, FirstBytes
 from tests.websocket_server.served import Calculator, Served, bearer
 
 HOST = {"Host": "127.0.0.1"}
@@ -44,12 +43,12 @@ async def test_a_request_in_two_pieces_is_the_same_request(
 
 async def test_who_says_the_first_byte_late_has_no_more_time_for_the_rest(server: Served) -> None:
     """The deadline of the head goes along with the connection."""
-    door, transport = Door(Config(server.open), ServerState(), {}), Mock(asyncio.Transport)
+    door, transport = FirstBytes(Config(server.open), ServerState(), {}), Mock(asyncio.Transport)
     door.connection_made(transport)
     due = door._deadline
     door.data_received(b"G")
     (http,) = transport.set_protocol.call_args.args
-    assert isinstance(http, PatientHttp)
+    assert isinstance(http, BoundedHttp)
     assert http._deadline is due
     assert due is not None and not due.cancelled()
     http.data_received(b"ET /health HTTP/1.1\r\n\r")

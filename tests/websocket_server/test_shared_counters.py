@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from portfolio_realtime import config
 from portfolio_realtime.websocket_server.access import limits, shared_counters
-from portfolio_realtime.websocket_server.access.limits import Limits, Open, Together
-from portfolio_realtime.websocket_server.access.shared_counters import Tallies, Tally
+from portfolio_realtime.websocket_server.access.limits import Limits, OpenConnections, SharedRate
+from portfolio_realtime.websocket_server.access.shared_counters import SharedCounter, SharedCounters
 from portfolio_realtime.websocket_server.workers import Workers
 from tests.conftest import Until
 
@@ -25,16 +25,16 @@ KEYS = "abcd"
 
 
 @pytest.fixture
-def shared() -> Generator[Tallies]:
+def shared() -> Generator[SharedCounters]:
     """The memory of PROCESSES processes."""
-    found = Tallies.create(PROCESSES)
+    found = SharedCounters.create(PROCESSES)
     yield found
     os.close(found.file)
 
 
-def users(shared: Tallies) -> list[Tally]:
+def users(shared: SharedCounters) -> list[SharedCounter]:
     """What each process has of users; each opens the memory anew, as in a process of its own."""
-    return [Tallies(shared.file, PROCESSES).tally(index, "user") for index in range(PROCESSES)]
+    return [SharedCounters(shared.file, PROCESSES).counter(index, "user") for index in range(PROCESSES)]
 
 
 @given(
@@ -43,7 +43,7 @@ def users(shared: Tallies) -> list[Tally]:
 )
 def test_each_process_hears_what_the_others_have(story: list[tuple[int, str, int]], killed: set[int]) -> None:
     """Whatever is told in whatever order; who is killed has nothing."""
-    shared = Tallies.create(PROCESSES)
+    shared = SharedCounters.create(PROCESSES)
     try:
         told, parts = [Counter[str]() for _ in range(PROCESSES)], users(shared)
         for process, key, count in story:
@@ -60,12 +60,12 @@ def test_each_process_hears_what_the_others_have(story: list[tuple[int, str, int
         os.close(shared.file)
 
 
-def test_another_process_hears_it_too(shared: Tallies) -> None:
+def test_another_process_hears_it_too(shared: SharedCounters) -> None:
     """By the descriptor that it inherits."""
     users(shared)[0].tell("alice", 7)
     program = (
-        "import sys; from portfolio_realtime.websocket_server.access.shared_counters import Tallies; "
-        "print(Tallies(int(sys.argv[1]), 3).tally(1, 'user').elsewhere('alice'))"
+        "import sys; from portfolio_realtime.websocket_server.access.shared_counters import SharedCounters; "
+        "print(SharedCounters(int(sys.argv[1]), 3).counter(1, 'user').elsewhere('alice'))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, str(shared.file)],
@@ -77,13 +77,15 @@ def test_another_process_hears_it_too(shared: Tallies) -> None:
     assert done.stdout.strip() == "7"
 
 
-def test_kinds_are_counted_apart(shared: Tallies) -> None:
+def test_kinds_are_counted_apart(shared: SharedCounters) -> None:
     """A user may be called like an address."""
-    shared.tally(0, "user").tell("192.0.2.7", 2)
-    assert shared.tally(1, "address").elsewhere("192.0.2.7") == 0
+    shared.counter(0, "user").tell("192.0.2.7", 2)
+    assert shared.counter(1, "address").elsewhere("192.0.2.7") == 0
 
 
-def test_where_keys_crowd_the_rest_stays_unsaid(shared: Tallies, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_keys_crowd_the_rest_stays_unsaid(
+    shared: SharedCounters, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each process still counts for itself; nothing is counted for a wrong key."""
     monkeypatch.setattr(shared_counters, "SLOTS", 1)
     one, other, _ = users(shared)
@@ -96,9 +98,9 @@ def test_where_keys_crowd_the_rest_stays_unsaid(shared: Tallies, monkeypatch: py
     assert other.elsewhere("late") == 3
 
 
-def test_a_user_has_as_many_places_at_all_processes_together(shared: Tallies) -> None:
+def test_a_user_has_as_many_places_at_all_processes_together(shared: SharedCounters) -> None:
     """Who leaves makes room everywhere; what a killed process had is free again."""
-    first, second, third = (Open(3, tally) for tally in users(shared))
+    first, second, third = (OpenConnections(3, shared) for shared in users(shared))
     assert [first.enter("a"), second.enter("a"), second.enter("a")] == [True] * 3
     assert not any(process.enter("a") for process in (first, second, third))
     assert third.enter("b")
@@ -109,9 +111,9 @@ def test_a_user_has_as_many_places_at_all_processes_together(shared: Tallies) ->
     assert [first.enter("a") for _ in range(3)] == [True, True, False]
 
 
-def test_an_address_comes_as_often_in_a_minute_to_all_processes_together(shared: Tallies) -> None:
+def test_an_address_comes_as_often_in_a_minute_to_all_processes_together(shared: SharedCounters) -> None:
     """A process that is in another minute already counts for itself."""
-    processes = [Together(4, shared.tally(index, "minute")) for index in range(PROCESSES)]
+    processes = [SharedRate(4, shared.counter(index, "minute")) for index in range(PROCESSES)]
     taken = [processes[index % PROCESSES].take("a", 1.0) for index in range(9)]
     assert taken == [True] * 4 + [False] * 5
     assert processes[0].take("b", 1.0)
@@ -120,10 +122,10 @@ def test_an_address_comes_as_often_in_a_minute_to_all_processes_together(shared:
     assert [process.take("a", later_s) for process in processes] == [False] * PROCESSES
 
 
-def test_a_user_comes_as_often_in_a_minute_to_all_processes_together(shared: Tallies) -> None:
+def test_a_user_comes_as_often_in_a_minute_to_all_processes_together(shared: SharedCounters) -> None:
     """Who leaves makes room among the open ones, and not in the minute."""
     settings = config.load(_env_file=None, connects_per_user=4, connections_per_user=2)
-    processes = [Limits(settings, partial(shared.tally, index)) for index in range(PROCESSES)]
+    processes = [Limits(settings, partial(shared.counter, index)) for index in range(PROCESSES)]
     first, second, third = processes
     assert [process.enter("a", 1.0) for process in (first, second, third)] == [True, True, False]
     first.connections_of_user.leave("a")
@@ -137,13 +139,13 @@ def test_a_user_comes_as_often_in_a_minute_to_all_processes_together(shared: Tal
 
 KILLED_ONCE = """
 import os, pathlib, signal, sys
-from portfolio_realtime.websocket_server.workers import tally_of
-tally, lived = tally_of(sys.argv)("user"), pathlib.Path(sys.argv[1], sys.argv[3])
+from portfolio_realtime.websocket_server.workers import counters_of
+shared, lived = counters_of(sys.argv)("user"), pathlib.Path(sys.argv[1], sys.argv[3])
 if not lived.exists():
     lived.touch()
-    tally.tell("killed", 1)
+    shared.tell("killed", 1)
     os.kill(os.getpid(), signal.SIGKILL)
-tally.tell("living", 1)
+shared.tell("living", 1)
 signal.pause()
 """
 
@@ -153,8 +155,8 @@ async def test_what_a_killed_process_had_is_cleared_by_its_parent(tmp_path: Path
     workers = Workers((sys.executable, "-c", KILLED_ONCE, str(tmp_path)), dict(os.environ), PROCESSES - 1)
     running = asyncio.create_task(workers.run())
     try:
-        shared = Tallies(workers._tallies.file, PROCESSES - 1)
-        parts = [shared.tally(index, "user") for index in range(PROCESSES - 1)]
+        shared = SharedCounters(workers._counters.file, PROCESSES - 1)
+        parts = [shared.counter(index, "user") for index in range(PROCESSES - 1)]
         await until(lambda: [part.elsewhere("living") for part in parts] == [1, 1], "the second life of both")
         assert [part.elsewhere("killed") for part in parts] == [0, 0]
     finally:

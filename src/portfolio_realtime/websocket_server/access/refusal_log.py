@@ -1,0 +1,40 @@
+"""Refusals in the log: the first of a kind at once, its repetitions as one count a minute."""
+
+from collections import Counter
+from typing import Final
+
+import structlog
+
+MINUTE_S: Final = 60.0
+LINES_PER_MINUTE_MAX: Final = 200  # first ones of a kind; further kinds are only counted
+
+log = structlog.get_logger()
+
+
+class RefusalLog:
+    """Keeps a client that dials without end from filling the log. `now_s` is seconds that never go back."""
+
+    def __init__(self) -> None:
+        self._logged: set[tuple[str, str, str]] = set()  # event, reason, address
+        self._repeated: Counter[str] = Counter()  # reason -> refusals that have no line of their own
+        self._began_s = 0.0
+
+    def add(self, event: str, reason: str, ip: str, now_s: float) -> None:
+        """One refusal; nothing that a client has chosen but its parsed address."""
+        self.end_minute(now_s)
+        kind = (event, reason, ip)
+        if kind in self._logged or len(self._logged) >= LINES_PER_MINUTE_MAX:
+            self._repeated[reason] += 1
+            return
+        self._logged.add(kind)
+        log.info(event, reason=reason, peer=ip)
+
+    def end_minute(self, now_s: float) -> None:
+        """Log how often refusals were repeated, when a minute has passed."""
+        if now_s - self._began_s < MINUTE_S:
+            return
+        if self._repeated:
+            log.info("more refusals in the last minute", **self._repeated)
+        self._logged.clear()
+        self._repeated.clear()
+        self._began_s = now_s

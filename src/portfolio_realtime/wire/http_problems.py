@@ -1,0 +1,108 @@
+"""The ways in which HTTP and the WebSocket handshake refuse: status, code, words, when to retry.
+
+The code is for programs and never changes its meaning; the words are for people. None tells why credentials
+are refused.
+"""
+
+import enum
+from http import HTTPStatus
+from typing import Final, NamedTuple
+
+RETRY_S: Final = 2
+TOO_MANY_RETRY_S: Final = 10
+
+
+class _Refusal(NamedTuple):
+    status: HTTPStatus
+    code: str
+    detail: str
+    retry_after_s: int | None = None
+
+
+class HttpProblem(enum.Enum):
+    """Why a request is refused."""
+
+    BAD_REQUEST = _Refusal(HTTPStatus.BAD_REQUEST, "bad_request", "the request is malformed")
+    UNAUTHORIZED = _Refusal(HTTPStatus.UNAUTHORIZED, "unauthorized", "unauthorized")
+    FORBIDDEN = _Refusal(HTTPStatus.FORBIDDEN, "forbidden", "the account does not exist, or it is not yours")
+    ORIGIN_NOT_ALLOWED = _Refusal(
+        HTTPStatus.FORBIDDEN, "origin_not_allowed", "the page's origin is not in ALLOWED_ORIGINS"
+    )
+    TLS_REQUIRED = _Refusal(HTTPStatus.FORBIDDEN, "tls_required", "TLS is required: use https")
+    OPERATORS_ONLY = _Refusal(
+        HTTPStatus.FORBIDDEN, "operators_only", "only from this machine, with X-API-Key or with METRICS_TOKEN"
+    )
+    NOT_FOUND = _Refusal(HTTPStatus.NOT_FOUND, "not_found", "there is nothing at this address")
+    NO_SUCH_ACCOUNT = _Refusal(
+        HTTPStatus.NOT_FOUND, "account_not_found", "the account does not exist, or it is not yours"
+    )
+    METHOD_NOT_ALLOWED = _Refusal(
+        HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", "this address does not take that method"
+    )
+    UPGRADE_REQUIRED = _Refusal(
+        HTTPStatus.UPGRADE_REQUIRED, "upgrade_required", "this address is a WebSocket"
+    )
+    INVALID = _Refusal(
+        HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_parameter", "a parameter is missing or has no such value"
+    )
+    TOO_MANY = _Refusal(
+        HTTPStatus.TOO_MANY_REQUESTS,
+        "too_many_requests",
+        "too many connections or refused requests from your address; retry later",
+        TOO_MANY_RETRY_S,
+    )
+    CONNECTION_LIMIT = _Refusal(
+        HTTPStatus.TOO_MANY_REQUESTS,
+        "connection_limit",
+        "this user has too many connections; retry later",
+        TOO_MANY_RETRY_S,
+    )
+    UNVERIFIABLE = _Refusal(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "credentials_unverifiable",
+        "the credentials cannot be checked now; retry later",
+        RETRY_S,
+    )
+    NO_VALUE = _Refusal(
+        HTTPStatus.SERVICE_UNAVAILABLE, "value_unavailable", "no value is available now; retry later", RETRY_S
+    )
+    NO_ROOM = _Refusal(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "at_capacity",
+        "the server is at capacity or shutting down; retry later",
+        RETRY_S,
+    )
+    TOO_BUSY = _Refusal(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "too_busy",
+        "too many explanations and histories are being made; retry later",
+        RETRY_S,
+    )
+
+    @property
+    def status(self) -> HTTPStatus:
+        """The HTTP status."""
+        return self.value.status
+
+    @property
+    def code(self) -> str:
+        """What programs compare."""
+        return self.value.code
+
+    @property
+    def detail(self) -> str:
+        """What people read."""
+        return self.value.detail
+
+    @property
+    def body(self) -> dict[str, str]:
+        """The JSON object of the answer."""
+        return {"detail": self.detail, "code": self.code}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers that belong to it."""
+        if self.status is HTTPStatus.UNAUTHORIZED:
+            return {"WWW-Authenticate": "Bearer"}
+        retry_after_s = self.value.retry_after_s
+        return {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
