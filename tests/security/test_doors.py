@@ -343,7 +343,7 @@ async def test_e14_new_connections_of_a_user_are_limited(shared: State) -> None:
 
 
 async def test_e14_refused_credentials_of_an_address_are_limited(behind_proxy: Served) -> None:
-    """429 after as many as connections, one line of the log for each reason; good ones are heard all the same."""
+    """429 after as many as connections, one line of the log for each reason; good ones are heard."""
     address = "198.51.100.11"
     guesses = [{"Authorization": f"Bearer guess-{number}"} for number in range(40)]
     guesses += [{"X-API-Key": f"guess-{number}"} for number in range(10)]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pytest
 
-from portfolio_realtime.model import PublicationBatch
+from portfolio_realtime.state.valuations import batch_of
 from portfolio_realtime.websocket_server.clients.connection import Connection
 from portfolio_realtime.websocket_server.clients.direct_socket import DirectSocket
 from portfolio_realtime.websocket_server.fanout.direct_writes import DirectWrites
@@ -61,7 +61,7 @@ class Client:
 
     def publish(self, account_id: str, sequence: int) -> None:
         one = publication(account_id, 1, sequence, {"A": str(sequence)})
-        self.hub.publish(gathered(PublicationBatch.of(1, (one,))))
+        self.hub.publish(gathered(batch_of(1, (one,))))
 
     def offer(self, account: WatchedAccount) -> None:
         self.connection.offer(account)
