@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install run test test-js lint lint-js page check format bench curve knee faults replay week churn wheel image cloudflare cloudflare-check aws-synth aws-templates aws-check documents sbom audit uv lock clean
+.PHONY: help install run test test-js lint lint-js app page check format bench curve knee faults replay week churn wheel image cloudflare cloudflare-check aws-synth aws-templates aws-check documents sbom audit uv lock clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 20
@@ -21,7 +21,7 @@ $(VENV)/.installed: pyproject.toml requirements/dev.txt
 run: install  ## a live portfolio in the browser, no account, key or server needed
 	$(BIN)/portfolio-realtime demo $(ARGS)
 
-test: install test-js  ## all tests, with branch coverage
+test: install test-js app  ## all tests, with branch coverage
 	./run_tests.py $(ARGS)
 
 lint: install lint-js  ## format, lint, types and import rules, without the tests
@@ -44,6 +44,16 @@ lint-js: frontend-app/node_modules/.installed  ## types of frontend-app, what it
 
 test-js: frontend-app/node_modules/.installed  ## unit tests of frontend-app
 	$(NPM) run --silent test
+
+APP_SOURCES := $(shell find frontend-app/app frontend-app/components frontend-app/lib frontend-app/packages/live-portfolio/src -type f) \
+	frontend-app/next.config.ts frontend-app/tsconfig.json
+
+frontend-app/out/.built: frontend-app/node_modules/.installed $(APP_SOURCES)
+	$(NPM) run --silent build -w live-portfolio
+	NEXT_TELEMETRY_DISABLED=1 $(NPM) run --silent build:static
+	@touch $@
+
+app: frontend-app/out/.built  ## frontend-app as files for any web server, in frontend-app/out
 
 page: frontend-app/node_modules/.installed  ## the server's own page, built into its Python package
 	$(NPM) run --silent build -w server-page

@@ -14,6 +14,8 @@ export interface AllocationOptions {
   readonly client: LivePortfolio;
   readonly accountId: string;
   readonly by?: AllocationBy;
+  /** What a screen reader calls it; several on a page need different ones. */
+  readonly label?: string;
 }
 
 interface Slice {
@@ -22,13 +24,13 @@ interface Slice {
 }
 
 /** Where the money is: a bar and its legend, by asset class or by symbol. Debts and short positions are named, not drawn. */
-export function createAllocation(container: HTMLElement, { client, accountId, by = "class" }: AllocationOptions): View {
+export function createAllocation(container: HTMLElement, { client, accountId, by = "class", label = "Allocation" }: AllocationOptions): View {
   let chosen = by;
   let timer: ReturnType<typeof setTimeout> | undefined;
   let drawn = "";
   const bar = drawing("svg", { class: "lp-bar", viewBox: "0 0 1000 12", preserveAspectRatio: "none", "aria-hidden": "true" });
   const legend = element("ul", { class: "lp-legend" });
-  const buttons = choice<AllocationBy>("Allocation by", [["class", "Class"], ["symbol", "Symbol"]], by, (name) => {
+  const buttons = choice<AllocationBy>(label, [["class", "Class"], ["symbol", "Symbol"]], by, (name) => {
     chosen = name;
     draw();
   });

@@ -20,6 +20,8 @@ export interface DayChartOptions {
   readonly range?: Range;
   /** Which ranges can be chosen; one range has no buttons. */
   readonly ranges?: readonly Range[];
+  /** What a screen reader calls it; several on a page need different ones. */
+  readonly label?: string;
 }
 
 /** From moments and levels to the plane. */
@@ -45,7 +47,7 @@ class DayChart implements View {
   readonly #series = new Series();
   readonly #title = element("span", { class: "lp-chart-title" });
   readonly #reading = element("span", { class: "lp-reading" });
-  readonly #plot = drawing("svg", { class: "lp-plot", role: "slider", tabindex: 0, "aria-label": "Value over time", "aria-valuemin": 0, "aria-valuemax": 0, "aria-valuenow": 0, "aria-valuetext": "Nothing to show yet" });
+  readonly #plot = drawing("svg", { class: "lp-plot", role: "slider", tabindex: 0, "aria-valuemin": 0, "aria-valuemax": 0, "aria-valuenow": 0, "aria-valuetext": "Nothing to show yet" });
   readonly #area = drawing("path", { class: "lp-area" });
   readonly #line = drawing("path", { class: "lp-line" });
   readonly #base = drawing("line", { class: "lp-base" });
@@ -66,13 +68,14 @@ class DayChart implements View {
   #known: Point[] = [];
   #snapshot: Snapshot;
 
-  constructor(container: HTMLElement, { client, accountId, range = "1d", ranges = RANGES.map(([name]) => name) }: DayChartOptions) {
+  constructor(container: HTMLElement, { client, accountId, range = "1d", ranges = RANGES.map(([name]) => name), label = "Value over time" }: DayChartOptions) {
     this.#client = client;
     this.#accountId = accountId;
     this.#range = range;
+    set(this.#plot, "aria-label", label);
     const offered = RANGES.filter(([name]) => ranges.includes(name)).map(([name, text]) => [name, text] as const);
     this.#plot.append(this.#scale, this.#area, this.#base, this.#line, this.#cursor, this.#dot);
-    this.#details = element("details", {}, element("summary", {}, "As a table"), element("div", { class: "lp-scroll", tabindex: 0, role: "region", "aria-label": "Table of values over time" },
+    this.#details = element("details", {}, element("summary", {}, "As a table"), element("div", { class: "lp-scroll", tabindex: 0, role: "region", "aria-label": `${label}, as a table` },
       element("table", { class: "lp-table" }, element("thead", {}, element("tr", {}, ...["Time", "Value", "Gain"].map((text) => element("th", { scope: "col" }, text)))), this.#table)));
     this.#root = element("figure", { class: "lp-chart" },
       element("div", { class: "lp-chart-head" }, element("figcaption", {}, this.#title, this.#reading), ...(offered.length > 1 ? [choice("Range", offered, range, (name) => this.#choose(name))] : [])),
@@ -150,7 +153,7 @@ class DayChart implements View {
 
   #listen(): void {
     const plot = this.#plot;
-    plot.addEventListener("pointermove", (event) => this.#point(this.#at((event.clientX - plot.getBoundingClientRect().left) / (this.#size.width - this.#gutter))));
+    plot.addEventListener("pointermove", (event) => this.#point(this.#at((event.clientX - plot.getBoundingClientRect().left) / (this.#size.width - GUTTER.right))));
     plot.addEventListener("pointerleave", () => this.#point(null));
     plot.addEventListener("blur", () => this.#point(null));
     plot.addEventListener("keydown", (event) => {
@@ -176,10 +179,6 @@ class DayChart implements View {
   }
 
   // Drawing
-
-  get #gutter(): number {
-    return this.#size.width < NARROW ? GUTTER.right - 8 : GUTTER.right;
-  }
 
   #resize(): void {
     const { width, height } = this.#plot.getBoundingClientRect();
@@ -211,7 +210,7 @@ class DayChart implements View {
     const levels = this.#known.map((point) => point.level as number);
     const [low, high] = [Math.min(...levels, base ?? Infinity), Math.max(...levels, base ?? -Infinity)];
     const [from, to] = [this.#known[0]?.at ?? 0, this.#known.at(-1)?.at ?? 0];
-    const width = this.#size.width - this.#gutter;
+    const width = this.#size.width - GUTTER.right;
     const bottom = this.#size.height - GUTTER.bottom;
     const margin = (high - low) * 0.04 || 1;
     const y = (level: number) => round(bottom - ((level - low + margin) / (high - low + 2 * margin)) * (bottom - GUTTER.top));

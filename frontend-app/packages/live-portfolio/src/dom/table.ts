@@ -18,6 +18,8 @@ export interface View {
 export interface PositionsTableOptions {
   readonly client: LivePortfolio;
   readonly accountId: string;
+  /** What a screen reader calls it; several on a page need different ones. */
+  readonly label?: string;
   /** Names of companies by symbol, where the app knows them. */
   readonly names?: ReadonlyMap<string, string>;
 }
@@ -33,8 +35,8 @@ interface Drawn {
 }
 
 /** The positions of an account: sorted, searched, each row written only when it changes. */
-export function createPositionsTable(container: HTMLElement, { client, accountId, names }: PositionsTableOptions): View {
-  const table = new PositionsTable(container, names ?? new Map());
+export function createPositionsTable(container: HTMLElement, { client, accountId, names, label = "Table of positions" }: PositionsTableOptions): View {
+  const table = new PositionsTable(container, names ?? new Map(), label);
   const draw = () => table.show(client.getSnapshot(accountId));
   const end = client.subscribe(accountId, draw, { detail: "positions" });
   draw();
@@ -62,7 +64,7 @@ class PositionsTable {
   #order: string[] = [];
   #snapshot: Snapshot | null = null;
 
-  constructor(container: HTMLElement, names: ReadonlyMap<string, string>) {
+  constructor(container: HTMLElement, names: ReadonlyMap<string, string>, label: string) {
     this.#names = names;
     const id = freshId();
     set(this.#search, "id", id);
@@ -71,7 +73,7 @@ class PositionsTable {
     const table = element("table", { class: "lp-table" },
       element("caption", { class: "lp-hidden" }, "Positions, with buttons in the head to sort by"),
       element("thead", {}, element("tr", {}, ...heads)), this.#body);
-    this.#scroller = element("div", { class: "lp-scroll", tabindex: 0, role: "region", "aria-label": "Table of positions" }, table);
+    this.#scroller = element("div", { class: "lp-scroll", tabindex: 0, role: "region", "aria-label": label }, table);
     this.#root = element("div", { class: "lp-positions" }, this.#bar, this.#scroller, this.#empty);
     this.#search.oninput = () => this.#arrange(true);
     container.append(this.#root);

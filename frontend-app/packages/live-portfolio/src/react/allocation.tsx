@@ -9,8 +9,8 @@ export interface AllocationProps extends Omit<AllocationOptions, "client"> {
 }
 
 /** Where the money is, by asset class or by symbol. */
-export function Allocation({ accountId, by = "class", className = "" }: AllocationProps) {
+export function Allocation({ accountId, by = "class", label, className = "" }: AllocationProps) {
   const client = useLivePortfolio();
-  const make = useCallback((container: HTMLElement) => createAllocation(container, { client, accountId, by }), [client, accountId, by]);
+  const make = useCallback((container: HTMLElement) => createAllocation(container, { client, accountId, by, ...(label && { label }) }), [client, accountId, by, label]);
   return <Drawn make={make} className={className} />;
 }

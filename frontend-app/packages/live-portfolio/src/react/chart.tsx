@@ -11,12 +11,12 @@ export interface DayChartProps extends Omit<DayChartOptions, "client"> {
 }
 
 /** The value over time in SVG: gaps stay gaps, the last close is the base line, keys and a table read it. */
-export function DayChart({ accountId, range = "1d", ranges, className = "" }: DayChartProps) {
+export function DayChart({ accountId, range = "1d", ranges, label, className = "" }: DayChartProps) {
   const client = useLivePortfolio();
   const offered = ranges?.join();
   const make = useCallback(
-    (container: HTMLElement) => createDayChart(container, { client, accountId, range, ...(offered ? { ranges: offered.split(",") as NonNullable<typeof ranges> } : {}) }),
-    [client, accountId, range, offered],
+    (container: HTMLElement) => createDayChart(container, { client, accountId, range, ...(offered && { ranges: offered.split(",") as NonNullable<typeof ranges> }), ...(label && { label }) }),
+    [client, accountId, range, offered, label],
   );
   return <Drawn make={make} className={className} />;
 }

@@ -9,11 +9,11 @@ export interface PositionsTableProps extends Omit<PositionsTableOptions, "client
 }
 
 /** Sorting, search and a thousand rows: rows are written outside React, each only when it changes. */
-export function PositionsTable({ accountId, names, className = "" }: PositionsTableProps) {
+export function PositionsTable({ accountId, names, label, className = "" }: PositionsTableProps) {
   const client = useLivePortfolio();
   const make = useCallback(
-    (container: HTMLElement) => createPositionsTable(container, { client, accountId, ...(names ? { names } : {}) }),
-    [client, accountId, names],
+    (container: HTMLElement) => createPositionsTable(container, { client, accountId, ...(names && { names }), ...(label && { label }) }),
+    [client, accountId, names, label],
   );
   return <Drawn make={make} className={className} />;
 }

@@ -107,6 +107,20 @@ export const states = {
 
 export type StateName = keyof typeof states;
 
+/** A day in minutes, with a gap, as `GET /v1/portfolio/{id}/history` tells it. */
+export const history = {
+  base: "103002.10",
+  points: Array.from({ length: 90 }, (_, minute) => {
+    const gained = minute === 40 ? null : 400 * Math.sin(minute / 14) + 9 * minute;
+    return {
+      timestamp: new Date(AT - (90 - minute) * 60_000).toISOString(),
+      equity: gained === null ? null : (103002.1 + gained).toFixed(2),
+      external_cash_flow: "0.00",
+      day_pnl: gained === null ? null : gained.toFixed(2),
+    };
+  }),
+};
+
 /** A client whose accounts are what they are, for stories, states pages and tests of layout. */
 export function createFixedPortfolio(snapshots: Readonly<Record<string, Snapshot>>, answers: Readonly<Record<string, unknown>> = {}): LivePortfolio {
   return {

@@ -1,2 +1,2 @@
 export { FakeServer, FakeSocket, portfolioMessage } from "./server.js";
-export { createFixedPortfolio, states, type StateName } from "./fixtures.js";
+export { createFixedPortfolio, history, states, type StateName } from "./fixtures.js";
