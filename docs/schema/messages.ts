@@ -1,7 +1,7 @@
 // Made from the Python types. Do not edit; make it anew with:
 // python -m portfolio_realtime.cli.write_api_documents
 
-/** The value of one account. While a position is unpriced `equity` is null and `known_equity` is there. While a mark is stale its symbol is in `stale`, and its age at publication, in whole seconds, in `stale_ages_s`. `unvalued` names what was transferred at a value that nobody tells: `day_pnl` is then null. The texts for people, `total_value` and `today_return`, are then "—". */
+/** The value of one account. While a position is unpriced `equity` is null and `known_equity` is there. While a mark is stale its symbol is in `stale`, and its age at publication, in whole seconds, in `stale_ages_s`; `account_record` there says that the broker has not been heard of about this account since `record_as_of`. `unvalued` names what was transferred at a value that nobody tells, `unexplained` what has changed without any booking, and by how much: `day_pnl` is then null. The texts for people, `total_value` and `today_return`, are then "—". `unconfirmed` is there from the broker's first contradiction to its next agreement. `without_feed` names the asset classes of symbols that are held and never priced. */
 export interface PortfolioMessage {
   type: "portfolio";
   account_id: string;
@@ -19,10 +19,21 @@ export interface PortfolioMessage {
   total_value: string;
   today_return: string;
   timestamp: string;
+  record_as_of: string;
   known_equity?: string;
   stale_ages_s?: Record<string, number>;
   unvalued?: string[];
+  without_feed?: Record<string, string>;
+  unexplained?: Record<string, string>;
+  unconfirmed?: Doubt;
   positions?: PositionRow[];
+}
+
+/** Since when the broker has not confirmed the account, and by how much its figures are other than ours. `by`: symbol, `cash` or `equity` -> the broker's less ours; empty where nobody can tell. */
+export interface Doubt {
+  since: string;
+  reason: string;
+  by: Record<string, string>;
 }
 
 /** One position of a portfolio message. A position that is gone is one last row with quantity "0". */

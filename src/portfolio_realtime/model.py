@@ -18,6 +18,8 @@ CRYPTO: Final = "crypto"
 
 ZERO: Final = Decimal(0)
 EXACT: Final = Context(prec=80, rounding=ROUND_HALF_EVEN)  # wide enough that no sum or product rounds
+ACCOUNT_RECORD: Final = "account_record"  # names itself among stale symbols when the record is old
+PRICED_CLASSES: Final = frozenset({US_EQUITY, US_OPTION, CRYPTO})  # that a feed brings marks of
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):
@@ -40,6 +42,14 @@ class Position(msgspec.Struct, frozen=True, gc=False):
     is_day_cost_known: bool = True  # false after a booking that does not tell what the quantity was worth
 
 
+class Unconfirmed(msgspec.Struct, frozen=True, gc=False):
+    """The broker has contradicted a record, or has not yet said that it is right."""
+
+    since_ns: int
+    reason: str
+    by: dict[str, Decimal]  # symbol, `cash` or `equity` -> the broker's less ours; empty where nobody knows
+
+
 class Account(msgspec.Struct, frozen=True, gc=False):
     """One brokerage account as the broker states it, at one version."""
 
@@ -54,6 +64,16 @@ class Account(msgspec.Struct, frozen=True, gc=False):
     positions: tuple[Position, ...]
     as_of_ns: int
     unvalued: tuple[str, ...] = ()  # symbols, or cash, moved by the client at a value not known
+    unexplained: dict[str, Decimal] = {}  # symbol or `cash` -> what has changed and no booking tells
+    unconfirmed: Unconfirmed | None = None
+    is_unreadable: bool = False  # the broker's newest answer about it could not be read: the record is old
+    confirmed_ns: int = 0  # when the last statement that agreed, or was taken, was complete; 0: not known
+    held_back: Decimal = ZERO  # dollars that open orders hold back, as far as the broker tells
+
+    @property
+    def is_day_pnl_known(self) -> bool:
+        """Is every change since last equity explained and valued?"""
+        return not self.unvalued and not self.unexplained
 
 
 class Mark(msgspec.Struct, frozen=True, gc=False):

@@ -22,13 +22,12 @@ from portfolio_realtime.market_data_consumer.messages import (
 from portfolio_realtime.model import CRYPTO, US_EQUITY, US_OPTION
 from portfolio_realtime.symbol_collector import parse
 from portfolio_realtime.symbol_collector.account_record import AccountRecord
-from portfolio_realtime.symbol_collector.activities import Statement
 from portfolio_realtime.valuation.valuer import Valuer
 
 ACCOUNT_ID: Final = "0d18ae51"
 PRICE_TTL_S: Final = 3600
 FEED_OF: Final = {US_EQUITY: "stocks", US_OPTION: "options", CRYPTO: "crypto"}
-OF_THE_MESSAGE: Final = ("type", "account_id", "epoch", "sequence", "as_of", "timestamp")
+OF_THE_MESSAGE: Final = ("type", "account_id", "epoch", "sequence", "as_of", "record_as_of", "timestamp")
 OF_THE_ROW: Final = ("symbol", "mark_source", "mark_as_of", "mark_quality")
 WORDS: Final = ("total_value", "today_return")  # compared where a file says them
 
@@ -50,8 +49,7 @@ class Situation:
         """Let one step that is no expectation happen."""
         now_ns = parse_rfc3339(step["at"])
         if "account" in step:
-            state = parse.account_state(ACCOUNT_ID, step["account"])
-            statement = Statement(state, parse.holdings(step["positions"]))
+            statement = parse.statement(ACCOUNT_ID, step["account"], step["positions"])
             self._record.observe(statement, now_ns, now_ns)
         elif "event" in step:
             event = {"account_id": ACCOUNT_ID, "at": step["at"], **step["event"]}
@@ -82,7 +80,8 @@ class Situation:
             self._version += 1
             account = self._record.account(self._version, now_ns)
             for position in account.positions:
-                self._books[FEED_OF[position.asset_class]].follow([position.symbol])
+                if feed := FEED_OF.get(position.asset_class):
+                    self._books[feed].follow([position.symbol])
             if self._version == 1:
                 self._valuer.watch(account, 1, with_positions=True)
             else:

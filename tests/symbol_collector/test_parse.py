@@ -99,8 +99,8 @@ def test_unknown_statuses_and_missing_optional_fields_pass() -> None:
         ({"qty": 4, "cost_basis": None}, "AAPL", "4", "0"),
         ({"symbol": "BTCUSD", "asset_class": "crypto"}, "BTC/USD", "4", "688.32"),
         ({"symbol": "BTC/USD", "asset_class": "crypto"}, "BTC/USD", "4", "688.32"),
-        ({"symbol": "ETHBTC", "asset_class": "crypto"}, "ETH/BTC", "4", "688.32"),
-        ({"symbol": "AAVEUSDT", "asset_class": "crypto"}, "AAVE/USDT", "4", "688.32"),
+        ({"symbol": "ETHBTC", "asset_class": "crypto"}, "ETH/USD", "4", "688.32"),
+        ({"symbol": "AAVEUSDT", "asset_class": "crypto"}, "AAVE/USD", "4", "688.32"),
         ({"current_price": None, "market_value": None, "lastday_price": None}, "AAPL", "4", "688.32"),
     ],
 )

@@ -109,7 +109,7 @@ def test_bookings_too_old_to_come_again_are_forgotten_at_the_roll() -> None:
 
     look(record, statement(1003, balance_asof="2026-11-22"), 3 * 86_400)
 
-    assert list(record._bookings) == [recent.ref_id]
+    assert [one.ref_id for one in record._booked] == [recent.ref_id]
     assert not record.apply(recent, at_s(3 * 86_400 + 1))
 
 
@@ -306,7 +306,7 @@ def test_an_unknown_type_is_applied_and_confirmed() -> None:
 
 def test_money_never_rounds() -> None:
     """More digits than the default context keeps."""
-    record = known("123456789012345678.12345678901234")
+    record = known("123456789012345678.12345678901234", {"AAPL": "1"})
     record.apply(booking("CSD", "0.00000000000001"), at_s(0))
 
     assert Decimal("123456789012345678.12345678901235") == shown(record).cash

@@ -92,8 +92,6 @@ def test_the_roster_writes_bookings_that_are_no_longer_doubtful() -> None:
     (decided,) = roster.take_changes(10)[1]
     (bookings,) = roster.bookings([decided])
     assert [one.cash for one in bookings.bookings] == [Decimal(500)]
-    roster.observe(statement(1000), at_s(-70), at_s(-69.9))
-    assert not roster.has_changes
 
 
 def test_before_a_drift_the_bookings_explain_nothing() -> None:

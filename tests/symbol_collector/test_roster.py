@@ -25,13 +25,17 @@ def test_a_version_is_of_the_clock_and_grows_even_when_the_clock_does_not() -> N
     assert versions == [NOW_NS // 1_000_000 + n for n in range(3)]
 
 
-def test_a_statement_that_says_nothing_new_writes_nothing() -> None:
-    """Confirmation is not a change."""
+def test_a_statement_that_says_nothing_new_says_how_old_the_record_is() -> None:
+    """A confirmation is written: everybody shows since when the broker has been silent."""
     roster = listed({"AAPL": 4})
     roster.take_changes(10)
+    (before,) = [roster.account("alice")]
     roster.observe(statement(1000, {"AAPL": 4}), at_s(0), at_s(1))
 
-    assert not roster.has_changes
+    _, (confirmed,), _ = roster.take_changes(10)
+    assert before is not None
+    assert before.as_of_ns < confirmed.as_of_ns == confirmed.confirmed_ns == at_s(1)
+    assert confirmed.positions == before.positions
 
 
 def test_a_symbol_comes_at_once_and_goes_when_pruned() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from portfolio_realtime.clock import parse_rfc3339
@@ -28,7 +28,7 @@ EXAMPLE = (
     b'"day_pnl":"1209.27","day_pnl_ratio":0.0117402,'
     b'"as_of":"2026-11-20T15:04:05.123456Z","stale":[],"unpriced":[],'
     b'"total_value":"$104,211.37","today_return":"+$1,209.27 (+1.17%)",'
-    b'"timestamp":"2026-11-20T15:04:05.123456Z"}'
+    b'"timestamp":"2026-11-20T15:04:05.123456Z","record_as_of":"2025-11-20T15:00:00.000000Z"}'
 )
 
 
@@ -166,7 +166,7 @@ def plain_message(case: Case, sequence: int, published: str) -> str:
     fields["equity"] = plain_money(equity)
     fields |= {"cash": "0.00", "last_equity": format(case.base, ".2f"), "external_cash_flow": "0.00"}
     fields["day_pnl"] = plain_money(day_pnl)
-    fields["day_pnl_ratio"] = None if ratio is None else round(ratio * 10**7) / 10**7
+    fields["day_pnl_ratio"] = None if ratio is None else round(ratio * 10**7) / 10**7 + 0.0
     fields["as_of"] = plain_time(max(case.as_of_ns, 0))
     fields |= {"stale": list(case.stale_ages_s), "unpriced": case.unpriced}
     fields["total_value"] = "—" if equity is None else plain_dollars(equity, "")
@@ -178,7 +178,7 @@ def plain_message(case: Case, sequence: int, published: str) -> str:
         fields["today_return"] = (
             f"{fields['today_return']} ({sign}{hundredths // 100}.{hundredths % 100:02d}%)"
         )
-    fields["timestamp"] = published
+    fields |= {"timestamp": published, "record_as_of": plain_time(NOW_NS)}
     if case.unpriced:
         fields["known_equity"] = plain_money(case.equity)
     if case.stale_ages_s:
@@ -204,6 +204,7 @@ def plain_time(ns: int) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
+@example([Case(0, -1, Decimal(10**6), NOW_NS, [], {}, [])])  # a cent of a million: 0.0, never -0.0
 @given(st.lists(cases, max_size=6))
 def test_a_batch_is_what_a_plain_writer_writes_one_by_one(batch: list[Case]) -> None:
     """Negative, zero, huge and sub-dollar amounts, unknown and stale ones, in any order: the same text."""

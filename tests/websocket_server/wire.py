@@ -26,6 +26,7 @@ def value(account_id: str, epoch: int, sequence: int, equity: str | None = "100.
         "total_value": f"${equity}",
         "today_return": "+$10.00 (+11.11%)",
         "timestamp": "2026-11-20T15:04:05.123456Z",
+        "record_as_of": "2026-11-20T15:01:12.500000Z",
     }
 
 

@@ -5,7 +5,8 @@ wall-clock milliseconds, so that the records of a new owner are never older than
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from decimal import Decimal
 from typing import Final
 
 import msgspec
@@ -13,6 +14,7 @@ import msgspec
 from portfolio_realtime.model import Account, Bookings
 from portfolio_realtime.symbol_collector.account_record import AccountRecord, Outcome
 from portfolio_realtime.symbol_collector.activities import Activity, Statement
+from portfolio_realtime.symbol_collector.asset_classes import AssetClasses
 
 UNLISTED_MAX: Final = 1_000  # accounts that events name before the account list does
 _NS_PER_MS: Final = 1_000_000
@@ -32,6 +34,7 @@ class Roster:
         self._holders: Counter[str] = Counter()
         self._universe: dict[str, str] = {}  # of the records, with symbols not held any more until `prune`
         self._added: dict[str, str] = {}
+        self._classes = AssetClasses()
 
     @property
     def listed(self) -> frozenset[str]:
@@ -105,8 +108,48 @@ class Roster:
         """Take in a statement of REST."""
         record = self._record(statement.state.account_id)
         outcome = record.observe(statement, began_ns, ended_ns)
+        self._relearn_classes(ended_ns)
         self._rebuild(record, ended_ns)
         return outcome
+
+    def _relearn_classes(self, now_ns: int) -> None:
+        """A symbol's class is another one now: everywhere, at once."""
+        changed = self._classes.take_changed()
+        if not changed:
+            return
+        for record in self._records.values():
+            account = self._accounts.get(record.account_id)
+            if account is not None and any(position.symbol in changed for position in account.positions):
+                record.relearn_classes()
+                self._rebuild(record, now_ns)
+
+    def refuse_activity(self, account_id: str, now_ns: int) -> None:
+        """An event of this account could not be read."""
+        self._doubt(account_id, now_ns, lambda record: record.refuse_activity(now_ns))
+
+    def refuse_statement(self, account_id: str, now_ns: int) -> None:
+        """The broker's answer about this account could not be read, or does not come."""
+        self._doubt(account_id, now_ns, lambda record: record.refuse_statement(now_ns))
+
+    def compare_equity(self, account_id: str, difference: Decimal | None, now_ns: int) -> None:
+        """By how much the broker's equity is more than ours, all else being the same; None: it is not."""
+        self._doubt(account_id, now_ns, lambda record: record.compare_equity(difference, now_ns))
+
+    def _doubt(self, account_id: str, now_ns: int, note: Callable[[AccountRecord], None]) -> None:
+        record = self._records.get(account_id)
+        if record is not None and record.is_known:
+            note(record)
+            self._rebuild(record, now_ns)
+
+    @property
+    def unconfirmed_count(self) -> int:
+        """How many records the broker contradicts, or has not confirmed."""
+        return sum(account.unconfirmed is not None for account in self._accounts.values())
+
+    @property
+    def oldest_as_of_ns(self) -> int | None:
+        """When the broker last told something about the account that it has been silent about for longest."""
+        return min((account.as_of_ns for account in self._accounts.values()), default=None)
 
     def remove(self, account_id: str) -> None:
         """The account is gone: so is its record."""
@@ -129,6 +172,7 @@ class Roster:
             del self._universe[symbol]
             del self._holders[symbol]
             self._added.pop(symbol, None)
+        self._classes.keep(self._universe.keys())
         return gone
 
     def is_older_than(self, stored: Iterable[Account]) -> bool:
@@ -161,7 +205,7 @@ class Roster:
     def _record(self, account_id: str) -> AccountRecord:
         record = self._records.get(account_id)
         if record is None:
-            record = self._records[account_id] = AccountRecord(account_id)
+            record = self._records[account_id] = AccountRecord(account_id, self._classes)
             if account_id not in self._listed:
                 self._bound_unlisted(account_id)
         return record
@@ -175,10 +219,10 @@ class Roster:
     def _rebuild(self, record: AccountRecord, now_ns: int) -> None:
         before = self._accounts.get(record.account_id)
         version = max(now_ns // _NS_PER_MS, before.version + 1 if before else 0)
-        account = record.account(version, now_ns)
+        account = record.account(version, record.as_of_ns)
         has_new_bookings = record.take_new_bookings()
         if before is not None:
-            is_same = account == msgspec.structs.replace(before, version=version, as_of_ns=now_ns)
+            is_same = account == msgspec.structs.replace(before, version=version)
             if is_same and not has_new_bookings:
                 return
             self._holders.subtract(position.symbol for position in before.positions)
@@ -186,5 +230,5 @@ class Roster:
         self._changed[record.account_id] = None
         for position in account.positions:
             self._holders[position.symbol] += 1
-            if position.symbol not in self._universe:
+            if self._universe.get(position.symbol) != position.asset_class:
                 self._universe[position.symbol] = self._added[position.symbol] = position.asset_class

@@ -16,9 +16,11 @@ OPTION_MULTIPLIER: Final = Decimal(100)
 ONE: Final = Decimal(1)
 
 CLOSED: Final = "ACCOUNT_CLOSED"
-TRADE: Final = "TRD"
+DOLLAR: Final = "USD"
+CASH: Final = "cash"  # names itself among the symbols of what is unvalued, unexplained or unconfirmed
 
-_OPTION_SYMBOL: Final = re.compile(r"[A-Z]{1,6}\d{6}[CP]\d{8}")
+# A root may end in a digit (`MDU1`): so the exchange names a contract that a corporate action has adjusted.
+_OPTION_SYMBOL: Final = re.compile(r"[A-Z][A-Z0-9]{0,5}\d{6}[CP]\d{8}")
 _CRYPTO_PAIR: Final = re.compile(r"([A-Z0-9]{2,})(USDT|USDC|USD|BTC)")
 _EQUITY_LETTERS_MAX: Final = 5
 
@@ -49,6 +51,7 @@ class AccountState(msgspec.Struct, frozen=True):
     balance_asof: str  # YYYY-MM-DD
     last_cash: Decimal | None = None  # at the moment of `last_equity`
     equity: Decimal | None = None  # at the broker's own prices of that moment
+    market_value: Decimal | None = None  # of all positions, of the same moment
 
 
 class Statement(msgspec.Struct, frozen=True):
@@ -57,6 +60,8 @@ class Statement(msgspec.Struct, frozen=True):
     state: AccountState
     holdings: dict[str, Holding]
     prices: dict[str, float] = {}  # the broker's own, where it states them; they value nothing here
+    market_value: Decimal | None = None  # the sum over the positions
+    gross_value: Decimal = ZERO  # the same, with short ones counted like long ones
 
     @property
     def quantities(self) -> dict[str, Decimal]:
@@ -88,11 +93,21 @@ class Activity(msgspec.Struct, frozen=True):
     group_id: str | None = None  # shared by the legs of one corporate action
     ex_date: str | None = None  # YYYY-MM-DD from which prices contain it
     rounding: Decimal = ZERO  # the broker's cash may differ by this from a net_amount that it did not state
+    subtype: str = ""
+    counter: tuple[str, Decimal] | None = None  # the coin that a trade of two coins was paid in, and how much
+    is_tentative: bool = False  # what it moves cannot be read from it alone: a statement decides
+    stated_class: str = ""  # of the symbol, where a position has named it; events do not
 
     @property
     def asset_class(self) -> str:
-        """What the symbol's form says; events do not name the class."""
-        return asset_class_of(self.symbol or "")
+        """What the broker states, else what the symbol's form says."""
+        return self.stated_class or asset_class_of(self.symbol or "")
+
+    @property
+    def legs(self) -> dict[str, Decimal]:
+        """Symbol -> signed quantity that it moves."""
+        legs = {self.symbol: self.quantity} if self.symbol is not None and self.quantity else {}
+        return legs if self.counter is None else {**legs, self.counter[0]: self.counter[1]}
 
     @property
     def value(self) -> Decimal:
@@ -112,6 +127,11 @@ class Effect(msgspec.Struct, frozen=True):
     quantities: dict[str, Decimal]
     rounding: Decimal = ZERO  # how far the cash may be from the broker's
 
+    @property
+    def parts(self) -> dict[str, Decimal]:
+        """Symbol or CASH -> by how much, without zeros."""
+        return {CASH: self.cash, **self.quantities} if self.cash else dict(self.quantities)
+
 
 def effect_of(activity: Activity, corrected: Activity | None = None) -> Effect:
     """The change of cash and quantities by an activity, net of the earlier booking that it corrects."""
@@ -122,8 +142,8 @@ def effect_of(activity: Activity, corrected: Activity | None = None) -> Effect:
             continue
         cash += sign * booking.net_amount
         rounding += booking.rounding
-        if booking.symbol is not None and booking.quantity:
-            quantities[booking.symbol] = quantities.get(booking.symbol, ZERO) + sign * booking.quantity
+        for symbol, quantity in booking.legs.items():
+            quantities[symbol] = quantities.get(symbol, ZERO) + sign * quantity
     return Effect(cash, {symbol: quantity for symbol, quantity in quantities.items() if quantity}, rounding)
 
 
@@ -150,3 +170,14 @@ def market_symbol(symbol: str, asset_class: str | None = None) -> str:
         return symbol
     pair = _CRYPTO_PAIR.fullmatch(symbol)
     return f"{pair[1]}/{pair[2]}" if pair else symbol
+
+
+def coin(symbol: str) -> str:
+    """The coin that somebody holds, as it is priced in dollars: `ETH/BTC` and `ETH` are `ETH/USD`."""
+    return f"{symbol.partition('/')[0]}/{DOLLAR}"
+
+
+def paid_in(symbol: str) -> str | None:
+    """The coin that a trade of this pair is paid in, as a symbol; None for dollars and what is no pair."""
+    quote = symbol.partition("/")[2]
+    return None if quote in ("", DOLLAR) else coin(quote)

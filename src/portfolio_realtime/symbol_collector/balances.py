@@ -4,6 +4,7 @@ Cost basis follows the weighted average: what is added costs its price, what is 
 what turns from long to short (or back) costs what is left at the price.
 """
 
+from collections.abc import Callable
 from decimal import Context, Decimal, localcontext
 from typing import Final
 
@@ -11,6 +12,7 @@ import msgspec
 
 from portfolio_realtime.model import ZERO
 from portfolio_realtime.symbol_collector.activities import (
+    CASH,
     Activity,
     Effect,
     Holding,
@@ -26,32 +28,39 @@ _EXACT: Final = Context(prec=60)  # sums and products of money never round
 class Balances:
     """What an account holds: cash in dollars and holdings by symbol, without those of quantity 0."""
 
-    def __init__(self, statement: Statement) -> None:
+    def __init__(self, statement: Statement, class_of: Callable[[str], str] = asset_class_of) -> None:
+        self._class_of = class_of
         self.cash = statement.state.cash
         self._rounding = ZERO  # of what was booked since without a stated amount
         self.holdings = {symbol: one for symbol, one in statement.holdings.items() if one.quantity}
 
-    def apply(self, activity: Activity, corrected: Activity | None) -> Effect:
+    def move(self, activity: Activity, corrected: Activity | None) -> Effect:
         """Book an activity, net of the earlier booking it corrects; what that changed."""
         with localcontext(_EXACT):
             effect = effect_of(activity, corrected)
             self.cash += effect.cash
             self._rounding += effect.rounding
             for symbol, quantity in effect.quantities.items():
-                held = self.holdings.get(symbol) or Holding(symbol, asset_class_of(symbol), ZERO, ZERO)
-                self._put(_moved(held, quantity, activity.price if symbol == activity.symbol else ZERO))
+                held = self.holdings.get(symbol) or Holding(symbol, self._class_of(symbol), ZERO, ZERO)
+                self._hold(_moved(held, quantity, activity.price if symbol == activity.symbol else ZERO))
         return effect
 
     def restate_cost(self, symbol: str, cost_basis: Decimal) -> None:
         """Let what is held of a symbol have cost so much: a split changes the pieces, not their cost."""
         if symbol in self.holdings:
-            self._put(msgspec.structs.replace(self.holdings[symbol], cost_basis=cost_basis))
+            self._hold(msgspec.structs.replace(self.holdings[symbol], cost_basis=cost_basis))
 
-    def _put(self, holding: Holding) -> None:
+    def _hold(self, holding: Holding) -> None:
         if holding.quantity:
             self.holdings[holding.symbol] = holding
         else:
             self.holdings.pop(holding.symbol, None)
+
+    def relearn_classes(self) -> None:
+        """The broker has named another class of something."""
+        for symbol, holding in tuple(self.holdings.items()):
+            if holding.asset_class != self._class_of(symbol):
+                self._hold(msgspec.structs.replace(holding, asset_class=self._class_of(symbol)))
 
     def totals(self) -> "Totals":
         """The numbers that a statement is compared with, to be moved without touching these balances."""
@@ -86,6 +95,17 @@ class Totals:
     def has_quantities_of(self, statement: Statement) -> bool:
         """Is every quantity exactly that of the statement?"""
         return self.quantities == statement.quantities
+
+    def lacks(self, statement: Statement) -> dict[str, Decimal]:
+        """What the statement has more (+) or less (−): symbol or CASH -> by how much, without zeros."""
+        with localcontext(_EXACT):
+            lacking = {
+                symbol: statement.quantities.get(symbol, ZERO) - self.quantities.get(symbol, ZERO)
+                for symbol in statement.quantities.keys() | self.quantities.keys()
+            }
+            if not self.has_cash_of(statement):
+                lacking[CASH] = statement.state.cash - self.cash
+        return {name: amount for name, amount in sorted(lacking.items()) if amount}
 
     def excess_over(self, statement: Statement, symbol: str) -> tuple[Decimal, Decimal]:
         """By how much the cash, and what is held of a symbol, is more than the statement has."""

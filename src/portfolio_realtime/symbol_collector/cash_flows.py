@@ -1,52 +1,22 @@
-"""Which activities are external cash flows, and since when they count.
+"""External cash flows, and since when they count.
 
-Alpaca's activity types (Broker API, "Activities"): money or securities that the client brings in or takes out
-are external and must not look like a gain; what the account earns or pays is internal and is part of the P&L.
-
-| external                                                     | internal                             |
-| ------------------------------------------------------------ | ------------------------------------ |
-| CSD, CSW cash deposit and withdrawal; JNLC cash journal      | TRD trades; FEE, CFEE fees           |
-| JNLS securities journal, at its price                        | DIV…, DIVNRA dividends and their tax |
-| ACATC, ACATS account transfer in cash and in securities      | CGD, INT, CIL, WH                    |
-| FOPT free-of-payment transfer; OCT; MEM instant-funding memo | SPLIT, MA, SPIN, REORG, OP…, others  |
+Money or securities that the client brings in or takes out are external and must not look like a gain; what
+the account earns or pays is internal and is part of the P&L. `activity_types` says which type is which.
 
 `last_equity` is the equity at 16:00 New York of `balance_asof` ("as of previous trading day at 16:00:00 ET"),
 so a flow counts when it was executed after that moment, or booked so late that the broker had closed its
 books of that day: those of `balance_asof` are complete by 04:00 New York of the next date.
 """
 
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Final
 from zoneinfo import ZoneInfo
 
 from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.model import ZERO
-from portfolio_realtime.symbol_collector.activities import TRADE, Activity
-
-MEMO: Final = "MEM"  # an instant-funding credit, before the money is there
-EXTERNAL_TYPES: Final = frozenset(
-    {"CSD", "CSW", "JNLC", "JNLS", "ACATC", "ACATS", "FOPT", "OCT", MEMO},
-)
-# What a quantity that enters or leaves since the previous close has cost: its price …
-PRICED_TYPES: Final = frozenset({TRADE, "OPTRD", "JNLS", "ACATS", "FOPT"})
-# … or nothing: more or fewer pieces of the same, a stock dividend, a fee taken in the asset, an option's end.
-FREE_TYPES: Final = frozenset(
-    {"CFEE", "DIV", "DIVROC", "FEE", "OPASN", "OPEXC", "OPEXP", "SPLIT"},
-)
-# In all others (mergers, new symbols, spin-offs) one symbol pays for another, and no booking says how much.
-
-SPLIT: Final = "SPLIT"
-# Corporate actions that take one position out and put another in, each with a booking of its own.
-TWO_LEGGED_TYPES: Final = frozenset({"MA", "NC", "OPCA", "REO", SPLIT})
-# fmt: off
-INTERNAL_TYPES: Final = frozenset({
-    "CFEE", "CGD", "CIL", "DIV", "DIVCGL", "DIVCGS", "DIVNRA", "DIVROC", "DIVTXEX", "FEE", "FIMAT", "INT",
-    "MA", "NC", "OPASN", "OPCA", "OPCSH", "OPEXC", "OPEXP", "OPTRD", "PTC", "REO", "REORG", "SPIN", "SPLIT",
-    TRADE, "VOF", "WH",
-})
-# fmt: on
-KNOWN_TYPES: Final = EXTERNAL_TYPES | INTERNAL_TYPES
+from portfolio_realtime.symbol_collector import activity_types
+from portfolio_realtime.symbol_collector.activities import Activity
 
 NEW_YORK: Final = ZoneInfo("America/New_York")
 _CUT_OFF: Final = time(16, 0)
@@ -56,7 +26,7 @@ _BOOKS_CLOSED: Final = time(4, 0)  # Alpaca, "Daily Processes": beginning of day
 
 def external_cash_flow(activity: Activity) -> Decimal:
     """Dollars that the client brought in (+) or took out (−) by this booking; 0 for internal ones."""
-    if activity.activity_type not in EXTERNAL_TYPES or activity.is_void:
+    if activity.is_void or not activity_types.of(activity.activity_type).is_external:
         return ZERO
     securities = activity.value if activity.moves_quantity else ZERO
     return activity.net_amount + securities
@@ -81,6 +51,11 @@ def new_prices_ns(split: Activity) -> int:
     if split.ex_date is None:
         return split.published_ns
     return _new_york_ns(date.fromisoformat(split.ex_date) - timedelta(days=1), _OVERNIGHT_OPENS)
+
+
+def new_york_day(at_ns: int) -> str:
+    """The date in New York, `YYYY-MM-DD`."""
+    return datetime.fromtimestamp(at_ns // NS_PER_S, UTC).astimezone(NEW_YORK).date().isoformat()
 
 
 def _new_york_ns(day: date, at: time) -> int:

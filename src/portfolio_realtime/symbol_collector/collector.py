@@ -22,7 +22,7 @@ from portfolio_realtime.service import Context, keep_running, together, under_le
 from portfolio_realtime.state.connection import Message
 from portfolio_realtime.state.interest import decode_begun
 from portfolio_realtime.state.leases import Lease
-from portfolio_realtime.symbol_collector import cash_flows, parse
+from portfolio_realtime.symbol_collector import activity_types, cash_flows, parse
 from portfolio_realtime.symbol_collector.account_record import Outcome
 from portfolio_realtime.symbol_collector.account_records import Roster
 from portfolio_realtime.symbol_collector.activities import CLOSED, Statement
@@ -159,7 +159,7 @@ class Collector:
             self._follower.cursor = activity.event_id
             self._lag.take(activity.event_id)
         is_new = self._roster.apply(activity, self._clock.now_ns())
-        is_known_type = activity.activity_type in cash_flows.KNOWN_TYPES
+        is_known_type = activity_types.is_described(activity.activity_type)
         outcome = ("applied" if is_known_type else "unknown_type") if is_new else "repeated"
         self._metrics.activities.labels(outcome).inc()
         if not self._roster.is_listed(activity.account_id):

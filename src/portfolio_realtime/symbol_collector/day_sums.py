@@ -9,8 +9,9 @@ from decimal import Context, Decimal, localcontext
 from typing import Final
 
 from portfolio_realtime.model import ZERO
-from portfolio_realtime.symbol_collector import cash_flows
-from portfolio_realtime.symbol_collector.activities import Activity
+from portfolio_realtime.symbol_collector import activity_types, cash_flows
+from portfolio_realtime.symbol_collector.activities import Activity, effect_of
+from portfolio_realtime.symbol_collector.activity_types import Cost
 
 _EXACT: Final = Context(prec=60)  # sums and products of money never round
 
@@ -36,6 +37,7 @@ class Day:
         self._cut_off_ns = cash_flows.cut_off_ns(balance_asof)
         self._books_closed_ns = cash_flows.books_closed_ns(balance_asof)
         self._traded: dict[str, Traded] = {}
+        self._undescribed: dict[str, int] = {}  # symbol or CASH -> bookings of a type that nobody describes
 
     @property
     def traded(self) -> dict[str, Traded]:
@@ -44,8 +46,9 @@ class Day:
 
     @property
     def unvalued(self) -> tuple[str, ...]:
-        """Symbols that the client has transferred in or out at a value that no booking tells."""
-        return tuple(sorted(symbol for symbol, sums in self._traded.items() if sums.unvalued_flows))
+        """What the client may have moved at a value that no booking tells: symbols, or cash."""
+        flows = {symbol for symbol, sums in self._traded.items() if sums.unvalued_flows}
+        return tuple(sorted(flows.union(name for name, count in self._undescribed.items() if count)))
 
     def count(self, activity: Activity, corrected: Activity | None) -> None:
         """Add a booking and take out the earlier one that it corrects."""
@@ -65,14 +68,20 @@ class Day:
             return
         self.external_cash_flow += sign * cash_flows.external_cash_flow(activity)
         self.booked_cash += sign * activity.net_amount
-        if activity.symbol is None or not activity.quantity:
-            return
-        sums = self._traded.setdefault(activity.symbol, Traded())
-        sums.quantity += sign * activity.quantity
-        if activity.activity_type == cash_flows.SPLIT:
-            self.marks_from_ns[activity.symbol] = cash_flows.new_prices_ns(activity)
-        if activity.activity_type in cash_flows.PRICED_TYPES and activity.price:
-            sums.cost += sign * activity.quantity * activity.price
-        elif activity.activity_type not in cash_flows.FREE_TYPES:
+        if not activity_types.is_described(activity.activity_type):
+            for name in effect_of(activity).parts:
+                self._undescribed[name] = self._undescribed.get(name, 0) + sign
+        for symbol, quantity in activity.legs.items():
+            self._add_leg(activity, symbol, sign * quantity, sign)
+
+    def _add_leg(self, activity: Activity, symbol: str, quantity: Decimal, sign: int) -> None:
+        kind = activity_types.of(activity.activity_type)
+        sums = self._traded.setdefault(symbol, Traded())
+        sums.quantity += quantity
+        if activity.activity_type == activity_types.SPLIT:
+            self.marks_from_ns[symbol] = cash_flows.new_prices_ns(activity)
+        if kind.cost is Cost.PRICE and activity.price and symbol == activity.symbol:
+            sums.cost += quantity * activity.price
+        elif kind.cost is not Cost.NOTHING:
             sums.unknown_costs += sign
-            sums.unvalued_flows += sign * (activity.activity_type in cash_flows.EXTERNAL_TYPES)
+            sums.unvalued_flows += sign * kind.is_external

@@ -12,22 +12,25 @@ import msgspec
 
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.errors import BrokerError
-from portfolio_realtime.model import US_EQUITY, US_OPTION, ZERO
+from portfolio_realtime.model import CRYPTO, US_EQUITY, US_OPTION, ZERO
+from portfolio_realtime.symbol_collector import activity_types
 from portfolio_realtime.symbol_collector.activities import (
-    TRADE,
+    DOLLAR,
     AccountState,
     Activity,
     Holding,
     Statement,
     asset_class_of,
+    coin,
     market_symbol,
     multiplier_of,
+    paid_in,
 )
 
-CURRENCY: Final = "USD"
 _CENT: Final = Decimal("0.01")
+_BOND_STEP: Final = Decimal("0.0001")
 _SIDES: Final = {"long": 1, "short": -1}
-_CASH_FLOWS: Final = frozenset({"ACATC", "CSD", "CSW", "JNLC"})
+_COINS: Final = ("OCT", activity_types.CRYPTO_FEE)  # whose symbol may be a coin by itself
 _DATE_LENGTH: Final = len("2026-11-20")
 _ULID_LENGTH: Final = 26
 _ULID_TIME_LENGTH: Final = 10
@@ -70,9 +73,9 @@ def listed_accounts(payload: Any) -> list[ListedAccount]:
 def account_state(account_id: str, payload: Any) -> AccountState:
     """The answer of `GET /v1/trading/accounts/{id}/account`. Raises PayloadRefused."""
     fields = _object(payload)
-    currency = str(fields.get("currency") or CURRENCY)
-    if currency != CURRENCY:
-        raise PayloadRefused(f"the account is in {currency}; only accounts in {CURRENCY} can be valued")
+    currency = str(fields.get("currency") or DOLLAR)
+    if currency != DOLLAR:
+        raise PayloadRefused(f"the account is in {currency}; only accounts in {DOLLAR} can be valued")
     return AccountState(
         account_id=account_id,
         status=str(fields.get("status") or ""),
@@ -82,13 +85,27 @@ def account_state(account_id: str, payload: Any) -> AccountState:
         balance_asof=_date(fields, "balance_asof"),
         last_cash=_number_if_any(fields, "last_cash"),
         equity=_number_if_any(fields, "equity"),
+        market_value=_market_value(fields),
     )
+
+
+def _market_value(fields: Mapping[str, Any]) -> Decimal | None:
+    total = _number_if_any(fields, "position_market_value")
+    long, short = (_number_if_any(fields, f"{side}_market_value") for side in _SIDES)
+    return long + short if total is None and long is not None and short is not None else total
 
 
 def statement(account_id: str, state: Any, positions: Any) -> Statement:
     """The answers to both requests for an account. Raises PayloadRefused."""
     found = holdings(positions)
-    return Statement(account_state(account_id, state), found, _prices(positions))
+    values = [_number_if_any(fields, "market_value") or ZERO for fields in positions]
+    return Statement(
+        account_state(account_id, state),
+        found,
+        _prices(positions),
+        sum(values, ZERO),
+        sum(map(abs, values), ZERO),
+    )
 
 
 def holdings(payload: Any) -> dict[str, Holding]:
@@ -112,14 +129,18 @@ def holding(payload: Any) -> Holding:
     if (side := fields.get("side")) in _SIDES:
         quantity = _SIDES[side] * abs(quantity)
     cost_basis = _number(fields, "cost_basis", ZERO)
-    is_option = asset_class == US_OPTION
     return Holding(
-        symbol=market_symbol(_text(fields, "symbol"), asset_class),
+        symbol=_held_symbol(fields, asset_class),
         asset_class=asset_class,
         quantity=quantity,
         cost_basis=abs(cost_basis) if quantity > 0 else -abs(cost_basis),
-        stated_multiplier=_stated_multiplier(fields, quantity) if is_option else None,
+        stated_multiplier=_stated_multiplier(fields, quantity, asset_class),
     )
+
+
+def _held_symbol(fields: Mapping[str, Any], asset_class: str) -> str:
+    symbol = market_symbol(_text(fields, "symbol"), asset_class)
+    return coin(symbol) if asset_class == CRYPTO else symbol
 
 
 def _prices(positions: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -128,40 +149,47 @@ def _prices(positions: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     for fields in positions:
         asset_class = str(fields.get("asset_class") or US_EQUITY)
         if price := _number_if_any(fields, "current_price"):
-            found[market_symbol(_text(fields, "symbol"), asset_class)] = float(price)
+            found[_held_symbol(fields, asset_class)] = float(price)
     return found
 
 
-def _stated_multiplier(fields: Mapping[str, Any], quantity: Decimal) -> Decimal | None:
+def _stated_multiplier(fields: Mapping[str, Any], quantity: Decimal, asset_class: str) -> Decimal | None:
     """Shares per contract by the broker's own products, or None when they do not all show the same.
 
-    A position does not name its contract's multiplier, but an adjusted contract's may differ from 100.
+    A position does not name its contract's multiplier, but an adjusted contract's may differ from 100. What
+    is neither an equity nor a coin may be priced per 100 of its face value: a bond counts 0.01.
     """
+    if asset_class in (US_EQUITY, CRYPTO):
+        return None
+    step = Decimal(1) if asset_class == US_OPTION else _BOND_STEP
     shown: set[Decimal | None] = set()
     for total_name, price_name in (("market_value", "current_price"), ("cost_basis", "avg_entry_price")):
         total = abs(_number(fields, total_name, ZERO))
         units = abs(quantity * _number(fields, price_name, ZERO))
         if total and units:
-            multiplier = (total / units).quantize(Decimal(1))
+            multiplier = (total / units).quantize(step)
             shown.add(multiplier if abs(multiplier * units - total) <= _CENT else None)
     return (shown.pop() or None) if len(shown) == 1 else None
 
 
 def activity(payload: Any) -> Activity:
-    """One event of `/v2beta1/events/activities`. Raises PayloadRefused."""
+    """One event of `/v2beta1/events/activities`. Raises PayloadRefused.
+
+    A trade that is paid in another coin moves that coin and no dollar; its price is none in dollars.
+    """
     fields = _object(payload)
     details = fields.get("details")
     details = details if isinstance(details, Mapping) else {}
-    symbol = details.get("symbol") or fields.get("symbol")
-    quantity = _number(fields, "qty", ZERO)
-    side = str(details.get("side") or fields.get("side") or "")
-    if side:
-        quantity = -abs(quantity) if side.startswith("sell") else abs(quantity)
     event_id = _text(fields, "event_id")
     activity_type = _text(fields, "activity_type")
-    symbol = market_symbol(str(symbol)) if symbol else None
+    subtype = str(fields.get("activity_subtype") or fields.get("activity_sub_type") or "")
+    pair = _traded_symbol(details.get("symbol") or fields.get("symbol"), activity_type)
+    quantity = _quantity(fields, details, (activity_type, subtype, pair or ""))
     price = _number(fields, "price", ZERO)
-    net_amount, rounding = _net_amount(fields, activity_type, symbol, quantity * price)
+    counter_symbol = paid_in(pair or "") if quantity else None
+    net_amount, rounding = (
+        _net_amount(fields, activity_type, pair, quantity * price) if counter_symbol is None else (ZERO, ZERO)
+    )
     at_ns = _time(fields, "at")
     status = str(fields.get("status") or "")
     return Activity(
@@ -171,9 +199,9 @@ def activity(payload: Any) -> Activity:
         previous_id=str(fields["previous_id"]) if fields.get("previous_id") else None,
         activity_type=activity_type,
         status=status,
-        symbol=symbol,
+        symbol=coin(pair) if pair is not None and "/" in pair else pair,
         quantity=quantity,
-        price=price,
+        price=price if counter_symbol is None else ZERO,
         net_amount=net_amount,
         executed_ns=_time(fields, "executed_at") if fields.get("executed_at") else at_ns,
         published_ns=published_ns(event_id) or at_ns,
@@ -181,7 +209,42 @@ def activity(payload: Any) -> Activity:
         group_id=str(details["group_id"]) if details.get("group_id") else None,
         ex_date=_date_if_any(details, "ex_date"),
         rounding=rounding,
+        subtype=subtype,
+        counter=None if counter_symbol is None else (counter_symbol, _paid(quantity, price)),
+        is_tentative=_is_tentative(fields, net_amount),
     )
+
+
+def _traded_symbol(symbol: object, activity_type: str) -> str | None:
+    """As market data spells it; a coin by itself, as on-chain transfers name it, is priced in dollars."""
+    if not symbol:
+        return None
+    spelled = market_symbol(str(symbol))
+    return coin(spelled) if activity_type in _COINS else spelled
+
+
+def _quantity(fields: Mapping[str, Any], details: Mapping[str, Any], kind: tuple[str, str, str]) -> Decimal:
+    """What comes (+) or goes (−) by a booking; what was only held or entitled moves nothing."""
+    if not activity_types.moves_position(*kind):
+        return ZERO
+    quantity = _number(fields, "qty", ZERO)
+    side = str(details.get("side") or fields.get("side") or "")
+    if not side:
+        return quantity
+    return -abs(quantity) if side.startswith("sell") else abs(quantity)
+
+
+def _paid(quantity: Decimal, price: Decimal) -> Decimal:
+    """How much of the coin that it was paid in has come or gone."""
+    if not price:
+        raise PayloadRefused("price is missing: what the trade was paid in cannot be told")
+    return -quantity * price
+
+
+def _is_tentative(fields: Mapping[str, Any], net_amount: Decimal) -> bool:
+    """Is the amount in another currency than dollars? Then a statement decides what it moves."""
+    currency = str(fields.get("currency") or DOLLAR)
+    return bool(net_amount) and currency != DOLLAR
 
 
 def _net_amount(
@@ -192,9 +255,9 @@ def _net_amount(
     Rows of fills state no amount: it is quantity × price × multiplier, which the broker rounds to the cent.
     The client's own cash without an amount says nothing: it is refused, not taken for none.
     """
-    if activity_type in _CASH_FLOWS:
+    if activity_types.of(activity_type).needs_amount:
         return _number(fields, "net_amount"), ZERO
-    if activity_type != TRADE or fields.get("net_amount") not in (None, ""):
+    if activity_type != activity_types.TRADE or fields.get("net_amount") not in (None, ""):
         return _number(fields, "net_amount", ZERO), ZERO
     if not value:
         raise PayloadRefused("net_amount is missing, and so is qty or price")

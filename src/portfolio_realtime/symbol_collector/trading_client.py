@@ -21,8 +21,8 @@ import httpx
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339, rfc3339
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable
-from portfolio_realtime.symbol_collector import parse
-from portfolio_realtime.symbol_collector.activities import TRADE, Statement
+from portfolio_realtime.symbol_collector import activity_types, parse
+from portfolio_realtime.symbol_collector.activities import Statement, market_symbol
 from portfolio_realtime.symbol_collector.broker_client import BrokerClient
 from portfolio_realtime.symbol_collector.parse import ListedAccount, PayloadRefused
 
@@ -38,13 +38,6 @@ REMEDY: Final = (
     "true for the keys of a paper account, false for those of a live one"
 )
 
-# Rows whose `qty` is what comes into the position or leaves it.
-_MOVING_TYPES: Final = frozenset(
-    {
-        *("ACATS", "CFEE", "FOPT", "JNLS", "MA", "NC", "OPASN", "OPCA", "OPEXC", "OPEXP", "OPTRD"),
-        *("PTC", "REO", "REORG", "SPIN", "SPLIT", "VOF"),
-    }
-)
 _FILL_NEEDS: Final = ("side", "symbol", "transaction_time")  # without one of these it is refused
 _CANCELED: Final = "canceled"
 _NOON: Final = time(12)
@@ -157,23 +150,27 @@ def event_of(row: Any, account_id: str, seen_ns: int | None, now_ns: int) -> dic
         return {}
     fields: Mapping[str, Any] = row
     activity_type = str(fields.get("activity_type") or "")
-    is_fill = activity_type == "FILL"
+    subtype = str(fields.get("activity_sub_type") or "")
+    is_fill = activity_type == activity_types.FILL
     is_canceled = fields.get("status") == _CANCELED
     booked_ns = row_ns(fields) or seen_ns or min(_noon_ns(fields), now_ns)
     published_ns = seen_ns if seen_ns is not None and is_canceled else booked_ns
     is_whole = not is_fill or all(fields.get(name) for name in _FILL_NEEDS)
-    is_moving = is_whole and (is_fill or activity_type in _MOVING_TYPES)
+    spelled = market_symbol(str(fields.get("symbol") or ""))
+    is_moving = is_whole and activity_types.moves_position(activity_type, subtype, spelled)
     event = {
         "account_id": account_id,
         "event_id": row_id(fields),
         "previous_id": fields.get("id") if is_canceled else None,
-        "activity_type": TRADE if is_fill else activity_type,
+        "activity_type": activity_types.TRADE if is_fill else activity_type,
+        "activity_subtype": subtype or None,
         "status": fields.get("status") or "executed",
         "symbol": fields.get("symbol") if is_moving else None,
         "side": fields.get("side"),
         "qty": fields.get("qty") if is_moving else None,
         "price": fields.get("price") if is_moving else None,
         "net_amount": fields.get("net_amount"),
+        "currency": fields.get("currency"),
         "at": rfc3339(published_ns),
         "executed_at": rfc3339(booked_ns),
         "details": {"group_id": fields.get("group_id")},

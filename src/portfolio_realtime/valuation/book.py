@@ -34,7 +34,7 @@ PLACES_MAX: Final = 2**31 - 1
 INITIAL: Final = 64  # places in a new array; arrays double when full
 NEVER_NS: Final = -(2**62)
 FOREVER_NS: Final = 2**62
-VECTORS: Final = ("_cash", "_day_base", "_record_as_of_ns")
+VECTORS: Final = ("_cash", "_day_base", "_record_as_of_ns", "_heard_ns")
 STEP_ROWS: Final = 4096  # moved or named in one step
 STEP_PLACES: Final = 2**20  # looked at in one step
 BLOCK_ROWS: Final = 16_384  # valued at a time
@@ -57,6 +57,7 @@ class Selection:
     cash: Floats
     day_base: Floats
     record_as_of_ns: Ints
+    heard_ns: Ints  # when the broker last said something readable about it; NEVER_NS where it no longer does
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ class Book:
         self._cash: Floats = np.zeros(INITIAL)
         self._day_base: Floats = np.zeros(INITIAL)
         self._record_as_of_ns: Ints = np.zeros(INITIAL, np.int64)
+        self._heard_ns: Ints = np.zeros(INITIAL, np.int64)
         self._is_changed: NDArray[np.bool_] = np.zeros(INITIAL, bool)
 
     def __contains__(self, account_id: str) -> bool:
@@ -165,6 +167,7 @@ class Book:
         self._cash[row] = float(account.cash)
         self._day_base[row] = float(day_base(account))
         self._record_as_of_ns[row] = account.as_of_ns
+        self._heard_ns[row] = NEVER_NS if account.is_unreadable else account.as_of_ns
         self.position_count += len(held)
 
     def drop(self, account_id: str) -> None:
@@ -267,6 +270,7 @@ class Book:
             cash=self._cash[rows],
             day_base=self._day_base[rows],
             record_as_of_ns=self._record_as_of_ns[rows],
+            heard_ns=self._heard_ns[rows],
         )
 
     def rows(self, first: int, last: int) -> Rows:

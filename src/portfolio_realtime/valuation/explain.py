@@ -39,7 +39,7 @@ def explain(account: Account, marks: Mapping[str, Mark], now_ns: int) -> bytes:
     known = exact_equity(account, {symbol: mark.price for symbol, mark in marks.items()})
     unpriced = [p.symbol for p in account.positions if p.quantity and p.symbol not in marks]
     equity = None if unpriced else known
-    day_pnl = None if equity is None or account.unvalued else exact_day_pnl(account, equity)
+    day_pnl = None if equity is None or not account.is_day_pnl_known else exact_day_pnl(account, equity)
     return _encode(
         {
             "account_id": account.account_id,
@@ -60,6 +60,10 @@ def explain(account: Account, marks: Mapping[str, Mark], now_ns: int) -> bytes:
             "known_equity": _rounded(known),
             "unpriced": unpriced,
             "unvalued": account.unvalued,
+            "unexplained": {name: plain(amount) for name, amount in account.unexplained.items()},
+            "unconfirmed": _unconfirmed(account),
+            "confirmed_at": rfc3339(account.confirmed_ns) if account.confirmed_ns else None,
+            "held_back": _dollars(account.held_back),
             "without_day_pnl": [
                 p.symbol for p in account.positions if position_day_pnl(p, marks.get(p.symbol)) is None
             ],
@@ -73,6 +77,14 @@ def explain(account: Account, marks: Mapping[str, Mark], now_ns: int) -> bytes:
             ],
         }
     )
+
+
+def _unconfirmed(account: Account) -> dict[str, Any] | None:
+    doubt = account.unconfirmed
+    if doubt is None:
+        return None
+    by = {name: plain(amount) for name, amount in doubt.by.items()}
+    return {"since": rfc3339(doubt.since_ns), "reason": doubt.reason, "by": by}
 
 
 def _usable(account: Account, marks: Mapping[str, Mark]) -> dict[str, Mark]:
@@ -160,6 +172,9 @@ def _account_steps(
     if account.unvalued:
         unvalued = ", ".join(account.unvalued)
         return [*steps, f"day P&L: {UNKNOWN}, for nobody tells what these were worth: {unvalued}"]
+    if account.unexplained:
+        unexplained = ", ".join(f"{name} {plain(amount)}" for name, amount in account.unexplained.items())
+        return [*steps, f"day P&L: {UNKNOWN}, for no booking tells of these changes: {unexplained}"]
     day_pnl = exact_day_pnl(account, known)
     gained = _dollar_sum(known, _less(account.last_equity), _less(account.external_cash_flow))
     return [

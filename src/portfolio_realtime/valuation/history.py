@@ -157,7 +157,7 @@ def _span(
                 "timestamp": rfc3339(minute.at_ns),
                 "equity": None if value is None else money(value),
                 "external_cash_flow": None if minute.at_ns < bookings.known_since_ns else flow,
-                "day_pnl": None if gain is None or account.unvalued else money(gain),
+                "day_pnl": None if gain is None or not account.is_day_pnl_known else money(gain),
             }
         )
     return points

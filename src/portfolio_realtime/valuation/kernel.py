@@ -42,11 +42,17 @@ class Valued:
 
 
 def value(
-    selection: Selection, prices: Floats, as_of_ns: Ints, received_ns: Ints, stale_before_ns: int | Ints
+    selection: Selection,
+    prices: Floats,
+    as_of_ns: Ints,
+    received_ns: Ints,
+    stale_before_ns: int | Ints,
+    records_stale_before_ns: int = NEVER_NS,
 ) -> Valued:
     """Value every account of the selection at these prices (dollars; NaN: unpriced).
 
-    A mark with `as_of_ns` before `stale_before_ns`, of all or of its column, is stale: used, and counted.
+    A mark with `as_of_ns` before `stale_before_ns`, of all or of its column, is stale: used, and counted. So
+    is a record that the broker has not spoken of since `records_stale_before_ns`.
     """
     is_unpriced = np.isnan(prices)
     known_prices = np.where(is_unpriced, 0.0, prices)
@@ -63,7 +69,7 @@ def value(
         known_equity=known_equity,
         error_bound=magnitude * ((selection.counts + 12) * UNIT_ROUNDOFF),
         unpriced_count=unpriced_count,
-        stale_count=_count(selection, is_stale),
+        stale_count=_count(selection, is_stale) + (selection.heard_ns < records_stale_before_ns),
         stale_sum_ns=_sum(selection, np.where(is_stale, as_of_ns, 0)),
         as_of_ns=np.maximum(_newest(selection, as_of_ns), selection.record_as_of_ns),
         received_ns=_newest(selection, received_ns),

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portfolio_realtime.clock import rfc3339
-from portfolio_realtime.model import EXACT, Account, Mark, Position, exact, plain
+from portfolio_realtime.model import EXACT, PRICED_CLASSES, Account, Mark, Position, exact, plain
 from portfolio_realtime.valuation import number_text
 from portfolio_realtime.valuation.arrays import Floats, Ints
 from portfolio_realtime.valuation.position import position_day_pnl
@@ -41,7 +41,9 @@ class Constant(msgspec.Struct, frozen=True, gc=False):
     head: str  # of the JSON object, as far as the sequence
     balances: str  # cash, last equity, external cash flow
     ratio_base: float  # dollars; 0 where there is no ratio
-    unvalued: str = ""  # the field of that name, where there is any: then day P&L is not known
+    record_as_of: str
+    doubts: str  # what cannot be known or is not confirmed, as fields
+    is_day_pnl_known: bool
 
 
 def constant(account: Account, epoch: int) -> Constant:
@@ -54,8 +56,38 @@ def constant(account: Account, epoch: int) -> Constant:
             f'"external_cash_flow":"{money(cents(account.external_cash_flow))}"'
         ),
         ratio_base=float(base) if base > 0 else 0.0,
-        unvalued=f',"unvalued":{_text(account.unvalued)}' if account.unvalued else "",
+        record_as_of=rfc3339(account.as_of_ns),
+        doubts=_doubts(account),
+        is_day_pnl_known=account.is_day_pnl_known,
     )
+
+
+def _doubts(account: Account) -> str:
+    """What of the record is not known or not confirmed."""
+    fields: list[str] = []
+    if account.unvalued:
+        fields.append(f'"unvalued":{_text(account.unvalued)}')
+    if classes := _without_feed(account):
+        fields.append(f'"without_feed":{_text(classes)}')
+    if account.unexplained:
+        fields.append(f'"unexplained":{_text(_plain(account.unexplained))}')
+    if (doubt := account.unconfirmed) is not None:
+        told = {"since": rfc3339(doubt.since_ns), "reason": doubt.reason, "by": _plain(doubt.by)}
+        fields.append(f'"unconfirmed":{_text(told)}')
+    return "".join(f",{field}" for field in fields)
+
+
+def _without_feed(account: Account) -> dict[str, str]:
+    """Symbol -> asset class of what is held and no feed brings prices of."""
+    return {
+        one.symbol: one.asset_class
+        for one in account.positions
+        if one.quantity and one.asset_class not in PRICED_CLASSES
+    }
+
+
+def _plain(amounts: Mapping[str, Decimal]) -> dict[str, str]:
+    return {name: plain(amount) for name, amount in amounts.items()}
 
 
 def encode_values(
@@ -67,7 +99,7 @@ def encode_values(
     need no escaping.
     """
     unknown_equity = list(figures.unpriced)
-    unknown_pnl = unknown_equity + [index for index, one in enumerate(always) if one.unvalued]
+    unknown_pnl = unknown_equity + [index for index, one in enumerate(always) if not one.is_day_pnl_known]
     equity, total_value = _equity(figures, unknown_equity)
     day_pnl, ratio, today_return = _day_pnl(figures, always, unknown_pnl)
     as_of = number_text.times(np.maximum(figures.as_of_ns, 0))
@@ -94,7 +126,8 @@ def _message(
     return (
         f'{always.head}{sequence},"equity":{equity},{always.balances},"day_pnl":{day_pnl},'
         f'"day_pnl_ratio":{ratio},"as_of":"{as_of}","stale":{stale},"unpriced":{unpriced},'
-        f'"total_value":{total_value},"today_return":{today_return},"timestamp":"{timestamp}"{rest}}}'
+        f'"total_value":{total_value},"today_return":{today_return},"timestamp":"{timestamp}",'
+        f'"record_as_of":"{always.record_as_of}"{rest}}}'
     ).encode()
 
 
@@ -130,7 +163,8 @@ def _day_pnl(
         today_return[index] = f'"{signs[index]}${amounts[index]}"'
     for index in unknown:
         day_pnl[index], today_return[index] = "null", f'"{UNKNOWN_TEXT}"'
-    return day_pnl, number_text.numbers(np.round(ratio, RATIO_DIGITS)), today_return
+    ratio = np.round(ratio, RATIO_DIGITS) + 0.0  # a loss that rounds to nothing is 0.0, not -0.0
+    return day_pnl, number_text.numbers(ratio), today_return
 
 
 def _hundredths_of_percent(ratio: Floats) -> tuple[Ints, NDArray[np.bool_]]:
@@ -143,7 +177,7 @@ def _hundredths_of_percent(ratio: Floats) -> tuple[Ints, NDArray[np.bool_]]:
 def _rare(figures: Figures, always: Sequence[Constant]) -> tuple[list[str], list[str], list[str]]:
     """The fields `stale` and `unpriced`, and what only some messages have at their end."""
     stale, unpriced = ["[]"] * len(always), ["[]"] * len(always)
-    rest = [one.unvalued for one in always]
+    rest = [one.doubts for one in always]
     for index, ages_s in figures.stale_ages_s.items():
         stale[index] = _text(list(ages_s))
         rest[index] = f',"stale_ages_s":{_text(ages_s)}{rest[index]}'

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from portfolio_realtime.model import Account, Mark, Publication
+from portfolio_realtime.model import ACCOUNT_RECORD, Account, Mark, Publication
 from portfolio_realtime.valuation import kernel, rounding
 from portfolio_realtime.valuation.arrays import Ints
-from portfolio_realtime.valuation.book import FOREVER_NS, UNPRICED, Book, Selection
+from portfolio_realtime.valuation.book import FOREVER_NS, NEVER_NS, UNPRICED, Book, Selection
 from portfolio_realtime.valuation.book_totals import Whole
 from portfolio_realtime.valuation.kernel import Valued
 from portfolio_realtime.valuation.portfolio_message import (
@@ -26,6 +26,7 @@ from portfolio_realtime.valuation.portfolio_message import (
 from portfolio_realtime.valuation.watchlist import Watchlist
 
 NS_PER_S = 1_000_000_000
+RECORD_TTL_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,15 @@ class _Cut:
 class Valuer:
     """Values and publishes the watched accounts of one calculator."""
 
-    def __init__(self, *, price_ttl_s: float, min_update_interval_s: float) -> None:
+    def __init__(
+        self, *, price_ttl_s: float, min_update_interval_s: float, record_ttl_s: float = RECORD_TTL_S
+    ) -> None:
         self.book = Book()
         self.whole = Whole(self.book)
         self.watchlist = Watchlist()
         self._price_ttl_ns = int(price_ttl_s * NS_PER_S)
+        self._record_ttl_ns = int(record_ttl_s * NS_PER_S)
+        self._are_records_away = False  # nobody hears from the broker now
         self._interval_s = min_update_interval_s
         self._records: dict[str, tuple[Account, Constant]] = {}  # of watched accounts only
         self._sequences: dict[str, int] = {}
@@ -136,6 +141,11 @@ class Valuer:
             del self.book.marks[symbol]
             self.book.prices[self.book.column(symbol)] = UNPRICED
 
+    def set_records_away(self, are_away: bool) -> bool:
+        """Let all records count as stale, or by their age. Is that a change?"""
+        before, self._are_records_away = self._are_records_away, are_away
+        return before != are_away
+
     def flush(self, now_ns: int, now_s: float) -> Flush:
         """Value all watched accounts and publish those that are due.
 
@@ -172,7 +182,17 @@ class Valuer:
         stale_before_ns: int | Ints = now_ns - self._price_ttl_ns
         if book.away:
             stale_before_ns = np.where(book.is_away, FOREVER_NS, stale_before_ns)
-        return kernel.value(selection, book.prices, book.as_of_ns, book.received_ns, stale_before_ns)
+        return kernel.value(
+            selection,
+            book.prices,
+            book.as_of_ns,
+            book.received_ns,
+            stale_before_ns,
+            self._records_stale_before_ns(now_ns),
+        )
+
+    def _records_stale_before_ns(self, now_ns: int) -> int:
+        return FOREVER_NS if self._are_records_away else max(NEVER_NS + 1, now_ns - self._record_ttl_ns)
 
     def _current_cut(self) -> _Cut:
         width = len(self.book.prices)  # grows with marks of new symbols
@@ -229,11 +249,14 @@ class Valuer:
         oldest_ns = now_ns - self._price_ttl_ns
         marks, away = self.book.marks, self.book.away
         held = (marks[p.symbol] for p in account.positions if p.quantity and p.symbol in marks)
-        return {
+        ages_s = {
             mark.symbol: max(0, now_ns - mark.as_of_ns) // NS_PER_S
             for mark in held
             if mark.as_of_ns < oldest_ns or mark.source in away
         }
+        if account.is_unreadable or account.as_of_ns < self._records_stale_before_ns(now_ns):
+            ages_s[ACCOUNT_RECORD] = max(0, now_ns - account.as_of_ns) // NS_PER_S
+        return ages_s
 
     def _encoded_rows(self, account: Account) -> list[tuple[str, bytes]]:
         """The account's rows; only those whose mark has changed are encoded anew."""

@@ -34,6 +34,7 @@ PORTFOLIO_EXAMPLE: Final[dict[str, Any]] = {
     "total_value": "$104,211.37",
     "today_return": "+$1,209.27 (+1.17%)",
     "timestamp": "2026-11-20T15:04:05.223456Z",
+    "record_as_of": "2026-11-20T15:01:12.500000Z",
 }
 
 POSITION_EXAMPLE: Final[dict[str, Any]] = {
@@ -64,8 +65,23 @@ UNPRICED_EXAMPLE: Final[dict[str, Any]] = {
     "stale_ages_s": {"AAPL": 3700},
 }
 
+UNCONFIRMED_EXAMPLE: Final[dict[str, Any]] = {
+    **PORTFOLIO_EXAMPLE,
+    "day_pnl": None,
+    "day_pnl_ratio": None,
+    "today_return": "—",
+    "stale": ["account_record"],
+    "stale_ages_s": {"account_record": 65},
+    "unexplained": {"cash": "-500.00", "KO": "10"},
+    "unconfirmed": {
+        "since": "2026-11-20T15:03:10.000000Z",
+        "reason": "statement differs",
+        "by": {"cash": "-20.00"},
+    },
+}
+
 EXAMPLES: Final[dict[type[msgspec.Struct], list[dict[str, Any]]]] = {
-    PortfolioMessage: [PORTFOLIO_EXAMPLE, POSITIONS_EXAMPLE, UNPRICED_EXAMPLE],
+    PortfolioMessage: [PORTFOLIO_EXAMPLE, POSITIONS_EXAMPLE, UNPRICED_EXAMPLE, UNCONFIRMED_EXAMPLE],
     HeartbeatAck: [{"type": "heartbeat_ack", "timestamp": 1763822405123}],
     ErrorMessage: [
         {"type": "error", "code": "bad_message", "message": "no such message; see the protocol"},

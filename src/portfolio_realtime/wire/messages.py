@@ -74,12 +74,26 @@ class PositionRow(msgspec.Struct):
     unrealized_pnl: Money | None = None
 
 
+class Doubt(msgspec.Struct):
+    """Since when the broker has not confirmed the account, and by how much its figures are other than ours.
+
+    `by`: symbol, `cash` or `equity` -> the broker's less ours; empty where nobody can tell.
+    """
+
+    since: Time
+    reason: str
+    by: dict[str, Number]
+
+
 class PortfolioMessage(msgspec.Struct, tag_field="type", tag="portfolio"):
     """The value of one account. While a position is unpriced `equity` is null and `known_equity` is there.
 
     While a mark is stale its symbol is in `stale`, and its age at publication, in whole seconds, in
-    `stale_ages_s`. `unvalued` names what was transferred at a value that nobody tells: `day_pnl` is then
-    null. The texts for people, `total_value` and `today_return`, are then "—".
+    `stale_ages_s`; `account_record` there says that the broker has not been heard of about this account since
+    `record_as_of`. `unvalued` names what was transferred at a value that nobody tells, `unexplained` what has
+    changed without any booking, and by how much: `day_pnl` is then null. The texts for people, `total_value`
+    and `today_return`, are then "—". `unconfirmed` is there from the broker's first contradiction to its next
+    agreement. `without_feed` names the asset classes of symbols that are held and never priced.
     """
 
     account_id: str
@@ -97,9 +111,13 @@ class PortfolioMessage(msgspec.Struct, tag_field="type", tag="portfolio"):
     total_value: ValueText
     today_return: ReturnText
     timestamp: Time
+    record_as_of: Time
     known_equity: Money | msgspec.UnsetType = msgspec.UNSET
     stale_ages_s: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
     unvalued: list[str] | msgspec.UnsetType = msgspec.UNSET
+    without_feed: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    unexplained: dict[str, Number] | msgspec.UnsetType = msgspec.UNSET
+    unconfirmed: Doubt | msgspec.UnsetType = msgspec.UNSET
     positions: list[PositionRow] | msgspec.UnsetType = msgspec.UNSET
 
 

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
+from portfolio_realtime.wire.messages import Doubt
+
 Ask = Callable[[str], Awaitable[bytes | None]]
 """The answer for an account, encoded, or None without a record. Raises StateUnavailable."""
 
@@ -53,6 +55,10 @@ class Explanation(msgspec.Struct, forbid_unknown_fields=True):
     known_equity: str
     unpriced: list[str]
     unvalued: list[str]
+    unexplained: dict[str, str]
+    unconfirmed: Doubt | None
+    confirmed_at: str | None
+    held_back: str | None
     without_day_pnl: list[str]
     steps: list[str]
 
@@ -141,6 +147,10 @@ EXPLANATION_EXAMPLE: Final[dict[str, Any]] = {
     "known_equity": "2055.26",
     "unpriced": [],
     "unvalued": [],
+    "unexplained": {},
+    "unconfirmed": None,
+    "confirmed_at": "2026-11-20T15:00:00.000000Z",
+    "held_back": "0.00",
     "without_day_pnl": [],
     "steps": [
         "market value of AAPL: 10 × 1 × 150.255 = 1502.55",

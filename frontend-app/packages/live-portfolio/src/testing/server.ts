@@ -131,6 +131,7 @@ export function portfolioMessage(accountId: string, changes: Partial<PortfolioMe
     total_value: "$100.00",
     today_return: "+$10.00 (+11.11%)",
     timestamp: "2026-11-20T15:04:05.123456Z",
+    record_as_of: "2026-11-20T15:01:12.500000Z",
     ...changes,
   };
 }

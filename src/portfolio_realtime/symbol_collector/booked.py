@@ -1,0 +1,128 @@
+"""All remembered bookings of one account: what each corrects, which belong together, what they sum to."""
+
+from collections.abc import Callable, Collection, Iterator
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from portfolio_realtime.model import ZERO, Booking
+from portfolio_realtime.symbol_collector import activity_types, cash_flows
+from portfolio_realtime.symbol_collector.activities import Activity, multiplier_of
+from portfolio_realtime.symbol_collector.activity_types import Legs
+from portfolio_realtime.symbol_collector.day_sums import Day
+
+BOOKINGS_MAX: Final = 20_000  # of one account remembered, to know repeats and the day's sums
+
+
+class Booked:
+    """By `ref_id`, in order of arrival."""
+
+    def __init__(self) -> None:
+        self._all: dict[str, Activity] = {}
+        self._inferred: dict[str, Activity] = {}  # by ref_id of its correction: what that must have corrected
+
+    def __contains__(self, ref_id: str) -> bool:
+        return ref_id in self._all
+
+    def __iter__(self) -> Iterator[Activity]:
+        return iter(tuple(self._all.values()))
+
+    def add(self, activity: Activity) -> Activity | None:
+        """Remember a booking; which one was forgotten for it, if any."""
+        self._all[activity.ref_id] = activity
+        if len(self._all) <= BOOKINGS_MAX:
+            return None
+        forgotten = self._all.pop(next(iter(self._all)))
+        self._inferred.pop(forgotten.ref_id, None)
+        return forgotten
+
+    def replace(self, activity: Activity) -> None:
+        """The same booking, known better."""
+        self._all[activity.ref_id] = activity
+
+    def infer(self, correction: Activity, original: Activity) -> None:
+        """This must be what the correction corrects."""
+        self._inferred[correction.ref_id] = original
+
+    def corrected(self, activity: Activity) -> Activity | None:
+        """The earlier booking that this one corrects, if it is known."""
+        if activity.previous_id is None:
+            return None
+        return self._all.get(activity.previous_id) or self._inferred.get(activity.ref_id)
+
+    def corrects_unknown(self, activity: Activity) -> bool:
+        """Does it correct a booking that we do not have?"""
+        return activity.previous_id is not None and self.corrected(activity) is None
+
+    def forget_before(self, oldest_ns: int) -> None:
+        """What is so old does not come again."""
+        for one in self:
+            if max(one.published_ns, one.executed_ns) < oldest_ns:
+                del self._all[one.ref_id]
+                self._inferred.pop(one.ref_id, None)
+
+    def sum_up(self, day: Day, without: Collection[str]) -> None:
+        """Count all bookings but these, by ref_id."""
+        for one in self:
+            if one.ref_id not in without:
+                day.count(one, self.corrected(one))
+
+    # Groups
+
+    def is_leg(self, activity: Activity) -> bool:
+        """Does it move the account together with others of its group?"""
+        kind = activity_types.of(activity.activity_type)
+        return activity.group_id is not None and kind.legs is not Legs.ALONE and not activity.is_void
+
+    def is_half(self, activity: Activity) -> bool:
+        """Is it a leg of at least two, of which some are still to come?"""
+        kind = activity_types.of(activity.activity_type)
+        return self.is_leg(activity) and kind.legs is Legs.SEVERAL and not self.is_whole(activity.group_id)
+
+    def is_whole(self, group_id: str | None) -> bool:
+        """Has something left by this group and something come, by as many legs as there must be?"""
+        group = [one for one in self._all.values() if one.group_id == group_id and self.is_leg(one)]
+        legs_min = max((activity_types.legs_min(one.subtype) for one in group), default=0)
+        amounts = [amount for one in group for amount in (one.quantity, one.net_amount)]
+        has_both = any(amount < 0 for amount in amounts) and any(amount > 0 for amount in amounts)
+        return has_both and len(group) >= legs_min
+
+    # For others
+
+    def told(
+        self, without: Collection[str], began_ns: int, multiplier_by_symbol: Callable[[str], Decimal | None]
+    ) -> list[Booking]:
+        """What all bookings but these changed since then, in order of time; corrected ones taken back."""
+        told: list[Booking] = []
+        for one in self:
+            if one.ref_id not in without:
+                told.extend(_told(self.corrected(one), -1, multiplier_by_symbol))
+                told.extend(_told(one, 1, multiplier_by_symbol))
+        return sorted((one for one in told if one.at_ns > began_ns), key=lambda one: one.at_ns)
+
+
+def _told(
+    activity: Activity | None, sign: int, multiplier_by_symbol: Callable[[str], Decimal | None]
+) -> list[Booking]:
+    if activity is None or activity.is_void:
+        return []
+    asset_class = activity.asset_class
+    multiplier = multiplier_by_symbol(activity.symbol or "") or multiplier_of(asset_class)
+    booking = Booking(
+        at_ns=activity.executed_ns,
+        cash=sign * activity.net_amount,
+        external_cash_flow=sign * cash_flows.external_cash_flow(activity),
+        symbol=activity.symbol or "",
+        asset_class=asset_class,
+        quantity=sign * activity.quantity,
+        multiplier=multiplier,
+        is_split=activity.activity_type == activity_types.SPLIT,
+    )
+    if activity.counter is None:
+        return [booking]
+    symbol, quantity = activity.counter
+    paid = msgspec.structs.replace(
+        booking, cash=ZERO, external_cash_flow=ZERO, symbol=symbol, quantity=sign * quantity
+    )
+    return [booking, paid]

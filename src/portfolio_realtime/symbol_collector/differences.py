@@ -1,0 +1,193 @@
+"""What the broker's statements have and no booking has told yet, part by part.
+
+A part is an amount of one symbol or of cash. A fee that is taken before it is booked, and a split that is not
+booked, are recognised by their form; they are counted for the day at once by a booking that stands in.
+Anything else is unexplained: a gain or loss that may be none. A later booking of the same amount explains a
+part, and does not change the balances again.
+"""
+
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from portfolio_realtime.model import CRYPTO, US_OPTION, ZERO
+from portfolio_realtime.symbol_collector import activity_types, cash_flows
+from portfolio_realtime.symbol_collector.activities import CASH, Activity, Effect
+
+# Upper bounds of fees by what was traded, above what Alpaca charges: crypto 0.25 % of what is received
+# ("Crypto fees"); SEC and TAF of sales of securities; ORF, OCC and TAF of options ("Regulatory fees").
+CRYPTO_FEE_MAX: Final = Decimal("0.005")
+SALE_FEE_MAX: Final = Decimal("0.0001")
+SHARE_FEE_MAX: Final = Decimal("0.0004")
+CONTRACT_FEE_MAX: Final = Decimal("0.15")
+TRADE_FEE_MAX: Final = Decimal("0.02")  # what rounding up to cents may add to each trade
+IMMATERIAL: Final = Decimal("0.005")  # dollars: less is no cent
+PRICE_TOLERANCE: Final = 0.2  # a split moves the price by its ratio, and the market by less than this
+CENT: Final = Decimal("0.01")
+
+
+class Cause(StrEnum):
+    """What a part is by its form."""
+
+    UNEXPLAINED = "unexplained"
+    FEE = "fee"
+    SPLIT = "split"
+    IN_BASE = "in last equity"
+
+
+_RECOGNISED: Final = (Cause.FEE, Cause.SPLIT)
+
+
+class Part(msgspec.Struct):
+    """So much of a symbol or of cash, which the broker has since then."""
+
+    name: str
+    amount: Decimal
+    since_ns: int
+    cause: Cause
+
+
+class Differences:
+    """The open parts of one account."""
+
+    def __init__(self) -> None:
+        self._parts: list[Part] = []
+
+    @property
+    def unexplained(self) -> dict[str, Decimal]:
+        """Symbol or CASH -> how much nobody has explained."""
+        return {part.name: part.amount for part in self._parts if part.cause is Cause.UNEXPLAINED}
+
+    @property
+    def ahead(self) -> dict[str, Decimal]:
+        """Symbol or CASH -> what is recognised and still to be booked."""
+        return {part.name: part.amount for part in self._parts if part.cause in _RECOGNISED}
+
+    def add(self, name: str, amount: Decimal, since_ns: int, cause: Cause) -> None:
+        """One more part; what is unexplained in the other direction is made up by it."""
+        for part in self._parts:
+            if part.name == name and part.cause is cause:
+                part.amount += amount
+                break
+        else:
+            self._parts.append(Part(name, amount, since_ns, cause))
+        self._tidy()
+
+    def since_ns(self, effect: Effect) -> int | None:
+        """Since when the broker has exactly this, or None when it does not."""
+        parts = [self._equal(name, amount, effect.rounding) for name, amount in effect.parts.items()]
+        known = [part.since_ns for part in parts if part is not None]
+        return min(known) if known and len(known) == len(parts) else None
+
+    def may_contain(self, effect: Effect) -> bool:
+        """May this be a share of what the broker has already?"""
+        has_any = False
+        for name, amount in effect.parts.items():
+            has_any |= any(
+                part.name == name and part.amount * amount > 0 and abs(part.amount) > abs(amount)
+                for part in self._parts
+            )
+        return has_any
+
+    def explain(self, parts: Mapping[str, Decimal], rounding: Decimal = ZERO) -> None:
+        """A booking of these amounts was in the balances already: so much less is open."""
+        for name, amount in parts.items():
+            for part in self._parts:
+                if part.name == name and part.amount * amount > 0:
+                    used = min(abs(part.amount), abs(amount)).copy_sign(amount)
+                    part.amount -= used
+                    amount -= used
+                    if name == CASH and abs(part.amount) <= rounding:
+                        part.amount = ZERO
+        self._tidy()
+
+    def age(self, cut_off_ns: int, oldest_ns: int) -> None:
+        """The day's base contains what was there before its cut-off; what is very old is not booked any more.
+
+        What the base contains is nobody's gain: it stays only to know its booking again.
+        """
+        self._parts = [part for part in self._parts if part.since_ns >= oldest_ns]
+        for part in self._parts:
+            if part.cause is Cause.UNEXPLAINED and part.since_ns <= cut_off_ns:
+                part.cause = Cause.IN_BASE
+
+    def stand_ins(self, account_id: str) -> list[Activity]:
+        """Bookings for what is recognised by its form, as of when it was seen."""
+        return [_stand_in(account_id, part) for part in self._parts if part.cause in _RECOGNISED]
+
+    def _equal(self, name: str, amount: Decimal, rounding: Decimal) -> Part | None:
+        allowed = rounding if name == CASH else ZERO
+        for part in self._parts:
+            if part.name == name and abs(part.amount - amount) <= allowed:
+                return part
+        return None
+
+    def _tidy(self) -> None:
+        self._parts = [part for part in self._parts if part.amount]
+
+
+def _stand_in(account_id: str, part: Part) -> Activity:
+    is_cash, is_split = part.name == CASH, part.cause is Cause.SPLIT
+    name = f"{part.cause}:{part.name}:{part.since_ns}"
+    return Activity(
+        account_id=account_id,
+        event_id=name,
+        ref_id=name,
+        previous_id=None,
+        activity_type=activity_types.SPLIT if is_split else activity_types.CRYPTO_FEE,
+        status="executed",
+        symbol=None if is_cash else part.name,
+        quantity=ZERO if is_cash else part.amount,
+        price=ZERO,
+        net_amount=part.amount if is_cash else ZERO,
+        executed_ns=part.since_ns,
+        published_ns=part.since_ns,
+        ex_date=cash_flows.new_york_day(part.since_ns) if is_split else None,
+    )
+
+
+def fee_bound(name: str, bookings: Iterable[Activity]) -> Decimal:
+    """How much of a symbol, or of cash, may be fees of these trades that are not booked yet; at least 0."""
+    bound = ZERO
+    for one in bookings:
+        if one.is_void:
+            continue
+        if one.activity_type in (activity_types.CRYPTO_FEE, activity_types.FEE):
+            bound -= abs(one.net_amount if name == CASH else one.legs.get(name, ZERO))
+        elif one.activity_type == activity_types.TRADE:
+            bound += _cash_fee_max(one) if name == CASH else CRYPTO_FEE_MAX * max(ZERO, _coins(one, name))
+    return max(ZERO, bound)
+
+
+def _coins(trade: Activity, symbol: str) -> Decimal:
+    return trade.legs.get(symbol, ZERO) if "/" in symbol else ZERO
+
+
+def _cash_fee_max(trade: Activity) -> Decimal:
+    asset_class = trade.asset_class
+    if asset_class == CRYPTO:
+        return CRYPTO_FEE_MAX * max(ZERO, trade.net_amount)
+    if asset_class == US_OPTION:
+        return (
+            TRADE_FEE_MAX
+            + CONTRACT_FEE_MAX * abs(trade.quantity)
+            + SALE_FEE_MAX * max(ZERO, trade.net_amount)
+        )
+    return TRADE_FEE_MAX + SHARE_FEE_MAX * abs(trade.quantity) + SALE_FEE_MAX * max(ZERO, trade.net_amount)
+
+
+def is_split(
+    before: Decimal, after: Decimal, cost: tuple[Decimal, Decimal], price: tuple[float | None, float | None]
+) -> bool:
+    """Do more or fewer pieces cost the same in all, and is a piece's price the smaller or larger by as much?
+
+    `cost` and `price` are what the broker stated before and after; without both prices nothing is concluded.
+    """
+    price_before, price_after = price
+    if before * after <= 0 or not price_before or not price_after or abs(cost[0] - cost[1]) > CENT:
+        return False
+    moved = float(after / before) * price_after / price_before
+    return abs(moved - 1) <= PRICE_TOLERANCE

@@ -1,0 +1,54 @@
+"""Why a record is not confirmed, since when, and by how much.
+
+A record is in doubt from the first contradiction, or from the first change that only a statement can confirm,
+until the broker and we agree. Several reasons may hold at once; the oldest is told.
+"""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from enum import StrEnum
+
+from portfolio_realtime.model import Unconfirmed
+
+
+class Reason(StrEnum):
+    """What is not confirmed."""
+
+    DIFFERENT = "statement differs"  # its cash or quantities are others than ours
+    BOOKING = "booking undecided"  # nobody can tell whether it is in the balances
+    EVENT_REFUSED = "event refused"  # it could not be read, and may move the account
+    UNPROVED = "booking unconfirmed"  # applied as it says, and only a statement shows that it was right
+    UNREADABLE = "statement refused"
+    EQUITY = "equity differs"  # at the same cash, quantities and prices
+    HOLD = "cash may be held back"
+
+
+class Doubts:
+    """The open reasons of one account."""
+
+    def __init__(self) -> None:
+        self._open: dict[Reason, tuple[int, Mapping[str, Decimal]]] = {}
+
+    def __contains__(self, reason: Reason) -> bool:
+        return reason in self._open
+
+    def raise_(self, reason: Reason, at_ns: int, by: Mapping[str, Decimal]) -> None:
+        """This holds, as of now by so much: symbol, `cash` or `equity` -> the broker's less ours."""
+        since_ns, _ = self._open.get(reason, (at_ns, {}))
+        self._open[reason] = since_ns, by
+
+    def settle(self, *reasons: Reason) -> None:
+        """These hold no more."""
+        for reason in reasons:
+            self._open.pop(reason, None)
+
+    @property
+    def told(self) -> Unconfirmed | None:
+        """For everybody else: the oldest reason, since when, and all amounts that are known."""
+        if not self._open:
+            return None
+        reason, (since_ns, _) = min(self._open.items(), key=lambda item: item[1][0])
+        by: dict[str, Decimal] = {}
+        for _, amounts in self._open.values():
+            by.update(amounts)
+        return Unconfirmed(since_ns, reason, dict(sorted(by.items())))

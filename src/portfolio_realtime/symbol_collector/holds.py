@@ -1,0 +1,47 @@
+"""Cash that open orders hold back.
+
+Alpaca documents `equity = cash + market values`; in a live account, `cash` was seen without what a resting
+order holds back while `equity` was not (reported once). The account's answer tells which it is: equity less
+the market value of all positions, of the same moment, is the cash with what is held back. The positions' own
+sum, of a moment later, must not contradict it.
+"""
+
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from portfolio_realtime.model import ZERO
+from portfolio_realtime.symbol_collector.activities import Statement
+
+HOLD_MIN: Final = Decimal("0.05")  # dollars: less is the rounding of the broker's own sums
+MOVED_MAX: Final = Decimal("0.02")  # of all positions: so much prices move between two requests
+
+
+def without_hold(statement: Statement, known_cash: Decimal | None) -> tuple[Statement, Decimal]:
+    """The statement with the cash that it would have without open orders, and how much they hold back.
+
+    Cash that is `known_cash` but for the broker's rounding is exactly that.
+    """
+    held_back = _held_back(statement)
+    if not held_back:
+        return statement, ZERO
+    cash = statement.state.cash + held_back
+    if known_cash is not None and abs(cash - known_cash) <= HOLD_MIN:
+        cash = known_cash
+    state = msgspec.structs.replace(statement.state, cash=cash)
+    return msgspec.structs.replace(statement, state=state), held_back
+
+
+def _held_back(statement: Statement) -> Decimal:
+    state = statement.state
+    if state.equity is None or state.market_value is None or statement.market_value is None:
+        return ZERO
+    held_back = state.equity - state.market_value - state.cash
+    gross = statement.gross_value
+    if (
+        held_back < HOLD_MIN
+        or abs(statement.market_value - state.market_value) > HOLD_MIN + MOVED_MAX * gross
+    ):
+        return ZERO
+    return held_back
