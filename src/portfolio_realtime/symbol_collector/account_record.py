@@ -186,8 +186,7 @@ class AccountRecord:
         self._is_prompt &= began_ns < self._event_ns
         self._doubts.settle(Reason.UNREADABLE)
         self._classes.learn(statement)
-        known_cash = None if self._state is None else self._balances.cash
-        statement, self._held_back = without_hold(statement, known_cash)
+        statement, self._held_back = without_hold(statement, self._known_cash(statement.state))
         if self._state is None:
             self._begin(statement, began_ns, ended_ns)
             outcome = Outcome.FIRST
@@ -201,6 +200,16 @@ class AccountRecord:
             self._check_first(statement.state, ended_ns)
         self._note_doubts(statement, outcome, ended_ns)
         return outcome
+
+    def _known_cash(self, state: AccountState) -> Decimal | None:
+        """What the cash should be: ours, or before the first statement that of the last close and all since."""
+        if self._state is not None:
+            return self._balances.cash
+        if state.last_cash is None:
+            return None
+        day = Day(state.balance_asof)
+        self._booked.sum_up(day, ())
+        return state.last_cash + day.booked_cash
 
     def relearn_classes(self) -> None:
         """Another account's statement has named the class of something that is held or was traded here."""
