@@ -202,7 +202,7 @@ class AccountRecord:
         return outcome
 
     def _known_cash(self, state: AccountState) -> Decimal | None:
-        """What the cash should be: ours, or before the first statement that of the last close and all since."""
+        """What the cash should be: ours; before the first statement, that of the last close and all since."""
         if self._state is not None:
             return self._balances.cash
         if state.last_cash is None:

@@ -21,8 +21,8 @@ MOVED_MAX: Final = Decimal("0.02")  # of all positions: so much prices move betw
 def without_hold(statement: Statement, known_cash: Decimal | None) -> tuple[Statement, Decimal]:
     """The statement with the cash that it would have without open orders, and how much they hold back.
 
-    Cash that is `known_cash` but for the broker's rounding is exactly that; where it is so already, nothing is
-    held back, and whatever else the equity contains is no cash.
+    Cash that is `known_cash` but for the broker's rounding is exactly that; where it is so already, nothing
+    is held back, and whatever else the equity contains is no cash.
     """
     held_back = _held_back(statement)
     if not held_back or statement.state.cash == known_cash:
