@@ -138,7 +138,7 @@ async def test_every_answer_carries_security_headers(server: Served) -> None:
         answer = await server.http.get(path)
         assert "default-src 'none'" in answer.headers["content-security-policy"]
         assert answer.headers["x-content-type-options"] == "nosniff"
-        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["cache-control"] == ("no-cache" if path == "/icon.svg" else "no-store")
         assert "server" not in answer.headers
 
 

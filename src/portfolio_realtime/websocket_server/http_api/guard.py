@@ -15,6 +15,7 @@ from portfolio_realtime.websocket_server.access.identity import (
     Unverifiable,
 )
 from portfolio_realtime.websocket_server.clients.gateway import Gateway
+from portfolio_realtime.websocket_server.http_api import cross_origin
 from portfolio_realtime.websocket_server.http_api.problems import Refused, answer
 from portfolio_realtime.wire.http_problems import HttpProblem
 
@@ -47,18 +48,30 @@ class Guard:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
 
+        request = Request(scope)
+        is_opened = cross_origin.is_opened(request.url.path)
+        headers_for_page = (
+            cross_origin.shared_with(self._gateway.network, _peer(request), headers_of(request))
+            if is_opened
+            else {}
+        )
+
         async def send_secured(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in self._headers.items():
                     headers.setdefault(name, value)
+                headers.update(headers_for_page)
+                if is_opened:
+                    headers.add_vary_header(cross_origin.VARY)
             await send(message)
 
-        app = _refusal(self._gateway, Request(scope)) or self._app
+        app = _refusal(self._gateway, request) or self._app
         return await app(scope, receive, send_secured)
 
 
 def _refusal(gateway: Gateway, request: Request) -> Response | None:
+    """What is answered instead of what a route would answer, or None."""
     path = request.url.path
     if path not in PROBES and gateway.network.is_refused_as_plain(_peer(request), headers_of(request)):
         return answer(HttpProblem.TLS_REQUIRED)
@@ -66,6 +79,8 @@ def _refusal(gateway: Gateway, request: Request) -> Response | None:
         refusal = operator_refusal(gateway, request)
         if refusal is not None:
             return answer(refusal)
+    if cross_origin.is_opened(path):
+        return cross_origin.preflight(request.method, gateway.network, _peer(request), headers_of(request))
     return None
 
 

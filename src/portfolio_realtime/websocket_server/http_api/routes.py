@@ -8,14 +8,15 @@ from fastapi import Depends, FastAPI, Path, Query, Request, Response
 from fastapi.openapi.models import Example
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, StreamingResponse
-from starlette.staticfiles import StaticFiles
 
 from portfolio_realtime import __version__, telemetry
 from portfolio_realtime.errors import StateError
 from portfolio_realtime.state.keys import TICKET_TTL_S
 from portfolio_realtime.websocket_server.clients.gateway import Gateway
 from portfolio_realtime.websocket_server.http_api.api_documents import asyncapi, schemas
+from portfolio_realtime.websocket_server.http_api.files import PageFiles, json_answer
 from portfolio_realtime.websocket_server.http_api.guard import (
     Caller,
     Guard,
@@ -43,6 +44,8 @@ from portfolio_realtime.wire.examples import (
 from portfolio_realtime.wire.http_problems import HttpProblem
 from portfolio_realtime.wire.messages import Detail
 
+COMPRESSED_BYTES_MIN: Final = 1024
+COMPRESSION_LEVEL: Final = 5
 DEMO_TOKEN_S: Final = 900
 DEMO_ACCOUNTS_MAX: Final = 1000
 EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -99,6 +102,7 @@ def build_app(gateway: Gateway, instance: str, explain: Ask, history: Ask) -> Fa
         redoc_url=None,
     )
     app.state.gateway = gateway
+    app.add_middleware(GZipMiddleware, minimum_size=COMPRESSED_BYTES_MIN, compresslevel=COMPRESSION_LEVEL)
     app.add_middleware(Guard, gateway=gateway)
     add_problem_handlers(app)
     _add_probes(app, gateway, instance)
@@ -108,7 +112,7 @@ def build_app(gateway: Gateway, instance: str, explain: Ask, history: Ask) -> Fa
         _add_demo(app, gateway)
     page = str(resources.files("portfolio_realtime.websocket_server") / "page")
     _add_reference(app)
-    app.mount("/", StaticFiles(directory=page, html=True), "page")
+    app.mount("/", PageFiles(directory=page, html=True), "page")
     return app
 
 
@@ -254,8 +258,10 @@ def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
         responses={**answers, 422: NO_SUCH_DETAIL},
         openapi_extra=SECURED,
     )
-    async def portfolio(account_id: AccountId, caller: Caller, detail: WithDetail = "value") -> Response:
-        return _json(await portfolios.read(caller, account_id, detail))
+    async def portfolio(
+        request: Request, account_id: AccountId, caller: Caller, detail: WithDetail = "value"
+    ) -> Response:
+        return json_answer(request, await portfolios.read(caller, account_id, detail))
 
     @app.get(
         "/api/portfolio/value",
@@ -264,9 +270,11 @@ def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
         openapi_extra=SECURED,
     )
     async def portfolio_value(
-        account_id: Annotated[str, Query(alias="accountId", openapi_examples=ACCOUNT_IDS)], caller: Caller
+        request: Request,
+        account_id: Annotated[str, Query(alias="accountId", openapi_examples=ACCOUNT_IDS)],
+        caller: Caller,
     ) -> Response:
-        return _json(await portfolios.read(caller, account_id, "value"))
+        return json_answer(request, await portfolios.read(caller, account_id, "value"))
 
     @app.get(
         "/v1/portfolio/{account_id}/stream",
@@ -316,8 +324,8 @@ def _add_explanations(app: FastAPI, gateway: Gateway, explain: Ask, history: Ask
         responses=_answers("Explanation", usual=EXPLANATION_EXAMPLE),
         openapi_extra=SECURED,
     )
-    async def explanation(account_id: AccountId, caller: Caller) -> Response:
-        return _json(await portfolios.ask(caller, account_id, explain))
+    async def explanation(request: Request, account_id: AccountId, caller: Caller) -> Response:
+        return json_answer(request, await portfolios.ask(caller, account_id, explain))
 
     @app.get(
         "/v1/portfolio/{account_id}/history",
@@ -326,9 +334,9 @@ def _add_explanations(app: FastAPI, gateway: Gateway, explain: Ask, history: Ask
         openapi_extra=SECURED,
     )
     async def past(
-        account_id: AccountId, caller: Caller, span: Annotated[Literal["1d"], RANGE] = "1d"
+        request: Request, account_id: AccountId, caller: Caller, span: Annotated[Literal["1d"], RANGE] = "1d"
     ) -> Response:
-        return _json(await portfolios.ask(caller, account_id, history))
+        return json_answer(request, await portfolios.ask(caller, account_id, history))
 
 
 def _add_reference(app: FastAPI) -> None:
@@ -367,10 +375,6 @@ def _restore_examples(app: FastAPI, document: dict[str, Any]) -> None:
                     told.pop("422", None)
                 for status, answer in route.responses.items():
                     told[str(status)]["content"] = answer["content"]
-
-
-def _json(message: bytes) -> Response:
-    return Response(message, media_type="application/json")
 
 
 def _add_demo(app: FastAPI, gateway: Gateway) -> None:
