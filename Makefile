@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install run test test-js lint lint-js app page check format bench curve knee faults replay week churn wheel image cloudflare cloudflare-check aws-synth aws-templates aws-check documents sbom audit uv lock clean
+.PHONY: help install run test test-js lint lint-js app page check format bench curve knee faults replay week churn wheel image cloudflare cloudflare-check aws-synth aws-preflight aws-templates aws-check documents sbom audit uv lock clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 20
@@ -92,6 +92,9 @@ wheel: install  ## dist/alpaca_sim-*.whl: the simulator on its own
 
 aws-synth: .venv-aws/.installed  ## two stacks for AWS in dist/aws: make aws-synth ARGS="--size standard --name portfolio"
 	.venv-aws/bin/python -m deploy.aws synth $(ARGS)
+
+aws-preflight: .venv-aws/.installed  ## what would make a deployment fail: make aws-preflight ARGS="base --help"
+	.venv-aws/bin/python -m deploy.aws preflight $(ARGS)
 
 aws-templates: install .venv-aws/.installed  ## deploy/aws/templates and task-definitions anew, from deploy/aws/stack
 	$(BIN)/python -m portfolio_realtime.state.rights --json > deploy/valkey-users.json

@@ -21,6 +21,7 @@ import botocore.session
 from botocore.exceptions import BotoCoreError, ClientError
 from deploy.aws.alarms import alarms as alarm_rows
 from deploy.aws.files import read
+from deploy.aws.preflight import INDEXES, Wanted, outputs, refused_main
 from deploy.aws.sizes import SIZES
 
 START_S_MAX: Final = 60.0
@@ -228,20 +229,61 @@ def fill(account: Account, base: str, secrets: dict[str, dict[str, str]]) -> Non
         manager.put_secret_value(SecretId=f"{base}/{owner}", SecretString=json.dumps(values))
 
 
+def rehearse(account: Account, base: str, secrets: dict[str, dict[str, str]]) -> Iterator[str]:
+    """Each thing that preflight must find, in the order in which somebody would mend it."""
+    wanted = Wanted(STACK, REGION, PARAMETERS)
+    repository = account.client("ecr")
+
+    def expect(what: str, *parts: str) -> Iterator[str]:
+        found = [*refused_main(wanted, account.client)]
+        parts = (*parts, "has no Valkey 9.1")  # this emulator knows 8.1
+        if len(found) != len(parts) or not all(part in one for part, one in zip(parts, found, strict=True)):
+            yield f"preflight, {what}: {found}"
+
+    yield from expect("secrets empty", "alpaca is not filled", "clients is not filled", "has no image")
+    fill(account, base, {**secrets, "alpaca": {**secrets["alpaca"], "BROKER_API_KEY": "your_production_key"}})
+    yield from expect("sample of the guide", "sample for BROKER_API_KEY", "has no image")
+    fill(account, base, {**secrets, "alpaca": {"BROKER_API_KEY": "k"}})
+    yield from expect(
+        "keys missing", "lacks BROKER_SECRET_KEY, MARKET_API_KEY, MARKET_SECRET_KEY", "has no image"
+    )
+    fill(account, base, secrets)
+    name = outputs(account.client, base)["RepositoryNameValue"]
+    for tag, architecture, said in (
+        ("intel", "amd64", ["built for amd64, not for ARM64"]),
+        ("arm", "arm64", []),
+    ):
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": INDEXES[0],
+            "manifests": [{"platform": {"architecture": architecture}}],
+        }
+        put = repository.put_image(
+            repositoryName=name,
+            imageTag=tag,
+            imageManifest=json.dumps(manifest),
+            imageManifestMediaType=INDEXES[0],
+        )
+        wanted = Wanted(STACK, REGION, {**PARAMETERS, "ImageDigest": put["image"]["imageId"]["imageDigest"]})
+        yield from expect(f"image for {architecture}", *said)
+
+
 def set_up(account: Account, secrets: dict[str, dict[str, str]]) -> dict[str, Any]:
     """Make everything, twice, and read it back."""
     base = f"{STACK}-base"
     exports = create(account, base, read("base"), {"DomainName": DOMAIN})
-    fill(account, base, secrets)
+    wrong = [*rehearse(account, base, secrets)]
     manager = account.client("secretsmanager")
     for owner in secrets:
         exports[f"{base}-{owner.capitalize()}SecretArn"] = manager.describe_secret(
             SecretId=f"{base}/{owner}"
         )["ARN"]
-    wrong: list[str] = []
     for stack, size in ((STACK, "standard"), (SECOND, "small")):
         create(account, stack, without_unknown(read(size)), {**PARAMETERS, "BaseStack": base})
         wrong += read_back(account, stack, size)
+    found = [*refused_main(Wanted(STACK, REGION, PARAMETERS), account.client)]
+    if not any("exists (CREATE_COMPLETE)" in one for one in found):
+        wrong.append(f"preflight, name in use: {found}")
     return {
         "exports": exports,
         "names": names(account, STACK, read("standard")),

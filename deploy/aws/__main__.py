@@ -1,4 +1,4 @@
-"""`python -m deploy.aws`: make the templates, and compare them with those that are kept."""
+"""`python -m deploy.aws`: make the templates, judge them, and look before a deployment."""
 
 import argparse
 import contextlib
@@ -7,16 +7,18 @@ import io
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
 from deploy.aws.files import NAMES, TEMPLATES, path_of
-from deploy.aws.parameters import BASE_STACK
+from deploy.aws.parameters import BASE_PARAMETERS, BASE_STACK, MAIN_PARAMETERS
+from deploy.aws.preflight import Wanted, command, option, refused_base, refused_input, refused_main
 from deploy.aws.sizes import SIZES
 
 EXIT_WRONG: Final = 2
+ASKED: Final = tuple(one for one in (*BASE_PARAMETERS, *MAIN_PARAMETERS) if one is not BASE_STACK)
 
 
 def synth(asked: argparse.Namespace) -> None:
@@ -70,6 +72,25 @@ def check(asked: argparse.Namespace) -> None:
     print(f"{', '.join(NAMES)}: twice the same bytes, as kept; AWS's rules and cdk-nag's hold")
 
 
+def preflight(asked: argparse.Namespace) -> None:
+    """What would make a deployment fail, before anything is changed; then the commands to type."""
+    from deploy.aws.session import Asked, regions
+
+    parameters = {one.name: getattr(asked, one.name) for one in ASKED}
+    wanted = Wanted(asked.name, asked.region, {k: v for k, v in parameters.items() if v}, asked.update)
+    is_base = asked.part == "base"
+    _refuse(refused_input(wanted, regions(), BASE_PARAMETERS if is_base else ASKED))
+    account = Asked(asked.region)
+    _refuse(account.reasons(refused_base if is_base else refused_main, wanted))
+    print(f"Nothing speaks against it:\n{command(wanted, asked.size, asked.part)}")
+
+
+def _refuse(reasons: Iterable[str]) -> None:
+    if listed := [*reasons]:
+        print("Nothing was changed:\n" + "\n".join(f"  {reason}" for reason in listed), file=sys.stderr)
+        sys.exit(EXIT_WRONG)
+
+
 def _synthesise_all(folder: Path, *, with_nag: bool = False) -> None:
     from deploy.aws.stack.app import synthesise_all  # starts Node
 
@@ -85,12 +106,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m deploy.aws", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, run: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
+    def add(name: str, run: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
         made.set_defaults(run=run)
         return made
 
-    made = command("synth", synth)
+    made = add("synth", synth)
     made.add_argument(
         "--name", default="portfolio-realtime", help="of the stack; two names are two installations"
     )
@@ -100,9 +121,19 @@ def main() -> None:
     made.add_argument(
         "--folder", type=Path, default=Path("dist/aws"), help="where to write (default: %(default)s)"
     )
-    command("write", write)
-    command("task-definitions", write_task_definitions)
-    command("check", check)
+    made = add("preflight", preflight)
+    made.add_argument("part", choices=["base", "main"], help="which of the two stacks comes next")
+    made.add_argument(
+        "--name", default="portfolio-realtime", help="of the installation (default: %(default)s)"
+    )
+    made.add_argument("--size", required=True, choices=[*SIZES])
+    made.add_argument("--region", required=True, help="such as eu-central-1")
+    made.add_argument("--update", action="store_true", help="the stack is there, and is to be changed")
+    for one in ASKED:
+        made.add_argument(option(one), dest=one.name, default=one.default, help=one.description)
+    add("write", write)
+    add("task-definitions", write_task_definitions)
+    add("check", check)
     asked = parser.parse_args()
     asked.run(asked)
 
