@@ -153,7 +153,7 @@ def test_a_load_test_names_the_goals_that_it_failed(tmp_path: Path) -> None:
         folder=tmp_path,
     )
 
-    assert strict.returncode == 1, strict.stderr[-2000:]
+    assert strict.returncode == 3, strict.stderr[-2000:]
     assert "FAILED lag_ms_p99: " in strict.stderr
     failed = {goal["name"]: goal for goal in json.loads(strict.stdout)["failed"]}
     assert failed["lag_ms_p99"]["figure"] > failed["lag_ms_p99"]["limit"] == 0.1

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from portfolio_realtime import backoff, service
+from portfolio_realtime import backoff, exit_codes, service
 from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import (
@@ -262,9 +262,9 @@ async def test_a_lease_runs_out_while_the_state_is_out_of_reach(mortal_valkey: V
     ("outcome", "code"),
     [
         (None, 0),
-        (BrokerRefused("no permission"), service.EXIT_FAILED),
-        (StateRefused("no rights"), service.EXIT_SETTINGS),
-        (SettingsError("the port is in use"), service.EXIT_SETTINGS),
+        (BrokerRefused("no permission"), exit_codes.FAILED),
+        (StateRefused("no rights"), exit_codes.SETTINGS),
+        (SettingsError("the port is in use"), exit_codes.SETTINGS),
     ],
 )
 def test_the_exit_code_says_why(
@@ -288,7 +288,7 @@ def test_wrong_settings_end_with_their_own_code(capsys: pytest.CaptureFixture[st
     run: Callable[[Context], Awaitable[None]] = _never
     with pytest.raises(SystemExit) as ended:
         service.main("test", run, shards=0, _env_file=None)
-    assert ended.value.code == service.EXIT_SETTINGS
+    assert ended.value.code == exit_codes.SETTINGS
     assert "SHARDS=0" in capsys.readouterr().err
 
 

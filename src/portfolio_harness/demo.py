@@ -5,6 +5,7 @@ value is compared with the oracle to the cent.
 """
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from portfolio_harness.system import System, running
 CONVERGE_S_MAX: Final = 15.0
 COMPARE_S_MIN: Final = 0.02  # between two comparisons; as long as the last one took if that is longer
 PROGRESS_S: Final = 5.0
+STARTING: Final = "starting a simulated Alpaca, Valkey and the four services ..."
 DEMO_INTERVAL_S: Final = 0.5  # livelier than production's 1 to 2 s
 
 
@@ -51,20 +53,23 @@ DIFFERING_MAX: Final = 20
 
 async def demonstrate(simulator_options: Sequence[str], *, port: int) -> None:
     """Run until cancelled, for people to look at."""
+    say(STARTING)
     async with running(simulator_options, port=port, overrides=_overrides()) as system:
-        print(f"\n  A live portfolio: {system.url}/   (Ctrl-C ends it)\n", flush=True)
+        print(f"\n  Open {system.url}/ in a browser. Ctrl-C ends everything.\n", flush=True)
         await asyncio.Event().wait()
 
 
 async def prove(simulator_options: Sequence[str], *, port: int, duration_s: float, seed: int) -> Proof:
     """Run for `duration_s`, stop the market, compare every account with the oracle."""
+    say(STARTING)
     async with running(simulator_options, port=port, overrides=_overrides()) as system:
-        print(f"\n  A live portfolio: {system.url}/   (for {duration_s:g} s)\n", flush=True)
+        say(f"\n  Open {system.url}/ in a browser. It runs for {duration_s:g} s.\n")
         return await _watch(system, duration_s, seed)
 
 
 def _overrides() -> dict[str, str]:
-    return {"DEMO_PAGE": "true", "MIN_UPDATE_INTERVAL": str(DEMO_INTERVAL_S)}
+    quiet = {} if "LOG_LEVEL" in os.environ else {"LOG_LEVEL": "warning"}
+    return {"DEMO_PAGE": "true", "MIN_UPDATE_INTERVAL": str(DEMO_INTERVAL_S), **quiet}
 
 
 async def _watch(system: System, duration_s: float, seed: int) -> Proof:

@@ -15,7 +15,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -125,7 +125,7 @@ class Load:
     reconnects: int  # of clients that read, before the storm
     reconnects_stalled: int
     slow_consumers: int  # connections that the server closed because nobody read
-    mismatches: int  # accounts that differ from the oracle at quiet
+    mismatches: int | None  # accounts that differ from the oracle at quiet; None: there is no oracle
     converged_s: float | None
     close_codes: dict[str, int]
     cpu_cores: dict[str, float]  # process -> processor time per second of the measured time
@@ -149,8 +149,9 @@ def goals(load: Load, plan: Plan) -> list[Goal]:
         leaks=load.leaks,
         unreadable=load.unreadable,
         reconnects=load.reconnects,
-        mismatches=load.mismatches,
     )
+    if load.mismatches is not None:
+        wanted += none(mismatches=load.mismatches)
     if plan.chart is None:
         wanted.append(Goal("lag_ms_p99", load.lag_ms_p99 or None, plan.p99_ms_max))  # 0: nothing was measured
     if plan.chart is None and load.duration_s >= GROWTH_S_MIN:
@@ -190,8 +191,17 @@ async def on_own_system(
         return replace(await loading.run(), known_s=round(known_s, 1))
 
 
-async def on_running_system(url: str, simulator_url: str, token_for: TokenFor, plan: Plan) -> Load:
-    """Load a system that runs already; its accounts and their truth come from its simulator."""
+async def on_running_system(
+    url: str, simulator_url: str | None, account_ids: Sequence[str], token_for: TokenFor, plan: Plan
+) -> Load:
+    """Load a system that runs already.
+
+    Its simulator tells the accounts and what they are worth. Without one these accounts are watched, and
+    nothing is compared.
+    """
+    if simulator_url is None:
+        say("no simulator: order, gaps and lag are checked, values are not compared")
+        return await Loading(plan, url, None, token_for, None, account_ids).run()
     oracle = Oracle(simulator_url)
     try:
         return await Loading(plan, url, oracle, token_for, None).run()
@@ -204,11 +214,18 @@ class Loading:
     """One load test on a system that runs."""
 
     def __init__(
-        self, plan: Plan, url: str, oracle: Oracle, token_for: TokenFor, system: System | None
+        self,
+        plan: Plan,
+        url: str,
+        oracle: Oracle | None,
+        token_for: TokenFor,
+        system: System | None,
+        account_ids: Sequence[str] = (),
     ) -> None:
         self._plan = plan
         self._url = url
         self._oracle = oracle
+        self._account_ids = account_ids
         self._token_for = token_for
         self._system = system
         self._steps: list[Step] = []
@@ -224,7 +241,7 @@ class Loading:
         plan = self._plan
         if plan.chart is not None:
             need_plotting()  # before the work, not after it
-        account_ids = await self._oracle.account_ids()
+        account_ids = self._account_ids if self._oracle is None else await self._oracle.account_ids()
         chosen = [account_ids[index % len(account_ids)] for index in range(plan.connections)]
         interval_s = 1 / plan.rate
         crew = Crew(
@@ -240,8 +257,7 @@ class Loading:
             if plan.is_storm:
                 await self._count(crew, begun)
                 storm = await self._storm(crew)
-            await self._oracle.pause()
-            differing, converged_s = await converge(self._oracle, crew)
+            mismatches, converged_s = await self._compare(crew)
             seen = await crew.seen()
             if storm is None:
                 await self._count(crew, begun)
@@ -281,7 +297,7 @@ class Loading:
             reconnects=self._reconnects,
             reconnects_stalled=seen.counts["reconnects_stalled"],
             slow_consumers=self._slow,
-            mismatches=len(differing),
+            mismatches=mismatches,
             converged_s=converged_s,
             close_codes={str(code): count for code, count in seen.close_codes.items()},
             cpu_cores={name: round(used_s / wall_s, 3) for name, used_s in cpu_s.items()},
@@ -292,6 +308,14 @@ class Loading:
         if plan.chart is not None and self._steps:
             self._draw(plan.chart, load.accounts)
         return replace(load, failed=failed(goals(load, plan)))
+
+    async def _compare(self, crew: Crew) -> tuple[int | None, float | None]:
+        """Bring the market to quiet and compare: accounts that differ, and seconds until none did."""
+        if self._oracle is None:
+            return None, None
+        await self._oracle.pause()
+        differing, converged_s = await converge(self._oracle, crew)
+        return len(differing), converged_s
 
     async def _server_counts(self) -> tuple[int, int]:
         conflated = await counted(self._url, CONFLATED)

@@ -24,7 +24,7 @@ from portfolio_harness.lags import percentile_s
 from portfolio_harness.system import System, free_port, running, simulator_options, wait_known, wait_ready
 from portfolio_realtime.errors import SettingsError
 from portfolio_realtime.processes import end_all
-from portfolio_realtime.run_services import Supervisor
+from portfolio_realtime.supervisor import Supervisor
 
 CONFIG: Final = Path(__file__).parents[2] / "deploy" / "haproxy" / "haproxy.cfg"
 SETTLE_S_MAX: Final = 30.0

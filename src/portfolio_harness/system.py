@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import secrets
-import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ import jwt
 from portfolio_harness.oracle import Oracle
 from portfolio_realtime.errors import PortfolioRealtimeError, SettingsError
 from portfolio_realtime.processes import end_all, start_module
-from portfolio_realtime.run_services import Supervisor
+from portfolio_realtime.run_services import SERVICES
+from portfolio_realtime.supervisor import Supervisor, require_free
 from portfolio_realtime.wire.messages import Disconnect
 
 SIMULATOR_KEY: Final = "sim-key"
@@ -80,7 +80,7 @@ async def running(
     simulator, simulator_url = await start_simulator(simulator_options)
     jwt_secret = secrets.token_urlsafe(48)
     environment = {**os.environ, **settings_for(simulator_url, port, jwt_secret), **overrides}
-    supervisor = Supervisor(environment)
+    supervisor = Supervisor(environment, SERVICES)
     oracle = Oracle(simulator_url)
     try:
         await supervisor.start(is_embedded=True)
@@ -179,11 +179,5 @@ async def wait_ready(url: str) -> None:
 
 
 def free_port(port: int) -> int:
-    """The port, or a free one for 0. Raises SettingsError when it is taken."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            raise SettingsError(f"port {port} is taken; choose another: --port {port + 1}") from None
-        return probe.getsockname()[1]
+    """The port, or a free one for 0. Raises SettingsError when it is in use."""
+    return require_free("127.0.0.1", port, remedy="--port ")

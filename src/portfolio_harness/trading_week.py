@@ -36,7 +36,6 @@ RECONCILE_S: Final = 2.0
 SHOWN_MAX: Final = 3  # accounts that differ, told in words
 HALF_DAYS_WEEK: Final = date(2026, 11, 23)  # Thursday is a holiday, Friday ends at 13:00
 CLOCKS_WEEK: Final = date(2026, 10, 26)  # on Sunday, 1 November, the clocks go back
-DAYS: Final = 8  # Monday to Monday: what a Sunday has changed shows in the books of the day after
 ACCOUNTS: Final = 20
 SIMULATOR: Final = (
     *("--accounts", str(ACCOUNTS), "--symbols", "30", "--calendar", "nyse", "--rate-limit", "100000"),

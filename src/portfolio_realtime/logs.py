@@ -167,7 +167,7 @@ def configure(service: str, level: str, log_format: str) -> None:
     """Structured logs on stderr: lines for people (`console`) or one JSON object a line (`json`)."""
     is_console = log_format == "console"
     renderer = (
-        structlog.dev.ConsoleRenderer(colors=_has_colours())
+        structlog.dev.ConsoleRenderer(colors=has_colours())
         if is_console
         else structlog.processors.JSONRenderer(default=str)
     )
@@ -208,7 +208,7 @@ def say(text: str) -> None:
         _writing(sys.stderr)(clean(text) + "\n")
 
 
-def _has_colours() -> bool:
+def has_colours() -> bool:
     """Does stderr show colours, and want them? https://no-color.org"""
     return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 

@@ -1,4 +1,4 @@
-"""Child processes: started so that they end with us, kept alive, ended; what the exit codes of ours mean."""
+"""Child processes: started so that they end with us, kept alive, ended."""
 
 import asyncio
 import contextlib
@@ -13,8 +13,6 @@ import structlog
 
 from portfolio_realtime.backoff import Backoff
 
-EXIT_FAILED: Final = 1
-EXIT_SETTINGS: Final = 2  # wrong settings or arguments: starting again does not help
 END_S_MAX: Final = 4.0
 LINE_BYTES_MAX: Final = 64 * 1024  # of a child's output, where we read it
 PAUSE_S_MIN: Final = 0.2

@@ -1,135 +1,22 @@
-"""All four services, supervised, in one terminal, each in a process of its own: one failure harms no other.
+"""All four services in one terminal: `python -m portfolio_realtime.run_services`.
 
-A service that ends is started again after a pause that grows while it keeps ending. Ctrl-C ends everything
-within seconds; no process and no folder is left. Run it: `python -m portfolio_realtime.run_services`
+Ctrl-C ends everything within seconds; no process and no folder is left.
 """
 
-import asyncio
-import sys
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
-import structlog
-import uvloop
-
-from portfolio_realtime import config, logs
-from portfolio_realtime.errors import PortfolioRealtimeError, SettingsError
-from portfolio_realtime.processes import (
-    EXIT_FAILED,
-    EXIT_SETTINGS,
-    Process,
-    end_all,
-    keep_alive,
-    start_module,
-    until_asked_to_end,
-)
-from portfolio_realtime.service import together
-from portfolio_realtime.state.embedded import EmbeddedServer
+from portfolio_realtime import interrupts
 
 SERVICES: Final = ("websocket_server", "symbol_collector", "market_data_consumer", "portfolio_calculator")
-AT_ONCE: Final = {"DRAIN_GRACE_SECONDS": "0", "DRAIN_SECONDS": "1.5"}  # nobody is left to reconnect to
-
-log = structlog.get_logger()
-
-
-class Supervisor:
-    """Keeps services and, where none is configured, an embedded Valkey alive until `stop`."""
-
-    def __init__(self, environment: dict[str, str], services: Sequence[str] = SERVICES) -> None:
-        self._environment = {**environment, **AT_ONCE}
-        self._services = services
-        self._processes: dict[str, Process] = {}
-        self._valkey: EmbeddedServer | None = None
-        self._tasks: list[asyncio.Task[None]] = []
-        self._failure: asyncio.Future[NoReturn] = asyncio.get_running_loop().create_future()
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """The settings of its services; with an embedded Valkey, REDIS_URL is that one's after `start`."""
-        return dict(self._environment)
-
-    @property
-    def pids(self) -> dict[str, int]:
-        """Process id of each running service, and of `valkey` where it is ours."""
-        running = {name: process.pid for name, process in self._processes.items()}
-        return running if self._valkey is None else {**running, "valkey": self._valkey.pid}
-
-    async def start(self, *, is_embedded: bool) -> None:
-        """Start Valkey if need be, then the services. Raises StateUnavailable."""
-        if is_embedded:
-            self._valkey = EmbeddedServer()
-            await self._valkey.start()
-            self._environment = {**self._environment, "REDIS_URL": self._valkey.url}
-            log.info("Valkey started", url=self._valkey.url)
-            self._tasks.append(asyncio.create_task(self._keep_valkey(self._valkey)))
-        self._tasks.extend(asyncio.create_task(self._keep(name)) for name in self._services)
-
-    async def wait(self) -> None:
-        """Wait for something that a new start cannot mend. Raises SettingsError."""
-        await asyncio.shield(self._failure)
-
-    async def stop(self) -> None:
-        """End every process, kindly first."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await end_all(list(self._processes.values()))
-        if self._valkey is not None:
-            await self._valkey.stop()
-        self._failure.cancel()
-
-    async def _keep(self, name: str) -> None:
-        async def start() -> Process:
-            process = self._processes[name] = await start_module(
-                f"portfolio_realtime.{name}", self._environment
-            )
-            return process
-
-        await keep_alive(name, start, lambda code: code == EXIT_SETTINGS)
-        self._give_up(SettingsError(f"{name} refuses its settings; see above"))
-
-    async def _keep_valkey(self, valkey: EmbeddedServer) -> None:
-        while True:
-            code = await valkey.wait()
-            log.warning("Valkey ended; starting it again", code=code)
-            await valkey.start()
-
-    def _give_up(self, error: PortfolioRealtimeError) -> None:
-        if not self._failure.done():
-            self._failure.set_exception(error)
-
-
-async def run(settings: config.Settings, services: Sequence[str]) -> None:
-    """Run these services until asked to end. Raises SettingsError, StateUnavailable."""
-    environment = config.child_environment(
-        WEBSOCKET_PORT=str(settings.run_services_port), DEMO_PAGE=str(settings.shows_picker).lower()
-    )
-    log.info("following", accounts=config.described_source(settings))
-    if "websocket_server" in services:
-        log.info("page", url=f"http://127.0.0.1:{settings.run_services_port}/")
-    async with until_asked_to_end() as asked:
-        supervisor = Supervisor(environment, services)
-        try:
-            await supervisor.start(is_embedded=settings.is_embedded)
-            await together(asked.wait(), supervisor.wait())
-        finally:
-            log.info("ending")
-            await supervisor.stop()
 
 
 def main(services: Sequence[str] = SERVICES) -> NoReturn:
-    """Run services in this terminal until Ctrl-C, then exit: 0 asked to end, 1 failed, 2 wrong settings."""
-    try:
-        settings = config.load()
-        logs.configure("run_services", settings.log_level, settings.log_format)
-        uvloop.run(run(settings, services))
-    except SettingsError as error:
-        logs.say(str(error))
-        sys.exit(EXIT_SETTINGS)
-    except PortfolioRealtimeError as error:
-        log.error("ended", reason=str(error))
-        sys.exit(EXIT_FAILED)
-    sys.exit(0)
+    """Run services until Ctrl-C, then exit with one of `exit_codes`."""
+    with interrupts.quiet():
+        from portfolio_realtime import supervisor  # takes a second
+
+        supervisor.main(services)
 
 
 if __name__ == "__main__":

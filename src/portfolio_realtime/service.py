@@ -32,7 +32,7 @@ from portfolio_realtime.errors import (
     StateRefused,
     StateUnavailable,
 )
-from portfolio_realtime.processes import EXIT_FAILED, EXIT_SETTINGS
+from portfolio_realtime.exit_codes import FAILED, OK, SETTINGS
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.embedded import EmbeddedServer
 from portfolio_realtime.state.leases import Lease
@@ -76,16 +76,16 @@ def main(name: str, run: Run, *, ends_itself: bool = False, **overrides: Any) ->
         settings = config.load(**overrides)
     except SettingsError as error:
         logs.say(str(error))
-        sys.exit(EXIT_SETTINGS)
+        sys.exit(SETTINGS)
     logs.configure(name, settings.log_level, settings.log_format)
     try:
         uvloop.run(_serve(name, settings, run, ends_itself=ends_itself))
     except PortfolioRealtimeError as error:
         log.error("ended", reason=str(error))
-        sys.exit(EXIT_SETTINGS if isinstance(error, FINAL) else EXIT_FAILED)
+        sys.exit(SETTINGS if isinstance(error, FINAL) else FAILED)
     except KeyboardInterrupt:
         pass
-    sys.exit(0)
+    sys.exit(OK)
 
 
 async def _serve(name: str, settings: config.Settings, run: Run, *, ends_itself: bool) -> None:

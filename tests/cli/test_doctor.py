@@ -303,7 +303,7 @@ async def test_the_command_fails_with_its_exit_code_and_shows_no_secret(start: S
     table, report = await asyncio.gather(
         run_doctor(tmp_path, environment), run_doctor(tmp_path, environment, "--json")
     )
-    assert table[0] == report[0] == 1
+    assert table[0] == report[0] == 3
     assert "s3cr3t" not in "".join([*table[1:], *report[1:]])
     assert "Alpaca keys" in table[1]
     assert "checks failed" in table[1]

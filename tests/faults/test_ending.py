@@ -26,7 +26,7 @@ def demo(tmp_path: Path) -> Generator[subprocess.Popen[bytes]]:
     )
     assert process.stdout is not None
     for line in process.stdout:
-        if b"A live portfolio" in line:
+        if b"in a browser" in line:
             break
     yield process
     end(process)

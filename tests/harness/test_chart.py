@@ -7,7 +7,7 @@ import pytest
 import typer.testing
 
 from portfolio_harness.chart import Chart, Step, beyond, draw, knee, save, saved
-from portfolio_realtime.cli.app import app
+from portfolio_harness.commands import app
 from portfolio_realtime.errors import SettingsError
 
 KNEE_LINE = re.compile(r'<g id="knee">\s*<path d="M ([\d.]+) ')

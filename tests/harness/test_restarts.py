@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from portfolio_harness.commands import app
 from portfolio_harness.goals import failed
 from portfolio_harness.rolling_restart import Rolled, goals
 from portfolio_harness.slow_readers import Isolation
-from portfolio_realtime.cli.app import app
 
 ROLLED = Rolled(
     connections=10,
@@ -68,7 +68,7 @@ def test_the_command_restarts_and_its_exit_code_judges(monkeypatch: pytest.Monke
     words = ["loadtest", "--rolling", "--connections", "20", "--accounts", "10", "--json"]
     done = CliRunner().invoke(app, words)
 
-    assert done.exit_code == 1
+    assert done.exit_code == 3
     market = {"symbols": 200, "trades_per_second": None, "seed": 7}
     assert asked == [(20, 10, {"rate": 1, **market})]
     assert "FAILED silence_s_max: 6.5, but at most 5" in done.stderr

@@ -232,6 +232,7 @@ class Calculator:
         while True:
             members = await self._state.leases.enlist(GROUP)
             fair = math.ceil(settings.shards / members)
+            owned = len(self._leases)
             for shard in range(settings.shards):
                 if len(self._leases) < fair and shard not in self._leases:
                     await self._acquire(shard)
@@ -239,6 +240,8 @@ class Calculator:
                 self._book_wake.set()
             while len(self._leases) > fair:
                 await self._give_up(next(iter(self._leases)))
+            if len(self._leases) != owned:
+                log.info("shards owned", shards=len(self._leases), of=settings.shards, calculators=members)
             self._metrics.shards.set(len(self._leases))
             await asyncio.sleep(settings.lease_renew_ms / 1000)
 
@@ -256,7 +259,7 @@ class Calculator:
         lease = await self._state.leases.acquire(keys.shard_lease(shard))
         if lease is not None:
             self._leases[shard], self._wanted[shard] = lease, {}
-            log.info("shard acquired", shard=shard, epoch=lease.fencing_token)
+            log.debug("shard acquired", shard=shard, epoch=lease.fencing_token)
             await self._answer(shard)  # who is watched comes first
             self._unread.add(shard)
 
@@ -264,7 +267,7 @@ class Calculator:
         lease = self._leases[shard]
         self._let_go_of(shard)
         await self._state.leases.release(lease)
-        log.info("shard given up", shard=shard)
+        log.debug("shard given up", shard=shard)
 
     def _let_go_of(self, shard: int) -> None:
         """Publish nothing of it from now on; the rest of its records goes bit by bit."""

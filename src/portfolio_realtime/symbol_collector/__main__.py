@@ -1,7 +1,10 @@
 """`python -m portfolio_realtime.symbol_collector`."""
 
-from portfolio_realtime.service import main
-from portfolio_realtime.symbol_collector.collector import NAME, run
+from portfolio_realtime import interrupts
 
 if __name__ == "__main__":
-    main(NAME, run)
+    with interrupts.quiet():
+        from portfolio_realtime.service import main
+        from portfolio_realtime.symbol_collector.collector import NAME, run
+
+        main(NAME, run)

@@ -20,7 +20,7 @@ import structlog
 import uvicorn
 import uvloop
 
-from portfolio_realtime import config, logs, service
+from portfolio_realtime import config, exit_codes, logs, service
 from portfolio_realtime.clock import NS_PER_S, Clock
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import SettingsError, StateUnavailable
@@ -247,7 +247,7 @@ async def _closed(gateway: Gateway, server: _Server, serving: "asyncio.Task[None
 
 
 def main() -> NoReturn:
-    """Serve from this process, or from WEBSOCKET_WORKERS processes; exit codes as of `service.main`."""
+    """Serve from this process, or from WEBSOCKET_WORKERS processes; exit codes as in `exit_codes`."""
     try:
         settings = config.load()
     except SettingsError:
@@ -260,7 +260,7 @@ def main() -> NoReturn:
         sys.exit(_run_workers(settings))
     except SettingsError as error:
         logs.say(str(error))
-        sys.exit(service.EXIT_SETTINGS)
+        sys.exit(exit_codes.SETTINGS)
 
 
 def _run_workers(settings: Settings) -> int:

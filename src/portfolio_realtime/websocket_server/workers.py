@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-from portfolio_realtime.processes import EXIT_SETTINGS, Process, end_with_parent, keep_alive
+from portfolio_realtime.exit_codes import OK, SETTINGS
+from portfolio_realtime.processes import Process, end_with_parent, keep_alive
 from portfolio_realtime.websocket_server.access.shared_counters import SharedCounter, SharedCounters
 
 WORKER: Final = "--worker"  # before: which of how many processes, and the descriptor of their shared counters
@@ -52,7 +53,7 @@ class Workers:
                 for index in range(self._count)
             )
         )
-        return EXIT_SETTINGS if self._is_refused else 0
+        return SETTINGS if self._is_refused else OK
 
     async def _start(self, index: int) -> Process:
         process = await asyncio.create_subprocess_exec(
@@ -70,7 +71,7 @@ class Workers:
 
     def _is_over(self, index: int, code: int) -> bool:
         self._counters.clear(index)
-        if code == EXIT_SETTINGS:
+        if code == SETTINGS:
             self._is_refused = True
             self._end(signal.SIGTERM)
         return self._is_ending

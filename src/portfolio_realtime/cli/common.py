@@ -1,0 +1,86 @@
+"""What all commands do alike. It imports little: `--help` must be quick, so commands import what they run."""
+
+import os
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import typer
+
+from portfolio_realtime.errors import PortfolioRealtimeError, SettingsError
+from portfolio_realtime.exit_codes import FAILED, INTERRUPTED, SETTINGS
+
+if TYPE_CHECKING:
+    from portfolio_realtime.config import Settings
+
+R = TypeVar("R")
+TABLE_WIDTH: Final = 100
+
+
+def settings() -> "Settings":
+    """The settings of this process; ends it when one is wrong."""
+    from portfolio_realtime import config
+
+    try:
+        return config.load()
+    except SettingsError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(SETTINGS) from None
+
+
+def until_ctrl_c(work: Coroutine[Any, Any, R], log_level: str = "info") -> R | None:
+    """Run to the end; None when Ctrl-C or SIGTERM came first. What was started is ended either way."""
+    import asyncio
+    import signal
+
+    import uvloop
+
+    from portfolio_realtime import logs
+
+    async def cancellable() -> R | None:
+        task = asyncio.ensure_future(work)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            return None
+
+    logs.configure("supervisor", log_level, "console")
+    try:
+        return uvloop.run(cancellable())
+    except PortfolioRealtimeError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(SETTINGS if isinstance(error, SettingsError) else FAILED) from None
+
+
+def finished(result: R | None) -> R:
+    """The result of `until_ctrl_c`; ends the process where there is none."""
+    if result is None:
+        typer.echo("interrupted: no result", err=True)
+        raise typer.Exit(INTERRUPTED)
+    return result
+
+
+def writable(path: Path | None) -> Path | None:
+    """Refuse a file that could not be written, before the work and not after it; make its folder."""
+    if path is None:
+        return None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise typer.BadParameter(f"{path} cannot be written: {error}") from None
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise typer.BadParameter(f"{path} cannot be written: choose a file in a folder of your own")
+    return path
+
+
+def show(result: dict[str, Any], *, as_json: bool) -> None:
+    """One JSON object, or a line for each figure."""
+    import msgspec
+
+    if as_json:
+        typer.echo(msgspec.json.encode(result).decode())
+        return
+    for name, value in result.items():
+        typer.echo(f"{name:28} {value}")

@@ -1,0 +1,165 @@
+"""Keeps the services alive, each in a process of its own: one failure harms no other.
+
+A service that ends is started again after a pause that grows while it keeps ending.
+"""
+
+import asyncio
+import contextlib
+import errno
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+import httpx
+import structlog
+import uvloop
+
+from portfolio_realtime import config, logs
+from portfolio_realtime.errors import PortfolioRealtimeError, SettingsError
+from portfolio_realtime.exit_codes import FAILED, OK, SETTINGS
+from portfolio_realtime.processes import Process, end_all, keep_alive, start_module, until_asked_to_end
+from portfolio_realtime.service import together
+from portfolio_realtime.state.embedded import EmbeddedServer
+
+READY_POLL_S: Final = 0.1
+READY_ANSWER_S_MAX: Final = 2.0
+FOREVER_S: Final = 3600.0
+AT_ONCE: Final = {"DRAIN_GRACE_SECONDS": "0", "DRAIN_SECONDS": "1.5"}  # nobody is left to reconnect to
+
+log = structlog.get_logger()
+
+
+class Supervisor:
+    """Keeps services and, where none is configured, an embedded Valkey alive until `stop`."""
+
+    def __init__(self, environment: dict[str, str], services: Sequence[str]) -> None:
+        self._environment = {**environment, **AT_ONCE}
+        self._services = services
+        self._processes: dict[str, Process] = {}
+        self._valkey: EmbeddedServer | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._failure: asyncio.Future[NoReturn] = asyncio.get_running_loop().create_future()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The settings of its services; with an embedded Valkey, REDIS_URL is that one's after `start`."""
+        return dict(self._environment)
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process id of each running service, and of `valkey` where it is ours."""
+        running = {name: process.pid for name, process in self._processes.items()}
+        return running if self._valkey is None else {**running, "valkey": self._valkey.pid}
+
+    async def start(self, *, is_embedded: bool) -> None:
+        """Start Valkey if need be, then the services. Raises StateUnavailable."""
+        if is_embedded:
+            self._valkey = EmbeddedServer()
+            await self._valkey.start()
+            self._environment = {**self._environment, "REDIS_URL": self._valkey.url}
+            log.info("Valkey started", url=self._valkey.url)
+            self._tasks.append(asyncio.create_task(self._keep_valkey(self._valkey)))
+        self._tasks.extend(asyncio.create_task(self._keep(name)) for name in self._services)
+
+    async def wait(self) -> None:
+        """Wait for something that a new start cannot mend. Raises SettingsError."""
+        await asyncio.shield(self._failure)
+
+    async def stop(self) -> None:
+        """End every process, kindly first."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_all(list(self._processes.values()))
+        if self._valkey is not None:
+            await self._valkey.stop()
+        self._failure.cancel()
+
+    async def _keep(self, name: str) -> None:
+        async def start() -> Process:
+            process = self._processes[name] = await start_module(
+                f"portfolio_realtime.{name}", self._environment
+            )
+            return process
+
+        await keep_alive(name, start, lambda code: code == SETTINGS)
+        self._give_up(SettingsError(f"{name} refuses its settings; see above"))
+
+    async def _keep_valkey(self, valkey: EmbeddedServer) -> None:
+        while True:
+            code = await valkey.wait()
+            log.warning("Valkey ended; starting it again", code=code)
+            await valkey.start()
+
+    def _give_up(self, error: PortfolioRealtimeError) -> None:
+        if not self._failure.done():
+            self._failure.set_exception(error)
+
+
+async def run(settings: config.Settings, services: Sequence[str]) -> None:
+    """Run these services until asked to end. Raises SettingsError, StateUnavailable."""
+    serves = "websocket_server" in services
+    host, port = settings.websocket_host, settings.run_services_port
+    if serves:
+        require_free(host, port, remedy="RUN_SERVICES_PORT=")
+    environment = config.child_environment(
+        WEBSOCKET_PORT=str(port), DEMO_PAGE=str(settings.shows_picker).lower()
+    )
+    log.info("following", accounts=config.described_source(settings))
+    async with until_asked_to_end() as asked:
+        supervisor = Supervisor(environment, services)
+        try:
+            await supervisor.start(is_embedded=settings.is_embedded)
+            watching = [_say_when_ready(host, port)] if serves and port else []
+            await together(asked.wait(), supervisor.wait(), *watching)
+        finally:
+            log.info("ending")
+            await supervisor.stop()
+
+
+async def _say_when_ready(host: str, port: int) -> NoReturn:
+    """The page's address, once it answers."""
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # compared, not bound
+    url = f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+    async with httpx.AsyncClient(base_url=url, timeout=READY_ANSWER_S_MAX, trust_env=False) as client:
+        while True:
+            with contextlib.suppress(httpx.HTTPError):
+                if (await client.get("/ready")).is_success:
+                    break
+            await asyncio.sleep(READY_POLL_S)
+    log.info("ready: open the page in a browser; Ctrl-C ends everything", page=f"{url}/")
+    while True:
+        await asyncio.sleep(FOREVER_S)
+
+
+def require_free(host: str, port: int, *, remedy: str) -> int:
+    """The port, or a free one for 0. Raises SettingsError that names the remedy, when it is in use."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise SettingsError(f"cannot listen on {host}, port {port}: {error}") from None
+            raise SettingsError(
+                f"port {port} is in use: stop the program that listens there, or choose another port, "
+                f"such as {remedy}{port + 1}"
+            ) from None
+        return probe.getsockname()[1]
+
+
+def main(services: Sequence[str]) -> NoReturn:
+    """Run services in this terminal until Ctrl-C, then exit with one of `exit_codes`."""
+    try:
+        settings = config.load()
+        logs.configure("run_services", settings.log_level, settings.log_format)
+        uvloop.run(run(settings, services))
+    except SettingsError as error:
+        logs.say(str(error))
+        sys.exit(SETTINGS)
+    except PortfolioRealtimeError as error:
+        log.error("ended", reason=str(error))
+        sys.exit(FAILED)
+    sys.exit(OK)
