@@ -162,7 +162,7 @@ async def test_a_used_port_is_one_clear_line(valkey_url: str) -> None:
             _, said = await asyncio.to_thread(process.communicate, timeout=START_S_MAX)
         finally:
             end(process)
-    assert process.returncode == 1
+    assert process.returncode == 2
     lines = said.decode().splitlines()
     assert f"port {port} is in use" in lines[-1]
     assert "set WEBSOCKET_PORT" in lines[-1]

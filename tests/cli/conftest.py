@@ -31,7 +31,7 @@ def doctor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Examine:
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(snapshots, "PAUSE_S", 0.01)  # between attempts that are all in vain
+    monkeypatch.setattr(snapshots, "PAUSE_S_MIN", 0.01)  # between attempts that are all in vain
     free = {"RUN_SERVICES_PORT": str(free_port()), "WEBSOCKET_PORT": str(free_port())}
 
     async def look(account_id: str = "", **settings: str) -> Findings:
