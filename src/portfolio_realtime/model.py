@@ -76,6 +76,14 @@ class Account(msgspec.Struct, frozen=True, gc=False):
         return not self.unvalued and not self.unexplained
 
 
+class Pending(msgspec.Struct, frozen=True, gc=False):
+    """An account that the broker lists and that has no record."""
+
+    account_id: str
+    reason: str
+    is_final: bool  # it will never have one, as long as the broker says the same
+
+
 class Mark(msgspec.Struct, frozen=True, gc=False):
     """The price that values a symbol now, with where and when it comes from."""
 

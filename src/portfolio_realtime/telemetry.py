@@ -26,6 +26,22 @@ class CollectorMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.accounts = Gauge(f"{PREFIX}_accounts", "Accounts followed", registry=registry)
         self.symbols = Gauge(f"{PREFIX}_symbols", "Symbols in the universe", registry=registry)
+        self.unconfirmed = Gauge(
+            f"{PREFIX}_unconfirmed_accounts",
+            "Accounts that the broker contradicts or has not confirmed",
+            registry=registry,
+        )
+        self.pending = Gauge(
+            f"{PREFIX}_pending_accounts", "Accounts listed and without a record", registry=registry
+        )
+        self.record_age = Gauge(
+            f"{PREFIX}_record_age_seconds",
+            "Since the broker last told something about the account of which it has been silent for longest",
+            registry=registry,
+        )
+        self.broker_heard = Gauge(
+            f"{PREFIX}_broker_heard", "1 while the broker's events and answers come", registry=registry
+        )
         self.activities = Counter(
             f"{PREFIX}_activities", "Activity events by outcome", ["outcome"], registry=registry
         )

@@ -141,6 +141,7 @@ class Settings(BaseSettings):
     # The four intervals, in seconds
     symbol_collection_interval: float = Field(300, gt=0, description="Bound of one reconcile of all accounts")
     price_ttl: float = Field(3600, gt=0, le=PRICE_TTL_S_MAX, description="A mark older than this is stale")
+    record_ttl: float = Field(3600, gt=0, le=PRICE_TTL_S_MAX, description="An older account record is stale")
     min_update_interval: float = Field(1, ge=0.05, description="At most one publication per account in this")
     recalculation_interval: float = Field(
         15, gt=0, description="Everything is computed from scratch this often"

@@ -19,7 +19,7 @@ from portfolio_realtime.clock import Clock
 from portfolio_realtime.errors import LeaseLost, StateUnavailable
 from portfolio_realtime.model import Account, Publication
 from portfolio_realtime.service import Context, keep_running, together
-from portfolio_realtime.state import keys
+from portfolio_realtime.state import feeds, keys
 from portfolio_realtime.state.accounts import decode_changes
 from portfolio_realtime.state.connection import Subscribed
 from portfolio_realtime.state.interest import decode_begun
@@ -31,6 +31,7 @@ from portfolio_realtime.valuation.valuer import Flush, Valuer
 
 GROUP: Final = "portfolio_calculators"
 SWEEP_S: Final = 5.0  # interest that ends is noticed within this
+HEARD_S_MAX: Final = 5.0  # at start, until somebody says that the broker is heard
 FEEDS_S: Final = 0.5  # between two looks at which feeds are live
 QUIET_S: Final = 0.5  # without any change, look again after this: marks grow stale by themselves
 REST_S_MIN: Final = 0.01  # what becomes due or is announced within this goes together …
@@ -56,8 +57,11 @@ class Calculator:
         self._state = context.state
         self._metrics = metrics
         self._valuer = Valuer(
-            price_ttl_s=settings.price_ttl, min_update_interval_s=settings.min_update_interval
+            price_ttl_s=settings.price_ttl,
+            min_update_interval_s=settings.min_update_interval,
+            record_ttl_s=settings.record_ttl,
         )
+        self._began_s = context.clock.monotonic_s()
         self._leases: dict[int, Lease] = {}
         self._wanted: dict[int, dict[str, bool]] = {}  # shard -> watched account -> with positions
         self._answering = asyncio.Lock()  # an older reading of interest must not replace a newer one
@@ -108,7 +112,9 @@ class Calculator:
         await self._following["marks"].wait()
         book = self._valuer.book
         while True:
-            away = book.sources - await self._state.feeds.live(book.sources)
+            live = await self._state.feeds.live(book.sources | {feeds.ACCOUNTS})
+            away = book.sources - live
+            self._follow_broker(is_heard=feeds.ACCOUNTS in live)
             self._is_core_session = await self._state.feeds.is_core_session(book.sources)
             if book.set_away(away):
                 log.warning("feeds are away", sources=sorted(away)) if away else log.info(
@@ -116,6 +122,13 @@ class Calculator:
                 )
                 self._wake.set()
             await asyncio.sleep(FEEDS_S)
+
+    def _follow_broker(self, *, is_heard: bool) -> None:
+        """Call all records stale for as long as nobody says that the broker is heard."""
+        is_early = self._context.clock.monotonic_s() - self._began_s < HEARD_S_MAX
+        if self._valuer.set_records_away(not is_heard and not is_early):
+            log.info("the broker is heard") if is_heard else log.warning("the broker is not heard")
+            self._wake.set()
 
     # Accounts
 

@@ -1,12 +1,13 @@
 """Account records and the universe: written by the symbol collector, read by everybody else."""
 
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Iterable
-from typing import Any, Final, cast
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
+import structlog
 
-from portfolio_realtime.model import Account, AccountChange, Bookings
+from portfolio_realtime.model import Account, AccountChange, Bookings, Pending
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Connection, Message, Subscribed, reports_unavailable
 from portfolio_realtime.state.leases import Lease
@@ -14,9 +15,13 @@ from portfolio_realtime.state.leases import Lease
 READ_FIELDS_MAX: Final = 2000
 PAGE_FIELDS: Final = 250  # asked for; a page may be larger
 
+T = TypeVar("T")
+log = structlog.get_logger()
+
 _encode = msgspec.json.Encoder().encode
 _account = msgspec.json.Decoder(Account)
 _bookings = msgspec.json.Decoder(Bookings)
+_pending = msgspec.json.Decoder(Pending)
 _changes = msgspec.json.Decoder(list[AccountChange])
 
 
@@ -53,6 +58,34 @@ class Accounts:
         for shard, encoded in by_shard.items():
             await self._write_bookings(lease, shard, encoded, [])
 
+    async def write_pending(self, lease: Lease, pending: Iterable[Pending], gone: Iterable[str]) -> None:
+        """Write why accounts have no record, and remove those that have one, or are gone.
+
+        Raises LeaseLost, StateUnavailable.
+        """
+        added: dict[int, list[tuple[str, bytes]]] = {}
+        removed: dict[int, list[str]] = {}
+        for one in pending:
+            shard = keys.shard_of(one.account_id, self._shards)
+            added.setdefault(shard, []).append((one.account_id, _encode(one)))
+        for account_id in gone:
+            removed.setdefault(keys.shard_of(account_id, self._shards), []).append(account_id)
+        for shard in sorted(added.keys() | removed.keys()):
+            key = keys.pending(shard)
+            await self._connection.fenced_write(
+                keys.fence(key), key, lease.fencing_token, added.get(shard, []), removed.get(shard, []), None
+            )
+
+    @reports_unavailable
+    async def read_pending(self, account_ids: Sequence[str]) -> dict[str, Pending]:
+        """Those of these accounts that the broker lists and that have no record, with the reason."""
+        pipeline = self._connection.commands.pipeline(transaction=False)
+        for account_id in account_ids:
+            pipeline.hget(keys.pending(keys.shard_of(account_id, self._shards)), account_id)
+        found = await cast("Awaitable[list[bytes | None]]", pipeline.execute()) if account_ids else []
+        pending = _readable(_pending, [raw for raw in found if raw is not None])
+        return {one.account_id: one for one in pending}
+
     async def _write_bookings(
         self, lease: Lease, shard: int, encoded: list[tuple[str, bytes]], removed: list[str]
     ) -> None:
@@ -81,7 +114,7 @@ class Accounts:
             found = await cast(
                 "Awaitable[list[bytes | None]]", self._connection.commands.hmget(keys.accounts(shard), part)
             )
-            records.extend(_account.decode(raw) for raw in found if raw is not None)
+            records.extend(_readable(_account, [raw for raw in found if raw is not None]))
         return records
 
     async def read_one(self, account_id: str) -> Account | None:
@@ -102,19 +135,29 @@ class Accounts:
         record, booked = cast("list[bytes | None]", await pipeline.execute())
         if record is None:
             return None
-        account = _account.decode(record)
-        bookings = None if booked is None else _bookings.decode(booked)
+        readable = _readable(_account, [record])
+        if not readable:
+            return None
+        (account,) = readable
+        (bookings,) = _readable(_bookings, [] if booked is None else [booked]) or [None]
         is_pair = bookings is not None and bookings.version == account.version
         return account, bookings if is_pair else None
 
     @reports_unavailable
     async def unknown(self, account_ids: list[str]) -> list[str]:
-        """Which of these accounts have no record, though others have; none as long as nobody has one."""
+        """Which of these accounts do not exist: without a record, though others have one, and not pending.
+
+        None as long as nobody has a record. Who is pending for good counts as not existing here: see
+        `read_pending` for the difference.
+        """
         missing, _ = await self._missing(account_ids, [])
         if not missing:  # nearly always, and then nobody needs to be counted
             return []
+        pending = await self.read_pending(missing)
+        missing = [one for one in missing if one not in pending or pending[one].is_final]
+        final = [one for one in missing if one in pending]
         missing, is_anybody_known = await self._missing(missing, range(self._shards))
-        return missing if is_anybody_known else []
+        return missing if is_anybody_known else final
 
     async def _missing(self, account_ids: list[str], counted: Iterable[int]) -> tuple[list[str], bool]:
         pipeline = self._connection.commands.pipeline(transaction=False)
@@ -129,7 +172,7 @@ class Accounts:
     @reports_unavailable
     async def read_all(self, shard: int) -> list[Account]:
         """Every record of a shard, read in steps that do not block the server."""
-        return [_account.decode(raw) async for _, raw in _scan(self._connection, keys.accounts(shard))]
+        return _readable(_account, [raw async for _, raw in _scan(self._connection, keys.accounts(shard))])
 
     @reports_unavailable
     async def read_page(self, shard: int, cursor: int) -> tuple[int | None, list[Account]]:
@@ -141,7 +184,7 @@ class Accounts:
             "Awaitable[tuple[int, dict[bytes, bytes]]]",
             self._connection.commands.hscan(keys.accounts(shard), cursor, count=PAGE_FIELDS),
         )
-        return following or None, [_account.decode(raw) for raw in found.values()]
+        return following or None, _readable(_account, list(found.values()))
 
     @reports_unavailable
     async def count(self, shards: Iterable[int]) -> int:
@@ -203,6 +246,17 @@ class Accounts:
 def decode_changes(payload: bytes) -> list[AccountChange]:
     """The accounts that an announcement names."""
     return _changes.decode(payload)
+
+
+def _readable(decoder: msgspec.json.Decoder[T], raws: Iterable[bytes]) -> list[T]:
+    """What can be read of these; one that cannot must not keep the others from being served."""
+    found: list[T] = []
+    for raw in raws:
+        try:
+            found.append(decoder.decode(raw))
+        except msgspec.MsgspecError as error:
+            log.error("a stored record cannot be read and is left out", reason=str(error), begins=raw[:60])
+    return found
 
 
 async def _scan(connection: Connection, key: str) -> AsyncIterator[tuple[bytes, bytes]]:

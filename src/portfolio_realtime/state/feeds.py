@@ -10,6 +10,7 @@ from typing import Final, cast
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Connection, reports_unavailable
 
+ACCOUNTS: Final = "accounts"  # the source of account records: the broker, heard by the symbol collector
 _LIVE: Final = b"live"
 _CORE: Final = b"core"  # live, and the exchange is open
 

@@ -6,6 +6,7 @@
 | marks                      | hash       | market data consumer  | none     | symbol -> Mark as JSON                        |
 | {sNN}:accounts             | hash       | symbol collector      | none     | account -> Account as JSON                    |
 | {sNN}:bookings             | hash       | symbol collector      | none     | account -> Bookings of the day as JSON        |
+| {sNN}:pending              | hash       | symbol collector      | none     | account without a record -> Pending as JSON   |
 | {sNN}:valuations           | hash       | portfolio calculator  | none     | watched account -> newest publication as JSON |
 | {sNN}:interest             | sorted set | websocket server      | none     | account -> expiry in ms: somebody watches it  |
 | {sNN}:interest:positions   | sorted set | websocket server      | none     | the same, with its positions                  |
@@ -17,6 +18,7 @@
 | HASH:fence                 | string     | the hash's writer     | none     | newest fencing token that has written HASH    |
 | cursor:activities          | string     | symbol collector      | none     | newest event_id seen on the activity stream   |
 | feed:SOURCE                | string     | market data consumer  | 2 s      | there while the source brings what is traded  |
+| feed:accounts              | string     | symbol collector      | 2 s      | there while the broker is heard               |
 | metrics:SERVICE:INSTANCE   | string     | each service          | 15 s     | its metrics in Prometheus text                |
 | ticket:SHA256              | string     | websocket server      | 30 s     | whose ticket it is, deleted when used         |
 | revocations                | stream     | operators             | JWT_LIFETIME_MAX | credentials that are good no more         |
@@ -99,6 +101,11 @@ def accounts(shard: int) -> str:
 def bookings(shard: int) -> str:
     """Hash of the day's bookings of the shard's accounts."""
     return f"{_prefix}{tag(shard)}:bookings"
+
+
+def pending(shard: int) -> str:
+    """Hash of the shard's accounts that the broker lists and that have no record."""
+    return f"{_prefix}{tag(shard)}:pending"
 
 
 def minute(at_ns: int) -> str:

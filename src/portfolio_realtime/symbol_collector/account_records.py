@@ -13,7 +13,7 @@ import msgspec
 
 from portfolio_realtime.model import Account, Bookings
 from portfolio_realtime.symbol_collector.account_record import AccountRecord, Outcome
-from portfolio_realtime.symbol_collector.activities import Activity, Statement
+from portfolio_realtime.symbol_collector.activities import CASH, Activity, Statement
 from portfolio_realtime.symbol_collector.asset_classes import AssetClasses
 
 UNLISTED_MAX: Final = 1_000  # accounts that events name before the account list does
@@ -35,6 +35,7 @@ class Roster:
         self._universe: dict[str, str] = {}  # of the records, with symbols not held any more until `prune`
         self._added: dict[str, str] = {}
         self._classes = AssetClasses()
+        self._is_history_known = True
 
     @property
     def listed(self) -> frozenset[str]:
@@ -111,6 +112,14 @@ class Roster:
         self._relearn_classes(ended_ns)
         self._rebuild(record, ended_ns)
         return outcome
+
+    def know_history(self, is_known: bool, now_ns: int) -> None:
+        """Are the day's bookings known? While they are not, money may have come that nobody has told of."""
+        if is_known != self._is_history_known:
+            self._is_history_known = is_known
+            for record in self._records.values():
+                if record.is_known:
+                    self._rebuild(record, now_ns)
 
     def _relearn_classes(self, now_ns: int) -> None:
         """A symbol's class is another one now: everywhere, at once."""
@@ -220,6 +229,8 @@ class Roster:
         before = self._accounts.get(record.account_id)
         version = max(now_ns // _NS_PER_MS, before.version + 1 if before else 0)
         account = record.account(version, record.as_of_ns)
+        if not self._is_history_known and CASH not in account.unvalued:
+            account = msgspec.structs.replace(account, unvalued=(*account.unvalued, CASH))
         has_new_bookings = record.take_new_bookings()
         if before is not None:
             is_same = account == msgspec.structs.replace(before, version=version)

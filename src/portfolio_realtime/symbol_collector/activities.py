@@ -68,10 +68,10 @@ class Statement(msgspec.Struct, frozen=True):
         """Symbol -> signed quantity, without zeros."""
         return {symbol: holding.quantity for symbol, holding in self.holdings.items() if holding.quantity}
 
-    def is_of(self, account: Account) -> bool:
-        """Does the record say the same cash and quantities?"""
+    def has_holdings_of(self, account: Account) -> bool:
+        """Does the record say the same quantities?"""
         held = {position.symbol: position.quantity for position in account.positions if position.quantity}
-        return account.cash == self.state.cash and held == self.quantities
+        return held == self.quantities
 
 
 class Activity(msgspec.Struct, frozen=True):

@@ -61,6 +61,7 @@ class BrokerClient:
         self._http = httpx.AsyncClient(base_url=base_url, auth=auth, timeout=REQUEST_TIMEOUT, limits=limits)
         self._counted = counted
         self._quota = Quota()
+        self.refused: list[str] = []  # why elements of the newest list were left out
         self._turn = {True: asyncio.Lock(), False: asyncio.Lock()}
 
     async def __aenter__(self) -> Self:
@@ -78,16 +79,18 @@ class BrokerClient:
         accounts of one moment. Raises BrokerUnavailable, BrokerRefused, PayloadRefused.
         """
         found: dict[str, ListedAccount] = {}
+        self.refused = []
         params = {"sort": "asc", "entities": "contact"}  # the least that may be asked for
         for _ in range(PAGES_MAX):
-            page = parse.listed_accounts(await self._get("/v1/accounts", params))
+            page, refused = parse.listed_accounts(await self._get("/v1/accounts", params))
             known = len(found)
             found.update((one.account_id, one) for one in page)
-            if len(page) < PAGE_LENGTH:
+            self.refused += refused
+            if len(page) + len(refused) < PAGE_LENGTH:
                 return list(found.values())
             if len(found) == known:
                 raise BrokerUnavailable(f"more than {PAGE_LENGTH} accounts share one created_at")
-            params["created_after"] = page[-1].created_at
+            params["created_after"] = max(one.created_at for one in page)
         raise BrokerUnavailable(f"more than {PAGES_MAX} pages of accounts")
 
     async def account(self, account_id: str) -> ListedAccount | None:
@@ -100,7 +103,7 @@ class BrokerClient:
         except BrokerRefused:
             await self._get(PROOF_PATH, is_urgent=False)
             return None
-        return None if found is None else parse.listed_accounts([found])[0]
+        return None if found is None else parse.listed_account(found)
 
     async def statement(self, account_id: str, *, is_urgent: bool) -> Statement | None:
         """How one account stands, or None when there is no such trading account.
@@ -119,6 +122,10 @@ class BrokerClient:
         if positions is None:
             return None
         return parse.statement(account_id, state, positions)
+
+    async def prove(self) -> None:
+        """Does the broker answer at all? Raises BrokerUnavailable, BrokerRefused."""
+        await self._get(PROOF_PATH)
 
     def stream(self, path: str, params: Mapping[str, str], timeout: httpx.Timeout) -> httpx.Request:
         """A request for an event stream, to be sent with `send_stream`."""

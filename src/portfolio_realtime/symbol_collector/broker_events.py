@@ -5,6 +5,7 @@ with `until` replays a span of time and ends. A stream that is silent for longer
 broker's heartbeats count as life.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Final
@@ -18,6 +19,7 @@ from portfolio_realtime.symbol_collector.sse import Comment, SseParser
 
 PATH: Final = "/v2beta1/events/activities"
 IDLE_S: Final = 45.0
+HISTORY_IDLE_S: Final = 20.0  # heartbeats alone do not keep a bounded history alive
 TIMEOUT: Final = httpx.Timeout(10.0, read=IDLE_S, pool=30.0)
 CURSOR_STATUSES: Final = (400, 404, 410, 422)
 GAP_COMMENTS: Final = ("you are reading too slowly", "internal server error")
@@ -32,15 +34,18 @@ class EventsLost(BrokerUnavailable):
 
 
 async def live(
-    client: BrokerClient, since_id: str | None, connected: Callable[[], None]
+    client: BrokerClient,
+    since_id: str | None,
+    connected: Callable[[], None],
+    heard: Callable[[], None] = lambda: None,
 ) -> AsyncGenerator[str]:
     """Each event as JSON text, from after `since_id` or from now on; it never ends by itself.
 
-    `connected` is called when the broker has accepted the stream. Raises BrokerUnavailable when it is cut,
-    mute or closed, EventsLost, CursorRefused, BrokerRefused.
+    `connected` is called when the broker has accepted the stream, `heard` at each sign of life. Raises
+    BrokerUnavailable when it is cut, mute or closed, EventsLost, CursorRefused, BrokerRefused.
     """
     params = {"since_id": since_id} if since_id else {}
-    async with aclosing(_read(client, params, connected)) as events:
+    async with aclosing(_read(client, params, connected, heard)) as events:
         async for event in events:
             yield event
     raise BrokerUnavailable("the event stream has ended")
@@ -49,13 +54,27 @@ async def live(
 async def history(client: BrokerClient, since_ns: int, until_ns: int) -> AsyncGenerator[str]:
     """Each event of a span of time as JSON text, then it ends. Raises as `live` does."""
     params = {"since": rfc3339(since_ns), "until": rfc3339(until_ns)}
-    async with aclosing(_read(client, params, lambda: None)) as events:
-        async for event in events:
+    loop = asyncio.get_running_loop()
+    async with aclosing(_read(client, params, lambda: None, lambda: None)) as events:
+        while True:
+            ends_s = loop.time() + HISTORY_IDLE_S
+            try:
+                async with asyncio.timeout_at(ends_s):
+                    event = await anext(events)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                raise BrokerUnavailable(
+                    f"the history of events has not ended, and nothing has come for {HISTORY_IDLE_S:.0f} s"
+                ) from None
             yield event
 
 
 async def _read(
-    client: BrokerClient, params: dict[str, str], connected: Callable[[], None]
+    client: BrokerClient,
+    params: dict[str, str],
+    connected: Callable[[], None],
+    heard: Callable[[], None],
 ) -> AsyncGenerator[str]:
     response = await client.send_stream(client.stream(PATH, params, TIMEOUT))
     try:
@@ -63,6 +82,7 @@ async def _read(
         connected()
         parser = SseParser()
         async for text in response.aiter_text():
+            heard()
             for item in parser.feed(text):
                 if not isinstance(item, Comment):
                     yield item.data

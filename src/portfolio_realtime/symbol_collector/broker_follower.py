@@ -17,6 +17,9 @@ from portfolio_realtime.symbol_collector.broker_client import BrokerClient
 
 OVERLAP_NS: Final = NS_PER_S // 2  # of history over the live stream, and of clocks that differ
 GAP_MARGIN_NS: Final = 60 * NS_PER_S  # replayed from before the last sign of life
+SIGNS_MIN: Final = 4  # of life, before their rhythm is known
+MUTE_FACTOR: Final = 2  # times the longest pause so far …
+MUTE_MARGIN_NS: Final = NS_PER_S  # … and so much more is a stream that has gone mute
 HISTORY_NS_MAX: Final = 7 * 24 * 3600 * NS_PER_S  # no account's day begins longer ago than this
 
 log = structlog.get_logger()
@@ -36,6 +39,8 @@ class EventFollower:
         self._clock = clock
         self._take = take
         self._heard_ns = 0  # when the live stream last gave a sign of life
+        self._signs = 0  # of life, of this connection …
+        self._pause_ns = 0  # … and the longest time between two
         self._history_since_ns: int | None = None
         self._history_turn = asyncio.Lock()
         self._gap_since_ns: int | None = None
@@ -55,9 +60,9 @@ class EventFollower:
         """Follow the live stream until it fails. Raises BrokerUnavailable, BrokerRefused."""
         cursor = self.cursor
         try:
-            async with aclosing(broker_events.live(self._client, cursor, self._connected(cursor))) as live:
+            events = broker_events.live(self._client, cursor, self._connected(cursor), self._hear)
+            async with aclosing(events) as live:
                 async for text in live:
-                    self._heard_ns = self._clock.now_ns()
                     self._take(text, True)
         except broker_events.CursorRefused:
             self.cursor = None
@@ -65,6 +70,18 @@ class EventFollower:
         finally:
             if self.lost_since_ns is None:
                 self.lost_since_ns = self._clock.now_ns()
+
+    def _hear(self) -> None:
+        now_ns = self._clock.now_ns()
+        if self._signs:
+            self._pause_ns = max(self._pause_ns, now_ns - self._heard_ns)
+        self._signs += 1
+        self._heard_ns = now_ns
+
+    def is_mute(self, now_ns: int) -> bool:
+        """Is the open stream silent for longer than ever? How often it gives a sign is not documented."""
+        has_rhythm = self._signs >= SIGNS_MIN
+        return has_rhythm and now_ns - self._heard_ns > MUTE_FACTOR * self._pause_ns + MUTE_MARGIN_NS
 
     def _connected(self, cursor: str | None) -> Callable[[], None]:
         heard_ns = self._heard_ns
@@ -75,6 +92,7 @@ class EventFollower:
                 self._gap_since_ns = min(self._gap_since_ns or since_ns, since_ns)
                 self._has_gap.set()
             self._heard_ns = self._clock.now_ns()
+            self._signs = self._pause_ns = 0
             self.lost_since_ns = None
             self.connected.set()
             log.info("event stream connected", resumes=cursor is not None)

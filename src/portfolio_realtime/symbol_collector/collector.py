@@ -10,7 +10,6 @@ again, not fetched.
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from decimal import Decimal
 from typing import Any, Final, NoReturn
 
 import structlog
@@ -19,6 +18,7 @@ from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.config import Settings, described_source
 from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable
 from portfolio_realtime.service import Context, keep_running, together, under_lease
+from portfolio_realtime.state import feeds
 from portfolio_realtime.state.connection import Message
 from portfolio_realtime.state.interest import decode_begun
 from portfolio_realtime.state.leases import Lease
@@ -28,14 +28,16 @@ from portfolio_realtime.symbol_collector.account_records import Roster
 from portfolio_realtime.symbol_collector.activities import CLOSED, Statement
 from portfolio_realtime.symbol_collector.broker_client import BrokerClient, credentials
 from portfolio_realtime.symbol_collector.broker_follower import EventFollower
+from portfolio_realtime.symbol_collector.broker_silence import BrokerSilence
+from portfolio_realtime.symbol_collector.equity_drift import EquityDrift
 from portfolio_realtime.symbol_collector.event_stream_lag import EventStreamLag
 from portfolio_realtime.symbol_collector.fetch_schedule import Turn, Turns
-from portfolio_realtime.symbol_collector.parse import PayloadRefused
+from portfolio_realtime.symbol_collector.parse import CurrencyRefused, PayloadRefused
+from portfolio_realtime.symbol_collector.pending_accounts import PendingAccounts
 from portfolio_realtime.symbol_collector.trading_client import INTERVAL_S_MAX, TradingClient
 from portfolio_realtime.symbol_collector.trading_follower import TradingFollower
 from portfolio_realtime.symbol_collector.unlisted_accounts import Missed
 from portfolio_realtime.telemetry import CollectorMetrics
-from portfolio_realtime.valuation.rounding import exact_equity, exposure
 
 NAME: Final = "symbol_collector"
 FETCHES_MAX: Final = 8  # accounts fetched at the same time …
@@ -53,7 +55,12 @@ CURSOR_NS_MAX: Final = 3600 * NS_PER_S  # an older cursor of a former life is no
 PROBES_MAX: Final = 10  # accounts asked for the day they belong to
 FIRST_SPREAD: Final = (0.2, 1.0)  # of the interval, until an account's second turn
 SPREAD: Final = (0.8, 1.0)
-DRIFT_MAX: Final = 0.01  # of what is at stake, before an account is named
+KEEP_S: Final = 0.5  # a quarter of the time for which the broker counts as heard
+EVENTS_S_MAX: Final = 20.0  # at start, until accounts are served without the event stream
+HISTORY_AGAIN_NS: Final = 60 * NS_PER_S  # after a history of the day that could not be had
+REFUSED_AGAIN_NS: Final = 30 * NS_PER_S  # after a statement that could not be read
+FAILURES_MAX: Final = 2  # of one account in a row, while the broker answers others
+BACK_OFF_MAX: Final = 6  # doublings of the pause before such an account is asked again
 
 log = structlog.get_logger()
 
@@ -97,6 +104,7 @@ class Collector:
         self._metrics = metrics
         self._lag = EventStreamLag(metrics.event_stream_lag, context.clock)
         self._changed = asyncio.Event()
+        self._silence = BrokerSilence(context.clock)
         self._unlisted = asyncio.Event()  # an event names an account that is not in the list
         self._begin()
 
@@ -109,6 +117,10 @@ class Collector:
         self._untried: set[str] = set()  # listed and not fetched yet
         self._is_complete = False  # every account has been fetched once
         self._removed_symbols: set[str] = set()
+        self._pending = PendingAccounts()
+        self._failures: dict[str, int] = {}  # account -> requests in a row that were not answered
+        self._history_failed_ns: int | None = None
+        self._equity_drift = EquityDrift(self._roster, self._state, self._clock, self._metrics)
 
     def _new_follower(self) -> EventFollower | TradingFollower:
         if isinstance(self._client, TradingClient):
@@ -125,6 +137,7 @@ class Collector:
             self._tidy(),
             self._report(),
             self._lag.measure(self._follower),
+            self._keep_live(),
             self._follow_interest(),
             self._poll_interest(),
         )
@@ -138,6 +151,7 @@ class Collector:
                 log.warning("another collector has been active: beginning anew")
                 self._begin()
         self._roster.write_all_again()
+        self._pending.write_all_again()
         self._changed.set()
         self._turns.release_all()
         self._follower.connected.clear()
@@ -149,11 +163,12 @@ class Collector:
     # Events
 
     def _take_event(self, text: str, is_live: bool) -> None:
+        payload: Any = None
         try:
-            activity = parse.activity(parse.decode(text))
+            payload = parse.decode(text)
+            activity = parse.activity(payload)
         except PayloadRefused as error:
-            self._metrics.rejected.labels("activity").inc()
-            log.warning("activity refused", reason=str(error))
+            self._refuse_activity(parse.account_id_of(payload), str(error))
             return
         if is_live:
             self._follower.cursor = activity.event_id
@@ -169,6 +184,17 @@ class Collector:
         if self._roster.has_changes:
             self._changed.set()
 
+    def _refuse_activity(self, account_id: str | None, reason: str) -> None:
+        """It may have moved money: a statement of its account shows it, or of all where it names none."""
+        self._metrics.rejected.labels("activity").inc()
+        log.warning("activity refused", account_id=account_id, reason=reason)
+        now_ns = self._clock.now_ns()
+        for one in self._roster.listed if account_id is None else [account_id]:
+            if self._roster.is_listed(one):
+                self._roster.refuse_activity(one, now_ns)
+                self._turns.set_due(one, now_ns, is_hurried=account_id is not None)
+        self._changed.set()
+
     async def _fill_gap(self) -> None:
         await self._follower.fill_gap()
         now_ns = self._clock.now_ns()
@@ -178,7 +204,7 @@ class Collector:
     # REST
 
     async def _collect(self) -> None:
-        await self._follower.connected.wait()
+        await self._wait_for_events()
         await self._until_done(self._list_accounts)
         await self._until_done(self._begin_history)
         await together(
@@ -187,6 +213,23 @@ class Collector:
             keep_running(self._fill_gap, self._clock, "gap"),
             *(self._fetch_in_turn(index < URGENT_FETCHES) for index in range(FETCHES_MAX)),
         )
+
+    async def _wait_for_events(self) -> None:
+        """The stream first, so that nothing is missed; but nobody waits for it for ever."""
+        try:
+            async with asyncio.timeout(EVENTS_S_MAX):
+                await self._follower.connected.wait()
+        except TimeoutError:
+            log.error("no event stream yet: accounts are served by statements alone", waited_s=EVENTS_S_MAX)
+
+    async def _keep_live(self) -> NoReturn:
+        """Say that the broker is heard, for as long as it is."""
+        while True:
+            is_heard = self._silence.is_heard(self._follower)
+            if is_heard:
+                await self._state.feeds.keep(feeds.ACCOUNTS)
+            self._metrics.broker_heard.set(is_heard)
+            await asyncio.sleep(KEEP_S)
 
     async def _until_done(self, attempt: Callable[[], Awaitable[Any]]) -> None:
         while True:
@@ -211,6 +254,10 @@ class Collector:
     async def _list_accounts(self) -> None:
         self._unlisted.clear()
         listed = await self._client.accounts()
+        self._silence.note_answer()
+        for reason in self._client.refused:
+            self._metrics.rejected.labels("account").inc()
+            log.error("an account of the list is left out", reason=reason)
         closed = {one.account_id for one in listed if one.status == CLOSED}
         new, gone = self._roster.list_accounts(
             one.account_id for one in listed if one.account_id not in closed
@@ -219,6 +266,8 @@ class Collector:
             self._begin_to_fetch(account_id)
         for account_id in gone:
             self._untried.discard(account_id)
+            self._pending.discard(account_id)
+            self._failures.pop(account_id, None)
             self._turns.forget(account_id)
         if new or gone:
             log.info("accounts listed", new=len(new), gone=len(gone), listed=len(self._roster.listed))
@@ -226,6 +275,7 @@ class Collector:
 
     def _begin_to_fetch(self, account_id: str) -> None:
         self._untried.add(account_id)
+        self._pending.add(account_id, "the broker has not been asked about it yet")
         self._turns.set_due(account_id, 0)
 
     async def _ask_for_missed(self) -> NoReturn:
@@ -262,17 +312,38 @@ class Collector:
         self._changed.set()
 
     async def _begin_history(self) -> None:
-        """The day began where the first accounts say; replay it before any record is made."""
+        """The day began where the first accounts say; replay it before any record is made.
+
+        An account that cannot be read tells nothing of the others: the next one is asked.
+        """
         if self._follower.has_history:
             return
+        since_ns = self._clock.now_ns()
         for account_id in sorted(self._roster.listed)[:PROBES_MAX]:
-            statement = await self._client.statement(account_id, is_urgent=True)
+            try:
+                statement = await self._client.statement(account_id, is_urgent=True)
+            except (BrokerUnavailable, PayloadRefused) as error:
+                log.warning("the next account is asked for its day", account_id=account_id, reason=str(error))
+                continue
             if statement is not None:
                 since_ns = cash_flows.cut_off_ns(statement.state.balance_asof)
                 break
+        await self._know_history_since(since_ns)
+
+    async def _know_history_since(self, since_ns: int) -> None:
+        """Have the day's bookings replayed; without them accounts are served, but no day P&L is known."""
+        now_ns = self._clock.now_ns()
+        if self._history_failed_ns is not None and now_ns - self._history_failed_ns < HISTORY_AGAIN_NS:
+            return
+        try:
+            await self._follower.know_history_since(since_ns)
+        except (BrokerUnavailable, PayloadRefused) as error:
+            self._history_failed_ns = self._clock.now_ns()
+            log.error("the day's bookings are not known: no day P&L is told", reason=str(error))
         else:
-            since_ns = self._clock.now_ns()
-        await self._follower.know_history_since(since_ns)
+            self._history_failed_ns = None
+        self._roster.know_history(self._history_failed_ns is None, self._clock.now_ns())
+        self._changed.set()
 
     async def _fetch_in_turn(self, is_urgent_only: bool) -> NoReturn:
         while True:
@@ -289,21 +360,48 @@ class Collector:
             statement = await self._client.statement(account_id, is_urgent=turn.is_urgent)
             ended_ns = self._clock.now_ns()
             if statement is not None:
-                await self._follower.know_history_since(cash_flows.cut_off_ns(statement.state.balance_asof))
+                await self._know_history_since(cash_flows.cut_off_ns(statement.state.balance_asof))
             self._untried.discard(account_id)
+            self._silence.note_answer()
+            self._failures.pop(account_id, None)
             wait_ns = self._observe(account_id, statement, began_ns, ended_ns)
             if statement is not None:
-                await self._compare_equity(statement)
+                await self._equity_drift.compare(statement)
         except BrokerUnavailable as error:
             self._metrics.reconciled.labels("unavailable").inc()
             log.warning("account not fetched", account_id=account_id, reason=str(error))
+            wait_ns = await self._note_unavailable(account_id)
         except PayloadRefused as error:
-            self._untried.discard(account_id)
+            self._silence.note_answer()
             self._metrics.rejected.labels("statement").inc()
             log.error("statement refused", account_id=account_id, reason=str(error))
-            wait_ns = self._interval_ns
+            self._refuse(account_id, str(error), is_final=isinstance(error, CurrencyRefused))
+            wait_ns = min(self._interval_ns, REFUSED_AGAIN_NS)
         finally:
             self._finish(account_id, self._clock.now_ns() + wait_ns)
+
+    async def _note_unavailable(self, account_id: str) -> int:
+        """Is it the broker that does not answer, or about this account? Ns until it is asked again."""
+        self._silence.note_failure()
+        failures = self._failures[account_id] = self._failures.get(account_id, 0) + 1
+        try:
+            await self._client.prove()
+        except BrokerUnavailable as error:
+            log.warning("the broker does not answer", reason=str(error))
+            return int(RETRY_S * NS_PER_S)
+        self._silence.note_answer()
+        if failures >= FAILURES_MAX:
+            self._refuse(account_id, "the broker answers others, but not about this account")
+        return min(self._interval_ns, int(RETRY_S * NS_PER_S) << min(failures, BACK_OFF_MAX))
+
+    def _refuse(self, account_id: str, reason: str, *, is_final: bool = False) -> None:
+        """Nothing readable is to be had about the account: its record is old, or there is none yet."""
+        self._untried.discard(account_id)
+        if self._roster.is_known(account_id):
+            self._roster.refuse_statement(account_id, self._clock.now_ns())
+        elif self._roster.is_listed(account_id):
+            self._pending.add(account_id, reason, is_final=is_final)
+        self._changed.set()
 
     def _observe(self, account_id: str, statement: Statement | None, began_ns: int, ended_ns: int) -> int:
         """Take in a statement; how long until the account's next turn, in ns.
@@ -314,34 +412,13 @@ class Collector:
             self._metrics.reconciled.labels("absent").inc()
             return self._interval_ns
         outcome = self._roster.observe(statement, began_ns, ended_ns)
+        self._pending.discard(account_id)
         self._metrics.reconciled.labels(outcome).inc()
         if outcome is Outcome.DRIFT:
             log.warning("drift: the broker's statement replaces the record", account_id=account_id)
         self._changed.set()
         spread = FIRST_SPREAD if outcome is Outcome.FIRST else SPREAD
         return int(self._interval_ns * random.uniform(*spread))
-
-    async def _compare_equity(self, statement: Statement) -> None:
-        """Count how far we are from the broker's own equity; nothing is changed by it.
-
-        Only where cash and quantities are the same: what else differs is told as drift of the record. First
-        our arithmetic at the broker's own prices, which are of the same moment: the broker counts something
-        that we do not. Then our marks beside these prices, which are of another moment and venue.
-        """
-        account, stated = self._roster.account(statement.state.account_id), statement.state.equity
-        symbols, prices = statement.quantities.keys(), statement.prices
-        if account is None or stated is None or not statement.is_of(account) or symbols - prices.keys():
-            return
-        at_brokers, at_stake = exact_equity(account, prices), exposure(account, prices)
-        drift = _ratio(at_brokers - stated, max(abs(stated), at_stake))
-        self._metrics.equity_drift.observe(drift)
-        _tell_drift("equity drift", account.account_id, at_brokers, stated, drift)
-        marks = await self._state.marks.read(list(symbols))
-        if symbols and len(marks) == len(symbols):  # else there is no equity of ours
-            own = exact_equity(account, {symbol: mark.price for symbol, mark in marks.items()})
-            drift = _ratio(own - at_brokers, at_stake)
-            self._metrics.price_drift.observe(drift)
-            _tell_drift("price drift", account.account_id, own, at_brokers, drift)
 
     def _finish(self, account_id: str, due_ns: int) -> None:
         look_ns = self._roster.look_again_ns(account_id)
@@ -388,7 +465,7 @@ class Collector:
             await self._changed.wait()
             await asyncio.sleep(WRITE_S)
             self._changed.clear()
-            while self._roster.has_changes or self._removed_symbols:
+            while self._roster.has_changes or self._removed_symbols or self._pending.has_changes:
                 await self._write_batch(lease)
 
     async def _write_batch(self, lease: Lease) -> None:
@@ -406,6 +483,9 @@ class Collector:
             await self._state.accounts.write(lease, accounts)
         if gone:
             await self._state.accounts.remove(lease, gone)
+        pending, valued = self._pending.take_changes(WRITE_ACCOUNTS_MAX)
+        if pending or valued:  # after the records: who has one is not looked for here
+            await self._state.accounts.write_pending(lease, pending, valued)
 
     async def _tidy(self) -> NoReturn:
         """Once everything is known, and then once each pass: remove what is no longer held or listed."""
@@ -426,6 +506,11 @@ class Collector:
         while True:
             self._metrics.accounts.set(self._roster.known_count)
             self._metrics.symbols.set(len(self._roster.universe))
+            self._metrics.unconfirmed.set(self._roster.unconfirmed_count)
+            self._metrics.pending.set(len(self._pending))
+            oldest_ns = self._roster.oldest_as_of_ns
+            now_ns = self._clock.now_ns()
+            self._metrics.record_age.set((now_ns - (oldest_ns or now_ns)) / NS_PER_S)
             self._report_progress()
             if (cursor := self._follower.cursor) is not None and cursor != written_cursor:
                 await self._state.accounts.write_cursor(cursor)
@@ -439,13 +524,3 @@ class Collector:
         self._is_complete = not self._untried
         known = self._roster.known_count
         log.info("all accounts are known" if self._is_complete else "collecting", known=known, listed=listed)
-
-
-def _ratio(difference: Decimal, at_stake: Decimal) -> float:
-    """Of what is at stake: where long and short cancel out, a trifle is large beside the equity."""
-    return float(abs(difference / at_stake)) if at_stake else 0.0
-
-
-def _tell_drift(what: str, account_id: str, ours: Decimal, brokers: Decimal, drift: float) -> None:
-    if drift > DRIFT_MAX:
-        log.warning(what, account_id=account_id, ours=str(ours), brokers=str(brokers), ratio=drift)

@@ -44,6 +44,10 @@ class PayloadRefused(BrokerError):
     """A payload lacks or spoils what money depends on; the message names the field."""
 
 
+class CurrencyRefused(PayloadRefused):
+    """The account is in another currency than dollars: it cannot be valued, now or later."""
+
+
 class ListedAccount(NamedTuple):
     """One line of the account list."""
 
@@ -60,14 +64,38 @@ def decode(text: str | bytes) -> Any:
         raise PayloadRefused(f"not JSON: {error}") from None
 
 
-def listed_accounts(payload: Any) -> list[ListedAccount]:
-    """The answer of `GET /v1/accounts`. Raises PayloadRefused."""
+def listed_accounts(payload: Any) -> tuple[list[ListedAccount], list[str]]:
+    """The answer of `GET /v1/accounts`, and why each element that cannot be read was left out.
+
+    Raises PayloadRefused when it is no list at all.
+    """
     if not isinstance(payload, list):
         raise PayloadRefused("accounts are not a list: is ALPACA_BROKER_URL right?")
-    return [
-        ListedAccount(_text(one, "id"), str(one.get("status") or ""), _text(one, "created_at"))
-        for one in map(_object, payload)
-    ]
+    listed: list[ListedAccount] = []
+    refused: list[str] = []
+    for index, element in enumerate(payload):
+        try:
+            listed.append(listed_account(element))
+        except PayloadRefused as error:
+            refused.append(f"account {index} of the list: {error}")
+    return listed, refused
+
+
+def listed_account(payload: Any) -> ListedAccount:
+    """One account as the list has it; only paging needs `created_at`. Raises PayloadRefused."""
+    fields = _object(payload)
+    created_at = fields.get("created_at")
+    return ListedAccount(
+        _text(fields, "id"),
+        str(fields.get("status") or ""),
+        created_at if isinstance(created_at, str) else "",
+    )
+
+
+def account_id_of(payload: Any) -> str | None:
+    """Whose account an event is about that cannot be read otherwise, or None when it does not say."""
+    found = payload.get("account_id") if isinstance(payload, Mapping) else None
+    return found if isinstance(found, str) and found else None
 
 
 def account_state(account_id: str, payload: Any) -> AccountState:
@@ -75,7 +103,7 @@ def account_state(account_id: str, payload: Any) -> AccountState:
     fields = _object(payload)
     currency = str(fields.get("currency") or DOLLAR)
     if currency != DOLLAR:
-        raise PayloadRefused(f"the account is in {currency}; only accounts in {DOLLAR} can be valued")
+        raise CurrencyRefused(f"the account is in {currency}; only accounts in {DOLLAR} can be valued")
     return AccountState(
         account_id=account_id,
         status=str(fields.get("status") or ""),

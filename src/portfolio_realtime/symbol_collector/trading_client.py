@@ -65,11 +65,11 @@ class TradingClient(BrokerClient):
 
     async def accounts(self) -> list[ListedAccount]:
         """The account of this key. Raises BrokerUnavailable, BrokerRefused, PayloadRefused."""
-        return parse.listed_accounts([await self._account()])
+        return [parse.listed_account(await self._account())]
 
     async def account(self, account_id: str) -> ListedAccount | None:
         """The account of this key, or None when it is another one. Raises as `accounts`."""
-        (own,) = parse.listed_accounts([await self._account(is_urgent=False)])
+        own = parse.listed_account(await self._account(is_urgent=False))
         return own if own.account_id == account_id else None
 
     async def statement(self, account_id: str, *, is_urgent: bool) -> Statement | None:
@@ -83,6 +83,10 @@ class TradingClient(BrokerClient):
             return None
         positions = await self._get("/v2/positions", is_urgent=is_urgent)
         return parse.statement(account_id, state, positions)
+
+    async def prove(self) -> None:
+        """Does the broker answer at all? Raises BrokerUnavailable, BrokerRefused."""
+        await self._account()
 
     async def activities(self, category: str, page_token: str | None) -> list[Any]:
         """A page of rows, newest first, after the row of this id. Raises BrokerUnavailable, BrokerRefused."""

@@ -69,6 +69,10 @@ class TradingFollower:
         """What is to be kept running, side by side, with its name."""
         return [("activities", self.poll), ("trade updates", self.listen)]
 
+    def is_mute(self, now_ns: int) -> bool:
+        """A poll answers or fails: it is never mute."""
+        return False
+
     async def poll(self) -> NoReturn:
         """Read new activities every POLL_S, and when prompted. Raises BrokerUnavailable, BrokerRefused."""
         self.connected.set()

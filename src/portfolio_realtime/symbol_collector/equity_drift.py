@@ -1,0 +1,64 @@
+"""How far our equity is from the broker's own: counted, named in the log, and told of the account."""
+
+from decimal import Decimal
+from typing import Final
+
+import structlog
+
+from portfolio_realtime.clock import Clock
+from portfolio_realtime.state import State
+from portfolio_realtime.symbol_collector.account_records import Roster
+from portfolio_realtime.symbol_collector.activities import Statement
+from portfolio_realtime.telemetry import CollectorMetrics
+from portfolio_realtime.valuation.rounding import exact_equity, exposure
+
+DRIFT_MAX: Final = 0.01  # of what is at stake, before an account is named
+
+log = structlog.get_logger()
+
+
+class EquityDrift:
+    """Compares each statement that agrees with its record."""
+
+    def __init__(self, roster: Roster, state: State, clock: Clock, metrics: CollectorMetrics) -> None:
+        self._roster = roster
+        self._state = state
+        self._clock = clock
+        self._metrics = metrics
+
+    async def compare(self, statement: Statement) -> None:
+        """Count how far we are from the broker's own equity; no figure is changed by it.
+
+        Only where cash and quantities are the same: what else differs is told as drift of the record. First
+        our arithmetic at the broker's own prices, which are of the same moment: beyond DRIFT_MAX the broker
+        counts something that we do not, and the account is unconfirmed. Then our marks beside these prices,
+        which are of another moment and venue.
+        """
+        account, stated = self._roster.account(statement.state.account_id), statement.state.equity
+        symbols, prices = statement.quantities.keys(), statement.prices
+        if account is None or stated is None or symbols - prices.keys():
+            return
+        if account.cash - account.held_back != statement.state.cash or not statement.has_holdings_of(account):
+            return
+        at_brokers, at_stake = exact_equity(account, prices), exposure(account, prices)
+        drift = _ratio(at_brokers - stated, max(abs(stated), at_stake))
+        self._metrics.equity_drift.observe(drift)
+        _tell_drift("equity drift", account.account_id, at_brokers, stated, drift)
+        difference = stated - at_brokers if drift > DRIFT_MAX else None
+        self._roster.compare_equity(account.account_id, difference, self._clock.now_ns())
+        marks = await self._state.marks.read(list(symbols))
+        if symbols and len(marks) == len(symbols):  # else there is no equity of ours
+            own = exact_equity(account, {symbol: mark.price for symbol, mark in marks.items()})
+            drift = _ratio(own - at_brokers, at_stake)
+            self._metrics.price_drift.observe(drift)
+            _tell_drift("price drift", account.account_id, own, at_brokers, drift)
+
+
+def _ratio(difference: Decimal, at_stake: Decimal) -> float:
+    """Of what is at stake: where long and short cancel out, a trifle is large beside the equity."""
+    return float(abs(difference / at_stake)) if at_stake else 0.0
+
+
+def _tell_drift(what: str, account_id: str, ours: Decimal, brokers: Decimal, drift: float) -> None:
+    if drift > DRIFT_MAX:
+        log.warning(what, account_id=account_id, ours=str(ours), brokers=str(brokers), ratio=drift)
