@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from importlib.metadata import entry_points
 from typing import Any, Final, Protocol
 
 import httpx
 import pytest
 
+from portfolio_realtime.__main__ import COMMANDS
 from portfolio_realtime.state import State, open_state
 from portfolio_realtime.state.embedded import server_binary
 
@@ -22,6 +24,12 @@ LEASE_MS: Final = 1500
 DEADLINE_S: Final = 30.0  # of what should take a moment: a busy machine takes longer
 SIMULATOR_START_S_MAX: Final = 30
 SERVICE_END_S_MAX: Final = 5.0
+
+
+def pytest_configure() -> None:
+    """Refuse an environment whose installed commands are older than pyproject.toml."""
+    if not entry_points(group=COMMANDS):
+        raise pytest.UsageError("what is installed in .venv is older than pyproject.toml: run `make install`")
 
 
 class Until(Protocol):

@@ -29,7 +29,7 @@ import yaml
 from benchmarks.image.build import ROOT, Image, ImageFailed, build, missing_packages
 from benchmarks.image.container import Confined, Container
 from portfolio_harness.clients import Fleet
-from portfolio_harness.demo import converge, say
+from portfolio_harness.convergence import converge, say
 from portfolio_harness.oracle import Oracle
 from portfolio_harness.system import SIMULATOR_KEY, SIMULATOR_SECRET, TOKEN_S, token
 from portfolio_realtime.errors import PortfolioRealtimeError

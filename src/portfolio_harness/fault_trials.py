@@ -16,7 +16,7 @@ from typing import Any, Final
 from rich.table import Table
 
 from portfolio_harness.clients import Fleet
-from portfolio_harness.demo import converge, say
+from portfolio_harness.convergence import converge, say
 from portfolio_harness.system import System, running
 
 CONVERGE_S_MAX: Final = 120.0  # an outage may be followed by a minute's patience with the broker

@@ -34,7 +34,7 @@ from portfolio_harness.chart import (
 )
 from portfolio_harness.client_processes import Crew, Seen, allow_files
 from portfolio_harness.clients import TokenFor
-from portfolio_harness.demo import converge, say
+from portfolio_harness.convergence import converge, say
 from portfolio_harness.goals import P99_MS_MAX, STORM_BACK_S_MAX, Goal, failed, growth_max_ms, none
 from portfolio_harness.lags import Lags, percentile_s
 from portfolio_harness.oracle import Oracle

@@ -1,17 +1,18 @@
 """The oracle: a simulator's exact Decimal ledger, asked over its control endpoints.
 
-Only proofs speak to it; the services know nothing but Alpaca's own paths.
+Only proofs speak to it; the services know nothing but Alpaca's own paths. It rounds by itself, with nothing
+of the product: a fault in the product's rounding must show.
 """
 
 from dataclasses import dataclass
-from decimal import Decimal
-from typing import Any
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+from typing import Any, Final
 
 import httpx
 
-from portfolio_realtime.valuation.rounding import cents, money
-
-TIMEOUT_S = 60.0
+TIMEOUT_S: Final = 60.0
+CENT: Final = Decimal("0.01")
+WIDE: Final = Context(prec=60)  # digits; no sum of money has more
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,12 @@ class Oracle:
 def _truth(exact: dict[str, Any]) -> Truth:
     names = ("equity", "cash", "last_equity", "external_cash_flow", "day_pnl")
     return Truth(
-        figures={name: _to_the_cent(exact[name]) for name in names},
-        market_values={held["symbol"]: _to_the_cent(held["market_value"]) for held in exact["positions"]},
+        figures={name: to_the_cent(exact[name]) for name in names},
+        market_values={held["symbol"]: to_the_cent(held["market_value"]) for held in exact["positions"]},
     )
 
 
-def _to_the_cent(number: str) -> str:
-    return money(cents(Decimal(number)))
+def to_the_cent(number: str) -> str:
+    """Dollars rounded half-even to the cent, as the wire says them; zero has no sign."""
+    rounded = Decimal(number).quantize(CENT, ROUND_HALF_EVEN, WIDE)
+    return f"{rounded:f}" if rounded else "0.00"

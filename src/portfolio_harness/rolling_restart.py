@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from portfolio_harness.client_processes import Crew, allow_files
-from portfolio_harness.demo import converge, say
+from portfolio_harness.convergence import converge, say
 from portfolio_harness.goals import STALE_S_MAX, Goal, failed, none
 from portfolio_harness.lags import percentile_s
 from portfolio_harness.system import System, free_port, running, simulator_options, wait_known, wait_ready

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from portfolio_harness.client_processes import Crew, allow_files
-from portfolio_harness.demo import converge, say
+from portfolio_harness.convergence import converge, say
 from portfolio_harness.goals import RATIO_MAX, Goal, failed, none
 from portfolio_harness.system import (
     CONFLATED,

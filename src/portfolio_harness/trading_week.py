@@ -22,7 +22,7 @@ from rich.table import Table
 
 from portfolio_harness import virtual_time
 from portfolio_harness.clients import Fleet
-from portfolio_harness.demo import say
+from portfolio_harness.convergence import say
 from portfolio_harness.oracle import Truth
 from portfolio_harness.virtual_time import MovedSystem
 from portfolio_realtime.clock import NEW_YORK, NS_PER_S

@@ -1,15 +1,23 @@
-"""`portfolio-realtime`, or `python -m portfolio_realtime`: all commands."""
+"""`portfolio-realtime`, or `python -m portfolio_realtime`: all commands.
+
+Other packages add commands by an entry point that gives a `typer.Typer`, as the harness does.
+"""
+
+from importlib.metadata import entry_points
+from typing import Final
 
 from portfolio_realtime import interrupts
+
+COMMANDS: Final = "portfolio_realtime.commands"  # the group of these entry points
 
 
 def main() -> None:
     """Run one command."""
     with interrupts.quiet():
-        from portfolio_harness import commands
         from portfolio_realtime.cli.app import app
 
-        app.add_typer(commands.app)
+        for commands in entry_points(group=COMMANDS):
+            app.add_typer(commands.load())
         app()
 
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from portfolio_harness.clients import Fleet
-from portfolio_harness.demo import converge
+from portfolio_harness.convergence import converge
 from portfolio_harness.system import System, running
 from tests.conftest import Until
 

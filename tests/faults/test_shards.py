@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from portfolio_harness.clients import Fleet
-from portfolio_harness.demo import converge
+from portfolio_harness.convergence import converge
 from portfolio_harness.system import System, counted, running
 from portfolio_realtime.processes import end_all, start_module
 from tests.conftest import Until
