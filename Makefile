@@ -50,7 +50,7 @@ APP_SOURCES := $(shell find frontend-app/app frontend-app/components frontend-ap
 
 frontend-app/out/.built: frontend-app/node_modules/.installed $(APP_SOURCES)
 	$(NPM) run --silent build -w live-portfolio
-	NEXT_TELEMETRY_DISABLED=1 $(NPM) run --silent build:static
+	NEXT_TELEMETRY_DISABLED=1 NEXT_PUBLIC_WEBSOCKET_URL= NEXT_PUBLIC_TOKEN_URL=/api/realtime-token $(NPM) run --silent build:static
 	@touch $@
 
 app: frontend-app/out/.built  ## frontend-app as files for any web server, in frontend-app/out

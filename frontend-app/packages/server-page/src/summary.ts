@@ -21,6 +21,7 @@ export function drawSummary(snapshot: Snapshot): void {
   set($("#connection"), "data-state", status);
   put($("#connection-text"), text + from);
   set($("#dashboard"), "data-state", status);
+  set($("#dashboard"), "data-status", status);
   drawTotal(value);
   drawCaveats(value);
   put($("#cash"), money(value?.cash));

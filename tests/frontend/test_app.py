@@ -1,0 +1,238 @@
+"""frontend-app and the package in a browser, and what was written for another server against ours."""
+
+import re
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from playwright.async_api import Page, expect
+
+from tests.conftest import Until
+from tests.frontend.conftest import OpenPage
+from tests.frontend.stage import (
+    APP,
+    INVENTED,
+    axe_violations,
+    built,
+    open_client,
+    serve_files,
+    shows,
+    watch_sockets,
+)
+from tests.websocket_server.served import Calculator, Served, serving, token
+
+EXISTING: Final = Path(__file__).with_name("existing_component.js")
+TOLD: Final = "JSON.stringify(events.map((told) => told.error ? [`${told.error}`, {...told.error}] : told))"
+PLACES: Final = (("de-DE", "Asia/Tokyo"), ("ar-EG", "America/Los_Angeles"), ("en-US", "Europe/London"))
+WAYS: Final = ({"color_scheme": "light"}, {"color_scheme": "dark"}, {"forced_colors": "active"})
+
+
+@pytest.fixture
+async def served(calculator: Calculator, valkey_url: str) -> AsyncGenerator[Served]:
+    """A server that wants tokens, and takes them in the address, as the existing component sends them."""
+    async with serving(valkey_url, allow_token_in_url=True, demo_page=True) as started:
+        yield started
+
+
+def origin(server: Served) -> str:
+    """Where it is."""
+    return f"http://127.0.0.1:{server.port}"
+
+
+def both() -> str:
+    """A token for both accounts."""
+    return token(accounts=["alice-1", "bob-2"])
+
+
+async def open_app(page: Page, server: Served, path: str) -> None:
+    """The app under the server's own origin."""
+    await serve_files(page, origin(server), built(APP), both())
+    await page.goto(f"{origin(server)}{path}")
+
+
+async def test_behaviour_1_every_component_of_an_account_shares_one_socket(
+    page: Page, served: Served, calculator: Calculator, until: Until
+) -> None:
+    """Five components of the app; once they are gone, so is the socket."""
+    await calculator.publish("alice-1", 1, {"AAPL": "10"}, equity="100.00")
+    dialled = watch_sockets(page)
+    await open_app(page, served, "/?account=alice-1")
+    await expect(page.locator(".lp-total")).to_have_text("$100.00")
+    await expect(page.locator("tr[data-symbol=AAPL]")).to_be_visible()
+    assert len(dialled) == 1
+    closed: list[bool] = []
+    await page.evaluate("() => { window.marker = true }")
+    page.on("websocket", lambda socket: socket.on("close", lambda _: closed.append(True)))
+    await page.click("text=States")
+    await expect(page.locator("#state-live")).to_be_visible()
+    assert await page.evaluate("window.marker"), "the page was loaded anew, and proves nothing"
+    metrics = "portfolio_realtime_connections{"
+
+    async def is_nobody_there() -> bool:
+        lines = (await served.http.get("/metrics")).text.splitlines()
+        return not any(line.startswith(metrics) and not line.endswith(" 0.0") for line in lines)
+
+    await until(is_nobody_there, "the server has no connection any more")
+    assert len(dialled) == 1
+
+
+async def test_behaviour_2_a_b_a_never_shows_the_other_s_figure(
+    page: Page, served: Served, calculator: Calculator
+) -> None:
+    """The overview follows both on one socket; each row has its own figure, and so has the account's page."""
+    await calculator.publish("alice-1", 1, {}, equity="100.00")
+    await calculator.publish("bob-2", 1, {}, equity="7.00", total_value="$7.00")
+    dialled = watch_sockets(page)
+    await open_app(page, served, "/overview/?accounts=alice-1,bob-2,nobody-3")
+    rows = page.locator("tbody tr")
+    await expect(rows.nth(0)).to_contain_text("$100.00")
+    await expect(rows.nth(1)).to_contain_text("$7.00")
+    await expect(rows.nth(2)).to_contain_text("No access")
+    await expect(page.locator(".total")).to_have_text("Known part $107.00")
+    await expect(page.locator(".hint")).to_have_text("Without nobody-3")
+    await page.evaluate(
+        """() => {
+          window.shown = [];
+          new MutationObserver(() => {
+            const heading = document.querySelector("#value-of-account")?.textContent ?? "";
+            const total = document.querySelector(".lp-total")?.textContent;
+            if (total && heading) window.shown.push(`${heading} ${total}`);
+          }).observe(document.body, {childList: true, characterData: true, subtree: true});
+        }"""
+    )
+    for account_id, total in (("alice-1", "$100.00"), ("bob-2", "$7.00"), ("alice-1", "$100.00")):
+        await page.click(f'a:has-text("{account_id}")')
+        await expect(page.locator(".lp-total")).to_have_text(total)
+        await page.go_back()
+        await expect(rows.nth(1)).to_contain_text("$7.00")
+    shown = await page.evaluate("window.shown")
+    assert shown
+    assert not [text for text in shown if "alice" in text and "$7.00" in text]
+    assert not [text for text in shown if "bob" in text and "$100.00" in text]
+    assert len(dialled) == 1
+
+
+async def test_behaviour_15_no_locale_and_no_zone_breaks_the_hydration(
+    open_page: OpenPage, served: Served, calculator: Calculator
+) -> None:
+    """What the build rendered is what each browser renders first: a dash."""
+    await calculator.publish("alice-1", 1, {"AAPL": "10"}, equity="100.00")
+    for locale, zone in PLACES:
+        page = await open_page(locale=locale, timezone_id=zone)
+        said: list[str] = []
+        page.on("console", lambda message, said=said: said.append(message.text))
+        await open_app(page, served, "/?account=alice-1")
+        await expect(page.locator(".lp-total")).to_have_text("$100.00")
+        await page.goto(f"{origin(served)}/states/")
+        await expect(page.locator("#live .lp-total")).to_have_text("$104,211.37")
+        assert said == [], f"{locale}, {zone}"
+    html = (built(APP) / "states" / "index.html").read_text()
+    assert "—" in html
+    assert "104,211" not in html
+
+
+async def test_behaviours_3_4_and_18_every_state_of_every_component(
+    open_page: OpenPage, served: Served
+) -> None:
+    """Nothing is invented, nothing is wider than the screen, axe finds nothing: the states and the app."""
+    for options in WAYS:
+        page = await open_page(**options)
+        await open_app(page, served, "/states/")
+        await expect(page.locator("#everything .lp-total")).to_have_text("—")
+        await expect(page.locator("#everything [data-symbol=NEWCO]")).to_contain_text("no price")
+        text = await page.evaluate("document.querySelector('main').textContent")
+        assert INVENTED.search(text) is None
+        for name in ("unknown", "unreachable", "denied", "signedOut", "partial"):
+            assert "$0.00" not in await page.locator(f"#{name} .lp-value").inner_text()
+        for width in (320, 1280):
+            await page.set_viewport_size({"width": width, "height": 900})
+            assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{width} px"
+        assert await axe_violations(page) == []
+        await page.goto(f"{origin(served)}/overview/")
+        assert await axe_violations(page) == []
+
+
+async def test_behaviour_18_axe_finds_nothing_on_the_server_s_own_page(
+    open_page: OpenPage, served: Served, calculator: Calculator
+) -> None:
+    """Light, dark and forced colours, at 320 px with text twice as large, under the page's own CSP."""
+    await calculator.publish(
+        "alice-1", 1, {f"SYM{n}": "2" for n in range(12)}, stale=["SYM1"], stale_ages_s={"SYM1": 99}
+    )
+    for options in WAYS:
+        page = await open_page(**options)
+        await page.goto(f"{origin(served)}/#alice-1")
+        await expect(page.locator("#positions tbody tr")).to_have_count(12)
+        assert await axe_violations(page) == []
+        await page.click("#pause")
+        await expect(page.locator("#connection")).to_have_attribute("data-state", "old")
+        await page.set_viewport_size({"width": 320, "height": 900})
+        await page.evaluate("document.documentElement.style.fontSize = '200%'")
+        assert await axe_violations(page) == []
+
+
+async def run_existing(page: Page, server: Served, shown: str, **options: Any) -> None:
+    """The existing component on a blank page of the server's origin; its state is `window.state`."""
+    await serve_files(page, origin(server), built(APP))
+    await page.goto(f"{origin(server)}/blank")
+    await page.evaluate(f"{EXISTING.read_text()};undefined")
+    given = {"url": f"ws://127.0.0.1:{server.port}", "accountId": "alice-1", "token": shown, **options}
+    await page.evaluate(
+        """given => {
+          const readByHttp = async () => {
+            const headers = {Authorization: `Bearer ${given.bearer}`};
+            return (await fetch(`/api/portfolio/value?accountId=${given.accountId}`, {headers})).json();
+          };
+          window.state = existing({...given, readByHttp});
+        }""",
+        given,
+    )
+
+
+async def test_behaviour_20_the_existing_component_runs_as_it_is(
+    page: Page, served: Served, calculator: Calculator
+) -> None:
+    """With ALLOW_TOKEN_IN_URL: the right value, and a dash where a position has no price."""
+    await calculator.publish("alice-1", 1, {"AAPL": "10"}, equity="100.00")
+    await run_existing(page, served, token(accounts=["alice-1"]))
+    await page.wait_for_function("state.total === '$100.00' && state.color === 'green'")
+    unpriced = {"total_value": "—", "today_return": "—", "day_pnl": None, "unpriced": ["AAPL"]}
+    await calculator.publish("alice-1", 2, {"AAPL": "10"}, equity=None, known_equity="10.00", **unpriced)
+    await page.wait_for_function("state.total === '—' && state.gained === '—'")
+    assert await page.evaluate("state.sockets") == 1
+
+
+async def test_behaviour_20_a_refused_token_does_not_make_the_existing_component_dial_in_a_loop(
+    page: Page, served: Served, calculator: Calculator
+) -> None:
+    """It is refused before the upgrade, so it gives up after its repeats and asks by HTTP."""
+    await calculator.publish("alice-1", 1, {"AAPL": "10"}, equity="100.00")
+    await run_existing(page, served, "no.good.token", bearer=token(accounts=["alice-1"]), repeatMs=50)
+    await page.wait_for_function("state.total === '$100.00'")
+    await page.wait_for_timeout(1_000)
+    assert await page.evaluate("[state.sockets, state.isPolling]") == [2, True]
+
+
+async def test_bad_input_is_a_state_and_an_event_never_an_exception(
+    open_page: OpenPage, served: Served
+) -> None:
+    """Ids, addresses, callbacks and tokens that are none."""
+    page = await open_page()
+    await open_client(page, origin(served), token="no.good.token")
+    await page.evaluate("follow('alice-1')")
+    await shows(page, "alice-1", status="denied", code="unauthorized")
+    await page.evaluate("follow('a b/../c')")
+    await shows(page, "a b/../c", status="failed", code="invalid_account_id")
+    for options, code in (
+        ('url: "nonsense"', "invalid_url"),
+        ('getToken: () => { throw new Error("secret") }', "token_unavailable"),
+    ):
+        other = await open_page()
+        await open_client(other, origin(served), options, both())
+        await other.evaluate("follow('alice-1')")
+        await shows(other, "alice-1", code=code)
+        assert "secret" not in await other.evaluate(TOLD)
+    told = await page.evaluate(TOLD)
+    assert '"unauthorized"' in told
+    assert re.search(r"no\.good|127\.0\.0\.1", told) is None
