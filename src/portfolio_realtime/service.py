@@ -115,6 +115,8 @@ async def with_state(name: str, settings: config.Settings, run: Run, ending: asy
         context.registry.register(telemetry.LOG_EVENTS)
         try:
             await _wait_ready(context)
+            if settings.is_embedded:
+                await state.revocations.confirm()  # nobody can have revoked anything in what we have started
             await together(run(context), _leave_metrics(name, context), _embed_metrics(name, context))
         finally:
             await state.close()

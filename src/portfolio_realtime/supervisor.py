@@ -57,7 +57,8 @@ class Supervisor:
         if is_embedded:
             self._valkey = EmbeddedServer()
             await self._valkey.start()
-            self._environment = {**self._environment, "REDIS_URL": self._valkey.url}
+            own = {"REDIS_URL": self._valkey.url, "REDIS_IS_EMBEDDED": "true"}
+            self._environment = {**self._environment, **own}
             log.info("Valkey started", url=self._valkey.url)
             self._tasks.append(asyncio.create_task(self._keep_valkey(self._valkey)))
         self._tasks.extend(asyncio.create_task(self._keep(name)) for name in self._services)

@@ -39,6 +39,7 @@ async def shared() -> AsyncGenerator[State]:
     valkey = ValkeyServer(free_port())
     valkey.start()
     state = open_state(valkey.url, holder="security", shards=SHARDS, lease_ms=60_000)
+    await state.revocations.confirm()  # a system that has been running for long
     await write_accounts(state, "a", "ab", "b")
     calculator = Calculator(state)
     for account_id in ("a", "ab", "b"):

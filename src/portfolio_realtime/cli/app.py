@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from portfolio_realtime import __version__, run_services
+from portfolio_realtime.cli import operations
 from portfolio_realtime.cli.common import finished, settings, until_ctrl_c
 from portfolio_realtime.exit_codes import OK, SETTINGS, UNPROVEN
 
@@ -21,6 +22,7 @@ app = typer.Typer(
     help="The live value of every brokerage account, right to the cent, in every browser.",
     epilog="Exit codes: 0 done, 1 failed, 2 wrong setting or option, 3 a check failed, 130 interrupted.",
 )
+operations.add_to(app)
 
 
 def _version(is_asked: bool) -> None:

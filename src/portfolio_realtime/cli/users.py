@@ -29,7 +29,7 @@ async def revoke(
         if token_id
         else SubjectRevocation(subject, int(time.time()))
     )
-    async with _state(settings) as state:
+    async with opened_state(settings) as state:
         await state.revocations.write(revocation, settings.jwt_lifetime_max + MARGIN_S)
     return revocation
 
@@ -41,12 +41,13 @@ async def entitle(settings: Settings, subject: str, account_ids: Sequence[str]) 
     """
     if settings.account_access != "entitlements":
         raise SettingsError("entitlements count only with ACCOUNT_ACCESS=entitlements: set it")
-    async with _state(settings) as state:
+    async with opened_state(settings) as state:
         await state.entitlements.write(subject, account_ids)
 
 
 @contextlib.asynccontextmanager
-async def _state(settings: Settings) -> AsyncGenerator[State]:
+async def opened_state(settings: Settings) -> AsyncGenerator[State]:
+    """The state of a running system. Raises SettingsError where it cannot be reached from here."""
     if settings.is_embedded:
         raise SettingsError("an embedded Valkey serves only its own process: set REDIS_HOST or REDIS_URL")
     keys.use_prefix(settings.key_prefix)

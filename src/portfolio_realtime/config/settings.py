@@ -135,6 +135,9 @@ class Settings(BaseSettings):
     redis_ca_file: str = Field("", description="With REDIS_SSL: certificates of an authority of your own")
     redis_cert_file: str = Field("", description="With REDIS_SSL: our own certificate, where Valkey asks")
     redis_key_file: str = Field("", description="The key of that certificate")
+    redis_is_embedded: bool = Field(
+        False, description="Set by run_services: this Valkey is started with them"
+    )
     key_prefix: str = Field(
         "", pattern="^[A-Za-z0-9:_-]{0,64}$", description="Before every key and channel: a tenant's own"
     )

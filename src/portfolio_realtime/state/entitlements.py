@@ -4,7 +4,7 @@ Servers look again every AUTHZ_INTERVAL, so a plain `HSET entitlements SUBJECT '
 `HDEL entitlements SUBJECT` of the back end is all it takes.
 """
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Final, cast
 
 import msgspec
@@ -33,6 +33,23 @@ class Entitlements:
             )
             found.update((subject, _accounts(text)) for subject, text in zip(part, texts, strict=True))
         return found
+
+    @reports_unavailable
+    async def read_all(self) -> dict[str, frozenset[str]]:
+        """The accounts of every subject."""
+        texts = await cast(
+            "Awaitable[dict[bytes, bytes]]", self._connection.commands.hgetall(keys.entitlements())
+        )
+        return {subject.decode(): _accounts(text) for subject, text in texts.items()}
+
+    @reports_unavailable
+    async def write_missing(self, entitlements: Mapping[str, Sequence[str]]) -> int:
+        """Write those of subjects that have none; how many. What was written since is newer."""
+        pipeline = self._connection.commands.pipeline(transaction=False)
+        for subject, account_ids in entitlements.items():
+            text = msgspec.json.encode(sorted(set(account_ids)))
+            pipeline.hsetnx(keys.entitlements(), subject, cast("str", text))
+        return sum(await cast("Awaitable[list[int]]", pipeline.execute()))
 
     @reports_unavailable
     async def write(self, subject: str, account_ids: Sequence[str]) -> None:

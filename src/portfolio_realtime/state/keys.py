@@ -22,6 +22,7 @@
 | metrics:SERVICE:INSTANCE   | string     | each service          | 15 s     | its metrics in Prometheus text                |
 | ticket:SHA256              | string     | websocket server      | 30 s     | whose ticket it is, deleted when used         |
 | revocations                | stream     | operators             | JWT_LIFETIME_MAX | credentials that are good no more         |
+| revocations:known          | hash       | websocket server      | none     | since_s: every revocation since then is here  |
 | entitlements               | hash       | operators             | none     | subject -> list of account ids as JSON        |
 | channel universe           |            | symbol collector      |          | the universe changed                          |
 | channel marks              |            | market data consumer  |          | list of Mark, one conflated batch per flush   |
@@ -76,6 +77,11 @@ def cursor_activities() -> str:
 def revocations() -> str:
     """Stream of the credentials that are good no more."""
     return f"{_prefix}revocations"
+
+
+def revocations_known() -> str:
+    """Hash that says since when the stream of revocations is complete, and when a server last saw it."""
+    return f"{_prefix}revocations:known"
 
 
 def entitlements() -> str:

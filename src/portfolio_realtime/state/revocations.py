@@ -2,11 +2,14 @@
 
 An entry is needed until the last token that it may concern has expired, so writing one drops those that are
 older, and the whole key lives as long as its newest entry.
+
+Beside it stands since when the stream is complete. Whoever finds that missing has found an empty Valkey, and
+knows nothing of what was revoked before: see docs/decisions/0014-who-cannot-know-refuses.md.
 """
 
 import time
-from collections.abc import Awaitable
-from typing import Any, Final, cast
+from collections.abc import Awaitable, Sequence
+from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 
@@ -15,7 +18,12 @@ from portfolio_realtime.state.connection import Connection, reports_unavailable
 
 BLOCK_MS: Final = 1000  # shorter than the socket's timeout
 READ_ENTRIES_MAX: Final = 1000
+WRITE_ENTRIES_MAX: Final = 1000
+NO_ENTRY: Final = "0-0"
+ALWAYS: Final = 0  # complete since ever, because an operator says so or nothing can have been revoked
 FIELD: Final = b"revocation"
+SINCE: Final = "since_s"
+SEEN: Final = "seen_s"
 
 
 class TokenRevocation(msgspec.Struct, frozen=True, tag="token"):
@@ -38,8 +46,17 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Revocation).decode
 
 
+class Known(NamedTuple):
+    """What Valkey says of the stream: every revocation since `since_s` is in it (None: nobody says so), a
+    server last saw it at `seen_s`, `newest` is its newest entry. Seconds since 1970."""
+
+    since_s: int | None
+    seen_s: int
+    newest: str
+
+
 class Revocations:
-    """The stream `revocations`."""
+    """The stream `revocations`, and what is known of it."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -69,6 +86,78 @@ class Revocations:
         found: list[tuple[bytes, dict[bytes, bytes]]] = _entries(answer)
         newest = found[-1][0].decode() if found else entry
         return newest, [_decode(fields[FIELD]) for _, fields in found]
+
+    async def read_all(self) -> list[Revocation]:
+        """Every revocation that is there. Raises StateUnavailable."""
+        entry, found, all_found = "0", True, list[Revocation]()
+        while found:
+            entry, part = await self.read_after(entry, waits=False)
+            all_found += part
+            found = bool(part)
+        return all_found
+
+    @reports_unavailable
+    async def write_again(self, revocations: Sequence[Revocation], lifetime_s: int) -> None:
+        """Write revocations that Valkey has lost; their lifetime begins anew. Raises StateUnavailable."""
+        for at in range(0, len(revocations), WRITE_ENTRIES_MAX):
+            pipeline = self._connection.commands.pipeline(transaction=True)
+            for revocation in revocations[at : at + WRITE_ENTRIES_MAX]:
+                pipeline.xadd(keys.revocations(), {FIELD: _encode(revocation)})
+            pipeline.expire(keys.revocations(), lifetime_s)
+            await cast("Awaitable[Any]", pipeline.execute())
+
+    @reports_unavailable
+    async def known(self) -> Known:
+        """What Valkey says of the stream. Raises StateUnavailable."""
+        pipeline = self._connection.commands.pipeline(transaction=True)
+        pipeline.hmget(keys.revocations_known(), [SINCE, SEEN])
+        pipeline.xrevrange(keys.revocations(), count=1)
+        (since, seen), newest = await cast("Awaitable[Any]", pipeline.execute())
+        name = newest[0][0].decode() if newest else NO_ENTRY
+        return Known(None if since is None else int(since), int(seen or 0), name)
+
+    @reports_unavailable
+    async def begin(self, since_s: int) -> None:
+        """Say that the stream is complete from now on, unless something is said. Raises StateUnavailable."""
+        await cast(
+            "Awaitable[Any]", self._connection.commands.hsetnx(keys.revocations_known(), SINCE, str(since_s))
+        )
+
+    @reports_unavailable
+    async def confirm(self, since_s: int = ALWAYS) -> None:
+        """Say that every revocation since then is in the stream, now. Raises StateUnavailable."""
+        pipeline = self._connection.commands.pipeline(transaction=True)
+        pipeline.hset(keys.revocations_known(), SINCE, str(since_s))
+        pipeline.hset(keys.revocations_known(), SEEN, str(int(time.time())))
+        await cast("Awaitable[Any]", pipeline.execute())
+
+    @reports_unavailable
+    async def see(self, seen_s: int) -> None:
+        """Say that a server has read the stream up to now. Raises StateUnavailable."""
+        await cast(
+            "Awaitable[Any]", self._connection.commands.hset(keys.revocations_known(), SEEN, str(seen_s))
+        )
+
+    @reports_unavailable
+    async def valkey_up_s(self) -> int:
+        """For how many seconds this process of Valkey has been running. Raises StateUnavailable."""
+        info = await self._connection.commands.info("server")
+        return int(info["uptime_in_seconds"])
+
+
+def is_older(entry: str, than: str) -> bool:
+    """Was this entry of a stream written before the other one?"""
+    return _parts(entry) < _parts(than)
+
+
+def entry_s(entry: str) -> float:
+    """When an entry was written, in seconds since 1970."""
+    return _parts(entry)[0] / 1000
+
+
+def _parts(entry: str) -> tuple[int, int]:
+    milliseconds, _, count = entry.partition("-")
+    return int(milliseconds), int(count or 0)
 
 
 def _entries(answer: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:

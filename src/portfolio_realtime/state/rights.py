@@ -21,7 +21,7 @@ USER_OF: Final[Mapping[str, User]] = MappingProxyType(
         "market_data_consumer": "consumer",
         "portfolio_calculator": "calculator",
         "websocket_server": "server",
-        "operator": "operator",  # people: revoke, entitle
+        "operator": "operator",  # people: revoke, entitle, revocations
     }
 )
 
@@ -37,8 +37,8 @@ COMMANDS: Final[Mapping[User, str]] = MappingProxyType(
         "calculator": f"{_CONNECTION} {_SCRIPTS} {_LEASES} mget hvals hkeys hlen hmget hscan hset hdel "
         "publish subscribe zadd zrem zcard zrange zremrangebyscore",
         "server": f"{_CONNECTION} {_SCRIPTS} exists set getdel mget scan hget hmget hexists hlen multi exec "
-        "zadd publish subscribe xread",
-        "operator": f"{_CONNECTION} info multi exec xadd expire hset hdel hmget",
+        "zadd publish subscribe xread xadd xrevrange expire hset hsetnx info",
+        "operator": f"{_CONNECTION} info multi exec xadd xread expire hset hsetnx hdel hmget hgetall",
     }
 )
 
@@ -74,7 +74,8 @@ KEYS: Final[Mapping[str, Mapping[User, Access]]] = MappingProxyType(
         "metrics:portfolio_calculator:*": {"calculator": "W"},
         "metrics:websocket_server:*": {"server": "W"},
         "ticket:*": {"server": "RW"},
-        "revocations": {"server": "R", "operator": "RW"},
+        "revocations": {"server": "RW", "operator": "RW"},  # a server writes again what Valkey has lost
+        "revocations:known": {"server": "RW", "operator": "RW"},
         "entitlements": {"server": "R", "operator": "RW"},
     }
 )

@@ -52,6 +52,8 @@ class Authenticator:
                 raise Unverifiable("revocations_unavailable")
             if identity in self._revocations:
                 raise Unauthorized("revoked")
+            if not self._revocations.can_tell(identity):
+                raise Unauthorized("revocations_unknown")
         return await self._access.admit(identity)
 
     def by_api_key(self, key: str) -> Identity:

@@ -99,7 +99,11 @@ class Gateway:
         self.follower = PublicationFollower(state, settings.shards, clock, self.metrics)
         self.network = NetworkRules(settings)
         self.limits = Limits(settings, counters)
-        self.revocations = KnownRevocations()
+        self.revocations = KnownRevocations(
+            settings.jwt_lifetime_max,
+            is_complete=settings.redis_is_embedded,
+            lets_undated_in=settings.alpaca_sandbox,
+        )
         self.access = open_access(settings, state)
         self.authenticator = Authenticator(settings, self.access, self.revocations)
         self.clients: dict[Client, str | None] = {}  # -> the user that it is counted for
