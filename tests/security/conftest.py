@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 import pytest_asyncio
 
-from portfolio_realtime.state import State, open_state
+from portfolio_realtime.state import State, open_state, rights
 from tests.conftest import LEASE_MS, SHARDS, ValkeyServer, free_port
 from tests.security.provider import AUDIENCE, ISSUER, Key, Provider, providing
 from tests.websocket_server.served import Calculator, Served, serving, write_accounts
@@ -106,3 +106,14 @@ async def opened(url: str) -> AsyncGenerator[State]:
         yield state
     finally:
         await state.close()
+
+
+def rights_of_all(password: str) -> list[str]:
+    """What `ACL SETUSER NAME` is given for one user that does for all services and people."""
+    commands = sorted({command for each in rights.COMMANDS.values() for command in each.split()})
+    return [
+        *("on", f">{password}", "resetkeys", "resetchannels", "-@all"),
+        *(f"+{command}" for command in commands),
+        *(f"~{key}" for key in rights.KEYS),
+        *(f"&{channel}" for channel in rights.CHANNELS),
+    ]

@@ -2,10 +2,8 @@
 
 import contextlib
 import os
-import re
 import secrets
 from collections.abc import AsyncGenerator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,10 +22,11 @@ from portfolio_harness.system import (
     wait_ready,
 )
 from portfolio_harness.system import token as signed
-from portfolio_realtime.run_services import Supervisor, end_all
+from portfolio_realtime.processes import end_all
 from portfolio_realtime.state import open_state
+from portfolio_realtime.supervisor import Supervisor
 from tests.conftest import LEASE_MS, SHARDS, Until, ValkeyServer
-from tests.security.conftest import opened
+from tests.security.conftest import opened, rights_of_all
 from tests.websocket_server.served import (
     SECRET,
     Calculator,
@@ -38,7 +37,6 @@ from tests.websocket_server.served import (
     write_accounts,
 )
 
-ROOT = Path(__file__).parents[2]
 NEW_SECRET = secrets.token_urlsafe(48)
 PLEASE_RECONNECT = 4001
 UNAUTHORIZED = 4500
@@ -74,13 +72,9 @@ async def test_the_secret_of_tokens(valkey_url: str) -> None:
 @contextlib.asynccontextmanager
 async def administered(valkey: ValkeyServer) -> AsyncGenerator[Redis]:
     """Valkey, with the user of docs/security.md, whose password is `old`."""
-    rights = re.search(r"^ACL SETUSER portfolio (.+)$", (ROOT / "docs/security.md").read_text(), re.MULTILINE)
-    assert rights is not None
     admin = Redis.from_url(valkey.url)
     try:
-        await admin.execute_command(
-            "ACL", "SETUSER", "portfolio", *rights[1].replace("PASSWORD", "old").split()
-        )
+        await admin.execute_command("ACL", "SETUSER", "portfolio", *rights_of_all("old"))
         await admin.execute_command("ACL", "LOG", "RESET")
         yield admin
     finally:
