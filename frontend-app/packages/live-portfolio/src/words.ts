@@ -3,6 +3,7 @@ import { age, clockTime, money } from "./format.js";
 import type { Link, Snapshot, Status, Value } from "./types.js";
 
 const SYMBOLS_LISTED_MAX = 6;
+const RECORD = "account_record"; // among stale symbols: what the account holds is old
 const STATUS_WORDS: Readonly<Record<Exclude<Status, "unknown" | "old">, string>> = {
   live: "Live",
   stale: "Prices are old",
@@ -40,9 +41,11 @@ export function caveats(value: Value | null): string[] {
   if (value.unvalued?.length) parts.push(`Moved in or out at a value that is not known: ${listed(value.unvalued)}; the day's gain is not known`);
   if (value.unexplained) parts.push(`Changed without a booking that says why: ${listed(Object.keys(value.unexplained))}; the day's gain is not known yet`);
   if (value.unconfirmed) parts.push(`Not confirmed by the broker since ${clockTime(value.unconfirmed.since)}: ${value.unconfirmed.reason}`);
-  if (value.stale.length) {
-    const ages = value.stale_ages_s ?? {};
-    const oldest = [...value.stale].sort((one, other) => (ages[other] ?? 0) - (ages[one] ?? 0));
+  const ages = value.stale_ages_s ?? {};
+  if (value.stale.includes(RECORD)) parts.push(`Nothing heard from the broker about this account since ${clockTime(value.record_as_of)}`);
+  const symbols = value.stale.filter((name) => name !== RECORD);
+  if (symbols.length) {
+    const oldest = symbols.sort((one, other) => (ages[other] ?? 0) - (ages[one] ?? 0));
     parts.push(`Old prices: ${listed(oldest.map((symbol) => (symbol in ages ? `${symbol} (${age(ages[symbol] ?? 0)})` : symbol)))}`);
   }
   return parts;

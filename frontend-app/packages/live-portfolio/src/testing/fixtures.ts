@@ -78,9 +78,10 @@ export const states = {
   empty: state({}, { equity: "53484.23", total_value: "$53,484.23" }, []),
   zero: state({}, { equity: "0.00", cash: "0.00", last_equity: "0.00", total_value: "$0.00", day_pnl: "0.00", day_pnl_ratio: null, today_return: "$0.00" }, []),
   stale: state({ status: "stale" }, { stale: ["BRK.B", "AAPL"], stale_ages_s: { "BRK.B": 7300, AAPL: 59 } }),
+  staleRecord: state({ status: "stale" }, { stale: ["account_record"], stale_ages_s: { account_record: 65 } }),
   partial: state({ status: "partial" }, unknownTotal(["NEWCO"], "104211.37"), [...ROWS, row("NEWCO", "3", null, "0", "0.00")]),
   unvalued: state({}, { ...unknownDay(), unvalued: ["AAPL"] }),
-  unconfirmed: state({ status: "unconfirmed" }, { unconfirmed: { since: "2026-11-20T15:03:00.000000Z", reason: "the broker states another quantity of AAPL" } }),
+  unconfirmed: state({ status: "unconfirmed" }, { unconfirmed: { since: "2026-11-20T15:03:00.000000Z", reason: "the broker states another quantity of AAPL", by: { AAPL: "1" } } }),
   unexplained: state({}, { ...unknownDay(), unexplained: { cash: "500.00" } }),
   everything: state(
     { status: "partial" },
