@@ -39,6 +39,7 @@ class Position(msgspec.Struct, frozen=True, gc=False):
     day_cost: Decimal = ZERO  # in dollars, multiplier included
     day_asof: str = ""  # YYYY-MM-DD that these two count from; empty where there is neither
     marks_from_ns: int = 0  # after a split: an older mark is the price of another piece
+    is_cost_known: bool = True  # false: some of it came at a cost that no booking told, and no statement yet
     is_day_cost_known: bool = True  # false after a booking that does not tell what the quantity was worth
 
 

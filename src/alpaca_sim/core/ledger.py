@@ -12,14 +12,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+from alpaca_sim.core.activity_types import MEANINGS
 from alpaca_sim.core.decimals import ZERO, divide, exact
 from alpaca_sim.core.market import Market, MarketSymbol
 from alpaca_sim.core.ulid import UlidSequence
 
 ACTIVITIES_MAX = 5_000_000
-# external: what the client brings in or takes out, in cash, and in securities at the activity's price
-CASH_FLOW_TYPES = frozenset({"CSD", "CSW", "JNLC", "ACATC", "OCT", "MEM"})
-SECURITY_FLOW_TYPES = frozenset({"JNLS", "ACATS", "FOPT"})
 SPLIT = "SPLIT"  # two bookings: the old quantity goes, the new one comes, for the same cost
 
 
@@ -49,11 +47,11 @@ class Activity:
     @property
     def external_cash_flow(self) -> Decimal:
         """What the client brought in (+) or took out (−) by this booking, in dollars."""
-        if self.activity_type in CASH_FLOW_TYPES:
-            return self.net_amount
-        if self.activity_type in SECURITY_FLOW_TYPES:
-            return self.quantity * self.price * self.multiplier
-        return ZERO
+        meaning = MEANINGS.get(self.activity_type)
+        if meaning is None or not meaning.flow:
+            return ZERO
+        units = self.quantity * self.price * self.multiplier if meaning.units and self.symbol else ZERO
+        return self.net_amount + units
 
 
 @dataclass(slots=True)

@@ -12,13 +12,12 @@ from alpaca_sim.core.ledger import Activity
 from alpaca_sim.core.market import Market, asset_id_of
 from alpaca_sim.core.switches import Switches
 
-SIGNED_TYPES = frozenset({"SPLIT", "CFEE", "JNLS", "ACATS", "FOPT"})  # a removal has a negative quantity
-
 
 def event_json(activity: Activity, switches: Switches) -> dict[str, Any]:
     """The object of `/v2beta1/events/activities`."""
     at = rfc3339(activity.at_ns)
-    keeps_sign = activity.activity_type in SIGNED_TYPES or activity.is_void or switches.sell_qty == "negative"
+    is_trade = activity.activity_type == "TRD"  # whose `side` says it; else a removal has a negative quantity
+    keeps_sign = not is_trade or activity.is_void or switches.sell_qty == "negative"
     quantity = activity.quantity if keeps_sign else abs(activity.quantity)
     event: dict[str, Any] = {
         "account_id": activity.account_id,

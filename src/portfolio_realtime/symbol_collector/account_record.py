@@ -288,6 +288,7 @@ class AccountRecord:
             quantity=holding.quantity,
             multiplier=multiplier,
             cost_basis=holding.cost_basis,
+            is_cost_known=holding.is_cost_known,
             day_quantity=traded.quantity,
             day_cost=traded.cost * multiplier,
             day_asof=self._day.balance_asof if traded.quantity or traded.cost else "",

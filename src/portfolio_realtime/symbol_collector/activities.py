@@ -33,6 +33,7 @@ class Holding(msgspec.Struct, frozen=True):
     quantity: Decimal
     cost_basis: Decimal
     stated_multiplier: Decimal | None = None  # that the broker's own figures show
+    is_cost_known: bool = True  # false: some of it came at a cost that no booking tells
 
     @property
     def multiplier(self) -> Decimal:

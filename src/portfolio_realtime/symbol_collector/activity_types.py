@@ -142,3 +142,24 @@ def moves_position(code: str, subtype: str, symbol: str) -> bool:
 def legs_min(subtype: str) -> int:
     """How many legs the group of this subtype has at least."""
     return 3 if subtype.rpartition(".")[2] in _THREE_LEGS else 2
+
+
+def as_markdown() -> str:
+    """The table as the documents show it."""
+    lines = [
+        "| type | what it is | quantity | whose | cost of the quantity | in a group | named in |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for one in TABLE.values():
+        moves, whose = "moves" if one.moves else "—", "the client's" if one.is_external else "earned or paid"
+        if not is_described(one.code):
+            whose = "not described"
+        cost = one.cost.value if one.moves else "—"
+        lines.append(
+            f"| {one.code} | {one.meaning} | {moves} | {whose} | {cost} | {one.legs.value} | {one.source} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(as_markdown(), end="")

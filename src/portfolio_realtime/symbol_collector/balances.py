@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from portfolio_realtime.model import ZERO
+from portfolio_realtime.symbol_collector import activity_types
 from portfolio_realtime.symbol_collector.activities import (
     CASH,
     Activity,
@@ -20,6 +21,7 @@ from portfolio_realtime.symbol_collector.activities import (
     asset_class_of,
     effect_of,
 )
+from portfolio_realtime.symbol_collector.activity_types import Cost
 
 COST_DIGITS: Final = Decimal("0.000000000001")
 _EXACT: Final = Context(prec=60)  # sums and products of money never round
@@ -42,7 +44,9 @@ class Balances:
             self._rounding += effect.rounding
             for symbol, quantity in effect.quantities.items():
                 held = self.holdings.get(symbol) or Holding(symbol, self._class_of(symbol), ZERO, ZERO)
-                self._hold(_moved(held, quantity, activity.price if symbol == activity.symbol else ZERO))
+                price = activity.price if symbol == activity.symbol else ZERO
+                is_known = bool(price) or activity_types.of(activity.activity_type).cost is Cost.NOTHING
+                self._hold(_moved(held, quantity, price, is_cost_known=is_known))
         return effect
 
     def restate_cost(self, symbol: str, cost_basis: Decimal) -> None:
@@ -125,13 +129,17 @@ class Totals:
                     self.quantities.pop(symbol, None)
 
 
-def _moved(held: Holding, quantity: Decimal, price: Decimal) -> Holding:
+def _moved(held: Holding, quantity: Decimal, price: Decimal, *, is_cost_known: bool) -> Holding:
     """A holding after a quantity was added (+) or taken (−) at a price."""
     before, after = held.quantity, held.quantity + quantity
+    if before * quantity < 0 <= before * after:
+        is_cost_known = True  # what leaves takes its share of the cost along
     if before * quantity >= 0:
         cost_basis = held.cost_basis + quantity * price * held.multiplier
     elif before * after >= 0:
         cost_basis = (held.cost_basis * after / before).quantize(COST_DIGITS)
     else:
         cost_basis = after * price * held.multiplier
-    return msgspec.structs.replace(held, quantity=after, cost_basis=cost_basis)
+    return msgspec.structs.replace(
+        held, quantity=after, cost_basis=cost_basis, is_cost_known=held.is_cost_known and is_cost_known
+    )

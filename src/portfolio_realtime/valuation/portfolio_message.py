@@ -206,7 +206,7 @@ def encode_row(position: Position, mark: Mark | None) -> bytes:
             "market_value": _rounded(market_value),
             "day_pnl": _rounded(position_day_pnl(position, mark)),
             "unrealized_pnl": None
-            if market_value is None
+            if market_value is None or not position.is_cost_known
             else _rounded(EXACT.subtract(market_value, position.cost_basis)),
         }
     )

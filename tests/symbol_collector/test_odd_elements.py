@@ -1,0 +1,146 @@
+"""One odd element, anywhere in a list that the product reads, costs only itself."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from portfolio_realtime.model import Account
+from portfolio_realtime.state.connection import Connection
+from portfolio_realtime.symbol_collector import parse
+from portfolio_realtime.symbol_collector.account_records import Roster
+from portfolio_realtime.symbol_collector.parse import CurrencyRefused, PayloadRefused
+from tests.symbol_collector.bookings import at_s, booking, statement
+from tests.symbol_collector.test_parse import ACCOUNT, POSITION
+
+ODD: list[Any] = [None, 7, "text", [], {}, {"id": None}, {"id": ""}, {"id": 5}, {"id": {}, "status": None}]
+junk = st.one_of(
+    st.sampled_from(ODD), st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists)
+)
+
+
+def listed(count: int) -> list[Any]:
+    """A list of accounts as the broker sends it."""
+    return [{"id": f"account-{number}", "status": "ACTIVE", "created_at": None} for number in range(count)]
+
+
+@given(st.integers(1, 6), st.data())
+def test_every_other_account_of_a_list_is_read(count: int, data: st.DataObject) -> None:
+    """Wherever the odd one stands, and without the time of creation, which only paging needs."""
+    payload = listed(count)
+    payload.insert(data.draw(st.integers(0, count)), data.draw(junk))
+
+    found, refused = parse.listed_accounts(parse.decode(json.dumps(payload)))
+
+    assert [one.account_id for one in found] == [f"account-{number}" for number in range(count)]
+    assert len(refused) == 1
+    assert "of the list" in refused[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"cash": None}, {"last_equity": None}, {"balance_asof": None}, {"currency": "EUR"}, {"cash": "NaN"}],
+)
+def test_an_account_that_cannot_be_valued_is_refused_by_itself(changes: dict[str, Any]) -> None:
+    """An account that is still being opened lacks its cash: not yet. One in euros is never valued here."""
+    with pytest.raises(PayloadRefused) as refused:
+        parse.statement("alice", {**ACCOUNT, **changes}, [POSITION])
+    assert isinstance(refused.value, CurrencyRefused) == ("currency" in changes)
+
+
+@given(junk)
+def test_an_event_that_cannot_be_read_still_tells_whose_it_is(odd: Any) -> None:
+    """It may hold money of the client's: that account is to be asked for at once."""
+    event = parse.decode(json.dumps({"account_id": "alice", "event_id": "1", "net_amount": odd}))
+    with pytest.raises(PayloadRefused):
+        parse.activity(event)
+    assert parse.account_id_of(event) == "alice"
+    assert parse.account_id_of(odd) is None
+
+
+def known() -> Roster:
+    """Two accounts with a record."""
+    roster = Roster()
+    roster.list_accounts(["alice", "bob"])
+    for account_id in ("alice", "bob"):
+        seen = statement(1000)
+        state = msgspec.structs.replace(seen.state, account_id=account_id)
+        roster.observe(msgspec.structs.replace(seen, state=state), at_s(-100), at_s(-99))
+    return roster
+
+
+def test_a_refused_event_leaves_its_account_unconfirmed_until_a_statement() -> None:
+    """And nobody else."""
+    roster = known()
+    roster.refuse_activity("alice", at_s(0))
+
+    alice, bob = roster.account("alice"), roster.account("bob")
+    assert alice is not None
+    assert bob is not None
+    assert alice.unconfirmed is not None
+    assert (alice.unconfirmed.since_ns, alice.unconfirmed.reason) == (at_s(0), "event refused")
+    assert bob.unconfirmed is None
+    assert roster.look_again_ns("alice") is not None
+
+    roster.observe(statement(1000), at_s(10), at_s(10.1))
+    confirmed = roster.account("alice")
+    assert confirmed is not None
+    assert confirmed.unconfirmed is None
+
+
+def test_a_refused_statement_leaves_an_old_record_and_says_so() -> None:
+    """Until one can be read again; the time of the record is the last readable answer's."""
+    roster = known()
+    roster.refuse_statement("alice", at_s(50))
+
+    refused = roster.account("alice")
+    assert refused is not None
+    assert (refused.is_unreadable, refused.as_of_ns) == (True, at_s(-99))
+
+    roster.observe(statement(1000), at_s(60), at_s(60.1))
+    again = roster.account("alice")
+    assert again is not None
+    assert (again.is_unreadable, again.as_of_ns, again.unconfirmed) == (False, at_s(60.1), None)
+
+
+def test_without_the_days_history_no_day_pnl_is_known() -> None:
+    """Money may have come that nobody has told of; equity is served all the same."""
+    roster = known()
+    roster.know_history(False, at_s(0))
+    unknown = roster.account("alice")
+    assert unknown is not None
+    assert unknown.unvalued == ("cash",)
+    roster.know_history(True, at_s(1))
+    assert all(not one.unvalued for one in _accounts(roster))
+
+
+def _accounts(roster: Roster) -> list[Account]:
+    return [one for name in ("alice", "bob") if (one := roster.account(name)) is not None]
+
+
+async def test_a_stored_record_that_cannot_be_read_is_left_out(state: Any) -> None:
+    """All others are, by every way of reading."""
+    lease = await state.leases.acquire("symbol_collector")
+    roster = known()
+    _, accounts, _ = roster.take_changes(10)
+    await state.accounts.write(lease, accounts)
+    connection: Connection = state.connection
+    for shard in range(16):
+        key = f"{{s{shard:02d}}}:accounts"
+        if await connection.commands.hexists(key, "alice"):
+            await connection.commands.hset(key, "alice", b'{"account_id": 5}')
+
+    found = [one for shard in range(16) for one in await state.accounts.read_all(shard)]
+    assert [one.account_id for one in found] == ["bob"]
+    assert await state.accounts.read_one("alice") is None
+    assert await state.accounts.read_with_bookings("alice") is None
+
+
+def test_a_booking_of_an_unlisted_account_is_no_matter_of_the_others() -> None:
+    """Firm and sweep accounts are on the stream too."""
+    roster = known()
+    assert roster.apply(booking("CSD", 1, account_id="firm"), at_s(0))
+    assert all(one.unconfirmed is None for one in _accounts(roster))
