@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from portfolio_realtime.symbol_collector import account_record as limits
+from portfolio_realtime.symbol_collector import record_state as limits
 from portfolio_realtime.symbol_collector.account_record import AccountRecord, Outcome
 from portfolio_realtime.symbol_collector.account_records import Roster
 from portfolio_realtime.symbol_collector.cash_flows import cut_off_ns

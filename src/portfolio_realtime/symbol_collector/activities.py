@@ -5,7 +5,8 @@ the change of cash and quantities, so that both can be compared.
 """
 
 import re
-from decimal import Decimal
+from collections.abc import Iterable
+from decimal import Context, Decimal, localcontext
 from typing import Final
 
 import msgspec
@@ -23,6 +24,7 @@ CASH: Final = "cash"  # names itself among the symbols of what is unvalued, unex
 _OPTION_SYMBOL: Final = re.compile(r"[A-Z][A-Z0-9]{0,5}\d{6}[CP]\d{8}")
 _CRYPTO_PAIR: Final = re.compile(r"([A-Z0-9]{2,})(USDT|USDC|USD|BTC)")
 _EQUITY_LETTERS_MAX: Final = 5
+_EXACT: Final = Context(prec=60)  # sums of money never round
 
 
 class Holding(msgspec.Struct, frozen=True):
@@ -145,6 +147,24 @@ def effect_of(activity: Activity, corrected: Activity | None = None) -> Effect:
         rounding += booking.rounding
         for symbol, quantity in booking.legs.items():
             quantities[symbol] = quantities.get(symbol, ZERO) + sign * quantity
+    return Effect(cash, {symbol: quantity for symbol, quantity in quantities.items() if quantity}, rounding)
+
+
+def void(activity: Activity) -> Activity:
+    """The same booking without any effect."""
+    return msgspec.structs.replace(activity, is_void=True)
+
+
+def sum_of(effects: Iterable[Effect]) -> Effect:
+    """What several bookings change together."""
+    cash = rounding = ZERO
+    quantities: dict[str, Decimal] = {}
+    with localcontext(_EXACT):
+        for effect in effects:
+            cash += effect.cash
+            rounding += effect.rounding
+            for symbol, quantity in effect.quantities.items():
+                quantities[symbol] = quantities.get(symbol, ZERO) + quantity
     return Effect(cash, {symbol: quantity for symbol, quantity in quantities.items() if quantity}, rounding)
 
 

@@ -1,0 +1,193 @@
+"""What a record makes of a statement that no booking explains: a fee, a split, a hold, a correction, none."""
+
+from decimal import Context, Decimal, localcontext
+from typing import Final
+
+import msgspec
+
+from portfolio_realtime.model import ZERO
+from portfolio_realtime.symbol_collector import activity_types, differences
+from portfolio_realtime.symbol_collector.activities import (
+    CASH,
+    AccountState,
+    Activity,
+    Statement,
+    effect_of,
+    multiplier_of,
+    sum_of,
+    void,
+)
+from portfolio_realtime.symbol_collector.day_sums import Day
+from portfolio_realtime.symbol_collector.differences import Cause
+from portfolio_realtime.symbol_collector.record_state import RecordState
+
+_EXACT: Final = Context(prec=60)  # sums of money never round
+
+
+class DriftingRecord(RecordState):
+    """What a record makes of a statement that it cannot explain."""
+
+    def _check_first(self, state: AccountState, now_ns: int) -> None:
+        """Is the first cash what it was at the last close and all bookings since? Else nobody has told all.
+
+        Without the cash of that close it is known for who holds and has traded nothing: all was cash.
+        """
+        before = state.last_cash
+        if before is None and not self._balances.holdings and not self._day.traded:
+            before = state.last_equity
+        if before is None or self._uncertain:
+            return
+        with localcontext(_EXACT):
+            missing = self._balances.cash - before - self._day.booked_cash
+        rounding = sum((one.rounding for one in self._booked if self._day.contains(one)), ZERO)
+        if abs(missing) > max(rounding, differences.CENT) and not self._is_fee(CASH, missing):
+            self._differences.add(CASH, missing, now_ns, Cause.UNEXPLAINED)
+
+    def _may_be_held_back(self, statement: Statement) -> bool:
+        """Is the cash alone less, by more than fees, and does the answer not say what it is without orders?
+
+        Then an open order may hold it back: what is ours stays, unconfirmed.
+        """
+        totals = self._balances.totals()
+        is_known = statement.state.equity is not None and statement.state.market_value is not None
+        if is_known or self._uncertain or not totals.has_quantities_of(statement):
+            return False
+        less = totals.lacks(statement).get(CASH, ZERO)
+        return less < 0 and not self._is_fee(CASH, less)
+
+    def _take_drift(self, statement: Statement, began_ns: int, ended_ns: int, *, is_late: bool) -> None:
+        """REST is right: what it has and no booking has told is a difference, and what we had is none."""
+        undone = self._undone(statement) if is_late else []
+        self._void_memos(undone)
+        lacking = self._balances.totals().lacks(statement)
+        costs = {symbol: held.cost_basis for symbol, held in self._balances.holdings.items()}
+        quantities = self._balances.totals().quantities
+        since_ns = ended_ns if self._doubt is None else self._doubt[1]
+        for one in undone:
+            kind = activity_types.of(one.activity_type)
+            if not kind.is_external and kind.code != activity_types.TRADE:  # REST had it before it was booked
+                for name, amount in self._effect(one).parts.items():
+                    lacking[name] = lacking.get(name, ZERO) + amount
+        for name, amount in lacking.items():
+            if amount and not self._is_immaterial(name, amount, statement):
+                cause = self._cause(name, amount, lacking, statement, (costs, quantities))
+                self._differences.add(name, amount, since_ns, cause)
+        self._replace(statement, began_ns, ended_ns)
+
+    def _undone(self, statement: Statement) -> list[Activity]:
+        """The newest applied bookings that a trailing statement does not have."""
+        totals, undone = self._balances.totals(), list[Activity]()
+        for activity, effect in reversed(self._applied):
+            if totals.agrees(statement):
+                break
+            totals.undo(effect)
+            undone.append(activity)
+        return undone if totals.agrees(statement) else []
+
+    def _void_memos(self, undone: list[Activity]) -> None:
+        """REST has not had a memo for a minute: memos are no cash, and no flow."""
+        memos = [one for one in undone if one.activity_type == activity_types.MEMO]
+        if memos and len(memos) == len(undone):
+            self._are_memos_cash = False
+            for memo in memos:
+                self._booked.replace(void(memo))
+                self._day.count(void(memo), memo)
+                self._balances.move(void(memo), memo)
+
+    def _cause(
+        self,
+        name: str,
+        amount: Decimal,
+        lacking: dict[str, Decimal],
+        statement: Statement,
+        before: tuple[dict[str, Decimal], dict[str, Decimal]],
+    ) -> Cause:
+        if self._is_fee(name, amount):
+            return Cause.FEE
+        costs, quantities = before
+        holding = statement.holdings.get(name)
+        if holding is None or name not in costs or lacking.get(CASH):
+            return Cause.UNEXPLAINED
+        is_split = differences.is_split(
+            quantities[name],
+            holding.quantity,
+            (costs[name], holding.cost_basis),
+            (self._prices.get(name), statement.prices.get(name)),
+        )
+        return Cause.SPLIT if is_split else Cause.UNEXPLAINED
+
+    def _is_immaterial(self, name: str, amount: Decimal, statement: Statement) -> bool:
+        price = 1.0 if name == CASH else statement.prices.get(name) or self._prices.get(name)
+        return price is not None and abs(float(amount)) * price < differences.IMMATERIAL
+
+    def _replace(self, statement: Statement, began_ns: int, ended_ns: int) -> None:
+        self._confirm(statement, ended_ns)
+        self._sum_up_day()
+        self._taken_from_ns, self._taken_until_ns = began_ns, ended_ns
+        self._explained_since_ns = ended_ns
+
+    def _take_correction(self, statement: Statement, began_ns: int, ended_ns: int) -> None:
+        """REST has changed after a booking that corrects an unknown one: what differs is what that changed.
+
+        Balance and positions may still trail each other, so the record stays unsettled: the next statement,
+        taken in quiet, confirms this one. Of several corrections nobody can tell which has changed what.
+        """
+        if len(self._uncertain) == 1:
+            correction = self._uncertain[0]
+            self._booked.infer(correction, self._original_of(correction, statement))
+        else:
+            for name, amount in self._balances.totals().lacks(statement).items():
+                self._differences.add(name, amount, ended_ns, Cause.UNEXPLAINED)
+        self._replace(statement, began_ns, ended_ns)
+        self._is_unsettled = True
+
+    def _original_of(self, correction: Activity, statement: Statement) -> Activity:
+        """What a correction must have corrected, by what the statement changes; as of the correction."""
+        totals, symbol = self._balances.totals(), correction.symbol or ""
+        totals.add(effect_of(correction))
+        net_amount, quantity = totals.excess_over(statement, symbol)
+        value = quantity * self._multipliers.get(symbol, multiplier_of(correction.asset_class))
+        return msgspec.structs.replace(
+            correction,
+            net_amount=net_amount,
+            quantity=quantity,
+            price=abs(net_amount / value) if value else ZERO,
+            previous_id=None,
+            is_void=False,
+        )
+
+    def _decide_memos(self, state: AccountState) -> None:
+        """Whether instant-funding memos are cash is not documented: the sum of the day's bookings tells.
+
+        Where cash is what it was at the roll and all bookings but the memos, they are no cash and no flow.
+        """
+        memos = [
+            one
+            for one in self._booked
+            if one.activity_type == activity_types.MEMO and not one.is_void and self._day.contains(one)
+        ]
+        total = sum((one.net_amount for one in memos), ZERO)
+        if not total or state.last_cash is None or state.balance_asof != self._day.balance_asof:
+            return
+        if state.last_cash + self._day.booked_cash - state.cash == total:
+            self._are_memos_cash = False
+            for memo in memos:
+                self._booked.replace(void(memo))
+                self._day.count(void(memo), memo)
+
+    def _explain_contained(self, statement: Statement) -> None:
+        """What of the uncertain bookings the balances had already is a share of what they had too much."""
+        contained = sum_of(self._effect(one) for one in self._uncertain).parts
+        for name, amount in self._balances.totals().lacks(statement).items():
+            contained[name] = contained.get(name, ZERO) - amount
+        self._differences.explain(contained)
+
+    def _known_cash(self, state: AccountState) -> Decimal | None:
+        """What the cash should be: ours; before the first statement, that of the last close and all since."""
+        if self._state is not None:
+            return self._balances.cash
+        if state.last_cash is None:
+            return None
+        day = Day(state.balance_asof)
+        self._booked.sum_up(day, ())
+        return state.last_cash + day.booked_cash

@@ -1,0 +1,235 @@
+"""What is known of one account: its newest statement, the day, its bookings, and what of it is in doubt."""
+
+from collections import deque
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from portfolio_realtime.clock import NS_PER_S
+from portfolio_realtime.model import ZERO, Account, Bookings, Position
+from portfolio_realtime.symbol_collector import cash_flows, differences
+from portfolio_realtime.symbol_collector.activities import (
+    CASH,
+    AccountState,
+    Activity,
+    Effect,
+    Holding,
+    Statement,
+    effect_of,
+)
+from portfolio_realtime.symbol_collector.asset_classes import AssetClasses
+from portfolio_realtime.symbol_collector.balances import Balances
+from portfolio_realtime.symbol_collector.booked import Booked
+from portfolio_realtime.symbol_collector.day_sums import Day, Traded
+from portfolio_realtime.symbol_collector.differences import Differences
+from portfolio_realtime.symbol_collector.doubts import Doubts, Reason
+
+REST_LAG_NS: Final = 5 * NS_PER_S  # published this long before a request, a booking is in its answer
+CLOCK_SKEW_NS: Final = NS_PER_S // 2  # the broker's clock and ours agree within this
+APPLIED_MAX: Final = 1_000  # bookings looked back upon to recognise a late statement
+BOOKINGS_TOLD_MAX: Final = 2_000  # of these, the newest are told to others
+
+
+class RecordState:
+    """Statement, day, bookings and doubts of one account, and how they are told."""
+
+    def __init__(self, account_id: str, classes: AssetClasses | None = None) -> None:
+        self.account_id = account_id
+        self._classes = classes or AssetClasses()
+        self._state: AccountState | None = None
+        self._balances: Balances
+        self._day: Day
+        self._booked = Booked()
+        self._applied: deque[tuple[Activity, Effect]] = deque(maxlen=APPLIED_MAX)  # since REST last agreed
+        self._uncertain: list[Activity] = []
+        self._differences = Differences()
+        self._doubts = Doubts()
+        self._multipliers: dict[str, Decimal] = {}  # of options held since the roll, closed or not
+        self._prices: dict[str, float] = {}  # the broker's own, of the statement that the balances rest on
+        self._taken_from_ns = 0  # the statement that the balances rest on was requested here …
+        self._taken_until_ns = 0  # … and complete here
+        self._confirmed_ns = 0  # the newest statement that agreed, or was taken, was complete here
+        self._doubt: tuple[Statement, int] | None = None  # a statement that differs, and since when it does
+        self._explained_since_ns = 0  # from here on, the bookings explain every change
+        self._is_unsettled = False
+        self._is_late = False  # REST trails: it is looked at less and less often
+        self._is_prompt = False  # to be looked at now, quiet or not
+        self._prompted_ns = 0  # when a doubt was last looked at again at once
+        self._has_new_bookings = False  # to tell: a booking came, or is no longer doubtful
+        self._are_memos_cash = True
+        self._held_back = ZERO
+        self._event_ns = 0
+        self._looked_ns = 0
+        self.as_of_ns = 0  # when the broker last told something readable about the account
+
+    @property
+    def is_known(self) -> bool:
+        """Has there been a statement?"""
+        return self._state is not None
+
+    def relearn_classes(self) -> None:
+        """Another account's statement has named the class of something that is held or was traded here."""
+        for one in self._booked:
+            if one.stated_class != self._classes.stated(one):
+                self._booked.replace(msgspec.structs.replace(one, stated_class=self._classes.stated(one)))
+        if self._state is not None:
+            self._balances.relearn_classes()
+            self._sum_up_day()
+
+    def account(self, version: int, as_of_ns: int) -> Account:
+        """The record as everybody else reads it. Only once it is known."""
+        assert self._state is not None
+        traded, unexplained = self._day.traded, self._differences.unexplained
+        symbols = sorted(self._balances.holdings.keys() | traded.keys())
+        return Account(
+            account_id=self.account_id,
+            version=version,
+            status=self._state.status,
+            currency=self._state.currency,
+            cash=self._balances.cash,
+            last_equity=self._state.last_equity,
+            balance_asof=self._state.balance_asof,
+            external_cash_flow=self._day.external_cash_flow,
+            positions=tuple(
+                self._position(symbol, traded.get(symbol, Traded()), is_explained=symbol not in unexplained)
+                for symbol in symbols
+            ),
+            as_of_ns=as_of_ns,
+            unvalued=(*self._day.unvalued, *self._doubtful_flows),
+            unexplained=unexplained,
+            unconfirmed=self._doubts.told,
+            is_unreadable=Reason.UNREADABLE in self._doubts,
+            confirmed_ns=self._confirmed_ns,
+            held_back=self._held_back,
+        )
+
+    def take_new_bookings(self) -> bool:
+        """Do `bookings` tell something new since this was last asked, be the record the same or not?"""
+        has_new, self._has_new_bookings = self._has_new_bookings, False
+        return has_new
+
+    @property
+    def _doubtful_flows(self) -> tuple[str, ...]:
+        """Is there money of the client's of which nobody can tell yet whether it is in the cash?"""
+        has_any = any(
+            self._taken_from_ns - REST_LAG_NS < one.published_ns and cash_flows.external_cash_flow(one)
+            for one in self._uncertain
+        )
+        return (CASH,) if has_any and CASH not in self._day.unvalued else ()
+
+    def bookings(self, version: int) -> Bookings:
+        """The bookings that are in the record of this version and were executed since `last_equity`.
+
+        Nothing is known before one of which nobody knows yet whether the record contains it.
+        """
+        assert self._state is not None
+        began_ns = cash_flows.cut_off_ns(self._state.balance_asof)
+        undecided = {activity.ref_id for activity in self._uncertain}
+        told = self._booked.told(undecided, began_ns, self._multipliers.get)
+        around = [one for one in self._uncertain if not self._is_surely_new(one)]
+        doubtful_ns = max((activity.executed_ns for activity in around), default=0)
+        known_since_ns = max(began_ns, self._explained_since_ns, doubtful_ns)
+        if len(told) > BOOKINGS_TOLD_MAX:
+            known_since_ns = max(known_since_ns, told[-BOOKINGS_TOLD_MAX - 1].at_ns)
+        newest = tuple(told[-BOOKINGS_TOLD_MAX:])
+        return Bookings(self.account_id, version, began_ns, known_since_ns, newest)
+
+    def _position(self, symbol: str, traded: Traded, *, is_explained: bool) -> Position:
+        closed = Holding(symbol, self._classes.of(symbol), ZERO, ZERO)
+        holding = self._balances.holdings.get(symbol, closed)
+        multiplier = self._multipliers.get(symbol, holding.multiplier)
+        return Position(
+            symbol=symbol,
+            asset_class=holding.asset_class,
+            quantity=holding.quantity,
+            multiplier=multiplier,
+            cost_basis=holding.cost_basis,
+            is_cost_known=holding.is_cost_known,
+            day_quantity=traded.quantity,
+            day_cost=traded.cost * multiplier,
+            day_asof=self._day.balance_asof if traded.quantity or traded.cost else "",
+            is_day_cost_known=is_explained and not traded.unknown_costs,
+            marks_from_ns=self._day.marks_from_ns.get(symbol, 0),
+        )
+
+    def _is_surely_new(self, activity: Activity) -> bool:
+        """Was it published after the statement that the balances rest on?"""
+        return activity.published_ns > self._taken_until_ns + CLOCK_SKEW_NS
+
+    def _move(self, activity: Activity) -> None:
+        corrected = self._booked.corrected(activity)
+        self._day.count(activity, corrected)
+        self._applied.append((activity, self._balances.move(activity, corrected)))
+
+    def _effect(self, activity: Activity) -> Effect:
+        return effect_of(activity, self._booked.corrected(activity))
+
+    def _count_contained(self, activity: Activity) -> None:
+        """The balances have it: it explains what they had too much, and counts from when they did."""
+        effect = self._effect(activity)
+        since_ns = self._differences.since_ns(effect)
+        if since_ns is None and not self._differences.may_contain(effect):
+            self._day.count(activity, self._booked.corrected(activity))
+            return
+        if since_ns is not None:
+            self._booked.replace(
+                msgspec.structs.replace(
+                    activity,
+                    executed_ns=min(activity.executed_ns, since_ns),
+                    published_ns=min(activity.published_ns, since_ns),
+                )
+            )
+        self._differences.explain(effect.parts, effect.rounding)
+        self._sum_up_day()
+
+    def _rest_on(self, statement: Statement) -> None:
+        self._balances = Balances(statement, self._classes.of)
+        self._prices = statement.prices
+        for symbol, holding in statement.holdings.items():
+            if holding.stated_multiplier is not None:
+                self._multipliers[symbol] = holding.stated_multiplier
+
+    def _confirm(self, statement: Statement, ended_ns: int) -> None:
+        self._agree(statement)
+        self._confirmed_ns = ended_ns
+        if self._differences.ahead:
+            self._sum_up_day()
+
+    def _agree(self, statement: Statement) -> None:
+        """REST has caught up with us, or we with it: every booking that we know is in the statement."""
+        decided, self._uncertain = self._uncertain, []
+        self._has_new_bookings |= bool(decided)
+        for activity in decided:
+            self._day.count(activity, self._booked.corrected(activity))
+        self._rest_on(statement)
+        self._applied.clear()
+        self._doubt = None
+        self._is_unsettled = False
+        self._doubts.settle(
+            Reason.DIFFERENT, Reason.BOOKING, Reason.EVENT_REFUSED, Reason.UNPROVED, Reason.HOLD
+        )
+
+    def _sum_up_day(self) -> None:
+        """The day's sums from its bookings, and from what stands in for those that are still to come."""
+        self._day = Day(self._day.balance_asof, self._day.marks_from_ns)
+        self._booked.sum_up(self._day, {activity.ref_id for activity in self._uncertain})
+        for stand_in in self._differences.stand_ins(self.account_id):
+            self._day.count(stand_in, None)
+
+    def _is_fee(self, name: str, amount: Decimal) -> bool:
+        """May it be a fee of what was traded, which is still to be booked?"""
+        if amount >= 0:
+            return False
+        bound = differences.fee_bound(name, self._booked) + self._differences.ahead.get(name, ZERO)
+        return abs(amount) <= bound
+
+    def _tell_uncertain(self, now_ns: int) -> None:
+        if not self._uncertain:
+            self._doubts.settle(Reason.BOOKING)
+            return
+        by: dict[str, Decimal] = {}
+        for one in self._uncertain:
+            for name, amount in self._effect(one).parts.items():
+                by[name] = by.get(name, ZERO) + amount
+        self._doubts.raise_(Reason.BOOKING, now_ns, by)
