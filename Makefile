@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install run test test-js lint lint-js app page check format bench curve knee faults replay week churn wheel image cloudflare cloudflare-check aws-synth aws-preflight aws-templates aws-check documents sbom audit uv lock clean
+.PHONY: help install run test test-js lint lint-js app page check format bench curve knee faults replay week churn wheel image cloudflare cloudflare-check aws-synth aws-preflight aws-templates aws-check aws-drill documents sbom audit uv lock clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 20
@@ -105,6 +105,11 @@ aws-check: install .venv-aws/.installed  ## the templates for AWS judged, and th
 	.venv-aws/bin/python -m deploy.aws check
 	$(BIN)/python -m pytest -q tests/aws $(ARGS)
 	$(BIN)/python -m benchmarks.aws.run_tasks
+
+aws-drill: aws-check uv  ## the longer proofs: what ready-made checkers find, clients while servers are replaced
+	$(BIN)/pyright -p deploy/aws/stack
+	$(BIN)/python -m benchmarks.aws.checkers
+	$(BIN)/python -m benchmarks.aws.balancer
 
 .venv-aws/.installed: requirements/aws.txt
 	$(PYTHON) -m venv .venv-aws

@@ -23,6 +23,7 @@ _ACCESS_LOG: Final = (
     "An access log would hold tickets and account ids from URLs; refusals are counted and logged without."
 )
 _OPEN: Final = "Browsers come from everywhere, until Cloudflare stands before it: then only its networks may."
+_OWN_KEY: Final = "AWS encrypts with its own key; one of ours costs $1 a month and must never be lost."
 
 WAIVERS: Final = (
     Waiver("cdk-nag", "AwsSolutions-SMG4", _ROTATION),
@@ -44,6 +45,12 @@ WAIVERS: Final = (
         "Settings are no secrets; those stand under Secrets, which our own check proves.",
     ),
     Waiver("cdk-nag", "AwsSolutions-ELB2", _ACCESS_LOG),
+    Waiver("checkov", "CKV_AWS_136", _OWN_KEY),
+    Waiver("checkov", "CKV_AWS_149", _OWN_KEY),
+    Waiver("checkov", "CKV_AWS_158", _OWN_KEY),
+    Waiver("checkov", "CKV_AWS_26", "Alarms cannot use AWS's key for topics; their names are no secret."),
+    Waiver("checkov", "CKV_AWS_65", _INSIGHTS),
+    Waiver("checkov", "CKV_AWS_91", _ACCESS_LOG),
 )
 
 
