@@ -1,15 +1,19 @@
 """Nothing is wrong with the templates that are kept, and each check finds the faults that it is there for."""
 
 import json
+from pathlib import Path
 
 import pytest
+from deploy.aws.alarms import RUNBOOK, alarms
 from deploy.aws.checks import CHECKS, examine
 from deploy.aws.checks.template import Template
+from deploy.aws.sizes import SIZES
 from deploy.aws.task_definitions import FOLDER, task_definitions
 from deploy.aws.valkey_users import USERS
 
 from portfolio_realtime.state import rights
 
+ROOT = Path(__file__).parents[2]
 GUIDE_STEPS = {"1", "2", "3", "4", "5", "6", "8", "9", "10", "cost"}  # 7 is the page, 11 the load tests
 
 
@@ -43,3 +47,9 @@ def test_the_task_definitions_are_those_of_the_template() -> None:
 def test_the_users_are_those_of_the_table_of_keys() -> None:
     """make aws-templates."""
     assert USERS.read_text() == rights.as_json()
+
+
+def test_each_alarm_names_a_page_that_exists(template: Template) -> None:
+    """Whoever is woken finds what to type."""
+    for alarm in alarms(SIZES[template.size]):
+        assert (ROOT / RUNBOOK / f"{alarm.page}.md").is_file(), alarm.name
