@@ -120,7 +120,7 @@ async def test_the_server_says_whether_it_is_ready(server: Server) -> None:
     """`/ready` is for the load balancer: 200 or 503, with the reason."""
     answer = await get(server, "/ready")
     assert answer.status_code in (200, 503)
-    assert answer.json()["status"] in ("ok", "draining", "waiting for the state")
+    assert answer.json()["status"] in ("ok", "draining", "waiting for the state", "nothing is published")
 
 
 async def test_a_heartbeat_is_answered(server: Server) -> None:

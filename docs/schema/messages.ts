@@ -1,7 +1,7 @@
 // Made from the Python types. Do not edit; make it anew with:
 // python -m portfolio_realtime.cli.write_api_documents
 
-/** The value of one account. While a position is unpriced `equity` is null and `known_equity` is there. While a mark is stale its symbol is in `stale`, and its age at publication, in whole seconds, in `stale_ages_s`; `account_record` there says that the broker has not been heard of about this account since `record_as_of`. `unvalued` names what was transferred at a value that nobody tells, `unexplained` what has changed without any booking, and by how much: `day_pnl` is then null. The texts for people, `total_value` and `today_return`, are then "—". `unconfirmed` is there from the broker's first contradiction to its next agreement. `without_feed` names the asset classes of symbols that are held and never priced. */
+/** The value of one account. While a position is unpriced `equity` is null and `known_equity` is there. While a mark is stale its symbol is in `stale`, and its age at publication, in whole seconds, in `stale_ages_s`; `account_record` there says that the broker has not been heard of about this account since `record_as_of`. `unvalued` names what was transferred at a value that nobody tells, `unexplained` what has changed without any booking, and by how much: `day_pnl` is then null. The texts for people, `total_value` and `today_return`, are then "—". `unconfirmed` is there from the broker's first contradiction to its next agreement. `without_feed` names the asset classes of symbols that are held and never priced. `stale_hops` is there in an answer to one HTTP request only, see `freshness`. */
 export interface PortfolioMessage {
   type: "portfolio";
   account_id: string;
@@ -26,6 +26,7 @@ export interface PortfolioMessage {
   without_feed?: Record<string, string>;
   unexplained?: Record<string, string>;
   unconfirmed?: Doubt;
+  stale_hops?: ("calculator" | "collector" | "valkey")[];
   positions?: PositionRow[];
 }
 
@@ -48,6 +49,14 @@ export interface PositionRow {
   market_value?: string | null;
   day_pnl?: string | null;
   unrealized_pnl?: string | null;
+}
+
+/** Is what is shown of an account of now? Sent when that changes, and before a value that is not. `stale_hops` names from where nothing fresh has come since `since`: `collector` (account records: nobody follows them, or the broker is not heard), `calculator` (values), `valkey` (anything). While any is there, figures may be old. Prices have marks of their own: `stale` of the portfolio message. */
+export interface Freshness {
+  type: "freshness";
+  account_id: string;
+  stale_hops: ("calculator" | "collector" | "valkey")[];
+  since: string;
 }
 
 /** Answers a heartbeat with the client's own timestamp, so that it can tell the round trip. */
@@ -96,7 +105,7 @@ export interface Heartbeat {
   timestamp?: string | number | null;
 }
 
-export type ServerMessage = PortfolioMessage | HeartbeatAck | ErrorMessage | TokenExpiring;
+export type ServerMessage = PortfolioMessage | Freshness | HeartbeatAck | ErrorMessage | TokenExpiring;
 
 export type ClientMessage = Auth | Subscribe | Unsubscribe | Heartbeat;
 

@@ -157,13 +157,17 @@ class Publication(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class PublicationBatch(msgspec.Struct, frozen=True, array_like=True):
-    """All publications of one shard from one flush, under one epoch; column by column, for they are many."""
+    """All publications of one shard from one flush, under one epoch; column by column, for they are many.
+
+    One without any is a sign of life.
+    """
 
     epoch: int
     account_ids: list[str]
     sequences: list[int]
     frames: list[bytes]  # each `value` as a WebSocket frame
     rows: dict[int, list[tuple[str, bytes]]]  # of those with positions, by their place in the columns
+    stale_hops: tuple[str, ...] = ()  # hops before the calculator from which nothing fresh comes
 
 
 def exact(price: float) -> Decimal:

@@ -225,6 +225,12 @@ class ServerMetrics:
         self.malformed = Counter(
             f"{PREFIX}_malformed_publications", "What was published and cannot be read", registry=registry
         )
+        self.stale_shards = Gauge(
+            f"{PREFIX}_stale_shards",
+            "Shards from which nothing fresh comes, by the hop that is silent",
+            ["hop"],
+            registry=registry,
+        )
         self.fan_out_lag = Histogram(
             f"{PREFIX}_fan_out_lag_seconds",
             "Publication to hand-over to the socket",

@@ -11,7 +11,9 @@ from typing import Any
 
 import httpx
 import jwt
+import msgspec
 from prometheus_client import CollectorRegistry
+from redis.exceptions import RedisError
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -21,6 +23,7 @@ from portfolio_realtime.model import Account
 from portfolio_realtime.service import Context
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.leases import Lease
+from portfolio_realtime.state.valuations import batch_of
 from portfolio_realtime.websocket_server.server import run
 from tests.conftest import LEASE_MS, SHARDS, free_port
 from tests.websocket_server.wire import publication
@@ -28,6 +31,7 @@ from tests.websocket_server.wire import publication
 SECRET = secrets.token_urlsafe(48)
 API_KEY = secrets.token_urlsafe(48)
 RECEIVE_S_MAX = 5.0
+SIGN_S = 0.5
 
 
 def token(subject: str = "alice", accounts: list[str] | None = None, lifetime_s: float = 600) -> str:
@@ -164,9 +168,23 @@ async def watched(state: State, account_id: str) -> bool:
     return account_id in (await state.interest.read(keys.shard_of(account_id, SHARDS))).account_ids
 
 
+async def give_signs(state: State, stale_hops: tuple[str, ...] = ()) -> None:
+    """One sign of life of every shard, as calculators give them."""
+    sign = msgspec.msgpack.encode(batch_of(0, [], stale_hops))
+    for shard in range(SHARDS):
+        await state.connection.commands.publish(keys.valuations(shard), sign)
+
+
+async def _keep_giving_signs(state: State) -> None:
+    while True:
+        with contextlib.suppress(RedisError, OSError):
+            await give_signs(state)
+        await asyncio.sleep(SIGN_S)
+
+
 @contextlib.asynccontextmanager
-async def serving(url: str, **settings: Any) -> AsyncGenerator[Served]:
-    """A server on the Valkey at `url`."""
+async def serving(url: str, *, has_signs: bool = True, **settings: Any) -> AsyncGenerator[Served]:
+    """A server on the Valkey at `url`; `has_signs`: calculators live, whatever the test does."""
     port = settings.get("websocket_port") or free_port()
     chosen = config.load(
         **{
@@ -182,6 +200,7 @@ async def serving(url: str, **settings: Any) -> AsyncGenerator[Served]:
     state = open_state(url, holder="server", shards=SHARDS, lease_ms=LEASE_MS)
     context = Context(chosen, state, SystemClock(), CollectorRegistry(), "test-instance")
     served = Served(port, asyncio.create_task(run(context)))
+    signs = asyncio.create_task(_keep_giving_signs(state) if has_signs else asyncio.sleep(0))
     try:
         give_up = time.monotonic() + 10
         while not await served.ready():
@@ -190,6 +209,8 @@ async def serving(url: str, **settings: Any) -> AsyncGenerator[Served]:
             await asyncio.sleep(0.02)
         yield served
     finally:
+        signs.cancel()
+        await asyncio.gather(signs, return_exceptions=True)
         await served.http.aclose()
         await served.stop()
         await state.close()

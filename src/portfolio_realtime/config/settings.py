@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from portfolio_realtime import redaction
 from portfolio_realtime.config import valkey_url
+from portfolio_realtime.config.sources import ENV_FILE, sources
 from portfolio_realtime.config.urls import base_url, is_near, listed, parts_of
 from portfolio_realtime.config.weak_secrets import is_guessable
 from portfolio_realtime.errors import SettingsError
@@ -21,7 +22,6 @@ from portfolio_realtime.errors import SettingsError
 SECRET_BYTES_MIN: Final = 32
 PRICE_TTL_S_MAX: Final = 315_360_000  # ten years
 HISTORY_DELAY_S_MAX: Final = 2.0
-SECRET_FILE_CHARACTERS_MAX: Final = 16_384
 SAMPLE_PREFIX: Final = "your_"
 
 AccountAccess = Literal["claim", "webhook", "entitlements"]
@@ -38,37 +38,6 @@ _HOSTS: Final = {
 }
 
 
-class _SecretFiles(PydanticBaseSettingsSource):
-    """NAME_FILE holds the path of a file with the secret NAME, as container platforms mount them."""
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """The content of the file that the environment names for this field, or None."""
-        if field.annotation is not SecretStr:
-            return None, field_name, False
-        name = field_name.upper()
-        if not (path := os.environ.get(f"{name}_FILE")):
-            return None, field_name, False
-        if os.environ.get(name):
-            raise SettingsError(f"{name} and {name}_FILE are both set: keep one")
-        return _content(f"{name}_FILE", path), field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        """Every secret that comes from a file, by the name it is set by."""
-        found = (self.get_field_value(field, name) for name, field in self.settings_cls.model_fields.items())
-        return {key: value for value, key, _ in found if value is not None}
-
-
-def _content(name: str, path: str) -> str:
-    try:
-        with Path(path).open(encoding="utf-8") as file:
-            text = file.read(SECRET_FILE_CHARACTERS_MAX + 1).strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{name}={path!r} cannot be read: {error}") from None
-    if not text or len(text) > SECRET_FILE_CHARACTERS_MAX:
-        raise SettingsError(f"{name}={path!r} must hold a secret and nothing else")
-    return text
-
-
 class Settings(BaseSettings):
     """All settings, with their defaults and meaning."""
 
@@ -82,11 +51,10 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment wins over `.env`, whether it holds a secret or says in which file it is."""
-        return init_settings, _SecretFiles(settings_cls), env_settings, dotenv_settings, file_secret_settings
+        in_environment, *in_file = sources(settings_cls)
+        return init_settings, in_environment, env_settings, *in_file, file_secret_settings
 
     model_config = SettingsConfigDict(
-        env_file=".env",
-        env_file_encoding="utf-8",
         extra="ignore",
         populate_by_name=True,
         frozen=True,
@@ -230,6 +198,14 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _trimmed(cls, value: Any) -> Any:
+        """A line break at the end of a secret is somebody's `echo`, and no client can send it."""
+        if isinstance(value, SecretStr):
+            return SecretStr(value.get_secret_value().strip())
+        return value.strip() if isinstance(value, str) else value
+
     @field_validator("alpaca_broker_url", "alpaca_auth_url", "alpaca_trading_url", "alpaca_data_url")
     @classmethod
     def _http_base(cls, url: str) -> str:
@@ -325,6 +301,8 @@ class Settings(BaseSettings):
     @classmethod
     def _not_a_sample(cls, value: Any) -> Any:
         text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if not (text.isascii() and text.isprintable()):
+            raise ValueError("has a character in it that no key has, such as a line break: copy it again")
         if text.startswith(SAMPLE_PREFIX):
             raise ValueError("is the sample from the guide; put your own key from Alpaca's dashboard")
         return value
@@ -448,10 +426,27 @@ class Settings(BaseSettings):
 
 def load(**overrides: Any) -> Settings:
     """The settings of this process. Raises SettingsError naming every wrong one."""
+    token = ENV_FILE.set(overrides.pop("_env_file", Path(".env")))
     try:
-        return Settings(**overrides)
+        settings = Settings(**overrides)
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
+    finally:
+        ENV_FILE.reset(token)
+    redaction.know(secrets_of(settings))
+    return settings
+
+
+def secrets_of(settings: Settings) -> list[str]:
+    """Every value that must not be shown: secrets, the keys beside them, and the password in a URL."""
+    found = [valkey_url.password_of(settings.redis_url.get_secret_value())]
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, SecretStr):
+            found.append(value.get_secret_value())
+        elif name.endswith(("_key", "_key_id", "_client_id")):
+            found.append(value)
+    return [text for text in found if text]
 
 
 def _explain(error: ValidationError) -> str:

@@ -34,6 +34,7 @@ SWEEP_S: Final = 5.0  # interest that ends is noticed within this
 HEARD_S_MAX: Final = 5.0  # at start, until somebody says that the broker is heard
 FEEDS_S: Final = 0.5  # between two looks at which feeds are live
 QUIET_S: Final = 0.5  # without any change, look again after this: marks grow stale by themselves
+SIGN_S: Final = 1.0  # a shard of which nothing else was published gives a sign of life this often
 REST_S_MIN: Final = 0.01  # what becomes due or is announced within this goes together …
 REST_FACTOR: Final = 4  # … or within this many times what the last turn took: it costs for all the watched …
 REST_S_MAX: Final = 0.05  # … but nobody waits longer than this
@@ -71,6 +72,9 @@ class Calculator:
         self._let_go: set[int] = set()  # shards whose records are to be forgotten
         self._numbering = asyncio.Lock()  # rows keep their numbers while somebody goes through them
         self._book_wake = asyncio.Event()
+        self._stale_hops: tuple[str, ...] = ()  # from which nothing fresh comes to us
+        self._spoken_hops: tuple[str, ...] = ()
+        self._spoken_s: dict[int, float] = {}  # shard -> when something was published of it
         self._is_core_session = False  # the exchange is open, and its feed live
         self._announced: set[int] = set()  # shards whose interest has changed
         self._interest_wake = asyncio.Event()
@@ -127,6 +131,7 @@ class Calculator:
         """Call all records stale for as long as nobody says that the broker is heard."""
         is_early = self._context.clock.monotonic_s() - self._began_s < HEARD_S_MAX
         if self._valuer.set_records_away(not is_heard and not is_early):
+            self._stale_hops = () if is_heard else (feeds.COLLECTOR,)
             log.info("the broker is heard") if is_heard else log.warning("the broker is not heard")
             self._wake.set()
 
@@ -368,6 +373,7 @@ class Calculator:
             with self._metrics.flush.time():
                 flush = self._valuer.flush(clock.now_ns(), began_s)
             await self._send(flush.publications)
+            await self._give_signs(began_s)
             self._count(flush)
             await asyncio.sleep(rest_s(clock.monotonic_s() - began_s))
             wait_s = QUIET_S
@@ -383,16 +389,27 @@ class Calculator:
         )
 
     async def _send_shard(self, shard: int, lease: Lease, batch: list[Publication]) -> None:
-        """Publish what is still watched, under the lease that it was valued under."""
+        """Publish what is still watched, under the lease it was valued under; nothing: a sign of life."""
         async with self._writing[shard]:
             watched = [
                 publication for publication in batch if publication.account_id in self._valuer.watchlist
             ]
-            if watched and self._leases.get(shard) == lease:
+            if (watched or not batch) and self._leases.get(shard) == lease:
+                self._spoken_s[shard] = self._context.clock.monotonic_s()
                 try:
-                    await self._state.valuations.publish(lease, shard, watched)
+                    await self._state.valuations.publish(lease, shard, watched, self._stale_hops)
                 except LeaseLost:
                     self._refused(shard, lease)
+
+    async def _give_signs(self, now_s: float) -> None:
+        """Let servers hear of each shard of which nothing was published for SIGN_S, or with other words."""
+        silent = [
+            (shard, lease)
+            for shard, lease in self._leases.items()
+            if now_s - self._spoken_s.get(shard, -SIGN_S) >= SIGN_S or self._spoken_hops != self._stale_hops
+        ]
+        self._spoken_hops = self._stale_hops
+        await asyncio.gather(*(self._send_shard(shard, lease, []) for shard, lease in silent))
 
     def _refused(self, shard: int, lease: Lease) -> None:
         log.warning("a newer owner publishes this shard", shard=shard)

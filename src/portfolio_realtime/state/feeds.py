@@ -11,6 +11,7 @@ from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Connection, reports_unavailable
 
 ACCOUNTS: Final = "accounts"  # the source of account records: the broker, heard by the symbol collector
+COLLECTOR: Final = "collector"  # the hop that is silent while nobody says that these are followed
 _LIVE: Final = b"live"
 _CORE: Final = b"core"  # live, and the exchange is open
 

@@ -29,14 +29,17 @@ class Valuations:
         self._connection = connection
         self._shards = shards
 
-    async def publish(self, lease: Lease, shard: int, publications: list[Publication]) -> None:
+    async def publish(
+        self, lease: Lease, shard: int, publications: list[Publication], stale_hops: tuple[str, ...] = ()
+    ) -> None:
         """Store and announce the publications of one flush, in one step, with the lease's token as epoch.
 
+        Without any it is a sign of life. `stale_hops`: from which nothing fresh comes to us.
         Raises LeaseLost when another calculator owns the shard, StateUnavailable.
         """
         key = keys.valuations(shard)
         stored = [(publication.account_id, with_rows(publication)) for publication in publications]
-        batch = batch_of(lease.fencing_token, publications)
+        batch = batch_of(lease.fencing_token, publications, stale_hops)
         await self._connection.fenced_write(
             keys.fence(key), key, lease.fencing_token, stored, [], (key, _encode(batch))
         )
@@ -63,7 +66,9 @@ class Valuations:
         return self._connection.follow(*(keys.valuations(shard) for shard in range(self._shards)))
 
 
-def batch_of(epoch: int, publications: Sequence[Publication]) -> PublicationBatch:
+def batch_of(
+    epoch: int, publications: Sequence[Publication], stale_hops: tuple[str, ...] = ()
+) -> PublicationBatch:
     """These publications of one shard, column by column, each value framed for the wire."""
     return PublicationBatch(
         epoch,
@@ -71,6 +76,7 @@ def batch_of(epoch: int, publications: Sequence[Publication]) -> PublicationBatc
         [one.sequence for one in publications],
         [text_frame(one.value) for one in publications],
         {place: one.rows for place, one in enumerate(publications) if one.rows is not None},
+        stale_hops,
     )
 
 

@@ -80,6 +80,7 @@ async def run(context: Context) -> None:
                 gateway.confirm_access(),
                 service.keep_running(gateway.follow_revocations, context.clock, "following revocations"),
                 gateway.follower.renew(),
+                gateway.follower.watch_freshness(),
                 service.keep_running(gateway.follower.follow, context.clock, "following publications"),
                 service.keep_running(gateway.follower.follow_closures, context.clock, "following closures"),
                 service.keep_running(gateway.follower.announce, context.clock, "announcing interest"),

@@ -7,6 +7,7 @@ import msgspec
 from portfolio_realtime.wire.messages import (
     Auth,
     ErrorMessage,
+    Freshness,
     Heartbeat,
     HeartbeatAck,
     PortfolioMessage,
@@ -82,6 +83,20 @@ UNCONFIRMED_EXAMPLE: Final[dict[str, Any]] = {
 
 EXAMPLES: Final[dict[type[msgspec.Struct], list[dict[str, Any]]]] = {
     PortfolioMessage: [PORTFOLIO_EXAMPLE, POSITIONS_EXAMPLE, UNPRICED_EXAMPLE, UNCONFIRMED_EXAMPLE],
+    Freshness: [
+        {
+            "type": "freshness",
+            "account_id": ACCOUNT_ID,
+            "stale_hops": ["calculator"],
+            "since": "2026-11-20T15:04:08.123456Z",
+        },
+        {
+            "type": "freshness",
+            "account_id": ACCOUNT_ID,
+            "stale_hops": [],
+            "since": "2026-11-20T15:04:11.123456Z",
+        },
+    ],
     HeartbeatAck: [{"type": "heartbeat_ack", "timestamp": 1763822405123}],
     ErrorMessage: [
         {"type": "error", "code": "bad_message", "message": "no such message; see the protocol"},

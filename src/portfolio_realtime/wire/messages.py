@@ -12,6 +12,7 @@ import msgspec
 ACCOUNT_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MESSAGE_BYTES_MAX: Final = 4096  # of one message from a client
 
+Hop = Literal["collector", "calculator", "valkey"]
 Detail = Literal["value", "positions"]
 Money = Annotated[
     str, msgspec.Meta(pattern=r"^-?[0-9]+\.[0-9]{2}$", description="Dollars, exact to the cent")
@@ -93,7 +94,8 @@ class PortfolioMessage(msgspec.Struct, tag_field="type", tag="portfolio"):
     `record_as_of`. `unvalued` names what was transferred at a value that nobody tells, `unexplained` what has
     changed without any booking, and by how much: `day_pnl` is then null. The texts for people, `total_value`
     and `today_return`, are then "—". `unconfirmed` is there from the broker's first contradiction to its next
-    agreement. `without_feed` names the asset classes of symbols that are held and never priced.
+    agreement. `without_feed` names the asset classes of symbols that are held and never priced. `stale_hops`
+    is there in an answer to one HTTP request only, see `freshness`.
     """
 
     account_id: str
@@ -118,7 +120,21 @@ class PortfolioMessage(msgspec.Struct, tag_field="type", tag="portfolio"):
     without_feed: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     unexplained: dict[str, Number] | msgspec.UnsetType = msgspec.UNSET
     unconfirmed: Doubt | msgspec.UnsetType = msgspec.UNSET
+    stale_hops: list[Hop] | msgspec.UnsetType = msgspec.UNSET
     positions: list[PositionRow] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Freshness(msgspec.Struct, tag_field="type", tag="freshness"):
+    """Is what is shown of an account of now? Sent when that changes, and before a value that is not.
+
+    `stale_hops` names from where nothing fresh has come since `since`: `collector` (account records: nobody
+    follows them, or the broker is not heard), `calculator` (values), `valkey` (anything). While any is there,
+    figures may be old. Prices have marks of their own: `stale` of the portfolio message.
+    """
+
+    account_id: str
+    stale_hops: list[Hop]
+    since: Time
 
 
 class HeartbeatAck(msgspec.Struct, tag_field="type", tag="heartbeat_ack"):
@@ -168,8 +184,8 @@ class Unsubscribe(msgspec.Struct, tag_field="type", tag="unsubscribe"):
 
 
 ClientMessage = Heartbeat | Auth | Subscribe | Unsubscribe
-ServerMessage = HeartbeatAck | ErrorMessage | TokenExpiring
-FROM_SERVER: Final = (PortfolioMessage, HeartbeatAck, ErrorMessage, TokenExpiring)
+ServerMessage = Freshness | HeartbeatAck | ErrorMessage | TokenExpiring
+FROM_SERVER: Final = (PortfolioMessage, Freshness, HeartbeatAck, ErrorMessage, TokenExpiring)
 FROM_CLIENT: Final = (Auth, Subscribe, Unsubscribe, Heartbeat)
 
 encode = msgspec.json.Encoder().encode

@@ -6,7 +6,7 @@ from typing import Final
 
 from portfolio_realtime import config
 from portfolio_realtime.cli.doctor import alpaca, equity, feeds, machine
-from portfolio_realtime.cli.doctor.findings import Finding, Status, redacted, secrets_of
+from portfolio_realtime.cli.doctor.findings import Finding, Status, redacted
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import SettingsError
 
@@ -22,7 +22,7 @@ async def examine(account_id: str = "") -> list[Finding]:
         remedy = "put them right in the environment or in .env; docs/configuration.md tells each one"
         return [Finding("settings", Status.FAIL, " ".join(wrong.split()), remedy)]
     here, there = await asyncio.gather(_machine(settings), _alpaca(settings, account_id))
-    return redacted([Finding("settings", Status.OK, "all are valid"), *there, *here], secrets_of(settings))
+    return redacted([Finding("settings", Status.OK, "all are valid"), *there, *here])
 
 
 async def _machine(settings: Settings) -> list[Finding]:

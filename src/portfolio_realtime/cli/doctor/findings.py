@@ -9,10 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from portfolio_realtime.config import Settings
-
-HIDDEN: Final = "(hidden)"
-SECRET_LENGTH_MIN: Final = 4  # a shorter text is part of too many others to be taken out
+from portfolio_realtime.redaction import clean
 
 
 class Status(StrEnum):
@@ -42,26 +39,8 @@ def is_healthy(findings: Iterable[Finding]) -> bool:
     return all(finding.status is not Status.FAIL for finding in findings)
 
 
-def secrets_of(settings: Settings) -> list[str]:
-    """Every value that must not be shown: secrets, and the keys beside them."""
-    shown: list[str] = []
-    for name in type(settings).model_fields:
-        value = getattr(settings, name)
-        if hasattr(value, "get_secret_value"):
-            shown.append(value.get_secret_value())
-        elif name.endswith(("_key", "_key_id", "_client_id")):
-            shown.append(value)
-    return sorted({text for text in shown if len(text) >= SECRET_LENGTH_MIN}, key=len, reverse=True)
-
-
-def redacted(findings: Iterable[Finding], secrets: Sequence[str]) -> list[Finding]:
+def redacted(findings: Iterable[Finding]) -> list[Finding]:
     """The findings without any secret, whoever has repeated it in an error's text."""
-
-    def clean(text: str) -> str:
-        for secret in secrets:
-            text = text.replace(secret, HIDDEN)
-        return text
-
     return [replace(one, found=clean(one.found), remedy=clean(one.remedy)) for one in findings]
 
 

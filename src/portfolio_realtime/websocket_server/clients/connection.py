@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from portfolio_realtime.websocket_server.access.identity import Identity
+from portfolio_realtime.websocket_server.fanout.freshness import freshness_frame
 from portfolio_realtime.websocket_server.fanout.watched_account import StreamPosition, WatchedAccount
 from portfolio_realtime.wire.frames import text_frame
 from portfolio_realtime.wire.messages import (
@@ -64,11 +65,17 @@ class Subscription:
     sent: StreamPosition | None = None  # while it is direct: what was sent before
     due_s: float = 0.0
     is_direct: bool = False  # sent to by the hub itself, as publications come
+    told_hops: tuple[str, ...] = ()  # that nothing fresh comes from them, as the client knows
 
     @property
     def is_plain(self) -> bool:
         """Value alone, at any rate."""
         return not self.with_positions and not self.interval_s
+
+    @property
+    def is_told(self) -> bool:
+        """Does the client know how fresh the account is?"""
+        return self.told_hops == self.account.lapse.hops
 
     @property
     def position_sent(self) -> StreamPosition | None:
@@ -160,14 +167,17 @@ class Connection:
         self._pending.pop(account_id, None)
 
     def offer(self, account: WatchedAccount) -> bool:
-        """The account has a newer publication; was an unsent one replaced by it?"""
+        """The account has a newer publication, or another freshness; was an unsent publication replaced?"""
         subscription = self.subscriptions.get(account.account_id)
-        if subscription is None or subscription.is_direct:
+        if subscription is None or (subscription.is_direct and subscription.is_told):
             return False
         if account.account_id in self._pending:
             return True
+        if subscription.is_direct:
+            self._recall(subscription)
         newest = account.position(with_positions=subscription.with_positions)
-        if newest is not None and (subscription.sent is None or newest > subscription.sent):
+        is_newer = newest is not None and (subscription.sent is None or newest > subscription.sent)
+        if is_newer or not subscription.is_told:
             self._pending[account.account_id] = subscription
         return False
 
@@ -184,7 +194,8 @@ class Connection:
         if not self.may_go_direct:
             return
         for account_id, subscription in tuple(self._indirect.items()):
-            if subscription.sent is not None and subscription.sent == subscription.account.at:
+            is_current = subscription.sent is not None and subscription.sent == subscription.account.at
+            if is_current and subscription.is_told:
                 subscription.is_direct = True
                 subscription.account.go_direct(self, fileno)
                 del self._indirect[account_id]
@@ -207,11 +218,14 @@ class Connection:
         if self._replies:
             return self._replies.pop(0)
         for account_id, subscription in self._pending.items():
-            if subscription.due_s > now_s:
-                continue
             account, with_positions = subscription.account, subscription.with_positions
             newest = account.position(with_positions=with_positions)
-            if newest is None:  # its positions are on their way
+            if not subscription.is_told:
+                subscription.told_hops = account.lapse.hops
+                if newest == subscription.sent:
+                    del self._pending[account_id]
+                return freshness_frame(account_id, account.lapse)
+            if newest is None or subscription.due_s > now_s:  # None: its positions are on their way
                 continue
             del self._pending[account_id]
             frame = account.frame(subscription.sent, with_positions=with_positions)

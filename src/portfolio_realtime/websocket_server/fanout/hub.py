@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portfolio_realtime.model import PublicationBatch
+from portfolio_realtime.websocket_server.fanout.freshness import Lapse
 from portfolio_realtime.websocket_server.fanout.newest_columns import (
     NO_SOCKET,
     NOBODY,
@@ -188,6 +189,15 @@ class Hub:
             for subscriber in account.subscribers:
                 subscriber.offer(account)
         return burst.taken
+
+    def mark(self, lapse_of: Callable[[str], Lapse | None]) -> None:
+        """Tell the subscribers of accounts whose freshness has changed; None: it has not."""
+        for account in tuple(self.accounts.values()):
+            lapse = lapse_of(account.account_id)
+            if lapse is not None and lapse.hops != account.lapse.hops:
+                account.lapse = lapse
+                for subscriber in tuple(account.subscribers):
+                    subscriber.offer(account)
 
     def publish_stored(self, account_id: str, stored: bytes, *, is_kept: bool) -> int:
         """The same with a stored publication. `is_kept`: a calculator keeps it up to date.

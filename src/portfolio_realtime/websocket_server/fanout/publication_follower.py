@@ -16,13 +16,14 @@ import structlog
 from portfolio_realtime.clock import NS_PER_S, Clock, parse_rfc3339
 from portfolio_realtime.errors import StateError, StateUnavailable
 from portfolio_realtime.model import PublicationBatch
-from portfolio_realtime.state import State
+from portfolio_realtime.state import State, keys
 from portfolio_realtime.state.accounts import decode_changes
 from portfolio_realtime.state.connection import Message, Subscribed
 from portfolio_realtime.state.interest import RENEW_S
 from portfolio_realtime.state.valuations import decode_batch
 from portfolio_realtime.telemetry import ServerMetrics
 from portfolio_realtime.websocket_server.fanout.direct_writes import DirectWrites
+from portfolio_realtime.websocket_server.fanout.freshness import Lapse, ShardSigns
 from portfolio_realtime.websocket_server.fanout.hub import Gathered, Hub
 from portfolio_realtime.websocket_server.fanout.watched_account import Subscriber, WatchedAccount
 from portfolio_realtime.wire.frames import text_of
@@ -33,6 +34,7 @@ PUBLISH_S: Final = 0.01  # publications that come within this are handed on toge
 GATHER_S: Final = 0.01  # who begins within this is announced and read together
 CROWD: Final = 8  # when more have begun by then, a crowd is coming, and it is cheaper to wait
 GATHER_CROWD_S: Final = 0.04  # so much longer
+LOOK_S: Final = 0.5  # between two looks at how fresh all shards are
 READY_S_MAX: Final = 1.0
 UNKNOWN_S_MAX: Final = 5.0  # an account without a record is waited for this long
 
@@ -57,6 +59,8 @@ class PublicationFollower:
         self._shards = shards
         self._clock = clock
         self._metrics = metrics
+        self._signs = ShardSigns(shards, clock.monotonic_s, clock.now_ns)
+        self._shard_of_channel = {keys.valuations(shard): shard for shard in range(shards)}
         self._begun: dict[str, None] = {}  # accounts that somebody begins to watch, oldest first
         self._wake = asyncio.Event()
         self._gathered = Gathered()
@@ -65,6 +69,7 @@ class PublicationFollower:
     def watch(self, subscriber: Subscriber, account_id: str, *, with_positions: bool) -> WatchedAccount:
         """Begin to send an account to a subscriber; what is not there yet comes by `offer`."""
         account, begins = self.hub.subscribe(subscriber, account_id, with_positions=with_positions)
+        account.lapse = self._signs.lapse(self._shard(account_id))
         if begins:
             self._begin([account_id])
         return account
@@ -84,6 +89,7 @@ class PublicationFollower:
             async for event in self._state.valuations.batches():
                 if isinstance(event, Subscribed):
                     self.is_following = True
+                    self._signs.listen()
                     self._begin(self.hub.accounts)
                 elif (batch := self._decoded(event)) is not None:
                     await self._gather(batch)
@@ -94,7 +100,9 @@ class PublicationFollower:
 
     def _decoded(self, message: Message) -> PublicationBatch | None:
         try:
-            return decode_batch(message.payload)
+            batch = decode_batch(message.payload)
+            self._signs.hear(self._shard_of_channel[message.channel], batch.stale_hops)
+            return batch
         except msgspec.MsgspecError as error:
             self._malformed(message.channel, error)
             return None
@@ -229,9 +237,43 @@ class PublicationFollower:
                 [account.account_id for account in part if account.has_positions_watched],
             )
 
+    async def watch_freshness(self) -> NoReturn:
+        """Notice which shards nobody publishes any more, and tell whoever watches their accounts, forever."""
+        is_anything_heard, now_s = True, self._clock.monotonic_s
+        while True:
+            due_s = now_s() + LOOK_S
+            await asyncio.sleep(LOOK_S)
+            if now_s() - due_s > LOOK_S:  # we were paused, and what came meanwhile is still to be read
+                self._signs.listen()
+            if changed := self._signs.look(is_following=self.is_following):
+                self._tell_changed(changed)
+            for hop, count in self._signs.counts().items():
+                self._metrics.stale_shards.labels(hop).set(count)
+            if self._signs.is_anything_heard != is_anything_heard:
+                is_anything_heard = not is_anything_heard
+                if is_anything_heard:
+                    log.info("values are published again")
+                else:
+                    log.warning("no values are published: does a portfolio calculator run?")
+
+    def _tell_changed(self, shards: set[int]) -> None:
+        def lapse_of(account_id: str) -> Lapse | None:
+            shard = self._shard(account_id)
+            return self._signs.lapse(shard) if shard in shards else None
+
+        self.hub.mark(lapse_of)
+
+    def _shard(self, account_id: str) -> int:
+        return keys.shard_of(account_id, self._shards)
+
+    @property
+    def is_hearing(self) -> bool:
+        """Do we hear what is published, and is anything?"""
+        return self.is_following and self._signs.is_anything_heard
+
     async def is_ready(self) -> bool:
-        """Does Valkey answer, and do we hear what is published?"""
-        if not self.is_following:
+        """Does Valkey answer, do we hear what is published, and is anything?"""
+        if not self.is_hearing:
             return False
         try:
             async with asyncio.timeout(READY_S_MAX):

@@ -4,9 +4,11 @@ from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
+from portfolio_realtime.websocket_server.fanout.freshness import Lapse
 from portfolio_realtime.websocket_server.fanout.newest_columns import NO_SOCKET, NewestColumns, StreamPosition
 from portfolio_realtime.wire.frames import text_frame, text_of
 
+NO_LAPSE: Final = Lapse((), "")
 FRAMES_KEPT_MAX: Final = 8  # frames of one publication, for clients that last got different ones
 GONE_ROWS_MAX: Final = 256  # removed positions that are remembered for clients that have not heard of it
 
@@ -24,7 +26,10 @@ class Subscriber(Protocol):
         ...
 
     def offer(self, account: "WatchedAccount") -> None:
-        """The account has a newer publication. Must not subscribe or unsubscribe anybody."""
+        """The account has a newer publication, or is fresh no more, or again.
+
+        Must not subscribe or unsubscribe anybody.
+        """
         ...
 
     def refuse(self, account_id: str) -> None:
@@ -55,6 +60,7 @@ class WatchedAccount:
         "direct",
         "has_indirect",
         "is_live",
+        "lapse",
         "rows_at",
         "subscribers",
         "unknown_since_s",
@@ -66,6 +72,7 @@ class WatchedAccount:
         self._slot = slot
         self.rows_at: StreamPosition | None = None
         self.is_live = False  # does a calculator keep it up to date, as far as we have heard?
+        self.lapse = NO_LAPSE  # from where nothing fresh comes
         self.unknown_since_s: float | None = None  # when it was first found to have no record
         self.subscribers: dict[Subscriber, bool] = {}  # -> with positions
         self.direct: dict[object, int] = {}  # connections that owe nothing -> numbers of their sockets

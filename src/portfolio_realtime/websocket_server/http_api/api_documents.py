@@ -227,7 +227,8 @@ def _typescript(schema: Schema) -> str:
         return " | ".join(dict.fromkeys(_typescript(part) for part in schema["anyOf"]))
     match schema.get("type"):
         case "array":
-            return f"{_typescript(schema['items'])}[]"
+            item = _typescript(schema["items"])
+            return f"({item})[]" if " | " in item else f"{item}[]"
         case "object":
             return f"Record<string, {_typescript(schema['additionalProperties'])}>"
         case "integer" | "number":

@@ -19,6 +19,7 @@ from portfolio_realtime.websocket_server.access.identity import (
 )
 from portfolio_realtime.websocket_server.clients.connection import UNSENT_S_MAX, age_s_max
 from portfolio_realtime.websocket_server.clients.gateway import Gateway
+from portfolio_realtime.websocket_server.fanout.freshness import freshness_message, with_stale_hops
 from portfolio_realtime.websocket_server.fanout.watched_account import StreamPosition, WatchedAccount
 from portfolio_realtime.websocket_server.http_api.guard import Visitor, problem_of
 from portfolio_realtime.websocket_server.http_api.problems import Refused
@@ -45,7 +46,8 @@ class Waiter:
         """Take it if a calculator keeps it up to date: else it may be from long ago."""
         has_it = account.position(with_positions=self._with_positions) is not None
         if account.is_live and has_it and not self.answer.done():
-            self.answer.set_result(account.message(None, with_positions=self._with_positions))
+            message = account.message(None, with_positions=self._with_positions)
+            self.answer.set_result(with_stale_hops(message, account.lapse))
 
     def refuse(self, account_id: str) -> None:
         """There is no such account."""
@@ -143,6 +145,7 @@ class EventStream:
         longest_s = gateway.settings.max_connection_age_seconds
         self._ends_s = self._loop.time() + age_s_max(longest_s, random.random())
         self._sent: StreamPosition | None = None
+        self._told_hops: tuple[str, ...] = ()
         self._sending_s: float | None = None  # since when an event waits until the socket takes it
         self._end: Disconnect | None = None
         self._end_timer: asyncio.TimerHandle | None = None
@@ -229,6 +232,10 @@ class EventStream:
     async def _next(self, account: WatchedAccount) -> bytes | None:
         """The next event, as soon as there is one; None: it ends."""
         while self._end is None:
+            if self._told_hops != account.lapse.hops:
+                self._told_hops = account.lapse.hops
+                message = freshness_message(self._account_id, account.lapse)
+                return b"event: freshness\ndata: " + message + b"\n\n"
             newest = account.position(with_positions=self._with_positions)
             if newest is not None and (self._sent is None or newest > self._sent):
                 message = account.message(self._sent, with_positions=self._with_positions)

@@ -89,7 +89,7 @@ class DemoSession(BaseModel):
 class Health(BaseModel):
     """Whether this process lives, and whether it can serve."""
 
-    status: Literal["ok", "draining", "waiting for the state"]
+    status: Literal["ok", "draining", "waiting for the state", "nothing is published"]
 
 
 def build_app(gateway: Gateway, instance: str, explain: Ask, history: Ask) -> FastAPI:
@@ -127,13 +127,16 @@ def _add_probes(app: FastAPI, gateway: Gateway, instance: str) -> None:
 
     @app.get(
         "/ready",
-        summary="Can it serve? 503 while draining or without state",
+        summary="Can it serve? 503 while draining, without state, or while nothing is published",
         responses={
             200: {"content": _json_content("Health", ready={"status": "ok"})},
             503: {
                 "description": "Not now",
                 "content": _json_content(
-                    "Health", draining={"status": "draining"}, waiting={"status": "waiting for the state"}
+                    "Health",
+                    draining={"status": "draining"},
+                    waiting={"status": "waiting for the state"},
+                    silent={"status": "nothing is published"},
                 ),
             },
         },
@@ -144,7 +147,8 @@ def _add_probes(app: FastAPI, gateway: Gateway, instance: str) -> None:
             return Health(status="draining")
         if not await gateway.is_ready():
             response.status_code = 503
-            return Health(status="waiting for the state")
+            is_silent = gateway.follower.is_following and not gateway.follower.is_hearing
+            return Health(status="nothing is published" if is_silent else "waiting for the state")
         return Health(status="ok")
 
     @app.get(

@@ -1,0 +1,93 @@
+"""A file `.env`, read as written, or refused: with its line, and what to do about it.
+
+NAME=value, with or without `export`; 'single quotes' mean exactly what they hold; elsewhere ${NAME} stands
+for a variable of the environment or of a line above. A line that cannot be read is an error, not a comment.
+"""
+
+import difflib
+import io
+import os
+import re
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from dotenv.parser import Binding, parse_stream
+
+from portfolio_realtime.errors import SettingsError
+
+NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+VARIABLE: Final = re.compile(r"\$\{([^}]*)\}")
+SINGLE_QUOTED: Final = re.compile(r"[^=]*=[ \t]*'")
+LIKENESS_MIN: Final = 0.85  # of a name that is taken for a slip
+LIKENESS_MIN_OUTSIDE: Final = 0.92  # in the environment, which others fill as well
+NAME_LENGTH_MIN: Final = 6  # shorter names are all alike
+
+
+def read(path: Path) -> dict[str, str]:
+    """Name -> value. Raises SettingsError."""
+    values: dict[str, str] = {}
+    for binding in parse_stream(io.StringIO(_text(path))):
+        if binding.error or binding.key is not None:
+            name, value = _checked(path, binding)
+            values[name] = (
+                value
+                if SINGLE_QUOTED.match(binding.original.string.lstrip())
+                else _expanded(path, binding, value, {**values, **os.environ})
+            )
+    return values
+
+
+def _text(path: Path) -> str:
+    raw = path.read_bytes()
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in raw:
+        raise SettingsError(f"{path} is UTF-16, as PowerShell writes it: save it as UTF-8")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise SettingsError(f"{path}, line {line}, is not UTF-8: save the file as UTF-8") from None
+
+
+def _checked(path: Path, binding: Binding) -> tuple[str, str]:
+    """Name and value. Raises SettingsError, which shows no value: it may be a secret."""
+    if binding.error or binding.key is None or binding.value is None or not NAME.fullmatch(binding.key):
+        raise SettingsError(
+            f"{path}, line {_line(binding)}, cannot be read: write NAME=value, and close a quote that is open"
+        )
+    return binding.key, binding.value
+
+
+def _expanded(path: Path, binding: Binding, value: str, known: Mapping[str, str]) -> str:
+    def of(variable: re.Match[str]) -> str:
+        name = variable[1]
+        if name not in known:
+            raise SettingsError(
+                f"{path}, line {_line(binding)}: there is no {name} for ${{{name}}}; write the value "
+                "in 'single quotes' if it is meant so"
+            )
+        return known[name]
+
+    return VARIABLE.sub(of, value)
+
+
+def _line(binding: Binding) -> int:
+    """Its first line that is not blank."""
+    text = binding.original.string
+    return binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
+
+
+def check_names(in_file: Iterable[str], settings: Collection[str]) -> None:
+    """Raises SettingsError for a name, in a file or the environment, that is nearly that of a setting.
+
+    `settings` are all names that mean something, in capitals.
+    """
+    for where, names, likeness in (
+        (".env", in_file, LIKENESS_MIN),
+        ("the environment", os.environ, LIKENESS_MIN_OUTSIDE),
+    ):
+        for name in names:
+            if name.upper() in settings or len(name) < NAME_LENGTH_MIN:
+                continue
+            if near := difflib.get_close_matches(name.upper(), settings, 1, likeness):
+                raise SettingsError(f"{name} in {where} is no setting: did you mean {near[0]}?")

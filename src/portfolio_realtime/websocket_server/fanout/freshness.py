@@ -1,0 +1,99 @@
+"""Does what is published come from now? Told by the last sign of life of each shard, hop by hop.
+
+Calculators publish something of each shard every second, if only that they live, and say which hops before
+them are silent. A server that hears nothing of a shard for SILENT_S_MAX knows that its values may be old.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, get_args
+
+import msgspec
+
+from portfolio_realtime.clock import rfc3339
+from portfolio_realtime.wire.frames import text_frame
+from portfolio_realtime.wire.messages import Freshness, Hop, encode
+
+SILENT_S_MAX: Final = 3.0  # signs come every second; a calculator that is slow is not taken for dead
+CALCULATOR: Final[Hop] = "calculator"
+VALKEY: Final[Hop] = "valkey"
+HOPS: Final[tuple[str, ...]] = get_args(Hop)
+
+
+class Lapse(NamedTuple):
+    """From which hops nothing fresh comes, and since when (RFC 3339)."""
+
+    hops: tuple[str, ...]
+    since: str
+
+
+FRESH: Final[tuple[str, ...]] = ()
+
+
+class ShardSigns:
+    """What has been heard of each shard."""
+
+    def __init__(self, shards: int, now_s: Callable[[], float], now_ns: Callable[[], int]) -> None:
+        self._now_s = now_s
+        self._now_ns = now_ns
+        self._heard_s = [now_s()] * shards  # of one that has just begun to listen it says nothing yet
+        self._before: list[tuple[str, ...]] = [FRESH] * shards  # hops that the calculators call silent
+        self._lapses = [Lapse(FRESH, rfc3339(now_ns()))] * shards
+        self._listening_since_s = now_s()
+
+    def listen(self) -> None:
+        """We hear what is published from now on; that we have not before is no sign that nobody spoke."""
+        self._listening_since_s = self._now_s()
+
+    def hear(self, shard: int, hops: Sequence[str]) -> None:
+        """A calculator has published something of the shard."""
+        self._heard_s[shard], self._before[shard] = self._now_s(), tuple(hops)
+
+    def lapse(self, shard: int) -> Lapse:
+        """How it stands with a shard."""
+        return self._lapses[shard]
+
+    @property
+    def is_anything_heard(self) -> bool:
+        """Does any shard have a calculator that we hear, or is it too early to tell?"""
+        return any(not {CALCULATOR, VALKEY} & set(lapse.hops) for lapse in self._lapses)
+
+    def counts(self) -> dict[str, int]:
+        """Hop -> how many shards have nothing fresh from it."""
+        hops = [hop for lapse in self._lapses for hop in lapse.hops]
+        return {hop: hops.count(hop) for hop in HOPS}
+
+    def look(self, *, is_following: bool) -> set[int]:
+        """Judge all shards now; those whose hops are others than before."""
+        now_s, changed = self._now_s(), set[int]()
+        for shard, before in enumerate(self._lapses):
+            hops = self._hops(shard, now_s, is_following=is_following)
+            if hops != before.hops:
+                self._lapses[shard] = Lapse(hops, rfc3339(self._now_ns()))
+                changed.add(shard)
+        return changed
+
+    def _hops(self, shard: int, now_s: float, *, is_following: bool) -> tuple[str, ...]:
+        if now_s - self._heard_s[shard] <= SILENT_S_MAX:
+            return self._before[shard]
+        if not is_following:
+            return (VALKEY,)
+        if now_s - self._listening_since_s <= SILENT_S_MAX:
+            return self._lapses[shard].hops  # too early to tell whether anybody speaks
+        return (CALCULATOR,)
+
+
+def freshness_message(account_id: str, lapse: Lapse) -> bytes:
+    """The message as JSON."""
+    return encode(Freshness(account_id, list(lapse.hops), lapse.since))  # type: ignore[arg-type]  # hops of the wire
+
+
+def freshness_frame(account_id: str, lapse: Lapse) -> bytes:
+    """The message as a WebSocket frame."""
+    return text_frame(freshness_message(account_id, lapse))
+
+
+def with_stale_hops(message: bytes, lapse: Lapse) -> bytes:
+    """A portfolio message that says which hops are silent, where any are."""
+    if not lapse.hops:
+        return message
+    return message[:-1] + b',"stale_hops":' + msgspec.json.encode(lapse.hops) + b"}"
