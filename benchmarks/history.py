@@ -24,7 +24,7 @@ from portfolio_realtime.model import US_EQUITY, ZERO, Account, Booking, Bookings
 from portfolio_realtime.state import State, open_state
 from portfolio_realtime.state.embedded import EmbeddedServer
 from portfolio_realtime.state.leases import Lease
-from portfolio_realtime.websocket_server.server import HISTORIES_MAX, history
+from portfolio_realtime.websocket_server.http_api.account_queries import AccountQueries
 
 REPEATS: Final = 7
 RECORDS: Final = 1_000  # of one write
@@ -123,15 +123,13 @@ async def measure(symbols: int, positions: int, minutes: int, moved: float) -> d
         result |= await write_minutes(state, lease, names, minutes, moved, end_ns)
         began_ns = end_ns - minutes * MINUTE_NS
         await state.accounts.write_bookings(lease, [bookings_of(accounts[0], 20, began_ns)])
-        turns = asyncio.Semaphore(HISTORIES_MAX)
+        queries = AccountQueries(state, settings, clock)
         account_id = accounts[0].account_id
-        answer = await history(state, settings, clock, turns, account_id)
+        answer = await queries.history(account_id, "1d")
         assert answer is not None
         result["answer_points"] = answer.count(b'"timestamp"')
         result["answer_known_points"] = result["answer_points"] - answer.count(b'"equity":null')
-        result["answer_ms"] = round(
-            await median_ms(lambda: history(state, settings, clock, turns, account_id)), 1
-        )
+        result["answer_ms"] = round(await median_ms(lambda: queries.history(account_id, "1d")), 1)
     finally:
         await state.close()
         await server.stop()

@@ -540,3 +540,23 @@ async def test_refused_credentials_end_the_service_with_the_setting_s_name(
 
     assert "sesame" not in str(refused.value)
     assert time.monotonic() - started_s < 20
+
+
+async def test_closed_days_are_fetched_for_who_asks(
+    simulator: StartSimulator, state: State, until: Until
+) -> None:
+    """The server asks in the state, the collector asks the broker and answers there."""
+    broker = await simulator(accounts=3, activities_per_second=0)
+    account_id = (await broker.get("/_sim/accounts"))["accounts"][0]
+
+    async def is_there() -> bool:
+        return await state.closed_days.read(account_id) is not None
+
+    async with running(context_of(broker, state)):
+        await state.closed_days.want("nobody")
+        await state.closed_days.want(account_id)
+        await until(is_there, "the days are there", 20)
+    found = await state.closed_days.read(account_id)
+    assert found is not None
+    assert found.account_id == account_id
+    assert await state.closed_days.read("nobody") is None

@@ -121,6 +121,22 @@ class Bookings(msgspec.Struct, frozen=True):
     bookings: tuple[Booking, ...]
 
 
+class ClosedDay(msgspec.Struct, frozen=True, array_like=True):
+    """An account at one day's close, and what the client had brought in since the close before."""
+
+    date: str  # YYYY-MM-DD
+    equity: Decimal | None
+    external_cash_flow: Decimal | None
+
+
+class ClosedDays(msgspec.Struct, frozen=True):
+    """All closed days of an account that the broker tells, in order."""
+
+    account_id: str
+    days: tuple[ClosedDay, ...]
+    fetched_ns: int
+
+
 class MinuteMark(NamedTuple):
     """A mark as a minute remembers it."""
 

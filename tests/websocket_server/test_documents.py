@@ -157,7 +157,7 @@ async def test_the_422_of_openapi_is_what_is_answered(valkey_url: str, openapi: 
     wrong = {
         "/v1/portfolio/{account_id}": "?detail=everything",
         "/v1/portfolio/{account_id}/stream": "?detail=everything",
-        "/v1/portfolio/{account_id}/history": "?range=1y",
+        "/v1/portfolio/{account_id}/history": "?range=1h",
         "/api/portfolio/value": "",
     }
     told = {

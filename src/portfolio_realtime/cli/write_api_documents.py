@@ -14,6 +14,7 @@ from portfolio_realtime import config
 from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.state import open_state
 from portfolio_realtime.websocket_server.clients.gateway import Gateway
+from portfolio_realtime.websocket_server.http_api.account_queries import AccountQueries
 from portfolio_realtime.websocket_server.http_api.api_documents import (
     Schema,
     asyncapi,
@@ -30,13 +31,11 @@ NOWHERE: Final = "redis://127.0.0.1:1/0"  # a state that is never asked
 def openapi() -> Schema:
     """The OpenAPI document of the HTTP side, as a server with default settings serves it."""
 
-    async def no_answer(_account_id: str) -> bytes | None:
-        return None
-
-    settings: Any = {"_env_file": None}
+    chosen: Any = {"_env_file": None}
+    settings = config.Settings(**chosen)
     state = open_state(NOWHERE, holder="documents", shards=1, lease_ms=1000)
-    gateway = Gateway(config.Settings(**settings), state, SystemClock(), CollectorRegistry())
-    return build_app(gateway, "documents", no_answer, no_answer).openapi()
+    gateway = Gateway(settings, state, SystemClock(), CollectorRegistry())
+    return build_app(gateway, "documents", AccountQueries(state, settings, SystemClock())).openapi()
 
 
 def all_documents() -> dict[str, str]:

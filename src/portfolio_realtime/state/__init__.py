@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from portfolio_realtime.state.accounts import Accounts
+from portfolio_realtime.state.closed_days import ClosedDaysStore
 from portfolio_realtime.state.connection import Connection
 from portfolio_realtime.state.entitlements import Entitlements
 from portfolio_realtime.state.feeds import Feeds
@@ -23,6 +24,7 @@ class State:
     connection: Connection
     leases: Leases
     accounts: Accounts
+    closed_days: ClosedDaysStore
     marks: Marks
     feeds: Feeds
     minutes: Minutes
@@ -45,6 +47,7 @@ def open_state(url: str, *, holder: str, shards: int, lease_ms: int) -> State:
         connection=connection,
         leases=Leases(connection, holder, lease_ms),
         accounts=Accounts(connection, shards),
+        closed_days=ClosedDaysStore(connection),
         marks=Marks(connection),
         feeds=Feeds(connection),
         minutes=Minutes(connection),

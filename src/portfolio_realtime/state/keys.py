@@ -16,6 +16,8 @@
 | members:GROUP              | sorted set | each member           | none     | living instance -> expiry in ms               |
 | lease:NAME:granted         | string     | whoever acquires it   | none     | newest fencing token that was granted         |
 | HASH:fence                 | string     | the hash's writer     | none     | newest fencing token that has written HASH    |
+| history:ACCOUNT            | string     | symbol collector      | 36 h     | ClosedDays as JSON, for who has asked         |
+| history-wanted             | set        | websocket server      | 60 s     | accounts whose closed days are asked for      |
 | cursor:activities          | string     | symbol collector      | none     | newest event_id seen on the activity stream   |
 | feed:SOURCE                | string     | market data consumer  | 2 s      | there while the source brings what is traded  |
 | feed:accounts              | string     | symbol collector      | 2 s      | there while the broker is heard               |
@@ -43,6 +45,7 @@ METRICS_TTL_S: Final = 15
 FEED_TTL_MS: Final = 2000
 TICKET_TTL_S: Final = 30
 MINUTES_TTL_S: Final = 36 * 3600
+HISTORY_TTL_S: Final = 36 * 3600
 
 
 _prefix = ""
@@ -67,6 +70,16 @@ def marks() -> str:
 def minutes() -> str:
     """What the keys of the marks at each minute begin with."""
     return f"{_prefix}minutes"
+
+
+def history(account_id: str) -> str:
+    """Key of an account's closed days."""
+    return f"{_prefix}history:{account_id}"
+
+
+def history_wanted() -> str:
+    """Set of the accounts whose closed days are asked for."""
+    return f"{_prefix}history-wanted"
 
 
 def cursor_activities() -> str:

@@ -32,12 +32,12 @@ _LEASES: Final = "get set del pexpire time"
 COMMANDS: Final[Mapping[User, str]] = MappingProxyType(
     {
         "collector": f"{_CONNECTION} {_SCRIPTS} {_LEASES} hgetall hkeys hmget hscan hset hdel publish "
-        "subscribe zrange zremrangebyscore",
+        "spop subscribe zrange zremrangebyscore",
         "consumer": f"{_CONNECTION} {_SCRIPTS} {_LEASES} expire hgetall hvals hset hdel publish subscribe",
         "calculator": f"{_CONNECTION} {_SCRIPTS} {_LEASES} mget hvals hkeys hlen hmget hscan hset hdel "
         "publish subscribe zadd zrem zcard zrange zremrangebyscore",
-        "server": f"{_CONNECTION} {_SCRIPTS} exists set getdel mget scan hget hmget hexists hlen multi exec "
-        "zadd publish subscribe xread xadd xrevrange expire hset hsetnx info",
+        "server": f"{_CONNECTION} {_SCRIPTS} exists set get getdel mget sadd scan hget hmget hexists hlen "
+        "multi exec zadd publish subscribe xread xadd xrevrange expire hset hsetnx info",
         "operator": f"{_CONNECTION} info multi exec xadd xread expire hset hsetnx hdel hmget hgetall",
     }
 )
@@ -65,6 +65,8 @@ KEYS: Final[Mapping[str, Mapping[User, Access]]] = MappingProxyType(
         "lease:{s??}": {"calculator": "RW", "server": "RW"},
         "lease:{s??}:granted": {"calculator": "RW"},
         "members:portfolio_calculators": {"calculator": "RW"},
+        "history:*": {"collector": "W", "server": "R"},
+        "history-wanted": {"collector": "RW", "server": "RW"},
         "cursor:activities": {"collector": "RW"},
         "feed:*": {"consumer": "W", "calculator": "R"},
         "feed:accounts": {"collector": "W"},

@@ -46,6 +46,11 @@ class ActivityType(NamedTuple):
     source: str
 
     @property
+    def is_in_kind(self) -> bool:
+        """Does the client bring in or take out something that is no cash?"""
+        return self.is_external and self.moves
+
+    @property
     def needs_amount(self) -> bool:
         """Is it the client's own cash, which without an amount would say nothing?"""
         return self.is_external and not self.moves and self.code != MEMO

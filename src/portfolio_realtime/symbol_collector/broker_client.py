@@ -20,6 +20,7 @@ from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable
 from portfolio_realtime.symbol_collector import parse
 from portfolio_realtime.symbol_collector.activities import Statement
+from portfolio_realtime.symbol_collector.closed_days import HISTORY_PARAMS, IN_KIND_PARAMS
 from portfolio_realtime.symbol_collector.parse import ListedAccount, PayloadRefused
 
 CONNECTIONS_MAX: Final = 16
@@ -126,6 +127,16 @@ class BrokerClient:
     async def prove(self) -> None:
         """Does the broker answer at all? Raises BrokerUnavailable, BrokerRefused."""
         await self._get(PROOF_PATH)
+
+    async def portfolio_history(self, account_id: str) -> Any:
+        """The account's closed days. Source: `GET …/account/portfolio/history`. Raises BrokerError."""
+        path = f"/v1/trading/accounts/{account_id}/account/portfolio/history"
+        return await self._get(path, HISTORY_PARAMS, is_urgent=False)
+
+    async def in_kind_rows(self, account_id: str) -> Any:
+        """The newest rows of what came or left in kind. Source: `GET /v1/accounts/activities`."""
+        params = {"account_id": account_id, **IN_KIND_PARAMS}
+        return await self._get("/v1/accounts/activities", params, is_urgent=False)
 
     def stream(self, path: str, params: Mapping[str, str], timeout: httpx.Timeout) -> httpx.Request:
         """A request for an event stream, to be sent with `send_stream`."""

@@ -29,6 +29,7 @@ from portfolio_realtime.symbol_collector.activities import CLOSED, Statement
 from portfolio_realtime.symbol_collector.broker_client import BrokerClient, credentials
 from portfolio_realtime.symbol_collector.broker_follower import EventFollower
 from portfolio_realtime.symbol_collector.broker_silence import BrokerSilence
+from portfolio_realtime.symbol_collector.closed_days import serve_closed_days
 from portfolio_realtime.symbol_collector.equity_drift import EquityDrift
 from portfolio_realtime.symbol_collector.event_stream_lag import EventStreamLag
 from portfolio_realtime.symbol_collector.fetch_schedule import Turn, Turns
@@ -140,6 +141,7 @@ class Collector:
             self._keep_live(),
             self._follow_interest(),
             self._poll_interest(),
+            serve_closed_days(self._state, self._client, self._clock),
         )
 
     async def _resume(self) -> None:

@@ -24,6 +24,7 @@ from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable
 from portfolio_realtime.symbol_collector import activity_types, parse
 from portfolio_realtime.symbol_collector.activities import Statement, market_symbol
 from portfolio_realtime.symbol_collector.broker_client import BrokerClient
+from portfolio_realtime.symbol_collector.closed_days import HISTORY_PARAMS, IN_KIND_PARAMS
 from portfolio_realtime.symbol_collector.parse import ListedAccount, PayloadRefused
 
 TRADES: Final = "trade_activity"
@@ -87,6 +88,14 @@ class TradingClient(BrokerClient):
     async def prove(self) -> None:
         """Does the broker answer at all? Raises BrokerUnavailable, BrokerRefused."""
         await self._account()
+
+    async def portfolio_history(self, account_id: str) -> Any:
+        """The account's closed days. Source: `GET /v2/account/portfolio/history`. Raises BrokerError."""
+        return await self._get("/v2/account/portfolio/history", HISTORY_PARAMS, is_urgent=False)
+
+    async def in_kind_rows(self, account_id: str) -> Any:
+        """The newest rows of what came or left in kind. Source: `GET /v2/account/activities`."""
+        return await self._get("/v2/account/activities", IN_KIND_PARAMS, is_urgent=False)
 
     async def activities(self, category: str, page_token: str | None) -> list[Any]:
         """A page of rows, newest first, after the row of this id. Raises BrokerUnavailable, BrokerRefused."""

@@ -21,19 +21,13 @@ import uvicorn
 import uvloop
 
 from portfolio_realtime import config, exit_codes, logs, service
-from portfolio_realtime.clock import NS_PER_S, Clock
 from portfolio_realtime.config import Settings
-from portfolio_realtime.errors import SettingsError, StateUnavailable
-from portfolio_realtime.model import Account, Bookings
+from portfolio_realtime.errors import SettingsError
 from portfolio_realtime.service import Context
-from portfolio_realtime.state import State
-from portfolio_realtime.state.minutes import whole_at_or_before
-from portfolio_realtime.valuation.explain import explain
-from portfolio_realtime.valuation.history import history as picture
-from portfolio_realtime.valuation.history import symbols_of
 from portfolio_realtime.websocket_server.clients.endpoint import Endpoint
 from portfolio_realtime.websocket_server.clients.gateway import CONNECTIONS_MAX, Gateway
 from portfolio_realtime.websocket_server.clients.http_protocol import FirstBytes
+from portfolio_realtime.websocket_server.http_api.account_queries import AccountQueries
 from portfolio_realtime.websocket_server.http_api.routes import build_app
 from portfolio_realtime.websocket_server.workers import WORKER, Workers, counters_of
 
@@ -43,10 +37,6 @@ FILES_BESIDE: Final = 1024  # open files that are no WebSocket: HTTP, Valkey, th
 GARBAGE_OBJECTS_MAX: Final = 20_000  # made, and not yet gone, before the collector looks at them
 SHUTDOWN_S_MAX: Final = 2
 END_S_MAX: Final = 4.0
-HISTORY_POINTS_MAX: Final = 1440  # a day of minutes
-HISTORIES_MAX: Final = 4  # drawn at the same time
-PAIR_READS_MAX: Final = 20
-PAIR_PAUSE_S: Final = 0.02
 
 log = structlog.get_logger()
 
@@ -95,61 +85,6 @@ async def _leave(context: Context, gateway: Gateway) -> None:
     await gateway.drain()
 
 
-async def explanation(state: State, clock: Clock, account_id: str) -> bytes | None:
-    """The work behind an account's value, from its record and its marks, or None without a record.
-
-    Raises StateUnavailable.
-    """
-    account = await state.accounts.read_one(account_id)
-    if account is None:
-        return None
-    marks = await state.marks.read([position.symbol for position in account.positions])
-    return explain(account, marks, clock.now_ns())
-
-
-async def history(
-    state: State, settings: Settings, clock: Clock, turns: asyncio.Semaphore, account_id: str
-) -> bytes | None:
-    """What an account was worth at each minute since the last close, or None without a record.
-
-    Raises StateUnavailable, also when record and bookings are never seen together.
-    """
-    async with turns:
-        account, bookings = await _pair(state, account_id)
-        if account is None:
-            return None
-        if bookings is None:
-            raise StateUnavailable("the record's bookings are not there")
-        interval_ns = settings.history_interval * NS_PER_S
-        written_ns = clock.now_ns() - int(2 * settings.history_delay_s * NS_PER_S)
-        end_ns = written_ns // interval_ns * interval_ns
-        since_ns = max(bookings.day_began_ns, end_ns - (HISTORY_POINTS_MAX - 1) * interval_ns)
-        times_ns = range(whole_at_or_before(since_ns, interval_ns), end_ns + 1, interval_ns)
-        minutes = await state.minutes.read(times_ns, symbols_of(account, bookings))
-        timeframe = timeframe_of(settings.history_interval)
-        return await asyncio.to_thread(picture, account, bookings, minutes, since_ns, timeframe)
-
-
-async def _pair(state: State, account_id: str) -> tuple[Account | None, Bookings | None]:
-    """A record and its bookings; they are written one after the other, so it may take a second look."""
-    account: Account | None = None
-    for _ in range(PAIR_READS_MAX):
-        found = await state.accounts.read_with_bookings(account_id)
-        if found is None:
-            return None, None
-        account, bookings = found
-        if bookings is not None:
-            return account, bookings
-        await asyncio.sleep(PAIR_PAUSE_S)
-    return account, None
-
-
-def timeframe_of(interval_s: int) -> str:
-    """As Alpaca names it: 60 -> `1Min`; other lengths in seconds: `5Sec`."""
-    minutes, seconds = divmod(interval_s, 60)
-    return f"{interval_s}Sec" if seconds else f"{minutes}Min"
-
-
 def _collect_garbage_seldom() -> None:
     """A message makes a few objects that are soon gone, a connection some that stay.
 
@@ -182,11 +117,9 @@ def allow_open_files() -> int:
 
 
 def _server(gateway: Gateway, context: Context) -> _Server:
-    state, settings, clock = context.state, context.settings, context.clock
-    explain_account = partial(explanation, state, clock)
-    history_of_account = partial(history, state, settings, clock, asyncio.Semaphore(HISTORIES_MAX))
+    queries = AccountQueries(context.state, context.settings, context.clock)
     options = uvicorn.Config(
-        build_app(gateway, context.instance, explain_account, history_of_account),
+        build_app(gateway, context.instance, queries),
         http=cast("Any", FirstBytes),
         ws=cast("Any", partial(Endpoint, gateway)),  # called like a class
         lifespan="off",

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from portfolio_realtime.valuation.closed_days import Range
 from portfolio_realtime.wire.messages import Doubt
 
 Ask = Callable[[str], Awaitable[bytes | None]]
@@ -64,22 +65,31 @@ class Explanation(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class HistoryPoint(msgspec.Struct, forbid_unknown_fields=True):
-    """What the account was worth at one minute, and what the client had brought in since the last close."""
+    """What the account was worth at one moment, and what the client had brought in since the base.
+
+    A minute of the day has `day_pnl`, a point of a longer range `pnl`: equity − base − external cash flow.
+    """
 
     timestamp: str
     equity: str | None
     external_cash_flow: str | None
-    day_pnl: str | None
+    day_pnl: str | msgspec.UnsetType | None = msgspec.UNSET
+    pnl: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class History(msgspec.Struct, forbid_unknown_fields=True):
-    """The day as a picture; `base` is the equity at the last close. Null: not known, never invented."""
+    """A line over time; `base` is the equity that gains count from. Null: not known, never invented.
+
+    `revision` is for the next question; `is_whole` is false when the answer has later points only.
+    """
 
     account_id: str
-    range: str
+    range: Range
     timeframe: str
-    base: str
+    base: str | None
     points: list[HistoryPoint]
+    revision: str
+    is_whole: bool
 
 
 class Problem(msgspec.Struct):
@@ -108,6 +118,37 @@ HISTORY_EXAMPLE: Final[dict[str, Any]] = {
             "day_pnl": None,
         },
     ],
+    "revision": "1f0c2b7d9a3e4455",
+    "is_whole": True,
+}
+
+MONTH_EXAMPLE: Final[dict[str, Any]] = {
+    "account_id": "0d18ae51-6a5c-4a5e-9b1c-0a8f6d3c2b1a",
+    "range": "1m",
+    "timeframe": "1D",
+    "base": "1900.00",
+    "points": [
+        {
+            "timestamp": "2026-11-18T21:00:00.000000Z",
+            "equity": "2016.00",
+            "external_cash_flow": "100.00",
+            "pnl": "16.00",
+        },
+        {
+            "timestamp": "2026-11-19T21:00:00.000000Z",
+            "equity": "2036.00",
+            "external_cash_flow": "100.00",
+            "pnl": "36.00",
+        },
+        {
+            "timestamp": "2026-11-20T15:04:00.000000Z",
+            "equity": "2055.26",
+            "external_cash_flow": "100.00",
+            "pnl": "55.26",
+        },
+    ],
+    "revision": "77ab01c35de290f4",
+    "is_whole": True,
 }
 
 EXPLANATION_EXAMPLE: Final[dict[str, Any]] = {

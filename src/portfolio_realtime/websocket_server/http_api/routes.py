@@ -14,7 +14,9 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, S
 from portfolio_realtime import __version__, telemetry
 from portfolio_realtime.errors import StateError
 from portfolio_realtime.state.keys import TICKET_TTL_S
+from portfolio_realtime.valuation.closed_days import Range
 from portfolio_realtime.websocket_server.clients.gateway import Gateway
+from portfolio_realtime.websocket_server.http_api.account_queries import AccountQueries
 from portfolio_realtime.websocket_server.http_api.api_documents import asyncapi, schemas
 from portfolio_realtime.websocket_server.http_api.files import PageFiles, json_answer
 from portfolio_realtime.websocket_server.http_api.guard import (
@@ -30,7 +32,7 @@ from portfolio_realtime.websocket_server.http_api.reference_page import render
 from portfolio_realtime.websocket_server.http_api.responses import (
     EXPLANATION_EXAMPLE,
     HISTORY_EXAMPLE,
-    Ask,
+    MONTH_EXAMPLE,
     Explanation,
     History,
     Problem,
@@ -44,6 +46,7 @@ from portfolio_realtime.wire.examples import (
 from portfolio_realtime.wire.http_problems import HttpProblem
 from portfolio_realtime.wire.messages import Detail
 
+RFC3339: Final = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z$"
 COMPRESSED_BYTES_MIN: Final = 1024
 COMPRESSION_LEVEL: Final = 5
 DEMO_TOKEN_S: Final = 900
@@ -67,7 +70,21 @@ WithDetail = Annotated[
         openapi_examples={"value": {"value": "value"}, "positions": {"value": "positions"}},
     ),
 ]
-RANGE: Final = Query(alias="range", description="The day so far", openapi_examples={"usual": {"value": "1d"}})
+RANGE: Final = Query(
+    alias="range",
+    description="The day so far minute by minute, or closed days and the newest point of today",
+    openapi_examples={"day": {"value": "1d"}, "month": {"value": "1m"}},
+)
+SINCE: Final = Query(
+    pattern=RFC3339,
+    description="Only points after this time, as a point has it",
+    openapi_examples={"usual": {"value": "2026-11-20T15:04:00.000000Z"}},
+)
+REVISION: Final = Query(
+    max_length=64,
+    description="That of the answer whose points the client has; all points come when they have changed",
+    openapi_examples={"usual": {"value": "1f0c2b7d9a3e4455"}},
+)
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -92,8 +109,8 @@ class Health(BaseModel):
     status: Literal["ok", "draining", "waiting for the state", "nothing is published"]
 
 
-def build_app(gateway: Gateway, instance: str, explain: Ask, history: Ask) -> FastAPI:
-    """The HTTP side of one server; `explain` and `history` answer for one account."""
+def build_app(gateway: Gateway, instance: str, queries: AccountQueries) -> FastAPI:
+    """The HTTP side of one server."""
     app = FastAPI(
         title="Portfolio values, live",
         version=__version__,
@@ -107,7 +124,7 @@ def build_app(gateway: Gateway, instance: str, explain: Ask, history: Ask) -> Fa
     add_problem_handlers(app)
     _add_probes(app, gateway, instance)
     _add_portfolios(app, gateway)
-    _add_explanations(app, gateway, explain, history)
+    _add_explanations(app, gateway, queries)
     if gateway.settings.demo_page:
         _add_demo(app, gateway)
     page = str(resources.files("portfolio_realtime.websocket_server") / "page")
@@ -221,7 +238,7 @@ def _no_such(parameter: str, given: str, expected: str) -> dict[str, Any]:
 
 
 NO_SUCH_DETAIL: Final = _no_such("detail", "everything", "'value' or 'positions'")
-NO_SUCH_RANGE: Final = _no_such("range", "1y", "'1d'")
+NO_SUCH_RANGE: Final = _no_such("range", "1h", "'1d', '1w', '1m', '3m', '1y' or 'all'")
 NO_ACCOUNT_ID: Final = _invalid(type="missing", loc=["query", "accountId"], msg="Field required", input=None)
 SECURED: Final[dict[str, Any]] = {"security": [{"bearer": []}, {"apiKey": []}]}
 SECURITY_SCHEMES: Final = {
@@ -319,7 +336,7 @@ def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
             raise Refused(HttpProblem.NO_VALUE) from None
 
 
-def _add_explanations(app: FastAPI, gateway: Gateway, explain: Ask, history: Ask) -> None:
+def _add_explanations(app: FastAPI, gateway: Gateway, queries: AccountQueries) -> None:
     portfolios = Portfolios(gateway)
 
     @app.get(
@@ -329,17 +346,25 @@ def _add_explanations(app: FastAPI, gateway: Gateway, explain: Ask, history: Ask
         openapi_extra=SECURED,
     )
     async def explanation(request: Request, account_id: AccountId, caller: Caller) -> Response:
-        return json_answer(request, await portfolios.ask(caller, account_id, explain))
+        return json_answer(request, await portfolios.ask(caller, account_id, queries.explanation))
 
     @app.get(
         "/v1/portfolio/{account_id}/history",
-        summary="What the account was worth at each minute since the last close",
-        responses={**_answers("History", usual=HISTORY_EXAMPLE), 422: NO_SUCH_RANGE},
+        summary="What the account was worth: each minute since the last close, or each closed day and now",
+        responses={**_answers("History", day=HISTORY_EXAMPLE, month=MONTH_EXAMPLE), 422: NO_SUCH_RANGE},
         openapi_extra=SECURED,
     )
     async def past(
-        request: Request, account_id: AccountId, caller: Caller, span: Annotated[Literal["1d"], RANGE] = "1d"
+        request: Request,
+        account_id: AccountId,
+        caller: Caller,
+        span: Annotated[Range, RANGE] = "1d",
+        since: Annotated[str | None, SINCE] = None,
+        revision: Annotated[str | None, REVISION] = None,
     ) -> Response:
+        async def history(account_id: str) -> bytes | None:
+            return await queries.history(account_id, span, since, revision)
+
         return json_answer(request, await portfolios.ask(caller, account_id, history))
 
 

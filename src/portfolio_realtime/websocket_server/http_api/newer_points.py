@@ -1,0 +1,35 @@
+"""Only what is new of a history: later points, as long as the earlier ones are what the client has.
+
+A booking that reaches back, or a corrected record, changes points of the past. The revision is a digest of
+all points so far; who shows it with the time of its last point gets the rest, or everything when it differs.
+"""
+
+import hashlib
+from typing import Any, Final
+
+import msgspec
+
+REVISION_BYTES: Final = 8
+
+_encode = msgspec.json.Encoder().encode
+
+
+def newer_points(history: dict[str, Any], since: str | None, revision: str | None) -> dict[str, Any]:
+    """The history with its revision; after `since` (RFC 3339, as points have it) only what is later."""
+    points: list[dict[str, Any]] = history["points"]
+    newer = points
+    if since is not None:
+        earlier = [point for point in points if point["timestamp"] <= since]
+        if revision is None or revision == _digest(history, earlier):
+            newer = points[len(earlier) :]
+    return {
+        **history,
+        "revision": _digest(history, points),
+        "is_whole": len(newer) == len(points),
+        "points": newer,
+    }
+
+
+def _digest(history: dict[str, Any], points: list[dict[str, Any]]) -> str:
+    parts = _encode([history["range"], history["base"], points])
+    return hashlib.blake2b(parts, digest_size=REVISION_BYTES).hexdigest()
