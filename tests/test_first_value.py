@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from portfolio_realtime import config
 from portfolio_realtime.clock import SystemClock
-from portfolio_realtime.portfolio_calculator import calculator
+from portfolio_realtime.portfolio_calculator import calculator, interest_follower, publisher, totals_refresh
 from portfolio_realtime.service import Context
 from portfolio_realtime.state import State, open_state
 from portfolio_realtime.websocket_server.fanout import publication_follower
@@ -36,8 +36,10 @@ def asking() -> dict[str, str]:
 @pytest.fixture(autouse=True)
 def nothing_comes_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither service looks again by itself for what it has missed."""
-    for name in ("SWEEP_S", "QUIET_S", "FEEDS_S", "TOTALS_S"):
-        monkeypatch.setattr(calculator, name, NEVER_S)
+    monkeypatch.setattr(interest_follower, "SWEEP_S", NEVER_S)
+    monkeypatch.setattr(publisher, "QUIET_S", NEVER_S)
+    monkeypatch.setattr(calculator, "FEEDS_S", NEVER_S)
+    monkeypatch.setattr(totals_refresh, "TOTALS_S", NEVER_S)
     monkeypatch.setattr(publication_follower, "RENEW_S", NEVER_S)
 
 

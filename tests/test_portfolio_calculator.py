@@ -23,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from portfolio_realtime.clock import NS_PER_S, SystemClock, parse_rfc3339
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.model import US_EQUITY, Account, Mark, Position, Publication
-from portfolio_realtime.portfolio_calculator.calculator import REST_S_MAX, REST_S_MIN, rest_s
+from portfolio_realtime.portfolio_calculator.publisher import REST_S_MAX, REST_S_MIN, rest_s
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.accounts import PAGE_FIELDS
 from portfolio_realtime.state.connection import Subscribed

@@ -36,7 +36,7 @@ from portfolio_harness.convergence import converge, say
 from portfolio_harness.oracle import Oracle
 from portfolio_harness.system import SIMULATOR_KEY, SIMULATOR_SECRET, TOKEN_S, start_simulator, token
 from portfolio_realtime.errors import PortfolioRealtimeError
-from portfolio_realtime.run_services import end_all
+from portfolio_realtime.processes import end_all
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 ISOLATED: Final = ("unshare", "--net", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc")

@@ -1,0 +1,203 @@
+"""The account records of our shards: read as a whole, followed from then on, forgotten with their shard."""
+
+import asyncio
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import structlog
+
+from portfolio_realtime.clock import Clock
+from portfolio_realtime.model import Account
+from portfolio_realtime.portfolio_calculator.publisher import Publisher
+from portfolio_realtime.portfolio_calculator.shard_owner import ShardOwner
+from portfolio_realtime.service import Context
+from portfolio_realtime.state.accounts import decode_changes
+from portfolio_realtime.state.connection import Subscribed
+from portfolio_realtime.telemetry import CalculatorMetrics
+from portfolio_realtime.valuation.valuer import Valuer
+
+READ_STEP: Final = 250  # records taken in before other work gets its turn: a few milliseconds
+SORT_STEP: Final = 5000  # ids looked at before other work gets its turn
+PROGRESS_S: Final = 1.0  # between two lines about reading
+
+log = structlog.get_logger()
+
+
+class AccountLoader:
+    """Keeps the valuer's records as they are in Valkey."""
+
+    def __init__(
+        self,
+        context: Context,
+        metrics: CalculatorMetrics,
+        valuer: Valuer,
+        owner: ShardOwner,
+        publisher: Publisher,
+    ) -> None:
+        self.is_following = asyncio.Event()
+        self.numbering = asyncio.Lock()  # rows keep their numbers while somebody goes through them
+        self._state = context.state
+        self._clock = context.clock
+        self._shard_count = context.settings.shards
+        self._metrics = metrics
+        self._valuer = valuer
+        self._owner = owner
+        self._publisher = publisher
+        self._taking = asyncio.Lock()  # records are taken in in the order in which Valkey gave them
+        self._unread: set[int] = set()  # shards whose records are to be read, all of them
+        self._let_go: set[int] = set()  # shards whose records are to be forgotten
+        self._book_wake = asyncio.Event()
+
+    def load(self, shard: int) -> None:
+        """Read all records of a shard, from the next `load_all` on."""
+        self._unread.add(shard)
+
+    def load_all(self) -> None:
+        """Read the shards that are to be loaded, all in one go."""
+        if self._unread:
+            self._book_wake.set()
+
+    def unload(self, shard: int, watched: Sequence[str]) -> None:
+        """Forget a shard that is not ours any more: at once who was watched, the rest bit by bit."""
+        for account_id in watched:
+            self._valuer.forget(account_id)
+        self._let_go.add(shard)
+        self._book_wake.set()
+
+    async def follow(self) -> None:
+        """Take in what the symbol collector writes; read everything again after a loss."""
+        async for message in self._state.accounts.changes(list(range(self._shard_count))):
+            if isinstance(message, Subscribed):
+                self.is_following.set()
+                for shard in list(self._owner.leases):
+                    watched = self._owner.wanted.get(shard, ())
+                    await self.read(shard, list(watched))  # they come first
+                self._unread.update(self._owner.leases)
+                self._book_wake.set()
+                continue
+            changes = decode_changes(message.payload)
+            if changes and (shard := self._owner.shard_of(changes[0].account_id)) in self._owner.leases:
+                await self.read(shard, [change.account_id for change in changes])
+
+    async def read(self, shard: int, account_ids: list[str]) -> None:
+        """Take in the records of these accounts as they are now; forget those that have none."""
+        gone: list[str] = []
+        for at in range(0, len(account_ids), READ_STEP):
+            part = account_ids[at : at + READ_STEP]
+            async with self._taking:
+                records = await self._state.accounts.read(shard, part)
+                for account in records:
+                    self._take_in(shard, account)
+                for account_id in set(part).difference(account.account_id for account in records):
+                    self._valuer.drop(account_id)
+                    gone.append(account_id)
+        await self._publisher.forget(shard, gone)
+
+    def _take_in(self, shard: int, account: Account) -> None:
+        """Take in a record as it was read; the shard and who is wanted may have changed meanwhile."""
+        if shard not in self._owner.leases:
+            return
+        with_positions = self._owner.wanted[shard].get(account.account_id)
+        if with_positions is None:
+            self._valuer.put(account)
+        else:
+            self._valuer.watch(
+                account, self._owner.leases[shard].fencing_token, with_positions=with_positions
+            )
+            self._publisher.wake.set()
+
+    async def keep_book(self) -> None:
+        """Forget shards that were let go, read those that are new here or of which something was missed."""
+        while True:
+            await self._book_wake.wait()
+            self._book_wake.clear()
+            await self._forget_shards()
+            await self._read_shards()
+
+    async def _forget_shards(self) -> None:
+        shards, self._let_go = self._let_go, set()
+        if not shards:
+            return
+        found = _by_shard(shards)
+        await self._sort(self._valuer.published_ids, found)
+        await self._sort_book(found)
+        for number, account_id in enumerate(itertools.chain(*found.values())):
+            if self._owner.shard_of(account_id) not in self._owner.leases:  # it may have come back
+                self._valuer.forget(account_id)
+            if number % READ_STEP == READ_STEP - 1:
+                await asyncio.sleep(0)
+
+    async def _read_shards(self) -> None:
+        """Read every record of the shards that need it, with a word about how far it has come."""
+        shards, self._unread = self._unread & self._owner.leases.keys(), set()
+        known = _by_shard(shards)
+        if shards:
+            await self._sort_book(known)
+        count = await self._state.accounts.count(shards)
+        self._valuer.book.reserve(len(self._valuer.book) - sum(map(len, known.values())) + count)
+        progress = _Progress(self._metrics, count, self._clock)
+        for shard in sorted(shards):
+            await self._read_shard(shard, known.pop(shard), progress)
+        if shards:
+            progress.end(len(shards))
+
+    async def _read_shard(self, shard: int, known: set[str], progress: "_Progress") -> None:
+        """Take in a shard, page by page; what was `known` and is not met may be gone."""
+        cursor: int | None = 0
+        while cursor is not None:
+            async with self._taking:
+                cursor, records = await self._state.accounts.read_page(shard, cursor)
+                for number, account in enumerate(records):
+                    self._take_in(shard, account)
+                    known.discard(account.account_id)
+                    if number % READ_STEP == READ_STEP - 1:
+                        await asyncio.sleep(0)
+            progress.advance(len(records))
+        await self.read(shard, list(known))
+        await self._publisher.forget(shard, await self._state.valuations.read_ids(shard))
+
+    async def _sort_book(self, found: dict[int, set[str]]) -> None:
+        """Add the book's accounts to what was found of their shards."""
+        async with self.numbering:
+            for account_ids in self._valuer.book.ids():
+                await self._sort(account_ids, found)
+
+    async def _sort(self, account_ids: Sequence[str], found: dict[int, set[str]]) -> None:
+        for at in range(0, len(account_ids), SORT_STEP):
+            for account_id in account_ids[at : at + SORT_STEP]:
+                if (shard := self._owner.shard_of(account_id)) in found:
+                    found[shard].add(account_id)
+            await asyncio.sleep(0)
+
+
+def _by_shard(shards: Iterable[int]) -> dict[int, set[str]]:
+    """No accounts yet for each of these shards."""
+    return {shard: set() for shard in shards}
+
+
+class _Progress:
+    """How far the reading of records has come, for logs and metrics."""
+
+    def __init__(self, metrics: CalculatorMetrics, total: int, clock: Clock) -> None:
+        self._metrics = metrics
+        self._total = total
+        self._clock = clock
+        self._read = 0
+        self._began_s = self._said_s = clock.monotonic_s()
+        metrics.read_ratio.set(0.0 if total else 1.0)
+
+    def advance(self, count: int) -> None:
+        """So many records more; a line now and then."""
+        self._read += count
+        ratio = min(1.0, self._read / max(1, self._total))
+        self._metrics.read_ratio.set(ratio)
+        if self._clock.monotonic_s() - self._said_s >= PROGRESS_S:
+            self._said_s = self._clock.monotonic_s()
+            log.info("reading accounts", read=self._read, of=self._total, percent=int(100 * ratio))
+
+    def end(self, shards: int) -> None:
+        """Everything is read."""
+        self._metrics.read_ratio.set(1.0)
+        seconds = round(self._clock.monotonic_s() - self._began_s, 2)
+        log.info("accounts read", accounts=self._read, shards=shards, seconds=seconds)

@@ -1,0 +1,82 @@
+"""Who is watched: what the WebSocket servers announce, and all of it again now and then."""
+
+import asyncio
+import contextlib
+from typing import Final
+
+from portfolio_realtime.portfolio_calculator.account_loader import AccountLoader
+from portfolio_realtime.portfolio_calculator.publisher import Publisher, rest_s
+from portfolio_realtime.portfolio_calculator.shard_owner import ShardOwner
+from portfolio_realtime.service import Context
+from portfolio_realtime.state.connection import Subscribed
+from portfolio_realtime.state.interest import decode_begun
+from portfolio_realtime.valuation.valuer import Valuer
+
+SWEEP_S: Final = 5.0  # interest that ends is noticed within this
+
+
+class InterestFollower:
+    """Lets the valuer value exactly the accounts of our shards that somebody watches."""
+
+    def __init__(
+        self,
+        context: Context,
+        valuer: Valuer,
+        owner: ShardOwner,
+        loader: AccountLoader,
+        publisher: Publisher,
+    ) -> None:
+        self.is_following = asyncio.Event()
+        self._state = context.state
+        self._clock = context.clock
+        self._shard_count = context.settings.shards
+        self._valuer = valuer
+        self._owner = owner
+        self._loader = loader
+        self._publisher = publisher
+        self._answering = asyncio.Lock()  # an older reading of interest must not replace a newer one
+        self._announced: set[int] = set()  # shards whose interest has changed
+        self._wake = asyncio.Event()
+
+    async def follow(self) -> None:
+        """Note the shards in which somebody begins to be watched."""
+        async for message in self._state.interest.announcements(list(range(self._shard_count))):
+            if isinstance(message, Subscribed):
+                self.is_following.set()
+                self._announced.update(self._owner.leases)
+            else:
+                self._announced.add(self._owner.shard_of(decode_begun(message.payload)[0]))
+            self._wake.set()
+
+    async def answer_all(self) -> None:
+        """Look at the shards that were announced, and at all of them now and then."""
+        clock = self._clock
+        sweep_s = clock.monotonic_s() + SWEEP_S
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), max(0.0, sweep_s - clock.monotonic_s()))
+            self._wake.clear()
+            if clock.monotonic_s() >= sweep_s:
+                self._announced.update(self._owner.leases)
+                sweep_s = clock.monotonic_s() + SWEEP_S
+            shards, self._announced = self._announced, set()
+            began_s = clock.monotonic_s()
+            for shard in shards & self._owner.leases.keys():
+                await self.answer(shard)
+            await asyncio.sleep(rest_s(clock.monotonic_s() - began_s))
+
+    async def answer(self, shard: int) -> None:
+        """Publish who began to be watched, forget whom nobody watches any more."""
+        async with self._answering:
+            watched = await self._state.interest.read(shard)
+            if shard not in self._owner.leases:
+                return
+            wanted = {account_id: account_id in watched.with_positions for account_id in watched.account_ids}
+            before, self._owner.wanted[shard] = self._owner.wanted[shard], wanted
+            ended = [account_id for account_id in before if account_id not in wanted]
+            for account_id in ended:
+                self._valuer.unwatch(account_id)
+            await self._loader.read(
+                shard, [key for key, detail in wanted.items() if before.get(key) != detail]
+            )
+            await self._publisher.forget(shard, ended)

@@ -1,0 +1,24 @@
+"""How late the event loop comes to whoever waits."""
+
+import asyncio
+from typing import Final
+
+from portfolio_realtime.clock import Clock
+from portfolio_realtime.telemetry import CalculatorMetrics
+
+PAUSE_LOOK_S: Final = 0.02  # how often the event loop's delay is measured
+PAUSE_WINDOW_S: Final = 60.0  # the longest of the last one or two of these is shown
+
+
+async def measure(clock: Clock, metrics: CalculatorMetrics) -> None:
+    """How late the event loop comes to whoever waits: so late is a publication, at worst."""
+    window_ends_s, before_s, longest_s = clock.monotonic_s() + PAUSE_WINDOW_S, 0.0, 0.0
+    while True:
+        due_s = clock.monotonic_s() + PAUSE_LOOK_S
+        await asyncio.sleep(PAUSE_LOOK_S)
+        late_s = max(0.0, clock.monotonic_s() - due_s)
+        metrics.pause.observe(late_s)
+        longest_s = max(longest_s, late_s)
+        if clock.monotonic_s() > window_ends_s:
+            window_ends_s, before_s, longest_s = clock.monotonic_s() + PAUSE_WINDOW_S, longest_s, 0.0
+        metrics.longest_pause.set(max(before_s, longest_s))

@@ -1,0 +1,127 @@
+"""What has changed in the watched accounts, valued and published, shard by shard under its lease."""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Final
+
+from portfolio_realtime.errors import LeaseLost
+from portfolio_realtime.model import Publication
+from portfolio_realtime.portfolio_calculator.shard_owner import ShardOwner
+from portfolio_realtime.service import Context
+from portfolio_realtime.state.leases import Lease
+from portfolio_realtime.telemetry import CalculatorMetrics
+from portfolio_realtime.valuation.valuer import Flush, Valuer
+
+QUIET_S: Final = 0.5  # without any change, look again after this: marks grow stale by themselves
+SIGN_S: Final = 1.0  # a shard of which nothing else was published gives a sign of life this often
+REST_S_MIN: Final = 0.01  # what becomes due or is announced within this goes together …
+REST_FACTOR: Final = 4  # … or within this many times what the last turn took: it costs for all the watched …
+REST_S_MAX: Final = 0.05  # … but nobody waits longer than this
+FORGET_STEP: Final = 250  # stored publications dropped before other work gets its turn
+
+
+class Publisher:
+    """Flushes the valuer when `wake` is set or something becomes due."""
+
+    def __init__(
+        self, context: Context, metrics: CalculatorMetrics, valuer: Valuer, owner: ShardOwner
+    ) -> None:
+        self.wake = asyncio.Event()
+        self.is_core_session = False  # the exchange is open, and its feed live
+        self.stale_hops: tuple[str, ...] = ()  # from which nothing fresh comes to us
+        self._spoken_hops: tuple[str, ...] = ()
+        self._spoken_s: dict[int, float] = {}  # shard -> when something was published of it
+        self._state = context.state
+        self._clock = context.clock
+        self._metrics = metrics
+        self._valuer = valuer
+        self._owner = owner
+        # what is stored is what is watched, no more
+        self._writing = [asyncio.Lock() for _ in range(context.settings.shards)]
+
+    async def run(self, marks_read: asyncio.Event) -> None:
+        """Flush at every change, and again when something that waited becomes due; rest in between."""
+        clock = self._clock
+        await marks_read.wait()
+        wait_s = QUIET_S
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.wake.wait(), wait_s)
+            self.wake.clear()
+            began_s = clock.monotonic_s()
+            with self._metrics.flush.time():
+                flush = self._valuer.flush(clock.now_ns(), began_s)
+            await self._send(flush.publications)
+            await self._give_signs(began_s)
+            self._count(flush)
+            await asyncio.sleep(rest_s(clock.monotonic_s() - began_s))
+            wait_s = QUIET_S
+            if flush.next_due_s is not None:
+                wait_s = min(QUIET_S, max(0.0, flush.next_due_s - clock.monotonic_s()))
+
+    async def _send(self, publications: list[Publication]) -> None:
+        by_shard: dict[int, list[Publication]] = {}
+        for publication in publications:
+            by_shard.setdefault(self._owner.shard_of(publication.account_id), []).append(publication)
+        await asyncio.gather(
+            *(self._send_shard(shard, self._owner.leases[shard], batch) for shard, batch in by_shard.items())
+        )
+
+    async def _send_shard(self, shard: int, lease: Lease, batch: list[Publication]) -> None:
+        """Publish what is still watched, under the lease it was valued under; nothing: a sign of life."""
+        async with self._writing[shard]:
+            watched = [
+                publication for publication in batch if publication.account_id in self._valuer.watchlist
+            ]
+            if (watched or not batch) and self._owner.leases.get(shard) == lease:
+                self._spoken_s[shard] = self._clock.monotonic_s()
+                try:
+                    await self._state.valuations.publish(lease, shard, watched, self.stale_hops)
+                except LeaseLost:
+                    self._owner.refused(shard, lease)
+
+    async def _give_signs(self, now_s: float) -> None:
+        """Let servers hear of each shard of which nothing was published for SIGN_S, or with other words."""
+        silent = [
+            (shard, lease)
+            for shard, lease in self._owner.leases.items()
+            if now_s - self._spoken_s.get(shard, -SIGN_S) >= SIGN_S or self._spoken_hops != self.stale_hops
+        ]
+        self._spoken_hops = self.stale_hops
+        await asyncio.gather(*(self._send_shard(shard, lease, []) for shard, lease in silent))
+
+    def _count(self, flush: Flush) -> None:
+        metrics = self._metrics
+        metrics.publications.inc(len(flush.publications))
+        metrics.exact.inc(flush.exact_count)
+        metrics.unpriced.set(flush.unpriced_accounts)
+        metrics.stale.set(flush.stale_accounts)
+        metrics.watched.set(watched := len(self._valuer.watchlist))
+        metrics.stale_ratio.set(flush.stale_accounts / watched if watched and self.is_core_session else 0)
+        if flush.newest_as_of_ns:
+            metrics.lag.observe(max(0.0, (self._clock.now_ns() - flush.newest_as_of_ns) / 1e9))
+
+    async def forget(self, shard: int, account_ids: Sequence[str]) -> None:
+        """Drop the stored publications of those of these accounts that are not watched."""
+        for at in range(0, len(account_ids), FORGET_STEP):
+            await self._forget_step(shard, account_ids[at : at + FORGET_STEP])
+
+    async def _forget_step(self, shard: int, account_ids: Sequence[str]) -> None:
+        async with self._writing[shard]:
+            lease = self._owner.leases.get(shard)
+            unwatched = [key for key in account_ids if key not in self._valuer.watchlist]
+            if lease is not None and unwatched:
+                try:
+                    await self._state.valuations.forget(lease, shard, unwatched)
+                except LeaseLost:
+                    self._owner.refused(shard, lease)
+
+
+def rest_s(took_s: float) -> float:
+    """How long to rest after a turn that took so long, in seconds; what comes meanwhile shares the next one.
+
+    Without it, ten thousand accounts that become due, or are announced, one after the other would each cost a
+    turn of all the watched.
+    """
+    return min(REST_S_MAX, max(REST_S_MIN, REST_FACTOR * took_s))

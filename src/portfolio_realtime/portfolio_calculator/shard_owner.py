@@ -1,0 +1,113 @@
+"""Which shards are ours: a fair share of all, by leases, and whom somebody watches in each."""
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import structlog
+
+from portfolio_realtime.errors import StateUnavailable
+from portfolio_realtime.service import Context
+from portfolio_realtime.state import keys
+from portfolio_realtime.state.leases import Lease
+from portfolio_realtime.telemetry import CalculatorMetrics
+
+GROUP: Final = "portfolio_calculators"
+
+log = structlog.get_logger()
+
+
+class ShardOwner:
+    """The shards of this instance.
+
+    `on_acquired` is awaited with each new shard, `on_shared` called when a round has acquired all it can;
+    `on_released` is called with a shard that is not ours any more and the accounts that were watched in it.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        metrics: CalculatorMetrics,
+        on_acquired: Callable[[int], Awaitable[None]],
+        on_shared: Callable[[], None],
+        on_released: Callable[[int, Sequence[str]], None],
+    ) -> None:
+        self.leases: dict[int, Lease] = {}
+        self.wanted: dict[int, dict[str, bool]] = {}  # shard -> watched account -> with positions
+        self._on_acquired = on_acquired
+        self._on_shared = on_shared
+        self._on_released = on_released
+        self._settings = context.settings
+        self._state = context.state
+        self._metrics = metrics
+
+    async def share(self, ready: Sequence[asyncio.Event]) -> None:
+        """Hold a fair share of the shards: take what is free, give up what is too much.
+
+        It begins when everything that a shard needs is `ready`.
+        """
+        for followed in ready:
+            await followed.wait()
+        settings = self._settings
+        while True:
+            members = await self._state.leases.enlist(GROUP)
+            fair = math.ceil(settings.shards / members)
+            owned = len(self.leases)
+            for shard in range(settings.shards):
+                if len(self.leases) < fair and shard not in self.leases:
+                    await self._acquire(shard)
+            self._on_shared()
+            while len(self.leases) > fair:
+                await self._give_up(next(iter(self.leases)))
+            if len(self.leases) != owned:
+                log.info("shards owned", shards=len(self.leases), of=settings.shards, calculators=members)
+            self._metrics.shards.set(len(self.leases))
+            await asyncio.sleep(settings.lease_renew_ms / 1000)
+
+    async def keep_leases(self) -> None:
+        """Renew all leases in time; let go of the shards whose lease is lost."""
+        while True:
+            held = list(self.leases.items())
+            renewed = await asyncio.gather(*(self._state.leases.renew(lease) for _, lease in held))
+            for (shard, lease), is_ours in zip(held, renewed, strict=True):
+                if not is_ours and self.leases.get(shard) == lease:
+                    log.warning("lease lost", shard=shard)
+                    self.let_go_of(shard)
+            await asyncio.sleep(self._settings.lease_renew_ms / 1000)
+
+    async def _acquire(self, shard: int) -> None:
+        lease = await self._state.leases.acquire(keys.shard_lease(shard))
+        if lease is not None:
+            self.leases[shard], self.wanted[shard] = lease, {}
+            log.debug("shard acquired", shard=shard, epoch=lease.fencing_token)
+            await self._on_acquired(shard)
+
+    async def _give_up(self, shard: int) -> None:
+        lease = self.leases[shard]
+        self.let_go_of(shard)
+        await self._state.leases.release(lease)
+        log.debug("shard given up", shard=shard)
+
+    def let_go_of(self, shard: int) -> None:
+        """Publish nothing of it from now on; the rest of its records goes bit by bit."""
+        self.leases.pop(shard, None)
+        self._on_released(shard, list(self.wanted.pop(shard, ())))
+
+    async def leave(self) -> None:
+        """Give all shards up, and the place in the group."""
+        with contextlib.suppress(StateUnavailable):
+            await self._state.leases.leave(GROUP)
+            for lease in self.leases.values():
+                await self._state.leases.release(lease)
+
+    def refused(self, shard: int, lease: Lease) -> None:
+        """A write under this lease was refused: a newer owner has written."""
+        log.warning("a newer owner publishes this shard", shard=shard)
+        if self.leases.get(shard) == lease:
+            self.let_go_of(shard)
+
+    def shard_of(self, account_id: str) -> int:
+        """The shard that an account belongs to."""
+        return keys.shard_of(account_id, self._settings.shards)
