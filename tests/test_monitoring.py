@@ -14,8 +14,11 @@ from typing import Any, Final
 
 import pytest
 import yaml
+from deploy.aws.alarms import RUNBOOK, alarms
+from deploy.aws.sizes import SIZES, Size
 from prometheus_client import CollectorRegistry
 
+from portfolio_realtime.embedded_metrics import METRICS
 from portfolio_realtime.telemetry import CalculatorMetrics, CollectorMetrics, MarketMetrics, ServerMetrics
 
 ROOT: Final = Path(__file__).parent.parent
@@ -208,6 +211,24 @@ def test_an_alert_names_its_page_and_what_missing_data_means(rule: dict[str, Any
     assert annotations.keys() == {"summary", "missing", "runbook"}
     assert rule["labels"]["severity"] in ("page", "ticket")
     assert f"`{rule['alert']}`" in (ROOT / annotations["runbook"]).read_text()
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_an_alarm_of_cloudwatch_names_its_page_too(size: Size) -> None:
+    """Which names it, and says what missing data means; what it watches is written as EMF."""
+    for alarm in alarms(size):
+        assert f"`{alarm.name}`" in (ROOT / RUNBOOK / f"{alarm.page}.md").read_text()
+        assert alarm.why_missing
+        if alarm.kind == "own":
+            assert (alarm.of, alarm.metric) in {(each.service, each.name) for each in METRICS}
+
+
+def test_no_page_is_left_alone() -> None:
+    """The list of pages is the way to them."""
+    index = (ROOT / RUNBOOK / "README.md").read_text()
+    pages = {path.name for path in (ROOT / RUNBOOK).glob("*.md")} - {"README.md"}
+
+    assert pages == set(re.findall(r"\]\(([a-z-]+\.md)\)", index))
 
 
 def test_what_is_asked_for_is_measured() -> None:

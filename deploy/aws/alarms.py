@@ -122,15 +122,15 @@ def _of_product() -> Iterator[Alarm]:
     yield Alarm(
         "stale-accounts",
         "own",
-        "StaleAccounts",
+        "StaleRatio",  # 0 at night, when every price is old
         "Maximum",
         "GreaterThanThreshold",
-        0,
+        0.25,
         10,
         15,
         "notBreaching",
         SILENT_LOG,
-        "Watched accounts have been valued with old prices for ten minutes.",
+        "A quarter of the watched accounts have old prices while the exchange is open.",
         "stale-prices",
         "portfolio_calculator",
     )
@@ -177,6 +177,21 @@ def _of_product() -> Iterator[Alarm]:
         SILENT_LOG,
         "Clients reconnect more than a thousand times a minute: something cuts them.",
         "reconnects",
+        "websocket_server",
+    )
+    yield Alarm(
+        "revocations-unknown",
+        "own",
+        "RevocationsUnknown",
+        "Sum",
+        "GreaterThanThreshold",
+        0,
+        1,
+        1,
+        "notBreaching",
+        SILENT_LOG,
+        "Servers refuse older tokens: Valkey has lost what was revoked.",
+        "revocations-lost",
         "websocket_server",
     )
     yield Alarm(

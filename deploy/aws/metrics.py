@@ -14,8 +14,8 @@ OWN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "symbol_collector": ("EventStreamLagSeconds", "EquityDriftRatio", "Errors"),
         "market_data_consumer": ("FeedSilentSeconds", "FeedReconnects", "Errors"),
-        "portfolio_calculator": ("StaleAccounts", "Errors"),
-        "websocket_server": ("Connections", "Reconnects", "SlowConsumers", "Errors"),
+        "portfolio_calculator": ("StaleRatio", "Errors"),
+        "websocket_server": ("Connections", "Reconnects", "RevocationsUnknown", "SlowConsumers", "Errors"),
     }
 )
 
