@@ -1,32 +1,45 @@
-# Every target needs only `install`; `make check` is the gate.
+# Every target builds what it needs; `make check` is the gate.
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install run test test-js lint lint-js app page check format bench curve knee faults replay week churn wheel image cloudflare cloudflare-check aws-synth aws-preflight aws-templates aws-check aws-drill documents sbom audit uv lock clean
+.PHONY: help install run docs test test-js lint lint-js app page check format bench curve knee faults replay week churn wheel image cloudflare cloudflare-check aws-synth aws-preflight aws-templates aws-check aws-drill documents sbom audit uv lock clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 20
 
-install: $(VENV)/.installed  ## build .venv from the locked requirements
+# $(call packages,FILE): install what FILE locks, with progress, then this project itself.
+define packages
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: apt-get install python3, or name another one, such as make run PYTHON=python3.12"; exit 1; }
+@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Python cannot make virtual environments: apt-get install python3-venv"; exit 1; }
+@echo "installing $$(grep -c '==' $(1)) packages into $(VENV) ..."
+@$(PYTHON) -m venv $(VENV)
+@PYTHONUNBUFFERED=1 $(BIN)/pip install --disable-pip-version-check --require-hashes --no-deps -r $(1) 2>&1 \
+  | awk -v total="$$(grep -c '==' $(1))" -v tty="$$([ -t 2 ] && echo 1)" -f requirements/progress.awk
+@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+endef
+
+install: $(VENV)/.installed  ## build .venv with everything that development needs
 
 $(VENV)/.installed: pyproject.toml requirements/dev.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: apt-get install python3"; exit 1; }
-	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Python cannot make virtual environments: apt-get install python3-venv"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/dev.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(call packages,requirements/dev.txt)
+	@touch $@ $(VENV)/.runnable
+
+$(VENV)/.runnable: pyproject.toml requirements/run.txt
+	$(call packages,requirements/run.txt)
 	@touch $@
 
-run: install  ## a live portfolio in the browser, no account, key or server needed
-	$(BIN)/portfolio-realtime demo $(ARGS)
+run: $(VENV)/.runnable  ## a live portfolio in the browser: make run, make run PORT=8010 ARGS="--accounts 50"
+	@$(BIN)/portfolio-realtime demo $(if $(PORT),--port $(PORT)) $(ARGS)
 
 test: install test-js app  ## all tests, with branch coverage
 	./run_tests.py $(ARGS)
 
 lint: install lint-js  ## format, lint, types and import rules, without the tests
-	$(BIN)/ruff format --check src tests benchmarks deploy run_tests.py
-	$(BIN)/ruff check src tests benchmarks deploy run_tests.py
+	$(BIN)/ruff format --check src tests benchmarks deploy docs run_tests.py
+	$(BIN)/ruff check src tests benchmarks deploy docs run_tests.py
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
@@ -61,8 +74,8 @@ page: frontend-app/node_modules/.installed  ## the server's own page, built into
 check: lint test  ## the gate: everything that must hold before a commit
 
 format: install  ## format and mend what can be mended
-	$(BIN)/ruff format src tests benchmarks deploy run_tests.py
-	$(BIN)/ruff check --fix src tests benchmarks deploy run_tests.py
+	$(BIN)/ruff format src tests benchmarks deploy docs run_tests.py
+	$(BIN)/ruff check --fix src tests benchmarks deploy docs run_tests.py
 
 bench: install  ## valuation, feed and fan-out, each beside its peers
 	$(BIN)/python -m benchmarks.valuation $(ARGS)
@@ -131,6 +144,9 @@ cloudflare-check: install .venv-cloudflare/.installed  ## that script against a 
 image: install  ## the container image, built and run without Docker; as root
 	$(BIN)/python -m benchmarks.image $(ARGS)
 
+docs: install  ## the documentation site in site/, links checked, warnings fail
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
+
 documents: install  ## docs/schema: OpenAPI, AsyncAPI, JSON Schema and TypeScript, from the types
 	$(BIN)/python -m portfolio_realtime.cli.write_api_documents
 
@@ -150,9 +166,10 @@ uv:
 lock: uv  ## write requirements/*.txt anew from pyproject.toml, with hashes
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements/runtime.txt
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements/dev.txt
+	uv pip compile pyproject.toml --group run --constraints requirements/dev.txt --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements/run.txt
 	uv pip compile --group build --constraints requirements/dev.txt --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements/build.txt
 	uv pip compile --group aws --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements/aws.txt
 	uv pip compile --group cloudflare --constraints requirements/dev.txt --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements/cloudflare.txt
 
 clean:  ## remove what can be built again
-	rm -rf $(VENV) .venv-aws .venv-cloudflare htmlcov .coverage .pytest_cache .ruff_cache .hypothesis
+	rm -rf site $(VENV) .venv-aws .venv-cloudflare htmlcov .coverage .pytest_cache .ruff_cache .hypothesis

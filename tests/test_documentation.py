@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from portfolio_realtime.cli.write_api_documents import with_settings
 from portfolio_realtime.config import Settings
+from portfolio_realtime.config.meanings import MEANINGS
 from portfolio_realtime.websocket_server.http_api.responses import EXPLANATION_EXAMPLE
 from portfolio_realtime.wire.messages import Disconnect
 
@@ -13,13 +15,33 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 
 
-def test_every_setting_is_documented() -> None:
-    """A setting that nobody can find might as well not exist."""
-    text = (ROOT / "docs/configuration.md").read_text()
+def test_the_tables_of_settings_are_those_of_the_code() -> None:
+    """Every setting with its default and meaning; make them anew with the command that the page names."""
+    page = (ROOT / "docs/configuration.md").read_text()
 
-    missing = [name.upper() for name in Settings.model_fields if f"`{name.upper()}`" not in text]
+    assert [name for name in MEANINGS if name not in Settings.model_fields] == []
+    assert page == with_settings(page), "run: python -m portfolio_realtime.cli.write_api_documents"
+    assert all(f"| `{name.upper()}` |" in page for name in Settings.model_fields)
 
-    assert not missing
+
+def test_every_message_in_troubleshooting_is_one_that_the_program_prints() -> None:
+    """In the sources of Python, as it stands on the page."""
+    page = (ROOT / "docs/troubleshooting.md").read_text()
+    code = "\n".join(path.read_text() for path in (ROOT / "src/portfolio_realtime").rglob("*.py"))
+    messages = re.findall(r"^\| (?:close code \d+, )?`([^`]+)` \|", page, re.MULTILINE)
+
+    assert len(messages) > 30
+    assert [message for message in messages if message not in code] == []
+
+
+def test_every_decision_has_a_date_and_a_status_and_is_listed() -> None:
+    """So that nobody takes an old one for the present."""
+    listed = (ROOT / "docs/decisions/README.md").read_text()
+    pages = sorted((ROOT / "docs/decisions").glob("[0-9]*.md"))
+    head = re.compile(r"# \d+\. .+\n\nDate: \d{4}-\d\d-\d\d.* · Status: (proposed|accepted|superseded.*)\n")
+
+    assert [page.name for page in pages if not head.match(page.read_text())] == []
+    assert [page.name for page in pages if f"({page.name})" not in listed] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -82,7 +82,9 @@ def need_plotting() -> None:
     try:
         import matplotlib as mpl
     except ImportError:
-        raise SettingsError("--chart needs matplotlib: pip install matplotlib") from None
+        raise SettingsError(
+            "--chart needs matplotlib: pip install 'portfolio-realtime[charts]', or make install"
+        ) from None
     mpl.use("svg")
 
 

@@ -140,6 +140,8 @@ def loadtest(
     """
     writable(chart)
     writable(chart_data)
+    if chart is not None:
+        _need_plotting()
     if drawn is not None:
         _redraw(drawn, chart)
         return
@@ -207,6 +209,15 @@ def _judge(result: _Judged | None, *, as_json: bool) -> None:
     for goal in outcome.failed:
         typer.echo(f"FAILED {goal}", err=True)
     raise typer.Exit(UNPROVEN if outcome.failed else OK)
+
+
+def _need_plotting() -> None:
+    from portfolio_harness.chart import need_plotting
+
+    try:
+        need_plotting()
+    except SettingsError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _redraw(figures: Path, picture: Path | None) -> None:

@@ -1,4 +1,6 @@
-"""Write the documents of the interface: `python -m portfolio_realtime.cli.write_api_documents docs/schema`.
+"""Write what is made from the code: `python -m portfolio_realtime.cli.write_api_documents`.
+
+The documents of the interface in docs/schema, and the tables of settings in docs/configuration.md.
 
 A test fails when the files are not what the types say; this command makes them anew.
 """
@@ -11,6 +13,7 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from portfolio_realtime import config
+from portfolio_realtime.cli.reference import settings_tables
 from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.state import open_state
 from portfolio_realtime.websocket_server.clients.gateway import Gateway
@@ -25,6 +28,8 @@ from portfolio_realtime.websocket_server.http_api.routes import build_app
 
 FOLDER: Final = Path("docs/schema")
 TYPES_OF_PACKAGE: Final = Path("frontend-app/packages/live-portfolio/src/messages.ts")
+CONFIGURATION: Final = Path("docs/configuration.md")
+SETTINGS_BEGIN, SETTINGS_END = "<!-- settings -->\n", "<!-- /settings -->\n"
 NOWHERE: Final = "redis://127.0.0.1:1/0"  # a state that is never asked
 
 
@@ -48,6 +53,13 @@ def all_documents() -> dict[str, str]:
     }
 
 
+def with_settings(page: str) -> str:
+    """The page with the tables of settings between its two marks."""
+    before, _, rest = page.partition(SETTINGS_BEGIN)
+    _, _, after = rest.partition(SETTINGS_END)
+    return f"{before}{SETTINGS_BEGIN}\n{settings_tables()}\n{SETTINGS_END}{after}"
+
+
 def _pretty(document: Schema) -> str:
     return msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n"
 
@@ -61,6 +73,8 @@ def main(folder: Path) -> None:
     if folder == FOLDER:
         TYPES_OF_PACKAGE.write_text(typescript())
         print(TYPES_OF_PACKAGE)
+        CONFIGURATION.write_text(with_settings(CONFIGURATION.read_text()))
+        print(CONFIGURATION)
 
 
 if __name__ == "__main__":
