@@ -1,7 +1,12 @@
 """The roster: versions grow, symbols come at once and go later, nothing is written without a change."""
 
+from decimal import Decimal
+
+import msgspec
+
 from portfolio_realtime.symbol_collector import account_records as roster_module
 from portfolio_realtime.symbol_collector.account_records import Roster
+from portfolio_realtime.symbol_collector.activities import Holding, Statement
 from tests.symbol_collector.bookings import NOW_NS, at_s, booking, statement, trade
 
 
@@ -114,3 +119,39 @@ def test_the_unlisted_are_bounded() -> None:
 
     assert len(roster._records) == roster_module.UNLISTED_MAX
     assert not roster.has_changes
+
+
+def classed(symbol: str, asset_class: str, account_id: str = "alice") -> Statement:
+    """An account that holds one of a symbol, of a class that the broker states."""
+    seen = statement(1000)
+    holding = Holding(symbol, asset_class, Decimal(1), Decimal(10))
+    state = msgspec.structs.replace(seen.state, account_id=account_id)
+    return msgspec.structs.replace(seen, state=state, holdings={symbol: holding})
+
+
+def test_a_class_that_is_stated_replaces_the_guess_everywhere() -> None:
+    """Back and forth, in the universe and in every account, also one that only traded it."""
+    roster = Roster()
+    roster.list_accounts(["alice", "bob"])
+    roster.observe(classed("XYZ", "us_equity", "bob"), at_s(-50), at_s(-49))
+    roster.apply(trade("NEWCO", 1, 10, account_id="bob"), at_s(0))
+    assert roster.universe["NEWCO"] == "us_equity"
+
+    for at, stated in ((10, "ipo"), (20, "us_equity"), (30, "ipo")):
+        roster.take_changes(10)
+        roster.observe(classed("NEWCO", stated), at_s(at), at_s(at + 1))
+        added, written, _ = roster.take_changes(10)
+        assert (roster.universe["NEWCO"], added["NEWCO"]) == (stated, stated)
+        assert {p.asset_class for one in written for p in one.positions if p.symbol == "NEWCO"} == {stated}
+        assert {one.account_id for one in written} == {"alice", "bob"}
+
+
+def test_an_option_root_may_end_in_a_digit() -> None:
+    """So the exchange names a contract that a corporate action has adjusted."""
+    roster = Roster()
+    roster.list_accounts(["alice"])
+    roster.observe(statement(1000), at_s(-50), at_s(-49))
+    roster.apply(trade("MDU1261218C00050000", 1, "1.5"), at_s(0))
+    account = roster.account("alice")
+    assert account is not None
+    assert [(p.asset_class, p.multiplier) for p in account.positions] == [("us_option", 100)]

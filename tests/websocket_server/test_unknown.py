@@ -6,14 +6,16 @@ from collections.abc import Callable
 
 import pytest
 
+from portfolio_realtime.model import Pending
 from portfolio_realtime.service import Context
 from portfolio_realtime.state import State
 from portfolio_realtime.symbol_collector import collector
 from portfolio_realtime.websocket_server.fanout import publication_follower
+from portfolio_realtime.websocket_server.http_api import portfolios
 from tests.conftest import DEADLINE_S, Simulator, StartSimulator, Until, running_service
 from tests.test_one_account import context_of_one
 from tests.test_symbol_collector import context_of
-from tests.websocket_server.served import API_KEY, bearer, serving
+from tests.websocket_server.served import API_KEY, bearer, serving, write_accounts
 
 
 def of_a_broker(simulator: Simulator, state: State) -> Context:
@@ -48,3 +50,32 @@ async def test_nobody_waits_longer_than_the_broker_needs(
             await by_message.send(json.dumps({"type": "subscribe", "account_id": "another"}))
             async with asyncio.timeout(DEADLINE_S):
                 assert json.loads(await by_message.recv())["code"] == "forbidden"
+
+
+async def test_not_yet_and_not_in_dollars_are_answers_of_their_own(
+    state: State, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither is "no such account": the first may come, and a client that waits for it is not closed."""
+    monkeypatch.setattr(portfolios, "FIRST_VALUE_S_MAX", 1.0)
+    await write_accounts(state, "known")
+    lease = await state.leases.acquire("symbol_collector")
+    assert lease is not None
+    pending = [Pending("opening", "cash is missing", False), Pending("euros", "in EUR", True)]
+    await state.accounts.write_pending(lease, pending, [])
+    async with serving(valkey_url) as server:
+        answers: dict[str, tuple[int, str]] = {}
+        for account_id in ("opening", "euros", "nobody"):
+            answer = await server.http.get(f"/v1/portfolio/{account_id}", headers={"X-API-Key": API_KEY})
+            answers[account_id] = (answer.status_code, answer.json()["code"])
+        assert answers == {
+            "opening": (503, "account_not_ready"),
+            "euros": (409, "account_not_in_dollars"),
+            "nobody": (404, "account_not_found"),
+        }
+        async with server.open("/ws/portfolio/opening", {"X-API-Key": API_KEY}) as waiting:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(1.5):
+                    await waiting.recv()
+            assert waiting.close_code is None
+    await state.accounts.write_pending(lease, [], ["opening", "euros"])
+    assert await state.accounts.read_pending(["opening", "euros"]) == {}

@@ -66,6 +66,15 @@ class HttpProblem(enum.Enum):
     NO_VALUE = _Refusal(
         HTTPStatus.SERVICE_UNAVAILABLE, "value_unavailable", "no value is available now; retry later", RETRY_S
     )
+    NOT_YET = _Refusal(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "account_not_ready",
+        "the broker has the account, and it cannot be valued yet; retry later",
+        RETRY_S,
+    )
+    NOT_IN_DOLLARS = _Refusal(
+        HTTPStatus.CONFLICT, "account_not_in_dollars", "the account is in another currency than dollars"
+    )
     NO_ROOM = _Refusal(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "at_capacity",

@@ -93,12 +93,22 @@ class Portfolios:
             async with asyncio.timeout(FIRST_VALUE_S_MAX):
                 message = await waiter.answer
         except TimeoutError:
-            raise Refused(HttpProblem.NO_VALUE) from None
+            raise Refused(await self._why_no_value(account_id, HttpProblem.NO_VALUE)) from None
         finally:
             follower.unwatch(waiter, [account_id])
         if message is None:
-            raise Refused(HttpProblem.NO_SUCH_ACCOUNT)
+            raise Refused(await self._why_no_value(account_id, HttpProblem.NO_SUCH_ACCOUNT))
         return message
+
+    async def _why_no_value(self, account_id: str, otherwise: HttpProblem) -> HttpProblem:
+        """What is said of an account without a record; `otherwise` where nothing is."""
+        try:
+            pending = (await self._gateway.state.accounts.read_pending([account_id])).get(account_id)
+        except StateError:
+            return otherwise
+        if pending is None:
+            return otherwise
+        return HttpProblem.NOT_IN_DOLLARS if pending.is_final else HttpProblem.NOT_YET
 
     async def ask(self, visitor: Visitor, account_id: str, answer: Ask) -> bytes:
         """What `answer` says about the account. Raises Refused like `read`, 503 also when too busy."""
@@ -115,7 +125,8 @@ class Portfolios:
         finally:
             self._asked -= 1
         if message is None:
-            raise Refused(HttpProblem.NO_SUCH_ACCOUNT if is_unknown else HttpProblem.NO_VALUE)
+            otherwise = HttpProblem.NO_SUCH_ACCOUNT if is_unknown else HttpProblem.NO_VALUE
+            raise Refused(await self._why_no_value(account_id, otherwise))
         return message
 
 

@@ -216,7 +216,10 @@ REFUSED: Final = _problem("No, bad or expired credentials", HttpProblem.UNAUTHOR
 PLAIN: Final = _problem("REQUIRE_TLS is set, and this did not come through TLS", HttpProblem.TLS_REQUIRED)
 UNKNOWN: Final = _problem(HttpProblem.NO_SUCH_ACCOUNT.detail, HttpProblem.NO_SUCH_ACCOUNT)
 TOO_OFTEN: Final = _problem(HttpProblem.TOO_MANY.detail, HttpProblem.TOO_MANY)
-UNAVAILABLE: Final = _problem("Not now; see Retry-After", HttpProblem.NO_VALUE, HttpProblem.UNVERIFIABLE)
+FOREIGN: Final = _problem(HttpProblem.NOT_IN_DOLLARS.detail, HttpProblem.NOT_IN_DOLLARS)
+UNAVAILABLE: Final = _problem(
+    "Not now; see Retry-After", HttpProblem.NO_VALUE, HttpProblem.NOT_YET, HttpProblem.UNVERIFIABLE
+)
 FULL: Final = _problem(
     "Not now; see Retry-After", HttpProblem.NO_ROOM, HttpProblem.NO_VALUE, HttpProblem.UNVERIFIABLE
 )
@@ -253,6 +256,7 @@ def _answers(schema: str, **examples: Any) -> Responses:
         200: {"description": "The newest there is", "content": _json_content(schema, **examples)},
         **GUARDED,
         404: UNKNOWN,
+        409: FOREIGN,
         503: UNAVAILABLE,
     }
 
