@@ -79,9 +79,9 @@ class Seen:
     silent_clients: int = 0
     cut_in_silence: int = 0
     newcomers: int = 0
-    refused: Counter[str] = field(default_factory=Counter[str])
+    refused: dict[str, int] = field(default_factory=dict[str, int])
     newcomers_with_short_grace: int = 0
-    refused_with_short_grace: Counter[str] = field(default_factory=Counter[str])
+    refused_with_short_grace: dict[str, int] = field(default_factory=dict[str, int])
 
     @property
     def is_clean(self) -> bool:
@@ -227,7 +227,7 @@ async def _read(client: ClientConnection) -> None:
             await client.recv()
 
 
-async def _stops(system: System, servers: Servers, folder: Path) -> tuple[int, "Counter[str]"]:
+async def _stops(system: System, servers: Servers, folder: Path) -> tuple[int, dict[str, int]]:
     """Two servers, replaced in turn as in a deployment; how many clients came, and how some were refused."""
     balancer = Balancer(folder, free_port(0))
     old = [await servers.start(), await servers.start()]
@@ -248,7 +248,7 @@ async def _stops(system: System, servers: Servers, folder: Path) -> tuple[int, "
     del outcomes["let in"]
     grace_s = servers.settings["DRAIN_GRACE_SECONDS"]
     say(f"grace of {grace_s} s: of {came} new clients {outcomes.total()} were refused")
-    return came, outcomes
+    return came, {**outcomes}
 
 
 async def _come(system: System, balancer: Balancer, outcomes: "Counter[str]") -> None:
