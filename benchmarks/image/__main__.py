@@ -2,8 +2,9 @@
 
 buildah builds the Dockerfile on a Debian made by debootstrap; runc runs it as deploy/compose.yaml says: as
 nobody, without rights, a root file system that is only read, limits, and no network but its own. All four
-services in one container, then each in its own beside a Valkey, follow a simulator; every account is compared
-with its ledger. Exit code 1 when an account differs, a container may write, or one does not end when asked.
+services in one container, then each in its own beside a Valkey, then each as its task definition for AWS
+says, follow a simulator; every account is compared with its ledger. Exit code 1 when an account differs, a
+container may write, or one does not end when asked.
 """
 
 import argparse
@@ -25,6 +26,9 @@ from typing import Any, Final, NoReturn
 import httpx
 import uvloop
 import yaml
+from deploy.aws.checks.template import Template, container
+from deploy.aws.files import read
+from deploy.aws.services import KEPT_RUNNING
 
 from benchmarks.image.build import ROOT, Image, ImageFailed, build, missing_packages
 from benchmarks.image.container import Confined, Container
@@ -37,8 +41,9 @@ from portfolio_realtime.errors import PortfolioRealtimeError
 ACCOUNTS: Final = 20
 WATCH_S: Final = 10.0
 READY_S_MAX: Final = 60.0
-PROOF_S_MAX: Final = 400.0
+PROOF_S_MAX: Final = 600.0
 INTERVAL_S: Final = 1.0
+PIDS_MAX: Final = 1024  # a task of Fargate has no limit of its own
 SIMULATOR_URL: Final = "http://127.0.0.1:8900"
 ALL_AT_ONCE: Final = {"mem_limit": "1024m", "pids_limit": 256}  # as docs/deploy.md says for one container
 ISOLATED: Final = ("unshare", "--net", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc")
@@ -91,8 +96,11 @@ APART: Final = Scene(
 )
 
 
-async def prove(image: Image, folder: Path, scene: Scene) -> Proof:
-    """Run a scene against a simulator of its own and compare. Raises ImageFailed."""
+async def prove(image: Image, folder: Path, scene: Scene, services: Mapping[str, Any]) -> Proof:
+    """Run a scene against a simulator of its own and compare; `services` say how each is confined.
+
+    Raises ImageFailed.
+    """
     secret = secrets.token_urlsafe(48)
     settings = _settings(secret)
     if "valkey" in scene.commands:
@@ -100,7 +108,9 @@ async def prove(image: Image, folder: Path, scene: Scene) -> Proof:
     simulator = {"simulator": ({}, ("alpaca-sim", "--port", "8900", "--accounts", str(ACCOUNTS)))}
     async with contextlib.AsyncExitStack() as stack:
         containers = [
-            await stack.enter_async_context(_running(image, folder, name, {**settings, **own}, command))
+            await stack.enter_async_context(
+                _running(image, folder, name, {**settings, **own}, command, services)
+            )
             for name, (own, command) in {**simulator, **scene.commands}.items()
         ]
         started_s = time.monotonic()
@@ -143,9 +153,13 @@ async def _compare(url: str, secret: str, ready_s: float, containers: list[Conta
 
 @contextlib.asynccontextmanager
 async def _running(
-    image: Image, folder: Path, name: str, environment: Mapping[str, str], command: Sequence[str]
+    image: Image,
+    folder: Path,
+    name: str,
+    environment: Mapping[str, str],
+    command: Sequence[str],
+    services: Mapping[str, Any],
 ) -> AsyncGenerator[Container]:
-    services: dict[str, Any] = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())["services"]
     service = services.get(name) or {**services["websocket_server"], **ALL_AT_ONCE}
     container = Container(image, folder, name, service)
     try:
@@ -182,11 +196,41 @@ async def _wait_ready(url: str, containers: Sequence[Container]) -> None:
     raise ImageFailed(f"{url}/ready did not answer yes within {READY_S_MAX:.0f} s")
 
 
-async def _prove_both(image: Image, folder: Path) -> bool:
+def _by_compose() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())["services"]
+
+
+def _by_task_definition() -> dict[str, Any]:
+    """What each task definition says of user, root, /tmp, rights, memory and processor, as compose does."""
+    confined = _by_compose()
+    template = Template(read("standard"), "standard", read("base"))
+    for service in KEPT_RUNNING:
+        task = template.task(service.name)
+        one, linux = container(task), container(task)["LinuxParameters"]
+        confined[service.name] = {
+            "user": one["User"],
+            "read_only": one["ReadonlyRootFilesystem"],
+            "cap_drop": linux["Capabilities"]["Drop"],
+            "security_opt": [
+                "no-new-privileges:true"
+            ],  # Fargate has no such option; without rights none are got
+            "tmpfs": [
+                f"{tmpfs['ContainerPath']}:size={tmpfs['Size']}m,mode=1777,{','.join(tmpfs['MountOptions'])}"
+                for tmpfs in linux["Tmpfs"]
+            ],
+            "mem_limit": f"{task.get('Memory')}m",
+            "cpus": int(task.get("Cpu")) / 1024,
+            "pids_limit": PIDS_MAX,
+        }
+    return confined
+
+
+async def _prove_all(image: Image, folder: Path) -> bool:
     async with asyncio.timeout(PROOF_S_MAX):
         proofs = {
-            "together": await prove(image, folder / "together", TOGETHER),
-            "apart": await prove(image, folder / "apart", APART),
+            "together": await prove(image, folder / "together", TOGETHER, _by_compose()),
+            "apart": await prove(image, folder / "apart", APART, _by_compose()),
+            "by task definition": await prove(image, folder / "tasks", APART, _by_task_definition()),
         }
     shown = {name: asdict(proof) for name, proof in proofs.items()}
     print(json.dumps({"size_mib": image.size_mib, **shown}, indent=2))
@@ -207,7 +251,7 @@ def _inside(folder: Path, bundles: Path) -> int:
     subprocess.run(("ip", "link", "set", "lo", "up"), check=True)
     made = json.loads((folder / "image.json").read_text())
     image = Image(Path(made["root"]), made["config"])
-    return 0 if uvloop.run(_prove_both(image, bundles)) else 1
+    return 0 if uvloop.run(_prove_all(image, bundles)) else 1
 
 
 def _require_tools() -> None:
