@@ -44,12 +44,13 @@ def write(asked: argparse.Namespace) -> None:
 
 
 def write_task_definitions(asked: argparse.Namespace) -> None:
-    """The task definitions that are kept, anew from the standard template."""
-    from deploy.aws.task_definitions import FOLDER, write  # needs the product
+    """The task definitions that are kept, anew from the standard template, and the page of the checks."""
+    from deploy.aws import document, task_definitions  # needs the product
 
     del asked
-    write()
-    print(FOLDER)
+    task_definitions.write()
+    document.write()
+    print(task_definitions.FOLDER, document.PAGE)
 
 
 def check(asked: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from deploy.aws import document
 from deploy.aws.alarms import RUNBOOK, alarms
 from deploy.aws.checks import CHECKS, examine
 from deploy.aws.checks.template import Template
@@ -42,6 +43,12 @@ def test_the_task_definitions_are_those_of_the_template() -> None:
     """What people register by hand is made from the same source: make aws-templates."""
     kept = {path.stem: json.loads(path.read_text()) for path in FOLDER.glob("*.json")}
     assert kept == task_definitions()
+
+
+def test_the_page_shows_every_check() -> None:
+    """docs/deploy/aws-checks.md: make aws-templates."""
+    assert {check.step for check in CHECKS.values()} <= document.STEPS.keys()
+    assert document.PAGE.read_text() == document.page()
 
 
 def test_the_users_are_those_of_the_table_of_keys() -> None:
