@@ -36,9 +36,9 @@ def page() -> str:
     head = f"""\
 # What is checked in the templates for AWS
 
-{len(CHECKS)} checks, {faults} planted faults. Each fault is planted into the standard template, and its check \
-must find it (`tests/aws/test_templates.py`); none may blame the original. The code is in `deploy/aws/checks`. \
-This page is written by `make aws-templates`.
+{len(CHECKS)} checks, {faults} planted faults. Each fault is planted into the standard template, and its \
+check must find it (`tests/aws/test_templates.py`); none may blame the original. The code is in \
+`deploy/aws/checks`. This page is written by `make aws-templates`.
 """
     return "\n".join([head, *_tables(), *_waivers()]) + "\n"
 
