@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Final
 
 from starlette.responses import StreamingResponse
@@ -102,13 +102,45 @@ class Portfolios:
 
     async def _why_no_value(self, account_id: str, otherwise: HttpProblem) -> HttpProblem:
         """What is said of an account without a record; `otherwise` where nothing is."""
+        return (await self._pending([account_id])).get(account_id, otherwise)
+
+    async def read_each(self, account_ids: Sequence[str], detail: Detail) -> dict[str, bytes | HttpProblem]:
+        """The portfolio messages of accounts that the caller may see, or why there is none."""
+        with_positions, follower = detail == "positions", self._gateway.follower
+        waiters = {account_id: Waiter(with_positions=with_positions) for account_id in account_ids}
+        watched = {
+            account_id: follower.watch(waiter, account_id, with_positions=with_positions)
+            for account_id, waiter in waiters.items()
+        }
         try:
-            pending = (await self._gateway.state.accounts.read_pending([account_id])).get(account_id)
+            if await follower.is_ready():
+                for account_id, waiter in waiters.items():
+                    waiter.offer(watched[account_id])
+            if waiters:
+                await asyncio.wait([waiter.answer for waiter in waiters.values()], timeout=FIRST_VALUE_S_MAX)
+        finally:
+            for account_id, waiter in waiters.items():
+                follower.unwatch(waiter, [account_id])
+        found: dict[str, bytes | HttpProblem] = {}
+        for account_id, waiter in waiters.items():
+            message = waiter.answer.result() if waiter.answer.done() else HttpProblem.NO_VALUE
+            found[account_id] = HttpProblem.NO_SUCH_ACCOUNT if message is None else message
+        return found | await self._pending(
+            [name for name, one in found.items() if not isinstance(one, bytes)]
+        )
+
+    async def _pending(self, account_ids: Sequence[str]) -> dict[str, HttpProblem]:
+        """Of accounts without a value, those of which the broker has told why."""
+        if not account_ids:
+            return {}
+        try:
+            pending = await self._gateway.state.accounts.read_pending(list(account_ids))
         except StateError:
-            return otherwise
-        if pending is None:
-            return otherwise
-        return HttpProblem.NOT_IN_DOLLARS if pending.is_final else HttpProblem.NOT_YET
+            return {}
+        return {
+            name: HttpProblem.NOT_IN_DOLLARS if one.is_final else HttpProblem.NOT_YET
+            for name, one in pending.items()
+        }
 
     async def ask(self, visitor: Visitor, account_id: str, answer: Ask) -> bytes:
         """What `answer` says about the account. Raises Refused like `read`, 503 also when too busy."""

@@ -4,12 +4,13 @@ Money is a decimal string in dollars; null means that a price is not known.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
 from portfolio_realtime.valuation.closed_days import Range
-from portfolio_realtime.wire.messages import Doubt
+from portfolio_realtime.wire.examples import PORTFOLIO_EXAMPLE
+from portfolio_realtime.wire.messages import Doubt, PortfolioMessage
 
 Ask = Callable[[str], Awaitable[bytes | None]]
 """The answer for an account, encoded, or None without a record. Raises StateUnavailable."""
@@ -92,6 +93,49 @@ class History(msgspec.Struct, forbid_unknown_fields=True):
     is_whole: bool
 
 
+class PortfolioItem(msgspec.Struct, omit_defaults=True):
+    """One account of several: its `status` is `ok`, or the code of why it has no portfolio here."""
+
+    account_id: str
+    status: Literal[
+        "ok", "account_not_found", "value_unavailable", "account_not_ready", "account_not_in_dollars"
+    ]
+    portfolio: PortfolioMessage | msgspec.UnsetType = msgspec.UNSET
+
+
+class PortfolioTotal(msgspec.Struct):
+    """What the accounts are worth together, or null when a part is not known; `missing` names whose."""
+
+    equity: str | None
+    day_pnl: str | None
+    known_equity: str
+    missing: list[str]
+
+
+class PortfolioList(msgspec.Struct):
+    """Several accounts, in the order in which they were asked for, each once."""
+
+    portfolios: list[PortfolioItem]
+    total: PortfolioTotal
+
+
+class AccountEntry(msgspec.Struct):
+    """One account that the caller may see."""
+
+    account_id: str
+
+
+class AccountList(msgspec.Struct):
+    """A page of accounts; `next` is `after` of the next page, or null.
+
+    `is_complete` is false where a webhook decides: then only accounts that were asked for are known.
+    """
+
+    accounts: list[AccountEntry]
+    next: str | None
+    is_complete: bool
+
+
 class Problem(msgspec.Struct):
     """Why there is no answer: in words for people, and as a code for programs."""
 
@@ -149,6 +193,25 @@ MONTH_EXAMPLE: Final[dict[str, Any]] = {
     ],
     "revision": "77ab01c35de290f4",
     "is_whole": True,
+}
+
+PORTFOLIO_LIST_EXAMPLE: Final[dict[str, Any]] = {
+    "portfolios": [
+        {"account_id": PORTFOLIO_EXAMPLE["account_id"], "status": "ok", "portfolio": PORTFOLIO_EXAMPLE},
+        {"account_id": "5b1c0a8f", "status": "account_not_found"},
+    ],
+    "total": {
+        "equity": None,
+        "day_pnl": None,
+        "known_equity": PORTFOLIO_EXAMPLE["equity"],
+        "missing": ["5b1c0a8f"],
+    },
+}
+
+ACCOUNT_LIST_EXAMPLE: Final[dict[str, Any]] = {
+    "accounts": [{"account_id": PORTFOLIO_EXAMPLE["account_id"]}],
+    "next": None,
+    "is_complete": True,
 }
 
 EXPLANATION_EXAMPLE: Final[dict[str, Any]] = {

@@ -18,6 +18,22 @@ from portfolio_realtime.valuation.closed_days import Range
 from portfolio_realtime.websocket_server.clients.gateway import Gateway
 from portfolio_realtime.websocket_server.http_api.account_queries import AccountQueries
 from portfolio_realtime.websocket_server.http_api.api_documents import asyncapi, schemas
+from portfolio_realtime.websocket_server.http_api.described_answers import (
+    FULL,
+    GUARDED,
+    NO_ACCOUNT_ID,
+    NO_SUCH_DETAIL,
+    NO_SUCH_RANGE,
+    SECURED,
+    SECURITY_SCHEMES,
+    TOO_OFTEN,
+    UNAVAILABLE,
+    UNKNOWN,
+    Responses,
+    account_answers,
+    described_problem,
+    json_content,
+)
 from portfolio_realtime.websocket_server.http_api.files import PageFiles, json_answer
 from portfolio_realtime.websocket_server.http_api.guard import (
     Caller,
@@ -26,6 +42,7 @@ from portfolio_realtime.websocket_server.http_api.guard import (
     let_in,
     operator_refusal,
 )
+from portfolio_realtime.websocket_server.http_api.many_accounts import add_many_accounts
 from portfolio_realtime.websocket_server.http_api.portfolios import EventResponse, EventStream, Portfolios
 from portfolio_realtime.websocket_server.http_api.problems import Refused, add_problem_handlers
 from portfolio_realtime.websocket_server.http_api.reference_page import render
@@ -33,8 +50,10 @@ from portfolio_realtime.websocket_server.http_api.responses import (
     EXPLANATION_EXAMPLE,
     HISTORY_EXAMPLE,
     MONTH_EXAMPLE,
+    AccountList,
     Explanation,
     History,
+    PortfolioList,
     Problem,
 )
 from portfolio_realtime.wire.examples import (
@@ -86,8 +105,6 @@ REVISION: Final = Query(
     openapi_examples={"usual": {"value": "1f0c2b7d9a3e4455"}},
 )
 
-Responses = dict[int | str, dict[str, Any]]
-
 
 class Ticket(BaseModel):
     """Good for one WebSocket connection."""
@@ -125,6 +142,7 @@ def build_app(gateway: Gateway, instance: str, queries: AccountQueries) -> FastA
     _add_probes(app, gateway, instance)
     _add_portfolios(app, gateway)
     _add_explanations(app, gateway, queries)
+    add_many_accounts(app, gateway)
     if gateway.settings.demo_page:
         _add_demo(app, gateway)
     page = str(resources.files("portfolio_realtime.websocket_server") / "page")
@@ -137,7 +155,7 @@ def _add_probes(app: FastAPI, gateway: Gateway, instance: str) -> None:
     @app.get(
         "/health",
         summary="Does this process live?",
-        responses={200: {"content": _json_content("Health", alive={"status": "ok"})}},
+        responses={200: {"content": json_content("Health", alive={"status": "ok"})}},
     )
     async def health() -> Health:
         return Health(status="ok")
@@ -146,10 +164,10 @@ def _add_probes(app: FastAPI, gateway: Gateway, instance: str) -> None:
         "/ready",
         summary="Can it serve? 503 while draining, without state, or while nothing is published",
         responses={
-            200: {"content": _json_content("Health", ready={"status": "ok"})},
+            200: {"content": json_content("Health", ready={"status": "ok"})},
             503: {
                 "description": "Not now",
-                "content": _json_content(
+                "content": json_content(
                     "Health",
                     draining={"status": "draining"},
                     waiting={"status": "waiting for the state"},
@@ -174,7 +192,7 @@ def _add_probes(app: FastAPI, gateway: Gateway, instance: str) -> None:
         response_class=PlainTextResponse,
         responses={
             200: {"content": {"text/plain": {"example": METRICS_EXAMPLE}}},
-            403: _problem(
+            403: described_problem(
                 "Neither this machine, X-API-Key nor METRICS_TOKEN; or no TLS",
                 HttpProblem.OPERATORS_ONLY,
                 HttpProblem.TLS_REQUIRED,
@@ -198,72 +216,9 @@ def _add_probes(app: FastAPI, gateway: Gateway, instance: str) -> None:
         return Response(merged, media_type=EXPOSITION)
 
 
-def _json_content(schema: str, **examples: Any) -> dict[str, Any]:
-    """The content of an answer: its schema, and examples by name."""
-    named = {name: {"value": example} for name, example in examples.items()}
-    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}, "examples": named}}
-
-
-def _problem(description: str, *problems: HttpProblem) -> dict[str, Any]:
-    """A refusal: what it means, its body in each case, and the header that comes with it."""
-    names = sorted({name for problem in problems for name in problem.headers})
-    headers = {"headers": {name: {"schema": {"type": "string"}} for name in names}} if names else {}
-    examples = {problem.code: problem.body for problem in problems}
-    return {"description": description, "content": _json_content("Problem", **examples), **headers}
-
-
-REFUSED: Final = _problem("No, bad or expired credentials", HttpProblem.UNAUTHORIZED)
-PLAIN: Final = _problem("REQUIRE_TLS is set, and this did not come through TLS", HttpProblem.TLS_REQUIRED)
-UNKNOWN: Final = _problem(HttpProblem.NO_SUCH_ACCOUNT.detail, HttpProblem.NO_SUCH_ACCOUNT)
-TOO_OFTEN: Final = _problem(HttpProblem.TOO_MANY.detail, HttpProblem.TOO_MANY)
-FOREIGN: Final = _problem(HttpProblem.NOT_IN_DOLLARS.detail, HttpProblem.NOT_IN_DOLLARS)
-UNAVAILABLE: Final = _problem(
-    "Not now; see Retry-After", HttpProblem.NO_VALUE, HttpProblem.NOT_YET, HttpProblem.UNVERIFIABLE
-)
-FULL: Final = _problem(
-    "Not now; see Retry-After", HttpProblem.NO_ROOM, HttpProblem.NO_VALUE, HttpProblem.UNVERIFIABLE
-)
-GUARDED: Final[Responses] = {401: REFUSED, 403: PLAIN, 429: TOO_OFTEN}  # by the guard, before any account
-
-
-def _invalid(**wrong: Any) -> dict[str, Any]:
-    """The answer to a parameter that is missing or none of its values."""
-    content = _json_content(
-        "HTTPValidationError", usual={"detail": [wrong], "code": HttpProblem.INVALID.code}
-    )
-    return {"description": "A parameter is missing, or has no such value", "content": content}
-
-
-def _no_such(parameter: str, given: str, expected: str) -> dict[str, Any]:
-    """The same for a value that is none of those expected."""
-    wrong = {"msg": f"Input should be {expected}", "input": given, "ctx": {"expected": expected}}
-    return _invalid(type="literal_error", loc=["query", parameter], **wrong)
-
-
-NO_SUCH_DETAIL: Final = _no_such("detail", "everything", "'value' or 'positions'")
-NO_SUCH_RANGE: Final = _no_such("range", "1h", "'1d', '1w', '1m', '3m', '1y' or 'all'")
-NO_ACCOUNT_ID: Final = _invalid(type="missing", loc=["query", "accountId"], msg="Field required", input=None)
-SECURED: Final[dict[str, Any]] = {"security": [{"bearer": []}, {"apiKey": []}]}
-SECURITY_SCHEMES: Final = {
-    "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
-    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-}
-
-
-def _answers(schema: str, **examples: Any) -> Responses:
-    """What a route of one account answers."""
-    return {
-        200: {"description": "The newest there is", "content": _json_content(schema, **examples)},
-        **GUARDED,
-        404: UNKNOWN,
-        409: FOREIGN,
-        503: UNAVAILABLE,
-    }
-
-
 def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
     portfolios = Portfolios(gateway)
-    answers = _answers(
+    answers = account_answers(
         "PortfolioMessage", value=PORTFOLIO_EXAMPLE, positions=POSITIONS_EXAMPLE, unpriced=UNPRICED_EXAMPLE
     )
     events: Responses = {
@@ -327,7 +282,7 @@ def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
         "/v1/tickets",
         summary="A ticket for one WebSocket connection: ?ticket=",
         responses={
-            200: {"content": _json_content("Ticket", usual=TICKET_EXAMPLE)},
+            200: {"content": json_content("Ticket", usual=TICKET_EXAMPLE)},
             **GUARDED,
             503: UNAVAILABLE,
         },
@@ -346,7 +301,7 @@ def _add_explanations(app: FastAPI, gateway: Gateway, queries: AccountQueries) -
     @app.get(
         "/v1/portfolio/{account_id}/explain",
         summary="Every leg of the value, and the arithmetic",
-        responses=_answers("Explanation", usual=EXPLANATION_EXAMPLE),
+        responses=account_answers("Explanation", usual=EXPLANATION_EXAMPLE),
         openapi_extra=SECURED,
     )
     async def explanation(request: Request, account_id: AccountId, caller: Caller) -> Response:
@@ -355,7 +310,10 @@ def _add_explanations(app: FastAPI, gateway: Gateway, queries: AccountQueries) -
     @app.get(
         "/v1/portfolio/{account_id}/history",
         summary="What the account was worth: each minute since the last close, or each closed day and now",
-        responses={**_answers("History", day=HISTORY_EXAMPLE, month=MONTH_EXAMPLE), 422: NO_SUCH_RANGE},
+        responses={
+            **account_answers("History", day=HISTORY_EXAMPLE, month=MONTH_EXAMPLE),
+            422: NO_SUCH_RANGE,
+        },
         openapi_extra=SECURED,
     )
     async def past(
@@ -378,7 +336,8 @@ def _add_reference(app: FastAPI) -> None:
     _restore_examples(app, document)
     components = document.setdefault("components", {})
     _, made = msgspec.json.schema_components(
-        [Explanation, History, Problem], ref_template="#/components/schemas/{name}"
+        [Explanation, History, Problem, PortfolioList, AccountList],
+        ref_template="#/components/schemas/{name}",
     )
     components.setdefault("schemas", {}).update(schemas("#/components/schemas/{name}") | made)
     components["securitySchemes"] = SECURITY_SCHEMES
