@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from portfolio_harness.clients import Fleet
-from portfolio_harness.convergence import converge, say
+from portfolio_harness.convergence import converge, say, until_unmarked
 from portfolio_harness.system import System, running
 
 PROGRESS_S: Final = 5.0
@@ -27,6 +27,7 @@ class Proof:
     accounts: int
     compared: int
     mismatches: int  # accounts that differ from the oracle in any figure once the market has stopped
+    still_marked: int  # accounts that are right and that no statement has confirmed in time
     regressions: int  # frames whose (epoch, sequence) went back
     gaps: int  # sequences that a connected client never saw
     leaks: int  # frames of another account
@@ -41,7 +42,9 @@ class Proof:
     @property
     def is_clean(self) -> bool:
         """Did everything hold?"""
-        wrong = self.mismatches + self.regressions + self.gaps + self.leaks + self.unpriced
+        wrong = (
+            self.mismatches + self.still_marked + self.regressions + self.gaps + self.leaks + self.unpriced
+        )
         return wrong == 0 and self.compared == self.accounts
 
 
@@ -79,6 +82,7 @@ async def _watch(system: System, duration_s: float, seed: int) -> Proof:
         await _let_run(system, fleet, duration_s)
         await system.oracle.pause()
         differing, converged_s = await converge(system.oracle, fleet)
+        still_marked = {} if differing else await until_unmarked(fleet)
         state = await system.oracle.state()
         lacking = sum(bool(client.newest and client.newest["unpriced"]) for client in fleet.clients)
     finally:
@@ -88,6 +92,7 @@ async def _watch(system: System, duration_s: float, seed: int) -> Proof:
         accounts=len(account_ids),
         compared=sum(client.newest is not None for client in fleet.clients),
         mismatches=len(differing),
+        still_marked=len(still_marked),
         regressions=counts["regressions"],
         gaps=counts["gaps"],
         leaks=counts["leaks"],

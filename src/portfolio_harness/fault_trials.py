@@ -16,7 +16,7 @@ from typing import Any, Final
 from rich.table import Table
 
 from portfolio_harness.clients import Fleet
-from portfolio_harness.convergence import converge, say
+from portfolio_harness.convergence import converge, say, until_unmarked
 from portfolio_harness.system import System, running
 
 CONVERGE_S_MAX: Final = 120.0  # an outage may be followed by a minute's patience with the broker
@@ -51,6 +51,7 @@ class Trial:
     kinds: tuple[str, ...]
     converged_s: float | None  # from the stop of the market until all were equal; None: not all were
     mismatches: int
+    still_marked: int  # accounts that are right and that no statement has confirmed in time
     regressions: int
     leaks: int
     rejected: int  # requests that were answered with 429
@@ -66,7 +67,7 @@ class Trial:
             self.marked_s is not None and self.marked_s <= MARKED_S_MAX + UPDATE_S
         )
         rejected_max = ON_THEIR_WAY_MAX if REFUSAL in self.kinds else 0
-        wrong = self.mismatches + self.regressions + self.leaks
+        wrong = self.mismatches + self.still_marked + self.regressions + self.leaks
         is_polite = self.rejected <= rejected_max
         return wrong == 0 and is_polite and self.converged_s is not None and is_told
 
@@ -115,6 +116,7 @@ async def _hold_one(system: System, fleet: Fleet, seed: int, duration_s: float) 
         await asyncio.sleep(POLL_S)
     await oracle.pause()
     differing, converged_s = await converge(oracle, fleet, CONVERGE_S_MAX)
+    still_marked = {} if differing else await until_unmarked(fleet)
     after, elapsed_s = await oracle.state(), time.monotonic() - started_s
     await oracle.resume()
     return Trial(
@@ -122,6 +124,7 @@ async def _hold_one(system: System, fleet: Fleet, seed: int, duration_s: float) 
         kinds=tuple(sorted({fault["kind"] for fault in plan["faults"]})),
         converged_s=converged_s,
         mismatches=len(differing),
+        still_marked=len(still_marked),
         regressions=fleet.counts["regressions"] - counts_before.get("regressions", 0),
         leaks=fleet.counts["leaks"] - counts_before.get("leaks", 0),
         rejected=after["rejected_429"] - before["rejected_429"],
