@@ -7,9 +7,9 @@ from typing import Any, Final, Protocol
 
 from portfolio_harness.clients import Fleet
 from portfolio_harness.oracle import Oracle, Truth
-from portfolio_realtime.model import ACCOUNT_RECORD
 
 CONVERGE_S_MAX: Final = 15.0
+ACCOUNT_RECORD: Final = "account_record"  # in `stale`: docs/api.md
 UNMARKED_S_MAX: Final = 75.0  # a REST that trails is believed after a minute, and two looks more
 MARKS_S: Final = 0.2
 COMPARE_S_MIN: Final = 0.02  # between two comparisons; as long as the last one took if that is longer
