@@ -1,8 +1,8 @@
 """The guide's check of a WebSocket server: one that runs on port 8001 or 8000, else one started here.
 
 `python -m pytest tests/test_websocket_server.py -v`. On a server that it did not start it only does what
-harms nobody: probes, a heartbeat, an account that cannot exist. One that it starts also shows a value, end to
-end, as a process of its own on a Valkey of its own.
+harms nobody: probes, a heartbeat, an account that cannot exist. Values, ports and endings are tried on a
+server of its own, a process beside it on a Valkey of its own, so nothing is skipped.
 """
 
 import asyncio
@@ -34,10 +34,9 @@ ANSWER_S_MAX = 5.0
 
 @dataclass
 class Server:
-    """Where a server is, and whether we started it."""
+    """Where a server is."""
 
     port: int
-    is_ours: bool
 
     def url(self, path: str) -> str:
         """An HTTP address."""
@@ -71,14 +70,28 @@ async def server(valkey_url: str, state: State) -> AsyncGenerator[Server]:
     """A server that runs already, else one of our own."""
     for port in PORTS:
         if await is_server(port):
-            yield Server(port, is_ours=False)
+            yield Server(port)
             return
+    async with started(valkey_url, state) as ours:
+        yield ours
+
+
+@pytest.fixture
+async def own_server(valkey_url: str, state: State) -> AsyncGenerator[Server]:
+    """A server of our own, whoever else runs."""
+    async with started(valkey_url, state) as ours:
+        yield ours
+
+
+@contextlib.asynccontextmanager
+async def started(valkey_url: str, state: State) -> AsyncGenerator[Server]:
+    """A server process on a free port, with one account."""
     await write_accounts(state, "guide-account")
     port = free_port()
     process = start(port, REDIS_URL=valkey_url, SHARDS=str(SHARDS))
     try:
         await answering(process, port)
-        yield Server(port, is_ours=True)
+        yield Server(port)
     finally:
         end(process)
 
@@ -140,13 +153,11 @@ async def test_an_impossible_account_is_refused_for_good(server: Server) -> None
         assert client.close_code in (4500, 4503)
 
 
-async def test_a_published_value_reaches_a_client(server: Server, state: State) -> None:
+async def test_a_published_value_reaches_a_client(own_server: Server, state: State) -> None:
     """End to end: from the calculator's publication through Valkey to a browser's socket."""
-    if not server.is_ours:
-        pytest.skip(f"a server that we did not start runs on port {server.port}: nothing is published to it")
     calculator = Calculator(state)
     await calculator.publish("guide-account", 1, {"AAPL": "10"}, equity="104211.37")
-    async with server.open("/ws/portfolio/guide-account?detail=positions") as client:
+    async with own_server.open("/ws/portfolio/guide-account?detail=positions") as client:
         first = await receive(client)
         assert (first["total_value"], first["positions"][0]["symbol"]) == ("$104211.37", "AAPL")
         await calculator.publish("guide-account", 2, {"AAPL": "10"}, equity="104212.00")
@@ -205,7 +216,7 @@ async def test_a_terminated_server_ends_in_time_and_asks_clients_to_reconnect(
         while not await is_server(port):
             assert time.monotonic() < give_up, "the server did not answer in time"
             await asyncio.sleep(0.05)
-        async with Server(port, is_ours=True).open("/ws/portfolio/guide-account") as client:
+        async with Server(port).open("/ws/portfolio/guide-account") as client:
             process.terminate()
             with pytest.raises(ConnectionClosed):
                 await receive(client)

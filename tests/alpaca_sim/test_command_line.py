@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 from websockets.sync.client import connect
 
-from alpaca_sim.__main__ import app
+from alpaca_sim.cli import app
 from alpaca_sim.core import faults
 
 WAIT_S_MAX = 30

@@ -7,8 +7,8 @@ import pytest
 import typer.main
 from starlette.routing import Route, WebSocketRoute
 
-from alpaca_sim.__main__ import app
 from alpaca_sim.api import events
+from alpaca_sim.cli import app
 from alpaca_sim.control import levers, routes
 from alpaca_sim.core import faults
 from alpaca_sim.core.faults import KINDS

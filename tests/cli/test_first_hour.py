@@ -154,6 +154,7 @@ def test_a_port_in_use_names_what_changes_it(
         ("portfolio_realtime.portfolio_calculator", "scipy.sparse"),
         ("portfolio_realtime.websocket_server", "portfolio_realtime.service"),
         ("portfolio_realtime.websocket_server", "serving"),
+        ("alpaca_sim", "starlette.routing"),
     ],
 )
 def test_ctrl_c_leaves_no_traceback(module: str, moment: str, tmp_path: Path) -> None:
