@@ -1,4 +1,4 @@
-"""Commands for whoever runs it: revocations that Valkey has lost."""
+"""Commands for whoever runs it: what it does now, and revocations that Valkey has lost."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from portfolio_realtime.cli.common import finished, settings, until_ctrl_c, writable
+from portfolio_realtime.exit_codes import OK, UNPROVEN
 
 revocations = typer.Typer(
     no_args_is_help=True, help="Keep what was revoked, and who may see what, for when Valkey is lost."
@@ -14,7 +15,34 @@ revocations = typer.Typer(
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the command line."""
+    app.command()(status)
     app.add_typer(revocations, name="revocations")
+
+
+def status(
+    once: Annotated[bool, typer.Option("--once", help="Show it once, after two looks")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object, after two looks")] = False,
+    interval: Annotated[float, typer.Option(min=0.5, help="Seconds between two looks")] = 2.0,
+) -> None:
+    """Show live what runs: processes, shards and their owners, feeds, lag, watchers, drift.
+
+    Ctrl-C ends it. With --once and --json the exit code is 3 when something is not as it should be.
+    """
+    import msgspec
+    from rich.console import Console
+
+    from portfolio_realtime.cli import status as shown
+
+    loaded = settings()
+    if not (once or json):
+        until_ctrl_c(shown.watch(loaded, interval), log_level="error")
+        return
+    found = finished(until_ctrl_c(shown.look_twice(loaded, interval), log_level="error"))
+    if json:
+        typer.echo(msgspec.json.encode({"troubles": found.troubles, **msgspec.to_builtins(found)}).decode())
+    else:
+        Console().print(shown.table(found))
+    raise typer.Exit(UNPROVEN if found.troubles else OK)
 
 
 @revocations.command()

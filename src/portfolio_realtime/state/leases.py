@@ -6,7 +6,7 @@ owner that wakes up late can do no harm.
 """
 
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -73,3 +73,15 @@ class Leases:
     async def leave(self, group: str) -> None:
         """Count no longer among the members of a group."""
         await self._connection.commands.zrem(keys.members(group), self._holder)
+
+    @reports_unavailable
+    async def holders(self, names: Sequence[str]) -> dict[str, str | None]:
+        """Who holds each of these; None: nobody. Raises StateUnavailable."""
+        found = await cast(
+            "Awaitable[list[bytes | None]]",
+            self._connection.commands.mget([keys.lease(name) for name in names]),
+        )
+        return {
+            name: None if value is None else value.decode().rpartition(" ")[0]
+            for name, value in zip(names, found, strict=True)
+        }

@@ -21,7 +21,7 @@ USER_OF: Final[Mapping[str, User]] = MappingProxyType(
         "market_data_consumer": "consumer",
         "portfolio_calculator": "calculator",
         "websocket_server": "server",
-        "operator": "operator",  # people: revoke, entitle, revocations
+        "operator": "operator",  # people: revoke, entitle, revocations, status
     }
 )
 
@@ -38,7 +38,8 @@ COMMANDS: Final[Mapping[User, str]] = MappingProxyType(
         "publish subscribe zadd zrem zcard zrange zremrangebyscore",
         "server": f"{_CONNECTION} {_SCRIPTS} exists set get getdel mget sadd scan hget hmget hexists hlen "
         "multi exec zadd publish subscribe xread xadd xrevrange expire hset hsetnx info",
-        "operator": f"{_CONNECTION} info multi exec xadd xread expire hset hsetnx hdel hmget hgetall",
+        "operator": f"{_CONNECTION} info multi exec xadd xread xrevrange expire hset hsetnx hdel hmget "
+        "hgetall mget scan",
     }
 )
 
@@ -59,18 +60,18 @@ KEYS: Final[Mapping[str, Mapping[User, Access]]] = MappingProxyType(
         "marks": {"collector": "R", "consumer": "RW", "calculator": "R", "server": "R"},
         "marks:market_data:*:fence": {"consumer": "RW"},
         "minutes:*": {"consumer": "RW", "server": "R"},
-        "lease:symbol_collector": {"collector": "RW"},
+        "lease:symbol_collector": {"collector": "RW", "operator": "R"},
         "lease:symbol_collector:granted": {"collector": "RW"},
-        "lease:market_data:*": {"consumer": "RW"},
-        "lease:{s??}": {"calculator": "RW", "server": "RW"},
+        "lease:market_data:*": {"consumer": "RW", "operator": "R"},
+        "lease:{s??}": {"calculator": "RW", "server": "RW", "operator": "R"},
         "lease:{s??}:granted": {"calculator": "RW"},
         "members:portfolio_calculators": {"calculator": "RW"},
         "history:*": {"collector": "W", "server": "R"},
         "history-wanted": {"collector": "RW", "server": "RW"},
         "cursor:activities": {"collector": "RW"},
-        "feed:*": {"consumer": "W", "calculator": "R"},
+        "feed:*": {"consumer": "W", "calculator": "R", "operator": "R"},
         "feed:accounts": {"collector": "W"},
-        "metrics:*": {"server": "R"},
+        "metrics:*": {"server": "R", "operator": "R"},
         "metrics:symbol_collector:*": {"collector": "W"},
         "metrics:market_data_consumer:*": {"consumer": "W"},
         "metrics:portfolio_calculator:*": {"calculator": "W"},
