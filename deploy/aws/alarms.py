@@ -108,7 +108,7 @@ def _of_product() -> Iterator[Alarm]:
         "feed-silent",
         "own",
         "FeedSilentSeconds",
-        "Minimum",
+        "Maximum",  # one that stands by writes 0
         "GreaterThanThreshold",
         60,
         3,

@@ -146,7 +146,7 @@ class Watch(Construct):
             ("Connections", "Sum"),
             ("Reconnects", "Sum"),
             ("SlowConsumers", "Sum"),
-            ("FeedSilentSeconds", "Minimum"),
+            ("FeedSilentSeconds", "Maximum"),
             ("EventStreamLagSeconds", "Maximum"),
             ("EquityDriftRatio", "Maximum"),
             ("StaleAccounts", "Maximum"),
