@@ -29,9 +29,9 @@ def commands(processes: Path) -> list[bytes]:
     return found
 
 
-def answers(port: int) -> bool:
-    """Does /health answer on this port?"""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
+def answers(host: str, port: int) -> bool:
+    """Does /health answer there?"""
+    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
     try:
         connection.request("GET", "/health")
         return connection.getresponse().status == http.HTTPStatus.OK
@@ -41,10 +41,16 @@ def answers(port: int) -> bool:
         connection.close()
 
 
+def hosts() -> list[str]:
+    """This machine, and the one address where the server listens if that is another."""
+    listens = os.environ.get("WEBSOCKET_HOST", "").strip("[]")
+    return ["127.0.0.1", "::1" if listens in ("", "0.0.0.0", "::") else listens]
+
+
 def is_healthy(processes: Path) -> bool:
     """Is this container healthy?"""
     ports = [int(os.environ.get(name, default)) for name, default in PORTS.items()]
-    return any(map(answers, ports)) or not has_server(processes)
+    return any(answers(host, port) for port in ports for host in hosts()) or not has_server(processes)
 
 
 if __name__ == "__main__":

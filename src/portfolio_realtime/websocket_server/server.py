@@ -135,9 +135,16 @@ def _server(gateway: Gateway, context: Context) -> _Server:
 
 
 def _listen(host: str, port: int, *, is_shared: bool = False) -> socket.socket:
+    host = host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=is_shared)
+        listener = socket.create_server(
+            (host, port),
+            family=family,
+            backlog=BACKLOG,
+            reuse_port=is_shared,
+            dualstack_ipv6=_is_for_both(host),
+        )
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         return listener
     except OSError as error:
@@ -150,9 +157,15 @@ def _listen(host: str, port: int, *, is_shared: bool = False) -> socket.socket:
         ) from None
 
 
+def _is_for_both(host: str) -> bool:
+    """Does `::` mean IPv4 as well?"""
+    return host == "::" and socket.has_dualstack_ipv6()
+
+
 def _announce(gateway: Gateway, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
-    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # compared, not bound
+    is_ipv4_served = host == "0.0.0.0" or _is_for_both(host)  # compared, not bound
+    shown = "127.0.0.1" if is_ipv4_served else "::1" if host == "::" else host
     url = f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
     if gateway.authenticator.is_off:
         log.error(  # at a level that no LOG_LEVEL hides
@@ -204,11 +217,14 @@ def _run_workers(settings: Settings) -> int:
             f"WEBSOCKET_WORKERS={settings.websocket_workers} needs a Valkey that they share: set REDIS_HOST, "
             "or run portfolio_realtime.run_services"
         )
-    host = settings.websocket_host
+    host = settings.websocket_host.strip("[]")
     with _listen(host, settings.websocket_port) as probe:  # nobody else has it
         port = probe.getsockname()[1]
     with socket.socket(probe.family, socket.SOCK_STREAM) as reserved:  # bound, never listening
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # of connections that have ended
+        if probe.family == socket.AF_INET6:
+            reserved.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not _is_for_both(host))
         reserved.bind((host, port))
         command = (sys.executable, "-m", "portfolio_realtime.websocket_server")
         environment = config.child_environment(WEBSOCKET_WORKERS="1", WEBSOCKET_PORT=str(port))

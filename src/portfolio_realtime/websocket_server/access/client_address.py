@@ -15,6 +15,7 @@ FORWARDING: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forw
 HOPS_MAX: Final = 10
 SECURE: Final = ("https", "wss")
 HOSTS_KEPT_MAX: Final = 64  # looked at before
+DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 IPV6_PREFIX: Final = 64  # what one customer of a provider has
 
 
@@ -32,7 +33,7 @@ class NetworkRules:
         self._trusted: list[IPv4Network | IPv6Network] = [
             ip_network(part, strict=False) for part in listed(settings.trusted_proxies)
         ]
-        self._origins = frozenset(origin.rstrip("/") for origin in listed(settings.allowed_origins))
+        self._origins = frozenset(_plain_origin(origin) for origin in listed(settings.allowed_origins))
         self._is_tls_required = settings.require_tls
 
     def client_address(self, peer: str, headers: Mapping[str, str]) -> ClientAddress:
@@ -89,10 +90,26 @@ def _parsed(hop: str) -> str | None:
     host = hop[1:].partition("]")[0] if hop.startswith("[") else hop
     if host.count(":") == 1:  # an IPv4 address with a port
         host = host.partition(":")[0]
+    plain = plain_address(host)
+    return plain if plain != host or _is_address(plain) else None
+
+
+def plain_address(text: str) -> str:
+    """An address in its one spelling: an IPv4 address that came by way of IPv6 (`::ffff:…`) as that."""
     try:
-        return str(ip_address(host))
+        parsed = ip_address(text)
     except ValueError:
-        return None
+        return text
+    mapped = parsed.ipv4_mapped if isinstance(parsed, IPv6Address) else None
+    return str(mapped or parsed)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def limit_key_of(address: str) -> str:
@@ -101,7 +118,7 @@ def limit_key_of(address: str) -> str:
         parsed = ip_address(address)
     except ValueError:
         return address
-    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is None:
+    if isinstance(parsed, IPv6Address):
         return str(ip_network((parsed, IPV6_PREFIX), strict=False))
     return address
 
@@ -135,20 +152,32 @@ def has_loopback_host(headers: Mapping[str, str]) -> bool:
 def is_origin_allowed(peer: str, headers: Mapping[str, str], allowed: frozenset[str]) -> bool:
     """May a page from this Origin open a WebSocket?
 
-    No Origin: not a browser, yes. Else it must be in the list; with an empty list it must be the host it
-    asks, or, on this very machine, any page of this very machine.
+    No Origin: not a browser, yes. Else it must be in the list, or the very host that it asks; with an empty
+    list, on this very machine, any page of this very machine may, too.
     """
     origin = headers.get("origin")
     if origin is None:
         return True
-    if allowed:
-        return origin in allowed
-    parts = urlsplit(origin)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        return False
-    if parts.netloc.lower() == headers.get("host", "").lower():
+    if allowed and _plain_origin(origin) in allowed:
         return True
+    parts = urlsplit(origin)
+    if parts.scheme not in DEFAULT_PORTS or not parts.netloc:
+        return False
+    if _plain_host(parts.netloc, parts.scheme) == _plain_host(headers.get("host", ""), parts.scheme):
+        return True
+    if allowed:
+        return False
     return is_loopback(peer) and is_loopback(_host_of(origin)) and has_loopback_host(headers)
+
+
+def _plain_origin(origin: str) -> str:
+    """An origin without a slash at its end and without the port that its scheme has anyway."""
+    scheme, separator, host = origin.rstrip("/").partition("://")
+    return f"{scheme}{separator}{_plain_host(host, scheme)}"
+
+
+def _plain_host(host: str, scheme: str) -> str:
+    return host.lower().removesuffix(DEFAULT_PORTS.get(scheme, " "))
 
 
 @lru_cache(maxsize=HOSTS_KEPT_MAX)

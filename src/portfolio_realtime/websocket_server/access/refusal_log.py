@@ -1,4 +1,4 @@
-"""Refusals in the log: the first of a kind at once, its repetitions as one count a minute."""
+"""Refusals in the log: the first of a kind at once, further repetitions as one count a minute."""
 
 from collections import Counter
 from typing import Final
@@ -6,7 +6,8 @@ from typing import Final
 import structlog
 
 MINUTE_S: Final = 60.0
-LINES_PER_MINUTE_MAX: Final = 200  # first ones of a kind; further kinds are only counted
+LINES_PER_KIND_MAX: Final = 3  # in a minute: who looks for one of them sees that it is none alone
+LINES_PER_MINUTE_MAX: Final = 200  # of all kinds; what is more is only counted
 
 log = structlog.get_logger()
 
@@ -15,7 +16,7 @@ class RefusalLog:
     """Keeps a client that dials without end from filling the log. `now_s` is seconds that never go back."""
 
     def __init__(self) -> None:
-        self._logged: set[tuple[str, str, str]] = set()  # event, reason, address
+        self._logged: Counter[tuple[str, str, str]] = Counter()  # event, reason, address -> lines
         self._repeated: Counter[str] = Counter()  # reason -> refusals that have no line of their own
         self._began_s = 0.0
 
@@ -23,10 +24,10 @@ class RefusalLog:
         """One refusal; nothing that a client has chosen but its parsed address."""
         self.end_minute(now_s)
         kind = (event, reason, ip)
-        if kind in self._logged or len(self._logged) >= LINES_PER_MINUTE_MAX:
+        if self._logged[kind] >= LINES_PER_KIND_MAX or self._logged.total() >= LINES_PER_MINUTE_MAX:
             self._repeated[reason] += 1
             return
-        self._logged.add(kind)
+        self._logged[kind] += 1
         log.info(event, reason=reason, peer=ip)
 
     def end_minute(self, now_s: float) -> None:

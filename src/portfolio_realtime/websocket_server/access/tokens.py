@@ -42,7 +42,7 @@ class Tokens:
         self._keys = KeySet(settings.jwks_url) if settings.jwks_url else None
         self._audiences = listed(settings.jwt_audience) or None
         self._issuer = settings.jwt_issuer or None
-        self._types = {name.casefold() for name in listed(settings.jwt_types)}
+        self._types = {_media_type(name) for name in listed(settings.jwt_types)}
         self._required = [
             (name.strip(), value.strip())
             for name, _, value in (part.partition("=") for part in listed(settings.jwt_required_claims))
@@ -89,7 +89,7 @@ class Tokens:
 
     def _check_header(self, header: dict[str, Any]) -> None:
         kind = header.get("typ")
-        if kind is not None and (not isinstance(kind, str) or kind.casefold() not in self._types):
+        if kind is not None and (not isinstance(kind, str) or _media_type(kind) not in self._types):
             raise Unauthorized("token_type")
         key_id = header.get("kid")
         if key_id is not None and (not isinstance(key_id, str) or not KEY_ID.fullmatch(key_id)):
@@ -242,3 +242,8 @@ def _accounts(claims: dict[str, Any], path: str) -> frozenset[str]:
         if not isinstance(account, str) or not (account == EVERY_ACCOUNT or is_account_id(account)):
             raise Unauthorized("no_accounts")
     return frozenset(accounts)
+
+
+def _media_type(name: str) -> str:
+    """A type in its one spelling: `application/` may be left out (RFC 7515 §4.1.9)."""
+    return name.casefold().removeprefix("application/")

@@ -18,7 +18,7 @@ from websockets.exceptions import InvalidState
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import OPEN, Protocol, Side
 
-from portfolio_realtime.websocket_server.access.client_address import ClientAddress, joined
+from portfolio_realtime.websocket_server.access.client_address import ClientAddress, joined, plain_address
 from portfolio_realtime.websocket_server.access.identity import (
     FORBIDDEN,
     Identity,
@@ -111,7 +111,7 @@ class Endpoint(asyncio.Protocol):
         direct_writes = self._gateway.follower.direct_writes
         self._socket = DirectSocket(self._transport, self._connection, direct_writes)
         peer = transport.get_extra_info("peername")
-        self._peer = peer[0] if peer else ""
+        self._peer = plain_address(peer[0]) if peer else ""
         self._server_state.connections.add(cast("Any", self))
 
     def data_received(self, data: bytes) -> None:

@@ -7,19 +7,26 @@ from fastapi import Depends, Request, Response
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from portfolio_realtime.websocket_server.access.client_address import ClientAddress, is_local, joined
+from portfolio_realtime.websocket_server.access.client_address import (
+    ClientAddress,
+    is_local,
+    joined,
+    plain_address,
+)
 from portfolio_realtime.websocket_server.access.identity import (
     FORBIDDEN,
     Identity,
     Unauthorized,
     Unverifiable,
 )
+from portfolio_realtime.websocket_server.clients import handshake
 from portfolio_realtime.websocket_server.clients.gateway import Gateway
 from portfolio_realtime.websocket_server.http_api import cross_origin
 from portfolio_realtime.websocket_server.http_api.problems import Refused, answer
 from portfolio_realtime.wire.http_problems import HttpProblem
 
 PROBES: Final = ("/health", "/ready")  # a load balancer asks without TLS
+ENDLESS: Final = "/stream"  # an answer that has no length
 DOCUMENTS: Final = ("/docs", "/openapi.json", "/asyncapi.json")
 
 SECURITY_HEADERS: Final = {
@@ -48,6 +55,8 @@ class Guard:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
 
+        if scope["method"] == "HEAD" and not scope["path"].endswith(ENDLESS):
+            scope = {**scope, "method": "GET"}  # the server leaves the body out
         request = Request(scope)
         is_opened = cross_origin.is_opened(request.url.path)
         headers_for_page = (
@@ -75,6 +84,8 @@ def _refusal(gateway: Gateway, request: Request) -> Response | None:
     path = request.url.path
     if path not in PROBES and gateway.network.is_refused_as_plain(_peer(request), headers_of(request)):
         return answer(HttpProblem.TLS_REQUIRED)
+    if handshake.PATH.fullmatch(path):  # as a WebSocket it would not have come here
+        return answer(HttpProblem.UPGRADE_REQUIRED, handshake.REFUSAL_HEADERS[HttpProblem.UPGRADE_REQUIRED])
     if path in DOCUMENTS and not gateway.settings.public_docs:
         refusal = operator_refusal(gateway, request)
         if refusal is not None:
@@ -166,4 +177,4 @@ def client_address_of(gateway: Gateway, request: Request) -> ClientAddress:
 
 
 def _peer(request: Request) -> str:
-    return request.client.host if request.client else ""
+    return plain_address(request.client.host) if request.client else ""
