@@ -27,7 +27,7 @@ class Oracle:
     """One simulator's control endpoints."""
 
     def __init__(self, url: str) -> None:
-        self._client = httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S)
+        self._client = httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, trust_env=False)
 
     async def account_ids(self) -> list[str]:
         """Every account of the simulated broker."""

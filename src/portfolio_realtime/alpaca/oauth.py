@@ -12,7 +12,9 @@ from typing import Any, Final
 import httpx
 import msgspec
 
+from portfolio_realtime import redaction
 from portfolio_realtime.errors import TokenRefused
+from portfolio_realtime.outbound import transport_to
 
 PATH: Final = "/v1/oauth2/token"
 TIMEOUT: Final = httpx.Timeout(10.0)
@@ -58,7 +60,7 @@ class TokenSource:
 
     async def _fetch(self) -> None:
         asked_s = self._monotonic_s()
-        async with httpx.AsyncClient(timeout=TIMEOUT) as http:
+        async with httpx.AsyncClient(timeout=TIMEOUT, transport=transport_to(self._url)) as http:
             answer = await http.post(self._url, data=self._form)
         if answer.status_code in REFUSED:
             raise TokenRefused(
@@ -70,6 +72,7 @@ class TokenSource:
             found = msgspec.json.decode(answer.content, type=_Token)
         except msgspec.DecodeError as error:
             raise httpx.DecodingError(f"not a token: {error}", request=answer.request) from None
+        redaction.learn(found.access_token)
         self._token, self._fetched_s = found.access_token, asked_s
         self._renew_s = (
             asked_s + found.expires_in - min(RENEW_BEFORE_S, RENEW_BEFORE_SHARE * found.expires_in)

@@ -18,6 +18,7 @@ from portfolio_realtime.errors import FeedRefused, FeedUnavailable, TokenRefused
 from portfolio_realtime.market_data_consumer.feeds import Feed
 from portfolio_realtime.market_data_consumer.messages import Snapshot
 from portfolio_realtime.market_data_consumer.stream import KEYS_REMEDY
+from portfolio_realtime.outbound import transport_to
 
 SYMBOLS_MAX: Final = 100  # of one request
 TIMEOUT_S: Final = 10.0
@@ -46,7 +47,10 @@ class Snapshots:
 
     def __init__(self, settings: Settings, feed: Feed, login: MarketLogin) -> None:
         self.feed = feed
-        self._client = httpx.AsyncClient(base_url=settings.host("data"), timeout=TIMEOUT_S, auth=login.auth)
+        url = settings.host("data")
+        self._client = httpx.AsyncClient(
+            base_url=url, timeout=TIMEOUT_S, auth=login.auth, transport=transport_to(url)
+        )
 
     async def close(self) -> None:
         """Close the connections."""

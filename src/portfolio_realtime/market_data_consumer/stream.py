@@ -24,6 +24,7 @@ from portfolio_realtime.market_data_consumer.messages import (
     decode_trades,
 )
 from portfolio_realtime.market_data_consumer.reconnect_delay import LOST
+from portfolio_realtime.outbound import proxy_of
 
 ANSWER_S_MAX: Final = 10.0  # for the welcome, the login and each subscription
 PING_S: Final = 10.0
@@ -228,6 +229,7 @@ async def open_stream(
     try:
         connection = await connect(
             url,
+            proxy=proxy_of(url),
             additional_headers={"Content-Type": _CONTENT_TYPES[encoding]},
             compression=None,
             max_size=FRAME_BYTES_MAX,

@@ -18,6 +18,7 @@ from portfolio_realtime.alpaca.oauth import BearerAuth, TokenSource
 from portfolio_realtime.alpaca.rate_limit import TOO_MANY, Quota
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable
+from portfolio_realtime.outbound import transport_to
 from portfolio_realtime.symbol_collector import parse
 from portfolio_realtime.symbol_collector.activities import Statement
 from portfolio_realtime.symbol_collector.closed_days import HISTORY_PARAMS, IN_KIND_PARAMS
@@ -59,7 +60,9 @@ class BrokerClient:
         self, base_url: str, auth: httpx.Auth, counted: Callable[[str], None] = lambda status: None
     ) -> None:
         limits = httpx.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX)
-        self._http = httpx.AsyncClient(base_url=base_url, auth=auth, timeout=REQUEST_TIMEOUT, limits=limits)
+        self._http = httpx.AsyncClient(
+            base_url=base_url, auth=auth, timeout=REQUEST_TIMEOUT, transport=transport_to(base_url, limits)
+        )
         self._counted = counted
         self._quota = Quota()
         self.refused: list[str] = []  # why elements of the newest list were left out

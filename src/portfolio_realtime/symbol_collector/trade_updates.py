@@ -15,6 +15,7 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 
 from portfolio_realtime.errors import BrokerUnavailable
 from portfolio_realtime.model import ZERO
+from portfolio_realtime.outbound import proxy_of
 
 PATH: Final = "/stream"
 ANSWER_S_MAX: Final = 10.0
@@ -43,6 +44,7 @@ async def updates(url: str, key: str, secret: str, connected: Callable[[], None]
     try:
         async with connect(
             url + PATH,
+            proxy=proxy_of(url),
             compression=None,
             max_size=FRAME_BYTES_MAX,
             max_queue=FRAMES_BUFFERED_MAX,

@@ -17,6 +17,7 @@ from portfolio_realtime.cli.doctor.findings import Finding, Status
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.config import Settings, described_source
 from portfolio_realtime.errors import TokenRefused
+from portfolio_realtime.outbound import transport_to
 from portfolio_realtime.symbol_collector.broker_client import credentials
 from portfolio_realtime.symbol_collector.trading_client import REMEDY as TRADING_REMEDY
 from portfolio_realtime.symbol_collector.trading_client import KeyHeaders
@@ -68,7 +69,9 @@ async def ask(settings: Settings) -> Answer | Finding:
     name = "broker" if is_broker else "trading"
     url = settings.host(name)
     try:
-        async with httpx.AsyncClient(auth=authentication(settings), timeout=TIMEOUT_S) as http:
+        async with httpx.AsyncClient(
+            auth=authentication(settings), timeout=TIMEOUT_S, transport=transport_to(url)
+        ) as http:
             sent_ns = time.time_ns()
             answer = await http.get(f"{url}/{'v1' if is_broker else 'v2'}/clock")
     except TokenRefused as error:

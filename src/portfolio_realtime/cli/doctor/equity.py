@@ -15,6 +15,7 @@ from portfolio_realtime.market_data_consumer.feeds import Feed, Schedule, schedu
 from portfolio_realtime.market_data_consumer.mark_book import MarkBook
 from portfolio_realtime.market_data_consumer.snapshots import SYMBOLS_MAX, Snapshots
 from portfolio_realtime.model import Account, plain
+from portfolio_realtime.outbound import transport_to
 from portfolio_realtime.symbol_collector.account_record import AccountRecord
 from portfolio_realtime.symbol_collector.activities import CLOSED, Statement
 from portfolio_realtime.symbol_collector.broker_client import BrokerClient
@@ -56,11 +57,14 @@ async def _first(settings: Settings, client: BrokerClient) -> str:
     if isinstance(client, TradingClient):
         return (await client.accounts())[0].account_id
     params = {"sort": "asc", "entities": "contact", "status": "ACTIVE"}
-    async with httpx.AsyncClient(auth=authentication(settings), timeout=TIMEOUT_S) as http:
+    transport = transport_to(settings.host("broker"))
+    async with httpx.AsyncClient(
+        auth=authentication(settings), timeout=TIMEOUT_S, transport=transport
+    ) as http:
         answer = await http.get(f"{settings.host('broker')}/v1/accounts", params=params)
         answer.raise_for_status()
     try:
-        page = listed_accounts(answer.json())
+        page, _ = listed_accounts(answer.json())
     except ValueError as error:
         raise PayloadRefused(f"accounts: {error}") from None
     return next((one.account_id for one in page if one.status != CLOSED), "")

@@ -105,7 +105,7 @@ def _refusal(host: str, port: int) -> str | None:
 
 async def _is_ours(port: int) -> bool:
     try:
-        async with httpx.AsyncClient(timeout=HEALTH_TIMEOUT_S) as http:
+        async with httpx.AsyncClient(timeout=HEALTH_TIMEOUT_S, trust_env=False) as http:
             answer = await http.get(f"http://127.0.0.1:{port}/health")
             return answer.is_success and answer.json()["status"] == "ok"
     except (httpx.HTTPError, ValueError, TypeError, KeyError):

@@ -16,6 +16,7 @@ import structlog
 
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import StateError
+from portfolio_realtime.outbound import transport_to
 from portfolio_realtime.state import State
 from portfolio_realtime.websocket_server.access.identity import Identity, Unverifiable
 
@@ -136,7 +137,12 @@ class ByWebhook:
     ) -> None:
         self._url = url
         headers = {"Authorization": f"Bearer {secret}"} if secret else {}
-        self._http = httpx.AsyncClient(timeout=ANSWER_S_MAX, headers=headers, follow_redirects=False)
+        self._http = httpx.AsyncClient(
+            timeout=ANSWER_S_MAX,
+            headers=headers,
+            follow_redirects=False,
+            transport=transport_to(self._url),
+        )
         self._fresh_s = fresh_s
         self._monotonic_s = monotonic_s
         self._turns = asyncio.Semaphore(REQUESTS_MAX)

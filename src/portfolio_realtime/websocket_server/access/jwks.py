@@ -17,6 +17,7 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+from portfolio_realtime.outbound import transport_to
 from portfolio_realtime.websocket_server.access.identity import Unauthorized, Unverifiable
 
 FETCH_S_MAX: Final = 3.0
@@ -46,7 +47,9 @@ class KeySet:
     ) -> None:
         self._url = url
         self._monotonic_s = monotonic_s
-        self._http = httpx.AsyncClient(timeout=FETCH_S_MAX, follow_redirects=False, transport=transport)
+        self._http = httpx.AsyncClient(
+            timeout=FETCH_S_MAX, follow_redirects=False, transport=transport or transport_to(url)
+        )
         self._turn = asyncio.Lock()
         self._keys: dict[str, jwt.PyJWK] = {}
         self._fetched_s: float | None = None  # when the keys are from
