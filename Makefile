@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install run docs test test-js lint lint-js app page check format bench curve knee faults replay week churn wheel image cloudflare cloudflare-check aws-synth aws-preflight aws-templates aws-check aws-drill documents sbom audit uv lock clean
+.PHONY: help install run docs test test-js lint lint-js app page bench-page screenshots package-check check format bench curve knee faults replay week churn wheel image cloudflare cloudflare-check aws-synth aws-preflight aws-templates aws-check aws-drill documents sbom audit uv lock clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 20
@@ -81,6 +81,12 @@ bench: install  ## valuation, feed and fan-out, each beside its peers
 	$(BIN)/python -m benchmarks.valuation $(ARGS)
 	$(BIN)/python -m benchmarks.feed $(ARGS)
 	$(BIN)/python -m benchmarks.fanout $(ARGS)
+
+bench-page: frontend-app/node_modules/.installed  ## what live values cost a browser, beside the common way of writing it
+	$(BIN)/python -m benchmarks.page $(ARGS)
+
+screenshots: frontend-app/node_modules/.installed  ## the pictures of README, from the page itself
+	$(BIN)/python -m benchmarks.screenshots $(ARGS)
 
 curve: install  ## what valuing costs, by size, drawn
 	$(BIN)/python -m benchmarks.curve --chart docs/images/cost-curve.svg --data benchmarks/results/cost-curve.json $(ARGS)

@@ -46,7 +46,7 @@ function parse(text: string): URL | null {
 function addressOf(text: string): Address {
   const parsed = parse(text.trim().replace(PLACE, "__account__").replace(/^http/, "ws"));
   if (!parsed || !/^wss?:$/.test(parsed.protocol) || parsed.username || parsed.password) {
-    throw finalError("invalid_url", "The address must be like wss://realtime.example.com, without credentials");
+    throw finalError("invalid_url", "The address must be like wss://live.example.com, without credentials");
   }
   const isPlain = parsed.protocol === "ws:";
   if (isPlain && globalThis.location?.protocol === "https:" && !LOOPBACK.test(parsed.hostname)) {

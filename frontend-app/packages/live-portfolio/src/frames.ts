@@ -1,19 +1,23 @@
+const BREATH_MS = 125; // between two drawings: nobody reads faster, and what comes alone is drawn with the next frame
 const HIDDEN_MS = 200; // a page that is not seen gets no frames
 
-/** A function that runs `flush` once with the next frame, however often it is called until then. */
+/** A function that has `flush` run once with a coming frame, however often it is called until then. */
 export function frames(flush: () => void): () => void {
   let frame = 0;
   let timer: ReturnType<typeof setTimeout> | undefined;
+  let flushedAt = 0;
   const run = () => {
-    if (frame) cancelAnimationFrame(frame);
     clearTimeout(timer);
-    frame = 0;
+    globalThis.cancelAnimationFrame?.(frame);
     timer = undefined;
+    flushedAt = Date.now();
     flush();
   };
-  return () => {
-    if (timer !== undefined) return;
+  const begin = () => {
     timer = setTimeout(run, HIDDEN_MS);
-    if (typeof requestAnimationFrame === "function") frame = requestAnimationFrame(run);
+    frame = globalThis.requestAnimationFrame?.(run);
+  };
+  return () => {
+    timer ??= setTimeout(begin, Math.max(0, Math.min(BREATH_MS, flushedAt + BREATH_MS - Date.now())));
   };
 }

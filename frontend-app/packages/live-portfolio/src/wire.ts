@@ -36,7 +36,7 @@ export function openSocket(url: string, token: string | null, options: Options, 
   try {
     socket = new (options.WebSocket ?? WebSocket)(url);
   } catch {
-    throw finalError("invalid_url", "The browser refuses the address of the server");
+    throw finalError("invalid_url", "The browser refuses the address");
   }
   const startedAt = Date.now();
   let heardAt = startedAt;

@@ -39,10 +39,10 @@ export function caveats(value: Value | null): string[] {
   const parts: string[] = [];
   if (value.unpriced.length) parts.push(`No price for ${listed(value.unpriced)}; everything else is worth ${money(value.known_equity)}`);
   if (value.unvalued?.length) parts.push(`Moved in or out at a value that is not known: ${listed(value.unvalued)}; the day's gain is not known`);
-  if (value.unexplained) parts.push(`Changed without a booking that says why: ${listed(Object.keys(value.unexplained))}; the day's gain is not known yet`);
+  if (value.unexplained) parts.push(`Changed without a booking: ${listed(Object.keys(value.unexplained))}; the day's gain is not known yet`);
   if (value.unconfirmed) parts.push(`Not confirmed by the broker since ${clockTime(value.unconfirmed.since)}: ${value.unconfirmed.reason}`);
   const ages = value.stale_ages_s ?? {};
-  if (value.stale.includes(RECORD)) parts.push(`Nothing heard from the broker about this account since ${clockTime(value.record_as_of)}`);
+  if (value.stale.includes(RECORD)) parts.push(`Nothing heard from the broker since ${clockTime(value.record_as_of)}`);
   const symbols = value.stale.filter((name) => name !== RECORD);
   if (symbols.length) {
     const oldest = symbols.sort((one, other) => (ages[other] ?? 0) - (ages[one] ?? 0));

@@ -9,7 +9,7 @@ describe("behaviour 1: one socket for all who look", () => {
   it("behaviour 1: ten subscribers of one account share a socket, and the last one's leaving closes it within the grace", async () => {
     const stage = new Stage().serve();
     const ends = Array.from({ length: 10 }, () => stage.client.subscribe("alice", ignore));
-    await pass(50);
+    await pass(150);
     expect(stage.server.sockets).toHaveLength(1);
     expect(stage.status("alice")).toBe("live");
     for (const end of ends) end();
@@ -38,10 +38,10 @@ describe("behaviour 1: one socket for all who look", () => {
   it("behaviour 1: several accounts share a socket of their own kind, whose first account can be refused alone", async () => {
     const stage = new Stage().serve();
     for (const accountId of ["alice", "bob", "carol"]) stage.client.subscribe(accountId, ignore);
-    await pass(50);
+    await pass(150);
     expect(stage.server.sockets.map((socket) => socket.url)).toEqual(["ws://localhost:8001/ws"]);
     stage.server.newest.deliver({ type: "error", code: "forbidden", message: "no", account_id: "alice" });
-    await pass(50);
+    await pass(150);
     expect([stage.status("alice"), stage.status("bob"), stage.status("carol")]).toEqual(["denied", "live", "live"]);
     expect(stage.client.getSnapshot("alice").value).toBeNull();
   });
@@ -80,11 +80,11 @@ describe("behaviour 2: never another account's figure", () => {
   it("behaviour 2: a new account begins at unknown, even when another's value is at hand", async () => {
     const stage = new Stage().serve();
     stage.client.subscribe("alice", ignore);
-    await pass(50);
+    await pass(150);
     stage.client.subscribe("bob", ignore);
     expect(stage.status("bob")).toBe("unknown");
     expect(stage.client.getSnapshot("bob").value).toBeNull();
-    await pass(50);
+    await pass(150);
     expect(stage.status("bob")).toBe("live");
     expect(stage.server.sockets).toHaveLength(1);
   });
@@ -152,7 +152,7 @@ describe("behaviour 8: half open", () => {
   it("behaviour 8: silence makes the value old within silenceMs, and the socket is replaced", async () => {
     const stage = new Stage().serve();
     stage.client.subscribe("alice", ignore);
-    await pass(50);
+    await pass(150);
     const first = stage.server.newest;
     stage.server.isAnswering = false;
     stage.server.onOpen = ignore;
@@ -164,7 +164,7 @@ describe("behaviour 8: half open", () => {
     first.readyState = 1; // what the old socket still has to say is not heard
     first.deliver(portfolioMessage("alice", { equity: "666.00" }));
     first.end(4503);
-    await pass(50);
+    await pass(150);
     expect(stage.equity("alice")).toBe("100.00");
     stage.server.isAnswering = true;
     stage.server.send(portfolioMessage("alice", { equity: "101.00" }));
@@ -186,7 +186,7 @@ describe("behaviour 9: sleep", () => {
   it("behaviour 9: what arrives after a sleep counts only once the server has answered", async () => {
     const stage = new Stage().serve();
     stage.client.subscribe("alice", ignore);
-    await pass(50);
+    await pass(150);
     stage.server.isAnswering = false;
     vi.setSystemTime(Date.now() + 600_000); // no timer ran
     for (let count = 0; count < 100; count++) stage.server.send(portfolioMessage("alice", { equity: `${count}.00` }));
@@ -200,7 +200,7 @@ describe("behaviour 9: sleep", () => {
     const stage = new Stage().serve();
     let calls = 0;
     stage.client.subscribe("alice", () => calls++);
-    await pass(50);
+    await pass(150);
     vi.setSystemTime(Date.now() + 600_000);
     const before = calls;
     for (let count = 0; count < 100; count++) stage.server.send(portfolioMessage("alice", { equity: `${count}.00` }));
@@ -215,7 +215,7 @@ describe("behaviour 10: offline and online", () => {
   it("behaviour 10: ten flaps keep one socket", async () => {
     const stage = new Stage().serve();
     stage.client.subscribe("alice", ignore);
-    await pass(50);
+    await pass(150);
     for (let flap = 0; flap < 10; flap++) {
       dispatchEvent(new Event("offline"));
       await pass(500);
@@ -229,7 +229,7 @@ describe("behaviour 10: offline and online", () => {
   it("behaviour 10: without a network the value is old within 2 s, and live again after it", async () => {
     const stage = new Stage().serve();
     stage.client.subscribe("alice", ignore);
-    await pass(50);
+    await pass(150);
     stage.server.isAnswering = false;
     stage.server.mode = "hang";
     vi.spyOn(navigator, "onLine", "get").mockReturnValue(false);
@@ -247,12 +247,12 @@ describe("behaviour 10: offline and online", () => {
   it("behaviour 10: into the back/forward cache without a socket, and out of it with one", async () => {
     const stage = new Stage().serve();
     stage.client.subscribe("alice", ignore);
-    await pass(50);
+    await pass(150);
     dispatchEvent(Object.assign(new Event("pagehide"), { persisted: true }));
-    await pass(50);
+    await pass(150);
     expect([stage.server.open.length, stage.server.newest.closedByClient, stage.status("alice")]).toEqual([0, 1000, "old"]);
     dispatchEvent(Object.assign(new Event("pageshow"), { persisted: true }));
-    await pass(50);
+    await pass(150);
     expect([stage.server.sockets.length, stage.status("alice")]).toEqual([2, "live"]);
   });
 });
@@ -262,9 +262,9 @@ describe("behaviour 11: tokens", () => {
     const reasons: string[] = [];
     const stage = new Stage({ getToken: async ({ reason }) => `${reasons.push(reason)}` }).serve();
     stage.client.subscribe("alice", ignore);
-    await pass(50);
+    await pass(150);
     stage.server.newest.deliver({ type: "token_expiring", in_s: 30 });
-    await pass(50);
+    await pass(150);
     expect(reasons).toEqual(["connect", "expiring"]);
     expect(stage.server.newest.sent.filter((message) => message.type === "auth")).toEqual([
       { type: "auth", token: "1" },
@@ -331,9 +331,9 @@ describe("behaviour 11: tokens", () => {
 it("behaviour 12: refused in the middle: the figure is gone at once, said once, and nobody dials", async () => {
   const stage = new Stage({ getToken: () => "t" }).serve();
   stage.client.subscribe("alice", ignore);
-  await pass(50);
+  await pass(150);
   stage.server.newest.end(4503);
-  await pass(20);
+  await pass(150);
   expect(stage.client.getSnapshot("alice")).toMatchObject({ status: "denied", value: null, error: { code: "forbidden" } });
   expect(stage.client.getSnapshot("alice").positions.size).toBe(0);
   await pass(120_000);
@@ -345,7 +345,7 @@ it("behaviour 14: a server that restarts, or another of the list: old, then live
   const seen: string[] = [];
   const stage = new Stage({ url: ["ws://localhost:8001", "ws://localhost:8000"] }).serve();
   stage.client.subscribe("alice", () => seen.push(stage.status("alice")));
-  await pass(50);
+  await pass(150);
   stage.server.onOpen = (socket) => {
     if (socket.url.includes(":8001")) setTimeout(() => socket.end(1006), 1);
     else setTimeout(() => socket.deliver(portfolioMessage("alice", { epoch: 2, sequence: 1, equity: "101.00" })), 5);
@@ -360,14 +360,14 @@ it("behaviour 14: a server that restarts, or another of the list: old, then live
 it("behaviour 18: pause stops it all, and what is shown is old until resume", async () => {
   const stage = new Stage().serve();
   stage.client.subscribe("alice", ignore);
-  await pass(50);
+  await pass(150);
   stage.client.pause();
-  await pass(50);
+  await pass(150);
   expect([stage.status("alice"), stage.server.open.length]).toEqual(["old", 0]);
   expect(stage.client.getSnapshot("alice").link).toBe("paused");
   await pass(60_000);
   expect(stage.server.sockets).toHaveLength(1);
   stage.client.resume();
-  await pass(50);
+  await pass(150);
   expect(stage.status("alice")).toBe("live");
 });

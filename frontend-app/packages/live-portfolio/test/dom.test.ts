@@ -42,9 +42,9 @@ describe("the table of positions", () => {
   it("sorts by each column and back, and what is not known comes last", async () => {
     const stage = new Stage();
     createPositionsTable(container, { client: stage.client, accountId: "alice" });
-    await pass(50);
+    await pass(150);
     stage.server.send(portfolioMessage("alice", { positions: [row("B", "1", "10", "10.00"), row("A", "2", "20", "40.00"), row("C", "3", null, null)] }));
-    await pass(50);
+    await pass(150);
     expect(cells("symbol")).toEqual(["A", "B", "C"]);
     const head = container.querySelector<HTMLButtonElement>('thead [data-column="quantity"] button');
     head?.click();
@@ -59,10 +59,10 @@ describe("the table of positions", () => {
   it("a search finds symbols, options as they read, and names", async () => {
     const stage = new Stage();
     createPositionsTable(container, { client: stage.client, accountId: "alice", names: new Map([["AAPL", "Apple Inc."]]) });
-    await pass(50);
+    await pass(150);
     const rows = ["AAPL", "AAPL251219C00150000", ..."BCDEFGHIJ"].map((symbol) => row(symbol, "1", "1", "1.00"));
     stage.server.send(portfolioMessage("alice", { positions: rows }));
-    await pass(50);
+    await pass(150);
     const search = container.querySelector<HTMLInputElement>("input[type=search]");
     const find = (text: string) => {
       if (search) search.value = text;
@@ -80,17 +80,17 @@ describe("the table of positions", () => {
   it("behaviour 16: only rows that changed are written", async () => {
     const stage = new Stage();
     createPositionsTable(container, { client: stage.client, accountId: "alice" });
-    await pass(50);
+    await pass(150);
     const all = Array.from({ length: 1000 }, (_, index) => row(`S${index}`, "1", "1", "1.00"));
     stage.server.send(portfolioMessage("alice", { positions: all }));
-    await pass(50);
+    await pass(150);
     const touched = new Set<string | undefined>();
     const watching = new MutationObserver((records) => {
       for (const { target } of records) touched.add((target instanceof Element ? target : target.parentElement)?.closest("tr")?.dataset.symbol);
     });
     watching.observe(container, { subtree: true, childList: true, characterData: true, attributes: true });
     stage.server.send(portfolioMessage("alice", { positions: [row("S7", "1", "2", "2.00"), row("S8", "1", "0.5", "0.50")] }));
-    await pass(50);
+    await pass(150);
     expect([...touched].filter(Boolean).sort()).toEqual(["S7", "S8"]);
     expect(container.querySelector('[data-symbol="S7"] [data-flash]')?.getAttribute("data-flash")).toMatch(/^up/);
     expect(container.querySelector('[data-symbol="S8"] [data-flash]')?.getAttribute("data-flash")).toMatch(/^down/);
@@ -99,9 +99,9 @@ describe("the table of positions", () => {
   it("one number of decimals in a column, and a price that would vanish is whole", async () => {
     const stage = new Stage();
     createPositionsTable(container, { client: stage.client, accountId: "alice" });
-    await pass(50);
+    await pass(150);
     stage.server.send(portfolioMessage("alice", { positions: [row("A", "1", "270.155", "270.16"), row("B", "1.5", "3", "4.50"), row("C", "9", "0.00001234", "0.00")] }));
-    await pass(50);
+    await pass(150);
     expect(cells("mark").sort()).toEqual(["$0.00001234", "$270.1550", "$3.0000"]);
     expect(cells("quantity").sort()).toEqual(["1.0", "1.5", "9.0"]);
   });

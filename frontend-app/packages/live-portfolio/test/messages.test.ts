@@ -10,7 +10,7 @@ const row = (symbol: string, market_value = "10.00") => ({ symbol, quantity: "1"
 async function following(): Promise<Stage> {
   const stage = new Stage();
   stage.client.subscribe("alice", ignore, { detail: "positions" });
-  await pass(50);
+  await pass(150);
   return stage;
 }
 
@@ -19,7 +19,7 @@ describe("behaviour 13: order and rows", () => {
     const stage = await following();
     const say = async (epoch: number, sequence: number, equity: string) => {
       stage.server.send(portfolioMessage("alice", { epoch, sequence, equity }));
-      await pass(50);
+      await pass(150);
       return stage.equity("alice");
     };
     expect(await say(5, 10, "1.00")).toBe("1.00");
@@ -34,10 +34,10 @@ describe("behaviour 13: order and rows", () => {
   it("behaviour 13: rows are merged, keep their identity, and one that is gone goes", async () => {
     const stage = await following();
     stage.server.send(portfolioMessage("alice", { positions: [row("AAPL"), row("MSFT"), row("TSLA")] }));
-    await pass(50);
+    await pass(150);
     const before = stage.client.getSnapshot("alice").positions;
     stage.server.send(portfolioMessage("alice", { positions: [row("MSFT", "11.00"), { symbol: "TSLA", quantity: "0" }] }));
-    await pass(50);
+    await pass(150);
     const after = stage.client.getSnapshot("alice").positions;
     expect([...after.keys()]).toEqual(["AAPL", "MSFT"]);
     expect(after.get("AAPL")).toBe(before.get("AAPL"));
@@ -47,20 +47,20 @@ describe("behaviour 13: order and rows", () => {
   it("behaviour 13: a position that was closed in the day stays while it has figures", async () => {
     const stage = await following();
     stage.server.send(portfolioMessage("alice", { positions: [{ ...row("AAPL", "0.00"), quantity: "0", day_pnl: "7.00" }] }));
-    await pass(50);
+    await pass(150);
     expect(stage.client.getSnapshot("alice").positions.get("AAPL")?.day_pnl).toBe("7.00");
   });
 
   it("behaviour 13: the first message of a new connection replaces all rows, and lends its identity to those that are the same", async () => {
     const stage = await following();
     stage.server.send(portfolioMessage("alice", { positions: [row("AAPL"), row("MSFT")] }));
-    await pass(50);
+    await pass(150);
     const before = stage.client.getSnapshot("alice").positions;
     stage.server.newest.end(1012);
     await pass(2_000);
     expect(stage.status("alice")).toBe("old");
     stage.server.send(portfolioMessage("alice", { positions: [row("AAPL")] }));
-    await pass(50);
+    await pass(150);
     const after = stage.client.getSnapshot("alice").positions;
     expect([...after.keys()]).toEqual(["AAPL"]);
     expect(after.get("AAPL")).toBe(before.get("AAPL"));
@@ -70,12 +70,12 @@ describe("behaviour 13: order and rows", () => {
     const stage = await following();
     const message = portfolioMessage("alice");
     stage.server.send(message);
-    await pass(50);
+    await pass(150);
     stage.server.newest.end(1012);
     await pass(2_000);
     expect(stage.status("alice")).toBe("old");
     stage.server.send(message);
-    await pass(50);
+    await pass(150);
     expect(stage.status("alice")).toBe("live");
   });
 });
@@ -84,7 +84,7 @@ it("behaviour 4: unpriced, unvalued and stale, alone and together", async () => 
   const stage = await following();
   const statusOf = async (changes: object) => {
     stage.server.send(portfolioMessage("alice", changes));
-    await pass(50);
+    await pass(150);
     return stage.status("alice");
   };
   const unpriced = { equity: null, day_pnl: null, day_pnl_ratio: null, unpriced: ["X"], known_equity: "90.00" };
@@ -117,7 +117,7 @@ describe("bad input", () => {
     far.client.subscribe("alice", ignore);
     const near = new Stage({ url: "ws://localhost:8001" }).serve();
     near.client.subscribe("alice", ignore);
-    await pass(50);
+    await pass(150);
     happyDOM.setURL("about:blank");
     expect(far.client.getSnapshot("alice").error?.code).toBe("insecure_url");
     expect(near.status("alice")).toBe("live");
@@ -137,7 +137,7 @@ describe("bad input", () => {
     stage.server.send({ ...portfolioMessage("alice"), moon: "full" });
     stage.server.send({ type: "error", code: "too_many_messages", message: "at most 100 a minute" });
     stage.server.send(portfolioMessage("mallory"));
-    await pass(50);
+    await pass(150);
     expect(stage.status("alice")).toBe("live");
     expect(stage.events.flatMap((event) => (event.type === "ignored" ? [event.code] : []))).toEqual(["unknown_type", "server_error", "unknown_account"]);
   });
@@ -158,7 +158,7 @@ describe("bad input", () => {
     let calls = 0;
     stage.client.subscribe("alice", () => { throw new Error("no"); });
     stage.client.subscribe("alice", () => calls++);
-    await pass(50);
+    await pass(150);
     globalThis.queueMicrotask = queueMicrotask;
     expect(calls).toBeGreaterThan(0);
     expect(thrown.length).toBeGreaterThan(0);
@@ -176,7 +176,7 @@ describe("addresses", () => {
   ])("%s", async (url, dialled) => {
     const stage = new Stage({ url });
     stage.client.subscribe("alice", ignore);
-    await pass(50);
+    await pass(150);
     expect(stage.server.sockets.map((socket) => socket.url)).toEqual([dialled]);
   });
 
@@ -207,7 +207,7 @@ it("behaviour 19: no secret in an event, an error, a URL or on the console; noth
   for (const name of methods) console[name] = (...what: unknown[]) => void said.push(what);
   const stage = new Stage({ getToken: () => "s3cr3t" }).serve();
   stage.client.subscribe("alice", ignore);
-  await pass(50);
+  await pass(150);
   for (const code of [4001, 1006, 4500, 4500, 4500]) {
     stage.server.newest.end(code);
     await pass(3_000);
@@ -224,7 +224,7 @@ it("at most one call of a listener a frame, however many messages come", async (
   const stage = new Stage();
   let calls = 0;
   stage.client.subscribe("alice", () => calls++);
-  await pass(50);
+  await pass(150);
   const before = calls;
   for (let count = 0; count < 500; count++) stage.server.send(portfolioMessage("alice"));
   await pass(16);

@@ -36,7 +36,7 @@ it("behaviour 1: in Strict Mode ten components of one account share one socket, 
         {Array.from({ length: 10 }, (_, index) => <LivePortfolioValue key={index} accountId="alice" />)}
       </LivePortfolioProvider>
     </StrictMode>));
-  await passed(100);
+  await passed(150);
   expect(stage.server.sockets).toHaveLength(1);
   expect(container.querySelectorAll(".lp-total")).toHaveLength(10);
   expect(textOf(".lp-total")).toBe("$100.00");
@@ -57,7 +57,7 @@ it("behaviour 2: another account in the same component shows a dash, then its ow
   }
   for (const accountId of ["alice", "bob", "alice", "bob"]) {
     await act(() => root.render(<LivePortfolioProvider client={stage.client}><Watch accountId={accountId} /></LivePortfolioProvider>));
-    await passed(60);
+    await passed(150);
   }
   expect(shown.at(-1)).toBe("2.00");
   expect(stage.server.sockets).toHaveLength(1);
@@ -101,11 +101,11 @@ it("behaviour 16: fifty messages between two frames are one render, and what did
     return <i>{text.text}</i>;
   }
   await act(() => root.render(<LivePortfolioProvider client={stage.client}><Part of="cash" /><Part of="equity" /></LivePortfolioProvider>));
-  await passed(50);
-  await act(async () => { stage.server.send(portfolioMessage("alice", { equity: "0.01" })); await pass(20); });
+  await passed(150);
+  await act(async () => { stage.server.send(portfolioMessage("alice", { equity: "0.01" })); await pass(150); });
   const before = { ...renders };
   for (let count = 1; count <= 50; count++) stage.server.send(portfolioMessage("alice", { equity: `${count}.00` }));
-  await passed(20);
+  await passed(150);
   expect(renders.equity - before.equity).toBe(1);
   expect(renders.cash - before.cash).toBe(0);
 });
@@ -118,9 +118,9 @@ it("behaviour 18: pausing in one place stops every component", async () => {
     return null;
   }
   await act(() => root.render(<LivePortfolioProvider client={stage.client}><Button /><LivePortfolioValue accountId="alice" /></LivePortfolioProvider>));
-  await passed(100);
+  await passed(150);
   await act(() => pause(true));
-  await passed(100);
+  await passed(150);
   expect(container.querySelector(".lp-value")?.getAttribute("data-status")).toBe("old");
   expect(container.textContent).toContain("Paused");
   expect(stage.server.open).toHaveLength(0);

@@ -58,14 +58,14 @@ describe("behaviour 7: what refuses, what hangs, and the way back", () => {
     expect(http.tokens).toEqual(["Bearer t"]);
     http.streams[0]?.write(`: still here\n\n${event("1.00").slice(0, 30)}`);
     http.streams[0]?.write(event("1.00").slice(30));
-    await pass(50);
+    await pass(150);
     expect(stage.client.getSnapshot("alice")).toMatchObject({ status: "live", transport: "sse", value: { equity: "1.00" } });
     await pass(15_000);
     http.streams[0]?.write(": still here\n\n");
     await pass(16_000); // tried again beside it, refused again
     expect(stage.server.sockets.length).toBe(3);
     http.streams[0]?.write(event("2.00"));
-    await pass(50);
+    await pass(150);
     expect([stage.status("alice"), stage.equity("alice")]).toEqual(["live", "2.00"]);
     stage.server.mode = "accept";
     stage.serve(() => "3.00");
@@ -114,9 +114,9 @@ describe("behaviour 7: what refuses, what hangs, and the way back", () => {
   it("behaviour 7: a stream that falls silent is old, and replaced", async () => {
     const { stage, http } = staged({ transports: ["sse"] });
     stage.client.subscribe("alice", ignore);
-    await pass(50);
+    await pass(150);
     http.streams[0]?.write(event("1.00"));
-    await pass(50);
+    await pass(150);
     expect(stage.status("alice")).toBe("live");
     await pass(25_100);
     expect(stage.status("alice")).toBe("old");
@@ -146,7 +146,7 @@ describe("behaviour 5 over HTTP: statuses", () => {
   it.each([[4001, 2], [4503, 1]])("behaviour 5: a stream that is closed with %i", async (code, streams) => {
     const { stage, http } = staged({ transports: ["sse"] });
     stage.client.subscribe("alice", ignore);
-    await pass(50);
+    await pass(150);
     http.streams[0]?.write(`${event("1.00")}event: close\ndata: {"code":${code},"reason":"x"}\n\n`);
     await pass(2_000);
     expect(http.streams).toHaveLength(streams);
@@ -157,9 +157,9 @@ describe("behaviour 5 over HTTP: statuses", () => {
 it("behaviour 17: a tab that is hidden has no HTTP connection, and comes back when it is seen", async () => {
   const { stage, http } = staged({ transports: ["sse"] });
   stage.client.subscribe("alice", ignore);
-  await pass(50);
+  await pass(150);
   http.streams[0]?.write(event("1.00"));
-  await pass(50);
+  await pass(150);
   const visibility = vi.spyOn(document, "visibilityState", "get").mockReturnValue("hidden");
   document.dispatchEvent(new Event("visibilitychange"));
   await pass(500);
@@ -168,9 +168,9 @@ it("behaviour 17: a tab that is hidden has no HTTP connection, and comes back wh
   expect(http.streams).toHaveLength(1);
   visibility.mockReturnValue("visible");
   document.dispatchEvent(new Event("visibilitychange"));
-  await pass(50);
+  await pass(150);
   http.streams[1]?.write(event("1.00"));
-  await pass(50);
+  await pass(150);
   expect(stage.status("alice")).toBe("live");
 });
 

@@ -38,11 +38,10 @@ export function weight(row: Row, value: Value | null): number | null {
   return value?.equity == null || signOf(value.equity) !== 1 || signOf(row.market_value) === 0 ? null : ratioOf(row.market_value, value.equity);
 }
 
-/** How many decimals a column has: those of its longest number, within bounds. */
-export function decimalsOf(texts: Iterable<string | null | undefined>, least: number): number {
-  let most = least;
-  for (const text of texts) most = Math.max(most, (text ?? "").split(".")[1]?.length ?? 0);
-  return Math.min(most, DECIMALS_MAX);
+/** How many decimals a column has that had `least` so far: those of its longest number, within bounds. */
+export function decimalsOf(text: string | null | undefined, least: number): number {
+  const point = text?.indexOf(".") ?? -1;
+  return point < 0 ? least : Math.max(least, Math.min((text as string).length - point - 1, DECIMALS_MAX));
 }
 
 /** A number with its column's decimals, or whole where these would hide it. */

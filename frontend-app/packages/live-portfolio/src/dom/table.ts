@@ -9,6 +9,7 @@ const COLUMNS: readonly (readonly [Column, string])[] = [
 ];
 const SEARCHED_FROM = 10; // fewer positions are seen at a glance
 const RESORT_MS = 5_000; // rows that jump at each price cannot be read
+const REWEIGH_MS = 1_000;
 const FLASHES_MAX = 60; // in one frame; a table that flashes all over says nothing
 
 export interface View {
@@ -28,9 +29,8 @@ interface Drawn {
   readonly line: HTMLTableRowElement;
   readonly cells: Readonly<Record<Column, readonly [HTMLElement, HTMLElement]>>;
   readonly tags: HTMLElement;
+  texts: ReturnType<typeof cellsOf> | null;
   row: Row | null;
-  about: string; // what beside the row itself its cells show
-  share: string;
   flash: number;
 }
 
@@ -63,6 +63,9 @@ class PositionsTable {
   #sortedAt = 0;
   #order: string[] = [];
   #snapshot: Snapshot | null = null;
+  #decimals = { quantity: 0, mark: 2 };
+  #doubts = "";
+  #weighedAt = 0;
 
   constructor(container: HTMLElement, names: ReadonlyMap<string, string>, label: string) {
     this.#names = names;
@@ -76,6 +79,7 @@ class PositionsTable {
     this.#scroller = element("div", { class: "lp-scroll", tabindex: 0, role: "region", "aria-label": label }, table);
     this.#root = element("div", { class: "lp-positions" }, this.#bar, this.#scroller, this.#empty);
     this.#search.oninput = () => this.#arrange(true);
+    this.#body.onpointerover = ({ target }) => this.#explain(target);
     container.append(this.#root);
     this.#markSorted();
   }
@@ -90,28 +94,51 @@ class PositionsTable {
     const { positions, value } = snapshot;
     set(this.#root, "data-status", snapshot.status);
     if (before?.positions === positions && before.value === value) return;
-    const isOther = positions.size !== this.#drawn.size || [...positions.keys()].some((symbol) => !this.#drawn.has(symbol));
-    for (const [symbol, drawn] of this.#drawn) {
+    const changed = [...positions.values()].filter((row) => this.#drawn.get(row.symbol)?.row !== row);
+    const isOther = positions.size !== this.#drawn.size || changed.some((row) => !this.#drawn.has(row.symbol));
+    if (isOther) this.#removeGone(positions);
+    const isAll = this.#isOtherwise(isOther ? positions.values() : changed, value, isOther);
+    let flashes = 0;
+    for (const row of isAll ? positions.values() : changed) {
+      this.#write(this.#drawn.get(row.symbol) ?? this.#line(row.symbol), row, value, flashes++ < FLASHES_MAX);
+    }
+    this.#weigh(isAll ? positions.values() : changed, positions.values(), value);
+    if (isOther) set(this.#bar, "hidden", positions.size < SEARCHED_FROM);
+    this.#arrange(isOther);
+  }
+
+  #removeGone(positions: Snapshot["positions"]): void {
+    for (const [symbol, { line }] of this.#drawn) {
       if (positions.has(symbol)) continue;
-      drawn.line.remove();
+      line.remove();
       this.#drawn.delete(symbol);
     }
-    const decimals = {
-      quantity: decimalsOf(map(positions.values(), (row) => row.quantity), 0),
-      mark: decimalsOf(map(positions.values(), (row) => row.mark), 2),
-    };
-    let flashes = 0;
-    for (const row of positions.values()) {
-      const drawn = this.#drawn.get(row.symbol) ?? this.#line(row.symbol);
-      const about = aboutRow(row, value, decimals);
-      const share = percent(weight(row, value), false) || DASH; // moves with the whole account, the rest of a row does not
-      if (drawn.share !== share) put(drawn.cells.weight[0], (drawn.share = share));
-      if (drawn.row === row && drawn.about === about) continue;
-      this.#write(drawn, row, value, decimals, flashes++ < FLASHES_MAX);
-      drawn.about = about;
+  }
+
+  /** Must every row be written, as the decimals of a column or what is not sure about symbols has changed? */
+  #isOtherwise(rows: Iterable<Row>, value: Value | null, isAnew: boolean): boolean {
+    const { quantity, mark } = isAnew ? { quantity: 0, mark: 2 } : this.#decimals;
+    const decimals = { quantity, mark };
+    for (const row of rows) {
+      decimals.quantity = decimalsOf(row.quantity, decimals.quantity);
+      decimals.mark = decimalsOf(row.mark, decimals.mark);
     }
-    set(this.#bar, "hidden", positions.size < SEARCHED_FROM);
-    this.#arrange(isOther);
+    const doubts = value ? JSON.stringify([value.stale, value.stale_ages_s, value.unvalued]) : "";
+    const isOtherwise = doubts !== this.#doubts || decimals.quantity !== quantity || decimals.mark !== mark;
+    this.#doubts = doubts;
+    this.#decimals = decimals;
+    return isOtherwise || isAnew;
+  }
+
+  /** A weight moves with the whole account: of rows that did not change it is looked at now and then. */
+  #weigh(changed: Iterable<Row>, all: Iterable<Row>, value: Value | null): void {
+    const now = Date.now();
+    const isDue = now - this.#weighedAt > REWEIGH_MS;
+    if (isDue) this.#weighedAt = now;
+    for (const row of isDue ? all : changed) {
+      const cell = this.#drawn.get(row.symbol)?.cells.weight[0];
+      if (cell) put(cell, percent(weight(row, value), false) || DASH);
+    }
   }
 
   // Order and search
@@ -181,21 +208,22 @@ class PositionsTable {
       line.append(cell);
       return [column, lines];
     })) as unknown as Drawn["cells"];
-    const drawn: Drawn = { line, cells, tags, row: null, about: "", share: "", flash: 0 };
+    const drawn: Drawn = { line, cells, tags, texts: null, row: null, flash: 0 };
     this.#drawn.set(symbol, drawn);
     return drawn;
   }
 
-  #write(drawn: Drawn, row: Row, value: Value | null, decimals: { quantity: number; mark: number }, mayFlash: boolean): void {
-    const texts = cellsOf(row, decimals);
+  #write(drawn: Drawn, row: Row, value: Value | null, mayFlash: boolean): void {
+    const texts = cellsOf(row, this.#decimals);
     const isOption = texts.symbol[0] !== row.symbol;
     const holding = signOf(row.quantity) === 0 ? "" : `${decimal(row.quantity)} × ${texts.mark[0]}`;
+    texts.symbol[1] = this.#names.get(row.symbol) ?? (isOption ? row.symbol : "");
     for (const column of Object.keys(texts) as (keyof typeof texts)[]) {
-      const [first, second] = drawn.cells[column];
-      put(first, texts[column][0]);
-      put(second, texts[column][1]);
+      for (const line of [0, 1] as const) {
+        // compared with what was written last: asking the document costs more than most writes
+        if (drawn.texts?.[column][line] !== texts[column][line]) drawn.cells[column][line].textContent = texts[column][line];
+      }
     }
-    put(drawn.cells.symbol[1], this.#names.get(row.symbol) ?? (isOption ? row.symbol : ""));
     set(drawn.cells.symbol[1], "data-holding", holding); // in place of columns that a phone has no room for
     set(drawn.cells.value[1], "data-day", `${texts.day[0]}${texts.day[1] && ` (${texts.day[1]})`}`);
     for (const column of ["day", "total"] as const) {
@@ -203,27 +231,26 @@ class PositionsTable {
       set(drawn.cells[column][0].parentElement as Element, "data-direction", direction ?? 0);
     }
     set(drawn.cells.value[0].parentElement as Element, "data-direction", signOf(row.day_pnl) ?? 0);
-    set(drawn.cells.quantity[0], "title", decimal(row.quantity));
-    set(drawn.cells.mark[0], "title", row.mark == null ? "" : [money(row.mark), (row.mark_quality ?? row.mark_source ?? "").replaceAll("_", " ")].filter(Boolean).join(", "));
     this.#tag(drawn, tagsOf(row, value));
     if (mayFlash && drawn.row && drawn.row.mark != null && row.mark != null && drawn.row.mark !== row.mark) {
       const direction = Number(row.mark) > Number(drawn.row.mark) ? "up" : "down";
       set(drawn.cells.mark[0], "data-flash", `${direction}-${(drawn.flash ^= 1)}`); // two names: so it begins anew without a layout
     }
     drawn.row = row;
+    drawn.texts = texts;
+  }
+
+  /** All digits, and where a price is from: only for a row that is pointed at. */
+  #explain(target: EventTarget | null): void {
+    const drawn = this.#drawn.get((target as Element).closest("tr")?.dataset.symbol ?? "");
+    if (!drawn?.row) return;
+    const { quantity, mark, mark_quality, mark_source } = drawn.row;
+    set(drawn.cells.quantity[0], "title", decimal(quantity));
+    set(drawn.cells.mark[0], "title", mark == null ? "" : `${money(mark)} ${(mark_quality ?? mark_source ?? "").replaceAll("_", " ")}`);
   }
 
   #tag(drawn: Drawn, tags: readonly string[]): void {
     if ([...drawn.tags.children].map((tag) => tag.textContent).join() === tags.join()) return;
     drawn.tags.replaceChildren(...tags.map((tag) => element("span", { class: "lp-tag" }, tag)));
   }
-}
-
-/** What a row shows that is not in the row: when it is the same, so is the line. */
-function aboutRow(row: Row, value: Value | null, decimals: { quantity: number; mark: number }): string {
-  return `${tagsOf(row, value).join()}|${decimals.quantity}|${decimals.mark}`;
-}
-
-function* map<T, U>(items: Iterable<T>, change: (item: T) => U): Generator<U> {
-  for (const item of items) yield change(item);
 }
