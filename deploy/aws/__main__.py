@@ -131,7 +131,9 @@ def main() -> None:
     made.add_argument("--region", required=True, help="such as eu-central-1")
     made.add_argument("--update", action="store_true", help="the stack is there, and is to be changed")
     for one in ASKED:
-        made.add_argument(option(one), dest=one.name, default=one.default, help=one.description)
+        made.add_argument(
+            option(one), dest=one.name, default=one.default, help=one.description.replace("%", "%%")
+        )
     add("write", write)
     add("task-definitions", write_task_definitions)
     add("check", check)
