@@ -121,10 +121,18 @@ def by_checkov(folder: Path) -> Said:
 
 
 def _output(command: list[str]) -> str:
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if not done.stdout.strip():
-        raise SystemExit(f"{' '.join(command[:6])}: said nothing, exit code {done.returncode}")
+        raise SystemExit(f"{' '.join(command[:6])}: exit code {done.returncode}\n{done.stderr[-2000:]}")
     return done.stdout
+
+
+def by_nag(folder: Path) -> Said:
+    """cdk-nag's AwsSolutions, over the templates as the CDK includes them."""
+    found = json.loads(
+        _output([str(ROOT / ".venv-aws/bin/python"), "-m", "deploy.aws.stack.nag", str(folder)])
+    )
+    return {name: {tuple(one) for one in said} for name, said in found.items()}
 
 
 def disagreements() -> list[str]:
@@ -141,6 +149,7 @@ CHECKERS: Final[Mapping[str, Callable[[Path], Said]]] = {
     "cloudformation-validate 1.14.0": by_validator,
     "cfn-lint 1.58.0": by_cfn_lint,
     "checkov 3.3.30": by_checkov,
+    "cdk-nag 3.0.2, AwsSolutions": by_nag,
 }
 
 
