@@ -150,6 +150,31 @@ def create(
     }
 
 
+def turn_orange(account: Account, name: str) -> Iterator[str]:
+    """Update a stack with BehindCloudflare=yes: what its servers are told then, where it is wrong."""
+    formation, ecs = account.client("cloudformation"), account.client("ecs")
+    stack = formation.describe_stacks(StackName=name)["Stacks"][0]
+    kept = [one for one in stack["Parameters"] if one["ParameterKey"] != "BehindCloudflare"]
+    formation.update_stack(
+        StackName=name,
+        UsePreviousTemplate=True,
+        Parameters=[*kept, {"ParameterKey": "BehindCloudflare", "ParameterValue": "yes"}],
+        Capabilities=["CAPABILITY_IAM"],
+    )
+    give_up_s = time.monotonic() + STACK_S_MAX
+    while (
+        status := formation.describe_stacks(StackName=name)["Stacks"][0]["StackStatus"]
+    ) != "UPDATE_COMPLETE":
+        if time.monotonic() > give_up_s or "FAILED" in status or "ROLLBACK" in status:
+            yield f"{name}: {status} instead of an update"
+            return
+        time.sleep(0.1)
+    task = ecs.describe_task_definition(taskDefinition=f"{name}-websocket-server")["taskDefinition"]
+    told = {one["name"]: one["value"] for one in task["containerDefinitions"][0]["environment"]}
+    if not told["TRUSTED_PROXIES"].startswith("10.42.0.0/16,1"):
+        yield f"{name}: orange, and TRUSTED_PROXIES is {told['TRUSTED_PROXIES']}"
+
+
 def names(account: Account, stack: str, content: dict[str, Any]) -> dict[str, str]:
     """What a Ref (`Id`) or a GetAtt (`Id.Attribute`) of the stack gives."""
     formation = account.client("cloudformation")
@@ -281,6 +306,7 @@ def set_up(account: Account, secrets: dict[str, dict[str, str]]) -> dict[str, An
     for stack, size in ((STACK, "standard"), (SECOND, "small")):
         create(account, stack, without_unknown(read(size)), {**PARAMETERS, "BaseStack": base})
         wrong += read_back(account, stack, size)
+    wrong += turn_orange(account, SECOND)
     found = [*refused_main(Wanted(STACK, REGION, PARAMETERS), account.client)]
     if not any("exists (CREATE_COMPLETE)" in one for one in found):
         wrong.append(f"preflight, name in use: {found}")
