@@ -71,6 +71,9 @@ app: frontend-app/out/.built  ## frontend-app as files for any web server, in fr
 page: frontend-app/node_modules/.installed  ## the server's own page, built into its Python package
 	$(NPM) run --silent build -w server-page
 
+package-check: frontend-app/node_modules/.installed  ## live-portfolio packed and installed into empty Next, Vite and React 18 projects
+	$(NPM) run --silent package-check -w live-portfolio
+
 check: lint test  ## the gate: everything that must hold before a commit
 
 format: install  ## format and mend what can be mended
