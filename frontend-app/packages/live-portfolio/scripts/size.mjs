@@ -11,7 +11,7 @@ const entries = [
   ["core", `export { ${core.join(", ")} } from "./src/index.ts"`, 5_700, true],
   ["core and value", `export * from "./src/index.ts"; export { LivePortfolioProvider, usePortfolio, LivePortfolioValue, ConnectionState } from "./src/react/index.ts"`, 8_000, true],
   ["table", `export * from "./src/react/table.tsx"`, 4_000, false],
-  ["chart", `export * from "./src/react/chart.tsx"`, 4_500, false],
+  ["chart", `export * from "./src/react/chart.tsx"`, 4_700, false],
   ["allocation", `export * from "./src/react/allocation.tsx"`, 2_000, false],
   ["format", `export * from "./src/format.ts"`, 1_400, true],
   ["transports", `export * from "./src/transports.ts"`, 2_000, false],

@@ -9,7 +9,7 @@ const RANGES: readonly (readonly [Range, string, string])[] = [
 ];
 const DAY_MS = 86_400_000;
 const SHORT_MS = 600_000; // a shorter line is labelled with seconds
-const AGAIN_MS = { now: 5_000, later: 600_000 }; // after a failure of the server; and anyway, against drift
+const AGAIN_MS = { now: 5_000, later: 60_000 }; // after a failure of the server; and for what is new
 const GUTTER = { right: 72, bottom: 22, top: 8 };
 const NARROW = 420;
 const TABLE_ROWS_MAX = 1_500;
@@ -132,10 +132,10 @@ class DayChart implements View {
     let waitMs = AGAIN_MS.later;
     let trouble = "";
     try {
-      const answer = await this.#client.request(`/v1/portfolio/${encodeURIComponent(this.#accountId)}/history?range=${range}`, { signal: asking.signal });
+      const answer = await this.#client.request(`/v1/portfolio/${encodeURIComponent(this.#accountId)}/history?range=${range}${this.#series.since}`, { signal: asking.signal });
       if (answer.ok) {
         const history = (await answer.json()) as History;
-        if (!asking.signal.aborted) this.#series.take(history);
+        if (!asking.signal.aborted) this.#series.take(history, this.#snapshot.value);
       } else {
         trouble = answer.status === 422 ? "This server does not know so long a time" : "The past cannot be shown now";
         if (answer.status >= 500) waitMs = AGAIN_MS.now;
@@ -276,7 +276,6 @@ class DayChart implements View {
 
   #gainOf(point: Point | undefined, base: number | null): string | null {
     if (!point) return null;
-    if (this.#range === "1d" && point.gain !== null) return point.gain;
     return base === null || point.level === null ? null : (point.level - base).toFixed(2);
   }
 

@@ -5,16 +5,19 @@ export type Range = "1d" | "1w" | "1m" | "3m" | "1y" | "all";
 
 /** `level` is the equity without what the client brought in, so that a deposit is no gain; null is a gap. */
 export interface Point {
+  readonly timestamp: string;
   readonly at: number;
   readonly level: number | null;
   readonly equity: string | null;
-  readonly gain: string | null;
 }
 
-/** What `GET /v1/portfolio/{id}/history` answers. */
+/** What `GET /v1/portfolio/{id}/history` answers. Flows are what the client has brought in since the base. */
 export interface History {
   readonly base: string | null;
-  readonly points: readonly { readonly timestamp: string; readonly equity: string | null; readonly external_cash_flow: string | null; readonly day_pnl?: string | null; readonly pnl?: string | null }[];
+  readonly points: readonly { readonly timestamp: string; readonly equity: string | null; readonly external_cash_flow: string | null }[];
+  /** Asked for again with it, the server answers with later points only. */
+  readonly revision?: string;
+  readonly is_whole?: boolean;
 }
 
 const LIVE_POINTS_MAX = 2_000;
@@ -23,6 +26,8 @@ export class Series {
   #past: readonly Point[] = [];
   #live: Point[] = [];
   #base: number | null = null;
+  #revision = "";
+  #flowBefore: number | null = 0; // what the client had brought in before today
 
   /** The last close before the line: gains count from it. */
   get base(): number | null {
@@ -35,18 +40,30 @@ export class Series {
     return [...this.#past.filter((point) => point.at < firstLive), ...this.#live];
   }
 
-  take(history: History): void {
-    const points = history.points.map(({ timestamp, equity, external_cash_flow, day_pnl, pnl }) => pointOf(timestamp, equity, external_cash_flow, pnl ?? day_pnl ?? null));
-    const first = points.findIndex((point) => point.level !== null);
-    this.#past = first < 0 ? [] : points.slice(first);
+  /** What to add to the question, so that only what is new is answered. */
+  get since(): string {
+    const last = this.#past.at(-1);
+    return this.#revision && last ? `&since=${encodeURIComponent(last.timestamp)}&revision=${this.#revision}` : "";
+  }
+
+  /** `today` is the account now: what it has brought in today is in the newest flow, too. */
+  take(history: History, today: Value | null): void {
+    const points = history.points.map(({ timestamp, equity, external_cash_flow }) => pointOf(timestamp, equity, external_cash_flow));
+    const all = history.is_whole === false ? [...this.#past, ...points] : points;
+    const first = all.findIndex((point) => point.level !== null);
+    this.#past = first < 0 ? [] : all.slice(first);
     this.#base = history.base === null ? null : Number(history.base);
+    this.#revision = history.revision ?? "";
+    const flow = history.points.at(-1)?.external_cash_flow;
+    if (flow !== undefined) this.#flowBefore = flow === null || !today ? null : Number(flow) - Number(today.external_cash_flow);
     const last = this.#past.findLast((point) => point.level !== null);
     if (last) this.#live = this.#live.filter((point) => point.at > last.at);
   }
 
   /** The newest value, as the point that it will be. */
-  add(value: Value): void {
-    const point = pointOf(value.timestamp, value.equity, value.external_cash_flow, value.day_pnl);
+  add({ timestamp, equity, external_cash_flow }: Value): void {
+    const flow = this.#flowBefore === null ? null : String(this.#flowBefore + Number(external_cash_flow));
+    const point = pointOf(timestamp, equity, flow);
     const last = this.#live.at(-1)?.at ?? 0;
     if (point.at < last) return;
     if (point.at === last) this.#live.pop(); // of the same moment the newer one counts
@@ -57,17 +74,20 @@ export class Series {
   /** Nothing was seen from now on: the line is not drawn across. */
   interrupt(now: number): void {
     const last = this.#live.at(-1);
-    if (last && last.level !== null) this.#live.push({ at: Math.max(now, last.at + 1), level: null, equity: null, gain: null });
+    if (last && last.level !== null) this.#live.push({ ...last, at: Math.max(now, last.at + 1), level: null });
   }
 
   clear(): void {
     this.#past = this.#live = [];
     this.#base = null;
+    this.#revision = "";
+    this.#flowBefore = 0;
   }
 }
 
-function pointOf(timestamp: string, equity: string | null, flow: string | null, gain: string | null): Point {
-  return { at: Date.parse(timestamp), level: equity === null ? null : Number(equity) - Number(flow ?? 0), equity, gain };
+/** Without its flow an equity says nothing about gains: a gap. */
+function pointOf(timestamp: string, equity: string | null, flow: string | null): Point {
+  return { timestamp, at: Date.parse(timestamp), level: equity === null || flow === null ? null : Number(equity) - Number(flow), equity };
 }
 
 /** The parts between gaps. */
