@@ -113,7 +113,6 @@ export type ClientMessage = Auth | Subscribe | Unsubscribe | Heartbeat;
 export const closeCodes = {
   4001: "shutdown",
   4002: "slow consumer",
-  4003: "state lost",
   4004: "token expired",
   4005: "lifetime reached",
   4006: "no pong",

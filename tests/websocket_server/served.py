@@ -10,8 +10,9 @@ from decimal import Decimal
 from typing import Any
 
 import httpx
-import jwt
 import msgspec
+from joserfc import jwt
+from joserfc.jwk import OctKey
 from prometheus_client import CollectorRegistry
 from redis.exceptions import RedisError
 from websockets.asyncio.client import ClientConnection, connect
@@ -37,7 +38,7 @@ SIGN_S = 0.5
 def token(subject: str = "alice", accounts: list[str] | None = None, lifetime_s: float = 600) -> str:
     """A good token."""
     claims = {"sub": subject, "exp": int(time.time() + lifetime_s), "accounts": accounts or ["a", "ab"]}
-    return jwt.encode(claims, SECRET, "HS256")
+    return jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(SECRET))
 
 
 def bearer(**claims: Any) -> dict[str, str]:

@@ -23,6 +23,7 @@ Time = Annotated[
     msgspec.Meta(
         pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z$",
         description="RFC 3339 in UTC with microseconds",
+        extra_json_schema={"format": "date-time"},
     ),
 ]
 
@@ -39,7 +40,6 @@ class Disconnect(enum.Enum):
 
     SHUTDOWN = 4001, "shutdown"
     SLOW_CONSUMER = 4002, "slow consumer"
-    STATE_LOST = 4003, "state lost"
     TOKEN_EXPIRED = 4004, "token expired"
     LIFETIME = 4005, "lifetime reached"
     NO_PONG = 4006, "no pong"

@@ -155,6 +155,8 @@ def add_many_accounts(app: FastAPI, gateway: Gateway) -> None:
 
     @app.get(
         "/v1/portfolios",
+        operation_id="getPortfolios",
+        tags=["portfolios"],
         summary="The newest values of several accounts, and their total",
         responses={**answers, 422: no_ids},
         openapi_extra=SECURED,
@@ -179,6 +181,8 @@ def add_many_accounts(app: FastAPI, gateway: Gateway) -> None:
 
     @app.post(
         "/v1/portfolios",
+        operation_id="queryPortfolios",
+        tags=["portfolios"],
         summary="The same for more ids than a URL holds",
         responses={**answers, 422: empty},
         openapi_extra=SECURED,
@@ -188,6 +192,8 @@ def add_many_accounts(app: FastAPI, gateway: Gateway) -> None:
 
     @app.get(
         "/v1/accounts",
+        operation_id="listAccounts",
+        tags=["portfolios"],
         summary="The accounts that the caller may see, page by page",
         responses={
             200: {

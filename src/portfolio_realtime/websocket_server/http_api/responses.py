@@ -10,7 +10,7 @@ import msgspec
 
 from portfolio_realtime.valuation.closed_days import Range
 from portfolio_realtime.wire.examples import PORTFOLIO_EXAMPLE
-from portfolio_realtime.wire.messages import Doubt, PortfolioMessage
+from portfolio_realtime.wire.messages import Doubt, PortfolioMessage, Time
 
 Ask = Callable[[str], Awaitable[bytes | None]]
 """The answer for an account, encoded, or None without a record. Raises StateUnavailable."""
@@ -25,7 +25,7 @@ class ExplainedPosition(msgspec.Struct, forbid_unknown_fields=True):
     multiplier: str
     mark: str | None
     mark_source: str | None
-    mark_as_of: str | None
+    mark_as_of: Time | None
     mark_quality: str | None
     previous_close: str | None
     previous_close_date: str | None
@@ -41,9 +41,9 @@ class Explanation(msgspec.Struct, forbid_unknown_fields=True):
 
     account_id: str
     currency: str
-    timestamp: str
+    timestamp: Time
     record_version: int
-    record_as_of: str
+    record_as_of: Time
     positions: list[ExplainedPosition]
     cash: str
     last_equity: str
@@ -71,7 +71,7 @@ class HistoryPoint(msgspec.Struct, forbid_unknown_fields=True):
     A minute of the day has `day_pnl`, a point of a longer range `pnl`: equity − base − external cash flow.
     """
 
-    timestamp: str
+    timestamp: Time
     equity: str | None
     external_cash_flow: str | None
     day_pnl: str | msgspec.UnsetType | None = msgspec.UNSET

@@ -70,6 +70,11 @@ COMPRESSED_BYTES_MIN: Final = 1024
 COMPRESSION_LEVEL: Final = 5
 DEMO_TOKEN_S: Final = 900
 DEMO_ACCOUNTS_MAX: Final = 1000
+TAGS: Final = [
+    {"name": "portfolios", "description": "Values, their past and the work behind them"},
+    {"name": "access", "description": "Credentials for a WebSocket"},
+    {"name": "operations", "description": "Probes and metrics"},
+]
 EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
 TICKET_EXAMPLE: Final = {"ticket": "Vp2vJ7c9Zq3mN1xK", "expires_in_s": TICKET_TTL_S}
 METRICS_EXAMPLE: Final = 'portfolio_realtime_connections{service="websocket_server"} 3.0'
@@ -134,6 +139,7 @@ def build_app(gateway: Gateway, instance: str, queries: AccountQueries) -> FastA
         description="The live value of brokerage accounts. The WebSocket is at /ws/portfolio/{account_id}.",
         docs_url=None,
         redoc_url=None,
+        openapi_tags=TAGS,
     )
     app.state.gateway = gateway
     app.add_middleware(GZipMiddleware, minimum_size=COMPRESSED_BYTES_MIN, compresslevel=COMPRESSION_LEVEL)
@@ -154,6 +160,8 @@ def build_app(gateway: Gateway, instance: str, queries: AccountQueries) -> FastA
 def _add_probes(app: FastAPI, gateway: Gateway, instance: str) -> None:
     @app.get(
         "/health",
+        operation_id="getHealth",
+        tags=["operations"],
         summary="Does this process live?",
         responses={200: {"content": json_content("Health", alive={"status": "ok"})}},
     )
@@ -162,6 +170,8 @@ def _add_probes(app: FastAPI, gateway: Gateway, instance: str) -> None:
 
     @app.get(
         "/ready",
+        operation_id="getReadiness",
+        tags=["operations"],
         summary="Can it serve? 503 while draining, without state, or while nothing is published",
         responses={
             200: {"content": json_content("Health", ready={"status": "ok"})},
@@ -188,6 +198,8 @@ def _add_probes(app: FastAPI, gateway: Gateway, instance: str) -> None:
 
     @app.get(
         "/metrics",
+        operation_id="getMetrics",
+        tags=["operations"],
         summary="Metrics of all services, in Prometheus text",
         response_class=PlainTextResponse,
         responses={
@@ -234,6 +246,8 @@ def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
 
     @app.get(
         "/v1/portfolio/{account_id}",
+        operation_id="getPortfolio",
+        tags=["portfolios"],
         summary="The newest value of an account",
         responses={**answers, 422: NO_SUCH_DETAIL},
         openapi_extra=SECURED,
@@ -245,6 +259,8 @@ def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
 
     @app.get(
         "/api/portfolio/value",
+        operation_id="getPortfolioForExistingClients",
+        tags=["portfolios"],
         summary="The same, for existing clients",
         responses={**answers, 422: NO_ACCOUNT_ID},
         openapi_extra=SECURED,
@@ -258,6 +274,8 @@ def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
 
     @app.get(
         "/v1/portfolio/{account_id}/stream",
+        operation_id="streamPortfolio",
+        tags=["portfolios"],
         summary="The same as server-sent events",
         responses=events,
         response_class=StreamingResponse,
@@ -280,6 +298,8 @@ def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
 
     @app.post(
         "/v1/tickets",
+        operation_id="createTicket",
+        tags=["access"],
         summary="A ticket for one WebSocket connection: ?ticket=",
         responses={
             200: {"content": json_content("Ticket", usual=TICKET_EXAMPLE)},
@@ -300,6 +320,8 @@ def _add_explanations(app: FastAPI, gateway: Gateway, queries: AccountQueries) -
 
     @app.get(
         "/v1/portfolio/{account_id}/explain",
+        operation_id="explainPortfolio",
+        tags=["portfolios"],
         summary="Every leg of the value, and the arithmetic",
         responses=account_answers("Explanation", usual=EXPLANATION_EXAMPLE),
         openapi_extra=SECURED,
@@ -309,6 +331,8 @@ def _add_explanations(app: FastAPI, gateway: Gateway, queries: AccountQueries) -
 
     @app.get(
         "/v1/portfolio/{account_id}/history",
+        operation_id="getHistory",
+        tags=["portfolios"],
         summary="What the account was worth: each minute since the last close, or each closed day and now",
         responses={
             **account_answers("History", day=HISTORY_EXAMPLE, month=MONTH_EXAMPLE),
