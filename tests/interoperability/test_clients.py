@@ -17,10 +17,10 @@ from websockets.asyncio.client import connect
 from websockets.sync.client import connect as connect_sync
 
 from tests.conftest import Until
+from tests.frontend.conftest import ARGUMENTS, CHROMIUM
 from tests.interoperability.conftest import ACCOUNT_ID, Running
 from tests.interoperability.programs import need, node_modules
 from tests.websocket_server.served import bearer, token
-from tests.websocket_server.test_page import ARGUMENTS, CHROMIUM
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
