@@ -49,11 +49,11 @@ def test_a_flood_of_one_event_is_cut_off() -> None:
     """A line for each of a thousand accounts: some are told, the others counted."""
     now_s = 0.0
     fold = logs.Fold(lambda: now_s)
-    lines = [told(fold, "info", {"event": "account not fetched", "account": n}) for n in range(1000)]
+    lines = [told(fold, "info", {"event": "account could not be fetched", "account": n}) for n in range(1000)]
     assert sum(line is not None for line in lines) == logs.LINES_PER_EVENT_MAX
     assert told(fold, "info", {"event": "another"}) is not None
     now_s = 61.0
-    line = told(fold, "info", {"event": "account not fetched", "account": 1})
+    line = told(fold, "info", {"event": "account could not be fetched", "account": 1})
     assert line is not None
     assert line["left_out"] == 1000 - logs.LINES_PER_EVENT_MAX
 

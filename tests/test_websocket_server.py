@@ -176,7 +176,7 @@ async def test_a_used_port_is_one_clear_line(valkey_url: str) -> None:
     assert process.returncode == 2
     lines = said.decode().splitlines()
     assert f"port {port} is in use" in lines[-1]
-    assert "set WEBSOCKET_PORT" in lines[-1]
+    assert "change WEBSOCKET_PORT" in lines[-1]
     assert "Traceback" not in said.decode()
 
 

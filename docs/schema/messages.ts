@@ -51,7 +51,7 @@ export interface PositionRow {
   unrealized_pnl?: string | null;
 }
 
-/** Is what is shown of an account of now? Sent when that changes, and before a value that is not. `stale_hops` names from where nothing fresh has come since `since`: `collector` (account records: nobody follows them, or the broker is not heard), `calculator` (values), `valkey` (anything). While any is there, figures may be old. Prices have marks of their own: `stale` of the portfolio message. */
+/** Is what is shown of an account of now? Sent when that changes, and before a value that is not. `stale_hops` names from where nothing fresh has come since `since`: `collector` (account records: nobody follows them, or the broker is silent), `calculator` (values), `valkey` (anything). While any is there, figures may be old. Prices have marks of their own: `stale` of the portfolio message. */
 export interface Freshness {
   type: "freshness";
   account_id: string;

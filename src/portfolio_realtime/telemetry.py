@@ -32,22 +32,22 @@ class CollectorMetrics:
             registry=registry,
         )
         self.pending = Gauge(
-            f"{PREFIX}_pending_accounts", "Accounts listed and without a record", registry=registry
+            f"{PREFIX}_pending_accounts", "Listed accounts without a record", registry=registry
         )
         self.record_age = Gauge(
             f"{PREFIX}_record_age_seconds",
-            "Since the broker last told something about the account of which it has been silent for longest",
+            "Longest time for which the broker has reported nothing about an account",
             registry=registry,
         )
         self.broker_heard = Gauge(
-            f"{PREFIX}_broker_heard", "1 while the broker's events and answers come", registry=registry
+            f"{PREFIX}_broker_heard", "1 while the broker sends events and answers", registry=registry
         )
         self.activities = Counter(
             f"{PREFIX}_activities", "Activity events by outcome", ["outcome"], registry=registry
         )
         self.event_stream_lag = Gauge(
             f"{PREFIX}_event_stream_lag_seconds",
-            "The latest event of the last minute, by its delay; while the stream is away, for how long",
+            "Largest delay of an event in the last minute; while the stream is away, for how long",
             registry=registry,
         )
         self.reconciled = Counter(
@@ -86,7 +86,7 @@ class MarketMetrics:
         self.price_updates = Counter(f"{PREFIX}_price_updates", "Marks flushed", ["feed"], registry=registry)
         self.silence = Gauge(
             f"{PREFIX}_feed_silence_seconds",
-            "How long a feed has not been live while its market is open; 0 at night and where none is held",
+            "Time for which a feed has not been live while its market is open; 0 otherwise",
             ["feed"],
             registry=registry,
         )
@@ -100,7 +100,10 @@ class MarketMetrics:
             f"{PREFIX}_left_out_symbols", "Symbols that the feed does not accept", ["feed"], registry=registry
         )
         self.renewed = Counter(
-            f"{PREFIX}_renewed_subscriptions", "Symbols that were mute alone", ["feed"], registry=registry
+            f"{PREFIX}_renewed_subscriptions",
+            "Symbols that alone were silent and subscribed again",
+            ["feed"],
+            registry=registry,
         )
         self.pruned = Counter(
             f"{PREFIX}_pruned_marks", "Marks of symbols that nobody holds", ["feed"], registry=registry
@@ -141,7 +144,7 @@ class CalculatorMetrics:
         )
         self.book_refresh = Histogram(
             f"{PREFIX}_book_refresh_seconds",
-            "Bringing one block of the book to the present prices",
+            "Updating one block of the book to the current marks",
             buckets=FAST_S,
             registry=registry,
         )
@@ -156,7 +159,7 @@ class CalculatorMetrics:
         )
         self.book_drift = Gauge(
             f"{PREFIX}_book_drift_dollars",
-            "What an equity was off, at most, before the last full valuation",
+            "Largest error of an equity that the last full valuation corrected",
             registry=registry,
         )
         self.read_ratio = Gauge(
@@ -164,13 +167,13 @@ class CalculatorMetrics:
         )
         self.pause = Histogram(
             f"{PREFIX}_calculator_pause_seconds",
-            "How late the event loop comes to whoever waits",
+            "Delay of the event loop",
             buckets=FAST_S,
             registry=registry,
         )
         self.longest_pause = Gauge(
             f"{PREFIX}_calculator_longest_pause_seconds",
-            "The longest such pause of the last minute or two",
+            "Longest delay of the event loop in the last two minutes",
             registry=registry,
         )
         self.flush = Histogram(
@@ -223,11 +226,11 @@ class ServerMetrics:
             f"{PREFIX}_auth_failures", "Refused credentials by reason", ["reason"], registry=registry
         )
         self.malformed = Counter(
-            f"{PREFIX}_malformed_publications", "What was published and cannot be read", registry=registry
+            f"{PREFIX}_malformed_publications", "Publications that could not be decoded", registry=registry
         )
         self.stale_shards = Gauge(
             f"{PREFIX}_stale_shards",
-            "Shards from which nothing fresh comes, by the hop that is silent",
+            "Shards without fresh values, by the hop that is silent",
             ["hop"],
             registry=registry,
         )

@@ -64,7 +64,7 @@ class TokenSource:
             answer = await http.post(self._url, data=self._form)
         if answer.status_code in REFUSED:
             raise TokenRefused(
-                f"Alpaca gives no token (HTTP {answer.status_code}): check BROKER_CLIENT_ID and "
+                f"Alpaca issued no token (HTTP {answer.status_code}): check BROKER_CLIENT_ID and "
                 "BROKER_CLIENT_SECRET, and that ALPACA_SANDBOX fits them"
             )
         answer.raise_for_status()

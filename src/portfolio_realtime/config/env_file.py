@@ -90,4 +90,4 @@ def check_names(in_file: Iterable[str], settings: Collection[str]) -> None:
             if name.upper() in settings or len(name) < NAME_LENGTH_MIN:
                 continue
             if near := difflib.get_close_matches(name.upper(), settings, 1, likeness):
-                raise SettingsError(f"{name} in {where} is no setting: did you mean {near[0]}?")
+                raise SettingsError(f"{name} in {where} is not a setting: did you mean {near[0]}?")

@@ -233,7 +233,7 @@ class Settings(BaseSettings):
     @classmethod
     def _is_there(cls, path: str) -> str:
         if path and not Path(path).is_file():
-            raise ValueError("there is no such file")
+            raise ValueError("the file does not exist")
         return path
 
     @field_validator("jwks_url", "authz_url")
@@ -243,7 +243,7 @@ class Settings(BaseSettings):
         if url and (parts is None or parts.username is not None):
             raise ValueError("must be a URL such as https://login.example.com/keys, without a password")
         if parts is not None and parts.scheme == "http" and not is_near(parts.hostname or ""):
-            raise ValueError("must be https: whoever can change the answer on its way could let anybody in")
+            raise ValueError("must be https: over http, anybody on the way could change the answer")
         return url
 
     @field_validator("trusted_proxies")
@@ -263,7 +263,7 @@ class Settings(BaseSettings):
             parts = parts_of(origin, ("https", "http"))
             if parts is None or parts.path not in ("", "/") or parts.query or "*" in origin:
                 raise ValueError(
-                    f"{origin!r} is no origin: write exactly what browsers send, such as "
+                    f"{origin!r} is not an origin: write exactly what browsers send, such as "
                     "https://app.example.com"
                 )
         return text
@@ -302,7 +302,7 @@ class Settings(BaseSettings):
     def _not_a_sample(cls, value: Any) -> Any:
         text = value.get_secret_value() if isinstance(value, SecretStr) else value
         if not (text.isascii() and text.isprintable()):
-            raise ValueError("has a character in it that no key has, such as a line break: copy it again")
+            raise ValueError("contains a character that no key has, such as a line break: copy it again")
         if text.startswith(SAMPLE_PREFIX):
             raise ValueError("is the sample from the guide; put your own key from Alpaca's dashboard")
         return value
@@ -346,7 +346,7 @@ class Settings(BaseSettings):
         if self.jwks_url and self.demo_page:
             raise ValueError("DEMO_PAGE signs tokens with JWT_SECRET: it cannot be used with JWKS_URL")
         if self.jwt_secret_previous.get_secret_value() and not self.jwt_secret.get_secret_value():
-            raise ValueError("JWT_SECRET_PREVIOUS is for changing JWT_SECRET: set that, too")
+            raise ValueError("JWT_SECRET_PREVIOUS needs JWT_SECRET: set both")
         if (self.account_access == "webhook") != bool(self.authz_url):
             raise ValueError("ACCOUNT_ACCESS=webhook and AUTHZ_URL go together: set both or none")
         return self

@@ -29,7 +29,7 @@ def check_url(url: str) -> None:
     if database and not database.isdecimal():
         raise ValueError("must end with the number of a database, such as /0")
     if parts.fragment:
-        raise ValueError("has a '#' in it: write it as %23")
+        raise ValueError("contains '#': write it as %23")
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         _check_option(name, value, parts.scheme)
 
@@ -37,7 +37,7 @@ def check_url(url: str) -> None:
 def _check_option(name: str, value: str, scheme: str) -> None:
     if name not in TLS_OPTIONS:
         known = ", ".join(TLS_OPTIONS)
-        raise ValueError(f"has the option {name!r}, which is none of ours: remove it; there are {known}")
+        raise ValueError(f"has the option {name!r}, which is not supported: remove it; supported are {known}")
     if scheme != "rediss":
         raise ValueError(f"has the option {name!r}, which is for TLS: begin with rediss://")
     if name == "ssl_cert_reqs" and value not in CERTIFICATE_CHECKS:

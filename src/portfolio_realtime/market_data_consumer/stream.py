@@ -195,7 +195,7 @@ class MarketStream:
             case [Refusal() as refusal]:
                 raise self._failure(refusal)
             case _:
-                raise FeedUnavailable(f"{self._name} says something else than {text!r}")
+                raise FeedUnavailable(f"{self._name} sent something other than {text!r}")
 
     def _control(self, message: Success | Refusal | Subscription) -> None:
         if isinstance(message, Subscription) and message.trades is not None:

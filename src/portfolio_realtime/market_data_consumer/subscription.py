@@ -214,7 +214,7 @@ class MarketSubscription:
         asked: set[str] = set()
         refused: set[str] = set()
         if self.feed.has_statuses and not await stream.subscribe_statuses():
-            log.warning("the feed does not tell halts", feed=self.feed.name)
+            log.warning("the feed does not report halts", feed=self.feed.name)
         while self.is_wanted and not self._is_given_up:
             self.changed.clear()
             self._let_go()
@@ -393,7 +393,7 @@ class MarketSubscription:
         if self._frame_s <= min(mute.values()):
             self._is_doubted = True
             raise StreamLost(f"{self.feed.name} is mute: {len(mute)} symbols traded", "mute")
-        log.warning("symbols are mute and subscribed anew", feed=self.feed.name, count=len(mute))
+        log.warning("symbols are silent and subscribed again", feed=self.feed.name, count=len(mute))
         self._metrics.renewed.labels(self.feed.name).inc(len(mute))
         self._renewing.update(mute)
         self.changed.set()

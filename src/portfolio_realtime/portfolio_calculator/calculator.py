@@ -103,7 +103,7 @@ class Calculator:
             self._follow_broker(is_heard=feeds.ACCOUNTS in live)
             self._publisher.is_core_session = await self._state.feeds.is_core_session(book.sources)
             if book.set_away(away):
-                log.warning("feeds are away", sources=sorted(away)) if away else log.info(
+                log.warning("feeds are not live", sources=sorted(away)) if away else log.info(
                     "all feeds are live"
                 )
                 self._publisher.wake.set()
@@ -114,7 +114,7 @@ class Calculator:
         is_early = self._context.clock.monotonic_s() - self._began_s < HEARD_S_MAX
         if self._valuer.set_records_away(not is_heard and not is_early):
             self._publisher.stale_hops = () if is_heard else (feeds.COLLECTOR,)
-            log.info("the broker is heard") if is_heard else log.warning("the broker is not heard")
+            log.info("the broker answers again") if is_heard else log.warning("the broker is silent")
             self._publisher.wake.set()
 
 

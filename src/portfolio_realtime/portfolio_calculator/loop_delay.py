@@ -1,4 +1,4 @@
-"""How late the event loop comes to whoever waits."""
+"""Delay of the event loop."""
 
 import asyncio
 from typing import Final
@@ -11,7 +11,7 @@ PAUSE_WINDOW_S: Final = 60.0  # the longest of the last one or two of these is s
 
 
 async def measure(clock: Clock, metrics: CalculatorMetrics) -> None:
-    """How late the event loop comes to whoever waits: so late is a publication, at worst."""
+    """Delay of the event loop: so late is a publication, at worst."""
     window_ends_s, before_s, longest_s = clock.monotonic_s() + PAUSE_WINDOW_S, 0.0, 0.0
     while True:
         due_s = clock.monotonic_s() + PAUSE_LOOK_S

@@ -255,7 +255,9 @@ def _readable(decoder: msgspec.json.Decoder[T], raws: Iterable[bytes]) -> list[T
         try:
             found.append(decoder.decode(raw))
         except msgspec.MsgspecError as error:
-            log.error("a stored record cannot be read and is left out", reason=str(error), begins=raw[:60])
+            log.error(
+                "a stored record could not be decoded and is left out", reason=str(error), begins=raw[:60]
+            )
     return found
 
 

@@ -96,7 +96,9 @@ def server_binary() -> str:
     except ValkeyBinaryNotFoundError:
         found = shutil.which("valkey-server") or shutil.which("redis-server")
     if found is None:
-        raise StateUnavailable("no Valkey server here: apt-get install redis-server, or set REDIS_HOST")
+        raise StateUnavailable(
+            "no Valkey server is installed: apt-get install redis-server, or set REDIS_HOST"
+        )
     return found
 
 

@@ -52,7 +52,7 @@ TLS_REMEDIES: Final = {  # what an error of the handshake says
     "RECORD_LAYER_FAILURE": "it does not speak TLS: unset REDIS_SSL, or begin REDIS_URL with redis://",
     "CERTIFICATE_REQUIRED": "it wants a certificate of ours: set REDIS_CERT_FILE and REDIS_KEY_FILE",
 }
-NOT_VALKEY: Final = "what answers there is no Valkey: check REDIS_HOST and REDIS_PORT"
+NOT_VALKEY: Final = "the server there is not Valkey or Redis: check REDIS_HOST and REDIS_PORT"
 ROLE_CHANGED: Final = frozenset({"READONLY", "UNBLOCKED", "MASTERDOWN"})  # somebody else is the primary now
 OWN_FAULT: Final = "script: "  # part of an ERR of a script: a fault of ours, not of the world
 

@@ -51,7 +51,7 @@ async def _info(connection: Connection) -> dict[str, Any]:
         return await connection.commands.info()
     except (exceptions.RedisError, OSError) as error:
         meaning = state_error(error)
-        raise meaning or StateUnavailable(f"Valkey does not describe itself: {error}") from error
+        raise meaning or StateUnavailable(f"Valkey did not answer INFO: {error}") from error
 
 
 def _server(info: dict[str, Any], round_trip_ms: float) -> Server:

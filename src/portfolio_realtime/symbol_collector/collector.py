@@ -150,7 +150,7 @@ class Collector:
             if self._roster.known_count and self._roster.is_older_than(
                 await self._state.accounts.read_all(shard)
             ):
-                log.warning("another collector has been active: beginning anew")
+                log.warning("another collector was active: starting again")
                 self._begin()
         self._roster.write_all_again()
         self._pending.write_all_again()
@@ -222,10 +222,10 @@ class Collector:
             async with asyncio.timeout(EVENTS_S_MAX):
                 await self._follower.connected.wait()
         except TimeoutError:
-            log.error("no event stream yet: accounts are served by statements alone", waited_s=EVENTS_S_MAX)
+            log.error("no event stream yet: accounts follow REST only", waited_s=EVENTS_S_MAX)
 
     async def _keep_live(self) -> NoReturn:
-        """Say that the broker is heard, for as long as it is."""
+        """Say that the broker answers again, for as long as it is."""
         while True:
             is_heard = self._silence.is_heard(self._follower)
             if is_heard:
@@ -259,7 +259,7 @@ class Collector:
         self._silence.note_answer()
         for reason in self._client.refused:
             self._metrics.rejected.labels("account").inc()
-            log.error("an account of the list is left out", reason=reason)
+            log.error("an account is left out: its entry in the list could not be read", reason=reason)
         closed = {one.account_id for one in listed if one.status == CLOSED}
         new, gone = self._roster.list_accounts(
             one.account_id for one in listed if one.account_id not in closed
@@ -301,7 +301,7 @@ class Collector:
         try:
             found = await self._client.account(account_id)
         except (BrokerUnavailable, PayloadRefused) as error:
-            log.warning("account not found out", account_id=account_id, reason=str(error))
+            log.warning("account could not be looked up", account_id=account_id, reason=str(error))
             return False
         if found is None or found.status == CLOSED:
             return True
@@ -341,7 +341,7 @@ class Collector:
             await self._follower.know_history_since(since_ns)
         except (BrokerUnavailable, PayloadRefused) as error:
             self._history_failed_ns = self._clock.now_ns()
-            log.error("the day's bookings are not known: no day P&L is told", reason=str(error))
+            log.error("the day's bookings are unknown: day P&L is not published", reason=str(error))
         else:
             self._history_failed_ns = None
         self._roster.know_history(self._history_failed_ns is None, self._clock.now_ns())
@@ -371,7 +371,7 @@ class Collector:
                 await self._equity_drift.compare(statement)
         except BrokerUnavailable as error:
             self._metrics.reconciled.labels("unavailable").inc()
-            log.warning("account not fetched", account_id=account_id, reason=str(error))
+            log.warning("account could not be fetched", account_id=account_id, reason=str(error))
             wait_ns = await self._note_unavailable(account_id)
         except PayloadRefused as error:
             self._silence.note_answer()

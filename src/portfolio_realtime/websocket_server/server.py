@@ -109,7 +109,7 @@ def allow_open_files() -> int:
         return CONNECTIONS_MAX
     room = max(soft - FILES_BESIDE, soft // 2)
     log.warning(
-        "room for fewer connections than usual: raise the limit of open files (ulimit -Hn, LimitNOFILE)",
+        "fewer connections are possible: raise the limit of open files (ulimit -Hn, LimitNOFILE)",
         open_files=soft,
         connections_max=room,
     )
@@ -150,7 +150,7 @@ def _listen(host: str, port: int, *, is_shared: bool = False) -> socket.socket:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise SettingsError(
-                f"port {port} is in use: end what listens there, or set WEBSOCKET_PORT to another port"
+                f"port {port} is in use: stop the program that listens there, or change WEBSOCKET_PORT"
             ) from None
         raise SettingsError(
             f"cannot listen on WEBSOCKET_HOST={host}, WEBSOCKET_PORT={port}: {error}"

@@ -128,7 +128,7 @@ class Freshness(msgspec.Struct, tag_field="type", tag="freshness"):
     """Is what is shown of an account of now? Sent when that changes, and before a value that is not.
 
     `stale_hops` names from where nothing fresh has come since `since`: `collector` (account records: nobody
-    follows them, or the broker is not heard), `calculator` (values), `valkey` (anything). While any is there,
+    follows them, or the broker is silent), `calculator` (values), `valkey` (anything). While any is there,
     figures may be old. Prices have marks of their own: `stale` of the portfolio message.
     """
 

@@ -50,10 +50,10 @@ async def _stream(settings: Settings, feed: Feed) -> Finding:
         return Finding(check, need, str(error), remedy)
     if left_out:
         return Finding(
-            check, Status.WARN, f"{feed.source} lets us in but does not take {symbol}", "try again"
+            check, Status.WARN, f"{feed.source} accepts the connection but not {symbol}", "try again"
         )
     takes = f" and takes {symbol}" if symbol else ""
-    return Finding(check, Status.OK, f"{feed.source} lets us in{takes}")
+    return Finding(check, Status.OK, f"{feed.source} accepts the connection{takes}")
 
 
 async def _try(settings: Settings, feed: Feed, symbol: str | None) -> list[str]:

@@ -204,7 +204,7 @@ class ByWebhook:
     def _warn(self, error: Exception) -> None:
         if self._monotonic_s() - self._warned_s >= WARNING_S:
             self._warned_s = self._monotonic_s()
-            log.warning("AUTHZ_URL gives no answer", error=type(error).__name__)
+            log.warning("AUTHZ_URL did not answer", error=type(error).__name__)
 
     async def _post(self, question: dict[str, str]) -> bool:
         async with self._http.stream("POST", self._url, json=question) as answer:

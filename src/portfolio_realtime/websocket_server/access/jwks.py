@@ -88,7 +88,7 @@ class KeySet:
                 async with asyncio.timeout(FETCH_S_MAX):
                     self._keys = _parse(await self._fetch())
             except (httpx.HTTPError, msgspec.DecodeError, ValueError, TimeoutError) as error:
-                log.warning("the keys of JWKS_URL cannot be had", error=repr(error))
+                log.warning("the keys of JWKS_URL could not be fetched", error=repr(error))
             else:
                 self._fetched_s = self._tried_s
 

@@ -180,7 +180,7 @@ class KnownRevocations:
             return
         self._warned_s = self._monotonic_s()
         log.error(
-            "tokens issued earlier are refused: Valkey does not know what was revoked before. Who knows, "
-            "says: portfolio-realtime revocations restore FILE, or --none when nothing was",
+            "tokens issued earlier are refused: Valkey does not know what was revoked before; run "
+            "portfolio-realtime revocations restore FILE, or --none when nothing was revoked",
             refused_before_s=self._since_s,
         )

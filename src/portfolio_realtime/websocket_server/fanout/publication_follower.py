@@ -110,7 +110,7 @@ class PublicationFollower:
     def _malformed(self, where: str, error: Exception) -> None:
         """Somebody else's mistake must not end our service: count it, name it, go on."""
         self._metrics.malformed.inc()
-        log.warning("a publication cannot be read", where=where, reason=str(error))
+        log.warning("a publication could not be decoded", where=where, reason=str(error))
 
     async def _gather(self, batch: PublicationBatch) -> None:
         """Hand publications on together with what comes within PUBLISH_S, but not too many at once."""
@@ -254,7 +254,7 @@ class PublicationFollower:
                 if is_anything_heard:
                     log.info("values are published again")
                 else:
-                    log.warning("no values are published: does a portfolio calculator run?")
+                    log.warning("no values are published: is a portfolio calculator running?")
 
     def _tell_changed(self, shards: set[int]) -> None:
         def lapse_of(account_id: str) -> Lapse | None:

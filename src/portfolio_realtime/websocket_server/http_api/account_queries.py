@@ -101,7 +101,7 @@ class AccountQueries:
             if newer is not None and (days is None or newer.fetched_ns > days.fetched_ns):
                 return newer
         if days is None:
-            raise StateUnavailable("nobody has brought the closed days")
+            raise StateUnavailable("the closed days could not be fetched in time")
         return days
 
     def _is_good(self, days: ClosedDays, account: Account) -> bool:

@@ -21,18 +21,24 @@ def described_problem(description: str, *problems: HttpProblem) -> dict[str, Any
     return {"description": description, "content": json_content("Problem", **examples), **headers}
 
 
-REFUSED: Final = described_problem("No, bad or expired credentials", HttpProblem.UNAUTHORIZED)
+REFUSED: Final = described_problem("Missing, invalid or expired credentials", HttpProblem.UNAUTHORIZED)
 PLAIN: Final = described_problem(
-    "REQUIRE_TLS is set, and this did not come through TLS", HttpProblem.TLS_REQUIRED
+    "REQUIRE_TLS is set and the request did not come through TLS", HttpProblem.TLS_REQUIRED
 )
 UNKNOWN: Final = described_problem(HttpProblem.NO_SUCH_ACCOUNT.detail, HttpProblem.NO_SUCH_ACCOUNT)
 TOO_OFTEN: Final = described_problem(HttpProblem.TOO_MANY.detail, HttpProblem.TOO_MANY)
 FOREIGN: Final = described_problem(HttpProblem.NOT_IN_DOLLARS.detail, HttpProblem.NOT_IN_DOLLARS)
 UNAVAILABLE: Final = described_problem(
-    "Not now; see Retry-After", HttpProblem.NO_VALUE, HttpProblem.NOT_YET, HttpProblem.UNVERIFIABLE
+    "Unavailable for now; see Retry-After",
+    HttpProblem.NO_VALUE,
+    HttpProblem.NOT_YET,
+    HttpProblem.UNVERIFIABLE,
 )
 FULL: Final = described_problem(
-    "Not now; see Retry-After", HttpProblem.NO_ROOM, HttpProblem.NO_VALUE, HttpProblem.UNVERIFIABLE
+    "Unavailable for now; see Retry-After",
+    HttpProblem.NO_ROOM,
+    HttpProblem.NO_VALUE,
+    HttpProblem.UNVERIFIABLE,
 )
 GUARDED: Final[Responses] = {401: REFUSED, 403: PLAIN, 429: TOO_OFTEN}  # by the guard, before any account
 
@@ -40,7 +46,7 @@ GUARDED: Final[Responses] = {401: REFUSED, 403: PLAIN, 429: TOO_OFTEN}  # by the
 def invalid(**wrong: Any) -> dict[str, Any]:
     """The answer to a parameter that is missing or none of its values."""
     content = json_content("HTTPValidationError", usual={"detail": [wrong], "code": HttpProblem.INVALID.code})
-    return {"description": "A parameter is missing, or has no such value", "content": content}
+    return {"description": "A parameter is missing or invalid", "content": content}
 
 
 def no_such(parameter: str, given: str, expected: str) -> dict[str, Any]:
@@ -62,7 +68,7 @@ SECURITY_SCHEMES: Final = {
 def account_answers(schema: str, **examples: Any) -> Responses:
     """What a route of one account answers."""
     return {
-        200: {"description": "The newest there is", "content": json_content(schema, **examples)},
+        200: {"description": "The newest value", "content": json_content(schema, **examples)},
         **GUARDED,
         404: UNKNOWN,
         409: FOREIGN,

@@ -101,12 +101,12 @@ RANGE: Final = Query(
 )
 SINCE: Final = Query(
     pattern=RFC3339,
-    description="Only points after this time, as a point has it",
+    description="Only points after this time; the `timestamp` of a point",
     openapi_examples={"usual": {"value": "2026-11-20T15:04:00.000000Z"}},
 )
 REVISION: Final = Query(
     max_length=64,
-    description="That of the answer whose points the client has; all points come when they have changed",
+    description="`revision` of the answer that the client has; all points are sent when it has changed",
     openapi_examples={"usual": {"value": "1f0c2b7d9a3e4455"}},
 )
 
@@ -162,7 +162,7 @@ def _add_probes(app: FastAPI, gateway: Gateway, instance: str) -> None:
         "/health",
         operation_id="getHealth",
         tags=["operations"],
-        summary="Does this process live?",
+        summary="Liveness: the process runs",
         responses={200: {"content": json_content("Health", alive={"status": "ok"})}},
     )
     async def health() -> Health:
@@ -172,7 +172,7 @@ def _add_probes(app: FastAPI, gateway: Gateway, instance: str) -> None:
         "/ready",
         operation_id="getReadiness",
         tags=["operations"],
-        summary="Can it serve? 503 while draining, without state, or while nothing is published",
+        summary="Readiness: 503 while draining, without state, or while nothing is published",
         responses={
             200: {"content": json_content("Health", ready={"status": "ok"})},
             503: {
@@ -205,7 +205,7 @@ def _add_probes(app: FastAPI, gateway: Gateway, instance: str) -> None:
         responses={
             200: {"content": {"text/plain": {"example": METRICS_EXAMPLE}}},
             403: described_problem(
-                "Neither this machine, X-API-Key nor METRICS_TOKEN; or no TLS",
+                "Not from this machine and without X-API-Key or METRICS_TOKEN; or without TLS",
                 HttpProblem.OPERATORS_ONLY,
                 HttpProblem.TLS_REQUIRED,
             ),
@@ -261,7 +261,7 @@ def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
         "/api/portfolio/value",
         operation_id="getPortfolioForExistingClients",
         tags=["portfolios"],
-        summary="The same, for existing clients",
+        summary="The newest value of an account, for existing clients",
         responses={**answers, 422: NO_ACCOUNT_ID},
         openapi_extra=SECURED,
     )
@@ -276,7 +276,7 @@ def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
         "/v1/portfolio/{account_id}/stream",
         operation_id="streamPortfolio",
         tags=["portfolios"],
-        summary="The same as server-sent events",
+        summary="The values of an account as server-sent events",
         responses=events,
         response_class=StreamingResponse,
         dependencies=[Depends(let_in)],
@@ -300,7 +300,7 @@ def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
         "/v1/tickets",
         operation_id="createTicket",
         tags=["access"],
-        summary="A ticket for one WebSocket connection: ?ticket=",
+        summary="Issue a ticket for one WebSocket connection",
         responses={
             200: {"content": json_content("Ticket", usual=TICKET_EXAMPLE)},
             **GUARDED,
