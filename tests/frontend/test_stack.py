@@ -100,7 +100,7 @@ async def test_behaviour_20_at_quiet_every_text_equals_the_oracle(system: System
         await expect(app.locator(".lp-gain")).to_have_text(texts["today_return"])
         assert texts["total_value"] == dollars(equity).replace(MINUS, "-")
         await view.click("#chart button:has-text('1M')")  # closed days from the broker, joined with today
-        await expect(view.locator("#chart .lp-line")).to_have_attribute("d", re.compile(r"L.*L"))
+        await expect(view.locator("#chart .lp-line")).to_have_attribute("d", re.compile(r"M.*[LM]"))
         await expect(view.locator("#chart .lp-reading")).to_contain_text("%")
         await view.locator("#chart .lp-plot").press("End")
         await expect(view.locator("#chart .lp-reading")).to_contain_text(dollars(equity))

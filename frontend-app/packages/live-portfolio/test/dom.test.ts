@@ -124,28 +124,36 @@ describe("the line of values", () => {
     const series = new Series();
     series.add({ ...portfolioMessage("alice"), equity: "100.00", timestamp: "2026-11-20T15:01:30.000000Z" });
     series.add({ ...portfolioMessage("alice"), equity: "107.00", timestamp: "2026-11-20T15:05:30.000000Z" });
-    series.take({ base: "90.00", points: [point(0, null), point(1, "100.00"), point(2, null), point(3, "102.00"), point(4, "602.00", "500.00")] }, null);
+    series.take({ base: "90.00", points: [point(0, null), point(1, "100.00"), point(2, null), point(3, "102.00"), point(4, "602.00", "500.00")] }, "1d", null);
     expect(pieces(series.points).map((piece) => piece.map(({ level }) => level))).toEqual([[100], [102, 102, 107]]);
     expect(series.base).toBe(90);
   });
 
   it("beyond the day flows count from the base, also in what comes live, and a flow that nobody knows is a gap", () => {
     const series = new Series();
-    const now = { ...portfolioMessage("alice"), equity: "1307.00", external_cash_flow: "50.00", timestamp: "2026-11-20T15:05:00.000000Z" };
-    const points = [point(0, "1000.00", "0.00"), { ...point(1, "1200.00"), external_cash_flow: null }, point(4, "1305.00", "250.00")];
-    series.take({ base: "990.00", points, revision: "r1", is_whole: true }, now);
+    const now = { ...portfolioMessage("alice"), last_equity: "1200.00", equity: "1257.00", external_cash_flow: "50.00", timestamp: "2026-11-20T15:05:00.000000Z" };
+    const points = [point(0, "1000.00", "0.00"), { ...point(1, "1100.00"), external_cash_flow: null }, point(2, "1200.00", "200.00"), point(4, "1205.00", "200.00")];
+    series.take({ base: "990.00", points, revision: "r1", is_whole: true }, "1m", now);
+    series.add(now); // 50 were brought in since the newest point
+    expect(series.points.map(({ level }) => level)).toEqual([1000, null, 1000, 1005, 1007]);
+  });
+
+  it("in the day what was brought in since the newest minute is no gain either", () => {
+    const series = new Series();
+    const now = { ...portfolioMessage("alice"), last_equity: "990.00", equity: "1101.00", external_cash_flow: "100.00", timestamp: "2026-11-20T15:05:00.000000Z" };
+    series.take({ base: "990.00", points: [point(0, "1000.00", "0.00")] }, "1d", now);
     series.add(now);
-    expect(series.points.map(({ level }) => level)).toEqual([1000, null, 1055, 1057]);
+    expect(series.points.map(({ level }) => level)).toEqual([1000, 1001]);
   });
 
   it("asks only for what is new, and takes it behind what was there", () => {
     const series = new Series();
     expect(series.since).toBe("");
-    series.take({ base: "90.00", points: [point(0, "91.00"), point(1, "92.00")], revision: "r1", is_whole: true }, null);
+    series.take({ base: "90.00", points: [point(0, "91.00"), point(1, "92.00")], revision: "r1", is_whole: true }, "1d", null);
     expect(series.since).toBe("&since=2026-11-20T15%3A01%3A00.000000Z&revision=r1");
-    series.take({ base: "90.00", points: [point(2, "93.00")], revision: "r1", is_whole: false }, null);
+    series.take({ base: "90.00", points: [point(2, "93.00")], revision: "r1", is_whole: false }, "1d", null);
     expect(series.points.map(({ level }) => level)).toEqual([91, 92, 93]);
-    series.take({ base: "90.00", points: [point(2, "94.00")], revision: "r2", is_whole: true }, null);
+    series.take({ base: "90.00", points: [point(2, "94.00")], revision: "r2", is_whole: true }, "1d", null);
     expect(series.points.map(({ level }) => level)).toEqual([94]);
   });
 

@@ -62,6 +62,7 @@ class DayChart implements View {
   #range: Range;
   #size = { width: 0, height: 0 };
   #asking: AbortController | null = null;
+  #isAsking = false; // for another range: until the answer nobody knows from where gains count
   #timer: ReturnType<typeof setTimeout> | undefined;
   #trouble = "";
   #pointed: number | null = null; // a moment
@@ -102,9 +103,9 @@ class DayChart implements View {
   #choose(range: Range): void {
     this.#range = range;
     this.#series.clear();
+    this.#isAsking = range !== "1d";
     this.#trouble = "";
     this.#pointed = null;
-    if (this.#snapshot.value) this.#series.add(this.#snapshot.value);
     void this.#ask();
     this.#draw();
   }
@@ -115,7 +116,7 @@ class DayChart implements View {
     const [was, is] = [before.status, snapshot.status].map((status) => status !== "old" && status !== "unknown" && status !== "failed");
     if (snapshot.status === "denied") this.#series.clear();
     if (was && !is) this.#series.interrupt(Date.now());
-    if (snapshot.value && snapshot.value !== before.value) this.#series.add(snapshot.value);
+    if (snapshot.value && snapshot.value !== before.value && !this.#isAsking) this.#series.add(snapshot.value);
     const isNewDay = before.value && snapshot.value && before.value.last_equity !== snapshot.value.last_equity;
     if ((is && !was) || isNewDay) void this.#ask(); // it knows what we have missed
     this.#draw();
@@ -135,7 +136,9 @@ class DayChart implements View {
       const answer = await this.#client.request(`/v1/portfolio/${encodeURIComponent(this.#accountId)}/history?range=${range}${this.#series.since}`, { signal: asking.signal });
       if (answer.ok) {
         const history = (await answer.json()) as History;
-        if (!asking.signal.aborted) this.#series.take(history, this.#snapshot.value);
+        if (asking.signal.aborted) return;
+        this.#isAsking = false;
+        this.#series.take(history, range, this.#snapshot.value);
       } else {
         trouble = answer.status === 422 ? "This server does not know so long a time" : "The past cannot be shown now";
         if (answer.status >= 500) waitMs = AGAIN_MS.now;

@@ -46,18 +46,18 @@ export class Series {
     return this.#revision && last ? `&since=${encodeURIComponent(last.timestamp)}&revision=${this.#revision}` : "";
   }
 
-  /** `today` is the account now: what it has brought in today is in the newest flow, too. */
-  take(history: History, today: Value | null): void {
+  take(history: History, range: Range, today: Value | null): void {
     const points = history.points.map(({ timestamp, equity, external_cash_flow }) => pointOf(timestamp, equity, external_cash_flow));
     const all = history.is_whole === false ? [...this.#past, ...points] : points;
     const first = all.findIndex((point) => point.level !== null);
     this.#past = first < 0 ? [] : all.slice(first);
     this.#base = history.base === null ? null : Number(history.base);
     this.#revision = history.revision ?? "";
-    const flow = history.points.at(-1)?.external_cash_flow;
-    if (flow !== undefined) this.#flowBefore = flow === null || !today ? null : Number(flow) - Number(today.external_cash_flow);
+    if (range !== "1d") this.#live = []; // they were added before it was known from where they count
+    this.#flowBefore = range === "1d" ? 0 : flowBefore(all, today);
     const last = this.#past.findLast((point) => point.level !== null);
     if (last) this.#live = this.#live.filter((point) => point.at > last.at);
+    if (today && Date.parse(today.timestamp) > (last?.at ?? 0)) this.add(today);
   }
 
   /** The newest value, as the point that it will be. */
@@ -83,6 +83,12 @@ export class Series {
     this.#revision = "";
     this.#flowBefore = 0;
   }
+}
+
+/** What had been brought in by the last close: that point has the account's last equity. Null where none has. */
+function flowBefore(points: readonly Point[], today: Value | null): number | null {
+  const close = points.findLast(({ equity }) => equity !== null && equity === today?.last_equity);
+  return close?.level == null ? null : Number(close.equity) - close.level;
 }
 
 /** Without its flow an equity says nothing about gains: a gap. */
