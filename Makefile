@@ -130,6 +130,7 @@ aws-check: install .venv-aws/.installed  ## the templates for AWS judged, and th
 
 aws-drill: aws-check uv  ## the longer proofs: what ready-made checkers find, clients while servers are replaced
 	$(BIN)/pyright -p deploy/aws/stack
+	$(BIN)/python -m benchmarks.aws.run_tasks --redis
 	$(BIN)/python -m benchmarks.aws.checkers
 	$(BIN)/python -m benchmarks.aws.balancer
 

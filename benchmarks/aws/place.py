@@ -1,7 +1,8 @@
 """A network of its own that looks like the VPC to the services: names, addresses, certificates, the balancer.
 
 What stands for what: HAProxy for the load balancer and for the TLS of ElastiCache, Valkey behind it with the
-users of the template; an authority made here for those that every machine trusts.
+users of the template, or a redis-server that does TLS itself; an authority made here for those that every
+machine trusts.
 """
 
 import asyncio
@@ -50,7 +51,8 @@ backend servers
     source {balancer}
     balance leastconn
     server one {server}
-
+"""
+TLS_OF_VALKEY: Final = """
 listen valkey
     mode tcp
     bind {valkey}:6379 ssl crt {folder}/valkey.pem
@@ -67,10 +69,12 @@ class Place:
     folder: Path
     trusted: Path  # certificate of the authority that signed the others
     admin: Redis  # Valkey with all rights, past its TLS
+    knows_setinfo: bool  # Redis 7.0 does not
 
     async def add_user(self, name: str, password: str, rights: str) -> None:
         """As ElastiCache makes a user from an access string."""
-        await self.admin.execute_command("ACL", "SETUSER", name, "resetkeys", f">{password}", *rights.split())
+        known = [right for right in rights.split() if self.knows_setinfo or right != "+client|setinfo"]
+        await self.admin.execute_command("ACL", "SETUSER", name, "resetkeys", f">{password}", *known)
 
     async def denials(self) -> list[str]:
         """What users were refused."""
@@ -87,7 +91,7 @@ def _text(part: Any) -> str:
     return part.decode() if isinstance(part, bytes) else str(part)
 
 
-def lay_network(folder: Path, names: Mapping[str, str]) -> Path:
+def lay_network(folder: Path, names: Mapping[str, str], *, with_redis: bool) -> Path:
     """Addresses, names (host -> address), certificates, and what HAProxy is told; whom to trust.
 
     Only in a network and mounts of its own (unshare).
@@ -104,7 +108,8 @@ def lay_network(folder: Path, names: Mapping[str, str]) -> Path:
     by_address = {address: host for host, address in names.items()}
     (folder / "balancer.pem").write_bytes(authority.certificate(by_address[BALANCER]))
     (folder / "valkey.pem").write_bytes(authority.certificate(by_address[VALKEY]))
-    configuration = HAPROXY.format(
+    listeners = HAPROXY if with_redis else HAPROXY + TLS_OF_VALKEY
+    configuration = listeners.format(
         folder=folder, idle_s=IDLE_S, balancer=BALANCER, valkey=VALKEY, server=SERVER
     )
     (folder / "haproxy.cfg").write_text(configuration)
@@ -112,13 +117,28 @@ def lay_network(folder: Path, names: Mapping[str, str]) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def place(folder: Path, trusted: Path) -> AsyncGenerator[Place]:
-    """Valkey and HAProxy, in the network that `lay_network` has laid."""
-    socket = folder / "valkey.sock"
-    options = ["--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(folder)]
-    policy = ["--maxmemory-policy", "noeviction"]
+async def place(folder: Path, trusted: Path, *, with_redis: bool) -> AsyncGenerator[Place]:
+    """Valkey, or Debian's redis-server, and HAProxy, in the network that `lay_network` has laid."""
+    socket, certificate = folder / "valkey.sock", folder / "valkey.pem"
+    command = [
+        server_binary(),
+        "--port",
+        "0",
+        "--unixsocket",
+        str(socket),
+        "--save",
+        "",
+        "--dir",
+        str(folder),
+    ]
+    command += ["--maxmemory-policy", "noeviction"]
+    if with_redis:
+        command[0] = "redis-server"
+        command += ["--bind", VALKEY, "--tls-port", "6379", "--tls-auth-clients", "no"]
+        command += ["--tls-cert-file", str(certificate), "--tls-key-file", str(certificate)]
+        command += ["--tls-ca-cert-file", str(trusted)]
     async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(running([server_binary(), *options, *policy]))
+        await stack.enter_async_context(running(command))
         admin: Redis = Redis(unix_socket_path=str(socket))
         stack.push_async_callback(admin.aclose)
         await _until_it_answers(admin)
@@ -127,7 +147,7 @@ async def place(folder: Path, trusted: Path) -> AsyncGenerator[Place]:
         await admin.execute_command("ACL", "SETUSER", "default", "off", "resetkeys", "resetchannels", "-@all")
         haproxy = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin") or "haproxy"
         await stack.enter_async_context(running([haproxy, "-db", "-f", str(folder / "haproxy.cfg")]))
-        yield Place(folder, trusted, admin)
+        yield Place(folder, trusted, admin, knows_setinfo=not with_redis)
 
 
 async def _until_it_answers(admin: Redis) -> None:

@@ -7,11 +7,13 @@ as in ECS. Prints what was seen as JSON. Exit code 1 when a value differs, someb
 task did not end in time, or an alarm looks at a metric that no service has written.
 """
 
+import argparse
 import asyncio
 import contextlib
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -210,7 +212,7 @@ async def _account() -> AsyncGenerator[dict[str, Any]]:
         await process.wait()
 
 
-async def drill(folder: Path) -> Seen:
+async def drill(folder: Path, *, with_redis: bool) -> Seen:
     """Run everything once. Raises DrillFailed."""
     seen = Seen()
     (folder / "empty").mkdir()
@@ -230,8 +232,8 @@ async def drill(folder: Path) -> Seen:
         )
         tasks = Tasks(template, account, client)
         names = {endpoint: VALKEY, DOMAIN: BALANCER}
-        trusted = await asyncio.to_thread(lay_network, folder, names)
-        valkey = await stack.enter_async_context(place(folder, trusted))
+        trusted = await asyncio.to_thread(lay_network, folder, names, with_redis=with_redis)
+        valkey = await stack.enter_async_context(place(folder, trusted, with_redis=with_redis))
         await tasks.add_users(valkey)
         simulator, simulator_url = await start_simulator(["--accounts", str(ACCOUNTS)])
         stack.push_async_callback(end_all, [simulator])
@@ -341,18 +343,24 @@ async def _end(seen: Seen, processes: Mapping[str, asyncio.subprocess.Process]) 
 
 def main() -> None:
     """Run the drill in a network of its own."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--redis", action="store_true", help="Debian's redis-server, which does TLS itself")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("only root can make a network: sudo")
     if not Path(ACCOUNT[0]).exists():
         sys.exit("the emulated account is not installed: make aws-check")
-    if "--inside" not in sys.argv:
-        inside = (sys.executable, "-m", "benchmarks.aws.run_tasks", "--inside")
+    if asked.redis and shutil.which("redis-server") is None:
+        sys.exit("--redis needs redis-server: apt-get install redis-server")
+    if not asked.inside:
+        inside = (sys.executable, "-m", "benchmarks.aws.run_tasks", "--inside", *sys.argv[1:])
         sys.exit(subprocess.run((*ISOLATED, *inside), cwd=ROOT, check=False).returncode)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     with TemporaryDirectory(prefix="run-tasks-") as folder:
         Path(folder).chmod(0o755)
         try:
-            seen = uvloop.run(drill(Path(folder)))
+            seen = uvloop.run(drill(Path(folder), with_redis=asked.redis))
         except PortfolioRealtimeError as error:
             sys.exit(f"failed: {error}")
     print(json.dumps(asdict(seen), indent=2))
