@@ -206,6 +206,7 @@ async def test_behaviour_12_a_visitor_signs_in_is_refused_and_signs_out(
         await expect(page.locator("#total-value")).to_have_text("$100.00")
         await expect(page.locator("#notice")).to_be_hidden()
         await expect(page.locator("#sign-in")).to_be_hidden()
+        await expect(page.locator("#account option")).to_have_text(["alice-1", "bob-2"])
         await page.click("#sign-out")
         await expect(page.locator("#sign-in")).to_be_visible()
         assert "$100.00" not in await page.evaluate("document.body.textContent")

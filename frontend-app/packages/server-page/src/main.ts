@@ -8,6 +8,7 @@ import { trouble } from "../../live-portfolio/src/words.js";
 import { type Session, demoSession, typedSession, watchAccounts } from "./session.js";
 import { $, drawSummary } from "./summary.js";
 
+const OFFERED_MAX = 500;
 const BLIP_MS = 2_000; // the state says it at once; a sentence about it would only flicker
 
 let client: LivePortfolio | null = null;
@@ -101,7 +102,18 @@ function beginTyped(): void {
     event.preventDefault();
     start(typedSession($<HTMLInputElement>("#token").value.trim()));
     watch($<HTMLInputElement>("#account-id").value.trim());
+    void offerOthers();
   };
+}
+
+/** Whoever may see several accounts can change between them. */
+async function offerOthers(): Promise<void> {
+  const answer = await client?.request(`/v1/accounts?limit=${OFFERED_MAX}`).catch(() => null);
+  if (!answer?.ok) return;
+  const { accounts } = (await answer.json()) as { accounts: { account_id: string }[] };
+  if (accounts.length < 2) return;
+  list(accounts.map(({ account_id }) => account_id), chosen());
+  $("#account").onchange = () => watch($<HTMLSelectElement>("#account").value);
 }
 
 $("#pause").onclick = () => pause(!isPaused);
