@@ -115,6 +115,7 @@ async def with_state(name: str, settings: config.Settings, run: Run, ending: asy
         context.registry.register(telemetry.LOG_EVENTS)
         try:
             await _wait_ready(context)
+            await _agree_on_shards(context)
             if settings.is_embedded:
                 await state.revocations.confirm()  # nobody can have revoked anything in what we have started
             await together(run(context), _leave_metrics(name, context), _embed_metrics(name, context))
@@ -130,6 +131,24 @@ async def _wait_ready(context: Context) -> None:
             f"{error}; start it (redis-cli ping answers PONG), or unset REDIS_HOST and REDIS_URL to have an "
             "embedded one"
         ) from error
+
+
+async def _agree_on_shards(context: Context) -> None:
+    """Write SHARDS where nobody has. Raises SettingsError where others divide accounts otherwise."""
+    ours = str(context.settings.shards)
+    while True:
+        try:
+            theirs = await context.state.connection.written_once(keys.shards(), ours)
+        except StateUnavailable as error:
+            tell_away(error)
+            await asyncio.sleep(PAUSE_S_MIN)
+            continue
+        if theirs == ours:
+            return
+        raise SettingsError(
+            f"SHARDS={ours}, but in this Valkey accounts are divided into {theirs}: set SHARDS={theirs}, "
+            "or use an empty database"
+        )
 
 
 @contextlib.asynccontextmanager

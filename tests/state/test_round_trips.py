@@ -201,7 +201,11 @@ async def test_interest_that_nobody_renews_ends(state: State, monkeypatch: pytes
     """It is gone INTEREST_MS after the last renewal, from the database too."""
     alice, bob = accounts_of(3, 2)
     now_ms = 1_000_000
-    monkeypatch.setattr(interest, "_now_ms", lambda: now_ms)
+
+    async def told_ms() -> int:
+        return now_ms
+
+    monkeypatch.setattr(state.connection, "now_ms", told_ms)
     await state.interest.begin([alice], [alice])
     await state.interest.begin([bob], [bob])
     now_ms += interest.INTEREST_MS - 1

@@ -109,6 +109,19 @@ async def test_interest_is_renewed_for_as_long_as_somebody_watches(
         await until(lambda: watched(state, "a"), "a is watched again")
 
 
+async def test_interest_that_is_lost_is_announced_again(
+    state: State, valkey_url: str, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Valkey is emptied while everybody stays connected: noticed in seconds, not when interest is renewed."""
+    monkeypatch.setattr(publication_follower, "RENEW_S", 1e6)
+    await write_accounts(state, "a")
+    async with serving(valkey_url) as server, server.open("/ws/portfolio/a"):
+        await until(lambda: watched(state, "a"), "interest")
+        await until(lambda: state.connection.commands.exists(keys.life()), "a life with a name")
+        await state.connection.commands.flushall()
+        await until(lambda: watched(state, "a"), "interest again")
+
+
 async def test_before_any_account_is_loaded_a_client_waits(state: State, valkey_url: str) -> None:
     """A server that starts before the collector refuses nobody."""
     async with serving(valkey_url) as served, served.open("/ws/portfolio/a") as client:

@@ -45,7 +45,7 @@ class InterestFollower:
                 self.is_following.set()
                 self._announced.update(self._owner.leases)
             else:
-                self._announced.add(self._owner.shard_of(decode_begun(message.payload)[0]))
+                self._announced.update(map(self._owner.shard_of, decode_begun(message.payload)[:1]))
             self._wake.set()
 
     async def answer_all(self) -> None:

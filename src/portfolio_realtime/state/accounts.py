@@ -11,6 +11,7 @@ from portfolio_realtime.model import Account, AccountChange, Bookings, Pending
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Connection, Message, Subscribed, reports_unavailable
 from portfolio_realtime.state.leases import Lease
+from portfolio_realtime.state.unreadable import readable
 
 READ_FIELDS_MAX: Final = 2000
 PAGE_FIELDS: Final = 250  # asked for; a page may be larger
@@ -244,21 +245,14 @@ class Accounts:
 
 
 def decode_changes(payload: bytes) -> list[AccountChange]:
-    """The accounts that an announcement names."""
-    return _changes.decode(payload)
+    """The accounts that an announcement names; none where it cannot be read."""
+    return readable(_changes.decode, payload, "accounts") or []
 
 
 def _readable(decoder: msgspec.json.Decoder[T], raws: Iterable[bytes]) -> list[T]:
-    """What can be read of these; one that cannot must not keep the others from being served."""
-    found: list[T] = []
-    for raw in raws:
-        try:
-            found.append(decoder.decode(raw))
-        except msgspec.MsgspecError as error:
-            log.error(
-                "a stored record could not be decoded and is left out", reason=str(error), begins=raw[:60]
-            )
-    return found
+    """What can be read of these."""
+    found = (readable(decoder.decode, raw, "accounts") for raw in raws)
+    return [one for one in found if one is not None]
 
 
 async def _scan(connection: Connection, key: str) -> AsyncIterator[tuple[bytes, bytes]]:

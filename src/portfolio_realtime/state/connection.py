@@ -29,6 +29,7 @@ from portfolio_realtime.state.error_answers import ROLE_CHANGED, Parser, is_lost
 SOCKET_TIMEOUT_S: Final = 5.0
 HEALTH_CHECK_S: Final = 10
 RECONNECT_S: Final = 0.2
+CLOCK_S: Final = 5.0  # between two questions what time it is at Valkey
 PROBE_S: Final = 1.0  # between two words to our own subscriptions
 PROBE_S_MAX: Final = 1.5  # for one of them; then its connection is given up
 DEAF_S: Final = 2.5  # a subscription that has not heard what was published for so long is given up
@@ -143,6 +144,7 @@ class Connection:
         )
         self._fenced_write = self.script("fenced_write")
         self._probe_channel = keys.probe(secrets.token_hex(8))
+        self._clock: tuple[float, int] | None = None  # our seconds, Valkey's time in ms at that moment
         self._probed_s = 0.0  # when our own subscriptions were last spoken to
         self._probing: asyncio.Task[NoReturn] | None = None
 
@@ -167,6 +169,25 @@ class Connection:
             except exceptions.NoScriptError:  # a server that does not know it yet
                 await cast("Awaitable[Any]", self.commands.script_load(script.script))
         return await answers()
+
+    @reports_unavailable
+    async def now_ms(self) -> int:
+        """Valkey's own time in ms since 1970: what several machines compare is measured by no other clock.
+
+        Asked every CLOCK_S; in between our own seconds are counted on. Raises StateUnavailable.
+        """
+        now_s = asyncio.get_running_loop().time()
+        if self._clock is None or now_s - self._clock[0] > CLOCK_S:
+            seconds, micros = await self.commands.time()
+            self._clock = now_s, 1000 * seconds + micros // 1000
+        since_s, then_ms = self._clock
+        return then_ms + int(1000 * (now_s - since_s))
+
+    @reports_unavailable
+    async def written_once(self, key: str, value: str) -> str:
+        """Write a value where there is none; the one that is there then. Raises StateUnavailable."""
+        before = await cast("Awaitable[bytes | None]", self.commands.set(key, value, nx=True, get=True))
+        return value if before is None else before.decode()
 
     @reports_unavailable
     async def ping(self) -> None:

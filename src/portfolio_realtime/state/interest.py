@@ -3,13 +3,13 @@
 Interest expires by itself (INTEREST_MS) unless a server renews it, so a dead server leaves none behind.
 """
 
-import time
 from collections.abc import AsyncIterator, Awaitable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Call, Connection, Message, Subscribed, reports_unavailable
+from portfolio_realtime.state.unreadable import readable
 from portfolio_realtime.state.valuations import Stored
 
 INTEREST_MS: Final = 30_000
@@ -36,7 +36,7 @@ class Interest:
     @reports_unavailable
     async def renew(self, account_ids: Iterable[str], with_positions: Iterable[str]) -> None:
         """Prolong interest in accounts, silently. Raises StateUnavailable."""
-        expiry_ms = _now_ms() + INTEREST_MS
+        expiry_ms = await self._connection.now_ms() + INTEREST_MS
         members: dict[str, dict[str, float]] = {}
         for account_id in account_ids:
             members.setdefault(keys.interest(self._shard(account_id)), {})[account_id] = expiry_ms
@@ -54,7 +54,8 @@ class Interest:
 
         With the positions of those in `with_positions`. Raises StateUnavailable.
         """
-        expiry_ms, detailed = _now_ms() + INTEREST_MS, frozenset(with_positions)
+        expiry_ms = await self._connection.now_ms() + INTEREST_MS
+        detailed = frozenset(with_positions)
         by_shard: dict[int, list[str]] = {}
         for account_id in account_ids:
             by_shard.setdefault(self._shard(account_id), []).append(account_id)
@@ -81,12 +82,20 @@ class Interest:
         lease = keys.lease(keys.shard_lease(shard))
         return keys.interest(shard), keys.position_interest(shard), keys.valuations(shard), lease
 
+    async def life(self, ours: str) -> str:
+        """Which life of this state it is: `ours` where nobody has named it yet. Another one: all is lost.
+
+        Raises StateUnavailable.
+        """
+        return await self._connection.written_once(keys.life(), ours)
+
     @reports_unavailable
     async def read(self, shard: int) -> Watched:
         """Who is watched in a shard now; expired interest is removed."""
+        now_ms = await self._connection.now_ms()
         pipeline = self._connection.commands.pipeline(transaction=False)
         for key in (keys.interest(shard), keys.position_interest(shard)):
-            pipeline.zremrangebyscore(key, "-inf", _now_ms())
+            pipeline.zremrangebyscore(key, "-inf", now_ms)
             pipeline.zrange(key, 0, -1)
         _, watched, _, with_positions = await cast("Awaitable[list[Any]]", pipeline.execute())
         return Watched(
@@ -103,9 +112,6 @@ class Interest:
 
 
 def decode_begun(payload: bytes) -> list[str]:
-    """The accounts that an announcement names, all of one shard."""
-    return payload.decode().split(",")
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
+    """The accounts that an announcement names, all of one shard; none where it cannot be read."""
+    text = readable(bytes.decode, payload, "interest") or ""
+    return [account_id for account_id in text.split(",") if account_id]

@@ -21,6 +21,8 @@
 | cursor:activities          | string     | symbol collector      | none     | newest event_id seen on the activity stream   |
 | feed:SOURCE                | string     | market data consumer  | 2 s      | there while the source brings what is traded  |
 | feed:accounts              | string     | symbol collector      | 2 s      | there while the broker is heard               |
+| life                       | string     | websocket server      | none     | names this life of the state: gone, all is    |
+| shards                     | string     | each service          | none     | SHARDS, on which all must agree               |
 | metrics:SERVICE:INSTANCE   | string     | each service          | 15 s     | its metrics in Prometheus text                |
 | ticket:SHA256              | string     | websocket server      | 30 s     | whose ticket it is, deleted when used         |
 | revocations                | stream     | operators             | JWT_LIFETIME_MAX | credentials that are good no more         |
@@ -191,6 +193,16 @@ def metrics_source(key: str) -> tuple[str, str]:
 def feed(source: str) -> str:
     """Key that says a source of marks is live."""
     return f"{_prefix}feed:{source}"
+
+
+def life() -> str:
+    """Key that names this life of the state."""
+    return f"{_prefix}life"
+
+
+def shards() -> str:
+    """Key of the number of shards."""
+    return f"{_prefix}shards"
 
 
 def probe(process: str) -> str:

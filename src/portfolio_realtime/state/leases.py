@@ -5,7 +5,6 @@ an older token than the newest seen is refused by the server (`Connection.fenced
 owner that wakes up late can do no harm.
 """
 
-import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -60,7 +59,7 @@ class Leases:
     @reports_unavailable
     async def enlist(self, group: str) -> int:
         """Count ourselves among the living members of a group until LEASE_MS from now; how many there are."""
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = await self._connection.now_ms()
         key = keys.members(group)
         pipeline = self._connection.commands.pipeline(transaction=False)
         pipeline.zadd(key, {self._holder: now_ms + self._lease_ms})

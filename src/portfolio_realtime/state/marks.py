@@ -9,6 +9,7 @@ from portfolio_realtime.model import Mark
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Connection, Message, Subscribed, reports_unavailable
 from portfolio_realtime.state.leases import Lease
+from portfolio_realtime.state.unreadable import readable
 
 READ_FIELDS_MAX: Final = 2000
 
@@ -50,7 +51,8 @@ class Marks:
     async def read_all(self) -> list[Mark]:
         """The newest mark of every symbol."""
         found = await cast("Awaitable[list[bytes]]", self._connection.commands.hvals(keys.marks()))
-        return [_mark.decode(raw) for raw in found]
+        marks = (readable(_mark.decode, raw, keys.marks()) for raw in found)
+        return [mark for mark in marks if mark is not None]
 
     @reports_unavailable
     async def read(self, symbols: list[str]) -> dict[str, Mark]:
@@ -61,8 +63,8 @@ class Marks:
             found = await cast(
                 "Awaitable[list[bytes | None]]", self._connection.commands.hmget(keys.marks(), part)
             )
-            decoded = (_mark.decode(raw) for raw in found if raw is not None)
-            marks.update((mark.symbol, mark) for mark in decoded)
+            decoded = (readable(_mark.decode, raw, keys.marks()) for raw in found if raw is not None)
+            marks.update((mark.symbol, mark) for mark in decoded if mark is not None)
         return marks
 
     def batches(self) -> AsyncIterator[Message | Subscribed]:
@@ -71,5 +73,5 @@ class Marks:
 
 
 def decode_marks(payload: bytes) -> list[Mark]:
-    """The marks of one announced batch."""
-    return _marks.decode(payload)
+    """The marks of one announced batch; none where it cannot be read."""
+    return readable(_marks.decode, payload, keys.marks()) or []

@@ -15,6 +15,7 @@ import msgspec
 
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Connection, reports_unavailable
+from portfolio_realtime.state.unreadable import readable
 
 BLOCK_MS: Final = 1000  # shorter than the socket's timeout
 READ_ENTRIES_MAX: Final = 1000
@@ -85,7 +86,8 @@ class Revocations:
         )
         found: list[tuple[bytes, dict[bytes, bytes]]] = _entries(answer)
         newest = found[-1][0].decode() if found else entry
-        return newest, [_decode(fields[FIELD]) for _, fields in found]
+        decoded = (readable(_decode, fields[FIELD], keys.revocations()) for _, fields in found)
+        return newest, [revocation for revocation in decoded if revocation is not None]
 
     async def read_all(self) -> list[Revocation]:
         """Every revocation that is there. Raises StateUnavailable."""

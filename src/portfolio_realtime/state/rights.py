@@ -37,7 +37,7 @@ COMMANDS: Final[Mapping[User, str]] = MappingProxyType(
         "calculator": f"{_CONNECTION} {_SCRIPTS} {_LEASES} mget hvals hkeys hlen hmget hscan hset hdel "
         "publish subscribe zadd zrem zcard zrange zremrangebyscore",
         "server": f"{_CONNECTION} {_SCRIPTS} exists set get getdel mget sadd scan hget hmget hexists hlen "
-        "multi exec zadd publish subscribe xread xadd xrevrange expire hset hsetnx info",
+        "multi exec time zadd publish subscribe xread xadd xrevrange expire hset hsetnx info",
         "operator": f"{_CONNECTION} info multi exec xadd xread xrevrange expire hset hsetnx hdel hmget "
         "hgetall mget scan",
     }
@@ -77,6 +77,8 @@ KEYS: Final[Mapping[str, Mapping[User, Access]]] = MappingProxyType(
         "metrics:portfolio_calculator:*": {"calculator": "W"},
         "metrics:websocket_server:*": {"server": "W"},
         "ticket:*": {"server": "RW"},
+        "life": {"server": "RW"},
+        "shards": {"collector": "RW", "consumer": "RW", "calculator": "RW", "server": "RW"},
         "revocations": {"server": "RW", "operator": "RW"},  # a server writes again what Valkey has lost
         "revocations:known": {"server": "RW", "operator": "RW"},
         "entitlements": {"server": "R", "operator": "RW"},

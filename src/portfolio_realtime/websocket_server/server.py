@@ -71,6 +71,7 @@ async def run(context: Context) -> None:
                 service.keep_running(gateway.follow_revocations, context.clock, "following revocations"),
                 gateway.follower.renew(),
                 gateway.follower.watch_freshness(),
+                gateway.follower.follow_life(),
                 service.keep_running(gateway.follower.follow, context.clock, "following publications"),
                 service.keep_running(gateway.follower.follow_closures, context.clock, "following closures"),
                 service.keep_running(gateway.follower.announce, context.clock, "announcing interest"),

@@ -7,6 +7,7 @@ is announced and read again. Start-up and recovery are one code path.
 import asyncio
 import contextlib
 import itertools
+import secrets
 from collections.abc import Iterable
 from typing import Final, NoReturn
 
@@ -34,6 +35,7 @@ PUBLISH_S: Final = 0.01  # publications that come within this are handed on toge
 GATHER_S: Final = 0.01  # who begins within this is announced and read together
 CROWD: Final = 8  # when more have begun by then, a crowd is coming, and it is cheaper to wait
 GATHER_CROWD_S: Final = 0.04  # so much longer
+LIFE_S: Final = 1.0  # between two looks whether it is still the same state
 LOOK_S: Final = 0.5  # between two looks at how fresh all shards are
 READY_S_MAX: Final = 1.0
 UNKNOWN_S_MAX: Final = 5.0  # an account without a record is waited for this long
@@ -219,6 +221,19 @@ class PublicationFollower:
                 if change.version == 0 and account is not None:
                     self._refuse_all(account)
         raise AssertionError("following never ends by itself")
+
+    async def follow_life(self) -> NoReturn:
+        """Notice when Valkey has lost its state, and with it who is watched, forever."""
+        ours, known = secrets.token_hex(8), ""
+        while True:
+            with contextlib.suppress(StateUnavailable):
+                life = await self._state.interest.life(ours)
+                if known and life != known:
+                    log.warning("Valkey has lost its state: all who are watched are announced again")
+                    self._begin(self.hub.accounts)
+                known = life
+                ours = secrets.token_hex(8) if life == ours else ours  # for the next life
+            await asyncio.sleep(LIFE_S)
 
     async def renew(self) -> NoReturn:
         """Keep up the interest in all watched accounts, forever."""
