@@ -175,7 +175,6 @@ ALLOWED = frozenset({"https://app.example.com"})
         ("https://app.example.com:8443", "api.example.com", "10.0.0.1", ALLOWED, False),
         ("http://app.example.com", "api.example.com", "10.0.0.1", ALLOWED, False),
         ("HTTPS://APP.EXAMPLE.COM", "api.example.com", "10.0.0.1", ALLOWED, False),
-        ("https://app.example.com:443", "api.example.com", "10.0.0.1", ALLOWED, True),
         ("null", "api.example.com", "10.0.0.1", ALLOWED, False),
         ("https://api.example.com", "api.example.com", "10.0.0.1", ALLOWED, True),
         ("https://api.example.com", "api.example.com", "10.0.0.1", frozenset[str](), True),

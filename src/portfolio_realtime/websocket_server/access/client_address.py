@@ -158,7 +158,7 @@ def is_origin_allowed(peer: str, headers: Mapping[str, str], allowed: frozenset[
     origin = headers.get("origin")
     if origin is None:
         return True
-    if allowed and _plain_origin(origin) in allowed:
+    if origin in allowed:
         return True
     parts = urlsplit(origin)
     if parts.scheme not in DEFAULT_PORTS or not parts.netloc:
@@ -171,7 +171,7 @@ def is_origin_allowed(peer: str, headers: Mapping[str, str], allowed: frozenset[
 
 
 def _plain_origin(origin: str) -> str:
-    """An origin without a slash at its end and without the port that its scheme has anyway."""
+    """An origin of the settings as browsers send it: no slash at its end, no port that it has anyway."""
     scheme, separator, host = origin.rstrip("/").partition("://")
     return f"{scheme}{separator}{_plain_host(host, scheme)}"
 
