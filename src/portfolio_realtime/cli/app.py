@@ -129,6 +129,12 @@ def doctor(
     account: Annotated[
         str, typer.Option(help="Compare this account's equity with the broker's; default: the first account")
     ] = "",
+    production: Annotated[
+        bool, typer.Option("--production", help="Check the guide's production list instead")
+    ] = False,
+    url: Annotated[
+        str, typer.Option(help="With --production: where clients connect, https://HOST, seen from outside")
+    ] = "",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
 ) -> None:
     """Check keys, hosts, clock, feeds, rate limit, Valkey, ports and one account's equity.
@@ -141,10 +147,12 @@ def doctor(
 
     from portfolio_realtime import logs
     from portfolio_realtime.cli.doctor import findings
-    from portfolio_realtime.cli.doctor.examine import examine
+    from portfolio_realtime.cli.doctor.examine import examine, examine_production
 
+    if url and not production:
+        raise typer.BadParameter("--url goes with --production")
     logs.configure("doctor", "error", "console")
-    report = uvloop.run(examine(account))
+    report = uvloop.run(examine_production(url) if production else examine(account))
     if json:
         typer.echo(msgspec.json.encode(findings.as_json(report)).decode())
     else:

@@ -23,6 +23,8 @@ class Server:
     round_trip_ms: float  # median
     eviction_policy: str
     replica: bool
+    replicas: int = 0  # that are connected to it
+    saved_s: int | None = None  # when it last wrote a snapshot, in seconds since 1970; None: it does not say
 
     @property
     def major_version(self) -> int:
@@ -62,4 +64,6 @@ def _server(info: dict[str, Any], round_trip_ms: float) -> Server:
         round_trip_ms=round_trip_ms,
         eviction_policy=str(info.get("maxmemory_policy", "")),
         replica=info.get("role") == "slave",
+        replicas=int(info.get("connected_slaves", 0)),
+        saved_s=info.get("rdb_last_save_time"),
     )

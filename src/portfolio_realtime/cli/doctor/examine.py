@@ -7,6 +7,7 @@ from typing import Final
 from portfolio_realtime import config
 from portfolio_realtime.cli.doctor import alpaca, equity, feeds, machine
 from portfolio_realtime.cli.doctor.findings import Finding, Status, redacted
+from portfolio_realtime.cli.doctor.production import check_production
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import SettingsError
 
@@ -15,14 +16,28 @@ CHECK_S_MAX: Final = 60.0
 
 async def examine(account_id: str = "") -> list[Finding]:
     """Everything, without any secret; `account_id` is whose equity is compared (empty: the first one)."""
+    settings = _loaded()
+    if isinstance(settings, Finding):
+        return [settings]
+    here, there = await asyncio.gather(_machine(settings), _alpaca(settings, account_id))
+    return redacted([Finding("settings", Status.OK, "all are valid"), *there, *here])
+
+
+async def examine_production(url: str = "") -> list[Finding]:
+    """The guide's production list, without any secret; `url` is where clients connect."""
+    settings = _loaded()
+    if isinstance(settings, Finding):
+        return [settings]
+    return redacted([Finding("settings", Status.OK, "all are valid"), *await check_production(settings, url)])
+
+
+def _loaded() -> Settings | Finding:
     try:
-        settings = config.load()
+        return config.load()
     except SettingsError as error:
         _, _, wrong = str(error).partition("\n")
         remedy = "put them right in the environment or in .env; docs/configuration.md tells each one"
-        return [Finding("settings", Status.FAIL, " ".join(wrong.split()), remedy)]
-    here, there = await asyncio.gather(_machine(settings), _alpaca(settings, account_id))
-    return redacted([Finding("settings", Status.OK, "all are valid"), *there, *here])
+        return Finding("settings", Status.FAIL, " ".join(wrong.split()), remedy)
 
 
 async def _machine(settings: Settings) -> list[Finding]:

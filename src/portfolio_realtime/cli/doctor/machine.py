@@ -49,7 +49,10 @@ def judged(server: Server, found: str) -> tuple[Status, str, str]:
     if server.replica:
         return Status.FAIL, f"{found}; a replica, which takes no writes", "point REDIS_HOST at the primary"
     if server.eviction_policy not in ("", NO_EVICTION):
-        remedy = f"it may forget accounts when it is full: CONFIG SET maxmemory-policy {NO_EVICTION}"
+        remedy = (
+            f"it may forget accounts when it is full: CONFIG SET maxmemory-policy {NO_EVICTION}; where "
+            f"CONFIG is restricted (ElastiCache), maxmemory-policy={NO_EVICTION} in its parameter group"
+        )
         return Status.WARN, f"{found}; evicts by {server.eviction_policy}", remedy
     if server.round_trip_ms > ROUND_TRIP_MS_WARN:
         return Status.WARN, found, "values will lag: bring it into the same network, or use the embedded one"
