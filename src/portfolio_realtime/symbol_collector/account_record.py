@@ -195,11 +195,11 @@ class AccountRecord(DriftingRecord):
 
     def _is_there_already(self, activity: Activity) -> bool:
         """Has a statement had exactly this too much?"""
-        return self._differences.since_ns(self._effect(activity)) is not None
+        return bool(self._differences) and self._differences.since_ns(self._effect(activity)) is not None
 
     def _may_be_there_already(self, activity: Activity) -> bool:
         """May a statement have had it, as a share of what it had too much, or a fee before it was booked?"""
-        if self._differences.may_contain(self._effect(activity)):
+        if self._differences and self._differences.may_contain(self._effect(activity)):
             return True
         is_fee = activity.activity_type == activity_types.CRYPTO_FEE and bool(activity.legs)
         return is_fee and any(

@@ -56,6 +56,9 @@ class Differences:
     def __init__(self) -> None:
         self._parts: list[Part] = []
 
+    def __bool__(self) -> bool:
+        return bool(self._parts)
+
     @property
     def unexplained(self) -> dict[str, Decimal]:
         """Symbol or CASH -> how much nobody has explained."""
