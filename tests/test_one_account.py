@@ -20,6 +20,7 @@ from portfolio_realtime.errors import BrokerRefused
 from portfolio_realtime.service import Context
 from portfolio_realtime.state import State
 from portfolio_realtime.symbol_collector import collector
+from portfolio_realtime.symbol_collector.trading_client import TradingClient
 from tests.conftest import Simulator, StartSimulator, Until, end, free_port, running_service
 from tests.test_symbol_collector import context_of
 
@@ -107,7 +108,7 @@ async def test_a_fill_is_seen_when_the_stream_tells_it(
     broker = await simulator(accounts=2, activities_per_second=0)
     account_id = (await broker.get("/_sim/accounts"))["accounts"][0]
     context = context_of_one(broker, state, 0, symbol_collection_interval=3600)
-    monkeypatch.setattr("portfolio_realtime.symbol_collector.collector.INTERVAL_S_MAX", 3600.0)
+    monkeypatch.setattr(TradingClient, "interval_s_max", 3600.0)
     async with running_service(collector.run(context)):
         await until(lambda: state.accounts.read_one(account_id), "the account is known", BACK_S_MAX)
 

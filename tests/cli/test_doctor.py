@@ -5,15 +5,18 @@ import os
 import socket
 import subprocess
 import sys
+import time
+from decimal import Decimal
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from portfolio_realtime import redaction
-from portfolio_realtime.cli.doctor import alpaca, machine
+from portfolio_realtime.cli.doctor import alpaca, machine, records
 from portfolio_realtime.cli.doctor.alpaca import Answer
 from portfolio_realtime.cli.doctor.findings import Finding, Status, redacted
+from portfolio_realtime.model import Account, Unconfirmed
 from portfolio_realtime.state.server import Server
 from tests.alpaca_sim.conftest import Start
 from tests.alpaca_sim.test_stream import open_client
@@ -314,3 +317,20 @@ async def test_the_command_fails_with_its_exit_code_and_shows_no_secret(start: S
     assert told["healthy"] is False
     failed = {check["check"] for check in told["checks"] if check["status"] == "fail"}
     assert {"Alpaca keys", "feed stocks", "snapshots", "Valkey"} <= failed
+
+
+def test_account_records_are_judged() -> None:
+    """By whether the broker is heard, by their age, and by what the broker contradicts."""
+    now_ns = time.time_ns()
+    zero = Decimal(0)
+    fresh = Account("a", 1, "ACTIVE", "USD", zero, zero, "2026-11-20", zero, (), now_ns)
+    old = msgspec.structs.replace(fresh, account_id="b", as_of_ns=now_ns - 2 * 10**12)
+    doubt = Unconfirmed(now_ns, "statement differs", {"cash": Decimal(1)})
+    doubted = msgspec.structs.replace(fresh, account_id="c", unconfirmed=doubt)
+
+    assert records.judged([], 900, is_heard=True).status is OK
+    assert records.judged([fresh], 900, is_heard=True).status is OK
+    assert records.judged([fresh], 900, is_heard=False).status is FAIL
+    warned = records.judged([fresh, old, doubted], 900, is_heard=True)
+    assert (warned.status, "1 old, 1 not confirmed: b, c" in warned.found) == (WARN, True)
+    assert records.judged([old], 9000, is_heard=True).status is OK

@@ -69,3 +69,21 @@ def statement(
         for symbol, quantity in (quantities or {}).items()
     }
     return Statement(state, holdings)
+
+
+class Inbox:
+    """Keeps what a follower hears."""
+
+    def __init__(self) -> None:
+        self.taken: list[Activity] = []
+        self.live: list[bool] = []
+        self.refused: list[str] = []
+
+    def take_activity(self, activity: Activity, *, is_live: bool) -> None:
+        """A booking."""
+        self.taken.append(activity)
+        self.live.append(is_live)
+
+    def refuse_activity(self, account_id: str | None, reason: str) -> None:
+        """What cannot be read."""
+        self.refused.append(reason)

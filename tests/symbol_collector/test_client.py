@@ -9,6 +9,7 @@ import pytest
 
 from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable
 from portfolio_realtime.symbol_collector import broker_client as client_module
+from portfolio_realtime.symbol_collector import rest_client
 from portfolio_realtime.symbol_collector.broker_client import BrokerClient
 from portfolio_realtime.symbol_collector.parse import PayloadRefused
 from tests.conftest import StartSimulator
@@ -21,8 +22,8 @@ AUTH = httpx.BasicAuth("key", "a-very-secret-word")
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries wait only a moment."""
-    monkeypatch.setattr(client_module, "ATTEMPT_WAIT_S", 0.01)
-    monkeypatch.setattr(client_module, "ATTEMPT_WAIT_S_MAX", 0.02)
+    monkeypatch.setattr(rest_client, "ATTEMPT_WAIT_S", 0.01)
+    monkeypatch.setattr(rest_client, "ATTEMPT_WAIT_S_MAX", 0.02)
 
 
 class Broker:
@@ -54,7 +55,7 @@ async def test_retries_end() -> None:
     async with scripted(broker) as url, BrokerClient(url, AUTH) as client:
         with pytest.raises(BrokerUnavailable, match="HTTP 502"):
             await client.accounts()
-    assert len(broker.targets) == client_module.ATTEMPTS_MAX
+    assert len(broker.targets) == rest_client.ATTEMPTS_MAX
 
 
 async def test_a_connection_that_is_refused_is_unavailable() -> None:

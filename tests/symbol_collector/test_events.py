@@ -14,6 +14,7 @@ from portfolio_realtime.symbol_collector import broker_events
 from portfolio_realtime.symbol_collector.broker_client import BrokerClient
 from portfolio_realtime.symbol_collector.broker_follower import EventFollower
 from tests.conftest import Until
+from tests.symbol_collector.bookings import Inbox
 from tests.symbol_collector.scripted import STREAM_HEAD, response, scripted
 
 AUTH = httpx.BasicAuth("key", "secret")
@@ -104,6 +105,11 @@ async def test_refused_credentials_are_for_good() -> None:
             await read_all(client)
 
 
+def _event(event_id: str) -> bytes:
+    event = {"account_id": "a", "event_id": event_id, "activity_type": "CSD", "net_amount": "1"}
+    return f"data: {json.dumps({**event, 'at': '2026-11-20T15:00:00Z'})}\n\n".encode()
+
+
 class Broker:
     """A stream that knows no cursors, and a history; what was asked for is noted."""
 
@@ -119,9 +125,9 @@ class Broker:
         if "since_id" in query:
             writer.write(response(422, "{}"))
         elif "since" in query:
-            writer.write(STREAM_HEAD + b'data: "history"\n\n')
+            writer.write(STREAM_HEAD + _event("history"))
         else:
-            writer.write(STREAM_HEAD + b'data: "live"\n\n')
+            writer.write(STREAM_HEAD + _event("live"))
             self.live.append(writer)
             await self.is_over.wait()
 
@@ -129,12 +135,13 @@ class Broker:
 async def test_a_gap_without_a_cursor_is_replayed(until: Until) -> None:
     """The broker refuses to resume: live starts anew, and what was missed comes from the history."""
     broker = Broker()
-    taken: list[tuple[str, bool]] = []
-    clock = SystemClock()
+    inbox, clock = Inbox(), SystemClock()
+
+    def taken() -> list[tuple[str, bool]]:
+        return [(one.event_id, is_live) for one, is_live in zip(inbox.taken, inbox.live, strict=True)]
+
     async with scripted(broker) as url, BrokerClient(url, AUTH) as client:
-        follower = EventFollower(
-            client, clock, lambda text, is_live: taken.append((json.loads(text), is_live))
-        )
+        follower = EventFollower(client, clock, inbox)
 
         async def follow() -> None:
             for _ in range(3):
@@ -142,12 +149,12 @@ async def test_a_gap_without_a_cursor_is_replayed(until: Until) -> None:
                     await follower.follow()
 
         following = asyncio.create_task(follow())
-        await until(lambda: taken == [("live", True)], "the first event")
-        follower.cursor = "01H"
+        await until(lambda: taken() == [("live", True)], "the first event")
+        assert follower.cursor == "live", "to resume behind"
         heard_ns = clock.now_ns()
         broker.live[0].transport.abort()
         await asyncio.wait_for(follower.fill_gap(), 10)
-        await until(lambda: ("history", False) in taken and taken.count(("live", True)) == 2, "both came")
+        await until(lambda: ("history", False) in taken() and taken().count(("live", True)) == 2, "both")
         broker.live[1].transport.abort()
         following.cancel()
         broker.is_over.set()
@@ -162,7 +169,7 @@ async def test_history_is_replayed_once_and_extended_when_a_day_began_earlier() 
     broker = Broker()
     clock = SystemClock()
     async with scripted(broker) as url, BrokerClient(url, AUTH) as client:
-        follower = EventFollower(client, clock, lambda text, is_live: None)
+        follower = EventFollower(client, clock, Inbox())
         now_ns = clock.now_ns()
         hour_ns = 3600 * 10**9
         for hours in (5, 5, 2, 9, 7, 24 * 365, 24 * 300):

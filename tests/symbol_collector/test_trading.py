@@ -10,7 +10,7 @@ import pytest
 from portfolio_realtime import config
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.errors import BrokerUnavailable
-from portfolio_realtime.symbol_collector import parse, trade_updates, trading_client, trading_follower
+from portfolio_realtime.symbol_collector import parse, trade_updates, trading_follower, trading_rows
 from portfolio_realtime.symbol_collector.activities import Activity
 from portfolio_realtime.symbol_collector.cash_flows import external_cash_flow
 from portfolio_realtime.symbol_collector.parse import ListedAccount
@@ -18,6 +18,7 @@ from portfolio_realtime.symbol_collector.trade_updates import Update
 from portfolio_realtime.symbol_collector.trading_client import TradingClient
 from portfolio_realtime.symbol_collector.trading_follower import TradingFollower
 from tests.conftest import Until, running_service
+from tests.symbol_collector.bookings import Inbox
 
 NOW_NS = parse_rfc3339("2026-11-20T18:00:00Z")
 FILL: dict[str, Any] = {
@@ -46,7 +47,7 @@ DEPOSIT: dict[str, Any] = {
 
 def activity(row: Any, seen_ns: int | None = None) -> Activity:
     """The booking that a row means."""
-    event = trading_client.event_of(row, "alice", seen_ns, NOW_NS)
+    event = trading_rows.event_of(row, "alice", seen_ns, NOW_NS)
     return parse.activity(parse.decode(msgspec.json.encode(event)))
 
 
@@ -106,7 +107,7 @@ def test_a_canceled_row_takes_the_booking_back() -> None:
     undone = activity(canceled, NOW_NS)
     assert (undone.is_void, undone.previous_id, undone.published_ns) == (True, DEPOSIT["id"], NOW_NS)
     assert undone.ref_id != DEPOSIT["id"]
-    assert trading_client.row_id(canceled) != trading_client.row_id(DEPOSIT)
+    assert trading_rows.row_id(canceled) != trading_rows.row_id(DEPOSIT)
 
 
 @pytest.mark.parametrize(
@@ -181,9 +182,9 @@ class Activities(TradingClient):
         """A page."""
         self.asked += 1
         rows = self.rows[category]
-        ids = [trading_client.row_id(row) for row in rows]
+        ids = [trading_rows.row_id(row) for row in rows]
         start = ids.index(page_token) + 1 if page_token else 0
-        return rows[start : start + trading_client.PAGE_LENGTH]
+        return rows[start : start + trading_rows.PAGE_LENGTH]
 
 
 class Still:
@@ -213,18 +214,17 @@ def fills(numbers: range) -> list[dict[str, Any]]:
 
 async def test_each_row_is_taken_once_and_in_order() -> None:
     """Over several pages; then only what is new, with one request of each kind."""
-    client = Activities({trading_client.TRADES: fills(range(250)), trading_client.CASH_AND_OTHERS: [DEPOSIT]})
-    taken: list[Activity] = []
-    follower = TradingFollower(
-        client, config.load(), Still(), lambda text, _: taken.append(parse.activity(parse.decode(text)))
-    )
+    client = Activities({trading_rows.TRADES: fills(range(250)), trading_rows.CASH_AND_OTHERS: [DEPOSIT]})
+    inbox = Inbox()
+    taken = inbox.taken
+    follower = TradingFollower(client, config.load(), Still(), inbox)
     await follower.know_history_since(NOW_NS - 3600 * NS_PER_S)
     assert [one.ref_id for one in taken if one.activity_type == "TRD"] == [f"fill-{n}" for n in range(250)]
     assert len(taken) == 251
     assert client.asked == 4
-    client.rows[trading_client.TRADES] = fills(range(252))
+    client.rows[trading_rows.TRADES] = fills(range(252))
     # its id is of midnight, below all fills: it would be missed by whoever asks for what is after the newest
-    client.rows[trading_client.CASH_AND_OTHERS].insert(0, {**DEPOSIT, "id": "20261120000000000::d0a1"})
+    client.rows[trading_rows.CASH_AND_OTHERS].insert(0, {**DEPOSIT, "id": "20261120000000000::d0a1"})
     client.asked = 0
     await follower.know_history_since(NOW_NS - 3600 * NS_PER_S)
     assert sorted(one.ref_id for one in taken[251:]) == ["20261120000000000::d0a1", "fill-250", "fill-251"]
@@ -235,13 +235,12 @@ async def test_each_row_is_taken_once_and_in_order() -> None:
 async def test_a_row_that_appears_later_is_booked_when_it_appears() -> None:
     """Without a time of its own; what was there at the first reading is of its date."""
     yesterday = {**DEPOSIT, "created_at": None, "date": "2026-11-19"}
-    client = Activities({trading_client.TRADES: [], trading_client.CASH_AND_OTHERS: [yesterday]})
-    taken: list[Activity] = []
-    follower = TradingFollower(
-        client, config.load(), Still(), lambda text, _: taken.append(parse.activity(parse.decode(text)))
-    )
+    client = Activities({trading_rows.TRADES: [], trading_rows.CASH_AND_OTHERS: [yesterday]})
+    inbox = Inbox()
+    taken = inbox.taken
+    follower = TradingFollower(client, config.load(), Still(), inbox)
     await follower.know_history_since(NOW_NS - 3600 * NS_PER_S)
-    client.rows[trading_client.CASH_AND_OTHERS].insert(0, {**yesterday, "id": "later"})
+    client.rows[trading_rows.CASH_AND_OTHERS].insert(0, {**yesterday, "id": "later"})
     await follower.know_history_since(NOW_NS - 3600 * NS_PER_S)
     assert [one.published_ns for one in taken] == [parse_rfc3339("2026-11-19T17:00:00Z"), NOW_NS]
     await client.__aexit__(None, None, None)
@@ -250,45 +249,44 @@ async def test_a_row_that_appears_later_is_booked_when_it_appears() -> None:
 async def test_a_row_that_was_spoiled_is_taken_when_it_is_whole() -> None:
     """A null where the amount was promised is refused and told once; the amount is not taken for nothing."""
     client = Activities(
-        {trading_client.TRADES: [], trading_client.CASH_AND_OTHERS: [{**DEPOSIT, "net_amount": None}]}
+        {trading_rows.TRADES: [], trading_rows.CASH_AND_OTHERS: [{**DEPOSIT, "net_amount": None}]}
     )
-    taken: list[str] = []
-    follower = TradingFollower(client, config.load(), Still(), lambda text, _: taken.append(text))
+    inbox = Inbox()
+    follower = TradingFollower(client, config.load(), Still(), inbox)
     for _ in range(3):
         await follower.know_history_since(NOW_NS - 3600 * NS_PER_S)
-    with pytest.raises(parse.PayloadRefused, match="net_amount"):
-        parse.activity(parse.decode(taken[0]))
-    client.rows[trading_client.CASH_AND_OTHERS] = [DEPOSIT]
+    assert (inbox.taken, len(inbox.refused)) == ([], 1)
+    assert "net_amount" in inbox.refused[0]
+    client.rows[trading_rows.CASH_AND_OTHERS] = [DEPOSIT]
     for _ in range(3):
         await follower.know_history_since(NOW_NS - 3600 * NS_PER_S)
-    assert len(taken) == 2
-    assert parse.activity(parse.decode(taken[1])).net_amount == Decimal("100.5")
+    assert [one.net_amount for one in inbox.taken] == [Decimal("100.5")]
     await client.__aexit__(None, None, None)
 
 
 async def test_the_same_page_again_is_not_read_forever() -> None:
     """Whoever does not know our token gives the first page each time."""
-    client = Activities({trading_client.TRADES: fills(range(100)), trading_client.CASH_AND_OTHERS: [None, 7]})
+    client = Activities({trading_rows.TRADES: fills(range(100)), trading_rows.CASH_AND_OTHERS: [None, 7]})
     original = client.activities
 
     async def forgetful(category: str, page_token: str | None) -> list[Any]:
         return await original(category, None)
 
     client.activities = forgetful  # type: ignore[method-assign]  # the broker's mistake, not the client's
-    taken: list[str] = []
-    follower = TradingFollower(client, config.load(), Still(), lambda text, _: taken.append(text))
+    inbox = Inbox()
+    follower = TradingFollower(client, config.load(), Still(), inbox)
     await follower.know_history_since(NOW_NS - 3600 * NS_PER_S)
     assert client.asked == 3
-    assert len(taken) == 101
+    assert (len(inbox.taken), len(inbox.refused)) == (100, 1)
     await client.__aexit__(None, None, None)
 
 
 async def test_old_rows_are_not_read() -> None:
     """Back to the day before what is wanted, not to the account's first day."""
-    client = Activities({trading_client.TRADES: fills(range(100)), trading_client.CASH_AND_OTHERS: []})
+    client = Activities({trading_rows.TRADES: fills(range(100)), trading_rows.CASH_AND_OTHERS: []})
     old = [{**FILL, "id": f"old-{n}", "transaction_time": "2026-11-18T17:00:00Z"} for n in range(900)]
-    client.rows[trading_client.TRADES] += old
-    follower = TradingFollower(client, config.load(), Still(), lambda text, is_live: None)
+    client.rows[trading_rows.TRADES] += old
+    follower = TradingFollower(client, config.load(), Still(), Inbox())
     await follower.know_history_since(NOW_NS - 3600 * NS_PER_S)
     assert client.asked == 3
     await client.__aexit__(None, None, None)
@@ -310,7 +308,7 @@ async def test_a_refused_stream_is_asked_for_less_and_less(monkeypatch: pytest.M
     monkeypatch.setattr(trading_follower.asyncio, "sleep", sleep)
     monkeypatch.setattr(trade_updates, "updates", refused)
     client = Activities({})
-    follower = TradingFollower(client, config.load(), Still(), lambda text, is_live: None)
+    follower = TradingFollower(client, config.load(), Still(), Inbox())
     for _ in range(11):
         with pytest.raises(BrokerUnavailable):
             await follower.listen()
@@ -324,18 +322,18 @@ async def test_a_fill_is_looked_for_until_its_row_is_there(
     """Then nothing is left to ask for."""
     monkeypatch.setattr(trading_follower, "LOOKS_S", (0.0, *[0.01] * 500))
     monkeypatch.setattr(trading_follower, "POLL_S", 3600.0)
-    client = Activities({trading_client.TRADES: [], trading_client.CASH_AND_OTHERS: []})
+    client = Activities({trading_rows.TRADES: [], trading_rows.CASH_AND_OTHERS: []})
 
     async def stream(*_: Any) -> Any:
         yield Update("order-0", Decimal(2))
         await asyncio.Event().wait()
 
     monkeypatch.setattr(trade_updates, "updates", stream)
-    follower = TradingFollower(client, config.load(), Still(), lambda text, is_live: None)
+    follower = TradingFollower(client, config.load(), Still(), Inbox())
     await follower.know_history_since(NOW_NS - 3600 * NS_PER_S)
     async with running_service(follower.poll()), running_service(follower.listen()):
         await until(lambda: client.asked > 6, "it is looked for")
-        client.rows[trading_client.TRADES] = fills(range(1))
+        client.rows[trading_rows.TRADES] = fills(range(1))
 
         async def is_quiet() -> bool:
             asked = client.asked
@@ -354,7 +352,7 @@ async def test_a_fill_that_no_row_tells_asks_for_the_account(
     """After a few looks; a fill whose row is there is not looked for."""
     monkeypatch.setattr(trading_follower, "LOOKS_S", (0.0, 0.01, 0.01))
     monkeypatch.setattr(trading_follower, "POLL_S", 3600.0)
-    client = Activities({trading_client.TRADES: fills(range(1)), trading_client.CASH_AND_OTHERS: []})
+    client = Activities({trading_rows.TRADES: fills(range(1)), trading_rows.CASH_AND_OTHERS: []})
     updates = asyncio.Queue[Update]()
 
     async def stream(*_: Any) -> Any:
@@ -362,7 +360,7 @@ async def test_a_fill_that_no_row_tells_asks_for_the_account(
             yield await updates.get()
 
     monkeypatch.setattr(trade_updates, "updates", stream)
-    follower = TradingFollower(client, config.load(), Still(), lambda text, is_live: None)
+    follower = TradingFollower(client, config.load(), Still(), Inbox())
     await follower.know_history_since(NOW_NS - 3600 * NS_PER_S)
     async with running_service(follower.poll()), running_service(follower.listen()):
         client.asked = 0

@@ -6,23 +6,39 @@ broker's heartbeats count as life.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from typing import Final
+from typing import Final, Protocol
 
 import httpx
 
 from portfolio_realtime.clock import rfc3339
-from portfolio_realtime.errors import BrokerUnavailable
-from portfolio_realtime.symbol_collector.broker_client import REFUSED, BrokerClient, refusal
+from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable
+from portfolio_realtime.symbol_collector.rest_client import REFUSED
 from portfolio_realtime.symbol_collector.sse import Comment, SseParser
 
 PATH: Final = "/v2beta1/events/activities"
 IDLE_S: Final = 45.0
 HISTORY_IDLE_S: Final = 20.0  # heartbeats alone do not keep a bounded history alive
 TIMEOUT: Final = httpx.Timeout(10.0, read=IDLE_S, pool=30.0)
+REFUSED_EVENTS: Final = (
+    "Alpaca refuses the Broker API credentials for its events: check BROKER_API_KEY and BROKER_SECRET_KEY "
+    "(or BROKER_CLIENT_ID and BROKER_CLIENT_SECRET), and that ALPACA_SANDBOX fits them"
+)
 CURSOR_STATUSES: Final = (400, 404, 410, 422)
 GAP_COMMENTS: Final = ("you are reading too slowly", "internal server error")
+
+
+class Streaming(Protocol):
+    """A client of the Broker API that opens streams."""
+
+    def stream(self, path: str, params: Mapping[str, str], timeout: httpx.Timeout) -> httpx.Request:
+        """A request for an event stream."""
+        ...
+
+    async def send_stream(self, request: httpx.Request) -> httpx.Response:
+        """Send it; the body is still to be read."""
+        ...
 
 
 class CursorRefused(BrokerUnavailable):
@@ -34,7 +50,7 @@ class EventsLost(BrokerUnavailable):
 
 
 async def live(
-    client: BrokerClient,
+    client: Streaming,
     since_id: str | None,
     connected: Callable[[], None],
     heard: Callable[[], None] = lambda: None,
@@ -51,7 +67,7 @@ async def live(
     raise BrokerUnavailable("the event stream has ended")
 
 
-async def history(client: BrokerClient, since_ns: int, until_ns: int) -> AsyncGenerator[str]:
+async def history(client: Streaming, since_ns: int, until_ns: int) -> AsyncGenerator[str]:
     """Each event of a span of time as JSON text, then it ends. Raises as `live` does."""
     params = {"since": rfc3339(since_ns), "until": rfc3339(until_ns)}
     loop = asyncio.get_running_loop()
@@ -71,7 +87,7 @@ async def history(client: BrokerClient, since_ns: int, until_ns: int) -> AsyncGe
 
 
 async def _read(
-    client: BrokerClient,
+    client: Streaming,
     params: dict[str, str],
     connected: Callable[[], None],
     heard: Callable[[], None],
@@ -97,7 +113,7 @@ async def _read(
 def _check(response: httpx.Response, *, has_cursor: bool) -> None:
     status = response.status_code
     if status in REFUSED:
-        raise refusal(status)
+        raise BrokerRefused(f"{REFUSED_EVENTS} (HTTP {status})")
     if has_cursor and status in CURSOR_STATUSES:
         raise CursorRefused(f"event stream: the broker refuses the cursor (HTTP {status})")
     if not response.is_success:

@@ -12,8 +12,10 @@ from typing import Final
 import structlog
 
 from portfolio_realtime.clock import NS_PER_S, Clock
-from portfolio_realtime.symbol_collector import broker_events
-from portfolio_realtime.symbol_collector.broker_client import BrokerClient
+from portfolio_realtime.symbol_collector import broker_events, parse
+from portfolio_realtime.symbol_collector.account_source import Inbox
+from portfolio_realtime.symbol_collector.broker_events import Streaming
+from portfolio_realtime.symbol_collector.parse import PayloadRefused
 
 OVERLAP_NS: Final = NS_PER_S // 2  # of history over the live stream, and of clocks that differ
 GAP_MARGIN_NS: Final = 60 * NS_PER_S  # replayed from before the last sign of life
@@ -26,18 +28,15 @@ log = structlog.get_logger()
 
 
 class EventFollower:
-    """Follows the stream of one key; `take(text)` gets each event, and False says that it is not live.
+    """Follows the stream of one key; `cursor` is the id of the newest live event."""
 
-    `cursor` is the id of the newest live event, to be set by whoever takes the events.
-    """
-
-    def __init__(self, client: BrokerClient, clock: Clock, take: Callable[[str, bool], None]) -> None:
+    def __init__(self, client: Streaming, clock: Clock, inbox: Inbox) -> None:
         self.cursor: str | None = None
         self.connected = asyncio.Event()
         self.lost_since_ns: int | None = clock.now_ns()  # None while the live stream is open
         self._client = client
         self._clock = clock
-        self._take = take
+        self._inbox = inbox
         self._heard_ns = 0  # when the live stream last gave a sign of life
         self._signs = 0  # of life, of this connection …
         self._pause_ns = 0  # … and the longest time between two
@@ -63,13 +62,25 @@ class EventFollower:
             events = broker_events.live(self._client, cursor, self._connected(cursor), self._hear)
             async with aclosing(events) as live:
                 async for text in live:
-                    self._take(text, True)
+                    self._deliver(text, is_live=True)
         except broker_events.CursorRefused:
             self.cursor = None
             raise
         finally:
             if self.lost_since_ns is None:
                 self.lost_since_ns = self._clock.now_ns()
+
+    def _deliver(self, text: str, *, is_live: bool) -> None:
+        payload: object = None
+        try:
+            payload = parse.decode(text)
+            activity = parse.activity(payload)
+        except PayloadRefused as error:
+            self._inbox.refuse_activity(parse.account_id_of(payload), str(error))
+            return
+        if is_live:
+            self.cursor = activity.event_id
+        self._inbox.take_activity(activity, is_live=is_live)
 
     def _hear(self) -> None:
         now_ns = self._clock.now_ns()
@@ -128,6 +139,6 @@ class EventFollower:
         count = 0
         async with aclosing(broker_events.history(self._client, since_ns, until_ns)) as history:
             async for text in history:
-                self._take(text, False)
+                self._deliver(text, is_live=False)
                 count += 1
         return count

@@ -25,9 +25,9 @@ from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.symbol_collector import activity_types, cash_flows, parse
 from portfolio_realtime.symbol_collector.account_record import Outcome
 from portfolio_realtime.symbol_collector.account_records import Roster
-from portfolio_realtime.symbol_collector.activities import CLOSED, Statement
+from portfolio_realtime.symbol_collector.account_source import AccountSource
+from portfolio_realtime.symbol_collector.activities import CLOSED, Activity, Statement
 from portfolio_realtime.symbol_collector.broker_client import BrokerClient, credentials
-from portfolio_realtime.symbol_collector.broker_follower import EventFollower
 from portfolio_realtime.symbol_collector.broker_silence import BrokerSilence
 from portfolio_realtime.symbol_collector.closed_days import serve_closed_days
 from portfolio_realtime.symbol_collector.equity_drift import EquityDrift
@@ -35,8 +35,7 @@ from portfolio_realtime.symbol_collector.event_stream_lag import EventStreamLag
 from portfolio_realtime.symbol_collector.fetch_schedule import Turn, Turns
 from portfolio_realtime.symbol_collector.parse import CurrencyRefused, PayloadRefused
 from portfolio_realtime.symbol_collector.pending_accounts import PendingAccounts
-from portfolio_realtime.symbol_collector.trading_client import INTERVAL_S_MAX, TradingClient
-from portfolio_realtime.symbol_collector.trading_follower import TradingFollower
+from portfolio_realtime.symbol_collector.trading_client import TradingClient
 from portfolio_realtime.symbol_collector.unlisted_accounts import Missed
 from portfolio_realtime.telemetry import CollectorMetrics
 
@@ -80,7 +79,7 @@ async def run(context: Context) -> None:
         await keep_running(lambda: under_lease(context, NAME, collector.work), context.clock, NAME)
 
 
-def open_client(settings: Settings, counted: Callable[[str], None]) -> BrokerClient:
+def open_client(settings: Settings, counted: Callable[[str], None]) -> AccountSource:
     """The client of whoever's accounts the keys let us follow. Raises BrokerRefused when there is no key."""
     if settings.account_source == "broker":
         return BrokerClient(settings.host("broker"), credentials(settings), counted)
@@ -92,15 +91,13 @@ def open_client(settings: Settings, counted: Callable[[str], None]) -> BrokerCli
 class Collector:
     """All that one process knows about all accounts; outlives the loss of the lease and of Valkey."""
 
-    def __init__(self, context: Context, client: BrokerClient, metrics: CollectorMetrics) -> None:
+    def __init__(self, context: Context, client: AccountSource, metrics: CollectorMetrics) -> None:
         self._state = context.state
         self._clock = context.clock
         self._shards = list(range(context.settings.shards))
         self._settings = context.settings
         interval_s = context.settings.symbol_collection_interval
-        if isinstance(client, TradingClient):
-            interval_s = min(interval_s, INTERVAL_S_MAX)
-        self._interval_ns = int(interval_s * NS_PER_S)
+        self._interval_ns = int(min(interval_s, client.interval_s_max) * NS_PER_S)
         self._client = client
         self._metrics = metrics
         self._lag = EventStreamLag(metrics.event_stream_lag, context.clock)
@@ -114,7 +111,7 @@ class Collector:
         self._roster = Roster()
         self._turns = Turns()
         self._missed = Missed()
-        self._follower = self._new_follower()
+        self._follower = self._client.follower(self._clock, self)
         self._untried: set[str] = set()  # listed and not fetched yet
         self._is_complete = False  # every account has been fetched once
         self._removed_symbols: set[str] = set()
@@ -122,11 +119,6 @@ class Collector:
         self._failures: dict[str, int] = {}  # account -> requests in a row that were not answered
         self._history_failed_ns: int | None = None
         self._equity_drift = EquityDrift(self._roster, self._state, self._clock, self._metrics)
-
-    def _new_follower(self) -> EventFollower | TradingFollower:
-        if isinstance(self._client, TradingClient):
-            return TradingFollower(self._client, self._settings, self._clock, self._take_event)
-        return EventFollower(self._client, self._clock, self._take_event)
 
     async def work(self, lease: Lease) -> None:
         """Everything, until it is cancelled. Raises LeaseLost, StateUnavailable, BrokerRefused."""
@@ -164,16 +156,9 @@ class Collector:
 
     # Events
 
-    def _take_event(self, text: str, is_live: bool) -> None:
-        payload: Any = None
-        try:
-            payload = parse.decode(text)
-            activity = parse.activity(payload)
-        except PayloadRefused as error:
-            self._refuse_activity(parse.account_id_of(payload), str(error))
-            return
+    def take_activity(self, activity: Activity, *, is_live: bool) -> None:
+        """A booking, as the follower hears it."""
         if is_live:
-            self._follower.cursor = activity.event_id
             self._lag.take(activity.event_id)
         is_new = self._roster.apply(activity, self._clock.now_ns())
         is_known_type = activity_types.is_described(activity.activity_type)
@@ -186,7 +171,7 @@ class Collector:
         if self._roster.has_changes:
             self._changed.set()
 
-    def _refuse_activity(self, account_id: str | None, reason: str) -> None:
+    def refuse_activity(self, account_id: str | None, reason: str) -> None:
         """It may have moved money: a statement of its account shows it, or of all where it names none."""
         self._metrics.rejected.labels("activity").inc()
         log.warning("activity refused", account_id=account_id, reason=reason)

@@ -9,18 +9,17 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from decimal import Decimal, InvalidOperation
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Protocol
 
-import msgspec
 import structlog
 
 from portfolio_realtime.clock import NS_PER_S, Clock
 from portfolio_realtime.config import Settings
 from portfolio_realtime.model import ZERO
-from portfolio_realtime.symbol_collector import parse, trade_updates, trading_client
-from portfolio_realtime.symbol_collector.parse import PayloadRefused
+from portfolio_realtime.symbol_collector import parse, trade_updates, trading_rows
+from portfolio_realtime.symbol_collector.account_source import Inbox
+from portfolio_realtime.symbol_collector.parse import ListedAccount, PayloadRefused
 from portfolio_realtime.symbol_collector.trade_updates import Update
-from portfolio_realtime.symbol_collector.trading_client import TradingClient
 
 POLL_S: Final = 5.0  # 24 of 200 requests a minute
 LOOKS_S: Final = (0.0, 0.25, 0.5, 1.0, 2.0)  # the activities may trail the stream by so much
@@ -35,19 +34,29 @@ ORDERS_MAX: Final = 1_000  # whose fills are remembered
 log = structlog.get_logger()
 
 
-class TradingFollower:
-    """Follows one key's account; `take(text, is_live)` gets each booking once, as an activity event."""
+class Rows(Protocol):
+    """Who gives the account and its rows."""
 
-    def __init__(
-        self, client: TradingClient, settings: Settings, clock: Clock, take: Callable[[str, bool], None]
-    ) -> None:
+    async def accounts(self) -> list[ListedAccount]:
+        """The one account."""
+        ...
+
+    async def activities(self, category: str, page_token: str | None) -> list[Any]:
+        """A page of rows, newest first."""
+        ...
+
+
+class TradingFollower:
+    """Follows one key's account."""
+
+    def __init__(self, client: Rows, settings: Settings, clock: Clock, inbox: Inbox) -> None:
         self.cursor: str | None = None  # rows are asked for by id and date: there is nothing to resume behind
         self.connected = asyncio.Event()
         self.lost_since_ns: int | None = clock.now_ns()  # None while the activities can be read
         self._client = client
         self._settings = settings
         self._clock = clock
-        self._take = take
+        self._inbox = inbox
         self._account_id = ""
         self._since_ns: int | None = None
         self._turn = asyncio.Lock()
@@ -160,44 +169,45 @@ class TradingFollower:
     async def _read(self, since_ns: int, *, is_deep: bool) -> int:
         """Take the rows that are new; deep: back to `since_ns`, else until a page brings none. How many."""
         rows: list[Any] = []
-        for category in trading_client.CATEGORIES:
+        for category in trading_rows.CATEGORIES:
             rows += await self._new_rows(category, since_ns, is_deep)
         now_ns = self._clock.now_ns()
         seen_ns = None if is_deep else now_ns
         for row in reversed(rows):
-            event = trading_client.event_of(row, self._account_id, seen_ns, now_ns)
-            text = msgspec.json.encode(event).decode()
-            if _is_readable(text):
-                self._take(text, False)
+            try:
+                activity = parse.activity(trading_rows.event_of(row, self._account_id, seen_ns, now_ns))
+            except PayloadRefused as error:
+                self._refuse(row, str(error))
+            else:
+                self._inbox.take_activity(activity, is_live=False)
                 self._note(row)
-            elif trading_client.row_id(row) not in self._refused:  # counted once, looked at each time
-                self._refused[trading_client.row_id(row)] = None
-                _bound(self._refused, REFUSED_MAX)
-                self._take(text, False)
         return len(rows)
+
+    def _refuse(self, row: Any, reason: str) -> None:
+        """Told once, and looked at each time: it may be whole then."""
+        name = trading_rows.row_id(row)
+        if name not in self._refused:
+            self._refused[name] = None
+            _bound(self._refused, REFUSED_MAX)
+            self._inbox.refuse_activity(self._account_id, reason)
 
     async def _new_rows(self, category: str, since_ns: int, is_deep: bool) -> list[Any]:
         found: dict[str, Any] = {}
         read: set[str] = set()
         token: str | None = None
         for _ in range(PAGES_MAX):
-            page = {trading_client.row_id(row): row for row in await self._client.activities(category, token)}
+            page = {trading_rows.row_id(row): row for row in await self._client.activities(category, token)}
             new = {name: row for name, row in page.items() if name not in self._seen}
             found.update(new)
-            is_over = min(map(trading_client.about_ns, page.values()), default=0) < since_ns - MARGIN_NS
-            if (
-                len(page) < trading_client.PAGE_LENGTH
-                or is_over
-                or not (new or is_deep)
-                or page.keys() <= read
-            ):
+            is_over = min(map(trading_rows.about_ns, page.values()), default=0) < since_ns - MARGIN_NS
+            if len(page) < trading_rows.PAGE_LENGTH or is_over or not (new or is_deep) or page.keys() <= read:
                 break
             read.update(page)
             token = list(page)[-1].partition("/")[0]
         return list(found.values())
 
     def _note(self, row: Any) -> None:
-        self._seen[trading_client.row_id(row)] = None
+        self._seen[trading_rows.row_id(row)] = None
         _bound(self._seen, SEEN_MAX)
         if isinstance(row, dict) and (order_id := row.get("order_id")):
             try:
@@ -208,14 +218,6 @@ class TradingFollower:
             _bound(self._filled, ORDERS_MAX)
             if self._filled[order_id] >= self._expected.get(order_id, filled):
                 self._expected.pop(order_id, None)
-
-
-def _is_readable(text: str) -> bool:
-    try:
-        parse.activity(parse.decode(text))
-    except PayloadRefused:
-        return False
-    return True
 
 
 def _bound(remembered: dict[str, Any], count_max: int) -> None:

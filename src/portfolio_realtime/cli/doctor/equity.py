@@ -17,11 +17,10 @@ from portfolio_realtime.market_data_consumer.snapshots import SYMBOLS_MAX, Snaps
 from portfolio_realtime.model import Account, plain
 from portfolio_realtime.outbound import transport_to
 from portfolio_realtime.symbol_collector.account_record import AccountRecord
+from portfolio_realtime.symbol_collector.account_source import AccountSource
 from portfolio_realtime.symbol_collector.activities import CLOSED, Statement
-from portfolio_realtime.symbol_collector.broker_client import BrokerClient
 from portfolio_realtime.symbol_collector.collector import open_client
 from portfolio_realtime.symbol_collector.parse import PayloadRefused, listed_accounts
-from portfolio_realtime.symbol_collector.trading_client import TradingClient
 from portfolio_realtime.valuation.rounding import cents, exact_equity, exposure, money
 
 CHECK: Final = "equity"
@@ -52,9 +51,9 @@ async def examine(settings: Settings, account_id: str) -> Finding:
     return _compared(_account(statement), statement, prices)
 
 
-async def _first(settings: Settings, client: BrokerClient) -> str:
+async def _first(settings: Settings, client: AccountSource) -> str:
     """The first open account; "" when there is none."""
-    if isinstance(client, TradingClient):
+    if settings.account_source == "trading":
         return (await client.accounts())[0].account_id
     params = {"sort": "asc", "entities": "contact", "status": "ACTIVE"}
     transport = transport_to(settings.host("broker"))

@@ -5,7 +5,7 @@ from collections.abc import Awaitable
 from typing import Final
 
 from portfolio_realtime import config
-from portfolio_realtime.cli.doctor import alpaca, equity, feeds, machine
+from portfolio_realtime.cli.doctor import alpaca, equity, feeds, machine, records
 from portfolio_realtime.cli.doctor.findings import Finding, Status, redacted
 from portfolio_realtime.cli.doctor.production import check_production
 from portfolio_realtime.config import Settings
@@ -41,8 +41,10 @@ def _loaded() -> Settings | Finding:
 
 
 async def _machine(settings: Settings) -> list[Finding]:
+    shared = [] if settings.is_embedded else [await _in_time(records.CHECK, records.examine(settings))]
     return [
         await _in_time("Valkey", machine.state(settings)),
+        *shared,
         *await machine.ports(settings),
     ]
 

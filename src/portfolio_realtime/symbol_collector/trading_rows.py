@@ -1,0 +1,106 @@
+"""Rows of the Trading API's activities, in the terms of the Broker API's events.
+
+A row of `/v2/account/activities` becomes the same event that the Broker API's stream would send, so that one
+parser and one record serve both. Rows state less; what they leave out is left out, not guessed:
+
+| row                    | event                                                                            |
+| ---------------------- | -------------------------------------------------------------------------------- |
+| FILL                   | TRD without `net_amount` (see `parse.activity`)                                  |
+| status `canceled`      | a second event that takes the first one back: the row keeps its id               |
+| `qty` of a cash payment | the shares that are paid for: no position moves                                  |
+| no `created_at`        | published when we first saw it; in the first reading, at noon New York of `date` |
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, time
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from portfolio_realtime.clock import NS_PER_S, parse_rfc3339, rfc3339
+from portfolio_realtime.symbol_collector import activity_types
+from portfolio_realtime.symbol_collector.activities import market_symbol
+
+TRADES: Final = "trade_activity"
+CASH_AND_OTHERS: Final = "non_trade_activity"
+CATEGORIES: Final = (TRADES, CASH_AND_OTHERS)
+PAGE_LENGTH: Final = 100  # the most that Alpaca gives
+
+_FILL_NEEDS: Final = ("side", "symbol", "transaction_time")  # without one of these it is refused
+_CANCELED: Final = "canceled"
+_NOON: Final = time(12)
+_NEW_YORK: Final = ZoneInfo("America/New_York")
+
+
+def row_id(row: Any) -> str:
+    """What tells one state of a row from another: its id, and whether it has been canceled since."""
+    if not isinstance(row, Mapping):
+        return ""
+    name = str(row.get("id") or "")
+    return f"{name}/{_CANCELED}" if row.get("status") == _CANCELED else name
+
+
+def row_ns(row: Any) -> int | None:
+    """When a row was booked, in ns, or None when it does not say more than a date."""
+    if not isinstance(row, Mapping):
+        return None
+    for name in ("transaction_time", "created_at"):
+        try:
+            if text := row.get(name):
+                return parse_rfc3339(str(text))
+        except ValueError:
+            continue
+    return None
+
+
+def about_ns(row: Any) -> int:
+    """When a row was booked, in ns, by its date where it says no more."""
+    booked_ns = row_ns(row)
+    if booked_ns is None:
+        booked_ns = _noon_ns(row) if isinstance(row, Mapping) else 0
+    return booked_ns
+
+
+def event_of(row: Any, account_id: str, seen_ns: int | None, now_ns: int) -> dict[str, Any]:
+    """The activity event that says what a row says; `seen_ns` is when it appeared, None for history.
+
+    What is wrong with a row is left for `parse.activity` to refuse.
+    """
+    if not isinstance(row, Mapping):
+        return {}
+    fields: Mapping[str, Any] = row
+    activity_type = str(fields.get("activity_type") or "")
+    subtype = str(fields.get("activity_sub_type") or "")
+    is_fill = activity_type == activity_types.FILL
+    is_canceled = fields.get("status") == _CANCELED
+    booked_ns = row_ns(fields) or seen_ns or min(_noon_ns(fields), now_ns)
+    published_ns = seen_ns if seen_ns is not None and is_canceled else booked_ns
+    is_whole = not is_fill or all(fields.get(name) for name in _FILL_NEEDS)
+    spelled = market_symbol(str(fields.get("symbol") or ""))
+    is_moving = is_whole and activity_types.moves_position(activity_type, subtype, spelled)
+    event = {
+        "account_id": account_id,
+        "event_id": row_id(fields),
+        "previous_id": fields.get("id") if is_canceled else None,
+        "activity_type": activity_types.TRADE if is_fill else activity_type,
+        "activity_subtype": subtype or None,
+        "status": fields.get("status") or "executed",
+        "symbol": fields.get("symbol") if is_moving else None,
+        "side": fields.get("side"),
+        "qty": fields.get("qty") if is_moving else None,
+        "price": fields.get("price") if is_moving else None,
+        "net_amount": fields.get("net_amount"),
+        "currency": fields.get("currency"),
+        "at": rfc3339(published_ns),
+        "executed_at": rfc3339(booked_ns),
+        "details": {"group_id": fields.get("group_id")},
+    }
+    return {name: value for name, value in event.items() if value is not None}
+
+
+def _noon_ns(row: Mapping[str, Any]) -> int:
+    """Noon New York of the row's date: after its morning's bookings and before the close."""
+    try:
+        day = date.fromisoformat(str(row.get("date"))[:10])
+    except ValueError:
+        day = datetime.fromtimestamp(0, UTC).date()
+    return int(datetime.combine(day, _NOON, _NEW_YORK).timestamp()) * NS_PER_S
