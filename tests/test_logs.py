@@ -102,7 +102,8 @@ def test_colours_can_be_switched_off(monkeypatch: pytest.MonkeyPatch, name: str,
     monkeypatch.setenv(name, value)
     seen: list[bool] = []
 
-    def renderer(*, colors: bool) -> None:
+    def renderer(*, colors: bool, exception_formatter: object) -> None:
+        assert exception_formatter is structlog.dev.plain_traceback
         seen.append(colors)
 
     monkeypatch.setattr(structlog.dev, "ConsoleRenderer", renderer)

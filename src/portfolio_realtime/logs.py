@@ -163,11 +163,14 @@ class _Forwarded(logging.Handler):
         )
 
 
-def configure(service: str, level: str, log_format: str) -> None:
+def configure(service: str, level: str, log_format: str) -> Writer:
     """Structured logs on stderr: lines for people (`console`) or one JSON object a line (`json`)."""
     is_console = log_format == "console"
     renderer = (
-        structlog.dev.ConsoleRenderer(colors=has_colours())
+        structlog.dev.ConsoleRenderer(
+            colors=has_colours(),
+            exception_formatter=structlog.dev.plain_traceback,  # the other one shows variables, cut short
+        )
         if is_console
         else structlog.processors.JSONRenderer(default=str)
     )
@@ -176,6 +179,7 @@ def configure(service: str, level: str, log_format: str) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if is_console else "iso", utc=not is_console),
         *exceptions,
+        _clean_texts,
         renderer,
     ]
 
@@ -185,7 +189,8 @@ def configure(service: str, level: str, log_format: str) -> None:
             line = processor(None, "warning", line)
         return line
 
-    lines = _Lines(Writer(sys.stderr, lost))
+    writer = Writer(sys.stderr, lost)
+    lines = _Lines(writer)
     structlog.configure(
         processors=[structlog.contextvars.merge_contextvars, _count, Fold(), *stamped],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
@@ -195,6 +200,12 @@ def configure(service: str, level: str, log_format: str) -> None:
     logging.basicConfig(handlers=[_Forwarded()], level=logging.WARNING, force=True)
     logging.captureWarnings(True)
     sys.excepthook = _uncaught
+    return writer
+
+
+def _clean_texts(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Before they are rendered: a text that quotes is quoted once more by JSON."""
+    return {name: clean(value) if isinstance(value, str) else value for name, value in line.items()}
 
 
 def _count(_: Any, level: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
