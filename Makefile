@@ -37,6 +37,9 @@ run: $(VENV)/.runnable  ## a live portfolio in the browser: make run, make run P
 test: install test-js app  ## all tests, with branch coverage
 	./run_tests.py $(ARGS)
 
+test-fast: install  ## the tests that need no server, browser or whole system, within a minute; no coverage
+	$(BIN)/python -m pytest -m fast --numprocesses=auto -q $(ARGS)
+
 lint: install lint-js  ## format, lint, types and import rules, without the tests
 	$(BIN)/ruff format --check src tests benchmarks deploy docs run_tests.py
 	$(BIN)/ruff check src tests benchmarks deploy docs run_tests.py

@@ -32,6 +32,26 @@ def pytest_configure() -> None:
         raise pytest.UsageError("what is installed in .venv is older than pyproject.toml: run `make install`")
 
 
+FAST_FOLDERS: Final = frozenset(
+    ("alpaca_sim", "harness", "market_data_consumer", "symbol_collector", "valuation", "websocket_server")
+)
+FAST_FILES: Final = frozenset(
+    ("test_backoff.py", "test_clock.py", "test_config.py", "test_private_names.py", "test_tidy.py")
+)
+SERVERS: Final = frozenset(  # fixtures that start a server, a browser or a whole system
+    ("mortal_valkey", "session_valkey", "simulator", "start", "browser", "stage", "running", "server")
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark by folder and by fixtures what `make test-fast` runs: no server, no browser, no whole system."""
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        is_named = {item.path.parent.name} & FAST_FOLDERS or {item.path.name} & FAST_FILES
+        if is_named and not SERVERS & set(item.fixturenames) and item.get_closest_marker("slow") is None:
+            item.add_marker("fast")
+
+
 class Until(Protocol):
     """Waits until a predicate holds."""
 

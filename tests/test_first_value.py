@@ -21,7 +21,7 @@ from portfolio_realtime.service import Context
 from portfolio_realtime.state import State, open_state
 from portfolio_realtime.websocket_server.fanout import publication_follower
 from tests.conftest import LEASE_MS, SHARDS, Until, running_service
-from tests.test_portfolio_calculator import NAMES, World
+from tests.support.calculators import NAMES, World
 from tests.websocket_server.served import Served, bearer, serving
 
 NEVER_S = 1e8

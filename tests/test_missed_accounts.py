@@ -15,7 +15,7 @@ from portfolio_realtime.state.connection import Message, Subscribed
 from portfolio_realtime.symbol_collector.broker_client import BrokerClient
 from portfolio_realtime.symbol_collector.parse import ListedAccount
 from tests.conftest import DEADLINE_S, SHARDS, StartSimulator, Until
-from tests.test_symbol_collector import all_known, context_of, running, wait_exact
+from tests.support.collectors import all_known, context_of, running, wait_exact
 
 
 @contextlib.asynccontextmanager

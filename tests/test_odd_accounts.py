@@ -13,8 +13,8 @@ from portfolio_realtime.service import Context
 from portfolio_realtime.state import State, feeds
 from portfolio_realtime.symbol_collector import broker_events, collector
 from tests.conftest import Until, running_service
+from tests.support.broker_payloads import ACCOUNT
 from tests.symbol_collector.scripted import STREAM_HEAD, response, scripted
-from tests.symbol_collector.test_parse import ACCOUNT
 
 ODD, GOOD, ALSO = (f"0000000{number}-0000-4000-8000-000000000001" for number in (1, 2, 3))
 ODD_ANSWERS: dict[str, tuple[dict[str, Any], Any, bool | None]] = {

@@ -17,12 +17,11 @@ from websockets.asyncio.client import connect
 from portfolio_harness.oracle import Truth
 from portfolio_harness.system import System, running
 from portfolio_realtime.errors import BrokerRefused
-from portfolio_realtime.service import Context
 from portfolio_realtime.state import State
 from portfolio_realtime.symbol_collector import collector
 from portfolio_realtime.symbol_collector.trading_client import TradingClient
 from tests.conftest import Simulator, StartSimulator, Until, end, free_port, running_service
-from tests.test_symbol_collector import context_of
+from tests.support.one_account import context_of_one, keys
 
 OPTIONS = (
     "--accounts",
@@ -41,22 +40,6 @@ BACK_S_MAX = 60.0
 CONVERGE_S_MAX = 60.0
 RECONCILED = "portfolio_realtime_reconciled_total"
 FIGURES = ("equity", "cash", "last_equity", "external_cash_flow", "day_pnl")
-
-
-def keys(index: int) -> dict[str, str]:
-    """The settings that follow the simulator's account of this index, and no broker's."""
-    return {
-        "BROKER_API_KEY": "",
-        "BROKER_SECRET_KEY": "",
-        "APCA_API_KEY_ID": f"PK{900_000_000 + index}",
-        "APCA_API_SECRET_KEY": f"sim-secret-{900_000_000 + index}",
-    }
-
-
-def context_of_one(simulator: Simulator, state: State, index: int, **settings: Any) -> Context:
-    """A collector's context with the keys of one account."""
-    own = {name.lower(): value for name, value in keys(index).items()}
-    return context_of(simulator, state, **{**own, **settings})
 
 
 async def is_exact(simulator: Simulator, state: State, account_id: str) -> bool:

@@ -33,7 +33,7 @@ from deploy.aws.services import IMAGE_USER, KEPT_RUNNING, SERVICES
 
 from benchmarks.aws.metrics import unwritten
 from benchmarks.aws.place import BALANCER, VALKEY, Place, lay_network, place
-from portfolio_harness.clients import Fleet
+from portfolio_harness.clients import Clients
 from portfolio_harness.convergence import converge, say
 from portfolio_harness.oracle import Oracle
 from portfolio_harness.system import SIMULATOR_KEY, SIMULATOR_SECRET, TOKEN_S, start_simulator, token
@@ -298,7 +298,7 @@ async def _compare(seen: Seen, simulator_url: str, jwt_secret: str) -> None:
     def token_for(account_id: str) -> str:
         return token(jwt_secret, "viewer", [account_id], TOKEN_S)
 
-    fleet = Fleet(f"https://{DOMAIN}", account_ids, token_for, interval_s=INTERVAL_S, detail=True)
+    fleet = Clients(f"https://{DOMAIN}", account_ids, token_for, interval_s=INTERVAL_S, detail=True)
     try:
         await fleet.start()
         await asyncio.sleep(WATCH_S)

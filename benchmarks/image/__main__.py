@@ -32,7 +32,7 @@ from deploy.aws.services import KEPT_RUNNING
 
 from benchmarks.image.build import ROOT, Image, ImageFailed, build, missing_packages
 from benchmarks.image.container import Confined, Container
-from portfolio_harness.clients import Fleet
+from portfolio_harness.clients import Clients
 from portfolio_harness.convergence import converge, say
 from portfolio_harness.oracle import Oracle
 from portfolio_harness.system import SIMULATOR_KEY, SIMULATOR_SECRET, TOKEN_S, token
@@ -128,7 +128,7 @@ async def _compare(url: str, secret: str, ready_s: float, containers: list[Conta
     def token_for(account_id: str) -> str:
         return token(secret, "proof", [account_id], TOKEN_S)
 
-    fleet = Fleet(url, account_ids, token_for, interval_s=INTERVAL_S, detail=True)
+    fleet = Clients(url, account_ids, token_for, interval_s=INTERVAL_S, detail=True)
     try:
         await fleet.start()
         await asyncio.sleep(WATCH_S)

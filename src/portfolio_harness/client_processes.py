@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 import msgspec
 import uvloop
 
-from portfolio_harness.clients import Fleet, FleetFailed, TokenFor
+from portfolio_harness.clients import Clients, FleetFailed, TokenFor
 from portfolio_harness.lags import Lags
 from portfolio_harness.oracle import Truth
 from portfolio_realtime.errors import SettingsError
@@ -57,7 +57,7 @@ class Report(msgspec.Struct):
     silence_s: float = 0.0
 
 
-class Answer(msgspec.Struct, omit_defaults=True):
+class ChildAnswer(msgspec.Struct, omit_defaults=True):
     """What a child says to an order; `failed` is why it could not."""
 
     failed: str = ""
@@ -85,7 +85,7 @@ class Seen:
         self.silence_s = max(report.silence_s for report in reports)
 
 
-class Crew:
+class ClientProcesses:
     """Clients in as many processes as they need; an async context manager that ends them."""
 
     def __init__(
@@ -166,15 +166,15 @@ class Crew:
         answers = await self._tell([Order("compare", truths=told)] * len(self._processes))
         return {account: wrong for answer in answers for account, wrong in answer.differing.items()}
 
-    async def _tell_all(self, what: str) -> list[Answer]:
+    async def _tell_all(self, what: str) -> list[ChildAnswer]:
         return await self._tell([Order(what)] * len(self._processes))
 
-    async def _tell(self, orders: Sequence[Order]) -> list[Answer]:
+    async def _tell(self, orders: Sequence[Order]) -> list[ChildAnswer]:
         pairs = zip(self._processes, orders, strict=True)
         return list(await asyncio.gather(*(_ask(process, order) for process, order in pairs)))
 
 
-async def _ask(process: asyncio.subprocess.Process, order: Order) -> Answer:
+async def _ask(process: asyncio.subprocess.Process, order: Order) -> ChildAnswer:
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(msgspec.json.encode(order) + b"\n")
@@ -182,7 +182,7 @@ async def _ask(process: asyncio.subprocess.Process, order: Order) -> Answer:
     line = await process.stdout.readline()
     if not line:
         raise FleetFailed("a client process ended; its reason is above")
-    answer = msgspec.json.decode(line, type=Answer)
+    answer = msgspec.json.decode(line, type=ChildAnswer)
     if answer.failed:
         raise FleetFailed(answer.failed)
     return answer
@@ -192,14 +192,14 @@ class Child:
     """One client process: a fleet that takes orders."""
 
     def __init__(self) -> None:
-        self._fleet: Fleet | None = None
+        self._fleet: Clients | None = None
         self._truths: dict[str, Truth] = {}
 
-    async def obey(self, order: Order) -> Answer:
+    async def obey(self, order: Order) -> ChildAnswer:
         """Do it, and say how it went. Raises FleetFailed."""
         if order.what == "recruit":
             self._fleet = _recruited(order)
-            return Answer()
+            return ChildAnswer()
         assert self._fleet is not None
         match order.what:
             case "start":
@@ -209,22 +209,22 @@ class Child:
             case "cut":
                 self._fleet.cut()
             case "report":
-                return Answer(report=_report(self._fleet))
+                return ChildAnswer(report=_report(self._fleet))
             case "compare":
-                return Answer(differing=await self._differing(self._fleet, order.truths))
+                return ChildAnswer(differing=await self._differing(self._fleet, order.truths))
             case what:
                 raise FleetFailed(f"no such order: {what}")
-        return Answer()
+        return ChildAnswer()
 
-    async def _differing(self, fleet: Fleet, truths: dict[str, Truth] | None) -> dict[str, list[str]]:
+    async def _differing(self, fleet: Clients, truths: dict[str, Truth] | None) -> dict[str, list[str]]:
         if truths is not None:
             self._truths = truths
         return await fleet.mismatches(self._truths)
 
 
-def _recruited(order: Order) -> Fleet:
+def _recruited(order: Order) -> Clients:
     tokens = dict(order.clients)
-    return Fleet(
+    return Clients(
         order.url,
         [account_id for account_id, _ in order.clients],
         tokens.__getitem__,
@@ -235,7 +235,7 @@ def _recruited(order: Order) -> Fleet:
     )
 
 
-def _report(fleet: Fleet) -> Report:
+def _report(fleet: Clients) -> Report:
     return Report(
         counts=dict(fleet.counts),
         close_codes=dict(fleet.close_codes),
@@ -274,7 +274,7 @@ async def _serve() -> None:
         try:
             answer: Any = await child.obey(msgspec.json.decode(line, type=Order))
         except FleetFailed as error:
-            answer = Answer(failed=str(error))
+            answer = ChildAnswer(failed=str(error))
         sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
         sys.stdout.buffer.flush()
 

@@ -82,7 +82,7 @@ def wire_ns(text: str) -> int:
     return _second_ns(text[:19]) + int(text[20:26]) * 1000
 
 
-class Client:
+class CheckedClient:
     """What one client has seen of one account, over all its connections."""
 
     __slots__ = (
@@ -108,7 +108,7 @@ class Client:
         "wire",
     )
 
-    def __init__(self, fleet: "Fleet", account_id: str, *, is_stalled: bool) -> None:
+    def __init__(self, fleet: "Clients", account_id: str, *, is_stalled: bool) -> None:
         self._fleet = fleet
         self._raw: bytes | None = None
         self._newest: dict[str, Any] | None = None
@@ -191,7 +191,7 @@ class Client:
         self._fleet.ended(self, code)
 
 
-class Fleet:
+class Clients:
     """Clients of one server, one per entry of `account_ids`; the first `stalled` of them stop reading."""
 
     def __init__(
@@ -210,7 +210,7 @@ class Fleet:
         self._interval_ns = int(interval_s * NS_PER_S)
         self._detail = detail
         self._ramp_s = ramp_s
-        self._waiting: deque[Client] = deque()  # for a connection
+        self._waiting: deque[CheckedClient] = deque()  # for a connection
         self._wake = asyncio.Event()
         self._timers: set[asyncio.TimerHandle] = set()
         self._connectors: list[asyncio.Task[None]] = []
@@ -220,7 +220,7 @@ class Fleet:
         self.handshakes = 0
         self._connecting_s = 0.0
         self.clients = [
-            Client(self, account_id, is_stalled=index < stalled)
+            CheckedClient(self, account_id, is_stalled=index < stalled)
             for index, account_id in enumerate(account_ids)
         ]
         self.counts: Counter[str] = Counter()  # messages, regressions, gaps, leaks, reconnects, …
@@ -254,7 +254,7 @@ class Fleet:
         return max(silences, default=0) / NS_PER_S
 
     @property
-    def _readers(self) -> list[Client]:
+    def _readers(self) -> list[CheckedClient]:
         return [client for client in self.clients[: self._started] if not client.is_stalled]
 
     async def start(self, count: int | None = None) -> None:
@@ -324,7 +324,7 @@ class Fleet:
 
     # Connections
 
-    def _later(self, pause_s: float, client: Client) -> None:
+    def _later(self, pause_s: float, client: CheckedClient) -> None:
         if pause_s <= 0:
             self._queue(client)
         else:
@@ -338,7 +338,7 @@ class Fleet:
         timer = asyncio.get_running_loop().call_later(pause_s, due)
         self._timers.add(timer)
 
-    def _queue(self, client: Client) -> None:
+    def _queue(self, client: CheckedClient) -> None:
         self._waiting.append(client)
         self._wake.set()
 
@@ -364,7 +364,7 @@ class Fleet:
             except OSError:
                 self._again(client)
 
-    async def _open(self, client: Client) -> Wire:
+    async def _open(self, client: CheckedClient) -> Wire:
         parts = self._parts
         is_secure = parts.scheme == "https"
         path = f"{parts.path.rstrip('/')}/ws/portfolio/{client.account_id}"
@@ -381,7 +381,7 @@ class Fleet:
         )
         return wire
 
-    def ended(self, client: Client, code: int) -> None:
+    def ended(self, client: CheckedClient, code: int) -> None:
         """A client's connection is gone: it comes again after a while."""
         client.wire, client.was_cut = None, True
         if not client.is_stalled:  # it does not read what the server says at the end
@@ -392,7 +392,7 @@ class Fleet:
             client.settled.set_result(False)
         self._again(client)
 
-    def _again(self, client: Client) -> None:
+    def _again(self, client: CheckedClient) -> None:
         if self._is_stopping or client.is_coming:
             return
         client.is_coming = True
@@ -403,7 +403,7 @@ class Fleet:
 
     # Messages
 
-    def check(self, client: Client, raw: bytes) -> None:
+    def check(self, client: CheckedClient, raw: bytes) -> None:
         """Check one message of one client, and count it."""
         received_ns = time.time_ns()
         try:
@@ -435,14 +435,14 @@ class Fleet:
         if client.is_snapshot:
             self._settled(client)
 
-    def _check_order(self, client: Client, order: tuple[int, int]) -> None:
+    def _check_order(self, client: CheckedClient, order: tuple[int, int]) -> None:
         is_again = client.is_snapshot and order == client.order  # a reconnect may repeat the newest value
         if order <= client.order and not is_again:
             self.counts["regressions"] += 1
         elif order[0] == client.order[0] and not client.is_snapshot:
             self._missed(client, order[1] - client.order[1] - 1)
 
-    def _missed(self, client: Client, numbers: int) -> None:
+    def _missed(self, client: CheckedClient, numbers: int) -> None:
         """Count numbers that it did not see, and apart those that the server may have left out.
 
         The server keeps only the newest for a client in front of whose socket WAITING_BYTES_MAX wait,
@@ -455,7 +455,9 @@ class Fleet:
         if client.behind_bytes >= BEHIND_BYTES_MIN:
             self.counts["gaps_behind"] += numbers
 
-    def _measure(self, client: Client, as_of: str, published_ns: int, received_ns: int, length: int) -> None:
+    def _measure(
+        self, client: CheckedClient, as_of: str, published_ns: int, received_ns: int, length: int
+    ) -> None:
         """How late a value is, other than the first of a connection."""
         allowed_ns = max(wire_ns(as_of), client.published_ns + self._interval_ns)
         self.lags.add(received_ns, received_ns - allowed_ns)
@@ -463,7 +465,7 @@ class Fleet:
         is_late = received_ns - published_ns >= self._interval_ns / 2  # the next one is on its way already
         client.behind_bytes = client.behind_bytes + length if is_late else 0
 
-    def _settled(self, client: Client) -> None:
+    def _settled(self, client: CheckedClient) -> None:
         """A connection has its first value."""
         client.is_snapshot = False
         client.failures = 0

@@ -5,7 +5,7 @@ import sys
 import time
 from typing import Any, Final, Protocol
 
-from portfolio_harness.clients import Fleet
+from portfolio_harness.clients import Clients
 from portfolio_harness.oracle import Oracle, Truth
 
 CONVERGE_S_MAX: Final = 15.0
@@ -42,7 +42,7 @@ async def converge(
         await asyncio.sleep(max(COMPARE_S_MIN, time.monotonic() - asked_s))
 
 
-async def until_unmarked(fleet: Fleet, deadline_s: float = UNMARKED_S_MAX) -> dict[str, list[str]]:
+async def until_unmarked(fleet: Clients, deadline_s: float = UNMARKED_S_MAX) -> dict[str, list[str]]:
     """Wait until no right value is marked any more, as the broker's next statement shows it to be right.
 
     Returns account -> what still marks its account record, for every client that is still told so.

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from portfolio_harness.clients import Fleet
+from portfolio_harness.clients import Clients
 from portfolio_harness.convergence import converge, say, until_unmarked
 from portfolio_harness.system import System, running
 
@@ -74,7 +74,7 @@ def _overrides() -> dict[str, str]:
 
 async def _watch(system: System, duration_s: float, seed: int) -> Proof:
     account_ids = await system.oracle.account_ids()
-    fleet = Fleet(system.url, account_ids, system.token_for, interval_s=DEMO_INTERVAL_S, detail=True)
+    fleet = Clients(system.url, account_ids, system.token_for, interval_s=DEMO_INTERVAL_S, detail=True)
     try:
         started_s = time.monotonic()
         await fleet.start()
@@ -106,7 +106,7 @@ async def _watch(system: System, duration_s: float, seed: int) -> Proof:
     )
 
 
-async def _let_run(system: System, fleet: Fleet, duration_s: float) -> None:
+async def _let_run(system: System, fleet: Clients, duration_s: float) -> None:
     end_s = time.monotonic() + duration_s
     while (left_s := end_s - time.monotonic()) > 0:
         await asyncio.sleep(min(PROGRESS_S, left_s))

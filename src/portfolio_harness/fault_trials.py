@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from rich.table import Table
 
-from portfolio_harness.clients import Fleet
+from portfolio_harness.clients import Clients
 from portfolio_harness.convergence import converge, say, until_unmarked
 from portfolio_harness.system import System, running
 
@@ -92,7 +92,7 @@ async def _in_turn(seeds: Iterator[int], number: int, duration_s: float) -> Asyn
         options = [*SIMULATOR, "--seed", str(number + 1)]
         async with running(options, port=0, overrides=OVERRIDES) as system:
             account_ids = await system.oracle.account_ids()
-            fleet = Fleet(system.url, account_ids, system.token_for, interval_s=UPDATE_S, detail=True)
+            fleet = Clients(system.url, account_ids, system.token_for, interval_s=UPDATE_S, detail=True)
             await fleet.start()
             try:
                 for seed in itertools.chain([first], seeds):
@@ -104,7 +104,7 @@ async def _in_turn(seeds: Iterator[int], number: int, duration_s: float) -> Asyn
                 await fleet.stop()
 
 
-async def _hold_one(system: System, fleet: Fleet, seed: int, duration_s: float) -> Trial:
+async def _hold_one(system: System, fleet: Clients, seed: int, duration_s: float) -> Trial:
     oracle = system.oracle
     is_outage = seed % OUTAGE_EVERY == 0
     if is_outage:
@@ -144,7 +144,7 @@ def _outage(seed: int) -> dict[str, Any]:
     return {"seed": seed, "faults": [{"kind": kind, "for_s": OUTAGE_S}]}
 
 
-async def _until_marked(fleet: Fleet, since_s: float) -> float | None:
+async def _until_marked(fleet: Clients, since_s: float) -> float | None:
     """Seconds until every client has been told that all its prices are stale; None: not in time."""
     while (waited_s := time.monotonic() - since_s) < OUTAGE_S:
         if all(_is_marked(client.newest) for client in fleet.clients):

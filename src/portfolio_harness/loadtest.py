@@ -32,7 +32,7 @@ from portfolio_harness.chart import (
     save,
     today,
 )
-from portfolio_harness.client_processes import Crew, Seen, allow_files
+from portfolio_harness.client_processes import ClientProcesses, Seen, allow_files
 from portfolio_harness.clients import TokenFor
 from portfolio_harness.convergence import converge, say
 from portfolio_harness.goals import P99_MS_MAX, STORM_BACK_S_MAX, Goal, failed, growth_max_ms, none
@@ -244,7 +244,7 @@ class Loading:
         account_ids = self._account_ids if self._oracle is None else await self._oracle.account_ids()
         chosen = [account_ids[index % len(account_ids)] for index in range(plan.connections)]
         interval_s = 1 / plan.rate
-        crew = Crew(
+        crew = ClientProcesses(
             *(self._url, chosen, self._token_for),
             interval_s=interval_s,
             stalled=plan.stalled,
@@ -309,7 +309,7 @@ class Loading:
             self._draw(plan.chart, load.accounts)
         return replace(load, failed=failed(goals(load, plan)))
 
-    async def _compare(self, crew: Crew) -> tuple[int | None, float | None]:
+    async def _compare(self, crew: ClientProcesses) -> tuple[int | None, float | None]:
         """Bring the market to quiet and compare: accounts that differ, and seconds until none did."""
         if self._oracle is None:
             return None, None
@@ -321,7 +321,7 @@ class Loading:
         conflated = await counted(self._url, CONFLATED)
         return int(conflated), int(await counted(self._url, DISCONNECTS, SLOW_CONSUMER))
 
-    async def _count(self, crew: Crew, begun: tuple[int, int]) -> None:
+    async def _count(self, crew: ClientProcesses, begun: tuple[int, int]) -> None:
         """What a storm makes worthless: reconnects, and the counters of a server that it kills."""
         conflated, slow = await self._server_counts()
         self._conflated, self._slow = conflated - begun[0], slow - begun[1]
@@ -333,7 +333,7 @@ class Loading:
         save(chart, plan.chart_data or picture.with_suffix(".json"))
         draw(chart, picture)
 
-    async def _measure(self, crew: Crew) -> tuple[float, dict[str, float], float]:
+    async def _measure(self, crew: ClientProcesses) -> tuple[float, dict[str, float], float]:
         """All steps: seconds until all were connected, processor seconds used, seconds they took."""
         plan = self._plan
         steps = STEPS_MAX if plan.chart is not None else 1
@@ -376,7 +376,7 @@ class Loading:
         self._messages += seen.counts["messages"]
         self._measured_s += took_s
 
-    async def _let_run(self, crew: Crew, duration_s: float) -> None:
+    async def _let_run(self, crew: ClientProcesses, duration_s: float) -> None:
         end_s = time.monotonic() + duration_s
         while (left_s := end_s - time.monotonic()) > 0:
             await asyncio.sleep(min(PROGRESS_S, left_s))
@@ -387,7 +387,7 @@ class Loading:
                 f"lag p50 {recent.percentile_ms(0.5)} ms, p99 {recent.percentile_ms(0.99)} ms"
             )
 
-    async def _storm(self, crew: Crew) -> Storm:
+    async def _storm(self, crew: ClientProcesses) -> Storm:
         """Cut all clients at once; wait until each has a value again."""
         await crew.measure()
         if self._system is not None:
@@ -414,7 +414,7 @@ class Loading:
             back_s_max=percentile_s(back_s, 1),
         )
 
-    def _cpu_s(self, crew: Crew) -> dict[str, float]:
+    def _cpu_s(self, crew: ClientProcesses) -> dict[str, float]:
         """Processor seconds so far of each process of the run that we may look at."""
         own = {} if self._system is None else self._system.pids
         used = {name: _process_cpu_s(pid) for name, pid in own.items()}

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from portfolio_harness.client_processes import Crew, allow_files
+from portfolio_harness.client_processes import ClientProcesses, allow_files
 from portfolio_harness.convergence import converge, say
 from portfolio_harness.goals import STALE_S_MAX, Goal, failed, none
 from portfolio_harness.lags import percentile_s
@@ -127,7 +127,7 @@ class Scene:
     """Two servers behind HAProxy, and the clients."""
 
     system: System
-    crew: Crew
+    crew: ClientProcesses
     servers: tuple[tuple[Supervisor, int], ...]  # who keeps it alive, its port
     connections: int
 
@@ -164,7 +164,9 @@ async def behind_haproxy(
         url = await stack.enter_async_context(haproxy(front, first, second))
         account_ids = await system.oracle.account_ids()
         chosen = [account_ids[index % len(account_ids)] for index in range(connections)]
-        crew = await stack.enter_async_context(Crew(url, chosen, system.token_for, interval_s=1 / rate))
+        crew = await stack.enter_async_context(
+            ClientProcesses(url, chosen, system.token_for, interval_s=1 / rate)
+        )
         await crew.start(connections)
         say(f"{connections} clients behind HAProxy")
         yield Scene(system, crew, ((system.supervisor, first), (other, second)), connections)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from portfolio_harness.client_processes import Crew, allow_files
+from portfolio_harness.client_processes import ClientProcesses, allow_files
 from portfolio_harness.convergence import converge, say
 from portfolio_harness.goals import RATIO_MAX, Goal, failed, none
 from portfolio_harness.system import (
@@ -129,7 +129,7 @@ async def isolate(
         mismatches = 0
         for share in SHARES:
             stalled = max(1, round(share * connections)) if share else 0
-            crew = Crew(
+            crew = ClientProcesses(
                 *(system.url, chosen, system.token_for), interval_s=1 / rate, detail=True, stalled=stalled
             )
             async with crew:
@@ -151,7 +151,7 @@ async def _accounts(system: System, connections: int) -> list[str]:
 class _Sharing:
     """One share while it is measured."""
 
-    def __init__(self, system: System, crew: Crew, share: float, stalled: int) -> None:
+    def __init__(self, system: System, crew: ClientProcesses, share: float, stalled: int) -> None:
         self._system = system
         self._crew = crew
         self._share = share

@@ -21,10 +21,10 @@ from typing import Any, Final
 from rich.table import Table
 
 from portfolio_harness import virtual_time
-from portfolio_harness.clients import Fleet
+from portfolio_harness.clients import Clients
 from portfolio_harness.convergence import say
 from portfolio_harness.oracle import Truth
-from portfolio_harness.virtual_time import MovedSystem
+from portfolio_harness.virtual_time import VirtualSystem
 from portfolio_realtime.clock import NEW_YORK, NS_PER_S
 
 LIVE_S: Final = 10.0  # of trading at each stop
@@ -80,7 +80,7 @@ class Check:
 
 
 @dataclass
-class Day:
+class WeekDay:
     """One day of New York, until the night after it."""
 
     day: str
@@ -106,7 +106,7 @@ class Week:
 
     start: str
     seed: int
-    days: list[Day] = field(default_factory=list[Day])
+    days: list[WeekDay] = field(default_factory=list[WeekDay])
     story: list[str] = field(default_factory=list[str])  # what has happened
     regressions: int = 0  # frames whose (epoch, sequence) went back
     leaks: int = 0
@@ -130,7 +130,7 @@ class Story:
     """What happens beside the random activity; `rng` chooses to whom."""
 
     def __init__(
-        self, system: MovedSystem, watch: "_Watch", account_ids: Sequence[str], rng: random.Random
+        self, system: VirtualSystem, watch: "_Watch", account_ids: Sequence[str], rng: random.Random
     ) -> None:
         self.told: list[str] = []
         self._system = system
@@ -273,7 +273,7 @@ async def live_through(start: date, *, days: int, seed: int, stops: Sequence[Sto
     """
     week, began_s = Week(start.isoformat(), seed), time.monotonic()
 
-    async def work(system: MovedSystem) -> None:
+    async def work(system: VirtualSystem) -> None:
         await _work(system, week, [start + timedelta(days=number) for number in range(days)], stops)
 
     began = datetime.combine(start, clock_time(4), NEW_YORK).isoformat()
@@ -282,9 +282,9 @@ async def live_through(start: date, *, days: int, seed: int, stops: Sequence[Sto
     return week
 
 
-async def _work(system: MovedSystem, week: Week, days: Sequence[date], stops: Sequence[Stop]) -> None:
+async def _work(system: VirtualSystem, week: Week, days: Sequence[date], stops: Sequence[Stop]) -> None:
     account_ids = await system.oracle.account_ids()
-    fleet = Fleet(system.url, account_ids, lambda _: "", interval_s=UPDATE_S, detail=True)
+    fleet = Clients(system.url, account_ids, lambda _: "", interval_s=UPDATE_S, detail=True)
     await _begin(system, fleet)
     watch = _Watch(system, fleet)
     story = Story(system, watch, account_ids, random.Random(f"{week.seed}/story"))
@@ -300,7 +300,7 @@ async def _work(system: MovedSystem, week: Week, days: Sequence[date], stops: Se
     week.regressions = fleet.counts["regressions"]
 
 
-async def _begin(system: MovedSystem, fleet: Fleet) -> None:
+async def _begin(system: VirtualSystem, fleet: Clients) -> None:
     """Connect everybody; time goes on meanwhile, for the services wait in it."""
     starting = asyncio.ensure_future(fleet.start())
     while not starting.done():
@@ -309,9 +309,9 @@ async def _begin(system: MovedSystem, fleet: Fleet) -> None:
 
 
 async def _live_a_day(
-    system: MovedSystem, watch: "_Watch", story: Story, day: date, stops: Sequence[Stop]
-) -> Day:
-    lived = Day(day.isoformat())
+    system: VirtualSystem, watch: "_Watch", story: Story, day: date, stops: Sequence[Stop]
+) -> WeekDay:
+    lived = WeekDay(day.isoformat())
     for stop, days_later, at in stops:
         moment = datetime.combine(day + timedelta(days=days_later), at, NEW_YORK)
         await system.jump(int(moment.timestamp()) * NS_PER_S)
@@ -333,7 +333,7 @@ async def _live_a_day(
 class _Watch:
     """Compares what every client shows with the ledger."""
 
-    def __init__(self, system: MovedSystem, fleet: Fleet) -> None:
+    def __init__(self, system: VirtualSystem, fleet: Clients) -> None:
         self.ledger = hashlib.sha256()
         self._system = system
         self._fleet = fleet
@@ -385,7 +385,7 @@ class _Watch:
             say(f"  {account_id}: {'; '.join(told)}")
 
 
-def _new_york(system: MovedSystem) -> datetime:
+def _new_york(system: VirtualSystem) -> datetime:
     return datetime.fromtimestamp(system.clock.now_ns() // NS_PER_S, NEW_YORK)
 
 

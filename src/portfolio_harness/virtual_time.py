@@ -41,7 +41,7 @@ SERVICES: Final[dict[str, Run]] = {
 }
 
 
-class MovedClock:
+class VirtualClock:
     """The calendar's time stands still until it is moved; deadlines are the wall's."""
 
     def __init__(self, now_ns: int) -> None:
@@ -61,12 +61,12 @@ class MovedClock:
 
 
 @dataclass(frozen=True)
-class MovedSystem:
+class VirtualSystem:
     """A running system and the hand that moves its time."""
 
     url: str  # of the WebSocket server
     oracle: Oracle
-    clock: MovedClock
+    clock: VirtualClock
 
     async def jump(self, to_ns: int) -> None:
         """Go to a moment. The market stands still; the broker's own work happens at its own time."""
@@ -92,7 +92,7 @@ async def use(
     options: Sequence[str],
     overrides: dict[str, Any],
     start: str,
-    work: Callable[[MovedSystem], Awaitable[None]],
+    work: Callable[[VirtualSystem], Awaitable[None]],
 ) -> None:
     """Start everything at a moment (RFC 3339), do `work`, and end everything.
 
@@ -105,7 +105,7 @@ async def use(
         await valkey.start()
         named = {name.lower(): value for name, value in settings_for(simulator_url, port, "").items()}
         settings = config.load(**{**named, **overrides})
-        system = MovedSystem(f"http://127.0.0.1:{port}", oracle, MovedClock(parse_rfc3339(start)))
+        system = VirtualSystem(f"http://127.0.0.1:{port}", oracle, VirtualClock(parse_rfc3339(start)))
         contexts = {name: _context(name, settings, valkey.url, system.clock) for name in SERVICES}
         try:
             running = [SERVICES[name](context) for name, context in contexts.items()]
@@ -119,6 +119,6 @@ async def use(
         await end_all([simulator])
 
 
-def _context(name: str, settings: config.Settings, url: str, clock: MovedClock) -> Context:
+def _context(name: str, settings: config.Settings, url: str, clock: VirtualClock) -> Context:
     state = open_state(url, holder=name, shards=settings.shards, lease_ms=settings.lease_ms)
     return Context(settings, state, clock, CollectorRegistry(), name)

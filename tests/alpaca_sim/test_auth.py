@@ -7,7 +7,8 @@ import pytest
 
 from alpaca_sim.core.clock import SECOND_NS
 from alpaca_sim.core.credentials import TOKEN_LIFE_S
-from tests.alpaca_sim.conftest import Running, Start
+from tests.alpaca_sim.conftest import Start
+from tests.support.simulator_tokens import token_of
 
 ACCOUNTS = "/v1/accounts"
 PRICES = "/v2/stocks/trades/latest?symbols=AAPL"
@@ -17,16 +18,6 @@ APCA = {"APCA-API-KEY-ID": "sim-key", "APCA-API-SECRET-KEY": "sim-secret"}
 def basic(key: str, secret: str) -> dict[str, str]:
     """The header of HTTP Basic."""
     return {"Authorization": "Basic " + base64.b64encode(f"{key}:{secret}".encode()).decode()}
-
-
-async def token_of(running: Running) -> str:
-    """A fresh bearer token."""
-    form = {"grant_type": "client_credentials", "client_id": "sim-key", "client_secret": "sim-secret"}
-    async with httpx.AsyncClient(base_url=running.url) as http:
-        response = await http.post("/v1/oauth2/token", data=form)
-    body = response.json()
-    assert (response.status_code, body["expires_in"], body["token_type"]) == (200, 900, "Bearer")
-    return body["access_token"]
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,11 @@ from alpaca_sim.core.conditions import STOCK_CONDITIONS, Effect
 from alpaca_sim.core.switches import SwitchError, Switches, read_switches
 from tests.alpaca_sim.conftest import BASIC, Start
 from tests.alpaca_sim.openapi import check, check_no_extra
-from tests.alpaca_sim.test_auth import token_of
-from tests.alpaca_sim.test_days import ROLL, begin, go
-from tests.alpaca_sim.test_events import FIRST_ID, PATH, act, ids, open_stream
-from tests.alpaca_sim.test_fault_effects import print_price
-from tests.alpaca_sim.test_stream import AUTHENTICATED, CONNECTED, open_client
+from tests.support.event_clients import FIRST_ID, PATH, act, ids, open_stream
+from tests.support.simulated_days import ROLL, begin, go
+from tests.support.simulated_prices import print_price
+from tests.support.simulator_tokens import token_of
+from tests.support.stream_clients import AUTHENTICATED, CONNECTED, open_client
 
 UNKNOWN_ACCOUNT = "/v1/trading/accounts/00000000-0000-4000-8000-000000000000/account"
 DECIMAL = re.compile(r"-?\d+(\.\d+)?")

@@ -3,42 +3,7 @@
 import pytest
 
 from alpaca_sim.core.conditions import counts_volume, moves_price
-
-# code, tapes, minute open/close, written from the FAQ and not from the code
-ROWS = [
-    (" ", "AB", "yes"),
-    ("@", "CO", "yes"),
-    ("A", "C", "yes"),
-    ("B", "AB", "no"),
-    ("B", "C", "yes"),
-    ("C", "ABC", "no"),
-    ("D", "C", "yes"),
-    ("E", "AB", "yes"),
-    ("F", "ABC", "yes"),
-    ("G", "C", "first"),
-    ("H", "ABC", "no"),
-    ("I", "ABCNO", "no"),
-    ("K", "ABC", "yes"),
-    ("L", "ABC", "yes"),
-    ("M", "ABC", "no"),
-    ("N", "ABC", "no"),
-    ("O", "ABC", "yes"),
-    ("P", "ABC", "first"),
-    ("Q", "ABC", "no"),
-    ("R", "ABC", "no"),
-    ("T", "ABCNO", "yes"),
-    ("U", "ABC", "no"),
-    ("V", "ABC", "no"),
-    ("W", "CO", "no"),
-    ("X", "ABC", "yes"),
-    ("Y", "C", "yes"),
-    ("Z", "ABC", "first"),
-    ("4", "ABC", "first"),
-    ("5", "ABC", "yes"),
-    ("6", "ABC", "yes"),
-    ("7", "ABC", "no"),
-    ("9", "ABC", "no"),
-]
+from tests.support.condition_rows import ROWS
 
 
 @pytest.mark.parametrize(("code", "tapes", "minute"), ROWS)

@@ -20,7 +20,7 @@ from alpaca_sim.core.switches import Switches
 from alpaca_sim.streams.activities_json import event_json, fill_json
 from tests.alpaca_sim.conftest import Running, Start
 from tests.alpaca_sim.openapi import check, check_answer, check_no_extra, published_path
-from tests.alpaca_sim.test_days import begin, go
+from tests.support.simulated_days import begin, go
 
 CREDENTIALS = ("sim-key", "sim-secret")
 FILES = ("broker", "data", "trading")

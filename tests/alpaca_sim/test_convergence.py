@@ -12,9 +12,9 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from alpaca_sim.core.clock import parse_time_ns
 from tests.alpaca_sim.conftest import AUTH_MESSAGE, Running, Start
-from tests.alpaca_sim.test_conditions import ROWS
-from tests.alpaca_sim.test_events import FIRST_ID, Stream, open_stream
 from tests.conftest import Until
+from tests.support.condition_rows import ROWS
+from tests.support.event_clients import FIRST_ID, Stream, open_stream
 
 MOVING = {(code, tape) for code, tapes, minute in ROWS if minute == "yes" for tape in tapes}
 FEEDS = {

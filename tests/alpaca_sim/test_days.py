@@ -1,7 +1,7 @@
 """Days that go by: sessions, close, overnight roll, bars that flip, splits and dividends, virtual time."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from datetime import date, time
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
@@ -19,19 +19,7 @@ from alpaca_sim.streams.activities_json import event_json
 from alpaca_sim.streams.feeds import Subscriber
 from alpaca_sim.streams.messages import Encoding
 from tests.alpaca_sim.conftest import Running, Start, quiet
-
-MONDAY_PRE = "2026-11-23T04:00:00-05:00"  # Thanksgiving week: Thursday is closed, Friday ends at 13:00
-ROLL = {"calendar": "nyse", "roll_at": time(2, 15)}
-
-
-async def begin(start: Start, at: str = MONDAY_PRE, **settings: Any) -> Running:
-    """A simulator in virtual time, on New York's calendar."""
-    return await start(clock=MovableClock(parse_time_ns(at), 0), **{**ROLL, **settings})
-
-
-async def go(running: Running, to: str) -> None:
-    """Move the clock ahead."""
-    await running.post("/_sim/clock", set=to)
+from tests.support.simulated_days import MONDAY_PRE, ROLL, begin, go
 
 
 async def account_of(running: Running, index: int = 0) -> dict[str, Any]:

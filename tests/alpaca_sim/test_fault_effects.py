@@ -15,10 +15,11 @@ from alpaca_sim.core.clock import SECOND_NS, parse_time_ns
 from alpaca_sim.core.faults import KINDS
 from alpaca_sim.core.switches import Switches
 from tests.alpaca_sim.conftest import AUTH_MESSAGE, Running, Start
-from tests.alpaca_sim.test_auth import token_of
-from tests.alpaca_sim.test_events import FIRST_ID, PATH, act, ids, open_stream
-from tests.alpaca_sim.test_stream import CONNECTED, READ_S_MAX, Client, error, open_client
 from tests.conftest import Until
+from tests.support.event_clients import FIRST_ID, PATH, act, ids, open_stream
+from tests.support.simulated_prices import print_price
+from tests.support.simulator_tokens import token_of
+from tests.support.stream_clients import CONNECTED, READ_S_MAX, Client, error, open_client
 
 LONG_S = 300  # longer than any test: it is ended by hand
 SNAPSHOTS = "/v2/stocks/snapshots?symbols=AAPL,MSFT,SPY,NVDA"
@@ -27,11 +28,6 @@ SNAPSHOTS = "/v2/stocks/snapshots?symbols=AAPL,MSFT,SPY,NVDA"
 async def end_faults(running: Running) -> None:
     """Everything is well again."""
     (await running.http.delete("/_sim/faults")).raise_for_status()
-
-
-async def print_price(running: Running, price: str, symbol: str = "AAPL") -> None:
-    """One ordinary trade."""
-    await running.post("/_sim/print", symbol=symbol, price=price)
 
 
 @asynccontextmanager

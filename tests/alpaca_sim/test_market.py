@@ -6,27 +6,14 @@ from decimal import Decimal
 
 import pytest
 
-from alpaca_sim.core.clock import SECOND_NS, Clock
+from alpaca_sim.core.clock import SECOND_NS
 from alpaca_sim.core.listings import make_listings
 from alpaca_sim.core.market import HISTORY_MARKS_MAX, HISTORY_S_MAX, MINUTE_NS, Market
 from alpaca_sim.simulator import Simulator
 from tests.alpaca_sim.conftest import quiet
+from tests.support.set_clock import START_NS, SetClock
 
-START_NS = 1_800_000_000 * SECOND_NS
 DAY = date(2027, 1, 15)
-
-
-class SetClock(Clock):
-    """A clock that stands where the test puts it."""
-
-    def __init__(self) -> None:
-        """At a full minute."""
-        super().__init__()
-        self.at_ns = START_NS
-
-    def now_ns(self) -> int:
-        """As set."""
-        return self.at_ns
 
 
 @pytest.fixture

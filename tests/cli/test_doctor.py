@@ -19,9 +19,9 @@ from portfolio_realtime.cli.doctor.findings import Finding, Status, redacted
 from portfolio_realtime.model import Account, Unconfirmed
 from portfolio_realtime.state.server import Server
 from tests.alpaca_sim.conftest import Start
-from tests.alpaca_sim.test_stream import open_client
 from tests.cli.conftest import KEYS, Examine, hosts
 from tests.conftest import ValkeyServer, free_port
+from tests.support.stream_clients import open_client
 from tests.websocket_server.served import serving
 
 OK, WARN, FAIL, SKIP = Status.OK, Status.WARN, Status.FAIL, Status.SKIP

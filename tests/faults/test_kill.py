@@ -7,7 +7,7 @@ from decimal import Decimal
 import httpx
 import pytest
 
-from portfolio_harness.clients import Fleet
+from portfolio_harness.clients import Clients
 from portfolio_harness.convergence import converge
 from portfolio_harness.system import System, running
 from tests.conftest import Until
@@ -65,9 +65,9 @@ async def test_values_converge_after_everything_was_killed(until: Until) -> None
     assert fleet.counts["regressions"] == 0
 
 
-async def _fleet(system: System) -> Fleet:
+async def _fleet(system: System) -> Clients:
     account_ids = await system.oracle.account_ids()
-    fleet = Fleet(system.url, account_ids, system.token_for, interval_s=INTERVAL_S, detail=True)
+    fleet = Clients(system.url, account_ids, system.token_for, interval_s=INTERVAL_S, detail=True)
     await fleet.start()
     return fleet
 
@@ -78,6 +78,6 @@ async def _deposit(system: System, account_id: str, amount: str) -> None:
         (await simulator.post("/_sim/cash", json=body)).raise_for_status()
 
 
-def _shows_deposit(fleet: Fleet) -> bool:
+def _shows_deposit(fleet: Clients) -> bool:
     newest = fleet.clients[0].newest
     return newest is not None and Decimal(newest["external_cash_flow"]) >= Decimal("1234.56")

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from portfolio_harness.clients import Fleet
+from portfolio_harness.clients import Clients
 from portfolio_harness.convergence import converge
 from portfolio_harness.system import System, counted, running
 from portfolio_realtime.processes import end_all, start_module
@@ -30,10 +30,10 @@ async def system() -> AsyncGenerator[System]:
 
 
 @pytest.fixture
-async def fleet(system: System) -> AsyncGenerator[Fleet]:
+async def fleet(system: System) -> AsyncGenerator[Clients]:
     """A client with positions for each account."""
     account_ids = await system.oracle.account_ids()
-    clients = Fleet(system.url, account_ids, system.token_for, interval_s=INTERVAL_S, detail=True)
+    clients = Clients(system.url, account_ids, system.token_for, interval_s=INTERVAL_S, detail=True)
     await clients.start()
     yield clients
     await clients.stop()
@@ -42,7 +42,7 @@ async def fleet(system: System) -> AsyncGenerator[Fleet]:
 class Epochs:
     """Which accounts' values come from another owner of their shard than when this was made."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Clients) -> None:
         self._fleet = fleet
         self._before = {client.account_id: client.order[0] for client in fleet.clients}
 
@@ -52,7 +52,7 @@ class Epochs:
         return sum(client.order[0] > self._before[client.account_id] for client in self._fleet.clients)
 
 
-async def check(system: System, fleet: Fleet) -> None:
+async def check(system: System, fleet: Clients) -> None:
     """All that happened was seen in its order and whole; now everybody has the ledger's value."""
     await system.oracle.pause()
     differing, converged_s = await converge(system.oracle, fleet)
@@ -66,7 +66,7 @@ async def check(system: System, fleet: Fleet) -> None:
     )
 
 
-async def values_go_on(fleet: Fleet, until: Until) -> None:
+async def values_go_on(fleet: Clients, until: Until) -> None:
     """Every account that trades is published: some hundred messages more."""
     messages = fleet.counts["messages"]
     await until(lambda: fleet.counts["messages"] > messages + 200, "values go on", MOVED_S_MAX)
@@ -74,7 +74,7 @@ async def values_go_on(fleet: Fleet, until: Until) -> None:
 
 @pytest.mark.parametrize("killed", ["the one that joined", "the one that was there"])
 async def test_clients_see_right_values_while_shards_move(
-    system: System, fleet: Fleet, until: Until, killed: str
+    system: System, fleet: Clients, until: Until, killed: str
 ) -> None:
     """A calculator joins and takes half; then one of the two is killed, and the shards it had move again."""
     await values_go_on(fleet, until)

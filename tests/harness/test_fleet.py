@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 
 import pytest
 
-from portfolio_harness.client_processes import Crew
-from portfolio_harness.clients import WAITING_BYTES_MAX, Fleet, wire_ns
+from portfolio_harness.client_processes import ClientProcesses
+from portfolio_harness.clients import WAITING_BYTES_MAX, Clients, wire_ns
 from portfolio_harness.lags import Lags
 from portfolio_harness.oracle import Truth
 from portfolio_realtime.websocket_server.clients.endpoint import WRITE_BUFFER_BYTES_MAX
@@ -51,11 +51,11 @@ def told(epoch: int, sequence: int, account_id: str = "a", **fields: str) -> byt
 
 
 async def seen_by(
-    frames: Sequence[bytes], until: Until, when: Callable[[Fleet], bool], stalled: int = 0
-) -> Fleet:
+    frames: Sequence[bytes], until: Until, when: Callable[[Clients], bool], stalled: int = 0
+) -> Clients:
     """A fleet of one after it has met a lying server."""
     async with lying(*frames) as url:
-        fleet = Fleet(url, ["a"], lambda _: TOKEN, interval_s=1, detail=False, stalled=stalled)
+        fleet = Clients(url, ["a"], lambda _: TOKEN, interval_s=1, detail=False, stalled=stalled)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(fleet.start(), 5)
         await until(lambda: when(fleet), "the fleet has seen it")
@@ -195,7 +195,7 @@ async def test_several_processes_are_one_crew(until: Until, monkeypatch: pytest.
     monkeypatch.setattr("portfolio_harness.client_processes.CONNECTIONS_PER_PROCESS_MAX", 2)
     async with (
         lying(told(1, 5), told(1, 7)) as url,
-        Crew(url, ["a", "a", "a"], lambda _: TOKEN, interval_s=1) as crew,
+        ClientProcesses(url, ["a", "a", "a"], lambda _: TOKEN, interval_s=1) as crew,
     ):
         assert len(crew.pids) == 2
         await crew.start(3)

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from tests.journey.conftest import Journey
-from tests.valuation.test_explain import by_hand, follow
+from tests.support.explanations import by_hand, follow
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

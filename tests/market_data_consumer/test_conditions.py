@@ -3,7 +3,7 @@
 import pytest
 
 from portfolio_realtime.market_data_consumer.conditions import (
-    Effect,
+    TradeEffect,
     crypto_effect,
     option_effect,
     stock_effect,
@@ -46,7 +46,7 @@ TABLE = [
     ("9", "ABC", "no"),
 ]
 BY_NIGHT = [(" ", "N", "yes"), ("@", "N", "yes")]  # the published table has no regular trade for tape N
-EFFECTS = {"yes": Effect.MOVES, "no": Effect.NEVER, "first": Effect.FIRST_ONLY}
+EFFECTS = {"yes": TradeEffect.MOVES, "no": TradeEffect.NEVER, "first": TradeEffect.FIRST_ONLY}
 CODES = sorted({code for code, _, _ in TABLE})
 
 
@@ -59,7 +59,7 @@ def test_each_row_of_the_table_holds(code: str, tapes: str, minute: str) -> None
         if tape in tapes:
             assert EFFECTS[minute] == stock_effect((code,), tape)
         elif tape not in "".join(others):
-            assert stock_effect((code,), tape) == Effect.UNKNOWN
+            assert stock_effect((code,), tape) == TradeEffect.UNKNOWN
 
 
 @pytest.mark.parametrize("tape", ALL_TAPES)
@@ -73,31 +73,31 @@ def test_the_strictest_condition_wins(tape: str) -> None:
 
 def test_an_unknown_condition_never_moves() -> None:
     """A code that nobody has described is treated as one that does not move the price."""
-    assert stock_effect(("@", "?"), "C") == Effect.UNKNOWN
-    assert stock_effect(("@",), "") == Effect.UNKNOWN
-    assert option_effect("?", "") == Effect.UNKNOWN
+    assert stock_effect(("@", "?"), "C") == TradeEffect.UNKNOWN
+    assert stock_effect(("@",), "") == TradeEffect.UNKNOWN
+    assert option_effect("?", "") == TradeEffect.UNKNOWN
 
 
 def test_a_trade_without_conditions_moves() -> None:
     """No condition says that there is nothing special about a trade."""
-    assert stock_effect((), "C") == Effect.MOVES
-    assert stock_effect(None, "C") == Effect.MOVES
-    assert option_effect("", "") == Effect.MOVES
+    assert stock_effect((), "C") == TradeEffect.MOVES
+    assert stock_effect(None, "C") == TradeEffect.MOVES
+    assert option_effect("", "") == TradeEffect.MOVES
 
 
 @pytest.mark.parametrize("code", "ABCDEFG")
 def test_cancelled_and_late_option_trades_never_move(code: str) -> None:
     """A to G say that the trade was cancelled or reported late."""
-    assert option_effect(code, "") == Effect.NEVER
-    assert option_effect((code,), "") == Effect.NEVER
+    assert option_effect(code, "") == TradeEffect.NEVER
+    assert option_effect((code,), "") == TradeEffect.NEVER
 
 
 @pytest.mark.parametrize("code", "HIJSabcdefghijk")
 def test_other_option_trades_move(code: str) -> None:
     """The other letters are ordinary trades; I, an odd lot of a stock, is one of them here."""
-    assert option_effect(code, "") == Effect.MOVES
+    assert option_effect(code, "") == TradeEffect.MOVES
 
 
 def test_every_crypto_trade_moves() -> None:
     """Crypto trades have no conditions; whatever is there is not looked at."""
-    assert crypto_effect(("I",), "C") == Effect.MOVES
+    assert crypto_effect(("I",), "C") == TradeEffect.MOVES

@@ -10,7 +10,7 @@ from portfolio_realtime.market_data_consumer.trading_sessions import Session
 from portfolio_realtime.model import Mark, exact
 from portfolio_realtime.state import State
 from tests.conftest import StartSimulator, Until
-from tests.test_market_data_consumer import (
+from tests.support.consumers import (
     all_true,
     context_of,
     marks_of,

@@ -6,21 +6,14 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from portfolio_harness.virtual_time import MovedClock
+from portfolio_harness.virtual_time import VirtualClock
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.model import CRYPTO, US_EQUITY, US_OPTION, Mark, exact
 from portfolio_realtime.service import Context
 from portfolio_realtime.state import State
 from portfolio_realtime.state.connection import Subscribed
 from tests.conftest import Simulator, StartSimulator, Until
-from tests.test_market_data_consumer import (
-    announced,
-    context_of,
-    held_symbols,
-    marks_of,
-    running,
-    write_universe,
-)
+from tests.support.consumers import announced, context_of, held_symbols, marks_of, running, write_universe
 
 OVERNIGHT_TAPE: Final = "N"
 DELAY_S: Final = 900
@@ -134,7 +127,7 @@ async def test_a_delayed_feed_is_as_late_as_it_is(
     """Fifteen minutes late, stream and snapshots alike: the mark is that trade and says when it was."""
     start = "2026-11-24T12:00:00-05:00"
     market = await simulator(**QUIET, delay=DELAY_S, speed=0, start=start)
-    clock = MovedClock(parse_rfc3339(start))
+    clock = VirtualClock(parse_rfc3339(start))
     asset_class = US_OPTION if setting == "alpaca_options_feed" else US_EQUITY
     symbol = await one_of(market, asset_class)
     await write_universe(state, {symbol: asset_class})
@@ -171,7 +164,7 @@ async def test_the_night_has_a_feed_of_its_own(simulator: StartSimulator, state:
     trade of both, the previous close the day's, and neither is called away while the other has its turn."""
     start = "2026-11-24T19:59:50-05:00"
     market = await simulator(**QUIET, calendar="nyse", speed=0, start=start)
-    clock = MovedClock(parse_rfc3339(start))
+    clock = VirtualClock(parse_rfc3339(start))
     await write_universe(state, {"AAPL": US_EQUITY})
     feeds = {"alpaca_data_feed": "sip", "alpaca_overnight_feed": "boats"}
     context = moved(context_of(market, state, **feeds), clock)
@@ -215,12 +208,12 @@ def turns(context: Context) -> float:
     return context.registry.get_sample_value("portfolio_realtime_feed_reconnects_total", labels) or 0.0
 
 
-def moved(context: Context, clock: MovedClock) -> Context:
+def moved(context: Context, clock: VirtualClock) -> Context:
     """The same under a clock that the test moves."""
     return Context(context.settings, context.state, clock, context.registry, "test")
 
 
-async def advance(market: Simulator, clock: MovedClock, seconds: int) -> None:
+async def advance(market: Simulator, clock: VirtualClock, seconds: int) -> None:
     """Move the simulator's time and ours."""
     answer = await market.post("/_sim/clock", {"advance_s": seconds})
     clock.move_to(parse_rfc3339(answer["now"]))

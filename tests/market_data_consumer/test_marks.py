@@ -24,8 +24,8 @@ from portfolio_realtime.market_data_consumer.messages import (
     Quote,
     Snapshot,
     SnapshotTrade,
-    Status,
     StreamTrade,
+    TradingStatus,
 )
 from portfolio_realtime.market_data_consumer.trade_columns import RECENT_MAX
 from portfolio_realtime.model import Mark, MinuteMark
@@ -502,15 +502,15 @@ def test_a_halted_symbol_keeps_its_mark_and_says_so(tape: str, halt: str, resume
     """Until trading resumes, or an eligible trade shows that it has."""
     book = make_book()
     book.offer(trade(1, 10.0), 1)
-    book.set_status(Status("A", halt, moment(2), tape), 2)
+    book.set_status(TradingStatus("A", halt, moment(2), tape), 2)
     assert (price_of(book), quality_of(book)) == (10.0, "halted")
-    book.set_status(Status("A", "Q", moment(3), tape), 3)
+    book.set_status(TradingStatus("A", "Q", moment(3), tape), 3)
     assert not book.offer(trade(3, 11.0, NEVER), 3), "an odd lot that was on its way"
     assert quality_of(book) == "halted"
-    book.set_status(Status("A", resume, moment(4), tape), 4)
+    book.set_status(TradingStatus("A", resume, moment(4), tape), 4)
     assert (price_of(book), quality_of(book)) == (10.0, "iex")
 
-    book.set_status(Status("A", halt, moment(5), tape), 5)
+    book.set_status(TradingStatus("A", halt, moment(5), tape), 5)
     assert book.offer(trade(6, 10.5), 6)
     assert (price_of(book), quality_of(book)) == (10.5, "iex")
 
@@ -525,10 +525,10 @@ def test_a_late_resumption_does_not_end_a_newer_halt() -> None:
     """Messages may come out of order."""
     book = make_book()
     book.offer(trade(1, 10.0), 1)
-    book.set_status(Status("A", "H", moment(9), "C"), 2)
-    book.set_status(Status("A", "T", moment(8), "C"), 3)
-    book.set_status(Status("A", "T", None, "C"), 3)
-    book.set_status(Status("B", "T", moment(10), "C"), 3)
+    book.set_status(TradingStatus("A", "H", moment(9), "C"), 2)
+    book.set_status(TradingStatus("A", "T", moment(8), "C"), 3)
+    book.set_status(TradingStatus("A", "T", None, "C"), 3)
+    book.set_status(TradingStatus("B", "T", moment(10), "C"), 3)
     assert quality_of(book) == "halted"
 
 

@@ -16,7 +16,7 @@ from portfolio_realtime.market_data_consumer.messages import (
     Message,
     Refusal,
     StreamTrade,
-    Subscription,
+    SubscriptionMessage,
     Success,
     as_of_ns,
     decode_frame,
@@ -221,4 +221,4 @@ def test_every_field_but_the_symbol_may_be_missing_or_null() -> None:
     (correction,), _ = decode_frame('[{"T":"c","S":"A"}]')
     assert Correction("A") == correction
     (subscription,), _ = decode_frame('[{"T":"subscription","quotes":[]}]')
-    assert Subscription(None) == subscription
+    assert SubscriptionMessage(None) == subscription

@@ -5,12 +5,12 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portfolio_realtime.market_data_consumer.silence import FRAMES_MIN, SILENCE_S_MIN, Pulse
+from portfolio_realtime.market_data_consumer.silence import FRAMES_MIN, SILENCE_S_MIN, Silence
 
 
-def beaten(pause_s: float, count: int = 100) -> tuple[Pulse, float]:
+def beaten(pause_s: float, count: int = 100) -> tuple[Silence, float]:
     """A stream that has brought data so many times, and when it did last."""
-    pulse = Pulse()
+    pulse = Silence()
     for number in range(count):
         pulse.beat(number * pause_s)
     return pulse, (count - 1) * pause_s
@@ -50,7 +50,7 @@ def test_new_data_ends_the_doubt() -> None:
 @settings(max_examples=30, deadline=None)
 def test_trades_by_chance_are_hardly_ever_doubted(seed: int, per_second: float) -> None:
     """Trades that come independently of each other, for some thousand frames."""
-    chance, pulse, now_s = random.Random(seed), Pulse(), 0.0
+    chance, pulse, now_s = random.Random(seed), Silence(), 0.0
     doubted = 0
     for _ in range(2000):
         now_s += chance.expovariate(per_second)

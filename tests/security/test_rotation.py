@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError
 
-from portfolio_harness.clients import Fleet
+from portfolio_harness.clients import Clients
 from portfolio_harness.demo import converge
 from portfolio_harness.oracle import Oracle
 from portfolio_harness.system import (
@@ -134,7 +134,7 @@ async def test_the_keys_of_alpaca(valkey_url: str, until: Until) -> None:
         url = f"http://127.0.0.1:{port}"
         await wait_ready(url)
         account_ids = await oracle.account_ids()
-        fleet = Fleet(url, account_ids, token_for, interval_s=INTERVAL_S, detail=True)
+        fleet = Clients(url, account_ids, token_for, interval_s=INTERVAL_S, detail=True)
         await fleet.start()
         await until(lambda: fleet.counts["messages"] > 50, "values move")
         await new.start(is_embedded=False)

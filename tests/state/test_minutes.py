@@ -7,9 +7,9 @@ from portfolio_realtime.model import CRYPTO, US_EQUITY, Booking, Bookings, Minut
 from portfolio_realtime.state import State, keys
 from portfolio_realtime.state.connection import WRITE_FIELDS_MAX
 from portfolio_realtime.state.minutes import READ_KEYS_MAX, whole_at_or_before
+from tests.support.leases import lease_of
 
 from .records import NOW_NS, account
-from .test_round_trips import lease_of
 
 MINUTE_NS = 60_000_000_000
 

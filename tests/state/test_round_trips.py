@@ -11,22 +11,15 @@ from portfolio_realtime.state import State, interest, keys
 from portfolio_realtime.state.accounts import decode_changes
 from portfolio_realtime.state.connection import WRITE_FIELDS_MAX, Subscribed
 from portfolio_realtime.state.interest import decode_begun
-from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.state.marks import READ_FIELDS_MAX, decode_marks
-from portfolio_realtime.state.valuations import Stored, batch_of, decode_batch
+from portfolio_realtime.state.valuations import StoredPublication, batch_of, decode_batch
 from tests.conftest import SHARDS
+from tests.support.leases import lease_of
 
 from .conftest import Followed, Messages
 from .records import account, accounts_of, mark
 
 DEADLINE_S = 10.0
-
-
-async def lease_of(state: State, name: str = "work") -> Lease:
-    """A new grant."""
-    lease = await state.leases.acquire(name)
-    assert lease is not None
-    return lease
 
 
 async def payload(messages: Messages) -> bytes:
@@ -157,11 +150,11 @@ async def test_publications_round_trip(state: State, followed: Followed) -> None
     assert decode_batch(await payload(batches)) == batch_of(lease.fencing_token, publications)
     assert await state.valuations.read(alice) == b'{"equity":"1.00"}'
     whole = b'{"equity":"2.00","positions":[{"symbol":"A"},{"symbol":"B"}]}'
-    assert await state.interest.begin([bob, "nobody"]) == {bob: Stored(whole, is_kept=True)}
+    assert await state.interest.begin([bob, "nobody"]) == {bob: StoredPublication(whole, is_kept=True)}
     await state.leases.release(lease)
     assert await state.interest.begin([alice, bob]) == {
-        alice: Stored(b'{"equity":"1.00"}', is_kept=False),
-        bob: Stored(whole, is_kept=False),
+        alice: StoredPublication(b'{"equity":"1.00"}', is_kept=False),
+        bob: StoredPublication(whole, is_kept=False),
     }
     assert sorted(await state.valuations.read_ids(shard)) == sorted([alice, bob])
     await state.valuations.forget(lease, shard, [alice])

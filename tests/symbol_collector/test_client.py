@@ -13,8 +13,8 @@ from portfolio_realtime.symbol_collector import rest_client
 from portfolio_realtime.symbol_collector.broker_client import BrokerClient
 from portfolio_realtime.symbol_collector.parse import PayloadRefused
 from tests.conftest import StartSimulator
+from tests.support.broker_payloads import ACCOUNT, POSITION
 from tests.symbol_collector.scripted import response, scripted
-from tests.symbol_collector.test_parse import ACCOUNT, POSITION
 
 AUTH = httpx.BasicAuth("key", "a-very-secret-word")
 

@@ -13,8 +13,8 @@ from portfolio_realtime.state.connection import Connection
 from portfolio_realtime.symbol_collector import parse
 from portfolio_realtime.symbol_collector.account_records import Roster
 from portfolio_realtime.symbol_collector.parse import CurrencyRefused, PayloadRefused
+from tests.support.broker_payloads import ACCOUNT, POSITION
 from tests.symbol_collector.bookings import at_s, booking, statement
-from tests.symbol_collector.test_parse import ACCOUNT, POSITION
 
 ODD: list[Any] = [None, 7, "text", [], {}, {"id": None}, {"id": ""}, {"id": 5}, {"id": {}, "status": None}]
 junk = st.one_of(

@@ -4,32 +4,9 @@ from decimal import Decimal
 
 import pytest
 
-from portfolio_realtime.model import Account
 from portfolio_realtime.symbol_collector.account_record import AccountRecord, Outcome
-from portfolio_realtime.symbol_collector.activities import Activity, Statement
+from tests.support.account_records import known, leg, look, quantities, shown
 from tests.symbol_collector.bookings import at_s, booking, statement, trade
-
-
-def known(cash: str = "1000", quantities: dict[str, str] | None = None) -> AccountRecord:
-    """A record whose first statement was taken 100 s before the tests' beginning."""
-    record = AccountRecord("alice")
-    record.observe(statement(cash, quantities), at_s(-100), at_s(-99))
-    return record
-
-
-def shown(record: AccountRecord) -> Account:
-    """The record as others read it."""
-    return record.account(1, at_s(0))
-
-
-def look(record: AccountRecord, seen: Statement, at: float) -> Outcome:
-    """A fetch that takes a tenth of a second."""
-    return record.observe(seen, at_s(at), at_s(at + 0.1))
-
-
-def quantities(record: AccountRecord) -> dict[str, Decimal]:
-    """What is held."""
-    return {position.symbol: position.quantity for position in shown(record).positions if position.quantity}
 
 
 def test_events_move_the_record_without_rest() -> None:
@@ -321,11 +298,6 @@ def test_rest_that_trails_for_a_minute_is_right() -> None:
     assert look(record, statement(1000), 60) is Outcome.LATE
     assert look(record, statement(1000), 75) is Outcome.DRIFT
     assert Decimal(1000) == shown(record).cash
-
-
-def leg(quantity: int, *, at: float) -> Activity:
-    """One leg of a split of AAPL."""
-    return booking("SPLIT", at=at, symbol="AAPL", quantity=Decimal(quantity), group_id="split-1")
 
 
 @pytest.mark.parametrize(("first", "second"), [(-10, 20), (20, -10)])

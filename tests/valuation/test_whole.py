@@ -13,7 +13,7 @@ from portfolio_realtime.model import Account
 from portfolio_realtime.valuation import book as book_module
 from portfolio_realtime.valuation import book_totals as module
 from portfolio_realtime.valuation.book import UNPRICED, Book
-from portfolio_realtime.valuation.book_totals import Stretch, Totals, Whole
+from portfolio_realtime.valuation.book_totals import BookTotals, Stretch, WholeBook
 from portfolio_realtime.valuation.kernel import UNIT_ROUNDOFF
 
 from .records import account, mark, position
@@ -27,7 +27,7 @@ class Desk:
     def __init__(self, source: random.Random) -> None:
         self.source = source
         self.book = Book()
-        self.whole = Whole(self.book)
+        self.whole = WholeBook(self.book)
         self.accounts: dict[str, Account] = {}
         self.prices: dict[str, float] = {}
         self.looks = 0
@@ -148,7 +148,7 @@ def test_a_stretch_whose_rows_are_gone_is_worth_nothing() -> None:
     for index in range(25):
         book.put(account(f"a{index}", [position("A", 1)]))
     book.apply([mark("A", 1.0)])
-    first, *_, last = Whole(book).stretches()
+    first, *_, last = WholeBook(book).stretches()
     first.refresh()
     last.refresh()
     assert last.totals().equity == 5 * 1001.0
@@ -161,7 +161,7 @@ def test_a_stretch_whose_rows_are_gone_is_worth_nothing() -> None:
     for stretch in (first, last):
         stretch.refresh()
     assert first.totals().equity == 1001.0 * book.row_count
-    assert last.totals() == Totals()
+    assert last.totals() == BookTotals()
     assert last.check() == 0
 
 
@@ -170,7 +170,7 @@ def whole_of(*accounts: Account) -> tuple[Book, Stretch]:
     book = Book()
     for one in accounts:
         book.put(one)
-    (stretch,) = Whole(book).stretches()
+    (stretch,) = WholeBook(book).stretches()
     return book, stretch
 
 
@@ -200,11 +200,11 @@ def test_totals_leave_out_what_is_not_known() -> None:
     )
     book.apply([mark("A", 50.0)])
     stretch.refresh()
-    assert stretch.totals() == Totals(equity=200.0 - 440.0, unpriced=1, negative=1)
+    assert stretch.totals() == BookTotals(equity=200.0 - 440.0, unpriced=1, negative=1)
     book.apply([mark("B", 1.0)])
     stretch.refresh()
-    assert stretch.totals() == Totals(equity=200.0 - 440.0 + 1051.0, unpriced=0, negative=1)
-    assert Totals(1.5, 2, 3).plus(Totals(1.0, 1, 1)) == Totals(2.5, 3, 4)
+    assert stretch.totals() == BookTotals(equity=200.0 - 440.0 + 1051.0, unpriced=0, negative=1)
+    assert BookTotals(1.5, 2, 3).plus(BookTotals(1.0, 1, 1)) == BookTotals(2.5, 3, 4)
 
 
 def test_a_check_takes_the_drift_away(monkeypatch: pytest.MonkeyPatch) -> None:

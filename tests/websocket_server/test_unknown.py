@@ -13,8 +13,8 @@ from portfolio_realtime.symbol_collector import collector
 from portfolio_realtime.websocket_server.fanout import publication_follower
 from portfolio_realtime.websocket_server.http_api import portfolios
 from tests.conftest import DEADLINE_S, Simulator, StartSimulator, Until, running_service
-from tests.test_one_account import context_of_one
-from tests.test_symbol_collector import context_of
+from tests.support.collectors import context_of
+from tests.support.one_account import context_of_one
 from tests.websocket_server.served import API_KEY, bearer, serving, write_accounts
 
 

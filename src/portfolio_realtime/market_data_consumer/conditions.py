@@ -12,7 +12,7 @@ from typing import Final
 CONDITION_SETS_MAX: Final = 4096  # remembered combinations; a feed has a few hundred
 
 
-class Effect(IntEnum):
+class TradeEffect(IntEnum):
     """From the mildest to the strictest."""
 
     MOVES = 0
@@ -26,67 +26,70 @@ Conditions = tuple[str, ...] | str | None
 _TAPES: Final = {"all": "ABCNO", "AB": "AB", "ABC": "ABC", "C": "C", "CO": "CO", "N": "N"}
 _MINUTE_RULE: Final = (
     # codes, tapes, effect on the open and close of the minute bar
-    (" ", "AB", Effect.MOVES),  # regular
-    ("@", "CO", Effect.MOVES),  # regular
-    (" ", "N", Effect.MOVES),  # regular by night: not in the published table
-    ("@", "N", Effect.MOVES),  # the same
-    ("A", "C", Effect.MOVES),  # acquisition
-    ("B", "AB", Effect.NEVER),  # average price
-    ("B", "C", Effect.MOVES),  # bunched
-    ("C", "all", Effect.NEVER),  # cash sale
-    ("D", "C", Effect.MOVES),  # distribution
-    ("E", "AB", Effect.MOVES),  # automatic execution
-    ("F", "ABC", Effect.MOVES),  # intermarket sweep
-    ("G", "C", Effect.FIRST_ONLY),  # bunched sold
-    ("H", "ABC", Effect.NEVER),  # price variation
-    ("I", "all", Effect.NEVER),  # odd lot
-    ("K", "ABC", Effect.MOVES),  # rule 127 or 155
-    ("L", "ABC", Effect.MOVES),  # sold last
-    ("M", "ABC", Effect.NEVER),  # official close
-    ("N", "all", Effect.NEVER),  # next day
-    ("O", "ABC", Effect.MOVES),  # market-center opening
-    ("P", "all", Effect.FIRST_ONLY),  # prior reference price
-    ("Q", "ABC", Effect.NEVER),  # official open
-    ("R", "all", Effect.NEVER),  # seller
-    ("T", "all", Effect.MOVES),  # extended hours
-    ("U", "all", Effect.NEVER),  # extended hours, out of sequence
-    ("V", "ABC", Effect.NEVER),  # contingent
-    ("W", "CO", Effect.NEVER),  # average price
-    ("X", "ABC", Effect.MOVES),  # cross
-    ("Y", "C", Effect.MOVES),  # yellow flag
-    ("Z", "ABC", Effect.FIRST_ONLY),  # sold, out of sequence
-    ("4", "ABC", Effect.FIRST_ONLY),  # derivatively priced
-    ("5", "ABC", Effect.MOVES),  # reopening
-    ("6", "ABC", Effect.MOVES),  # closing
-    ("7", "ABC", Effect.NEVER),  # qualified contingent
-    ("9", "ABC", Effect.NEVER),  # corrected consolidated close
+    (" ", "AB", TradeEffect.MOVES),  # regular
+    ("@", "CO", TradeEffect.MOVES),  # regular
+    (" ", "N", TradeEffect.MOVES),  # regular by night: not in the published table
+    ("@", "N", TradeEffect.MOVES),  # the same
+    ("A", "C", TradeEffect.MOVES),  # acquisition
+    ("B", "AB", TradeEffect.NEVER),  # average price
+    ("B", "C", TradeEffect.MOVES),  # bunched
+    ("C", "all", TradeEffect.NEVER),  # cash sale
+    ("D", "C", TradeEffect.MOVES),  # distribution
+    ("E", "AB", TradeEffect.MOVES),  # automatic execution
+    ("F", "ABC", TradeEffect.MOVES),  # intermarket sweep
+    ("G", "C", TradeEffect.FIRST_ONLY),  # bunched sold
+    ("H", "ABC", TradeEffect.NEVER),  # price variation
+    ("I", "all", TradeEffect.NEVER),  # odd lot
+    ("K", "ABC", TradeEffect.MOVES),  # rule 127 or 155
+    ("L", "ABC", TradeEffect.MOVES),  # sold last
+    ("M", "ABC", TradeEffect.NEVER),  # official close
+    ("N", "all", TradeEffect.NEVER),  # next day
+    ("O", "ABC", TradeEffect.MOVES),  # market-center opening
+    ("P", "all", TradeEffect.FIRST_ONLY),  # prior reference price
+    ("Q", "ABC", TradeEffect.NEVER),  # official open
+    ("R", "all", TradeEffect.NEVER),  # seller
+    ("T", "all", TradeEffect.MOVES),  # extended hours
+    ("U", "all", TradeEffect.NEVER),  # extended hours, out of sequence
+    ("V", "ABC", TradeEffect.NEVER),  # contingent
+    ("W", "CO", TradeEffect.NEVER),  # average price
+    ("X", "ABC", TradeEffect.MOVES),  # cross
+    ("Y", "C", TradeEffect.MOVES),  # yellow flag
+    ("Z", "ABC", TradeEffect.FIRST_ONLY),  # sold, out of sequence
+    ("4", "ABC", TradeEffect.FIRST_ONLY),  # derivatively priced
+    ("5", "ABC", TradeEffect.MOVES),  # reopening
+    ("6", "ABC", TradeEffect.MOVES),  # closing
+    ("7", "ABC", TradeEffect.NEVER),  # qualified contingent
+    ("9", "ABC", TradeEffect.NEVER),  # corrected consolidated close
 )
 _STOCKS: Final = {(code, tape): effect for code, tapes, effect in _MINUTE_RULE for tape in _TAPES[tapes]}
 _OPTIONS: Final = {
-    **dict.fromkeys("ABCDEFG", Effect.NEVER),  # cancelled or late
-    **dict.fromkeys("HIJSabcdefghijklmnopqrstuv", Effect.MOVES),
+    **dict.fromkeys("ABCDEFG", TradeEffect.NEVER),  # cancelled or late
+    **dict.fromkeys("HIJSabcdefghijklmnopqrstuv", TradeEffect.MOVES),
 }
 
-_remembered: dict[tuple[Conditions, str], Effect] = {}
+_remembered: dict[tuple[Conditions, str], TradeEffect] = {}
 
 
-def stock_effect(conditions: Conditions, tape: str) -> Effect:
+def stock_effect(conditions: Conditions, tape: str) -> TradeEffect:
     """What a stock trade may do: the strictest of its conditions; without any condition it moves."""
     effect = _remembered.get((conditions, tape))
     if effect is None:
         effect = max(
-            (_STOCKS.get((code, tape), Effect.UNKNOWN) for code in conditions or ()), default=Effect.MOVES
+            (_STOCKS.get((code, tape), TradeEffect.UNKNOWN) for code in conditions or ()),
+            default=TradeEffect.MOVES,
         )
         if len(_remembered) < CONDITION_SETS_MAX:
             _remembered[conditions, tape] = effect
     return effect
 
 
-def option_effect(conditions: Conditions, tape: str) -> Effect:
+def option_effect(conditions: Conditions, tape: str) -> TradeEffect:
     """What an option trade may do; its conditions are one string of one or more letters."""
-    return max((_OPTIONS.get(code, Effect.UNKNOWN) for code in conditions or ()), default=Effect.MOVES)
+    return max(
+        (_OPTIONS.get(code, TradeEffect.UNKNOWN) for code in conditions or ()), default=TradeEffect.MOVES
+    )
 
 
-def crypto_effect(conditions: Conditions, tape: str) -> Effect:
+def crypto_effect(conditions: Conditions, tape: str) -> TradeEffect:
     """Every crypto trade moves the mark: the venue reports no conditions."""
-    return Effect.MOVES
+    return TradeEffect.MOVES

@@ -34,7 +34,7 @@ from typing import Final, TypeGuard
 import numpy as np
 
 from portfolio_realtime.clock import NS_PER_S, new_york_date_of, new_york_midnight_ns, parse_rfc3339
-from portfolio_realtime.market_data_consumer.conditions import CONDITION_SETS_MAX, Conditions, Effect
+from portfolio_realtime.market_data_consumer.conditions import CONDITION_SETS_MAX, Conditions, TradeEffect
 from portfolio_realtime.market_data_consumer.messages import (
     NO_TIME,
     Cancel,
@@ -44,8 +44,8 @@ from portfolio_realtime.market_data_consumer.messages import (
     Quote,
     Snapshot,
     SnapshotTrade,
-    Status,
     StreamTrade,
+    TradingStatus,
     as_of_ns,
     times_ns,
 )
@@ -104,12 +104,12 @@ QUALITIES: Final = {
 HALTS: Final = {("A", "2"), ("B", "2"), ("C", "H"), ("C", "P"), ("O", "H"), ("O", "P")}
 RESUMPTIONS: Final = {("A", "3"), ("B", "3"), ("C", "T"), ("O", "T")}
 
-_MOVES: Final = int(Effect.MOVES)  # an enum's attribute is slow to read
-_NEVER: Final = int(Effect.NEVER)
+_MOVES: Final = int(TradeEffect.MOVES)  # an enum's attribute is slow to read
+_NEVER: Final = int(TradeEffect.NEVER)
 _NO_EXCHANGE: Final = EXCHANGES_MAX
 _SOURCES: Final = tuple(QUALITIES)
 
-EffectOf = Callable[[Conditions, str], Effect]
+EffectOf = Callable[[Conditions, str], TradeEffect]
 
 
 @dataclass
@@ -184,7 +184,9 @@ class MarkBook:
         self._columns = Columns()
         self._slots: dict[str, int] = {}
         self._slot_of = Lookup(SYMBOL_BITS, NOBODY)  # by the number of a symbol
-        self._effect_of_number = Lookup(CONDITIONS_BITS, Effect.UNKNOWN)  # by that of conditions and tape
+        self._effect_of_number = Lookup(
+            CONDITIONS_BITS, TradeEffect.UNKNOWN
+        )  # by that of conditions and tape
         self._exchange_of_letter = np.full(256, _NO_EXCHANGE, np.uint16)
         self._by_slot: dict[int, _Entry] = {}
         self._entries: dict[str, _Entry] = {}
@@ -366,7 +368,7 @@ class MarkBook:
             self.counts.refused += 1
         self._withdrawn(entry, received_ns)
 
-    def set_status(self, message: Status, received_ns: int) -> None:
+    def set_status(self, message: TradingStatus, received_ns: int) -> None:
         """Trading halts or resumes; any other status changes nothing."""
         entry = self._entries.get(message.symbol)
         at_ns = as_of_ns(message.at)
@@ -501,7 +503,7 @@ class MarkBook:
 
     def _ignore(self, effect: int) -> None:
         self.counts.ignored += 1
-        self.counts.unknown += effect == Effect.UNKNOWN
+        self.counts.unknown += effect == TradeEffect.UNKNOWN
 
     def _put(self, entry: _Entry, trade: KnownTrade, effect: int) -> bool:
         if _is_withdrawn(entry, trade):

@@ -73,7 +73,7 @@ class Cancel(msgspec.Struct, tag_field="T", tag="x"):
     trade_id: TradeId = msgspec.field(name="i", default=None)
 
 
-class Status(msgspec.Struct, tag_field="T", tag="s"):
+class TradingStatus(msgspec.Struct, tag_field="T", tag="s"):
     """Trading in a symbol halts or resumes; codes as of the tape: A and B are CTA's, C and O UTP's."""
 
     symbol: str = msgspec.field(name="S")
@@ -95,13 +95,13 @@ class Refusal(msgspec.Struct, tag_field="T", tag="error"):
     text: str = msgspec.field(name="msg", default="")
 
 
-class Subscription(msgspec.Struct, tag_field="T", tag="subscription"):
+class SubscriptionMessage(msgspec.Struct, tag_field="T", tag="subscription"):
     """Everything that this connection is subscribed to now."""
 
     trades: list[str] | None = None
 
 
-Message = StreamTrade | Correction | Cancel | Status | Success | Refusal | Subscription
+Message = StreamTrade | Correction | Cancel | TradingStatus | Success | Refusal | SubscriptionMessage
 
 
 class SnapshotTrade(msgspec.Struct):

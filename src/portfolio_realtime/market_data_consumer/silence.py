@@ -12,7 +12,7 @@ FRAMES_MIN: Final = 20  # before a pause is usual
 WEIGHT: Final = 0.05  # of the newest pause in the usual one
 
 
-class Pulse:
+class Silence:
     """The rhythm of one stream; times are seconds of a monotonic clock."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from portfolio_realtime.market_data_consumer.messages import (
     Message,
     Refusal,
     StreamTrade,
-    Subscription,
+    SubscriptionMessage,
     Success,
     decode_frame,
     decode_trades,
@@ -96,7 +96,7 @@ class MarketStream:
         self._setting = setting
         self._encoding = encoding
         self._is_optional = False  # what is asked for now
-        self._answer: asyncio.Future[Subscription | Refusal] | None = None
+        self._answer: asyncio.Future[SubscriptionMessage | Refusal] | None = None
 
     async def close(self) -> None:
         """Say goodbye, so that the feed frees our place at once."""
@@ -108,7 +108,7 @@ class MarketStream:
         Raises FeedUnavailable when the connection is lost or the feed ends it, FeedRefused.
         """
         trades, messages, skipped = await self._frame()
-        if messages and isinstance(messages[0], Success | Refusal | Subscription):
+        if messages and isinstance(messages[0], Success | Refusal | SubscriptionMessage):
             self._control(messages[0])
             messages = messages[1:]
         return Arrived(trades, messages, skipped)
@@ -133,7 +133,7 @@ class MarketStream:
         while batches:
             batch = batches.pop()
             answer = await self._ask({"action": "subscribe", "trades": batch})
-            if isinstance(answer, Subscription):
+            if isinstance(answer, SubscriptionMessage):
                 left_out += [symbol for symbol in batch if symbol not in self.subscribed]
                 continue
             if answer.code not in (SYMBOL_LIMIT, INVALID_SYNTAX):
@@ -152,7 +152,9 @@ class MarketStream:
         """Ask for the halts of all symbols; False where the feed does not tell them."""
         self._is_optional = True
         try:
-            return isinstance(await self._ask({"action": "subscribe", "statuses": ["*"]}), Subscription)
+            return isinstance(
+                await self._ask({"action": "subscribe", "statuses": ["*"]}), SubscriptionMessage
+            )
         finally:
             self._is_optional = False
 
@@ -161,7 +163,7 @@ class MarketStream:
         for batch in _batches(sorted(symbols)):
             await self._ask({"action": "unsubscribe", "trades": batch})
 
-    async def _ask(self, request: dict[str, object]) -> Subscription | Refusal:
+    async def _ask(self, request: dict[str, object]) -> SubscriptionMessage | Refusal:
         assert self._answer is None, "one request at a time"
         self._answer = asyncio.get_running_loop().create_future()
         try:
@@ -197,8 +199,8 @@ class MarketStream:
             case _:
                 raise FeedUnavailable(f"{self._name} sent something other than {text!r}")
 
-    def _control(self, message: Success | Refusal | Subscription) -> None:
-        if isinstance(message, Subscription) and message.trades is not None:
+    def _control(self, message: Success | Refusal | SubscriptionMessage) -> None:
+        if isinstance(message, SubscriptionMessage) and message.trades is not None:
             self.subscribed = frozenset(message.trades)
         if isinstance(message, Refusal) and (self._answer is None or self._is_final(message)):
             raise self._failure(message)

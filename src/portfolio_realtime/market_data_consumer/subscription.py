@@ -29,11 +29,11 @@ from portfolio_realtime.market_data_consumer.messages import (
     Message,
     Snapshot,
     SnapshotTrade,
-    Status,
     StreamTrade,
+    TradingStatus,
     as_of_ns,
 )
-from portfolio_realtime.market_data_consumer.silence import Pulse
+from portfolio_realtime.market_data_consumer.silence import Silence
 from portfolio_realtime.market_data_consumer.snapshots import SYMBOLS_MAX, Snapshots
 from portfolio_realtime.market_data_consumer.stream import Arrived, MarketStream, StreamLost
 from portfolio_realtime.market_data_consumer.trading_sessions import Session
@@ -76,7 +76,7 @@ class MarketSubscription:
         self._is_pending = asyncio.Event()
         self._snapshot_backoff = Backoff(SNAPSHOT_RETRY_S, SNAPSHOT_RETRY_S_MAX)
         self._frame_s = 0.0  # when the stream last brought data
-        self._pulse = Pulse()
+        self._pulse = Silence()
         self._is_doubted = False  # silent for suspiciously long, or since it was found to be mute
         self._is_given_up = False
         self._told_unknown_count = 0
@@ -192,7 +192,7 @@ class MarketSubscription:
             case Cancel():
                 self._count("x", 1)
                 self.book.cancel(message, received_ns)
-            case Status():
+            case TradingStatus():
                 self._count("s", 1)
                 self.book.set_status(message, received_ns)
             case _:

@@ -8,7 +8,7 @@ import structlog
 
 from portfolio_realtime.service import Context
 from portfolio_realtime.telemetry import CalculatorMetrics
-from portfolio_realtime.valuation.book_totals import Totals
+from portfolio_realtime.valuation.book_totals import BookTotals
 from portfolio_realtime.valuation.valuer import Valuer
 
 TOTALS_S: Final = 1.0  # between two looks at the whole book
@@ -68,7 +68,7 @@ class TotalsRefresh:
 
     async def _refresh_book(self) -> None:
         """Move the totals by what has changed, stretch by stretch."""
-        metrics, totals = self._metrics, Totals()
+        metrics, totals = self._metrics, BookTotals()
         for stretch in self._valuer.whole.stretches():
             with metrics.book_refresh.time():
                 stretch.refresh()

@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Call, Connection, Message, Subscribed, reports_unavailable
 from portfolio_realtime.state.unreadable import readable
-from portfolio_realtime.state.valuations import Stored
+from portfolio_realtime.state.valuations import StoredPublication
 
 INTEREST_MS: Final = 30_000
 RENEW_S: Final = 10.0
@@ -49,7 +49,7 @@ class Interest:
 
     async def begin(
         self, account_ids: Iterable[str], with_positions: Collection[str] = ()
-    ) -> dict[str, Stored]:
+    ) -> dict[str, StoredPublication]:
         """Begin to watch accounts: the calculators publish them at once. What was published of them so far.
 
         With the positions of those in `with_positions`. Raises StateUnavailable.
@@ -68,11 +68,11 @@ class Interest:
         for shard, part in parts:
             wanting = [account_id for account_id in part if account_id in detailed]
             calls.append((self._keys(shard), (expiry_ms, len(wanting), *wanting, *part)))
-        stored: dict[str, Stored] = {}
+        stored: dict[str, StoredPublication] = {}
         for (_, part), answer in zip(parts, await self._connection.call_all(self._begin, calls), strict=True):
             is_kept, messages = bool(answer[0]), answer[1]
             stored |= {
-                account_id: Stored(message, is_kept)
+                account_id: StoredPublication(message, is_kept)
                 for account_id, message in zip(part, messages, strict=True)
                 if message is not None
             }

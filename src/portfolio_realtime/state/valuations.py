@@ -15,7 +15,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _batch = msgspec.msgpack.Decoder(PublicationBatch)
 
 
-class Stored(NamedTuple):
+class StoredPublication(NamedTuple):
     """A publication as it is stored, and whether a calculator keeps it up to date."""
 
     message: bytes

@@ -19,7 +19,7 @@ FREE: Final = -1
 GONE: Final = -2  # was used: probing goes on behind it
 
 
-class Directory:
+class AccountIndex:
     """Account id <-> row."""
 
     def __init__(self) -> None:

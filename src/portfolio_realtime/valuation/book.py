@@ -23,7 +23,7 @@ from scipy.sparse import csr_array
 from scipy.sparse._sparsetools import csr_matvec  # type: ignore[import-untyped]  # no public one adds
 
 from portfolio_realtime.model import Account, Mark, Position
-from portfolio_realtime.valuation.account_index import Directory
+from portfolio_realtime.valuation.account_index import AccountIndex
 from portfolio_realtime.valuation.arrays import Floats, Int32s, Ints
 from portfolio_realtime.valuation.rounding import day_base
 
@@ -124,7 +124,7 @@ class Book:
         self._free_columns: list[int] = []
         self._columns_max = SPARE_COLUMNS  # more in use: see which of them are held
         self._is_held: NDArray[np.bool_] = np.zeros(INITIAL, bool)  # columns seen in rows since last counted
-        self._rows = Directory()
+        self._rows = AccountIndex()
         self._abandoned = 0  # places and rows
         self._pointers: Int32s = np.zeros(INITIAL + 1, np.int32)
         self._column_of: Int32s = np.zeros(INITIAL, np.int32)

@@ -29,16 +29,16 @@ CALLS: Final = 20_000  # what the steps of an addition cost anyway is the price 
 CHANGED_SHARE: Final = 16  # more than one row in so many has changed: put the columns in order again
 
 
-class Totals(NamedTuple):
+class BookTotals(NamedTuple):
     """Sums over some accounts."""
 
     equity: float = 0.0  # dollars, of those that are wholly priced
     unpriced: int = 0  # accounts with an unpriced position
     negative: int = 0  # accounts that owe more than they own
 
-    def plus(self, other: "Totals") -> "Totals":
+    def plus(self, other: "BookTotals") -> "BookTotals":
         """Of these and those accounts."""
-        return Totals(
+        return BookTotals(
             self.equity + other.equity, self.unpriced + other.unpriced, self.negative + other.negative
         )
 
@@ -100,10 +100,10 @@ class Stretch:
         self.recalculate()
         return float(np.fmax.reduce(np.abs(self.equity - kept), initial=0.0))
 
-    def totals(self) -> Totals:
+    def totals(self) -> BookTotals:
         """Sums as of the last look."""
         is_priced = ~np.isnan(self.equity)
-        return Totals(
+        return BookTotals(
             equity=float(self.equity.sum(where=is_priced)),
             unpriced=len(self.equity) - int(is_priced.sum()),
             negative=int((self.equity < 0).sum()),
@@ -134,7 +134,7 @@ class Stretch:
         self.day_pnl[: len(change)] += change
 
 
-class Whole:
+class WholeBook:
     """All rows of a book in stretches, each for itself: look at one, let other work have its turn, go on."""
 
     def __init__(self, book: Book) -> None:

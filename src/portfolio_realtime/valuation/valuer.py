@@ -14,7 +14,7 @@ from portfolio_realtime.model import ACCOUNT_RECORD, Account, Mark, Publication
 from portfolio_realtime.valuation import kernel, rounding
 from portfolio_realtime.valuation.arrays import Ints
 from portfolio_realtime.valuation.book import FOREVER_NS, NEVER_NS, UNPRICED, Book, Selection
-from portfolio_realtime.valuation.book_totals import Whole
+from portfolio_realtime.valuation.book_totals import WholeBook
 from portfolio_realtime.valuation.kernel import Valued
 from portfolio_realtime.valuation.portfolio_message import (
     Constant,
@@ -57,7 +57,7 @@ class Valuer:
         self, *, price_ttl_s: float, min_update_interval_s: float, record_ttl_s: float = RECORD_TTL_S
     ) -> None:
         self.book = Book()
-        self.whole = Whole(self.book)
+        self.whole = WholeBook(self.book)
         self.watchlist = Watchlist()
         self._price_ttl_ns = int(price_ttl_s * NS_PER_S)
         self._record_ttl_ns = int(record_ttl_s * NS_PER_S)
