@@ -33,11 +33,12 @@ def pytest_configure() -> None:
 
 
 FAST_FOLDERS: Final = frozenset(
-    ("alpaca_sim", "harness", "market_data_consumer", "symbol_collector", "valuation", "websocket_server")
+    (
+        *("alpaca_sim", "harness", "house", "market_data_consumer"),
+        *("symbol_collector", "valuation", "websocket_server"),
+    )
 )
-FAST_FILES: Final = frozenset(
-    ("test_backoff.py", "test_clock.py", "test_config.py", "test_private_names.py", "test_tidy.py")
-)
+FAST_FILES: Final = frozenset(("test_backoff.py", "test_clock.py", "test_config.py"))
 SERVERS: Final = frozenset(  # fixtures that start a server, a browser or a whole system
     ("mortal_valkey", "session_valkey", "simulator", "start", "browser", "stage", "running", "server")
 )

@@ -23,7 +23,7 @@ ABNORMAL: Final = 1006  # the connection ended without a close frame
 PROTOCOL_ERROR: Final = 1002
 
 
-class Owner(Protocol):
+class FrameOwner(Protocol):
     """Who is told what happens on a wire."""
 
     def opened(self) -> None:
@@ -73,7 +73,7 @@ class Wire(asyncio.Protocol):
 
     __slots__ = ("_code", "_first", "_is_open", "_owner", "_request", "_transport", "_unread")
 
-    def __init__(self, owner: Owner, request: bytes, first: bytes) -> None:
+    def __init__(self, owner: FrameOwner, request: bytes, first: bytes) -> None:
         self._owner = owner
         self._request = request
         self._first = first  # a frame

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from portfolio_harness.clients import Fleet
+from portfolio_harness.clients import Clients
 from portfolio_harness.system import running
 from portfolio_realtime.cli import status
 from portfolio_realtime.cli.status import FeedStatus, Owner, Process, Status
@@ -34,7 +34,7 @@ async def test_a_whole_system(until: Until) -> None:
     """Four processes, every shard and feed owned, clients counted; then without a calculator."""
     async with running(OPTIONS, port=0, overrides={"LOG_LEVEL": "warning"}) as system:
         url = system.supervisor.environment["REDIS_URL"]
-        fleet = Fleet(
+        fleet = Clients(
             system.url, await system.oracle.account_ids(), system.token_for, interval_s=1, detail=True
         )
         await fleet.start()

