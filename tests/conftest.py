@@ -38,7 +38,9 @@ FAST_FOLDERS: Final = frozenset(
         *("symbol_collector", "valuation", "websocket_server"),
     )
 )
-FAST_FILES: Final = frozenset(("test_backoff.py", "test_clock.py", "test_config.py"))
+FAST_FILES: Final = frozenset(
+    ("test_backoff.py", "test_clock.py", "test_config.py", "test_documentation.py", "test_requirements.py")
+)
 SERVERS: Final = frozenset(  # fixtures that start a server, a browser or a whole system
     ("mortal_valkey", "session_valkey", "simulator", "start", "browser", "stage", "running", "server")
 )

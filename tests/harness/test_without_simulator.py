@@ -1,9 +1,12 @@
 """A load test of a system whose simulator is out of reach: everything but the values is judged."""
 
+import pytest
+
 from portfolio_harness import loadtest
 from portfolio_harness.system import running, simulator_options
 
 
+@pytest.mark.slow
 async def test_accounts_that_are_named_are_watched_and_nothing_is_compared() -> None:
     """Order, gaps and leaks count; that nothing was compared is told by null, not by 0."""
     options = simulator_options(accounts=3, symbols=10, trades_per_second=20, seed=7)
