@@ -17,6 +17,7 @@ from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable
 from portfolio_realtime.symbol_collector import parse
 from portfolio_realtime.symbol_collector.account_source import Inbox
 from portfolio_realtime.symbol_collector.activities import Statement
+from portfolio_realtime.symbol_collector.broker_events import REMEDY
 from portfolio_realtime.symbol_collector.broker_follower import EventFollower
 from portfolio_realtime.symbol_collector.closed_days import HISTORY_PARAMS, IN_KIND_PARAMS
 from portfolio_realtime.symbol_collector.parse import ListedAccount
@@ -135,7 +136,4 @@ class BrokerClient:
 
 def refusal(status: int) -> BrokerRefused:
     """What to say when the credentials are not accepted."""
-    return BrokerRefused(
-        f"Alpaca refuses the Broker API credentials (HTTP {status}): check BROKER_API_KEY and "
-        "BROKER_SECRET_KEY (or BROKER_CLIENT_ID and BROKER_CLIENT_SECRET), and that ALPACA_SANDBOX fits them"
-    )
+    return BrokerRefused(f"Alpaca refuses the Broker API credentials (HTTP {status}): {REMEDY}")

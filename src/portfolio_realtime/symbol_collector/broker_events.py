@@ -21,9 +21,9 @@ PATH: Final = "/v2beta1/events/activities"
 IDLE_S: Final = 45.0
 HISTORY_IDLE_S: Final = 20.0  # heartbeats alone do not keep a bounded history alive
 TIMEOUT: Final = httpx.Timeout(10.0, read=IDLE_S, pool=30.0)
-REFUSED_EVENTS: Final = (
-    "Alpaca refuses the Broker API credentials for its events: check BROKER_API_KEY and BROKER_SECRET_KEY "
-    "(or BROKER_CLIENT_ID and BROKER_CLIENT_SECRET), and that ALPACA_SANDBOX fits them"
+REMEDY: Final = (
+    "check BROKER_API_KEY and BROKER_SECRET_KEY (or BROKER_CLIENT_ID and BROKER_CLIENT_SECRET), and that "
+    "ALPACA_SANDBOX fits them"
 )
 CURSOR_STATUSES: Final = (400, 404, 410, 422)
 GAP_COMMENTS: Final = ("you are reading too slowly", "internal server error")
@@ -113,7 +113,7 @@ async def _read(
 def _check(response: httpx.Response, *, has_cursor: bool) -> None:
     status = response.status_code
     if status in REFUSED:
-        raise BrokerRefused(f"{REFUSED_EVENTS} (HTTP {status})")
+        raise BrokerRefused(f"Alpaca refuses the Broker API credentials (HTTP {status}): {REMEDY}")
     if has_cursor and status in CURSOR_STATUSES:
         raise CursorRefused(f"event stream: the broker refuses the cursor (HTTP {status})")
     if not response.is_success:
