@@ -8,7 +8,7 @@ import pytest
 from portfolio_realtime import config, service
 from portfolio_realtime.errors import SettingsError
 from portfolio_realtime.state import State, keys, open_state
-from portfolio_realtime.state.accounts import decode_changes
+from portfolio_realtime.state.accounts import readable_changes
 from portfolio_realtime.state.interest import decode_begun
 from portfolio_realtime.state.marks import decode_marks
 from portfolio_realtime.state.revocations import FIELD
@@ -73,7 +73,7 @@ async def test_what_cannot_be_read_is_left_out(state: State) -> None:
     assert {one.symbol for one in await state.marks.read_all()} == {"A", "B"}
     assert set(await state.marks.read(["A", "C"])) == {"A"}
     assert decode_marks(b"[{") == []
-    assert decode_changes(b'[["a"]]') == []
+    assert readable_changes(b'[["a"]]') == []
     assert decode_begun(b"\xff") == []
     await state.connection.commands.xadd(keys.revocations(), {FIELD: b"{"})
     _, found = await state.revocations.read_after("0", waits=False)

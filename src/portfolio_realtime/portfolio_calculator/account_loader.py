@@ -12,7 +12,7 @@ from portfolio_realtime.model import Account
 from portfolio_realtime.portfolio_calculator.publisher import Publisher
 from portfolio_realtime.portfolio_calculator.shard_owner import ShardOwner
 from portfolio_realtime.service import Context
-from portfolio_realtime.state.accounts import decode_changes
+from portfolio_realtime.state.accounts import readable_changes
 from portfolio_realtime.state.connection import Subscribed
 from portfolio_realtime.telemetry import CalculatorMetrics
 from portfolio_realtime.valuation.valuer import Valuer
@@ -76,7 +76,7 @@ class AccountLoader:
                 self._unread.update(self._owner.leases)
                 self._book_wake.set()
                 continue
-            changes = decode_changes(message.payload)
+            changes = readable_changes(message.payload)
             if changes and (shard := self._owner.shard_of(changes[0].account_id)) in self._owner.leases:
                 await self.read(shard, [change.account_id for change in changes])
 

@@ -245,8 +245,13 @@ class Accounts:
 
 
 def decode_changes(payload: bytes) -> list[AccountChange]:
-    """The accounts that an announcement names; none where it cannot be read."""
-    return readable(_changes.decode, payload, "accounts") or []
+    """The accounts that an announcement names. Raises MsgspecError."""
+    return _changes.decode(payload)
+
+
+def readable_changes(payload: bytes) -> list[AccountChange]:
+    """The same; none, and a line in the log, where it cannot be read."""
+    return readable(decode_changes, payload, "accounts") or []
 
 
 def _readable(decoder: msgspec.json.Decoder[T], raws: Iterable[bytes]) -> list[T]:
