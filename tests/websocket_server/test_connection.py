@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from portfolio_realtime.state.valuations import batch_of
 from portfolio_realtime.websocket_server.access.authentication import Identity
 from portfolio_realtime.websocket_server.clients import connection as limits
-from portfolio_realtime.websocket_server.clients.connection import Connection, Refused
+from portfolio_realtime.websocket_server.clients.connection import ClientConnection, ForbiddenRequest
 from portfolio_realtime.websocket_server.fanout.hub import Hub
 from portfolio_realtime.websocket_server.fanout.newest_columns import StreamPosition
 from portfolio_realtime.websocket_server.fanout.watched_account import WatchedAccount
@@ -37,9 +37,9 @@ def hub() -> Hub:
 
 
 @pytest.fixture
-def connection() -> Connection:
+def connection() -> ClientConnection:
     """Alice's, opened at 0."""
-    opened = Connection(0.0)
+    opened = ClientConnection(0.0)
     assert opened.authenticated(ALICE, 0.0, None) is None
     return opened
 
@@ -52,13 +52,13 @@ def publish(hub: Hub, sequence: int, account_id: str = "a") -> None:
     hub.publish(gathered(batch_of(1, [publication(account_id, 1, sequence)])))
 
 
-def reply(connection: Connection, now_s: float = 0.0) -> dict[str, object]:
+def reply(connection: ClientConnection, now_s: float = 0.0) -> dict[str, object]:
     frame = connection.take(now_s)
     assert frame is not None
     return payload(frame)
 
 
-def test_a_paused_client_gets_only_the_newest_when_it_resumes(connection: Connection, hub: Hub) -> None:
+def test_a_paused_client_gets_only_the_newest_when_it_resumes(connection: ClientConnection, hub: Hub) -> None:
     """Conflation: what it missed is gone, and costs nothing."""
     account = watched(hub)
     connection.subscribe(account, Subscribe("a"))
@@ -74,7 +74,7 @@ def test_a_paused_client_gets_only_the_newest_when_it_resumes(connection: Connec
     assert replaced == 98
 
 
-def test_a_client_that_stays_paused_is_a_slow_consumer(connection: Connection) -> None:
+def test_a_client_that_stays_paused_is_a_slow_consumer(connection: ClientConnection) -> None:
     """Not before the deadline, not after a resume, surely after it."""
     connection.pause(5.0)
     assert connection.check(5.0 + limits.UNSENT_S_MAX) is None
@@ -83,7 +83,9 @@ def test_a_client_that_stays_paused_is_a_slow_consumer(connection: Connection) -
     assert connection.check(5.1 + limits.UNSENT_S_MAX) is None
 
 
-def test_a_client_may_lower_its_rate_and_still_gets_the_last_value(connection: Connection, hub: Hub) -> None:
+def test_a_client_may_lower_its_rate_and_still_gets_the_last_value(
+    connection: ClientConnection, hub: Hub
+) -> None:
     """One in two seconds; the trailing value comes when it is due."""
     account = watched(hub)
     connection.subscribe(account, Subscribe("a", max_frequency_hz=0.5))
@@ -99,7 +101,7 @@ def test_a_client_may_lower_its_rate_and_still_gets_the_last_value(connection: C
     assert connection.due_in_s(12.0) is None
 
 
-def test_the_rate_of_one_account_does_not_hold_back_another(connection: Connection, hub: Hub) -> None:
+def test_the_rate_of_one_account_does_not_hold_back_another(connection: ClientConnection, hub: Hub) -> None:
     """Each subscription has its own pace."""
     slow, fast = watched(hub, "a"), watched(hub, "ab")
     connection.subscribe(slow, Subscribe("a", max_frequency_hz=0.1))
@@ -114,14 +116,14 @@ def test_the_rate_of_one_account_does_not_hold_back_another(connection: Connecti
 
 def test_who_says_nothing_is_closed_after_the_deadline() -> None:
     """No first auth message in 5 s."""
-    connection = Connection(100.0)
+    connection = ClientConnection(100.0)
     assert connection.check(100.0 + limits.AUTH_S_MAX) is None
     assert connection.check(100.1 + limits.AUTH_S_MAX) is Disconnect.UNAUTHORIZED
 
 
 def test_a_token_is_announced_to_expire_once_and_then_closes() -> None:
     """30 s of notice, then 4004."""
-    connection = Connection(0.0)
+    connection = ClientConnection(0.0)
     connection.authenticated(ALICE, 0.0, 100.0)
     assert connection.check(69.0) is None
     assert connection.take(69.0) is None
@@ -132,7 +134,9 @@ def test_a_token_is_announced_to_expire_once_and_then_closes() -> None:
     assert connection.check(100.0) is Disconnect.TOKEN_EXPIRED
 
 
-def test_a_refreshed_token_prolongs_and_another_subject_is_refused(connection: Connection, hub: Hub) -> None:
+def test_a_refreshed_token_prolongs_and_another_subject_is_refused(
+    connection: ClientConnection, hub: Hub
+) -> None:
     """Only the same user, and only one who may still see what is subscribed."""
     connection.subscribe(watched(hub), Subscribe("a"))
     assert connection.authenticated(ALICE, 90.0, 200.0) is None
@@ -167,7 +171,9 @@ def test_a_refreshed_token_prolongs_and_another_subject_is_refused(connection: C
         b'{"x":' * 500 + b"1" + b"}" * 500,
     ],
 )
-def test_a_bad_message_gets_an_error_and_a_series_of_them_closes(connection: Connection, text: bytes) -> None:
+def test_a_bad_message_gets_an_error_and_a_series_of_them_closes(
+    connection: ClientConnection, text: bytes
+) -> None:
     """The connection survives a few, and never fails."""
     for _ in range(limits.BAD_MESSAGES_MAX):
         assert connection.received(text, 0.0) is None
@@ -175,7 +181,7 @@ def test_a_bad_message_gets_an_error_and_a_series_of_them_closes(connection: Con
     assert connection.received(text, 0.0) is Disconnect.BAD_MESSAGE
 
 
-def test_good_messages_are_understood(connection: Connection) -> None:
+def test_good_messages_are_understood(connection: ClientConnection) -> None:
     """Each kind, with its defaults."""
     heartbeat = connection.received(b'{"type":"heartbeat","timestamp":1763822405123}', 0.0)
     assert heartbeat == Heartbeat(1763822405123)
@@ -189,11 +195,11 @@ def test_good_messages_are_understood(connection: Connection) -> None:
     "account_id", ["b", "", "abc", "A", "*", "a*", "../a", "a b", "a\n", "x" * 65, "{s01}:accounts"]
 )
 def test_an_account_of_another_and_one_that_cannot_be_get_the_same_answer(
-    connection: Connection, account_id: str
+    connection: ClientConnection, account_id: str
 ) -> None:
     """Nothing tells them apart but the id that was asked for."""
     text = json.dumps({"type": "subscribe", "account_id": account_id}).encode()
-    assert connection.received(text, 0.0) == Refused()
+    assert connection.received(text, 0.0) == ForbiddenRequest()
     answer = reply(connection)
     assert (answer["code"], answer["message"]) == (
         "forbidden",
@@ -203,10 +209,15 @@ def test_an_account_of_another_and_one_that_cannot_be_get_the_same_answer(
 
 def test_nothing_can_be_subscribed_before_the_client_has_said_who_it_is() -> None:
     """A subscribe message without a token ends the connection."""
-    assert Connection(0.0).received(b'{"type":"subscribe","account_id":"a"}', 0.0) is Disconnect.UNAUTHORIZED
+    assert (
+        ClientConnection(0.0).received(b'{"type":"subscribe","account_id":"a"}', 0.0)
+        is Disconnect.UNAUTHORIZED
+    )
 
 
-def test_too_many_messages_are_refused_then_closed_and_a_new_minute_is_new(connection: Connection) -> None:
+def test_too_many_messages_are_refused_then_closed_and_a_new_minute_is_new(
+    connection: ClientConnection,
+) -> None:
     """100 a minute; a little more gets an error, much more the end."""
     beat = b'{"type":"heartbeat"}'
     for _ in range(limits.MESSAGES_PER_MINUTE_MAX):
@@ -222,7 +233,7 @@ def test_too_many_messages_are_refused_then_closed_and_a_new_minute_is_new(conne
 
 def test_a_connection_holds_at_most_64_subscriptions(hub: Hub) -> None:
     """The 65th gets an error; subscribing again to one of the 64 does not."""
-    connection = Connection(0.0)
+    connection = ClientConnection(0.0)
     connection.authenticated(Identity("back end", frozenset({"*"})), 0.0, None)
     for index in range(limits.SUBSCRIPTIONS_MAX):
         request = connection.received(b'{"type":"subscribe","account_id":"n%d"}' % index, 0.0)
@@ -233,7 +244,7 @@ def test_a_connection_holds_at_most_64_subscriptions(hub: Hub) -> None:
     assert isinstance(connection.received(b'{"type":"subscribe","account_id":"n1"}', 0.0), Subscribe)
 
 
-def test_a_client_that_does_not_answer_pings_is_closed(connection: Connection) -> None:
+def test_a_client_that_does_not_answer_pings_is_closed(connection: ClientConnection) -> None:
     """A ping every 20 s, 10 s to answer."""
     assert not connection.is_ping_due(limits.PING_S - 1)
     assert connection.is_ping_due(limits.PING_S)
@@ -248,7 +259,7 @@ def test_a_client_that_does_not_answer_pings_is_closed(connection: Connection) -
 def test_clients_that_came_together_are_not_pinged_and_not_sent_away_together() -> None:
     """Pings every 20 to 25 s, the last quarter of the longest age, as chance has it for each."""
     for jitter, ping_s, age_s in ((0.0, 20, 7200), (0.5, 22.5, 6300), (1.0, 25, 5400)):
-        connection = Connection(100.0, jitter, 7200)
+        connection = ClientConnection(100.0, jitter, 7200)
         connection.authenticated(ALICE, 100.0, None)
         assert not connection.is_ping_due(100.0 + ping_s - 0.1)
         assert connection.is_ping_due(100.0 + ping_s)
@@ -261,7 +272,7 @@ class Watcher:
     """Sweeps over one connection as the endpoint does: always, or only when it says that something is due."""
 
     def __init__(self, *, only_when_due: bool) -> None:
-        self.connection = Connection(0.0, 0.5)
+        self.connection = ClientConnection(0.0, 0.5)
         self.connection.authenticated(ALICE, 0.0, None)
         self.only_when_due = only_when_due
         self.told: list[object] = []
@@ -318,7 +329,7 @@ def test_who_is_checked_only_when_something_is_due_is_told_the_same(steps: list[
             assert due.told == always.told
 
 
-def test_replies_to_a_client_that_does_not_read_are_bounded(connection: Connection) -> None:
+def test_replies_to_a_client_that_does_not_read_are_bounded(connection: ClientConnection) -> None:
     """The oldest are dropped."""
     connection.pause(0.0)
     for _ in range(limits.MESSAGES_PER_MINUTE_MAX):
@@ -359,7 +370,7 @@ def test_at_most_32_replies_and_64_values_wait_for_a_client_whatever_it_sends(
     bursts: list[tuple[list[bytes], int]], is_paused: bool
 ) -> None:
     """And what waits is no more than what it can get: the rest is dropped or conflated."""
-    hub, connection, now_s = Hub(lambda _, __: 0), Connection(0.0), 0.0
+    hub, connection, now_s = Hub(lambda _, __: 0), ClientConnection(0.0), 0.0
     connection.authenticated(Identity("back end", frozenset({"*"})), 0.0, None)
     if is_paused:
         connection.pause(0.0)

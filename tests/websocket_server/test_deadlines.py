@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from portfolio_realtime.websocket_server.access.identity import Identity
-from portfolio_realtime.websocket_server.clients.connection import Connection
+from portfolio_realtime.websocket_server.clients.connection import ClientConnection
 from portfolio_realtime.wire.messages import Disconnect
 from tests.websocket_server.wire import payload
 
@@ -76,7 +76,7 @@ class Looked:
     """The product's connection, looked at as the server does: only when it says that something is due."""
 
     def __init__(self, jitter: float) -> None:
-        self.connection = Connection(0.0, jitter)
+        self.connection = ClientConnection(0.0, jitter)
 
     def hear(self, event: str, now_s: float) -> None:
         """The same happens to it."""

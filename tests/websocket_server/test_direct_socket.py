@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pytest
 
 from portfolio_realtime.state.valuations import batch_of
-from portfolio_realtime.websocket_server.clients.connection import Connection
+from portfolio_realtime.websocket_server.clients.connection import ClientConnection
 from portfolio_realtime.websocket_server.clients.direct_socket import DirectSocket
 from portfolio_realtime.websocket_server.fanout.direct_writes import DirectWrites
 from portfolio_realtime.websocket_server.fanout.hub import Hub
@@ -52,7 +52,7 @@ class Client:
         self.direct_writes = DirectWrites()
         self.hub = Hub(self.direct_writes.send_all)
         self.transport = SlowTransport(own)
-        self.connection = Connection(0.0)
+        self.connection = ClientConnection(0.0)
         self.socket = DirectSocket(self.transport, self.connection, self.direct_writes)
 
     def subscribe(self, account_id: str, detail: Literal["value", "positions"]) -> None:

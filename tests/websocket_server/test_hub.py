@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from portfolio_realtime.model import Publication
 from portfolio_realtime.state.valuations import batch_of, with_rows
-from portfolio_realtime.websocket_server.clients.connection import Connection, Subscription
+from portfolio_realtime.websocket_server.clients.connection import ClientConnection, ClientSubscription
 from portfolio_realtime.websocket_server.fanout import newest_columns as columns_module
 from portfolio_realtime.websocket_server.fanout import watched_account as watched_module
 from portfolio_realtime.websocket_server.fanout.hub import Gathered, Hub
@@ -31,7 +31,7 @@ class Client:
     def __init__(self) -> None:
         self.fileno = next(_filenos)
         _clients[self.fileno] = self
-        self.connection = Connection(0.0)
+        self.connection = ClientConnection(0.0)
         self.pictures: dict[str, Picture] = {}
         self.refused: list[str] = []
         self.is_paused = False
@@ -160,7 +160,7 @@ class World:
                 # its socket may be closed now, and the number soon be another's
                 assert client.fileno not in self.hub._columns.socket
 
-    def check_picture(self, picture: Picture, account_id: str, subscription: Subscription) -> None:
+    def check_picture(self, picture: Picture, account_id: str, subscription: ClientSubscription) -> None:
         """P2: it never goes back. P3: what was sent so far adds up to the whole of that sequence."""
         seen = picture.positions_seen
         assert seen == sorted(set(seen))

@@ -46,7 +46,7 @@ FREQUENCY_HZ_MIN: Final = 0.001
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class ForbiddenRequest:
     """A subscribe message for an account that is another's, or none; it is answered already."""
 
 
@@ -56,7 +56,7 @@ def age_s_max(longest_s: float, jitter: float) -> float:
 
 
 @dataclass(slots=True)
-class Subscription:
+class ClientSubscription:
     """One account as one client gets it."""
 
     account: WatchedAccount
@@ -83,7 +83,7 @@ class Subscription:
         return self.account.at if self.is_direct else self.sent
 
 
-class Connection:
+class ClientConnection:
     """What one client is owed and what it may."""
 
     __slots__ = (
@@ -109,9 +109,9 @@ class Connection:
     def __init__(self, now_s: float, jitter: float = 0.0, longest_s: float = AGE_S_MAX) -> None:
         """`jitter`, from 0 to 1, spreads what clients that came together would else be told together."""
         self.identity: Identity | None = None
-        self.subscriptions: dict[str, Subscription] = {}
-        self._pending: dict[str, Subscription] = {}
-        self._indirect: dict[str, Subscription] = {}  # plain ones that are not direct
+        self.subscriptions: dict[str, ClientSubscription] = {}
+        self._pending: dict[str, ClientSubscription] = {}
+        self._indirect: dict[str, ClientSubscription] = {}  # plain ones that are not direct
         self._replies: list[bytes] = []
         self._opened_s = now_s
         self._ping_s = PING_S + jitter * PING_JITTER_S
@@ -151,7 +151,7 @@ class Connection:
     def subscribe(self, account: WatchedAccount, request: Subscribe) -> None:
         """Owe the client this account from now on: first all of it, then what is newer."""
         hz = request.max_frequency_hz
-        subscription = Subscription(account, request.detail == "positions", 1 / hz if hz else 0.0)
+        subscription = ClientSubscription(account, request.detail == "positions", 1 / hz if hz else 0.0)
         self.unsubscribe(account.account_id)
         self.subscriptions[account.account_id] = subscription
         if subscription.is_plain:
@@ -206,7 +206,7 @@ class Connection:
             if subscription.is_direct:
                 self._recall(subscription)
 
-    def _recall(self, subscription: Subscription) -> None:
+    def _recall(self, subscription: ClientSubscription) -> None:
         subscription.sent, subscription.is_direct = subscription.account.at, False
         subscription.account.leave_direct(self)
         self._indirect[subscription.account.account_id] = subscription
@@ -251,7 +251,7 @@ class Connection:
 
     # What comes in
 
-    def received(self, text: bytes, now_s: float) -> ClientMessage | Refused | Disconnect | None:
+    def received(self, text: bytes, now_s: float) -> ClientMessage | ForbiddenRequest | Disconnect | None:
         """Deal with a message; the server does what is left: authenticate, subscribe, unsubscribe, close."""
         self._messages += 1
         if now_s - self._minute_s >= 60:
@@ -277,13 +277,13 @@ class Connection:
         """Answer a message that is not dealt with: this client, or its user, sends too many."""
         self._reply(ErrorMessage("too_many_messages", f"at most {MESSAGES_PER_MINUTE_MAX} a minute"))
 
-    def _permitted(self, message: Subscribe) -> Subscribe | Refused | Disconnect | None:
+    def _permitted(self, message: Subscribe) -> Subscribe | ForbiddenRequest | Disconnect | None:
         hz = message.max_frequency_hz
         if hz is not None and not FREQUENCY_HZ_MIN <= hz < float("inf"):
             return self._bad_message(f"max_frequency_hz must be at least {FREQUENCY_HZ_MIN}")
         if not self.may_see(message.account_id) and not self.must_ask(message.account_id):
             self.refuse(message.account_id)
-            return Refused()
+            return ForbiddenRequest()
         is_full = len(self.subscriptions) >= SUBSCRIPTIONS_MAX
         if is_full and message.account_id not in self.subscriptions:
             error = ErrorMessage("too_many_subscriptions", f"at most {SUBSCRIPTIONS_MAX} in one connection")

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from portfolio_realtime.websocket_server.clients.connection import Connection
+from portfolio_realtime.websocket_server.clients.connection import ClientConnection
 from portfolio_realtime.websocket_server.fanout.direct_writes import DirectWrites
 
 
@@ -15,7 +15,7 @@ class DirectSocket:
     __slots__ = ("_connection", "_direct_writes", "_fileno", "_is_ended", "_loop", "_transport")
 
     def __init__(
-        self, transport: asyncio.Transport, connection: Connection, direct_writes: DirectWrites
+        self, transport: asyncio.Transport, connection: ClientConnection, direct_writes: DirectWrites
     ) -> None:
         self._transport = transport
         self._connection = connection

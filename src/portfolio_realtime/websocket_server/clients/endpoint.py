@@ -1,4 +1,4 @@
-"""One WebSocket on uvicorn's transport: bytes in and out, everything else is asked of `Connection`.
+"""One WebSocket on uvicorn's transport: bytes in and out, everything else is asked of `ClientConnection`.
 
 Written on the sans-I/O protocol of the package `websockets`, which deals with control frames and
 whatever a hostile client sends. Publications go out as prebuilt frames straight to the transport. uvicorn
@@ -26,7 +26,7 @@ from portfolio_realtime.websocket_server.access.identity import (
     Unverifiable,
 )
 from portfolio_realtime.websocket_server.clients import handshake
-from portfolio_realtime.websocket_server.clients.connection import Connection, Refused
+from portfolio_realtime.websocket_server.clients.connection import ClientConnection, ForbiddenRequest
 from portfolio_realtime.websocket_server.clients.direct_socket import DirectSocket
 from portfolio_realtime.websocket_server.clients.gateway import Gateway
 from portfolio_realtime.websocket_server.clients.text_messages import TextMessages
@@ -83,7 +83,7 @@ class Endpoint(asyncio.Protocol):
         self._server_state = server_state
         self._loop = asyncio.get_running_loop()
         self._protocol = Protocol(Side.SERVER, max_size=MESSAGE_BYTES_MAX, logger=_QUIET)
-        self._connection = Connection(
+        self._connection = ClientConnection(
             self._loop.time(), random.random(), gateway.settings.max_connection_age_seconds
         )
         self._transport: asyncio.Transport | None = None
@@ -352,7 +352,7 @@ class Endpoint(asyncio.Protocol):
             case Unsubscribe(account_id):
                 self._connection.unsubscribe(account_id)
                 self._gateway.follower.unwatch(self, [account_id])
-            case Refused():
+            case ForbiddenRequest():
                 self._forbidden()
             case Heartbeat() | None:
                 pass

@@ -217,7 +217,7 @@ class Hub:
         return self._send(burst)
 
 
-class Stored(NamedTuple):
+class StoredPublication(NamedTuple):
     """A stored publication, taken apart."""
 
     account_id: str
@@ -241,12 +241,12 @@ _decode_stored = msgspec.json.Decoder(_Stored).decode
 _decode_row = msgspec.json.Decoder(_StoredRow).decode
 
 
-def parse_stored(stored: bytes) -> Stored:
+def parse_stored(stored: bytes) -> StoredPublication:
     """A publication as `state.valuations` stores it: the value, with `positions` as its last key if any."""
     parsed = _decode_stored(stored)
     at = StreamPosition(parsed.epoch, parsed.sequence)
     if parsed.positions is None:
-        return Stored(parsed.account_id, at, stored, None)
+        return StoredPublication(parsed.account_id, at, stored, None)
     value = stored.partition(POSITIONS_KEY + b"[")[0] + b"}"
     rows = [(_decode_row(raw).symbol, bytes(raw)) for raw in parsed.positions]
-    return Stored(parsed.account_id, at, value, rows)
+    return StoredPublication(parsed.account_id, at, value, rows)

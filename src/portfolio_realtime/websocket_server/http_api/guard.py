@@ -22,7 +22,7 @@ from portfolio_realtime.websocket_server.access.identity import (
 from portfolio_realtime.websocket_server.clients import handshake
 from portfolio_realtime.websocket_server.clients.gateway import Gateway
 from portfolio_realtime.websocket_server.http_api import cross_origin
-from portfolio_realtime.websocket_server.http_api.problems import Refused, answer
+from portfolio_realtime.websocket_server.http_api.problems import RequestRefused, answer
 from portfolio_realtime.wire.http_problems import HttpProblem
 
 PROBES: Final = ("/health", "/ready")  # a load balancer asks without TLS
@@ -103,13 +103,13 @@ class Visitor(NamedTuple):
 
 
 async def identify(request: Request) -> Visitor:
-    """Whose request this is. Raises Refused (401, 429, or 503: it cannot be checked now)."""
+    """Whose request this is. Raises RequestRefused (401, 429, or 503: it cannot be checked now)."""
     gateway: Gateway = request.app.state.gateway
     address = client_address_of(gateway, request)
     try:
         identity = await gateway.authenticator.by_headers(_peer(request), headers_of(request))
     except Unauthorized as why:
-        raise Refused(problem_of(why, gateway, address)) from None
+        raise RequestRefused(problem_of(why, gateway, address)) from None
     return Visitor(identity, address)
 
 
@@ -127,13 +127,13 @@ def problem_of(why: Unauthorized, gateway: Gateway, address: ClientAddress) -> H
 
 
 async def let_in(request: Request) -> None:
-    """For routes that stay open: is there room, and for this address? Raises Refused (429, 503)."""
+    """For routes that stay open: is there room, and for this address? Raises RequestRefused (429, 503)."""
     gateway: Gateway = request.app.state.gateway
     address = client_address_of(gateway, request)
     problem = gateway.refusal(address.limit_key)
     if problem is not None:
         gateway.count_refused_handshake(problem, address)
-        raise Refused(problem)
+        raise RequestRefused(problem)
 
 
 def operator_refusal(gateway: Gateway, request: Request) -> HttpProblem | None:

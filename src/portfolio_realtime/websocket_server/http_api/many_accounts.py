@@ -23,7 +23,7 @@ from portfolio_realtime.websocket_server.http_api.described_answers import (
 from portfolio_realtime.websocket_server.http_api.files import json_answer
 from portfolio_realtime.websocket_server.http_api.guard import Caller, Visitor, problem_of
 from portfolio_realtime.websocket_server.http_api.portfolios import Portfolios
-from portfolio_realtime.websocket_server.http_api.problems import Refused
+from portfolio_realtime.websocket_server.http_api.problems import RequestRefused
 from portfolio_realtime.websocket_server.http_api.responses import (
     ACCOUNT_LIST_EXAMPLE,
     PORTFOLIO_LIST_EXAMPLE,
@@ -55,14 +55,14 @@ class ManyAccounts:
         self._portfolios = Portfolios(gateway)
 
     async def read(self, visitor: Visitor, ids: Sequence[str], detail: Detail) -> bytes:
-        """The `PortfolioList`. Raises Refused: 429 for who tries too many accounts out, 401, 503."""
+        """The `PortfolioList`. Raises RequestRefused: 429 for who tries too many accounts out, 401, 503."""
         account_ids = list(dict.fromkeys(ids))
         may_see = await asyncio.gather(*(self._may_see(visitor, account_id) for account_id in account_ids))
         visible = [
             account_id for account_id, is_visible in zip(account_ids, may_see, strict=True) if is_visible
         ]
         if visitor.identity in self._gateway.revocations:  # while it was being asked
-            raise Refused(problem_of(Unauthorized("revoked"), self._gateway, visitor.address))
+            raise RequestRefused(problem_of(Unauthorized("revoked"), self._gateway, visitor.address))
         messages = await self._portfolios.read_each(visible, detail)
         items: list[dict[str, Any]] = []
         for account_id in account_ids:
@@ -81,20 +81,20 @@ class ManyAccounts:
             if is_account_id(account_id) and await gateway.access.may_see(visitor.identity, account_id):
                 return True
         except Unverifiable:
-            raise Refused(HttpProblem.UNVERIFIABLE) from None
+            raise RequestRefused(HttpProblem.UNVERIFIABLE) from None
         problem = problem_of(Unauthorized(FORBIDDEN), gateway, visitor.address)
         if problem is HttpProblem.TOO_MANY:
-            raise Refused(problem)
+            raise RequestRefused(problem)
         return False
 
     async def visible(self, visitor: Visitor, after: str, limit: int) -> dict[str, Any]:
-        """A page of the accounts that the caller may see, in the order of their ids. Raises Refused."""
+        """A page of the accounts that the caller may see, by their ids. Raises RequestRefused."""
         identity = visitor.identity
         try:
             accounts = self._gateway.state.accounts
             ids = await accounts.ids() if identity.is_for_every_account else list(identity.accounts)
         except StateError:
-            raise Refused(HttpProblem.NO_VALUE) from None
+            raise RequestRefused(HttpProblem.NO_VALUE) from None
         rest = sorted(account_id for account_id in ids if account_id > after)
         return {
             "accounts": [{"account_id": account_id} for account_id in rest[:limit]],
@@ -176,7 +176,7 @@ def add_many_accounts(app: FastAPI, gateway: Gateway) -> None:
     ) -> Response:
         wanted = [account_id for account_id in ids.split(",") if account_id]
         if not 0 < len(wanted) <= IDS_MAX:
-            raise Refused(HttpProblem.INVALID)
+            raise RequestRefused(HttpProblem.INVALID)
         return json_answer(request, await many.read(caller, wanted, detail))
 
     @app.post(

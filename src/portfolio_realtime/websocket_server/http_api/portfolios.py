@@ -22,7 +22,7 @@ from portfolio_realtime.websocket_server.clients.gateway import Gateway
 from portfolio_realtime.websocket_server.fanout.freshness import freshness_message, with_stale_hops
 from portfolio_realtime.websocket_server.fanout.watched_account import StreamPosition, WatchedAccount
 from portfolio_realtime.websocket_server.http_api.guard import Visitor, problem_of
-from portfolio_realtime.websocket_server.http_api.problems import Refused
+from portfolio_realtime.websocket_server.http_api.problems import RequestRefused
 from portfolio_realtime.websocket_server.http_api.responses import Ask
 from portfolio_realtime.wire.http_problems import HttpProblem
 from portfolio_realtime.wire.messages import Detail, Disconnect, is_account_id
@@ -67,22 +67,22 @@ class Portfolios:
         self._asked = 0  # questions under way
 
     async def require(self, visitor: Visitor, account_id: str) -> Identity:
-        """Who it is, if it may see the account. Raises Refused 401, 404, 429 or 503.
+        """Who it is, if it may see the account. Raises RequestRefused 401, 404, 429 or 503.
 
         Whoever tries accounts out is seen in the log, as by WebSocket.
         """
         identity, gateway = visitor.identity, self._gateway
         try:
             if not is_account_id(account_id) or not await gateway.access.may_see(identity, account_id):
-                raise Refused(problem_of(Unauthorized(FORBIDDEN), gateway, visitor.address))
+                raise RequestRefused(problem_of(Unauthorized(FORBIDDEN), gateway, visitor.address))
         except Unverifiable:
-            raise Refused(HttpProblem.NO_VALUE) from None
+            raise RequestRefused(HttpProblem.NO_VALUE) from None
         if identity in gateway.revocations:  # since it was looked at
-            raise Refused(problem_of(Unauthorized("revoked"), gateway, visitor.address))
+            raise RequestRefused(problem_of(Unauthorized("revoked"), gateway, visitor.address))
         return identity.with_accounts(identity.accounts | {account_id}) if identity.is_asked else identity
 
     async def read(self, visitor: Visitor, account_id: str, detail: Detail) -> bytes:
-        """The portfolio message. Raises Refused like `require`, 503 also when none is to be had."""
+        """The portfolio message. Raises RequestRefused like `require`, 503 also when none is to be had."""
         await self.require(visitor, account_id)
         waiter = Waiter(with_positions=detail == "positions")
         follower = self._gateway.follower
@@ -93,11 +93,11 @@ class Portfolios:
             async with asyncio.timeout(FIRST_VALUE_S_MAX):
                 message = await waiter.answer
         except TimeoutError:
-            raise Refused(await self._why_no_value(account_id, HttpProblem.NO_VALUE)) from None
+            raise RequestRefused(await self._why_no_value(account_id, HttpProblem.NO_VALUE)) from None
         finally:
             follower.unwatch(waiter, [account_id])
         if message is None:
-            raise Refused(await self._why_no_value(account_id, HttpProblem.NO_SUCH_ACCOUNT))
+            raise RequestRefused(await self._why_no_value(account_id, HttpProblem.NO_SUCH_ACCOUNT))
         return message
 
     async def _why_no_value(self, account_id: str, otherwise: HttpProblem) -> HttpProblem:
@@ -143,22 +143,22 @@ class Portfolios:
         }
 
     async def ask(self, visitor: Visitor, account_id: str, answer: Ask) -> bytes:
-        """What `answer` says about the account. Raises Refused like `read`, 503 also when too busy."""
+        """What `answer` says about the account. Raises RequestRefused like `read`, 503 also when too busy."""
         await self.require(visitor, account_id)
         if self._asked >= ASKED_MAX:
-            raise Refused(HttpProblem.TOO_BUSY)
+            raise RequestRefused(HttpProblem.TOO_BUSY)
         accounts = self._gateway.state.accounts
         self._asked += 1
         try:
             message = await answer(account_id)
             is_unknown = message is None and bool(await accounts.unknown([account_id]))
         except StateError:
-            raise Refused(HttpProblem.NO_VALUE) from None
+            raise RequestRefused(HttpProblem.NO_VALUE) from None
         finally:
             self._asked -= 1
         if message is None:
             otherwise = HttpProblem.NO_SUCH_ACCOUNT if is_unknown else HttpProblem.NO_VALUE
-            raise Refused(await self._why_no_value(account_id, otherwise))
+            raise RequestRefused(await self._why_no_value(account_id, otherwise))
         return message
 
 

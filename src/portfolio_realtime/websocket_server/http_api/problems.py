@@ -16,7 +16,7 @@ BY_STATUS: Final[dict[int, HttpProblem]] = {  # of what the router and the files
 }
 
 
-class Refused(HTTPException):
+class RequestRefused(HTTPException):
     """Raised by a route instead of an answer."""
 
     def __init__(self, problem: HttpProblem) -> None:
@@ -34,7 +34,7 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     async def refused(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, StarletteException)
-        if isinstance(error, Refused):
+        if isinstance(error, RequestRefused):
             return answer(error.problem)
         headers = dict(error.headers or {})
         known = BY_STATUS.get(error.status_code)

@@ -44,7 +44,7 @@ from portfolio_realtime.websocket_server.http_api.guard import (
 )
 from portfolio_realtime.websocket_server.http_api.many_accounts import add_many_accounts
 from portfolio_realtime.websocket_server.http_api.portfolios import EventResponse, EventStream, Portfolios
-from portfolio_realtime.websocket_server.http_api.problems import Refused, add_problem_handlers
+from portfolio_realtime.websocket_server.http_api.problems import RequestRefused, add_problem_handlers
 from portfolio_realtime.websocket_server.http_api.reference_page import render
 from portfolio_realtime.websocket_server.http_api.responses import (
     EXPLANATION_EXAMPLE,
@@ -216,7 +216,7 @@ def _add_probes(app: FastAPI, gateway: Gateway, instance: str) -> None:
     async def metrics(request: Request) -> Response:
         refusal = operator_refusal(gateway, request)
         if refusal is not None:
-            raise Refused(refusal)
+            raise RequestRefused(refusal)
         gateway.bring_counts()
         own = telemetry.exposition(gateway.registry).decode()
         try:
@@ -312,7 +312,7 @@ def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
         try:
             return Ticket(ticket=await gateway.issue_ticket(caller.identity), expires_in_s=TICKET_TTL_S)
         except StateError:
-            raise Refused(HttpProblem.NO_VALUE) from None
+            raise RequestRefused(HttpProblem.NO_VALUE) from None
 
 
 def _add_explanations(app: FastAPI, gateway: Gateway, queries: AccountQueries) -> None:
@@ -397,11 +397,11 @@ def _add_demo(app: FastAPI, gateway: Gateway) -> None:
     @app.get("/demo/session", include_in_schema=False)
     async def demo_session(request: Request) -> DemoSession:
         if not is_on_this_machine(request):
-            raise Refused(HttpProblem.NOT_FOUND)
+            raise RequestRefused(HttpProblem.NOT_FOUND)
         try:
             accounts = await gateway.state.accounts.ids()
         except StateError:
-            raise Refused(HttpProblem.NO_VALUE) from None
+            raise RequestRefused(HttpProblem.NO_VALUE) from None
         is_off = gateway.authenticator.is_off
         token = None if is_off else gateway.authenticator.issue("demo", ["*"], DEMO_TOKEN_S)
         return DemoSession(accounts=accounts[:DEMO_ACCOUNTS_MAX], token=token)
