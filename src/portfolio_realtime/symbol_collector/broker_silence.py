@@ -4,10 +4,15 @@ While it is not, no record can be trusted to be current, however young it is: it
 live, and every value says so. One account that is always answered with an error is no silence of the broker.
 """
 
-from typing import Final, Protocol
+import asyncio
+from typing import Final, NoReturn, Protocol
+
+from prometheus_client import Gauge
 
 from portfolio_realtime.clock import NS_PER_S, Clock
+from portfolio_realtime.state import feeds
 
+KEEP_S: Final = 0.5  # a quarter of the time for which the broker counts as heard
 REST_SILENT_NS: Final = 5 * NS_PER_S  # without any answer, though we have asked
 EVENTS_LOST_NS: Final = 2 * NS_PER_S  # a stream that is opened again within this has lost nothing
 
@@ -49,3 +54,15 @@ class BrokerSilence:
         failing_ns = 0 if self._failing_since_ns is None else now_ns - self._failing_since_ns
         lost_ns = 0 if followed.lost_since_ns is None else now_ns - followed.lost_since_ns
         return failing_ns < REST_SILENT_NS and lost_ns < EVENTS_LOST_NS and not followed.is_mute(now_ns)
+
+
+async def keep_live(
+    silence: BrokerSilence, followed: Followed, stored: feeds.Feeds, gauge: Gauge
+) -> NoReturn:
+    """Say that the broker is heard, for as long as it is. Raises StateUnavailable."""
+    while True:
+        is_heard = silence.is_heard(followed)
+        if is_heard:
+            await stored.keep(feeds.ACCOUNTS)
+        gauge.set(is_heard)
+        await asyncio.sleep(KEEP_S)

@@ -18,7 +18,6 @@ from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.config import Settings, described_source
 from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable
 from portfolio_realtime.service import Context, keep_running, together, under_lease
-from portfolio_realtime.state import feeds
 from portfolio_realtime.state.connection import Message
 from portfolio_realtime.state.interest import decode_begun
 from portfolio_realtime.state.leases import Lease
@@ -28,13 +27,14 @@ from portfolio_realtime.symbol_collector.account_records import Roster
 from portfolio_realtime.symbol_collector.account_source import AccountSource
 from portfolio_realtime.symbol_collector.activities import CLOSED, Activity, Statement
 from portfolio_realtime.symbol_collector.broker_client import BrokerClient, credentials
-from portfolio_realtime.symbol_collector.broker_silence import BrokerSilence
+from portfolio_realtime.symbol_collector.broker_silence import BrokerSilence, keep_live
 from portfolio_realtime.symbol_collector.closed_days import serve_closed_days
 from portfolio_realtime.symbol_collector.equity_drift import EquityDrift
 from portfolio_realtime.symbol_collector.event_stream_lag import EventStreamLag
 from portfolio_realtime.symbol_collector.fetch_schedule import Turn, Turns
 from portfolio_realtime.symbol_collector.parse import CurrencyRefused, PayloadRefused
 from portfolio_realtime.symbol_collector.pending_accounts import PendingAccounts
+from portfolio_realtime.symbol_collector.record_metrics import show_records
 from portfolio_realtime.symbol_collector.trading_client import TradingClient
 from portfolio_realtime.symbol_collector.unlisted_accounts import Missed
 from portfolio_realtime.telemetry import CollectorMetrics
@@ -55,7 +55,6 @@ CURSOR_NS_MAX: Final = 3600 * NS_PER_S  # an older cursor of a former life is no
 PROBES_MAX: Final = 10  # accounts asked for the day they belong to
 FIRST_SPREAD: Final = (0.2, 1.0)  # of the interval, until an account's second turn
 SPREAD: Final = (0.8, 1.0)
-KEEP_S: Final = 0.5  # a quarter of the time for which the broker counts as heard
 EVENTS_S_MAX: Final = 20.0  # at start, until accounts are served without the event stream
 HISTORY_AGAIN_NS: Final = 60 * NS_PER_S  # after a history of the day that could not be had
 REFUSED_AGAIN_NS: Final = 30 * NS_PER_S  # after a statement that could not be read
@@ -130,7 +129,7 @@ class Collector:
             self._tidy(),
             self._report(),
             self._lag.measure(self._follower),
-            self._keep_live(),
+            keep_live(self._silence, self._follower, self._state.feeds, self._metrics.broker_heard),
             self._follow_interest(),
             self._poll_interest(),
             serve_closed_days(self._state, self._client, self._clock),
@@ -208,15 +207,6 @@ class Collector:
                 await self._follower.connected.wait()
         except TimeoutError:
             log.error("no event stream yet: accounts follow REST only", waited_s=EVENTS_S_MAX)
-
-    async def _keep_live(self) -> NoReturn:
-        """Say that the broker answers again, for as long as it is."""
-        while True:
-            is_heard = self._silence.is_heard(self._follower)
-            if is_heard:
-                await self._state.feeds.keep(feeds.ACCOUNTS)
-            self._metrics.broker_heard.set(is_heard)
-            await asyncio.sleep(KEEP_S)
 
     async def _until_done(self, attempt: Callable[[], Awaitable[Any]]) -> None:
         while True:
@@ -491,13 +481,7 @@ class Collector:
     async def _report(self) -> NoReturn:
         written_cursor: str | None = None
         while True:
-            self._metrics.accounts.set(self._roster.known_count)
-            self._metrics.symbols.set(len(self._roster.universe))
-            self._metrics.unconfirmed.set(self._roster.unconfirmed_count)
-            self._metrics.pending.set(len(self._pending))
-            oldest_ns = self._roster.oldest_as_of_ns
-            now_ns = self._clock.now_ns()
-            self._metrics.record_age.set((now_ns - (oldest_ns or now_ns)) / NS_PER_S)
+            show_records(self._metrics, self._roster, len(self._pending), self._clock.now_ns())
             self._report_progress()
             if (cursor := self._follower.cursor) is not None and cursor != written_cursor:
                 await self._state.accounts.write_cursor(cursor)
