@@ -28,7 +28,7 @@ from portfolio_realtime.websocket_server.access.identity import Identity
 from portfolio_realtime.websocket_server.access.refusal_log import LINES_PER_KIND_MAX
 from portfolio_realtime.websocket_server.clients import connection as connection_limits
 from portfolio_realtime.websocket_server.clients import http_protocol
-from portfolio_realtime.websocket_server.clients.connection import Connection
+from portfolio_realtime.websocket_server.clients.connection import ClientConnection as ServedConnection
 from portfolio_realtime.websocket_server.clients.gateway import Gateway
 from portfolio_realtime.websocket_server.http_api import portfolios
 from portfolio_realtime.wire.messages import MESSAGE_BYTES_MAX, Disconnect
@@ -181,7 +181,7 @@ async def test_e12_a_head_must_be_whole_within_10_s_and_credentials_be_there_wit
     assert http._deadline is not None
     assert came_s + 10.0 <= http._deadline.when() <= loop.time() + 10.0
     http._cancel_deadline()
-    silent = Connection(100.0)
+    silent = ServedConnection(100.0)
     assert silent.check(105.0) is None
     assert silent.check(105.1) is Disconnect.UNAUTHORIZED
 
@@ -498,7 +498,7 @@ async def test_e16_a_client_that_does_not_read_is_cut_and_costs_little(
 
 async def test_e16_who_does_not_read_is_cut_after_10_s() -> None:
     """The deadline itself; the test above shortens it. An unanswered ping has the same."""
-    stalled, mute = Connection(0.0), Connection(0.0)
+    stalled, mute = ServedConnection(0.0), ServedConnection(0.0)
     for connection in (stalled, mute):
         connection.authenticated(Identity("alice", frozenset({"a"})), 0.0, None)
     stalled.pause(100.0)

@@ -10,7 +10,7 @@ from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.state import State
 from portfolio_realtime.state.valuations import batch_of
 from portfolio_realtime.websocket_server.access.identity import Identity
-from portfolio_realtime.websocket_server.clients.connection import Connection
+from portfolio_realtime.websocket_server.clients.connection import ClientConnection as ServedConnection
 from portfolio_realtime.websocket_server.fanout import freshness
 from portfolio_realtime.websocket_server.fanout.freshness import SILENT_S_MAX, Lapse, ShardSigns
 from portfolio_realtime.websocket_server.fanout.hub import Hub
@@ -107,8 +107,8 @@ def hub() -> Hub:
 
 
 @pytest.fixture
-def connection() -> Connection:
-    opened = Connection(0.0)
+def connection() -> ServedConnection:
+    opened = ServedConnection(0.0)
     assert opened.authenticated(ALICE, 0.0, None) is None
     return opened
 
@@ -118,7 +118,7 @@ class Told:
 
     is_patient = True
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: ServedConnection) -> None:
         self.connection = connection
 
     def offer(self, account: object) -> None:
@@ -129,7 +129,7 @@ class Told:
     def position_sent(self, account_id: str) -> None: ...
 
 
-def taken(connection: Connection, now_s: float = 0.0) -> list[object]:
+def taken(connection: ServedConnection, now_s: float = 0.0) -> list[object]:
     """Type of each message that is owed now, or the hops of a word about freshness."""
     found: list[object] = []
     while (frame := connection.take(now_s)) is not None:
@@ -139,7 +139,7 @@ def taken(connection: Connection, now_s: float = 0.0) -> list[object]:
 
 
 @pytest.mark.parametrize("hz", [None, 0.01])
-def test_a_client_is_told_before_and_after(hub: Hub, connection: Connection, hz: float | None) -> None:
+def test_a_client_is_told_before_and_after(hub: Hub, connection: ServedConnection, hz: float | None) -> None:
     """Also one that is sent to directly, and one whose own pace holds values back."""
     account, _ = hub.subscribe(Told(connection), "a", with_positions=False)
     connection.subscribe(account, Subscribe("a", max_frequency_hz=hz))
@@ -159,7 +159,7 @@ def test_a_client_is_told_before_and_after(hub: Hub, connection: Connection, hz:
     assert taken(connection, 1000.0) == (["portfolio"] if hz else [])
 
 
-def test_a_new_client_hears_it_before_the_value(hub: Hub, connection: Connection) -> None:
+def test_a_new_client_hears_it_before_the_value(hub: Hub, connection: ServedConnection) -> None:
     """A frozen value is never first."""
     account, _ = hub.subscribe(Told(connection), "a", with_positions=False)
     hub.publish(gathered(batch_of(1, [publication("a", 1, 1)])))
@@ -168,7 +168,7 @@ def test_a_new_client_hears_it_before_the_value(hub: Hub, connection: Connection
     assert taken(connection) == [["calculator"], "portfolio"]
 
 
-def test_a_mark_that_comes_and_goes_unsent_is_not_told(hub: Hub, connection: Connection) -> None:
+def test_a_mark_that_comes_and_goes_unsent_is_not_told(hub: Hub, connection: ServedConnection) -> None:
     """A client that is slow hears how it is now."""
     account, _ = hub.subscribe(Told(connection), "a", with_positions=False)
     connection.subscribe(account, Subscribe("a"))
