@@ -7,7 +7,7 @@ from benchmarks.hostile.socketless import side_by_side, without_sockets
 from benchmarks.hostile.victim import Surprise, Victim, judge
 from benchmarks.raw_websocket import CLOSE, CONTINUATION, TEXT, close_payload, frame
 
-from portfolio_realtime.websocket_server.clients.connection import Connection
+from portfolio_realtime.websocket_server.clients.connection import ClientConnection
 
 SEED = 11
 
@@ -42,14 +42,14 @@ def test_nothing_that_hypothesis_makes_up_surprises_the_server() -> None:
 
 def test_hypothesis_would_notice_and_say_what_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the seed, and the smallest input that does it."""
-    received = Connection.received
+    received = ClientConnection.received
 
-    def broken(connection: Connection, text: bytes, now_s: float) -> object:
+    def broken(connection: ClientConnection, text: bytes, now_s: float) -> object:
         if b"subscribe" in text:
             raise RuntimeError("broken")
         return received(connection, text, now_s)
 
-    monkeypatch.setattr(Connection, "received", broken)
+    monkeypatch.setattr(ClientConnection, "received", broken)
     with pytest.raises(Surprise, match=f"seed {SEED}: .*broken.*; sent b") as noticed:
         made_up(400, SEED)
     assert len(str(noticed.value)) < 200
@@ -69,7 +69,7 @@ async def test_the_attack_notices_what_breaks(monkeypatch: pytest.MonkeyPatch) -
     def broken(*_: object) -> None:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(Connection, "received", broken)
+    monkeypatch.setattr(ClientConnection, "received", broken)
     with pytest.raises(RuntimeError, match="broken"):
         await Victim(is_open=True).meet(frame(TEXT, b'{"type":"heartbeat"}'))
 
