@@ -41,6 +41,19 @@ FAST_FOLDERS: Final = frozenset(
 FAST_FILES: Final = frozenset(
     ("test_backoff.py", "test_clock.py", "test_config.py", "test_documentation.py", "test_requirements.py")
 )
+SLOW_FILES: Final = frozenset(  # whole systems, processes, wheels and benchmarks in folders that are fast
+    (
+        *("test_benchmarks.py", "test_command_line.py", "test_isolation.py", "test_planted_fault.py"),
+        *("test_shared_counters.py", "test_wheel.py"),
+    )
+)
+SLOW_TESTS: Final = frozenset(  # many examples, of which one file has a few cheap ones beside
+    (
+        "test_a_hundred_thousand_published_figures_equal_the_oracle",
+        "test_every_client_ends_with_the_newest_and_never_goes_back",
+        "test_the_same_seed_gives_the_same_bytes_in_virtual_time",
+    )
+)
 SERVERS: Final = frozenset(  # fixtures that start a server, a browser or a whole system
     ("mortal_valkey", "session_valkey", "simulator", "start", "browser", "stage", "running", "server")
 )
@@ -50,8 +63,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark by folder and by fixtures what `make test-fast` runs: no server, no browser, no whole system."""
     for item in items:
         assert isinstance(item, pytest.Function)
-        is_named = {item.path.parent.name} & FAST_FOLDERS or {item.path.name} & FAST_FILES
-        if is_named and not SERVERS & set(item.fixturenames) and item.get_closest_marker("slow") is None:
+        is_named = item.path.parent.name in FAST_FOLDERS or item.path.name in FAST_FILES
+        if item.path.name in SLOW_FILES or item.originalname in SLOW_TESTS:
+            item.add_marker("slow")
+        elif is_named and not SERVERS & set(item.fixturenames):
             item.add_marker("fast")
 
 
