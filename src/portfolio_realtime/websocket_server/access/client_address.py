@@ -119,7 +119,8 @@ def limit_key_of(address: str) -> str:
     except ValueError:
         return address
     if isinstance(parsed, IPv6Address):
-        return str(ip_network((parsed, IPV6_PREFIX), strict=False))
+        mapped = parsed.ipv4_mapped  # ::ffff:192.0.2.7 is 192.0.2.7, spelled by a socket for both families
+        return str(mapped or ip_network((parsed, IPV6_PREFIX), strict=False))
     return address
 
 
