@@ -7,7 +7,7 @@ import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
 import { minify } from "terser";
 
-const BYTES_MAX = 19_600; // gzipped, everything that the page can ever load
+const BYTES_MAX = 19_040; // gzipped, everything that the page can ever load
 const here = new URL(".", import.meta.url).pathname;
 const target = `${here}../../../src/portfolio_realtime/websocket_server/page/`;
 
@@ -18,7 +18,10 @@ const withoutFallbacks = {
 };
 const bundle = async (source, options) => (await build({ absWorkingDir: here, entryPoints: [source], bundle: true, charset: "utf8", write: false, ...options })).outputFiles[0].text;
 const script = await bundle("src/main.ts", { format: "esm", target: "es2022", plugins: [withoutFallbacks] });
-const { code } = await minify(script, { module: true, ecma: 2020, compress: { passes: 3, pure_getters: true }, format: { comments: false } });
+// Names with a capital inside are ours alone: those of the wire are snake_case, and those of the browser are known to terser.
+const properties = { regex: /^[a-z]+[A-Z]/ };
+const compress = { passes: 5, pure_getters: true, unsafe: true, unsafe_arrows: true, unsafe_methods: true, keep_fargs: false, inline: 1, lhs_constants: false };
+const { code } = await minify(script, { module: true, ecma: 2020, compress, mangle: { properties }, format: { comments: false } });
 const style = await bundle("src/page.css", { minify: true, target: ["chrome111", "firefox113", "safari16.4"] });
 
 const files = new Map();

@@ -33,12 +33,13 @@ export class Account {
   error: LivePortfolioError | null = null;
   /** Has the connection that is open now brought a value? */
   isFresh = false;
+  /** Are the rows those of the connection that is open now? Where not, the next message has all of them. */
+  isComplete = false;
   confirmedAt: number | null = null;
   oldSince: number | null = null;
   lingerTimer: ReturnType<typeof setTimeout> | undefined;
   #value: Value | null = null;
   #rows: Rows = NO_ROWS;
-  #isComplete = false; // are the rows those of the connection that is open now?
 
   constructor(id: string) {
     this.id = id;
@@ -47,13 +48,7 @@ export class Account {
 
   /** A new connection: nothing has come on it yet, and its first message is complete. */
   restart(): void {
-    this.isFresh = false;
-    this.expectAll();
-  }
-
-  /** The next message with rows has all of them. */
-  expectAll(): void {
-    this.#isComplete = false;
+    this.isFresh = this.isComplete = false;
   }
 
   /** Its figures are not for this caller. */
@@ -71,8 +66,8 @@ export class Account {
     const order = old ? value.epoch - old.epoch || value.sequence - old.sequence : 1;
     if (order < 0) return "older";
     if (positions) {
-      this.#rows = merged(this.#isComplete ? this.#rows : NO_ROWS, positions, this.#rows);
-      this.#isComplete = true;
+      this.#rows = merged(this.isComplete ? this.#rows : NO_ROWS, positions, this.#rows);
+      this.isComplete = true;
     }
     if (order > 0) this.#value = value;
     this.isFresh = true;
@@ -120,5 +115,5 @@ export function isShallowEqual(one: unknown, other: unknown): boolean {
   if (typeof one !== "object" || typeof other !== "object" || !one || !other) return false;
   const names = Object.keys(one);
   const [left, right] = [one as Record<string, unknown>, other as Record<string, unknown>];
-  return names.length === Object.keys(right).length && names.every((name) => Object.hasOwn(right, name) && Object.is(left[name], right[name]));
+  return names.length === Object.keys(right).length && names.every((name) => name in right && Object.is(left[name], right[name]));
 }

@@ -1,7 +1,7 @@
 import { finalError } from "./errors.js";
 
 const PLACE = "{accountId}";
-const ACCOUNT_ID = /^[A-Za-z0-9_-]{1,64}$/;
+const PLACE_IN_PATH = "%7BaccountId%7D"; // as URL writes it
 const OWN_PATH = /\/ws(\/portfolio\/\{accountId\})?\/?$/;
 const LOOPBACK = /^(localhost|127(\.\d+){3}|\[::1\])$/;
 const GUESSED_PORTS = ["8001", "8000"];
@@ -17,7 +17,7 @@ export interface Address {
 }
 
 export function isAccountId(text: string): boolean {
-  return ACCOUNT_ID.test(text);
+  return /^[A-Za-z0-9_-]{1,64}$/.test(text);
 }
 
 /** The addresses to try in turn. Throws LivePortfolioError: invalid_url, insecure_url. */
@@ -35,31 +35,25 @@ function guessed(): string[] {
   return [`${protocol}//${host}`, ...ports.map((other) => `http://${hostname}:${other}`)];
 }
 
-function parse(text: string): URL | null {
-  try {
-    return new URL(text);
-  } catch {
-    return null;
-  }
-}
-
 function addressOf(text: string): Address {
-  const parsed = parse(text.trim().replace(PLACE, "__account__").replace(/^http/, "ws"));
+  let parsed: URL | undefined;
+  try {
+    parsed = new URL(text.trim().replace(/^http/, "ws"));
+  } catch {} // said below
   if (!parsed || !/^wss?:$/.test(parsed.protocol) || parsed.username || parsed.password) {
     throw finalError("invalid_url", "The address must be like wss://live.example.com, without credentials");
   }
-  const isPlain = parsed.protocol === "ws:";
-  if (isPlain && globalThis.location?.protocol === "https:" && !LOOPBACK.test(parsed.hostname)) {
+  const { origin, search: query } = parsed;
+  if (parsed.protocol === "ws:" && globalThis.location?.protocol === "https:" && !LOOPBACK.test(parsed.hostname)) {
     throw finalError("insecure_url", "A page of https can only reach wss://, and the address is ws://");
   }
-  const template = `${parsed.protocol}//${parsed.host}${parsed.pathname}`.replace("__account__", PLACE);
-  const query = parsed.search;
+  const template = origin + parsed.pathname.replace(PLACE_IN_PATH, PLACE);
   const isOwn = OWN_PATH.test(template) || !template.includes(PLACE);
   const base = template.replace(OWN_PATH, "").replace(/\/$/, "");
   return {
     one: (accountId) => (isOwn ? `${base}/ws/portfolio/${accountId}` : template.replace(PLACE, accountId)) + query,
     several: isOwn ? `${base}/ws${query}` : null,
-    http: (isOwn ? base : `${parsed.protocol}//${parsed.host}`).replace(/^ws/, "http"),
+    http: (isOwn ? base : origin).replace(/^ws/, "http"),
   };
 }
 

@@ -92,27 +92,28 @@ class Client implements LivePortfolio {
 
   resume(): void {
     if (this.#isClosed) return;
-    for (const account of this.#accounts.values()) if (account.error?.code === "forbidden") account.error = null;
-    this.#error = null;
-    this.#refusedToken = undefined;
-    this.#wasForbidden = false;
-    this.#attempt = this.#strikes = 0;
-    if (this.#link === "paused" || this.#link === "closed") this.#link = "idle";
+    for (const account of this.#all) if (account.error?.code === "forbidden") account.error = null;
+    this.#startOver();
+    if (/paused|closed/.test(this.#link)) this.#link = "idle";
     for (const account of this.#followed) if (!account.isFresh) this.#follow(account);
     this.#changed();
   }
 
   close(): void {
     this.#isClosed = true;
-    for (const account of this.#accounts.values()) clearTimeout(account.lingerTimer);
+    for (const account of this.#all) clearTimeout(account.lingerTimer);
     this.#rest("closed");
     this.#watchPage(false);
   }
 
   // Accounts
 
+  get #all(): Account[] {
+    return [...this.#accounts.values()];
+  }
+
   get #followed(): Account[] {
-    return [...this.#accounts.values()].filter((account) => !account.error);
+    return this.#all.filter((account) => !account.error);
   }
 
   #begin(accountId: string): Account {
@@ -124,7 +125,7 @@ class Client implements LivePortfolio {
   }
 
   #follow(account: Account): void {
-    account.expectAll();
+    account.isComplete = false;
     if (this.#wire) {
       this.#wire.follow(account.id, account.detail);
       this.#climber?.again();
@@ -168,7 +169,7 @@ class Client implements LivePortfolio {
     if (this.#isResting || this.#wire || this.#link === "connecting" || !this.#followed.length) return;
     this.#drop();
     this.#watchPage(true);
-    const kind = this.#transports[this.#transportIndex] ?? "websocket";
+    const kind = this.#transports[this.#transportIndex] as Transport;
     this.#show("connecting", kind);
     const mine = this.#generation;
     this.#connect(kind, mine, this.#eventsOf(mine)).then(
@@ -203,7 +204,7 @@ class Client implements LivePortfolio {
     this.#climber?.close();
     this.#wire = this.#climber = this.#retryAt = null;
     this.#isConfirmed = false;
-    for (const account of this.#accounts.values()) account.restart();
+    for (const account of this.#all) account.restart();
   }
 
   #rest(link: Link): void {
@@ -242,11 +243,16 @@ class Client implements LivePortfolio {
     const account = this.#accounts.get(message.account_id);
     if (!account || account.error) return this.#tell({ type: "ignored", code: "unknown_account" });
     if (account.take(message, Date.now()) === "older") return this.#tell({ type: "ignored", code: "older" });
-    this.#attempt = this.#strikes = 0; // only now: a connection that opens may be one that is closed at once
+    this.#startOver(); // only now: a connection that opens may be one that is closed at once
+    return this.#changed();
+  }
+
+  /** What went wrong before counts no more. */
+  #startOver(): void {
+    this.#error = null;
     this.#refusedToken = undefined;
     this.#wasForbidden = false;
-    this.#error = null;
-    return this.#changed();
+    this.#attempt = this.#strikes = 0;
   }
 
   // A connection that ends
@@ -254,13 +260,13 @@ class Client implements LivePortfolio {
   #lost(thrown: unknown): void {
     const why = thrown instanceof LivePortfolioError ? thrown : errorOfClose(1006);
     const kind = this.#transport;
-    const hadNone = ![...this.#accounts.values()].some((account) => account.isFresh);
+    const hadNone = !this.#all.some((account) => account.isFresh);
     this.#drop();
     if (why.closeCode === 4503) return this.#forbidden();
     if (why.closeCode === 4500 && !why.isFinal) return this.#unauthorized(kind);
     this.#fail(why);
     if (why.isFinal) {
-      if (why.code === "unauthorized") for (const account of this.#accounts.values()) account.forget();
+      if (why.code === "unauthorized") for (const account of this.#all) account.forget();
       return this.#show("closed", null);
     }
     if (hadNone && why.code !== "token_unavailable") this.#strike();
@@ -311,7 +317,7 @@ class Client implements LivePortfolio {
         this.#wire?.close();
         this.#wire = wire;
         this.#transportIndex = this.#transports.indexOf("websocket");
-        for (const account of this.#accounts.values()) account.restart();
+        for (const account of this.#all) account.restart();
         this.#show("open", "websocket");
       });
     });
@@ -357,7 +363,7 @@ class Client implements LivePortfolio {
   #flush(): void {
     const around = { link: this.#link, transport: this.#transport, retryAt: this.#retryAt, error: this.#error };
     const now = Date.now();
-    for (const account of this.#accounts.values()) {
+    for (const account of this.#all) {
       if (account.refresh(around, this.#isConfirmed, now)) for (const listener of [...account.listeners]) guarded(listener);
     }
   }

@@ -49,10 +49,9 @@ export class Credentials {
   async #ask<T>(callback: (why: Why) => Promise<T> | T, reason: Reason): Promise<T> {
     const stop = this.#stop;
     const ended = new Promise<never>((_, reject) => stop.signal.addEventListener("abort", reject));
-    ended.catch(() => {}); // nobody may be left who waits
     const timer = setTimeout(() => stop.abort(), CALLBACK_MS_MAX);
     try {
-      return await Promise.race([Promise.resolve(callback({ reason, signal: stop.signal })), ended]);
+      return await Promise.race([ended, (async () => callback({ reason, signal: stop.signal }))()]);
     } catch (why) {
       const isSignedOut = (why as Error | null)?.name === "NotSignedIn"; // by name: there may be two copies of us
       throw isSignedOut

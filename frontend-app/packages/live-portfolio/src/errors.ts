@@ -48,9 +48,11 @@ export function finalError(code: ErrorCode, message: string, closeCode?: number)
   return new LivePortfolioError(code, message, { isFinal: true, ...(closeCode && { closeCode }) });
 }
 
+const REFUSED = "The server does not accept these credentials";
+
 /** Refused, and refused again with a fresh token. */
 export function refused(): LivePortfolioError {
-  return finalError("unauthorized", "The server does not accept these credentials", 4500);
+  return finalError("unauthorized", REFUSED, 4500);
 }
 
 export function otherLanguage(): LivePortfolioError {
@@ -60,7 +62,7 @@ export function otherLanguage(): LivePortfolioError {
 /** Why a connection ended: a close code (of a WebSocket, or what an HTTP status stands for). */
 export function errorOfClose(closeCode: number, retryInMs?: number): LivePortfolioError {
   const details = { closeCode, ...(retryInMs && { retryInMs }) };
-  if (closeCode === 4500) return new LivePortfolioError("unauthorized", refused().message, details);
+  if (closeCode === 4500) return new LivePortfolioError("unauthorized", REFUSED, details);
   // with a time to wait, it passes
   if (closeCode === 4501) return new LivePortfolioError("connection_limit", "Too many connections are open", { ...details, isFinal: !retryInMs });
   if (closeCode === 4503) return finalError("forbidden", "There is no such account, or it is not yours", closeCode);

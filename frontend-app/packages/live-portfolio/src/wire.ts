@@ -46,6 +46,7 @@ export function openSocket(url: string, token: string | null, options: Options, 
   let isConfirmed = true;
   let isOpen = false;
   let isDone = false;
+  let isLate = false; // this turn of the timer
   const unsent: object[] = [];
 
   const send = (message: object) => {
@@ -59,7 +60,7 @@ export function openSocket(url: string, token: string | null, options: Options, 
     isDone = true;
     clearInterval(ticking);
     socket.onopen = socket.onmessage = socket.onclose = socket.onerror = null;
-    if (socket.readyState < 2) socket.close(NORMAL);
+    socket.close(NORMAL);
   };
   const down = (error: LivePortfolioError) => {
     if (isDone) return;
@@ -75,7 +76,8 @@ export function openSocket(url: string, token: string | null, options: Options, 
   const notice = () => {
     const now = Date.now();
     const isHidden = globalThis.document?.visibilityState === "hidden"; // then timers are late without a sleep
-    const hasSlept = now - tickedAt > SLEEP_MS && isOpen && !isHidden;
+    isLate = now - tickedAt > SLEEP_MS;
+    const hasSlept = isLate && isOpen && !isHidden;
     tickedAt = now;
     if (hasSlept) {
       confirm(false);
@@ -84,13 +86,12 @@ export function openSocket(url: string, token: string | null, options: Options, 
     return hasSlept;
   };
   const tick = () => {
-    const late = Date.now() - tickedAt > SLEEP_MS;
     if (notice()) return;
     const now = Date.now();
     if (!isOpen) {
       if (now - startedAt > OPEN_MS_MAX) down(errorOfClose(1006));
     } else if (askedAt !== null) {
-      if (late) ask(patienceMs); // a timer that ran late says nothing about the server
+      if (isLate) ask(patienceMs); // a timer that ran late says nothing about the server
       else if (now - askedAt >= patienceMs) down(errorOfClose(1006));
     } else if (now - heardAt >= heartbeatMs) ask(Math.max(TICK_MS, silenceMs - heartbeatMs - 2 * TICK_MS)); // two ticks late at most
   };

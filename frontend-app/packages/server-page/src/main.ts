@@ -27,13 +27,12 @@ function watch(accountId: string): void {
     const snapshot = from.getSnapshot(accountId);
     const { status } = snapshot;
     const isRefused = status === "denied" || (status === "failed" && !snapshot.value);
-    set($("#dashboard"), "hidden", isRefused);
-    set($("#sign-in"), "hidden", !(isRefused && !isDemo));
-    set($("#sign-out"), "hidden", isDemo || isRefused);
-    set($("#pause"), "hidden", isRefused);
+    $("#dashboard").hidden = $("#pause").hidden = isRefused;
+    $("#sign-in").hidden = !isRefused || isDemo;
+    $("#sign-out").hidden = isDemo || isRefused;
     const isBlip = snapshot.oldSince !== null && Date.now() - snapshot.oldSince < BLIP_MS && !snapshot.error?.isFinal;
     say(isBlip ? "" : trouble(snapshot));
-    set($("#again"), "hidden", isRefused && !isDemo);
+    $("#again").hidden = isRefused && !isDemo;
     drawSummary(snapshot);
   };
   const end = from.subscribe(accountId, draw, { detail: "positions" });
@@ -45,7 +44,7 @@ function watch(accountId: string): void {
 let isDemo = false;
 
 function say(text: string): void {
-  set($("#notice"), "hidden", !text);
+  $("#notice").hidden = !text;
   put($("#notice-text"), text);
 }
 
@@ -60,7 +59,7 @@ function pause(is: boolean): void {
   isPaused = is;
   if (is) client?.pause();
   else client?.resume();
-  set($("#pause"), "aria-pressed", String(is));
+  set($("#pause"), { "aria-pressed": String(is) });
   put($("#pause"), is ? "Resume" : "Pause");
 }
 
@@ -77,7 +76,7 @@ function list(accounts: readonly string[], current: string): void {
   const picker = $<HTMLSelectElement>("#account");
   picker.replaceChildren(...accounts.map((id) => new Option(id, id)));
   if (accounts.includes(current)) picker.value = current;
-  set($("#picker"), "hidden", accounts.length === 0);
+  $("#picker").hidden = !accounts.length;
 }
 
 function beginDemo(session: Session): void {
@@ -96,7 +95,7 @@ function beginDemo(session: Session): void {
 
 function beginTyped(): void {
   const form = $<HTMLFormElement>("#sign-in");
-  set(form, "hidden", false);
+  form.hidden = false;
   $<HTMLInputElement>("#account-id").value = chosen();
   form.onsubmit = (event) => {
     event.preventDefault();

@@ -42,7 +42,7 @@ export function createAllocation(container: HTMLElement, { client, accountId, by
     clearTimeout(timer);
     timer = undefined;
     const snapshot = client.getSnapshot(accountId);
-    set(root, "data-status", snapshot.status);
+    set(root, { "data-status": snapshot.status });
     const slices = slicesOf(snapshot, chosen);
     const whole = slices.reduce((sum, { cents }) => sum + Math.max(0, cents), 0);
     const key = JSON.stringify(slices.map(({ name, cents }) => [name, percent(whole ? cents / whole : null)]));
@@ -57,7 +57,7 @@ export function createAllocation(container: HTMLElement, { client, accountId, by
     legend.replaceChildren(...slices.map(({ name, cents }, index) => element("li", { "data-slice": index % SLICES_MAX },
       element("span", {}, name), element("span", { class: "lp-share" }, cents < 0 ? money((cents / 100).toFixed(2)) : percent(whole ? cents / whole : null, false)))));
     const unpriced = snapshot.value?.unpriced.length ?? 0;
-    set(note, "hidden", !unpriced);
+    note.hidden = !unpriced;
     put(note, unpriced ? "Shares of what has a price." : "");
   }
 

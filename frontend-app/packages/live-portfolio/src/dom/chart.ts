@@ -12,6 +12,7 @@ const SHORT_MS = 600_000; // a shorter line is labelled with seconds
 const AGAIN_MS = { now: 5_000, later: 60_000 }; // after a failure of the server; and for what is new
 const GUTTER = { right: 72, bottom: 22, top: 8 };
 const NARROW = 420;
+const AWAY = -99; // outside of the plot
 const TABLE_ROWS_MAX = 1_500;
 
 export interface DayChartOptions {
@@ -47,10 +48,10 @@ class DayChart implements View {
   readonly #series = new Series();
   readonly #title = element("span", { class: "lp-chart-title" });
   readonly #reading = element("span", { class: "lp-reading" });
-  readonly #plot = drawing("svg", { class: "lp-plot", role: "slider", tabindex: 0, "aria-valuemin": 0, "aria-valuemax": 0, "aria-valuenow": 0, "aria-valuetext": "Nothing to show yet" });
+  readonly #plot = drawing("svg", { class: "lp-plot", role: "slider", tabindex: 0, "aria-valuemin": 0 });
   readonly #area = drawing("path", { class: "lp-area" });
   readonly #line = drawing("path", { class: "lp-line" });
-  readonly #base = drawing("line", { class: "lp-base" });
+  readonly #baseline = drawing("line", { class: "lp-base" });
   readonly #scale = drawing("g", { class: "lp-scale" });
   readonly #cursor = drawing("line", { class: "lp-cursor" });
   readonly #dot = drawing("circle", { class: "lp-cursor-dot", r: 4 });
@@ -67,15 +68,18 @@ class DayChart implements View {
   #trouble = "";
   #pointed: number | null = null; // a moment
   #known: Point[] = [];
+  #from = 0;
+  #to = 0; // of what is known
+  #base: number | null = null; // the close that gains count from
   #snapshot: Snapshot;
 
   constructor(container: HTMLElement, { client, accountId, range = "1d", ranges = RANGES.map(([name]) => name), label = "Value over time" }: DayChartOptions) {
     this.#client = client;
     this.#accountId = accountId;
     this.#range = range;
-    set(this.#plot, "aria-label", label);
+    set(this.#plot, { "aria-label": label });
     const offered = RANGES.filter(([name]) => ranges.includes(name)).map(([name, text]) => [name, text] as const);
-    this.#plot.append(this.#scale, this.#area, this.#base, this.#line, this.#cursor, this.#dot);
+    this.#plot.append(this.#scale, this.#area, this.#baseline, this.#line, this.#cursor, this.#dot);
     this.#details = element("details", {}, element("summary", {}, "As a table"), element("div", { class: "lp-scroll", tabindex: 0, role: "region", "aria-label": `${label}, as a table` },
       element("table", { class: "lp-table" }, element("thead", {}, element("tr", {}, ...["Time", "Value", "Gain"].map((text) => element("th", { scope: "col" }, text)))), this.#table)));
     this.#root = element("figure", { class: "lp-chart" },
@@ -87,8 +91,9 @@ class DayChart implements View {
     this.#resizing?.observe(this.#plot);
     this.#snapshot = client.getSnapshot(accountId);
     this.#end = client.subscribe(accountId, () => this.#show(client.getSnapshot(accountId)));
-    this.#resize();
     if (this.#snapshot.value) this.#series.add(this.#snapshot.value);
+    this.#resize();
+    this.#draw();
     void this.#ask();
   }
 
@@ -130,8 +135,8 @@ class DayChart implements View {
     if (this.#snapshot.status === "denied") return;
     const asking = (this.#asking = new AbortController());
     const range = this.#range;
-    let waitMs = AGAIN_MS.later;
-    let trouble = "";
+    let waitMs = AGAIN_MS.now;
+    let trouble = "The past cannot be shown now";
     try {
       const answer = await this.#client.request(`/v1/portfolio/${encodeURIComponent(this.#accountId)}/history?range=${range}${this.#series.since}`, { signal: asking.signal });
       if (answer.ok) {
@@ -139,13 +144,11 @@ class DayChart implements View {
         if (asking.signal.aborted) return;
         this.#isAsking = false;
         this.#series.take(history, range, this.#snapshot.value);
-      } else {
-        trouble = answer.status === 422 ? "This server does not know so long a time" : "The past cannot be shown now";
-        if (answer.status >= 500) waitMs = AGAIN_MS.now;
+        trouble = "";
       }
-    } catch {
-      [trouble, waitMs] = ["The past cannot be shown now", AGAIN_MS.now];
-    }
+      if (answer.status === 422) trouble = "This server does not know so long a time";
+      if (answer.status < 500) waitMs = AGAIN_MS.later;
+    } catch {} // asked again soon
     if (asking.signal.aborted) return;
     this.#trouble = trouble;
     this.#timer = setTimeout(() => void this.#ask(), waitMs);
@@ -156,10 +159,12 @@ class DayChart implements View {
 
   #listen(): void {
     const plot = this.#plot;
-    plot.addEventListener("pointermove", (event) => this.#point(this.#at((event.clientX - plot.getBoundingClientRect().left) / (this.#size.width - GUTTER.right))));
-    plot.addEventListener("pointerleave", () => this.#point(null));
-    plot.addEventListener("blur", () => this.#point(null));
-    plot.addEventListener("keydown", (event) => {
+    plot.onpointermove = ({ clientX }) => {
+      const share = (clientX - plot.getBoundingClientRect().left) / (this.#size.width - GUTTER.right);
+      this.#point(this.#from + Math.max(0, Math.min(1, share)) * (this.#to - this.#from));
+    };
+    plot.onpointerleave = plot.onblur = () => this.#point(null);
+    plot.onkeydown = (event) => {
       const step = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10, Home: -Infinity, End: Infinity }[event.key];
       if (event.key === "Escape") return this.#point(null);
       if (step === undefined || !this.#known.length) return;
@@ -167,13 +172,8 @@ class DayChart implements View {
       const now = nearest(this.#known, this.#pointed ?? Infinity) ?? this.#known.at(-1);
       const index = this.#known.indexOf(now as Point) + (this.#pointed === null && step < 0 ? 0 : step);
       return this.#point(this.#known[Math.max(0, Math.min(this.#known.length - 1, index))]?.at ?? null);
-    });
+    };
     this.#details.ontoggle = () => this.#tabulate();
-  }
-
-  #at(share: number): number {
-    const [first, last] = [this.#known[0]?.at ?? 0, this.#known.at(-1)?.at ?? 0];
-    return first + Math.max(0, Math.min(1, share)) * (last - first);
   }
 
   #point(at: number | null): void {
@@ -187,32 +187,44 @@ class DayChart implements View {
     const { width, height } = this.#plot.getBoundingClientRect();
     if (Math.abs(width - this.#size.width) < 1 && Math.abs(height - this.#size.height) < 1) return;
     this.#size = { width, height };
-    set(this.#plot, "viewBox", `0 0 ${width || 1} ${height || 1}`);
+    set(this.#plot, { viewBox: `0 0 ${width || 1} ${height || 1}` });
     this.#draw();
   }
 
   #draw(): void {
     const points = this.#series.points;
-    this.#known = points.filter((point) => point.level !== null);
-    const base = this.#series.base ?? (this.#range === "1d" && this.#snapshot.value ? Number(this.#snapshot.value.last_equity) : null);
-    const isDrawn = this.#known.length > 1 && this.#size.width > 0;
-    set(this.#root, "data-empty", !isDrawn);
-    set(this.#root, "data-status", this.#snapshot.status);
-    const place = isDrawn ? this.#place(base) : null;
-    const paths = place ? pieces(points).map((piece) => path(piece, place)) : [];
-    set(this.#line, "d", paths.map(({ line }) => line).join(""));
-    set(this.#area, "d", place && base !== null ? paths.map(({ line, first, last }) => `${line}L${last} ${place.y(base)}L${first} ${place.y(base)}Z`).join("") : "");
-    const change = (this.#known.at(-1)?.level ?? 0) - (base ?? this.#known[0]?.level ?? 0);
-    set(this.#plot, "data-direction", Math.sign(Math.round(change * 100)));
-    this.#drawBase(place, base);
-    this.#drawScale(place, base);
-    this.#read(place, base);
+    const known = (this.#known = points.filter((point) => point.level !== null));
+    const { value, status } = this.#snapshot;
+    const base = (this.#base = this.#series.base ?? (this.#range === "1d" && value ? Number(value.last_equity) : null));
+    const [first, last] = [known[0], known.at(-1)];
+    this.#from = first?.at ?? 0;
+    this.#to = last?.at ?? 0;
+    const isDrawn = known.length > 1 && this.#size.width > 0;
+    const change = (last?.level ?? 0) - (base ?? first?.level ?? 0);
+    set(this.#root, { "data-empty": !isDrawn, "data-status": status });
+    set(this.#plot, { "data-direction": Math.sign(Math.round(change * 100)) });
+    const point = this.#pointed === null ? null : nearest(known, this.#pointed);
+    this.#drawLines(isDrawn ? this.#place() : null, points, point);
+    this.#read(point, last);
   }
 
-  #place(base: number | null): Place {
+  #drawLines(place: Place | null, points: readonly Point[], point: Point | null): void {
+    const base = this.#base;
+    const y = place && base !== null ? place.y(base) : null;
+    const paths = place ? pieces(points).map((piece) => path(piece, place)) : [];
+    set(this.#line, { d: paths.map(({ line }) => line).join("") });
+    set(this.#area, { d: y === null ? "" : paths.map(({ line, first, last }) => `${line}L${last} ${y}L${first} ${y}Z`).join("") });
+    set(this.#baseline, { x1: 0, x2: place?.width ?? 0, y1: y ?? AWAY, y2: y ?? AWAY });
+    const x = place && point ? place.x(point.at) : AWAY;
+    set(this.#cursor, { x1: x, x2: x, y1: 0, y2: place?.bottom ?? 0 });
+    set(this.#dot, { cx: x, cy: place && point ? place.y(point.level as number) : AWAY });
+    this.#drawScale(place);
+  }
+
+  #place(): Place {
+    const [base, from, to] = [this.#base, this.#from, this.#to];
     const levels = this.#known.map((point) => point.level as number);
     const [low, high] = [Math.min(...levels, base ?? Infinity), Math.max(...levels, base ?? -Infinity)];
-    const [from, to] = [this.#known[0]?.at ?? 0, this.#known.at(-1)?.at ?? 0];
     const width = this.#size.width - GUTTER.right;
     const bottom = this.#size.height - GUTTER.bottom;
     const margin = (high - low) * 0.04 || 1;
@@ -220,13 +232,8 @@ class DayChart implements View {
     return { low: low - margin, high: high + margin, from, to, width, bottom, y, x: (at: number) => round(((at - from) / (to - from || 1)) * width) };
   }
 
-  #drawBase(place: Place | null, base: number | null): void {
-    const isShown = place !== null && base !== null;
-    const y = isShown ? place.y(base) : -9;
-    for (const [name, value] of [["x1", 0], ["x2", place?.width ?? 0], ["y1", y], ["y2", y]] as const) set(this.#base, name, value);
-  }
-
-  #drawScale(place: Place | null, base: number | null): void {
+  #drawScale(place: Place | null): void {
+    const base = this.#base;
     const marks: Node[] = [];
     if (place) {
       const levels = ticks(place.low, place.high, Math.max(2, Math.floor((place.bottom - GUTTER.top) / 44)));
@@ -251,47 +258,44 @@ class DayChart implements View {
   #scaleText = "";
 
   #when(at: number, isWhole = false): string {
-    const spanMs = (this.#known.at(-1)?.at ?? 0) - (this.#known[0]?.at ?? 0);
+    const spanMs = this.#to - this.#from;
     if (spanMs > 300 * DAY_MS) return calendarDay(at, true);
     if (spanMs > 1.5 * DAY_MS) return isWhole ? `${calendarDay(at)}, ${clockTime(at, false)}` : calendarDay(at);
     return clockTime(at, spanMs < SHORT_MS);
   }
 
   /** What is pointed at, else what the line is. */
-  #read(place: Place | null, base: number | null): void {
-    const point = this.#pointed === null ? null : nearest(this.#known, this.#pointed);
-    const x = place && point ? place.x(point.at) : -99;
-    for (const [name, value] of [["x1", x], ["x2", x], ["y1", 0], ["y2", place?.bottom ?? 0]] as const) set(this.#cursor, name, value);
-    set(this.#dot, "cx", x);
-    set(this.#dot, "cy", place && point ? place.y(point.level as number) : -99);
-    const last = this.#known.at(-1);
+  #read(point: Point | null, last: Point | undefined): void {
+    const { length } = this.#known;
     const title = RANGES.find(([name]) => name === this.#range)?.[2] ?? "";
-    put(this.#title, point ? this.#when(point.at, true) : title);
-    put(this.#reading, this.#trouble && !point ? this.#trouble : point ? `${money(point.equity)} ${this.#gain(point, base)}` : last && this.#range !== "1d" ? this.#gain(last, base) : ""); // today's is said elsewhere
-    set(this.#reading, "data-direction", this.#trouble && !point ? false : String(signOf(this.#gainOf(point ?? last, base)) ?? 0));
-    const index = point ? this.#known.indexOf(point) : this.#known.length - 1;
-    set(this.#plot, "aria-valuemax", Math.max(0, this.#known.length - 1));
-    set(this.#plot, "aria-valuenow", Math.max(0, index));
-    const spoken = point ?? last;
-    set(this.#plot, "aria-valuetext", spoken && this.#pointed !== null ? `${this.#when(spoken.at, true)}: ${money(spoken.equity)}, ${this.#gain(spoken, base)}` : `${title}, ${this.#known.length} values; arrow keys read them`);
-    if (this.#details.open) this.#tabulate();
+    const told = point ?? last;
+    const when = point ? this.#when(point.at, true) : title;
+    const gained = told ? this.#gain(told) : "";
+    const trouble = point ? "" : this.#trouble;
+    put(this.#title, when);
+    put(this.#reading, trouble || (point ? `${money(point.equity)} ${gained}` : this.#range === "1d" ? "" : gained)); // today's is said elsewhere
+    set(this.#reading, { "data-direction": !trouble && (signOf(this.#gainOf(told)) ?? 0) });
+    set(this.#plot, {
+      "aria-valuemax": Math.max(0, length - 1),
+      "aria-valuenow": Math.max(0, point ? this.#known.indexOf(point) : length - 1),
+      "aria-valuetext": point ? `${when}: ${money(point.equity)}, ${gained}` : `${title}, ${length} values; arrow keys read them`,
+    });
+    this.#tabulate();
   }
 
-  #gainOf(point: Point | undefined, base: number | null): string | null {
-    if (!point) return null;
-    return base === null || point.level === null ? null : (point.level - base).toFixed(2);
+  #gainOf(point: Point | undefined): string | null {
+    return this.#base === null || point?.level == null ? null : (point.level - this.#base).toFixed(2);
   }
 
-  #gain(point: Point, base: number | null): string {
-    const gained = this.#gainOf(point, base);
-    return gained === null ? DASH : gainWithPercent(gained, base ? ratioOf(gained, String(base)) : null);
+  #gain(point: Point): string {
+    const gained = this.#gainOf(point);
+    return gained === null ? DASH : gainWithPercent(gained, ratioOf(gained, `${this.#base}`));
   }
 
   #tabulated = "";
 
   #tabulate(): void {
     if (!this.#details.open) return;
-    const base = this.#series.base;
     const rows = this.#series.points.slice(-TABLE_ROWS_MAX);
     const told = `${this.#range} ${rows.length} ${rows[0]?.at}`;
     if (this.#tabulated === told) return;
@@ -299,7 +303,7 @@ class DayChart implements View {
     this.#table.replaceChildren(...rows.map((point) => element("tr", {},
       element("th", { scope: "row" }, this.#when(point.at, true)),
       element("td", {}, point.level === null ? "not known" : money(point.equity)),
-      element("td", {}, point.level === null ? DASH : this.#gain(point, base)))));
+      element("td", {}, point.level === null ? DASH : this.#gain(point)))));
   }
 }
 

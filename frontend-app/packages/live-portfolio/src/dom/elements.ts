@@ -6,24 +6,27 @@ const SVG = "http://www.w3.org/2000/svg";
 export function element<K extends keyof HTMLElementTagNameMap>(
   tag: K, attributes: Attributes = {}, ...children: (Node | string)[]
 ): HTMLElementTagNameMap[K] {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) set(made, name, value);
+  return filled(document.createElement(tag), attributes, children);
+}
+
+export function drawing<K extends keyof SVGElementTagNameMap>(tag: K, attributes: Attributes = {}, ...children: (Node | string)[]): SVGElementTagNameMap[K] {
+  return filled(document.createElementNS(SVG, tag), attributes, children);
+}
+
+function filled<T extends Element>(made: T, attributes: Attributes, children: readonly (Node | string)[]): T {
+  set(made, attributes);
   made.append(...children);
   return made;
 }
 
-export function drawing<K extends keyof SVGElementTagNameMap>(tag: K, attributes: Attributes = {}, ...children: Node[]): SVGElementTagNameMap[K] {
-  const made = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) set(made, name, value);
-  made.append(...children);
-  return made;
-}
-
-/** An attribute; true is an empty one, false none. */
-export function set(target: Element, name: string, value: string | number | boolean): void {
-  const text = value === true ? "" : String(value);
-  if (value === false) target.removeAttribute(name);
-  else if (target.getAttribute(name) !== text) target.setAttribute(name, text);
+/** Attributes; true is an empty one, false none. */
+export function set(target: Element, attributes: Attributes): void {
+  for (const name in attributes) {
+    const value = attributes[name] as string | number | boolean;
+    const text = value === true ? "" : String(value);
+    if (value === false) target.removeAttribute(name);
+    else if (target.getAttribute(name) !== text) target.setAttribute(name, text);
+  }
 }
 
 export function put(target: Node, text: string): void {
@@ -33,17 +36,14 @@ export function put(target: Node, text: string): void {
 /** A group of buttons of which one is pressed. */
 export function choice<T extends string>(label: string, options: readonly (readonly [T, string])[], chosen: T, onChoose: (one: T) => void) {
   const buttons = options.map(([name, text]) => {
-    const button = element("button", { type: "button", "aria-pressed": String(name === chosen) }, text);
+    const button = element("button", { type: "button", "aria-pressed": `${name === chosen}` }, text);
     button.onclick = () => {
-      press(name);
+      for (const other of buttons) set(other, { "aria-pressed": `${other === button}` });
       onChoose(name);
     };
-    return [name, button] as const;
+    return button;
   });
-  const press = (name: T) => {
-    for (const [own, button] of buttons) set(button, "aria-pressed", String(own === name));
-  };
-  return element("div", { class: "lp-choice", role: "group", "aria-label": label }, ...buttons.map(([, button]) => button));
+  return element("div", { class: "lp-choice", role: "group", "aria-label": label }, ...buttons);
 }
 
 let count = 0;

@@ -70,7 +70,7 @@ class PositionsTable {
   constructor(container: HTMLElement, names: ReadonlyMap<string, string>, label: string) {
     this.#names = names;
     const id = freshId();
-    set(this.#search, "id", id);
+    this.#search.id = id;
     this.#bar = element("div", { class: "lp-search", hidden: true }, element("label", { for: id, class: "lp-hidden" }, "Search positions"), this.#search);
     const heads = COLUMNS.map(([column, text]) => this.#head(column, text));
     const table = element("table", { class: "lp-table" },
@@ -92,7 +92,7 @@ class PositionsTable {
     const before = this.#snapshot;
     this.#snapshot = snapshot;
     const { positions, value } = snapshot;
-    set(this.#root, "data-status", snapshot.status);
+    set(this.#root, { "data-status": snapshot.status });
     if (before?.positions === positions && before.value === value) return;
     const changed = [...positions.values()].filter((row) => this.#drawn.get(row.symbol)?.row !== row);
     const isOther = positions.size !== this.#drawn.size || changed.some((row) => !this.#drawn.has(row.symbol));
@@ -103,7 +103,7 @@ class PositionsTable {
       this.#write(this.#drawn.get(row.symbol) ?? this.#line(row.symbol), row, value, flashes++ < FLASHES_MAX);
     }
     this.#weigh(isAll ? positions.values() : changed, positions.values(), value);
-    if (isOther) set(this.#bar, "hidden", positions.size < SEARCHED_FROM);
+    if (isOther) this.#bar.hidden = positions.size < SEARCHED_FROM;
     this.#arrange(isOther);
   }
 
@@ -163,14 +163,14 @@ class PositionsTable {
       const line = this.#drawn.get(symbol)?.line;
       if (!line) continue;
       const text = `${symbol} ${readableSymbol(symbol)} ${this.#names.get(symbol) ?? ""}`.toLowerCase();
-      set(line, "hidden", !text.includes(wanted));
+      line.hidden = !text.includes(wanted);
       if (!line.hidden) shown++;
       if (line === next) next = next.nextElementSibling;
       else this.#body.insertBefore(line, next);
     }
     const isEmpty = shown === 0 && this.#snapshot?.value !== null;
-    set(this.#empty, "hidden", !isEmpty);
-    set(this.#scroller, "hidden", isEmpty && !wanted);
+    this.#empty.hidden = !isEmpty;
+    this.#scroller.hidden = isEmpty && !wanted;
     put(this.#empty, wanted ? `No position matches “${this.#search.value.trim()}”.` : "No positions in this account.");
   }
 
@@ -183,7 +183,7 @@ class PositionsTable {
 
   #markSorted(): void {
     for (const [column, head] of this.#heads) {
-      set(head, "aria-sort", column === this.#column ? (this.#isDescending ? "descending" : "ascending") : "none");
+      set(head, { "aria-sort": column === this.#column ? (this.#isDescending ? "descending" : "ascending") : "none" });
     }
   }
 
@@ -224,17 +224,17 @@ class PositionsTable {
         if (drawn.texts?.[column][line] !== texts[column][line]) drawn.cells[column][line].textContent = texts[column][line];
       }
     }
-    set(drawn.cells.symbol[1], "data-holding", holding); // in place of columns that a phone has no room for
-    set(drawn.cells.value[1], "data-day", `${texts.day[0]}${texts.day[1] && ` (${texts.day[1]})`}`);
+    set(drawn.cells.symbol[1], { "data-holding": holding }); // in place of columns that a phone has no room for
+    set(drawn.cells.value[1], { "data-day": `${texts.day[0]}${texts.day[1] && ` (${texts.day[1]})`}` });
     for (const column of ["day", "total"] as const) {
       const direction = signOf(column === "day" ? row.day_pnl : row.unrealized_pnl);
-      set(drawn.cells[column][0].parentElement as Element, "data-direction", direction ?? 0);
+      set(drawn.cells[column][0].parentElement as Element, { "data-direction": direction ?? 0 });
     }
-    set(drawn.cells.value[0].parentElement as Element, "data-direction", signOf(row.day_pnl) ?? 0);
+    set(drawn.cells.value[0].parentElement as Element, { "data-direction": signOf(row.day_pnl) ?? 0 });
     this.#tag(drawn, tagsOf(row, value));
     if (mayFlash && drawn.row && drawn.row.mark != null && row.mark != null && drawn.row.mark !== row.mark) {
       const direction = Number(row.mark) > Number(drawn.row.mark) ? "up" : "down";
-      set(drawn.cells.mark[0], "data-flash", `${direction}-${(drawn.flash ^= 1)}`); // two names: so it begins anew without a layout
+      set(drawn.cells.mark[0], { "data-flash": `${direction}-${(drawn.flash ^= 1)}` }); // two names: so it begins anew without a layout
     }
     drawn.row = row;
     drawn.texts = texts;
@@ -245,8 +245,8 @@ class PositionsTable {
     const drawn = this.#drawn.get((target as Element).closest("tr")?.dataset.symbol ?? "");
     if (!drawn?.row) return;
     const { quantity, mark, mark_quality, mark_source } = drawn.row;
-    set(drawn.cells.quantity[0], "title", decimal(quantity));
-    set(drawn.cells.mark[0], "title", mark == null ? "" : `${money(mark)} ${(mark_quality ?? mark_source ?? "").replaceAll("_", " ")}`);
+    drawn.cells.quantity[0].title = decimal(quantity);
+    drawn.cells.mark[0].title = mark == null ? "" : `${money(mark)} ${(mark_quality ?? mark_source ?? "").replaceAll("_", " ")}`;
   }
 
   #tag(drawn: Drawn, tags: readonly string[]): void {
