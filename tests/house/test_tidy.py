@@ -25,6 +25,7 @@ LONG_FILES = {
     "tests/security/test_doors.py": 740,
 }
 TWICE = {
+    "StoredPublication",
     "Connection",
     "Followed",
     "Refused",
