@@ -223,6 +223,9 @@ def _attack_operation(
     attack()
 
 
+STREAM_BEGINS = ("event: portfolio\ndata: {", "event: freshness\ndata: {")
+
+
 def _called(case: Any, headers: dict[str, str]) -> tuple[int, str]:
     """Status and text of a whole answer."""
     answer = case.call(headers=headers, timeout=HTTP_S_MAX)
@@ -234,7 +237,7 @@ def _begun(case: Any, headers: dict[str, str]) -> tuple[int, str]:
     asked = case.as_transport_kwargs(headers=headers)
     with requests.request(**asked, stream=True, timeout=HTTP_S_MAX) as answer:
         text = next(answer.iter_content(STREAM_BYTES), b"").decode(errors="replace")
-        if answer.status_code == HTTPStatus.OK and not text.startswith("event: portfolio\ndata: {"):
+        if answer.status_code == HTTPStatus.OK and not text.startswith(STREAM_BEGINS):
             raise Surprise(f"a stream that begins with {text[:500]}")
         return answer.status_code, text
 
