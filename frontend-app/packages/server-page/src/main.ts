@@ -51,7 +51,7 @@ function say(text: string): void {
 function start(session: Session): void {
   client?.close();
   isDemo = session.isDemo;
-  client = createLivePortfolio({ url: location.origin, transports: ["websocket"], getToken: session.getToken });
+  client = createLivePortfolio({ transports: ["websocket"], getToken: session.getToken });
   pause(false);
 }
 
