@@ -5,21 +5,25 @@ import { type ReactNode, useCallback, useEffect, useState } from "react";
 import { PauseButton } from "./PauseButton";
 import { sumOf } from "@/lib/sum";
 
-type Known = Readonly<Record<string, string | null>>;
+/** What is known of an account, and whether that is all of it. */
+interface Part {
+  readonly amount: string | null;
+  readonly isWhole: boolean;
+}
 
 /** Each account in a row, and a total only of what is known: who is missing is named. */
 export function Overview({ accountIds, link }: { readonly accountIds: readonly string[]; readonly link: (accountId: string) => ReactNode }) {
-  const [known, setKnown] = useState<Known>({});
-  const tell = useCallback((accountId: string, equity: string | null) => {
-    setKnown((before) => (before[accountId] === equity ? before : { ...before, [accountId]: equity }));
-  }, []);
-  const missing = accountIds.filter((accountId) => known[accountId] == null);
-  const total = sumOf(accountIds.flatMap((accountId) => known[accountId] ?? []));
+  const [parts, setParts] = useState<Readonly<Record<string, Part>>>({});
+  const tell = useCallback((accountId: string, part: Part) => setParts((before) => ({ ...before, [accountId]: part })), []);
+  const missing = accountIds.filter((accountId) => parts[accountId]?.amount == null);
+  const inPart = accountIds.filter((accountId) => parts[accountId]?.isWhole === false && !missing.includes(accountId));
+  const total = sumOf(accountIds.flatMap((accountId) => parts[accountId]?.amount ?? []));
   return (
     <section className="card" aria-labelledby="overview">
       <div className="bar"><h2 id="overview">{accountIds.length} accounts</h2><PauseButton /></div>
-      <p className="total">{missing.length ? "Known part" : "Total"} <strong>{missing.length === accountIds.length ? "—" : money(total)}</strong></p>
+      <p className="total">{missing.length || inPart.length ? "Known part" : "Total"} <strong>{missing.length === accountIds.length ? "—" : money(total)}</strong></p>
       {missing.length ? <p className="hint">Without {missing.join(", ")}</p> : null}
+      {inPart.length ? <p className="hint">Not all is priced in {inPart.join(", ")}</p> : null}
       <div className="lp-scroll" tabIndex={0} role="region" aria-label="Table of accounts">
         <table className="lp-table">
           <thead><tr><th scope="col">Account</th><th scope="col">Value</th><th scope="col">Today</th><th scope="col">State</th></tr></thead>
@@ -33,14 +37,17 @@ export function Overview({ accountIds, link }: { readonly accountIds: readonly s
 interface RowProps {
   readonly accountId: string;
   readonly link: (accountId: string) => ReactNode;
-  readonly tell: (accountId: string, equity: string | null) => void;
+  readonly tell: (accountId: string, part: Part) => void;
 }
 
 function Row({ accountId, link, tell }: RowProps) {
-  const { status, equity, gained, ratio } = usePortfolio(accountId, ({ status, value }) => {
-    return { status, equity: value?.equity ?? null, gained: value?.day_pnl ?? null, ratio: value?.day_pnl_ratio ?? null };
+  const { status, equity, known, gained, ratio } = usePortfolio(accountId, ({ status, value }) => {
+    const { equity = null, known_equity: known = null, day_pnl: gained = null, day_pnl_ratio: ratio = null } = value ?? {};
+    return { status, equity, known, gained, ratio };
   });
-  useTold(accountId, equity, tell);
+  const amount = equity ?? known;
+  const isWhole = equity !== null;
+  useEffect(() => tell(accountId, { amount, isWhole }), [accountId, amount, isWhole, tell]);
   return (
     <tr data-status={status}>
       <th scope="row">{link(accountId)}</th>
@@ -49,8 +56,4 @@ function Row({ accountId, link, tell }: RowProps) {
       <td><ConnectionState accountId={accountId} /></td>
     </tr>
   );
-}
-
-function useTold(accountId: string, equity: string | null, tell: RowProps["tell"]): void {
-  useEffect(() => tell(accountId, equity), [accountId, equity, tell]);
 }

@@ -133,9 +133,10 @@ async def test_behaviour_15_no_locale_and_no_zone_breaks_the_hydration(
 
 
 async def test_behaviours_3_4_and_18_every_state_of_every_component(
-    open_page: OpenPage, served: Served
+    open_page: OpenPage, served: Served, calculator: Calculator
 ) -> None:
     """Nothing is invented, nothing is wider than the screen, axe finds nothing: the states and the app."""
+    await calculator.publish("alice-1", 1, {f"SYM{n}": "2" for n in range(12)}, equity="100.00")
     for options in WAYS:
         page = await open_page(**options)
         await open_app(page, served, "/states/")
@@ -151,6 +152,26 @@ async def test_behaviours_3_4_and_18_every_state_of_every_component(
         assert await axe_violations(page) == []
         await page.goto(f"{origin(served)}/overview/")
         assert await axe_violations(page) == []
+        await page.goto(f"{origin(served)}/?account=alice-1")
+        await expect(page.locator("tr[data-symbol]")).to_have_count(12)
+        for width in (1280, 320):
+            await page.set_viewport_size({"width": width, "height": 900})
+            assert await axe_violations(page) == []
+
+
+async def test_the_overview_adds_up_what_is_known_of_each_account(
+    page: Page, served: Served, calculator: Calculator
+) -> None:
+    """An account with an unpriced position gives its known part, and is named until its price is there."""
+    await calculator.publish("alice-1", 1, {}, equity="100.00")
+    unpriced = {"total_value": "—", "today_return": "—", "day_pnl": None, "unpriced": ["X"]}
+    await calculator.publish("bob-2", 1, {}, equity=None, known_equity="7.05", **unpriced)
+    await open_app(page, served, "/overview/?accounts=alice-1,bob-2")
+    await expect(page.locator(".total")).to_have_text("Known part $107.05")
+    await expect(page.locator(".hint")).to_have_text("Not all is priced in bob-2")
+    await calculator.publish("bob-2", 2, {}, equity="8.00", total_value="$8.00")
+    await expect(page.locator(".total")).to_have_text("Total $108.00")
+    await expect(page.locator(".hint")).to_have_count(0)
 
 
 async def test_behaviour_18_axe_finds_nothing_on_the_server_s_own_page(
