@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install run docs test test-js lint lint-js app page bench-page screenshots package-check check format bench curve knee faults replay week churn wheel image cloudflare cloudflare-check aws-synth aws-preflight aws-templates aws-check aws-drill documents sbom audit uv lock clean
+.PHONY: help install run docs test test-js lint lint-js app page bench-page screenshots package-check check format bench curve knee faults replay trace week churn wheel image cloudflare cloudflare-check aws-synth aws-preflight aws-templates aws-check aws-drill documents sbom audit uv lock clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 20
@@ -102,6 +102,9 @@ knee: install  ## lag from trade to client by messages a second, until it bends,
 
 faults: install  ## 200 plans of faults against the real services, each compared with the ledger
 	$(BIN)/portfolio-realtime faults --trials 200 --systems 2 $(ARGS)
+
+trace: install  ## one price through the services, drawn from a real trace: docs/images/trace.svg
+	$(BIN)/python -m benchmarks.trace_picture $(ARGS)
 
 week: install  ## two trading weeks in minutes, every account compared around every roll
 	$(BIN)/portfolio-realtime week $(ARGS)

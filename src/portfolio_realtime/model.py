@@ -184,6 +184,7 @@ class PublicationBatch(msgspec.Struct, frozen=True, array_like=True):
     frames: list[bytes]  # each `value` as a WebSocket frame
     rows: dict[int, list[tuple[str, bytes]]]  # of those with positions, by their place in the columns
     stale_hops: tuple[str, ...] = ()  # hops before the calculator from which nothing fresh comes
+    traceparents: dict[int, str] = {}  # of those that show a followed mark, by their place: `tracing`
 
 
 def exact(price: float) -> Decimal:

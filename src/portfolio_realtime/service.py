@@ -36,6 +36,7 @@ from portfolio_realtime.exit_codes import FAILED, OK, SETTINGS
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.embedded import EmbeddedServer
 from portfolio_realtime.state.leases import Lease
+from portfolio_realtime.tracing import Tracing, open_tracing
 
 RECOVERABLE: Final = (StateUnavailable, LeaseLost, BrokerUnavailable, FeedUnavailable)
 FINAL: Final = (SettingsError, StateRefused)  # a new start cannot mend these
@@ -58,6 +59,7 @@ class Context:
     clock: Clock
     registry: CollectorRegistry
     instance: str
+    tracing: Tracing | None = None  # of the prices that are followed
     ending: asyncio.Event = field(default_factory=asyncio.Event)  # set by a signal where `ends_itself`
 
 
@@ -107,11 +109,12 @@ async def with_state(name: str, settings: config.Settings, run: Run, ending: asy
     """Run one service with its state until it ends. Raises PortfolioRealtimeError."""
     instance = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     keys.use_prefix(settings.key_prefix)
+    tracing = open_tracing(name, instance, settings.otel_traces_ratio, settings.otel_exporter_otlp_endpoint)
     async with _state_url(settings) as url:
         state = open_state(
             url, holder=f"{name}:{instance}", shards=settings.shards, lease_ms=settings.lease_ms
         )
-        context = Context(settings, state, SystemClock(), CollectorRegistry(), instance, ending)
+        context = Context(settings, state, SystemClock(), CollectorRegistry(), instance, tracing, ending)
         context.registry.register(telemetry.LOG_EVENTS)
         try:
             await _wait_ready(context)
@@ -121,6 +124,8 @@ async def with_state(name: str, settings: config.Settings, run: Run, ending: asy
             await together(run(context), _leave_metrics(name, context), _embed_metrics(name, context))
         finally:
             await state.close()
+            if tracing is not None:
+                await tracing.close()
 
 
 async def _wait_ready(context: Context) -> None:

@@ -79,6 +79,8 @@ MEANINGS: Final = {
     "lease_ms": "Milliseconds after which the lease of a dead owner ends",
     "lease_renew_ms": "Milliseconds between two renewals; LEASE_MS is at least three times this",
     "emf_deployment": "Name under which metrics are written for CloudWatch; empty: not written",
+    "otel_traces_ratio": "Share of the flushes of marks of which one price is traced; needs the extra `otel`",
+    "otel_exporter_otlp_endpoint": "Base URL of the OTLP collector for traces; default: http://127.0.0.1:4318",
     "log_level": "Least severe level that is logged",
     "log_format": "Format of the log",
 }

@@ -195,6 +195,10 @@ class Settings(BaseSettings):
         pattern="^[A-Za-z0-9._-]{0,128}$",
         description="Name for CloudWatch's metrics in the log; empty: none",
     )
+    otel_traces_ratio: float = Field(
+        0, ge=0, le=1, description="Of the flushes of marks, how many have one price followed; 0: none"
+    )
+    otel_exporter_otlp_endpoint: str = Field("", description="Base URL of the collector that traces go to")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
 
@@ -205,6 +209,13 @@ class Settings(BaseSettings):
         if isinstance(value, SecretStr):
             return SecretStr(value.get_secret_value().strip())
         return value.strip() if isinstance(value, str) else value
+
+    @field_validator("otel_exporter_otlp_endpoint")
+    @classmethod
+    def _collector(cls, url: str) -> str:
+        if url and parts_of(url, ("https", "http")) is None:
+            raise ValueError("must be a URL such as http://127.0.0.1:4318, without /v1/traces")
+        return url.removesuffix("/v1/traces")
 
     @field_validator("alpaca_broker_url", "alpaca_auth_url", "alpaca_trading_url", "alpaca_data_url")
     @classmethod

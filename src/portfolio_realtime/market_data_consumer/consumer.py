@@ -19,6 +19,7 @@ from portfolio_realtime.alpaca.credentials import MarketLogin
 from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.errors import FeedRefused, FeedUnavailable
 from portfolio_realtime.market_data_consumer.feeds import Feed, Schedule, schedules
+from portfolio_realtime.market_data_consumer.mark_traces import MarkTraces
 from portfolio_realtime.market_data_consumer.reconnect_delay import REFUSED, SESSION, ReconnectDelay
 from portfolio_realtime.market_data_consumer.snapshots import Snapshots
 from portfolio_realtime.market_data_consumer.stream import StreamLost, open_stream
@@ -60,6 +61,8 @@ class FeedConsumer:
         self._metrics = metrics
         self._schedule = schedule
         self._subscription = MarketSubscription(schedule, context.clock, metrics)
+        tracing = context.tracing
+        self._traces = None if tracing is None else MarkTraces(tracing, context.clock)
         self._universe_changed = asyncio.Event()
         self._is_state_doubtful = True  # Valkey may have lost what we have written
 
@@ -201,7 +204,11 @@ class FeedConsumer:
             changed = self._subscription.book.take_changed()
             if not changed:
                 continue
-            await self._context.state.marks.write(lease, [mark for mark, _ in changed])
+            followed = None if self._traces is None else self._traces.begin(changed)
+            traced = None if followed is None else followed.mark
+            await self._context.state.marks.write(lease, [mark for mark, _ in changed], traced)
+            if self._traces is not None and followed is not None:
+                self._traces.end(followed)
             written_ns = self._context.clock.now_ns()
             self._metrics.price_updates.labels(name).inc(len(changed))
             for mark, is_live in changed:

@@ -21,6 +21,7 @@ from portfolio_realtime.portfolio_calculator.interest_follower import InterestFo
 from portfolio_realtime.portfolio_calculator.publisher import Publisher
 from portfolio_realtime.portfolio_calculator.shard_owner import ShardOwner
 from portfolio_realtime.portfolio_calculator.totals_refresh import TotalsRefresh
+from portfolio_realtime.portfolio_calculator.valuation_traces import ValuationTraces
 from portfolio_realtime.service import Context, keep_running, together
 from portfolio_realtime.state import feeds
 from portfolio_realtime.state.connection import Subscribed
@@ -52,7 +53,9 @@ class Calculator:
         self._owner = ShardOwner(
             context, metrics, self._acquired, lambda: self._loader.load_all(), self._released
         )
-        self._publisher = Publisher(context, metrics, self._valuer, self._owner)
+        tracing = context.tracing
+        self._traces = None if tracing is None else ValuationTraces(tracing, context.clock, self._valuer)
+        self._publisher = Publisher(context, metrics, self._valuer, self._owner, self._traces)
         self._loader = AccountLoader(context, metrics, self._valuer, self._owner, self._publisher)
         self._interest = InterestFollower(context, self._valuer, self._owner, self._loader, self._publisher)
         self._totals = TotalsRefresh(context, metrics, self._valuer, self._loader.numbering)
@@ -90,8 +93,15 @@ class Calculator:
                 self._valuer.apply(await self._state.marks.read_all())
                 self._marks_read.set()
                 self._publisher.wake.set()
-            elif self._valuer.apply(decode_marks(message.payload)):
-                self._publisher.wake.set()
+            else:
+                self._take_marks(message.payload)
+
+    def _take_marks(self, payload: bytes) -> None:
+        heard_ns = self._context.clock.now_ns()
+        if self._valuer.apply(decode_marks(payload)):
+            if self._traces is not None:
+                self._traces.hear(payload, heard_ns)
+            self._publisher.wake.set()
 
     async def _follow_feeds(self) -> None:
         """Call the marks of a source stale for as long as nobody says that it is live."""

@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from portfolio_realtime.errors import LeaseLost
 from portfolio_realtime.model import Publication
 from portfolio_realtime.portfolio_calculator.shard_owner import ShardOwner
+from portfolio_realtime.portfolio_calculator.valuation_traces import ValuationTraces
 from portfolio_realtime.service import Context
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.telemetry import CalculatorMetrics
@@ -25,7 +26,12 @@ class Publisher:
     """Flushes the valuer when `wake` is set or something becomes due."""
 
     def __init__(
-        self, context: Context, metrics: CalculatorMetrics, valuer: Valuer, owner: ShardOwner
+        self,
+        context: Context,
+        metrics: CalculatorMetrics,
+        valuer: Valuer,
+        owner: ShardOwner,
+        traces: ValuationTraces | None = None,
     ) -> None:
         self.wake = asyncio.Event()
         self.is_core_session = False  # the exchange is open, and its feed live
@@ -37,6 +43,7 @@ class Publisher:
         self._metrics = metrics
         self._valuer = valuer
         self._owner = owner
+        self._traces = traces
         # what is stored is what is watched, no more
         self._writing = [asyncio.Lock() for _ in range(context.settings.shards)]
 
@@ -49,10 +56,10 @@ class Publisher:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.wake.wait(), wait_s)
             self.wake.clear()
-            began_s = clock.monotonic_s()
+            began_ns, began_s = clock.now_ns(), clock.monotonic_s()
             with self._metrics.flush.time():
-                flush = self._valuer.flush(clock.now_ns(), began_s)
-            await self._send(flush.publications)
+                flush = self._valuer.flush(began_ns, began_s)
+            await self._send_traced(flush.publications, began_ns)
             await self._give_signs(began_s)
             self._count(flush)
             await asyncio.sleep(rest_s(clock.monotonic_s() - began_s))
@@ -60,15 +67,32 @@ class Publisher:
             if flush.next_due_s is not None:
                 wait_s = min(QUIET_S, max(0.0, flush.next_due_s - clock.monotonic_s()))
 
-    async def _send(self, publications: list[Publication]) -> None:
+    async def _send_traced(self, publications: list[Publication], began_ns: int) -> None:
+        if self._traces is None:
+            return await self._send(publications)
+        await self._send(publications, self._traces.begin(publications, began_ns))
+        return self._traces.end()
+
+    async def _send(
+        self, publications: list[Publication], traceparents: Mapping[str, str] | None = None
+    ) -> None:
         by_shard: dict[int, list[Publication]] = {}
         for publication in publications:
             by_shard.setdefault(self._owner.shard_of(publication.account_id), []).append(publication)
         await asyncio.gather(
-            *(self._send_shard(shard, self._owner.leases[shard], batch) for shard, batch in by_shard.items())
+            *(
+                self._send_shard(shard, self._owner.leases[shard], batch, traceparents)
+                for shard, batch in by_shard.items()
+            )
         )
 
-    async def _send_shard(self, shard: int, lease: Lease, batch: list[Publication]) -> None:
+    async def _send_shard(
+        self,
+        shard: int,
+        lease: Lease,
+        batch: list[Publication],
+        traceparents: Mapping[str, str] | None = None,
+    ) -> None:
         """Publish what is still watched, under the lease it was valued under; nothing: a sign of life."""
         async with self._writing[shard]:
             watched = [
@@ -77,7 +101,7 @@ class Publisher:
             if (watched or not batch) and self._owner.leases.get(shard) == lease:
                 self._spoken_s[shard] = self._clock.monotonic_s()
                 try:
-                    await self._state.valuations.publish(lease, shard, watched, self.stale_hops)
+                    await self._state.valuations.publish(lease, shard, watched, self.stale_hops, traceparents)
                 except LeaseLost:
                     self._owner.refused(shard, lease)
 

@@ -18,16 +18,35 @@ _mark = msgspec.json.Decoder(Mark)
 _marks = msgspec.json.Decoder(list[Mark])
 
 
+class TracedMark(msgspec.Struct, frozen=True):
+    """A mark that is followed through the services, as its announcement says beside the mark itself."""
+
+    symbol: str
+    received_ns: int  # of the mark: tells whether it is still this one
+    traceparent: str = ""
+
+
+_traced_marks = msgspec.json.Decoder(list[TracedMark])
+
+
 class Marks:
     """The hash and channel `marks`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def write(self, lease: Lease, marks: list[Mark]) -> None:
-        """Write one conflated batch and announce it as one message. Raises LeaseLost, StateUnavailable."""
+    async def write(self, lease: Lease, marks: list[Mark], traced: TracedMark | None = None) -> None:
+        """Write one conflated batch and announce it as one message; `traced` goes along.
+
+        Raises LeaseLost, StateUnavailable.
+        """
         encoded = [(mark.symbol, _encode(mark)) for mark in marks]
-        announcement = b"[" + b",".join(value for _, value in encoded) + b"]"
+        told = (
+            encoded
+            if traced is None
+            else [(symbol, _told(symbol, value, traced)) for symbol, value in encoded]
+        )
+        announcement = b"[" + b",".join(value for _, value in told) + b"]"
         await self._connection.fenced_write(
             keys.fence(f"{keys.marks()}:{lease.name}"),
             keys.marks(),
@@ -75,3 +94,18 @@ class Marks:
 def decode_marks(payload: bytes) -> list[Mark]:
     """The marks of one announced batch; none where it cannot be read."""
     return readable(_marks.decode, payload, keys.marks()) or []
+
+
+def decode_traced(payload: bytes) -> TracedMark | None:
+    """The mark of one announced batch that is followed, if any."""
+    if b'"traceparent"' not in payload:
+        return None
+    marks = readable(_traced_marks.decode, payload, keys.marks()) or []
+    return next((mark for mark in marks if mark.traceparent), None)
+
+
+def _told(symbol: str, value: bytes, traced: TracedMark) -> bytes:
+    """A mark's JSON as it is announced: whoever does not trace reads past the name that is added."""
+    if symbol != traced.symbol:
+        return value
+    return value[:-1] + b',"traceparent":' + _encode(traced.traceparent) + b"}"

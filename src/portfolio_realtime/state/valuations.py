@@ -1,6 +1,6 @@
 """Publications: from the portfolio calculator to every WebSocket server, newest kept for snapshots."""
 
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from typing import NamedTuple, cast
 
 import msgspec
@@ -30,16 +30,22 @@ class Valuations:
         self._shards = shards
 
     async def publish(
-        self, lease: Lease, shard: int, publications: list[Publication], stale_hops: tuple[str, ...] = ()
+        self,
+        lease: Lease,
+        shard: int,
+        publications: list[Publication],
+        stale_hops: tuple[str, ...] = (),
+        traceparents: Mapping[str, str] | None = None,
     ) -> None:
         """Store and announce the publications of one flush, in one step, with the lease's token as epoch.
 
         Without any it is a sign of life. `stale_hops`: from which nothing fresh comes to us.
+        `traceparents`: account -> context of a trace, of those that are followed.
         Raises LeaseLost when another calculator owns the shard, StateUnavailable.
         """
         key = keys.valuations(shard)
         stored = [(publication.account_id, with_rows(publication)) for publication in publications]
-        batch = batch_of(lease.fencing_token, publications, stale_hops)
+        batch = batch_of(lease.fencing_token, publications, stale_hops, traceparents)
         await self._connection.fenced_write(
             keys.fence(key), key, lease.fencing_token, stored, [], (key, _encode(batch))
         )
@@ -67,7 +73,10 @@ class Valuations:
 
 
 def batch_of(
-    epoch: int, publications: Sequence[Publication], stale_hops: tuple[str, ...] = ()
+    epoch: int,
+    publications: Sequence[Publication],
+    stale_hops: tuple[str, ...] = (),
+    traceparents: Mapping[str, str] | None = None,
 ) -> PublicationBatch:
     """These publications of one shard, column by column, each value framed for the wire."""
     return PublicationBatch(
@@ -77,7 +86,13 @@ def batch_of(
         [text_frame(one.value) for one in publications],
         {place: one.rows for place, one in enumerate(publications) if one.rows is not None},
         stale_hops,
+        _by_place(publications, traceparents) if traceparents else {},
     )
+
+
+def _by_place(publications: Sequence[Publication], traceparents: Mapping[str, str]) -> dict[int, str]:
+    places = enumerate(one.account_id for one in publications)
+    return {place: traceparents[account_id] for place, account_id in places if account_id in traceparents}
 
 
 def decode_batch(payload: bytes) -> PublicationBatch:

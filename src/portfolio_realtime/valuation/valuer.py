@@ -141,6 +141,11 @@ class Valuer:
             del self.book.marks[symbol]
             self.book.prices[self.book.column(symbol)] = UNPRICED
 
+    def holds(self, account_id: str, symbol: str) -> bool:
+        """Does a watched account hold this symbol?"""
+        record = self._records.get(account_id)
+        return record is not None and any(p.symbol == symbol and p.quantity for p in record[0].positions)
+
     def set_records_away(self, are_away: bool) -> bool:
         """Let all records count as stale, or by their age. Is that a change?"""
         before, self._are_records_away = self._are_records_away, are_away

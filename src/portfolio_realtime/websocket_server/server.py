@@ -57,7 +57,8 @@ async def run(context: Context) -> None:
     settings = context.settings
     is_shared = WORKER in sys.argv  # one of several on this port
     with _listen(settings.websocket_host, settings.websocket_port, is_shared=is_shared) as listener:
-        gateway = Gateway(settings, context.state, context.clock, context.registry, counters_of(sys.argv))
+        counters = counters_of(sys.argv)
+        gateway = Gateway(settings, context.state, context.clock, context.registry, counters, context.tracing)
         gateway.connections_max = allow_open_files()
         server = _server(gateway, context)
         serving = asyncio.create_task(server.serve([listener]))

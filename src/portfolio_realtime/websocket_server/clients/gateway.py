@@ -15,6 +15,7 @@ from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import StateError
 from portfolio_realtime.state import State
 from portfolio_realtime.telemetry import ServerMetrics
+from portfolio_realtime.tracing import Tracing
 from portfolio_realtime.websocket_server.access.authentication import Authenticator
 from portfolio_realtime.websocket_server.access.authorization import UNCONFIRMED_S_MAX, Confirmed, open_access
 from portfolio_realtime.websocket_server.access.client_address import ClientAddress, NetworkRules
@@ -90,13 +91,14 @@ class Gateway:
         clock: Clock,
         registry: CollectorRegistry,
         counters: Callable[[str], SharedCounter] | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.settings = settings
         self.state = state
         self.registry = registry
         self.metrics = ServerMetrics(registry)
         self.counts = MessageCounts()
-        self.follower = PublicationFollower(state, settings.shards, clock, self.metrics)
+        self.follower = PublicationFollower(state, settings.shards, clock, self.metrics, tracing)
         self.network = NetworkRules(settings)
         self.limits = Limits(settings, counters)
         self.revocations = KnownRevocations(

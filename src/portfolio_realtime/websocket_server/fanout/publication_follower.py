@@ -23,6 +23,8 @@ from portfolio_realtime.state.connection import Message, Subscribed
 from portfolio_realtime.state.interest import RENEW_S
 from portfolio_realtime.state.valuations import decode_batch
 from portfolio_realtime.telemetry import ServerMetrics
+from portfolio_realtime.tracing import Tracing
+from portfolio_realtime.websocket_server.fanout.delivery_traces import DeliveryTraces
 from portfolio_realtime.websocket_server.fanout.direct_writes import DirectWrites
 from portfolio_realtime.websocket_server.fanout.freshness import Lapse, ShardSigns
 from portfolio_realtime.websocket_server.fanout.hub import Gathered, Hub
@@ -53,7 +55,14 @@ _decode_published = msgspec.json.Decoder(_Published).decode
 class PublicationFollower:
     """Feeds the hub of one server."""
 
-    def __init__(self, state: State, shards: int, clock: Clock, metrics: ServerMetrics) -> None:
+    def __init__(
+        self,
+        state: State,
+        shards: int,
+        clock: Clock,
+        metrics: ServerMetrics,
+        tracing: Tracing | None = None,
+    ) -> None:
         self.direct_writes = DirectWrites()
         self.hub = Hub(self.direct_writes.send_all)
         self.is_following = False
@@ -63,6 +72,7 @@ class PublicationFollower:
         self._metrics = metrics
         self._signs = ShardSigns(shards, clock.monotonic_s, clock.now_ns)
         self._shard_of_channel = {keys.valuations(shard): shard for shard in range(shards)}
+        self._traces = None if tracing is None else DeliveryTraces(tracing, clock)
         self._begun: dict[str, None] = {}  # accounts that somebody begins to watch, oldest first
         self._wake = asyncio.Event()
         self._gathered = Gathered()
@@ -104,6 +114,8 @@ class PublicationFollower:
         try:
             batch = decode_batch(message.payload)
             self._signs.hear(self._shard_of_channel[message.channel], batch.stale_hops)
+            if self._traces is not None:
+                self._traces.hear(batch)
             return batch
         except msgspec.MsgspecError as error:
             self._malformed(message.channel, error)
@@ -129,8 +141,12 @@ class PublicationFollower:
             self._publishing.cancel()
             self._publishing = None
         gathered, self._gathered = self._gathered, Gathered()
+        if self._traces is not None:
+            self._traces.begin()
         if len(gathered) and self.hub.publish(gathered):
             self._measure(gathered)
+        if self._traces is not None:
+            self._traces.end(self.hub.accounts)
 
     def _measure(self, gathered: Gathered) -> None:
         """Observe the lag of one publication, the first: it has waited longest."""

@@ -1,0 +1,50 @@
+"""The first spans of a trace: from the frame that brought a price to its mark in Valkey."""
+
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from portfolio_realtime.clock import Clock
+from portfolio_realtime.model import Mark
+from portfolio_realtime.state.marks import TracedMark
+from portfolio_realtime.tracing import Tracing
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+SPAN: Final = "frame to mark"
+
+
+class Begun(NamedTuple):
+    """One mark of a flush that is followed."""
+
+    span: "Span"
+    flushed_ns: int
+    mark: TracedMark
+
+
+class MarkTraces:
+    """Chooses by sampling which flushes have a mark that is followed."""
+
+    def __init__(self, tracing: Tracing, clock: Clock) -> None:
+        self._tracing = tracing
+        self._clock = clock
+
+    def begin(self, changed: Sequence[tuple[Mark, bool]]) -> Begun | None:
+        """Follow one of the marks that a trade of the stream has moved, where this flush is sampled."""
+        live = [mark for mark, is_live in changed if is_live]
+        if not live:
+            return None
+        mark = random.choice(live)
+        span = self._tracing.begin(SPAN, mark.received_ns, symbol=mark.symbol, source=mark.source)
+        if span is None:
+            return None
+        traced = TracedMark(mark.symbol, mark.received_ns, self._tracing.traceparent(span))
+        return Begun(span, self._clock.now_ns(), traced)
+
+    def end(self, begun: Begun) -> None:
+        """Its flush is written."""
+        written_ns = self._clock.now_ns()
+        self._tracing.add_part(begun.span, "conflate", begun.mark.received_ns, begun.flushed_ns)
+        self._tracing.add_part(begun.span, "write marks", begun.flushed_ns, written_ns)
+        begun.span.end(written_ns)

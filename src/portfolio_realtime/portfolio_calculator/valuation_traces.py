@@ -1,0 +1,85 @@
+"""The middle spans of a trace: from a followed mark to the first publication of an account that holds it."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from portfolio_realtime.clock import NS_PER_S, Clock
+from portfolio_realtime.model import Publication
+from portfolio_realtime.state.marks import TracedMark, decode_traced
+from portfolio_realtime.tracing import Tracing
+from portfolio_realtime.valuation.valuer import Valuer
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+SPAN: Final = "mark to publication"
+WAIT_S_MAX: Final = 10  # for a publication; nobody may watch an account that holds it
+WAITING_MAX: Final = 64  # symbols
+
+
+class _Waiting(NamedTuple):
+    mark: TracedMark
+    heard_ns: int
+
+
+class _Begun(NamedTuple):
+    span: "Span"
+    valued_ns: int
+
+
+class ValuationTraces:
+    """Followed marks that wait for their publication, for as long as no newer one takes their place."""
+
+    def __init__(self, tracing: Tracing, clock: Clock, valuer: Valuer) -> None:
+        self._tracing = tracing
+        self._clock = clock
+        self._valuer = valuer
+        self._waiting: dict[str, _Waiting] = {}
+        self._begun: list[_Begun] = []
+
+    def hear(self, payload: bytes, heard_ns: int) -> None:
+        """A batch of marks has been taken in; one of them may be followed."""
+        mark = decode_traced(payload)
+        if mark is None:
+            return
+        self._waiting.pop(mark.symbol, None)
+        self._waiting[mark.symbol] = _Waiting(mark, heard_ns)
+        if len(self._waiting) > WAITING_MAX:
+            del self._waiting[next(iter(self._waiting))]
+
+    def begin(self, publications: Sequence[Publication], began_ns: int) -> dict[str, str]:
+        """Account -> traceparent of those just valued that show a followed mark, one of each mark."""
+        valued_ns = self._clock.now_ns()
+        found: dict[str, str] = {}
+        for symbol, waiting in tuple(self._waiting.items()):
+            is_over = valued_ns - waiting.heard_ns > WAIT_S_MAX * NS_PER_S or not self._is_newest(
+                waiting.mark
+            )
+            account_id = None if is_over else self._holder(symbol, publications)
+            if is_over or account_id is not None:
+                del self._waiting[symbol]
+            if account_id is None or account_id in found:
+                continue
+            span = self._tracing.go_on(waiting.mark.traceparent, SPAN, waiting.heard_ns, symbol=symbol)
+            if span is not None:
+                self._tracing.add_part(span, "wait for the account's turn", waiting.heard_ns, began_ns)
+                self._tracing.add_part(span, "value", began_ns, valued_ns)
+                self._begun.append(_Begun(span, valued_ns))
+                found[account_id] = self._tracing.traceparent(span)
+        return found
+
+    def _is_newest(self, mark: TracedMark) -> bool:
+        newest = self._valuer.book.marks.get(mark.symbol)
+        return newest is not None and newest.received_ns == mark.received_ns
+
+    def _holder(self, symbol: str, publications: Sequence[Publication]) -> str | None:
+        ids = (one.account_id for one in publications)
+        return next((account_id for account_id in ids if self._valuer.holds(account_id, symbol)), None)
+
+    def end(self) -> None:
+        """What was begun is published."""
+        published_ns = self._clock.now_ns()
+        for span, valued_ns in self._begun:
+            self._tracing.add_part(span, "publish", valued_ns, published_ns)
+            span.end(published_ns)
+        self._begun.clear()
