@@ -84,7 +84,7 @@ async def test_frames_that_come_with_the_request_are_not_lost(server: Served) ->
         ("/ws/other", {}, 404),
         ("/other", {}, 404),
         ("/ws/portfolio/a", {"Upgrade": "h2c"}, 426),
-        ("/ws/portfolio/a", {"Connection": "keep-alive"}, 404),
+        ("/ws/portfolio/a", {"Connection": "keep-alive"}, 426),
         ("/ws/portfolio/a", {"Content-Length": "-1"}, 400),
     ],
 )
