@@ -1,5 +1,5 @@
 import type { LivePortfolioError } from "./errors.js";
-import type { PortfolioMessage, PositionRow } from "./messages.js";
+import type { Freshness, PortfolioMessage, PositionRow } from "./messages.js";
 import type { Detail, Snapshot, Status, Value } from "./types.js";
 
 type Rows = ReadonlyMap<string, Readonly<PositionRow>>;
@@ -10,7 +10,7 @@ export type Taken = "newer" | "same" | "older";
 const NO_ROWS: Rows = new Map();
 
 /** Before anything is known, and for ever on a server that renders. */
-export const UNKNOWN: Snapshot = Object.freeze({
+export const UNKNOWN: Snapshot = {
   accountId: "",
   status: "unknown",
   link: "idle",
@@ -21,7 +21,7 @@ export const UNKNOWN: Snapshot = Object.freeze({
   oldSince: null,
   retryAt: null,
   error: null,
-});
+};
 
 /** One account: its newest value and rows, whom to tell, and what it looks like. Knows no socket and no clock. */
 export class Account {
@@ -35,6 +35,8 @@ export class Account {
   isFresh = false;
   /** Are the rows those of the connection that is open now? Where not, the next message has all of them. */
   isComplete = false;
+  /** From where nothing new comes, as the server has said on the connection that is open now. */
+  staleHops: Value["stale_hops"] = undefined;
   confirmedAt: number | null = null;
   oldSince: number | null = null;
   lingerTimer: ReturnType<typeof setTimeout> | undefined;
@@ -61,7 +63,7 @@ export class Account {
 
   /** Take a message; an older one only tells that the account is followed. */
   take(message: PortfolioMessage, nowMs: number): Taken {
-    const { type: _, positions, ...value } = message;
+    const { type: _, positions, ...value } = { stale_hops: this.staleHops, ...message } as PortfolioMessage;
     const old = this.#value;
     const order = old ? value.epoch - old.epoch || value.sequence - old.sequence : 1;
     if (order < 0) return "older";
@@ -69,10 +71,16 @@ export class Account {
       this.#rows = merged(this.isComplete ? this.#rows : NO_ROWS, positions, this.#rows);
       this.isComplete = true;
     }
-    if (order > 0) this.#value = value;
+    if (order > 0 || old?.stale_hops !== value.stale_hops) this.#value = value;
     this.isFresh = true;
     this.confirmedAt = nowMs;
     return order ? "newer" : "same";
+  }
+
+  /** Take what comes before a value that may be old, and when that ends. */
+  takeFreshness({ stale_hops: hops }: Freshness): void {
+    this.staleHops = hops;
+    if (this.#value) this.#value = { ...this.#value, stale_hops: hops };
   }
 
   /** Make the snapshot anew; was anything different? */
@@ -94,7 +102,7 @@ function statusOf(value: Value | null, error: LivePortfolioError | null, isConfi
   if (!value) return "unknown";
   if (!isConfirmed) return "old";
   if (value.equity === null) return "partial";
-  if (value.stale.length) return "stale";
+  if (value.stale.length || value.stale_hops?.length) return "stale";
   return value.unconfirmed ? "unconfirmed" : "live";
 }
 
@@ -111,9 +119,9 @@ function merged(base: Rows, changed: readonly PositionRow[], known: Rows): Rows 
 
 /** Have two objects the same fields? */
 export function isShallowEqual(one: unknown, other: unknown): boolean {
-  if (Object.is(one, other)) return true;
+  if (one === other) return true;
   if (typeof one !== "object" || typeof other !== "object" || !one || !other) return false;
   const names = Object.keys(one);
   const [left, right] = [one as Record<string, unknown>, other as Record<string, unknown>];
-  return names.length === Object.keys(right).length && names.every((name) => name in right && Object.is(left[name], right[name]));
+  return names.length === Object.keys(right).length && names.every((name) => name in right && left[name] === right[name]);
 }

@@ -204,12 +204,15 @@ class Client implements LivePortfolio {
     this.#climber?.close();
     this.#wire = this.#climber = this.#retryAt = null;
     this.#isConfirmed = false;
-    for (const account of this.#all) account.restart();
+    for (const account of this.#all) {
+      account.restart();
+      account.staleHops = undefined;
+    }
   }
 
   #rest(link: Link): void {
     this.#drop();
-    this.#show(link, null);
+    this.#show(link);
   }
 
   #eventsOf(mine: number): WireEvents {
@@ -223,6 +226,10 @@ class Client implements LivePortfolio {
         this.#climb(mine);
       }),
       onMessage: ifMine((message) => this.#take(message)),
+      onFreshness: ifMine((message) => {
+        this.#accounts.get(message.account_id)?.takeFreshness(message);
+        this.#changed();
+      }),
       onTokenExpiring: ifMine(() => {
         this.#credentials.forToken("expiring").then(
           ifMine((token) => token && this.#wire?.renew(token)),
@@ -258,7 +265,7 @@ class Client implements LivePortfolio {
   // A connection that ends
 
   #lost(thrown: unknown): void {
-    const why = thrown instanceof LivePortfolioError ? thrown : errorOfClose(1006);
+    const why = thrown instanceof LivePortfolioError ? thrown : errorOfClose();
     const kind = this.#transport;
     const hadNone = !this.#all.some((account) => account.isFresh);
     this.#drop();
@@ -267,7 +274,7 @@ class Client implements LivePortfolio {
     this.#fail(why);
     if (why.isFinal) {
       if (why.code === "unauthorized") for (const account of this.#all) account.forget();
-      return this.#show("closed", null);
+      return this.#show("closed");
     }
     if (hadNone && why.code !== "token_unavailable") this.#strike();
     return this.#again(why.retryInMs);
@@ -288,7 +295,7 @@ class Client implements LivePortfolio {
     this.#retryAt = Date.now() + inMs;
     this.#retryTimer = setTimeout(() => this.#dial(), inMs);
     this.#tell({ type: "retry", inMs, attempt: this.#attempt });
-    this.#show(globalThis.navigator?.onLine === false ? "offline" : "waiting", null);
+    this.#show(globalThis.navigator?.onLine === false ? "offline" : "waiting");
   }
 
   /** A connection for one account says it of that account; one for several does not say of which: ask anew. */
@@ -298,7 +305,7 @@ class Client implements LivePortfolio {
     if (wanted.length === 1 || this.#wasForbidden) for (const account of wanted) this.#refuse(account.id);
     this.#wasForbidden = true;
     if (this.#followed.length) this.#again();
-    else this.#show("closed", null);
+    else this.#show("closed");
   }
 
   /** The token may only have expired while this device slept: one fresh one, then it is for good. */
@@ -341,7 +348,7 @@ class Client implements LivePortfolio {
 
   // Telling
 
-  #show(link: Link, transport: Transport | null): void {
+  #show(link: Link, transport: Transport | null = null): void {
     if (link !== this.#link || transport !== this.#transport) {
       this.#link = link;
       this.#transport = transport;

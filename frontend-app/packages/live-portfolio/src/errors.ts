@@ -60,7 +60,7 @@ export function otherLanguage(): LivePortfolioError {
 }
 
 /** Why a connection ended: a close code (of a WebSocket, or what an HTTP status stands for). */
-export function errorOfClose(closeCode: number, retryInMs?: number): LivePortfolioError {
+export function errorOfClose(closeCode = 1006, retryInMs?: number): LivePortfolioError {
   const details = { closeCode, ...(retryInMs && { retryInMs }) };
   if (closeCode === 4500) return new LivePortfolioError("unauthorized", REFUSED, details);
   // with a time to wait, it passes

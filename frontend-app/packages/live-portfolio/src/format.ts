@@ -16,7 +16,7 @@ export function signOf(text: Text): -1 | 0 | 1 | null {
 }
 
 /** "-1234.5" with 2 decimals is "−1,234.50". More digits than `decimals` are kept unless `decimalsMax` is less. */
-export function decimal(text: Text, decimals = 0, decimalsMax = Number.POSITIVE_INFINITY): string {
+export function decimal(text: Text, decimals = 0, decimalsMax = Infinity): string {
   if (text === null || text === undefined || !/^-?\d+(\.\d+)?$/.test(text)) return DASH;
   const [whole = "0", fraction = ""] = rounded(text.replace("-", ""), decimalsMax).split(".");
   const grouped = whole.replace(/\B(?=(\d{3})+$)/g, ",");
@@ -56,7 +56,7 @@ export function percent(ratio: number | null | undefined, isSigned = true): stri
 
 /** One money divided by another, for a percentage; null where that says nothing. */
 export function ratioOf(part: Text, whole: Text): number | null {
-  const [numerator, denominator] = [Number(part ?? Number.NaN), Number(whole ?? Number.NaN)];
+  const [numerator, denominator] = [Number(part ?? NaN), Number(whole ?? NaN)];
   return Number.isFinite(numerator) && denominator ? numerator / Math.abs(denominator) : null;
 }
 

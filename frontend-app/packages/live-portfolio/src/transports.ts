@@ -60,6 +60,7 @@ export function climb(
       if (isServing) then(...what);
     };
     connect({
+      ...serving, // what is told of freshness comes before the first value
       onOpen: () => {},
       onMessage(message) {
         if (!isServing && tried && mine === attempt) {
@@ -72,7 +73,6 @@ export function climb(
       },
       onTokenExpiring: ifServing(serving.onTokenExpiring),
       onForbidden: ifServing(serving.onForbidden),
-      onIgnored: serving.onIgnored,
       onConfirmed: ifServing(serving.onConfirmed),
       onDown(why) {
         if (isServing) serving.onDown(why);
@@ -99,9 +99,8 @@ async function ask(options: HttpOptions, path: string, signal: AbortSignal): Pro
   const headers = options.token ? { Authorization: `Bearer ${options.token}` } : {};
   const answer = await options.fetch(options.base + path, { headers, signal, cache: "no-store" });
   if (answer.ok) return answer;
-  const retryInMs = 1000 * Number(answer.headers.get("Retry-After") ?? Number.NaN);
-  const closeCode = CLOSE_CODES[answer.status] ?? 1006;
-  throw errorOfClose(closeCode, Number.isFinite(retryInMs) ? retryInMs : closeCode === 4501 ? POLL_MS : undefined);
+  const closeCode = CLOSE_CODES[answer.status];
+  throw errorOfClose(closeCode, 1000 * Number(answer.headers.get("Retry-After")) || (closeCode === 4501 ? POLL_MS : undefined));
 }
 
 /** `GET /v1/portfolio/{id}/stream`, by fetch, as an EventSource sends no Authorization. */
@@ -137,10 +136,10 @@ export function openEvents(options: HttpOptions, events: WireEvents): Wire {
         if (stop.signal.aborted) break;
         take(block);
       }
-      throw errorOfClose(1006);
+      throw errorOfClose();
     } catch (why) {
       const isOurs = stop.signal.aborted && stop.signal.reason !== "silence";
-      if (!isOurs) down(why instanceof LivePortfolioError ? why : errorOfClose(1006));
+      if (!isOurs) down(why instanceof LivePortfolioError ? why : errorOfClose());
     } finally {
       clearTimeout(timer);
     }
@@ -218,7 +217,7 @@ export function openPolling(options: HttpOptions, events: WireEvents): Wire {
       }
       timer = setTimeout(round, POLL_MS);
     } catch (why) {
-      down(why instanceof LivePortfolioError ? why : errorOfClose(1006));
+      down(why instanceof LivePortfolioError ? why : errorOfClose());
     } finally {
       isAsking = false;
     }

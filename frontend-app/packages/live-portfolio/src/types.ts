@@ -9,7 +9,7 @@ export type Link = "idle" | "connecting" | "open" | "waiting" | "offline" | "pau
  *
  * - `unknown`: there never was a value: show a dash or a skeleton
  * - `live`: confirmed on the connection that is open now
- * - `stale`: live, but `value.stale` names prices that are old
+ * - `stale`: live, but `value.stale` names prices that are old, or `value.stale_hops` from where nothing new comes
  * - `unconfirmed`: live, but the broker contradicts the account's record, or has not confirmed it yet
  * - `partial`: live, but a position has no price: `equity` is null, `known_equity` is the rest
  * - `old`: a value from a connection that is gone or silent: show it dimmed, with its time

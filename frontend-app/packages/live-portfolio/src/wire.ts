@@ -1,11 +1,12 @@
 import { type LivePortfolioError, errorOfClose, finalError, otherLanguage } from "./errors.js";
-import type { PortfolioMessage, ServerMessage } from "./messages.js";
+import type { Freshness, PortfolioMessage, ServerMessage } from "./messages.js";
 import type { Detail, Options } from "./types.js";
 
 /** What a connection tells, whatever carries it. After `onDown` it tells nothing more. */
 export interface WireEvents {
   onOpen(): void;
   onMessage(message: PortfolioMessage): void;
+  onFreshness(message: Freshness): void;
   onTokenExpiring(): void;
   /** The server refuses one account. */
   onForbidden(accountId: string): void;
@@ -59,7 +60,7 @@ export function openSocket(url: string, token: string | null, options: Options, 
   const finish = () => {
     isDone = true;
     clearInterval(ticking);
-    socket.onopen = socket.onmessage = socket.onclose = socket.onerror = null;
+    socket.onopen = socket.onmessage = socket.onclose = null;
     socket.close(NORMAL);
   };
   const down = (error: LivePortfolioError) => {
@@ -89,10 +90,10 @@ export function openSocket(url: string, token: string | null, options: Options, 
     if (notice()) return;
     const now = Date.now();
     if (!isOpen) {
-      if (now - startedAt > OPEN_MS_MAX) down(errorOfClose(1006));
+      if (now - startedAt > OPEN_MS_MAX) down(errorOfClose());
     } else if (askedAt !== null) {
       if (isLate) ask(patienceMs); // a timer that ran late says nothing about the server
-      else if (now - askedAt >= patienceMs) down(errorOfClose(1006));
+      else if (now - askedAt >= patienceMs) down(errorOfClose());
     } else if (now - heardAt >= heartbeatMs) ask(Math.max(TICK_MS, silenceMs - heartbeatMs - 2 * TICK_MS)); // two ticks late at most
   };
   const ticking = setInterval(tick, TICK_MS);
@@ -140,6 +141,7 @@ export function openSocket(url: string, token: string | null, options: Options, 
 /** Hand a message to whom it concerns; what nobody knows is passed over. */
 export function deliver(message: ServerMessage, events: WireEvents): void {
   if (message.type === "portfolio") events.onMessage(message);
+  else if (message.type === "freshness") events.onFreshness(message);
   else if (message.type === "token_expiring") events.onTokenExpiring();
   else if (message.type === "error" && message.code === "forbidden" && message.account_id) events.onForbidden(message.account_id);
   else events.onIgnored(message.type === "error" ? "server_error" : "unknown_type");

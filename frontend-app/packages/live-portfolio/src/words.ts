@@ -42,6 +42,7 @@ export function caveats(value: Value | null): string[] {
   if (value.unvalued?.length) parts.push(`Moved in or out at a value that is not known: ${listed(value.unvalued)}; the day's gain is not known`);
   if (value.unexplained) parts.push(`Changed without a booking: ${listed(Object.keys(value.unexplained))}; the day's gain is not known yet`);
   if (value.unconfirmed) parts.push(`Not confirmed by the broker since ${clockTime(value.unconfirmed.since)}: ${value.unconfirmed.reason}`);
+  if (value.stale_hops?.length) parts.push(`Old figures: nothing new comes from the ${listed(value.stale_hops)}`);
   const ages = value.stale_ages_s ?? {};
   if (value.stale.includes(RECORD)) parts.push(`Nothing heard from the broker since ${clockTime(value.record_as_of)}`);
   const symbols = value.stale.filter((name) => name !== RECORD);

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { caveats } from "../src/words.js";
 import { portfolioMessage } from "../src/testing/index.js";
 import { Stage, URL_OF_SERVER, ignore, pass, withFakeClock } from "./stage.js";
 
@@ -29,6 +30,28 @@ describe("behaviour 13: order and rows", () => {
     expect(await say(6, 1, "5.00")).toBe("5.00");
     expect(await say(5, 13, "6.00")).toBe("5.00");
     expect(stage.events.filter((event) => event.type === "ignored")).toHaveLength(3);
+  });
+
+  it("marks a value as stale while the server says from where nothing new comes", async () => {
+    const stage = await following();
+    const freshness = (...stale_hops: "calculator"[]) =>
+      stage.server.send({ type: "freshness", account_id: "alice", stale_hops, since: "2026-11-20T15:04:05Z" });
+    freshness("calculator");
+    stage.server.send(portfolioMessage("alice", { sequence: 1 }));
+    await pass(150);
+    expect(stage.status("alice")).toBe("stale");
+    expect(caveats(stage.client.getSnapshot("alice").value)).toEqual(["Old figures: nothing new comes from the calculator"]);
+    freshness();
+    await pass(150);
+    expect(stage.status("alice")).toBe("live");
+    freshness("calculator");
+    await pass(150);
+    expect(stage.status("alice")).toBe("stale");
+    stage.server.newest.end(1012);
+    await pass(2_000);
+    stage.server.send(portfolioMessage("alice", { sequence: 1 }));
+    await pass(150);
+    expect(stage.status("alice")).toBe("live"); // a new connection would have said it again
   });
 
   it("behaviour 13: rows are merged, keep their identity, and one that is gone goes", async () => {

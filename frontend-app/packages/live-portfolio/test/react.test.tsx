@@ -131,7 +131,7 @@ describe("behaviour 20: the replacement in the existing card", () => {
     const client = createFixedPortfolio({ alice: states.loss });
     await act(() => root.render(<LivePortfolioProvider client={client}><LivePortfolioValue accountId="alice" /></LivePortfolioProvider>));
     expect([...container.querySelectorAll(".lp-row")].map((row) => row.textContent)).toEqual(["Current Value$104,211.37", "Today’s Return-$1,209.27 (-1.17%)"]);
-    expect(container.querySelector(".lp-gain")?.getAttribute("data-direction")).toBe("down");
+    expect(container.querySelector(".lp-gain")?.getAttribute("data-direction")).toBe("-1");
   });
 
   it.each(["hybrid", "aggregation"] as const)("behaviour 20: in the mode %s, which this server has none of, the brokerage value is never shown", async (portfolioMode) => {

@@ -17,7 +17,7 @@ export function costOf(row: Row): number | null {
 
 /** Paid for one share, coin or unit of an option. */
 export function averageCost(row: Row): number | null {
-  const [cost, quantity, mark] = [costOf(row), Number(row.quantity), Number(row.mark ?? Number.NaN)];
+  const [cost, quantity, mark] = [costOf(row), Number(row.quantity), Number(row.mark ?? NaN)];
   if (cost === null || !quantity || !mark) return null;
   const multiplier = Math.max(1, Math.round(Number(row.market_value) / (quantity * mark))); // options count by the hundred
   return cost / (quantity * multiplier);

@@ -36,7 +36,7 @@ export class Series {
 
   /** The past, then live. Where the past ends in a gap before the first live point, the gap stays. */
   get points(): Point[] {
-    const firstLive = this.#live[0]?.at ?? Number.POSITIVE_INFINITY;
+    const firstLive = this.#live[0]?.at ?? Infinity;
     return [...this.#past.filter((point) => point.at < firstLive), ...this.#live];
   }
 

@@ -15,14 +15,11 @@ export interface LivePortfolioValueProps {
   readonly otherValue?: { readonly total_value: string; readonly today_return: string } | null;
 }
 
-const DIRECTIONS = { "1": "up", "0": "flat", "-1": "down" } as const;
-
 /** Two rows for inside of a card: what the account is worth now, and what it has gained today. */
 export function LivePortfolioValue({ accountId, portfolioMode = "brokerage", filterAccount, otherValue }: LivePortfolioValueProps) {
   if (portfolioMode !== "brokerage" || (filterAccount && filterAccount !== accountId)) {
     const [total, gained] = [otherValue?.total_value ?? DASH, otherValue?.today_return ?? DASH];
-    const direction = gained.startsWith("+") ? "up" : gained.startsWith("-") ? "down" : "flat";
-    return <Rows total={total} gained={gained} direction={direction} status={otherValue ? "live" : "unknown"} />;
+    return <Rows total={total} gained={gained} direction={signOf(gained)} status={otherValue ? "live" : "unknown"} />;
   }
   return <OfBrokerage accountId={accountId} />;
 }
@@ -43,7 +40,7 @@ function shown(snapshot: Snapshot) {
     status,
     total: value?.total_value ?? DASH,
     gained: value?.today_return ?? DASH,
-    direction: DIRECTIONS[`${signOf(value?.day_pnl) ?? 0}`],
+    direction: signOf(value?.day_pnl),
     notes: [...caveats(value), trouble(snapshot)].filter(Boolean).join(" · "),
   };
 }
@@ -51,7 +48,7 @@ function shown(snapshot: Snapshot) {
 interface RowsProps {
   readonly total: string;
   readonly gained: string;
-  readonly direction: string;
+  readonly direction: number | null;
   readonly status: string;
   readonly children?: ReactNode;
 }
@@ -65,7 +62,7 @@ function Rows({ total, gained, direction, status, children }: RowsProps) {
       </div>
       <div className="lp-row">
         <span className="lp-label">Today&rsquo;s Return</span>
-        <span className="lp-gain" data-direction={direction}>{gained}</span>
+        <span className="lp-gain" data-direction={direction ?? 0}>{gained}</span>
       </div>
       {children}
     </div>
