@@ -279,7 +279,7 @@ def test_the_exit_code_says_why(
             raise outcome
 
     with pytest.raises(SystemExit) as ended:
-        service.main("test", run, redis_url=valkey_now, _env_file=None)
+        service.main("test", run, redis_url=valkey_now, key_prefix="exit-codes:", _env_file=None)
     assert ended.value.code == code
 
 

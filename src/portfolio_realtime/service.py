@@ -206,12 +206,12 @@ async def together(*parts: Awaitable[Any]) -> None:
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        await _cancel(tasks)
+        await cancel_until_ended(tasks)
     for task in done:
         task.result()
 
 
-async def _cancel(tasks: Sequence[asyncio.Future[Any]]) -> None:
+async def cancel_until_ended(tasks: Sequence[asyncio.Future[Any]]) -> None:
     """Cancel until all have ended.
 
     Once is not enough: `asyncio.wait_for` of Python 3.11, in which the Valkey client writes, loses a

@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.model import US_EQUITY, Account, Mark, Position
+from portfolio_realtime.service import cancel_until_ended
 from portfolio_realtime.state import State, keys
 from portfolio_realtime.state.connection import Subscribed
 from portfolio_realtime.state.valuations import decode_batch
@@ -136,9 +137,7 @@ class World:
 
     async def close(self) -> None:
         """End following."""
-        self._following.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._following
+        await cancel_until_ended([self._following])
 
     async def _lease(self, name: str) -> Any:
         lease = await self.state.leases.acquire(name)

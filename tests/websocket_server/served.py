@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from portfolio_realtime import config
 from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.model import Account
-from portfolio_realtime.service import Context
+from portfolio_realtime.service import Context, cancel_until_ended
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.state.valuations import batch_of
@@ -210,8 +210,7 @@ async def serving(url: str, *, has_signs: bool = True, **settings: Any) -> Async
             await asyncio.sleep(0.02)
         yield served
     finally:
-        signs.cancel()
-        await asyncio.gather(signs, return_exceptions=True)
+        await cancel_until_ended([signs])
         await served.http.aclose()
         await served.stop()
         await state.close()

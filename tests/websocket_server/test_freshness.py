@@ -7,6 +7,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 
 from portfolio_realtime.clock import NS_PER_S
+from portfolio_realtime.service import cancel_until_ended
 from portfolio_realtime.state import State
 from portfolio_realtime.state.valuations import batch_of
 from portfolio_realtime.websocket_server.access.identity import Identity
@@ -233,8 +234,7 @@ async def test_every_way_out_tells(
             signs.hops = ()
             await told(client, [])
             await until(lambda: answers([]), "all is fresh")
-    giving.cancel()
-    await asyncio.gather(giving, return_exceptions=True)
+    await cancel_until_ended([giving])
 
 
 async def _first_event(server: Served) -> str:

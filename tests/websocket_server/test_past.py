@@ -10,6 +10,7 @@ import pytest
 
 from portfolio_realtime.clock import NS_PER_S, SystemClock
 from portfolio_realtime.model import Account, Bookings, ClosedDay, ClosedDays
+from portfolio_realtime.service import cancel_until_ended
 from portfolio_realtime.state import State
 from portfolio_realtime.websocket_server.http_api import account_queries
 from portfolio_realtime.websocket_server.http_api.newer_points import newer_points
@@ -51,8 +52,7 @@ async def collector(state: State, *answers: tuple[ClosedDay, ...]) -> AsyncGener
 
     task = asyncio.create_task(serve())
     yield asked
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    await cancel_until_ended([task])
 
 
 async def get(server: Served, **query: str) -> Any:
