@@ -144,13 +144,16 @@ async def test_two_keys_and_run_are_enough(simulator: StartSimulator, until: Unt
             async def has_value() -> bool:
                 return (await client.get(f"/v1/portfolio/{account_id}")).status_code == 200
 
+            def is_announced() -> bool:
+                return f"http://127.0.0.1:{port}/" in (tmp_path / "log").read_text()
+
             await until(is_picked, "the page knows the account", BACK_S_MAX)
             await until(has_value, "the account has a value", BACK_S_MAX)
+            await until(is_announced, "the terminal says where the page is", BACK_S_MAX)
     finally:
         end(process)
     log = (tmp_path / "log").read_text()
     assert "one paper account (by APCA_API_KEY_ID)" in log
-    assert f"http://127.0.0.1:{port}/" in log
     assert keys(1)["APCA_API_SECRET_KEY"] not in log
 
 
