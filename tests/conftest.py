@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from portfolio_realtime.__main__ import COMMANDS
-from portfolio_realtime.state import State, open_state
+from portfolio_realtime.cancellation import cancel_until_ended
+from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.embedded import server_binary
 
 collect_ignore = ["cloudflare"]  # beside the SDK, in an environment of its own: make cloudflare-check
@@ -76,6 +77,13 @@ class Until(Protocol):
     async def __call__(
         self, predicate: Callable[[], Any], description: str, deadline_s: float = DEADLINE_S
     ) -> Any: ...  # the predicate may be async and return anything
+
+
+@pytest.fixture(autouse=True)
+def _no_prefix_left() -> Generator[None]:
+    """The prefix of keys is the process's own: a service that a test runs here may have set one."""
+    yield
+    keys.use_prefix("")
 
 
 @pytest.fixture
@@ -238,10 +246,8 @@ async def running_service(work: Awaitable[None]) -> AsyncGenerator[asyncio.Task[
         yield task
         assert not task.done(), task
     finally:
-        task.cancel()
         async with asyncio.timeout(SERVICE_END_S_MAX):
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await cancel_until_ended([task])
 
 
 StartSimulator = Callable[..., Awaitable[Simulator]]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from portfolio_realtime import backoff, exit_codes, service
+from portfolio_realtime import backoff, cancellation, exit_codes, service
 from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import (
@@ -89,7 +89,7 @@ async def test_cancelling_reaches_all_parts() -> None:
 
 async def test_a_part_that_is_slow_to_end_is_not_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits for it is cancelled again meanwhile; its late failure is seen, and told to nobody."""
-    monkeypatch.setattr(service, "CANCEL_AGAIN_S", 0.01)
+    monkeypatch.setattr(cancellation, "CANCEL_AGAIN_S", 0.01)
     told: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
     started, cancelled_count, has_ended = asyncio.Event(), 0, False

@@ -19,6 +19,7 @@ import msgspec
 from portfolio_harness.lags import Lags
 from portfolio_harness.oracle import Truth
 from portfolio_harness.websocket_client import STALLED_RECEIVE_BYTES, Wire, request, text_frame
+from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.errors import PortfolioRealtimeError
 
@@ -306,9 +307,7 @@ class Clients:
         self._is_stopping = True
         for timer in self._timers:
             timer.cancel()
-        for task in self._connectors:
-            task.cancel()
-        await asyncio.gather(*self._connectors, return_exceptions=True)
+        await cancel_until_ended(self._connectors)
         self.cut()
         await asyncio.sleep(0)
 

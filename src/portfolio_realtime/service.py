@@ -11,7 +11,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 
 from portfolio_realtime import config, logs, telemetry
 from portfolio_realtime.backoff import Backoff
+from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.clock import Clock, SystemClock
 from portfolio_realtime.embedded_metrics import EmbeddedMetrics, write_each_minute
 from portfolio_realtime.errors import (
@@ -45,7 +46,6 @@ PAUSE_S_MAX: Final = 5.0
 METRICS_S: Final = 2.0
 STATE_WAIT_S: Final = 10.0
 LEASE_POLL_S: Final = 0.25
-CANCEL_AGAIN_S: Final = 0.5
 
 log = structlog.get_logger()
 
@@ -209,30 +209,6 @@ async def together(*parts: Awaitable[Any]) -> None:
         await cancel_until_ended(tasks)
     for task in done:
         task.result()
-
-
-async def cancel_until_ended(tasks: Sequence[asyncio.Future[Any]]) -> None:
-    """Cancel until all have ended.
-
-    Once is not enough: `asyncio.wait_for` of Python 3.11, in which the Valkey client writes, loses a
-    cancellation that comes as it returns. Whoever waits for us does the same, so being cancelled here is no
-    reason to leave the tasks alone.
-    """
-    pending = set(tasks)
-    is_cancelled = False
-    while pending:
-        for task in pending:
-            task.cancel()
-        try:
-            _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
-        except asyncio.CancelledError:
-            is_cancelled = True
-            pending = {task for task in pending if not task.done()}
-    for task in tasks:
-        if not task.cancelled():
-            task.exception()  # it has been seen; the first failure is raised by the caller
-    if is_cancelled:
-        raise asyncio.CancelledError
 
 
 async def keep_running(attempt: Callable[[], Awaitable[None]], clock: Clock, what: str) -> NoReturn:

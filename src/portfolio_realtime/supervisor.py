@@ -16,6 +16,7 @@ import structlog
 import uvloop
 
 from portfolio_realtime import config, logs
+from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.errors import PortfolioRealtimeError, SettingsError
 from portfolio_realtime.exit_codes import FAILED, OK, SETTINGS
 from portfolio_realtime.processes import Process, end_all, keep_alive, start_module, until_asked_to_end
@@ -69,9 +70,7 @@ class Supervisor:
 
     async def stop(self) -> None:
         """End every process, kindly first."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancel_until_ended(self._tasks)
         await end_all(list(self._processes.values()))
         if self._valkey is not None:
             await self._valkey.stop()

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from portfolio_realtime import logs, service
+from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.cli.doctor import machine
 from portfolio_realtime.cli.doctor.findings import Status
 from portfolio_realtime.config import Settings
@@ -89,8 +90,7 @@ class Running:
 
     async def end(self) -> None:
         """Cancel it."""
-        self.task.cancel()
-        await asyncio.gather(self.task, return_exceptions=True)
+        await cancel_until_ended([self.task])
 
 
 @contextlib.asynccontextmanager

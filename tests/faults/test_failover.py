@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
+from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.state.connection import DEAF_S, PROBE_S, PROBE_S_MAX, Connection, Message, Subscribed
 from tests.conftest import Until, ValkeyServer, free_port
@@ -102,8 +103,7 @@ async def test_a_subscription_whose_path_dies_is_given_up(mortal_valkey: ValkeyS
         assert heard == [Subscribed(), Subscribed()]
         await publisher.commands.publish("news", b"here")
         await until(lambda: heard[-1] == Message("news", b"here"), "heard")
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        await cancel_until_ended([following])
 
 
 async def test_a_silent_server_is_not_taken_for_a_deaf_subscription(
@@ -124,8 +124,7 @@ async def test_a_silent_server_is_not_taken_for_a_deaf_subscription(
         assert heard == [Subscribed()]
         front.answer = b""
         await until(lambda: _answers(connection), "it is back")
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        await cancel_until_ended([following])
         assert heard == [Subscribed()]
 
 

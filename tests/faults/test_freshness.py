@@ -12,6 +12,7 @@ from typing import Any, Final
 from websockets.asyncio.client import ClientConnection, connect
 
 from portfolio_harness.system import System, running
+from portfolio_realtime.cancellation import cancel_until_ended
 from tests.conftest import Until
 
 MARKED_S_MAX: Final = 30.0  # 5 s on a machine that has time
@@ -51,8 +52,7 @@ async def watching(system: System, account_id: str) -> AsyncGenerator[Page]:
         reading = asyncio.create_task(page.read(socket))
         yield page
         assert not reading.done(), socket.close_code
-        reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
+        await cancel_until_ended([reading])
 
 
 async def test_each_hop_that_stops_is_told(until: Until) -> None:

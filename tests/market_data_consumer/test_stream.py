@@ -10,6 +10,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
+from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.errors import FeedRefused, FeedUnavailable
 from portfolio_realtime.market_data_consumer import stream as stream_module
 from portfolio_realtime.market_data_consumer.messages import StreamTrade, times_ns
@@ -76,8 +77,7 @@ async def logged_in(url: str) -> AsyncGenerator[MarketStream]:
     try:
         yield stream
     finally:
-        reader.cancel()
-        await asyncio.gather(reader, return_exceptions=True)
+        await cancel_until_ended([reader])
         await stream.close()
 
 
@@ -325,8 +325,7 @@ async def test_a_feed_that_tells_no_halts_is_used_all_the_same(answer: dict[str,
         subscribing = asyncio.create_task(stream.subscribe(["A"]))
         with pytest.raises(FeedRefused, match="no trades"):
             await reader
-        subscribing.cancel()
-        await asyncio.gather(subscribing, return_exceptions=True)
+        await cancel_until_ended([subscribing])
         await stream.close()
 
 

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from portfolio_realtime import config
 from portfolio_realtime.backoff import Backoff
+from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.clock import rfc3339
 from portfolio_realtime.errors import FeedError, FeedRefused, FeedUnavailable
 from portfolio_realtime.market_data_consumer import subscription as subscription_module
@@ -119,8 +120,7 @@ async def connected(market: MarketSubscription, feed: Feed) -> AsyncGenerator[as
     try:
         yield loops
     finally:
-        loops.cancel()
-        await asyncio.gather(loops, return_exceptions=True)
+        await cancel_until_ended([loops])
 
 
 @pytest.fixture

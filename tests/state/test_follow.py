@@ -1,6 +1,7 @@
 """Subscribe first, read second: nothing is missed, also across a killed server."""
 
 import asyncio
+from typing import NoReturn
 
 import pytest
 
@@ -92,3 +93,25 @@ async def test_a_server_that_cannot_be_reached_is_reported() -> None:
     with pytest.raises(StateUnavailable):
         await connection.wait_ready(0.0)
     await connection.close()
+
+
+async def test_closing_ends_though_a_cancellation_is_lost(valkey_url: str) -> None:
+    """As `wait_for` of Python 3.11 loses one: the probe of the subscriptions would be awaited for ever."""
+    lost_count = 0
+
+    async def probe() -> NoReturn:
+        nonlocal lost_count
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                if lost_count:
+                    raise
+                lost_count += 1
+
+    connection = Connection(valkey_url)
+    connection._probing = asyncio.ensure_future(probe())  # pyright: ignore[reportPrivateUsage]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(DEADLINE_S):
+        await connection.close()
+    assert lost_count == 1

@@ -11,9 +11,9 @@ from typing import Any, cast
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
+from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.model import US_EQUITY, Account, Mark, Position
-from portfolio_realtime.service import cancel_until_ended
 from portfolio_realtime.state import State, keys
 from portfolio_realtime.state.connection import Subscribed
 from portfolio_realtime.state.valuations import decode_batch

@@ -1,11 +1,11 @@
 """How late the broker's events are: by the worst of a minute, and by how long none could come."""
 
 import asyncio
-import contextlib
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.clock import NS_PER_S, SystemClock
 from portfolio_realtime.symbol_collector import event_stream_lag
 from portfolio_realtime.symbol_collector.event_stream_lag import EventStreamLag
@@ -64,7 +64,5 @@ async def test_lag_is_the_worst_of_a_minute_or_the_time_without_a_stream(
     await until(lambda: shown_s() == 0, "that was a minute ago")
     stream.lost_since_ns = clock.now_ns() - 5 * NS_PER_S
     await until(lambda: shown_s() >= 5, "the stream is lost")
-    measuring.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await measuring
+    await cancel_until_ended([measuring])
     assert shown_s() == 0

@@ -19,9 +19,10 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from portfolio_realtime import config
+from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.model import Account
-from portfolio_realtime.service import Context, cancel_until_ended
+from portfolio_realtime.service import Context
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.state.valuations import batch_of
@@ -73,8 +74,7 @@ class Served:
 
     async def stop(self) -> None:
         """Ask it to end, and wait."""
-        self.work.cancel()
-        await asyncio.gather(self.work, return_exceptions=True)
+        await cancel_until_ended([self.work])
 
 
 async def receive(client: ClientConnection) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import json
 import pytest
 from websockets.asyncio.client import ClientConnection
 
+from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.clock import NS_PER_S
-from portfolio_realtime.service import cancel_until_ended
 from portfolio_realtime.state import State
 from portfolio_realtime.state.valuations import batch_of
 from portfolio_realtime.websocket_server.access.identity import Identity

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.clock import NS_PER_S, SystemClock
 from portfolio_realtime.model import Account, Bookings, ClosedDay, ClosedDays
-from portfolio_realtime.service import cancel_until_ended
 from portfolio_realtime.state import State
 from portfolio_realtime.websocket_server.http_api import account_queries
 from portfolio_realtime.websocket_server.http_api.newer_points import newer_points

@@ -22,7 +22,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.commands.core import AsyncScript
 
-from portfolio_realtime.errors import LeaseLost, StateRefused, StateUnavailable
+from portfolio_realtime.cancellation import cancel_until_ended
+from portfolio_realtime.errors import LeaseLost, StateUnavailable
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.error_answers import ROLE_CHANGED, Parser, is_lost, state_error, word_of
 
@@ -223,9 +224,7 @@ class Connection:
     async def close(self) -> None:
         """Close all connections."""
         if self._probing is not None:
-            self._probing.cancel()
-            with contextlib.suppress(asyncio.CancelledError, StateRefused):
-                await self._probing
+            await cancel_until_ended([self._probing])
         await self.commands.aclose()
         await self._subscriptions.aclose()
 

@@ -5,10 +5,10 @@ another one, which says that the keys are good.
 """
 
 import asyncio
-import contextlib
 from typing import Final, NoReturn
 
 from portfolio_realtime.alpaca.credentials import MarketLogin
+from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.cli.doctor.findings import Finding, Status
 from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.config import Settings
@@ -78,10 +78,7 @@ async def _subscribe(stream: MarketStream, symbol: str) -> list[str]:
         await asyncio.wait((reader, asker), return_when=asyncio.FIRST_COMPLETED)
         return asker.result() if asker.done() else reader.result()
     finally:
-        for task in (reader, asker):
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, FeedRefused, FeedUnavailable):
-                await task
+        await cancel_until_ended([reader, asker])
 
 
 def _told(error: FeedRefused, feed: Feed) -> tuple[str, str]:
