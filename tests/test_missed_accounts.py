@@ -12,8 +12,8 @@ from portfolio_realtime.model import AccountChange
 from portfolio_realtime.state import State
 from portfolio_realtime.state.accounts import decode_changes
 from portfolio_realtime.state.connection import Message, Subscribed
-from portfolio_realtime.symbol_collector.broker_client import BrokerClient
-from portfolio_realtime.symbol_collector.parse import ListedAccount
+from portfolio_realtime.symbol_collector.sources.broker_client import BrokerClient
+from portfolio_realtime.symbol_collector.sources.parse import ListedAccount
 from tests.conftest import DEADLINE_S, SHARDS, StartSimulator, Until
 from tests.support.collectors import all_known, context_of, running, wait_exact
 

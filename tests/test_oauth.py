@@ -9,7 +9,7 @@ import pytest
 from portfolio_realtime import config
 from portfolio_realtime.alpaca.oauth import RENEW_BEFORE_S, RENEW_S_MIN, BearerAuth, TokenSource
 from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable, TokenRefused
-from portfolio_realtime.symbol_collector.broker_client import BrokerClient, credentials
+from portfolio_realtime.symbol_collector.sources.broker_client import BrokerClient, credentials
 from tests.conftest import StartSimulator
 from tests.symbol_collector.scripted import response, scripted
 

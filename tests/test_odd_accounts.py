@@ -11,7 +11,8 @@ from portfolio_realtime import config
 from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.service import Context
 from portfolio_realtime.state import State, feeds
-from portfolio_realtime.symbol_collector import broker_events, collector
+from portfolio_realtime.symbol_collector import collector
+from portfolio_realtime.symbol_collector.sources import broker_events
 from tests.conftest import Until, running_service
 from tests.support.broker_payloads import ACCOUNT
 from tests.symbol_collector.scripted import STREAM_HEAD, response, scripted

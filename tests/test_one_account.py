@@ -19,7 +19,7 @@ from portfolio_harness.system import System, running
 from portfolio_realtime.errors import BrokerRefused
 from portfolio_realtime.state import State
 from portfolio_realtime.symbol_collector import collector
-from portfolio_realtime.symbol_collector.trading_client import TradingClient
+from portfolio_realtime.symbol_collector.sources.trading_client import TradingClient
 from tests.conftest import Simulator, StartSimulator, Until, end, free_port, running_service
 from tests.support.one_account import context_of_one, keys
 
@@ -87,7 +87,7 @@ async def test_a_fill_is_seen_when_the_stream_tells_it(
     simulator: StartSimulator, state: State, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No poll would come in an hour: it is the trade update that prompts."""
-    monkeypatch.setattr("portfolio_realtime.symbol_collector.trading_follower.POLL_S", 3600.0)
+    monkeypatch.setattr("portfolio_realtime.symbol_collector.sources.trading_follower.POLL_S", 3600.0)
     broker = await simulator(accounts=2, activities_per_second=0)
     account_id = (await broker.get("/_sim/accounts"))["accounts"][0]
     context = context_of_one(broker, state, 0, symbol_collection_interval=3600)

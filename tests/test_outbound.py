@@ -11,7 +11,7 @@ from portfolio_realtime import outbound
 from portfolio_realtime.errors import SettingsError
 from portfolio_realtime.market_data_consumer.stream import open_stream
 from portfolio_realtime.outbound import proxy_of
-from portfolio_realtime.symbol_collector.broker_client import BrokerClient
+from portfolio_realtime.symbol_collector.sources.broker_client import BrokerClient
 from tests.conftest import StartSimulator, free_port
 
 NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")

@@ -8,9 +8,9 @@ from alpaca_sim.core.clock import MovableClock, parse_time_ns
 from portfolio_realtime import config
 from portfolio_realtime.config import Settings
 from portfolio_realtime.model import Account
-from portfolio_realtime.symbol_collector.broker_client import BrokerClient
-from portfolio_realtime.symbol_collector.closed_days import HistorySource, closed_days
-from portfolio_realtime.symbol_collector.trading_client import TradingClient
+from portfolio_realtime.symbol_collector.sources.broker_client import BrokerClient
+from portfolio_realtime.symbol_collector.sources.closed_days import HistorySource, closed_days
+from portfolio_realtime.symbol_collector.sources.trading_client import TradingClient
 from portfolio_realtime.valuation.closed_days import joined
 from tests.alpaca_sim.conftest import BASIC, Running, Start
 

@@ -20,7 +20,6 @@ SYSTEM_PORT_MAX = 1023
 LONG_FILES = {
     "benchmarks/service.py": 530,
     "src/portfolio_realtime/market_data_consumer/mark_book.py": 687,
-    "src/portfolio_realtime/symbol_collector/collector.py": 560,
     "tests/market_data_consumer/test_marks.py": 600,
     "tests/security/test_doors.py": 740,
 }
@@ -33,7 +32,6 @@ TWICE = {
     "Status",
 }  # two classes each: add none
 FULL_FOLDERS = {
-    "src/portfolio_realtime/symbol_collector": 40,
     "tests": 36,
     "tests/websocket_server": 36,
     "tests/golden/situations": 100,  # one recorded situation each

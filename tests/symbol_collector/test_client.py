@@ -8,10 +8,10 @@ import httpx
 import pytest
 
 from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable
-from portfolio_realtime.symbol_collector import broker_client as client_module
-from portfolio_realtime.symbol_collector import rest_client
-from portfolio_realtime.symbol_collector.broker_client import BrokerClient
-from portfolio_realtime.symbol_collector.parse import PayloadRefused
+from portfolio_realtime.symbol_collector.sources import broker_client as client_module
+from portfolio_realtime.symbol_collector.sources import rest_client
+from portfolio_realtime.symbol_collector.sources.broker_client import BrokerClient
+from portfolio_realtime.symbol_collector.sources.parse import PayloadRefused
 from tests.conftest import StartSimulator
 from tests.support.broker_payloads import ACCOUNT, POSITION
 from tests.symbol_collector.scripted import response, scripted

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from portfolio_realtime.model import ClosedDay
-from portfolio_realtime.symbol_collector.closed_days import closed_days
-from portfolio_realtime.symbol_collector.parse import PayloadRefused, decode
+from portfolio_realtime.symbol_collector.sources.closed_days import closed_days
+from portfolio_realtime.symbol_collector.sources.parse import PayloadRefused, decode
 
 ALPACAS_EXAMPLE = """
 {"timestamp":[1775606400,1775692800,1775779200,1775865600],"equity":[8425.21,8639.77,8766.1,8835.31],

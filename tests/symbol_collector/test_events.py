@@ -10,9 +10,9 @@ import pytest
 
 from portfolio_realtime.clock import SystemClock, parse_rfc3339
 from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable
-from portfolio_realtime.symbol_collector import broker_events
-from portfolio_realtime.symbol_collector.broker_client import BrokerClient
-from portfolio_realtime.symbol_collector.broker_follower import EventFollower
+from portfolio_realtime.symbol_collector.sources import broker_events
+from portfolio_realtime.symbol_collector.sources.broker_client import BrokerClient
+from portfolio_realtime.symbol_collector.sources.broker_follower import EventFollower
 from tests.conftest import Until
 from tests.symbol_collector.bookings import Inbox
 from tests.symbol_collector.scripted import STREAM_HEAD, response, scripted

@@ -7,9 +7,9 @@ import msgspec
 import pytest
 
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
-from portfolio_realtime.symbol_collector import cash_flows
 from portfolio_realtime.symbol_collector.activities import Activity
-from portfolio_realtime.symbol_collector.day_sums import Day
+from portfolio_realtime.symbol_collector.records import cash_flows
+from portfolio_realtime.symbol_collector.records.day_sums import Day
 from tests.symbol_collector.bookings import booking
 
 

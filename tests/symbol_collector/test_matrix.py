@@ -15,8 +15,8 @@ import pytest
 
 from alpaca_sim.core import ledger as simulator
 from alpaca_sim.core.activity_types import MEANINGS
-from portfolio_realtime.symbol_collector.account_record import AccountRecord
 from portfolio_realtime.symbol_collector.activities import AccountState, Activity, Holding, Statement, coin
+from portfolio_realtime.symbol_collector.records.account_record import AccountRecord
 from tests.symbol_collector.bookings import DAY, at_s, booking
 
 STEP_S, END_S = 0.25, 160.0

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from portfolio_realtime.model import Account
 from portfolio_realtime.state.connection import Connection
-from portfolio_realtime.symbol_collector import parse
-from portfolio_realtime.symbol_collector.account_records import Roster
-from portfolio_realtime.symbol_collector.parse import CurrencyRefused, PayloadRefused
+from portfolio_realtime.symbol_collector.records.account_records import Roster
+from portfolio_realtime.symbol_collector.sources import parse
+from portfolio_realtime.symbol_collector.sources.parse import CurrencyRefused, PayloadRefused
 from tests.support.broker_payloads import ACCOUNT, POSITION
 from tests.symbol_collector.bookings import at_s, booking, statement
 

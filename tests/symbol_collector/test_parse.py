@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from portfolio_realtime.clock import parse_rfc3339
-from portfolio_realtime.symbol_collector import parse
-from portfolio_realtime.symbol_collector.parse import PayloadRefused
+from portfolio_realtime.symbol_collector.sources import parse
+from portfolio_realtime.symbol_collector.sources.parse import PayloadRefused
 from tests.support.broker_payloads import ACCOUNT, POSITION
 
 SHORT: dict[str, Any] = {"symbol": "SLM", "side": "short", "qty": "-2478", "cost_basis": "-20716.08"}

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from portfolio_realtime.symbol_collector.account_record import AccountRecord, Outcome
+from portfolio_realtime.symbol_collector.records.account_record import AccountRecord, Outcome
 from tests.support.account_records import known, leg, look, quantities, shown
 from tests.symbol_collector.bookings import at_s, booking, statement, trade
 

@@ -4,10 +4,10 @@ from decimal import Decimal
 
 import pytest
 
-from portfolio_realtime.symbol_collector import record_state as limits
-from portfolio_realtime.symbol_collector.account_record import AccountRecord, Outcome
-from portfolio_realtime.symbol_collector.account_records import Roster
-from portfolio_realtime.symbol_collector.cash_flows import cut_off_ns
+from portfolio_realtime.symbol_collector.records import record_state as limits
+from portfolio_realtime.symbol_collector.records.account_record import AccountRecord, Outcome
+from portfolio_realtime.symbol_collector.records.account_records import Roster
+from portfolio_realtime.symbol_collector.records.cash_flows import cut_off_ns
 from tests.support.account_records import known, leg, look
 from tests.symbol_collector.bookings import DAY, at_s, booking, statement, trade
 

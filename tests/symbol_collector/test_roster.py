@@ -4,9 +4,9 @@ from decimal import Decimal
 
 import msgspec
 
-from portfolio_realtime.symbol_collector import account_records as roster_module
-from portfolio_realtime.symbol_collector.account_records import Roster
 from portfolio_realtime.symbol_collector.activities import Holding, Statement
+from portfolio_realtime.symbol_collector.records import account_records as roster_module
+from portfolio_realtime.symbol_collector.records.account_records import Roster
 from tests.symbol_collector.bookings import NOW_NS, at_s, booking, statement, trade
 
 

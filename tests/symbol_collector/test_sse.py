@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portfolio_realtime.symbol_collector import sse
-from portfolio_realtime.symbol_collector.sse import Comment, Event, SseParser
+from portfolio_realtime.symbol_collector.sources import sse
+from portfolio_realtime.symbol_collector.sources.sse import Comment, Event, SseParser
 
 STREAM = (
     ": welcome to the Alpaca events\n\n"

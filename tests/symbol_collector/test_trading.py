@@ -10,13 +10,13 @@ import pytest
 from portfolio_realtime import config
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.errors import BrokerUnavailable
-from portfolio_realtime.symbol_collector import parse, trade_updates, trading_follower, trading_rows
 from portfolio_realtime.symbol_collector.activities import Activity
-from portfolio_realtime.symbol_collector.cash_flows import external_cash_flow
-from portfolio_realtime.symbol_collector.parse import ListedAccount
-from portfolio_realtime.symbol_collector.trade_updates import Update
-from portfolio_realtime.symbol_collector.trading_client import TradingClient
-from portfolio_realtime.symbol_collector.trading_follower import TradingFollower
+from portfolio_realtime.symbol_collector.records.cash_flows import external_cash_flow
+from portfolio_realtime.symbol_collector.sources import parse, trade_updates, trading_follower, trading_rows
+from portfolio_realtime.symbol_collector.sources.parse import ListedAccount
+from portfolio_realtime.symbol_collector.sources.trade_updates import Update
+from portfolio_realtime.symbol_collector.sources.trading_client import TradingClient
+from portfolio_realtime.symbol_collector.sources.trading_follower import TradingFollower
 from tests.conftest import Until, running_service
 from tests.symbol_collector.bookings import Inbox
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from portfolio_realtime.symbol_collector import parse
-from portfolio_realtime.symbol_collector.account_record import AccountRecord, Outcome
+from portfolio_realtime.symbol_collector.records.account_record import AccountRecord, Outcome
+from portfolio_realtime.symbol_collector.sources import parse
 from tests.symbol_collector.bookings import at_s, statement
 
 FILL: dict[str, Any] = {

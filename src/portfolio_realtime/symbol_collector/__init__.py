@@ -1,1 +1,1 @@
-"""Alpaca's Broker API: its REST and event stream, parsed into our terms at the edge."""
+"""Service 1: reads every account at Alpaca and writes what it holds into the shared state."""

@@ -21,21 +21,23 @@ from portfolio_realtime.service import Context, keep_running, together, under_le
 from portfolio_realtime.state.connection import Message
 from portfolio_realtime.state.interest import decode_begun
 from portfolio_realtime.state.leases import Lease
-from portfolio_realtime.symbol_collector import activity_types, cash_flows, parse
-from portfolio_realtime.symbol_collector.account_record import Outcome
-from portfolio_realtime.symbol_collector.account_records import Roster
-from portfolio_realtime.symbol_collector.account_source import AccountSource
+from portfolio_realtime.symbol_collector import activity_types
 from portfolio_realtime.symbol_collector.activities import CLOSED, Activity, Statement
-from portfolio_realtime.symbol_collector.broker_client import BrokerClient, credentials
 from portfolio_realtime.symbol_collector.broker_silence import BrokerSilence, keep_live
-from portfolio_realtime.symbol_collector.closed_days import serve_closed_days
-from portfolio_realtime.symbol_collector.equity_drift import EquityDrift
 from portfolio_realtime.symbol_collector.event_stream_lag import EventStreamLag
 from portfolio_realtime.symbol_collector.fetch_schedule import Turn, Turns
-from portfolio_realtime.symbol_collector.parse import CurrencyRefused, PayloadRefused
 from portfolio_realtime.symbol_collector.pending_accounts import PendingAccounts
-from portfolio_realtime.symbol_collector.record_metrics import show_records
-from portfolio_realtime.symbol_collector.trading_client import TradingClient
+from portfolio_realtime.symbol_collector.records import cash_flows
+from portfolio_realtime.symbol_collector.records.account_record import Outcome
+from portfolio_realtime.symbol_collector.records.account_records import Roster
+from portfolio_realtime.symbol_collector.records.equity_drift import EquityDrift
+from portfolio_realtime.symbol_collector.records.record_metrics import show_records
+from portfolio_realtime.symbol_collector.sources import parse
+from portfolio_realtime.symbol_collector.sources.account_source import AccountSource
+from portfolio_realtime.symbol_collector.sources.broker_client import BrokerClient, credentials
+from portfolio_realtime.symbol_collector.sources.closed_days import serve_closed_days
+from portfolio_realtime.symbol_collector.sources.parse import CurrencyRefused, PayloadRefused
+from portfolio_realtime.symbol_collector.sources.trading_client import TradingClient
 from portfolio_realtime.symbol_collector.unlisted_accounts import Missed
 from portfolio_realtime.telemetry import CollectorMetrics
 

@@ -6,7 +6,7 @@ from typing import Final, NoReturn, Protocol
 from prometheus_client import Gauge
 
 from portfolio_realtime.clock import NS_PER_S, Clock
-from portfolio_realtime.symbol_collector import parse
+from portfolio_realtime.symbol_collector.sources import parse
 
 MEASURE_S: Final = 1.0
 WINDOW_NS: Final = 60 * NS_PER_S  # the worst of these is shown

@@ -18,9 +18,9 @@ from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.config import Settings, described_source
 from portfolio_realtime.errors import TokenRefused
 from portfolio_realtime.outbound import transport_to
-from portfolio_realtime.symbol_collector.broker_client import credentials
-from portfolio_realtime.symbol_collector.trading_client import REMEDY as TRADING_REMEDY
-from portfolio_realtime.symbol_collector.trading_client import KeyHeaders
+from portfolio_realtime.symbol_collector.sources.broker_client import credentials
+from portfolio_realtime.symbol_collector.sources.trading_client import REMEDY as TRADING_REMEDY
+from portfolio_realtime.symbol_collector.sources.trading_client import KeyHeaders
 
 TIMEOUT_S: Final = 10.0
 SKEW_S_WARN: Final = 0.5  # the records take the broker's clock and ours for the same within this

@@ -8,7 +8,6 @@ import msgspec
 
 from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.model import ZERO, Account, Bookings, Position
-from portfolio_realtime.symbol_collector import cash_flows, differences
 from portfolio_realtime.symbol_collector.activities import (
     CASH,
     AccountState,
@@ -18,12 +17,13 @@ from portfolio_realtime.symbol_collector.activities import (
     Statement,
     effect_of,
 )
-from portfolio_realtime.symbol_collector.asset_classes import AssetClasses
-from portfolio_realtime.symbol_collector.balances import Balances
-from portfolio_realtime.symbol_collector.booked import Booked
-from portfolio_realtime.symbol_collector.day_sums import Day, Traded
-from portfolio_realtime.symbol_collector.differences import Differences
-from portfolio_realtime.symbol_collector.doubts import Doubts, Reason
+from portfolio_realtime.symbol_collector.records import cash_flows, differences
+from portfolio_realtime.symbol_collector.records.asset_classes import AssetClasses
+from portfolio_realtime.symbol_collector.records.balances import Balances
+from portfolio_realtime.symbol_collector.records.booked import Booked
+from portfolio_realtime.symbol_collector.records.day_sums import Day, Traded
+from portfolio_realtime.symbol_collector.records.differences import Differences
+from portfolio_realtime.symbol_collector.records.doubts import Doubts, Reason
 
 REST_LAG_NS: Final = 5 * NS_PER_S  # published this long before a request, a booking is in its answer
 CLOCK_SKEW_NS: Final = NS_PER_S // 2  # the broker's clock and ours agree within this

@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from portfolio_realtime.model import ZERO
-from portfolio_realtime.symbol_collector import activity_types, differences
+from portfolio_realtime.symbol_collector import activity_types
 from portfolio_realtime.symbol_collector.activities import (
     CASH,
     AccountState,
@@ -17,9 +17,10 @@ from portfolio_realtime.symbol_collector.activities import (
     sum_of,
     void,
 )
-from portfolio_realtime.symbol_collector.day_sums import Day
-from portfolio_realtime.symbol_collector.differences import Cause
-from portfolio_realtime.symbol_collector.record_state import RecordState
+from portfolio_realtime.symbol_collector.records import differences
+from portfolio_realtime.symbol_collector.records.day_sums import Day
+from portfolio_realtime.symbol_collector.records.differences import Cause
+from portfolio_realtime.symbol_collector.records.record_state import RecordState
 
 _EXACT: Final = Context(prec=60)  # sums of money never round
 

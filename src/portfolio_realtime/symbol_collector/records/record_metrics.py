@@ -1,7 +1,7 @@
 """The gauges of account records: how many, how old, how many in doubt."""
 
 from portfolio_realtime.clock import NS_PER_S
-from portfolio_realtime.symbol_collector.account_records import Roster
+from portfolio_realtime.symbol_collector.records.account_records import Roster
 from portfolio_realtime.telemetry import CollectorMetrics
 
 

@@ -26,13 +26,14 @@ from typing import Final
 import msgspec
 
 from portfolio_realtime.clock import NS_PER_S
-from portfolio_realtime.symbol_collector import activity_types, cash_flows
+from portfolio_realtime.symbol_collector import activity_types
 from portfolio_realtime.symbol_collector.activities import AccountState, Activity, Statement, sum_of, void
-from portfolio_realtime.symbol_collector.day_sums import Day
-from portfolio_realtime.symbol_collector.doubts import Reason
-from portfolio_realtime.symbol_collector.holds import without_hold
-from portfolio_realtime.symbol_collector.record_drift import DriftingRecord
-from portfolio_realtime.symbol_collector.record_state import REST_LAG_NS
+from portfolio_realtime.symbol_collector.records import cash_flows
+from portfolio_realtime.symbol_collector.records.day_sums import Day
+from portfolio_realtime.symbol_collector.records.doubts import Reason
+from portfolio_realtime.symbol_collector.records.holds import without_hold
+from portfolio_realtime.symbol_collector.records.record_drift import DriftingRecord
+from portfolio_realtime.symbol_collector.records.record_state import REST_LAG_NS
 
 EVENT_SETTLE_NS: Final = 2 * NS_PER_S  # this long without events of the account is quiet
 LOOK_NS_MAX: Final = 10 * NS_PER_S  # an account that is never quiet is looked at this often

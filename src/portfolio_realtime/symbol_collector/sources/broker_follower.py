@@ -12,10 +12,10 @@ from typing import Final
 import structlog
 
 from portfolio_realtime.clock import NS_PER_S, Clock
-from portfolio_realtime.symbol_collector import broker_events, parse
-from portfolio_realtime.symbol_collector.account_source import Inbox
-from portfolio_realtime.symbol_collector.broker_events import Streaming
-from portfolio_realtime.symbol_collector.parse import PayloadRefused
+from portfolio_realtime.symbol_collector.sources import broker_events, parse
+from portfolio_realtime.symbol_collector.sources.account_source import Inbox
+from portfolio_realtime.symbol_collector.sources.broker_events import Streaming
+from portfolio_realtime.symbol_collector.sources.parse import PayloadRefused
 
 OVERLAP_NS: Final = NS_PER_S // 2  # of history over the live stream, and of clocks that differ
 GAP_MARGIN_NS: Final = 60 * NS_PER_S  # replayed from before the last sign of life

@@ -14,14 +14,14 @@ from portfolio_realtime.alpaca.oauth import BearerAuth, TokenSource
 from portfolio_realtime.clock import Clock
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable
-from portfolio_realtime.symbol_collector import parse
-from portfolio_realtime.symbol_collector.account_source import Inbox
 from portfolio_realtime.symbol_collector.activities import Statement
-from portfolio_realtime.symbol_collector.broker_events import REMEDY
-from portfolio_realtime.symbol_collector.broker_follower import EventFollower
-from portfolio_realtime.symbol_collector.closed_days import HISTORY_PARAMS, IN_KIND_PARAMS
-from portfolio_realtime.symbol_collector.parse import ListedAccount
-from portfolio_realtime.symbol_collector.rest_client import RestClient
+from portfolio_realtime.symbol_collector.sources import parse
+from portfolio_realtime.symbol_collector.sources.account_source import Inbox
+from portfolio_realtime.symbol_collector.sources.broker_events import REMEDY
+from portfolio_realtime.symbol_collector.sources.broker_follower import EventFollower
+from portfolio_realtime.symbol_collector.sources.closed_days import HISTORY_PARAMS, IN_KIND_PARAMS
+from portfolio_realtime.symbol_collector.sources.parse import ListedAccount
+from portfolio_realtime.symbol_collector.sources.rest_client import RestClient
 
 PAGE_LENGTH: Final = 1000
 PAGES_MAX: Final = 10_000

@@ -14,8 +14,8 @@ import httpx
 
 from portfolio_realtime.clock import rfc3339
 from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable
-from portfolio_realtime.symbol_collector.rest_client import REFUSED
-from portfolio_realtime.symbol_collector.sse import Comment, SseParser
+from portfolio_realtime.symbol_collector.sources.rest_client import REFUSED
+from portfolio_realtime.symbol_collector.sources.sse import Comment, SseParser
 
 PATH: Final = "/v2beta1/events/activities"
 IDLE_S: Final = 45.0

@@ -16,10 +16,10 @@ import structlog
 from portfolio_realtime.clock import NS_PER_S, Clock
 from portfolio_realtime.config import Settings
 from portfolio_realtime.model import ZERO
-from portfolio_realtime.symbol_collector import parse, trade_updates, trading_rows
-from portfolio_realtime.symbol_collector.account_source import Inbox
-from portfolio_realtime.symbol_collector.parse import ListedAccount, PayloadRefused
-from portfolio_realtime.symbol_collector.trade_updates import Update
+from portfolio_realtime.symbol_collector.sources import parse, trade_updates, trading_rows
+from portfolio_realtime.symbol_collector.sources.account_source import Inbox
+from portfolio_realtime.symbol_collector.sources.parse import ListedAccount, PayloadRefused
+from portfolio_realtime.symbol_collector.sources.trade_updates import Update
 
 POLL_S: Final = 5.0  # 24 of 200 requests a minute
 LOOKS_S: Final = (0.0, 0.25, 0.5, 1.0, 2.0)  # the activities may trail the stream by so much

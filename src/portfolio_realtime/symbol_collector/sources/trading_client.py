@@ -9,15 +9,15 @@ import httpx
 from portfolio_realtime.clock import Clock
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable
-from portfolio_realtime.symbol_collector import parse
-from portfolio_realtime.symbol_collector.account_source import Inbox
 from portfolio_realtime.symbol_collector.activities import Statement
-from portfolio_realtime.symbol_collector.closed_days import HISTORY_PARAMS, IN_KIND_PARAMS
-from portfolio_realtime.symbol_collector.parse import ListedAccount, PayloadRefused
-from portfolio_realtime.symbol_collector.rest_client import RestClient
-from portfolio_realtime.symbol_collector.trading_follower import TradingFollower
-from portfolio_realtime.symbol_collector.trading_rows import PAGE_LENGTH
-from portfolio_realtime.symbol_collector.trading_rows import event_of as event_of
+from portfolio_realtime.symbol_collector.sources import parse
+from portfolio_realtime.symbol_collector.sources.account_source import Inbox
+from portfolio_realtime.symbol_collector.sources.closed_days import HISTORY_PARAMS, IN_KIND_PARAMS
+from portfolio_realtime.symbol_collector.sources.parse import ListedAccount, PayloadRefused
+from portfolio_realtime.symbol_collector.sources.rest_client import RestClient
+from portfolio_realtime.symbol_collector.sources.trading_follower import TradingFollower
+from portfolio_realtime.symbol_collector.sources.trading_rows import PAGE_LENGTH
+from portfolio_realtime.symbol_collector.sources.trading_rows import event_of as event_of
 
 INTERVAL_S_MAX: Final = (
     30.0  # one account is reconciled more often than thousands: 2 of 200 requests a minute

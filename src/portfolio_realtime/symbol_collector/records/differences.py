@@ -14,8 +14,9 @@ from typing import Final
 import msgspec
 
 from portfolio_realtime.model import CRYPTO, US_OPTION, ZERO
-from portfolio_realtime.symbol_collector import activity_types, cash_flows
+from portfolio_realtime.symbol_collector import activity_types
 from portfolio_realtime.symbol_collector.activities import CASH, Activity, Effect
+from portfolio_realtime.symbol_collector.records import cash_flows
 
 # Upper bounds of fees by what was traded, above what Alpaca charges: crypto 0.25 % of what is received
 # ("Crypto fees"); SEC and TAF of sales of securities; ORF, OCC and TAF of options ("Regulatory fees").

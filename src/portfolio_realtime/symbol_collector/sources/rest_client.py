@@ -16,8 +16,8 @@ import stamina
 from portfolio_realtime.alpaca.rate_limit import TOO_MANY, Quota
 from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable
 from portfolio_realtime.outbound import transport_to
-from portfolio_realtime.symbol_collector import parse
-from portfolio_realtime.symbol_collector.parse import PayloadRefused
+from portfolio_realtime.symbol_collector.sources import parse
+from portfolio_realtime.symbol_collector.sources.parse import PayloadRefused
 
 CONNECTIONS_MAX: Final = 16
 REQUEST_TIMEOUT: Final = httpx.Timeout(10.0, pool=30.0)

@@ -7,8 +7,8 @@ from typing import Protocol, Self
 
 from portfolio_realtime.clock import Clock
 from portfolio_realtime.symbol_collector.activities import Activity, Statement
-from portfolio_realtime.symbol_collector.closed_days import HistorySource
-from portfolio_realtime.symbol_collector.parse import ListedAccount
+from portfolio_realtime.symbol_collector.sources.closed_days import HistorySource
+from portfolio_realtime.symbol_collector.sources.parse import ListedAccount
 
 
 class Inbox(Protocol):

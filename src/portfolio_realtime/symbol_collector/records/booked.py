@@ -7,10 +7,11 @@ from typing import Final
 import msgspec
 
 from portfolio_realtime.model import ZERO, Booking
-from portfolio_realtime.symbol_collector import activity_types, cash_flows
+from portfolio_realtime.symbol_collector import activity_types
 from portfolio_realtime.symbol_collector.activities import Activity, multiplier_of
 from portfolio_realtime.symbol_collector.activity_types import Legs
-from portfolio_realtime.symbol_collector.day_sums import Day
+from portfolio_realtime.symbol_collector.records import cash_flows
+from portfolio_realtime.symbol_collector.records.day_sums import Day
 
 BOOKINGS_MAX: Final = 20_000  # of one account remembered, to know repeats and the day's sums
 

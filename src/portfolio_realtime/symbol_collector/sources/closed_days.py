@@ -18,7 +18,7 @@ from portfolio_realtime.errors import BrokerError
 from portfolio_realtime.model import ZERO, ClosedDay, ClosedDays
 from portfolio_realtime.state import State
 from portfolio_realtime.symbol_collector import activity_types
-from portfolio_realtime.symbol_collector.parse import PayloadRefused
+from portfolio_realtime.symbol_collector.sources.parse import PayloadRefused
 
 POLL_S: Final = 0.2
 FETCHED_AT_ONCE: Final = 4

@@ -12,9 +12,9 @@ from typing import Final
 import msgspec
 
 from portfolio_realtime.model import Account, Bookings
-from portfolio_realtime.symbol_collector.account_record import AccountRecord, Outcome
 from portfolio_realtime.symbol_collector.activities import CASH, Activity, Statement
-from portfolio_realtime.symbol_collector.asset_classes import AssetClasses
+from portfolio_realtime.symbol_collector.records.account_record import AccountRecord, Outcome
+from portfolio_realtime.symbol_collector.records.asset_classes import AssetClasses
 
 UNLISTED_MAX: Final = 1_000  # accounts that events name before the account list does
 _NS_PER_MS: Final = 1_000_000

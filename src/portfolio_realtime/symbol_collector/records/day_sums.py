@@ -9,9 +9,10 @@ from decimal import Context, Decimal, localcontext
 from typing import Final
 
 from portfolio_realtime.model import ZERO
-from portfolio_realtime.symbol_collector import activity_types, cash_flows
+from portfolio_realtime.symbol_collector import activity_types
 from portfolio_realtime.symbol_collector.activities import Activity, effect_of
 from portfolio_realtime.symbol_collector.activity_types import Cost
+from portfolio_realtime.symbol_collector.records import cash_flows
 
 _EXACT: Final = Context(prec=60)  # sums and products of money never round
 
