@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import httpx
@@ -33,6 +34,7 @@ def pytest_configure() -> None:
         raise pytest.UsageError("what is installed in .venv is older than pyproject.toml: run `make install`")
 
 
+TESTS: Final = Path(__file__).parent
 FAST_FOLDERS: Final = frozenset(
     (
         *("alpaca_sim", "harness", "house", "market_data_consumer"),
@@ -64,7 +66,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark by folder and by fixtures what `make test-fast` runs: no server, no browser, no whole system."""
     for item in items:
         assert isinstance(item, pytest.Function)
-        is_named = item.path.parent.name in FAST_FOLDERS or item.path.name in FAST_FILES
+        folders = item.path.relative_to(TESTS).parts[:-1]
+        is_named = bool(FAST_FOLDERS.intersection(folders[:1])) or item.path.name in FAST_FILES
         if item.path.name in SLOW_FILES or item.originalname in SLOW_TESTS:
             item.add_marker("slow")
         elif is_named and not SERVERS & set(item.fixturenames):

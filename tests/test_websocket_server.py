@@ -25,7 +25,7 @@ from websockets.exceptions import ConnectionClosed
 
 from portfolio_realtime.state import State
 from tests.conftest import SHARDS, end, free_port
-from tests.websocket_server.served import Calculator, write_accounts
+from tests.support.websocket_servers import Calculator, write_accounts
 
 PORTS = (8001, 8000)
 START_S_MAX = 30.0

@@ -22,7 +22,7 @@ from tests.alpaca_sim.conftest import Start
 from tests.cli.conftest import KEYS, Examine, hosts
 from tests.conftest import ValkeyServer, free_port
 from tests.support.stream_clients import open_client
-from tests.websocket_server.served import serving
+from tests.support.websocket_servers import serving
 
 OK, WARN, FAIL, SKIP = Status.OK, Status.WARN, Status.FAIL, Status.SKIP
 NOW_NS = 1_763_823_600_000_000_000  # 2025-11-22T15:00:00Z

@@ -16,7 +16,7 @@ from portfolio_realtime.cli.doctor.production import check_production
 from portfolio_realtime.state import State
 from portfolio_realtime.state.server import Server
 from tests.support.secure_setups import make_certificate, tls_in_front
-from tests.websocket_server.served import SECRET, serving
+from tests.support.websocket_servers import SECRET, serving
 
 OK, WARN, FAIL, SKIP = Status.OK, Status.WARN, Status.FAIL, Status.SKIP
 GOOD: dict[str, Any] = {

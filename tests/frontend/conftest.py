@@ -9,7 +9,7 @@ from playwright.async_api import Browser, Page, async_playwright, expect
 
 from portfolio_realtime.state import State
 from tests.interoperability.programs import lacking
-from tests.websocket_server.served import Calculator, Served, serving, write_accounts
+from tests.support.websocket_servers import Calculator, Served, serving, write_accounts
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ARGUMENTS = [

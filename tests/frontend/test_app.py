@@ -20,7 +20,7 @@ from tests.frontend.stage import (
     shows,
     watch_sockets,
 )
-from tests.websocket_server.served import Calculator, Served, serving, token
+from tests.support.websocket_servers import Calculator, Served, serving, token
 
 EXISTING: Final = Path(__file__).with_name("existing_component.js")
 TOLD: Final = "JSON.stringify(events.map((told) => told.error ? [`${told.error}`, {...told.error}] : told))"

@@ -12,7 +12,7 @@ from portfolio_realtime.model import US_EQUITY, Account, Bookings, MinuteMark, P
 from portfolio_realtime.state import State
 from portfolio_realtime.websocket_server.fanout import publication_follower
 from tests.frontend.conftest import OpenPage
-from tests.websocket_server.served import Calculator, Served, serving
+from tests.support.websocket_servers import Calculator, Served, serving
 
 WATCH_TEXTS = """
 () => {

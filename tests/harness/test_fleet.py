@@ -14,7 +14,7 @@ from portfolio_harness.oracle import Truth
 from portfolio_realtime.websocket_server.clients.endpoint import WRITE_BUFFER_BYTES_MAX
 from portfolio_realtime.wire.frames import text_frame
 from tests.conftest import Until
-from tests.websocket_server.wire import value
+from tests.support.publications import value
 
 ACCEPTED = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

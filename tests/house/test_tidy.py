@@ -32,8 +32,6 @@ TWICE = {
     "Status",
 }  # two classes each: add none
 FULL_FOLDERS = {
-    "tests": 36,
-    "tests/websocket_server": 36,
     "tests/golden/situations": 100,  # one recorded situation each
 }
 

@@ -7,7 +7,7 @@ import pytest_asyncio
 
 from portfolio_realtime.state import open_state
 from tests.conftest import SHARDS, ValkeyServer, free_port
-from tests.websocket_server.served import Calculator, Served, serving, write_accounts
+from tests.support.websocket_servers import Calculator, Served, serving, write_accounts
 
 ACCOUNT_ID = "a"
 LEASE_MS = 600_000  # the calculator of these tests does not renew

@@ -20,7 +20,7 @@ from tests.conftest import Until
 from tests.frontend.conftest import ARGUMENTS, CHROMIUM
 from tests.interoperability.conftest import ACCOUNT_ID, Running
 from tests.interoperability.programs import need, node_modules
-from tests.websocket_server.served import bearer, token
+from tests.support.websocket_servers import bearer, token
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -27,7 +27,7 @@ from benchmarks.raw_websocket import (
 
 from portfolio_realtime.wire.messages import MESSAGE_BYTES_MAX, Disconnect
 from tests.interoperability.conftest import ACCOUNT_ID, Running
-from tests.websocket_server.served import bearer
+from tests.support.websocket_servers import bearer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -11,7 +11,7 @@ import pytest_asyncio
 from portfolio_realtime.state import State, open_state, rights
 from tests.conftest import LEASE_MS, SHARDS, ValkeyServer, free_port
 from tests.security.provider import AUDIENCE, ISSUER, Key, Provider, providing
-from tests.websocket_server.served import Calculator, Served, serving, write_accounts
+from tests.support.websocket_servers import Calculator, Served, serving, write_accounts
 
 APP: Final = "https://app.example.com"
 WEBHOOK_SECRET: Final = secrets.token_urlsafe(48)

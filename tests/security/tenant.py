@@ -6,7 +6,7 @@ import sys
 
 from portfolio_realtime.state import keys, open_state
 from tests.conftest import SHARDS
-from tests.websocket_server.served import Calculator, write_accounts
+from tests.support.websocket_servers import Calculator, write_accounts
 
 PAUSE_S = 0.1
 

@@ -23,7 +23,7 @@ from portfolio_realtime.websocket_server.access import jwks, revocations
 from tests.conftest import SHARDS, Until, ValkeyServer, free_port
 from tests.security.conftest import WEBHOOK_SECRET, opened
 from tests.security.provider import Key, Provider
-from tests.websocket_server.served import (
+from tests.support.websocket_servers import (
     SECRET,
     Calculator,
     Served,

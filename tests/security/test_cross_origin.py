@@ -6,7 +6,7 @@ import pytest
 import pytest_asyncio
 
 from portfolio_realtime.state import State
-from tests.websocket_server.served import Served, bearer, serving
+from tests.support.websocket_servers import Served, bearer, serving
 
 APP = "https://app.example.com"
 SECOND = "https://second.example.com:8443"

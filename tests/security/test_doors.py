@@ -34,7 +34,7 @@ from portfolio_realtime.websocket_server.http_api import portfolios
 from portfolio_realtime.wire.messages import MESSAGE_BYTES_MAX, Disconnect
 from tests.conftest import Until
 from tests.security.conftest import APP, METRICS_TOKEN
-from tests.websocket_server.served import (
+from tests.support.websocket_servers import (
     API_KEY,
     Calculator,
     Served,

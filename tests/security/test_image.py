@@ -18,7 +18,7 @@ from portfolio_realtime import config
 from portfolio_realtime.run_services import SERVICES
 from portfolio_realtime.state import State
 from tests.conftest import free_port
-from tests.websocket_server.served import serving
+from tests.support.websocket_servers import serving
 
 ROOT: Final = Path(__file__).parents[2]
 IMAGE: Final = ROOT / "deploy" / "image"

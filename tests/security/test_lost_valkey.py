@@ -18,7 +18,7 @@ import pytest
 from portfolio_realtime.state import keys
 from tests.conftest import Until, ValkeyServer
 from tests.security.conftest import opened
-from tests.websocket_server.served import SECRET, Served, serving, write_accounts
+from tests.support.websocket_servers import SECRET, Served, serving, write_accounts
 
 AGE_S = 30  # of the tokens that were issued before
 

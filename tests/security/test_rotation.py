@@ -27,7 +27,7 @@ from portfolio_realtime.state import open_state
 from portfolio_realtime.supervisor import Supervisor
 from tests.conftest import LEASE_MS, SHARDS, Until, ValkeyServer
 from tests.security.conftest import opened, rights_of_all
-from tests.websocket_server.served import (
+from tests.support.websocket_servers import (
     SECRET,
     Calculator,
     closed,

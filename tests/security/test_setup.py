@@ -28,7 +28,7 @@ from portfolio_realtime.wire.messages import is_account_id
 from tests.conftest import SHARDS, end, free_port
 from tests.security.conftest import opened, rights_of_all
 from tests.support.secure_setups import make_certificate, tls_in_front, valkey
-from tests.websocket_server.served import SECRET, Calculator, bearer, receive, serving, write_accounts
+from tests.support.websocket_servers import SECRET, Calculator, bearer, receive, serving, write_accounts
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 

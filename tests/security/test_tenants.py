@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from websockets.asyncio.client import connect
 
 from tests.conftest import SHARDS, Until, ValkeyServer, end, free_port
-from tests.websocket_server.served import SECRET, bearer, receive
+from tests.support.websocket_servers import SECRET, bearer, receive
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 

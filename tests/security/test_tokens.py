@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.security.provider import AUDIENCE, ISSUER, Key, Provider, providing
-from tests.websocket_server.served import SECRET, Served, closed, receive, token
+from tests.support.websocket_servers import SECRET, Served, closed, receive, token
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 

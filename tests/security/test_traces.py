@@ -20,7 +20,7 @@ from websockets.typing import Subprotocol
 
 from portfolio_realtime.state import State
 from tests.conftest import SHARDS, end, free_port
-from tests.websocket_server.served import API_KEY, SECRET, closed, receive, token
+from tests.support.websocket_servers import API_KEY, SECRET, closed, receive, token
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 

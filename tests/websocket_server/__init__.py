@@ -1,1 +1,1 @@
-"""Tests of the stage `websocket`."""
+"""Tests of the WebSocket server, in the folders of its package."""

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from portfolio_realtime.state import State
-from tests.websocket_server.served import Calculator, Served, serving, write_accounts
+from tests.support.websocket_servers import Calculator, Served, serving, write_accounts
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from portfolio_realtime.model import US_EQUITY, Account, Mark, Position, Publica
 from portfolio_realtime.state.valuations import with_rows
 from portfolio_realtime.valuation.portfolio_message import Figures, constant, encode_row, encode_values
 from portfolio_realtime.wire.messages import PortfolioMessage, PositionRow
+from tests.support.publications import row, value
 from tests.valuation.records import figures as figures_of
-from tests.websocket_server.wire import row, value
 
 HELD = Position("AAPL", US_EQUITY, Decimal(10), Decimal(1), Decimal(900))
 ACCOUNT = Account(

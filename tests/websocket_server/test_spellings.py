@@ -9,7 +9,7 @@ import pytest
 
 from portfolio_realtime import config
 from portfolio_realtime.websocket_server.access.client_address import NetworkRules, plain_address
-from tests.websocket_server.served import Calculator, Served, bearer, serving
+from tests.support.websocket_servers import Calculator, Served, bearer, serving
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = "https://app.example.com"

@@ -3,7 +3,7 @@
 import json
 import socket
 
-from tests.websocket_server.served import Calculator, Served, bearer, receive, receive_until
+from tests.support.websocket_servers import Calculator, Served, bearer, receive, receive_until
 
 
 async def test_the_first_message_is_the_stored_value_whole_then_come_changes(

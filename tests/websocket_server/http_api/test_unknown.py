@@ -15,7 +15,7 @@ from portfolio_realtime.websocket_server.http_api import portfolios
 from tests.conftest import DEADLINE_S, Simulator, StartSimulator, Until, running_service
 from tests.support.collectors import context_of
 from tests.support.one_account import context_of_one
-from tests.websocket_server.served import API_KEY, bearer, serving, write_accounts
+from tests.support.websocket_servers import API_KEY, bearer, serving, write_accounts
 
 
 def of_a_broker(simulator: Simulator, state: State) -> Context:

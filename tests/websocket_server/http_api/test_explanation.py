@@ -7,7 +7,7 @@ import pytest
 from portfolio_realtime.state import State
 from portfolio_realtime.websocket_server.http_api import portfolios
 from tests.conftest import ValkeyServer
-from tests.websocket_server.served import bearer, serving, write_accounts
+from tests.support.websocket_servers import bearer, serving, write_accounts
 
 PATH = "/v1/portfolio/a/explain"
 

@@ -22,7 +22,7 @@ from portfolio_realtime.state import State, open_state
 from portfolio_realtime.websocket_server.fanout import publication_follower
 from tests.conftest import LEASE_MS, SHARDS, Until, running_service
 from tests.support.calculators import NAMES, World
-from tests.websocket_server.served import Served, bearer, serving
+from tests.support.websocket_servers import Served, bearer, serving
 
 NEVER_S = 1e8
 FIRST_VALUE_S_MAX = 30.0  # a busy machine; what is not asked for by somebody would come after NEVER_S

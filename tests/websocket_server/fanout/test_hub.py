@@ -18,7 +18,7 @@ from portfolio_realtime.websocket_server.fanout.newest_columns import StreamPosi
 from portfolio_realtime.websocket_server.fanout.watched_account import WatchedAccount
 from portfolio_realtime.wire.frames import text_frame
 from portfolio_realtime.wire.messages import Subscribe
-from tests.websocket_server.wire import Picture, gathered, payload, payloads, publication
+from tests.support.publications import Picture, gathered, payload, payloads, publication
 
 ACCOUNTS = ("a", "ab")  # one is a prefix of the other
 

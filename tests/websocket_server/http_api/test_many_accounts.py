@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from portfolio_realtime.state import State
 from portfolio_realtime.websocket_server.http_api.many_accounts import IDS_MAX, total
-from tests.websocket_server.served import API_KEY, Calculator, Served, bearer, serving, write_accounts
-from tests.websocket_server.wire import value
+from tests.support.publications import value
+from tests.support.websocket_servers import API_KEY, Calculator, Served, bearer, serving, write_accounts
 
 PATH = "/v1/portfolios"
 

@@ -16,7 +16,15 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from portfolio_realtime.state import State
 from tests.conftest import SHARDS, Until, end, free_port
-from tests.websocket_server.served import SECRET, Calculator, Served, bearer, closed, receive, write_accounts
+from tests.support.websocket_servers import (
+    SECRET,
+    Calculator,
+    Served,
+    bearer,
+    closed,
+    receive,
+    write_accounts,
+)
 
 START_S_MAX = 30.0
 

@@ -17,8 +17,8 @@ from portfolio_realtime.websocket_server.fanout.freshness import SILENT_S_MAX, L
 from portfolio_realtime.websocket_server.fanout.hub import Hub
 from portfolio_realtime.wire.messages import Subscribe
 from tests.conftest import DEADLINE_S, Until
-from tests.websocket_server.served import Calculator, Served, bearer, give_signs, receive, serving
-from tests.websocket_server.wire import gathered, payload, publication
+from tests.support.publications import gathered, payload, publication
+from tests.support.websocket_servers import Calculator, Served, bearer, give_signs, receive, serving
 
 ALICE = Identity("alice", frozenset({"a", "ab"}))
 LAPSE = Lapse(("calculator",), "2026-11-20T15:04:05.000000Z")

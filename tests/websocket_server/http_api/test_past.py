@@ -14,7 +14,7 @@ from portfolio_realtime.model import Account, Bookings, ClosedDay, ClosedDays
 from portfolio_realtime.state import State
 from portfolio_realtime.websocket_server.http_api import account_queries
 from portfolio_realtime.websocket_server.http_api.newer_points import newer_points
-from tests.websocket_server.served import Served, bearer
+from tests.support.websocket_servers import Served, bearer
 
 PATH = "/v1/portfolio/a/history"
 DAYS = (

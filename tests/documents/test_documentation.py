@@ -11,7 +11,7 @@ from portfolio_realtime.config.meanings import MEANINGS
 from portfolio_realtime.websocket_server.http_api.responses import EXPLANATION_EXAMPLE
 from portfolio_realtime.wire.messages import Disconnect
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 
 

@@ -12,7 +12,7 @@ from websockets.exceptions import InvalidStatus
 from portfolio_realtime.websocket_server.clients import gateway as gateway_module
 from portfolio_realtime.websocket_server.clients.gateway import Gateway
 from portfolio_realtime.websocket_server.server import FILES_BESIDE
-from tests.websocket_server.served import serving
+from tests.support.websocket_servers import serving
 
 HARD = 3000
 SOFT = 256

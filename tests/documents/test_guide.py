@@ -11,7 +11,7 @@ import httpx
 
 from tests.conftest import StartSimulator, Until, ValkeyServer, end, free_port
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "from-the-guide.md"
 SERVICES = ("websocket_server", "symbol_collector", "market_data_consumer", "portfolio_calculator")
 END_S_MAX = 60

@@ -8,7 +8,7 @@ import pytest
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.websocket_server.fanout import publication_follower
 from tests.conftest import LEASE_MS, SHARDS, Until, ValkeyServer
-from tests.websocket_server.served import (
+from tests.support.websocket_servers import (
     API_KEY,
     Calculator,
     Served,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from portfolio_realtime.websocket_server.access.identity import Identity
 from portfolio_realtime.websocket_server.clients.connection import ClientConnection
 from portfolio_realtime.wire.messages import Disconnect
-from tests.websocket_server.wire import payload
+from tests.support.publications import payload
 
 ALICE = Identity("alice", frozenset({"a"}))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from portfolio_realtime.state import State
 from tests.conftest import Until
-from tests.websocket_server.served import (
+from tests.support.websocket_servers import (
     API_KEY,
     Calculator,
     Served,

@@ -10,7 +10,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
 from portfolio_realtime.websocket_server.clients import connection as limits
-from tests.websocket_server.served import (
+from tests.support.websocket_servers import (
     API_KEY,
     Calculator,
     Served,

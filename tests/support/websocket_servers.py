@@ -28,7 +28,7 @@ from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.state.valuations import batch_of
 from portfolio_realtime.websocket_server.server import run
 from tests.conftest import LEASE_MS, SHARDS, free_port
-from tests.websocket_server.wire import publication
+from tests.support.publications import publication
 
 SECRET = secrets.token_urlsafe(48)
 API_KEY = secrets.token_urlsafe(48)

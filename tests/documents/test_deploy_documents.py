@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 from deploy.aws.checks.registry import CHECKS
 
-ROOT: Final = Path(__file__).parent.parent
+ROOT: Final = Path(__file__).parents[2]
 PAGE: Final = ROOT / "docs/deploy/guide.md"
 STEPS: Final = {*map(str, range(1, 12)), "cost:"}
 ROWS: Final = [

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from portfolio_realtime.websocket_server.clients import connection as limits
-from tests.websocket_server.served import Served, closed, receive, token
+from tests.support.websocket_servers import Served, closed, receive, token
 
 
 async def test_an_oversized_message_is_closed_with_1009(server: Served) -> None:

@@ -2,7 +2,7 @@
 
 import re
 
-from tests.websocket_server.served import Calculator, Served, bearer, receive_until
+from tests.support.websocket_servers import Calculator, Served, bearer, receive_until
 
 
 async def test_files_with_a_hash_in_their_name_are_kept_for_ever_and_the_page_is_not(server: Served) -> None:

@@ -13,10 +13,10 @@ from portfolio_realtime.cli import write_api_documents
 from portfolio_realtime.websocket_server.http_api.api_documents import asyncapi, json_schema
 from portfolio_realtime.wire.examples import EXAMPLES
 from portfolio_realtime.wire.messages import FROM_CLIENT, FROM_SERVER, Disconnect
-from tests.websocket_server.served import bearer, serving
-from tests.websocket_server.wire import row, value
+from tests.support.publications import row, value
+from tests.support.websocket_servers import bearer, serving
 
-FOLDER = Path(__file__).parents[2] / write_api_documents.FOLDER
+FOLDER = Path(__file__).parents[3] / write_api_documents.FOLDER
 REMEDY = "make them anew: python -m portfolio_realtime.cli.write_api_documents"
 EVERYBODY = (*FROM_SERVER, *FROM_CLIENT)
 
@@ -38,7 +38,7 @@ def test_the_written_documents_are_what_the_types_say() -> None:
 
 def test_the_package_for_pages_has_the_same_types() -> None:
     """What a page believes about a message is what the server sends."""
-    written = Path(__file__).parents[2] / write_api_documents.TYPES_OF_PACKAGE
+    written = Path(__file__).parents[3] / write_api_documents.TYPES_OF_PACKAGE
 
     assert written.read_text() == write_api_documents.all_documents()["messages.ts"], REMEDY
 

@@ -14,7 +14,7 @@ from portfolio_realtime.websocket_server.fanout.hub import Hub
 from portfolio_realtime.websocket_server.fanout.newest_columns import StreamPosition
 from portfolio_realtime.websocket_server.fanout.watched_account import WatchedAccount
 from portfolio_realtime.wire.messages import Auth, Disconnect, Heartbeat, Subscribe, Unsubscribe
-from tests.websocket_server.wire import gathered, payload, publication
+from tests.support.publications import gathered, payload, publication
 
 ALICE = Identity("alice", frozenset({"a", "ab"}))
 

@@ -9,7 +9,7 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from portfolio_realtime.websocket_server.clients.http_protocol import BoundedHttp, FirstBytes
-from tests.websocket_server.served import Calculator, Served, bearer
+from tests.support.websocket_servers import Calculator, Served, bearer
 
 HOST = {"Host": "127.0.0.1"}
 HEALTH = upgrade_request("/health", HOST)

@@ -14,7 +14,7 @@ from portfolio_realtime.websocket_server.fanout.direct_writes import DirectWrite
 from portfolio_realtime.websocket_server.fanout.hub import Hub
 from portfolio_realtime.websocket_server.fanout.watched_account import StreamPosition, WatchedAccount
 from portfolio_realtime.wire.messages import Subscribe
-from tests.websocket_server.wire import gathered, payloads, publication
+from tests.support.publications import gathered, payloads, publication
 
 
 class SlowTransport(asyncio.Transport):

@@ -1,0 +1,1 @@
+"""Whole services as processes: against a simulated Alpaca, on a real Valkey."""

@@ -1,0 +1,1 @@
+"""Tests of `websocket_server/access`."""
