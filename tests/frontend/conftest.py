@@ -41,7 +41,10 @@ async def browser() -> AsyncGenerator[Browser]:
 
 @pytest.fixture
 async def open_page(browser: Browser) -> AsyncGenerator[OpenPage]:
-    """Pages, each in a context of its own; an error or a breach of the CSP fails the test."""
+    """Pages, each in a context of its own; an error or a breach of the CSP fails the test.
+
+    A test names its pages after its server: what is named last ends first.
+    """
     errors: list[str] = []
 
     async def opened(**options: Any) -> Page:

@@ -52,7 +52,7 @@ async def open_app(page: Page, server: Served, path: str) -> None:
 
 
 async def test_behaviour_1_every_component_of_an_account_shares_one_socket(
-    page: Page, served: Served, calculator: Calculator, until: Until
+    served: Served, calculator: Calculator, page: Page, until: Until
 ) -> None:
     """Five components of the app; once they are gone, so is the socket."""
     await calculator.publish("alice-1", 1, {"AAPL": "10"}, equity="100.00")
@@ -78,7 +78,7 @@ async def test_behaviour_1_every_component_of_an_account_shares_one_socket(
 
 
 async def test_behaviour_2_a_b_a_never_shows_the_other_s_figure(
-    page: Page, served: Served, calculator: Calculator
+    served: Served, calculator: Calculator, page: Page
 ) -> None:
     """The overview follows both on one socket; each row has its own figure, and so has the account's page."""
     await calculator.publish("alice-1", 1, {}, equity="100.00")
@@ -114,7 +114,7 @@ async def test_behaviour_2_a_b_a_never_shows_the_other_s_figure(
 
 
 async def test_behaviour_15_no_locale_and_no_zone_breaks_the_hydration(
-    open_page: OpenPage, served: Served, calculator: Calculator
+    served: Served, calculator: Calculator, open_page: OpenPage
 ) -> None:
     """What the build rendered is what each browser renders first: a dash."""
     await calculator.publish("alice-1", 1, {"AAPL": "10"}, equity="100.00")
@@ -133,7 +133,7 @@ async def test_behaviour_15_no_locale_and_no_zone_breaks_the_hydration(
 
 
 async def test_behaviours_3_4_and_18_every_state_of_every_component(
-    open_page: OpenPage, served: Served, calculator: Calculator
+    served: Served, calculator: Calculator, open_page: OpenPage
 ) -> None:
     """Nothing is invented, nothing is wider than the screen, axe finds nothing: the states and the app."""
     await calculator.publish("alice-1", 1, {f"SYM{n}": "2" for n in range(12)}, equity="100.00")
@@ -160,7 +160,7 @@ async def test_behaviours_3_4_and_18_every_state_of_every_component(
 
 
 async def test_the_overview_adds_up_what_is_known_of_each_account(
-    page: Page, served: Served, calculator: Calculator
+    served: Served, calculator: Calculator, page: Page
 ) -> None:
     """An account with an unpriced position gives its known part, and is named until its price is there."""
     await calculator.publish("alice-1", 1, {}, equity="100.00")
@@ -175,7 +175,7 @@ async def test_the_overview_adds_up_what_is_known_of_each_account(
 
 
 async def test_behaviour_18_axe_finds_nothing_on_the_server_s_own_page(
-    open_page: OpenPage, served: Served, calculator: Calculator
+    served: Served, calculator: Calculator, open_page: OpenPage
 ) -> None:
     """Light, dark and forced colours, at 320 px with text twice as large, under the page's own CSP."""
     await calculator.publish(
@@ -212,7 +212,7 @@ async def run_existing(page: Page, server: Served, shown: str, **options: Any) -
 
 
 async def test_behaviour_20_the_existing_component_runs_as_it_is(
-    page: Page, served: Served, calculator: Calculator
+    served: Served, calculator: Calculator, page: Page
 ) -> None:
     """With ALLOW_TOKEN_IN_URL: the right value, and a dash where a position has no price."""
     await calculator.publish("alice-1", 1, {"AAPL": "10"}, equity="100.00")
@@ -225,7 +225,7 @@ async def test_behaviour_20_the_existing_component_runs_as_it_is(
 
 
 async def test_behaviour_20_a_refused_token_does_not_make_the_existing_component_dial_in_a_loop(
-    page: Page, served: Served, calculator: Calculator
+    served: Served, calculator: Calculator, page: Page
 ) -> None:
     """It is refused before the upgrade, so it gives up after its repeats and asks by HTTP."""
     await calculator.publish("alice-1", 1, {"AAPL": "10"}, equity="100.00")
@@ -236,7 +236,7 @@ async def test_behaviour_20_a_refused_token_does_not_make_the_existing_component
 
 
 async def test_bad_input_is_a_state_and_an_event_never_an_exception(
-    open_page: OpenPage, served: Served
+    served: Served, open_page: OpenPage
 ) -> None:
     """Ids, addresses, callbacks and tokens that are none."""
     page = await open_page()

@@ -28,7 +28,7 @@ async def state_of_page(page: Page, state: str) -> None:
     await expect(page.locator("#connection")).to_have_attribute("data-state", state)
 
 
-async def test_a_value_appears_changes_and_flashes(page: Page, demo: Served, calculator: Calculator) -> None:
+async def test_a_value_appears_changes_and_flashes(demo: Served, calculator: Calculator, page: Page) -> None:
     """From the publication to the pixels."""
     await calculator.publish("alice-1", 1, {"AAPL": "10", "MSFT": "-2"}, equity="100.00")
     await page.goto(f"http://127.0.0.1:{demo.port}/")
@@ -47,7 +47,7 @@ async def test_a_value_appears_changes_and_flashes(page: Page, demo: Served, cal
 
 
 async def test_behaviour_2_another_account_can_be_chosen(
-    page: Page, demo: Served, calculator: Calculator
+    demo: Served, calculator: Calculator, page: Page
 ) -> None:
     """Nothing of the first remains, at no moment."""
     await calculator.publish("alice-1", 1, {"AAPL": "10"}, equity="100.00")
@@ -65,7 +65,7 @@ async def test_behaviour_2_another_account_can_be_chosen(
 
 
 async def test_behaviour_14_a_lost_connection_is_said_and_mended(
-    page: Page, calculator: Calculator, valkey_url: str
+    calculator: Calculator, page: Page, valkey_url: str
 ) -> None:
     """Reconnecting while the server is away, live when another listens on its port."""
     await calculator.publish("alice-1", 1, {"AAPL": "10"}, equity="100.00")
@@ -85,7 +85,7 @@ async def test_behaviour_14_a_lost_connection_is_said_and_mended(
 
 
 async def test_behaviour_4_old_missing_and_unknown_figures_are_said(
-    page: Page, demo: Served, calculator: Calculator
+    demo: Served, calculator: Calculator, page: Page
 ) -> None:
     """Each symbol with what is wrong about it, at the total and in its row."""
     await calculator.publish(
@@ -144,7 +144,7 @@ async def write_day(state: State, account_id: str, prices: list[float]) -> None:
 
 
 async def test_the_day_so_far_is_drawn_then_goes_on_live(
-    page: Page, demo: Served, calculator: Calculator, state: State
+    demo: Served, calculator: Calculator, page: Page, state: State
 ) -> None:
     """The minutes that are known, then what is published; pointing at it tells the figures."""
     await write_day(state, "alice-1", [float(price) for price in range(1, 11)])
@@ -166,7 +166,7 @@ async def test_the_day_so_far_is_drawn_then_goes_on_live(
     )
 
 
-async def test_a_day_that_cannot_be_had_is_said(page: Page, demo: Served, calculator: Calculator) -> None:
+async def test_a_day_that_cannot_be_had_is_said(demo: Served, calculator: Calculator, page: Page) -> None:
     """The value is live all the same."""
     await calculator.publish("alice-1", 1, {"AAPL": "10"}, equity="100.00")
     await page.goto(f"http://127.0.0.1:{demo.port}/")
@@ -179,7 +179,7 @@ def utc(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime(seconds))
 
 
-async def test_dark_mode_is_dark(page: Page, demo: Served) -> None:
+async def test_dark_mode_is_dark(demo: Served, page: Page) -> None:
     """The page follows the system's colours."""
     await page.goto(f"http://127.0.0.1:{demo.port}/")
     ground = "getComputedStyle(document.body).backgroundColor"
@@ -189,7 +189,7 @@ async def test_dark_mode_is_dark(page: Page, demo: Served) -> None:
 
 
 async def test_behaviour_12_a_visitor_signs_in_is_refused_and_signs_out(
-    page: Page, calculator: Calculator, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+    calculator: Calculator, page: Page, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A form for account id and token; a refusal is said plainly, without an empty dashboard below it."""
     await calculator.publish("alice-1", 1, {"AAPL": "10"}, equity="100.00")
@@ -212,7 +212,7 @@ async def test_behaviour_12_a_visitor_signs_in_is_refused_and_signs_out(
         assert "$100.00" not in await page.evaluate("document.body.textContent")
 
 
-async def test_a_pause_stops_everything_that_moves(page: Page, demo: Served, calculator: Calculator) -> None:
+async def test_a_pause_stops_everything_that_moves(demo: Served, calculator: Calculator, page: Page) -> None:
     """WCAG 2.2.2: what is shown stays, and says so."""
     await calculator.publish("alice-1", 1, {"AAPL": "10"}, equity="100.00")
     await page.goto(f"http://127.0.0.1:{demo.port}/")
@@ -227,7 +227,7 @@ async def test_a_pause_stops_everything_that_moves(page: Page, demo: Served, cal
 
 
 async def test_behaviour_18_many_positions_fit_every_width_and_can_be_sorted_and_searched(
-    open_page: OpenPage, demo: Served, calculator: Calculator
+    demo: Served, calculator: Calculator, open_page: OpenPage
 ) -> None:
     """200 positions; nothing is wider than the screen, from 320 px on, also with text twice as large."""
     held = {f"SYM{number}": str(number + 1) for number in range(200)}
