@@ -13,6 +13,7 @@ from typing import Final
 
 from portfolio_harness.clients import Clients
 from portfolio_harness.convergence import converge, say, until_unmarked
+from portfolio_harness.judgement import Judge, judging
 from portfolio_harness.system import System, running
 
 PROGRESS_S: Final = 5.0
@@ -28,6 +29,12 @@ class Proof:
     compared: int
     mismatches: int  # accounts that differ from the oracle in any figure once the market has stopped
     still_marked: int  # accounts that are right and that no statement has confirmed in time
+    wrong: int  # records and prices that were wrong and not marked for longer than may be
+    overmarked: int  # records that were right and marked for longer than a statement takes
+    wrong_s: float  # the longest that a record was wrong and not marked
+    price_wrong_s: float  # the same of a price
+    right_marked_s: float  # the longest that a right record was marked
+    looks: int  # at which all of this was judged
     regressions: int  # frames whose (epoch, sequence) went back
     gaps: int  # sequences that a connected client never saw
     leaks: int  # frames of another account
@@ -42,10 +49,9 @@ class Proof:
     @property
     def is_clean(self) -> bool:
         """Did everything hold?"""
-        wrong = (
-            self.mismatches + self.still_marked + self.regressions + self.gaps + self.leaks + self.unpriced
-        )
-        return wrong == 0 and self.compared == self.accounts
+        marks = self.still_marked + self.wrong + self.overmarked
+        wrong = self.mismatches + marks + self.regressions + self.gaps + self.leaks + self.unpriced
+        return wrong == 0 and self.looks > 0 and self.compared == self.accounts
 
 
 DIFFERING_MAX: Final = 20
@@ -79,10 +85,11 @@ async def _watch(system: System, duration_s: float, seed: int) -> Proof:
         started_s = time.monotonic()
         await fleet.start()
         say(f"{len(account_ids)} accounts watched after {time.monotonic() - started_s:.1f} s")
-        await _let_run(system, fleet, duration_s)
-        await system.oracle.pause()
-        differing, converged_s = await converge(system.oracle, fleet)
-        still_marked = {} if differing else await until_unmarked(fleet)
+        async with judging(Judge(), system.oracle, fleet) as judge:
+            await _let_run(system, fleet, duration_s)
+            await system.oracle.pause()
+            differing, converged_s = await converge(system.oracle, fleet)
+            still_marked = {} if differing else await until_unmarked(fleet)
         state = await system.oracle.state()
         lacking = sum(bool(client.newest and client.newest["unpriced"]) for client in fleet.clients)
     finally:
@@ -93,6 +100,12 @@ async def _watch(system: System, duration_s: float, seed: int) -> Proof:
         compared=sum(client.newest is not None for client in fleet.clients),
         mismatches=len(differing),
         still_marked=len(still_marked),
+        wrong=judge.wrong,
+        overmarked=judge.overmarked,
+        wrong_s=round(judge.wrong_s, 2),
+        price_wrong_s=round(judge.price_wrong_s, 2),
+        right_marked_s=round(judge.marked_s, 2),
+        looks=judge.looks,
         regressions=counts["regressions"],
         gaps=counts["gaps"],
         leaks=counts["leaks"],

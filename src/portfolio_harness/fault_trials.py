@@ -17,6 +17,7 @@ from rich.table import Table
 
 from portfolio_harness.clients import Clients
 from portfolio_harness.convergence import converge, say, until_unmarked
+from portfolio_harness.judgement import PROPAGATION_S, Judge, held_back_s, judging
 from portfolio_harness.system import System, running
 
 CONVERGE_S_MAX: Final = 120.0  # an outage may be followed by a minute's patience with the broker
@@ -57,6 +58,12 @@ class Trial:
     rejected: int  # requests that were answered with 429
     requests_per_s: float
     handshakes: int  # with the market-data stream
+    wrong: int = 0  # records and prices that were wrong and not marked for longer than may be
+    overmarked: int = 0  # records that were right and marked for longer than a statement takes
+    wrong_s: float = 0.0  # the longest that a record was wrong and not marked
+    price_wrong_s: float = 0.0  # the same of a price
+    right_marked_s: float = 0.0  # the longest that a right record was marked
+    looks: int = 0  # at which all of this was judged
     marked_s: float | None = None  # from an outage of market data until every client was told
     is_outage: bool = False
 
@@ -69,7 +76,8 @@ class Trial:
         rejected_max = ON_THEIR_WAY_MAX if REFUSAL in self.kinds else 0
         wrong = self.mismatches + self.still_marked + self.regressions + self.leaks
         is_polite = self.rejected <= rejected_max
-        return wrong == 0 and is_polite and self.converged_s is not None and is_told
+        is_honest = self.wrong + self.overmarked == 0 and self.looks > 0
+        return wrong == 0 and is_honest and is_polite and self.converged_s is not None and is_told
 
 
 async def hold(count: int, *, seed: int, duration_s: float, systems: int) -> list[Trial]:
@@ -111,12 +119,13 @@ async def _hold_one(system: System, fleet: Clients, seed: int, duration_s: float
         await asyncio.sleep(WARM_UP_S)
     before, counts_before, started_s = await oracle.state(), dict(fleet.counts), time.monotonic()
     plan = await oracle.install(_outage(seed) if is_outage else _plan(seed, duration_s))
-    marked_s = await _until_marked(fleet, started_s) if is_outage else None
-    while await oracle.faults_remaining_s() > 0:
-        await asyncio.sleep(POLL_S)
-    await oracle.pause()
-    differing, converged_s = await converge(oracle, fleet, CONVERGE_S_MAX)
-    still_marked = {} if differing else await until_unmarked(fleet)
+    async with judging(Judge(PROPAGATION_S + held_back_s(plan)), oracle, fleet) as judge:
+        marked_s = await _until_marked(fleet, started_s) if is_outage else None
+        while await oracle.faults_remaining_s() > 0:
+            await asyncio.sleep(POLL_S)
+        await oracle.pause()
+        differing, converged_s = await converge(oracle, fleet, CONVERGE_S_MAX)
+        still_marked = {} if differing else await until_unmarked(fleet)
     after, elapsed_s = await oracle.state(), time.monotonic() - started_s
     await oracle.resume()
     return Trial(
@@ -130,6 +139,12 @@ async def _hold_one(system: System, fleet: Clients, seed: int, duration_s: float
         rejected=after["rejected_429"] - before["rejected_429"],
         requests_per_s=round((after["requests"] - before["requests"]) / elapsed_s, 1),
         handshakes=after["market_handshakes"] - before["market_handshakes"],
+        wrong=judge.wrong,
+        overmarked=judge.overmarked,
+        wrong_s=round(judge.wrong_s, 2),
+        price_wrong_s=round(judge.price_wrong_s, 2),
+        right_marked_s=round(judge.marked_s, 2),
+        looks=judge.looks,
         marked_s=marked_s,
         is_outage=is_outage,
     )
@@ -161,13 +176,18 @@ def _is_marked(newest: dict[str, Any] | None) -> bool:
 def _report(trial: Trial, done: int, count: int) -> None:
     outcome = f"equal after {trial.converged_s:.2f} s" if trial.converged_s is not None else "NOT EQUAL"
     told = f", told after {trial.marked_s} s" if trial.is_outage else ""
+    honest = (
+        f", wrong unmarked {trial.wrong_s}/{trial.price_wrong_s} s, right marked {trial.right_marked_s} s"
+    )
     verdict = "" if trial.is_clean else f"  FAILED: {trial}"
-    say(f"{done}/{count} seed {trial.seed}: {', '.join(trial.kinds)}: {outcome}{told}{verdict}")
+    say(f"{done}/{count} seed {trial.seed}: {', '.join(trial.kinds)}: {outcome}{told}{honest}{verdict}")
 
 
 def table(trials: Sequence[Trial]) -> Table:
     """One row for each kind of fault, and one for all."""
     shown = Table("fault", "trials", "failed", "equal after: median", "worst", "told after: worst", box=None)
+    for name in ("wrong: record", "price", "marked"):  # without a mark; though right
+        shown.add_column(name)
     for column in shown.columns[1:]:
         column.justify = "right"
     kinds = sorted({kind for trial in trials for kind in trial.kinds})
@@ -187,4 +207,13 @@ def _row(trials: Sequence[Trial]) -> list[str]:
         f"{median(waits):.2f} s" if waits else "",
         f"{max(waits):.2f} s" if waits else "",
         f"{max(told):.1f} s" if told else "",
+        *(f"{worst:.1f} s" for worst in _worst(trials)),
     ]
+
+
+def _worst(trials: Sequence[Trial]) -> tuple[float, float, float]:
+    return (
+        max((trial.wrong_s for trial in trials), default=0.0),
+        max((trial.price_wrong_s for trial in trials), default=0.0),
+        max((trial.right_marked_s for trial in trials), default=0.0),
+    )

@@ -4,7 +4,7 @@ Only proofs speak to it; the services know nothing but Alpaca's own paths. It ro
 of the product: a fault in the product's rounding must show.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any, Final
 
@@ -21,6 +21,8 @@ class Truth:
 
     figures: dict[str, str]  # equity, cash, last_equity, external_cash_flow, day_pnl
     market_values: dict[str, str]  # symbol -> market value
+    quantities: dict[str, Decimal] = field(default_factory=dict[str, Decimal])  # symbol -> quantity, exact
+    in_transit: tuple[str, ...] = ()  # symbols between the two bookings of a split
 
 
 class Oracle:
@@ -37,6 +39,10 @@ class Oracle:
         """Every account's exact value at one instant, rounded to the cent."""
         answer = await self._get("/_sim/truth")
         return {account_id: _truth(exact) for account_id, exact in answer["accounts"].items()}
+
+    async def marks(self, last: int) -> dict[str, list[list[str]]]:
+        """Symbol -> its last marks, each with the moment it was made; the present one comes last."""
+        return (await self._get(f"/_sim/marks?last={last}"))["marks"]
 
     async def state(self) -> dict[str, Any]:
         """Counters of the simulator."""
@@ -85,6 +91,8 @@ def _truth(exact: dict[str, Any]) -> Truth:
     return Truth(
         figures={name: to_the_cent(exact[name]) for name in names},
         market_values={held["symbol"]: to_the_cent(held["market_value"]) for held in exact["positions"]},
+        quantities={held["symbol"]: Decimal(held["quantity"]) for held in exact["positions"]},
+        in_transit=tuple(exact["in_transit"]),
     )
 
 

@@ -23,6 +23,7 @@ from rich.table import Table
 from portfolio_harness import virtual_time
 from portfolio_harness.clients import Clients
 from portfolio_harness.convergence import say
+from portfolio_harness.judgement import Judge, judging
 from portfolio_harness.oracle import Truth
 from portfolio_harness.virtual_time import VirtualSystem
 from portfolio_realtime.clock import NEW_YORK, NS_PER_S
@@ -108,6 +109,12 @@ class Week:
     seed: int
     days: list[WeekDay] = field(default_factory=list[WeekDay])
     story: list[str] = field(default_factory=list[str])  # what has happened
+    wrong: int = 0  # records and prices that were wrong and not marked for longer than may be
+    overmarked: int = 0  # records that were right and marked for longer than a statement takes
+    wrong_s: float = 0.0  # the longest that a record was wrong and not marked, in the wall's time
+    price_wrong_s: float = 0.0  # the same of a price
+    right_marked_s: float = 0.0  # the longest that a right record was marked
+    looks: int = 0  # at which all of this was judged
     regressions: int = 0  # frames whose (epoch, sequence) went back
     leaks: int = 0
     messages: int = 0
@@ -119,7 +126,7 @@ class Week:
     @property
     def is_clean(self) -> bool:
         """Did everything hold?"""
-        is_in_order = self.regressions + self.leaks == 0
+        is_in_order = self.regressions + self.leaks + self.wrong + self.overmarked == 0 and self.looks > 0
         return is_in_order and bool(self.days) and all(day.is_clean for day in self.days)
 
 
@@ -289,10 +296,14 @@ async def _work(system: VirtualSystem, week: Week, days: Sequence[date], stops: 
     watch = _Watch(system, fleet)
     story = Story(system, watch, account_ids, random.Random(f"{week.seed}/story"))
     try:
-        for day in days:
-            week.days.append(await _live_a_day(system, watch, story, day, stops))
+        async with judging(Judge(), system.oracle, fleet) as judge:
+            for day in days:
+                week.days.append(await _live_a_day(system, watch, story, day, stops))
     finally:
         await fleet.stop()
+    week.wrong, week.overmarked, week.looks = judge.wrong, judge.overmarked, judge.looks
+    week.wrong_s, week.price_wrong_s = round(judge.wrong_s, 2), round(judge.price_wrong_s, 2)
+    week.right_marked_s = round(judge.marked_s, 2)
     state = await system.oracle.state()
     week.story, week.ledger = story.told, watch.ledger.hexdigest()[:16]
     week.trades, week.activities = state["trades"], state["activities"]
@@ -391,7 +402,9 @@ def _new_york(system: VirtualSystem) -> datetime:
 
 def table(week: Week) -> Table:
     """One row for each day, and one for all."""
-    title = f"from {week.start}, seed {week.seed}, ledger {week.ledger}"
+    unmarked = f"wrong unmarked {week.wrong_s} s (prices {week.price_wrong_s} s)"
+    judged = f"{week.looks} looks: {unmarked}, right and marked {week.right_marked_s} s"
+    title = f"from {week.start}, seed {week.seed}, ledger {week.ledger}; {judged}"
     shown = Table("day", "session", "books of", "stops", "compared", "mismatches", title=title, box=None)
     for name in ("equal after: worst", "of that at the roll"):
         shown.add_column(name)

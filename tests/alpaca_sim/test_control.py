@@ -46,6 +46,19 @@ async def test_a_print_says_whether_it_moved_the_mark(start: Start) -> None:
     assert (odd["moved"], odd["mark"]) == (False, "172.61")
 
 
+async def test_the_last_marks_are_told_with_their_moments(start: Start) -> None:
+    """The newest last; trades that move no mark are not among them."""
+    running = await start()
+    for price in ("172.61", "172.62"):
+        await running.post("/_sim/print", symbol="AAPL", price=price)
+    await running.post("/_sim/print", symbol="AAPL", price="9.99", conditions=["@", "I"], size=1)
+    marks = (await running.get("/_sim/marks", last=2))["marks"]["AAPL"]
+    assert [price for _, price in marks] == ["172.61", "172.62"]
+    assert marks[0][0] < marks[1][0]
+    assert len((await running.get("/_sim/marks"))["marks"]["AAPL"]) == 1
+    assert await running.status("/_sim/marks", last=0) == 422
+
+
 async def test_a_trade_moves_cash_and_quantity_but_not_the_flow(start: Start) -> None:
     """Bought at the mark, equity stays but for the rounding of the cents."""
     running = await start()

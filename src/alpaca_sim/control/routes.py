@@ -10,7 +10,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from alpaca_sim.api.web import ApiError, csv_param, find_account, json_body, json_response, sim_of, time_param
+from alpaca_sim.api.web import (
+    ApiError,
+    csv_param,
+    find_account,
+    int_param,
+    json_body,
+    json_response,
+    sim_of,
+    time_param,
+)
 from alpaca_sim.control.fields import decimal_field, price_field, symbol_field
 from alpaca_sim.core import accounts
 from alpaca_sim.core.clock import rfc3339
@@ -18,7 +27,7 @@ from alpaca_sim.core.conditions import regular_condition
 from alpaca_sim.core.decimals import ZERO, exact, text
 from alpaca_sim.core.ledger import Holdings, Position, Truth
 from alpaca_sim.core.listings import TAPES
-from alpaca_sim.core.market import OVERNIGHT_TAPE, Listing
+from alpaca_sim.core.market import HISTORY_MARKS_MAX, OVERNIGHT_TAPE, Listing
 from alpaca_sim.core.trader import CASH_TYPES
 from alpaca_sim.streams.feeds import STAR
 
@@ -202,6 +211,20 @@ async def set_symbol(request: Request) -> Response:
     return json_response({"symbol": symbol, "mark": text(sim.market.mark(symbol))})
 
 
+async def marks(request: Request) -> Response:
+    """`GET /_sim/marks[?last=N]`: the last marks of each symbol that has a price, the newest last."""
+    sim, count = sim_of(request), int_param(request, "last", 1, 1, HISTORY_MARKS_MAX)
+    priced = {symbol: state for symbol, state in sim.market.symbols.items() if not state.is_unpriced}
+    return json_response(
+        {
+            "marks": {
+                symbol: [[str(at_ns), text(price)] for at_ns, price in list(state.history)[-count:]]
+                for symbol, state in priced.items()
+            }
+        }
+    )
+
+
 async def state(request: Request) -> Response:
     """`GET /_sim/state`: counters."""
     sim = sim_of(request)
@@ -269,5 +292,6 @@ ROUTES = [
     Route("/_sim/print", print_trade, methods=["POST"]),
     Route("/_sim/symbols", set_symbol, methods=["POST"]),
     Route("/_sim/state", state),
+    Route("/_sim/marks", marks),
     Route("/_sim/cut", cut, methods=["POST"]),
 ]

@@ -1,0 +1,217 @@
+"""Judges what clients see while everything moves: nothing wrong without a mark, no mark on what stays right.
+
+A value may be as old as it takes to tell: PROPAGATION_S, and what a fault plan holds back. What a client
+shows beyond that has to be true, or marked. The ledger is asked in turns; what it says at one is true until
+the next.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Final, NamedTuple, Protocol
+
+from portfolio_harness.clients import Clients
+from portfolio_harness.convergence import UNMARKED_S_MAX, record_marks, say
+from portfolio_harness.oracle import Oracle, Truth
+from portfolio_realtime.cancellation import cancel_until_ended
+
+PROPAGATION_S: Final = 5.0  # a silence is marked after so long (docs/api.md); a booking is shown sooner
+LOOK_S: Final = 0.25
+LOOK_SHARE_MAX: Final = 0.2  # of the time, where a look at many accounts takes long
+MARKS_LAST: Final = 500  # of each symbol, asked for at each look
+KEPT_S: Final = 120.0  # for which what was true is remembered
+STATES_MAX: Final = 512  # of one account or one symbol
+COMPLAINTS_MAX: Final = 10
+RECORD_FIGURES: Final = ("cash", "last_equity", "external_cash_flow")
+HOLDING_BACK: Final = ("events.", "rest.", "token.", "market.", "clock.")  # kinds of faults
+
+Marks = Mapping[str, Sequence[Sequence[str]]]  # symbol -> its newest marks: when, and the price; now's last
+
+
+class Watched(Protocol):
+    """One client: its account, its newest message, and its rows."""
+
+    account_id: str
+
+    @property
+    def rows(self) -> Mapping[str, Mapping[str, Any]]:
+        """The newest row of each symbol."""
+        ...
+
+    @property
+    def newest(self) -> dict[str, Any] | None:
+        """The newest portfolio message."""
+        ...
+
+
+class Record(NamedTuple):
+    """What an account's record says: cash, last equity, external cash flow, and quantities by symbol."""
+
+    figures: tuple[str | None, ...]
+    quantities: frozenset[tuple[str, Decimal]]
+
+
+@dataclass(slots=True)
+class _TrueUntil:
+    """What was true of one thing, and until when."""
+
+    states: dict[object, float] = field(default_factory=dict[object, float])
+    last: object = None
+
+    def learn(self, states: Iterable[object], now_s: float) -> None:
+        """These were true since the last time this was called, the last one is so now."""
+        for state in states:
+            self.states.pop(state, None)
+            self.states[state] = now_s
+            self.last = state
+        for state in list(self.states):
+            if now_s - self.states[state] <= KEPT_S and len(self.states) <= STATES_MAX:
+                break  # the oldest come first
+            del self.states[state]
+
+
+@dataclass
+class Judge:
+    """Looks at clients and ledger in turns; `wrong` and `overmarked` count what went on beyond the bounds."""
+
+    allowed_s: float = PROPAGATION_S  # for which something may be wrong without a mark
+    marked_s_max: float = UNMARKED_S_MAX
+    looks: int = 0
+    wrong: int = 0  # accounts and prices that were wrong and not marked for longer
+    overmarked: int = 0  # accounts that were right and marked for longer
+    unknown: int = 0  # prices that moved faster than the judge looked
+    wrong_s: float = 0.0  # the longest time that an account's record was wrong without a mark
+    price_wrong_s: float = 0.0  # the same of a price
+    marked_s: float = 0.0  # the longest time that a right record was marked
+    complaints: list[str] = field(default_factory=list[str])
+    _records: dict[str, _TrueUntil] = field(default_factory=dict[str, _TrueUntil])
+    _prices: dict[str, _TrueUntil] = field(default_factory=dict[str, _TrueUntil])
+    _newest: dict[str, str] = field(default_factory=dict[str, str])  # symbol -> when its last mark was made
+    _right_s: dict[object, float] = field(default_factory=dict[object, float])  # last seen right or marked
+    _marked_since_s: dict[str, float] = field(default_factory=dict[str, float])
+    _blamed: set[object] = field(default_factory=set[object])
+
+    @property
+    def is_clean(self) -> bool:
+        """Did everything stay within its bounds?"""
+        return self.wrong + self.overmarked == 0
+
+    def look(
+        self, now_s: float, truths: Mapping[str, Truth], marks: Marks, clients: Iterable[Watched]
+    ) -> None:
+        """Compare what every client shows with what is and was true."""
+        self.looks += 1
+        for account_id, truth in truths.items():
+            self._records.setdefault(account_id, _TrueUntil()).learn([true_record(truth)], now_s)
+        jumped = {symbol for symbol, prices in marks.items() if self._learn_prices(symbol, prices, now_s)}
+        self.unknown += len(jumped)
+        for client in clients:
+            if client.newest is not None and client.account_id in truths:
+                self._judge_record(now_s, client, client.newest, truths[client.account_id])
+                self._judge_prices(now_s, client, client.newest, jumped)
+
+    def _learn_prices(self, symbol: str, marks: Sequence[Sequence[str]], now_s: float) -> bool:
+        """Add the marks since the last look; true if there are older ones that nobody has seen."""
+        known, before = self._prices.setdefault(symbol, _TrueUntil()), self._newest.get(symbol)
+        moments = [moment for moment, _ in marks]
+        first = moments.index(before) if before in moments else -1
+        known.learn([Decimal(price) for _, price in marks[first:]], now_s)
+        self._newest[symbol] = moments[-1]
+        return before is not None and first < 0
+
+    def _judge_record(self, now_s: float, client: Watched, newest: dict[str, Any], truth: Truth) -> None:
+        account_id, shown = client.account_id, shown_record(client, newest)
+        is_marked = bool(record_marks(newest))
+        true_s = self._records[account_id].states.get(shown)
+        is_excused = is_marked or bool(truth.in_transit)  # a group of bookings moves the account together
+        wrong_s = self._wrong_s(account_id, now_s, now_s if is_excused else true_s)
+        self.wrong_s = max(self.wrong_s, wrong_s)
+        self._blame(account_id, wrong_s, f"record {shown}, not {self._records[account_id].last}")
+        if is_marked and shown == self._records[account_id].last:
+            marked_s = now_s - self._marked_since_s.setdefault(account_id, now_s)
+            self.marked_s = max(self.marked_s, marked_s)
+            if marked_s > self.marked_s_max and (account_id, "marked") not in self._blamed:
+                self._blamed.add((account_id, "marked"))
+                self.overmarked += 1
+                self._complain(f"{account_id} right and marked for {marked_s:.1f} s: {record_marks(newest)}")
+        else:
+            self._marked_since_s.pop(account_id, None)
+
+    def _judge_prices(self, now_s: float, client: Watched, newest: dict[str, Any], jumped: set[str]) -> None:
+        marked = {*newest["stale"], *newest["unpriced"]}
+        for symbol, row in client.rows.items():
+            known = self._prices.get(symbol)
+            if known is None or row.get("mark") is None or row["quantity"] == "0":
+                continue
+            key = (client.account_id, symbol)
+            is_excused = symbol in marked or symbol in jumped
+            wrong_s = self._wrong_s(
+                key, now_s, now_s if is_excused else known.states.get(Decimal(row["mark"]))
+            )
+            self.price_wrong_s = max(self.price_wrong_s, wrong_s)
+            self._blame(key, wrong_s, f"mark {row['mark']}, not {known.last}")
+
+    def _wrong_s(self, key: object, now_s: float, right_s: float | None) -> float:
+        """For how long this has been wrong without a mark; it begins with what was last true."""
+        last_s = max(self._right_s.get(key, now_s), right_s or 0.0)
+        self._right_s[key] = last_s
+        return now_s - last_s
+
+    def _blame(self, key: object, wrong_s: float, text: str) -> None:
+        if wrong_s <= self.allowed_s:
+            self._blamed.discard(key)
+        elif key not in self._blamed:
+            self._blamed.add(key)
+            self.wrong += 1
+            self._complain(f"{key} wrong and not marked for {wrong_s:.1f} s: {text}")
+
+    def _complain(self, text: str) -> None:
+        if len(self.complaints) < COMPLAINTS_MAX:
+            self.complaints.append(text)
+
+
+@contextlib.asynccontextmanager
+async def judging(judge: Judge, oracle: Oracle, fleet: Clients) -> AsyncGenerator[Judge]:
+    """Let `judge` look at all clients every LOOK_S, as long as this lasts."""
+
+    async def look_on() -> None:
+        while True:
+            began_s = time.monotonic()
+            truths, marks = await oracle.truth(), await oracle.marks(MARKS_LAST)
+            judge.look(time.monotonic(), truths, marks, fleet.clients)
+            took_s = time.monotonic() - began_s
+            await asyncio.sleep(max(LOOK_S, took_s / LOOK_SHARE_MAX))
+
+    looking = asyncio.create_task(look_on())
+    try:
+        yield judge
+    finally:
+        if looking.done():
+            looking.result()  # raises what ended it
+        await cancel_until_ended([looking])
+        for complaint in judge.complaints:
+            say(f"  {complaint}")
+
+
+def true_record(truth: Truth) -> Record:
+    """The record of an account that equals the ledger."""
+    return Record(tuple(truth.figures[name] for name in RECORD_FIGURES), frozenset(truth.quantities.items()))
+
+
+def shown_record(client: Watched, newest: Mapping[str, Any]) -> Record:
+    """What a client shows of the account's record."""
+    quantities = {symbol: Decimal(row["quantity"]) for symbol, row in client.rows.items()}
+    held = frozenset((symbol, quantity) for symbol, quantity in quantities.items() if quantity)
+    return Record(tuple(newest.get(name) for name in RECORD_FIGURES), held)
+
+
+def held_back_s(plan: Mapping[str, Any]) -> float:
+    """Seconds for which the faults of a plan can keep the broker's or the market's word from us."""
+    return sum(
+        fault["for_s"] + (fault["level"] if fault["kind"] == "events.reorder" else 0.0)
+        for fault in plan["faults"]
+        if fault["kind"].startswith(HOLDING_BACK)
+    )
