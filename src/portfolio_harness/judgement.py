@@ -31,7 +31,7 @@ HOLDING_BACK: Final = ("events.", "rest.", "token.", "market.", "clock.")  # kin
 Marks = Mapping[str, Sequence[Sequence[str]]]  # symbol -> its newest marks: when, and the price; now's last
 
 
-class Watched(Protocol):
+class ShownAccount(Protocol):
     """One client: its account, its newest message, and its rows."""
 
     account_id: str
@@ -100,7 +100,7 @@ class Judge:
         return self.wrong + self.overmarked == 0
 
     def look(
-        self, now_s: float, truths: Mapping[str, Truth], marks: Marks, clients: Iterable[Watched]
+        self, now_s: float, truths: Mapping[str, Truth], marks: Marks, clients: Iterable[ShownAccount]
     ) -> None:
         """Compare what every client shows with what is and was true."""
         self.looks += 1
@@ -122,7 +122,7 @@ class Judge:
         self._newest[symbol] = moments[-1]
         return before is not None and first < 0
 
-    def _judge_record(self, now_s: float, client: Watched, newest: dict[str, Any], truth: Truth) -> None:
+    def _judge_record(self, now_s: float, client: ShownAccount, newest: dict[str, Any], truth: Truth) -> None:
         account_id, shown = client.account_id, shown_record(client, newest)
         is_marked = bool(record_marks(newest))
         true_s = self._records[account_id].states.get(shown)
@@ -140,7 +140,9 @@ class Judge:
         else:
             self._marked_since_s.pop(account_id, None)
 
-    def _judge_prices(self, now_s: float, client: Watched, newest: dict[str, Any], jumped: set[str]) -> None:
+    def _judge_prices(
+        self, now_s: float, client: ShownAccount, newest: dict[str, Any], jumped: set[str]
+    ) -> None:
         marked = {*newest["stale"], *newest["unpriced"]}
         for symbol, row in client.rows.items():
             known = self._prices.get(symbol)
@@ -201,7 +203,7 @@ def true_record(truth: Truth) -> Record:
     return Record(tuple(truth.figures[name] for name in RECORD_FIGURES), frozenset(truth.quantities.items()))
 
 
-def shown_record(client: Watched, newest: Mapping[str, Any]) -> Record:
+def shown_record(client: ShownAccount, newest: Mapping[str, Any]) -> Record:
     """What a client shows of the account's record."""
     quantities = {symbol: Decimal(row["quantity"]) for symbol, row in client.rows.items()}
     held = frozenset((symbol, quantity) for symbol, quantity in quantities.items() if quantity)

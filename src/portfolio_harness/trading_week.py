@@ -404,8 +404,10 @@ def table(week: Week) -> Table:
     """One row for each day, and one for all."""
     unmarked = f"wrong unmarked {week.wrong_s} s (prices {week.price_wrong_s} s)"
     judged = f"{week.looks} looks: {unmarked}, right and marked {week.right_marked_s} s"
-    title = f"from {week.start}, seed {week.seed}, ledger {week.ledger}; {judged}"
-    shown = Table("day", "session", "books of", "stops", "compared", "mismatches", title=title, box=None)
+    title = f"from {week.start}, seed {week.seed}, ledger {week.ledger}"
+    shown = Table(
+        "day", "session", "books of", "stops", "compared", "mismatches", title=title, caption=judged, box=None
+    )
     for name in ("equal after: worst", "of that at the roll"):
         shown.add_column(name)
     for column in shown.columns[3:]:
