@@ -164,7 +164,7 @@ def ours(frames: Frames) -> None:
     for frame in frames.encoded:
         trades = decode_trades(frame)
         assert trades is not None
-        book.offer_all(trades, received_ns)
+        book.add_trades(trades, received_ns)
         if time.process_time() - flushed_s >= FLUSH_S:
             mark_count += len(book.take_changed())
             flushed_s = time.process_time()

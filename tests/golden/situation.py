@@ -57,7 +57,7 @@ class Situation:
         for feed, snapshots in step.get("snapshots", {}).items():
             for symbol, snapshot in snapshots.items():
                 read = msgspec.json.decode(msgspec.json.encode(snapshot), type=Snapshot)
-                self._books[feed].offer_snapshot(symbol, read, new_york_date_of(now_ns), now_ns)
+                self._books[feed].add_snapshot(symbol, read, new_york_date_of(now_ns), now_ns)
         for feed, frame in step.get("stream", {}).items():
             self._hear(self._books[feed], frame, now_ns)
         self._follow(now_ns)
@@ -91,7 +91,7 @@ class Situation:
         messages, _ = decode_frame(msgspec.json.encode(frame).decode())
         for message in messages:
             if isinstance(message, StreamTrade):
-                book.offer(message, now_ns)
+                book.add_trade(message, now_ns)
             elif isinstance(message, Cancel):
                 book.cancel(message, now_ns)
             elif isinstance(message, Correction):

@@ -8,7 +8,7 @@ import pytest
 from portfolio_realtime import config
 from portfolio_realtime.clock import NEW_YORK
 from portfolio_realtime.market_data_consumer.feeds import Schedule, schedules
-from portfolio_realtime.market_data_consumer.mark_book import QUALITIES
+from portfolio_realtime.market_data_consumer.trade_sources import QUALITIES
 from portfolio_realtime.market_data_consumer.trading_sessions import Session
 
 

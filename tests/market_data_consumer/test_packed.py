@@ -103,16 +103,16 @@ def test_frames_of_any_size_do_what_their_trades_do_one_by_one(
         book.forget(["GONE"])
         book.follow(SYMBOLS)
         book.set_boundary(boundary_ns)
-        book.offer_all(one_by_one(msgspec.msgpack.encode(ALL_KINDS)), NS_PER_S)
+        book.add_trades(one_by_one(msgspec.msgpack.encode(ALL_KINDS)), NS_PER_S)
     for received_ns, count in enumerate(counts, start=2 * NS_PER_S):
         trades = some_trades(rng, count, odd_share, apart_ns)
         frame = msgspec.msgpack.encode(trades)
         decoded = decode_trades(frame)
         assert decoded is not None
         assert isinstance(decoded, PackedTrades) == (count >= PACKED_MIN)
-        whole.offer_all(decoded, received_ns)
+        whole.add_trades(decoded, received_ns)
         for each in one_by_one(frame):
-            single.offer_all((each,), received_ns)
+            single.add_trades((each,), received_ns)
         assert state_of(whole) == state_of(single)
         for each in rng.choices(trades[-40:], k=rng.choice([0, 6])):
             correction = Correction(each["S"], each["x"], each["i"], 5, rng.uniform(90, 110), ("@",), "C")
@@ -129,7 +129,7 @@ def test_a_repetition_in_a_frame_is_no_later_arrival() -> None:
     """Neither of a trade in the same frame, nor of one in an earlier frame, nor of one that was withdrawn."""
     book = MarkBook("sip", stock_effect)
     book.follow(SYMBOLS)
-    book.offer_all(one_by_one(msgspec.msgpack.encode(ALL_KINDS)), NS_PER_S)
+    book.add_trades(one_by_one(msgspec.msgpack.encode(ALL_KINDS)), NS_PER_S)
     at = timestamp(NS_PER_S + 1)
     trades = [trade(i=1000 + number, p=2.0 + number / 64, t=at) for number in range(PACKED_MIN)]
     others = [trade(S="T", i=number, t=at) for number in range(PACKED_MIN)]
@@ -137,7 +137,7 @@ def test_a_repetition_in_a_frame_is_no_later_arrival() -> None:
     def price_after(*frame: dict[str, Any]) -> float:
         decoded = decode_trades(msgspec.msgpack.encode(frame))
         assert isinstance(decoded, PackedTrades)
-        book.offer_all(decoded, NS_PER_S)
+        book.add_trades(decoded, NS_PER_S)
         return book.marks_at(2 * NS_PER_S)["A"].price
 
     newest = 2.0 + (PACKED_MIN - 1) / 64

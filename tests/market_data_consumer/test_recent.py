@@ -46,7 +46,7 @@ def test_trades_at_the_same_time_are_told_apart_by_any_id(
     book = MarkBook("sip", stock_effect)
     book.follow(["A"])
     for at in range(0, len(trades), batch):
-        book.offer_all(trades[at : at + batch], 1)
+        book.add_trades(trades[at : at + batch], 1)
     arrived = sorted(second_of, key=second_of.__getitem__)  # stable: of one time in the order of arrival
     left = [trade_id for trade_id in arrived if trade_id not in cancelled]
     assert [mark.price for mark, _ in book.take_changed()] == [100.0 + IDS.index(arrived[-1])]
@@ -61,7 +61,7 @@ def test_trades_without_an_id_are_all_different() -> None:
     book = MarkBook("sip", stock_effect)
     book.follow(["A"])
     for price in (1.0, 2.0, 1.0):
-        assert book.offer(StreamTrade("A", price, raw_moment(rfc3339(10**9)), ("@",), "C", "D"), 1)
+        assert book.add_trade(StreamTrade("A", price, raw_moment(rfc3339(10**9)), ("@",), "C", "D"), 1)
     book.cancel(Cancel("A", "D", None), 2)
     assert [mark.price for mark, _ in book.take_changed()] == [1.0]
 
@@ -70,11 +70,11 @@ def test_trades_without_an_id_are_all_different() -> None:
 def test_rows_that_are_written_over_leave_the_newest(count: int, kept: int) -> None:
     """Written one after another as the mark price policy does, or put back as a list."""
     columns = Columns()
-    recent = RecentTrades(columns, columns.take())
+    recent = RecentTrades(columns, columns.allocate())
     trades = [KnownTrade(number, number, 0, 0, float(number)) for number in range(count)]
     recent.replace(trades[:kept])
     for trade in trades[kept:]:
-        columns.put(recent.slot, *trade)
+        columns.append(recent.slot, *trade)
     assert recent.trades() == trades[-RECENT_MAX:]
     assert recent.newest() == (trades[-1] if trades else None)
 

@@ -131,8 +131,8 @@ def test_a_day_of_the_tape_gives_the_price_path_of_the_rules(symbol: str, day: s
     for frame in frames_of(symbol, day, rows):
         trades = decode_trades(frame)
         assert trades is not None
-        path += [trade.price or 0.0 for trade in trades if one_by_one.offer(trade, received_ns)]
-        conflated.offer_all(trades, received_ns)
+        path += [trade.price or 0.0 for trade in trades if one_by_one.add_trade(trade, received_ns)]
+        conflated.add_trades(trades, received_ns)
         assert [mark.price for mark, _ in conflated.take_changed()] in ([], path[-1:])
     assert path == expected_path(rows)
     assert path[-1] == next(mark.price for mark, _ in one_by_one.take_changed())

@@ -173,7 +173,7 @@ class MarketSubscription:
         counts = self.book.counts
         ignored_count, refused_count = counts.ignored, counts.refused + counts.set_aside
         if arrived.trades:
-            self.book.offer_all(arrived.trades, received_ns)
+            self.book.add_trades(arrived.trades, received_ns)
             self._count("t", len(arrived.trades))
         for message in arrived.messages:
             self._apply_one(message, received_ns)
@@ -185,7 +185,7 @@ class MarketSubscription:
         match message:
             case StreamTrade():
                 self._count("t", 1)
-                self.book.offer_all((message,), received_ns)
+                self.book.add_trades((message,), received_ns)
             case Correction():
                 self._count("c", 1)
                 self.book.correct(message, received_ns)
@@ -280,7 +280,7 @@ class MarketSubscription:
                     answers = await asyncio.gather(*map(each.read, parts), return_exceptions=True)
                     for part, answer in zip(parts, answers, strict=True):
                         if isinstance(answer, dict):
-                            self._offer_all(part, answer, each.feed)
+                            self._add_snapshots(part, answer, each.feed)
                         elif isinstance(answer, FeedError):
                             failures.append(answer)
                             self._ask_snapshots(part)
@@ -306,7 +306,7 @@ class MarketSubscription:
             del self._pending[symbol]
         return [symbols[at : at + SYMBOLS_MAX] for at in range(0, len(symbols), SYMBOLS_MAX)]
 
-    def _offer_all(self, asked: list[str], found: dict[str, Snapshot], feed: Feed) -> None:
+    def _add_snapshots(self, asked: list[str], found: dict[str, Snapshot], feed: Feed) -> None:
         """Offer the snapshots that were asked for, and remember which trades the stream has not brought.
 
         The first snapshot after a subscription holds what was traded before it: that is no evidence. Nor is
@@ -316,7 +316,7 @@ class MarketSubscription:
         date = new_york_date_of(received_ns)
         for symbol, snapshot in found.items():
             was_marked = self.book.is_marked(symbol)
-            is_moved = self.book.offer_snapshot(
+            is_moved = self.book.add_snapshot(
                 symbol, snapshot, date, received_ns, feed.source, has_close=feed.has_closes
             )
             if feed is not self.feed or snapshot.latest_trade is None:

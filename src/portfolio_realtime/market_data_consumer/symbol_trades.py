@@ -11,8 +11,6 @@ from typing import Final, NamedTuple
 from portfolio_realtime.market_data_consumer.messages import NO_TIME, TradeId
 from portfolio_realtime.market_data_consumer.trade_columns import NO_ID, RECENT_MAX, RING_BYTES, ROW, Columns
 
-EXCHANGES_MAX: Final = 1024  # that are told apart; the tape has a letter for each
-
 
 class KnownTrade(NamedTuple):
     """An eligible trade: when, which, what. `trade_id`, `exchange` and `origin` are numbers for them."""

@@ -2,7 +2,7 @@
 
 As objects, the trades of thousands of symbols do not fit into a processor's cache, and each new trade waits
 for the memory of those that it touches. So every symbol has a slot: a few numbers and the packed rows of its
-recent trades. A frame of many trades is placed in a few steps of NumPy, a single one by `put`.
+recent trades. A frame of many trades is placed in a few steps of NumPy, a single one by `append`.
 """
 
 from struct import Struct
@@ -12,11 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portfolio_realtime.market_data_consumer.messages import NO_TIME
+from portfolio_realtime.market_data_consumer.trade_eligibility import band_around, is_ordinary
 
 NOBODY: Final = 0  # the slot of no symbol
 INITIAL: Final = 1024  # slots; they double when all are taken
 RECENT_MAX: Final = 8  # eligible trades kept per symbol; a power of two
 NO_ID: Final = 2**64 - 1
+EXCHANGES_MAX: Final = 1024  # that are told apart; the tape has a letter for each
+UNKNOWN_EXCHANGE: Final = EXCHANGES_MAX
 UNCHANGED, CHANGED, TRADED = 0, 1, 2  # why a symbol's mark is to be taken
 
 KEY: Final = Struct("<qQH")  # the beginning of a row: time, id, exchange
@@ -41,7 +44,7 @@ class Trades(NamedTuple):
     exchange: NDArray[np.uint16]
     price: NDArray[np.float64]
 
-    def take(self, which: Slots | Flags) -> "Trades":
+    def select(self, which: Slots | Flags) -> "Trades":
         """Some of them, in that order."""
         return Trades(
             self.slot[which],
@@ -73,7 +76,7 @@ class Lookup:
         self._numbers = np.zeros(1 << bits, np.uint64)
         self._meanings = np.full(1 << bits, unknown, np.intp)
 
-    def put(self, number: int | None, meaning: int) -> None:
+    def assign(self, number: int | None, meaning: int) -> None:
         """It stands for this; None is never looked for."""
         if number is not None:
             at = self._place(number)
@@ -115,13 +118,13 @@ class Columns:
         self._grow(INITIAL)
         self._free.remove(NOBODY)
 
-    def take(self) -> int:
+    def allocate(self) -> int:
         """A free slot."""
         if not self._free:
             self._grow(len(self.at))
         return self._free.pop()
 
-    def give_back(self, slot: int) -> None:
+    def release(self, slot: int) -> None:
         """The symbol is not followed any more."""
         self.row_bytes[slot * RING_BYTES : (slot + 1) * RING_BYTES] = _EMPTY * RECENT_MAX
         self.newest_ns[slot] = self.at[slot] = self.change[slot] = 0
@@ -141,11 +144,11 @@ class Columns:
         self.change[slots] = UNCHANGED
         return slots, is_traded
 
-    def set_bands(self, slots: Slots, prices: NDArray[np.float64], ratio: float) -> None:
-        """Prices within this ratio of these need no second look, where any price does without."""
+    def set_bands(self, slots: Slots, prices: NDArray[np.float64]) -> None:
+        """Prices in the band around these need no second look, where any price does without."""
         is_open = (prices > 0) & np.isfinite(self.low[slots])
         slots, prices = slots[is_open], prices[is_open]
-        self.low[slots], self.high[slots] = prices / ratio, prices * ratio
+        self.low[slots], self.high[slots] = band_around(prices)
 
     def is_new(self, slot: int, as_of_ns: int, trade_id: int, exchange: int) -> bool:
         """Is a trade as new as the newest certainly none of those that are known?"""
@@ -153,7 +156,9 @@ class Columns:
         key = KEY.pack(as_of_ns, trade_id, exchange)
         return not self.has_withdrawn[slot] and self.row_bytes.find(key, begin, begin + RING_BYTES) < 0
 
-    def put(self, slot: int, as_of_ns: int, trade_id: int, exchange: int, origin: int, price: float) -> None:
+    def append(
+        self, slot: int, as_of_ns: int, trade_id: int, exchange: int, origin: int, price: float
+    ) -> None:
         """One ordinary trade."""
         at = self.at.item(slot)
         ROW.pack_into(
@@ -161,31 +166,34 @@ class Columns:
         )
         self.newest_ns[slot], self.at[slot], self.change[slot] = as_of_ns, (at + 1) % RECENT_MAX, TRADED
 
-    def place(self, arrived: Trades, wanted: Slots, is_known: Flags, origin: int, latest_ns: int) -> Slots:
+    def append_ordinary(
+        self, arrived: Trades, wanted: Slots, effect: Slots, origin: int, latest_ns: int
+    ) -> Slots:
         """Place the ordinary ones of the wanted trades, until `latest_ns`; the others are returned, in order.
 
         Of a symbol only the trades before its first that is not ordinary are placed, so that all are dealt
-        with in the order of their arrival. Ordinary is a known kind of trade that is newer than all others of
-        its symbol, or as new and none of those that are known, at a price that needs no second look.
+        with in the order of their arrival. Ordinary is what `is_ordinary` says, from a known
+        exchange, and of two at the same time the one that is none of those that are known.
         """
         if not len(wanted):
             return wanted
         order = wanted[np.argsort(arrived.slot[wanted], kind="stable")]
-        trades = arrived.take(order)
+        trades = arrived.select(order)
         first = _firsts(trades.slot)
         before_ns = self._before_ns(trades, first)
-        is_ordinary = before_ns < trades.as_of_ns
-        if not is_ordinary.all():
-            is_ordinary |= self._are_new(trades, before_ns == trades.as_of_ns)
-        is_ordinary &= is_known[order] & (trades.as_of_ns <= latest_ns)
-        is_ordinary &= (self.low[trades.slot] < trades.price) & (trades.price < self.high[trades.slot])
-        if is_ordinary.all():
-            self._put(trades, first, origin)
+        band = self.low[trades.slot], self.high[trades.slot]
+        ordinary = is_ordinary(effect[order], before_ns, trades.as_of_ns, latest_ns, trades.price, band)
+        ordinary &= trades.exchange != UNKNOWN_EXCHANGE
+        is_tied = before_ns == trades.as_of_ns
+        if is_tied.any():
+            ordinary &= ~is_tied | self._are_new(trades, is_tied)
+        if ordinary.all():
+            self._append(trades, first, origin)
             return order[:0]
-        is_placed = _until_first(is_ordinary, first)
-        placed = trades.take(is_placed)
+        is_placed = _until_first(ordinary, first)
+        placed = trades.select(is_placed)
         if len(placed.slot):
-            self._put(placed, _firsts(placed.slot), origin)
+            self._append(placed, _firsts(placed.slot), origin)
         return np.sort(order[~is_placed])
 
     def _before_ns(self, trades: Trades, first: Slots) -> NDArray[np.int64]:
@@ -204,7 +212,7 @@ class Columns:
         repeated = ids[1:][ids[1:] == ids[:-1]]
         return is_new & ~np.isin(trades.trade_id, repeated) if len(repeated) else is_new
 
-    def _put(self, trades: Trades, first: Slots, origin: int) -> None:
+    def _append(self, trades: Trades, first: Slots, origin: int) -> None:
         """Ordinary trades, sorted by their symbol's slot."""
         count = len(trades.slot)
         counts = np.diff(first, append=count)

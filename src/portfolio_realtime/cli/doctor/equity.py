@@ -108,7 +108,7 @@ async def _read(settings: Settings, feed: Feed, symbols: list[str], book: MarkBo
             found = await snapshots.read(symbols[start : start + SYMBOLS_MAX])
             for symbol, snapshot in found.items():
                 date = new_york_date_of(now_ns)
-                book.offer_snapshot(symbol, snapshot, date, now_ns, feed.source, has_close=feed.has_closes)
+                book.add_snapshot(symbol, snapshot, date, now_ns, feed.source, has_close=feed.has_closes)
     finally:
         await snapshots.close()
 

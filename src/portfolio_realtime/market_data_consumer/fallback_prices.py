@@ -1,0 +1,61 @@
+"""What values a symbol of which no trade is known: the middle of a quote, or the previous close."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Final
+
+from portfolio_realtime.clock import new_york_date_of, new_york_midnight_ns, parse_rfc3339
+from portfolio_realtime.market_data_consumer.messages import DailyBar, Quote, as_of_ns
+from portfolio_realtime.market_data_consumer.trade_eligibility import is_price
+from portfolio_realtime.market_data_consumer.trade_sources import END_OF_DAY, INDICATIVE
+from portfolio_realtime.market_data_consumer.trading_sessions import close_ns
+from portfolio_realtime.model import exact
+
+SPREAD_RATIO_MAX: Final = 0.5  # of the middle
+
+
+@dataclass(frozen=True, slots=True)
+class FallbackPrice:
+    """A price that is no trade's, as of a time, and what it is worth."""
+
+    price: float
+    as_of_ns: int
+    quality: str
+
+
+def middle_of(quote: Quote | None) -> FallbackPrice | None:
+    """The middle of a quote with both sides, in its shortest form; None where the spread says nothing."""
+    at_ns = None if quote is None else as_of_ns(quote.at)
+    if quote is None or at_ns is None or not is_price(quote.bid) or not is_price(quote.ask):
+        return None
+    middle = float((exact(quote.bid) + exact(quote.ask)) / 2)
+    if not 0 <= quote.ask - quote.bid <= SPREAD_RATIO_MAX * middle:
+        return None
+    return FallbackPrice(middle, at_ns, INDICATIVE)
+
+
+def closing_price(new_york_date: str | None, close: float | None) -> FallbackPrice | None:
+    """The close of a day, as of the end of that day's session."""
+    if new_york_date is None or close is None:
+        return None
+    day = date.fromisoformat(new_york_date)
+    at_ns = close_ns(day)
+    if at_ns is None:  # crypto on a day off
+        at_ns = new_york_midnight_ns(day + timedelta(days=1))
+    return FallbackPrice(close, at_ns, END_OF_DAY)
+
+
+def previous_close(bars: Iterable[DailyBar | None], new_york_date: str) -> tuple[str, float] | None:
+    """Date and close of the newest daily bar before that date, or None."""
+    closes: list[tuple[str, float]] = []
+    for bar in bars:
+        if bar is None or bar.at is None or not is_price(bar.close):
+            continue
+        try:
+            day = new_york_date_of(parse_rfc3339(bar.at))
+        except ValueError:
+            continue
+        if day < new_york_date:
+            closes.append((day, bar.close))
+    return max(closes, default=None)

@@ -1,0 +1,206 @@
+"""One symbol: its recent trades, what stands in for them, and the mark that they make."""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from portfolio_realtime.market_data_consumer.fallback_prices import FallbackPrice, closing_price, middle_of
+from portfolio_realtime.market_data_consumer.messages import Quote, TradingStatus, as_of_ns
+from portfolio_realtime.market_data_consumer.symbol_trades import KnownTrade, RecentTrades
+from portfolio_realtime.market_data_consumer.trade_columns import NO_ID, RECENT_MAX
+from portfolio_realtime.market_data_consumer.trade_eligibility import band_around
+from portfolio_realtime.market_data_consumer.trade_sources import (
+    END_OF_DAY,
+    HALTED,
+    INDICATIVE,
+    QUALITIES,
+    is_of_snapshot,
+    source_of,
+)
+from portfolio_realtime.model import Mark
+
+WITHDRAWN_MAX: Final = 8  # withdrawn trades remembered, so that a repetition does not bring one back
+HALTS: Final = {("A", "2"), ("B", "2"), ("C", "H"), ("C", "P"), ("O", "H"), ("O", "P")}
+RESUMPTIONS: Final = {("A", "3"), ("B", "3"), ("C", "T"), ("O", "T")}
+
+
+@dataclass(slots=True, eq=False)
+class MarkedSymbol(RecentTrades):
+    """A followed symbol. `is_sane` says that its prices do not jump: options' do."""
+
+    symbol: str = ""
+    is_sane: bool = True
+    first_only: KnownTrade | None = None
+    withdrawn: tuple[KnownTrade, ...] = ()
+    fallback: FallbackPrice | None = None
+    previous_close: float | None = None
+    previous_close_date: str | None = None
+    halted_ns: int | None = None  # since when
+    floor_ns: int = 0  # the next mark's received_ns lies above this one
+    mark: Mark | None = None
+    was_asked_again: bool = False  # after a snapshot without a trade
+    at_boundary: KnownTrade | None = None  # the last before the trade that passed the boundary
+
+    def last(self) -> KnownTrade | None:
+        """The trade that values the symbol, or None."""
+        return self.newest() or self.first_only
+
+    def last_at(self, at_ns: int) -> KnownTrade | Mark | None:
+        """What valued the symbol at that time: a trade, or the mark whose trades have all been withdrawn."""
+        if self.last() is None:  # all are withdrawn: the mark stays until there is another
+            return self.mark if self.mark is not None and self.mark.as_of_ns <= at_ns else None
+        newest: KnownTrade | None = None
+        for trade in (self.at_boundary, *self.trades()):  # of two at the same time, the later arrival
+            if trade is not None and trade.as_of_ns <= at_ns:
+                newest = trade if newest is None or trade.as_of_ns >= newest.as_of_ns else newest
+        first = self.first_only
+        if newest is None and first is not None and first.as_of_ns <= at_ns:
+            return first
+        return newest
+
+    def has_streamed(self, at_ns: int) -> bool:
+        """Has the stream brought a trade of that time, or a newer one?"""
+        return any(
+            trade.as_of_ns >= at_ns and not is_of_snapshot(trade.origin)
+            for trade in (*self.trades(), self.first_only)
+            if trade is not None
+        )
+
+    def is_absurd(self, trade: KnownTrade) -> bool:
+        """May its price not be believed at once? A snapshot's may: it is the venue's second word."""
+        last = self.last()
+        if not self.is_sane or last is None or is_of_snapshot(trade.origin):
+            return False
+        low, high = band_around(last.price)
+        return trade.as_of_ns >= last.as_of_ns and not low < trade.price < high
+
+    def is_withdrawn(self, trade: KnownTrade) -> bool:
+        """Has this execution been cancelled, or corrected into another?"""
+        return any(trade.is_same(other) for other in self.withdrawn)
+
+    def insert(self, trade: KnownTrade, boundary_ns: int | None) -> bool:
+        """Put an eligible trade where its time says; True when it has become the newest."""
+        newest_ns = self.columns.newest_ns.item(self.slot)
+        if boundary_ns is not None and newest_ns <= boundary_ns < trade.as_of_ns:
+            self.at_boundary = self.newest() or self.at_boundary
+        self.columns.newest_ns[self.slot] = max(newest_ns, trade.as_of_ns)
+        return self._insert_in_order(trade)
+
+    def insert_first_only(self, trade: KnownTrade) -> bool:
+        """Keep the oldest trade that counts only without others; True when it now values the symbol."""
+        if self.first_only is not None and self.first_only.as_of_ns <= trade.as_of_ns:
+            return False
+        self.first_only = trade
+        return self.newest() is None
+
+    def withdraw(self, trade_id: int, exchange: int) -> KnownTrade | None:
+        """Take out the newest trade of that id and return it; None where none is known."""
+        if trade_id == NO_ID:
+            return None
+        trades = self.trades()
+        for trade in reversed(trades):
+            if (trade.trade_id, trade.exchange) == (trade_id, exchange):
+                if self.at_boundary == trade:
+                    self.at_boundary = None
+                trades.remove(trade)
+                self.replace(trades)
+                return trade
+        first = self.first_only
+        if first is not None and (first.trade_id, first.exchange) == (trade_id, exchange):
+            self.first_only = None
+            return first
+        return None
+
+    def remember_withdrawn(self, trade: KnownTrade) -> None:
+        """Let no repetition of this trade in again."""
+        self.columns.has_withdrawn[self.slot] = True
+        self.withdrawn = (*self.withdrawn, trade)[-WITHDRAWN_MAX:]
+
+    def set_status(self, status: TradingStatus) -> bool:
+        """Halt or resume trading; False for a status that changes nothing."""
+        at_ns = as_of_ns(status.at)
+        if at_ns is None:
+            return False
+        code = (status.tape or "", status.code or "")
+        if code in HALTS:
+            self.halted_ns = at_ns
+        elif code in RESUMPTIONS and self.halted_ns is not None and at_ns >= self.halted_ns:
+            self.halted_ns = None
+        else:
+            return False
+        self.set_band()
+        return True
+
+    def set_band(self) -> None:
+        """Say which prices of the stream need no second look; while halted all do."""
+        low, high = 0.0, math.inf
+        last = self.last()
+        if self.halted_ns is not None:
+            low = math.inf
+        elif self.is_sane and last is not None:
+            low, high = band_around(last.price)
+        self.columns.low[self.slot], self.columns.high[self.slot] = low, high
+
+    def set_close(self, day: str, close: float) -> bool:
+        """Take the close of a day, unless a later day's is known; True when it is another one."""
+        if (day, close) == (self.previous_close_date, self.previous_close):
+            return False
+        if self.previous_close_date is not None and day < self.previous_close_date:
+            return False
+        self.previous_close, self.previous_close_date = close, day
+        return True
+
+    def set_fallback(self, quote: Quote | None) -> bool:
+        """Take a quote's middle, or else the previous close; True when it is another price."""
+        before = self.fallback
+        self.fallback = middle_of(quote) or closing_price(self.previous_close_date, self.previous_close)
+        return self.fallback != before
+
+    def traded_mark(self, price: float, at_ns: int, origin: int, received_ns: int) -> Mark:
+        """The mark that a trade makes."""
+        source = source_of(origin)
+        quality = QUALITIES[source] if self.halted_ns is None else HALTED
+        return self._renewed(price, at_ns, source, quality, received_ns)
+
+    def untraded_mark(self, source: str, received_ns: int) -> Mark | None:
+        """The mark of a symbol without a trade that moves it; None where nothing is known."""
+        known, fallback, first = self.mark, self.fallback, self.first_only
+        if first is not None:
+            return self.traded_mark(first.price, first.as_of_ns, first.origin, received_ns)
+        if fallback is None or (known is not None and known.quality not in (INDICATIVE, END_OF_DAY)):
+            return known
+        return self._renewed(fallback.price, fallback.as_of_ns, source, fallback.quality, received_ns)
+
+    def _insert_in_order(self, trade: KnownTrade) -> bool:
+        trades = self.trades()
+        before = trades[-1] if trades else None
+        twin = next((known for known in trades if trade.is_same(known)), None)
+        if twin is not None:
+            if is_of_snapshot(trade.origin) or not is_of_snapshot(twin.origin):
+                return False
+            trades.remove(twin)
+        at = len(trades)
+        while at and _is_before(trade, trades[at - 1]):
+            at -= 1
+        trades.insert(at, trade)
+        self.replace(trades[-RECENT_MAX:])
+        return trades[-1] is trade and (before is None or not trade.is_same(before))
+
+    def _renewed(self, price: float, at_ns: int, source: str, quality: str, received_ns: int) -> Mark:
+        known, close, close_date = self.mark, self.previous_close, self.previous_close_date
+        if (
+            known is not None
+            and at_ns == known.as_of_ns
+            and (price, source, quality, close, close_date)
+            == (known.price, known.source, known.quality, known.previous_close, known.previous_close_date)
+        ):
+            return known
+        self.floor_ns = max(received_ns, self.floor_ns + 1)
+        self.mark = Mark(self.symbol, price, at_ns, self.floor_ns, source, close, close_date, quality)
+        return self.mark
+
+
+def _is_before(trade: KnownTrade, known: KnownTrade) -> bool:
+    if trade.as_of_ns == known.as_of_ns:
+        return is_of_snapshot(trade.origin) and not is_of_snapshot(known.origin)
+    return trade.as_of_ns < known.as_of_ns
