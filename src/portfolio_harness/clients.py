@@ -289,7 +289,7 @@ class Clients:
 
     def begin_measuring(self) -> None:
         """Forget what was counted so far; errors stay counted."""
-        self.counts["messages"] = 0
+        self.counts["messages"] = self.counts["payload_bytes"] = 0
         self.lags, self.deliveries = Lags(), Lags()
         self.outages_s.clear()
         now_ns = time.time_ns()
@@ -414,6 +414,7 @@ class Clients:
             self.counts["errors"] += frame.type == "error"
             return
         self.counts["messages"] += 1
+        self.counts["payload_bytes"] += len(raw)
         if frame.account_id != client.account_id:
             self.counts["leaks"] += 1
             return

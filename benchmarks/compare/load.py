@@ -1,0 +1,184 @@
+"""One run: a simulator and clients of this revision, the services of whichever."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from websockets.asyncio.client import connect
+from websockets.exceptions import WebSocketException
+
+from benchmarks.compare import usage
+from benchmarks.compare.figures import Run
+from benchmarks.compare.revisions import Revision
+from portfolio_harness.client_processes import ClientProcesses
+from portfolio_harness.oracle import Oracle
+from portfolio_harness.system import (
+    SystemFailed,
+    free_port,
+    settings_for,
+    simulator_options,
+    start_simulator,
+    token,
+    wait_known,
+    wait_ready,
+)
+from portfolio_realtime.processes import end_all, end_with_parent
+
+PROCESSES: Final = {  # part of a command line -> how its figures are named
+    "portfolio_realtime.symbol_collector": "symbol_collector",
+    "portfolio_realtime.market_data_consumer": "market_data_consumer",
+    "portfolio_realtime.portfolio_calculator": "portfolio_calculator",
+    "portfolio_realtime.websocket_server": "websocket_server",
+    "portfolio_realtime.run_services": "supervisor",
+    "valkey": "valkey",
+    "redis-server": "valkey",
+}
+FIRST_VALUE_S_MAX: Final = 120.0
+TRY_S: Final = 0.02
+TOKEN_S: Final = 3600
+US: Final = 1_000_000
+
+
+@dataclass(frozen=True)
+class Load:
+    """The same for both revisions."""
+
+    connections: int
+    accounts: int
+    symbols: int
+    rate: float  # messages a second and account that the server may send
+    warm_up_s: float
+    duration_s: float
+    seed: int
+    stops_at_start: bool = False  # measure the start and the memory at rest, and open no connections
+
+
+async def run(revision: Revision, load: Load, slower_ratio: float = 0.0) -> Run:
+    """Bring it up, load it, take it down. Raises SystemFailed, FleetFailed."""
+    options = simulator_options(load.accounts, load.symbols, load.symbols, load.seed)
+    simulator, simulator_url = await start_simulator(options)
+    oracle = Oracle(simulator_url)
+    port, secret = free_port(0), secrets.token_urlsafe(48)
+    url = f"http://127.0.0.1:{port}"
+    environment = {
+        **os.environ,
+        **settings_for(simulator_url, port, secret),
+        **revision.environment(slower_ratio),
+        "RUN_SERVICES_PORT": str(port),
+        "MIN_UPDATE_INTERVAL": str(1 / load.rate),
+        "LOG_LEVEL": "warning",
+    }
+    try:
+        accounts = await oracle.account_ids()
+        began, began_s = usage.machine(), _own_cpu_s()
+        async with _services(revision, environment) as product:
+            figures = await _start(url, accounts, secret, product.pid)
+            if not load.stops_at_start:
+                figures |= await _loaded(url, accounts, secret, product.pid, load)
+            ended, own_s = usage.machine(), _own_cpu_s() - began_s
+        others_s = ended.busy_s - began.busy_s - own_s
+        return Run(figures, max(0.0, others_s / (ended.all_s - began.all_s)))
+    finally:
+        await oracle.close()
+        await end_all([simulator])
+
+
+@contextlib.asynccontextmanager
+async def _services(
+    revision: Revision, environment: Mapping[str, str]
+) -> AsyncGenerator[asyncio.subprocess.Process]:
+    with (revision.python.parents[2] / "services.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(str(revision.python), "-m", "portfolio_realtime.run_services"),
+            env=environment,
+            cwd=revision.source.parent,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            preexec_fn=end_with_parent,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        await end_all([process])
+
+
+async def _start(url: str, accounts: list[str], secret: str, pid: int) -> dict[str, float]:
+    """From the start of the services: to the first value, and until all accounts are known; memory then."""
+    started_s = time.monotonic()
+    first_value = asyncio.create_task(_first_value_s(url, accounts[0], secret, started_s))
+    await wait_ready(url)
+    await wait_known(url, len(accounts), lambda _: None)
+    known_s = time.monotonic() - started_s
+    figures = {"first_value_s": await first_value, "known_s": known_s}
+    cpu = {name: usage.cpu_s(pids) for name, pids in _by_name(pid).items()}
+    figures["collector_us_per_account"] = cpu.get("symbol_collector", 0.0) * US / len(accounts)
+    for name, pids in _by_name(pid).items():
+        sizes = [usage.memory_mb(one) for one in pids]
+        figures[f"resident_mb.{name}"] = sum(resident for resident, _ in sizes)
+        figures[f"proportional_mb.{name}"] = sum(proportional for _, proportional in sizes)
+    services = [name for name in figures if name.startswith("proportional_mb.")]
+    figures["proportional_mb"] = sum(figures[name] for name in services)
+    return figures
+
+
+async def _first_value_s(url: str, account_id: str, secret: str, started_s: float) -> float:
+    """Dial until a value comes. Raises SystemFailed."""
+    headers = {"Authorization": f"Bearer {token(secret, 'first', [account_id], TOKEN_S)}"}
+    address = f"{url.replace('http', 'ws', 1)}/ws/portfolio/{account_id}"
+    while time.monotonic() - started_s < FIRST_VALUE_S_MAX:
+        with contextlib.suppress(OSError, WebSocketException, TimeoutError):
+            async with connect(address, additional_headers=headers, proxy=None) as client:
+                async for message in client:
+                    if b'"equity"' in (message if isinstance(message, bytes) else message.encode()):
+                        return time.monotonic() - started_s
+        await asyncio.sleep(TRY_S)
+    raise SystemFailed(f"no value within {FIRST_VALUE_S_MAX:.0f} s")
+
+
+async def _loaded(url: str, accounts: list[str], secret: str, pid: int, load: Load) -> dict[str, float]:
+    chosen = [accounts[index % len(accounts)] for index in range(load.connections)]
+    clients = ClientProcesses(
+        url, chosen, lambda account: token(secret, "client", [account], TOKEN_S), interval_s=1 / load.rate
+    )
+    async with clients:
+        await clients.start(load.connections)
+        await asyncio.sleep(load.warm_up_s)
+        before = {name: usage.cpu_s(pids) for name, pids in _by_name(pid).items()}
+        await clients.measure()
+        await asyncio.sleep(load.duration_s)
+        seen = await clients.seen()
+        after = {name: usage.cpu_s(pids) for name, pids in _by_name(pid).items()}
+    messages = seen.counts["messages"]
+    if not messages:
+        raise SystemFailed("no message came while it was measured")
+    spent = {name: (after[name] - before.get(name, 0.0)) * US / messages for name in after}
+    return {
+        "lag_ms_p50": seen.lags.percentile_ms(0.5),
+        "lag_ms_p99": seen.lags.percentile_ms(0.99),
+        "messages_per_s": messages / load.duration_s,
+        "bytes_per_message": seen.counts["payload_bytes"] / messages,
+        "cpu_us_per_message": sum(spent.values()),
+        **{f"cpu_us_per_message.{name}": used for name, used in spent.items()},
+    }
+
+
+def _by_name(pid: int) -> dict[str, list[int]]:
+    """The product's processes by the name of their figures."""
+    found: dict[str, list[int]] = {}
+    for one, command in usage.tree(pid).items():
+        name = next((name for part, name in PROCESSES.items() if part in command), None)
+        if name is not None:
+            found.setdefault(name, []).append(one)
+    return found
+
+
+def _own_cpu_s() -> float:
+    """Of this process and of all that it has started."""
+    return usage.cpu_s(usage.tree(os.getpid()))
