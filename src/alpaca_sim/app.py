@@ -26,7 +26,7 @@ from alpaca_sim.api import (
 from alpaca_sim.api.auth import Guard
 from alpaca_sim.api.rest_faults import RestFaults
 from alpaca_sim.api.web import ApiError, error_response, not_found
-from alpaca_sim.control import fault_actions, levers, routes
+from alpaca_sim.control import fault_actions, levers, odd_levers, routes
 from alpaca_sim.core.clock import SECOND_NS
 from alpaca_sim.simulator import Simulator
 
@@ -42,6 +42,7 @@ def make_app(sim: Simulator) -> ASGIApp:
         *routes.ROUTES,
         *history_rest.ROUTES,
         *levers.ROUTES,
+        *odd_levers.ROUTES,
         *activities_rest.ROUTES,  # before the accounts' routes, which would take their paths for ids
         *trading_rest.ROUTES,
         *trading_stream.ROUTES,

@@ -17,8 +17,9 @@ from alpaca_sim.core.corporate import CorporateActions
 from alpaca_sim.core.credentials import Credentials, RateLimit
 from alpaca_sim.core.faults import Change, Fault, Faults, Plan
 from alpaca_sim.core.ledger import Activity, Ledger
-from alpaca_sim.core.listings import make_listings
+from alpaca_sim.core.listings import COIN_PAIR, make_listings
 from alpaca_sim.core.market import MINUTE_NS, Market
+from alpaca_sim.core.odd_bookings import OddBookings
 from alpaca_sim.core.sessions import ALWAYS, Calendar
 from alpaca_sim.core.statuses import Statuses
 from alpaca_sim.core.switches import Switches
@@ -115,6 +116,11 @@ class Simulator:
             accounts.replay_since_close(self.ledger, self.trader, rng, balance_date, now)
         self.books.start(balance_date)
         self.corporate = CorporateActions(self.ledger, self.market, self.trader, self.agenda, clock)
+        self.odd_bookings = OddBookings(
+            self.ledger, self.market, self.trader, self.agenda, clock, random.Random(f"{seed}/odd")
+        )
+        if settings.switches.crypto_fee == "at_fill":
+            self.trader.on_trade = self.odd_bookings.take_fee
         self.credentials = Credentials(settings.key, settings.secret, self.service_clock)
         self.rate_limit = RateLimit(settings.rate_limit, self.service_clock)
         self.activity_index = ActivityIndex(self.ledger)
@@ -131,8 +137,13 @@ class Simulator:
 
     def _random_market(self, settings: Settings) -> RandomWalk:
         rng = random.Random(f"{settings.seed}/market")
-        for listing in make_listings(settings.symbol_count, rng, new_york(self.clock.now_ns()).date()):
+        switches = settings.switches
+        has_digits = switches.option_roots == "adjusted"
+        today = new_york(self.clock.now_ns()).date()
+        for listing in make_listings(settings.symbol_count, rng, today, has_digits):
             self.market.list_symbol(listing)
+        if switches.coin_pairs == "yes":
+            self.market.list_symbol(COIN_PAIR)
         return RandomWalk(self.market, rng, settings.trades_per_second, self.clock, self.calendar)
 
     def _notify(self, _activity: Activity) -> None:

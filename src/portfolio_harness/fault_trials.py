@@ -39,7 +39,7 @@ OVERRIDES: Final = {
     "LOG_LEVEL": "error",
 }
 SIMULATOR: Final = (
-    *("--accounts", str(ACCOUNTS), "--symbols", "12", "--rate-limit", str(RATE_LIMIT)),
+    *("--accounts", str(ACCOUNTS), "--symbols", "24", "--rate-limit", str(RATE_LIMIT)),
     *("--trades-per-second", "60", "--activities-per-second", "3", "--heartbeat", "1"),
 )
 

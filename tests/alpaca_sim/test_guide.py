@@ -9,7 +9,7 @@ from starlette.routing import Route, WebSocketRoute
 
 from alpaca_sim.api import events
 from alpaca_sim.cli import app
-from alpaca_sim.control import levers, routes
+from alpaca_sim.control import levers, odd_levers, routes
 from alpaca_sim.core import faults
 from alpaca_sim.core.faults import KINDS
 from alpaca_sim.core.switches import CHOICES
@@ -42,7 +42,11 @@ def test_every_switch_is_described_with_its_values(guide: str) -> None:
 
 def test_every_lever_and_stream_is_named(guide: str) -> None:
     """By its path."""
-    posted = [route for route in routes.ROUTES + levers.ROUTES if "POST" in (route.methods or ())]
+    posted = [
+        route
+        for route in routes.ROUTES + levers.ROUTES + odd_levers.ROUTES
+        if "POST" in (route.methods or ())
+    ]
     names = {route.path.removeprefix("/_sim/") for route in posted}
     assert (
         names and [name for name in names if f"`{name}`" not in guide and f"/_sim/{name}" not in guide] == []

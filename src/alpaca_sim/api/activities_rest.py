@@ -70,11 +70,11 @@ def activities_page(request: Request, account_id: str | None) -> list[dict[str, 
         rows = sorted(rows_of(find_account(sim, account_id).activities), key=id_of)
     else:
         rows = sim.activity_index.rows()
-    superseded = sim.ledger.superseded
+    hidden = sim.ledger.superseded | sim.ledger.untold
     found = (
         row_json(activity)
         for activity in _from_token(request, rows)
-        if wanted.takes(activity) and not activity.is_void and activity.ref_id not in superseded
+        if wanted.takes(activity) and not activity.is_void and activity.ref_id not in hidden
     )
     return list(islice(found, limit))
 

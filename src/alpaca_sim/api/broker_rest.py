@@ -22,6 +22,7 @@ from alpaca_sim.api.broker_json import (
     positions_json,
     trade_account_json,
 )
+from alpaca_sim.api.odd_accounts import as_held, as_listed, as_stated
 from alpaca_sim.api.web import (
     ApiError,
     csv_param,
@@ -68,7 +69,7 @@ async def list_accounts(request: Request) -> Response:
             before_ns is None or account.created_ns <= before_ns
         )
         if in_time and status in ("", account.status) and _matches(account, words):
-            rows.append(account_json(account, entities))
+            rows.append(as_listed(sim, account, account_json(account, entities)))
         if len(rows) == ACCOUNTS_MAX:
             break
     return json_response(rows)
@@ -82,17 +83,17 @@ def _matches(account: Account, words: Iterable[str]) -> bool:
 
 async def one_account(request: Request) -> Response:
     """`GET /v1/accounts/{id}`."""
-    account = find_account(sim_of(request), request.path_params["account_id"])
-    return json_response(account_json(account, set(ENTITIES)))
+    sim = sim_of(request)
+    account = find_account(sim, request.path_params["account_id"])
+    return json_response(as_listed(sim, account, account_json(account, set(ENTITIES))))
 
 
 async def trade_account(request: Request) -> Response:
     """`GET /v1/trading/accounts/{id}/account`."""
     sim = sim_of(request)
     account = _path_account(request)
-    return json_response(
-        trade_account_json(sim.market, account, reported_holdings(sim, account), sim.balance_date)
-    )
+    row = trade_account_json(sim.market, account, reported_holdings(sim, account), sim.balance_date)
+    return json_response(as_stated(sim, account, row))
 
 
 def _path_account(request: Request) -> Account:
@@ -102,8 +103,9 @@ def _path_account(request: Request) -> Account:
 async def positions(request: Request) -> Response:
     """`GET /v1/trading/accounts/{id}/positions`."""
     sim = sim_of(request)
-    holdings = reported_holdings(sim, _path_account(request))
-    return json_response(positions_json(sim.market, holdings, sim.settings.switches))
+    account = _path_account(request)
+    rows = positions_json(sim.market, reported_holdings(sim, account), sim.settings.switches)
+    return json_response(as_held(sim, account, rows))
 
 
 async def one_position(request: Request) -> Response:

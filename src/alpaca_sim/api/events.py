@@ -68,8 +68,11 @@ async def activity_stream(request: Request) -> Response:
     """`GET /v2beta1/events/activities`: every change of cash or positions."""
     sim = sim_of(request)
 
-    def encode(activity: Activity) -> dict[str, Any]:
-        return event_json(activity, sim.settings.switches)
+    switches = sim.settings.switches
+
+    def encode(activity: Activity) -> dict[str, Any] | None:
+        is_kept_back = switches.deposits == "rows_only" and activity.activity_type == "CSD"
+        return None if is_kept_back else event_json(activity, switches)
 
     return _open_stream(request, "activities", sim.ledger.activities, encode, open_since=False)
 

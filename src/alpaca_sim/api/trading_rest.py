@@ -19,6 +19,7 @@ from alpaca_sim.api.broker_rest import (
     position_in,
     reported_holdings,
 )
+from alpaca_sim.api.odd_accounts import as_held, as_stated
 from alpaca_sim.api.trading_stream import Trading
 from alpaca_sim.api.web import ApiError, find_account, json_response, sim_of
 from alpaca_sim.core.ledger import Account
@@ -49,6 +50,7 @@ async def account(request: Request) -> Response:
     """`GET /v2/account`."""
     sim, own = sim_of(request), account_of(request)
     row = trade_account_json(sim.market, own, reported_holdings(sim, own), sim.balance_date)
+    row = as_stated(sim, own, row)
     return json_response(
         {name: value for name, value in row.items() if name not in BROKER_ONLY} | {"crypto_tier": 1}
     )
@@ -56,10 +58,9 @@ async def account(request: Request) -> Response:
 
 async def positions(request: Request) -> Response:
     """`GET /v2/positions`."""
-    sim = sim_of(request)
-    return json_response(
-        positions_json(sim.market, reported_holdings(sim, account_of(request)), sim.settings.switches)
-    )
+    sim, own = sim_of(request), account_of(request)
+    rows = positions_json(sim.market, reported_holdings(sim, own), sim.settings.switches)
+    return json_response(as_held(sim, own, rows))
 
 
 async def one_position(request: Request) -> Response:

@@ -174,7 +174,7 @@ async def set_status(request: Request) -> Response:
 
 
 async def split(request: Request) -> Response:
-    """`POST /_sim/split`: `{"symbol","new_rate","old_rate"?,"gap_s"?,"ex_date"?}`: two bookings each."""
+    """`POST /_sim/split`: `{"symbol","new_rate","old_rate"?,"gap_s"?,"ex_date"?,"told"?}`: two bookings."""
     sim, body = sim_of(request), await json_body(request)
     symbol = _stock_field(request, body)
     count = sim.corporate.split(
@@ -183,6 +183,7 @@ async def split(request: Request) -> Response:
         positive_field({"old_rate": "1", **body}, "old_rate"),
         seconds_field(body, "gap_s", SPLIT_GAP_S),
         date_field(body, "ex_date"),
+        is_told=bool(body.get("told", True)),
     )
     return json_response({"symbol": symbol, "accounts": count})
 
@@ -230,15 +231,8 @@ async def instant_deposit(request: Request) -> Response:
     sim, body = sim_of(request), await json_body(request)
     account_id = find_account(sim, str(body.get("account_id"))).account_id
     amount = positive_field(body, "amount")
-    transfer_id = sim.trader.new_id()
-    sim.trader.move_cash(account_id, "MEM", amount, transfer_id=transfer_id)
-
-    def settle(_at_ns: int) -> None:
-        sim.trader.move_cash(account_id, "CSD", amount, transfer_id=transfer_id)
-        sim.trader.move_cash(account_id, "MEM", -amount, transfer_id=transfer_id)
-
-    delay_ns = int(seconds_field(body, "settle_in_s", SETTLE_IN_S) * SECOND_NS)
-    sim.agenda.plan(sim.clock.now_ns() + delay_ns, settle)
+    settle_in_s = seconds_field(body, "settle_in_s", SETTLE_IN_S)
+    transfer_id = sim.odd_bookings.instant_deposit(account_id, amount, settle_in_s)
     return json_response({"transfer_id": transfer_id})
 
 

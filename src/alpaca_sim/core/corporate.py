@@ -27,11 +27,17 @@ class CorporateActions:
         self._clock = clock
 
     def split(
-        self, symbol: str, new_rate: Decimal, old_rate: Decimal, gap_s: float, ex_date: date | None
+        self,
+        symbol: str,
+        new_rate: Decimal,
+        old_rate: Decimal,
+        gap_s: float,
+        ex_date: date | None,
+        is_told: bool = True,
     ) -> int:
         """`new_rate` shares for `old_rate`: the old quantity leaves each account now, the new one comes
-        `gap_s` later, and then the first trade at the new price. Prices before are raw. Returns how many
-        accounts hold it.
+        `gap_s` later, and then the first trade at the new price. Prices before are raw; without `is_told` no
+        booking ever tells of it. Returns how many accounts hold it.
         """
         now_ns = self._clock.now_ns()
         today = new_york(now_ns).date().isoformat()
@@ -62,12 +68,14 @@ class CorporateActions:
                 "old_qty": text(old),
                 "new_qty": text(new),
             }
-            self._trader.book_leg(account.account_id, (SPLIT, subtype), details, (symbol, -old))
+            leg = (symbol, -old)
+            self._trader.book_leg(account.account_id, (SPLIT, subtype), details, leg, is_told=is_told)
             arriving.append((account.account_id, new, details))
 
         def arrive(_at_ns: int) -> None:
             for account_id, quantity, details in arriving:
-                self._trader.book_leg(account_id, (SPLIT, subtype), details, (symbol, quantity))
+                leg = (symbol, quantity)
+                self._trader.book_leg(account_id, (SPLIT, subtype), details, leg, is_told=is_told)
             self._trade_at_ratio(symbol, old_rate / new_rate)
 
         self._agenda.plan(now_ns + int(gap_s * SECOND_NS), arrive)

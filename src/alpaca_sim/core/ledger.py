@@ -9,7 +9,7 @@ overnight roll (`books`) moves the opening state on by a day.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from alpaca_sim.core.activity_types import MEANINGS
@@ -54,6 +54,12 @@ class Activity:
         return self.net_amount + units
 
 
+def pair_of(symbol: str) -> tuple[str, str] | None:
+    """The two coins, as they are held, that a pair of coins exchanges: ETH/BTC; None for any other symbol."""
+    base, slash, quote = symbol.partition("/")
+    return (f"{base}/USD", f"{quote}/USD") if slash and quote != "USD" else None
+
+
 @dataclass(slots=True)
 class Position:
     """Signed quantity and cost basis of one symbol. `is_new`: not held at the last session's end."""
@@ -89,6 +95,10 @@ class Holdings:
         self.external_cash_flow += sign * activity.external_cash_flow
         if activity.activity_type == SPLIT:
             self._exchange(activity)
+        elif (coins := pair_of(activity.symbol)) is not None:
+            base, quote = coins
+            self._move(base, sign * activity.quantity, ZERO)
+            self._move(quote, -sign * activity.quantity * activity.price, ZERO)
         elif activity.symbol and activity.quantity:
             self._move(activity.symbol, sign * activity.quantity, activity.price * activity.multiplier)
 
@@ -192,6 +202,7 @@ class Ledger:
         """An empty ledger, valued at `market`."""
         self.accounts: dict[str, Account] = {}
         self.activities: list[Activity] = []
+        self.untold: set[str] = set()  # ref ids of bookings that count already and that nobody is told of yet
         self.superseded: set[str] = set()  # ref ids of bookings that a later one corrected or took back
         self.on_activity: Callable[[Activity], None] = lambda _activity: None
         self._market = market
@@ -206,18 +217,32 @@ class Ledger:
         """The publication id of a booking at `at_ns`."""
         return self._ulids.next(at_ns)
 
-    def book(self, activity: Activity) -> None:
-        """Apply one activity to its account and publish it. Raises KeyError for an unknown account."""
+    def book(self, activity: Activity, is_told: bool = True) -> None:
+        """Apply one activity to its account and publish it, or keep it until `tell`.
+
+        Raises KeyError for an unknown account.
+        """
         assert len(self.activities) < ACTIVITIES_MAX, "the simulator keeps every activity: restart it"
         account = self.accounts[activity.account_id]
         assert not account.activities or account.activities[-1].at_ns <= activity.at_ns
         with exact():
             account.current.apply(activity)
         account.activities.append(activity)
+        if not is_told:
+            self.untold.add(activity.ref_id)
+            return
         self.activities.append(activity)
         if activity.previous is not None:
             self.superseded.add(activity.previous.ref_id)
         self.on_activity(activity)
+
+    def tell(self, activity: Activity, at_ns: int) -> None:
+        """Publish what was booked before without telling."""
+        assert activity.ref_id in self.untold, "this booking is told already"
+        self.untold.discard(activity.ref_id)
+        told = replace(activity, event_id=self.next_event_id(at_ns), at_ns=at_ns, executed_ns=activity.at_ns)
+        self.activities.append(told)
+        self.on_activity(told)
 
     def equity_at_closes(self, holdings: Holdings) -> Decimal:
         """Cash plus positions at the closing prices of `balance_asof`, exact."""

@@ -3,6 +3,7 @@ contracts.
 """
 
 import random
+from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
 
@@ -61,14 +62,27 @@ CRYPTO = [
 TAPES = {"NYSE": "A", "ARCA": "B", "NASDAQ": "C"}
 
 
-def make_listings(count: int, rng: random.Random, from_day: date) -> list[Listing]:
-    """`count` listings, the same for the same generator state and year."""
+COIN_PAIR = Listing(
+    *("ETH/BTC", "Ethereum / Bitcoin", "crypto", "CRYPTO", ""), Decimal("0.03453"), Decimal("0.0345"), 6
+)  # by a switch only: its price is in bitcoin
+
+
+def make_listings(count: int, rng: random.Random, from_day: date, has_digits: bool = False) -> list[Listing]:
+    """`count` listings, the same for the same generator state and year.
+
+    With `has_digits` the options are of corporate actions: AAPL1 for AAPL, of the exchange OPCA.
+    """
     mixed = count >= MIXED_SYMBOLS_MIN
     crypto_count = min(len(CRYPTO), max(2, count // 25)) if mixed else 0
     option_count = min(40, max(2, count // 16)) if mixed else 0
     equities = _equities(count - crypto_count - option_count, rng)
     crypto = [_crypto(row, rng) for row in CRYPTO[:crypto_count]]
-    return equities + crypto + _options(option_count, equities, rng, from_day)
+    options = _options(option_count, equities, rng, from_day)
+    if has_digits:
+        options = [
+            replace(one, symbol=f"{one.symbol[:-15]}1{one.symbol[-15:]}", exchange="OPCA") for one in options
+        ]
+    return equities + crypto + options
 
 
 def fakepaca() -> Listing:

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
+# How an account can be told so that a client stumbles; also as faults, `odd.…`.
+ODDITIES = ("no_cash", "euro", "error", "null_field", "twice", "hold", "contradiction", "ipo")
 CHOICES: dict[str, tuple[str, ...]] = {
     "unknown_account": ("404", "401"),
     "since_id": ("exclusive", "inclusive"),
@@ -14,7 +16,12 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "retry_after": ("no", "yes"),
     "unpriced": ("null", "zero"),
     "position_crypto": ("BTCUSD", "BTC/USD"),
-    "crypto_fee": ("none", "asset"),
+    "crypto_fee": ("none", "asset", "at_fill"),
+    "odd_account": ("none", *ODDITIES),
+    "deposits": ("told", "rows_only"),
+    "coin_pairs": ("no", "yes"),
+    "option_roots": ("plain", "adjusted"),
+    "bond": ("no", "held"),
 }
 
 
@@ -36,7 +43,14 @@ class Switches:
     retry_after: str = "no"  # a Retry-After header on 429
     unpriced: str = "null"  # the price of a position that has none
     position_crypto: str = "BTCUSD"  # how positions spell a pair
-    crypto_fee: str = "none"  # taken from the coins bought, booked at the end of the day
+    crypto_fee: str = (
+        "none"  # taken from the coins bought: and booked at 16:00, or at the fill and told later
+    )
+    odd_account: str = "none"  # what is wrong with the account whose id sorts first
+    deposits: str = "told"  # or no event tells of a deposit, only the rows of REST
+    coin_pairs: str = "no"  # ETH/BTC is listed: its trades move no dollar
+    option_roots: str = "plain"  # or contracts of corporate actions: a digit in the root, an exchange OPCA
+    bond: str = "no"  # the account whose id sorts first holds a treasury, priced per 100 of par
 
 
 def read_switches(pairs: Iterable[str]) -> Switches:

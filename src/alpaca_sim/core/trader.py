@@ -2,17 +2,17 @@
 
 import random
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 
 from alpaca_sim.core.clock import Clock, new_york
 from alpaca_sim.core.decimals import CENT, ZERO, exact, text, to_cents
-from alpaca_sim.core.ledger import Activity, Ledger
+from alpaca_sim.core.ledger import Activity, Ledger, pair_of
 from alpaca_sim.core.market import TEST_SYMBOL, Market, asset_id_of
 
 ACTIVITIES_PER_STEP_MAX = 1_000
 CASH_TYPES = ("CSD", "CSW", "JNLC", "FEE", "DIV", "MEM", "ACATC", "OCT", "INT")
-SECURITY_TYPES = ("JNLS", "ACATS", "FOPT")
+SECURITY_TYPES = ("JNLS", "ACATS", "FOPT", "OCT")
 CORRECTION_RATIO = Decimal("0.99")
 _SIGNS = {"CSD": (1,), "CSW": (-1,), "JNLC": (1, -1), "FEE": (-1,), "DIV": (1,)}  # journals go both ways
 SUBTYPES = {"FEE": "TAF", "DIV": "CDIV", "INT": "MGN"}
@@ -36,6 +36,7 @@ class Trader:
         self._rng = rng
         self._activities_per_second = activities_per_second
         self._due = 0.0
+        self.on_trade: Callable[[Activity], None] = lambda _activity: None
         self._account_ids: list[str] = []
 
     def step(self, elapsed_s: float) -> None:
@@ -72,6 +73,8 @@ class Trader:
             price = self._market.mark(symbol)
         with exact():
             net_amount = to_cents(-quantity * listing.multiplier * price)
+        if pair_of(symbol) is not None:
+            net_amount = ZERO  # dollars: another coin pays
         details = {
             "asset_id": listing.asset_id,
             "order_id": self._uuid(),
@@ -83,9 +86,11 @@ class Trader:
             "cum_qty": text(abs(quantity)),
             "leaves_qty": "0",
         }
-        return self._book(
+        booked = self._book(
             account_id, "TRD", net_amount, details, at_ns, (symbol, quantity, price, listing.multiplier)
         )
+        self.on_trade(booked)
+        return booked
 
     def amend(self, original: Activity, price: Decimal | None) -> Activity:
         """Correct the price of a trade, or bust it (`price` is None)."""
@@ -124,7 +129,8 @@ class Trader:
     ) -> Activity:
         """Bring securities in (+) or take them out (−), one of `SECURITY_TYPES`, at a price."""
         listing = self._market.listing(symbol)
-        details = {"system_date": new_york(self._clock.now_ns()).date().isoformat(), "symbol": symbol}
+        named = symbol.replace("/", "") if activity_type == "OCT" else symbol
+        details = {"system_date": new_york(self._clock.now_ns()).date().isoformat(), "symbol": named}
         details |= self._transfer_ids(activity_type)
         leg = (symbol, quantity, price, listing.multiplier)
         return self._book(account_id, activity_type, Decimal(0), details, None, leg)
@@ -136,10 +142,26 @@ class Trader:
         details: Mapping[str, str],
         leg: tuple[str, Decimal] | None = None,
         net_amount: Decimal = ZERO,
+        *,
+        is_told: bool = True,
     ) -> Activity:
         """Book one leg of a corporate action: `kind` is type and subtype, `leg` a symbol and its quantity."""
         moved = None if leg is None else (*leg, ZERO, self._market.listing(leg[0]).multiplier)
-        return self._book(account_id, kind[0], net_amount, details, None, moved, subtype=kind[1])
+        return self._book(
+            account_id, kind[0], net_amount, details, None, moved, subtype=kind[1], is_told=is_told
+        )
+
+    def book_priced(
+        self,
+        account_id: str,
+        activity_type: str,
+        details: Mapping[str, str],
+        leg: tuple[str, Decimal, Decimal],
+        net_amount: Decimal,
+    ) -> Activity:
+        """Book one leg that has a price: `leg` is a symbol, its quantity and the price."""
+        moved = (*leg, self._market.listing(leg[0]).multiplier)
+        return self._book(account_id, activity_type, net_amount, details, None, moved)
 
     def _transfer_ids(self, activity_type: str) -> dict[str, str]:
         """What the details of a transfer name beside its amount, by type."""
@@ -149,7 +171,7 @@ class Trader:
             return {"external_id": self._uuid()[:14], "request_id": self._uuid()}
         if activity_type == "FOPT":
             return {"external_id": self._uuid()[:14], "contra": "0000"}
-        return {"symbol": "USDC"} if activity_type == "OCT" else {}
+        return {"transfer_id": self._uuid()} if activity_type == "OCT" else {}
 
     def new_id(self) -> str:
         """A UUID of this simulator's sequence."""
@@ -164,6 +186,8 @@ class Trader:
         status: str = "executed",
         transfer_id: str = "",
         executed_ns: int = 0,
+        *,
+        is_told: bool = True,
     ) -> Activity:
         """Book a cash activity of one of `CASH_TYPES`; the amount is signed: a withdrawal is negative."""
         system_date = new_york(at_ns or self._clock.now_ns()).date().isoformat()
@@ -175,7 +199,9 @@ class Trader:
             details["parent_id"] = self._uuid()
         elif activity_type == "DIV":
             details |= self._dividend(account_id, net_amount, system_date)
-        if activity_type in ("MEM", "OCT") or transfer_id:
+        if activity_type == "OCT":
+            details["symbol"] = "USDC"
+        if activity_type == "MEM" or transfer_id:
             details["transfer_id"] = transfer_id or self._uuid()
         return self._book(
             account_id,
@@ -186,6 +212,7 @@ class Trader:
             None,
             status=status,
             executed_ns=executed_ns,
+            is_told=is_told,
         )
 
     def _book(
@@ -202,6 +229,7 @@ class Trader:
         previous: Activity | None = None,
         is_void: bool = False,
         executed_ns: int = 0,
+        is_told: bool = True,
     ) -> Activity:
         symbol, quantity, price, multiplier = leg or ("", Decimal(0), Decimal(0), Decimal(1))
         booked_ns = self._clock.stamp_ns() if at_ns is None else at_ns
@@ -223,7 +251,7 @@ class Trader:
             is_void=is_void,
             executed_ns=executed_ns,
         )
-        self._ledger.book(activity)
+        self._ledger.book(activity, is_told)
         return activity
 
     def _dividend(self, account_id: str, net_amount: Decimal, system_date: str) -> dict[str, str]:
@@ -262,7 +290,7 @@ class Trader:
             if rng.random() < CLOSE_SHARE:
                 return symbol, -held
         else:
-            symbol = rng.choice([s for s in self._market.symbols if s != TEST_SYMBOL])
+            symbol = rng.choice([s for s in self._market.symbols if s != TEST_SYMBOL and not pair_of(s)])
         listing = self._market.listing(symbol)
         if listing.asset_class == "crypto":
             return symbol, max(

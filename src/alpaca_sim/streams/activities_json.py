@@ -7,8 +7,8 @@ from decimal import Decimal
 from typing import Any
 
 from alpaca_sim.core.clock import new_york, rfc3339
-from alpaca_sim.core.decimals import text
-from alpaca_sim.core.ledger import Activity
+from alpaca_sim.core.decimals import exact, text
+from alpaca_sim.core.ledger import Activity, pair_of
 from alpaca_sim.core.market import Market, asset_id_of
 from alpaca_sim.core.switches import Switches
 
@@ -27,7 +27,7 @@ def event_json(activity: Activity, switches: Switches) -> dict[str, Any]:
         "activity_type": activity.activity_type,
         "qty": text(quantity),
         "price": text(activity.price),
-        "net_amount": text(activity.net_amount),
+        "net_amount": text(_amount(activity)),
         "currency": "USD",
         "status": activity.status,
         "executed_at": rfc3339(activity.executed_ns) if activity.executed_ns else at,
@@ -39,6 +39,14 @@ def event_json(activity: Activity, switches: Switches) -> dict[str, Any]:
     if activity.previous is not None:
         event["previous_id"] = activity.previous.ref_id
     return event
+
+
+def _amount(activity: Activity) -> Decimal:
+    """What is paid, of a pair of coins in the coin that pays."""
+    if pair_of(activity.symbol) is None:
+        return activity.net_amount
+    with exact():
+        return -activity.quantity * activity.price
 
 
 def nta_json(activity: Activity) -> dict[str, Any]:
@@ -107,7 +115,8 @@ def row_json(activity: Activity) -> dict[str, Any]:
         "created_at": rfc3339(activity.at_ns),
     }
     if activity.symbol:
-        row |= {"symbol": activity.symbol, "qty": text(activity.quantity)}
+        named = activity.details.get("symbol", activity.symbol)  # BTCUSD, where market data says BTC/USD
+        row |= {"symbol": named, "qty": text(activity.quantity)}
     if "group_id" in activity.details:
         row["group_id"] = activity.details["group_id"]
     if activity.activity_type == "DIV":

@@ -1,0 +1,203 @@
+"""Bookings that clients stumble over: told late or never, in groups, of contracts with another root."""
+
+import random
+from dataclasses import replace
+from decimal import Decimal
+
+from alpaca_sim.core.agenda import Agenda
+from alpaca_sim.core.clock import SECOND_NS, Clock, new_york
+from alpaca_sim.core.decimals import CENT, ZERO, exact, to_cents
+from alpaca_sim.core.ledger import Account, Activity, Ledger, pair_of
+from alpaca_sim.core.market import Market
+from alpaca_sim.core.trader import Trader
+
+CRYPTO_FEE_RATE = Decimal("0.0025")
+FEE_TOLD_IN_S = 60.0  # public rows of real fees came seconds to hours after the fill
+MEMO_SETTLES_IN_S = 2.0
+COINS = Decimal("0.25")
+NEVER = ""  # the type of a change that no booking tells
+OCC_TAIL = len("261120P00060000")
+
+
+class OddBookings:
+    """Books through `trader`; what comes later goes through `agenda`."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        market: Market,
+        trader: Trader,
+        agenda: Agenda,
+        clock: Clock,
+        rng: random.Random,
+    ) -> None:
+        self._ledger = ledger
+        self._market = market
+        self._trader = trader
+        self._agenda = agenda
+        self._clock = clock
+        self._rng = rng
+
+    def take_fee(self, trade: Activity) -> None:
+        """The fee of a crypto purchase leaves the position now; its booking is told FEE_TOLD_IN_S later."""
+        is_crypto = "/" in trade.symbol and self._market.listing(trade.symbol).asset_class == "crypto"
+        if not is_crypto or trade.quantity <= 0:
+            return
+        fee = round(trade.quantity * CRYPTO_FEE_RATE, 9)
+        if fee:
+            details = {"symbol": trade.symbol.replace("/", "")}
+            leg = (trade.symbol, -fee)
+            booked = self._trader.book_leg(trade.account_id, ("CFEE", ""), details, leg, is_told=False)
+            self._tell(booked, FEE_TOLD_IN_S)
+
+    def late_deposit(self, account_id: str, amount: Decimal, told_in_s: float) -> Activity:
+        """REST has the cash now; events and rows tell of it `told_in_s` later."""
+        booked = self._trader.move_cash(account_id, "CSD", amount, is_told=False)
+        self._tell(booked, told_in_s)
+        return booked
+
+    def reset(self, account: Account, cash: Decimal) -> None:
+        """A paper account is set back: no positions, this cash, and nobody is ever told."""
+        for symbol, position in list(account.current.positions.items()):
+            self._trader.book_leg(
+                account.account_id, (NEVER, ""), {}, (symbol, -position.quantity), is_told=False
+            )
+        change = cash - account.current.cash
+        self._trader.book_leg(account.account_id, (NEVER, ""), {}, None, change, is_told=False)
+
+    def instant_deposit(self, account_id: str, amount: Decimal, settle_in_s: float) -> str:
+        """A credit now (MEM); `settle_in_s` later the money comes, and the credit goes. Its transfer id."""
+        transfer_id = self._trader.new_id()
+        self._trader.move_cash(account_id, "MEM", amount, transfer_id=transfer_id)
+
+        def settle(_at_ns: int) -> None:
+            self._trader.move_cash(account_id, "CSD", amount, transfer_id=transfer_id)
+            self._trader.move_cash(account_id, "MEM", -amount, transfer_id=transfer_id)
+
+        self._agenda.plan(self._clock.now_ns() + int(settle_in_s * SECOND_NS), settle)
+        return transfer_id
+
+    def exchange(
+        self, account: Account, symbol: str, into: str, ratio: Decimal, cash: Decimal, gap_s: float
+    ) -> str:
+        """All of `symbol` leaves, `ratio` of it comes as `into`, and `cash`: three legs of one group (SCMA).
+
+        With a gap the later two come after it. Returns the group's id.
+        """
+        quantity, group_id = account.current.positions[symbol].quantity, self._trader.new_id()
+        details = self._group(group_id, symbol)
+        kind, account_id = ("MA", "SCMA"), account.account_id
+        self._trader.book_leg(account_id, kind, details, (symbol, -quantity))
+
+        def arrive(_at_ns: int) -> None:
+            arrived = round(quantity * ratio, 9)
+            self._trader.book_leg(account_id, kind, {**details, "symbol": into}, (into, arrived))
+            self._trader.book_leg(account_id, kind, details, None, cash)
+
+        if gap_s:
+            self._agenda.plan(self._clock.now_ns() + int(gap_s * SECOND_NS), arrive)
+        else:
+            arrive(0)
+        return group_id
+
+    def exercise(self, account: Account, contract: str) -> str:
+        """A long option is exercised, a short one assigned: it goes, and shares change hands at its strike.
+
+        Two legs of one group, whose id is returned. The underlying has to be listed.
+        """
+        quantity, group_id = account.current.positions[contract].quantity, self._trader.new_id()
+        kind, strike = contract[-9], Decimal(contract[-8:]) / 1000
+        underlying = contract[:-OCC_TAIL].rstrip("0123456789")
+        multiplier = self._market.listing(contract).multiplier
+        shares = quantity * multiplier * (1 if kind == "C" else -1)
+        with exact():
+            paid = to_cents(-shares * strike)
+        code = "OPEXC" if quantity > 0 else "OPASN"
+        details = self._group(group_id, contract)
+        self._trader.book_leg(account.account_id, (code, ""), details, (contract, -quantity))
+        self._trader.book_priced(
+            account.account_id, "OPTRD", {**details, "symbol": underlying}, (underlying, shares, strike), paid
+        )
+        return group_id
+
+    def adjust(self, contract: str) -> tuple[str, int]:
+        """A corporate action gives a contract a root with a digit: the old one goes, the new one comes.
+
+        Returns the new symbol, and in how many accounts.
+        """
+        root, tail = contract[:-OCC_TAIL], contract[-OCC_TAIL:]
+        adjusted = f"{root.rstrip('0123456789')}1{tail}"
+        state = self._market.symbols[contract]
+        if adjusted not in self._market.symbols:
+            close = state.listing.previous_close
+            listing = replace(state.listing, symbol=adjusted, exchange="OPCA", first_price=state.mark)
+            self._market.list_symbol(replace(listing, previous_close=close))
+        held = [
+            account for account in self._ledger.accounts.values() if contract in account.current.positions
+        ]
+        for account in held:
+            quantity = account.current.positions[contract].quantity
+            details = self._group(self._trader.new_id(), contract)
+            kind, account_id = ("OPCA", "CADJ"), account.account_id
+            self._trader.book_leg(account_id, kind, details, (contract, -quantity))
+            self._trader.book_leg(account_id, kind, {**details, "symbol": adjusted}, (adjusted, quantity))
+        return adjusted, len(held)
+
+    def exchange_some(self, count: int) -> None:
+        """Shares of so many accounts become other shares and cash."""
+        for account, symbol in self._holders(count, "us_equity"):
+            others = [other for other in self._listed("us_equity") if other not in account.current.positions]
+            if others:
+                cash = Decimal(self._rng.randint(100, 50_000)) * CENT
+                self.exchange(account, symbol, self._rng.choice(others), Decimal("0.5"), cash, 0.0)
+
+    def coins_for_some(self, count: int) -> None:
+        """Coins come in on chain to so many accounts."""
+        coins = self._listed("crypto")
+        for account in self._some_accounts(count) if coins else []:
+            symbol = self._rng.choice(coins)
+            self._trader.move_securities(account.account_id, "OCT", symbol, COINS, self._market.mark(symbol))
+
+    def memos_for_some(self, count: int) -> None:
+        """So many accounts get an instant credit that settles soon."""
+        for account in self._some_accounts(count):
+            amount = Decimal(self._rng.randint(1_000, 500_000)) * CENT
+            self.instant_deposit(account.account_id, amount, MEMO_SETTLES_IN_S)
+
+    def late_deposit_for_one(self, told_in_s: float) -> None:
+        """One account has a deposit that is told later."""
+        for account in self._some_accounts(1):
+            amount = Decimal(self._rng.randint(1_000, 500_000)) * CENT
+            self.late_deposit(account.account_id, amount, told_in_s)
+
+    def _tell(self, booked: Activity, in_s: float) -> None:
+        at_ns = self._clock.now_ns() + int(in_s * SECOND_NS)
+        self._agenda.plan(at_ns, lambda _due_ns: self._ledger.tell(booked, self._clock.stamp_ns()))
+
+    def _group(self, group_id: str, symbol: str) -> dict[str, str]:
+        today = new_york(self._clock.now_ns()).date().isoformat()
+        return {"symbol": symbol, "group_id": group_id, "system_date": today}
+
+    def _some_accounts(self, count: int) -> list[Account]:
+        accounts = list(self._ledger.accounts.values())
+        return self._rng.sample(accounts, min(count, len(accounts)))
+
+    def _holders(self, count: int, asset_class: str) -> list[tuple[Account, str]]:
+        held = [
+            (account, symbol)
+            for account in self._ledger.accounts.values()
+            for symbol, position in account.current.positions.items()
+            if self._market.listing(symbol).asset_class == asset_class and position.quantity > ZERO
+        ]
+        one_each = dict(
+            self._rng.sample([(account.account_id, symbol) for account, symbol in held], len(held))
+        )
+        chosen = list(one_each.items())[:count]
+        return [(self._ledger.accounts[account_id], symbol) for account_id, symbol in chosen]
+
+    def _listed(self, asset_class: str) -> list[str]:
+        return [
+            symbol
+            for symbol, state in self._market.symbols.items()
+            if state.listing.asset_class == asset_class and not state.is_unpriced and not pair_of(symbol)
+        ]
