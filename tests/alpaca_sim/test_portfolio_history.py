@@ -87,7 +87,10 @@ async def lived_through(start: Start) -> tuple[Running, Ledger]:
 async def line(source: HistorySource, running: Running, ledger: Ledger, span: Any) -> dict[str, Any]:
     """The joined line, as the server would answer."""
     account_id = running.account_ids[0]
-    days = closed_days(await source.portfolio_history(account_id), await source.in_kind_rows(account_id))
+    days, refused = closed_days(
+        await source.portfolio_history(account_id), await source.in_kind_rows(account_id)
+    )
+    assert refused == []
     truth = await ledger.truth()
     row = await running.get(f"/v1/trading/accounts/{account_id}/account")
     today = {

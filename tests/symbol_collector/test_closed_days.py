@@ -18,7 +18,9 @@ ALPACAS_EXAMPLE = """
 
 
 def days(**fields: Any) -> list[ClosedDay]:
-    return closed_days({**decode(ALPACAS_EXAMPLE), **fields}, [])
+    found, refused = closed_days({**decode(ALPACAS_EXAMPLE), **fields}, [])
+    assert refused == []
+    return found
 
 
 def test_alpacas_own_example_is_read_to_the_cent() -> None:
@@ -47,25 +49,49 @@ def test_what_is_not_known_is_not_made_up() -> None:
 
 def test_what_came_in_kind_makes_its_days_flow_unknown() -> None:
     """The row's date may be the day of the booking or the one before its figures: neither is claimed."""
-    found = closed_days(decode(ALPACAS_EXAMPLE), [{"activity_type": "JNLS", "date": "2026-04-08"}])
+    found, refused = closed_days(decode(ALPACAS_EXAMPLE), [{"activity_type": "JNLS", "date": "2026-04-08"}])
     assert [day.external_cash_flow is None for day in found] == [False, True, True, False]
+    assert refused == []
+
+
+@pytest.mark.parametrize("wrong", [{"timestamp": [1775606400]}, {"equity": "8425.21"}])
+def test_what_is_no_history_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(PayloadRefused):
+        closed_days({**decode(ALPACAS_EXAMPLE), **wrong}, [])
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "unknown"),
     [
-        {"timestamp": [1775606400]},
-        {"equity": "8425.21"},
-        {"equity": [True, 1, 2, 3]},
-        {"timestamp": [1.5, 2, 3, 4]},
-        {"cashflow": {"CSD": [1, 2]}},
-        {"cashflow": {"CSD": ["x", 1, 2, 3]}},
+        ({"equity": [True, 8639.77, 8766.1, 8835.31]}, "equity 0"),
+        ({"timestamp": [1775606400, 1.5, 1775779200, 1775865600]}, "timestamp 1"),
+        ({"cashflow": {"CSD": [1, 2]}}, "CSD"),
+        ({"cashflow": {"CSD": ["x", 1, 2, 3]}}, "CSD 0"),
+        ({"timestamp": [1775606400, 1775606400, 1775779200, 1775865600]}, "timestamp 1"),
     ],
 )
-def test_a_spoilt_answer_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(PayloadRefused):
-        days(**wrong)
+def test_a_figure_that_cannot_be_read_makes_only_itself_unknown(wrong: dict[str, Any], unknown: str) -> None:
+    """And it is named; a day that is told twice, and not alike, is known by neither."""
+    found, refused = closed_days({**decode(ALPACAS_EXAMPLE), **wrong}, [])
+    assert len(refused) == 1
+    assert unknown in refused[0]
+    good = {day.date: day for day in days(**({} if "CSD" not in unknown else {"cashflow": None}))}
+    differing = [day for day in found if day != good[day.date]]
+    assert all(
+        day.equity is None or day.external_cash_flow != good[day.date].external_cash_flow for day in differing
+    )
+
+
+@pytest.mark.parametrize("row", [None, 7, {}, {"date": "soon"}, {"id": "x", "date": None}])
+def test_a_row_in_kind_without_a_date_may_be_of_any_day(row: Any) -> None:
+    """Of no day is then claimed that nothing came in; its id may still tell the date."""
+    found, refused = closed_days(decode(ALPACAS_EXAMPLE), [row])
+    assert {day.external_cash_flow for day in found} == {None}
+    assert len(refused) == 1
+    found, refused = closed_days(decode(ALPACAS_EXAMPLE), [{"id": "20260408000000000::a", "date": None}])
+    assert [day.external_cash_flow is None for day in found] == [False, True, True, False]
+    assert refused == []
 
 
 def test_an_account_without_days_has_none() -> None:
-    assert closed_days({"timestamp": [], "equity": [], "cashflow": {}}, []) == []
+    assert closed_days({"timestamp": [], "equity": [], "cashflow": {}}, []) == ([], [])

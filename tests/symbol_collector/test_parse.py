@@ -129,7 +129,10 @@ def test_an_options_multiplier_is_what_the_brokers_figures_show(
     assert parse.holding(POSITION).multiplier == 1
 
 
-@pytest.mark.parametrize("payload", [None, {}, [POSITION, POSITION], [{**POSITION, "qty": "NaN"}], ["AAPL"]])
+ANOTHER = {**POSITION, "asset_id": "another"}
+
+
+@pytest.mark.parametrize("payload", [None, {}, [POSITION, ANOTHER], [{**POSITION, "qty": "NaN"}], ["AAPL"]])
 def test_spoiled_positions_are_refused_as_a_whole(payload: Any) -> None:
     """One position that cannot be read makes the statement useless."""
     with pytest.raises(PayloadRefused):

@@ -277,7 +277,7 @@ async def test_the_same_page_again_is_not_read_forever() -> None:
     follower = TradingFollower(client, config.load(), Still(), inbox)
     await follower.know_history_since(NOW_NS - 3600 * NS_PER_S)
     assert client.asked == 3
-    assert (len(inbox.taken), len(inbox.refused)) == (100, 1)
+    assert (len(inbox.taken), len(inbox.refused)) == (100, 2)
     await client.__aexit__(None, None, None)
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from portfolio_realtime.market_data_consumer.trade_eligibility import PRICE_MAX
 from portfolio_realtime.model import Account, Mark, Publication
 from portfolio_realtime.valuation.valuer import Valuer
 
@@ -454,3 +455,15 @@ def test_what_the_book_learns_of_others_leaves_the_watched_right(desk: Desk) -> 
     desk.mark("A", 101.0)
     assert desk.message(5.0)["equity"] == "2010.00"
     assert desk.valuer.book.position_count == 301
+
+
+def test_a_position_that_cannot_be_worth_so_much_is_unpriced_and_harms_nobody(desk: Desk) -> None:
+    """A quantity or a price of another order is a fault; its account's total is unknown, all others go on."""
+    desk.watch(account("alice", [position("AAPL", "1" + 12 * "0"), position("MSFT", 1)]))
+    desk.watch(account("bob", [position("AAPL", 1), position("MSFT", 2)]))
+    desk.mark("AAPL", PRICE_MAX)
+    desk.mark("MSFT", 10.25)
+    alice, bob = desk.messages()
+    assert (alice["equity"], alice["day_pnl"], alice["known_equity"]) == (None, None, "1010.25")
+    assert alice["unpriced"] == ["AAPL"]
+    assert (bob["equity"], bob["unpriced"]) == ("1000001020.50", [])

@@ -104,7 +104,9 @@ class FeedConsumer:
         url = settings.host("stream") + feed.stream_path
         encoding = "msgpack" if feed.is_packed_only else settings.alpaca_stream_encoding
         stream = await open_stream(url, feed.name, feed.setting, encoding)
-        snapshots = [Snapshots(settings, each, self._login) for each in (feed, *others)]
+        snapshots = [
+            Snapshots(settings, each, self._login, subscription.refuse_snapshot) for each in (feed, *others)
+        ]
         try:
             await stream.log_in(*await self._login.pair())
             subscription.begin(feed)

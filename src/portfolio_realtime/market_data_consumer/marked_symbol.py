@@ -8,7 +8,7 @@ from portfolio_realtime.market_data_consumer.fallback_prices import FallbackPric
 from portfolio_realtime.market_data_consumer.messages import Quote, TradingStatus, as_of_ns
 from portfolio_realtime.market_data_consumer.symbol_trades import KnownTrade, RecentTrades
 from portfolio_realtime.market_data_consumer.trade_columns import NO_ID, RECENT_MAX
-from portfolio_realtime.market_data_consumer.trade_eligibility import band_around
+from portfolio_realtime.market_data_consumer.trade_eligibility import PRICE_MAX, band_around
 from portfolio_realtime.market_data_consumer.trade_sources import (
     END_OF_DAY,
     HALTED,
@@ -133,7 +133,7 @@ class MarkedSymbol(RecentTrades):
 
     def set_band(self) -> None:
         """Say which prices of the stream need no second look; while halted all do."""
-        low, high = 0.0, math.inf
+        low, high = 0.0, PRICE_MAX
         last = self.last()
         if self.halted_ns is not None:
             low = math.inf

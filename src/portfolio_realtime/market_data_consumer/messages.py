@@ -8,7 +8,7 @@ names on the wire are Alpaca's single letters. Sizes, quotes, bars and price ban
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, overload
+from typing import Any, Final, NamedTuple, overload
 
 import msgspec
 import numpy as np
@@ -98,7 +98,12 @@ class Refusal(msgspec.Struct, tag_field="T", tag="error"):
 class SubscriptionMessage(msgspec.Struct, tag_field="T", tag="subscription"):
     """Everything that this connection is subscribed to now."""
 
-    trades: list[str] | None = None
+    trades: list[Any] | None = None
+
+    @property
+    def symbols(self) -> frozenset[str] | None:
+        """The symbols of its trades; what is no text is none."""
+        return None if self.trades is None else frozenset(one for one in self.trades if isinstance(one, str))
 
 
 Message = StreamTrade | Correction | Cancel | TradingStatus | Success | Refusal | SubscriptionMessage
@@ -168,6 +173,7 @@ _JSON: Final = _Encoding(
 )
 
 
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _decode_trade: Final = msgspec.msgpack.Decoder(StreamTrade).decode
 _packed_moment: Final = msgspec.msgpack.Decoder[Moment](Moment).decode
 _json_moment: Final = msgspec.json.Decoder(str).decode
@@ -201,7 +207,7 @@ def decode_trades(frame: bytes | str) -> Sequence[StreamTrade] | None:
     encoding, encoded = _encoding_of(frame)
     try:
         return encoding.trades(encoded)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNREADABLE:
         return None
 
 
@@ -214,7 +220,7 @@ def decode_frame(frame: bytes | str) -> tuple[list[Message], list[str]]:
     encoding, encoded = _encoding_of(frame)
     try:
         return encoding.frame(encoded), []
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNREADABLE:
         return _decode_items(encoding, encoded)
 
 
@@ -227,12 +233,12 @@ def _decode_items(encoding: _Encoding, frame: bytes) -> tuple[list[Message], lis
     skipped: list[str] = []
     try:
         items = encoding.items(frame)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNREADABLE:
         return [], [MALFORMED]
     for item in items:
         try:
             messages.append(encoding.item(item))
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except _UNREADABLE:
             skipped.append(_type_of(encoding, item))
     return messages, skipped
 
@@ -240,7 +246,7 @@ def _decode_items(encoding: _Encoding, frame: bytes) -> tuple[list[Message], lis
 def _type_of(encoding: _Encoding, item: msgspec.Raw) -> str:
     try:
         name = encoding.tagged(item).type
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNREADABLE:
         return MALFORMED
     return MALFORMED if name in _TYPES else name
 
@@ -272,7 +278,7 @@ def _moment(raw: bytes) -> Moment:
     """A text of JSON begins with a quotation mark, which in MessagePack would be a number."""
     try:
         return _json_moment(raw) if raw[:1] == b'"' else _packed_moment(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNREADABLE:
         return None
 
 

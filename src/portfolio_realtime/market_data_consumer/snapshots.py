@@ -5,7 +5,7 @@ are normal. A request that is refused because of one badly formed symbol is spli
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import httpx
@@ -31,6 +31,9 @@ _MISFORMED: Final = (httpx.codes.BAD_REQUEST, httpx.codes.NOT_FOUND, httpx.codes
 _REFUSED: Final = (httpx.codes.UNAUTHORIZED, httpx.codes.PAYMENT_REQUIRED, httpx.codes.FORBIDDEN)
 _NO_PERMISSION: Final = b"subscription does not permit"
 
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_PARTS: Final = ("latestTrade", "dailyBar", "prevDailyBar", "latestQuote")
+
 _by_symbol = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _snapshot = msgspec.json.Decoder(Snapshot)
 
@@ -45,8 +48,16 @@ _wrapped = msgspec.json.Decoder(_Wrapped)
 class Snapshots:
     """The snapshot endpoint of one feed."""
 
-    def __init__(self, settings: Settings, feed: Feed, login: MarketLogin) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        feed: Feed,
+        login: MarketLogin,
+        refused: Callable[[str, str], None] = lambda symbol, reason: None,
+    ) -> None:
+        """`refused` is told of each snapshot of which something cannot be read, and why."""
         self.feed = feed
+        self._refused = refused
         url = settings.host("data")
         self._client = httpx.AsyncClient(
             base_url=url, timeout=TIMEOUT_S, auth=login.auth, transport=transport_to(url)
@@ -74,14 +85,16 @@ class Snapshots:
         try:
             is_bare = self.feed.snapshots_path.startswith("/v2/")
             found = _by_symbol.decode(body) if is_bare else _wrapped.decode(body).snapshots
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except _UNREADABLE as error:
             raise FeedUnavailable(f"snapshots of {self.feed.name} cannot be read: {error}") from error
         snapshots: dict[str, Snapshot] = {}
         for symbol, raw in found.items():
             try:
                 snapshots[symbol] = _snapshot.decode(raw)
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                continue  # one odd snapshot is a missing snapshot
+            except _UNREADABLE as error:
+                self._refused(symbol, str(error))
+                if (rest := _readable(raw)) is not None:
+                    snapshots[symbol] = rest
         return snapshots
 
     async def _get(self, symbols: Sequence[str]) -> httpx.Response:
@@ -105,6 +118,23 @@ class Snapshots:
                 return answer
             reason = f"HTTP {answer.status_code}"
         raise FeedUnavailable(f"no snapshots of {self.feed.name}: {reason}")
+
+
+def _readable(raw: msgspec.Raw) -> Snapshot | None:
+    """A snapshot without those of its parts that cannot be read; None where nothing can."""
+    try:
+        parts = _by_symbol.decode(raw)
+    except _UNREADABLE:
+        return None
+    found: dict[str, msgspec.Raw] = {}
+    for name in _PARTS:
+        try:
+            if name in parts:
+                _snapshot.decode(msgspec.json.encode({name: parts[name]}))
+                found[name] = parts[name]
+        except _UNREADABLE:
+            continue
+    return _snapshot.decode(msgspec.json.encode(found)) if found else None
 
 
 def _refusal(feed: Feed, answer: httpx.Response) -> str:

@@ -200,8 +200,8 @@ class MarketStream:
                 raise FeedUnavailable(f"{self._name} sent something other than {text!r}")
 
     def _control(self, message: Success | Refusal | SubscriptionMessage) -> None:
-        if isinstance(message, SubscriptionMessage) and message.trades is not None:
-            self.subscribed = frozenset(message.trades)
+        if isinstance(message, SubscriptionMessage) and (symbols := message.symbols) is not None:
+            self.subscribed = symbols
         if isinstance(message, Refusal) and (self._answer is None or self._is_final(message)):
             raise self._failure(message)
         if self._answer is not None and not self._answer.done() and not isinstance(message, Success):

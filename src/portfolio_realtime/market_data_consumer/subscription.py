@@ -290,6 +290,11 @@ class MarketSubscription:
             if self._caught_up_ns is None and self._subscribed:
                 self._caught_up_ns = self._clock.now_ns()
 
+    def refuse_snapshot(self, symbol: str, reason: str) -> None:
+        """Something of a symbol's snapshot cannot be read: it is missing."""
+        self._count("snapshot_refused", 1)
+        log.warning("a snapshot could not be read", feed=self.feed.name, symbol=symbol, reason=reason)
+
     async def _recover(self, failures: Sequence[FeedError]) -> None:
         """Wait before the next snapshots; the stream, which has let us in, goes on meanwhile."""
         if not failures:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portfolio_realtime.market_data_consumer.messages import NO_TIME
-from portfolio_realtime.market_data_consumer.trade_eligibility import band_around, is_ordinary
+from portfolio_realtime.market_data_consumer.trade_eligibility import PRICE_MAX, band_around, is_ordinary
 
 NOBODY: Final = 0  # the slot of no symbol
 INITIAL: Final = 1024  # slots; they double when all are taken
@@ -128,7 +128,7 @@ class Columns:
         """The symbol is not followed any more."""
         self.row_bytes[slot * RING_BYTES : (slot + 1) * RING_BYTES] = _EMPTY * RECENT_MAX
         self.newest_ns[slot] = self.at[slot] = self.change[slot] = 0
-        self.low[slot], self.high[slot], self.has_withdrawn[slot] = 0.0, np.inf, False
+        self.low[slot], self.high[slot], self.has_withdrawn[slot] = 0.0, PRICE_MAX, False
         self._free.append(slot)
 
     def newest(self, slots: Slots) -> Newest:
@@ -241,7 +241,7 @@ class Columns:
         self._rows = np.frombuffer(self.row_bytes, np.int64).reshape(-1, _WORDS)
         self.newest_ns = np.append(self.newest_ns, np.zeros(count, np.int64))
         self.low = np.append(self.low, np.zeros(count))
-        self.high = np.append(self.high, np.full(count, np.inf))
+        self.high = np.append(self.high, np.full(count, PRICE_MAX))
         self.at = np.append(self.at, np.zeros(count, np.int64))
         self.change = np.append(self.change, np.zeros(count, np.uint8))
         self.has_withdrawn = np.append(self.has_withdrawn, np.zeros(count, np.bool_))

@@ -8,15 +8,17 @@ of its symbol: at most PRICE_RATIO_MAX times the last price, or its PRICE_RATIO_
 single one: whatever it lets pass, `refusal_of` lets pass too.
 """
 
-import math
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final, TypeGuard, TypeVar
+
+import numpy as np
 
 from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.market_data_consumer.conditions import TradeEffect
 
 AHEAD_S_MAX: Final = 60  # a clock of ours that is wrong by less does no harm
+PRICE_MAX: Final = 1e9  # dollars; more is a fault of the sender's
 PRICE_RATIO_MAX: Final = 25.0  # above all but the rarest splits
 
 MOVES: Final = int(TradeEffect.MOVES)  # an enum's attribute is slow to read
@@ -61,12 +63,12 @@ def latest_eligible_ns(received_ns: int) -> int:
 
 def is_price(price: float | None) -> TypeGuard[float]:
     """Is it a number that a position can be valued at?"""
-    return price is not None and 0 < price < math.inf
+    return price is not None and 0 < price < PRICE_MAX
 
 
 def band_around(price: Prices) -> tuple[Prices, Prices]:
     """Between which prices the next trade of the stream is believed at once."""
-    return price / PRICE_RATIO_MAX, price * PRICE_RATIO_MAX
+    return price / PRICE_RATIO_MAX, np.minimum(price * PRICE_RATIO_MAX, PRICE_MAX)
 
 
 def refusal_of(

@@ -134,7 +134,9 @@ class Collector:
             keep_live(self._silence, self._follower, self._state.feeds, self._metrics.broker_heard),
             self._follow_interest(),
             self._poll_interest(),
-            serve_closed_days(self._state, self._client, self._clock),
+            serve_closed_days(
+                self._state, self._client, self._clock, self._metrics.rejected.labels("closed_day").inc
+            ),
         )
 
     async def _resume(self) -> None:
@@ -239,7 +241,8 @@ class Collector:
             log.error("an account is left out: its entry in the list could not be read", reason=reason)
         closed = {one.account_id for one in listed if one.status == CLOSED}
         new, gone = self._roster.list_accounts(
-            one.account_id for one in listed if one.account_id not in closed
+            (one.account_id for one in listed if one.account_id not in closed),
+            is_whole=not self._client.refused,
         )
         for account_id in new:
             self._begin_to_fetch(account_id)

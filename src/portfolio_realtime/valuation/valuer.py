@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from portfolio_realtime.model import ACCOUNT_RECORD, Account, Mark, Publication
+from portfolio_realtime.model import ACCOUNT_RECORD, Account, Mark, Position, Publication
 from portfolio_realtime.valuation import kernel, rounding
 from portfolio_realtime.valuation.arrays import Ints
 from portfolio_realtime.valuation.book import FOREVER_NS, NEVER_NS, UNPRICED, Book, Selection
@@ -27,6 +27,7 @@ from portfolio_realtime.valuation.watchlist import Watchlist
 
 NS_PER_S = 1_000_000_000
 RECORD_TTL_S = 3600.0
+WORTH_MAX = 1e14  # dollars of one position; their sum in cents stays within 64 bits
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,11 @@ class Valuer:
         day_pnl, unsure_pnl = rounding.round_to_cents(valued.day_pnl, valued.error_bound)
         unsure = np.flatnonzero(unsure_equity | (unsure_pnl & is_known))
         for index in unsure:
-            equity[index], day_pnl[index] = self._exact(cut.selection.account_ids[index])
+            account, _ = self._records[cut.selection.account_ids[index]]
+            equity[index], day_pnl[index] = self._exact(account)
+            if is_known[index] and self._unpriced(account):
+                valued.unpriced_count[index] += 1
+        is_known = valued.unpriced_count == 0
         day_pnl[~is_known] = 0  # means nothing there
         chosen, next_due_s = self.watchlist.due(cut.slots, valued, equity, day_pnl, now_s, self._interval_s)
         publications = self._publications(
@@ -206,14 +211,19 @@ class Valuer:
             self._cut = _Cut(self.book.select(account_ids), self.watchlist.slots(account_ids), width)
         return self._cut
 
-    def _exact(self, account_id: str) -> tuple[int, int]:
-        account, _ = self._records[account_id]
+    def _exact(self, account: Account) -> tuple[int, int]:
         equity = rounding.exact_equity(account, self._prices(account))
         return rounding.cents(equity), rounding.cents(rounding.exact_day_pnl(account, equity))
 
     def _prices(self, account: Account) -> dict[str, float]:
         marks = self.book.marks
-        return {p.symbol: marks[p.symbol].price for p in account.positions if p.symbol in marks}
+        return {p.symbol: marks[p.symbol].price for p in account.positions if self._is_priced(p)}
+
+    def _is_priced(self, position: Position) -> bool:
+        """Is there a mark, and can the position be worth so much? Else its quantity or price is wrong."""
+        mark = self.book.marks.get(position.symbol)
+        units = float(position.quantity) * float(position.multiplier)
+        return mark is not None and abs(units * mark.price) < WORTH_MAX
 
     def _publications(
         self,
@@ -248,7 +258,7 @@ class Valuer:
         return list(map(Publication, account_ids, sequences, values, rows))
 
     def _unpriced(self, account: Account) -> list[str]:
-        return [p.symbol for p in account.positions if p.quantity and p.symbol not in self.book.marks]
+        return [p.symbol for p in account.positions if p.quantity and not self._is_priced(p)]
 
     def _stale_ages_s(self, account: Account, now_ns: int) -> dict[str, int]:
         oldest_ns = now_ns - self._price_ttl_ns

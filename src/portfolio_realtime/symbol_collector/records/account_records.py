@@ -74,14 +74,17 @@ class Roster:
         record = self._records.get(account_id)
         return record.look_again_ns if record else None
 
-    def list_accounts(self, account_ids: Iterable[str]) -> tuple[list[str], list[str]]:
+    def list_accounts(
+        self, account_ids: Iterable[str], *, is_whole: bool = True
+    ) -> tuple[list[str], list[str]]:
         """Take the broker's list. Returns (new accounts in the list's order, accounts that are gone).
 
-        Gone is what is missing twice in a row: one short answer must not empty everything.
+        Gone is what is missing twice in a row: one short answer must not empty everything. While an entry
+        cannot be read (not `is_whole`) nobody is gone: it may be any that is missing.
         """
         ordered = list(account_ids)
         new = [account_id for account_id in ordered if account_id not in self._listed]
-        missing = self._listed.difference(ordered)
+        missing = self._listed.difference(ordered) if is_whole else set[str]()
         gone = sorted(missing & self._missing)
         self._missing = missing
         self._listed = self._listed.union(ordered).difference(gone)

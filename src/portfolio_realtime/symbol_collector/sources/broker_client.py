@@ -4,6 +4,7 @@ Refused credentials are BrokerRefused, naming the setting.
 """
 
 import math
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Self
@@ -11,7 +12,7 @@ from typing import Any, Final, Self
 import httpx
 
 from portfolio_realtime.alpaca.oauth import BearerAuth, TokenSource
-from portfolio_realtime.clock import Clock
+from portfolio_realtime.clock import NS_PER_S, Clock, parse_rfc3339
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable
 from portfolio_realtime.symbol_collector.activities import Statement
@@ -25,6 +26,7 @@ from portfolio_realtime.symbol_collector.sources.rest_client import RestClient
 
 PAGE_LENGTH: Final = 1000
 PAGES_MAX: Final = 10_000
+CLOCK_SKEW_NS: Final = 3600 * NS_PER_S  # of the broker's clock against ours
 PROOF_PATH: Final = "/v1/clock"  # answers everybody whose credentials are good
 
 
@@ -84,7 +86,7 @@ class BrokerClient:
                 return list(found.values())
             if len(found) == known:
                 raise BrokerUnavailable(f"more than {PAGE_LENGTH} accounts share one created_at")
-            params["created_after"] = max(one.created_at for one in page)
+            params["created_after"] = _newest(page)
         raise BrokerUnavailable(f"more than {PAGES_MAX} pages of accounts")
 
     async def account(self, account_id: str) -> ListedAccount | None:
@@ -132,6 +134,22 @@ class BrokerClient:
         """The newest rows of what came or left in kind. Source: `GET /v1/accounts/activities`."""
         params = {"account_id": account_id, **IN_KIND_PARAMS}
         return await self._rest.get("/v1/accounts/activities", params, is_urgent=False)
+
+
+def _newest(page: list[ListedAccount]) -> str:
+    """The newest time of creation on a page; one that cannot be read, or is to come, leads nowhere."""
+    now_ns = time.time_ns()
+    times: list[tuple[int, str]] = []
+    for one in page:
+        try:
+            created_ns = parse_rfc3339(one.created_at)
+        except ValueError:
+            continue
+        if created_ns <= now_ns + CLOCK_SKEW_NS:
+            times.append((created_ns, one.created_at))
+    if not times:
+        raise BrokerUnavailable(f"{len(page)} accounts in a row, and none says when it was created")
+    return max(times)[1]
 
 
 def refusal(status: int) -> BrokerRefused:

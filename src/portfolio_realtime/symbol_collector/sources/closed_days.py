@@ -2,12 +2,13 @@
 
 The servers have no keys to the broker, so they say in Valkey whose days they want. `cashflow` of the answer
 tells what moved cash; of that only external types are the client's own money. What came or left in kind is in
-the broker's equity and in no cash flow: on such a day the flow is not known, and it is said so.
+the broker's equity and in no cash flow: on such a day the flow is not known, and it is said so. A figure or a
+row that cannot be read is named, and makes unknown what it may have told, and nothing else.
 """
 
 import asyncio
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any, Final, NoReturn, Protocol
 
@@ -18,10 +19,11 @@ from portfolio_realtime.errors import BrokerError
 from portfolio_realtime.model import ZERO, ClosedDay, ClosedDays
 from portfolio_realtime.state import State
 from portfolio_realtime.symbol_collector import activity_types
-from portfolio_realtime.symbol_collector.sources.parse import PayloadRefused
+from portfolio_realtime.symbol_collector.sources.parse import PayloadRefused, number
 
 POLL_S: Final = 0.2
 FETCHED_AT_ONCE: Final = 4
+REFUSED_SHOWN_MAX: Final = 10
 DAYS_MAX: Final = 2600  # about ten years
 HISTORY_PARAMS: Final = {"timeframe": "1D", "period": "10A", "cashflow_types": "ALL"}
 IN_KIND_PARAMS: Final = {
@@ -44,12 +46,19 @@ class HistorySource(Protocol):
         ...
 
 
-async def serve_closed_days(state: State, source: HistorySource, clock: Clock) -> NoReturn:
-    """Fetch and keep what servers ask for, forever. Raises StateUnavailable."""
+async def serve_closed_days(
+    state: State, source: HistorySource, clock: Clock, count_refused: Callable[[int], None]
+) -> NoReturn:
+    """Fetch and keep what servers ask for, forever; tell how many figures were refused.
+
+    Raises StateUnavailable.
+    """
     while True:
         wanted = await state.closed_days.take_wanted(FETCHED_AT_ONCE)
         for account_id, days in zip(
-            wanted, await asyncio.gather(*(_fetched(source, one) for one in wanted)), strict=True
+            wanted,
+            await asyncio.gather(*(_fetched(source, one, count_refused) for one in wanted)),
+            strict=True,
         ):
             if days is not None:
                 await state.closed_days.write(ClosedDays(account_id, tuple(days), clock.now_ns()))
@@ -57,34 +66,54 @@ async def serve_closed_days(state: State, source: HistorySource, clock: Clock) -
             await asyncio.sleep(POLL_S)
 
 
-async def _fetched(source: HistorySource, account_id: str) -> list[ClosedDay] | None:
+async def _fetched(
+    source: HistorySource, account_id: str, count_refused: Callable[[int], None]
+) -> list[ClosedDay] | None:
     try:
         history = await source.portfolio_history(account_id)
         in_kind = await source.in_kind_rows(account_id)
-        return None if history is None else closed_days(history, in_kind)
+        days, refused = ([], []) if history is None else closed_days(history, in_kind)
     except BrokerError as error:
         log.warning("the closed days could not be fetched", account_id=account_id, reason=str(error))
         return None
+    if refused:
+        count_refused(len(refused))
+        log.error(
+            "some of the closed days' figures could not be read",
+            account_id=account_id,
+            count=len(refused),
+            first=refused[:REFUSED_SHOWN_MAX],
+        )
+    return None if history is None else days
 
 
-def closed_days(history: Any, in_kind: Any) -> list[ClosedDay]:
-    """Days in order from the broker's answers. Raises PayloadRefused."""
+def closed_days(history: Any, in_kind: Any) -> tuple[list[ClosedDay], list[str]]:
+    """Days in order from the broker's answers, and what of them could not be read.
+
+    Raises PayloadRefused when the answer has not the form of a history.
+    """
     if not isinstance(history, Mapping):
         raise PayloadRefused("the portfolio history is not an object")
     times, equity = history.get("timestamp"), history.get("equity")
     if not isinstance(times, list) or not isinstance(equity, list) or len(times) != len(equity):
         raise PayloadRefused("the portfolio history has no timestamp and equity for each day")
-    flows = _external(history.get("cashflow"), len(times))
-    dates = [_date(at) for at in times]
-    unknown = _in_kind_dates(in_kind, dates)
-    days = {
-        day: ClosedDay(day, _amount(worth), None if day in unknown else flow)
-        for day, worth, flow in zip(dates, equity, flows, strict=True)
-    }
-    return [days[day] for day in sorted(days)][-DAYS_MAX:]
+    refused: list[str] = []
+    flows = _external(history.get("cashflow"), len(times), refused)
+    dates = [_date(at, index, refused) for index, at in enumerate(times)]
+    unknown = _in_kind_dates(in_kind, [date for date in dates if date is not None], refused)
+    days: dict[str, ClosedDay] = {}
+    for index, (day, worth, flow) in enumerate(zip(dates, equity, flows, strict=True)):
+        amount = _amount(worth, f"equity {index}", refused)
+        if day is None:
+            continue
+        one = ClosedDay(day, amount, None if day in unknown else flow)
+        if days.setdefault(day, one) != one:
+            refused.append(f"timestamp {index}: {day} is told twice, and not alike")
+            days[day] = ClosedDay(day, None, None)
+    return [days[day] for day in sorted(days)][-DAYS_MAX:], refused
 
 
-def _external(cash_flow: Any, count: int) -> list[Decimal | None]:
+def _external(cash_flow: Any, count: int, refused: list[str]) -> list[Decimal | None]:
     if not isinstance(cash_flow, Mapping):
         return [None] * count  # nobody tells what was brought in
     flows: list[Decimal | None] = [ZERO] * count
@@ -92,35 +121,58 @@ def _external(cash_flow: Any, count: int) -> list[Decimal | None]:
         if not activity_types.of(str(code)).is_external:
             continue
         if not isinstance(amounts, list) or len(amounts) != count:
-            raise PayloadRefused(f"the cash flow of {code} has not one amount for each day")
+            refused.append(f"the cash flow of {code} has not one amount for each day")
+            return [None] * count
         for index, amount in enumerate(amounts):
-            before, added = flows[index], _amount(amount)
+            before, added = flows[index], _amount(amount, f"{code} {index}", refused)
             flows[index] = None if before is None or added is None else before + added
     return flows
 
 
-def _in_kind_dates(rows: Any, dates: list[str]) -> set[str]:
-    """The closed days in which securities came or left: that of the row's date, or the next."""
+def _in_kind_dates(rows: Any, dates: list[str], refused: list[str]) -> set[str]:
+    """The closed days in which securities came or left: that of the row's date, or the next.
+
+    A row that does not say when may be of any day.
+    """
     found: set[str] = set()
-    for row in rows if isinstance(rows, list) else ():
-        booked = str(row.get("date") or row.get("created_at") or "")[:10] if isinstance(row, Mapping) else ""
-        found.update([day for day in sorted(dates) if booked and day >= booked][:2])
+    for index, row in enumerate(rows if isinstance(rows, list) else ()):
+        booked = _booked(row)
+        if booked is None:
+            refused.append(f"row {index} of what came in kind says no date")
+            return set(dates)
+        found.update([day for day in sorted(dates) if day >= booked][:2])
     return found
 
 
-def _date(at: Any) -> str:
-    """The trading day of a point: daily ones are stamped 20:00 in New York."""
-    if isinstance(at, bool) or not isinstance(at, int):
-        raise PayloadRefused("a timestamp of the portfolio history is no whole number")
-    return datetime.fromtimestamp(at, UTC).astimezone(NEW_YORK).date().isoformat()
-
-
-def _amount(number: Any) -> Decimal | None:
-    if number is None:
+def _booked(row: Any) -> str | None:
+    """The date of a row; also its id begins with one (`20261120…`)."""
+    if not isinstance(row, Mapping):
         return None
-    if isinstance(number, bool) or not isinstance(number, int | float | Decimal):
-        raise PayloadRefused("an amount of the portfolio history is no number")
-    amount = Decimal(str(number))
-    if not amount.is_finite():
-        raise PayloadRefused("an amount of the portfolio history is not finite")
-    return amount
+    name = str(row.get("id") or "")[:8]
+    for text in (row.get("date"), row.get("created_at"), f"{name[:4]}-{name[4:6]}-{name[6:]}"):
+        try:
+            return date.fromisoformat(str(text)[:10]).isoformat()
+        except ValueError:
+            continue
+    return None
+
+
+def _date(at: Any, index: int, refused: list[str]) -> str | None:
+    """The trading day of a point: daily ones are stamped 20:00 in New York."""
+    if isinstance(at, int) and not isinstance(at, bool):
+        try:
+            return datetime.fromtimestamp(at, UTC).astimezone(NEW_YORK).date().isoformat()
+        except (OverflowError, ValueError, OSError):
+            pass
+    refused.append(f"timestamp {index} is no time")
+    return None
+
+
+def _amount(value: Any, name: str, refused: list[str]) -> Decimal | None:
+    if value is None:
+        return None
+    try:
+        return number(value, name)
+    except PayloadRefused as error:
+        refused.append(str(error))
+        return None

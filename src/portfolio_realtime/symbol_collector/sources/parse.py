@@ -36,6 +36,11 @@ _ULID_LENGTH: Final = 26
 _ULID_TIME_LENGTH: Final = 10
 _ULID_LETTERS: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _NS_PER_MS: Final = NS_PER_S // 1000
+_NUMBER_MAX: Final = Decimal(10) ** 15  # dollars or pieces of one account; more is a fault of the sender's
+_EXPONENT_MIN: Final = -30
+_TIME_MIN_NS: Final = 0
+_TIME_MAX_NS: Final = parse_rfc3339("2100-01-01T00:00:00Z")
+_SHOWN_MAX: Final = 60  # characters of a value that are repeated in a message
 
 _json: Final = msgspec.json.Decoder(float_hook=Decimal)  # a JSON number keeps every digit
 
@@ -60,7 +65,7 @@ def decode(text: str | bytes) -> Any:
     """JSON with exact numbers. Raises PayloadRefused."""
     try:
         return _json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PayloadRefused(f"not JSON: {error}") from None
 
 
@@ -141,29 +146,50 @@ def holdings(payload: Any) -> dict[str, Holding]:
     if not isinstance(payload, list):
         raise PayloadRefused("positions are not a list")
     found: dict[str, Holding] = {}
-    for element in payload:
-        one = holding(element)
-        if one.symbol in found:
+    stated: dict[str, Any] = {}
+    for index, element in enumerate(payload):
+        try:
+            one = holding(element)
+        except PayloadRefused as error:
+            raise PayloadRefused(f"{_position_name(index, element)}: {error}") from None
+        if one.symbol in found and element != stated[one.symbol]:
             raise PayloadRefused(f"two positions in {one.symbol}")
-        found[one.symbol] = one
+        found[one.symbol], stated[one.symbol] = one, element
     return found
+
+
+def _position_name(index: int, element: Any) -> str:
+    symbol = element.get("symbol") if isinstance(element, Mapping) else None
+    name = f"position {index} of the list"
+    return f"{name} ({_shown(symbol)})" if isinstance(symbol, str) else name
 
 
 def holding(payload: Any) -> Holding:
     """One position; a short one is negative whether or not its `qty` says so. Raises PayloadRefused."""
     fields = _object(payload)
-    asset_class = str(fields.get("asset_class") or US_EQUITY)
+    asset_class = _asset_class(fields)
     quantity = _number(fields, "qty")
-    if (side := fields.get("side")) in _SIDES:
+    side = fields.get("side")
+    if isinstance(side, str) and side in _SIDES:
         quantity = _SIDES[side] * abs(quantity)
-    cost_basis = _number(fields, "cost_basis", ZERO)
+    stated_cost = _number_if_any(fields, "cost_basis")
+    cost_basis = stated_cost or ZERO
     return Holding(
         symbol=_held_symbol(fields, asset_class),
         asset_class=asset_class,
         quantity=quantity,
         cost_basis=abs(cost_basis) if quantity > 0 else -abs(cost_basis),
         stated_multiplier=_stated_multiplier(fields, quantity, asset_class),
+        is_cost_known=stated_cost is not None,
     )
+
+
+def _asset_class(fields: Mapping[str, Any]) -> str:
+    """As the broker names it; where it names none, what the symbol's form says."""
+    stated = fields.get("asset_class")
+    if isinstance(stated, str) and stated:
+        return stated
+    return asset_class_of(market_symbol(_text(fields, "symbol")))
 
 
 def _held_symbol(fields: Mapping[str, Any], asset_class: str) -> str:
@@ -175,9 +201,8 @@ def _prices(positions: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The broker's own price of each position, without those that it does not price."""
     found: dict[str, float] = {}
     for fields in positions:
-        asset_class = str(fields.get("asset_class") or US_EQUITY)
         if price := _number_if_any(fields, "current_price"):
-            found[_held_symbol(fields, asset_class)] = float(price)
+            found[_held_symbol(fields, _asset_class(fields))] = float(price)
     return found
 
 
@@ -192,8 +217,8 @@ def _stated_multiplier(fields: Mapping[str, Any], quantity: Decimal, asset_class
     step = Decimal(1) if asset_class == US_OPTION else _BOND_STEP
     shown: set[Decimal | None] = set()
     for total_name, price_name in (("market_value", "current_price"), ("cost_basis", "avg_entry_price")):
-        total = abs(_number(fields, total_name, ZERO))
-        units = abs(quantity * _number(fields, price_name, ZERO))
+        total = abs(_number_if_any(fields, total_name) or ZERO)
+        units = abs(quantity * (_number_if_any(fields, price_name) or ZERO))
         if total and units:
             multiplier = (total / units).quantize(step)
             shown.add(multiplier if abs(multiplier * units - total) <= _CENT else None)
@@ -329,15 +354,31 @@ def _number(fields: Mapping[str, Any], name: str, default: Decimal | None = None
     value = fields.get(name)
     if (value is None or value == "") and default is not None:
         return default
+    return number(value, name)
+
+
+def number(value: Any, name: str) -> Decimal:
+    """A JSON value as an exact number that arithmetic can bear. Raises PayloadRefused, with its name."""
+    if isinstance(value, float):
+        value = repr(value)
     if not isinstance(value, str | int | Decimal) or isinstance(value, bool):
         raise PayloadRefused(f"{name} is missing or not a number")
     try:
-        number = Decimal(value)
+        found = Decimal(value)
     except InvalidOperation:
-        raise PayloadRefused(f"{name} is not a number: {value!r}") from None
-    if not number.is_finite():
-        raise PayloadRefused(f"{name} is not finite: {value!r}")
-    return number
+        raise PayloadRefused(f"{name} is not a number: {_shown(value)}") from None
+    if not found.is_finite():
+        raise PayloadRefused(f"{name} is not finite: {_shown(value)}")
+    if not found:
+        return ZERO if found.adjusted() < _EXPONENT_MIN else found
+    exponent = found.as_tuple().exponent
+    if abs(found) >= _NUMBER_MAX or not isinstance(exponent, int) or exponent < _EXPONENT_MIN:
+        raise PayloadRefused(f"{name} is out of range: {_shown(value)}")
+    return found
+
+
+def _shown(value: object) -> str:
+    return repr(value)[:_SHOWN_MAX]
 
 
 def _number_if_any(fields: Mapping[str, Any], name: str) -> Decimal | None:
@@ -350,10 +391,7 @@ def _number_if_any(fields: Mapping[str, Any], name: str) -> Decimal | None:
 
 def _date(fields: Mapping[str, Any], name: str) -> str:
     text = _text(fields, name)[:_DATE_LENGTH]
-    try:
-        parse_rfc3339(f"{text}T00:00:00Z")
-    except ValueError:
-        raise PayloadRefused(f"{name} is not a date: {text!r}") from None
+    _moment(f"{text}T00:00:00Z", name, text)
     return text
 
 
@@ -367,7 +405,14 @@ def _date_if_any(fields: Mapping[str, Any], name: str) -> str | None:
 
 def _time(fields: Mapping[str, Any], name: str) -> int:
     text = _text(fields, name)
+    return _moment(text if "T" in text else f"{text}T00:00:00Z", name, text)
+
+
+def _moment(text: str, name: str, shown: str) -> int:
     try:
-        return parse_rfc3339(text if "T" in text else f"{text}T00:00:00Z")
-    except ValueError:
-        raise PayloadRefused(f"{name} is not a time: {text!r}") from None
+        at_ns = parse_rfc3339(text)
+    except (ValueError, OverflowError):
+        raise PayloadRefused(f"{name} is not a time: {_shown(shown)}") from None
+    if not _TIME_MIN_NS <= at_ns < _TIME_MAX_NS:
+        raise PayloadRefused(f"{name} is no time that can be meant: {_shown(shown)}")
+    return at_ns

@@ -94,7 +94,7 @@ def decode(frame: str | bytes) -> tuple[str, Mapping[str, Any]]:
     """The stream's name and the body of a frame; both empty for what cannot be read."""
     try:
         message = msgspec.json.decode(frame)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return "", {}
     if not isinstance(message, dict):
         return "", {}

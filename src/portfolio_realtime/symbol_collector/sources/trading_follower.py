@@ -8,7 +8,7 @@ newest first, until a page brings nothing new.
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, Final, NoReturn, Protocol
 
 import structlog
@@ -185,7 +185,7 @@ class TradingFollower:
 
     def _refuse(self, row: Any, reason: str) -> None:
         """Told once, and looked at each time: it may be whole then."""
-        name = trading_rows.row_id(row)
+        name = trading_rows.row_name(row)
         if name not in self._refused:
             self._refused[name] = None
             _bound(self._refused, REFUSED_MAX)
@@ -196,23 +196,27 @@ class TradingFollower:
         read: set[str] = set()
         token: str | None = None
         for _ in range(PAGES_MAX):
-            page = {trading_rows.row_id(row): row for row in await self._client.activities(category, token)}
+            rows = await self._client.activities(category, token)
+            page = {trading_rows.row_name(row): row for row in rows}
             new = {name: row for name, row in page.items() if name not in self._seen}
             found.update(new)
-            is_over = min(map(trading_rows.about_ns, page.values()), default=0) < since_ns - MARGIN_NS
-            if len(page) < trading_rows.PAGE_LENGTH or is_over or not (new or is_deep) or page.keys() <= read:
+            times_ns = [at_ns for row in rows if (at_ns := trading_rows.about_ns(row)) is not None]
+            is_over = bool(times_ns) and sorted(times_ns)[len(times_ns) // 2] < since_ns - MARGIN_NS
+            if len(rows) < trading_rows.PAGE_LENGTH or is_over or not (new or is_deep) or page.keys() <= read:
                 break
             read.update(page)
-            token = list(page)[-1].partition("/")[0]
+            if (token := trading_rows.last_id(rows)) is None:
+                raise PayloadRefused(f"{len(rows)} activities in a row, and none has an id")
         return list(found.values())
 
     def _note(self, row: Any) -> None:
-        self._seen[trading_rows.row_id(row)] = None
+        self._seen[trading_rows.row_name(row)] = None
         _bound(self._seen, SEEN_MAX)
-        if isinstance(row, dict) and (order_id := row.get("order_id")):
+        order_id = row.get("order_id") if isinstance(row, dict) else None
+        if isinstance(order_id, str) and order_id:
             try:
-                filled = Decimal(str(row.get("cum_qty")))
-            except InvalidOperation:
+                filled = parse.number(row.get("cum_qty"), "cum_qty")
+            except PayloadRefused:
                 return
             self._filled[order_id] = max(filled, self._filled.pop(order_id, ZERO))
             _bound(self._filled, ORDERS_MAX)

@@ -11,7 +11,8 @@ parser and one record serve both. Rows state less; what they leave out is left o
 | no `created_at`        | published when we first saw it; in the first reading, at noon New York of `date` |
 """
 
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -35,8 +36,20 @@ def row_id(row: Any) -> str:
     """What tells one state of a row from another: its id, and whether it has been canceled since."""
     if not isinstance(row, Mapping):
         return ""
-    name = str(row.get("id") or "")
-    return f"{name}/{_CANCELED}" if row.get("status") == _CANCELED else name
+    stated = row.get("id")
+    name = stated if isinstance(stated, str) else ""
+    return f"{name}/{_CANCELED}" if name and row.get("status") == _CANCELED else name
+
+
+def row_name(row: Any) -> str:
+    """The same, and a name of its own for a row without an id, which can only be refused."""
+    return row_id(row) or f"unnamed {zlib.crc32(repr(row).encode()):08x}"
+
+
+def last_id(rows: Sequence[Any]) -> str | None:
+    """The id behind which the next page begins: that of the last row that has one."""
+    ids = [name.partition("/")[0] for row in rows if (name := row_id(row))]
+    return ids[-1] if ids else None
 
 
 def row_ns(row: Any) -> int | None:
@@ -52,11 +65,11 @@ def row_ns(row: Any) -> int | None:
     return None
 
 
-def about_ns(row: Any) -> int:
-    """When a row was booked, in ns, by its date where it says no more."""
+def about_ns(row: Any) -> int | None:
+    """When a row was booked, in ns, by its date where it says no more; None where it says nothing."""
     booked_ns = row_ns(row)
-    if booked_ns is None:
-        booked_ns = _noon_ns(row) if isinstance(row, Mapping) else 0
+    if booked_ns is None and isinstance(row, Mapping) and _day(row) is not None:
+        return _noon_ns(row)
     return booked_ns
 
 
@@ -99,8 +112,12 @@ def event_of(row: Any, account_id: str, seen_ns: int | None, now_ns: int) -> dic
 
 def _noon_ns(row: Mapping[str, Any]) -> int:
     """Noon New York of the row's date: after its morning's bookings and before the close."""
-    try:
-        day = date.fromisoformat(str(row.get("date"))[:10])
-    except ValueError:
-        day = datetime.fromtimestamp(0, UTC).date()
+    day = _day(row) or datetime.fromtimestamp(0, UTC).date()
     return int(datetime.combine(day, _NOON, _NEW_YORK).timestamp()) * NS_PER_S
+
+
+def _day(row: Mapping[str, Any]) -> date | None:
+    try:
+        return date.fromisoformat(str(row.get("date"))[:10])
+    except ValueError:
+        return None
