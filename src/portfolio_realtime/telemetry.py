@@ -71,6 +71,7 @@ class CollectorMetrics:
         self.rejected = Counter(
             f"{PREFIX}_broker_rejected", "Payloads or fields refused at the edge", ["what"], registry=registry
         )
+        self.refused_days = self.rejected.labels("closed_day")
 
 
 class MarketMetrics:

@@ -36,9 +36,9 @@ from portfolio_realtime.symbol_collector.sources.parse import PayloadRefused
 from portfolio_realtime.symbol_collector.sources.trading_follower import TradingFollower
 from portfolio_realtime.valuation.explain import explain
 from portfolio_realtime.valuation.valuer import Valuer
+from tests.support.activity_rows import DEPOSIT, FILL, NOW_NS, Activities, Still
 from tests.support.broker_payloads import ACCOUNT, POSITION
 from tests.symbol_collector.bookings import Inbox, at_s
-from tests.symbol_collector.test_trading import DEPOSIT, FILL, NOW_NS, Activities, Still
 
 AUTH = httpx.BasicAuth("key", "secret")
 SPOILT: list[Any] = [

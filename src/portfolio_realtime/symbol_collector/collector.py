@@ -134,9 +134,7 @@ class Collector:
             keep_live(self._silence, self._follower, self._state.feeds, self._metrics.broker_heard),
             self._follow_interest(),
             self._poll_interest(),
-            serve_closed_days(
-                self._state, self._client, self._clock, self._metrics.rejected.labels("closed_day").inc
-            ),
+            serve_closed_days(self._state, self._client, self._clock, self._metrics.refused_days.inc),
         )
 
     async def _resume(self) -> None:
