@@ -101,9 +101,9 @@ def test_trades_of_a_frame(data: st.DataObject, count: int, is_packed: bool, is_
     trades = decode_trades(frame)
     messages, skipped = ([], []) if trades is not None else decode_frame(frame)
     if trades is not None:
-        book.offer_all(trades, NOW_NS)
+        book.add_trades(trades, NOW_NS)
     for message in messages:
-        book.offer_all([message], NOW_NS)  # type: ignore[list-item]  # only trades are sent here
+        book.add_trades([message], NOW_NS)  # type: ignore[list-item]  # only trades are sent here
     marks = {mark.symbol: mark for mark, _ in book.take_changed()}
     assert {symbol: marks[symbol].price for symbol in symbols} == dict.fromkeys(symbols, 10.5)
     assert all(0 < mark.price < 1e9 for mark in marks.values())
@@ -147,8 +147,11 @@ def test_snapshots(data: st.DataObject, count: int, feed_index: int) -> None:
         finally:
             await snapshots.close()
 
+    def played(_: str) -> httpx.AsyncBaseTransport:
+        return httpx.MockTransport(respond)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(snapshots_module, "transport_to", lambda _: httpx.MockTransport(respond))
+        patch.setattr(snapshots_module, "transport_to", played)
         read_ones = asyncio.run(read())
     whole = snapshots_module.Snapshot
     assert all(isinstance(read_ones[symbol], whole) for symbol in SYMBOLS[:count])
@@ -160,7 +163,7 @@ def test_snapshots(data: st.DataObject, count: int, feed_index: int) -> None:
     book.stream_from(schedule.day.source)
     book.follow([symbol for symbol, _ in items])
     for symbol, one in read_ones.items():
-        book.offer_snapshot(symbol, one, "2026-11-20", NOW_NS, schedule.day.source, has_close=True)
+        book.add_snapshot(symbol, one, "2026-11-20", NOW_NS, schedule.day.source, has_close=True)
     marks = {mark.symbol: mark for mark, _ in book.take_changed()}
     assert {symbol: marks[symbol].price for symbol in SYMBOLS[:count]} == dict.fromkeys(SYMBOLS[:count], 10.5)
     assert all(mark.previous_close in (10.0, None) or mark.symbol == "ODD" for mark in marks.values())

@@ -110,7 +110,10 @@ def answering(monkeypatch: pytest.MonkeyPatch, answer: Callable[[str, dict[str, 
             return httpx.Response(found, json={})
         return httpx.Response(200, content=json.dumps(found).encode())
 
-    monkeypatch.setattr(rest_client, "transport_to", lambda *_: httpx.MockTransport(respond))
+    def played(_: str, __: httpx.Limits) -> httpx.AsyncBaseTransport:
+        return httpx.MockTransport(respond)
+
+    monkeypatch.setattr(rest_client, "transport_to", played)
 
 
 def listed(number: int) -> dict[str, Any]:
@@ -416,7 +419,10 @@ def test_rows_of_what_came_in_kind(spoilt: Any, field: str, place: int) -> None:
 )
 def test_text_that_is_nearly_json(text: str) -> None:
     """Nothing but a refusal comes out of it."""
-    for read in (parse.listed_accounts, parse.activity, lambda one: parse.statement("alice", ACCOUNT, one)):
-        with contextlib.suppress(PayloadRefused):
-            assert not read(parse.decode(text))[0]
+    with contextlib.suppress(PayloadRefused):
+        assert parse.listed_accounts(parse.decode(text))[0] == []
+    with pytest.raises(PayloadRefused):
+        parse.activity(parse.decode(text))
+    with pytest.raises(PayloadRefused):
+        parse.statement("alice", ACCOUNT, parse.decode(text))
     assert trade_updates.update_of(trade_updates.decode(text)) is None
