@@ -72,7 +72,8 @@ async def _converse(websocket: WebSocket, sim: Simulator, session: Session, subs
         subscriber.close()
     else:
         session.welcome(websocket.headers)
-    reader = asyncio.create_task(_read(websocket, session, subscriber))
+    attempts_max = 1 if sim.settings.switches.refused_session == "closes" else AUTH_ATTEMPTS_MAX
+    reader = asyncio.create_task(_read(websocket, session, subscriber, attempts_max))
     writer = asyncio.create_task(_write(websocket, sim, subscriber))
     slow = asyncio.create_task(subscriber.slow.wait())
     try:
@@ -99,7 +100,7 @@ async def _close_slow(websocket: WebSocket, sim: Simulator, session: Session, su
     sim.abort(subscriber.client)
 
 
-async def _read(websocket: WebSocket, session: Session, subscriber: Subscriber) -> None:
+async def _read(websocket: WebSocket, session: Session, subscriber: Subscriber, attempts_max: int) -> None:
     while not subscriber.is_closed:
         try:
             message = await asyncio.wait_for(
@@ -111,7 +112,7 @@ async def _read(websocket: WebSocket, session: Session, subscriber: Subscriber) 
             session.fail(404)
             break
         session.receive(message)
-        if not session.is_authenticated and session.auth_attempt_count >= AUTH_ATTEMPTS_MAX:
+        if not session.is_authenticated and session.auth_attempt_count >= attempts_max:
             break
     subscriber.close()
 

@@ -22,6 +22,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "coin_pairs": ("no", "yes"),
     "option_roots": ("plain", "adjusted"),
     "bond": ("no", "held"),
+    "refused_session": ("stays", "closes"),
 }
 
 
@@ -50,6 +51,7 @@ class Switches:
     deposits: str = "told"  # or no event tells of a deposit, only the rows of REST
     coin_pairs: str = "no"  # ETH/BTC is listed: its trades move no dollar
     option_roots: str = "plain"  # or contracts of corporate actions: a digit in the root, an exchange OPCA
+    refused_session: str = "stays"  # whether a market stream ends with its first refused auth message
     bond: str = "no"  # the account whose id sorts first holds a treasury, priced per 100 of par
 
 
