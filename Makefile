@@ -128,7 +128,7 @@ aws-preflight: .venv-aws/.installed  ## what would make a deployment fail: make 
 	.venv-aws/bin/python -m deploy.aws preflight $(ARGS)
 
 aws-templates: install .venv-aws/.installed  ## deploy/aws/templates and task-definitions anew, from deploy/aws/stack
-	$(BIN)/python -m portfolio_realtime.state.rights --json > deploy/valkey-users.json
+	$(BIN)/python -m deploy.valkey_rights
 	.venv-aws/bin/python -m deploy.aws write
 	$(BIN)/python -m deploy.aws task-definitions
 

@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn
 
 import structlog
 import uvloop
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 
 from portfolio_realtime import config, logs, telemetry
 from portfolio_realtime.backoff import Backoff
@@ -35,6 +35,7 @@ from portfolio_realtime.errors import (
 )
 from portfolio_realtime.exit_codes import FAILED, OK, SETTINGS
 from portfolio_realtime.state import State, keys, open_state
+from portfolio_realtime.state.agreement import AGREED_MS
 from portfolio_realtime.state.embedded import EmbeddedServer
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.tracing import Tracing, open_tracing
@@ -46,6 +47,7 @@ PAUSE_S_MAX: Final = 5.0
 METRICS_S: Final = 2.0
 STATE_WAIT_S: Final = 10.0
 LEASE_POLL_S: Final = 0.25
+CLOCK_OFF_S: Final = 2.0  # by which clocks that somebody keeps right never differ
 
 log = structlog.get_logger()
 
@@ -118,7 +120,7 @@ async def with_state(name: str, settings: config.Settings, run: Run, ending: asy
         context.registry.register(telemetry.LOG_EVENTS)
         try:
             await _wait_ready(context)
-            await _agree_on_shards(context)
+            await _agree(context)
             if settings.is_embedded:
                 await state.revocations.confirm()  # nobody can have revoked anything in what we have started
             await together(run(context), _leave_metrics(name, context), _embed_metrics(name, context))
@@ -138,22 +140,34 @@ async def _wait_ready(context: Context) -> None:
         ) from error
 
 
-async def _agree_on_shards(context: Context) -> None:
-    """Write SHARDS where nobody has. Raises SettingsError where others divide accounts otherwise."""
-    ours = str(context.settings.shards)
+async def _agree(context: Context) -> None:
+    """Write SHARDS and the like where nobody has. Raises SettingsError where others have other ones."""
+    ours, shards = agreed_settings(context.settings), context.settings.shards
     while True:
         try:
-            theirs = await context.state.connection.written_once(keys.shards(), ours)
+            shards_here = await context.state.agreement.shards(shards)
+            here = await context.state.agreement.settings(ours)
         except StateUnavailable as error:
             tell_away(error)
             await asyncio.sleep(PAUSE_S_MIN)
             continue
-        if theirs == ours:
-            return
+        break
+    if shards_here != shards:
         raise SettingsError(
-            f"SHARDS={ours}, but in this Valkey accounts are divided into {theirs}: set SHARDS={theirs}, "
-            "or use an empty database"
+            f"SHARDS={shards}, but in this Valkey accounts are divided into {shards_here}: set "
+            f"SHARDS={shards_here}, or use an empty database"
         )
+    for name, value in ours.items():
+        if (theirs := here.get(name, value)) != value:
+            raise SettingsError(
+                f"{name}={value}, but the services that run in this Valkey have {name}={theirs}: set "
+                f"that, or stop all of them for {AGREED_MS // 1000} s to change it"
+            )
+
+
+def agreed_settings(settings: config.Settings) -> dict[str, str]:
+    """Settings in which all processes of one system must be alike, by name."""
+    return {"LEASE_MS": str(settings.lease_ms), "HISTORY_INTERVAL": str(settings.history_interval)}
 
 
 @contextlib.asynccontextmanager
@@ -175,13 +189,27 @@ def tell_away(error: StateUnavailable) -> None:
     log.warning("waiting for Valkey", reason=str(error), **logs.once(error.word or "unreachable"))
 
 
+def tell_clock(ahead_s: float, gauge: Gauge) -> None:
+    """Say that this machine's clock is not Valkey's, once a minute."""
+    gauge.set(ahead_s)
+    if abs(ahead_s) > CLOCK_OFF_S:
+        log.error(
+            "the clock of this machine, or that of Valkey, is wrong: prices and tokens are judged by ours",
+            ahead_of_valkey_s=round(ahead_s, 1),
+            **logs.once("clock"),
+        )
+
+
 async def _leave_metrics(name: str, context: Context) -> None:
     away_since_s: float | None = None
+    agreed, clock_ahead = agreed_settings(context.settings), telemetry.clock_ahead(context.registry)
     while True:
         now_s = context.clock.monotonic_s()
         try:
             text = telemetry.exposition(context.registry)
             await context.state.metrics.write(name, context.instance, text)
+            await context.state.agreement.keep(agreed)
+            tell_clock(await context.state.connection.clock_ahead_s(), clock_ahead)
         except StateUnavailable as error:
             away_since_s = now_s if away_since_s is None else away_since_s
             tell_away(error)
@@ -240,7 +268,7 @@ async def under_lease(
         if standing_by is not None:
             standing_by()
         await asyncio.sleep(LEASE_POLL_S)
-        lease = await context.state.leases.acquire(name)
+        lease = await context.state.leases.acquire(name, stands_by=True)
     log.info("lease acquired", lease=name, fencing_token=lease.fencing_token)
     try:
         await together(work(lease), keep_lease(context, lease))

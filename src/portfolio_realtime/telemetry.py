@@ -243,6 +243,11 @@ class ServerMetrics:
         )
 
 
+def clock_ahead(registry: CollectorRegistry) -> Gauge:
+    """Of each service: how far its machine's clock is from Valkey's."""
+    return Gauge(f"{PREFIX}_clock_ahead_seconds", "This machine's clock less Valkey's", registry=registry)
+
+
 def exposition(registry: CollectorRegistry) -> bytes:
     """The registry in Prometheus text format."""
     return generate_latest(registry)

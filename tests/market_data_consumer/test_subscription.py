@@ -17,7 +17,12 @@ from portfolio_realtime.market_data_consumer import subscription as subscription
 from portfolio_realtime.market_data_consumer.feeds import schedules
 from portfolio_realtime.market_data_consumer.messages import Snapshot, SnapshotTrade, StreamTrade
 from portfolio_realtime.market_data_consumer.stream import Arrived, StreamLost
-from portfolio_realtime.market_data_consumer.subscription import FEED_LAG_S_MAX, MarketSubscription
+from portfolio_realtime.market_data_consumer.subscription import (
+    AHEAD_LIVE_S,
+    AHEAD_TRADES_MIN,
+    FEED_LAG_S_MAX,
+    MarketSubscription,
+)
 from portfolio_realtime.telemetry import MarketMetrics
 from tests.market_data_consumer.moments import raw_moment
 
@@ -54,11 +59,16 @@ class Feed:
         self._arrived: asyncio.Queue[Arrived] = asyncio.Queue()
         self._latest: dict[str, SnapshotTrade] = {}
         self._number = 0
+        self._ahead_s = 0.0  # of the market before our clock
+
+    def hours_behind(self, hours: int) -> None:
+        """So far is our clock behind from now on."""
+        self._ahead_s = 3600.0 * hours
 
     def trade(self, symbol: str, *, is_streamed: bool) -> None:
         """Something is traded now."""
         self._number += 1
-        at, price = rfc3339(self._clock.now_ns()), 100.0 + self._number
+        at, price = rfc3339(self._clock.now_ns() + int(self._ahead_s * 10**9)), 100.0 + self._number
         trade_id = self._number if self.has_ids else None
         self._latest[symbol] = SnapshotTrade(price, at, ("@",), "C", "D", trade_id)
         if is_streamed:
@@ -302,3 +312,39 @@ async def test_snapshots_that_fail_are_taken_later_while_the_stream_goes_on(
         assert not loops.done()
         assert not failures
         assert {mark.symbol for mark, _ in market.book.take_changed()} == {"A", "B"}
+
+
+async def test_a_feed_of_which_every_trade_is_refused_is_not_live(
+    feed: tuple[MarketSubscription, Feed],
+) -> None:
+    """Our clock is an hour behind: marks stand still, so nobody may call them fresh. It heals at once."""
+    market, world = feed
+    async with connected(market, world):
+        world.trade("A", is_streamed=True)
+        await world.settle()
+        assert market.is_live
+        world.hours_behind(1)
+        for _ in range(AHEAD_TRADES_MIN):
+            world.trade("A", is_streamed=True)
+            await world.settle(AHEAD_LIVE_S)
+        assert not market.is_live
+        world.hours_behind(0)
+        world.trade("A", is_streamed=True)
+        await world.settle()
+        assert market.is_live
+
+
+async def test_one_trade_of_another_time_does_not_silence_a_feed(
+    feed: tuple[MarketSubscription, Feed],
+) -> None:
+    """A venue's clock may be wrong, too."""
+    market, world = feed
+    async with connected(market, world):
+        world.trade("A", is_streamed=True)
+        await world.settle()
+        world.hours_behind(1)
+        world.trade("A", is_streamed=True)
+        world.hours_behind(0)
+        await world.settle()
+        await world.settle(2 * AHEAD_LIVE_S)
+        assert market.is_live

@@ -20,7 +20,7 @@ from websockets.typing import Subprotocol
 
 from portfolio_realtime.state import State
 from tests.conftest import SHARDS, end, free_port
-from tests.support.websocket_servers import API_KEY, SECRET, closed, receive, token
+from tests.support.websocket_servers import API_KEY, SECRET, closed, give_signs, receive, token
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -102,6 +102,7 @@ async def process(shared: State, tmp_path_factory: pytest.TempPathFactory) -> As
         server = Process(port, log)
         async with asyncio.timeout(START_S_MAX):
             while True:
+                await give_signs(shared)
                 with contextlib.suppress(httpx.HTTPError):
                     if (await server.get("/ready")).status_code == 200:
                         break

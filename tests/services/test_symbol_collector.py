@@ -305,7 +305,7 @@ async def test_after_another_owner_nothing_old_is_written(
         await other.connection.commands.delete(keys.lease(collector.NAME))
         lease = await other.leases.acquire(collector.NAME)
         assert lease is not None
-        newer = time.time_ns() // 1_000_000
+        newer = lease.fencing_token
         await other.accounts.write(lease, [msgspec.structs.replace(before, version=newer, cash=Decimal(7))])
         await other.leases.release(lease)
 

@@ -14,6 +14,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.state import State
 from tests.conftest import SHARDS, Until, end, free_port
 from tests.support.websocket_servers import (
@@ -22,6 +23,7 @@ from tests.support.websocket_servers import (
     Served,
     bearer,
     closed,
+    keep_giving_signs,
     receive,
     write_accounts,
 )
@@ -52,10 +54,12 @@ class Remote(Served):
 
 
 @pytest.fixture
-async def remote() -> AsyncGenerator[Remote]:
-    """Where the server of the test will be."""
+async def remote(state: State) -> AsyncGenerator[Remote]:
+    """Where the server of the test will be; calculators live."""
     served = Remote(free_port())
+    signs = asyncio.create_task(keep_giving_signs(state))
     yield served
+    await cancel_until_ended([signs])
     await served.http.aclose()
 
 

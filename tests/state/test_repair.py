@@ -2,17 +2,27 @@
 
 import asyncio
 import time
+from typing import Any
 
+import msgspec
 import pytest
+import structlog
+from prometheus_client import CollectorRegistry
 
-from portfolio_realtime import config, service
-from portfolio_realtime.errors import SettingsError
+from portfolio_realtime import config, service, telemetry
+from portfolio_realtime.cancellation import cancel_until_ended
+from portfolio_realtime.errors import LeaseLost, SettingsError
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.accounts import readable_changes
+from portfolio_realtime.state.agreement import AGREED_MS
 from portfolio_realtime.state.interest import decode_begun
 from portfolio_realtime.state.marks import decode_marks
 from portfolio_realtime.state.revocations import FIELD
-from tests.conftest import LEASE_MS, SHARDS
+from portfolio_realtime.symbol_collector import stored_records
+from portfolio_realtime.symbol_collector.records.account_records import Roster
+from tests.conftest import LEASE_MS, SHARDS, Until
+from tests.support.leases import lease_of
+from tests.symbol_collector.bookings import at_s, statement
 
 from .records import mark
 
@@ -94,3 +104,118 @@ async def test_who_divides_accounts_otherwise_is_refused(state: State, valkey_ur
     with pytest.raises(SettingsError, match="set SHARDS=8"):
         await service.with_state("test", settings(32), run, asyncio.Event())
     await service.with_state("test", settings(8), run, asyncio.Event())
+
+
+async def test_what_living_processes_must_agree_on_can_be_changed_by_stopping_all(
+    state: State, valkey_url: str
+) -> None:
+    """LEASE_MS and HISTORY_INTERVAL: refused where they differ, and forgotten some time after the last."""
+
+    async def run(_: service.Context) -> None:
+        return
+
+    async def start(**others: int) -> None:
+        values: dict[str, Any] = {"redis_url": valkey_url, "_env_file": None, **others}
+        await service.with_state("test", config.load(**values), run, asyncio.Event())
+
+    await start()
+    await start()
+    with pytest.raises(SettingsError, match=r"LEASE_MS=9000, but .* LEASE_MS=4000"):
+        await start(lease_ms=9000)
+    with pytest.raises(SettingsError, match=r"HISTORY_INTERVAL=300, but .* HISTORY_INTERVAL=60"):
+        await start(history_interval=300)
+    assert 0 < await state.connection.commands.pttl(keys.settings()) <= AGREED_MS
+    await state.connection.commands.delete(keys.settings())
+    await start(lease_ms=9000)
+    await start(lease_ms=9000)
+
+
+@AWAY
+async def test_a_process_says_that_its_clock_is_off(
+    state: State, away_ns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured against Valkey's, as a metric and as a line."""
+    right, gauge = time.time, telemetry.clock_ahead(CollectorRegistry())
+    with structlog.testing.capture_logs() as lines:
+        service.tell_clock(await state.connection.clock_ahead_s(), gauge)
+        assert not lines
+        monkeypatch.setattr(time, "time", lambda: right() + away_ns / 1e9)
+        ahead_s = await state.connection.clock_ahead_s()
+        service.tell_clock(ahead_s, gauge)
+    assert abs(ahead_s - away_ns / 1e9) < 60
+    assert [(line["log_level"], line["ahead_of_valkey_s"]) for line in lines] == [
+        ("error", round(ahead_s, 1))
+    ]
+
+
+async def test_a_shard_goes_on_although_valkeys_clock_went_back_and_all_was_lost(state: State) -> None:
+    """The old owner's last write has left a fence an hour ahead: the next owner is refused once."""
+    await state.connection.commands.set(keys.fence(keys.valuations(0)), str(4_000_000_000_000))
+    low = await lease_of(state)
+    with pytest.raises(LeaseLost):
+        await state.valuations.publish(low, 0, [])
+    high = await lease_of(state)
+    assert high.fencing_token == 4_000_000_000_001
+    await state.valuations.publish(high, 0, [])
+
+
+async def test_an_epoch_that_clients_have_seen_is_insisted_on(state: State) -> None:
+    """It moves the fence up, never down."""
+    lease = await lease_of(state)
+    await state.valuations.insist(0, lease.fencing_token - 1)
+    await state.valuations.publish(lease, 0, [])
+    await state.valuations.insist(0, lease.fencing_token + 5)
+    with pytest.raises(LeaseLost):
+        await state.valuations.publish(lease, 0, [])
+    assert (await lease_of(state)).fencing_token > lease.fencing_token + 5
+
+
+async def test_who_stands_by_leaves_a_lost_lease_to_who_had_it(
+    state: State, valkey_url: str, until: Until
+) -> None:
+    """The holder is warm. Where it does not come back, it waits LEASE_MS and no longer."""
+    other = open_state(valkey_url, holder="other", shards=SHARDS, lease_ms=LEASE_MS)
+    warm = await lease_of(state)
+    assert await other.leases.acquire("work", stands_by=True) is None
+    await state.connection.commands.flushall()
+    assert await other.leases.acquire("work", stands_by=True) is None
+    assert not await state.leases.renew(warm)
+    again = await lease_of(state)
+    await state.connection.commands.flushall()
+    began_s = time.monotonic()
+    taken = await until(lambda: other.leases.acquire("work", stands_by=True), "it does not come back")
+    assert taken.fencing_token > again.fencing_token
+    assert time.monotonic() - began_s > LEASE_MS / 1000 / 2
+    await other.close()
+
+
+@pytest.mark.parametrize("key", [keys.accounts(keys.shard_of("alice", SHARDS)), keys.universe()])
+async def test_what_was_evicted_comes_back(
+    state: State, until: Until, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """A record, the universe: nobody announces that they are gone."""
+    monkeypatch.setattr(stored_records, "COMPARE_S", 0.01)
+    roster, lease = Roster(), await lease_of(state, "symbol_collector")
+    roster.list_accounts(["alice", "bob"])
+    for account_id in ("alice", "bob"):
+        one = statement(1000, {"AAPL": 3, account_id.upper(): 1})
+        its = msgspec.structs.replace(one.state, account_id=account_id)
+        roster.observe(msgspec.structs.replace(one, state=its), at_s(-2), at_s(-1))
+
+    async def write() -> None:
+        added, accounts, _ = roster.take_changes(10)
+        await state.accounts.write_universe(lease, added, [])
+        await state.accounts.write(lease, accounts)
+
+    await write()
+    changed = asyncio.Event()
+    comparing = asyncio.create_task(
+        stored_records.write_lost_again(roster, state.accounts, range(SHARDS), changed.set)
+    )
+    before = await state.connection.commands.hgetall(key)
+    assert before
+    await state.connection.commands.delete(key)
+    await changed.wait()
+    await write()
+    assert await state.connection.commands.hgetall(key) == before
+    await cancel_until_ended([comparing])

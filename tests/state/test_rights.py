@@ -1,11 +1,12 @@
 """The rights of each service's user cover the table of keys, and nothing else."""
 
 import re
-from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+from deploy import valkey_rights
 
 from portfolio_realtime.state import keys, rights
-
-SECURITY = Path(__file__).parents[2] / "docs" / "security.md"
 
 
 def _patterns(marked_as_channel: bool) -> set[str]:
@@ -20,11 +21,21 @@ def _patterns(marked_as_channel: bool) -> set[str]:
     return found
 
 
-def test_the_document_shows_them() -> None:
-    """docs/security.md has the lines that people copy."""
-    shown = SECURITY.read_text()
+def test_every_file_that_shows_them_shows_these() -> None:
+    """The page that people copy from, the list of users, the templates: python -m deploy.valkey_rights."""
+    shown = dict(valkey_rights.written())
+    assert len(shown) >= 4
+    for path, text in shown.items():
+        assert path.read_text() == text, f"{path.name}: run python -m deploy.valkey_rights"
     for user in rights.COMMANDS:
-        assert f"ACL SETUSER {user} resetkeys >PASSWORD {rights.access_string(user)}\n" in shown
+        assert rights.access_string(user) in shown[valkey_rights.DOCUMENT]
+
+
+def test_a_changed_right_is_noticed_in_each_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page, the list and both templates would have to be written anew."""
+    monkeypatch.setattr(rights, "COMMANDS", MappingProxyType({**rights.COMMANDS, "server": "ping"}))
+    changed = {path.name for path, text in valkey_rights.written() if path.read_text() != text}
+    assert changed == {"security.md", "valkey-users.json", "small.json", "standard.json"}
 
 
 def test_every_key_and_channel_of_the_table_belongs_to_somebody() -> None:

@@ -176,7 +176,8 @@ async def give_signs(state: State, stale_hops: tuple[str, ...] = ()) -> None:
         await state.connection.commands.publish(keys.valuations(shard), sign)
 
 
-async def _keep_giving_signs(state: State) -> None:
+async def keep_giving_signs(state: State) -> None:
+    """As long as calculators live."""
     while True:
         with contextlib.suppress(RedisError, OSError):
             await give_signs(state)
@@ -184,8 +185,13 @@ async def _keep_giving_signs(state: State) -> None:
 
 
 @contextlib.asynccontextmanager
-async def serving(url: str, *, has_signs: bool = True, **settings: Any) -> AsyncGenerator[Served]:
-    """A server on the Valkey at `url`; `has_signs`: calculators live, whatever the test does."""
+async def serving(
+    url: str, *, has_signs: bool = True, is_awaited: bool = True, **settings: Any
+) -> AsyncGenerator[Served]:
+    """A server on the Valkey at `url`, ready where that `is_awaited`.
+
+    `has_signs`: calculators live, whatever the test does.
+    """
     port = settings.get("websocket_port") or free_port()
     chosen = config.load(
         **{
@@ -201,10 +207,12 @@ async def serving(url: str, *, has_signs: bool = True, **settings: Any) -> Async
     state = open_state(url, holder="server", shards=SHARDS, lease_ms=LEASE_MS)
     context = Context(chosen, state, SystemClock(), CollectorRegistry(), "test-instance")
     served = Served(port, asyncio.create_task(run(context)))
-    signs = asyncio.create_task(_keep_giving_signs(state) if has_signs else asyncio.sleep(0))
+    signs = asyncio.create_task(keep_giving_signs(state) if has_signs else asyncio.sleep(0))
     try:
         give_up = time.monotonic() + 10
-        while not await served.ready():
+        while is_awaited and not await served.ready():
+            if not has_signs:  # a server that has never heard any is not ready
+                await give_signs(state)
             assert not served.work.done(), served.work.result()
             assert time.monotonic() < give_up, "the server did not get ready"
             await asyncio.sleep(0.02)

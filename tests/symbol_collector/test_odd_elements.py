@@ -109,11 +109,11 @@ def test_a_refused_statement_leaves_an_old_record_and_says_so() -> None:
 def test_without_the_days_history_no_day_pnl_is_known() -> None:
     """Money may have come that nobody has told of; equity is served all the same."""
     roster = known()
-    roster.know_history(False, at_s(0))
+    roster.know_history(False)
     unknown = roster.account("alice")
     assert unknown is not None
     assert unknown.unvalued == ("cash",)
-    roster.know_history(True, at_s(1))
+    roster.know_history(True)
     assert all(not one.unvalued for one in _accounts(roster))
 
 

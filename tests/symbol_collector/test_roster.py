@@ -9,6 +9,9 @@ from portfolio_realtime.symbol_collector.records import account_records as roste
 from portfolio_realtime.symbol_collector.records.account_records import Roster
 from tests.symbol_collector.bookings import NOW_NS, at_s, booking, statement, trade
 
+TOKEN = 1_795_000_000_000
+HOUR_NS = 3600 * 1_000_000_000
+
 
 def listed(quantities: dict[str, int] | None = None) -> Roster:
     """A roster with alice, whose record has been written."""
@@ -18,16 +21,17 @@ def listed(quantities: dict[str, int] | None = None) -> Roster:
     return roster
 
 
-def test_a_version_is_of_the_clock_and_grows_even_when_the_clock_does_not() -> None:
-    """A new owner's records are never older than the last one's; within one, each change is +1 at least."""
+def test_a_version_begins_at_the_fencing_token_and_no_clock_moves_it() -> None:
+    """A new owner's records are never older than the last one's, whose clock was an hour ahead."""
     roster = listed()
+    roster.begin_versions(TOKEN)
     roster.take_changes(10)
     versions: list[int] = []
     for number in range(3):
-        roster.apply(booking("CSD", number + 1), NOW_NS)
+        roster.apply(booking("CSD", number + 1), NOW_NS + HOUR_NS)
         versions += [account.version for account in roster.take_changes(10)[1]]
 
-    assert versions == [NOW_NS // 1_000_000 + n for n in range(3)]
+    assert versions == [TOKEN + n for n in range(3)]
 
 
 def test_a_statement_that_says_nothing_new_says_how_old_the_record_is() -> None:

@@ -19,6 +19,7 @@ from typing import Final, NoReturn
 
 import structlog
 
+from portfolio_realtime import logs
 from portfolio_realtime.backoff import Backoff
 from portfolio_realtime.clock import Clock, new_york_date_of
 from portfolio_realtime.errors import FeedError, FeedRefused
@@ -54,6 +55,8 @@ SILENCE_S: Final = {  # without data, before snapshots are taken; doubles up to 
 }
 FEED_LAG_S_MAX: Final = 3.0  # a trade that a snapshot has may still be on its way for so long
 EXPLAINED_S: Final = FEED_LAG_S_MAX + 2.0  # after snapshots were asked for
+AHEAD_LIVE_S: Final = 2.0  # a feed of whose trades none is taken for so long …
+AHEAD_TRADES_MIN: Final = 3  # … and so many trades, is not live
 UNKNOWN_TYPES_MAX: Final = 32  # type names that become metric labels
 LEFT_OUT_SHOWN_MAX: Final = 10
 
@@ -79,6 +82,8 @@ class MarketSubscription:
         self._pulse = Silence()
         self._is_doubted = False  # silent for suspiciously long, or since it was found to be mute
         self._is_given_up = False
+        self._ahead_since_s: float | None = None  # since when every trade is from the future, by our clock
+        self._ahead_count = 0  # of these
         self._told_unknown_count = 0
         self._subscribed: frozenset[str] = frozenset()  # accepted on this connection
         self._caught_up_ns: int | None = None  # since when this connection has brought every trade
@@ -145,8 +150,15 @@ class MarketSubscription:
 
     @property
     def is_live(self) -> bool:
-        """Does the connection bring, as far as we can tell now, what is traded?"""
-        return self._caught_up_ns is not None and not self._is_doubted
+        """Does the connection bring, as far as we can tell now, what is traded, and do we take it?"""
+        return self._caught_up_ns is not None and not self._is_doubted and not self._is_all_refused
+
+    @property
+    def _is_all_refused(self) -> bool:
+        """Is our clock so far behind that nothing which comes may set a price?"""
+        since_s = self._ahead_since_s
+        is_long = since_s is not None and self._clock.monotonic_s() - since_s > AHEAD_LIVE_S
+        return is_long and self._ahead_count >= AHEAD_TRADES_MIN
 
     async def read(self, stream: MarketStream) -> NoReturn:
         """Apply what the stream brings. Raises FeedUnavailable, FeedRefused."""
@@ -172,14 +184,32 @@ class MarketSubscription:
         received_ns = self._clock.now_ns()
         counts = self.book.counts
         ignored_count, refused_count = counts.ignored, counts.refused + counts.set_aside
+        ahead_count = counts.ahead
         if arrived.trades:
             self.book.add_trades(arrived.trades, received_ns)
             self._count("t", len(arrived.trades))
         for message in arrived.messages:
             self._apply_one(message, received_ns)
+        self._judge_ahead(counts.ahead - ahead_count, arrived)
         name = self.feed.name
         self._metrics.ignored_trades.labels(name).inc(counts.ignored - ignored_count)
         self._metrics.refused_trades.labels(name).inc(counts.refused + counts.set_aside - refused_count)
+
+    def _judge_ahead(self, ahead: int, arrived: Arrived) -> None:
+        """Note that so many of the trades that have come are refused for their time."""
+        trades = len(arrived.trades) + sum(isinstance(one, StreamTrade) for one in arrived.messages)
+        if ahead < trades:
+            self._ahead_since_s, self._ahead_count = None, 0
+        elif trades:
+            if self._ahead_since_s is None:
+                self._ahead_since_s = self._clock.monotonic_s()
+            self._ahead_count += trades
+            if self._is_all_refused:
+                log.error(
+                    "all trades are refused: the clock of this machine is behind",
+                    feed=self.feed.name,
+                    **logs.once(self.feed.name),
+                )
 
     def _apply_one(self, message: Message, received_ns: int) -> None:
         match message:

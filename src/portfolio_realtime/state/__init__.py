@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from portfolio_realtime.state.accounts import Accounts
+from portfolio_realtime.state.agreement import Agreement
 from portfolio_realtime.state.closed_days import ClosedDaysStore
 from portfolio_realtime.state.connection import Connection
 from portfolio_realtime.state.entitlements import Entitlements
@@ -31,6 +32,7 @@ class State:
     valuations: Valuations
     interest: Interest
     metrics: Metrics
+    agreement: Agreement
     tickets: Tickets
     revocations: Revocations
     entitlements: Entitlements
@@ -54,6 +56,7 @@ def open_state(url: str, *, holder: str, shards: int, lease_ms: int) -> State:
         valuations=Valuations(connection, shards),
         interest=Interest(connection, shards),
         metrics=Metrics(connection),
+        agreement=Agreement(connection),
         tickets=Tickets(connection),
         revocations=Revocations(connection),
         entitlements=Entitlements(connection),

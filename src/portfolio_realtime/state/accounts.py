@@ -196,6 +196,11 @@ class Accounts:
         return sum(await cast("Awaitable[list[int]]", pipeline.execute()))
 
     @reports_unavailable
+    async def count_universe(self) -> int:
+        """How many symbols are in the universe."""
+        return await self._connection.commands.hlen(keys.universe())
+
+    @reports_unavailable
     async def ids(self) -> list[str]:
         """The ids of all accounts."""
         found = [

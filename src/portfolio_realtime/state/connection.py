@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import functools
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from importlib import resources
 from typing import Any, Final, NamedTuple, NoReturn, ParamSpec, TypeVar, cast
@@ -143,6 +144,7 @@ class Connection:
             socket_read_size=SUBSCRIPTION_READ_BYTES,
             parser_class=Parser,
         )
+        self.token_floor = 0  # the newest fencing token that has refused a write of ours
         self._fenced_write = self.script("fenced_write")
         self._probe_channel = keys.probe(secrets.token_hex(8))
         self._clock: tuple[float, int] | None = None  # our seconds, Valkey's time in ms at that moment
@@ -185,9 +187,22 @@ class Connection:
         return then_ms + int(1000 * (now_s - since_s))
 
     @reports_unavailable
-    async def written_once(self, key: str, value: str) -> str:
+    async def clock_ahead_s(self) -> float:
+        """By how many seconds this machine's clock is ahead of Valkey's, as far as one question can tell.
+
+        Less than the question took counts as nothing. Raises StateUnavailable.
+        """
+        asked_s = time.time()
+        seconds, micros = await self.commands.time()
+        answered_s = time.time()
+        theirs_s = seconds + micros / 1_000_000
+        return max(asked_s - theirs_s, 0.0) or min(answered_s - theirs_s, 0.0)
+
+    @reports_unavailable
+    async def written_once(self, key: str, value: str, ttl_ms: int | None = None) -> str:
         """Write a value where there is none; the one that is there then. Raises StateUnavailable."""
-        before = await cast("Awaitable[bytes | None]", self.commands.set(key, value, nx=True, get=True))
+        writing = self.commands.set(key, value, nx=True, get=True, px=ttl_ms)
+        before = await cast("Awaitable[bytes | None]", writing)
         return value if before is None else before.decode()
 
     @reports_unavailable
@@ -251,11 +266,16 @@ class Connection:
             channel, message = announce if announce and is_last else ("", b"")
             fields = [part for pair in step for part in pair]
             gone = removed if is_last else []
-            written = await self._fenced_write(
+            newer = await self._fenced_write(
                 keys=[fence_key, hash_key], args=[token, channel, message, len(step), *fields, *gone]
             )
-            if not written:
-                raise LeaseLost(f"a newer owner writes {hash_key}")
+            if newer:
+                raise self.refused(hash_key, newer)
+
+    def refused(self, hash_key: str, newer: int) -> LeaseLost:
+        """Our write was refused by this token: the next one that we are granted is greater."""
+        self.token_floor = max(self.token_floor, newer)
+        return LeaseLost(f"a newer owner writes {hash_key}")
 
     async def follow(self, *channels: str) -> AsyncIterator[Message | Subscribed]:
         """Messages of the channels, forever; SUBSCRIBED first and again after every reconnect.

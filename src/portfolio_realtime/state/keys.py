@@ -23,6 +23,7 @@
 | feed:accounts              | string     | symbol collector      | 2 s      | there while the broker is heard               |
 | life                       | string     | websocket server      | none     | names this life of the state: gone, all is    |
 | shards                     | string     | each service          | none     | SHARDS, on which all must agree               |
+| settings                   | string     | each service          | 15 s     | LEASE_MS …, on which all who live must agree  |
 | metrics:SERVICE:INSTANCE   | string     | each service          | 15 s     | its metrics in Prometheus text                |
 | ticket:SHA256              | string     | websocket server      | 30 s     | whose ticket it is, deleted when used         |
 | revocations                | stream     | operators             | JWT_LIFETIME_MAX | credentials that are good no more         |
@@ -203,6 +204,11 @@ def life() -> str:
 def shards() -> str:
     """Key of the number of shards."""
     return f"{_prefix}shards"
+
+
+def settings() -> str:
+    """Key of the settings on which all living processes agree."""
+    return f"{_prefix}settings"
 
 
 def probe(process: str) -> str:

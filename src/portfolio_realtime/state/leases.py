@@ -5,12 +5,15 @@ an older token than the newest seen is refused by the server (`Connection.fenced
 owner that wakes up late can do no harm.
 """
 
+import asyncio
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Final, cast
 
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Connection, reports_unavailable
+
+_LEFT: Final = -1  # the answer of acquire_lease.lua
 
 
 @dataclass(frozen=True)
@@ -34,17 +37,35 @@ class Leases:
         self._connection = connection
         self._holder = holder
         self._lease_ms = lease_ms
+        self._left_s: dict[str, float] = {}  # lease -> since when it is left to others
         self._acquire = connection.script("acquire_lease")
         self._renew = connection.script("renew_lease")
         self._release = connection.script("release_lease")
 
     @reports_unavailable
-    async def acquire(self, name: str) -> Lease | None:
-        """The lease, or None when somebody else holds it. Raises StateUnavailable."""
-        token = await self._acquire(
-            keys=[keys.lease(name), keys.granted(name)], args=[self._holder, self._lease_ms]
+    async def acquire(self, name: str, *, stands_by: bool = False) -> Lease | None:
+        """The lease, or None when somebody else holds it. Raises StateUnavailable.
+
+        Who `stands_by` has seen another holder: a lease that nobody was ever granted then says that the state
+        was lost, and it is left for LEASE_MS to that holder, who knows more than we.
+        """
+        token = await self._ask(name, leaves=stands_by)
+        if token == _LEFT:
+            now_s = asyncio.get_running_loop().time()
+            if now_s - self._left_s.setdefault(name, now_s) < self._lease_ms / 1000:
+                return None
+            token = await self._ask(name, leaves=False)
+        self._left_s.pop(name, None)
+        return Lease(name, self._holder, token) if token else None
+
+    async def _ask(self, name: str, *, leaves: bool) -> int:
+        floor = self._connection.token_floor
+        return int(
+            await self._acquire(
+                keys=[keys.lease(name), keys.granted(name)],
+                args=[self._holder, self._lease_ms, floor, int(leaves)],
+            )
         )
-        return Lease(name, self._holder, int(token)) if token else None
 
     @reports_unavailable
     async def renew(self, lease: Lease) -> bool:

@@ -9,7 +9,6 @@ that nobody needs to read further back.
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
-from portfolio_realtime.errors import LeaseLost
 from portfolio_realtime.model import CRYPTO, US_EQUITY, US_OPTION, MinuteMark, MinuteMarks
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import WRITE_FIELDS_MAX, Connection, reports_unavailable
@@ -53,11 +52,11 @@ class Minutes:
         key, fence = keys.minute(at_ns), keys.fence(f"{keys.minutes()}:{lease.name}")
         for at in range(0, len(fields), WRITE_FIELDS_MAX):
             part = [word for field in fields[at : at + WRITE_FIELDS_MAX] for word in field]
-            written = await self._write_minute(
+            newer = await self._write_minute(
                 keys=[fence, key], args=[lease.fencing_token, keys.MINUTES_TTL_S, *part]
             )
-            if not written:
-                raise LeaseLost(f"a newer owner writes {key}")
+            if newer:
+                raise self._connection.refused(key, newer)
 
     @reports_unavailable
     async def read(self, times_ns: Sequence[int], symbols: Sequence[str]) -> list[MinuteMarks]:

@@ -31,7 +31,7 @@ _LEASES: Final = "get set del pexpire time"
 
 COMMANDS: Final[Mapping[User, str]] = MappingProxyType(
     {
-        "collector": f"{_CONNECTION} {_SCRIPTS} {_LEASES} hgetall hkeys hmget hscan hset hdel publish "
+        "collector": f"{_CONNECTION} {_SCRIPTS} {_LEASES} hgetall hkeys hlen hmget hscan hset hdel publish "
         "spop subscribe zrange zremrangebyscore",
         "consumer": f"{_CONNECTION} {_SCRIPTS} {_LEASES} expire hgetall hvals hset hdel publish subscribe",
         "calculator": f"{_CONNECTION} {_SCRIPTS} {_LEASES} mget hvals hkeys hlen hmget hscan hset hdel "
@@ -56,7 +56,7 @@ KEYS: Final[Mapping[str, Mapping[User, Access]]] = MappingProxyType(
         "{s??}:interest": {"collector": "RW", "calculator": "RW", "server": "RW"},
         "{s??}:interest:positions": {"collector": "RW", "calculator": "RW", "server": "RW"},
         "{s??}:valuations": {"calculator": "RW", "server": "RW"},
-        "{s??}:valuations:fence": {"calculator": "RW"},
+        "{s??}:valuations:fence": {"calculator": "RW", "server": "RW"},
         "marks": {"collector": "R", "consumer": "RW", "calculator": "R", "server": "R"},
         "marks:market_data:*:fence": {"consumer": "RW"},
         "minutes:*": {"consumer": "RW", "server": "R"},
@@ -78,6 +78,7 @@ KEYS: Final[Mapping[str, Mapping[User, Access]]] = MappingProxyType(
         "metrics:websocket_server:*": {"server": "W"},
         "ticket:*": {"server": "RW"},
         "life": {"server": "RW"},
+        "settings": {"collector": "RW", "consumer": "RW", "calculator": "RW", "server": "RW"},
         "shards": {"collector": "RW", "consumer": "RW", "calculator": "RW", "server": "RW"},
         "revocations": {"server": "RW", "operator": "RW"},  # a server writes again what Valkey has lost
         "revocations:known": {"server": "RW", "operator": "RW"},

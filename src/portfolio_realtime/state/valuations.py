@@ -28,6 +28,7 @@ class Valuations:
     def __init__(self, connection: Connection, shards: int) -> None:
         self._connection = connection
         self._shards = shards
+        self._raise_fence = connection.script("raise_fence")
 
     async def publish(
         self,
@@ -49,6 +50,14 @@ class Valuations:
         await self._connection.fenced_write(
             keys.fence(key), key, lease.fencing_token, stored, [], (key, _encode(batch))
         )
+
+    @reports_unavailable
+    async def insist(self, shard: int, epoch: int) -> None:
+        """Have nobody publish a shard with a lower epoch than this, which clients have seen.
+
+        Whoever does is refused, and acquires the shard with a greater one. Raises StateUnavailable.
+        """
+        await self._raise_fence(keys=[keys.fence(keys.valuations(shard))], args=[epoch])
 
     async def forget(self, lease: Lease, shard: int, account_ids: list[str]) -> None:
         """Drop what nobody watches and nobody keeps up to date. Raises LeaseLost, StateUnavailable."""

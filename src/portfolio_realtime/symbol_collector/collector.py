@@ -38,6 +38,7 @@ from portfolio_realtime.symbol_collector.sources.broker_client import BrokerClie
 from portfolio_realtime.symbol_collector.sources.closed_days import serve_closed_days
 from portfolio_realtime.symbol_collector.sources.parse import CurrencyRefused, PayloadRefused
 from portfolio_realtime.symbol_collector.sources.trading_client import TradingClient
+from portfolio_realtime.symbol_collector.stored_records import write_lost_again
 from portfolio_realtime.symbol_collector.unlisted_accounts import Missed
 from portfolio_realtime.telemetry import CollectorMetrics
 
@@ -124,11 +125,13 @@ class Collector:
     async def work(self, lease: Lease) -> None:
         """Everything, until it is cancelled. Raises LeaseLost, StateUnavailable, BrokerRefused."""
         await self._resume()
+        self._roster.begin_versions(lease.fencing_token)
         await together(
             *(keep_running(part, self._clock, name) for name, part in self._follower.parts),
             self._collect(),
             self._write(lease),
             self._tidy(),
+            write_lost_again(self._roster, self._state.accounts, self._shards, self._changed.set),
             self._report(),
             self._lag.measure(self._follower),
             keep_live(self._silence, self._follower, self._state.feeds, self._metrics.broker_heard),
@@ -322,7 +325,7 @@ class Collector:
             log.error("the day's bookings are unknown: day P&L is not published", reason=str(error))
         else:
             self._history_failed_ns = None
-        self._roster.know_history(self._history_failed_ns is None, self._clock.now_ns())
+        self._roster.know_history(self._history_failed_ns is None)
         self._changed.set()
 
     async def _fetch_in_turn(self, is_urgent_only: bool) -> NoReturn:

@@ -5,7 +5,9 @@ import json
 
 import pytest
 
+from portfolio_realtime.errors import LeaseLost
 from portfolio_realtime.state import State, keys, open_state
+from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.websocket_server.fanout import publication_follower
 from tests.conftest import LEASE_MS, SHARDS, Until, ValkeyServer
 from tests.support.websocket_servers import (
@@ -20,6 +22,7 @@ from tests.support.websocket_servers import (
     watched,
     write_accounts,
 )
+from tests.websocket_server.wire import publication
 
 
 async def test_the_calculators_are_told_when_somebody_begins_to_watch(
@@ -179,3 +182,33 @@ async def test_when_valkey_dies_clients_stay_and_converge_when_it_is_back(
         assert (after["epoch"], after["sequence"]) > (before["epoch"], before["sequence"])
         await later.close()
     await state.close()
+
+
+async def test_an_epoch_that_is_too_low_is_answered_at_the_fence(
+    server: Served, state: State, until: Until
+) -> None:
+    """Valkey lost its data and an hour at once. Clients would drop all that comes: its owner is refused."""
+    await write_accounts(state, "a")
+    shard = keys.shard_of("a", SHARDS)
+    high = Lease("any", "old", 4_000_000_000_000)
+    async with server.open("/ws/portfolio/a") as client:
+        await state.valuations.publish(high, shard, [publication("a", high.fencing_token, 1)])
+        assert (await receive(client))["epoch"] == high.fencing_token
+        await state.connection.commands.delete(keys.fence(keys.valuations(shard)))
+        low = await state.leases.acquire(keys.shard_lease(shard))
+        assert low is not None
+        await state.valuations.publish(low, shard, [publication("a", low.fencing_token, 1)])
+
+        async def is_refused() -> bool:
+            try:
+                await state.valuations.publish(low, shard, [])
+            except LeaseLost:
+                return True
+            return False
+
+        await until(is_refused, "the owner learns of it")
+        new = await state.leases.acquire(keys.shard_lease(shard))
+        assert new is not None
+        await state.valuations.publish(new, shard, [publication("a", new.fencing_token, 1, equity="7.00")])
+        after = await receive(client)
+        assert (after["epoch"] > high.fencing_token, after["equity"]) == (True, "7.00")

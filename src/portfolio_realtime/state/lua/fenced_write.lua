@@ -1,10 +1,10 @@
 -- Write fields of a hash and announce it, in one step, unless a newer owner has written here.
 -- KEYS: fence, hash. ARGV: token, channel, message ('' for none), number of fields to set,
--- then field and value of each, then the fields to delete. Returns 1, or 0 when refused.
+-- then field and value of each, then the fields to delete. Returns 0, or the newer token when refused.
 -- Fields are set 500 at a time: Lua cannot unpack any number of them.
-local token = tonumber(ARGV[1])
-if token < tonumber(redis.call('GET', KEYS[1]) or '0') then
-  return 0
+local fence = tonumber(redis.call('GET', KEYS[1]) or '0')
+if tonumber(ARGV[1]) < fence then
+  return fence
 end
 redis.call('SET', KEYS[1], ARGV[1])
 local last_set = 4 + 2 * tonumber(ARGV[4])
@@ -17,4 +17,4 @@ end
 if ARGV[3] ~= '' then
   redis.call('PUBLISH', ARGV[2], ARGV[3])
 end
-return 1
+return 0

@@ -1,12 +1,12 @@
 -- Write fields of a hash that expires, in one step, unless a newer owner has written such hashes.
--- KEYS: fence, hash. ARGV: token, seconds to live, then field and value of each. Returns 1, or 0 when refused.
-local token = tonumber(ARGV[1])
-if token < tonumber(redis.call('GET', KEYS[1]) or '0') then
-  return 0
+-- KEYS: fence, hash. ARGV: token, seconds to live, then field and value of each. Returns 0, or the newer token.
+local fence = tonumber(redis.call('GET', KEYS[1]) or '0')
+if tonumber(ARGV[1]) < fence then
+  return fence
 end
 redis.call('SET', KEYS[1], ARGV[1])
 for index = 3, #ARGV, 2 do
   redis.call('HSET', KEYS[2], ARGV[index], ARGV[index + 1])
 end
 redis.call('EXPIRE', KEYS[2], ARGV[2])
-return 1
+return 0

@@ -1,7 +1,8 @@
 """All accounts' records in memory, the universe they make, and what of both is still to be written.
 
-Pure: events and statements in, changed records and changed symbols out. Versions only grow, and begin at
-wall-clock milliseconds, so that the records of a new owner are never older than those of the last one.
+Pure: events and statements in, changed records and changed symbols out. Versions only grow, and begin at the
+fencing token of the owner, so that its records are never older than those of the last one, whatever their
+clocks said.
 """
 
 from collections import Counter
@@ -17,7 +18,6 @@ from portfolio_realtime.symbol_collector.records.account_record import AccountRe
 from portfolio_realtime.symbol_collector.records.asset_classes import AssetClasses
 
 UNLISTED_MAX: Final = 1_000  # accounts that events name before the account list does
-_NS_PER_MS: Final = 1_000_000
 
 
 class Roster:
@@ -36,6 +36,11 @@ class Roster:
         self._added: dict[str, str] = {}
         self._classes = AssetClasses()
         self._is_history_known = True
+        self._version_min = 1  # 0 says that a record is gone
+
+    def begin_versions(self, fencing_token: int) -> None:
+        """Records that change from now on have at least this version."""
+        self._version_min = fencing_token
 
     @property
     def listed(self) -> frozenset[str]:
@@ -50,6 +55,16 @@ class Roster:
     def known_count(self) -> int:
         """How many accounts have a record."""
         return len(self._accounts)
+
+    @property
+    def known_ids(self) -> list[str]:
+        """The accounts that have a record."""
+        return list(self._accounts)
+
+    @property
+    def universe_size(self) -> int:
+        """How many symbols are held."""
+        return len(self._universe)
 
     @property
     def universe(self) -> dict[str, str]:
@@ -105,26 +120,26 @@ class Roster:
         if not record.apply(activity, now_ns):
             return False
         if record.is_known:
-            self._rebuild(record, now_ns)
+            self._rebuild(record)
         return True
 
     def observe(self, statement: Statement, began_ns: int, ended_ns: int) -> Outcome:
         """Take in a statement of REST."""
         record = self._record(statement.state.account_id)
         outcome = record.observe(statement, began_ns, ended_ns)
-        self._relearn_classes(ended_ns)
-        self._rebuild(record, ended_ns)
+        self._relearn_classes()
+        self._rebuild(record)
         return outcome
 
-    def know_history(self, is_known: bool, now_ns: int) -> None:
+    def know_history(self, is_known: bool) -> None:
         """Are the day's bookings known? While they are not, money may have come that nobody has told of."""
         if is_known != self._is_history_known:
             self._is_history_known = is_known
             for record in self._records.values():
                 if record.is_known:
-                    self._rebuild(record, now_ns)
+                    self._rebuild(record)
 
-    def _relearn_classes(self, now_ns: int) -> None:
+    def _relearn_classes(self) -> None:
         """A symbol's class is another one now: everywhere, at once."""
         changed = self._classes.take_changed()
         if not changed:
@@ -133,25 +148,25 @@ class Roster:
             account = self._accounts.get(record.account_id)
             if account is not None and any(position.symbol in changed for position in account.positions):
                 record.relearn_classes()
-                self._rebuild(record, now_ns)
+                self._rebuild(record)
 
     def refuse_activity(self, account_id: str, now_ns: int) -> None:
         """An event of this account could not be read."""
-        self._doubt(account_id, now_ns, lambda record: record.refuse_activity(now_ns))
+        self._doubt(account_id, lambda record: record.refuse_activity(now_ns))
 
     def refuse_statement(self, account_id: str, now_ns: int) -> None:
         """The broker's answer about this account could not be read, or does not come."""
-        self._doubt(account_id, now_ns, lambda record: record.refuse_statement(now_ns))
+        self._doubt(account_id, lambda record: record.refuse_statement(now_ns))
 
     def compare_equity(self, account_id: str, difference: Decimal | None, now_ns: int) -> None:
         """By how much the broker's equity is more than ours, all else being the same; None: it is not."""
-        self._doubt(account_id, now_ns, lambda record: record.compare_equity(difference, now_ns))
+        self._doubt(account_id, lambda record: record.compare_equity(difference, now_ns))
 
-    def _doubt(self, account_id: str, now_ns: int, note: Callable[[AccountRecord], None]) -> None:
+    def _doubt(self, account_id: str, note: Callable[[AccountRecord], None]) -> None:
         record = self._records.get(account_id)
         if record is not None and record.is_known:
             note(record)
-            self._rebuild(record, now_ns)
+            self._rebuild(record)
 
     @property
     def unconfirmed_count(self) -> int:
@@ -195,6 +210,15 @@ class Roster:
             for account in stored
         )
 
+    def write_again(self, account_ids: Iterable[str]) -> None:
+        """These are not where they were written."""
+        self._changed.update(dict.fromkeys(one for one in account_ids if one in self._accounts))
+
+    def write_universe_again(self, stored: Iterable[str]) -> None:
+        """Only these symbols are where all were written."""
+        missing = self._universe.keys() - set(stored)
+        self._added.update({symbol: self._universe[symbol] for symbol in missing})
+
     def write_all_again(self) -> None:
         """What was written may be lost: everything counts as changed."""
         self._changed = dict.fromkeys(self._accounts)
@@ -228,9 +252,9 @@ class Roster:
             oldest = next(iter(self._unlisted))
             del self._unlisted[oldest], self._records[oldest]
 
-    def _rebuild(self, record: AccountRecord, now_ns: int) -> None:
+    def _rebuild(self, record: AccountRecord) -> None:
         before = self._accounts.get(record.account_id)
-        version = max(now_ns // _NS_PER_MS, before.version + 1 if before else 0)
+        version = max(self._version_min, before.version + 1 if before else 0)
         account = record.account(version, record.as_of_ns)
         if not self._is_history_known and CASH not in account.unvalued:
             account = msgspec.structs.replace(account, unvalued=(*account.unvalued, CASH))

@@ -37,6 +37,7 @@ PUBLISH_S: Final = 0.01  # publications that come within this are handed on toge
 GATHER_S: Final = 0.01  # who begins within this is announced and read together
 CROWD: Final = 8  # when more have begun by then, a crowd is coming, and it is cheaper to wait
 GATHER_CROWD_S: Final = 0.04  # so much longer
+INSIST_S: Final = 1.0  # between two words about one shard that is published with too low an epoch
 LIFE_S: Final = 1.0  # between two looks whether it is still the same state
 LOOK_S: Final = 0.5  # between two looks at how fresh all shards are
 READY_S_MAX: Final = 1.0
@@ -72,6 +73,9 @@ class PublicationFollower:
         self._metrics = metrics
         self._signs = ShardSigns(shards, clock.monotonic_s, clock.now_ns)
         self._shard_of_channel = {keys.valuations(shard): shard for shard in range(shards)}
+        self._epochs = [0] * shards  # the newest that was published of each shard
+        self._insisted_s: dict[int, float] = {}
+        self._insisting: set[asyncio.Task[None]] = set()
         self._traces = None if tracing is None else DeliveryTraces(tracing, clock)
         self._begun: dict[str, None] = {}  # accounts that somebody begins to watch, oldest first
         self._wake = asyncio.Event()
@@ -113,13 +117,35 @@ class PublicationFollower:
     def _decoded(self, message: Message) -> PublicationBatch | None:
         try:
             batch = decode_batch(message.payload)
-            self._signs.hear(self._shard_of_channel[message.channel], batch.stale_hops)
+            shard = self._shard_of_channel[message.channel]
+            self._signs.hear(shard, batch.stale_hops)
+            if batch.epoch < self._epochs[shard] and batch.account_ids:
+                self._insist(shard)
+            self._epochs[shard] = max(self._epochs[shard], batch.epoch)
             if self._traces is not None:
                 self._traces.hear(batch)
             return batch
         except msgspec.MsgspecError as error:
             self._malformed(message.channel, error)
             return None
+
+    def _insist(self, shard: int) -> None:
+        """Somebody publishes with a lower epoch than clients have seen, and they would drop it.
+
+        That is so when a state and its clock were lost at once. Who publishes learns of it by being refused.
+        """
+        now_s = self._clock.monotonic_s()
+        if now_s - self._insisted_s.get(shard, -INSIST_S) < INSIST_S:
+            return
+        self._insisted_s[shard] = now_s
+        log.warning("a shard is published with an epoch that is too low", shard=shard)
+        task = asyncio.ensure_future(self._raise_fence(shard, self._epochs[shard]))
+        self._insisting.add(task)
+        task.add_done_callback(self._insisting.discard)
+
+    async def _raise_fence(self, shard: int, epoch: int) -> None:
+        with contextlib.suppress(StateError):
+            await self._state.valuations.insist(shard, epoch)
 
     def _malformed(self, where: str, error: Exception) -> None:
         """Somebody else's mistake must not end our service: count it, name it, go on."""
@@ -300,7 +326,7 @@ class PublicationFollower:
     @property
     def is_hearing(self) -> bool:
         """Do we hear what is published, and is anything?"""
-        return self.is_following and self._signs.is_anything_heard
+        return self.is_following and self._signs.has_heard and self._signs.is_anything_heard
 
     async def is_ready(self) -> bool:
         """Does Valkey answer, do we hear what is published, and is anything?"""
