@@ -38,7 +38,7 @@ from portfolio_realtime.symbol_collector.sources.broker_client import BrokerClie
 from portfolio_realtime.symbol_collector.sources.closed_days import serve_closed_days
 from portfolio_realtime.symbol_collector.sources.parse import CurrencyRefused, PayloadRefused
 from portfolio_realtime.symbol_collector.sources.trading_client import TradingClient
-from portfolio_realtime.symbol_collector.stored_records import write_lost_again
+from portfolio_realtime.symbol_collector.stored_records import find_left_over, write_lost_again
 from portfolio_realtime.symbol_collector.unlisted_accounts import Missed
 from portfolio_realtime.telemetry import CollectorMetrics
 
@@ -474,12 +474,7 @@ class Collector:
         """Once everything is known, and then once each pass: remove what is no longer held or listed."""
         while True:
             if self._is_complete:
-                stale_ids = set(await self._state.accounts.ids()) - self._roster.listed
-                for account_id in stale_ids:
-                    self._roster.remove_stale(account_id)
-                self._roster.prune()
-                stored = await self._state.accounts.read_universe()
-                self._removed_symbols |= stored.keys() - self._roster.universe.keys()
+                self._removed_symbols |= await find_left_over(self._roster, self._state.accounts)
                 self._changed.set()
                 await asyncio.sleep(self._interval_ns / NS_PER_S)
             await asyncio.sleep(REPORT_S)

@@ -1,4 +1,7 @@
-"""Is everything in Valkey that was written there? What was evicted, or deleted by hand, tells nobody."""
+"""Is everything in Valkey that was written there, and nothing else?
+
+What was evicted, or deleted by hand, tells nobody; nor do records of a former life.
+"""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -35,3 +38,14 @@ async def write_lost_again(
             log.warning("symbols are missing in the universe and written again")
             roster.write_universe_again(await stored.read_universe())
             changed()
+
+
+async def find_left_over(roster: Roster, stored: Accounts) -> set[str]:
+    """Have records removed that are of no listed account; symbols of the universe that nobody holds.
+
+    Raises StateUnavailable.
+    """
+    for account_id in set(await stored.ids()) - roster.listed:
+        roster.remove_stale(account_id)
+    roster.prune()
+    return (await stored.read_universe()).keys() - roster.universe.keys()

@@ -10,6 +10,7 @@ from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.websocket_server.fanout import publication_follower
 from tests.conftest import LEASE_MS, SHARDS, Until, ValkeyServer
+from tests.support.publications import publication
 from tests.support.websocket_servers import (
     API_KEY,
     Calculator,
@@ -22,7 +23,6 @@ from tests.support.websocket_servers import (
     watched,
     write_accounts,
 )
-from tests.websocket_server.wire import publication
 
 
 async def test_the_calculators_are_told_when_somebody_begins_to_watch(
