@@ -12,11 +12,13 @@ from decimal import Decimal
 
 import msgspec
 import pytest
+import yaml
 
 from alpaca_sim.core import ledger as simulator
 from alpaca_sim.core.activity_types import MEANINGS
 from portfolio_realtime.symbol_collector.activities import AccountState, Activity, Holding, Statement, coin
 from portfolio_realtime.symbol_collector.records.account_record import AccountRecord
+from tests.alpaca_sim.openapi import FOLDER
 from tests.symbol_collector.bookings import DAY, at_s, booking
 
 STEP_S, END_S = 0.25, 160.0
@@ -25,6 +27,14 @@ INTERVAL_S = 30.0
 MARKED_S_MAX = 75.0  # a REST that trails is believed after a minute, and two looks more
 ORDERS = ("event first", "statement first", "never booked", "booked twice", "corrected", "in a group")
 CODES = sorted(MEANINGS.keys() - {"FILL"})  # the rows' name of a trade
+# The enums `ActivityType` of Alpaca's OpenAPI files, broker 1.1.1 and trading 2.0.1, in their order.
+PUBLISHED = {
+    "broker": "FILL ACATC ACATS CGD CIL CSD CSW DIV DIVCGL DIVCGS DIVNRA DIVROC DIVTXEX FEE INT MEM JNLC JNLS"
+    " MA OPASN OPCA OPCSH OPEXC OPEXP OPTRD PTC REORG SPIN SPLIT FOPT OCT",
+    "trading": "FILL TRANS MISC ACATC ACATS CFEE CGD CSD CSW DIV DIVCGL DIVCGS DIVFEE DIVFT DIVNRA DIVROC"
+    " DIVTW DIVTXEX FEE INT INTNRA INTTW JNL JNLC JNLS MA NC OPASN OPCA OPCSH OPEXC OPEXP OPTRD PTC PTR REORG"
+    " SPIN SPLIT FOPT OCT",
+}
 COINS = ("OCT", "CFEE")
 HELD = {"AAPL": Decimal(10), "BTC/USD": Decimal(1)}
 CASH = Decimal(10_000)
@@ -187,8 +197,23 @@ def test_at_no_moment_wrong_and_unmarked(code: str, order: str, monkeypatch: pyt
     assert marked_s <= MARKED_S_MAX
 
 
-def test_how_long_each_is_wrong_or_marked() -> None:
-    """Printed; the cases above have measured it."""
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_type_that_alpaca_publishes_is_in_the_matrix(name: str) -> None:
+    """Those of its OpenAPI files; where these are at hand, the lists above are what they say."""
+    codes = PUBLISHED[name].split()
+    assert [code for code in codes if code not in CODES] == ["FILL"]
+    path = FOLDER / f"{name}.yaml"
+    if path.exists():
+        described = yaml.load(path.read_text(), yaml.CSafeLoader)["components"]
+        published = [described["schemas"]["ActivityType"]]
+        published += [described["parameters"]["ActivityType"]["schema"]] if name == "broker" else []
+        assert sorted(codes) == sorted({code for one in published for code in one["enum"]})
+
+
+def test_how_long_each_is_wrong_or_marked(request: pytest.FixtureRequest) -> None:
+    """Printed; the cases above have measured it, each of those that ran."""
+    cases = [item for item in request.session.items if item.name.startswith("test_at_no_moment")]
+    assert len(_seconds) == len(cases)
     print(f"\n{'seconds wrong and marked / marked':34}" + "".join(f"{order:>18}" for order in ORDERS))
     for code in sorted({code for code, _ in _seconds}):
         cells = [_seconds.get((code, order), (0.0, 0.0)) for order in ORDERS]
