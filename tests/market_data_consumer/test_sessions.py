@@ -1,10 +1,13 @@
 """When US stocks trade, against the exchange's own timetable."""
 
-from datetime import date, datetime
+import subprocess
+import sys
+from datetime import date, datetime, time, timedelta
 
 import pytest
 
 from portfolio_realtime.clock import NEW_YORK, new_york_date_of
+from portfolio_realtime.market_data_consumer import session_table
 from portfolio_realtime.market_data_consumer.trading_sessions import (
     Session,
     close_ns,
@@ -64,3 +67,32 @@ def test_the_close_of_a_day_is_the_exchanges() -> None:
 def test_a_date_is_new_yorks() -> None:
     """At 23:30 there it is tomorrow in UTC."""
     assert new_york_date_of(at("2026-11-22T23:30")) == "2026-11-22"
+
+
+def test_the_table_says_what_the_library_says() -> None:
+    """Of the locked version. After an update of it the module writes the table: `python -m …session_table`."""
+    assert session_table.FILE.read_bytes() == session_table.text_of(session_table.made())
+
+
+@pytest.mark.parametrize("year", [min(session_table.YEARS) - 1, max(session_table.YEARS) + 1, 2026])
+def test_each_day_of_a_year_is_the_librarys(year: int) -> None:
+    """Within the table and beyond it, where the library is asked."""
+    known = session_table.year_of_library(year)
+    days = [date(year, 1, 1) + timedelta(days=number) for number in range(365)]
+    assert [session_table.hours(day) for day in days] == [known.get(day) for day in days]
+    assert session_table.hours(date(2026, 11, 27)) == (
+        datetime(2026, 11, 27, 9, 30, tzinfo=NEW_YORK),
+        datetime.combine(date(2026, 11, 27), time(13), NEW_YORK),
+    )
+
+
+def test_the_service_needs_no_pandas() -> None:
+    """It costs 40 MB and half a second at every start."""
+    program = (
+        "import sys, datetime\n"
+        "from portfolio_realtime.market_data_consumer import consumer, trading_sessions\n"
+        "trading_sessions.close_ns(datetime.date(2026, 11, 27))\n"
+        "print(*sorted({'pandas', 'exchange_calendars'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

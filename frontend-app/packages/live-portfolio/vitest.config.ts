@@ -1,5 +1,10 @@
 import { defineConfig } from "vitest/config";
 
 export default defineConfig({
-  test: { include: ["test/**/*.test.{ts,tsx}"], environment: "happy-dom", restoreMocks: true },
+  test: {
+    include: ["test/**/*.test.{ts,tsx}"],
+    environment: "happy-dom",
+    restoreMocks: true,
+    testTimeout: 60_000, // a busy machine takes longer
+  },
 });

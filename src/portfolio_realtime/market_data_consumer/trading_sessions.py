@@ -2,19 +2,18 @@
 
 A trading day begins the evening before: overnight 20:00 to 04:00, extended to the open, core to the close,
 extended for four hours more (20:00, on a half day 17:00). Before a day without trading there is no overnight
-session. Source: Alpaca, "24/5 Trading"; open and close from exchange-calendars' XNYS. Pure.
+session. Source: Alpaca, "24/5 Trading"; open and close from exchange-calendars' XNYS
+(`session_table`). Pure.
 """
 
 import bisect
 import functools
-import warnings
 from datetime import date, datetime, time, timedelta
 from enum import Enum
 from typing import Final
 
-import exchange_calendars
-
 from portfolio_realtime.clock import NEW_YORK, new_york, ns_of
+from portfolio_realtime.market_data_consumer import session_table
 
 OVERNIGHT_FROM: Final = time(20)
 EXTENDED_FROM: Final = time(4)
@@ -51,21 +50,13 @@ def _trade_date(at_ns: int) -> date:
 @functools.lru_cache(maxsize=64)
 def _edges(day: date) -> list[tuple[int, Session]]:
     """When each session of a trading day begins; nothing for a day without trading."""
-    calendar, label = _calendar(day.year), day.isoformat()
-    if not calendar.is_session(label):
+    hours = session_table.hours(day)
+    if hours is None:
         return []
-    opened, closed = calendar.session_open(label), calendar.session_close(label)
     return [
         (ns_of(datetime.combine(day - timedelta(days=1), OVERNIGHT_FROM, NEW_YORK)), Session.OVERNIGHT),
         (ns_of(datetime.combine(day, EXTENDED_FROM, NEW_YORK)), Session.EXTENDED),
-        (ns_of(opened.to_pydatetime()), Session.CORE),
-        (ns_of(closed.to_pydatetime()), Session.EXTENDED),
-        (ns_of(closed.to_pydatetime() + AFTER_CLOSE), Session.CLOSED),
+        (ns_of(hours.opened), Session.CORE),
+        (ns_of(hours.closed), Session.EXTENDED),
+        (ns_of(hours.closed + AFTER_CLOSE), Session.CLOSED),
     ]
-
-
-@functools.lru_cache(maxsize=4)
-def _calendar(year: int) -> exchange_calendars.ExchangeCalendar:
-    with warnings.catch_warnings():  # of pandas, about what the calendars do inside
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return exchange_calendars.get_calendar("XNYS", start=f"{year - 1}-12-20", end=f"{year + 1}-01-10")
