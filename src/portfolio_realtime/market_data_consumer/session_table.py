@@ -86,7 +86,7 @@ def _of_library(day: date) -> Hours | None:
 
 
 def made() -> Table:
-    """The table as the installed library says. Raises ValueError where a day opens late: it has no word for it."""
+    """The table as the installed library says. Raises ValueError where a day opens late."""
     years: dict[str, Year] = {}
     for number in YEARS:
         known = year_of_library(number)
