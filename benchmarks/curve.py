@@ -104,8 +104,8 @@ def filled(accounts: int, positions: int) -> tuple[Valuer, Holdings]:
     valuer = Valuer(price_ttl_s=3600, min_update_interval_s=0.0)
     templates = [held.account(index) for index in range(held.accounts)]
     for index, template in zip(range(accounts), itertools.cycle(templates), strict=False):
-        valuer.put(msgspec.structs.replace(template, account_id=f"{index:036d}"))
-    valuer.apply(marks(held, range(SYMBOLS), 1))
+        valuer.put_account(msgspec.structs.replace(template, account_id=f"{index:036d}"))
+    valuer.apply_marks(marks(held, range(SYMBOLS), 1))
     return valuer, held
 
 
@@ -117,7 +117,7 @@ def measured_pass(accounts: int, positions: int) -> Pass:
     def move(turn: int) -> None:
         moved = random.choice(SYMBOLS, int(SYMBOLS * MOVED_SHARE), replace=False)
         held.prices[moved] += 0.01
-        valuer.apply(marks(held, moved.tolist(), 2 + turn))
+        valuer.apply_marks(marks(held, moved.tolist(), 2 + turn))
 
     def refresh(_: int) -> None:
         for stretch in valuer.whole.stretches():
@@ -139,7 +139,7 @@ def measured_flushes() -> list[Flush]:
         nonlocal moves
         moves += 1
         held.prices[:] += 0.01
-        valuer.apply(marks(held, range(SYMBOLS), moves))
+        valuer.apply_marks(marks(held, range(SYMBOLS), moves))
 
     def flush(_: int) -> None:
         assert len(valuer.flush(NOW_NS, float(moves)).publications) == watched

@@ -145,10 +145,10 @@ def fill(valuer: Valuer, held: Holdings) -> float:
     gc.collect()
     before = resident_bytes()
     for index in range(held.accounts):
-        valuer.put(held.account(index))
+        valuer.put_account(held.account(index))
         if index % 100_000 == 99_999:
             print(f"{index + 1} accounts in the book", file=sys.stderr)
-    valuer.apply(marks(held, range(held.symbols), 1))
+    valuer.apply_marks(marks(held, range(held.symbols), 1))
     for stretch in valuer.whole.stretches():
         stretch.refresh()
     gc.collect()
@@ -171,12 +171,12 @@ def incremental_ms(valuer: Valuer, held: Holdings) -> tuple[float, float]:
     for turn in range(TURNS + 1):
         moved = random.choice(held.symbols, int(held.symbols * MOVED_SHARE), replace=False)
         held.prices[moved] += 0.01
-        valuer.apply(marks(held, moved.tolist(), 2 + turn))
+        valuer.apply_marks(marks(held, moved.tolist(), 2 + turn))
         started = time.perf_counter()
         for stretch in valuer.whole.stretches():
             stretch.refresh()
         times.append((time.perf_counter() - started) * 1000)
-    return statistics.median(times[1:]), max(stretch.check() for stretch in valuer.whole.stretches())
+    return statistics.median(times[1:]), max(stretch.measure_drift() for stretch in valuer.whole.stretches())
 
 
 def bare_scipy(held: Holdings) -> Callable[[], object]:
@@ -285,7 +285,7 @@ def watched(valuer: Valuer, held: Holdings, count: int, first_turn: int = 100) -
     publications: list[Publication] = []
     for turn in range(first_turn, first_turn + TURNS + 1):
         held.prices[:] += 0.01
-        valuer.apply(marks(held, range(held.symbols), turn))
+        valuer.apply_marks(marks(held, range(held.symbols), turn))
         started = time.perf_counter()
         flush = valuer.flush(NOW_NS, float(turn))
         times.append((time.perf_counter() - started) * 1000)
@@ -325,7 +325,7 @@ def changes_per_s(book: Book, held: Holdings) -> float:
         changed.append(msgspec.structs.replace(account, positions=positions))
     started = time.perf_counter()
     for account in changed:
-        book.put(account)
+        book.put_account(account)
     return len(changed) / (time.perf_counter() - started)
 
 

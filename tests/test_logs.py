@@ -65,12 +65,12 @@ def test_what_is_lost_is_counted_and_told() -> None:
         writer = logs.Writer(file, lambda count: f"lost {count}")
         began_s = time.monotonic()
         for number in range(2 * logs.LINES_WAITING_MAX):
-            writer.put(f"{number} " + 50 * "x")
+            writer.put_line(f"{number} " + 50 * "x")
         assert time.monotonic() - began_s < 30  # an hour, if it waited
         text = b""
         while b"lost " not in text:
             text += os.read(reading, 65536)
-            writer.put("more")
+            writer.put_line("more")
     os.close(reading)
     assert int(text.partition(b"lost ")[2].split()[0]) > 0
 

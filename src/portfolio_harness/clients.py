@@ -143,7 +143,7 @@ class CheckedClient:
         """Has it ever got a value?"""
         return self._raw is not None
 
-    def take(self, raw: bytes) -> None:
+    def receive_value(self, raw: bytes) -> None:
         """A newer value."""
         self._raw, self._newest = raw, None
 
@@ -185,7 +185,7 @@ class CheckedClient:
 
     def text(self, payload: bytes) -> None:
         """A message."""
-        self._fleet.check(self, payload)
+        self._fleet.check_message(self, payload)
 
     def ended(self, code: int) -> None:
         """The connection is gone."""
@@ -402,7 +402,7 @@ class Clients:
 
     # Messages
 
-    def check(self, client: CheckedClient, raw: bytes) -> None:
+    def check_message(self, client: CheckedClient, raw: bytes) -> None:
         """Check one message of one client, and count it."""
         received_ns = time.time_ns()
         try:
@@ -427,7 +427,7 @@ class Clients:
         if order > client.order:
             client.heard(received_ns)
         client.order, client.published_ns = order, published_ns
-        client.take(raw)
+        client.receive_value(raw)
         if isinstance(frame, _Frame):
             if client.is_snapshot:
                 client.rows.clear()

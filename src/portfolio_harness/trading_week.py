@@ -329,7 +329,7 @@ async def _live_a_day(
         for scene in STORY.get((day.weekday(), stop), ()):
             await scene(story)
         await system.live(LIVE_S)
-        await watch.check(stop)
+        await watch.check_stop(stop)
         now = await system.oracle.clock()
         if stop == HALF:
             lived.session = {"core": "full", "post": "half day"}.get(now["session"], "closed")
@@ -355,7 +355,7 @@ class _Watch:
         taken, self._checks = self._checks, []
         return taken
 
-    async def check(self, stop: str) -> None:
+    async def check_stop(self, stop: str) -> None:
         """Wait until all are equal, and stay so for STEADY_S."""
         began_s = equal_s = time.monotonic()
         truths = await self._system.oracle.truth()

@@ -93,7 +93,7 @@ class Writer:
         threading.Thread(target=self._write, name="log", daemon=True).start()
         atexit.register(self.flush)
 
-    def put(self, line: str) -> None:
+    def put_line(self, line: str) -> None:
         """Have a line written, now or never."""
         try:
             self._lines.put_nowait(line)
@@ -147,7 +147,7 @@ class _Lines:
 
     def msg(self, message: str) -> None:
         """One line."""
-        self._writer.put(clean(message))
+        self._writer.put_line(clean(message))
 
     log = debug = info = warn = warning = err = error = failure = fatal = critical = exception = msg
 

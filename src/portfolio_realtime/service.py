@@ -225,7 +225,7 @@ async def _embed_metrics(name: str, context: Context) -> None:
     if not deployment:
         await asyncio.Event().wait()
     lines = EmbeddedMetrics(deployment, name, context.instance, context.registry)
-    await write_each_minute(lines, context.clock.now_ns, logs.Writer(sys.stdout).put)
+    await write_each_minute(lines, context.clock.now_ns, logs.Writer(sys.stdout).put_line)
 
 
 async def together(*parts: Awaitable[Any]) -> None:

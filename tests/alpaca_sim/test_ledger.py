@@ -90,7 +90,7 @@ def test_a_replay_of_the_activities_gives_the_present_state() -> None:
     for account in sim.ledger.accounts.values():
         replayed = account.opening.copy()
         for activity in account.activities:
-            replayed.apply(activity)
+            replayed.book_activity(activity)
         assert replayed == account.current
 
 

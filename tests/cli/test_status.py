@@ -12,7 +12,7 @@ import pytest
 from portfolio_harness.clients import Clients
 from portfolio_harness.system import running
 from portfolio_realtime.cli import status
-from portfolio_realtime.cli.status import FeedStatus, Owner, Process, Status
+from portfolio_realtime.cli.status import FeedStatus, Owner, Process, SystemStatus
 from portfolio_realtime.state import State
 from tests.conftest import Until
 
@@ -86,7 +86,7 @@ def test_shards_are_told_in_ranges(numbers: list[int], shown: str) -> None:
 
 def test_what_should_not_be_so_is_said() -> None:
     """A silent feed, an orphaned shard, a service that is missing."""
-    found = Status(
+    found = SystemStatus(
         at="2026-11-29T00:00:00Z",
         processes=[Process(name, "one", 0, "") for name in status.SERVICES[:3]],
         leases=[Owner("symbol_collector", "a")],

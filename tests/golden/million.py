@@ -185,7 +185,7 @@ def run(batches: int) -> Tally:
         pool = [_held(source, prices) for _ in range(HELD)]
         cases = [_case(source, pool, index) for index in range(BATCH_ACCOUNTS)]
         valuer = Valuer(price_ttl_s=3600, min_update_interval_s=0)
-        valuer.apply([Mark(f"S{i}", p / 10**9, NOW_NS, NOW_NS, "iex") for i, p in enumerate(prices)])
+        valuer.apply_marks([Mark(f"S{i}", p / 10**9, NOW_NS, NOW_NS, "iex") for i, p in enumerate(prices)])
         for case in cases:
             valuer.watch(case.account, 1, with_positions=True)
         flush = valuer.flush(NOW_NS, 1.0)

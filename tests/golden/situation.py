@@ -53,7 +53,7 @@ class Situation:
             self._record.observe(statement, now_ns, now_ns)
         elif "event" in step:
             event = {"account_id": ACCOUNT_ID, "at": step["at"], **step["event"]}
-            self._record.apply(parse.activity(event), now_ns)
+            self._record.apply_activity(parse.activity(event), now_ns)
         for feed, snapshots in step.get("snapshots", {}).items():
             for symbol, snapshot in snapshots.items():
                 read = msgspec.json.decode(msgspec.json.encode(snapshot), type=Snapshot)
@@ -67,7 +67,7 @@ class Situation:
         now_ns = parse_rfc3339(at)
         self._follow(now_ns)
         for book in self._books.values():
-            self._valuer.apply([mark for mark, _ in book.take_changed()])
+            self._valuer.apply_marks([mark for mark, _ in book.take_changed()])
         (publication,) = self._valuer.flush(now_ns, now_ns / NS_PER_S).publications
         message = msgspec.json.decode(publication.value)
         rows = {symbol: msgspec.json.decode(row) for symbol, row in publication.rows or ()}
@@ -85,7 +85,7 @@ class Situation:
             if self._version == 1:
                 self._valuer.watch(account, 1, with_positions=True)
             else:
-                self._valuer.put(account)
+                self._valuer.put_account(account)
 
     def _hear(self, book: MarkBook, frame: list[Any], now_ns: int) -> None:
         messages, _ = decode_frame(msgspec.json.encode(frame).decode())

@@ -168,9 +168,9 @@ async def test_silence_is_the_longest_time_without_a_newer_value(until: Until) -
     client.heard_ns -= 4 * 10**9
     assert 4 <= fleet.silence_s < 60
     heard_ns, client.is_snapshot = client.heard_ns, True
-    fleet.check(client, json.dumps(value("a", 1, 6)).encode())
+    fleet.check_message(client, json.dumps(value("a", 1, 6)).encode())
     assert client.heard_ns == heard_ns
-    fleet.check(client, json.dumps(value("a", 1, 7)).encode())
+    fleet.check_message(client, json.dumps(value("a", 1, 7)).encode())
     assert client.silence_until_ns(client.heard_ns) >= 4 * 10**9
     assert client.silence_until_ns(client.heard_ns + 10**9) < 60 * 10**9
 

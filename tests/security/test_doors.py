@@ -182,8 +182,8 @@ async def test_e12_a_head_must_be_whole_within_10_s_and_credentials_be_there_wit
     assert came_s + 10.0 <= http._deadline.when() <= loop.time() + 10.0
     http._cancel_deadline()
     silent = ServedConnection(100.0)
-    assert silent.check(105.0) is None
-    assert silent.check(105.1) is Disconnect.UNAUTHORIZED
+    assert silent.disconnect_due(105.0) is None
+    assert silent.disconnect_due(105.1) is Disconnect.UNAUTHORIZED
 
 
 async def test_e13_what_is_too_big_is_refused_before_it_is_there(own: Served) -> None:
@@ -502,11 +502,11 @@ async def test_e16_who_does_not_read_is_cut_after_10_s() -> None:
     for connection in (stalled, mute):
         connection.authenticated(Identity("alice", frozenset({"a"})), 0.0, None)
     stalled.pause(100.0)
-    assert stalled.check(110.0) is None
-    assert stalled.check(110.1) is Disconnect.SLOW_CONSUMER
+    assert stalled.disconnect_due(110.0) is None
+    assert stalled.disconnect_due(110.1) is Disconnect.SLOW_CONSUMER
     assert mute.is_ping_due(100.0)
-    assert mute.check(110.0) is None
-    assert mute.check(110.1) is Disconnect.NO_PONG
+    assert mute.disconnect_due(110.0) is None
+    assert mute.disconnect_due(110.1) is Disconnect.NO_PONG
 
 
 async def test_e16_nothing_is_queued_for_a_client_that_does_not_read(

@@ -139,7 +139,7 @@ def test_a_trace_goes_on_with_the_first_account_that_shows_its_price_and_with_no
     publications = [Publication(account_id, 1, b"{}") for account_id in ("a", "m")]
     traces = ValuationTraces(tracing, SystemClock(), valuer)
     payload = msgspec.json.encode([{**msgspec.to_builtins(MARKS[1]), "traceparent": TRACEPARENT}])
-    valuer.apply(MARKS)
+    valuer.apply_marks(MARKS)
     now_ns = SystemClock().now_ns()
     traces.hear(payload, now_ns)
     assert traces.begin(publications[:1], now_ns) == {}
@@ -149,7 +149,7 @@ def test_a_trace_goes_on_with_the_first_account_that_shows_its_price_and_with_no
     traces.end()
     assert traces.begin(publications, now_ns) == {}, "each trace goes on once"
     traces.hear(payload, now_ns)
-    valuer.apply([msgspec.structs.replace(MARKS[1], received_ns=5, price=411.0)])
+    valuer.apply_marks([msgspec.structs.replace(MARKS[1], received_ns=5, price=411.0)])
     assert traces.begin(publications, now_ns) == {}
 
 

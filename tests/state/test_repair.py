@@ -19,7 +19,7 @@ from portfolio_realtime.state.interest import decode_begun
 from portfolio_realtime.state.marks import decode_marks
 from portfolio_realtime.state.revocations import FIELD
 from portfolio_realtime.symbol_collector import stored_records
-from portfolio_realtime.symbol_collector.records.account_records import Roster
+from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
 from tests.conftest import LEASE_MS, SHARDS, Until
 from tests.support.leases import lease_of
 from tests.symbol_collector.bookings import at_s, statement
@@ -195,22 +195,22 @@ async def test_what_was_evicted_comes_back(
 ) -> None:
     """A record, the universe: nobody announces that they are gone."""
     monkeypatch.setattr(stored_records, "COMPARE_S", 0.01)
-    roster, lease = Roster(), await lease_of(state, "symbol_collector")
-    roster.list_accounts(["alice", "bob"])
+    records, lease = AccountRecords(), await lease_of(state, "symbol_collector")
+    records.list_accounts(["alice", "bob"])
     for account_id in ("alice", "bob"):
         one = statement(1000, {"AAPL": 3, account_id.upper(): 1})
         its = msgspec.structs.replace(one.state, account_id=account_id)
-        roster.observe(msgspec.structs.replace(one, state=its), at_s(-2), at_s(-1))
+        records.observe(msgspec.structs.replace(one, state=its), at_s(-2), at_s(-1))
 
     async def write() -> None:
-        added, accounts, _ = roster.take_changes(10)
+        added, accounts, _ = records.take_changes(10)
         await state.accounts.write_universe(lease, added, [])
         await state.accounts.write(lease, accounts)
 
     await write()
     changed = asyncio.Event()
     comparing = asyncio.create_task(
-        stored_records.write_lost_again(roster, state.accounts, range(SHARDS), changed.set)
+        stored_records.write_lost_again(records, state.accounts, range(SHARDS), changed.set)
     )
     before = await state.connection.commands.hgetall(key)
     assert before

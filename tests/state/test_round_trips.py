@@ -228,9 +228,9 @@ async def test_a_ticket_is_good_once(state: State) -> None:
     ticket = await state.tickets.issue(b"alice")
     names = [name.decode() async for name in state.connection.commands.scan_iter()]
     assert all(ticket not in name for name in names)
-    taken = await asyncio.gather(state.tickets.take(ticket), state.tickets.take(ticket))
+    taken = await asyncio.gather(state.tickets.redeem(ticket), state.tickets.redeem(ticket))
     assert set(taken) == {None, b"alice"}
-    assert await state.tickets.take("invented") is None
+    assert await state.tickets.redeem("invented") is None
 
 
 async def test_stored_values_are_readable_json(state: State) -> None:

@@ -56,9 +56,9 @@ async def test_lag_is_the_worst_of_a_minute_or_the_time_without_a_stream(
     await until(lambda: 30 <= shown_s() < 40, "no stream for 30 s")
     stream.lost_since_ns = None
     await until(lambda: shown_s() == 0, "the stream is there")
-    lag.take(event_id(clock.now_ns() - 90 * NS_PER_S))
-    lag.take(event_id(clock.now_ns()))
-    lag.take("an id that tells no time")
+    lag.note_event(event_id(clock.now_ns() - 90 * NS_PER_S))
+    lag.note_event(event_id(clock.now_ns()))
+    lag.note_event("an id that tells no time")
     await until(lambda: 90 <= shown_s() < 91, "an event came 90 s late")
     clock.ahead_ns += 61 * NS_PER_S
     await until(lambda: shown_s() == 0, "that was a minute ago")

@@ -72,7 +72,7 @@ class Story:
                         **{name: getattr(one, name) for name in one.__slots__ if name != "previous"},
                         previous=by_name[told.activity.previous_id],
                     )
-                held.apply(one)
+                held.book_activity(one)
         return held
 
     def stated(self, now_s: float) -> Statement:
@@ -154,7 +154,7 @@ def run(case: Story) -> Iterator[tuple[float, bool, bool]]:
         now_s = step * STEP_S
         for event_s, activity in events:
             if now_s - STEP_S < event_s <= now_s:
-                record.apply(activity, at_s(now_s))
+                record.apply_activity(activity, at_s(now_s))
                 case.told_s = case.told_s or now_s
         again_ns = record.look_again_ns
         if now_s - looked_s >= INTERVAL_S or (again_ns is not None and again_ns <= at_s(now_s)):

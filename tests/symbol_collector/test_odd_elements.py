@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from portfolio_realtime.model import Account
 from portfolio_realtime.state.connection import Connection
-from portfolio_realtime.symbol_collector.records.account_records import Roster
+from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
 from portfolio_realtime.symbol_collector.sources import parse
 from portfolio_realtime.symbol_collector.sources.parse import CurrencyRefused, PayloadRefused
 from tests.support.broker_payloads import ACCOUNT, POSITION
@@ -61,71 +61,71 @@ def test_an_event_that_cannot_be_read_still_tells_whose_it_is(odd: Any) -> None:
     assert parse.account_id_of(odd) is None
 
 
-def known() -> Roster:
+def known() -> AccountRecords:
     """Two accounts with a record."""
-    roster = Roster()
-    roster.list_accounts(["alice", "bob"])
+    records = AccountRecords()
+    records.list_accounts(["alice", "bob"])
     for account_id in ("alice", "bob"):
         seen = statement(1000)
         state = msgspec.structs.replace(seen.state, account_id=account_id)
-        roster.observe(msgspec.structs.replace(seen, state=state), at_s(-100), at_s(-99))
-    return roster
+        records.observe(msgspec.structs.replace(seen, state=state), at_s(-100), at_s(-99))
+    return records
 
 
 def test_a_refused_event_leaves_its_account_unconfirmed_until_a_statement() -> None:
     """And nobody else."""
-    roster = known()
-    roster.refuse_activity("alice", at_s(0))
+    records = known()
+    records.refuse_activity("alice", at_s(0))
 
-    alice, bob = roster.account("alice"), roster.account("bob")
+    alice, bob = records.account("alice"), records.account("bob")
     assert alice is not None
     assert bob is not None
     assert alice.unconfirmed is not None
     assert (alice.unconfirmed.since_ns, alice.unconfirmed.reason) == (at_s(0), "event refused")
     assert bob.unconfirmed is None
-    assert roster.look_again_ns("alice") is not None
+    assert records.look_again_ns("alice") is not None
 
-    roster.observe(statement(1000), at_s(10), at_s(10.1))
-    confirmed = roster.account("alice")
+    records.observe(statement(1000), at_s(10), at_s(10.1))
+    confirmed = records.account("alice")
     assert confirmed is not None
     assert confirmed.unconfirmed is None
 
 
 def test_a_refused_statement_leaves_an_old_record_and_says_so() -> None:
     """Until one can be read again; the time of the record is the last readable answer's."""
-    roster = known()
-    roster.refuse_statement("alice", at_s(50))
+    records = known()
+    records.refuse_statement("alice", at_s(50))
 
-    refused = roster.account("alice")
+    refused = records.account("alice")
     assert refused is not None
     assert (refused.is_unreadable, refused.as_of_ns) == (True, at_s(-99))
 
-    roster.observe(statement(1000), at_s(60), at_s(60.1))
-    again = roster.account("alice")
+    records.observe(statement(1000), at_s(60), at_s(60.1))
+    again = records.account("alice")
     assert again is not None
     assert (again.is_unreadable, again.as_of_ns, again.unconfirmed) == (False, at_s(60.1), None)
 
 
 def test_without_the_days_history_no_day_pnl_is_known() -> None:
     """Money may have come that nobody has told of; equity is served all the same."""
-    roster = known()
-    roster.know_history(False)
-    unknown = roster.account("alice")
+    records = known()
+    records.know_history(False)
+    unknown = records.account("alice")
     assert unknown is not None
     assert unknown.unvalued == ("cash",)
-    roster.know_history(True)
-    assert all(not one.unvalued for one in _accounts(roster))
+    records.know_history(True)
+    assert all(not one.unvalued for one in _accounts(records))
 
 
-def _accounts(roster: Roster) -> list[Account]:
-    return [one for name in ("alice", "bob") if (one := roster.account(name)) is not None]
+def _accounts(records: AccountRecords) -> list[Account]:
+    return [one for name in ("alice", "bob") if (one := records.account(name)) is not None]
 
 
 async def test_a_stored_record_that_cannot_be_read_is_left_out(state: Any) -> None:
     """All others are, by every way of reading."""
     lease = await state.leases.acquire("symbol_collector")
-    roster = known()
-    _, accounts, _ = roster.take_changes(10)
+    records = known()
+    _, accounts, _ = records.take_changes(10)
     await state.accounts.write(lease, accounts)
     connection: Connection = state.connection
     for shard in range(16):
@@ -141,6 +141,6 @@ async def test_a_stored_record_that_cannot_be_read_is_left_out(state: Any) -> No
 
 def test_a_booking_of_an_unlisted_account_is_no_matter_of_the_others() -> None:
     """Firm and sweep accounts are on the stream too."""
-    roster = known()
-    assert roster.apply(booking("CSD", 1, account_id="firm"), at_s(0))
-    assert all(one.unconfirmed is None for one in _accounts(roster))
+    records = known()
+    assert records.apply_activity(booking("CSD", 1, account_id="firm"), at_s(0))
+    assert all(one.unconfirmed is None for one in _accounts(records))

@@ -20,7 +20,7 @@ from portfolio_realtime import config
 from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.errors import BrokerUnavailable
 from portfolio_realtime.model import Account
-from portfolio_realtime.symbol_collector.records.account_records import Roster
+from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
 from portfolio_realtime.symbol_collector.sources import (
     broker_client,
     broker_events,
@@ -162,12 +162,12 @@ def _created(at: int) -> str:
 
 def test_nobody_is_gone_while_an_entry_of_the_list_cannot_be_read() -> None:
     """It may be the one that is missing."""
-    roster = Roster()
-    roster.list_accounts(["alice", "bob"])
+    records = AccountRecords()
+    records.list_accounts(["alice", "bob"])
     for _ in range(3):
-        assert roster.list_accounts(["bob"], is_whole=False) == ([], [])
-    assert roster.listed == {"alice", "bob"}
-    assert [roster.list_accounts(["bob"])[1] for _ in range(2)] == [[], ["alice"]]
+        assert records.list_accounts(["bob"], is_whole=False) == ([], [])
+    assert records.listed == {"alice", "bob"}
+    assert [records.list_accounts(["bob"])[1] for _ in range(2)] == [[], ["alice"]]
 
 
 SYMBOLS = ("AAPL", "MSFT", "BTC/USD", "AAPL261218C00150000", "KO", "XOM", "ETHUSD")
@@ -203,8 +203,8 @@ def test_positions(drawn: Any, whose: int) -> None:
 def _statements(held: list[Any]) -> tuple[dict[str, Any], dict[str, str]]:
     served: dict[str, Any] = {}
     refused: dict[str, str] = {}
-    roster = Roster()
-    roster.list_accounts(map(str, range(len(held))))
+    records = AccountRecords()
+    records.list_accounts(map(str, range(len(held))))
     valuer = Valuer(price_ttl_s=900, min_update_interval_s=0)
     for number, positions in enumerate(held):
         name = str(number)
@@ -213,9 +213,9 @@ def _statements(held: list[Any]) -> tuple[dict[str, Any], dict[str, str]]:
         except PayloadRefused as error:
             refused[name] = str(error)
             continue
-        roster.observe(statement, at_s(0), at_s(0.1))
+        records.observe(statement, at_s(0), at_s(0.1))
         served[name] = statement.holdings
-        account = roster.account(name)
+        account = records.account(name)
         assert isinstance(account, Account)
         valuer.watch(account, 1, with_positions=True)
         assert explain(account, {}, at_s(1))
@@ -235,8 +235,8 @@ def test_states(field: str, spoilt: Any, whose: int) -> None:
             assert number == whose
             assert field in str(error) or "the account is in" in str(error)
         else:
-            roster = Roster()
-            roster.observe(statement, at_s(0), at_s(0.1))
+            records = AccountRecords()
+            records.observe(statement, at_s(0), at_s(0.1))
 
 
 def event(number: int) -> dict[str, Any]:
@@ -288,12 +288,12 @@ def test_activity_events(drawn: Any, is_live: bool) -> None:
         name for at, name in enumerate(names) if not (len(names) == len(elements) and at == place)
     ]
     assert len(inbox.taken) + len(inbox.refused) == len(elements)
-    roster = Roster()
-    roster.list_accounts(["alice"])
-    roster.observe(parse.statement("alice", ACCOUNT, [POSITION]), at_s(-100), at_s(-99))
+    records = AccountRecords()
+    records.list_accounts(["alice"])
+    records.observe(parse.statement("alice", ACCOUNT, [POSITION]), at_s(-100), at_s(-99))
     for activity in inbox.taken:
-        roster.apply(activity, NOW_NS)
-    account = roster.account("alice")
+        records.apply_activity(activity, NOW_NS)
+    account = records.account("alice")
     assert account is not None
     assert explain(account, {}, at_s(1))
 

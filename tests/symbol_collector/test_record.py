@@ -13,9 +13,9 @@ def test_events_move_the_record_without_rest() -> None:
     """A purchase, a sale and a deposit change cash, quantities and the day's sums."""
     record = known("1000", {"AAPL": "4"})
 
-    record.apply(trade("AAPL", 2, "10.015"), at_s(0))
-    record.apply(trade("MSFT", -3, "20", at=1), at_s(1))
-    record.apply(booking("CSD", "500.50", at=2), at_s(2))
+    record.apply_activity(trade("AAPL", 2, "10.015"), at_s(0))
+    record.apply_activity(trade("MSFT", -3, "20", at=1), at_s(1))
+    record.apply_activity(booking("CSD", "500.50", at=2), at_s(2))
 
     account = shown(record)
     assert Decimal("1540.47") == account.cash
@@ -31,8 +31,8 @@ def test_a_repeat_changes_nothing() -> None:
     record = known()
     deposit = booking("CSD", 500)
 
-    assert record.apply(deposit, at_s(0))
-    assert not record.apply(booking("CSD", 500, ref_id=deposit.ref_id), at_s(1))
+    assert record.apply_activity(deposit, at_s(0))
+    assert not record.apply_activity(booking("CSD", 500, ref_id=deposit.ref_id), at_s(1))
     assert Decimal(1500) == shown(record).cash
 
 
@@ -41,7 +41,7 @@ def test_cost_basis_is_the_weighted_average() -> None:
     record = known("1000", {"AAPL": "4"})  # cost 40
 
     def cost_after(quantity: int, price: int) -> Decimal:
-        record.apply(trade("AAPL", quantity, price), at_s(0))
+        record.apply_activity(trade("AAPL", quantity, price), at_s(0))
         return next(p.cost_basis for p in shown(record).positions if p.symbol == "AAPL")
 
     assert Decimal(100) == cost_after(4, 15)
@@ -53,7 +53,7 @@ def test_cost_basis_is_the_weighted_average() -> None:
 def test_a_position_closed_since_the_cut_off_stays_with_quantity_zero() -> None:
     """Its realised day P&L is still to be shown; the roll removes it."""
     record = known("1000", {"AAPL": "4"})
-    record.apply(trade("AAPL", -4, 12), at_s(0))
+    record.apply_activity(trade("AAPL", -4, 12), at_s(0))
 
     (closed,) = shown(record).positions
     assert (Decimal(0), Decimal(-4), Decimal(-48)) == (closed.quantity, closed.day_quantity, closed.day_cost)
@@ -65,8 +65,8 @@ def test_a_position_closed_since_the_cut_off_stays_with_quantity_zero() -> None:
 def test_the_roll_begins_the_sums_anew_with_what_came_after_the_cut_off() -> None:
     """A deposit before 16:00 belongs to the day that ended, one after it to the day that began."""
     record = known()
-    record.apply(booking("CSD", 100, at=0), at_s(0))  # 10:00 New York
-    record.apply(booking("CSD", 7, at=8 * 3600), at_s(8 * 3600))  # 18:00
+    record.apply_activity(booking("CSD", 100, at=0), at_s(0))  # 10:00 New York
+    record.apply_activity(booking("CSD", 7, at=8 * 3600), at_s(8 * 3600))  # 18:00
 
     rolled = statement(1107, balance_asof="2026-11-20", last_equity=1100)
     assert Decimal(107) == shown(record).external_cash_flow
@@ -81,13 +81,13 @@ def test_bookings_too_old_to_come_again_are_forgotten_at_the_roll() -> None:
     """Memory does not grow with the days; what may still be repeated is still known."""
     record = known()
     old, recent = booking("CSD", 1, at=0), booking("CSD", 2, at=2 * 86_400)
-    record.apply(old, at_s(0))
-    record.apply(recent, at_s(2 * 86_400))
+    record.apply_activity(old, at_s(0))
+    record.apply_activity(recent, at_s(2 * 86_400))
 
     look(record, statement(1003, balance_asof="2026-11-22"), 3 * 86_400)
 
     assert [one.ref_id for one in record._booked] == [recent.ref_id]
-    assert not record.apply(recent, at_s(3 * 86_400 + 1))
+    assert not record.apply_activity(recent, at_s(3 * 86_400 + 1))
 
 
 def test_an_older_day_does_not_come_back() -> None:
@@ -102,8 +102,8 @@ def test_an_older_day_does_not_come_back() -> None:
 def test_rest_behind_the_events_does_not_step_back() -> None:
     """REST may trail: an earlier state of ours is no news, however often it is stated."""
     record = known("1000", {"AAPL": "4"})
-    record.apply(trade("AAPL", 1, 10), at_s(0))
-    record.apply(booking("CSD", 5, at=1), at_s(1))
+    record.apply_activity(trade("AAPL", 1, 10), at_s(0))
+    record.apply_activity(booking("CSD", 5, at=1), at_s(1))
 
     for at, seen in (
         (2, statement(1000, {"AAPL": 4})),
@@ -123,7 +123,7 @@ def test_rest_ahead_of_the_events_is_confirmed_when_they_arrive() -> None:
     assert record.look_again_ns == at_s(3.1)
     assert Decimal(1000) == shown(record).cash
 
-    record.apply(booking("CSD", 500, at=0.9), at_s(2))
+    record.apply_activity(booking("CSD", 500, at=0.9), at_s(2))
 
     assert (Decimal(1500), None) == (shown(record).cash, record.look_again_ns)
     assert look(record, statement(1500), 10) is Outcome.CONFIRMED
@@ -145,7 +145,7 @@ def test_an_event_in_between_starts_the_patience_anew() -> None:
     """Two equal statements around an event prove nothing."""
     record = known()
     assert look(record, statement(900), 1) is Outcome.DIFFERENT
-    record.apply(booking("CSD", 1, at=2), at_s(2))
+    record.apply_activity(booking("CSD", 1, at=2), at_s(2))
     assert look(record, statement(900), 4) is Outcome.DIFFERENT
     assert Decimal(1001) == shown(record).cash
 
@@ -157,10 +157,10 @@ def test_an_event_that_comes_after_drift_is_counted_as_a_flow_and_not_as_cash() 
         outcome = look(record, statement(1500), at)
     assert outcome is Outcome.DRIFT  # pyright: ignore[reportPossiblyUnboundVariable]  # the loop runs twice
 
-    record.apply(booking("CSD", 500, at=1), at_s(20))
+    record.apply_activity(booking("CSD", 500, at=1), at_s(20))
     assert (Decimal(1500), Decimal(500)) == (shown(record).cash, shown(record).external_cash_flow)
 
-    record.apply(booking("CSD", 3, at=12), at_s(21))  # around the statement: nobody can tell
+    record.apply_activity(booking("CSD", 3, at=12), at_s(21))  # around the statement: nobody can tell
     assert Decimal(1500) == shown(record).cash
     assert look(record, statement(1500), 24) is Outcome.CONFIRMED
     assert (Decimal(1500), Decimal(503)) == (shown(record).cash, shown(record).external_cash_flow)
@@ -170,7 +170,7 @@ def test_an_event_that_comes_after_drift_is_counted_as_a_flow_and_not_as_cash() 
 def test_a_booking_around_the_first_statement_waits_for_the_next(is_inside: bool, cash: int) -> None:
     """Published while the first statement was fetched, it may be inside or not: REST decides."""
     record = AccountRecord("alice")
-    record.apply(booking("CSD", 500, at=0.05), at_s(0.2))
+    record.apply_activity(booking("CSD", 500, at=0.05), at_s(0.2))
     record.observe(statement(1000), at_s(0), at_s(0.1))
 
     assert (Decimal(1000), Decimal(0)) == (shown(record).cash, shown(record).external_cash_flow)
@@ -188,7 +188,7 @@ def test_a_first_statement_taken_in_the_middle_of_a_trade_is_put_right() -> None
     """The balance was read before a purchase, the positions after it: the next statement is whole."""
     record = AccountRecord("alice")
     record.observe(statement(1000, {"AAPL": 1}), at_s(0), at_s(0.1))
-    record.apply(trade("AAPL", 1, 10, at=0.05), at_s(0.2))
+    record.apply_activity(trade("AAPL", 1, 10, at=0.05), at_s(0.2))
 
     assert look(record, statement(990, {"AAPL": 1}), 6) is Outcome.CONFIRMED
     assert (Decimal(990), {"AAPL": Decimal(1)}) == (shown(record).cash, quantities(record))
@@ -199,14 +199,14 @@ def test_a_correction_takes_back_what_it_corrects() -> None:
     """Reverse the earlier booking, then apply this one; a bust only reverses."""
     record = known()
     first = trade("AAPL", 10, 5)
-    record.apply(first, at_s(0))
+    record.apply_activity(first, at_s(0))
     second = trade("AAPL", 10, 6, at=1, previous_id=first.ref_id)
-    record.apply(second, at_s(1))
+    record.apply_activity(second, at_s(1))
 
     assert (Decimal(940), {"AAPL": Decimal(10)}) == (shown(record).cash, quantities(record))
     assert Decimal(60) == shown(record).positions[0].day_cost
 
-    record.apply(trade("AAPL", 10, 6, at=2, previous_id=second.ref_id, is_void=True), at_s(2))
+    record.apply_activity(trade("AAPL", 10, 6, at=2, previous_id=second.ref_id, is_void=True), at_s(2))
     assert (Decimal(1000), ()) == (shown(record).cash, shown(record).positions)
     assert record.look_again_ns is not None, "REST is asked to confirm a correction"
 
@@ -214,7 +214,7 @@ def test_a_correction_takes_back_what_it_corrects() -> None:
 def test_a_correction_of_something_unknown_is_left_to_rest() -> None:
     """What it takes back is not known, so nothing is guessed: REST is asked at once, and at once again."""
     record = known()
-    record.apply(booking("CSD", 70, previous_id="before our time"), at_s(0))
+    record.apply_activity(booking("CSD", 70, previous_id="before our time"), at_s(0))
 
     assert Decimal(1000) == shown(record).cash
     assert record.look_again_ns == at_s(0)
@@ -232,7 +232,7 @@ def test_a_statement_older_than_a_correction_decides_nothing() -> None:
     """REST trails by three seconds, and then the positions trail the balance: no state is believed that
     never was."""
     record = known("1000", {"AAPL": "10"})
-    record.apply(trade("AAPL", 10, 5, previous_id="before our time", is_void=True), at_s(0))
+    record.apply_activity(trade("AAPL", 10, 5, previous_id="before our time", is_void=True), at_s(0))
 
     assert look(record, statement(1000, {"AAPL": 10}), 0) is Outcome.LATE
     assert look(record, statement(1000, {"AAPL": 10}), 2.1) is Outcome.LATE
@@ -250,7 +250,7 @@ def test_what_an_unknown_trade_was_is_what_its_correction_changes(
 ) -> None:
     """Bought 10 at 5 days ago; busted, or corrected to 6: the day's sums contain the change and no more."""
     record = known("1000", {"AAPL": "10"})
-    record.apply(trade("AAPL", 10, 6, previous_id="before our time", is_void=is_void), at_s(0))
+    record.apply_activity(trade("AAPL", 10, 6, previous_id="before our time", is_void=is_void), at_s(0))
     seen = statement(cash, {"AAPL": held} if held else {})
     assert [look(record, seen, at) for at in (0.1, 0.3)] == [Outcome.DIFFERENT, Outcome.CORRECTED]
 
@@ -264,7 +264,7 @@ def test_many_corrections_do_not_ask_without_end() -> None:
     """After a look out of turn the next ones wait for quiet."""
     record = known()
     for number in range(10):
-        record.apply(booking("CSD", 7, previous_id=f"old-{number}"), at_s(0.1 * number))
+        record.apply_activity(booking("CSD", 7, previous_id=f"old-{number}"), at_s(0.1 * number))
         if record.look_again_ns == at_s(0.1 * number):
             look(record, statement(1000 + number), 0.1 * number)
     looked_again = record.look_again_ns
@@ -275,7 +275,7 @@ def test_many_corrections_do_not_ask_without_end() -> None:
 def test_an_unknown_type_is_applied_and_confirmed() -> None:
     """Cash moves by what it says, and REST is asked."""
     record = known()
-    record.apply(booking("NEWTYPE", "-3.33"), at_s(0))
+    record.apply_activity(booking("NEWTYPE", "-3.33"), at_s(0))
 
     assert Decimal("996.67") == shown(record).cash
     assert record.look_again_ns is not None
@@ -284,7 +284,7 @@ def test_an_unknown_type_is_applied_and_confirmed() -> None:
 def test_money_never_rounds() -> None:
     """More digits than the default context keeps."""
     record = known("123456789012345678.12345678901234", {"AAPL": "1"})
-    record.apply(booking("CSD", "0.00000000000001"), at_s(0))
+    record.apply_activity(booking("CSD", "0.00000000000001"), at_s(0))
 
     assert Decimal("123456789012345678.12345678901235") == shown(record).cash
 
@@ -292,7 +292,7 @@ def test_money_never_rounds() -> None:
 def test_rest_that_trails_for_a_minute_is_right() -> None:
     """An earlier state of ours, unmoved for that long without events, means that we are wrong."""
     record = known()
-    record.apply(booking("CSD", 5), at_s(0))
+    record.apply_activity(booking("CSD", 5), at_s(0))
 
     assert look(record, statement(1000), 10) is Outcome.LATE
     assert look(record, statement(1000), 60) is Outcome.LATE
@@ -305,9 +305,9 @@ def test_the_legs_of_a_split_move_the_record_together(first: int, second: int) -
     """Between them nothing has changed; after both, the pieces have and their cost has not."""
     record = known(quantities={"AAPL": "10"})
 
-    record.apply(leg(first, at=10), at_s(10))
+    record.apply_activity(leg(first, at=10), at_s(10))
     assert quantities(record) == {"AAPL": Decimal(10)}
-    record.apply(leg(second, at=11), at_s(11))
+    record.apply_activity(leg(second, at=11), at_s(11))
 
     assert quantities(record) == {"AAPL": Decimal(20)}
     assert Decimal(100) == shown(record).positions[0].cost_basis
@@ -316,12 +316,12 @@ def test_the_legs_of_a_split_move_the_record_together(first: int, second: int) -
 def test_a_statement_from_between_two_legs_decides_nothing() -> None:
     """REST says that the shares are gone; their successors are on the way, and a loss would be invented."""
     record = known(quantities={"AAPL": "10"})
-    record.apply(leg(-10, at=10), at_s(10))
+    record.apply_activity(leg(-10, at=10), at_s(10))
 
     assert look(record, statement(1000), at=20) is Outcome.LATE
     assert quantities(record) == {"AAPL": Decimal(10)}
 
-    record.apply(leg(20, at=40), at_s(40))
+    record.apply_activity(leg(20, at=40), at_s(40))
     assert quantities(record) == {"AAPL": Decimal(20)}
     assert look(record, statement(1000, {"AAPL": 20}), at=50) is Outcome.CONFIRMED
 
@@ -330,7 +330,7 @@ def test_a_leg_that_stays_alone_is_decided_by_the_first_statement_after_a_minute
     """REST still says that the shares are gone: then they are, and nothing waits any more."""
     record = known(quantities={"AAPL": "10"})
 
-    record.apply(leg(-10, at=10), at_s(10))
+    record.apply_activity(leg(-10, at=10), at_s(10))
     assert quantities(record) == {"AAPL": Decimal(10)}
     assert record.look_again_ns is not None
 
@@ -344,7 +344,7 @@ def test_an_old_mark_stays_unusable_when_the_day_rolls() -> None:
     """A symbol may not trade for days after its split; the roll does not make its old price a new one."""
     record = known(quantities={"AAPL": "10"})
     for quantity, at in ((-10, 10), (20, 11)):
-        record.apply(leg(quantity, at=at), at_s(at))
+        record.apply_activity(leg(quantity, at=at), at_s(at))
     since_ns = shown(record).positions[0].marks_from_ns
 
     look(record, statement(1000, {"AAPL": 20}, balance_asof="2026-11-20"), at=40_000)
@@ -358,7 +358,7 @@ def test_securities_without_a_price_are_looked_up_soon() -> None:
     record = known()
     assert record.look_again_ns is None
 
-    record.apply(booking("ACATS", at=10, symbol="KO", quantity=Decimal(20)), at_s(10))
+    record.apply_activity(booking("ACATS", at=10, symbol="KO", quantity=Decimal(20)), at_s(10))
 
     assert record.look_again_ns is not None
 
@@ -368,12 +368,12 @@ def test_a_memo_that_is_cash_is_a_flow_and_goes_with_its_reversal() -> None:
     record = AccountRecord("alice")
     record.observe(statement("1000", last_cash="1000"), at_s(-100), at_s(-99))
 
-    record.apply(booking("MEM", 500), at_s(0))
+    record.apply_activity(booking("MEM", 500), at_s(0))
     look(record, statement("1500", last_cash="1000"), 10)
     assert (shown(record).cash, shown(record).external_cash_flow) == (1500, 500)
 
-    record.apply(booking("MEM", -500, at=20), at_s(20))
-    record.apply(booking("CSD", 500, at=20), at_s(20))
+    record.apply_activity(booking("MEM", -500, at=20), at_s(20))
+    record.apply_activity(booking("CSD", 500, at=20), at_s(20))
     look(record, statement("1500", last_cash="1000"), 30)
     assert (shown(record).cash, shown(record).external_cash_flow) == (1500, 500)
 
@@ -384,13 +384,13 @@ def test_a_memo_that_is_no_cash_is_no_flow_either() -> None:
     record.observe(statement("1000", last_cash="1000"), at_s(-100), at_s(-99))
     without = statement("1000", last_cash="1000")
 
-    record.apply(booking("MEM", 500), at_s(0))
+    record.apply_activity(booking("MEM", 500), at_s(0))
     assert record.look_again_ns is not None, "it is looked at soon"
     assert [look(record, without, at) for at in (3, 70)] == [Outcome.LATE, Outcome.DRIFT]
     assert (shown(record).cash, shown(record).external_cash_flow) == (1000, 0)
 
-    record.apply(booking("MEM", -500, at=80), at_s(80))
-    record.apply(booking("CSD", 500, at=80), at_s(80))
+    record.apply_activity(booking("MEM", -500, at=80), at_s(80))
+    record.apply_activity(booking("CSD", 500, at=80), at_s(80))
     assert (shown(record).cash, shown(record).external_cash_flow) == (1500, 500)
     assert [one.cash for one in record.bookings(1).bookings] == [500]
 
@@ -399,7 +399,7 @@ def test_a_memo_that_is_no_cash_is_no_flow_either() -> None:
 def test_a_memo_before_the_first_statement_is_decided_by_the_day_s_sum(cash: str, flow: int) -> None:
     """A collector that starts in the middle of the day sees the memo only in the history."""
     record = AccountRecord("alice")
-    record.apply(booking("MEM", 500, at=-1000), at_s(-1))
+    record.apply_activity(booking("MEM", 500, at=-1000), at_s(-1))
 
     record.observe(statement(cash, last_cash="1000"), at_s(0), at_s(0.1))
 

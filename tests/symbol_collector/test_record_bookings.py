@@ -6,7 +6,7 @@ import pytest
 
 from portfolio_realtime.symbol_collector.records import record_state as limits
 from portfolio_realtime.symbol_collector.records.account_record import AccountRecord, Outcome
-from portfolio_realtime.symbol_collector.records.account_records import Roster
+from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
 from portfolio_realtime.symbol_collector.records.cash_flows import cut_off_ns
 from tests.support.account_records import known, leg, look
 from tests.symbol_collector.bookings import DAY, at_s, booking, statement, trade
@@ -25,9 +25,9 @@ def told(record: AccountRecord) -> list[tuple[int, Decimal, Decimal, str, Decima
 def test_every_booking_of_the_day_is_told_in_order_of_its_execution() -> None:
     """Trades and flows, whatever the order in which they came; not what is in last_equity."""
     record = known()
-    record.apply(booking("CSD", 500, at=2), at_s(2))
-    record.apply(trade("AAPL", 2, 10, at=3, executed_ns=at_s(1)), at_s(3))
-    record.apply(booking("CSD", 9, at=4, executed_ns=cut_off_ns(DAY)), at_s(4))
+    record.apply_activity(booking("CSD", 500, at=2), at_s(2))
+    record.apply_activity(trade("AAPL", 2, 10, at=3, executed_ns=at_s(1)), at_s(3))
+    record.apply_activity(booking("CSD", 9, at=4, executed_ns=cut_off_ns(DAY)), at_s(4))
 
     assert told(record) == [
         (at_s(1), Decimal(-20), ZERO, "AAPL", Decimal(2)),
@@ -45,8 +45,8 @@ def test_a_correction_takes_the_corrected_booking_back() -> None:
     """Both are told, so that their sum is what is in the record."""
     record = known()
     first = trade("AAPL", 2, 10, at=0)
-    record.apply(first, at_s(0))
-    record.apply(trade("AAPL", 3, 10, at=1, previous_id=first.ref_id), at_s(1))
+    record.apply_activity(first, at_s(0))
+    record.apply_activity(trade("AAPL", 3, 10, at=1, previous_id=first.ref_id), at_s(1))
 
     assert sum(one[1] for one in told(record)) == Decimal(-30)
     assert sum(one[4] for one in told(record)) == Decimal(3)
@@ -55,7 +55,7 @@ def test_a_correction_takes_the_corrected_booking_back() -> None:
 def test_an_undecided_booking_is_not_told_before_the_record_has_it() -> None:
     """It is around the statement: nobody knows whether the balances contain it."""
     record = known()
-    record.apply(booking("CSD", 500, at=-99), at_s(-90))
+    record.apply_activity(booking("CSD", 500, at=-99), at_s(-90))
     assert told(record) == []
 
     assert record.bookings(1).known_since_ns == at_s(-99), "before it, nobody knows what was held"
@@ -68,29 +68,29 @@ def test_an_undecided_booking_is_not_told_before_the_record_has_it() -> None:
 def test_a_leg_that_waits_for_the_other_casts_no_doubt_on_what_was_before() -> None:
     """The balances do not contain it, and that is known."""
     record = known(quantities={"AAPL": "4"})
-    record.apply(leg(-4, at=1), at_s(1))
+    record.apply_activity(leg(-4, at=1), at_s(1))
 
     assert told(record) == []
     assert record.bookings(1).known_since_ns == cut_off_ns(DAY)
-    record.apply(leg(12, at=2), at_s(2))
+    record.apply_activity(leg(12, at=2), at_s(2))
     assert [one[4] for one in told(record)] == [Decimal(-4), Decimal(12)]
 
 
 def test_the_roster_writes_bookings_that_are_no_longer_doubtful() -> None:
     """The record is the same as before; what leads back from it is not."""
-    roster = Roster()
-    roster.list_accounts(["alice"])
-    roster.observe(statement(1000), at_s(-100), at_s(-99))
-    (account,) = roster.take_changes(10)[1]
-    roster.apply(booking("CSD", 500, at=-99), at_s(-90))
-    (same,) = roster.take_changes(10)[1]
+    records = AccountRecords()
+    records.list_accounts(["alice"])
+    records.observe(statement(1000), at_s(-100), at_s(-99))
+    (account,) = records.take_changes(10)[1]
+    records.apply_activity(booking("CSD", 500, at=-99), at_s(-90))
+    (same,) = records.take_changes(10)[1]
     assert (same.cash, same.version > account.version) == (account.cash, True)
-    (bookings,) = roster.bookings([same])
+    (bookings,) = records.bookings([same])
     assert (bookings.bookings, bookings.known_since_ns) == ((), at_s(-99))
 
-    roster.observe(statement(1000), at_s(-80), at_s(-79.9))
-    (decided,) = roster.take_changes(10)[1]
-    (bookings,) = roster.bookings([decided])
+    records.observe(statement(1000), at_s(-80), at_s(-79.9))
+    (decided,) = records.take_changes(10)[1]
+    (bookings,) = records.bookings([decided])
     assert [one.cash for one in bookings.bookings] == [Decimal(500)]
 
 
@@ -108,7 +108,7 @@ def test_only_the_newest_bookings_are_told(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(limits, "BOOKINGS_TOLD_MAX", 2)
     record = known()
     for second in range(3):
-        record.apply(booking("CSD", 1, at=second), at_s(second))
+        record.apply_activity(booking("CSD", 1, at=second), at_s(second))
 
     assert [one[0] for one in told(record)] == [at_s(1), at_s(2)]
     assert record.bookings(1).known_since_ns == at_s(0)

@@ -60,14 +60,14 @@ class MadeUpBroker:
     def deliver(self, count: int) -> None:
         """The stream delivers so many more."""
         for activity in self.booked[self.delivered : self.delivered + count]:
-            assert self.record.apply(self.told.get(activity.ref_id, activity), at_s(self.now_s))
+            assert self.record.apply_activity(self.told.get(activity.ref_id, activity), at_s(self.now_s))
         self.delivered = min(len(self.booked), self.delivered + count)
 
     def repeat(self, choice: float) -> None:
         """The stream delivers one again."""
         if self.delivered:
             activity = self.booked[int(choice * 10) % self.delivered]
-            assert not self.record.apply(self.told.get(activity.ref_id, activity), at_s(self.now_s))
+            assert not self.record.apply_activity(self.told.get(activity.ref_id, activity), at_s(self.now_s))
 
     def stated(self, balance_lag_s: float, positions_lag_s: float) -> Statement:
         """What REST says now."""

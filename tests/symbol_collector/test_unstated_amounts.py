@@ -57,7 +57,7 @@ def test_a_statement_within_the_doubt_confirms_and_its_cash_holds(cash: str) -> 
     """Whatever way the broker rounds, it is no drift; the record asks REST by itself and takes its figure."""
     record = AccountRecord("alice")
     record.observe(statement(1000), at_s(0), at_s(0.1))
-    record.apply(parse.activity(FILL), at_s(10.2))
+    record.apply_activity(parse.activity(FILL), at_s(10.2))
     assert record.account(1, 0).cash == 900
     assert record.look_again_ns is not None
     assert record.observe(statement(cash, {"AAPL": 3}), at_s(12.3), at_s(12.4)) is Outcome.CONFIRMED
@@ -70,7 +70,7 @@ def test_a_statement_beyond_the_doubt_does_not_confirm() -> None:
     """Two cents for one fill is something else than rounding."""
     record = AccountRecord("alice")
     record.observe(statement(1000), at_s(0), at_s(0.1))
-    record.apply(parse.activity(FILL), at_s(10.2))
+    record.apply_activity(parse.activity(FILL), at_s(10.2))
     assert record.observe(statement("899.98", {"AAPL": 3}), at_s(12.3), at_s(12.4)) is Outcome.DIFFERENT
 
 
@@ -78,7 +78,9 @@ def test_a_statement_from_before_the_fill_is_late() -> None:
     """Taken back, a fill leaves no doubt behind: the cash before it was exact."""
     record = AccountRecord("alice")
     record.observe(statement(1000), at_s(0), at_s(0.1))
-    record.apply(parse.activity(FILL), at_s(10.2))
+    record.apply_activity(parse.activity(FILL), at_s(10.2))
     assert record.observe(statement("1000"), at_s(10.3), at_s(10.4)) is Outcome.LATE
-    record.apply(parse.activity({**FILL, "event_id": "two", "at": "2026-11-20T15:00:11Z"}), at_s(11.2))
+    record.apply_activity(
+        parse.activity({**FILL, "event_id": "two", "at": "2026-11-20T15:00:11Z"}), at_s(11.2)
+    )
     assert record.observe(statement("1000.01"), at_s(11.3), at_s(11.4)) is Outcome.DIFFERENT

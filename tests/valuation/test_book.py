@@ -94,7 +94,7 @@ class BookMachine(RuleBasedStateMachine):
         one = account(
             account_id, positions, cash=cash, last_equity=cash - 1, external_cash_flow=cash % 7, as_of_ns=cash
         )
-        self.book.put(one)
+        self.book.put_account(one)
         self.model[account_id] = one
 
     @rule(account_id=ids)
@@ -149,7 +149,7 @@ class BookMachine(RuleBasedStateMachine):
     @rule(symbol=symbols, price=st.integers(1, 1000))
     def apply(self, symbol: str, price: int) -> None:
         """A newer mark counts."""
-        assert self.book.apply([mark(symbol, price / 100)])
+        assert self.book.apply_marks([mark(symbol, price / 100)])
         self.prices[symbol] = price / 100
 
     @precondition(lambda self: self.model)
@@ -188,7 +188,7 @@ def test_a_book_that_is_rewritten_a_lot_stays_small() -> None:
         if source.random() < 0.5:
             book.drop(key)
         model[key] = account(key, [position(f"S{i}", i + 1) for i in chosen], cash=step)
-        book.put(model[key])
+        book.put_account(model[key])
         if book.is_loose:
             exhaust(book.pack())
     assert_same(book, model, ids_of(book))
@@ -199,7 +199,7 @@ def test_dropped_rows_are_used_again() -> None:
     """Accounts that come and go leave few rows behind."""
     book = Book()
     for index in range(10 * INITIAL):
-        book.put(account(f"account-{index}", [position("A", 1)]))
+        book.put_account(account(f"account-{index}", [position("A", 1)]))
         book.drop(f"account-{index}")
         if book.is_loose:
             exhaust(book.pack())
@@ -212,7 +212,7 @@ def test_a_step_of_packing_moves_a_few_rows_only() -> None:
     """However many rows there are, one step looks at STEP_ROWS; what comes meanwhile is kept."""
     book = Book()
     for index in range(100):
-        book.put(account(f"account-{index}", [position("A", index + 1)]))
+        book.put_account(account(f"account-{index}", [position("A", index + 1)]))
     for index in range(0, 100, 2):
         book.drop(f"account-{index}")
     assert book.is_loose
@@ -222,7 +222,7 @@ def test_a_step_of_packing_moves_a_few_rows_only() -> None:
     assert ids_of(book)[:first] == [f"account-{index}" for index in range(1, 2 * first, 2)]
     assert ids_of(book)[-1] == "account-99"
     assert book.rows(0, 100).quantities.sum() == sum(range(2, 101, 2))
-    book.put(account("late", [position("B", 5)]))
+    book.put_account(account("late", [position("B", 5)]))
     book.drop("account-1")
     assert exhaust(steps) == -(-101 // module.STEP_ROWS) - 1
     assert book.row_count == 51  # 49 that were left, one that came, one abandoned meanwhile
@@ -234,8 +234,8 @@ def test_symbols_that_nobody_holds_give_their_columns_back() -> None:
     """A year of daily options takes as many columns as a few days of them."""
     book = Book()
     for day in range(100):
-        book.put(account("alice", [position(f"option-{day}", 1)]))
-        book.apply([mark(f"option-{day}", 1.0)])
+        book.put_account(account("alice", [position(f"option-{day}", 1)]))
+        book.apply_marks([mark(f"option-{day}", 1.0)])
         if book.is_crowded:
             exhaust(book.count_holders())
             book.free(book.unheld())
@@ -249,26 +249,26 @@ def test_a_used_column_knows_nothing_of_its_former_symbol() -> None:
     """The new symbol has no price until its own mark comes, be that received earlier than the other's."""
     book = Book()
     early, late = mark("B", 2.0), mark("A", 1.0)
-    book.apply([late])
+    book.apply_marks([late])
     column = book.columns["A"]
     exhaust(book.count_holders())
     assert book.free(book.unheld()) == ["A"]
-    book.put(account("alice", [position("B", 1)]))
+    book.put_account(account("alice", [position("B", 1)]))
     assert book.columns == {"B": column}
     assert np.isnan(book.prices[column])
-    assert book.apply([early])
+    assert book.apply_marks([early])
     assert book.prices[column] == 2.0
 
 
 def test_a_symbol_that_is_traded_or_held_again_is_not_forgotten() -> None:
     """Between counting and forgetting a mark may come, or an account: then the symbol stays."""
     book = Book()
-    book.apply([mark("A", 1.0), mark("B", 1.0), mark("C", 1.0)])
+    book.apply_marks([mark("A", 1.0), mark("B", 1.0), mark("C", 1.0)])
     exhaust(book.count_holders())
     unheld: dict[str, Mark | None] = book.unheld()
     assert sorted(unheld) == ["A", "B", "C"]
-    book.apply([mark("A", 2.0)])
-    book.put(account("alice", [position("B", 1)]))
+    book.apply_marks([mark("A", 2.0)])
+    book.put_account(account("alice", [position("B", 1)]))
     assert book.free(unheld) == ["C"]
     assert book.prices[book.columns["A"]] == 2.0
     assert book.prices[book.columns["B"]] == 1.0
@@ -278,9 +278,9 @@ def test_a_mark_that_was_received_earlier_is_ignored() -> None:
     """Of two marks the one received later counts, in whatever order they come."""
     book = Book()
     older, newer = mark("A", 1.0), mark("A", 2.0)
-    assert book.apply([newer])
-    assert not book.apply([older])
-    assert not book.apply([newer])
+    assert book.apply_marks([newer])
+    assert not book.apply_marks([older])
+    assert not book.apply_marks([newer])
     assert book.prices[book.columns["A"]] == 2.0
     assert book.marks["A"] is newer
 
@@ -290,8 +290,8 @@ def test_a_later_mark_may_be_of_an_earlier_trade() -> None:
     book = Book()
     first = mark("A", 2.0)
     back = mark("A", 1.0, as_of_ns=first.as_of_ns - 5)
-    assert book.apply([first])
-    assert book.apply([back])
+    assert book.apply_marks([first])
+    assert book.apply_marks([back])
     assert book.prices[book.columns["A"]] == 1.0
     assert book.as_of_ns[book.columns["A"]] == first.as_of_ns - 5
 

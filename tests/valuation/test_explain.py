@@ -18,7 +18,7 @@ from tests.valuation.records import NOW_NS, account, mark, message_of, oracle_fi
 def published(held: Account, *marks: Mark) -> dict[str, Any]:
     """What the calculator publishes of the same account at the same marks, with its positions."""
     valuer = Valuer(price_ttl_s=60, min_update_interval_s=1)
-    valuer.apply(marks)
+    valuer.apply_marks(marks)
     valuer.watch(held, 1, with_positions=True)
     publication = valuer.flush(NOW_NS, 0.0).publications[0]
     rows = [msgspec.json.decode(row) for _, row in publication.rows or ()]

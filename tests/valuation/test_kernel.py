@@ -21,7 +21,7 @@ def test_counts_and_times_equal_a_loop_over_positions() -> None:
         for i in range(30)
         if source.random() < 0.8
     }
-    book.apply(marks.values())
+    book.apply_marks(marks.values())
     accounts = [
         account(
             f"a{index}",
@@ -31,7 +31,7 @@ def test_counts_and_times_equal_a_loop_over_positions() -> None:
         for index in range(200)
     ]
     for one in accounts:
-        book.put(one)
+        book.put_account(one)
     selection = book.select([one.account_id for one in accounts])
     valued = kernel.value(selection, book.prices, book.as_of_ns, book.received_ns, STALE_BEFORE_NS)
     for index, one in enumerate(accounts):
@@ -50,8 +50,8 @@ def test_counts_and_times_equal_a_loop_over_positions() -> None:
 def test_a_mark_exactly_at_the_limit_is_not_stale() -> None:
     """Older than the limit is stale; as old as the limit is not."""
     book = Book()
-    book.put(account(positions=[position("A", 1), position("B", 1)]))
-    book.apply([mark("A", 1.0, as_of_ns=STALE_BEFORE_NS), mark("B", 1.0, as_of_ns=STALE_BEFORE_NS - 1)])
+    book.put_account(account(positions=[position("A", 1), position("B", 1)]))
+    book.apply_marks([mark("A", 1.0, as_of_ns=STALE_BEFORE_NS), mark("B", 1.0, as_of_ns=STALE_BEFORE_NS - 1)])
     valued = kernel.value(
         book.select(["alice"]), book.prices, book.as_of_ns, book.received_ns, STALE_BEFORE_NS
     )
@@ -61,7 +61,7 @@ def test_a_mark_exactly_at_the_limit_is_not_stale() -> None:
 def test_an_account_without_positions_is_worth_its_cash() -> None:
     """No position, no mark: equity is cash, and nothing is unpriced."""
     book = Book()
-    book.put(account(cash="12.34", last_equity="12.00", external_cash_flow="0.04"))
+    book.put_account(account(cash="12.34", last_equity="12.00", external_cash_flow="0.04"))
     valued = kernel.value(book.select(["alice"]), book.prices, book.as_of_ns, book.received_ns, 0)
     assert valued.equity.tolist() == [12.34]
     assert round(float(valued.day_pnl[0]), 9) == 0.30

@@ -19,7 +19,7 @@ DOUBT = Unconfirmed(SINCE_NS, "statement differs", {"cash": Decimal(-600), "A": 
 def valuer(one: Account) -> Valuer:
     """A valuer that watches one account with 10 A at 100."""
     made = Valuer(price_ttl_s=10**6, min_update_interval_s=0, record_ttl_s=RECORD_TTL_S)
-    made.apply([mark("A", 100.0)])
+    made.apply_marks([mark("A", 100.0)])
     made.watch(one, 1, with_positions=False)
     return made
 
@@ -48,7 +48,7 @@ def test_a_record_of_which_nothing_was_heard_for_too_long_is_stale_by_name() -> 
     assert (old["stale"], old["stale_ages_s"]) == (["account_record"], {"account_record": 901})
     assert old["equity"] == first["equity"], "it is the newest there is"
 
-    made.put(held(version=2, as_of_ns=NOW_NS + 901 * NS_PER_S))
+    made.put_account(held(version=2, as_of_ns=NOW_NS + 901 * NS_PER_S))
     fresh = message(made, 902)
     assert fresh is not None
     assert fresh["stale"] == []
@@ -73,7 +73,7 @@ def test_all_records_are_stale_while_the_broker_is_not_heard() -> None:
 def test_a_record_whose_statement_cannot_be_read_is_stale_at_once() -> None:
     """Beside a stale mark both are named."""
     made = Valuer(price_ttl_s=10, min_update_interval_s=0, record_ttl_s=RECORD_TTL_S)
-    made.apply([mark("A", 100.0)])
+    made.apply_marks([mark("A", 100.0)])
     made.watch(held(is_unreadable=True), 1, with_positions=False)
     both = message(made, 20)
     assert both is not None

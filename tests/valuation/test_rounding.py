@@ -28,7 +28,7 @@ def priced(held: list[Account], prices: dict[str, float]) -> Valuer:
     valuer = Valuer(price_ttl_s=3600, min_update_interval_s=1)
     for one in held:
         valuer.watch(one, 1, with_positions=False)
-    valuer.apply([mark(symbol, price) for symbol, price in prices.items()])
+    valuer.apply_marks([mark(symbol, price) for symbol, price in prices.items()])
     return valuer
 
 
@@ -183,8 +183,8 @@ def test_the_error_bound_bounds(example_: tuple[Account, dict[str, float]]) -> N
     """The float result is never further from the exact result than the bound says."""
     held, prices = example_
     book = Book()
-    book.put(held)
-    book.apply([mark(symbol, price) for symbol, price in prices.items()])
+    book.put_account(held)
+    book.apply_marks([mark(symbol, price) for symbol, price in prices.items()])
     valued = kernel.value(book.select(["alice"]), book.prices, book.as_of_ns, book.received_ns, 0)
     exact = rounding.exact_equity(held, prices)
     bound = Decimal(float(valued.error_bound[0]))
@@ -197,8 +197,8 @@ def test_the_error_bound_bounds(example_: tuple[Account, dict[str, float]]) -> N
 def test_the_error_bound_is_not_beyond_use() -> None:
     """An ordinary account is decided in float: its bound lies far below a cent."""
     book = Book()
-    book.put(account(positions=[position(f"S{i}", 100) for i in range(50)], cash="25000.00"))
-    book.apply([mark(f"S{i}", 123.45) for i in range(50)])
+    book.put_account(account(positions=[position(f"S{i}", 100) for i in range(50)], cash="25000.00"))
+    book.apply_marks([mark(f"S{i}", 123.45) for i in range(50)])
     valued = kernel.value(book.select(["alice"]), book.prices, book.as_of_ns, book.received_ns, 0)
     assert valued.error_bound[0] < 1e-6
 

@@ -37,7 +37,7 @@ class Desk:
     def mark(self, symbol: str, price: float, **changes: Any) -> Mark:
         """A mark traded now."""
         made = mark(symbol, price, **{"as_of_ns": self.now_ns, **changes})
-        assert self.valuer.apply([made])
+        assert self.valuer.apply_marks([made])
         return made
 
     def publications(self, at_s: float | None = None) -> list[Publication]:
@@ -147,14 +147,14 @@ def test_a_changed_record_is_published_though_equity_stays(desk: Desk) -> None:
     """Cash in and the same external cash flow: other fields have changed."""
     desk.message()
     moved = account("alice", [position("A", 10)], version=2, last_equity=1500, external_cash_flow=500)
-    desk.valuer.put(moved)
+    desk.valuer.put_account(moved)
     assert desk.messages(0.5) == []
     assert desk.message(1.0)["external_cash_flow"] == "500.00"
 
 
 def test_nobody_who_is_not_watched_is_published(desk: Desk) -> None:
     """An account is in the book, but only watched ones are published; unwatched ones no more."""
-    desk.valuer.put(account("carol", [position("A", 1)]))
+    desk.valuer.put_account(account("carol", [position("A", 1)]))
     assert [message["account_id"] for message in desk.messages()] == ["alice"]
     desk.valuer.unwatch("alice")
     desk.mark("A", 200.0)
@@ -194,7 +194,7 @@ def test_never_too_often_and_never_the_last_one_lost(steps: list[tuple[float, st
             desk.mark("A", prices["A"])
         elif what == "record":
             held = account("alice", [position("A", number)], version=held.version + 1)
-            desk.valuer.put(held)
+            desk.valuer.put_account(held)
         else:
             flush()
     flush()
@@ -282,23 +282,23 @@ def test_a_symbol_that_is_forgotten_comes_back_without_its_past(desk: Desk) -> N
     """Neither its mark nor the moment of its split is kept once nobody holds it."""
     valuer = desk.valuer
     since_ns = NOW_NS + 10
-    valuer.put(account("bob", [position("OPT", 1, marks_from_ns=since_ns)]))
-    valuer.apply([mark("OPT", 5.0, as_of_ns=since_ns, received_ns=since_ns)])
-    valuer.put(account("bob", []))
+    valuer.put_account(account("bob", [position("OPT", 1, marks_from_ns=since_ns)]))
+    valuer.apply_marks([mark("OPT", 5.0, as_of_ns=since_ns, received_ns=since_ns)])
+    valuer.put_account(account("bob", []))
     for _ in valuer.book.count_holders():
         pass
     assert valuer.free(valuer.book.unheld()) >= 1
     assert "OPT" not in valuer.book.marks
-    assert valuer.apply([mark("OPT", 4.0, as_of_ns=since_ns - 5, received_ns=since_ns - 5)])
+    assert valuer.apply_marks([mark("OPT", 4.0, as_of_ns=since_ns - 5, received_ns=since_ns - 5)])
 
 
 def test_an_older_record_of_a_watched_account_is_ignored(desk: Desk) -> None:
     """Records may arrive out of order; the newest version stays."""
-    desk.valuer.put(account("alice", [position("A", 20)], version=9))
-    desk.valuer.put(account("alice", [position("A", 30)], version=8))
+    desk.valuer.put_account(account("alice", [position("A", 20)], version=9))
+    desk.valuer.put_account(account("alice", [position("A", 30)], version=8))
     assert desk.message()["equity"] == "3000.00"
     desk.watch(account("alice", [position("A", 30)], version=8))
-    desk.valuer.put(account("alice", [position("A", 40)], version=9))
+    desk.valuer.put_account(account("alice", [position("A", 40)], version=9))
     assert desk.message(5.0)["equity"] == "5000.00"
 
 
@@ -440,7 +440,7 @@ def test_a_flush_counts_what_it_saw(desk: Desk) -> None:
 
 def test_the_whole_book_is_everybody(desk: Desk) -> None:
     """Watched or not, every account of the book is valued."""
-    desk.valuer.put(account("carol", [position("A", 2)]))
+    desk.valuer.put_account(account("carol", [position("A", 2)]))
     (stretch,) = desk.valuer.whole.stretches()
     stretch.recalculate()
     assert sorted(stretch.equity.tolist()) == [1200.0, 2000.0]
@@ -449,7 +449,7 @@ def test_the_whole_book_is_everybody(desk: Desk) -> None:
 def test_what_the_book_learns_of_others_leaves_the_watched_right(desk: Desk) -> None:
     """Accounts that nobody watches and hundreds of new symbols come; the next value is of all of it."""
     desk.message()
-    desk.valuer.put(account("bob", [position(f"S{index}", 1) for index in range(300)]))
+    desk.valuer.put_account(account("bob", [position(f"S{index}", 1) for index in range(300)]))
     for index in range(300):
         desk.mark(f"S{index}", 1.0)
     desk.mark("A", 101.0)

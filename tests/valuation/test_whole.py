@@ -40,7 +40,7 @@ class Desk:
         self.accounts[key] = account(
             key, held, cash=self.source.randrange(-999, 999), last_equity=self.source.randrange(999)
         )
-        self.book.put(self.accounts[key])
+        self.book.put_account(self.accounts[key])
 
     def drop(self) -> None:
         """An account goes."""
@@ -52,7 +52,7 @@ class Desk:
         """Some prices move, or come."""
         for symbol in self.source.sample(SYMBOLS, self.source.randint(1, 3)):
             self.prices[symbol] = self.source.randrange(1, 99_999) / 100
-            self.book.apply([mark(symbol, self.prices[symbol])])
+            self.book.apply_marks([mark(symbol, self.prices[symbol])])
 
     def split(self) -> None:
         """A price goes."""
@@ -146,15 +146,15 @@ def test_a_stretch_whose_rows_are_gone_is_worth_nothing() -> None:
     """The book is packed between the look at one stretch and at the next."""
     book = Book()
     for index in range(25):
-        book.put(account(f"a{index}", [position("A", 1)]))
-    book.apply([mark("A", 1.0)])
+        book.put_account(account(f"a{index}", [position("A", 1)]))
+    book.apply_marks([mark("A", 1.0)])
     first, *_, last = WholeBook(book).stretches()
     first.refresh()
     last.refresh()
     assert last.totals().equity == 5 * 1001.0
     for index in range(25):
         book.drop(f"a{index}")
-    book.put(account("b", [position("A", 1)]))
+    book.put_account(account("b", [position("A", 1)]))
     for _ in book.pack():
         pass
     assert book.row_count == 1
@@ -162,14 +162,14 @@ def test_a_stretch_whose_rows_are_gone_is_worth_nothing() -> None:
         stretch.refresh()
     assert first.totals().equity == 1001.0 * book.row_count
     assert last.totals() == BookTotals()
-    assert last.check() == 0
+    assert last.measure_drift() == 0
 
 
 def whole_of(*accounts: Account) -> tuple[Book, Stretch]:
     """A book of these accounts, and the stretch that they all are in."""
     book = Book()
     for one in accounts:
-        book.put(one)
+        book.put_account(one)
     (stretch,) = WholeBook(book).stretches()
     return book, stretch
 
@@ -181,11 +181,11 @@ def _fail(_: Stretch) -> None:
 def test_only_what_has_moved_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small move neither values all rows from scratch nor puts the columns in order again."""
     book, stretch = whole_of(*(account(f"a{index}", [position(f"S{index}", 2)]) for index in range(64)))
-    book.apply([mark(f"S{index}", 10.0) for index in range(64)])
+    book.apply_marks([mark(f"S{index}", 10.0) for index in range(64)])
     stretch.refresh()
     monkeypatch.setattr(module, "CALLS", 0)
     monkeypatch.setattr(Stretch, "recalculate", _fail)
-    book.apply([mark("S3", 11.5)])
+    book.apply_marks([mark("S3", 11.5)])
     stretch.refresh()
     assert stretch.equity.tolist() == [1023.0 if index == 3 else 1020.0 for index in range(64)]
     assert stretch.day_pnl.tolist() == [23.0 if index == 3 else 20.0 for index in range(64)]
@@ -198,10 +198,10 @@ def test_totals_leave_out_what_is_not_known() -> None:
         account("poor", [position("A", -9)], cash=10),
         account("unknown", [position("A", 1), position("B", 1)], cash=1000),
     )
-    book.apply([mark("A", 50.0)])
+    book.apply_marks([mark("A", 50.0)])
     stretch.refresh()
     assert stretch.totals() == BookTotals(equity=200.0 - 440.0, unpriced=1, negative=1)
-    book.apply([mark("B", 1.0)])
+    book.apply_marks([mark("B", 1.0)])
     stretch.refresh()
     assert stretch.totals() == BookTotals(equity=200.0 - 440.0 + 1051.0, unpriced=0, negative=1)
     assert BookTotals(1.5, 2, 3).plus(BookTotals(1.0, 1, 1)) == BookTotals(2.5, 3, 4)
@@ -212,12 +212,12 @@ def test_a_check_takes_the_drift_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CALLS", 0)
     accounts = [account(f"a{index}", [position(f"S{index}", 1)], cash=0) for index in range(8)]
     book, stretch = whole_of(*accounts)
-    book.apply([mark(f"S{index}", 0.1) for index in range(8)])
+    book.apply_marks([mark(f"S{index}", 0.1) for index in range(8)])
     for price in (0.1, 1e9, 0.1):
-        book.apply([mark("S0", price)])
+        book.apply_marks([mark("S0", price)])
         stretch.refresh()
     assert stretch.equity[0] == pytest.approx(0.1, abs=1e-6)
     assert stretch.equity[0] != 0.1
-    assert 0 < stretch.check() < 1e-6
+    assert 0 < stretch.measure_drift() < 1e-6
     assert stretch.equity[0] == 0.1
-    assert stretch.check() == 0
+    assert stretch.measure_drift() == 0

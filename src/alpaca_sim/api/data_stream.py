@@ -143,7 +143,7 @@ async def _write(websocket: WebSocket, sim: Simulator, subscriber: Subscriber) -
 
 
 async def _send_all(websocket: WebSocket, subscriber: Subscriber) -> None:
-    while (encoded := subscriber.take()) is not None:
+    while (encoded := subscriber.dequeue()) is not None:
         subscriber.is_sending = True
         try:
             if subscriber.encoding is Encoding.JSON:

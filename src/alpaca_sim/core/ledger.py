@@ -83,7 +83,7 @@ class Holdings:
         positions = {s: Position(p.quantity, p.cost_basis, p.is_new) for s, p in self.positions.items()}
         return Holdings(self.cash, positions, self.external_cash_flow, dict(self.in_transit))
 
-    def apply(self, activity: Activity) -> None:
+    def book_activity(self, activity: Activity) -> None:
         """Book one activity."""
         if activity.previous is not None:
             self._add(activity.previous, -1)
@@ -154,7 +154,7 @@ class Account:
             for activity in self.activities[self.first :]:
                 if activity.at_ns > at_ns:
                     break
-                past.apply(activity)
+                past.book_activity(activity)
         return past
 
     def roll(self, opening: Holdings, first: int, last_equity: Decimal) -> None:
@@ -163,7 +163,7 @@ class Account:
         self.current = opening.copy()
         with exact():
             for activity in self.activities[first:]:
-                self.current.apply(activity)
+                self.current.book_activity(activity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +226,7 @@ class Ledger:
         account = self.accounts[activity.account_id]
         assert not account.activities or account.activities[-1].at_ns <= activity.at_ns
         with exact():
-            account.current.apply(activity)
+            account.current.book_activity(activity)
         account.activities.append(activity)
         if not is_told:
             self.untold.add(activity.ref_id)

@@ -126,7 +126,7 @@ class MarketSymbol:
         """The last eligible price."""
         return self.mark_trade.price
 
-    def take(self, trade: Trade, day: date | None = None) -> bool:
+    def record_trade(self, trade: Trade, day: date | None = None) -> bool:
         """Apply one trade; true if it moved the mark. `day` is its New York day where days go by."""
         if trade.tape == OVERNIGHT_TAPE:
             self._take_by_night(trade)
@@ -253,7 +253,7 @@ class Market:
         state = self.symbols[symbol]
         own_tape = state.listing.tape if tape is None else tape
         trade = self._trade(state.listing, price, size, tuple(conditions), own_tape, exchange)
-        moved = state.take(trade, self._day_of(state.listing, self._clock.now_ns()))
+        moved = state.record_trade(trade, self._day_of(state.listing, self._clock.now_ns()))
         self.trade_count += 1
         self.on_trade(trade)
         return moved

@@ -81,7 +81,7 @@ class Subscriber:
     is_closed: bool = False
     _pending: list[bytes] = field(default_factory=list[bytes])
 
-    def offer(self, message: bytes) -> None:
+    def enqueue(self, message: bytes) -> None:
         """Add one data message to the batch that goes out at the next flush."""
         if self.slow.is_set() or self.is_frozen:
             return
@@ -104,7 +104,7 @@ class Subscriber:
         self.flush()
         self._enqueue(frame([encoded], self.encoding))
 
-    def take(self) -> bytes | None:
+    def dequeue(self) -> bytes | None:
         """The next frame to send."""
         if not self.outbound:
             return None
@@ -274,7 +274,7 @@ class Feeds:
                 message = encoded.get(subscriber.encoding)
                 if message is None:
                     message = encoded[subscriber.encoding] = encode(subscriber.encoding)
-                subscriber.offer(message)
+                subscriber.enqueue(message)
 
     def _hold(self, feed: Feed, channel: str, symbol: str, encode: Callable[[Encoding], bytes]) -> None:
         due_ns = self._clock.now_ns() + self._delay_ns
@@ -288,7 +288,7 @@ class Feeds:
         while feed.held and (feed.held[0].due_ns <= now_ns or len(feed.held) > HELD_MESSAGES_MAX):
             _, channel, symbol, encoded, feed.told[symbol] = feed.held.popleft()
             for subscriber in () if is_mute else feed.listeners(channel, symbol):
-                subscriber.offer(encoded[subscriber.encoding])
+                subscriber.enqueue(encoded[subscriber.encoding])
 
     def last_trade(self, feed_name: str | None, state: MarketSymbol) -> Trade | None:
         """What REST calls the latest trade of a symbol on this feed, or None."""

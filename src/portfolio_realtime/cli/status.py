@@ -63,7 +63,7 @@ class FeedStatus(msgspec.Struct, frozen=True):
     reconnects: int
 
 
-class Status(msgspec.Struct, frozen=True):
+class SystemStatus(msgspec.Struct, frozen=True):
     """Everything; seconds, counts and shares."""
 
     at: str
@@ -102,7 +102,7 @@ class Watcher:
         self._before: Samples = {}
         self._before_s = 0.0
 
-    async def look(self) -> Status:
+    async def look(self) -> SystemStatus:
         """What is so now. Raises StateUnavailable."""
         sources = await self._state.metrics.read_all()
         samples, now_s = _samples(sources), time.monotonic()
@@ -110,7 +110,7 @@ class Watcher:
         known = await self._state.revocations.known()
         shards = range(self._settings.shards)
         feeds = [f"market_data:{each.name}" for each in schedules(self._settings)]
-        status = Status(
+        status = SystemStatus(
             at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             processes=[_process(*source) for source in sorted(sources)],
             leases=await self._owners(COLLECTOR, *feeds),
@@ -172,7 +172,7 @@ class Watcher:
         return within[0] if count > 0 and within[0] != float("inf") else None
 
 
-async def look_twice(settings: Settings, interval_s: float) -> Status:
+async def look_twice(settings: Settings, interval_s: float) -> SystemStatus:
     """What is so now, rates included. Raises SettingsError, StateUnavailable."""
     async with opened_state(settings) as state:
         watcher = Watcher(state, settings)
@@ -194,7 +194,7 @@ async def watch(settings: Settings, interval_s: float) -> None:
                 await asyncio.sleep(interval_s)
 
 
-def table(status: Status) -> Group:
+def table(status: SystemStatus) -> Group:
     """Everything on one screen."""
     parts: list[Any] = [Text(status.at, style="dim")]
     parts += [Text(trouble, style="bold red") for trouble in status.troubles]

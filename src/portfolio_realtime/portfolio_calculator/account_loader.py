@@ -100,7 +100,7 @@ class AccountLoader:
             return
         with_positions = self._owner.wanted[shard].get(account.account_id)
         if with_positions is None:
-            self._valuer.put(account)
+            self._valuer.put_account(account)
         else:
             self._valuer.watch(
                 account, self._owner.leases[shard].fencing_token, with_positions=with_positions

@@ -90,7 +90,7 @@ class Calculator:
     async def _follow_marks(self) -> None:
         async for message in self._state.marks.batches():
             if isinstance(message, Subscribed):
-                self._valuer.apply(await self._state.marks.read_all())
+                self._valuer.apply_marks(await self._state.marks.read_all())
                 self._marks_read.set()
                 self._publisher.wake.set()
             else:
@@ -98,7 +98,7 @@ class Calculator:
 
     def _take_marks(self, payload: bytes) -> None:
         heard_ns = self._context.clock.now_ns()
-        if self._valuer.apply(decode_marks(payload)):
+        if self._valuer.apply_marks(decode_marks(payload)):
             if self._traces is not None:
                 self._traces.hear(payload, heard_ns)
             self._publisher.wake.set()

@@ -87,6 +87,6 @@ class TotalsRefresh:
         with metrics.recalculation.time():
             for stretch in self._valuer.whole.stretches():
                 with metrics.recalculation_block.time():
-                    drift = max(drift, stretch.check())
+                    drift = max(drift, stretch.measure_drift())
                 await asyncio.sleep(0)
         metrics.book_drift.set(drift)

@@ -27,7 +27,7 @@ class Tickets:
         return ticket
 
     @reports_unavailable
-    async def take(self, ticket: str) -> bytes | None:
+    async def redeem(self, ticket: str) -> bytes | None:
         """Use a ticket up: whom it was issued to, or None. Of two who try at once, one wins."""
         return await cast("Awaitable[bytes | None]", self._connection.commands.getdel(_key(ticket)))
 

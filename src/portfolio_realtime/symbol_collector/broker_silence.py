@@ -17,7 +17,7 @@ REST_SILENT_NS: Final = 5 * NS_PER_S  # without any answer, though we have asked
 EVENTS_LOST_NS: Final = 2 * NS_PER_S  # a stream that is opened again within this has lost nothing
 
 
-class Followed(Protocol):
+class FollowedStream(Protocol):
     """A follower of events."""
 
     lost_since_ns: int | None
@@ -48,7 +48,7 @@ class BrokerSilence:
         """Has nothing been answered since something failed?"""
         return self._failing_since_ns is not None
 
-    def is_heard(self, followed: Followed) -> bool:
+    def is_heard(self, followed: FollowedStream) -> bool:
         """Are its events followed, and its answers not missing?"""
         now_ns = self._clock.now_ns()
         failing_ns = 0 if self._failing_since_ns is None else now_ns - self._failing_since_ns
@@ -57,7 +57,7 @@ class BrokerSilence:
 
 
 async def keep_live(
-    silence: BrokerSilence, followed: Followed, stored: feeds.Feeds, gauge: Gauge
+    silence: BrokerSilence, followed: FollowedStream, stored: feeds.Feeds, gauge: Gauge
 ) -> NoReturn:
     """Say that the broker is heard, for as long as it is. Raises StateUnavailable."""
     while True:

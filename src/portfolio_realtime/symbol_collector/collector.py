@@ -25,11 +25,12 @@ from portfolio_realtime.symbol_collector import activity_types
 from portfolio_realtime.symbol_collector.activities import CLOSED, Activity, Statement
 from portfolio_realtime.symbol_collector.broker_silence import BrokerSilence, keep_live
 from portfolio_realtime.symbol_collector.event_stream_lag import EventStreamLag
-from portfolio_realtime.symbol_collector.fetch_schedule import Turn, Turns
+from portfolio_realtime.symbol_collector.fetch_schedule import DueFetch, FetchSchedule
 from portfolio_realtime.symbol_collector.pending_accounts import PendingAccounts
+from portfolio_realtime.symbol_collector.record_writer import RecordWriter
 from portfolio_realtime.symbol_collector.records import cash_flows
 from portfolio_realtime.symbol_collector.records.account_record import Outcome
-from portfolio_realtime.symbol_collector.records.account_records import Roster
+from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
 from portfolio_realtime.symbol_collector.records.equity_drift import EquityDrift
 from portfolio_realtime.symbol_collector.records.record_metrics import show_records
 from portfolio_realtime.symbol_collector.sources import parse
@@ -39,7 +40,7 @@ from portfolio_realtime.symbol_collector.sources.closed_days import serve_closed
 from portfolio_realtime.symbol_collector.sources.parse import CurrencyRefused, PayloadRefused
 from portfolio_realtime.symbol_collector.sources.trading_client import TradingClient
 from portfolio_realtime.symbol_collector.stored_records import find_left_over, write_lost_again
-from portfolio_realtime.symbol_collector.unlisted_accounts import Missed
+from portfolio_realtime.symbol_collector.unlisted_accounts import UnlistedAccounts
 from portfolio_realtime.telemetry import CollectorMetrics
 
 NAME: Final = "symbol_collector"
@@ -47,8 +48,6 @@ FETCHES_MAX: Final = 8  # accounts fetched at the same time …
 URGENT_FETCHES: Final = 2  # … of which these are kept for accounts that somebody waits for
 TURN_POLL_S: Final = 0.05
 RETRY_S: Final = 2.0  # after a failed request
-WRITE_S: Final = 0.02  # changes of this long are written as one batch
-WRITE_ACCOUNTS_MAX: Final = 1_000
 REPORT_S: Final = 1.0
 WATCHED_S: Final = 5.0  # interest ends silently, so it is read this often
 RELIST_S_MIN: Final = 5.0
@@ -103,24 +102,23 @@ class Collector:
         self._client = client
         self._metrics = metrics
         self._lag = EventStreamLag(metrics.event_stream_lag, context.clock)
-        self._changed = asyncio.Event()
         self._silence = BrokerSilence(context.clock)
-        self._unlisted = asyncio.Event()  # an event names an account that is not in the list
+        self._relist = asyncio.Event()  # an event names an account that is not in the list
         self._begin()
 
     def _begin(self) -> None:
         """Know nothing yet."""
-        self._roster = Roster()
-        self._turns = Turns()
-        self._missed = Missed()
+        self._records = AccountRecords()
+        self._schedule = FetchSchedule()
+        self._unlisted = UnlistedAccounts()
         self._follower = self._client.follower(self._clock, self)
         self._untried: set[str] = set()  # listed and not fetched yet
         self._is_complete = False  # every account has been fetched once
-        self._removed_symbols: set[str] = set()
         self._pending = PendingAccounts()
+        self._writer = RecordWriter(self._state.accounts, self._records, self._pending)
         self._failures: dict[str, int] = {}  # account -> requests in a row that were not answered
         self._history_failed_ns: int | None = None
-        self._equity_drift = EquityDrift(self._roster, self._state, self._clock, self._metrics)
+        self._equity_drift = EquityDrift(self._records, self._state, self._clock, self._metrics)
 
     async def work(self, lease: Lease) -> None:
         """Everything, until it is cancelled. Raises LeaseLost, StateUnavailable, BrokerRefused."""
@@ -129,9 +127,9 @@ class Collector:
         await together(
             *(keep_running(part, self._clock, name) for name, part in self._follower.parts),
             self._collect(),
-            self._write(lease),
+            self._writer.write(lease),
             self._tidy(),
-            write_lost_again(self._roster, self._state.accounts, self._shards, self._changed.set),
+            write_lost_again(self._records, self._state.accounts, self._shards, self._writer.request_write),
             self._report(),
             self._lag.measure(self._follower),
             keep_live(self._silence, self._follower, self._state.feeds, self._metrics.broker_heard),
@@ -143,15 +141,15 @@ class Collector:
     async def _resume(self) -> None:
         """Continue with what is in memory, unless another collector has been active since."""
         for shard in self._shards:
-            if self._roster.known_count and self._roster.is_older_than(
+            if self._records.known_count and self._records.is_older_than(
                 await self._state.accounts.read_all(shard)
             ):
                 log.warning("another collector was active: starting again")
                 self._begin()
-        self._roster.write_all_again()
+        self._records.write_all_again()
         self._pending.write_all_again()
-        self._changed.set()
-        self._turns.release_all()
+        self._writer.request_write()
+        self._schedule.release_all()
         self._follower.connected.clear()
         if self._follower.cursor is None and (cursor := await self._state.accounts.read_cursor()):
             published_ns = parse.published_ns(cursor)
@@ -163,34 +161,34 @@ class Collector:
     def take_activity(self, activity: Activity, *, is_live: bool) -> None:
         """A booking, as the follower hears it."""
         if is_live:
-            self._lag.take(activity.event_id)
-        is_new = self._roster.apply(activity, self._clock.now_ns())
+            self._lag.note_event(activity.event_id)
+        is_new = self._records.apply_activity(activity, self._clock.now_ns())
         is_known_type = activity_types.is_described(activity.activity_type)
         outcome = ("applied" if is_known_type else "unknown_type") if is_new else "repeated"
         self._metrics.activities.labels(outcome).inc()
-        if not self._roster.is_listed(activity.account_id):
-            self._unlisted.set()
-        elif is_new and (look_ns := self._roster.look_again_ns(activity.account_id)) is not None:
-            self._turns.set_due(activity.account_id, look_ns, is_hurried=True)
-        if self._roster.has_changes:
-            self._changed.set()
+        if not self._records.is_listed(activity.account_id):
+            self._relist.set()
+        elif is_new and (look_ns := self._records.look_again_ns(activity.account_id)) is not None:
+            self._schedule.set_due(activity.account_id, look_ns, is_hurried=True)
+        if self._records.has_changes:
+            self._writer.request_write()
 
     def refuse_activity(self, account_id: str | None, reason: str) -> None:
         """It may have moved money: a statement of its account shows it, or of all where it names none."""
         self._metrics.rejected.labels("activity").inc()
         log.warning("activity refused", account_id=account_id, reason=reason)
         now_ns = self._clock.now_ns()
-        for one in self._roster.listed if account_id is None else [account_id]:
-            if self._roster.is_listed(one):
-                self._roster.refuse_activity(one, now_ns)
-                self._turns.set_due(one, now_ns, is_hurried=account_id is not None)
-        self._changed.set()
+        for one in self._records.listed if account_id is None else [account_id]:
+            if self._records.is_listed(one):
+                self._records.refuse_activity(one, now_ns)
+                self._schedule.set_due(one, now_ns, is_hurried=account_id is not None)
+        self._writer.request_write()
 
     async def _fill_gap(self) -> None:
         await self._follower.fill_gap()
         now_ns = self._clock.now_ns()
-        for account_id in self._roster.listed:
-            self._turns.set_due(account_id, now_ns)
+        for account_id in self._records.listed:
+            self._schedule.set_due(account_id, now_ns)
 
     # REST
 
@@ -200,7 +198,7 @@ class Collector:
         await self._until_done(self._begin_history)
         await together(
             self._keep_list(),
-            self._ask_for_missed(),
+            self._fetch_unlisted(),
             keep_running(self._fill_gap, self._clock, "gap"),
             *(self._fetch_in_turn(index < URGENT_FETCHES) for index in range(FETCHES_MAX)),
         )
@@ -228,20 +226,20 @@ class Collector:
             await asyncio.sleep(min(RELIST_S_MIN, self._interval_ns / NS_PER_S))
             try:
                 rest_s = max(0.0, self._interval_ns / NS_PER_S - RELIST_S_MIN)
-                await asyncio.wait_for(self._unlisted.wait(), rest_s)
+                await asyncio.wait_for(self._relist.wait(), rest_s)
             except TimeoutError:
                 pass
             await self._until_done(self._list_accounts)
 
     async def _list_accounts(self) -> None:
-        self._unlisted.clear()
+        self._relist.clear()
         listed = await self._client.accounts()
         self._silence.note_answer()
         for reason in self._client.refused:
             self._metrics.rejected.labels("account").inc()
             log.error("an account is left out: its entry in the list could not be read", reason=reason)
         closed = {one.account_id for one in listed if one.status == CLOSED}
-        new, gone = self._roster.list_accounts(
+        new, gone = self._records.list_accounts(
             (one.account_id for one in listed if one.account_id not in closed),
             is_whole=not self._client.refused,
         )
@@ -251,33 +249,33 @@ class Collector:
             self._untried.discard(account_id)
             self._pending.discard(account_id)
             self._failures.pop(account_id, None)
-            self._turns.forget(account_id)
+            self._schedule.forget(account_id)
         if new or gone:
-            log.info("accounts listed", new=len(new), gone=len(gone), listed=len(self._roster.listed))
-        self._changed.set()
+            log.info("accounts listed", new=len(new), gone=len(gone), listed=len(self._records.listed))
+        self._writer.request_write()
 
     def _begin_to_fetch(self, account_id: str) -> None:
         self._untried.add(account_id)
         self._pending.add(account_id, "the broker has not been asked about it yet")
-        self._turns.set_due(account_id, 0)
+        self._schedule.set_due(account_id, 0)
 
-    async def _ask_for_missed(self) -> NoReturn:
+    async def _fetch_unlisted(self) -> NoReturn:
         """Ask for watched accounts that the list does not have: it may be older than they are."""
         while True:
-            missed = self._missed.take(ASKED_AT_ONCE)
+            missed = self._unlisted.next_to_fetch(ASKED_AT_ONCE)
             absent = [account_id for account_id in missed if await self._is_absent(account_id)]
             if absent:
                 await asyncio.sleep(ASK_AGAIN_S)
             for account_id in absent:
                 if await self._is_absent(account_id):
-                    self._missed.put_no(account_id, self._clock.now_ns())
+                    self._unlisted.mark_absent(account_id, self._clock.now_ns())
                     self._deny(account_id)
             if not missed:
                 await asyncio.sleep(TURN_POLL_S)
 
     async def _is_absent(self, account_id: str) -> bool:
         """Does the broker say that there is no such account? One that it has is taken in."""
-        if self._roster.is_listed(account_id):
+        if self._records.is_listed(account_id):
             return False
         try:
             found = await self._client.account(account_id)
@@ -286,13 +284,13 @@ class Collector:
             return False
         if found is None or found.status == CLOSED:
             return True
-        self._roster.list_one(account_id)
+        self._records.list_one(account_id)
         self._begin_to_fetch(account_id)
         return False
 
     def _deny(self, account_id: str) -> None:
-        self._roster.remove_stale(account_id)
-        self._changed.set()
+        self._records.remove_stale(account_id)
+        self._writer.request_write()
 
     async def _begin_history(self) -> None:
         """The day began where the first accounts say; replay it before any record is made.
@@ -302,7 +300,7 @@ class Collector:
         if self._follower.has_history:
             return
         since_ns = self._clock.now_ns()
-        for account_id in sorted(self._roster.listed)[:PROBES_MAX]:
+        for account_id in sorted(self._records.listed)[:PROBES_MAX]:
             try:
                 statement = await self._client.statement(account_id, is_urgent=True)
             except (BrokerUnavailable, PayloadRefused) as error:
@@ -325,18 +323,18 @@ class Collector:
             log.error("the day's bookings are unknown: day P&L is not published", reason=str(error))
         else:
             self._history_failed_ns = None
-        self._roster.know_history(self._history_failed_ns is None)
-        self._changed.set()
+        self._records.know_history(self._history_failed_ns is None)
+        self._writer.request_write()
 
     async def _fetch_in_turn(self, is_urgent_only: bool) -> NoReturn:
         while True:
-            turn = self._turns.next(self._clock.now_ns(), is_urgent_only=is_urgent_only)
+            turn = self._schedule.next(self._clock.now_ns(), is_urgent_only=is_urgent_only)
             if turn is None:
                 await asyncio.sleep(TURN_POLL_S)
             else:
                 await self._fetch(turn)
 
-    async def _fetch(self, turn: Turn) -> None:
+    async def _fetch(self, turn: DueFetch) -> None:
         account_id, began_ns = turn.account_id, self._clock.now_ns()
         wait_ns = int(RETRY_S * NS_PER_S)
         try:
@@ -380,35 +378,35 @@ class Collector:
     def _refuse(self, account_id: str, reason: str, *, is_final: bool = False) -> None:
         """Nothing readable is to be had about the account: its record is old, or there is none yet."""
         self._untried.discard(account_id)
-        if self._roster.is_known(account_id):
-            self._roster.refuse_statement(account_id, self._clock.now_ns())
-        elif self._roster.is_listed(account_id):
+        if self._records.is_known(account_id):
+            self._records.refuse_statement(account_id, self._clock.now_ns())
+        elif self._records.is_listed(account_id):
             self._pending.add(account_id, reason, is_final=is_final)
-        self._changed.set()
+        self._writer.request_write()
 
     def _observe(self, account_id: str, statement: Statement | None, began_ns: int, ended_ns: int) -> int:
         """Take in a statement; how long until the account's next turn, in ns.
 
         The account may have left the list while it was fetched: then it has no record any more.
         """
-        if statement is None or not self._roster.is_listed(account_id):
+        if statement is None or not self._records.is_listed(account_id):
             self._metrics.reconciled.labels("absent").inc()
             return self._interval_ns
-        outcome = self._roster.observe(statement, began_ns, ended_ns)
+        outcome = self._records.observe(statement, began_ns, ended_ns)
         self._pending.discard(account_id)
         self._metrics.reconciled.labels(outcome).inc()
         if outcome is Outcome.DRIFT:
             log.warning("drift: the broker's statement replaces the record", account_id=account_id)
-        self._changed.set()
+        self._writer.request_write()
         spread = FIRST_SPREAD if outcome is Outcome.FIRST else SPREAD
         return int(self._interval_ns * random.uniform(*spread))
 
     def _finish(self, account_id: str, due_ns: int) -> None:
-        look_ns = self._roster.look_again_ns(account_id)
+        look_ns = self._records.look_again_ns(account_id)
         if look_ns is not None and look_ns < due_ns:
-            self._turns.done(account_id, look_ns, is_hurried=True)
+            self._schedule.done(account_id, look_ns, is_hurried=True)
         else:
-            self._turns.done(account_id, due_ns)
+            self._schedule.done(account_id, due_ns)
 
     # Interest
 
@@ -421,13 +419,13 @@ class Collector:
                 await self._read_interest()
 
     def _begin_to_watch(self, account_id: str) -> None:
-        self._turns.begin_to_watch(account_id)
-        if self._roster.is_listed(account_id):
+        self._schedule.begin_to_watch(account_id)
+        if self._records.is_listed(account_id):
             return
-        if self._missed.has_no(account_id, self._clock.now_ns()):
+        if self._unlisted.is_absent(account_id, self._clock.now_ns()):
             self._deny(account_id)
         else:
-            self._missed.add(account_id)
+            self._unlisted.add(account_id)
 
     async def _poll_interest(self) -> NoReturn:
         while True:
@@ -438,51 +436,26 @@ class Collector:
         watched: set[str] = set()
         for shard in self._shards:
             watched |= (await self._state.interest.read(shard)).account_ids
-        self._turns.watch(watched)
-        self._missed.watch({account_id for account_id in watched if not self._roster.is_listed(account_id)})
+        self._schedule.watch(watched)
+        self._unlisted.watch(
+            {account_id for account_id in watched if not self._records.is_listed(account_id)}
+        )
 
     # The shared state
-
-    async def _write(self, lease: Lease) -> NoReturn:
-        while True:
-            await self._changed.wait()
-            await asyncio.sleep(WRITE_S)
-            self._changed.clear()
-            while self._roster.has_changes or self._removed_symbols or self._pending.has_changes:
-                await self._write_batch(lease)
-
-    async def _write_batch(self, lease: Lease) -> None:
-        """The universe first: who reads a record finds its symbols there."""
-        added, accounts, gone = self._roster.take_changes(WRITE_ACCOUNTS_MAX)
-        bookings = self._roster.bookings(accounts)
-        removed = (
-            sorted(self._removed_symbols - self._roster.universe.keys()) if self._removed_symbols else []
-        )
-        self._removed_symbols.clear()
-        if added or removed:
-            await self._state.accounts.write_universe(lease, added, removed)
-        if accounts:
-            await self._state.accounts.write_bookings(lease, bookings)
-            await self._state.accounts.write(lease, accounts)
-        if gone:
-            await self._state.accounts.remove(lease, gone)
-        pending, valued = self._pending.take_changes(WRITE_ACCOUNTS_MAX)
-        if pending or valued:  # after the records: who has one is not looked for here
-            await self._state.accounts.write_pending(lease, pending, valued)
 
     async def _tidy(self) -> NoReturn:
         """Once everything is known, and then once each pass: remove what is no longer held or listed."""
         while True:
             if self._is_complete:
-                self._removed_symbols |= await find_left_over(self._roster, self._state.accounts)
-                self._changed.set()
+                self._writer.remove_symbols(await find_left_over(self._records, self._state.accounts))
+                self._writer.request_write()
                 await asyncio.sleep(self._interval_ns / NS_PER_S)
             await asyncio.sleep(REPORT_S)
 
     async def _report(self) -> NoReturn:
         written_cursor: str | None = None
         while True:
-            show_records(self._metrics, self._roster, len(self._pending), self._clock.now_ns())
+            show_records(self._metrics, self._records, len(self._pending), self._clock.now_ns())
             self._report_progress()
             if (cursor := self._follower.cursor) is not None and cursor != written_cursor:
                 await self._state.accounts.write_cursor(cursor)
@@ -490,9 +463,9 @@ class Collector:
             await asyncio.sleep(REPORT_S)
 
     def _report_progress(self) -> None:
-        listed = len(self._roster.listed)
+        listed = len(self._records.listed)
         if self._is_complete or not self._follower.has_history:
             return
         self._is_complete = not self._untried
-        known = self._roster.known_count
+        known = self._records.known_count
         log.info("all accounts are known" if self._is_complete else "collecting", known=known, listed=listed)

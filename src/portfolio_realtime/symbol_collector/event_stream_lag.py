@@ -12,7 +12,7 @@ MEASURE_S: Final = 1.0
 WINDOW_NS: Final = 60 * NS_PER_S  # the worst of these is shown
 
 
-class Followed(Protocol):
+class LossReporting(Protocol):
     """A follower of events; `lost_since_ns`: None while events can come."""
 
     lost_since_ns: int | None
@@ -27,7 +27,7 @@ class EventStreamLag:
         self._worst_ns = 0
         self._worst_at_ns = 0
 
-    def take(self, event_id: str) -> None:
+    def note_event(self, event_id: str) -> None:
         """An event has come, live; one whose id does not tell its time is not counted."""
         published_ns, now_ns = parse.published_ns(event_id), self._clock.now_ns()
         if published_ns is None:
@@ -35,7 +35,7 @@ class EventStreamLag:
         if now_ns - published_ns >= self._worst_ns or now_ns - self._worst_at_ns > WINDOW_NS:
             self._worst_ns, self._worst_at_ns = now_ns - published_ns, now_ns
 
-    async def measure(self, followed: Followed) -> NoReturn:
+    async def measure(self, followed: LossReporting) -> NoReturn:
         """Keep the gauge for as long as we are the one who collects; a stand-by shows 0."""
         followed.lost_since_ns = self._clock.now_ns()  # what was before is no fault of the stream
         try:
@@ -45,7 +45,7 @@ class EventStreamLag:
         finally:
             self._gauge.set(0)
 
-    def _now_ns(self, followed: Followed) -> int:
+    def _now_ns(self, followed: LossReporting) -> int:
         now_ns = self._clock.now_ns()
         worst_ns = self._worst_ns if now_ns - self._worst_at_ns <= WINDOW_NS else 0
         return max(worst_ns, now_ns - (followed.lost_since_ns or now_ns), 0)

@@ -12,14 +12,14 @@ STALE_FACTOR_MAX: Final = 4  # a line is swept when it holds more than this many
 STALE_MAX: Final = 1_000  # … and this many more
 
 
-class Turn(NamedTuple):
+class DueFetch(NamedTuple):
     """An account to be fetched now; urgent when somebody waits for it."""
 
     account_id: str
     is_urgent: bool
 
 
-class Turns:
+class FetchSchedule:
     """When each account is due, and who is being fetched."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Turns:
         if account_id in self._due and account_id not in self._fetching:
             self._queue(account_id)
 
-    def next(self, now_ns: int, *, is_urgent_only: bool = False) -> Turn | None:
+    def next(self, now_ns: int, *, is_urgent_only: bool = False) -> DueFetch | None:
         """The account to fetch now, which is then being fetched until `done`; None when nobody is due."""
         for is_urgent in (True,) if is_urgent_only else (True, False):
             line = self._lines[is_urgent]
@@ -69,7 +69,7 @@ class Turns:
                 is_stale = self._due.get(account_id) != due_ns or self._is_urgent(account_id) != is_urgent
                 if not is_stale and account_id not in self._fetching:
                     self._fetching.add(account_id)
-                    return Turn(account_id, is_urgent)
+                    return DueFetch(account_id, is_urgent)
         return None
 
     def done(self, account_id: str, due_ns: int, *, is_hurried: bool = False) -> None:

@@ -12,7 +12,7 @@ MISSED_MAX: Final = 1_000  # that wait to be asked for; who comes beyond waits f
 ABSENT_NS: Final = 5 * NS_PER_S  # so long the broker's no is good for others who want the same account
 
 
-class Missed:
+class UnlistedAccounts:
     """Who is to be asked for at the broker, and who has been found not to exist."""
 
     def __init__(self) -> None:
@@ -24,18 +24,18 @@ class Missed:
         if len(self._waiting) < MISSED_MAX:
             self._waiting[account_id] = None
 
-    def take(self, count_max: int) -> list[str]:
+    def next_to_fetch(self, count_max: int) -> list[str]:
         """Who is to be asked for now."""
         taken = [account_id for account_id, _ in zip(self._waiting, range(count_max), strict=False)]
         for account_id in taken:
             del self._waiting[account_id]
         return taken
 
-    def has_no(self, account_id: str, now_ns: int) -> bool:
+    def is_absent(self, account_id: str, now_ns: int) -> bool:
         """Has the broker just said that there is no such account?"""
         return now_ns - self._absent_ns.get(account_id, now_ns - ABSENT_NS) < ABSENT_NS
 
-    def put_no(self, account_id: str, now_ns: int) -> None:
+    def mark_absent(self, account_id: str, now_ns: int) -> None:
         """The broker says that there is no such account."""
         self._absent_ns[account_id] = now_ns
 

@@ -38,7 +38,7 @@ class AccountIndex:
         place = self._find(account_id)
         return None if place is None else self._tables[hash(account_id) % SEGMENTS][place]
 
-    def put(self, account_id: str, row: int) -> None:
+    def set_row(self, account_id: str, row: int) -> None:
         """The account is in this row from now on."""
         key = account_id.encode()
         if len(key) > self._width:

@@ -152,7 +152,7 @@ class Book:
         """So many accounts will come: looking them up must not be put in order again and again."""
         self._rows.reserve(accounts)
 
-    def put(self, account: Account) -> None:
+    def put_account(self, account: Account) -> None:
         """Insert an account or replace its record."""
         held = [position for position in account.positions if position.quantity]
         row = self._rows.row(account.account_id)
@@ -162,7 +162,7 @@ class Book:
             if row is not None:
                 self._abandon(row)
             row = self._new_row(len(held))
-            self._rows.put(account.account_id, row)
+            self._rows.set_row(account.account_id, row)
         self._fill(row, held)
         self._cash[row] = float(account.cash)
         self._day_base[row] = float(day_base(account))
@@ -177,7 +177,7 @@ class Book:
             self.position_count -= self._held(row)
             self._abandon(row)
 
-    def apply(self, marks: Iterable[Mark]) -> bool:
+    def apply_marks(self, marks: Iterable[Mark]) -> bool:
         """Take in marks; one that was received earlier than the current is ignored. Did any count?"""
         is_changed = False
         for mark in marks:
@@ -330,7 +330,7 @@ class Book:
             vector[max(beyond, first) : last] = 0
         self._is_changed[kept:beyond] = self._is_changed[max(beyond, first) : last] = True
         for number, account_id in enumerate(old_ids, kept):
-            self._rows.put(account_id, number)
+            self._rows.set_row(account_id, number)
         return beyond
 
     def _held(self, row: int) -> int:

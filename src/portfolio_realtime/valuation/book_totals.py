@@ -10,8 +10,8 @@ bytes a position). Valued from scratch, each for itself, are accounts whose reco
 not have their new quantities yet) and holders of a symbol whose price came or went (nothing can be added to
 what is not known); and all of a stretch where so much has moved that this is faster.
 
-Every addition leaves a float error behind; `check` takes them away and says how large they were. Nothing is
-published from here: what clients see comes from the kernel, which knows the bound of its error.
+Every addition leaves a float error behind; `measure_drift` takes them away and says how large they were.
+Nothing is published from here: what clients see comes from the kernel, which knows the bound of its error.
 """
 
 from typing import Final, NamedTuple
@@ -93,7 +93,7 @@ class Stretch:
         rows.value(self.equity, self.day_pnl)
         self._prices = self._book.prices[: len(self._prices)].copy()
 
-    def check(self) -> float:
+    def measure_drift(self) -> float:
         """Value all rows from scratch; how far the equity of any had drifted, in dollars."""
         self.refresh()
         kept = self.equity.copy()

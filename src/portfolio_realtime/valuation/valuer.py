@@ -72,12 +72,12 @@ class Valuer:
         self._marks_from_ns: dict[str, int] = {}  # of split symbols; what was traded earlier is no mark
         self._cut: _Cut | None = None
 
-    def put(self, account: Account) -> None:
+    def put_account(self, account: Account) -> None:
         """Take in an account's record; an older version than the one known is ignored."""
         known = self._records.get(account.account_id)
         if known is not None and account.version < known[0].version:
             return
-        self.book.put(account)
+        self.book.put_account(account)
         for position in account.positions:
             if position.marks_from_ns > self._marks_from_ns.get(position.symbol, 0):
                 self._begin_new_prices(position.symbol, position.marks_from_ns)
@@ -111,7 +111,7 @@ class Valuer:
             self._epochs[account.account_id] = epoch
             self._sequences[account.account_id] = self._last_sequence if known is None else 0
         self.watchlist.watch(account.account_id, with_positions=with_positions)
-        self.put(account)
+        self.put_account(account)
 
     def unwatch(self, account_id: str) -> None:
         """Stop publishing an account; its sequence is kept in case somebody comes back."""
@@ -120,12 +120,12 @@ class Valuer:
         self._rows.pop(account_id, None)
         self._cut = None
 
-    def apply(self, marks: Iterable[Mark]) -> bool:
+    def apply_marks(self, marks: Iterable[Mark]) -> bool:
         """Take in marks. Did any count? One from before a split is another price, and does not."""
         since = self._marks_from_ns
         if since:
             marks = [mark for mark in marks if mark.as_of_ns >= since.get(mark.symbol, 0)]
-        return self.book.apply(marks)
+        return self.book.apply_marks(marks)
 
     def free(self, unheld: Mapping[str, Mark | None]) -> int:
         """Forget those of these symbols that are still held by nobody and have still this mark; how many."""

@@ -10,22 +10,22 @@ from portfolio_realtime.websocket_server.access.limits import OpenConnections, P
 def test_a_bucket_gives_its_allowance_at_once_and_then_evenly() -> None:
     """Never more than the allowance in any minute that begins when it is full, plus what has come back."""
     bucket = PerMinute(60)
-    assert [bucket.take("a", 0.0) for _ in range(61)] == [True] * 60 + [False]
-    assert bucket.take("b", 0.0)
-    assert not bucket.take("a", 0.5)
-    assert bucket.take("a", 1.0)
-    assert not bucket.take("a", 1.5)
-    assert [bucket.take("a", 1000.0) for _ in range(61)] == [True] * 60 + [False]
+    assert [bucket.try_acquire("a", 0.0) for _ in range(61)] == [True] * 60 + [False]
+    assert bucket.try_acquire("b", 0.0)
+    assert not bucket.try_acquire("a", 0.5)
+    assert bucket.try_acquire("a", 1.0)
+    assert not bucket.try_acquire("a", 1.5)
+    assert [bucket.try_acquire("a", 1000.0) for _ in range(61)] == [True] * 60 + [False]
 
 
 def test_buckets_are_bounded_and_the_idle_ones_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """An attacker with many addresses fills no memory; when all are busy, newcomers are refused."""
     monkeypatch.setattr(limits, "BUCKETS_MAX", 3)
     bucket = PerMinute(5)
-    assert [bucket.take(key, 0.0) for key in "abcd"] == [True, True, True, False]
-    assert bucket.take("a", 1.0)
-    assert bucket.take("d", limits.MINUTE_S)
-    assert [bucket.take(key, limits.MINUTE_S + 1) for key in "ef"] == [True, True]
+    assert [bucket.try_acquire(key, 0.0) for key in "abcd"] == [True, True, True, False]
+    assert bucket.try_acquire("a", 1.0)
+    assert bucket.try_acquire("d", limits.MINUTE_S)
+    assert [bucket.try_acquire(key, limits.MINUTE_S + 1) for key in "ef"] == [True, True]
 
 
 def test_who_leaves_makes_room_and_leaves_nothing_behind() -> None:

@@ -114,12 +114,12 @@ def test_a_user_has_as_many_places_at_all_processes_together(shared: SharedCount
 def test_an_address_comes_as_often_in_a_minute_to_all_processes_together(shared: SharedCounters) -> None:
     """A process that is in another minute already counts for itself."""
     processes = [SharedRate(4, shared.counter(index, "minute")) for index in range(PROCESSES)]
-    taken = [processes[index % PROCESSES].take("a", 1.0) for index in range(9)]
+    taken = [processes[index % PROCESSES].try_acquire("a", 1.0) for index in range(9)]
     assert taken == [True] * 4 + [False] * 5
-    assert processes[0].take("b", 1.0)
+    assert processes[0].try_acquire("b", 1.0)
     later_s = 1.0 + limits.MINUTE_S
-    assert [processes[0].take("a", later_s) for _ in range(5)] == [True] * 4 + [False]
-    assert [process.take("a", later_s) for process in processes] == [False] * PROCESSES
+    assert [processes[0].try_acquire("a", later_s) for _ in range(5)] == [True] * 4 + [False]
+    assert [process.try_acquire("a", later_s) for process in processes] == [False] * PROCESSES
 
 
 def test_a_user_comes_as_often_in_a_minute_to_all_processes_together(shared: SharedCounters) -> None:

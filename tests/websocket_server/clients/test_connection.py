@@ -24,7 +24,7 @@ class Silent:
 
     is_patient = True
 
-    def offer(self, account: WatchedAccount) -> None: ...
+    def notify(self, account: WatchedAccount) -> None: ...
 
     def refuse(self, account_id: str) -> None: ...
 
@@ -53,7 +53,7 @@ def publish(hub: Hub, sequence: int, account_id: str = "a") -> None:
 
 
 def reply(connection: ClientConnection, now_s: float = 0.0) -> dict[str, object]:
-    frame = connection.take(now_s)
+    frame = connection.next_frame(now_s)
     assert frame is not None
     return payload(frame)
 
@@ -66,21 +66,21 @@ def test_a_paused_client_gets_only_the_newest_when_it_resumes(connection: Client
     replaced = 0
     for sequence in range(1, 100):
         publish(hub, sequence)
-        replaced += connection.offer(account)
-    assert connection.take(1.0) is None
+        replaced += connection.mark_pending(account)
+    assert connection.next_frame(1.0) is None
     connection.resume()
     assert reply(connection)["sequence"] == 99
-    assert connection.take(1.0) is None
+    assert connection.next_frame(1.0) is None
     assert replaced == 98
 
 
 def test_a_client_that_stays_paused_is_a_slow_consumer(connection: ClientConnection) -> None:
     """Not before the deadline, not after a resume, surely after it."""
     connection.pause(5.0)
-    assert connection.check(5.0 + limits.UNSENT_S_MAX) is None
-    assert connection.check(5.1 + limits.UNSENT_S_MAX) is Disconnect.SLOW_CONSUMER
+    assert connection.disconnect_due(5.0 + limits.UNSENT_S_MAX) is None
+    assert connection.disconnect_due(5.1 + limits.UNSENT_S_MAX) is Disconnect.SLOW_CONSUMER
     connection.resume()
-    assert connection.check(5.1 + limits.UNSENT_S_MAX) is None
+    assert connection.disconnect_due(5.1 + limits.UNSENT_S_MAX) is None
 
 
 def test_a_client_may_lower_its_rate_and_still_gets_the_last_value(
@@ -90,12 +90,12 @@ def test_a_client_may_lower_its_rate_and_still_gets_the_last_value(
     account = watched(hub)
     connection.subscribe(account, Subscribe("a", max_frequency_hz=0.5))
     publish(hub, 1)
-    connection.offer(account)
+    connection.mark_pending(account)
     assert reply(connection, 10.0)["sequence"] == 1
     for sequence in (2, 3):
         publish(hub, sequence)
-        connection.offer(account)
-    assert connection.take(11.9) is None
+        connection.mark_pending(account)
+    assert connection.next_frame(11.9) is None
     assert connection.due_in_s(11.5) == pytest.approx(0.5)
     assert reply(connection, 12.0)["sequence"] == 3
     assert connection.due_in_s(12.0) is None
@@ -109,7 +109,7 @@ def test_the_rate_of_one_account_does_not_hold_back_another(connection: ClientCo
     for sequence in (1, 2):
         for account in (slow, fast):
             publish(hub, sequence, account.account_id)
-            connection.offer(account)
+            connection.mark_pending(account)
         seen = [reply(connection, 0.0)["account_id"] for _ in range(2 if sequence == 1 else 1)]
         assert "ab" in seen
 
@@ -117,21 +117,21 @@ def test_the_rate_of_one_account_does_not_hold_back_another(connection: ClientCo
 def test_who_says_nothing_is_closed_after_the_deadline() -> None:
     """No first auth message in 5 s."""
     connection = ClientConnection(100.0)
-    assert connection.check(100.0 + limits.AUTH_S_MAX) is None
-    assert connection.check(100.1 + limits.AUTH_S_MAX) is Disconnect.UNAUTHORIZED
+    assert connection.disconnect_due(100.0 + limits.AUTH_S_MAX) is None
+    assert connection.disconnect_due(100.1 + limits.AUTH_S_MAX) is Disconnect.UNAUTHORIZED
 
 
 def test_a_token_is_announced_to_expire_once_and_then_closes() -> None:
     """30 s of notice, then 4004."""
     connection = ClientConnection(0.0)
     connection.authenticated(ALICE, 0.0, 100.0)
-    assert connection.check(69.0) is None
-    assert connection.take(69.0) is None
-    assert connection.check(70.0) is None
+    assert connection.disconnect_due(69.0) is None
+    assert connection.next_frame(69.0) is None
+    assert connection.disconnect_due(70.0) is None
     assert reply(connection, 70.0) == {"type": "token_expiring", "in_s": 30}
-    assert connection.check(80.0) is None
-    assert connection.take(80.0) is None
-    assert connection.check(100.0) is Disconnect.TOKEN_EXPIRED
+    assert connection.disconnect_due(80.0) is None
+    assert connection.next_frame(80.0) is None
+    assert connection.disconnect_due(100.0) is Disconnect.TOKEN_EXPIRED
 
 
 def test_a_refreshed_token_prolongs_and_another_subject_is_refused(
@@ -140,7 +140,7 @@ def test_a_refreshed_token_prolongs_and_another_subject_is_refused(
     """Only the same user, and only one who may still see what is subscribed."""
     connection.subscribe(watched(hub), Subscribe("a"))
     assert connection.authenticated(ALICE, 90.0, 200.0) is None
-    assert connection.check(150.0) is None
+    assert connection.disconnect_due(150.0) is None
     mallory = Identity("mallory", ALICE.accounts)
     assert connection.authenticated(mallory, 90.0, 200.0) is Disconnect.UNAUTHORIZED
     narrowed = Identity("alice", frozenset({"ab"}))
@@ -250,10 +250,10 @@ def test_a_client_that_does_not_answer_pings_is_closed(connection: ClientConnect
     assert connection.is_ping_due(limits.PING_S)
     assert not connection.is_ping_due(limits.PING_S + 1)
     connection.pong(limits.PING_S + 1)
-    assert connection.check(limits.PING_S + limits.PONG_S_MAX + 2) is None
+    assert connection.disconnect_due(limits.PING_S + limits.PONG_S_MAX + 2) is None
     assert connection.is_ping_due(2 * limits.PING_S)
-    assert connection.check(2 * limits.PING_S + limits.PONG_S_MAX) is None
-    assert connection.check(2 * limits.PING_S + limits.PONG_S_MAX + 1) is Disconnect.NO_PONG
+    assert connection.disconnect_due(2 * limits.PING_S + limits.PONG_S_MAX) is None
+    assert connection.disconnect_due(2 * limits.PING_S + limits.PONG_S_MAX + 1) is Disconnect.NO_PONG
 
 
 def test_clients_that_came_together_are_not_pinged_and_not_sent_away_together() -> None:
@@ -264,8 +264,8 @@ def test_clients_that_came_together_are_not_pinged_and_not_sent_away_together() 
         assert not connection.is_ping_due(100.0 + ping_s - 0.1)
         assert connection.is_ping_due(100.0 + ping_s)
         connection.pong(100.0 + ping_s)
-        assert connection.check(100.0 + age_s) is None
-        assert connection.check(100.1 + age_s) is Disconnect.LIFETIME
+        assert connection.disconnect_due(100.0 + age_s) is None
+        assert connection.disconnect_due(100.1 + age_s) is Disconnect.LIFETIME
 
 
 class Watcher:
@@ -282,12 +282,12 @@ class Watcher:
             return
         if self.only_when_due and now_s < self.connection.due_s:
             return
-        disconnect = self.connection.check(now_s)
+        disconnect = self.connection.disconnect_due(now_s)
         if disconnect is not None:
             self.told.append(disconnect)
         elif self.connection.is_ping_due(now_s):
             self.told.append(("ping", now_s))
-        while (frame := self.connection.take(now_s)) is not None:
+        while (frame := self.connection.next_frame(now_s)) is not None:
             self.told.append((payload(frame)["type"], now_s))
 
     def hear(self, event: str, now_s: float) -> None:
@@ -336,7 +336,7 @@ def test_replies_to_a_client_that_does_not_read_are_bounded(connection: ClientCo
         connection.received(b'{"type":"heartbeat"}', 0.0)
     connection.resume()
     taken = 0
-    while connection.take(0.0) is not None:
+    while connection.next_frame(0.0) is not None:
         taken += 1
     assert taken == limits.REPLIES_MAX
 
@@ -385,13 +385,13 @@ def test_at_most_32_replies_and_64_values_wait_for_a_client_whatever_it_sends(
                 connection.unsubscribe(request.account_id)
         hub.publish(gathered(batch_of(1, [publication(name, 1, sequence) for name in ACCOUNT_IDS])))
         for account in hub.accounts.values():
-            connection.offer(account)
+            connection.mark_pending(account)
         assert len(connection._replies) <= 32
         assert len(connection._pending) <= len(connection.subscriptions) <= 64
         assert connection._pending.keys() <= connection.subscriptions.keys()
     connection.resume()
     frames = 0
-    while connection.take(now_s) is not None:
+    while connection.next_frame(now_s) is not None:
         frames += 1
     assert frames <= 32 + len(connection.subscriptions)
 

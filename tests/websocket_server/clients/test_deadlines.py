@@ -98,11 +98,11 @@ class Looked:
         """Why it ends; is there a ping, and what can be read?"""
         is_pinged = False
         if now_s >= self.connection.due_s:
-            if (disconnect := self.connection.check(now_s)) is not None:
+            if (disconnect := self.connection.disconnect_due(now_s)) is not None:
                 return disconnect, False, []
             is_pinged = self.connection.is_ping_due(now_s)
         said: list[dict[str, Any]] = []
-        while (frame := self.connection.take(now_s)) is not None:
+        while (frame := self.connection.next_frame(now_s)) is not None:
             said.append(payload(frame))
         return None, is_pinged, said
 

@@ -63,9 +63,9 @@ class Client:
         one = publication(account_id, 1, sequence, {"A": str(sequence)})
         self.hub.publish(gathered(batch_of(1, (one,))))
 
-    def offer(self, account: WatchedAccount) -> None:
-        self.connection.offer(account)
-        while (frame := self.connection.take(0.0)) is not None:
+    def notify(self, account: WatchedAccount) -> None:
+        self.connection.mark_pending(account)
+        while (frame := self.connection.next_frame(0.0)) is not None:
             self.transport.write(frame)
         self.socket.choose_soon()
 

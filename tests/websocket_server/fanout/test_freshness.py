@@ -124,7 +124,7 @@ class Told:
     def __init__(self, connection: ServedConnection) -> None:
         self.connection = connection
 
-    def offer(self, account: object) -> None:
+    def notify(self, account: object) -> None:
         self.connection.offer(account)  # type: ignore[arg-type]  # a watched account
 
     def refuse(self, account_id: str) -> None: ...
@@ -135,7 +135,7 @@ class Told:
 def taken(connection: ServedConnection, now_s: float = 0.0) -> list[object]:
     """Type of each message that is owed now, or the hops of a word about freshness."""
     found: list[object] = []
-    while (frame := connection.take(now_s)) is not None:
+    while (frame := connection.next_frame(now_s)) is not None:
         message = payload(frame)
         found.append(message["stale_hops"] if message["type"] == "freshness" else message["type"])
     return found

@@ -52,7 +52,7 @@ class Client:
         """Take at most so many frames; who has read all may be written to directly."""
         self.now_s = now_s
         for _ in range(frames):
-            frame = self.connection.take(now_s)
+            frame = self.connection.next_frame(now_s)
             if frame is None:
                 return self.connection.go_direct(self.fileno)
             self.show(frame)
@@ -78,8 +78,8 @@ class Client:
         message = payload(frame)
         self.pictures[message["account_id"]].show(message, self.now_s)
 
-    def offer(self, account: WatchedAccount) -> None:
-        self.connection.offer(account)
+    def notify(self, account: WatchedAccount) -> None:
+        self.connection.mark_pending(account)
 
     def refuse(self, account_id: str) -> None:
         self.refused.append(account_id)
@@ -259,11 +259,11 @@ def test_a_removed_position_is_sent_once_as_a_row_with_quantity_zero() -> None:
     publish(hub, 1, publication("a", 1, 1, {"A": "1", "B": "2"}))
     early.read()
     publish(hub, 1, publication("a", 1, 2, {"A": "1"}))
-    frame = early.connection.take(0.0)
+    frame = early.connection.next_frame(0.0)
     assert frame is not None
     assert payload(frame)["positions"] == [{"symbol": "B", "quantity": "0"}]
     late.subscribe(hub, "a", "positions")
-    frame = late.connection.take(0.0)
+    frame = late.connection.next_frame(0.0)
     assert frame is not None
     assert [position["symbol"] for position in payload(frame)["positions"]] == ["A"]
 
@@ -331,9 +331,9 @@ def test_who_cannot_be_sent_to_directly_is_offered_after_the_burst() -> None:
     publish(hub, 1, publication("a", 1, 1))
     direct.read()
     order.clear()
-    slow.offer = lambda account: order.append("offer")  # type: ignore[method-assign]
+    slow.notify = lambda account: order.append("notify")  # type: ignore[method-assign]
     publish(hub, 1, publication("a", 1, 2))
-    assert order == ["burst", "offer"]
+    assert order == ["burst", "notify"]
 
 
 def test_all_clients_of_an_account_share_one_frame() -> None:
@@ -342,7 +342,7 @@ def test_all_clients_of_an_account_share_one_frame() -> None:
     one.subscribe(hub, "a", "positions")
     two.subscribe(hub, "a", "positions")
     publish(hub, 1, publication("a", 1, 1, {"A": "1"}))
-    assert one.connection.take(0.0) is two.connection.take(0.0)
+    assert one.connection.next_frame(0.0) is two.connection.next_frame(0.0)
 
 
 def test_watching_begins_with_the_first_subscriber_and_with_the_first_that_wants_positions() -> None:
@@ -363,7 +363,7 @@ def test_a_stored_publication_brings_the_positions_that_the_hub_had_left_out() -
     whole = publication("a", 1, 5, {"A": "1"})
     publish(hub, 1, whole)
     detailed.subscribe(hub, "a", "positions")
-    assert detailed.connection.take(0.0) is None
+    assert detailed.connection.next_frame(0.0) is None
     assert hub.publish_stored("a", with_rows(whole), is_kept=True) == 1
     plain.read()
     assert plain.pictures["a"].positions_seen == [(1, 4), (1, 5)]  # it had this one
@@ -376,7 +376,7 @@ def test_a_stored_publication_of_another_account_is_refused() -> None:
     hub, client = Hub(write_all), Client()
     client.subscribe(hub, "a", "value")
     assert hub.publish_stored("a", with_rows(publication("ab", 1, 1)), is_kept=True) == 0
-    assert client.connection.take(0.0) is None
+    assert client.connection.next_frame(0.0) is None
 
 
 def test_what_nobody_watches_any_more_is_forgotten() -> None:

@@ -73,7 +73,7 @@ class AccountRecord(DriftingRecord):
             return EVENT_SETTLE_NS
         return max(EVENT_SETTLE_NS, (self._looked_ns - self._doubt[1]) // 2)
 
-    def apply(self, activity: Activity, now_ns: int) -> bool:
+    def apply_activity(self, activity: Activity, now_ns: int) -> bool:
         """Take in an event. True when it is new; a repeat changes nothing."""
         if activity.ref_id in self._booked:
             return False

@@ -20,7 +20,7 @@ from portfolio_realtime.symbol_collector.records.asset_classes import AssetClass
 UNLISTED_MAX: Final = 1_000  # accounts that events name before the account list does
 
 
-class Roster:
+class AccountRecords:
     """The records of all listed accounts, and of the few that only events have named so far."""
 
     def __init__(self) -> None:
@@ -114,10 +114,10 @@ class Roster:
         self._listed.add(account_id)
         self._unlisted.pop(account_id, None)
 
-    def apply(self, activity: Activity, now_ns: int) -> bool:
+    def apply_activity(self, activity: Activity, now_ns: int) -> bool:
         """Take in an event. True when it is new."""
         record = self._record(activity.account_id)
-        if not record.apply(activity, now_ns):
+        if not record.apply_activity(activity, now_ns):
             return False
         if record.is_known:
             self._rebuild(record)

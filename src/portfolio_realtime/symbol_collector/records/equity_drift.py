@@ -8,7 +8,7 @@ import structlog
 from portfolio_realtime.clock import Clock
 from portfolio_realtime.state import State
 from portfolio_realtime.symbol_collector.activities import Statement
-from portfolio_realtime.symbol_collector.records.account_records import Roster
+from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
 from portfolio_realtime.telemetry import CollectorMetrics
 from portfolio_realtime.valuation.rounding import exact_equity, exposure
 
@@ -20,8 +20,10 @@ log = structlog.get_logger()
 class EquityDrift:
     """Compares each statement that agrees with its record."""
 
-    def __init__(self, roster: Roster, state: State, clock: Clock, metrics: CollectorMetrics) -> None:
-        self._roster = roster
+    def __init__(
+        self, records: AccountRecords, state: State, clock: Clock, metrics: CollectorMetrics
+    ) -> None:
+        self._records = records
         self._state = state
         self._clock = clock
         self._metrics = metrics
@@ -34,7 +36,7 @@ class EquityDrift:
         counts something that we do not, and the account is unconfirmed. Then our marks beside these prices,
         which are of another moment and venue.
         """
-        account, stated = self._roster.account(statement.state.account_id), statement.state.equity
+        account, stated = self._records.account(statement.state.account_id), statement.state.equity
         symbols, prices = statement.quantities.keys(), statement.prices
         if account is None or stated is None or symbols - prices.keys():
             return
@@ -45,7 +47,7 @@ class EquityDrift:
         self._metrics.equity_drift.observe(drift)
         _tell_drift("equity drift", account.account_id, at_brokers, stated, drift)
         difference = stated - at_brokers if drift > DRIFT_MAX else None
-        self._roster.compare_equity(account.account_id, difference, self._clock.now_ns())
+        self._records.compare_equity(account.account_id, difference, self._clock.now_ns())
         marks = await self._state.marks.read(list(symbols))
         if symbols and len(marks) == len(symbols):  # else there is no equity of ours
             own = exact_equity(account, {symbol: mark.price for symbol, mark in marks.items()})

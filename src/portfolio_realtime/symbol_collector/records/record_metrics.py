@@ -1,14 +1,14 @@
 """The gauges of account records: how many, how old, how many in doubt."""
 
 from portfolio_realtime.clock import NS_PER_S
-from portfolio_realtime.symbol_collector.records.account_records import Roster
+from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
 from portfolio_realtime.telemetry import CollectorMetrics
 
 
-def show_records(metrics: CollectorMetrics, roster: Roster, pending_count: int, now_ns: int) -> None:
+def show_records(metrics: CollectorMetrics, records: AccountRecords, pending_count: int, now_ns: int) -> None:
     """Set them as of now; `pending_count` accounts are listed and have no record."""
-    metrics.accounts.set(roster.known_count)
-    metrics.symbols.set(len(roster.universe))
-    metrics.unconfirmed.set(roster.unconfirmed_count)
+    metrics.accounts.set(records.known_count)
+    metrics.symbols.set(len(records.universe))
+    metrics.unconfirmed.set(records.unconfirmed_count)
     metrics.pending.set(pending_count)
-    metrics.record_age.set((now_ns - (roster.oldest_as_of_ns or now_ns)) / NS_PER_S)
+    metrics.record_age.set((now_ns - (records.oldest_as_of_ns or now_ns)) / NS_PER_S)

@@ -34,7 +34,7 @@ ORDERS_MAX: Final = 1_000  # whose fills are remembered
 log = structlog.get_logger()
 
 
-class Rows(Protocol):
+class ActivityPages(Protocol):
     """Who gives the account and its rows."""
 
     async def accounts(self) -> list[ListedAccount]:
@@ -49,7 +49,7 @@ class Rows(Protocol):
 class TradingFollower:
     """Follows one key's account."""
 
-    def __init__(self, client: Rows, settings: Settings, clock: Clock, inbox: Inbox) -> None:
+    def __init__(self, client: ActivityPages, settings: Settings, clock: Clock, inbox: Inbox) -> None:
         self.cursor: str | None = None  # rows are asked for by id and date: there is nothing to resume behind
         self.connected = asyncio.Event()
         self.lost_since_ns: int | None = clock.now_ns()  # None while the activities can be read

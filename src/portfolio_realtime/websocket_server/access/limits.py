@@ -30,7 +30,7 @@ class PerMinute:
         self._allowance = allowance
         self._buckets: dict[str, _Bucket] = {}
 
-    def take(self, key: str, now_s: float) -> bool:
+    def try_acquire(self, key: str, now_s: float) -> bool:
         """May this key have one more now?"""
         bucket = self._buckets.get(key)
         if bucket is None:
@@ -61,7 +61,7 @@ class SharedRate:
         self._minute = 0
         self._taken: Counter[str] = Counter()
 
-    def take(self, key: str, now_s: float) -> bool:
+    def try_acquire(self, key: str, now_s: float) -> bool:
         """May this key come once more now?"""
         minute = int(now_s // MINUTE_S)
         if minute != self._minute:
@@ -83,10 +83,10 @@ class Rate:
         self._own = PerMinute(allowance)
         self._shared_rate = SharedRate(allowance, counter) if counter is not None else None
 
-    def take(self, key: str, now_s: float) -> bool:
+    def try_acquire(self, key: str, now_s: float) -> bool:
         """May this key have one more now?"""
-        return self._own.take(key, now_s) and (
-            self._shared_rate is None or self._shared_rate.take(key, now_s)
+        return self._own.try_acquire(key, now_s) and (
+            self._shared_rate is None or self._shared_rate.try_acquire(key, now_s)
         )
 
 
@@ -140,12 +140,14 @@ class Limits:
 
     def may_connect(self, place: str, now_s: float) -> bool:
         """May somebody at this place open one more connection?"""
-        return self.connections_of_address.has_room(place) and self.connects_of_address.take(place, now_s)
+        return self.connections_of_address.has_room(place) and self.connects_of_address.try_acquire(
+            place, now_s
+        )
 
     def enter(self, user: str, now_s: float) -> bool:
         """One more connection of this user, unless it has too many or comes too often."""
         return (
             self.connections_of_user.has_room(user)
-            and self.connects_of_user.take(user, now_s)
+            and self.connects_of_user.try_acquire(user, now_s)
             and self.connections_of_user.enter(user, is_limited=False)
         )

@@ -36,7 +36,7 @@ class _Table:
         slot = self._slot(digest, digest)
         return 0 if slot is None else self._counts[slot]
 
-    def put(self, digest: int, count: int) -> None:
+    def set_count(self, digest: int, count: int) -> None:
         """It has so many; where no slot is free, that stays unsaid."""
         slot = self._slot(digest, digest)
         if slot is None:
@@ -63,7 +63,7 @@ class SharedCounter:
 
     def tell(self, key: str, count: int) -> None:
         """This process has so many of the key."""
-        self._own.put(self._digest(key), count)
+        self._own.set_count(self._digest(key), count)
 
     def elsewhere(self, key: str) -> int:
         """How many the other processes have of the key."""

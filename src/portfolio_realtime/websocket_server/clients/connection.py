@@ -1,7 +1,8 @@
 """One client, sans-I/O: what is pending for it, what it asked, when it is too slow, too late or too loud.
 
 No socket and no clock: `now_s` is seconds that never go back, passed in. Whoever has the socket writes what
-`take` gives, says when the socket is full (`pause`) and free again (`resume`), and asks `check` now and then.
+`next_frame` gives, says when the socket is full (`pause`) and free again (`resume`), and asks
+`disconnect_due` now and then.
 """
 
 from collections.abc import Iterator
@@ -116,7 +117,7 @@ class ClientConnection:
         self._opened_s = now_s
         self._ping_s = PING_S + jitter * PING_JITTER_S
         self._ends_s = now_s + age_s_max(longest_s, jitter)
-        self.due_s = 0.0  # before this time `check` has nothing to do
+        self.due_s = 0.0  # before this time `disconnect_due` has nothing to do
         self._expires_s: float | None = None
         self._is_notice_due = False
         self._paused_s: float | None = None
@@ -156,7 +157,7 @@ class ClientConnection:
         self.subscriptions[account.account_id] = subscription
         if subscription.is_plain:
             self._indirect[account.account_id] = subscription
-        self.offer(account)
+        self.mark_pending(account)
 
     def unsubscribe(self, account_id: str) -> None:
         """Owe it no more."""
@@ -166,7 +167,7 @@ class ClientConnection:
         self._indirect.pop(account_id, None)
         self._pending.pop(account_id, None)
 
-    def offer(self, account: WatchedAccount) -> bool:
+    def mark_pending(self, account: WatchedAccount) -> bool:
         """The account has a newer publication, or another freshness; was an unsent publication replaced?"""
         subscription = self.subscriptions.get(account.account_id)
         if subscription is None or (subscription.is_direct and subscription.is_told):
@@ -201,7 +202,7 @@ class ClientConnection:
                 del self._indirect[account_id]
 
     def leave_direct(self) -> None:
-        """From now on nothing is written but what `take` gives."""
+        """From now on nothing is written but what `next_frame` gives."""
         for subscription in self.subscriptions.values():
             if subscription.is_direct:
                 self._recall(subscription)
@@ -211,7 +212,7 @@ class ClientConnection:
         subscription.account.leave_direct(self)
         self._indirect[subscription.account.account_id] = subscription
 
-    def take(self, now_s: float) -> bytes | None:
+    def next_frame(self, now_s: float) -> bytes | None:
         """The next frame to send now, or None: nothing is pending, due, or the socket is full."""
         if self._paused_s is not None:
             return None
@@ -234,7 +235,7 @@ class ClientConnection:
         return None
 
     def due_in_s(self, now_s: float) -> float | None:
-        """In how many seconds `take` will give something that the client's own rate holds back, or None."""
+        """In how many seconds `next_frame` gives what the client's own rate holds back; None for nothing."""
         if not self._pending:
             return None
         due = [subscription.due_s for subscription in self._pending.values() if subscription.due_s > now_s]
@@ -328,7 +329,7 @@ class ClientConnection:
         self._pinged_s, self.due_s = now_s, 0.0
         return True
 
-    def check(self, now_s: float) -> Disconnect | None:
+    def disconnect_due(self, now_s: float) -> Disconnect | None:
         """Why this connection must end now, or None. Also tells the client that its token runs out."""
         if self._expires_s is not None and now_s >= self._expires_s:
             return Disconnect.TOKEN_EXPIRED

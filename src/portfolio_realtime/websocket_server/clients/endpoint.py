@@ -373,11 +373,11 @@ class Endpoint(asyncio.Protocol):
         """A refusal is for good, so it waits for records that are on their way."""
         return True
 
-    def offer(self, account: WatchedAccount) -> None:
+    def notify(self, account: WatchedAccount) -> None:
         """The account has a newer publication: send it, or remember to."""
         if self._is_ending:
             return None
-        if self._connection.offer(account):
+        if self._connection.mark_pending(account):
             self._gateway.counts.conflated += 1
         return self._flush()
 
@@ -416,14 +416,14 @@ class Endpoint(asyncio.Protocol):
         if refusal is not None:
             self.close(refusal)
 
-    def check(self) -> None:
+    def enforce_deadlines(self) -> None:
         """Do what time brings."""
         if self._is_ending:
             return None
         now_s = self._loop.time()
         if now_s < self._connection.due_s:
             return None
-        disconnect = self._connection.check(now_s)
+        disconnect = self._connection.disconnect_due(now_s)
         if disconnect is not None:
             return self.close(disconnect)
         if self._connection.is_ping_due(now_s):
@@ -463,7 +463,7 @@ class Endpoint(asyncio.Protocol):
         counts = self._gateway.counts
         now_s = self._loop.time()
         assert self._transport is not None and self._socket is not None
-        while (frame := self._connection.take(now_s)) is not None:
+        while (frame := self._connection.next_frame(now_s)) is not None:
             self._transport.write(frame)
             counts.sent += 1
             counts.sent_bytes += len(frame)

@@ -63,7 +63,7 @@ class Client(Subscriber, Protocol):
         """Its identity may see other accounts than before."""
         ...
 
-    def check(self) -> None:
+    def enforce_deadlines(self) -> None:
         """Do what time brings: pings, notices, deadlines."""
         ...
 
@@ -172,7 +172,7 @@ class Gateway:
         self.metrics.auth_failures.labels(why.reason).inc()
         now_s = self._now_s()
         key = address.limit_key
-        if key is not None and not self.limits.refusals_of_address.take(key, now_s):
+        if key is not None and not self.limits.refusals_of_address.try_acquire(key, now_s):
             return False
         self._refusal_log.add("credentials refused", why.reason, address.ip, now_s)
         return True
@@ -203,7 +203,7 @@ class Gateway:
     async def redeem_ticket(self, ticket: str) -> Identity:
         """Use a ticket up. Raises Unauthorized; without Valkey no ticket can be trusted, so then too."""
         try:
-            bearer = await self.state.tickets.take(ticket)
+            bearer = await self.state.tickets.redeem(ticket)
         except StateError:
             raise Unverifiable("ticket_unverifiable") from None
         if bearer is None:
@@ -218,7 +218,7 @@ class Gateway:
         """May this user send one more message? Who has not said who it is has its connection's limit only."""
         if identity is None or identity.is_for_every_account:
             return True
-        return self.limits.messages_of_user.take(identity.subject, now_s)
+        return self.limits.messages_of_user.try_acquire(identity.subject, now_s)
 
     async def is_ready(self) -> bool:
         """Can clients be let in, and be told what is published?"""
@@ -277,7 +277,7 @@ class Gateway:
         """Every SWEEP_S: deadlines and pings of all clients, and the counts into the metrics."""
         while True:
             for index, client in enumerate(tuple(self.clients)):
-                client.check()
+                client.enforce_deadlines()
                 if index % SWEEP_CONNECTIONS_MAX == SWEEP_CONNECTIONS_MAX - 1:
                     await asyncio.sleep(0)
             self.bring_counts()

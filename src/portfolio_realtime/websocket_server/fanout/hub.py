@@ -86,7 +86,7 @@ class _Burst:
     def collect(self, account: WatchedAccount, at: StreamPosition, frame: bytes, rows: Rows | None) -> None:
         """Take a publication in, and note who gets it."""
         before = account.at
-        if not account.apply(at, frame, rows):
+        if not account.apply_publication(at, frame, rows):
             return
         self.taken += 1
         if account.has_indirect:
@@ -129,7 +129,7 @@ class Hub:
         account = self.accounts.get(account_id)
         is_new = account is None
         if account is None:
-            slot = self._slots[account_id] = self._columns.take()
+            slot = self._slots[account_id] = self._columns.allocate()
             account = self.accounts[account_id] = WatchedAccount(account_id, self._columns, slot)
         had_positions = account.has_positions_watched
         account.add(subscriber, with_positions=with_positions)
@@ -143,7 +143,7 @@ class Hub:
         account.remove(subscriber)
         if not account.subscribers:
             del self.accounts[account_id]
-            self._columns.give_back(self._slots.pop(account_id))
+            self._columns.release(self._slots.pop(account_id))
 
     def publish(self, gathered: Gathered) -> int:
         """Hand publications to the subscribers, unless they have newer; how many brought something."""
@@ -178,7 +178,7 @@ class Hub:
         lone = lone[is_newer]
         frames = [gathered.frames[place] for place in lone.tolist()]
         slots = slots[lone]
-        self._columns.put_all(slots, epochs[is_newer], sequences[is_newer], frames)
+        self._columns.store_all(slots, epochs[is_newer], sequences[is_newer], frames)
         return self._columns.socket[slots].tolist(), frames
 
     def _send(self, burst: _Burst) -> int:
@@ -187,7 +187,7 @@ class Hub:
             self.sent += burst.frames
         for account in burst.offered:  # last: a full socket must not be sent to in between
             for subscriber in account.subscribers:
-                subscriber.offer(account)
+                subscriber.notify(account)
         return burst.taken
 
     def mark(self, lapse_of: Callable[[str], Lapse | None]) -> None:
@@ -197,7 +197,7 @@ class Hub:
             if lapse is not None and lapse.hops != account.lapse.hops:
                 account.lapse = lapse
                 for subscriber in tuple(account.subscribers):
-                    subscriber.offer(account)
+                    subscriber.notify(account)
 
     def publish_stored(self, account_id: str, stored: bytes, *, is_kept: bool) -> int:
         """The same with a stored publication. `is_kept`: a calculator keeps it up to date.
@@ -217,7 +217,7 @@ class Hub:
         return self._send(burst)
 
 
-class StoredPublication(NamedTuple):
+class ParsedPublication(NamedTuple):
     """A stored publication, taken apart."""
 
     account_id: str
@@ -241,12 +241,12 @@ _decode_stored = msgspec.json.Decoder(_Stored).decode
 _decode_row = msgspec.json.Decoder(_StoredRow).decode
 
 
-def parse_stored(stored: bytes) -> StoredPublication:
+def parse_stored(stored: bytes) -> ParsedPublication:
     """A publication as `state.valuations` stores it: the value, with `positions` as its last key if any."""
     parsed = _decode_stored(stored)
     at = StreamPosition(parsed.epoch, parsed.sequence)
     if parsed.positions is None:
-        return StoredPublication(parsed.account_id, at, stored, None)
+        return ParsedPublication(parsed.account_id, at, stored, None)
     value = stored.partition(POSITIONS_KEY + b"[")[0] + b"}"
     rows = [(_decode_row(raw).symbol, bytes(raw)) for raw in parsed.positions]
-    return StoredPublication(parsed.account_id, at, value, rows)
+    return ParsedPublication(parsed.account_id, at, value, rows)

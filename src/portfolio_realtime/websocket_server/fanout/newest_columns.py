@@ -37,7 +37,7 @@ class NewestColumns:
         self._sequence: NDArray[np.int64] = np.zeros(INITIAL, np.int64)
         self._free = list(range(INITIAL - 1, NOBODY, -1))
 
-    def take(self) -> int:
+    def allocate(self) -> int:
         """A free slot."""
         if not self._free:
             count = len(self.socket)
@@ -48,7 +48,7 @@ class NewestColumns:
             self._sequence = np.append(self._sequence, np.zeros(count, np.int64))
         return self._free.pop()
 
-    def give_back(self, slot: int) -> None:
+    def release(self, slot: int) -> None:
         """The account is not watched any more."""
         self.socket[slot], self.frame[slot] = NO_SOCKET, None
         self._epoch[slot] = self._sequence[slot] = 0
@@ -60,7 +60,7 @@ class NewestColumns:
             return None
         return _make((self._epoch.item(slot), self._sequence.item(slot)))
 
-    def put(self, slot: int, at: StreamPosition, frame: bytes) -> None:
+    def store(self, slot: int, at: StreamPosition, frame: bytes) -> None:
         """The newest publication of one account."""
         self._epoch[slot], self._sequence[slot] = at
         self.frame[slot] = frame
@@ -70,6 +70,6 @@ class NewestColumns:
         known = self._epoch[slots]
         return (known < epochs) | ((known == epochs) & (self._sequence[slots] < sequences))
 
-    def put_all(self, slots: Slots, epochs: Numbers, sequences: Numbers, frames: list[bytes]) -> None:
+    def store_all(self, slots: Slots, epochs: Numbers, sequences: Numbers, frames: list[bytes]) -> None:
         """The newest publications of these accounts, each once."""
         self._epoch[slots], self._sequence[slots], self.frame[slots] = epochs, sequences, frames

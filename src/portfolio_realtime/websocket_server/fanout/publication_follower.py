@@ -83,7 +83,7 @@ class PublicationFollower:
         self._publishing: asyncio.TimerHandle | None = None  # will hand on what is gathered
 
     def watch(self, subscriber: Subscriber, account_id: str, *, with_positions: bool) -> WatchedAccount:
-        """Begin to send an account to a subscriber; what is not there yet comes by `offer`."""
+        """Begin to send an account to a subscriber; what is not there yet comes by `notify`."""
         account, begins = self.hub.subscribe(subscriber, account_id, with_positions=with_positions)
         account.lapse = self._signs.lapse(self._shard(account_id))
         if begins:

@@ -25,7 +25,7 @@ class Subscriber(Protocol):
         """Does it wait for an account that has no record yet, rather than hear so at once?"""
         ...
 
-    def offer(self, account: "WatchedAccount") -> None:
+    def notify(self, account: "WatchedAccount") -> None:
         """The account has a newer publication, or is fresh no more, or again.
 
         Must not subscribe or unsubscribe anybody.
@@ -139,7 +139,7 @@ class WatchedAccount:
         """Where the newest publication is that has what is wanted, or None."""
         return self.at if not with_positions or self.rows_at == self.at else None
 
-    def apply(self, at: StreamPosition, frame: bytes, rows: Rows | None) -> bool:
+    def apply_publication(self, at: StreamPosition, frame: bytes, rows: Rows | None) -> bool:
         """Take a publication in, unless it is older; does it bring anything?"""
         if not self._wanting_positions:
             rows = None
@@ -148,7 +148,7 @@ class WatchedAccount:
         if not is_newer and (rows is None or at != before or self.rows_at == at):
             return False
         if is_newer:
-            self._columns.put(self._slot, at, frame)
+            self._columns.store(self._slot, at, frame)
         if rows is not None:
             self._frames.clear()
             self._apply_rows(at, rows)

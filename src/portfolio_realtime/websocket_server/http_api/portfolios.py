@@ -42,7 +42,7 @@ class Waiter:
         self.answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
         self._with_positions = with_positions
 
-    def offer(self, account: WatchedAccount) -> None:
+    def notify(self, account: WatchedAccount) -> None:
         """Take it if a calculator keeps it up to date: else it may be from long ago."""
         has_it = account.position(with_positions=self._with_positions) is not None
         if account.is_live and has_it and not self.answer.done():
@@ -89,7 +89,7 @@ class Portfolios:
         account = follower.watch(waiter, account_id, with_positions=detail == "positions")
         try:
             if await follower.is_ready():
-                waiter.offer(account)
+                waiter.notify(account)
             async with asyncio.timeout(FIRST_VALUE_S_MAX):
                 message = await waiter.answer
         except TimeoutError:
@@ -115,7 +115,7 @@ class Portfolios:
         try:
             if await follower.is_ready():
                 for account_id, waiter in waiters.items():
-                    waiter.offer(watched[account_id])
+                    waiter.notify(watched[account_id])
             if waiters:
                 await asyncio.wait([waiter.answer for waiter in waiters.values()], timeout=FIRST_VALUE_S_MAX)
         finally:
@@ -194,7 +194,7 @@ class EventStream:
         self._end_timer: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
 
-    def offer(self, account: WatchedAccount) -> None:
+    def notify(self, account: WatchedAccount) -> None:
         """The account has a newer publication."""
         self._wake.set()
 
@@ -227,7 +227,7 @@ class EventStream:
         if not identity.may_see(self._account_id):
             self.close(Disconnect.FORBIDDEN)
 
-    def check(self) -> None:
+    def enforce_deadlines(self) -> None:
         """End when the token has expired, the client does not read, or it has been here for long enough."""
         now_s = self._loop.time()
         valid_for_s = self._gateway.valid_for_s(self._identity)

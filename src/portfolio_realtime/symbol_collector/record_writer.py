@@ -1,0 +1,60 @@
+"""What has changed of records, universe and pending accounts goes into the shared state, in batches."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Final, NoReturn
+
+from portfolio_realtime.state.accounts import Accounts
+from portfolio_realtime.state.leases import Lease
+from portfolio_realtime.symbol_collector.pending_accounts import PendingAccounts
+from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
+
+WRITE_S: Final = 0.02  # changes of this long are written as one batch
+WRITE_ACCOUNTS_MAX: Final = 1_000
+
+
+class RecordWriter:
+    """Writes whatever `records` and `pending` have as changed, when it is told that something has."""
+
+    def __init__(self, accounts: Accounts, records: AccountRecords, pending: PendingAccounts) -> None:
+        self._accounts = accounts
+        self._records = records
+        self._pending = pending
+        self._removed_symbols: set[str] = set()
+        self._is_due = asyncio.Event()
+
+    def request_write(self) -> None:
+        """Something has changed."""
+        self._is_due.set()
+
+    def remove_symbols(self, stored: Iterable[str]) -> None:
+        """Take those of the stored symbols out of the universe that no account holds any more."""
+        self._removed_symbols |= set(stored) - self._records.universe.keys()
+
+    async def write(self, lease: Lease) -> NoReturn:
+        """Write for ever. Raises LeaseLost, StateUnavailable."""
+        while True:
+            await self._is_due.wait()
+            await asyncio.sleep(WRITE_S)
+            self._is_due.clear()
+            while self._records.has_changes or self._removed_symbols or self._pending.has_changes:
+                await self._write_batch(lease)
+
+    async def _write_batch(self, lease: Lease) -> None:
+        """The universe first: who reads a record finds its symbols there."""
+        added, accounts, gone = self._records.take_changes(WRITE_ACCOUNTS_MAX)
+        bookings = self._records.bookings(accounts)
+        removed = (
+            sorted(self._removed_symbols - self._records.universe.keys()) if self._removed_symbols else []
+        )
+        self._removed_symbols.clear()
+        if added or removed:
+            await self._accounts.write_universe(lease, added, removed)
+        if accounts:
+            await self._accounts.write_bookings(lease, bookings)
+            await self._accounts.write(lease, accounts)
+        if gone:
+            await self._accounts.remove(lease, gone)
+        pending, valued = self._pending.take_changes(WRITE_ACCOUNTS_MAX)
+        if pending or valued:  # after the records: who has one is not looked for here
+            await self._accounts.write_pending(lease, pending, valued)

@@ -1,0 +1,161 @@
+"""The records: versions grow, symbols come at once and go later, nothing is written without a change."""
+
+from decimal import Decimal
+
+import msgspec
+
+from portfolio_realtime.symbol_collector.activities import Holding, Statement
+from portfolio_realtime.symbol_collector.records import account_records as roster_module
+from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
+from tests.symbol_collector.bookings import NOW_NS, at_s, booking, statement, trade
+
+TOKEN = 1_795_000_000_000
+HOUR_NS = 3600 * 1_000_000_000
+
+
+def listed(quantities: dict[str, int] | None = None) -> AccountRecords:
+    """A records with alice, whose record has been written."""
+    records = AccountRecords()
+    records.list_accounts(["alice"])
+    records.observe(statement(1000, quantities), at_s(-100), at_s(-99))
+    return records
+
+
+def test_a_version_begins_at_the_fencing_token_and_no_clock_moves_it() -> None:
+    """A new owner's records are never older than the last one's, whose clock was an hour ahead."""
+    records = listed()
+    records.begin_versions(TOKEN)
+    records.take_changes(10)
+    versions: list[int] = []
+    for number in range(3):
+        records.apply_activity(booking("CSD", number + 1), NOW_NS + HOUR_NS)
+        versions += [account.version for account in records.take_changes(10)[1]]
+
+    assert versions == [TOKEN + n for n in range(3)]
+
+
+def test_a_statement_that_says_nothing_new_says_how_old_the_record_is() -> None:
+    """A confirmation is written: everybody shows since when the broker has been silent."""
+    records = listed({"AAPL": 4})
+    records.take_changes(10)
+    (before,) = [records.account("alice")]
+    records.observe(statement(1000, {"AAPL": 4}), at_s(0), at_s(1))
+
+    _, (confirmed,), _ = records.take_changes(10)
+    assert before is not None
+    assert before.as_of_ns < confirmed.as_of_ns == confirmed.confirmed_ns == at_s(1)
+    assert confirmed.positions == before.positions
+
+
+def test_a_symbol_comes_at_once_and_goes_when_pruned() -> None:
+    """Removal is lazy, and a symbol that is held again in between stays."""
+    records = listed({"AAPL": 4})
+    assert records.take_changes(10)[0] == {"AAPL": "us_equity"}
+    records.apply_activity(trade("BTC/USD", "0.5", 100), at_s(0))
+    assert records.take_changes(10)[0] == {"BTC/USD": "crypto"}
+
+    records.remove("alice")
+    assert records.universe == {"AAPL": "us_equity", "BTC/USD": "crypto"}
+    assert records.prune() == ["AAPL", "BTC/USD"]
+    assert records.take_changes(10)[2] == ["alice"]
+
+
+def test_everything_can_be_written_again() -> None:
+    """After a loss of the shared state."""
+    records = listed({"AAPL": 4})
+    first = records.take_changes(10)
+    assert not records.has_changes
+
+    records.write_all_again()
+    assert records.take_changes(10) == first
+
+
+def test_one_short_list_removes_nobody() -> None:
+    """An account is gone when it is missing twice in a row."""
+    records = listed()
+
+    assert records.list_accounts([]) == ([], [])
+    assert records.list_accounts(["alice", "bob"]) == (["bob"], [])
+    assert records.list_accounts(["bob"]) == ([], [])
+    assert records.list_accounts(["bob"]) == ([], ["alice"])
+    assert not records.is_known("alice")
+
+
+def test_events_of_an_account_that_is_not_listed_yet_are_kept() -> None:
+    """Its first deposit may come before the account list knows it; then the flow counts."""
+    records = AccountRecords()
+    records.apply_activity(booking("CSD", 500, at=-200), at_s(-200))
+    records.list_accounts(["alice"])
+    records.observe(statement(500), at_s(-100), at_s(-99))
+
+    (alice,) = records.take_changes(10)[1]
+    assert (alice.cash, alice.external_cash_flow) == (500, 500)
+
+
+def test_an_account_that_is_back_keeps_its_record() -> None:
+    """What was to be removed and has been made again in the same moment is not removed."""
+    records = AccountRecords()
+    records.remove_stale("alice")
+    records.remove_stale("bob")
+    records.list_one("alice")
+    records.observe(statement(1000), at_s(0), at_s(1))
+    _, written, gone = records.take_changes(10)
+
+    assert [account.account_id for account in written] == ["alice"]
+    assert gone == ["bob"]
+
+
+def test_who_is_listed_alone_stays_listed_by_the_next_list() -> None:
+    """A list that was asked for before may come after; a second one without it counts."""
+    records = AccountRecords()
+    records.list_one("alice")
+
+    assert records.list_accounts([]) == ([], [])
+    assert records.is_listed("alice")
+    assert records.list_accounts(["alice"]) == ([], [])
+
+
+def test_the_unlisted_are_bounded() -> None:
+    """Firm and sweep accounts are on the stream too, and nobody lists them."""
+    records = AccountRecords()
+    for number in range(roster_module.UNLISTED_MAX + 50):
+        records.apply_activity(booking("CSD", 1, account_id=f"firm-{number}"), at_s(0))
+
+    assert len(records._records) == roster_module.UNLISTED_MAX
+    assert not records.has_changes
+
+
+def classed(symbol: str, asset_class: str, account_id: str = "alice") -> Statement:
+    """An account that holds one of a symbol, of a class that the broker states."""
+    seen = statement(1000)
+    holding = Holding(symbol, asset_class, Decimal(1), Decimal(10))
+    state = msgspec.structs.replace(seen.state, account_id=account_id)
+    return msgspec.structs.replace(seen, state=state, holdings={symbol: holding})
+
+
+def test_a_class_that_is_stated_replaces_the_guess_everywhere() -> None:
+    """Back and forth, in the universe and in every account, also one that only traded it."""
+    records = AccountRecords()
+    records.list_accounts(["alice", "bob"])
+    records.observe(classed("XYZ", "us_equity", "bob"), at_s(-50), at_s(-49))
+    records.apply_activity(trade("NEWCO", 1, 10, account_id="bob"), at_s(0))
+    assert records.universe["NEWCO"] == "us_equity"
+
+    for at, stated in ((10, "ipo"), (20, "us_equity"), (30, "ipo")):
+        records.take_changes(10)
+        records.observe(classed("NEWCO", stated), at_s(at), at_s(at + 1))
+        added, written, _ = records.take_changes(10)
+        assert (records.universe["NEWCO"], added["NEWCO"]) == (stated, stated)
+        assert {p.asset_class for one in written for p in one.positions if p.symbol == "NEWCO"} == {stated}
+        assert {one.account_id for one in written} == {"alice", "bob"}
+
+
+def test_an_option_root_may_end_in_a_digit() -> None:
+    """So the exchange names a contract that a corporate action has adjusted."""
+    records = AccountRecords()
+    records.list_accounts(["alice"])
+    records.observe(statement(1000), at_s(-50), at_s(-49))
+    records.apply_activity(trade("MDU1261218C00050000", 1, "1.5"), at_s(0))
+    account = records.account("alice")
+    assert account is not None
+    assert [(p.asset_class, p.multiplier) for p in account.positions] == [("us_option", 100)]

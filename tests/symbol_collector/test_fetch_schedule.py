@@ -1,0 +1,102 @@
+"""Whose turn it is: what somebody waits for first, then who has been due for longest; nobody is forgotten."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from portfolio_realtime.symbol_collector import fetch_schedule as schedule_module
+from portfolio_realtime.symbol_collector.fetch_schedule import DueFetch, FetchSchedule
+
+
+def test_watched_accounts_come_first_even_when_they_begin_to_be_watched_late() -> None:
+    """An announcement of interest jumps the line."""
+    schedule = FetchSchedule()
+    for account_id in "abcd":
+        schedule.set_due(account_id, 0)
+    schedule.watch({"c"})
+
+    assert schedule.next(1) == DueFetch("c", True)
+    schedule.begin_to_watch("d")
+    assert schedule.next(1) == DueFetch("d", True)
+    assert schedule.next(1, is_urgent_only=True) is None
+    assert schedule.next(1) == DueFetch("a", False)
+    assert schedule.next(1) == DueFetch("b", False)
+    assert schedule.next(1) is None
+
+
+def test_who_is_watched_already_does_not_join_the_line_again() -> None:
+    """Many clients of one account begin to watch it one after the other; the line stays as long as it is."""
+    schedule = FetchSchedule()
+    schedule.set_due("a", 0)
+    for _ in range(3):
+        schedule.begin_to_watch("a")
+
+    assert schedule.next(1) == DueFetch("a", True)
+    schedule.begin_to_watch("a")
+    assert schedule.next(1) is None
+    schedule.done("a", 5)
+    assert schedule.next(5) == DueFetch("a", True)
+    schedule.watch(set())
+    schedule.done("a", 6)
+    assert schedule.next(6) == DueFetch("a", False)
+
+
+def test_nobody_is_fetched_twice_at_the_same_time() -> None:
+    """An account that becomes due while it is being fetched waits until that is done."""
+    schedule = FetchSchedule()
+    schedule.set_due("a", 0)
+    schedule.next(1)
+    schedule.set_due("a", 1, is_hurried=True)
+
+    assert schedule.next(2) is None
+    schedule.done("a", 5)
+    assert schedule.next(4) is None
+    assert schedule.next(5) == DueFetch("a", False)
+
+
+def test_a_cut_off_fetch_is_due_again() -> None:
+    """What was being fetched when everything stopped is fetched later."""
+    schedule = FetchSchedule()
+    schedule.set_due("a", 0)
+    schedule.next(1)
+    schedule.release_all()
+
+    assert schedule.next(1) == DueFetch("a", False)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["watch", "due", "hurry", "next", "done", "forget"]), st.integers(0, 4)),
+        max_size=60,
+    )
+)
+def test_every_account_that_is_due_gets_its_turn(story: list[tuple[str, int]]) -> None:
+    """Whatever happened before: all due accounts come, once each, the urgent ones first."""
+    schedule, due, fetching = FetchSchedule(), set[str](), list[str]()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schedule_module, "STALE_MAX", 3)
+        for now_ns, (action, number) in enumerate(story):
+            account_id = f"account-{number}"
+            match action:
+                case "watch":
+                    schedule.watch({f"account-{n}" for n in range(number)})
+                case "due" | "hurry":
+                    schedule.set_due(account_id, now_ns, is_hurried=action == "hurry")
+                    due.add(account_id)
+                case "forget":
+                    schedule.forget(account_id)
+                    due.discard(account_id)
+                case "next":
+                    turn = schedule.next(now_ns)
+                    fetching += [turn.account_id] if turn else []
+                case _:
+                    if fetching:
+                        schedule.done(fetching.pop(), now_ns)
+    for account_id in fetching:
+        schedule.done(account_id, 100)
+
+    got = list(iter(lambda: schedule.next(1_000), None))
+
+    assert due == {turn.account_id for turn in got}
+    assert len(due) == len(got)
+    assert got == sorted(got, key=lambda turn: not turn.is_urgent)
