@@ -29,7 +29,8 @@ import typer
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
-from benchmarks.service import COMPLETE, START_S_MAX, Process, World, read_metrics, say, show, world
+from benchmarks.service import START_S_MAX
+from benchmarks.service_world import COMPLETE, Process, World, read_metrics, say, show, world
 from benchmarks.valuation import holdings
 from portfolio_realtime.model import Account
 from portfolio_realtime.state import State, keys

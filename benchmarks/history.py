@@ -16,7 +16,7 @@ from typing import Annotated, Final
 
 import typer
 
-from benchmarks.service import LEASE_MS, SHARDS, say, show
+from benchmarks.service_world import LEASE_MS, SHARDS, say, show
 from benchmarks.valuation import holdings
 from portfolio_realtime import config
 from portfolio_realtime.clock import NS_PER_S, SystemClock

@@ -16,14 +16,7 @@ FUNCTION_LINES_MAX = 70
 LISTING_LINES_MAX = 120
 LONG_RATIO_MAX = 0.01
 SYSTEM_PORT_MAX = 1023
-# Longer than a file should be, at their size: split them, then take them out; none may grow, none be added.
-LONG_FILES = {
-    "benchmarks/service.py": 530,
-    "tests/security/test_doors.py": 740,
-}
-FULL_FOLDERS = {
-    "tests/golden/situations": 100,  # one recorded situation each
-}
+FULL_FOLDERS = {"tests/golden/situations": 100}  # data: one recorded situation each
 
 
 @cache
@@ -55,7 +48,7 @@ def test_no_file_is_longer_than_one_idea() -> None:
     """At most FILE_LINES_MAX lines."""
     for path in sources():
         lines, name = len(path.read_text().splitlines()), name_of(path)
-        assert lines <= LONG_FILES.get(name, FILE_LINES_MAX), (
+        assert lines <= FILE_LINES_MAX, (
             f"{name} has {lines} lines: find the second idea in it and give that a file of its own"
         )
 
