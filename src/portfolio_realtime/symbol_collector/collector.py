@@ -123,7 +123,7 @@ class Collector:
     async def work(self, lease: Lease) -> None:
         """Everything, until it is cancelled. Raises LeaseLost, StateUnavailable, BrokerRefused."""
         await self._resume()
-        self._roster.begin_versions(lease.fencing_token)
+        self._records.begin_versions(lease.fencing_token)
         await together(
             *(keep_running(part, self._clock, name) for name, part in self._follower.parts),
             self._collect(),
