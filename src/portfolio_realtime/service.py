@@ -36,7 +36,6 @@ from portfolio_realtime.errors import (
 from portfolio_realtime.exit_codes import FAILED, OK, SETTINGS
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.agreement import AGREED_MS
-from portfolio_realtime.state.embedded import EmbeddedServer
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.tracing import Tracing, open_tracing
 
@@ -175,6 +174,8 @@ async def _state_url(settings: config.Settings) -> AsyncGenerator[str, None]:
     if not settings.is_embedded:
         yield settings.state_url
         return
+    from portfolio_realtime.state.embedded import EmbeddedServer  # beside others nobody needs its package
+
     server = EmbeddedServer()
     await server.start()
     log.warning("this Valkey serves only this process; set REDIS_HOST to share one", url=server.url)

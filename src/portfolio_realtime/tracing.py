@@ -12,7 +12,6 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from portfolio_realtime.errors import SettingsError
-from portfolio_realtime.outbound import proxy_of
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -78,6 +77,8 @@ def open_tracing(service: str, instance: str, ratio: float, endpoint: str) -> Tr
     """Tracing of this process, or None for a ratio of 0. Raises SettingsError where the extra is missing."""
     if not ratio:
         return None
+    from portfolio_realtime.outbound import proxy_of  # brings httpx
+
     try:
         import requests
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
