@@ -1,7 +1,7 @@
 // Made from the Python types. Do not edit; make it anew with:
 // python -m portfolio_realtime.cli.write_api_documents
 
-/** The value of one account. While a position is unpriced `equity` is null and `known_equity` is there. While a mark is stale its symbol is in `stale`, and its age at publication, in whole seconds, in `stale_ages_s`; `account_record` there says that the broker has not been heard of about this account since `record_as_of`. `unvalued` names what was transferred at a value that nobody tells, `unexplained` what has changed without any booking, and by how much: `day_pnl` is then null. The texts for people, `total_value` and `today_return`, are then "—". `unconfirmed` is there from the broker's first contradiction to its next agreement. `without_feed` names the asset classes of symbols that are held and never priced. `stale_hops` is there in an answer to one HTTP request only, see `freshness`. */
+/** The value of one account. While a position is unpriced `equity` is null and `known_equity` is there. `awaited`, which is there only then, names symbols whose price has not been read yet: nobody knows whether there is one, and they are not in `unpriced`; `equity` is null for them, too. While a mark is stale its symbol is in `stale`, and its age at publication, in whole seconds, in `stale_ages_s`; `account_record` there says that the broker has not been heard of about this account since `record_as_of`. `unvalued` names what was transferred at a value that nobody tells, `unexplained` what has changed without any booking, and by how much: `day_pnl` is then null. The texts for people, `total_value` and `today_return`, are then "—". `unconfirmed` is there from the broker's first contradiction to its next agreement. `without_feed` names the asset classes of symbols that are held and never priced. `stale_hops` is there in an answer to one HTTP request only, see `freshness`. */
 export interface PortfolioMessage {
   type: "portfolio";
   account_id: string;
@@ -21,6 +21,7 @@ export interface PortfolioMessage {
   timestamp: string;
   record_as_of: string;
   known_equity?: string;
+  awaited?: string[];
   stale_ages_s?: Record<string, number>;
   unvalued?: string[];
   without_feed?: Record<string, string>;
@@ -68,7 +69,7 @@ export interface HeartbeatAck {
 /** What was wrong with a message of the client; the connection lives on. */
 export interface ErrorMessage {
   type: "error";
-  code: "bad_message" | "forbidden" | "too_many_messages" | "too_many_subscriptions";
+  code: "account_not_in_dollars" | "bad_message" | "forbidden" | "too_many_messages" | "too_many_subscriptions";
   message: string;
   account_id?: string | null;
 }
@@ -120,5 +121,6 @@ export const closeCodes = {
   4500: "unauthorized",
   4501: "connection limit",
   4503: "forbidden",
+  4504: "account not in dollars",
   4505: "bad message",
 } as const;

@@ -91,7 +91,7 @@ async def _watch(system: System, duration_s: float, seed: int) -> Proof:
             differing, converged_s = await converge(system.oracle, fleet)
             still_marked = {} if differing else await until_unmarked(fleet)
         state = await system.oracle.state()
-        lacking = sum(bool(client.newest and client.newest["unpriced"]) for client in fleet.clients)
+        lacking = sum(bool(client.newest and client.newest["equity"] is None) for client in fleet.clients)
     finally:
         await fleet.stop()
     counts = fleet.counts

@@ -51,6 +51,16 @@ class Unconfirmed(msgspec.Struct, frozen=True, gc=False):
     by: dict[str, Decimal]  # symbol, `cash` or `equity` -> the broker's less ours; empty where nobody knows
 
 
+class Confirmation(msgspec.Struct, frozen=True, gc=False):
+    """The newest statement of the broker's that agreed with a record, or was taken as the record."""
+
+    complete_ns: int  # when its last answer had come
+    cash: Decimal
+    equity: Decimal | None  # the broker's own, where it states one
+    balance_asof: str
+    position_count: int
+
+
 class Account(msgspec.Struct, frozen=True, gc=False):
     """One brokerage account as the broker states it, at one version."""
 
@@ -68,7 +78,7 @@ class Account(msgspec.Struct, frozen=True, gc=False):
     unexplained: dict[str, Decimal] = {}  # symbol or `cash` -> what has changed and no booking tells
     unconfirmed: Unconfirmed | None = None
     is_unreadable: bool = False  # the broker's newest answer about it could not be read: the record is old
-    confirmed_ns: int = 0  # when the last statement that agreed, or was taken, was complete; 0: not known
+    confirmed: Confirmation | None = None
     held_back: Decimal = ZERO  # dollars that open orders hold back, as far as the broker tells
 
     @property
@@ -96,6 +106,14 @@ class Mark(msgspec.Struct, frozen=True, gc=False):
     previous_close: float | None = None
     previous_close_date: str | None = None
     quality: str = ""  # what the price is worth: see market.marks
+
+
+class Unmarked(msgspec.Struct, frozen=True, gc=False):
+    """A symbol that has been looked for and has no price anywhere: what would else be its mark."""
+
+    symbol: str
+    source: str  # the feed
+    sought_ns: int
 
 
 class Booking(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -348,3 +348,36 @@ async def test_one_trade_of_another_time_does_not_silence_a_feed(
         await world.settle()
         await world.settle(2 * AHEAD_LIVE_S)
         assert market.is_live
+
+
+async def test_a_symbol_that_was_looked_for_in_vain_is_told_once(
+    feed: tuple[MarketSubscription, Feed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not before it was looked for, not while that failed, nor when there is a price; again on request."""
+    market, world = feed
+    monkeypatch.setattr(market, "_snapshot_backoff", Backoff(0.001, 0.002))
+    world.trade("A", is_streamed=False)
+    answer, is_failing = world.read, True
+
+    async def read(symbols: list[str] | None = None) -> Arrived | dict[str, Snapshot]:
+        if symbols is not None and is_failing:
+            raise FeedUnavailable("no")
+        return await answer(symbols)
+
+    world.read = read  # type: ignore[method-assign]
+    assert market.take_unmarked() == []
+    async with connected(market, world):
+        await world.settle()
+        assert market.take_unmarked() == []
+        is_failing = False
+        await world.settle()
+        await world.settle()
+        market.book.take_changed()
+        assert (market.take_unmarked(), market.take_unmarked()) == (["B"], [])
+        market.tell_unmarked_again()
+        assert market.take_unmarked() == ["B"]
+        world.trade("B", is_streamed=True)
+        await world.settle()
+        market.book.take_changed()
+        market.tell_unmarked_again()
+        assert market.take_unmarked() == []

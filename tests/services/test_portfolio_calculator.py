@@ -96,6 +96,25 @@ async def test_a_watched_account_follows_marks_and_records(running: World, until
     running.assert_monotonic()
 
 
+async def test_a_price_that_was_not_read_yet_is_told_apart(running: World, until: Until) -> None:
+    """At a cold start nobody knows whether there is one; then somebody has looked."""
+    await running.write(NAMES[1], symbol="B")
+    await running.watch(NAMES[1])
+
+    def tells(name: str, symbols: list[str] | None) -> Callable[[], bool]:
+        def check() -> bool:
+            last = running.last(NAMES[1])
+            return last is not None and last.message.get(name) == symbols
+
+        return check
+
+    await until(tells("awaited", ["B"]), "it is awaited")
+    assert tells("unpriced", [])()
+    await running.write_unmarked("B")
+    await until(tells("unpriced", ["B"]), "it is unpriced")
+    assert tells("awaited", None)()
+
+
 async def test_a_burst_is_conflated_and_its_last_value_arrives(running: World, until: Until) -> None:
     """Many marks in a row: publications keep their distance, and the newest price is what stays."""
     marks = 0

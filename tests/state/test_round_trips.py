@@ -6,12 +6,12 @@ import json
 import pytest
 
 from portfolio_realtime.errors import LeaseLost
-from portfolio_realtime.model import AccountChange, Publication
+from portfolio_realtime.model import AccountChange, Publication, Unmarked
 from portfolio_realtime.state import State, interest, keys
 from portfolio_realtime.state.accounts import decode_changes
 from portfolio_realtime.state.connection import WRITE_FIELDS_MAX, Subscribed
 from portfolio_realtime.state.interest import decode_begun
-from portfolio_realtime.state.marks import READ_FIELDS_MAX, decode_marks
+from portfolio_realtime.state.marks import READ_FIELDS_MAX, decode_marks, decode_unmarked
 from portfolio_realtime.state.valuations import StoredPublication, batch_of, decode_batch
 from tests.conftest import SHARDS
 from tests.support.leases import lease_of
@@ -70,9 +70,9 @@ async def test_a_removed_account_is_announced_with_version_0(state: State, follo
 
 async def test_unknown_accounts_are_told_apart_from_an_empty_state(state: State) -> None:
     """Before anybody has a record nobody can be called unknown."""
-    assert await state.accounts.unknown(["alice"]) == []
+    assert await state.accounts.unknown(["alice"]) == {}
     await state.accounts.write(await lease_of(state), [account("alice")])
-    assert await state.accounts.unknown(["alice", "mallory"]) == ["mallory"]
+    assert await state.accounts.unknown(["alice", "mallory"]) == {"mallory": None}
 
 
 async def test_the_universe_round_trips(state: State, followed: Followed) -> None:
@@ -102,6 +102,25 @@ async def test_marks_round_trip(state: State, followed: Followed) -> None:
     await state.marks.write(lease, marks)
     assert {one.symbol: one for one in await state.marks.read_all()} == {one.symbol: one for one in marks}
     assert decode_marks(await payload(batches)) == marks
+
+
+async def test_a_symbol_that_was_looked_for_in_vain_is_told(state: State, followed: Followed) -> None:
+    """In the hash and on the channel of the marks, until there is one; that is no mark."""
+    lease = await lease_of(state)
+    await state.marks.write(lease, [mark("A")])
+    batches = followed(state.marks.batches())
+    await subscribed(batches)
+    unmarked = [Unmarked("B", "iex", 5), Unmarked("C", "iex", 5)]
+    await state.marks.write_unmarked(lease, unmarked)
+    announced = await payload(batches)
+    assert (decode_marks(announced), decode_unmarked(announced)) == ([], ["B", "C"])
+    assert [one.symbol for one in await state.marks.read_all()] == ["A"]
+    assert await state.marks.look_up(["A", "B", "D"]) == ({"A": mark("A")}, {"B"})
+    await state.marks.write(lease, [mark("B")])
+    announced = await payload(batches)
+    assert (decode_marks(announced), decode_unmarked(announced)) == ([mark("B")], [])
+    marks, still = await state.marks.read_whole()
+    assert (len(marks), still) == (2, unmarked[1:])
 
 
 async def test_some_marks_are_read_by_symbol(state: State) -> None:

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.clock import SystemClock
-from portfolio_realtime.model import US_EQUITY, Account, Mark, Position
+from portfolio_realtime.model import US_EQUITY, Account, Mark, Position, Unmarked
 from portfolio_realtime.state import State, keys
 from portfolio_realtime.state.connection import Subscribed
 from portfolio_realtime.state.valuations import decode_batch
@@ -95,6 +95,11 @@ class World:
         """A trade at this price, now."""
         now_ns = CLOCK.now_ns()
         await self.state.marks.write(await self._lease("feed"), [Mark(symbol, price, now_ns, now_ns, "iex")])
+
+    async def write_unmarked(self, symbol: str) -> None:
+        """Somebody has looked for a price in vain."""
+        unmarked = Unmarked(symbol, "iex", CLOCK.now_ns())
+        await self.state.marks.write_unmarked(await self._lease("feed"), [unmarked])
 
     async def watch(self, *account_ids: str) -> None:
         """Clients begin to watch."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from portfolio_realtime.model import Account, Unconfirmed
+from portfolio_realtime.model import Account, Confirmation, Unconfirmed
 from portfolio_realtime.valuation.explain import explain
 from portfolio_realtime.valuation.valuer import Valuer
 
@@ -92,9 +92,12 @@ def test_what_the_broker_contradicts_is_told_since_when_and_by_how_much() -> Non
     assert told["day_pnl"] == "0.00"
 
 
+CONFIRMED = Confirmation(SINCE_NS, Decimal(1000), None, "2025-11-19", 1)
+
+
 def test_what_nobody_has_explained_is_no_gain() -> None:
     """Equity is known, the day P&L is not, and the reason is named with its amount; so in the explanation."""
-    one = held(cash=400, unexplained={"cash": Decimal(-600)}, confirmed_ns=SINCE_NS, held_back=Decimal(5))
+    one = held(cash=400, unexplained={"cash": Decimal(-600)}, confirmed=CONFIRMED, held_back=Decimal(5))
     told = message(valuer(one))
     assert told is not None
     assert (told["equity"], told["day_pnl"], told["day_pnl_ratio"]) == ("1400.00", None, None)
@@ -103,6 +106,12 @@ def test_what_nobody_has_explained_is_no_gain() -> None:
     explained = msgspec.json.decode(explain(one, {"A": mark("A", 100.0)}, NOW_NS))
     assert explained["unexplained"] == {"cash": "-600"}
     assert (explained["confirmed_at"], explained["held_back"]) == ("2025-11-20T14:59:30.000000Z", "5.00")
+    assert explained["confirmed_by"] == {
+        "cash": "1000.00",
+        "equity": None,
+        "balance_asof": "2025-11-19",
+        "positions": 1,
+    }
     assert explained["steps"][-1] == "day P&L: unknown, for no booking tells of these changes: cash -600"
 
 

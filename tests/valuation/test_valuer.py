@@ -22,8 +22,10 @@ EPOCH = 1_763_822_405_123
 class Desk:
     """A valuer and its clocks, moved by the test."""
 
-    def __init__(self) -> None:
-        self.valuer = Valuer(price_ttl_s=TTL_S, min_update_interval_s=INTERVAL_S)
+    def __init__(self, *, is_told_unmarked: bool = False) -> None:
+        self.valuer = Valuer(
+            price_ttl_s=TTL_S, min_update_interval_s=INTERVAL_S, is_told_unmarked=is_told_unmarked
+        )
         self.now_s = 0.0
         self.next_due_s: float | None = None
 
@@ -467,3 +469,22 @@ def test_a_position_that_cannot_be_worth_so_much_is_unpriced_and_harms_nobody(de
     assert (alice["equity"], alice["day_pnl"], alice["known_equity"]) == (None, None, "1010.25")
     assert alice["unpriced"] == ["AAPL"]
     assert (bob["equity"], bob["unpriced"]) == ("1000001020.50", [])
+
+
+def test_a_price_that_was_not_read_yet_is_awaited_and_not_unpriced() -> None:
+    """Equity is unknown in both cases; once somebody has looked in vain it is said so, in a new message."""
+    desk = Desk(is_told_unmarked=True)
+    bond = position("912797", 1, asset_class="treasury")
+    desk.watch(account("alice", [position("AAPL", 1), position("MSFT", 1), bond], last_equity="1000"))
+    desk.mark("MSFT", 10.25)
+    early = desk.message()
+    assert (early["equity"], early["awaited"], early["unpriced"]) == (None, ["AAPL"], ["912797"])
+    assert early["known_equity"] == "1010.25"
+    assert not desk.valuer.take_unmarked(["GE"])
+    assert desk.messages(5.0) == []
+    assert desk.valuer.take_unmarked(["AAPL", "MSFT"])
+    later = desk.message(10.0)
+    assert (later["equity"], later["unpriced"]) == (None, ["AAPL", "912797"])
+    assert "awaited" not in later
+    desk.mark("AAPL", 5.0)
+    assert desk.message(15.0)["unpriced"] == ["912797"]

@@ -25,7 +25,7 @@ from portfolio_realtime.market_data_consumer.snapshots import Snapshots
 from portfolio_realtime.market_data_consumer.stream import StreamLost, open_stream
 from portfolio_realtime.market_data_consumer.subscription import MarketSubscription
 from portfolio_realtime.market_data_consumer.trading_sessions import Session
-from portfolio_realtime.model import US_EQUITY, MinuteMark
+from portfolio_realtime.model import US_EQUITY, MinuteMark, Unmarked
 from portfolio_realtime.service import Context
 from portfolio_realtime.state.connection import Subscribed
 from portfolio_realtime.state.leases import Lease
@@ -195,6 +195,7 @@ class FeedConsumer:
                 self._is_state_doubtful = False
                 self._subscription.book.raise_floor(await state.marks.read_all())
                 self._subscription.book.touch_all()
+                self._subscription.tell_unmarked_again()
             await asyncio.sleep(UNIVERSE_PAUSE_S)
 
     async def _flush(self, lease: Lease) -> NoReturn:
@@ -204,6 +205,7 @@ class FeedConsumer:
         while True:
             await asyncio.sleep(self._context.settings.mark_flush_interval)
             changed = self._subscription.book.take_changed()
+            await self._tell_unmarked(lease)
             if not changed:
                 continue
             followed = None if self._traces is None else self._traces.begin(changed)
@@ -217,6 +219,14 @@ class FeedConsumer:
                 if is_live:
                     lag.observe((written_ns - mark.as_of_ns) / NS_PER_S)
 
+    async def _tell_unmarked(self, lease: Lease) -> None:
+        """A symbol without any price is told once: it is not one that has not been read yet."""
+        if symbols := self._subscription.take_unmarked():
+            source, now_ns = self._schedule.day.source, self._context.clock.now_ns()
+            await self._context.state.marks.write_unmarked(
+                lease, [Unmarked(symbol, source, now_ns) for symbol in symbols]
+            )
+
     async def _prune(self, lease: Lease) -> NoReturn:
         """Forget the marks of symbols that nobody holds any more, also those that an earlier owner has left.
 
@@ -227,13 +237,18 @@ class FeedConsumer:
             await asyncio.sleep(PRUNE_S)
             universe = await state.accounts.read_universe()
             oldest_ns = self._context.clock.now_ns() - int(PRUNE_AGE_S * NS_PER_S)
+            marks, unmarked = await state.marks.read_whole()
+            seen = [
+                *((one.symbol, one.source, one.received_ns) for one in marks),
+                *((one.symbol, one.source, one.sought_ns) for one in unmarked),
+            ]
             orphans = [
-                mark.symbol
-                for mark in await state.marks.read_all()
-                if mark.source in self._schedule.sources
-                and mark.received_ns < oldest_ns
-                and mark.symbol not in universe
-                and not subscription.book.is_followed(mark.symbol)
+                symbol
+                for symbol, source, seen_ns in seen
+                if source in self._schedule.sources
+                and seen_ns < oldest_ns
+                and symbol not in universe
+                and not subscription.book.is_followed(symbol)
             ]
             if orphans:
                 await state.marks.remove(lease, orphans)

@@ -140,6 +140,11 @@ class MarkBook:
         entry = self._entries.get(symbol)
         return entry is not None and entry.last() is not None
 
+    def has_mark(self, symbol: str) -> bool:
+        """Is there a price, of a trade, a quote or the close before? As of the last `take_changed`."""
+        entry = self._entries.get(symbol)
+        return entry is not None and entry.mark is not None
+
     def has_streamed(self, symbol: str, at_ns: int) -> bool:
         """Has the stream brought a trade of that time, or a newer one?"""
         entry = self._entries.get(symbol)

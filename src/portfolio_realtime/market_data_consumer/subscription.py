@@ -92,6 +92,7 @@ class MarketSubscription:
         self._shown: dict[str, SnapshotTrade] = {}  # symbol -> the trade in its newest snapshot
         self._missed: dict[str, tuple[int, float]] = {}  # symbol -> trade in a snapshot, when it was seen
         self._renewing: set[str] = set()  # symbols that are subscribed and mute
+        self._sought: dict[str, bool] = {}  # followed symbols whose snapshot was taken -> is that told?
 
     def want(self, symbols: Iterable[str]) -> None:
         """Keep the marks of exactly these symbols."""
@@ -113,6 +114,7 @@ class MarketSubscription:
         self.book.forget([*self._wanted, *self._leaving])
         self._wanted = frozenset()
         self._leaving.clear()
+        self._sought.clear()
         self.book.set_boundary(None)
         self.changed.set()
 
@@ -276,6 +278,7 @@ class MarketSubscription:
             del self._leaving[symbol]
             self._pending.pop(symbol, None)
             self._shown.pop(symbol, None)
+            self._sought.pop(symbol, None)
         self.book.forget(gone)
 
     async def _until_changed(self) -> None:
@@ -316,9 +319,24 @@ class MarketSubscription:
                             self._ask_snapshots(part)
                         else:
                             raise answer
+                if not failures:
+                    self._sought = {**dict.fromkeys(itertools.chain(*parts), False), **self._sought}
                 await self._recover(failures)
             if self._caught_up_ns is None and self._subscribed:
                 self._caught_up_ns = self._clock.now_ns()
+
+    def take_unmarked(self) -> list[str]:
+        """Symbols that have been looked for in vain, each once, and again after `tell_unmarked_again`.
+
+        As of the last marks that were taken from the book.
+        """
+        new = [symbol for symbol, is_told in self._sought.items() if not is_told]
+        self._sought.update(dict.fromkeys(new, True))
+        return [one for one in new if self.book.is_followed(one) and not self.book.has_mark(one)]
+
+    def tell_unmarked_again(self) -> None:
+        """What was told may be lost."""
+        self._sought = dict.fromkeys(self._sought, False)
 
     def refuse_snapshot(self, symbol: str, reason: str) -> None:
         """Something of a symbol's snapshot cannot be read: it is missing."""

@@ -25,7 +25,7 @@ from portfolio_realtime.portfolio_calculator.valuation_traces import ValuationTr
 from portfolio_realtime.service import Context, keep_running, together
 from portfolio_realtime.state import feeds
 from portfolio_realtime.state.connection import Subscribed
-from portfolio_realtime.state.marks import decode_marks
+from portfolio_realtime.state.marks import decode_marks, decode_unmarked
 from portfolio_realtime.telemetry import CalculatorMetrics
 from portfolio_realtime.valuation.valuer import Valuer
 
@@ -47,6 +47,7 @@ class Calculator:
             price_ttl_s=settings.price_ttl,
             min_update_interval_s=settings.min_update_interval,
             record_ttl_s=settings.record_ttl,
+            is_told_unmarked=True,
         )
         self._began_s = context.clock.monotonic_s()
         self._marks_read = asyncio.Event()
@@ -90,7 +91,9 @@ class Calculator:
     async def _follow_marks(self) -> None:
         async for message in self._state.marks.batches():
             if isinstance(message, Subscribed):
-                self._valuer.apply_marks(await self._state.marks.read_all())
+                marks, unmarked = await self._state.marks.read_whole()
+                self._valuer.apply_marks(marks)
+                self._valuer.take_unmarked(one.symbol for one in unmarked)
                 self._marks_read.set()
                 self._publisher.wake.set()
             else:
@@ -101,6 +104,9 @@ class Calculator:
         if self._valuer.apply_marks(decode_marks(payload)):
             if self._traces is not None:
                 self._traces.hear(payload, heard_ns)
+            self._publisher.wake.set()
+
+        if (symbols := decode_unmarked(payload)) and self._valuer.take_unmarked(symbols):
             self._publisher.wake.set()
 
     async def _follow_feeds(self) -> None:

@@ -145,20 +145,19 @@ class Accounts:
         return account, bookings if is_pair else None
 
     @reports_unavailable
-    async def unknown(self, account_ids: list[str]) -> list[str]:
-        """Which of these accounts do not exist: without a record, though others have one, and not pending.
+    async def unknown(self, account_ids: list[str]) -> dict[str, Pending | None]:
+        """Which of these accounts have no record and never will, and what the broker says of them.
 
-        None as long as nobody has a record. Who is pending for good counts as not existing here: see
-        `read_pending` for the difference.
+        None: no such account, as far as the others that have a record tell; while nobody has one, of nobody.
         """
         missing, _ = await self._missing(account_ids, [])
         if not missing:  # nearly always, and then nobody needs to be counted
-            return []
+            return {}
         pending = await self.read_pending(missing)
-        missing = [one for one in missing if one not in pending or pending[one].is_final]
-        final = [one for one in missing if one in pending]
+        final: dict[str, Pending | None] = {name: one for name, one in pending.items() if one.is_final}
+        missing = [one for one in missing if one not in pending]
         missing, is_anybody_known = await self._missing(missing, range(self._shards))
-        return missing if is_anybody_known else final
+        return final | dict.fromkeys(missing) if is_anybody_known else final
 
     async def _missing(self, account_ids: list[str], counted: Iterable[int]) -> tuple[list[str], bool]:
         pipeline = self._connection.commands.pipeline(transaction=False)

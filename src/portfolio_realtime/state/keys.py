@@ -3,7 +3,7 @@
 | pattern                    | type       | writer                | lifetime | holds                                         |
 | -------------------------- | ---------- | --------------------- | -------- | --------------------------------------------- |
 | universe                   | hash       | symbol collector      | none     | symbol -> asset class                         |
-| marks                      | hash       | market data consumer  | none     | symbol -> Mark as JSON                        |
+| marks                      | hash       | market data consumer  | none     | symbol -> Mark, or Unmarked, as JSON          |
 | {sNN}:accounts             | hash       | symbol collector      | none     | account -> Account as JSON                    |
 | {sNN}:bookings             | hash       | symbol collector      | none     | account -> Bookings of the day as JSON        |
 | {sNN}:pending              | hash       | symbol collector      | none     | account without a record -> Pending as JSON   |
@@ -30,7 +30,7 @@
 | revocations:known          | hash       | websocket server      | none     | since_s: every revocation since then is here  |
 | entitlements               | hash       | operators             | none     | subject -> list of account ids as JSON        |
 | channel universe           |            | symbol collector      |          | the universe changed                          |
-| channel marks              |            | market data consumer  |          | list of Mark, one conflated batch per flush   |
+| channel marks              |            | market data consumer  |          | list of Mark, one batch per flush; unmarked   |
 | channel {sNN}:accounts     |            | symbol collector      |          | list of AccountChange                         |
 | channel {sNN}:valuations   |            | portfolio calculator  |          | PublicationBatch as MessagePack               |
 | channel {sNN}:interest     |            | websocket server      |          | accounts that somebody began to watch         |

@@ -4,14 +4,14 @@ A step is `what: operands = result`. Its operands are joined by × alone or by +
 pocket calculator, with or without precedence, reaches the result. No rounded number is used again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
 
 from portfolio_realtime.clock import rfc3339
-from portfolio_realtime.model import Account, Mark, Position, exact, plain
+from portfolio_realtime.model import PRICED_CLASSES, Account, Confirmation, Mark, Position, exact, plain
 from portfolio_realtime.valuation.position import position_day_pnl
 from portfolio_realtime.valuation.rounding import (
     CENT,
@@ -28,13 +28,25 @@ UNKNOWN: Final = "unknown"
 _encode = msgspec.json.Encoder().encode
 
 
-def explain(account: Account, marks: Mapping[str, Mark], now_ns: int) -> bytes:
+def explain(
+    account: Account, marks: Mapping[str, Mark], now_ns: int, unmarked: Collection[str] | None = None
+) -> bytes:
     """The explanation of an account at these marks, as JSON; `now_ns` is when it is made.
 
     Money is in dollars, as text, unrounded but for `equity`, `day_pnl` and `known_equity`. What is
     not known is null, and the symbols that are to blame stand in `unpriced`, `unvalued` (transferred by the
-    client at a value that nobody tells) and `without_day_pnl`.
+    client at a value that nobody tells) and `without_day_pnl`; in `awaited` those whose price has not been
+    read yet. `unmarked`: symbols that were looked for in vain; None: all that have no mark.
     """
+    awaited = [
+        p.symbol
+        for p in account.positions
+        if p.quantity
+        and unmarked is not None
+        and p.asset_class in PRICED_CLASSES
+        and p.symbol not in marks
+        and p.symbol not in unmarked
+    ]
     marks = _usable(account, marks)
     known = exact_equity(account, {symbol: mark.price for symbol, mark in marks.items()})
     unpriced = [p.symbol for p in account.positions if p.quantity and p.symbol not in marks]
@@ -58,11 +70,12 @@ def explain(account: Account, marks: Mapping[str, Mark], now_ns: int) -> bytes:
             "equity": _rounded(equity),
             "day_pnl": _rounded(day_pnl),
             "known_equity": _rounded(known),
-            "unpriced": unpriced,
+            "unpriced": [symbol for symbol in unpriced if symbol not in awaited],
+            "awaited": awaited,
             "unvalued": account.unvalued,
             "unexplained": {name: plain(amount) for name, amount in account.unexplained.items()},
             "unconfirmed": _unconfirmed(account),
-            "confirmed_at": rfc3339(account.confirmed_ns) if account.confirmed_ns else None,
+            **_confirmed(account.confirmed),
             "held_back": _dollars(account.held_back),
             "without_day_pnl": [
                 p.symbol for p in account.positions if position_day_pnl(p, marks.get(p.symbol)) is None
@@ -153,6 +166,19 @@ def _position_steps(position: Position, mark: Mark | None) -> list[str]:
         f"{symbol} at the previous close: {plain(carried)} × {multiplier} × {close} = {_known(then)}",
         f"day P&L of {symbol}: {gained}",
     ]
+
+
+def _confirmed(by: Confirmation | None) -> dict[str, Any]:
+    """When, and what the broker said then."""
+    if by is None:
+        return {"confirmed_at": None, "confirmed_by": None}
+    told = {
+        "cash": _dollars(by.cash),
+        "equity": _dollars(by.equity),
+        "balance_asof": by.balance_asof,
+        "positions": by.position_count,
+    }
+    return {"confirmed_at": rfc3339(by.complete_ns), "confirmed_by": told}
 
 
 def _account_steps(

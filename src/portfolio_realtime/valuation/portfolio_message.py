@@ -1,7 +1,7 @@
 """A valuation as the JSON object that clients get. Numbers become text here and nowhere else."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import starmap
 from typing import Final
@@ -31,8 +31,9 @@ class Figures:
     equity: Ints  # without unpriced positions
     day_pnl: Ints  # means nothing where a position is unpriced
     as_of_ns: Ints
-    unpriced: Mapping[int, Sequence[str]]  # index -> symbols, of accounts that have any
+    unpriced: Mapping[int, Sequence[str]]  # index -> symbols without a mark, of accounts that have any
     stale_ages_s: Mapping[int, Mapping[str, int]]  # the same -> whole seconds since the mark was traded
+    awaited: Mapping[int, Sequence[str]] = field(default_factory=dict[int, Sequence[str]])  # not read yet
 
 
 class Constant(msgspec.Struct, frozen=True, gc=False):
@@ -182,6 +183,9 @@ def _rare(figures: Figures, always: Sequence[Constant]) -> tuple[list[str], list
         stale[index] = _text(list(ages_s))
         rest[index] = f',"stale_ages_s":{_text(ages_s)}{rest[index]}'
     for index, symbols in figures.unpriced.items():
+        if awaited := figures.awaited.get(index):
+            symbols = [symbol for symbol in symbols if symbol not in awaited]
+            rest[index] = f',"awaited":{_text(awaited)}{rest[index]}'
         unpriced[index] = _text(symbols)
         rest[index] = f',"known_equity":"{money(int(figures.equity[index]))}"{rest[index]}'
     return stale, unpriced, rest

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from portfolio_realtime.model import ACCOUNT_RECORD, Account, Mark, Position, Publication
+from portfolio_realtime.model import ACCOUNT_RECORD, PRICED_CLASSES, Account, Mark, Position, Publication
 from portfolio_realtime.valuation import kernel, rounding
 from portfolio_realtime.valuation.arrays import Ints
 from portfolio_realtime.valuation.book import FOREVER_NS, NEVER_NS, UNPRICED, Book, Selection
@@ -55,8 +55,14 @@ class Valuer:
     """Values and publishes the watched accounts of one calculator."""
 
     def __init__(
-        self, *, price_ttl_s: float, min_update_interval_s: float, record_ttl_s: float = RECORD_TTL_S
+        self,
+        *,
+        price_ttl_s: float,
+        min_update_interval_s: float,
+        record_ttl_s: float = RECORD_TTL_S,
+        is_told_unmarked: bool = False,
     ) -> None:
+        """`is_told_unmarked`: a symbol without a mark is unpriced only once `take_unmarked` says so."""
         self.book = Book()
         self.whole = WholeBook(self.book)
         self.watchlist = Watchlist()
@@ -71,6 +77,8 @@ class Valuer:
         self._rows: dict[str, dict[str, tuple[Mark | None, bytes]]] = {}
         self._marks_from_ns: dict[str, int] = {}  # of split symbols; what was traded earlier is no mark
         self._cut: _Cut | None = None
+        self._is_told_unmarked = is_told_unmarked
+        self._unmarked: set[str] = set()  # looked for in vain
 
     def put_account(self, account: Account) -> None:
         """Take in an account's record; an older version than the one known is ignored."""
@@ -127,11 +135,25 @@ class Valuer:
             marks = [mark for mark in marks if mark.as_of_ns >= since.get(mark.symbol, 0)]
         return self.book.apply_marks(marks)
 
+    def take_unmarked(self, symbols: Iterable[str]) -> bool:
+        """These have no price as far as was looked for; does that change what is to be published?"""
+        new = set(symbols) - self._unmarked
+        self._unmarked |= new
+        touched = [
+            account_id
+            for account_id, (account, _) in (self._records.items() if new else ())
+            if any(one.symbol in new and one.quantity for one in account.positions)
+        ]
+        for account_id in touched:
+            self.watchlist.touch(account_id)
+        return bool(touched)
+
     def free(self, unheld: Mapping[str, Mark | None]) -> int:
         """Forget those of these symbols that are still held by nobody and have still this mark; how many."""
         freed = self.book.free(unheld)
         for symbol in freed:
             self._marks_from_ns.pop(symbol, None)
+            self._unmarked.discard(symbol)
         return len(freed)
 
     def _begin_new_prices(self, symbol: str, since_ns: int) -> None:
@@ -240,11 +262,13 @@ class Valuer:
         records = [self._records[account_id] for account_id in account_ids]
         sequences = [self._sequences[account_id] + 1 for account_id in account_ids]
         self._sequences.update(zip(account_ids, sequences, strict=True))
+        unpriced = {i: self._unpriced(records[i][0]) for i in np.flatnonzero(has_unpriced).tolist()}
         figures = Figures(
             equity,
             day_pnl,
             as_of_ns,
-            unpriced={i: self._unpriced(records[i][0]) for i in np.flatnonzero(has_unpriced).tolist()},
+            unpriced=unpriced,
+            awaited={i: found for i in unpriced if (found := self._awaited(records[i][0]))},
             stale_ages_s={
                 i: self._stale_ages_s(records[i][0], now_ns) for i in np.flatnonzero(has_stale).tolist()
             },
@@ -259,6 +283,20 @@ class Valuer:
 
     def _unpriced(self, account: Account) -> list[str]:
         return [p.symbol for p in account.positions if p.quantity and not self._is_priced(p)]
+
+    def _awaited(self, account: Account) -> list[str]:
+        """Those of which nobody knows yet whether there is a price."""
+        if not self._is_told_unmarked:
+            return []
+        return [
+            p.symbol
+            for p in account.positions
+            if p.quantity
+            and p.asset_class in PRICED_CLASSES
+            and p.symbol not in self.book.marks
+            and p.symbol not in self._unmarked
+            and p.symbol not in self._marks_from_ns
+        ]
 
     def _stale_ages_s(self, account: Account, now_ns: int) -> dict[str, int]:
         oldest_ns = now_ns - self._price_ttl_ns

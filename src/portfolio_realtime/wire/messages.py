@@ -14,6 +14,9 @@ MESSAGE_BYTES_MAX: Final = 4096  # of one message from a client
 
 Hop = Literal["collector", "calculator", "valkey"]
 Detail = Literal["value", "positions"]
+ErrorCode = Literal[
+    "bad_message", "too_many_messages", "too_many_subscriptions", "forbidden", "account_not_in_dollars"
+]
 Money = Annotated[
     str, msgspec.Meta(pattern=r"^-?[0-9]+\.[0-9]{2}$", description="Dollars, exact to the cent")
 ]
@@ -47,6 +50,7 @@ class Disconnect(enum.Enum):
     UNAUTHORIZED = 4500, "unauthorized"
     CONNECTION_LIMIT = 4501, "connection limit"
     FORBIDDEN = 4503, "forbidden"
+    NOT_IN_DOLLARS = 4504, "account not in dollars"
     BAD_MESSAGE = 4505, "bad message"
 
     @property
@@ -89,6 +93,9 @@ class Doubt(msgspec.Struct):
 class PortfolioMessage(msgspec.Struct, tag_field="type", tag="portfolio"):
     """The value of one account. While a position is unpriced `equity` is null and `known_equity` is there.
 
+    `awaited`, which is there only then, names symbols whose price has not been read yet: nobody knows whether
+    there is one, and they are not in `unpriced`; `equity` is null for them, too.
+
     While a mark is stale its symbol is in `stale`, and its age at publication, in whole seconds, in
     `stale_ages_s`; `account_record` there says that the broker has not been heard of about this account since
     `record_as_of`. `unvalued` names what was transferred at a value that nobody tells, `unexplained` what has
@@ -115,6 +122,7 @@ class PortfolioMessage(msgspec.Struct, tag_field="type", tag="portfolio"):
     timestamp: Time
     record_as_of: Time
     known_equity: Money | msgspec.UnsetType = msgspec.UNSET
+    awaited: list[str] | msgspec.UnsetType = msgspec.UNSET
     stale_ages_s: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
     unvalued: list[str] | msgspec.UnsetType = msgspec.UNSET
     without_feed: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
@@ -146,7 +154,7 @@ class HeartbeatAck(msgspec.Struct, tag_field="type", tag="heartbeat_ack"):
 class ErrorMessage(msgspec.Struct, tag_field="type", tag="error", omit_defaults=True):
     """What was wrong with a message of the client; the connection lives on."""
 
-    code: Literal["bad_message", "too_many_messages", "too_many_subscriptions", "forbidden"]
+    code: ErrorCode
     message: str
     account_id: str | None = None
 

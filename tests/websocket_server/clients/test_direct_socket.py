@@ -13,7 +13,7 @@ from portfolio_realtime.websocket_server.clients.direct_socket import DirectSock
 from portfolio_realtime.websocket_server.fanout.direct_writes import DirectWrites
 from portfolio_realtime.websocket_server.fanout.hub import Hub
 from portfolio_realtime.websocket_server.fanout.watched_account import StreamPosition, WatchedAccount
-from portfolio_realtime.wire.messages import Subscribe
+from portfolio_realtime.wire.messages import Disconnect, Subscribe
 from tests.support.publications import gathered, payloads, publication
 
 
@@ -69,7 +69,7 @@ class Client:
             self.transport.write(frame)
         self.socket.choose_soon()
 
-    def refuse(self, account_id: str) -> None: ...
+    def refuse(self, account_id: str, why: Disconnect) -> None: ...
 
     def position_sent(self, account_id: str) -> StreamPosition | None:
         subscription = self.connection.subscriptions.get(account_id)

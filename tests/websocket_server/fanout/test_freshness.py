@@ -17,7 +17,7 @@ from portfolio_realtime.websocket_server.clients.connection import ClientConnect
 from portfolio_realtime.websocket_server.fanout import freshness
 from portfolio_realtime.websocket_server.fanout.freshness import SILENT_S_MAX, Lapse, ShardSigns
 from portfolio_realtime.websocket_server.fanout.hub import Hub
-from portfolio_realtime.wire.messages import Subscribe
+from portfolio_realtime.wire.messages import Disconnect, Subscribe
 from tests.conftest import DEADLINE_S, Until
 from tests.support.publications import gathered, payload, publication
 from tests.support.websocket_servers import Calculator, Served, bearer, give_signs, receive, serving
@@ -127,7 +127,7 @@ class Told:
     def notify(self, account: object) -> None:
         self.connection.offer(account)  # type: ignore[arg-type]  # a watched account
 
-    def refuse(self, account_id: str) -> None: ...
+    def refuse(self, account_id: str, why: Disconnect) -> None: ...
 
     def position_sent(self, account_id: str) -> None: ...
 

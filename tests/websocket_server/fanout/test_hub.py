@@ -17,7 +17,7 @@ from portfolio_realtime.websocket_server.fanout.hub import Gathered, Hub
 from portfolio_realtime.websocket_server.fanout.newest_columns import StreamPosition
 from portfolio_realtime.websocket_server.fanout.watched_account import WatchedAccount
 from portfolio_realtime.wire.frames import text_frame
-from portfolio_realtime.wire.messages import Subscribe
+from portfolio_realtime.wire.messages import Disconnect, Subscribe
 from tests.support.publications import Picture, gathered, payload, payloads, publication
 
 ACCOUNTS = ("a", "ab")  # one is a prefix of the other
@@ -81,7 +81,7 @@ class Client:
     def notify(self, account: WatchedAccount) -> None:
         self.connection.mark_pending(account)
 
-    def refuse(self, account_id: str) -> None:
+    def refuse(self, account_id: str, why: Disconnect) -> None:
         self.refused.append(account_id)
 
     def position_sent(self, account_id: str) -> StreamPosition | None:

@@ -77,5 +77,22 @@ async def test_not_yet_and_not_in_dollars_are_answers_of_their_own(
                 async with asyncio.timeout(1.5):
                     await waiting.recv()
             assert waiting.close_code is None
+        async with server.open("/ws/portfolio/euros", {"X-API-Key": API_KEY}) as foreign:
+            async with asyncio.timeout(DEADLINE_S):
+                await foreign.wait_closed()
+            assert (foreign.close_code, foreign.close_reason) == (4504, "account not in dollars")
+        async with server.open("/ws", {"X-API-Key": API_KEY}) as by_message:
+            await by_message.send(json.dumps({"type": "subscribe", "account_id": "euros"}))
+            async with asyncio.timeout(DEADLINE_S):
+                told = json.loads(await by_message.recv())
+            assert (told["code"], told["account_id"]) == ("account_not_in_dollars", "euros")
+        events = await server.http.get("/v1/portfolio/euros/stream", headers={"X-API-Key": API_KEY})
+        assert '{"code":4504,"reason":"account not in dollars"}' in events.text
+        several = await server.http.get(
+            "/v1/portfolios?ids=opening,euros,nobody", headers={"X-API-Key": API_KEY}
+        )
+        assert {one["account_id"]: one["status"] for one in several.json()["portfolios"]} == {
+            name: code for name, (_, code) in answers.items()
+        }
     await state.accounts.write_pending(lease, [], ["opening", "euros"])
     assert await state.accounts.read_pending(["opening", "euros"]) == {}

@@ -11,7 +11,7 @@ const POLL_MS = 5_000;
 const ANSWER_MS_MAX = 8_000;
 const KEEP_ALIVE_MS = 15_000; // the server writes a comment so often
 const EVENT_CHARS_MAX = 4_000_000;
-const CLOSE_CODES: Record<number, number> = { 401: 4500, 403: 4503, 404: 4503, 429: 4501 }; // by HTTP status
+const CLOSE_CODES: Record<number, number> = { 401: 4500, 403: 4503, 404: 4503, 409: 4504, 429: 4501 }; // by HTTP status
 
 const CLIMB_MS_MIN = 30_000; // on a fallback, until the WebSocket is tried again
 const CLIMB_MS_MAX = 300_000;

@@ -38,6 +38,7 @@ export function caveats(value: Value | null): string[] {
   if (!value) return [];
   const parts: string[] = [];
   if (value.unpriced.length) parts.push(`No price for ${listed(value.unpriced)}; everything else is worth ${money(value.known_equity)}`);
+  if (value.awaited) parts.push(`No price yet for ${listed(value.awaited)}`);
   if (value.without_feed) parts.push(`No feed is followed for ${listed(Object.keys(value.without_feed))}`);
   if (value.unvalued?.length) parts.push(`Moved in or out at a value that is not known: ${listed(value.unvalued)}; the day's gain is not known`);
   if (value.unexplained) parts.push(`Changed without a booking: ${listed(Object.keys(value.unexplained))}; the day's gain is not known yet`);

@@ -33,7 +33,7 @@ from portfolio_realtime.symbol_collector.records.day_sums import Day
 from portfolio_realtime.symbol_collector.records.doubts import Reason
 from portfolio_realtime.symbol_collector.records.holds import without_hold
 from portfolio_realtime.symbol_collector.records.record_drift import DriftingRecord
-from portfolio_realtime.symbol_collector.records.record_state import REST_LAG_NS
+from portfolio_realtime.symbol_collector.records.record_state import REST_LAG_NS, confirmation
 
 EVENT_SETTLE_NS: Final = 2 * NS_PER_S  # this long without events of the account is quiet
 LOOK_NS_MAX: Final = 10 * NS_PER_S  # an account that is never quiet is looked at this often
@@ -216,7 +216,7 @@ class AccountRecord(DriftingRecord):
         self._state = statement.state
         self._day = Day(statement.state.balance_asof)
         self._rest_on(statement)
-        self._confirmed_ns = ended_ns
+        self._confirmed = confirmation(statement, ended_ns)
         self._taken_from_ns, self._taken_until_ns = began_ns, ended_ns
         for activity in sorted(self._booked, key=lambda booking: booking.published_ns):
             self._place(activity, ended_ns)

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from portfolio_realtime.clock import NS_PER_S
-from portfolio_realtime.model import ZERO, Account, Bookings, Position
+from portfolio_realtime.model import ZERO, Account, Bookings, Confirmation, Position
 from portfolio_realtime.symbol_collector.activities import (
     CASH,
     AccountState,
@@ -49,7 +49,7 @@ class RecordState:
         self._prices: dict[str, float] = {}  # the broker's own, of the statement that the balances rest on
         self._taken_from_ns = 0  # the statement that the balances rest on was requested here …
         self._taken_until_ns = 0  # … and complete here
-        self._confirmed_ns = 0  # the newest statement that agreed, or was taken, was complete here
+        self._confirmed: Confirmation | None = None
         self._doubt: tuple[Statement, int] | None = None  # a statement that differs, and since when it does
         self._explained_since_ns = 0  # from here on, the bookings explain every change
         self._is_unsettled = False
@@ -100,7 +100,7 @@ class RecordState:
             unexplained=unexplained,
             unconfirmed=self._doubts.told,
             is_unreadable=Reason.UNREADABLE in self._doubts,
-            confirmed_ns=self._confirmed_ns,
+            confirmed=self._confirmed,
             held_back=self._held_back,
         )
 
@@ -192,7 +192,7 @@ class RecordState:
 
     def _confirm(self, statement: Statement, ended_ns: int) -> None:
         self._agree(statement)
-        self._confirmed_ns = ended_ns
+        self._confirmed = confirmation(statement, ended_ns)
         if self._differences.ahead:
             self._sum_up_day()
 
@@ -233,3 +233,9 @@ class RecordState:
             for name, amount in self._effect(one).parts.items():
                 by[name] = by.get(name, ZERO) + amount
         self._doubts.raise_(Reason.BOOKING, now_ns, by)
+
+
+def confirmation(statement: Statement, ended_ns: int) -> Confirmation:
+    """What a statement that was complete then has confirmed."""
+    state = statement.state
+    return Confirmation(ended_ns, state.cash, state.equity, state.balance_asof, len(statement.quantities))

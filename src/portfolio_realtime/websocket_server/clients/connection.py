@@ -15,6 +15,7 @@ from portfolio_realtime.websocket_server.access.identity import Identity
 from portfolio_realtime.websocket_server.fanout.freshness import freshness_frame
 from portfolio_realtime.websocket_server.fanout.watched_account import StreamPosition, WatchedAccount
 from portfolio_realtime.wire.frames import text_frame
+from portfolio_realtime.wire.http_problems import HttpProblem
 from portfolio_realtime.wire.messages import (
     Auth,
     ClientMessage,
@@ -300,10 +301,14 @@ class ClientConnection:
         is_asked = self.identity is not None and self.identity.is_asked
         return is_asked and is_account_id(account_id) and not self.may_see(account_id)
 
-    def refuse(self, account_id: str) -> None:
-        """Answer a subscribe message: there is no such account, or it is another's."""
+    def refuse(self, account_id: str, why: Disconnect = Disconnect.FORBIDDEN) -> None:
+        """Answer a subscribe message: there is no such account, it is another's, or it is never valued."""
         shown = account_id if is_account_id(account_id) else None
-        self._reply(ErrorMessage("forbidden", "the account does not exist, or it is not yours", shown))
+        if why is Disconnect.NOT_IN_DOLLARS:
+            problem = HttpProblem.NOT_IN_DOLLARS
+            self._reply(ErrorMessage("account_not_in_dollars", problem.detail, shown))
+        else:
+            self._reply(ErrorMessage("forbidden", HttpProblem.FORBIDDEN.detail, shown))
 
     def _bad_message(self, what: str) -> Disconnect | None:
         self._bad_messages += 1

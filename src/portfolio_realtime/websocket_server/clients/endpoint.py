@@ -381,13 +381,13 @@ class Endpoint(asyncio.Protocol):
             self._gateway.counts.conflated += 1
         return self._flush()
 
-    def refuse(self, account_id: str) -> None:
-        """There is no such account."""
+    def refuse(self, account_id: str, why: Disconnect = Disconnect.FORBIDDEN) -> None:
+        """There is no such account, or it is never valued."""
         self._connection.unsubscribe(account_id)
         if self._wanted is not None and self._wanted.account_id == account_id:
-            return self.close(Disconnect.FORBIDDEN)
-        self._forbidden()
-        self._connection.refuse(account_id)
+            return self.close(why)
+        self._forbidden(why)
+        self._connection.refuse(account_id, why)
         return self._flush()
 
     def position_sent(self, account_id: str) -> StreamPosition | None:
@@ -437,8 +437,7 @@ class Endpoint(asyncio.Protocol):
             return None
         self._disconnect = disconnect
         self._end()
-        if disconnect is Disconnect.FORBIDDEN:
-            self._forbidden()
+        self._forbidden(disconnect)
         if self._acceptance is not None:
             problem = handshake.BEFORE_UPGRADE.get(disconnect, HttpProblem.NO_ROOM)
             self._gateway.metrics.connects.labels(str(problem.status.value)).inc()
@@ -447,8 +446,9 @@ class Endpoint(asyncio.Protocol):
             self._protocol.send_close(disconnect.code, disconnect.reason)
         return self._send_protocol()
 
-    def _forbidden(self) -> None:
-        self._gateway.count_refused_credentials(Unauthorized(FORBIDDEN), self._address)
+    def _forbidden(self, why: Disconnect = Disconnect.FORBIDDEN) -> None:
+        if why is Disconnect.FORBIDDEN:
+            self._gateway.count_refused_credentials(Unauthorized(FORBIDDEN), self._address)
 
     # The transport
 

@@ -46,6 +46,7 @@ BEFORE_UPGRADE: Final = {
     Disconnect.FORBIDDEN: HttpProblem.FORBIDDEN,
     Disconnect.CONNECTION_LIMIT: HttpProblem.CONNECTION_LIMIT,
     Disconnect.UNVERIFIABLE: HttpProblem.UNVERIFIABLE,
+    Disconnect.NOT_IN_DOLLARS: HttpProblem.NOT_IN_DOLLARS,
 }
 """What a client whose WebSocket is not open yet gets instead of a close code; of all others NO_ROOM."""
 

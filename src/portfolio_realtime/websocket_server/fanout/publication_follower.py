@@ -30,6 +30,7 @@ from portfolio_realtime.websocket_server.fanout.freshness import Lapse, ShardSig
 from portfolio_realtime.websocket_server.fanout.hub import Gathered, Hub
 from portfolio_realtime.websocket_server.fanout.watched_account import Subscriber, WatchedAccount
 from portfolio_realtime.wire.frames import text_of
+from portfolio_realtime.wire.messages import Disconnect
 
 BEGIN_ACCOUNTS_MAX: Final = 500  # announced and read in one round trip
 BURST_MAX: Final = 4000  # publications between two turns of the event loop
@@ -222,9 +223,14 @@ class PublicationFollower:
             for account_id in account_ids
             if (account := accounts.get(account_id)) is not None and account.at is None
         ]
-        for account_id in await self._state.accounts.unknown(without_value) if without_value else []:
-            if (account := accounts.get(account_id)) is not None:
+        unknown = await self._state.accounts.unknown(without_value) if without_value else {}
+        for account_id, pending in unknown.items():
+            if (account := accounts.get(account_id)) is None:
+                continue
+            if pending is None:
                 self._refuse(account)
+            else:
+                self._refuse_all(account, Disconnect.NOT_IN_DOLLARS)
 
     def _refuse(self, account: WatchedAccount) -> None:
         """Tell that an account has no record: at once who wants to know, the others when it still has none.
@@ -237,12 +243,12 @@ class PublicationFollower:
             account.unknown_since_s = loop.time()
             loop.call_later(UNKNOWN_S_MAX, self._begin, [account.account_id])
         is_certain = loop.time() - account.unknown_since_s >= UNKNOWN_S_MAX
-        self._refuse_all(account, but_patient=not is_certain)
+        self._refuse_all(account, Disconnect.FORBIDDEN, but_patient=not is_certain)
 
-    def _refuse_all(self, account: WatchedAccount, *, but_patient: bool = False) -> None:
+    def _refuse_all(self, account: WatchedAccount, why: Disconnect, *, but_patient: bool = False) -> None:
         for subscriber in tuple(account.subscribers):
             if not (but_patient and subscriber.is_patient):
-                subscriber.refuse(account.account_id)
+                subscriber.refuse(account.account_id, why)
                 self.hub.unsubscribe(subscriber, account.account_id)
 
     async def follow_closures(self) -> NoReturn:
@@ -261,7 +267,7 @@ class PublicationFollower:
             for change in changes:
                 account = self.hub.accounts.get(change.account_id)
                 if change.version == 0 and account is not None:
-                    self._refuse_all(account)
+                    self._refuse_all(account, Disconnect.FORBIDDEN)
         raise AssertionError("following never ends by itself")
 
     async def follow_life(self) -> NoReturn:

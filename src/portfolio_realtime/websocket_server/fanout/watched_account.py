@@ -7,6 +7,7 @@ import msgspec
 from portfolio_realtime.websocket_server.fanout.freshness import Lapse
 from portfolio_realtime.websocket_server.fanout.newest_columns import NO_SOCKET, NewestColumns, StreamPosition
 from portfolio_realtime.wire.frames import text_frame, text_of
+from portfolio_realtime.wire.messages import Disconnect
 
 NO_LAPSE: Final = Lapse((), "")
 FRAMES_KEPT_MAX: Final = 8  # frames of one publication, for clients that last got different ones
@@ -32,8 +33,8 @@ class Subscriber(Protocol):
         """
         ...
 
-    def refuse(self, account_id: str) -> None:
-        """There is no such account."""
+    def refuse(self, account_id: str, why: Disconnect) -> None:
+        """There is no such account (FORBIDDEN), or none that is ever valued (NOT_IN_DOLLARS)."""
         ...
 
     def position_sent(self, account_id: str) -> StreamPosition | None:

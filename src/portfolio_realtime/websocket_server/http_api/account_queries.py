@@ -40,8 +40,8 @@ class AccountQueries:
         account = await self._state.accounts.read_one(account_id)
         if account is None:
             return None
-        marks = await self._state.marks.read([position.symbol for position in account.positions])
-        return explain(account, marks, self._clock.now_ns())
+        marks, unmarked = await self._state.marks.look_up([one.symbol for one in account.positions])
+        return explain(account, marks, self._clock.now_ns(), unmarked)
 
     async def history(
         self, account_id: str, span: Range, since: str | None = None, revision: str | None = None

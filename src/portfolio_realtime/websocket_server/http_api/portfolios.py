@@ -49,8 +49,8 @@ class Waiter:
             message = account.message(None, with_positions=self._with_positions)
             self.answer.set_result(with_stale_hops(message, account.lapse))
 
-    def refuse(self, account_id: str) -> None:
-        """There is no such account."""
+    def refuse(self, account_id: str, why: Disconnect) -> None:
+        """There is no such account, or it is never valued; the broker's word is asked for then."""
         if not self.answer.done():
             self.answer.set_result(None)
 
@@ -198,9 +198,9 @@ class EventStream:
         """The account has a newer publication."""
         self._wake.set()
 
-    def refuse(self, account_id: str) -> None:
-        """There is no such account."""
-        self.close(Disconnect.FORBIDDEN)
+    def refuse(self, account_id: str, why: Disconnect) -> None:
+        """There is no such account, or it is never valued."""
+        self.close(why)
 
     def position_sent(self, account_id: str) -> StreamPosition | None:
         """Where this client is in the account's stream."""

@@ -36,6 +36,15 @@ class ExplainedPosition(msgspec.Struct, forbid_unknown_fields=True):
     day_pnl: str | None
 
 
+class ConfirmedBy(msgspec.Struct, forbid_unknown_fields=True):
+    """What the broker said when it last agreed; open orders may have held cash back."""
+
+    cash: str
+    equity: str | None
+    balance_asof: str
+    positions: int
+
+
 class Explanation(msgspec.Struct, forbid_unknown_fields=True):
     """Every leg of an account's value, and in `steps` the arithmetic that leads from them to the cents."""
 
@@ -56,10 +65,12 @@ class Explanation(msgspec.Struct, forbid_unknown_fields=True):
     day_pnl: str | None
     known_equity: str
     unpriced: list[str]
+    awaited: list[str]
     unvalued: list[str]
     unexplained: dict[str, str]
     unconfirmed: Doubt | None
-    confirmed_at: str | None
+    confirmed_at: Time | None
+    confirmed_by: ConfirmedBy | None
     held_back: str | None
     without_day_pnl: list[str]
     steps: list[str]
@@ -250,10 +261,17 @@ EXPLANATION_EXAMPLE: Final[dict[str, Any]] = {
     "day_pnl": "19.26",
     "known_equity": "2055.26",
     "unpriced": [],
+    "awaited": [],
     "unvalued": [],
     "unexplained": {},
     "unconfirmed": None,
     "confirmed_at": "2026-11-20T15:00:00.000000Z",
+    "confirmed_by": {
+        "cash": "552.705",
+        "equity": "2054.95",
+        "balance_asof": "2026-11-19",
+        "positions": 1,
+    },
     "held_back": "0.00",
     "without_day_pnl": [],
     "steps": [

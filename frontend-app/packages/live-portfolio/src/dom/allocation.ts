@@ -56,7 +56,7 @@ export function createAllocation(container: HTMLElement, { client, accountId, by
     }));
     legend.replaceChildren(...slices.map(({ name, cents }, index) => element("li", { "data-slice": index % SLICES_MAX },
       element("span", {}, name), element("span", { class: "lp-share" }, cents < 0 ? money((cents / 100).toFixed(2)) : percent(whole ? cents / whole : null, false)))));
-    const unpriced = snapshot.value?.unpriced.length ?? 0;
+    const unpriced = snapshot.value?.equity === null;
     note.hidden = !unpriced;
     put(note, unpriced ? "Shares of what has a price." : "");
   }
