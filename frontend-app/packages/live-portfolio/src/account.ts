@@ -5,7 +5,6 @@ import type { Detail, Snapshot, Status, Value } from "./types.js";
 type Rows = ReadonlyMap<string, Readonly<PositionRow>>;
 /** What is the same for all accounts of a connection. */
 export type Around = Pick<Snapshot, "link" | "transport" | "retryAt" | "error">;
-export type Taken = "newer" | "same" | "older";
 
 const NO_ROWS: Rows = new Map();
 
@@ -24,80 +23,81 @@ export const UNKNOWN: Snapshot = {
 };
 
 /** One account: its newest value and rows, whom to tell, and what it looks like. Knows no socket and no clock. */
-export class Account {
+export interface Account {
   readonly id: string;
-  readonly listeners = new Set<() => void>();
-  detail: Detail = "value";
+  readonly listeners: Set<() => void>;
+  detail: Detail;
+  /** What an app sees; `value`, `positions` and `confirmedAt` of it are written here, before `refresh`. */
   snapshot: Snapshot;
+  value: Value | null;
+  rows: Rows;
+  confirmedAt: number | null;
   /** Refused, or its id is none; only this account is concerned. */
-  error: LivePortfolioError | null = null;
+  error: LivePortfolioError | null;
   /** Has the connection that is open now brought a value? */
-  isFresh = false;
+  isFresh: boolean;
   /** Are the rows those of the connection that is open now? Where not, the next message has all of them. */
-  isComplete = false;
+  isComplete: boolean;
   /** From where nothing new comes, as the server has said on the connection that is open now. */
-  staleHops: Value["stale_hops"] = undefined;
-  confirmedAt: number | null = null;
-  oldSince: number | null = null;
-  lingerTimer: ReturnType<typeof setTimeout> | undefined;
-  #value: Value | null = null;
-  #rows: Rows = NO_ROWS;
+  hops: Value["stale_hops"];
+  lingering: ReturnType<typeof setTimeout> | undefined;
+}
 
-  constructor(id: string) {
-    this.id = id;
-    this.snapshot = { ...UNKNOWN, accountId: id };
-  }
+export function createAccount(id: string): Account {
+  return {
+    id, listeners: new Set(), detail: "value", snapshot: { ...UNKNOWN, accountId: id }, value: null, rows: NO_ROWS, confirmedAt: null,
+    error: null, isFresh: false, isComplete: false, hops: undefined, lingering: undefined,
+  };
+}
 
-  /** A new connection: nothing has come on it yet, and its first message is complete. */
-  restart(): void {
-    this.isFresh = this.isComplete = false;
-  }
+/** A new connection: nothing has come on it yet, and its first message is complete. */
+export function restart(account: Account): void {
+  account.isFresh = account.isComplete = false;
+}
 
-  /** Its figures are not for this caller. */
-  forget(): void {
-    this.restart();
-    this.#value = null;
-    this.#rows = NO_ROWS;
-    this.confirmedAt = null;
-  }
+/** Its figures are not for this caller. */
+export function forget(account: Account): void {
+  restart(account);
+  account.value = account.confirmedAt = null;
+  account.rows = NO_ROWS;
+}
 
-  /** Take a message; an older one only tells that the account is followed. */
-  take(message: PortfolioMessage, nowMs: number): Taken {
-    const { type: _, positions, ...value } = { stale_hops: this.staleHops, ...message } as PortfolioMessage;
-    const old = this.#value;
-    const order = old ? value.epoch - old.epoch || value.sequence - old.sequence : 1;
-    if (order < 0) return "older";
-    if (positions) {
-      this.#rows = merged(this.isComplete ? this.#rows : NO_ROWS, positions, this.#rows);
-      this.isComplete = true;
-    }
-    if (order > 0 || old?.stale_hops !== value.stale_hops) this.#value = value;
-    this.isFresh = true;
-    this.confirmedAt = nowMs;
-    return order ? "newer" : "same";
+/** Take a message, but for one that is older than what is there: false. The same one only tells that the account is followed. */
+export function take(account: Account, message: PortfolioMessage): boolean {
+  const { type: _, positions, ...value } = { stale_hops: account.hops, ...message } as PortfolioMessage;
+  const old = account.value;
+  const order = old ? value.epoch - old.epoch || value.sequence - old.sequence : 1;
+  if (order < 0) return false;
+  if (positions) {
+    account.rows = merged(account.isComplete ? account.rows : NO_ROWS, positions, account.rows);
+    account.isComplete = true;
   }
+  if (order || old?.stale_hops !== value.stale_hops) account.value = value;
+  account.isFresh = true;
+  account.confirmedAt = Date.now();
+  return true;
+}
 
-  /** Take what comes before a value that may be old, and when that ends. */
-  takeFreshness({ stale_hops: hops }: Freshness): void {
-    this.staleHops = hops;
-    if (this.#value) this.#value = { ...this.#value, stale_hops: hops };
-  }
+/** Take what comes before a value that may be old, and when that ends. */
+export function takeFreshness(account: Account, { stale_hops }: Freshness): void {
+  account.hops = stale_hops;
+  if (account.value) account.value = { ...account.value, stale_hops };
+}
 
-  /** Make the snapshot anew; was anything different? */
-  refresh(around: Around, isConfirmed: boolean, nowMs: number): boolean {
-    const error = this.error ?? around.error;
-    const status = statusOf(this.#value, error, isConfirmed && this.isFresh);
-    this.oldSince = status === "old" ? (this.oldSince ?? nowMs) : null;
-    const { id: accountId, confirmedAt, oldSince } = this;
-    const next: Snapshot = { ...around, accountId, status, value: this.#value, positions: this.#rows, confirmedAt, oldSince, error };
-    if (isShallowEqual(next, this.snapshot)) return false;
-    this.snapshot = next;
-    return true;
-  }
+/** Make the snapshot anew; was anything different? */
+export function refresh(account: Account, around: Around, isConfirmed: boolean): boolean {
+  const { id: accountId, value, rows: positions, confirmedAt, snapshot } = account;
+  const error = account.error ?? around.error;
+  const status = statusOf(value, error, isConfirmed && account.isFresh);
+  const oldSince = status === "old" ? (snapshot.oldSince ?? Date.now()) : null;
+  const next: Snapshot = { ...around, accountId, status, value, positions, confirmedAt, oldSince, error };
+  if (isShallowEqual(next, snapshot)) return false;
+  account.snapshot = next;
+  return true;
 }
 
 function statusOf(value: Value | null, error: LivePortfolioError | null, isConfirmed: boolean): Status {
-  if (error?.code === "forbidden" || (error?.code === "unauthorized" && error.isFinal)) return "denied";
+  if (error?.code === "forbidden" || (error?.isFinal && error.code === "unauthorized")) return "denied";
   if (error?.isFinal) return "failed";
   if (!value) return "unknown";
   if (!isConfirmed) return "old";
@@ -121,7 +121,7 @@ function merged(base: Rows, changed: readonly PositionRow[], known: Rows): Rows 
 export function isShallowEqual(one: unknown, other: unknown): boolean {
   if (one === other) return true;
   if (typeof one !== "object" || typeof other !== "object" || !one || !other) return false;
-  const names = Object.keys(one);
   const [left, right] = [one as Record<string, unknown>, other as Record<string, unknown>];
+  const names = Object.keys(left);
   return names.length === Object.keys(right).length && names.every((name) => name in right && left[name] === right[name]);
 }

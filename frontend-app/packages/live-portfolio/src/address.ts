@@ -41,11 +41,11 @@ function addressOf(text: string): Address {
     parsed = new URL(text.trim().replace(/^http/, "ws"));
   } catch {} // said below
   if (!parsed || !/^wss?:$/.test(parsed.protocol) || parsed.username || parsed.password) {
-    throw finalError("invalid_url", "The address must be like wss://live.example.com, without credentials");
+    throw finalError("invalid_url");
   }
   const { origin, search: query } = parsed;
   if (parsed.protocol === "ws:" && globalThis.location?.protocol === "https:" && !LOOPBACK.test(parsed.hostname)) {
-    throw finalError("insecure_url", "A page of https can only reach wss://, and the address is ws://");
+    throw finalError("insecure_url");
   }
   const template = origin + parsed.pathname.replace(PLACE_IN_PATH, PLACE);
   const isOwn = OWN_PATH.test(template) || !template.includes(PLACE);

@@ -1,5 +1,6 @@
 /**
  * What can go wrong, by code. A code says what an app can do; the close code and the time to wait travel along.
+ * The sentence for people is `errorWords` of `./words`.
  */
 export type ErrorCode =
   | "invalid_account_id"
@@ -15,57 +16,41 @@ export type ErrorCode =
 
 export interface ErrorDetails {
   /** No further attempt is made until `resume()`. */
-  readonly isFinal?: boolean;
-  readonly closeCode?: number;
+  readonly isFinal?: boolean | undefined;
+  readonly closeCode?: number | undefined;
   /** What the server asks to wait, in milliseconds. */
-  readonly retryInMs?: number;
+  readonly retryInMs?: number | undefined;
 }
 
 /** What went wrong. Neither its message nor its fields ever hold a token, a ticket or an address. */
 export class LivePortfolioError extends Error {
-  readonly code: ErrorCode;
-  readonly isFinal: boolean = false;
+  declare readonly code: ErrorCode;
+  declare readonly isFinal: boolean;
   declare readonly closeCode?: number;
   declare readonly retryInMs?: number;
 
-  constructor(code: ErrorCode, message: string, details?: ErrorDetails) {
-    super(message);
-    this.name = "LivePortfolioError";
-    this.code = code;
-    Object.assign(this, details);
+  constructor(code: ErrorCode, details?: ErrorDetails) {
+    super(code);
+    Object.assign(this, { name: "LivePortfolioError", code, isFinal: false }, details);
   }
 }
 
 /** Thrown by `getToken` or `getTicket`: nobody is signed in, so it is no use to try again. */
 export class NotSignedIn extends Error {
-  constructor(message = "Nobody is signed in") {
-    super(message);
-    this.name = "NotSignedIn";
-  }
+  override name = "NotSignedIn";
 }
 
-export function finalError(code: ErrorCode, message: string, closeCode?: number): LivePortfolioError {
-  return new LivePortfolioError(code, message, { isFinal: true, ...(closeCode && { closeCode }) });
-}
-
-const REFUSED = "The server does not accept these credentials";
-
-/** Refused, and refused again with a fresh token. */
-export function refused(): LivePortfolioError {
-  return finalError("unauthorized", REFUSED, 4500);
-}
-
-export function otherLanguage(): LivePortfolioError {
-  return finalError("protocol", "The server speaks another language than this client");
+export function finalError(code: ErrorCode, closeCode?: number): LivePortfolioError {
+  return new LivePortfolioError(code, { isFinal: true, ...(closeCode && { closeCode }) });
 }
 
 /** Why a connection ended: a close code (of a WebSocket, or what an HTTP status stands for). */
 export function errorOfClose(closeCode = 1006, retryInMs?: number): LivePortfolioError {
-  const details = { closeCode, ...(retryInMs && { retryInMs }) };
-  if (closeCode === 4500) return new LivePortfolioError("unauthorized", REFUSED, details);
-  // with a time to wait, it passes
-  if (closeCode === 4501) return new LivePortfolioError("connection_limit", "Too many connections are open", { ...details, isFinal: !retryInMs });
-  if (closeCode === 4503) return finalError("forbidden", "There is no such account, or it is not yours", closeCode);
-  if (closeCode > 4503 && closeCode < 5000) return finalError("bad_message", "The server does not understand this client", closeCode);
-  return new LivePortfolioError("unreachable", "The server cannot be reached", details);
+  const isOurs = closeCode >= 4500 && closeCode < 5000; // for good, but for a token that may only have expired
+  const codes: Record<number, ErrorCode> = { 4500: "unauthorized", 4501: "connection_limit", 4503: "forbidden" };
+  return new LivePortfolioError(codes[closeCode] ?? (isOurs ? "bad_message" : "unreachable"), {
+    isFinal: isOurs && closeCode > 4500 && !retryInMs, // with a time to wait, it passes
+    closeCode,
+    ...(retryInMs && { retryInMs }),
+  });
 }

@@ -1,9 +1,9 @@
 /** Where no WebSocket gets through: server-sent events for one account, polling for several. */
-import type { Dial } from "./connect.js";
-import { LivePortfolioError, errorOfClose, otherLanguage } from "./errors.js";
-import type { Detail, Options } from "./types.js";
+import type { Account } from "./account.js";
+import { LivePortfolioError, errorOfClose, finalError } from "./errors.js";
+import type { Detail, Options, Transport } from "./types.js";
 import { fetchOf } from "./request.js";
-import { type Wire, type WireEvents, deliver, parsed } from "./wire.js";
+import { type Wire, type WireEvents, parsed } from "./wire.js";
 
 export { request } from "./request.js";
 
@@ -23,12 +23,23 @@ export interface HttpOptions {
   readonly silenceMs: number;
 }
 
-export function openHttp({ kind, address, token, accounts }: Dial, options: Options, events: WireEvents): Wire {
-  const wanted = accounts();
-  const one = { fetch: fetchOf(options), base: address.http, token, silenceMs: options.silenceMs ?? 10_000 };
-  const wire = kind === "sse" && wanted.length === 1 ? openEvents(one, events) : openPolling(one, events);
-  for (const account of wanted) wire.follow(account.id, account.detail);
-  return wire;
+export function openHttp(kind: Transport, base: string, token: string | null, accounts: readonly Account[], options: Options, events: WireEvents): Wire {
+  const one = { fetch: fetchOf(options), base, token, silenceMs: options.silenceMs ?? 10_000 };
+  const { follow, leave, ...wire } = kind === "sse" && accounts.length === 1 ? openEvents(one, events) : openPolling(one, events);
+  for (const account of accounts) follow(account.id, account.detail);
+  return {
+    ...wire,
+    send(message) { // a fresh token is of no use here: the server ends a stream when its token does
+      if (message.type === "subscribe") follow(message.account_id, message.detail ?? "value");
+      if (message.type === "unsubscribe") leave(message.account_id);
+    },
+  };
+}
+
+/** A connection by HTTP; each account is a request of its own. */
+interface HttpWire extends Omit<Wire, "send"> {
+  follow(accountId: string, detail: Detail): void;
+  leave(accountId: string): void;
 }
 
 export interface Climber {
@@ -56,24 +67,20 @@ export function climb(
   const dial = () => {
     const mine = attempt;
     let isServing = false;
-    const ifServing = <T extends unknown[]>(then: (...what: T) => void) => (...what: T) => {
-      if (isServing) then(...what);
-    };
     connect({
-      ...serving, // what is told of freshness comes before the first value
       onOpen: () => {},
       onMessage(message) {
-        if (!isServing && tried && mine === attempt) {
+        if (message.type === "portfolio" && !isServing && tried && mine === attempt) {
           isServing = true;
           const wire = tried;
           tried = null;
           takeOver(wire);
         }
-        if (isServing) serving.onMessage(message);
+        if (isServing || message.type === "freshness") serving.onMessage(message); // which comes before the first value
       },
-      onTokenExpiring: ifServing(serving.onTokenExpiring),
-      onForbidden: ifServing(serving.onForbidden),
-      onConfirmed: ifServing(serving.onConfirmed),
+      onConfirmed(is) {
+        if (isServing) serving.onConfirmed(is);
+      },
       onDown(why) {
         if (isServing) serving.onDown(why);
         else if (mine === attempt) again();
@@ -104,7 +111,7 @@ async function ask(options: HttpOptions, path: string, signal: AbortSignal): Pro
 }
 
 /** `GET /v1/portfolio/{id}/stream`, by fetch, as an EventSource sends no Authorization. */
-export function openEvents(options: HttpOptions, events: WireEvents): Wire {
+export function openEvents(options: HttpOptions, events: WireEvents): HttpWire {
   const streams = new Map<string, AbortController>();
   const close = () => {
     for (const stop of streams.values()) stop.abort();
@@ -119,8 +126,8 @@ export function openEvents(options: HttpOptions, events: WireEvents): Wire {
     if (!data) return;
     if (/^event: ?close$/m.test(text)) throw errorOfClose(Number(JSON.parse(data).code));
     const message = parsed(data);
-    if (!message) throw otherLanguage();
-    deliver(message, events);
+    if (!message) throw finalError("protocol");
+    events.onMessage(message);
   };
   const run = async (accountId: string, detail: Detail, stop: AbortController) => {
     let timer: ReturnType<typeof setTimeout> | undefined;
@@ -156,7 +163,6 @@ export function openEvents(options: HttpOptions, events: WireEvents): Wire {
       void run(accountId, detail, stop);
     },
     leave,
-    renew: () => {}, // the server ends the stream when its token does
     probe: () => {},
     close,
   };
@@ -172,13 +178,13 @@ async function* blocks(answer: Response, onHeard: () => void): AsyncGenerator<st
     if (done) return;
     const found = (text + value).replaceAll("\r\n", "\n").split("\n\n");
     text = found.pop() ?? "";
-    if (text.length > EVENT_CHARS_MAX) throw otherLanguage();
+    if (text.length > EVENT_CHARS_MAX) throw finalError("protocol");
     yield* found;
   }
 }
 
 /** `GET /v1/portfolio/{id}` of each account in turn, every POLL_MS. */
-export function openPolling(options: HttpOptions, events: WireEvents): Wire {
+export function openPolling(options: HttpOptions, events: WireEvents): HttpWire {
   const wanted = new Map<string, Detail>();
   const stop = new AbortController();
   let timer: ReturnType<typeof setTimeout> | undefined;
@@ -198,10 +204,10 @@ export function openPolling(options: HttpOptions, events: WireEvents): Wire {
     const answer = await ask(options, `/v1/portfolio/${accountId}?detail=${detail}`, signal);
     const message = parsed(await answer.text());
     if (stop.signal.aborted) return;
-    if (!message) throw otherLanguage();
+    if (!message) throw finalError("protocol");
     if (!isOpen) events.onOpen();
     isOpen = true;
-    deliver(message, events);
+    events.onMessage(message);
   };
   const round = async () => {
     if (isAsking || stop.signal.aborted) return;
@@ -212,7 +218,7 @@ export function openPolling(options: HttpOptions, events: WireEvents): Wire {
         await one(accountId, detail).catch((why) => {
           if (why.code !== "forbidden") throw why;
           wanted.delete(accountId);
-          events.onForbidden(accountId);
+          events.onMessage({ type: "error", code: "forbidden", message: "", account_id: accountId });
         });
       }
       timer = setTimeout(round, POLL_MS);
@@ -228,7 +234,6 @@ export function openPolling(options: HttpOptions, events: WireEvents): Wire {
       queueMicrotask(round);
     },
     leave: (accountId) => void wanted.delete(accountId),
-    renew: () => {}, // the next refusal brings a fresh token
     probe: () => void round(),
     close,
   };

@@ -1,5 +1,6 @@
 /** The words for every state, the same in every component. */
 import { age, clockTime, money } from "./format.js";
+import type { ErrorCode, LivePortfolioError } from "./errors.js";
 import type { Link, Snapshot, Status, Value } from "./types.js";
 
 const SYMBOLS_LISTED_MAX = 6;
@@ -20,6 +21,18 @@ const LINK_WORDS: Readonly<Record<Link, string>> = {
   offline: "Offline",
   paused: "Paused",
   closed: "Not connected",
+};
+const ERROR_WORDS: Readonly<Record<ErrorCode, string>> = {
+  invalid_account_id: "An account id has 1 to 64 letters, digits, - and _",
+  invalid_url: "The address must be like wss://live.example.com, without credentials",
+  insecure_url: "A page of https can only reach wss://, and the address is ws://",
+  token_unavailable: "No token can be had now",
+  unauthorized: "The server does not accept these credentials",
+  connection_limit: "Too many connections or accounts at once",
+  forbidden: "There is no such account, or it is not yours",
+  bad_message: "The server does not understand this client",
+  protocol: "The server speaks another language than this client",
+  unreachable: "The server cannot be reached",
 };
 
 export type Tone = "good" | "warn" | "bad" | "none";
@@ -58,8 +71,12 @@ export function caveats(value: Value | null): string[] {
 export function trouble({ error, link, status }: Pick<Snapshot, "error" | "link" | "status">): string {
   if (link === "paused") return "Paused: the figures stay as they are.";
   if (!error) return "";
-  const ends = error.isFinal || status === "denied" ? "." : "; trying again.";
-  return error.message + ends;
+  return errorWords(error) + (error.isFinal || status === "denied" ? "." : "; trying again.");
+}
+
+/** What went wrong, as people say it; without a full stop. */
+export function errorWords({ code, closeCode }: Pick<LivePortfolioError, "code" | "closeCode">): string {
+  return code === "unauthorized" && !closeCode ? "Nobody is signed in" : ERROR_WORDS[code];
 }
 
 /** "AAPL, MSFT and 3 more". */

@@ -67,7 +67,7 @@ function unknownTotal(symbols: string[], known: string): Partial<Value> {
   return { equity: null, total_value: "—", unpriced: symbols, known_equity: known, ...unknownDay() };
 }
 
-const unreachable = new LivePortfolioError("unreachable", "The server cannot be reached", { closeCode: 1006 });
+const unreachable = new LivePortfolioError("unreachable", { closeCode: 1006 });
 
 /** Every state that an account on a screen can be in, by name. */
 export const states = {
@@ -94,15 +94,15 @@ export const states = {
   unreachable: state({ status: "unknown", link: "waiting", transport: null, error: unreachable, confirmedAt: null }, null),
   denied: state({
     status: "denied", link: "closed", transport: null, confirmedAt: null,
-    error: new LivePortfolioError("forbidden", "There is no such account, or it is not yours", { isFinal: true, closeCode: 4503 }),
+    error: new LivePortfolioError("forbidden", { isFinal: true, closeCode: 4503 }),
   }, null),
   signedOut: state({
     status: "denied", link: "closed", transport: null, confirmedAt: null,
-    error: new LivePortfolioError("unauthorized", "The server does not accept these credentials", { isFinal: true, closeCode: 4500 }),
+    error: new LivePortfolioError("unauthorized", { isFinal: true, closeCode: 4500 }),
   }, null),
   failed: state({
     status: "failed", link: "closed", transport: null,
-    error: new LivePortfolioError("connection_limit", "Too many connections are open", { isFinal: true, closeCode: 4501 }),
+    error: new LivePortfolioError("connection_limit", { isFinal: true, closeCode: 4501 }),
   }),
 } satisfies Record<string, Snapshot>;
 
