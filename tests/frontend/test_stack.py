@@ -87,7 +87,7 @@ async def test_behaviour_20_at_quiet_every_text_equals_the_oracle(system: System
         equity, day_pnl = truth.figures["equity"], truth.figures["day_pnl"]
         await expect(view.locator("#total-value")).to_have_text(dollars(equity))
         gain = ("+" if float(day_pnl) > 0 else "") + dollars(day_pnl)
-        await expect(view.locator("#today-return .text")).to_contain_text(gain)
+        await expect(view.locator("#gained")).to_contain_text(gain)
         await expect(view.locator("#cash")).to_have_text(dollars(truth.figures["cash"]))
         for page in (view, app):
             for symbol, value in truth.market_values.items():

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from portfolio_realtime.state.accounts import Accounts
 from portfolio_realtime.state.agreement import Agreement
+from portfolio_realtime.state.asset_names import AssetNames
 from portfolio_realtime.state.closed_days import ClosedDaysStore
 from portfolio_realtime.state.connection import Connection
 from portfolio_realtime.state.entitlements import Entitlements
@@ -25,6 +26,7 @@ class State:
     connection: Connection
     leases: Leases
     accounts: Accounts
+    asset_names: AssetNames
     closed_days: ClosedDaysStore
     marks: Marks
     feeds: Feeds
@@ -49,6 +51,7 @@ def open_state(url: str, *, holder: str, shards: int, lease_ms: int) -> State:
         connection=connection,
         leases=Leases(connection, holder, lease_ms),
         accounts=Accounts(connection, shards),
+        asset_names=AssetNames(connection),
         closed_days=ClosedDaysStore(connection),
         marks=Marks(connection),
         feeds=Feeds(connection),

@@ -17,6 +17,7 @@
 | lease:NAME:granted         | string     | whoever acquires it   | none     | newest fencing token that was granted         |
 | HASH:fence                 | string     | the hash's writer     | none     | newest fencing token that has written HASH    |
 | history:ACCOUNT            | string     | symbol collector      | 36 h     | ClosedDays as JSON, for who has asked         |
+| asset-names                | hash       | symbol collector      |          | symbol -> name of the company or coin         |
 | history-wanted             | set        | websocket server      | 60 s     | accounts whose closed days are asked for      |
 | cursor:activities          | string     | symbol collector      | none     | newest event_id seen on the activity stream   |
 | feed:SOURCE                | string     | market data consumer  | 2 s      | there while the source brings what is traded  |
@@ -78,6 +79,11 @@ def minutes() -> str:
 def history(account_id: str) -> str:
     """Key of an account's closed days."""
     return f"{_prefix}history:{account_id}"
+
+
+def asset_names() -> str:
+    """Key of the names of assets, by symbol."""
+    return f"{_prefix}asset-names"
 
 
 def history_wanted() -> str:

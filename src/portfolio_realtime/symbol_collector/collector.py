@@ -35,6 +35,7 @@ from portfolio_realtime.symbol_collector.records.equity_drift import EquityDrift
 from portfolio_realtime.symbol_collector.records.record_metrics import show_records
 from portfolio_realtime.symbol_collector.sources import parse
 from portfolio_realtime.symbol_collector.sources.account_source import AccountSource
+from portfolio_realtime.symbol_collector.sources.asset_names import learn_names
 from portfolio_realtime.symbol_collector.sources.broker_client import BrokerClient, credentials
 from portfolio_realtime.symbol_collector.sources.closed_days import serve_closed_days
 from portfolio_realtime.symbol_collector.sources.parse import CurrencyRefused, PayloadRefused
@@ -136,6 +137,7 @@ class Collector:
             self._follow_interest(),
             self._poll_interest(),
             serve_closed_days(self._state, self._client, self._clock, self._metrics.refused_days.inc),
+            learn_names(self._state, self._client, lambda: self._roster.universe, self._clock),
         )
 
     async def _resume(self) -> None:

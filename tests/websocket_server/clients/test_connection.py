@@ -240,7 +240,9 @@ def test_a_connection_holds_at_most_64_subscriptions(hub: Hub) -> None:
         assert isinstance(request, Subscribe)
         connection.subscribe(watched(hub, request.account_id), request)
     assert connection.received(b'{"type":"subscribe","account_id":"more"}', 0.0) is None
-    assert reply(connection)["code"] == "too_many_subscriptions"
+    said = reply(connection)
+    assert said["code"] == "too_many_subscriptions"
+    assert said["account_id"] == "more"  # so that the client knows which one it goes without
     assert isinstance(connection.received(b'{"type":"subscribe","account_id":"n1"}', 0.0), Subscribe)
 
 

@@ -3,9 +3,9 @@ import { type Address, addressesOf, isAccountId, withQuery } from "./address.js"
 import { createCredentials } from "./credentials.js";
 import { LivePortfolioError, errorOfClose, finalError } from "./errors.js";
 import { frames } from "./frames.js";
-import { loadTransports } from "./lazy.js";
 import type { ServerMessage } from "./messages.js";
 import { watchPage } from "./page.js";
+import { hasEvents, hasFallbacks, hasTickets, loadTransports } from "./parts.js";
 import type { LiveEvent, Link, LivePortfolio, Options, Transport } from "./types.js";
 import type { Climber } from "./transports.js";
 import { type Wire, type WireEvents, openSocket } from "./wire.js";
@@ -92,7 +92,7 @@ export function createLivePortfolio(options: Options = {}): LivePortfolio {
       probe,
       () => wire?.probe(),
       // a browser allows few HTTP connections to one host, over all tabs: only a visible one has them
-      () => wire && transport !== WEBSOCKET && rest("waiting"),
+      () => hasFallbacks && wire && transport !== WEBSOCKET && rest("waiting"),
       () => isResting() || rest("waiting"),
     );
     const kind = transports[transportIndex] as Transport;
@@ -109,12 +109,12 @@ export function createLivePortfolio(options: Options = {}): LivePortfolio {
     const mine = generation;
     const at = address();
     const reason = refused === undefined ? "connect" : "rejected";
-    const ticket = kind === WEBSOCKET && options.getTicket ? await credentials.forTicket(reason) : "";
+    const ticket = hasTickets && kind === WEBSOCKET && options.getTicket ? await credentials.forTicket(reason) : "";
     const token = ticket ? null : await credentials.forToken(reason);
     if (mine !== generation) return null;
     secret = ticket || token || null;
     if (secret === refused) throw finalError("unauthorized", 4500);
-    if (kind !== WEBSOCKET) return (await loadTransports()).openHttp(kind, at.http, token, followed(), options, events);
+    if (hasFallbacks && kind !== WEBSOCKET) return (await loadTransports()).openHttp(kind, at.http, token, followed(), options, events);
     const wanted = followed();
     // one account goes into the address; several are subscribed to, as a refused first one would close for all
     const first = wanted.length === 1 || !at.several ? wanted[0] : undefined;
@@ -225,7 +225,7 @@ export function createLivePortfolio(options: Options = {}): LivePortfolio {
         // another address next time, and another transport when this one has failed often enough
         strikes++;
         addressIndex++;
-        if (strikes % Math.max(STRIKES_MAX, addresses?.length ?? 0) === 0) transportIndex = (transportIndex + 1) % transports.length;
+        if (hasFallbacks && strikes % Math.max(STRIKES_MAX, addresses?.length ?? 0) === 0) transportIndex = (transportIndex + 1) % transports.length;
       }
       again(why.retryInMs);
     }
@@ -241,7 +241,7 @@ export function createLivePortfolio(options: Options = {}): LivePortfolio {
 
   /** On a fallback: try the WebSocket beside it, which takes over with its first value. */
   function climb(mine: number): void {
-    if (transport === WEBSOCKET || !transports.includes(WEBSOCKET)) return;
+    if (!hasFallbacks || transport === WEBSOCKET || !transports.includes(WEBSOCKET)) return;
     loadTransports().then(({ climb }) => {
       if (mine !== generation || climber) return;
       climber = climb(eventsOf(mine), (events) => connect(WEBSOCKET, events), (made) => {
@@ -277,7 +277,7 @@ export function createLivePortfolio(options: Options = {}): LivePortfolio {
   }
 
   function tell(event: LiveEvent): void {
-    guarded(() => options.onEvent?.(event));
+    if (hasEvents) guarded(() => options.onEvent?.(event));
   }
 
   function flush(): void {

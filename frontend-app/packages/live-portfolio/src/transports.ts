@@ -2,7 +2,6 @@
 import type { Account } from "./account.js";
 import { LivePortfolioError, errorOfClose, finalError } from "./errors.js";
 import type { Detail, Options, Transport } from "./types.js";
-import { fetchOf } from "./request.js";
 import { type Wire, type WireEvents, parsed } from "./wire.js";
 
 export { request } from "./request.js";
@@ -24,7 +23,7 @@ export interface HttpOptions {
 }
 
 export function openHttp(kind: Transport, base: string, token: string | null, accounts: readonly Account[], options: Options, events: WireEvents): Wire {
-  const one = { fetch: fetchOf(options), base, token, silenceMs: options.silenceMs ?? 10_000 };
+  const one = { fetch: options.fetch ?? fetch.bind(globalThis), base, token, silenceMs: options.silenceMs ?? 10_000 };
   const { follow, leave, ...wire } = kind === "sse" && accounts.length === 1 ? openEvents(one, events) : openPolling(one, events);
   for (const account of accounts) follow(account.id, account.detail);
   return {

@@ -22,16 +22,17 @@ const LINK_WORDS: Readonly<Record<Link, string>> = {
   paused: "Paused",
   closed: "Not connected",
 };
+const MISUNDERSTOOD = "The server and this page do not understand each other";
 const ERROR_WORDS: Readonly<Record<ErrorCode, string>> = {
   invalid_account_id: "An account id has 1 to 64 letters, digits, - and _",
   invalid_url: "The address must be like wss://live.example.com, without credentials",
-  insecure_url: "A page of https can only reach wss://, and the address is ws://",
+  insecure_url: "A page of https can only reach wss://, not ws://",
   token_unavailable: "No token can be had now",
   unauthorized: "The server does not accept these credentials",
   connection_limit: "Too many connections or accounts at once",
   forbidden: "There is no such account, or it is not yours",
-  bad_message: "The server does not understand this client",
-  protocol: "The server speaks another language than this client",
+  bad_message: MISUNDERSTOOD,
+  protocol: MISUNDERSTOOD,
   unreachable: "The server cannot be reached",
 };
 

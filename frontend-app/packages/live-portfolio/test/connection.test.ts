@@ -47,6 +47,18 @@ describe("behaviour 1: one socket for all who look", () => {
   });
 });
 
+it("an account beyond what one connection carries says so, and the others live on", async () => {
+  const stage = new Stage().serve();
+  for (const accountId of ["alice", "bob"]) stage.client.subscribe(accountId, ignore);
+  await pass(150);
+  stage.client.subscribe("carol", ignore);
+  stage.server.onMessage = ignore;
+  stage.server.newest.deliver({ type: "error", code: "too_many_subscriptions", message: "at most 64 in one connection", account_id: "carol" });
+  await pass(150);
+  expect(stage.client.getSnapshot("carol")).toMatchObject({ status: "failed", value: null, error: { code: "connection_limit" } });
+  expect([stage.status("alice"), stage.status("bob"), stage.server.sockets.length]).toEqual(["live", "live", 1]);
+});
+
 describe("behaviour 2: never another account's figure", () => {
   it.each([1, 2, 3, 4, 5, 6, 7, 8])("behaviour 2: at any moment of any change of accounts, seed %i", async (seed) => {
     const random = seeded(seed);

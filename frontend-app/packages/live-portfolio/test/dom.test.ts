@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { createAllocation, createDayChart, createPositionsTable } from "../src/dom/index.js";
-import { averageCost, dayRatio, sorted } from "../src/dom/rows.js";
-import { Series, pieces, ticks } from "../src/dom/series.js";
+import { averageCost, gainRatio, sorted } from "../src/dom/rows.js";
+import { createSeries, pieces, ticks } from "../src/dom/series.js";
 import { createFixedPortfolio, portfolioMessage, states } from "../src/testing/index.js";
 import { Stage, pass, withFakeClock } from "./stage.js";
 
@@ -57,8 +57,10 @@ describe("the table of positions", () => {
   });
 
   it("a search finds symbols, options as they read, and names", async () => {
-    const stage = new Stage();
-    createPositionsTable(container, { client: stage.client, accountId: "alice", names: new Map([["AAPL", "Apple Inc."]]) });
+    const asked: string[] = [];
+    const assets = [{ symbol: "AAPL", asset_class: "us_equity", name: "Apple Inc. Common Stock" }, { symbol: "AAPL251219C00150000", asset_class: "us_option" }];
+    const stage = new Stage({ fetch: async (url) => (asked.push(String(url)), Response.json({ assets })) });
+    createPositionsTable(container, { client: stage.client, accountId: "alice" });
     await pass(150);
     const rows = ["AAPL", "AAPL251219C00150000", ..."BCDEFGHIJ"].map((symbol) => row(symbol, "1", "1", "1.00"));
     stage.server.send(portfolioMessage("alice", { positions: rows }));
@@ -70,7 +72,9 @@ describe("the table of positions", () => {
       return cells("symbol");
     };
     expect(search?.closest("[hidden]")).toBeNull();
-    expect(find("apple")).toEqual(["AAPL"]);
+    expect(find("common")).toEqual(["AAPL"]);
+    expect(container.querySelector('[data-symbol="AAPL"] small')?.textContent).toBe("Apple Inc. Common Stock");
+    expect(asked).toEqual(["http://localhost:8001/v1/portfolio/alice/assets"]);
     expect(find("150 call")).toEqual(["AAPL 19 Dec 2025 150 call"]);
     expect(find("zzz")).toEqual([]);
     expect(container.textContent).toContain("No position matches “zzz”");
@@ -111,9 +115,9 @@ it("average cost, gains in percent, and an order that does not depend on where r
   expect(averageCost(row("A", "2", "20", "40.00"))).toBe(17.5);
   expect(averageCost(row("AAPL251219C00150000", "1", "2.5", "250.00"))).toBe(2.45);
   expect(averageCost(row("A", "-2", "20", "-40.00"))).toBe(22.5);
-  expect(averageCost(row("A", "0", "20", "0.00"))).toBeNull();
-  expect(dayRatio(row("A", "2", "20", "41.00"))).toBe(0.025);
-  expect(dayRatio(row("A", "0", "20", "0.00"))).toBeNull();
+  expect(averageCost(row("A", "0", "20", "0.00"))).toBeNaN();
+  expect(gainRatio(row("A", "2", "20", "41.00"), "1.00")).toBe(0.025);
+  expect(gainRatio(row("A", "0", "20", "0.00"), "1.00")).toBeNaN();
   expect(sorted([row("B", "1", "1", "1.00"), row("A", "1", "1", "1.00")], "value", true).map(({ symbol }) => symbol)).toEqual(["A", "B"]);
 });
 
@@ -121,7 +125,7 @@ describe("the line of values", () => {
   const point = (minute: number, equity: string | null, flow = "0.00") => ({ timestamp: `2026-11-20T15:0${minute}:00.000000Z`, equity, external_cash_flow: flow, day_pnl: equity && "1.00" });
 
   it("gaps stay gaps, a deposit is no step, and the live end joins without being doubled", () => {
-    const series = new Series();
+    const series = createSeries();
     series.add({ ...portfolioMessage("alice"), equity: "100.00", timestamp: "2026-11-20T15:01:30.000000Z" });
     series.add({ ...portfolioMessage("alice"), equity: "107.00", timestamp: "2026-11-20T15:05:30.000000Z" });
     series.take({ base: "90.00", points: [point(0, null), point(1, "100.00"), point(2, null), point(3, "102.00"), point(4, "602.00", "500.00")] }, "1d", null);
@@ -130,7 +134,7 @@ describe("the line of values", () => {
   });
 
   it("beyond the day flows count from the base, also in what comes live, and a flow that nobody knows is a gap", () => {
-    const series = new Series();
+    const series = createSeries();
     const now = { ...portfolioMessage("alice"), last_equity: "1200.00", equity: "1257.00", external_cash_flow: "50.00", timestamp: "2026-11-20T15:05:00.000000Z" };
     const points = [point(0, "1000.00", "0.00"), { ...point(1, "1100.00"), external_cash_flow: null }, point(2, "1200.00", "200.00"), point(4, "1205.00", "200.00")];
     series.take({ base: "990.00", points, revision: "r1", is_whole: true }, "1m", now);
@@ -139,7 +143,7 @@ describe("the line of values", () => {
   });
 
   it("in the day what was brought in since the newest minute is no gain either", () => {
-    const series = new Series();
+    const series = createSeries();
     const now = { ...portfolioMessage("alice"), last_equity: "990.00", equity: "1101.00", external_cash_flow: "100.00", timestamp: "2026-11-20T15:05:00.000000Z" };
     series.take({ base: "990.00", points: [point(0, "1000.00", "0.00")] }, "1d", now);
     series.add(now);
@@ -147,7 +151,7 @@ describe("the line of values", () => {
   });
 
   it("asks only for what is new, and takes it behind what was there", () => {
-    const series = new Series();
+    const series = createSeries();
     expect(series.since).toBe("");
     series.take({ base: "90.00", points: [point(0, "91.00"), point(1, "92.00")], revision: "r1", is_whole: true }, "1d", null);
     expect(series.since).toBe("&since=2026-11-20T15%3A01%3A00.000000Z&revision=r1");

@@ -15,6 +15,7 @@ export class Stage {
       url: URL_OF_SERVER,
       WebSocket: this.server.WebSocket,
       transports: ["websocket"],
+      fetch: async () => new Response(null, { status: 404 }),
       onEvent: (event) => this.events.push(event),
       ...options,
     });

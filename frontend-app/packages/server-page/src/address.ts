@@ -1,10 +1,13 @@
 /** In place of the package's: this page comes from the server itself, so there is one address and nothing to check. */
 import type { Address } from "../../live-portfolio/src/address.js";
 
-export { isAccountId, withQuery } from "../../live-portfolio/src/address.js";
+export { isAccountId } from "../../live-portfolio/src/address.js";
 
 export function addressesOf(): Address[] {
   const http = location.origin;
-  const base = `${http.replace("http", "ws")}/ws`;
-  return [{ http, several: base, one: (accountId) => `${base}/portfolio/${accountId}` }];
+  return [{ http, several: null, one: (accountId) => `${http.replace("http", "ws")}/ws/portfolio/${accountId}` }];
+}
+
+export function withQuery(url: string, { detail }: { readonly detail: string }): string {
+  return `${url}?detail=${detail}`;
 }

@@ -3,55 +3,68 @@ import { createLivePortfolio } from "../../live-portfolio/src/client.js";
 import { createDayChart } from "../../live-portfolio/src/dom/chart.js";
 import { put, set } from "../../live-portfolio/src/dom/elements.js";
 import { type View, createPositionsTable } from "../../live-portfolio/src/dom/table.js";
-import type { LivePortfolio } from "../../live-portfolio/src/types.js";
+import { NotSignedIn } from "../../live-portfolio/src/errors.js";
+import type { LivePortfolio, Options } from "../../live-portfolio/src/types.js";
 import { trouble } from "../../live-portfolio/src/words.js";
-import { type Session, demoSession, typedSession, watchAccounts } from "./session.js";
 import { $, drawSummary } from "./summary.js";
 
 const OFFERED_MAX = 500;
 const BLIP_MS = 2_000; // the state says it at once; a sentence about it would only flicker
+const MORE_ACCOUNTS_MS = 2_000;
 
-let client: LivePortfolio | null = null;
+/** What the demo gives to whoever looks; other servers have no such thing. */
+interface DemoSession {
+  readonly accounts: readonly string[];
+  readonly token: string | null;
+}
+
+let client: LivePortfolio | undefined;
 let views: View[] = [];
 let isPaused = false;
 
+const picker = $<HTMLSelectElement>("account");
+const form = $<HTMLFormElement>("sign-in");
 const chosen = () => decodeURIComponent(location.hash.slice(1));
+
+async function askDemo(): Promise<DemoSession | null> {
+  try {
+    const answer = await fetch("/demo/session", { cache: "no-store" });
+    return answer.ok ? await answer.json() : null;
+  } catch {
+    return null;
+  }
+}
+
+const session = await askDemo();
 
 /** Show an account; nothing of the one before remains. */
 function watch(accountId: string): void {
   if (!client) return;
   const from = client;
   for (const view of views) view.destroy();
-  history.replaceState(null, "", `#${encodeURIComponent(accountId)}`);
+  location.replace(`#${encodeURIComponent(accountId)}`);
   const draw = () => {
     const snapshot = from.getSnapshot(accountId);
-    const { status } = snapshot;
+    const { status, oldSince, error } = snapshot;
     const isRefused = status === "denied" || (status === "failed" && !snapshot.value);
-    $("#dashboard").hidden = $("#pause").hidden = isRefused;
-    $("#sign-in").hidden = !isRefused || isDemo;
-    $("#sign-out").hidden = isDemo || isRefused;
-    const isBlip = snapshot.oldSince !== null && Date.now() - snapshot.oldSince < BLIP_MS && !snapshot.error?.isFinal;
-    say(isBlip ? "" : trouble(snapshot));
-    $("#again").hidden = isRefused && !isDemo;
+    const isBlip = oldSince && Date.now() - oldSince < BLIP_MS && !error?.isFinal;
+    const said = isBlip ? "" : trouble(snapshot);
+    $("dashboard").hidden = $("pause").hidden = isRefused;
+    form.hidden = !isRefused || Boolean(session);
+    $("sign-out").hidden = isRefused || Boolean(session);
+    $("again").hidden = isRefused && !session;
+    $("notice").hidden = !said;
+    put($("notice-text"), said);
     drawSummary(snapshot);
   };
-  const end = from.subscribe(accountId, draw, { detail: "positions" });
   const of = { client: from, accountId };
-  views = [{ destroy: end }, createDayChart($("#chart"), of), createPositionsTable($("#positions"), of)];
+  views = [{ destroy: from.subscribe(accountId, draw, { detail: "positions" }) }, createDayChart($("chart"), of), createPositionsTable($("positions"), of)];
   draw();
 }
 
-let isDemo = false;
-
-function say(text: string): void {
-  $("#notice").hidden = !text;
-  put($("#notice-text"), text);
-}
-
-function start(session: Session): void {
+function start(getToken: Options["getToken"]): void {
   client?.close();
-  isDemo = session.isDemo;
-  client = createLivePortfolio({ transports: ["websocket"], getToken: session.getToken });
+  client = createLivePortfolio({ transports: ["websocket"], getToken });
   pause(false);
 }
 
@@ -59,65 +72,52 @@ function pause(is: boolean): void {
   isPaused = is;
   if (is) client?.pause();
   else client?.resume();
-  set($("#pause"), { "aria-pressed": String(is) });
-  put($("#pause"), is ? "Resume" : "Pause");
-}
-
-function signOut(): void {
-  for (const view of views) view.destroy();
-  views = [];
-  client?.close();
-  client = null;
-  history.replaceState(null, "", location.pathname);
-  location.reload(); // nothing of the account stays in this page
+  set($("pause"), { "aria-pressed": `${is}` });
+  put($("pause"), is ? "Resume" : "Pause");
 }
 
 function list(accounts: readonly string[], current: string): void {
-  const picker = $<HTMLSelectElement>("#account");
   picker.replaceChildren(...accounts.map((id) => new Option(id, id)));
   if (accounts.includes(current)) picker.value = current;
-  $("#picker").hidden = !accounts.length;
+  $("picker").hidden = !accounts.length;
 }
 
-function beginDemo(session: Session): void {
-  start(session);
-  const picker = $<HTMLSelectElement>("#account");
-  const take = (accounts: readonly string[]) => {
-    const isFirst = picker.options.length === 0;
-    list(accounts, isFirst ? chosen() : picker.value);
-    if (isFirst && accounts.length) watch(picker.value);
-  };
-  picker.onchange = () => watch(picker.value);
-  take(session.accounts);
-  if (!session.accounts.length) put($("#connection-text"), "Reading accounts…");
-  watchAccounts(session.accounts.length, take);
+/** Just after the start of the demo accounts are still being read: look again until there are no more. */
+function offer(accounts: readonly string[]): void {
+  const known = picker.options.length;
+  const isMore = accounts.length > known;
+  if (isMore) list(accounts, known ? picker.value : chosen());
+  if (isMore && !known) watch(picker.value);
+  if (isMore || !known) setTimeout(async () => offer((await askDemo())?.accounts ?? []), MORE_ACCOUNTS_MS);
 }
 
-function beginTyped(): void {
-  const form = $<HTMLFormElement>("#sign-in");
+$("pause").onclick = () => pause(!isPaused);
+$("again").onclick = () => client?.resume();
+$("sign-out").onclick = () => {
+  client?.close();
+  location.replace(location.pathname); // loads anew: nothing of the account stays in this page
+};
+picker.onchange = () => watch(picker.value);
+if (session) {
+  let { token } = session;
+  // while the server is away the last one will do: it is the WebSocket that tells what is wrong
+  start(async () => (token = (await askDemo())?.token ?? token));
+  put($("connection-text"), "Reading accounts…");
+  offer(session.accounts);
+} else {
+  const account = $<HTMLInputElement>("account-id");
   form.hidden = false;
-  $<HTMLInputElement>("#account-id").value = chosen();
-  form.onsubmit = (event) => {
+  account.value = chosen();
+  form.onsubmit = async (event) => {
     event.preventDefault();
-    start(typedSession($<HTMLInputElement>("#token").value.trim()));
-    watch($<HTMLInputElement>("#account-id").value.trim());
-    void offerOthers();
+    const token = $<HTMLInputElement>("token").value.trim();
+    start(({ reason }) => { // a token that was typed in lives in this page alone, and cannot be renewed
+      if (reason !== "connect") throw new NotSignedIn();
+      return token || null;
+    });
+    watch(account.value.trim());
+    const answer = await client?.request(`/v1/accounts?limit=${OFFERED_MAX}`).catch(() => null);
+    const found: { account_id: string }[] = answer?.ok ? (await answer.json()).accounts : [];
+    if (found.length > 1) list(found.map(({ account_id }) => account_id), chosen()); // whoever may see several can change between them
   };
 }
-
-/** Whoever may see several accounts can change between them. */
-async function offerOthers(): Promise<void> {
-  const answer = await client?.request(`/v1/accounts?limit=${OFFERED_MAX}`).catch(() => null);
-  if (!answer?.ok) return;
-  const { accounts } = (await answer.json()) as { accounts: { account_id: string }[] };
-  if (accounts.length < 2) return;
-  list(accounts.map(({ account_id }) => account_id), chosen());
-  $("#account").onchange = () => watch($<HTMLSelectElement>("#account").value);
-}
-
-$("#pause").onclick = () => pause(!isPaused);
-$("#again").onclick = () => client?.resume();
-$("#sign-out").onclick = signOut;
-const session = await demoSession();
-if (session) beginDemo(session);
-else beginTyped();

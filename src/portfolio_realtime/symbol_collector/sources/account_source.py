@@ -7,6 +7,7 @@ from typing import Protocol, Self
 
 from portfolio_realtime.clock import Clock
 from portfolio_realtime.symbol_collector.activities import Activity, Statement
+from portfolio_realtime.symbol_collector.sources.asset_names import AssetSource
 from portfolio_realtime.symbol_collector.sources.closed_days import HistorySource
 from portfolio_realtime.symbol_collector.sources.parse import ListedAccount
 
@@ -53,7 +54,7 @@ class Follower(Protocol):
         ...
 
 
-class AccountSource(HistorySource, Protocol):
+class AccountSource(HistorySource, AssetSource, Protocol):
     """The accounts of one key. All requests raise BrokerUnavailable, BrokerRefused, PayloadRefused."""
 
     refused: list[str]  # why elements of the newest list were left out

@@ -5,6 +5,7 @@ Refused credentials are BrokerRefused, naming the setting.
 
 import math
 import time
+import urllib.parse
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Self
@@ -134,6 +135,10 @@ class BrokerClient:
         """The newest rows of what came or left in kind. Source: `GET /v1/accounts/activities`."""
         params = {"account_id": account_id, **IN_KIND_PARAMS}
         return await self._rest.get("/v1/accounts/activities", params, is_urgent=False)
+
+    async def asset(self, symbol: str) -> Any:
+        """What the broker knows of a symbol. Source: `GET /v1/assets/{symbol}`. Raises BrokerError."""
+        return await self._rest.get(f"/v1/assets/{urllib.parse.quote(symbol, safe='')}", is_urgent=False)
 
 
 def _newest(page: list[ListedAccount]) -> str:

@@ -1,5 +1,6 @@
 """Alpaca's Trading API: the one account of a key pair, in the terms that a broker's accounts have."""
 
+import urllib.parse
 from collections.abc import Callable, Generator, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
@@ -95,6 +96,10 @@ class TradingClient:
     async def in_kind_rows(self, account_id: str) -> Any:
         """The newest rows of what came or left in kind. Source: `GET /v2/account/activities`."""
         return await self._rest.get("/v2/account/activities", IN_KIND_PARAMS, is_urgent=False)
+
+    async def asset(self, symbol: str) -> Any:
+        """What the broker knows of a symbol. Source: `GET /v2/assets/{symbol}`. Raises BrokerError."""
+        return await self._rest.get(f"/v2/assets/{urllib.parse.quote(symbol, safe='')}", is_urgent=False)
 
     async def activities(self, category: str, page_token: str | None) -> list[Any]:
         """A page of rows, newest first, after the row of this id. Raises BrokerUnavailable, BrokerRefused."""

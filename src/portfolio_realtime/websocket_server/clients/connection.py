@@ -288,7 +288,8 @@ class ClientConnection:
             return ForbiddenRequest()
         is_full = len(self.subscriptions) >= SUBSCRIPTIONS_MAX
         if is_full and message.account_id not in self.subscriptions:
-            error = ErrorMessage("too_many_subscriptions", f"at most {SUBSCRIPTIONS_MAX} in one connection")
+            said = f"at most {SUBSCRIPTIONS_MAX} in one connection"
+            error = ErrorMessage("too_many_subscriptions", said, message.account_id)
             return self._reply(error)
         return message
 

@@ -16,6 +16,7 @@ from portfolio_realtime.valuation.explain import explain
 from portfolio_realtime.valuation.history import history as day_line
 from portfolio_realtime.valuation.history import symbols_of
 from portfolio_realtime.websocket_server.http_api.newer_points import newer_points
+from portfolio_realtime.websocket_server.http_api.responses import HeldAsset, HeldAssets
 
 HISTORY_POINTS_MAX: Final = 1440  # a day of minutes
 HISTORIES_MAX: Final = 4  # drawn at the same time
@@ -42,6 +43,24 @@ class AccountQueries:
             return None
         marks, unmarked = await self._state.marks.look_up([one.symbol for one in account.positions])
         return explain(account, marks, self._clock.now_ns(), unmarked)
+
+    async def assets(self, account_id: str) -> bytes | None:
+        """What the account holds, with the names that the broker has told. Raises StateUnavailable."""
+        account = await self._state.accounts.read_one(account_id)
+        if account is None:
+            return None
+        held = sorted(account.positions, key=lambda position: position.symbol)
+        names = await self._state.asset_names.read(position.symbol for position in held)
+        assets = [
+            HeldAsset(
+                position.symbol,
+                position.asset_class,
+                names.get(position.symbol, msgspec.UNSET),
+                f"{position.cost_basis:f}" if position.is_cost_known else msgspec.UNSET,
+            )
+            for position in held
+        ]
+        return msgspec.json.encode(HeldAssets(account_id, assets))
 
     async def history(
         self, account_id: str, span: Range, since: str | None = None, revision: str | None = None

@@ -104,6 +104,25 @@ class History(msgspec.Struct, forbid_unknown_fields=True):
     is_whole: bool
 
 
+class HeldAsset(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
+    """One asset that an account holds, or held today. What is not known is absent.
+
+    `name` is the broker's; `cost_basis` is what was paid, in dollars, negative for a short position.
+    """
+
+    symbol: str
+    asset_class: str
+    name: str | msgspec.UnsetType = msgspec.UNSET
+    cost_basis: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class HeldAssets(msgspec.Struct, forbid_unknown_fields=True):
+    """What an account holds, with names: by symbol, in the order of the alphabet."""
+
+    account_id: str
+    assets: list[HeldAsset]
+
+
 class PortfolioItem(msgspec.Struct, omit_defaults=True):
     """One account of several: its `status` is `ok`, or the code of why it has no portfolio here."""
 
@@ -175,6 +194,19 @@ HISTORY_EXAMPLE: Final[dict[str, Any]] = {
     ],
     "revision": "1f0c2b7d9a3e4455",
     "is_whole": True,
+}
+
+ASSETS_EXAMPLE: Final[dict[str, Any]] = {
+    "account_id": "0d18ae51-6a5c-4a5e-9b1c-0a8f6d3c2b1a",
+    "assets": [
+        {
+            "symbol": "AAPL",
+            "asset_class": "us_equity",
+            "name": "Apple Inc. Common Stock",
+            "cost_basis": "1467.30",
+        },
+        {"symbol": "AAPL261218C00150000", "asset_class": "us_option", "cost_basis": "812.00"},
+    ],
 }
 
 MONTH_EXAMPLE: Final[dict[str, Any]] = {

@@ -47,11 +47,13 @@ from portfolio_realtime.websocket_server.http_api.portfolios import EventRespons
 from portfolio_realtime.websocket_server.http_api.problems import RequestRefused, add_problem_handlers
 from portfolio_realtime.websocket_server.http_api.reference_page import render
 from portfolio_realtime.websocket_server.http_api.responses import (
+    ASSETS_EXAMPLE,
     EXPLANATION_EXAMPLE,
     HISTORY_EXAMPLE,
     MONTH_EXAMPLE,
     AccountList,
     Explanation,
+    HeldAssets,
     History,
     PortfolioList,
     Problem,
@@ -330,6 +332,17 @@ def _add_explanations(app: FastAPI, gateway: Gateway, queries: AccountQueries) -
         return json_answer(request, await portfolios.ask(caller, account_id, queries.explanation))
 
     @app.get(
+        "/v1/portfolio/{account_id}/assets",
+        operation_id="getAssets",
+        tags=["portfolios"],
+        summary="What the account holds, with names, asset classes and cost",
+        responses=account_answers("HeldAssets", usual=ASSETS_EXAMPLE),
+        openapi_extra=SECURED,
+    )
+    async def assets(request: Request, account_id: AccountId, caller: Caller) -> Response:
+        return json_answer(request, await portfolios.ask(caller, account_id, queries.assets))
+
+    @app.get(
         "/v1/portfolio/{account_id}/history",
         operation_id="getHistory",
         tags=["portfolios"],
@@ -360,7 +373,7 @@ def _add_reference(app: FastAPI) -> None:
     _restore_examples(app, document)
     components = document.setdefault("components", {})
     _, made = msgspec.json.schema_components(
-        [Explanation, History, Problem, PortfolioList, AccountList],
+        [Explanation, History, HeldAssets, Problem, PortfolioList, AccountList],
         ref_template="#/components/schemas/{name}",
     )
     components.setdefault("schemas", {}).update(schemas("#/components/schemas/{name}") | made)

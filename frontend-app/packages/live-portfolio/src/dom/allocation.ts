@@ -13,9 +13,9 @@ export type AllocationBy = "class" | "symbol";
 export interface AllocationOptions {
   readonly client: LivePortfolio;
   readonly accountId: string;
-  readonly by?: AllocationBy;
+  readonly by?: AllocationBy | undefined;
   /** What a screen reader calls it; several on a page need different ones. */
-  readonly label?: string;
+  readonly label?: string | undefined;
 }
 
 interface Slice {

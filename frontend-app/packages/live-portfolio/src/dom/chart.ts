@@ -1,16 +1,18 @@
-import { DASH, calendarDay, clockTime, gainWithPercent, money, percent, ratioOf, signOf } from "../format.js";
+import { DASH, calendarDay, clockTime, gainWithPercent, money, percent } from "../format.js";
 import type { LivePortfolio, Snapshot } from "../types.js";
 import { choice, drawing, element, put, set } from "./elements.js";
-import { type History, type Point, type Range, Series, nearest, pieces, ticks } from "./series.js";
+import { type History, type KnownPoint, type Range, createSeries, isKnown, nearest, pieces, ticks } from "./series.js";
 import type { View } from "./table.js";
 
-const RANGES: readonly (readonly [Range, string, string])[] = [
-  ["1d", "1D", "Today"], ["1w", "1W", "One week"], ["1m", "1M", "One month"], ["3m", "3M", "Three months"], ["1y", "1Y", "One year"], ["all", "All", "All of it"],
-];
+const RANGES: Readonly<Record<Range, string>> = { "1d": "Today", "1w": "One week", "1m": "One month", "3m": "Three months", "1y": "One year", all: "All of it" };
+const STEPS: Readonly<Record<string, number>> = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10, Home: -1e9, End: 1e9, Escape: NaN }; // which leads to no point
 const DAY_MS = 86_400_000;
 const SHORT_MS = 600_000; // a shorter line is labelled with seconds
-const AGAIN_MS = { now: 5_000, later: 60_000 }; // after a failure of the server; and for what is new
-const GUTTER = { right: 72, bottom: 22, top: 8 };
+const AGAIN_MS = 5_000; // after a failure of the server
+const NEWER_MS = 60_000;
+const RIGHT = 72; // beside, below and above the plot
+const BOTTOM = 22;
+const TOP = 8;
 const NARROW = 420;
 const AWAY = -99; // outside of the plot
 const TABLE_ROWS_MAX = 1_500;
@@ -18,306 +20,237 @@ const TABLE_ROWS_MAX = 1_500;
 export interface DayChartOptions {
   readonly client: LivePortfolio;
   readonly accountId: string;
-  readonly range?: Range;
+  readonly range?: Range | undefined;
   /** Which ranges can be chosen; one range has no buttons. */
-  readonly ranges?: readonly Range[];
+  readonly ranges?: readonly Range[] | undefined;
   /** What a screen reader calls it; several on a page need different ones. */
-  readonly label?: string;
-}
-
-/** From moments and levels to the plane. */
-interface Place {
-  readonly low: number;
-  readonly high: number;
-  readonly from: number;
-  readonly to: number;
-  readonly width: number;
-  readonly bottom: number;
-  readonly x: (at: number) => number;
-  readonly y: (level: number) => number;
+  readonly label?: string | undefined;
 }
 
 /** What an account was worth over time, without deposits and withdrawals: gaps stay gaps. */
-export function createDayChart(container: HTMLElement, options: DayChartOptions): View {
-  return new DayChart(container, options);
-}
+export function createDayChart(container: HTMLElement, { client, accountId, range = "1d", ranges, label = "Value over time" }: DayChartOptions): View {
+  const series = createSeries();
+  const title = element("span");
+  const reading = element("span", { class: "lp-reading" });
+  const area = drawing("path", { class: "lp-area" });
+  const line = drawing("path", { class: "lp-line" });
+  const baseline = drawing("line", { class: "lp-base" });
+  const scale = drawing("g", { class: "lp-scale" });
+  const cursor = drawing("line", { class: "lp-cursor" });
+  const dot = drawing("circle", { class: "lp-cursor", r: 4 });
+  const plot = drawing("svg", { class: "lp-plot", role: "slider", tabindex: 0, "aria-label": label }, scale, area, baseline, line, cursor, dot);
+  const body = element("tbody");
+  const heads = ["Time", "Value", "Gain"].map((text) => element("th", { scope: "col" }, text));
+  const details = element("details", {}, element("summary", {}, "As a table"),
+    element("div", { class: "lp-scroll", tabindex: 0, role: "region", "aria-label": `${label}, as a table` },
+      element("table", { class: "lp-table" }, element("thead", {}, element("tr", {}, ...heads)), body)));
+  const offered = ranges ?? (Object.keys(RANGES) as Range[]);
+  const root = element("figure", { class: "lp-chart" },
+    element("div", { class: "lp-chart-head" }, element("figcaption", {}, title, reading),
+      offered.length > 1 ? choice("Range", offered.map((name) => [name, name.toUpperCase()]), range, choose) : ""), plot, details);
+  let snapshot = client.getSnapshot(accountId);
+  let width = 0;
+  let height = 0;
+  let asking: AbortController | undefined;
+  let isAsking = false; // for another range: until the answer nobody knows from where gains count
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let trouble = "";
+  let pointed: number | null = null; // a moment
+  let known: KnownPoint[] = [];
+  let from = 0;
+  let to = 0; // of what is known
+  let base: number | null = null; // the close that gains count from
+  let scaled = "";
+  let tabulated = "";
 
-class DayChart implements View {
-  readonly #client: LivePortfolio;
-  readonly #accountId: string;
-  readonly #series = new Series();
-  readonly #title = element("span", { class: "lp-chart-title" });
-  readonly #reading = element("span", { class: "lp-reading" });
-  readonly #plot = drawing("svg", { class: "lp-plot", role: "slider", tabindex: 0, "aria-valuemin": 0 });
-  readonly #area = drawing("path", { class: "lp-area" });
-  readonly #line = drawing("path", { class: "lp-line" });
-  readonly #baseline = drawing("line", { class: "lp-base" });
-  readonly #scale = drawing("g", { class: "lp-scale" });
-  readonly #cursor = drawing("line", { class: "lp-cursor" });
-  readonly #dot = drawing("circle", { class: "lp-cursor-dot", r: 4 });
-  readonly #table = element("tbody");
-  readonly #details: HTMLDetailsElement;
-  readonly #root: HTMLElement;
-  readonly #resizing: ResizeObserver | null;
-  readonly #end: () => void;
-  #range: Range;
-  #size = { width: 0, height: 0 };
-  #asking: AbortController | null = null;
-  #isAsking = false; // for another range: until the answer nobody knows from where gains count
-  #timer: ReturnType<typeof setTimeout> | undefined;
-  #trouble = "";
-  #pointed: number | null = null; // a moment
-  #known: Point[] = [];
-  #from = 0;
-  #to = 0; // of what is known
-  #base: number | null = null; // the close that gains count from
-  #snapshot: Snapshot;
-
-  constructor(container: HTMLElement, { client, accountId, range = "1d", ranges = RANGES.map(([name]) => name), label = "Value over time" }: DayChartOptions) {
-    this.#client = client;
-    this.#accountId = accountId;
-    this.#range = range;
-    set(this.#plot, { "aria-label": label });
-    const offered = RANGES.filter(([name]) => ranges.includes(name)).map(([name, text]) => [name, text] as const);
-    this.#plot.append(this.#scale, this.#area, this.#baseline, this.#line, this.#cursor, this.#dot);
-    this.#details = element("details", {}, element("summary", {}, "As a table"), element("div", { class: "lp-scroll", tabindex: 0, role: "region", "aria-label": `${label}, as a table` },
-      element("table", { class: "lp-table" }, element("thead", {}, element("tr", {}, ...["Time", "Value", "Gain"].map((text) => element("th", { scope: "col" }, text)))), this.#table)));
-    this.#root = element("figure", { class: "lp-chart" },
-      element("div", { class: "lp-chart-head" }, element("figcaption", {}, this.#title, this.#reading), ...(offered.length > 1 ? [choice("Range", offered, range, (name) => this.#choose(name))] : [])),
-      this.#plot, this.#details);
-    container.append(this.#root);
-    this.#listen();
-    this.#resizing = typeof ResizeObserver === "function" ? new ResizeObserver(() => this.#resize()) : null;
-    this.#resizing?.observe(this.#plot);
-    this.#snapshot = client.getSnapshot(accountId);
-    this.#end = client.subscribe(accountId, () => this.#show(client.getSnapshot(accountId)));
-    if (this.#snapshot.value) this.#series.add(this.#snapshot.value);
-    this.#resize();
-    this.#draw();
-    void this.#ask();
+  function choose(next: Range): void {
+    range = next;
+    series.clear();
+    isAsking = range !== "1d";
+    trouble = "";
+    void ask();
+    point(null);
   }
 
-  destroy(): void {
-    this.#end();
-    this.#resizing?.disconnect();
-    this.#asking?.abort();
-    clearTimeout(this.#timer);
-    this.#root.remove();
+  function isCurrent(): boolean {
+    return !/old|unknown|failed/.test(snapshot.status);
   }
 
-  #choose(range: Range): void {
-    this.#range = range;
-    this.#series.clear();
-    this.#isAsking = range !== "1d";
-    this.#trouble = "";
-    this.#pointed = null;
-    void this.#ask();
-    this.#draw();
+  function show(next: Snapshot): void {
+    const before = snapshot.value;
+    const was = isCurrent();
+    snapshot = next;
+    const { value, status } = next;
+    const is = isCurrent();
+    if (status === "denied") series.clear();
+    if (was && !is) series.interrupt(Date.now());
+    if (value && value !== before && !isAsking) series.add(value);
+    if ((is && !was) || (value && before && before.last_equity !== value.last_equity)) void ask(); // it knows what we have missed
+    draw();
   }
 
-  #show(snapshot: Snapshot): void {
-    const before = this.#snapshot;
-    this.#snapshot = snapshot;
-    const [was, is] = [before.status, snapshot.status].map((status) => status !== "old" && status !== "unknown" && status !== "failed");
-    if (snapshot.status === "denied") this.#series.clear();
-    if (was && !is) this.#series.interrupt(Date.now());
-    if (snapshot.value && snapshot.value !== before.value && !this.#isAsking) this.#series.add(snapshot.value);
-    const isNewDay = before.value && snapshot.value && before.value.last_equity !== snapshot.value.last_equity;
-    if ((is && !was) || isNewDay) void this.#ask(); // it knows what we have missed
-    this.#draw();
-  }
-
-  // The past
-
-  async #ask(): Promise<void> {
-    clearTimeout(this.#timer);
-    this.#asking?.abort();
-    if (this.#snapshot.status === "denied") return;
-    const asking = (this.#asking = new AbortController());
-    const range = this.#range;
-    let waitMs = AGAIN_MS.now;
-    let trouble = "The past cannot be shown now";
+  async function ask(): Promise<void> {
+    clearTimeout(timer);
+    asking?.abort();
+    if (snapshot.status === "denied") return;
+    const { signal } = (asking = new AbortController());
+    let waitMs = AGAIN_MS;
+    let said = "The past cannot be shown now";
     try {
-      const answer = await this.#client.request(`/v1/portfolio/${encodeURIComponent(this.#accountId)}/history?range=${range}${this.#series.since}`, { signal: asking.signal });
+      const answer = await client.request(`/v1/portfolio/${encodeURIComponent(accountId)}/history?range=${range}${series.since}`, { signal });
       if (answer.ok) {
-        const history = (await answer.json()) as History;
-        if (asking.signal.aborted) return;
-        this.#isAsking = false;
-        this.#series.take(history, range, this.#snapshot.value);
-        trouble = "";
+        const history: History = await answer.json();
+        if (signal.aborted) return;
+        isAsking = false;
+        series.take(history, range, snapshot.value);
+        said = "";
       }
-      if (answer.status === 422) trouble = "This server does not know so long a time";
-      if (answer.status < 500) waitMs = AGAIN_MS.later;
+      if (answer.status === 422) said = "This server does not know so long a time";
+      if (answer.status < 500) waitMs = NEWER_MS;
     } catch {} // asked again soon
-    if (asking.signal.aborted) return;
-    this.#trouble = trouble;
-    this.#timer = setTimeout(() => void this.#ask(), waitMs);
-    this.#draw();
+    if (signal.aborted) return;
+    trouble = said;
+    timer = setTimeout(ask, waitMs);
+    draw();
   }
 
-  // Pointing
-
-  #listen(): void {
-    const plot = this.#plot;
-    plot.onpointermove = ({ clientX }) => {
-      const share = (clientX - plot.getBoundingClientRect().left) / (this.#size.width - GUTTER.right);
-      this.#point(this.#from + Math.max(0, Math.min(1, share)) * (this.#to - this.#from));
-    };
-    plot.onpointerleave = plot.onblur = () => this.#point(null);
-    plot.onkeydown = (event) => {
-      const step = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10, Home: -Infinity, End: Infinity }[event.key];
-      if (event.key === "Escape") return this.#point(null);
-      if (step === undefined || !this.#known.length) return;
-      event.preventDefault();
-      const now = nearest(this.#known, this.#pointed ?? Infinity) ?? this.#known.at(-1);
-      const index = this.#known.indexOf(now as Point) + (this.#pointed === null && step < 0 ? 0 : step);
-      return this.#point(this.#known[Math.max(0, Math.min(this.#known.length - 1, index))]?.at ?? null);
-    };
-    this.#details.ontoggle = () => this.#tabulate();
+  function point(at: number | null): void {
+    pointed = at;
+    draw();
   }
 
-  #point(at: number | null): void {
-    this.#pointed = at;
-    this.#draw();
+  function resize(): void {
+    ({ width, height } = plot.getBoundingClientRect());
+    draw();
   }
 
   // Drawing
 
-  #resize(): void {
-    const { width, height } = this.#plot.getBoundingClientRect();
-    if (Math.abs(width - this.#size.width) < 1 && Math.abs(height - this.#size.height) < 1) return;
-    this.#size = { width, height };
-    set(this.#plot, { viewBox: `0 0 ${width || 1} ${height || 1}` });
-    this.#draw();
-  }
-
-  #draw(): void {
-    const points = this.#series.points;
-    const known = (this.#known = points.filter((point) => point.level !== null));
-    const { value, status } = this.#snapshot;
-    const base = (this.#base = this.#series.base ?? (this.#range === "1d" && value ? Number(value.last_equity) : null));
+  function draw(): void {
+    const { points } = series;
+    const { value, status } = snapshot;
+    known = points.filter(isKnown);
+    base = series.base ?? (range === "1d" && value ? Number(value.last_equity) : null);
     const [first, last] = [known[0], known.at(-1)];
-    this.#from = first?.at ?? 0;
-    this.#to = last?.at ?? 0;
-    const isDrawn = known.length > 1 && this.#size.width > 0;
-    const change = (last?.level ?? 0) - (base ?? first?.level ?? 0);
-    set(this.#root, { "data-empty": !isDrawn, "data-status": status });
-    set(this.#plot, { "data-direction": Math.sign(Math.round(change * 100)) });
-    const point = this.#pointed === null ? null : nearest(known, this.#pointed);
-    this.#drawLines(isDrawn ? this.#place() : null, points, point);
-    this.#read(point, last);
+    from = first?.at ?? 0;
+    to = last?.at ?? 0;
+    const isDrawn = known.length > 1 && width > 0;
+    set(root, { "data-empty": !isDrawn, "data-status": status });
+    set(plot, { "data-direction": last ? directionOf(last.level - (base ?? first?.level ?? 0)) : 0 });
+    const at = pointed === null ? undefined : nearest(known, pointed);
+    const lines = isDrawn ? pieces(points) : [];
+    const levels = [...known.map(({ level }) => level), base ?? first?.level ?? 0];
+    const margin = (Math.max(...levels) - Math.min(...levels)) * 0.04 || 1;
+    const [low, high] = [Math.min(...levels) - margin, Math.max(...levels) + margin];
+    const [right, bottom] = [width - RIGHT, height - BOTTOM];
+    const x = (moment: number) => (((moment - from) / (to - from || 1)) * right).toFixed(1);
+    const y = (level: number) => (bottom - ((level - low) / (high - low)) * (bottom - TOP)).toFixed(1);
+    const paths = lines.map((piece) => piece.map(({ at, level }) => `${x(at)} ${y(level)}`).join("L"));
+    const ground = base === null ? AWAY : y(base);
+    set(line, { d: paths.map((path) => `M${path}h0`).join("") });
+    set(area, { d: base === null ? "" : lines.map(([start], index) => `M${x(start?.at ?? 0)} ${ground}L${paths[index]}V${ground}Z`).join("") });
+    set(baseline, { x2: right, y1: ground, y2: ground });
+    const across = at ? x(at.at) : AWAY;
+    set(cursor, { x1: across, x2: across, y2: bottom });
+    set(dot, { cx: across, cy: at ? y(at.level) : AWAY });
+    drawScale(isDrawn ? ticks(low, high, Math.max(2, Math.floor(bottom / 48))) : [], x, y);
+    read(at, last);
   }
 
-  #drawLines(place: Place | null, points: readonly Point[], point: Point | null): void {
-    const base = this.#base;
-    const y = place && base !== null ? place.y(base) : null;
-    const paths = place ? pieces(points).map((piece) => path(piece, place)) : [];
-    set(this.#line, { d: paths.map(({ line }) => line).join("") });
-    set(this.#area, { d: y === null ? "" : paths.map(({ line, first, last }) => `${line}L${last} ${y}L${first} ${y}Z`).join("") });
-    set(this.#baseline, { x1: 0, x2: place?.width ?? 0, y1: y ?? AWAY, y2: y ?? AWAY });
-    const x = place && point ? place.x(point.at) : AWAY;
-    set(this.#cursor, { x1: x, x2: x, y1: 0, y2: place?.bottom ?? 0 });
-    set(this.#dot, { cx: x, cy: place && point ? place.y(point.level as number) : AWAY });
-    this.#drawScale(place);
-  }
-
-  #place(): Place {
-    const [base, from, to] = [this.#base, this.#from, this.#to];
-    const levels = this.#known.map((point) => point.level as number);
-    const [low, high] = [Math.min(...levels, base ?? Infinity), Math.max(...levels, base ?? -Infinity)];
-    const width = this.#size.width - GUTTER.right;
-    const bottom = this.#size.height - GUTTER.bottom;
-    const margin = (high - low) * 0.04 || 1;
-    const y = (level: number) => round(bottom - ((level - low + margin) / (high - low + 2 * margin)) * (bottom - GUTTER.top));
-    return { low: low - margin, high: high + margin, from, to, width, bottom, y, x: (at: number) => round(((at - from) / (to - from || 1)) * width) };
-  }
-
-  #drawScale(place: Place | null): void {
-    const base = this.#base;
-    const marks: Node[] = [];
-    if (place) {
-      const levels = ticks(place.low, place.high, Math.max(2, Math.floor((place.bottom - GUTTER.top) / 44)));
-      const decimals = (levels[1] ?? 1) - (levels[0] ?? 0) < 1 ? 2 : 0;
-      for (const level of levels) {
-        const y = place.y(level);
-        marks.push(drawing("line", { x1: 0, x2: place.width, y1: y, y2: y }));
-        marks.push(label(place.width + 6, y + 4, money(level.toFixed(decimals), decimals)));
-        if (base && this.#size.width >= NARROW) marks.push(label(0, y - 4, percent((level - base) / Math.abs(base)), "lp-percent"));
-      }
-      const count = Math.max(2, Math.min(6, Math.floor(place.width / 110)));
-      for (let index = 0; index < count; index++) {
-        const at = place.from + (index / (count - 1)) * (place.to - place.from);
-        const anchor = index === 0 ? "start" : index === count - 1 ? "end" : "middle";
-        marks.push(label(place.x(at), this.#size.height - 6, this.#when(at), "", anchor));
-      }
+  function drawScale(levels: readonly number[], x: (at: number) => string, y: (level: number) => string): void {
+    const right = width - RIGHT;
+    const marks: Parameters<typeof drawing>[] = [];
+    const write = (x: number | string, y: string, dy: number, text: string, anchor = "start") => marks.push(["text", { x, y, dy, "text-anchor": anchor }, text]);
+    const decimals = (levels[1] ?? 1) - (levels[0] ?? 0) < 1 ? 2 : 0;
+    for (const level of levels) {
+      marks.push(["line", { x2: right, y1: y(level), y2: y(level) }]);
+      write(right + 6, y(level), 4, money(level.toFixed(decimals), decimals));
+      if (width >= NARROW) write(0, y(level), -4, percent(ratioTo(level)));
     }
-    const text = marks.map((mark) => (mark as Element).outerHTML).join("");
-    if (text !== this.#scaleText) this.#scale.replaceChildren(...marks);
-    this.#scaleText = text;
+    const last = levels.length ? Math.max(1, Math.min(5, Math.floor(right / 110) - 1)) : -1;
+    for (let index = 0; index <= last; index++) {
+      const at = from + (index / last) * (to - from);
+      write(x(at), `${height}`, -6, when(at), index ? (index < last ? "middle" : "end") : "start");
+    }
+    const text = JSON.stringify(marks);
+    if (text !== scaled) scale.replaceChildren(...marks.map((mark) => drawing(...mark)));
+    scaled = text;
   }
-  #scaleText = "";
 
-  #when(at: number, isWhole = false): string {
-    const spanMs = this.#to - this.#from;
+  function when(at: number, isWhole = false): string {
+    const spanMs = to - from;
     if (spanMs > 300 * DAY_MS) return calendarDay(at, true);
     if (spanMs > 1.5 * DAY_MS) return isWhole ? `${calendarDay(at)}, ${clockTime(at, false)}` : calendarDay(at);
     return clockTime(at, spanMs < SHORT_MS);
   }
 
   /** What is pointed at, else what the line is. */
-  #read(point: Point | null, last: Point | undefined): void {
-    const { length } = this.#known;
-    const title = RANGES.find(([name]) => name === this.#range)?.[2] ?? "";
-    const told = point ?? last;
-    const when = point ? this.#when(point.at, true) : title;
-    const gained = told ? this.#gain(told) : "";
-    const trouble = point ? "" : this.#trouble;
-    put(this.#title, when);
-    put(this.#reading, trouble || (point ? `${money(point.equity)} ${gained}` : this.#range === "1d" ? "" : gained)); // today's is said elsewhere
-    set(this.#reading, { "data-direction": !trouble && (signOf(this.#gainOf(told)) ?? 0) });
-    set(this.#plot, {
-      "aria-valuemax": Math.max(0, length - 1),
-      "aria-valuenow": Math.max(0, point ? this.#known.indexOf(point) : length - 1),
-      "aria-valuetext": point ? `${when}: ${money(point.equity)}, ${gained}` : `${title}, ${length} values; arrow keys read them`,
+  function read(at: KnownPoint | undefined, last: KnownPoint | undefined): void {
+    const { length } = known;
+    const told = at ?? last;
+    const gained = told ? gainTo(told) : "";
+    const name = at ? when(at.at, true) : RANGES[range];
+    const isTrouble = !at && trouble;
+    put(title, name);
+    put(reading, isTrouble || (at ? `${money(at.equity)} ${gained}` : range === "1d" ? "" : gained)); // today's is said elsewhere
+    set(reading, { "data-direction": !isTrouble && told && base !== null ? directionOf(told.level - base) : 0 });
+    set(plot, {
+      "aria-valuemax": length,
+      "aria-valuenow": at ? known.indexOf(at) : length,
+      "aria-valuetext": at ? `${name}: ${money(at.equity)}, ${gained}` : `${name}, ${length} values; arrow keys read them`,
     });
-    this.#tabulate();
+    tabulate();
   }
 
-  #gainOf(point: Point | undefined): string | null {
-    return this.#base === null || point?.level == null ? null : (point.level - this.#base).toFixed(2);
+  function gainTo({ level }: KnownPoint): string {
+    return base === null ? DASH : gainWithPercent((level - base).toFixed(2), ratioTo(level));
   }
 
-  #gain(point: Point): string {
-    const gained = this.#gainOf(point);
-    return gained === null ? DASH : gainWithPercent(gained, ratioOf(gained, `${this.#base}`));
+  function ratioTo(level: number): number {
+    return (level - Number(base)) / Math.abs(Number(base)); // not finite without a base: no percentage
   }
 
-  #tabulated = "";
-
-  #tabulate(): void {
-    if (!this.#details.open) return;
-    const rows = this.#series.points.slice(-TABLE_ROWS_MAX);
-    const told = `${this.#range} ${rows.length} ${rows[0]?.at}`;
-    if (this.#tabulated === told) return;
-    this.#tabulated = told;
-    this.#table.replaceChildren(...rows.map((point) => element("tr", {},
-      element("th", { scope: "row" }, this.#when(point.at, true)),
-      element("td", {}, point.level === null ? "not known" : money(point.equity)),
-      element("td", {}, point.level === null ? DASH : this.#gain(point)))));
+  function tabulate(): void {
+    const rows = details.open ? series.points.slice(-TABLE_ROWS_MAX) : [];
+    const told = `${range} ${rows.length} ${rows[0]?.at}`;
+    if (tabulated === told) return;
+    tabulated = told;
+    body.replaceChildren(...rows.map((row) => element("tr", {}, element("th", { scope: "row" }, when(row.at, true)),
+      ...(isKnown(row) ? [money(row.equity), gainTo(row)] : ["not known", DASH]).map((text) => element("td", {}, text)))));
   }
+
+  plot.onpointermove = ({ clientX }) => {
+    const share = (clientX - plot.getBoundingClientRect().left) / (width - RIGHT);
+    point(from + Math.max(0, Math.min(1, share)) * (to - from));
+  };
+  plot.onpointerleave = plot.onblur = () => point(null);
+  plot.onkeydown = (event) => {
+    const step = STEPS[event.key];
+    if (step === undefined || !known.length) return;
+    event.preventDefault();
+    const now = pointed === null ? undefined : nearest(known, pointed);
+    const index = (now ? known.indexOf(now) : known.length) + step;
+    point(known[Math.max(0, Math.min(known.length - 1, index))]?.at ?? null);
+  };
+  details.ontoggle = tabulate;
+  container.append(root);
+  const resizing = new ResizeObserver(resize);
+  resizing.observe(plot);
+  const end = client.subscribe(accountId, () => show(client.getSnapshot(accountId)));
+  if (snapshot.value) series.add(snapshot.value);
+  resize();
+  void ask();
+  return {
+    destroy() {
+      end();
+      resizing.disconnect();
+      asking?.abort();
+      clearTimeout(timer);
+      root.remove();
+    },
+  };
 }
 
-function path(piece: readonly Point[], { x, y }: Place) {
-  const line = piece.map((point, index) => `${index ? "L" : "M"}${x(point.at)} ${y(point.level as number)}`).join("");
-  return { line: piece.length > 1 ? line : `${line}h0`, first: x(piece[0]?.at ?? 0), last: x(piece.at(-1)?.at ?? 0) };
-}
-
-function label(x: number, y: number, text: string, className = "", anchor = "start"): SVGTextElement {
-  const made = drawing("text", { x, y, "text-anchor": anchor, ...(className ? { class: className } : {}) });
-  made.textContent = text;
-  return made;
-}
-
-function round(number: number): number {
-  return Math.round(number * 10) / 10;
+function directionOf(gained: number): number {
+  return Math.sign(Math.round(gained * 100));
 }

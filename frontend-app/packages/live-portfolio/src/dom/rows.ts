@@ -1,5 +1,5 @@
 /** What the rows of a table show, as text; no DOM. */
-import { DASH, age, decimal, gain, money, percent, ratioOf, readableSymbol, signOf } from "../format.js";
+import { age, decimal, gain, money, percent, readableSymbol, signOf } from "../format.js";
 import type { PositionRow } from "../messages.js";
 import type { Value } from "../types.js";
 
@@ -9,33 +9,29 @@ export type Column = "symbol" | "quantity" | "mark" | "cost" | "value" | "weight
 const QUALITIES: Readonly<Record<string, string>> = { delayed: "delayed", indicative: "indicative", end_of_day: "previous close", halted: "halted" };
 const DECIMALS_MAX = 4; // of a column; what would be 0 with so few is shown whole
 
+/** What is not known is NaN from here on, until it is a dash. */
+function numberOf(text: string | null | undefined): number {
+  return Number(text ?? NaN);
+}
+
 /** What is paid for a position: what it is worth without what was gained. */
-export function costOf(row: Row): number | null {
-  if (row.market_value == null || row.unrealized_pnl == null) return null;
-  return Number(row.market_value) - Number(row.unrealized_pnl);
+function costOf(row: Row): number {
+  return numberOf(row.market_value) - numberOf(row.unrealized_pnl);
 }
 
-/** Paid for one share, coin or unit of an option. */
-export function averageCost(row: Row): number | null {
-  const [cost, quantity, mark] = [costOf(row), Number(row.quantity), Number(row.mark ?? NaN)];
-  if (cost === null || !quantity || !mark) return null;
-  const multiplier = Math.max(1, Math.round(Number(row.market_value) / (quantity * mark))); // options count by the hundred
-  return cost / (quantity * multiplier);
+/** Paid for one share, coin or unit of an option, which counts by the hundred. */
+export function averageCost(row: Row): number {
+  const quantity = numberOf(row.quantity);
+  return costOf(row) / (quantity * Math.max(1, Math.round(numberOf(row.market_value) / (quantity * numberOf(row.mark)))));
 }
 
-/** What was gained today, of what was at work; a position that is closed has no such figure. */
-export function dayRatio(row: Row): number | null {
-  if (row.day_pnl == null || row.market_value == null || signOf(row.quantity) === 0) return null;
-  return ratioOf(row.day_pnl, String(Number(row.market_value) - Number(row.day_pnl)));
+/** A gain in what was at work for it; a position that is closed has no such figure. */
+export function gainRatio(row: Row, gained: string | null | undefined): number {
+  return signOf(row.quantity) === 0 ? NaN : numberOf(gained) / Math.abs(numberOf(row.market_value) - numberOf(gained));
 }
 
-export function totalRatio(row: Row): number | null {
-  const cost = costOf(row);
-  return cost === null || signOf(row.quantity) === 0 ? null : ratioOf(row.unrealized_pnl, String(cost));
-}
-
-export function weight(row: Row, value: Value | null): number | null {
-  return value?.equity == null || signOf(value.equity) !== 1 || signOf(row.market_value) === 0 ? null : ratioOf(row.market_value, value.equity);
+export function weight(row: Row, value: Value | null): number {
+  return signOf(value?.equity) === 1 && signOf(row.market_value) ? numberOf(row.market_value) / numberOf(value?.equity) : NaN;
 }
 
 /** How many decimals a column has that had `least` so far: those of its longest number, within bounds. */
@@ -47,21 +43,19 @@ export function decimalsOf(text: string | null | undefined, least: number): numb
 /** A number with its column's decimals, or whole where these would hide it. */
 export function inColumn(text: string | null | undefined, decimals: number, write: typeof decimal): string {
   if (signOf(text) === 0) return write("0", write === decimal ? 0 : decimals); // closed: no column of zeros
-  const isHidden = text != null && Math.abs(Number(text)) < 10 ** -decimals;
-  return isHidden ? write(text, decimals) : write(text, decimals, decimals);
+  return Math.abs(numberOf(text)) < 10 ** -decimals ? write(text, decimals) : write(text, decimals, decimals);
 }
 
 /** The text of each cell that only the row decides: a first line, and a second that may be empty. */
 export function cellsOf(row: Row, decimals: { readonly quantity: number; readonly mark: number }) {
-  const average = averageCost(row);
   return {
     symbol: [readableSymbol(row.symbol), ""],
     quantity: [inColumn(row.quantity, decimals.quantity, decimal), ""],
     mark: [inColumn(row.mark, decimals.mark, money), ""],
-    cost: [average === null ? DASH : inColumn(average.toFixed(8), 2, money), ""],
+    cost: [inColumn(averageCost(row).toFixed(8), 2, money), ""],
     value: [money(row.market_value), ""],
-    day: [gain(row.day_pnl), percent(dayRatio(row))],
-    total: [gain(row.unrealized_pnl), percent(totalRatio(row))],
+    day: [gain(row.day_pnl), percent(gainRatio(row, row.day_pnl))],
+    total: [gain(row.unrealized_pnl), percent(gainRatio(row, row.unrealized_pnl))],
   } satisfies Record<Exclude<Column, "weight">, [string, string]>;
 }
 
@@ -78,31 +72,21 @@ export function tagsOf(row: Row, value: Value | null): string[] {
   return tags;
 }
 
-/** By what a column sorts; what is not known comes last in both directions. */
-export function sortKey(row: Row, column: Column): number | string | null {
-  const number = (text: string | null | undefined) => (text == null ? null : Number(text));
-  switch (column) {
-    case "symbol": return row.symbol;
-    case "quantity": return number(row.quantity);
-    case "mark": return number(row.mark);
-    case "cost": return averageCost(row);
-    case "day": return number(row.day_pnl);
-    case "total": return number(row.unrealized_pnl);
-    default: return number(row.market_value);
-  }
+const SORTED_BY: Readonly<Record<string, keyof Row>> = { quantity: "quantity", mark: "mark", day: "day_pnl", total: "unrealized_pnl" };
+
+/** By what a column sorts; NaN where that is not known. */
+function sortKey(row: Row, column: Column): number | string {
+  if (column === "symbol") return row.symbol;
+  return column === "cost" ? averageCost(row) : numberOf(row[SORTED_BY[column] ?? "market_value"]);
 }
 
+/** Rows in order; what is not known comes last in both directions. */
 export function sorted(rows: Iterable<Row>, column: Column, isDescending: boolean): Row[] {
-  const keyed = Array.from(rows, (row) => ({ row, key: sortKey(row, column) }));
   const sign = isDescending ? -1 : 1;
-  keyed.sort((one, other) => {
-    if (one.key === null || other.key === null) return Number(one.key === null) - Number(other.key === null) || bySymbol(one.row, other.row);
-    const order = one.key < other.key ? -1 : one.key > other.key ? 1 : 0;
-    return sign * order || bySymbol(one.row, other.row);
-  });
-  return keyed.map(({ row }) => row);
+  return Array.from(rows, (row) => [sortKey(row, column), row] as const).sort(([one, { symbol }], [other, row]) =>
+    Number(one !== one) - Number(other !== other) || sign * compare(one, other) || compare(symbol, row.symbol)).map(([, row]) => row);
 }
 
-function bySymbol(one: Row, other: Row): number {
-  return one.symbol < other.symbol ? -1 : 1;
+function compare(one: string | number, other: string | number): number {
+  return one < other ? -1 : one > other ? 1 : 0;
 }

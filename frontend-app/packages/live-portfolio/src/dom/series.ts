@@ -11,6 +11,10 @@ export interface Point {
   readonly equity: string | null;
 }
 
+export interface KnownPoint extends Point {
+  readonly level: number;
+}
+
 /** What `GET /v1/portfolio/{id}/history` answers. Flows are what the client has brought in since the base. */
 export interface History {
   readonly base: string | null;
@@ -22,107 +26,113 @@ export interface History {
 
 const LIVE_POINTS_MAX = 2_000;
 
-export class Series {
-  #past: readonly Point[] = [];
-  #live: Point[] = [];
-  #base: number | null = null;
-  #revision = "";
-  #flowBefore: number | null = 0; // what the client had brought in before today
-
+export interface Series {
   /** The last close before the line: gains count from it. */
-  get base(): number | null {
-    return this.#base;
-  }
-
+  readonly base: number | null;
   /** The past, then live. Where the past ends in a gap before the first live point, the gap stays. */
-  get points(): Point[] {
-    const firstLive = this.#live[0]?.at ?? Infinity;
-    return [...this.#past.filter((point) => point.at < firstLive), ...this.#live];
-  }
-
+  readonly points: readonly Point[];
   /** What to add to the question, so that only what is new is answered. */
-  get since(): string {
-    const last = this.#past.at(-1);
-    return this.#revision && last ? `&since=${encodeURIComponent(last.timestamp)}&revision=${this.#revision}` : "";
-  }
-
-  take(history: History, range: Range, today: Value | null): void {
-    const points = history.points.map(({ timestamp, equity, external_cash_flow }) => pointOf(timestamp, equity, external_cash_flow));
-    const all = history.is_whole === false ? [...this.#past, ...points] : points;
-    const first = all.findIndex((point) => point.level !== null);
-    this.#past = first < 0 ? [] : all.slice(first);
-    this.#base = history.base === null ? null : Number(history.base);
-    this.#revision = history.revision ?? "";
-    if (range !== "1d") this.#live = []; // they were added before it was known from where they count
-    this.#flowBefore = range === "1d" ? 0 : flowBefore(all, today);
-    const last = this.#past.findLast((point) => point.level !== null);
-    if (last) this.#live = this.#live.filter((point) => point.at > last.at);
-    if (today && Date.parse(today.timestamp) > (last?.at ?? 0)) this.add(today);
-  }
-
+  readonly since: string;
+  take(history: History, range: Range, today: Value | null): void;
   /** The newest value, as the point that it will be. */
-  add({ timestamp, equity, external_cash_flow }: Value): void {
-    const flow = this.#flowBefore === null ? null : String(this.#flowBefore + Number(external_cash_flow));
-    const point = pointOf(timestamp, equity, flow);
-    const last = this.#live.at(-1)?.at ?? 0;
-    if (point.at < last) return;
-    if (point.at === last) this.#live.pop(); // of the same moment the newer one counts
-    this.#live.push(point);
-    if (this.#live.length > LIVE_POINTS_MAX) this.#live = this.#live.filter((_, index) => index % 2 || index > LIVE_POINTS_MAX - 20);
-  }
-
+  add(value: Value): void;
   /** Nothing was seen from now on: the line is not drawn across. */
-  interrupt(now: number): void {
-    const last = this.#live.at(-1);
-    if (last && last.level !== null) this.#live.push({ ...last, at: Math.max(now, last.at + 1), level: null });
-  }
+  interrupt(now: number): void;
+  clear(): void;
+}
 
-  clear(): void {
-    this.#past = this.#live = [];
-    this.#base = null;
-    this.#revision = "";
-    this.#flowBefore = 0;
-  }
+export function createSeries(): Series {
+  let past: readonly Point[] = [];
+  let live: Point[] = [];
+  let base: number | null = null;
+  let revision = "";
+  let flowBefore: number | null = 0; // what the client had brought in before today
+
+  const add = ({ timestamp, equity, external_cash_flow }: Value) => {
+    const point = pointOf(timestamp, equity, flowBefore === null ? null : flowBefore + Number(external_cash_flow));
+    const last = live.at(-1)?.at ?? 0;
+    if (point.at < last) return;
+    if (point.at === last) live.pop(); // of the same moment the newer one counts
+    live.push(point);
+    if (live.length > LIVE_POINTS_MAX) live = live.filter((_, index) => index % 2 === 0); // the newest stays
+  };
+  return {
+    get base() {
+      return base;
+    },
+    get points() {
+      const firstLive = live[0]?.at ?? Infinity;
+      return [...past.filter((point) => point.at < firstLive), ...live];
+    },
+    get since() {
+      const last = past.at(-1);
+      return revision && last ? `&since=${encodeURIComponent(last.timestamp)}&revision=${revision}` : "";
+    },
+    take(history, range, today) {
+      const points = history.points.map(({ timestamp, equity, external_cash_flow }) => pointOf(timestamp, equity, external_cash_flow));
+      const all = history.is_whole === false ? [...past, ...points] : points;
+      const first = all.findIndex(isKnown);
+      past = first < 0 ? [] : all.slice(first);
+      base = history.base === null ? null : Number(history.base);
+      revision = history.revision ?? "";
+      if (range !== "1d") live = []; // they were added before it was known from where they count
+      flowBefore = range === "1d" ? 0 : flowOfClose(all, today);
+      const last = past.findLast(isKnown)?.at ?? 0;
+      live = live.filter((point) => point.at > last);
+      if (today && Date.parse(today.timestamp) > last) add(today);
+    },
+    add,
+    interrupt(now) {
+      const last = live.at(-1);
+      if (last && isKnown(last)) live.push({ ...last, at: Math.max(now, last.at + 1), level: null });
+    },
+    clear() {
+      past = live = [];
+      base = null;
+      revision = "";
+      flowBefore = 0;
+    },
+  };
 }
 
 /** What had been brought in by the last close: that point has the account's last equity. Null where none has. */
-function flowBefore(points: readonly Point[], today: Value | null): number | null {
+function flowOfClose(points: readonly Point[], today: Value | null): number | null {
   const close = points.findLast(({ equity }) => equity !== null && equity === today?.last_equity);
   return close?.level == null ? null : Number(close.equity) - close.level;
 }
 
 /** Without its flow an equity says nothing about gains: a gap. */
-function pointOf(timestamp: string, equity: string | null, flow: string | null): Point {
+function pointOf(timestamp: string, equity: string | null, flow: string | number | null): Point {
   return { timestamp, at: Date.parse(timestamp), level: equity === null || flow === null ? null : Number(equity) - Number(flow), equity };
 }
 
+export function isKnown(point: Point): point is KnownPoint {
+  return point.level !== null;
+}
+
 /** The parts between gaps. */
-export function pieces(points: readonly Point[]): Point[][] {
-  const found: Point[][] = [[]];
+export function pieces(points: readonly Point[]): KnownPoint[][] {
+  let piece: KnownPoint[] = [];
+  const found = [piece];
   for (const point of points) {
-    if (point.level === null) found.push([]);
-    else found.at(-1)?.push(point);
+    if (isKnown(point)) piece.push(point);
+    else found.push((piece = []));
   }
-  return found.filter((piece) => piece.length > 0);
+  return found.filter(({ length }) => length);
 }
 
 /** Round levels between two, about `count` of them. */
 export function ticks(low: number, high: number, count: number): number[] {
-  if (high <= low) return [low];
-  const span = high - low;
-  const rough = span / count;
+  const rough = (high - low) / count || 1;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = ([1, 2, 2.5, 5, 10].find((factor) => factor * power >= rough) ?? 10) * power;
+  const step = power * ([1, 2, 2.5, 5].find((factor) => factor * power >= rough) ?? 10);
   const found: number[] = [];
   for (let level = Math.ceil(low / step) * step; level <= high + step / 1e6; level += step) found.push(level);
   return found;
 }
 
 /** The known point that is nearest to a moment. */
-export function nearest(points: readonly Point[], at: number): Point | null {
-  let best: Point | null = null;
-  for (const point of points) {
-    if (point.level !== null && (!best || Math.abs(point.at - at) < Math.abs(best.at - at))) best = point;
-  }
-  return best;
+export function nearest(points: readonly KnownPoint[], at: number): KnownPoint | undefined {
+  const away = (point: KnownPoint) => Math.abs(point.at - at);
+  return points[0] && points.reduce((best, point) => (away(point) < away(best) ? point : best));
 }

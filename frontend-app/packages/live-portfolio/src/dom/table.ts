@@ -10,6 +10,7 @@ const COLUMNS: readonly (readonly [Column, string])[] = [
 const SEARCHED_FROM = 10; // fewer positions are seen at a glance
 const RESORT_MS = 5_000; // rows that jump at each price cannot be read
 const REWEIGH_MS = 1_000;
+const ASKED_AGAIN_MS = 60_000; // for the names of symbols that are new
 const FLASHES_MAX = 60; // in one frame; a table that flashes all over says nothing
 
 export interface View {
@@ -20,13 +21,17 @@ export interface PositionsTableOptions {
   readonly client: LivePortfolio;
   readonly accountId: string;
   /** What a screen reader calls it; several on a page need different ones. */
-  readonly label?: string;
-  /** Names of companies by symbol, where the app knows them. */
-  readonly names?: ReadonlyMap<string, string>;
+  readonly label?: string | undefined;
+}
+
+/** What `GET /v1/portfolio/{id}/assets` answers, as far as it concerns us. */
+interface Assets {
+  readonly assets: readonly { readonly symbol: string; readonly name?: string }[];
 }
 
 interface Drawn {
   readonly line: HTMLTableRowElement;
+  /** Of each column two lines: what it says, and below it in small. */
   readonly cells: Readonly<Record<Column, readonly [HTMLElement, HTMLElement]>>;
   readonly tags: HTMLElement;
   texts: ReturnType<typeof cellsOf> | null;
@@ -35,222 +40,196 @@ interface Drawn {
 }
 
 /** The positions of an account: sorted, searched, each row written only when it changes. */
-export function createPositionsTable(container: HTMLElement, { client, accountId, names, label = "Table of positions" }: PositionsTableOptions): View {
-  const table = new PositionsTable(container, names ?? new Map(), label);
-  const draw = () => table.show(client.getSnapshot(accountId));
-  const end = client.subscribe(accountId, draw, { detail: "positions" });
-  draw();
-  return {
-    destroy() {
-      end();
-      table.remove();
-    },
-  };
-}
+export function createPositionsTable(container: HTMLElement, { client, accountId, label = "Table of positions" }: PositionsTableOptions): View {
+  const id = freshId();
+  const search = element("input", { id, type: "search", autocomplete: "off", spellcheck: "false", placeholder: "Search" });
+  const bar = element("div", { class: "lp-search", hidden: true }, element("label", { for: id, class: "lp-hidden" }, "Search positions"), search);
+  const heads = COLUMNS.map(([column, text]) => {
+    const button = element("button", { type: "button" }, text);
+    button.onclick = () => sortBy(column);
+    return element("th", { scope: "col", "data-column": column }, button);
+  });
+  const body = element("tbody");
+  const scroller = element("div", { class: "lp-scroll", tabindex: 0, role: "region", "aria-label": label },
+    element("table", { class: "lp-table" },
+      element("caption", { class: "lp-hidden" }, "Positions; press a head to sort"),
+      element("thead", {}, element("tr", {}, ...heads)), body));
+  const empty = element("p", { class: "lp-empty", hidden: true });
+  const root = element("div", { class: "lp-positions" }, bar, scroller, empty);
+  const lines = new Map<string, Drawn>();
+  const names = new Map<string, string>();
+  const asked = new Set<string>();
+  const asking = new AbortController();
+  let sorting: Column = "value";
+  let isDescending = true;
+  let sortedAt = 0;
+  let snapshot: Snapshot | null = null;
+  let decimals = { quantity: 0, mark: 2 };
+  let doubts = "";
+  let weighedAt = 0;
+  let askedAt = 0;
 
-class PositionsTable {
-  readonly #root: HTMLElement;
-  readonly #names: ReadonlyMap<string, string>;
-  readonly #body = element("tbody");
-  readonly #heads = new Map<Column, HTMLTableCellElement>();
-  readonly #search = element("input", { type: "search", autocomplete: "off", spellcheck: "false", placeholder: "Search" });
-  readonly #bar: HTMLElement;
-  readonly #empty = element("p", { class: "lp-empty", hidden: true });
-  readonly #scroller: HTMLElement;
-  readonly #drawn = new Map<string, Drawn>();
-  #column: Column = "value";
-  #isDescending = true;
-  #sortedAt = 0;
-  #order: string[] = [];
-  #snapshot: Snapshot | null = null;
-  #decimals = { quantity: 0, mark: 2 };
-  #doubts = "";
-  #weighedAt = 0;
-
-  constructor(container: HTMLElement, names: ReadonlyMap<string, string>, label: string) {
-    this.#names = names;
-    const id = freshId();
-    this.#search.id = id;
-    this.#bar = element("div", { class: "lp-search", hidden: true }, element("label", { for: id, class: "lp-hidden" }, "Search positions"), this.#search);
-    const heads = COLUMNS.map(([column, text]) => this.#head(column, text));
-    const table = element("table", { class: "lp-table" },
-      element("caption", { class: "lp-hidden" }, "Positions, with buttons in the head to sort by"),
-      element("thead", {}, element("tr", {}, ...heads)), this.#body);
-    this.#scroller = element("div", { class: "lp-scroll", tabindex: 0, role: "region", "aria-label": label }, table);
-    this.#root = element("div", { class: "lp-positions" }, this.#bar, this.#scroller, this.#empty);
-    this.#search.oninput = () => this.#arrange(true);
-    this.#body.onpointerover = ({ target }) => this.#explain(target);
-    container.append(this.#root);
-    this.#markSorted();
-  }
-
-  remove(): void {
-    this.#root.remove();
-  }
-
-  show(snapshot: Snapshot): void {
-    const before = this.#snapshot;
-    this.#snapshot = snapshot;
-    const { positions, value } = snapshot;
-    set(this.#root, { "data-status": snapshot.status });
+  function show(next: Snapshot): void {
+    const before = snapshot;
+    snapshot = next;
+    const { positions, value, status } = next;
+    set(root, { "data-status": status });
     if (before?.positions === positions && before.value === value) return;
-    const changed = [...positions.values()].filter((row) => this.#drawn.get(row.symbol)?.row !== row);
-    const isOther = positions.size !== this.#drawn.size || changed.some((row) => !this.#drawn.has(row.symbol));
-    if (isOther) this.#removeGone(positions);
-    const isAll = this.#isOtherwise(isOther ? positions.values() : changed, value, isOther);
+    const all = [...positions.values()];
+    const changed = all.filter((row) => lines.get(row.symbol)?.row !== row);
+    const isOther = all.length !== lines.size || changed.some((row) => !lines.has(row.symbol));
+    if (isOther) removeGone(positions);
+    const written = isOtherwise(isOther ? all : changed, value, isOther) ? all : changed;
     let flashes = 0;
-    for (const row of isAll ? positions.values() : changed) {
-      this.#write(this.#drawn.get(row.symbol) ?? this.#line(row.symbol), row, value, flashes++ < FLASHES_MAX);
-    }
-    this.#weigh(isAll ? positions.values() : changed, positions.values(), value);
-    if (isOther) this.#bar.hidden = positions.size < SEARCHED_FROM;
-    this.#arrange(isOther);
+    for (const row of written) write(lines.get(row.symbol) ?? line(row.symbol), row, value, flashes++ < FLASHES_MAX);
+    weigh(written, all, value);
+    if (isOther) bar.hidden = all.length < SEARCHED_FROM;
+    arrange(isOther);
+    if (Date.now() - askedAt > ASKED_AGAIN_MS && all.some(({ symbol }) => !asked.has(symbol))) void learn();
   }
 
-  #removeGone(positions: Snapshot["positions"]): void {
-    for (const [symbol, { line }] of this.#drawn) {
+  function removeGone(positions: Snapshot["positions"]): void {
+    for (const [symbol, { line }] of lines) {
       if (positions.has(symbol)) continue;
       line.remove();
-      this.#drawn.delete(symbol);
+      lines.delete(symbol);
     }
   }
 
   /** Must every row be written, as the decimals of a column or what is not sure about symbols has changed? */
-  #isOtherwise(rows: Iterable<Row>, value: Value | null, isAnew: boolean): boolean {
-    const { quantity, mark } = isAnew ? { quantity: 0, mark: 2 } : this.#decimals;
-    const decimals = { quantity, mark };
-    for (const row of rows) {
-      decimals.quantity = decimalsOf(row.quantity, decimals.quantity);
-      decimals.mark = decimalsOf(row.mark, decimals.mark);
-    }
-    const doubts = value ? JSON.stringify([value.stale, value.stale_ages_s, value.unvalued]) : "";
-    const isOtherwise = doubts !== this.#doubts || decimals.quantity !== quantity || decimals.mark !== mark;
-    this.#doubts = doubts;
-    this.#decimals = decimals;
-    return isOtherwise || isAnew;
+  function isOtherwise(rows: readonly Row[], value: Value | null, isAnew: boolean): boolean {
+    const before = JSON.stringify([doubts, decimals]);
+    if (isAnew) decimals = { quantity: 0, mark: 2 };
+    for (const { quantity, mark } of rows) decimals = { quantity: decimalsOf(quantity, decimals.quantity), mark: decimalsOf(mark, decimals.mark) };
+    doubts = JSON.stringify([value?.stale, value?.stale_ages_s, value?.unvalued]);
+    return isAnew || before !== JSON.stringify([doubts, decimals]);
   }
 
   /** A weight moves with the whole account: of rows that did not change it is looked at now and then. */
-  #weigh(changed: Iterable<Row>, all: Iterable<Row>, value: Value | null): void {
-    const now = Date.now();
-    const isDue = now - this.#weighedAt > REWEIGH_MS;
-    if (isDue) this.#weighedAt = now;
-    for (const row of isDue ? all : changed) {
-      const cell = this.#drawn.get(row.symbol)?.cells.weight[0];
-      if (cell) put(cell, percent(weight(row, value), false) || DASH);
-    }
+  function weigh(changed: readonly Row[], all: readonly Row[], value: Value | null): void {
+    const isDue = Date.now() - weighedAt > REWEIGH_MS;
+    if (isDue) weighedAt = Date.now();
+    for (const row of isDue ? all : changed) put(lines.get(row.symbol)?.cells.weight[0] as Node, percent(weight(row, value), false) || DASH);
+  }
+
+  /** What companies are called: asked for once, and again for what is bought later. */
+  async function learn(): Promise<void> {
+    askedAt = Date.now();
+    try {
+      const answer = await client.request(`/v1/portfolio/${encodeURIComponent(accountId)}/assets`, { signal: asking.signal });
+      if (!answer.ok) return;
+      for (const { symbol, name } of ((await answer.json()) as Assets).assets) {
+        asked.add(symbol);
+        if (name) names.set(symbol, name);
+      }
+      for (const { cells, row } of lines.values()) if (row) put(cells.symbol[1], below(row.symbol));
+      arrange(true);
+    } catch {} // a table without names is a table
+  }
+
+  /** The name of a company, or how the broker writes an option. */
+  function below(symbol: string): string {
+    return names.get(symbol) ?? (readableSymbol(symbol) === symbol ? "" : symbol);
   }
 
   // Order and search
 
-  #arrange(isDue: boolean): void {
-    const snapshot = this.#snapshot;
+  function arrange(isDue: boolean): void {
     if (!snapshot) return;
-    const now = Date.now();
-    const isHeld = this.#body.matches(":hover") || this.#root.contains(document.activeElement); // somebody is pointing at a row
-    if (isDue || (now - this.#sortedAt > RESORT_MS && !isHeld)) {
-      this.#sortedAt = now;
-      this.#order = sorted(snapshot.positions.values(), this.#column, this.#isDescending).map((row) => row.symbol);
-      this.#place();
-    }
-  }
-
-  #place(): void {
-    const wanted = this.#search.value.trim().toLowerCase();
-    let next = this.#body.firstElementChild;
+    const isHeld = body.matches(":hover") || root.contains(document.activeElement); // somebody is pointing at a row
+    if (!isDue && (isHeld || Date.now() - sortedAt < RESORT_MS)) return;
+    sortedAt = Date.now();
+    const wanted = search.value.trim().toLowerCase();
+    let next = body.firstElementChild;
     let shown = 0;
-    for (const symbol of this.#order) {
-      const line = this.#drawn.get(symbol)?.line;
-      if (!line) continue;
-      const text = `${symbol} ${readableSymbol(symbol)} ${this.#names.get(symbol) ?? ""}`.toLowerCase();
-      line.hidden = !text.includes(wanted);
+    for (const { symbol } of sorted(snapshot.positions.values(), sorting, isDescending)) {
+      const { line } = lines.get(symbol) as Drawn;
+      line.hidden = !`${symbol} ${readableSymbol(symbol)} ${below(symbol)}`.toLowerCase().includes(wanted);
       if (!line.hidden) shown++;
       if (line === next) next = next.nextElementSibling;
-      else this.#body.insertBefore(line, next);
+      else body.insertBefore(line, next);
     }
-    const isEmpty = shown === 0 && this.#snapshot?.value !== null;
-    this.#empty.hidden = !isEmpty;
-    this.#scroller.hidden = isEmpty && !wanted;
-    put(this.#empty, wanted ? `No position matches “${this.#search.value.trim()}”.` : "No positions in this account.");
+    const isEmpty = !shown && snapshot.value !== null;
+    empty.hidden = !isEmpty;
+    scroller.hidden = isEmpty && !wanted;
+    put(empty, wanted ? `No position matches “${search.value.trim()}”.` : "No positions in this account.");
   }
 
-  #sortBy(column: Column): void {
-    this.#isDescending = column === this.#column ? !this.#isDescending : column !== "symbol";
-    this.#column = column;
-    this.#markSorted();
-    this.#arrange(true);
+  function sortBy(column: Column): void {
+    isDescending = column === sorting ? !isDescending : column !== "symbol";
+    sorting = column;
+    markSorted();
+    arrange(true);
   }
 
-  #markSorted(): void {
-    for (const [column, head] of this.#heads) {
-      set(head, { "aria-sort": column === this.#column ? (this.#isDescending ? "descending" : "ascending") : "none" });
-    }
-  }
-
-  #head(column: Column, text: string): HTMLTableCellElement {
-    const button = element("button", { type: "button" }, text);
-    button.onclick = () => this.#sortBy(column);
-    const head = element("th", { scope: "col", "data-column": column }, button);
-    this.#heads.set(column, head);
-    return head;
+  function markSorted(): void {
+    for (const head of heads) set(head, { "aria-sort": head.dataset.column !== sorting ? "none" : isDescending ? "descending" : "ascending" });
   }
 
   // Rows
 
-  #line(symbol: string): Drawn {
+  function line(symbol: string): Drawn {
+    const tags = element("span");
     const line = element("tr", { "data-symbol": symbol });
-    const tags = element("span", { class: "lp-tags" });
-    const cells = Object.fromEntries(COLUMNS.map(([column]) => {
-      const lines = [element("span"), element("small")] as const;
-      const cell = column === "symbol"
-        ? element("th", { scope: "row", "data-column": column }, lines[0], tags, lines[1])
-        : element("td", { "data-column": column }, ...lines);
-      line.append(cell);
-      return [column, lines];
+    const cells = Object.fromEntries(COLUMNS.map(([column], index) => {
+      const two = [element("span"), element("small")] as const;
+      line.append(index ? element("td", { "data-column": column }, ...two) : element("th", { scope: "row", "data-column": column }, two[0], tags, two[1]));
+      return [column, two];
     })) as unknown as Drawn["cells"];
     const drawn: Drawn = { line, cells, tags, texts: null, row: null, flash: 0 };
-    this.#drawn.set(symbol, drawn);
+    lines.set(symbol, drawn);
     return drawn;
   }
 
-  #write(drawn: Drawn, row: Row, value: Value | null, mayFlash: boolean): void {
-    const texts = cellsOf(row, this.#decimals);
-    const isOption = texts.symbol[0] !== row.symbol;
-    const holding = signOf(row.quantity) === 0 ? "" : `${decimal(row.quantity)} × ${texts.mark[0]}`;
-    texts.symbol[1] = this.#names.get(row.symbol) ?? (isOption ? row.symbol : "");
+  function write(drawn: Drawn, row: Row, value: Value | null, mayFlash: boolean): void {
+    const { cells, row: before } = drawn;
+    const texts = cellsOf(row, decimals);
+    texts.symbol[1] = below(row.symbol);
     for (const column of Object.keys(texts) as (keyof typeof texts)[]) {
-      for (const line of [0, 1] as const) {
+      for (const at of [0, 1] as const) {
         // compared with what was written last: asking the document costs more than most writes
-        if (drawn.texts?.[column][line] !== texts[column][line]) drawn.cells[column][line].textContent = texts[column][line];
+        if (drawn.texts?.[column][at] !== texts[column][at]) cells[column][at].textContent = texts[column][at];
       }
     }
-    set(drawn.cells.symbol[1], { "data-holding": holding }); // in place of columns that a phone has no room for
-    set(drawn.cells.value[1], { "data-day": `${texts.day[0]}${texts.day[1] && ` (${texts.day[1]})`}` });
-    for (const column of ["day", "total"] as const) {
-      const direction = signOf(column === "day" ? row.day_pnl : row.unrealized_pnl);
-      set(drawn.cells[column][0].parentElement as Element, { "data-direction": direction ?? 0 });
+    // in place of columns that a phone has no room for
+    set(cells.symbol[1], { "data-holding": signOf(row.quantity) ? `${decimal(row.quantity)} × ${texts.mark[0]}` : "" });
+    set(cells.value[1], { "data-day": texts.day[0] + (texts.day[1] && ` (${texts.day[1]})`) });
+    for (const column of ["value", "day", "total"] as const) {
+      set(cells[column][0].parentElement as Element, { "data-direction": signOf(column === "total" ? row.unrealized_pnl : row.day_pnl) ?? 0 });
     }
-    set(drawn.cells.value[0].parentElement as Element, { "data-direction": signOf(row.day_pnl) ?? 0 });
-    this.#tag(drawn, tagsOf(row, value));
-    if (mayFlash && drawn.row && drawn.row.mark != null && row.mark != null && drawn.row.mark !== row.mark) {
-      const direction = Number(row.mark) > Number(drawn.row.mark) ? "up" : "down";
-      set(drawn.cells.mark[0], { "data-flash": `${direction}-${(drawn.flash ^= 1)}` }); // two names: so it begins anew without a layout
+    tag(drawn.tags, tagsOf(row, value));
+    if (mayFlash && before?.mark && row.mark && before.mark !== row.mark) {
+      const direction = Number(row.mark) > Number(before.mark) ? "up" : "down";
+      set(cells.mark[0], { "data-flash": `${direction}-${(drawn.flash ^= 1)}` }); // two names: so it begins anew without a layout
     }
     drawn.row = row;
     drawn.texts = texts;
   }
 
-  /** All digits, and where a price is from: only for a row that is pointed at. */
-  #explain(target: EventTarget | null): void {
-    const drawn = this.#drawn.get((target as Element).closest("tr")?.dataset.symbol ?? "");
-    if (!drawn?.row) return;
-    const { quantity, mark, mark_quality, mark_source } = drawn.row;
-    drawn.cells.quantity[0].title = decimal(quantity);
-    drawn.cells.mark[0].title = mark == null ? "" : `${money(mark)} ${(mark_quality ?? mark_source ?? "").replaceAll("_", " ")}`;
+  function tag(place: HTMLElement, tags: readonly string[]): void {
+    if (place.dataset.tags === tags.join()) return;
+    place.dataset.tags = tags.join();
+    place.replaceChildren(...tags.map((text) => element("span", { class: "lp-tag" }, text)));
   }
 
-  #tag(drawn: Drawn, tags: readonly string[]): void {
-    if ([...drawn.tags.children].map((tag) => tag.textContent).join() === tags.join()) return;
-    drawn.tags.replaceChildren(...tags.map((tag) => element("span", { class: "lp-tag" }, tag)));
-  }
+  search.oninput = () => arrange(true);
+  /** All digits, and where a price is from: only for a row that is pointed at. */
+  body.onpointerover = ({ target }) => {
+    const { row, cells } = lines.get((target as Element).closest("tr")?.dataset.symbol ?? "") ?? {};
+    if (!row || !cells) return;
+    cells.quantity[0].title = decimal(row.quantity);
+    cells.mark[0].title = row.mark ? `${money(row.mark)} ${(row.mark_quality ?? row.mark_source ?? "").replaceAll("_", " ")}` : "";
+  };
+  container.append(root);
+  markSorted();
+  const draw = () => show(client.getSnapshot(accountId));
+  const end = client.subscribe(accountId, draw, { detail: "positions" });
+  draw();
+  return {
+    destroy() {
+      end();
+      asking.abort();
+      root.remove();
+    },
+  };
 }

@@ -1,14 +1,23 @@
 "use client";
 import { useEffect, useRef } from "react";
 import type { View } from "../dom/table.js";
+import type { LivePortfolio } from "../types.js";
+import { useLivePortfolio } from "./context.js";
 
-/** An element whose content a view draws; `make` must be the same function until something changes. */
-export function Drawn({ make, className }: { readonly make: (container: HTMLElement) => View; readonly className: string }) {
+export interface DrawnProps<T extends object> {
+  readonly create: (container: HTMLElement, options: T & { readonly client: LivePortfolio }) => View;
+  /** Made anew when they say something else. */
+  readonly options: T;
+  readonly className: string | undefined;
+}
+
+/** An element whose content a view draws, outside React. */
+export function Drawn<T extends object>({ create, options, className }: DrawnProps<T>) {
   const container = useRef<HTMLDivElement>(null);
+  const client = useLivePortfolio();
   useEffect(() => {
-    if (!container.current) return undefined;
-    const view = make(container.current);
+    const view = create(container.current as HTMLDivElement, { ...options, client });
     return () => view.destroy();
-  }, [make]);
+  }, [create, client, JSON.stringify(options)]);
   return <div ref={container} className={className} />;
 }

@@ -1,0 +1,36 @@
+"""What companies and coins are called, by symbol: written by the symbol collector, read by servers."""
+
+from collections.abc import Awaitable, Iterable, Mapping
+from typing import Any, cast
+
+from portfolio_realtime.state import keys
+from portfolio_realtime.state.connection import Connection, reports_unavailable
+
+
+class AssetNames:
+    """The hash `asset-names`. Nobody's money depends on it, so nobody's lease guards it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @reports_unavailable
+    async def symbols(self) -> set[str]:
+        """The symbols that have a name. Raises StateUnavailable."""
+        found = await cast("Awaitable[list[bytes]]", self._connection.commands.hkeys(keys.asset_names()))
+        return {symbol.decode() for symbol in found}
+
+    @reports_unavailable
+    async def write(self, names: Mapping[str, str]) -> None:
+        """Keep these names. Raises StateUnavailable."""
+        await cast("Awaitable[Any]", self._connection.commands.hset(keys.asset_names(), mapping=dict(names)))
+
+    @reports_unavailable
+    async def read(self, symbols: Iterable[str]) -> dict[str, str]:
+        """The names that are known of these symbols. Raises StateUnavailable."""
+        wanted = list(symbols)
+        if not wanted:
+            return {}
+        found = await cast(
+            "Awaitable[list[bytes | None]]", self._connection.commands.hmget(keys.asset_names(), wanted)
+        )
+        return {symbol: name.decode() for symbol, name in zip(wanted, found, strict=True) if name is not None}

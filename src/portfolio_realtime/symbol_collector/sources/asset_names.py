@@ -1,0 +1,76 @@
+"""Names of what is held, from the broker's assets endpoint: one symbol at a time, each once.
+
+Nothing waits for a name and nothing is wrong without one, so these requests come after all others.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, NoReturn, Protocol
+
+import structlog
+
+from portfolio_realtime.clock import NS_PER_S, Clock
+from portfolio_realtime.errors import BrokerError
+from portfolio_realtime.model import US_OPTION
+from portfolio_realtime.state import State
+
+POLL_S: Final = 5.0  # until new symbols are looked for
+PAUSE_S: Final = 0.1  # between two requests
+BROKER_PAUSE_S: Final = 60.0  # after one that was not answered
+AGAIN_NS: Final = 24 * 3600 * NS_PER_S  # until a symbol without a name is asked about once more
+NAME_LENGTH_MAX: Final = 200
+
+log = structlog.get_logger()
+
+
+class AssetSource(Protocol):
+    """Who can be asked."""
+
+    async def asset(self, symbol: str) -> Any:
+        """The broker's answer about one asset, or None where it has none. Raises BrokerError."""
+        ...
+
+
+async def learn_names(
+    state: State, source: AssetSource, universe: Callable[[], Mapping[str, str]], clock: Clock
+) -> NoReturn:
+    """Find the name of every symbol of `universe` (symbol -> asset class), forever. Raises StateUnavailable.
+
+    Options have none: their symbol says what they are.
+    """
+    asked_ns: dict[str, int] = {}
+    while True:
+        known = await state.asset_names.symbols()
+        held = [symbol for symbol, asset_class in universe().items() if asset_class != US_OPTION]
+        asked_ns = {symbol: at_ns for symbol, at_ns in asked_ns.items() if symbol in held}
+        for symbol in _due(held, known, asked_ns, clock.now_ns()):
+            try:
+                found = await source.asset(symbol)
+            except BrokerError as error:
+                log.warning("names of assets could not be read", symbol=symbol, reason=str(error))
+                await asyncio.sleep(BROKER_PAUSE_S)
+                break
+            asked_ns[symbol] = clock.now_ns()
+            if (name := name_of(found)) is not None:
+                await state.asset_names.write({symbol: name})
+            await asyncio.sleep(PAUSE_S)
+        await asyncio.sleep(POLL_S)
+
+
+def _due(held: Iterable[str], known: set[str], asked_ns: Mapping[str, int], now_ns: int) -> list[str]:
+    return sorted(
+        symbol
+        for symbol in held
+        if symbol not in known and now_ns - asked_ns.get(symbol, now_ns - AGAIN_NS) >= AGAIN_NS
+    )
+
+
+def name_of(asset: Any) -> str | None:
+    """The name in an answer, on one line, or None where there is none to show."""
+    name = asset.get("name") if isinstance(asset, Mapping) else None
+    if not isinstance(name, str):
+        return None
+    return (
+        " ".join("".join(sign if sign.isprintable() else " " for sign in name).split())[:NAME_LENGTH_MAX]
+        or None
+    )
