@@ -12,6 +12,7 @@ from alpaca_sim.app import bind, serve
 from alpaca_sim.core.clock import Clock
 from alpaca_sim.core.market import Market
 from alpaca_sim.simulator import Settings, Simulator, TradeSource
+from portfolio_realtime import config
 
 START_S_MAX = 10
 BASIC = httpx.BasicAuth("sim-key", "sim-secret")
@@ -98,3 +99,14 @@ async def start() -> AsyncGenerator[Start]:
 def decimals(row: dict[str, Any], *names: str) -> list[Decimal]:
     """Money fields of a row, exact."""
     return [Decimal(row[name]) for name in names]
+
+
+def trading_settings(running: Running, pair: dict[str, str]) -> config.Settings:
+    """The product's settings for one account of a simulator."""
+    chosen: dict[str, Any] = {
+        "_env_file": None,
+        "apca_api_key_id": pair["key"],
+        "apca_api_secret_key": pair["secret"],
+        "alpaca_trading_url": running.url,
+    }
+    return config.load(**chosen)

@@ -3,8 +3,7 @@
 from portfolio_realtime.symbol_collector.sources.asset_names import name_of
 from portfolio_realtime.symbol_collector.sources.broker_client import BrokerClient
 from portfolio_realtime.symbol_collector.sources.trading_client import TradingClient
-from tests.alpaca_sim.conftest import BASIC, Start
-from tests.alpaca_sim.test_portfolio_history import trading_settings
+from tests.alpaca_sim.conftest import BASIC, Start, trading_settings
 
 
 async def test_both_interfaces_tell_names_also_of_a_symbol_with_a_slash(start: Start) -> None:

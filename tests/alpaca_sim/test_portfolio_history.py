@@ -5,14 +5,12 @@ from decimal import Decimal
 from typing import Any
 
 from alpaca_sim.core.clock import MovableClock, parse_time_ns
-from portfolio_realtime import config
-from portfolio_realtime.config import Settings
 from portfolio_realtime.model import Account
 from portfolio_realtime.symbol_collector.sources.broker_client import BrokerClient
 from portfolio_realtime.symbol_collector.sources.closed_days import HistorySource, closed_days
 from portfolio_realtime.symbol_collector.sources.trading_client import TradingClient
 from portfolio_realtime.valuation.closed_days import joined
-from tests.alpaca_sim.conftest import BASIC, Running, Start
+from tests.alpaca_sim.conftest import BASIC, Running, Start, trading_settings
 
 TRADING_DAYS = ("2026-11-20", "2026-11-23", "2026-11-24", "2026-11-25", "2026-11-27", "2026-11-30")
 CENT = Decimal("0.01")
@@ -136,16 +134,6 @@ async def test_a_range_begins_at_the_close_before_its_first_day(start: Start) ->
     last = Decimal((await ledger.truth())["equity"])
     gain = last - ledger.equity["2026-11-20"] - ledger.brought_in
     assert Decimal(lines[0]["points"][-1]["pnl"]) == gain.quantize(CENT)
-
-
-def trading_settings(running: Running, pair: dict[str, str]) -> Settings:
-    chosen: dict[str, Any] = {
-        "_env_file": None,
-        "apca_api_key_id": pair["key"],
-        "apca_api_secret_key": pair["secret"],
-        "alpaca_trading_url": running.url,
-    }
-    return config.load(**chosen)
 
 
 async def test_periods_are_cut_and_nonsense_is_refused(start: Start) -> None:
