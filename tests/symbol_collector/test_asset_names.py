@@ -75,7 +75,7 @@ async def test_each_symbol_is_asked_about_once_and_options_never(state: State, u
 
 async def test_a_name_that_is_there_is_not_asked_for_again(state: State, until: Until) -> None:
     """Another collector has found it."""
-    await state.asset_names.write({"AAPL": "Apple Inc."})
+    await state.asset_names.write("AAPL", "Apple Inc.")
     broker = Broker()
     async with learning(state, broker, UNIVERSE):
         await until(lambda: "NEWCO" in broker.asked, "the others are asked about")

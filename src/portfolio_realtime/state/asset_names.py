@@ -1,6 +1,6 @@
 """What companies and coins are called, by symbol: written by the symbol collector, read by servers."""
 
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable
 from typing import Any, cast
 
 from portfolio_realtime.state import keys
@@ -20,9 +20,9 @@ class AssetNames:
         return {symbol.decode() for symbol in found}
 
     @reports_unavailable
-    async def write(self, names: Mapping[str, str]) -> None:
-        """Keep these names. Raises StateUnavailable."""
-        await cast("Awaitable[Any]", self._connection.commands.hset(keys.asset_names(), mapping=dict(names)))
+    async def write(self, symbol: str, name: str) -> None:
+        """Keep a name. Raises StateUnavailable."""
+        await cast("Awaitable[Any]", self._connection.commands.hset(keys.asset_names(), symbol, name))
 
     @reports_unavailable
     async def read(self, symbols: Iterable[str]) -> dict[str, str]:

@@ -137,7 +137,7 @@ class Collector:
             self._follow_interest(),
             self._poll_interest(),
             serve_closed_days(self._state, self._client, self._clock, self._metrics.refused_days.inc),
-            learn_names(self._state, self._client, lambda: self._roster.universe, self._clock),
+            learn_names(self._state, self._client, lambda: self._records.universe, self._clock),
         )
 
     async def _resume(self) -> None:

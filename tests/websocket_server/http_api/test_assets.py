@@ -21,7 +21,8 @@ async def test_what_is_held_has_its_name_its_class_and_its_cost(state: State, va
     zero = Decimal(0)
     account = Account("a", 1, "ACTIVE", "USD", zero, zero, "2026-11-20", zero, held, 0)
     await state.accounts.write(lease, [account])
-    await state.asset_names.write({"AAPL": "Apple Inc.", "MSFT": "not held"})
+    await state.asset_names.write("AAPL", "Apple Inc.")
+    await state.asset_names.write("MSFT", "not held")
     async with serving(valkey_url) as server:
         answer = await server.http.get(PATH, headers=bearer())
 

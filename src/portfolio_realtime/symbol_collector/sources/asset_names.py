@@ -52,7 +52,7 @@ async def learn_names(
                 break
             asked_ns[symbol] = clock.now_ns()
             if (name := name_of(found)) is not None:
-                await state.asset_names.write({symbol: name})
+                await state.asset_names.write(symbol, name)
             await asyncio.sleep(PAUSE_S)
         await asyncio.sleep(POLL_S)
 
