@@ -18,7 +18,7 @@ import structlog
 from portfolio_realtime import config
 from portfolio_realtime.clock import SystemClock, parse_rfc3339
 from portfolio_realtime.errors import BrokerRefused
-from portfolio_realtime.model import CRYPTO, US_OPTION, Account, Mark
+from portfolio_realtime.model import Account, Mark
 from portfolio_realtime.service import Context
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.symbol_collector import collector
@@ -474,23 +474,6 @@ async def test_refused_credentials_end_the_service_with_the_setting_s_name(
 
     assert "sesame" not in str(refused.value)
     assert time.monotonic() - started_s < 20
-
-
-async def test_what_is_held_gets_its_name(simulator: StartSimulator, state: State, until: Until) -> None:
-    """As soon as its account is known; also a coin, whose symbol has a slash."""
-    broker = await simulator(accounts=6, symbols=24, activities_per_second=0)
-
-    async def are_there() -> bool:
-        universe = await state.accounts.read_universe()
-        held = {symbol for symbol, asset_class in universe.items() if asset_class != US_OPTION}
-        return bool(held) and held == await state.asset_names.symbols()
-
-    async with running(context_of(broker, state)):
-        await until(are_there, "every symbol that is no option has a name", 30)
-    universe = await state.accounts.read_universe()
-    names = await state.asset_names.read(universe)
-    assert all(names.values())
-    assert CRYPTO in universe.values(), "the seed has no coin: choose another"
 
 
 async def test_closed_days_are_fetched_for_who_asks(
