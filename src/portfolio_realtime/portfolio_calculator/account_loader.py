@@ -36,6 +36,7 @@ class AccountLoader:
         publisher: Publisher,
     ) -> None:
         self.is_following = asyncio.Event()
+        self.has_found_records = False  # somebody has written them before we came
         self.numbering = asyncio.Lock()  # rows keep their numbers while somebody goes through them
         self._state = context.state
         self._clock = context.clock
@@ -135,6 +136,7 @@ class AccountLoader:
         if shards:
             await self._sort_book(known)
         count = await self._state.accounts.count(shards)
+        self.has_found_records |= count > 0
         self._valuer.book.reserve(len(self._valuer.book) - sum(map(len, known.values())) + count)
         progress = _Progress(self._metrics, count, self._clock)
         for shard in sorted(shards):

@@ -29,7 +29,7 @@ from portfolio_realtime.state.marks import decode_marks, decode_unmarked
 from portfolio_realtime.telemetry import CalculatorMetrics
 from portfolio_realtime.valuation.valuer import Valuer
 
-HEARD_S_MAX: Final = 5.0  # at start, until somebody says that the broker is heard
+HEARD_S_MAX: Final = 5.0  # of a process at the first start of all, until somebody hears the broker
 FEEDS_S: Final = 0.5  # between two looks at which feeds are live
 
 log = structlog.get_logger()
@@ -38,7 +38,8 @@ log = structlog.get_logger()
 class Calculator:
     """One attempt at being a portfolio calculator: from reading everything to the first failure."""
 
-    def __init__(self, context: Context, metrics: CalculatorMetrics) -> None:
+    def __init__(self, context: Context, metrics: CalculatorMetrics, began_s: float) -> None:
+        """`began_s`: when the first attempt of this process began."""
         settings = context.settings
         self._context = context
         self._state = context.state
@@ -49,7 +50,7 @@ class Calculator:
             record_ttl_s=settings.record_ttl,
             is_told_unmarked=True,
         )
-        self._began_s = context.clock.monotonic_s()
+        self._began_s = began_s
         self._marks_read = asyncio.Event()
         self._owner = ShardOwner(
             context, metrics, self._acquired, lambda: self._loader.load_all(), self._released
@@ -126,8 +127,12 @@ class Calculator:
             await asyncio.sleep(FEEDS_S)
 
     def _follow_broker(self, *, is_heard: bool) -> None:
-        """Call all records stale for as long as nobody says that the broker is heard."""
-        is_early = self._context.clock.monotonic_s() - self._began_s < HEARD_S_MAX
+        """Call all records stale for as long as nobody says that the broker is heard.
+
+        Records that were there before us are old ones for all we know: for them nobody waits.
+        """
+        is_young = self._context.clock.monotonic_s() - self._began_s < HEARD_S_MAX
+        is_early = is_young and not self._loader.has_found_records
         if self._valuer.set_records_away(not is_heard and not is_early):
             self._publisher.stale_hops = () if is_heard else (feeds.COLLECTOR,)
             log.info("the broker answers again") if is_heard else log.warning("the broker is silent")
@@ -136,5 +141,7 @@ class Calculator:
 
 async def run(context: Context) -> None:
     """Be a portfolio calculator until cancelled."""
-    metrics = CalculatorMetrics(context.registry)
-    await keep_running(lambda: Calculator(context, metrics).run(), context.clock, "portfolio calculator")
+    metrics, began_s = CalculatorMetrics(context.registry), context.clock.monotonic_s()
+    await keep_running(
+        lambda: Calculator(context, metrics, began_s).run(), context.clock, "portfolio calculator"
+    )

@@ -89,16 +89,29 @@ def test_when_nothing_is_heard_at_all_it_is_said_why(signs: ShardSigns, time: Ti
     assert not signs.is_anything_heard
 
 
-def test_who_has_just_begun_to_listen_does_not_judge(signs: ShardSigns, time: Time) -> None:
-    """After a new subscription, or a pause of our own: what was is kept until it can be told."""
+def test_who_has_just_begun_to_listen_does_not_blame_the_calculators(signs: ShardSigns, time: Time) -> None:
+    """It was we who did not hear; that a path breaks again and again must not hide it for ever."""
     time.now_s += LATER
     signs.listen()
-    assert signs.look(is_following=True) == set()
+    assert signs.look(is_following=True) == {0, 1, 2}
+    assert hops(signs) == [("valkey",)] * 3
     time.now_s += LATER
     assert signs.look(is_following=True) == {0, 1, 2}
     signs.listen()
     assert signs.look(is_following=True) == set()
     assert hops(signs) == [("calculator",)] * 3
+
+
+def test_who_stood_still_reads_first_what_came_meanwhile(signs: ShardSigns, time: Time) -> None:
+    """After a pause of our own what was is kept until it can be told."""
+    signs.hear(0, ("collector",))
+    signs.look(is_following=True)
+    time.now_s += LATER
+    signs.wake()
+    assert signs.look(is_following=True) == set()
+    assert hops(signs) == [("collector",), (), ()]
+    time.now_s += LATER
+    assert signs.look(is_following=True) == {0, 1, 2}
 
 
 # What a client is told

@@ -45,6 +45,13 @@ class ShardSigns:
         """We hear what is published from now on; that we have not before is no sign that nobody spoke."""
         self._listening_since_s = self._now_s()
 
+    def wake(self) -> None:
+        """We stood still: what was published meanwhile is still to be read."""
+        self.listen()
+        for shard, lapse in enumerate(self._lapses):
+            if not lapse.hops:
+                self._heard_s[shard] = self._now_s()
+
     def hear(self, shard: int, hops: Sequence[str]) -> None:
         """A calculator has published something of the shard."""
         self.has_heard = True
@@ -80,7 +87,7 @@ class ShardSigns:
         if not is_following:
             return (VALKEY,)
         if now_s - self._listening_since_s <= SILENT_S_MAX:
-            return self._lapses[shard].hops  # too early to tell whether anybody speaks
+            return self._lapses[shard].hops or (VALKEY,)  # too early to tell whether anybody speaks
         return (CALCULATOR,)
 
 

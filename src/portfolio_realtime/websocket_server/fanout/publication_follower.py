@@ -306,8 +306,8 @@ class PublicationFollower:
         while True:
             due_s = now_s() + LOOK_S
             await asyncio.sleep(LOOK_S)
-            if now_s() - due_s > LOOK_S:  # we were paused, and what came meanwhile is still to be read
-                self._signs.listen()
+            if now_s() - due_s > LOOK_S:  # we were paused
+                self._signs.wake()
             if changed := self._signs.look(is_following=self.is_following):
                 self._tell_changed(changed)
             for hop, count in self._signs.counts().items():

@@ -1,0 +1,200 @@
+"""What is true: accounts, bookings and trades, and what each account was worth at each moment, in Decimal.
+
+It shares no arithmetic with the product. The broker's REST trails, its events come late and twice; trades
+come out of order and some may set no price. None of that changes what is true.
+"""
+
+import itertools
+import random
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Final, Generic, TypeVar
+
+from portfolio_harness.simulation.virtual_loop import EPOCH_S
+
+NS: Final = 1_000_000_000
+CENT: Final = Decimal("0.01")
+BEGIN_NS: Final = 1_763_740_800 * NS  # 2025-11-21 16:00:00Z: a Friday, the exchange is open
+BALANCE_ASOF: Final = "2025-11-20"
+SYMBOLS: Final = ("AAA", "BBB", "CCC")
+UNITS: Final = 8  # of a share: the smallest fraction that anybody holds
+
+T = TypeVar("T")
+
+
+def wall_ns(loop_s: float) -> int:
+    """The true time at a moment of the loop, in nanoseconds since 1970."""
+    return BEGIN_NS + int((loop_s - EPOCH_S) * NS)
+
+
+@dataclass(frozen=True)
+class TrueBooking:
+    """One booking: it moves cash, and with a symbol a quantity."""
+
+    number: int
+    account_id: str
+    at_s: float
+    amount: Decimal
+    symbol: str | None
+    quantity: Decimal
+    price: Decimal
+
+
+@dataclass(frozen=True)
+class TrueTrade:
+    """One print. `moves`: its conditions let it set a price."""
+
+    number: int
+    symbol: str
+    price: float
+    at_s: float
+    moves: bool
+
+
+class Timeline(Generic[T]):
+    """What something was, from each moment on."""
+
+    def __init__(self) -> None:
+        self._since_s: list[float] = []
+        self._values: list[T] = []
+
+    def put(self, since_s: float, value: T) -> None:
+        """It is this from now on."""
+        self._since_s.append(since_s)
+        self._values.append(value)
+
+    @property
+    def now(self) -> T:
+        """What it is."""
+        return self._values[-1]
+
+    def between(self, from_s: float, until_s: float) -> list[T]:
+        """All that it was at some moment from one to the other."""
+        first = max(0, bisect_right(self._since_s, from_s) - 1)
+        return self._values[first : bisect_right(self._since_s, until_s)]
+
+
+@dataclass(frozen=True)
+class TrueBalances:
+    """Cash in cents, and units of a fraction of a share."""
+
+    cash: int
+    units: dict[str, int]
+
+
+@dataclass
+class TrueAccount:
+    """An account's balances now and before."""
+
+    account_id: str
+    cash: Decimal
+    quantities: dict[str, Decimal]
+    opening_cash: Decimal
+    opening: dict[str, Decimal]
+    bookings: list[TrueBooking] = field(default_factory=list[TrueBooking])
+    balances: "Timeline[TrueBalances]" = field(default_factory=lambda: Timeline[TrueBalances]())
+
+    def note(self, now_s: float) -> None:
+        """They are others now."""
+        units = {symbol: int(held * UNITS) for symbol, held in self.quantities.items() if held}
+        self.balances.put(now_s, TrueBalances(int(self.cash * 100), units))
+
+
+class TrueBroker:
+    """All accounts and the market."""
+
+    def __init__(self, chance: random.Random, accounts: int) -> None:
+        self.accounts: dict[str, TrueAccount] = {}
+        self.prices: dict[str, float] = {}
+        self.traded_s: dict[str, float] = {}  # symbol -> time of the trade that its price is from
+        self.newest: dict[str, TrueTrade] = {}
+        self.cents: dict[str, Timeline[int]] = {}
+        self._chance = chance
+        self._numbers = 0
+        for symbol in SYMBOLS:
+            self._print(TrueTrade(self._next(), symbol, round(chance.uniform(5, 500), 2), EPOCH_S - 1, True))
+        for number in range(accounts):
+            name = "a" * (number % 2) + f"acc{number}"  # some are the end of another
+            cash = Decimal(chance.randrange(100_000, 9_000_000) * 10 + number) / 100
+            held = {
+                symbol: Decimal(chance.choice((1, -1, 1)) * chance.randrange(1, 400))
+                / chance.choice((1, 1, 8))
+                for symbol in chance.sample(SYMBOLS, chance.randrange(1, 3))
+            }
+            self.accounts[name] = TrueAccount(name, cash, held, cash, dict(held))
+        for account in self.accounts.values():
+            account.note(EPOCH_S)
+
+    def _next(self) -> int:
+        self._numbers += 1
+        return self._numbers
+
+    def book(self, account_id: str, now_s: float) -> TrueBooking:
+        """A deposit, a withdrawal or a trade, now."""
+        account = self.accounts[account_id]
+        symbol = self._chance.choice(SYMBOLS) if self._chance.random() < 0.5 else None
+        quantity, price = Decimal(0), Decimal(0)
+        amount = Decimal(self._chance.randrange(-50_000, 90_000)) / 100 or CENT
+        if symbol is not None:
+            quantity = Decimal(self._chance.choice((-1, 1)) * self._chance.randrange(1, 20))
+            price = Decimal(str(self.prices[symbol]))
+            amount = -(quantity * price).quantize(CENT, ROUND_HALF_EVEN)
+            account.quantities[symbol] = account.quantities.get(symbol, Decimal(0)) + quantity
+        account.cash += amount
+        booking = TrueBooking(self._next(), account_id, now_s, amount, symbol, quantity, price)
+        account.bookings.append(booking)
+        account.note(now_s)
+        return booking
+
+    def trade(self, now_s: float) -> TrueTrade:
+        """A trade: usually of now, sometimes an older one that comes late or one that sets no price."""
+        chance = self._chance
+        symbol = chance.choice(SYMBOLS)
+        price = round(self.prices[symbol] * chance.uniform(0.995, 1.005), 2)
+        kind = chance.random()
+        at_s = now_s if kind > 0.1 else self.traded_s[symbol] - chance.uniform(0.1, 0.8)
+        trade = TrueTrade(self._next(), symbol, price, at_s, moves=kind > 0.2 or kind <= 0.1)
+        if kind > 0.2:
+            self._print(trade)
+        return trade
+
+    def _print(self, trade: TrueTrade) -> None:
+        self.prices[trade.symbol], self.traded_s[trade.symbol] = trade.price, trade.at_s
+        self.newest[trade.symbol] = trade
+        self.cents.setdefault(trade.symbol, Timeline()).put(trade.at_s, round(trade.price * 100))
+
+    def equity(self, account_id: str) -> int:
+        """What an account is worth now, in cents."""
+        held = self.accounts[account_id].balances.now
+        return rounded(held, [self.cents[symbol].now for symbol in held.units])
+
+    def was_worth(self, account_id: str, cents: int, from_s: float, until_s: float) -> bool:
+        """Was it worth that, with balances and each price of some moment between these?"""
+        prices = {symbol: set(line.between(from_s, until_s)) for symbol, line in self.cents.items()}
+        for held in self.accounts[account_id].balances.between(from_s, until_s):
+            for chosen in itertools.product(*(prices[symbol] for symbol in held.units)):
+                if rounded(held, chosen) == cents:
+                    return True
+        return False
+
+    def stated(
+        self, account_id: str, cash_at_s: float, held_at_s: float
+    ) -> tuple[Decimal, dict[str, Decimal]]:
+        """What REST says: cash and quantities, each as of a moment."""
+        account = self.accounts[account_id]
+        cash, held = account.opening_cash, dict(account.opening)
+        for booking in account.bookings:
+            if booking.at_s <= cash_at_s:
+                cash += booking.amount
+            if booking.at_s <= held_at_s and booking.symbol is not None:
+                held[booking.symbol] = held.get(booking.symbol, Decimal(0)) + booking.quantity
+        return cash, {symbol: quantity for symbol, quantity in held.items() if quantity}
+
+
+def rounded(held: TrueBalances, cents: Sequence[int]) -> int:
+    """Equity in cents, half to even."""
+    shares = sum(units * price for units, price in zip(held.units.values(), cents, strict=True))
+    whole, rest = divmod(shares, UNITS)
+    return held.cash + whole + (2 * rest > UNITS or (2 * rest == UNITS and (held.cash + whole) % 2 == 1))

@@ -1,0 +1,185 @@
+"""Judges what clients are sent, promise by promise, from the truth and the protocol's document alone.
+
+Its arithmetic is its own: figures are Decimal, from `broker_truth`.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Any, Final
+
+import msgspec
+
+from portfolio_harness.simulation.broker_truth import CENT, TrueBroker
+
+MARKED_S_MAX: Final = 5.0  # P4, P11: what is wrong is marked within this
+ON_ITS_WAY_S: Final = 2.0  # a right value may be so old: an event of the broker, and two conflations
+EXPIRY_GRACE_S: Final = 1.0  # servers look at their clients each second
+SURE: Final = ("stale", "unpriced", "unconfirmed", "unexplained", "unvalued")
+
+_decode = msgspec.json.Decoder().decode
+
+
+@dataclass
+class Fault:
+    """A promise that did not hold."""
+
+    promise: str
+    at_s: float
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.promise} at {self.at_s:.3f} s: {self.what}"
+
+
+@dataclass
+class WatcherHistory:
+    """What one client has been shown."""
+
+    name: str
+    account_id: str
+    with_positions: bool = False
+    expires_s: float | None = None
+    order: tuple[int, int] = (0, 0)
+    newest: dict[str, Any] | None = None
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    hops: tuple[str, ...] = ()
+    is_first: bool = True  # of this connection
+    is_away: bool = False  # not connected, or not reading
+    since_s: float = 0.0  # connected, or reading again
+    wrong_since_s: float | None = None
+
+
+class Judge:
+    """All clients' histories and what is wrong with them."""
+
+    def __init__(self, truth: TrueBroker, price_ttl_s: float) -> None:
+        self.truth = truth
+        self.faults: list[Fault] = []
+        self.seen = Counter[str]()
+        self._price_ttl_s = price_ttl_s
+        self.is_time_right = True  # all clocks; else the age of a price is nobody's fault
+
+    def note(self, promise: str, at_s: float, what: str) -> None:
+        """A promise is broken."""
+        self.faults.append(Fault(promise, at_s, what))
+
+    def take(self, client: WatcherHistory, text: bytes, now_s: float) -> None:
+        """One message to one client."""
+        message = _decode(text)
+        self.seen[message["type"]] += 1
+        if client.expires_s is not None and now_s > client.expires_s + EXPIRY_GRACE_S:
+            self.note("P10", now_s, f"{client.name} is served after its token has run out")
+        if (whose := message.get("account_id")) not in (client.account_id, None):
+            if message["type"] != "error":
+                self.note("P5", now_s, f"{client.name} is sent {whose}")
+            return
+        match message["type"]:
+            case "portfolio":
+                self._take_value(client, message, now_s)
+            case "freshness":
+                client.hops = tuple(message["stale_hops"])
+            case _:
+                pass
+
+    def _take_value(self, client: WatcherHistory, message: dict[str, Any], now_s: float) -> None:
+        order = message["epoch"], message["sequence"]
+        is_again = client.is_first and order == client.order
+        if order <= client.order and not is_again:
+            self.note("P2", now_s, f"{client.name} goes from {client.order} to {order}")
+        client.order = order
+        self._take_rows(client, message, now_s)
+        client.newest, client.is_first = message, False
+        self._check_ages(client, message, now_s)
+
+    def _take_rows(self, client: WatcherHistory, message: dict[str, Any], now_s: float) -> None:
+        """A snapshot and its changes are the whole: cash and all positions at their marks are the equity."""
+        if not client.with_positions:
+            return None
+        if "positions" not in message:
+            return self.note("P3", now_s, f"{client.name} wants positions and is sent none")
+        if client.is_first:
+            client.rows.clear()
+        client.rows |= {row["symbol"]: row for row in message["positions"]}
+        held = [row for row in client.rows.values() if Decimal(row["quantity"])]
+        if message["equity"] is None or any(row["mark"] is None for row in held):
+            return None
+        total = Decimal(message["cash"]) + sum(
+            Decimal(row["quantity"]) * Decimal(row["mark"]) for row in held
+        )
+        if total.quantize(CENT, ROUND_HALF_EVEN) != Decimal(message["equity"]):
+            self.note("P3", now_s, f"{client.name}: its positions make {total}, not {message['equity']}")
+        return None
+
+    def _check_ages(self, client: WatcherHistory, message: dict[str, Any], now_s: float) -> None:
+        if not self.is_time_right:
+            return
+        account = self.truth.accounts[client.account_id]
+        for symbol, quantity in account.quantities.items():
+            age_s = now_s - self.truth.traded_s[symbol]
+            is_called_fresh = symbol not in message["stale"] and symbol not in message["unpriced"]
+            is_marked = is_unsure(client, message)
+            if quantity and age_s > self._price_ttl_s + MARKED_S_MAX and is_called_fresh and not is_marked:
+                self.note("P4", now_s, f"{client.name}: {symbol} is {age_s:.1f} s old and not called stale")
+
+    def look(self, clients: list[WatcherHistory], now_s: float) -> None:
+        """Has anybody been shown, unmarked and for longer than allowed, what is not true any more?"""
+        for client in clients:
+            if not self._is_wrong(client, now_s):
+                client.wrong_since_s = None
+            elif client.wrong_since_s is None:
+                client.wrong_since_s = now_s
+            elif now_s - client.wrong_since_s > MARKED_S_MAX - ON_ITS_WAY_S and client.newest is not None:
+                true, shown = self.truth.equity(client.account_id), client.newest["equity"]
+                self.note("P11", now_s, f"{client.name} is shown {shown} unmarked; true are {true} cents")
+
+    def _is_wrong(self, client: WatcherHistory, now_s: float) -> bool:
+        """Is it shown, unmarked, what its account has not been worth for some time?"""
+        if client.is_away or now_s - client.since_s < ON_ITS_WAY_S:
+            return False
+        if client.newest is None or is_unsure(client, client.newest):
+            return False
+        shown = cents(client.newest["equity"])
+        return not self.truth.was_worth(client.account_id, shown, now_s - ON_ITS_WAY_S, now_s)
+
+    def differing(self, clients: list[WatcherHistory]) -> list[str]:
+        """Who is not shown the truth, unmarked, now."""
+        wrong: list[str] = []
+        for client in clients:
+            account = self.truth.accounts[client.account_id]
+            if client.is_away:
+                continue
+            newest = client.newest
+            if newest is None:
+                wrong.append(f"{client.name} is shown nothing")
+            elif newest["equity"] is None or cents(newest["equity"]) != self.truth.equity(client.account_id):
+                true = self.truth.equity(client.account_id)
+                wrong.append(f"{client.name} is shown {newest['equity']}, not {true} cents")
+            elif Decimal(newest["cash"]) != account.cash:
+                wrong.append(f"{client.name} is shown cash {newest['cash']}, not {account.cash}")
+            elif marks := lasting_marks(client, newest):
+                wrong.append(f"{client.name} is right, and still marked: {marks}")
+            elif client.with_positions and (held := self._rows_differ(client)):
+                wrong.append(f"{client.name} is shown positions {held}, not {account.quantities}")
+        return wrong
+
+    def _rows_differ(self, client: WatcherHistory) -> dict[str, str] | None:
+        true = {s: q for s, q in self.truth.accounts[client.account_id].quantities.items() if q}
+        shown = {s: row["quantity"] for s, row in client.rows.items() if Decimal(row["quantity"])}
+        return None if true == {s: Decimal(q) for s, q in shown.items()} else shown
+
+
+def is_unsure(client: WatcherHistory, message: dict[str, Any]) -> bool:
+    """Is it told that something of this is not sure?"""
+    return bool(client.hops) or message["equity"] is None or any(message.get(name) for name in SURE)
+
+
+def lasting_marks(client: WatcherHistory, message: dict[str, Any]) -> list[str]:
+    """What still marks it though nothing is wrong; a price grows old by itself when nothing is traded."""
+    marks = [name for name in SURE[1:] if message.get(name)] + list(client.hops)
+    return marks + [name for name in message["stale"] if name == "account_record"]
+
+
+def cents(text: str) -> int:
+    """Dollars as the wire says them, in cents."""
+    return int(text.replace(".", ""))

@@ -1,0 +1,307 @@
+"""What lies between a process and Valkey: a client library's face, and a network that loses and breaks.
+
+Commands of one process run over several connections, so that they overtake each other. A command may be lost
+before Valkey has it, or its answer afterwards. Messages of one subscription keep their order, as TCP does;
+what was published while it was broken is gone.
+"""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+from redis import exceptions
+
+from portfolio_harness.simulation.made_up_valkey import MadeUpValkey
+
+ANSWER_S_MAX: Final = 5.0  # the client library's socket timeout
+RETRANSMIT_S: Final = 0.3  # as TCP, roughly
+DELAY_S: Final = (0.0002, 0.004)  # one way, usually
+SLOW_S: Final = (0.05, 0.4)  # one way, when it is slow
+SLOW_RATIO: Final = 0.02
+
+
+class SimulatedNetwork:
+    """Everybody's way to the one Valkey, and who has subscribed there."""
+
+    def __init__(self, valkey: MadeUpValkey, chance: random.Random) -> None:
+        self.valkey = valkey
+        self.chance = chance
+        self.answer: Callable[[tuple[Any, ...]], Exception | None] = lambda _: (
+            None
+        )  # an error to all commands
+        self._subscriptions: list[SimulatedPubSub] = []
+        valkey.publish = self._publish
+
+    def delay_s(self) -> float:
+        """Of one message in one direction."""
+        slow = self.chance.random() < SLOW_RATIO
+        return self.chance.uniform(*(SLOW_S if slow else DELAY_S))
+
+    def subscribe(self, subscription: "SimulatedPubSub") -> None:
+        """From now on it gets what is published."""
+        self._subscriptions.append(subscription)
+
+    def unsubscribe(self, subscription: "SimulatedPubSub") -> None:
+        """No more."""
+        if subscription in self._subscriptions:
+            self._subscriptions.remove(subscription)
+
+    def break_subscriptions(self, link: "SimulatedLink | None" = None) -> None:
+        """Close them, all or those of a process."""
+        for subscription in tuple(self._subscriptions):
+            if link is None or subscription.link is link:
+                subscription.break_off()
+
+    def end_deafness(self, link: "SimulatedLink") -> None:
+        """What was published to a process meanwhile comes, late."""
+        link.is_deaf = False
+        for subscription in tuple(self._subscriptions):
+            if subscription.link is link:
+                subscription.catch_up()
+
+    def _publish(self, channel: bytes, payload: bytes) -> int:
+        receivers = [one for one in self._subscriptions if channel in one.channels]
+        for one in receivers:
+            one.deliver(channel, payload)
+        return len(receivers)
+
+
+class SimulatedLink:
+    """One process's way. `is_cut`: connections are refused; `is_silent`: nothing passes, nothing closes."""
+
+    def __init__(self, network: SimulatedNetwork) -> None:
+        self.network = network
+        self.is_cut = False
+        self.is_silent = False
+        self.is_deaf = False  # what is published is held back, all else passes
+        self.loss_ratio = 0.0  # of commands whose connection breaks, before or after they have run
+
+    async def request(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """The answers to commands sent together. Raises what the client library raises."""
+        await self._pass()
+        loses = self.network.chance.random() < self.loss_ratio
+        if loses and self.network.chance.random() < 0.5:
+            raise exceptions.ConnectionError("Connection reset by peer")
+        answers = [self._run(command) for command in commands]
+        if self.is_silent or self.network.chance.random() < SLOW_RATIO:
+            await self._pass()  # else it takes as long as the way there, which says nothing new
+        if loses:
+            raise exceptions.ConnectionError("Connection reset by peer")
+        return answers
+
+    def _run(self, command: tuple[Any, ...]) -> Any:
+        if (refusal := self.network.answer(command)) is not None:
+            return refusal
+        try:
+            return self.network.valkey.do(*command)
+        except exceptions.ResponseError as error:
+            return error
+
+    async def _pass(self) -> None:
+        if self.is_cut:
+            raise exceptions.ConnectionError("Connection refused")
+        await asyncio.sleep(self.network.delay_s())
+        gives_up_s = asyncio.get_running_loop().time() + ANSWER_S_MAX
+        while self.is_silent:
+            await asyncio.sleep(RETRANSMIT_S)
+            if asyncio.get_running_loop().time() > gives_up_s:
+                raise exceptions.TimeoutError("Timeout reading from Valkey")
+        if self.is_cut:
+            raise exceptions.ConnectionError("Connection closed by server")
+
+
+class SimulatedPubSub:
+    """A subscription as the client library shows it."""
+
+    def __init__(self, link: SimulatedLink) -> None:
+        self.link = link
+        self.channels: set[bytes] = set()
+        self._came: deque[dict[str, Any]] = deque()
+        self._late: list[dict[str, Any]] = []
+        self._arrived = asyncio.Event()
+        self._last_s = 0.0
+        self._is_broken = False
+
+    async def subscribe(self, *channels: str) -> None:
+        """Each is confirmed by a message."""
+        await self.link.request([("PING",)])
+        if not self.link.is_deaf:
+            self.channels = {channel.encode() for channel in channels}
+            self.link.network.subscribe(self)
+            for channel in channels:
+                self._enqueue({"type": "subscribe", "channel": channel.encode(), "data": 1})
+
+    async def get_message(
+        self,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109  # the library's own signature
+        ignore_subscribe_messages: bool = False,
+    ) -> dict[str, Any] | None:
+        """The next, or None when none comes in time. Raises ConnectionError."""
+        try:
+            async with asyncio.timeout(timeout):
+                while not self._came:
+                    if self._is_broken or self.link.is_cut:
+                        raise exceptions.ConnectionError("Connection closed by server")
+                    self._arrived.clear()
+                    await self._arrived.wait()
+        except TimeoutError:
+            return None
+        message = self._came.popleft()
+        is_ours = message["type"] == "subscribe"
+        return None if is_ours and ignore_subscribe_messages else message
+
+    async def aclose(self) -> None:
+        """Hear no more."""
+        self.link.network.unsubscribe(self)
+
+    def deliver(self, channel: bytes, payload: bytes) -> None:
+        """Somebody has published this."""
+        if not (self.link.is_silent or self.link.is_cut):
+            self._enqueue({"type": "message", "channel": channel, "data": payload})
+
+    def break_off(self) -> None:
+        """The connection is closed by the other side."""
+        self._is_broken = True
+        self.channels.clear()
+        self.link.network.unsubscribe(self)
+        self._arrived.set()
+
+    def _enqueue(self, message: dict[str, Any]) -> None:
+        loop = asyncio.get_running_loop()
+        self._last_s = max(self._last_s, loop.time() + self.link.network.delay_s())
+        loop.call_at(self._last_s, self._arrive, message)
+
+    def _arrive(self, message: dict[str, Any]) -> None:
+        if self.link.is_deaf or self._late:
+            self._late.append(message)
+        elif not self._is_broken:
+            self._came.append(message)
+            self._arrived.set()
+
+    def catch_up(self) -> None:
+        """What was held back comes now."""
+        late, self._late = self._late, []
+        for message in late:
+            self._arrive(message)
+
+
+class SimulatedPipeline:
+    """Commands that are sent together."""
+
+    def __init__(self, client: "SimulatedClient") -> None:
+        self._client = client
+        self._commands: list[tuple[Any, ...]] = []
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        def note(*arguments: Any, **options: Any) -> None:
+            self._commands.append(_command(name, arguments, options))
+
+        return note
+
+    async def execute(self) -> list[Any]:
+        """All answers. Raises the first error among them."""
+        answers = await self._client.answers(self._commands)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return [_shaped(command, answer) for command, answer in zip(self._commands, answers, strict=True)]
+
+
+class _Encoder:
+    @staticmethod
+    def encode(text: str | bytes) -> bytes:
+        return text.encode() if isinstance(text, str) else text
+
+
+class _Pool:
+    @staticmethod
+    def get_encoder() -> _Encoder:
+        return _Encoder()
+
+    async def update_active_connections_for_reconnect(self) -> None:
+        pass
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        pass
+
+
+class SimulatedClient:
+    """The client library's face. Made by `from_url`; `links` says whose way each URL is."""
+
+    links: dict[str, SimulatedLink] = {}  # noqa: RUF012  # the product hands on a URL only
+
+    def __init__(self, link: SimulatedLink, retry: Any) -> None:
+        self._link = link
+        self._retry = retry
+        self.connection_pool = _Pool()
+
+    @classmethod
+    def from_url(cls, url: str, *, retry: Any, **_: Any) -> "SimulatedClient":
+        """The client of the process whose URL it is."""
+        return cls(cls.links[url], retry)
+
+    def pipeline(self, *, transaction: bool) -> SimulatedPipeline:
+        """Commands together; a transaction is no more here."""
+        return SimulatedPipeline(self)
+
+    def pubsub(self) -> SimulatedPubSub:
+        """A subscription."""
+        return SimulatedPubSub(self._link)
+
+    async def answers(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Answers to commands, once more where a connection was lost, as the product's own rule says."""
+
+        async def ask() -> list[Any]:
+            return await self._link.request(commands)
+
+        async def failed(_: Exception, *_count: int) -> None:
+            pass
+
+        return await self._retry.call_with_retry(ask, failed)
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        async def run(*arguments: Any, **options: Any) -> Any:
+            command = _command(name, arguments, options)
+            (answer,) = await self.answers([command])
+            if isinstance(answer, Exception):
+                raise answer
+            return _shaped(command, answer)
+
+        return run
+
+
+def _command(name: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, ...]:
+    if name == "script_load":
+        return ("SCRIPT LOAD", *arguments)
+    flat: list[Any] = []
+    for argument in arguments:
+        if isinstance(argument, dict):
+            flat += [part for member, score in argument.items() for part in (score, member)]
+        elif isinstance(argument, (list, tuple)):
+            flat += argument
+        else:
+            flat.append(argument)
+    for option, value in options.items():
+        if option in ("px", "count"):
+            flat += [option.upper(), value]
+        elif value is True:
+            flat.append(option.upper())
+    return (name.upper(), *flat)
+
+
+def _shaped(command: tuple[Any, ...], answer: Any) -> Any:
+    match command[0]:
+        case "HGETALL":
+            return dict(zip(answer[::2], answer[1::2], strict=True))
+        case "HSCAN":
+            return int(answer[0]), dict(zip(answer[1][::2], answer[1][1::2], strict=True))
+        case "TIME":
+            return int(answer[0]), int(answer[1])
+        case _:
+            return answer

@@ -1,0 +1,241 @@
+"""A Valkey in a dictionary: the commands that the services use, and the product's own Lua scripts.
+
+One command is one step, as in the real one. What it answers is what Valkey answers: `tests/simulation`
+compares the two, command by command.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, Final, cast
+
+from lupa import lua51
+from redis.exceptions import NoScriptError, ResponseError
+
+Answer = Any  # bytes, int, None, or a list of these
+_SCRIPTS: Final = cast("Any", lua51.LuaRuntime)(encoding=None, unpack_returned_tuples=False)
+_compiled: Final[dict[bytes, Any]] = {}
+
+
+class SortedSet(dict[bytes, float]):
+    """Member -> score."""
+
+    def ordered(self) -> list[bytes]:
+        """By score, then by name."""
+        return sorted(self, key=lambda member: (self[member], member))
+
+
+class MadeUpValkey:
+    """One server's memory. `now_ms` is its clock."""
+
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        self._now_ms = now_ms
+        self._values: dict[bytes, Any] = {}
+        self._expiry_ms: dict[bytes, int] = {}
+        self._scripts: dict[bytes, bytes] = {}
+        self.publish: Callable[[bytes, bytes], int] = lambda _channel, _payload: 0
+
+    def copy(self) -> tuple[dict[bytes, Any], dict[bytes, int]]:
+        """Everything as it is now, for a replica."""
+        values = {key: type(value)(value) for key, value in self._values.items()}
+        return values, dict(self._expiry_ms)
+
+    def become(self, copied: tuple[dict[bytes, Any], dict[bytes, int]]) -> None:
+        """A replica that has heard no more than this is the primary now."""
+        values, expiry_ms = copied
+        self._values = {key: type(value)(value) for key, value in values.items()}
+        self._expiry_ms = dict(expiry_ms)
+        self._scripts.clear()
+
+    def do(self, *command: Any) -> Answer:
+        """Run one command. Raises ResponseError."""
+        name, *arguments = [_raw(part) for part in command]
+        for key in arguments[:1]:
+            self._expire(key)
+        return getattr(self, "do_" + name.decode().lower().replace(" ", "_"))(*arguments)
+
+    def _expire(self, key: bytes) -> None:
+        if self._expiry_ms.get(key, 1 << 62) <= self._now_ms():
+            self._delete(key)
+
+    def _delete(self, key: bytes) -> int:
+        self._expiry_ms.pop(key, None)
+        return int(self._values.pop(key, None) is not None)
+
+    def _read(self, key: bytes, kind: type[Any]) -> Any:
+        self._expire(key)
+        value = self._values.get(key)
+        if value is not None and not isinstance(value, kind):
+            raise ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
+        return value
+
+    def _hash(self, key: bytes) -> dict[bytes, bytes]:
+        return self._read(key, dict) or {}
+
+    # Strings
+
+    def do_ping(self) -> Answer:
+        return b"PONG"
+
+    def do_time(self) -> Answer:
+        now_ms = self._now_ms()
+        return [b"%d" % (now_ms // 1000), b"%d" % (now_ms % 1000 * 1000)]
+
+    def do_get(self, key: bytes) -> Answer:
+        return self._read(key, bytes)
+
+    def do_set(self, key: bytes, value: bytes, *options: bytes) -> Answer:
+        words = [option.upper() for option in options]
+        before = self._read(key, bytes) if b"GET" in words else self._values.get(key)
+        if b"NX" not in words or before is None:
+            self._values[key] = value
+            self._expiry_ms.pop(key, None)
+            if b"PX" in words:
+                self._expiry_ms[key] = self._now_ms() + int(options[words.index(b"PX") + 1])
+        elif b"GET" not in words:
+            return None
+        return before if b"GET" in words else b"OK"
+
+    def do_mget(self, *keys: bytes) -> Answer:
+        return [self._read(key, bytes) for key in keys]
+
+    def do_exists(self, key: bytes) -> Answer:
+        return int(key in self._values)
+
+    def do_del(self, key: bytes) -> Answer:
+        return self._delete(key)
+
+    def do_pexpire(self, key: bytes, ms: bytes) -> Answer:
+        if key not in self._values:
+            return 0
+        self._expiry_ms[key] = self._now_ms() + int(ms)
+        return 1
+
+    def do_flushall(self) -> Answer:
+        self._values.clear()
+        self._expiry_ms.clear()
+        return b"OK"
+
+    # Hashes
+
+    def do_hget(self, key: bytes, field: bytes) -> Answer:
+        return self._hash(key).get(field)
+
+    def do_hmget(self, key: bytes, *fields: bytes) -> Answer:
+        held = self._hash(key)
+        return [held.get(field) for field in fields]
+
+    def do_hexists(self, key: bytes, field: bytes) -> Answer:
+        return int(field in self._hash(key))
+
+    def do_hlen(self, key: bytes) -> Answer:
+        return len(self._hash(key))
+
+    def do_hkeys(self, key: bytes) -> Answer:
+        return list(self._hash(key))
+
+    def do_hvals(self, key: bytes) -> Answer:
+        return list(self._hash(key).values())
+
+    def do_hgetall(self, key: bytes) -> Answer:
+        return [part for pair in self._hash(key).items() for part in pair]
+
+    def do_hscan(self, key: bytes, _cursor: bytes, *_options: bytes) -> Answer:
+        return [b"0", self.do_hgetall(key)]
+
+    def do_hset(self, key: bytes, *pairs: bytes) -> Answer:
+        held = self._read(key, dict)
+        if held is None:
+            held = self._values[key] = {}
+        before = len(held)
+        held.update(zip(pairs[::2], pairs[1::2], strict=True))
+        return len(held) - before
+
+    def do_hdel(self, key: bytes, *fields: bytes) -> Answer:
+        held = self._hash(key)
+        gone = [held.pop(field) for field in fields if field in held]
+        if not held:
+            self._delete(key)
+        return len(gone)
+
+    # Sorted sets
+
+    def _sorted(self, key: bytes) -> SortedSet:
+        return self._read(key, SortedSet) or SortedSet()
+
+    def do_zadd(self, key: bytes, *pairs: bytes) -> Answer:
+        held = self._sorted(key)
+        self._values[key] = held
+        before = len(held)
+        held.update((member, float(score)) for score, member in zip(pairs[::2], pairs[1::2], strict=True))
+        return len(held) - before
+
+    def do_zrem(self, key: bytes, *members: bytes) -> Answer:
+        held = self._sorted(key)
+        gone = [held.pop(member) for member in members if member in held]
+        if not held:
+            self._delete(key)
+        return len(gone)
+
+    def do_zremrangebyscore(self, key: bytes, _low: bytes, high: bytes) -> Answer:
+        held = self._sorted(key)
+        return self.do_zrem(key, *[member for member, score in held.items() if score <= float(high)])
+
+    def do_zcard(self, key: bytes) -> Answer:
+        return len(self._sorted(key))
+
+    def do_zrange(self, key: bytes, _first: bytes, _last: bytes) -> Answer:
+        return self._sorted(key).ordered()
+
+    # Messages and scripts
+
+    def do_publish(self, channel: bytes, payload: bytes) -> Answer:
+        return self.publish(channel, payload)
+
+    def do_script_load(self, text: bytes) -> Answer:
+        digest = hashlib.sha1(text).hexdigest().encode()  # noqa: S324  # as Valkey names scripts
+        self._scripts[digest] = text
+        return digest
+
+    def do_evalsha(self, digest: bytes, key_count: bytes, *rest: bytes) -> Answer:
+        text = self._scripts.get(digest)
+        if text is None:
+            raise NoScriptError("No matching script.")
+        count = int(key_count)
+        return self._run(text, rest[:count], rest[count:])
+
+    def _run(self, text: bytes, keys: Sequence[bytes], arguments: Sequence[bytes]) -> Answer:
+        function = _compiled.get(text)
+        if function is None:
+            body = b"return function(KEYS, ARGV, redis)\n" + text + b"\nend"
+            function = _compiled[text] = _SCRIPTS.execute(body)
+        api = _SCRIPTS.table_from({b"call": self._call_of_script})
+        names, values = _SCRIPTS.table_from(list(keys)), _SCRIPTS.table_from(list(arguments))
+        return _from_lua(function(names, values, api))
+
+    def _call_of_script(self, *command: Any) -> Any:
+        answer = self.do(*command)
+        if answer is None:
+            return False
+        if isinstance(answer, list):
+            return _SCRIPTS.table_from([False if part is None else part for part in answer])
+        return answer
+
+
+def _raw(part: Any) -> bytes:
+    if isinstance(part, bytes):
+        return part
+    if isinstance(part, float):
+        return repr(int(part) if part.is_integer() else part).encode()
+    return str(part).encode()
+
+
+def _from_lua(value: Any) -> Answer:
+    if value is False or value is None:
+        return None
+    if value is True:
+        return 1
+    if isinstance(value, float):
+        return int(value)
+    if lua51.lua_type(value) == "table":
+        return [_from_lua(value[index]) for index in range(1, len(value) + 1)]
+    return value

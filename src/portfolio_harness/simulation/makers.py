@@ -1,0 +1,210 @@
+"""Who writes what calculators read: account records and marks, by the product's own policies.
+
+The broker and the feed are played: `broker_truth` says what is true, here it is told late and twice.
+"""
+
+import asyncio
+import random
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from portfolio_harness.simulation.broker_truth import (
+    BALANCE_ASOF,
+    SYMBOLS,
+    TrueBooking,
+    TrueBroker,
+    TrueTrade,
+    wall_ns,
+)
+from portfolio_realtime.clock import rfc3339
+from portfolio_realtime.market_data_consumer.conditions import stock_effect
+from portfolio_realtime.market_data_consumer.mark_book import MarkBook
+from portfolio_realtime.market_data_consumer.messages import Snapshot, SnapshotTrade, StreamTrade
+from portfolio_realtime.service import Context, keep_running, together, under_lease
+from portfolio_realtime.state.connection import Subscribed
+from portfolio_realtime.state.feeds import ACCOUNTS
+from portfolio_realtime.state.leases import Lease
+from portfolio_realtime.symbol_collector.activities import AccountState, Activity, Holding, Statement
+from portfolio_realtime.symbol_collector.records.account_records import Roster
+
+TURN_S: Final = 0.15  # between two looks at what is to be fetched or written
+RECONCILE_S: Final = 4.0  # each account is looked at this often
+REST_LAG_S_MAX: Final = 1.5
+KEEP_S: Final = 0.5
+FLUSH_S: Final = 0.2
+SOURCE: Final = "iex"
+REPEAT_RATIO: Final = 0.1
+
+
+class SimulatedCollector:
+    """A symbol collector: records by the product's `Roster`, statements and events by the played broker."""
+
+    def __init__(self, context: Context, truth: TrueBroker, chance: random.Random) -> None:
+        self._context = context
+        self._state = context.state
+        self._truth = truth
+        self._chance = chance
+        self._looked_s: dict[str, float] = {}
+        self._roster: Roster | None = None
+        self.is_heard = True  # the broker answers
+
+    async def run(self) -> None:
+        """Collect while the lease is ours."""
+        await keep_running(
+            lambda: under_lease(self._context, "symbol_collector", self._work),
+            self._context.clock,
+            "collector",
+        )
+
+    async def _work(self, lease: Lease) -> None:
+        roster = self._roster = Roster()
+        roster.list_accounts(self._truth.accounts)
+        self._looked_s.clear()
+        for account in self._truth.accounts.values():
+            for booking in account.bookings:
+                self.take(booking)
+        await together(self._look(roster), self._write(lease, roster), self._keep_live())
+
+    def lose_broker(self) -> None:
+        """It does not answer any more."""
+        self.is_heard = False
+
+    def find_broker(self) -> None:
+        """It does again; events of meanwhile come at once, and every account is asked for."""
+        self.is_heard = True
+        self._looked_s.clear()
+        for account in self._truth.accounts.values():
+            for booking in account.bookings:
+                self.take(booking)
+
+    def take(self, booking: TrueBooking) -> None:
+        """The event of a booking arrives."""
+        if self._roster is not None and self.is_heard:
+            self._roster.apply(_activity(booking), self._context.clock.now_ns())
+
+    async def _look(self, roster: Roster) -> None:
+        """Ask for statements: first of all accounts, then in turn and where something is undecided."""
+        loop, clock = asyncio.get_running_loop(), self._context.clock
+        while True:
+            for account_id in self._truth.accounts:
+                again_ns = roster.look_again_ns(account_id)
+                is_hurried = again_ns is not None and again_ns <= clock.now_ns()
+                is_due = loop.time() - self._looked_s.get(account_id, -RECONCILE_S) >= RECONCILE_S
+                if (is_due or is_hurried) and self.is_heard:
+                    began_ns = clock.now_ns()
+                    await asyncio.sleep(self._chance.uniform(0.005, 0.05))
+                    statement = self._stated(account_id, loop.time())
+                    await asyncio.sleep(self._chance.uniform(0.005, 0.05))
+                    self._looked_s[account_id] = loop.time()
+                    roster.observe(statement, began_ns, clock.now_ns())
+            await asyncio.sleep(TURN_S)
+
+    def _stated(self, account_id: str, now_s: float) -> Statement:
+        as_of_s = now_s - self._chance.choice((0.0, 0.0, self._chance.uniform(0, REST_LAG_S_MAX)))
+        cash, held = self._truth.stated(account_id, as_of_s, as_of_s)
+        state = AccountState(account_id, "ACTIVE", "USD", cash, Decimal(1000), BALANCE_ASOF)
+        holdings = {
+            symbol: Holding(symbol, "us_equity", quantity, 10 * quantity) for symbol, quantity in held.items()
+        }
+        return Statement(state, holdings)
+
+    async def _write(self, lease: Lease, roster: Roster) -> None:
+        while True:
+            if roster.has_changes:
+                added, changed, gone = roster.take_changes(100)
+                if added:
+                    await self._state.accounts.write_universe(lease, added, [])
+                await self._state.accounts.write(lease, changed)
+                await self._state.accounts.remove(lease, gone)
+            await asyncio.sleep(TURN_S)
+
+    async def _keep_live(self) -> None:
+        while True:
+            if self.is_heard:
+                await self._state.feeds.keep(ACCOUNTS)
+            await asyncio.sleep(KEEP_S)
+
+
+class SimulatedConsumer:
+    """A market data consumer: marks by the product's `MarkBook`, trades from the played feed."""
+
+    def __init__(self, context: Context, truth: TrueBroker) -> None:
+        self._context = context
+        self._state = context.state
+        self._truth = truth
+        self._book = MarkBook(SOURCE, stock_effect)
+        self._book.follow(SYMBOLS)
+        self.is_live = False
+        self.connect()
+
+    def connect(self) -> None:
+        """The feed is there; what was traded before is in its snapshots."""
+        self.is_live = True
+        now_ns = self._context.clock.now_ns()
+        for symbol, trade in self._truth.newest.items():
+            snapshot = Snapshot(
+                SnapshotTrade(trade.price, rfc3339(wall_ns(trade.at_s)), ("@",), "C", "D", trade.number)
+            )
+            self._book.offer_snapshot(symbol, snapshot, "2025-11-21", now_ns)
+
+    def disconnect(self) -> None:
+        """The feed is gone."""
+        self.is_live = False
+
+    def take(self, trade: TrueTrade) -> None:
+        """A trade arrives."""
+        if self.is_live:
+            conditions = ("@",) if trade.moves else ("@", "I")
+            at = msgspec.Raw(msgspec.json.encode(rfc3339(wall_ns(trade.at_s))))
+            streamed = StreamTrade(trade.symbol, trade.price, at, conditions, "C", "D", trade.number)
+            self._book.offer(streamed, self._context.clock.now_ns())
+
+    async def run(self) -> None:
+        """Write marks while the lease is ours."""
+        await keep_running(
+            lambda: under_lease(self._context, "market_data:stocks", self._own),
+            self._context.clock,
+            "consumer",
+        )
+
+    async def _own(self, lease: Lease) -> None:
+        await together(self._follow(), self._flush(lease), self._keep_live())
+
+    async def _follow(self) -> None:
+        async for message in self._state.accounts.universe_changes():
+            if isinstance(message, Subscribed):
+                self._book.raise_floor(await self._state.marks.read_all())
+                self._book.touch_all()
+
+    async def _flush(self, lease: Lease) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            if changed := self._book.take_changed():
+                await self._state.marks.write(lease, [mark for mark, _ in changed])
+
+    async def _keep_live(self) -> None:
+        while True:
+            if self.is_live:
+                await self._state.feeds.keep(SOURCE)
+            await asyncio.sleep(KEEP_S)
+
+
+def _activity(booking: TrueBooking) -> Activity:
+    name, at_ns = f"booking-{booking.number:06d}", wall_ns(booking.at_s)
+    kind = "TRD" if booking.symbol else "CSD" if booking.amount > 0 else "CSW"
+    return Activity(
+        account_id=booking.account_id,
+        event_id=name,
+        ref_id=name,
+        previous_id=None,
+        activity_type=kind,
+        status="executed",
+        symbol=booking.symbol,
+        quantity=booking.quantity,
+        price=booking.price,
+        net_amount=booking.amount,
+        executed_ns=at_ns,
+        published_ns=at_ns,
+    )

@@ -1,0 +1,233 @@
+"""What goes wrong: a plan drawn from the seed, each part with its victim, its beginning and its end."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from portfolio_harness.simulation.watchers import RECONNECT_S
+from portfolio_harness.simulation.world import Running, World
+from portfolio_realtime.state import keys
+from portfolio_realtime.state.error_answers import PassingError
+
+WARM_S: Final = 2.0  # nothing fails while everybody starts
+FAULTS_S: Final = 4.0  # in which faults begin
+FAULT_S: Final = (0.3, 5.0)  # how long one lasts
+FAULTS_MAX: Final = 4
+LOSS_RATIO: Final = 0.3
+REPLICA_LAG_S_MAX: Final = 0.4
+SKEWS_S: Final = (-3600.0, -5.0, 5.0, 3600.0)
+VALKEY_SKEWS_S: Final = (-5.0, 5.0)
+LOSES_STATE: Final = frozenset({"flush", "restart empty", "fail over"})
+PASSING: Final = ("OOM", "MISCONF", "LOADING", "BUSY", "READONLY")
+
+
+@dataclass(frozen=True)
+class PlannedFault:
+    """One thing that goes wrong, and when."""
+
+    name: str
+    at_s: float
+    for_s: float
+    victim: str = ""
+    number: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.at_s:.2f} s: {self.name} {self.victim} for {self.for_s:.2f} s".replace("  ", " ")
+
+
+def drawn(chance: random.Random, services: list[str]) -> list[PlannedFault]:
+    """A plan."""
+    plan: list[PlannedFault] = []
+    for _ in range(chance.randrange(1, FAULTS_MAX + 1)):
+        name = chance.choice(list(NEMESES))
+        fault = PlannedFault(
+            name,
+            at_s=WARM_S + chance.uniform(0, FAULTS_S),
+            for_s=chance.uniform(*FAULT_S),
+            victim=chance.choice([one for one in services if one.startswith(VICTIMS.get(name, ""))]),
+            number=chance.random(),
+        )
+        plan.append(fault)
+    if {"skew Valkey"} & {fault.name for fault in plan}:
+        plan = [fault for fault in plan if fault.name not in LOSES_STATE]
+    return sorted(plan, key=lambda fault: fault.at_s)
+
+
+async def suffer(world: World, fault: PlannedFault) -> None:
+    """Let it begin in time, and end it."""
+    await asyncio.sleep(fault.at_s)
+    await NEMESES[fault.name](world, fault, world.services[fault.victim])
+
+
+async def _kill(world: World, fault: PlannedFault, victim: Running) -> None:
+    if victim.process.is_dead:
+        return
+    victim.process.kill()
+    world.network.break_subscriptions(victim.link)
+    world.close_clients(victim.name)
+    await asyncio.sleep(fault.for_s)
+    world.restart(victim)
+    await asyncio.sleep(RECONNECT_S)
+    if victim.name.startswith("server"):
+        world.come_again(victim.name)
+
+
+async def _freeze(world: World, fault: PlannedFault, victim: Running) -> None:
+    process = victim.process
+    process.freeze()
+    world.be_away(victim.name, is_away=True)
+    await asyncio.sleep(fault.for_s)
+    process.thaw()
+    world.be_away(victim.name, is_away=False)
+
+
+async def _cut(world: World, fault: PlannedFault, victim: Running) -> None:
+    victim.link.is_cut = True
+    world.network.break_subscriptions(victim.link)
+    await asyncio.sleep(fault.for_s)
+    victim.link.is_cut = False
+
+
+async def _silence(world: World, fault: PlannedFault, victim: Running) -> None:
+    victim.link.is_silent = True
+    await asyncio.sleep(fault.for_s)
+    victim.link.is_silent = False
+    world.network.break_subscriptions(victim.link)  # what was sent meanwhile is lost, and TCP says so
+
+
+async def _deafen(world: World, fault: PlannedFault, victim: Running) -> None:
+    victim.link.is_deaf = True
+    await asyncio.sleep(fault.for_s)
+    world.network.end_deafness(victim.link)
+
+
+async def _lose(_: World, fault: PlannedFault, victim: Running) -> None:
+    victim.link.loss_ratio = LOSS_RATIO
+    await asyncio.sleep(fault.for_s)
+    victim.link.loss_ratio = 0.0
+
+
+async def _break_subscriptions(world: World, _: PlannedFault, __: Running) -> None:
+    world.network.break_subscriptions()
+
+
+async def _flush(world: World, _: PlannedFault, __: Running) -> None:
+    world.valkey.do("FLUSHALL")
+
+
+async def _restart_empty(world: World, fault: PlannedFault, _: Running) -> None:
+    world.cut_all(is_cut=True)
+    world.valkey.become(({}, {}))
+    await asyncio.sleep(fault.for_s)
+    world.cut_all(is_cut=False)
+
+
+async def _fail_over(world: World, fault: PlannedFault, _: Running) -> None:
+    """A replica that trails becomes the primary: what was acknowledged last is lost."""
+    replica = world.valkey.copy()
+    await asyncio.sleep(fault.number * REPLICA_LAG_S_MAX)
+    world.cut_all(is_cut=True)
+    await asyncio.sleep(fault.for_s / 5)
+    world.valkey.become(replica)
+    world.cut_all(is_cut=False)
+
+
+async def _refuse(world: World, fault: PlannedFault, _: Running) -> None:
+    word = PASSING[int(fault.number * len(PASSING))]
+    error = PassingError(f"{word} says the simulation")
+    error.status_code = word
+    reads = ("GET", "HGET", "HMGET", "HVALS", "HKEYS", "HLEN", "MGET", "TIME", "ZRANGE", "PUBLISH", "PING")
+    is_all = word in ("LOADING", "BUSY")
+    world.network.answer = lambda command: error if is_all or command[0] not in reads else None
+    await asyncio.sleep(fault.for_s)
+    world.network.answer = lambda _: None
+
+
+async def _skew(world: World, fault: PlannedFault, victim: Running) -> None:
+    world.judge.is_time_right = False
+    if victim.name.startswith("collector"):
+        return  # the versions of records come from its clock: distribution of clocks is not simulated there
+    skews_s = SKEWS_S if victim.name.startswith("calculator") else SKEWS_S[1:3]
+    victim.process.skew_s = skews_s[int(fault.number * len(skews_s))]
+    await asyncio.sleep(fault.for_s)
+    victim.process.skew_s = 0.0
+
+
+async def _skew_valkey(world: World, fault: PlannedFault, _: Running) -> None:
+    world.valkey_skew_s = VALKEY_SKEWS_S[int(fault.number * len(VALKEY_SKEWS_S))]
+    await asyncio.sleep(fault.for_s)
+    world.valkey_skew_s = 0.0
+
+
+async def _mute_feed(world: World, fault: PlannedFault, _: Running) -> None:
+    world.is_feed_there = False
+    world.each("consumer", lambda consumer: consumer.disconnect())
+    await asyncio.sleep(fault.for_s)
+    world.is_feed_there = True
+    world.each("consumer", lambda consumer: consumer.connect())
+
+
+async def _mute_broker(world: World, fault: PlannedFault, _: Running) -> None:
+    world.is_broker_there = False
+    world.each("collector", lambda collector: collector.lose_broker())
+    await asyncio.sleep(fault.for_s)
+    world.is_broker_there = True
+    world.each("collector", lambda collector: collector.find_broker())
+
+
+async def _poison(world: World, fault: PlannedFault, _: Running) -> None:
+    """Somebody writes what nobody can read: one record, one mark, one message on each channel."""
+    do = world.valkey.do
+    for shard in range(world.shard_count):
+        do("HSET", keys.accounts(shard), "odd", b'{"account_id": 7')
+        for key in (keys.accounts(shard), keys.interest(shard), keys.valuations(shard)):
+            do("PUBLISH", key, b"\xff{")
+    do("HSET", keys.marks(), "ODD", b"no mark")
+    do("PUBLISH", keys.marks(), b"no marks")
+    await asyncio.sleep(fault.for_s)
+
+
+async def _stop_reading(world: World, fault: PlannedFault, _: Running) -> None:
+    names = sorted(world.watchers)
+    watcher = world.watchers[names[int(fault.number * len(names))]]
+    if watcher.is_open:
+        watcher.stop_reading()
+        await asyncio.sleep(fault.for_s)
+        if watcher.is_open:
+            watcher.read_on()
+
+
+async def _deploy(world: World, fault: PlannedFault, victim: Running) -> None:
+    """It is asked to end, and gives back what it holds."""
+    if victim.process.is_dead or victim.process.is_frozen:
+        return
+    await victim.process.end()
+    await asyncio.sleep(fault.for_s)
+    if victim.process.is_dead:
+        world.restart(victim)
+
+
+Nemesis = Callable[[World, PlannedFault, Running], Awaitable[None]]
+NEMESES: Final[dict[str, Nemesis]] = {
+    "kill": _kill,
+    "freeze": _freeze,
+    "cut": _cut,
+    "silence": _silence,
+    "deafen": _deafen,
+    "lose commands": _lose,
+    "break subscriptions": _break_subscriptions,
+    "flush": _flush,
+    "restart empty": _restart_empty,
+    "fail over": _fail_over,
+    "refuse": _refuse,
+    "skew": _skew,
+    "skew Valkey": _skew_valkey,
+    "mute feed": _mute_feed,
+    "mute broker": _mute_broker,
+    "poison": _poison,
+    "stop reading": _stop_reading,
+    "deploy": _deploy,
+}
+VICTIMS: Final = {"deploy": "calculator", "skew": "c"}  # what the victim's name begins with

@@ -1,0 +1,164 @@
+"""One trial: a seed makes a world, a plan of faults and luck; the judge says what did not hold."""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import random
+import sys
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, Final
+from unittest import mock
+
+import structlog
+
+from portfolio_harness.simulation import nemeses
+from portfolio_harness.simulation.broker_truth import TrueBooking, TrueTrade
+from portfolio_harness.simulation.judge import Fault
+from portfolio_harness.simulation.links import SimulatedClient
+from portfolio_harness.simulation.makers import REPEAT_RATIO
+from portfolio_harness.simulation.virtual_loop import EPOCH_S, SimulationStuck, VirtualLoop
+from portfolio_harness.simulation.world import SharedMetrics, World
+from portfolio_realtime.portfolio_calculator import loop_delay, totals_refresh
+from portfolio_realtime.state import connection
+
+CLIENTS_S: Final = 1.0  # when they come
+QUIET_S_MAX: Final = (
+    15.0  # after the last fault and the last booking: takeovers, two looks at a record, and 2 s
+)
+LOOK_S: Final = 0.5
+TRADES_PER_S: Final = 3.0
+BOOKINGS_PER_S: Final = 0.8
+EVENT_LATE_S_MAX: Final = 1.0
+FEED_LATE_S_MAX: Final = 0.05
+TOTALS_S: Final = 5.0  # as in a calculator that has much to do
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one seed has shown."""
+
+    seed: int
+    plan: tuple[str, ...]
+    faults: tuple[Fault, ...]
+    converged_s: float | None
+    messages: int
+
+    def __str__(self) -> str:
+        return "\n  ".join([f"seed {self.seed}", *self.plan, *map(str, self.faults[:5])])
+
+
+class Simulation:
+    """Runs trials; everything that belongs to no trial is made once."""
+
+    def __init__(self) -> None:
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+        self._metrics = SharedMetrics()
+        gc.collect()
+        gc.freeze()
+
+    def run(self, seed: int) -> Verdict:
+        """One trial. The same seed gives the same verdict."""
+        random.seed(seed)  # of the product's own jitter
+        loop = VirtualLoop()
+        with _virtual(), _no_garbage():
+            try:
+                return loop.run_until_complete(self._trial(seed, loop))
+            finally:
+                loop.close()
+                asyncio.set_event_loop(None)
+
+    async def _trial(self, seed: int, loop: VirtualLoop) -> Verdict:
+        world = World(seed, loop, self._metrics)
+        plan = nemeses.drawn(world.chance, list(world.services))
+        over_s = EPOCH_S + max(fault.at_s + fault.for_s for fault in plan) + nemeses.RECONNECT_S
+        suffering = [loop.create_task(nemeses.suffer(world, fault)) for fault in plan]
+        life = [loop.create_task(_trade(world, over_s)), loop.create_task(_book(world, over_s))]
+        loop.call_at(EPOCH_S + CLIENTS_S, world.attach_clients)
+        converged_s: float | None = None
+        try:
+            while loop.time() < over_s + QUIET_S_MAX and converged_s is None:
+                await asyncio.sleep(LOOK_S)
+                world.judge.look(world.histories, loop.time())
+                is_quiet = loop.time() > over_s + EVENT_LATE_S_MAX
+                if is_quiet and not world.judge.differing(world.histories):
+                    converged_s = loop.time() - over_s
+                if world.judge.faults:
+                    break
+        except SimulationStuck as stuck:
+            world.judge.note("P13", loop.time(), str(stuck))
+        if converged_s is None and not world.judge.faults:
+            for wrong in world.judge.differing(world.histories):
+                world.judge.note("P1", loop.time(), wrong)
+        for failure in [task.exception() for task in (*suffering, *life) if task.done()]:
+            if failure is not None:
+                raise failure
+        for failure in world.failures():
+            world.judge.note("P13", loop.time(), failure)
+        messages = world.judge.seen.total()
+        return Verdict(seed, tuple(map(str, plan)), tuple(world.judge.faults), converged_s, messages)
+
+
+async def _trade(world: World, until_s: float) -> None:
+    """The market moves; each trade comes to every consumer a little later."""
+    loop, chance = world.loop, world.chance
+    while loop.time() < until_s:
+        await asyncio.sleep(chance.expovariate(TRADES_PER_S))
+        trade = world.truth.trade(loop.time())
+        loop.call_later(chance.uniform(0, FEED_LATE_S_MAX), _tell_trade, world, trade)
+
+
+def _tell_trade(world: World, trade: TrueTrade) -> None:
+    if world.is_feed_there:
+        world.each("consumer", lambda consumer: consumer.take(trade))
+
+
+async def _book(world: World, until_s: float) -> None:
+    """Accounts are booked; each event comes late, in order, and now and then twice."""
+    loop, chance = world.loop, world.chance
+    told_s = 0.0
+    while loop.time() < until_s:
+        await asyncio.sleep(chance.expovariate(BOOKINGS_PER_S))
+        booking = world.truth.book(chance.choice(list(world.truth.accounts)), loop.time())
+        told_s = max(told_s, loop.time() + chance.uniform(0, EVENT_LATE_S_MAX))
+        loop.call_at(told_s, _tell_booking, world, booking)
+        if chance.random() < REPEAT_RATIO:
+            loop.call_at(told_s + chance.uniform(0, 2), _tell_booking, world, booking)
+
+
+def _tell_booking(world: World, booking: TrueBooking) -> None:
+    world.each("collector", lambda collector: collector.take(booking))
+
+
+@contextlib.contextmanager
+def _virtual() -> Generator[None]:
+    """The product on the made-up network; what only measures the machine is left out."""
+
+    async def measure_nothing(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    with (
+        mock.patch.object(connection, "Redis", SimulatedClient),
+        mock.patch.object(loop_delay, "measure", measure_nothing),
+        mock.patch.object(totals_refresh, "TOTALS_S", TOTALS_S),
+    ):
+        SimulatedClient.links.clear()
+        yield
+
+
+def _ignore(_: Any) -> None:
+    """Coroutines of killed processes complain that they were never ended."""
+
+
+@contextlib.contextmanager
+def _no_garbage() -> Generator[None]:
+    """Killed coroutines must not be tidied away in the middle of the next trial."""
+    ignored, sys.unraisablehook = sys.unraisablehook, _ignore
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.collect()
+        gc.enable()
+        sys.unraisablehook = ignored

@@ -1,0 +1,190 @@
+"""Servers and their clients without sockets: the product's follower, hub and connections, and who reads."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+from portfolio_harness.simulation.judge import Judge, WatcherHistory
+from portfolio_realtime.clock import Clock
+from portfolio_realtime.service import keep_running, together
+from portfolio_realtime.state import State
+from portfolio_realtime.telemetry import ServerMetrics
+from portfolio_realtime.websocket_server.access.identity import Identity
+from portfolio_realtime.websocket_server.clients.connection import ClientConnection, ForbiddenRequest
+from portfolio_realtime.websocket_server.fanout.hub import Hub
+from portfolio_realtime.websocket_server.fanout.newest_columns import StreamPosition
+from portfolio_realtime.websocket_server.fanout.publication_follower import PublicationFollower
+from portfolio_realtime.websocket_server.fanout.watched_account import WatchedAccount
+from portfolio_realtime.wire.frames import text_of
+from portfolio_realtime.wire.messages import Disconnect, Subscribe, encode
+
+CHECK_S: Final = 1.0  # between two looks of a server at its clients
+RECONNECT_S: Final = 0.5
+WAITING_FRAMES: Final = 3  # that a socket takes after its client has stopped reading
+
+
+class SimulatedServer:
+    """One WebSocket server process."""
+
+    def __init__(self, state: State, shards: int, clock: Clock, metrics: ServerMetrics, judge: Judge) -> None:
+        self.follower = PublicationFollower(state, shards, clock, metrics)
+        self.follower.hub = Hub(self._send_all)
+        self.clients: dict[int, SimulatedWatcher] = {}  # by the number of its socket
+        self.judge = judge
+        self._clock = clock
+
+    async def run(self) -> None:
+        """What the real one runs side by side."""
+        follower, clock = self.follower, self._clock
+        await together(
+            self._sweep(),
+            follower.renew(),
+            follower.watch_freshness(),
+            follower.follow_life(),
+            keep_running(follower.follow, clock, "following publications"),
+            keep_running(follower.follow_closures, clock, "following closures"),
+            keep_running(follower.announce, clock, "announcing interest"),
+        )
+
+    def _send_all(self, filenos: Sequence[int], frames: Sequence[bytes]) -> int:
+        for fileno, joined in zip(filenos, frames, strict=True):
+            for frame in separate(joined):
+                self.clients[fileno].write(frame)
+        return sum(map(len, frames))
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_S)
+            for client in tuple(self.clients.values()):
+                client.check()
+
+
+class SimulatedWatcher:
+    """One client's connection, as the server's endpoint has it, with the socket played."""
+
+    def __init__(self, server: SimulatedServer, history: WatcherHistory, fileno: int, valid_s: float) -> None:
+        self.server = server
+        self.history = history
+        self._fileno = fileno
+        self._loop = asyncio.get_running_loop()
+        self.connection = ClientConnection(self._loop.time())
+        self.is_open = True
+        self._is_reading = True
+        self._unread: list[bytes] = []
+        self.closed: Disconnect | None = None
+        server.clients[fileno] = self
+        history.is_first, history.is_away, history.since_s = True, False, self._loop.time()
+        history.expires_s = self._loop.time() + valid_s
+        identity = Identity(history.name, frozenset({history.account_id}), 0.0)
+        self.connection.authenticated(identity, self._loop.time(), valid_s)
+
+    def subscribe(self) -> None:
+        """Ask for its own account, as the client does."""
+        detail: Any = "positions" if self.history.with_positions else "value"
+        self.ask(Subscribe(self.history.account_id, detail))
+
+    def ask(self, request: Subscribe) -> None:
+        """A message of the client's."""
+        match self.connection.received(encode(request), self._loop.time()):
+            case Subscribe() as permitted:
+                with_positions = permitted.detail == "positions"
+                account = self.server.follower.watch(
+                    self, permitted.account_id, with_positions=with_positions
+                )
+                self.connection.subscribe(account, permitted)
+            case ForbiddenRequest() | None:
+                pass
+            case other:
+                raise AssertionError(f"nobody asked for that: {other}")
+        self._flush()
+
+    def stop_reading(self) -> None:
+        """The client takes nothing any more; its socket soon is full."""
+        self._is_reading = False
+        self.history.is_away = True
+
+    def read_on(self) -> None:
+        """It takes what waits, and what comes."""
+        self._is_reading = True
+        self.history.is_away, self.history.since_s = False, self._loop.time()
+        unread, self._unread = self._unread, []
+        if len(unread) > WAITING_FRAMES + 1:
+            self.server.judge.note(
+                "P7", self._loop.time(), f"{len(unread)} frames wait for {self.history.name}"
+            )
+        for frame in unread:
+            self.server.judge.take(self.history, text_of(frame), self._loop.time())
+        self.connection.resume()
+        self._flush()
+
+    def write(self, frame: bytes) -> None:
+        """To the socket."""
+        if self._is_reading:
+            self.server.judge.take(self.history, text_of(frame), self._loop.time())
+            return
+        self._unread.append(frame)
+        if len(self._unread) >= WAITING_FRAMES:
+            self.connection.leave_direct()
+            self.connection.pause(self._loop.time())
+
+    def check(self) -> None:
+        """What the server's sweep does."""
+        now_s = self._loop.time()
+        if self.connection.is_ping_due(now_s) and self._is_reading:
+            self.connection.pong(now_s)
+        if (why := self.connection.check(now_s)) is not None:
+            self.closed = why
+            self.close()
+        else:
+            self._flush()
+
+    def close(self) -> None:
+        """The connection ends."""
+        self.is_open = False
+        self.history.is_away = True
+        self.connection.leave_direct()
+        self.server.clients.pop(self._fileno, None)
+        self.server.follower.unwatch(self, tuple(self.connection.subscriptions))
+
+    # What the hub calls
+
+    @property
+    def is_patient(self) -> bool:
+        """As every WebSocket client."""
+        return True
+
+    def offer(self, account: WatchedAccount) -> None:
+        """The account has a newer publication, or another freshness."""
+        self.connection.offer(account)
+        self._flush()
+
+    def refuse(self, account_id: str) -> None:
+        """There is no such account."""
+        self.server.judge.note("P13", self._loop.time(), f"{self.history.name} is told: no such account")
+
+    def position_sent(self, account_id: str) -> StreamPosition | None:
+        """Where it is in the account's stream."""
+        subscription = self.connection.subscriptions.get(account_id)
+        return subscription.position_sent if subscription else None
+
+    def _flush(self) -> None:
+        if not self.is_open:
+            return
+        now_s = self._loop.time()
+        while (frame := self.connection.take(now_s)) is not None:
+            self.write(frame)
+        if self._is_reading and self.connection.may_go_direct:
+            self.connection.go_direct(self._fileno)
+
+
+def separate(joined: bytes) -> list[bytes]:
+    """The frames of one write (RFC 6455 §5.2), unmasked ones."""
+    frames: list[bytes] = []
+    while joined:
+        length, head = joined[1], 2
+        if length > 125:
+            head = 4 if length == 126 else 10
+            length = int.from_bytes(joined[2:head])
+        frames.append(joined[: head + length])
+        joined = joined[head + length :]
+    return frames
