@@ -288,7 +288,7 @@ def _command(name: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> 
         else:
             flat.append(argument)
     for option, value in options.items():
-        if option in ("px", "count"):
+        if option in ("px", "count") and value is not None:
             flat += [option.upper(), value]
         elif value is True:
             flat.append(option.upper())

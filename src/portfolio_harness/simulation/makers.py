@@ -60,6 +60,7 @@ class SimulatedCollector:
 
     async def _work(self, lease: Lease) -> None:
         roster = self._roster = Roster()
+        roster.begin_versions(lease.fencing_token)
         roster.list_accounts(self._truth.accounts)
         self._looked_s.clear()
         for account in self._truth.accounts.values():
@@ -147,7 +148,7 @@ class SimulatedConsumer:
             snapshot = Snapshot(
                 SnapshotTrade(trade.price, rfc3339(wall_ns(trade.at_s)), ("@",), "C", "D", trade.number)
             )
-            self._book.offer_snapshot(symbol, snapshot, "2025-11-21", now_ns)
+            self._book.add_snapshot(symbol, snapshot, "2025-11-21", now_ns)
 
     def disconnect(self) -> None:
         """The feed is gone."""
@@ -159,7 +160,7 @@ class SimulatedConsumer:
             conditions = ("@",) if trade.moves else ("@", "I")
             at = msgspec.Raw(msgspec.json.encode(rfc3339(wall_ns(trade.at_s))))
             streamed = StreamTrade(trade.symbol, trade.price, at, conditions, "C", "D", trade.number)
-            self._book.offer(streamed, self._context.clock.now_ns())
+            self._book.add_trade(streamed, self._context.clock.now_ns())
 
     async def run(self) -> None:
         """Write marks while the lease is ours."""

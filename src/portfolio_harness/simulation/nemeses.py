@@ -19,7 +19,6 @@ LOSS_RATIO: Final = 0.3
 REPLICA_LAG_S_MAX: Final = 0.4
 SKEWS_S: Final = (-3600.0, -5.0, 5.0, 3600.0)
 VALKEY_SKEWS_S: Final = (-5.0, 5.0)
-LOSES_STATE: Final = frozenset({"flush", "restart empty", "fail over"})
 PASSING: Final = ("OOM", "MISCONF", "LOADING", "BUSY", "READONLY")
 
 
@@ -50,8 +49,6 @@ def drawn(chance: random.Random, services: list[str]) -> list[PlannedFault]:
             number=chance.random(),
         )
         plan.append(fault)
-    if {"skew Valkey"} & {fault.name for fault in plan}:
-        plan = [fault for fault in plan if fault.name not in LOSES_STATE]
     return sorted(plan, key=lambda fault: fault.at_s)
 
 
@@ -147,8 +144,6 @@ async def _refuse(world: World, fault: PlannedFault, _: Running) -> None:
 
 async def _skew(world: World, fault: PlannedFault, victim: Running) -> None:
     world.judge.is_time_right = False
-    if victim.name.startswith("collector"):
-        return  # the versions of records come from its clock: distribution of clocks is not simulated there
     skews_s = SKEWS_S if victim.name.startswith("calculator") else SKEWS_S[1:3]
     victim.process.skew_s = skews_s[int(fault.number * len(skews_s))]
     await asyncio.sleep(fault.for_s)
