@@ -13,15 +13,18 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.clock import SystemClock
+from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.model import US_EQUITY, Account, Mark, Position, Unmarked
 from portfolio_realtime.state import State, keys
 from portfolio_realtime.state.connection import Subscribed
+from portfolio_realtime.state.feeds import ACCOUNTS
 from portfolio_realtime.state.valuations import decode_batch
 from portfolio_realtime.telemetry import PREFIX
 from portfolio_realtime.wire.frames import text_of
 from tests.conftest import SHARDS
 
 MIN_UPDATE_S = 0.4
+HEARD_S = 0.4
 CLOCK = SystemClock()
 NAMES = [f"account-{index}" for index in range(12)]  # of every shard
 
@@ -49,7 +52,14 @@ class World:
         self.seen: dict[str, list[Seen]] = {}
         self.subscribed = 0
         self._version = 0
-        self._following = asyncio.create_task(self._follow())
+        self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._keep_heard())]
+
+    async def _keep_heard(self) -> None:
+        """The broker answers."""
+        while True:
+            with contextlib.suppress(StateUnavailable):
+                await self.state.feeds.keep(ACCOUNTS)
+            await asyncio.sleep(HEARD_S)
 
     async def _follow(self) -> None:
         async with contextlib.aclosing(self.state.valuations.batches()) as messages:  # type: ignore[type-var]  # a generator
@@ -141,8 +151,8 @@ class World:
         return None
 
     async def close(self) -> None:
-        """End following."""
-        await cancel_until_ended([self._following])
+        """End following, and the broker."""
+        await cancel_until_ended(self._tasks)
 
     async def _lease(self, name: str) -> Any:
         lease = await self.state.leases.acquire(name)

@@ -50,7 +50,7 @@ class WatcherHistory:
     wrong_since_s: float | None = None
 
 
-class Judge:
+class SimulationJudge:
     """All clients' histories and what is wrong with them."""
 
     def __init__(self, truth: TrueBroker, price_ttl_s: float) -> None:

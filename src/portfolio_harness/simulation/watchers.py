@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
-from portfolio_harness.simulation.judge import Judge, WatcherHistory
+from portfolio_harness.simulation.judge import SimulationJudge, WatcherHistory
 from portfolio_realtime.clock import Clock
 from portfolio_realtime.service import keep_running, together
 from portfolio_realtime.state import State
@@ -26,7 +26,9 @@ WAITING_FRAMES: Final = 3  # that a socket takes after its client has stopped re
 class SimulatedServer:
     """One WebSocket server process."""
 
-    def __init__(self, state: State, shards: int, clock: Clock, metrics: ServerMetrics, judge: Judge) -> None:
+    def __init__(
+        self, state: State, shards: int, clock: Clock, metrics: ServerMetrics, judge: SimulationJudge
+    ) -> None:
         self.follower = PublicationFollower(state, shards, clock, metrics)
         self.follower.hub = Hub(self._send_all)
         self.clients: dict[int, SimulatedWatcher] = {}  # by the number of its socket

@@ -8,7 +8,7 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry
 
 from portfolio_harness.simulation.broker_truth import TrueBroker, wall_ns
-from portfolio_harness.simulation.judge import Judge, WatcherHistory
+from portfolio_harness.simulation.judge import SimulationJudge, WatcherHistory
 from portfolio_harness.simulation.links import SimulatedClient, SimulatedLink, SimulatedNetwork
 from portfolio_harness.simulation.made_up_valkey import MadeUpValkey
 from portfolio_harness.simulation.makers import SimulatedCollector, SimulatedConsumer
@@ -81,7 +81,7 @@ class World:
         self.valkey = MadeUpValkey(lambda: wall_ns(loop.time() + self.valkey_skew_s) // 1_000_000)
         self.network = SimulatedNetwork(self.valkey, self.chance)
         self.truth = TrueBroker(self.chance, ACCOUNTS)
-        self.judge = Judge(self.truth, PRICE_TTL_S)
+        self.judge = SimulationJudge(self.truth, PRICE_TTL_S)
         self.shard_count = SHARDS
         self.is_feed_there = self.is_broker_there = True
         self.services: dict[str, Running] = {}
