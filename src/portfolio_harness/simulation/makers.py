@@ -27,7 +27,7 @@ from portfolio_realtime.state.connection import Subscribed
 from portfolio_realtime.state.feeds import ACCOUNTS
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.symbol_collector.activities import AccountState, Activity, Holding, Statement
-from portfolio_realtime.symbol_collector.records.account_records import Roster
+from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
 
 TURN_S: Final = 0.15  # between two looks at what is to be fetched or written
 RECONCILE_S: Final = 4.0  # each account is looked at this often
@@ -39,7 +39,7 @@ REPEAT_RATIO: Final = 0.1
 
 
 class SimulatedCollector:
-    """A symbol collector: records by the product's `Roster`, statements and events by the played broker."""
+    """A symbol collector: records by the product's `AccountRecords`, statements and events by the played broker."""
 
     def __init__(self, context: Context, truth: TrueBroker, chance: random.Random) -> None:
         self._context = context
@@ -47,7 +47,7 @@ class SimulatedCollector:
         self._truth = truth
         self._chance = chance
         self._looked_s: dict[str, float] = {}
-        self._roster: Roster | None = None
+        self._records: AccountRecords | None = None
         self.is_heard = True  # the broker answers
 
     async def run(self) -> None:
@@ -59,14 +59,14 @@ class SimulatedCollector:
         )
 
     async def _work(self, lease: Lease) -> None:
-        roster = self._roster = Roster()
-        roster.begin_versions(lease.fencing_token)
-        roster.list_accounts(self._truth.accounts)
+        records = self._records = AccountRecords()
+        records.begin_versions(lease.fencing_token)
+        records.list_accounts(self._truth.accounts)
         self._looked_s.clear()
         for account in self._truth.accounts.values():
             for booking in account.bookings:
                 self.take(booking)
-        await together(self._look(roster), self._write(lease, roster), self._keep_live())
+        await together(self._look(records), self._write(lease, records), self._keep_live())
 
     def lose_broker(self) -> None:
         """It does not answer any more."""
@@ -82,15 +82,15 @@ class SimulatedCollector:
 
     def take(self, booking: TrueBooking) -> None:
         """The event of a booking arrives."""
-        if self._roster is not None and self.is_heard:
-            self._roster.apply(_activity(booking), self._context.clock.now_ns())
+        if self._records is not None and self.is_heard:
+            self._records.apply_activity(_activity(booking), self._context.clock.now_ns())
 
-    async def _look(self, roster: Roster) -> None:
+    async def _look(self, records: AccountRecords) -> None:
         """Ask for statements: first of all accounts, then in turn and where something is undecided."""
         loop, clock = asyncio.get_running_loop(), self._context.clock
         while True:
             for account_id in self._truth.accounts:
-                again_ns = roster.look_again_ns(account_id)
+                again_ns = records.look_again_ns(account_id)
                 is_hurried = again_ns is not None and again_ns <= clock.now_ns()
                 is_due = loop.time() - self._looked_s.get(account_id, -RECONCILE_S) >= RECONCILE_S
                 if (is_due or is_hurried) and self.is_heard:
@@ -99,7 +99,7 @@ class SimulatedCollector:
                     statement = self._stated(account_id, loop.time())
                     await asyncio.sleep(self._chance.uniform(0.005, 0.05))
                     self._looked_s[account_id] = loop.time()
-                    roster.observe(statement, began_ns, clock.now_ns())
+                    records.observe(statement, began_ns, clock.now_ns())
             await asyncio.sleep(TURN_S)
 
     def _stated(self, account_id: str, now_s: float) -> Statement:
@@ -111,10 +111,10 @@ class SimulatedCollector:
         }
         return Statement(state, holdings)
 
-    async def _write(self, lease: Lease, roster: Roster) -> None:
+    async def _write(self, lease: Lease, records: AccountRecords) -> None:
         while True:
-            if roster.has_changes:
-                added, changed, gone = roster.take_changes(100)
+            if records.has_changes:
+                added, changed, gone = records.take_changes(100)
                 if added:
                     await self._state.accounts.write_universe(lease, added, [])
                 await self._state.accounts.write(lease, changed)

@@ -134,7 +134,7 @@ class SimulatedWatcher:
         now_s = self._loop.time()
         if self.connection.is_ping_due(now_s) and self._is_reading:
             self.connection.pong(now_s)
-        if (why := self.connection.check(now_s)) is not None:
+        if (why := self.connection.disconnect_due(now_s)) is not None:
             self.closed = why
             self.close()
         else:
@@ -155,14 +155,14 @@ class SimulatedWatcher:
         """As every WebSocket client."""
         return True
 
-    def offer(self, account: WatchedAccount) -> None:
+    def notify(self, account: WatchedAccount) -> None:
         """The account has a newer publication, or another freshness."""
-        self.connection.offer(account)
+        self.connection.mark_pending(account)
         self._flush()
 
-    def refuse(self, account_id: str) -> None:
+    def refuse(self, account_id: str, why: Disconnect) -> None:
         """There is no such account."""
-        self.server.judge.note("P13", self._loop.time(), f"{self.history.name} is told: no such account")
+        self.server.judge.note("P13", self._loop.time(), f"{self.history.name} is refused: {why.name}")
 
     def position_sent(self, account_id: str) -> StreamPosition | None:
         """Where it is in the account's stream."""
@@ -173,7 +173,7 @@ class SimulatedWatcher:
         if not self.is_open:
             return
         now_s = self._loop.time()
-        while (frame := self.connection.take(now_s)) is not None:
+        while (frame := self.connection.next_frame(now_s)) is not None:
             self.write(frame)
         if self._is_reading and self.connection.may_go_direct:
             self.connection.go_direct(self._fileno)
