@@ -39,7 +39,7 @@ REPEAT_RATIO: Final = 0.1
 
 
 class SimulatedCollector:
-    """A symbol collector: records by the product's `AccountRecords`, statements and events by the played broker."""
+    """A symbol collector: the product's own records, with statements and events of the played broker."""
 
     def __init__(self, context: Context, truth: TrueBroker, chance: random.Random) -> None:
         self._context = context
