@@ -13,7 +13,8 @@ from portfolio_realtime.service import Context
 from portfolio_realtime.state import State, feeds
 from portfolio_realtime.symbol_collector import collector
 from portfolio_realtime.symbol_collector.sources import broker_events
-from tests.conftest import Until, running_service
+from portfolio_realtime.symbol_collector.sources.broker_client import ROWS_PATH
+from tests.conftest import DEADLINE_S, Until, running_service
 from tests.support.broker_payloads import ACCOUNT
 from tests.symbol_collector.scripted import STREAM_HEAD, response, scripted
 
@@ -35,6 +36,7 @@ class LittleBroker:
         self._states = states
         self._never_ends = never_ends
         self.is_away = False
+        self.rows: Any = []  # of the clients' own bookings
 
     async def __call__(self, target: str, writer: asyncio.StreamWriter) -> None:
         """One request."""
@@ -57,6 +59,8 @@ class LittleBroker:
             return self._listed
         if path == "/v1/clock":
             return {}
+        if path == ROWS_PATH:
+            return self.rows
         account_id = path.split("/")[4]
         return [] if path.endswith("/positions") else self._states.get(account_id, 404)
 
@@ -101,6 +105,39 @@ async def test_the_account_that_sorts_first_keeps_nobody_from_being_served(
         pending = (await state.accounts.read_pending([ODD, GOOD]))[ODD]
         assert pending.is_final == is_final
         assert list(await state.accounts.unknown([ODD])) == ([ODD] if is_final else [])
+
+
+async def test_a_deposit_that_only_the_list_of_rows_tells_is_no_gain(
+    state: State, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until both have been compared no day P&L is known; equity is served all the same."""
+    monkeypatch.setattr(collector, "HISTORY_AGAIN_NS", 10**9)
+    broker = LittleBroker([listed(GOOD)], {GOOD: ACCOUNT})
+    broker.rows = 503
+    async with scripted(broker) as url, running_service(collector.run(context_of(url, state))):
+
+        async def is_unknown() -> bool:
+            account = await state.accounts.read_one(GOOD)
+            return account is not None and account.unvalued == ("cash",)
+
+        await until(is_unknown, "the account is known, its day is not", DEADLINE_S)
+        broker.rows = [
+            {
+                "id": "20210402000000000::another-id",
+                "account_id": GOOD,
+                "activity_type": "CSD",
+                "net_amount": "5000",
+                "status": "executed",
+                "date": "2021-04-02",
+                "created_at": "2021-04-02T14:00:00Z",
+            }
+        ]
+
+        async def is_counted() -> bool:
+            account = await state.accounts.read_one(GOOD)
+            return account is not None and (str(account.external_cash_flow), account.unvalued) == ("5000", ())
+
+        await until(is_counted, "the deposit is the client's own money", DEADLINE_S)
 
 
 async def test_a_history_that_never_ends_holds_nobody_back(

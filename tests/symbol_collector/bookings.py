@@ -77,12 +77,17 @@ class Inbox:
     def __init__(self) -> None:
         self.taken: list[Activity] = []
         self.live: list[bool] = []
+        self.rows: list[Activity] = []
         self.refused: list[str] = []
 
     def take_activity(self, activity: Activity, *, is_live: bool) -> None:
         """A booking."""
         self.taken.append(activity)
         self.live.append(is_live)
+
+    def take_rows(self, rows: list[Activity]) -> None:
+        """What REST lists."""
+        self.rows += rows
 
     def refuse_activity(self, account_id: str | None, reason: str) -> None:
         """What cannot be read."""

@@ -11,7 +11,7 @@ import pytest
 from portfolio_realtime.clock import SystemClock, parse_rfc3339
 from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable
 from portfolio_realtime.symbol_collector.sources import broker_events
-from portfolio_realtime.symbol_collector.sources.broker_client import BrokerClient
+from portfolio_realtime.symbol_collector.sources.broker_client import ROWS_PATH, BrokerClient
 from portfolio_realtime.symbol_collector.sources.broker_follower import EventFollower
 from tests.conftest import Until
 from tests.symbol_collector.bookings import Inbox
@@ -121,6 +121,9 @@ class Broker:
     async def __call__(self, target: str, writer: asyncio.StreamWriter) -> None:
         """One stream."""
         query = parse_qs(urlsplit(target).query)
+        if urlsplit(target).path == ROWS_PATH:
+            writer.write(response(200, "[]"))
+            return
         self.asked.append(query)
         if "since_id" in query:
             writer.write(response(422, "{}"))

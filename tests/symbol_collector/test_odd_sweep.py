@@ -258,6 +258,13 @@ def event(number: int) -> dict[str, Any]:
     }
 
 
+def no_rows(path: str, parameters: dict[str, str]) -> list[Any]:
+    """The list of the client's own bookings is empty."""
+    assert path == broker_client.ROWS_PATH
+    assert "CSD" in parameters["activity_types"]
+    return []
+
+
 @swept
 @given(lists_with_an_odd_one(event), st.booleans())
 def test_activity_events(drawn: Any, is_live: bool) -> None:
@@ -282,6 +289,7 @@ def test_activity_events(drawn: Any, is_live: bool) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(broker_events, "live" if is_live else "history", sent)
+        answering(patch, no_rows)
         asyncio.run(hear())
     names = [one.ref_id for one in inbox.taken]
     assert [name for at, one in enumerate(elements) if at != place if (name := one["ref_id"])] == [
@@ -426,3 +434,51 @@ def test_text_that_is_nearly_json(text: str) -> None:
     with pytest.raises(PayloadRefused):
         parse.statement("alice", ACCOUNT, parse.decode(text))
     assert trade_updates.update_of(trade_updates.decode(text)) is None
+
+
+def external_row(number: int) -> dict[str, Any]:
+    """A row of the Broker API's list."""
+    return {
+        "id": f"20261120{number:09}::ref-{number}",
+        "account_id": "alice",
+        "activity_type": "CSD",
+        "net_amount": str(100 + number),
+        "status": "executed",
+        "date": "2026-11-20",
+        "created_at": f"2026-11-20T15:{number:02}:00Z",
+    }
+
+
+@swept
+@given(lists_with_an_odd_one(external_row, least=5))
+def test_rows_of_the_clients_own_money_page_by_page(drawn: Any) -> None:
+    """Every other one is compared with the events."""
+    elements, place = drawn
+    start = 0
+
+    def answer(path: str, parameters: dict[str, str]) -> Any:
+        nonlocal start
+        assert path == broker_client.ROWS_PATH
+        ids = [one.get("id") if isinstance(one, dict) else None for one in elements]
+        start = ids.index(parameters["page_token"], start) + 1 if "page_token" in parameters else 0
+        return elements[start : start + trading_rows.PAGE_LENGTH]
+
+    async def no_events(*_: Any) -> AsyncGenerator[str]:
+        return
+        yield
+
+    inbox = Inbox()
+
+    async def compare() -> None:
+        async with BrokerClient("http://broker", AUTH) as client:
+            await EventFollower(client, Still(), inbox).know_history_since(NOW_NS - 3600 * NS_PER_S)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trading_rows, "PAGE_LENGTH", 3)
+        patch.setattr(broker_events, "history", no_events)
+        answering(patch, answer)
+        asyncio.run(compare())
+    good = [one["id"].rpartition("::")[2] for at, one in enumerate(elements) if at != place]
+    told = [one.ref_id for one in inbox.rows]
+    assert set(good) <= set(told)
+    assert len(told) + len(inbox.refused) >= len(elements)

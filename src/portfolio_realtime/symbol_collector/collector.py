@@ -175,6 +175,17 @@ class Collector:
         if self._records.has_changes:
             self._writer.request_write()
 
+    def take_rows(self, rows: list[Activity]) -> None:
+        """What REST lists of the clients' own money: what no event has told of it is taken in, too."""
+        by_account: dict[str, list[Activity]] = {}
+        for one in rows:
+            by_account.setdefault(one.account_id, []).append(one)
+        for account_id, own in by_account.items():
+            for one in self._records.untold(account_id, own, self._clock.now_ns()):
+                log.error("no event has told of a booking", account_id=account_id, ref_id=one.ref_id)
+                self._metrics.activities.labels("untold").inc()
+                self.take_activity(one, is_live=False)
+
     def refuse_activity(self, account_id: str | None, reason: str) -> None:
         """It may have moved money: a statement of its account shows it, or of all where it names none."""
         self._metrics.rejected.labels("activity").inc()

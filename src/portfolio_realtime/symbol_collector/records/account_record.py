@@ -75,7 +75,7 @@ class AccountRecord(DriftingRecord):
 
     def apply_activity(self, activity: Activity, now_ns: int) -> bool:
         """Take in an event. True when it is new; a repeat changes nothing."""
-        if activity.ref_id in self._booked:
+        if activity.ref_id in self._booked or self._booked.is_told_by_row(activity):
             return False
         if stated := self._classes.stated(activity):
             activity = msgspec.structs.replace(activity, stated_class=stated)
@@ -99,6 +99,10 @@ class AccountRecord(DriftingRecord):
             if self._balances.totals().agrees(doubted):
                 self._agree(doubted)
         return True
+
+    def untold(self, rows: list[Activity], now_ns: int) -> list[Activity]:
+        """Which of these rows, all of a span of time, no event has told; to be applied like events."""
+        return self._booked.untold(rows, now_ns)
 
     def _ask_for_what_rest_knows(self, activity: Activity) -> None:
         """Some bookings do not say everything: REST is asked soon."""

@@ -123,6 +123,10 @@ class AccountRecords:
             self._rebuild(record)
         return True
 
+    def untold(self, account_id: str, rows: list[Activity], now_ns: int) -> list[Activity]:
+        """Which of these rows, all of an account's, no event has told; they are expected to be applied."""
+        return self._record(account_id).untold(rows, now_ns)
+
     def observe(self, statement: Statement, began_ns: int, ended_ns: int) -> Outcome:
         """Take in a statement of REST."""
         record = self._record(statement.state.account_id)

@@ -1,5 +1,6 @@
 """All remembered bookings of one account: what each corrects, which belong together, what they sum to."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from decimal import Decimal
 from typing import Final
@@ -8,7 +9,7 @@ import msgspec
 
 from portfolio_realtime.model import ZERO, Booking
 from portfolio_realtime.symbol_collector import activity_types
-from portfolio_realtime.symbol_collector.activities import Activity, multiplier_of
+from portfolio_realtime.symbol_collector.activities import Activity, multiplier_of, void
 from portfolio_realtime.symbol_collector.activity_types import Legs
 from portfolio_realtime.symbol_collector.records import cash_flows
 from portfolio_realtime.symbol_collector.records.day_sums import Day
@@ -21,6 +22,7 @@ class Booked:
 
     def __init__(self) -> None:
         self._all: dict[str, Activity] = {}
+        self._only_rows: dict[str, int] = {}  # rows that no event has told -> when compared
         self._inferred: dict[str, Activity] = {}  # by ref_id of its correction: what that must have corrected
 
     def __contains__(self, ref_id: str) -> bool:
@@ -37,6 +39,37 @@ class Booked:
         forgotten = self._all.pop(next(iter(self._all)))
         self._inferred.pop(forgotten.ref_id, None)
         return forgotten
+
+    def untold(self, rows: list[Activity], now_ns: int) -> list[Activity]:
+        """Which of these rows no event has told, by `ref_id` or else by what they move.
+
+        That the id of a row ends in the event's `ref_id` is not documented; two bookings that move the same
+        are two rows.
+        """
+        rows_by_id = {row.ref_id: row for row in rows}
+        told = Counter(_content(one) for one in self if one.ref_id not in rows_by_id and not one.is_void)
+        found: list[Activity] = []
+        for row in rows_by_id.values():
+            if row.is_void or row.ref_id in self._all:
+                continue
+            if told[_content(row)]:
+                told[_content(row)] -= 1
+                continue
+            self._only_rows[row.ref_id] = now_ns
+            found.append(row)
+        return found
+
+    def is_told_by_row(self, activity: Activity) -> bool:
+        """Is it the event, under another name, of a row that was taken in because no event had told it?"""
+        if activity.ref_id in self._only_rows or activity.is_void:
+            return False
+        for ref_id, compared_ns in self._only_rows.items():
+            row = self._all.get(ref_id)
+            if row and _content(row) == _content(activity) and activity.executed_ns <= compared_ns:
+                del self._only_rows[ref_id]
+                self.add(void(activity))  # should it come again
+                return True
+        return False
 
     def replace(self, activity: Activity) -> None:
         """The same booking, known better."""
@@ -62,6 +95,7 @@ class Booked:
             if max(one.published_ns, one.executed_ns) < oldest_ns:
                 del self._all[one.ref_id]
                 self._inferred.pop(one.ref_id, None)
+                self._only_rows.pop(one.ref_id, None)
 
     def sum_up(self, day: Day, without: Collection[str]) -> None:
         """Count all bookings but these, by ref_id."""
@@ -101,6 +135,10 @@ class Booked:
                 told.extend(_told(self.corrected(one), -1, multiplier_by_symbol))
                 told.extend(_told(one, 1, multiplier_by_symbol))
         return sorted((one for one in told if one.at_ns > began_ns), key=lambda one: one.at_ns)
+
+
+def _content(activity: Activity) -> tuple[str, str | None, Decimal, Decimal]:
+    return activity.activity_type, activity.symbol, activity.quantity, activity.net_amount
 
 
 def _told(

@@ -19,6 +19,10 @@ class Inbox(Protocol):
         """A booking."""
         ...
 
+    def take_rows(self, rows: list[Activity]) -> None:
+        """All of the client's own bookings of a span of time, as another way tells them."""
+        ...
+
     def refuse_activity(self, account_id: str | None, reason: str) -> None:
         """Something that cannot be read, of this account where it says so."""
         ...

@@ -13,21 +13,33 @@ from typing import Any, Final, Self
 import httpx
 
 from portfolio_realtime.alpaca.oauth import BearerAuth, TokenSource
-from portfolio_realtime.clock import NS_PER_S, Clock, parse_rfc3339
+from portfolio_realtime.clock import NS_PER_S, Clock, parse_rfc3339, rfc3339
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable
+from portfolio_realtime.symbol_collector import activity_types
 from portfolio_realtime.symbol_collector.activities import Statement
-from portfolio_realtime.symbol_collector.sources import parse
+from portfolio_realtime.symbol_collector.sources import parse, trading_rows
 from portfolio_realtime.symbol_collector.sources.account_source import Inbox
 from portfolio_realtime.symbol_collector.sources.broker_events import REMEDY
 from portfolio_realtime.symbol_collector.sources.broker_follower import EventFollower
 from portfolio_realtime.symbol_collector.sources.closed_days import HISTORY_PARAMS, IN_KIND_PARAMS
-from portfolio_realtime.symbol_collector.sources.parse import ListedAccount
+from portfolio_realtime.symbol_collector.sources.parse import ListedAccount, PayloadRefused
 from portfolio_realtime.symbol_collector.sources.rest_client import RestClient
 
 PAGE_LENGTH: Final = 1000
 PAGES_MAX: Final = 10_000
 CLOCK_SKEW_NS: Final = 3600 * NS_PER_S  # of the broker's clock against ours
+ROWS_PATH: Final = "/v1/accounts/activities"
+ROW_PAGES_MAX: Final = 200  # 20,000 rows
+EXTERNAL_PARAMS: Final = {
+    "activity_types": ",".join(
+        kind.code
+        for kind in activity_types.TABLE.values()
+        if kind.is_external and kind.code != activity_types.MEMO
+    ),
+    "direction": "desc",
+    "page_size": str(trading_rows.PAGE_LENGTH),
+}
 PROOF_PATH: Final = "/v1/clock"  # answers everybody whose credentials are good
 
 
@@ -121,6 +133,31 @@ class BrokerClient:
         if positions is None:
             return None
         return parse.statement(account_id, state, positions)
+
+    async def external_rows(self, since_ns: int) -> list[Any]:
+        """All rows since then of what clients bring in or take out, the newest first; not urgent.
+
+        Source: `GET /v1/accounts/activities` without an account, 100 at a time. Raises BrokerUnavailable,
+        PayloadRefused.
+        """
+        params = {**EXTERNAL_PARAMS, "after": rfc3339(since_ns)}
+        found: list[Any] = []
+        for _ in range(ROW_PAGES_MAX):
+            try:
+                page = await self._rest.get(ROWS_PATH, params, is_urgent=False)
+            except BrokerRefused as error:  # of this list alone: the credentials are good for the others
+                raise BrokerUnavailable(f"{ROWS_PATH}: {error}") from None
+            if not isinstance(page, list):
+                raise PayloadRefused(f"{ROWS_PATH}: not a list")
+            rows: list[Any] = page
+            found += rows
+            last_id = trading_rows.last_id(rows)
+            if len(rows) < trading_rows.PAGE_LENGTH:
+                return found
+            if last_id is None or last_id == params.get("page_token"):
+                raise PayloadRefused(f"{ROWS_PATH}: no row has an id that leads on")
+            params["page_token"] = last_id
+        raise BrokerUnavailable(f"{ROWS_PATH}: more than {ROW_PAGES_MAX} pages")
 
     async def prove(self) -> None:
         """Does the broker answer at all? Raises BrokerUnavailable, BrokerRefused."""

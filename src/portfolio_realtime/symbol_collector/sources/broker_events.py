@@ -8,7 +8,7 @@ broker's heartbeats count as life.
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import httpx
 
@@ -38,6 +38,14 @@ class Streaming(Protocol):
 
     async def send_stream(self, request: httpx.Request) -> httpx.Response:
         """Send it; the body is still to be read."""
+        ...
+
+
+class Broker(Streaming, Protocol):
+    """The same, and the list of rows that says in another way what was booked."""
+
+    async def external_rows(self, since_ns: int) -> list[Any]:
+        """All rows since then of what clients bring in or take out. Raises BrokerUnavailable, …"""
         ...
 
 

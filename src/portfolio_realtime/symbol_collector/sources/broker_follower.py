@@ -1,7 +1,8 @@
 """Every activity event, without a gap: live, resumed behind the last one, or replayed for what was missed.
 
 The live stream opens first; history is asked for up to the moment after that, so both overlap and the
-records, which know repeats, make one sequence of them.
+records, which know repeats, make one sequence of them. REST lists the same bookings: what clients brought in
+or took out is compared with it before the day's bookings count as known.
 """
 
 import asyncio
@@ -12,9 +13,10 @@ from typing import Final
 import structlog
 
 from portfolio_realtime.clock import NS_PER_S, Clock
-from portfolio_realtime.symbol_collector.sources import broker_events, parse
+from portfolio_realtime.symbol_collector.activities import Activity
+from portfolio_realtime.symbol_collector.sources import broker_events, parse, trading_rows
 from portfolio_realtime.symbol_collector.sources.account_source import Inbox
-from portfolio_realtime.symbol_collector.sources.broker_events import Streaming
+from portfolio_realtime.symbol_collector.sources.broker_events import Broker
 from portfolio_realtime.symbol_collector.sources.parse import PayloadRefused
 
 OVERLAP_NS: Final = NS_PER_S // 2  # of history over the live stream, and of clocks that differ
@@ -30,7 +32,7 @@ log = structlog.get_logger()
 class EventFollower:
     """Follows the stream of one key; `cursor` is the id of the newest live event."""
 
-    def __init__(self, client: Streaming, clock: Clock, inbox: Inbox) -> None:
+    def __init__(self, client: Broker, clock: Clock, inbox: Inbox) -> None:
         self.cursor: str | None = None
         self.connected = asyncio.Event()
         self.lost_since_ns: int | None = clock.now_ns()  # None while the live stream is open
@@ -130,8 +132,19 @@ class EventFollower:
             if self._history_since_ns is not None and since_ns >= self._history_since_ns:
                 return
             count = await self._replay(since_ns, until_ns)
+            await self._compare(since_ns)
             self._history_since_ns = since_ns
             log.info("activity history replayed", events=count)
+
+    async def _compare(self, since_ns: int) -> None:
+        """Does the list of rows know of money of the clients' that no event has told?"""
+        now_ns, rows = self._clock.now_ns(), list[Activity]()
+        for row in await self._client.external_rows(since_ns):
+            try:
+                rows.append(parse.activity(trading_rows.broker_event_of(row, now_ns)))
+            except PayloadRefused as error:
+                self._inbox.refuse_activity(parse.account_id_of(row), str(error))
+        self._inbox.take_rows(rows)
 
     async def _replay(self, since_ns: int, until_ns: int) -> int:
         if since_ns >= until_ns:

@@ -110,6 +110,18 @@ def event_of(row: Any, account_id: str, seen_ns: int | None, now_ns: int) -> dic
     return {name: value for name, value in event.items() if value is not None}
 
 
+def broker_event_of(row: Any, now_ns: int) -> dict[str, Any]:
+    """The same for a row of the Broker API's list, which names its account.
+
+    The end of its id, `20261120000000000::…`, is the `ref_id` of the booking's event as far as we know.
+    """
+    account_id = row.get("account_id") if isinstance(row, Mapping) else None
+    event = event_of(row, account_id if isinstance(account_id, str) else "", None, now_ns)
+    if name := event.get("event_id"):
+        event["event_id"] = name.partition("/")[0].rpartition("::")[2]
+    return event
+
+
 def _noon_ns(row: Mapping[str, Any]) -> int:
     """Noon New York of the row's date: after its morning's bookings and before the close."""
     day = _day(row) or datetime.fromtimestamp(0, UTC).date()
