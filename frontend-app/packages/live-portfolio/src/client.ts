@@ -13,6 +13,7 @@ import { type Wire, type WireEvents, openSocket } from "./wire.js";
 const RETRY_MS_MIN = 500;
 const RETRY_MS_MAX = 15_000;
 const STRIKES_MAX = 2; // of one transport, before the next is tried
+const REFUSALS: Readonly<Record<string, number>> = { forbidden: 4503, account_not_in_dollars: 4504, too_many_subscriptions: 4501 }; // of one account
 const WEBSOCKET = "websocket";
 
 /** A client: one connection, many accounts, as many subscribers as there are. Make one and keep it. */
@@ -73,9 +74,9 @@ export function createLivePortfolio(options: Options = {}): LivePortfolio {
     changed();
   }
 
-  function refuse(account: Account): void {
+  function refuse(account: Account, why: LivePortfolioError): void {
     forget(account);
-    failAccount(account, errorOfClose(4503));
+    failAccount(account, why);
   }
 
   // The connection
@@ -171,9 +172,8 @@ export function createLivePortfolio(options: Options = {}): LivePortfolio {
         ifMine((token) => token && wire?.send({ type: "auth", token })),
         ifMine((why) => (why.isFinal ? lost(why) : fail(why))),
       );
-    } else if (type === "error" && account && !account.error && /^forb|subs/.test(message.code)) {
-      if (message.code === "forbidden") refuse(account);
-      else failAccount(account, finalError("connection_limit"));
+    } else if (type === "error" && account && !account.error && message.code in REFUSALS) {
+      refuse(account, errorOfClose(REFUSALS[message.code]));
     } else if (type === "freshness") {
       if (account) takeFreshness(account, message);
       changed();
@@ -204,9 +204,9 @@ export function createLivePortfolio(options: Options = {}): LivePortfolio {
     const wanted = followed();
     const hadNone = !wanted.some((account) => account.isFresh);
     drop();
-    if (why.closeCode === 4503) {
+    if (/^450[34]$/.test(`${why.closeCode}`)) {
       // a connection for one account says it of that account; one for several does not say of which: ask anew
-      wanted.map(wanted.length === 1 || wasForbidden ? refuse : forget);
+      for (const account of wanted) wanted.length === 1 || wasForbidden ? refuse(account, why) : forget(account);
       wasForbidden = true;
       if (followed().length) again();
       else show("closed");

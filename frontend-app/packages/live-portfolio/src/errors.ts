@@ -10,6 +10,7 @@ export type ErrorCode =
   | "unauthorized"
   | "connection_limit"
   | "forbidden"
+  | "account_not_in_dollars"
   | "bad_message"
   | "protocol"
   | "unreachable";
@@ -47,7 +48,7 @@ export function finalError(code: ErrorCode, closeCode?: number): LivePortfolioEr
 /** Why a connection ended: a close code (of a WebSocket, or what an HTTP status stands for). */
 export function errorOfClose(closeCode = 1006, retryInMs?: number): LivePortfolioError {
   const isOurs = closeCode >= 4500 && closeCode < 5000; // for good, but for a token that may only have expired
-  const codes: Record<number, ErrorCode> = { 4500: "unauthorized", 4501: "connection_limit", 4503: "forbidden" };
+  const codes: Record<number, ErrorCode> = { 4500: "unauthorized", 4501: "connection_limit", 4503: "forbidden", 4504: "account_not_in_dollars" };
   return new LivePortfolioError(codes[closeCode] ?? (isOurs ? "bad_message" : "unreachable"), {
     isFinal: isOurs && closeCode > 4500 && !retryInMs, // with a time to wait, it passes
     closeCode,

@@ -1,36 +1,34 @@
 /** The words for every state, the same in every component. */
 import { age, clockTime, money } from "./format.js";
 import type { ErrorCode, LivePortfolioError } from "./errors.js";
-import type { Link, Snapshot, Status, Value } from "./types.js";
+import type { Snapshot, Value } from "./types.js";
 
 const SYMBOLS_LISTED_MAX = 6;
 const RECORD = "account_record"; // among stale symbols: what the account holds is old
-const STATUS_WORDS: Readonly<Record<Exclude<Status, "unknown" | "old">, string>> = {
-  live: "Live",
-  stale: "Prices are old",
-  unconfirmed: "Not confirmed",
-  partial: "Not all is priced",
-  denied: "No access",
-  failed: "Not connected",
-};
-const LINK_WORDS: Readonly<Record<Link, string>> = {
-  idle: "Not connected",
-  connecting: "Connecting…",
-  open: "Connecting…",
-  waiting: "Reconnecting…",
-  offline: "Offline",
-  paused: "Paused",
-  closed: "Not connected",
+/** By status, or by link where the status is `unknown` or `old`; nothing is said of the others. */
+const STATE_WORDS: Readonly<Record<string, readonly [string, Tone]>> = {
+  live: ["Live", "good"],
+  stale: ["Prices are old", "warn"],
+  unconfirmed: ["Not confirmed", "warn"],
+  partial: ["Not all is priced", "warn"],
+  denied: ["No access", "bad"],
+  failed: ["Not connected", "bad"],
+  connecting: ["Connecting…", "warn"],
+  open: ["Connecting…", "warn"],
+  waiting: ["Reconnecting…", "warn"],
+  offline: ["Offline", "bad"],
+  paused: ["Paused", "none"],
 };
 const MISUNDERSTOOD = "The server and this page do not understand each other";
 const ERROR_WORDS: Readonly<Record<ErrorCode, string>> = {
   invalid_account_id: "An account id has 1 to 64 letters, digits, - and _",
   invalid_url: "The address must be like wss://live.example.com, without credentials",
-  insecure_url: "A page of https can only reach wss://, not ws://",
+  insecure_url: "A page of https needs an address of wss://",
   token_unavailable: "No token can be had now",
   unauthorized: "The server does not accept these credentials",
-  connection_limit: "Too many connections or accounts at once",
+  connection_limit: "Too many connections or accounts",
   forbidden: "There is no such account, or it is not yours",
+  account_not_in_dollars: "This account is not in dollars",
   bad_message: MISUNDERSTOOD,
   protocol: MISUNDERSTOOD,
   unreachable: "The server cannot be reached",
@@ -39,12 +37,11 @@ const ERROR_WORDS: Readonly<Record<ErrorCode, string>> = {
 export type Tone = "good" | "warn" | "bad" | "none";
 
 /** The state in a word or two, and how it should look. */
-export function stateWords({ status, link }: Pick<Snapshot, "status" | "link">): { readonly text: string; readonly tone: Tone } {
-  if (status === "live") return { text: STATUS_WORDS.live, tone: "good" };
-  if (status === "stale" || status === "partial" || status === "unconfirmed") return { text: STATUS_WORDS[status], tone: "warn" };
-  if (status === "denied" || status === "failed") return { text: STATUS_WORDS[status], tone: "bad" };
-  if (link === "offline") return { text: LINK_WORDS.offline, tone: "bad" };
-  return { text: LINK_WORDS[link], tone: link === "idle" || link === "paused" || link === "closed" ? "none" : "warn" };
+export function stateWords({ status, link, value }: Pick<Snapshot, "status" | "link" | "value">): { readonly text: string; readonly tone: Tone } {
+  const [text, tone] = STATE_WORDS[status] ?? STATE_WORDS[link] ?? ["Not connected", "none"];
+  if (status !== "stale" || !value) return { text, tone };
+  const hops = value.stale_hops?.join() || (value.stale.includes(RECORD) ? "collector" : "");
+  return { text: hops ? (hops === "collector" ? "Holdings are old" : "Values are old") : text, tone };
 }
 
 /** What is not sure about a value, part by part: no part, no sentence. */

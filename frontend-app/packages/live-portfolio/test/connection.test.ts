@@ -47,6 +47,24 @@ describe("behaviour 1: one socket for all who look", () => {
   });
 });
 
+it("an account that is not in dollars is refused alone, in a message and with a close code, and another one is shown", async () => {
+  const stage = new Stage().serve();
+  for (const accountId of ["alice", "euros"]) stage.client.subscribe(accountId, ignore);
+  await pass(150);
+  stage.server.newest.deliver({ type: "error", code: "account_not_in_dollars", message: "no", account_id: "euros" });
+  await pass(150);
+  expect(stage.client.getSnapshot("euros")).toMatchObject({ status: "failed", value: null, error: { code: "account_not_in_dollars" } });
+  expect(stage.status("alice")).toBe("live");
+  const alone = new Stage();
+  alone.server.onOpen = (socket) => setTimeout(() => socket.end(4504), 1);
+  alone.client.subscribe("euros", ignore);
+  await pass(5_000);
+  expect(alone.client.getSnapshot("euros")).toMatchObject({ status: "failed", error: { code: "account_not_in_dollars" } });
+  alone.serve().client.subscribe("alice", ignore);
+  await pass(150);
+  expect([alone.status("alice"), alone.server.sockets.length]).toEqual(["live", 2]);
+});
+
 it("an account beyond what one connection carries says so, and the others live on", async () => {
   const stage = new Stage().serve();
   for (const accountId of ["alice", "bob"]) stage.client.subscribe(accountId, ignore);
@@ -118,6 +136,7 @@ describe("behaviour 5: close codes", () => {
     [4500, "", "denied", 2, 2],
     [4501, "", "failed", 1, 1],
     [4503, "", "denied", 1, 1],
+    [4504, "", "failed", 1, 1],
     [4505, "", "failed", 1, 1],
     [4999, "", "failed", 1, 1],
   ] as const)("behaviour 5: closed with %i at each open", async (code, _, status, least, most) => {

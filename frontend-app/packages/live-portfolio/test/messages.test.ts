@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { caveats } from "../src/words.js";
+import { caveats, stateWords } from "../src/words.js";
 import { portfolioMessage } from "../src/testing/index.js";
 import { Stage, URL_OF_SERVER, ignore, pass, withFakeClock } from "./stage.js";
 
@@ -254,4 +254,25 @@ it("at most one call of a listener a frame, however many messages come", async (
   expect(calls - before).toBeLessThanOrEqual(1);
   await pass(16);
   expect(calls - before).toBe(1);
+});
+
+describe("words for each hop that is silent", () => {
+  const staleness = { calculator: "Values are old", valkey: "Values are old", collector: "Holdings are old" } as const;
+  it.each(Object.entries(staleness))("%s: %s", async (hop, words) => {
+    const stage = await following();
+    stage.server.send({ type: "freshness", account_id: "alice", stale_hops: [hop], since: "2026-11-20T15:04:05Z" });
+    stage.server.send(portfolioMessage("alice"));
+    await pass(150);
+    expect(stateWords(stage.client.getSnapshot("alice")).text).toBe(words);
+  });
+
+  it("a record that is old, and prices that are", async () => {
+    const stage = await following();
+    stage.server.send(portfolioMessage("alice", { stale: ["account_record"] }));
+    await pass(150);
+    expect(stateWords(stage.client.getSnapshot("alice")).text).toBe("Holdings are old");
+    stage.server.send(portfolioMessage("alice", { stale: ["AAPL"] }));
+    await pass(150);
+    expect(stateWords(stage.client.getSnapshot("alice"))).toEqual({ text: "Prices are old", tone: "warn" });
+  });
 });

@@ -45,10 +45,3 @@ export function choice<T extends string>(label: string, options: readonly (reado
   });
   return element("div", { class: "lp-choice", role: "group", "aria-label": label }, ...buttons);
 }
-
-let count = 0;
-
-/** An id that is on the page once. */
-export function freshId(): string {
-  return `lp-${++count}`;
-}

@@ -1,6 +1,6 @@
 import { DASH, decimal, money, percent, readableSymbol, signOf } from "../format.js";
 import type { LivePortfolio, Snapshot, Value } from "../types.js";
-import { element, freshId, put, set } from "./elements.js";
+import { element, put, set } from "./elements.js";
 import { type Column, type Row, cellsOf, decimalsOf, sorted, tagsOf, weight } from "./rows.js";
 
 const COLUMNS: readonly (readonly [Column, string])[] = [
@@ -41,9 +41,8 @@ interface Drawn {
 
 /** The positions of an account: sorted, searched, each row written only when it changes. */
 export function createPositionsTable(container: HTMLElement, { client, accountId, label = "Table of positions" }: PositionsTableOptions): View {
-  const id = freshId();
-  const search = element("input", { id, type: "search", autocomplete: "off", spellcheck: "false", placeholder: "Search" });
-  const bar = element("div", { class: "lp-search", hidden: true }, element("label", { for: id, class: "lp-hidden" }, "Search positions"), search);
+  const search = element("input", { type: "search", autocomplete: "off", spellcheck: "false", placeholder: "Search", "aria-label": "Search positions" });
+  const bar = element("div", { class: "lp-search", hidden: true }, search);
   const heads = COLUMNS.map(([column, text]) => {
     const button = element("button", { type: "button" }, text);
     button.onclick = () => sortBy(column);
