@@ -51,7 +51,7 @@ async def take(browser: Browser, url: str, folder: Path) -> None:
 async def run(folder: Path, seconds: float) -> None:
     """A system, `seconds` of its day, then the pictures."""
     chromium = shutil.which("chromium") or sys.exit("no browser: apt-get install chromium")
-    options = simulator_options(ACCOUNTS, 60, 60.0, 11)
+    options = (*simulator_options(ACCOUNTS, 60, 60.0, 11), "--past-days", "400")
     async with running(options, port=0, overrides=SETTINGS) as system, async_playwright() as playwright:
         await wait_known(system.url, ACCOUNTS, lambda _: None)
         browser = await playwright.chromium.launch(executable_path=chromium, args=BROWSER_OPTIONS)

@@ -13,7 +13,7 @@ import uvloop
 
 from alpaca_sim.app import bind, serve_until_signal
 from alpaca_sim.core import faults
-from alpaca_sim.core.books import ROLL_AT
+from alpaca_sim.core.books import HISTORY_DAYS_MAX, ROLL_AT
 from alpaca_sim.core.clock import MovableClock, parse_time_ns
 from alpaca_sim.core.market import TEST_SYMBOL, Market
 from alpaca_sim.core.sessions import ALWAYS, NYSE, CalendarError
@@ -66,6 +66,10 @@ def main(
     tape_day: Annotated[str, typer.Option(help="Day of the tape, YYYY-MM-DD.")] = "2013-10-07",
     tape_start: Annotated[str, typer.Option(help="New York time to begin at, HH:MM.")] = "09:25",
     tape_speed: Annotated[float, typer.Option(min=0.001, help="Tape seconds in one second.")] = 60,
+    past_days: Annotated[
+        int,
+        typer.Option(min=0, max=HISTORY_DAYS_MAX, help="Days of portfolio history that accounts begin with."),
+    ] = 0,
     calendar: Annotated[
         str, typer.Option(help="always: open at any hour; nyse: sessions, weekends, holidays, half days.")
     ] = ALWAYS,
@@ -119,6 +123,7 @@ def main(
         market_symbol_limit=market_symbol_limit,
         denied_feeds=frozenset(filter(None, denied_feeds.split(","))),
         delay_s=delay,
+        past_days=past_days,
         calendar=calendar,
         roll_at=roll,
         switches=switches,

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from alpaca_sim.core import accounts
 from alpaca_sim.core.agenda import Agenda
-from alpaca_sim.core.books import Books
+from alpaca_sim.core.books import HISTORY_DAYS_MAX, Books
 from alpaca_sim.core.clock import SECOND_NS, Clock, MovableClock, new_york
 from alpaca_sim.core.corporate import CorporateActions
 from alpaca_sim.core.credentials import Credentials, RateLimit
@@ -20,6 +20,7 @@ from alpaca_sim.core.ledger import Activity, Ledger
 from alpaca_sim.core.listings import COIN_PAIR, make_listings
 from alpaca_sim.core.market import MINUTE_NS, Market
 from alpaca_sim.core.odd_bookings import OddBookings
+from alpaca_sim.core.past import invented_days
 from alpaca_sim.core.sessions import ALWAYS, Calendar
 from alpaca_sim.core.statuses import Statuses
 from alpaca_sim.core.switches import Switches
@@ -56,6 +57,7 @@ class Settings:
     denied_feeds: frozenset[str] = frozenset()
     delay_s: float = 0.0  # of the feeds that are delayed
     has_history: bool = True  # some accounts have already traded and moved cash since the last close
+    past_days: int = 0  # invented for each account, for its portfolio history; at most HISTORY_DAYS_MAX
     calendar: str = ALWAYS  # or nyse: sessions, weekends, holidays, half days
     roll_at: time | None = None  # when the overnight books become the `last_` figures; None: never
     switches: Switches = field(default_factory=Switches)
@@ -114,6 +116,16 @@ class Simulator:
         accounts.generate(self.ledger, self.market, settings.account_count, rng)
         if settings.has_history:
             accounts.replay_since_close(self.ledger, self.trader, rng, balance_date, now)
+        for account in self.ledger.accounts.values() if settings.past_days else ():
+            days = min(settings.past_days, HISTORY_DAYS_MAX)
+            past_rng = random.Random(f"{seed}/past/{account.account_id}")
+            self.books.history[account.account_id] = invented_days(
+                account.last_equity,
+                balance_date,
+                days,
+                lambda day: self.calendar.previous_day(day).day,
+                past_rng,
+            )
         self.books.start(balance_date)
         self.corporate = CorporateActions(self.ledger, self.market, self.trader, self.agenda, clock)
         self.odd_bookings = OddBookings(

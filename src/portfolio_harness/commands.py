@@ -16,6 +16,7 @@ from portfolio_realtime.cli.common import TABLE_WIDTH, finished, settings, show,
 from portfolio_realtime.errors import SettingsError
 from portfolio_realtime.exit_codes import OK, UNPROVEN
 
+DEMO_PAST_DAYS: Final = 400  # so that a month and a year show a line
 WEEK_DAYS: Final = 8  # Monday to Monday: what a Sunday has changed shows in the books of the day after
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -87,6 +88,7 @@ def demo(
         *("--accounts", str(accounts), "--symbols", str(symbols), "--seed", str(seed)),
         *("--trades-per-second", str(trades_per_second)),
         *("--activities-per-second", str(activities_per_second)),
+        *("--past-days", str(DEMO_PAST_DAYS)),
         *context.args,
     ]
     if tape is not None:
