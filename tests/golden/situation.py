@@ -20,6 +20,7 @@ from portfolio_realtime.market_data_consumer.messages import (
     decode_frame,
 )
 from portfolio_realtime.model import CRYPTO, US_EQUITY, US_OPTION
+from portfolio_realtime.symbol_collector.activities import Activity
 from portfolio_realtime.symbol_collector.records.account_record import AccountRecord
 from portfolio_realtime.symbol_collector.sources import parse
 from portfolio_realtime.valuation.valuer import Valuer
@@ -32,11 +33,19 @@ OF_THE_ROW: Final = ("symbol", "mark_source", "mark_as_of", "mark_quality")
 WORDS: Final = ("total_value", "today_return")  # compared where a file says them
 
 
+class ToldRecord(AccountRecord):
+    """A record as stories outside this repository move it."""
+
+    def apply(self, activity: Activity, now_ns: int) -> bool:
+        """Take in an event."""
+        return self.apply_activity(activity, now_ns)
+
+
 class Situation:
     """The real code between Alpaca's JSON and a publication, without services and without a clock."""
 
     def __init__(self) -> None:
-        self._record = AccountRecord(ACCOUNT_ID)
+        self._record = ToldRecord(ACCOUNT_ID)
         self._books = {
             "stocks": MarkBook("iex", stock_effect),
             "options": MarkBook("indicative", option_effect, is_sane=False, is_quoted=True),

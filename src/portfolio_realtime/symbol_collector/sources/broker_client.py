@@ -142,6 +142,7 @@ class BrokerClient:
         """
         params = {**EXTERNAL_PARAMS, "after": rfc3339(since_ns)}
         found: list[Any] = []
+        seen: set[str] = set()
         for _ in range(ROW_PAGES_MAX):
             try:
                 page = await self._rest.get(ROWS_PATH, params, is_urgent=False)
@@ -151,11 +152,13 @@ class BrokerClient:
                 raise PayloadRefused(f"{ROWS_PATH}: not a list")
             rows: list[Any] = page
             found += rows
-            last_id = trading_rows.last_id(rows)
+            names = {trading_rows.row_name(row) for row in rows}
             if len(rows) < trading_rows.PAGE_LENGTH:
                 return found
-            if last_id is None or last_id == params.get("page_token"):
-                raise PayloadRefused(f"{ROWS_PATH}: no row has an id that leads on")
+            last_id = trading_rows.last_id(rows)
+            if last_id is None or names <= seen:
+                raise PayloadRefused(f"{ROWS_PATH}: a page does not lead on")
+            seen |= names
             params["page_token"] = last_id
         raise BrokerUnavailable(f"{ROWS_PATH}: more than {ROW_PAGES_MAX} pages")
 
