@@ -27,7 +27,7 @@ export interface PortfolioMessage {
   without_feed?: Record<string, string>;
   unexplained?: Record<string, string>;
   unconfirmed?: Doubt;
-  stale_hops?: ("calculator" | "collector" | "valkey")[];
+  stale_hops?: ("calculator" | "collector" | "server" | "valkey")[];
   positions?: PositionRow[];
 }
 
@@ -52,11 +52,11 @@ export interface PositionRow {
   unrealized_pnl?: string | null;
 }
 
-/** Is what is shown of an account of now? Sent when that changes, and before a value that is not. `stale_hops` names from where nothing fresh has come since `since`: `collector` (account records: nobody follows them, or the broker is silent), `calculator` (values), `valkey` (anything). While any is there, figures may be old. Prices have marks of their own: `stale` of the portfolio message. */
+/** Is what is shown of an account of now? Sent when that changes, and before a value that is not. `stale_hops` names from where nothing fresh has come since `since`: `collector` (account records: nobody follows them, or the broker is silent), `calculator` (values), `valkey` (anything), `server` (this server is behind what the client has seen, and sends no value until it is not). While any is there, figures may be old. Prices have marks of their own: `stale` of the portfolio message. */
 export interface Freshness {
   type: "freshness";
   account_id: string;
-  stale_hops: ("calculator" | "collector" | "valkey")[];
+  stale_hops: ("calculator" | "collector" | "server" | "valkey")[];
   since: string;
 }
 
@@ -86,12 +86,14 @@ export interface Auth {
   token: string;
 }
 
-/** Send this account's publications, at most `max_frequency_hz` a second. */
+/** Send this account's publications, at most `max_frequency_hz` a second. `epoch` and `sequence`, both or none: of the newest value that the client has seen, on whichever server. Nothing older is sent. */
 export interface Subscribe {
   type: "subscribe";
   account_id: string;
   detail?: "positions" | "value";
   max_frequency_hz?: number | null;
+  epoch?: number | null;
+  sequence?: number | null;
 }
 
 /** Send no more of this account. */

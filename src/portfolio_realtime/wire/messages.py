@@ -12,7 +12,7 @@ import msgspec
 ACCOUNT_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MESSAGE_BYTES_MAX: Final = 4096  # of one message from a client
 
-Hop = Literal["collector", "calculator", "valkey"]
+Hop = Literal["collector", "calculator", "valkey", "server"]
 Detail = Literal["value", "positions"]
 ErrorCode = Literal[
     "bad_message", "too_many_messages", "too_many_subscriptions", "forbidden", "account_not_in_dollars"
@@ -29,6 +29,8 @@ Time = Annotated[
         extra_json_schema={"format": "date-time"},
     ),
 ]
+
+Number53 = Annotated[int, msgspec.Meta(ge=0, le=2**53)]  # exact in JavaScript, too
 
 ValueText = Annotated[
     str, msgspec.Meta(description="For people: `$104,211.37`; `—` when it is not known, never null")
@@ -136,8 +138,9 @@ class Freshness(msgspec.Struct, tag_field="type", tag="freshness"):
     """Is what is shown of an account of now? Sent when that changes, and before a value that is not.
 
     `stale_hops` names from where nothing fresh has come since `since`: `collector` (account records: nobody
-    follows them, or the broker is silent), `calculator` (values), `valkey` (anything). While any is there,
-    figures may be old. Prices have marks of their own: `stale` of the portfolio message.
+    follows them, or the broker is silent), `calculator` (values), `valkey` (anything), `server` (this server
+    is behind what the client has seen, and sends no value until it is not). While any is there, figures may
+    be old. Prices have marks of their own: `stale` of the portfolio message.
     """
 
     account_id: str
@@ -178,11 +181,17 @@ class Auth(msgspec.Struct, tag_field="type", tag="auth"):
 
 
 class Subscribe(msgspec.Struct, tag_field="type", tag="subscribe"):
-    """Send this account's publications, at most `max_frequency_hz` a second."""
+    """Send this account's publications, at most `max_frequency_hz` a second.
+
+    `epoch` and `sequence`, both or none: of the newest value that the client has seen, on whichever server.
+    Nothing older is sent.
+    """
 
     account_id: str
     detail: Detail = "value"
     max_frequency_hz: float | None = None
+    epoch: Number53 | None = None
+    sequence: Number53 | None = None
 
 
 class Unsubscribe(msgspec.Struct, tag_field="type", tag="unsubscribe"):

@@ -138,7 +138,7 @@ class Told:
         self.connection = connection
 
     def notify(self, account: object) -> None:
-        self.connection.offer(account)  # type: ignore[arg-type]  # a watched account
+        self.connection.mark_pending(account)  # type: ignore[arg-type]  # a watched account
 
     def refuse(self, account_id: str, why: Disconnect) -> None: ...
 

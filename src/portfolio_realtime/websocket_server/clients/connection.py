@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from portfolio_realtime.websocket_server.access.identity import Identity
-from portfolio_realtime.websocket_server.fanout.freshness import freshness_frame
+from portfolio_realtime.websocket_server.fanout.freshness import SERVER, Lapse, freshness_frame
 from portfolio_realtime.websocket_server.fanout.watched_account import StreamPosition, WatchedAccount
 from portfolio_realtime.wire.frames import text_frame
 from portfolio_realtime.wire.http_problems import HttpProblem
@@ -52,6 +52,11 @@ class ForbiddenRequest:
     """A subscribe message for an account that is another's, or none; it is answered already."""
 
 
+def seen_by(epoch: int | None, sequence: int | None) -> StreamPosition | None:
+    """Where a client was when it left another server, or None where it does not say so."""
+    return None if epoch is None or sequence is None else StreamPosition(epoch, sequence)
+
+
 def age_s_max(longest_s: float, jitter: float) -> float:
     """How long a client may stay; `jitter`, from 0 to 1, spreads those that came together."""
     return longest_s * (1 - jitter * AGE_JITTER)
@@ -68,6 +73,8 @@ class ClientSubscription:
     due_s: float = 0.0
     is_direct: bool = False  # sent to by the hub itself, as publications come
     told_hops: tuple[str, ...] = ()  # that nothing fresh comes from them, as the client knows
+    seen: StreamPosition | None = None  # by the client, on another server: nothing older is sent
+    began: str = ""  # when it subscribed, RFC 3339
 
     @property
     def is_plain(self) -> bool:
@@ -77,7 +84,23 @@ class ClientSubscription:
     @property
     def is_told(self) -> bool:
         """Does the client know how fresh the account is?"""
-        return self.told_hops == self.account.lapse.hops
+        return self.told_hops == self.lapse.hops
+
+    @property
+    def newest(self) -> StreamPosition | None:
+        """Where the newest publication is that has what is wanted, or None."""
+        return self.account.position(with_positions=self.with_positions)
+
+    @property
+    def is_behind(self) -> bool:
+        """Has the client seen more than we have?"""
+        return self.seen is not None and (newest := self.newest) is not None and newest < self.seen
+
+    @property
+    def lapse(self) -> Lapse:
+        """From where nothing fresh comes for this client, and since when."""
+        lapse = self.account.lapse
+        return Lapse((*lapse.hops, SERVER), self.began) if self.is_behind else lapse
 
     @property
     def position_sent(self) -> StreamPosition | None:
@@ -150,10 +173,14 @@ class ClientConnection:
 
     # What goes out
 
-    def subscribe(self, account: WatchedAccount, request: Subscribe) -> None:
-        """Owe the client this account from now on: first all of it, then what is newer."""
+    def subscribe(self, account: WatchedAccount, request: Subscribe, began: str = "") -> None:
+        """Owe the client this account from now on: first all of it, then what is newer than it has seen.
+
+        `began`: now, as RFC 3339.
+        """
         hz = request.max_frequency_hz
         subscription = ClientSubscription(account, request.detail == "positions", 1 / hz if hz else 0.0)
+        subscription.seen, subscription.began = seen_by(request.epoch, request.sequence), began
         self.unsubscribe(account.account_id)
         self.subscriptions[account.account_id] = subscription
         if subscription.is_plain:
@@ -177,7 +204,7 @@ class ClientConnection:
             return True
         if subscription.is_direct:
             self._recall(subscription)
-        newest = account.position(with_positions=subscription.with_positions)
+        newest = subscription.newest
         is_newer = newest is not None and (subscription.sent is None or newest > subscription.sent)
         if is_newer or not subscription.is_told:
             self._pending[account.account_id] = subscription
@@ -219,18 +246,23 @@ class ClientConnection:
             return None
         if self._replies:
             return self._replies.pop(0)
-        for account_id, subscription in self._pending.items():
+        for account_id, subscription in tuple(self._pending.items()):
             account, with_positions = subscription.account, subscription.with_positions
-            newest = account.position(with_positions=with_positions)
+            newest, is_behind = subscription.newest, subscription.is_behind
             if not subscription.is_told:
-                subscription.told_hops = account.lapse.hops
-                if newest == subscription.sent:
+                lapse = subscription.lapse
+                subscription.told_hops = lapse.hops
+                if is_behind or newest == subscription.sent:
                     del self._pending[account_id]
-                return freshness_frame(account_id, account.lapse)
+                return freshness_frame(account_id, lapse)
+            if is_behind:  # until something newer comes
+                del self._pending[account_id]
+                continue
             if newest is None or subscription.due_s > now_s:  # None: its positions are on their way
                 continue
             del self._pending[account_id]
             frame = account.frame(subscription.sent, with_positions=with_positions)
+            subscription.seen = None
             subscription.sent, subscription.due_s = newest, now_s + subscription.interval_s
             return frame
         return None

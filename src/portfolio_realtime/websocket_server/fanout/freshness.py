@@ -16,7 +16,8 @@ from portfolio_realtime.wire.messages import Freshness, Hop, encode
 SILENT_S_MAX: Final = 3.0  # signs come every second; a calculator that is slow is not taken for dead
 CALCULATOR: Final[Hop] = "calculator"
 VALKEY: Final[Hop] = "valkey"
-HOPS: Final[tuple[str, ...]] = get_args(Hop)
+SERVER: Final[Hop] = "server"
+HOPS: Final[tuple[str, ...]] = tuple(hop for hop in get_args(Hop) if hop != SERVER)  # that shards may miss
 
 
 class Lapse(NamedTuple):

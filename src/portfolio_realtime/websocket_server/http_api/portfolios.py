@@ -3,12 +3,15 @@
 import asyncio
 import contextlib
 import random
+import re
+import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Final
 
 from starlette.responses import StreamingResponse
 from starlette.types import Send
 
+from portfolio_realtime.clock import rfc3339
 from portfolio_realtime.errors import StateError
 from portfolio_realtime.websocket_server.access.client_address import ClientAddress
 from portfolio_realtime.websocket_server.access.identity import (
@@ -19,7 +22,12 @@ from portfolio_realtime.websocket_server.access.identity import (
 )
 from portfolio_realtime.websocket_server.clients.connection import UNSENT_S_MAX, age_s_max
 from portfolio_realtime.websocket_server.clients.gateway import Gateway
-from portfolio_realtime.websocket_server.fanout.freshness import freshness_message, with_stale_hops
+from portfolio_realtime.websocket_server.fanout.freshness import (
+    SERVER,
+    Lapse,
+    freshness_message,
+    with_stale_hops,
+)
 from portfolio_realtime.websocket_server.fanout.watched_account import StreamPosition, WatchedAccount
 from portfolio_realtime.websocket_server.http_api.guard import Visitor, problem_of
 from portfolio_realtime.websocket_server.http_api.problems import RequestRefused
@@ -30,7 +38,14 @@ from portfolio_realtime.wire.messages import Detail, Disconnect, is_account_id
 FIRST_VALUE_S_MAX: Final = 2.0
 KEEP_ALIVE_S: Final = 15.0
 END_S_MAX: Final = 2.0  # from when a client is told the end until it is cut off
+EVENT_ID: Final = re.compile(r"([0-9]{1,16})-([0-9]{1,16})")  # epoch and sequence of the value
 ASKED_MAX: Final = 64  # explanations and histories under way or waiting; the next has to come again
+
+
+def seen_in(last_event_id: str | None) -> StreamPosition | None:
+    """Where a client was, by the id of the last event that it got, or None."""
+    match = EVENT_ID.fullmatch(last_event_id or "")
+    return StreamPosition(int(match[1]), int(match[2])) if match else None
 
 
 class Waiter:
@@ -175,9 +190,12 @@ class EventStream:
         account_id: str,
         *,
         with_positions: bool,
+        seen: StreamPosition | None,
         cut: Callable[[], None],
     ) -> None:
-        """`cut` ends the client's connection, whatever is still to be sent."""
+        """`seen`: by the client before, nothing older is sent. `cut` ends its connection at once."""
+        self._seen = seen
+        self._began = rfc3339(time.time_ns())
         self._gateway = gateway
         self._identity = identity
         self._address = address
@@ -275,15 +293,17 @@ class EventStream:
     async def _next(self, account: WatchedAccount) -> bytes | None:
         """The next event, as soon as there is one; None: it ends."""
         while self._end is None:
-            if self._told_hops != account.lapse.hops:
-                self._told_hops = account.lapse.hops
-                message = freshness_message(self._account_id, account.lapse)
-                return b"event: freshness\ndata: " + message + b"\n\n"
             newest = account.position(with_positions=self._with_positions)
-            if newest is not None and (self._sent is None or newest > self._sent):
+            is_behind = newest is not None and self._seen is not None and newest < self._seen
+            lapse = Lapse((*account.lapse.hops, SERVER), self._began) if is_behind else account.lapse
+            if self._told_hops != lapse.hops:
+                self._told_hops = lapse.hops
+                message = freshness_message(self._account_id, lapse)
+                return b"event: freshness\ndata: " + message + b"\n\n"
+            if newest is not None and not is_behind and (self._sent is None or newest > self._sent):
                 message = account.message(self._sent, with_positions=self._with_positions)
-                self._sent = newest
-                return b"event: portfolio\ndata: " + message + b"\n\n"
+                self._sent, self._seen = newest, None
+                return b"event: portfolio\nid: %d-%d\ndata: %b\n\n" % (*newest, message)
             if not await self._woken():
                 return b": still here\n\n"
         return None

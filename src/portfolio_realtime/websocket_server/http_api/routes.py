@@ -4,7 +4,7 @@ from importlib import resources
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from fastapi import Depends, FastAPI, Path, Query, Request, Response
+from fastapi import Depends, FastAPI, Header, Path, Query, Request, Response
 from fastapi.openapi.models import Example
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
@@ -43,7 +43,12 @@ from portfolio_realtime.websocket_server.http_api.guard import (
     operator_refusal,
 )
 from portfolio_realtime.websocket_server.http_api.many_accounts import add_many_accounts
-from portfolio_realtime.websocket_server.http_api.portfolios import EventResponse, EventStream, Portfolios
+from portfolio_realtime.websocket_server.http_api.portfolios import (
+    EventResponse,
+    EventStream,
+    Portfolios,
+    seen_in,
+)
 from portfolio_realtime.websocket_server.http_api.problems import RequestRefused, add_problem_handlers
 from portfolio_realtime.websocket_server.http_api.reference_page import render
 from portfolio_realtime.websocket_server.http_api.responses import (
@@ -89,6 +94,14 @@ EVENTS_EXAMPLE: Final = (
 
 ACCOUNT_IDS: Final[dict[str, Example]] = {"usual": {"value": ACCOUNT_ID}}
 AccountId = Annotated[str, Path(description="The account", openapi_examples=ACCOUNT_IDS)]
+LastEventId = Annotated[
+    str | None,
+    Header(
+        description="The id of the newest `portfolio` event that was seen, on whichever server: nothing "
+        "older is sent. Browsers send it when they reconnect",
+        openapi_examples={"epoch and sequence": {"value": "1763822405123-17"}},
+    ),
+]
 WithDetail = Annotated[
     Detail,
     Query(
@@ -285,7 +298,11 @@ def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
         openapi_extra=SECURED,
     )
     async def stream(
-        request: Request, account_id: AccountId, caller: Caller, detail: WithDetail = "value"
+        request: Request,
+        account_id: AccountId,
+        caller: Caller,
+        detail: WithDetail = "value",
+        last_event_id: LastEventId = None,
     ) -> Response:
         identity = await portfolios.require(caller, account_id)
         source = EventStream(
@@ -294,6 +311,7 @@ def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
             caller.address,
             account_id,
             with_positions=detail == "positions",
+            seen=seen_in(last_event_id),
             cut=request.state.cut,
         )
         return EventResponse(source.events())
