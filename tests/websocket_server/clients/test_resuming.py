@@ -18,7 +18,7 @@ from portfolio_realtime.websocket_server.clients.connection import ClientConnect
 from portfolio_realtime.websocket_server.fanout.freshness import Lapse
 from portfolio_realtime.websocket_server.fanout.hub import Hub
 from portfolio_realtime.websocket_server.fanout.watched_account import WatchedAccount
-from portfolio_realtime.wire.messages import Subscribe
+from portfolio_realtime.wire.messages import Disconnect, Subscribe
 from tests.conftest import DEADLINE_S
 from tests.support.publications import gathered, payload, publication
 from tests.support.websocket_servers import (
@@ -30,13 +30,28 @@ from tests.support.websocket_servers import (
     serving,
     write_accounts,
 )
-from tests.websocket_server.fanout.test_freshness import Told
 
 Follow = Callable[..., AsyncIterator[Message | Subscribed]]
 
 LAG_S = 1.0
 BEGAN = "2026-11-20T15:04:05.000000Z"
 MOVES = 60
+
+
+class Marked:
+    """A subscriber that is a connection; what it is owed is taken by the test."""
+
+    is_patient = True
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+
+    def notify(self, account: WatchedAccount) -> None:
+        self.connection.mark_pending(account)
+
+    def refuse(self, account_id: str, why: Disconnect) -> None: ...
+
+    def position_sent(self, account_id: str) -> None: ...
 
 
 class Server:
@@ -53,7 +68,7 @@ class Server:
         """A client that has seen so much."""
         connection = ClientConnection(0.0)
         connection.authenticated(Identity("alice", frozenset({"a"})), 0.0, None)
-        account, _ = self.hub.subscribe(Told(connection), "a", with_positions=detail == "positions")
+        account, _ = self.hub.subscribe(Marked(connection), "a", with_positions=detail == "positions")
         account.lapse = Lapse((), BEGAN)
         epoch, sequence = seen or (None, None)
         wanted = Subscribe("a", detail, epoch=epoch, sequence=sequence)  # type: ignore[arg-type]  # one of two texts

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 import random
-import time
 from collections.abc import Coroutine, Iterable
 from typing import Any, Final, cast
 
@@ -19,7 +18,6 @@ from websockets.exceptions import InvalidState
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import OPEN, Protocol, Side
 
-from portfolio_realtime.clock import rfc3339
 from portfolio_realtime.websocket_server.access.client_address import ClientAddress, joined, plain_address
 from portfolio_realtime.websocket_server.access.identity import (
     FORBIDDEN,
@@ -365,7 +363,7 @@ class Endpoint(asyncio.Protocol):
         account = self._gateway.follower.watch(
             self, request.account_id, with_positions=request.detail == "positions"
         )
-        self._connection.subscribe(account, request, rfc3339(time.time_ns()))
+        self._connection.subscribe(account, request, self._gateway.now_text)
         self._flush()
 
     # The hub and the gateway call these

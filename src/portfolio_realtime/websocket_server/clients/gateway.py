@@ -10,7 +10,7 @@ import msgspec
 import structlog
 from prometheus_client import CollectorRegistry
 
-from portfolio_realtime.clock import NS_PER_S, Clock
+from portfolio_realtime.clock import NS_PER_S, Clock, rfc3339
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import StateError
 from portfolio_realtime.state import State
@@ -121,6 +121,11 @@ class Gateway:
         if identity.expires_at_s is None:
             return None
         return identity.expires_at_s - self._clock.now_ns() / NS_PER_S
+
+    @property
+    def now_text(self) -> str:
+        """The time, RFC 3339."""
+        return rfc3339(self._clock.now_ns())
 
     # Coming and going
 

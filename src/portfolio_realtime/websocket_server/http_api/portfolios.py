@@ -4,14 +4,12 @@ import asyncio
 import contextlib
 import random
 import re
-import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Final
 
 from starlette.responses import StreamingResponse
 from starlette.types import Send
 
-from portfolio_realtime.clock import rfc3339
 from portfolio_realtime.errors import StateError
 from portfolio_realtime.websocket_server.access.client_address import ClientAddress
 from portfolio_realtime.websocket_server.access.identity import (
@@ -195,7 +193,7 @@ class EventStream:
     ) -> None:
         """`seen`: by the client before, nothing older is sent. `cut` ends its connection at once."""
         self._seen = seen
-        self._began = rfc3339(time.time_ns())
+        self._began = gateway.now_text
         self._gateway = gateway
         self._identity = identity
         self._address = address
