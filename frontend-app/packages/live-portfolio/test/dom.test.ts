@@ -39,6 +39,17 @@ describe("the table of positions", () => {
     expect(container.querySelector('[data-symbol="AAPL"]')?.textContent).toContain("transferred");
   });
 
+  it("says at once that an account holds nothing", async () => {
+    const stage = new Stage();
+    createPositionsTable(container, { client: stage.client, accountId: "alice" });
+    await pass(150);
+    expect(container.querySelector(".lp-empty")?.hasAttribute("hidden")).toBe(true);
+    stage.server.send(portfolioMessage("alice", { positions: [] }));
+    await pass(150);
+    expect(container.querySelector(".lp-empty")?.hasAttribute("hidden")).toBe(false);
+    expect(container.querySelector(".lp-scroll")?.hasAttribute("hidden")).toBe(true);
+  });
+
   it("sorts by each column and back, and what is not known comes last", async () => {
     const stage = new Stage();
     createPositionsTable(container, { client: stage.client, accountId: "alice" });
@@ -178,6 +189,16 @@ describe("the line of values", () => {
     const scale = [...container.querySelectorAll(".lp-scale text")].map((text) => text.textContent);
     expect(scale).toContain("$92");
     expect(scale).toContain("+2.22%");
+  });
+
+  it("a percentage of today counts what was brought in, as the account's own does", async () => {
+    const value = { ...portfolioMessage("alice"), last_equity: "100.00", external_cash_flow: "100.00", day_pnl: "10.00", day_pnl_ratio: 0.05, equity: "210.00" };
+    const day = { ...HISTORY, base: "100.00", points: [point(1, "205.00", "100.00"), point(3, "210.00", "100.00")] };
+    createDayChart(container, { client: createFixedPortfolio({ alice: { ...states.live, value } }, { [PATH]: day }), accountId: "alice" });
+    await pass(10);
+    const plot = container.querySelector(".lp-plot") as SVGElement;
+    plot.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft", cancelable: true })); // nothing was pointed at: the newest
+    expect(container.querySelector(".lp-reading")?.textContent).toBe("$210.00 +$10.00 (+5.00%)");
   });
 
   it("behaviour 18: keys read it value by value, Escape leaves it, and a table says the same", async () => {

@@ -105,7 +105,6 @@ export function createDayChart(container: HTMLElement, { client, accountId, rang
         series.take(history, range, snapshot.value);
         said = "";
       }
-      if (answer.status === 422) said = "This server does not know so long a time";
       if (answer.status < 500) waitMs = NEWER_MS;
     } catch {} // asked again soon
     if (signal.aborted) return;
@@ -207,7 +206,8 @@ export function createDayChart(container: HTMLElement, { client, accountId, rang
   }
 
   function ratioTo(level: number): number {
-    return (level - Number(base)) / Math.abs(Number(base)); // not finite without a base: no percentage
+    const brought = range === "1d" ? Number(snapshot.value?.external_cash_flow ?? 0) : 0; // as in the day's own ratio
+    return (level - Number(base)) / Math.abs(Number(base) + brought); // not finite without a base: no percentage
   }
 
   function tabulate(): void {

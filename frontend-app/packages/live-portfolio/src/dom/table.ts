@@ -83,7 +83,7 @@ export function createPositionsTable(container: HTMLElement, { client, accountId
     for (const row of written) write(lines.get(row.symbol) ?? line(row.symbol), row, value, flashes++ < FLASHES_MAX);
     weigh(written, all, value);
     if (isOther) bar.hidden = all.length < SEARCHED_FROM;
-    arrange(isOther);
+    arrange(isOther || !before?.value);
     if (Date.now() - askedAt > ASKED_AGAIN_MS && all.some(({ symbol }) => !asked.has(symbol))) void learn();
   }
 
