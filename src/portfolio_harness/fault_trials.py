@@ -17,8 +17,8 @@ from rich.table import Table
 
 from portfolio_harness.clients import Clients
 from portfolio_harness.convergence import converge, say, until_unmarked
-from portfolio_harness.judgement import PROPAGATION_S, Judge, held_back_s, judging
-from portfolio_harness.system import System, running
+from portfolio_harness.judgement import PROPAGATION_S, STATEMENT_S_MAX, Judge, held_back_s, judging
+from portfolio_harness.system import System, SystemFailed, running
 
 CONVERGE_S_MAX: Final = 120.0  # an outage may be followed by a minute's patience with the broker
 REFUSAL: Final = "rest.429"
@@ -26,6 +26,7 @@ ON_THEIR_WAY_MAX: Final = 10  # requests that a fault of that kind may meet befo
 OUTAGE_EVERY: Final = 10
 OUTAGE_KINDS: Final = ("market.mute", "market.half_open", "market.ghosts")
 OUTAGE_S: Final = 10.0
+PRICED_S_MAX: Final = 60.0  # of a new system, until no client lacks a price
 WARM_UP_S: Final = 2.0  # before an outage, so that there is a usual stream to be missed
 MARKED_S_MAX: Final = 5.0  # promise P4
 FAULTS: Final = 4  # of each plan
@@ -103,6 +104,7 @@ async def _in_turn(seeds: Iterator[int], number: int, duration_s: float) -> Asyn
             fleet = Clients(system.url, account_ids, system.token_for, interval_s=UPDATE_S, detail=True)
             await fleet.start()
             try:
+                await _until_priced(fleet)
                 for seed in itertools.chain([first], seeds):
                     trial = await _hold_one(system, fleet, seed, duration_s)
                     yield trial
@@ -112,6 +114,15 @@ async def _in_turn(seeds: Iterator[int], number: int, duration_s: float) -> Asyn
                 await fleet.stop()
 
 
+async def _until_priced(fleet: Clients) -> None:
+    """Wait until every client's value is complete: a plan is not to begin with what was not read yet."""
+    give_up_s = time.monotonic() + PRICED_S_MAX
+    while lacking := sum(bool(client.newest and client.newest["unpriced"]) for client in fleet.clients):
+        if time.monotonic() > give_up_s:
+            raise SystemFailed(f"{lacking} accounts have no price after {PRICED_S_MAX:.0f} s")
+        await asyncio.sleep(POLL_S)
+
+
 async def _hold_one(system: System, fleet: Clients, seed: int, duration_s: float) -> Trial:
     oracle = system.oracle
     is_outage = seed % OUTAGE_EVERY == 0
@@ -119,7 +130,8 @@ async def _hold_one(system: System, fleet: Clients, seed: int, duration_s: float
         await asyncio.sleep(WARM_UP_S)
     before, counts_before, started_s = await oracle.state(), dict(fleet.counts), time.monotonic()
     plan = await oracle.install(_outage(seed) if is_outage else _plan(seed, duration_s))
-    async with judging(Judge(PROPAGATION_S + held_back_s(plan)), oracle, fleet) as judge:
+    held_s = held_back_s(plan)
+    async with judging(Judge(PROPAGATION_S + held_s, STATEMENT_S_MAX + held_s), oracle, fleet) as judge:
         marked_s = await _until_marked(fleet, started_s) if is_outage else None
         while await oracle.faults_remaining_s() > 0:
             await asyncio.sleep(POLL_S)

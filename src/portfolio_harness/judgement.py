@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any, Final, NamedTuple, Protocol
 
 from portfolio_harness.clients import Clients
-from portfolio_harness.convergence import UNMARKED_S_MAX, record_marks, say
+from portfolio_harness.convergence import record_marks, say
 from portfolio_harness.oracle import Oracle, Truth
 from portfolio_realtime.cancellation import cancel_until_ended
 
@@ -22,6 +22,7 @@ PROPAGATION_S: Final = 5.0  # a silence is marked after so long (docs/api.md); a
 LOOK_S: Final = 0.25
 LOOK_SHARE_MAX: Final = 0.2  # of the time, where a look at many accounts takes long
 MARKS_LAST: Final = 500  # of each symbol, asked for at each look
+STATEMENT_S_MAX: Final = 30.0  # a mark goes with the broker's next answers, which are asked for in seconds
 KEPT_S: Final = 120.0  # for which what was true is remembered
 STATES_MAX: Final = 512  # of one account or one symbol
 COMPLAINTS_MAX: Final = 10
@@ -78,7 +79,7 @@ class Judge:
     """Looks at clients and ledger in turns; `wrong` and `overmarked` count what went on beyond the bounds."""
 
     allowed_s: float = PROPAGATION_S  # for which something may be wrong without a mark
-    marked_s_max: float = UNMARKED_S_MAX
+    marked_s_max: float = STATEMENT_S_MAX
     looks: int = 0
     wrong: int = 0  # accounts and prices that were wrong and not marked for longer
     overmarked: int = 0  # accounts that were right and marked for longer
