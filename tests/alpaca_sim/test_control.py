@@ -46,6 +46,16 @@ async def test_a_print_says_whether_it_moved_the_mark(start: Start) -> None:
     assert (odd["moved"], odd["mark"]) == (False, "172.61")
 
 
+async def test_a_print_may_be_of_a_venue_that_no_table_knows(start: Start) -> None:
+    """A newly licensed one."""
+    running = await start()
+    await running.post("/_sim/print", symbol="AAPL", price="172.61", exchange="G")
+    latest = await running.get("/v2/stocks/AAPL/trades/latest")
+    assert (latest["trade"]["x"], latest["trade"]["p"]) == ("G", 172.61)
+    body = {"symbol": "AAPL", "price": "1", "exchange": "GG"}
+    assert (await running.http.post("/_sim/print", json=body)).status_code == 422
+
+
 async def test_the_last_marks_are_told_with_their_moments(start: Start) -> None:
     """The newest last; trades that move no mark are not among them."""
     running = await start()

@@ -61,6 +61,7 @@ def folder(tmp_path: Path) -> Path:
         ("6000", "A", ("T", "U")),
         ("20000040", "B", ("O",)),
         ("80", "B", ("6",)),
+        ("a0000020", "B", ("F", "I")),  # no number in decimal: some readers guess a column's type from above
     ],
 )
 def test_flags_become_sip_letters(flags: str, tape: str, conditions: tuple[str, ...]) -> None:

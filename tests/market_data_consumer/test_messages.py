@@ -1,6 +1,7 @@
 """Messages are decoded tolerantly: MessagePack and JSON say the same, nothing odd costs its neighbours."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -149,6 +150,8 @@ def test_documented_frames_decode() -> None:
     [
         ("60 33 d3 10", 1614009104 * 10**9),
         ("31 97 50 00 60 33 d3 10", 1614009104_208000000),
+        ("1d 6f 34 54 6b 09 93 e8", 1795789800_123456789),  # common decoders cut this to microseconds …
+        ("ee 6b 20 30 6b 09 93 e8", 1795789800_999999500),  # … or round this into the next second
         ("00 00 00 07 00 00 00 00 60 33 d3 10", 1614009104_000000007),
         ("00 00 00 00 ff ff ff ff ff ff ff ff", -(10**9)),
         ("00", None),
@@ -173,6 +176,18 @@ def test_a_time_that_cannot_be_read_is_none(text: str) -> None:
         for odd in (text, None, 34, 1.5, ["2021-02-22T15:51:44Z"], b""):
             if not (encode is msgspec.json.encode and odd == b""):
                 assert as_of_ns(msgspec.Raw(encode(odd))) is None
+
+
+@pytest.mark.parametrize("encode", [json.dumps, msgspec.msgpack.encode])
+def test_an_exchange_that_nobody_knows_costs_nothing(encode: Callable[[Any], str | bytes]) -> None:
+    """A newly licensed one: Alpaca's Python SDK leaves out a cancel of it and the rest of its frame."""
+    frame = [{**TRADE, "x": "G"}, {**CANCEL, "x": "G"}, {**TRADE, "i": 7}]
+    if encode is not json.dumps:
+        frame = [{**item, "t": timestamp(str(item["t"]))} for item in frame]
+    messages, skipped = decode_frame(encode(frame))
+    assert [type(each) for each in messages] == [StreamTrade, Cancel, StreamTrade]
+    assert [getattr(each, "exchange", "") for each in messages] == ["G", "G", TRADE["x"]]
+    assert skipped == []
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ def at(text: str) -> int:
         ("2026-11-26T20:00", OVERNIGHT),  # before the half day
         ("2026-11-27T12:59:59", CORE),
         ("2026-11-27T13:00", EXTENDED),
+        ("2026-11-27T16:59:59", EXTENDED),  # four hours after 13:00: some calendars end it at 20:00
         ("2026-11-27T17:00", CLOSED),
         ("2026-11-27T20:00", CLOSED),  # Friday
         ("2026-11-28T12:00", CLOSED),
@@ -48,6 +49,10 @@ def at(text: str) -> int:
         ("2026-11-01T20:00", OVERNIGHT),
         ("2026-11-02T09:29:59", EXTENDED),
         ("2026-11-02T15:59:59", CORE),
+        ("2026-12-06T19:59:59", CLOSED),  # a Sunday in winter: a calendar in UTC is an hour off
+        ("2026-12-06T20:00", OVERNIGHT),
+        ("2026-12-11T19:59:59", EXTENDED),
+        ("2026-12-11T20:00", CLOSED),
         ("2026-12-31T20:00", CLOSED),  # before New Year's Day
         ("2027-01-03T20:00", OVERNIGHT),
     ],

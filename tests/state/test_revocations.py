@@ -1,8 +1,14 @@
 """Revocations are heard by every server, kept while they matter, and gone when they do not."""
 
 from portfolio_realtime.state import State, keys
-from portfolio_realtime.state.revocations import SubjectRevocation, TokenRevocation
+from portfolio_realtime.state.connection import SOCKET_TIMEOUT_S
+from portfolio_realtime.state.revocations import BLOCK_MS, SubjectRevocation, TokenRevocation
 from tests.conftest import Until
+
+
+def test_a_read_that_waits_ends_long_before_its_sockets_timeout() -> None:
+    """The client would send it ten times again before it fails, and lose what came in between."""
+    assert BLOCK_MS / 1000 <= SOCKET_TIMEOUT_S / 2
 
 
 async def test_a_revocation_is_heard_once_and_by_who_comes_later(state: State) -> None:

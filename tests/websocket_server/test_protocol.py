@@ -9,7 +9,7 @@ import pytest
 from portfolio_realtime.model import US_EQUITY, Account, Mark, Position, Publication
 from portfolio_realtime.state.valuations import with_rows
 from portfolio_realtime.valuation.portfolio_message import Figures, constant, encode_row, encode_values
-from portfolio_realtime.wire.messages import PortfolioMessage, PositionRow
+from portfolio_realtime.wire.messages import Disconnect, PortfolioMessage, PositionRow
 from tests.support.publications import row, value
 from tests.valuation.records import figures as figures_of
 
@@ -22,6 +22,13 @@ PRICED = figures_of(102550, 3550)
 UNPRICED = figures_of(1050, 0, unpriced=("AAPL",))
 STALE = figures_of(102550, 3550, stale_ages_s={"AAPL": 3700})
 BOTH = figures_of(1050, 0, unpriced=("MSFT",), stale_ages_s={"AAPL": 3700})
+
+
+def test_no_reason_of_a_close_is_a_number() -> None:
+    """Some clients read a numeric reason, or one in JSON, as their advice instead of the code's."""
+    reasons = [one.reason for one in Disconnect]
+    assert reasons
+    assert [reason for reason in reasons if not reason.replace(" ", "").isalpha()] == []
 
 
 @pytest.mark.parametrize(("figures", "mark"), [(PRICED, MARK), (UNPRICED, None), (STALE, MARK), (BOTH, MARK)])

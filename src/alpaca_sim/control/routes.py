@@ -147,8 +147,8 @@ async def cash(request: Request) -> Response:
 
 
 async def print_trade(request: Request) -> Response:
-    """`POST /_sim/print`: one market trade `{"symbol","price","conditions"?,"size"?,"tape"?}`; says if the
-    mark moved.
+    """`POST /_sim/print`: `{"symbol","price","conditions"?,"size"?,"tape"?,"exchange"?}`: one market trade;
+    says if the mark moved.
     """
     sim, body = sim_of(request), await json_body(request)
     state = sim.market.symbols[symbol_field(sim.market.symbols, body)]
@@ -157,7 +157,12 @@ async def print_trade(request: Request) -> Response:
     tape = body.get("tape")
     if tape not in (None, state.listing.tape, OVERNIGHT_TAPE):
         raise ApiError(422, f"tape must be the symbol's own or {OVERNIGHT_TAPE}")
-    moved = sim.market.print_trade(state.listing.symbol, price_field(body), size, conditions, tape=tape)
+    venue = str(body.get("exchange", ""))
+    if len(venue) > 1:
+        raise ApiError(422, "exchange must be one letter")
+    moved = sim.market.print_trade(
+        state.listing.symbol, price_field(body), size, conditions, venue, tape=tape
+    )
     sim.feeds.flush()
     return json_response({"moved": moved, "mark": text(state.mark), "at": rfc3339(state.mark_trade.at_ns)})
 
