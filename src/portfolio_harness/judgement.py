@@ -18,7 +18,9 @@ from portfolio_harness.convergence import record_marks, say
 from portfolio_harness.oracle import Oracle, Truth
 from portfolio_realtime.cancellation import cancel_until_ended
 
-PROPAGATION_S: Final = 5.0  # a silence is marked after so long (docs/api.md); a booking is shown sooner
+# A feed's silence is noticed after 5 s, and what it has swallowed is not sent again; then the snapshot, which
+# brings it, and a publication on a busy machine. A booking is shown sooner.
+PROPAGATION_S: Final = 7.0
 LOOK_S: Final = 0.25
 LOOK_SHARE_MAX: Final = 0.2  # of the time, where a look at many accounts takes long
 MARKS_LAST: Final = 500  # of each symbol, asked for at each look

@@ -18,15 +18,18 @@ from portfolio_realtime.symbol_collector import activity_types
 from portfolio_realtime.symbol_collector.activities import CASH, Activity, Effect
 from portfolio_realtime.symbol_collector.records import cash_flows
 
-# Upper bounds of fees by what was traded, above what Alpaca charges: crypto 0.25 % of what is received
-# ("Crypto fees"); SEC and TAF of sales of securities; ORF, OCC and TAF of options ("Regulatory fees").
-CRYPTO_FEE_MAX: Final = Decimal("0.005")
+# Upper bounds of fees by what was traded. Crypto: the highest of Alpaca's tiers, of what is received ("Crypto
+# Maker/Taker", 2023-03-13; decision 22). Above what is charged: SEC and TAF of sales of securities; ORF, OCC
+# and TAF of options ("Regulatory fees").
+CRYPTO_FEE_MAX: Final = Decimal("0.0025")
+COIN_ROUNDING: Final = Decimal("1e-9")  # the last decimal of a quantity, which a fee may be rounded up to
 SALE_FEE_MAX: Final = Decimal("0.0001")
 SHARE_FEE_MAX: Final = Decimal("0.0004")
 CONTRACT_FEE_MAX: Final = Decimal("0.15")
 TRADE_FEE_MAX: Final = Decimal("0.02")  # what rounding up to cents may add to each trade
 IMMATERIAL: Final = Decimal("0.005")  # dollars: less is no cent
-PRICE_TOLERANCE: Final = 0.2  # a split moves the price by its ratio, and the market by less than this
+PRICE_TOLERANCE: Final = 0.2  # a split moves the price by its ratio; trading pauses where it moves by more
+RATIO_SHARE: Final = 0.5  # of the way from the old price: nearer to it than to the split's, it is none
 CENT: Final = Decimal("0.01")
 
 
@@ -162,18 +165,19 @@ def fee_bound(name: str, bookings: Iterable[Activity]) -> Decimal:
         if one.activity_type in (activity_types.CRYPTO_FEE, activity_types.FEE):
             bound -= abs(one.net_amount if name == CASH else one.legs.get(name, ZERO))
         elif one.activity_type == activity_types.TRADE:
-            bound += _cash_fee_max(one) if name == CASH else CRYPTO_FEE_MAX * max(ZERO, _coins(one, name))
+            bound += _cash_fee_max(one) if name == CASH else _coin_fee_max(one, name)
     return max(ZERO, bound)
 
 
-def _coins(trade: Activity, symbol: str) -> Decimal:
-    return trade.legs.get(symbol, ZERO) if "/" in symbol else ZERO
+def _coin_fee_max(trade: Activity, symbol: str) -> Decimal:
+    received = trade.legs.get(symbol, ZERO) if "/" in symbol else ZERO
+    return CRYPTO_FEE_MAX * received + COIN_ROUNDING if received > 0 else ZERO
 
 
 def _cash_fee_max(trade: Activity) -> Decimal:
     asset_class = trade.asset_class
     if asset_class == CRYPTO:
-        return CRYPTO_FEE_MAX * max(ZERO, trade.net_amount)
+        return CRYPTO_FEE_MAX * trade.net_amount + CENT if trade.net_amount > 0 else ZERO
     if asset_class == US_OPTION:
         return (
             TRADE_FEE_MAX
@@ -193,5 +197,5 @@ def is_split(
     price_before, price_after = price
     if before * after <= 0 or not price_before or not price_after or abs(cost[0] - cost[1]) > CENT:
         return False
-    moved = float(after / before) * price_after / price_before
-    return abs(moved - 1) <= PRICE_TOLERANCE
+    ratio = float(after / before)
+    return abs(ratio * price_after / price_before - 1) <= min(PRICE_TOLERANCE, RATIO_SHARE * abs(ratio - 1))
