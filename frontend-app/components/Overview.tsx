@@ -1,8 +1,10 @@
 "use client";
+import type { PortfolioMessage } from "live-portfolio";
 import { gainWithPercent, money, signOf } from "live-portfolio/format";
-import { ConnectionState, usePortfolio } from "live-portfolio/react";
+import { ConnectionState, LivePortfolioProvider, usePortfolio } from "live-portfolio/react";
 import { type ReactNode, useCallback, useEffect, useState } from "react";
-import { PauseButton } from "./PauseButton";
+import { ACCOUNTS_PER_CONNECTION, clientOf } from "@/lib/client";
+import { firstValues } from "@/lib/first";
 import { sumOf } from "@/lib/sum";
 
 /** What is known of an account, and whether that is all of it. */
@@ -11,39 +13,74 @@ interface Part {
   readonly isWhole: boolean;
 }
 
+type Link = (accountId: string) => ReactNode;
+
 /** Each account in a row, and a total only of what is known: who is missing is named. */
-export function Overview({ accountIds, link }: { readonly accountIds: readonly string[]; readonly link: (accountId: string) => ReactNode }) {
+export function Overview({ accountIds, link }: { readonly accountIds: readonly string[]; readonly link: Link }) {
   const [parts, setParts] = useState<Readonly<Record<string, Part>>>({});
+  const [isPaused, setPaused] = useState(false);
+  const first = useFirstValues(accountIds.join());
   const tell = useCallback((accountId: string, part: Part) => setParts((before) => ({ ...before, [accountId]: part })), []);
+  const groups = Array.from({ length: Math.ceil(accountIds.length / ACCOUNTS_PER_CONNECTION) }, (_, index) =>
+    accountIds.slice(index * ACCOUNTS_PER_CONNECTION, (index + 1) * ACCOUNTS_PER_CONNECTION));
+  useEffect(() => {
+    if (!isPaused) return undefined;
+    const clients = Array.from({ length: groups.length }, (_, index) => clientOf(index));
+    for (const client of clients) client.pause();
+    return () => clients.forEach((client) => client.resume()); // also when this page is left
+  }, [isPaused, groups.length]);
   const missing = accountIds.filter((accountId) => parts[accountId]?.amount == null);
   const inPart = accountIds.filter((accountId) => parts[accountId]?.isWhole === false && !missing.includes(accountId));
   const total = sumOf(accountIds.flatMap((accountId) => parts[accountId]?.amount ?? []));
   return (
     <section className="card" aria-labelledby="overview">
-      <div className="bar"><h2 id="overview">{accountIds.length} accounts</h2><PauseButton /></div>
+      <div className="bar">
+        <h2 id="overview">{accountIds.length} accounts</h2>
+        <button type="button" className="quiet" aria-pressed={isPaused} onClick={() => setPaused(!isPaused)}>{isPaused ? "Resume" : "Pause"}</button>
+      </div>
       <p className="total">{missing.length || inPart.length ? "Known part" : "Total"} <strong>{missing.length === accountIds.length ? "—" : money(total)}</strong></p>
       {missing.length ? <p className="hint">Without {missing.join(", ")}</p> : null}
       {inPart.length ? <p className="hint">Not all is priced in {inPart.join(", ")}</p> : null}
       <div className="lp-scroll" tabIndex={0} role="region" aria-label="Table of accounts">
         <table className="lp-table">
           <thead><tr><th scope="col">Account</th><th scope="col">Value</th><th scope="col">Today</th><th scope="col">State</th></tr></thead>
-          <tbody>{accountIds.map((accountId) => <Row key={accountId} accountId={accountId} link={link} tell={tell} />)}</tbody>
+          {groups.map((ids, index) => (
+            <LivePortfolioProvider key={index} client={clientOf(index)}>
+              <tbody>{ids.map((accountId) => <Row key={accountId} accountId={accountId} first={first[accountId]} link={link} tell={tell} />)}</tbody>
+            </LivePortfolioProvider>
+          ))}
         </table>
       </div>
     </section>
   );
 }
 
+function useFirstValues(ids: string): Readonly<Record<string, PortfolioMessage>> {
+  const [first, setFirst] = useState<Readonly<Record<string, PortfolioMessage>>>({});
+  useEffect(() => {
+    const stop = new AbortController();
+    firstValues(clientOf(0), ids.split(","), stop.signal).then(
+      (found) => stop.signal.aborted || setFirst(found),
+      () => {}, // what is live comes by itself
+    );
+    return () => stop.abort();
+  }, [ids]);
+  return first;
+}
+
 interface RowProps {
   readonly accountId: string;
-  readonly link: (accountId: string) => ReactNode;
+  /** Shown, as old, until the account is live. */
+  readonly first: PortfolioMessage | undefined;
+  readonly link: Link;
   readonly tell: (accountId: string, part: Part) => void;
 }
 
-function Row({ accountId, link, tell }: RowProps) {
-  const { status, equity, known, gained, ratio } = usePortfolio(accountId, ({ status, value }) => {
+function Row({ accountId, first, link, tell }: RowProps) {
+  const { status, equity, known, gained, ratio } = usePortfolio(accountId, (snapshot) => {
+    const value = snapshot.value ?? (snapshot.status === "unknown" ? first : null);
     const { equity = null, known_equity: known = null, day_pnl: gained = null, day_pnl_ratio: ratio = null } = value ?? {};
-    return { status, equity, known, gained, ratio };
+    return { status: snapshot.status === "unknown" && value ? "old" : snapshot.status, equity, known, gained, ratio };
   });
   const amount = equity ?? known;
   const isWhole = equity !== null;

@@ -11,11 +11,15 @@ async function getToken({ signal }: { signal: AbortSignal }): Promise<string | n
   return ((await answer.json()) as { token: string }).token;
 }
 
-function made(): LivePortfolio {
-  return createLivePortfolio({ url: process.env.NEXT_PUBLIC_WEBSOCKET_URL, getToken });
+const kept = globalThis as { livePortfolios?: LivePortfolio[] };
+const made = process.env.NODE_ENV === "production" ? [] : (kept.livePortfolios ??= []); // in development they outlive this module, which hot reload makes anew
+
+/** A server follows at most so many accounts on one connection. */
+export const ACCOUNTS_PER_CONNECTION = 64;
+
+/** One client for the whole app; the second and further are for accounts beyond what one connection carries. */
+export function clientOf(index: number): LivePortfolio {
+  return (made[index] ??= createLivePortfolio({ url: process.env.NEXT_PUBLIC_WEBSOCKET_URL, getToken }));
 }
 
-const kept = globalThis as { livePortfolio?: LivePortfolio };
-
-/** One client for the whole app. In development it outlives the module, which hot reload makes anew. */
-export const client: LivePortfolio = process.env.NODE_ENV === "production" ? made() : (kept.livePortfolio ??= made());
+export const client: LivePortfolio = clientOf(0);

@@ -8,6 +8,7 @@ from typing import Any, Final
 import pytest
 from playwright.async_api import Page, expect
 
+from portfolio_realtime.state import State
 from tests.conftest import Until
 from tests.frontend.conftest import OpenPage
 from tests.frontend.stage import (
@@ -20,7 +21,7 @@ from tests.frontend.stage import (
     shows,
     watch_sockets,
 )
-from tests.support.websocket_servers import Calculator, Served, serving, token
+from tests.support.websocket_servers import Calculator, Served, serving, token, write_accounts
 
 EXISTING: Final = Path(__file__).with_name("existing_component.js")
 TOLD: Final = "JSON.stringify(events.map((told) => told.error ? [`${told.error}`, {...told.error}] : told))"
@@ -113,6 +114,27 @@ async def test_behaviour_2_a_b_a_never_shows_the_other_s_figure(
     assert len(dialled) == 1
 
 
+async def test_behaviour_14_a_server_on_another_port_takes_over(
+    page: Page, calculator: Calculator, valkey_url: str
+) -> None:
+    """Two addresses, of which the first goes away: old, then live from the second, never unknown."""
+    await calculator.publish("alice-1", 1, {}, equity="100.00")
+    async with serving(valkey_url) as second:
+        async with serving(valkey_url) as first:
+            urls = f'url: ["{origin(first)}", "{origin(second)}"]'
+            await open_client(page, origin(first), urls, both())
+            await page.evaluate("follow('alice-1')")
+            await shows(page, "alice-1", status="live", equity="100.00")
+            dialled = watch_sockets(page)
+        await calculator.publish("alice-1", 2, {}, equity="101.00")
+        await shows(page, "alice-1", status="live", equity="101.00", deadline_ms=60_000)
+        assert f":{second.port}/" in dialled[-1]
+    statuses = await page.evaluate("seen.map(({status}) => status)")
+    after = statuses[statuses.index("live") :]
+    assert "old" in after
+    assert "unknown" not in after
+
+
 async def test_behaviour_15_no_locale_and_no_zone_breaks_the_hydration(
     served: Served, calculator: Calculator, open_page: OpenPage
 ) -> None:
@@ -172,6 +194,35 @@ async def test_the_overview_adds_up_what_is_known_of_each_account(
     await calculator.publish("bob-2", 2, {}, equity="8.00", total_value="$8.00")
     await expect(page.locator(".total")).to_have_text("Total $108.00")
     await expect(page.locator(".hint")).to_have_count(0)
+
+
+async def test_the_overview_carries_more_accounts_than_one_connection(
+    page: Page, served: Served, calculator: Calculator, state: State
+) -> None:
+    """65 accounts on two sockets: each is live, and the total is of all."""
+    account_ids = [f"many-{number}" for number in range(65)]
+    await write_accounts(state, *account_ids)
+    for account_id in account_ids:
+        await calculator.publish(account_id, 1, {}, equity="2.00", total_value="$2.00")
+    dialled = watch_sockets(page)
+    await serve_files(page, origin(served), built(APP), token(accounts=account_ids))
+    await page.goto(f"{origin(served)}/overview/?accounts={','.join(account_ids)}")
+    await expect(page.locator("tbody tr[data-status=live]")).to_have_count(65)
+    await expect(page.locator(".total")).to_have_text("Total $130.00")
+    assert len(dialled) == 2
+
+
+async def test_the_overview_shows_what_one_request_brings_until_each_account_is_live(
+    page: Page, served: Served, calculator: Calculator
+) -> None:
+    """Sockets that open and say nothing: the figures are there, as old, and what is missing is named."""
+    await calculator.publish("alice-1", 1, {}, equity="100.00")
+    await page.route_web_socket("**/ws", lambda socket: socket.on_message(lambda _: None))
+    await open_app(page, served, "/overview/?accounts=alice-1,bob-2")
+    await expect(page.locator(".total")).to_have_text("Known part $100.00")
+    await expect(page.locator("tbody tr").nth(0)).to_have_attribute("data-status", "old")
+    await expect(page.locator("tbody tr").nth(0)).to_contain_text("$100.00")
+    await expect(page.locator(".hint")).to_have_text("Without bob-2")
 
 
 async def test_behaviour_18_axe_finds_nothing_on_the_server_s_own_page(

@@ -179,6 +179,32 @@ def utc(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime(seconds))
 
 
+async def test_behaviour_16_of_a_thousand_rows_only_those_that_changed_are_written(
+    page: Page, demo: Served, calculator: Calculator
+) -> None:
+    """Weights aside, which move with the whole account and are looked at once a second."""
+    held = {f"SYM{number}": "1" for number in range(1000)}
+    await calculator.publish("alice-1", 1, held, equity="100000.00")
+    await page.goto(f"http://127.0.0.1:{demo.port}/")
+    await expect(page.locator("#positions tbody tr")).to_have_count(1000)
+    await page.evaluate(
+        """() => {
+          window.touched = new Set();
+          new MutationObserver((records) => {
+            for (const {target} of records) {
+              const cell = (target instanceof Element ? target : target.parentElement)?.closest("td, th");
+              if (cell && cell.dataset.column !== "weight") window.touched.add(cell.closest("tr").dataset.symbol);
+            }
+          }).observe(document.querySelector("#positions tbody"), {subtree: true, childList: true, characterData: true, attributes: true});
+        }"""  # noqa: E501  # as it would stand in a page
+    )
+    await calculator.publish("alice-1", 2, {**held, "SYM7": "2", "SYM900": "3"}, equity="100001.00")
+    quantity = "td[data-column=quantity] span"
+    await expect(page.locator(f"tr[data-symbol=SYM900] {quantity}")).to_have_text("3")
+    await expect(page.locator("#total-value")).to_have_text("$100,001.00")
+    assert sorted(await page.evaluate("[...touched]")) == ["SYM7", "SYM900"]
+
+
 async def test_dark_mode_is_dark(demo: Served, page: Page) -> None:
     """The page follows the system's colours."""
     await page.goto(f"http://127.0.0.1:{demo.port}/")

@@ -10,7 +10,7 @@ from typing import Any, Final
 import httpx
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, Page, WebSocketRoute, async_playwright, expect
 
 from portfolio_harness.system import System, running, simulator_options, token, wait_known
 from tests.conftest import Until
@@ -33,6 +33,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 ACCOUNTS: Final = 3
 SILENCE_MS: Final = 12_000  # of the client, and what a busy machine adds
 LIVE_MS: Final = 30_000
+CLIMB_STEP_MS: Final = 9_000  # shorter than the silence that ends a stream
 OVERRIDES: Final = {"DEMO_PAGE": "true", "MIN_UPDATE_INTERVAL": "0.2", "LOG_LEVEL": "error"}
 
 
@@ -130,6 +131,25 @@ async def test_behaviour_8_a_server_that_stops_is_old_within_its_silence_and_rep
     assert "unknown" not in statuses[statuses.index("live") :]
 
 
+async def test_a_calculator_that_falls_silent_is_named_on_the_screen(system: System, view: Page) -> None:
+    """SIGSTOP: the connection lives, the value stays, and which hop brings nothing is said until it does."""
+    account_id = await first_account(system)
+    await view.goto(f"{system.url}/#{account_id}")
+    await state_of_page(view, "live")
+    calculator = system.pids["portfolio_calculator"]
+    os.kill(calculator, signal.SIGSTOP)
+    try:
+        await state_of_page(view, "stale", LIVE_MS)
+        await expect(view.locator("#connection-text")).to_have_text("Values are old")
+        await expect(view.locator("#caveats")).to_contain_text("nothing new comes from the calculator")
+        await expect(view.locator("#total-value")).to_contain_text("$")
+    finally:
+        os.kill(calculator, signal.SIGCONT)
+    await state_of_page(view, "live", LIVE_MS)
+    await expect(view.locator("#connection-text")).to_have_text("Live")
+    await expect(view.locator("#caveats")).to_be_hidden()
+
+
 async def test_behaviour_9_a_browser_that_slept_shows_nothing_old_as_live(
     system: System, view: Page, chrome: Browser
 ) -> None:
@@ -195,15 +215,40 @@ async def test_behaviour_11_a_token_is_renewed_on_the_same_socket(
     assert not any(secret in dialled[0] for secret in (short, fresh))
 
 
-async def test_behaviour_7_what_no_websocket_reaches_is_reached_by_http_and_climbs_back(
-    system: System, view: Page
-) -> None:
+async def test_behaviour_7_what_no_websocket_reaches_is_reached_by_http(system: System, view: Page) -> None:
     """Sockets that are cut at once: server-sent events show the value within seconds."""
     account_id = await first_account(system)
     await view.route_web_socket("**/ws/**", lambda socket: asyncio.ensure_future(socket.close(code=4000)))
     await open_client(view, system.url, token=system.token_for(account_id))
     await view.evaluate("id => { follow(id) }", account_id)
     await shows(view, account_id, status="live", transport="sse")
+
+
+async def test_behaviour_7_the_websocket_that_works_again_takes_over(system: System, view: Page) -> None:
+    """Half a minute later, which the page's clock jumps over in steps; its stream lives on meanwhile."""
+    account_id = await first_account(system)
+    is_cut = True
+
+    async def cut(socket: WebSocketRoute) -> None:
+        if is_cut:
+            await socket.close(code=4000)
+        else:
+            socket.connect_to_server()
+
+    await view.clock.install()
+    await view.route_web_socket("**/ws/**", cut)
+    await open_client(view, system.url, token=system.token_for(account_id))
+    await view.evaluate("id => { follow(id) }", account_id)
+    await shows(view, account_id, status="live", transport="sse")
+    is_cut = False
+    await view.evaluate("seen.length = 0")
+    for _ in range(4):
+        await view.clock.fast_forward(CLIMB_STEP_MS)
+        count = await view.evaluate("seen.length")
+        await view.wait_for_function("count => seen.length > count", arg=count)
+    await shows(view, account_id, status="live", transport="websocket", deadline_ms=LIVE_MS)
+    statuses = await view.evaluate("seen.map(({status}) => status)")
+    assert set(statuses) == {"live"}, "the value was live all the time"
 
 
 async def test_behaviour_17_five_tabs_on_the_fallback_all_live(system: System, chrome: Browser) -> None:

@@ -8,7 +8,7 @@ import { Overview } from "@/components/Overview";
 /** `/overview?accounts=ID,ID`: several accounts on one connection. */
 function Chosen() {
   const accountIds = [...new Set((useSearchParams().get("accounts") ?? "").split(",").map((id) => id.trim()).filter(Boolean))];
-  if (!accountIds.length) return <AccountForm name="accounts" label="Account ids" hint="Separated by commas; at most 64 share a connection." />;
+  if (!accountIds.length) return <AccountForm name="accounts" label="Account ids" hint="Separated by commas." />;
   return <Overview accountIds={accountIds} link={(accountId) => <Link href={`/?account=${encodeURIComponent(accountId)}`}>{accountId}</Link>} />;
 }
 
