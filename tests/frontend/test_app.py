@@ -123,7 +123,7 @@ async def test_behaviour_14_a_server_on_another_port_takes_over(
         async with serving(valkey_url) as first:
             urls = f'url: ["{origin(first)}", "{origin(second)}"]'
             await open_client(page, origin(first), urls, both())
-            await page.evaluate("follow('alice-1')")
+            await page.evaluate("() => { follow('alice-1') }")
             await shows(page, "alice-1", status="live", equity="100.00")
             dialled = watch_sockets(page)
         await calculator.publish("alice-1", 2, {}, equity="101.00")
