@@ -53,6 +53,7 @@ class _Frame(msgspec.Struct):
     sequence: int = 0
     as_of: str = ""
     timestamp: str = ""
+    stale_hops: tuple[str, ...] = ()
     positions: list[dict[str, Any]] | None = None
 
 
@@ -65,6 +66,7 @@ class _LeanFrame(msgspec.Struct):
     sequence: int = 0
     as_of: str = ""
     timestamp: str = ""
+    stale_hops: tuple[str, ...] = ()
 
 
 _decode_frame = msgspec.json.Decoder(_Frame).decode
@@ -105,6 +107,7 @@ class CheckedClient:
         "rows",
         "settled",
         "silence_ns",
+        "stale_hops",
         "was_cut",
         "wire",
     )
@@ -118,6 +121,7 @@ class CheckedClient:
         self.rows: dict[str, dict[str, Any]] = {}
         self.order: tuple[int, int] = (0, 0)
         self.published_ns = 0
+        self.stale_hops: tuple[str, ...] = ()  # from which nothing fresh comes, as its connection has told
         self.is_snapshot = True  # the next message is the first of its connection
         self.failures = 0
         self.is_coming = False  # waits for its turn to connect
@@ -179,7 +183,7 @@ class CheckedClient:
 
     def opened(self) -> None:
         """The handshake is done; the first message is on its way."""
-        self.is_snapshot, self.behind_bytes = True, 0
+        self.is_snapshot, self.behind_bytes, self.stale_hops = True, 0, ()
         self.asked_ns = time.time_ns()
         self._fleet.handshakes += 1
 
@@ -411,7 +415,7 @@ class Clients:
             self.counts["unreadable"] += 1
             return
         if frame.type != "portfolio":
-            self.counts["errors"] += frame.type == "error"
+            self._check_other(client, frame)
             return
         self.counts["messages"] += 1
         self.counts["payload_bytes"] += len(raw)
@@ -434,6 +438,11 @@ class Clients:
             client.rows.update({row["symbol"]: row for row in frame.positions or ()})
         if client.is_snapshot:
             self._settled(client)
+
+    def _check_other(self, client: CheckedClient, frame: "_Frame | _LeanFrame") -> None:
+        self.counts["errors"] += frame.type == "error"
+        if frame.type == "freshness":
+            client.stale_hops = frame.stale_hops
 
     def _check_order(self, client: CheckedClient, order: tuple[int, int]) -> None:
         is_again = client.is_snapshot and order == client.order  # a reconnect may repeat the newest value

@@ -307,3 +307,31 @@ def _day(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError:
         raise typer.BadParameter(f"--start {text!r} is not a date: write it as 2026-11-23") from None
+
+
+@app.command()
+def chaos(
+    seed: Annotated[int, typer.Option(min=0, help="The same seed plans the same nemeses")] = 1,
+    duration: Annotated[float, typer.Option(min=1, help="Seconds")] = 180,
+    clients: Annotated[int, typer.Option(min=4, max=8000, help="Clients over two servers")] = 1000,
+    only: Annotated[str | None, typer.Option(help="This nemesis alone")] = None,
+    json: Report = None,
+) -> None:
+    """Two of every service as processes, seeded nemeses, and every client compared with the ledger.
+
+    Exit code 3 when a promise did not hold.
+    """
+    writable(json)
+    from rich.console import Console
+
+    from portfolio_harness.chaos import session
+
+    held = finished(until_ctrl_c(session.hold(seed=seed, seconds=duration, clients=clients, only=only)))
+    Console(width=TABLE_WIDTH).print(session.table(held))
+    typer.echo(
+        f"seed {held.seed}: {len(held.outcomes)} nemeses in {held.seconds:.0f} s, {held.clients} clients, "
+        f"{held.messages} messages; revoked token answered {held.refused}; grown: {held.grown or 'none'}"
+    )
+    if json is not None:
+        json.write_text(_pretty(held) + "\n")
+    raise typer.Exit(OK if held.is_clean else UNPROVEN)

@@ -1,0 +1,79 @@
+"""A TCP proxy on loopback that can be cut: both ways or one, with or without a word."""
+
+import asyncio
+import contextlib
+from typing import Final, Self
+
+READ_BYTES: Final = 256 * 1024
+HELD_S: Final = 0.02  # between two looks whether a direction is open again
+
+
+class CutProxy:
+    """Stands between one process and Valkey. What is held back comes when the cut ends, as with TCP."""
+
+    def __init__(self, port: int) -> None:
+        self.target = port  # of new connections
+        self.port = 0
+        self.holds_there = False
+        self.holds_back = False
+        self.refuses = False
+        self._flows: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self.reset()
+        self.heal()
+        await asyncio.gather(*self._flows, return_exceptions=True)
+
+    def heal(self) -> None:
+        """Everything passes."""
+        self.holds_there = self.holds_back = self.refuses = False
+
+    def reset(self) -> None:
+        """Close every connection."""
+        for writer in tuple(self._writers):
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._flows.add(task)
+        task.add_done_callback(self._flows.discard)
+        writers = [writer]
+        self._writers.add(writer)
+        try:
+            if self.refuses:
+                return
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
+            writers.append(far_writer)
+            self._writers.add(far_writer)
+            directions = (
+                self._pass(reader, far_writer, "holds_there"),
+                self._pass(far_reader, writer, "holds_back"),
+            )
+            passing = [asyncio.ensure_future(one) for one in directions]
+            try:
+                await asyncio.wait(passing, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for one in passing:
+                    one.cancel()
+        except OSError:
+            pass
+        finally:
+            for each in writers:
+                self._writers.discard(each)
+                each.transport.abort()
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, holds: str) -> None:
+        with contextlib.suppress(OSError):
+            while raw := await reader.read(READ_BYTES):
+                while getattr(self, holds):
+                    await asyncio.sleep(HELD_S)
+                writer.write(raw)
+                await writer.drain()

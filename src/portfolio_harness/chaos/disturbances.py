@@ -1,0 +1,187 @@
+"""What goes wrong with real processes: each nemesis begins, lasts, and is over."""
+
+import asyncio
+import random
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from portfolio_harness.chaos.place import Place, ServiceProcess
+
+SKEWS_S: Final = (-3600, -5, 5, 3600)
+MEMORY_SHARE: Final = 0.8  # of what is used now, when memory is full
+KINDS: Final = ("symbol_collector", "market_data_consumer", "portfolio_calculator")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One nemesis of a plan."""
+
+    name: str
+    victim: str
+    for_s: float
+    skew_s: int
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.victim}, {self.for_s:.1f} s)"
+
+
+def plan(seed: int, services: list[str], names: list[str]) -> "list[Step]":
+    """An endless plan begins with each nemesis once, in an order of its own; here are the first hundreds."""
+    chance = random.Random(seed)
+    steps: list[Step] = []
+    while len(steps) < PLANNED:
+        for name in chance.sample(names, len(names)):
+            kinds = VICTIMS.get(name, ("",))
+            victim = chance.choice([one for one in services if one.startswith(kinds)])
+            steps.append(Step(name, victim, chance.uniform(*LASTS_S), chance.choice(SKEWS_S)))
+    return steps
+
+
+async def disturb(place: Place, step: Step) -> None:
+    """Let it begin and end."""
+    await NEMESES[step.name](place, step, place.services[step.victim])
+
+
+async def _kill(_: Place, step: Step, victim: ServiceProcess) -> None:
+    await victim.kill()
+    await asyncio.sleep(step.for_s / 2)
+    await victim.start()
+
+
+async def _kill_both(place: Place, step: Step, victim: ServiceProcess) -> None:
+    both = place.of(victim.name.rpartition("-")[0])
+    await asyncio.gather(*(one.kill() for one in both))
+    await asyncio.sleep(step.for_s / 2)
+    await asyncio.gather(*(one.start() for one in both))
+
+
+async def _deploy(_: Place, __: Step, victim: ServiceProcess) -> None:
+    await victim.kill(signal.SIGTERM)
+    await victim.start()
+
+
+async def _stop(_: Place, step: Step, victim: ServiceProcess) -> None:
+    victim.is_stopped = True
+    victim.send(signal.SIGSTOP)
+    await asyncio.sleep(step.for_s)
+    victim.send(signal.SIGCONT)
+    victim.is_stopped = False
+
+
+async def _hold_both_ways(_: Place, step: Step, victim: ServiceProcess) -> None:
+    victim.proxy.holds_there = victim.proxy.holds_back = True
+    await _healed(step, victim)
+
+
+async def _hold_there(_: Place, step: Step, victim: ServiceProcess) -> None:
+    victim.proxy.holds_there = True
+    await _healed(step, victim)
+
+
+async def _hold_back(_: Place, step: Step, victim: ServiceProcess) -> None:
+    victim.proxy.holds_back = True
+    await _healed(step, victim)
+
+
+async def _refuse(_: Place, step: Step, victim: ServiceProcess) -> None:
+    victim.proxy.refuses = True
+    victim.proxy.reset()
+    await _healed(step, victim)
+
+
+async def _healed(step: Step, victim: ServiceProcess) -> None:
+    await asyncio.sleep(step.for_s)
+    victim.proxy.heal()
+
+
+async def _reset(place: Place, _: Step, __: ServiceProcess) -> None:
+    for service in place.services.values():
+        service.proxy.reset()
+
+
+async def _kill_pubsub(place: Place, _: Step, __: ServiceProcess) -> None:
+    await place.valkey.do("CLIENT", "KILL", "TYPE", "pubsub")
+
+
+async def _flush(place: Place, _: Step, __: ServiceProcess) -> None:
+    await place.valkey.do("FLUSHALL")
+
+
+async def _restart_empty(place: Place, step: Step, _: ServiceProcess) -> None:
+    await place.valkey.kill()
+    await asyncio.sleep(step.for_s / 2)
+    await place.valkey.start()
+
+
+async def _stop_valkey(place: Place, step: Step, _: ServiceProcess) -> None:
+    place.valkey.send(signal.SIGSTOP)
+    await asyncio.sleep(step.for_s)
+    place.valkey.send(signal.SIGCONT)
+
+
+async def _demote(place: Place, step: Step, _: ServiceProcess) -> None:
+    await place.valkey.do(
+        "REPLICAOF", "127.0.0.1", "1"
+    )  # nobody is there: it keeps its data, and is read-only
+    await asyncio.sleep(step.for_s)
+    await place.valkey.do("REPLICAOF", "NO", "ONE")
+
+
+async def _fill_memory(place: Place, step: Step, _: ServiceProcess) -> None:
+    await _limit_memory(place, step, "noeviction")
+
+
+async def _evict(place: Place, step: Step, _: ServiceProcess) -> None:
+    await _limit_memory(place, step, "allkeys-lru")
+
+
+async def _limit_memory(place: Place, step: Step, policy: str) -> None:
+    text = await place.valkey.do("INFO", "memory")
+    assert isinstance(text, dict)
+    limit = int(MEMORY_SHARE * int(text["used_memory"]))
+    await place.valkey.do("CONFIG", "SET", "maxmemory-policy", policy, "maxmemory", str(limit))
+    await asyncio.sleep(step.for_s)
+    await place.valkey.do("CONFIG", "SET", "maxmemory", "0", "maxmemory-policy", "noeviction")
+
+
+async def _fill_disk(place: Place, step: Step, _: ServiceProcess) -> None:
+    """Snapshots fail, as on a full disk: there is a folder where the file should go."""
+    (place.folder / "full.rdb").mkdir(exist_ok=True)
+    await place.valkey.do("CONFIG", "SET", "dbfilename", "full.rdb", "save", "1 1")
+    await asyncio.sleep(step.for_s + 1)
+    await place.valkey.do("CONFIG", "SET", "dbfilename", "none.rdb", "save", "")
+    (place.folder / "full.rdb").rmdir()
+
+
+async def _shift_clock(place: Place, step: Step, victim: ServiceProcess) -> None:
+    place.set_clock(victim.name, step.skew_s)
+    await asyncio.sleep(step.for_s)
+    place.set_clock(victim.name, 0)
+
+
+Disturbance = Callable[[Place, Step, ServiceProcess], Awaitable[None]]
+NEMESES: Final[dict[str, Disturbance]] = {
+    "kill -9": _kill,
+    "kill -9 both": _kill_both,
+    "deploy": _deploy,
+    "stop and continue": _stop,
+    "cut both ways": _hold_both_ways,
+    "cut to Valkey": _hold_there,
+    "cut from Valkey": _hold_back,
+    "refuse connections": _refuse,
+    "reset all connections": _reset,
+    "kill subscriptions": _kill_pubsub,
+    "flush": _flush,
+    "Valkey killed, empty": _restart_empty,
+    "Valkey stopped": _stop_valkey,
+    "Valkey read-only": _demote,
+    "memory full": _fill_memory,
+    "keys evicted": _evict,
+    "disk full": _fill_disk,
+    "clock shifted": _shift_clock,
+}
+VICTIMS: Final = {"kill -9 both": KINDS}
+LASTS_S: Final = (2.0, 9.0)
+PLANNED: Final = 400

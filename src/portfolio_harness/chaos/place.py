@@ -1,0 +1,264 @@
+"""Where chaos happens: a simulator, a Valkey, and eight service processes, each behind a proxy of its own."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import time
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Final
+
+from redis.asyncio import Redis
+
+from portfolio_harness.chaos.cut_proxy import CutProxy
+from portfolio_harness.oracle import Oracle
+from portfolio_harness.system import (
+    SystemFailed,
+    free_port,
+    settings_for,
+    simulator_options,
+    start_simulator,
+    token,
+    wait_known,
+    wait_ready,
+)
+from portfolio_realtime.errors import SettingsError
+from portfolio_realtime.processes import end_all, end_with_parent, start_module
+from portfolio_realtime.state import open_state
+from portfolio_realtime.state.embedded import server_binary
+
+SERVICES: Final = ("symbol_collector", "market_data_consumer", "portfolio_calculator", "websocket_server")
+FAKETIME: Final = tuple(
+    Path(f"/usr/lib/{machine}-linux-gnu/faketime/libfaketime.so.1") for machine in ("x86_64", "aarch64")
+)
+VALKEY_START_S_MAX: Final = 30.0
+COMMAND_S_MAX: Final = 20.0
+TOKEN_S: Final = 24 * 3600
+RESTARTS_MAX: Final = 60
+SHARDS: Final = 16
+
+
+def faketime() -> Path:
+    """The library that shifts a process's clock. Raises SettingsError naming the remedy."""
+    for path in FAKETIME:
+        if path.exists():
+            return path
+    raise SettingsError("chaos shifts clocks with libfaketime: apt-get install libfaketime")
+
+
+class ServiceProcess:
+    """One service: how it is started, and what has become of it."""
+
+    def __init__(self, name: str, module: str, proxy: CutProxy, environment: dict[str, str]) -> None:
+        self.name = name
+        self.proxy = proxy
+        self.began = 0  # times
+        self.is_stopped = False
+        self.deaths: list[str] = []  # that nobody ordered
+        self._module = module
+        self._environment = environment
+        self._process: asyncio.subprocess.Process | None = None
+        self._is_wanted = False
+        self._keeping: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of the running process; 0 while there is none."""
+        return self._process.pid if self._process is not None and self._process.returncode is None else 0
+
+    async def start(self) -> None:
+        """Start it; it is started again when it ends by itself, which is noted."""
+        self.began += 1
+        self._process = await start_module(self._module, self._environment)
+        self._is_wanted, self.is_stopped = True, False
+        if self._keeping is None:
+            self._keeping = asyncio.create_task(self._keep())
+
+    async def _keep(self) -> None:
+        while True:
+            if (process := self._process) is not None:
+                code = await process.wait()
+                if self._is_wanted and process is self._process:
+                    self.deaths.append(f"{self.name} ended by itself with code {code}")
+                    if len(self.deaths) < RESTARTS_MAX:
+                        await self.start()
+            await asyncio.sleep(0.1)
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal."""
+        if self.pid:
+            os.kill(self.pid, number)
+
+    async def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """End it; it stays away until `start`."""
+        self._is_wanted = False
+        self.send(number)
+        if self._process is not None:
+            await self._process.wait()
+
+    async def stop(self) -> None:
+        """For good."""
+        self._is_wanted = False
+        if self._keeping is not None:
+            self._keeping.cancel()
+        self.send(signal.SIGCONT)
+        if self._process is not None:
+            await end_all([self._process])
+
+
+class ChaosValkey:
+    """A real server on a port that stays, whose state is lost when it is killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port(0)
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._folder = folder
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Start, empty, and wait until it answers. Raises SystemFailed."""
+        self._process = await asyncio.create_subprocess_exec(
+            server_binary(),
+            *("--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"),
+            *("--dir", str(self._folder), "--dbfilename", "none.rdb", "--loglevel", "warning"),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            preexec_fn=end_with_parent,
+            start_new_session=True,
+        )
+        give_up_s = asyncio.get_running_loop().time() + VALKEY_START_S_MAX
+        while not await self.answers():
+            if asyncio.get_running_loop().time() > give_up_s:
+                raise SystemFailed("Valkey did not start")
+            await asyncio.sleep(0.05)
+
+    async def answers(self) -> bool:
+        """Does it?"""
+        with contextlib.suppress(Exception):
+            return bool(await self.do("PING"))
+        return False
+
+    async def do(self, *command: str) -> object:
+        """One command, on a connection of its own."""
+        client = Redis.from_url(self.url, socket_timeout=COMMAND_S_MAX)
+        try:
+            return await client.execute_command(*command)
+        finally:
+            await client.aclose()
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal."""
+        assert self._process is not None
+        os.kill(self._process.pid, number)
+
+    async def kill(self) -> None:
+        """As a power cut would."""
+        assert self._process is not None
+        if self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
+
+
+class Place:
+    """Everything that runs."""
+
+    def __init__(self, folder: Path, seed: int, accounts: int) -> None:
+        self.folder = folder
+        self.valkey = ChaosValkey(folder)
+        self.services: dict[str, ServiceProcess] = {}
+        self.urls: list[str] = []  # of the servers
+        self.jwt_secret = secrets.token_urlsafe(48)
+        self.start_s = 0.0  # that everything took to start: what this machine can do
+        self._seed = seed
+        self._accounts = accounts
+
+    @property
+    def names(self) -> list[str]:
+        """Of all service processes."""
+        return list(self.services)
+
+    def of(self, kind: str) -> list[ServiceProcess]:
+        """Both of a kind."""
+        return [one for one in self.services.values() if one.name.startswith(kind)]
+
+    def token_for(self, account_id: str) -> str:
+        """A token for one account."""
+        return token(self.jwt_secret, f"client of {account_id}", [account_id], TOKEN_S)
+
+    @contextlib.asynccontextmanager
+    async def running(self, overrides: dict[str, str]) -> AsyncGenerator[Oracle]:
+        """Start everything; end everything afterwards. Raises SystemFailed, SettingsError."""
+        library = faketime()
+        trades = 2.0 * max(1, self._accounts)
+        options = [*simulator_options(self._accounts, 40, min(200.0, trades), self._seed)]
+        options += ["--activities-per-second", "2", "--heartbeat", "1"]
+        async with contextlib.AsyncExitStack() as stack:
+            simulator, simulator_url = await start_simulator(options)
+            stack.push_async_callback(end_all, [simulator])
+            oracle = Oracle(simulator_url)
+            stack.push_async_callback(oracle.close)
+            await self.valkey.start()
+            stack.push_async_callback(self.valkey.kill)
+            await self._confirm_revocations()
+            began_s = time.monotonic()
+            for module in SERVICES:
+                for number in (1, 2):
+                    await self._add(stack, module, number, simulator_url, library, overrides)
+            for url in self.urls:
+                await wait_ready(url)
+            self.start_s = time.monotonic() - began_s
+            await wait_known(self.urls[0], self._accounts, lambda _: None)
+            yield oracle
+
+    async def _add(
+        self,
+        stack: contextlib.AsyncExitStack,
+        module: str,
+        number: int,
+        simulator_url: str,
+        library: Path,
+        overrides: dict[str, str],
+    ) -> None:
+        proxy = await stack.enter_async_context(CutProxy(self.valkey.port))
+        name, port = f"{module}-{number}", free_port(0)
+        self.set_clock(name, 0)
+        environment = {
+            **os.environ,
+            **settings_for(simulator_url, port, self.jwt_secret),
+            "REDIS_URL": f"redis://127.0.0.1:{proxy.port}/0",
+            "SHARDS": str(SHARDS),
+            "SYMBOL_COLLECTION_INTERVAL": "5",
+            "LOG_LEVEL": "error",
+            "DRAIN_GRACE_SECONDS": "0",
+            "DRAIN_SECONDS": "1",
+            "LD_PRELOAD": str(library),
+            "FAKETIME_TIMESTAMP_FILE": str(self._clock_file(name)),
+            "FAKETIME_CACHE_DURATION": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "DONT_FAKE_MONOTONIC": "1",
+            **overrides,
+        }
+        service = self.services[name] = ServiceProcess(
+            name, f"portfolio_realtime.{module}", proxy, environment
+        )
+        if module == "websocket_server":
+            self.urls.append(f"http://127.0.0.1:{port}")
+        await service.start()
+        stack.push_async_callback(service.stop)
+
+    def _clock_file(self, name: str) -> Path:
+        return self.folder / f"{name}.clock"
+
+    def set_clock(self, name: str, offset_s: int) -> None:
+        """Shift a process's calendar by so many seconds."""
+        written = self.folder / f"{name}.clock.new"
+        written.write_text(f"{offset_s:+d}\n")
+        written.replace(self._clock_file(name))
+
+    async def _confirm_revocations(self) -> None:
+        state = open_state(self.valkey.url, holder="chaos", shards=SHARDS, lease_ms=3000)
+        await state.revocations.confirm()  # a system that has been running for long
+        await state.close()

@@ -1,0 +1,277 @@
+"""A session of chaos: one nemesis after the other, and after each: is everybody right again?
+
+The same seed plans the same nemeses with the same victims for the same times; what real processes make of it
+differs by their own timing.
+"""
+
+import asyncio
+import contextlib
+import tempfile
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any, Final, cast
+
+from rich.table import Table
+
+from portfolio_harness.chaos import disturbances
+from portfolio_harness.chaos.disturbances import Step
+from portfolio_harness.chaos.place import Place
+from portfolio_harness.chaos.witnesses import (
+    LoopWitness,
+    RevokedWitness,
+    ShownClient,
+    ShownFleet,
+    WriterWitness,
+    holdings,
+)
+from portfolio_harness.clients import Clients
+from portfolio_harness.convergence import say
+from portfolio_harness.judgement import PROPAGATION_S, Judge, judging
+from portfolio_harness.lags import percentile_s
+from portfolio_harness.oracle import Oracle
+from portfolio_realtime.cancellation import cancel_until_ended
+
+UPDATE_S: Final = 1.0
+SETTLE_S: Final = 6.0  # after the clients have come
+MOVING_S: Final = 3.0  # the market moves again before the next nemesis
+RECOVERED_S_MAX: Final = 10.0  # from the end of a nemesis, on a machine on which programs start at once
+DEADLINE_S: Final = 120.0
+POLL_S: Final = 0.1
+START_SHARE: Final = 0.2  # of the time that everything takes to start: how much later a mark may come
+LATE_FACTOR: Final = 8.0  # what one late turn of our own loop may mean over all the processes between
+FILES_MORE_MAX: Final = 40
+MEMORY_MORE_MB_MAX: Final = 60.0
+LOSES_STATE: Final = frozenset({"flush", "Valkey killed, empty", "keys evicted"})
+
+
+@dataclass
+class Outcome:
+    """What one nemesis has shown."""
+
+    step: Step
+    converged_s: float | None
+    allowed_s: float
+    wrong: int
+    wrong_s: float
+    price_wrong_s: float
+    regressions: int
+    leaks: int
+    older: int
+    let_in: int
+    lost: int  # connections
+    deaths: list[str]
+    complaints: list[str] = field(default_factory=list[str])
+
+    @property
+    def is_clean(self) -> bool:
+        """Did every promise hold?"""
+        bad = self.wrong + self.regressions + self.leaks + self.older + self.let_in + len(self.deaths)
+        return bad == 0 and self.converged_s is not None and self.converged_s <= self.allowed_s
+
+
+@dataclass
+class Chaos:
+    """What a session has shown."""
+
+    seed: int
+    clients: int
+    seconds: float
+    outcomes: list[Outcome]
+    messages: int
+    publications: int
+    refused: dict[int, int]  # HTTP status -> how often a revoked token was answered so
+    grown: list[str]  # processes that hold more than when they were young
+    machine_late_s: float
+    start_s: float
+
+    @property
+    def is_clean(self) -> bool:
+        """Did every promise hold?"""
+        return not self.grown and bool(self.outcomes) and all(one.is_clean for one in self.outcomes)
+
+
+class _Session:
+    def __init__(self, place: Place, oracle: Oracle, fleets: list[Clients], account_id: str) -> None:
+        self.place = place
+        self.oracle = oracle
+        self.fleets = fleets
+        self.writers = WriterWitness(place)
+        self.revoked = RevokedWitness(place, account_id)
+        self.loop = LoopWitness()
+        self.shown = [
+            ShownFleet([ShownClient(client, server) for client in fleet.clients])
+            for fleet, server in zip(fleets, place.of("websocket_server"), strict=True)
+        ]
+
+    def count(self, name: str) -> int:
+        """Over both fleets."""
+        return sum(fleet.counts[name] for fleet in self.fleets)
+
+    async def hold(self, step: Step) -> Outcome:
+        """One nemesis, until everybody is right again."""
+        before = {name: self.count(name) for name in ("regressions", "leaks", "reconnects")}
+        older, let_in, self.loop.late_s = self.writers.older, self.revoked.let_in, 0.0
+        judges = [Judge(PROPAGATION_S + self.place.start_s * START_SHARE) for _ in self.fleets]
+        async with contextlib.AsyncExitStack() as stack:
+            for judge, shown in zip(judges, self.shown, strict=True):
+                await stack.enter_async_context(judging(judge, self.oracle, cast("Clients", shown)))
+            if step.name in LOSES_STATE:
+                self.writers.forget()
+            await disturbances.disturb(self.place, step)
+            await self.revoked.ask()
+            await self.oracle.pause()
+            converged_s = await self._converged()
+        await self.oracle.resume()
+        for service in self.place.services.values():
+            service.proxy.heal()
+        slack_s = self.place.start_s + LATE_FACTOR * self.loop.late_s
+        deaths = [death for one in self.place.services.values() for death in one.deaths]
+        for service in self.place.services.values():
+            service.deaths.clear()
+        return Outcome(
+            step=step,
+            converged_s=converged_s,
+            allowed_s=round(RECOVERED_S_MAX + slack_s, 1),
+            wrong=sum(judge.wrong for judge in judges),
+            wrong_s=round(max(judge.wrong_s for judge in judges), 2),
+            price_wrong_s=round(max(judge.price_wrong_s for judge in judges), 2),
+            regressions=self.count("regressions") - before["regressions"],
+            leaks=self.count("leaks") - before["leaks"],
+            older=self.writers.older - older,
+            let_in=self.revoked.let_in - let_in,
+            lost=self.count("reconnects") - before["reconnects"],
+            deaths=deaths,
+            complaints=[text for judge in judges for text in judge.complaints],
+        )
+
+    async def _converged(self) -> float | None:
+        """Seconds until every client has a connection and shows the truth; None: not within DEADLINE_S."""
+        began_s, truths = time.monotonic(), await self.oracle.truth()
+        while (waited_s := time.monotonic() - began_s) < DEADLINE_S:
+            differing = [await fleet.mismatches(truths) for fleet in self.fleets]
+            away = sum(fleet.without_value for fleet in self.fleets)
+            if not away and not any(differing):
+                return round(waited_s, 2)
+            await asyncio.sleep(POLL_S)
+        return None
+
+
+@contextlib.asynccontextmanager
+async def _session(seed: int, clients: int) -> AsyncGenerator[_Session]:
+    per_server = max(1, clients // 2)
+    with tempfile.TemporaryDirectory(prefix="portfolio-chaos-") as folder:
+        place = Place(Path(folder), seed, per_server)
+        limit = str(4 * clients + 1000)
+        overrides = {
+            "MIN_UPDATE_INTERVAL": str(UPDATE_S),
+            "CONNECTIONS_PER_ADDRESS": limit,
+            "CONNECTS_PER_MINUTE": limit,
+        }
+        async with place.running(overrides) as oracle:
+            account_ids = await oracle.account_ids()
+            fleets = [
+                Clients(url, account_ids[1:], place.token_for, interval_s=UPDATE_S, detail=True)
+                for url in place.urls
+            ]
+            session = _Session(place, oracle, fleets, account_ids[0])
+            await session.revoked.revoke()
+            watching = [
+                asyncio.create_task(session.writers.watch()),
+                asyncio.create_task(session.loop.watch()),
+            ]
+            try:
+                for fleet in fleets:
+                    await fleet.start()
+                yield session
+            finally:
+                for fleet in fleets:
+                    await fleet.stop()
+                await cancel_until_ended(watching)
+
+
+async def hold(*, seed: int, seconds: float, clients: int, only: str | None = None) -> Chaos:
+    """Nemeses for so long, with so many clients over two servers. Raises SystemFailed, SettingsError."""
+    names = [name for name in disturbances.NEMESES if only is None or name == only]
+    async with _session(seed, clients) as session:
+        await asyncio.sleep(SETTLE_S)
+        outcomes: list[Outcome] = []
+        young = holdings(session.place)
+        began_s, late_s = time.monotonic(), 0.0
+        for step in disturbances.plan(seed, session.place.names, names):
+            if time.monotonic() - began_s > seconds:
+                break
+            outcome = await session.hold(step)
+            outcomes.append(outcome)
+            late_s = max(late_s, session.loop.late_s)
+            _report(outcome)
+            await asyncio.sleep(MOVING_S)
+        return Chaos(
+            seed=seed,
+            clients=sum(len(fleet.clients) for fleet in session.fleets),
+            seconds=round(time.monotonic() - began_s),
+            outcomes=outcomes,
+            messages=session.count("messages"),
+            publications=session.writers.publications,
+            refused=dict(session.revoked.answers),
+            grown=_grown(young, holdings(session.place)),
+            machine_late_s=round(late_s, 2),
+            start_s=round(session.place.start_s, 1),
+        )
+
+
+def _grown(young: dict[str, Any], old: dict[str, Any]) -> list[str]:
+    """Processes that have lived all the time and hold much more than at its beginning."""
+    grown: list[str] = []
+    for name, (pid, before) in young.items():
+        now_pid, now = old.get(name, (0, None))
+        if now_pid == pid and now is not None:
+            more_mb = now.memory_mb - before.memory_mb
+            if now.files - before.files > FILES_MORE_MAX or more_mb > MEMORY_MORE_MB_MAX:
+                grown.append(f"{name}: {before} has become {now}")
+    return grown
+
+
+def _report(outcome: Outcome) -> None:
+    after = "NOT AGAIN" if outcome.converged_s is None else f"right after {outcome.converged_s:.1f} s"
+    say(f"{outcome.step}: {after}" + ("" if outcome.is_clean else f"  FAILED: {outcome}"))
+
+
+def table(chaos: Chaos) -> Table:
+    """One row for each nemesis, and one for all."""
+    columns = (
+        "times",
+        "failed",
+        "right after: median",
+        "p99",
+        "worst",
+        "wrong unmarked",
+        "back",
+        "leaks",
+        "cut",
+    )
+    shown = Table("nemesis", *columns, box=None)
+    for column in shown.columns[1:]:
+        column.justify = "right"
+    for name in sorted({one.step.name for one in chaos.outcomes}):
+        shown.add_row(name, *_row([one for one in chaos.outcomes if one.step.name == name]))
+    shown.add_section()
+    shown.add_row("all", *_row(chaos.outcomes))
+    return shown
+
+
+def _row(outcomes: list[Outcome]) -> list[str]:
+    waits = [one.converged_s for one in outcomes if one.converged_s is not None]
+    return [
+        str(len(outcomes)),
+        str(sum(not one.is_clean for one in outcomes)),
+        f"{median(waits):.1f} s" if waits else "",
+        f"{percentile_s(sorted(waits), 0.99):.1f} s" if waits else "",
+        f"{max(waits):.1f} s" if waits else "",
+        f"{max(max(one.wrong_s, one.price_wrong_s) for one in outcomes):.1f} s",
+        str(sum(one.regressions for one in outcomes)),
+        str(sum(one.leaks for one in outcomes)),
+        str(sum(one.lost for one in outcomes)),
+    ]

@@ -1,0 +1,166 @@
+"""Who looks on: at what clients show, at who publishes, at who is let in, and at what processes hold."""
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, cast
+
+import httpx
+import msgspec
+from redis.asyncio import Redis
+
+from portfolio_harness.chaos.place import SHARDS, TOKEN_S, Place, ServiceProcess
+from portfolio_harness.clients import CheckedClient
+from portfolio_realtime.state import keys, open_state
+from portfolio_realtime.state.revocations import SubjectRevocation
+from portfolio_realtime.state.valuations import decode_batch
+
+READ_S_MAX: Final = 1.0
+ANSWER_S_MAX: Final = 5.0
+LET_IN: Final = 200
+NOT_TOLD: Final[dict[str, Any]] = {"since": "", "reason": "not connected, or told that nothing fresh comes"}
+
+
+class ShownClient:
+    """A client as the judge sees it: who is told that a hop is silent is told so of everything."""
+
+    def __init__(self, client: CheckedClient, server: ServiceProcess) -> None:
+        self._client = client
+        self._server = server
+        self.account_id = client.account_id
+
+    @property
+    def rows(self) -> Mapping[str, Mapping[str, Any]]:
+        """The newest row of each symbol."""
+        return self._client.rows
+
+    @property
+    def is_excused(self) -> bool:
+        """It has no connection, its server cannot speak, or it is told that nothing fresh comes."""
+        client = self._client
+        return client.lost_s is not None or self._server.is_stopped or bool(client.stale_hops)
+
+    @property
+    def newest(self) -> dict[str, Any] | None:
+        """The newest message, with what else it has been told."""
+        newest = self._client.newest
+        if newest is None or not self.is_excused:
+            return newest
+        return {**newest, "unconfirmed": NOT_TOLD, "stale": list(self.rows)}
+
+
+class ShownFleet:
+    """What `judging` asks of a fleet."""
+
+    def __init__(self, clients: list[ShownClient]) -> None:
+        self.clients = clients
+
+
+class WriterWitness:
+    """Hears every publication straight from Valkey: none may be of an older owner than one before it."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._epochs: dict[str, int] = {}
+        self.publications = 0
+        self.older = 0  # publications of an owner who had lost its shard
+
+    def forget(self) -> None:
+        """The state is lost: an epoch may be lower than one that nobody remembers."""
+        self._epochs.clear()
+
+    async def watch(self) -> None:
+        """Forever."""
+        while True:
+            client = Redis.from_url(self._place.valkey.url, socket_timeout=None)
+            with contextlib.suppress(Exception):
+                pubsub = client.pubsub()
+                await pubsub.subscribe(*(keys.valuations(shard) for shard in range(SHARDS)))
+                while True:
+                    message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=READ_S_MAX)
+                    if message is not None:
+                        self._hear(cast("bytes", message["channel"]).decode(), cast("bytes", message["data"]))
+            with contextlib.suppress(Exception):
+                await client.aclose()
+            await asyncio.sleep(0.2)
+
+    def _hear(self, channel: str, payload: bytes) -> None:
+        batch = decode_batch(payload)
+        self.publications += len(batch.account_ids)
+        if batch.epoch < self._epochs.get(channel, 0):
+            self.older += 1
+        self._epochs[channel] = max(batch.epoch, self._epochs.get(channel, 0))
+
+
+class RevokedWitness:
+    """Comes with a revoked token, again and again, and must never be let in."""
+
+    def __init__(self, place: Place, account_id: str) -> None:
+        self._place = place
+        self._account_id = account_id
+        self._token = place.token_for(account_id)
+        self.answers = Counter[int]()
+
+    async def revoke(self) -> None:
+        """The client's credentials are good no more."""
+        state = open_state(self._place.valkey.url, holder="operator", shards=SHARDS, lease_ms=3000)
+        subject = SubjectRevocation(f"client of {self._account_id}", int(time.time()) + 60)
+        await state.revocations.write(subject, TOKEN_S)
+        await state.close()
+
+    async def ask(self) -> None:
+        """Try at every server; who does not answer does not let in."""
+        for url in self._place.urls:
+            with contextlib.suppress(httpx.HTTPError):
+                async with httpx.AsyncClient(base_url=url, timeout=ANSWER_S_MAX, trust_env=False) as client:
+                    path = f"/v1/portfolio/{self._account_id}"
+                    answer = await client.get(path, headers={"Authorization": f"Bearer {self._token}"})
+                    self.answers[answer.status_code] += 1
+
+    @property
+    def let_in(self) -> int:
+        """Times."""
+        return self.answers[LET_IN]
+
+
+class Holding(msgspec.Struct, frozen=True):
+    """What a process holds."""
+
+    files: int
+    memory_mb: float
+    threads: int
+
+
+def holdings(place: Place) -> dict[str, tuple[int, Holding]]:
+    """Service -> its process id, and what that process holds."""
+    found: dict[str, tuple[int, Holding]] = {}
+    for service in place.services.values():
+        with contextlib.suppress(OSError, ValueError):
+            found[service.name] = service.pid, _holding(service.pid)
+    return found
+
+
+def _holding(pid: int) -> Holding:
+    folder = Path(f"/proc/{pid}")
+    fields = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines() if ":" in line)
+    files = sum(1 for _ in (folder / "fd").iterdir())
+    return Holding(files, round(int(fields["VmRSS"].split()[0]) / 1024, 1), int(fields["Threads"]))
+
+
+class LoopWitness:
+    """How late this machine is: bounds grow with it."""
+
+    LOOK_S: Final = 0.05
+
+    def __init__(self) -> None:
+        self.late_s = 0.0
+
+    async def watch(self) -> None:
+        """Forever."""
+        while True:
+            began_s = time.monotonic()
+            await asyncio.sleep(self.LOOK_S)
+            self.late_s = max(self.late_s, time.monotonic() - began_s - self.LOOK_S)
