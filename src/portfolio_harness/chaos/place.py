@@ -123,6 +123,7 @@ class ChaosValkey:
             server_binary(),
             *("--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"),
             *("--dir", str(self._folder), "--dbfilename", "none.rdb", "--loglevel", "warning"),
+            *("--enable-protected-configs", "yes"),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
