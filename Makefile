@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install run docs test test-js lint lint-js app page bench-page screenshots package-check check format bench compare curve knee faults replay trace week churn wheel image cloudflare cloudflare-check aws-synth aws-preflight aws-templates aws-check aws-drill documents sbom audit uv lock clean
+.PHONY: help install run docs test test-js lint lint-js app page bench-page screenshots package-check check format bench compare curve knee faults chaos chaos-check simulate replay trace week churn wheel image cloudflare cloudflare-check aws-synth aws-preflight aws-templates aws-check aws-drill documents sbom audit uv lock clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 20
@@ -114,6 +114,15 @@ week: install  ## two trading weeks in minutes, every account compared around ev
 
 churn: install  ## an hour of coming and going, through all services: what is left in memory
 	$(BIN)/python -m benchmarks.churn_whole $(ARGS)
+
+chaos: install  ## seeded nemeses on real processes, 1,000 clients, half an hour: make chaos, make chaos SEED=7
+	$(BIN)/portfolio-realtime chaos --seed $(or $(SEED),1) --duration 1800 --clients 1000 $(ARGS)
+
+chaos-check: install  ## the same for three minutes with few clients
+	$(BIN)/portfolio-realtime chaos --seed $(or $(SEED),1) --duration 180 --clients 100 $(ARGS)
+
+simulate: install  ## the core in virtual time, seed by seed: make simulate, make simulate SEEDS=0:20000
+	$(BIN)/python -m portfolio_harness.simulation --seeds $(or $(SEEDS),0:2000) $(ARGS)
 
 replay: install  ## one plan of faults again: make replay SEED=7
 	$(BIN)/portfolio-realtime faults --trials 1 --seed $(or $(SEED),$(error say which: make replay SEED=7)) $(ARGS)
