@@ -30,9 +30,7 @@ RECONNECT_S_MAX: Final = 2.0
 FIRST_VALUE_S_MAX: Final = 90.0
 POLL_S: Final = 0.05
 SECONDS_KEPT_MAX: Final = 4096
-STALLED_S: Final = (
-    30.0  # then a stalled client comes again: the server has cut it by then, which it cannot see
-)
+STALLED_S: Final = 30.0  # then a stalled client comes again: the server has cut it, which it cannot see
 WAITING_BYTES_MAX: Final = 32 * 1024  # the server's WRITE_BUFFER_BYTES_MAX; a client is too lean to load it
 BEHIND_BYTES_MIN: Final = WAITING_BYTES_MAX * 9 // 10  # payloads; what waits there is frames
 REGULAR_S_MAX: Final = 2.5  # a client with no longer silence than this gets values regularly
@@ -44,7 +42,7 @@ class FleetFailed(PortfolioRealtimeError):
     """The clients cannot be served."""
 
 
-class _Frame(msgspec.Struct):
+class _LeanFrame(msgspec.Struct):
     """What is checked of each message; the rest is read when somebody asks."""
 
     type: str
@@ -54,19 +52,12 @@ class _Frame(msgspec.Struct):
     as_of: str = ""
     timestamp: str = ""
     stale_hops: tuple[str, ...] = ()
+
+
+class _Frame(_LeanFrame):
+    """The same with positions."""
+
     positions: list[dict[str, Any]] | None = None
-
-
-class _LeanFrame(msgspec.Struct):
-    """The same without positions."""
-
-    type: str
-    account_id: str = ""
-    epoch: int = 0
-    sequence: int = 0
-    as_of: str = ""
-    timestamp: str = ""
-    stale_hops: tuple[str, ...] = ()
 
 
 _decode_frame = msgspec.json.Decoder(_Frame).decode
@@ -168,14 +159,12 @@ class CheckedClient:
 
     def mismatches(self, truth: Truth) -> list[str]:
         """Names of the figures that differ from the truth."""
-        newest = self.newest
-        if newest is None:
+        if (newest := self.newest) is None:
             return ["no value"]
         wrong = [name for name, figure in truth.figures.items() if newest.get(name) != figure]
         if self.rows:
-            shown = {
-                symbol: row["market_value"] for symbol, row in self.rows.items() if row["quantity"] != "0"
-            }
+            held = (row for row in self.rows.values() if row["quantity"] != "0")
+            shown = {row["symbol"]: row["market_value"] for row in held}
             wrong += ["positions"] if shown != truth.market_values else []
         return wrong
 
@@ -415,7 +404,8 @@ class Clients:
             self.counts["unreadable"] += 1
             return
         if frame.type != "portfolio":
-            self._check_other(client, frame)
+            self.counts["errors"] += frame.type == "error"
+            client.stale_hops = frame.stale_hops if frame.type == "freshness" else client.stale_hops
             return
         self.counts["messages"] += 1
         self.counts["payload_bytes"] += len(raw)
@@ -438,11 +428,6 @@ class Clients:
             client.rows.update({row["symbol"]: row for row in frame.positions or ()})
         if client.is_snapshot:
             self._settled(client)
-
-    def _check_other(self, client: CheckedClient, frame: "_Frame | _LeanFrame") -> None:
-        self.counts["errors"] += frame.type == "error"
-        if frame.type == "freshness":
-            client.stale_hops = frame.stale_hops
 
     def _check_order(self, client: CheckedClient, order: tuple[int, int]) -> None:
         is_again = client.is_snapshot and order == client.order  # a reconnect may repeat the newest value

@@ -15,7 +15,7 @@ KINDS: Final = ("symbol_collector", "market_data_consumer", "portfolio_calculato
 
 
 @dataclass(frozen=True)
-class Step:
+class ChaosStep:
     """One nemesis of a plan."""
 
     name: str
@@ -27,42 +27,42 @@ class Step:
         return f"{self.name} ({self.victim}, {self.for_s:.1f} s)"
 
 
-def plan(seed: int, services: list[str], names: list[str]) -> "list[Step]":
+def plan(seed: int, services: list[str], names: list[str]) -> "list[ChaosStep]":
     """An endless plan begins with each nemesis once, in an order of its own; here are the first hundreds."""
     chance = random.Random(seed)
-    steps: list[Step] = []
+    steps: list[ChaosStep] = []
     while len(steps) < PLANNED:
         for name in chance.sample(names, len(names)):
             kinds = VICTIMS.get(name, ("",))
             victim = chance.choice([one for one in services if one.startswith(kinds)])
-            steps.append(Step(name, victim, chance.uniform(*LASTS_S), chance.choice(SKEWS_S)))
+            steps.append(ChaosStep(name, victim, chance.uniform(*LASTS_S), chance.choice(SKEWS_S)))
     return steps
 
 
-async def disturb(place: Place, step: Step) -> None:
+async def disturb(place: Place, step: ChaosStep) -> None:
     """Let it begin and end."""
     await NEMESES[step.name](place, step, place.services[step.victim])
 
 
-async def _kill(_: Place, step: Step, victim: ServiceProcess) -> None:
+async def _kill(_: Place, step: ChaosStep, victim: ServiceProcess) -> None:
     await victim.kill()
     await asyncio.sleep(step.for_s / 2)
     await victim.start()
 
 
-async def _kill_both(place: Place, step: Step, victim: ServiceProcess) -> None:
+async def _kill_both(place: Place, step: ChaosStep, victim: ServiceProcess) -> None:
     both = place.of(victim.name.rpartition("-")[0])
     await asyncio.gather(*(one.kill() for one in both))
     await asyncio.sleep(step.for_s / 2)
     await asyncio.gather(*(one.start() for one in both))
 
 
-async def _deploy(_: Place, __: Step, victim: ServiceProcess) -> None:
+async def _deploy(_: Place, __: ChaosStep, victim: ServiceProcess) -> None:
     await victim.kill(signal.SIGTERM)
     await victim.start()
 
 
-async def _stop(_: Place, step: Step, victim: ServiceProcess) -> None:
+async def _stop(_: Place, step: ChaosStep, victim: ServiceProcess) -> None:
     victim.is_stopped = True
     victim.send(signal.SIGSTOP)
     await asyncio.sleep(step.for_s)
@@ -70,58 +70,58 @@ async def _stop(_: Place, step: Step, victim: ServiceProcess) -> None:
     victim.is_stopped = False
 
 
-async def _hold_both_ways(_: Place, step: Step, victim: ServiceProcess) -> None:
+async def _hold_both_ways(_: Place, step: ChaosStep, victim: ServiceProcess) -> None:
     victim.proxy.holds_there = victim.proxy.holds_back = True
     await _healed(step, victim)
 
 
-async def _hold_there(_: Place, step: Step, victim: ServiceProcess) -> None:
+async def _hold_there(_: Place, step: ChaosStep, victim: ServiceProcess) -> None:
     victim.proxy.holds_there = True
     await _healed(step, victim)
 
 
-async def _hold_back(_: Place, step: Step, victim: ServiceProcess) -> None:
+async def _hold_back(_: Place, step: ChaosStep, victim: ServiceProcess) -> None:
     victim.proxy.holds_back = True
     await _healed(step, victim)
 
 
-async def _refuse(_: Place, step: Step, victim: ServiceProcess) -> None:
+async def _refuse(_: Place, step: ChaosStep, victim: ServiceProcess) -> None:
     victim.proxy.refuses = True
     victim.proxy.reset()
     await _healed(step, victim)
 
 
-async def _healed(step: Step, victim: ServiceProcess) -> None:
+async def _healed(step: ChaosStep, victim: ServiceProcess) -> None:
     await asyncio.sleep(step.for_s)
     victim.proxy.heal()
 
 
-async def _reset(place: Place, _: Step, __: ServiceProcess) -> None:
+async def _reset(place: Place, _: ChaosStep, __: ServiceProcess) -> None:
     for service in place.services.values():
         service.proxy.reset()
 
 
-async def _kill_pubsub(place: Place, _: Step, __: ServiceProcess) -> None:
+async def _kill_pubsub(place: Place, _: ChaosStep, __: ServiceProcess) -> None:
     await place.valkey.do("CLIENT", "KILL", "TYPE", "pubsub")
 
 
-async def _flush(place: Place, _: Step, __: ServiceProcess) -> None:
+async def _flush(place: Place, _: ChaosStep, __: ServiceProcess) -> None:
     await place.valkey.do("FLUSHALL")
 
 
-async def _restart_empty(place: Place, step: Step, _: ServiceProcess) -> None:
+async def _restart_empty(place: Place, step: ChaosStep, _: ServiceProcess) -> None:
     await place.valkey.kill()
     await asyncio.sleep(step.for_s / 2)
     await place.valkey.start()
 
 
-async def _stop_valkey(place: Place, step: Step, _: ServiceProcess) -> None:
+async def _stop_valkey(place: Place, step: ChaosStep, _: ServiceProcess) -> None:
     place.valkey.send(signal.SIGSTOP)
     await asyncio.sleep(step.for_s)
     place.valkey.send(signal.SIGCONT)
 
 
-async def _demote(place: Place, step: Step, _: ServiceProcess) -> None:
+async def _demote(place: Place, step: ChaosStep, _: ServiceProcess) -> None:
     await place.valkey.do(
         "REPLICAOF", "127.0.0.1", "1"
     )  # nobody is there: it keeps its data, and is read-only
@@ -129,15 +129,15 @@ async def _demote(place: Place, step: Step, _: ServiceProcess) -> None:
     await place.valkey.do("REPLICAOF", "NO", "ONE")
 
 
-async def _fill_memory(place: Place, step: Step, _: ServiceProcess) -> None:
+async def _fill_memory(place: Place, step: ChaosStep, _: ServiceProcess) -> None:
     await _limit_memory(place, step, "noeviction")
 
 
-async def _evict(place: Place, step: Step, _: ServiceProcess) -> None:
+async def _evict(place: Place, step: ChaosStep, _: ServiceProcess) -> None:
     await _limit_memory(place, step, "allkeys-lru")
 
 
-async def _limit_memory(place: Place, step: Step, policy: str) -> None:
+async def _limit_memory(place: Place, step: ChaosStep, policy: str) -> None:
     text = await place.valkey.do("INFO", "memory")
     assert isinstance(text, dict)
     limit = int(MEMORY_SHARE * int(text["used_memory"]))
@@ -146,7 +146,7 @@ async def _limit_memory(place: Place, step: Step, policy: str) -> None:
     await place.valkey.do("CONFIG", "SET", "maxmemory", "0", "maxmemory-policy", "noeviction")
 
 
-async def _fill_disk(place: Place, step: Step, _: ServiceProcess) -> None:
+async def _fill_disk(place: Place, step: ChaosStep, _: ServiceProcess) -> None:
     """Snapshots fail, as on a full disk: there is a folder where the file should go."""
     (place.folder / "full.rdb").mkdir(exist_ok=True)
     await place.valkey.do("CONFIG", "SET", "dbfilename", "full.rdb", "save", "1 1")
@@ -155,13 +155,13 @@ async def _fill_disk(place: Place, step: Step, _: ServiceProcess) -> None:
     (place.folder / "full.rdb").rmdir()
 
 
-async def _shift_clock(place: Place, step: Step, victim: ServiceProcess) -> None:
+async def _shift_clock(place: Place, step: ChaosStep, victim: ServiceProcess) -> None:
     place.set_clock(victim.name, step.skew_s)
     await asyncio.sleep(step.for_s)
     place.set_clock(victim.name, 0)
 
 
-Disturbance = Callable[[Place, Step, ServiceProcess], Awaitable[None]]
+Disturbance = Callable[[Place, ChaosStep, ServiceProcess], Awaitable[None]]
 NEMESES: Final[dict[str, Disturbance]] = {
     "kill -9": _kill,
     "kill -9 both": _kill_both,

@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 from rich.table import Table
 
 from portfolio_harness.chaos import disturbances
-from portfolio_harness.chaos.disturbances import Step
+from portfolio_harness.chaos.disturbances import ChaosStep
 from portfolio_harness.chaos.place import Place
 from portfolio_harness.chaos.witnesses import (
     LoopWitness,
@@ -35,6 +35,7 @@ from portfolio_harness.oracle import Oracle
 from portfolio_realtime.cancellation import cancel_until_ended
 
 UPDATE_S: Final = 1.0
+ACCOUNTS_MAX: Final = 100  # the first client of each is judged all the time, the others when it is quiet
 SETTLE_S: Final = 6.0  # after the clients have come
 MOVING_S: Final = 3.0  # the market moves again before the next nemesis
 RECOVERED_S_MAX: Final = 10.0  # from the end of a nemesis, on a machine on which programs start at once
@@ -48,10 +49,10 @@ LOSES_STATE: Final = frozenset({"flush", "Valkey killed, empty", "keys evicted"}
 
 
 @dataclass
-class Outcome:
+class StepOutcome:
     """What one nemesis has shown."""
 
-    step: Step
+    step: ChaosStep
     converged_s: float | None
     allowed_s: float
     wrong: int
@@ -79,7 +80,7 @@ class Chaos:
     seed: int
     clients: int
     seconds: float
-    outcomes: list[Outcome]
+    outcomes: list[StepOutcome]
     messages: int
     publications: int
     refused: dict[int, int]  # HTTP status -> how often a revoked token was answered so
@@ -94,15 +95,17 @@ class Chaos:
 
 
 class _Session:
-    def __init__(self, place: Place, oracle: Oracle, fleets: list[Clients], account_id: str) -> None:
+    def __init__(
+        self, place: Place, oracle: Oracle, fleets: list[Clients], account_ids: list[str], revoked: str
+    ) -> None:
         self.place = place
         self.oracle = oracle
         self.fleets = fleets
         self.writers = WriterWitness(place)
-        self.revoked = RevokedWitness(place, account_id)
+        self.revoked = RevokedWitness(place, revoked)
         self.loop = LoopWitness()
         self.shown = [
-            ShownFleet([ShownClient(client, server) for client in fleet.clients])
+            ShownFleet([ShownClient(client, server) for client in fleet.clients[: len(account_ids)]])
             for fleet, server in zip(fleets, place.of("websocket_server"), strict=True)
         ]
 
@@ -110,7 +113,7 @@ class _Session:
         """Over both fleets."""
         return sum(fleet.counts[name] for fleet in self.fleets)
 
-    async def hold(self, step: Step) -> Outcome:
+    async def hold(self, step: ChaosStep) -> StepOutcome:
         """One nemesis, until everybody is right again."""
         before = {name: self.count(name) for name in ("regressions", "leaks", "reconnects")}
         older, let_in, self.loop.late_s = self.writers.older, self.revoked.let_in, 0.0
@@ -131,7 +134,7 @@ class _Session:
         deaths = [death for one in self.place.services.values() for death in one.deaths]
         for service in self.place.services.values():
             service.deaths.clear()
-        return Outcome(
+        return StepOutcome(
             step=step,
             converged_s=converged_s,
             allowed_s=round(RECOVERED_S_MAX + slack_s, 1),
@@ -162,8 +165,9 @@ class _Session:
 @contextlib.asynccontextmanager
 async def _session(seed: int, clients: int) -> AsyncGenerator[_Session]:
     per_server = max(1, clients // 2)
+    accounts = min(per_server, ACCOUNTS_MAX)
     with tempfile.TemporaryDirectory(prefix="portfolio-chaos-") as folder:
-        place = Place(Path(folder), seed, per_server)
+        place = Place(Path(folder), seed, accounts + 1)
         limit = str(4 * clients + 1000)
         overrides = {
             "MIN_UPDATE_INTERVAL": str(UPDATE_S),
@@ -171,12 +175,12 @@ async def _session(seed: int, clients: int) -> AsyncGenerator[_Session]:
             "CONNECTS_PER_MINUTE": limit,
         }
         async with place.running(overrides) as oracle:
-            account_ids = await oracle.account_ids()
+            revoked, *account_ids = await oracle.account_ids()
+            chosen = [account_ids[index % accounts] for index in range(per_server)]
             fleets = [
-                Clients(url, account_ids[1:], place.token_for, interval_s=UPDATE_S, detail=True)
-                for url in place.urls
+                Clients(url, chosen, place.token_for, interval_s=UPDATE_S, detail=True) for url in place.urls
             ]
-            session = _Session(place, oracle, fleets, account_ids[0])
+            session = _Session(place, oracle, fleets, account_ids, revoked)
             await session.revoked.revoke()
             watching = [
                 asyncio.create_task(session.writers.watch()),
@@ -197,7 +201,7 @@ async def hold(*, seed: int, seconds: float, clients: int, only: str | None = No
     names = [name for name in disturbances.NEMESES if only is None or name == only]
     async with _session(seed, clients) as session:
         await asyncio.sleep(SETTLE_S)
-        outcomes: list[Outcome] = []
+        outcomes: list[StepOutcome] = []
         young = holdings(session.place)
         began_s, late_s = time.monotonic(), 0.0
         for step in disturbances.plan(seed, session.place.names, names):
@@ -234,7 +238,7 @@ def _grown(young: dict[str, Any], old: dict[str, Any]) -> list[str]:
     return grown
 
 
-def _report(outcome: Outcome) -> None:
+def _report(outcome: StepOutcome) -> None:
     after = "NOT AGAIN" if outcome.converged_s is None else f"right after {outcome.converged_s:.1f} s"
     say(f"{outcome.step}: {after}" + ("" if outcome.is_clean else f"  FAILED: {outcome}"))
 
@@ -262,7 +266,7 @@ def table(chaos: Chaos) -> Table:
     return shown
 
 
-def _row(outcomes: list[Outcome]) -> list[str]:
+def _row(outcomes: list[StepOutcome]) -> list[str]:
     waits = [one.converged_s for one in outcomes if one.converged_s is not None]
     return [
         str(len(outcomes)),

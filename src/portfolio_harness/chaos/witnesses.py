@@ -126,7 +126,7 @@ class RevokedWitness:
         return self.answers[LET_IN]
 
 
-class Holding(msgspec.Struct, frozen=True):
+class ProcessHolding(msgspec.Struct, frozen=True):
     """What a process holds."""
 
     files: int
@@ -134,20 +134,20 @@ class Holding(msgspec.Struct, frozen=True):
     threads: int
 
 
-def holdings(place: Place) -> dict[str, tuple[int, Holding]]:
+def holdings(place: Place) -> dict[str, tuple[int, ProcessHolding]]:
     """Service -> its process id, and what that process holds."""
-    found: dict[str, tuple[int, Holding]] = {}
+    found: dict[str, tuple[int, ProcessHolding]] = {}
     for service in place.services.values():
         with contextlib.suppress(OSError, ValueError):
             found[service.name] = service.pid, _holding(service.pid)
     return found
 
 
-def _holding(pid: int) -> Holding:
+def _holding(pid: int) -> ProcessHolding:
     folder = Path(f"/proc/{pid}")
     fields = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines() if ":" in line)
     files = sum(1 for _ in (folder / "fd").iterdir())
-    return Holding(files, round(int(fields["VmRSS"].split()[0]) / 1024, 1), int(fields["Threads"]))
+    return ProcessHolding(files, round(int(fields["VmRSS"].split()[0]) / 1024, 1), int(fields["Threads"]))
 
 
 class LoopWitness:
