@@ -46,13 +46,16 @@ FAST_FILES: Final = frozenset(
 )
 SLOW_FILES: Final = frozenset(  # whole systems, processes, wheels and benchmarks in folders that are fast
     (
-        *("test_benchmarks.py", "test_command_line.py", "test_isolation.py", "test_planted_fault.py"),
+        *("test_benchmarks.py", "test_chart.py", "test_command_line.py", "test_isolation.py"),
+        *("test_odd_sweep.py", "test_planted_fault.py"),
         *("test_shared_counters.py", "test_wheel.py"),
     )
 )
 SLOW_TESTS: Final = frozenset(  # many examples, of which one file has a few cheap ones beside
     (
         "test_a_hundred_thousand_published_figures_equal_the_oracle",
+        "test_the_service_needs_no_pandas",
+        "test_the_table_says_what_the_library_says",
         "test_every_client_ends_with_the_newest_and_never_goes_back",
         "test_the_same_seed_gives_the_same_bytes_in_virtual_time",
     )
@@ -66,12 +69,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark by folder and by fixtures what `make test-fast` runs: no server, no browser, no whole system."""
     for item in items:
         assert isinstance(item, pytest.Function)
-        folders = item.path.relative_to(TESTS).parts[:-1]
-        is_named = bool(FAST_FOLDERS.intersection(folders[:1])) or item.path.name in FAST_FILES
         if item.path.name in SLOW_FILES or item.originalname in SLOW_TESTS:
             item.add_marker("slow")
-        elif is_named and not SERVERS & set(item.fixturenames):
+        is_slow = item.get_closest_marker("slow") is not None
+        if is_of_fast_file(item.path) and not is_slow and not SERVERS & set(item.fixturenames):
             item.add_marker("fast")
+
+
+def is_of_fast_file(path: Path) -> bool:
+    """Do tests of this file, or folder, belong to `make test-fast` unless they are slow?"""
+    folders = path.relative_to(TESTS).parts[:1]
+    return path.name in FAST_FILES or bool(FAST_FOLDERS.intersection(folders) and path.name not in SLOW_FILES)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m fast`, do not even import files without a fast test: that takes seconds in each process."""
+    if config.option.markexpr != "fast" or collection_path == TESTS or TESTS not in collection_path.parents:
+        return None
+    is_on_the_way = collection_path.is_dir() and any(
+        next(collection_path.rglob(name), None) for name in FAST_FILES
+    )
+    return None if is_of_fast_file(collection_path) or is_on_the_way else True
 
 
 class Until(Protocol):

@@ -4,7 +4,8 @@ All accounts are due at once and go out as a calculator's flush does: valued fir
 shards together. So the servers under test all have the same pattern: everything at once, then nothing.
 
 `python -m benchmarks.fanout.publisher VALKEY_URL ACCOUNTS INTERVAL_S`; prints `ready` when each account has
-its record and its first value. SIGUSR2 switches publishing on and off.
+its record and its first value. SIGUSR2 switches publishing on and off; signs of life go on, as a calculator
+gives them, or else every client would be told at its connect that the values may be old.
 """
 
 import asyncio
@@ -12,8 +13,10 @@ import sys
 from decimal import Decimal
 
 from benchmarks.fanout.python_server import tick
+from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.config import load
 from portfolio_realtime.model import Account, Publication
+from portfolio_realtime.portfolio_calculator.publisher import SIGN_S
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.leases import Lease
 
@@ -72,9 +75,20 @@ async def main(url: str, count: int, interval_s: float) -> None:
             *(state.valuations.publish(leases[shard], shard, batch) for shard, batch in flush.items())
         )
 
+    async def give_signs() -> None:
+        while True:
+            await asyncio.gather(
+                *(state.valuations.publish(lease, shard, []) for shard, lease in leases.items())
+            )
+            await asyncio.sleep(SIGN_S)
+
     await publish()
+    signs = asyncio.create_task(give_signs())
     print("ready", flush=True)
-    await tick(publish, interval_s)
+    try:
+        await tick(publish, interval_s)
+    finally:
+        await cancel_until_ended([signs])
 
 
 if __name__ == "__main__":

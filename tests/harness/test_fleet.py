@@ -88,7 +88,7 @@ async def test_good_frames_are_nothing_wrong(until: Until) -> None:
     frames = [told(1, 5), told(1, 6), PING, told(2, 1), told(2, 2)]
     fleet = await seen_by(frames, until, lambda fleet: fleet.counts["messages"] == 4)
 
-    assert fleet.counts.keys() <= {"messages", "gaps", "reconnects"}
+    assert fleet.counts.keys() <= {"messages", "payload_bytes", "gaps", "reconnects"}
     assert fleet.counts["gaps"] == 0
     assert fleet.clients[0].order == (2, 2)
 

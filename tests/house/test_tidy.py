@@ -2,9 +2,9 @@
 
 import ast
 from collections import defaultdict
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -26,22 +26,42 @@ def sources() -> tuple[Path, ...]:
     return tuple(path for path in found if not {"node_modules", "__pycache__"} & set(path.parts))
 
 
+class Facts(NamedTuple):
+    """What the rules ask of a file; its syntax tree is not kept, for all of them are millions of objects."""
+
+    functions: dict[str, int]  # line and name -> lines, without the docstring
+    classes: dict[str, int]  # name -> line
+    imports: dict[str, int]  # module -> line
+    ports: dict[int, list[int]]  # line of a call that binds -> ports that it names
+
+
 @cache
-def tree(path: Path) -> ast.Module:
-    """What a file says."""
-    return ast.parse(path.read_text())
+def facts(path: Path) -> Facts:
+    """One look at each file."""
+    found = Facts({}, {}, {}, {})
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            found.functions[f"{node.lineno} {node.name}"] = length_of(node)
+        elif isinstance(node, ast.ClassDef):
+            found.classes[node.name] = node.lineno
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.imports[node.module] = node.lineno
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("bind", "create_server"):
+            constants = (one.value for one in ast.walk(node) if isinstance(one, ast.Constant))
+            found.ports[node.lineno] = [value for value in constants if isinstance(value, int)]
+    return found
+
+
+def length_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of the body, without the docstring."""
+    assert function.end_lineno is not None
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    return function.end_lineno - body[0].lineno + 1 if body else 0
 
 
 def name_of(path: Path) -> str:
     """The path from the repository's root."""
     return path.relative_to(ROOT).as_posix()
-
-
-def defined(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    """Every function of a file."""
-    for node in ast.walk(tree(path)):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            yield node
 
 
 def test_no_file_is_longer_than_one_idea() -> None:
@@ -70,9 +90,9 @@ def test_no_two_classes_have_one_name(program: tuple[str, ...]) -> None:
     places: dict[str, set[str]] = defaultdict(set)
     for path in sources():
         if path.is_relative_to(ROOT / "src") and path.relative_to(ROOT / "src").parts[0] in program:
-            for node in ast.walk(tree(path)):
-                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                    places[node.name].add(f"{name_of(path)}:{node.lineno}")
+            for name, line in facts(path).classes.items():
+                if not name.startswith("_"):
+                    places[name].add(f"{name_of(path)}:{line}")
     twice = {name: where for name, where in places.items() if len(where) > 1}
     assert not twice, f"rename one of each, so that a search finds one thing: {twice}"
 
@@ -82,13 +102,11 @@ def test_no_function_is_too_long_to_see() -> None:
 
     What is longer lists something: metrics, routes, the parts of a document.
     """
-    lengths: dict[str, int] = {}
-    for path in sources():
-        for function in defined(path):
-            assert function.end_lineno is not None
-            body = function.body[1:] if ast.get_docstring(function) else function.body
-            place = f"{name_of(path)}:{function.lineno} {function.name}"
-            lengths[place] = function.end_lineno - body[0].lineno + 1 if body else 0
+    lengths = {
+        f"{name_of(path)}:{place}": lines
+        for path in sources()
+        for place, lines in facts(path).functions.items()
+    }
     endless = {place: lines for place, lines in lengths.items() if lines > LISTING_LINES_MAX}
     assert not endless, f"take a step out of each: {endless}"
     long = {place: lines for place, lines in lengths.items() if lines > FUNCTION_LINES_MAX}
@@ -101,11 +119,10 @@ def test_no_test_imports_from_another(folder: str) -> None:
     for path in sources():
         if not name_of(path).startswith(f"{folder}/"):
             continue
-        for node in ast.walk(tree(path)):
-            if isinstance(node, ast.ImportFrom) and node.module:
-                assert not node.module.rpartition(".")[2].startswith("test_"), (
-                    f"{name_of(path)}:{node.lineno} imports from {node.module}: move it to tests/support/"
-                )
+        for module, line in facts(path).imports.items():
+            assert not module.rpartition(".")[2].startswith("test_"), (
+                f"{name_of(path)}:{line} imports from {module}: move it to tests/support/"
+            )
 
 
 def test_no_test_takes_a_port_for_granted() -> None:
@@ -113,8 +130,6 @@ def test_no_test_takes_a_port_for_granted() -> None:
     for path in sources():
         if not name_of(path).startswith("tests/"):
             continue
-        for call in (node for node in ast.walk(tree(path)) if isinstance(node, ast.Call)):
-            if getattr(call.func, "attr", "") in ("bind", "create_server"):
-                constants = (one.value for one in ast.walk(call) if isinstance(one, ast.Constant))
-                fixed = [value for value in constants if isinstance(value, int) and value > SYSTEM_PORT_MAX]
-                assert not fixed, f"{name_of(path)}:{call.lineno} binds port {fixed}: bind 0 and ask which"
+        for line, named in facts(path).ports.items():
+            fixed = [port for port in named if port > SYSTEM_PORT_MAX]
+            assert not fixed, f"{name_of(path)}:{line} binds port {fixed}: bind 0 and ask which"

@@ -15,6 +15,7 @@ FORWARDING: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forw
 HOPS_MAX: Final = 10
 SECURE: Final = ("https", "wss")
 HOSTS_KEPT_MAX: Final = 64  # looked at before
+ADDRESSES_KEPT_MAX: Final = 4096  # parsed before: one costs as much as a twentieth of a connect
 DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 IPV6_PREFIX: Final = 64  # what one customer of a provider has
 
@@ -94,6 +95,7 @@ def _parsed(hop: str) -> str | None:
     return plain if plain != host or _is_address(plain) else None
 
 
+@lru_cache(maxsize=ADDRESSES_KEPT_MAX)
 def plain_address(text: str) -> str:
     """An address in its one spelling: an IPv4 address that came by way of IPv6 (`::ffff:…`) as that."""
     try:
@@ -112,6 +114,7 @@ def _is_address(text: str) -> bool:
     return True
 
 
+@lru_cache(maxsize=ADDRESSES_KEPT_MAX)
 def limit_key_of(address: str) -> str:
     """What counts as one place: an IPv4 address, or an IPv6 network of IPV6_PREFIX bits."""
     try:
