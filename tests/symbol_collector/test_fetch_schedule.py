@@ -100,3 +100,38 @@ def test_every_account_that_is_due_gets_its_turn(story: list[tuple[str, int]]) -
     assert due == {turn.account_id for turn in got}
     assert len(due) == len(got)
     assert got == sorted(got, key=lambda turn: not turn.is_urgent)
+
+
+def test_who_has_moved_comes_before_all_others_also_when_it_is_due_only_later() -> None:
+    """A new owner hears of a booking before it has the list, or after it has begun to ask for everybody."""
+    schedule = FetchSchedule()
+    schedule.put_first("d")
+    for account_id in "abcd":
+        schedule.set_due(account_id, 0)
+    schedule.watch({"c"})
+    assert schedule.next(1, is_urgent_only=True) == DueFetch("d", True)
+    schedule.put_first("b")
+    assert [schedule.next(1) for _ in range(4)] == [
+        DueFetch("b", True),
+        DueFetch("c", True),
+        DueFetch("a", False),
+        None,
+    ]
+    schedule.done("d", 5)
+    schedule.put_first("e")
+    schedule.forget("e")
+    schedule.set_due("e", 0)
+    assert schedule.next(1) == DueFetch("e", False)
+
+
+def test_accounts_that_are_never_listed_are_not_kept_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever comes beyond waits like everybody."""
+    monkeypatch.setattr(schedule_module, "MOVED_MAX", 1)
+    schedule = FetchSchedule()
+    for account_id in "ab":
+        schedule.put_first(account_id)
+        schedule.set_due("c", 0)
+    for account_id in "ab":
+        schedule.set_due(account_id, 0)
+    assert schedule.next(1) == DueFetch("a", True)
+    assert schedule.next(1) == DueFetch("c", False)

@@ -164,6 +164,8 @@ class Collector:
         """A booking, as the follower hears it."""
         if is_live:
             self._lag.note_event(activity.event_id)
+            if not self._records.is_known(activity.account_id):
+                self._schedule.put_first(activity.account_id)
         is_new = self._records.apply_activity(activity, self._clock.now_ns())
         is_known_type = activity_types.is_described(activity.activity_type)
         outcome = ("applied" if is_known_type else "unknown_type") if is_new else "repeated"

@@ -9,6 +9,8 @@ import heapq
 from typing import Final, NamedTuple
 
 STALE_FACTOR_MAX: Final = 4  # a line is swept when it holds more than this many entries an account …
+FIRST_NS: Final = -1  # due before all that have been due since ever
+MOVED_MAX: Final = 10_000  # accounts that events name before the list does
 STALE_MAX: Final = 1_000  # … and this many more
 
 
@@ -26,20 +28,35 @@ class FetchSchedule:
         self._due: dict[str, int] = {}
         self._watched: set[str] = set()
         self._hurried: set[str] = set()
+        self._moved: set[str] = set()  # since the last life of ours, and not due yet
         self._fetching: set[str] = set()
         self._lines: dict[bool, list[tuple[int, int, str]]] = {True: [], False: []}
         self._order = 0
 
     def set_due(self, account_id: str, due_ns: int, *, is_hurried: bool = False) -> None:
         """The account is due then. Hurried: before everybody that nobody watches."""
+        if account_id in self._moved:
+            self._moved.discard(account_id)
+            due_ns, is_hurried = FIRST_NS, True
         if is_hurried:
             self._hurried.add(account_id)
         self._due[account_id] = due_ns
         if account_id not in self._fetching:
             self._queue(account_id)
 
+    def put_first(self, account_id: str) -> None:
+        """Before all others: something has happened to an account whose record is of a former owner.
+
+        Also when it becomes due only later, as the list comes after the events.
+        """
+        if account_id in self._due:
+            self.set_due(account_id, FIRST_NS, is_hurried=True)
+        elif len(self._moved) < MOVED_MAX:
+            self._moved.add(account_id)
+
     def forget(self, account_id: str) -> None:
         """The account is gone."""
+        self._moved.discard(account_id)
         self._due.pop(account_id, None)
         self._watched.discard(account_id)
         self._hurried.discard(account_id)
