@@ -25,6 +25,7 @@ ALWAYS: Final = 0  # complete since ever, because an operator says so or nothing
 FIELD: Final = b"revocation"
 SINCE: Final = "since_s"
 SEEN: Final = "seen_s"
+TOLD: Final = "newest"
 
 
 class TokenRevocation(msgspec.Struct, frozen=True, tag="token"):
@@ -49,11 +50,17 @@ _decode = msgspec.json.Decoder(Revocation).decode
 
 class Known(NamedTuple):
     """What Valkey says of the stream: every revocation since `since_s` is in it (None: nobody says so), a
-    server last saw it at `seen_s`, `newest` is its newest entry. Seconds since 1970."""
+    server last saw it at `seen_s`, `newest` is its newest entry, and `told` the newest that ever was, as far
+    as anybody has told. Seconds since 1970."""
 
     since_s: int | None
     seen_s: int
     newest: str
+    told: str = NO_ENTRY
+
+    def is_evicted(self, lifetime_s: int, now_s: float) -> bool:
+        """Has the stream lost entries that still matter, while what is said of it lives on?"""
+        return is_older(self.newest, self.told) and entry_s(self.told) > now_s - lifetime_s
 
 
 class Revocations:
@@ -69,7 +76,8 @@ class Revocations:
         pipeline = self._connection.commands.pipeline(transaction=True)
         pipeline.xadd(keys.revocations(), {FIELD: _encode(revocation)}, minid=oldest_ms, approximate=False)
         pipeline.expire(keys.revocations(), lifetime_s)
-        await cast("Awaitable[Any]", pipeline.execute())
+        entry, _ = await cast("Awaitable[Any]", pipeline.execute())
+        await cast("Awaitable[Any]", self._connection.commands.hset(keys.revocations_known(), TOLD, entry))
 
     @reports_unavailable
     async def read_after(self, entry: str, *, waits: bool = True) -> tuple[str, list[Revocation]]:
@@ -112,11 +120,12 @@ class Revocations:
     async def known(self) -> Known:
         """What Valkey says of the stream. Raises StateUnavailable."""
         pipeline = self._connection.commands.pipeline(transaction=True)
-        pipeline.hmget(keys.revocations_known(), [SINCE, SEEN])
+        pipeline.hmget(keys.revocations_known(), [SINCE, SEEN, TOLD])
         pipeline.xrevrange(keys.revocations(), count=1)
-        (since, seen), newest = await cast("Awaitable[Any]", pipeline.execute())
+        (since, seen, told), newest = await cast("Awaitable[Any]", pipeline.execute())
         name = newest[0][0].decode() if newest else NO_ENTRY
-        return Known(None if since is None else int(since), int(seen or 0), name)
+        said = NO_ENTRY if told is None else told.decode()
+        return Known(None if since is None else int(since), int(seen or 0), name, said)
 
     @reports_unavailable
     async def begin(self, since_s: int) -> None:
@@ -134,11 +143,10 @@ class Revocations:
         await cast("Awaitable[Any]", pipeline.execute())
 
     @reports_unavailable
-    async def see(self, seen_s: int) -> None:
-        """Say that a server has read the stream up to now. Raises StateUnavailable."""
-        await cast(
-            "Awaitable[Any]", self._connection.commands.hset(keys.revocations_known(), SEEN, str(seen_s))
-        )
+    async def see(self, seen_s: int, newest: str) -> None:
+        """Say that a server has read the stream up to now, and its newest entry. Raises StateUnavailable."""
+        said = {SEEN: str(seen_s), TOLD: newest}
+        await cast("Awaitable[Any]", self._connection.commands.hset(keys.revocations_known(), mapping=said))
 
     @reports_unavailable
     async def valkey_up_s(self) -> int:

@@ -150,7 +150,7 @@ async def test_an_older_copy_is_completed(state: State, running: KnownRevocation
 
 async def test_a_copy_of_unknown_age_is_not_believed(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     """No server has seen this Valkey since it was started: what was written after the copy is lost."""
-    await state.revocations.see(int(time.time()) - 3600)
+    await state.revocations.see(int(time.time()) - 3600, (await state.revocations.known()).newest)
 
     async def started_a_minute_ago() -> int:
         return 60
@@ -161,7 +161,7 @@ async def test_a_copy_of_unknown_age_is_not_believed(state: State, monkeypatch: 
 
 async def test_a_night_without_servers_loses_nothing(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     """Valkey itself has been there all the time."""
-    await state.revocations.see(int(time.time()) - 3600)
+    await state.revocations.see(int(time.time()) - 3600, (await state.revocations.known()).newest)
 
     async def started_days_ago() -> int:
         return 3 * 86_400
@@ -229,3 +229,35 @@ async def test_the_first_to_speak_of_an_empty_valkey_is_believed(state: State) -
     assert (await state.revocations.known()).since_s == 100
     await state.revocations.confirm()
     assert (await state.revocations.known()).since_s == ALWAYS
+
+
+async def test_a_new_server_refuses_when_the_stream_alone_was_evicted(state: State) -> None:
+    """As volatile-lru does first: the stream has an expiry, what is said of it has none."""
+    await state.revocations.write(LEAVER, LIFETIME_S)
+    await state.connection.commands.delete(keys.revocations())
+    alone = await server(state)
+
+    assert not alone.can_tell(identity(60))
+    assert alone.can_tell(identity(-1))
+
+
+async def test_a_running_server_mends_what_was_evicted(state: State, running: KnownRevocations) -> None:
+    """A server that starts afterwards knows it all again, in whichever order they look."""
+    await state.connection.commands.delete(keys.revocations())
+    first = await server(state)
+    await running.read_new(state)
+    await first.read_new(state)
+
+    for one in (first, await server(state)):
+        assert one.can_tell(identity(60)) and identity(60, "t-1") in one
+
+
+async def test_a_stream_that_has_expired_is_not_evicted(state: State) -> None:
+    """Its newest entry matters no more: nobody is refused for that."""
+    await state.revocations.write(LEAVER, LIFETIME_S)
+    await state.connection.commands.delete(keys.revocations())
+    hands = Hands()
+    hands.ahead_s = LIFETIME_S + 1
+    await state.connection.commands.hset(keys.revocations_known(), "seen_s", str(int(hands.now_s())))  # type: ignore[misc]  # a coroutine
+
+    assert (await server(state, hands)).can_tell(identity(60))

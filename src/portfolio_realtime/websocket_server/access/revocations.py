@@ -128,13 +128,16 @@ class KnownRevocations:
             await self._read_all(state)  # what makes it complete was written before that was said
             self._since_s = known.since_s
             log.info("all revocations are known again", since_s=known.since_s)
-        await state.revocations.see(int(self._now_s()))
+        await state.revocations.see(int(self._now_s()), self._entry)
 
     async def _begin(self, state: State, known: Known) -> None:
         """Know what Valkey knows; nothing from before now, where it is empty or was filled from a copy."""
         now_s = int(self._now_s())
         if known.since_s is None:
             await state.revocations.begin(now_s)
+        elif known.is_evicted(self._lifetime_s, now_s):
+            log.error("Valkey has evicted revocations: set its maxmemory-policy to noeviction")
+            await state.revocations.confirm(now_s)
         elif now_s - known.seen_s > GAP_S_MAX:
             started_s = now_s - await state.revocations.valkey_up_s()
             if started_s > known.seen_s:  # since a server has seen it: nobody knows how old its copy was
