@@ -145,8 +145,10 @@ class Revocations:
     @reports_unavailable
     async def see(self, seen_s: int, newest: str) -> None:
         """Say that a server has read the stream up to now, and its newest entry. Raises StateUnavailable."""
-        said = {SEEN: str(seen_s), TOLD: newest}
-        await cast("Awaitable[Any]", self._connection.commands.hset(keys.revocations_known(), mapping=said))
+        pipeline = self._connection.commands.pipeline(transaction=True)
+        pipeline.hset(keys.revocations_known(), SEEN, str(seen_s))
+        pipeline.hset(keys.revocations_known(), TOLD, newest)
+        await cast("Awaitable[Any]", pipeline.execute())
 
     @reports_unavailable
     async def valkey_up_s(self) -> int:
