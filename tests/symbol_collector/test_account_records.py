@@ -43,7 +43,8 @@ def test_a_statement_that_says_nothing_new_says_how_old_the_record_is() -> None:
 
     _, (confirmed,), _ = records.take_changes(10)
     assert before is not None
-    assert before.as_of_ns < confirmed.as_of_ns == confirmed.confirmed_ns == at_s(1)
+    assert confirmed.confirmed is not None
+    assert before.as_of_ns < confirmed.as_of_ns == confirmed.confirmed.complete_ns == at_s(1)
     assert confirmed.positions == before.positions
 
 
