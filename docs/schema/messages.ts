@@ -80,6 +80,20 @@ export interface TokenExpiring {
   in_s: number;
 }
 
+/** How far `subscribe_many` is: sent at once, each second while first values are to come, and at the end. `waiting` accounts have no first value yet; 0: all have. `refused` are those since the last such message. */
+export interface Progress {
+  type: "progress";
+  subscribed: number;
+  waiting: number;
+  refused: RefusedAccount[];
+}
+
+/** One account of a `subscribe_many` that will not be sent, and why. */
+export interface RefusedAccount {
+  account_id: string;
+  code: "account_not_in_dollars" | "bad_message" | "forbidden" | "too_many_messages" | "too_many_subscriptions";
+}
+
 /** Who the client is; sent again it refreshes the token. */
 export interface Auth {
   type: "auth";
@@ -96,6 +110,14 @@ export interface Subscribe {
   sequence?: number | null;
 }
 
+/** The same for many accounts of a back end, answered by `progress`. `have`, of the same length, says for each account what the client has got before, as (epoch, sequence), or null: what is not newer is not sent again. With `detail` "positions" it is not looked at. */
+export interface SubscribeMany {
+  type: "subscribe_many";
+  account_ids: string[];
+  detail?: "positions" | "value";
+  have?: (number[] | null)[];
+}
+
 /** Send no more of this account. */
 export interface Unsubscribe {
   type: "unsubscribe";
@@ -108,9 +130,9 @@ export interface Heartbeat {
   timestamp?: string | number | null;
 }
 
-export type ServerMessage = PortfolioMessage | Freshness | HeartbeatAck | ErrorMessage | TokenExpiring;
+export type ServerMessage = PortfolioMessage | Freshness | HeartbeatAck | ErrorMessage | TokenExpiring | Progress;
 
-export type ClientMessage = Auth | Subscribe | Unsubscribe | Heartbeat;
+export type ClientMessage = Auth | Subscribe | SubscribeMany | Unsubscribe | Heartbeat;
 
 /** Close codes of this server; 4000-4499: reconnect, 4500-4999: do not. */
 export const closeCodes = {

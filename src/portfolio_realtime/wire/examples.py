@@ -11,12 +11,15 @@ from portfolio_realtime.wire.messages import (
     Heartbeat,
     HeartbeatAck,
     PortfolioMessage,
+    Progress,
     Subscribe,
+    SubscribeMany,
     TokenExpiring,
     Unsubscribe,
 )
 
 ACCOUNT_ID: Final = "0d18ae51-6a5c-4a5e-9b1c-0a8f6d3c2b1a"
+OTHER_ID: Final = "1f6a40de-2b1c-4f7e-8d53-9b0a6c2d4e10"
 
 PORTFOLIO_EXAMPLE: Final[dict[str, Any]] = {
     "type": "portfolio",
@@ -112,6 +115,23 @@ EXAMPLES: Final[dict[type[msgspec.Struct], list[dict[str, Any]]]] = {
     Subscribe: [
         {"type": "subscribe", "account_id": ACCOUNT_ID},
         {"type": "subscribe", "account_id": ACCOUNT_ID, "detail": "positions", "max_frequency_hz": 1},
+    ],
+    SubscribeMany: [
+        {"type": "subscribe_many", "account_ids": [ACCOUNT_ID, OTHER_ID]},
+        {
+            "type": "subscribe_many",
+            "account_ids": [ACCOUNT_ID, OTHER_ID],
+            "have": [[1763822405123, 17], None],
+        },
+    ],
+    Progress: [
+        {"type": "progress", "subscribed": 2, "waiting": 1, "refused": []},
+        {
+            "type": "progress",
+            "subscribed": 1,
+            "waiting": 0,
+            "refused": [{"account_id": OTHER_ID, "code": "forbidden"}],
+        },
     ],
     Unsubscribe: [{"type": "unsubscribe", "account_id": ACCOUNT_ID}],
     Heartbeat: [{"type": "heartbeat", "timestamp": 1763822405123}],

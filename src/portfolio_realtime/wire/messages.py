@@ -11,6 +11,7 @@ import msgspec
 
 ACCOUNT_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MESSAGE_BYTES_MAX: Final = 4096  # of one message from a client
+ACCOUNTS_OF_A_MESSAGE_MAX: Final = 100  # so many UUIDs fit
 
 Hop = Literal["collector", "calculator", "valkey", "server"]
 Detail = Literal["value", "positions"]
@@ -31,7 +32,9 @@ Time = Annotated[
 ]
 
 Number53 = Annotated[int, msgspec.Meta(ge=0, le=2**53)]  # exact in JavaScript, too
-
+StreamPositionPair = Annotated[
+    list[Number53], msgspec.Meta(min_length=2, max_length=2, description="epoch and sequence of a message")
+]
 ValueText = Annotated[
     str, msgspec.Meta(description="For people: `$104,211.37`; `—` when it is not known, never null")
 ]
@@ -168,6 +171,24 @@ class TokenExpiring(msgspec.Struct, tag_field="type", tag="token_expiring"):
     in_s: int
 
 
+class RefusedAccount(msgspec.Struct):
+    """One account of a `subscribe_many` that will not be sent, and why."""
+
+    account_id: str
+    code: ErrorCode
+
+
+class Progress(msgspec.Struct, tag_field="type", tag="progress"):
+    """How far `subscribe_many` is: sent at once, each second while first values are to come, and at the end.
+
+    `waiting` accounts have no first value yet; 0: all have. `refused` are those since the last such message.
+    """
+
+    subscribed: int
+    waiting: int
+    refused: list[RefusedAccount]
+
+
 class Heartbeat(msgspec.Struct, tag_field="type", tag="heartbeat"):
     """Is anybody there?"""
 
@@ -194,16 +215,28 @@ class Subscribe(msgspec.Struct, tag_field="type", tag="subscribe"):
     sequence: Number53 | None = None
 
 
+class SubscribeMany(msgspec.Struct, tag_field="type", tag="subscribe_many"):
+    """The same for many accounts of a back end, answered by `progress`.
+
+    `have`, of the same length, says for each account what the client has got before, as (epoch, sequence),
+    or null: what is not newer is not sent again. With `detail` "positions" it is not looked at.
+    """
+
+    account_ids: Annotated[list[str], msgspec.Meta(min_length=1, max_length=ACCOUNTS_OF_A_MESSAGE_MAX)]
+    detail: Detail = "value"
+    have: Annotated[list[StreamPositionPair | None], msgspec.Meta(max_length=ACCOUNTS_OF_A_MESSAGE_MAX)] = []
+
+
 class Unsubscribe(msgspec.Struct, tag_field="type", tag="unsubscribe"):
     """Send no more of this account."""
 
     account_id: str
 
 
-ClientMessage = Heartbeat | Auth | Subscribe | Unsubscribe
-ServerMessage = Freshness | HeartbeatAck | ErrorMessage | TokenExpiring
-FROM_SERVER: Final = (PortfolioMessage, Freshness, HeartbeatAck, ErrorMessage, TokenExpiring)
-FROM_CLIENT: Final = (Auth, Subscribe, Unsubscribe, Heartbeat)
+ClientMessage = Heartbeat | Auth | Subscribe | SubscribeMany | Unsubscribe
+ServerMessage = Freshness | HeartbeatAck | ErrorMessage | TokenExpiring | Progress
+FROM_SERVER: Final = (PortfolioMessage, Freshness, HeartbeatAck, ErrorMessage, TokenExpiring, Progress)
+FROM_CLIENT: Final = (Auth, Subscribe, SubscribeMany, Unsubscribe, Heartbeat)
 
 encode = msgspec.json.Encoder().encode
 decode_client_message = msgspec.json.Decoder(ClientMessage).decode

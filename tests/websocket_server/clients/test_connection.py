@@ -234,7 +234,8 @@ def test_too_many_messages_are_refused_then_closed_and_a_new_minute_is_new(
 def test_a_connection_holds_at_most_64_subscriptions(hub: Hub) -> None:
     """The 65th gets an error; subscribing again to one of the 64 does not."""
     connection = ClientConnection(0.0)
-    connection.authenticated(Identity("back end", frozenset({"*"})), 0.0, None)
+    named = frozenset({"more", *(f"n{index}" for index in range(limits.SUBSCRIPTIONS_MAX))})
+    connection.authenticated(Identity("alice", named), 0.0, None)
     for index in range(limits.SUBSCRIPTIONS_MAX):
         request = connection.received(b'{"type":"subscribe","account_id":"n%d"}' % index, 0.0)
         assert isinstance(request, Subscribe)
@@ -373,7 +374,7 @@ def test_at_most_32_replies_and_64_values_wait_for_a_client_whatever_it_sends(
 ) -> None:
     """And what waits is no more than what it can get: the rest is dropped or conflated."""
     hub, connection, now_s = Hub(lambda _, __: 0), ClientConnection(0.0), 0.0
-    connection.authenticated(Identity("back end", frozenset({"*"})), 0.0, None)
+    connection.authenticated(Identity("alice", frozenset(ACCOUNT_IDS)), 0.0, None)
     if is_paused:
         connection.pause(0.0)
     for sequence, (texts, times) in enumerate(bursts, 1):
@@ -406,6 +407,7 @@ def test_the_range_of_a_close_code_says_whether_to_reconnect() -> None:
         Disconnect.UNAUTHORIZED,
         Disconnect.CONNECTION_LIMIT,
         Disconnect.FORBIDDEN,
+        Disconnect.NOT_IN_DOLLARS,
         Disconnect.BAD_MESSAGE,
     }
     assert {disconnect for disconnect in Disconnect if disconnect.code >= 4500} == final

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from portfolio_realtime.websocket_server.access.identity import Identity
+from portfolio_realtime.websocket_server.clients.many_subscriptions import PROGRESS_S, ManySubscriptions
 from portfolio_realtime.websocket_server.fanout.freshness import SERVER, Lapse, freshness_frame
 from portfolio_realtime.websocket_server.fanout.watched_account import StreamPosition, WatchedAccount
 from portfolio_realtime.wire.frames import text_frame
@@ -20,11 +21,13 @@ from portfolio_realtime.wire.messages import (
     Auth,
     ClientMessage,
     Disconnect,
+    ErrorCode,
     ErrorMessage,
     Heartbeat,
     HeartbeatAck,
     ServerMessage,
     Subscribe,
+    SubscribeMany,
     TokenExpiring,
     decode_client_message,
     encode,
@@ -40,8 +43,10 @@ PING_S: Final = 20.0
 PING_JITTER_S: Final = 5.0
 PONG_S_MAX: Final = 10.0
 SUBSCRIPTIONS_MAX: Final = 64
+SUBSCRIPTIONS_MAX_BACK_END: Final = 20_000  # of who may see every account
 MESSAGES_PER_MINUTE_MAX: Final = 100
 MESSAGES_PER_MINUTE_CLOSE: Final = 120  # the first of those over the maximum are refused, then we close
+BACK_END_FACTOR: Final = 6  # so many times the messages, of who may see every account
 BAD_MESSAGES_MAX: Final = 5
 REPLIES_MAX: Final = 32  # waiting to be sent; the oldest is dropped
 FREQUENCY_HZ_MIN: Final = 0.001
@@ -113,10 +118,12 @@ class ClientConnection:
 
     __slots__ = (
         "_bad_messages",
+        "_direct",
         "_ends_s",
         "_expires_s",
         "_indirect",
         "_is_notice_due",
+        "_many",
         "_messages",
         "_minute_s",
         "_opened_s",
@@ -136,8 +143,10 @@ class ClientConnection:
         self.identity: Identity | None = None
         self.subscriptions: dict[str, ClientSubscription] = {}
         self._pending: dict[str, ClientSubscription] = {}
-        self._indirect: dict[str, ClientSubscription] = {}  # plain ones that are not direct
+        self._direct: dict[str, ClientSubscription] = {}
+        self._indirect: dict[str, ClientSubscription] = {}  # plain ones that may become direct
         self._replies: list[bytes] = []
+        self._many = ManySubscriptions()
         self._opened_s = now_s
         self._ping_s = PING_S + jitter * PING_JITTER_S
         self._ends_s = now_s + age_s_max(longest_s, jitter)
@@ -173,18 +182,22 @@ class ClientConnection:
 
     # What goes out
 
-    def subscribe(self, account: WatchedAccount, request: Subscribe, began: str = "") -> None:
+    def subscribe(
+        self, account: WatchedAccount, request: Subscribe, began: str = "", *, is_many: bool = False
+    ) -> None:
         """Owe the client this account from now on: first all of it, then what is newer than it has seen.
 
-        `began`: now, as RFC 3339.
+        `began`: now, as RFC 3339. `is_many`: one of a back end's many, which keeps what it has seen.
         """
         hz = request.max_frequency_hz
         subscription = ClientSubscription(account, request.detail == "positions", 1 / hz if hz else 0.0)
         subscription.seen, subscription.began = seen_by(request.epoch, request.sequence), began
+        if is_many and not subscription.with_positions:
+            subscription.sent = subscription.seen
         self.unsubscribe(account.account_id)
         self.subscriptions[account.account_id] = subscription
-        if subscription.is_plain:
-            self._indirect[account.account_id] = subscription
+        if is_many:
+            self._many.begin(account.account_id, is_waiting=subscription.sent is None)
         self.mark_pending(account)
 
     def unsubscribe(self, account_id: str) -> None:
@@ -194,6 +207,7 @@ class ClientConnection:
             self._recall(subscription)
         self._indirect.pop(account_id, None)
         self._pending.pop(account_id, None)
+        self._many.sent(account_id)
 
     def mark_pending(self, account: WatchedAccount) -> bool:
         """The account has a newer publication, or another freshness; was an unsent publication replaced?"""
@@ -208,11 +222,17 @@ class ClientConnection:
         is_newer = newest is not None and (subscription.sent is None or newest > subscription.sent)
         if is_newer or not subscription.is_told:
             self._pending[account.account_id] = subscription
+        else:
+            self._note_current(subscription)
         return False
+
+    def _note_current(self, subscription: ClientSubscription) -> None:
+        if subscription.is_plain:
+            self._indirect[subscription.account.account_id] = subscription
 
     @property
     def may_go_direct(self) -> bool:
-        """Is there a plain subscription that is not direct, and nothing owed?"""
+        """Is there a plain subscription that is current and not direct, and nothing owed?"""
         return bool(self._indirect) and not (self._pending or self._replies or self._paused_s is not None)
 
     def go_direct(self, fileno: int) -> None:
@@ -222,23 +242,24 @@ class ClientConnection:
         """
         if not self.may_go_direct:
             return
-        for account_id, subscription in tuple(self._indirect.items()):
+        candidates, self._indirect = self._indirect, {}
+        for account_id, subscription in candidates.items():
             is_current = subscription.sent is not None and subscription.sent == subscription.account.at
             if is_current and subscription.is_told:
                 subscription.is_direct = True
                 subscription.account.go_direct(self, fileno)
-                del self._indirect[account_id]
+                self._direct[account_id] = subscription
 
     def leave_direct(self) -> None:
         """From now on nothing is written but what `next_frame` gives."""
-        for subscription in self.subscriptions.values():
-            if subscription.is_direct:
-                self._recall(subscription)
+        for subscription in tuple(self._direct.values()):
+            self._recall(subscription)
 
     def _recall(self, subscription: ClientSubscription) -> None:
         subscription.sent, subscription.is_direct = subscription.account.at, False
         subscription.account.leave_direct(self)
-        self._indirect[subscription.account.account_id] = subscription
+        del self._direct[subscription.account.account_id]
+        self._note_current(subscription)
 
     def next_frame(self, now_s: float) -> bytes | None:
         """The next frame to send now, or None: nothing is pending, due, or the socket is full."""
@@ -246,6 +267,8 @@ class ClientConnection:
             return None
         if self._replies:
             return self._replies.pop(0)
+        if (progress := self._many.progress(len(self.subscriptions), now_s)) is not None:
+            return text_frame(encode(progress))
         for account_id, subscription in tuple(self._pending.items()):
             account, with_positions = subscription.account, subscription.with_positions
             newest, is_behind = subscription.newest, subscription.is_behind
@@ -254,6 +277,7 @@ class ClientConnection:
                 subscription.told_hops = lapse.hops
                 if is_behind or newest == subscription.sent:
                     del self._pending[account_id]
+                    self._note_current(subscription)
                 return freshness_frame(account_id, lapse)
             if is_behind:  # until something newer comes
                 del self._pending[account_id]
@@ -263,7 +287,9 @@ class ClientConnection:
             del self._pending[account_id]
             frame = account.frame(subscription.sent, with_positions=with_positions)
             subscription.seen = None
+            self._many.sent(account_id)
             subscription.sent, subscription.due_s = newest, now_s + subscription.interval_s
+            self._note_current(subscription)
             return frame
         return None
 
@@ -290,9 +316,10 @@ class ClientConnection:
         self._messages += 1
         if now_s - self._minute_s >= 60:
             self._minute_s, self._messages = now_s, 1
-        if self._messages > MESSAGES_PER_MINUTE_CLOSE:
+        factor = BACK_END_FACTOR if self._is_back_end else 1
+        if self._messages > factor * MESSAGES_PER_MINUTE_CLOSE:
             return Disconnect.BAD_MESSAGE
-        if self._messages > MESSAGES_PER_MINUTE_MAX:
+        if self._messages > factor * MESSAGES_PER_MINUTE_MAX:
             return self.too_many_messages()
         try:
             message = decode_client_message(text)
@@ -305,11 +332,14 @@ class ClientConnection:
             return message
         if self.identity is None:
             return Disconnect.UNAUTHORIZED
+        if isinstance(message, SubscribeMany):
+            return self._permitted_many(message)
         return self._permitted(message) if isinstance(message, Subscribe) else message
 
     def too_many_messages(self) -> None:
         """Answer a message that is not dealt with: this client, or its user, sends too many."""
-        self._reply(ErrorMessage("too_many_messages", f"at most {MESSAGES_PER_MINUTE_MAX} a minute"))
+        most = MESSAGES_PER_MINUTE_MAX * (BACK_END_FACTOR if self._is_back_end else 1)
+        self._reply(ErrorMessage("too_many_messages", f"at most {most} a minute"))
 
     def _permitted(self, message: Subscribe) -> Subscribe | ForbiddenRequest | Disconnect | None:
         hz = message.max_frequency_hz
@@ -318,12 +348,39 @@ class ClientConnection:
         if not self.may_see(message.account_id) and not self.must_ask(message.account_id):
             self.refuse(message.account_id)
             return ForbiddenRequest()
-        is_full = len(self.subscriptions) >= SUBSCRIPTIONS_MAX
+        is_full = len(self.subscriptions) >= self._subscriptions_max
         if is_full and message.account_id not in self.subscriptions:
-            said = f"at most {SUBSCRIPTIONS_MAX} in one connection"
+            said = f"at most {self._subscriptions_max} in one connection"
             error = ErrorMessage("too_many_subscriptions", said, message.account_id)
             return self._reply(error)
         return message
+
+    @property
+    def _subscriptions_max(self) -> int:
+        return SUBSCRIPTIONS_MAX_BACK_END if self._is_back_end else SUBSCRIPTIONS_MAX
+
+    @property
+    def _is_back_end(self) -> bool:
+        return self.identity is not None and self.identity.is_for_every_account
+
+    def _permitted_many(self, message: SubscribeMany) -> SubscribeMany | Disconnect | None:
+        """Those of the accounts that the client may have; the others are refused one by one."""
+        if message.have and len(message.have) != len(message.account_ids):
+            return self._bad_message("have is of another length than account_ids")
+        have = message.have or [None] * len(message.account_ids)
+        wanted = dict(zip(message.account_ids, have, strict=True))
+        room = self._subscriptions_max - len(self.subscriptions)
+        for account_id in tuple(wanted):
+            is_new = account_id not in self.subscriptions
+            if not self.may_see(account_id):
+                del wanted[account_id]
+                self._many.refuse(account_id if is_account_id(account_id) else "", "forbidden")
+            elif is_new and room <= 0:
+                del wanted[account_id]
+                self._many.refuse(account_id, "too_many_subscriptions")
+            else:
+                room -= is_new
+        return SubscribeMany([*wanted], message.detail, [*wanted.values()])
 
     def may_see(self, account_id: str) -> bool:
         """May this client see this account, as far as its token says?"""
@@ -336,12 +393,14 @@ class ClientConnection:
 
     def refuse(self, account_id: str, why: Disconnect = Disconnect.FORBIDDEN) -> None:
         """Answer a subscribe message: there is no such account, it is another's, or it is never valued."""
-        shown = account_id if is_account_id(account_id) else None
-        if why is Disconnect.NOT_IN_DOLLARS:
-            problem = HttpProblem.NOT_IN_DOLLARS
-            self._reply(ErrorMessage("account_not_in_dollars", problem.detail, shown))
+        is_foreign = why is Disconnect.NOT_IN_DOLLARS
+        problem = HttpProblem.NOT_IN_DOLLARS if is_foreign else HttpProblem.FORBIDDEN
+        code: ErrorCode = "account_not_in_dollars" if is_foreign else "forbidden"
+        if account_id in self._many.waiting:
+            self._many.refuse(account_id, code)
         else:
-            self._reply(ErrorMessage("forbidden", HttpProblem.FORBIDDEN.detail, shown))
+            shown = account_id if is_account_id(account_id) else None
+            self._reply(ErrorMessage(code, problem.detail, shown))
 
     def _bad_message(self, what: str) -> Disconnect | None:
         self._bad_messages += 1
@@ -377,7 +436,7 @@ class ClientConnection:
         if self._is_notice_due and self._expires_s is not None and self._expires_s - now_s <= EXPIRY_NOTICE_S:
             self._is_notice_due = False
             self._reply(TokenExpiring(max(int(self._expires_s - now_s), 0)))
-        self.due_s = self._next_due_s()
+        self.due_s = self._next_due_s(now_s)
         return None
 
     def _deadlines(self) -> Iterator[tuple[float, Disconnect]]:
@@ -389,9 +448,10 @@ class ClientConnection:
             yield self._pinged_s + PONG_S_MAX, Disconnect.NO_PONG
         yield self._ends_s, Disconnect.LIFETIME
 
-    def _next_due_s(self) -> float:
+    def _next_due_s(self, now_s: float) -> float:
         """When something happens at the earliest if nothing changes; what changes resets `due_s`."""
         due_s = min(due_s for due_s, _ in self._deadlines())
+        due_s = min(due_s, now_s + PROGRESS_S if self._many.waiting else due_s)
         if self._expires_s is not None:
             due_s = min(due_s, self._expires_s - EXPIRY_NOTICE_S if self._is_notice_due else self._expires_s)
         return min(due_s, self._pinged_s + self._ping_s)

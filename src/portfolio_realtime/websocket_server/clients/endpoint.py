@@ -28,7 +28,9 @@ from portfolio_realtime.websocket_server.access.identity import (
 from portfolio_realtime.websocket_server.clients import handshake
 from portfolio_realtime.websocket_server.clients.connection import ClientConnection, ForbiddenRequest
 from portfolio_realtime.websocket_server.clients.direct_socket import DirectSocket
+from portfolio_realtime.websocket_server.clients.end_label import end_label
 from portfolio_realtime.websocket_server.clients.gateway import Gateway
+from portfolio_realtime.websocket_server.clients.never_waiting import run_at_once
 from portfolio_realtime.websocket_server.clients.text_messages import TextMessages
 from portfolio_realtime.websocket_server.fanout.watched_account import StreamPosition, WatchedAccount
 from portfolio_realtime.wire.http_problems import HttpProblem
@@ -39,6 +41,7 @@ from portfolio_realtime.wire.messages import (
     Disconnect,
     Heartbeat,
     Subscribe,
+    SubscribeMany,
     Unsubscribe,
 )
 
@@ -152,15 +155,9 @@ class Endpoint(asyncio.Protocol):
                 timer.cancel()
         self._end()
         self._server_state.connections.discard(cast("Any", self))
-        self._gateway.leave(self, None if self._acceptance is not None else self._end_label())
-
-    def _end_label(self) -> str:
-        if self._disconnect is not None:
-            return str(self._disconnect.code)
-        sent = self._protocol.close_sent
-        if sent is None:
-            return "1006"
-        return str(sent.code) if sent.code < 3000 else "other"  # a client may send any from 3000 on
+        self._gateway.leave(
+            self, None if self._acceptance is not None else end_label(self._disconnect, self._protocol)
+        )
 
     def shutdown(self) -> None:
         """uvicorn ends: what the drain has not closed yet goes now."""
@@ -240,7 +237,7 @@ class Endpoint(asyncio.Protocol):
         self._verifications += 1
         verified = self._verified(work)
         if is_immediate:  # no task is made for it
-            return _run(verified)
+            return run_at_once(verified)
         task = self._loop.create_task(verified)
         self._server_state.tasks.add(task)
         return task.add_done_callback(self._server_state.tasks.discard)
@@ -344,14 +341,8 @@ class Endpoint(asyncio.Protocol):
             case Auth(token):
                 if not (self._gateway.authenticator.is_off and self._connection.identity is not None):
                     self._verify(self._authenticate(token))
-            case Subscribe():
-                if self._connection.must_ask(request.account_id):
-                    self._verify(self._ask(request))
-                else:
-                    self._subscribe(request)
-            case Unsubscribe(account_id):
-                self._connection.unsubscribe(account_id)
-                self._gateway.follower.unwatch(self, [account_id])
+            case Subscribe() | SubscribeMany() | Unsubscribe():
+                self._change(request)
             case ForbiddenRequest():
                 self._forbidden()
             case Heartbeat() | None:
@@ -360,11 +351,25 @@ class Endpoint(asyncio.Protocol):
 
     def _subscribe(self, request: Subscribe) -> None:
         self._accept()
-        account = self._gateway.follower.watch(
-            self, request.account_id, with_positions=request.detail == "positions"
-        )
-        self._connection.subscribe(account, request, self._gateway.now_text)
+        self._watch(request)
         self._flush()
+
+    def _change(self, request: Subscribe | SubscribeMany | Unsubscribe) -> None:
+        match request:
+            case Subscribe(account_id):
+                is_asked = self._connection.must_ask(account_id)
+                self._verify(self._ask(request)) if is_asked else self._subscribe(request)
+            case SubscribeMany(account_ids, detail, have):
+                for account_id, known in zip(account_ids, have, strict=True):
+                    self._watch(Subscribe(account_id, detail, None, *(known or ())), is_many=True)
+            case Unsubscribe(account_id):
+                self._connection.unsubscribe(account_id)
+                self._gateway.follower.unwatch(self, [account_id])
+
+    def _watch(self, request: Subscribe, *, is_many: bool = False) -> None:
+        with_positions = request.detail == "positions"
+        account = self._gateway.follower.watch(self, request.account_id, with_positions=with_positions)
+        self._connection.subscribe(account, request, self._gateway.now_text, is_many=is_many)
 
     # The hub and the gateway call these
 
@@ -383,11 +388,11 @@ class Endpoint(asyncio.Protocol):
 
     def refuse(self, account_id: str, why: Disconnect = Disconnect.FORBIDDEN) -> None:
         """There is no such account, or it is never valued."""
-        self._connection.unsubscribe(account_id)
         if self._wanted is not None and self._wanted.account_id == account_id:
             return self.close(why)
         self._forbidden(why)
         self._connection.refuse(account_id, why)
+        self._connection.unsubscribe(account_id)
         return self._flush()
 
     def position_sent(self, account_id: str) -> StreamPosition | None:
@@ -490,11 +495,3 @@ class Endpoint(asyncio.Protocol):
         self._socket.choose()
         if self._is_ending and self._close_timer is None:
             self._close_timer = self._loop.call_later(CLOSE_S_MAX, transport.abort)
-
-
-def _run(never_waiting: Coroutine[Any, Any, None]) -> None:
-    try:
-        never_waiting.send(None)
-    except StopIteration:
-        return
-    raise AssertionError("it was not to wait for anything")

@@ -81,7 +81,7 @@ class _Burst:
         self.offered: list[WatchedAccount] = []
         self.frames = self.taken = len(frames)
         self._lone_filenos, self._lone_frames = filenos, frames
-        self._outgoing: dict[int, bytes] | None = None
+        self._outgoing: dict[int, list[bytes]] | None = None
 
     def collect(self, account: WatchedAccount, at: StreamPosition, frame: bytes, rows: Rows | None) -> None:
         """Take a publication in, and note who gets it."""
@@ -100,16 +100,16 @@ class _Burst:
     def _add(self, fileno: int, frame: bytes) -> None:
         """One write for each socket: a second could overtake what the first leaves over."""
         if self._outgoing is None:
-            self._outgoing = dict(zip(self._lone_filenos, self._lone_frames, strict=True))
-        before = self._outgoing.get(fileno)
-        self._outgoing[fileno] = frame if before is None else before + frame
+            lone = zip(self._lone_filenos, self._lone_frames, strict=True)
+            self._outgoing = {fileno: [frame] for fileno, frame in lone}
+        self._outgoing.setdefault(fileno, []).append(frame)
 
     @property
     def outgoing(self) -> tuple[Sequence[int], Sequence[bytes]]:
         """Sockets, each once, and what goes to them."""
         if self._outgoing is None:
             return self._lone_filenos, self._lone_frames
-        return tuple(self._outgoing), tuple(self._outgoing.values())
+        return tuple(self._outgoing), tuple(map(b"".join, self._outgoing.values()))
 
 
 class Hub:
