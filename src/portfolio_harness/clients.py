@@ -4,7 +4,6 @@ One process holds thousands: one lean `Wire` each, no task and no timer per clie
 """
 
 import asyncio
-import random
 import socket
 import ssl
 import time
@@ -19,6 +18,7 @@ import msgspec
 from portfolio_harness.lags import Lags
 from portfolio_harness.oracle import Truth
 from portfolio_harness.websocket_client import STALLED_RECEIVE_BYTES, Wire, request, text_frame
+from portfolio_realtime.backoff import Backoff
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.errors import PortfolioRealtimeError
@@ -85,8 +85,8 @@ class CheckedClient:
         "_raw",
         "account_id",
         "asked_ns",
+        "backoff",
         "behind_bytes",
-        "failures",
         "heard_ns",
         "is_coming",
         "is_regular",
@@ -114,7 +114,7 @@ class CheckedClient:
         self.published_ns = 0
         self.stale_hops: tuple[str, ...] = ()  # from which nothing fresh comes, as its connection has told
         self.is_snapshot = True  # the next message is the first of its connection
-        self.failures = 0
+        self.backoff = Backoff(RECONNECT_S, RECONNECT_S_MAX)
         self.is_coming = False  # waits for its turn to connect
         self.lost_s: float | None = None  # since when it is without a connection or without a value on it
         self.was_cut = False  # since measuring began
@@ -389,9 +389,7 @@ class Clients:
             return
         client.is_coming = True
         self.counts["reconnects_stalled" if client.is_stalled else "reconnects"] += 1
-        pause_s = min(RECONNECT_S * 2**client.failures, RECONNECT_S_MAX)
-        client.failures += 1
-        self._later(pause_s * random.uniform(0.5, 1.0), client)
+        self._later(client.backoff.next_s(), client)
 
     # Messages
 
@@ -462,7 +460,7 @@ class Clients:
     def _settled(self, client: CheckedClient) -> None:
         """A connection has its first value."""
         client.is_snapshot = False
-        client.failures = 0
+        client.backoff.reset()
         if client.lost_s is not None:
             if not client.is_stalled:
                 self.outages_s.append(time.monotonic() - client.lost_s)

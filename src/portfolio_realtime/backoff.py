@@ -1,4 +1,9 @@
-"""Pauses between attempts that grow while the attempts fail."""
+"""Pauses between attempts that grow while the attempts fail.
+
+Two places wait by another rule. A request to Alpaca's REST interfaces is a call that gives up: `stamina`
+counts its attempts. The quota after a 429 without a reset (`alpaca/rate_limit.py`) waits its whole pause: a
+shorter one would meet the same window again.
+"""
 
 import random
 from typing import Final
@@ -12,6 +17,8 @@ class Backoff:
     Each is shortened at random by up to half, so that many who failed at one moment do not all come back at
     one moment.
     """
+
+    __slots__ = ("_failures", "_first_s", "_longest_s")
 
     def __init__(self, first_s: float, longest_s: float) -> None:
         self._first_s = first_s

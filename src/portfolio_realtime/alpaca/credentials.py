@@ -4,6 +4,7 @@ Trading API keys go into APCA headers, those of the Broker API into Basic. A str
 in a message, or `access_token` and the token ("WebSocket Stream", 2026-08-27).
 """
 
+from collections.abc import Generator
 from typing import Final
 
 import httpx
@@ -15,11 +16,14 @@ from portfolio_realtime.errors import FeedRefused, FeedUnavailable, TokenRefused
 TOKEN_KEY: Final = "access_token"  # noqa: S105  # takes the place of a key
 
 
-class _KeyHeaders(httpx.Auth):
+class KeyHeaders(httpx.Auth):
+    """The two headers by which a Trading API key proves itself."""
+
     def __init__(self, key: str, secret: str) -> None:
         self._headers = {"APCA-API-KEY-ID": key, "APCA-API-SECRET-KEY": secret}
 
-    def auth_flow(self, request: httpx.Request):  # noqa: ANN202  # httpx's own signature
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Add them."""
         request.headers.update(self._headers)
         yield request
 
@@ -30,7 +34,7 @@ class MarketLogin:
     def __init__(self, settings: Settings) -> None:
         self._pair = settings.market_credentials
         self._tokens: TokenSource | None = None
-        self.auth: httpx.Auth = _KeyHeaders(*self._pair)  # of REST requests
+        self.auth: httpx.Auth = KeyHeaders(*self._pair)  # of REST requests
         if settings.market_uses_oauth:
             secret = settings.broker_client_secret.get_secret_value()
             self._tokens = TokenSource(settings.host("auth"), settings.broker_client_id, secret)

@@ -34,7 +34,7 @@ def settings_tables() -> str:
         if name in GROUPS:
             lines += ["", f"## {GROUPS[name]}", "", "| setting | default | values | meaning |"]
             lines += ["| --- | --- | --- | --- |"]
-        meaning = MEANINGS.get(name, field.description or "")
+        meaning = MEANINGS.get(name) or field.description or ""
         row = [f"`{name.upper()}`", _default(field), _values(field), meaning]
         lines.append(_row(row))
     return "\n".join(lines).strip() + "\n"

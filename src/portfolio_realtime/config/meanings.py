@@ -1,4 +1,4 @@
-"""What each setting means, in the words of the documentation; the order is that of its tables."""
+"""What each setting means: the only description, for the documentation; the order is that of its tables."""
 
 from typing import Final
 

@@ -62,143 +62,89 @@ class Settings(BaseSettings):
     )
 
     # Alpaca: who we are
-    broker_api_key: str = Field("", description="Broker API key")
-    broker_secret_key: SecretStr = Field(SecretStr(""), description="Broker API secret")
-    broker_client_id: str = Field("", description="OAuth2 client id; wins over the Broker API key")
-    broker_client_secret: SecretStr = Field(SecretStr(""), description="OAuth2 client secret")
-    apca_api_key_id: str = Field("", description="Trading API key of one account; its market data as well")
-    apca_api_secret_key: SecretStr = Field(SecretStr(""), description="Trading API secret")
-    market_api_key: str = Field("", description="Market-data key; else APCA_API_KEY_ID, else the broker's")
-    market_secret_key: SecretStr = Field(SecretStr(""), description="Market-data secret")
+    broker_api_key: str = ""
+    broker_secret_key: SecretStr = SecretStr("")
+    broker_client_id: str = ""
+    broker_client_secret: SecretStr = SecretStr("")
+    apca_api_key_id: str = ""
+    apca_api_secret_key: SecretStr = SecretStr("")
+    market_api_key: str = ""
+    market_secret_key: SecretStr = SecretStr("")
     # Alpaca: where it is
-    alpaca_sandbox: bool = Field(True, description="Sandbox hosts, or production")
-    alpaca_broker_url: str = Field("", description="Base URL, no path; else by ALPACA_SANDBOX")
-    alpaca_auth_url: str = Field(
-        "", description="Base URL of the token endpoint, no path; else by ALPACA_SANDBOX"
-    )
-    alpaca_trading_url: str = Field("", description="Base URL, no path; else by ALPACA_SANDBOX")
-    alpaca_data_url: str = Field("", description="Base URL, no path; else by ALPACA_SANDBOX")
-    alpaca_stream_url: str = Field("", description="Base URL, no path; else by ALPACA_SANDBOX")
-    alpaca_data_feed: DataFeed = Field("iex", description="Which stock feed the plan includes")
-    alpaca_overnight_feed: Literal["", "boats", "overnight"] = Field(
-        "", description="The stock feed from 20:00 to 04:00 New York time; empty: none"
-    )
-    alpaca_options_feed: Literal["indicative", "opra"] = Field(
-        "indicative", description="Which options feed the plan includes"
-    )
-    alpaca_crypto_location: Literal["us", "us-1", "us-2", "eu-1", "bs-1"] = Field(
-        "us", description="Which venue's crypto prices"
-    )
-    alpaca_stream_encoding: Literal["msgpack", "json"] = Field(
-        "msgpack", description="Of the market-data stream; options always come as MessagePack"
-    )
+    alpaca_sandbox: bool = True
+    alpaca_broker_url: str = ""
+    alpaca_auth_url: str = ""
+    alpaca_trading_url: str = ""
+    alpaca_data_url: str = ""
+    alpaca_stream_url: str = ""
+    alpaca_data_feed: DataFeed = "iex"
+    alpaca_overnight_feed: Literal["", "boats", "overnight"] = ""
+    alpaca_options_feed: Literal["indicative", "opra"] = "indicative"
+    alpaca_crypto_location: Literal["us", "us-1", "us-2", "eu-1", "bs-1"] = "us"
+    alpaca_stream_encoding: Literal["msgpack", "json"] = "msgpack"
     # Valkey or Redis; embedded when neither host nor URL is set
-    redis_url: SecretStr = Field(SecretStr(""), description="Whole URL; wins over the parts")
+    redis_url: SecretStr = SecretStr("")
     redis_host: str = ""
     redis_port: int = Field(6379, ge=1, le=65535)
     redis_db: int = Field(0, ge=0)
     redis_user: str = ""
     redis_password: SecretStr = SecretStr("")
     redis_ssl: bool = False
-    redis_ca_file: str = Field("", description="With REDIS_SSL: certificates of an authority of your own")
-    redis_cert_file: str = Field("", description="With REDIS_SSL: our own certificate, where Valkey asks")
-    redis_key_file: str = Field("", description="The key of that certificate")
-    redis_is_embedded: bool = Field(
-        False, description="Set by run_services: this Valkey is started with them"
-    )
-    key_prefix: str = Field(
-        "", pattern="^[A-Za-z0-9:_-]{0,64}$", description="Before every key and channel: a tenant's own"
-    )
+    redis_ca_file: str = ""
+    redis_cert_file: str = ""
+    redis_key_file: str = ""
+    redis_is_embedded: bool = False
+    key_prefix: str = Field("", pattern="^[A-Za-z0-9:_-]{0,64}$")
     # The four intervals, in seconds
-    symbol_collection_interval: float = Field(300, gt=0, description="Bound of one reconcile of all accounts")
-    price_ttl: float = Field(3600, gt=0, le=PRICE_TTL_S_MAX, description="A mark older than this is stale")
-    record_ttl: float = Field(3600, gt=0, le=PRICE_TTL_S_MAX, description="An older account record is stale")
-    min_update_interval: float = Field(1, ge=0.05, description="At most one publication per account in this")
-    recalculation_interval: float = Field(
-        15, gt=0, description="Everything is computed from scratch this often"
-    )
-    history_interval: int = Field(
-        60, ge=1, le=3600, description="Seconds between two points of the day's history"
-    )
-    mark_flush_interval: float = Field(0.1, ge=0.01, le=5, description="Marks are conflated for this long")
+    symbol_collection_interval: float = Field(300, gt=0)
+    price_ttl: float = Field(3600, gt=0, le=PRICE_TTL_S_MAX)
+    record_ttl: float = Field(3600, gt=0, le=PRICE_TTL_S_MAX)
+    min_update_interval: float = Field(1, ge=0.05)
+    recalculation_interval: float = Field(15, gt=0)
+    history_interval: int = Field(60, ge=1, le=3600)
+    mark_flush_interval: float = Field(0.1, ge=0.01, le=5)
     # Server
     websocket_host: str = "127.0.0.1"
-    websocket_port: int = Field(8001, ge=0, le=65535, description="Of the stand-alone server; 0 picks one")
-    websocket_workers: int = Field(1, ge=1, le=64, description="Processes on that port, one for each core")
-    drain_grace_seconds: float = Field(
-        2, ge=0, le=60, description="From SIGTERM until nobody is let in; /ready says no from the start"
-    )
-    drain_seconds: float = Field(
-        30, ge=0, le=50, description="At most this long clients are asked to reconnect, a few at a time"
-    )
-    max_connection_age_seconds: float = Field(
-        43_200, ge=1, le=604_800, description="A client is asked to reconnect at 75 to 100 % of this age"
-    )
-    run_services_port: int = Field(8000, ge=0, le=65535, description="Of the server in run_services")
-    jwt_secret: SecretStr = Field(SecretStr(""), description="HS256 secret; empty: loopback clients only")
-    jwt_secret_previous: SecretStr = Field(
-        SecretStr(""), description="The secret before JWT_SECRET: still accepted, never signed with"
-    )
-    jwks_url: str = Field("", description="Public keys of RS256 and ES256 tokens; instead of JWT_SECRET")
+    websocket_port: int = Field(8001, ge=0, le=65535)
+    websocket_workers: int = Field(1, ge=1, le=64)
+    drain_grace_seconds: float = Field(2, ge=0, le=60)
+    drain_seconds: float = Field(30, ge=0, le=50)
+    max_connection_age_seconds: float = Field(43_200, ge=1, le=604_800)
+    run_services_port: int = Field(8000, ge=0, le=65535)
+    jwt_secret: SecretStr = SecretStr("")
+    jwt_secret_previous: SecretStr = SecretStr("")
+    jwks_url: str = ""
     jwt_audience: str = ""
     jwt_issuer: str = ""
-    jwt_types: str = Field(
-        "JWT,at+jwt", description="Accepted `typ` of a token's header; a token without one passes"
-    )
-    jwt_required_claims: str = Field("", description="What a token must say: name=value, by commas")
-    jwt_subject_claim: str = Field("sub", min_length=1, description="Claim that says who it is")
-    jwt_accounts_claim: str = Field(
-        "accounts", min_length=1, description="Claim with the account ids; dots lead into objects"
-    )
-    jwt_lifetime_max: int = Field(
-        86_400, ge=60, le=31_536_000, description="A token that is good for longer is refused"
-    )
-    account_access: AccountAccess = Field("claim", description="Who says which accounts a user may see")
-    authz_url: str = Field("", description="Webhook that says whether a user may see an account")
-    authz_secret: SecretStr = Field(SecretStr(""), description="Bearer token for AUTHZ_URL")
-    authz_interval: float = Field(
-        3, ge=0.1, le=60, description="Seconds between two looks whether an account may still be seen"
-    )
-    api_key_secret: SecretStr = Field(
-        SecretStr(""), description="X-API-Key of trusted back ends; empty: none"
-    )
+    jwt_types: str = "JWT,at+jwt"
+    jwt_required_claims: str = ""
+    jwt_subject_claim: str = Field("sub", min_length=1)
+    jwt_accounts_claim: str = Field("accounts", min_length=1)
+    jwt_lifetime_max: int = Field(86_400, ge=60, le=31_536_000)
+    account_access: AccountAccess = "claim"
+    authz_url: str = ""
+    authz_secret: SecretStr = SecretStr("")
+    authz_interval: float = Field(3, ge=0.1, le=60)
+    api_key_secret: SecretStr = SecretStr("")
     allow_token_in_url: bool = False
-    allowed_origins: str = Field(
-        "", description="Exact browser origins, separated by commas; empty: same host"
-    )
-    trusted_proxies: str = Field(
-        "", description="Addresses or networks whose X-Forwarded-For and X-Forwarded-Proto count"
-    )
-    require_tls: bool = Field(False, description="Refuse what did not come through TLS")
-    public_docs: bool = Field(False, description="Serve /docs to everybody, not only to operators")
-    metrics_token: SecretStr = Field(SecretStr(""), description="Bearer token for /metrics and /docs")
-    connections_per_user: int = Field(100, ge=1, description="Open connections of one user to one server")
-    connections_per_address: int = Field(
-        1000, ge=1, description="Open connections of one address to one server; this machine has no limit"
-    )
-    connects_per_user: int = Field(
-        300, ge=1, description="New connections of one user to one server within a minute"
-    )
-    connects_per_minute: int = Field(
-        600, ge=1, description="New connections of one address to one server, and its refused credentials"
-    )
-    messages_per_user: int = Field(
-        1000, ge=1, description="Messages a minute of one user, over all connections to one server process"
-    )
-    demo_page: bool = Field(False, description="Serve the account picker; only for the demo")
+    allowed_origins: str = ""
+    trusted_proxies: str = ""
+    require_tls: bool = False
+    public_docs: bool = False
+    metrics_token: SecretStr = SecretStr("")
+    connections_per_user: int = Field(100, ge=1)
+    connections_per_address: int = Field(1000, ge=1)
+    connects_per_user: int = Field(300, ge=1)
+    connects_per_minute: int = Field(600, ge=1)
+    messages_per_user: int = Field(1000, ge=1)
+    demo_page: bool = False
     # Inside
-    shards: int = Field(16, ge=1, le=99, description="Fixed for the life of a Valkey database")
+    shards: int = Field(16, ge=1, le=99)
     lease_ms: int = Field(4000, ge=500)
     lease_renew_ms: int = Field(1000, ge=100)
-    emf_deployment: str = Field(
-        "",
-        pattern="^[A-Za-z0-9._-]{0,128}$",
-        description="Name for CloudWatch's metrics in the log; empty: none",
-    )
-    otel_traces_ratio: float = Field(
-        0, ge=0, le=1, description="Of the flushes of marks, how many have one price followed; 0: none"
-    )
-    otel_exporter_otlp_endpoint: str = Field("", description="Base URL of the collector that traces go to")
+    emf_deployment: str = Field("", pattern="^[A-Za-z0-9._-]{0,128}$")
+    otel_traces_ratio: float = Field(0, ge=0, le=1)
+    otel_exporter_otlp_endpoint: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
 

@@ -6,12 +6,12 @@ the change of cash and quantities, so that both can be compared.
 
 import re
 from collections.abc import Iterable
-from decimal import Context, Decimal, localcontext
+from decimal import Decimal, localcontext
 from typing import Final
 
 import msgspec
 
-from portfolio_realtime.model import CRYPTO, US_EQUITY, US_OPTION, ZERO, Account
+from portfolio_realtime.model import CRYPTO, EXACT, US_EQUITY, US_OPTION, ZERO, Account
 
 OPTION_MULTIPLIER: Final = Decimal(100)
 ONE: Final = Decimal(1)
@@ -24,7 +24,6 @@ CASH: Final = "cash"  # names itself among the symbols of what is unvalued, unex
 _OPTION_SYMBOL: Final = re.compile(r"[A-Z][A-Z0-9]{0,5}\d{6}[CP]\d{8}")
 _CRYPTO_PAIR: Final = re.compile(r"([A-Z0-9]{2,})(USDT|USDC|USD|BTC)")
 _EQUITY_LETTERS_MAX: Final = 5
-_EXACT: Final = Context(prec=60)  # sums of money never round
 
 
 class Holding(msgspec.Struct, frozen=True):
@@ -159,7 +158,7 @@ def sum_of(effects: Iterable[Effect]) -> Effect:
     """What several bookings change together."""
     cash = rounding = ZERO
     quantities: dict[str, Decimal] = {}
-    with localcontext(_EXACT):
+    with localcontext(EXACT):
         for effect in effects:
             cash += effect.cash
             rounding += effect.rounding

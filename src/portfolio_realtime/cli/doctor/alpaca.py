@@ -13,6 +13,7 @@ from typing import Any, Final
 import httpx
 import msgspec
 
+from portfolio_realtime.alpaca.credentials import KeyHeaders
 from portfolio_realtime.cli.doctor.findings import Finding, Status
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.config import Settings, described_source
@@ -20,7 +21,6 @@ from portfolio_realtime.errors import TokenRefused
 from portfolio_realtime.outbound import transport_to
 from portfolio_realtime.symbol_collector.sources.broker_client import credentials
 from portfolio_realtime.symbol_collector.sources.trading_client import REMEDY as TRADING_REMEDY
-from portfolio_realtime.symbol_collector.sources.trading_client import KeyHeaders
 
 TIMEOUT_S: Final = 10.0
 SKEW_S_WARN: Final = 0.5  # the records take the broker's clock and ours for the same within this

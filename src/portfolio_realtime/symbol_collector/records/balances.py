@@ -5,12 +5,12 @@ what turns from long to short (or back) costs what is left at the price.
 """
 
 from collections.abc import Callable
-from decimal import Context, Decimal, localcontext
+from decimal import Decimal, localcontext
 from typing import Final
 
 import msgspec
 
-from portfolio_realtime.model import ZERO
+from portfolio_realtime.model import EXACT, ZERO
 from portfolio_realtime.symbol_collector import activity_types
 from portfolio_realtime.symbol_collector.activities import (
     CASH,
@@ -24,7 +24,6 @@ from portfolio_realtime.symbol_collector.activities import (
 from portfolio_realtime.symbol_collector.activity_types import Cost
 
 COST_DIGITS: Final = Decimal("0.000000000001")
-_EXACT: Final = Context(prec=60)  # sums and products of money never round
 
 
 class Balances:
@@ -38,7 +37,7 @@ class Balances:
 
     def move(self, activity: Activity, corrected: Activity | None) -> Effect:
         """Book an activity, net of the earlier booking it corrects; what that changed."""
-        with localcontext(_EXACT):
+        with localcontext(EXACT):
             effect = effect_of(activity, corrected)
             self.cash += effect.cash
             self._rounding += effect.rounding
@@ -102,7 +101,7 @@ class Totals:
 
     def lacks(self, statement: Statement) -> dict[str, Decimal]:
         """What the statement has more (+) or less (−): symbol or CASH -> by how much, without zeros."""
-        with localcontext(_EXACT):
+        with localcontext(EXACT):
             lacking = {
                 symbol: statement.quantities.get(symbol, ZERO) - self.quantities.get(symbol, ZERO)
                 for symbol in statement.quantities.keys() | self.quantities.keys()
@@ -113,12 +112,12 @@ class Totals:
 
     def excess_over(self, statement: Statement, symbol: str) -> tuple[Decimal, Decimal]:
         """By how much the cash, and what is held of a symbol, is more than the statement has."""
-        with localcontext(_EXACT):
+        with localcontext(EXACT):
             cash = self.cash - statement.state.cash
             return cash, self.quantities.get(symbol, ZERO) - statement.quantities.get(symbol, ZERO)
 
     def _move(self, effect: Effect, sign: int) -> None:
-        with localcontext(_EXACT):
+        with localcontext(EXACT):
             self.cash += sign * effect.cash
             self._rounding += sign * effect.rounding
             for symbol, quantity in effect.quantities.items():

@@ -11,14 +11,12 @@ books of that day: those of `balance_asof` are complete by 04:00 New York of the
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Final
-from zoneinfo import ZoneInfo
 
-from portfolio_realtime.clock import NS_PER_S
+from portfolio_realtime.clock import NEW_YORK, NS_PER_S
 from portfolio_realtime.model import ZERO
 from portfolio_realtime.symbol_collector import activity_types
 from portfolio_realtime.symbol_collector.activities import Activity
 
-NEW_YORK: Final = ZoneInfo("America/New_York")
 _CUT_OFF: Final = time(16, 0)
 _OVERNIGHT_OPENS: Final = time(20, 0)
 _BOOKS_CLOSED: Final = time(4, 0)  # Alpaca, "Daily Processes": beginning of day is synchronised at 02:30

@@ -5,16 +5,13 @@ in either case `last_equity` does not contain it.
 """
 
 from dataclasses import dataclass
-from decimal import Context, Decimal, localcontext
-from typing import Final
+from decimal import Decimal, localcontext
 
-from portfolio_realtime.model import ZERO
+from portfolio_realtime.model import EXACT, ZERO
 from portfolio_realtime.symbol_collector import activity_types
 from portfolio_realtime.symbol_collector.activities import Activity, effect_of
 from portfolio_realtime.symbol_collector.activity_types import Cost
 from portfolio_realtime.symbol_collector.records import cash_flows
-
-_EXACT: Final = Context(prec=60)  # sums and products of money never round
 
 
 @dataclass
@@ -54,7 +51,7 @@ class Day:
     def count(self, activity: Activity, corrected: Activity | None) -> None:
         """Add a booking and take out the earlier one that it corrects."""
         is_booked_late = activity.published_ns > self._books_closed_ns
-        with localcontext(_EXACT):
+        with localcontext(EXACT):
             if corrected is not None and (is_booked_late or self.contains(corrected)):
                 self._add(corrected, -1)
             if is_booked_late or self.contains(activity):

@@ -1,11 +1,10 @@
 """What a record makes of a statement that no booking explains: a fee, a split, a hold, a correction, none."""
 
-from decimal import Context, Decimal, localcontext
-from typing import Final
+from decimal import Decimal, localcontext
 
 import msgspec
 
-from portfolio_realtime.model import ZERO
+from portfolio_realtime.model import EXACT, ZERO
 from portfolio_realtime.symbol_collector import activity_types
 from portfolio_realtime.symbol_collector.activities import (
     CASH,
@@ -22,8 +21,6 @@ from portfolio_realtime.symbol_collector.records.day_sums import Day
 from portfolio_realtime.symbol_collector.records.differences import Cause
 from portfolio_realtime.symbol_collector.records.record_state import RecordState
 
-_EXACT: Final = Context(prec=60)  # sums of money never round
-
 
 class DriftingRecord(RecordState):
     """What a record makes of a statement that it cannot explain."""
@@ -38,7 +35,7 @@ class DriftingRecord(RecordState):
             before = state.last_equity
         if before is None or self._uncertain:
             return
-        with localcontext(_EXACT):
+        with localcontext(EXACT):
             missing = self._balances.cash - before - self._day.booked_cash
         rounding = sum((one.rounding for one in self._booked if self._day.contains(one)), ZERO)
         if abs(missing) > max(rounding, differences.CENT) and not self._is_fee(CASH, missing):

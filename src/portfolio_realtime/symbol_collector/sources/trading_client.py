@@ -1,12 +1,11 @@
 """Alpaca's Trading API: the one account of a key pair, in the terms that a broker's accounts have."""
 
 import urllib.parse
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
-import httpx
-
+from portfolio_realtime.alpaca.credentials import KeyHeaders
 from portfolio_realtime.clock import Clock
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable
@@ -27,18 +26,6 @@ REMEDY: Final = (
     "check APCA_API_KEY_ID and APCA_API_SECRET_KEY, and that ALPACA_SANDBOX fits them: "
     "true for the keys of a paper account, false for those of a live one"
 )
-
-
-class KeyHeaders(httpx.Auth):
-    """The two headers by which a Trading API key proves itself."""
-
-    def __init__(self, key: str, secret: str) -> None:
-        self._headers = {"APCA-API-KEY-ID": key, "APCA-API-SECRET-KEY": secret}
-
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Add them."""
-        request.headers.update(self._headers)
-        yield request
 
 
 class TradingClient:

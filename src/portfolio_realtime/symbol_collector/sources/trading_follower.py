@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn, Protocol
 
 import structlog
 
+from portfolio_realtime.backoff import Backoff
 from portfolio_realtime.clock import NS_PER_S, Clock
 from portfolio_realtime.config import Settings
 from portfolio_realtime.model import ZERO
@@ -27,6 +28,7 @@ HISTORY_NS_MAX: Final = 7 * 24 * 3600 * NS_PER_S
 MARGIN_NS: Final = 24 * 3600 * NS_PER_S  # read beyond the wanted moment: rows are ordered by date
 PAGES_MAX: Final = 200  # of one reading, 20,000 rows
 SEEN_MAX: Final = 50_000
+LISTEN_PAUSE_S_MIN: Final = 1.0
 LISTEN_PAUSE_S_MAX: Final = 60.0  # between two attempts at a stream that is refused; polling goes on
 REFUSED_MAX: Final = 1_000  # rows that could not be read, remembered
 ORDERS_MAX: Final = 1_000  # whose fills are remembered
@@ -66,6 +68,7 @@ class TradingFollower:
         self._expected: dict[str, Decimal] = {}  # … and how far the stream says so
         self._prompted = asyncio.Event()
         self._has_gap = asyncio.Event()
+        self._listen_backoff = Backoff(LISTEN_PAUSE_S_MIN, LISTEN_PAUSE_S_MAX)
         self._listen_pause_s = 0.0
 
     @property
@@ -124,7 +127,7 @@ class TradingFollower:
         Each attempt in a row that was in vain doubles the pause before the next one.
         """
         await asyncio.sleep(self._listen_pause_s)
-        self._listen_pause_s = min(LISTEN_PAUSE_S_MAX, max(1.0, 2 * self._listen_pause_s))
+        self._listen_pause_s = self._listen_backoff.next_s()
         key = self._settings.apca_api_key_id
         secret = self._settings.apca_api_secret_key.get_secret_value()
         url = self._settings.host("trading").replace("http", "ws", 1)
@@ -134,6 +137,7 @@ class TradingFollower:
 
     def _connected(self) -> None:
         log.info("trade updates connected")
+        self._listen_backoff.reset()
         self._listen_pause_s = 0.0
         self._prompted.set()  # what happened while nobody listened
 

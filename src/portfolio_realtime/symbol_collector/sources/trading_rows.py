@@ -15,9 +15,8 @@ import zlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from typing import Any, Final
-from zoneinfo import ZoneInfo
 
-from portfolio_realtime.clock import NS_PER_S, parse_rfc3339, rfc3339
+from portfolio_realtime.clock import NEW_YORK, NS_PER_S, parse_rfc3339, rfc3339
 from portfolio_realtime.symbol_collector import activity_types
 from portfolio_realtime.symbol_collector.activities import market_symbol
 
@@ -29,7 +28,6 @@ PAGE_LENGTH: Final = 100  # the most that Alpaca gives
 _FILL_NEEDS: Final = ("side", "symbol", "transaction_time")  # without one of these it is refused
 _CANCELED: Final = "canceled"
 _NOON: Final = time(12)
-_NEW_YORK: Final = ZoneInfo("America/New_York")
 
 
 def row_id(row: Any) -> str:
@@ -125,7 +123,7 @@ def broker_event_of(row: Any, now_ns: int) -> dict[str, Any]:
 def _noon_ns(row: Mapping[str, Any]) -> int:
     """Noon New York of the row's date: after its morning's bookings and before the close."""
     day = _day(row) or datetime.fromtimestamp(0, UTC).date()
-    return int(datetime.combine(day, _NOON, _NEW_YORK).timestamp()) * NS_PER_S
+    return int(datetime.combine(day, _NOON, NEW_YORK).timestamp()) * NS_PER_S
 
 
 def _day(row: Mapping[str, Any]) -> date | None:
