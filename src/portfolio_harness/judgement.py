@@ -199,6 +199,8 @@ async def judging(judge: Judge, oracle: Oracle, fleet: Clients) -> AsyncGenerato
         await cancel_until_ended([looking])
         for complaint in judge.complaints:
             say(f"  {complaint}")
+        if judge.unknown:
+            say(f"  {judge.unknown} looks at a price were not judged: it moved more than {MARKS_LAST} times")
 
 
 def true_record(truth: Truth) -> Record:

@@ -148,7 +148,9 @@ async def test_a_deposit_that_only_rows_tell(start: Start) -> None:
 
 async def test_coins_that_pay_for_coins_move_no_dollar(start: Start) -> None:
     """`coin_pairs=yes`: ETH comes, BTC goes; the event's amount is in the coin that pays."""
-    running = await start(account_count=0, switches=Switches(coin_pairs="yes"))
+    running = await start(account_count=60, symbol_count=24, switches=Switches(coin_pairs="yes"))
+    held = {symbol for one in running.sim.ledger.accounts.values() for symbol in one.current.positions}
+    assert {"BTC/USD", "ETH/USD"} <= held and "ETH/BTC" not in held
     account_id = await opened(running)
     await running.post("/_sim/trade", account_id=account_id, symbol="ETH/BTC", quantity="2", price="0.04")
     _, state, positions = await told(running, account_id)

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from alpaca_sim.core.clock import SECOND_NS, new_york_ns
 from alpaca_sim.core.decimals import exact
-from alpaca_sim.core.ledger import Account, Holdings, Ledger, Position
+from alpaca_sim.core.ledger import Account, Holdings, Ledger, Position, pair_of
 from alpaca_sim.core.market import Listing, Market
 from alpaca_sim.core.trader import Trader
 
@@ -69,7 +69,8 @@ def make_account(
 
 def generate(ledger: Ledger, market: Market, count: int, rng: random.Random) -> None:
     """Open `count` seeded accounts, the same for the same generator state."""
-    listings = [state.listing for state in market.symbols.values() if state.listing.asset_class != "test"]
+    held = [symbol for symbol in market.symbols if pair_of(symbol) is None]  # of a pair one holds its coins
+    listings = [market.listing(symbol) for symbol in held if market.listing(symbol).asset_class != "test"]
     by_class = {
         asset_class: [listing for listing in listings if listing.asset_class == asset_class]
         for asset_class in ("us_equity", "crypto", "us_option")
