@@ -117,7 +117,9 @@ async def _in_turn(seeds: Iterator[int], number: int, duration_s: float) -> Asyn
 async def _until_priced(fleet: Clients) -> None:
     """Wait until every client's value is complete: a plan is not to begin with what was not read yet."""
     give_up_s = time.monotonic() + PRICED_S_MAX
-    while lacking := sum(bool(client.newest and client.newest["unpriced"]) for client in fleet.clients):
+    while lacking := sum(
+        client.newest is None or client.newest["equity"] is None for client in fleet.clients
+    ):
         if time.monotonic() > give_up_s:
             raise SystemFailed(f"{lacking} accounts have no price after {PRICED_S_MAX:.0f} s")
         await asyncio.sleep(POLL_S)

@@ -4,11 +4,15 @@ from decimal import Decimal
 
 import pytest
 
+from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.model import CRYPTO
 from portfolio_realtime.symbol_collector.activities import CASH
+from portfolio_realtime.symbol_collector.records.account_record import AccountRecord
 from portfolio_realtime.symbol_collector.records.differences import fee_bound, is_split
-from tests.symbol_collector.bookings import booking, trade
+from tests.symbol_collector.bookings import at_s, booking, statement, trade
 
+LOOKS_MAX = 10
+SECONDS_MAX = 15
 COST = (Decimal(1000), Decimal(1000))
 
 
@@ -57,3 +61,28 @@ def test_without_prices_or_with_another_cost_nothing_is_concluded() -> None:
     assert not is_split(Decimal(10), Decimal(20), COST, (None, 50.0))
     assert not is_split(Decimal(10), Decimal(20), (Decimal(1000), Decimal(1500)), (100.0, 50.0))
     assert not is_split(Decimal(10), Decimal(-20), COST, (100.0, 50.0))
+
+
+def test_a_trade_of_coins_is_unconfirmed_until_a_statement_has_its_fee() -> None:
+    """The fee left with the fill: the broker is asked soon, and shows it. Stocks need none of this."""
+    record = AccountRecord("alice")
+    record.observe(statement(10_000, {"KO": 1}), at_s(0), at_s(1))
+    record.apply_activity(trade("KO", 1, 10, at=50), at_s(50))
+    assert (record.account(1, 0).unconfirmed, record.look_again_ns) == (None, None)
+
+    record.apply_activity(trade("BTC/USD", "0.1", 60_000, at=100), at_s(100))
+    doubt = record.account(1, 0).unconfirmed
+    assert doubt is not None
+    assert (doubt.reason, doubt.since_ns) == ("booking unconfirmed", at_s(100))
+    net = statement("3990", {"KO": 2, "BTC/USD": "0.09975"})
+    now_ns, looks = at_s(100), 0
+    while (again_ns := record.look_again_ns) is not None and looks < LOOKS_MAX:
+        now_ns, looks = max(again_ns, now_ns), looks + 1
+        record.observe(net, now_ns, now_ns + NS_PER_S // 20)
+
+    account = record.account(1, 0)
+    assert account.unconfirmed is None
+    assert account.unexplained == {}
+    assert {one.symbol: one.quantity for one in account.positions}["BTC/USD"] == Decimal("0.09975")
+    assert 1 <= looks < LOOKS_MAX
+    assert now_ns <= at_s(100 + SECONDS_MAX)

@@ -26,6 +26,7 @@ from typing import Final
 import msgspec
 
 from portfolio_realtime.clock import NS_PER_S
+from portfolio_realtime.model import CRYPTO
 from portfolio_realtime.symbol_collector import activity_types
 from portfolio_realtime.symbol_collector.activities import AccountState, Activity, Statement, sum_of, void
 from portfolio_realtime.symbol_collector.records import cash_flows
@@ -110,6 +111,7 @@ class AccountRecord(DriftingRecord):
         self._is_unsettled |= activity.published_ns <= self._taken_until_ns  # it is around the statement
         self._is_unsettled |= not activity_types.is_described(activity.activity_type)
         self._is_unsettled |= activity.previous_id is not None or (is_memo and not activity.is_void)
+        self._is_unsettled |= _may_have_cost_a_fee(activity)
         self._is_unsettled |= activity.moves_quantity and not activity.price  # REST knows what it cost
         self._is_unsettled |= bool(activity.rounding)  # … and the cash to the last digit
 
@@ -170,7 +172,7 @@ class AccountRecord(DriftingRecord):
             self._is_prompt |= now_ns - self._looked_ns >= EVENT_SETTLE_NS
         else:
             self._move(activity)
-            if not activity_types.is_described(activity.activity_type):
+            if not activity_types.is_described(activity.activity_type) or _may_have_cost_a_fee(activity):
                 self._doubts.raise_(Reason.UNPROVED, now_ns, {})
 
     def _wait_with(self, activity: Activity, now_ns: int) -> None:
@@ -337,3 +339,8 @@ class AccountRecord(DriftingRecord):
         self._differences.age(cash_flows.cut_off_ns(balance_asof), oldest_ns)
         self._sum_up_day()
         self._booked.forget_before(oldest_ns)
+
+
+def _may_have_cost_a_fee(activity: Activity) -> bool:
+    """Was it a trade of coins? Its fee has left the balances, and is booked hours later."""
+    return activity.activity_type == activity_types.TRADE and activity.asset_class == CRYPTO
