@@ -1,7 +1,7 @@
 """The ways in which HTTP and the WebSocket handshake refuse: status, code, words, when to retry.
 
 The code is for programs and never changes its meaning; the words are for people. None tells why credentials
-are refused.
+are refused, but for what RFC 6750 lets a client know: whether there were none, and whether they are expired.
 """
 
 import enum
@@ -17,13 +17,24 @@ class _Refusal(NamedTuple):
     code: str
     detail: str
     retry_after_s: int | None = None
+    challenge: str | None = None  # RFC 6750
 
 
 class HttpProblem(enum.Enum):
     """Why a request is refused."""
 
     BAD_REQUEST = _Refusal(HTTPStatus.BAD_REQUEST, "bad_request", "the request is malformed")
-    UNAUTHORIZED = _Refusal(HTTPStatus.UNAUTHORIZED, "unauthorized", "unauthorized")
+    UNAUTHORIZED = _Refusal(HTTPStatus.UNAUTHORIZED, "unauthorized", "unauthorized", None, "Bearer")
+    INVALID_TOKEN = _Refusal(
+        HTTPStatus.UNAUTHORIZED, "unauthorized", "unauthorized", None, 'Bearer error="invalid_token"'
+    )
+    EXPIRED_TOKEN = _Refusal(
+        HTTPStatus.UNAUTHORIZED,
+        "unauthorized",
+        "unauthorized",
+        None,
+        'Bearer error="invalid_token", error_description="expired"',
+    )
     FORBIDDEN = _Refusal(HTTPStatus.FORBIDDEN, "forbidden", "the account does not exist, or it is not yours")
     ORIGIN_NOT_ALLOWED = _Refusal(
         HTTPStatus.FORBIDDEN, "origin_not_allowed", "the page's origin is not in ALLOWED_ORIGINS"
@@ -111,7 +122,7 @@ class HttpProblem(enum.Enum):
     @property
     def headers(self) -> dict[str, str]:
         """The headers that belong to it."""
-        if self.status is HTTPStatus.UNAUTHORIZED:
-            return {"WWW-Authenticate": "Bearer"}
+        if self.value.challenge is not None:
+            return {"WWW-Authenticate": self.value.challenge}
         retry_after_s = self.value.retry_after_s
         return {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}

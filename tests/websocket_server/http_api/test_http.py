@@ -110,6 +110,25 @@ async def test_http_refuses_as_the_websocket_does(server: Served) -> None:
     assert set(answers) == {(404, body)}
 
 
+async def test_a_401_says_whether_there_were_credentials_and_whether_they_are_expired(
+    server: Served,
+) -> None:
+    """RFC 6750; nothing else, and one body for all."""
+    expired = bearer(lifetime_s=-600)
+    bad = {"Authorization": f"{bearer()['Authorization']}x"}
+    told: dict[str, str] = {}
+    for name, headers in (("none", {}), ("expired", expired), ("bad", bad), ("key", {"X-API-Key": "x"})):
+        answer = await server.http.get("/v1/portfolio/a", headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+        told[name] = answer.headers["WWW-Authenticate"]
+    assert told == {
+        "none": "Bearer",
+        "expired": 'Bearer error="invalid_token", error_description="expired"',
+        "bad": 'Bearer error="invalid_token"',
+        "key": 'Bearer error="invalid_token"',
+    }
+
+
 async def test_metrics_of_all_services_are_for_this_machine_and_for_the_api_key(
     server: Served, calculator: Calculator, state: State
 ) -> None:

@@ -116,6 +116,14 @@ async def identify(request: Request) -> Visitor:
 Caller = Annotated[Visitor, Depends(identify)]
 
 
+BY_REASON: Final = {
+    FORBIDDEN: HttpProblem.NO_SUCH_ACCOUNT,
+    "missing": HttpProblem.UNAUTHORIZED,
+    "expired": HttpProblem.EXPIRED_TOKEN,
+}
+"""What is answered to refused credentials; all others are INVALID_TOKEN."""
+
+
 def problem_of(why: Unauthorized, gateway: Gateway, address: ClientAddress) -> HttpProblem:
     """What is answered to refused credentials, once they are counted and logged."""
     is_bearable = gateway.count_refused_credentials(why, address)
@@ -123,7 +131,7 @@ def problem_of(why: Unauthorized, gateway: Gateway, address: ClientAddress) -> H
         return HttpProblem.UNVERIFIABLE
     if not is_bearable:
         return HttpProblem.TOO_MANY
-    return HttpProblem.NO_SUCH_ACCOUNT if why.reason == FORBIDDEN else HttpProblem.UNAUTHORIZED
+    return BY_REASON.get(why.reason, HttpProblem.INVALID_TOKEN)
 
 
 async def let_in(request: Request) -> None:
