@@ -24,24 +24,27 @@ SETTINGS: Final = {
     "LOG_LEVEL": "error",
 }
 ACCOUNTS: Final = 4
-PICTURES: Final[tuple[tuple[str, int, str], ...]] = (
-    ("page-light", 1280, "light"),
-    ("page-dark", 1280, "dark"),
-    ("page-phone", 390, "light"),
+PICTURES: Final[tuple[tuple[str, int, str, str], ...]] = (
+    ("page-light", 1280, "light", "1D"),
+    ("page-dark", 1280, "dark", "1Y"),
+    ("page-phone", 390, "light", "1M"),
 )
+DEADLINE_MS: Final = 90_000
 HEIGHTS: Final = {1280: 860, 390: 860}
 
 
 async def take(browser: Browser, url: str, folder: Path) -> None:
     """All pictures of one page."""
-    for name, width, scheme in PICTURES:
+    for name, width, scheme, span in PICTURES:
         options: dict[str, Any] = {
             "color_scheme": scheme,
+            "reduced_motion": "reduce",  # no number in the middle of a flash
             "viewport": {"width": width, "height": HEIGHTS[width]},
         }
         page = await browser.new_page(**options)
         await page.goto(url)
         await expect(page.locator("#connection")).to_have_attribute("data-state", "live")
+        await page.click(f"#chart button:has-text('{span}')")
         await expect(page.locator(".lp-line")).to_have_attribute("d", re.compile("(L.*){15}"))
         await page.screenshot(path=folder / f"{name}.png")
         print(folder / f"{name}.png")
@@ -50,6 +53,7 @@ async def take(browser: Browser, url: str, folder: Path) -> None:
 
 async def run(folder: Path, seconds: float) -> None:
     """A system, `seconds` of its day, then the pictures."""
+    expect.set_options(timeout=DEADLINE_MS)
     chromium = shutil.which("chromium") or sys.exit("no browser: apt-get install chromium")
     options = (*simulator_options(ACCOUNTS, 60, 60.0, 11), "--past-days", "400")
     async with running(options, port=0, overrides=SETTINGS) as system, async_playwright() as playwright:
