@@ -128,6 +128,24 @@ async def test_a_silent_server_is_not_taken_for_a_deaf_subscription(
         assert heard == [Subscribed()]
 
 
+async def test_a_closed_transport_counts_as_a_lost_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvloop says so in an error of its own, where a proxy accepts us and hangs up at once.
+
+    It is tried once more, and then it is Valkey that cannot be reached, not a bug of ours.
+    """
+    tries: list[str] = []
+
+    async def send(*_: object, **__: object) -> None:
+        tries.append("sent")
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+    monkeypatch.setattr("redis.asyncio.connection.AbstractConnection.connect_check_health", send)
+    async with connected("redis://127.0.0.1:1/0") as connection:
+        with pytest.raises(StateUnavailable, match="closed"):
+            await connection.ping()
+    assert len(tries) > 1
+
+
 async def _answers(connection: Connection) -> bool:
     with contextlib.suppress(StateUnavailable):
         await connection.ping()

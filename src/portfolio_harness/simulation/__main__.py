@@ -1,40 +1,76 @@
-"""`python -m portfolio_harness.simulation --seeds 0:2000`: trials of the pure core, one seed each."""
+"""`python -m portfolio_harness.simulation --seeds 0:2000`: trials of the core, one seed each."""
 
 import argparse
 import os
 import sys
 import time
+from statistics import median
+from typing import Final
 
+from portfolio_harness.simulation.mutants import MUTANTS, planted
 from portfolio_harness.simulation.trial import Simulation
 
-HASH_SEED = "0"  # the order of sets of names
+HASH_SEED: Final = "0"  # the order of sets of names
+MODULE: Final = "portfolio_harness.simulation"
+MUTANT_SEEDS_MAX: Final = 150  # within which each planted fault is found
 
 
 def main() -> None:
-    """Run them; print each that fails. Exit code 1 when one does."""
+    """Run them; print each that fails. Exit code 1 when one does, or when a planted fault is not found."""
     if os.environ.get("PYTHONHASHSEED") != HASH_SEED:
         os.environ["PYTHONHASHSEED"] = HASH_SEED
-        os.execv(sys.executable, [sys.executable, "-m", "portfolio_harness.simulation", *sys.argv[1:]])  # noqa: S606
-    parser = argparse.ArgumentParser(prog="portfolio_harness.simulation", description=__doc__)
-    parser.add_argument("--seeds", default="0:500", help="FIRST:LAST, or one")
+        os.execv(sys.executable, [sys.executable, "-m", MODULE, *sys.argv[1:]])  # noqa: S606
+    parser = argparse.ArgumentParser(prog=MODULE, description=__doc__)
+    parser.add_argument("--seeds", default="0:2000", help="FIRST:LAST, or one alone")
+    parser.add_argument("--mutants", action="store_true", help="plant faults; each must be found")
     options = parser.parse_args()
-    first, _, last = options.seeds.partition(":")
-    seeds = range(int(first), int(last or int(first) + 1))
     simulation = Simulation()
-    began_s, failed, messages, converged = time.process_time(), 0, 0, []
+    is_good = _find_mutants(simulation) if options.mutants else _run(simulation, _seeds(options.seeds))
+    sys.exit(0 if is_good else 1)
+
+
+def _seeds(text: str) -> range:
+    first, _, last = text.partition(":")
+    return range(int(first), int(last or int(first) + 1))
+
+
+def _run(simulation: Simulation, seeds: range) -> bool:
+    """Did every promise hold in every trial?"""
+    began_s, failed, messages, waits = time.process_time(), 0, 0, list[float]()
     for seed in seeds:
         verdict = simulation.run(seed)
         messages += verdict.messages
-        converged.append(verdict.converged_s)
+        if verdict.converged_s is not None:
+            waits.append(verdict.converged_s)
         if verdict.faults:
             failed += 1
-            print(verdict, flush=True)
-    took = time.process_time() - began_s
-    print(f"{len(seeds)} seeds, {failed} failed, {messages} messages judged, {took:.1f} s of processor time")
-    known = sorted(one for one in converged if one is not None)
-    if known:
-        print(f"converged after median {known[len(known) // 2]:.2f}, worst {known[-1]:.2f} s")
-    sys.exit(1 if failed else 0)
+            print(f"{verdict}\n  again: python -m {MODULE} --seeds {seed}", flush=True)
+    took_s = time.process_time() - began_s
+    print(
+        f"{len(seeds)} seeds, {failed} failed, {messages} messages judged, {took_s:.1f} s of processor time"
+    )
+    if waits:
+        print(f"right after the last fault: median {median(waits):.2f} s, worst {max(waits):.2f} s")
+    return not failed
+
+
+def _find_mutants(simulation: Simulation) -> bool:
+    """Was each planted fault found?"""
+    missed = 0
+    for mutant in MUTANTS:
+        with planted(mutant):
+            found = next(
+                (verdict for seed in range(MUTANT_SEEDS_MAX) if (verdict := simulation.run(seed)).faults),
+                None,
+            )
+        missed += found is None
+        by = (
+            f"NOT FOUND within {MUTANT_SEEDS_MAX} seeds"
+            if found is None
+            else f"seed {found.seed}: {found.faults[0]}"
+        )
+        print(f"{mutant.promise} {mutant.what}: {by}", flush=True)
+    return not missed
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 Its arithmetic is its own: figures are Decimal, from `broker_truth`.
 """
 
+import contextlib
 from collections import Counter
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -17,7 +18,10 @@ ON_ITS_WAY_S: Final = 2.0  # a right value may be so old: an event of the broker
 EXPIRY_GRACE_S: Final = 1.0  # servers look at their clients each second
 SURE: Final = ("stale", "unpriced", "unconfirmed", "unexplained", "unvalued")
 
+VALUATIONS: Final = b":valuations"
+
 _decode = msgspec.json.Decoder().decode
+_decode_epoch = msgspec.msgpack.Decoder().decode
 
 
 @dataclass
@@ -57,12 +61,31 @@ class SimulationJudge:
         self.truth = truth
         self.faults: list[Fault] = []
         self.seen = Counter[str]()
+        self._epochs: dict[bytes, int] = {}
         self._price_ttl_s = price_ttl_s
         self.is_time_right = True  # all clocks; else the age of a price is nobody's fault
 
     def note(self, promise: str, at_s: float, what: str) -> None:
         """A promise is broken."""
         self.faults.append(Fault(promise, at_s, what))
+
+    def overhear(self, channel: bytes, payload: bytes, now_s: float) -> None:
+        """Something is published: of one shard never under an older epoch than before."""
+        if not channel.endswith(VALUATIONS):
+            return
+        with contextlib.suppress(msgspec.MsgspecError):
+            epoch = _decode_epoch(payload)[0]
+            if epoch < self._epochs.get(channel, 0):
+                self.note(
+                    "P2",
+                    now_s,
+                    f"two owners publish {channel.decode()}: {epoch} after {self._epochs[channel]}",
+                )
+            self._epochs[channel] = max(epoch, self._epochs.get(channel, 0))
+
+    def forget_epochs(self) -> None:
+        """Valkey has lost its state: nobody can know what was before."""
+        self._epochs.clear()
 
     def take(self, client: WatcherHistory, text: bytes, now_s: float) -> None:
         """One message to one client."""

@@ -31,6 +31,9 @@ class SimulatedNetwork:
         self.answer: Callable[[tuple[Any, ...]], Exception | None] = lambda _: (
             None
         )  # an error to all commands
+        self.overheard: Callable[[bytes, bytes], None] = lambda _channel, _payload: (
+            None
+        )  # all that is published
         self._subscriptions: list[SimulatedPubSub] = []
         valkey.publish = self._publish
 
@@ -62,6 +65,7 @@ class SimulatedNetwork:
                 subscription.catch_up()
 
     def _publish(self, channel: bytes, payload: bytes) -> int:
+        self.overheard(channel, payload)
         receivers = [one for one in self._subscriptions if channel in one.channels]
         for one in receivers:
             one.deliver(channel, payload)

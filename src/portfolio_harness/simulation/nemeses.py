@@ -112,11 +112,13 @@ async def _break_subscriptions(world: World, _: PlannedFault, __: Running) -> No
 
 async def _flush(world: World, _: PlannedFault, __: Running) -> None:
     world.valkey.do("FLUSHALL")
+    world.judge.forget_epochs()
 
 
 async def _restart_empty(world: World, fault: PlannedFault, _: Running) -> None:
     world.cut_all(is_cut=True)
     world.valkey.become(({}, {}))
+    world.judge.forget_epochs()
     await asyncio.sleep(fault.for_s)
     world.cut_all(is_cut=False)
 
@@ -128,6 +130,7 @@ async def _fail_over(world: World, fault: PlannedFault, _: Running) -> None:
     world.cut_all(is_cut=True)
     await asyncio.sleep(fault.for_s / 5)
     world.valkey.become(replica)
+    world.judge.forget_epochs()
     world.cut_all(is_cut=False)
 
 

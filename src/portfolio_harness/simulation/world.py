@@ -19,12 +19,14 @@ from portfolio_realtime.portfolio_calculator import calculator
 from portfolio_realtime.service import Context, keep_running
 from portfolio_realtime.state import open_state
 from portfolio_realtime.telemetry import CalculatorMetrics, ServerMetrics
+from portfolio_realtime.wire.messages import Subscribe
 
 SHARDS: Final = 2
 LEASE_MS: Final = 3000
 PRICE_TTL_S: Final = 6.0
 ACCOUNTS: Final = 3
 TOKEN_S: Final = 60.0
+SHORT_TOKEN_S: Final = 5.0  # of one client: it runs out in the middle
 SETTINGS: Final = config.load(
     _env_file=None,
     shards=SHARDS,
@@ -82,6 +84,7 @@ class World:
         self.network = SimulatedNetwork(self.valkey, self.chance)
         self.truth = TrueBroker(self.chance, ACCOUNTS)
         self.judge = SimulationJudge(self.truth, PRICE_TTL_S)
+        self.network.overheard = lambda channel, payload: self.judge.overhear(channel, payload, loop.time())
         self.shard_count = SHARDS
         self.is_feed_there = self.is_broker_there = True
         self.services: dict[str, Running] = {}
@@ -152,9 +155,12 @@ class World:
         """Open a connection and subscribe."""
         running = self.services[server]
         self._filenos += 1
-        watcher = SimulatedWatcher(running.part, history, self._filenos, TOKEN_S)
+        valid_s = SHORT_TOKEN_S if history is self.histories[0] else TOKEN_S
+        watcher = SimulatedWatcher(running.part, history, self._filenos, valid_s)
         self._watchers[history.name] = watcher
         watcher.subscribe()
+        other = next(one for one in self.truth.accounts if one != history.account_id)
+        watcher.ask(Subscribe(other))  # it is refused
 
     def close_clients(self, server: str) -> None:
         """A server has died: its clients come again as soon as it is back."""

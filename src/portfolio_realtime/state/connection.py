@@ -36,6 +36,7 @@ PROBE_S: Final = 1.0  # between two words to our own subscriptions
 PROBE_S_MAX: Final = 1.5  # for one of them; then its connection is given up
 DEAF_S: Final = 2.5  # a subscription that has not heard what was published for so long is given up
 CONNECTIONS_MAX: Final = 64
+CLOSED_ALREADY: Final = "the handler is closed"  # in what uvloop says of a transport that is gone
 SUBSCRIPTION_READ_BYTES: Final = 256 * 1024  # a batch of publications in one read, not in several
 SCRIPT_LOADS_MAX: Final = 2  # for one call: a failover may lead to a server that does not know it, either
 WRITE_FIELDS_MAX: Final = 2000  # of one fenced write; larger ones are cut into several
@@ -77,14 +78,43 @@ class Subscribed(NamedTuple):
 SUBSCRIBED: Final = Subscribed()
 
 
-class _OnceMore(Retry):
+class _Telling(Retry):
+    """Tells of a connection that was closed as it was opened: uvloop has an error of its own for that.
+
+    A proxy that accepts us, finds nobody behind it and hangs up does this.
+    """
+
+    def __init__(self, retries: int) -> None:
+        super().__init__(NoBackoff(), retries)
+
+    async def call_with_retry(
+        self,
+        do: Callable[[], Awaitable[R]],
+        fail: Callable[..., Any],
+        is_retryable: Callable[[Exception], bool] | None = None,
+        with_failure_count: bool = False,
+    ) -> R:
+        """What `do` returns; see the library's `Retry`."""
+
+        async def told() -> R:
+            try:
+                return await do()
+            except RuntimeError as error:
+                if CLOSED_ALREADY not in str(error):
+                    raise
+                raise exceptions.ConnectionError(f"closed as it was opened: {error}") from error
+
+        return await super().call_with_retry(told, fail, is_retryable, with_failure_count)
+
+
+class _OnceMore(_Telling):
     """One more try, on a new connection, where a connection was lost: every command here can be repeated.
 
     After a change of roles no connection is believed any more: the server's name may lead elsewhere now.
     """
 
     def __init__(self) -> None:
-        super().__init__(NoBackoff(), 1)
+        super().__init__(retries=1)
         self.pool: ConnectionPool | None = None
 
     def __deepcopy__(self, _: dict[int, Any]) -> "_OnceMore":
@@ -140,7 +170,7 @@ class Connection:
             protocol=2,  # with RESP3 the client formats every message for a log that nobody asked for
             socket_connect_timeout=SOCKET_TIMEOUT_S,
             max_connections=CONNECTIONS_MAX,
-            retry=Retry(NoBackoff(), 0),  # a reader must be told that it has missed something
+            retry=_Telling(retries=0),  # a reader must be told that it has missed something
             socket_read_size=SUBSCRIPTION_READ_BYTES,
             parser_class=Parser,
         )

@@ -1,0 +1,151 @@
+"""Faults planted in the product, for each promise that the core keeps: the simulation must find every one.
+
+Each is a patch of one name, or of the text of one script, while trials run.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Generator
+from typing import Any, Final, NamedTuple
+from unittest import mock
+
+import numpy as np
+
+from portfolio_harness.simulation import made_up_valkey, makers
+from portfolio_realtime.state import accounts
+from portfolio_realtime.state.connection import Connection, Subscribed
+from portfolio_realtime.state.feeds import Feeds
+from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
+from portfolio_realtime.symbol_collector.records.booked import Booked
+from portfolio_realtime.websocket_server.access.identity import Identity
+from portfolio_realtime.websocket_server.clients.connection import ClientConnection
+from portfolio_realtime.websocket_server.fanout.freshness import ShardSigns
+from portfolio_realtime.websocket_server.fanout.newest_columns import NewestColumns
+from portfolio_realtime.websocket_server.fanout.publication_follower import PublicationFollower
+from portfolio_realtime.websocket_server.fanout.watched_account import WatchedAccount
+
+Patch = contextlib.AbstractContextManager[Any]
+
+
+class Mutant(NamedTuple):
+    """One fault: which promise it breaks, what is wrong, and how it is planted."""
+
+    promise: str
+    what: str
+    plant: Callable[[], Patch]
+
+
+def _replaced(owner: Any, name: str, value: Any) -> Callable[[], Patch]:
+    return lambda: mock.patch.object(owner, name, value)
+
+
+def _script(old: bytes, new: bytes) -> Callable[[], Patch]:
+    return lambda: mock.patch.dict(made_up_valkey.planted, {old: new})
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """Do nothing."""
+
+
+async def _never(*_: Any, **__: Any) -> None:
+    await asyncio.Event().wait()
+
+
+def _always(*_: Any, **__: Any) -> bool:
+    return True
+
+
+def _not(*_: Any) -> bool:
+    return False
+
+
+def _no_change(*_: Any, **__: Any) -> set[int]:
+    return set()
+
+
+def _decoded(decode: Callable[[bytes], Any], raw: bytes, _: str) -> Any:
+    return decode(raw)
+
+
+def _all_newer(_: Any, slots: Any, *__: Any) -> Any:
+    return np.ones(len(slots), np.bool_)
+
+
+async def _all_live(_: Any, sources: Any) -> set[str]:
+    return set(sources)
+
+
+_message = WatchedAccount.message
+_follow = Connection.follow
+
+
+def _without_changes(self: WatchedAccount, since: Any, *, with_positions: bool) -> bytes:
+    text = _message(self, since, with_positions=with_positions)
+    if since is None or not with_positions:
+        return text
+    return text.partition(b',"positions":')[0] + b',"positions":[]}'
+
+
+async def _subscribed_once(self: Connection, *channels: str) -> AsyncIterator[Any]:
+    is_first = True
+    async for event in _follow(self, *channels):
+        if is_first or not isinstance(event, Subscribed):
+            yield event
+        is_first = False
+
+
+def _any_trade(_: Any, tape: str) -> Any:
+    return _stock_effect(("@",), tape)
+
+
+_stock_effect = makers.stock_effect
+
+MUTANTS: Final = (
+    Mutant(
+        "P1",
+        "after a broken subscription the state is not read again",
+        _replaced(Connection, "follow", _subscribed_once),
+    ),
+    Mutant(
+        "P1",
+        "nobody notices that who is watched was lost",
+        _replaced(PublicationFollower, "follow_life", _never),
+    ),
+    Mutant("P2", "older publications are taken", _replaced(NewestColumns, "are_newer", _all_newer)),
+    Mutant(
+        "P2",
+        "an owner who has lost its shard may write",
+        _script(b"if tonumber(ARGV[1]) < fence then", b"if false then"),
+    ),
+    Mutant("P3", "changes of positions are left out", _replaced(WatchedAccount, "message", _without_changes)),
+    Mutant("P4", "every feed counts as live", _replaced(Feeds, "live", _all_live)),
+    Mutant("P5", "everybody may see every account", _replaced(Identity, "may_see", _always)),
+    Mutant("P7", "a full socket is written to", _replaced(ClientConnection, "pause", _nothing)),
+    Mutant("P9", "a repeated booking counts twice", _replaced(Booked, "__contains__", _not)),
+    Mutant(
+        "P9",
+        "records of a new collector are older than those before",
+        _replaced(AccountRecords, "begin_versions", _nothing),
+    ),
+    Mutant(
+        "P10", "a token that has run out is good", _replaced(ClientConnection, "disconnect_due", _nothing)
+    ),
+    Mutant(
+        "P11",
+        "nobody notices that a shard is silent",
+        _replaced(ShardSigns, "look", _no_change),
+    ),
+    Mutant("P11", "any trade sets a price", _replaced(makers, "stock_effect", _any_trade)),
+    Mutant(
+        "P13",
+        "one record that cannot be read ends who reads it",
+        _replaced(accounts, "readable", _decoded),
+    ),
+)
+
+
+@contextlib.contextmanager
+def planted(mutant: Mutant) -> Generator[None]:
+    """The product with this fault in it."""
+    with mutant.plant():
+        yield
