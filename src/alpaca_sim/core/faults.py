@@ -63,27 +63,27 @@ _ODD_ABOUT = {
     "twice": "a position comes twice with one symbol",
     "hold": "a resting order holds cash back, equity stays",
     "contradiction": "equity is 600 more than cash and positions",
-    "ipo": "stocks are told as class ipo without exchange",
+    "ipo": "stocks are reported as class ipo without an exchange",
 }
 _FINAL_ODDITIES = frozenset({"euro"})  # an account that is in another currency is so for good
 KINDS: dict[str, FaultKind] = {
     kind.name: kind
     for kind in (
-        FaultKind("market.mute", "sockets stay open, pongs come, data does not", _LASTING),
+        FaultKind("market.mute", "sockets stay open and pongs come, but no data", _LASTING),
         FaultKind("market.cut", "connections are aborted"),
         FaultKind("market.half_open", "no data, no pongs, nothing is read; aborted at the end", _LASTING),
         FaultKind("market.slow", "data leaves in bursts", _LASTING, (0.05, 5.0), "seconds between bursts"),
-        FaultKind("market.ghosts", "a cut, and 406 for every new session meanwhile", _LASTING),
-        FaultKind("market.slow_client", "407 and the end of the connection"),
+        FaultKind("market.ghosts", "a cut, then 406 for every new session until it ends", _LASTING),
+        FaultKind("market.slow_client", "407, then the connection is closed"),
         FaultKind(
             "market.reconnect_limit",
-            "HTTP 429 for a handshake too soon after the last",
+            "HTTP 429 for a handshake that comes too soon after the last one",
             _LASTING,
             (0.5, 60.0),
             "seconds between handshakes",
         ),
         FaultKind("market.repeat", "trades come twice", _LASTING, _SHARE, "share of the trades"),
-        FaultKind("market.reorder", "trades of a batch come in another order", _LASTING),
+        FaultKind("market.reorder", "trades of a batch come in a different order", _LASTING),
         FaultKind(
             "market.unknown", "unknown message types and fields", _LASTING, _SHARE, "share of the trades"
         ),
@@ -100,15 +100,21 @@ KINDS: dict[str, FaultKind] = {
             True,
         ),
         FaultKind("rest.slow", "answers take longer", _LASTING, (0.01, 30.0), "seconds"),
-        FaultKind("rest.429", "HTTP 429 with headers that say when it ends", _LASTING),
+        FaultKind("rest.429", "HTTP 429 with headers that say when the limit resets", _LASTING),
         FaultKind("rest.5xx", "HTTP 500, 502, 503 or 504", _LASTING, _SHARE, "share of the requests"),
         FaultKind("rest.401", "HTTP 401", _LASTING, _SHARE, "share of the requests"),
         FaultKind(
             "rest.cut", "the connection ends without an answer", _LASTING, _SHARE, "share of the requests"
         ),
-        FaultKind("rest.malformed", "half of the body", _LASTING, _SHARE, "share of the answers"),
         FaultKind(
-            "rest.null_fields", "null where a value was promised", _LASTING, _SHARE, "share of the values"
+            "rest.malformed", "only half of the body is sent", _LASTING, _SHARE, "share of the answers"
+        ),
+        FaultKind(
+            "rest.null_fields",
+            "null where the documents promise a value",
+            _LASTING,
+            _SHARE,
+            "share of the values",
         ),
         FaultKind(
             "rest.missing_fields", "optional keys are left out", _LASTING, _SHARE, "share of these keys"
@@ -123,19 +129,19 @@ KINDS: dict[str, FaultKind] = {
             _SHARE,
             "share of the parts",
         ),
-        FaultKind("rest.lag", "balances and positions trail the events", _LASTING, (0.05, 60.0), "seconds"),
+        FaultKind(
+            "rest.lag", "balances and positions are older than the events", _LASTING, (0.05, 60.0), "seconds"
+        ),
         FaultKind("events.repeat", "events come again", _LASTING, _SHARE, "share of the events"),
         FaultKind(
             "events.reorder",
-            "events are held back and come in another order across accounts",
+            "events are held back and come in a different order across accounts",
             _LASTING,
             (0.05, 10.0),
             "seconds held back",
         ),
-        FaultKind(
-            "events.drop", "events are lost; afterwards the slow-reader comment says how many", _LASTING
-        ),
-        FaultKind("events.error", "the comment `: internal server error`, and the end of the stream"),
+        FaultKind("events.drop", "events are lost; the slow-reader comment then says how many", _LASTING),
+        FaultKind("events.error", "the comment `: internal server error`, then the stream ends"),
         FaultKind("events.eof", "a clean end of the stream"),
         FaultKind("events.cut", "connections are aborted"),
         FaultKind("events.mute", "streams stay open without events and heartbeats", _LASTING),
@@ -143,7 +149,7 @@ KINDS: dict[str, FaultKind] = {
         FaultKind("events.stale_cursor", "since_id is refused as too old", _LASTING),
         FaultKind(
             "events.irregular",
-            "odd but real spellings: empty currency, a time for a date, new keys",
+            "unusual spellings seen at Alpaca: empty currency, a time instead of a date, new keys",
             _LASTING,
             _SHARE,
             "share of the events",
@@ -170,7 +176,7 @@ KINDS: dict[str, FaultKind] = {
         FaultKind("ledger.memo", "instant credits, settled 2 s later", _MOMENT, _COUNT, "accounts", True),
         FaultKind(
             "ledger.late",
-            "deposits that REST has at once, and events later",
+            "deposits that REST shows at once, and events later",
             _MOMENT,
             (1.0, 30.0),
             "seconds",
