@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from portfolio_realtime.state.keys import TICKET_TTL_S
+from portfolio_realtime.symbol_collector.records.doubts import Reason
 from portfolio_realtime.websocket_server.clients import connection
 from portfolio_realtime.websocket_server.http_api import account_queries, many_accounts, portfolios
 from portfolio_realtime.wire.http_problems import HttpProblem
@@ -21,7 +22,8 @@ from portfolio_realtime.wire.messages import (
     PositionRow,
 )
 
-TEXT = (Path(__file__).resolve().parents[2] / "docs/api.md").read_text()
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "docs/api.md").read_text()
 
 
 def rows(heading: str) -> list[list[str]]:
@@ -126,6 +128,19 @@ def test_every_limit_is_the_codes() -> None:
         for cells in rows("Limits")
     ]
     assert told == expected
+
+
+def test_every_mark_and_reason_has_its_meaning_and_its_end() -> None:
+    """In the decision about them."""
+    page = (ROOT / "docs/decisions/0024-what-the-marks-of-a-value-mean.md").read_text()
+    told = set(re.findall(r"^\| `([^`]+)`", page, re.MULTILINE))
+    optional = {
+        field.encode_name
+        for field in msgspec.structs.fields(PortfolioMessage)
+        if field.default is msgspec.UNSET
+    }
+    figures = {"known_equity", "stale_ages_s", "positions"}
+    assert told == (optional - figures) | {"stale", "unpriced"} | {reason.value for reason in Reason}
 
 
 def test_a_closed_position_is_told_apart_from_one_that_is_gone() -> None:

@@ -72,10 +72,11 @@ async def test_server_sent_events_carry_the_same_messages(server: Served, calcul
         assert answer.headers["content-type"].startswith("text/event-stream")
         lines = answer.aiter_lines()
         assert await anext(lines) == "event: portfolio"
+        assert (await anext(lines)).startswith("id: ")
         first = json.loads((await anext(lines)).removeprefix("data: "))
         assert (first["sequence"], first["positions"][0]["symbol"]) == (1, "A")
         await calculator.publish("a", 2, {"A": "1"})
-        rest = [line async for line in lines if line]
+        rest = [line async for line in lines if line and not line.startswith("id: ")]
     assert rest[0] == "event: portfolio"
     assert json.loads(rest[1].removeprefix("data: "))["positions"] == []
     assert rest[2:] == ["event: close", 'data: {"code":4004,"reason":"token expired"}']

@@ -6,6 +6,7 @@ from typing import Final
 import structlog
 
 from portfolio_realtime.clock import Clock
+from portfolio_realtime.model import PRICED_CLASSES
 from portfolio_realtime.state import State
 from portfolio_realtime.symbol_collector.activities import Statement
 from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
@@ -38,7 +39,7 @@ class EquityDrift:
         """
         account, stated = self._records.account(statement.state.account_id), statement.state.equity
         symbols, prices = statement.quantities.keys(), statement.prices
-        if account is None or stated is None or symbols - prices.keys():
+        if account is None or stated is None or symbols - prices.keys() or _has_unknown_units(statement):
             return
         if account.cash - account.held_back != statement.state.cash or not statement.has_holdings_of(account):
             return
@@ -54,6 +55,17 @@ class EquityDrift:
             drift = _ratio(own - at_brokers, at_stake)
             self._metrics.price_drift.observe(drift)
             _tell_drift("price drift", account.account_id, own, at_brokers, drift)
+
+
+def _has_unknown_units(statement: Statement) -> bool:
+    """Is something held of a class of which nobody tells what a price is the price of?
+
+    A bond is priced per 100 of its face value: taken for one piece, it would be a hundredfold drift.
+    """
+    return any(
+        one.quantity and one.asset_class not in PRICED_CLASSES and one.stated_multiplier is None
+        for one in statement.holdings.values()
+    )
 
 
 def _ratio(difference: Decimal, at_stake: Decimal) -> float:
