@@ -15,8 +15,8 @@ from portfolio_realtime.websocket_server.access.identity import FORBIDDEN, Unaut
 from portfolio_realtime.websocket_server.clients.gateway import Gateway
 from portfolio_realtime.websocket_server.http_api.described_answers import (
     GUARDED,
-    SECURED,
     UNAVAILABLE,
+    described,
     invalid,
     json_content,
 )
@@ -155,11 +155,11 @@ def add_many_accounts(app: FastAPI, gateway: Gateway) -> None:
 
     @app.get(
         "/v1/portfolios",
-        operation_id="getPortfolios",
-        tags=["portfolios"],
-        summary="The newest values of several accounts, and their total",
-        responses={**answers, 422: no_ids},
-        openapi_extra=SECURED,
+        **described(
+            "getPortfolios",
+            "The newest values of several accounts, and their total",
+            {**answers, 422: no_ids},
+        ),
     )
     async def portfolios(
         request: Request,
@@ -181,29 +181,25 @@ def add_many_accounts(app: FastAPI, gateway: Gateway) -> None:
 
     @app.post(
         "/v1/portfolios",
-        operation_id="queryPortfolios",
-        tags=["portfolios"],
-        summary="The same for more ids than a URL holds",
-        responses={**answers, 422: empty},
-        openapi_extra=SECURED,
+        **described("queryPortfolios", "The same for more ids than a URL holds", {**answers, 422: empty}),
     )
     async def portfolios_by_body(wanted: AccountIds, caller: Caller) -> Response:
         return Response(await many.read(caller, wanted.ids, wanted.detail), media_type="application/json")
 
     @app.get(
         "/v1/accounts",
-        operation_id="listAccounts",
-        tags=["portfolios"],
-        summary="The accounts that the caller may see, page by page",
-        responses={
-            200: {
-                "description": "In the order of their ids",
-                "content": json_content("AccountList", usual=ACCOUNT_LIST_EXAMPLE),
+        **described(
+            "listAccounts",
+            "The accounts that the caller may see, page by page",
+            {
+                200: {
+                    "description": "In the order of their ids",
+                    "content": json_content("AccountList", usual=ACCOUNT_LIST_EXAMPLE),
+                },
+                **GUARDED,
+                503: UNAVAILABLE,
             },
-            **GUARDED,
-            503: UNAVAILABLE,
-        },
-        openapi_extra=SECURED,
+        ),
     )
     async def accounts(
         request: Request,

@@ -24,13 +24,13 @@ from portfolio_realtime.websocket_server.http_api.described_answers import (
     NO_ACCOUNT_ID,
     NO_SUCH_DETAIL,
     NO_SUCH_RANGE,
-    SECURED,
     SECURITY_SCHEMES,
     TOO_OFTEN,
     UNAVAILABLE,
     UNKNOWN,
     Responses,
     account_answers,
+    described,
     described_problem,
     json_content,
 )
@@ -175,31 +175,37 @@ def build_app(gateway: Gateway, instance: str, queries: AccountQueries) -> FastA
 def _add_probes(app: FastAPI, gateway: Gateway, instance: str) -> None:
     @app.get(
         "/health",
-        operation_id="getHealth",
-        tags=["operations"],
-        summary="Liveness: the process runs",
-        responses={200: {"content": json_content("Health", alive={"status": "ok"})}},
+        **described(
+            "getHealth",
+            "Liveness: the process runs",
+            {200: {"content": json_content("Health", alive={"status": "ok"})}},
+            tag="operations",
+            is_secured=False,
+        ),
     )
     async def health() -> Health:
         return Health(status="ok")
 
     @app.get(
         "/ready",
-        operation_id="getReadiness",
-        tags=["operations"],
-        summary="Readiness: 503 while draining, without state, or while nothing is published",
-        responses={
-            200: {"content": json_content("Health", ready={"status": "ok"})},
-            503: {
-                "description": "Not now",
-                "content": json_content(
-                    "Health",
-                    draining={"status": "draining"},
-                    waiting={"status": "waiting for the state"},
-                    silent={"status": "nothing is published"},
-                ),
+        **described(
+            "getReadiness",
+            "Readiness: 503 while draining, without state, or while nothing is published",
+            {
+                200: {"content": json_content("Health", ready={"status": "ok"})},
+                503: {
+                    "description": "Not now",
+                    "content": json_content(
+                        "Health",
+                        draining={"status": "draining"},
+                        waiting={"status": "waiting for the state"},
+                        silent={"status": "nothing is published"},
+                    ),
+                },
             },
-        },
+            tag="operations",
+            is_secured=False,
+        ),
     )
     async def ready(response: Response) -> Health:
         if gateway.is_draining:
@@ -213,20 +219,21 @@ def _add_probes(app: FastAPI, gateway: Gateway, instance: str) -> None:
 
     @app.get(
         "/metrics",
-        operation_id="getMetrics",
-        tags=["operations"],
-        summary="Metrics of all services, in Prometheus text",
         response_class=PlainTextResponse,
-        responses={
-            200: {"content": {"text/plain": {"example": METRICS_EXAMPLE}}},
-            403: described_problem(
-                "Not from this machine and without X-API-Key or METRICS_TOKEN; or without TLS",
-                HttpProblem.OPERATORS_ONLY,
-                HttpProblem.TLS_REQUIRED,
-            ),
-            429: TOO_OFTEN,
-        },
-        openapi_extra=SECURED,
+        **described(
+            "getMetrics",
+            "Metrics of all services, in Prometheus text",
+            {
+                200: {"content": {"text/plain": {"example": METRICS_EXAMPLE}}},
+                403: described_problem(
+                    "Not from this machine and without X-API-Key or METRICS_TOKEN; or without TLS",
+                    HttpProblem.OPERATORS_ONLY,
+                    HttpProblem.TLS_REQUIRED,
+                ),
+                429: TOO_OFTEN,
+            },
+            tag="operations",
+        ),
     )
     async def metrics(request: Request) -> Response:
         refusal = operator_refusal(gateway, request)
@@ -261,11 +268,7 @@ def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
 
     @app.get(
         "/v1/portfolio/{account_id}",
-        operation_id="getPortfolio",
-        tags=["portfolios"],
-        summary="The newest value of an account",
-        responses={**answers, 422: NO_SUCH_DETAIL},
-        openapi_extra=SECURED,
+        **described("getPortfolio", "The newest value of an account", {**answers, 422: NO_SUCH_DETAIL}),
     )
     async def portfolio(
         request: Request, account_id: AccountId, caller: Caller, detail: WithDetail = "value"
@@ -274,11 +277,11 @@ def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
 
     @app.get(
         "/api/portfolio/value",
-        operation_id="getPortfolioForExistingClients",
-        tags=["portfolios"],
-        summary="The newest value of an account, for existing clients",
-        responses={**answers, 422: NO_ACCOUNT_ID},
-        openapi_extra=SECURED,
+        **described(
+            "getPortfolioForExistingClients",
+            "The newest value of an account, for existing clients",
+            {**answers, 422: NO_ACCOUNT_ID},
+        ),
     )
     async def portfolio_value(
         request: Request,
@@ -289,13 +292,9 @@ def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
 
     @app.get(
         "/v1/portfolio/{account_id}/stream",
-        operation_id="streamPortfolio",
-        tags=["portfolios"],
-        summary="The values of an account as server-sent events",
-        responses=events,
         response_class=StreamingResponse,
         dependencies=[Depends(let_in)],
-        openapi_extra=SECURED,
+        **described("streamPortfolio", "The values of an account as server-sent events", events),
     )
     async def stream(
         request: Request,
@@ -318,15 +317,16 @@ def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
 
     @app.post(
         "/v1/tickets",
-        operation_id="createTicket",
-        tags=["access"],
-        summary="Issue a ticket for one WebSocket connection",
-        responses={
-            200: {"content": json_content("Ticket", usual=TICKET_EXAMPLE)},
-            **GUARDED,
-            503: UNAVAILABLE,
-        },
-        openapi_extra=SECURED,
+        **described(
+            "createTicket",
+            "Issue a ticket for one WebSocket connection",
+            {
+                200: {"content": json_content("Ticket", usual=TICKET_EXAMPLE)},
+                **GUARDED,
+                503: UNAVAILABLE,
+            },
+            tag="access",
+        ),
     )
     async def tickets(caller: Caller) -> Ticket:
         try:
@@ -340,36 +340,36 @@ def _add_explanations(app: FastAPI, gateway: Gateway, queries: AccountQueries) -
 
     @app.get(
         "/v1/portfolio/{account_id}/explain",
-        operation_id="explainPortfolio",
-        tags=["portfolios"],
-        summary="Every leg of the value, and the arithmetic",
-        responses=account_answers("Explanation", usual=EXPLANATION_EXAMPLE),
-        openapi_extra=SECURED,
+        **described(
+            "explainPortfolio",
+            "Every leg of the value, and the arithmetic",
+            account_answers("Explanation", usual=EXPLANATION_EXAMPLE),
+        ),
     )
     async def explanation(request: Request, account_id: AccountId, caller: Caller) -> Response:
         return json_answer(request, await portfolios.ask(caller, account_id, queries.explanation))
 
     @app.get(
         "/v1/portfolio/{account_id}/assets",
-        operation_id="getAssets",
-        tags=["portfolios"],
-        summary="What the account holds, with names, asset classes and cost",
-        responses=account_answers("HeldAssets", usual=ASSETS_EXAMPLE),
-        openapi_extra=SECURED,
+        **described(
+            "getAssets",
+            "What the account holds, with names, asset classes and cost",
+            account_answers("HeldAssets", usual=ASSETS_EXAMPLE),
+        ),
     )
     async def assets(request: Request, account_id: AccountId, caller: Caller) -> Response:
         return json_answer(request, await portfolios.ask(caller, account_id, queries.assets))
 
     @app.get(
         "/v1/portfolio/{account_id}/history",
-        operation_id="getHistory",
-        tags=["portfolios"],
-        summary="What the account was worth: each minute since the last close, or each closed day and now",
-        responses={
-            **account_answers("History", day=HISTORY_EXAMPLE, month=MONTH_EXAMPLE),
-            422: NO_SUCH_RANGE,
-        },
-        openapi_extra=SECURED,
+        **described(
+            "getHistory",
+            "What the account was worth: each minute since the last close, or each closed day and now",
+            {
+                **account_answers("History", day=HISTORY_EXAMPLE, month=MONTH_EXAMPLE),
+                422: NO_SUCH_RANGE,
+            },
+        ),
     )
     async def past(
         request: Request,
