@@ -1,17 +1,28 @@
-"""What kind of server the shared state lives on, and how fast it answers; for the doctor."""
+"""What kind of server the shared state lives on, how fast it answers, and whether all works that services do.
 
+For the doctor, with the rights of whoever runs it.
+"""
+
+import asyncio
+import secrets
 import statistics
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from redis import exceptions
 
-from portfolio_realtime.errors import StateUnavailable
-from portfolio_realtime.state.connection import Connection
-from portfolio_realtime.state.error_answers import state_error
+from portfolio_realtime.cancellation import cancel_until_ended
+from portfolio_realtime.errors import StateRefused, StateUnavailable
+from portfolio_realtime.state import keys
+from portfolio_realtime.state.connection import Connection, Message, reports_unavailable
+from portfolio_realtime.state.error_answers import STAYING, state_error
 
 PINGS: Final = 20
+TRIAL_MS: Final = 1  # so long what the trial writes is there
+TRIAL_S_MAX: Final = 5.0  # until a word that was published is heard
+LISTENING_S: Final = 0.5  # until a subscription stands
 
 
 @dataclass(frozen=True)
@@ -24,6 +35,7 @@ class Server:
     eviction_policy: str
     replica: bool
     replicas: int = 0  # that are connected to it
+    is_cluster: bool = False
     saved_s: int | None = None  # when it last wrote a snapshot, in seconds since 1970; None: it does not say
 
     @property
@@ -43,17 +55,73 @@ async def examine(url: str) -> Server:
             began_s = time.perf_counter()
             await connection.ping()
             seconds.append(time.perf_counter() - began_s)
-        return _server(await _info(connection), 1000 * statistics.median(seconds))
+        server = _server(await _info(connection), 1000 * statistics.median(seconds))
+        if server.is_cluster:
+            raise StateRefused(f"Valkey has cluster mode on: {STAYING['CROSSSLOT']}")
+        if not server.replica:
+            await try_out(connection)
+        return server
     finally:
         await connection.close()
+
+
+async def try_out(connection: Connection) -> None:
+    """Write, run a script, publish, and hear it: what services need, with this user, in this database.
+
+    Nothing is left behind. Raises StateRefused, with the step that was refused, and StateUnavailable.
+    """
+    renew = connection.script("renew_lease")
+    channel = keys.probe(f"doctor-{secrets.token_hex(4)}")
+    heard = asyncio.create_task(_hear(connection, channel))
+    steps: dict[str, Callable[[], Awaitable[object]]] = {
+        "writing": lambda: connection.written_once(keys.settings(), "", TRIAL_MS),
+        "a script": lambda: reports_unavailable(renew)(keys=[keys.settings()], args=["", TRIAL_MS]),
+        "publishing": lambda: reports_unavailable(connection.commands.publish)(channel, b""),
+        "subscribing": lambda: asyncio.wait_for(heard, TRIAL_S_MAX),
+    }
+    try:
+        for step, attempt in steps.items():
+            try:
+                if step == "publishing":  # once somebody listens, if anybody may
+                    await asyncio.wait([heard], timeout=LISTENING_S)
+                await attempt()
+            except TimeoutError:
+                raise StateRefused("Valkey lets us subscribe and we hear nothing: is it a proxy?") from None
+            except StateRefused as error:
+                raise StateRefused(f"{step} is refused: {error}") from error
+    finally:
+        await cancel_until_ended([heard])
+
+
+async def _hear(connection: Connection, channel: str) -> None:
+    async for event in connection.follow(channel):
+        if isinstance(event, Message):
+            return
 
 
 async def _info(connection: Connection) -> dict[str, Any]:
     try:
         return await connection.commands.info()
+    except exceptions.NoPermissionError:  # most services' users may not; what HELLO says is enough
+        raise
     except (exceptions.RedisError, OSError) as error:
         meaning = state_error(error)
         raise meaning or StateUnavailable(f"Valkey did not answer INFO: {error}") from error
+
+
+async def _hello(connection: Connection) -> dict[str, Any]:
+    answer = await connection.commands.execute_command("HELLO")
+    said = answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=True))
+    told = {_text(name): _text(value) for name, value in said.items()}
+    return {
+        f"{told['server']}_version": told["version"],
+        "redis_mode": told["mode"],
+        "role": "slave" if told["role"] in ("slave", "replica") else "master",
+    }
+
+
+def _text(raw: object) -> str:
+    return raw.decode() if isinstance(raw, bytes) else str(raw)
 
 
 def _server(info: dict[str, Any], round_trip_ms: float) -> Server:
@@ -66,4 +134,5 @@ def _server(info: dict[str, Any], round_trip_ms: float) -> Server:
         replica=info.get("role") == "slave",
         replicas=int(info.get("connected_slaves", 0)),
         saved_s=info.get("rdb_last_save_time"),
+        is_cluster="cluster" in (info.get("redis_mode"), info.get("server_mode")),
     )

@@ -1,0 +1,82 @@
+"""The doctor tries out what services do, with the rights that they have: `ok` means that it works."""
+
+import socket
+import subprocess
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from portfolio_realtime.errors import StateRefused
+from portfolio_realtime.state import rights
+from portfolio_realtime.state.embedded import server_binary
+from portfolio_realtime.state.server import examine
+from tests.conftest import DEADLINE_S, ValkeyServer, free_port
+
+SERVICES = [user for user in rights.COMMANDS if user != "operator"]
+
+
+async def url_of(valkey: ValkeyServer, user: str, access: str) -> str:
+    """A user with these rights."""
+    admin = Redis.from_url(valkey.url)
+    await admin.execute_command("ACL", "SETUSER", user, "reset", ">secret", *access.split())
+    await admin.aclose()
+    return valkey.url.replace("redis://", f"redis://{user}:secret@")
+
+
+@pytest.mark.parametrize("user", SERVICES)
+async def test_the_least_rights_of_each_service_are_enough(mortal_valkey: ValkeyServer, user: str) -> None:
+    """Nothing is left behind, and nobody needs INFO for it."""
+    server = await examine(await url_of(mortal_valkey, user, rights.access_string(user)))  # type: ignore[arg-type]  # one of the users
+    assert server.major_version >= 7
+    admin = Redis.from_url(mortal_valkey.url)
+    assert await admin.dbsize() == 0
+    await admin.aclose()
+
+
+@pytest.mark.parametrize(
+    ("missing", "step"),
+    [
+        ("~settings", "writing is refused"),
+        ("+evalsha", "a script is refused"),
+        ("+publish", "publishing is refused"),
+        ("&probe:*", "is refused"),
+        ("+subscribe", "subscribing is refused"),
+    ],
+)
+async def test_each_right_that_is_missing_is_named(
+    mortal_valkey: ValkeyServer, missing: str, step: str
+) -> None:
+    """With the step and the remedy; a server that only answers PING is not ok."""
+    access = rights.access_string("server").split()
+    assert missing in access
+    access.remove(missing)
+    with pytest.raises(StateRefused, match=f"{step}.*docs/security.md"):
+        await examine(await url_of(mortal_valkey, "server", " ".join(access)))
+
+
+@pytest.fixture
+def cluster_url(tmp_path: Path) -> Generator[str]:
+    """A node with cluster mode on."""
+    port = free_port()
+    options = ("--cluster-enabled", "yes", "--save", "", "--dir", str(tmp_path))
+    listening = ("--port", str(port), "--bind", "127.0.0.1", "--cluster-port", str(free_port()))
+    process = subprocess.Popen([server_binary(), *listening, *options], stdout=subprocess.DEVNULL)
+    give_up_s = time.monotonic() + DEADLINE_S
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        assert time.monotonic() < give_up_s and process.poll() is None, "the node did not start"
+        time.sleep(0.02)
+    yield f"redis://127.0.0.1:{port}/0"
+    process.kill()
+    process.wait(5)
+
+
+async def test_cluster_mode_is_said(cluster_url: str) -> None:
+    """Before a service meets CROSSSLOT."""
+    with pytest.raises(StateRefused, match="cluster mode"):
+        await examine(cluster_url)
