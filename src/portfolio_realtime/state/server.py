@@ -75,7 +75,7 @@ async def try_out(connection: Connection) -> None:
     heard = asyncio.create_task(_hear(connection, channel))
     steps: dict[str, Callable[[], Awaitable[object]]] = {
         "writing": lambda: connection.written_once(keys.settings(), "", TRIAL_MS),
-        "a script": lambda: reports_unavailable(renew)(keys=[keys.settings()], args=["", TRIAL_MS]),
+        "a script": lambda: reports_unavailable(renew)(keys=[keys.settings()], args=["nobody", TRIAL_MS]),
         "publishing": lambda: reports_unavailable(connection.commands.publish)(channel, b""),
         "subscribing": lambda: asyncio.wait_for(heard, TRIAL_S_MAX),
     }
@@ -103,14 +103,14 @@ async def _info(connection: Connection) -> dict[str, Any]:
     try:
         return await connection.commands.info()
     except exceptions.NoPermissionError:  # most services' users may not; what HELLO says is enough
-        raise
+        return await _hello(connection)
     except (exceptions.RedisError, OSError) as error:
         meaning = state_error(error)
         raise meaning or StateUnavailable(f"Valkey did not answer INFO: {error}") from error
 
 
 async def _hello(connection: Connection) -> dict[str, Any]:
-    answer = await connection.commands.execute_command("HELLO")
+    answer: Any = await connection.commands.execute_command("HELLO")
     said = answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=True))
     told = {_text(name): _text(value) for name, value in said.items()}
     return {
