@@ -1,10 +1,8 @@
 """A value that may be old is never shown as live: by shard, by hop, on every way out."""
 
 import asyncio
-import contextlib
 import json
 
-import httpx
 import pytest
 from websockets.asyncio.client import ClientConnection
 
@@ -219,24 +217,6 @@ async def told(client: ClientConnection, hops: list[str]) -> None:
     async with asyncio.timeout(DEADLINE_S):
         while json.loads(await client.recv()).get("stale_hops") != hops:
             pass
-
-
-async def test_a_server_that_has_never_heard_a_calculator_is_not_ready(
-    state: State, valkey_url: str, until: Until
-) -> None:
-    """Not in its first seconds, either, when it is too early to call the calculators silent."""
-    said: list[str] = []
-    async with serving(valkey_url, has_signs=False, is_awaited=False) as server:
-
-        async def ask() -> bool:
-            with contextlib.suppress(httpx.HTTPError):
-                said.append((await server.http.get("/ready")).json()["status"])
-            return "nothing is published" in said
-
-        await until(ask, "it hears Valkey")
-        assert "ok" not in said
-        await give_signs(state)
-        await until(server.ready, "it hears a calculator")
 
 
 async def test_every_way_out_tells(

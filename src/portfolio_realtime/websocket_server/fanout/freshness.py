@@ -40,7 +40,6 @@ class ShardSigns:
         self._before: list[tuple[str, ...]] = [FRESH] * shards  # hops that the calculators call silent
         self._lapses = [Lapse(FRESH, rfc3339(now_ns()))] * shards
         self._listening_since_s = now_s()
-        self.has_heard = False  # anything of any shard, ever
 
     def listen(self) -> None:
         """We hear what is published from now on; that we have not before is no sign that nobody spoke."""
@@ -55,7 +54,6 @@ class ShardSigns:
 
     def hear(self, shard: int, hops: Sequence[str]) -> None:
         """A calculator has published something of the shard."""
-        self.has_heard = True
         self._heard_s[shard], self._before[shard] = self._now_s(), tuple(hops)
 
     def lapse(self, shard: int) -> Lapse:

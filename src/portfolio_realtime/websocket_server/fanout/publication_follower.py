@@ -332,7 +332,7 @@ class PublicationFollower:
     @property
     def is_hearing(self) -> bool:
         """Do we hear what is published, and is anything?"""
-        return self.is_following and self._signs.has_heard and self._signs.is_anything_heard
+        return self.is_following and self._signs.is_anything_heard
 
     async def is_ready(self) -> bool:
         """Does Valkey answer, do we hear what is published, and is anything?"""
