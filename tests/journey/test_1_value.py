@@ -85,7 +85,7 @@ async def test_buying_moves_cash_into_a_position(journey: Journey) -> None:
 
     valuation = await browser.until(lambda valuation: valuation["cash"] == "900.01")
     while valuation["equity"] is None:  # the new symbol has no mark for a moment: unknown, not zero
-        assert valuation["unpriced"] == ["FOXTROT"]
+        assert valuation["unpriced"] + valuation.get("awaited", []) == ["FOXTROT"]
         valuation = await browser.next()
     assert valuation["equity"] == "1000.00"
     assert browser.positions["FOXTROT"]["quantity"] == "3"
