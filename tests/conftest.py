@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import httpx
+import hypothesis
 import pytest
 
 from portfolio_realtime.__main__ import COMMANDS
@@ -26,6 +27,10 @@ LEASE_MS: Final = 1500
 DEADLINE_S: Final = 30.0  # of what should take a moment: a busy machine takes longer
 SIMULATOR_START_S_MAX: Final = 30
 SERVICE_END_S_MAX: Final = 5.0
+
+
+hypothesis.settings.register_profile("any_machine", deadline=None)  # no test depends on the machine's speed
+hypothesis.settings.load_profile("any_machine")
 
 
 def pytest_configure() -> None:

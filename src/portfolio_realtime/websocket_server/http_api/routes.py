@@ -1,6 +1,7 @@
 """HTTP beside the WebSockets: probes, metrics, one value at a time, tickets, the page."""
 
 from importlib import resources
+from inspect import cleandoc
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -395,6 +396,9 @@ def _add_reference(app: FastAPI) -> None:
         ref_template="#/components/schemas/{name}",
     )
     components.setdefault("schemas", {}).update(schemas("#/components/schemas/{name}") | made)
+    for schema in components["schemas"].values():
+        if "description" in schema:  # before Python 3.13 a docstring keeps its indentation
+            schema["description"] = cleandoc(schema["description"])
     components["securitySchemes"] = SECURITY_SCHEMES
     app.openapi = lambda: document
     text = render(document)
