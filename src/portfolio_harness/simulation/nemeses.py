@@ -106,7 +106,10 @@ async def _lose(_: World, fault: PlannedFault, victim: Running) -> None:
     victim.link.loss_ratio = 0.0
 
 
-async def _break_subscriptions(world: World, _: PlannedFault, __: Running) -> None:
+async def _break_subscriptions(world: World, fault: PlannedFault, _: Running) -> None:
+    """Twice: what is published at the very end, and missed, nothing newer makes up for."""
+    world.network.break_subscriptions()
+    await asyncio.sleep(fault.for_s + RECONNECT_S / 2)
     world.network.break_subscriptions()
 
 
