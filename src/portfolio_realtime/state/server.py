@@ -35,8 +35,8 @@ class Server:
     eviction_policy: str
     replica: bool
     replicas: int = 0  # that are connected to it
-    is_cluster: bool = False
     saved_s: int | None = None  # when it last wrote a snapshot, in seconds since 1970; None: it does not say
+    is_cluster: bool = False
 
     @property
     def major_version(self) -> int:
