@@ -8,8 +8,12 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 SEEDS = os.environ.get("SIMULATION_SEEDS", "0:60")
 SECONDS_MAX = 900.0  # a machine with much else to do
+
+pytestmark = pytest.mark.timeout(SECONDS_MAX)
 
 
 def simulated(*arguments: str) -> subprocess.CompletedProcess[str]:
