@@ -34,4 +34,5 @@ class WatchedPage:
     @property
     def is_live(self) -> bool:
         """Has it a value, and no reason to doubt that it is of now?"""
-        return bool(self.value) and not self.value["stale"] and not self.hops
+        is_whole = bool(self.value) and self.value["equity"] is not None
+        return is_whole and not self.value["stale"] and not self.hops
