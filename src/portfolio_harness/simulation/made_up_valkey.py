@@ -65,7 +65,7 @@ class MadeUpValkey:
     def _read(self, key: bytes, kind: type[Any]) -> Any:
         self._expire(key)
         value = self._values.get(key)
-        if value is not None and not isinstance(value, kind):
+        if value is not None and type(value) is not kind:
             raise ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
         return value
 

@@ -1,0 +1,88 @@
+"""The Valkey of the simulation answers as the real one does, command by command."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from redis import Redis
+from redis.exceptions import ResponseError
+
+from portfolio_harness.simulation.made_up_valkey import MadeUpValkey
+from tests.conftest import ValkeyServer
+
+KEYS = st.sampled_from(["a", "b", "c"])
+FIELDS = st.sampled_from(["x", "y", "z"])
+VALUES = st.sampled_from(["1", "two", ""])
+SCORES = st.integers(0, 5)
+COMMANDS = st.one_of(
+    st.tuples(st.just("GET"), KEYS),
+    st.tuples(st.just("SET"), KEYS, VALUES),
+    st.tuples(st.just("SET"), KEYS, VALUES, st.just("NX")),
+    st.tuples(st.just("SET"), KEYS, VALUES, st.just("NX"), st.just("GET")),
+    st.tuples(st.just("SET"), KEYS, VALUES, st.just("PX"), st.just(60_000)),
+    st.tuples(st.just("EXISTS"), KEYS),
+    st.tuples(st.just("DEL"), KEYS),
+    st.tuples(st.just("PEXPIRE"), KEYS, st.just(60_000)),
+    st.tuples(st.just("HSET"), KEYS, FIELDS, VALUES),
+    st.tuples(st.just("HGET"), KEYS, FIELDS),
+    st.tuples(st.just("HMGET"), KEYS, FIELDS, FIELDS),
+    st.tuples(st.just("HEXISTS"), KEYS, FIELDS),
+    st.tuples(st.just("HLEN"), KEYS),
+    st.tuples(st.just("HGETALL"), KEYS),
+    st.tuples(st.just("HDEL"), KEYS, FIELDS),
+    st.tuples(st.just("ZADD"), KEYS, SCORES, FIELDS),
+    st.tuples(st.just("ZREM"), KEYS, FIELDS),
+    st.tuples(st.just("ZREMRANGEBYSCORE"), KEYS, st.just("-inf"), SCORES),
+    st.tuples(st.just("ZCARD"), KEYS),
+    st.tuples(st.just("ZRANGE"), KEYS, st.just(0), st.just(-1)),
+    st.tuples(st.just("FLUSHALL")),
+)
+
+
+@given(st.lists(COMMANDS, max_size=30))
+@settings(max_examples=150, deadline=None)
+def test_it_answers_as_the_real_one(real_url: str, commands: list[tuple[Any, ...]]) -> None:
+    """Errors included; a hash has no order."""
+    made_up = MadeUpValkey(lambda: 0)
+    client: Any
+    with Redis.from_url(real_url, protocol=2) as client:
+        client.response_callbacks.clear()
+        client.execute_command("FLUSHALL")
+        for command in commands:
+            assert answer(lambda: made_up.do(*command), command) == answer(  # noqa: B023  # called at once
+                lambda: client.execute_command(*command),  # noqa: B023  # called at once
+                command,
+            ), commands
+
+
+def test_a_script_has_the_same_types(real_url: str) -> None:
+    """Numbers, bytes, what is missing, and what a command inside it answers."""
+    text = "return {ARGV[1], #KEYS, redis.call('exists', KEYS[1]), redis.call('hget', KEYS[1], 'x'), 'end'}"
+    made_up = MadeUpValkey(lambda: 0)
+    with Redis.from_url(real_url, protocol=2) as client:
+        client.response_callbacks.clear()
+        client.execute_command("FLUSHALL")
+        for one in (made_up.do, client.execute_command):
+            one("HSET", "a", "y", "1")
+        digest = client.execute_command("SCRIPT LOAD", text)
+        assert made_up.do("SCRIPT LOAD", text) == digest
+        call = ("EVALSHA", digest, 1, "a", "given")
+        assert made_up.do(*call) == client.execute_command(*call)
+
+
+@pytest.fixture(scope="module")
+def real_url(session_valkey: ValkeyServer) -> str:
+    """URL of the real one."""
+    return session_valkey.url
+
+
+def answer(ask: Any, command: tuple[Any, ...]) -> Any:
+    """What it says, in a form that can be compared."""
+    try:
+        said = ask()
+    except ResponseError as error:
+        return str(error).split()[0]
+    if command[0] == "HGETALL":
+        return sorted(zip(said[::2], said[1::2], strict=True))
+    return said
