@@ -49,6 +49,35 @@ def test_a_wrong_setting_is_refused_with_its_name_value_and_remedy(tmp_path: Pat
     assert "hunter2" not in done.stdout + done.stderr
 
 
+def test_a_system_without_any_key_is_told_what_to_set(tmp_path: Path) -> None:
+    """Not a part of one that others run: a server needs no key of Alpaca's."""
+    keys = {"BROKER_API_KEY": "k", "BROKER_SECRET_KEY": "s"}
+
+    whole = portfolio_realtime("check-config", folder=tmp_path)
+    part = portfolio_realtime("check-config", folder=tmp_path, REDIS_HOST="valkey")
+    keyed = portfolio_realtime("check-config", folder=tmp_path, **keys)
+
+    assert (whole.returncode, part.returncode, keyed.returncode) == (2, 0, 0)
+    assert whole.stderr.startswith("no account: set BROKER_API_KEY and BROKER_SECRET_KEY")
+
+
+def test_the_services_end_without_any_key(tmp_path: Path) -> None:
+    """By themselves, with the same line: a new start cannot help."""
+    environment = {"PATH": os.environ["PATH"], "RUN_SERVICES_PORT": "0"}
+    done = subprocess.run(
+        [sys.executable, "-m", "portfolio_realtime.run_services"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+        timeout=120,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert "no account: set BROKER_API_KEY and BROKER_SECRET_KEY" in done.stderr
+
+
 @pytest.mark.parametrize("service", ["run_services", "portfolio_calculator"])
 def test_a_service_refuses_wrong_settings_at_start(service: str, tmp_path: Path) -> None:
     """Exit code 2, which no supervisor answers with a new start."""

@@ -115,13 +115,20 @@ def entitle(
 
 @app.command("check-config")
 def check_config() -> None:
-    """Show every setting, or what is wrong with them. Secrets are hidden."""
+    """Show every setting, or what is wrong with them. Secrets are hidden.
+
+    A whole system needs a key of Alpaca's; with REDIS_HOST or REDIS_URL this may be a part that needs none.
+    """
     from portfolio_realtime import config
 
     loaded = settings()
     for name, value in config.described(loaded):
         typer.echo(f"{name:28} {value}")
-    typer.echo(f"{'follows':28} {config.described_source(loaded)}")
+    source = config.described_source(loaded)
+    typer.echo(f"{'follows':28} {source}")
+    if loaded.account_source == "none" and loaded.is_embedded:
+        typer.echo(source, err=True)
+        raise typer.Exit(SETTINGS)
 
 
 @app.command()

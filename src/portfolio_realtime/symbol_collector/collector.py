@@ -16,7 +16,7 @@ import structlog
 
 from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.config import Settings, described_source
-from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable
+from portfolio_realtime.errors import BrokerUnavailable, SettingsError
 from portfolio_realtime.service import Context, keep_running, together, under_lease
 from portfolio_realtime.state.connection import Message
 from portfolio_realtime.state.interest import decode_begun
@@ -68,7 +68,7 @@ log = structlog.get_logger()
 
 
 async def run(context: Context) -> None:
-    """Collect for as long as the lease is ours, else stand by. Raises BrokerRefused."""
+    """Collect for as long as the lease is ours, else stand by. Raises BrokerRefused, SettingsError."""
     settings = context.settings
     metrics = CollectorMetrics(context.registry)
 
@@ -82,12 +82,12 @@ async def run(context: Context) -> None:
 
 
 def open_client(settings: Settings, counted: Callable[[str], None]) -> AccountSource:
-    """The client of whoever's accounts the keys let us follow. Raises BrokerRefused when there is no key."""
+    """The client of whoever's accounts the keys let us follow. Raises SettingsError when there is no key."""
     if settings.account_source == "broker":
         return BrokerClient(settings.host("broker"), credentials(settings), counted)
     if settings.account_source == "trading":
         return TradingClient(settings, counted)
-    raise BrokerRefused(described_source(settings))
+    raise SettingsError(described_source(settings))
 
 
 class Collector:
