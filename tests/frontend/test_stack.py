@@ -248,7 +248,9 @@ async def test_behaviour_7_the_websocket_that_works_again_takes_over(system: Sys
         await view.wait_for_function("count => seen.length > count", arg=count)
     await shows(view, account_id, status="live", transport="websocket", deadline_ms=LIVE_MS)
     statuses = await view.evaluate("seen.map(({status}) => status)")
-    assert set(statuses) == {"live"}, "the value was live all the time"
+    assert set(statuses) <= {"live", "partial"}, (
+        "a value came all the time; of a symbol just bought no price yet"
+    )
 
 
 async def test_behaviour_17_five_tabs_on_the_fallback_all_live(system: System, chrome: Browser) -> None:
