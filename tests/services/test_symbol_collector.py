@@ -225,15 +225,8 @@ async def test_a_cut_event_stream_is_resumed_without_a_gap(
 async def test_a_valkey_that_is_killed_gets_everything_again(
     simulator: StartSimulator, mortal_valkey: ValkeyServer, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Records are in memory: they are written again, and hardly a request is sent for it.
-
-    Names of assets are in Valkey alone and asked for anew, at leisure: not here, where requests are counted.
-    """
-
-    async def learn_no_names(*_: object) -> None:
-        await asyncio.Event().wait()
-
-    monkeypatch.setattr(collector, "learn_names", learn_no_names)
+    """Records are in memory: they are written again, and hardly a request is sent, but for names of assets."""
+    monkeypatch.setattr(collector, "learn_names", lambda *_: asyncio.Event().wait())
     broker = await simulator(activities_per_second=2)
     state = open_state(mortal_valkey.url, holder="test", shards=SHARDS, lease_ms=LEASE_MS)
     try:
