@@ -33,7 +33,7 @@ from tests.conftest import (
     ValkeyServer,
     end,
 )
-from tests.support.collectors import SETTINGS, all_known, context_of, running, wait_exact
+from tests.support.collectors import SETTINGS, all_known, context_of, learn_no_names, running, wait_exact
 
 ENDS_S_MAX = 5.0
 PROCESS_S_MAX = 90  # a process that starts beside busy ones
@@ -225,8 +225,9 @@ async def test_a_cut_event_stream_is_resumed_without_a_gap(
 async def test_a_valkey_that_is_killed_gets_everything_again(
     simulator: StartSimulator, mortal_valkey: ValkeyServer, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Records are in memory: they are written again, and hardly a request is sent, but for names of assets."""
-    monkeypatch.setattr(collector, "learn_names", lambda *_: asyncio.Event().wait())
+    """Records are in memory: they are written again, and hardly a request is sent (without names)."""
+
+    monkeypatch.setattr(collector, "learn_names", learn_no_names)
     broker = await simulator(activities_per_second=2)
     state = open_state(mortal_valkey.url, holder="test", shards=SHARDS, lease_ms=LEASE_MS)
     try:
