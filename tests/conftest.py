@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 import httpx
 import hypothesis
 import pytest
+import structlog
 
 from portfolio_realtime.__main__ import COMMANDS
 from portfolio_realtime.cancellation import cancel_until_ended
@@ -106,10 +107,12 @@ class Until(Protocol):
 
 
 @pytest.fixture(autouse=True)
-def _no_prefix_left() -> Generator[None]:
-    """The prefix of keys is the process's own: a service that a test runs here may have set one."""
+def _process_as_it_was() -> Generator[None]:
+    """A service that a test runs here may have set this process's log and prefix of keys."""
     yield
     keys.use_prefix("")
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
 
 
 @pytest.fixture
