@@ -16,7 +16,7 @@ from websockets.asyncio.client import connect
 
 from portfolio_harness.oracle import Truth
 from portfolio_harness.system import System, running
-from portfolio_realtime.errors import BrokerRefused
+from portfolio_realtime.errors import BrokerRefused, SettingsError
 from portfolio_realtime.state import State
 from portfolio_realtime.symbol_collector import collector
 from portfolio_realtime.symbol_collector.sources.trading_client import TradingClient
@@ -113,7 +113,7 @@ async def test_wrong_keys_are_refused_with_the_remedy(simulator: StartSimulator,
         await collector.run(context)
     assert "s3cr3t" not in str(refused.value)
     nobody = context_of_one(broker, state, 0, apca_api_secret_key="", apca_api_key_id="")
-    with pytest.raises(BrokerRefused, match="APCA_API_KEY_ID and APCA_API_SECRET_KEY for one account"):
+    with pytest.raises(SettingsError, match="APCA_API_KEY_ID and APCA_API_SECRET_KEY for one account"):
         await collector.run(nobody)
 
 

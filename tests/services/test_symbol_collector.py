@@ -17,7 +17,7 @@ import structlog
 
 from portfolio_realtime import config
 from portfolio_realtime.clock import SystemClock, parse_rfc3339
-from portfolio_realtime.errors import BrokerRefused
+from portfolio_realtime.errors import BrokerRefused, SettingsError
 from portfolio_realtime.model import Account, Mark
 from portfolio_realtime.service import Context
 from portfolio_realtime.state import State, keys, open_state
@@ -471,7 +471,7 @@ async def test_refused_credentials_end_the_service_with_the_setting_s_name(
     broker = await simulator(accounts=1)
     started_s = time.monotonic()
 
-    with pytest.raises(BrokerRefused, match=message) as refused:
+    with pytest.raises((BrokerRefused, SettingsError), match=message) as refused:
         await asyncio.wait_for(collector.run(context_of(broker, state, **settings)), 20)
 
     assert "sesame" not in str(refused.value)
