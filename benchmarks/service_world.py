@@ -15,6 +15,7 @@ import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.valuation import Holdings
+from portfolio_harness import process_usage
 from portfolio_realtime.clock import parse_rfc3339
 from portfolio_realtime.model import Mark
 from portfolio_realtime.processes import end_all, end_with_parent
@@ -108,8 +109,7 @@ class Process:
 
     def cpu_s(self) -> float:
         """Processor time that the process has used so far."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return process_usage.cpu_s(self._process.pid)
 
     async def end(self) -> None:
         """End the process."""

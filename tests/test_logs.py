@@ -149,5 +149,4 @@ def test_a_secret_that_is_learnt_is_hidden_and_forgotten_in_time() -> None:
 
 def teardown_module() -> None:
     """Other tests have the log as it was."""
-    structlog.reset_defaults()
     logging.getLogger().handlers.clear()

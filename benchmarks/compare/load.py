@@ -117,9 +117,10 @@ async def _start(url: str, accounts: list[str], secret: str, pid: int) -> dict[s
     await wait_known(url, len(accounts), lambda _: None)
     known_s = time.monotonic() - started_s
     figures = {"first_value_s": await first_value, "known_s": known_s}
-    cpu = {name: usage.cpu_s(pids) for name, pids in _by_name(pid).items()}
-    figures["collector_us_per_account"] = cpu.get("symbol_collector", 0.0) * US / len(accounts)
-    for name, pids in _by_name(pid).items():
+    by_name = _by_name(pid)
+    collector_s = usage.cpu_s(by_name.get("symbol_collector", []))
+    figures["collector_us_per_account"] = collector_s * US / len(accounts)
+    for name, pids in by_name.items():
         sizes = [usage.memory_mb(one) for one in pids]
         figures[f"resident_mb.{name}"] = sum(resident for resident, _ in sizes)
         figures[f"proportional_mb.{name}"] = sum(proportional for _, proportional in sizes)

@@ -1,13 +1,14 @@
 """What processes use, read from /proc (proc(5)); Linux only."""
 
-import os
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from portfolio_harness import process_usage
+
 MB: Final = 1024 * 1024
-_TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK")
 _IDLE_FIELDS: Final = (3, 4)  # idle and iowait of the line "cpu" in /proc/stat
 
 
@@ -23,7 +24,7 @@ def machine() -> Machine:
     """Now; time that a hypervisor gave to others is neither idle nor ours, so it counts as busy."""
     ticks = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     idle = sum(ticks[field] for field in _IDLE_FIELDS)
-    return Machine((sum(ticks) - idle) * _TICK_S, sum(ticks) * _TICK_S)
+    return Machine((sum(ticks) - idle) * process_usage.TICK_S, sum(ticks) * process_usage.TICK_S)
 
 
 def tree(pid: int) -> dict[int, str]:
@@ -52,11 +53,8 @@ def cpu_s(pids: Iterable[int]) -> float:
     """User and system seconds that these have used, with their children that have ended."""
     total = 0.0
     for pid in pids:
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        total += sum(int(field) for field in fields[11:15]) * _TICK_S
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            total += process_usage.cpu_s(pid, with_ended_children=True)
     return total
 
 

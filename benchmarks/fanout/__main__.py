@@ -31,6 +31,7 @@ import typer
 
 from benchmarks.fanout import processes
 from benchmarks.fanout.servers import MESSAGE_BYTES, SERVERS, Plan, Running, Skipped, compiled, requests
+from portfolio_harness import process_usage
 
 CONNECT_S_MAX = 60.0
 ANSWER_S_MAX = 10.0
@@ -82,19 +83,19 @@ def measure(name: str, connections: int, seconds: float, folder: Path) -> dict[s
         plan = Plan(connections, folder, stack, processes.free_port())
         running = SERVERS[name](plan)
         time.sleep(SETTLE_S)
-        bytes_before, cpu_before_s = processes.resident_bytes(running.pid), processes.cpu_s(running.pid)
+        bytes_before, cpu_before_s = processes.resident_bytes(running.pid), process_usage.cpu_s(running.pid)
         started_s = time.monotonic()
         receiver = Receiver(plan, name, running)
         receiver.wait_connected()
         connect_wall_s = time.monotonic() - started_s
-        connect_cpu_s = processes.cpu_s(running.pid) - cpu_before_s
+        connect_cpu_s = process_usage.cpu_s(running.pid) - cpu_before_s
         time.sleep(SETTLE_S)
         bytes_idle = processes.resident_bytes(running.pid)
         running.toggle()
         time.sleep(SETTLE_S)
-        frames, cpu_s = receiver.frames(), processes.cpu_s(running.pid)
+        frames, cpu_s = receiver.frames(), process_usage.cpu_s(running.pid)
         time.sleep(seconds)
-        frames, cpu_s = receiver.frames() - frames, processes.cpu_s(running.pid) - cpu_s
+        frames, cpu_s = receiver.frames() - frames, process_usage.cpu_s(running.pid) - cpu_s
         running.toggle()
     if not frames:
         raise RuntimeError(f"{name} has sent nothing")

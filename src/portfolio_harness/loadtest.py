@@ -38,6 +38,7 @@ from portfolio_harness.convergence import converge, say
 from portfolio_harness.goals import P99_MS_MAX, STORM_BACK_S_MAX, Goal, failed, growth_max_ms, none
 from portfolio_harness.lags import Lags, percentile_s
 from portfolio_harness.oracle import Oracle
+from portfolio_harness.process_usage import cpu_s
 from portfolio_harness.system import (
     CONFLATED,
     DISCONNECTS,
@@ -429,9 +430,8 @@ def _added(
 
 
 def _process_cpu_s(pid: int) -> float:
-    """User and system seconds of a process (proc(5), fields 14 and 15 of stat); 0 where there is no /proc."""
+    """User and system seconds of a process; 0 where it is gone, or where there is no /proc."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return cpu_s(pid)
     except OSError:
         return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -67,4 +67,3 @@ def test_no_line_of_the_log_holds_one(
     for name, secret in planted.items():
         assert secret not in said, name
         assert secret[:40] not in said, name
-    structlog.reset_defaults()
