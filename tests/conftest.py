@@ -54,12 +54,15 @@ SLOW_FILES: Final = frozenset(  # whole systems, processes, wheels and benchmark
     (
         *("test_benchmarks.py", "test_chart.py", "test_command_line.py", "test_isolation.py"),
         *("test_odd_sweep.py", "test_planted_fault.py"),
-        *("test_shared_counters.py", "test_wheel.py"),
+        *("test_shared_counters.py", "test_tape.py", "test_wheel.py"),
     )
 )
 SLOW_TESTS: Final = frozenset(  # many examples, of which one file has a few cheap ones beside
     (
         "test_a_hundred_thousand_published_figures_equal_the_oracle",
+        "test_any_published_figure_equals_the_oracle",
+        "test_every_deadline_comes_when_the_model_says_and_for_a_reason_that_it_gives",
+        "test_the_error_bound_bounds",
         "test_the_service_needs_no_pandas",
         "test_the_table_says_what_the_library_says",
         "test_every_client_ends_with_the_newest_and_never_goes_back",
