@@ -1,5 +1,9 @@
 """frontend-app and the package in a browser, and what was written for another server against ours."""
 
+import asyncio
+import contextlib
+import itertools
+import json
 import re
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -8,7 +12,9 @@ from typing import Any, Final
 import pytest
 from playwright.async_api import Page, expect
 
+from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.state import State
+from portfolio_realtime.state.connection import Connection
 from tests.conftest import Until
 from tests.frontend.conftest import OpenPage
 from tests.frontend.stage import (
@@ -21,7 +27,16 @@ from tests.frontend.stage import (
     shows,
     watch_sockets,
 )
-from tests.support.websocket_servers import Calculator, Served, serving, token, write_accounts
+from tests.support.lagging import late
+from tests.support.websocket_servers import (
+    Calculator,
+    Served,
+    bearer,
+    receive_until,
+    serving,
+    token,
+    write_accounts,
+)
 
 EXISTING: Final = Path(__file__).with_name("existing_component.js")
 TOLD: Final = "JSON.stringify(events.map((told) => told.error ? [`${told.error}`, {...told.error}] : told))"
@@ -133,6 +148,44 @@ async def test_behaviour_14_a_server_on_another_port_takes_over(
     after = statuses[statuses.index("live") :]
     assert "old" in after
     assert "unknown" not in after
+
+
+async def keep_publishing(calculator: Calculator) -> None:
+    """One value after the other, each a dollar more."""
+    for sequence in itertools.count(2):
+        await calculator.publish("alice-1", sequence, {}, equity=f"{sequence}.00")
+        await asyncio.sleep(0.05)
+
+
+async def test_behaviour_14_a_server_that_lags_never_takes_the_screen_back(
+    page: Page, calculator: Calculator, valkey_url: str, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    """Of two servers the current one goes: the other says that it is behind, and sends nothing older."""
+    await calculator.publish("alice-1", 1, {}, equity="1.00")
+    path, headers = "/ws/portfolio/alice-1", bearer(accounts=["alice-1"])
+    async with serving(valkey_url) as current, contextlib.AsyncExitStack() as stack:
+        monkeypatch.setattr(Connection, "follow", late(Connection.follow))
+        lagging = await stack.enter_async_context(serving(valkey_url, has_signs=False))
+        publishing = asyncio.create_task(keep_publishing(calculator))
+        stack.push_async_callback(cancel_until_ended, [publishing])
+        resident = await stack.enter_async_context(lagging.open(path, headers))
+        await receive_until(resident, 5)  # from then on it has only what it hears late
+        await open_client(page, origin(current), f'url: ["{origin(current)}", "{origin(lagging)}"]', both())
+        await page.evaluate("() => { follow('alice-1') }")
+        await shows(page, "alice-1", status="live")
+        told: list[str] = []
+        dialled = watch_sockets(page)
+        page.on("websocket", lambda one: one.on("framereceived", lambda frame: told.append(str(frame))))
+        await current.stop()
+        await until(lambda: any("server" in frame for frame in told), "it says that it is behind", 60)
+        await until(lambda: any('"portfolio"' in frame for frame in told), "it has caught up", 60)
+        await shows(page, "alice-1", status="live")
+    sequences = await page.evaluate("seen.map(({value}) => value?.sequence ?? 0)")
+    assert sequences == sorted(sequences)
+    sent = json.loads(next(frame for frame in told if '"portfolio"' in frame))["sequence"]
+    seen = re.search(r"epoch=\d+&sequence=(\d+)", dialled[-1])
+    assert seen is not None, "it says what it has seen"
+    assert sent >= int(seen[1]), "nothing older is sent"
 
 
 async def test_behaviour_15_no_locale_and_no_zone_breaks_the_hydration(

@@ -4,14 +4,13 @@ import asyncio
 import itertools
 import json
 import random
-from collections.abc import AsyncIterator, Callable
 
 import pytest
 from websockets.asyncio.client import ClientConnection as WebSocket
 
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.state import State
-from portfolio_realtime.state.connection import Connection, Message, Subscribed
+from portfolio_realtime.state.connection import Connection
 from portfolio_realtime.state.valuations import batch_of
 from portfolio_realtime.websocket_server.access.identity import Identity
 from portfolio_realtime.websocket_server.clients.connection import ClientConnection
@@ -20,6 +19,7 @@ from portfolio_realtime.websocket_server.fanout.hub import Hub
 from portfolio_realtime.websocket_server.fanout.watched_account import WatchedAccount
 from portfolio_realtime.wire.messages import Disconnect, Subscribe
 from tests.conftest import DEADLINE_S
+from tests.support.lagging import late
 from tests.support.publications import gathered, payload, publication
 from tests.support.websocket_servers import (
     Calculator,
@@ -31,9 +31,6 @@ from tests.support.websocket_servers import (
     write_accounts,
 )
 
-Follow = Callable[..., AsyncIterator[Message | Subscribed]]
-
-LAG_S = 1.0
 BEGAN = "2026-11-20T15:04:05.000000Z"
 MOVES = 60
 
@@ -187,33 +184,6 @@ async def test_of_two_servers_one_lags_and_nobody_goes_back(
     for positions, words in histories:
         assert positions == sorted(positions)
         assert words >= 1, "it was said that the server is behind"
-
-
-def late(follow: Follow) -> Follow:
-    """What a server hears of values, each LAG_S after it was said."""
-
-    async def followed(self: Connection, *channels: str) -> AsyncIterator[Message | Subscribed]:
-        if not any("valuations" in name for name in channels):
-            async for event in follow(self, *channels):
-                yield event
-            return
-        now_s = asyncio.get_running_loop().time
-        waiting: asyncio.Queue[tuple[float, Message | Subscribed]] = asyncio.Queue()
-
-        async def hear() -> None:
-            async for event in follow(self, *channels):
-                waiting.put_nowait((now_s() + LAG_S, event))
-
-        hearing = asyncio.create_task(hear())
-        try:
-            while True:
-                due_s, event = await waiting.get()
-                await asyncio.sleep(max(0.0, due_s - now_s()))
-                yield event
-        finally:
-            await cancel_until_ended([hearing])
-
-    return followed
 
 
 async def keep_publishing(calculator: Calculator) -> None:

@@ -39,14 +39,14 @@ export interface Account {
   /** Are the rows those of the connection that is open now? Where not, the next message has all of them. */
   isComplete: boolean;
   /** From where nothing new comes, as the server has said on the connection that is open now. */
-  hops: Value["stale_hops"];
-  lingering: ReturnType<typeof setTimeout> | undefined;
+  hops?: Value["stale_hops"];
+  lingering?: ReturnType<typeof setTimeout>;
 }
 
 export function createAccount(id: string): Account {
   return {
     id, listeners: new Set(), detail: "value", snapshot: { ...UNKNOWN, accountId: id }, value: null, rows: NO_ROWS, confirmedAt: null,
-    error: null, isFresh: false, isComplete: false, hops: undefined, lingering: undefined,
+    error: null, isFresh: false, isComplete: false,
   };
 }
 
@@ -91,7 +91,7 @@ export function refresh(account: Account, around: Around, isConfirmed: boolean):
   const status = statusOf(value, error, isConfirmed && account.isFresh);
   const oldSince = status === "old" ? (snapshot.oldSince ?? Date.now()) : null;
   const next: Snapshot = { ...around, accountId, status, value, positions, confirmedAt, oldSince, error };
-  if (isShallowEqual(next, snapshot)) return false;
+  if ((Object.keys(next) as (keyof Snapshot)[]).every((name) => next[name] === snapshot[name])) return false;
   account.snapshot = next;
   return true;
 }
@@ -112,16 +112,7 @@ function merged(base: Rows, changed: readonly PositionRow[], known: Rows): Rows 
   for (const row of changed) {
     const before = known.get(row.symbol);
     if (row.market_value === undefined) rows.delete(row.symbol); // gone; one that was closed in the day has figures
-    else rows.set(row.symbol, before && isShallowEqual(before, row) ? before : row);
+    else rows.set(row.symbol, before && JSON.stringify(before) === JSON.stringify(row) ? before : row);
   }
   return rows;
-}
-
-/** Have two objects the same fields? */
-export function isShallowEqual(one: unknown, other: unknown): boolean {
-  if (one === other) return true;
-  if (typeof one !== "object" || typeof other !== "object" || !one || !other) return false;
-  const [left, right] = [one as Record<string, unknown>, other as Record<string, unknown>];
-  const names = Object.keys(left);
-  return names.length === Object.keys(right).length && names.every((name) => name in right && left[name] === right[name]);
 }

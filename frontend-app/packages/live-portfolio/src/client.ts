@@ -55,8 +55,13 @@ export function createLivePortfolio(options: Options = {}): LivePortfolio {
     } else queueMicrotask(() => /idle|closed/.test(link) && dial()); // those that come together are asked for together
   }
 
-  function subscribeOn(one: Wire, { id, detail }: Account): void {
-    one.send({ type: "subscribe", account_id: id, detail, ...(options.maxFrequencyHz && { max_frequency_hz: options.maxFrequencyHz }) });
+  /** What is asked of an account: no server sends anything older than what was seen, on whichever server. */
+  function wishOf({ detail, value }: Account) {
+    return { detail, max_frequency_hz: options.maxFrequencyHz ?? null, epoch: value?.epoch ?? null, sequence: value?.sequence ?? null };
+  }
+
+  function subscribeOn(one: Wire, account: Account): void {
+    one.send({ type: "subscribe", account_id: account.id, ...wishOf(account) });
   }
 
   function leave({ id, error }: Account): void {
@@ -119,8 +124,8 @@ export function createLivePortfolio(options: Options = {}): LivePortfolio {
     const wanted = followed();
     // one account goes into the address; several are subscribed to, as a refused first one would close for all
     const first = wanted.length === 1 || !at.several ? wanted[0] : undefined;
-    const query = { detail: first?.detail, max_frequency_hz: first && options.maxFrequencyHz, ticket };
-    const made = openSocket(withQuery(first ? at.one(first.id) : (at.several as string), query), token, options, events);
+    const url = first ? at.one(first.id) : (at.several as string);
+    const made = openSocket(withQuery(url, { ...(first && wishOf(first)), ticket }), token, options, events);
     for (const account of wanted) if (account !== first) subscribeOn(made, account);
     return made;
   }

@@ -1,6 +1,7 @@
 /** Where no WebSocket gets through: server-sent events for one account, polling for several. */
 import type { Account } from "./account.js";
 import { LivePortfolioError, errorOfClose, finalError } from "./errors.js";
+import type { Subscribe } from "./messages.js";
 import type { Detail, Options, Transport } from "./types.js";
 import { type Wire, type WireEvents, parsed } from "./wire.js";
 
@@ -25,19 +26,22 @@ export interface HttpOptions {
 export function openHttp(kind: Transport, base: string, token: string | null, accounts: readonly Account[], options: Options, events: WireEvents): Wire {
   const one = { fetch: options.fetch ?? fetch.bind(globalThis), base, token, silenceMs: options.silenceMs ?? 10_000 };
   const { follow, leave, ...wire } = kind === "sse" && accounts.length === 1 ? openEvents(one, events) : openPolling(one, events);
-  for (const account of accounts) follow(account.id, account.detail);
+  for (const account of accounts) follow(account.id, account.detail, account.value);
   return {
     ...wire,
     send(message) { // a fresh token is of no use here: the server ends a stream when its token does
-      if (message.type === "subscribe") follow(message.account_id, message.detail ?? "value");
+      if (message.type === "subscribe") follow(message.account_id, message.detail ?? "value", message);
       if (message.type === "unsubscribe") leave(message.account_id);
     },
   };
 }
 
+type Seen = Pick<Subscribe, "epoch" | "sequence">;
+
 /** A connection by HTTP; each account is a request of its own. */
 interface HttpWire extends Omit<Wire, "send"> {
-  follow(accountId: string, detail: Detail): void;
+  /** `seen`: the newest value that is known, from whichever server. */
+  follow(accountId: string, detail: Detail, seen?: Seen | null): void;
   leave(accountId: string): void;
 }
 
@@ -101,8 +105,11 @@ export function climb(
 }
 
 /** Ask once. Throws the LivePortfolioError that a close code would be. */
-async function ask(options: HttpOptions, path: string, signal: AbortSignal): Promise<Response> {
-  const headers = options.token ? { Authorization: `Bearer ${options.token}` } : {};
+async function ask(options: HttpOptions, path: string, signal: AbortSignal, seen?: Seen | null): Promise<Response> {
+  const headers = {
+    ...(options.token && { Authorization: `Bearer ${options.token}` }),
+    ...(seen?.epoch && { "Last-Event-ID": `${seen.epoch}-${seen.sequence}` }),
+  };
   const answer = await options.fetch(options.base + path, { headers, signal, cache: "no-store" });
   if (answer.ok) return answer;
   const closeCode = CLOSE_CODES[answer.status];
@@ -128,7 +135,7 @@ export function openEvents(options: HttpOptions, events: WireEvents): HttpWire {
     if (!message) throw finalError("protocol");
     events.onMessage(message);
   };
-  const run = async (accountId: string, detail: Detail, stop: AbortController) => {
+  const run = async (accountId: string, detail: Detail, stop: AbortController, seen?: Seen | null) => {
     let timer: ReturnType<typeof setTimeout> | undefined;
     const patient = (limitMs: number) => {
       clearTimeout(timer);
@@ -136,7 +143,7 @@ export function openEvents(options: HttpOptions, events: WireEvents): HttpWire {
     };
     try {
       patient(ANSWER_MS_MAX);
-      const answer = await ask(options, `/v1/portfolio/${accountId}/stream?detail=${detail}`, stop.signal);
+      const answer = await ask(options, `/v1/portfolio/${accountId}/stream?detail=${detail}`, stop.signal, seen);
       events.onOpen();
       for await (const block of blocks(answer, () => patient(KEEP_ALIVE_MS + options.silenceMs))) {
         if (stop.signal.aborted) break;
@@ -155,11 +162,11 @@ export function openEvents(options: HttpOptions, events: WireEvents): HttpWire {
     streams.delete(accountId);
   };
   return {
-    follow(accountId, detail) {
+    follow(accountId, detail, seen) {
       leave(accountId);
       const stop = new AbortController();
       streams.set(accountId, stop);
-      void run(accountId, detail, stop);
+      void run(accountId, detail, stop, seen);
     },
     leave,
     probe: () => {},

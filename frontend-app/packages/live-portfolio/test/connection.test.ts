@@ -388,6 +388,22 @@ it("behaviour 14: a server that restarts, or another of the list: old, then live
   expect(seen.slice(seen.indexOf("live"))).not.toContain("unknown");
 });
 
+it("behaviour 14: each new connection says the newest value that was seen, in the address and in a message", async () => {
+  const stage = new Stage().serve();
+  stage.client.subscribe("alice", ignore);
+  await pass(150);
+  expect(stage.server.newest.url).not.toMatch(/epoch|sequence/);
+  stage.server.newest.deliver(portfolioMessage("alice", { epoch: 7, sequence: 41 }));
+  stage.server.newest.end(4001);
+  await pass(2_000);
+  expect(new URL(stage.server.newest.url).searchParams).toEqual(new URLSearchParams("detail=value&epoch=7&sequence=41"));
+  stage.client.subscribe("bob", ignore);
+  stage.server.newest.end(4001);
+  await pass(2_000);
+  const asked = stage.server.newest.sent.filter(({ type }) => type === "subscribe");
+  expect(asked).toMatchObject([{ account_id: "alice", epoch: 7, sequence: 41 }, { account_id: "bob" }]);
+});
+
 it("behaviour 18: pause stops it all, and what is shown is old until resume", async () => {
   const stage = new Stage().serve();
   stage.client.subscribe("alice", ignore);

@@ -11,6 +11,7 @@ const encoder = new TextEncoder();
 class FakeHttp {
   readonly asked: string[] = [];
   readonly tokens: (string | null)[] = [];
+  readonly seen: (string | null)[] = [];
   readonly streams: { write(text: string): void; end(): void; isCancelled: boolean }[] = [];
   status = 200;
   headers: Record<string, string> = {};
@@ -20,6 +21,7 @@ class FakeHttp {
     const path = String(input).replace("http://localhost:8001", "");
     this.asked.push(path);
     this.tokens.push(new Headers(init?.headers).get("Authorization"));
+    this.seen.push(new Headers(init?.headers).get("Last-Event-ID"));
     if (this.status !== 200) return new Response(null, { status: this.status, headers: this.headers });
     if (!path.includes("/stream")) return Response.json(portfolioMessage(path.split(/[/?]/)[3] ?? ""));
     if (!this.hasStreams) return new Response(null, { status: 503 });
@@ -123,6 +125,17 @@ describe("behaviour 7: what refuses, what hangs, and the way back", () => {
     await pass(1_000);
     expect(http.streams).toHaveLength(2);
     expect(http.streams[0]?.isCancelled).toBe(true);
+  });
+
+  it("behaviour 14: a new stream says the newest value that was seen", async () => {
+    const { stage, http } = staged({ transports: ["sse"] });
+    stage.client.subscribe("alice", ignore);
+    await pass(150);
+    http.streams[0]?.write(`data: ${JSON.stringify(portfolioMessage("alice", { epoch: 7, sequence: 41 }))}\n\n`);
+    await pass(150);
+    http.streams[0]?.end();
+    await pass(2_000);
+    expect(http.seen).toEqual([null, "7-41"]);
   });
 });
 

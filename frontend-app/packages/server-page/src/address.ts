@@ -8,6 +8,6 @@ export function addressesOf(): Address[] {
   return [{ http, several: null, one: (accountId) => `${http.replace("http", "ws")}/ws/portfolio/${accountId}` }];
 }
 
-export function withQuery(url: string, { detail }: { readonly detail: string }): string {
-  return `${url}?detail=${detail}`;
+export function withQuery(url: string, { detail, epoch, sequence }: Readonly<Record<string, string | number | null>>): string {
+  return `${url}?detail=${detail}${epoch ? `&epoch=${epoch}&sequence=${sequence}` : ""}`;
 }

@@ -17,7 +17,7 @@ OPENED: Final = ("/v1/", "/api/")
 VARY: Final = "Origin"
 PREFLIGHT_S: Final = 600  # an answer to a preflight request holds
 ALLOWED_METHODS: Final = "GET, POST"
-ALLOWED_HEADERS: Final = "Authorization, Content-Type, If-None-Match"
+ALLOWED_HEADERS: Final = "Authorization, Content-Type, If-None-Match, Last-Event-ID"
 EXPOSED_HEADERS: Final = "ETag, Retry-After"
 
 

@@ -1,6 +1,5 @@
 "use client";
 import { useCallback, useRef, useSyncExternalStore } from "react";
-import { isShallowEqual } from "../account.js";
 import type { Detail, Snapshot } from "../types.js";
 import { useLivePortfolio } from "./context.js";
 
@@ -44,4 +43,13 @@ export function useConnection(accountId: string): Connection {
 function connectionOf({ status, link, transport, retryAt, error, confirmedAt, oldSince }: Snapshot): Connection {
   // a value that is live is confirmed all the time: only when it is not does the moment matter
   return { status, link, transport, retryAt, error, confirmedAt: status === "live" ? null : confirmedAt, oldSince };
+}
+
+/** Have two objects the same fields? */
+function isShallowEqual(one: unknown, other: unknown): boolean {
+  if (one === other) return true;
+  if (typeof one !== "object" || typeof other !== "object" || !one || !other) return false;
+  const [left, right] = [one as Record<string, unknown>, other as Record<string, unknown>];
+  const names = Object.keys(left);
+  return names.length === Object.keys(right).length && names.every((name) => name in right && left[name] === right[name]);
 }
