@@ -36,6 +36,7 @@ from portfolio_realtime.errors import (
 from portfolio_realtime.exit_codes import FAILED, OK, SETTINGS
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.agreement import AGREED_MS
+from portfolio_realtime.state.connection import CLOSED_ALREADY
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.tracing import Tracing, open_tracing
 
@@ -100,10 +101,22 @@ async def _serve(name: str, settings: config.Settings, run: Run, *, ends_itself:
             work.cancel()
         ending.set()
 
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(tell_failure)
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, end)
+        loop.add_signal_handler(number, end)
     with contextlib.suppress(asyncio.CancelledError):
         await work
+
+
+def tell_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what nobody awaited, but for TLS that has a word left for a connection that is gone.
+
+    uvloop calls that a fatal error; who uses the connection is told in a way of its own
+    (MagicStack/uvloop#506).
+    """
+    if CLOSED_ALREADY not in str(context.get("exception")):
+        loop.default_exception_handler(context)
 
 
 async def with_state(name: str, settings: config.Settings, run: Run, ending: asyncio.Event) -> None:

@@ -1,0 +1,233 @@
+"""A primary and its replicas as ElastiCache has them: Debian's redis-server, TLS, a user for each service.
+
+The primary endpoint is a port that leads somewhere else once it is told so: what was open before stays open,
+as with a name whose address changes.
+"""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any, Final
+
+from redis.asyncio import Redis
+
+from portfolio_harness.chaos.cut_proxy import CutProxy
+from portfolio_harness.system import free_port
+from portfolio_realtime.config import valkey_url
+from portfolio_realtime.processes import Process, end_with_parent
+from portfolio_realtime.state import rights
+from tests.interoperability.programs import need
+from tests.support.authority import LOOPBACK, Certificates
+
+ADMIN: Final = "admin"
+START_S_MAX: Final = 30.0
+SYNC_S_MAX: Final = 60.0
+COMMAND_S_MAX: Final = 20.0
+FAILOVER_MS: Final = 20_000
+UNKNOWN_HERE: Final = "+client|setinfo "  # came with Redis 7.2
+
+
+class RedisNode:
+    """One redis-server that speaks TLS only, and asks clients and replicas for a certificate."""
+
+    def __init__(self, folder: Path, certificates: Certificates, passwords: dict[str, str]) -> None:
+        self.port = free_port(0)
+        self._folder = folder / f"node-{self.port}"
+        self._certificates = certificates
+        self._passwords = passwords
+        self._process: Process | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        """Does its process run?"""
+        return self._process is not None and self._process.returncode is None
+
+    async def start(self, primary: int | None = None) -> None:
+        """Start, as a replica of the node at port `primary`, and wait until it answers."""
+        self._folder.mkdir(exist_ok=True)
+        (self._folder / "users.acl").write_text(self._users())
+        configuration = self._folder / "redis.conf"
+        configuration.write_text(self._configuration(primary))
+        self._process = await asyncio.create_subprocess_exec(
+            *(need("redis-server"), str(configuration)),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            preexec_fn=end_with_parent,
+            start_new_session=True,
+        )
+        async with asyncio.timeout(START_S_MAX):
+            while not await self._answers():
+                await asyncio.sleep(0.05)
+
+    def _users(self) -> str:
+        lines = ["user default off", f"user {ADMIN} on >{self._passwords[ADMIN]} ~* &* +@all"]
+        for user in rights.COMMANDS:
+            granted = rights.access_string(user).replace(UNKNOWN_HERE, "")
+            lines.append(f"user {user} >{self._passwords[user]} {granted}")
+        return "\n".join(lines) + "\n"
+
+    def _configuration(self, primary: int | None) -> str:
+        files = self._certificates
+        lines = [
+            *("port 0", f"tls-port {self.port}", f"bind {LOOPBACK}", "tls-replication yes"),
+            *("tls-auth-clients yes", f"tls-ca-cert-file {files.authority}"),
+            *(f"tls-cert-file {files.server}", f"tls-key-file {files.server_key}"),
+            *(f"aclfile {self._folder / 'users.acl'}", f"masteruser {ADMIN}"),
+            f"masterauth {self._passwords[ADMIN]}",
+            *(f"dir {self._folder}", f"logfile {self._folder / 'log'}", 'save ""', "loglevel notice"),
+            *("repl-diskless-sync yes", "repl-diskless-sync-delay 0", "repl-ping-replica-period 1"),
+            *([f"replicaof {LOOPBACK} {primary}"] if primary is not None else []),
+        ]
+        return "\n".join(lines) + "\n"
+
+    async def _answers(self) -> bool:
+        with contextlib.suppress(Exception):
+            return bool(await self.do("PING"))
+        return False
+
+    async def do(self, *command: Any) -> Any:
+        """One command, as its administrator."""
+        client = Redis.from_url(self.url(ADMIN), socket_timeout=COMMAND_S_MAX, protocol=3)
+        try:
+            return await client.execute_command(*command)
+        finally:
+            await client.aclose()
+
+    def url(self, user: str) -> str:
+        """Of this node, for one of its users."""
+        return url_at(self.port, user, self._passwords[user], self._certificates)
+
+    async def kill(self) -> None:
+        """As a power cut would."""
+        if self._process is not None and self.is_alive:
+            self._process.kill()
+            await self._process.wait()
+
+
+def url_at(port: int, user: str, password: str, files: Certificates) -> str:
+    """A URL with the authority and the certificate of a client."""
+    tls_files = {
+        "ssl_ca_certs": str(files.authority),
+        "ssl_certfile": str(files.client),
+        "ssl_keyfile": str(files.client_key),
+    }
+    return valkey_url.url_of(LOOPBACK, port, 0, user=user, password=password, tls_files=tls_files)
+
+
+class ReplicationGroup:
+    """One primary, two replicas, and the endpoint that names the primary."""
+
+    REPLICAS: Final = 2
+
+    def __init__(self, folder: Path, certificates: Certificates, endpoint: CutProxy) -> None:
+        self.certificates = certificates
+        self.passwords = {user: secrets.token_urlsafe(24) for user in (ADMIN, *rights.COMMANDS)}
+        self.nodes = [RedisNode(folder, certificates, self.passwords) for _ in range(1 + self.REPLICAS)]
+        self.primary = self.nodes[0]
+        self.endpoint = endpoint
+
+    async def start(self) -> None:
+        """Start all, and wait until the replicas follow."""
+        await self.primary.start()
+        for node in self.replicas:
+            await node.start(self.primary.port)
+        await self.whole()
+        self.move()
+
+    async def stop(self) -> None:
+        """End all."""
+        for node in self.nodes:
+            await node.kill()
+
+    @property
+    def replicas(self) -> list[RedisNode]:
+        """All but the primary."""
+        return [node for node in self.nodes if node is not self.primary]
+
+    async def whole(self) -> None:
+        """Wait until every replica has what the primary has."""
+        async with asyncio.timeout(SYNC_S_MAX):
+            while True:
+                said = await self.primary.do("INFO", "replication")
+                followers = [said.get(f"slave{number}", {}) for number in range(self.REPLICAS)]
+                if all(follower.get("state") == "online" for follower in followers):
+                    return
+                await asyncio.sleep(0.1)
+
+    def move(self) -> None:
+        """Let the endpoint lead new connections to the primary of now."""
+        self.endpoint.target = self.primary.port
+
+    def settings(self, user: str) -> dict[str, str]:
+        """What leads a service to the endpoint, by environment name."""
+        files = self.certificates
+        return {
+            "REDIS_HOST": LOOPBACK,
+            "REDIS_PORT": str(self.endpoint.port),
+            "REDIS_USER": user,
+            "REDIS_PASSWORD": self.passwords[user],
+            "REDIS_SSL": "true",
+            "REDIS_CA_FILE": str(files.authority),
+            "REDIS_CERT_FILE": str(files.client),
+            "REDIS_KEY_FILE": str(files.client_key),
+        }
+
+    def url(self, user: str) -> str:
+        """The endpoint's, for one of the users."""
+        return url_at(self.endpoint.port, user, self.passwords[user], self.certificates)
+
+    # Failovers: afterwards `primary` is another node, and the endpoint still leads to the one before
+
+    async def fail_over(self) -> None:
+        """The primary hands over to a replica that has everything, and follows it."""
+        old, new = self.primary, self.replicas[0]
+        await old.do("FAILOVER", "TO", LOOPBACK, new.port, "TIMEOUT", FAILOVER_MS)
+        async with asyncio.timeout(SYNC_S_MAX):
+            while (await old.do("ROLE"))[0] != b"slave":
+                await asyncio.sleep(0.02)
+        await self._follow(new)
+
+    async def reassign(self) -> None:
+        """By hand, as when the size of nodes changes: a replica becomes the primary, the others follow."""
+        new = self.replicas[0]
+        await new.do("REPLICAOF", "NO", "ONE")
+        await self._follow(new)
+
+    async def lose_primary(self) -> None:
+        """Kill -9, and a replica is promoted; the dead one comes back as a replica."""
+        lost, new = self.primary, self.replicas[0]
+        await lost.kill()
+        await new.do("REPLICAOF", "NO", "ONE")
+        self.primary = new
+        for node in self.replicas:
+            if node is not lost:
+                await node.do("REPLICAOF", LOOPBACK, new.port)
+
+    async def bring_back(self, node: RedisNode) -> None:
+        """Start a dead node as a replica."""
+        await node.start(self.primary.port)
+        await self.whole()
+
+    async def _follow(self, new: RedisNode) -> None:
+        self.primary = new
+        for node in self.replicas:
+            await node.do("REPLICAOF", LOOPBACK, new.port)
+
+    async def denied(self) -> list[Any]:
+        """What any user was refused at any node."""
+        living = [node for node in self.nodes if node.is_alive]
+        return [entry for node in living for entry in await node.do("ACL", "LOG")]
+
+
+@contextlib.asynccontextmanager
+async def replication_group(folder: Path, certificates: Certificates) -> AsyncGenerator[ReplicationGroup]:
+    """Started, its endpoint in front of its primary."""
+    async with CutProxy(0) as endpoint:
+        group = ReplicationGroup(folder, certificates, endpoint)
+        try:
+            await group.start()
+            yield group
+        finally:
+            await group.stop()
