@@ -33,3 +33,12 @@ async def test_who_is_live_says_whether_the_exchange_is_open(state: State) -> No
 async def test_nothing_asked_is_nothing_live(state: State) -> None:
     """No marks, no sources."""
     assert await state.feeds.live([]) == set()
+
+
+async def test_a_source_can_be_dropped_at_once(state: State) -> None:
+    """Nobody needs to wait until its key ends; who keeps it again makes it live."""
+    await state.feeds.keep("accounts")
+    await state.feeds.drop("accounts")
+    assert not await state.feeds.live(["accounts"])
+    await state.feeds.keep("accounts")
+    assert await state.feeds.live(["accounts"]) == {"accounts"}

@@ -32,6 +32,11 @@ class Feeds:
         await self._connection.commands.set(keys.feed(source), value, px=keys.FEED_TTL_MS)
 
     @reports_unavailable
+    async def drop(self, source: str) -> None:
+        """This source is live no more; who keeps it in our place says so again. Raises StateUnavailable."""
+        await cast("Awaitable[int]", self._connection.commands.delete(keys.feed(source)))
+
+    @reports_unavailable
     async def live(self, sources: Iterable[str]) -> set[str]:
         """Those of the sources that are live now. Raises StateUnavailable."""
         return set(await self._kept(sources))

@@ -9,21 +9,21 @@ from typing import Final, NoReturn, Protocol
 
 from prometheus_client import Gauge
 
-from portfolio_realtime.clock import NS_PER_S, Clock
+from portfolio_realtime.clock import Clock
 from portfolio_realtime.state import feeds
 
 KEEP_S: Final = 0.5  # a quarter of the time for which the broker counts as heard
-REST_SILENT_NS: Final = 5 * NS_PER_S  # without any answer, though we have asked
-EVENTS_LOST_NS: Final = 2 * NS_PER_S  # a stream that is opened again within this has lost nothing
+REST_SILENT_S: Final = 5.0  # without any answer, though we have asked
+EVENTS_LOST_S: Final = 2.0  # a stream that is opened again within this has lost nothing
 
 
 class FollowedStream(Protocol):
     """A follower of events."""
 
-    lost_since_ns: int | None
+    lost_since_s: float | None
 
-    def is_mute(self, now_ns: int) -> bool:
-        """Is it open, and silent for longer than ever?"""
+    def is_mute(self) -> bool:
+        """Is it open, and silent for longer than its rhythm allows?"""
         ...
 
 
@@ -32,37 +32,41 @@ class BrokerSilence:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._failing_since_ns: int | None = None
+        self._failing_since_s: float | None = None
 
     def note_answer(self) -> None:
         """The broker has answered something of use."""
-        self._failing_since_ns = None
+        self._failing_since_s = None
 
     def note_failure(self) -> None:
         """A request has failed, with all its attempts."""
-        if self._failing_since_ns is None:
-            self._failing_since_ns = self._clock.now_ns()
+        if self._failing_since_s is None:
+            self._failing_since_s = self._clock.monotonic_s()
 
     @property
     def is_failing(self) -> bool:
         """Has nothing been answered since something failed?"""
-        return self._failing_since_ns is not None
+        return self._failing_since_s is not None
 
     def is_heard(self, followed: FollowedStream) -> bool:
         """Are its events followed, and its answers not missing?"""
-        now_ns = self._clock.now_ns()
-        failing_ns = 0 if self._failing_since_ns is None else now_ns - self._failing_since_ns
-        lost_ns = 0 if followed.lost_since_ns is None else now_ns - followed.lost_since_ns
-        return failing_ns < REST_SILENT_NS and lost_ns < EVENTS_LOST_NS and not followed.is_mute(now_ns)
+        now_s = self._clock.monotonic_s()
+        failing_s = 0.0 if self._failing_since_s is None else now_s - self._failing_since_s
+        lost_s = 0.0 if followed.lost_since_s is None else now_s - followed.lost_since_s
+        return failing_s < REST_SILENT_S and lost_s < EVENTS_LOST_S and not followed.is_mute()
 
 
 async def keep_live(
     silence: BrokerSilence, followed: FollowedStream, stored: feeds.Feeds, gauge: Gauge
 ) -> NoReturn:
-    """Say that the broker is heard, for as long as it is. Raises StateUnavailable."""
+    """Say that the broker is heard, while it is, and at once when it is not. Raises StateUnavailable."""
+    was_heard = False
     while True:
         is_heard = silence.is_heard(followed)
         if is_heard:
             await stored.keep(feeds.ACCOUNTS)
+        elif was_heard:
+            await stored.drop(feeds.ACCOUNTS)
+        was_heard = is_heard
         gauge.set(is_heard)
         await asyncio.sleep(KEEP_S)

@@ -173,7 +173,7 @@ class Collector:
         if not self._records.is_listed(activity.account_id):
             self._relist.set()
         elif is_new and (look_ns := self._records.look_again_ns(activity.account_id)) is not None:
-            self._schedule.set_due(activity.account_id, look_ns, is_hurried=True)
+            self._schedule.set_due(activity.account_id, self._turn_ns(look_ns), is_hurried=True)
         if self._records.has_changes:
             self._writer.request_write()
 
@@ -196,14 +196,13 @@ class Collector:
         for one in self._records.listed if account_id is None else [account_id]:
             if self._records.is_listed(one):
                 self._records.refuse_activity(one, now_ns)
-                self._schedule.set_due(one, now_ns, is_hurried=account_id is not None)
+                self._schedule.set_due(one, self._turn_ns(), is_hurried=account_id is not None)
         self._writer.request_write()
 
     async def _fill_gap(self) -> None:
         await self._follower.fill_gap()
-        now_ns = self._clock.now_ns()
         for account_id in self._records.listed:
-            self._schedule.set_due(account_id, now_ns)
+            self._schedule.set_due(account_id, self._turn_ns())
 
     # REST
 
@@ -343,7 +342,7 @@ class Collector:
 
     async def _fetch_in_turn(self, is_urgent_only: bool) -> NoReturn:
         while True:
-            turn = self._schedule.next(self._clock.now_ns(), is_urgent_only=is_urgent_only)
+            turn = self._schedule.next(self._turn_ns(), is_urgent_only=is_urgent_only)
             if turn is None:
                 await asyncio.sleep(TURN_POLL_S)
             else:
@@ -374,7 +373,7 @@ class Collector:
             self._refuse(account_id, str(error), is_final=isinstance(error, CurrencyRefused))
             wait_ns = min(self._interval_ns, REFUSED_AGAIN_NS)
         finally:
-            self._finish(account_id, self._clock.now_ns() + wait_ns)
+            self._finish(account_id, self._turn_ns() + wait_ns)
 
     async def _note_unavailable(self, account_id: str) -> int:
         """Is it the broker that does not answer, or about this account? Ns until it is asked again."""
@@ -418,10 +417,15 @@ class Collector:
 
     def _finish(self, account_id: str, due_ns: int) -> None:
         look_ns = self._records.look_again_ns(account_id)
-        if look_ns is not None and look_ns < due_ns:
-            self._schedule.done(account_id, look_ns, is_hurried=True)
+        if look_ns is not None and self._turn_ns(look_ns) < due_ns:
+            self._schedule.done(account_id, self._turn_ns(look_ns), is_hurried=True)
         else:
             self._schedule.done(account_id, due_ns)
+
+    def _turn_ns(self, at_ns: int | None = None) -> int:
+        """Now, or a moment of the calendar, in nanoseconds that do not jump when a clock is set."""
+        ahead_ns = 0 if at_ns is None else at_ns - self._clock.now_ns()
+        return int(self._clock.monotonic_s() * NS_PER_S) + ahead_ns
 
     # Interest
 

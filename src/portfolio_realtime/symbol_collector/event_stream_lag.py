@@ -13,9 +13,9 @@ WINDOW_NS: Final = 60 * NS_PER_S  # the worst of these is shown
 
 
 class LossReporting(Protocol):
-    """A follower of events; `lost_since_ns`: None while events can come."""
+    """A follower of events; `lost_since_s`: None while events can come."""
 
-    lost_since_ns: int | None
+    lost_since_s: float | None
 
 
 class EventStreamLag:
@@ -37,15 +37,15 @@ class EventStreamLag:
 
     async def measure(self, followed: LossReporting) -> NoReturn:
         """Keep the gauge for as long as we are the one who collects; a stand-by shows 0."""
-        followed.lost_since_ns = self._clock.now_ns()  # what was before is no fault of the stream
+        followed.lost_since_s = self._clock.monotonic_s()  # what was before is no fault of the stream
         try:
             while True:
-                self._gauge.set(self._now_ns(followed) / NS_PER_S)
+                self._gauge.set(self._now_s(followed))
                 await asyncio.sleep(MEASURE_S)
         finally:
             self._gauge.set(0)
 
-    def _now_ns(self, followed: LossReporting) -> int:
-        now_ns = self._clock.now_ns()
+    def _now_s(self, followed: LossReporting) -> float:
+        now_ns, now_s = self._clock.now_ns(), self._clock.monotonic_s()
         worst_ns = self._worst_ns if now_ns - self._worst_at_ns <= WINDOW_NS else 0
-        return max(worst_ns, now_ns - (followed.lost_since_ns or now_ns), 0)
+        return max(worst_ns / NS_PER_S, now_s - (followed.lost_since_s or now_s), 0.0)

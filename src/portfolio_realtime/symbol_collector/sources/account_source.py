@@ -33,7 +33,7 @@ class Follower(Protocol):
 
     connected: asyncio.Event
     cursor: str | None  # the newest live event, to resume behind; None where there is none
-    lost_since_ns: int | None  # None while bookings can come
+    lost_since_s: float | None  # None while bookings can come
 
     @property
     def has_history(self) -> bool:
@@ -45,8 +45,8 @@ class Follower(Protocol):
         """What is to be kept running, side by side, with its name."""
         ...
 
-    def is_mute(self, now_ns: int) -> bool:
-        """Is it open, and silent for longer than ever?"""
+    def is_mute(self) -> bool:
+        """Is it open, and silent for longer than its rhythm allows?"""
         ...
 
     async def fill_gap(self) -> None:

@@ -18,12 +18,10 @@ from portfolio_realtime.symbol_collector.sources import broker_events, parse, tr
 from portfolio_realtime.symbol_collector.sources.account_source import Inbox
 from portfolio_realtime.symbol_collector.sources.broker_events import Broker
 from portfolio_realtime.symbol_collector.sources.parse import PayloadRefused
+from portfolio_realtime.symbol_collector.sources.sign_rhythm import SignRhythm
 
 OVERLAP_NS: Final = NS_PER_S // 2  # of history over the live stream, and of clocks that differ
 GAP_MARGIN_NS: Final = 60 * NS_PER_S  # replayed from before the last sign of life
-SIGNS_MIN: Final = 4  # of life, before their rhythm is known
-MUTE_FACTOR: Final = 2  # times the longest pause so far …
-MUTE_MARGIN_NS: Final = NS_PER_S  # … and so much more is a stream that has gone mute
 HISTORY_NS_MAX: Final = 7 * 24 * 3600 * NS_PER_S  # no account's day begins longer ago than this
 
 log = structlog.get_logger()
@@ -35,13 +33,12 @@ class EventFollower:
     def __init__(self, client: Broker, clock: Clock, inbox: Inbox) -> None:
         self.cursor: str | None = None
         self.connected = asyncio.Event()
-        self.lost_since_ns: int | None = clock.now_ns()  # None while the live stream is open
+        self.lost_since_s: float | None = clock.monotonic_s()  # None while the live stream is open
         self._client = client
         self._clock = clock
         self._inbox = inbox
         self._heard_ns = 0  # when the live stream last gave a sign of life
-        self._signs = 0  # of life, of this connection …
-        self._pause_ns = 0  # … and the longest time between two
+        self._rhythm = SignRhythm()  # of these
         self._history_since_ns: int | None = None
         self._history_turn = asyncio.Lock()
         self._gap_since_ns: int | None = None
@@ -69,8 +66,8 @@ class EventFollower:
             self.cursor = None
             raise
         finally:
-            if self.lost_since_ns is None:
-                self.lost_since_ns = self._clock.now_ns()
+            if self.lost_since_s is None:
+                self.lost_since_s = self._clock.monotonic_s()
 
     def _deliver(self, text: str, *, is_live: bool) -> None:
         payload: object = None
@@ -85,16 +82,12 @@ class EventFollower:
         self._inbox.take_activity(activity, is_live=is_live)
 
     def _hear(self) -> None:
-        now_ns = self._clock.now_ns()
-        if self._signs:
-            self._pause_ns = max(self._pause_ns, now_ns - self._heard_ns)
-        self._signs += 1
-        self._heard_ns = now_ns
+        self._heard_ns = self._clock.now_ns()
+        self._rhythm.hear(self._clock.monotonic_s())
 
-    def is_mute(self, now_ns: int) -> bool:
-        """Is the open stream silent for longer than ever? How often it gives a sign is not documented."""
-        has_rhythm = self._signs >= SIGNS_MIN
-        return has_rhythm and now_ns - self._heard_ns > MUTE_FACTOR * self._pause_ns + MUTE_MARGIN_NS
+    def is_mute(self) -> bool:
+        """Is the open stream silent for longer than its rhythm allows?"""
+        return self._rhythm.is_overdue(self._clock.monotonic_s())
 
     def _connected(self, cursor: str | None) -> Callable[[], None]:
         heard_ns = self._heard_ns
@@ -105,8 +98,8 @@ class EventFollower:
                 self._gap_since_ns = min(self._gap_since_ns or since_ns, since_ns)
                 self._has_gap.set()
             self._heard_ns = self._clock.now_ns()
-            self._signs = self._pause_ns = 0
-            self.lost_since_ns = None
+            self._rhythm.begin(self._clock.monotonic_s())
+            self.lost_since_s = None
             self.connected.set()
             log.info("event stream connected", resumes=cursor is not None)
 

@@ -54,7 +54,7 @@ class TradingFollower:
     def __init__(self, client: ActivityPages, settings: Settings, clock: Clock, inbox: Inbox) -> None:
         self.cursor: str | None = None  # rows are asked for by id and date: there is nothing to resume behind
         self.connected = asyncio.Event()
-        self.lost_since_ns: int | None = clock.now_ns()  # None while the activities can be read
+        self.lost_since_s: float | None = clock.monotonic_s()  # None while the activities can be read
         self._client = client
         self._settings = settings
         self._clock = clock
@@ -81,7 +81,7 @@ class TradingFollower:
         """What is to be kept running, side by side, with its name."""
         return [("activities", self.poll), ("trade updates", self.listen)]
 
-    def is_mute(self, now_ns: int) -> bool:
+    def is_mute(self) -> bool:
         """A poll answers or fails: it is never mute."""
         return False
 
@@ -91,7 +91,7 @@ class TradingFollower:
         try:
             await self._keep_reading()
         finally:
-            self.lost_since_ns = self._clock.now_ns()
+            self.lost_since_s = self._clock.monotonic_s()
 
     async def _keep_reading(self) -> NoReturn:
         looks = 0
@@ -111,7 +111,7 @@ class TradingFollower:
             if self._since_ns is not None:
                 async with self._turn:
                     await self._read(self._since_ns, is_deep=False)
-            self.lost_since_ns = None
+            self.lost_since_s = None
 
     async def _wait_prompted(self) -> None:
         try:
