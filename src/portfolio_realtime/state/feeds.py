@@ -34,7 +34,7 @@ class Feeds:
     @reports_unavailable
     async def drop(self, source: str) -> None:
         """This source is live no more; who keeps it in our place says so again. Raises StateUnavailable."""
-        await cast("Awaitable[int]", self._connection.commands.delete(keys.feed(source)))
+        await self._connection.commands.delete(keys.feed(source))
 
     @reports_unavailable
     async def live(self, sources: Iterable[str]) -> set[str]:
