@@ -12,6 +12,7 @@ import pytest
 from portfolio_realtime.state import open_state
 from portfolio_realtime.state.embedded import EmbeddedServer
 from tests.conftest import SHARDS, Until
+from tests.support.processes import is_running
 
 PARENT = """
 import asyncio
@@ -32,14 +33,6 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder for temporary files of the test's own."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path
-
-
-def is_running(pid: int) -> bool:
-    """Is there such a process, other than one that waits to be reaped?"""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 async def test_it_starts_answers_and_ends(temporary: Path) -> None:

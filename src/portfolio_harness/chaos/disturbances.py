@@ -116,9 +116,9 @@ async def _restart_empty(place: Place, step: ChaosStep, _: ServiceProcess) -> No
 
 
 async def _stop_valkey(place: Place, step: ChaosStep, _: ServiceProcess) -> None:
-    place.valkey.send(signal.SIGSTOP)
+    place.valkey.pause()
     await asyncio.sleep(step.for_s)
-    place.valkey.send(signal.SIGCONT)
+    place.valkey.resume()
 
 
 async def _demote(place: Place, step: ChaosStep, _: ServiceProcess) -> None:

@@ -10,12 +10,9 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Final
 
-from redis.asyncio import Redis
-
 from portfolio_harness.chaos.cut_proxy import CutProxy
 from portfolio_harness.oracle import Oracle
 from portfolio_harness.system import (
-    SystemFailed,
     free_port,
     settings_for,
     simulator_options,
@@ -24,17 +21,15 @@ from portfolio_harness.system import (
     wait_known,
     wait_ready,
 )
+from portfolio_harness.valkey_node import ValkeyNode
 from portfolio_realtime.errors import SettingsError
-from portfolio_realtime.processes import end_all, end_with_parent, start_module
+from portfolio_realtime.processes import end_all, start_module
 from portfolio_realtime.state import open_state
-from portfolio_realtime.state.embedded import server_binary
 
 SERVICES: Final = ("symbol_collector", "market_data_consumer", "portfolio_calculator", "websocket_server")
 FAKETIME: Final = tuple(
     Path(f"/usr/lib/{machine}-linux-gnu/faketime/libfaketime.so.1") for machine in ("x86_64", "aarch64")
 )
-VALKEY_START_S_MAX: Final = 30.0
-COMMAND_S_MAX: Final = 20.0
 TOKEN_S: Final = 24 * 3600
 RESTARTS_MAX: Final = 60
 SHARDS: Final = 16
@@ -108,67 +103,13 @@ class ServiceProcess:
             await end_all([self._process])
 
 
-class ChaosValkey:
-    """A real server on a port that stays, whose state is lost when it is killed."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port = free_port(0)
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._folder = folder
-        self._process: asyncio.subprocess.Process | None = None
-
-    async def start(self) -> None:
-        """Start, empty, and wait until it answers. Raises SystemFailed."""
-        self._process = await asyncio.create_subprocess_exec(
-            server_binary(),
-            *("--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"),
-            *("--dir", str(self._folder), "--dbfilename", "none.rdb", "--loglevel", "warning"),
-            *("--enable-protected-configs", "yes"),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            preexec_fn=end_with_parent,
-            start_new_session=True,
-        )
-        give_up_s = asyncio.get_running_loop().time() + VALKEY_START_S_MAX
-        while not await self.answers():
-            if asyncio.get_running_loop().time() > give_up_s:
-                raise SystemFailed("Valkey did not start")
-            await asyncio.sleep(0.05)
-
-    async def answers(self) -> bool:
-        """Does it?"""
-        with contextlib.suppress(Exception):
-            return bool(await self.do("PING"))
-        return False
-
-    async def do(self, *command: str) -> object:
-        """One command, on a connection of its own."""
-        client = Redis.from_url(self.url, socket_timeout=COMMAND_S_MAX)
-        try:
-            return await client.execute_command(*command)
-        finally:
-            await client.aclose()
-
-    def send(self, number: signal.Signals) -> None:
-        """A signal."""
-        assert self._process is not None
-        os.kill(self._process.pid, number)
-
-    async def kill(self) -> None:
-        """As a power cut would."""
-        assert self._process is not None
-        if self._process.returncode is None:
-            self._process.kill()
-            await self._process.wait()
-
-
 class Place:
     """Everything that runs."""
 
     def __init__(self, folder: Path, seed: int, accounts: int) -> None:
         self.folder = folder
-        self.valkey = ChaosValkey(folder)
+        options = ("--dir", str(folder), "--dbfilename", "none.rdb", "--enable-protected-configs", "yes")
+        self.valkey = ValkeyNode(free_port(0), options=options)
         self.services: dict[str, ServiceProcess] = {}
         self.urls: list[str] = []  # of the servers
         self.jwt_secret = secrets.token_urlsafe(48)

