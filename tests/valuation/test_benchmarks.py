@@ -1,10 +1,11 @@
 """The benchmarks of the valuation, on books so small that only their arithmetic is tested, no speed."""
 
+import itertools
 from pathlib import Path
 
 import msgspec
 import pytest
-from benchmarks import churn, curve, provenance, valuation
+from benchmarks import churn, curve, delta, provenance, valuation
 
 
 def test_the_benchmark_gives_every_figure(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -75,3 +76,14 @@ def test_memory_that_grows_is_told_from_memory_that_breathes() -> None:
     judged = churn.judged(sampled, duration_s=100, hours=0.5, warm_up_share=0.5)
     assert judged["grows"] == ["leak"]
     assert judged["added_by_an_hour_mb"] == {"level": pytest.approx(0), "leak": pytest.approx(10)}
+
+
+def test_a_delta_has_at_most_two_fifths_of_the_bytes() -> None:
+    """One of twenty positions moves; counted on the product's own messages."""
+    made = delta.publications(200)
+    pairs = itertools.pairwise(made)
+    deltas = sum(
+        len(delta.delta_head(1) + delta.delta_body(base, newest)) for (base, _), (newest, _) in pairs
+    )
+    whole = sum(len(delta.message(one, moved)) for one, moved in made[1:])
+    assert deltas <= delta.RATIO_MAX * whole

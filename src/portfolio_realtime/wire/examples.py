@@ -6,6 +6,7 @@ import msgspec
 
 from portfolio_realtime.wire.messages import (
     Auth,
+    Delta,
     ErrorMessage,
     Freshness,
     Heartbeat,
@@ -84,8 +85,18 @@ UNCONFIRMED_EXAMPLE: Final[dict[str, Any]] = {
     },
 }
 
+DELTA_EXAMPLE: Final[dict[str, Any]] = {
+    "type": "delta",
+    "delta": 1,
+    "at": [1763822405123, 18],
+    "base": 17,
+    "value": [4, 5, "5.42", 8, 3, "3.32", 9, 0, 0.0117796, 10, 18, "6.100000Z"],
+    "positions": [["AAPL", 2, 3, ".01", 4, 18, "6.100000Z"]],
+}
+
 EXAMPLES: Final[dict[type[msgspec.Struct], list[dict[str, Any]]]] = {
     PortfolioMessage: [PORTFOLIO_EXAMPLE, POSITIONS_EXAMPLE, UNPRICED_EXAMPLE, UNCONFIRMED_EXAMPLE],
+    Delta: [DELTA_EXAMPLE],
     Freshness: [
         {
             "type": "freshness",
@@ -115,6 +126,7 @@ EXAMPLES: Final[dict[type[msgspec.Struct], list[dict[str, Any]]]] = {
     Subscribe: [
         {"type": "subscribe", "account_id": ACCOUNT_ID},
         {"type": "subscribe", "account_id": ACCOUNT_ID, "detail": "positions", "max_frequency_hz": 1},
+        {"type": "subscribe", "account_id": ACCOUNT_ID, "detail": "positions", "delta": 1},
     ],
     SubscribeMany: [
         {"type": "subscribe_many", "account_ids": [ACCOUNT_ID, OTHER_ID]},

@@ -5,7 +5,7 @@ Money is a decimal string, a ratio a number (0.0101 = 1.01 %), a time RFC 3339 U
 
 import enum
 import re
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -35,6 +35,7 @@ Number53 = Annotated[int, msgspec.Meta(ge=0, le=2**53)]  # exact in JavaScript, 
 StreamPositionPair = Annotated[
     list[Number53], msgspec.Meta(min_length=2, max_length=2, description="epoch and sequence of a message")
 ]
+Change = int | str | float | list[str] | dict[str, Any] | None
 ValueText = Annotated[
     str, msgspec.Meta(description="For people: `$104,211.37`; `—` when it is not known, never null")
 ]
@@ -137,6 +138,25 @@ class PortfolioMessage(msgspec.Struct, tag_field="type", tag="portfolio"):
     positions: list[PositionRow] | msgspec.UnsetType = msgspec.UNSET
 
 
+class Delta(msgspec.Struct, tag_field="type", tag="delta"):
+    """What changed since the message before, for a client that asked for it with `delta` in `subscribe`.
+
+    `delta` is the number that the client gave the account. `base` is the sequence of the message before, in
+    the epoch of `at`, or else its epoch and sequence: whoever has another one has lost something and
+    subscribes again. `value` goes by threes: the place of a field in the message before, counted from 0; how
+    many characters of its text stay; what follows them. What is no text stands there whole. `epoch` and
+    `sequence` are told by `at` alone. Where fields come or go, or the epoch is new, `value` is the message
+    without `positions`. `positions` has whole rows of what is new or gone; of others the symbol, then threes
+    of its row.
+    """
+
+    delta: int
+    at: StreamPositionPair
+    base: int | StreamPositionPair
+    value: list[Change] | dict[str, Any]
+    positions: list[PositionRow | list[Change]] | msgspec.UnsetType = msgspec.UNSET
+
+
 class Freshness(msgspec.Struct, tag_field="type", tag="freshness"):
     """Is what is shown of an account of now? Sent when that changes, and before a value that is not.
 
@@ -205,7 +225,8 @@ class Subscribe(msgspec.Struct, tag_field="type", tag="subscribe"):
     """Send this account's publications, at most `max_frequency_hz` a second.
 
     `epoch` and `sequence`, both or none: of the newest value that the client has seen, on whichever server.
-    Nothing older is sent.
+    Nothing older is sent. `delta`: after the first message send only what changed, as `delta` messages that
+    call the account by this number, another one for each account of the connection.
     """
 
     account_id: str
@@ -213,6 +234,7 @@ class Subscribe(msgspec.Struct, tag_field="type", tag="subscribe"):
     max_frequency_hz: float | None = None
     epoch: Number53 | None = None
     sequence: Number53 | None = None
+    delta: Number53 | None = None
 
 
 class SubscribeMany(msgspec.Struct, tag_field="type", tag="subscribe_many"):
@@ -235,7 +257,7 @@ class Unsubscribe(msgspec.Struct, tag_field="type", tag="unsubscribe"):
 
 ClientMessage = Heartbeat | Auth | Subscribe | SubscribeMany | Unsubscribe
 ServerMessage = Freshness | HeartbeatAck | ErrorMessage | TokenExpiring | Progress
-FROM_SERVER: Final = (PortfolioMessage, Freshness, HeartbeatAck, ErrorMessage, TokenExpiring, Progress)
+FROM_SERVER: Final = (PortfolioMessage, Delta, Freshness, HeartbeatAck, ErrorMessage, TokenExpiring, Progress)
 FROM_CLIENT: Final = (Auth, Subscribe, SubscribeMany, Unsubscribe, Heartbeat)
 
 encode = msgspec.json.Encoder().encode

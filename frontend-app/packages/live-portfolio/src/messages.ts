@@ -52,6 +52,16 @@ export interface PositionRow {
   unrealized_pnl?: string | null;
 }
 
+/** What changed since the message before, for a client that asked for it with `delta` in `subscribe`. `delta` is the number that the client gave the account. `base` is the sequence of the message before, in the epoch of `at`, or else its epoch and sequence: whoever has another one has lost something and subscribes again. `value` goes by threes: the place of a field in the message before, counted from 0; how many characters of its text stay; what follows them. What is no text stands there whole. `epoch` and `sequence` are told by `at` alone. Where fields come or go, or the epoch is new, `value` is the message without `positions`. `positions` has whole rows of what is new or gone; of others the symbol, then threes of its row. */
+export interface Delta {
+  type: "delta";
+  delta: number;
+  at: number[];
+  base: number | number[];
+  value: (number | string | string[] | Record<string, unknown> | null)[] | Record<string, unknown>;
+  positions?: ((number | string | string[] | Record<string, unknown> | null)[] | PositionRow)[];
+}
+
 /** Is what is shown of an account of now? Sent when that changes, and before a value that is not. `stale_hops` names from where nothing fresh has come since `since`: `collector` (account records: nobody follows them, or the broker is silent), `calculator` (values), `valkey` (anything), `server` (this server is behind what the client has seen, and sends no value until it is not). While any is there, figures may be old. Prices have marks of their own: `stale` of the portfolio message. */
 export interface Freshness {
   type: "freshness";
@@ -100,7 +110,7 @@ export interface Auth {
   token: string;
 }
 
-/** Send this account's publications, at most `max_frequency_hz` a second. `epoch` and `sequence`, both or none: of the newest value that the client has seen, on whichever server. Nothing older is sent. */
+/** Send this account's publications, at most `max_frequency_hz` a second. `epoch` and `sequence`, both or none: of the newest value that the client has seen, on whichever server. Nothing older is sent. `delta`: after the first message send only what changed, as `delta` messages that call the account by this number, another one for each account of the connection. */
 export interface Subscribe {
   type: "subscribe";
   account_id: string;
@@ -108,6 +118,7 @@ export interface Subscribe {
   max_frequency_hz?: number | null;
   epoch?: number | null;
   sequence?: number | null;
+  delta?: number | null;
 }
 
 /** The same for many accounts of a back end, answered by `progress`. `have`, of the same length, says for each account what the client has got before, as (epoch, sequence), or null: what is not newer is not sent again. With `detail` "positions" it is not looked at. */
@@ -130,7 +141,7 @@ export interface Heartbeat {
   timestamp?: string | number | null;
 }
 
-export type ServerMessage = PortfolioMessage | Freshness | HeartbeatAck | ErrorMessage | TokenExpiring | Progress;
+export type ServerMessage = PortfolioMessage | Delta | Freshness | HeartbeatAck | ErrorMessage | TokenExpiring | Progress;
 
 export type ClientMessage = Auth | Subscribe | SubscribeMany | Unsubscribe | Heartbeat;
 

@@ -13,6 +13,7 @@ import msgspec
 
 from portfolio_realtime.websocket_server.access.identity import Identity
 from portfolio_realtime.websocket_server.clients.many_subscriptions import PROGRESS_S, ManySubscriptions
+from portfolio_realtime.websocket_server.fanout.deltas import Whole, delta_head
 from portfolio_realtime.websocket_server.fanout.freshness import SERVER, Lapse, freshness_frame
 from portfolio_realtime.websocket_server.fanout.watched_account import StreamPosition, WatchedAccount
 from portfolio_realtime.wire.frames import text_frame
@@ -80,11 +81,13 @@ class ClientSubscription:
     told_hops: tuple[str, ...] = ()  # that nothing fresh comes from them, as the client knows
     seen: StreamPosition | None = None  # by the client, on another server: nothing older is sent
     began: str = ""  # when it subscribed, RFC 3339
+    delta: int | None = None  # the number that deltas call it by; None: it gets whole messages
+    base: Whole | None = None  # what it was sent last, where it gets deltas
 
     @property
     def is_plain(self) -> bool:
-        """Value alone, at any rate."""
-        return not self.with_positions and not self.interval_s
+        """Value alone, whole, at any rate."""
+        return not self.with_positions and not self.interval_s and self.delta is None
 
     @property
     def is_told(self) -> bool:
@@ -111,6 +114,16 @@ class ClientSubscription:
     def position_sent(self) -> StreamPosition | None:
         """Where the client is in the account's stream."""
         return self.account.at if self.is_direct else self.sent
+
+    def frame(self) -> bytes:
+        """The newest publication for this client: what changed, or all of it."""
+        account, with_positions, base = self.account, self.with_positions, self.base
+        if self.delta is None:
+            return account.frame(self.sent, with_positions=with_positions)
+        self.base = account.whole(with_positions=with_positions)
+        if base is None:
+            return account.frame(None, with_positions=with_positions)
+        return text_frame(delta_head(self.delta) + account.delta_since(base, with_positions=with_positions))
 
 
 class ClientConnection:
@@ -192,6 +205,7 @@ class ClientConnection:
         hz = request.max_frequency_hz
         subscription = ClientSubscription(account, request.detail == "positions", 1 / hz if hz else 0.0)
         subscription.seen, subscription.began = seen_by(request.epoch, request.sequence), began
+        subscription.delta = request.delta
         if is_many and not subscription.with_positions:
             subscription.sent = subscription.seen
         self.unsubscribe(account.account_id)
@@ -270,7 +284,6 @@ class ClientConnection:
         if (progress := self._many.progress(len(self.subscriptions), now_s)) is not None:
             return text_frame(encode(progress))
         for account_id, subscription in tuple(self._pending.items()):
-            account, with_positions = subscription.account, subscription.with_positions
             newest, is_behind = subscription.newest, subscription.is_behind
             if not subscription.is_told:
                 lapse = subscription.lapse
@@ -285,7 +298,7 @@ class ClientConnection:
             if newest is None or subscription.due_s > now_s:  # None: its positions are on their way
                 continue
             del self._pending[account_id]
-            frame = account.frame(subscription.sent, with_positions=with_positions)
+            frame = subscription.frame()
             subscription.seen = None
             self._many.sent(account_id)
             subscription.sent, subscription.due_s = newest, now_s + subscription.interval_s
@@ -345,6 +358,8 @@ class ClientConnection:
         hz = message.max_frequency_hz
         if hz is not None and not FREQUENCY_HZ_MIN <= hz < float("inf"):
             return self._bad_message(f"max_frequency_hz must be at least {FREQUENCY_HZ_MIN}")
+        if message.delta is not None and self._is_number_of_another(message.delta, message.account_id):
+            return self._bad_message(f"delta {message.delta} stands for another account; choose another")
         if not self.may_see(message.account_id) and not self.must_ask(message.account_id):
             self.refuse(message.account_id)
             return ForbiddenRequest()
@@ -354,6 +369,9 @@ class ClientConnection:
             error = ErrorMessage("too_many_subscriptions", said, message.account_id)
             return self._reply(error)
         return message
+
+    def _is_number_of_another(self, number: int, account_id: str) -> bool:
+        return any(one.delta == number and name != account_id for name, one in self.subscriptions.items())
 
     @property
     def _subscriptions_max(self) -> int:

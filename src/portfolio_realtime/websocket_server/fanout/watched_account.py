@@ -2,8 +2,7 @@
 
 from typing import Final, NamedTuple, Protocol
 
-import msgspec
-
+from portfolio_realtime.websocket_server.fanout.deltas import Whole, delta_body, gone_row
 from portfolio_realtime.websocket_server.fanout.freshness import Lapse
 from portfolio_realtime.websocket_server.fanout.newest_columns import NO_SOCKET, NewestColumns, StreamPosition
 from portfolio_realtime.wire.frames import text_frame, text_of
@@ -57,6 +56,7 @@ class WatchedAccount:
         "_rows",
         "_slot",
         "_wanting_positions",
+        "_wholes",
         "account_id",
         "direct",
         "has_indirect",
@@ -81,6 +81,7 @@ class WatchedAccount:
         self._wanting_positions = 0  # so many subscribers
         self._rows: dict[str, _Row] = {}
         self._frames: dict[StreamPosition | None, bytes] = {}  # with positions: those since -> frame
+        self._wholes: dict[bool, Whole] = {}  # with positions -> the newest one that was asked for
 
     def add(self, subscriber: Subscriber, *, with_positions: bool) -> None:
         """Take a subscriber in, or what it wants from now on."""
@@ -124,6 +125,7 @@ class WatchedAccount:
         if more < 0 and not self._wanting_positions:
             self._rows.clear()
             self._frames.clear()
+            self._wholes.clear()
             self.rows_at = None
 
     @property
@@ -160,7 +162,7 @@ class WatchedAccount:
         gone = self._rows.keys() - {symbol for symbol, _ in rows}
         for symbol in gone:
             if not self._rows[symbol].is_gone:
-                self._rows[symbol] = _Row(at, _gone_row(symbol), is_gone=True)
+                self._rows[symbol] = _Row(at, gone_row(symbol), is_gone=True)
         for symbol, json in rows:
             known = self._rows.get(symbol)
             if known is None or known.json != json:
@@ -209,6 +211,22 @@ class WatchedAccount:
                 self._frames[since] = frame
         return frame
 
+    def whole(self, *, with_positions: bool) -> Whole:
+        """What the newest publication says, made once for all clients that will get a delta to it."""
+        newest = self.position(with_positions=with_positions)
+        assert newest is not None
+        whole = self._wholes.get(with_positions)
+        if whole is None or whole.at != newest:
+            held = {symbol: row.json for symbol, row in self._rows.items() if not row.is_gone}
+            whole = Whole(newest, text_of(self.value_frame), held if with_positions else None, {})
+            self._wholes[with_positions] = whole
+        return whole
 
-def _gone_row(symbol: str) -> bytes:
-    return msgspec.json.encode({"symbol": symbol, "quantity": "0"})
+    def delta_since(self, base: Whole, *, with_positions: bool) -> bytes:
+        """What a delta from there to the newest publication says, made once for all clients alike."""
+        whole = self.whole(with_positions=with_positions)
+        if base.at not in whole.bodies:
+            if len(whole.bodies) >= FRAMES_KEPT_MAX:
+                whole.bodies.clear()
+            whole.bodies[base.at] = delta_body(base, whole)
+        return whole.bodies[base.at]

@@ -25,6 +25,11 @@ DESCRIPTION: Final = (
     "complete, each later one replaces it; (epoch, sequence) only ever grows. Money is a decimal string in "
     'dollars, a ratio a number, a time RFC 3339 in UTC. What is not known is null; "—" in texts for people.'
 )
+DELTA: Final = {
+    "type": "integer",
+    "minimum": 0,
+    "description": "Send what changed as `delta` messages, which call the account by this number",
+}
 SUBPROTOCOL_HEADER: Final = "Sec-WebSocket-Protocol"
 OFFERED: Final = f"`{SUBPROTOCOL}, <JWT>`, as browsers can send it; answered with `{SUBPROTOCOL}`"
 API_KEY: Final = "X-API-Key"
@@ -85,7 +90,7 @@ def asyncapi() -> Schema:
                     "account_id": {"description": f"The account; matches {ACCOUNT_ID.pattern}"},
                 },
                 "messages": _channel_messages(everybody),
-                "bindings": _binding({"detail": _detail(), "max_frequency_hz": _frequency()}),
+                "bindings": _binding({"detail": _detail(), "max_frequency_hz": _frequency(), "delta": DELTA}),
             },
             "accounts": {
                 "address": "/ws",
@@ -230,7 +235,8 @@ def _typescript(schema: Schema) -> str:
             item = _typescript(schema["items"])
             return f"({item})[]" if " | " in item else f"{item}[]"
         case "object":
-            return f"Record<string, {_typescript(schema['additionalProperties'])}>"
+            of = schema.get("additionalProperties")
+            return f"Record<string, {_typescript(of) if of else 'unknown'}>"
         case "integer" | "number":
             return "number"
         case "string":
