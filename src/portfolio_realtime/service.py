@@ -36,7 +36,7 @@ from portfolio_realtime.errors import (
 from portfolio_realtime.exit_codes import FAILED, OK, SETTINGS
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.agreement import AGREED_MS
-from portfolio_realtime.state.connection import CLOSED_ALREADY
+from portfolio_realtime.state.clients import CLOSED_ALREADY
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.tracing import Tracing, open_tracing
 
@@ -126,7 +126,11 @@ async def with_state(name: str, settings: config.Settings, run: Run, ending: asy
     tracing = open_tracing(name, instance, settings.otel_traces_ratio, settings.otel_exporter_otlp_endpoint)
     async with _state_url(settings) as url:
         state = open_state(
-            url, holder=f"{name}:{instance}", shards=settings.shards, lease_ms=settings.lease_ms
+            url,
+            holder=f"{name}:{instance}",
+            shards=settings.shards,
+            lease_ms=settings.lease_ms,
+            is_cluster=False if settings.is_embedded else settings.is_cluster,
         )
         context = Context(settings, state, SystemClock(), CollectorRegistry(), instance, tracing, ending)
         context.registry.register(telemetry.LOG_EVENTS)

@@ -13,7 +13,7 @@ from portfolio_realtime import config
 from portfolio_realtime.cli.doctor import production
 from portfolio_realtime.cli.doctor.findings import Finding, Status
 from portfolio_realtime.cli.doctor.production import check_production
-from portfolio_realtime.state import State
+from portfolio_realtime.state import State, keys
 from portfolio_realtime.state.server import Server
 from tests.support.secure_setups import make_certificate, tls_in_front
 from tests.support.websocket_servers import SECRET, serving
@@ -104,7 +104,7 @@ async def test_what_runs_is_counted(state: State) -> None:
         for index in range(count):
             await state.metrics.write(name, str(index), b"")
     assert (await production._counts(state)).status is OK
-    await state.connection.commands.delete("metrics:websocket_server:1")
+    await state.connection.commands.delete(keys.metrics("websocket_server", "1"))
     found = await production._counts(state)
     assert found.status is FAIL and "websocket_server 1" in found.found
     settings = config.load(**GOOD)

@@ -8,7 +8,8 @@ import pytest
 
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.errors import StateUnavailable
-from portfolio_realtime.state.connection import DEAF_S, PROBE_S, PROBE_S_MAX, Connection, Message, Subscribed
+from portfolio_realtime.state.connection import Connection, Message, Subscribed
+from portfolio_realtime.state.subscriptions import DEAF_S, PROBE_S, PROBE_S_MAX
 from tests.conftest import Until, ValkeyServer, free_port
 
 from .valkey_proxy import ValkeyProxy
@@ -110,8 +111,8 @@ async def test_a_silent_server_is_not_taken_for_a_deaf_subscription(
     mortal_valkey: ValkeyServer, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While nothing can be published nothing needs to be heard: no reader reads everything for nothing."""
-    monkeypatch.setattr("portfolio_realtime.state.connection.DEAF_S", 0.3)
-    monkeypatch.setattr("portfolio_realtime.state.connection.PROBE_S", 0.1)
+    monkeypatch.setattr("portfolio_realtime.state.subscriptions.DEAF_S", 0.3)
+    monkeypatch.setattr("portfolio_realtime.state.subscriptions.PROBE_S", 0.1)
     async with ValkeyProxy(mortal_valkey.port) as front, connected(front.url) as connection:
         heard: list[Message | Subscribed] = []
 

@@ -17,7 +17,7 @@ from portfolio_realtime.errors import SettingsError
 from portfolio_realtime.model import Mark, Publication, PublicationBatch
 from portfolio_realtime.portfolio_calculator.valuation_traces import ValuationTraces
 from portfolio_realtime.processes import end_all
-from portfolio_realtime.state import State
+from portfolio_realtime.state import State, keys
 from portfolio_realtime.state.marks import TracedMark, decode_marks, decode_traced
 from portfolio_realtime.state.valuations import batch_of, decode_batch
 from portfolio_realtime.tracing import open_tracing
@@ -126,7 +126,7 @@ async def test_a_followed_mark_is_announced_and_not_stored(state: State) -> None
     assert decode_marks(plain) == decode_marks(followed) == MARKS
     assert decode_traced(plain) is None
     assert decode_traced(followed) == followed_mark
-    assert TRACEPARENT.encode() not in b"".join(await state.connection.commands.hvals("marks"))  # pyright: ignore
+    assert TRACEPARENT.encode() not in b"".join(await state.connection.commands.hvals(keys.marks()))  # pyright: ignore
 
 
 def test_a_trace_goes_on_with_the_first_account_that_shows_its_price_and_with_no_newer_price() -> None:

@@ -1,5 +1,6 @@
 """The Valkey of the simulation answers as the real one does, command by command."""
 
+import hashlib
 from typing import Any
 
 import pytest
@@ -65,10 +66,9 @@ def test_a_script_has_the_same_types(real_url: str) -> None:
         client.execute_command("FLUSHALL")
         for one in (made_up.do, client.execute_command):
             one("HSET", "a", "y", "1")
-        digest = client.execute_command("SCRIPT LOAD", text)
-        assert made_up.do("SCRIPT LOAD", text) == digest
-        call = ("EVALSHA", digest, 1, "a", "given")
-        assert made_up.do(*call) == client.execute_command(*call)
+        for call in (("EVAL", text), ("EVALSHA", hashlib.sha1(text.encode()).hexdigest())):  # noqa: S324  # as Valkey names scripts
+            asked = (*call, 1, "a", "given")
+            assert made_up.do(*asked) == client.execute_command(*asked)
 
 
 @pytest.fixture(scope="module")

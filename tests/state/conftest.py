@@ -12,7 +12,7 @@ from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Message, Subscribed
 from tests.conftest import ValkeyServer
 
-PLACEHOLDERS = {"SHA256": "[0-9a-f]{64}", "{sNN}": r"\{s\d\d\}"}
+PLACEHOLDERS = {"SHA256": "[0-9a-f]{64}", "{sNN}": r"\{s\d\d[a-z]{2}\}"}
 
 
 @dataclass(frozen=True)

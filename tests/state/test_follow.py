@@ -96,10 +96,10 @@ async def test_a_server_that_cannot_be_reached_is_reported() -> None:
 
 
 async def test_closing_ends_though_a_cancellation_is_lost(valkey_url: str) -> None:
-    """As `wait_for` of Python 3.11 loses one: the probe of the subscriptions would be awaited for ever."""
+    """As `wait_for` of Python 3.11 loses one: what looks at the nodes would be awaited for ever."""
     lost_count = 0
 
-    async def probe() -> NoReturn:
+    async def watch() -> NoReturn:
         nonlocal lost_count
         while True:
             try:
@@ -110,7 +110,7 @@ async def test_closing_ends_though_a_cancellation_is_lost(valkey_url: str) -> No
                 lost_count += 1
 
     connection = Connection(valkey_url)
-    connection._probing = asyncio.ensure_future(probe())  # pyright: ignore[reportPrivateUsage]
+    connection._nodes._watching = asyncio.ensure_future(watch())  # pyright: ignore[reportPrivateUsage]
     await asyncio.sleep(0)
     async with asyncio.timeout(DEADLINE_S):
         await connection.close()

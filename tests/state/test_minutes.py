@@ -59,7 +59,7 @@ async def test_a_consumer_that_was_paused_cannot_write_into_the_past(state: Stat
 
 def test_the_key_of_a_minute_is_readable() -> None:
     """UTC, to the second."""
-    assert keys.minute(NOW_NS) == "minutes:20251120150000"
+    assert keys.minute(NOW_NS) == "{minutes:20251120150000}"
 
 
 def test_every_sixtieth_minute_is_whole() -> None:

@@ -1,7 +1,7 @@
 """Revocations are heard by every server, kept while they matter, and gone when they do not."""
 
 from portfolio_realtime.state import State, keys
-from portfolio_realtime.state.connection import SOCKET_TIMEOUT_S
+from portfolio_realtime.state.clients import SOCKET_TIMEOUT_S
 from portfolio_realtime.state.revocations import BLOCK_MS, SubjectRevocation, TokenRevocation
 from tests.conftest import Until
 

@@ -281,8 +281,6 @@ class SimulatedClient:
 
 
 def _command(name: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, ...]:
-    if name == "script_load":
-        return ("SCRIPT LOAD", *arguments)
     flat: list[Any] = []
     for argument in arguments:
         if isinstance(argument, dict):

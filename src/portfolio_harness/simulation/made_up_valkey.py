@@ -192,10 +192,10 @@ class MadeUpValkey:
     def do_publish(self, channel: bytes, payload: bytes) -> Answer:
         return self.publish(channel, payload)
 
-    def do_script_load(self, text: bytes) -> Answer:
-        digest = hashlib.sha1(text).hexdigest().encode()  # noqa: S324  # as Valkey names scripts
-        self._scripts[digest] = text
-        return digest
+    def do_eval(self, text: bytes, key_count: bytes, *rest: bytes) -> Answer:
+        self._scripts[hashlib.sha1(text).hexdigest().encode()] = text  # noqa: S324  # as Valkey names scripts
+        count = int(key_count)
+        return self._run(text, rest[:count], rest[count:])
 
     def do_evalsha(self, digest: bytes, key_count: bytes, *rest: bytes) -> Answer:
         text = self._scripts.get(digest)

@@ -21,7 +21,7 @@ from portfolio_harness.simulation.makers import REPEAT_RATIO
 from portfolio_harness.simulation.virtual_loop import EPOCH_S, SimulationStuck, VirtualLoop
 from portfolio_harness.simulation.world import SharedMetrics, World
 from portfolio_realtime.portfolio_calculator import loop_delay, totals_refresh
-from portfolio_realtime.state import connection
+from portfolio_realtime.state import clients
 
 CLIENTS_S: Final = 1.0  # when they come
 QUIET_S_MAX: Final = (
@@ -139,7 +139,7 @@ def _virtual() -> Generator[None]:
         await asyncio.Event().wait()
 
     with (
-        mock.patch.object(connection, "Redis", SimulatedClient),
+        mock.patch.object(clients, "Redis", SimulatedClient),
         mock.patch.object(loop_delay, "measure", measure_nothing),
         mock.patch.object(totals_refresh, "TOTALS_S", TOTALS_S),
     ):

@@ -114,6 +114,7 @@ class World:
             holder=f"{running.name}:{self.chance.randrange(1 << 30)}",
             shards=SHARDS,
             lease_ms=LEASE_MS,
+            is_cluster=False,
         )
         return Context(SETTINGS, state, WorldClock(running.process), registry, running.name)
 

@@ -51,7 +51,13 @@ async def opened_state(settings: Settings) -> AsyncGenerator[State]:
     if settings.is_embedded:
         raise SettingsError("an embedded Valkey serves only its own process: set REDIS_HOST or REDIS_URL")
     keys.use_prefix(settings.key_prefix)
-    state = open_state(settings.state_url, holder=HOLDER, shards=settings.shards, lease_ms=settings.lease_ms)
+    state = open_state(
+        settings.state_url,
+        holder=HOLDER,
+        shards=settings.shards,
+        lease_ms=settings.lease_ms,
+        is_cluster=settings.is_cluster,
+    )
     try:
         yield state
     finally:

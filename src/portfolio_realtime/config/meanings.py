@@ -22,8 +22,10 @@ MEANINGS: Final = {
     "alpaca_options_feed": "Options feed that your plan includes",
     "alpaca_crypto_location": "Venue of crypto prices",
     "alpaca_stream_encoding": "Encoding of market-data streams; options always use MessagePack",
-    "redis_url": "URL of Valkey or Redis (redis:// or rediss://); wins over REDIS_HOST",
-    "redis_host": "Host of Valkey or Redis 7+; without it and REDIS_URL an embedded Valkey runs",
+    "redis_url": "URL of Valkey or Redis (redis:// or rediss://); wins over REDIS_HOST; with several "
+    "hosts by commas: nodes of a cluster",
+    "redis_host": "Host of Valkey or Redis 7+, or nodes of a cluster by commas; without it and REDIS_URL "
+    "an embedded Valkey runs",
     "redis_port": "Port of REDIS_HOST",
     "redis_db": "Database number",
     "redis_user": "ACL user",
@@ -32,6 +34,7 @@ MEANINGS: Final = {
     "redis_ca_file": "With REDIS_SSL: file with the certificates of a private authority",
     "redis_cert_file": "With REDIS_SSL: file with the client certificate, where the server asks for one",
     "redis_key_file": "File with the key of REDIS_CERT_FILE",
+    "redis_cluster": "Is it a cluster? auto: the server says it",
     "redis_is_embedded": "Set by run_services: this Valkey was started with them",
     "key_prefix": "Prefix of every key and channel, for tenants that share a server",
     "symbol_collection_interval": "Seconds in which each account is reconciled, where the rate limit allows",

@@ -93,6 +93,7 @@ class Settings(BaseSettings):
     redis_ca_file: str = ""
     redis_cert_file: str = ""
     redis_key_file: str = ""
+    redis_cluster: Literal["auto", "true", "false"] = "auto"
     redis_is_embedded: bool = False
     key_prefix: str = Field("", pattern="^[A-Za-z0-9:_-]{0,64}$")
     # The four intervals, in seconds
@@ -286,6 +287,18 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _one_cluster(self) -> Self:
+        url = self.redis_url.get_secret_value()
+        hosts = valkey_url.each_host(url) if url else self.redis_host.split(",")
+        if self.redis_cluster == "false" and len(hosts) > 1:
+            raise ValueError("REDIS_CLUSTER=false goes with one host: several are nodes of a cluster")
+        if self.redis_cluster == "true" and self.is_embedded:
+            raise ValueError("REDIS_CLUSTER=true needs REDIS_HOST or REDIS_URL: a node of the cluster")
+        if self.redis_cluster == "true" and (valkey_url.database_of(url) if url else self.redis_db):
+            raise ValueError("REDIS_CLUSTER=true goes with database 0: set REDIS_DB=0")
+        return self
+
+    @model_validator(mode="after")
     def _by_day_and_by_night(self) -> Self:
         if self.alpaca_overnight_feed and self.alpaca_data_feed in ("boats", "overnight", "test"):
             raise ValueError("ALPACA_OVERNIGHT_FEED goes with ALPACA_DATA_FEED=sip, iex or delayed_sip")
@@ -334,6 +347,11 @@ class Settings(BaseSettings):
     def is_embedded(self) -> bool:
         """Is no server configured, so that we start our own Valkey?"""
         return not self.redis_host and not self.redis_url.get_secret_value()
+
+    @property
+    def is_cluster(self) -> bool | None:
+        """Is Valkey a cluster? None: the server says it."""
+        return None if self.redis_cluster == "auto" else self.redis_cluster == "true"
 
     @property
     def state_url(self) -> str:

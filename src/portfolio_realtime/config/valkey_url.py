@@ -2,9 +2,10 @@
 
 from ipaddress import ip_address
 from typing import Final
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 SCHEMES: Final = ("redis", "rediss")
+PORT: Final = 6379  # where a URL names none
 EXAMPLES: Final = "redis://127.0.0.1:6379/0 or rediss://:password@host:6380/0"
 CERTIFICATE_CHECKS: Final = ("required", "optional", "none")
 TLS_OPTIONS: Final = (
@@ -19,13 +20,14 @@ TLS_OPTIONS: Final = (
 def check_url(url: str) -> None:
     """Raises ValueError with the remedy when a URL is none, or says what we do not understand."""
     try:
-        parts = urlsplit(url)
-        port = parts.port
+        hosts = [urlsplit(one) for one in each_host(url)]
+        is_wrong = any(one.scheme not in SCHEMES or not one.hostname or one.port == 0 for one in hosts)
     except ValueError:
         raise ValueError(f"must be a URL such as {EXAMPLES}") from None
-    if parts.scheme not in SCHEMES or not parts.hostname or port == 0:
+    if is_wrong:
         raise ValueError(f"must be a URL such as {EXAMPLES}")
-    database = unquote(parts.path).strip("/")
+    parts = hosts[0]
+    database = _database(parts)
     if database and not database.isdecimal():
         raise ValueError("must end with the number of a database, such as /0")
     if parts.fragment:
@@ -48,15 +50,54 @@ def _check_option(name: str, value: str, scheme: str) -> None:
         raise ValueError(f"has an empty option {name!r}: remove it, or name a file")
 
 
-def check_host(host: str) -> None:
-    """Raises ValueError with the remedy when a host is none, or more than that."""
-    if not host or is_ipv6(host):
-        return
-    if any(sign in host for sign in "/@?#") or "://" in host:
-        raise ValueError("must be a host only; a whole URL goes into REDIS_URL")
-    name, colon, port = host.partition(":")
-    if colon:
-        raise ValueError(f"must be a host only: REDIS_HOST={name} and REDIS_PORT={port}")
+def check_host(hosts: str) -> None:
+    """Raises ValueError with the remedy when a host, or one of several, is none, or more than that."""
+    for host in hosts.split(","):
+        if is_ipv6(host) or not hosts:
+            continue
+        if not host.strip() or any(sign in host for sign in "/@?#") or "://" in host:
+            raise ValueError("must be a host only; a whole URL goes into REDIS_URL")
+        name, colon, port = host.partition(":")
+        if colon:
+            raise ValueError(f"must be a host only: REDIS_HOST={name} and REDIS_PORT={port}")
+
+
+def each_host(url: str) -> list[str]:
+    """A URL of one host for each host of a URL: `redis://a:7000,b:7001/0` names nodes of a cluster."""
+    parts = urlsplit(url)
+    login, sign, hosts = parts.netloc.rpartition("@")
+    return [parts._replace(netloc=login + sign + host.strip()).geturl() for host in hosts.split(",")]
+
+
+def at(url: str, host: str, port: int) -> str:
+    """The same URL at another place."""
+    parts = urlsplit(url)
+    login, sign, _ = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{login}{sign}{_bracketed(host)}:{port}").geturl()
+
+
+def host_of(url: str) -> str:
+    """The host of a URL of one host."""
+    return urlsplit(url).hostname or ""
+
+
+def place_of(url: str) -> str:
+    """Host and port of a URL of one host, as a person reads them."""
+    parts = urlsplit(url)
+    return f"{_bracketed(parts.hostname or '')}:{parts.port or PORT}"
+
+
+def database_of(url: str) -> int:
+    """The number of the database in a URL; 0 where it says none."""
+    return int(_database(urlsplit(url)) or 0)
+
+
+def _database(parts: SplitResult) -> str:
+    return unquote(parts.path).strip("/")
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host.strip('[]')}]" if is_ipv6(host) else host
 
 
 def is_ipv6(host: str) -> bool:
@@ -70,12 +111,12 @@ def is_ipv6(host: str) -> bool:
 def url_of(
     host: str, port: int, database: int, *, user: str, password: str, tls_files: dict[str, str] | None
 ) -> str:
-    """The URL of these parts; `tls_files` (option -> path) is None without TLS."""
+    """The URL of these parts, with one host or several by commas; `tls_files` is None without TLS."""
     login = f"{quote(user, safe='')}:{quote(password, safe='')}@" if user or password else ""
-    place = f"[{host.strip('[]')}]" if is_ipv6(host) else host
+    places = ",".join(f"{_bracketed(one.strip())}:{port}" for one in host.split(","))
     scheme = "redis" if tls_files is None else "rediss"
     options = urlencode({name: path for name, path in (tls_files or {}).items() if path})
-    return f"{scheme}://{login}{place}:{port}/{database}{options and '?'}{options}"
+    return f"{scheme}://{login}{places}/{database}{options and '?'}{options}"
 
 
 def password_of(url: str) -> str:

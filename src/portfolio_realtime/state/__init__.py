@@ -44,9 +44,12 @@ class State:
         await self.connection.close()
 
 
-def open_state(url: str, *, holder: str, shards: int, lease_ms: int) -> State:
-    """The state at `url` (redis:// or rediss://); `holder` names this process in its leases."""
-    connection = Connection(url)
+def open_state(url: str, *, holder: str, shards: int, lease_ms: int, is_cluster: bool | None = None) -> State:
+    """The state at `url` (redis:// or rediss://); `holder` names this process in its leases.
+
+    `is_cluster`: is it a cluster; None: the server says it.
+    """
+    connection = Connection(url, is_cluster=is_cluster)
     return State(
         connection=connection,
         leases=Leases(connection, holder, lease_ms),

@@ -27,7 +27,7 @@ _changes = msgspec.json.Decoder(list[AccountChange])
 
 
 class Accounts:
-    """The hashes `{sNN}:accounts`, `{sNN}:bookings` and `universe`."""
+    """The hashes `{sNN}:accounts`, `{sNN}:bookings` and `{universe}`."""
 
     def __init__(self, connection: Connection, shards: int) -> None:
         self._connection = connection

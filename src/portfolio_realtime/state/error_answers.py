@@ -29,9 +29,9 @@ STAYING: Final = {
     "NOAUTH": "set REDIS_PASSWORD (and REDIS_USER)",
     "WRONGPASS": "check REDIS_USER and REDIS_PASSWORD; its user may be off",
     "NOPERM": "give its user the rights that docs/security.md lists",
-    "CROSSSLOT": "it is a cluster: use one without cluster mode",
-    "MOVED": "it is a cluster: use one without cluster mode",
-    "ASK": "it is a cluster: use one without cluster mode",
+    "CROSSSLOT": "it is a cluster and does not say so: set REDIS_CLUSTER=true",
+    "MOVED": "it is a cluster: unset REDIS_CLUSTER",
+    "ASK": "it is a cluster: unset REDIS_CLUSTER",
     "DENIED": "give it a password, and put that into REDIS_PASSWORD",
     "NOPROTO": "use Valkey, or Redis 7 or newer",
     "WRONGTYPE": "something else writes to our keys: set KEY_PREFIX or another REDIS_DB",
@@ -44,7 +44,7 @@ STAYING_ERR: Final = {  # what the text of an ERR begins with
     "invalid password": "check REDIS_PASSWORD",
     "DB index is out of range": "it has no such database: set REDIS_DB=0",
     "invalid DB index": "it has no such database: set REDIS_DB=0",
-    "SELECT is not allowed in cluster mode": "it is a cluster: use one without cluster mode",
+    "SELECT is not allowed in cluster mode": "it is a cluster: set REDIS_DB=0",
 }
 TLS_REMEDIES: Final = {  # what an error of the handshake says
     "CERTIFICATE_VERIFY_FAILED": "its certificate is not trusted: set REDIS_CA_FILE, and the name it is for",

@@ -17,7 +17,7 @@ _CORE: Final = b"core"  # live, and the exchange is open
 
 
 class Feeds:
-    """The keys `feed:SOURCE`."""
+    """The keys `{feed}:SOURCE`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

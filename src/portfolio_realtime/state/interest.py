@@ -3,9 +3,9 @@
 Interest expires by itself (INTEREST_MS) unless a server renews it, so a dead server leaves none behind.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Final
 
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Call, Connection, Message, Subscribed, reports_unavailable
@@ -32,20 +32,18 @@ class Interest:
         self._connection = connection
         self._shards = shards
         self._begin = connection.script("begin_watching")
+        self._prolong = connection.script("prolong")
+        self._read = connection.script("read_unexpired")
 
-    @reports_unavailable
     async def renew(self, account_ids: Iterable[str], with_positions: Iterable[str]) -> None:
         """Prolong interest in accounts, silently. Raises StateUnavailable."""
-        expiry_ms = await self._connection.now_ms() + INTEREST_MS
-        members: dict[str, dict[str, float]] = {}
+        members: dict[str, list[str]] = {}
         for account_id in account_ids:
-            members.setdefault(keys.interest(self._shard(account_id)), {})[account_id] = expiry_ms
+            members.setdefault(keys.interest(self._shard(account_id)), []).append(account_id)
         for account_id in with_positions:
-            members.setdefault(keys.position_interest(self._shard(account_id)), {})[account_id] = expiry_ms
-        pipeline = self._connection.commands.pipeline(transaction=False)
-        for key, scores in members.items():
-            pipeline.zadd(key, cast("dict[Any, float]", scores))
-        await cast("Awaitable[Any]", pipeline.execute())
+            members.setdefault(keys.position_interest(self._shard(account_id)), []).append(account_id)
+        calls: list[Call] = [((key,), (INTEREST_MS, *names)) for key, names in members.items()]
+        await self._connection.call_all(self._prolong, calls)
 
     async def begin(
         self, account_ids: Iterable[str], with_positions: Collection[str] = ()
@@ -54,7 +52,7 @@ class Interest:
 
         With the positions of those in `with_positions`. Raises StateUnavailable.
         """
-        expiry_ms = await self._connection.now_ms() + INTEREST_MS
+        word = await self._connection.publish_word()
         detailed = frozenset(with_positions)
         by_shard: dict[int, list[str]] = {}
         for account_id in account_ids:
@@ -67,7 +65,7 @@ class Interest:
         calls: list[Call] = []
         for shard, part in parts:
             wanting = [account_id for account_id in part if account_id in detailed]
-            calls.append((self._keys(shard), (expiry_ms, len(wanting), *wanting, *part)))
+            calls.append((self._keys(shard), (word, INTEREST_MS, len(wanting), *wanting, *part)))
         stored: dict[str, StoredPublication] = {}
         for (_, part), answer in zip(parts, await self._connection.call_all(self._begin, calls), strict=True):
             is_kept, messages = bool(answer[0]), answer[1]
@@ -92,12 +90,9 @@ class Interest:
     @reports_unavailable
     async def read(self, shard: int) -> Watched:
         """Who is watched in a shard now; expired interest is removed."""
-        now_ms = await self._connection.now_ms()
-        pipeline = self._connection.commands.pipeline(transaction=False)
-        for key in (keys.interest(shard), keys.position_interest(shard)):
-            pipeline.zremrangebyscore(key, "-inf", now_ms)
-            pipeline.zrange(key, 0, -1)
-        _, watched, _, with_positions = await cast("Awaitable[list[Any]]", pipeline.execute())
+        watched, with_positions = await self._read(
+            keys=[keys.interest(shard), keys.position_interest(shard)], args=[]
+        )
         return Watched(
             frozenset(member.decode() for member in watched),
             frozenset(member.decode() for member in with_positions),

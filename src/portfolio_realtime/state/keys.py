@@ -2,54 +2,73 @@
 
 | pattern                    | type       | writer                | lifetime | holds                                         |
 | -------------------------- | ---------- | --------------------- | -------- | --------------------------------------------- |
-| universe                   | hash       | symbol collector      | none     | symbol -> asset class                         |
-| marks                      | hash       | market data consumer  | none     | symbol -> Mark, or Unmarked, as JSON          |
+| {universe}                 | hash       | symbol collector      | none     | symbol -> asset class                         |
+| {marks}                    | hash       | market data consumer  | none     | symbol -> Mark, or Unmarked, as JSON          |
 | {sNN}:accounts             | hash       | symbol collector      | none     | account -> Account as JSON                    |
 | {sNN}:bookings             | hash       | symbol collector      | none     | account -> Bookings of the day as JSON        |
 | {sNN}:pending              | hash       | symbol collector      | none     | account without a record -> Pending as JSON   |
 | {sNN}:valuations           | hash       | portfolio calculator  | none     | watched account -> newest publication as JSON |
 | {sNN}:interest             | sorted set | websocket server      | none     | account -> expiry in ms: somebody watches it  |
 | {sNN}:interest:positions   | sorted set | websocket server      | none     | the same, with its positions                  |
-| minutes:TIME               | hash       | market data consumer  | 36 h     | symbol -> price and time of its mark, if new  |
-| minutes:LEASE:fence        | string     | market data consumer  | none     | newest fencing token that has written minutes |
-| lease:NAME                 | string     | whoever holds it      | LEASE_MS | holder and fencing token                      |
+| {minutes:TIME}             | hash       | market data consumer  | 36 h     | symbol -> price and time of its mark, if new  |
+| {minutes:TIME}:LEASE:fence | string     | market data consumer  | 36 h     | newest fencing token that has written it      |
+| lease:{NAME}               | string     | whoever holds it      | LEASE_MS | holder and fencing token                      |
 | members:GROUP              | sorted set | each member           | none     | living instance -> expiry in ms               |
-| lease:NAME:granted         | string     | whoever acquires it   | none     | newest fencing token that was granted         |
+| lease:{NAME}:granted       | string     | whoever acquires it   | none     | newest fencing token that was granted         |
 | HASH:fence                 | string     | the hash's writer     | none     | newest fencing token that has written HASH    |
 | history:ACCOUNT            | string     | symbol collector      | 36 h     | ClosedDays as JSON, for who has asked         |
 | asset-names                | hash       | symbol collector      |          | symbol -> name of the company or coin         |
 | history-wanted             | set        | websocket server      | 60 s     | accounts whose closed days are asked for      |
 | cursor:activities          | string     | symbol collector      | none     | newest event_id seen on the activity stream   |
-| feed:SOURCE                | string     | market data consumer  | 2 s      | there while the source brings what is traded  |
-| feed:accounts              | string     | symbol collector      | 2 s      | there while the broker is heard               |
+| {feed}:SOURCE              | string     | market data consumer  | 2 s      | there while the source brings what is traded  |
+| {feed}:accounts            | string     | symbol collector      | 2 s      | there while the broker is heard               |
 | life                       | string     | websocket server      | none     | names this life of the state: gone, all is    |
 | shards                     | string     | each service          | none     | SHARDS, on which all must agree               |
 | settings                   | string     | each service          | 15 s     | LEASE_MS …, on which all who live must agree  |
-| metrics:SERVICE:INSTANCE   | string     | each service          | 15 s     | its metrics in Prometheus text                |
+| {metrics}:SERVICE:INSTANCE | string     | each service          | 15 s     | its metrics in Prometheus text                |
 | ticket:SHA256              | string     | websocket server      | 30 s     | whose ticket it is, deleted when used         |
-| revocations                | stream     | operators             | JWT_LIFETIME_MAX | credentials that are good no more         |
-| revocations:known          | hash       | websocket server      | none     | since_s: every revocation since then is here  |
+| {revocations}              | stream     | operators             | JWT_LIFETIME_MAX | credentials that are good no more         |
+| {revocations}:known        | hash       | websocket server      | none     | since_s: every revocation since then is here  |
 | entitlements               | hash       | operators             | none     | subject -> list of account ids as JSON        |
-| channel universe           |            | symbol collector      |          | the universe changed                          |
-| channel marks              |            | market data consumer  |          | list of Mark, one batch per flush; unmarked   |
+| channel {universe}         |            | symbol collector      |          | the universe changed                          |
+| channel {marks}            |            | market data consumer  |          | list of Mark, one batch per flush; unmarked   |
 | channel {sNN}:accounts     |            | symbol collector      |          | list of AccountChange                         |
 | channel {sNN}:valuations   |            | portfolio calculator  |          | PublicationBatch as MessagePack               |
 | channel {sNN}:interest     |            | websocket server      |          | accounts that somebody began to watch         |
-| channel probe:PROCESS      |            | each process          |          | nothing: its own subscriptions hear it, or not |
+| channel {TAG}:probe:WORD   |            | each process          |          | nothing: its own subscription hears it, or not |
 
-Keys of one shard carry the hash tag {sNN}: on a cluster its hashes, lease and channels share a slot.
-KEY_PREFIX stands before all of them, so that several tenants can share a server.
+On a cluster a key lives where its tag says, the part in braces, or its whole name. Everything that one script
+or transaction touches has the same tag, and so have a hash and the channel on which it is announced:
+
+- `{sNN}`: all of one shard, its hashes, who is watched, its lease, fences and channels
+- `{universe}`: the universe, its fence and channel
+- `{marks}`: the marks, a fence for each lease, the channel
+- `{minutes:TIME}`: the marks at one minute, a fence for each lease
+- `{NAME}` of a lease: the lease and the newest token that was granted
+- `{feed}`, `{metrics}`: all feeds; the metrics of all processes: each is read in one go
+- `{revocations}`: the stream, and what is known of it
+- its own name: each other key; no two of these are read or written together
+
+`{sNN}` stands for a shard's tag, such as `{s03fq}`: two letters after its number let the tags of 16 shards lie
+evenly over the slots, so that three, four or eight equal primaries have equal shares.
+KEY_PREFIX stands before all keys and channels, so that several tenants can share a server; it has no braces.
 """
 
+import functools
+import string
 import time
 import zlib
 from typing import Final
+
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 METRICS_TTL_S: Final = 15
 FEED_TTL_MS: Final = 2000
 TICKET_TTL_S: Final = 30
 MINUTES_TTL_S: Final = 36 * 3600
 HISTORY_TTL_S: Final = 36 * 3600
+FIRST_SHARDS: Final = 16  # of so many the slots are in the middle of equal parts
+LETTERS: Final = string.ascii_lowercase
 
 
 _prefix = ""
@@ -63,17 +82,12 @@ def use_prefix(prefix: str) -> None:
 
 def universe() -> str:
     """Hash and channel of the symbols that are held."""
-    return f"{_prefix}universe"
+    return f"{_prefix}{{universe}}"
 
 
 def marks() -> str:
     """Hash and channel of the marks."""
-    return f"{_prefix}marks"
-
-
-def minutes() -> str:
-    """What the keys of the marks at each minute begin with."""
-    return f"{_prefix}minutes"
+    return f"{_prefix}{{marks}}"
 
 
 def history(account_id: str) -> str:
@@ -98,12 +112,12 @@ def cursor_activities() -> str:
 
 def revocations() -> str:
     """Stream of the credentials that are good no more."""
-    return f"{_prefix}revocations"
+    return f"{_prefix}{{revocations}}"
 
 
 def revocations_known() -> str:
     """Hash that says since when the stream of revocations is complete, and when a server last saw it."""
-    return f"{_prefix}revocations:known"
+    return f"{_prefix}{{revocations}}:known"
 
 
 def entitlements() -> str:
@@ -116,9 +130,19 @@ def shard_of(account_id: str, shards: int) -> int:
     return zlib.crc32(account_id.encode()) % shards
 
 
+@functools.cache
 def tag(shard: int) -> str:
-    """The hash tag of a shard: `{s03}`."""
-    return f"{{s{shard:02d}}}"
+    """The hash tag of a shard, such as `{s03fq}`: with the letters whose slot is nearest to its place.
+
+    The places are those of the van der Corput sequence: however many shards there are, they lie evenly.
+    """
+    place, share, rest = 0.5 / FIRST_SHARDS, 0.5, shard
+    while rest:
+        place += share * (rest & 1)
+        share, rest = share / 2, rest >> 1
+    slot = int(place % 1 * REDIS_CLUSTER_HASH_SLOTS)
+    names = (f"s{shard:02d}{first}{second}" for first in LETTERS for second in LETTERS)
+    return f"{{{min(names, key=lambda name: abs(key_slot(name.encode()) - slot))}}}"
 
 
 def accounts(shard: int) -> str:
@@ -137,8 +161,8 @@ def pending(shard: int) -> str:
 
 
 def minute(at_ns: int) -> str:
-    """Hash of the marks at one minute: `minutes:20261120150400`, in UTC."""
-    return f"{minutes()}:{time.strftime('%Y%m%d%H%M%S', time.gmtime(at_ns // 1_000_000_000))}"
+    """Hash of the marks at one minute: `{minutes:20261120150400}`, in UTC."""
+    return f"{_prefix}{{minutes:{time.strftime('%Y%m%d%H%M%S', time.gmtime(at_ns // 1_000_000_000))}}}"
 
 
 def valuations(shard: int) -> str:
@@ -157,18 +181,18 @@ def position_interest(shard: int) -> str:
 
 
 def shard_lease(shard: int) -> str:
-    """Name of the lease on a shard's valuations."""
-    return tag(shard)
+    """Name of the lease on a shard's valuations: its tag, without braces."""
+    return tag(shard).strip("{}")
 
 
 def lease(name: str) -> str:
     """Key of a lease."""
-    return f"{_prefix}lease:{name}"
+    return f"{_prefix}lease:{{{name}}}"
 
 
 def granted(name: str) -> str:
     """Key of the newest fencing token granted for a lease."""
-    return f"{_prefix}lease:{name}:granted"
+    return f"{lease(name)}:granted"
 
 
 def members(group: str) -> str:
@@ -183,12 +207,12 @@ def fence(hash_key: str) -> str:
 
 def metrics(service: str, instance: str) -> str:
     """Key of one process's metrics."""
-    return f"{_prefix}metrics:{service}:{instance}"
+    return f"{_prefix}{{metrics}}:{service}:{instance}"
 
 
 def metrics_pattern() -> str:
     """Pattern of the keys of all processes' metrics."""
-    return f"{_prefix}metrics:*"
+    return f"{_prefix}{{metrics}}:*"
 
 
 def metrics_source(key: str) -> tuple[str, str]:
@@ -199,7 +223,7 @@ def metrics_source(key: str) -> tuple[str, str]:
 
 def feed(source: str) -> str:
     """Key that says a source of marks is live."""
-    return f"{_prefix}feed:{source}"
+    return f"{_prefix}{{feed}}:{source}"
 
 
 def life() -> str:
@@ -217,9 +241,11 @@ def settings() -> str:
     return f"{_prefix}settings"
 
 
-def probe(process: str) -> str:
-    """Channel on which a process speaks to its own subscriptions."""
-    return f"{_prefix}probe:{process}"
+def probe(channel: str, word: str) -> str:
+    """Channel on which a process speaks to its own subscription of a channel, at the same node."""
+    begin, _, rest = channel.partition("{")
+    tagged = rest.partition("}")[0] or begin
+    return f"{_prefix}{{{tagged}}}:probe:{word}"
 
 
 def ticket(digest: str) -> str:

@@ -41,6 +41,8 @@ class Leases:
         self._acquire = connection.script("acquire_lease")
         self._renew = connection.script("renew_lease")
         self._release = connection.script("release_lease")
+        self._prolong = connection.script("prolong")
+        self._read = connection.script("read_unexpired")
 
     @reports_unavailable
     async def acquire(self, name: str, *, stands_by: bool = False) -> Lease | None:
@@ -80,14 +82,10 @@ class Leases:
     @reports_unavailable
     async def enlist(self, group: str) -> int:
         """Count ourselves among the living members of a group until LEASE_MS from now; how many there are."""
-        now_ms = await self._connection.now_ms()
         key = keys.members(group)
-        pipeline = self._connection.commands.pipeline(transaction=False)
-        pipeline.zadd(key, {self._holder: now_ms + self._lease_ms})
-        pipeline.zremrangebyscore(key, "-inf", now_ms)
-        pipeline.zcard(key)
-        *_, count = await cast("Awaitable[list[int]]", pipeline.execute())
-        return count
+        await self._prolong(keys=[key], args=[self._lease_ms, self._holder])
+        (living,) = await self._read(keys=[key], args=[])
+        return len(living)
 
     @reports_unavailable
     async def leave(self, group: str) -> None:
@@ -97,10 +95,10 @@ class Leases:
     @reports_unavailable
     async def holders(self, names: Sequence[str]) -> dict[str, str | None]:
         """Who holds each of these; None: nobody. Raises StateUnavailable."""
-        found = await cast(
-            "Awaitable[list[bytes | None]]",
-            self._connection.commands.mget([keys.lease(name) for name in names]),
-        )
+        pipeline = self._connection.commands.pipeline(transaction=False)
+        for name in names:
+            pipeline.get(keys.lease(name))
+        found = await cast("Awaitable[list[bytes | None]]", pipeline.execute())
         return {
             name: None if value is None else value.decode().rpartition(" ")[0]
             for name, value in zip(names, found, strict=True)

@@ -38,7 +38,7 @@ _traced_marks = msgspec.json.Decoder(list[TracedMark])
 
 
 class Marks:
-    """The hash and channel `marks`."""
+    """The hash and channel `{marks}`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

@@ -8,7 +8,7 @@ from portfolio_realtime.state.connection import Connection, reports_unavailable
 
 
 class Metrics:
-    """The keys `metrics:SERVICE:INSTANCE`; a process that ends is forgotten after METRICS_TTL_S."""
+    """The keys `{metrics}:SERVICE:INSTANCE`; a process that ends is forgotten after METRICS_TTL_S."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

@@ -22,7 +22,7 @@ CLASSES: Final = (US_EQUITY, CRYPTO, US_OPTION)
 
 
 class Minutes:
-    """The hashes `minutes:TIME`."""
+    """The hashes `{minutes:TIME}`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -49,7 +49,8 @@ class Minutes:
             ),
             (COMPLETE + asset_class, ALL if is_whole else CHANGES),  # the last word
         ]
-        key, fence = keys.minute(at_ns), keys.fence(f"{keys.minutes()}:{lease.name}")
+        key = keys.minute(at_ns)
+        fence = keys.fence(f"{key}:{lease.name}")
         for at in range(0, len(fields), WRITE_FIELDS_MAX):
             part = [word for field in fields[at : at + WRITE_FIELDS_MAX] for word in field]
             newer = await self._write_minute(

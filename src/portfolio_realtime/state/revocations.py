@@ -64,7 +64,7 @@ class Known(NamedTuple):
 
 
 class Revocations:
-    """The stream `revocations`, and what is known of it."""
+    """The stream `{revocations}`, and what is known of it."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

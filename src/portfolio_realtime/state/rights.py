@@ -25,76 +25,79 @@ USER_OF: Final[Mapping[str, User]] = MappingProxyType(
     }
 )
 
-_CONNECTION: Final = "hello ping client|setinfo"
-_SCRIPTS: Final = "script|load evalsha"
+_CONNECTION: Final = "hello ping client|setinfo cluster|slots asking"
+_SCRIPTS: Final = "eval evalsha"
+_CHANNELS: Final = "publish subscribe spublish ssubscribe"  # the latter two on a cluster
 _LEASES: Final = "get set del pexpire time"
 
 COMMANDS: Final[Mapping[User, str]] = MappingProxyType(
     {
-        "collector": f"{_CONNECTION} {_SCRIPTS} {_LEASES} hgetall hkeys hlen hmget hscan hset hdel publish "
-        "spop subscribe zrange zremrangebyscore",
-        "consumer": f"{_CONNECTION} {_SCRIPTS} {_LEASES} expire hgetall hvals hset hdel publish subscribe",
+        "collector": f"{_CONNECTION} {_SCRIPTS} {_LEASES} hgetall hkeys hlen hmget hscan hset hdel spop "
+        f"{_CHANNELS} zrange zremrangebyscore",
+        "consumer": f"{_CONNECTION} {_SCRIPTS} {_LEASES} expire hgetall hvals hset hdel {_CHANNELS}",
         "calculator": f"{_CONNECTION} {_SCRIPTS} {_LEASES} mget hvals hkeys hlen hmget hscan hset hdel "
-        "publish subscribe zadd zrem zcard zrange zremrangebyscore",
+        f"{_CHANNELS} zadd zrem zrange zremrangebyscore",
         "server": f"{_CONNECTION} {_SCRIPTS} exists set get getdel mget sadd scan hget hmget hexists hlen "
-        "multi exec time zadd publish subscribe xread xadd xrevrange expire hset hsetnx info",
-        "operator": f"{_CONNECTION} info multi exec xadd xread xrevrange expire hset hsetnx hdel hmget "
-        "hgetall mget scan",
+        f"multi exec time zadd {_CHANNELS} xread xadd xrevrange expire hset hsetnx info",
+        "operator": f"{_CONNECTION} info multi exec xadd xread xrevrange expire get hset hsetnx hdel "
+        "hmget hgetall mget scan",
     }
 )
 
 KEYS: Final[Mapping[str, Mapping[User, Access]]] = MappingProxyType(
     {
-        "universe": {"collector": "RW", "consumer": "R"},
-        "universe:fence": {"collector": "RW"},
-        "{s??}:accounts": {"collector": "RW", "calculator": "R", "server": "R"},
-        "{s??}:accounts:fence": {"collector": "RW"},
-        "{s??}:bookings": {"collector": "RW", "server": "R"},
-        "{s??}:bookings:fence": {"collector": "RW"},
-        "{s??}:pending": {"collector": "RW", "server": "R"},
-        "{s??}:pending:fence": {"collector": "RW"},
-        "{s??}:interest": {"collector": "RW", "calculator": "RW", "server": "RW"},
-        "{s??}:interest:positions": {"collector": "RW", "calculator": "RW", "server": "RW"},
-        "{s??}:valuations": {"calculator": "RW", "server": "RW"},
-        "{s??}:valuations:fence": {"calculator": "RW", "server": "RW"},
-        "marks": {"collector": "R", "consumer": "RW", "calculator": "R", "server": "R"},
-        "marks:market_data:*:fence": {"consumer": "RW"},
-        "minutes:*": {"consumer": "RW", "server": "R"},
-        "lease:symbol_collector": {"collector": "RW", "operator": "R"},
-        "lease:symbol_collector:granted": {"collector": "RW"},
-        "lease:market_data:*": {"consumer": "RW", "operator": "R"},
-        "lease:{s??}": {"calculator": "RW", "server": "RW", "operator": "R"},
-        "lease:{s??}:granted": {"calculator": "RW"},
+        "{universe}": {"collector": "RW", "consumer": "R"},
+        "{universe}:fence": {"collector": "RW"},
+        "{s????}:accounts": {"collector": "RW", "calculator": "R", "server": "R"},
+        "{s????}:accounts:fence": {"collector": "RW"},
+        "{s????}:bookings": {"collector": "RW", "server": "R"},
+        "{s????}:bookings:fence": {"collector": "RW"},
+        "{s????}:pending": {"collector": "RW", "server": "R"},
+        "{s????}:pending:fence": {"collector": "RW"},
+        "{s????}:interest": {"collector": "RW", "calculator": "RW", "server": "RW"},
+        "{s????}:interest:positions": {"collector": "RW", "calculator": "RW", "server": "RW"},
+        "{s????}:valuations": {"calculator": "RW", "server": "RW"},
+        "{s????}:valuations:fence": {"calculator": "RW", "server": "RW"},
+        "{marks}": {"collector": "R", "consumer": "RW", "calculator": "R", "server": "R"},
+        "{marks}:market_data:*:fence": {"consumer": "RW"},
+        "{minutes:*}": {"consumer": "RW", "server": "R"},
+        "{minutes:*}:market_data:*:fence": {"consumer": "RW"},
+        "lease:{symbol_collector}": {"collector": "RW", "operator": "R"},
+        "lease:{symbol_collector}:granted": {"collector": "RW"},
+        "lease:{market_data:*}": {"consumer": "RW", "operator": "R"},
+        "lease:{market_data:*}:granted": {"consumer": "RW"},
+        "lease:{s????}": {"calculator": "RW", "server": "RW", "operator": "R"},
+        "lease:{s????}:granted": {"calculator": "RW"},
         "members:portfolio_calculators": {"calculator": "RW"},
         "history:*": {"collector": "W", "server": "R"},
         "asset-names": {"collector": "RW", "server": "R"},
         "history-wanted": {"collector": "RW", "server": "RW"},
         "cursor:activities": {"collector": "RW"},
-        "feed:*": {"consumer": "W", "calculator": "R", "operator": "R"},
-        "feed:accounts": {"collector": "W"},
-        "metrics:*": {"server": "R", "operator": "R"},
-        "metrics:symbol_collector:*": {"collector": "W"},
-        "metrics:market_data_consumer:*": {"consumer": "W"},
-        "metrics:portfolio_calculator:*": {"calculator": "W"},
-        "metrics:websocket_server:*": {"server": "W"},
+        "{feed}:*": {"consumer": "W", "calculator": "R", "operator": "R"},
+        "{feed}:accounts": {"collector": "W"},
+        "{metrics}:*": {"server": "R", "operator": "R"},
+        "{metrics}:symbol_collector:*": {"collector": "W"},
+        "{metrics}:market_data_consumer:*": {"consumer": "W"},
+        "{metrics}:portfolio_calculator:*": {"calculator": "W"},
+        "{metrics}:websocket_server:*": {"server": "W"},
         "ticket:*": {"server": "RW"},
         "life": {"server": "RW"},
         "settings": {"collector": "RW", "consumer": "RW", "calculator": "RW", "server": "RW"},
         "shards": {"collector": "RW", "consumer": "RW", "calculator": "RW", "server": "RW"},
-        "revocations": {"server": "RW", "operator": "RW"},  # a server writes again what Valkey has lost
-        "revocations:known": {"server": "RW", "operator": "RW"},
+        "{revocations}": {"server": "RW", "operator": "RW"},  # a server writes again what Valkey has lost
+        "{revocations}:known": {"server": "RW", "operator": "RW"},
         "entitlements": {"server": "R", "operator": "RW"},
     }
 )
 
 CHANNELS: Final[Mapping[str, frozenset[User]]] = MappingProxyType(
     {
-        "universe": frozenset({"collector", "consumer"}),
-        "marks": frozenset({"consumer", "calculator"}),
-        "{s??}:accounts": frozenset({"collector", "calculator", "server"}),
-        "{s??}:interest": frozenset({"collector", "calculator", "server"}),
-        "{s??}:valuations": frozenset({"calculator", "server"}),
-        "probe:*": frozenset({"collector", "consumer", "calculator", "server"}),
+        "{universe}": frozenset({"collector", "consumer"}),
+        "{marks}": frozenset({"consumer", "calculator"}),
+        "{s????}:accounts": frozenset({"collector", "calculator", "server"}),
+        "{s????}:interest": frozenset({"collector", "calculator", "server"}),
+        "{s????}:valuations": frozenset({"calculator", "server"}),
+        "{*}:probe:*": frozenset({"collector", "consumer", "calculator", "server"}),
     }
 )
 

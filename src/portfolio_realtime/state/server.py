@@ -17,7 +17,8 @@ from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.errors import StateRefused, StateUnavailable
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Connection, Message, reports_unavailable
-from portfolio_realtime.state.error_answers import STAYING, state_error
+from portfolio_realtime.state.error_answers import state_error
+from portfolio_realtime.state.nodes import CLUSTER, hello
 
 PINGS: Final = 20
 TRIAL_MS: Final = 1  # so long what the trial writes is there
@@ -45,19 +46,17 @@ class Server:
         return int(digits) if digits.isdecimal() else 0
 
 
-async def examine(url: str) -> Server:
-    """The server at a URL. Raises StateUnavailable, StateRefused."""
-    connection = Connection(url)
+async def examine(url: str, *, is_cluster: bool | None = None) -> Server:
+    """The server at a URL, or a node of the cluster there. Raises StateUnavailable, StateRefused."""
+    connection = Connection(url, is_cluster=is_cluster)
     try:
-        await connection.ping()
+        await connection.meet()
         seconds: list[float] = []
         for _ in range(PINGS):
             began_s = time.perf_counter()
             await connection.ping()
             seconds.append(time.perf_counter() - began_s)
         server = _server(await _info(connection), 1000 * statistics.median(seconds))
-        if server.is_cluster:
-            raise StateRefused(f"Valkey has cluster mode on: {STAYING['CROSSSLOT']}")
         if not server.replica:
             await try_out(connection)
         return server
@@ -71,12 +70,12 @@ async def try_out(connection: Connection) -> None:
     Nothing is left behind. Raises StateRefused, with the step that was refused, and StateUnavailable.
     """
     renew = connection.script("renew_lease")
-    channel = keys.probe(f"doctor-{secrets.token_hex(4)}")
+    channel = keys.probe(keys.settings(), f"doctor-{secrets.token_hex(4)}")
     heard = asyncio.create_task(_hear(connection, channel))
     steps: dict[str, Callable[[], Awaitable[object]]] = {
         "writing": lambda: connection.written_once(keys.settings(), "", TRIAL_MS),
         "a script": lambda: reports_unavailable(renew)(keys=[keys.settings()], args=["nobody", TRIAL_MS]),
-        "publishing": lambda: reports_unavailable(connection.commands.publish)(channel, b""),
+        "publishing": lambda: connection.publish(channel, b""),
         "subscribing": lambda: asyncio.wait_for(heard, TRIAL_S_MAX),
     }
     try:
@@ -110,18 +109,12 @@ async def _info(connection: Connection) -> dict[str, Any]:
 
 
 async def _hello(connection: Connection) -> dict[str, Any]:
-    answer: Any = await connection.commands.execute_command("HELLO")
-    said = answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=True))
-    told = {_text(name): _text(value) for name, value in said.items()}
+    told = await hello(connection.commands)
     return {
-        f"{told['server']}_version": told["version"],
-        "redis_mode": told["mode"],
-        "role": "slave" if told["role"] in ("slave", "replica") else "master",
+        f"{told.server}_version": told.version,
+        "redis_mode": told.mode,
+        "role": "slave" if told.role in ("slave", "replica") else "master",
     }
-
-
-def _text(raw: object) -> str:
-    return raw.decode() if isinstance(raw, bytes) else str(raw)
 
 
 def _server(info: dict[str, Any], round_trip_ms: float) -> Server:
@@ -134,5 +127,5 @@ def _server(info: dict[str, Any], round_trip_ms: float) -> Server:
         replica=info.get("role") == "slave",
         replicas=int(info.get("connected_slaves", 0)),
         saved_s=info.get("rdb_last_save_time"),
-        is_cluster="cluster" in (info.get("redis_mode"), info.get("server_mode")),
+        is_cluster=CLUSTER in (info.get("redis_mode"), info.get("server_mode")),
     )

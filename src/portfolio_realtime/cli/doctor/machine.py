@@ -23,7 +23,7 @@ async def state(settings: Settings) -> Finding:
     """Is the Valkey that we need there, new enough, near enough, and does it keep what it is given?"""
     try:
         async with _url(settings) as url:
-            server = await examine(url)
+            server = await examine(url, is_cluster=False if settings.is_embedded else settings.is_cluster)
     except StateRefused as error:
         refusal, _, remedy = str(error).rpartition(": ")
         return Finding("Valkey", Status.FAIL, refusal, remedy)
@@ -37,7 +37,7 @@ async def state(settings: Settings) -> Finding:
             "without REDIS_HOST and REDIS_URL an embedded one is started"
         )
         return Finding("Valkey", Status.FAIL, str(error), remedy)
-    place = "embedded" if settings.is_embedded else "shared"
+    place = "embedded" if settings.is_embedded else "a cluster" if server.is_cluster else "shared"
     found = f"{place}: {server.name} {server.version}, {server.round_trip_ms:.1f} ms a round trip"
     return Finding("Valkey", *judged(server, found))
 

@@ -135,7 +135,7 @@ async def _valkey(settings: Settings) -> list[Finding]:
     if settings.is_embedded:
         return [Finding("1 Valkey", SKIP, "there is no shared one", "see above")]
     try:
-        server = await examine(settings.state_url)
+        server = await examine(settings.state_url, is_cluster=settings.is_cluster)
         async with _state(settings) as state:
             return [*_server(server), await _counts(state), await _revocations(state, settings)]
     except (StateUnavailable, StateRefused) as error:
@@ -147,7 +147,13 @@ async def _valkey(settings: Settings) -> list[Finding]:
 @asynccontextmanager
 async def _state(settings: Settings) -> AsyncGenerator[State]:
     keys.use_prefix(settings.key_prefix)
-    state = open_state(settings.state_url, holder=HOLDER, shards=settings.shards, lease_ms=settings.lease_ms)
+    state = open_state(
+        settings.state_url,
+        holder=HOLDER,
+        shards=settings.shards,
+        lease_ms=settings.lease_ms,
+        is_cluster=settings.is_cluster,
+    )
     try:
         yield state
     finally:

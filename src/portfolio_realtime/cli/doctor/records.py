@@ -18,7 +18,11 @@ LISTED_MAX: Final = 3
 async def examine(settings: Settings) -> Finding:
     """How many of the records of a shared Valkey are old or unconfirmed."""
     state = open_state(
-        settings.state_url, holder="doctor", shards=settings.shards, lease_ms=settings.lease_ms
+        settings.state_url,
+        holder="doctor",
+        shards=settings.shards,
+        lease_ms=settings.lease_ms,
+        is_cluster=settings.is_cluster,
     )
     try:
         is_heard = bool(await state.feeds.live([feeds.ACCOUNTS]))

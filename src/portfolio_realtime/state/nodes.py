@@ -1,0 +1,302 @@
+"""Which server holds a key: one server holds all of them, the primaries of a cluster share their slots.
+
+The view of a cluster is read again at every loss, when a node says that a slot has moved, and every VIEW_S.
+Several nodes are asked at once, and what most of them say counts: one that was paused or cut off may still
+believe what was true before.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar
+
+from redis import exceptions
+from redis.asyncio import Redis
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+
+from portfolio_realtime.cancellation import cancel_until_ended
+from portfolio_realtime.config import valkey_url
+from portfolio_realtime.errors import StateRefused
+from portfolio_realtime.state.clients import command_client, subscription_client
+from portfolio_realtime.state.error_answers import PassingError
+
+VIEW_S: Final = 2.0  # between two looks at who holds what
+VIEW_S_MIN: Final = 0.1  # between two of them, however many ask
+ASKED_MAX: Final = 3  # nodes that are asked for their view at the same time
+ASK_S_MAX: Final = 1.0  # for one of them
+VERSION_MIN: Final = 7  # of a cluster: before it nothing can be published to the nodes of one slot only
+NO_HOSTS: Final = frozenset({"", "?"})  # what a node says that does not know its own name
+CLUSTER: Final = "cluster"
+
+R = TypeVar("R")
+LOST: Final = (exceptions.ConnectionError, exceptions.TimeoutError, OSError)
+
+
+class Slots(NamedTuple):
+    """A range of slots, and where its primary and its replicas are."""
+
+    first: int
+    last: int
+    places: tuple[tuple[str, int], ...]
+
+
+View = tuple[Slots, ...]
+
+
+class Node:
+    """One server: its commands and its subscriptions."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.commands: Redis = command_client(url)
+        self.subscriptions: Redis = subscription_client(url)
+        self._waiting: set[asyncio.Timeout] = set()
+
+    async def answer(self, ask: Callable[[Redis], Awaitable[R]]) -> R:
+        """What it answers; TimeoutError as soon as the node has nothing to say any more."""
+        async with asyncio.timeout(None) as patience:
+            self._waiting.add(patience)
+            try:
+                return await ask(self.commands)
+            finally:
+                self._waiting.discard(patience)
+
+    def give_up(self) -> None:
+        """Another node holds what it held: nobody waits for its answers any longer."""
+        now_s = asyncio.get_running_loop().time()
+        for patience in self._waiting:
+            patience.reschedule(now_s)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self.commands.aclose()
+        await self.subscriptions.aclose()
+
+
+class Nodes:
+    """The servers at a URL. `is_cluster`: what is expected there; None: the server says it."""
+
+    def __init__(self, url: str, is_cluster: bool | None) -> None:
+        self.is_cluster = False if is_cluster is False else None  # None: nobody has asked
+        self.turned = asyncio.Event()  # set, and replaced, when slots have gone to other nodes
+        self._expected = is_cluster
+        self._first = [Node(one) for one in valkey_url.each_host(url)]
+        self._others: dict[tuple[str, int], Node] = {}
+        self._holders: list[Node | None] = []
+        self._learning = asyncio.Lock()
+        self._read_s = -VIEW_S_MIN  # when the view was last asked for
+        self._reading: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[NoReturn] | None = None
+
+    @property
+    def first(self) -> Node:
+        """The server that the URL names first."""
+        return self._first[0]
+
+    async def learn(self) -> bool:
+        """Find out once what kind of server it is: is it a cluster? Raises RedisError, StateRefused."""
+        if self.is_cluster is not None and (self._holders or not self.is_cluster):
+            return self.is_cluster
+        async with self._learning:
+            if self.is_cluster is None:
+                self.is_cluster = await self._ask_kind()
+        if self.is_cluster and not self._holders:
+            await self.read_view()
+            if self._watching is None:
+                self._watching = asyncio.create_task(self._watch())
+        return self.is_cluster
+
+    async def _ask_kind(self) -> bool:
+        failure: Exception | None = None
+        for node in self._first:
+            try:
+                told = await hello(node.commands)
+            except LOST as error:
+                failure = error
+                continue
+            self._check_kind(told, node)
+            return told.mode == CLUSTER
+        raise failure or AssertionError("a URL without a host")
+
+    def _check_kind(self, told: "Hello", node: Node) -> None:
+        place = valkey_url.place_of(node.url)
+        if told.mode != CLUSTER:
+            if self._expected or len(self._first) > 1:
+                raise StateRefused(
+                    f"{place} is no node of a cluster: unset REDIS_CLUSTER and name one host, or name nodes "
+                    "of a cluster"
+                )
+            return
+        if self._expected is False:
+            raise StateRefused(f"{place} is a node of a cluster: unset REDIS_CLUSTER")
+        if told.major_version < VERSION_MIN:
+            raise StateRefused(
+                f"{place} is a cluster of version {told.version}: use Valkey, or Redis {VERSION_MIN} or newer"
+            )
+        if valkey_url.database_of(node.url):
+            raise StateRefused(f"{place} is a cluster, of which only database 0 is used: set REDIS_DB=0")
+
+    def holder(self, slot: int) -> Node:
+        """The node that holds a slot. Raises PassingError where none does."""
+        node = self._holders[slot]
+        if node is None:
+            raise PassingError(f"CLUSTERDOWN slot {slot} has no node", status_code="CLUSTERDOWN")
+        return node
+
+    def holder_of(self, key: str) -> Node:
+        """The node that holds a key. Raises PassingError where none does."""
+        return self.holder(key_slot(key.encode())) if self.is_cluster else self.first
+
+    def primaries(self) -> list[Node]:
+        """The nodes that hold slots, in any order."""
+        found = list(dict.fromkeys(node for node in self._holders if node is not None))
+        random.shuffle(found)
+        return found
+
+    def by_holder(self, keys: Iterable[str]) -> dict[Node, frozenset[str]]:
+        """Node -> those of the keys that it holds; without keys that nobody holds."""
+        if not self.is_cluster:
+            return {self.first: frozenset(keys)}
+        found: dict[Node, set[str]] = {}
+        for key in keys:
+            if (node := self._holders[key_slot(key.encode())]) is not None:
+                found.setdefault(node, set()).add(key)
+        return {node: frozenset(names) for node, names in found.items()}
+
+    async def require_whole(self) -> None:
+        """Return when what answers is as expected, and every slot has a node.
+
+        Raises RedisError, PassingError, StateRefused.
+        """
+        if self._expected is False:
+            await self._ask_kind()
+        if await self.learn():
+            await self.read_view()
+            for slot in range(REDIS_CLUSTER_HASH_SLOTS):
+                self.holder(slot)
+
+    async def read_view(self) -> None:
+        """Find out who holds what now. Raises RedisError where no node answers."""
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read_view())
+            self._reading.add_done_callback(_looked_at)
+        await asyncio.shield(self._reading)
+
+    async def _read_view(self) -> None:
+        now_s = asyncio.get_running_loop().time
+        await asyncio.sleep(max(0.0, self._read_s + VIEW_S_MIN - now_s()))
+        self._read_s = now_s()
+        nodes = [*self._others.values(), *self._first]
+        random.shuffle(nodes)
+        failures: list[BaseException] = []
+        for at in range(0, len(nodes), ASKED_MAX):
+            told = await asyncio.gather(
+                *(self._ask_view(node) for node in nodes[at : at + ASKED_MAX]), return_exceptions=True
+            )
+            views = [one for one in told if not isinstance(one, BaseException)]
+            if views:
+                self._take(Counter(views).most_common(1)[0][0])
+                return
+            failures += [one for one in told if isinstance(one, BaseException)]
+        raise failures[0]
+
+    async def _ask_view(self, node: Node) -> View:
+        async with asyncio.timeout(ASK_S_MAX):
+            told: Any = await node.commands.execute_command("CLUSTER SLOTS")
+        own = valkey_url.host_of(node.url)
+        return tuple(sorted(Slots(one[0], one[1], _places(one[2:], own)) for one in told))
+
+    def _take(self, view: View) -> None:
+        before, holders = self._holders, list[Node | None]([None] * REDIS_CLUSTER_HASH_SLOTS)
+        known = {place: self._node_at(place) for slots in view for place in slots.places}
+        for slots in view:
+            node = known[slots.places[0]]
+            holders[slots.first : slots.last + 1] = [node] * (slots.last + 1 - slots.first)
+        gone = [node for place, node in self._others.items() if place not in known]
+        self._others, self._holders = known, holders
+        for node in {node for node in before if node is not None}.difference(holders):
+            node.give_up()
+        for node in gone:
+            node.give_up()
+            _closing(node)
+        if before and holders != before:
+            self._turn()
+
+    def _node_at(self, place: tuple[str, int]) -> Node:
+        return self._others.get(place) or Node(valkey_url.at(self.first.url, *place))
+
+    def move(self, error: exceptions.AskError, told_by: Node) -> Node:
+        """The node that an answer names; where it has `MOVED` there, the slot is that node's from now on."""
+        host = valkey_url.host_of(told_by.url) if error.host in NO_HOSTS else error.host
+        place = (host, int(error.port))
+        node = self._others[place] = self._node_at(place)
+        if isinstance(error, exceptions.MovedError) and self._holders[error.slot_id] is not node:
+            self._holders[error.slot_id] = node
+            self._turn()
+        return node
+
+    def _turn(self) -> None:
+        self.turned.set()
+        self.turned = asyncio.Event()
+
+    async def _watch(self) -> NoReturn:
+        while True:
+            await asyncio.sleep(VIEW_S)
+            with contextlib.suppress(exceptions.RedisError, OSError):
+                await self.read_view()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        tasks = [task for task in (self._watching, self._reading) if task is not None]
+        await cancel_until_ended(tasks)
+        for node in (*self._first, *self._others.values()):
+            await node.close()
+
+
+class Hello(NamedTuple):
+    """What a server says of itself to everybody."""
+
+    server: str
+    version: str
+    mode: str  # standalone, cluster or sentinel
+    role: str
+
+    @property
+    def major_version(self) -> int:
+        """The number before the first point; 0 when there is none."""
+        digits = self.version.partition(".")[0]
+        return int(digits) if digits.isdecimal() else 0
+
+
+async def hello(commands: Redis) -> Hello:
+    """What the server says of itself. Raises RedisError."""
+    answer: Any = await commands.execute_command("HELLO")
+    said = answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=True))
+    told = {_text(name): _text(value) for name, value in said.items()}
+    return Hello(told["server"], told["version"], told["mode"], told["role"])
+
+
+def _text(raw: object) -> str:
+    return raw.decode() if isinstance(raw, bytes) else str(raw)
+
+
+def _places(told: Sequence[Any], own_host: str) -> tuple[tuple[str, int], ...]:
+    hosts = ((_text(one[0] or ""), int(one[1])) for one in told)
+    return tuple((own_host if host in NO_HOSTS else host, port) for host, port in hosts)
+
+
+def _looked_at(task: asyncio.Task[None]) -> None:
+    """Whoever waited has the error, and where nobody did it is no news."""
+    if not task.cancelled():
+        task.exception()
+
+
+_closing_nodes: set[asyncio.Task[None]] = set()
+
+
+def _closing(node: Node) -> None:
+    task = asyncio.ensure_future(node.close())
+    _closing_nodes.add(task)
+    task.add_done_callback(_closing_nodes.discard)

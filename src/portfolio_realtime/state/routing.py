@@ -1,0 +1,196 @@
+"""Commands that find their way to the node that holds their key.
+
+A cluster answers MOVED where a slot has gone for good, ASK where its keys are on their way, TRYAGAIN where a
+script's keys are here and there. All three are followed. Where a node is lost, the cluster is asked who has
+taken its place. With one server a command goes straight there.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, cast
+
+from redis import exceptions
+from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
+from redis.crc import key_slot
+
+from portfolio_realtime.state.error_answers import PassingError
+from portfolio_realtime.state.nodes import LOST, Node, Nodes
+
+TRIES_MAX: Final = 5  # of one command at other nodes, or later
+TRY_AGAIN_S: Final = 0.05  # before the next try where keys are on their way
+SCRIPT_CALLS: Final = frozenset({"EVALSHA", "EVAL"})
+WITHOUT_KEY: Final = frozenset(
+    {"PING", "INFO", "TIME", "HELLO", "DBSIZE", "FLUSHALL", "FLUSHDB", "SAVE", "REPLICAOF", "ECHO", "WAIT"}
+)
+IN_PARTS: Final = "TRYAGAIN"
+NOTHING_DONE: Final = frozenset({IN_PARTS, "EXECABORT"})  # answers to what may be sent again
+
+Command = tuple[tuple[Any, ...], Mapping[str, Any]]
+
+
+class RoutedCommands(Redis):
+    """The client library's commands, at whichever node holds their key."""
+
+    def __init__(self, nodes: Nodes) -> None:
+        super().__init__(connection_pool=nodes.first.commands.connection_pool)
+        self._nodes = nodes
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """What the node answers; see the library's `Redis`."""
+        if self._nodes.is_cluster is False or not await self._nodes.learn():
+            return await super().execute_command(*args, **options)
+        key = key_of(args)
+        if key is None:
+            return await self._anywhere(args, options)
+        slot = key_slot(key)
+        for _ in range(TRIES_MAX - 1):
+            node = self._nodes.holder(slot)
+            try:
+                return await node.answer(_Question(args, options))
+            except exceptions.MovedError as error:
+                self._nodes.move(error, node)
+            except exceptions.AskError as error:
+                return await _asking(self._nodes.move(error, node), args, options)
+            except PassingError as error:
+                if error.status_code != IN_PARTS:
+                    raise
+                await asyncio.sleep(TRY_AGAIN_S)
+            except LOST:
+                if not await self._has_other_holder(slot, node):
+                    raise
+        return await self._nodes.holder(slot).answer(_Question(args, options))
+
+    async def _has_other_holder(self, slot: int, node: Node) -> bool:
+        await self._nodes.read_view()
+        return self._nodes.holder(slot) is not node
+
+    async def _anywhere(self, args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+        """What any node answers: the first that is there."""
+        failure: Exception | None = None
+        for node in self._nodes.primaries():
+            try:
+                return await node.answer(_Question(args, options))
+            except LOST as error:
+                failure = error
+        raise failure or PassingError("CLUSTERDOWN no slot has a node", status_code="CLUSTERDOWN")
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
+        """Commands that are sent together; those of a transaction have keys of one slot."""
+        return _RoutedPipeline(self, self._nodes, transaction)
+
+
+class _Question(NamedTuple):
+    """A command that is put to a node."""
+
+    args: tuple[Any, ...]
+    options: Mapping[str, Any]
+
+    async def __call__(self, commands: Redis) -> Any:
+        return await cast("Awaitable[Any]", commands.execute_command(*self.args, **self.options))
+
+
+class _RoutedPipeline(Pipeline):
+    def __init__(self, commands: RoutedCommands, nodes: Nodes, transaction: bool) -> None:
+        super().__init__(commands.connection_pool, commands.response_callbacks, transaction, None)
+        self._one_by_one = commands
+        self._nodes = nodes
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """All answers, in the order of the commands; see the library's `Pipeline`."""
+        if self._nodes.is_cluster is False or not await self._nodes.learn():
+            return await super().execute(raise_on_error)
+        stack, self.command_stack = cast("list[Command]", self.command_stack), []
+        answers = await (self._transaction(stack) if self.is_transaction else self._spread(stack))
+        if raise_on_error:
+            self.raise_first_error(stack, answers)
+        return answers
+
+    async def _spread(self, stack: Sequence[Command]) -> list[Any]:
+        """Each node's share at once; what has moved meanwhile once more, one by one."""
+        shares: dict[Node, list[int]] = {}
+        for place, (args, _) in enumerate(stack):
+            shares.setdefault(self._nodes.holder(_slot_of(args)), []).append(place)
+        told = await asyncio.gather(
+            *(_send(node, [stack[place] for place in places], False) for node, places in shares.items()),
+            return_exceptions=True,
+        )
+        answers: list[Any] = [None] * len(stack)
+        for places, part in zip(shares.values(), told, strict=True):
+            each = [part] * len(places) if isinstance(part, BaseException) else part
+            for place, answer in zip(places, each, strict=True):
+                answers[place] = answer
+        for place, answer in enumerate(answers):
+            if _may_be_elsewhere(answer):
+                args, options = stack[place]
+                answers[place] = await self._one_by_one.execute_command(*args, **options)
+            elif isinstance(answer, BaseException) and not isinstance(answer, exceptions.ResponseError):
+                raise answer
+        return answers
+
+    async def _transaction(self, stack: Sequence[Command]) -> list[Any]:
+        slot = _slot_of(stack[0][0])
+        for _ in range(TRIES_MAX - 1):
+            node = self._nodes.holder(slot)
+            try:
+                return await _send(node, stack, True)
+            except exceptions.MovedError as error:
+                self._nodes.move(error, node)
+            except PassingError as error:
+                if error.status_code not in NOTHING_DONE:
+                    raise
+                await asyncio.sleep(TRY_AGAIN_S)
+                await self._nodes.read_view()
+            except LOST:
+                await self._nodes.read_view()
+                if self._nodes.holder(slot) is node:
+                    raise
+        return await _send(self._nodes.holder(slot), stack, True)
+
+
+async def _send(node: Node, stack: Sequence[Command], is_transaction: bool) -> list[Any]:
+    async def ask(commands: Redis) -> list[Any]:
+        pipeline = commands.pipeline(transaction=is_transaction)
+        pipeline.command_stack = list(stack)
+        return await pipeline.execute(raise_on_error=is_transaction)
+
+    return await node.answer(ask)
+
+
+async def _asking(node: Node, args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+    """What a node answers of a key that is on its way there."""
+    _, answer = await _send(node, [(("ASKING",), {}), (args, options)], False)
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _may_be_elsewhere(answer: object) -> bool:
+    if isinstance(answer, PassingError):
+        return answer.status_code == IN_PARTS
+    return isinstance(answer, (exceptions.AskError, *LOST))
+
+
+def _slot_of(args: Sequence[Any]) -> int:
+    key = key_of(args)
+    assert key is not None, f"{args[0]} has no key: it cannot be sent together with others"
+    return key_slot(key)
+
+
+def key_of(args: Sequence[Any]) -> bytes | None:
+    """The key by which a command finds its node; None: any node will do."""
+    name = str(args[0]).upper()
+    if name in SCRIPT_CALLS:
+        return _bytes(args[3]) if int(args[2]) else None
+    if name == "XREAD":
+        words = [_bytes(word).upper() for word in args]
+        return _bytes(args[words.index(b"STREAMS") + 1])
+    if name == "SCAN":  # of the keys of one tag, as its pattern says
+        return next((_bytes(one) for one in args if b"}" in _bytes(one)), None)
+    if name in WITHOUT_KEY or " " in name or len(args) < 2:
+        return None
+    return _bytes(args[1])
+
+
+def _bytes(part: object) -> bytes:
+    return part if isinstance(part, bytes) else str(part).encode()
