@@ -19,6 +19,8 @@ from portfolio_realtime.state.interest import decode_begun
 from portfolio_realtime.state.marks import decode_marks
 from portfolio_realtime.state.revocations import FIELD
 from portfolio_realtime.symbol_collector import stored_records
+from portfolio_realtime.symbol_collector.pending_accounts import PendingAccounts
+from portfolio_realtime.symbol_collector.record_writer import RecordWriter
 from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
 from tests.conftest import LEASE_MS, SHARDS, Until
 from tests.support.leases import lease_of
@@ -201,7 +203,7 @@ async def test_what_was_evicted_comes_back(
     await write()
     changed = asyncio.Event()
     comparing = asyncio.create_task(
-        stored_records.write_lost_again(records, state.accounts, range(SHARDS), changed.set)
+        stored_records.write_lost_again(records, state.accounts, range(SHARDS), asyncio.Lock(), changed.set)
     )
     before = await state.connection.commands.hgetall(key)
     assert before
@@ -210,3 +212,43 @@ async def test_what_was_evicted_comes_back(
     await write()
     assert await state.connection.commands.hgetall(key) == before
     await cancel_until_ended([comparing])
+
+
+async def test_what_is_on_its_way_to_valkey_is_not_lost(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer has taken a record and has not written it yet, while the counts are compared."""
+    monkeypatch.setattr(stored_records, "COMPARE_S", 0.01)
+    records, lease = AccountRecords(), await lease_of(state, "symbol_collector")
+    records.list_accounts(["alice"])
+    one = statement(1000, {"AAPL": 3})
+    its = msgspec.structs.replace(one.state, account_id="alice")
+    records.observe(msgspec.structs.replace(one, state=its), at_s(-2), at_s(-1))
+    write, began, goes_on = state.accounts.write, asyncio.Event(), asyncio.Event()
+
+    async def slow(*batch: Any) -> None:
+        began.set()
+        await goes_on.wait()
+        await write(*batch)
+
+    monkeypatch.setattr(state.accounts, "write", slow)
+    writer = RecordWriter(state.accounts, records, PendingAccounts())
+    writer.request_write()
+    changed = asyncio.Event()
+    tasks = [
+        asyncio.create_task(writer.write(lease)),
+        asyncio.create_task(
+            stored_records.write_lost_again(
+                records, state.accounts, range(SHARDS), writer.writing, changed.set
+            )
+        ),
+    ]
+    await began.wait()
+    await asyncio.sleep(0.2)
+    goes_on.set()
+    async with asyncio.timeout(10):
+        while await state.accounts.count(range(SHARDS)) < 1:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    assert not changed.is_set()
+    await cancel_until_ended(tasks)

@@ -22,6 +22,7 @@ class RecordWriter:
         self._pending = pending
         self._removed_symbols: set[str] = set()
         self._is_due = asyncio.Event()
+        self.writing = asyncio.Lock()  # held while a batch is on its way to Valkey
 
     def request_write(self) -> None:
         """Something has changed."""
@@ -38,7 +39,8 @@ class RecordWriter:
             await asyncio.sleep(WRITE_S)
             self._is_due.clear()
             while self._records.has_changes or self._removed_symbols or self._pending.has_changes:
-                await self._write_batch(lease)
+                async with self.writing:
+                    await self._write_batch(lease)
 
     async def _write_batch(self, lease: Lease) -> None:
         """The universe first: who reads a record finds its symbols there."""

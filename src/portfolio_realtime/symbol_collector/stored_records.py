@@ -18,26 +18,31 @@ log = structlog.get_logger()
 
 
 async def write_lost_again(
-    records: AccountRecords, stored: Accounts, shards: Sequence[int], changed: Callable[[], None]
+    records: AccountRecords,
+    stored: Accounts,
+    shards: Sequence[int],
+    writing: asyncio.Lock,
+    changed: Callable[[], None],
 ) -> NoReturn:
     """Have records and symbols written again that Valkey has lost, forever. Raises StateUnavailable.
 
-    The counts are compared, so that a look costs the same however much is stored; `changed` is called when
-    the records has something to write.
+    The counts are compared, so that a look costs the same however much is stored. `writing` is held by
+    whoever writes: what is on its way is not lost. `changed` is called when there is something to write.
     """
     while True:
         await asyncio.sleep(COMPARE_S)
-        if records.has_changes or not records.known_count:
-            continue
-        if records.known_count > await stored.count(shards):
-            lost = set(records.known_ids).difference(await stored.ids())
-            log.warning("records are missing in Valkey and written again", count=len(lost))
-            records.write_again(lost)
-            changed()
-        if records.universe_size > await stored.count_universe():
-            log.warning("symbols are missing in the universe and written again")
-            records.write_universe_again(await stored.read_universe())
-            changed()
+        async with writing:
+            if records.has_changes or not records.known_count:
+                continue
+            if records.known_count > await stored.count(shards):
+                lost = set(records.known_ids).difference(await stored.ids())
+                log.warning("records are missing in Valkey and written again", count=len(lost))
+                records.write_again(lost)
+                changed()
+            if records.universe_size > await stored.count_universe():
+                log.warning("symbols are missing in the universe and written again")
+                records.write_universe_again(await stored.read_universe())
+                changed()
 
 
 async def find_left_over(records: AccountRecords, stored: Accounts) -> set[str]:
