@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install run docs test test-js lint lint-js app page bench-page screenshots package-check check format bench compare curve knee faults chaos chaos-check simulate replay trace week churn wheel image cloudflare cloudflare-check aws-synth aws-preflight aws-templates aws-check aws-drill documents sbom audit uv lock clean
+.PHONY: help install run docs test test-js lint lint-js app page bench-page screenshots package-check check format bench compare scaleout curve knee faults chaos chaos-check simulate replay trace week churn wheel image cloudflare cloudflare-check aws-synth aws-preflight aws-templates aws-check aws-drill documents sbom audit uv lock clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 20
@@ -96,6 +96,9 @@ screenshots: frontend-app/node_modules/.installed  ## the pictures of README, fr
 
 compare: install  ## two revisions under the same load, side by side: make compare REV=9b74796
 	$(BIN)/python -m benchmarks.compare --rev $(or $(REV),$(error say which: make compare REV=9b74796)) $(ARGS)
+
+scaleout: install  ## what a second calculator, a second server and more primaries cost, side by side
+	$(BIN)/python -m benchmarks.scaleout $(ARGS)
 
 curve: install  ## what valuing costs, by size, drawn
 	$(BIN)/python -m benchmarks.curve --chart docs/images/cost-curve.svg --data benchmarks/results/cost-curve.json $(ARGS)

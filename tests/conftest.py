@@ -53,7 +53,7 @@ FAST_FILES: Final = frozenset(
 SLOW_FILES: Final = frozenset(  # whole systems, processes, wheels and benchmarks in folders that are fast
     (
         *("test_benchmarks.py", "test_chart.py", "test_command_line.py", "test_isolation.py"),
-        *("test_odd_sweep.py", "test_planted_fault.py"),
+        *("test_odd_sweep.py", "test_planted_fault.py", "test_scaleout.py"),
         *("test_shared_counters.py", "test_tape.py", "test_valkey_cluster.py", "test_wheel.py"),
     )
 )

@@ -47,7 +47,7 @@ def main(
 
     Exit code 1: a revision did not start, or the machine was busy.
     """
-    load = Load(connections, accounts, symbols, rate, warm_up, duration, seed, starts_only)
+    load = Load(connections, accounts, symbols, symbols, rate, warm_up, duration, seed, starts_only)
     try:
         allow_files(connections)
         before, after = prepared(rev), prepared(now)

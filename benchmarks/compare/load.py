@@ -5,7 +5,7 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +16,7 @@ from benchmarks.compare import usage
 from benchmarks.compare.figures import Run
 from benchmarks.compare.revisions import Revision
 from portfolio_harness.client_processes import ClientProcesses
+from portfolio_harness.lags import Lags
 from portfolio_harness.oracle import Oracle
 from portfolio_harness.system import (
     SystemFailed,
@@ -51,6 +52,7 @@ class Load:
     connections: int
     accounts: int
     symbols: int
+    trades_per_s: float  # over all symbols
     rate: float  # messages a second and account that the server may send
     warm_up_s: float
     duration_s: float
@@ -60,7 +62,7 @@ class Load:
 
 async def run(revision: Revision, load: Load, slower_ratio: float = 0.0) -> Run:
     """Bring it up, load it, take it down. Raises SystemFailed, FleetFailed."""
-    options = simulator_options(load.accounts, load.symbols, load.symbols, load.seed)
+    options = simulator_options(load.accounts, load.symbols, load.trades_per_s, load.seed)
     simulator, simulator_url = await start_simulator(options)
     oracle = Oracle(simulator_url)
     port, secret = free_port(0), secrets.token_urlsafe(48)
@@ -75,12 +77,12 @@ async def run(revision: Revision, load: Load, slower_ratio: float = 0.0) -> Run:
     }
     try:
         accounts = await oracle.account_ids()
-        began, began_s = usage.machine(), _own_cpu_s()
+        began, began_s = usage.machine(), own_cpu_s()
         async with _services(revision, environment) as product:
             figures = await _start(url, accounts, secret, product.pid)
             if not load.stops_at_start:
-                figures |= await _loaded(url, accounts, secret, product.pid, load)
-            ended, own_s = usage.machine(), _own_cpu_s() - began_s
+                figures |= await loaded([url], accounts, secret, product.pid, load)
+            ended, own_s = usage.machine(), own_cpu_s() - began_s
         others_s = ended.busy_s - began.busy_s - own_s
         return Run(figures, max(0.0, others_s / (ended.all_s - began.all_s)))
     finally:
@@ -117,7 +119,7 @@ async def _start(url: str, accounts: list[str], secret: str, pid: int) -> dict[s
     await wait_known(url, len(accounts), lambda _: None)
     known_s = time.monotonic() - started_s
     figures = {"first_value_s": await first_value, "known_s": known_s}
-    by_name = _by_name(pid)
+    by_name = pids_by_name(pid)
     collector_s = usage.cpu_s(by_name.get("symbol_collector", []))
     figures["collector_us_per_account"] = collector_s * US / len(accounts)
     for name, pids in by_name.items():
@@ -143,35 +145,53 @@ async def _first_value_s(url: str, account_id: str, secret: str, started_s: floa
     raise SystemFailed(f"no value within {FIRST_VALUE_S_MAX:.0f} s")
 
 
-async def _loaded(url: str, accounts: list[str], secret: str, pid: int, load: Load) -> dict[str, float]:
+async def loaded(
+    urls: Sequence[str], accounts: Sequence[str], secret: str, pid: int, load: Load
+) -> dict[str, float]:
+    """The load on servers at these URLs, each with its share of the clients; `pid` has started the product.
+
+    `cores.NAME` is the processor time of a service, or Valkey, in a second. Raises SystemFailed, FleetFailed.
+    """
     chosen = [accounts[index % len(accounts)] for index in range(load.connections)]
-    clients = ClientProcesses(
-        url, chosen, lambda account: token(secret, "client", [account], TOKEN_S), interval_s=1 / load.rate
-    )
-    async with clients:
-        await clients.start(load.connections)
+    async with contextlib.AsyncExitStack() as ended:
+        crews = [
+            await ended.enter_async_context(
+                ClientProcesses(
+                    url,
+                    chosen[index :: len(urls)],
+                    lambda account: token(secret, f"client of {account}", [account], TOKEN_S),
+                    interval_s=1 / load.rate,
+                )
+            )
+            for index, url in enumerate(urls)
+        ]
+        sizes = [len(chosen[index :: len(urls)]) for index in range(len(urls))]
+        await asyncio.gather(*(crew.start(size) for crew, size in zip(crews, sizes, strict=True)))
         await asyncio.sleep(load.warm_up_s)
-        before = {name: usage.cpu_s(pids) for name, pids in _by_name(pid).items()}
-        await clients.measure()
+        before = {name: usage.cpu_s(pids) for name, pids in pids_by_name(pid).items()}
+        await asyncio.gather(*(crew.measure() for crew in crews))
         await asyncio.sleep(load.duration_s)
-        seen = await clients.seen()
-        after = {name: usage.cpu_s(pids) for name, pids in _by_name(pid).items()}
-    messages = seen.counts["messages"]
+        seen = await asyncio.gather(*(crew.seen() for crew in crews))
+        after = {name: usage.cpu_s(pids) for name, pids in pids_by_name(pid).items()}
+    messages = sum(one.counts["messages"] for one in seen)
     if not messages:
         raise SystemFailed("no message came while it was measured")
-    spent = {name: (after[name] - before.get(name, 0.0)) * US / messages for name in after}
+    used = {name: after[name] - before.get(name, 0.0) for name in after}
+    spent = {name: used_s * US / messages for name, used_s in used.items()}
+    lags = Lags().merge(one.lags for one in seen)
     return {
-        "lag_ms_p50": seen.lags.percentile_ms(0.5),
-        "lag_ms_p99": seen.lags.percentile_ms(0.99),
+        "lag_ms_p50": lags.percentile_ms(0.5),
+        "lag_ms_p99": lags.percentile_ms(0.99),
         "messages_per_s": messages / load.duration_s,
-        "bytes_per_message": seen.counts["payload_bytes"] / messages,
+        "bytes_per_message": sum(one.counts["payload_bytes"] for one in seen) / messages,
         "cpu_us_per_message": sum(spent.values()),
-        **{f"cpu_us_per_message.{name}": used for name, used in spent.items()},
+        **{f"cpu_us_per_message.{name}": spent_us for name, spent_us in spent.items()},
+        **{f"cores.{name}": used_s / load.duration_s for name, used_s in used.items()},
     }
 
 
-def _by_name(pid: int) -> dict[str, list[int]]:
-    """The product's processes by the name of their figures."""
+def pids_by_name(pid: int) -> dict[str, list[int]]:
+    """The product's processes that descend from this one, by the name of their figures."""
     found: dict[str, list[int]] = {}
     for one, command in usage.tree(pid).items():
         name = next((name for part, name in PROCESSES.items() if part in command), None)
@@ -180,6 +200,6 @@ def _by_name(pid: int) -> dict[str, list[int]]:
     return found
 
 
-def _own_cpu_s() -> float:
+def own_cpu_s() -> float:
     """Of this process and of all that it has started."""
     return usage.cpu_s(usage.tree(os.getpid()))
