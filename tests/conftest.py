@@ -48,7 +48,14 @@ FAST_FOLDERS: Final = frozenset(
     )
 )
 FAST_FILES: Final = frozenset(
-    ("test_backoff.py", "test_clock.py", "test_config.py", "test_documentation.py", "test_requirements.py")
+    (
+        "test_backoff.py",
+        "test_clock.py",
+        "test_config.py",
+        "test_documentation.py",
+        "test_pace.py",
+        "test_requirements.py",
+    )
 )
 SLOW_FILES: Final = frozenset(  # whole systems, processes, wheels and benchmarks in folders that are fast
     (

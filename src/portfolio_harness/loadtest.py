@@ -2,8 +2,8 @@
 
 Lag is measured beyond the conflation wait: from the newest trade that a publication contains, or from the
 moment the account was allowed to publish again, whichever is later, until the client has the frame. It still
-contains the wait for the next flush of marks (MARK_FLUSH_INTERVAL, 0.1 s by default) and the calculator's
-rest between two flushes (50 ms at most). Delivery is the part after the publication: from its timestamp,
+contains the waits for others while a service is busy: MARK_FLUSH_INTERVAL at most for marks, and less for
+values and frames (`portfolio_realtime.pace`). Delivery is the part after the publication: from its timestamp,
 taken before it is valued, until the client has the frame.
 
 A number that a client did not see is explained when that client was so far behind that the server may keep

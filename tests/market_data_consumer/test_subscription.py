@@ -374,10 +374,10 @@ async def test_a_symbol_that_was_looked_for_in_vain_is_told_once(
         await world.settle()
         market.book.take_changed()
         assert (market.take_unmarked(), market.take_unmarked()) == (["B"], [])
-        market.tell_unmarked_again()
+        market.write_all_again()
         assert market.take_unmarked() == ["B"]
         world.trade("B", is_streamed=True)
         await world.settle()
         market.book.take_changed()
-        market.tell_unmarked_again()
+        market.write_all_again()
         assert market.take_unmarked() == []

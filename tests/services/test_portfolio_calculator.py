@@ -18,7 +18,6 @@ import pytest
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.model import Mark, Publication
-from portfolio_realtime.portfolio_calculator.publisher import REST_S_MAX, REST_S_MIN, rest_s
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.accounts import PAGE_FIELDS
 from portfolio_realtime.valuation.book import SPARE_COLUMNS
@@ -373,10 +372,3 @@ async def test_an_asked_end_gives_the_shards_back(
     assert await asyncio.to_thread(process.wait, 10) == 0
     assert await world.holders() == []
     assert await world.state.connection.commands.exists(keys.members("portfolio_calculators")) == 0
-
-
-def test_a_calculator_rests_as_its_turns_cost_and_never_long() -> None:
-    """A short turn of few accounts holds up nobody; a long one of many leaves time for all else."""
-    assert rest_s(0.0) == REST_S_MIN
-    assert rest_s(0.005) == pytest.approx(0.02)
-    assert rest_s(1.0) == REST_S_MAX

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from portfolio_realtime.model import US_EQUITY, Account, Mark, Position, Publication
+from portfolio_realtime.valuation.book import Book, Selection
 from portfolio_realtime.valuation.portfolio_message import Figures
 
 ORACLE_DIGITS = 120
@@ -104,3 +105,8 @@ def figures(
         unpriced={0: unpriced} if unpriced else {},
         stale_ages_s={0: stale_ages_s} if stale_ages_s else {},
     )
+
+
+def selected(book: Book, account_ids: Sequence[str]) -> Selection:
+    """The rows of these accounts."""
+    return book.select(np.array([book.row(account_id) for account_id in account_ids], np.int64))

@@ -11,19 +11,20 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from portfolio_realtime.model import Account, Mark
 from portfolio_realtime.valuation import book as module
-from portfolio_realtime.valuation.book import INITIAL, Book, Selection
+from portfolio_realtime.valuation.book import INITIAL, Book
 
-from .records import account, mark, position
+from .records import account, mark, position, selected
 
 
-def rows_of(book: Book, selection: Selection) -> dict[str, dict[str, float]]:
-    """The selection as account -> symbol -> units, read from its arrays alone."""
-    matrix = selection.quantities
+def rows_of(book: Book, account_ids: Sequence[str]) -> dict[str, dict[str, float]]:
+    """A selection of these as account -> symbol -> units, read from its arrays alone."""
+    selection = selected(book, account_ids)
+    ends = np.cumsum(selection.counts)
     rows: dict[str, dict[str, float]] = {}
-    for index, account_id in enumerate(selection.account_ids):
-        inside = slice(matrix.indptr[index], matrix.indptr[index + 1])
-        symbols = [book.symbols[column] for column in matrix.indices[inside]]
-        rows[account_id] = dict(zip(symbols, matrix.data[inside].tolist(), strict=True))
+    for account_id, count, end in zip(account_ids, selection.counts.tolist(), ends.tolist(), strict=True):
+        inside = slice(end - count, end)
+        symbols = [book.symbols[column] for column in selection.columns[inside]]
+        rows[account_id] = dict(zip(symbols, selection.quantity[inside].tolist(), strict=True))
     return rows
 
 
@@ -34,15 +35,13 @@ def units_of(held: Account) -> dict[str, float]:
 
 def assert_same(book: Book, model: dict[str, Account], account_ids: Sequence[str]) -> None:
     """A selection of these accounts equals the model."""
-    selection = book.select(account_ids)
-    assert rows_of(book, selection) == {key: units_of(model[key]) for key in account_ids}
+    selection = selected(book, account_ids)
+    assert rows_of(book, account_ids) == {key: units_of(model[key]) for key in account_ids}
     assert selection.counts.tolist() == [len(units_of(model[key])) for key in account_ids]
     assert selection.cash.tolist() == [float(model[key].cash) for key in account_ids]
     bases = [float(model[key].last_equity + model[key].external_cash_flow) for key in account_ids]
     assert selection.day_base.tolist() == bases
     assert selection.record_as_of_ns.tolist() == [model[key].as_of_ns for key in account_ids]
-    assert selection.quantities.shape == (len(account_ids), len(book.prices))
-    assert np.array_equal(selection.magnitudes.data, np.abs(selection.quantities.data))
 
 
 def ids_of(book: Book) -> list[str]:
@@ -227,7 +226,7 @@ def test_a_step_of_packing_moves_a_few_rows_only() -> None:
     assert exhaust(steps) == -(-101 // module.STEP_ROWS) - 1
     assert book.row_count == 51  # 49 that were left, one that came, one abandoned meanwhile
     assert not book.is_loose
-    assert rows_of(book, book.select(["late", "account-99"])) == {"late": {"B": 5}, "account-99": {"A": 100}}
+    assert rows_of(book, ["late", "account-99"]) == {"late": {"B": 5}, "account-99": {"A": 100}}
 
 
 def test_symbols_that_nobody_holds_give_their_columns_back() -> None:
@@ -241,7 +240,7 @@ def test_symbols_that_nobody_holds_give_their_columns_back() -> None:
             book.free(book.unheld())
     assert len(book.symbols) <= 3 * module.SPARE_COLUMNS
     assert len(book.marks) <= 3 * module.SPARE_COLUMNS
-    assert rows_of(book, book.select(["alice"])) == {"alice": {"option-99": 1.0}}
+    assert rows_of(book, ["alice"]) == {"alice": {"option-99": 1.0}}
     assert book.prices[book.columns["option-99"]] == 1.0
 
 
@@ -298,6 +297,6 @@ def test_a_later_mark_may_be_of_an_earlier_trade() -> None:
 
 def test_an_empty_selection_is_valid() -> None:
     """Nobody watched: nothing is cut out, and it has the right shape."""
-    selection = Book().select([])
-    assert selection.quantities.shape == (0, INITIAL)
+    selection = selected(Book(), [])
+    assert selection.counts.tolist() == selection.columns.tolist() == []
     assert selection.cash.tolist() == []

@@ -12,6 +12,7 @@ from unittest import mock
 import numpy as np
 
 from portfolio_harness.simulation import made_up_valkey, makers
+from portfolio_realtime.pace import Pace
 from portfolio_realtime.state import accounts
 from portfolio_realtime.state.connection import Connection, Subscribed
 from portfolio_realtime.state.feeds import Feeds
@@ -71,12 +72,17 @@ def _all_newer(_: Any, slots: Any, *__: Any) -> Any:
     return np.ones(len(slots), np.bool_)
 
 
+def _until_quiet(self: Pace, now_s: float) -> float:
+    return _wait_s(self, now_s) and 3600.0
+
+
 async def _all_live(_: Any, sources: Any) -> set[str]:
     return set(sources)
 
 
 _message = WatchedAccount.message
 _follow = Connection.follow
+_wait_s = Pace.wait_s
 
 
 def _without_changes(self: WatchedAccount, since: Any, *, with_positions: bool) -> bytes:
@@ -111,6 +117,7 @@ MUTANTS: Final = (
         "nobody notices that who is watched was lost",
         _replaced(PublicationFollower, "follow_life", _never),
     ),
+    Mutant("P1", "what changes while busy waits for quiet", _replaced(Pace, "wait_s", _until_quiet)),
     Mutant("P2", "older publications are taken", _replaced(NewestColumns, "are_newer", _all_newer)),
     Mutant(
         "P2",

@@ -43,7 +43,7 @@ MEANINGS: Final = {
     "min_update_interval": "Seconds between two publications of one account, at least",
     "recalculation_interval": "Seconds between two full valuations of the book",
     "history_interval": "Seconds between two points of the day's history; the same for all services",
-    "mark_flush_interval": "Seconds for which marks are conflated",
+    "mark_flush_interval": "Seconds that a mark waits for others at most; after quiet it does not wait",
     "websocket_host": "Address to listen on; 0.0.0.0 for all",
     "websocket_port": "Port of the stand-alone server; 0 picks one",
     "websocket_workers": "Server processes on the port; they need a shared Valkey",

@@ -9,7 +9,7 @@ after a loss of Valkey all marks are written again.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NoReturn
 
 import structlog
@@ -25,7 +25,8 @@ from portfolio_realtime.market_data_consumer.snapshots import Snapshots
 from portfolio_realtime.market_data_consumer.stream import StreamLost, open_stream
 from portfolio_realtime.market_data_consumer.subscription import MarketSubscription
 from portfolio_realtime.market_data_consumer.trading_sessions import Session
-from portfolio_realtime.model import US_EQUITY, MinuteMark, Unmarked
+from portfolio_realtime.model import US_EQUITY, Mark, MinuteMark, Unmarked
+from portfolio_realtime.pace import Pace
 from portfolio_realtime.service import Context
 from portfolio_realtime.state.connection import Subscribed
 from portfolio_realtime.state.leases import Lease
@@ -33,6 +34,7 @@ from portfolio_realtime.state.minutes import whole_at_or_before
 from portfolio_realtime.telemetry import MarketMetrics
 
 UNIVERSE_PAUSE_S: Final = 0.1  # between two readings of the universe
+FLUSH_S_MIN: Final = 0.01  # marks that change within this of a flush share the next one
 KEEP_S: Final = 0.5  # a quarter of the time for which a feed is kept live
 SILENCE_CHECK_S: Final = 1.0
 TURN_CHECK_S: Final = 1.0  # between two looks whether another feed has its turn
@@ -194,30 +196,38 @@ class FeedConsumer:
             if self._is_state_doubtful:
                 self._is_state_doubtful = False
                 self._subscription.book.raise_floor(await state.marks.read_all())
-                self._subscription.book.touch_all()
-                self._subscription.tell_unmarked_again()
+                self._subscription.write_all_again()
             await asyncio.sleep(UNIVERSE_PAUSE_S)
 
     async def _flush(self, lease: Lease) -> NoReturn:
-        """Write the newest mark of each symbol that has changed, as one batch, every MARK_FLUSH_INTERVAL."""
-        name = self._schedule.name
-        lag = self._metrics.feed_lag.labels(name)
+        """Write the newest mark of each symbol that has changed, as one batch: at once after quiet, and while
+        busy at the latest MARK_FLUSH_INTERVAL after the flush before.
+        """
+        clock, moved = self._context.clock, self._subscription.moved
+        pace = Pace(FLUSH_S_MIN, self._context.settings.mark_flush_interval)
         while True:
-            await asyncio.sleep(self._context.settings.mark_flush_interval)
+            await asyncio.sleep(pace.wait_s(clock.monotonic_s()))
+            await moved.wait()
+            moved.clear()
+            began_s = clock.monotonic_s()
             changed = self._subscription.book.take_changed()
             await self._tell_unmarked(lease)
-            if not changed:
-                continue
-            followed = None if self._traces is None else self._traces.begin(changed)
-            traced = None if followed is None else followed.mark
-            await self._context.state.marks.write(lease, [mark for mark, _ in changed], traced)
-            if self._traces is not None and followed is not None:
-                self._traces.end(followed)
-            written_ns = self._context.clock.now_ns()
-            self._metrics.price_updates.labels(name).inc(len(changed))
-            for mark, is_live in changed:
-                if is_live:
-                    lag.observe((written_ns - mark.as_of_ns) / NS_PER_S)
+            if changed:
+                await self._write_changed(lease, changed)
+            pace.took(began_s, clock.monotonic_s())
+
+    async def _write_changed(self, lease: Lease, changed: Sequence[tuple[Mark, bool]]) -> None:
+        followed = None if self._traces is None else self._traces.begin(changed)
+        traced = None if followed is None else followed.mark
+        await self._context.state.marks.write(lease, [mark for mark, _ in changed], traced)
+        if self._traces is not None and followed is not None:
+            self._traces.end(followed)
+        name, written_ns = self._schedule.name, self._context.clock.now_ns()
+        lag = self._metrics.feed_lag.labels(name)
+        self._metrics.price_updates.labels(name).inc(len(changed))
+        for mark, is_live in changed:
+            if is_live:
+                lag.observe((written_ns - mark.as_of_ns) / NS_PER_S)
 
     async def _tell_unmarked(self, lease: Lease) -> None:
         """A symbol without any price is told once: it is not one that has not been read yet."""

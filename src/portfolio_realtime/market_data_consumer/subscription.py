@@ -70,6 +70,7 @@ class MarketSubscription:
         self.book = schedule.new_book()
         self.feed = schedule.day  # the one that is streamed
         self.changed = asyncio.Event()  # what is wanted has changed
+        self.moved = asyncio.Event()  # a mark may have changed, or be known to be none
         self._schedule = schedule
         self._clock = clock
         self._metrics = metrics
@@ -196,6 +197,7 @@ class MarketSubscription:
         name = self.feed.name
         self._metrics.ignored_trades.labels(name).inc(counts.ignored - ignored_count)
         self._metrics.refused_trades.labels(name).inc(counts.refused + counts.set_aside - refused_count)
+        self.moved.set()
 
     def _judge_ahead(self, ahead: int, arrived: Arrived) -> None:
         """Note that so many of the trades that have come are refused for their time."""
@@ -321,12 +323,13 @@ class MarketSubscription:
                             raise answer
                 if not failures:
                     self._sought = {**dict.fromkeys(itertools.chain(*parts), False), **self._sought}
+                    self.moved.set()
                 await self._recover(failures)
             if self._caught_up_ns is None and self._subscribed:
                 self._caught_up_ns = self._clock.now_ns()
 
     def take_unmarked(self) -> list[str]:
-        """Symbols that have been looked for in vain, each once, and again after `tell_unmarked_again`.
+        """Symbols that have been looked for in vain, each once, and again after `write_all_again`.
 
         As of the last marks that were taken from the book.
         """
@@ -334,9 +337,11 @@ class MarketSubscription:
         self._sought.update(dict.fromkeys(new, True))
         return [one for one in new if self.book.is_followed(one) and not self.book.has_mark(one)]
 
-    def tell_unmarked_again(self) -> None:
-        """What was told may be lost."""
+    def write_all_again(self) -> None:
+        """What was written and told may be lost."""
+        self.book.touch_all()
         self._sought = dict.fromkeys(self._sought, False)
+        self.moved.set()
 
     def refuse_snapshot(self, symbol: str, reason: str) -> None:
         """Something of a symbol's snapshot cannot be read: it is missing."""
@@ -380,6 +385,7 @@ class MarketSubscription:
                 self._missed[symbol] = (as_of_ns(snapshot.latest_trade.at) or 0, now_s)
         if feed is self.feed:
             self._settled.update(self._subscribed.intersection(asked))
+        self.moved.set()
 
     async def refresh(self) -> NoReturn:
         """Ask for all snapshots when the stream is silent, when the date changes, and every REFRESH_S;

@@ -5,7 +5,7 @@ import contextlib
 from typing import Final
 
 from portfolio_realtime.portfolio_calculator.account_loader import AccountLoader
-from portfolio_realtime.portfolio_calculator.publisher import Publisher, rest_s
+from portfolio_realtime.portfolio_calculator.publisher import Publisher, new_pace
 from portfolio_realtime.portfolio_calculator.shard_owner import ShardOwner
 from portfolio_realtime.service import Context
 from portfolio_realtime.state.connection import Subscribed
@@ -50,7 +50,7 @@ class InterestFollower:
 
     async def answer_all(self) -> None:
         """Look at the shards that were announced, and at all of them now and then."""
-        clock = self._clock
+        clock, pace = self._clock, new_pace()
         sweep_s = clock.monotonic_s() + SWEEP_S
         while True:
             with contextlib.suppress(TimeoutError):
@@ -63,7 +63,8 @@ class InterestFollower:
             began_s = clock.monotonic_s()
             for shard in shards & self._owner.leases.keys():
                 await self.answer(shard)
-            await asyncio.sleep(rest_s(clock.monotonic_s() - began_s))
+            pace.took(began_s, clock.monotonic_s())
+            await asyncio.sleep(pace.wait_s(clock.monotonic_s()))
 
     async def answer(self, shard: int) -> None:
         """Publish who began to be watched, forget whom nobody watches any more."""

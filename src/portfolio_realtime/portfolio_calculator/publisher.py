@@ -7,6 +7,7 @@ from typing import Final
 
 from portfolio_realtime.errors import LeaseLost
 from portfolio_realtime.model import Publication
+from portfolio_realtime.pace import Pace
 from portfolio_realtime.portfolio_calculator.shard_owner import ShardOwner
 from portfolio_realtime.portfolio_calculator.valuation_traces import ValuationTraces
 from portfolio_realtime.service import Context
@@ -16,9 +17,8 @@ from portfolio_realtime.valuation.valuer import Flush, Valuer
 
 QUIET_S: Final = 0.5  # without any change, look again after this: marks grow stale by themselves
 SIGN_S: Final = 1.0  # a shard of which nothing else was published gives a sign of life this often
-REST_S_MIN: Final = 0.01  # what becomes due or is announced within this goes together …
-REST_FACTOR: Final = 4  # … or within this many times what the last turn took: it costs for all the watched …
-REST_S_MAX: Final = 0.05  # … but nobody waits longer than this
+INTERVAL_S_MIN: Final = 0.005  # what becomes due or is announced within this of a turn shares the next one
+INTERVAL_S_MAX: Final = 0.06  # and nobody waits longer than this after a turn
 FORGET_STEP: Final = 250  # stored publications dropped before other work gets its turn
 
 
@@ -48,8 +48,8 @@ class Publisher:
         self._writing = [asyncio.Lock() for _ in range(context.settings.shards)]
 
     async def run(self, marks_read: asyncio.Event) -> None:
-        """Flush at every change, and again when something that waited becomes due; rest in between."""
-        clock = self._clock
+        """Flush at the first change after quiet, and again when something that waited becomes due."""
+        clock, pace = self._clock, new_pace()
         await marks_read.wait()
         wait_s = QUIET_S
         while True:
@@ -62,7 +62,8 @@ class Publisher:
             await self._send_traced(flush.publications, began_ns)
             await self._give_signs(began_s)
             self._count(flush)
-            await asyncio.sleep(rest_s(clock.monotonic_s() - began_s))
+            pace.took(began_s, clock.monotonic_s())
+            await asyncio.sleep(pace.wait_s(clock.monotonic_s()))
             wait_s = QUIET_S
             if flush.next_due_s is not None:
                 wait_s = min(QUIET_S, max(0.0, flush.next_due_s - clock.monotonic_s()))
@@ -142,10 +143,10 @@ class Publisher:
                     self._owner.refused(shard, lease)
 
 
-def rest_s(took_s: float) -> float:
-    """How long to rest after a turn that took so long, in seconds; what comes meanwhile shares the next one.
+def new_pace() -> Pace:
+    """Of a calculator's turns.
 
     Without it, ten thousand accounts that become due, or are announced, one after the other would each cost a
     turn of all the watched.
     """
-    return min(REST_S_MAX, max(REST_S_MIN, REST_FACTOR * took_s))
+    return Pace(INTERVAL_S_MIN, INTERVAL_S_MAX)

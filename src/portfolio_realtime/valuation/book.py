@@ -45,15 +45,15 @@ SPARE_COLUMNS: Final = (
 
 @dataclass(frozen=True)
 class Selection:
-    """Some rows of the book, cut out as a matrix of their own: what one valuation works on.
+    """Some rows of the book, copied: what one valuation works on.
 
-    `quantities` is CSR, n accounts x all symbols, without zero quantities; the vectors have length n.
+    Row after row the positions with a quantity, each a column and a quantity; the other vectors have one
+    entry a row.
     """
 
-    account_ids: tuple[str, ...]
-    quantities: csr_array
-    magnitudes: csr_array  # |quantities|, for the error bound
     counts: Ints  # positions in each row
+    columns: Int32s
+    quantity: Floats
     cash: Floats
     day_base: Floats
     record_as_of_ns: Ints
@@ -134,6 +134,8 @@ class Book:
         self._record_as_of_ns: Ints = np.zeros(INITIAL, np.int64)
         self._heard_ns: Ints = np.zeros(INITIAL, np.int64)
         self._is_changed: NDArray[np.bool_] = np.zeros(INITIAL, bool)
+        self.numbering = 0  # grows when accounts that are not put change their rows
+        self._moved: set[int] = set()  # columns whose price, times or source have changed
 
     def __contains__(self, account_id: str) -> bool:
         return self._rows.row(account_id) is not None
@@ -152,8 +154,14 @@ class Book:
         """So many accounts will come: looking them up must not be put in order again and again."""
         self._rows.reserve(accounts)
 
-    def put_account(self, account: Account) -> None:
-        """Insert an account or replace its record."""
+    def row(self, account_id: str) -> int:
+        """The row of an account, which must be in the book; `put_account` and `numbering` tell of another."""
+        row = self._rows.row(account_id)
+        assert row is not None, "an account is not in the book"
+        return row
+
+    def put_account(self, account: Account) -> int:
+        """Insert an account or replace its record; its row."""
         held = [position for position in account.positions if position.quantity]
         row = self._rows.row(account.account_id)
         if row is not None:
@@ -169,6 +177,7 @@ class Book:
         self._record_as_of_ns[row] = account.as_of_ns
         self._heard_ns[row] = NEVER_NS if account.is_unreadable else account.as_of_ns
         self.position_count += len(held)
+        return row
 
     def drop(self, account_id: str) -> None:
         """Forget an account, if it is there."""
@@ -189,8 +198,22 @@ class Book:
                 self.marks[mark.symbol] = mark
                 self.sources.add(mark.source)
                 self.is_away[column] = mark.source in self.away
+                self._moved.add(column)
                 is_changed = True
         return is_changed
+
+    def unprice(self, symbol: str) -> None:
+        """The symbol has no mark any more."""
+        column = self.columns[symbol]
+        del self.marks[symbol]
+        self.prices[column] = UNPRICED
+        self._moved.add(column)
+
+    def take_moved(self) -> Ints:
+        """The columns whose mark has changed since the last call, or counts as stale or not since then."""
+        moved = np.fromiter(self._moved, np.int64, len(self._moved))
+        self._moved.clear()
+        return moved
 
     def set_away(self, sources: Iterable[str]) -> bool:
         """Let the marks of these sources, and of no others, count as stale. Is that a change?"""
@@ -198,7 +221,8 @@ class Book:
         if self.away == before:
             return False
         for symbol, mark in self.marks.items():
-            self.is_away[self.columns[symbol]] = mark.source in self.away
+            self.is_away[column := self.columns[symbol]] = mark.source in self.away
+            self._moved.add(column)
         return True
 
     def column(self, symbol: str) -> int:
@@ -250,23 +274,17 @@ class Book:
         self._columns_max = 2 * len(self.columns) + SPARE_COLUMNS
         return freed
 
-    def select(self, account_ids: Sequence[str]) -> Selection:
-        """The rows of these accounts, which must be in the book, in this order."""
-        found = [self._rows.row(account_id) for account_id in account_ids]
-        assert None not in found, "an account is not in the book"
-        rows = np.array(found, np.int64)
+    def select(self, rows: Ints) -> Selection:
+        """These rows, in this order."""
         places, counts = self._places(rows)
         is_held = self._quantity[places] != 0.0
-        counts = np.add.reduceat(np.append(is_held, False), np.cumsum(counts) - counts) * (counts > 0)
-        places = places[is_held]
-        quantity, columns = self._quantity[places], self._column_of[places]
-        pointers = np.concatenate(([0], np.cumsum(counts)))
-        shape = (len(rows), len(self.prices))
+        if not is_held.all():
+            counts = np.add.reduceat(np.append(is_held, False), np.cumsum(counts) - counts) * (counts > 0)
+            places = places[is_held]
         return Selection(
-            account_ids=tuple(account_ids),
-            quantities=csr_array((quantity, columns, pointers), shape=shape),
-            magnitudes=csr_array((np.abs(quantity), columns, pointers), shape=shape),
             counts=counts,
+            columns=self._column_of[places],
+            quantity=self._quantity[places],
             cash=self._cash[rows],
             day_base=self._day_base[rows],
             record_as_of_ns=self._record_as_of_ns[rows],
@@ -329,6 +347,7 @@ class Book:
             vector[kept:beyond] = vector[taken]
             vector[max(beyond, first) : last] = 0
         self._is_changed[kept:beyond] = self._is_changed[max(beyond, first) : last] = True
+        self.numbering += 1
         for number, account_id in enumerate(old_ids, kept):
             self._rows.set_row(account_id, number)
         return beyond

@@ -1,6 +1,6 @@
 """The kernel: what a selection of accounts is worth, all at once, with a bound on the float error.
 
-    equity  = cash + Q · price
+    equity  = cash + sum of quantity · price
     day P&L = equity - day base        (day base = last equity + external cash flow)
 
 Error bound. Let u = 2^-53. A quantity, a price and cash each carry at most one rounding into float64, each
@@ -12,7 +12,7 @@ sum itself in float64, the factor 1/(1 - …) for n below 10^12, and the later m
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ from portfolio_realtime.valuation.arrays import Floats, Ints
 from portfolio_realtime.valuation.book import NEVER_NS, Selection
 
 UNIT_ROUNDOFF: Final = 2.0**-53
+
+Number = TypeVar("Number", np.float64, np.int64)
 
 
 @dataclass(frozen=True)
@@ -54,47 +56,57 @@ def value(
     A mark with `as_of_ns` before `stale_before_ns`, of all or of its column, is stale: used, and counted. So
     is a record that the broker has not spoken of since `records_stale_before_ns`.
     """
-    is_unpriced = np.isnan(prices)
-    known_prices = np.where(is_unpriced, 0.0, prices)
-    known_equity = selection.cash + selection.quantities @ known_prices
-    magnitude: Floats = (
-        selection.magnitudes @ known_prices + np.abs(selection.cash) + np.abs(selection.day_base)
-    )
-    unpriced_count = _count(selection, is_unpriced)
+    price = prices[selection.columns]
+    at_ns = as_of_ns[selection.columns]
+    is_unpriced = np.isnan(price)
+    worth = selection.quantity * np.where(is_unpriced, 0.0, price)
+    known_equity = selection.cash + _sum(selection, worth)
+    magnitude: Floats = _sum(selection, np.abs(worth)) + np.abs(selection.cash) + np.abs(selection.day_base)
+    unpriced_count = _sum(selection, is_unpriced.astype(np.int64))
     equity = np.where(unpriced_count > 0, np.nan, known_equity)
-    is_stale = (as_of_ns < stale_before_ns) & ~is_unpriced
+    oldest_ns = stale_before_ns if isinstance(stale_before_ns, int) else stale_before_ns[selection.columns]
+    is_stale = (at_ns < oldest_ns) & ~is_unpriced
+    stale_count, stale_sum_ns = _stale(selection, is_stale, at_ns)
     return Valued(
         equity=equity,
         day_pnl=equity - selection.day_base,
         known_equity=known_equity,
         error_bound=magnitude * ((selection.counts + 12) * UNIT_ROUNDOFF),
         unpriced_count=unpriced_count,
-        stale_count=_count(selection, is_stale) + (selection.heard_ns < records_stale_before_ns),
-        stale_sum_ns=_sum(selection, np.where(is_stale, as_of_ns, 0)),
-        as_of_ns=np.maximum(_newest(selection, as_of_ns), selection.record_as_of_ns),
-        received_ns=_newest(selection, received_ns),
+        stale_count=stale_count + (selection.heard_ns < records_stale_before_ns),
+        stale_sum_ns=stale_sum_ns,
+        as_of_ns=np.maximum(_newest(selection, at_ns), selection.record_as_of_ns),
+        received_ns=_newest(selection, received_ns[selection.columns]),
     )
 
 
-def _count(selection: Selection, is_marked: NDArray[np.bool_]) -> Ints:
-    """How many of each account's positions are in marked columns."""
-    return _sum(selection, is_marked.astype(np.int64))
+def _stale(selection: Selection, is_stale: NDArray[np.bool_], at_ns: Ints) -> tuple[Ints, Ints]:
+    """How many of each account's marks are stale, and the sum of their times."""
+    if not is_stale.any():
+        return np.zeros(len(selection.counts), np.int64), np.zeros(len(selection.counts), np.int64)
+    return _sum(selection, is_stale.astype(np.int64)), _sum(selection, np.where(is_stale, at_ns, 0))
 
 
-def _sum(selection: Selection, numbers: Ints) -> Ints:
-    """The sum of the numbers of each account's columns; an overflow wraps around."""
-    return _reduce(selection, numbers[selection.quantities.indices], np.add, 0)
+def _sum(selection: Selection, elements: NDArray[Number]) -> NDArray[Number]:
+    """The sum of each account's elements; an overflow of whole numbers wraps around."""
+    return _reduce(selection, elements, np.add, 0)
 
 
 def _newest(selection: Selection, times_ns: Ints) -> Ints:
     """The newest time among each account's positions."""
-    return _reduce(selection, times_ns[selection.quantities.indices], np.maximum, NEVER_NS)
+    return _reduce(selection, times_ns, np.maximum, NEVER_NS)
 
 
-def _reduce(selection: Selection, elements: Ints, operation: np.ufunc, empty: int) -> Ints:
+def _reduce(
+    selection: Selection, elements: NDArray[Number], operation: np.ufunc, empty: int
+) -> NDArray[Number]:
     """Reduce the elements of each row; rows without positions get `empty`."""
-    result = np.full(len(selection.counts), empty, np.int64)
-    has_any = selection.counts > 0
+    counts = selection.counts
+    starts = np.cumsum(counts) - counts
+    has_any = counts > 0
+    if has_any.all():
+        return operation.reduceat(elements, starts) if len(counts) else elements[:0]
+    result = np.full(len(counts), empty, elements.dtype)
     if has_any.any():
-        result[has_any] = operation.reduceat(elements, selection.quantities.indptr[:-1][has_any])
+        result[has_any] = operation.reduceat(elements, starts[has_any])
     return result

@@ -6,6 +6,7 @@ only moves bytes between Valkey and this class.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 from portfolio_realtime.model import ACCOUNT_RECORD, PRICED_CLASSES, Account, Mark, Position, Publication
 from portfolio_realtime.valuation import kernel, rounding
 from portfolio_realtime.valuation.arrays import Ints
-from portfolio_realtime.valuation.book import FOREVER_NS, NEVER_NS, UNPRICED, Book, Selection
+from portfolio_realtime.valuation.book import FOREVER_NS, NEVER_NS, Book, Selection
 from portfolio_realtime.valuation.book_totals import WholeBook
+from portfolio_realtime.valuation.holders import Holders
 from portfolio_realtime.valuation.kernel import Valued
 from portfolio_realtime.valuation.portfolio_message import (
     Constant,
@@ -27,6 +29,7 @@ from portfolio_realtime.valuation.watchlist import Watchlist
 
 NS_PER_S = 1_000_000_000
 RECORD_TTL_S = 3600.0
+DOUBT_NS: Final = NS_PER_S // 2  # marks and records grow stale by themselves: look at all this often
 WORTH_MAX = 1e14  # dollars of one position; their sum in cents stays within 64 bits
 
 
@@ -40,15 +43,6 @@ class Flush:
     unpriced_accounts: int
     stale_accounts: int
     newest_as_of_ns: int  # newest input among what was published; 0 for none
-
-
-@dataclass(frozen=True)
-class _Cut:
-    """The watched accounts' selection, kept until one of their records or the watchlist changes."""
-
-    selection: Selection
-    slots: Ints
-    width: int  # of the selection: one column per price
 
 
 class Valuer:
@@ -76,7 +70,10 @@ class Valuer:
         self._last_sequence = 0  # highest of the accounts that are gone
         self._rows: dict[str, dict[str, tuple[Mark | None, bytes]]] = {}
         self._marks_from_ns: dict[str, int] = {}  # of split symbols; what was traded earlier is no mark
-        self._cut: _Cut | None = None
+        self._holders = Holders()
+        self._numbering = self.book.numbering
+        self._is_all_doubted = False
+        self._doubted_ns = NEVER_NS  # when anybody was last looked at
         self._is_told_unmarked = is_told_unmarked
         self._unmarked: set[str] = set()  # looked for in vain
 
@@ -85,15 +82,15 @@ class Valuer:
         known = self._records.get(account.account_id)
         if known is not None and account.version < known[0].version:
             return
-        self.book.put_account(account)
+        row = self.book.put_account(account)
         for position in account.positions:
             if position.marks_from_ns > self._marks_from_ns.get(position.symbol, 0):
                 self._begin_new_prices(position.symbol, position.marks_from_ns)
         if account.account_id in self.watchlist:
             self._records[account.account_id] = account, constant(account, self._epochs[account.account_id])
             self._rows.pop(account.account_id, None)
+            self._holders.loosen(self.watchlist.put(account.account_id, row))
             self.watchlist.touch(account.account_id)
-            self._cut = None
 
     @property
     def published_ids(self) -> list[str]:
@@ -126,7 +123,6 @@ class Valuer:
         self.watchlist.unwatch(account_id)
         self._records.pop(account_id, None)
         self._rows.pop(account_id, None)
-        self._cut = None
 
     def apply_marks(self, marks: Iterable[Mark]) -> bool:
         """Take in marks. Did any count? One from before a split is another price, and does not."""
@@ -161,8 +157,7 @@ class Valuer:
         self._marks_from_ns[symbol] = since_ns
         mark = self.book.marks.get(symbol)
         if mark is not None and mark.as_of_ns < since_ns:
-            del self.book.marks[symbol]
-            self.book.prices[self.book.column(symbol)] = UNPRICED
+            self.book.unprice(symbol)
 
     def holds(self, account_id: str, symbol: str) -> bool:
         """Does a watched account hold this symbol?"""
@@ -172,42 +167,67 @@ class Valuer:
     def set_records_away(self, are_away: bool) -> bool:
         """Let all records count as stale, or by their age. Is that a change?"""
         before, self._are_records_away = self._are_records_away, are_away
+        self._is_all_doubted |= before != are_away
         return before != are_away
 
     def flush(self, now_ns: int, now_s: float) -> Flush:
-        """Value all watched accounts and publish those that are due.
+        """Value the watched accounts that are due and of which something may have changed; publish what has.
 
         `now_ns` is wall-clock time (staleness, timestamps), `now_s` monotonic (the interval).
         """
-        cut = self._current_cut()
-        valued = self._value(cut.selection, now_ns)
+        self._doubt(now_ns)
+        slots, next_due_s = self.watchlist.due(now_s, self._interval_s)
+        if not len(slots):
+            return self._flushed([], next_due_s)
+        account_ids = self.watchlist.ids(slots)
+        valued = self._value(self.book.select(self.watchlist.rows(slots)), now_ns)
         is_known = valued.unpriced_count == 0
         equity, unsure_equity = rounding.round_to_cents(valued.known_equity, valued.error_bound)
         day_pnl, unsure_pnl = rounding.round_to_cents(valued.day_pnl, valued.error_bound)
         unsure = np.flatnonzero(unsure_equity | (unsure_pnl & is_known))
         for index in unsure:
-            account, _ = self._records[cut.selection.account_ids[index]]
+            account, _ = self._records[account_ids[index]]
             equity[index], day_pnl[index] = self._exact(account)
             if is_known[index] and self._unpriced(account):
                 valued.unpriced_count[index] += 1
-        is_known = valued.unpriced_count == 0
-        day_pnl[~is_known] = 0  # means nothing there
-        chosen, next_due_s = self.watchlist.due(cut.slots, valued, equity, day_pnl, now_s, self._interval_s)
+        day_pnl[valued.unpriced_count > 0] = 0  # means nothing there
+        chosen = self.watchlist.changed(slots, valued, equity, day_pnl, now_s)
         publications = self._publications(
-            [cut.selection.account_ids[index] for index in chosen.tolist()],
+            [account_ids[index] for index in chosen.tolist()],
             *(column[chosen] for column in (equity, day_pnl, valued.as_of_ns)),
             has_unpriced=valued.unpriced_count[chosen] > 0,
             has_stale=valued.stale_count[chosen] > 0,
             now_ns=now_ns,
         )
-        return Flush(
-            publications,
-            next_due_s,
-            exact_count=len(unsure),
-            unpriced_accounts=int((~is_known).sum()),
-            stale_accounts=int((valued.stale_count > 0).sum()),
-            newest_as_of_ns=int(valued.as_of_ns[chosen].max()) if len(chosen) else 0,
-        )
+        newest_as_of_ns = int(valued.as_of_ns[chosen].max()) if len(chosen) else 0
+        return self._flushed(publications, next_due_s, len(unsure), newest_as_of_ns)
+
+    def _flushed(
+        self,
+        publications: list[Publication],
+        next_due_s: float | None,
+        exact_count: int = 0,
+        newest_as_of_ns: int = 0,
+    ) -> Flush:
+        unpriced, stale = self.watchlist.unpriced_accounts, self.watchlist.stale_accounts
+        return Flush(publications, next_due_s, exact_count, unpriced, stale, newest_as_of_ns)
+
+    def _doubt(self, now_ns: int) -> None:
+        """Who may show something else now: holders of what has moved; by time alone anybody, now and then."""
+        moved = self.book.take_moved()
+        if self._is_all_doubted or abs(now_ns - self._doubted_ns) >= DOUBT_NS:
+            self._is_all_doubted, self._doubted_ns = False, now_ns
+            self.watchlist.doubt_all()
+        elif len(moved):
+            self.watchlist.doubt(self._holders.of(moved))
+        if self._numbering != self.book.numbering:
+            self._numbering = self.book.numbering
+            for account_id in self._records:
+                self.watchlist.put(account_id, self.book.row(account_id))
+        if self._holders.is_loose:
+            slots = self.watchlist.slots
+            held = self.book.select(self.watchlist.rows(slots))
+            self._holders.sort(slots, held, len(self.book.prices))
 
     def _value(self, selection: Selection, now_ns: int) -> Valued:
         book = self.book
@@ -225,13 +245,6 @@ class Valuer:
 
     def _records_stale_before_ns(self, now_ns: int) -> int:
         return FOREVER_NS if self._are_records_away else max(NEVER_NS + 1, now_ns - self._record_ttl_ns)
-
-    def _current_cut(self) -> _Cut:
-        width = len(self.book.prices)  # grows with marks of new symbols
-        if self._cut is None or self._cut.width != width:
-            account_ids = self.watchlist.account_ids
-            self._cut = _Cut(self.book.select(account_ids), self.watchlist.slots(account_ids), width)
-        return self._cut
 
     def _exact(self, account: Account) -> tuple[int, int]:
         equity = rounding.exact_equity(account, self._prices(account))

@@ -4,7 +4,6 @@ A watched account is published when something visible has changed: never more of
 always with the newest value once the interval has passed, so that the last change of a burst is never lost.
 """
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -34,6 +33,10 @@ class Watchlist:
         self._published_s: Floats = np.zeros(INITIAL)
         self._is_touched: NDArray[np.bool_] = np.zeros(INITIAL, bool)
         self._has_rows: NDArray[np.bool_] = np.zeros(INITIAL, bool)
+        self._ids: list[str] = [""] * INITIAL  # by slot
+        self._rows: Ints = np.zeros(INITIAL, np.int64)  # of the book
+        self._is_used: NDArray[np.bool_] = np.zeros(INITIAL, bool)
+        self._is_doubtful: NDArray[np.bool_] = np.zeros(INITIAL, bool)  # may show something else now
 
     def __contains__(self, account_id: str) -> bool:
         return account_id in self._slots
@@ -41,20 +44,16 @@ class Watchlist:
     def __len__(self) -> int:
         return len(self._slots)
 
-    @property
-    def account_ids(self) -> list[str]:
-        """The watched accounts."""
-        return list(self._slots)
-
     def watch(self, account_id: str, *, with_positions: bool) -> None:
         """Begin to watch; an account that is new here, or newly with positions, is due at once."""
         slot = self._slots.get(account_id)
         is_new = slot is None
         if slot is None:
             slot = self._slots[account_id] = self._new_slot()
+            self._ids[slot], self._is_used[slot] = account_id, True
         if is_new or with_positions > (account_id in self.with_positions):
             self._published_s[slot] = NEVER_S
-            self._is_touched[slot] = True
+            self._is_touched[slot] = self._is_doubtful[slot] = True
         self._has_rows[slot] = with_positions
         (self.with_positions.add if with_positions else self.with_positions.discard)(account_id)
 
@@ -63,26 +62,58 @@ class Watchlist:
         slot = self._slots.pop(account_id, None)
         if slot is not None:
             self._free.append(slot)
+            self._is_used[slot] = self._is_doubtful[slot] = False
+            self._unpriced[slot] = self._stale[slot] = 0
             self.with_positions.discard(account_id)
 
     def touch(self, account_id: str) -> None:
         """Its record has changed: publish it when it may be, whatever the figures say."""
         slot = self._slots.get(account_id)
         if slot is not None:
-            self._is_touched[slot] = True
+            self._is_touched[slot] = self._is_doubtful[slot] = True
 
-    def slots(self, account_ids: Sequence[str]) -> Ints:
-        """The slots of these watched accounts."""
-        return np.fromiter(
-            (self._slots[account_id] for account_id in account_ids), np.int64, len(account_ids)
-        )
+    def put(self, account_id: str, row: int) -> int:
+        """A watched account is in this row of the book; its slot."""
+        slot = self._slots[account_id]
+        self._rows[slot] = row
+        return slot
 
-    def due(
-        self, slots: Ints, valued: Valued, equity: Ints, day_pnl: Ints, now_s: float, interval_s: float
-    ) -> tuple[Ints, float | None]:
-        """Which of these accounts to publish now (indices), and when the next of the others is due.
+    def doubt(self, slots: Ints) -> None:
+        """What these show may have changed: look when they may be published."""
+        self._is_doubtful[slots] = self._is_used[slots]
 
-        `equity` (as far as known) and `day_pnl` are in cents. What is returned counts as published now.
+    def doubt_all(self) -> None:
+        """The same of all."""
+        self._is_doubtful[:] = self._is_used
+
+    @property
+    def slots(self) -> Ints:
+        """Of all watched accounts."""
+        return np.flatnonzero(self._is_used)
+
+    def ids(self, slots: Ints) -> list[str]:
+        """The accounts in these slots."""
+        return [self._ids[slot] for slot in slots.tolist()]
+
+    def rows(self, slots: Ints) -> Ints:
+        """Their rows of the book."""
+        return self._rows[slots]
+
+    def due(self, now_s: float, interval_s: float) -> tuple[Ints, float | None]:
+        """Slots to look at now: something may have changed, and the interval is over.
+
+        Then when the interval of the next of the others is over; None: nothing waits.
+        """
+        doubtful = np.flatnonzero(self._is_doubtful)
+        due_s = self._published_s[doubtful] + interval_s
+        is_due = due_s <= now_s
+        waiting = due_s[~is_due]
+        return doubtful[is_due], float(waiting.min()) if len(waiting) else None
+
+    def changed(self, slots: Ints, valued: Valued, equity: Ints, day_pnl: Ints, now_s: float) -> Ints:
+        """Which of these (indices) show something else than what was published; they count as published now.
+
+        `equity` (as far as known) and `day_pnl` are in cents.
         """
         is_changed = (
             self._is_touched[slots]
@@ -93,10 +124,8 @@ class Watchlist:
             | (valued.stale_sum_ns != self._stale_sum_ns[slots])
             | (self._has_rows[slots] & (valued.received_ns > self._received_ns[slots]))
         )
-        due_s = self._published_s[slots] + interval_s
-        is_due = is_changed & (due_s <= now_s)
-        waiting = due_s[is_changed & ~is_due]
-        chosen = np.flatnonzero(is_due)
+        self._is_doubtful[slots] = False
+        chosen = np.flatnonzero(is_changed)
         at = slots[chosen]
         self._equity[at], self._day_pnl[at] = equity[chosen], day_pnl[chosen]
         self._unpriced[at], self._stale[at] = valued.unpriced_count[chosen], valued.stale_count[chosen]
@@ -104,7 +133,17 @@ class Watchlist:
         self._received_ns[at] = valued.received_ns[chosen]
         self._published_s[at] = now_s
         self._is_touched[at] = False
-        return chosen, float(waiting.min()) if len(waiting) else None
+        return chosen
+
+    @property
+    def unpriced_accounts(self) -> int:
+        """How many were published with an unpriced position."""
+        return int(np.count_nonzero(self._unpriced[self._is_used]))
+
+    @property
+    def stale_accounts(self) -> int:
+        """How many were published with a stale position or record."""
+        return int(np.count_nonzero(self._stale[self._is_used]))
 
     def _new_slot(self) -> int:
         if self._free:
@@ -122,3 +161,4 @@ class Watchlist:
         }
         for name, array in arrays.items():
             setattr(self, name, np.concatenate((array, np.zeros_like(array))))
+        self._ids += [""] * len(self._ids)

@@ -17,6 +17,7 @@ import structlog
 from portfolio_realtime.clock import NS_PER_S, Clock, parse_rfc3339
 from portfolio_realtime.errors import StateError, StateUnavailable
 from portfolio_realtime.model import PublicationBatch
+from portfolio_realtime.pace import Pace
 from portfolio_realtime.state import State, keys
 from portfolio_realtime.state.accounts import decode_changes
 from portfolio_realtime.state.connection import Message, Subscribed
@@ -34,7 +35,8 @@ from portfolio_realtime.wire.messages import Disconnect
 
 BEGIN_ACCOUNTS_MAX: Final = 500  # announced and read in one round trip
 BURST_MAX: Final = 4000  # publications between two turns of the event loop
-PUBLISH_S: Final = 0.01  # publications that come within this are handed on together
+PUBLISH_S_MIN: Final = 0.002  # publications that come within this of a turn are handed on together
+PUBLISH_S_MAX: Final = 0.03  # and at the latest so long after it
 GATHER_S: Final = 0.01  # who begins within this is announced and read together
 CROWD: Final = 8  # when more have begun by then, a crowd is coming, and it is cheaper to wait
 GATHER_CROWD_S: Final = 0.04  # so much longer
@@ -82,6 +84,7 @@ class PublicationFollower:
         self._wake = asyncio.Event()
         self._gathered = Gathered()
         self._publishing: asyncio.TimerHandle | None = None  # will hand on what is gathered
+        self._pace = Pace(PUBLISH_S_MIN, PUBLISH_S_MAX)
 
     def watch(self, subscriber: Subscriber, account_id: str, *, with_positions: bool) -> WatchedAccount:
         """Begin to send an account to a subscriber; what is not there yet comes by `notify`."""
@@ -154,26 +157,29 @@ class PublicationFollower:
         log.warning("a publication could not be decoded", where=where, reason=str(error))
 
     async def _gather(self, batch: PublicationBatch) -> None:
-        """Hand publications on together with what comes within PUBLISH_S, but not too many at once."""
+        """Hand publications on, at once after quiet, together while busy, but not too many at once."""
         for first in range(0, len(batch.frames), BURST_MAX):
             self._gathered.add(batch, first, first + BURST_MAX)
             if len(self._gathered) >= BURST_MAX:
                 self._publish()
                 await asyncio.sleep(0)
         if len(self._gathered) and self._publishing is None:
-            self._publishing = asyncio.get_running_loop().call_later(PUBLISH_S, self._publish)
+            wait_s = self._pace.wait_s(self._clock.monotonic_s())
+            self._publishing = asyncio.get_running_loop().call_later(wait_s, self._publish)
 
     def _publish(self) -> None:
         if self._publishing is not None:
             self._publishing.cancel()
             self._publishing = None
         gathered, self._gathered = self._gathered, Gathered()
+        began_s = self._clock.monotonic_s()
         if self._traces is not None:
             self._traces.begin()
         if len(gathered) and self.hub.publish(gathered):
             self._measure(gathered)
         if self._traces is not None:
             self._traces.end(self.hub.accounts)
+        self._pace.took(began_s, self._clock.monotonic_s())
 
     def _measure(self, gathered: Gathered) -> None:
         """Observe the lag of one publication, the first: it has waited longest."""

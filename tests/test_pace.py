@@ -1,0 +1,139 @@
+"""When changes are handed on: at once after quiet, together while busy, all of them, and none too late.
+
+A loop like those of the services runs in virtual time, with any changes and turns of any cost; each rule is
+also shown to be broken by a pace that breaks it.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from portfolio_realtime.pace import COST_FACTOR, Pace
+
+S_MIN, S_MAX = 0.01, 0.1
+CLOSE_S = 1e-9
+
+costs_s = st.lists(st.sampled_from([0.0, 0.0005, 0.002, 0.01, 0.03, 0.3]), min_size=1, max_size=6)
+pauses_s = st.lists(st.sampled_from([0.0, 0.0001, 0.003, 0.02, 0.07, 0.5, 2.0]), min_size=1, max_size=60)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn of the loop, and the changes that it handed on."""
+
+    began_s: float
+    ended_s: float
+    changes: tuple[int, ...]
+
+
+def turns_of(pace: Pace, changes_s: Sequence[float], turn_costs_s: Sequence[float]) -> list[Turn]:
+    """What the loop does: it waits for a change and for its turn, and takes all that has changed by then."""
+    turns: list[Turn] = []
+    now_s, taken = 0.0, 0
+    costs = itertools.cycle(turn_costs_s)
+    while taken < len(changes_s):
+        now_s = max(now_s, changes_s[taken])
+        now_s += pace.wait_s(now_s)
+        had = sum(change_s <= now_s for change_s in changes_s)
+        ended_s = now_s + next(costs)
+        turns.append(Turn(now_s, ended_s, tuple(range(taken, had))))
+        pace.took(now_s, ended_s)
+        now_s, taken = ended_s, had
+    return turns
+
+
+def broken_rules(turns: Sequence[Turn], changes_s: Sequence[float]) -> set[str]:
+    """Names of the rules that these turns break."""
+    broken: set[str] = set()
+    handed_on = [change for turn in turns for change in turn.changes]
+    if handed_on != list(range(len(changes_s))):
+        broken.add("every change, the last of a burst too, is handed on once")
+    quiet_s = began_s = float("-inf")
+    cost_s = 0.0
+    for number, turn in enumerate(turns):
+        first_s = changes_s[turn.changes[0]]
+        if first_s >= quiet_s and turn.began_s > first_s + CLOSE_S:
+            broken.add("after quiet nothing waits")
+        if turn.began_s - max(first_s, began_s + cost_s) > S_MAX + CLOSE_S and number:
+            broken.add("nothing waits for longer than the maximum")
+        if turn.began_s - began_s < S_MIN - CLOSE_S:
+            broken.add("turns keep the minimal interval")
+        if turn.began_s - began_s < min(S_MAX, (1 + COST_FACTOR) * cost_s) - CLOSE_S:
+            broken.add("what a turn costs is followed by as much rest")
+        began_s, cost_s = turn.began_s, turn.ended_s - turn.began_s
+        quiet_s = max(turn.ended_s, began_s + S_MAX)
+    return broken
+
+
+@given(pauses_s, costs_s)
+def test_changes_are_handed_on_at_once_together_and_never_lost(
+    pauses: list[float], turn_costs_s: list[float]
+) -> None:
+    """Over any history of changes and any costs of turns."""
+    changes_s = list(itertools.accumulate(pauses))
+    assert not broken_rules(turns_of(Pace(S_MIN, S_MAX), changes_s, turn_costs_s), changes_s)
+
+
+class NeverAtOnce(Pace):
+    """As a timer does it: every change waits for the interval."""
+
+    rule: ClassVar = "after quiet nothing waits"
+
+    def wait_s(self, now_s: float) -> float:
+        return max(S_MIN, super().wait_s(now_s))
+
+
+class Restless(Pace):
+    """Each change has a turn of its own."""
+
+    rule: ClassVar = "turns keep the minimal interval"
+
+    def wait_s(self, now_s: float) -> float:
+        return 0.0
+
+
+class Careless(Pace):
+    """A turn that costs much is followed by the next as soon as one that costs nothing."""
+
+    rule: ClassVar = "what a turn costs is followed by as much rest"
+
+    def took(self, began_s: float, ended_s: float) -> None:
+        super().took(began_s, began_s)
+
+
+class Starving(Pace):
+    """A turn that cost much keeps everybody waiting for many times as long."""
+
+    rule: ClassVar = "nothing waits for longer than the maximum"
+
+    def __init__(self, interval_s_min: float, interval_s_max: float) -> None:
+        super().__init__(interval_s_min, 100 * interval_s_max)
+
+
+@pytest.mark.parametrize("planted", [NeverAtOnce, Restless, Careless, Starving])
+def test_a_pace_that_breaks_a_rule_is_found(
+    planted: type[NeverAtOnce | Restless | Careless | Starving],
+) -> None:
+    """The rules can be broken: otherwise the test above shows nothing."""
+    changes_s = [*(number / 1000 for number in range(100)), 3.0, 3.01, 3.5, 9.0]
+    turns = turns_of(planted(S_MIN, S_MAX), changes_s, [0.0, 0.004, 0.0, 0.3])
+    assert planted.rule in broken_rules(turns, changes_s)
+
+
+def test_a_loop_that_drops_the_last_change_is_found() -> None:
+    """A burst whose last change came during the last turn."""
+    changes_s = [0.0, 0.001]
+    (first, _) = turns_of(Pace(S_MIN, S_MAX), changes_s, [0.0])
+    assert "every change, the last of a burst too, is handed on once" in broken_rules([first], changes_s)
+
+
+def test_a_maximum_below_the_minimum_is_the_interval() -> None:
+    """MARK_FLUSH_INTERVAL may be set that low."""
+    pace = Pace(0.01, 0.005)
+    pace.took(1.0, 1.0)
+    assert pace.wait_s(1.0) == pytest.approx(0.005)
