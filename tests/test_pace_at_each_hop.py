@@ -88,12 +88,14 @@ def consumer(loop: VirtualLoop, seen: Seen) -> tuple[Coroutine[Any, Any, Any], C
 def calculator(loop: VirtualLoop, seen: Seen) -> tuple[Coroutine[Any, Any, Any], Change]:
     """Marks come, values go: one account holds one A and no cash."""
 
-    async def publish(*arguments: Any) -> None:
+    async def publish(*arguments: Any) -> list[None]:
         await asyncio.sleep(WRITE_S)
-        for publication in arguments[2]:
+        ((_, _, publications),) = arguments[0]
+        for publication in publications:
             seen.append((loop.time(), float(msgspec.json.decode(publication.value)["equity"] or 0)))
+        return [None]
 
-    context = context_of(loop, SimpleNamespace(valuations=SimpleNamespace(publish=publish)))
+    context = context_of(loop, SimpleNamespace(valuations=SimpleNamespace(publish_all=publish)))
     valuer = Valuer(price_ttl_s=3600, min_update_interval_s=UPDATE_S)
     owner = SimpleNamespace(leases={0: SimpleNamespace(fencing_token=1)}, shard_of=the_only_shard)
     metrics = CalculatorMetrics(context.registry)

@@ -80,41 +80,43 @@ class Publisher:
         by_shard: dict[int, list[Publication]] = {}
         for publication in publications:
             by_shard.setdefault(self._owner.shard_of(publication.account_id), []).append(publication)
-        await asyncio.gather(
-            *(
-                self._send_shard(shard, self._owner.leases[shard], batch, traceparents)
-                for shard, batch in by_shard.items()
-            )
+        await self._publish(
+            [(shard, self._owner.leases[shard], batch) for shard, batch in by_shard.items()], traceparents
         )
 
-    async def _send_shard(
+    async def _publish(
         self,
-        shard: int,
-        lease: Lease,
-        batch: list[Publication],
+        batches: Sequence[tuple[int, Lease, list[Publication]]],
         traceparents: Mapping[str, str] | None = None,
     ) -> None:
         """Publish what is still watched, under the lease it was valued under; nothing: a sign of life."""
-        async with self._writing[shard]:
-            watched = [
-                publication for publication in batch if publication.account_id in self._valuer.watchlist
-            ]
-            if (watched or not batch) and self._owner.leases.get(shard) == lease:
-                self._spoken_s[shard] = self._clock.monotonic_s()
-                try:
-                    await self._state.valuations.publish(lease, shard, watched, self.stale_hops, traceparents)
-                except LeaseLost:
+        if not batches:
+            return
+        async with contextlib.AsyncExitStack() as writing:
+            for shard in sorted(shard for shard, *_ in batches):  # in one order: nobody waits for each other
+                await writing.enter_async_context(self._writing[shard])
+            told: list[tuple[int, Lease, list[Publication]]] = []
+            for shard, lease, batch in batches:
+                watched = [one for one in batch if one.account_id in self._valuer.watchlist]
+                if (watched or not batch) and self._owner.leases.get(shard) == lease:
+                    self._spoken_s[shard] = self._clock.monotonic_s()
+                    told.append((shard, lease, watched))
+            if not told:
+                return
+            refusals = await self._state.valuations.publish_all(told, self.stale_hops, traceparents)
+            for (shard, lease, _), refusal in zip(told, refusals, strict=True):
+                if refusal is not None:
                     self._owner.refused(shard, lease)
 
     async def _give_signs(self, now_s: float) -> None:
         """Let servers hear of each shard of which nothing was published for SIGN_S, or with other words."""
-        silent = [
-            (shard, lease)
+        silent: list[tuple[int, Lease, list[Publication]]] = [
+            (shard, lease, [])
             for shard, lease in self._owner.leases.items()
             if now_s - self._spoken_s.get(shard, -SIGN_S) >= SIGN_S or self._spoken_hops != self.stale_hops
         ]
         self._spoken_hops = self.stale_hops
-        await asyncio.gather(*(self._send_shard(shard, lease, []) for shard, lease in silent))
+        await self._publish(silent)
 
     def _count(self, flush: Flush) -> None:
         metrics = self._metrics

@@ -9,9 +9,9 @@ import contextlib
 import functools
 import hashlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from importlib import resources
-from typing import Any, Final, ParamSpec, TypeVar, cast
+from typing import Any, Final, NamedTuple, ParamSpec, TypeVar, cast
 
 from redis import exceptions
 from redis.asyncio import Redis
@@ -54,8 +54,30 @@ def reports_unavailable(call: Callable[P, Awaitable[R]]) -> Callable[P, Awaitabl
     return wrapped
 
 
-Call = tuple[Sequence[str], Sequence[str | int]]
+Call = tuple[Sequence[str], Sequence[str | bytes | int]]
 """Keys and arguments of a script."""
+
+
+class FencedWrite(NamedTuple):
+    """Fields of a hash to set and to delete under a fencing token, and what is announced then."""
+
+    fence_key: str
+    hash_key: str
+    token: int
+    changed: list[tuple[str, bytes]]
+    removed: list[str]
+    announce: tuple[str, bytes] | None
+
+    def steps(self, publish_word: str) -> Iterator[Call]:
+        """Calls of the script `fenced_write`, each with up to WRITE_FIELDS_MAX fields to set."""
+        firsts = range(0, len(self.changed), WRITE_FIELDS_MAX) or range(1)
+        for first in firsts:
+            step, is_last = self.changed[first : first + WRITE_FIELDS_MAX], first == firsts[-1]
+            channel, message = self.announce if self.announce and is_last else ("", b"")
+            fields = [part for pair in step for part in pair]
+            gone = self.removed if is_last else []
+            arguments = [self.token, publish_word, channel, message, len(step), *fields, *gone]
+            yield [self.fence_key, self.hash_key], arguments
 
 
 class Script:
@@ -189,20 +211,29 @@ class Connection:
         One step for up to WRITE_FIELDS_MAX fields; more are written in several steps of which the last
         announces. Raises LeaseLost when a newer owner has written here, StateUnavailable.
         """
-        word = await self.publish_word()
-        steps = [changed[at : at + WRITE_FIELDS_MAX] for at in range(0, len(changed), WRITE_FIELDS_MAX)] or [
-            []
-        ]
-        for index, step in enumerate(steps):
-            is_last = index == len(steps) - 1
-            channel, message = announce if announce and is_last else ("", b"")
-            fields = [part for pair in step for part in pair]
-            gone = removed if is_last else []
-            newer = await self._fenced_write(
-                keys=[fence_key, hash_key], args=[token, word, channel, message, len(step), *fields, *gone]
-            )
-            if newer:
+        write = FencedWrite(fence_key, hash_key, token, changed, removed, announce)
+        for names, arguments in write.steps(await self.publish_word()):
+            if newer := await self._fenced_write(keys=names, args=arguments):
                 raise self.refused(hash_key, newer)
+
+    async def fenced_writes(self, writes: Sequence["FencedWrite"]) -> list[LeaseLost | None]:
+        """The same for several hashes, sent together; where a newer owner has written, the error.
+
+        Raises StateUnavailable.
+        """
+        word = await self._word()
+        steps = [(place, call) for place, write in enumerate(writes) for call in write.steps(word)]
+        refusals: list[LeaseLost | None] = [None] * len(writes)
+        for (place, _), newer in zip(
+            steps, await self.call_all(self._fenced_write, [call for _, call in steps]), strict=True
+        ):
+            if newer:
+                refusals[place] = self.refused(writes[place].hash_key, newer)
+        return refusals
+
+    @reports_unavailable
+    async def _word(self) -> str:
+        return await self.publish_word()
 
     def refused(self, hash_key: str, newer: int) -> LeaseLost:
         """Our write was refused by this token: the next one that we are granted is greater."""

@@ -5,9 +5,16 @@ from typing import NamedTuple, cast
 
 import msgspec
 
+from portfolio_realtime.errors import LeaseLost
 from portfolio_realtime.model import Publication, PublicationBatch
 from portfolio_realtime.state import keys
-from portfolio_realtime.state.connection import Connection, Message, Subscribed, reports_unavailable
+from portfolio_realtime.state.connection import (
+    Connection,
+    FencedWrite,
+    Message,
+    Subscribed,
+    reports_unavailable,
+)
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.wire.frames import text_frame
 
@@ -30,6 +37,27 @@ class Valuations:
         self._shards = shards
         self._raise_fence = connection.script("raise_fence")
 
+    async def publish_all(
+        self,
+        shards: Sequence[tuple[int, Lease, list[Publication]]],
+        stale_hops: tuple[str, ...] = (),
+        traceparents: Mapping[str, str] | None = None,
+    ) -> list[LeaseLost | None]:
+        """Store and announce the publications of one flush, with the lease's token as epoch.
+
+        One step for each shard, all sent together; without publications it is a sign of life. `stale_hops`:
+        from which nothing fresh comes to us. `traceparents`: account -> context of a trace, of those that are
+        followed. For each shard None, or the error where another calculator owns it. Raises StateUnavailable.
+        """
+        writes: list[FencedWrite] = []
+        for shard, lease, publications in shards:
+            key = keys.valuations(shard)
+            stored = [(publication.account_id, with_rows(publication)) for publication in publications]
+            batch = batch_of(lease.fencing_token, publications, stale_hops, traceparents)
+            announce = key, _encode(batch)
+            writes.append(FencedWrite(keys.fence(key), key, lease.fencing_token, stored, [], announce))
+        return await self._connection.fenced_writes(writes)
+
     async def publish(
         self,
         lease: Lease,
@@ -38,18 +66,10 @@ class Valuations:
         stale_hops: tuple[str, ...] = (),
         traceparents: Mapping[str, str] | None = None,
     ) -> None:
-        """Store and announce the publications of one flush, in one step, with the lease's token as epoch.
-
-        Without any it is a sign of life. `stale_hops`: from which nothing fresh comes to us.
-        `traceparents`: account -> context of a trace, of those that are followed.
-        Raises LeaseLost when another calculator owns the shard, StateUnavailable.
-        """
-        key = keys.valuations(shard)
-        stored = [(publication.account_id, with_rows(publication)) for publication in publications]
-        batch = batch_of(lease.fencing_token, publications, stale_hops, traceparents)
-        await self._connection.fenced_write(
-            keys.fence(key), key, lease.fencing_token, stored, [], (key, _encode(batch))
-        )
+        """The same for one shard. Raises LeaseLost, StateUnavailable."""
+        (refusal,) = await self.publish_all([(shard, lease, publications)], stale_hops, traceparents)
+        if refusal is not None:
+            raise refusal
 
     @reports_unavailable
     async def insist(self, shard: int, epoch: int) -> None:
