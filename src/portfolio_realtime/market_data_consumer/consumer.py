@@ -34,7 +34,7 @@ from portfolio_realtime.state.minutes import whole_at_or_before
 from portfolio_realtime.telemetry import MarketMetrics
 
 UNIVERSE_PAUSE_S: Final = 0.1  # between two readings of the universe
-FLUSH_S_MIN: Final = 0.01  # marks that change within this of a flush share the next one
+FLUSH_S_MIN: Final = 0.02  # marks that change within this of a flush share the next one
 KEEP_S: Final = 0.5  # a quarter of the time for which a feed is kept live
 SILENCE_CHECK_S: Final = 1.0
 TURN_CHECK_S: Final = 1.0  # between two looks whether another feed has its turn

@@ -3,22 +3,19 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from itertools import starmap
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from portfolio_realtime.clock import rfc3339
 from portfolio_realtime.model import EXACT, PRICED_CLASSES, Account, Mark, Position, exact, plain
-from portfolio_realtime.valuation import number_text
-from portfolio_realtime.valuation.arrays import Floats, Ints
+from portfolio_realtime.valuation.arrays import Ints
 from portfolio_realtime.valuation.position import position_day_pnl
 from portfolio_realtime.valuation.rounding import cents, day_base, money
 
 RATIO_DIGITS: Final = 7
-UNKNOWN_TEXT: Final = "—"  # in a text for people; a number that is not known is null
+UNKNOWN_TEXT: Final = '"—"'  # in a text for people; a number that is not known is null
+CENTS: Final = tuple(f".{cent:02d}" for cent in range(100))
 HUNDREDTHS_MAX: Final = 10**12  # of a percent; above, a percentage tells nobody anything
 
 _encode = msgspec.json.Encoder().encode
@@ -40,11 +37,23 @@ class Constant(msgspec.Struct, frozen=True, gc=False):
     """What of an account's messages stays until its record changes, as text that is ready to be sent."""
 
     head: str  # of the JSON object, as far as the sequence
-    balances: str  # cash, last equity, external cash flow
+    balances: str  # cash, last equity, external cash flow, and the name of what follows: day P&L
     ratio_base: float  # dollars; 0 where there is no ratio
-    record_as_of: str
+    record_as_of: str  # as a field
     doubts: str  # what cannot be known or is not confirmed, as fields
     is_day_pnl_known: bool
+
+
+class _Oddity(NamedTuple):
+    """What only some messages have: JSON of `stale` and `unpriced`, and further fields."""
+
+    stale: str
+    unpriced: str
+    rest: str
+    is_known: bool  # is every position priced?
+
+
+_NO_ODDITY: Final = _Oddity("[]", "[]", "", is_known=True)
 
 
 def constant(account: Account, epoch: int) -> Constant:
@@ -54,10 +63,10 @@ def constant(account: Account, epoch: int) -> Constant:
         head=f'{{"type":"portfolio","account_id":{_text(account.account_id)},"epoch":{epoch},"sequence":',
         balances=(
             f'"cash":"{money(cents(account.cash))}","last_equity":"{money(cents(account.last_equity))}",'
-            f'"external_cash_flow":"{money(cents(account.external_cash_flow))}"'
+            f'"external_cash_flow":"{money(cents(account.external_cash_flow))}","day_pnl":'
         ),
         ratio_base=float(base) if base > 0 else 0.0,
-        record_as_of=rfc3339(account.as_of_ns),
+        record_as_of=f',"record_as_of":"{rfc3339(account.as_of_ns)}"',
         doubts=_doubts(account),
         is_day_pnl_known=account.is_day_pnl_known,
     )
@@ -96,99 +105,63 @@ def encode_values(
 ) -> list[bytes]:
     """The portfolio messages of some accounts, without positions, fields in the order of the protocol.
 
-    Column by column the numbers become text, which is then put together account by account; money and times
-    need no escaping.
+    Money and times need no escaping. Accounts that share their newest mark share its text.
     """
-    unknown_equity = list(figures.unpriced)
-    unknown_pnl = unknown_equity + [index for index, one in enumerate(always) if not one.is_day_pnl_known]
-    equity, total_value = _equity(figures, unknown_equity)
-    day_pnl, ratio, today_return = _day_pnl(figures, always, unknown_pnl)
-    as_of = number_text.times(np.maximum(figures.as_of_ns, 0))
-    stale, unpriced, rest = _rare(figures, always)
-    timestamp = [rfc3339(published_ns)] * len(always)
-    columns = (always, sequences, equity, day_pnl, ratio, as_of, stale, unpriced)
-    return list(starmap(_message, zip(*columns, total_value, today_return, timestamp, rest, strict=True)))
+    odd = _oddities(figures)
+    timestamp = rfc3339(published_ns)
+    moments_ns = figures.as_of_ns.tolist()
+    times = {moment_ns: rfc3339(max(moment_ns, 0)) for moment_ns in set(moments_ns)}
+    columns = (always, sequences, figures.equity.tolist(), figures.day_pnl.tolist(), moments_ns)
+    return [
+        _message(one, sequence, equity, day_pnl, times[as_of_ns], timestamp, odd.get(index, _NO_ODDITY))
+        for index, (one, sequence, equity, day_pnl, as_of_ns) in enumerate(zip(*columns, strict=True))
+    ]
 
 
 def _message(
-    always: Constant,
-    sequence: int,
-    equity: str,
-    day_pnl: str,
-    ratio: str,
-    as_of: str,
-    stale: str,
-    unpriced: str,
-    total_value: str,
-    today_return: str,
-    timestamp: str,
-    rest: str,
+    always: Constant, sequence: int, equity: int, day_pnl: int, as_of: str, timestamp: str, odd: _Oddity
 ) -> bytes:
+    """One f-string and little else: with thousands a second, each step more is seen."""
+    stale, unpriced, rest, is_known = odd
+    amount, total = abs(equity), UNKNOWN_TEXT
+    sign, equity_text = ("-" if equity < 0 else ""), "null"
+    if is_known:
+        dollars, cent = amount // 100, CENTS[amount % 100]
+        equity_text, total = f'"{sign}{dollars}{cent}"', f'"{sign}${dollars:,}{cent}"'
+    day_pnl_text: str = "null"
+    ratio: float | str = "null"
+    gain = UNKNOWN_TEXT
+    if is_known and always.is_day_pnl_known:
+        amount, sign = abs(day_pnl), ("-" if day_pnl < 0 else "")
+        dollars, cent = amount // 100, CENTS[amount % 100]
+        day_pnl_text, gain = f'"{sign}{dollars}{cent}"', f'"{sign or "+"}${dollars:,}{cent}"'
+        if always.ratio_base:
+            exact_ratio = day_pnl / 100 / always.ratio_base
+            ratio = round(exact_ratio, RATIO_DIGITS) + 0.0  # a loss that rounds to nothing is 0.0, not -0.0
+            percent = abs(round(exact_ratio * 100 * 100))
+            if percent < HUNDREDTHS_MAX:
+                gain = f'{gain[:-1]} ({sign or "+"}{percent // 100}{CENTS[percent % 100]}%)"'
     return (
-        f'{always.head}{sequence},"equity":{equity},{always.balances},"day_pnl":{day_pnl},'
-        f'"day_pnl_ratio":{ratio},"as_of":"{as_of}","stale":{stale},"unpriced":{unpriced},'
-        f'"total_value":{total_value},"today_return":{today_return},"timestamp":"{timestamp}",'
-        f'"record_as_of":"{always.record_as_of}"{rest}}}'
+        f'{always.head}{sequence},"equity":{equity_text},{always.balances}{day_pnl_text},"day_pnl_ratio":{ratio},'
+        f'"as_of":"{as_of}","stale":{stale},"unpriced":{unpriced},"total_value":{total},'
+        f'"today_return":{gain},"timestamp":"{timestamp}"{always.record_as_of}{rest}{always.doubts}}}'
     ).encode()
 
 
-def _equity(figures: Figures, unknown: Sequence[int]) -> tuple[list[str], list[str]]:
-    """The fields `equity` and `total_value`."""
-    signs = number_text.signs(figures.equity)
-    plain_amounts, amounts = number_text.amounts(figures.equity), number_text.amounts(figures.equity, ",")
-    equity = [f'"{sign}{amount}"' for sign, amount in zip(signs, plain_amounts, strict=True)]
-    total_value = [f'"{sign}${amount}"' for sign, amount in zip(signs, amounts, strict=True)]
-    for index in unknown:
-        equity[index], total_value[index] = "null", f'"{UNKNOWN_TEXT}"'
-    return equity, total_value
-
-
-def _day_pnl(
-    figures: Figures, always: Sequence[Constant], unknown: Sequence[int]
-) -> tuple[list[str], list[str], list[str]]:
-    """The fields `day_pnl`, `day_pnl_ratio` and `today_return`, with a percentage where there is a ratio."""
-    signs = number_text.signs(figures.day_pnl)
-    amounts = number_text.amounts(figures.day_pnl)
-    day_pnl = [f'"{sign}{amount}"' for sign, amount in zip(signs, amounts, strict=True)]
-    ratio = day_pnl_ratio(np.array([one.ratio_base for one in always]), figures.day_pnl)
-    ratio[unknown] = np.nan
-    signs = number_text.signs(figures.day_pnl, plus="+")
-    amounts = number_text.amounts(figures.day_pnl, ",")
-    percent, is_percent = _hundredths_of_percent(ratio)
-    percents = number_text.amounts(percent)
-    today_return = [
-        f'"{sign}${amount} ({sign}{percent}%)"'
-        for sign, amount, percent in zip(signs, amounts, percents, strict=True)
-    ]
-    for index in np.flatnonzero(~is_percent).tolist():
-        today_return[index] = f'"{signs[index]}${amounts[index]}"'
-    for index in unknown:
-        day_pnl[index], today_return[index] = "null", f'"{UNKNOWN_TEXT}"'
-    ratio = np.round(ratio, RATIO_DIGITS) + 0.0  # a loss that rounds to nothing is 0.0, not -0.0
-    return day_pnl, number_text.numbers(ratio), today_return
-
-
-def _hundredths_of_percent(ratio: Floats) -> tuple[Ints, NDArray[np.bool_]]:
-    """Ratios rounded for people, and where there is one that they can read."""
-    hundredths = np.rint(ratio * 100 * 100)
-    is_readable = np.abs(hundredths) < HUNDREDTHS_MAX  # false for NaN
-    return np.where(is_readable, hundredths, 0).astype(np.int64), is_readable
-
-
-def _rare(figures: Figures, always: Sequence[Constant]) -> tuple[list[str], list[str], list[str]]:
-    """The fields `stale` and `unpriced`, and what only some messages have at their end."""
-    stale, unpriced = ["[]"] * len(always), ["[]"] * len(always)
-    rest = [one.doubts for one in always]
-    for index, ages_s in figures.stale_ages_s.items():
-        stale[index] = _text(list(ages_s))
-        rest[index] = f',"stale_ages_s":{_text(ages_s)}{rest[index]}'
-    for index, symbols in figures.unpriced.items():
-        if awaited := figures.awaited.get(index):
-            symbols = [symbol for symbol in symbols if symbol not in awaited]
-            rest[index] = f',"awaited":{_text(awaited)}{rest[index]}'
-        unpriced[index] = _text(symbols)
-        rest[index] = f',"known_equity":"{money(int(figures.equity[index]))}"{rest[index]}'
-    return stale, unpriced, rest
+def _oddities(figures: Figures) -> dict[int, _Oddity]:
+    """Index -> what its message has that most have not."""
+    odd: dict[int, _Oddity] = {}
+    for index in {*figures.stale_ages_s, *figures.unpriced}:
+        ages_s, symbols = figures.stale_ages_s.get(index), figures.unpriced.get(index)
+        rest = "" if ages_s is None else f',"stale_ages_s":{_text(ages_s)}'
+        if symbols is not None:
+            if awaited := figures.awaited.get(index):
+                symbols = [symbol for symbol in symbols if symbol not in awaited]
+                rest = f',"awaited":{_text(awaited)}{rest}'
+            rest = f',"known_equity":"{money(int(figures.equity[index]))}"{rest}'
+        stale = _text(list(ages_s or ()))
+        odd[index] = _Oddity(stale, _text(symbols or []), rest, is_known=index not in figures.unpriced)
+    return odd
 
 
 def encode_row(position: Position, mark: Mark | None) -> bytes:
@@ -214,12 +187,6 @@ def encode_row(position: Position, mark: Mark | None) -> bytes:
             else _rounded(EXACT.subtract(market_value, position.cost_basis)),
         }
     )
-
-
-def day_pnl_ratio(base: Floats, day_pnl: Ints) -> Floats:
-    """Day P&L (cents) divided by last equity plus external cash flow (dollars); NaN where that is 0."""
-    ratio = np.full(len(base), np.nan)
-    return np.divide(day_pnl / 100, base, out=ratio, where=base > 0)
 
 
 def _text(value: object) -> str:
