@@ -205,11 +205,11 @@ class SimulatedPipeline:
 
         return note
 
-    async def execute(self) -> list[Any]:
-        """All answers. Raises the first error among them."""
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """All answers. Raises the first error among them, if it is to."""
         answers = await self._client.answers(self._commands)
         for answer in answers:
-            if isinstance(answer, Exception):
+            if raise_on_error and isinstance(answer, Exception):
                 raise answer
         return [_shaped(command, answer) for command, answer in zip(self._commands, answers, strict=True)]
 

@@ -73,13 +73,15 @@ class AccountLoader:
                 self.is_following.set()
                 for shard in list(self._owner.leases):
                     watched = self._owner.wanted.get(shard, ())
-                    await self.read(shard, list(watched))  # they come first
+                    with self._owner.sparing(shard):
+                        await self.read(shard, list(watched))  # they come first
                 self._unread.update(self._owner.leases)
                 self._book_wake.set()
                 continue
             changes = readable_changes(message.payload)
             if changes and (shard := self._owner.shard_of(changes[0].account_id)) in self._owner.leases:
-                await self.read(shard, [change.account_id for change in changes])
+                with self._owner.sparing(shard):
+                    await self.read(shard, [change.account_id for change in changes])
 
     async def read(self, shard: int, account_ids: list[str]) -> None:
         """Take in the records of these accounts as they are now; forget those that have none."""
@@ -135,12 +137,16 @@ class AccountLoader:
         known = _by_shard(shards)
         if shards:
             await self._sort_book(known)
-        count = await self._state.accounts.count(shards)
+        count = 0
+        for shard in shards:
+            with self._owner.sparing(shard):
+                count += await self._state.accounts.count([shard])
         self.has_found_records |= count > 0
         self._valuer.book.reserve(len(self._valuer.book) - sum(map(len, known.values())) + count)
         progress = _Progress(self._metrics, count, self._clock)
         for shard in sorted(shards):
-            await self._read_shard(shard, known.pop(shard), progress)
+            with self._owner.sparing(shard):
+                await self._read_shard(shard, known.pop(shard), progress)
         if shards:
             progress.end(len(shards))
 

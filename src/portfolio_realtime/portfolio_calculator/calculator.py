@@ -23,7 +23,7 @@ from portfolio_realtime.portfolio_calculator.shard_owner import ShardOwner
 from portfolio_realtime.portfolio_calculator.totals_refresh import TotalsRefresh
 from portfolio_realtime.portfolio_calculator.valuation_traces import ValuationTraces
 from portfolio_realtime.service import Context, keep_running, together
-from portfolio_realtime.state import feeds
+from portfolio_realtime.state import feeds, keys
 from portfolio_realtime.state.connection import Subscribed
 from portfolio_realtime.state.marks import decode_marks, decode_unmarked
 from portfolio_realtime.telemetry import CalculatorMetrics
@@ -31,6 +31,7 @@ from portfolio_realtime.valuation.valuer import Valuer
 
 HEARD_S_MAX: Final = 5.0  # of a process at the first start of all, until somebody hears the broker
 FEEDS_S: Final = 0.5  # between two looks at which feeds are live
+FEEDS_S_MAX: Final = keys.FEED_TTL_MS / 1000  # without a look; then none is, for all we know
 
 log = structlog.get_logger()
 
@@ -114,11 +115,16 @@ class Calculator:
         """Call the marks of a source stale for as long as nobody says that it is live."""
         await self._marks_read.wait()
         book = self._valuer.book
+        live, read_s = set[str](), self._context.clock.monotonic_s()
         while True:
-            live = await self._state.feeds.live(book.sources | {feeds.ACCOUNTS})
+            with self._owner.sparing(None):  # for a moment what was true before
+                live = await self._state.feeds.live(book.sources | {feeds.ACCOUNTS})
+                self._publisher.is_core_session = await self._state.feeds.is_core_session(book.sources)
+                read_s = self._context.clock.monotonic_s()
+            if self._context.clock.monotonic_s() - read_s > FEEDS_S_MAX:
+                live = set()
             away = book.sources - live
             self._follow_broker(is_heard=feeds.ACCOUNTS in live)
-            self._publisher.is_core_session = await self._state.feeds.is_core_session(book.sources)
             if book.set_away(away):
                 log.warning("feeds are not live", sources=sorted(away)) if away else log.info(
                     "all feeds are live"

@@ -62,7 +62,8 @@ class InterestFollower:
             shards, self._announced = self._announced, set()
             began_s = clock.monotonic_s()
             for shard in shards & self._owner.leases.keys():
-                await self.answer(shard)
+                with self._owner.sparing(shard):
+                    await self.answer(shard)
             pace.took(began_s, clock.monotonic_s())
             await asyncio.sleep(pace.wait_s(clock.monotonic_s()))
 

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from portfolio_realtime.errors import LeaseLost
+from portfolio_realtime.errors import LeaseLost, StateUnavailable
 from portfolio_realtime.model import Publication
 from portfolio_realtime.pace import Pace
 from portfolio_realtime.portfolio_calculator.shard_owner import ShardOwner
@@ -105,7 +105,9 @@ class Publisher:
                 return
             refusals = await self._state.valuations.publish_all(told, self.stale_hops, traceparents)
             for (shard, lease, _), refusal in zip(told, refusals, strict=True):
-                if refusal is not None:
+                if isinstance(refusal, StateUnavailable):
+                    self._owner.lose(shard, refusal)
+                elif refusal is not None:
                     self._owner.refused(shard, lease)
 
     async def _give_signs(self, now_s: float) -> None:
@@ -140,7 +142,8 @@ class Publisher:
             unwatched = [key for key in account_ids if key not in self._valuer.watchlist]
             if lease is not None and unwatched:
                 try:
-                    await self._state.valuations.forget(lease, shard, unwatched)
+                    with self._owner.sparing(shard):
+                        await self._state.valuations.forget(lease, shard, unwatched)
                 except LeaseLost:
                     self._owner.refused(shard, lease)
 

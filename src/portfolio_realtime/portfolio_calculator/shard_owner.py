@@ -3,13 +3,13 @@
 import asyncio
 import contextlib
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Final
 
 import structlog
 
 from portfolio_realtime.errors import StateUnavailable
-from portfolio_realtime.service import Context
+from portfolio_realtime.service import Context, tell_away
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.telemetry import CalculatorMetrics
@@ -51,8 +51,10 @@ class ShardOwner:
         for followed in ready:
             await followed.wait()
         settings = self._settings
+        members = 0
         while True:
-            members = await self._state.leases.enlist(GROUP)
+            with self.sparing(None, may_fail=members > 0):
+                members = await self._state.leases.enlist(GROUP)
             fair = math.ceil(settings.shards / members)
             owned = len(self.leases)
             for shard in range(settings.shards):
@@ -69,25 +71,50 @@ class ShardOwner:
     async def keep_leases(self) -> None:
         """Renew all leases in time; let go of the shards whose lease is lost."""
         while True:
-            held = list(self.leases.items())
-            renewed = await asyncio.gather(*(self._state.leases.renew(lease) for _, lease in held))
-            for (shard, lease), is_ours in zip(held, renewed, strict=True):
-                if not is_ours and self.leases.get(shard) == lease:
-                    log.warning("lease lost", shard=shard)
-                    self.let_go_of(shard)
+            await asyncio.gather(*(self._renew(shard, lease) for shard, lease in self.leases.items()))
             await asyncio.sleep(self._settings.lease_renew_ms / 1000)
 
+    async def _renew(self, shard: int, lease: Lease) -> None:
+        with self.sparing(shard):
+            if not await self._state.leases.renew(lease) and self.leases.get(shard) == lease:
+                log.warning("lease lost", shard=shard)
+                self.let_go_of(shard)
+
     async def _acquire(self, shard: int) -> None:
-        lease = await self._state.leases.acquire(keys.shard_lease(shard))
-        if lease is not None:
-            self.leases[shard], self.wanted[shard] = lease, {}
-            log.debug("shard acquired", shard=shard, epoch=lease.fencing_token)
-            await self._on_acquired(shard)
+        with self.sparing(shard):
+            lease = await self._state.leases.acquire(keys.shard_lease(shard))
+            if lease is not None:
+                self.leases[shard], self.wanted[shard] = lease, {}
+                log.debug("shard acquired", shard=shard, epoch=lease.fencing_token)
+                await self._on_acquired(shard)
+
+    @contextlib.contextmanager
+    def sparing(self, shard: int | None, *, may_fail: bool = True) -> Generator[None]:
+        """Let go of a shard, if it is one, whose part of a cluster is away: the other shards go on.
+
+        It is acquired anew when that part is back. With one server all shards are away at once, and
+        StateUnavailable is raised: everything begins anew.
+        """
+        try:
+            yield
+        except StateUnavailable as error:
+            if not may_fail:
+                raise
+            self.lose(shard, error)
+
+    def lose(self, shard: int | None, error: StateUnavailable) -> None:
+        """The same after the event: `error` says why."""
+        if not self._state.connection.is_cluster:
+            raise error
+        tell_away(error)
+        if shard in self.leases:
+            self.let_go_of(shard)
 
     async def _give_up(self, shard: int) -> None:
         lease = self.leases[shard]
         self.let_go_of(shard)
-        await self._state.leases.release(lease)
+        with self.sparing(None):
+            await self._state.leases.release(lease)
         log.debug("shard given up", shard=shard)
 
     def let_go_of(self, shard: int) -> None:
@@ -99,7 +126,8 @@ class ShardOwner:
         """Give all shards up, and the place in the group."""
         with contextlib.suppress(StateUnavailable):
             await self._state.leases.leave(GROUP)
-            for lease in self.leases.values():
+        for lease in self.leases.values():
+            with contextlib.suppress(StateUnavailable):
                 await self._state.leases.release(lease)
 
     def refused(self, shard: int, lease: Lease) -> None:

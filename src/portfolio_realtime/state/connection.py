@@ -109,6 +109,11 @@ class Connection:
         self.token_floor = 0  # the newest fencing token that has refused a write of ours
         self._fenced_write = self.script("fenced_write")
 
+    @property
+    def is_cluster(self) -> bool:
+        """Is it a cluster, of which a part may be away while the others serve? Known once it has answered."""
+        return bool(self._nodes.is_cluster)
+
     def script(self, name: str) -> Script:
         """A script of the folder `lua`."""
         return Script(self.commands, name)
@@ -124,16 +129,30 @@ class Connection:
             "Awaitable[Any]", self.commands.execute_command(await self.publish_word(), channel, payload)
         )
 
-    @reports_unavailable
     async def call_all(self, script: Script, calls: Sequence[Call]) -> list[Any]:
         """What a script answers to each of these, sent together. Raises StateUnavailable."""
+        answers = await self._call_each(script, calls)
+        for answer in answers:
+            if isinstance(answer, StateUnavailable):
+                raise answer
+        return answers
+
+    @reports_unavailable
+    async def _call_each(self, script: Script, calls: Sequence[Call]) -> list[Any]:
+        """The same; StateUnavailable in the place of what a part of a cluster has not answered."""
         pipeline = self.commands.pipeline(transaction=False)
         for names, arguments in calls:
             pipeline.evalsha(script.digest, len(names), *names, *arguments)
-        try:
-            return await pipeline.execute()
-        except exceptions.NoScriptError:  # a server that does not know it yet
-            return [await script(names, arguments) for names, arguments in calls]
+        answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        for place, answer in enumerate(answers):
+            if isinstance(answer, exceptions.NoScriptError):  # a server that does not know it yet
+                answers[place] = await script(*calls[place])
+            elif isinstance(answer, (exceptions.RedisError, OSError)):
+                meaning = state_error(answer)
+                if not isinstance(meaning, StateUnavailable):
+                    raise meaning or answer
+                answers[place] = meaning
+        return answers
 
     @reports_unavailable
     async def clock_ahead_s(self) -> float:
@@ -216,20 +235,23 @@ class Connection:
             if newer := await self._fenced_write(keys=names, args=arguments):
                 raise self.refused(hash_key, newer)
 
-    async def fenced_writes(self, writes: Sequence["FencedWrite"]) -> list[LeaseLost | None]:
-        """The same for several hashes, sent together; where a newer owner has written, the error.
+    async def fenced_writes(
+        self, writes: Sequence["FencedWrite"]
+    ) -> list[LeaseLost | StateUnavailable | None]:
+        """The same for several hashes, sent together: for each the error, if any.
 
-        Raises StateUnavailable.
+        Raises StateUnavailable where it is the server's, not that of a part of a cluster.
         """
         word = await self._word()
         steps = [(place, call) for place, write in enumerate(writes) for call in write.steps(word)]
-        refusals: list[LeaseLost | None] = [None] * len(writes)
-        for (place, _), newer in zip(
-            steps, await self.call_all(self._fenced_write, [call for _, call in steps]), strict=True
-        ):
-            if newer:
-                refusals[place] = self.refused(writes[place].hash_key, newer)
-        return refusals
+        failures: list[LeaseLost | StateUnavailable | None] = [None] * len(writes)
+        answers = await self._call_each(self._fenced_write, [call for _, call in steps])
+        for (place, _), answer in zip(steps, answers, strict=True):
+            if isinstance(answer, StateUnavailable):
+                failures[place] = answer
+            elif answer:
+                failures[place] = self.refused(writes[place].hash_key, answer)
+        return failures
 
     @reports_unavailable
     async def _word(self) -> str:

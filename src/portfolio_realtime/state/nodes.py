@@ -145,6 +145,10 @@ class Nodes:
             raise PassingError(f"CLUSTERDOWN slot {slot} has no node", status_code="CLUSTERDOWN")
         return node
 
+    def is_held_by(self, node: Node, slot: int) -> bool:
+        """Does this node hold the slot?"""
+        return self._holders[slot] is node
+
     def holder_of(self, key: str) -> Node:
         """The node that holds a key. Raises PassingError where none does."""
         return self.holder(key_slot(key.encode())) if self.is_cluster else self.first

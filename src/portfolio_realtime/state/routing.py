@@ -6,6 +6,7 @@ taken its place. With one server a command goes straight there.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 
@@ -102,31 +103,49 @@ class _RoutedPipeline(Pipeline):
             return await super().execute(raise_on_error)
         stack, self.command_stack = cast("list[Command]", self.command_stack), []
         answers = await (self._transaction(stack) if self.is_transaction else self._spread(stack))
-        if raise_on_error:
-            self.raise_first_error(stack, answers)
+        for answer in answers:
+            if raise_on_error and isinstance(answer, Exception):
+                raise answer
         return answers
 
     async def _spread(self, stack: Sequence[Command]) -> list[Any]:
-        """Each node's share at once; what has moved meanwhile once more, one by one."""
+        """Each node's share at once; an error in the place of what was not answered."""
+        answers: list[Any] = [None] * len(stack)
         shares: dict[Node, list[int]] = {}
         for place, (args, _) in enumerate(stack):
-            shares.setdefault(self._nodes.holder(_slot_of(args)), []).append(place)
+            try:
+                shares.setdefault(self._nodes.holder(_slot_of(args)), []).append(place)
+            except PassingError as error:
+                answers[place] = error
         told = await asyncio.gather(
             *(_send(node, [stack[place] for place in places], False) for node, places in shares.items()),
             return_exceptions=True,
         )
-        answers: list[Any] = [None] * len(stack)
         for places, part in zip(shares.values(), told, strict=True):
+            if isinstance(part, BaseException) and not isinstance(part, (exceptions.RedisError, OSError)):
+                raise part
             each = [part] * len(places) if isinstance(part, BaseException) else part
             for place, answer in zip(places, each, strict=True):
                 answers[place] = answer
-        for place, answer in enumerate(answers):
-            if _may_be_elsewhere(answer):
-                args, options = stack[place]
-                answers[place] = await self._one_by_one.execute_command(*args, **options)
-            elif isinstance(answer, BaseException) and not isinstance(answer, exceptions.ResponseError):
-                raise answer
+        await self._follow_moves(stack, shares, answers)
         return answers
+
+    async def _follow_moves(
+        self, stack: Sequence[Command], shares: Mapping[Node, list[int]], answers: list[Any]
+    ) -> None:
+        """Send once more, one by one, what another node holds by now."""
+        if any(map(_is_lost, answers)):
+            with contextlib.suppress(exceptions.RedisError, OSError):
+                await self._nodes.read_view()
+        for node, places in shares.items():
+            for place in places:
+                args, options = stack[place]
+                moved = _is_lost(answers[place]) and not self._nodes.is_held_by(node, _slot_of(args))
+                if moved or _is_elsewhere(answers[place]):
+                    try:
+                        answers[place] = await self._one_by_one.execute_command(*args, **options)
+                    except (exceptions.RedisError, OSError) as error:
+                        answers[place] = error
 
     async def _transaction(self, stack: Sequence[Command]) -> list[Any]:
         slot = _slot_of(stack[0][0])
@@ -165,10 +184,14 @@ async def _asking(node: Node, args: tuple[Any, ...], options: Mapping[str, Any])
     return answer
 
 
-def _may_be_elsewhere(answer: object) -> bool:
+def _is_lost(answer: object) -> bool:
+    return isinstance(answer, LOST) and not isinstance(answer, PassingError)
+
+
+def _is_elsewhere(answer: object) -> bool:
     if isinstance(answer, PassingError):
         return answer.status_code == IN_PARTS
-    return isinstance(answer, (exceptions.AskError, *LOST))
+    return isinstance(answer, exceptions.AskError)
 
 
 def _slot_of(args: Sequence[Any]) -> int:

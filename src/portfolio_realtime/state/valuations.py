@@ -5,7 +5,7 @@ from typing import NamedTuple, cast
 
 import msgspec
 
-from portfolio_realtime.errors import LeaseLost
+from portfolio_realtime.errors import LeaseLost, StateUnavailable
 from portfolio_realtime.model import Publication, PublicationBatch
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import (
@@ -42,12 +42,13 @@ class Valuations:
         shards: Sequence[tuple[int, Lease, list[Publication]]],
         stale_hops: tuple[str, ...] = (),
         traceparents: Mapping[str, str] | None = None,
-    ) -> list[LeaseLost | None]:
+    ) -> list[LeaseLost | StateUnavailable | None]:
         """Store and announce the publications of one flush, with the lease's token as epoch.
 
         One step for each shard, all sent together; without publications it is a sign of life. `stale_hops`:
         from which nothing fresh comes to us. `traceparents`: account -> context of a trace, of those that are
-        followed. For each shard None, or the error where another calculator owns it. Raises StateUnavailable.
+        followed. For each shard None, or the error where another calculator owns it, or where its part of a
+        cluster is away. Raises StateUnavailable.
         """
         writes: list[FencedWrite] = []
         for shard, lease, publications in shards:
