@@ -26,6 +26,7 @@ VIEW_S: Final = 2.0  # between two looks at who holds what
 VIEW_S_MIN: Final = 0.1  # between two of them, however many ask
 ASKED_MAX: Final = 3  # nodes that are asked for their view at the same time
 ASK_S_MAX: Final = 1.0  # for one of them
+ANSWER_S_MAX: Final = 2.5  # for one command of a cluster; then its node counts as silent
 VERSION_MIN: Final = 7  # of a cluster: before it nothing can be published to the nodes of one slot only
 NO_HOSTS: Final = frozenset({"", "?"})  # what a node says that does not know its own name
 CLUSTER: Final = "cluster"
@@ -46,28 +47,51 @@ View = tuple[Slots, ...]
 
 
 class Node:
-    """One server: its commands and its subscriptions."""
+    """One server: its commands and its subscriptions.
+
+    A node of a cluster that has not answered in time is silent: nobody waits for it any longer, and until it
+    answers again only one command at a time tries whether it does. So a node that stands still holds up those
+    who also ask others for ANSWER_S_MAX once, not at each command.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.commands: Redis = command_client(url)
         self.subscriptions: Redis = subscription_client(url)
+        self.is_silent = False
+        self._is_tried = False  # somebody asks a silent node whether it answers again
         self._waiting: set[asyncio.Timeout] = set()
 
     async def answer(self, ask: Callable[[Redis], Awaitable[R]]) -> R:
-        """What it answers; TimeoutError as soon as the node has nothing to say any more."""
-        async with asyncio.timeout(None) as patience:
-            self._waiting.add(patience)
-            try:
-                return await ask(self.commands)
-            finally:
-                self._waiting.discard(patience)
+        """What it answers. Raises RedisError, and TimeoutError while it is silent or holds nothing more."""
+        if self.is_silent and self._is_tried:
+            raise self._silence()
+        is_trial = self._is_tried = self.is_silent
+        try:
+            async with asyncio.timeout(ANSWER_S_MAX) as patience:
+                self._waiting.add(patience)
+                try:
+                    answer = await ask(self.commands)
+                finally:
+                    self._waiting.discard(patience)
+        except TimeoutError:
+            self.is_silent = True
+            self.give_up()
+            raise self._silence() from None
+        finally:
+            self._is_tried = self._is_tried and not is_trial
+        self.is_silent = False
+        return answer
+
+    def _silence(self) -> TimeoutError:
+        return TimeoutError(f"{valkey_url.place_of(self.url)} does not answer")
 
     def give_up(self) -> None:
-        """Another node holds what it held: nobody waits for its answers any longer."""
+        """It is silent, or another node holds what it held: nobody waits for its answers any longer."""
         now_s = asyncio.get_running_loop().time()
         for patience in self._waiting:
-            patience.reschedule(now_s)
+            if not patience.expired():
+                patience.reschedule(now_s)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -194,6 +218,7 @@ class Nodes:
         self._read_s = now_s()
         nodes = [*self._others.values(), *self._first]
         random.shuffle(nodes)
+        nodes.sort(key=lambda node: node.is_silent)
         failures: list[BaseException] = []
         for at in range(0, len(nodes), ASKED_MAX):
             told = await asyncio.gather(
