@@ -35,7 +35,7 @@ from portfolio_realtime.errors import (
 )
 from portfolio_realtime.exit_codes import FAILED, OK, SETTINGS
 from portfolio_realtime.state import State, keys, open_state
-from portfolio_realtime.state.agreement import AGREED_MS
+from portfolio_realtime.state.agreement import AGREED_MS, NO_VERSION, WIRE, WIRE_VERSION
 from portfolio_realtime.state.clients import CLOSED_ALREADY
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.tracing import Tracing, open_tracing
@@ -47,6 +47,7 @@ PAUSE_S_MAX: Final = 5.0
 METRICS_S: Final = 2.0
 STATE_WAIT_S: Final = 10.0
 LEASE_POLL_S: Final = 0.25
+WIRE_POLL_S: Final = 1.0
 CLOCK_OFF_S: Final = 2.0  # by which clocks that somebody keeps right never differ
 
 log = structlog.get_logger()
@@ -161,13 +162,16 @@ async def _agree(context: Context) -> None:
     ours, shards = agreed_settings(context.settings), context.settings.shards
     while True:
         try:
-            shards_here = await context.state.agreement.shards(shards)
             here = await context.state.agreement.settings(ours)
+            if (theirs := here.get(WIRE, NO_VERSION)) == ours[WIRE]:
+                shards_here = await context.state.agreement.shards(shards)
+                break
         except StateUnavailable as error:
             tell_away(error)
             await asyncio.sleep(PAUSE_S_MIN)
-            continue
-        break
+        else:
+            tell_other_wire(ours[WIRE], theirs)
+            await asyncio.sleep(WIRE_POLL_S)
     if shards_here != shards:
         raise SettingsError(
             f"SHARDS={shards}, but in this Valkey accounts are divided into {shards_here}: set "
@@ -182,8 +186,23 @@ async def _agree(context: Context) -> None:
 
 
 def agreed_settings(settings: config.Settings) -> dict[str, str]:
-    """Settings in which all processes of one system must be alike, by name."""
-    return {"LEASE_MS": str(settings.lease_ms), "HISTORY_INTERVAL": str(settings.history_interval)}
+    """Settings in which all processes of one system must be alike, by name, and the version of their wire."""
+    return {
+        "LEASE_MS": str(settings.lease_ms),
+        "HISTORY_INTERVAL": str(settings.history_interval),
+        WIRE: WIRE_VERSION,
+    }
+
+
+def tell_other_wire(ours: str, theirs: str) -> None:
+    """Log once a minute that we wait for processes which we would not understand, nor they us."""
+    log.warning(
+        "waiting for services of another version to end: they tell each other things in another form",
+        wire=ours,
+        theirs=theirs,
+        remedy=f"stop them; {AGREED_MS // 1000} s later we begin",
+        **logs.once("wire"),
+    )
 
 
 @contextlib.asynccontextmanager

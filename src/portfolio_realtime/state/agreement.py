@@ -2,6 +2,8 @@
 
 Into how many shards accounts are divided holds for the life of the state. The others are forgotten AGREED_MS
 after the last process that holds them has ended, so that they can be changed by stopping all.
+
+The version of the wire is one of them. Who meets another one waits until the last process of it has ended.
 """
 
 from typing import Final
@@ -10,6 +12,9 @@ from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Connection, reports_unavailable
 
 AGREED_MS: Final = 15_000
+WIRE: Final = "WIRE"
+WIRE_VERSION: Final = "1"  # of all that services tell each other here; grows when older ones cannot read it
+NO_VERSION: Final = "0"  # of those who name none
 
 
 class Agreement:
