@@ -151,7 +151,7 @@ def test_a_port_in_use_names_what_changes_it(
         ("portfolio_realtime.run_services", "Valkey started"),
         ("portfolio_realtime.symbol_collector", "redis.asyncio"),
         ("portfolio_realtime.market_data_consumer", "websockets.asyncio.client"),
-        ("portfolio_realtime.portfolio_calculator", "scipy.sparse"),
+        ("portfolio_realtime.portfolio_calculator", "numpy.linalg"),
         ("portfolio_realtime.websocket_server", "portfolio_realtime.service"),
         ("portfolio_realtime.websocket_server", "serving"),
         ("alpaca_sim", "starlette.routing"),

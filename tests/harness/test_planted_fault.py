@@ -15,15 +15,15 @@ ACCOUNTS = 8
 CONVERGE_S_MAX = 90.0
 PLANT = '''
 """Python runs this at the start of every process: the product's rounding is one cent too high."""
-from portfolio_realtime.valuation import rounding
+from portfolio_realtime.valuation import float_rounding, rounding
 
-round_to_cents, cents = rounding.round_to_cents, rounding.cents
+round_to_cents, cents = float_rounding.round_to_cents, rounding.cents
 
 def one_more(dollars, error_bound):
     rounded, is_open = round_to_cents(dollars, error_bound)
     return rounded + 1, is_open
 
-rounding.round_to_cents, rounding.cents = one_more, lambda dollars: cents(dollars) + 1
+float_rounding.round_to_cents, rounding.cents = one_more, lambda dollars: cents(dollars) + 1
 '''
 
 

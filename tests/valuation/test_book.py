@@ -220,7 +220,7 @@ def test_a_step_of_packing_moves_a_few_rows_only() -> None:
     first = module.STEP_ROWS // 2
     assert ids_of(book)[:first] == [f"account-{index}" for index in range(1, 2 * first, 2)]
     assert ids_of(book)[-1] == "account-99"
-    assert book.rows(0, 100).quantities.sum() == sum(range(2, 101, 2))
+    assert book.rows(0, 100).lines.elements.sum() == sum(range(2, 101, 2))
     book.put_account(account("late", [position("B", 5)]))
     book.drop("account-1")
     assert exhaust(steps) == -(-101 // module.STEP_ROWS) - 1

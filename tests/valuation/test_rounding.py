@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from portfolio_realtime.model import Account, Position
-from portfolio_realtime.valuation import kernel, rounding
+from portfolio_realtime.valuation import float_rounding, kernel, rounding
 from portfolio_realtime.valuation.book import Book
 from portfolio_realtime.valuation.valuer import Valuer
 
@@ -218,13 +218,13 @@ def test_half_a_cent_goes_to_the_even_cent(dollars: str, cents: int) -> None:
 @pytest.mark.parametrize("dollars", [0.005, 1.005, 104211.375, -0.015, 1e13 + 0.5])
 def test_a_half_cent_is_not_left_to_float(dollars: float) -> None:
     """Where the error bound reaches a half cent, float does not decide."""
-    _, is_unsure = rounding.round_to_cents(np.array([dollars]), np.array([abs(dollars) * 1e-15]))
+    _, is_unsure = float_rounding.round_to_cents(np.array([dollars]), np.array([abs(dollars) * 1e-15]))
     assert is_unsure.tolist() == [True]
 
 
 def test_what_is_not_a_number_is_not_decided() -> None:
     """NaN has no cents."""
-    cents, is_unsure = rounding.round_to_cents(np.array([np.nan, 1.234]), np.array([0.0, 1e-12]))
+    cents, is_unsure = float_rounding.round_to_cents(np.array([np.nan, 1.234]), np.array([0.0, 1e-12]))
     assert is_unsure.tolist() == [True, False]
     assert cents[1] == 123
 

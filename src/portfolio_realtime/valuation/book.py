@@ -19,13 +19,12 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
-from scipy.sparse._sparsetools import csr_matvec  # type: ignore[import-untyped]  # no public one adds
 
 from portfolio_realtime.model import Account, Mark, Position
 from portfolio_realtime.valuation.account_index import AccountIndex
 from portfolio_realtime.valuation.arrays import Floats, Int32s, Ints
 from portfolio_realtime.valuation.rounding import day_base
+from portfolio_realtime.valuation.sparse import Lines, csr_matvec, some_of
 
 UNPRICED: Final = float("nan")
 PADDING: Final = 0  # the column of spare places
@@ -75,19 +74,15 @@ class Rows:
     day_base: Floats
 
     @property
-    def quantities(self) -> csr_array:
-        """The matrix; made from its parts, for given to the constructor they would be copied."""
+    def lines(self) -> Lines:
+        """The matrix by itself, its elements not copied."""
         first, last = self.pointers[0], self.pointers[-1]
-        matrix = csr_array((len(self.cash), len(self.prices)))
-        matrix.data, matrix.indices = self.quantity[first:last], self.columns[first:last]
-        matrix.indptr = self.pointers - first
-        return matrix
+        return Lines(self.pointers - first, self.columns[first:last], self.quantity[first:last])
 
     def only(self, indices: Ints) -> "Rows":
         """These of the rows, copied."""
-        some = self.quantities[indices]
-        cash, day_base = self.cash[indices], self.day_base[indices]
-        return Rows(some.indptr, some.indices, some.data, self.prices, cash, day_base)
+        some = some_of(self.lines, indices.astype(np.int32))
+        return Rows(*some, self.prices, self.cash[indices], self.day_base[indices])
 
     def value(self, equity: Floats, day_pnl: Floats) -> None:
         """Write down what the rows are worth, in dollars, NaN where unpriced; abandoned rows are worth 0.

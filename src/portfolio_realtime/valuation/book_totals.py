@@ -17,11 +17,10 @@ Nothing is published from here: what clients see comes from the kernel, which kn
 from typing import Final, NamedTuple
 
 import numpy as np
-from scipy.sparse import csc_array
-from scipy.sparse._sparsetools import csc_matvec, csr_row_index  # type: ignore[import-untyped]  # unchecked
 
-from portfolio_realtime.valuation.arrays import Floats, Int32s, Ints
+from portfolio_realtime.valuation.arrays import Floats, Ints
 from portfolio_realtime.valuation.book import Book, Rows
+from portfolio_realtime.valuation.sparse import Lines, by_columns, csc_matvec, some_of
 
 STRETCH: Final = 65_536  # rows valued in one go: a millisecond or two
 MOVED_SHARE: Final = 4  # more than one position in so many has moved: from scratch is faster
@@ -52,7 +51,7 @@ class Stretch:
         self._book = book
         self._first = first
         self._is_ordered = False
-        self._columns = csc_array((0, 0))
+        self._columns = Lines(np.zeros(1, np.int32), np.zeros(0, np.int32), np.zeros(0))
         self._ordered_count = 0  # rows of these columns
         self._prices: Floats = np.zeros(0)  # of these columns, when last looked at
 
@@ -72,7 +71,7 @@ class Stretch:
         moved = differs[is_known := ~np.isnan(move)]
         came_or_went = differs[np.isnan(now[differs]) != np.isnan(then[differs])]
         touched = self._held(moved) + self._held(came_or_went)
-        if (touched + CALLS) * MOVED_SHARE > self._columns.nnz:
+        if (touched + CALLS) * MOVED_SHARE > len(self._columns.elements):
             self.recalculate()
             return
         self._prices = now.copy()
@@ -80,7 +79,7 @@ class Stretch:
         if len(moved):
             self._add(_product(self._columns, self._ordered_count, moved, move[is_known]))
         if len(came_or_went):
-            changed = np.union1d(changed, self._columns[:, came_or_went].indices)
+            changed = np.union1d(changed, some_of(self._columns, came_or_went.astype(np.int32)).indices)
         if len(changed):
             anew = np.empty((2, len(changed)))
             self._rows().only(changed).value(*anew)
@@ -115,13 +114,13 @@ class Stretch:
     def _order(self) -> None:
         """Keep the present quantities column by column."""
         rows = self._rows()
-        self._columns, self._ordered_count = rows.quantities.tocsc(), len(rows.cash)
+        self._columns, self._ordered_count = by_columns(rows.lines, len(rows.prices)), len(rows.cash)
         self._prices = np.zeros(len(self._book.symbols))
         self._is_ordered = True
 
     def _held(self, columns: Ints) -> int:
         """How many positions these columns have."""
-        pointers = self._columns.indptr
+        pointers = self._columns.pointers
         return int((pointers[columns + 1] - pointers[columns]).sum())
 
     def _resize(self, count: int) -> None:
@@ -149,14 +148,9 @@ class WholeBook:
         return list(self._stretches)
 
 
-def _product(matrix: csc_array, row_count: int, columns: Ints, factors: Floats) -> Floats:
-    """`matrix[:, columns] @ factors`, without SciPy's checks, which take as long for so few columns."""
-    pointers: Int32s = matrix.indptr  # pyright: ignore[reportAssignmentType]  # it has elements
-    chosen = columns.astype(np.int32)
-    ends = np.zeros(len(chosen) + 1, np.int32)
-    np.cumsum(pointers[chosen + 1] - pointers[chosen], out=ends[1:])
-    rows, elements = np.empty(ends[-1], np.int32), np.empty(ends[-1])
-    csr_row_index(len(chosen), chosen, pointers, matrix.indices, matrix.data, rows, elements)
+def _product(matrix: Lines, row_count: int, columns: Ints, factors: Floats) -> Floats:
+    """`matrix[:, columns] @ factors`, of a matrix column by column."""
+    some = some_of(matrix, columns.astype(np.int32))
     product = np.zeros(row_count)
-    csc_matvec(row_count, len(chosen), ends, rows, elements, factors, product)
+    csc_matvec(row_count, len(columns), *some, factors, product)
     return product

@@ -16,7 +16,8 @@ import numpy as np
 from portfolio_realtime.clock import rfc3339
 from portfolio_realtime.model import EXACT, ZERO, Account, Booking, Bookings, MinuteMark, MinuteMarks, exact
 from portfolio_realtime.valuation.arrays import Floats
-from portfolio_realtime.valuation.rounding import cents, exact_day_pnl, money, round_to_cents
+from portfolio_realtime.valuation.float_rounding import round_to_cents
+from portfolio_realtime.valuation.rounding import cents, exact_day_pnl, money
 
 EPSILON: Final = float(np.finfo(np.float64).eps)
 

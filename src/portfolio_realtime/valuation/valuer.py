@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portfolio_realtime.model import ACCOUNT_RECORD, PRICED_CLASSES, Account, Mark, Position, Publication
-from portfolio_realtime.valuation import kernel, rounding
+from portfolio_realtime.valuation import float_rounding, kernel, rounding
 from portfolio_realtime.valuation.arrays import Ints
 from portfolio_realtime.valuation.book import FOREVER_NS, NEVER_NS, Book, Selection
 from portfolio_realtime.valuation.book_totals import WholeBook
@@ -182,8 +182,8 @@ class Valuer:
         account_ids = self.watchlist.ids(slots)
         valued = self._value(self.book.select(self.watchlist.rows(slots)), now_ns)
         is_known = valued.unpriced_count == 0
-        equity, unsure_equity = rounding.round_to_cents(valued.known_equity, valued.error_bound)
-        day_pnl, unsure_pnl = rounding.round_to_cents(valued.day_pnl, valued.error_bound)
+        equity, unsure_equity = float_rounding.round_to_cents(valued.known_equity, valued.error_bound)
+        day_pnl, unsure_pnl = float_rounding.round_to_cents(valued.day_pnl, valued.error_bound)
         unsure = np.flatnonzero(unsure_equity | (unsure_pnl & is_known))
         for index in unsure:
             account, _ = self._records[account_ids[index]]

@@ -1,0 +1,21 @@
+"""Exact cents from float64: Ziv's rounding test, with Decimal where floats cannot decide.
+
+A float result and its error bound span an interval that holds the exact value. If no half cent lies in it,
+every value inside rounds to the same cent and the float's rounding is the exact one. Otherwise the figure is
+computed again in Decimal, by `rounding`, which who needs no arrays imports without NumPy.
+(A. Ziv, Fast evaluation of elementary mathematical functions with correctly rounded last bit, 1991.)
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from portfolio_realtime.valuation.arrays import Floats, Ints
+
+
+def round_to_cents(dollars: Floats, error_bound: Floats) -> tuple[Ints, NDArray[np.bool_]]:
+    """Cents, and where the float cannot decide (there the cents mean nothing). NaN cannot be decided."""
+    hundredfold = 100.0 * dollars
+    nearest = np.rint(hundredfold)
+    distance = np.abs(np.abs(hundredfold - nearest) - 0.5)
+    is_sure = distance > 100.0 * error_bound
+    return np.where(is_sure, nearest, 0.0).astype(np.int64), ~is_sure
