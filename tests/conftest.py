@@ -15,12 +15,15 @@ from typing import Any, Final, Protocol
 import httpx
 import hypothesis
 import pytest
+import pytest_asyncio
 import structlog
 
+from portfolio_harness.valkey_kinds import ValkeyKind, Valkeys, valkeys
+from portfolio_harness.valkey_node import ValkeyNode
 from portfolio_realtime.__main__ import COMMANDS
 from portfolio_realtime.cancellation import cancel_until_ended
+from portfolio_realtime.errors import SettingsError
 from portfolio_realtime.state import State, keys, open_state
-from portfolio_realtime.state.embedded import server_binary
 
 collect_ignore = ["cloudflare"]  # beside the SDK, in an environment of its own: make cloudflare-check
 SHARDS: Final = 4
@@ -38,6 +41,23 @@ def pytest_configure() -> None:
     """Refuse an environment whose installed commands are older than pyproject.toml."""
     if not entry_points(group=COMMANDS):
         raise pytest.UsageError("what is installed in .venv is older than pyproject.toml: run `make install`")
+    try:
+        _ = KIND.program
+    except SettingsError as missing:
+        raise pytest.UsageError(f"{TEST_VALKEY}={KIND}: {missing}") from None
+
+
+def _kind() -> ValkeyKind:
+    wanted = os.environ.get(TEST_VALKEY, ValkeyKind.EMBEDDED)
+    try:
+        return ValkeyKind(wanted)
+    except ValueError:
+        raise pytest.UsageError(f"{TEST_VALKEY}={wanted}: choose one of {', '.join(ValkeyKind)}") from None
+
+
+TEST_VALKEY: Final = "TEST_VALKEY"  # names what the tests run on; see CONTRIBUTING.md
+KIND: Final = _kind()
+ONE_KIND: Final = ValkeyKind.REDIS if KIND.program else ValkeyKind.EMBEDDED
 
 
 TESTS: Final = Path(__file__).parent
@@ -77,7 +97,17 @@ SLOW_TESTS: Final = frozenset(  # many examples, of which one file has a few che
     )
 )
 SERVERS: Final = frozenset(  # fixtures that start a server, a browser or a whole system
-    ("mortal_valkey", "session_valkey", "simulator", "start", "browser", "stage", "running", "server")
+    (
+        "mortal_server",
+        "mortal_valkey",
+        "session_valkey",
+        "simulator",
+        "start",
+        "browser",
+        "stage",
+        "running",
+        "server",
+    )
 )
 
 
@@ -143,42 +173,6 @@ def until() -> Until:
     return wait
 
 
-class ValkeyServer:
-    """A real server on a port that stays the same, which a test may kill and start again."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-        self.url = f"redis://127.0.0.1:{port}/0"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start, and return when it listens."""
-        self._process = subprocess.Popen(
-            [server_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", "/tmp"],  # noqa: S108  # nothing is saved
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        give_up = time.monotonic() + 10
-        while not _listens(self.port):
-            assert time.monotonic() < give_up, "Valkey did not start"
-            time.sleep(0.02)
-
-    def kill(self) -> None:
-        """End it as a power cut would."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(5)
-            self._process = None
-
-
-def _listens(port: int) -> bool:
-    import socket
-
-    with socket.socket() as probe:
-        probe.settimeout(0.2)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 def free_port() -> int:
     """A loopback port that is free now."""
     import socket
@@ -188,29 +182,54 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-@pytest.fixture(scope="session")
-def session_valkey() -> Generator[ValkeyServer]:
+@contextlib.asynccontextmanager
+async def own_valkey() -> AsyncGenerator[Valkeys]:
+    """A real one of the kind that TEST_VALKEY names, which may be killed and started again."""
+    own = valkeys(KIND)
+    await own.start()
+    try:
+        yield own
+    finally:
+        await own.stop()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def session_valkey() -> AsyncGenerator[Valkeys]:
     """One real Valkey for all tests that do not kill it."""
-    server = ValkeyServer(free_port())
-    server.start()
-    yield server
-    server.kill()
+    async with own_valkey() as own:
+        yield own
 
 
 @pytest.fixture
-def mortal_valkey() -> Generator[ValkeyServer]:
+async def mortal_valkey() -> AsyncGenerator[Valkeys]:
     """A real Valkey of the test's own, to be killed and started again."""
-    server = ValkeyServer(free_port())
-    server.start()
-    yield server
-    server.kill()
+    async with own_valkey() as own:
+        yield own
+
+
+@contextlib.asynccontextmanager
+async def one_server() -> AsyncGenerator[ValkeyNode]:
+    """One server, never a cluster: for what stands before it, or is of one server alone."""
+    own = ValkeyNode(program=ONE_KIND.program)
+    await own.start()
+    try:
+        yield own
+    finally:
+        await own.stop()
 
 
 @pytest.fixture
-async def valkey_url(session_valkey: ValkeyServer) -> str:
+async def mortal_server() -> AsyncGenerator[ValkeyNode]:
+    """One server of the test's own, never a cluster."""
+    async with one_server() as own:
+        yield own
+
+
+@pytest.fixture
+async def valkey_url(session_valkey: Valkeys) -> str:
     """URL of a real, empty Valkey."""
+    await session_valkey.flush()
     state = open_state(session_valkey.url, holder="test", shards=SHARDS, lease_ms=LEASE_MS)
-    await state.connection.commands.flushall()
     await state.revocations.confirm()  # a system that has been running for long
     await state.close()
     return session_valkey.url

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from portfolio_harness.valkey_kinds import Valkeys
 from portfolio_realtime import backoff, cancellation, exit_codes, service
 from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.config import Settings
@@ -23,7 +24,7 @@ from portfolio_realtime.service import Context, keep_lease, keep_running, togeth
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.leases import Lease
 
-from .conftest import LEASE_MS, SHARDS, Until, ValkeyServer
+from .conftest import LEASE_MS, SHARDS, Until
 
 CLOCK = SystemClock()
 ENDS_S_MAX = 10.0
@@ -242,12 +243,12 @@ async def test_a_failure_of_the_work_gives_the_lease_back(state: State) -> None:
     assert await state.connection.commands.get(keys.lease("work")) is None
 
 
-async def test_a_lease_runs_out_while_the_state_is_out_of_reach(mortal_valkey: ValkeyServer) -> None:
+async def test_a_lease_runs_out_while_the_state_is_out_of_reach(mortal_valkey: Valkeys) -> None:
     """Renewing fails for longer than the lease lasts: the owner must believe that it is lost, not sooner."""
     state = open_state(mortal_valkey.url, holder="test", shards=SHARDS, lease_ms=LEASE_MS)
     lease = await state.leases.acquire("work")
     assert lease is not None
-    mortal_valkey.kill()
+    await mortal_valkey.kill()
     began_s = CLOCK.monotonic_s()
     with pytest.raises(LeaseLost, match="out of reach"):
         await asyncio.wait_for(keep_lease(context_of(state), lease), 30)
@@ -293,7 +294,7 @@ def test_wrong_settings_end_with_their_own_code(capsys: pytest.CaptureFixture[st
 
 
 @pytest.fixture
-def valkey_now(session_valkey: ValkeyServer) -> str:
+def valkey_now(session_valkey: Valkeys) -> str:
     """URL of the shared Valkey, for a test with an event loop of its own."""
     return session_valkey.url
 

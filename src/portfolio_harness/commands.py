@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Protocol
 
 import typer
 
@@ -15,6 +15,9 @@ from portfolio_harness import goals
 from portfolio_realtime.cli.common import TABLE_WIDTH, finished, settings, show, until_ctrl_c, writable
 from portfolio_realtime.errors import SettingsError
 from portfolio_realtime.exit_codes import OK, UNPROVEN
+
+if TYPE_CHECKING:
+    from portfolio_harness.valkey_kinds import ValkeyKind
 
 DEMO_PAST_DAYS: Final = 400  # so that a month and a year show a line
 WEEK_DAYS: Final = 8  # Monday to Monday: what a Sunday has changed shows in the books of the day after
@@ -24,6 +27,9 @@ app = typer.Typer(pretty_exceptions_enable=False)
 Accounts = Annotated[int, typer.Option(min=1, help="Simulated accounts")]
 Symbols = Annotated[int, typer.Option(min=1, help="Simulated symbols")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same accounts and prices")]
+Cluster = Annotated[
+    bool, typer.Option("--cluster", help="On a Valkey cluster of three primaries and replicas")
+]
 Report = Annotated[Path | None, typer.Option(help="Write the result to this file")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
 Rate = Annotated[
@@ -78,6 +84,7 @@ def demo(
     duration: Annotated[
         float | None, typer.Option(min=1, help="Seconds; then compare every account with the ledger and end")
     ] = None,
+    cluster: Cluster = False,
     json: Report = None,
 ) -> None:
     """Show a live portfolio in the browser; needs no account, key or server.
@@ -99,10 +106,11 @@ def demo(
     writable(json)
     from portfolio_harness import demo as demonstration
 
+    valkey = _kind(cluster)
     if duration is None:
-        until_ctrl_c(demonstration.demonstrate(options, port=port), log_level="warning")
+        until_ctrl_c(demonstration.demonstrate(options, port=port, valkey=valkey), log_level="warning")
         return
-    work = demonstration.prove(options, port=port, duration_s=duration, seed=seed)
+    work = demonstration.prove(options, port=port, duration_s=duration, seed=seed, valkey=valkey)
     proof = finished(until_ctrl_c(work, log_level="warning"))
     text = _pretty(proof)
     typer.echo(text)
@@ -133,6 +141,7 @@ def loadtest(
     url: Url = None,
     simulator: SimulatorUrl = None,
     account: WatchedIds = None,
+    cluster: Cluster = False,
     json: AsJson = False,
 ) -> None:
     """Load a system and check every frame that its clients get.
@@ -154,6 +163,8 @@ def loadtest(
             "--url needs the accounts to watch: --simulator URL for all of a simulator, or --account ID"
         )
     market: dict[str, Any] = {"symbols": symbols, "trades_per_second": trades_per_second, "seed": seed}
+    if cluster and (isolation or rolling or url is not None):
+        raise typer.BadParameter("--cluster goes with a system of its own, without --isolation and --rolling")
     if isolation or rolling:
         if (isolation and rolling) or storm or stalled or chart is not None or url is not None:
             raise typer.BadParameter("--isolation and --rolling each go alone, on a system of their own")
@@ -168,13 +179,19 @@ def loadtest(
         storm_back_s_max=storm_back_s,
     )
     if url is None:
-        work = load.on_own_system(plan, accounts=accounts, **market)
+        work = load.on_own_system(plan, accounts=accounts, valkey=_kind(cluster), **market)
     else:
         secret = settings().jwt_secret.get_secret_value()
         work = load.on_running_system(
             url, simulator, account or [], lambda account_id: _client_token(secret, account_id), plan
         )
     _judge(until_ctrl_c(work), as_json=json)
+
+
+def _kind(is_cluster: bool) -> "ValkeyKind":
+    from portfolio_harness.valkey_kinds import ValkeyKind
+
+    return ValkeyKind.CLUSTER if is_cluster else ValkeyKind.EMBEDDED
 
 
 def _special(

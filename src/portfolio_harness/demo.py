@@ -15,6 +15,7 @@ from portfolio_harness.clients import Clients
 from portfolio_harness.convergence import converge, say, until_unmarked
 from portfolio_harness.judgement import Judge, judging
 from portfolio_harness.system import System, running
+from portfolio_harness.valkey_kinds import ValkeyKind
 
 PROGRESS_S: Final = 5.0
 STARTING: Final = "starting a simulated Alpaca, Valkey and the four services ..."
@@ -57,18 +58,27 @@ class Proof:
 DIFFERING_MAX: Final = 20
 
 
-async def demonstrate(simulator_options: Sequence[str], *, port: int) -> None:
+async def demonstrate(
+    simulator_options: Sequence[str], *, port: int, valkey: ValkeyKind = ValkeyKind.EMBEDDED
+) -> None:
     """Run until cancelled, for people to look at."""
     say(STARTING)
-    async with running(simulator_options, port=port, overrides=_overrides()) as system:
+    async with running(simulator_options, port=port, overrides=_overrides(), valkey=valkey) as system:
         print(f"\n  Open {system.url}/ in a browser. Ctrl-C ends everything.\n", flush=True)
         await asyncio.Event().wait()
 
 
-async def prove(simulator_options: Sequence[str], *, port: int, duration_s: float, seed: int) -> Proof:
+async def prove(
+    simulator_options: Sequence[str],
+    *,
+    port: int,
+    duration_s: float,
+    seed: int,
+    valkey: ValkeyKind = ValkeyKind.EMBEDDED,
+) -> Proof:
     """Run for `duration_s`, stop the market, compare every account with the oracle."""
     say(STARTING)
-    async with running(simulator_options, port=port, overrides=_overrides()) as system:
+    async with running(simulator_options, port=port, overrides=_overrides(), valkey=valkey) as system:
         say(f"\n  Open {system.url}/ in a browser. It runs for {duration_s:g} s.\n")
         return await _watch(system, duration_s, seed)
 

@@ -49,6 +49,7 @@ from portfolio_harness.system import (
     simulator_options,
     wait_known,
 )
+from portfolio_harness.valkey_kinds import ValkeyKind
 
 PROGRESS_S: Final = 2.0
 SETTLE_SHARE: Final = 0.2  # of a chart's step: what opening its connections has held up must not count
@@ -170,7 +171,13 @@ def goals(load: Load, plan: Plan) -> list[Goal]:
 
 
 async def on_own_system(
-    plan: Plan, *, accounts: int, symbols: int, trades_per_second: float | None, seed: int
+    plan: Plan,
+    *,
+    accounts: int,
+    symbols: int,
+    trades_per_second: float | None,
+    seed: int,
+    valkey: ValkeyKind = ValkeyKind.EMBEDDED,
 ) -> Load:
     """Bring up a simulator and the services, load them, and take them down.
 
@@ -182,7 +189,7 @@ async def on_own_system(
     say(f"simulator: {' '.join(options)}")
     overrides = {"MIN_UPDATE_INTERVAL": str(1 / plan.rate), "LOG_LEVEL": "warning"}
     started_s = time.monotonic()
-    async with running(options, port=0, overrides=overrides) as system:
+    async with running(options, port=0, overrides=overrides, valkey=valkey) as system:
         say(f"services ready after {time.monotonic() - started_s:.1f} s")
         started_s = time.monotonic()
         await wait_known(system.url, accounts, lambda known: say(f"{known} of {accounts} accounts known"))

@@ -13,6 +13,8 @@ import httpx
 import jwt
 
 from portfolio_harness.oracle import Oracle
+from portfolio_harness.valkey_kinds import ValkeyKind, Valkeys, valkeys
+from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.errors import PortfolioRealtimeError, SettingsError
 from portfolio_realtime.processes import end_all, start_module
 from portfolio_realtime.run_services import SERVICES
@@ -50,11 +52,18 @@ class System:
     supervisor: Supervisor
     simulator_pid: int
     jwt_secret: str
+    valkeys: Valkeys | None = None  # beside the supervisor; None: the supervisor has one of its own
 
     @property
     def pids(self) -> dict[str, int]:
-        """Process id of the simulator, of Valkey and of each service."""
-        return {"simulator": self.simulator_pid, **self.supervisor.pids}
+        """Process id of the simulator, of each service, and of Valkey: `valkey`, or `valkey-1` …"""
+        own = [] if self.valkeys is None else self.valkeys.pids
+        nodes = {f"valkey-{number}": pid for number, pid in enumerate(own, start=1)}
+        return {"simulator": self.simulator_pid, **self.supervisor.pids, **nodes}
+
+    def pids_of(self, name: str) -> list[int]:
+        """Process ids of a service, or of all that is `valkey`."""
+        return [pid for each, pid in self.pids.items() if each.partition("-")[0] == name]
 
     def token_for(self, account_id: str) -> str:
         """A token for one account."""
@@ -70,27 +79,44 @@ def token(secret: str, subject: str, accounts: Sequence[str], seconds: int) -> s
 
 @contextlib.asynccontextmanager
 async def running(
-    simulator_options: Sequence[str], *, port: int, overrides: dict[str, str]
+    simulator_options: Sequence[str],
+    *,
+    port: int,
+    overrides: dict[str, str],
+    valkey: ValkeyKind = ValkeyKind.EMBEDDED,
 ) -> AsyncGenerator[System, None]:
     """Start everything, wait until the server is ready, and end everything afterwards.
 
-    `overrides` are settings by environment name. Raises SystemFailed, SettingsError.
+    `overrides` are settings by environment name. Raises SystemFailed, ClusterFailed, SettingsError.
     """
     port = free_port(port)
-    simulator, simulator_url = await start_simulator(simulator_options)
     jwt_secret = secrets.token_urlsafe(48)
-    environment = {**os.environ, **settings_for(simulator_url, port, jwt_secret), **overrides}
-    supervisor = Supervisor(environment, SERVICES)
-    oracle = Oracle(simulator_url)
-    try:
-        await supervisor.start(is_embedded=True)
+    async with contextlib.AsyncExitStack() as stack:
+        own = None if valkey is ValkeyKind.EMBEDDED else await stack.enter_async_context(kept(valkey))
+        simulator, simulator_url = await start_simulator(simulator_options)
+        stack.push_async_callback(end_all, [simulator])
+        settings = {**settings_for(simulator_url, port, jwt_secret), "REDIS_URL": own.url if own else ""}
+        supervisor = Supervisor({**os.environ, **settings, **overrides}, SERVICES)
+        stack.push_async_callback(supervisor.stop)
+        oracle = Oracle(simulator_url)
+        stack.push_async_callback(oracle.close)
+        await supervisor.start(is_embedded=own is None)
         url = f"http://127.0.0.1:{port}"
         await wait_ready(url)
-        yield System(url, simulator_url, oracle, supervisor, simulator.pid, jwt_secret)
+        yield System(url, simulator_url, oracle, supervisor, simulator.pid, jwt_secret, own)
+
+
+@contextlib.asynccontextmanager
+async def kept(kind: ValkeyKind) -> AsyncGenerator[Valkeys]:
+    """A server or a cluster that is started again where it ends. Raises SettingsError, ClusterFailed."""
+    own = valkeys(kind)
+    await own.start()
+    keeping = asyncio.create_task(own.keep())
+    try:
+        yield own
     finally:
-        await oracle.close()
-        await supervisor.stop()
-        await end_all([simulator])
+        await cancel_until_ended([keeping])
+        await own.stop()
 
 
 def simulator_options(accounts: int, symbols: int, trades_per_second: float, seed: int) -> tuple[str, ...]:

@@ -9,10 +9,9 @@ import contextlib
 import socket
 import tempfile
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, NoReturn, Self
 
 from redis import exceptions
 from redis.asyncio import Redis
@@ -25,6 +24,7 @@ SLOTS: Final = 16_384
 NODE_TIMEOUT_MS: Final = 2000  # a node that is silent for so long is failed over
 WAIT_S_MAX: Final = 60.0  # for anything that takes a cluster seconds: a busy machine takes longer
 POLL_S: Final = 0.05
+BACK_S: Final = 4.0  # longer than a failover: a node that is back sooner is an empty primary
 PORT_ATTEMPTS_MAX: Final = 5
 FAILOVER_S: Final = 6.0  # a planned failover that is not done by then was given up by the node itself
 FAILOVERS_MAX: Final = 5
@@ -70,27 +70,60 @@ class ValkeyCluster:
         self._program = program
         self._needs_all_slots = needs_all_slots
         self._buses: dict[int, int] = {}  # port -> port of the cluster's bus
-        self._stack = AsyncExitStack()
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     @property
     def url(self) -> str:
         """Of a node that runs."""
         return self._usable()[0].url
 
+    @property
+    def pids(self) -> list[int]:
+        """Process id of each node that runs."""
+        return [node.pid for node in self.nodes if node.is_running]
+
     async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as stack:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="valkey-cluster-"))
-            self._folder = Path(folder)
-            stack.push_async_callback(self._stop)
-            await self._form()
-            self._stack = stack.pop_all()
+        await self.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
+        await self.stop()
 
-    async def _stop(self) -> None:
+    async def start(self) -> None:
+        """Form it, or start again all that have ended, and wait until it is whole. Raises ClusterFailed."""
+        if self.nodes:
+            await asyncio.gather(*(node.start() for node in self.nodes if not node.is_running))
+            return await self.wait_whole()
+        self._folder = tempfile.TemporaryDirectory(prefix="valkey-cluster-")
+        try:
+            await self._form()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def kill(self) -> None:
+        """End all nodes as a power cut would: everything is lost but who belongs to it."""
         await asyncio.gather(*(node.kill() for node in self.nodes))
+
+    async def stop(self) -> None:
+        """End it, and leave nothing behind."""
+        await self.kill()
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    async def flush(self) -> None:
+        """Forget everything."""
+        for node in await self.primaries():
+            await node.flush()
+
+    async def keep(self) -> NoReturn:
+        """Start nodes again that have ended, forever: later than their replicas take over."""
+        while True:
+            ended = [node for node in self.nodes if not node.is_running]
+            if ended:
+                await asyncio.sleep(BACK_S)
+                await asyncio.gather(*(node.start() for node in ended))
+            await asyncio.sleep(POLL_S)
 
     async def _form(self) -> None:
         primaries = await asyncio.gather(*(self._start_node() for _ in range(self._primaries)))
@@ -118,7 +151,8 @@ class ValkeyCluster:
         raise ClusterFailed("no node of a cluster starts: Valkey, or Redis 7 or newer, is needed")
 
     def _options(self, port: int, bus: int) -> Sequence[str]:
-        folder = self._folder / str(port)
+        assert self._folder is not None
+        folder = Path(self._folder.name) / str(port)
         folder.mkdir(exist_ok=True)
         return (
             *("--dir", str(folder), "--cluster-enabled", "yes", "--cluster-port", str(bus)),

@@ -1,10 +1,11 @@
 """One real Valkey or Redis on loopback that can be asked anything, stopped, and killed."""
 
+import asyncio
 import contextlib
 import shutil
 import signal
 from collections.abc import AsyncGenerator
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from redis.asyncio import Redis
 
@@ -12,6 +13,7 @@ from portfolio_realtime.errors import SettingsError
 from portfolio_realtime.state.embedded import EmbeddedServer
 
 COMMAND_S_MAX: Final = 20.0
+BACK_S: Final = 0.2  # before a server that has ended is started again
 
 
 def redis_program() -> str:
@@ -30,6 +32,26 @@ class ValkeyNode(EmbeddedServer):
     def is_usable(self) -> bool:
         """Will it answer?"""
         return self.is_running and not self.is_paused
+
+    @property
+    def pids(self) -> list[int]:
+        """Process id of each of its servers that runs."""
+        return [self.pid] if self.is_running else []
+
+    async def primaries(self) -> list["ValkeyNode"]:
+        """The servers that hold keys."""
+        return [self]
+
+    async def flush(self) -> None:
+        """Forget everything."""
+        await self.do("FLUSHALL")
+
+    async def keep(self) -> NoReturn:
+        """Start it again whenever it has ended, forever."""
+        while True:
+            await self.wait()
+            await asyncio.sleep(BACK_S)
+            await self.start()
 
     @contextlib.asynccontextmanager
     async def client(self) -> AsyncGenerator[Redis]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from portfolio_harness.valkey_node import ValkeyNode
 from portfolio_realtime import redaction
 from portfolio_realtime.cli.doctor import alpaca, machine, records
 from portfolio_realtime.cli.doctor.alpaca import Answer
@@ -20,7 +21,7 @@ from portfolio_realtime.model import Account, Unconfirmed
 from portfolio_realtime.state.server import Server
 from tests.alpaca_sim.conftest import Start
 from tests.cli.conftest import KEYS, Examine, hosts
-from tests.conftest import ValkeyServer, free_port
+from tests.conftest import free_port
 from tests.support.stream_clients import open_client
 from tests.support.websocket_servers import serving
 
@@ -186,21 +187,21 @@ async def test_an_equity_that_is_far_from_the_brokers_is_found(start: Start, doc
     assert "--account" in found["equity"].remedy
 
 
-async def test_a_valkey_that_will_not_do_is_found(doctor: Examine, mortal_valkey: ValkeyServer) -> None:
+async def test_a_valkey_that_will_not_do_is_found(doctor: Examine, mortal_server: ValkeyNode) -> None:
     """One that forgets, one that takes no writes, and none."""
     from portfolio_realtime.state.connection import Connection
 
-    connection = Connection(mortal_valkey.url)
-    assert (await doctor(REDIS_URL=mortal_valkey.url))["Valkey"].status is OK
+    connection = Connection(mortal_server.url)
+    assert (await doctor(REDIS_URL=mortal_server.url))["Valkey"].status is OK
     await connection.commands.config_set("maxmemory-policy", "allkeys-lru")
-    found = (await doctor(REDIS_URL=mortal_valkey.url))["Valkey"]
+    found = (await doctor(REDIS_URL=mortal_server.url))["Valkey"]
     assert (found.status, "noeviction" in found.remedy) == (WARN, True)
     await connection.commands.replicaof("127.0.0.1", free_port())
-    found = (await doctor(REDIS_URL=mortal_valkey.url))["Valkey"]
+    found = (await doctor(REDIS_URL=mortal_server.url))["Valkey"]
     assert (found.status, "primary" in found.remedy) == (FAIL, True)
     await connection.close()
-    mortal_valkey.kill()
-    found = (await doctor(REDIS_URL=mortal_valkey.url))["Valkey"]
+    await mortal_server.kill()
+    found = (await doctor(REDIS_URL=mortal_server.url))["Valkey"]
     assert (found.status, "REDIS_HOST" in found.remedy) == (FAIL, True)
 
 

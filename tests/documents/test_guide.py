@@ -9,7 +9,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.conftest import StartSimulator, Until, ValkeyServer, end, free_port
+from portfolio_harness.valkey_node import ValkeyNode
+from tests.conftest import StartSimulator, Until, end, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "from-the-guide.md"
@@ -43,13 +44,12 @@ def test_what_the_steps_name_exists() -> None:
 
 
 async def test_the_four_terminals_and_the_one(
-    simulator: StartSimulator, session_valkey: ValkeyServer, valkey_url: str, tmp_path: Path, until: Until
+    simulator: StartSimulator, mortal_server: ValkeyNode, tmp_path: Path, until: Until
 ) -> None:
     """Each service on its own with the guide's `.env`, then all of them by run_services."""
-    assert valkey_url
     running = await simulator(accounts=3, symbols=10)
     port = free_port()
-    _write_env(tmp_path / ".env", session_valkey.port, port)
+    _write_env(tmp_path / ".env", mortal_server.port, port)
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("COV_")},
         **running.environment,

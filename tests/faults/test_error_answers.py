@@ -9,6 +9,7 @@ from typing import Final
 import httpx
 import pytest
 
+from portfolio_harness.valkey_node import ValkeyNode
 from portfolio_realtime import logs, service
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.cli.doctor import machine
@@ -20,7 +21,7 @@ from portfolio_realtime.portfolio_calculator import calculator
 from portfolio_realtime.state.error_answers import PASSING, STAYING, STAYING_ERR
 from portfolio_realtime.symbol_collector import collector
 from portfolio_realtime.websocket_server import server
-from tests.conftest import Until, ValkeyServer, free_port
+from tests.conftest import Until, free_port
 
 from .valkey_proxy import ValkeyProxy
 
@@ -117,7 +118,7 @@ async def ready(running: Running) -> int:
 
 
 async def test_what_passes_is_waited_out(
-    mortal_valkey: ValkeyServer,
+    mortal_server: ValkeyNode,
     until: Until,
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -126,7 +127,7 @@ async def test_what_passes_is_waited_out(
     assert PASSING.keys() - PASSES.keys() == set()
     monkeypatch.setattr(service, "PAUSE_S_MAX", 0.2)  # the test has many outages, one after the other
     logs.configure("test", "info", "json")
-    async with all_services(mortal_valkey.port) as running:
+    async with all_services(mortal_server.port) as running:
         web = running["websocket_server"]
         for word, text in PASSES.items():
             await until(lambda: is_ready(web), f"ready before {word}")
@@ -164,11 +165,11 @@ async def is_ready(running: Running) -> bool:
 
 
 @pytest.mark.parametrize("word", [*STAYS, "no Valkey"])
-async def test_what_stays_ends_with_the_remedy(mortal_valkey: ValkeyServer, word: str) -> None:
+async def test_what_stays_ends_with_the_remedy(mortal_server: ValkeyNode, word: str) -> None:
     """Every service says why at once, in one line; so does the doctor."""
     text, remedy = STAYS.get(word, (NOT_VALKEY, "REDIS_PORT"))
     answer = text.encode() if word == "no Valkey" else b"-" + text.encode()
-    async with all_services(mortal_valkey.port, answer) as running:
+    async with all_services(mortal_server.port, answer) as running:
         for one in running.values():
             with pytest.raises(StateRefused) as refused:
                 async with asyncio.timeout(30):
@@ -181,9 +182,9 @@ async def test_what_stays_ends_with_the_remedy(mortal_valkey: ValkeyServer, word
     assert remedy in found.remedy + found.found
 
 
-async def test_what_stays_ends_a_running_service(mortal_valkey: ValkeyServer, until: Until) -> None:
+async def test_what_stays_ends_a_running_service(mortal_server: ValkeyNode, until: Until) -> None:
     """Rights that are taken away: each says which, and ends, though it has run well before."""
-    async with all_services(mortal_valkey.port) as running:
+    async with all_services(mortal_server.port) as running:
         await until(lambda: is_ready(running["websocket_server"]), "ready")
         for one in running.values():
             one.proxy.answer = b"-" + STAYS["NOPERM"][0].encode()

@@ -6,11 +6,12 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
+from portfolio_harness.valkey_node import ValkeyNode
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.state.connection import Connection, Message, Subscribed
 from portfolio_realtime.state.subscriptions import DEAF_S, PROBE_S, PROBE_S_MAX
-from tests.conftest import Until, ValkeyServer, free_port
+from tests.conftest import Until, free_port, one_server
 
 from .valkey_proxy import ValkeyProxy
 
@@ -26,15 +27,6 @@ async def connected(url: str) -> AsyncGenerator[Connection]:
     await connection.close()
 
 
-@contextlib.asynccontextmanager
-async def other_valkey() -> AsyncGenerator[ValkeyServer]:
-    """A second server."""
-    server = ValkeyServer(free_port())
-    server.start()
-    yield server
-    server.kill()
-
-
 async def hear(connection: Connection, heard: list[Message | Subscribed]) -> None:
     """Follow, forever."""
     async for event in connection.follow("news"):
@@ -47,16 +39,16 @@ async def test_what_is_promised_is_noticed_in_time() -> None:
     assert PROBE_S + PROBE_S_MAX + DEAF_S <= NOTICED_S_MAX
 
 
-async def test_an_endpoint_that_moves_is_followed(mortal_valkey: ValkeyServer, until: Until) -> None:
+async def test_an_endpoint_that_moves_is_followed(mortal_server: ValkeyNode, until: Until) -> None:
     """A planned failover whose front moves new connections only: the old primary lives on as a replica.
 
     Every open connection leads to it; the first READONLY gives all of them up, and no call fails for it.
     """
     async with (
-        ValkeyProxy(mortal_valkey.port) as front,
-        other_valkey() as new,
+        ValkeyProxy(mortal_server.port) as front,
+        one_server() as new,
         connected(front.url) as connection,
-        connected(mortal_valkey.url) as old,
+        connected(mortal_server.url) as old,
     ):
         commands = connection.commands
 
@@ -75,9 +67,9 @@ async def test_an_endpoint_that_moves_is_followed(mortal_valkey: ValkeyServer, u
             assert ids == {(await direct.commands.info("server"))["run_id"]}
 
 
-async def test_a_blocked_read_outlives_a_change_of_roles(mortal_valkey: ValkeyServer, until: Until) -> None:
+async def test_a_blocked_read_outlives_a_change_of_roles(mortal_server: ValkeyNode, until: Until) -> None:
     """UNBLOCKED answers the read of the revocations when a primary is demoted under it: it is asked again."""
-    async with connected(mortal_valkey.url) as connection, connected(mortal_valkey.url) as operator:
+    async with connected(mortal_server.url) as connection, connected(mortal_server.url) as operator:
         reading = asyncio.ensure_future(connection.commands.xread({"stream": "0"}, block=2000))
 
         async def is_blocked() -> bool:
@@ -88,12 +80,12 @@ async def test_a_blocked_read_outlives_a_change_of_roles(mortal_valkey: ValkeySe
         assert not await reading
 
 
-async def test_a_subscription_whose_path_dies_is_given_up(mortal_valkey: ValkeyServer, until: Until) -> None:
+async def test_a_subscription_whose_path_dies_is_given_up(mortal_server: ValkeyNode, until: Until) -> None:
     """Nothing is said, nothing is closed: it is made anew, its reader reads again, and then it hears."""
     async with (
-        ValkeyProxy(mortal_valkey.port) as front,
+        ValkeyProxy(mortal_server.port) as front,
         connected(front.url) as connection,
-        connected(mortal_valkey.url) as publisher,
+        connected(mortal_server.url) as publisher,
     ):
         heard: list[Message | Subscribed] = []
 
@@ -108,12 +100,12 @@ async def test_a_subscription_whose_path_dies_is_given_up(mortal_valkey: ValkeyS
 
 
 async def test_a_silent_server_is_not_taken_for_a_deaf_subscription(
-    mortal_valkey: ValkeyServer, until: Until, monkeypatch: pytest.MonkeyPatch
+    mortal_server: ValkeyNode, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While nothing can be published nothing needs to be heard: no reader reads everything for nothing."""
     monkeypatch.setattr("portfolio_realtime.state.subscriptions.DEAF_S", 0.3)
     monkeypatch.setattr("portfolio_realtime.state.subscriptions.PROBE_S", 0.1)
-    async with ValkeyProxy(mortal_valkey.port) as front, connected(front.url) as connection:
+    async with ValkeyProxy(mortal_server.port) as front, connected(front.url) as connection:
         heard: list[Message | Subscribed] = []
 
         following = asyncio.create_task(hear(connection, heard))

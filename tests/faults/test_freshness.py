@@ -13,7 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from portfolio_harness.system import System, running
 from portfolio_realtime.cancellation import cancel_until_ended
-from tests.conftest import Until
+from tests.conftest import KIND, Until
 
 MARKED_S_MAX: Final = 30.0  # 5 s on a machine that has time
 OPTIONS: Final = ("--accounts", "6", "--symbols", "12", "--seed", "5", "--trades-per-second", "60")
@@ -55,6 +55,12 @@ async def watching(system: System, account_id: str) -> AsyncGenerator[Page]:
         await cancel_until_ended([reading])
 
 
+def send(pids: list[int], number: signal.Signals) -> None:
+    """To each of these processes."""
+    for pid in pids:
+        os.kill(pid, number)
+
+
 async def test_each_hop_that_stops_is_told(until: Until) -> None:
     """Calculator, collector, consumer, Valkey: marked, nobody cut off, and live again afterwards."""
     told: dict[str, Callable[[Page], bool]] = {
@@ -65,13 +71,13 @@ async def test_each_hop_that_stops_is_told(until: Until) -> None:
         "market_data_consumer": lambda page: bool(page.value["stale"]) and not page.hops,
         "valkey": lambda page: page.hops in (["calculator"], ["valkey"]),
     }
-    async with running(OPTIONS, port=0, overrides=OVERRIDES) as system:
+    async with running(OPTIONS, port=0, overrides=OVERRIDES, valkey=KIND) as system:
         account_ids = await system.oracle.account_ids()
         async with watching(system, account_ids[0]) as page:
             await until(lambda: page.is_live, "a live value")
             for name, is_told in told.items():
-                pid, began_s = system.pids[name], time.monotonic()
-                os.kill(pid, signal.SIGSTOP)
+                pids, began_s = system.pids_of(name), time.monotonic()
+                send(pids, signal.SIGSTOP)
                 try:
                     await until(lambda told=is_told: told(page), f"{name} is told", MARKED_S_MAX)
                     marked_s = time.monotonic() - began_s
@@ -80,7 +86,7 @@ async def test_each_hop_that_stops_is_told(until: Until) -> None:
                             await until(lambda late=late: late.hops or late.value, "something comes")
                             assert not late.is_live
                 finally:
-                    os.kill(pid, signal.SIGCONT)
+                    send(pids, signal.SIGCONT)
                 began_s = time.monotonic()
                 await until(lambda: page.is_live, f"live again after {name}", MARKED_S_MAX)
                 print(f"{name}: marked after {marked_s:.1f} s, live {time.monotonic() - began_s:.1f} s after")

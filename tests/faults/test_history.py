@@ -1,7 +1,5 @@
 """The day as a picture: every point is what the ledger says of that moment, or null, also after kills."""
 
-import os
-import signal
 import time
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
@@ -13,7 +11,8 @@ import pytest
 from portfolio_harness.system import System, running
 from portfolio_realtime.clock import rfc3339
 from portfolio_realtime.websocket_server.http_api.responses import History
-from tests.conftest import Until
+from tests.conftest import KIND, Until
+from tests.support.processes import are_back, kill
 
 OPTIONS = ("--accounts", "6", "--symbols", "20", "--seed", "13", "--activities-per-second", "4")
 OVERRIDES = {"HISTORY_INTERVAL": "2", "LOG_LEVEL": "warning"}
@@ -116,7 +115,7 @@ def _cents(exact: str) -> str:
 @pytest.mark.timeout(400)
 async def test_every_point_is_what_the_ledger_says_also_after_kills(until: Until) -> None:
     """Trades, deposits and moving prices; consumer and calculator are killed; no point is wrong by a cent."""
-    async with running(OPTIONS, port=0, overrides=OVERRIDES) as system:
+    async with running(OPTIONS, port=0, overrides=OVERRIDES, valkey=KIND) as system:
         picture = Picture(system)
         try:
             account_ids = await picture.invested(await system.oracle.account_ids())
@@ -148,7 +147,9 @@ async def test_every_point_is_what_the_ledger_says_also_after_kills(until: Until
 @pytest.mark.timeout(400)
 async def test_a_split_and_a_lost_valkey_leave_no_wrong_point(until: Until) -> None:
     """Collector and server are killed around a split, then Valkey, which forgets the day."""
-    async with running(OPTIONS, port=0, overrides={**OVERRIDES, "HISTORY_INTERVAL": "1"}) as system:
+    async with running(
+        OPTIONS, port=0, overrides={**OVERRIDES, "HISTORY_INTERVAL": "1"}, valkey=KIND
+    ) as system:
         picture = Picture(system)
         try:
             account_ids = await picture.invested(await system.oracle.account_ids())
@@ -183,16 +184,3 @@ async def test_a_split_and_a_lost_valkey_leave_no_wrong_point(until: Until) -> N
 
     assert checked_before >= 2 * POINTS
     assert checked >= POINTS
-
-
-def kill(system: System, *names: str) -> dict[str, int]:
-    """Kill these processes; name -> id of the dead."""
-    pids = {name: system.supervisor.pids[name] for name in names}
-    for pid in pids.values():
-        os.kill(pid, signal.SIGKILL)
-    return pids
-
-
-def are_back(system: System, dead: dict[str, int]) -> bool:
-    """Has each of them a successor?"""
-    return all(system.supervisor.pids[name] != pid for name, pid in dead.items())

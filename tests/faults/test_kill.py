@@ -1,7 +1,5 @@
 """Promise P1 after a kill: each process in turn is killed -9 under clients; values converge again."""
 
-import os
-import signal
 from decimal import Decimal
 
 import httpx
@@ -10,7 +8,8 @@ import pytest
 from portfolio_harness.clients import Clients
 from portfolio_harness.convergence import converge
 from portfolio_harness.system import System, running
-from tests.conftest import Until
+from tests.conftest import KIND, Until
+from tests.support.processes import are_back, kill
 
 INTERVAL_S = 0.2
 BACK_S_MAX = 20.0  # restart, lease and reading anew, on a busy machine
@@ -22,12 +21,11 @@ OVERRIDES = {"MIN_UPDATE_INTERVAL": str(INTERVAL_S), "LOG_LEVEL": "warning"}
 @pytest.mark.parametrize("victim", VICTIMS)
 async def test_values_converge_after_a_kill(victim: str, until: Until) -> None:
     """A killed process is back by itself; what happened meanwhile is in the values, and none went back."""
-    async with running(OPTIONS, port=0, overrides=OVERRIDES) as system:
+    async with running(OPTIONS, port=0, overrides=OVERRIDES, valkey=KIND) as system:
         fleet = await _fleet(system)
-        killed = system.supervisor.pids[victim]
-        os.kill(killed, signal.SIGKILL)
+        killed = kill(system, victim)
         await _deposit(system, fleet.clients[0].account_id, "1234.56")
-        await until(lambda: system.supervisor.pids[victim] != killed, f"{victim} is back", BACK_S_MAX)
+        await until(lambda: are_back(system, killed), f"{victim} is back", BACK_S_MAX)
         await until(lambda: _shows_deposit(fleet), "the deposit is shown", BACK_S_MAX)
         messages = fleet.counts["messages"]
         await until(lambda: fleet.counts["messages"] > messages + 50, "values move again", BACK_S_MAX)
@@ -44,17 +42,11 @@ async def test_values_converge_after_a_kill(victim: str, until: Until) -> None:
 
 async def test_values_converge_after_everything_was_killed(until: Until) -> None:
     """Even when all of it is killed at once, nobody needs to lift a hand."""
-    async with running(OPTIONS, port=0, overrides=OVERRIDES) as system:
+    async with running(OPTIONS, port=0, overrides=OVERRIDES, valkey=KIND) as system:
         fleet = await _fleet(system)
-        killed = system.supervisor.pids
-        for pid in killed.values():
-            os.kill(pid, signal.SIGKILL)
+        killed = kill(system, *VICTIMS)
         await _deposit(system, fleet.clients[0].account_id, "1234.56")
-        await until(
-            lambda: not set(system.supervisor.pids.values()) & set(killed.values()),
-            "all are back",
-            BACK_S_MAX,
-        )
+        await until(lambda: are_back(system, killed), "all are back", BACK_S_MAX)
         await until(lambda: _shows_deposit(fleet), "the deposit is shown", BACK_S_MAX)
         await system.oracle.pause()
 

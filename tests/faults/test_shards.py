@@ -11,7 +11,7 @@ from portfolio_harness.clients import Clients
 from portfolio_harness.convergence import converge
 from portfolio_harness.system import System, counted, running
 from portfolio_realtime.processes import end_all, start_module
-from tests.conftest import Until
+from tests.conftest import KIND, Until
 
 INTERVAL_S = 0.2
 MOVED_S_MAX = 60.0  # start, lease and reading anew, on a busy machine
@@ -25,7 +25,7 @@ Joined = asyncio.subprocess.Process
 @pytest.fixture
 async def system() -> AsyncGenerator[System]:
     """Everything, with one calculator."""
-    async with running(OPTIONS, port=0, overrides=OVERRIDES) as ready:
+    async with running(OPTIONS, port=0, overrides=OVERRIDES, valkey=KIND) as ready:
         yield ready
 
 

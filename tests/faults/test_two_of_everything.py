@@ -18,12 +18,13 @@ from websockets.asyncio.client import connect
 
 from portfolio_harness.oracle import Oracle
 from portfolio_harness.system import free_port, settings_for, start_simulator, token, wait_ready
+from portfolio_harness.valkey_node import ValkeyNode
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.processes import end_all
 from portfolio_realtime.run_services import SERVICES
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.supervisor import Supervisor
-from tests.conftest import LEASE_MS, Until, ValkeyServer
+from tests.conftest import LEASE_MS, Until, one_server
 from tests.faults.valkey_proxy import ValkeyProxy
 from tests.support.pages import WatchedPage
 
@@ -44,7 +45,7 @@ class Pair:
     supervisors: tuple[Supervisor, Supervisor]
     oracle: Oracle
     state: State
-    valkey: ValkeyServer
+    valkey: ValkeyNode
     proxy: ValkeyProxy
     page: WatchedPage
     account_id: str
@@ -68,9 +69,8 @@ class Pair:
 async def two_of_everything() -> AsyncGenerator[Pair]:
     """Started, with a page that shows a live value soon."""
     simulator, simulator_url = await start_simulator(OPTIONS)
-    valkey, oracle = ValkeyServer(free_port(0)), Oracle(simulator_url)
-    await asyncio.to_thread(valkey.start)
-    async with ValkeyProxy(valkey.port) as proxy:
+    oracle = Oracle(simulator_url)
+    async with one_server() as valkey, ValkeyProxy(valkey.port) as proxy:
         ports = [free_port(0), free_port(0)]
         own = {"REDIS_URL": proxy.url, "MIN_UPDATE_INTERVAL": "0.2", "LOG_LEVEL": "error"}
         first, second = (
@@ -99,7 +99,6 @@ async def two_of_everything() -> AsyncGenerator[Pair]:
                 await supervisor.stop()
             await oracle.close()
             await end_all([simulator])
-            valkey.kill()
 
 
 async def test_each_hop_is_told_and_heals(until: Until) -> None:

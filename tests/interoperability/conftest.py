@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest_asyncio
 
 from portfolio_realtime.state import open_state
-from tests.conftest import SHARDS, ValkeyServer, free_port
+from tests.conftest import SHARDS, own_valkey
 from tests.support.websocket_servers import Calculator, Served, serving, write_accounts
 
 ACCOUNT_ID = "a"
@@ -32,15 +32,13 @@ class Running:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def running() -> AsyncGenerator[Running]:
     """A server whose account has a value, on a Valkey of its own: other tests empty theirs."""
-    valkey = ValkeyServer(free_port())
-    valkey.start()
-    state = open_state(valkey.url, holder="calculator", shards=SHARDS, lease_ms=LEASE_MS)
-    try:
-        await write_accounts(state, ACCOUNT_ID)
-        async with serving(valkey.url) as served:
-            running = Running(served, Calculator(state))
-            await running.publish()
-            yield running
-    finally:
-        await state.close()
-        valkey.kill()
+    async with own_valkey() as valkey:
+        state = open_state(valkey.url, holder="calculator", shards=SHARDS, lease_ms=LEASE_MS)
+        try:
+            await write_accounts(state, ACCOUNT_ID)
+            async with serving(valkey.url) as served:
+                running = Running(served, Calculator(state))
+                await running.publish()
+                yield running
+        finally:
+            await state.close()

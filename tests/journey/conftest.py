@@ -11,6 +11,7 @@ import pytest_asyncio
 from websockets.asyncio.client import ClientConnection, connect
 
 from portfolio_harness.system import System, running
+from tests.conftest import KIND
 
 QUIET: Final = (
     "--accounts",
@@ -138,7 +139,7 @@ class Journey:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def stage() -> AsyncGenerator[System]:
     """One running system for the whole journey."""
-    async with running(QUIET, port=0, overrides=OVERRIDES) as system:
+    async with running(QUIET, port=0, overrides=OVERRIDES, valkey=KIND) as system:
         yield system
 
 

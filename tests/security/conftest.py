@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from portfolio_realtime.state import State, open_state, rights
-from tests.conftest import LEASE_MS, SHARDS, ValkeyServer, free_port
+from tests.conftest import LEASE_MS, SHARDS, own_valkey
 from tests.security.provider import AUDIENCE, ISSUER, Key, Provider, providing
 from tests.support.websocket_servers import Calculator, Served, serving, write_accounts
 
@@ -36,17 +36,15 @@ async def provider(keys: list[Key]) -> AsyncGenerator[Provider]:
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def shared() -> AsyncGenerator[State]:
     """The state that the servers share, with three accounts and their values, on a Valkey of their own."""
-    valkey = ValkeyServer(free_port())
-    valkey.start()
-    state = open_state(valkey.url, holder="security", shards=SHARDS, lease_ms=60_000)
-    await state.revocations.confirm()  # a system that has been running for long
-    await write_accounts(state, "a", "ab", "b")
-    calculator = Calculator(state)
-    for account_id in ("a", "ab", "b"):
-        await calculator.publish(account_id, 1)
-    yield state
-    await state.close()
-    valkey.kill()
+    async with own_valkey() as valkey:
+        state = open_state(valkey.url, holder="security", shards=SHARDS, lease_ms=60_000)
+        await state.revocations.confirm()  # a system that has been running for long
+        await write_accounts(state, "a", "ab", "b")
+        calculator = Calculator(state)
+        for account_id in ("a", "ab", "b"):
+            await calculator.publish(account_id, 1)
+        yield state
+        await state.close()
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")

@@ -12,6 +12,7 @@ import pytest_asyncio
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
+from portfolio_harness.valkey_kinds import Valkeys
 from portfolio_realtime import config
 from portfolio_realtime.cli import users
 from portfolio_realtime.config import Settings
@@ -20,7 +21,7 @@ from portfolio_realtime.state.entitlements import Entitlements
 from portfolio_realtime.state.keys import TICKET_TTL_S
 from portfolio_realtime.websocket_server.access import authorization as access_limits
 from portfolio_realtime.websocket_server.access import jwks, revocations
-from tests.conftest import SHARDS, Until, ValkeyServer, free_port
+from tests.conftest import SHARDS, Until, own_valkey
 from tests.security.conftest import WEBHOOK_SECRET, opened
 from tests.security.provider import Key, Provider
 from tests.support.websocket_servers import (
@@ -383,16 +384,14 @@ async def test_e21_without_the_webhook_nobody_gets_in_and_nobody_stays_for_long(
 
 
 @pytest_asyncio.fixture(loop_scope="package")
-async def mortal() -> AsyncGenerator[ValkeyServer]:
+async def mortal() -> AsyncGenerator[Valkeys]:
     """A Valkey to kill."""
-    server = ValkeyServer(free_port())
-    server.start()
-    yield server
-    server.kill()
+    async with own_valkey() as own:
+        yield own
 
 
 async def test_e21_without_valkey_nobody_gets_in(
-    mortal: ValkeyServer, until: Until, monkeypatch: pytest.MonkeyPatch
+    mortal: Valkeys, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither revocations nor entitlements nor tickets can be known; who is in stays, hearing nothing new."""
     monkeypatch.setattr(revocations, "STALE_S_MAX", 1.5)
@@ -407,7 +406,7 @@ async def test_e21_without_valkey_nobody_gets_in(
             ticket = (await by_claim.http.post("/v1/tickets", headers=bearer())).json()["ticket"]
             async with by_claim.open("/ws/portfolio/a") as client:
                 await receive(client)
-                mortal.kill()
+                await mortal.kill()
                 for server in (by_claim, by_hash):
                     await until(lambda server=server: refused(server), "new tokens are refused", 15)
                     async with server.open("/ws/portfolio/a", bearer(subject="alice")) as newcomer:

@@ -15,8 +15,9 @@ from typing import Any
 import jwt
 import pytest
 
+from portfolio_harness.valkey_kinds import Valkeys
 from portfolio_realtime.state import keys
-from tests.conftest import Until, ValkeyServer
+from tests.conftest import Until
 from tests.security.conftest import opened
 from tests.support.websocket_servers import SECRET, Served, serving, write_accounts
 
@@ -46,24 +47,24 @@ async def operate(url: str, *arguments: str | Path, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
-async def come_back_empty(valkey: ValkeyServer) -> None:
+async def come_back_empty(valkey: Valkeys) -> None:
     """Killed, and another one in its place that holds nothing."""
-    valkey.kill()
-    await asyncio.to_thread(valkey.start)
+    await valkey.kill()
+    await valkey.start()
     async with opened(valkey.url) as state:
         assert await state.connection.commands.dbsize() == 0
         await write_accounts(state, "a")
 
 
 @pytest.fixture
-async def established(mortal_valkey: ValkeyServer) -> ValkeyServer:
+async def established(mortal_valkey: Valkeys) -> Valkeys:
     """A Valkey of which the operator has said that nothing was revoked before."""
     await operate(mortal_valkey.url, "revocations", "restore", "--none")
     return mortal_valkey
 
 
 async def test_p12_a_revoked_token_stays_out_of_a_new_server(
-    established: ValkeyServer, tmp_path: Path, until: Until
+    established: Valkeys, tmp_path: Path, until: Until
 ) -> None:
     """Nobody is let in on an older token until the saved file is written again; the revoked one never."""
     leaver, stayer = issued("leaver"), issued("stayer")
@@ -97,7 +98,7 @@ async def test_p12_a_revoked_token_stays_out_of_a_new_server(
 
 
 async def test_p12_a_running_server_makes_good_what_valkey_has_lost(
-    established: ValkeyServer, until: Until
+    established: Valkeys, until: Until
 ) -> None:
     """It writes again what it knows; a new server beside it refuses the same, and lets the same in."""
     leaver, stayer = issued("leaver"), issued("stayer")

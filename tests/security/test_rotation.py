@@ -22,10 +22,11 @@ from portfolio_harness.system import (
     wait_ready,
 )
 from portfolio_harness.system import token as signed
+from portfolio_harness.valkey_node import ValkeyNode
 from portfolio_realtime.processes import end_all
 from portfolio_realtime.state import open_state
 from portfolio_realtime.supervisor import Supervisor
-from tests.conftest import LEASE_MS, SHARDS, Until, ValkeyServer
+from tests.conftest import LEASE_MS, SHARDS, Until
 from tests.security.conftest import opened, rights_of_all
 from tests.support.websocket_servers import (
     SECRET,
@@ -70,7 +71,7 @@ async def test_the_secret_of_tokens(valkey_url: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def administered(valkey: ValkeyServer) -> AsyncGenerator[Redis]:
+async def administered(valkey: ValkeyNode) -> AsyncGenerator[Redis]:
     """Valkey, with the user of docs/security.md, whose password is `old`."""
     admin = Redis.from_url(valkey.url)
     try:
@@ -81,15 +82,15 @@ async def administered(valkey: ValkeyServer) -> AsyncGenerator[Redis]:
         await admin.aclose()
 
 
-def logged_in(valkey: ValkeyServer, password: str) -> str:
+def logged_in(valkey: ValkeyNode, password: str) -> str:
     """The URL with that user and this password."""
     return f"redis://portfolio:{password}@127.0.0.1:{valkey.port}/0"
 
 
-async def test_the_password_of_valkey(mortal_valkey: ValkeyServer) -> None:
+async def test_the_password_of_valkey(mortal_server: ValkeyNode) -> None:
     """A user may have two: nobody is without Valkey for a moment, and the rights suffice for all of it."""
-    old, new = (logged_in(mortal_valkey, password) for password in ("old", "new"))
-    async with administered(mortal_valkey) as admin:
+    old, new = (logged_in(mortal_server, password) for password in ("old", "new"))
+    async with administered(mortal_server) as admin:
         state = open_state(old, holder="test", shards=SHARDS, lease_ms=LEASE_MS)
         await write_accounts(state, "a")
         calculator = Calculator(state)

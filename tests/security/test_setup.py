@@ -25,9 +25,9 @@ from portfolio_realtime.model import Mark
 from portfolio_realtime.state import State, rights
 from portfolio_realtime.state.revocations import SubjectRevocation
 from portfolio_realtime.wire.messages import is_account_id
-from tests.conftest import SHARDS, end, free_port
+from tests.conftest import SHARDS, end, free_port, one_server
 from tests.security.conftest import opened, rights_of_all
-from tests.support.secure_setups import make_certificate, tls_in_front, valkey
+from tests.support.secure_setups import make_certificate, tls_in_front
 from tests.support.websocket_servers import SECRET, Calculator, bearer, receive, serving, write_accounts
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
@@ -178,7 +178,7 @@ async def test_e23_a_user_limited_to_our_keys_is_enough() -> None:
         f"ACL SETUSER {user} resetkeys >PASSWORD {rights.access_string(user)}" for user in rights.COMMANDS
     ]
     assert "\n".join(printed) in (ROOT / "docs/security.md").read_text()
-    async with valkey() as server:
+    async with one_server() as server:
         admin = Redis.from_url(server.url)
         await admin.execute_command("ACL", "SETUSER", "portfolio", *rights_of_all("PASSWORD"))
         await admin.execute_command("ACL", "SETUSER", "default", "off")
@@ -236,7 +236,7 @@ async def test_e23_only_a_plain_account_id_can_become_part_of_a_key(account_id: 
 async def test_e23_tls_to_valkey_checks_the_servers_certificate(tmp_path: Path) -> None:
     """A real Valkey behind real TLS; another authority, or another name, is not talked to."""
     certificate = make_certificate(tmp_path)
-    async with valkey() as server, tls_in_front(server.port, tmp_path) as port:
+    async with one_server() as server, tls_in_front(server.port, tmp_path) as port:
         good = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificate}"
         async with opened(good) as state, serving(good) as served:
             await write_accounts(state, "a")

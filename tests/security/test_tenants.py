@@ -1,6 +1,5 @@
 """E25: tenants on one Valkey, each under a prefix of its own, never see each other."""
 
-import asyncio
 import contextlib
 import os
 import subprocess
@@ -12,7 +11,8 @@ import pytest
 from redis.asyncio import Redis
 from websockets.asyncio.client import connect
 
-from tests.conftest import SHARDS, Until, ValkeyServer, end, free_port
+from portfolio_harness.valkey_node import ValkeyNode
+from tests.conftest import SHARDS, Until, end, free_port
 from tests.support.websocket_servers import SECRET, bearer, receive
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
@@ -64,8 +64,8 @@ async def is_ready(port: int) -> bool:
 
 async def test_e25_tenants_with_the_same_account_id_see_only_their_own(until: Until) -> None:
     """The first value and what is published later; and no key or channel is anybody else's."""
-    valkey = ValkeyServer(free_port())
-    await asyncio.to_thread(valkey.start)
+    valkey = ValkeyNode()
+    await valkey.start()
     admin = Redis.from_url(valkey.url, decode_responses=True)
     try:
         with contextlib.ExitStack() as stack:
@@ -86,7 +86,7 @@ async def test_e25_tenants_with_the_same_account_id_see_only_their_own(until: Un
             assert any(name.startswith(prefix) for name in channels)
     finally:
         await admin.aclose()
-        valkey.kill()
+        await valkey.kill()
 
 
 async def values(port: int) -> set[str]:

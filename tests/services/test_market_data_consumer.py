@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
+from portfolio_harness.valkey_kinds import Valkeys
 from portfolio_realtime import config
 from portfolio_realtime.clock import parse_rfc3339
 from portfolio_realtime.market_data_consumer import subscription
@@ -18,7 +19,7 @@ from portfolio_realtime.market_data_consumer.trading_sessions import Session
 from portfolio_realtime.model import Mark, exact
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.connection import Subscribed
-from tests.conftest import LEASE_MS, SHARDS, Simulator, StartSimulator, Until, ValkeyServer
+from tests.conftest import LEASE_MS, SHARDS, Simulator, StartSimulator, Until
 from tests.support.consumers import (
     all_true,
     announced,
@@ -113,7 +114,7 @@ async def test_a_cut_stream_is_reopened_and_exact_again(
 
 
 async def test_marks_are_back_after_valkey_was_killed(
-    market: Simulator, mortal_valkey: ValkeyServer, until: Until
+    market: Simulator, mortal_valkey: Valkeys, until: Until
 ) -> None:
     """A Valkey that comes back empty is filled from memory, over the same market connections."""
     state = open_state(mortal_valkey.url, holder="test", shards=SHARDS, lease_ms=LEASE_MS)
@@ -131,8 +132,8 @@ async def test_marks_are_back_after_valkey_was_killed(
             truth = await true_marks(market)
             await until(all_true(state, truth), "every mark is exact")
             before = await marks_of(state)
-            mortal_valkey.kill()
-            mortal_valkey.start()
+            await mortal_valkey.kill()
+            await mortal_valkey.start()
             await state.connection.wait_ready(10)
             await write_universe(state, symbols)
             await until(all_true(state, truth), "every mark is back from memory, for nothing is traded", 15)

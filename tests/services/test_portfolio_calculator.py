@@ -15,13 +15,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from portfolio_harness.valkey_kinds import Valkeys
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.model import Mark, Publication
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.accounts import PAGE_FIELDS
 from portfolio_realtime.valuation.book import SPARE_COLUMNS
-from tests.conftest import LEASE_MS, SHARDS, Until, ValkeyServer, end, running_service
+from tests.conftest import LEASE_MS, SHARDS, Until, end, running_service
 from tests.support.calculators import CLOCK, MIN_UPDATE_S, NAMES, World
 
 Start = Callable[[str], "subprocess.Popen[bytes]"]
@@ -295,9 +296,7 @@ async def test_two_share_the_shards_and_one_takes_over_from_a_killed_one(
     running.assert_monotonic()
 
 
-async def test_a_killed_valkey_is_survived(
-    mortal_valkey: ValkeyServer, calculator: Start, until: Until
-) -> None:
+async def test_a_killed_valkey_is_survived(mortal_valkey: Valkeys, calculator: Start, until: Until) -> None:
     """It comes back empty; once the others have written again, all is published under a greater epoch."""
     state = open_state(mortal_valkey.url, holder="test", shards=SHARDS, lease_ms=LEASE_MS)
     world = World(state)
@@ -307,10 +306,10 @@ async def test_a_killed_valkey_is_survived(
     process = calculator(mortal_valkey.url)
     await until(world.shows("2000.00", *NAMES), "all are published", START_S_MAX)
     before = {name: world.seen[name][-1].epoch for name in NAMES}
-    mortal_valkey.kill()
+    await mortal_valkey.kill()
     with pytest.raises(StateUnavailable):
         await state.connection.ping()
-    mortal_valkey.start()
+    await mortal_valkey.start()
     await until(lambda: world.subscribed == 2, "the test follows again")
     await world.mark(106.0)
     await world.write(*NAMES)

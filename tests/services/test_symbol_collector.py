@@ -15,6 +15,7 @@ import msgspec
 import pytest
 import structlog
 
+from portfolio_harness.valkey_kinds import Valkeys
 from portfolio_realtime import config
 from portfolio_realtime.clock import SystemClock, parse_rfc3339
 from portfolio_realtime.errors import BrokerRefused, SettingsError
@@ -30,7 +31,6 @@ from tests.conftest import (
     Simulator,
     StartSimulator,
     Until,
-    ValkeyServer,
     end,
 )
 from tests.support.collectors import SETTINGS, all_known, context_of, learn_no_names, running, wait_exact
@@ -223,7 +223,7 @@ async def test_a_cut_event_stream_is_resumed_without_a_gap(
 
 
 async def test_a_valkey_that_is_killed_gets_everything_again(
-    simulator: StartSimulator, mortal_valkey: ValkeyServer, until: Until, monkeypatch: pytest.MonkeyPatch
+    simulator: StartSimulator, mortal_valkey: Valkeys, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Records are in memory: they are written again, and hardly a request is sent (without names)."""
 
@@ -234,11 +234,11 @@ async def test_a_valkey_that_is_killed_gets_everything_again(
         async with running(context_of(broker, state, symbol_collection_interval=300)):
             await until(all_known(broker, state), "all accounts are known")
             requests = (await broker.get("/_sim/state"))["requests"]
-            mortal_valkey.kill()
+            await mortal_valkey.kill()
             await broker.post(
                 "/_sim/cash", {"account_id": await first_id(broker), "activity_type": "CSD", "amount": "1"}
             )
-            mortal_valkey.start()
+            await mortal_valkey.start()
             await until(all_known(broker, state), "all records are back", 20)
             await broker.post("/_sim/pause")
             await wait_exact(broker, state, until)

@@ -10,7 +10,7 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from portfolio_harness.simulation.made_up_valkey import MadeUpValkey
-from tests.conftest import ValkeyServer
+from portfolio_harness.valkey_kinds import Valkeys
 
 KEYS = st.sampled_from(["a", "b", "c"])
 FIELDS = st.sampled_from(["x", "y", "z"])
@@ -72,7 +72,7 @@ def test_a_script_has_the_same_types(real_url: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def real_url(session_valkey: ValkeyServer) -> str:
+def real_url(session_valkey: Valkeys) -> str:
     """URL of the real one."""
     return session_valkey.url
 

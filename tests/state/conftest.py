@@ -8,9 +8,9 @@ from typing import cast
 import pytest
 from redis.asyncio import Redis
 
+from portfolio_harness.valkey_kinds import Valkeys
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Message, Subscribed
-from tests.conftest import ValkeyServer
 
 PLACEHOLDERS = {"SHA256": "[0-9a-f]{64}", "{sNN}": r"\{s\d\d[a-z]{2}\}"}
 
@@ -58,16 +58,16 @@ async def strays(commands: Redis) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-async def only_known_keys(session_valkey: ValkeyServer) -> AsyncGenerator[None]:
+async def only_known_keys(session_valkey: Valkeys) -> AsyncGenerator[None]:
     """Fail a test that leaves a key which the table does not know or calls temporary without a TTL."""
-    commands = Redis.from_url(session_valkey.url)
-    await commands.flushall()  # what a test elsewhere has left
+    await session_valkey.flush()  # what a test elsewhere has left
     yield
-    try:
-        assert await strays(commands) == []
-    finally:
-        await commands.flushall()
-        await commands.aclose()
+    found: list[str] = []
+    for node in await session_valkey.primaries():
+        async with node.client() as commands:
+            found += await strays(commands)
+    await session_valkey.flush()
+    assert found == []
 
 
 Messages = AsyncIterator[Message | Subscribed]

@@ -5,12 +5,13 @@ from typing import NoReturn
 
 import pytest
 
+from portfolio_harness.valkey_kinds import Valkeys
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.model import Mark
 from portfolio_realtime.state import State, open_state
 from portfolio_realtime.state.connection import Connection, Message, Subscribed
 from portfolio_realtime.state.marks import decode_marks
-from tests.conftest import SHARDS, Until, ValkeyServer
+from tests.conftest import SHARDS, Until
 
 from .conftest import Followed, Messages
 from .records import mark
@@ -64,17 +65,17 @@ async def test_nothing_is_missed_between_subscribing_and_reading(state: State, f
 
 
 async def test_subscribed_comes_again_after_a_killed_server(
-    mortal_valkey: ValkeyServer, until: Until, followed: Followed
+    mortal_valkey: Valkeys, until: Until, followed: Followed
 ) -> None:
     """The server is killed and comes back empty on its port: read again, then messages flow."""
     state = open_state(mortal_valkey.url, holder="test", shards=SHARDS, lease_ms=1000)
     messages = followed(state.marks.batches())
     assert await following(messages) == Subscribed()
-    mortal_valkey.kill()
+    await mortal_valkey.kill()
     with pytest.raises(StateUnavailable):
         await state.connection.ping()
     again = asyncio.create_task(following(messages))
-    mortal_valkey.start()
+    await mortal_valkey.start()
     assert await again == Subscribed()
     await state.connection.wait_ready(DEADLINE_S)
     assert await state.marks.read_all() == []

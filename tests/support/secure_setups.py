@@ -13,19 +13,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.conftest import ValkeyServer, free_port
-
-
-@contextlib.asynccontextmanager
-async def valkey() -> AsyncGenerator[ValkeyServer]:
-    """A real server of the test's own."""
-    server = ValkeyServer(free_port())
-    await asyncio.to_thread(server.start)
-    try:
-        yield server
-    finally:
-        server.kill()
-
 
 def make_certificate(folder: Path) -> Path:
     """For 127.0.0.1 and no other name, signed by itself."""

@@ -5,11 +5,12 @@ import json
 
 import pytest
 
+from portfolio_harness.valkey_kinds import Valkeys
 from portfolio_realtime.errors import LeaseLost
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.websocket_server.fanout import publication_follower
-from tests.conftest import LEASE_MS, SHARDS, Until, ValkeyServer
+from tests.conftest import LEASE_MS, SHARDS, Until
 from tests.support.publications import publication
 from tests.support.websocket_servers import (
     API_KEY,
@@ -150,7 +151,7 @@ async def test_a_server_that_ends_asks_everybody_to_reconnect(
 
 
 async def test_when_valkey_dies_clients_stay_and_converge_when_it_is_back(
-    mortal_valkey: ValkeyServer, until: Until
+    mortal_valkey: Valkeys, until: Until
 ) -> None:
     """P1: nothing is lost but time, though Valkey has lost everything."""
     state = open_state(mortal_valkey.url, holder="test", shards=SHARDS, lease_ms=LEASE_MS)
@@ -162,7 +163,7 @@ async def test_when_valkey_dies_clients_stay_and_converge_when_it_is_back(
         served.open("/ws/portfolio/a?detail=positions") as client,
     ):
         before = await receive(client)
-        mortal_valkey.kill()
+        await mortal_valkey.kill()
 
         async def unready() -> bool:
             return not await served.ready()
@@ -171,7 +172,7 @@ async def test_when_valkey_dies_clients_stay_and_converge_when_it_is_back(
         assert (await served.http.get("/health")).status_code == 200
         answer = await served.http.get("/v1/portfolio/a", headers=bearer())
         assert (answer.status_code, answer.headers.get("retry-after")) in ((503, "2"), (200, None))
-        mortal_valkey.start()
+        await mortal_valkey.start()
         await until(served.ready, "the server is ready again", 15)
         later = open_state(mortal_valkey.url, holder="later", shards=SHARDS, lease_ms=LEASE_MS)
         await until(lambda: watched(later, "a"), "the server has announced again what is watched", 15)

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
+from portfolio_harness.valkey_kinds import Valkeys
 from portfolio_realtime.state import State
 from portfolio_realtime.websocket_server.http_api import portfolios
-from tests.conftest import ValkeyServer
 from tests.support.websocket_servers import bearer, serving, write_accounts
 
 PATH = "/v1/portfolio/a/explain"
@@ -32,10 +32,10 @@ async def test_before_any_record_is_there_nobody_is_told_that_an_account_does_no
     assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
 
 
-async def test_without_valkey_nothing_is_explained(mortal_valkey: ValkeyServer) -> None:
+async def test_without_valkey_nothing_is_explained(mortal_valkey: Valkeys) -> None:
     """503, come back."""
     async with serving(mortal_valkey.url) as server:
-        mortal_valkey.kill()
+        await mortal_valkey.kill()
         answer = await server.http.get(PATH, headers=bearer())
 
     assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
