@@ -216,8 +216,9 @@ class ValkeyCluster:
         return next(node for node in self.nodes if node.port == port)
 
     async def wait_whole(self) -> None:
-        """Until all nodes agree who owns which slot, and replicas follow. Raises ClusterFailed."""
+        """Until all nodes agree who owns which slot and serve, and replicas follow. Raises ClusterFailed."""
         await self._wait(_is_whole, "the cluster is whole")
+        await self._until(self._do_all_serve, "all nodes serve")
         await self._until(self._do_replicas_follow, "replicas follow their primaries")
 
     async def wait_taken_over(self, primary: ValkeyNode, slots: frozenset[int]) -> None:
@@ -232,6 +233,11 @@ class ValkeyCluster:
     async def slots_of(self, node: ValkeyNode) -> frozenset[int]:
         """The slots that it owns."""
         return (await self._seen(node)).slots
+
+    async def _do_all_serve(self) -> bool:
+        """A node that has just been started refuses for two seconds."""
+        told = [await node.do("CLUSTER INFO") for node in self._usable()]
+        return all(one["cluster_state"] == "ok" for one in told)
 
     async def _do_replicas_follow(self) -> bool:
         told = [await node.do("INFO", "replication") for node in self._usable()]

@@ -15,7 +15,7 @@ from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.connection import Connection, Message, Subscribed
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.state.server import examine
-from tests.conftest import Until, ValkeyServer
+from tests.conftest import KIND, Until
 
 SHARDS = 16
 HEAL_S = 60.0
@@ -23,15 +23,9 @@ SIGNS_S = 0.05
 
 
 @pytest.fixture
-async def cluster(until: Until) -> AsyncGenerator[ValkeyCluster]:
-    """Three primaries with a replica each, which all say that they serve."""
-
-    async def serves(node: ValkeyNode) -> bool:
-        return "cluster_state:ok" in str(await node.do("CLUSTER", "INFO"))
-
-    async with ValkeyCluster() as running:
-        for node in running.nodes:
-            await until(lambda node=node: serves(node), "the node serves", HEAL_S)
+async def cluster() -> AsyncGenerator[ValkeyCluster]:
+    """Three primaries with a replica each."""
+    async with ValkeyCluster(program=KIND.program) as running:
         yield running
 
 
@@ -147,9 +141,9 @@ async def test_several_nodes_may_be_named(cluster: ValkeyCluster) -> None:
     await connection.close()
 
 
-async def test_what_is_no_cluster_is_refused(mortal_valkey: ValkeyServer) -> None:
+async def test_what_is_no_cluster_is_refused(mortal_server: ValkeyNode) -> None:
     """Where one is expected, because it was said or several nodes are named."""
-    place = f"127.0.0.1:{mortal_valkey.port}"
+    place = f"127.0.0.1:{mortal_server.port}"
     for url, is_cluster in ((f"redis://{place}/0", True), (f"redis://{place},{place}/0", None)):
         with pytest.raises(StateRefused, match=f"{place} is no node of a cluster: unset REDIS_CLUSTER"):
             await examine(url, is_cluster=is_cluster)

@@ -6,10 +6,14 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
+from portfolio_harness.valkey_kinds import Valkeys
 from portfolio_realtime.errors import LeaseLost
 from portfolio_realtime.state import State, keys, open_state
+from portfolio_realtime.state.connection import Message, Subscribed
 from portfolio_realtime.state.leases import Lease
-from tests.conftest import SHARDS, Until
+from tests.conftest import DEADLINE_S, SHARDS, Until
+
+from .conftest import Followed
 
 LEASE_MS = 300
 
@@ -92,10 +96,10 @@ async def test_tokens_grow_with_every_grant(state: State) -> None:
     assert tokens == sorted(set(tokens))
 
 
-async def test_tokens_grow_across_a_lost_server(state: State) -> None:
+async def test_tokens_grow_across_a_lost_server(state: State, session_valkey: Valkeys) -> None:
     """Everything is forgotten: the wall clock is the floor of the next token."""
     before = await acquired(state)
-    await state.connection.commands.flushall()
+    await session_valkey.flush()
     await asyncio.sleep(0.002)  # no server is lost and back within one millisecond
     after = await acquired(state)
     assert after.fencing_token > before.fencing_token
@@ -108,25 +112,21 @@ async def test_a_token_never_falls_behind_one_granted_before(state: State) -> No
     assert (await acquired(state)).fencing_token == 4_000_000_000_001
 
 
-async def test_an_older_owner_cannot_write(state: State) -> None:
+async def test_an_older_owner_cannot_write(state: State, followed: Followed) -> None:
     """Refused as a whole: no field, no deletion, no announcement; the newer owner's write stands."""
     old, new = await acquired(state), await acquired(state)
     write = state.connection.fenced_write
     fence = keys.fence(keys.universe())
     await write(fence, keys.universe(), new.fencing_token, [("A", b"new"), ("B", b"new")], [], None)
-    pubsub = state.connection.commands.pubsub()
-    await pubsub.subscribe(keys.universe())
-    await pubsub.get_message(timeout=5)
+    messages = followed(state.connection.follow(keys.universe()))
+    assert await anext(messages) == Subscribed()
     with pytest.raises(LeaseLost):
         await write(
             fence, keys.universe(), old.fencing_token, [("A", b"old")], ["B"], (keys.universe(), b"old")
         )
     assert await state.connection.commands.hgetall(keys.universe()) == {b"A": b"new", b"B": b"new"}
     await write(fence, keys.universe(), new.fencing_token, [], ["B"], (keys.universe(), b"still new"))
-    announced = await pubsub.get_message(ignore_subscribe_messages=True, timeout=5)
-    assert announced is not None
-    assert announced["data"] == b"still new"
-    await pubsub.aclose()
+    assert await asyncio.wait_for(anext(messages), DEADLINE_S) == Message(keys.universe(), b"still new")
 
 
 async def test_members_are_counted_until_they_are_silent(state: State, other: State, until: Until) -> None:

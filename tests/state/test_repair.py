@@ -9,6 +9,7 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
+from portfolio_harness.valkey_kinds import Valkeys
 from portfolio_realtime import config, service, telemetry
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.errors import LeaseLost, SettingsError
@@ -198,17 +199,17 @@ async def test_an_epoch_that_clients_have_seen_is_insisted_on(state: State) -> N
 
 
 async def test_who_stands_by_leaves_a_lost_lease_to_who_had_it(
-    state: State, valkey_url: str, until: Until
+    state: State, valkey_url: str, session_valkey: Valkeys, until: Until
 ) -> None:
     """The holder is warm. Where it does not come back, it waits LEASE_MS and no longer."""
     other = open_state(valkey_url, holder="other", shards=SHARDS, lease_ms=LEASE_MS)
     warm = await lease_of(state)
     assert await other.leases.acquire("work", stands_by=True) is None
-    await state.connection.commands.flushall()
+    await session_valkey.flush()
     assert await other.leases.acquire("work", stands_by=True) is None
     assert not await state.leases.renew(warm)
     again = await lease_of(state)
-    await state.connection.commands.flushall()
+    await session_valkey.flush()
     began_s = time.monotonic()
     taken = await until(lambda: other.leases.acquire("work", stands_by=True), "it does not come back")
     assert taken.fencing_token > again.fencing_token
