@@ -1,7 +1,7 @@
 // Made from the Python types. Do not edit; make it anew with:
 // python -m portfolio_realtime.cli.write_api_documents
 
-/** The value of one account. While a position is unpriced `equity` is null and `known_equity` is there. `awaited`, which is there only then, names symbols whose price has not been read yet: nobody knows whether there is one, and they are not in `unpriced`; `equity` is null for them, too. While a mark is stale its symbol is in `stale`, and its age at publication, in whole seconds, in `stale_ages_s`; `account_record` there says that the broker has not been heard of about this account since `record_as_of`. `unvalued` names what was transferred at a value that nobody tells, `unexplained` what has changed without any booking, and by how much: `day_pnl` is then null. The texts for people, `total_value` and `today_return`, are then "—". `unconfirmed` is there from the broker's first contradiction to its next agreement. `without_feed` names the asset classes of symbols that are held and never priced. `stale_hops` is there in an answer to one HTTP request only, see `freshness`. */
+/** The value of one account. `equity` is null while a position has no price. `known_equity` is then present, with the sum of the rest. `unpriced` names the symbols without a price. `awaited` names symbols whose price has not been read yet; they are not in `unpriced`, and `equity` is null for them too. `without_feed` names the asset classes of held symbols that no feed prices. While a mark is stale, its symbol is in `stale`, and `stale_ages_s` has its age at publication in whole seconds. `account_record` in `stale` means that the broker has stated nothing readable about this account since `record_as_of`. `unvalued` names what was transferred at an unknown value. `unexplained` names what has changed without a booking, and by how much. With either, `day_pnl` is null. The text of a figure that is null (`total_value`, `today_return`) is "—". `unconfirmed` is present from the broker's first contradiction to its next agreement. `stale_hops` is present only in HTTP answers; see `freshness`. */
 export interface PortfolioMessage {
   type: "portfolio";
   account_id: string;
@@ -31,14 +31,14 @@ export interface PortfolioMessage {
   positions?: PositionRow[];
 }
 
-/** Since when the broker has not confirmed the account, and by how much its figures are other than ours. `by`: symbol, `cash` or `equity` -> the broker's less ours; empty where nobody can tell. */
+/** Since when the broker has not confirmed the account, why, and by how much its figures differ from ours. `by`: symbol, `cash` or `equity` -> the broker's figure minus ours; empty when this is not known. */
 export interface Doubt {
   since: string;
   reason: string;
   by: Record<string, string>;
 }
 
-/** One position of a portfolio message. A position that is gone is one last row with quantity "0". */
+/** One position of a portfolio message. When it is gone, its last row has quantity "0". */
 export interface PositionRow {
   symbol: string;
   quantity: string;
@@ -52,7 +52,7 @@ export interface PositionRow {
   unrealized_pnl?: string | null;
 }
 
-/** What changed since the message before, for a client that asked for it with `delta` in `subscribe`. `delta` is the number that the client gave the account. `base` is the sequence of the message before, in the epoch of `at`, or else its epoch and sequence: whoever has another one has lost something and subscribes again. `value` goes by threes: the place of a field in the message before, counted from 0; how many characters of its text stay; what follows them. What is no text stands there whole. `epoch` and `sequence` are told by `at` alone. Where fields come or go, or the epoch is new, `value` is the message without `positions`. `positions` has whole rows of what is new or gone; of others the symbol, then threes of its row. */
+/** What changed since the previous message, for a client that sent `delta` in `subscribe`. `delta` is the number that the client gave the account. `base` is the sequence of the previous message if it has the epoch of `at`, else its epoch and sequence. A client with another base has lost a message and subscribes again. `value` is a list of threes: the place of a field in the previous message, counted from 0; how many characters of its text stay; and the text after them. A value that is not text is whole. `epoch` and `sequence` are only in `at`. If fields are added or removed, or the epoch is new, `value` is the message without `positions`. `positions` has the whole rows of new and removed positions; for others the symbol, then threes of its row. */
 export interface Delta {
   type: "delta";
   delta: number;
@@ -62,7 +62,7 @@ export interface Delta {
   positions?: ((number | string | string[] | Record<string, unknown> | null)[] | PositionRow)[];
 }
 
-/** Is what is shown of an account of now? Sent when that changes, and before a value that is not. `stale_hops` names from where nothing fresh has come since `since`: `collector` (account records: nobody follows them, or the broker is silent), `calculator` (values), `valkey` (anything), `server` (this server is behind what the client has seen, and sends no value until it is not). While any is there, figures may be old. Prices have marks of their own: `stale` of the portfolio message. */
+/** Whether an account's figures are current. Sent when this changes, and before an old value. `stale_hops` names the components that have delivered nothing new since `since`: `collector` (account records: nobody follows them, or the broker is silent), `calculator` (values), `valkey` (everything), `server` (this server is behind what the client has seen, and sends no value until it has caught up). While the list is not empty, figures may be old. Stale prices are in `stale` of the portfolio message. */
 export interface Freshness {
   type: "freshness";
   account_id: string;
@@ -70,13 +70,13 @@ export interface Freshness {
   since: string;
 }
 
-/** Answers a heartbeat with the client's own timestamp, so that it can tell the round trip. */
+/** Answers a heartbeat with the client's own timestamp, so that it can measure the round trip. */
 export interface HeartbeatAck {
   type: "heartbeat_ack";
   timestamp: string | number | null;
 }
 
-/** What was wrong with a message of the client; the connection lives on. */
+/** What was wrong with a client message. The connection stays open. */
 export interface ErrorMessage {
   type: "error";
   code: "account_not_in_dollars" | "bad_message" | "forbidden" | "too_many_messages" | "too_many_subscriptions";
@@ -84,13 +84,13 @@ export interface ErrorMessage {
   account_id?: string | null;
 }
 
-/** Send a fresh token within `in_s` seconds, or the connection is closed with 4004. */
+/** The client must send a new token within `in_s` seconds, or the connection is closed with 4004. */
 export interface TokenExpiring {
   type: "token_expiring";
   in_s: number;
 }
 
-/** How far `subscribe_many` is: sent at once, each second while first values are to come, and at the end. `waiting` accounts have no first value yet; 0: all have. `refused` are those since the last such message. */
+/** Progress of `subscribe_many`: sent at once, each second while first values are missing, and last. `waiting`: how many accounts have no first value yet. `refused`: the accounts refused since the last progress message. */
 export interface Progress {
   type: "progress";
   subscribed: number;
@@ -98,19 +98,19 @@ export interface Progress {
   refused: RefusedAccount[];
 }
 
-/** One account of a `subscribe_many` that will not be sent, and why. */
+/** An account of a `subscribe_many` that was refused, and why. */
 export interface RefusedAccount {
   account_id: string;
   code: "account_not_in_dollars" | "bad_message" | "forbidden" | "too_many_messages" | "too_many_subscriptions";
 }
 
-/** Who the client is; sent again it refreshes the token. */
+/** The client's token; sent again, it replaces an expiring one. */
 export interface Auth {
   type: "auth";
   token: string;
 }
 
-/** Send this account's publications, at most `max_frequency_hz` a second. `epoch` and `sequence`, both or none: of the newest value that the client has seen, on whichever server. Nothing older is sent. `delta`: after the first message send only what changed, as `delta` messages that call the account by this number, another one for each account of the connection. */
+/** Send this account's publications, at most `max_frequency_hz` a second. `epoch` and `sequence` (both or neither) are those of the newest value that the client has received, from any server. Nothing older is sent. `delta`: after the first message, send only what changed, in `delta` messages with this number. Each account of a connection has a different number. */
 export interface Subscribe {
   type: "subscribe";
   account_id: string;
@@ -121,7 +121,7 @@ export interface Subscribe {
   delta?: number | null;
 }
 
-/** The same for many accounts of a back end, answered by `progress`. `have`, of the same length, says for each account what the client has got before, as (epoch, sequence), or null: what is not newer is not sent again. With `detail` "positions" it is not looked at. */
+/** Send the publications of many accounts, for a back end; answered by `progress`. `have`, of the same length, has for each account the newest (epoch, sequence) that the client has received, or null. Only newer values are sent. With `detail` "positions" it is ignored. */
 export interface SubscribeMany {
   type: "subscribe_many";
   account_ids: string[];
@@ -129,13 +129,13 @@ export interface SubscribeMany {
   have?: (number[] | null)[];
 }
 
-/** Send no more of this account. */
+/** Stop sending this account's publications. */
 export interface Unsubscribe {
   type: "unsubscribe";
   account_id: string;
 }
 
-/** Is anybody there? */
+/** Asks for a `heartbeat_ack`. */
 export interface Heartbeat {
   type: "heartbeat";
   timestamp?: string | number | null;

@@ -52,7 +52,7 @@ def _checked(name: str, proxy: str) -> str:
         parts = None
     if not is_good or parts is None:
         raise SettingsError(
-            f"{name} is no proxy that can be used: write it as http://proxy.example.com:3128 or "
+            f"{name} is not a usable proxy: write it as http://proxy.example.com:3128 or "
             "socks5://proxy.example.com:1080, or put Alpaca's hosts into NO_PROXY"
         )
     redaction.learn(parts.password or "")

@@ -231,7 +231,7 @@ def tell_clock(ahead_s: float, gauge: Gauge) -> None:
     gauge.set(ahead_s)
     if abs(ahead_s) > CLOCK_OFF_S:
         log.error(
-            "the clock of this machine, or that of Valkey, is wrong: prices and tokens are judged by ours",
+            "the clocks of this machine and of Valkey differ: prices and tokens use this machine's clock",
             ahead_of_valkey_s=round(ahead_s, 1),
             **logs.once("clock"),
         )
@@ -325,4 +325,4 @@ async def keep_lease(context: Context, lease: Lease) -> NoReturn:
             renewed_s = context.clock.monotonic_s()
         except StateUnavailable:
             if context.clock.monotonic_s() - renewed_s > context.settings.lease_ms / 1000:
-                raise LeaseLost(f"lease {lease.name} ran out while Valkey was out of reach") from None
+                raise LeaseLost(f"lease {lease.name} expired while Valkey did not answer") from None

@@ -40,14 +40,16 @@ class CollectorMetrics:
             registry=registry,
         )
         self.broker_heard = Gauge(
-            f"{PREFIX}_broker_heard", "1 while the broker sends events and answers", registry=registry
+            f"{PREFIX}_broker_heard",
+            "1 while the broker sends events and answers requests",
+            registry=registry,
         )
         self.activities = Counter(
             f"{PREFIX}_activities", "Activity events by outcome", ["outcome"], registry=registry
         )
         self.event_stream_lag = Gauge(
             f"{PREFIX}_event_stream_lag_seconds",
-            "Largest delay of an event in the last minute; while the stream is away, for how long",
+            "Largest delay of an event in the last minute; without a stream, the time since it was lost",
             registry=registry,
         )
         self.reconciled = Counter(
@@ -55,13 +57,13 @@ class CollectorMetrics:
         )
         self.equity_drift = Histogram(
             f"{PREFIX}_equity_drift_ratio",
-            "Our arithmetic at the broker's prices against its equity, as a share of equity or positions",
+            "Our equity at the broker's prices compared with the broker's, as a share of equity or positions",
             buckets=RATIOS,
             registry=registry,
         )
         self.price_drift = Histogram(
             f"{PREFIX}_price_drift_ratio",
-            "Our marks against the broker's prices of another moment, as a share of the positions",
+            "Our marks compared with the broker's prices of another moment, as a share of the positions",
             buckets=RATIOS,
             registry=registry,
         )
@@ -69,7 +71,10 @@ class CollectorMetrics:
             f"{PREFIX}_broker_requests", "REST requests by status", ["status"], registry=registry
         )
         self.rejected = Counter(
-            f"{PREFIX}_broker_rejected", "Payloads or fields refused at the edge", ["what"], registry=registry
+            f"{PREFIX}_broker_rejected",
+            "Payloads or fields from the broker that were refused",
+            ["what"],
+            registry=registry,
         )
         self.refused_days = self.rejected.labels("closed_day")
 
@@ -92,7 +97,7 @@ class MarketMetrics:
             registry=registry,
         )
         self.ignored_trades = Counter(
-            f"{PREFIX}_ignored_trades", "Trades that may not move a mark", ["feed"], registry=registry
+            f"{PREFIX}_ignored_trades", "Trades that may not set a mark", ["feed"], registry=registry
         )
         self.refused_trades = Counter(
             f"{PREFIX}_refused_trades", "Trades with an impossible price or time", ["feed"], registry=registry
@@ -102,7 +107,7 @@ class MarketMetrics:
         )
         self.renewed = Counter(
             f"{PREFIX}_renewed_subscriptions",
-            "Symbols that alone were silent and subscribed again",
+            "Symbols subscribed again because only they were silent",
             ["feed"],
             registry=registry,
         )
@@ -114,7 +119,7 @@ class MarketMetrics:
         )
         self.feed_lag = Histogram(
             f"{PREFIX}_feed_lag_seconds",
-            "Trade time to flush of its mark",
+            "Time from a trade to the flush of its mark",
             ["feed"],
             buckets=FAST_S,
             registry=registry,
@@ -130,27 +135,30 @@ class CalculatorMetrics:
         self.symbols = Gauge(
             f"{PREFIX}_valued_symbols", "Symbols in the book, held or marked", registry=registry
         )
-        self.watched = Gauge(
-            f"{PREFIX}_watched_accounts", "Accounts that somebody watches", registry=registry
-        )
+        self.watched = Gauge(f"{PREFIX}_watched_accounts", "Accounts that clients watch", registry=registry)
         self.shards = Gauge(f"{PREFIX}_shards_owned", "Shards owned", registry=registry)
         self.recalculation = Histogram(
-            f"{PREFIX}_recalculation_seconds", "Full valuation of the book", buckets=FAST_S, registry=registry
+            f"{PREFIX}_recalculation_seconds",
+            "Duration of a full valuation of the book",
+            buckets=FAST_S,
+            registry=registry,
         )
         self.recalculation_block = Histogram(
             f"{PREFIX}_recalculation_block_seconds",
-            "One block of the full valuation: nothing is published meanwhile",
+            "Duration of one block of the full valuation; nothing is published meanwhile",
             buckets=FAST_S,
             registry=registry,
         )
         self.book_refresh = Histogram(
             f"{PREFIX}_book_refresh_seconds",
-            "Updating one block of the book to the current marks",
+            "Duration of updating one block of the book to the current marks",
             buckets=FAST_S,
             registry=registry,
         )
         self.book_equity = Gauge(
-            f"{PREFIX}_book_equity_dollars", "Equity of all accounts that are priced", registry=registry
+            f"{PREFIX}_book_equity_dollars",
+            "Total equity of all accounts without an unpriced position",
+            registry=registry,
         )
         self.book_unpriced = Gauge(
             f"{PREFIX}_book_unpriced_accounts", "Accounts with an unpriced position", registry=registry
@@ -164,7 +172,9 @@ class CalculatorMetrics:
             registry=registry,
         )
         self.read_ratio = Gauge(
-            f"{PREFIX}_accounts_read_ratio", "Share of the records read: 1 when complete", registry=registry
+            f"{PREFIX}_accounts_read_ratio",
+            "Share of the account records that have been read; 1 when complete",
+            registry=registry,
         )
         self.pause = Histogram(
             f"{PREFIX}_calculator_pause_seconds",
@@ -179,15 +189,19 @@ class CalculatorMetrics:
         )
         self.flush = Histogram(
             f"{PREFIX}_valuation_flush_seconds",
-            "Valuation and encoding of one flush",
+            "Duration of valuation and encoding in one flush",
             buckets=FAST_S,
             registry=registry,
         )
         self.publications = Counter(f"{PREFIX}_publications", "Publications", registry=registry)
-        self.exact = Counter(f"{PREFIX}_exact_fallbacks", "Figures recomputed in Decimal", registry=registry)
+        self.exact = Counter(
+            f"{PREFIX}_exact_fallbacks",
+            "Figures recomputed in Decimal because float64 could not decide the cent",
+            registry=registry,
+        )
         self.lag = Histogram(
             f"{PREFIX}_publication_lag_seconds",
-            "Newest trade time to publication",
+            "Time from the newest trade to the publication",
             buckets=FAST_S,
             registry=registry,
         )
@@ -231,13 +245,13 @@ class ServerMetrics:
         )
         self.stale_shards = Gauge(
             f"{PREFIX}_stale_shards",
-            "Shards without fresh values, by the hop that is silent",
+            "Shards without fresh values, by the silent hop",
             ["hop"],
             registry=registry,
         )
         self.fan_out_lag = Histogram(
             f"{PREFIX}_fan_out_lag_seconds",
-            "Publication to hand-over to the socket",
+            "Time from a publication to its hand-over to the socket",
             buckets=FAST_S,
             registry=registry,
         )
@@ -245,7 +259,7 @@ class ServerMetrics:
 
 def clock_ahead(registry: CollectorRegistry) -> Gauge:
     """Of each service: how far its machine's clock is from Valkey's."""
-    return Gauge(f"{PREFIX}_clock_ahead_seconds", "This machine's clock less Valkey's", registry=registry)
+    return Gauge(f"{PREFIX}_clock_ahead_seconds", "This machine's clock minus Valkey's", registry=registry)
 
 
 def exposition(registry: CollectorRegistry) -> bytes:

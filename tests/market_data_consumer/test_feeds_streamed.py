@@ -203,7 +203,7 @@ async def test_the_night_has_a_feed_of_its_own(simulator: StartSimulator, state:
 
 
 def turns(context: Context) -> float:
-    """How often another stock feed has had its turn."""
+    """How often the stock feed has changed with the session."""
     labels = {"feed": "stocks", "reason": "session"}
     return context.registry.get_sample_value("portfolio_realtime_feed_reconnects_total", labels) or 0.0
 

@@ -126,10 +126,10 @@ async def test_p12_a_running_server_makes_good_what_valkey_has_lost(
     ("content", "said"),
     [
         (None, "cannot be read: No such file"),
-        ("", "is not what `revocations save` writes"),
-        ("{}", "is not what `revocations save` writes"),
+        ("", "was not written by `revocations save`"),
+        ("{}", "was not written by `revocations save`"),
         ({"format": "other 2"}, "this version reads 'portfolio-realtime revocations 1'"),
-        ({"revocations": [{"type": "token", "issuer": 5}]}, "is not what `revocations save` writes"),
+        ({"revocations": [{"type": "token", "issuer": 5}]}, "was not written by `revocations save`"),
     ],
 )
 async def test_a_file_that_is_none_of_ours_changes_nothing(

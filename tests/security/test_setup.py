@@ -128,7 +128,10 @@ async def test_e22_a_secret_may_come_from_a_file(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("settings", "remedy"),
     [
-        ({"jwks_url": "https://a.example/keys", "jwt_secret": GOOD, "jwt_issuer": "i"}, "exclude each other"),
+        (
+            {"jwks_url": "https://a.example/keys", "jwt_secret": GOOD, "jwt_issuer": "i"},
+            "cannot be used together",
+        ),
         ({"jwks_url": "https://a.example/keys"}, "needs JWT_ISSUER"),
         ({"jwks_url": "https://a.example/keys", "jwt_issuer": "i"}, "JWT_AUDIENCE or JWT_REQUIRED_CLAIMS"),
         ({"jwks_url": "http://a.example/keys"}, "must be https"),

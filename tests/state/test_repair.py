@@ -1,4 +1,4 @@
-"""No clock is believed but Valkey's; what cannot be read is left out; who disagrees is refused."""
+"""No clock is believed but Valkey's; an unreadable entry is ignored; who disagrees is refused."""
 
 import asyncio
 import time

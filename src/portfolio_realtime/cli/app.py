@@ -69,7 +69,7 @@ def simulate(context: typer.Context) -> None:
 @app.command()
 def token(
     accounts: Annotated[list[str], typer.Argument(metavar="ACCOUNT...", help="Account ids, or * for all")],
-    subject: Annotated[str, typer.Option(help="The user that the token is for")] = "developer",
+    subject: Annotated[str, typer.Option(help="User for whom the token is issued")] = "developer",
     seconds: Annotated[int, typer.Option(min=1, help="Lifetime of the token")] = 3600,
 ) -> None:
     """Print a token for these accounts, signed with JWT_SECRET."""
@@ -104,7 +104,9 @@ def entitle(
     subject: Annotated[str, typer.Argument(help="The user: the `sub` of its tokens")],
     accounts: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ACCOUNT]...", help="All accounts that it may see; none: no account"),
+        typer.Argument(
+            metavar="[ACCOUNT]...", help="All accounts that the user may see; without any, access is removed"
+        ),
     ] = None,
 ) -> None:
     """Set which accounts a user may see, with ACCOUNT_ACCESS=entitlements. Takes effect within seconds."""
@@ -137,10 +139,10 @@ def doctor(
         str, typer.Option(help="Compare this account's equity with the broker's; default: the first account")
     ] = "",
     production: Annotated[
-        bool, typer.Option("--production", help="Check the guide's production list instead")
+        bool, typer.Option("--production", help="Check the production list of the guide instead")
     ] = False,
     url: Annotated[
-        str, typer.Option(help="With --production: where clients connect, https://HOST, seen from outside")
+        str, typer.Option(help="With --production: the public address that clients use, https://HOST")
     ] = "",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
 ) -> None:

@@ -9,7 +9,7 @@ from portfolio_realtime.cli.common import finished, settings, until_ctrl_c, writ
 from portfolio_realtime.exit_codes import OK, UNPROVEN
 
 revocations = typer.Typer(
-    no_args_is_help=True, help="Keep what was revoked, and who may see what, for when Valkey is lost."
+    no_args_is_help=True, help="Save and restore revocations and entitlements, in case Valkey is lost."
 )
 
 
@@ -20,9 +20,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def status(
-    once: Annotated[bool, typer.Option("--once", help="Show it once, after two looks")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object, after two looks")] = False,
-    interval: Annotated[float, typer.Option(min=0.5, help="Seconds between two looks")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Show it once, after two readings")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object, after two readings")] = False,
+    interval: Annotated[float, typer.Option(min=0.5, help="Seconds between two readings")] = 2.0,
 ) -> None:
     """Show live what runs: processes, shards and their owners, feeds, lag, watchers, drift.
 
@@ -60,7 +60,7 @@ def save(
 @revocations.command()
 def restore(
     file: Annotated[Path | None, typer.Argument(help="A file that `revocations save` wrote")] = None,
-    none: Annotated[bool, typer.Option("--none", help="Nothing was revoked that still matters")] = False,
+    none: Annotated[bool, typer.Option("--none", help="Nothing was revoked that is still valid")] = False,
 ) -> None:
     """Say that no revocation is missing any more, so that older tokens are let in again.
 
@@ -71,7 +71,7 @@ def restore(
     from portfolio_realtime.cli import revocations_file
 
     if (file is None) != none:
-        raise typer.BadParameter("say what was revoked: a FILE that `revocations save` wrote, or --none")
+        raise typer.BadParameter("name a FILE written by `revocations save`, or use --none")
     restored = finished(until_ctrl_c(revocations_file.restore(settings(), file)))
     typer.echo(f"{restored.revocations} revocations, {restored.entitlements} entitlements are written again")
     if file is not None:

@@ -80,12 +80,14 @@ def _write(path: Path, text: bytes) -> None:
 def _read(path: Path) -> Saved:
     try:
         if path.stat().st_size > FILE_BYTES_MAX:
-            raise SettingsError(f"{path} is larger than {FILE_BYTES_MAX} bytes: not one of ours")
+            raise SettingsError(
+                f"{path} is larger than {FILE_BYTES_MAX} bytes: it was not written by `revocations save`"
+            )
         saved = msgspec.json.decode(path.read_bytes(), type=Saved)
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror}") from None
     except msgspec.DecodeError as error:
-        raise SettingsError(f"{path} is not what `revocations save` writes: {error}") from None
+        raise SettingsError(f"{path} was not written by `revocations save`: {error}") from None
     if saved.format != FORMAT:
-        raise SettingsError(f"{path} is of the format {saved.format!r}; this version reads {FORMAT!r}")
+        raise SettingsError(f"{path} has the format {saved.format!r}; this version reads {FORMAT!r}")
     return saved

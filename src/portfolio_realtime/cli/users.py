@@ -23,7 +23,7 @@ async def revoke(
     Raises SettingsError, StateUnavailable.
     """
     if bool(subject) == bool(token_id):
-        raise SettingsError("say what to revoke: --subject SUBJECT, or --token-id JTI")
+        raise SettingsError("choose what to revoke: --subject SUBJECT or --token-id JTI")
     revocation: Revocation = (
         TokenRevocation(issuer or settings.jwt_issuer, token_id)
         if token_id

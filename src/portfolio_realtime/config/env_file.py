@@ -63,8 +63,8 @@ def _expanded(path: Path, binding: Binding, value: str, known: Mapping[str, str]
         name = variable[1]
         if name not in known:
             raise SettingsError(
-                f"{path}, line {_line(binding)}: there is no {name} for ${{{name}}}; write the value "
-                "in 'single quotes' if it is meant so"
+                f"{path}, line {_line(binding)}: there is no {name} for ${{{name}}}; if this is "
+                "plain text, put the value in 'single quotes'"
             )
         return known[name]
 

@@ -201,7 +201,7 @@ class Settings(BaseSettings):
         if url and (parts is None or parts.username is not None):
             raise ValueError("must be a URL such as https://login.example.com/keys, without a password")
         if parts is not None and parts.scheme == "http" and not is_near(parts.hostname or ""):
-            raise ValueError("must be https: over http, anybody on the way could change the answer")
+            raise ValueError("must be https: over http, anybody on the network could change the answer")
         return url
 
     @field_validator("trusted_proxies")
@@ -241,8 +241,8 @@ class Settings(BaseSettings):
         text = secret.get_secret_value()
         if text and (len(text.encode()) < SECRET_BYTES_MIN or is_guessable(text)):
             raise ValueError(
-                f"must be empty or at least {SECRET_BYTES_MIN} bytes that nobody can guess; "
-                'make one: python -c "import secrets; print(secrets.token_urlsafe(48))"'
+                f"must be empty or at least {SECRET_BYTES_MIN} random bytes; "
+                'make them with: python -c "import secrets; print(secrets.token_urlsafe(48))"'
             )
         return secret
 
@@ -260,7 +260,9 @@ class Settings(BaseSettings):
     def _not_a_sample(cls, value: Any) -> Any:
         text = value.get_secret_value() if isinstance(value, SecretStr) else value
         if not (text.isascii() and text.isprintable()):
-            raise ValueError("contains a character that no key has, such as a line break: copy it again")
+            raise ValueError(
+                "contains a character that a key cannot have, such as a line break: copy it again"
+            )
         if text.startswith(SAMPLE_PREFIX):
             raise ValueError("is the sample from the guide; put your own key from Alpaca's dashboard")
         return value
@@ -307,7 +309,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _one_way_in(self) -> Self:
         if self.jwks_url and self.jwt_secret.get_secret_value():
-            raise ValueError("JWKS_URL and JWT_SECRET exclude each other: accept one family of tokens")
+            raise ValueError("JWKS_URL and JWT_SECRET cannot be used together: set only one of them")
         if self.jwks_url and not (self.jwt_issuer and (self.jwt_audience or self.jwt_required_claims)):
             raise ValueError(
                 "JWKS_URL needs JWT_ISSUER, and JWT_AUDIENCE or JWT_REQUIRED_CLAIMS: the same keys "

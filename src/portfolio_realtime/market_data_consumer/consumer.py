@@ -131,7 +131,7 @@ class FeedConsumer:
         """Raises FeedUnavailable when another feed has its turn."""
         while self._schedule.at(self._context.clock.now_ns())[0] == feed:
             await asyncio.sleep(TURN_CHECK_S)
-        raise StreamLost(f"{feed.source} has had its turn", SESSION)
+        raise StreamLost(f"{feed.source} is not the feed of the present session", SESSION)
 
     async def _write_marks(self) -> None:
         name = f"market_data:{self._schedule.name}"

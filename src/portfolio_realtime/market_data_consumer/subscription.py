@@ -452,7 +452,9 @@ class MarketSubscription:
         if self._frame_s <= min(mute.values()):
             self._is_doubted = True
             raise StreamLost(f"{self.feed.name} is mute: {len(mute)} symbols traded", "mute")
-        log.warning("symbols are silent and subscribed again", feed=self.feed.name, count=len(mute))
+        log.warning(
+            "symbols were silent and have been subscribed again", feed=self.feed.name, count=len(mute)
+        )
         self._metrics.renewed.labels(self.feed.name).inc(len(mute))
         self._renewing.update(mute)
         self.changed.set()

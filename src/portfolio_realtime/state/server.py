@@ -85,7 +85,9 @@ async def try_out(connection: Connection) -> None:
                     await asyncio.wait([heard], timeout=LISTENING_S)
                 await attempt()
             except TimeoutError:
-                raise StateRefused("Valkey lets us subscribe and we hear nothing: is it a proxy?") from None
+                raise StateRefused(
+                    "Valkey accepts a subscription but delivers no messages: is it a proxy?"
+                ) from None
             except StateRefused as error:
                 raise StateRefused(f"{step} is refused: {error}") from error
     finally:

@@ -17,5 +17,5 @@ def readable(decode: Callable[[bytes], T], raw: bytes, where: str) -> T | None:
     try:
         return decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        log.error("what cannot be read is left out", where=where, reason=str(error), begins=raw[:SHOWN_BYTES])
+        log.error("an unreadable entry is ignored", where=where, reason=str(error), begins=raw[:SHOWN_BYTES])
         return None

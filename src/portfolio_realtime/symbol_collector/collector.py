@@ -190,7 +190,11 @@ class Collector:
             by_account.setdefault(one.account_id, []).append(one)
         for account_id, own in by_account.items():
             for one in self._records.untold(account_id, own, self._clock.now_ns()):
-                log.error("no event has told of a booking", account_id=account_id, ref_id=one.ref_id)
+                log.error(
+                    "a booking is in the list of activities but not among the events",
+                    account_id=account_id,
+                    ref_id=one.ref_id,
+                )
                 self._metrics.activities.labels("untold").inc()
                 self.take_activity(one, is_live=False)
 
@@ -236,7 +240,7 @@ class Collector:
             try:
                 await attempt()
             except (BrokerUnavailable, PayloadRefused) as error:
-                log.warning("the broker is tried again", reason=str(error))
+                log.warning("broker request failed: trying again", reason=str(error))
                 await asyncio.sleep(RETRY_S)
             else:
                 return
@@ -257,7 +261,7 @@ class Collector:
         self._silence.note_answer()
         for reason in self._client.refused:
             self._metrics.rejected.labels("account").inc()
-            log.error("an account is left out: its entry in the list could not be read", reason=reason)
+            log.error("an account is ignored: its entry in the account list could not be read", reason=reason)
         closed = {one.account_id for one in listed if one.status == CLOSED}
         new, gone = self._records.list_accounts(
             (one.account_id for one in listed if one.account_id not in closed),
@@ -324,7 +328,9 @@ class Collector:
             try:
                 statement = await self._client.statement(account_id, is_urgent=True)
             except (BrokerUnavailable, PayloadRefused) as error:
-                log.warning("the next account is asked for its day", account_id=account_id, reason=str(error))
+                log.warning(
+                    "account could not be read: trying the next one", account_id=account_id, reason=str(error)
+                )
                 continue
             if statement is not None:
                 since_ns = cash_flows.cut_off_ns(statement.state.balance_asof)

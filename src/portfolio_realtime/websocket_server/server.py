@@ -111,7 +111,7 @@ def allow_open_files() -> int:
         return CONNECTIONS_MAX
     room = max(soft - FILES_BESIDE, soft // 2)
     log.warning(
-        "fewer connections are possible: raise the limit of open files (ulimit -Hn, LimitNOFILE)",
+        "the limit of open files allows fewer connections than set: raise it (ulimit -Hn, LimitNOFILE)",
         open_files=soft,
         connections_max=room,
     )

@@ -1,7 +1,7 @@
-"""The ways in which HTTP and the WebSocket handshake refuse: status, code, words, when to retry.
+"""Errors of HTTP and of the WebSocket handshake: status, code, detail, and when to retry.
 
-The code is for programs and never changes its meaning; the words are for people. None tells why credentials
-are refused, but for what RFC 6750 lets a client know: whether there were none, and whether they are expired.
+The code is for programs and never changes its meaning; the detail is for people. Neither says why credentials
+are refused. As RFC 6750 allows, the client learns only whether they were missing or have expired.
 """
 
 import enum
@@ -48,13 +48,13 @@ class HttpProblem(enum.Enum):
         HTTPStatus.NOT_FOUND, "account_not_found", "the account does not exist, or it is not yours"
     )
     METHOD_NOT_ALLOWED = _Refusal(
-        HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", "this address does not take that method"
+        HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", "this address does not support the method"
     )
     UPGRADE_REQUIRED = _Refusal(
         HTTPStatus.UPGRADE_REQUIRED, "upgrade_required", "this address is a WebSocket"
     )
     INVALID = _Refusal(
-        HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_parameter", "a parameter is missing or has no such value"
+        HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_parameter", "a parameter is missing or has an invalid value"
     )
     TOO_MANY = _Refusal(
         HTTPStatus.TOO_MANY_REQUESTS,
@@ -80,7 +80,7 @@ class HttpProblem(enum.Enum):
     NOT_YET = _Refusal(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "account_not_ready",
-        "the broker has the account, and it cannot be valued yet; retry later",
+        "the account exists but cannot be valued yet; retry later",
         RETRY_S,
     )
     NOT_IN_DOLLARS = _Refusal(
@@ -95,7 +95,7 @@ class HttpProblem(enum.Enum):
     TOO_BUSY = _Refusal(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "too_busy",
-        "too many explanations and histories are being made; retry later",
+        "too many explanations and histories are being computed; retry later",
         RETRY_S,
     )
 

@@ -45,7 +45,7 @@ ReturnText = Annotated[
 
 
 class Disconnect(enum.Enum):
-    """Why the server closes, and by its range what the client does: 4000-4499 reconnect, 4500-4999 do not."""
+    """Why the server closes. After 4000-4499 the client reconnects, after 4500-4999 it does not."""
 
     SHUTDOWN = 4001, "shutdown"
     SLOW_CONSUMER = 4002, "slow consumer"
@@ -71,7 +71,7 @@ class Disconnect(enum.Enum):
 
 
 class PositionRow(msgspec.Struct):
-    """One position of a portfolio message. A position that is gone is one last row with quantity "0"."""
+    """One position of a portfolio message. When it is gone, its last row has quantity "0"."""
 
     symbol: str
     quantity: Number
@@ -86,9 +86,9 @@ class PositionRow(msgspec.Struct):
 
 
 class Doubt(msgspec.Struct):
-    """Since when the broker has not confirmed the account, and by how much its figures are other than ours.
+    """Since when the broker has not confirmed the account, why, and by how much its figures differ from ours.
 
-    `by`: symbol, `cash` or `equity` -> the broker's less ours; empty where nobody can tell.
+    `by`: symbol, `cash` or `equity` -> the broker's figure minus ours; empty when this is not known.
     """
 
     since: Time
@@ -97,18 +97,20 @@ class Doubt(msgspec.Struct):
 
 
 class PortfolioMessage(msgspec.Struct, tag_field="type", tag="portfolio"):
-    """The value of one account. While a position is unpriced `equity` is null and `known_equity` is there.
+    """The value of one account. `equity` is null while a position has no price.
 
-    `awaited`, which is there only then, names symbols whose price has not been read yet: nobody knows whether
-    there is one, and they are not in `unpriced`; `equity` is null for them, too.
+    `known_equity` is then present, with the sum of the rest. `unpriced` names the symbols without a price.
+    `awaited` names symbols whose price has not been read yet; they are not in `unpriced`, and `equity` is
+    null for them too. `without_feed` names the asset classes of held symbols that no feed prices.
 
-    While a mark is stale its symbol is in `stale`, and its age at publication, in whole seconds, in
-    `stale_ages_s`; `account_record` there says that the broker has not been heard of about this account since
-    `record_as_of`. `unvalued` names what was transferred at a value that nobody tells, `unexplained` what has
-    changed without any booking, and by how much: `day_pnl` is then null. The texts for people, `total_value`
-    and `today_return`, are then "—". `unconfirmed` is there from the broker's first contradiction to its next
-    agreement. `without_feed` names the asset classes of symbols that are held and never priced. `stale_hops`
-    is there in an answer to one HTTP request only, see `freshness`.
+    While a mark is stale, its symbol is in `stale`, and `stale_ages_s` has its age at publication in whole
+    seconds. `account_record` in `stale` means that the broker has stated nothing readable about this account
+    since `record_as_of`.
+
+    `unvalued` names what was transferred at an unknown value. `unexplained` names what has changed without a
+    booking, and by how much. With either, `day_pnl` is null. The text of a figure that is null
+    (`total_value`, `today_return`) is "—". `unconfirmed` is present from the broker's first contradiction to
+    its next agreement. `stale_hops` is present only in HTTP answers; see `freshness`.
     """
 
     account_id: str
@@ -139,15 +141,15 @@ class PortfolioMessage(msgspec.Struct, tag_field="type", tag="portfolio"):
 
 
 class Delta(msgspec.Struct, tag_field="type", tag="delta"):
-    """What changed since the message before, for a client that asked for it with `delta` in `subscribe`.
+    """What changed since the previous message, for a client that sent `delta` in `subscribe`.
 
-    `delta` is the number that the client gave the account. `base` is the sequence of the message before, in
-    the epoch of `at`, or else its epoch and sequence: whoever has another one has lost something and
-    subscribes again. `value` goes by threes: the place of a field in the message before, counted from 0; how
-    many characters of its text stay; what follows them. What is no text stands there whole. `epoch` and
-    `sequence` are told by `at` alone. Where fields come or go, or the epoch is new, `value` is the message
-    without `positions`. `positions` has whole rows of what is new or gone; of others the symbol, then threes
-    of its row.
+    `delta` is the number that the client gave the account. `base` is the sequence of the previous message if
+    it has the epoch of `at`, else its epoch and sequence. A client with another base has lost a message and
+    subscribes again. `value` is a list of threes: the place of a field in the previous message, counted from
+    0; how many characters of its text stay; and the text after them. A value that is not text is whole.
+    `epoch` and `sequence` are only in `at`. If fields are added or removed, or the epoch is new, `value` is
+    the message without `positions`. `positions` has the whole rows of new and removed positions; for others
+    the symbol, then threes of its row.
     """
 
     delta: int
@@ -158,12 +160,12 @@ class Delta(msgspec.Struct, tag_field="type", tag="delta"):
 
 
 class Freshness(msgspec.Struct, tag_field="type", tag="freshness"):
-    """Is what is shown of an account of now? Sent when that changes, and before a value that is not.
+    """Whether an account's figures are current. Sent when this changes, and before an old value.
 
-    `stale_hops` names from where nothing fresh has come since `since`: `collector` (account records: nobody
-    follows them, or the broker is silent), `calculator` (values), `valkey` (anything), `server` (this server
-    is behind what the client has seen, and sends no value until it is not). While any is there, figures may
-    be old. Prices have marks of their own: `stale` of the portfolio message.
+    `stale_hops` names the components that have delivered nothing new since `since`: `collector` (account
+    records: nobody follows them, or the broker is silent), `calculator` (values), `valkey` (everything),
+    `server` (this server is behind what the client has seen, and sends no value until it has caught up).
+    While the list is not empty, figures may be old. Stale prices are in `stale` of the portfolio message.
     """
 
     account_id: str
@@ -172,13 +174,13 @@ class Freshness(msgspec.Struct, tag_field="type", tag="freshness"):
 
 
 class HeartbeatAck(msgspec.Struct, tag_field="type", tag="heartbeat_ack"):
-    """Answers a heartbeat with the client's own timestamp, so that it can tell the round trip."""
+    """Answers a heartbeat with the client's own timestamp, so that it can measure the round trip."""
 
     timestamp: str | int | float | None
 
 
 class ErrorMessage(msgspec.Struct, tag_field="type", tag="error", omit_defaults=True):
-    """What was wrong with a message of the client; the connection lives on."""
+    """What was wrong with a client message. The connection stays open."""
 
     code: ErrorCode
     message: str
@@ -186,22 +188,23 @@ class ErrorMessage(msgspec.Struct, tag_field="type", tag="error", omit_defaults=
 
 
 class TokenExpiring(msgspec.Struct, tag_field="type", tag="token_expiring"):
-    """Send a fresh token within `in_s` seconds, or the connection is closed with 4004."""
+    """The client must send a new token within `in_s` seconds, or the connection is closed with 4004."""
 
     in_s: int
 
 
 class RefusedAccount(msgspec.Struct):
-    """One account of a `subscribe_many` that will not be sent, and why."""
+    """An account of a `subscribe_many` that was refused, and why."""
 
     account_id: str
     code: ErrorCode
 
 
 class Progress(msgspec.Struct, tag_field="type", tag="progress"):
-    """How far `subscribe_many` is: sent at once, each second while first values are to come, and at the end.
+    """Progress of `subscribe_many`: sent at once, each second while first values are missing, and last.
 
-    `waiting` accounts have no first value yet; 0: all have. `refused` are those since the last such message.
+    `waiting`: how many accounts have no first value yet. `refused`: the accounts refused since the last
+    progress message.
     """
 
     subscribed: int
@@ -210,13 +213,13 @@ class Progress(msgspec.Struct, tag_field="type", tag="progress"):
 
 
 class Heartbeat(msgspec.Struct, tag_field="type", tag="heartbeat"):
-    """Is anybody there?"""
+    """Asks for a `heartbeat_ack`."""
 
     timestamp: str | int | float | None = None
 
 
 class Auth(msgspec.Struct, tag_field="type", tag="auth"):
-    """Who the client is; sent again it refreshes the token."""
+    """The client's token; sent again, it replaces an expiring one."""
 
     token: str
 
@@ -224,9 +227,9 @@ class Auth(msgspec.Struct, tag_field="type", tag="auth"):
 class Subscribe(msgspec.Struct, tag_field="type", tag="subscribe"):
     """Send this account's publications, at most `max_frequency_hz` a second.
 
-    `epoch` and `sequence`, both or none: of the newest value that the client has seen, on whichever server.
-    Nothing older is sent. `delta`: after the first message send only what changed, as `delta` messages that
-    call the account by this number, another one for each account of the connection.
+    `epoch` and `sequence` (both or neither) are those of the newest value that the client has received, from
+    any server. Nothing older is sent. `delta`: after the first message, send only what changed, in `delta`
+    messages with this number. Each account of a connection has a different number.
     """
 
     account_id: str
@@ -238,10 +241,10 @@ class Subscribe(msgspec.Struct, tag_field="type", tag="subscribe"):
 
 
 class SubscribeMany(msgspec.Struct, tag_field="type", tag="subscribe_many"):
-    """The same for many accounts of a back end, answered by `progress`.
+    """Send the publications of many accounts, for a back end; answered by `progress`.
 
-    `have`, of the same length, says for each account what the client has got before, as (epoch, sequence),
-    or null: what is not newer is not sent again. With `detail` "positions" it is not looked at.
+    `have`, of the same length, has for each account the newest (epoch, sequence) that the client has
+    received, or null. Only newer values are sent. With `detail` "positions" it is ignored.
     """
 
     account_ids: Annotated[list[str], msgspec.Meta(min_length=1, max_length=ACCOUNTS_OF_A_MESSAGE_MAX)]
@@ -250,7 +253,7 @@ class SubscribeMany(msgspec.Struct, tag_field="type", tag="subscribe_many"):
 
 
 class Unsubscribe(msgspec.Struct, tag_field="type", tag="unsubscribe"):
-    """Send no more of this account."""
+    """Stop sending this account's publications."""
 
     account_id: str
 
@@ -265,5 +268,5 @@ decode_client_message = msgspec.json.Decoder(ClientMessage).decode
 
 
 def is_account_id(text: str) -> bool:
-    """Is this a text that may become part of a key?"""
+    """Whether the text may become part of a key in Valkey."""
     return ACCOUNT_ID.fullmatch(text) is not None

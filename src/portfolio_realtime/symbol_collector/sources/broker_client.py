@@ -157,7 +157,7 @@ class BrokerClient:
                 return found
             last_id = trading_rows.last_id(rows)
             if last_id is None or names <= seen:
-                raise PayloadRefused(f"{ROWS_PATH}: a page does not lead on")
+                raise PayloadRefused(f"{ROWS_PATH}: the page does not lead to a next one")
             seen |= names
             params["page_token"] = last_id
         raise BrokerUnavailable(f"{ROWS_PATH}: more than {ROW_PAGES_MAX} pages")
@@ -193,7 +193,7 @@ def _newest(page: list[ListedAccount]) -> str:
         if created_ns <= now_ns + CLOCK_SKEW_NS:
             times.append((created_ns, one.created_at))
     if not times:
-        raise BrokerUnavailable(f"{len(page)} accounts in a row, and none says when it was created")
+        raise BrokerUnavailable(f"{len(page)} accounts in a row, and none states when it was created")
     return max(times)[1]
 
 

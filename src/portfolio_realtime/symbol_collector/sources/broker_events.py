@@ -89,7 +89,7 @@ async def history(client: Streaming, since_ns: int, until_ns: int) -> AsyncGener
                 return
             except TimeoutError:
                 raise BrokerUnavailable(
-                    f"the history of events has not ended, and nothing has come for {HISTORY_IDLE_S:.0f} s"
+                    f"the event history has not ended, and nothing has arrived for {HISTORY_IDLE_S:.0f} s"
                 ) from None
             yield event
 

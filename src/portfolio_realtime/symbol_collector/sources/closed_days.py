@@ -79,7 +79,7 @@ async def _fetched(
     if refused:
         count_refused(len(refused))
         log.error(
-            "some of the closed days' figures could not be read",
+            "some figures of closed days could not be read",
             account_id=account_id,
             count=len(refused),
             first=refused[:REFUSED_SHOWN_MAX],
@@ -96,7 +96,7 @@ def closed_days(history: Any, in_kind: Any) -> tuple[list[ClosedDay], list[str]]
         raise PayloadRefused("the portfolio history is not an object")
     times, equity = history.get("timestamp"), history.get("equity")
     if not isinstance(times, list) or not isinstance(equity, list) or len(times) != len(equity):
-        raise PayloadRefused("the portfolio history has no timestamp and equity for each day")
+        raise PayloadRefused("the portfolio history does not have one timestamp and one equity per day")
     refused: list[str] = []
     flows = _external(history.get("cashflow"), len(times), refused)
     dates = [_date(at, index, refused) for index, at in enumerate(times)]

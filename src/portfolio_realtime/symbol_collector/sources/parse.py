@@ -290,7 +290,7 @@ def _quantity(fields: Mapping[str, Any], details: Mapping[str, Any], kind: tuple
 def _paid(quantity: Decimal, price: Decimal) -> Decimal:
     """How much of the coin that it was paid in has come or gone."""
     if not price:
-        raise PayloadRefused("price is missing: what the trade was paid in cannot be told")
+        raise PayloadRefused("price is missing: the amount of the coin that paid for the trade is unknown")
     return -quantity * price
 
 
@@ -339,7 +339,7 @@ def published_ns(event_id: str) -> int | None:
 
 def _object(payload: Any) -> Mapping[str, Any]:
     if not isinstance(payload, Mapping):
-        raise PayloadRefused(f"expected a JSON object, was {type(payload).__name__}")
+        raise PayloadRefused(f"expected a JSON object, got {type(payload).__name__}")
     return payload
 
 
@@ -414,5 +414,5 @@ def _moment(text: str, name: str, shown: str) -> int:
     except (ValueError, OverflowError):
         raise PayloadRefused(f"{name} is not a time: {_shown(shown)}") from None
     if not _TIME_MIN_NS <= at_ns < _TIME_MAX_NS:
-        raise PayloadRefused(f"{name} is no time that can be meant: {_shown(shown)}")
+        raise PayloadRefused(f"{name} is not a plausible time: {_shown(shown)}")
     return at_ns

@@ -84,7 +84,7 @@ class RestClient:
             if answer.status_code != TOO_MANY:
                 return self._decoded(path, answer)
             await asyncio.sleep(random.uniform(0, JITTER_S_MAX))
-        raise BrokerUnavailable(f"{path}: the rate limit has refused it {RATE_REFUSALS_MAX} times")
+        raise BrokerUnavailable(f"{path}: the rate limit refused the request {RATE_REFUSALS_MAX} times")
 
     async def _send(self, request: httpx.Request, *, is_urgent: bool, is_stream: bool) -> httpx.Response:
         await self._wait_for_turn(is_urgent)

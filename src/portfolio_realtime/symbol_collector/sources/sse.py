@@ -35,7 +35,7 @@ class SseParser:
         *lines, rest = text.removesuffix(held).replace("\r\n", "\n").replace("\r", "\n").split("\n")
         self._rest = rest + held
         if len(self._rest) > LINE_CHARACTERS_MAX:
-            raise ValueError(f"a line of more than {LINE_CHARACTERS_MAX} characters")
+            raise ValueError(f"a line is longer than {LINE_CHARACTERS_MAX} characters")
         return [item for line in lines if (item := self._line(line)) is not None]
 
     def _line(self, line: str) -> Event | Comment | None:

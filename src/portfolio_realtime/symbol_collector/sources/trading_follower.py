@@ -101,7 +101,7 @@ class TradingFollower:
                 looks += 1
             elif self._expected:
                 log.info(
-                    "a fill is not among the activities: asking for the account", orders=len(self._expected)
+                    "a fill is missing in the activities: fetching the account", orders=len(self._expected)
                 )
                 self._expected.clear()
                 self._has_gap.set()

@@ -191,7 +191,7 @@ def _secret_key(secret: str) -> jwt.PyJWK:
         HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret)
     except jwt.InvalidKeyError:
         raise SettingsError(
-            "JWT_SECRET is a public key or a certificate, which is no secret: set a random text, or JWKS_URL"
+            "JWT_SECRET is a public key or a certificate, which is not secret: set random text, or JWKS_URL"
         ) from None
     encoded = base64.urlsafe_b64encode(secret.encode()).decode()
     key = jwt.PyJWK({"kty": "oct", "k": encoded}, HS256)

@@ -36,7 +36,7 @@ class DirectSocket:
             connection.go_direct(self._fileno)
 
     def choose_soon(self) -> None:
-        """Decide when the transport has had its turn to write what it was just given."""
+        """Decide once the transport has had the chance to write what it was just given."""
         self.choose()
         if self._connection.may_go_direct:
             self._loop.call_soon(self.choose)

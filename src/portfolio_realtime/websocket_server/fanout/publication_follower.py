@@ -283,7 +283,7 @@ class PublicationFollower:
             with contextlib.suppress(StateUnavailable):
                 life = await self._state.interest.life(ours)
                 if known and life != known:
-                    log.warning("Valkey has lost its state: all who are watched are announced again")
+                    log.warning("Valkey has lost its state: all watched accounts are announced again")
                     self._begin(self.hub.accounts)
                 known = life
                 ours = secrets.token_hex(8) if life == ours else ours  # for the next life

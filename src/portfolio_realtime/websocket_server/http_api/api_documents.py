@@ -22,8 +22,9 @@ ASYNCAPI_VERSION: Final = "3.0.0"
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 DESCRIPTION: Final = (
     "The live value of brokerage accounts: one JSON text message per frame. The first portfolio message is "
-    "complete, each later one replaces it; (epoch, sequence) only ever grows. Money is a decimal string in "
-    'dollars, a ratio a number, a time RFC 3339 in UTC. What is not known is null; "—" in texts for people.'
+    "complete, and each later one replaces it; (epoch, sequence) only grows. Money is a decimal string in "
+    "dollars, a ratio is a number, a time is RFC 3339 in UTC. What is not known is null; in text for people "
+    'it is "—".'
 )
 DELTA: Final = {
     "type": "integer",
@@ -31,9 +32,9 @@ DELTA: Final = {
     "description": "Send what changed as `delta` messages, which call the account by this number",
 }
 SUBPROTOCOL_HEADER: Final = "Sec-WebSocket-Protocol"
-OFFERED: Final = f"`{SUBPROTOCOL}, <JWT>`, as browsers can send it; answered with `{SUBPROTOCOL}`"
+OFFERED: Final = f"`{SUBPROTOCOL}, <JWT>`, which browsers can send; the server answers `{SUBPROTOCOL}`"
 API_KEY: Final = "X-API-Key"
-BACK_END: Final = "API_KEY_SECRET, of a trusted back end: every account"
+BACK_END: Final = "API_KEY_SECRET, for a trusted back end: access to every account"
 Schema = dict[str, Any]
 Message = type[msgspec.Struct]
 
@@ -122,13 +123,13 @@ def asyncapi() -> Schema:
                     "type": "httpApiKey",
                     "name": "ticket",
                     "in": "query",
-                    "description": "From POST /v1/tickets: single use, 30 s",
+                    "description": "From POST /v1/tickets; valid once and for 30 s",
                 },
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
                     "bearerFormat": "JWT",
-                    "description": "Or as the first message: Auth",
+                    "description": "Or in the first message, `auth`",
                 },
                 "subprotocol": {
                     "type": "httpApiKey",
@@ -165,7 +166,7 @@ def _message(struct: Message) -> Schema:
 
 
 def _binding(query: Schema) -> Schema:
-    ticket = {"type": "string", "description": "From POST /v1/tickets: single use, 30 s"}
+    ticket = {"type": "string", "description": "From POST /v1/tickets; valid once and for 30 s"}
     return {
         "ws": {
             "method": "GET",
@@ -187,7 +188,7 @@ def _detail() -> Schema:
 
 
 def _frequency() -> Schema:
-    return {"type": "number", "exclusiveMinimum": 0, "description": "At most so many messages a second"}
+    return {"type": "number", "exclusiveMinimum": 0, "description": "The maximum number of messages a second"}
 
 
 def typescript() -> str:

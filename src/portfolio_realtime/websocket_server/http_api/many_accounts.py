@@ -41,7 +41,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class AccountIds(BaseModel):
-    """Which accounts, where they do not fit into a URL."""
+    """Account ids that do not fit into a URL."""
 
     ids: list[Annotated[str, Field(max_length=64)]] = Field(min_length=1, max_length=IDS_MAX)
     detail: Detail = "value"
@@ -168,7 +168,7 @@ def add_many_accounts(app: FastAPI, gateway: Gateway) -> None:
             str,
             Query(
                 max_length=URL_IDS_CHARACTERS_MAX,
-                description=f"Account ids with commas between them, {IDS_MAX} at most",
+                description=f"Account ids separated by commas, {IDS_MAX} at most",
                 openapi_examples={"usual": {"value": "0d18ae51-1,0d18ae51-2"}},
             ),
         ],
@@ -181,7 +181,7 @@ def add_many_accounts(app: FastAPI, gateway: Gateway) -> None:
 
     @app.post(
         "/v1/portfolios",
-        **described("queryPortfolios", "The same for more ids than a URL holds", {**answers, 422: empty}),
+        **described("queryPortfolios", "The same for more ids than fit into a URL", {**answers, 422: empty}),
     )
     async def portfolios_by_body(wanted: AccountIds, caller: Caller) -> Response:
         return Response(await many.read(caller, wanted.ids, wanted.detail), media_type="application/json")
@@ -208,7 +208,7 @@ def add_many_accounts(app: FastAPI, gateway: Gateway) -> None:
             str,
             Query(
                 max_length=64,
-                description="`next` of the page before",
+                description="`next` of the previous page",
                 openapi_examples={"first": {"value": ""}},
             ),
         ] = "",

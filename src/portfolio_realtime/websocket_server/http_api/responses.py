@@ -1,4 +1,4 @@
-"""What HTTP answers beyond the wire's own messages, as types, each with an example. Others encode them.
+"""Types of the HTTP answers that are not messages of the WebSocket, each with an example; not used to encode.
 
 Money is a decimal string in dollars; null means that a price is not known.
 """
@@ -13,11 +13,11 @@ from portfolio_realtime.wire.examples import PORTFOLIO_EXAMPLE
 from portfolio_realtime.wire.messages import Doubt, PortfolioMessage, Time
 
 Ask = Callable[[str], Awaitable[bytes | None]]
-"""The answer for an account, encoded, or None without a record. Raises StateUnavailable."""
+"""The encoded answer for an account, or None when it has no record. Raises StateUnavailable."""
 
 
 class ExplainedPosition(msgspec.Struct, forbid_unknown_fields=True):
-    """One position's legs. `market_value` and `day_pnl` are unrounded."""
+    """The legs of one position. `market_value` and `day_pnl` are not rounded."""
 
     symbol: str
     asset_class: str
@@ -37,7 +37,7 @@ class ExplainedPosition(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ConfirmedBy(msgspec.Struct, forbid_unknown_fields=True):
-    """What the broker said when it last agreed; open orders may have held cash back."""
+    """The broker's figures when it last agreed. Open orders may have held back cash."""
 
     cash: str
     equity: str | None
@@ -46,7 +46,7 @@ class ConfirmedBy(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Explanation(msgspec.Struct, forbid_unknown_fields=True):
-    """Every leg of an account's value, and in `steps` the arithmetic that leads from them to the cents."""
+    """Every leg of an account's value; `steps` has the arithmetic from the legs to the cents."""
 
     account_id: str
     currency: str
@@ -77,7 +77,7 @@ class Explanation(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class HistoryPoint(msgspec.Struct, forbid_unknown_fields=True):
-    """What the account was worth at one moment, and what the client had brought in since the base.
+    """The account's value at one moment, and what the client had brought in since the base.
 
     A minute of the day has `day_pnl`, a point of a longer range `pnl`: equity − base − external cash flow.
     """
@@ -90,9 +90,9 @@ class HistoryPoint(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class History(msgspec.Struct, forbid_unknown_fields=True):
-    """A line over time; `base` is the equity that gains count from. Null: not known, never invented.
+    """The account's value over time. `base` is the equity from which gains count. What is not known is null.
 
-    `revision` is for the next question; `is_whole` is false when the answer has later points only.
+    Send `revision` with the next request. `is_whole` is false when the answer has only later points.
     """
 
     account_id: str
@@ -105,7 +105,7 @@ class History(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class HeldAsset(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
-    """One asset that an account holds, or held today. What is not known is absent.
+    """An asset that the account holds, or held today. What is not known is absent.
 
     `name` is the broker's; `cost_basis` is what was paid, in dollars, negative for a short position.
     """
@@ -117,14 +117,14 @@ class HeldAsset(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
 
 
 class HeldAssets(msgspec.Struct, forbid_unknown_fields=True):
-    """What an account holds, with names: by symbol, in the order of the alphabet."""
+    """What an account holds, with names, sorted by symbol."""
 
     account_id: str
     assets: list[HeldAsset]
 
 
 class PortfolioItem(msgspec.Struct, omit_defaults=True):
-    """One account of several: its `status` is `ok`, or the code of why it has no portfolio here."""
+    """One of several accounts: `status` is `ok`, or the code that says why there is no portfolio."""
 
     account_id: str
     status: Literal[
@@ -134,7 +134,7 @@ class PortfolioItem(msgspec.Struct, omit_defaults=True):
 
 
 class PortfolioTotal(msgspec.Struct):
-    """What the accounts are worth together, or null when a part is not known; `missing` names whose."""
+    """The accounts' total, or null when a part is not known; `missing` names the accounts concerned."""
 
     equity: str | None
     day_pnl: str | None
@@ -143,7 +143,7 @@ class PortfolioTotal(msgspec.Struct):
 
 
 class PortfolioList(msgspec.Struct):
-    """Several accounts, in the order in which they were asked for, each once."""
+    """Several accounts in the order of the request, each once."""
 
     portfolios: list[PortfolioItem]
     total: PortfolioTotal
@@ -158,7 +158,7 @@ class AccountEntry(msgspec.Struct):
 class AccountList(msgspec.Struct):
     """A page of accounts; `next` is `after` of the next page, or null.
 
-    `is_complete` is false where a webhook decides: then only accounts that were asked for are known.
+    `is_complete` is false when a webhook decides: then only accounts that were requested are known.
     """
 
     accounts: list[AccountEntry]
@@ -167,7 +167,7 @@ class AccountList(msgspec.Struct):
 
 
 class Problem(msgspec.Struct):
-    """Why there is no answer: in words for people, and as a code for programs."""
+    """Why the request failed: `detail` for people, `code` for programs."""
 
     detail: str
     code: str

@@ -79,7 +79,7 @@ COMPRESSION_LEVEL: Final = 5
 DEMO_TOKEN_S: Final = 900
 DEMO_ACCOUNTS_MAX: Final = 1000
 TAGS: Final = [
-    {"name": "portfolios", "description": "Values, their past and the work behind them"},
+    {"name": "portfolios", "description": "Values, their history and how they are computed"},
     {"name": "access", "description": "Credentials for a WebSocket"},
     {"name": "operations", "description": "Probes and metrics"},
 ]
@@ -98,8 +98,8 @@ AccountId = Annotated[str, Path(description="The account", openapi_examples=ACCO
 LastEventId = Annotated[
     str | None,
     Header(
-        description="The id of the newest `portfolio` event that was seen, on whichever server: nothing "
-        "older is sent. Browsers send it when they reconnect",
+        description="The id of the newest `portfolio` event that the client has received, from any server: "
+        "nothing older is sent. Browsers send it when they reconnect",
         openapi_examples={"epoch and sequence": {"value": "1763822405123-17"}},
     ),
 ]
@@ -112,7 +112,7 @@ WithDetail = Annotated[
 ]
 RANGE: Final = Query(
     alias="range",
-    description="The day so far minute by minute, or closed days and the newest point of today",
+    description="The day so far, minute by minute; or closed days and the newest point of today",
     openapi_examples={"day": {"value": "1d"}, "month": {"value": "1m"}},
 )
 SINCE: Final = Query(
@@ -122,13 +122,13 @@ SINCE: Final = Query(
 )
 REVISION: Final = Query(
     max_length=64,
-    description="`revision` of the answer that the client has; all points are sent when it has changed",
+    description="`revision` of the client's last answer; if it has changed, all points are sent",
     openapi_examples={"usual": {"value": "1f0c2b7d9a3e4455"}},
 )
 
 
 class Ticket(BaseModel):
-    """Good for one WebSocket connection."""
+    """A ticket that is valid for one WebSocket connection."""
 
     ticket: str
     expires_in_s: int
@@ -142,7 +142,7 @@ class DemoSession(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether this process lives, and whether it can serve."""
+    """Whether the process runs, and whether it can serve."""
 
     status: Literal["ok", "draining", "waiting for the state", "nothing is published"]
 
@@ -258,7 +258,7 @@ def _add_portfolios(app: FastAPI, gateway: Gateway) -> None:
     )
     events: Responses = {
         200: {
-            "description": "One event for each message; comments keep it alive; `close` says why it ends",
+            "description": "One event per message; comments keep the stream alive; `close` says why it ends",
             "content": {"text/event-stream": {"schema": {"type": "string"}, "example": EVENTS_EXAMPLE}},
         },
         **GUARDED,
