@@ -31,12 +31,25 @@ def test_a_slow_stream_is_given_its_time() -> None:
 
 
 def test_nothing_is_usual_yet() -> None:
-    """A new connection, or a stream whose silence was explained."""
+    """The first connection, or a stream whose silence was explained."""
     pulse, last_s = beaten(0.01, FRAMES_MIN)
     assert not pulse.is_faint(last_s + 3600)
     pulse, last_s = beaten(0.01)
     pulse.begin_anew()
     assert not pulse.is_faint(last_s + 3600)
+
+
+def test_what_is_usual_survives_a_lost_connection() -> None:
+    """A new connection that is silent from its beginning is doubted as early as any other."""
+    pulse, last_s = beaten(0.01)
+    pulse.interrupt()
+    assert not pulse.is_faint(last_s + 3600)  # no data is expected
+    pulse.resume(last_s + 30)
+    assert not pulse.is_faint(last_s + 30 + SILENCE_S_MIN)
+    assert pulse.is_faint(last_s + 30 + SILENCE_S_MIN + 0.01)
+    pulse.beat(last_s + 31)
+    pulse.resume(last_s + 40)  # the connection was not lost
+    assert pulse.is_faint(last_s + 33.5)
 
 
 def test_new_data_ends_the_doubt() -> None:

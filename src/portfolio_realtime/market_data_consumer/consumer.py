@@ -148,14 +148,19 @@ class FeedConsumer:
         )
 
     async def _keep_live(self) -> NoReturn:
-        """Say that the feed is live for as long as it is; nobody has to say that it is not.
+        """Say that the feed is live for as long as it is.
 
-        A feed that has not its turn is as live as the other: what it would bring is not traded now.
+        A feed that is not in use now is as live as the other: what it would bring is not traded.
         """
+        feeds, was_live = self._context.state.feeds, False
         while True:
-            if self._subscription.is_live:
-                for source in self._schedule.sources:
-                    await self._context.state.feeds.keep(source, is_core=self._is_exchange_open)
+            is_live = self._subscription.is_live
+            for source in self._schedule.sources:
+                if is_live:
+                    await feeds.keep(source, is_core=self._is_exchange_open)
+                elif was_live:
+                    await feeds.drop(source)
+            was_live = is_live
             await asyncio.sleep(KEEP_S)
 
     @property

@@ -1,7 +1,7 @@
-"""Does a stream that brought data still live? A silence of many times its usual pause is doubted at once.
+"""Whether a stream is silent for suspiciously long: for many times its usual pause.
 
-Silence alone proves nothing, but a stream that has brought data every few milliseconds and brings none for
-seconds is no longer believed until it does, or until snapshots show that nothing was traded. Pure.
+Silence alone proves nothing. But a stream that has brought data every few milliseconds and then brings none
+for seconds is doubted until data arrives, or until snapshots show that nothing was traded. Pure.
 """
 
 from typing import Final
@@ -17,12 +17,12 @@ class Silence:
 
     def __init__(self) -> None:
         self._frames = 0
-        self._beat_s = 0.0
+        self._beat_s: float | None = None  # None: no data is expected, for there is no connection
         self._pause_s = 0.0
 
     def beat(self, now_s: float) -> None:
-        """Data has come."""
-        if self._frames:
+        """Data has arrived."""
+        if self._frames and self._beat_s is not None:
             pause_s = now_s - self._beat_s
             weight = WEIGHT if self._frames > FRAMES_MIN else 1 / self._frames
             self._pause_s += weight * (pause_s - self._pause_s)
@@ -30,11 +30,20 @@ class Silence:
         self._frames += 1
 
     def is_faint(self, now_s: float) -> bool:
-        """Has it been silent for far longer than it uses to be?"""
-        if self._frames <= FRAMES_MIN:
+        """Whether the stream has been silent for far longer than usual."""
+        if self._frames <= FRAMES_MIN or self._beat_s is None:
             return False
         return now_s - self._beat_s > max(SILENCE_S_MIN, PAUSES_MAX * self._pause_s)
 
     def begin_anew(self) -> None:
-        """Another rhythm begins: a new connection, another session, or a silence that is explained."""
+        """Another rhythm begins: another feed, another session, or a silence that is explained."""
         self._frames = 0
+
+    def interrupt(self) -> None:
+        """The connection is lost. What is usual for the feed stays known."""
+        self._beat_s = None
+
+    def resume(self, now_s: float) -> None:
+        """A new connection is complete: from now on data is expected again."""
+        if self._beat_s is None:
+            self._beat_s = now_s

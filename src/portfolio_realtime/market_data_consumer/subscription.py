@@ -130,7 +130,9 @@ class MarketSubscription:
         return bool(self._wanted)
 
     def begin(self, feed: Feed) -> None:
-        """A new connection to this feed is there: it has brought nothing yet."""
+        """A new connection to this feed is open; it has brought nothing yet."""
+        if feed != self.feed:
+            self._pulse.begin_anew()
         self.feed = feed
         self.book.stream_from(feed.source)
         self._settled.clear()
@@ -138,7 +140,7 @@ class MarketSubscription:
         self._missed.clear()
         self._renewing.clear()
         self._frame_s = self._clock.monotonic_s()
-        self._pulse.begin_anew()
+        self._pulse.interrupt()
         self._subscribed = frozenset()
         self._is_given_up = False
         self._pending.clear()
@@ -327,6 +329,7 @@ class MarketSubscription:
                 await self._recover(failures)
             if self._caught_up_ns is None and self._subscribed:
                 self._caught_up_ns = self._clock.now_ns()
+                self._pulse.resume(self._clock.monotonic_s())
 
     def take_unmarked(self) -> list[str]:
         """Symbols that have been looked for in vain, each once, and again after `write_all_again`.

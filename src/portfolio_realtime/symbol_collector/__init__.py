@@ -1,1 +1,1 @@
-"""Service 1: reads every account at Alpaca and writes what it holds into the shared state."""
+"""Service 1: reads all accounts from Alpaca and writes their records to the shared state."""

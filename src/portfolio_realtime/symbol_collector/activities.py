@@ -1,7 +1,7 @@
-"""What the broker tells us, in our own terms: an account's statement (REST) and its activities (events).
+"""Statements and activities of the broker, in our terms.
 
-A statement says how an account stands; an activity says how it changed. `effect_of` turns an activity into
-the change of cash and quantities, so that both can be compared.
+A statement (REST) says what an account has; an activity (event) says what changed. `effect_of` turns an
+activity into the change of cash and quantities, so that the two can be compared.
 """
 
 import re
@@ -43,7 +43,7 @@ class Holding(msgspec.Struct, frozen=True):
 
 
 class AccountState(msgspec.Struct, frozen=True):
-    """The answer to the account request: all but the positions."""
+    """The broker's answer about an account, without positions."""
 
     account_id: str
     status: str
@@ -57,7 +57,7 @@ class AccountState(msgspec.Struct, frozen=True):
 
 
 class Statement(msgspec.Struct, frozen=True):
-    """How REST says that an account stands; state and positions come from two requests."""
+    """An account as REST states it. State and positions come from two requests."""
 
     state: AccountState
     holdings: dict[str, Holding]
@@ -71,13 +71,13 @@ class Statement(msgspec.Struct, frozen=True):
         return {symbol: holding.quantity for symbol, holding in self.holdings.items() if holding.quantity}
 
     def has_holdings_of(self, account: Account) -> bool:
-        """Does the record say the same quantities?"""
+        """Whether the record has the same quantities."""
         held = {position.symbol: position.quantity for position in account.positions if position.quantity}
         return held == self.quantities
 
 
 class Activity(msgspec.Struct, frozen=True):
-    """One booking of an account. `quantity` is signed (a sale is negative), `net_amount` changes the cash."""
+    """One booking. `quantity` is signed (negative for a sale); `net_amount` is the change of cash."""
 
     account_id: str
     event_id: str
@@ -102,28 +102,28 @@ class Activity(msgspec.Struct, frozen=True):
 
     @property
     def asset_class(self) -> str:
-        """What the broker states, else what the symbol's form says."""
+        """The class that the broker states, else that of the symbol's form."""
         return self.stated_class or asset_class_of(self.symbol or "")
 
     @property
     def legs(self) -> dict[str, Decimal]:
-        """Symbol -> signed quantity that it moves."""
+        """Symbol -> signed quantity that the booking moves."""
         legs = {self.symbol: self.quantity} if self.symbol is not None and self.quantity else {}
         return legs if self.counter is None else {**legs, self.counter[0]: self.counter[1]}
 
     @property
     def value(self) -> Decimal:
-        """Signed quantity at the price, in dollars, multiplier included."""
+        """Quantity × price × multiplier in dollars, signed."""
         return self.quantity * self.price * multiplier_of(self.asset_class)
 
     @property
     def moves_quantity(self) -> bool:
-        """Does it change a position? Some cash bookings carry a quantity without a symbol."""
+        """Whether it changes a position. Some cash bookings have a quantity and no symbol."""
         return self.symbol is not None and self.quantity != ZERO
 
 
 class Effect(msgspec.Struct, frozen=True):
-    """What an activity changes: cash, and quantities (of two symbols where it corrects another)."""
+    """What an activity changes: cash and quantities (of two symbols if it corrects another booking)."""
 
     cash: Decimal
     quantities: dict[str, Decimal]
@@ -131,7 +131,7 @@ class Effect(msgspec.Struct, frozen=True):
 
     @property
     def parts(self) -> dict[str, Decimal]:
-        """Symbol or CASH -> by how much, without zeros."""
+        """Symbol or CASH -> change, without zeros."""
         return {CASH: self.cash, **self.quantities} if self.cash else dict(self.quantities)
 
 
@@ -173,7 +173,7 @@ def multiplier_of(asset_class: str) -> Decimal:
 
 
 def asset_class_of(symbol: str) -> str:
-    """The class that a symbol's form tells: an OCC option symbol, a pair with a slash, else an equity."""
+    """The asset class by the form of a symbol: OCC option symbol, pair with a slash, else equity."""
     if "/" in symbol:
         return CRYPTO
     return US_OPTION if _OPTION_SYMBOL.fullmatch(symbol) else US_EQUITY
@@ -182,7 +182,7 @@ def asset_class_of(symbol: str) -> str:
 def market_symbol(symbol: str, asset_class: str | None = None) -> str:
     """The symbol as market data spells it: crypto pairs with a slash (`BTCUSD` -> `BTC/USD`).
 
-    Without a class, only what is too long for an equity and ends in a quote currency is a pair.
+    Without a class, only a symbol that is too long for an equity and ends in a quote currency is a pair.
     """
     if "/" in symbol or asset_class not in (CRYPTO, None):
         return symbol
@@ -193,11 +193,11 @@ def market_symbol(symbol: str, asset_class: str | None = None) -> str:
 
 
 def coin(symbol: str) -> str:
-    """The coin that somebody holds, as it is priced in dollars: `ETH/BTC` and `ETH` are `ETH/USD`."""
+    """The symbol under which a coin is priced in dollars: `ETH/USD` for `ETH/BTC` and `ETH`."""
     return f"{symbol.partition('/')[0]}/{DOLLAR}"
 
 
 def paid_in(symbol: str) -> str | None:
-    """The coin that a trade of this pair is paid in, as a symbol; None for dollars and what is no pair."""
+    """The symbol of the coin that pays for a trade of this pair; None for dollars, or if it is no pair."""
     quote = symbol.partition("/")[2]
     return None if quote in ("", DOLLAR) else coin(quote)

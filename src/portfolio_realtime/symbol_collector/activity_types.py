@@ -1,17 +1,17 @@
 """Alpaca's activity types: what each means for cash, quantity, external cash flow and P&L. The only table.
 
-| column   | says                                                                                       |
+| column   | meaning                                                                                    |
 | -------- | ------------------------------------------------------------------------------------------ |
-| moves    | is `qty` what comes into the position or leaves it? Else it is what was held, or nothing   |
-| flow     | external: the client brings it in or takes it out, at its price; else earned or paid       |
-| cost     | what a quantity that comes or goes since the previous close has cost: its price, nothing   |
-|          | (more or fewer pieces of the same), or what no booking tells (one symbol pays for another) |
+| moves    | whether `qty` changes the position; otherwise it is the quantity held, or nothing          |
+| flow     | external: the client brings it in or takes it out, at its price; otherwise earned or paid  |
+| cost     | the cost of a quantity that is added or removed: its price, nothing (a split), or unknown  |
+|          | (one symbol is exchanged for another)                                                      |
 | legs     | alone; part of a group that may stand alone; or one leg of at least two                     |
 | source   | where Alpaca names the type                                                                |
 
-A cash amount moves the cash for every type. Sources: `broker` and `trading`, the enums `ActivityType` of
+A cash amount changes the cash for every type. Sources: `broker` and `trading`, the enums `ActivityType` of
 Alpaca's OpenAPI files (broker 1.1.1, trading 2.0.1); `events`, the guide to the activity stream (2026-09-16).
-A type that is not here moves what it says; whether it was earned or brought in nobody knows.
+An unknown type is applied as it states, and nobody knows whether it was earned or brought in.
 """
 
 from enum import Enum
@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 
 class Cost(Enum):
-    """What a quantity that comes or goes has cost."""
+    """What a quantity that was added or removed has cost."""
 
     PRICE = "its price"
     NOTHING = "nothing"
@@ -27,7 +27,7 @@ class Cost(Enum):
 
 
 class Legs(Enum):
-    """How bookings of one `group_id` belong together."""
+    """Which bookings of one `group_id` belong together."""
 
     ALONE = "alone"
     MAYBE = "may stand alone"
@@ -47,12 +47,12 @@ class ActivityType(NamedTuple):
 
     @property
     def is_in_kind(self) -> bool:
-        """Does the client bring in or take out something that is no cash?"""
+        """Whether the client brings in or takes out something other than cash."""
         return self.is_external and self.moves
 
     @property
     def needs_amount(self) -> bool:
-        """Is it the client's own cash, which without an amount would say nothing?"""
+        """Whether it is the client's own cash, which must state an amount."""
         return self.is_external and not self.moves and self.code != MEMO
 
 
@@ -128,29 +128,29 @@ _THREE_LEGS: Final = ("SCMA", "REOSC", "SCMGR")  # what was held leaves; shares 
 
 
 def is_described(code: str) -> bool:
-    """Does Alpaca say whether this is earned, paid, or brought in?"""
+    """Whether Alpaca documents if it is earned, paid, or brought in by the client."""
     return code in TABLE and code not in UNDESCRIBED
 
 
 def of(code: str) -> ActivityType:
-    """The type of this code; one that nobody has described moves what it says, at an unknown cost."""
+    """The type with this code. An unknown type is applied as it states, at an unknown cost."""
     return TABLE.get(code) or ActivityType(code, "not described", True, False, _UNKNOWN, _MAYBE, "")
 
 
 def moves_position(code: str, subtype: str, symbol: str) -> bool:
-    """Is `qty` what comes or goes? Of dividends paid in shares and of fees paid in coins it is."""
+    """Whether `qty` changes the position. It does for dividends in shares and fees in coins."""
     if code == FEE:
         return "/" in symbol
     return of(code).moves or (code == "DIV" and subtype == _STOCK_DIVIDEND)
 
 
 def legs_min(subtype: str) -> int:
-    """How many legs the group of this subtype has at least."""
+    """The smallest number of legs in a group of this subtype."""
     return 3 if subtype.rpartition(".")[2] in _THREE_LEGS else 2
 
 
 def as_markdown() -> str:
-    """The table as the documents show it."""
+    """The table for the documentation."""
     lines = [
         "| type | what it is | quantity | whose | cost of the quantity | in a group | named in |",
         "| --- | --- | --- | --- | --- | --- | --- |",

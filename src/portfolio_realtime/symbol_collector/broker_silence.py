@@ -1,7 +1,7 @@
-"""Is the broker heard now: its stream of events, and its answers?
+"""Whether the broker is heard now: its event stream, and its answers to requests.
 
-While it is not, no record can be trusted to be current, however young it is: its source stops being kept
-live, and every value says so. One account that is always answered with an error is no silence of the broker.
+While it is not, no record can be trusted to be current. Its source stops being live, and every value says so.
+One account that always returns an error is not a silence of the broker.
 """
 
 import asyncio
@@ -28,28 +28,28 @@ class FollowedStream(Protocol):
 
 
 class BrokerSilence:
-    """What the requests have met lately, beside what the stream says."""
+    """The recent outcomes of requests, and the state of the stream."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._failing_since_s: float | None = None
 
     def note_answer(self) -> None:
-        """The broker has answered something of use."""
+        """The broker has answered a request."""
         self._failing_since_s = None
 
     def note_failure(self) -> None:
-        """A request has failed, with all its attempts."""
+        """A request has failed after all its attempts."""
         if self._failing_since_s is None:
             self._failing_since_s = self._clock.monotonic_s()
 
     @property
     def is_failing(self) -> bool:
-        """Has nothing been answered since something failed?"""
+        """Whether no request has succeeded since the last failure."""
         return self._failing_since_s is not None
 
     def is_heard(self, followed: FollowedStream) -> bool:
-        """Are its events followed, and its answers not missing?"""
+        """Whether events arrive and requests succeed."""
         now_s = self._clock.monotonic_s()
         failing_s = 0.0 if self._failing_since_s is None else now_s - self._failing_since_s
         lost_s = 0.0 if followed.lost_since_s is None else now_s - followed.lost_since_s
@@ -59,7 +59,7 @@ class BrokerSilence:
 async def keep_live(
     silence: BrokerSilence, followed: FollowedStream, stored: feeds.Feeds, gauge: Gauge
 ) -> NoReturn:
-    """Say that the broker is heard, while it is, and at once when it is not. Raises StateUnavailable."""
+    """Keep the broker's source live for as long as the broker is heard. Raises StateUnavailable."""
     was_heard = False
     while True:
         is_heard = silence.is_heard(followed)

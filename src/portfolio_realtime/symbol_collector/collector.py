@@ -1,10 +1,10 @@
-"""Service 1: what every account holds, from the broker into the shared state.
+"""Service 1: reads the record of every account from the broker and writes it to the shared state.
 
-Follow the activity events, replay the day's history, fetch every account once (watched ones first), and from
-then on let events drive and REST confirm, each account in turn inside the rate limit. An account that
-somebody watches and the list does not have is asked for; who waits for one that does not exist is told. One
-instance is active by lease. Records live in memory: after a loss of Valkey or of the lease they are written
-again, not fetched.
+The collector follows the activity events, replays the day's history, and fetches every account once, watched
+ones first. Then events change the records and REST confirms them, each account in turn within the rate limit.
+If clients watch an account that is not in the broker's list, the collector asks the broker for it, and tells
+the clients if it does not exist. One instance is active, by lease. Records are kept in memory: after a loss
+of Valkey or of the lease they are written again, not fetched.
 """
 
 import asyncio
@@ -68,7 +68,7 @@ log = structlog.get_logger()
 
 
 async def run(context: Context) -> None:
-    """Collect for as long as the lease is ours, else stand by. Raises BrokerRefused, SettingsError."""
+    """Collect while the lease is ours, otherwise stand by. Raises BrokerRefused, SettingsError."""
     settings = context.settings
     metrics = CollectorMetrics(context.registry)
 
@@ -82,7 +82,7 @@ async def run(context: Context) -> None:
 
 
 def open_client(settings: Settings, counted: Callable[[str], None]) -> AccountSource:
-    """The client of whoever's accounts the keys let us follow. Raises SettingsError when there is no key."""
+    """The client for the accounts that the keys belong to. Raises SettingsError without a key."""
     if settings.account_source == "broker":
         return BrokerClient(settings.host("broker"), credentials(settings), counted)
     if settings.account_source == "trading":
@@ -91,7 +91,7 @@ def open_client(settings: Settings, counted: Callable[[str], None]) -> AccountSo
 
 
 class Collector:
-    """All that one process knows about all accounts; outlives the loss of the lease and of Valkey."""
+    """What one process knows about all accounts. It survives the loss of the lease and of Valkey."""
 
     def __init__(self, context: Context, client: AccountSource, metrics: CollectorMetrics) -> None:
         self._state = context.state
@@ -108,7 +108,7 @@ class Collector:
         self._begin()
 
     def _begin(self) -> None:
-        """Know nothing yet."""
+        """Start without any knowledge."""
         self._records = AccountRecords()
         self._schedule = FetchSchedule()
         self._unlisted = UnlistedAccounts()
@@ -122,7 +122,7 @@ class Collector:
         self._equity_drift = EquityDrift(self._records, self._state, self._clock, self._metrics)
 
     async def work(self, lease: Lease) -> None:
-        """Everything, until it is cancelled. Raises LeaseLost, StateUnavailable, BrokerRefused."""
+        """Run all parts until cancelled. Raises LeaseLost, StateUnavailable, BrokerRefused."""
         await self._resume()
         self._records.begin_versions(lease.fencing_token)
         await together(
@@ -147,7 +147,7 @@ class Collector:
         )
 
     async def _resume(self) -> None:
-        """Continue with what is in memory, unless another collector has been active since."""
+        """Continue with the records in memory, unless another collector has been active since."""
         for shard in self._shards:
             if self._records.known_count and self._records.is_older_than(
                 await self._state.accounts.read_all(shard)
@@ -167,7 +167,7 @@ class Collector:
     # Events
 
     def take_activity(self, activity: Activity, *, is_live: bool) -> None:
-        """A booking, as the follower hears it."""
+        """Apply a booking from the follower."""
         if is_live:
             self._lag.note_event(activity.event_id)
             if not self._records.is_known(activity.account_id):
@@ -184,7 +184,7 @@ class Collector:
             self._writer.request_write()
 
     def take_rows(self, rows: list[Activity]) -> None:
-        """What REST lists of the clients' own money: what no event has told of it is taken in, too."""
+        """Apply the client's own bookings that REST lists and no event has reported."""
         by_account: dict[str, list[Activity]] = {}
         for one in rows:
             by_account.setdefault(one.account_id, []).append(one)
@@ -199,7 +199,7 @@ class Collector:
                 self.take_activity(one, is_live=False)
 
     def refuse_activity(self, account_id: str | None, reason: str) -> None:
-        """It may have moved money: a statement of its account shows it, or of all where it names none."""
+        """An unreadable event may have moved money: fetch its account, or all if it names none."""
         self._metrics.rejected.labels("activity").inc()
         log.warning("activity refused", account_id=account_id, reason=reason)
         now_ns = self._clock.now_ns()
@@ -228,7 +228,7 @@ class Collector:
         )
 
     async def _wait_for_events(self) -> None:
-        """The stream first, so that nothing is missed; but nobody waits for it for ever."""
+        """Wait for the stream, so that nothing is missed, but not for ever."""
         try:
             async with asyncio.timeout(EVENTS_S_MAX):
                 await self._follower.connected.wait()
@@ -284,7 +284,7 @@ class Collector:
         self._schedule.set_due(account_id, 0)
 
     async def _fetch_unlisted(self) -> NoReturn:
-        """Ask for watched accounts that the list does not have: it may be older than they are."""
+        """Ask the broker for watched accounts that are not in its list, which may be too old."""
         while True:
             missed = self._unlisted.next_to_fetch(ASKED_AT_ONCE)
             absent = [account_id for account_id in missed if await self._is_absent(account_id)]
@@ -298,7 +298,7 @@ class Collector:
                 await asyncio.sleep(TURN_POLL_S)
 
     async def _is_absent(self, account_id: str) -> bool:
-        """Does the broker say that there is no such account? One that it has is taken in."""
+        """Whether the broker says that the account does not exist. If it exists it is added."""
         if self._records.is_listed(account_id):
             return False
         try:
@@ -317,9 +317,9 @@ class Collector:
         self._writer.request_write()
 
     async def _begin_history(self) -> None:
-        """The day began where the first accounts say; replay it before any record is made.
+        """Replay the day, which begins where the first accounts say, before any record is made.
 
-        An account that cannot be read tells nothing of the others: the next one is asked.
+        An account that cannot be read says nothing about the others; the next one is asked.
         """
         if self._follower.has_history:
             return
@@ -338,7 +338,7 @@ class Collector:
         await self._know_history_since(since_ns)
 
     async def _know_history_since(self, since_ns: int) -> None:
-        """Have the day's bookings replayed; without them accounts are served, but no day P&L is known."""
+        """Replay the day's bookings. Without them accounts are served, and day P&L is null."""
         now_ns = self._clock.now_ns()
         if self._history_failed_ns is not None and now_ns - self._history_failed_ns < HISTORY_AGAIN_NS:
             return
@@ -388,7 +388,7 @@ class Collector:
             self._finish(account_id, self._turn_ns() + wait_ns)
 
     async def _note_unavailable(self, account_id: str) -> int:
-        """Is it the broker that does not answer, or about this account? Ns until it is asked again."""
+        """Find out whether all requests fail or only this account's. Returns ns until the next try."""
         self._silence.note_failure()
         failures = self._failures[account_id] = self._failures.get(account_id, 0) + 1
         try:
@@ -402,7 +402,7 @@ class Collector:
         return min(self._interval_ns, int(RETRY_S * NS_PER_S) << min(failures, BACK_OFF_MAX))
 
     def _refuse(self, account_id: str, reason: str, *, is_final: bool = False) -> None:
-        """Nothing readable is to be had about the account: its record is old, or there is none yet."""
+        """No readable answer about the account: its record is old, or does not exist yet."""
         self._untried.discard(account_id)
         if self._records.is_known(account_id):
             self._records.refuse_statement(account_id, self._clock.now_ns())
@@ -411,9 +411,9 @@ class Collector:
         self._writer.request_write()
 
     def _observe(self, account_id: str, statement: Statement | None, began_ns: int, ended_ns: int) -> int:
-        """Take in a statement; how long until the account's next turn, in ns.
+        """Apply a statement. Returns the ns until the account's next turn.
 
-        The account may have left the list while it was fetched: then it has no record any more.
+        The account may have left the list while it was fetched; then it has no record any more.
         """
         if statement is None or not self._records.is_listed(account_id):
             self._metrics.reconciled.labels("absent").inc()
@@ -475,7 +475,7 @@ class Collector:
     # The shared state
 
     async def _tidy(self) -> NoReturn:
-        """Once everything is known, and then once each pass: remove what is no longer held or listed."""
+        """After the first full pass, and after each later one, remove what is no longer held or listed."""
         while True:
             if self._is_complete:
                 self._writer.remove_symbols(await find_left_over(self._records, self._state.accounts))

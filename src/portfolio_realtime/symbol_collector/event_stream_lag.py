@@ -1,4 +1,4 @@
-"""How late the broker's events reach us: by the events that come, or by how long none could."""
+"""The delay of the broker's events: that of the events received, or how long none could arrive."""
 
 import asyncio
 from typing import Final, NoReturn, Protocol
@@ -13,13 +13,13 @@ WINDOW_NS: Final = 60 * NS_PER_S  # the worst of these is shown
 
 
 class LossReporting(Protocol):
-    """A follower of events; `lost_since_s`: None while events can come."""
+    """A follower of events. `lost_since_ns` is None while events can arrive."""
 
     lost_since_s: float | None
 
 
 class EventStreamLag:
-    """The gauge of one collector: seconds from an event's publication until it was taken in."""
+    """The lag gauge of one collector: seconds from an event's publication until it was applied."""
 
     def __init__(self, gauge: Gauge, clock: Clock) -> None:
         self._gauge = gauge
@@ -28,7 +28,7 @@ class EventStreamLag:
         self._worst_at_ns = 0
 
     def note_event(self, event_id: str) -> None:
-        """An event has come, live; one whose id does not tell its time is not counted."""
+        """A live event has arrived. It is not counted if its id does not contain a time."""
         published_ns, now_ns = parse.published_ns(event_id), self._clock.now_ns()
         if published_ns is None:
             return
@@ -36,7 +36,7 @@ class EventStreamLag:
             self._worst_ns, self._worst_at_ns = now_ns - published_ns, now_ns
 
     async def measure(self, followed: LossReporting) -> NoReturn:
-        """Keep the gauge for as long as we are the one who collects; a stand-by shows 0."""
+        """Update the gauge while we collect; a stand-by shows 0."""
         followed.lost_since_s = self._clock.monotonic_s()  # what was before is no fault of the stream
         try:
             while True:

@@ -1,6 +1,6 @@
-"""Whose turn it is to be asked for at the broker.
+"""Which account is fetched next.
 
-Two lines: what somebody waits for (watched accounts, undecided records) and everybody else. In each, the
+There are two queues: accounts that are waited for (watched, or undecided) and all others. In each, the
 account that has been due for longest comes first. One pass over all accounts is spread over the interval.
 Pure: times are arguments, in nanoseconds.
 """
@@ -15,14 +15,14 @@ STALE_MAX: Final = 1_000  # … and this many more
 
 
 class DueFetch(NamedTuple):
-    """An account to be fetched now; urgent when somebody waits for it."""
+    """An account to be fetched now; urgent if it is waited for."""
 
     account_id: str
     is_urgent: bool
 
 
 class FetchSchedule:
-    """When each account is due, and who is being fetched."""
+    """When each account is due, and which are being fetched."""
 
     def __init__(self) -> None:
         self._due: dict[str, int] = {}
@@ -34,7 +34,7 @@ class FetchSchedule:
         self._order = 0
 
     def set_due(self, account_id: str, due_ns: int, *, is_hurried: bool = False) -> None:
-        """The account is due then. Hurried: before everybody that nobody watches."""
+        """Make the account due at this time. Hurried: before all accounts that nobody watches."""
         if account_id in self._moved:
             self._moved.discard(account_id)
             due_ns, is_hurried = FIRST_NS, True
@@ -45,9 +45,9 @@ class FetchSchedule:
             self._queue(account_id)
 
     def put_first(self, account_id: str) -> None:
-        """Before all others: something has happened to an account whose record is of a former owner.
+        """Put the account before all others: it has an event, and its record is from a former owner.
 
-        Also when it becomes due only later, as the list comes after the events.
+        This also holds if it becomes due only later, because the list comes after the events.
         """
         if account_id in self._due:
             self.set_due(account_id, FIRST_NS, is_hurried=True)
@@ -55,14 +55,14 @@ class FetchSchedule:
             self._moved.add(account_id)
 
     def forget(self, account_id: str) -> None:
-        """The account is gone."""
+        """The account no longer exists."""
         self._moved.discard(account_id)
         self._due.pop(account_id, None)
         self._watched.discard(account_id)
         self._hurried.discard(account_id)
 
     def watch(self, watched: set[str]) -> None:
-        """These accounts are being watched now, and no others."""
+        """These accounts are watched now, and no others."""
         moved = watched ^ self._watched
         self._watched = set(watched)
         for account_id in moved & self._due.keys():
@@ -70,7 +70,7 @@ class FetchSchedule:
                 self._queue(account_id)
 
     def begin_to_watch(self, account_id: str) -> None:
-        """One more account is being watched; costs the same however many are watched already."""
+        """One more account is watched. The cost does not depend on how many are watched already."""
         if account_id in self._watched:
             return
         self._watched.add(account_id)
@@ -78,7 +78,7 @@ class FetchSchedule:
             self._queue(account_id)
 
     def next(self, now_ns: int, *, is_urgent_only: bool = False) -> DueFetch | None:
-        """The account to fetch now, which is then being fetched until `done`; None when nobody is due."""
+        """The account to fetch now, which counts as being fetched until `done`; None when none is due."""
         for is_urgent in (True,) if is_urgent_only else (True, False):
             line = self._lines[is_urgent]
             while line and line[0][0] <= now_ns:
@@ -90,14 +90,14 @@ class FetchSchedule:
         return None
 
     def done(self, account_id: str, due_ns: int, *, is_hurried: bool = False) -> None:
-        """The account has been fetched and is due again then."""
+        """The account has been fetched and is due again at this time."""
         self._fetching.discard(account_id)
         self._hurried.discard(account_id)
         if account_id in self._due:
             self.set_due(account_id, due_ns, is_hurried=is_hurried)
 
     def release_all(self) -> None:
-        """Nobody is being fetched any more: the fetches were cut off."""
+        """All fetches have been cancelled."""
         for account_id in tuple(self._fetching):
             self.done(account_id, self._due.get(account_id, 0))
 

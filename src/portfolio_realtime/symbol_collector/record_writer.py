@@ -1,4 +1,4 @@
-"""What has changed of records, universe and pending accounts goes into the shared state, in batches."""
+"""Writes changed records, the universe and pending accounts to the shared state, in batches."""
 
 import asyncio
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ WRITE_ACCOUNTS_MAX: Final = 1_000
 
 
 class RecordWriter:
-    """Writes whatever `records` and `pending` have as changed, when it is told that something has."""
+    """Writes what has changed in `records` and `pending`, on request."""
 
     def __init__(self, accounts: Accounts, records: AccountRecords, pending: PendingAccounts) -> None:
         self._accounts = accounts
@@ -29,7 +29,7 @@ class RecordWriter:
         self._is_due.set()
 
     def remove_symbols(self, stored: Iterable[str]) -> None:
-        """Take those of the stored symbols out of the universe that no account holds any more."""
+        """Remove those of the stored symbols from the universe that no account holds."""
         self._removed_symbols |= set(stored) - self._records.universe.keys()
 
     async def write(self, lease: Lease) -> NoReturn:
@@ -43,7 +43,7 @@ class RecordWriter:
                     await self._write_batch(lease)
 
     async def _write_batch(self, lease: Lease) -> None:
-        """The universe first: who reads a record finds its symbols there."""
+        """Write the universe first, so that every symbol of a record is in it."""
         added, accounts, gone = self._records.take_changes(WRITE_ACCOUNTS_MAX)
         bookings = self._records.bookings(accounts)
         removed = (

@@ -1,6 +1,6 @@
-"""Is everything in Valkey that was written there, and nothing else?
+"""Whether Valkey still has what was written, and nothing else.
 
-What was evicted, or deleted by hand, tells nobody; nor do records of a former life.
+Nobody reports entries that were evicted or deleted by hand, or records of a former collector.
 """
 
 import asyncio
@@ -24,10 +24,10 @@ async def write_lost_again(
     writing: asyncio.Lock,
     changed: Callable[[], None],
 ) -> NoReturn:
-    """Have records and symbols written again that Valkey has lost, forever. Raises StateUnavailable.
+    """Write records and symbols again that Valkey has lost, forever. Raises StateUnavailable.
 
-    The counts are compared, so that a look costs the same however much is stored. `writing` is held by
-    whoever writes: what is on its way is not lost. `changed` is called when there is something to write.
+    Only counts are compared, so that a check costs the same however much is stored. `changed` is called when
+    `records` has something to write.
     """
     while True:
         await asyncio.sleep(COMPARE_S)
@@ -46,7 +46,7 @@ async def write_lost_again(
 
 
 async def find_left_over(records: AccountRecords, stored: Accounts) -> set[str]:
-    """Have records removed that are of no listed account; symbols of the universe that nobody holds.
+    """Remove records of accounts that are not listed. Returns universe symbols that nobody holds.
 
     Raises StateUnavailable.
     """

@@ -1,1 +1,1 @@
-"""What is known of each account: its statements and bookings, summed up exactly. No network."""
+"""The record of each account: its statements and bookings, summed exactly. No network."""

@@ -1,22 +1,22 @@
-"""One account's record: what REST states, moved on by events, and never moved back.
+"""One account's record: REST states it, events change it, and it never goes back.
 
-Events may run ahead of REST or behind it, they may come twice, and a statement is two requests that need not
-belong together. So the record compares a new statement R with its own state S:
+Events may be ahead of REST or behind it, they may come twice, and a statement is two requests that need not
+match. So the record compares a new statement R with its own state S:
 
 | R                                             | outcome   | what happens                                 |
 | --------------------------------------------- | --------- | -------------------------------------------- |
 | is the first one                              | FIRST     | R is taken                                   |
 | = S, or S with some of the uncertain bookings | CONFIRMED | R is S; those bookings are decided           |
-| = an earlier state of ours, or may be one     | LATE      | REST trails the events: S stays              |
+| = an earlier state of ours, or may be one     | LATE      | REST lags the events: S stays                |
 | ≠ S                                           | DIFFERENT | S stays; look again when it has been quiet   |
 | ≠ S, the same twice, quiet in between         | DRIFT     | R is taken: we missed something              |
 | ≠ S, the same twice at once, after a booking  | CORRECTED | R is taken: it shows what was corrected;     |
 |   that corrects one which we do not know      |           | look again when it has been quiet            |
 
-A booking is uncertain when nobody can tell whether the statement that the balances rest on has it: it was
-published close to it, or may be a share of what the statement had too much. It waits, unapplied, for the next
-statement. What a statement had too much is a difference (`differences`) until a booking explains it. From the
-first contradiction to the next agreement the record is unconfirmed. Times are arguments; there is no I/O.
+A booking is uncertain when nobody can tell whether the statement that the balances rest on contains it: it
+was published close to the statement, or may be a part of the statement's excess. It waits, unapplied, for the
+next statement. An excess is a difference (`differences`) until a booking explains it. From the first
+contradiction to the next agreement the record is unconfirmed. Times are arguments; there is no I/O.
 """
 
 from decimal import Decimal
@@ -60,7 +60,7 @@ class AccountRecord(DriftingRecord):
 
     @property
     def look_again_ns(self) -> int | None:
-        """When REST should be asked again because something is undecided; None when nothing is."""
+        """When REST should be asked again because something is undecided, or None."""
         if not self._is_unsettled:
             return None
         if self._is_prompt:
@@ -75,7 +75,7 @@ class AccountRecord(DriftingRecord):
         return max(EVENT_SETTLE_NS, (self._looked_ns - self._doubt[1]) // 2)
 
     def apply_activity(self, activity: Activity, now_ns: int) -> bool:
-        """Take in an event. True when it is new; a repeat changes nothing."""
+        """Apply an event. True if it is new; a repeat changes nothing."""
         if activity.ref_id in self._booked or self._booked.is_told_by_row(activity):
             return False
         if stated := self._classes.stated(activity):
@@ -102,11 +102,11 @@ class AccountRecord(DriftingRecord):
         return True
 
     def untold(self, rows: list[Activity], now_ns: int) -> list[Activity]:
-        """Which of these rows, all of a span of time, no event has told; to be applied like events."""
+        """Which of these rows, all of a span of time, no event has reported; they are to be applied."""
         return self._booked.untold(rows, now_ns)
 
     def _ask_for_what_rest_knows(self, activity: Activity) -> None:
-        """Some bookings do not say everything: REST is asked soon."""
+        """Ask REST soon after a booking that does not state everything."""
         is_memo = activity.activity_type == activity_types.MEMO
         self._is_unsettled |= activity.published_ns <= self._taken_until_ns  # it is around the statement
         self._is_unsettled |= not activity_types.is_described(activity.activity_type)
@@ -116,7 +116,7 @@ class AccountRecord(DriftingRecord):
         self._is_unsettled |= bool(activity.rounding)  # … and the cash to the last digit
 
     def refuse_activity(self, now_ns: int) -> None:
-        """An event of the account could not be read; it may have moved anything: a statement will show it."""
+        """An event could not be read and may have moved anything; a statement will show it."""
         self._event_ns = now_ns
         self._is_unsettled = True
         self._doubts.raise_(Reason.EVENT_REFUSED, now_ns, {})
@@ -127,14 +127,14 @@ class AccountRecord(DriftingRecord):
         self._doubts.raise_(Reason.UNREADABLE, now_ns, {})
 
     def compare_equity(self, difference: Decimal | None, now_ns: int) -> None:
-        """By how much the broker's own equity is more than ours at the same cash, quantities and prices."""
+        """By how much the broker's equity exceeds ours, with equal cash, quantities and prices."""
         if difference is None:
             self._doubts.settle(Reason.EQUITY)
         else:
             self._doubts.raise_(Reason.EQUITY, now_ns, {"equity": difference})
 
     def observe(self, statement: Statement, began_ns: int, ended_ns: int) -> Outcome:
-        """Take in a statement that was requested at `began_ns` and complete at `ended_ns`."""
+        """Apply a statement that was requested at `began_ns` and complete at `ended_ns`."""
         self._looked_ns = self.as_of_ns = ended_ns
         self._is_prompt &= began_ns < self._event_ns
         self._doubts.settle(Reason.UNREADABLE)
@@ -176,13 +176,13 @@ class AccountRecord(DriftingRecord):
                 self._doubts.raise_(Reason.UNPROVED, now_ns, {})
 
     def _wait_with(self, activity: Activity, now_ns: int) -> None:
-        """Nobody can tell whether the balances have it: the next statement does."""
+        """Nobody can tell whether the balances contain the booking; the next statement decides."""
         self._uncertain.append(activity)
         self._is_unsettled = True
         self._tell_uncertain(now_ns)
 
     def _move_group(self, leg: Activity, now_ns: int) -> None:
-        """The legs of one group move the balances together; between them the value is nobody's."""
+        """The legs of a group change the balances together, because no value in between is real."""
         if not self._booked.is_whole(leg.group_id):
             return
         ready = [one for one in self._uncertain if one.group_id == leg.group_id and self._is_surely_new(one)]
@@ -201,11 +201,11 @@ class AccountRecord(DriftingRecord):
         self._doubts.raise_(Reason.UNPROVED, now_ns, {})
 
     def _is_there_already(self, activity: Activity) -> bool:
-        """Has a statement had exactly this too much?"""
+        """Whether a statement had exactly this excess."""
         return bool(self._differences) and self._differences.since_ns(self._effect(activity)) is not None
 
     def _may_be_there_already(self, activity: Activity) -> bool:
-        """May a statement have had it, as a share of what it had too much, or a fee before it was booked?"""
+        """Whether a statement may contain it: as a part of its excess, or as an unbooked fee."""
         if self._differences and self._differences.may_contain(self._effect(activity)):
             return True
         is_fee = activity.activity_type == activity_types.CRYPTO_FEE and bool(activity.legs)
@@ -253,9 +253,9 @@ class AccountRecord(DriftingRecord):
         return Outcome.LATE if is_late else Outcome.DIFFERENT
 
     def _is_explained(self, statement: Statement) -> bool:
-        """Are cash and quantities, each for itself, ours with some of the uncertain bookings on top?
+        """Whether cash and quantities are each ours plus some of the uncertain bookings.
 
-        Each for itself: the statement that the balances rest on may have been taken in between.
+        They are checked separately, because the statement that the balances rest on may be from in between.
         """
         totals = self._balances.totals()
         has_cash, has_quantities = totals.has_cash_of(statement), totals.has_quantities_of(statement)
@@ -266,9 +266,9 @@ class AccountRecord(DriftingRecord):
         return has_cash and has_quantities
 
     def _can_decide(self, statement: Statement, began_ns: int) -> bool:
-        """May an explanation be believed? While REST may trail, only that all uncertain ones are missing.
+        """Whether to believe an explanation. While REST may lag, only one without uncertain bookings.
 
-        A statement from between the legs of a group is nobody's value.
+        A statement from between the legs of a group is never believed.
         """
         if any(
             self._booked.is_half(leg) and began_ns < leg.published_ns + LEGS_NS_MAX for leg in self._uncertain
@@ -283,7 +283,7 @@ class AccountRecord(DriftingRecord):
         return totals.agrees(statement) and not self._balances.totals().agrees(statement)
 
     def _is_earlier(self, statement: Statement) -> bool:
-        """Are cash and quantities, each for itself, what ours were at some moment since REST last agreed?"""
+        """Whether cash and quantities each equal ours at some moment since REST last agreed."""
         totals = self._balances.totals()
         has_cash, has_quantities = totals.has_cash_of(statement), totals.has_quantities_of(statement)
         for _, effect in reversed(self._applied):
@@ -305,7 +305,7 @@ class AccountRecord(DriftingRecord):
         return ended_ns
 
     def _note_doubts(self, statement: Statement, outcome: Outcome, now_ns: int) -> None:
-        """What this statement leaves open is told by its amount."""
+        """Record by how much this statement differs."""
         self._tell_uncertain(now_ns)
         if outcome not in (Outcome.LATE, Outcome.DIFFERENT):
             return
@@ -315,7 +315,7 @@ class AccountRecord(DriftingRecord):
             self._doubts.raise_(Reason.HOLD if is_hold else Reason.DIFFERENT, now_ns, lacking)
 
     def _take_state(self, state: AccountState) -> None:
-        """Take what only REST knows; a new `balance_asof` is the overnight roll and begins a new day."""
+        """Take what only REST states. A new `balance_asof` is the overnight roll and begins a new day."""
         assert self._state is not None
         if state.balance_asof < self._state.balance_asof:
             return
@@ -325,9 +325,9 @@ class AccountRecord(DriftingRecord):
             self._begin_day(state.balance_asof)
 
     def _begin_day(self, balance_asof: str) -> None:
-        """Sum anew from the new cut-off, and forget bookings too old to come again.
+        """Sum again from the new cut-off, and forget bookings that are too old to be repeated.
 
-        What was unexplained is in the new base, and its bookings, should they come, are of the day before.
+        What was unexplained is in the new base. If its bookings still come, they belong to the day before.
         """
         self._day = Day(balance_asof, self._day.marks_from_ns)
         self._multipliers = {
@@ -342,5 +342,5 @@ class AccountRecord(DriftingRecord):
 
 
 def _may_have_cost_a_fee(activity: Activity) -> bool:
-    """Was it a trade of coins? Its fee has left the balances, and is booked hours later."""
+    """Whether it was a crypto trade. Its fee is already deducted and is booked hours later."""
     return activity.activity_type == activity_types.TRADE and activity.asset_class == CRYPTO

@@ -1,8 +1,8 @@
-"""All accounts' records in memory, the universe they make, and what of both is still to be written.
+"""The records of all accounts in memory, the universe, and which of them are still to be written.
 
-Pure: events and statements in, changed records and changed symbols out. Versions only grow, and begin at the
-fencing token of the owner, so that its records are never older than those of the last one, whatever their
-clocks said.
+Pure: events and statements in, changed records and changed symbols out. Versions only grow and begin at the
+owner's fencing token, so that its records are never older than those of the former owner, whatever their
+clocks say.
 """
 
 from collections import Counter
@@ -21,7 +21,7 @@ UNLISTED_MAX: Final = 1_000  # accounts that events name before the account list
 
 
 class AccountRecords:
-    """The records of all listed accounts, and of the few that only events have named so far."""
+    """The records of all listed accounts, and of a few that only events have named so far."""
 
     def __init__(self) -> None:
         self._records: dict[str, AccountRecord] = {}
@@ -48,7 +48,7 @@ class AccountRecords:
         return frozenset(self._listed)
 
     def is_listed(self, account_id: str) -> bool:
-        """Does the broker list this account?"""
+        """Whether the broker lists the account."""
         return account_id in self._listed
 
     @property
@@ -68,16 +68,16 @@ class AccountRecords:
 
     @property
     def universe(self) -> dict[str, str]:
-        """Symbol -> asset class of everything held."""
+        """Symbol -> asset class of all held symbols."""
         return dict(self._universe)
 
     @property
     def has_changes(self) -> bool:
-        """Is anything to be written?"""
+        """Whether anything is to be written."""
         return bool(self._changed or self._gone or self._added)
 
     def is_known(self, account_id: str) -> bool:
-        """Has this account a record?"""
+        """Whether the account has a record."""
         return account_id in self._accounts
 
     def account(self, account_id: str) -> Account | None:
@@ -85,17 +85,17 @@ class AccountRecords:
         return self._accounts.get(account_id)
 
     def look_again_ns(self, account_id: str) -> int | None:
-        """When an undecided account should be looked at again, or None."""
+        """When an undecided account should be fetched again, or None."""
         record = self._records.get(account_id)
         return record.look_again_ns if record else None
 
     def list_accounts(
         self, account_ids: Iterable[str], *, is_whole: bool = True
     ) -> tuple[list[str], list[str]]:
-        """Take the broker's list. Returns (new accounts in the list's order, accounts that are gone).
+        """Apply the broker's list. Returns (new accounts in list order, accounts that are gone).
 
-        Gone is what is missing twice in a row: one short answer must not empty everything. While an entry
-        cannot be read (not `is_whole`) nobody is gone: it may be any that is missing.
+        An account is gone when it is missing twice in a row, because one incomplete answer must not remove
+        all. While an entry cannot be read (not `is_whole`) no account is gone: it may be the missing one.
         """
         ordered = list(account_ids)
         new = [account_id for account_id in ordered if account_id not in self._listed]
@@ -115,7 +115,7 @@ class AccountRecords:
         self._unlisted.pop(account_id, None)
 
     def apply_activity(self, activity: Activity, now_ns: int) -> bool:
-        """Take in an event. True when it is new."""
+        """Apply an event. True if it is new."""
         record = self._record(activity.account_id)
         if not record.apply_activity(activity, now_ns):
             return False
@@ -124,11 +124,11 @@ class AccountRecords:
         return True
 
     def untold(self, account_id: str, rows: list[Activity], now_ns: int) -> list[Activity]:
-        """Which of these rows, all of an account's, no event has told; they are expected to be applied."""
+        """Which of these rows of one account no event has reported; they are to be applied."""
         return self._record(account_id).untold(rows, now_ns)
 
     def observe(self, statement: Statement, began_ns: int, ended_ns: int) -> Outcome:
-        """Take in a statement of REST."""
+        """Apply a statement from REST."""
         record = self._record(statement.state.account_id)
         outcome = record.observe(statement, began_ns, ended_ns)
         self._relearn_classes()
@@ -136,7 +136,7 @@ class AccountRecords:
         return outcome
 
     def know_history(self, is_known: bool) -> None:
-        """Are the day's bookings known? While they are not, money may have come that nobody has told of."""
+        """Set whether the day's bookings are known. Until then, unreported money may have come in."""
         if is_known != self._is_history_known:
             self._is_history_known = is_known
             for record in self._records.values():
@@ -144,7 +144,7 @@ class AccountRecords:
                     self._rebuild(record)
 
     def _relearn_classes(self) -> None:
-        """A symbol's class is another one now: everywhere, at once."""
+        """The class of a symbol has changed: apply it everywhere at once."""
         changed = self._classes.take_changed()
         if not changed:
             return
@@ -159,11 +159,11 @@ class AccountRecords:
         self._doubt(account_id, lambda record: record.refuse_activity(now_ns))
 
     def refuse_statement(self, account_id: str, now_ns: int) -> None:
-        """The broker's answer about this account could not be read, or does not come."""
+        """The broker's answer about this account could not be read, or did not come."""
         self._doubt(account_id, lambda record: record.refuse_statement(now_ns))
 
     def compare_equity(self, account_id: str, difference: Decimal | None, now_ns: int) -> None:
-        """By how much the broker's equity is more than ours, all else being the same; None: it is not."""
+        """By how much the broker's equity exceeds ours, all else being equal; None: not at all."""
         self._doubt(account_id, lambda record: record.compare_equity(difference, now_ns))
 
     def _doubt(self, account_id: str, note: Callable[[AccountRecord], None]) -> None:
@@ -174,16 +174,16 @@ class AccountRecords:
 
     @property
     def unconfirmed_count(self) -> int:
-        """How many records the broker contradicts, or has not confirmed."""
+        """How many records the broker contradicts or has not confirmed."""
         return sum(account.unconfirmed is not None for account in self._accounts.values())
 
     @property
     def oldest_as_of_ns(self) -> int | None:
-        """When the broker last told something about the account that it has been silent about for longest."""
+        """When the broker last stated something about the account it has been silent about longest."""
         return min((account.as_of_ns for account in self._accounts.values()), default=None)
 
     def remove(self, account_id: str) -> None:
-        """The account is gone: so is its record."""
+        """The account and its record are removed."""
         self._records.pop(account_id, None)
         self._changed.pop(account_id, None)
         account = self._accounts.pop(account_id, None)
@@ -192,12 +192,12 @@ class AccountRecords:
             self._holders.subtract(position.symbol for position in account.positions)
 
     def remove_stale(self, account_id: str) -> None:
-        """Whoever is not listed has no record: one of a former life is removed, and who waits is told."""
+        """Remove stored records of accounts that are not listed, and tell their clients."""
         if account_id not in self._listed:
             self._gone.add(account_id)
 
     def prune(self) -> list[str]:
-        """Forget symbols that nobody holds any more; which."""
+        """Forget symbols that no account holds. Returns these symbols."""
         gone = [symbol for symbol in self._universe if self._holders[symbol] <= 0]
         for symbol in gone:
             del self._universe[symbol]
@@ -207,7 +207,7 @@ class AccountRecords:
         return gone
 
     def is_older_than(self, stored: Iterable[Account]) -> bool:
-        """Has somebody else written a newer record than ours?"""
+        """Whether another collector has written a newer record."""
         return any(
             account.account_id in self._accounts
             and account.version > self._accounts[account.account_id].version
@@ -215,11 +215,11 @@ class AccountRecords:
         )
 
     def write_again(self, account_ids: Iterable[str]) -> None:
-        """These are not where they were written."""
+        """These accounts are missing in the shared state."""
         self._changed.update(dict.fromkeys(one for one in account_ids if one in self._accounts))
 
     def write_universe_again(self, stored: Iterable[str]) -> None:
-        """Only these symbols are where all were written."""
+        """Only these symbols are in the shared state."""
         missing = self._universe.keys() - set(stored)
         self._added.update({symbol: self._universe[symbol] for symbol in missing})
 
@@ -229,7 +229,7 @@ class AccountRecords:
         self._added = dict(self._universe)
 
     def take_changes(self, count_max: int) -> tuple[dict[str, str], list[Account], list[str]]:
-        """What is to be written now: (added symbols, changed accounts, gone accounts)."""
+        """What is to be written now: (added symbols, changed accounts, removed accounts)."""
         ids = [account_id for account_id, _ in zip(self._changed, range(count_max), strict=False)]
         for account_id in ids:
             del self._changed[account_id]
@@ -238,7 +238,7 @@ class AccountRecords:
         return added, [self._accounts[account_id] for account_id in ids], gone
 
     def bookings(self, accounts: Iterable[Account]) -> list[Bookings]:
-        """The day's bookings behind these records, which have just been taken."""
+        """The day's bookings of these records, which have just been taken."""
         known = [(account, self._records.get(account.account_id)) for account in accounts]
         return [record.bookings(account.version) for account, record in known if record is not None]
 

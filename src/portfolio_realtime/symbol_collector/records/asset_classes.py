@@ -1,7 +1,7 @@
-"""The class of each symbol: the broker's word where a position has stated it, else what the form says.
+"""The asset class of each symbol: what a position states, else what the symbol's form suggests.
 
-Bookings name no class, and a form can mislead (`ipo` becomes `us_equity`, a root may end in a digit). What a
-position states replaces the guess at once, and may change back.
+Bookings state no class, and the form can mislead (`ipo` becomes `us_equity`, a root may end in a digit). What
+a position states replaces the guess at once, and may change back.
 """
 
 from collections.abc import Collection
@@ -10,7 +10,7 @@ from portfolio_realtime.symbol_collector.activities import Activity, Statement, 
 
 
 class AssetClasses:
-    """What positions have stated, of all accounts."""
+    """What the positions of all accounts have stated."""
 
     def __init__(self) -> None:
         self._stated: dict[str, str] = {}
@@ -21,11 +21,11 @@ class AssetClasses:
         return self._stated.get(symbol) or asset_class_of(symbol)
 
     def stated(self, activity: Activity) -> str:
-        """The class that positions have stated of a booking's symbol, or an empty text."""
+        """The class that positions have stated for a booking's symbol, or an empty string."""
         return self._stated.get(activity.symbol or "", "")
 
     def learn(self, statement: Statement) -> None:
-        """Take a statement's word."""
+        """Take the classes from a statement."""
         for symbol, holding in statement.holdings.items():
             if self._stated.get(symbol) != holding.asset_class:
                 if self.of(symbol) != holding.asset_class:
@@ -33,10 +33,10 @@ class AssetClasses:
                 self._stated[symbol] = holding.asset_class
 
     def keep(self, symbols: Collection[str]) -> None:
-        """Forget what nobody holds any more."""
+        """Forget symbols that no account holds."""
         self._stated = {symbol: stated for symbol, stated in self._stated.items() if symbol in symbols}
 
     def take_changed(self) -> set[str]:
-        """The symbols whose class is another one since this was last asked."""
+        """The symbols whose class has changed since the last call."""
         changed, self._changed = self._changed, set()
         return changed

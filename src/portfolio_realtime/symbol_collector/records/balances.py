@@ -1,7 +1,7 @@
-"""Cash and holdings of one account, moved by effects: the arithmetic of a record, exact.
+"""Cash and holdings of one account, changed by effects, in exact arithmetic.
 
-Cost basis follows the weighted average: what is added costs its price, what is reduced takes its share along,
-what turns from long to short (or back) costs what is left at the price.
+The cost basis follows the weighted average. A quantity that is added costs its price. One that is removed
+takes its share of the cost. When a position turns from long to short (or back), the rest costs the price.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ COST_DIGITS: Final = Decimal("0.000000000001")
 
 
 class Balances:
-    """What an account holds: cash in dollars and holdings by symbol, without those of quantity 0."""
+    """What an account has: cash in dollars, and holdings by symbol without those of quantity 0."""
 
     def __init__(self, statement: Statement, class_of: Callable[[str], str] = asset_class_of) -> None:
         self._class_of = class_of
@@ -36,7 +36,7 @@ class Balances:
         self.holdings = {symbol: one for symbol, one in statement.holdings.items() if one.quantity}
 
     def move(self, activity: Activity, corrected: Activity | None) -> Effect:
-        """Book an activity, net of the earlier booking it corrects; what that changed."""
+        """Apply an activity, net of the earlier booking that it corrects. Returns the change."""
         with localcontext(EXACT):
             effect = effect_of(activity, corrected)
             self.cash += effect.cash
@@ -49,7 +49,7 @@ class Balances:
         return effect
 
     def restate_cost(self, symbol: str, cost_basis: Decimal) -> None:
-        """Let what is held of a symbol have cost so much: a split changes the pieces, not their cost."""
+        """Set the cost of a holding: a split changes the quantity and not the cost."""
         if symbol in self.holdings:
             self._hold(msgspec.structs.replace(self.holdings[symbol], cost_basis=cost_basis))
 
@@ -60,19 +60,19 @@ class Balances:
             self.holdings.pop(holding.symbol, None)
 
     def relearn_classes(self) -> None:
-        """The broker has named another class of something."""
+        """The broker has stated another class for a symbol."""
         for symbol, holding in tuple(self.holdings.items()):
             if holding.asset_class != self._class_of(symbol):
                 self._hold(msgspec.structs.replace(holding, asset_class=self._class_of(symbol)))
 
     def totals(self) -> "Totals":
-        """The numbers that a statement is compared with, to be moved without touching these balances."""
+        """A copy of cash and quantities, to compare with a statement."""
         quantities = {symbol: holding.quantity for symbol, holding in self.holdings.items()}
         return Totals(self.cash, quantities, self._rounding)
 
 
 class Totals:
-    """Cash and quantities alone, to go back and forth in thought."""
+    """Copies of cash and quantities, to try changes without applying them."""
 
     def __init__(self, cash: Decimal, quantities: dict[str, Decimal], rounding: Decimal = ZERO) -> None:
         self.cash = cash
@@ -80,27 +80,27 @@ class Totals:
         self._rounding = rounding
 
     def add(self, effect: Effect) -> None:
-        """Go forth over an effect."""
+        """Apply an effect."""
         self._move(effect, 1)
 
     def undo(self, effect: Effect) -> None:
-        """Go back over an effect."""
+        """Reverse an effect."""
         self._move(effect, -1)
 
     def agrees(self, statement: Statement) -> bool:
-        """Are cash and every quantity those of the statement?"""
+        """Whether cash and every quantity equal the statement's."""
         return self.has_cash_of(statement) and self.has_quantities_of(statement)
 
     def has_cash_of(self, statement: Statement) -> bool:
-        """Is the cash that of the statement: exactly, where the broker stated every amount?"""
+        """Whether the cash equals the statement's; exactly, if the broker stated every amount."""
         return abs(self.cash - statement.state.cash) <= self._rounding
 
     def has_quantities_of(self, statement: Statement) -> bool:
-        """Is every quantity exactly that of the statement?"""
+        """Whether every quantity equals the statement's exactly."""
         return self.quantities == statement.quantities
 
     def lacks(self, statement: Statement) -> dict[str, Decimal]:
-        """What the statement has more (+) or less (−): symbol or CASH -> by how much, without zeros."""
+        """What the statement has more (+) or less (−): symbol or CASH -> amount, without zeros."""
         with localcontext(EXACT):
             lacking = {
                 symbol: statement.quantities.get(symbol, ZERO) - self.quantities.get(symbol, ZERO)
@@ -111,7 +111,7 @@ class Totals:
         return {name: amount for name, amount in sorted(lacking.items()) if amount}
 
     def excess_over(self, statement: Statement, symbol: str) -> tuple[Decimal, Decimal]:
-        """By how much the cash, and what is held of a symbol, is more than the statement has."""
+        """By how much cash, and the quantity of a symbol, exceed those of the statement."""
         with localcontext(EXACT):
             cash = self.cash - statement.state.cash
             return cash, self.quantities.get(symbol, ZERO) - statement.quantities.get(symbol, ZERO)
@@ -129,7 +129,7 @@ class Totals:
 
 
 def _moved(held: Holding, quantity: Decimal, price: Decimal, *, is_cost_known: bool) -> Holding:
-    """A holding after a quantity was added (+) or taken (−) at a price."""
+    """A holding after a quantity was added (+) or removed (−) at a price."""
     before, after = held.quantity, held.quantity + quantity
     if before * quantity < 0 <= before * after:
         is_cost_known = True  # what leaves takes its share of the cost along

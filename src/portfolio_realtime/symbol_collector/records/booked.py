@@ -1,4 +1,4 @@
-"""All remembered bookings of one account: what each corrects, which belong together, what they sum to."""
+"""All remembered bookings of one account: what each corrects, which form a group, and their sum."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
@@ -18,7 +18,7 @@ BOOKINGS_MAX: Final = 20_000  # of one account remembered, to know repeats and t
 
 
 class Booked:
-    """By `ref_id`, in order of arrival."""
+    """Bookings by `ref_id`, in order of arrival."""
 
     def __init__(self) -> None:
         self._all: dict[str, Activity] = {}
@@ -32,7 +32,7 @@ class Booked:
         return iter(tuple(self._all.values()))
 
     def add(self, activity: Activity) -> Activity | None:
-        """Remember a booking; which one was forgotten for it, if any."""
+        """Remember a booking. Returns the one that was forgotten for it, if any."""
         self._all[activity.ref_id] = activity
         if len(self._all) <= BOOKINGS_MAX:
             return None
@@ -41,10 +41,10 @@ class Booked:
         return forgotten
 
     def untold(self, rows: list[Activity], now_ns: int) -> list[Activity]:
-        """Which of these rows no event has told, by `ref_id` or else by what they move.
+        """Which of these rows no event has reported, by `ref_id` or else by what they move.
 
-        That the id of a row ends in the event's `ref_id` is not documented; two bookings that move the same
-        are two rows.
+        That a row's id ends in the event's `ref_id` is not documented. Two bookings that move the same are
+        two rows.
         """
         rows_by_id = {row.ref_id: row for row in rows}
         told = Counter(_content(one) for one in self if one.ref_id not in rows_by_id and not one.is_void)
@@ -60,7 +60,7 @@ class Booked:
         return found
 
     def is_told_by_row(self, activity: Activity) -> bool:
-        """Is it the event, under another name, of a row that was taken in because no event had told it?"""
+        """Whether the event is a row, under another name, that was applied because no event had come."""
         if activity.ref_id in self._only_rows or activity.is_void:
             return False
         for ref_id, compared_ns in self._only_rows.items():
@@ -72,11 +72,11 @@ class Booked:
         return False
 
     def replace(self, activity: Activity) -> None:
-        """The same booking, known better."""
+        """Replace a booking by a more exact version of it."""
         self._all[activity.ref_id] = activity
 
     def infer(self, correction: Activity, original: Activity) -> None:
-        """This must be what the correction corrects."""
+        """Remember this as the booking that the correction corrects."""
         self._inferred[correction.ref_id] = original
 
     def corrected(self, activity: Activity) -> Activity | None:
@@ -86,11 +86,11 @@ class Booked:
         return self._all.get(activity.previous_id) or self._inferred.get(activity.ref_id)
 
     def corrects_unknown(self, activity: Activity) -> bool:
-        """Does it correct a booking that we do not have?"""
+        """Whether it corrects a booking that we do not have."""
         return activity.previous_id is not None and self.corrected(activity) is None
 
     def forget_before(self, oldest_ns: int) -> None:
-        """What is so old does not come again."""
+        """Forget bookings that are too old to be repeated."""
         for one in self:
             if max(one.published_ns, one.executed_ns) < oldest_ns:
                 del self._all[one.ref_id]
@@ -98,7 +98,7 @@ class Booked:
                 self._only_rows.pop(one.ref_id, None)
 
     def sum_up(self, day: Day, without: Collection[str]) -> None:
-        """Count all bookings but these, by ref_id."""
+        """Count all bookings except these, given by ref_id."""
         for one in self:
             if one.ref_id not in without:
                 day.count(one, self.corrected(one))
@@ -106,17 +106,17 @@ class Booked:
     # Groups
 
     def is_leg(self, activity: Activity) -> bool:
-        """Does it move the account together with others of its group?"""
+        """Whether it changes the account together with others of its group."""
         kind = activity_types.of(activity.activity_type)
         return activity.group_id is not None and kind.legs is not Legs.ALONE and not activity.is_void
 
     def is_half(self, activity: Activity) -> bool:
-        """Is it a leg of at least two, of which some are still to come?"""
+        """Whether it belongs to a group of at least two legs of which some are missing."""
         kind = activity_types.of(activity.activity_type)
         return self.is_leg(activity) and kind.legs is Legs.SEVERAL and not self.is_whole(activity.group_id)
 
     def is_whole(self, group_id: str | None) -> bool:
-        """Has something left by this group and something come, by as many legs as there must be?"""
+        """Whether the group has enough legs, and something has left and something has come in."""
         group = [one for one in self._all.values() if one.group_id == group_id and self.is_leg(one)]
         legs_min = max((activity_types.legs_min(one.subtype) for one in group), default=0)
         amounts = [amount for one in group for amount in (one.quantity, one.net_amount)]
@@ -128,7 +128,7 @@ class Booked:
     def told(
         self, without: Collection[str], began_ns: int, multiplier_by_symbol: Callable[[str], Decimal | None]
     ) -> list[Booking]:
-        """What all bookings but these changed since then, in order of time; corrected ones taken back."""
+        """The changes by all other bookings since then, in order of time; corrected ones are reversed."""
         told: list[Booking] = []
         for one in self:
             if one.ref_id not in without:

@@ -1,11 +1,11 @@
-"""External cash flows, and since when they count.
+"""External cash flows, and the time from which they count.
 
-Money or securities that the client brings in or takes out are external and must not look like a gain; what
-the account earns or pays is internal and is part of the P&L. `activity_types` says which type is which.
+Money or securities that the client brings in or takes out are external and must not look like a gain. What
+the account earns or pays is internal and part of the P&L. `activity_types` says which type is which.
 
-`last_equity` is the equity at 16:00 New York of `balance_asof` ("as of previous trading day at 16:00:00 ET"),
-so a flow counts when it was executed after that moment, or booked so late that the broker had closed its
-books of that day: those of `balance_asof` are complete by 04:00 New York of the next date.
+`last_equity` is the equity at 16:00 New York of `balance_asof` ("as of previous trading day at 16:00:00 ET").
+So a flow counts when it was executed after that moment, or booked after the broker had closed its books of
+that day: those of `balance_asof` are complete by 04:00 New York of the next date.
 """
 
 from datetime import UTC, date, datetime, time, timedelta
@@ -23,7 +23,7 @@ _BOOKS_CLOSED: Final = time(4, 0)  # Alpaca, "Daily Processes": beginning of day
 
 
 def external_cash_flow(activity: Activity) -> Decimal:
-    """Dollars that the client brought in (+) or took out (−) by this booking; 0 for internal ones."""
+    """Dollars that the client brought in (+) or took out (−) by this booking; 0 if it is internal."""
     if activity.is_void or not activity_types.of(activity.activity_type).is_external:
         return ZERO
     securities = activity.value if activity.moves_quantity else ZERO
@@ -31,20 +31,20 @@ def external_cash_flow(activity: Activity) -> Decimal:
 
 
 def cut_off_ns(balance_asof: str) -> int:
-    """16:00 New York of a day `YYYY-MM-DD`: what is executed later is not in `last_equity`."""
+    """16:00 New York of a day `YYYY-MM-DD`. What is executed later is not in `last_equity`."""
     return _new_york_ns(date.fromisoformat(balance_asof), _CUT_OFF)
 
 
 def books_closed_ns(balance_asof: str) -> int:
-    """04:00 New York of the date after `YYYY-MM-DD`: what is booked later is not in `last_equity`."""
+    """04:00 New York of the date after `YYYY-MM-DD`. What is booked later is not in `last_equity`."""
     return _new_york_ns(date.fromisoformat(balance_asof) + timedelta(days=1), _BOOKS_CLOSED)
 
 
 def new_prices_ns(split: Activity) -> int:
-    """Since when trades are at prices after a split.
+    """The time from which trades are at prices after a split.
 
-    The overnight market opens at 20:00 New York with the next trade date's prices. Where the booking names no
-    ex-date, trades are taken for new ones from the moment it was published.
+    The overnight market opens at 20:00 New York with the next trade date's prices. If the booking states no
+    ex-date, trades from its publication on count as new.
     """
     if split.ex_date is None:
         return split.published_ns

@@ -1,7 +1,7 @@
-"""One account since the previous close: its external cash flow, and what was traded of each symbol.
+"""One account since the previous close: external cash flow, and what was traded of each symbol.
 
-A booking belongs to the day when it was executed after the cut-off, or published after the books were closed:
-in either case `last_equity` does not contain it.
+A booking belongs to the day if it was executed after the cut-off, or published after the books were closed.
+In both cases `last_equity` does not contain it.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from portfolio_realtime.symbol_collector.records import cash_flows
 
 @dataclass
 class Traded:
-    """The sum of one symbol: signed quantity (bought positive) and its cost per unit of the multiplier."""
+    """The sum of one symbol: signed quantity (bought is positive) and its cost per unit of the multiplier."""
 
     quantity: Decimal = ZERO
     cost: Decimal = ZERO  # sum of quantity × price
@@ -39,17 +39,17 @@ class Day:
 
     @property
     def traded(self) -> dict[str, Traded]:
-        """By symbol, what was traded and leaves a trace: a quantity or a realised gain or loss."""
+        """By symbol, what was traded and still counts: a quantity, or a realised gain or loss."""
         return {symbol: sums for symbol, sums in self._traded.items() if sums.quantity or sums.cost}
 
     @property
     def unvalued(self) -> tuple[str, ...]:
-        """What the client may have moved at a value that no booking tells: symbols, or cash."""
+        """Symbols, or cash, that the client may have moved at a value that no booking states."""
         flows = {symbol for symbol, sums in self._traded.items() if sums.unvalued_flows}
         return tuple(sorted(flows.union(name for name, count in self._undescribed.items() if count)))
 
     def count(self, activity: Activity, corrected: Activity | None) -> None:
-        """Add a booking and take out the earlier one that it corrects."""
+        """Add a booking and remove the earlier one that it corrects."""
         is_booked_late = activity.published_ns > self._books_closed_ns
         with localcontext(EXACT):
             if corrected is not None and (is_booked_late or self.contains(corrected)):
@@ -58,7 +58,7 @@ class Day:
                 self._add(activity, 1)
 
     def contains(self, activity: Activity) -> bool:
-        """Is `last_equity` without this booking?"""
+        """Whether the booking belongs to the day, because `last_equity` does not contain it."""
         return activity.executed_ns > self._cut_off_ns or activity.published_ns > self._books_closed_ns
 
     def _add(self, activity: Activity, sign: int) -> None:

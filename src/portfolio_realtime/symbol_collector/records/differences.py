@@ -1,9 +1,9 @@
-"""What the broker's statements have and no booking has told yet, part by part.
+"""What the broker's statements contain and no booking has explained yet, as parts.
 
-A part is an amount of one symbol or of cash. A fee that is taken before it is booked, and a split that is not
-booked, are recognised by their form; they are counted for the day at once by a booking that stands in.
-Anything else is unexplained: a gain or loss that may be none. A later booking of the same amount explains a
-part, and does not change the balances again.
+A part is an amount of one symbol or of cash. Two kinds are recognised by their form: a fee that is charged
+before it is booked, and a split without a booking. A stand-in booking counts them for the day at once. Every
+other part is unexplained: it may look like a gain or loss that is none. A later booking of the same amount
+explains a part and does not change the balances again.
 """
 
 from collections.abc import Iterable, Mapping
@@ -34,7 +34,7 @@ CENT: Final = Decimal("0.01")
 
 
 class Cause(StrEnum):
-    """What a part is by its form."""
+    """What a part is, by its form."""
 
     UNEXPLAINED = "unexplained"
     FEE = "fee"
@@ -46,7 +46,7 @@ _RECOGNISED: Final = (Cause.FEE, Cause.SPLIT)
 
 
 class Part(msgspec.Struct):
-    """So much of a symbol or of cash, which the broker has since then."""
+    """An amount of a symbol or of cash that the broker's statements have had since then."""
 
     name: str
     amount: Decimal
@@ -65,16 +65,16 @@ class Differences:
 
     @property
     def unexplained(self) -> dict[str, Decimal]:
-        """Symbol or CASH -> how much nobody has explained."""
+        """Symbol or CASH -> amount that no booking explains."""
         return {part.name: part.amount for part in self._parts if part.cause is Cause.UNEXPLAINED}
 
     @property
     def ahead(self) -> dict[str, Decimal]:
-        """Symbol or CASH -> what is recognised and still to be booked."""
+        """Symbol or CASH -> amount that is recognised and not booked yet."""
         return {part.name: part.amount for part in self._parts if part.cause in _RECOGNISED}
 
     def add(self, name: str, amount: Decimal, since_ns: int, cause: Cause) -> None:
-        """One more part; what is unexplained in the other direction is made up by it."""
+        """Add a part; it offsets an unexplained part in the other direction."""
         for part in self._parts:
             if part.name == name and part.cause is cause:
                 part.amount += amount
@@ -84,13 +84,13 @@ class Differences:
         self._tidy()
 
     def since_ns(self, effect: Effect) -> int | None:
-        """Since when the broker has exactly this, or None when it does not."""
+        """Since when the broker has had exactly this, or None."""
         parts = [self._equal(name, amount, effect.rounding) for name, amount in effect.parts.items()]
         known = [part.since_ns for part in parts if part is not None]
         return min(known) if known and len(known) == len(parts) else None
 
     def may_contain(self, effect: Effect) -> bool:
-        """May this be a share of what the broker has already?"""
+        """Whether it may be a part of what the broker has already."""
         has_any = False
         for name, amount in effect.parts.items():
             has_any |= any(
@@ -100,7 +100,7 @@ class Differences:
         return has_any
 
     def explain(self, parts: Mapping[str, Decimal], rounding: Decimal = ZERO) -> None:
-        """A booking of these amounts was in the balances already: so much less is open."""
+        """A booking of these amounts was in the balances already: reduce the open parts."""
         for name, amount in parts.items():
             for part in self._parts:
                 if part.name == name and part.amount * amount > 0:
@@ -112,9 +112,9 @@ class Differences:
         self._tidy()
 
     def age(self, cut_off_ns: int, oldest_ns: int) -> None:
-        """The day's base contains what was there before its cut-off; what is very old is not booked any more.
+        """Parts from before the cut-off are in the day's base; very old ones are dropped.
 
-        What the base contains is nobody's gain: it stays only to know its booking again.
+        A part that the base contains is no gain. It stays only so that its booking is recognised.
         """
         self._parts = [part for part in self._parts if part.since_ns >= oldest_ns]
         for part in self._parts:
@@ -122,7 +122,7 @@ class Differences:
                 part.cause = Cause.IN_BASE
 
     def stand_ins(self, account_id: str) -> list[Activity]:
-        """Bookings for what is recognised by its form, as of when it was seen."""
+        """Bookings that stand in for the recognised parts, as of when they were seen."""
         return [_stand_in(account_id, part) for part in self._parts if part.cause in _RECOGNISED]
 
     def _equal(self, name: str, amount: Decimal, rounding: Decimal) -> Part | None:
@@ -157,7 +157,7 @@ def _stand_in(account_id: str, part: Part) -> Activity:
 
 
 def fee_bound(name: str, bookings: Iterable[Activity]) -> Decimal:
-    """How much of a symbol, or of cash, may be fees of these trades that are not booked yet; at least 0."""
+    """The largest fee of these trades that may not be booked yet, of a symbol or of cash; at least 0."""
     bound = ZERO
     for one in bookings:
         if one.is_void:
@@ -190,9 +190,9 @@ def _cash_fee_max(trade: Activity) -> Decimal:
 def is_split(
     before: Decimal, after: Decimal, cost: tuple[Decimal, Decimal], price: tuple[float | None, float | None]
 ) -> bool:
-    """Do more or fewer pieces cost the same in all, and is a piece's price the smaller or larger by as much?
+    """Whether the total cost is unchanged and the price has changed inversely to the quantity.
 
-    `cost` and `price` are what the broker stated before and after; without both prices nothing is concluded.
+    `cost` and `price` are what the broker stated before and after. Without both prices the answer is no.
     """
     price_before, price_after = price
     if before * after <= 0 or not price_before or not price_after or abs(cost[0] - cost[1]) > CENT:

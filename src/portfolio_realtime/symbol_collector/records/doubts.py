@@ -1,7 +1,7 @@
 """Why a record is not confirmed, since when, and by how much.
 
 A record is in doubt from the first contradiction, or from the first change that only a statement can confirm,
-until the broker and we agree. Several reasons may hold at once; the oldest is told.
+until the broker and our record agree. Several reasons may hold at once; the oldest is reported.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from portfolio_realtime.model import Unconfirmed
 
 
 class Reason(StrEnum):
-    """What is not confirmed."""
+    """Why a record is not confirmed."""
 
     DIFFERENT = "statement differs"  # its cash or quantities are others than ours
     BOOKING = "booking undecided"  # nobody can tell whether it is in the balances
@@ -33,18 +33,18 @@ class Doubts:
         return reason in self._open
 
     def raise_(self, reason: Reason, at_ns: int, by: Mapping[str, Decimal]) -> None:
-        """This holds, as of now by so much: symbol, `cash` or `equity` -> the broker's less ours."""
+        """Note a reason and its amounts: symbol, `cash` or `equity` -> the broker's figure minus ours."""
         since_ns, _ = self._open.get(reason, (at_ns, {}))
         self._open[reason] = since_ns, by
 
     def settle(self, *reasons: Reason) -> None:
-        """These hold no more."""
+        """Remove these reasons."""
         for reason in reasons:
             self._open.pop(reason, None)
 
     @property
     def told(self) -> Unconfirmed | None:
-        """For everybody else: the oldest reason, since when, and all amounts that are known."""
+        """The oldest reason, since when it holds, and all known amounts; None without a reason."""
         if not self._open:
             return None
         reason, (since_ns, _) = min(self._open.items(), key=lambda item: item[1][0])

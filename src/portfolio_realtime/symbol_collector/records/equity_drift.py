@@ -1,4 +1,4 @@
-"""How far our equity is from the broker's own: counted, named in the log, and told of the account."""
+"""Compares our equity with the broker's: counted, logged by account, and marked in the record."""
 
 from decimal import Decimal
 from typing import Final
@@ -30,12 +30,12 @@ class EquityDrift:
         self._metrics = metrics
 
     async def compare(self, statement: Statement) -> None:
-        """Count how far we are from the broker's own equity; no figure is changed by it.
+        """Count how far our equity is from the broker's; no figure changes.
 
-        Only where cash and quantities are the same: what else differs is told as drift of the record. First
-        our arithmetic at the broker's own prices, which are of the same moment: beyond DRIFT_MAX the broker
-        counts something that we do not, and the account is unconfirmed. Then our marks beside these prices,
-        which are of another moment and venue.
+        This needs equal cash and quantities; other differences are drift of the record. First our arithmetic
+        is compared at the broker's own prices, which are of the same moment. Beyond DRIFT_MAX the broker
+        counts something that we do not, and the account is unconfirmed. Then our marks are compared with
+        these prices, which are of another moment and venue.
         """
         account, stated = self._records.account(statement.state.account_id), statement.state.equity
         symbols, prices = statement.quantities.keys(), statement.prices
@@ -58,9 +58,9 @@ class EquityDrift:
 
 
 def _has_unknown_units(statement: Statement) -> bool:
-    """Is something held of a class of which nobody tells what a price is the price of?
+    """Whether the account holds a class whose price unit is unknown.
 
-    A bond is priced per 100 of its face value: taken for one piece, it would be a hundredfold drift.
+    A bond is priced per 100 of its face value. Counted per piece it would be a hundredfold drift.
     """
     return any(
         one.quantity and one.asset_class not in PRICED_CLASSES and one.stated_multiplier is None
@@ -69,7 +69,7 @@ def _has_unknown_units(statement: Statement) -> bool:
 
 
 def _ratio(difference: Decimal, at_stake: Decimal) -> float:
-    """Of what is at stake: where long and short cancel out, a trifle is large beside the equity."""
+    """The difference as a share of equity or positions, whichever is larger."""
     return float(abs(difference / at_stake)) if at_stake else 0.0
 
 

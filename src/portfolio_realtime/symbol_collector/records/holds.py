@@ -1,9 +1,9 @@
 """Cash that open orders hold back.
 
-Alpaca documents `equity = cash + market values`; in a live account, `cash` was seen without what a resting
-order holds back while `equity` was not (reported once). The account's answer tells which it is: equity less
-the market value of all positions, of the same moment, is the cash with what is held back. The positions' own
-sum, of a moment later, must not contradict it.
+Alpaca documents `equity = cash + market values`. In a live account, `cash` was once seen without the cash
+held back by an open order, and `equity` with it. The account's answer shows which is the case: equity minus
+the market value of all positions, of the same moment, is the cash including what is held back. The sum over
+the positions, of a moment later, must not contradict it.
 """
 
 from decimal import Decimal
@@ -19,10 +19,10 @@ MOVED_MAX: Final = Decimal("0.02")  # of all positions: so much prices move betw
 
 
 def without_hold(statement: Statement, known_cash: Decimal | None) -> tuple[Statement, Decimal]:
-    """The statement with the cash that it would have without open orders, and how much they hold back.
+    """The statement with the cash it would have without open orders, and how much these hold back.
 
-    Cash that is `known_cash` but for the broker's rounding is exactly that; where it is so already, nothing
-    is held back, and whatever else the equity contains is no cash.
+    Cash that equals `known_cash` up to the broker's rounding is taken as exactly that. If it already does,
+    nothing is held back, and whatever else the equity contains is not cash.
     """
     held_back = _held_back(statement)
     if not held_back or statement.state.cash == known_cash:

@@ -1,4 +1,4 @@
-"""What a record makes of a statement that no booking explains: a fee, a split, a hold, a correction, none."""
+"""How a record treats a statement that no booking explains: a fee, split, hold, correction, or drift."""
 
 from decimal import Decimal, localcontext
 
@@ -23,12 +23,13 @@ from portfolio_realtime.symbol_collector.records.record_state import RecordState
 
 
 class DriftingRecord(RecordState):
-    """What a record makes of a statement that it cannot explain."""
+    """How a record treats a statement that it cannot explain."""
 
     def _check_first(self, state: AccountState, now_ns: int) -> None:
-        """Is the first cash what it was at the last close and all bookings since? Else nobody has told all.
+        """Whether the first cash equals that of the last close plus all bookings since.
 
-        Without the cash of that close it is known for who holds and has traded nothing: all was cash.
+        Otherwise a booking is missing. If the broker does not state the cash of that close, it is still known
+        for an account that holds and has traded nothing: all of last equity was cash.
         """
         before = state.last_cash
         if before is None and not self._balances.holdings and not self._day.traded:
@@ -42,9 +43,9 @@ class DriftingRecord(RecordState):
             self._differences.add(CASH, missing, now_ns, Cause.UNEXPLAINED)
 
     def _may_be_held_back(self, statement: Statement) -> bool:
-        """Is the cash alone less, by more than fees, and does the answer not say what it is without orders?
+        """Whether only cash is lower, by more than fees, and the answer does not show what orders hold back.
 
-        Then an open order may hold it back: what is ours stays, unconfirmed.
+        Then an open order may hold it back: our figure stays, unconfirmed.
         """
         totals = self._balances.totals()
         is_known = statement.state.equity is not None and statement.state.market_value is not None
@@ -54,7 +55,7 @@ class DriftingRecord(RecordState):
         return less < 0 and not self._is_fee(CASH, less)
 
     def _take_drift(self, statement: Statement, began_ns: int, ended_ns: int, *, is_late: bool) -> None:
-        """REST is right: what it has and no booking has told is a difference, and what we had is none."""
+        """REST is right: what it has without a booking is a difference, and what only we had is removed."""
         undone = self._undone(statement) if is_late else []
         self._void_memos(undone)
         lacking = self._balances.totals().lacks(statement)
@@ -73,7 +74,7 @@ class DriftingRecord(RecordState):
         self._replace(statement, began_ns, ended_ns)
 
     def _undone(self, statement: Statement) -> list[Activity]:
-        """The newest applied bookings that a trailing statement does not have."""
+        """The newest applied bookings that a lagging statement does not contain."""
         totals, undone = self._balances.totals(), list[Activity]()
         for activity, effect in reversed(self._applied):
             if totals.agrees(statement):
@@ -83,7 +84,7 @@ class DriftingRecord(RecordState):
         return undone if totals.agrees(statement) else []
 
     def _void_memos(self, undone: list[Activity]) -> None:
-        """REST has not had a memo for a minute: memos are no cash, and no flow."""
+        """REST has not shown a memo for a minute: memos are not cash, and not a flow."""
         memos = [one for one in undone if one.activity_type == activity_types.MEMO]
         if memos and len(memos) == len(undone):
             self._are_memos_cash = False
@@ -125,10 +126,10 @@ class DriftingRecord(RecordState):
         self._explained_since_ns = ended_ns
 
     def _take_correction(self, statement: Statement, began_ns: int, ended_ns: int) -> None:
-        """REST has changed after a booking that corrects an unknown one: what differs is what that changed.
+        """REST has changed after a booking that corrects an unknown one: the difference is the correction.
 
-        Balance and positions may still trail each other, so the record stays unsettled: the next statement,
-        taken in quiet, confirms this one. Of several corrections nobody can tell which has changed what.
+        Balance and positions may still lag behind each other, so the record stays unsettled, and the next
+        statement in quiet confirms it. With several corrections nobody can tell which one has changed what.
         """
         if len(self._uncertain) == 1:
             correction = self._uncertain[0]
@@ -155,9 +156,9 @@ class DriftingRecord(RecordState):
         )
 
     def _decide_memos(self, state: AccountState) -> None:
-        """Whether instant-funding memos are cash is not documented: the sum of the day's bookings tells.
+        """Decide whether instant-funding memos are cash, which is not documented.
 
-        Where cash is what it was at the roll and all bookings but the memos, they are no cash and no flow.
+        If the cash equals that of the roll plus all bookings but the memos, they are not cash and not a flow.
         """
         memos = [
             one
@@ -174,14 +175,14 @@ class DriftingRecord(RecordState):
                 self._day.count(void(memo), memo)
 
     def _explain_contained(self, statement: Statement) -> None:
-        """What of the uncertain bookings the balances had already is a share of what they had too much."""
+        """Explain differences by those uncertain bookings that the balances already contained."""
         contained = sum_of(self._effect(one) for one in self._uncertain).parts
         for name, amount in self._balances.totals().lacks(statement).items():
             contained[name] = contained.get(name, ZERO) - amount
         self._differences.explain(contained)
 
     def _known_cash(self, state: AccountState) -> Decimal | None:
-        """What the cash should be: ours; before the first statement, that of the last close and all since."""
+        """The cash that we expect: ours; before the first statement, that of the last close plus all since."""
         if self._state is not None:
             return self._balances.cash
         if state.last_cash is None:

@@ -1,4 +1,4 @@
-"""The gauges of account records: how many, how old, how many in doubt."""
+"""The gauges of account records: how many there are, how old, how many in doubt."""
 
 from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
@@ -6,7 +6,7 @@ from portfolio_realtime.telemetry import CollectorMetrics
 
 
 def show_records(metrics: CollectorMetrics, records: AccountRecords, pending_count: int, now_ns: int) -> None:
-    """Set them as of now; `pending_count` accounts are listed and have no record."""
+    """Set the gauges. `pending_count` accounts are listed and have no record."""
     metrics.accounts.set(records.known_count)
     metrics.symbols.set(len(records.universe))
     metrics.unconfirmed.set(records.unconfirmed_count)

@@ -1,4 +1,4 @@
-"""What is known of one account: its newest statement, the day, its bookings, and what of it is in doubt."""
+"""The state of one account's record: newest statement, day, bookings, and doubts."""
 
 from collections import deque
 from decimal import Decimal
@@ -32,7 +32,7 @@ BOOKINGS_TOLD_MAX: Final = 2_000  # of these, the newest are told to others
 
 
 class RecordState:
-    """Statement, day, bookings and doubts of one account, and how they are told."""
+    """Statement, day, bookings and doubts of one account, and how other services see them."""
 
     def __init__(self, account_id: str, classes: AssetClasses | None = None) -> None:
         self.account_id = account_id
@@ -65,11 +65,11 @@ class RecordState:
 
     @property
     def is_known(self) -> bool:
-        """Has there been a statement?"""
+        """Whether there has been a statement."""
         return self._state is not None
 
     def relearn_classes(self) -> None:
-        """Another account's statement has named the class of something that is held or was traded here."""
+        """The class of a symbol that is held or was traded here has been stated."""
         for one in self._booked:
             if one.stated_class != self._classes.stated(one):
                 self._booked.replace(msgspec.structs.replace(one, stated_class=self._classes.stated(one)))
@@ -78,7 +78,7 @@ class RecordState:
             self._sum_up_day()
 
     def account(self, version: int, as_of_ns: int) -> Account:
-        """The record as everybody else reads it. Only once it is known."""
+        """The record for other services. Only after the first statement."""
         assert self._state is not None
         traded, unexplained = self._day.traded, self._differences.unexplained
         symbols = sorted(self._balances.holdings.keys() | traded.keys())
@@ -105,13 +105,13 @@ class RecordState:
         )
 
     def take_new_bookings(self) -> bool:
-        """Do `bookings` tell something new since this was last asked, be the record the same or not?"""
+        """Whether `bookings` have changed since the last call, even if the record has not."""
         has_new, self._has_new_bookings = self._has_new_bookings, False
         return has_new
 
     @property
     def _doubtful_flows(self) -> tuple[str, ...]:
-        """Is there money of the client's of which nobody can tell yet whether it is in the cash?"""
+        """CASH if nobody can tell yet whether a flow of the client's is in the cash."""
         has_any = any(
             self._taken_from_ns - REST_LAG_NS < one.published_ns and cash_flows.external_cash_flow(one)
             for one in self._uncertain
@@ -119,9 +119,9 @@ class RecordState:
         return (CASH,) if has_any and CASH not in self._day.unvalued else ()
 
     def bookings(self, version: int) -> Bookings:
-        """The bookings that are in the record of this version and were executed since `last_equity`.
+        """The bookings in the record of this version that were executed since `last_equity`.
 
-        Nothing is known before one of which nobody knows yet whether the record contains it.
+        Nothing is known before a booking of which nobody can tell whether the record contains it.
         """
         assert self._state is not None
         began_ns = cash_flows.cut_off_ns(self._state.balance_asof)
@@ -154,7 +154,7 @@ class RecordState:
         )
 
     def _is_surely_new(self, activity: Activity) -> bool:
-        """Was it published after the statement that the balances rest on?"""
+        """Whether it was published after the statement that the balances rest on."""
         return activity.published_ns > self._taken_until_ns + CLOCK_SKEW_NS
 
     def _move(self, activity: Activity) -> None:
@@ -166,7 +166,7 @@ class RecordState:
         return effect_of(activity, self._booked.corrected(activity))
 
     def _count_contained(self, activity: Activity) -> None:
-        """The balances have it: it explains what they had too much, and counts from when they did."""
+        """The balances contain the booking: it explains a difference, and counts from when that was seen."""
         effect = self._effect(activity)
         since_ns = self._differences.since_ns(effect)
         if since_ns is None and not self._differences.may_contain(effect):
@@ -197,7 +197,7 @@ class RecordState:
             self._sum_up_day()
 
     def _agree(self, statement: Statement) -> None:
-        """REST has caught up with us, or we with it: every booking that we know is in the statement."""
+        """REST and our record agree: every booking that we know is in the statement."""
         decided, self._uncertain = self._uncertain, []
         self._has_new_bookings |= bool(decided)
         for activity in decided:
@@ -211,14 +211,14 @@ class RecordState:
         )
 
     def _sum_up_day(self) -> None:
-        """The day's sums from its bookings, and from what stands in for those that are still to come."""
+        """The day's sums from its bookings, and from stand-ins for those that are still to come."""
         self._day = Day(self._day.balance_asof, self._day.marks_from_ns)
         self._booked.sum_up(self._day, {activity.ref_id for activity in self._uncertain})
         for stand_in in self._differences.stand_ins(self.account_id):
             self._day.count(stand_in, None)
 
     def _is_fee(self, name: str, amount: Decimal) -> bool:
-        """May it be a fee of what was traded, which is still to be booked?"""
+        """Whether it may be a fee of a trade that is not booked yet."""
         if amount >= 0:
             return False
         bound = differences.fee_bound(name, self._booked) + self._differences.ahead.get(name, ZERO)

@@ -1,1 +1,1 @@
-"""Where accounts come from: Alpaca's Broker API and its Trading API, parsed into our own terms."""
+"""Sources of accounts: Alpaca's Broker API and Trading API, parsed into our terms."""

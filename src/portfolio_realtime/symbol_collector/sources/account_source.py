@@ -1,4 +1,4 @@
-"""What the collector needs of whoever tells it about accounts, be it a broker's key or one account's."""
+"""What the collector needs from a source of accounts: a broker's key, or that of one account."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,18 +13,18 @@ from portfolio_realtime.symbol_collector.sources.parse import ListedAccount
 
 
 class Inbox(Protocol):
-    """Who takes in what a follower hears, each booking once."""
+    """Receives what a follower reads, each booking once."""
 
     def take_activity(self, activity: Activity, *, is_live: bool) -> None:
         """A booking."""
         ...
 
     def take_rows(self, rows: list[Activity]) -> None:
-        """All of the client's own bookings of a span of time, as another way tells them."""
+        """All of the client's own bookings of a span of time, from the REST list."""
         ...
 
     def refuse_activity(self, account_id: str | None, reason: str) -> None:
-        """Something that cannot be read, of this account where it says so."""
+        """Something that cannot be read, of this account if it names one."""
         ...
 
 
@@ -37,12 +37,12 @@ class Follower(Protocol):
 
     @property
     def has_history(self) -> bool:
-        """Are the day's bookings known?"""
+        """Whether the day's bookings are known."""
         ...
 
     @property
     def parts(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
-        """What is to be kept running, side by side, with its name."""
+        """Coroutines to be run side by side, with their names."""
         ...
 
     def is_mute(self) -> bool:
@@ -50,11 +50,11 @@ class Follower(Protocol):
         ...
 
     async def fill_gap(self) -> None:
-        """Wait until bookings may have been missed; then every account is to be asked for."""
+        """Wait until bookings may have been missed; then every account must be fetched."""
         ...
 
     async def know_history_since(self, since_ns: int) -> None:
-        """Have everything that was booked since then taken in. Raises BrokerUnavailable, PayloadRefused."""
+        """Apply everything booked since then. Raises BrokerUnavailable, PayloadRefused."""
         ...
 
 
@@ -75,17 +75,17 @@ class AccountSource(HistorySource, AssetSource, Protocol):
         ...
 
     async def account(self, account_id: str) -> ListedAccount | None:
-        """One account, or None when there is none."""
+        """One account, or None if it does not exist."""
         ...
 
     async def statement(self, account_id: str, *, is_urgent: bool) -> Statement | None:
-        """How one account stands, or None when there is none."""
+        """The statement of one account, or None if it does not exist."""
         ...
 
     async def prove(self) -> None:
-        """Does the broker answer at all?"""
+        """Return if the broker answers at all."""
         ...
 
     def follower(self, clock: Clock, inbox: Inbox) -> Follower:
-        """Who follows the bookings of these accounts."""
+        """The follower of these accounts' bookings."""
         ...

@@ -1,6 +1,6 @@
-"""Names of what is held, from the broker's assets endpoint: one symbol at a time, each once.
+"""Names of held assets from the broker's assets endpoint: one symbol at a time, each once.
 
-Nothing waits for a name and nothing is wrong without one, so these requests come after all others.
+Nothing waits for a name, so these requests come after all others.
 """
 
 import asyncio
@@ -24,19 +24,19 @@ log = structlog.get_logger()
 
 
 class AssetSource(Protocol):
-    """Who can be asked."""
+    """A source of assets."""
 
     async def asset(self, symbol: str) -> Any:
-        """The broker's answer about one asset, or None where it has none. Raises BrokerError."""
+        """The broker's answer about one asset, or None if it has none. Raises BrokerError."""
         ...
 
 
 async def learn_names(
     state: State, source: AssetSource, universe: Callable[[], Mapping[str, str]], clock: Clock
 ) -> NoReturn:
-    """Find the name of every symbol of `universe` (symbol -> asset class), forever. Raises StateUnavailable.
+    """Find the name of every symbol of `universe` (symbol -> asset class), forever.
 
-    Options have none: their symbol says what they are.
+    Options have no name: their symbol says what they are. Raises StateUnavailable.
     """
     asked_ns: dict[str, int] = {}
     while True:
@@ -66,7 +66,7 @@ def _due(held: Iterable[str], known: set[str], asked_ns: Mapping[str, int], now_
 
 
 def name_of(asset: Any) -> str | None:
-    """The name in an answer, on one line, or None where there is none to show."""
+    """The name in an answer, on one line, or None if there is none."""
     name = asset.get("name") if isinstance(asset, Mapping) else None
     if not isinstance(name, str):
         return None

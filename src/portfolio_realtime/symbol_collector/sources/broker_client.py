@@ -1,6 +1,6 @@
-"""Alpaca's Broker REST interface: the account list, one account's state, one account's positions.
+"""Alpaca's Broker REST API: the account list, the state and the positions of one account.
 
-Refused credentials are BrokerRefused, naming the setting.
+If credentials are refused, BrokerRefused names the setting.
 """
 
 import math
@@ -44,7 +44,7 @@ PROOF_PATH: Final = "/v1/clock"  # answers everybody whose credentials are good
 
 
 def credentials(settings: Settings) -> httpx.Auth:
-    """How requests prove who we are: OAuth2 client, else key. Raises BrokerRefused when neither is set."""
+    """The authentication of requests: OAuth2 client, else key. Raises BrokerRefused without either."""
     if settings.broker_client_id:
         secret = settings.broker_client_secret.get_secret_value()
         return BearerAuth(TokenSource(settings.host("auth"), settings.broker_client_id, secret))
@@ -57,7 +57,7 @@ def credentials(settings: Settings) -> httpx.Auth:
 
 
 class BrokerClient:
-    """One key's connection to the Broker API; an async context manager. `counted` is told every status."""
+    """One key's connection to the Broker API; an async context manager. `counted` receives every status."""
 
     interval_s_max: float = math.inf  # nobody is reconciled more often than the setting says
 
@@ -78,7 +78,7 @@ class BrokerClient:
         await self._rest.close()
 
     def follower(self, clock: Clock, inbox: Inbox) -> EventFollower:
-        """Who follows the events of all accounts."""
+        """The follower of all accounts' events."""
         return EventFollower(self, clock, inbox)
 
     async def accounts(self) -> list[ListedAccount]:
@@ -103,7 +103,7 @@ class BrokerClient:
         raise BrokerUnavailable(f"more than {PAGES_MAX} pages of accounts")
 
     async def account(self, account_id: str) -> ListedAccount | None:
-        """One account as the list would have it, or None when there is none; not urgent.
+        """One account as in the list, or None if it does not exist; not urgent.
 
         Source: `GET /v1/accounts/{id}`. Raises BrokerUnavailable, BrokerRefused, PayloadRefused.
         """
@@ -115,11 +115,11 @@ class BrokerClient:
         return None if found is None else parse.listed_account(found)
 
     async def statement(self, account_id: str, *, is_urgent: bool) -> Statement | None:
-        """How one account stands, or None when there is no such trading account.
+        """The statement of one account, or None if there is no such trading account.
 
-        Source: `GET /v1/trading/accounts/{id}/account` and `…/positions`, one after the other. No such
-        account may be a 404 or, as Alpaca's SDK has it, a 401; then other requests tell whether it is us.
-        Raises BrokerUnavailable, BrokerRefused, PayloadRefused.
+        Source: `GET /v1/trading/accounts/{id}/account` and `…/positions`, one after the other. An unknown
+        account may be a 404 or, in Alpaca's SDK, a 401; then another request shows whether our key is
+        refused. Raises BrokerUnavailable, BrokerRefused, PayloadRefused.
         """
         base = f"/v1/trading/accounts/{account_id}"
         try:
@@ -135,7 +135,7 @@ class BrokerClient:
         return parse.statement(account_id, state, positions)
 
     async def external_rows(self, since_ns: int) -> list[Any]:
-        """All rows since then of what clients bring in or take out, the newest first; not urgent.
+        """All rows since then of what clients brought in or took out, newest first; not urgent.
 
         Source: `GET /v1/accounts/activities` without an account, 100 at a time. Raises BrokerUnavailable,
         PayloadRefused.
@@ -163,7 +163,7 @@ class BrokerClient:
         raise BrokerUnavailable(f"{ROWS_PATH}: more than {ROW_PAGES_MAX} pages")
 
     async def prove(self) -> None:
-        """Does the broker answer at all? Raises BrokerUnavailable, BrokerRefused."""
+        """Return if the broker answers at all. Raises BrokerUnavailable, BrokerRefused."""
         await self._rest.get(PROOF_PATH)
 
     async def portfolio_history(self, account_id: str) -> Any:
@@ -172,17 +172,17 @@ class BrokerClient:
         return await self._rest.get(path, HISTORY_PARAMS, is_urgent=False)
 
     async def in_kind_rows(self, account_id: str) -> Any:
-        """The newest rows of what came or left in kind. Source: `GET /v1/accounts/activities`."""
+        """The newest rows of transfers in kind. Source: `GET /v1/accounts/activities`."""
         params = {"account_id": account_id, **IN_KIND_PARAMS}
         return await self._rest.get("/v1/accounts/activities", params, is_urgent=False)
 
     async def asset(self, symbol: str) -> Any:
-        """What the broker knows of a symbol. Source: `GET /v1/assets/{symbol}`. Raises BrokerError."""
+        """The broker's answer about an asset. Source: `GET /v1/assets/{symbol}`. Raises BrokerError."""
         return await self._rest.get(f"/v1/assets/{urllib.parse.quote(symbol, safe='')}", is_urgent=False)
 
 
 def _newest(page: list[ListedAccount]) -> str:
-    """The newest time of creation on a page; one that cannot be read, or is to come, leads nowhere."""
+    """The newest creation time on a page, without those that are unreadable or in the future."""
     now_ns = time.time_ns()
     times: list[tuple[int, str]] = []
     for one in page:
@@ -198,5 +198,5 @@ def _newest(page: list[ListedAccount]) -> str:
 
 
 def refusal(status: int) -> BrokerRefused:
-    """What to say when the credentials are not accepted."""
+    """The error for refused credentials."""
     return BrokerRefused(f"Alpaca refuses the Broker API credentials (HTTP {status}): {REMEDY}")

@@ -1,7 +1,7 @@
 """The activity event stream: every booking of every account, live or replayed.
 
-`/v2beta1/events/activities` sends no history without a cursor; `since_id` resumes behind an event; `since`
-with `until` replays a span of time and ends. A stream that is silent for longer than IDLE_S is dead: the
+`/v2beta1/events/activities` sends no history without a cursor. `since_id` resumes after an event; `since`
+with `until` replays a span of time and ends. A stream that is silent for longer than IDLE_S is dead; the
 broker's heartbeats count as life.
 """
 
@@ -42,7 +42,7 @@ class Streaming(Protocol):
 
 
 class Broker(Streaming, Protocol):
-    """The same, and the list of rows that says in another way what was booked."""
+    """A client that opens streams and also reads the REST list of bookings."""
 
     async def external_rows(self, since_ns: int) -> list[Any]:
         """All rows since then of what clients bring in or take out. Raises BrokerUnavailable, …"""
@@ -50,11 +50,11 @@ class Broker(Streaming, Protocol):
 
 
 class CursorRefused(BrokerUnavailable):
-    """The broker does not know the event that we want to resume behind."""
+    """The broker does not know the event after which we want to resume."""
 
 
 class EventsLost(BrokerUnavailable):
-    """The broker says that it has dropped events: resume behind the last one that came."""
+    """The broker says that it has dropped events: resume after the last one received."""
 
 
 async def live(
@@ -63,10 +63,10 @@ async def live(
     connected: Callable[[], None],
     heard: Callable[[], None] = lambda: None,
 ) -> AsyncGenerator[str]:
-    """Each event as JSON text, from after `since_id` or from now on; it never ends by itself.
+    """Each event as JSON text, from after `since_id` or from now on; it never ends normally.
 
     `connected` is called when the broker has accepted the stream, `heard` at each sign of life. Raises
-    BrokerUnavailable when it is cut, mute or closed, EventsLost, CursorRefused, BrokerRefused.
+    BrokerUnavailable when it is cut, silent or closed, EventsLost, CursorRefused, BrokerRefused.
     """
     params = {"since_id": since_id} if since_id else {}
     async with aclosing(_read(client, params, connected, heard)) as events:

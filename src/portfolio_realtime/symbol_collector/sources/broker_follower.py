@@ -1,8 +1,8 @@
-"""Every activity event, without a gap: live, resumed behind the last one, or replayed for what was missed.
+"""Every activity event without a gap: live, resumed after the last one, or replayed.
 
-The live stream opens first; history is asked for up to the moment after that, so both overlap and the
-records, which know repeats, make one sequence of them. REST lists the same bookings: what clients brought in
-or took out is compared with it before the day's bookings count as known.
+The live stream opens first, and history is requested up to the moment after that. So both overlap, and the
+records, which ignore repeats, make one sequence of them. REST lists the same bookings: what clients brought
+in or took out is compared with it before the day's bookings count as known.
 """
 
 import asyncio
@@ -46,12 +46,12 @@ class EventFollower:
 
     @property
     def has_history(self) -> bool:
-        """Is the day's history known, from some account's cut-off on?"""
+        """Whether the day's history is known, from some account's cut-off on."""
         return self._history_since_ns is not None
 
     @property
     def parts(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
-        """What is to be kept running, side by side, with its name."""
+        """Coroutines to be run side by side, with their names."""
         return [("event stream", self.follow)]
 
     async def follow(self) -> None:
@@ -106,7 +106,7 @@ class EventFollower:
         return note
 
     async def fill_gap(self) -> None:
-        """Wait for a gap in the live stream, and replay it. Raises BrokerUnavailable, BrokerRefused."""
+        """Wait for a gap in the live stream and replay it. Raises BrokerUnavailable, BrokerRefused."""
         await self._has_gap.wait()
         since_ns = self._gap_since_ns
         assert since_ns is not None
@@ -117,7 +117,7 @@ class EventFollower:
             self._has_gap.clear()
 
     async def know_history_since(self, since_ns: int) -> None:
-        """Replay, once, what happened since then, at most HISTORY_NS_MAX ago. Raises BrokerUnavailable, …"""
+        """Replay, once, what happened since then, at most HISTORY_NS_MAX ago. Raises BrokerError."""
         async with self._history_turn:
             now_ns = self._clock.now_ns()
             since_ns = max(since_ns, now_ns - HISTORY_NS_MAX)
@@ -130,7 +130,7 @@ class EventFollower:
             log.info("activity history replayed", events=count)
 
     async def _compare(self, since_ns: int) -> None:
-        """Does the list of rows know of money of the clients' that no event has told?"""
+        """Find the client's own bookings in the REST list that no event has reported."""
         now_ns, rows = self._clock.now_ns(), list[Activity]()
         for row in await self._client.external_rows(since_ns):
             try:

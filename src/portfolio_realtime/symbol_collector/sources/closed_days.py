@@ -1,9 +1,9 @@
-"""Closed days of the accounts that somebody asks about, from the broker's own portfolio history.
+"""Closed days of the accounts that clients ask about, from the broker's portfolio history.
 
-The servers have no keys to the broker, so they say in Valkey whose days they want. `cashflow` of the answer
-tells what moved cash; of that only external types are the client's own money. What came or left in kind is in
-the broker's equity and in no cash flow: on such a day the flow is not known, and it is said so. A figure or a
-row that cannot be read is named, and makes unknown what it may have told, and nothing else.
+The servers have no keys to the broker, so they write to Valkey which accounts they need. `cashflow` in the
+answer states what moved cash; of that only external types are the client's own money. A transfer in kind is
+in the broker's equity and in no cash flow, so on such a day the flow is unknown. A figure or row that cannot
+be read is reported, and makes only what it may have stated unknown.
 """
 
 import asyncio
@@ -35,21 +35,21 @@ log = structlog.get_logger()
 
 
 class HistorySource(Protocol):
-    """Who can be asked."""
+    """A source of closed days."""
 
     async def portfolio_history(self, account_id: str) -> Any:
-        """The broker's answer, or None without such an account. Raises BrokerError."""
+        """The broker's answer, or None if the account does not exist. Raises BrokerError."""
         ...
 
     async def in_kind_rows(self, account_id: str) -> Any:
-        """The newest activity rows of what came or left in kind. Raises BrokerError."""
+        """The newest activity rows of transfers in kind. Raises BrokerError."""
         ...
 
 
 async def serve_closed_days(
     state: State, source: HistorySource, clock: Clock, count_refused: Callable[[int], None]
 ) -> NoReturn:
-    """Fetch and keep what servers ask for, forever; tell how many figures were refused.
+    """Fetch and store what servers ask for, forever, and count the refused figures.
 
     Raises StateUnavailable.
     """
@@ -88,9 +88,9 @@ async def _fetched(
 
 
 def closed_days(history: Any, in_kind: Any) -> tuple[list[ClosedDay], list[str]]:
-    """Days in order from the broker's answers, and what of them could not be read.
+    """Days in order from the broker's answers, and what could not be read.
 
-    Raises PayloadRefused when the answer has not the form of a history.
+    Raises PayloadRefused if the answer is not a portfolio history.
     """
     if not isinstance(history, Mapping):
         raise PayloadRefused("the portfolio history is not an object")
@@ -132,7 +132,7 @@ def _external(cash_flow: Any, count: int, refused: list[str]) -> list[Decimal | 
 def _in_kind_dates(rows: Any, dates: list[str], refused: list[str]) -> set[str]:
     """The closed days in which securities came or left: that of the row's date, or the next.
 
-    A row that does not say when may be of any day.
+    A row without a date may be of any day.
     """
     found: set[str] = set()
     for index, row in enumerate(rows if isinstance(rows, list) else ()):
@@ -145,7 +145,7 @@ def _in_kind_dates(rows: Any, dates: list[str], refused: list[str]) -> set[str]:
 
 
 def _booked(row: Any) -> str | None:
-    """The date of a row; also its id begins with one (`20261120…`)."""
+    """The date of a row; its id also begins with one (`20261120…`)."""
     if not isinstance(row, Mapping):
         return None
     name = str(row.get("id") or "")[:8]
@@ -158,7 +158,7 @@ def _booked(row: Any) -> str | None:
 
 
 def _date(at: Any, index: int, refused: list[str]) -> str | None:
-    """The trading day of a point: daily ones are stamped 20:00 in New York."""
+    """The trading day of a point; daily points have the time 20:00 New York."""
     if isinstance(at, int) and not isinstance(at, bool):
         try:
             return datetime.fromtimestamp(at, UTC).astimezone(NEW_YORK).date().isoformat()

@@ -1,7 +1,7 @@
-"""From Alpaca's JSON to our terms: tolerant of what may vary, strict about money.
+"""Parses Alpaca's JSON into our terms: tolerant where it may vary, strict where money depends on it.
 
-Unknown fields and enum values pass; what may be missing has a default; a number that money depends on and
-that is missing, NaN or infinite refuses the whole payload (`PayloadRefused`). Nothing is guessed.
+Unknown fields and enum values are accepted, and optional fields have defaults. If a number that money depends
+on is missing, NaN or infinite, the whole payload is refused (`PayloadRefused`). Nothing is guessed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,15 +46,15 @@ _json: Final = msgspec.json.Decoder(float_hook=Decimal)  # a JSON number keeps e
 
 
 class PayloadRefused(BrokerError):
-    """A payload lacks or spoils what money depends on; the message names the field."""
+    """A payload lacks a field that money depends on, or it is unreadable; the message names it."""
 
 
 class CurrencyRefused(PayloadRefused):
-    """The account is in another currency than dollars: it cannot be valued, now or later."""
+    """The account is in another currency than dollars: it can never be valued."""
 
 
 class ListedAccount(NamedTuple):
-    """One line of the account list."""
+    """One entry of the account list."""
 
     account_id: str
     status: str
@@ -70,9 +70,9 @@ def decode(text: str | bytes) -> Any:
 
 
 def listed_accounts(payload: Any) -> tuple[list[ListedAccount], list[str]]:
-    """The answer of `GET /v1/accounts`, and why each element that cannot be read was left out.
+    """The answer of `GET /v1/accounts`, and why each unreadable element was ignored.
 
-    Raises PayloadRefused when it is no list at all.
+    Raises PayloadRefused if it is not a list.
     """
     if not isinstance(payload, list):
         raise PayloadRefused("accounts are not a list: is ALPACA_BROKER_URL right?")
@@ -87,7 +87,7 @@ def listed_accounts(payload: Any) -> tuple[list[ListedAccount], list[str]]:
 
 
 def listed_account(payload: Any) -> ListedAccount:
-    """One account as the list has it; only paging needs `created_at`. Raises PayloadRefused."""
+    """One account of the list; only paging needs `created_at`. Raises PayloadRefused."""
     fields = _object(payload)
     created_at = fields.get("created_at")
     return ListedAccount(
@@ -98,7 +98,7 @@ def listed_account(payload: Any) -> ListedAccount:
 
 
 def account_id_of(payload: Any) -> str | None:
-    """Whose account an event is about that cannot be read otherwise, or None when it does not say."""
+    """The account of an event that is otherwise unreadable, or None if it names none."""
     found = payload.get("account_id") if isinstance(payload, Mapping) else None
     return found if isinstance(found, str) and found else None
 
@@ -165,7 +165,7 @@ def _position_name(index: int, element: Any) -> str:
 
 
 def holding(payload: Any) -> Holding:
-    """One position; a short one is negative whether or not its `qty` says so. Raises PayloadRefused."""
+    """One position; a short one is negative even if its `qty` is not. Raises PayloadRefused."""
     fields = _object(payload)
     asset_class = _asset_class(fields)
     quantity = _number(fields, "qty")
@@ -185,7 +185,7 @@ def holding(payload: Any) -> Holding:
 
 
 def _asset_class(fields: Mapping[str, Any]) -> str:
-    """As the broker names it; where it names none, what the symbol's form says."""
+    """The class that the broker states, else that of the symbol's form."""
     stated = fields.get("asset_class")
     if isinstance(stated, str) and stated:
         return stated
@@ -198,7 +198,7 @@ def _held_symbol(fields: Mapping[str, Any], asset_class: str) -> str:
 
 
 def _prices(positions: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The broker's own price of each position, without those that it does not price."""
+    """The broker's own price of each position that has one."""
     found: dict[str, float] = {}
     for fields in positions:
         if price := _number_if_any(fields, "current_price"):
@@ -207,9 +207,9 @@ def _prices(positions: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _stated_multiplier(fields: Mapping[str, Any], quantity: Decimal, asset_class: str) -> Decimal | None:
-    """Shares per contract by the broker's own products, or None when they do not all show the same.
+    """Shares per contract that the broker's figures show, or None if they do not agree.
 
-    A position does not name its contract's multiplier, but an adjusted contract's may differ from 100. What
+    A position does not state its contract's multiplier, and an adjusted contract's may differ from 100. What
     is neither an equity nor a coin may be priced per 100 of its face value: a bond counts 0.01.
     """
     if asset_class in (US_EQUITY, CRYPTO):
@@ -228,7 +228,7 @@ def _stated_multiplier(fields: Mapping[str, Any], quantity: Decimal, asset_class
 def activity(payload: Any) -> Activity:
     """One event of `/v2beta1/events/activities`. Raises PayloadRefused.
 
-    A trade that is paid in another coin moves that coin and no dollar; its price is none in dollars.
+    A trade that is paid for with another coin moves that coin and no dollars; it has no price in dollars.
     """
     fields = _object(payload)
     details = fields.get("details")
@@ -269,7 +269,7 @@ def activity(payload: Any) -> Activity:
 
 
 def _traded_symbol(symbol: object, activity_type: str) -> str | None:
-    """As market data spells it; a coin by itself, as on-chain transfers name it, is priced in dollars."""
+    """As market data spells it. A coin without a pair, as in on-chain transfers, is priced in dollars."""
     if not symbol:
         return None
     spelled = market_symbol(str(symbol))
@@ -277,7 +277,7 @@ def _traded_symbol(symbol: object, activity_type: str) -> str | None:
 
 
 def _quantity(fields: Mapping[str, Any], details: Mapping[str, Any], kind: tuple[str, str, str]) -> Decimal:
-    """What comes (+) or goes (−) by a booking; what was only held or entitled moves nothing."""
+    """What comes in (+) or goes out (−) by a booking; a quantity that was only held moves nothing."""
     if not activity_types.moves_position(*kind):
         return ZERO
     quantity = _number(fields, "qty", ZERO)
@@ -288,14 +288,14 @@ def _quantity(fields: Mapping[str, Any], details: Mapping[str, Any], kind: tuple
 
 
 def _paid(quantity: Decimal, price: Decimal) -> Decimal:
-    """How much of the coin that it was paid in has come or gone."""
+    """How much of the coin that paid for the trade has come in or gone out."""
     if not price:
         raise PayloadRefused("price is missing: the amount of the coin that paid for the trade is unknown")
     return -quantity * price
 
 
 def _is_tentative(fields: Mapping[str, Any], net_amount: Decimal) -> bool:
-    """Is the amount in another currency than dollars? Then a statement decides what it moves."""
+    """Whether the amount is in another currency; then a statement decides what it moves."""
     currency = str(fields.get("currency") or DOLLAR)
     return bool(net_amount) and currency != DOLLAR
 
@@ -303,10 +303,10 @@ def _is_tentative(fields: Mapping[str, Any], net_amount: Decimal) -> bool:
 def _net_amount(
     fields: Mapping[str, Any], activity_type: str, symbol: str | None, value: Decimal
 ) -> tuple[Decimal, Decimal]:
-    """What a booking adds to the cash, and how far the broker's own figure may be from it.
+    """What a booking adds to the cash, and how far the broker's own figure may differ from it.
 
-    Rows of fills state no amount: it is quantity × price × multiplier, which the broker rounds to the cent.
-    The client's own cash without an amount says nothing: it is refused, not taken for none.
+    Fill rows state no amount: it is quantity × price × multiplier, which the broker rounds to the cent. A
+    booking of the client's own cash without an amount is refused, because it does not mean zero.
     """
     if activity_types.of(activity_type).needs_amount:
         return _number(fields, "net_amount"), ZERO
@@ -322,9 +322,9 @@ def _net_amount(
 
 
 def published_ns(event_id: str) -> int | None:
-    """When an event was published: the time inside its ULID, to the millisecond; None for other ids.
+    """When an event was published: the time in its ULID, to the millisecond; None for other ids.
 
-    A booking made up for later has an old `at`, but its event id is of the moment it was published.
+    A booking that is entered later has an old `at`, but its event id is of the moment of publication.
     """
     if len(event_id) != _ULID_LENGTH:
         return None
@@ -358,7 +358,7 @@ def _number(fields: Mapping[str, Any], name: str, default: Decimal | None = None
 
 
 def number(value: Any, name: str) -> Decimal:
-    """A JSON value as an exact number that arithmetic can bear. Raises PayloadRefused, with its name."""
+    """A JSON value as an exact number within a plausible range. Raises PayloadRefused, with its name."""
     if isinstance(value, float):
         value = repr(value)
     if not isinstance(value, str | int | Decimal) or isinstance(value, bool):
@@ -382,7 +382,7 @@ def _shown(value: object) -> str:
 
 
 def _number_if_any(fields: Mapping[str, Any], name: str) -> Decimal | None:
-    """A number that no money depends on: what cannot be read is not there."""
+    """A number that no money depends on; None if it cannot be read."""
     try:
         return _number(fields, name)
     except PayloadRefused:
@@ -396,7 +396,7 @@ def _date(fields: Mapping[str, Any], name: str) -> str:
 
 
 def _date_if_any(fields: Mapping[str, Any], name: str) -> str | None:
-    """A date that no money depends on: what cannot be read is not there."""
+    """A date that no money depends on; None if it cannot be read."""
     try:
         return _date(fields, name)
     except PayloadRefused:

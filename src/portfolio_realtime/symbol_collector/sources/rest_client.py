@@ -1,7 +1,7 @@
-"""Requests to Alpaca's REST interfaces: each waits for its turn in the quota, failed reads are repeated.
+"""Requests to Alpaca's REST APIs: each waits for the quota, and failed reads are repeated.
 
-After network failures and 5xx a read is repeated a bounded number of times; what remains is
-BrokerUnavailable. Refused credentials are BrokerRefused, in the words of whoever owns them.
+After network failures and 5xx a read is repeated a limited number of times, and then raises
+BrokerUnavailable. Refused credentials raise the BrokerRefused that the owner of the client provides.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ Refusal = Callable[[str, int], BrokerRefused]
 
 
 class RestClient:
-    """One key's connection to one host; `counted` is told every status."""
+    """One key's connection to one host; `counted` receives every status."""
 
     def __init__(
         self, base_url: str, auth: httpx.Auth, refusal: Refusal, counted: Callable[[str], None]
@@ -62,7 +62,7 @@ class RestClient:
         return request
 
     async def send_stream(self, request: httpx.Request) -> httpx.Response:
-        """Send it, once; the body is still to be read. Raises BrokerUnavailable."""
+        """Send it once; the body is not read yet. Raises BrokerUnavailable."""
         return await self._send(request, is_urgent=True, is_stream=True)
 
     async def get(self, path: str, params: Mapping[str, str] | None = None, *, is_urgent: bool = True) -> Any:

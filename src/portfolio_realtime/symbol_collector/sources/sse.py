@@ -1,7 +1,7 @@
-"""Server-sent events, parsed as they arrive: data, and the comments that ordinary parsers swallow.
+"""Parses server-sent events as they arrive: data, and the comments that other parsers drop.
 
-Alpaca says important things in comments: `:heartbeat`, and that it has dropped messages for a slow reader.
-Pure: text in, in pieces of any size; events and comments out.
+Alpaca sends important information in comments: `:heartbeat`, and that it has dropped messages for a slow
+reader. Pure: text in, in pieces of any size; events and comments out.
 """
 
 from typing import Final, NamedTuple
@@ -10,26 +10,26 @@ LINE_CHARACTERS_MAX: Final = 4_000_000
 
 
 class Event(NamedTuple):
-    """The data of one event; `event:`, `id:` and `retry:` lines may be there and are not needed."""
+    """The data of one event. `event:`, `id:` and `retry:` lines are accepted and ignored."""
 
     data: str
 
 
 class Comment(NamedTuple):
-    """A line that began with a colon, without it and without surrounding blanks."""
+    """A comment line without its colon and surrounding blanks."""
 
     text: str
 
 
 class SseParser:
-    """One stream's parser. Raises ValueError for a line without end."""
+    """The parser of one stream. Raises ValueError for a line without end."""
 
     def __init__(self) -> None:
         self._rest = ""
         self._data: list[str] = []
 
     def feed(self, text: str) -> list[Event | Comment]:
-        """What became complete with this piece. Lines end with LF, CRLF or CR."""
+        """The events and comments completed by this piece. Lines end with LF, CRLF or CR."""
         text = self._rest + text
         held = "\r" if text.endswith("\r") else ""  # its LF may be in the next piece
         *lines, rest = text.removesuffix(held).replace("\r\n", "\n").replace("\r", "\n").split("\n")

@@ -1,7 +1,7 @@
-"""The Trading API's `trade_updates` stream: says that an order has been filled, and nothing else is needed.
+"""The Trading API's `trade_updates` stream, which says only that an order has been filled.
 
-It has no memory and tells no cash. So it only prompts: what was booked is read from the activities, which are
-complete. Frames are JSON, binary or text.
+It has no history and no cash amounts. So it only triggers a read of the activities, which are complete.
+Frames are JSON, binary or text.
 """
 
 import asyncio
@@ -30,14 +30,14 @@ _NAME: Final = "trade updates"
 
 
 class Update(NamedTuple):
-    """An order has been filled, so far to `filled_quantity`; 0: a fill of it was changed."""
+    """An order has been filled, so far to `filled_quantity`; 0: one of its fills was changed."""
 
     order_id: str
     filled_quantity: Decimal
 
 
 async def updates(url: str, key: str, secret: str, connected: Callable[[], None]) -> AsyncGenerator[Update]:
-    """Each update that moves cash or positions, from now on; it never ends by itself.
+    """Each update that moves cash or positions, from now on; it never ends normally.
 
     `connected` is called when the stream is granted. Raises BrokerUnavailable when it is cut or refused.
     """
@@ -80,7 +80,7 @@ async def _send(connection: ClientConnection, message: dict[str, Any]) -> None:
 async def _expect(
     connection: ClientConnection, stream: str, is_granted: Callable[[Mapping[str, Any]], bool]
 ) -> None:
-    """Read until this answer; what comes before it is of no interest yet. Raises BrokerUnavailable."""
+    """Read until this answer and ignore what comes before it. Raises BrokerUnavailable."""
     async for frame in connection:
         name, body = decode(frame)
         if name == stream or body.get("status") == "unauthorized":
@@ -91,7 +91,7 @@ async def _expect(
 
 
 def decode(frame: str | bytes) -> tuple[str, Mapping[str, Any]]:
-    """The stream's name and the body of a frame; both empty for what cannot be read."""
+    """The stream's name and the body of a frame; both empty if it cannot be read."""
     try:
         message = msgspec.json.decode(frame)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -103,7 +103,7 @@ def decode(frame: str | bytes) -> tuple[str, Mapping[str, Any]]:
 
 
 def update_of(message: tuple[str, Mapping[str, Any]]) -> Update | None:
-    """The update in a message, or None when it moves neither cash nor a position."""
+    """The update in a message, or None if it moves neither cash nor a position."""
     name, body = message
     event, order = body.get("event"), body.get("order")
     if name != "trade_updates" or event not in (*_FILLS, *_CHANGES):

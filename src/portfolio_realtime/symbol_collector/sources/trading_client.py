@@ -1,4 +1,4 @@
-"""Alpaca's Trading API: the one account of a key pair, in the terms that a broker's accounts have."""
+"""Alpaca's Trading API: the one account of a key, in the same terms as a broker's accounts."""
 
 import urllib.parse
 from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ REMEDY: Final = (
 
 
 class TradingClient:
-    """The connection of one Trading API key; it knows one account."""
+    """The connection of one Trading API key, which has one account."""
 
     interval_s_max: float = INTERVAL_S_MAX
 
@@ -48,7 +48,7 @@ class TradingClient:
         await self._rest.close()
 
     def follower(self, clock: Clock, inbox: Inbox) -> TradingFollower:
-        """Who follows the activities of the account."""
+        """The follower of the account's activities."""
         return TradingFollower(self, self._settings, clock, inbox)
 
     async def accounts(self) -> list[ListedAccount]:
@@ -56,15 +56,15 @@ class TradingClient:
         return [parse.listed_account(await self._account())]
 
     async def account(self, account_id: str) -> ListedAccount | None:
-        """The account of this key, or None when it is another one. Raises as `accounts`."""
+        """The account of this key, or None if another one is asked for. Raises as `accounts`."""
         own = parse.listed_account(await self._account(is_urgent=False))
         return own if own.account_id == account_id else None
 
     async def statement(self, account_id: str, *, is_urgent: bool) -> Statement | None:
-        """How the account stands, or None when the key's account is another one.
+        """The statement of the account, or None if another one is asked for.
 
-        Source: `GET /v2/account` and `/v2/positions`, one after the other.
-        Raises BrokerUnavailable, BrokerRefused, PayloadRefused.
+        Source: `GET /v2/account` and `/v2/positions`, one after the other. Raises BrokerUnavailable,
+        BrokerRefused, PayloadRefused.
         """
         state = await self._account(is_urgent=is_urgent)
         if not isinstance(state, Mapping) or state.get("id") != account_id:
@@ -73,7 +73,7 @@ class TradingClient:
         return parse.statement(account_id, state, positions)
 
     async def prove(self) -> None:
-        """Does the broker answer at all? Raises BrokerUnavailable, BrokerRefused."""
+        """Return if the broker answers at all. Raises BrokerUnavailable, BrokerRefused."""
         await self._account()
 
     async def portfolio_history(self, account_id: str) -> Any:
@@ -81,11 +81,11 @@ class TradingClient:
         return await self._rest.get("/v2/account/portfolio/history", HISTORY_PARAMS, is_urgent=False)
 
     async def in_kind_rows(self, account_id: str) -> Any:
-        """The newest rows of what came or left in kind. Source: `GET /v2/account/activities`."""
+        """The newest rows of transfers in kind. Source: `GET /v2/account/activities`."""
         return await self._rest.get("/v2/account/activities", IN_KIND_PARAMS, is_urgent=False)
 
     async def asset(self, symbol: str) -> Any:
-        """What the broker knows of a symbol. Source: `GET /v2/assets/{symbol}`. Raises BrokerError."""
+        """The broker's answer about an asset. Source: `GET /v2/assets/{symbol}`. Raises BrokerError."""
         return await self._rest.get(f"/v2/assets/{urllib.parse.quote(symbol, safe='')}", is_urgent=False)
 
     async def activities(self, category: str, page_token: str | None) -> list[Any]:

@@ -1,8 +1,8 @@
-"""Every booking of one account: its activities read again and again, at once when an order has been filled.
+"""Every booking of one account: its activities are polled, and read at once when an order was filled.
 
-The Trading API's stream has no memory, so the rows are the truth: each is taken once, by its id. Rows of cash
-carry the id of their day's midnight, below fills that came before them; so each kind is read by itself, the
-newest first, until a page brings nothing new.
+The Trading API's stream has no history, so the rows decide; each is applied once, by its id. The id of a cash
+row is of its day's midnight and sorts below fills that came earlier. So cash rows and fills are read
+separately, newest first, until a page has nothing new.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ log = structlog.get_logger()
 
 
 class ActivityPages(Protocol):
-    """Who gives the account and its rows."""
+    """A client that reads the account and its rows."""
 
     async def accounts(self) -> list[ListedAccount]:
         """The one account."""
@@ -73,12 +73,12 @@ class TradingFollower:
 
     @property
     def has_history(self) -> bool:
-        """Are the day's activities known, from the account's cut-off on?"""
+        """Whether the day's activities are known, from the account's cut-off on."""
         return self._since_ns is not None
 
     @property
     def parts(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
-        """What is to be kept running, side by side, with its name."""
+        """Coroutines to be run side by side, with their names."""
         return [("activities", self.poll), ("trade updates", self.listen)]
 
     def is_mute(self) -> bool:
@@ -86,7 +86,7 @@ class TradingFollower:
         return False
 
     async def poll(self) -> NoReturn:
-        """Read new activities every POLL_S, and when prompted. Raises BrokerUnavailable, BrokerRefused."""
+        """Read new activities every POLL_S, and on request. Raises BrokerUnavailable, BrokerRefused."""
         self.connected.set()
         try:
             await self._keep_reading()
@@ -124,7 +124,7 @@ class TradingFollower:
     async def listen(self) -> None:
         """Follow the trade updates until they are cut. Raises BrokerUnavailable.
 
-        Each attempt in a row that was in vain doubles the pause before the next one.
+        The pause before the next attempt doubles with each failure in a row.
         """
         await asyncio.sleep(self._listen_pause_s)
         self._listen_pause_s = self._listen_backoff.next_s()
@@ -150,15 +150,15 @@ class TradingFollower:
         self._prompted.set()
 
     async def fill_gap(self) -> None:
-        """Wait until something happened that the activities do not tell: REST must say how it stands."""
+        """Wait until something happened that the activities do not show: the account must be fetched."""
         await self._has_gap.wait()
         self._has_gap.clear()
 
     async def know_history_since(self, since_ns: int) -> None:
-        """Take what was booked since then, at most HISTORY_NS_MAX ago; a new reading each time.
+        """Apply what was booked since then, at most HISTORY_NS_MAX ago; read again at each call.
 
-        After a statement this tells what it contains.
-        Raises BrokerUnavailable, BrokerRefused, PayloadRefused.
+        After a statement this shows what it contains. Raises BrokerUnavailable, BrokerRefused,
+        PayloadRefused.
         """
         async with self._turn:
             if not self._account_id:
@@ -171,7 +171,7 @@ class TradingFollower:
                 log.info("activities read", count=count)
 
     async def _read(self, since_ns: int, *, is_deep: bool) -> int:
-        """Take the rows that are new; deep: back to `since_ns`, else until a page brings none. How many."""
+        """Apply the new rows. Deep: back to `since_ns`, else until a page has none. Returns their count."""
         rows: list[Any] = []
         for category in trading_rows.CATEGORIES:
             rows += await self._new_rows(category, since_ns, is_deep)
@@ -188,7 +188,7 @@ class TradingFollower:
         return len(rows)
 
     def _refuse(self, row: Any, reason: str) -> None:
-        """Told once, and looked at each time: it may be whole then."""
+        """Report an unreadable row once, and try it again at each poll."""
         name = trading_rows.row_name(row)
         if name not in self._refused:
             self._refused[name] = None

@@ -1,13 +1,13 @@
 """Rows of the Trading API's activities, in the terms of the Broker API's events.
 
 A row of `/v2/account/activities` becomes the same event that the Broker API's stream would send, so that one
-parser and one record serve both. Rows state less; what they leave out is left out, not guessed:
+parser and one record serve both. Rows state less; what is missing stays missing:
 
 | row                    | event                                                                            |
 | ---------------------- | -------------------------------------------------------------------------------- |
 | FILL                   | TRD without `net_amount` (see `parse.activity`)                                  |
-| status `canceled`      | a second event that takes the first one back: the row keeps its id               |
-| `qty` of a cash payment | the shares that are paid for: no position moves                                  |
+| status `canceled`      | a second event that reverses the first one: the row keeps its id                 |
+| `qty` of a cash payment | the shares that are paid for: no position changes                                |
 | no `created_at`        | published when we first saw it; in the first reading, at noon New York of `date` |
 """
 
@@ -31,7 +31,7 @@ _NOON: Final = time(12)
 
 
 def row_id(row: Any) -> str:
-    """What tells one state of a row from another: its id, and whether it has been canceled since."""
+    """Identifies one state of a row: its id, and whether it has been canceled."""
     if not isinstance(row, Mapping):
         return ""
     stated = row.get("id")
@@ -40,18 +40,18 @@ def row_id(row: Any) -> str:
 
 
 def row_name(row: Any) -> str:
-    """The same, and a name of its own for a row without an id, which can only be refused."""
+    """The same, with a generated name for a row without an id, which can only be refused."""
     return row_id(row) or f"unnamed {zlib.crc32(repr(row).encode()):08x}"
 
 
 def last_id(rows: Sequence[Any]) -> str | None:
-    """The id behind which the next page begins: that of the last row that has one."""
+    """The id after which the next page begins: that of the last row that has one."""
     ids = [name.partition("/")[0] for row in rows if (name := row_id(row))]
     return ids[-1] if ids else None
 
 
 def row_ns(row: Any) -> int | None:
-    """When a row was booked, in ns, or None when it does not say more than a date."""
+    """When a row was booked, in ns, or None if it states only a date."""
     if not isinstance(row, Mapping):
         return None
     for name in ("transaction_time", "created_at"):
@@ -64,7 +64,7 @@ def row_ns(row: Any) -> int | None:
 
 
 def about_ns(row: Any) -> int | None:
-    """When a row was booked, in ns, by its date where it says no more; None where it says nothing."""
+    """When a row was booked, in ns, by its date if it states no time; None without either."""
     booked_ns = row_ns(row)
     if booked_ns is None and isinstance(row, Mapping) and _day(row) is not None:
         return _noon_ns(row)
@@ -72,9 +72,9 @@ def about_ns(row: Any) -> int | None:
 
 
 def event_of(row: Any, account_id: str, seen_ns: int | None, now_ns: int) -> dict[str, Any]:
-    """The activity event that says what a row says; `seen_ns` is when it appeared, None for history.
+    """The activity event for a row. `seen_ns` is when the row appeared; None for history.
 
-    What is wrong with a row is left for `parse.activity` to refuse.
+    Errors in a row are left for `parse.activity` to refuse.
     """
     if not isinstance(row, Mapping):
         return {}
@@ -109,7 +109,7 @@ def event_of(row: Any, account_id: str, seen_ns: int | None, now_ns: int) -> dic
 
 
 def broker_event_of(row: Any, now_ns: int) -> dict[str, Any]:
-    """The same for a row of the Broker API's list, which names its account.
+    """The activity event for a row of the Broker API's list, which names its account.
 
     The end of its id, `20261120000000000::…`, is the `ref_id` of the booking's event as far as we know.
     """
@@ -121,7 +121,7 @@ def broker_event_of(row: Any, now_ns: int) -> dict[str, Any]:
 
 
 def _noon_ns(row: Mapping[str, Any]) -> int:
-    """Noon New York of the row's date: after its morning's bookings and before the close."""
+    """Noon New York of the row's date: after that morning's bookings and before the close."""
     day = _day(row) or datetime.fromtimestamp(0, UTC).date()
     return int(datetime.combine(day, _NOON, NEW_YORK).timestamp()) * NS_PER_S
 
