@@ -20,7 +20,7 @@ from portfolio_realtime.market_data_consumer.messages import (
     decode_frame,
 )
 from portfolio_realtime.model import CRYPTO, US_EQUITY, US_OPTION
-from portfolio_realtime.symbol_collector.activities import Activity
+from portfolio_realtime.symbol_collector.model import Activity
 from portfolio_realtime.symbol_collector.records.account_record import AccountRecord
 from portfolio_realtime.symbol_collector.sources import parse
 from portfolio_realtime.valuation.valuer import Valuer

@@ -6,7 +6,7 @@ import pytest
 
 from portfolio_realtime.state import State, open_state
 from portfolio_realtime.symbol_collector import collector
-from portfolio_realtime.symbol_collector.activities import Statement
+from portfolio_realtime.symbol_collector.model import Statement
 from portfolio_realtime.symbol_collector.sources.broker_client import BrokerClient
 from tests.conftest import LEASE_MS, SHARDS, StartSimulator, Until
 from tests.support.collectors import all_known, context_of, running, wait_exact

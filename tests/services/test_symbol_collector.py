@@ -23,7 +23,7 @@ from portfolio_realtime.model import Account, Mark
 from portfolio_realtime.service import Context
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.symbol_collector import collector
-from portfolio_realtime.symbol_collector.activities import Statement
+from portfolio_realtime.symbol_collector.model import Statement
 from portfolio_realtime.symbol_collector.sources.broker_client import BrokerClient, credentials
 from tests.conftest import (
     LEASE_MS,

@@ -3,7 +3,7 @@
 from decimal import Decimal
 
 from portfolio_realtime.model import Account
-from portfolio_realtime.symbol_collector.activities import Activity, Statement
+from portfolio_realtime.symbol_collector.model import Activity, Statement
 from portfolio_realtime.symbol_collector.records.account_record import AccountRecord, Outcome
 from tests.symbol_collector.bookings import at_s, booking, statement
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
-from portfolio_realtime.symbol_collector.activities import (
+from portfolio_realtime.symbol_collector.model import (
     AccountState,
     Activity,
     Holding,

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import msgspec
 
-from portfolio_realtime.symbol_collector.activities import Holding, Statement
+from portfolio_realtime.symbol_collector.model import Holding, Statement
 from portfolio_realtime.symbol_collector.records import account_records as roster_module
 from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
 from tests.symbol_collector.bookings import NOW_NS, at_s, booking, statement, trade

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
-from portfolio_realtime.symbol_collector.activities import Activity
+from portfolio_realtime.symbol_collector.model import Activity
 from portfolio_realtime.symbol_collector.records import cash_flows
 from portfolio_realtime.symbol_collector.records.day_sums import Day
 from tests.symbol_collector.bookings import booking

@@ -16,7 +16,7 @@ import yaml
 
 from alpaca_sim.core import ledger as simulator
 from alpaca_sim.core.activity_types import MEANINGS
-from portfolio_realtime.symbol_collector.activities import AccountState, Activity, Holding, Statement, coin
+from portfolio_realtime.symbol_collector.model import AccountState, Activity, Holding, Statement, coin
 from portfolio_realtime.symbol_collector.records.account_record import AccountRecord
 from tests.alpaca_sim.openapi import FOLDER
 from tests.symbol_collector.bookings import DAY, at_s, booking

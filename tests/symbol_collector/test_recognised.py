@@ -6,7 +6,7 @@ import pytest
 
 from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.model import CRYPTO
-from portfolio_realtime.symbol_collector.activities import CASH
+from portfolio_realtime.symbol_collector.model import CASH
 from portfolio_realtime.symbol_collector.records.account_record import AccountRecord
 from portfolio_realtime.symbol_collector.records.differences import fee_bound, is_split
 from tests.symbol_collector.bookings import at_s, booking, statement, trade

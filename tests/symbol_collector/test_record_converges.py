@@ -12,7 +12,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portfolio_realtime.symbol_collector.activities import Activity, Statement
+from portfolio_realtime.symbol_collector.model import Activity, Statement
 from portfolio_realtime.symbol_collector.records.account_record import AccountRecord, Outcome
 from tests.symbol_collector.bookings import at_s, booking, statement
 

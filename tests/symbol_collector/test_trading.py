@@ -10,7 +10,7 @@ import pytest
 from portfolio_realtime import config
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.errors import BrokerUnavailable
-from portfolio_realtime.symbol_collector.activities import Activity
+from portfolio_realtime.symbol_collector.model import Activity
 from portfolio_realtime.symbol_collector.records.cash_flows import external_cash_flow
 from portfolio_realtime.symbol_collector.sources import parse, trade_updates, trading_follower, trading_rows
 from portfolio_realtime.symbol_collector.sources.trade_updates import Update

@@ -4,7 +4,7 @@ from decimal import Decimal
 from typing import Any
 
 from portfolio_realtime.model import Account
-from portfolio_realtime.symbol_collector.activities import Activity
+from portfolio_realtime.symbol_collector.model import Activity
 from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
 from tests.symbol_collector.bookings import at_s, booking, statement
 

@@ -26,7 +26,7 @@ from portfolio_realtime.service import Context, keep_running, together, under_le
 from portfolio_realtime.state.connection import Subscribed
 from portfolio_realtime.state.feeds import ACCOUNTS
 from portfolio_realtime.state.leases import Lease
-from portfolio_realtime.symbol_collector.activities import AccountState, Activity, Holding, Statement
+from portfolio_realtime.symbol_collector.model import AccountState, Activity, Holding, Statement
 from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
 
 TURN_S: Final = 0.15  # between two looks at what is to be fetched or written

@@ -107,7 +107,7 @@ class MarkBook:
         )  # by that of conditions and tape
         self._exchange_of_letter = np.full(256, UNKNOWN_EXCHANGE, np.uint16)
         self._by_slot: dict[int, MarkedSymbol] = {}
-        self._entries: dict[str, MarkedSymbol] = {}
+        self._marked: dict[str, MarkedSymbol] = {}
         self._to_refresh: dict[str, int] = {}  # symbol -> how often it may yet ask for a snapshot
         self._boundary_ns: int | None = None
         self._received_ns = 0  # when the newest message came
@@ -115,40 +115,40 @@ class MarkBook:
     def follow(self, symbols: Iterable[str]) -> None:
         """Keep marks for these symbols too."""
         for symbol in symbols:
-            if symbol not in self._entries:
+            if symbol not in self._marked:
                 slot = self._slots[symbol] = self._columns.allocate()
                 self._slot_of.assign(symbol_number(symbol), slot)
-                entry = MarkedSymbol(self._columns, slot, symbol, self._is_sane)
-                self._entries[symbol] = self._by_slot[slot] = entry
+                marked = MarkedSymbol(self._columns, slot, symbol, self._is_sane)
+                self._marked[symbol] = self._by_slot[slot] = marked
 
     def forget(self, symbols: Iterable[str]) -> None:
         """Keep no marks for these symbols any more."""
         for symbol in symbols:
-            entry = self._entries.pop(symbol, None)
-            if entry is not None:
-                del self._slots[symbol], self._by_slot[entry.slot]
+            marked = self._marked.pop(symbol, None)
+            if marked is not None:
+                del self._slots[symbol], self._by_slot[marked.slot]
                 self._slot_of.remove(symbol_number(symbol))
-                self._columns.release(entry.slot)
+                self._columns.release(marked.slot)
             self._to_refresh.pop(symbol, None)
 
     def is_followed(self, symbol: str) -> bool:
         """Are marks kept for it?"""
-        return symbol in self._entries
+        return symbol in self._marked
 
     def is_marked(self, symbol: str) -> bool:
         """Is a trade of the symbol known?"""
-        entry = self._entries.get(symbol)
-        return entry is not None and entry.last() is not None
+        marked = self._marked.get(symbol)
+        return marked is not None and marked.last() is not None
 
     def has_mark(self, symbol: str) -> bool:
         """Is there a price, of a trade, a quote or the close before? As of the last `take_changed`."""
-        entry = self._entries.get(symbol)
-        return entry is not None and entry.mark is not None
+        marked = self._marked.get(symbol)
+        return marked is not None and marked.mark is not None
 
     def has_streamed(self, symbol: str, at_ns: int) -> bool:
         """Has the stream brought a trade of that time, or a newer one?"""
-        entry = self._entries.get(symbol)
-        return entry is not None and entry.has_streamed(at_ns)
+        marked = self._marked.get(symbol)
+        return marked is not None and marked.has_streamed(at_ns)
 
     def stream_from(self, source: str) -> None:
         """The trades added from now on are of this feed."""
@@ -156,10 +156,10 @@ class MarkBook:
 
     def add_trade(self, trade: StreamTrade, received_ns: int) -> bool:
         """A trade from the stream; True when it has moved the mark."""
-        entry = self._entries.get(trade.symbol)
-        before = None if entry is None else entry.last()
+        marked = self._marked.get(trade.symbol)
+        before = None if marked is None else marked.last()
         self.add_trades((trade,), received_ns)
-        after = None if entry is None else entry.last()
+        after = None if marked is None else marked.last()
         if after is None or (before is not None and after.is_same(before)):
             return False
         return KEY.pack(*after[:3]) == self._key(trade, as_of_ns(trade.at) or 0)
@@ -221,9 +221,9 @@ class MarkBook:
                         continue
             except KeyError:  # conditions or an exchange like none before
                 pass
-            entry = self._by_slot[slot]
-            if self._place(entry, trade, origin, received_ns):
-                self._note(entry, TRADED)
+            marked = self._by_slot[slot]
+            if self._place(marked, trade, origin, received_ns):
+                self._note(marked, TRADED)
         self.counts.ignored += ignored_count
 
     def add_snapshot(
@@ -237,61 +237,61 @@ class MarkBook:
         has_close: bool = True,
     ) -> bool:
         """A snapshot of a feed, taken at that date; True when its trade has moved the mark."""
-        entry = self._entries.get(symbol)
-        if entry is None:
+        marked = self._marked.get(symbol)
+        if marked is None:
             return False
         self._received_ns = received_ns
         trade = snapshot.latest_trade
         origin = origin_of(source or self._source, is_snapshot=True)
-        is_moved = trade is not None and self._place(entry, trade, origin, received_ns)
-        if trade is None and entry.last() is None and not entry.was_asked_again:
-            entry.was_asked_again = True  # a part may have been missing; but many options are never traded
+        is_moved = trade is not None and self._place(marked, trade, origin, received_ns)
+        if trade is None and marked.last() is None and not marked.was_asked_again:
+            marked.was_asked_again = True  # a part may have been missing; but many options are never traded
             self._to_refresh.setdefault(symbol, 1 if self._is_quoted else REFRESHES_MAX)
         close = previous_close([snapshot.daily_bar, snapshot.previous_daily_bar], new_york_date)
-        is_new_close = has_close and close is not None and entry.set_close(*close)
-        is_new_fallback = entry.last() is None and entry.set_fallback(
+        is_new_close = has_close and close is not None and marked.set_close(*close)
+        is_new_fallback = marked.last() is None and marked.set_fallback(
             snapshot.latest_quote if self._is_quoted else None
         )
         if is_moved or is_new_close or is_new_fallback:
-            self._note(entry, CHANGED)
+            self._note(marked, CHANGED)
         return is_moved
 
     def cancel(self, message: Cancel, received_ns: int) -> None:
         """Withdraw a trade that did not happen."""
-        entry = self._entries.get(message.symbol)
-        if entry is None:
+        marked = self._marked.get(message.symbol)
+        if marked is None:
             return
-        trade = entry.withdraw(id_number(message.trade_id), self._exchange(message.exchange))
+        trade = marked.withdraw(id_number(message.trade_id), self._exchange(message.exchange))
         if trade is not None:
-            entry.remember_withdrawn(trade)
-            self._withdrawn(entry, received_ns)
+            marked.remember_withdrawn(trade)
+            self._withdrawn(marked, received_ns)
 
     def correct(self, message: Correction, received_ns: int) -> None:
         """Replace a trade by what it should have been; it keeps its time."""
-        entry = self._entries.get(message.symbol)
-        if entry is None:
+        marked = self._marked.get(message.symbol)
+        if marked is None:
             return
         exchange, corrected_id = self._exchange(message.exchange), id_number(message.corrected_id)
-        original = entry.withdraw(id_number(message.original_id), exchange)
+        original = marked.withdraw(id_number(message.original_id), exchange)
         if original is None:
             return
         if corrected_id != original.trade_id:
-            entry.remember_withdrawn(original)
+            marked.remember_withdrawn(original)
         effect = self._effect(message.conditions, message.tape)
         refusal = refusal_of(message.price, original.as_of_ns, effect, original.as_of_ns)
         if refusal is not None or message.price is None:
             self.counts.count(refusal or TradeRefusal.UNUSABLE)
         else:
             corrected = original._replace(price=message.price, trade_id=corrected_id)
-            self._insert(entry, corrected, effect)
-        self._withdrawn(entry, received_ns)
+            self._insert(marked, corrected, effect)
+        self._withdrawn(marked, received_ns)
 
     def set_status(self, message: TradingStatus, received_ns: int) -> None:
         """Trading halts or resumes; any other status changes nothing."""
-        entry = self._entries.get(message.symbol)
-        if entry is not None and entry.set_status(message):
+        marked = self._marked.get(message.symbol)
+        if marked is not None and marked.set_status(message):
             self._received_ns = received_ns
-            self._note(entry, CHANGED)
+            self._note(marked, CHANGED)
 
     def take_changed(self) -> list[tuple[Mark, bool]]:
         """The marks that have changed since the last call, each with: did a trade of the stream move it?"""
@@ -302,11 +302,11 @@ class MarkBook:
         marks: list[tuple[Mark, bool]] = []
         columns = (slots, *newest, is_live)
         for slot, at_ns, origin, price, live in zip(*(each.tolist() for each in columns), strict=True):
-            entry = self._by_slot[slot]
+            marked = self._by_slot[slot]
             if at_ns != NO_TIME:
-                mark = entry.traded_mark(price, at_ns, origin, self._received_ns)
+                mark = marked.traded_mark(price, at_ns, origin, self._received_ns)
             else:
-                mark = entry.untraded_mark(self._source, self._received_ns)
+                mark = marked.untraded_mark(self._source, self._received_ns)
             if mark is not None:
                 marks.append((mark, live))
         return marks
@@ -316,7 +316,7 @@ class MarkBook:
         asking = [
             symbol
             for symbol, left in self._to_refresh.items()
-            if left == 1 or self._entries[symbol].last() is None
+            if left == 1 or self._marked[symbol].last() is None
         ]
         self._to_refresh = {
             symbol: self._to_refresh[symbol] - 1 for symbol in asking if self._to_refresh[symbol] > 1
@@ -325,8 +325,8 @@ class MarkBook:
 
     def touch_all(self) -> None:
         """Count every mark as changed: whoever reads them may have lost them."""
-        for entry in self._entries.values():
-            self._note(entry, CHANGED)
+        for marked in self._marked.values():
+            self._note(marked, CHANGED)
 
     def set_boundary(self, at_ns: int | None) -> None:
         """`marks_at` will be asked for this moment, which is still to come: keep what it takes. None: for no
@@ -336,8 +336,8 @@ class MarkBook:
     def marks_at(self, at_ns: int) -> dict[str, MinuteMark]:
         """What the mark of each symbol was at the boundary; without those that had none."""
         marks: dict[str, MinuteMark] = {}
-        for symbol, entry in self._entries.items():
-            last = entry.last_at(at_ns)
+        for symbol, marked in self._marked.items():
+            last = marked.last_at(at_ns)
             if last is not None:
                 marks[symbol] = MinuteMark(last.price, last.as_of_ns)
         return marks
@@ -345,16 +345,16 @@ class MarkBook:
     def raise_floor(self, marks: Iterable[Mark]) -> None:
         """Let no mark be received before these, which an earlier owner has written."""
         for written in marks:
-            entry = self._entries.get(written.symbol)
-            if entry is not None and written != entry.mark:
-                entry.floor_ns = max(entry.floor_ns, written.received_ns)
-                entry.mark = None
+            marked = self._marked.get(written.symbol)
+            if marked is not None and written != marked.mark:
+                marked.floor_ns = max(marked.floor_ns, written.received_ns)
+                marked.mark = None
 
     def _key(self, trade: StreamTrade | SnapshotTrade, traded_ns: int) -> bytes:
         return KEY.pack(traded_ns, id_number(trade.trade_id), self._exchange(trade.exchange))
 
     def _place(
-        self, entry: MarkedSymbol, trade: StreamTrade | SnapshotTrade, origin: int, received_ns: int
+        self, marked: MarkedSymbol, trade: StreamTrade | SnapshotTrade, origin: int, received_ns: int
     ) -> bool:
         """A trade that may break any rule; True when it has moved the mark."""
         traded_ns = as_of_ns(trade.at)
@@ -366,17 +366,17 @@ class MarkBook:
         known = KnownTrade(
             traded_ns, id_number(trade.trade_id), self._exchange(trade.exchange), origin, trade.price
         )
-        if entry.is_withdrawn(known):
+        if marked.is_withdrawn(known):
             return False
-        if entry.is_absurd(known):
+        if marked.is_absurd(known):
             self.counts.count(TradeRefusal.ABSURD)
-            self._to_refresh.setdefault(entry.symbol, 1)
+            self._to_refresh.setdefault(marked.symbol, 1)
             return False
-        if not self._insert(entry, known, effect):
+        if not self._insert(marked, known, effect):
             return False
-        if entry.halted_ns is not None and traded_ns > entry.halted_ns:
-            entry.halted_ns = None
-        entry.set_band()
+        if marked.halted_ns is not None and traded_ns > marked.halted_ns:
+            marked.halted_ns = None
+        marked.set_band()
         return True
 
     def _effect(self, conditions: Conditions, tape: str | None) -> int:
@@ -398,21 +398,21 @@ class MarkBook:
                 self._exchange_of_letter[ord(exchange)] = number
         return number
 
-    def _insert(self, entry: MarkedSymbol, trade: KnownTrade, effect: int) -> bool:
-        if entry.is_withdrawn(trade):
+    def _insert(self, marked: MarkedSymbol, trade: KnownTrade, effect: int) -> bool:
+        if marked.is_withdrawn(trade):
             return False
         if effect == MOVES:
-            return entry.insert(trade, self._boundary_ns)
-        self.counts.ignored += entry.newest() is not None
-        return entry.insert_first_only(trade)
+            return marked.insert(trade, self._boundary_ns)
+        self.counts.ignored += marked.newest() is not None
+        return marked.insert_first_only(trade)
 
-    def _withdrawn(self, entry: MarkedSymbol, received_ns: int) -> None:
-        if entry.last() is None:
-            self._to_refresh[entry.symbol] = REFRESHES_MAX
+    def _withdrawn(self, marked: MarkedSymbol, received_ns: int) -> None:
+        if marked.last() is None:
+            self._to_refresh[marked.symbol] = REFRESHES_MAX
         self._received_ns = received_ns
-        entry.set_band()
-        self._note(entry, CHANGED)
+        marked.set_band()
+        self._note(marked, CHANGED)
 
-    def _note(self, entry: MarkedSymbol, change: int) -> None:
+    def _note(self, marked: MarkedSymbol, change: int) -> None:
         changes = self._columns.change
-        changes[entry.slot] = max(changes.item(entry.slot), change)
+        changes[marked.slot] = max(changes.item(marked.slot), change)

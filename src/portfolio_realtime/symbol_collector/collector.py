@@ -22,10 +22,10 @@ from portfolio_realtime.state.connection import Message
 from portfolio_realtime.state.interest import decode_begun
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.symbol_collector import activity_types
-from portfolio_realtime.symbol_collector.activities import CLOSED, Activity, Statement
 from portfolio_realtime.symbol_collector.broker_silence import BrokerSilence, keep_live
 from portfolio_realtime.symbol_collector.event_stream_lag import EventStreamLag
 from portfolio_realtime.symbol_collector.fetch_schedule import DueFetch, FetchSchedule
+from portfolio_realtime.symbol_collector.model import CLOSED, Activity, Statement
 from portfolio_realtime.symbol_collector.pending_accounts import PendingAccounts
 from portfolio_realtime.symbol_collector.record_writer import RecordWriter
 from portfolio_realtime.symbol_collector.records import cash_flows

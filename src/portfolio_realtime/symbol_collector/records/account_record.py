@@ -28,7 +28,7 @@ import msgspec
 from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.model import CRYPTO
 from portfolio_realtime.symbol_collector import activity_types
-from portfolio_realtime.symbol_collector.activities import AccountState, Activity, Statement, sum_of, void
+from portfolio_realtime.symbol_collector.model import AccountState, Activity, Statement, sum_of, void
 from portfolio_realtime.symbol_collector.records import cash_flows
 from portfolio_realtime.symbol_collector.records.day_sums import Day
 from portfolio_realtime.symbol_collector.records.doubts import Reason

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from portfolio_realtime.model import Account, Bookings
-from portfolio_realtime.symbol_collector.activities import CASH, Activity, Statement
+from portfolio_realtime.symbol_collector.model import CASH, Activity, Statement
 from portfolio_realtime.symbol_collector.records.account_record import AccountRecord, Outcome
 from portfolio_realtime.symbol_collector.records.asset_classes import AssetClasses
 

@@ -6,7 +6,7 @@ a position states replaces the guess at once, and may change back.
 
 from collections.abc import Collection
 
-from portfolio_realtime.symbol_collector.activities import Activity, Statement, asset_class_of
+from portfolio_realtime.symbol_collector.model import Activity, Statement, asset_class_of
 
 
 class AssetClasses:

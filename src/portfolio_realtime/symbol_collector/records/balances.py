@@ -12,7 +12,8 @@ import msgspec
 
 from portfolio_realtime.model import EXACT, ZERO
 from portfolio_realtime.symbol_collector import activity_types
-from portfolio_realtime.symbol_collector.activities import (
+from portfolio_realtime.symbol_collector.activity_types import Cost
+from portfolio_realtime.symbol_collector.model import (
     CASH,
     Activity,
     Effect,
@@ -21,7 +22,6 @@ from portfolio_realtime.symbol_collector.activities import (
     asset_class_of,
     effect_of,
 )
-from portfolio_realtime.symbol_collector.activity_types import Cost
 
 COST_DIGITS: Final = Decimal("0.000000000001")
 

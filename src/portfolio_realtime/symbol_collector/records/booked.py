@@ -9,8 +9,8 @@ import msgspec
 
 from portfolio_realtime.model import ZERO, Booking
 from portfolio_realtime.symbol_collector import activity_types
-from portfolio_realtime.symbol_collector.activities import Activity, multiplier_of, void
 from portfolio_realtime.symbol_collector.activity_types import Legs
+from portfolio_realtime.symbol_collector.model import Activity, multiplier_of, void
 from portfolio_realtime.symbol_collector.records import cash_flows
 from portfolio_realtime.symbol_collector.records.day_sums import Day
 

@@ -15,7 +15,7 @@ from typing import Final
 from portfolio_realtime.clock import NEW_YORK, NS_PER_S
 from portfolio_realtime.model import ZERO
 from portfolio_realtime.symbol_collector import activity_types
-from portfolio_realtime.symbol_collector.activities import Activity
+from portfolio_realtime.symbol_collector.model import Activity
 
 _CUT_OFF: Final = time(16, 0)
 _OVERNIGHT_OPENS: Final = time(20, 0)

@@ -9,8 +9,8 @@ from decimal import Decimal, localcontext
 
 from portfolio_realtime.model import EXACT, ZERO
 from portfolio_realtime.symbol_collector import activity_types
-from portfolio_realtime.symbol_collector.activities import Activity, effect_of
 from portfolio_realtime.symbol_collector.activity_types import Cost
+from portfolio_realtime.symbol_collector.model import Activity, effect_of
 from portfolio_realtime.symbol_collector.records import cash_flows
 
 

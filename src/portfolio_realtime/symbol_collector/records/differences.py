@@ -15,7 +15,7 @@ import msgspec
 
 from portfolio_realtime.model import CRYPTO, US_OPTION, ZERO
 from portfolio_realtime.symbol_collector import activity_types
-from portfolio_realtime.symbol_collector.activities import CASH, Activity, Effect
+from portfolio_realtime.symbol_collector.model import CASH, Activity, Effect
 from portfolio_realtime.symbol_collector.records import cash_flows
 
 # Upper bounds of fees by what was traded. Crypto: the highest of Alpaca's tiers, of what is received ("Crypto

@@ -8,7 +8,7 @@ import structlog
 from portfolio_realtime.clock import Clock
 from portfolio_realtime.model import PRICED_CLASSES
 from portfolio_realtime.state import State
-from portfolio_realtime.symbol_collector.activities import Statement
+from portfolio_realtime.symbol_collector.model import Statement
 from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
 from portfolio_realtime.telemetry import CollectorMetrics
 from portfolio_realtime.valuation.rounding import exact_equity, exposure

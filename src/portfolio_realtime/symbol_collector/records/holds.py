@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from portfolio_realtime.model import ZERO
-from portfolio_realtime.symbol_collector.activities import Statement
+from portfolio_realtime.symbol_collector.model import Statement
 
 HOLD_MIN: Final = Decimal("0.05")  # dollars: less is the rounding of the broker's own sums
 MOVED_MAX: Final = Decimal("0.02")  # of all positions: so much prices move between two requests

@@ -6,7 +6,7 @@ import msgspec
 
 from portfolio_realtime.model import EXACT, ZERO
 from portfolio_realtime.symbol_collector import activity_types
-from portfolio_realtime.symbol_collector.activities import (
+from portfolio_realtime.symbol_collector.model import (
     CASH,
     AccountState,
     Activity,
@@ -43,7 +43,7 @@ class DriftingRecord(RecordState):
             self._differences.add(CASH, missing, now_ns, Cause.UNEXPLAINED)
 
     def _may_be_held_back(self, statement: Statement) -> bool:
-        """Whether only cash is lower, by more than fees, and the answer does not show what orders hold back.
+        """Whether only cash is lower, by more than fees, and the cash that orders hold back is not stated.
 
         Then an open order may hold it back: our figure stays, unconfirmed.
         """
@@ -182,7 +182,7 @@ class DriftingRecord(RecordState):
         self._differences.explain(contained)
 
     def _known_cash(self, state: AccountState) -> Decimal | None:
-        """The cash that we expect: ours; before the first statement, that of the last close plus all since."""
+        """The expected cash: ours; before the first statement, that of the last close plus all since."""
         if self._state is not None:
             return self._balances.cash
         if state.last_cash is None:

@@ -8,7 +8,7 @@ import msgspec
 
 from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.model import ZERO, Account, Bookings, Confirmation, Position
-from portfolio_realtime.symbol_collector.activities import (
+from portfolio_realtime.symbol_collector.model import (
     CASH,
     AccountState,
     Activity,

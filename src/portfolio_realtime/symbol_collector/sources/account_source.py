@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from portfolio_realtime.clock import Clock
-from portfolio_realtime.symbol_collector.activities import Activity, Statement
+from portfolio_realtime.symbol_collector.model import Activity, Statement
 from portfolio_realtime.symbol_collector.sources.asset_names import AssetSource
 from portfolio_realtime.symbol_collector.sources.closed_days import HistorySource
 from portfolio_realtime.symbol_collector.sources.parse import ListedAccount

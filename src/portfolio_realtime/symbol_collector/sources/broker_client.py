@@ -17,7 +17,7 @@ from portfolio_realtime.clock import NS_PER_S, Clock, parse_rfc3339, rfc3339
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable
 from portfolio_realtime.symbol_collector import activity_types
-from portfolio_realtime.symbol_collector.activities import Statement
+from portfolio_realtime.symbol_collector.model import Statement
 from portfolio_realtime.symbol_collector.sources import parse, trading_rows
 from portfolio_realtime.symbol_collector.sources.account_source import Inbox
 from portfolio_realtime.symbol_collector.sources.broker_events import REMEDY

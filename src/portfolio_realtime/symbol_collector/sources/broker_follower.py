@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 
 from portfolio_realtime.clock import NS_PER_S, Clock
-from portfolio_realtime.symbol_collector.activities import Activity
+from portfolio_realtime.symbol_collector.model import Activity
 from portfolio_realtime.symbol_collector.sources import broker_events, parse, trading_rows
 from portfolio_realtime.symbol_collector.sources.account_source import Inbox
 from portfolio_realtime.symbol_collector.sources.broker_events import Broker

@@ -14,7 +14,7 @@ from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.errors import BrokerError
 from portfolio_realtime.model import CRYPTO, US_EQUITY, US_OPTION, ZERO
 from portfolio_realtime.symbol_collector import activity_types
-from portfolio_realtime.symbol_collector.activities import (
+from portfolio_realtime.symbol_collector.model import (
     DOLLAR,
     AccountState,
     Activity,

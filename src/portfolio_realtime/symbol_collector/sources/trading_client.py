@@ -9,7 +9,7 @@ from portfolio_realtime.alpaca.credentials import KeyHeaders
 from portfolio_realtime.clock import Clock
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable
-from portfolio_realtime.symbol_collector.activities import Statement
+from portfolio_realtime.symbol_collector.model import Statement
 from portfolio_realtime.symbol_collector.sources import parse
 from portfolio_realtime.symbol_collector.sources.account_source import Inbox
 from portfolio_realtime.symbol_collector.sources.closed_days import HISTORY_PARAMS, IN_KIND_PARAMS

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from portfolio_realtime.clock import NEW_YORK, NS_PER_S, parse_rfc3339, rfc3339
 from portfolio_realtime.symbol_collector import activity_types
-from portfolio_realtime.symbol_collector.activities import market_symbol
+from portfolio_realtime.symbol_collector.model import market_symbol
 
 TRADES: Final = "trade_activity"
 CASH_AND_OTHERS: Final = "non_trade_activity"
