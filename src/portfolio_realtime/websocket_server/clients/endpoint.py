@@ -146,7 +146,7 @@ class Endpoint(asyncio.Protocol):
         self._connection.resume()
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
-        self._flush()
+        self._send_pending()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone."""
@@ -347,12 +347,12 @@ class Endpoint(asyncio.Protocol):
                 self._forbidden()
             case Heartbeat() | None:
                 pass
-        return self._flush()
+        return self._send_pending()
 
     def _subscribe(self, request: Subscribe) -> None:
         self._accept()
         self._watch(request)
-        self._flush()
+        self._send_pending()
 
     def _change(self, request: Subscribe | SubscribeMany | Unsubscribe) -> None:
         match request:
@@ -384,7 +384,7 @@ class Endpoint(asyncio.Protocol):
             return None
         if self._connection.mark_pending(account):
             self._gateway.counts.conflated += 1
-        return self._flush()
+        return self._send_pending()
 
     def refuse(self, account_id: str, why: Disconnect = Disconnect.FORBIDDEN) -> None:
         """There is no such account, or it is never valued."""
@@ -393,7 +393,7 @@ class Endpoint(asyncio.Protocol):
         self._forbidden(why)
         self._connection.refuse(account_id, why)
         self._connection.unsubscribe(account_id)
-        return self._flush()
+        return self._send_pending()
 
     def position_sent(self, account_id: str) -> StreamPosition | None:
         """Where this client is in the account's stream."""
@@ -434,7 +434,7 @@ class Endpoint(asyncio.Protocol):
         if self._connection.is_ping_due(now_s):
             self._protocol.send_ping(b"")
             self._send_protocol()
-        return self._flush()
+        return self._send_pending()
 
     def close(self, disconnect: Disconnect) -> None:
         """Say why and close; a client that does not answer in time is cut off."""
@@ -462,7 +462,8 @@ class Endpoint(asyncio.Protocol):
         if self._socket is not None:
             self._socket.end()
 
-    def _flush(self) -> None:
+    def _send_pending(self) -> None:
+        """Write what the client is owed through the transport: a first value, or what a full socket left."""
         if self._is_ending or self._acceptance is not None:
             return
         counts = self._gateway.counts
@@ -478,7 +479,7 @@ class Endpoint(asyncio.Protocol):
 
     def _rate_due(self) -> None:
         self._rate_timer = None
-        self._flush()
+        self._send_pending()
 
     def _send_protocol(self) -> None:
         """Write what the protocol itself has to say: ping, pong, close; end when it is done."""
