@@ -206,7 +206,7 @@ class _Ear:
         if self._speaking is not None and self._speaking.done():
             self._speaking.result()
         if self._spoken_s - heard_s > DEAF_S:
-            raise exceptions.TimeoutError("the subscription does not hear what is published")
+            raise exceptions.TimeoutError("the subscription does not receive what is published")
 
     async def _speak(self) -> NoReturn:
         while True:
