@@ -317,10 +317,7 @@ class Collector:
         self._writer.request_write()
 
     async def _begin_history(self) -> None:
-        """Replay the day, which begins where the first accounts say, before any record is made.
-
-        An account that cannot be read says nothing about the others; the next one is asked.
-        """
+        """Replay the day, which begins where the first readable accounts say, before any record is made."""
         if self._follower.has_history:
             return
         since_ns = self._clock.now_ns()
