@@ -4,6 +4,7 @@ Nothing waits for a name, so these requests come after all others.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NoReturn, Protocol
 
@@ -13,6 +14,7 @@ from portfolio_realtime.clock import NS_PER_S, Clock
 from portfolio_realtime.errors import BrokerError
 from portfolio_realtime.model import US_OPTION
 from portfolio_realtime.state import State
+from portfolio_realtime.symbol_collector.sources.parse import PayloadRefused
 
 POLL_S: Final = 5.0  # until new symbols are looked for
 PAUSE_S: Final = 0.1  # between two requests
@@ -39,15 +41,22 @@ async def learn_names(
     Options have no name: their symbol says what they are. Raises StateUnavailable.
     """
     asked_ns: dict[str, int] = {}
+    failures: Counter[str] = Counter()  # of symbols whose request fails: they come after all others
     while True:
         known = await state.asset_names.symbols()
         held = [symbol for symbol, asset_class in universe().items() if asset_class != US_OPTION]
         asked_ns = {symbol: at_ns for symbol, at_ns in asked_ns.items() if symbol in held}
-        for symbol in _due(held, known, asked_ns, clock.now_ns()):
+        failures = Counter({symbol: count for symbol, count in failures.items() if symbol in held})
+        due = _due(held, known, asked_ns, clock.now_ns())
+        for symbol in sorted(due, key=lambda one: (failures[one], one)):
             try:
                 found = await source.asset(symbol)
+            except PayloadRefused as error:
+                log.warning("the name of an asset could not be read", symbol=symbol, reason=str(error))
+                found = None
             except BrokerError as error:
-                log.warning("names of assets could not be read", symbol=symbol, reason=str(error))
+                log.warning("names of assets could not be fetched", symbol=symbol, reason=str(error))
+                failures[symbol] += 1
                 await asyncio.sleep(BROKER_PAUSE_S)
                 break
             asked_ns[symbol] = clock.now_ns()
@@ -58,11 +67,11 @@ async def learn_names(
 
 
 def _due(held: Iterable[str], known: set[str], asked_ns: Mapping[str, int], now_ns: int) -> list[str]:
-    return sorted(
+    return [
         symbol
         for symbol in held
         if symbol not in known and now_ns - asked_ns.get(symbol, now_ns - AGAIN_NS) >= AGAIN_NS
-    )
+    ]
 
 
 def name_of(asset: Any) -> str | None:
