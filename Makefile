@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install run docs test test-js lint lint-js app page bench-page screenshots package-check check format bench compare scaleout curve knee faults chaos chaos-check simulate replay trace week churn wheel image cloudflare cloudflare-check aws-synth aws-preflight aws-templates aws-check aws-drill documents sbom audit uv lock clean
+.PHONY: help install run docs test test-js lint lint-js app page bench-page screenshots package-check check format bench compare scaleout curve knee faults chaos chaos-check simulate replay trace week churn wheel image cloudflare cloudflare-check aws-synth aws-preflight aws-templates aws-check aws-drill documents sbom audit workflows uv lock clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 20
@@ -190,6 +190,10 @@ sbom: uv  ## dist/sbom.cdx.json: what runs in production, as CycloneDX, valid by
 audit: uv  ## known weaknesses of the locked packages; asks the package index
 	uvx --quiet pip-audit==2.10.1 --strict --disable-pip --require-hashes -r requirements/runtime.txt -r requirements/build.txt $(ARGS) \
 	|| { echo "Not clean: what is known is listed above, or 'could not be audited' says that the index here knows of no advisories: ask where it does, or make audit ARGS='-s osv'"; exit 1; }
+
+workflows: uv  ## the GitHub workflow, checked by its schema and for common weaknesses
+	uvx --quiet --from check-jsonschema==0.39.0 check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	uvx --quiet --from zizmor==1.32.0 zizmor --offline --quiet .github/workflows
 
 uv:
 	@command -v uvx >/dev/null || { echo "uv is needed: pip install uv"; exit 1; }

@@ -46,7 +46,7 @@ async def test_a_token_is_revoked_under_its_issuer(state: State) -> None:
 @pytest.mark.parametrize("what", [{}, {"subject": "alice", "token_id": "t-1"}])
 async def test_what_to_revoke_must_be_said(state: State, what: dict[str, str]) -> None:
     """Exactly one of two."""
-    with pytest.raises(SettingsError, match="--subject SUBJECT, or --token-id JTI"):
+    with pytest.raises(SettingsError, match="--subject SUBJECT or --token-id JTI"):
         await users.revoke(settings(state), **what)
 
 
