@@ -3,17 +3,21 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.clock import SystemClock
-from portfolio_realtime.errors import BrokerUnavailable
+from portfolio_realtime.errors import BrokerError, BrokerRefused, BrokerUnavailable
 from portfolio_realtime.model import CRYPTO, US_EQUITY, US_OPTION
 from portfolio_realtime.state import State
 from portfolio_realtime.symbol_collector.sources import asset_names
 from portfolio_realtime.symbol_collector.sources.asset_names import learn_names, name_of
+from portfolio_realtime.symbol_collector.sources.parse import PayloadRefused
 from tests.conftest import Until
 
 OPTION = "AAPL261218C00150000"
@@ -109,3 +113,68 @@ async def test_a_broker_that_does_not_answer_is_asked_later(state: State, until:
 def test_a_name_is_one_line_of_text(asset: Any, name: str | None) -> None:
     """What else may stand there is no name."""
     assert name_of(asset) == name
+
+
+LEARN_S_MAX = 60.0
+REFUSALS: list[BrokerError] = [BrokerUnavailable("HTTP 500"), BrokerRefused("403"), PayloadRefused("null")]
+ODD_NAMES: list[Any] = [
+    None,
+    "",
+    " \n",
+    7,
+    True,
+    1e308,
+    [],
+    {},
+    [None],
+    "\x00\x1b[31m",
+    "\ud83d",
+    "a" * 100_000,
+]
+ANSWERS: list[Any] = [*REFUSALS, None, 7, "text", [], {}, [[]], *({"name": one} for one in ODD_NAMES)]
+
+
+@settings(
+    max_examples=80,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(st.sampled_from(ANSWERS), st.integers(0, 3))
+def test_answers_about_assets(odd: Any, place: int) -> None:
+    """Every other symbol gets its name; the odd one gets none, or one line of readable text."""
+    good = ["AAPL", "BTC/USD", "KO"]
+    universe = dict.fromkeys([*good[:place], f"{'AMZ'[place % 3]}ODD", *good[place:]], "us_equity")
+    written: dict[str, str] = {}
+
+    class Names:
+        async def symbols(self) -> set[str]:
+            return set(written)
+
+        async def write(self, symbol: str, name: str) -> None:
+            written[symbol] = name
+
+    class Assets:
+        async def asset(self, symbol: str) -> Any:
+            if symbol in good:
+                return {"name": f"Name of {symbol}"}
+            if isinstance(odd, BrokerError):
+                raise odd
+            return odd
+
+    async def learn() -> None:
+        state = cast("State", SimpleNamespace(asset_names=Names()))
+        task = asyncio.create_task(learn_names(state, Assets(), lambda: universe, SystemClock()))
+        async with asyncio.timeout(LEARN_S_MAX):
+            while not written.keys() >= set(good):
+                await asyncio.sleep(0)
+        await cancel_until_ended([task])
+
+    with pytest.MonkeyPatch.context() as patch:
+        for pause in ("POLL_S", "PAUSE_S", "BROKER_PAUSE_S"):
+            patch.setattr(asset_names, pause, 0.0)
+        asyncio.run(learn())
+    assert {symbol: written.pop(symbol) for symbol in good} == {one: f"Name of {one}" for one in good}
+    for name in written.values():
+        assert 0 < len(name) <= asset_names.NAME_LENGTH_MAX
+        assert name.isprintable()

@@ -8,8 +8,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, Callable
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -18,14 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from portfolio_realtime import config
-from portfolio_realtime.cancellation import cancel_until_ended
-from portfolio_realtime.clock import NS_PER_S, SystemClock
-from portfolio_realtime.errors import BrokerError, BrokerRefused, BrokerUnavailable
+from portfolio_realtime.clock import NS_PER_S
+from portfolio_realtime.errors import BrokerUnavailable
 from portfolio_realtime.model import Account
-from portfolio_realtime.state import State
 from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
 from portfolio_realtime.symbol_collector.sources import (
-    asset_names,
     broker_client,
     broker_events,
     parse,
@@ -33,7 +29,6 @@ from portfolio_realtime.symbol_collector.sources import (
     trade_updates,
     trading_rows,
 )
-from portfolio_realtime.symbol_collector.sources.asset_names import learn_names
 from portfolio_realtime.symbol_collector.sources.broker_client import BrokerClient
 from portfolio_realtime.symbol_collector.sources.broker_follower import EventFollower
 from portfolio_realtime.symbol_collector.sources.closed_days import closed_days
@@ -487,49 +482,3 @@ def test_rows_of_the_clients_own_money_page_by_page(drawn: Any) -> None:
     told = [one.ref_id for one in inbox.rows]
     assert set(good) <= set(told)
     assert len(told) + len(inbox.refused) >= len(elements)
-
-
-LEARN_S_MAX = 60.0
-REFUSALS: list[BrokerError] = [BrokerUnavailable("HTTP 500"), BrokerRefused("403"), PayloadRefused("null")]
-ANSWERS: list[Any] = [*REFUSALS, *NO_ELEMENT, *({"name": one} for one in SPOILT), {"name": "a" * 100_000}]
-
-
-@swept
-@given(st.sampled_from(ANSWERS), st.integers(0, 3))
-def test_answers_about_assets(odd: Any, place: int) -> None:
-    """Every other symbol gets its name; the odd one gets none, or one line of readable text."""
-    good = ["AAPL", "BTC/USD", "KO"]
-    universe = dict.fromkeys([*good[:place], f"{'AMZ'[place % 3]}ODD", *good[place:]], "us_equity")
-    written: dict[str, str] = {}
-
-    class Names:
-        async def symbols(self) -> set[str]:
-            return set(written)
-
-        async def write(self, symbol: str, name: str) -> None:
-            written[symbol] = name
-
-    class Assets:
-        async def asset(self, symbol: str) -> Any:
-            if symbol in good:
-                return {"name": f"Name of {symbol}"}
-            if isinstance(odd, BrokerError):
-                raise odd
-            return odd
-
-    async def learn() -> None:
-        state = cast("State", SimpleNamespace(asset_names=Names()))
-        task = asyncio.create_task(learn_names(state, Assets(), lambda: universe, SystemClock()))
-        async with asyncio.timeout(LEARN_S_MAX):
-            while not written.keys() >= set(good):
-                await asyncio.sleep(0)
-        await cancel_until_ended([task])
-
-    with pytest.MonkeyPatch.context() as patch:
-        for pause in ("POLL_S", "PAUSE_S", "BROKER_PAUSE_S"):
-            patch.setattr(asset_names, pause, 0.0)
-        asyncio.run(learn())
-    assert {symbol: written.pop(symbol) for symbol in good} == {one: f"Name of {one}" for one in good}
-    for name in written.values():
-        assert 0 < len(name) <= asset_names.NAME_LENGTH_MAX
-        assert name.isprintable()
