@@ -35,11 +35,15 @@ class StateError(PortfolioRealtimeError):
 
 
 class StateUnavailable(StateError):
-    """Valkey cannot be reached, or answers with an error that passes; `word` is that error's, else ""."""
+    """Valkey cannot be reached, or answers with an error that passes; `word` is that error's, else "".
 
-    def __init__(self, message: str, word: str = "") -> None:
+    `is_nameless`: no machine has the name that we were given, at least not now.
+    """
+
+    def __init__(self, message: str, word: str = "", *, is_nameless: bool = False) -> None:
         super().__init__(message)
         self.word = word
+        self.is_nameless = is_nameless
 
 
 class StateRefused(StateError):

@@ -9,11 +9,13 @@ from redis.crc import key_slot
 
 from portfolio_harness.valkey_cluster import ValkeyCluster
 from portfolio_harness.valkey_node import ValkeyNode
+from portfolio_realtime import config, service
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.errors import StateRefused, StateUnavailable
-from portfolio_realtime.state import State, keys, open_state
+from portfolio_realtime.state import State, keys, open_state, rights
 from portfolio_realtime.state.connection import Connection, Message, Subscribed
 from portfolio_realtime.state.leases import Lease
+from portfolio_realtime.state.nodes import Hello, Node, Nodes
 from portfolio_realtime.state.server import examine
 from tests.conftest import KIND, Until
 
@@ -160,3 +162,37 @@ async def test_subscribed_is_told_once_for_all_nodes_that_come_together(cluster:
         async with asyncio.timeout(1):
             await anext(events)
     await state.close()
+
+
+@pytest.mark.parametrize("user", ["collector", "consumer", "calculator", "server"])
+async def test_the_rights_that_are_listed_are_enough(cluster: ValkeyCluster, user: rights.User) -> None:
+    """Without the right to ask who holds what it is refused with the remedy; no node has refused anything."""
+    access = rights.access_string(user)
+    url = cluster.url.replace("redis://", f"redis://{user}:secret@")
+    for node in cluster.nodes:
+        await node.do("ACL", "SETUSER", user, "reset", ">secret", *access.split())
+    assert (await examine(url)).is_cluster
+    for node in cluster.nodes:
+        assert not [one for one in await node.do("ACL LOG") if "info" not in str(one)]
+        await node.do("ACL", "SETUSER", user, "-cluster|slots")
+    with pytest.raises(StateRefused, match=r"NOPERM.*docs/security\.md"):
+        await examine(url)
+
+
+async def test_a_name_that_no_machine_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the settings to look at; a new start cannot help."""
+    monkeypatch.setattr(service, "STATE_WAIT_S", 0.0)
+    settings = config.load(redis_host="nobody.invalid", _env_file=None)
+    with pytest.raises(StateRefused, match="No machine has that name: check REDIS_HOST"):
+        await service.with_state("test", settings, nothing, asyncio.Event())
+
+
+async def nothing(_: service.Context) -> None:
+    """Be a service."""
+
+
+async def test_an_old_cluster_is_refused() -> None:
+    """Version 6 cannot publish to the nodes of one slot only."""
+    old = Hello("redis", "6.2.14", "cluster", "master")
+    with pytest.raises(StateRefused, match=r"cluster of version 6\.2\.14: use Valkey, or Redis 7"):
+        Nodes("redis://127.0.0.1:1/0", None).check_kind(old, Node("redis://127.0.0.1:1/0"))

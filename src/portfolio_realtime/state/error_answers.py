@@ -52,6 +52,7 @@ TLS_REMEDIES: Final = {  # what an error of the handshake says
     "RECORD_LAYER_FAILURE": "it does not speak TLS: unset REDIS_SSL, or begin REDIS_URL with redis://",
     "CERTIFICATE_REQUIRED": "it wants a certificate of ours: set REDIS_CERT_FILE and REDIS_KEY_FILE",
 }
+NO_SUCH_HOST: Final = ("Error -2 ", "Error -5 ")  # how the client begins where no machine has the name
 NOT_VALKEY: Final = "the server there is not Valkey or Redis: check REDIS_HOST and REDIS_PORT"
 ROLE_CHANGED: Final = frozenset({"READONLY", "UNBLOCKED", "MASTERDOWN"})  # somebody else is the primary now
 OWN_FAULT: Final = "script: "  # part of an ERR of a script: a fault of ours, not of the world
@@ -104,7 +105,10 @@ def state_error(error: exceptions.RedisError | OSError, *, has_answered: bool = 
         return StateUnavailable(f"Valkey answers {_shown(word, text)}{meaning and ': '}{meaning}", word)
     if isinstance(error, exceptions.ResponseError):  # an answer without a word: a proxy's
         return StateUnavailable(f"Valkey answers {text}", "ERR")
-    return StateUnavailable(f"Valkey cannot be reached: {text or type(error).__name__}")
+    return StateUnavailable(
+        f"Valkey cannot be reached: {text or type(error).__name__}",
+        is_nameless=text.startswith(NO_SUCH_HOST),
+    )
 
 
 def _staying(word: str, text: str) -> str | None:

@@ -140,11 +140,12 @@ class Nodes:
             except LOST as error:
                 failure = error
                 continue
-            self._check_kind(told, node)
+            self.check_kind(told, node)
             return told.mode == CLUSTER
         raise failure or AssertionError("a URL without a host")
 
-    def _check_kind(self, told: "Hello", node: Node) -> None:
+    def check_kind(self, told: "Hello", node: Node) -> None:
+        """Raises StateRefused where a server is not what was expected, or no cluster that we can use."""
         place = valkey_url.place_of(node.url)
         if told.mode != CLUSTER:
             if self._expected or len(self._first) > 1:
