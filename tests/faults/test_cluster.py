@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncGenerator
 
 import pytest
+from redis.asyncio import Redis
 from redis.crc import key_slot
 
 from portfolio_harness.valkey_cluster import ValkeyCluster
@@ -12,12 +13,16 @@ from portfolio_harness.valkey_node import ValkeyNode
 from portfolio_realtime import config, service
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.errors import StateRefused, StateUnavailable
-from portfolio_realtime.state import State, keys, open_state, rights
+from portfolio_realtime.state import State, keys, nodes, open_state, rights
+from portfolio_realtime.state.clients import subscription_client
 from portfolio_realtime.state.connection import Connection, Message, Subscribed
+from portfolio_realtime.state.interest import PartlyBegun
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.state.nodes import Hello, Node, Nodes
 from portfolio_realtime.state.server import examine
 from tests.conftest import KIND, Until
+
+from .valkey_proxy import ValkeyProxy
 
 SHARDS = 16
 HEAL_S = 60.0
@@ -162,6 +167,57 @@ async def test_subscribed_is_told_once_for_all_nodes_that_come_together(cluster:
         async with asyncio.timeout(1):
             await anext(events)
     await state.close()
+
+
+async def test_a_connection_that_hears_nothing_is_given_up(
+    cluster: ValkeyCluster, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way of the subscriptions to one primary dies without a word: nothing is closed, commands pass."""
+    fronts: dict[str, ValkeyProxy] = {}
+
+    def through_front(url: str) -> Redis:
+        return subscription_client(fronts[url].url)
+
+    monkeypatch.setattr(nodes, "subscription_client", through_front)
+    async with contextlib.AsyncExitStack() as stack:
+        for node in cluster.nodes:
+            url = node.url.removesuffix("/0")
+            fronts[url] = fronts[node.url] = await stack.enter_async_context(ValkeyProxy(node.port))
+        publisher = await stack.enter_async_context(published(cluster.url))
+        await publisher.all_heard(until)
+        readings = publisher.readings
+        fronts[(await cluster.primary_of(keys.valuations(0))).url].lose_open_flows()
+        await until(
+            lambda: publisher.readings > readings, "it is noticed, and its reader reads again", HEAL_S
+        )
+        await publisher.all_heard(until)
+
+
+async def test_who_is_kept_in_a_part_that_is_away_holds_up_nobody(until: Until) -> None:
+    """Those of the other parts are watched from now on; the answer names the rest."""
+    async with ValkeyCluster(replicas=0) as cluster:
+        state = open_state(cluster.url, holder="test", shards=SHARDS, lease_ms=4000)
+        account_ids = [f"account-{number}" for number in range(100)]
+
+        async def begins() -> bool:
+            with contextlib.suppress(StateUnavailable):
+                await state.interest.begin(account_ids)
+                return True
+            return False
+
+        await until(begins, "the cluster serves", HEAL_S)
+        lost = await cluster.primary_of(keys.valuations(0))
+        slots = await cluster.slots_of(lost)
+        await lost.kill()
+        with pytest.raises(PartlyBegun) as partly:
+            await state.interest.begin(account_ids)
+        gone = {shard for shard in range(SHARDS) if key_slot(keys.valuations(shard).encode()) in slots}
+        assert 0 < len(gone) < SHARDS
+        assert {keys.shard_of(one, SHARDS) for one in partly.value.missed} == gone
+        assert sorted(partly.value.missed) == sorted(
+            one for one in account_ids if keys.shard_of(one, SHARDS) in gone
+        )
+        await state.close()
 
 
 @pytest.mark.parametrize("user", ["collector", "consumer", "calculator", "server"])

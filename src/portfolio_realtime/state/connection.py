@@ -131,14 +131,14 @@ class Connection:
 
     async def call_all(self, script: Script, calls: Sequence[Call]) -> list[Any]:
         """What a script answers to each of these, sent together. Raises StateUnavailable."""
-        answers = await self._call_each(script, calls)
+        answers = await self.call_each(script, calls)
         for answer in answers:
             if isinstance(answer, StateUnavailable):
                 raise answer
         return answers
 
     @reports_unavailable
-    async def _call_each(self, script: Script, calls: Sequence[Call]) -> list[Any]:
+    async def call_each(self, script: Script, calls: Sequence[Call]) -> list[Any]:
         """The same; StateUnavailable in the place of what a part of a cluster has not answered."""
         pipeline = self.commands.pipeline(transaction=False)
         for names, arguments in calls:
@@ -245,7 +245,7 @@ class Connection:
         word = await self._word()
         steps = [(place, call) for place, write in enumerate(writes) for call in write.steps(word)]
         failures: list[LeaseLost | StateUnavailable | None] = [None] * len(writes)
-        answers = await self._call_each(self._fenced_write, [call for _, call in steps])
+        answers = await self.call_each(self._fenced_write, [call for _, call in steps])
         for (place, _), answer in zip(steps, answers, strict=True):
             if isinstance(answer, StateUnavailable):
                 failures[place] = answer

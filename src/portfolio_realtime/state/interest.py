@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Call, Connection, Message, Subscribed, reports_unavailable
 from portfolio_realtime.state.unreadable import readable
@@ -23,6 +24,17 @@ class Watched:
 
     account_ids: frozenset[str]
     with_positions: frozenset[str]
+
+
+class PartlyBegun(StateUnavailable):
+    """A part of a cluster is away: all but those `missed` are watched; `stored` was published of them."""
+
+    def __init__(
+        self, why: StateUnavailable, stored: dict[str, StoredPublication], missed: list[str]
+    ) -> None:
+        super().__init__(str(why), why.word)
+        self.stored = stored
+        self.missed = missed
 
 
 class Interest:
@@ -50,7 +62,7 @@ class Interest:
     ) -> dict[str, StoredPublication]:
         """Begin to watch accounts: the calculators publish them at once. What was published of them so far.
 
-        With the positions of those in `with_positions`. Raises StateUnavailable.
+        With the positions of those in `with_positions`. Raises PartlyBegun, StateUnavailable.
         """
         word = await self._connection.publish_word()
         detailed = frozenset(with_positions)
@@ -67,13 +79,21 @@ class Interest:
             wanting = [account_id for account_id in part if account_id in detailed]
             calls.append((self._keys(shard), (word, INTEREST_MS, len(wanting), *wanting, *part)))
         stored: dict[str, StoredPublication] = {}
-        for (_, part), answer in zip(parts, await self._connection.call_all(self._begin, calls), strict=True):
+        missed, why = list[str](), None
+        for (_, part), answer in zip(
+            parts, await self._connection.call_each(self._begin, calls), strict=True
+        ):
+            if isinstance(answer, StateUnavailable):
+                missed, why = missed + part, answer
+                continue
             is_kept, messages = bool(answer[0]), answer[1]
             stored |= {
                 account_id: StoredPublication(message, is_kept)
                 for account_id, message in zip(part, messages, strict=True)
                 if message is not None
             }
+        if why is not None:
+            raise PartlyBegun(why, stored, missed)
         return stored
 
     def _keys(self, shard: int) -> tuple[str, ...]:

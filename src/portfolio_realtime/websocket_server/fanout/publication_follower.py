@@ -21,7 +21,7 @@ from portfolio_realtime.pace import Pace
 from portfolio_realtime.state import State, keys
 from portfolio_realtime.state.accounts import decode_changes
 from portfolio_realtime.state.connection import Message, Subscribed
-from portfolio_realtime.state.interest import RENEW_S
+from portfolio_realtime.state.interest import RENEW_S, PartlyBegun
 from portfolio_realtime.state.valuations import decode_batch
 from portfolio_realtime.telemetry import ServerMetrics
 from portfolio_realtime.tracing import Tracing
@@ -40,6 +40,7 @@ PUBLISH_S_MAX: Final = 0.03  # and at the latest so long after it
 GATHER_S: Final = 0.01  # who begins within this is announced and read together
 CROWD: Final = 8  # when more have begun by then, a crowd is coming, and it is cheaper to wait
 GATHER_CROWD_S: Final = 0.04  # so much longer
+AGAIN_S: Final = 0.5  # until who is kept in a part of a cluster that is away is announced again
 INSIST_S: Final = 1.0  # between two words about one shard that is published with too low an epoch
 LIFE_S: Final = 1.0  # between two looks whether it is still the same state
 LOOK_S: Final = 0.5  # between two looks at how fresh all shards are
@@ -219,7 +220,13 @@ class PublicationFollower:
         with_positions = [
             account_id for account_id in account_ids if accounts[account_id].has_positions_watched
         ]
-        for account_id, stored in (await self._state.interest.begin(account_ids, with_positions)).items():
+        try:
+            found = await self._state.interest.begin(account_ids, with_positions)
+        except PartlyBegun as error:
+            found = error.stored
+            account_ids = [account_id for account_id in account_ids if account_id not in set(error.missed)]
+            asyncio.get_running_loop().call_later(AGAIN_S, self._begin, error.missed)
+        for account_id, stored in found.items():
             try:
                 self.hub.publish_stored(account_id, stored.message, is_kept=stored.is_kept)
             except msgspec.MsgspecError as error:
