@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final, NoReturn
 
 from portfolio_realtime import interrupts
+from portfolio_realtime.lean_imports import OPENTELEMETRY, RICH, lean_imports
 
 SERVICES: Final = ("websocket_server", "symbol_collector", "market_data_consumer", "portfolio_calculator")
 
@@ -14,7 +15,8 @@ SERVICES: Final = ("websocket_server", "symbol_collector", "market_data_consumer
 def main(services: Sequence[str] = SERVICES) -> NoReturn:
     """Run services until Ctrl-C, then exit with one of `exit_codes`."""
     with interrupts.quiet():
-        from portfolio_realtime import supervisor  # takes a second
+        with lean_imports(OPENTELEMETRY, RICH):
+            from portfolio_realtime import supervisor  # takes a second
 
         supervisor.main(services)
 

@@ -1,10 +1,11 @@
 """`python -m portfolio_realtime.portfolio_calculator`."""
 
 from portfolio_realtime import interrupts
+from portfolio_realtime.lean_imports import OPENTELEMETRY, RICH, lean_imports
 
 if __name__ == "__main__":
     with interrupts.quiet():
-        from portfolio_realtime.portfolio_calculator.calculator import run
-        from portfolio_realtime.service import main
-
+        with lean_imports(OPENTELEMETRY, RICH):
+            from portfolio_realtime.portfolio_calculator.calculator import run
+            from portfolio_realtime.service import main
         main("portfolio_calculator", run)

@@ -1,9 +1,10 @@
 """`python -m portfolio_realtime.websocket_server`."""
 
 from portfolio_realtime import interrupts
+from portfolio_realtime.lean_imports import RICH, lean_imports
 
 if __name__ == "__main__":
     with interrupts.quiet():
-        from portfolio_realtime.websocket_server.server import main
-
+        with lean_imports(RICH):
+            from portfolio_realtime.websocket_server.server import main
         main()
