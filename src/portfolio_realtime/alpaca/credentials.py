@@ -1,7 +1,7 @@
-"""Who we are to Alpaca's market data: a key with its secret, or a token of the broker's OAuth2 client.
+"""Credentials for Alpaca's market data: a key with its secret, or a token of the broker's OAuth2 client.
 
-Trading API keys go into APCA headers, those of the Broker API into Basic. A stream takes key and secret
-in a message, or `access_token` and the token ("WebSocket Stream", 2026-08-27).
+Trading API keys use APCA headers, Broker API keys use Basic. A stream takes key and secret in a message, or
+`access_token` and the token ("WebSocket Stream", 2026-08-27).
 """
 
 from collections.abc import Generator
@@ -17,7 +17,7 @@ TOKEN_KEY: Final = "access_token"  # noqa: S105  # takes the place of a key
 
 
 class KeyHeaders(httpx.Auth):
-    """The two headers by which a Trading API key proves itself."""
+    """The two headers with a Trading API key."""
 
     def __init__(self, key: str, secret: str) -> None:
         self._headers = {"APCA-API-KEY-ID": key, "APCA-API-SECRET-KEY": secret}
@@ -29,7 +29,7 @@ class KeyHeaders(httpx.Auth):
 
 
 class MarketLogin:
-    """One process's way to prove itself; all feeds of the process share it."""
+    """The credentials of one process, shared by all its feeds."""
 
     def __init__(self, settings: Settings) -> None:
         self._pair = settings.market_credentials

@@ -1,7 +1,7 @@
 """OAuth2 client credentials: one bearer token for all requests of a process, renewed before it expires.
 
-Alpaca's tokens live 15 minutes and must not be asked for with each request (About Market Data API,
-2026-07-16). Whoever needs one while it is being fetched waits for the same answer.
+Alpaca's tokens are valid for 15 minutes and must not be fetched for each request (About Market Data API,
+2026-07-16). Callers that need one while it is being fetched wait for the same answer.
 """
 
 import asyncio
@@ -80,7 +80,7 @@ class TokenSource:
 
 
 class BearerAuth(httpx.Auth):
-    """Puts the token on every request; a 401 that an old token may explain is tried again with a new one."""
+    """Adds the token to every request. After a 401 that an old token explains, it retries with a new one."""
 
     def __init__(self, source: TokenSource) -> None:
         self._source = source

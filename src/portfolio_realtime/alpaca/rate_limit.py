@@ -1,8 +1,8 @@
-"""How many requests we may send now: Alpaca's limit per key and minute, read from its answers.
+"""How many requests may be sent now: Alpaca's limit per key and minute, read from its answers.
 
-The first half of a minute's quota goes out at once, the rest is spread to the reset, and the last tenth is
-kept for what somebody waits for. Until the first answer, and after each reset, one request asks how much
-there is. After a 429 nothing goes out before the reset. Pure: times are arguments, in seconds.
+The first half of a minute's quota may be used at once, the rest is spread to the reset, and the last tenth is
+reserved for urgent requests. Until the first answer, and after each reset, a single request finds out how
+much there is. After a 429 nothing is sent before the reset. Pure: times are arguments, in seconds.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What all commands do alike. It imports little: `--help` must be quick, so commands import what they run."""
+"""What all commands share. It imports little, because `--help` must be quick."""
 
 import os
 from collections.abc import Coroutine
@@ -63,7 +63,7 @@ def finished(result: R | None) -> R:
 
 
 def writable(path: Path | None) -> Path | None:
-    """Refuse a file that could not be written, before the work and not after it; make its folder."""
+    """Refuse a file that cannot be written before the work starts, and create its folder."""
     if path is None:
         return None
     try:

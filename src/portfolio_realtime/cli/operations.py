@@ -1,4 +1,4 @@
-"""Commands for whoever runs it: what it does now, and revocations that Valkey has lost."""
+"""Commands for operators: the present state, and revocations that Valkey has lost."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,6 +1,6 @@
-"""What the whole system does now, read from Valkey: processes, owners, feeds, lag, watchers, drift.
+"""The present state of the whole system, read from Valkey: processes, owners, feeds, lag, drift.
 
-All numbers are those of `/metrics`; a rate and a lag need two looks and are `None` in the first.
+All numbers are those of `/metrics`. A rate and a lag need two readings and are `None` in the first.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ Samples = dict[tuple[str, str], list[tuple[Mapping[str, str], float]]]
 
 
 class Process(msgspec.Struct, frozen=True):
-    """One process that has left its metrics within the last seconds."""
+    """A process that has written its metrics within the last seconds."""
 
     service: str
     instance: str
@@ -46,7 +46,7 @@ class Process(msgspec.Struct, frozen=True):
 
 
 class Owner(msgspec.Struct, frozen=True):
-    """Whose some work is; None: nobody's, and it is not done."""
+    """The owner of some work; None: nobody does it."""
 
     work: str
     owner: str | None
@@ -85,7 +85,7 @@ class SystemStatus(msgspec.Struct, frozen=True):
 
     @property
     def troubles(self) -> list[str]:
-        """What should not be so, in words."""
+        """What is not as it should be, in words."""
         found = [f"no {name} runs" for name in SERVICES if all(one.service != name for one in self.processes)]
         found += [f"nobody owns {one.work}" for one in (*self.leases, *self.shards) if one.owner is None]
         silent = [one for one in self.feeds if one.silent_s > SILENT_S_MAX]
@@ -94,7 +94,7 @@ class SystemStatus(msgspec.Struct, frozen=True):
 
 
 class Watcher:
-    """Looks again and again; a rate is what has happened between two looks."""
+    """Reads repeatedly; a rate is the change between two readings."""
 
     def __init__(self, state: State, settings: Settings) -> None:
         self._state = state
@@ -103,7 +103,7 @@ class Watcher:
         self._before_s = 0.0
 
     async def look(self) -> SystemStatus:
-        """What is so now. Raises StateUnavailable."""
+        """The present state. Raises StateUnavailable."""
         sources = await self._state.metrics.read_all()
         samples, now_s = _samples(sources), time.monotonic()
         elapsed_s = now_s - self._before_s if self._before else None
@@ -173,7 +173,7 @@ class Watcher:
 
 
 async def look_twice(settings: Settings, interval_s: float) -> SystemStatus:
-    """What is so now, rates included. Raises SettingsError, StateUnavailable."""
+    """The present state including rates. Raises SettingsError, StateUnavailable."""
     async with opened_state(settings) as state:
         watcher = Watcher(state, settings)
         await watcher.look()

@@ -1,4 +1,4 @@
-"""What operators do about users, from the command line: take tokens back, say who sees which accounts."""
+"""Commands of operators about users: revoke tokens, and set which accounts a user may see."""
 
 import contextlib
 import time

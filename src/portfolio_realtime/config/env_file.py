@@ -1,7 +1,8 @@
-"""A file `.env`, read as written, or refused: with its line, and what to do about it.
+"""The file `.env`: read as written, or refused with the line and the remedy.
 
-NAME=value, with or without `export`; 'single quotes' mean exactly what they hold; elsewhere ${NAME} stands
-for a variable of the environment or of a line above. A line that cannot be read is an error, not a comment.
+NAME=value, with or without `export`. 'Single quotes' keep their content unchanged; elsewhere ${NAME} is
+replaced by a variable of the environment or of a line above. A line that cannot be read is an error, not a
+comment.
 """
 
 import difflib

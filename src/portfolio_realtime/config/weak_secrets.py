@@ -1,7 +1,7 @@
-"""Which secrets are none: those that guides and samples print, and texts of words, walks and repetitions.
+"""Recognises weak secrets: examples from guides, and text made of words, keyboard patterns and repetitions.
 
-What counts is what is left of a text without all that. A random text loses a few signs at most by chance,
-so none is refused.
+Only what is left of a text without these counts. Random text loses a few characters at most, so none is
+refused.
 """
 
 import re
@@ -80,7 +80,7 @@ PART: Final = re.compile(r"[^\W_]+")
 
 
 def is_guessable(secret: str) -> bool:
-    """Is it a text of some guide, or one that is hardly a secret?"""
+    """Whether the text is an example from a guide, or too weak to be a secret."""
     text = secret.strip().casefold()
     if text in PRINTED or text.startswith(BEGINNINGS) or len(set(secret)) < DIFFERENT_MIN:
         return True

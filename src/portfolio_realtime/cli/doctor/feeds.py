@@ -1,7 +1,7 @@
-"""Market data: does each feed let us in and take a subscription, and does REST give snapshots?
+"""Market data: whether each feed accepts login and subscription, and REST returns snapshots.
 
-The stream's own client is used. Most keys are allowed one connection: while our services run, Alpaca refuses
-another one, which says that the keys are good.
+The product's own stream client is used. Most keys allow one connection: while our services run, Alpaca
+refuses another one, which shows that the keys are good.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What a check has found, and how it is told to people and to programs."""
+"""What a check has found, for people and for programs."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,7 +23,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report; `remedy` says what to do where something is to be done."""
+    """One line of the report; `remedy` says what to do, if anything."""
 
     check: str
     status: Status
@@ -35,12 +35,12 @@ _STYLES: Final = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "bold 
 
 
 def is_healthy(findings: Iterable[Finding]) -> bool:
-    """Did nothing fail?"""
+    """Whether nothing failed."""
     return all(finding.status is not Status.FAIL for finding in findings)
 
 
 def redacted(findings: Iterable[Finding]) -> list[Finding]:
-    """The findings without any secret, whoever has repeated it in an error's text."""
+    """The findings without any secret, even if an error text repeats one."""
     return [replace(one, found=clean(one.found), remedy=clean(one.remedy)) for one in findings]
 
 

@@ -1,4 +1,4 @@
-"""This machine: Valkey, and the ports that the server is to listen on."""
+"""This machine: Valkey, and the ports on which the server will listen."""
 
 import socket
 from collections.abc import AsyncGenerator
@@ -20,7 +20,7 @@ HEALTH_TIMEOUT_S: Final = 2.0
 
 
 async def state(settings: Settings) -> Finding:
-    """Is the Valkey that we need there, new enough, near enough, and does it keep what it is given?"""
+    """Check Valkey: present, new enough, near enough, and keeping its data."""
     try:
         async with _url(settings) as url:
             server = await examine(url, is_cluster=False if settings.is_embedded else settings.is_cluster)
@@ -73,7 +73,7 @@ async def _url(settings: Settings) -> AsyncGenerator[str]:
 
 
 async def ports(settings: Settings) -> list[Finding]:
-    """Are the ports free, or taken by our own server?"""
+    """Check whether the ports are free, or used by our own server."""
     wanted = {
         "RUN_SERVICES_PORT": settings.run_services_port,
         "WEBSOCKET_PORT": settings.websocket_port,

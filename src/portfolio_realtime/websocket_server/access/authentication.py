@@ -1,4 +1,4 @@
-"""Who a client is: a signed token, a trusted back end's key, or nobody. Whatever is doubtful is refused."""
+"""Who a client is: by a signed token, a back end's key, or its address. Doubtful credentials are refused."""
 
 import hmac
 from collections.abc import Mapping
@@ -33,12 +33,12 @@ class Authenticator:
 
     @property
     def is_off(self) -> bool:
-        """Is there nothing to check tokens with, so that only loopback clients are served?"""
+        """Whether no tokens can be checked, so that only clients on this machine are served."""
         return self._tokens.is_off
 
     @property
     def is_immediate(self) -> bool:
-        """Does nobody else have to be asked about a token?"""
+        """Whether a token can be checked without a request to another service."""
         return self._is_immediate
 
     async def by_token(self, token: str) -> Identity:
@@ -63,7 +63,7 @@ class Authenticator:
         return BACK_END_IDENTITY
 
     def by_place(self, peer: str, headers: Mapping[str, str]) -> Identity:
-        """The identity of a client on this very machine, where authentication is off. Raises Unauthorized."""
+        """The identity of a client on this machine, if authentication is off. Raises Unauthorized."""
         if not self.is_off or not is_local(peer, headers):
             raise Unauthorized("missing")
         return LOOPBACK_IDENTITY
@@ -82,7 +82,7 @@ class Authenticator:
     async def by_handshake(
         self, peer: str, headers: Mapping[str, str], url_token: str | None
     ) -> Identity | None:
-        """Who opens a WebSocket; None: the first message will tell. Raises as `by_token`."""
+        """The identity in a WebSocket handshake; None if it is in the first message. Raises as `by_token`."""
         if self.is_off or "x-api-key" in headers or "authorization" in headers:
             return await self.by_headers(peer, headers)
         offered = [name.strip() for name in headers.get("sec-websocket-protocol", "").split(",")]
@@ -95,7 +95,7 @@ class Authenticator:
         return await self.by_token(url_token)
 
     def issue(self, subject: str, accounts: list[str], lifetime_s: int) -> str:
-        """A token of our own, for the demo page. Only where there is a secret."""
+        """A token signed by us, for the demo page. Only with a secret."""
         return self._tokens.issue(subject, accounts, lifetime_s)
 
     async def close(self) -> None:

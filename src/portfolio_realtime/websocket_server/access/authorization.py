@@ -1,7 +1,7 @@
-"""Which accounts a user may see, where the token does not say it: a webhook, or the entitlements in Valkey.
+"""Which accounts a user may see, if the token does not say so: by webhook, or by entitlements in Valkey.
 
-Both are asked again and again while a user is connected, so that what is taken away ends within seconds.
-Nobody is let in on an answer that did not come; who is in already stays for UNCONFIRMED_S_MAX at most.
+Both are checked again while a user is connected, so that removed access ends within seconds. Without an
+answer no new client is let in; a connected client stays for at most UNCONFIRMED_S_MAX.
 """
 
 import asyncio
@@ -34,25 +34,25 @@ log = structlog.get_logger()
 
 
 class Confirmed(NamedTuple):
-    """What a subject may (still) see; `is_certain`: nothing of it is an older answer."""
+    """What a subject may (still) see. `is_certain`: no part of it is an older answer."""
 
     accounts: frozenset[str]
     is_certain: bool
 
 
 class Access(Protocol):
-    """Who says it."""
+    """Decides which accounts an identity may see."""
 
     async def admit(self, identity: Identity) -> Identity:
-        """The identity with the accounts that are known at once. Raises Unverifiable."""
+        """The identity with the accounts known at once. Raises Unverifiable."""
         ...
 
     async def may_see(self, identity: Identity, account_id: str) -> bool:
-        """May it see this account? Raises Unverifiable."""
+        """Whether it may see the account. Raises Unverifiable."""
         ...
 
     async def confirm(self, held: Held) -> dict[str, Confirmed]:
-        """Ask again for who is connected; a subject for which nobody can tell is left out."""
+        """Check again for connected clients; a subject without an answer is left out."""
         ...
 
     async def close(self) -> None:
@@ -61,7 +61,7 @@ class Access(Protocol):
 
 
 def open_access(settings: Settings, state: State) -> Access:
-    """The one that ACCOUNT_ACCESS names."""
+    """The implementation that ACCOUNT_ACCESS names."""
     match settings.account_access:
         case "claim":
             return ByClaim()
@@ -74,7 +74,7 @@ def open_access(settings: Settings, state: State) -> Access:
 
 
 class ByClaim:
-    """The token has said it, for as long as it lives."""
+    """The token's claim decides, for its lifetime."""
 
     async def admit(self, identity: Identity) -> Identity:
         """As it is."""
@@ -93,7 +93,7 @@ class ByClaim:
 
 
 class ByEntitlements(ByClaim):
-    """The hash in Valkey says it."""
+    """The hash in Valkey decides."""
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -122,9 +122,9 @@ class _Answer(msgspec.Struct):
 
 
 class ByWebhook:
-    """POST AUTHZ_URL `{"subject": …, "account_id": …}`: 200 with `{"allowed": true}` is a yes.
+    """POST AUTHZ_URL `{"subject": …, "account_id": …}` decides.
 
-    403, 404 and `{"allowed": false}` are a no; everything else is no answer.
+    200 with `{"allowed": true}` is yes. 403, 404 and `{"allowed": false}` are no. Anything else is no answer.
     """
 
     def __init__(

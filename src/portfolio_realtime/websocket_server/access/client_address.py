@@ -1,6 +1,6 @@
-"""Where a request comes from: its address behind proxies, whether through TLS, from which page.
+"""Where a request comes from: its address behind proxies, whether by TLS, and from which page.
 
-Header names are in lower case. What a header says about the way it came counts only from trusted proxies.
+Header names are in lower case. Headers about the path of a request count only from trusted proxies.
 """
 
 from collections.abc import Iterable, Mapping
@@ -97,7 +97,7 @@ def _parsed(hop: str) -> str | None:
 
 @lru_cache(maxsize=ADDRESSES_KEPT_MAX)
 def plain_address(text: str) -> str:
-    """An address in its one spelling: an IPv4 address that came by way of IPv6 (`::ffff:…`) as that."""
+    """An address in one spelling: an IPv4 address inside IPv6 (`::ffff:…`) as IPv4."""
     try:
         parsed = ip_address(text)
     except ValueError:
@@ -116,7 +116,7 @@ def _is_address(text: str) -> bool:
 
 @lru_cache(maxsize=ADDRESSES_KEPT_MAX)
 def limit_key_of(address: str) -> str:
-    """What counts as one place: an IPv4 address, or an IPv6 network of IPV6_PREFIX bits."""
+    """The key for limits: an IPv4 address, or an IPv6 network of IPV6_PREFIX bits."""
     try:
         parsed = ip_address(address)
     except ValueError:
@@ -129,7 +129,7 @@ def limit_key_of(address: str) -> str:
 
 @lru_cache(maxsize=HOSTS_KEPT_MAX)
 def is_loopback(host: str) -> bool:
-    """Is this an address or name of this very machine?"""
+    """Whether it is an address or name of this machine."""
     if host == "localhost":
         return True
     try:
@@ -139,17 +139,17 @@ def is_loopback(host: str) -> bool:
 
 
 def is_local(peer: str, headers: Mapping[str, str]) -> bool:
-    """Does a request come from this very machine and from nowhere else?
+    """Whether a request comes from this machine and nowhere else.
 
-    Whoever came through a proxy, or asks for a host name that is not of this machine (a page of another
-    site whose name was made to point here), is a stranger.
+    A request that came through a proxy, or that names a host which is not this machine (a page of another
+    site whose name was made to point here), is not local.
     """
     is_forwarded = any(name in headers for name in FORWARDING)
     return is_loopback(peer) and not is_forwarded and has_loopback_host(headers)
 
 
 def has_loopback_host(headers: Mapping[str, str]) -> bool:
-    """Does the Host header name this very machine?"""
+    """Whether the Host header names this machine."""
     return is_loopback(_host_of(f"//{headers.get('host', '')}"))
 
 

@@ -1,4 +1,4 @@
-"""Who a client is, and the two ways in which nobody gets in: refused, or not verifiable now."""
+"""A client's identity, and the two errors: credentials refused, or not verifiable now."""
 
 from typing import Final
 
@@ -17,7 +17,7 @@ class Unauthorized(Exception):
 
 
 class Unverifiable(Unauthorized):
-    """Nobody can tell now whether the credentials are good: Valkey, the keys or the webhook are away."""
+    """The credentials cannot be checked now: Valkey, the keys or the webhook do not answer."""
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -37,20 +37,20 @@ class Identity(msgspec.Struct, frozen=True):
 
     @property
     def is_for_every_account(self) -> bool:
-        """Is this a back end that may see all accounts?"""
+        """Whether it is a back end that may see all accounts."""
         return EVERY_ACCOUNT in self.accounts
 
     @property
     def is_by_token(self) -> bool:
-        """Has it shown a token, which can be revoked, rather than a key or its place?"""
+        """Whether it has a token, which can be revoked, rather than a key or a local address."""
         return self.expires_at_s is not None
 
     def may_see(self, account_id: str) -> bool:
-        """Is this account one of its own?"""
+        """Whether the account is one of its own."""
         return self.is_for_every_account or account_id in self.accounts
 
     def with_accounts(self, accounts: frozenset[str]) -> "Identity":
-        """The same, with these accounts."""
+        """The same identity with these accounts."""
         return msgspec.structs.replace(self, accounts=accounts)
 
 

@@ -1,7 +1,7 @@
-"""Public keys of an identity provider (JWKS, RFC 7517): fetched when needed, kept, renewed, never guessed.
+"""Public keys of an identity provider (JWKS, RFC 7517): fetched when needed, cached and renewed.
 
-A token names its key by `kid`, and only keys of the configured address count: what a token itself offers as
-a key or as an address (`jwk`, `jku`, `x5u`) is not looked at.
+A token names its key by `kid`, and only keys from the configured address count. Keys or addresses inside a
+token (`jwk`, `jku`, `x5u`) are ignored.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ class KeySet:
         self._tried_s: float | None = None
 
     async def key(self, key_id: str) -> jwt.PyJWK:
-        """The key of this id. Raises Unauthorized (there is none), Unverifiable (nobody can tell now)."""
+        """The key with this id. Raises Unauthorized (no such key), Unverifiable (not known now)."""
         began_s = self._monotonic_s()
         if not self._has_fresh(key_id):
             await self._renew(key_id)
@@ -79,7 +79,7 @@ class KeySet:
         return key_id in self._keys and self._age_s(self._fetched_s) <= FRESH_S
 
     async def _renew(self, key_id: str) -> None:
-        """Fetch once for all who wait, not again within FETCH_S_MIN."""
+        """Fetch once for all waiting callers, and not again within FETCH_S_MIN."""
         async with self._turn:
             if self._has_fresh(key_id) or self._age_s(self._tried_s) < FETCH_S_MIN:
                 return
@@ -105,7 +105,7 @@ class KeySet:
 
 
 def _parse(document: bytes) -> dict[str, jwt.PyJWK]:
-    """The signing keys in a JWKS by id; other kinds of keys and weak ones are left out."""
+    """The signing keys in a JWKS by id, without other kinds of keys and weak ones."""
     keys = msgspec.json.decode(document, type=_Document).keys
     if len(keys) > KEYS_MAX:
         raise ValueError(f"more than {KEYS_MAX} keys")

@@ -1,4 +1,4 @@
-"""Refusals in the log: the first of a kind at once, further repetitions as one count a minute."""
+"""Refusals in the log: the first of a kind at once, repetitions as one count per minute."""
 
 from collections import Counter
 from typing import Final
@@ -13,7 +13,7 @@ log = structlog.get_logger()
 
 
 class RefusalLog:
-    """Keeps a client that dials without end from filling the log. `now_s` is seconds that never go back."""
+    """Limits the log lines of a client that reconnects without end. `now_s` is monotonic seconds."""
 
     def __init__(self) -> None:
         self._logged: Counter[tuple[str, str, str]] = Counter()  # event, reason, address -> lines
@@ -21,7 +21,7 @@ class RefusalLog:
         self._began_s = 0.0
 
     def add(self, event: str, reason: str, ip: str, now_s: float) -> None:
-        """One refusal; nothing that a client has chosen but its parsed address."""
+        """Log one refusal, with nothing from the client but its parsed address."""
         self.end_minute(now_s)
         kind = (event, reason, ip)
         if self._logged[kind] >= LINES_PER_KIND_MAX or self._logged.total() >= LINES_PER_MINUTE_MAX:

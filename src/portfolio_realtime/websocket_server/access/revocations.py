@@ -34,11 +34,11 @@ log = structlog.get_logger()
 
 
 class KnownRevocations:
-    """Tokens and subjects that are good no more; old entries stay until this process ends.
+    """Revoked tokens and subjects; entries are kept until this process ends.
 
     `lifetime_s`: no token and no revocation matters for longer. `is_complete`: nothing can have been revoked
-    before this process, as in a Valkey that is started with it. `lets_undated_in`: tokens that do not say
-    when they were issued count as new where nobody can tell; for development.
+    before this process, as with a Valkey that is started with it. `lets_undated_in`: tokens without an issue
+    time count as new where this is unknown; for development.
     """
 
     def __init__(
@@ -64,11 +64,11 @@ class KnownRevocations:
 
     @property
     def is_current(self) -> bool:
-        """Do we know all that has been revoked since we began?"""
+        """Whether everything revoked since our start is known."""
         return self._heard_s is not None and self._monotonic_s() - self._heard_s <= STALE_S_MAX
 
     def __contains__(self, identity: Identity) -> bool:
-        """Is this identity's token revoked?"""
+        """Whether this identity's token has been revoked."""
         if not identity.is_by_token:
             return False
         if (identity.issuer, identity.token_id) in self._tokens:
@@ -79,9 +79,9 @@ class KnownRevocations:
         return identity.issued_at_s is None or identity.issued_at_s <= until_s
 
     def can_tell(self, identity: Identity) -> bool:
-        """Would we know if this identity's token had been revoked?
+        """Whether a revocation of this identity's token would be known.
 
-        Not of one that was issued before what we know begins, for as long as it might live.
+        It would not for a token issued before our knowledge begins, for as long as such a token may live.
         """
         if self._since_s == ALWAYS or not identity.is_by_token:
             return True

@@ -1,7 +1,7 @@
-"""What the server processes of one port have together: how many of each key, in memory that they share.
+"""Counts that the server processes of one port share: how many of each key, in shared memory.
 
-Every process has a part that only it writes and all read, so nothing is locked and nobody waits. A process
-that is killed takes nothing along: the parent clears its part.
+Each process has a part that only it writes and all read, so nothing is locked. When a process is killed, the
+parent clears its part.
 """
 
 import hashlib

@@ -30,7 +30,7 @@ ID_TOKEN_CLAIMS: Final = ("nonce", "at_hash", "c_hash")  # OpenID Connect Core Â
 
 
 class Tokens:
-    """Verifies tokens, and signs our own where there is a secret."""
+    """Verifies tokens, and signs our own if there is a secret."""
 
     def __init__(self, settings: Settings) -> None:
         self._secrets = [
@@ -54,11 +54,11 @@ class Tokens:
 
     @property
     def is_off(self) -> bool:
-        """Is there nothing to check a token with?"""
+        """Whether there is nothing to check a token with."""
         return not self._secrets and self._keys is None
 
     async def identity(self, token: str) -> Identity:
-        """Whose token this is. Raises Unauthorized, Unverifiable."""
+        """The identity in a token. Raises Unauthorized, Unverifiable."""
         if self.is_off:
             raise Unauthorized("no_secret")
         if len(token) > TOKEN_CHARACTERS_MAX:
@@ -148,7 +148,7 @@ class Tokens:
             raise Unauthorized("invalid") from None
 
     def _check_kind(self, claims: dict[str, Any]) -> None:
-        """An ID token tells a client who its user is; it is no key to an interface."""
+        """Refuse an ID token: it tells a client who its user is and gives no access."""
         if any(name in claims for name in ID_TOKEN_CLAIMS) or claims.get("token_use") == "id":
             raise Unauthorized("token_type")
         for name, value in self._required:
@@ -200,7 +200,7 @@ def _secret_key(secret: str) -> jwt.PyJWK:
 
 
 class _WrongSignature(Unauthorized):
-    """Another secret may fit."""
+    """The signature is wrong for this secret; another one may fit."""
 
 
 def _claim(claims: dict[str, Any], path: str) -> Any:

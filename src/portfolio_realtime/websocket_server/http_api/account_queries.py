@@ -1,4 +1,4 @@
-"""What is computed for one account when somebody asks: the work behind its value, and its past."""
+"""Answers computed on request for one account: the explanation of its value, and its history."""
 
 import asyncio
 from typing import Any, Final
@@ -28,7 +28,7 @@ CLOSED_DAYS_FRESH_S: Final = 60.0  # days that lack the newest close are not fet
 
 
 class AccountQueries:
-    """Answers for one account, encoded, or None without a record. Whether the caller may see it is known."""
+    """Encoded answers for one account, or None without a record. Access has been checked before."""
 
     def __init__(self, state: State, settings: Settings, clock: Clock) -> None:
         self._state = state
@@ -37,7 +37,7 @@ class AccountQueries:
         self._drawing = asyncio.Semaphore(HISTORIES_MAX)
 
     async def explanation(self, account_id: str) -> bytes | None:
-        """The work behind an account's value, from its record and its marks. Raises StateUnavailable."""
+        """The arithmetic of an account's value, from its record and marks. Raises StateUnavailable."""
         account = await self._state.accounts.read_one(account_id)
         if account is None:
             return None
@@ -45,7 +45,7 @@ class AccountQueries:
         return explain(account, marks, self._clock.now_ns(), unmarked)
 
     async def assets(self, account_id: str) -> bytes | None:
-        """What the account holds, with the names that the broker has told. Raises StateUnavailable."""
+        """What the account holds, with the broker's names. Raises StateUnavailable."""
         account = await self._state.accounts.read_one(account_id)
         if account is None:
             return None
@@ -65,11 +65,10 @@ class AccountQueries:
     async def history(
         self, account_id: str, span: Range, since: str | None = None, revision: str | None = None
     ) -> bytes | None:
-        """What an account was worth: each minute since the last close, or each closed day and now.
+        """The value of an account: each minute since the last close, or each closed day and now.
 
-        With `since` only later points, unless `revision` says that the caller's earlier ones are not ours.
-        Raises StateUnavailable, also when record and bookings are never seen together, or when nobody brings
-        the closed days.
+        With `since` only later points, unless `revision` shows that the caller's earlier ones have changed.
+        Raises StateUnavailable, also if record and bookings never match, or if the closed days do not arrive.
         """
         days = None
         if span != "1d":  # not while drawing: it may take seconds, and others draw the day meanwhile
@@ -144,6 +143,6 @@ def _answer(
 
 
 def timeframe_of(interval_s: int) -> str:
-    """As Alpaca names it: 60 -> `1Min`; other lengths in seconds: `5Sec`."""
+    """The timeframe in Alpaca's spelling: 60 -> `1Min`; other lengths in seconds: `5Sec`."""
     minutes, seconds = divmod(interval_s, 60)
     return f"{interval_s}Sec" if seconds else f"{minutes}Min"

@@ -1,6 +1,6 @@
-"""The wire as documents for machines, made from the types: JSON Schema, AsyncAPI 3, TypeScript.
+"""Machine-readable documents of the messages, made from the types: JSON Schema, AsyncAPI 3, TypeScript.
 
-`write_documents.py` writes them to `docs/schema`.
+`cli/write_api_documents.py` writes them to `docs/schema`.
 """
 
 from typing import Any, Final

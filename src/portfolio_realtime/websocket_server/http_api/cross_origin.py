@@ -22,12 +22,12 @@ EXPOSED_HEADERS: Final = "ETag, Retry-After"
 
 
 def is_opened(path: str) -> bool:
-    """Is this a route that pages of other origins may ask?"""
+    """Whether pages of other origins may request this route."""
     return path.startswith(OPENED)
 
 
 def shared_with(network: NetworkRules, peer: str, headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers that let the asking page read an answer; none for a page that may not."""
+    """The headers that let the requesting page read an answer; none if it may not."""
     origin = headers.get("origin")
     if origin is None or not network.is_origin_allowed(peer, headers):
         return {}
@@ -35,7 +35,7 @@ def shared_with(network: NetworkRules, peer: str, headers: Mapping[str, str]) ->
 
 
 def preflight(method: str, network: NetworkRules, peer: str, headers: Mapping[str, str]) -> Response | None:
-    """The answer to a preflight request; None: this is none."""
+    """The answer to a preflight request; None if it is no preflight request."""
     if method != "OPTIONS" or "origin" not in headers or "access-control-request-method" not in headers:
         return None
     if not network.is_origin_allowed(peer, headers):

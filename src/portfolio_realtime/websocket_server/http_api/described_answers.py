@@ -1,4 +1,4 @@
-"""How answers stand in the OpenAPI document: their schemas, examples and refusals."""
+"""The answers of routes in the OpenAPI document: schemas, examples and errors."""
 
 from typing import Any, Final
 
@@ -44,7 +44,7 @@ GUARDED: Final[Responses] = {401: REFUSED, 403: PLAIN, 429: TOO_OFTEN}  # by the
 
 
 def invalid(**wrong: Any) -> dict[str, Any]:
-    """The answer to a parameter that is missing or none of its values."""
+    """The answer to a missing or invalid parameter."""
     content = json_content("HTTPValidationError", usual={"detail": [wrong], "code": HttpProblem.INVALID.code})
     return {"description": "A parameter is missing or invalid", "content": content}
 
@@ -79,7 +79,7 @@ def account_answers(schema: str, **examples: Any) -> Responses:
 def described(
     operation_id: str, summary: str, responses: Responses, *, tag: str = "portfolios", is_secured: bool = True
 ) -> dict[str, Any]:
-    """How a route stands in the OpenAPI document; every route of ours is declared with this."""
+    """The OpenAPI description of a route; every route is declared with it."""
     told: dict[str, Any] = {
         "operation_id": operation_id,
         "summary": summary,

@@ -1,4 +1,4 @@
-"""What stands before every HTTP route: TLS where it is required, who asks, what is only for operators."""
+"""Checks before every HTTP route: TLS if it is required, credentials, and operator-only routes."""
 
 import hmac
 from typing import Annotated, Final, NamedTuple
@@ -42,7 +42,7 @@ STRICT_TRANSPORT: Final = "max-age=31536000; includeSubDomains"
 
 
 class Guard:
-    """Before all routes of an app. What a route sends is passed on as it comes, at the client's pace."""
+    """Runs before all routes of an app. A route's answer is passed on as it comes, at the client's pace."""
 
     def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
         self._app = app
@@ -80,7 +80,7 @@ class Guard:
 
 
 def _refusal(gateway: Gateway, request: Request) -> Response | None:
-    """What is answered instead of what a route would answer, or None."""
+    """The error to answer instead of the route, or None."""
     path = request.url.path
     if path not in PROBES and gateway.network.is_refused_as_plain(_peer(request), headers_of(request)):
         return answer(HttpProblem.TLS_REQUIRED)
@@ -96,14 +96,14 @@ def _refusal(gateway: Gateway, request: Request) -> Response | None:
 
 
 class Visitor(NamedTuple):
-    """Whose request this is, and where it comes from."""
+    """The identity behind a request, and its address."""
 
     identity: Identity
     address: ClientAddress
 
 
 async def identify(request: Request) -> Visitor:
-    """Whose request this is. Raises RequestRefused (401, 429, or 503: it cannot be checked now)."""
+    """The identity behind a request. Raises RequestRefused (401, 429, or 503: cannot be checked now)."""
     gateway: Gateway = request.app.state.gateway
     address = client_address_of(gateway, request)
     try:
@@ -125,7 +125,7 @@ BY_REASON: Final = {
 
 
 def problem_of(why: Unauthorized, gateway: Gateway, address: ClientAddress) -> HttpProblem:
-    """What is answered to refused credentials, once they are counted and logged."""
+    """The error for refused credentials, after counting and logging them."""
     is_bearable = gateway.count_refused_credentials(why, address)
     if isinstance(why, Unverifiable):
         return HttpProblem.UNVERIFIABLE
@@ -135,7 +135,7 @@ def problem_of(why: Unauthorized, gateway: Gateway, address: ClientAddress) -> H
 
 
 async def let_in(request: Request) -> None:
-    """For routes that stay open: is there room, and for this address? Raises RequestRefused (429, 503)."""
+    """For open routes: check capacity and the address's limit. Raises RequestRefused (429, 503)."""
     gateway: Gateway = request.app.state.gateway
     address = client_address_of(gateway, request)
     problem = gateway.refusal(address.limit_key)

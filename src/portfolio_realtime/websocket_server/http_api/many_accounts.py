@@ -1,4 +1,4 @@
-"""Many accounts in one request, for back ends and overviews: each with its own status, and their total."""
+"""Many accounts in one request, for back ends and overviews: each with its status, and their total."""
 
 import asyncio
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ class ManyAccounts:
         self._portfolios = Portfolios(gateway)
 
     async def read(self, visitor: Visitor, ids: Sequence[str], detail: Detail) -> bytes:
-        """The `PortfolioList`. Raises RequestRefused: 429 for who tries too many accounts out, 401, 503."""
+        """The `PortfolioList`. Raises RequestRefused: 401, 503, and 429 for too many guessed accounts."""
         account_ids = list(dict.fromkeys(ids))
         may_see = await asyncio.gather(*(self._may_see(visitor, account_id) for account_id in account_ids))
         visible = [
@@ -113,7 +113,7 @@ _parts = msgspec.json.Decoder(_Parts)
 
 
 def total(account_ids: Sequence[str], messages: dict[str, bytes]) -> dict[str, Any]:
-    """What these accounts are worth together: only when every part is known, else the known part.
+    """The total of these accounts if every part is known, else the known part.
 
     `missing` names the accounts whose equity is not known, in whole or in part.
     """

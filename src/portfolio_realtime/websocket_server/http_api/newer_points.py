@@ -1,7 +1,7 @@
-"""Only what is new of a history: later points, as long as the earlier ones are what the client has.
+"""Only the new part of a history: later points, if the client's earlier ones are still right.
 
-A booking that reaches back, or a corrected record, changes points of the past. The revision is a digest of
-all points so far; who shows it with the time of its last point gets the rest, or everything when it differs.
+A late booking or a corrected record changes earlier points. The revision is a digest of all points so far. A
+client that sends it with the time of its last point gets the rest, or everything if the digest differs.
 """
 
 import hashlib

@@ -47,7 +47,7 @@ def seen_in(last_event_id: str | None) -> StreamPosition | None:
 
 
 class Waiter:
-    """A subscriber that wants one live publication."""
+    """A subscriber that waits for one live publication."""
 
     is_patient = False  # an HTTP client may ask again
 
@@ -73,16 +73,16 @@ class Waiter:
 
 
 class Portfolios:
-    """The newest value of one account at a time, for who may see it."""
+    """The newest value of an account, for clients that may see it."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._asked = 0  # questions under way
 
     async def require(self, visitor: Visitor, account_id: str) -> Identity:
-        """Who it is, if it may see the account. Raises RequestRefused 401, 404, 429 or 503.
+        """The identity, if it may see the account. Raises RequestRefused 401, 404, 429 or 503.
 
-        Whoever tries accounts out is seen in the log, as by WebSocket.
+        Guessed accounts are logged, as for WebSockets.
         """
         identity, gateway = visitor.identity, self._gateway
         try:
@@ -95,7 +95,7 @@ class Portfolios:
         return identity.with_accounts(identity.accounts | {account_id}) if identity.is_asked else identity
 
     async def read(self, visitor: Visitor, account_id: str, detail: Detail) -> bytes:
-        """The portfolio message. Raises RequestRefused like `require`, 503 also when none is to be had."""
+        """The portfolio message. Raises RequestRefused like `require`, and 503 if there is none."""
         await self.require(visitor, account_id)
         waiter = Waiter(with_positions=detail == "positions")
         follower = self._gateway.follower

@@ -1,4 +1,4 @@
-"""A refusal as an exception that routes raise, and as what is answered: `{"detail": …, "code": …}`."""
+"""An error that routes raise, and its answer: `{"detail": …, "code": …}`."""
 
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ class RequestRefused(HTTPException):
 
 
 def answer(problem: HttpProblem, headers: dict[str, str] | None = None) -> JSONResponse:
-    """What is sent for a refusal."""
+    """The response for an error."""
     return JSONResponse(problem.body, problem.status, {**(headers or {}), **problem.headers})
 
 
