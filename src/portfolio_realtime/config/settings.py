@@ -241,7 +241,7 @@ class Settings(BaseSettings):
         text = secret.get_secret_value()
         if text and (len(text.encode()) < SECRET_BYTES_MIN or is_guessable(text)):
             raise ValueError(
-                f"must be empty or at least {SECRET_BYTES_MIN} random bytes; "
+                f"must be empty or at least {SECRET_BYTES_MIN} bytes, all random; "
                 'make them with: python -c "import secrets; print(secrets.token_urlsafe(48))"'
             )
         return secret
