@@ -4,7 +4,7 @@ import { build } from "esbuild";
 
 const folder = new URL("..", import.meta.url).pathname;
 const core = ["createLivePortfolio", "LivePortfolioError", "NotSignedIn"];
-const shared = /\/(context|hooks|format|words|account|errors)\.(js|ts|tsx)$/; // in every page that has the core and the value
+const shared = /\/(context|hooks|format|words|account|errors|wire)\.(js|ts|tsx)$/; // in every page that has the core and the value
 
 // name, source, budget in bytes, whether what the core and ./react bring already counts
 const entries = [
@@ -15,6 +15,7 @@ const entries = [
   ["allocation", `export * from "./src/react/allocation.tsx"`, 2_000, false],
   ["format", `export * from "./src/format.ts"`, 1_400, true],
   ["transports", `export * from "./src/transports.ts"`, 2_000, false],
+  ["deltas", `export * from "./src/deltas.ts"`, 600, false],
 ];
 
 /** Modules that come with the core are someone else's bytes. */

@@ -25,6 +25,8 @@ export const UNKNOWN: Snapshot = {
 /** One account: its newest value and rows, whom to tell, and what it looks like. Knows no socket and no clock. */
 export interface Account {
   readonly id: string;
+  /** What deltas call it, where they are asked for. */
+  number?: number;
   readonly listeners: Set<() => void>;
   detail: Detail;
   /** What an app sees; `value`, `positions` and `confirmedAt` of it are written here, before `refresh`. */
@@ -64,6 +66,7 @@ export function forget(account: Account): void {
 
 /** Take a message, but for one that is older than what is there: false. The same one only tells that the account is followed. */
 export function take(account: Account, message: PortfolioMessage): boolean {
+  // what is first here takes the place of the type, which deltas count as 0
   const { type: _, positions, ...value } = { stale_hops: account.hops, ...message } as PortfolioMessage;
   const old = account.value;
   const order = old ? value.epoch - old.epoch || value.sequence - old.sequence : 1;
@@ -97,8 +100,7 @@ export function refresh(account: Account, around: Around, isConfirmed: boolean):
 }
 
 function statusOf(value: Value | null, error: LivePortfolioError | null, isConfirmed: boolean): Status {
-  if (error?.code === "forbidden" || (error?.isFinal && error.code === "unauthorized")) return "denied";
-  if (error?.isFinal) return "failed";
+  if (error?.isFinal) return /^(forbidden|unauthorized)$/.test(error.code) ? "denied" : "failed";
   if (!value) return "unknown";
   if (!isConfirmed) return "old";
   if (value.equity === null) return "partial";

@@ -58,7 +58,7 @@ function addressOf(text: string): Address {
 }
 
 /** The address with these parameters, as far as they have a value. */
-export function withQuery(url: string, query: Readonly<Record<string, string | number | null>>): string {
+export function withQuery(url: string, query: Readonly<Record<string, string | number | undefined>>): string {
   const made = new URL(url);
   for (const [name, value] of Object.entries(query)) if (value) made.searchParams.set(name, String(value));
   return made.href;

@@ -3,9 +3,9 @@ import { type Address, addressesOf, isAccountId, withQuery } from "./address.js"
 import { createCredentials } from "./credentials.js";
 import { LivePortfolioError, errorOfClose, finalError } from "./errors.js";
 import { frames } from "./frames.js";
-import type { ServerMessage } from "./messages.js";
+import type { ServerMessage, Subscribe } from "./messages.js";
 import { watchPage } from "./page.js";
-import { hasEvents, hasFallbacks, hasTickets, loadTransports } from "./parts.js";
+import { hasEvents, hasFallbacks, hasTickets, loadDeltas, loadTransports } from "./parts.js";
 import type { LiveEvent, Link, LivePortfolio, Options, Transport } from "./types.js";
 import type { Climber } from "./transports.js";
 import { type Wire, type WireEvents, openSocket } from "./wire.js";
@@ -22,6 +22,8 @@ export function createLivePortfolio(options: Options = {}): LivePortfolio {
   const accounts = new Map<string, Account>();
   const credentials = createCredentials(options);
   const changed = frames(flush);
+  const loading = loadDeltas();
+  let deltas: Awaited<typeof loading>;
   let addresses: Address[] | undefined;
   let addressIndex = 0;
   let transportIndex = 0;
@@ -56,12 +58,13 @@ export function createLivePortfolio(options: Options = {}): LivePortfolio {
   }
 
   /** What is asked of an account: no server sends anything older than what was seen, on whichever server. */
-  function wishOf({ detail, value }: Account) {
-    return { detail, max_frequency_hz: options.maxFrequencyHz ?? null, epoch: value?.epoch ?? null, sequence: value?.sequence ?? null };
+  function wishOf(account: Account) {
+    const { detail, value } = account;
+    return { detail, delta: deltas?.numberOf(account), max_frequency_hz: options.maxFrequencyHz, epoch: value?.epoch, sequence: value?.sequence };
   }
 
   function subscribeOn(one: Wire, account: Account): void {
-    one.send({ type: "subscribe", account_id: account.id, ...wishOf(account) });
+    one.send({ type: "subscribe", account_id: account.id, ...wishOf(account) } as Subscribe);
   }
 
   function leave({ id, error }: Account): void {
@@ -73,15 +76,11 @@ export function createLivePortfolio(options: Options = {}): LivePortfolio {
     rest("idle");
   }
 
-  function failAccount(account: Account, why: LivePortfolioError): void {
+  function refuse(account: Account, why: LivePortfolioError): void {
+    forget(account);
     account.error = why;
     tell({ type: "error", error: why });
     changed();
-  }
-
-  function refuse(account: Account, why: LivePortfolioError): void {
-    forget(account);
-    failAccount(account, why);
   }
 
   // The connection
@@ -117,6 +116,7 @@ export function createLivePortfolio(options: Options = {}): LivePortfolio {
     const reason = refused === undefined ? "connect" : "rejected";
     const ticket = hasTickets && kind === WEBSOCKET && options.getTicket ? await credentials.forTicket(reason) : "";
     const token = ticket ? null : await credentials.forToken(reason);
+    deltas = await loading;
     if (mine !== generation) return null;
     secret = ticket || token || null;
     if (secret === refused) throw finalError("unauthorized", 4500);
@@ -179,6 +179,8 @@ export function createLivePortfolio(options: Options = {}): LivePortfolio {
       );
     } else if (type === "error" && account && !account.error && message.code in REFUSALS) {
       refuse(account, errorOfClose(REFUSALS[message.code]));
+    } else if (type === "delta") {
+      deltas?.takeDelta(message, accounts.values(), (whole) => receive(whole, ifMine), (one) => wire && subscribeOn(wire, one));
     } else if (type === "freshness") {
       if (account) takeFreshness(account, message);
       changed();
@@ -209,7 +211,7 @@ export function createLivePortfolio(options: Options = {}): LivePortfolio {
     const wanted = followed();
     const hadNone = !wanted.some((account) => account.isFresh);
     drop();
-    if (/^450[34]$/.test(`${why.closeCode}`)) {
+    if (code === "forbidden" || code === "account_not_in_dollars") {
       // a connection for one account says it of that account; one for several does not say of which: ask anew
       for (const account of wanted) wanted.length === 1 || wasForbidden ? refuse(account, why) : forget(account);
       wasForbidden = true;
@@ -304,7 +306,7 @@ export function createLivePortfolio(options: Options = {}): LivePortfolio {
       const isNew = !account;
       if (!account) {
         accounts.set(accountId, (account = createAccount(accountId)));
-        if (!isAccountId(accountId)) failAccount(account, finalError("invalid_account_id"));
+        if (!isAccountId(accountId)) refuse(account, finalError("invalid_account_id"));
         changed();
       }
       const one = account;

@@ -42,7 +42,7 @@ export class NotSignedIn extends Error {
 }
 
 export function finalError(code: ErrorCode, closeCode?: number): LivePortfolioError {
-  return new LivePortfolioError(code, { isFinal: true, ...(closeCode && { closeCode }) });
+  return new LivePortfolioError(code, { isFinal: true, closeCode });
 }
 
 /** Why a connection ended: a close code (of a WebSocket, or what an HTTP status stands for). */
@@ -52,6 +52,6 @@ export function errorOfClose(closeCode = 1006, retryInMs?: number): LivePortfoli
   return new LivePortfolioError(codes[closeCode] ?? (isOurs ? "bad_message" : "unreachable"), {
     isFinal: isOurs && closeCode > 4500 && !retryInMs, // with a time to wait, it passes
     closeCode,
-    ...(retryInMs && { retryInMs }),
+    retryInMs,
   });
 }

@@ -3,6 +3,9 @@
 /** Needed by few pages, so loaded when it is needed. */
 export const loadTransports = () => import("./transports.js");
 
+/** Wanted at once, but a value does not wait for it where it cannot be had. */
+export const loadDeltas = (): Promise<typeof import("./deltas.js") | undefined> => import("./deltas.js").catch(() => undefined);
+
 /** Are there other ways than a WebSocket? */
 export const hasFallbacks: boolean = true;
 

@@ -123,16 +123,20 @@ export function openSocket(url: string, token: string | null, options: Options, 
 /** A message as it came, or undefined for what no server of ours can have sent. */
 export function parsed(text: unknown): ServerMessage | undefined {
   try {
-    const message = JSON.parse(text as string);
-    const isEach = (names: string, is: (field: unknown) => boolean) => names.split(" ").every((name) => is(message[name]));
-    const isText = (field: unknown) => typeof field === "string";
-    // a value cannot be shown without these; others may come and go with versions
-    const isRight = message.type === "portfolio"
-      ? isEach("account_id timestamp cash last_equity external_cash_flow", isText) &&
-        isEach("equity day_pnl", (field) => field === null || isText(field)) &&
-        isEach("epoch sequence", Number.isFinite) && isEach("stale unpriced", Array.isArray) && Array.isArray(message.positions ?? [])
-      : isText(message.type);
-    if (isRight) return message;
+    return checked(JSON.parse(text as string));
   } catch {} // said by the answer
   return undefined;
+}
+
+/** A message that can be shown, or undefined. */
+export function checked(message: ServerMessage): ServerMessage | undefined {
+  const isEach = (names: string, is: (field: unknown) => boolean) => names.split(" ").every((name) => is((message as never)[name]));
+  const isText = (field: unknown) => typeof field === "string";
+  // a value cannot be shown without these; others may come and go with versions
+  const isRight = message.type === "portfolio"
+    ? isEach("account_id timestamp cash last_equity external_cash_flow", isText) &&
+      isEach("equity day_pnl", (field) => field === null || isText(field)) &&
+      isEach("epoch sequence", Number.isFinite) && isEach("stale unpriced", Array.isArray) && Array.isArray(message.positions ?? [])
+    : isText(message.type);
+  return isRight ? message : undefined;
 }

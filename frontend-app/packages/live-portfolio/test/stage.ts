@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, vi } from "vitest";
 import { type LiveEvent, type LivePortfolio, type Options, createLivePortfolio } from "../src/index.js";
+import "../src/deltas.js"; // loaded in real time, so before the clock is the test's
 import { FakeServer, portfolioMessage } from "../src/testing/index.js";
 
 export const URL_OF_SERVER = "ws://localhost:8001";

@@ -8,6 +8,6 @@ export function addressesOf(): Address[] {
   return [{ http, several: null, one: (accountId) => `${http.replace("http", "ws")}/ws/portfolio/${accountId}` }];
 }
 
-export function withQuery(url: string, { detail, epoch, sequence }: Readonly<Record<string, string | number | null>>): string {
+export function withQuery(url: string, { detail, epoch, sequence }: Readonly<Record<string, string | number | undefined>>): string {
   return `${url}?detail=${detail}${epoch ? `&epoch=${epoch}&sequence=${sequence}` : ""}`;
 }
