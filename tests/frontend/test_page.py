@@ -1,5 +1,6 @@
 """The server's own page: values appear and change; what is not sure is said, nothing is invented."""
 
+import asyncio
 import re
 import time
 from decimal import Decimal
@@ -12,7 +13,7 @@ from portfolio_realtime.model import US_EQUITY, Account, Bookings, MinuteMark, P
 from portfolio_realtime.state import State
 from portfolio_realtime.websocket_server.fanout import publication_follower
 from tests.frontend.conftest import OpenPage
-from tests.support.websocket_servers import Calculator, Served, serving
+from tests.support.websocket_servers import Calculator, Served, serving, token
 
 WATCH_TEXTS = """
 () => {
@@ -172,6 +173,8 @@ async def test_a_day_that_cannot_be_had_is_said(demo: Served, calculator: Calcul
     await page.goto(f"http://127.0.0.1:{demo.port}/")
     await expect(page.locator("#total-value")).to_have_text("$100.00")
     await expect(page.locator("#chart .lp-reading")).to_have_text("The past cannot be shown now")
+    height = "document.querySelector('#chart .lp-plot').getBoundingClientRect().height"
+    await page.wait_for_function(f"{height} === 0", timeout=15_000)  # no empty place for it
 
 
 def utc(seconds: float) -> str:
@@ -236,6 +239,74 @@ async def test_behaviour_12_a_visitor_signs_in_is_refused_and_signs_out(
         await page.click("#sign-out")
         await expect(page.locator("#sign-in")).to_be_visible()
         assert "$100.00" not in await page.evaluate("document.body.textContent")
+
+
+async def test_a_token_that_is_refused_is_said_so(
+    calculator: Calculator, page: Page, valkey_url: str
+) -> None:
+    """It is not that nobody has signed in; and the form stays, to try another one."""
+    await calculator.publish("alice-1", 1, {"AAPL": "10"}, equity="100.00")
+    async with serving(valkey_url) as served:
+        await page.goto(f"http://127.0.0.1:{served.port}/")
+        await page.fill("#account-id", "alice-1")
+        await page.fill("#token", "no.good.token")
+        await page.click("#sign-in button")
+        await expect(page.locator("#notice")).to_contain_text("The server does not accept these credentials.")
+        await expect(page.locator("#dashboard")).to_be_hidden()
+        await page.fill("#token", token(accounts=["alice-1"]))
+        await page.click("#sign-in button")
+        await expect(page.locator("#total-value")).to_have_text("$100.00")
+        await expect(page.locator("#sign-in")).to_be_hidden()
+
+
+SECONDS_OF_CHANGE = 60
+WATCH_FRAMES = """
+() => {
+  window.frames_ = 0;
+  window.touched = new Set();
+  window.drawings = 0;
+  const count = () => { window.frames_++; requestAnimationFrame(count) };
+  requestAnimationFrame(count);
+  new MutationObserver((records) => {
+    window.drawings++;
+    for (const {target} of records) {
+      const cell = (target instanceof Element ? target : target.parentElement)?.closest("td, th");
+      if (cell && cell.dataset.column !== "weight") window.touched.add(cell.closest("tr").dataset.symbol);
+    }
+  }).observe(document.querySelector("#positions tbody"), {subtree: true, childList: true, characterData: true});
+}
+"""  # noqa: E501  # as it would stand in a page
+
+
+async def test_behaviour_16_a_thousand_rows_change_twice_a_second_for_a_minute(
+    page: Page, demo: Served, calculator: Calculator
+) -> None:
+    """At most one drawing a frame, rows that do not change are not written, and the heap stays flat."""
+    still = {f"STILL{number}": "1" for number in range(100)}
+    held = {**{f"SYM{number}": "1" for number in range(900)}, **still}
+    await calculator.publish("alice-1", 1, held, equity="100000.00")
+    await page.goto(f"http://127.0.0.1:{demo.port}/")
+    await expect(page.locator("#positions tbody tr")).to_have_count(1000)
+    session = await page.context.new_cdp_session(page)
+    await page.evaluate(WATCH_FRAMES)
+    heaps: list[float] = []
+    began_s = time.monotonic()
+    sequence = 1
+    while (elapsed_s := time.monotonic() - began_s) < SECONDS_OF_CHANGE:
+        sequence += 1
+        changed = {symbol: str(sequence) for symbol in held if symbol not in still}
+        equity = f"{100000 + sequence}.00"
+        await calculator.publish("alice-1", sequence, {**changed, **still}, equity=equity)
+        if elapsed_s > len(heaps) * SECONDS_OF_CHANGE / 4:
+            await session.send("HeapProfiler.collectGarbage")
+            heaps.append((await session.send("Runtime.getHeapUsage"))["usedSize"])
+        await asyncio.sleep(max(0.0, began_s + 0.5 * sequence - time.monotonic()))
+    await expect(page.locator("#total-value")).to_have_text(f"${100000 + sequence:,}.00")
+    frames, drawings, touched = await page.evaluate("[frames_, drawings, [...touched]]")
+    assert 10 < drawings <= frames
+    assert len(touched) == 900
+    assert not still.keys() & set(touched)
+    assert heaps[-1] <= 1.1 * heaps[1], heaps
 
 
 async def test_a_pause_stops_everything_that_moves(demo: Served, calculator: Calculator, page: Page) -> None:

@@ -3,7 +3,6 @@ import { createLivePortfolio } from "../../live-portfolio/src/client.js";
 import { createDayChart } from "../../live-portfolio/src/dom/chart.js";
 import { put, set } from "../../live-portfolio/src/dom/elements.js";
 import { type View, createPositionsTable } from "../../live-portfolio/src/dom/table.js";
-import { NotSignedIn } from "../../live-portfolio/src/errors.js";
 import type { LivePortfolio, Options } from "../../live-portfolio/src/types.js";
 import { trouble } from "../../live-portfolio/src/words.js";
 import { $, drawSummary } from "./summary.js";
@@ -111,10 +110,7 @@ if (session) {
   form.onsubmit = async (event) => {
     event.preventDefault();
     const token = $<HTMLInputElement>("token").value.trim();
-    start(({ reason }) => { // a token that was typed in lives in this page alone, and cannot be renewed
-      if (reason !== "connect") throw new NotSignedIn();
-      return token || null;
-    });
+    start(({ reason }) => (reason === "expiring" ? null : token)); // what was typed in cannot be renewed
     watch(account.value.trim());
     const answer = await client?.request(`/v1/accounts?limit=${OFFERED_MAX}`).catch(() => null);
     const found: { account_id: string }[] = answer?.ok ? (await answer.json()).accounts : [];

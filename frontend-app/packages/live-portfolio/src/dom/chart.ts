@@ -134,7 +134,7 @@ export function createDayChart(container: HTMLElement, { client, accountId, rang
     from = first?.at ?? 0;
     to = last?.at ?? 0;
     const isDrawn = known.length > 1 && width > 0;
-    set(root, { "data-empty": !isDrawn, "data-status": status });
+    set(root, { "data-empty": !isDrawn && trouble, "data-status": status });
     set(plot, { "data-direction": last ? directionOf(last.level - (base ?? first?.level ?? 0)) : 0 });
     const at = pointed === null ? undefined : nearest(known, pointed);
     const lines = isDrawn ? pieces(points) : [];
