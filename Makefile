@@ -187,9 +187,10 @@ sbom: uv  ## dist/sbom.cdx.json: what runs in production, as CycloneDX, valid by
 	uvx --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py environment --pyproject pyproject.toml --spec-version 1.6 --output-reproducible --validate --output-file dist/sbom.cdx.json dist/sbom
 	rm -r dist/sbom
 
-audit: uv  ## known weaknesses of the locked packages; asks the package index
+audit: uv frontend-app/node_modules/.installed  ## known weaknesses of the locked packages; asks both package indexes
 	uvx --quiet pip-audit==2.10.1 --strict --disable-pip --require-hashes -r requirements/runtime.txt -r requirements/build.txt $(ARGS) \
 	|| { echo "Not clean: what is known is listed above, or 'could not be audited' says that the index here knows of no advisories: ask where it does, or make audit ARGS='-s osv'"; exit 1; }
+	$(NPM) audit --omit=dev || { echo "Not clean: what is known is listed above, or 'audit endpoint returned an error' says that the index here knows of no advisories: ask where it does"; exit 1; }
 
 workflows: uv  ## the GitHub workflow, checked by its schema and for common weaknesses
 	uvx --quiet --from check-jsonschema==0.39.0 check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
