@@ -1,177 +1,310 @@
 """Two collectors, consumers, calculators and servers on one Valkey: each hop cut, paused or killed in turn.
 
 `python -m pytest -s tests/faults/test_two_of_everything.py` prints the table of docs/reliability.md: seconds
-until the client is told, and until its value moves and is live again.
+until a client on the wire and a page in Chromium are told, and until their values move and are live again.
 """
 
 import asyncio
 import contextlib
 import os
-import secrets
 import signal
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
-from websockets.asyncio.client import connect
+import pytest
+from playwright.async_api import Page, async_playwright
+from websockets.asyncio.client import ClientConnection, connect
 
+from portfolio_harness.chaos.cut_proxy import CutProxy
+from portfolio_harness.chaos.place import SHARDS, Place
 from portfolio_harness.oracle import Oracle
-from portfolio_harness.system import free_port, settings_for, start_simulator, token, wait_ready
-from portfolio_harness.valkey_node import ValkeyNode
 from portfolio_realtime.cancellation import cancel_until_ended
-from portfolio_realtime.processes import end_all
-from portfolio_realtime.run_services import SERVICES
 from portfolio_realtime.state import State, keys, open_state
-from portfolio_realtime.supervisor import Supervisor
-from tests.conftest import LEASE_MS, Until, one_server
-from tests.faults.valkey_proxy import ValkeyProxy
+from tests.conftest import LEASE_MS, Until
+from tests.frontend.conftest import ARGUMENTS, CHROMIUM
+from tests.interoperability.programs import lacking
 from tests.support.pages import WatchedPage
 
 TOLD_S_MAX: Final = 30.0  # 5 s on a machine that has time
 HEALED_S_MAX: Final = 60.0
 MUTE_S: Final = 10.0
 SETTLED_MOVES: Final = 20  # values that have come: all has started by then
-SECRET: Final = secrets.token_urlsafe(48)
-OPTIONS: Final = ("--accounts", "6", "--symbols", "12", "--seed", "5", "--trades-per-second", "60")
-SHARDS: Final = 16
+SETTLED_S: Final = 2.0  # between two measurements
+LOOK_S: Final = 0.05  # between two looks at the screen
+ACCOUNTS: Final = 6
+SEED: Final = 5
+OVERRIDES: Final = {"MIN_UPDATE_INTERVAL": "0.2", "DEMO_PAGE": "true"}
+KINDS: Final = ("market_data_consumer", "symbol_collector", "portfolio_calculator")
 Do = Callable[[], Awaitable[None]]
 
+pytestmark = pytest.mark.timeout(900)  # a machine with much else to do
 
-@dataclass(frozen=True)
+
+class Screen:
+    """What the server's own page says of itself in a browser."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+        self.state: str | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """Does it call its figures live?"""
+        return self.state == "live"
+
+    async def watch(self) -> None:
+        """Forever."""
+        while True:
+            self.state = await self._page.get_attribute("#connection", "data-state")
+            await asyncio.sleep(LOOK_S)
+
+
+@dataclass
 class Pair:
-    """Two of everything, and a client of the first server."""
+    """Two of everything, a client of the first server, and a page of it."""
 
-    supervisors: tuple[Supervisor, Supervisor]
+    place: Place
     oracle: Oracle
     state: State
-    valkey: ValkeyNode
-    proxy: ValkeyProxy
-    page: WatchedPage
+    client: WatchedPage
+    screen: Screen
     account_id: str
+    leases: dict[str, str] = field(init=False)
 
-    def pids(self, name: str) -> list[int]:
-        """Both processes of a service."""
-        return [supervisor.pids[name] for supervisor in self.supervisors]
+    def __post_init__(self) -> None:
+        """Which lease tells who of a pair is active."""
+        shard = keys.shard_lease(keys.shard_of(self.account_id, SHARDS))
+        names = ("market_data:stocks", "symbol_collector", shard)
+        self.leases = dict(zip(KINDS, names, strict=True))
 
-    async def active(self, name: str, lease: str) -> int:
-        """The process that holds a lease now."""
+    @property
+    def is_live(self) -> bool:
+        """Do wire and screen call their values live?"""
+        return self.client.is_live and self.screen.is_live
+
+    async def holder(self, kind: str) -> str | None:
+        """Who holds the lease of a kind."""
+        lease = self.leases[kind]
+        return (await self.state.leases.holders([lease]))[lease]
+
+    async def active(self, kind: str) -> int:
+        """The process that holds the lease of a kind now."""
         async with asyncio.timeout(HEALED_S_MAX):
             while True:
-                holder = (await self.state.leases.holders([lease]))[lease] or ""
-                for pid in self.pids(name):
-                    if f"-{pid}-" in holder:
-                        return pid
-                await asyncio.sleep(0.02)
+                holder = await self.holder(kind) or ""
+                for service in self.place.of(kind):
+                    if f"-{service.pid}-" in holder:
+                        return service.pid
+                await asyncio.sleep(LOOK_S)
+
+    def proxies(self, name: str) -> list[CutProxy]:
+        """Of a kind, or of one process."""
+        return [service.proxy for service in self.place.of(name)]
+
+    def pids(self, kind: str) -> list[int]:
+        """Both processes of a kind."""
+        return [service.pid for service in self.place.of(kind)]
 
 
 @contextlib.asynccontextmanager
-async def two_of_everything() -> AsyncGenerator[Pair]:
-    """Started, with a page that shows a live value soon."""
-    simulator, simulator_url = await start_simulator(OPTIONS)
-    oracle = Oracle(simulator_url)
-    async with one_server() as valkey, ValkeyProxy(valkey.port) as proxy:
-        ports = [free_port(0), free_port(0)]
-        own = {"REDIS_URL": proxy.url, "MIN_UPDATE_INTERVAL": "0.2", "LOG_LEVEL": "error"}
-        first, second = (
-            Supervisor({**os.environ, **settings_for(simulator_url, port, SECRET), **own}, SERVICES)
-            for port in ports
-        )
-        state = open_state(valkey.url, holder="test", shards=SHARDS, lease_ms=LEASE_MS)
-        page = WatchedPage()
-        reading: list[asyncio.Task[None]] = []
+async def page_in_chromium(url: str) -> AsyncGenerator[Screen]:
+    """A page that is looked at all the time."""
+    if CHROMIUM is None:
+        lacking("no browser: apt-get install chromium")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        page = await browser.new_page()
+        await page.goto(url)
+        screen = Screen(page)
+        watching = asyncio.create_task(screen.watch())
         try:
-            for supervisor in (first, second):
-                await supervisor.start(is_embedded=False)
-            for port in ports:
-                await wait_ready(f"http://127.0.0.1:{port}")
-            account_id = (await oracle.account_ids())[0]
-            headers = {"Authorization": f"Bearer {token(SECRET, 'client', [account_id], 3600)}"}
-            url = f"ws://127.0.0.1:{ports[0]}/ws/portfolio/{account_id}"
-            async with connect(url, additional_headers=headers, ping_interval=None) as socket:
-                reading.append(asyncio.create_task(page.read(socket)))
-                yield Pair((first, second), oracle, state, valkey, proxy, page, account_id)
-                assert not reading[0].done(), f"the client was closed: {socket.close_code}"
+            yield screen
         finally:
-            await cancel_until_ended(reading)
-            await state.close()
-            for supervisor in (first, second):
-                await supervisor.stop()
-            await oracle.close()
-            await end_all([simulator])
+            await cancel_until_ended([watching])
+            await browser.close()
 
 
-async def test_each_hop_is_told_and_heals(until: Until) -> None:
-    """Both of a kind away: the client is told. One of them: the other takes over. Nobody goes back."""
-    async with two_of_everything() as pair:
-        page = pair.page
-        await until(lambda: page.is_live and page.moves > SETTLED_MOVES, "live values", HEALED_S_MAX)
+@contextlib.asynccontextmanager
+async def connected(place: Place, url: str, account_id: str) -> AsyncGenerator[ClientConnection]:
+    """A client's connection to one server."""
+    headers = {"Authorization": f"Bearer {place.token_for(account_id)}"}
+    address = url.replace("http", "ws", 1) + f"/ws/portfolio/{account_id}"
+    async with connect(address, additional_headers=headers, ping_interval=None) as socket:
+        yield socket
 
-        async def measure(name: str, do: Do, undo: Do | None = None, *, is_told: bool = True) -> None:
-            began_s, told = time.monotonic(), ""
-            await do()
-            if is_told:
-                await until(lambda: not page.is_live, f"{name} is told", TOLD_S_MAX)
-                told = f"{time.monotonic() - began_s:.1f}"
-            if undo is not None:
-                await undo()
-                began_s = time.monotonic()
-            seen = page.moves
-            await until(lambda: page.is_live and page.moves > seen, f"live again after {name}", HEALED_S_MAX)
-            print(f"| {name} | {told} | {time.monotonic() - began_s:.1f} |", flush=True)
-            assert page.steps_back == 0
 
-        def stop(service: str, signal_number: int) -> Do:
-            async def send() -> None:
-                for pid in pair.pids(service):
-                    os.kill(pid, signal_number)
+@contextlib.asynccontextmanager
+async def two_of_everything(folder: Path) -> AsyncGenerator[Pair]:
+    """Started, with a client and a page that show a live value soon; the client must not be closed."""
+    place = Place(folder, SEED, ACCOUNTS)
+    async with place.running(OVERRIDES) as oracle, contextlib.AsyncExitStack() as stack:
+        state = open_state(place.valkey.url, holder="test", shards=SHARDS, lease_ms=LEASE_MS)
+        stack.push_async_callback(state.close)
+        account_id = (await oracle.account_ids())[0]
+        screen = await stack.enter_async_context(page_in_chromium(f"{place.urls[0]}/#{account_id}"))
+        socket = await stack.enter_async_context(connected(place, place.urls[0], account_id))
+        client = WatchedPage()
+        reading = asyncio.create_task(client.read(socket))
+        stack.push_async_callback(cancel_until_ended, [reading])
+        yield Pair(place, oracle, state, client, screen, account_id)
+        assert not reading.done(), f"the client was closed: {socket.close_code}"
 
-            return send
 
-        print("\n| both of, or all | marked after s | live again after s |\n| --- | ---: | ---: |")
-        for service in ("market_data_consumer", "symbol_collector", "portfolio_calculator"):
-            await measure(f"{service} paused", stop(service, signal.SIGSTOP), stop(service, signal.SIGCONT))
-        await measure("feed mute", lambda: mute(pair, "market.mute"))
+class Measured:
+    """Measures what is done to a pair, and prints a row for each."""
+
+    def __init__(self, pair: Pair, until: Until) -> None:
+        self._pair = pair
+        self._until = until
+        print("\n| what | wire: told | page: told | wire: live | page: live |", flush=True)
+
+    async def __call__(self, name: str, do: Do, undo: Do | None = None, *, is_told: bool = True) -> None:
+        """Do it, wait until both are told, undo it, and wait until both are live again."""
+        pair, told = self._pair, ("", "")
+        await self._until(lambda: pair.is_live, f"live before {name}", HEALED_S_MAX)
+        await asyncio.sleep(SETTLED_S)
+        began_s = time.monotonic()
+        await do()
+        if is_told:
+            told = await self._seconds(
+                began_s, lambda: not pair.client.is_live, lambda: not pair.screen.is_live, f"{name} is told"
+            )
+        if undo is not None:
+            await undo()
+            began_s = time.monotonic()
+        seen = pair.client.moves
+        live = await self._seconds(
+            began_s,
+            lambda: pair.client.is_live and pair.client.moves > seen,
+            lambda: pair.screen.is_live,
+            f"live again after {name}",
+        )
+        print(f"| {name} | {' | '.join((*told, *live))} |", flush=True)
+        assert pair.client.steps_back == 0
+
+    async def _seconds(
+        self, began_s: float, on_wire: Callable[[], bool], on_page: Callable[[], bool], what: str
+    ) -> tuple[str, str]:
+        async def measure(predicate: Callable[[], bool], where: str) -> str:
+            await self._until(predicate, f"{what} on the {where}", TOLD_S_MAX + HEALED_S_MAX)
+            return f"{time.monotonic() - began_s:.1f}"
+
+        wire, page = await asyncio.gather(measure(on_wire, "wire"), measure(on_page, "page"))
+        return wire, page
+
+
+async def test_each_hop_is_told_and_heals(tmp_path: Path, until: Until) -> None:
+    """Both of a kind away: wire and page are told. One of them: the other takes over. Nobody goes back."""
+    async with two_of_everything(tmp_path) as pair:
+        await until(lambda: pair.is_live and pair.client.moves > SETTLED_MOVES, "live values", HEALED_S_MAX)
+        measure = Measured(pair, until)
+        for kind in KINDS:
+            pids = pair.pids(kind)
+            await measure(f"both {kind}: SIGSTOP", sent(pids, signal.SIGSTOP), sent(pids, signal.SIGCONT))
+        for kind in (*KINDS, "websocket_server-1"):
+            for direction in ("holds_there", "holds_back"):
+                proxies = pair.proxies(kind)
+                name = f"{kind}: nothing {'to' if direction == 'holds_there' else 'from'} Valkey"
+                await measure(name, held(proxies, direction, is_held=True), held(proxies, direction))
+        await measure(f"feed mute for {MUTE_S:.0f} s", muted(pair, "market.mute"))
+        await measure(f"account events mute for {MUTE_S:.0f} s", muted(pair, "events.mute"))
         await measure("every open path to Valkey dead", lambda: lose(pair), is_told=False)
-        await measure("subscriptions cut", lambda: command(pair, "CLIENT KILL TYPE pubsub"), is_told=False)
-        shard = keys.shard_lease(keys.shard_of(pair.account_id, SHARDS))
-        await measure("FLUSHALL", lambda: empty(pair, shard), is_told=False)
-        for service, lease in (
-            ("symbol_collector", "symbol_collector"),
-            ("market_data_consumer", "market_data:stocks"),
-            ("portfolio_calculator", shard),
-        ):
-            await measure(f"active {service} killed", kill(pair, service, lease), is_told=False)
+        await measure(
+            "all subscriptions cut", lambda: command(pair, "CLIENT KILL TYPE pubsub"), is_told=False
+        )
+        await measure("FLUSHALL", lambda: empty(pair), is_told=False)
+        for kind in KINDS:
+            await measure(f"active {kind}: kill -9", replaced(pair, kind, signal.SIGKILL), is_told=False)
+        for kind in KINDS:
+            await measure(f"active {kind}: SIGSTOP", replaced(pair, kind, signal.SIGSTOP), is_told=False)
+            await sent(pair.pids(kind), signal.SIGCONT)()
 
 
-def kill(pair: Pair, service: str, lease: str) -> Do:
-    """Kill -9 whoever holds the lease; it is gone when somebody else does."""
+async def test_a_client_of_a_killed_server_goes_on_at_the_other(tmp_path: Path, until: Until) -> None:
+    """With what it has seen: it never goes back."""
+    async with two_of_everything_without_page(tmp_path) as (place, account_id):
+        client = WatchedPage()
+        async with connected(place, place.urls[0], account_id) as socket:
+            reading = asyncio.create_task(client.read(socket))
+            await until(lambda: client.is_live and client.moves > SETTLED_MOVES, "live values", HEALED_S_MAX)
+            began_s = time.monotonic()
+            await place.services["websocket_server-1"].kill()
+            with contextlib.suppress(Exception):
+                await reading
+            noticed_s = time.monotonic() - began_s
+        async with connected(place, place.urls[1], account_id) as socket:
+            seen, reading = client.moves, asyncio.create_task(client.read(socket))
+            await until(lambda: client.moves > seen, "values go on", HEALED_S_MAX)
+            print(
+                f"\nserver killed: noticed {noticed_s:.1f} s, values {time.monotonic() - began_s:.1f} s after"
+            )
+            await cancel_until_ended([reading])
+        assert client.steps_back == 0
+
+
+@contextlib.asynccontextmanager
+async def two_of_everything_without_page(folder: Path) -> AsyncGenerator[tuple[Place, str]]:
+    """Started, and an account."""
+    place = Place(folder, SEED, ACCOUNTS)
+    async with place.running({"MIN_UPDATE_INTERVAL": "0.2"}) as oracle:
+        yield place, (await oracle.account_ids())[0]
+
+
+def sent(pids: Sequence[int], number: signal.Signals) -> Do:
+    """A signal to processes."""
 
     async def do() -> None:
-        pid = await pair.active(service, lease)
-        before = (await pair.state.leases.holders([lease]))[lease]
-        os.kill(pid, signal.SIGKILL)
-        async with asyncio.timeout(HEALED_S_MAX):
-            while (await pair.state.leases.holders([lease]))[lease] in (before, None):
-                await asyncio.sleep(0.02)
+        for pid in pids:
+            os.kill(pid, number)
 
     return do
 
 
-async def mute(pair: Pair, kind: str) -> None:
+def held(proxies: Sequence[CutProxy], direction: str, *, is_held: bool = False) -> Do:
+    """Let nothing pass in one direction, or all again."""
+
+    async def do() -> None:
+        for proxy in proxies:
+            setattr(proxy, direction, is_held)
+
+    return do
+
+
+def replaced(pair: Pair, kind: str, number: signal.Signals) -> Do:
+    """Stop or kill whoever holds the lease; it is done when somebody else does."""
+
+    async def do() -> None:
+        pid, before = await pair.active(kind), await pair.holder(kind)
+        os.kill(pid, number)
+        async with asyncio.timeout(HEALED_S_MAX):
+            while await pair.holder(kind) in (before, None):
+                await asyncio.sleep(LOOK_S)
+
+    return do
+
+
+def muted(pair: Pair, kind: str) -> Do:
     """For MUTE_S: open, and silent."""
-    await pair.oracle.install({"faults": [{"kind": kind, "for_s": MUTE_S}]})
+
+    async def do() -> None:
+        await pair.oracle.install({"faults": [{"kind": kind, "for_s": MUTE_S}]})
+
+    return do
 
 
 async def lose(pair: Pair) -> None:
     """What is open passes nothing any more; new connections do."""
-    pair.proxy.lose_open_flows()
+    for service in pair.place.services.values():
+        service.proxy.lose_open_flows()
 
 
-async def empty(pair: Pair, shard: str) -> None:
+async def empty(pair: Pair) -> None:
     """Valkey loses everything under all who are connected; until the account's shard has an owner again."""
     await command(pair, "FLUSHALL")
-    await pair.active("portfolio_calculator", shard)
+    await pair.active("portfolio_calculator")
 
 
 async def command(pair: Pair, words: str) -> None:

@@ -17,6 +17,7 @@ class CutProxy:
         self.holds_there = False
         self.holds_back = False
         self.refuses = False
+        self._lost: set[asyncio.Task[None]] = set()  # flows of which nothing passes any more
         self._flows: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -40,11 +41,16 @@ class CutProxy:
         for writer in tuple(self._writers):
             writer.transport.abort()
 
+    def lose_open_flows(self) -> None:
+        """What is open now stays open and passes nothing any more; what is opened later does."""
+        self._lost |= self._flows
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._flows.add(task)
         task.add_done_callback(self._flows.discard)
+        task.add_done_callback(self._lost.discard)
         writers = [writer]
         self._writers.add(writer)
         try:
@@ -54,8 +60,8 @@ class CutProxy:
             writers.append(far_writer)
             self._writers.add(far_writer)
             directions = (
-                self._pass(reader, far_writer, "holds_there"),
-                self._pass(far_reader, writer, "holds_back"),
+                self._pass(task, reader, far_writer, "holds_there"),
+                self._pass(task, far_reader, writer, "holds_back"),
             )
             passing = [asyncio.ensure_future(one) for one in directions]
             try:
@@ -70,10 +76,16 @@ class CutProxy:
                 self._writers.discard(each)
                 each.transport.abort()
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, holds: str) -> None:
+    async def _pass(
+        self,
+        flow: asyncio.Task[None],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        holds: str,
+    ) -> None:
         with contextlib.suppress(OSError):
             while raw := await reader.read(READ_BYTES):
-                while getattr(self, holds):
+                while getattr(self, holds) or flow in self._lost:
                     await asyncio.sleep(HELD_S)
                 writer.write(raw)
                 await writer.drain()

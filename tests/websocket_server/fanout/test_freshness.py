@@ -13,7 +13,12 @@ from portfolio_realtime.state.valuations import batch_of
 from portfolio_realtime.websocket_server.access.identity import Identity
 from portfolio_realtime.websocket_server.clients.connection import ClientConnection as ServedConnection
 from portfolio_realtime.websocket_server.fanout import freshness
-from portfolio_realtime.websocket_server.fanout.freshness import SILENT_S_MAX, Lapse, ShardSigns
+from portfolio_realtime.websocket_server.fanout.freshness import (
+    REACHED_S_MAX,
+    SILENT_S_MAX,
+    Lapse,
+    ShardSigns,
+)
 from portfolio_realtime.websocket_server.fanout.hub import Hub
 from portfolio_realtime.wire.messages import Disconnect, Subscribe
 from tests.conftest import DEADLINE_S, Until
@@ -94,6 +99,7 @@ def test_who_has_just_begun_to_listen_does_not_blame_the_calculators(signs: Shar
     assert signs.look(is_following=True) == {0, 1, 2}
     assert hops(signs) == [("valkey",)] * 3
     time.now_s += LATER
+    signs.reach()
     assert signs.look(is_following=True) == {0, 1, 2}
     signs.listen()
     assert signs.look(is_following=True) == set()
@@ -109,7 +115,24 @@ def test_who_stood_still_reads_first_what_came_meanwhile(signs: ShardSigns, time
     assert signs.look(is_following=True) == set()
     assert hops(signs) == [("collector",), (), ()]
     time.now_s += LATER
+    signs.reach()
     assert signs.look(is_following=True) == {0, 1, 2}
+
+
+def test_whoever_cannot_say_who_is_watched_is_not_fresh(signs: ShardSigns, time: Time) -> None:
+    """What is published is heard, and nothing that we ask is answered: soon nobody values our accounts."""
+    for _ in range(2):
+        time.now_s += REACHED_S_MAX / 2
+        for shard in range(3):
+            signs.hear(shard, [])
+        assert signs.look(is_following=True) == set()
+    time.now_s += 0.1
+    assert signs.look(is_following=True) == {0, 1, 2}
+    assert hops(signs) == [("valkey",)] * 3
+    assert not signs.is_anything_heard
+    signs.reach()
+    assert signs.look(is_following=True) == {0, 1, 2}
+    assert hops(signs) == [()] * 3
 
 
 # What a client is told

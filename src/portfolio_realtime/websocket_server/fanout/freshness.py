@@ -13,6 +13,7 @@ from portfolio_realtime.clock import rfc3339
 from portfolio_realtime.wire.frames import text_frame
 from portfolio_realtime.wire.messages import Freshness, Hop, encode
 
+REACHED_S_MAX: Final = 4.0  # since Valkey last answered us: who is watched is said to it, and expires
 SILENT_S_MAX: Final = 3.0  # signs come every second; a calculator that is slow is not taken for dead
 CALCULATOR: Final[Hop] = "calculator"
 VALKEY: Final[Hop] = "valkey"
@@ -40,6 +41,11 @@ class ShardSigns:
         self._before: list[tuple[str, ...]] = [FRESH] * shards  # hops that the calculators call silent
         self._lapses = [Lapse(FRESH, rfc3339(now_ns()))] * shards
         self._listening_since_s = now_s()
+        self._reached_s = now_s()  # when Valkey last answered us
+
+    def reach(self) -> None:
+        """Valkey answers what we ask."""
+        self._reached_s = self._now_s()
 
     def listen(self) -> None:
         """We hear what is published from now on; that we have not before is no sign that nobody spoke."""
@@ -48,6 +54,7 @@ class ShardSigns:
     def wake(self) -> None:
         """We stood still: what was published meanwhile is still to be read."""
         self.listen()
+        self.reach()
         for shard, lapse in enumerate(self._lapses):
             if not lapse.hops:
                 self._heard_s[shard] = self._now_s()
@@ -81,6 +88,8 @@ class ShardSigns:
         return changed
 
     def _hops(self, shard: int, now_s: float, *, is_following: bool) -> tuple[str, ...]:
+        if now_s - self._reached_s > REACHED_S_MAX:
+            return (VALKEY,)  # it forgets who is watched, however much we hear of it
         if now_s - self._heard_s[shard] <= SILENT_S_MAX:
             return self._before[shard]
         if not is_following:

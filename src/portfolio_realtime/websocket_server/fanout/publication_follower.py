@@ -289,6 +289,7 @@ class PublicationFollower:
         while True:
             with contextlib.suppress(StateUnavailable):
                 life = await self._state.interest.life(ours)
+                self._signs.reach()
                 if known and life != known:
                     log.warning("Valkey has lost its state: all watched accounts are announced again")
                     self._begin(self.hub.accounts)
