@@ -135,3 +135,23 @@ def test_accounts_that_are_never_listed_are_not_kept_without_end(monkeypatch: py
         schedule.set_due(account_id, 0)
     assert schedule.next(1) == DueFetch("a", True)
     assert schedule.next(1) == DueFetch("c", False)
+
+
+def test_a_new_owner_is_behind_until_who_has_moved_is_fetched() -> None:
+    """Also when its fetches were cut off meanwhile; one that is gone, or never listed, holds nothing up."""
+    schedule = FetchSchedule()
+    schedule.put_first("never listed")
+    assert not schedule.is_behind
+    for account_id in ("a", "b"):
+        schedule.set_due(account_id, 10)
+        schedule.put_first(account_id)
+    assert schedule.next(0) == DueFetch("a", is_urgent=True)
+    schedule.release_all()
+    assert schedule.next(0) is not None
+    schedule.done("a", 100)
+    assert schedule.is_behind
+    schedule.forget("b")
+    assert not schedule.is_behind
+    schedule.put_first("c")
+    schedule.set_due("c", 10)
+    assert schedule.is_behind

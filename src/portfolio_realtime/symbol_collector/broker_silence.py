@@ -5,6 +5,7 @@ One account that always returns an error is not a silence of the broker.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Final, NoReturn, Protocol
 
 from prometheus_client import Gauge
@@ -56,17 +57,15 @@ class BrokerSilence:
         return failing_s < REST_SILENT_S and lost_s < EVENTS_LOST_S and not followed.is_mute()
 
 
-async def keep_live(
-    silence: BrokerSilence, followed: FollowedStream, stored: feeds.Feeds, gauge: Gauge
-) -> NoReturn:
-    """Keep the broker's source live for as long as the broker is heard. Raises StateUnavailable."""
+async def keep_live(is_heard: Callable[[], bool], stored: feeds.Feeds, gauge: Gauge) -> NoReturn:
+    """Keep the broker's source live while it is heard, and drop it at once when not. Raises StateUnavailable."""
     was_heard = False
     while True:
-        is_heard = silence.is_heard(followed)
-        if is_heard:
+        is_heard_now = is_heard()
+        if is_heard_now:
             await stored.keep(feeds.ACCOUNTS)
         elif was_heard:
             await stored.drop(feeds.ACCOUNTS)
-        was_heard = is_heard
-        gauge.set(is_heard)
+        was_heard = is_heard_now
+        gauge.set(is_heard_now)
         await asyncio.sleep(KEEP_S)

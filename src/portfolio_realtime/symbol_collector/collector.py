@@ -115,6 +115,7 @@ class Collector:
         self._follower = self._client.follower(self._clock, self)
         self._untried: set[str] = set()  # listed and not fetched yet
         self._is_complete = False  # every account has been fetched once
+        self._has_begun = False  # the list and the day's bookings have been read
         self._pending = PendingAccounts()
         self._writer = RecordWriter(self._state.accounts, self._records, self._pending)
         self._failures: dict[str, int] = {}  # account -> requests in a row that were not answered
@@ -139,15 +140,21 @@ class Collector:
             ),
             self._report(),
             self._lag.measure(self._follower),
-            keep_live(self._silence, self._follower, self._state.feeds, self._metrics.broker_heard),
+            keep_live(self._is_heard, self._state.feeds, self._metrics.broker_heard),
             self._follow_interest(),
             self._poll_interest(),
             serve_closed_days(self._state, self._client, self._clock, self._metrics.refused_days.inc),
             learn_names(self._state, self._client, lambda: self._records.universe, self._clock),
         )
 
+    def _is_heard(self) -> bool:
+        """Is the broker heard, and known what was booked since a former owner wrote the records?"""
+        is_caught_up = self._has_begun and not self._schedule.is_behind
+        return is_caught_up and self._silence.is_heard(self._follower)
+
     async def _resume(self) -> None:
         """Continue with the records in memory, unless another collector has been active since."""
+        self._has_begun = False
         for shard in self._shards:
             if self._records.known_count and self._records.is_older_than(
                 await self._state.accounts.read_all(shard)
@@ -220,6 +227,7 @@ class Collector:
         await self._wait_for_events()
         await self._until_done(self._list_accounts)
         await self._until_done(self._begin_history)
+        self._has_begun = True
         await together(
             self._keep_list(),
             self._fetch_unlisted(),

@@ -29,6 +29,7 @@ class FetchSchedule:
         self._watched: set[str] = set()
         self._hurried: set[str] = set()
         self._moved: set[str] = set()  # since the last life of ours, and not due yet
+        self._first: set[str] = set()  # the same, due, and not fetched yet
         self._fetching: set[str] = set()
         self._lines: dict[bool, list[tuple[int, int, str]]] = {True: [], False: []}
         self._order = 0
@@ -37,6 +38,7 @@ class FetchSchedule:
         """Make the account due at this time. Hurried: before all accounts that nobody watches."""
         if account_id in self._moved:
             self._moved.discard(account_id)
+            self._first.add(account_id)
             due_ns, is_hurried = FIRST_NS, True
         if is_hurried:
             self._hurried.add(account_id)
@@ -50,13 +52,20 @@ class FetchSchedule:
         This also holds if it becomes due only later, because the list comes after the events.
         """
         if account_id in self._due:
+            self._first.add(account_id)
             self.set_due(account_id, FIRST_NS, is_hurried=True)
         elif len(self._moved) < MOVED_MAX:
             self._moved.add(account_id)
 
+    @property
+    def is_behind(self) -> bool:
+        """Has something happened to an account of which only a former owner's record is there?"""
+        return bool(self._first)
+
     def forget(self, account_id: str) -> None:
         """The account no longer exists."""
         self._moved.discard(account_id)
+        self._first.discard(account_id)
         self._due.pop(account_id, None)
         self._watched.discard(account_id)
         self._hurried.discard(account_id)
@@ -93,13 +102,17 @@ class FetchSchedule:
         """The account has been fetched and is due again at this time."""
         self._fetching.discard(account_id)
         self._hurried.discard(account_id)
+        self._first.discard(account_id)
         if account_id in self._due:
             self.set_due(account_id, due_ns, is_hurried=is_hurried)
 
     def release_all(self) -> None:
         """All fetches have been cancelled."""
         for account_id in tuple(self._fetching):
+            is_first = account_id in self._first
             self.done(account_id, self._due.get(account_id, 0))
+            if is_first:
+                self.put_first(account_id)
 
     def _is_urgent(self, account_id: str) -> bool:
         return account_id in self._watched or account_id in self._hurried
