@@ -288,6 +288,7 @@ class PublicationFollower:
         ours, known = secrets.token_hex(8), ""
         while True:
             with contextlib.suppress(StateUnavailable):
+                await self._reach()
                 life = await self._state.interest.life(ours)
                 self._signs.reach()
                 if known and life != known:
@@ -296,6 +297,12 @@ class PublicationFollower:
                 known = life
                 ours = secrets.token_hex(8) if life == ours else ours  # for the next life
             await asyncio.sleep(LIFE_S)
+
+    async def _reach(self) -> None:
+        """On a cluster any node that answers will do: a lost primary silences its own shards only."""
+        if self._state.connection.is_cluster:
+            await self._state.connection.ping()
+            self._signs.reach()
 
     async def renew(self) -> NoReturn:
         """Keep up the interest in all watched accounts, forever."""
