@@ -58,7 +58,7 @@ class BrokerSilence:
 
 
 async def keep_live(is_heard: Callable[[], bool], stored: feeds.Feeds, gauge: Gauge) -> NoReturn:
-    """Keep the broker's source live while it is heard, and drop it at once when not. Raises StateUnavailable."""
+    """Keep the broker's source live while it is heard, and drop it when not. Raises StateUnavailable."""
     was_heard = False
     while True:
         is_heard_now = is_heard()

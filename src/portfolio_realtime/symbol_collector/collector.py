@@ -15,8 +15,8 @@ from typing import Any, Final, NoReturn
 import structlog
 
 from portfolio_realtime.clock import NS_PER_S
-from portfolio_realtime.config import Settings, described_source
-from portfolio_realtime.errors import BrokerUnavailable, SettingsError
+from portfolio_realtime.config import described_source
+from portfolio_realtime.errors import BrokerUnavailable
 from portfolio_realtime.service import Context, keep_running, together, under_lease
 from portfolio_realtime.state.connection import Message
 from portfolio_realtime.state.interest import decode_begun
@@ -36,10 +36,9 @@ from portfolio_realtime.symbol_collector.records.record_metrics import show_reco
 from portfolio_realtime.symbol_collector.sources import parse
 from portfolio_realtime.symbol_collector.sources.account_source import AccountSource
 from portfolio_realtime.symbol_collector.sources.asset_names import learn_names
-from portfolio_realtime.symbol_collector.sources.broker_client import BrokerClient, credentials
 from portfolio_realtime.symbol_collector.sources.closed_days import serve_closed_days
+from portfolio_realtime.symbol_collector.sources.opening import open_client
 from portfolio_realtime.symbol_collector.sources.parse import CurrencyRefused, PayloadRefused
-from portfolio_realtime.symbol_collector.sources.trading_client import TradingClient
 from portfolio_realtime.symbol_collector.stored_records import find_left_over, write_lost_again
 from portfolio_realtime.symbol_collector.unlisted_accounts import UnlistedAccounts
 from portfolio_realtime.telemetry import CollectorMetrics
@@ -79,15 +78,6 @@ async def run(context: Context) -> None:
     async with open_client(settings, count) as client:
         collector = Collector(context, client, metrics)
         await keep_running(lambda: under_lease(context, NAME, collector.work), context.clock, NAME)
-
-
-def open_client(settings: Settings, counted: Callable[[str], None]) -> AccountSource:
-    """The client for the accounts that the keys belong to. Raises SettingsError without a key."""
-    if settings.account_source == "broker":
-        return BrokerClient(settings.host("broker"), credentials(settings), counted)
-    if settings.account_source == "trading":
-        return TradingClient(settings, counted)
-    raise SettingsError(described_source(settings))
 
 
 class Collector:

@@ -16,10 +16,10 @@ from portfolio_realtime.market_data_consumer.mark_book import MarkBook
 from portfolio_realtime.market_data_consumer.snapshots import SYMBOLS_MAX, Snapshots
 from portfolio_realtime.model import Account, plain
 from portfolio_realtime.outbound import transport_to
-from portfolio_realtime.symbol_collector.collector import open_client
 from portfolio_realtime.symbol_collector.model import CLOSED, Statement
 from portfolio_realtime.symbol_collector.records.account_record import AccountRecord
 from portfolio_realtime.symbol_collector.sources.account_source import AccountSource
+from portfolio_realtime.symbol_collector.sources.opening import open_client
 from portfolio_realtime.symbol_collector.sources.parse import PayloadRefused, listed_accounts
 from portfolio_realtime.valuation.rounding import cents, exact_equity, exposure, money
 
