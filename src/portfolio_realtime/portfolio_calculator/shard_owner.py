@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 
+from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.service import Context, tell_away
 from portfolio_realtime.state import keys
@@ -69,10 +70,22 @@ class ShardOwner:
             await asyncio.sleep(settings.lease_renew_ms / 1000)
 
     async def keep_leases(self) -> None:
-        """Renew all leases in time; let go of the shards whose lease is lost."""
-        while True:
-            await asyncio.gather(*(self._renew(shard, lease) for shard, lease in self.leases.items()))
-            await asyncio.sleep(self._settings.lease_renew_ms / 1000)
+        """Renew all leases in time; let go of the shards whose lease is lost.
+
+        One renewal that is not answered holds up no other: their leases would run out meanwhile.
+        """
+        renewing: dict[int, asyncio.Task[None]] = {}
+        try:
+            while True:
+                for shard, lease in self.leases.items():
+                    if shard not in renewing or renewing[shard].done():
+                        renewing[shard] = asyncio.create_task(self._renew(shard, lease))
+                await asyncio.sleep(self._settings.lease_renew_ms / 1000)
+                for task in renewing.values():
+                    if task.done():
+                        task.result()
+        finally:
+            await cancel_until_ended(list(renewing.values()))
 
     async def _renew(self, shard: int, lease: Lease) -> None:
         with self.sparing(shard):

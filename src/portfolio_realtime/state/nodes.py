@@ -27,6 +27,8 @@ VIEW_S_MIN: Final = 0.1  # between two of them, however many ask
 ASKED_MAX: Final = 3  # nodes that are asked for their view at the same time
 ASK_S_MAX: Final = 1.0  # for one of them
 ANSWER_S_MAX: Final = 2.5  # for one command of a cluster; then its node counts as silent
+TRIAL_S_MAX: Final = 1.0  # for a command that tries whether a silent node answers again
+TRIAL_S: Final = 2.0  # between two of them
 VERSION_MIN: Final = 7  # of a cluster: before it nothing can be published to the nodes of one slot only
 NO_HOSTS: Final = frozenset({"", "?"})  # what a node says that does not know its own name
 CLUSTER: Final = "cluster"
@@ -50,8 +52,8 @@ class Node:
     """One server: its commands and its subscriptions.
 
     A node of a cluster that has not answered in time is silent: nobody waits for it any longer, and until it
-    answers again only one command at a time tries whether it does. So a node that stands still holds up those
-    who also ask others for ANSWER_S_MAX once, not at each command.
+    answers again only one command every TRIAL_S tries whether it does. So a node that stands still holds up
+    those who also ask others for ANSWER_S_MAX once, not at each command.
     """
 
     def __init__(self, url: str) -> None:
@@ -59,27 +61,28 @@ class Node:
         self.commands: Redis = command_client(url)
         self.subscriptions: Redis = subscription_client(url)
         self.is_silent = False
-        self._is_tried = False  # somebody asks a silent node whether it answers again
+        self._tried_s = 0.0  # when a command last tried whether it answers again
         self._waiting: set[asyncio.Timeout] = set()
 
     async def answer(self, ask: Callable[[Redis], Awaitable[R]]) -> R:
         """What it answers. Raises RedisError, and TimeoutError while it is silent or holds nothing more."""
-        if self.is_silent and self._is_tried:
+        now_s = asyncio.get_running_loop().time()
+        if self.is_silent and now_s - self._tried_s < TRIAL_S:
             raise self._silence()
-        is_trial = self._is_tried = self.is_silent
+        self._tried_s = now_s
+        wait_s = TRIAL_S_MAX if self.is_silent else ANSWER_S_MAX
         try:
-            async with asyncio.timeout(ANSWER_S_MAX) as patience:
+            async with asyncio.timeout(wait_s) as patience:
                 self._waiting.add(patience)
                 try:
                     answer = await ask(self.commands)
                 finally:
                     self._waiting.discard(patience)
         except TimeoutError:
-            self.is_silent = True
-            self.give_up()
+            if asyncio.get_running_loop().time() - now_s >= wait_s:  # it was not given up by others
+                self.is_silent = True
+                self.give_up()
             raise self._silence() from None
-        finally:
-            self._is_tried = self._is_tried and not is_trial
         self.is_silent = False
         return answer
 
