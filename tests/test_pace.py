@@ -53,20 +53,20 @@ def broken_rules(turns: Sequence[Turn], changes_s: Sequence[float]) -> set[str]:
     handed_on = [change for turn in turns for change in turn.changes]
     if handed_on != list(range(len(changes_s))):
         broken.add("every change, the last of a burst too, is handed on once")
-    quiet_s = began_s = float("-inf")
+    quiet_s = ended_s = float("-inf")
     cost_s = 0.0
     for number, turn in enumerate(turns):
         first_s = changes_s[turn.changes[0]]
         if first_s >= quiet_s and turn.began_s > first_s + CLOSE_S:
             broken.add("after quiet nothing waits")
-        if turn.began_s - max(first_s, began_s + cost_s) > S_MAX + CLOSE_S and number:
+        if turn.began_s - max(first_s, ended_s) > S_MAX + CLOSE_S and number:
             broken.add("nothing waits for longer than the maximum")
-        if turn.began_s - began_s < S_MIN - CLOSE_S:
-            broken.add("turns keep the minimal interval")
-        if turn.began_s - began_s < min(S_MAX, (1 + COST_FACTOR) * cost_s) - CLOSE_S:
+        if turn.began_s - ended_s < S_MIN - CLOSE_S:
+            broken.add("turns keep the minimal rest")
+        if turn.began_s - ended_s < min(S_MAX, COST_FACTOR * cost_s) - CLOSE_S:
             broken.add("what a turn costs is followed by as much rest")
-        began_s, cost_s = turn.began_s, turn.ended_s - turn.began_s
-        quiet_s = max(turn.ended_s, began_s + S_MAX)
+        ended_s, cost_s = turn.ended_s, turn.ended_s - turn.began_s
+        quiet_s = ended_s + S_MAX
     return broken
 
 
@@ -91,7 +91,7 @@ class NeverAtOnce(Pace):
 class Restless(Pace):
     """Each change has a turn of its own."""
 
-    rule: ClassVar = "turns keep the minimal interval"
+    rule: ClassVar = "turns keep the minimal rest"
 
     def wait_s(self, now_s: float) -> float:
         return 0.0
@@ -103,7 +103,7 @@ class Careless(Pace):
     rule: ClassVar = "what a turn costs is followed by as much rest"
 
     def took(self, began_s: float, ended_s: float) -> None:
-        super().took(began_s, began_s)
+        super().took(ended_s, ended_s)
 
 
 class Starving(Pace):
@@ -111,8 +111,8 @@ class Starving(Pace):
 
     rule: ClassVar = "nothing waits for longer than the maximum"
 
-    def __init__(self, interval_s_min: float, interval_s_max: float) -> None:
-        super().__init__(interval_s_min, 100 * interval_s_max)
+    def __init__(self, rest_s_min: float, rest_s_max: float) -> None:
+        super().__init__(rest_s_min, 100 * rest_s_max)
 
 
 @pytest.mark.parametrize("planted", [NeverAtOnce, Restless, Careless, Starving])

@@ -10,14 +10,14 @@ class Pace:
     """Times between the turns of one loop that hands changes on. No clock: seconds come in.
 
     What changes after quiet is handed on at once. What changes while busy waits for the next turn, which
-    begins `interval_s_min` after the one before or, where that one took long, as much later as leaves
-    COST_FACTOR times its own time to all other work; but never later than `interval_s_max` after it, or than
-    its end. So a burst is a first turn at once and few later ones, of which the last has its last change.
+    begins `rest_s_min` after the end of the one before or, where that one took long, COST_FACTOR times as
+    long as it took; but never later than `rest_s_max`. So a burst is a first turn at once and few later ones,
+    of which the last has its last change; and however long turns take, something is left for all other work.
     """
 
-    def __init__(self, interval_s_min: float, interval_s_max: float) -> None:
-        self._interval_s_min = min(interval_s_min, interval_s_max)
-        self._interval_s_max = interval_s_max
+    def __init__(self, rest_s_min: float, rest_s_max: float) -> None:
+        self._rest_s_min = min(rest_s_min, rest_s_max)
+        self._rest_s_max = rest_s_max
         self._next_s = NEVER_S
 
     def wait_s(self, now_s: float) -> float:
@@ -26,5 +26,5 @@ class Pace:
 
     def took(self, began_s: float, ended_s: float) -> None:
         """A turn that handed on all that had changed when it began is over."""
-        wanted_s = (1 + COST_FACTOR) * (ended_s - began_s)
-        self._next_s = began_s + min(self._interval_s_max, max(self._interval_s_min, wanted_s))
+        wanted_s = COST_FACTOR * (ended_s - began_s)
+        self._next_s = ended_s + min(self._rest_s_max, max(self._rest_s_min, wanted_s))

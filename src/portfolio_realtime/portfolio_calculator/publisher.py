@@ -17,8 +17,8 @@ from portfolio_realtime.valuation.valuer import Flush, Valuer
 
 QUIET_S: Final = 0.5  # without any change, look again after this: marks grow stale by themselves
 SIGN_S: Final = 1.0  # a shard of which nothing else was published gives a sign of life this often
-INTERVAL_S_MIN: Final = 0.005  # what becomes due or is announced within this of a turn shares the next one
-INTERVAL_S_MAX: Final = 0.06  # and nobody waits longer than this after a turn
+REST_S_MIN: Final = 0.005  # what becomes due or is announced within this of a turn shares the next one
+REST_S_MAX: Final = 0.05  # and nobody waits longer than this after a turn
 FORGET_STEP: Final = 250  # stored publications dropped before other work gets its turn
 
 
@@ -154,4 +154,4 @@ def new_pace() -> Pace:
     Without it, ten thousand accounts that become due, or are announced, one after the other would each cost a
     turn of all the watched.
     """
-    return Pace(INTERVAL_S_MIN, INTERVAL_S_MAX)
+    return Pace(REST_S_MIN, REST_S_MAX)
