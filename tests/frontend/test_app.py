@@ -164,20 +164,26 @@ async def test_behaviour_14_a_server_that_lags_never_takes_the_screen_back(
     await calculator.publish("alice-1", 1, {}, equity="1.00")
     path, headers = "/ws/portfolio/alice-1", bearer(accounts=["alice-1"])
     async with serving(valkey_url) as current, contextlib.AsyncExitStack() as stack:
-        monkeypatch.setattr(Connection, "follow", late(Connection.follow))
+        is_heard = asyncio.Event()
+        is_heard.set()
+        monkeypatch.setattr(Connection, "follow", late(Connection.follow, is_heard))
         lagging = await stack.enter_async_context(serving(valkey_url, has_signs=False))
         publishing = asyncio.create_task(keep_publishing(calculator))
         stack.push_async_callback(cancel_until_ended, [publishing])
         resident = await stack.enter_async_context(lagging.open(path, headers))
-        await receive_until(resident, 5)  # from then on it has only what it hears late
+        await receive_until(resident, 5)  # from then on it has only what it hears
         await open_client(page, origin(current), f'url: ["{origin(current)}", "{origin(lagging)}"]', both())
         await page.evaluate("() => { follow('alice-1') }")
         await shows(page, "alice-1", status="live")
+        is_heard.clear()
+        shown = await page.evaluate("seen.length")
+        await page.wait_for_function("shown => seen.length > shown + 3", arg=shown)
         told: list[str] = []
         dialled = watch_sockets(page)
         page.on("websocket", lambda one: one.on("framereceived", lambda frame: told.append(str(frame))))
         await current.stop()
         await until(lambda: any("server" in frame for frame in told), "it says that it is behind", 60)
+        is_heard.set()
         await until(lambda: any('"portfolio"' in frame for frame in told), "it has caught up", 60)
         await shows(page, "alice-1", status="live")
     sequences = await page.evaluate("seen.map(({value}) => value?.sequence ?? 0)")

@@ -12,8 +12,8 @@ Follow = Callable[..., AsyncIterator[Message | Subscribed]]
 LAG_S: Final = 1.0
 
 
-def late(follow: Follow) -> Follow:
-    """What a server hears of values, each LAG_S after it was said."""
+def late(follow: Follow, is_heard: asyncio.Event | None = None) -> Follow:
+    """What a server hears of values: each LAG_S after it was said, or only while `is_heard`."""
 
     async def followed(self: Connection, *channels: str) -> AsyncIterator[Message | Subscribed]:
         if not any("valuations" in name for name in channels):
@@ -31,7 +31,7 @@ def late(follow: Follow) -> Follow:
         try:
             while True:
                 due_s, event = await waiting.get()
-                await asyncio.sleep(max(0.0, due_s - now_s()))
+                await (is_heard.wait() if is_heard else asyncio.sleep(max(0.0, due_s - now_s())))
                 yield event
         finally:
             await cancel_until_ended([hearing])
