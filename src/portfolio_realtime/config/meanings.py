@@ -35,6 +35,8 @@ MEANINGS: Final = {
     "redis_cert_file": "With REDIS_SSL: file with the client certificate, where the server asks for one",
     "redis_key_file": "File with the key of REDIS_CERT_FILE",
     "redis_cluster": "Is it a cluster? auto: the server says it",
+    "redis_sentinels": "Sentinels by commas, each host or host:port (26379): they say where the primary is",
+    "redis_sentinel_master": "Name by which REDIS_SENTINELS know the primary, such as mymaster",
     "redis_is_embedded": "Set by run_services: this Valkey was started with them",
     "key_prefix": "Prefix of every key and channel, for tenants that share a server",
     "symbol_collection_interval": "Seconds in which each account is reconciled, where the rate limit allows",

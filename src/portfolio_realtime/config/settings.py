@@ -94,6 +94,8 @@ class Settings(BaseSettings):
     redis_cert_file: str = ""
     redis_key_file: str = ""
     redis_cluster: Literal["auto", "true", "false"] = "auto"
+    redis_sentinels: str = ""
+    redis_sentinel_master: str = ""
     redis_is_embedded: bool = False
     key_prefix: str = Field("", pattern="^[A-Za-z0-9:_-]{0,64}$")
     # The four intervals, in seconds
@@ -187,6 +189,13 @@ class Settings(BaseSettings):
         valkey_url.check_host(host)
         return host
 
+    @field_validator("redis_sentinels")
+    @classmethod
+    def _redis_sentinels(cls, sentinels: str) -> str:
+        if sentinels:
+            valkey_url.sentinels_of(sentinels)
+        return sentinels
+
     @field_validator("redis_ca_file", "redis_cert_file", "redis_key_file")
     @classmethod
     def _is_there(cls, path: str) -> str:
@@ -272,7 +281,7 @@ class Settings(BaseSettings):
         if self.lease_ms < 3 * self.lease_renew_ms:
             raise ValueError("LEASE_MS must be at least three times LEASE_RENEW_MS")
         tls_files = (self.redis_ca_file, self.redis_cert_file, self.redis_key_file)
-        if any(tls_files) and not (self.redis_ssl and self.redis_host):
+        if any(tls_files) and not (self.redis_ssl and (self.redis_host or self.redis_sentinels)):
             raise ValueError(
                 "REDIS_CA_FILE, REDIS_CERT_FILE and REDIS_KEY_FILE need REDIS_HOST and REDIS_SSL"
             )
@@ -298,6 +307,16 @@ class Settings(BaseSettings):
             raise ValueError("REDIS_CLUSTER=true needs REDIS_HOST or REDIS_URL: a node of the cluster")
         if self.redis_cluster == "true" and (valkey_url.database_of(url) if url else self.redis_db):
             raise ValueError("REDIS_CLUSTER=true goes with database 0: set REDIS_DB=0")
+        return self
+
+    @model_validator(mode="after")
+    def _sentinels_alone(self) -> Self:
+        if bool(self.redis_sentinels) != bool(self.redis_sentinel_master):
+            raise ValueError("REDIS_SENTINELS and REDIS_SENTINEL_MASTER go together: set both or none")
+        if self.redis_sentinels and (self.redis_host or self.redis_url.get_secret_value()):
+            raise ValueError("REDIS_SENTINELS says where the primary is: unset REDIS_HOST and REDIS_URL")
+        if self.redis_sentinels and self.redis_cluster == "true":
+            raise ValueError("REDIS_CLUSTER=true goes without REDIS_SENTINELS: a cluster has none")
         return self
 
     @model_validator(mode="after")
@@ -348,11 +367,13 @@ class Settings(BaseSettings):
     @property
     def is_embedded(self) -> bool:
         """Is no server configured, so that we start our own Valkey?"""
-        return not self.redis_host and not self.redis_url.get_secret_value()
+        return not (self.redis_host or self.redis_sentinels or self.redis_url.get_secret_value())
 
     @property
     def is_cluster(self) -> bool | None:
         """Is Valkey a cluster? None: the server says it."""
+        if self.redis_sentinels:
+            return False
         return None if self.redis_cluster == "auto" else self.redis_cluster == "true"
 
     @property
@@ -366,14 +387,18 @@ class Settings(BaseSettings):
             "ssl_certfile": self.redis_cert_file,
             "ssl_keyfile": self.redis_key_file,
         }
-        return valkey_url.url_of(
-            self.redis_host,
+        url = valkey_url.url_of(
+            self.redis_host or "localhost",
             self.redis_port,
             self.redis_db,
             user=self.redis_user,
             password=self.redis_password.get_secret_value(),
             tls_files=tls_files if self.redis_ssl else None,
         )
+        if not self.redis_sentinels:
+            return url
+        sentinels = valkey_url.sentinels_of(self.redis_sentinels)
+        return valkey_url.by_sentinel(url, sentinels, self.redis_sentinel_master)
 
     @property
     def shows_picker(self) -> bool:

@@ -5,8 +5,13 @@ from typing import Final
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 SCHEMES: Final = ("redis", "rediss")
+SOCKET: Final = "unix"  # the scheme of a socket in the file system
 PORT: Final = 6379  # where a URL names none
-EXAMPLES: Final = "redis://127.0.0.1:6379/0 or rediss://:password@host:6380/0"
+SENTINEL_PORT: Final = 26379  # where REDIS_SENTINELS names none
+SENTINEL_MASTER: Final = "sentinel_master"  # option of our own: the hosts are Sentinels, which know this name
+EXAMPLES: Final = (
+    "redis://127.0.0.1:6379/0, rediss://:password@host:6380/0 or unix:///run/valkey/valkey.sock?db=0"
+)
 CERTIFICATE_CHECKS: Final = ("required", "optional", "none")
 TLS_OPTIONS: Final = (
     "ssl_ca_certs",
@@ -19,6 +24,9 @@ TLS_OPTIONS: Final = (
 
 def check_url(url: str) -> None:
     """Raises ValueError with the remedy when a URL is none, or says what we do not understand."""
+    if url.startswith(f"{SOCKET}:"):
+        _check_socket(urlsplit(url))
+        return
     try:
         hosts = [urlsplit(one) for one in each_host(url)]
         is_wrong = any(one.scheme not in SCHEMES or not one.hostname or one.port == 0 for one in hosts)
@@ -34,6 +42,16 @@ def check_url(url: str) -> None:
         raise ValueError("contains '#': write it as %23")
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         _check_option(name, value, parts.scheme)
+
+
+def _check_socket(parts: SplitResult) -> None:
+    if parts.hostname or not parts.path.strip("/"):
+        raise ValueError("must name a socket by its whole path, such as unix:///run/valkey/valkey.sock?db=0")
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name != "db" or not value.isdecimal():
+            raise ValueError(f"has the option {name}={value}: a unix:// URL may only have db=NUMBER")
+    if parts.fragment:
+        raise ValueError("contains '#': write it as %23")
 
 
 def _check_option(name: str, value: str, scheme: str) -> None:
@@ -82,8 +100,12 @@ def host_of(url: str) -> str:
 
 
 def place_of(url: str) -> str:
-    """Host and port of a URL of one host, as a person reads them."""
+    """Host and port of a URL of one host, or the path of its socket, as a person reads them."""
     parts = urlsplit(url)
+    if parts.scheme == SOCKET:
+        return unquote(parts.path)
+    if name := sentinel_master_of(url):
+        return f"the primary {name!r} of the Sentinels {parts.netloc.rpartition('@')[2]}"
     return f"{_bracketed(parts.hostname or '')}:{parts.port or PORT}"
 
 
@@ -93,6 +115,8 @@ def database_of(url: str) -> int:
 
 
 def _database(parts: SplitResult) -> str:
+    if parts.scheme == SOCKET:
+        return dict(parse_qsl(parts.query)).get("db", "")
     return unquote(parts.path).strip("/")
 
 
@@ -117,6 +141,53 @@ def url_of(
     scheme = "redis" if tls_files is None else "rediss"
     options = urlencode({name: path for name, path in (tls_files or {}).items() if path})
     return f"{scheme}://{login}{places}/{database}{options and '?'}{options}"
+
+
+def sentinels_of(text: str) -> list[tuple[str, int]]:
+    """Host and port of each of REDIS_SENTINELS. Raises ValueError with the remedy."""
+    found: list[tuple[str, int]] = []
+    for one in text.split(","):
+        try:
+            parts = urlsplit(f"//{one.strip()}")
+            host, port = parts.hostname, SENTINEL_PORT if parts.port is None else parts.port
+        except ValueError:
+            host, port = None, 0
+        else:
+            host = None if parts.path or parts.query or parts.username is not None else host
+        if not host or not port:
+            raise ValueError(f"{one.strip()!r} is no host:port: write host1:26379,host2:26379,host3:26379")
+        found.append((host, port))
+    return found
+
+
+def by_sentinel(url: str, sentinels: list[tuple[str, int]], name: str) -> str:
+    """A URL of the primary that these Sentinels call by this name: its login, database and files of TLS."""
+    parts = urlsplit(url)
+    login, sign, _ = parts.netloc.rpartition("@")
+    places = ",".join(f"{_bracketed(host)}:{port}" for host, port in sentinels)
+    query = "&".join(part for part in (parts.query, urlencode({SENTINEL_MASTER: name})) if part)
+    return parts._replace(netloc=login + sign + places, query=query).geturl()
+
+
+def sentinel_master_of(url: str) -> str:
+    """The name of the primary in a URL of Sentinels; "" in any other."""
+    return dict(parse_qsl(urlsplit(url).query)).get(SENTINEL_MASTER, "")
+
+
+def without_sentinels(url: str) -> tuple[str, list[tuple[str, int]]]:
+    """What is left of a URL of Sentinels for the library, and where these are."""
+    parts = urlsplit(url)
+    login, sign, places = parts.netloc.rpartition("@")
+    sentinels = sentinels_of(places)
+    query = urlencode([pair for pair in parse_qsl(parts.query) if pair[0] != SENTINEL_MASTER])
+    host, port = sentinels[0]
+    return parts._replace(netloc=f"{login}{sign}{_bracketed(host)}:{port}", query=query).geturl(), sentinels
+
+
+def without_login(url: str) -> str:
+    """The same without user, password and database: servers and their Sentinels have users of their own."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], path="").geturl()
 
 
 def password_of(url: str) -> str:

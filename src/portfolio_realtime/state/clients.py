@@ -4,11 +4,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 from redis import exceptions
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import ConnectionPool, Redis, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from portfolio_realtime.config import valkey_url
 from portfolio_realtime.state.error_answers import ROLE_CHANGED, Parser, is_lost, word_of
+from portfolio_realtime.state.sentinels import PrimaryConnection, SecurePrimaryConnection, Sentinels
 
 SOCKET_TIMEOUT_S: Final = 5.0
 HEALTH_CHECK_S: Final = 10
@@ -79,10 +81,24 @@ class _OnceMore(_Telling):
         return await super().call_with_retry(do, failed, is_lost, with_failure_count)
 
 
+def _client(url: str, **options: Any) -> Redis:
+    """The library's client of the server at a URL, or of the primary that Sentinels name."""
+    if not (name := valkey_url.sentinel_master_of(url)):
+        return Redis.from_url(url, **options)
+    plain, places = valkey_url.without_sentinels(url)
+    client: Redis = Redis.from_url(plain, **options)
+    pool = client.connection_pool
+    is_secure = issubclass(pool.connection_class, SSLConnection)
+    pool.connection_class = SecurePrimaryConnection if is_secure else PrimaryConnection
+    login_less = valkey_url.without_login(plain)
+    pool.connection_kwargs["sentinels"] = Sentinels(login_less, name, places)
+    return client
+
+
 def command_client(url: str) -> Redis:
     """A client of one server for commands."""
     once_more = _OnceMore()
-    client: Redis = Redis.from_url(
+    client = _client(
         url,
         socket_timeout=SOCKET_TIMEOUT_S,
         socket_connect_timeout=SOCKET_TIMEOUT_S,
@@ -97,7 +113,7 @@ def command_client(url: str) -> Redis:
 
 def subscription_client(url: str) -> Redis:
     """A client of one server for subscriptions."""
-    return Redis.from_url(
+    return _client(
         url,
         protocol=2,  # with RESP3 the client formats every message for a log that nobody asked for
         socket_connect_timeout=SOCKET_TIMEOUT_S,

@@ -36,7 +36,9 @@ STAYING: Final = {
     "NOPROTO": "use Valkey, or Redis 7 or newer",
     "WRONGTYPE": "something else writes to our keys: set KEY_PREFIX or another REDIS_DB",
 }
-STAYING_ERR: Final = {  # what the text of an ERR begins with
+STAYING_ERR: Final = {  # what the text of an ERR, or of an error of ours, begins with
+    "no Sentinel knows a primary of this name": "check REDIS_SENTINEL_MASTER",
+    "unknown command 'SENTINEL'": "REDIS_SENTINELS names a server that is no Sentinel",
     "unknown command": "use Valkey, or Redis 7 or newer, without renamed commands",
     "unknown subcommand": "use Valkey, or Redis 7 or newer",
     "AUTH <password> called without any password": "it wants no password: unset REDIS_PASSWORD",

@@ -32,6 +32,7 @@ TRIAL_S: Final = 2.0  # between two of them
 VERSION_MIN: Final = 7  # of a cluster: before it nothing can be published to the nodes of one slot only
 NO_HOSTS: Final = frozenset({"", "?"})  # what a node says that does not know its own name
 CLUSTER: Final = "cluster"
+SENTINEL: Final = "sentinel"
 
 R = TypeVar("R")
 LOST: Final = (exceptions.ConnectionError, exceptions.TimeoutError, OSError)
@@ -109,7 +110,8 @@ class Nodes:
         self.is_cluster = False if is_cluster is False else None  # None: nobody has asked
         self.turned = asyncio.Event()  # set, and replaced, when slots have gone to other nodes
         self._expected = is_cluster
-        self._first = [Node(one) for one in valkey_url.each_host(url)]
+        is_by_sentinel = bool(valkey_url.sentinel_master_of(url))
+        self._first = [Node(one) for one in ([url] if is_by_sentinel else valkey_url.each_host(url))]
         self._others: dict[tuple[str, int], Node] = {}
         self._holders: list[Node | None] = []
         self._learning = asyncio.Lock()
@@ -150,6 +152,10 @@ class Nodes:
     def check_kind(self, told: "Hello", node: Node) -> None:
         """Raises StateRefused where a server is not what was expected, or no cluster that we can use."""
         place = valkey_url.place_of(node.url)
+        if told.mode == SENTINEL:
+            raise StateRefused(
+                f"{place} is a Sentinel: name it in REDIS_SENTINELS, and its primary in REDIS_SENTINEL_MASTER"
+            )
         if told.mode != CLUSTER:
             if self._expected or len(self._first) > 1:
                 raise StateRefused(
@@ -308,7 +314,7 @@ async def hello(commands: Redis) -> Hello:
     answer: Any = await commands.execute_command("HELLO")
     said = answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=True))
     told = {_text(name): _text(value) for name, value in said.items()}
-    return Hello(told["server"], told["version"], told["mode"], told["role"])
+    return Hello(told["server"], told["version"], told["mode"], told.get("role", ""))
 
 
 def _text(raw: object) -> str:
