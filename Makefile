@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install run docs test test-cluster test-js lint lint-js app page bench-page screenshots package-check check format bench compare scaleout curve knee faults chaos chaos-check simulate replay trace week churn wheel image cloudflare cloudflare-check aws-synth aws-preflight aws-templates aws-check aws-drill documents sbom audit workflows uv lock clean
+.PHONY: help install run docs test drills test-cluster test-js lint lint-js app page bench-page screenshots package-check check format bench compare scaleout curve knee faults chaos chaos-check simulate replay trace week churn wheel image cloudflare cloudflare-check aws-synth aws-preflight aws-templates aws-check aws-drill documents sbom audit workflows uv lock clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 20
@@ -39,6 +39,9 @@ test: install test-js app  ## all tests, with branch coverage
 
 test-fast: install  ## the tests that need no server, browser or whole system, within a minute; no coverage
 	$(BIN)/python -m pytest -m fast --numprocesses=auto -q $(ARGS)
+
+drills: install  ## minutes of whole systems under faults, each with its table; on a machine with nothing else to do
+	$(BIN)/python -m pytest -s -m drill tests/faults tests/frontend $(ARGS)
 
 test-cluster: install  ## the state and a journey on a cluster: make test-cluster, make test-cluster VALKEY=redis-cluster
 	TEST_VALKEY=$(or $(VALKEY),cluster) $(BIN)/python -m pytest -q --numprocesses=3 --dist=loadfile tests/state tests/journey/test_2_wire.py $(ARGS)

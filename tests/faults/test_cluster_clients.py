@@ -72,6 +72,7 @@ class Stage:
         assert (self.fleet.cut_off, counts["regressions"], counts["leaks"]) == (0, 0, 0), name
 
 
+@pytest.mark.drill
 @pytest.mark.timeout(900)
 async def test_nodes_change_and_nobody_is_cut_off_or_goes_back(until: Until) -> None:
     """Killed, failed over, stopped, and slots moved: nobody is cut off, none goes back, all end right."""

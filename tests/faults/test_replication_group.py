@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 import httpx
+import pytest
 
 from portfolio_harness.clients import Clients
 from portfolio_harness.convergence import converge
@@ -146,6 +147,7 @@ async def steady(stage: Stage, until: Until) -> None:
     await until(look, "every client gets values regularly", STEADY_S_MAX)
 
 
+@pytest.mark.drill
 async def test_the_primary_changes_and_nobody_is_cut_off_or_goes_back(tmp_path: Path, until: Until) -> None:
     """Handed over, reassigned with an endpoint that moves late, killed: silence, closes, order, promises."""
     async with staged(tmp_path) as stage:

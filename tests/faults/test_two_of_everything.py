@@ -196,6 +196,7 @@ class Measured:
         return wire, page
 
 
+@pytest.mark.drill
 async def test_each_hop_is_told_and_heals(tmp_path: Path, until: Until) -> None:
     """Both of a kind away: wire and page are told. One of them: the other takes over. Nobody goes back."""
     async with two_of_everything(tmp_path) as pair:

@@ -278,6 +278,7 @@ WATCH_FRAMES = """
 """  # noqa: E501  # as it would stand in a page
 
 
+@pytest.mark.drill
 async def test_behaviour_16_a_thousand_rows_change_twice_a_second_for_a_minute(
     page: Page, demo: Served, calculator: Calculator
 ) -> None:

@@ -230,27 +230,23 @@ async def test_what_was_evicted_comes_back(
         its = msgspec.structs.replace(one.state, account_id=account_id)
         records.observe(msgspec.structs.replace(one, state=its), at_s(-2), at_s(-1))
 
-    async def write() -> None:
-        added, accounts, _ = records.take_changes(10)
-        await state.accounts.write_universe(lease, added, [])
-        await state.accounts.write(lease, accounts)
-
-    await write()
-    changed = asyncio.Event()
-    comparing = asyncio.create_task(
-        stored_records.write_lost_again(records, state.accounts, range(SHARDS), asyncio.Lock(), changed.set)
-    )
-    before = await state.connection.commands.hgetall(key)
+    writer = RecordWriter(state.accounts, records, PendingAccounts())
+    writer.request_write()
+    tasks = [
+        asyncio.create_task(writer.write(lease)),
+        asyncio.create_task(stored_records.write_lost_again(records, state.accounts, range(SHARDS), writer)),
+    ]
+    commands = state.connection.commands
+    await until(lambda: _has(state, 2), "both records are written")
+    before = await commands.hgetall(key)
     assert before
-    await state.connection.commands.delete(key)
-    await changed.wait()
-    await write()
-    assert await state.connection.commands.hgetall(key) == before
-    await cancel_until_ended([comparing])
+    await commands.delete(key)
+    await until(lambda: _equals(state, key, before), "what was evicted is there again")
+    await cancel_until_ended(tasks)
 
 
 async def test_what_is_on_its_way_to_valkey_is_not_lost(
-    state: State, monkeypatch: pytest.MonkeyPatch
+    state: State, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The writer has taken a record and has not written it yet, while the counts are compared."""
     monkeypatch.setattr(stored_records, "COMPARE_S", 0.01)
@@ -269,21 +265,23 @@ async def test_what_is_on_its_way_to_valkey_is_not_lost(
     monkeypatch.setattr(state.accounts, "write", slow)
     writer = RecordWriter(state.accounts, records, PendingAccounts())
     writer.request_write()
-    changed = asyncio.Event()
     tasks = [
         asyncio.create_task(writer.write(lease)),
-        asyncio.create_task(
-            stored_records.write_lost_again(
-                records, state.accounts, range(SHARDS), writer.writing, changed.set
-            )
-        ),
+        asyncio.create_task(stored_records.write_lost_again(records, state.accounts, range(SHARDS), writer)),
     ]
-    await began.wait()
-    await asyncio.sleep(0.2)
-    goes_on.set()
-    async with asyncio.timeout(10):
-        while await state.accounts.count(range(SHARDS)) < 1:
-            await asyncio.sleep(0.01)
-    await asyncio.sleep(0.1)
-    assert not changed.is_set()
+    with structlog.testing.capture_logs() as said:
+        await began.wait()
+        await asyncio.sleep(0.2)
+        goes_on.set()
+        await until(lambda: _has(state, 1), "the record is written")
+        await asyncio.sleep(0.1)
+    assert said == []
     await cancel_until_ended(tasks)
+
+
+async def _has(state: State, count: int) -> bool:
+    return await state.accounts.count(range(SHARDS)) == count
+
+
+async def _equals(state: State, key: str, fields: Any) -> bool:
+    return await state.connection.commands.hgetall(key) == fields

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from portfolio_realtime.model import Account
+from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Connection
 from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
 from portfolio_realtime.symbol_collector.sources import parse
@@ -129,7 +130,7 @@ async def test_a_stored_record_that_cannot_be_read_is_left_out(state: Any) -> No
     await state.accounts.write(lease, accounts)
     connection: Connection = state.connection
     for shard in range(16):
-        key = f"{{s{shard:02d}}}:accounts"
+        key = keys.accounts(shard)
         if await connection.commands.hexists(key, "alice"):
             await connection.commands.hset(key, "alice", b'{"account_id": 5}')
 

@@ -121,13 +121,7 @@ class Collector:
             self._collect(),
             self._writer.write(lease),
             self._tidy(),
-            write_lost_again(
-                self._records,
-                self._state.accounts,
-                self._shards,
-                self._writer.writing,
-                self._writer.request_write,
-            ),
+            write_lost_again(self._records, self._state.accounts, self._shards, self._writer),
             self._report(),
             self._lag.measure(self._follower),
             keep_live(self._is_heard, self._state.feeds, self._metrics.broker_heard),
@@ -377,7 +371,7 @@ class Collector:
             self._silence.note_answer()
             self._metrics.rejected.labels("statement").inc()
             log.error("statement refused", account_id=account_id, reason=str(error))
-            self._refuse(account_id, str(error), is_final=isinstance(error, CurrencyRefused))
+            await self._refuse(account_id, str(error), is_final=isinstance(error, CurrencyRefused))
             wait_ns = min(self._interval_ns, REFUSED_AGAIN_NS)
         finally:
             self._finish(account_id, self._turn_ns() + wait_ns)
@@ -393,15 +387,21 @@ class Collector:
             return int(RETRY_S * NS_PER_S)
         self._silence.note_answer()
         if failures >= FAILURES_MAX:
-            self._refuse(account_id, "the broker answers others, but not about this account")
+            await self._refuse(account_id, "the broker answers others, but not about this account")
         return min(self._interval_ns, int(RETRY_S * NS_PER_S) << min(failures, BACK_OFF_MAX))
 
-    def _refuse(self, account_id: str, reason: str, *, is_final: bool = False) -> None:
-        """No readable answer about the account: its record is old, or does not exist yet."""
+    async def _refuse(self, account_id: str, reason: str, *, is_final: bool = False) -> None:
+        """No readable answer about the account: its record, a former owner's too, is old."""
         self._untried.discard(account_id)
+        now_ns = self._clock.now_ns()
         if self._records.is_known(account_id):
-            self._records.refuse_statement(account_id, self._clock.now_ns())
-        elif self._records.is_listed(account_id):
+            self._records.refuse_statement(account_id, now_ns)
+        elif not self._records.is_listed(account_id):
+            return
+        elif (stored := await self._state.accounts.read_one(account_id)) is not None:
+            self._records.inherit_unreadable(stored, now_ns)
+            self._pending.discard(account_id)
+        else:
             self._pending.add(account_id, reason, is_final=is_final)
         self._writer.request_write()
 

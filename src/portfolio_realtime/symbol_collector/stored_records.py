@@ -4,12 +4,13 @@ Nobody reports entries that were evicted or deleted by hand, or records of a for
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, NoReturn
 
 import structlog
 
 from portfolio_realtime.state.accounts import Accounts
+from portfolio_realtime.symbol_collector.record_writer import RecordWriter
 from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
 
 COMPARE_S: Final = 2.0  # between two looks
@@ -18,31 +19,27 @@ log = structlog.get_logger()
 
 
 async def write_lost_again(
-    records: AccountRecords,
-    stored: Accounts,
-    shards: Sequence[int],
-    writing: asyncio.Lock,
-    changed: Callable[[], None],
+    records: AccountRecords, stored: Accounts, shards: Sequence[int], writer: RecordWriter
 ) -> NoReturn:
-    """Write records and symbols again that Valkey has lost, forever. Raises StateUnavailable.
+    """Have records and symbols written again that Valkey has lost, forever. Raises StateUnavailable.
 
-    Only counts are compared, so that a check costs the same however much is stored. `changed` is called when
-    `records` has something to write.
+    The counts are compared, so that a look costs the same however much is stored. What the writer is writing
+    is not lost.
     """
     while True:
         await asyncio.sleep(COMPARE_S)
-        async with writing:
+        async with writer.writing:
             if records.has_changes or not records.known_count:
                 continue
             if records.known_count > await stored.count(shards):
                 lost = set(records.known_ids).difference(await stored.ids())
                 log.warning("records are missing in Valkey and written again", count=len(lost))
                 records.write_again(lost)
-                changed()
+                writer.request_write()
             if records.universe_size > await stored.count_universe():
                 log.warning("symbols are missing in the universe and written again")
                 records.write_universe_again(await stored.read_universe())
-                changed()
+                writer.request_write()
 
 
 async def find_left_over(records: AccountRecords, stored: Accounts) -> set[str]:

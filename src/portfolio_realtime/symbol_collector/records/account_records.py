@@ -16,6 +16,7 @@ from portfolio_realtime.model import Account, Bookings
 from portfolio_realtime.symbol_collector.model import CASH, Activity, Statement
 from portfolio_realtime.symbol_collector.records.account_record import AccountRecord, Outcome
 from portfolio_realtime.symbol_collector.records.asset_classes import AssetClasses
+from portfolio_realtime.symbol_collector.records.doubts import Doubts, Reason
 
 UNLISTED_MAX: Final = 1_000  # accounts that events name before the account list does
 
@@ -162,6 +163,21 @@ class AccountRecords:
         """The broker's answer about this account could not be read, or did not come."""
         self._doubt(account_id, lambda record: record.refuse_statement(now_ns))
 
+    def inherit_unreadable(self, stored: Account, now_ns: int) -> None:
+        """A former owner has left this record, and the broker's answer about it could not be read since.
+
+        It stays as it was, marked as old and not confirmed, until a statement can be read.
+        """
+        doubts = Doubts()
+        doubts.raise_(Reason.UNREADABLE, now_ns, {})
+        inherited = msgspec.structs.replace(
+            stored,
+            version=max(self._version_min, stored.version + 1),
+            is_unreadable=True,
+            unconfirmed=stored.unconfirmed or doubts.told,
+        )
+        self._keep(inherited)
+
     def compare_equity(self, account_id: str, difference: Decimal | None, now_ns: int) -> None:
         """By how much the broker's equity exceeds ours, all else being equal; None: not at all."""
         self._doubt(account_id, lambda record: record.compare_equity(difference, now_ns))
@@ -240,7 +256,7 @@ class AccountRecords:
     def bookings(self, accounts: Iterable[Account]) -> list[Bookings]:
         """The day's bookings of these records, which have just been taken."""
         known = [(account, self._records.get(account.account_id)) for account in accounts]
-        return [record.bookings(account.version) for account, record in known if record is not None]
+        return [record.bookings(account.version) for account, record in known if record and record.is_known]
 
     def _record(self, account_id: str) -> AccountRecord:
         record = self._records.get(account_id)
@@ -268,8 +284,11 @@ class AccountRecords:
             if is_same and not has_new_bookings:
                 return
             self._holders.subtract(position.symbol for position in before.positions)
-        self._accounts[record.account_id] = account
-        self._changed[record.account_id] = None
+        self._keep(account)
+
+    def _keep(self, account: Account) -> None:
+        self._accounts[account.account_id] = account
+        self._changed[account.account_id] = None
         for position in account.positions:
             self._holders[position.symbol] += 1
             if self._universe.get(position.symbol) != position.asset_class:
