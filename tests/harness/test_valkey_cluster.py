@@ -23,6 +23,7 @@ from tests.conftest import Until
 from tests.interoperability.programs import need
 from tests.support.processes import is_running
 
+pytestmark = pytest.mark.drill  # a cluster is broken in tests/faults/test_cluster.py, too
 KEYS = 100
 of_the_module = pytest.mark.asyncio(
     loop_scope="module"

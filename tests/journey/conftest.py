@@ -136,9 +136,9 @@ class Journey:
         return answer.json() if answer.content else {}
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def stage() -> AsyncGenerator[System]:
-    """One running system for the whole journey."""
+    """One running system for a part of the journey: until the end of all tests it would slow the others."""
     async with running(QUIET, port=0, overrides=OVERRIDES, valkey=KIND) as system:
         yield system
 
