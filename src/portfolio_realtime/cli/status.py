@@ -113,8 +113,8 @@ class Watcher:
         status = SystemStatus(
             at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             processes=[_process(*source) for source in sorted(sources)],
-            leases=await self._owners(COLLECTOR, *feeds),
-            shards=await self._owners(*map(keys.shard_lease, shards)),
+            leases=await self._owners({name: name for name in (COLLECTOR, *feeds)}),
+            shards=await self._owners({keys.shard_lease(shard): f"s{shard:02d}" for shard in shards}),
             feeds=await self._feeds(samples, elapsed_s),
             accounts=int(_sum(samples, COLLECTOR, "accounts")),
             watched=int(_sum(samples, CALCULATOR, "watched_accounts")),
@@ -131,9 +131,10 @@ class Watcher:
         self._before, self._before_s = samples, now_s
         return status
 
-    async def _owners(self, *names: str) -> list[Owner]:
-        holders = await self._state.leases.holders(names)
-        return [Owner(name.strip("{}"), holder) for name, holder in holders.items()]
+    async def _owners(self, works: Mapping[str, str]) -> list[Owner]:
+        """`works`: lease -> what it is called here."""
+        holders = await self._state.leases.holders(list(works))
+        return [Owner(works[lease], holder) for lease, holder in holders.items()]
 
     async def _feeds(self, samples: Samples, elapsed_s: float | None) -> list[FeedStatus]:
         found: list[FeedStatus] = []
