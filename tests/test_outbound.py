@@ -112,7 +112,7 @@ def test_which_proxy_it_is(
 def test_what_is_no_proxy_is_refused(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the remedy, and without what may be its password."""
     monkeypatch.setenv("HTTPS_PROXY", proxy)
-    with pytest.raises(SettingsError, match="HTTPS_PROXY is no proxy"):
+    with pytest.raises(SettingsError, match="HTTPS_PROXY is not a usable proxy"):
         proxy_of("https://alpaca.test")
 
 
