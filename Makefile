@@ -41,7 +41,7 @@ test-fast: install  ## the tests that need no server, browser or whole system, w
 	$(BIN)/python -m pytest -m fast --numprocesses=auto -q $(ARGS)
 
 drills: install  ## minutes of whole systems under faults, each with its table; on a machine with nothing else to do
-	$(BIN)/python -m pytest -s -m drill tests/faults tests/frontend tests/harness $(ARGS)
+	$(BIN)/python -m pytest -s -m drill $(ARGS)
 
 test-cluster: install  ## the state and a journey on a cluster: make test-cluster, make test-cluster VALKEY=redis-cluster
 	TEST_VALKEY=$(or $(VALKEY),cluster) $(BIN)/python -m pytest -q --numprocesses=3 --dist=loadfile tests/state tests/journey/test_2_wire.py $(ARGS)

@@ -170,6 +170,7 @@ def test_a_load_test_counts_what_its_clients_saw(tmp_path: Path) -> None:
     assert json.loads(chart.with_suffix(".json").read_text())["steps"] == load["steps"]
 
 
+@pytest.mark.drill
 def test_a_load_test_names_the_goals_that_it_failed(tmp_path: Path) -> None:
     """On stderr and in the JSON object; a chart ends once p99 is past its goal."""
     chart, figures = tmp_path / "lag.svg", tmp_path / "results" / "lag.json"

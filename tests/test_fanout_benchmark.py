@@ -14,6 +14,7 @@ SERVERS = ("portfolio_realtime", "c_epoll")
 @pytest.mark.skipif(
     shutil.which("cc") is None and shutil.which("gcc") is None, reason="its client is a C program"
 )
+@pytest.mark.drill
 async def test_the_benchmark_measures_our_server_beside_the_floor() -> None:
     """One JSON object: per server what a message, an idle connection and a connect cost."""
     options = (

@@ -73,6 +73,7 @@ def test_without_a_figure_to_compare_with_nothing_is_proved() -> None:
     assert failing(HALF, mismatches=1) == ["mismatches"]
 
 
+@pytest.mark.drill
 async def test_readers_really_stall_and_cost_the_others_nothing_but_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
