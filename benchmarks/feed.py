@@ -338,14 +338,12 @@ async def _simulator(folder: Path) -> AsyncGenerator[str, None]:
 
 @contextlib.asynccontextmanager
 async def _embedded_state() -> AsyncGenerator[State, None]:
-    server = EmbeddedServer()
-    await server.start()
-    state = open_state(server.url, holder="benchmark", shards=1, lease_ms=60_000)
-    try:
-        yield state
-    finally:
-        await state.close()
-        await server.stop()
+    async with EmbeddedServer() as server:
+        state = open_state(server.url, holder="benchmark", shards=1, lease_ms=60_000)
+        try:
+            yield state
+        finally:
+            await state.close()
 
 
 def main(

@@ -93,9 +93,7 @@ class Side:
 
 async def measure() -> None:
     """Both sides in turn, and what was seen."""
-    server = EmbeddedServer()
-    await server.start()
-    async with ValkeyCluster(replicas=0) as cluster:
+    async with EmbeddedServer() as server, ValkeyCluster(replicas=0) as cluster:
         await asyncio.sleep(SETTLE_S)
         single, spread = Side(server.url, [server.pid]), Side(cluster.url, [one.pid for one in cluster.nodes])
         for side in (single, spread):
@@ -108,7 +106,6 @@ async def measure() -> None:
             print(_described(each, pairs))
         for side in (single, spread):
             await side.end()
-    await server.stop()
 
 
 def _described(each: int, pairs: Sequence[tuple[Cost, Cost]]) -> str:

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
@@ -77,14 +77,13 @@ async def run(revision: Revision, load: Load, slower_ratio: float = 0.0) -> Run:
     }
     try:
         accounts = await oracle.account_ids()
-        began, began_s = usage.machine(), own_cpu_s()
+        began = Used.now()
         async with _services(revision, environment) as product:
             figures = await _start(url, accounts, secret, product.pid)
             if not load.stops_at_start:
                 figures |= await loaded([url], accounts, secret, product.pid, load)
-            ended, own_s = usage.machine(), own_cpu_s() - began_s
-        others_s = ended.busy_s - began.busy_s - own_s
-        return Run(figures, max(0.0, others_s / (ended.all_s - began.all_s)))
+            others_share = began.others_share()
+        return Run(figures, others_share)
     finally:
         await oracle.close()
         await end_all([simulator])
@@ -122,10 +121,7 @@ async def _start(url: str, accounts: list[str], secret: str, pid: int) -> dict[s
     by_name = pids_by_name(pid)
     collector_s = usage.cpu_s(by_name.get("symbol_collector", []))
     figures["collector_us_per_account"] = collector_s * US / len(accounts)
-    for name, pids in by_name.items():
-        sizes = [usage.memory_mb(one) for one in pids]
-        figures[f"resident_mb.{name}"] = sum(resident for resident, _ in sizes)
-        figures[f"proportional_mb.{name}"] = sum(proportional for _, proportional in sizes)
+    figures |= memory(pid)
     services = [name for name in figures if name.startswith("proportional_mb.")]
     figures["proportional_mb"] = sum(figures[name] for name in services)
     return figures
@@ -200,6 +196,30 @@ def pids_by_name(pid: int) -> dict[str, list[int]]:
     return found
 
 
-def own_cpu_s() -> float:
-    """Of this process and of all that it has started."""
-    return usage.cpu_s(usage.tree(os.getpid()))
+def memory(pid: int) -> dict[str, float]:
+    """Resident and proportional MB of the product's processes that descend from this one, by kind."""
+    figures = dict[str, float]()
+    for name, pids in pids_by_name(pid).items():
+        sizes = [usage.memory_mb(one) for one in pids]
+        figures[f"resident_mb.{name}"] = sum(resident for resident, _ in sizes)
+        figures[f"proportional_mb.{name}"] = sum(proportional for _, proportional in sizes)
+    return figures
+
+
+@dataclass(frozen=True)
+class Used:
+    """Processor time until a moment: of the machine, and of this process with all that it has started."""
+
+    machine: usage.Machine
+    own_s: float
+
+    @classmethod
+    def now(cls) -> Self:
+        """Until now."""
+        return cls(usage.machine(), usage.cpu_s(usage.tree(os.getpid())))
+
+    def others_share(self) -> float:
+        """The share of the machine's processor time since then that nothing of ours has used."""
+        now = self.now()
+        others_s = now.machine.busy_s - self.machine.busy_s - (now.own_s - self.own_s)
+        return max(0.0, others_s / (now.machine.all_s - self.machine.all_s))

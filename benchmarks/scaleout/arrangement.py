@@ -7,9 +7,8 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.compare import usage
 from benchmarks.compare.figures import Run
-from benchmarks.compare.load import Load, loaded, own_cpu_s, pids_by_name
+from benchmarks.compare.load import US, Load, Used, loaded, memory
 from portfolio_harness.oracle import Oracle
 from portfolio_harness.system import (
     free_port,
@@ -55,13 +54,12 @@ async def run(arrangement: Arrangement, load: Load) -> Run:
                 for url in urls:
                     await wait_ready(url)
                 await wait_known(urls[0], len(accounts), lambda _: None)
-                began, began_s = usage.machine(), own_cpu_s()
+                began = Used.now()
                 figures = await loaded(urls, accounts, secret, os.getpid(), load)
-                figures |= memory()
-                ended, own_s = usage.machine(), own_cpu_s() - began_s
-        figures["messages_per_core_s"] = 1_000_000 / figures["cpu_us_per_message"]
-        others_s = ended.busy_s - began.busy_s - own_s
-        return Run(figures, max(0.0, others_s / (ended.all_s - began.all_s)))
+                figures |= memory(os.getpid())
+                others_share = began.others_share()
+        figures["messages_per_core_s"] = US / figures["cpu_us_per_message"]
+        return Run(figures, others_share)
     finally:
         await oracle.close()
         await end_all([simulator])
@@ -74,12 +72,8 @@ async def _valkey(primaries: int) -> AsyncGenerator[str]:
         async with ValkeyCluster(primaries, replicas=0) as cluster:
             yield cluster.url
         return
-    server = EmbeddedServer()
-    await server.start()
-    try:
+    async with EmbeddedServer() as server:
         yield server.url
-    finally:
-        await server.stop()
 
 
 @contextlib.asynccontextmanager
@@ -102,11 +96,3 @@ async def _services(arrangement: Arrangement, settings: dict[str, str]) -> Async
         yield [f"http://127.0.0.1:{port}" for port in ports]
     finally:
         await end_all(processes)
-
-
-def memory() -> dict[str, float]:
-    """Resident MB of the product's processes that descend from this one, by kind."""
-    return {
-        f"resident_mb.{name}": sum(usage.memory_mb(pid)[0] for pid in pids)
-        for name, pids in pids_by_name(os.getpid()).items()
-    }

@@ -214,13 +214,9 @@ async def _state_url(settings: config.Settings) -> AsyncGenerator[str, None]:
         return
     from portfolio_realtime.state.embedded import EmbeddedServer  # beside others nobody needs its package
 
-    server = EmbeddedServer()
-    await server.start()
-    log.warning("this Valkey serves only this process; set REDIS_HOST to share one", url=server.url)
-    try:
+    async with EmbeddedServer() as server:
+        log.warning("this Valkey serves only this process; set REDIS_HOST to share one", url=server.url)
         yield server.url
-    finally:
-        await server.stop()
 
 
 def tell_away(error: StateUnavailable) -> None:

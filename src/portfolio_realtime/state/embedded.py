@@ -13,7 +13,7 @@ import signal
 import socket
 import tempfile
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Self
 
 from redis import exceptions
 from redis.asyncio import Redis
@@ -63,6 +63,13 @@ class EmbeddedServer:
     def port(self) -> int:
         """Where it listens; 0 before the first start when none was chosen."""
         return self._port
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
 
     async def start(self) -> None:
         """Start and wait until it answers. Raises StateUnavailable with the remedy."""

@@ -64,12 +64,8 @@ async def _url(settings: Settings) -> AsyncGenerator[str]:
     if not settings.is_embedded:
         yield settings.state_url
         return
-    server = EmbeddedServer()
-    await server.start()
-    try:
+    async with EmbeddedServer() as server:
         yield server.url
-    finally:
-        await server.stop()
 
 
 async def ports(settings: Settings) -> list[Finding]:

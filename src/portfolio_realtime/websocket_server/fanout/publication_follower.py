@@ -224,7 +224,8 @@ class PublicationFollower:
             found = await self._state.interest.begin(account_ids, with_positions)
         except PartlyBegun as error:
             found = error.stored
-            account_ids = [account_id for account_id in account_ids if account_id not in set(error.missed)]
+            missed = set(error.missed)
+            account_ids = [account_id for account_id in account_ids if account_id not in missed]
             asyncio.get_running_loop().call_later(AGAIN_S, self._begin, error.missed)
         for account_id, stored in found.items():
             try:
