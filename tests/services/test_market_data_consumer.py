@@ -223,8 +223,11 @@ async def test_one_consumer_is_active_and_another_takes_over(
                     after = await marks_of(state)
                     return all(after[symbol].received_ns > before[symbol].received_ns for symbol in symbols)
 
+                async def all_are_connected() -> bool:
+                    return await connections() == 3
+
                 await until(all_are_newer, "the second has written every mark")
-                assert await connections() == 3
+                await until(all_are_connected, "the second has every connection, and the first has none")
                 await market.post("/_sim/pause")
                 await until(all_true(state, await true_marks(market)), "every mark is exact")
     finally:
