@@ -169,7 +169,10 @@ async def test_subscribed_is_told_once_for_all_nodes_that_come_together(cluster:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(4):
             await read_slowly()
-    assert told in ([Subscribed()], [Subscribed(), Subscribed()])  # at once, or those that came after the first
+    assert told in (
+        [Subscribed()],
+        [Subscribed(), Subscribed()],
+    )  # at once, or those that came after the first
     await state.close()
 
 

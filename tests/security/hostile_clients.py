@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import socket
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -87,8 +87,8 @@ async def ready(client: ClientConnection) -> None:
     await receive(client)
 
 
-@contextlib.contextmanager
-def reading_nothing(server: Served) -> Generator[None]:
+@contextlib.asynccontextmanager
+async def reading_nothing(server: Served) -> AsyncGenerator[None]:
     """A client that asks for account b with its positions, and then reads nothing."""
     with socket.socket() as stalled:
         stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -96,6 +96,7 @@ def reading_nothing(server: Served) -> Generator[None]:
         head = UPGRADE.replace(b"/ws ", b"/ws/portfolio/b?detail=positions ")
         good = token(subject="stalled", accounts=["b"])
         stalled.sendall(head + f"Authorization: Bearer {good}\r\n\r\n".encode())
+        assert b"HTTP/1.1 101" in await asyncio.to_thread(stalled.recv, 12, socket.MSG_PEEK)
         yield
 
 

@@ -48,7 +48,7 @@ async def test_e16_a_client_that_does_not_read_is_cut_and_costs_little(
     """Its deadline is counted from when its socket is full; nothing is queued for it meanwhile."""
     monkeypatch.setattr(connection_limits, "UNSENT_S_MAX", 0.5)
     calculator = Calculator(shared)
-    with reading_nothing(own):
+    async with reading_nothing(own):
         sequence = 1
 
         async def is_cut() -> bool:
@@ -79,7 +79,7 @@ async def test_e16_nothing_is_queued_for_a_client_that_does_not_read(
     """The server, which is in this process, keeps the newest for it and not the forty megabytes before."""
     monkeypatch.setattr(connection_limits, "UNSENT_S_MAX", 600.0)
     calculator = Calculator(shared)
-    with reading_nothing(own):
+    async with reading_nothing(own):
         before, sequence = await conflated(own), 10_000
 
         async def conflates() -> bool:
