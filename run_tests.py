@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Run all tests with branch coverage and an HTML report: `./run_tests.py [pytest arguments]`; not with --no-cov.
+"""Run all tests with branch coverage and an HTML report: `./run_tests.py [pytest arguments]`.
+
+`--no-cov` runs them without coverage.
 
 Finds Valkey or Redis, else starts one; finds a WebSocket server on port 8001 or 8000, else starts one; both
 only for tests/test_websocket_server.py. All other tests start what they need themselves, on free ports, and
