@@ -223,7 +223,7 @@ def _attack_operation(
     attack()
 
 
-STREAM_BEGINS = ("event: portfolio\ndata: {", "event: freshness\ndata: {")
+STREAM_BEGINS = ("event: portfolio\nid: ", "event: freshness\ndata: {")
 
 
 def _called(case: Any, headers: dict[str, str]) -> tuple[int, str]:

@@ -253,13 +253,13 @@ class AccountRecord(DriftingRecord):
         return Outcome.LATE if is_late else Outcome.DIFFERENT
 
     def _is_explained(self, statement: Statement) -> bool:
-        """Whether cash and quantities are each ours plus some of the uncertain bookings.
+        """Whether cash and quantities are each ours plus the newest of the uncertain bookings, or plus none.
 
         They are checked separately, because the statement that the balances rest on may be from in between.
         """
         totals = self._balances.totals()
         has_cash, has_quantities = totals.has_cash_of(statement), totals.has_quantities_of(statement)
-        for activity in reversed(self._uncertain):
+        for activity in sorted(self._uncertain, key=lambda one: one.published_ns, reverse=True):
             totals.add(self._effect(activity))
             has_cash |= totals.has_cash_of(statement)
             has_quantities |= totals.has_quantities_of(statement)

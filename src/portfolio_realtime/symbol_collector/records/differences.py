@@ -4,9 +4,12 @@ A part is an amount of one symbol or of cash. Two kinds are recognised by their 
 before it is booked, and a split without a booking. A stand-in booking counts them for the day at once. Every
 other part is unexplained: it may look like a gain or loss that is none. A later booking of the same amount
 explains a part and does not change the balances again.
+
+Several bookings that are told late add up in one excess, also in opposite directions. So every booking from
+the gap, which are those since REST last agreed, is taken off its part, whatever its sign.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from enum import StrEnum
 from typing import Final
@@ -15,7 +18,7 @@ import msgspec
 
 from portfolio_realtime.model import CRYPTO, US_OPTION, ZERO
 from portfolio_realtime.symbol_collector import activity_types
-from portfolio_realtime.symbol_collector.model import CASH, Activity, Effect
+from portfolio_realtime.symbol_collector.model import CASH, Activity, Effect, sum_of
 from portfolio_realtime.symbol_collector.records import cash_flows
 
 # Upper bounds of fees by what was traded. Crypto: the highest of Alpaca's tiers, of what is received ("Crypto
@@ -59,6 +62,8 @@ class Differences:
 
     def __init__(self) -> None:
         self._parts: list[Part] = []
+        self._gap_from_ns: dict[str | None, int] = {}  # name, or None for all names -> published after this
+        self._undecided: Sequence[Effect] = ()  # known bookings, oldest first, that the gap may contain
 
     def __bool__(self) -> bool:
         return bool(self._parts)
@@ -83,6 +88,23 @@ class Differences:
             self._parts.append(Part(name, amount, since_ns, cause))
         self._tidy()
 
+    def open_gap(self, from_ns: int, name: str | None = None, undecided: Sequence[Effect] = ()) -> None:
+        """Bookings published after this are in the parts, of one name or of all.
+
+        `undecided` are known bookings, oldest first, that may have been in the balances before.
+        """
+        if self.unexplained:
+            self._gap_from_ns[name] = min(from_ns, self._gap_from_ns.get(name, from_ns))
+            self._undecided = (*self._undecided, *undecided)
+
+    def from_gap(self, effect: Effect, published_ns: int) -> dict[str, Decimal]:
+        """What of a booking's effect the parts must contain."""
+        return {
+            name: amount
+            for name, amount in effect.parts.items()
+            if any(published_ns > self._gap_from_ns.get(one, published_ns) for one in (name, None))
+        }
+
     def since_ns(self, effect: Effect) -> int | None:
         """Since when the broker has had exactly this, or None."""
         parts = [self._equal(name, amount, effect.rounding) for name, amount in effect.parts.items()]
@@ -99,8 +121,17 @@ class Differences:
             )
         return has_any
 
-    def explain(self, parts: Mapping[str, Decimal], rounding: Decimal = ZERO) -> None:
-        """A booking of these amounts was in the balances already: reduce the open parts."""
+    def explain(
+        self,
+        parts: Mapping[str, Decimal],
+        rounding: Decimal = ZERO,
+        from_gap: Collection[str] = (),
+    ) -> None:
+        """A booking of these amounts was in the balances already: reduce the open parts.
+
+        What is from the gap and exceeds the part turns its sign: other bookings of the gap are still to come.
+        """
+        since_ns = min((part.since_ns for part in self._parts), default=0)
         for name, amount in parts.items():
             for part in self._parts:
                 if part.name == name and part.amount * amount > 0:
@@ -109,7 +140,12 @@ class Differences:
                     amount -= used
                     if name == CASH and abs(part.amount) <= rounding:
                         part.amount = ZERO
+            if name in from_gap and abs(amount) > (rounding if name == CASH else ZERO):
+                self.add(name, -amount, since_ns, Cause.UNEXPLAINED)
         self._tidy()
+        if self._are_undecided():
+            self._parts = [part for part in self._parts if part.cause is not Cause.UNEXPLAINED]
+            self._tidy()
 
     def age(self, cut_off_ns: int, oldest_ns: int) -> None:
         """Parts from before the cut-off are in the day's base; very old ones are dropped.
@@ -132,8 +168,25 @@ class Differences:
                 return part
         return None
 
+    def _are_undecided(self) -> bool:
+        """Whether the newest of the undecided bookings make up what is unexplained.
+
+        They are checked separately for cash and quantities, as REST may have shown these at different times.
+        """
+        unexplained, total = self.unexplained, Effect(ZERO, {})
+        cash = unexplained.pop(CASH, ZERO)
+        has_cash, has_quantities = not cash, not unexplained
+        for effect in reversed(self._undecided):
+            total = sum_of((total, effect))
+            has_cash |= abs(total.cash - cash) <= total.rounding
+            has_quantities |= total.quantities == unexplained
+        return has_cash and has_quantities
+
     def _tidy(self) -> None:
         self._parts = [part for part in self._parts if part.amount]
+        if not self.unexplained:
+            self._gap_from_ns.clear()
+            self._undecided = ()
 
 
 def _stand_in(account_id: str, part: Part) -> Activity:

@@ -16,10 +16,10 @@ from portfolio_realtime.symbol_collector.model import (
     sum_of,
     void,
 )
-from portfolio_realtime.symbol_collector.records import differences
+from portfolio_realtime.symbol_collector.records import cash_flows, differences
 from portfolio_realtime.symbol_collector.records.day_sums import Day
 from portfolio_realtime.symbol_collector.records.differences import Cause
-from portfolio_realtime.symbol_collector.records.record_state import RecordState
+from portfolio_realtime.symbol_collector.records.record_state import REST_LAG_NS, RecordState
 
 
 class DriftingRecord(RecordState):
@@ -41,6 +41,7 @@ class DriftingRecord(RecordState):
         rounding = sum((one.rounding for one in self._booked if self._day.contains(one)), ZERO)
         if abs(missing) > max(rounding, differences.CENT) and not self._is_fee(CASH, missing):
             self._differences.add(CASH, missing, now_ns, Cause.UNEXPLAINED)
+            self._differences.open_gap(cash_flows.cut_off_ns(state.balance_asof), CASH)
 
     def _may_be_held_back(self, statement: Statement) -> bool:
         """Whether only cash is lower, by more than fees, and the cash that orders hold back is not stated.
@@ -71,6 +72,10 @@ class DriftingRecord(RecordState):
             if amount and not self._is_immaterial(name, amount, statement):
                 cause = self._cause(name, amount, lacking, statement, (costs, quantities))
                 self._differences.add(name, amount, since_ns, cause)
+        if self._confirmed is not None:
+            known = [one for one in self._uncertain if not self._booked.corrects_unknown(one)]
+            undecided = [self._effect(one) for one in sorted(known, key=lambda one: one.published_ns)]
+            self._differences.open_gap(self._confirmed.complete_ns - REST_LAG_NS, undecided=undecided)
         self._replace(statement, began_ns, ended_ns)
 
     def _undone(self, statement: Statement) -> list[Activity]:
@@ -179,7 +184,8 @@ class DriftingRecord(RecordState):
         contained = sum_of(self._effect(one) for one in self._uncertain).parts
         for name, amount in self._balances.totals().lacks(statement).items():
             contained[name] = contained.get(name, ZERO) - amount
-        self._differences.explain(contained)
+        from_gap = {name for one in self._uncertain for name in self._from_gap(one)}
+        self._differences.explain(contained, from_gap=from_gap)
 
     def _known_cash(self, state: AccountState) -> Decimal | None:
         """The expected cash: ours; before the first statement, that of the last close plus all since."""

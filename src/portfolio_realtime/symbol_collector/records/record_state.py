@@ -169,7 +169,8 @@ class RecordState:
         """The balances contain the booking: it explains a difference, and counts from when that was seen."""
         effect = self._effect(activity)
         since_ns = self._differences.since_ns(effect)
-        if since_ns is None and not self._differences.may_contain(effect):
+        from_gap = self._from_gap(activity)
+        if since_ns is None and not from_gap and not self._differences.may_contain(effect):
             self._day.count(activity, self._booked.corrected(activity))
             return
         if since_ns is not None:
@@ -180,8 +181,14 @@ class RecordState:
                     published_ns=min(activity.published_ns, since_ns),
                 )
             )
-        self._differences.explain(effect.parts, effect.rounding)
+        self._differences.explain(effect.parts, effect.rounding, from_gap)
         self._sum_up_day()
+
+    def _from_gap(self, activity: Activity) -> dict[str, Decimal]:
+        """What of a booking that the balances contain must be in the excess of a statement."""
+        if self._booked.corrects_unknown(activity):
+            return {}
+        return self._differences.from_gap(self._effect(activity), activity.published_ns)
 
     def _rest_on(self, statement: Statement) -> None:
         self._balances = Balances(statement, self._classes.of)
