@@ -1,1 +1,1 @@
-"""Market data, from Alpaca's stream and snapshots to the mark price of every symbol of the universe."""
+"""Service 2: from Alpaca's market data to the mark of every symbol in the universe."""

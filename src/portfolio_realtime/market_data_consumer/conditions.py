@@ -1,22 +1,23 @@
 """What the conditions of a trade let it do to a mark: one table for stocks, one for options.
 
-The rule is Alpaca's for the open and close of minute bars, which is also the rule of its "latest trade":
-the strictest condition of a trade wins, and a condition that the table does not have for the trade's tape
-moves nothing. Source: Alpaca, Market Data FAQ, "How are bars aggregated?". The table has no regular condition
-for tape N, the overnight market, though that market's bars are made of such trades: there both letters count.
+The rule is Alpaca's rule for the open and close of minute bars, which also decides its "latest trade". The
+strictest condition of a trade wins. A condition that the table does not list for the trade's tape moves
+nothing. Source: Alpaca, Market Data FAQ, "How are bars aggregated?". That table lists no regular condition
+for tape N, the overnight market, although that market's bars are made of such trades. Here " " and "@" are
+both regular on tape N.
 """
 
 from enum import IntEnum
 from typing import Final
 
-CONDITION_SETS_MAX: Final = 4096  # remembered combinations; a feed has a few hundred
+CONDITION_SETS_MAX: Final = 4096  # cached combinations; a feed has a few hundred
 
 
 class TradeEffect(IntEnum):
-    """From the mildest to the strictest."""
+    """What a trade may do to the mark, from the mildest to the strictest."""
 
     MOVES = 0
-    FIRST_ONLY = 1  # sets a mark only where no other trade does
+    FIRST_ONLY = 1  # sets a mark only while no other trade does
     NEVER = 2
     UNKNOWN = 3  # not in the table: treated as NEVER, and counted
 
@@ -28,7 +29,7 @@ _MINUTE_RULE: Final = (
     # codes, tapes, effect on the open and close of the minute bar
     (" ", "AB", TradeEffect.MOVES),  # regular
     ("@", "CO", TradeEffect.MOVES),  # regular
-    (" ", "N", TradeEffect.MOVES),  # regular by night: not in the published table
+    (" ", "N", TradeEffect.MOVES),  # regular overnight: not in the published table
     ("@", "N", TradeEffect.MOVES),  # the same
     ("A", "C", TradeEffect.MOVES),  # acquisition
     ("B", "AB", TradeEffect.NEVER),  # average price
@@ -71,7 +72,7 @@ _remembered: dict[tuple[Conditions, str], TradeEffect] = {}
 
 
 def stock_effect(conditions: Conditions, tape: str) -> TradeEffect:
-    """What a stock trade may do: the strictest of its conditions; without any condition it moves."""
+    """The effect of a stock trade: that of its strictest condition, or MOVES without conditions."""
     effect = _remembered.get((conditions, tape))
     if effect is None:
         effect = max(
@@ -84,12 +85,12 @@ def stock_effect(conditions: Conditions, tape: str) -> TradeEffect:
 
 
 def option_effect(conditions: Conditions, tape: str) -> TradeEffect:
-    """What an option trade may do; its conditions are one string of one or more letters."""
+    """The effect of an option trade. Its conditions are one string of one or more letters."""
     return max(
         (_OPTIONS.get(code, TradeEffect.UNKNOWN) for code in conditions or ()), default=TradeEffect.MOVES
     )
 
 
 def crypto_effect(conditions: Conditions, tape: str) -> TradeEffect:
-    """Every crypto trade moves the mark: the venue reports no conditions."""
+    """The effect of a crypto trade: always MOVES, because the venue reports no conditions."""
     return TradeEffect.MOVES

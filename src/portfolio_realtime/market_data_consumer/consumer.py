@@ -1,9 +1,9 @@
 """Service 2: from Alpaca's market data to the mark of every symbol that an account holds.
 
-Stocks, crypto and options run side by side, each with one active consumer, chosen by lease, for Alpaca limits
-connections; a feed of which nobody holds anything has no connection. A feed's connection and the marks in
-memory do not wait for Valkey: the newest mark of each symbol waits in the book until the next flush, and
-after a loss of Valkey all marks are written again.
+Stocks, crypto and options run side by side. Each has one active consumer, chosen by lease, because Alpaca
+limits connections. A feed has no connection while no account holds any of its symbols. The connection and the
+marks in memory do not wait for Valkey: the newest mark of each symbol stays in the book until the next flush.
+After a loss of Valkey all marks are written again.
 
     python -m portfolio_realtime.market_data_consumer
 """
@@ -33,13 +33,13 @@ from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.state.minutes import whole_at_or_before
 from portfolio_realtime.telemetry import MarketMetrics
 
-UNIVERSE_PAUSE_S: Final = 0.1  # between two readings of the universe
-FLUSH_S_MIN: Final = 0.02  # marks that change within this of a flush share the next one
-KEEP_S: Final = 0.5  # a quarter of the time for which a feed is kept live
+UNIVERSE_PAUSE_S: Final = 0.1  # between two reads of the universe
+FLUSH_S_MIN: Final = 0.02  # marks that change within this time of a flush share the next one
+KEEP_S: Final = 0.5  # a quarter of the time for which a feed stays live without renewal
 SILENCE_CHECK_S: Final = 1.0
-TURN_CHECK_S: Final = 1.0  # between two looks whether another feed has its turn
-PRUNE_S: Final = 300.0  # between two looks for marks of symbols that nobody holds any more
-PRUNE_AGE_S: Final = 600.0  # a mark that was received later is left alone
+TURN_CHECK_S: Final = 1.0  # between two checks whether another feed is due
+PRUNE_S: Final = 300.0  # between two searches for marks of symbols that no account holds
+PRUNE_AGE_S: Final = 600.0  # a mark is kept for at least this long after it was received
 
 log = structlog.get_logger()
 
@@ -53,7 +53,7 @@ async def run(context: Context) -> None:
 
 
 class FeedConsumer:
-    """One feed: its connection on one side, its lease, universe and flushes on the other."""
+    """Consumes one feed: keeps it connected and, under its lease, writes its marks to Valkey."""
 
     def __init__(
         self, context: Context, metrics: MarketMetrics, schedule: Schedule, login: MarketLogin
@@ -66,10 +66,10 @@ class FeedConsumer:
         tracing = context.tracing
         self._traces = None if tracing is None else MarkTraces(tracing, context.clock)
         self._universe_changed = asyncio.Event()
-        self._is_state_doubtful = True  # Valkey may have lost what we have written
+        self._is_state_doubtful = True  # Valkey may have lost our writes
 
     async def run(self) -> None:
-        """Stay connected and write marks under the lease, each recovering by itself."""
+        """Stay connected, and write marks under the lease; a failure of one does not stop the other."""
         await service.together(
             self._stay_connected(),
             self._measure_silence(),
@@ -97,7 +97,7 @@ class FeedConsumer:
             await asyncio.sleep(pause_s)
 
     async def _connect_once(self) -> None:
-        """One connection, from the first wanted symbol to the last, or to its loss."""
+        """Wait until a symbol is wanted, and keep one connection until none is or the connection is lost."""
         subscription, settings = self._subscription, self._context.settings
         while not subscription.is_wanted:
             subscription.changed.clear()
@@ -128,10 +128,10 @@ class FeedConsumer:
                 await each.close()
 
     async def _have_turn(self, feed: Feed) -> NoReturn:
-        """Raises FeedUnavailable when another feed has its turn."""
+        """Wait until another feed is due. Then raises FeedUnavailable."""
         while self._schedule.at(self._context.clock.now_ns())[0] == feed:
             await asyncio.sleep(TURN_CHECK_S)
-        raise StreamLost(f"{feed.source} is not the feed of the present session", SESSION)
+        raise StreamLost(f"{feed.source} is not the feed of the current session", SESSION)
 
     async def _write_marks(self) -> None:
         name = f"market_data:{self._schedule.name}"
@@ -148,9 +148,10 @@ class FeedConsumer:
         )
 
     async def _keep_live(self) -> NoReturn:
-        """Say that the feed is live for as long as it is.
+        """Mark the feed as live in Valkey for as long as it is.
 
-        A feed that is not in use now is as live as the other: what it would bring is not traded.
+        A feed that is not due now gets the same status as the one in use, because it would bring no trades
+        now.
         """
         feeds, was_live = self._context.state.feeds, False
         while True:
@@ -172,7 +173,7 @@ class FeedConsumer:
         return self._schedule.session(self._context.clock.now_ns()) is Session.CORE
 
     async def _measure_silence(self) -> NoReturn:
-        """Tell for how long the feed has not been live although something that we follow is traded now."""
+        """Measure for how long the feed has not been live while an account holds a symbol that trades now."""
         clock, gauge = self._context.clock, self._metrics.silence.labels(self._schedule.name)
         live_s = clock.monotonic_s()
         while True:
@@ -205,8 +206,10 @@ class FeedConsumer:
             await asyncio.sleep(UNIVERSE_PAUSE_S)
 
     async def _flush(self, lease: Lease) -> NoReturn:
-        """Write the newest mark of each symbol that has changed, as one batch: at once after quiet, and while
-        busy at the latest MARK_FLUSH_INTERVAL after the flush before.
+        """Write the newest mark of each changed symbol, as one batch.
+
+        The first change after quiet is written at once. While busy, the next flush starts at most
+        MARK_FLUSH_INTERVAL after the end of the last one.
         """
         clock, moved = self._context.clock, self._subscription.moved
         pace = Pace(FLUSH_S_MIN, self._context.settings.mark_flush_interval)
@@ -235,7 +238,7 @@ class FeedConsumer:
                 lag.observe((written_ns - mark.as_of_ns) / NS_PER_S)
 
     async def _tell_unmarked(self, lease: Lease) -> None:
-        """A symbol without any price is told once: it is not one that has not been read yet."""
+        """Write once that a symbol has no price, so that it differs from a symbol not read yet."""
         if symbols := self._subscription.take_unmarked():
             source, now_ns = self._schedule.day.source, self._context.clock.now_ns()
             await self._context.state.marks.write_unmarked(
@@ -243,9 +246,10 @@ class FeedConsumer:
             )
 
     async def _prune(self, lease: Lease) -> NoReturn:
-        """Forget the marks of symbols that nobody holds any more, also those that an earlier owner has left.
+        """Remove the marks of symbols that no account holds, including those that an earlier owner left.
 
-        A mark goes at the latest PRUNE_AGE_S + PRUNE_S after its symbol has gone and its last trade came.
+        A mark is removed at most PRUNE_AGE_S + PRUNE_S after its symbol left the universe and its last trade
+        arrived.
         """
         state, subscription = self._context.state, self._subscription
         while True:
@@ -270,9 +274,10 @@ class FeedConsumer:
                 self._metrics.pruned.labels(self._schedule.name).inc(len(orphans))
 
     async def _record_minutes(self, lease: Lease) -> NoReturn:
-        """Write what every mark was at each HISTORY_INTERVAL, once trades on their way have arrived.
+        """Write the mark of every symbol at each HISTORY_INTERVAL, once delayed trades have arrived.
 
-        Where we cannot know it, because the feed was away, nothing is written: not known is not unchanged.
+        Nothing is written for a moment at which the feed was away, because unknown is not the same as
+        unchanged.
         """
         clock, book = self._context.clock, self._subscription.book
         settings = self._context.settings
@@ -298,7 +303,7 @@ class FeedConsumer:
 def changed_marks(
     before: Mapping[str, MinuteMark], now: Mapping[str, MinuteMark]
 ) -> dict[str, MinuteMark | None]:
-    """Symbols whose mark is new or another than before; None for those that have none any more."""
+    """The marks that are new or differ from before, and None for each symbol that has no mark any more."""
     changes: dict[str, MinuteMark | None] = {
         symbol: mark for symbol, mark in now.items() if before.get(symbol) != mark
     }
@@ -306,5 +311,5 @@ def changed_marks(
 
 
 def _reason(error: FeedUnavailable) -> tuple[str, float | None]:
-    """A word for the metrics, and what the feed asks us to wait, in seconds."""
+    """The metric label of an error, and the pause that the feed asks for, in seconds."""
     return (error.reason, error.retry_after_s) if isinstance(error, StreamLost) else ("unreachable", None)

@@ -1,4 +1,4 @@
-"""What values a symbol of which no trade is known: the middle of a quote, or the previous close."""
+"""Prices for a symbol without a known trade: the middle of a quote, or the previous close."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from portfolio_realtime.market_data_consumer.trade_sources import END_OF_DAY, IN
 from portfolio_realtime.market_data_consumer.trading_sessions import close_ns
 from portfolio_realtime.model import exact
 
-SPREAD_RATIO_MAX: Final = 0.5  # of the middle
+SPREAD_RATIO_MAX: Final = 0.5  # spread as a share of the middle
 
 
 @dataclass(frozen=True, slots=True)
 class FallbackPrice:
-    """A price that is no trade's, as of a time, and what it is worth."""
+    """A price in dollars that is not from a trade, its time, and its mark quality."""
 
     price: float
     as_of_ns: int
@@ -25,7 +25,11 @@ class FallbackPrice:
 
 
 def middle_of(quote: Quote | None) -> FallbackPrice | None:
-    """The middle of a quote with both sides, in its shortest form; None where the spread says nothing."""
+    """The middle of a quote, in its shortest decimal form.
+
+    None if there is no quote with a time, if a side is missing, or if the spread is negative or above
+    SPREAD_RATIO_MAX.
+    """
     at_ns = None if quote is None else as_of_ns(quote.at)
     if quote is None or at_ns is None or not is_price(quote.bid) or not is_price(quote.ask):
         return None
@@ -36,18 +40,19 @@ def middle_of(quote: Quote | None) -> FallbackPrice | None:
 
 
 def closing_price(new_york_date: str | None, close: float | None) -> FallbackPrice | None:
-    """The close of a day, as of the end of that day's session."""
+    """The close of a day (YYYY-MM-DD, New York), as of the end of its session; None if either is None."""
     if new_york_date is None or close is None:
         return None
     day = date.fromisoformat(new_york_date)
     at_ns = close_ns(day)
-    if at_ns is None:  # crypto on a day off
+    # Crypto also trades on days without a session.
+    if at_ns is None:
         at_ns = new_york_midnight_ns(day + timedelta(days=1))
     return FallbackPrice(close, at_ns, END_OF_DAY)
 
 
 def previous_close(bars: Iterable[DailyBar | None], new_york_date: str) -> tuple[str, float] | None:
-    """Date and close of the newest daily bar before that date, or None."""
+    """Date and close of the newest readable daily bar before `new_york_date`, or None."""
     closes: list[tuple[str, float]] = []
     for bar in bars:
         if bar is None or bar.at is None or not is_price(bar.close):

@@ -1,7 +1,7 @@
-"""The feeds: where each is, what it carries, and which of its trades may move a mark.
+"""The feeds: their addresses, what they carry, and which of their trades may move a mark.
 
-Stocks, crypto and options each have one consumer and one connection at a time. Where a feed of the night is
-chosen, it takes the place of the stocks' feed while the overnight session lasts.
+Stocks, crypto and options each have one consumer and one connection at a time. If an overnight feed is
+configured, it replaces the stocks feed during the overnight session.
 """
 
 from dataclasses import dataclass, replace
@@ -21,44 +21,44 @@ _FEEDS_WITH_STATUSES = ("sip", "iex", "delayed_sip")
 class Feed:
     """One stream and its REST counterpart."""
 
-    name: str  # of its lease and in metrics
+    name: str  # in its lease and in metrics
     asset_class: str
-    source: str  # what its marks say they come from
+    source: str  # the source that its marks name
     stream_path: str
     snapshots_path: str
     snapshots_feed: str | None  # the REST parameter `feed`
     effect_of: EffectOf
-    setting: str  # that chooses it
-    is_packed_only: bool = False  # it speaks no JSON
-    has_statuses: bool = False  # it tells halts
-    has_closes: bool = True  # its daily bars close with the previous close
+    setting: str  # the setting that chooses it
+    is_packed_only: bool = False  # it offers no JSON
+    has_statuses: bool = False  # it reports halts
+    has_closes: bool = True  # its daily bars hold the previous close
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Which feed brings the marks of an asset class at what time."""
+    """The feeds of one asset class; `night` replaces `day` during the overnight session."""
 
     day: Feed
     night: Feed | None = None
 
     @property
     def name(self) -> str:
-        """Of the lease and in metrics."""
+        """The name in its lease and in metrics."""
         return self.day.name
 
     @property
     def sources(self) -> frozenset[str]:
-        """What its marks may say they come from."""
+        """The sources that its marks may name."""
         return frozenset(feed.source for feed in (self.day, self.night) if feed is not None)
 
     def at(self, at_ns: int) -> list[Feed]:
-        """The feed to stream at a moment, and after it those whose snapshots complete it."""
+        """The feed to stream at a moment, then the feeds whose snapshots complete it."""
         if self.night is not None and stock_session(at_ns) is Session.OVERNIGHT:
             return [self.night, self.day]
         return [self.day]
 
     def session(self, at_ns: int) -> Session:
-        """What part of its trading day it is; crypto is always traded."""
+        """The session at a moment: crypto is always in CORE, options are in CORE or CLOSED."""
         if self.day.asset_class == CRYPTO:
             return Session.CORE
         session = stock_session(at_ns)
@@ -67,13 +67,13 @@ class Schedule:
         return session
 
     def new_book(self) -> MarkBook:
-        """An empty book under the rules of this asset class."""
+        """An empty mark book with the rules of this asset class."""
         is_option = self.day.asset_class == US_OPTION
         return MarkBook(self.day.source, self.day.effect_of, is_sane=not is_option, is_quoted=is_option)
 
 
 def schedules(settings: Settings) -> list[Schedule]:
-    """Stocks, crypto and options, as the settings choose them."""
+    """The schedules of stocks, crypto and options, in this order, as the settings choose them."""
     day = _stocks(settings.alpaca_data_feed, "ALPACA_DATA_FEED")
     night = None
     if settings.alpaca_overnight_feed:

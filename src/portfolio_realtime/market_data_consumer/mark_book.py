@@ -1,28 +1,27 @@
 """Mark price policy: which price values a symbol now. Pure: times and messages come in, marks go out.
 
 1. The last eligible trade. Conditions decide which trades are eligible (`conditions`): the strictest wins; an
-   unknown condition makes a trade ineligible and is counted. The newest by trade time is the last; an older
-   trade that arrives late does not move the mark; of two at the same time the one that arrived later wins.
-   A trade that counts "first only" is the mark only while there is no other eligible trade; of several, the
-   oldest.
-2. A snapshot's latest trade is a trade like any other, by its own time and conditions; at the same time as
-   one from the stream it is the older one, for the stream delivers it again if it is not.
-3. Where no trade is known: of options the middle of the latest quote, if both sides are there and the spread
-   is at most SPREAD_RATIO_MAX of it; else the previous close. Both say so in the mark's quality.
-4. Nothing: the symbol is unpriced. It has no mark; it is not worth 0.
+   unknown condition makes a trade ineligible and is counted. The last trade is the newest by trade time. An
+   older trade that arrives late does not move the mark. Of two at the same time, the later arrival wins.
+   A "first only" trade is the mark only while no other eligible trade is known; of several, the oldest.
+2. A snapshot's latest trade is treated like any other trade, by its own time and conditions. At the same time
+   as a streamed trade it counts as the older one: if it is newer, the stream delivers it too.
+3. Without a known trade: for options the middle of the latest quote, if both sides are present and the spread
+   is at most SPREAD_RATIO_MAX of the middle; otherwise the previous close. The mark's quality names either.
+4. Otherwise the symbol is unpriced. It has no mark, which is different from a mark of 0.
 
-A trade that is cancelled, or corrected into an ineligible one, gives its place to the eligible trade before
-it, out of the RECENT_MAX newest; where none is left, the symbol asks for a fresh snapshot and keeps
-its mark until then. A corrected trade keeps its time. A price that is missing, not finite or not positive, a
-trade without a time, and one from more than AHEAD_S_MAX in the future are refused and counted. A trade of the
-stream whose price and the mark are more than PRICE_RATIO_MAX times each other is set aside and counted, and a
-snapshot asked for: what the venue then still calls its latest trade counts.
+When a trade is cancelled, or corrected into an ineligible one, the eligible trade before it values the symbol
+again, out of the RECENT_MAX newest. If none is left, a fresh snapshot is requested and the mark stays until
+then. A corrected trade keeps its time. These are refused and counted: a price that is missing, not finite or
+not positive, a trade without a time, and a trade more than AHEAD_S_MAX in the future. A streamed trade whose
+price differs from the mark by more than the factor PRICE_RATIO_MAX is set aside and counted, and a snapshot
+is requested. The trade counts if that snapshot has it as the latest trade.
 
-While trading in a symbol is halted its mark stays, of the quality HALTED, until trading resumes or a newer
-eligible trade shows that it has. Price bands (limit up, limit down) need no rule: a pause comes as a halt.
+While trading in a symbol is halted its mark stays, with the quality HALTED, until trading resumes or a newer
+eligible trade shows that it has. Price bands (limit up, limit down) need no rule: a pause arrives as a halt.
 
-The previous close is the close of the newest daily bar whose date lies before the current date in New York:
-by date, never by name, for a snapshot's `dailyBar` is an earlier day's until the session's first trade.
+The previous close is the close of the newest daily bar dated before the current date in New York. The date
+decides, not the field: until the session's first trade, a snapshot's `dailyBar` is that of an earlier day.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -75,8 +74,8 @@ from portfolio_realtime.market_data_consumer.trade_eligibility import (
 from portfolio_realtime.market_data_consumer.trade_sources import origin_of
 from portfolio_realtime.model import Mark, MinuteMark
 
-REFRESHES_MAX: Final = 30  # snapshots asked for while a symbol that had trades has none left
-SYMBOL_BITS: Final = 16  # of tables in which symbols, and conditions with a tape, are looked up
+REFRESHES_MAX: Final = 30  # snapshots requested while a symbol that had trades has none left
+SYMBOL_BITS: Final = 16  # lookup tables have 2 ** bits entries
 CONDITIONS_BITS: Final = 12
 
 EffectOf = Callable[[Conditions, str], TradeEffect]
@@ -85,7 +84,8 @@ EffectOf = Callable[[Conditions, str], TradeEffect]
 class MarkBook:
     """The marks of one feed's symbols, and which of them have changed since they were last taken.
 
-    `is_sane` says of a feed's prices that they do not jump: options' do.
+    `is_sane`: prices do not jump, so a price far from the mark is set aside; false for options. `is_quoted`:
+    a quote may value a symbol without trades.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class MarkBook:
     ) -> None:
         self.counts = TradeCounts()
         self._source = source
-        self._exchanges: dict[str | None, int] = {}  # a number for each
+        self._exchanges: dict[str | None, int] = {}  # exchange -> its number
         self._is_sane = is_sane
         self._is_quoted = is_quoted
         self._effect_of = effect_of
@@ -102,18 +102,17 @@ class MarkBook:
         self._columns = Columns()
         self._slots: dict[str, int] = {}
         self._slot_of = Lookup(SYMBOL_BITS, NOBODY)  # by the number of a symbol
-        self._effect_of_number = Lookup(
-            CONDITIONS_BITS, TradeEffect.UNKNOWN
-        )  # by that of conditions and tape
+        # By the number of conditions and tape.
+        self._effect_of_number = Lookup(CONDITIONS_BITS, TradeEffect.UNKNOWN)
         self._exchange_of_letter = np.full(256, UNKNOWN_EXCHANGE, np.uint16)
         self._by_slot: dict[int, MarkedSymbol] = {}
         self._marked: dict[str, MarkedSymbol] = {}
-        self._to_refresh: dict[str, int] = {}  # symbol -> how often it may yet ask for a snapshot
+        self._to_refresh: dict[str, int] = {}  # symbol -> how many more snapshots may be requested
         self._boundary_ns: int | None = None
-        self._received_ns = 0  # when the newest message came
+        self._received_ns = 0  # when the newest message arrived
 
     def follow(self, symbols: Iterable[str]) -> None:
-        """Keep marks for these symbols too."""
+        """Start to keep marks for these symbols."""
         for symbol in symbols:
             if symbol not in self._marked:
                 slot = self._slots[symbol] = self._columns.allocate()
@@ -122,7 +121,7 @@ class MarkBook:
                 self._marked[symbol] = self._by_slot[slot] = marked
 
     def forget(self, symbols: Iterable[str]) -> None:
-        """Keep no marks for these symbols any more."""
+        """Stop keeping marks for these symbols, and drop the marks they have."""
         for symbol in symbols:
             marked = self._marked.pop(symbol, None)
             if marked is not None:
@@ -132,30 +131,30 @@ class MarkBook:
             self._to_refresh.pop(symbol, None)
 
     def is_followed(self, symbol: str) -> bool:
-        """Are marks kept for it?"""
+        """Whether marks are kept for the symbol."""
         return symbol in self._marked
 
     def is_marked(self, symbol: str) -> bool:
-        """Is a trade of the symbol known?"""
+        """Whether a trade of the symbol is known."""
         marked = self._marked.get(symbol)
         return marked is not None and marked.last() is not None
 
     def has_mark(self, symbol: str) -> bool:
-        """Is there a price, of a trade, a quote or the close before? As of the last `take_changed`."""
+        """Whether the symbol had a price (trade, quote or previous close) at the last `take_changed`."""
         marked = self._marked.get(symbol)
         return marked is not None and marked.mark is not None
 
     def has_streamed(self, symbol: str, at_ns: int) -> bool:
-        """Has the stream brought a trade of that time, or a newer one?"""
+        """Whether the stream has delivered a trade of that time or a newer one."""
         marked = self._marked.get(symbol)
         return marked is not None and marked.has_streamed(at_ns)
 
     def stream_from(self, source: str) -> None:
-        """The trades added from now on are of this feed."""
+        """Set the source of the trades that are added from now on."""
         self._source = source
 
     def add_trade(self, trade: StreamTrade, received_ns: int) -> bool:
-        """A trade from the stream; True when it has moved the mark."""
+        """Add one trade from the stream; return whether it has moved the mark."""
         marked = self._marked.get(trade.symbol)
         before = None if marked is None else marked.last()
         self.add_trades((trade,), received_ns)
@@ -165,10 +164,10 @@ class MarkBook:
         return KEY.pack(*after[:3]) == self._key(trade, as_of_ns(trade.at) or 0)
 
     def add_trades(self, trades: Sequence[StreamTrade], received_ns: int) -> None:
-        """Trades from the stream, in the order of their arrival.
+        """Add trades from the stream, in the order of their arrival.
 
-        This is the hot path: many are dealt with in columns, few one by one. Whatever is not ordinary goes to
-        `_place`, which knows every rule.
+        This is the hot path: many trades are added in columns, few are added one by one. Trades that are not
+        ordinary go to `_place`, which applies every rule.
         """
         self._received_ns = received_ns
         latest_ns = latest_eligible_ns(received_ns)
@@ -180,7 +179,7 @@ class MarkBook:
             self._add_each(trades, latest_ns, received_ns)
 
     def _add_packed(self, trades: PackedTrades, latest_ns: int) -> Sequence[StreamTrade]:
-        """Place what is ordinary; the rest is returned."""
+        """Add the ordinary trades; return the others."""
         packed = trades.packed
         slot = self._slot_of.find(packed.symbol)
         effect = self._effect_of_number.find(packed.conditions)
@@ -219,8 +218,8 @@ class MarkBook:
                     ):
                         columns.append(slot, traded_ns, trade_id, exchange, origin, price)
                         continue
-            except KeyError:  # conditions or an exchange like none before
-                pass
+            except KeyError:
+                pass  # the first trade with these conditions or from this exchange
             marked = self._by_slot[slot]
             if self._place(marked, trade, origin, received_ns):
                 self._note(marked, TRADED)
@@ -236,7 +235,11 @@ class MarkBook:
         *,
         has_close: bool = True,
     ) -> bool:
-        """A snapshot of a feed, taken at that date; True when its trade has moved the mark."""
+        """Add a snapshot taken on `new_york_date` (YYYY-MM-DD); return whether its trade has moved the mark.
+
+        `source`: the feed of the snapshot, by default the streamed one. `has_close`: its daily bars hold the
+        previous close.
+        """
         marked = self._marked.get(symbol)
         if marked is None:
             return False
@@ -245,7 +248,8 @@ class MarkBook:
         origin = origin_of(source or self._source, is_snapshot=True)
         is_moved = trade is not None and self._place(marked, trade, origin, received_ns)
         if trade is None and marked.last() is None and not marked.was_asked_again:
-            marked.was_asked_again = True  # a part may have been missing; but many options are never traded
+            # A part may have been missing. Many options are never traded, so they get one repetition only.
+            marked.was_asked_again = True
             self._to_refresh.setdefault(symbol, 1 if self._is_quoted else REFRESHES_MAX)
         close = previous_close([snapshot.daily_bar, snapshot.previous_daily_bar], new_york_date)
         is_new_close = has_close and close is not None and marked.set_close(*close)
@@ -257,7 +261,7 @@ class MarkBook:
         return is_moved
 
     def cancel(self, message: Cancel, received_ns: int) -> None:
-        """Withdraw a trade that did not happen."""
+        """Withdraw a cancelled trade."""
         marked = self._marked.get(message.symbol)
         if marked is None:
             return
@@ -267,7 +271,7 @@ class MarkBook:
             self._withdrawn(marked, received_ns)
 
     def correct(self, message: Correction, received_ns: int) -> None:
-        """Replace a trade by what it should have been; it keeps its time."""
+        """Replace a trade with its correction, which keeps the trade's time."""
         marked = self._marked.get(message.symbol)
         if marked is None:
             return
@@ -287,14 +291,14 @@ class MarkBook:
         self._withdrawn(marked, received_ns)
 
     def set_status(self, message: TradingStatus, received_ns: int) -> None:
-        """Trading halts or resumes; any other status changes nothing."""
+        """Halt or resume trading; any other status changes nothing."""
         marked = self._marked.get(message.symbol)
         if marked is not None and marked.set_status(message):
             self._received_ns = received_ns
             self._note(marked, CHANGED)
 
     def take_changed(self) -> list[tuple[Mark, bool]]:
-        """The marks that have changed since the last call, each with: did a trade of the stream move it?"""
+        """The marks changed since the last call, each with whether a streamed trade has moved it."""
         slots, is_live = self._columns.take_changed()
         newest = self._columns.newest(slots)
         if self._is_sane:
@@ -312,7 +316,7 @@ class MarkBook:
         return marks
 
     def take_to_refresh(self) -> list[str]:
-        """The symbols that ask for a snapshot: all their trades have been withdrawn, or one set aside."""
+        """The symbols that need a snapshot: they have no trade (any more), or one was set aside."""
         asking = [
             symbol
             for symbol, left in self._to_refresh.items()
@@ -324,17 +328,16 @@ class MarkBook:
         return asking
 
     def touch_all(self) -> None:
-        """Count every mark as changed: whoever reads them may have lost them."""
+        """Count every mark as changed, because readers may have lost the marks."""
         for marked in self._marked.values():
             self._note(marked, CHANGED)
 
     def set_boundary(self, at_ns: int | None) -> None:
-        """`marks_at` will be asked for this moment, which is still to come: keep what it takes. None: for no
-        moment."""
+        """Keep what `marks_at` needs for this future moment; None: it will be called for no moment."""
         self._boundary_ns = at_ns
 
     def marks_at(self, at_ns: int) -> dict[str, MinuteMark]:
-        """What the mark of each symbol was at the boundary; without those that had none."""
+        """The mark of each symbol at the boundary, without symbols that had none."""
         marks: dict[str, MinuteMark] = {}
         for symbol, marked in self._marked.items():
             last = marked.last_at(at_ns)
@@ -343,7 +346,7 @@ class MarkBook:
         return marks
 
     def raise_floor(self, marks: Iterable[Mark]) -> None:
-        """Let no mark be received before these, which an earlier owner has written."""
+        """Let every mark be received later than these, which an earlier owner has written."""
         for written in marks:
             marked = self._marked.get(written.symbol)
             if marked is not None and written != marked.mark:
@@ -356,7 +359,7 @@ class MarkBook:
     def _place(
         self, marked: MarkedSymbol, trade: StreamTrade | SnapshotTrade, origin: int, received_ns: int
     ) -> bool:
-        """A trade that may break any rule; True when it has moved the mark."""
+        """Add a trade under all rules; return whether it has moved the mark."""
         traded_ns = as_of_ns(trade.at)
         effect = self._effect(trade.conditions, trade.tape)
         refusal = refusal_of(trade.price, traded_ns, effect, latest_eligible_ns(received_ns))
@@ -390,7 +393,10 @@ class MarkBook:
         return effect
 
     def _exchange(self, exchange: str | None) -> int:
-        """Beyond EXCHANGES_MAX all share one number; then the id alone tells their trades apart."""
+        """The number of an exchange.
+
+        Beyond EXCHANGES_MAX all exchanges share one number; then only the id tells their trades apart.
+        """
         number = self._exchanges.get(exchange, len(self._exchanges))
         if number < EXCHANGES_MAX:
             self._exchanges[exchange] = number

@@ -1,4 +1,4 @@
-"""The first spans of a trace: from the frame that brought a price to its mark in Valkey."""
+"""The first spans of a trace: from the frame that carried a trade to the trade's mark in Valkey."""
 
 import random
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ SPAN: Final = "frame to mark"
 
 
 class Begun(NamedTuple):
-    """One mark of a flush that is followed."""
+    """The traced mark of one flush."""
 
     span: "Span"
     flushed_ns: int
@@ -24,14 +24,14 @@ class Begun(NamedTuple):
 
 
 class MarkTraces:
-    """Chooses by sampling which flushes have a mark that is followed."""
+    """Samples flushes, and traces one mark of each sampled flush."""
 
     def __init__(self, tracing: Tracing, clock: Clock) -> None:
         self._tracing = tracing
         self._clock = clock
 
     def begin(self, changed: Sequence[tuple[Mark, bool]]) -> Begun | None:
-        """Follow one of the marks that a trade of the stream has moved, where this flush is sampled."""
+        """Trace one of the marks moved by a streamed trade; None without one, or if not sampled."""
         live = [mark for mark, is_live in changed if is_live]
         if not live:
             return None
@@ -43,7 +43,7 @@ class MarkTraces:
         return Begun(span, self._clock.now_ns(), traced)
 
     def end(self, begun: Begun) -> None:
-        """Its flush is written."""
+        """End the span: the flush has been written."""
         written_ns = self._clock.now_ns()
         self._tracing.add_part(begun.span, "conflate", begun.mark.received_ns, begun.flushed_ns)
         self._tracing.add_part(begun.span, "write marks", begun.flushed_ns, written_ns)

@@ -1,4 +1,4 @@
-"""One symbol: its recent trades, what stands in for them, and the mark that they make."""
+"""One symbol: its recent trades, the price used without them, and the resulting mark."""
 
 import math
 from dataclasses import dataclass
@@ -19,14 +19,15 @@ from portfolio_realtime.market_data_consumer.trade_sources import (
 )
 from portfolio_realtime.model import Mark
 
-WITHDRAWN_MAX: Final = 8  # withdrawn trades remembered, so that a repetition does not bring one back
+WITHDRAWN_MAX: Final = 8  # withdrawn trades kept, so that a repetition does not restore one
+# (tape, status code): CTA's codes on tapes A and B, UTP's on C and O.
 HALTS: Final = {("A", "2"), ("B", "2"), ("C", "H"), ("C", "P"), ("O", "H"), ("O", "P")}
 RESUMPTIONS: Final = {("A", "3"), ("B", "3"), ("C", "T"), ("O", "T")}
 
 
 @dataclass(slots=True, eq=False)
 class MarkedSymbol(RecentTrades):
-    """A followed symbol. `is_sane` says that its prices do not jump: options' do."""
+    """A followed symbol. `is_sane`: its prices do not jump; false for options."""
 
     symbol: str = ""
     is_sane: bool = True
@@ -35,22 +36,24 @@ class MarkedSymbol(RecentTrades):
     fallback: FallbackPrice | None = None
     previous_close: float | None = None
     previous_close_date: str | None = None
-    halted_ns: int | None = None  # since when
-    floor_ns: int = 0  # the next mark's received_ns lies above this one
+    halted_ns: int | None = None  # when the halt began; None: not halted
+    floor_ns: int = 0  # the next mark's received_ns is greater than this
     mark: Mark | None = None
-    was_asked_again: bool = False  # after a snapshot without a trade
-    at_boundary: KnownTrade | None = None  # the last before the trade that passed the boundary
+    was_asked_again: bool = False  # once more, after a snapshot without a trade
+    at_boundary: KnownTrade | None = None  # the last trade before the first one after the boundary
 
     def last(self) -> KnownTrade | None:
         """The trade that values the symbol, or None."""
         return self.newest() or self.first_only
 
     def last_at(self, at_ns: int) -> KnownTrade | Mark | None:
-        """What valued the symbol at that time: a trade, or the mark whose trades have all been withdrawn."""
-        if self.last() is None:  # all are withdrawn: the mark stays until there is another
+        """The trade that valued the symbol at that time, or its mark if all are withdrawn; else None."""
+        # All trades are withdrawn: the mark stays until there is another one.
+        if self.last() is None:
             return self.mark if self.mark is not None and self.mark.as_of_ns <= at_ns else None
         newest: KnownTrade | None = None
-        for trade in (self.at_boundary, *self.trades()):  # of two at the same time, the later arrival
+        for trade in (self.at_boundary, *self.trades()):
+            # Of two at the same time, the later arrival wins.
             if trade is not None and trade.as_of_ns <= at_ns:
                 newest = trade if newest is None or trade.as_of_ns >= newest.as_of_ns else newest
         first = self.first_only
@@ -59,7 +62,7 @@ class MarkedSymbol(RecentTrades):
         return newest
 
     def has_streamed(self, at_ns: int) -> bool:
-        """Has the stream brought a trade of that time, or a newer one?"""
+        """Whether the stream has delivered a trade of that time or a newer one."""
         return any(
             trade.as_of_ns >= at_ns and not is_of_snapshot(trade.origin)
             for trade in (*self.trades(), self.first_only)
@@ -67,7 +70,10 @@ class MarkedSymbol(RecentTrades):
         )
 
     def is_absurd(self, trade: KnownTrade) -> bool:
-        """May its price not be believed at once? A snapshot's may: it is the venue's second word."""
+        """Whether a price is too far from the last one to be used at once.
+
+        A snapshot's price never is: it confirms what the stream has reported.
+        """
         last = self.last()
         if not self.is_sane or last is None or is_of_snapshot(trade.origin):
             return False
@@ -75,11 +81,11 @@ class MarkedSymbol(RecentTrades):
         return trade.as_of_ns >= last.as_of_ns and not low < trade.price < high
 
     def is_withdrawn(self, trade: KnownTrade) -> bool:
-        """Has this execution been cancelled, or corrected into another?"""
+        """Whether this trade has been cancelled, or corrected into another one."""
         return any(trade.is_same(other) for other in self.withdrawn)
 
     def insert(self, trade: KnownTrade, boundary_ns: int | None) -> bool:
-        """Put an eligible trade where its time says; True when it has become the newest."""
+        """Insert an eligible trade by its time; return whether it has become the newest."""
         newest_ns = self.columns.newest_ns.item(self.slot)
         if boundary_ns is not None and newest_ns <= boundary_ns < trade.as_of_ns:
             self.at_boundary = self.newest() or self.at_boundary
@@ -87,14 +93,14 @@ class MarkedSymbol(RecentTrades):
         return self._insert_in_order(trade)
 
     def insert_first_only(self, trade: KnownTrade) -> bool:
-        """Keep the oldest trade that counts only without others; True when it now values the symbol."""
+        """Keep the oldest "first only" trade; return whether this one now values the symbol."""
         if self.first_only is not None and self.first_only.as_of_ns <= trade.as_of_ns:
             return False
         self.first_only = trade
         return self.newest() is None
 
     def withdraw(self, trade_id: int, exchange: int) -> KnownTrade | None:
-        """Take out the newest trade of that id and return it; None where none is known."""
+        """Remove and return the newest trade with this id and exchange; None if it is not known."""
         if trade_id == NO_ID:
             return None
         trades = self.trades()
@@ -112,12 +118,12 @@ class MarkedSymbol(RecentTrades):
         return None
 
     def remember_withdrawn(self, trade: KnownTrade) -> None:
-        """Let no repetition of this trade in again."""
+        """Remember a withdrawn trade, so that a repetition of it is ignored."""
         self.columns.has_withdrawn[self.slot] = True
         self.withdrawn = (*self.withdrawn, trade)[-WITHDRAWN_MAX:]
 
     def set_status(self, status: TradingStatus) -> bool:
-        """Halt or resume trading; False for a status that changes nothing."""
+        """Halt or resume trading; return False for a status that changes nothing."""
         at_ns = as_of_ns(status.at)
         if at_ns is None:
             return False
@@ -132,7 +138,7 @@ class MarkedSymbol(RecentTrades):
         return True
 
     def set_band(self) -> None:
-        """Say which prices of the stream need no second look; while halted all do."""
+        """Set the band of prices that are ordinary in the stream; empty during a halt."""
         low, high = 0.0, PRICE_MAX
         last = self.last()
         if self.halted_ns is not None:
@@ -142,7 +148,7 @@ class MarkedSymbol(RecentTrades):
         self.columns.low[self.slot], self.columns.high[self.slot] = low, high
 
     def set_close(self, day: str, close: float) -> bool:
-        """Take the close of a day, unless a later day's is known; True when it is another one."""
+        """Set the close of a day, unless a later day's is known; return whether it has changed."""
         if (day, close) == (self.previous_close_date, self.previous_close):
             return False
         if self.previous_close_date is not None and day < self.previous_close_date:
@@ -151,19 +157,19 @@ class MarkedSymbol(RecentTrades):
         return True
 
     def set_fallback(self, quote: Quote | None) -> bool:
-        """Take a quote's middle, or else the previous close; True when it is another price."""
+        """Set the quote's middle, else the previous close, as fallback; return whether it has changed."""
         before = self.fallback
         self.fallback = middle_of(quote) or closing_price(self.previous_close_date, self.previous_close)
         return self.fallback != before
 
     def traded_mark(self, price: float, at_ns: int, origin: int, received_ns: int) -> Mark:
-        """The mark that a trade makes."""
+        """The mark for a trade, with the quality HALTED during a halt."""
         source = source_of(origin)
         quality = QUALITIES[source] if self.halted_ns is None else HALTED
         return self._renewed(price, at_ns, source, quality, received_ns)
 
     def untraded_mark(self, source: str, received_ns: int) -> Mark | None:
-        """The mark of a symbol without a trade that moves it; None where nothing is known."""
+        """The mark of a symbol without a trade that moves it; None if nothing is known."""
         known, fallback, first = self.mark, self.fallback, self.first_only
         if first is not None:
             return self.traded_mark(first.price, first.as_of_ns, first.origin, received_ns)

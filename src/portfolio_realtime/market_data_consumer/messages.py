@@ -1,10 +1,11 @@
-"""Alpaca's market-data messages, decoded at the edge: typed and fast, and never undone by one odd item.
+"""Alpaca's market-data messages, decoded to types. One odd item never costs the rest of its frame.
 
-A frame is an array of messages. Nearly all hold trades alone: `decode_trades` reads those, many in columns
-(`packed`), few in one typed pass. `decode_frame` reads all frames; where that fails (a type we do not know, a
-field of another type) the items are decoded one by one, so that one bad item costs only itself. Only messages
-that can change a mark, and control messages, have a type here; all others are counted by the caller. Field
-names on the wire are Alpaca's single letters. Sizes, quotes, bars and price bands of the stream are not read.
+A frame is an array of messages. Nearly all frames hold only trades. `decode_trades` reads those: many trades
+in columns (`msgpack_columns`), few in one typed pass. `decode_frame` reads all frames. Where typed decoding
+fails (an unknown type, a field of another type), the items are decoded one by one, so that only the bad item
+is lost. Only control messages and messages that can change a mark have a type here; the caller counts all
+others. Field names on the wire are Alpaca's single letters. Sizes, quotes, bars and price bands of the stream
+are not read.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,17 +25,17 @@ from portfolio_realtime.market_data_consumer.msgpack_columns import (
 )
 
 Moment = msgspec.msgpack.Ext | str | None  # MessagePack timestamp extension, or RFC 3339
-RawMoment = msgspec.Raw  # the same as it came, in either encoding: what is not looked at is not decoded
+RawMoment = msgspec.Raw  # the same, still encoded: it is decoded only where it is needed
 TradeId = int | str | None
 
 _NO_MOMENT: Final = msgspec.Raw()
 
 MALFORMED: Final = "malformed"
 NO_TIME: Final = -1
-VECTOR_MIN: Final = 24  # trades; for fewer, one by one is faster
+VECTOR_MIN: Final = 24  # trades; fewer are faster one by one
 
 _TIMESTAMP_CODE: Final = -1
-_TIMESTAMP_64: Final = b"\xd7\xff"  # how one in 64 bits begins
+_TIMESTAMP_64: Final = b"\xd7\xff"  # the first bytes of a 64-bit timestamp
 _TIMESTAMP_64_TYPE: Final = np.dtype([("head", "S2"), ("packed", ">u8")])
 _TIMESTAMP_32_BYTES: Final = 4
 _TIMESTAMP_64_BYTES: Final = 8
@@ -42,7 +43,7 @@ _TIMESTAMP_96_BYTES: Final = 12
 
 
 class StreamTrade(msgspec.Struct, tag_field="T", tag="t", gc=False):
-    """One executed trade. `trade_id` is unique per exchange, symbol and day; options have none."""
+    """One executed trade, in dollars. `trade_id` is unique per exchange, symbol and day; none for options."""
 
     symbol: str = msgspec.field(name="S")
     price: float | None = msgspec.field(name="p", default=None)
@@ -54,7 +55,7 @@ class StreamTrade(msgspec.Struct, tag_field="T", tag="t", gc=False):
 
 
 class Correction(msgspec.Struct, tag_field="T", tag="c"):
-    """An earlier trade was reported wrongly; this is what it should have said."""
+    """The correction of an earlier trade: its id, and its right id, price and conditions."""
 
     symbol: str = msgspec.field(name="S")
     exchange: str | None = msgspec.field(name="x", default=None)
@@ -66,7 +67,7 @@ class Correction(msgspec.Struct, tag_field="T", tag="c"):
 
 
 class Cancel(msgspec.Struct, tag_field="T", tag="x"):
-    """An earlier trade did not happen (cancel) or was a mistake (error)."""
+    """An earlier trade is cancelled, or was reported by mistake (error)."""
 
     symbol: str = msgspec.field(name="S")
     exchange: str | None = msgspec.field(name="x", default=None)
@@ -74,7 +75,7 @@ class Cancel(msgspec.Struct, tag_field="T", tag="x"):
 
 
 class TradingStatus(msgspec.Struct, tag_field="T", tag="s"):
-    """Trading in a symbol halts or resumes; codes as of the tape: A and B are CTA's, C and O UTP's."""
+    """A halt or resumption of trading. Codes depend on the tape: CTA's on A and B, UTP's on C and O."""
 
     symbol: str = msgspec.field(name="S")
     code: str | None = msgspec.field(name="sc", default=None)
@@ -83,26 +84,26 @@ class TradingStatus(msgspec.Struct, tag_field="T", tag="s"):
 
 
 class Success(msgspec.Struct, tag_field="T", tag="success"):
-    """`connected` or `authenticated`."""
+    """A control message: `connected` or `authenticated`."""
 
     text: str = msgspec.field(name="msg", default="")
 
 
 class Refusal(msgspec.Struct, tag_field="T", tag="error"):
-    """The feed refuses something; the codes are in `stream`."""
+    """An error message of the feed. The codes are in `stream`."""
 
     code: int = 0
     text: str = msgspec.field(name="msg", default="")
 
 
 class SubscriptionMessage(msgspec.Struct, tag_field="T", tag="subscription"):
-    """Everything that this connection is subscribed to now."""
+    """All present subscriptions of this connection."""
 
     trades: list[Any] | None = None
 
     @property
     def symbols(self) -> frozenset[str] | None:
-        """The symbols of its trades; what is no text is none."""
+        """The symbols with subscribed trades, without items that are not text; None if it lists no trades."""
         return None if self.trades is None else frozenset(one for one in self.trades if isinstance(one, str))
 
 
@@ -110,7 +111,7 @@ Message = StreamTrade | Correction | Cancel | TradingStatus | Success | Refusal 
 
 
 class SnapshotTrade(msgspec.Struct):
-    """The latest trade in a REST snapshot; like StreamTrade, without its symbol."""
+    """The latest trade in a REST snapshot: a StreamTrade without its symbol."""
 
     price: float | None = msgspec.field(name="p", default=None)
     at: Moment = msgspec.field(name="t", default=None)
@@ -121,14 +122,14 @@ class SnapshotTrade(msgspec.Struct):
 
 
 class DailyBar(msgspec.Struct):
-    """One day's bar: when the day began, and its last eligible price."""
+    """A daily bar: the start of its day, and its last eligible price, in dollars."""
 
     at: str | None = msgspec.field(name="t", default=None)
     close: float | None = msgspec.field(name="c", default=None)
 
 
 class Quote(msgspec.Struct):
-    """The latest quote in a REST snapshot; a side that is 0 is empty."""
+    """The latest quote in a REST snapshot, in dollars. A side with price 0 is empty."""
 
     bid: float | None = msgspec.field(name="bp", default=None)
     ask: float | None = msgspec.field(name="ap", default=None)
@@ -136,7 +137,7 @@ class Quote(msgspec.Struct):
 
 
 class Snapshot(msgspec.Struct):
-    """What REST knows of a symbol. Every part may be missing."""
+    """A REST snapshot of one symbol. Every part may be missing."""
 
     latest_trade: SnapshotTrade | None = msgspec.field(name="latestTrade", default=None)
     daily_bar: DailyBar | None = msgspec.field(name="dailyBar", default=None)
@@ -180,7 +181,7 @@ _json_moment: Final = msgspec.json.Decoder(str).decode
 
 
 class PackedTrades(Sequence[StreamTrade]):
-    """The trades of a long frame: as columns, and each one as an object for whoever wants it."""
+    """The trades of a long frame in columns. An item is decoded to an object when it is read."""
 
     def __init__(self, frame: bytes, packed: Packed) -> None:
         self.packed = packed
@@ -201,7 +202,7 @@ class PackedTrades(Sequence[StreamTrade]):
 
 
 def decode_trades(frame: bytes | str) -> Sequence[StreamTrade] | None:
-    """The trades of a frame that holds nothing else, or None; then `decode_frame` reads it."""
+    """The trades of a frame that holds only trades; None if `decode_frame` has to read it."""
     if isinstance(frame, bytes) and (packed := read_packed(frame)) is not None:
         return PackedTrades(frame, packed)
     encoding, encoded = _encoding_of(frame)
@@ -212,10 +213,10 @@ def decode_trades(frame: bytes | str) -> Sequence[StreamTrade] | None:
 
 
 def decode_frame(frame: bytes | str) -> tuple[list[Message], list[str]]:
-    """The messages of one frame, and the types of those that are not read.
+    """The messages of one frame, and the types of the messages that are not read.
 
-    Bytes are MessagePack, text is JSON. Never raises: what is no message, or has a field of the wrong type,
-    counts as MALFORMED.
+    Bytes are MessagePack, text is JSON. Never raises: an item that is not a message, or that has a field of
+    the wrong type, counts as MALFORMED.
     """
     encoding, encoded = _encoding_of(frame)
     try:
@@ -252,7 +253,7 @@ def _type_of(encoding: _Encoding, item: msgspec.Raw) -> str:
 
 
 def as_of_ns(at: Moment | RawMoment) -> int | None:
-    """Nanoseconds since 1970 of a message's time, or None when it has none that can be read."""
+    """The time of a message in nanoseconds since 1970, or None if it has none that can be read."""
     if isinstance(at, msgspec.Raw):
         at = _moment(bytes(at))
     if isinstance(at, msgspec.msgpack.Ext):
@@ -264,18 +265,19 @@ def as_of_ns(at: Moment | RawMoment) -> int | None:
 
 
 def times_ns(trades: Sequence[StreamTrade]) -> list[int]:
-    """`as_of_ns` of many trades at once, NO_TIME for those that have none: 64-bit timestamps by NumPy."""
+    """`as_of_ns` of many trades, with NO_TIME for None. NumPy decodes 64-bit timestamps all at once."""
     if len(trades) >= VECTOR_MIN:
         joined = b"".join([trade.at for trade in trades])
         if len(joined) == _TIMESTAMP_64_TYPE.itemsize * len(trades):
             moments = np.frombuffer(joined, _TIMESTAMP_64_TYPE)
-            if (moments["head"] == _TIMESTAMP_64).all():  # then each of them is as long as these
+            # If all heads match, each time has the length of a 64-bit timestamp.
+            if (moments["head"] == _TIMESTAMP_64).all():
                 return timestamps_ns(moments["packed"].astype(np.uint64)).tolist()
     return [NO_TIME if (at_ns := as_of_ns(trade.at)) is None else at_ns for trade in trades]
 
 
 def _moment(raw: bytes) -> Moment:
-    """A text of JSON begins with a quotation mark, which in MessagePack would be a number."""
+    """The decoded time. JSON text begins with a quotation mark, which in MessagePack would be a number."""
     try:
         return _json_moment(raw) if raw[:1] == b'"' else _packed_moment(raw)
     except _UNREADABLE:

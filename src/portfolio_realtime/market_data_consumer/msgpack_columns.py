@@ -1,12 +1,12 @@
-"""A long MessagePack frame of trades, read in columns: no object is made for a trade, unless it is asked for.
+"""Reads a long MessagePack frame of trades in columns, without an object for each trade.
 
-Alpaca lays out all trades of stocks alike: the fields T S i x p s c z t in this order. So each field is read
-for all trades of a frame at once. Every byte is accounted for: a trade ends where the next one begins, and
-the last with the frame. A frame with anything else in it (another message, another field, a long symbol, a
-text as id) is not read here but in `messages`.
+Alpaca encodes all stock trades alike: the fields T S i x p s c z t, in this order. Each field is therefore
+read for all trades of a frame at once. Every byte is checked: each trade ends where the next one begins, and
+the last one ends with the frame. A frame with anything else in it (another message, another field, a long
+symbol, text as an id) is read by `messages` instead.
 
-A word of eight bytes is looked at as a whole. A byte that may not be where it is leads far beyond the end,
-where there is nothing to read.
+Fields are compared in words of eight bytes. An unexpected byte moves the cursor far beyond the end of the
+frame, where reading fails.
 """
 
 from typing import Final, NamedTuple, TypeGuard
@@ -19,7 +19,7 @@ from portfolio_realtime.clock import NS_PER_S
 PACKED_MIN: Final = 96  # trades; fewer are faster one by one
 SYMBOL_BYTES_MAX: Final = 8
 CONDITIONS_MAX: Final = 4
-SECONDS_BITS: Final = 34  # of a timestamp of 64 bits; above them the nanoseconds
+SECONDS_BITS: Final = 34  # the low bits of a 64-bit timestamp; the others are nanoseconds
 SECONDS_MASK: Final = (1 << SECONDS_BITS) - 1
 
 Numbers = NDArray[np.uint64]
@@ -27,12 +27,12 @@ Places = NDArray[np.intp]
 
 _ARRAY_16: Final = 0xDC
 _ARRAY_HEAD_BYTES: Final = 3
-_PADDING: Final = bytes(64)  # a word begins at most so far behind the end
+_PADDING: Final = bytes(64)  # a word may begin at most this far behind the end
 _FAR: Final = 1 << 40
 
 
 class _Pattern(NamedTuple):
-    """A word in which some bytes are known."""
+    """A word with some known bytes: it matches if `word & mask == known`. `length` is in bytes."""
 
     mask: int
     known: int
@@ -40,7 +40,7 @@ class _Pattern(NamedTuple):
 
 
 def _pattern(text: bytes) -> _Pattern:
-    """A byte that is 0 may be any."""
+    """The pattern of a text. A byte of 0 matches any byte."""
     mask = _word(bytes(0xFF if byte else 0 for byte in text))
     return _Pattern(mask, _word(text), len(text))
 
@@ -55,7 +55,7 @@ _EXCHANGE: Final = _pattern(b"\xa1x\xa1\0\xa1p\xcb")
 _SIZE: Final = _pattern(b"\xa1s")
 _CONDITIONS: Final = _pattern(b"\xa1c")
 _TAPE: Final = _pattern(b"\xa1z\xa1\0\xa1t\xd7\xff")
-_T, _T_AT = ord("T"), 2  # in the head
+_T, _T_AT = ord("T"), 2  # the letter, and its offset in the head
 _TIME_BYTES: Final = 8
 _LETTER_HEADS: Final = _word(b"\xa1\0\xa1\0\xa1\0\xa1\0")
 _LETTERS: Final = _word(b"\0\xff\0\xff\0\xff\0\xff")
@@ -67,7 +67,7 @@ def _low_bytes(count: int) -> int:
 
 
 def _steps(known: dict[int, int]) -> Places:
-    """How far it is to the next field, by the first byte of a value."""
+    """Bytes to the next field, by the first byte of a value."""
     return np.array([known.get(byte, _FAR) for byte in range(256)], np.intp)
 
 
@@ -75,9 +75,10 @@ def _words(known: dict[int, int]) -> Numbers:
     return np.array([known.get(byte, 0) for byte in range(256)], np.uint64)
 
 
-_WIDE: Final = 0x80  # below it a number is its first byte
+_WIDE: Final = 0x80  # a number below this is its own first byte
 _FLOAT: Final = 0xCB
-_WIDTHS: Final = {**dict.fromkeys(range(_WIDE), 0), 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8}  # of numbers
+# Bytes that follow the first byte of a number.
+_WIDTHS: Final = {**dict.fromkeys(range(_WIDE), 0), 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8}
 _LENGTHS: Final = {0xA0 + length: length for length in range(1, SYMBOL_BYTES_MAX + 1)}
 _COUNTS: Final = {0x90 + count: count for count in range(CONDITIONS_MAX + 1)}
 _SYMBOL_STEP: Final = _steps({head: _HEAD.length + length for head, length in _LENGTHS.items()})
@@ -92,25 +93,25 @@ _LIST_MASK: Final = _words({head: _low_bytes(2 * count) for head, count in _COUN
 
 
 class Packed(NamedTuple):
-    """The trades of a frame as columns."""
+    """The trades of a frame as columns, with one item per trade except in `bounds`."""
 
-    bounds: Places  # a trade lies between each two of them in the frame
+    bounds: Places  # trade i is frame[bounds[i] : bounds[i + 1]]
     symbol: Numbers  # see `symbol_number`
     conditions: Numbers  # with the tape: see `conditions_number`
-    exchange: Places  # its letter
+    exchange: Places  # the code of its letter
     trade_id: Numbers
     price: NDArray[np.float64]
-    as_of_ns: NDArray[np.int64]  # negative where it is beyond 2262
+    as_of_ns: NDArray[np.int64]  # negative for a time after 2262
 
 
 def symbol_number(symbol: str) -> int | None:
-    """A symbol as the number that it is in a column, or None where it is never in one."""
+    """The number of a symbol in a column, or None if it cannot be in one."""
     is_short = 0 < len(symbol) <= SYMBOL_BYTES_MAX and symbol.isascii() and symbol[-1] != "\0"
     return _word(symbol.encode()) if is_short else None
 
 
 def conditions_number(conditions: tuple[str, ...] | str | None, tape: str | None) -> int | None:
-    """Conditions and tape as the number that they are in a column, or None where they are never in one."""
+    """The number of conditions and tape in a column, or None if they cannot be in one."""
     if not isinstance(conditions, tuple) or len(conditions) > CONDITIONS_MAX:
         return None
     if not is_letter(tape) or not all(map(is_letter, conditions)):
@@ -119,17 +120,17 @@ def conditions_number(conditions: tuple[str, ...] | str | None, tape: str | None
 
 
 def is_letter(text: str | None) -> TypeGuard[str]:
-    """Is it a letter that a column can hold?"""
+    """Whether a column can hold the text: one ASCII character."""
     return text is not None and len(text) == 1 and text.isascii()
 
 
 def timestamps_ns(packed: Numbers) -> Numbers:
-    """Nanoseconds since 1970 of MessagePack's timestamps of 64 bits."""
+    """Nanoseconds since 1970 of 64-bit MessagePack timestamps."""
     return (packed & np.uint64(SECONDS_MASK)) * np.uint64(NS_PER_S) + (packed >> np.uint64(SECONDS_BITS))
 
 
 def read_packed(frame: bytes) -> Packed | None:
-    """The trades of a long frame that holds nothing else, or None where it cannot be read in columns."""
+    """The trades of a long frame in columns, or None if the frame cannot be read so."""
     count = int.from_bytes(frame[1:_ARRAY_HEAD_BYTES])
     if frame[:1] != bytes([_ARRAY_16]) or count < PACKED_MIN:
         return None
@@ -148,7 +149,7 @@ def read_packed(frame: bytes) -> Packed | None:
 
 
 class _Cursor:
-    """Where each trade is read, and whether it is as it should be."""
+    """Where each trade is read, and whether all that was read is as expected."""
 
     def __init__(self, words: Numbers, at: Places) -> None:
         self.words = words
@@ -156,7 +157,7 @@ class _Cursor:
         self.is_right = np.True_
 
     def expect(self, pattern: _Pattern) -> Numbers:
-        """The next word of each."""
+        """The next word of each trade. A word that does not match is noted in `is_right`."""
         word = self.words[self.at]
         self.is_right = self.is_right & (word & pattern.mask == pattern.known)
         return word

@@ -1,20 +1,20 @@
-"""How long to wait before the next connection to a feed, by what ended the last one. Pure but for the jitter.
+"""The pause before the next connection to a feed, by the reason why the last one ended.
 
-A connection that is dropped may hold its place at the feed for some 90 s (answer 406 until then), and one
-that comes back too fast is turned away at the door (HTTP 429): those wait longer from the start. A refusal
-that waiting does not heal is not tried in a loop: once a minute at first, in the end every quarter of an
-hour, so that a plan that was changed needs no restart.
+The feed may count a dropped connection for some 90 s, and answers 406 until then. It refuses a client that
+reconnects too fast with HTTP 429. After both, the first pause is longer. A refusal that waiting does not
+resolve is retried once a minute at first and every quarter of an hour in the end, so that a changed plan
+needs no restart. Pure but for the jitter.
 """
 
 from typing import Final, NamedTuple
 
 from portfolio_realtime.backoff import Backoff
 
-RETRY_AFTER_S_MAX: Final = 300.0  # what the feed asks for, at most
+RETRY_AFTER_S_MAX: Final = 300.0  # the longest pause that the feed may ask for
 
 LOST: Final = "lost"
 REFUSED: Final = "refused"
-SESSION: Final = "session"  # another feed has its turn: nothing is wrong
+SESSION: Final = "session"  # another feed is due, which is not an error
 
 
 class Pauses(NamedTuple):
@@ -35,14 +35,17 @@ OTHERWISE: Final = Pauses(0.5, 15.0)
 
 
 class ReconnectDelay:
-    """The pauses of one feed."""
+    """The pauses between the connections to one feed."""
 
     def __init__(self) -> None:
         self._reason = ""
         self._backoff = Backoff(0.0, 0.0)
 
     def pause_s(self, reason: str, lived_s: float, retry_after_s: float | None = None) -> float:
-        """The pause after a connection that lived so long and ended for this reason."""
+        """The pause in seconds after a connection that lasted `lived_s` and ended for `reason`.
+
+        The pause that the feed asked for is added: `retry_after_s`, at most RETRY_AFTER_S_MAX.
+        """
         if reason != self._reason:
             self._reason = reason
             self._backoff = Backoff(*PAUSES.get(reason, OTHERWISE))

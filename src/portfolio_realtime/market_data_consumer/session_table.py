@@ -1,8 +1,8 @@
 """When the New York Stock Exchange opens and closes, day by day.
 
-The years of `xnys.json` are read from there, others from exchange-calendars, of which that file was made:
-`python -m portfolio_realtime.market_data_consumer.session_table` writes it anew. The library brings pandas,
-for which a process that only needs these few days pays 40 MB and half a second.
+The years in `xnys.json` are read from that file, other years from exchange-calendars. The file is made from
+this library: `python -m portfolio_realtime.market_data_consumer.session_table` writes it again. The library
+loads pandas, which would cost a process that needs only these days 40 MB and half a second.
 """
 
 import functools
@@ -25,28 +25,28 @@ SATURDAY: Final = 5
 
 
 class Hours(NamedTuple):
-    """Open and close of one day in New York."""
+    """Open and close of one day, in New York time."""
 
     opened: datetime
     closed: datetime
 
 
 class Year(msgspec.Struct, frozen=True):
-    """What is unlike other days of a year: MM-DD."""
+    """The unusual days of a year, as MM-DD."""
 
     closed: frozenset[str]  # Monday to Friday without trading
     early: dict[str, str] = {}  # the close, HH:MM
 
 
 class Table(msgspec.Struct, frozen=True):
-    """Years, and which version of the library said so."""
+    """The unusual days by year, and the library version that they come from."""
 
     made_of: str
     years: dict[str, Year]
 
 
 def hours(day: date) -> Hours | None:
-    """When the exchange opens and closes on a day, or None when it does not open."""
+    """Open and close of the exchange on a day, or None if it stays closed."""
     year = _table().years.get(str(day.year))
     return _of_library(day) if year is None else _of_table(day, year)
 
@@ -66,10 +66,12 @@ def _of_table(day: date, year: Year) -> Hours | None:
 
 @functools.lru_cache(maxsize=32)
 def year_of_library(year: int) -> dict[date, Hours]:
-    """Each day of a year on which the exchange opens, as the library says."""
-    import exchange_calendars  # half a second and 40 MB, and hardly ever needed
+    """Hours of each day of a year on which the exchange opens, from the library."""
+    # Imported here, because it costs half a second and 40 MB and is rarely needed.
+    import exchange_calendars
 
-    with warnings.catch_warnings():  # of pandas, about what the calendars do inside
+    # pandas warns about the code of the calendars.
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         calendar = exchange_calendars.get_calendar("XNYS", start=f"{year}-01-01", end=f"{year}-12-31")
     return {
@@ -86,7 +88,7 @@ def _of_library(day: date) -> Hours | None:
 
 
 def made() -> Table:
-    """The table as the installed library says. Raises ValueError where a day opens late."""
+    """The table from the installed library. Raises ValueError for a day that does not open at 9:30."""
     years: dict[str, Year] = {}
     for number in YEARS:
         known = year_of_library(number)
@@ -107,7 +109,7 @@ def made() -> Table:
 
 
 def text_of(table: Table) -> bytes:
-    """The file that says this."""
+    """The table as the content of `xnys.json`."""
     return msgspec.json.format(msgspec.json.encode(table, order="sorted"), indent=1) + b"\n"
 
 

@@ -1,27 +1,28 @@
-"""Whether a stream is silent for suspiciously long: for many times its usual pause.
+"""Whether a stream has been silent for suspiciously long: for many times its usual pause. Pure.
 
-Silence alone proves nothing. But a stream that has brought data every few milliseconds and then brings none
-for seconds is doubted until data arrives, or until snapshots show that nothing was traded. Pure.
+Silence alone proves nothing. A stream that delivered data every few milliseconds and then nothing for seconds
+is doubted until data arrives, or until snapshots show that nothing was traded.
 """
 
 from typing import Final
 
 SILENCE_S_MIN: Final = 2.0  # a shorter silence is never doubted
-PAUSES_MAX: Final = 20.0  # nor one of fewer usual pauses: by chance, that is one in 500 million
-FRAMES_MIN: Final = 20  # before a pause is usual
-WEIGHT: Final = 0.05  # of the newest pause in the usual one
+# Nor is a silence of fewer usual pauses. By chance a longer one happens once in 500 million: exp(-20).
+PAUSES_MAX: Final = 20.0
+FRAMES_MIN: Final = 20  # until the usual pause is known
+WEIGHT: Final = 0.05  # of the newest pause in the moving average
 
 
 class Silence:
-    """The rhythm of one stream; times are seconds of a monotonic clock."""
+    """The usual pause of one stream, and its silence now. Times are seconds of a monotonic clock."""
 
     def __init__(self) -> None:
         self._frames = 0
-        self._beat_s: float | None = None  # None: no data is expected, for there is no connection
+        self._beat_s: float | None = None  # None: no data is expected without a connection
         self._pause_s = 0.0
 
     def beat(self, now_s: float) -> None:
-        """Data has arrived."""
+        """Note that data has arrived."""
         if self._frames and self._beat_s is not None:
             pause_s = now_s - self._beat_s
             weight = WEIGHT if self._frames > FRAMES_MIN else 1 / self._frames
@@ -36,14 +37,14 @@ class Silence:
         return now_s - self._beat_s > max(SILENCE_S_MIN, PAUSES_MAX * self._pause_s)
 
     def begin_anew(self) -> None:
-        """Another rhythm begins: another feed, another session, or a silence that is explained."""
+        """Learn the usual pause again: another feed, another session, or a silence that is explained."""
         self._frames = 0
 
     def interrupt(self) -> None:
-        """The connection is lost. What is usual for the feed stays known."""
+        """Expect no data: the connection is lost. The usual pause is kept."""
         self._beat_s = None
 
     def resume(self, now_s: float) -> None:
-        """A new connection is complete: from now on data is expected again."""
+        """Expect data from now on: a new connection is complete."""
         if self._beat_s is None:
             self._beat_s = now_s

@@ -1,7 +1,8 @@
-"""Snapshots over REST: each symbol's latest trade and daily bars, which the stream does not tell again.
+"""Snapshots over REST: each symbol's latest trade and daily bars, which the stream does not repeat.
 
-Symbols that the venue does not know are missing from the answer, and parts of a snapshot may be missing; both
-are normal. A request that is refused because of one badly formed symbol is split until that symbol is alone.
+Symbols that the venue does not know are missing from the answer, and parts of a snapshot may be missing. Both
+are normal. If one malformed symbol makes the feed refuse a request, the request is split until that symbol is
+alone.
 """
 
 import asyncio
@@ -20,12 +21,12 @@ from portfolio_realtime.market_data_consumer.messages import Snapshot
 from portfolio_realtime.market_data_consumer.stream import KEYS_REMEDY
 from portfolio_realtime.outbound import transport_to
 
-SYMBOLS_MAX: Final = 100  # of one request
+SYMBOLS_MAX: Final = 100  # per request
 TIMEOUT_S: Final = 10.0
 ATTEMPTS_MAX: Final = 4
 PAUSE_S_MIN: Final = 0.6  # between two attempts
 PAUSE_S_MAX: Final = 2.4
-BODY_SHOWN_MAX: Final = 200  # characters of a refusal that are repeated in our message
+BODY_SHOWN_MAX: Final = 200  # characters of a refusal that our message quotes
 
 _MISFORMED: Final = (httpx.codes.BAD_REQUEST, httpx.codes.NOT_FOUND, httpx.codes.UNPROCESSABLE_ENTITY)
 _REFUSED: Final = (httpx.codes.UNAUTHORIZED, httpx.codes.PAYMENT_REQUIRED, httpx.codes.FORBIDDEN)
@@ -55,7 +56,7 @@ class Snapshots:
         login: MarketLogin,
         refused: Callable[[str, str], None] = lambda symbol, reason: None,
     ) -> None:
-        """`refused` is told of each snapshot of which something cannot be read, and why."""
+        """`refused` is called with symbol and reason for each snapshot with an unreadable part."""
         self.feed = feed
         self._refused = refused
         url = settings.host("data")
@@ -121,7 +122,7 @@ class Snapshots:
 
 
 def _readable(raw: msgspec.Raw) -> Snapshot | None:
-    """A snapshot without those of its parts that cannot be read; None where nothing can."""
+    """The parts of a snapshot that can be read; None if there are none."""
     try:
         parts = _by_symbol.decode(raw)
     except _UNREADABLE:

@@ -1,8 +1,8 @@
 """One connection to Alpaca's market-data stream: log in, subscribe, read; MessagePack or JSON, uncompressed.
 
-Whoever reads must go on reading: `subscribe` waits for an answer that arrives through `read`. Nothing here
-reconnects; every loss is a FeedUnavailable, every final refusal a FeedRefused, and a new connection starts
-from nothing, as the feed does.
+The caller must keep reading: `subscribe` waits for an answer that arrives through `read`. Nothing here
+reconnects. A loss raises FeedUnavailable, a final refusal FeedRefused. A new connection starts without any
+subscription.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from portfolio_realtime.outbound import proxy_of
 ANSWER_S_MAX: Final = 10.0  # for the welcome, the login and each subscription
 PING_S: Final = 10.0
 CLOSE_S_MAX: Final = 1.0
-FRAME_BYTES_MAX: Final = 16 * 1024 * 1024  # the acknowledgement lists every symbol
+FRAME_BYTES_MAX: Final = 16 * 1024 * 1024  # an acknowledgement lists every symbol
 FRAMES_BUFFERED_MAX: Final = 64
 REQUEST_BYTES_MAX: Final = 32 * 1024
 SYMBOL_OVERHEAD_BYTES: Final = 3  # quotes and comma of JSON, or the header of MessagePack
@@ -53,10 +53,10 @@ KEYS_REMEDY: Final = (
 )
 _FINAL: Final = {
     AUTH_FAILED: KEYS_REMEDY,
-    INSUFFICIENT_SUBSCRIPTION: "choose with {setting} a feed that the plan includes",
-    INSUFFICIENT_SCOPE: "the key needs the scope for market data",
+    INSUFFICIENT_SUBSCRIPTION: "set {setting} to a feed that the plan includes",
+    INSUFFICIENT_SCOPE: "give the key the scope for market data",
     INVALID_ACTION: "this feed has no trades",
-    PACKED_ONLY: "this feed speaks MessagePack only",
+    PACKED_ONLY: "this feed offers MessagePack only",
 }
 
 _CONTENT_TYPES: Final = {"msgpack": "application/msgpack", "json": "application/json"}
@@ -65,9 +65,9 @@ _encode_json = msgspec.json.Encoder().encode
 
 
 class StreamLost(FeedUnavailable):
-    """A connection has ended; `reason` is a word for the metrics: lost, mute, or the feed's error code.
+    """A connection has ended. `reason` is its metric label: lost, mute, session, or the feed's error code.
 
-    `retry_after_s` is what the feed asks us to wait, where it does.
+    `retry_after_s`: the pause that the feed asks for, if it does.
     """
 
     def __init__(self, text: str, reason: str, retry_after_s: float | None = None) -> None:
@@ -77,7 +77,7 @@ class StreamLost(FeedUnavailable):
 
 
 class Arrived(NamedTuple):
-    """What one frame has brought: trades alone, or messages of any kind, and the types of the others."""
+    """The content of one frame: only trades, or messages of any kind and the types of those not read."""
 
     trades: Sequence[StreamTrade]
     messages: list[Message]
@@ -85,7 +85,7 @@ class Arrived(NamedTuple):
 
 
 class MarketStream:
-    """An open connection. `subscribed` is what the feed says that we get."""
+    """An open connection. `subscribed`: the symbols that the feed has confirmed."""
 
     def __init__(
         self, connection: ClientConnection, name: str, setting: str, encoding: Encoding = "msgpack"
@@ -95,17 +95,17 @@ class MarketStream:
         self._name = name
         self._setting = setting
         self._encoding = encoding
-        self._is_optional = False  # what is asked for now
+        self._is_optional = False  # the request in flight may be refused
         self._answer: asyncio.Future[SubscriptionMessage | Refusal] | None = None
 
     async def close(self) -> None:
-        """Say goodbye, so that the feed frees our place at once."""
+        """Close with a handshake, so that the feed frees our place at once."""
         await self._connection.close()
 
     async def read(self) -> Arrived:
-        """The data of the next frame.
+        """The content of the next frame.
 
-        Raises FeedUnavailable when the connection is lost or the feed ends it, FeedRefused.
+        Raises FeedUnavailable if the connection is lost or the feed ends it, FeedRefused for a final refusal.
         """
         trades, messages, skipped = await self._frame()
         if messages and isinstance(messages[0], Success | Refusal | SubscriptionMessage):
@@ -124,9 +124,9 @@ class MarketStream:
             raise FeedUnavailable(f"{self._name} does not answer the login") from None
 
     async def subscribe(self, symbols: Iterable[str]) -> list[str]:
-        """Subscribe to trades; the symbols that the feed does not accept, or does not confirm, are returned.
+        """Subscribe to trades; return the symbols that the feed does not accept or does not confirm.
 
-        Raises FeedUnavailable when no answer comes.
+        Raises FeedUnavailable if no answer comes.
         """
         left_out: list[str] = []
         batches = list(reversed(_batches(sorted(symbols))))
@@ -143,13 +143,14 @@ class MarketStream:
                 batches += [batch[half:], batch[:half]]
                 continue
             left_out += batch
-            if answer.code == SYMBOL_LIMIT:  # it is full: whatever is left does not fit either
+            # At the limit, none of the remaining symbols fits either.
+            if answer.code == SYMBOL_LIMIT:
                 left_out += [symbol for rest in batches for symbol in rest]
                 break
         return left_out
 
     async def subscribe_statuses(self) -> bool:
-        """Ask for the halts of all symbols; False where the feed does not tell them."""
+        """Subscribe to the halts of all symbols; False if the feed does not report them."""
         self._is_optional = True
         try:
             return isinstance(
@@ -159,7 +160,7 @@ class MarketStream:
             self._is_optional = False
 
     async def unsubscribe(self, symbols: Iterable[str]) -> None:
-        """End the subscription of these symbols. Raises FeedUnavailable when no answer comes."""
+        """End the subscription of these symbols. Raises FeedUnavailable if no answer comes."""
         for batch in _batches(sorted(symbols)):
             await self._ask({"action": "unsubscribe", "trades": batch})
 
@@ -180,13 +181,13 @@ class MarketStream:
             is_json = self._encoding == "json"
             await self._connection.send(_encode_json(request).decode() if is_json else _pack(request))
         except (WebSocketException, OSError) as error:
-            raise StreamLost(f"{self._name} is lost: {error}", LOST) from error
+            raise StreamLost(f"the connection to {self._name} was lost: {error}", LOST) from error
 
     async def _frame(self) -> Arrived:
         try:
             frame = await self._connection.recv()
         except (WebSocketException, OSError) as error:
-            raise StreamLost(f"{self._name} is lost: {error}", LOST) from error
+            raise StreamLost(f"the connection to {self._name} was lost: {error}", LOST) from error
         trades = decode_trades(frame)
         return Arrived([], *decode_frame(frame)) if trades is None else Arrived(trades, [], [])
 
@@ -224,9 +225,9 @@ _ENDING: Final = (*_FINAL, CONNECTION_LIMIT, SLOW_CLIENT)
 async def open_stream(
     url: str, name: str, setting: str = "ALPACA_DATA_FEED", encoding: Encoding = "msgpack"
 ) -> MarketStream:
-    """Connect. `setting` is what chose the feed, for the remedy.
+    """Connect to a feed. `setting` is the setting that chose the feed; a remedy names it.
 
-    Raises FeedRefused for a refusal that waiting does not help, else FeedUnavailable.
+    Raises FeedRefused for a refusal that waiting does not resolve, otherwise FeedUnavailable.
     """
     try:
         connection = await connect(
@@ -255,7 +256,7 @@ async def open_stream(
 
 
 def _seconds(header: str | None) -> float | None:
-    """Retry-After in seconds; its other form, a date, is not known from this feed."""
+    """Retry-After in seconds, or None. This feed is not known to send the other form, a date."""
     return float(header) if header is not None and header.isdecimal() else None
 
 

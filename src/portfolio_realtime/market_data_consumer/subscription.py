@@ -1,14 +1,14 @@
-"""One feed's market subscription: which symbols we want, and the loops that keep their marks true.
+"""One feed's market subscription: the wanted symbols, and the loops that keep their marks correct.
 
-`read`, `keep_subscribed`, `take_snapshots` and `refresh` run side by side for as long as one connection
-lives; the book outlives it. Nothing is replayed by the feed, so a symbol's snapshot is taken after its
-subscription is acknowledged and merged by trade time.
+`read`, `keep_subscribed`, `take_snapshots` and `refresh` run side by side during one connection; the book
+outlasts it. The feed replays nothing. A symbol's snapshot is therefore taken after its subscription is
+acknowledged, and is merged by trade time.
 
-A socket that is open but mute is an outage. Silence alone proves nothing (a holiday, a halt, an illiquid
-symbol), so after some seconds without data, fewer while the market is open, all snapshots are taken: when
-they hold trades that the stream does not bring within FEED_LAG_S_MAX either, the connection is given up. A
-stream that is mute for some symbols only is found by the same evidence, at the latest after REFRESH_S, and
-those symbols are subscribed anew. The same refresh bounds any other drift and follows the date.
+An open connection without data is an outage, but silence alone proves nothing (a holiday, a halt, an illiquid
+symbol). After some seconds without data, fewer while the market is open, all snapshots are therefore taken.
+If they hold trades that the stream does not deliver within FEED_LAG_S_MAX either, the connection is given up.
+A stream that is mute only for some symbols is found by the same evidence, at the latest after REFRESH_S, and
+those symbols are subscribed again. The same refresh limits any other drift and follows the date.
 """
 
 import asyncio
@@ -40,23 +40,25 @@ from portfolio_realtime.market_data_consumer.stream import Arrived, MarketStream
 from portfolio_realtime.market_data_consumer.trading_sessions import Session
 from portfolio_realtime.telemetry import MarketMetrics
 
-LEAVING_S: Final = 10.0  # a symbol that nobody holds any more stays subscribed for so long
-SNAPSHOT_REQUESTS_MAX: Final = 4  # side by side
-SNAPSHOT_RETRY_S: Final = 2.0  # after a failure; doubles
+LEAVING_S: Final = 10.0  # how long a symbol that no account holds any more stays subscribed
+SNAPSHOT_REQUESTS_MAX: Final = 4  # at the same time
+SNAPSHOT_RETRY_S: Final = 2.0  # the first pause after a failure; doubles
 SNAPSHOT_RETRY_S_MAX: Final = 30.0
 REFRESH_S: Final = 300.0
 REFRESH_CHECK_S: Final = 1.0
 PULSE_CHECK_S: Final = 0.25
-SILENCE_S: Final = {  # without data, before snapshots are taken; doubles up to the second
+# Seconds without data before snapshots are taken: at first, and at most after doubling.
+SILENCE_S: Final = {
     Session.CORE: (5.0, 30.0),
     Session.EXTENDED: (30.0, REFRESH_S),
     Session.OVERNIGHT: (30.0, REFRESH_S),
     Session.CLOSED: (30.0, REFRESH_S),
 }
-FEED_LAG_S_MAX: Final = 3.0  # a trade that a snapshot has may still be on its way for so long
-EXPLAINED_S: Final = FEED_LAG_S_MAX + 2.0  # after snapshots were asked for
-AHEAD_LIVE_S: Final = 2.0  # a feed of whose trades none is taken for so long …
-AHEAD_TRADES_MIN: Final = 3  # … and so many trades, is not live
+FEED_LAG_S_MAX: Final = 3.0  # for so long a trade in a snapshot may still be missing in the stream
+EXPLAINED_S: Final = FEED_LAG_S_MAX + 2.0  # after snapshots were requested
+# A feed is not live if all its trades were refused for more than AHEAD_LIVE_S, and at least AHEAD_TRADES_MIN.
+AHEAD_LIVE_S: Final = 2.0
+AHEAD_TRADES_MIN: Final = 3
 UNKNOWN_TYPES_MAX: Final = 32  # type names that become metric labels
 LEFT_OUT_SHOWN_MAX: Final = 10
 
@@ -68,35 +70,37 @@ class MarketSubscription:
 
     def __init__(self, schedule: Schedule, clock: Clock, metrics: MarketMetrics) -> None:
         self.book = schedule.new_book()
-        self.feed = schedule.day  # the one that is streamed
-        self.changed = asyncio.Event()  # what is wanted has changed
-        self.moved = asyncio.Event()  # a mark may have changed, or be known to be none
+        self.feed = schedule.day  # the feed that is streamed
+        self.changed = asyncio.Event()  # the wanted symbols have changed
+        self.moved = asyncio.Event()  # a mark may have changed, or a symbol is known to have none
         self._schedule = schedule
         self._clock = clock
         self._metrics = metrics
         self._wanted: frozenset[str] = frozenset()
         self._leaving: dict[str, float] = {}  # symbol -> until when it stays, in monotonic seconds
-        self._pending: dict[str, None] = {}  # symbols whose snapshot is to be taken, oldest first
+        self._pending: dict[str, None] = {}  # symbols that wait for a snapshot, oldest first
         self._is_pending = asyncio.Event()
         self._snapshot_backoff = Backoff(SNAPSHOT_RETRY_S, SNAPSHOT_RETRY_S_MAX)
-        self._frame_s = 0.0  # when the stream last brought data
+        self._frame_s = 0.0  # when data last arrived, in monotonic seconds
         self._pulse = Silence()
-        self._is_doubted = False  # silent for suspiciously long, or since it was found to be mute
+        self._is_doubted = False  # silent for suspiciously long, or found to be mute
         self._is_given_up = False
-        self._ahead_since_s: float | None = None  # since when every trade is from the future, by our clock
-        self._ahead_count = 0  # of these
+        self._ahead_since_s: float | None = None  # since when every trade is from the future by our clock
+        self._ahead_count = 0  # trades from the future since then
         self._told_unknown_count = 0
         self._subscribed: frozenset[str] = frozenset()  # accepted on this connection
-        self._caught_up_ns: int | None = None  # since when this connection has brought every trade
+        self._caught_up_ns: int | None = None  # since when no trade is missed; None: some may be
         self._unknown_types: set[str] = set()
-        self._settled: set[str] = set()  # symbols whose snapshot was taken since they are subscribed
+        self._settled: set[str] = set()  # symbols with a snapshot since their subscription
         self._shown: dict[str, SnapshotTrade] = {}  # symbol -> the trade in its newest snapshot
-        self._missed: dict[str, tuple[int, float]] = {}  # symbol -> trade in a snapshot, when it was seen
+        self._missed: dict[str, tuple[int, float]] = {}  # symbol -> time of a snapshot's trade, when seen
         self._renewing: set[str] = set()  # symbols that are subscribed and mute
-        self._sought: dict[str, bool] = {}  # followed symbols whose snapshot was taken -> is that told?
+        self._sought: dict[
+            str, bool
+        ] = {}  # symbol whose snapshot was taken -> whether `take_unmarked` saw it
 
     def want(self, symbols: Iterable[str]) -> None:
-        """Keep the marks of exactly these symbols."""
+        """Keep the marks of exactly these symbols. Symbols dropped now stay for LEAVING_S."""
         symbols = frozenset(symbols)
         if symbols == self._wanted:
             return
@@ -110,7 +114,7 @@ class MarketSubscription:
         self.changed.set()
 
     def stand_by(self) -> None:
-        """Somebody else consumes this feed: give everything up, marks included, for they grow old."""
+        """Give everything up, because another process consumes this feed; marks, too, would grow old."""
         self._is_given_up = True
         self.book.forget([*self._wanted, *self._leaving])
         self._wanted = frozenset()
@@ -121,16 +125,16 @@ class MarketSubscription:
 
     @property
     def is_wanted(self) -> bool:
-        """Is there any symbol to keep?"""
+        """Whether any symbol is to be subscribed, including those that will soon be dropped."""
         return bool(self._wanted or self._leaving)
 
     @property
     def is_held(self) -> bool:
-        """Does anybody hold one of its symbols?"""
+        """Whether any account holds one of its symbols."""
         return bool(self._wanted)
 
     def begin(self, feed: Feed) -> None:
-        """A new connection to this feed is open; it has brought nothing yet."""
+        """Begin with a new connection to this feed, which has delivered nothing yet."""
         if feed != self.feed:
             self._pulse.begin_anew()
         self.feed = feed
@@ -146,27 +150,30 @@ class MarketSubscription:
         self._pending.clear()
 
     def end(self) -> None:
-        """The connection is gone: trades may be missed from now on."""
+        """Note that the connection is gone: trades may be missed from now on."""
         self._caught_up_ns = None
 
     def was_complete_at(self, at_ns: int) -> bool:
-        """Were the marks at that moment the newest of all trades, as far as the feed brings them?"""
+        """Whether no trade that the feed delivers was missing from the marks at that moment."""
         return self._caught_up_ns is not None and self._caught_up_ns <= at_ns
 
     @property
     def is_live(self) -> bool:
-        """Does the connection bring, as far as we can tell now, what is traded, and do we take it?"""
+        """Whether trades arrive and are accepted.
+
+        That is: all symbols are caught up, the stream is not doubted, and our clock is not too far behind.
+        """
         return self._caught_up_ns is not None and not self._is_doubted and not self._is_all_refused
 
     @property
     def _is_all_refused(self) -> bool:
-        """Is our clock so far behind that nothing which comes may set a price?"""
+        """Whether every trade is refused because our clock is too far behind."""
         since_s = self._ahead_since_s
         is_long = since_s is not None and self._clock.monotonic_s() - since_s > AHEAD_LIVE_S
         return is_long and self._ahead_count >= AHEAD_TRADES_MIN
 
     async def read(self, stream: MarketStream) -> NoReturn:
-        """Apply what the stream brings. Raises FeedUnavailable, FeedRefused."""
+        """Read the stream and apply its messages. Raises FeedUnavailable, FeedRefused."""
         while True:
             arrived = await stream.read()
             if arrived.trades or arrived.messages:
@@ -174,10 +181,11 @@ class MarketSubscription:
                 self._apply(arrived)
             for name in arrived.skipped:
                 self._count_skipped(name)
-            await asyncio.sleep(0)  # a full socket buffer must not keep the others from their turn
+            # A full socket buffer must not keep other tasks from running.
+            await asyncio.sleep(0)
 
     def _beat(self, now_s: float) -> None:
-        """Data has come; after a silence that was doubted, it is not known what has not."""
+        """Note that data has arrived. After a doubted silence trades may be missing: take snapshots."""
         if self._is_doubted:
             self._caught_up_ns = None
             self._ask_snapshots(self._wanted)
@@ -202,7 +210,7 @@ class MarketSubscription:
         self.moved.set()
 
     def _judge_ahead(self, ahead: int, arrived: Arrived) -> None:
-        """Note that so many of the trades that have come are refused for their time."""
+        """Note that `ahead` of the arrived trades were refused because their time is in the future."""
         trades = len(arrived.trades) + sum(isinstance(one, StreamTrade) for one in arrived.messages)
         if ahead < trades:
             self._ahead_since_s, self._ahead_count = None, 0
@@ -242,11 +250,11 @@ class MarketSubscription:
             if len(self._unknown_types) >= UNKNOWN_TYPES_MAX:
                 name = "other"
             self._unknown_types.add(name)
-            log.warning("a message that is not read", feed=self.feed.name, type=name)
+            log.warning("messages of this type are not read", feed=self.feed.name, type=name)
         self._count(name, 1)
 
     async def keep_subscribed(self, stream: MarketStream) -> None:
-        """Keep the subscription equal to what is wanted; return when nothing is. Raises FeedUnavailable."""
+        """Subscribe to exactly the wanted symbols; return when there are none. Raises FeedUnavailable."""
         asked: set[str] = set()
         refused: set[str] = set()
         if self.feed.has_statuses and not await stream.subscribe_statuses():
@@ -261,7 +269,8 @@ class MarketSubscription:
                 self._settled -= gone
                 self._missed = {symbol: seen for symbol, seen in self._missed.items() if symbol not in gone}
                 self._renewing.clear()
-                refused.clear()  # there may be room again
+                # The feed may have room again.
+                refused.clear()
             refused &= wanted
             if new := wanted - asked - refused:
                 left_out = await stream.subscribe(new)
@@ -288,7 +297,8 @@ class MarketSubscription:
     async def _until_changed(self) -> None:
         next_s = min(self._leaving.values(), default=None)
         wait_s = None if next_s is None else max(0.0, next_s - self._clock.monotonic_s())
-        with contextlib.suppress(TimeoutError):  # a symbol's time to leave has come
+        # On timeout, it is time to drop a symbol.
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 await self.changed.wait()
 
@@ -307,7 +317,7 @@ class MarketSubscription:
         self._is_pending.set()
 
     async def take_snapshots(self, snapshots: Sequence[Snapshots]) -> NoReturn:
-        """Take the snapshots that are asked for, the streamed feed's first; those that fail, later."""
+        """Take the requested snapshots, the streamed feed's first; repeat those that fail later."""
         while True:
             await self._is_pending.wait()
             self._is_pending.clear()
@@ -332,33 +342,33 @@ class MarketSubscription:
                 self._pulse.resume(self._clock.monotonic_s())
 
     def take_unmarked(self) -> list[str]:
-        """Symbols that have been looked for in vain, each once, and again after `write_all_again`.
+        """Symbols for which no price was found, each once, and again after `write_all_again`.
 
-        As of the last marks that were taken from the book.
+        As of the marks that were last taken from the book.
         """
         new = [symbol for symbol, is_told in self._sought.items() if not is_told]
         self._sought.update(dict.fromkeys(new, True))
         return [one for one in new if self.book.is_followed(one) and not self.book.has_mark(one)]
 
     def write_all_again(self) -> None:
-        """What was written and told may be lost."""
+        """Write all marks and all symbols without one again, because Valkey may have lost them."""
         self.book.touch_all()
         self._sought = dict.fromkeys(self._sought, False)
         self.moved.set()
 
     def refuse_snapshot(self, symbol: str, reason: str) -> None:
-        """Something of a symbol's snapshot cannot be read: it is missing."""
+        """Count and log a snapshot with an unreadable part, which counts as missing."""
         self._count("snapshot_refused", 1)
         log.warning("a snapshot could not be read", feed=self.feed.name, symbol=symbol, reason=reason)
 
     async def _recover(self, failures: Sequence[FeedError]) -> None:
-        """Wait before the next snapshots; the stream, which has let us in, goes on meanwhile."""
+        """Wait before the next snapshots if some failed. The stream goes on meanwhile."""
         if not failures:
             self._snapshot_backoff.reset()
             return
         is_refused = any(isinstance(failure, FeedRefused) for failure in failures)
         tell = log.error if is_refused else log.warning
-        tell("snapshots are taken later", feed=self.feed.name, reason=str(failures[0]))
+        tell("snapshots failed and will be tried again", feed=self.feed.name, reason=str(failures[0]))
         await asyncio.sleep(self._snapshot_backoff.next_s())
 
     def _next_parts(self) -> list[list[str]]:
@@ -368,10 +378,10 @@ class MarketSubscription:
         return [symbols[at : at + SYMBOLS_MAX] for at in range(0, len(symbols), SYMBOLS_MAX)]
 
     def _add_snapshots(self, asked: list[str], found: dict[str, Snapshot], feed: Feed) -> None:
-        """Offer the snapshots that were asked for, and remember which trades the stream has not brought.
+        """Add the requested snapshots to the book, and note which trades the stream has not delivered.
 
-        The first snapshot after a subscription holds what was traded before it: that is no evidence. Nor is
-        a trade that the last snapshot had already; options' trades have no ids by which to know them again.
+        The first snapshot after a subscription holds a trade from before it, which is no evidence. Neither is
+        a trade that the last snapshot already had: options' trades have no ids by which to recognize them.
         """
         received_ns, now_s = self._clock.now_ns(), self._clock.monotonic_s()
         date = new_york_date_of(received_ns)
@@ -391,10 +401,11 @@ class MarketSubscription:
         self.moved.set()
 
     async def refresh(self) -> NoReturn:
-        """Ask for all snapshots when the stream is silent, when the date changes, and every REFRESH_S;
-        and for those of symbols whose trades have all been withdrawn.
+        """Request snapshots, and judge whether the stream is mute.
 
-        Raises FeedUnavailable for a mute stream.
+        All snapshots are requested when the stream is silent, when the date changes, and every REFRESH_S.
+        Those of single symbols are requested when the book asks for them. Raises FeedUnavailable for a mute
+        stream.
         """
         silence_s = 0.0
         refreshed_s = frame_s = self._clock.monotonic_s()
@@ -425,7 +436,10 @@ class MarketSubscription:
                 self._tell_unknown()
 
     async def feel_pulse(self) -> NoReturn:
-        """Doubt the stream when it is silent, and not when it was us who did not come to read it."""
+        """Doubt the stream when two checks in a row find it silent.
+
+        After one check alone, the cause could be that this process was late to read.
+        """
         was_faint = False
         while True:
             await asyncio.sleep(PULSE_CHECK_S)
@@ -434,13 +448,13 @@ class MarketSubscription:
             was_faint = is_faint
 
     def _explain_silence(self, since_s: float) -> None:
-        """Snapshots taken so long ago show nothing that the stream should have brought: all is well."""
+        """End the doubt if snapshots requested `since_s` ago show no trade that the stream has missed."""
         if since_s > EXPLAINED_S and not self._pending and not self._missed:
             self._pulse.begin_anew()
             self._is_doubted = False
 
     def _judge_missed(self) -> None:
-        """Has the stream brought by now what snapshots have shown? Raises FeedUnavailable for a mute one."""
+        """Check that the stream has delivered what snapshots showed. Raises FeedUnavailable if it is mute."""
         due_s = self._clock.monotonic_s() - FEED_LAG_S_MAX
         due = {symbol: missed for symbol, missed in self._missed.items() if missed[1] <= due_s}
         for symbol in due:

@@ -1,7 +1,7 @@
-"""The newest eligible trades of a symbol: what a withdrawn trade gives its place to.
+"""The newest eligible trades of a symbol: if one is withdrawn, the one before it values the symbol again.
 
-Every trade that moves a mark is kept, and hardly one is ever looked at again: they are packed rows in
-`columns`. Whatever happens seldom takes the rows out as a list, changes the list and puts it back.
+Every trade that moves a mark is kept, and few are ever read again. They are packed rows in `columns`. Rare
+operations unpack the rows into a list, change the list and pack it again.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from portfolio_realtime.market_data_consumer.trade_columns import NO_ID, RECENT_
 
 
 class KnownTrade(NamedTuple):
-    """An eligible trade: when, which, what. `trade_id`, `exchange` and `origin` are numbers for them."""
+    """An eligible trade, in dollars. `trade_id`, `exchange` and `origin` are the feed's values as numbers."""
 
     as_of_ns: int
     trade_id: int
@@ -22,11 +22,11 @@ class KnownTrade(NamedTuple):
     price: float
 
     def is_same(self, other: "KnownTrade") -> bool:
-        """Is this the same execution, reported once more?"""
+        """Whether both are the same execution, reported twice."""
         return self[:3] == other[:3] and self.trade_id != NO_ID
 
 
-NO_TRADE: Final = KnownTrade(NO_TIME, 0, 0, 0, 0.0)  # in a row that is still empty
+NO_TRADE: Final = KnownTrade(NO_TIME, 0, 0, 0, 0.0)  # fills an empty row
 
 
 @dataclass(slots=True, eq=False)
@@ -37,18 +37,18 @@ class RecentTrades:
     slot: int
 
     def newest(self) -> KnownTrade | None:
-        """The last one, or None."""
+        """The newest trade, or None."""
         row = ROW.unpack_from(self.columns.row_bytes, self._begin + (self._at - 1) % RECENT_MAX * ROW.size)
         return None if row[0] == NO_TIME else KnownTrade(*row)
 
     def trades(self) -> list[KnownTrade]:
-        """All of them, the newest last."""
+        """All trades, the newest last."""
         rows = self.columns.row_bytes[self._begin : self._begin + RING_BYTES]
         at = self._at * ROW.size
         return [KnownTrade(*row) for row in ROW.iter_unpack(rows[at:] + rows[:at]) if row[0] != NO_TIME]
 
     def replace(self, trades: list[KnownTrade]) -> None:
-        """Keep exactly these, at most RECENT_MAX in order of time."""
+        """Keep exactly these trades: at most RECENT_MAX, in order of time."""
         rows = [*trades, *[NO_TRADE] * (RECENT_MAX - len(trades))]
         packed = b"".join(ROW.pack(*trade) for trade in rows)
         self.columns.row_bytes[self._begin : self._begin + RING_BYTES] = packed
@@ -64,7 +64,7 @@ class RecentTrades:
 
 
 def id_number(trade_id: TradeId) -> int:
-    """A trade's id as 64 bits: Alpaca's are such numbers; of any other, a digest."""
+    """A trade's id as a 64-bit number: Alpaca's own number, or a digest of any other id."""
     if trade_id is None:
         return NO_ID
     if isinstance(trade_id, int) and 0 <= trade_id < NO_ID:

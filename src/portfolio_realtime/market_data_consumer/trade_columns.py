@@ -1,8 +1,8 @@
-"""What the mark price policy reads and writes for nearly every trade, side by side for all symbols.
+"""What the mark price policy reads and writes for nearly every trade, in columns over all symbols.
 
 As objects, the trades of thousands of symbols do not fit into a processor's cache, and each new trade waits
-for the memory of those that it touches. So every symbol has a slot: a few numbers and the packed rows of its
-recent trades. A frame of many trades is placed in a few steps of NumPy, a single one by `append`.
+for memory. Every symbol therefore has a slot: a few numbers and the packed rows of its recent trades. A frame
+of many trades is added in a few NumPy steps, a single trade by `append`.
 """
 
 from struct import Struct
@@ -15,28 +15,28 @@ from portfolio_realtime.market_data_consumer.messages import NO_TIME
 from portfolio_realtime.market_data_consumer.trade_eligibility import PRICE_MAX, band_around, is_ordinary
 
 NOBODY: Final = 0  # the slot of no symbol
-INITIAL: Final = 1024  # slots; they double when all are taken
+INITIAL: Final = 1024  # slots; their number doubles when all are in use
 RECENT_MAX: Final = 8  # eligible trades kept per symbol; a power of two
 NO_ID: Final = 2**64 - 1
-EXCHANGES_MAX: Final = 1024  # that are told apart; the tape has a letter for each
+EXCHANGES_MAX: Final = 1024  # exchanges that are told apart; the tape has a letter for each
 UNKNOWN_EXCHANGE: Final = EXCHANGES_MAX
 UNCHANGED, CHANGED, TRADED = 0, 1, 2  # why a symbol's mark is to be taken
 
-KEY: Final = Struct("<qQH")  # the beginning of a row: time, id, exchange
-ROW: Final = Struct("<qQHB5xd")  # and origin, price
+KEY: Final = Struct("<qQH")  # the start of a row: time, id, exchange
+ROW: Final = Struct("<qQHB5xd")  # a row: time, id, exchange, origin, price
 RING_BYTES: Final = ROW.size * RECENT_MAX
 
 _EMPTY: Final = ROW.pack(NO_TIME, 0, 0, 0, 0.0)
 _WORDS: Final = ROW.size // 8  # time; id; exchange and origin; price
-_ORIGIN_SHIFT: Final = 16  # in the third
-_SPREAD: Final = 0x9E37_79B9_7F4A_7C15  # 2**64 by the golden ratio
+_ORIGIN_SHIFT: Final = 16  # in the third word
+_SPREAD: Final = 0x9E37_79B9_7F4A_7C15  # 2**64 divided by the golden ratio
 
 Slots = NDArray[np.intp]
 Flags = NDArray[np.bool_]
 
 
 class Trades(NamedTuple):
-    """Trades of followed symbols, in the order of their arrival."""
+    """Trades of followed symbols as columns, in the order of their arrival."""
 
     slot: Slots
     as_of_ns: NDArray[np.int64]
@@ -45,7 +45,7 @@ class Trades(NamedTuple):
     price: NDArray[np.float64]
 
     def select(self, which: Slots | Flags) -> "Trades":
-        """Some of them, in that order."""
+        """The trades at these indices, or with these flags, in that order."""
         return Trades(
             self.slot[which],
             self.as_of_ns[which],
@@ -56,7 +56,7 @@ class Trades(NamedTuple):
 
 
 class Newest(NamedTuple):
-    """The last trades of some symbols, as far as a mark needs them."""
+    """The last trades of some symbols: the fields that a mark needs."""
 
     as_of_ns: NDArray[np.int64]
     origin: NDArray[np.int64]
@@ -64,9 +64,9 @@ class Newest(NamedTuple):
 
 
 class Lookup:
-    """What numbers stand for, found for many at once: in a table with one place for each hash.
+    """A map from 64-bit numbers to small ones that finds many at once, with one table entry per hash.
 
-    A number that has lost its place to another is found one by one.
+    A number whose entry is used by another number is looked up one by one.
     """
 
     def __init__(self, bits: int, unknown: int) -> None:
@@ -77,14 +77,14 @@ class Lookup:
         self._meanings = np.full(1 << bits, unknown, np.intp)
 
     def assign(self, number: int | None, meaning: int) -> None:
-        """It stands for this; None is never looked for."""
+        """Map a number to a meaning; None is ignored."""
         if number is not None:
             at = self._place(number)
             self._known[number] = meaning
             self._numbers[at], self._meanings[at] = number, meaning
 
     def remove(self, number: int | None) -> None:
-        """It stands for nothing any more."""
+        """Remove a number; None is ignored."""
         if number is not None:
             del self._known[number]
             at = self._place(number)
@@ -92,7 +92,7 @@ class Lookup:
                 self._meanings[at] = self._unknown
 
     def find(self, numbers: NDArray[np.uint64]) -> Slots:
-        """What each one stands for."""
+        """The meaning of each number, `unknown` for one without."""
         at = (numbers * _SPREAD >> self._shift).view(np.intp)
         meanings = self._meanings[at]
         for index in np.flatnonzero(self._numbers[at] != numbers).tolist():
@@ -104,54 +104,54 @@ class Lookup:
 
 
 class Columns:
-    """The hot numbers of all followed symbols, by slot."""
+    """The most used numbers of all followed symbols, by slot."""
 
     def __init__(self) -> None:
         self._free: list[int] = []
         self.row_bytes = bytearray()
-        self.newest_ns = np.zeros(0, np.int64)  # of all trades that were ever recent
-        self.low = np.zeros(0, np.float64)  # a price between these two needs no second look
+        self.newest_ns = np.zeros(0, np.int64)  # of all trades ever added, also of those not kept
+        self.low = np.zeros(0, np.float64)  # a price between low and high is ordinary
         self.high = np.zeros(0, np.float64)
-        self.at = np.zeros(0, np.int64)  # the row where the next trade goes, over the oldest
+        self.at = np.zeros(0, np.int64)  # the row for the next trade, which replaces the oldest
         self.change = np.zeros(0, np.uint8)
         self.has_withdrawn = np.zeros(0, np.bool_)
         self._grow(INITIAL)
         self._free.remove(NOBODY)
 
     def allocate(self) -> int:
-        """A free slot."""
+        """A free slot, now in use."""
         if not self._free:
             self._grow(len(self.at))
         return self._free.pop()
 
     def release(self, slot: int) -> None:
-        """The symbol is not followed any more."""
+        """Clear a slot and make it free."""
         self.row_bytes[slot * RING_BYTES : (slot + 1) * RING_BYTES] = _EMPTY * RECENT_MAX
         self.newest_ns[slot] = self.at[slot] = self.change[slot] = 0
         self.low[slot], self.high[slot], self.has_withdrawn[slot] = 0.0, PRICE_MAX, False
         self._free.append(slot)
 
     def newest(self, slots: Slots) -> Newest:
-        """The last trade of each; its time is NO_TIME where there is none."""
+        """The last trade of each slot; its time is NO_TIME if there is none."""
         rows = self._rows[slots * RECENT_MAX + (self.at[slots] - 1) % RECENT_MAX]
         origins = rows[:, 2] >> _ORIGIN_SHIFT
         return Newest(rows[:, 0], origins, rows[:, 3].view(np.float64))
 
     def take_changed(self) -> tuple[Slots, Flags]:
-        """Whose marks are to be taken, and did a trade of the stream move them?"""
+        """The changed slots, each with whether a streamed trade has moved it; none is changed afterwards."""
         slots = np.flatnonzero(self.change)
         is_traded = self.change[slots] == TRADED
         self.change[slots] = UNCHANGED
         return slots, is_traded
 
     def set_bands(self, slots: Slots, prices: NDArray[np.float64]) -> None:
-        """Prices in the band around these need no second look, where any price does without."""
+        """Set the band of ordinary prices around each positive price, except for halted symbols."""
         is_open = (prices > 0) & np.isfinite(self.low[slots])
         slots, prices = slots[is_open], prices[is_open]
         self.low[slots], self.high[slots] = band_around(prices)
 
     def is_new(self, slot: int, as_of_ns: int, trade_id: int, exchange: int) -> bool:
-        """Is a trade as new as the newest certainly none of those that are known?"""
+        """Whether a trade at the newest known time is certainly not one of the known trades."""
         begin = slot * RING_BYTES
         key = KEY.pack(as_of_ns, trade_id, exchange)
         return not self.has_withdrawn[slot] and self.row_bytes.find(key, begin, begin + RING_BYTES) < 0
@@ -159,7 +159,7 @@ class Columns:
     def append(
         self, slot: int, as_of_ns: int, trade_id: int, exchange: int, origin: int, price: float
     ) -> None:
-        """One ordinary trade."""
+        """Add one ordinary trade."""
         at = self.at.item(slot)
         ROW.pack_into(
             self.row_bytes, slot * RING_BYTES + at * ROW.size, as_of_ns, trade_id, exchange, origin, price
@@ -169,11 +169,11 @@ class Columns:
     def append_ordinary(
         self, arrived: Trades, wanted: Slots, effect: Slots, origin: int, latest_ns: int
     ) -> Slots:
-        """Place the ordinary ones of the wanted trades, until `latest_ns`; the others are returned, in order.
+        """Add the ordinary ones of the wanted trades, up to `latest_ns`; return the others, as they arrived.
 
-        Of a symbol only the trades before its first that is not ordinary are placed, so that all are dealt
-        with in the order of their arrival. Ordinary is what `is_ordinary` says, from a known
-        exchange, and of two at the same time the one that is none of those that are known.
+        Of each symbol only the trades before its first trade that is not ordinary are added, so that all are
+        processed in the order of their arrival. A trade is ordinary if `is_ordinary` says so, if its exchange
+        is known and, at the same time as another trade, if it is certainly new.
         """
         if not len(wanted):
             return wanted
@@ -203,7 +203,7 @@ class Columns:
         return before_ns
 
     def _are_new(self, trades: Trades, is_tied: Flags) -> Flags:
-        """Which of the tied trades are certainly none of those that are known."""
+        """Which of the tied trades are certainly not known yet."""
         is_new = is_tied & ~self.has_withdrawn[trades.slot]
         is_known = np.flatnonzero(is_tied & (self.newest_ns[trades.slot] == trades.as_of_ns))
         known_ids = self._rows[:, 1].reshape(-1, RECENT_MAX)[trades.slot[is_known]].view(np.uint64)
@@ -213,7 +213,7 @@ class Columns:
         return is_new & ~np.isin(trades.trade_id, repeated) if len(repeated) else is_new
 
     def _append(self, trades: Trades, first: Slots, origin: int) -> None:
-        """Ordinary trades, sorted by their symbol's slot."""
+        """Add ordinary trades, sorted by slot."""
         count = len(trades.slot)
         counts = np.diff(first, append=count)
         slots = trades.slot[first]
@@ -248,7 +248,7 @@ class Columns:
 
 
 def _firsts(slots: Slots) -> Slots:
-    """Where in sorted slots each one begins."""
+    """The index of the first item of each slot, in sorted slots."""
     begins = np.empty(len(slots), np.bool_)
     begins[0] = True
     np.not_equal(slots[1:], slots[:-1], out=begins[1:])
@@ -256,7 +256,7 @@ def _firsts(slots: Slots) -> Slots:
 
 
 def _until_first(is_ordinary: Flags, first: Slots) -> Flags:
-    """Which lie before the first that is not ordinary, of each group that begins there."""
+    """Which items come before the first that is not ordinary, in each group that begins at `first`."""
     odd_count = np.cumsum(~is_ordinary)
     before_group = odd_count[first] - ~is_ordinary[first]
     return odd_count == np.repeat(before_group, np.diff(first, append=len(is_ordinary)))

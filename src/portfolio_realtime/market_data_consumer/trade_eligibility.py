@@ -1,11 +1,11 @@
-"""May a trade move the mark, and if not, why not? The only place that says it.
+"""Whether a trade may move the mark, and the reason if not. No other file decides this.
 
 A trade may move the mark if its conditions let it (`conditions`), its price is positive and finite, it has a
-time, and that time is at most AHEAD_S_MAX in the future. A trade of the stream must also lie within the band
-of its symbol: at most PRICE_RATIO_MAX times the last price, or its PRICE_RATIO_MAX-th part.
+time, and that time is at most AHEAD_S_MAX in the future. A streamed trade must also lie within the band of
+its symbol: between the last price divided by PRICE_RATIO_MAX and the last price times PRICE_RATIO_MAX.
 
-`is_ordinary` is the same rule for the trades that need no second look, and works on columns of trades as on a
-single one: whatever it lets pass, `refusal_of` lets pass too.
+`is_ordinary` is the same rule for the trades that need no other check. It works on columns of trades as on a
+single one. Every trade that it accepts, `refusal_of` accepts too.
 """
 
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ import numpy as np
 from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.market_data_consumer.conditions import TradeEffect
 
-AHEAD_S_MAX: Final = 60  # a clock of ours that is wrong by less does no harm
-PRICE_MAX: Final = 1e9  # dollars; more is a fault of the sender's
-PRICE_RATIO_MAX: Final = 25.0  # above all but the rarest splits
+AHEAD_S_MAX: Final = 60  # a smaller error of our clock does no harm
+PRICE_MAX: Final = 1e9  # dollars; a higher price is an error of the sender
+PRICE_RATIO_MAX: Final = 25.0  # greater than all but the rarest stock splits
 
-MOVES: Final = int(TradeEffect.MOVES)  # an enum's attribute is slow to read
+MOVES: Final = int(TradeEffect.MOVES)  # reading an enum's attribute is slow
 NEVER: Final = int(TradeEffect.NEVER)
 
 Prices = TypeVar("Prices", bound=Any)  # one price, or a column of them
@@ -34,7 +34,7 @@ class TradeRefusal(Enum):
     CONDITIONS = auto()
     UNKNOWN_CONDITION = auto()
     AHEAD = auto()  # from the future
-    ABSURD = auto()  # outside of the band
+    ABSURD = auto()  # outside the band
 
 
 @dataclass
@@ -57,24 +57,24 @@ class TradeCounts:
 
 
 def latest_eligible_ns(received_ns: int) -> int:
-    """Until when a trade that arrives now may have taken place."""
+    """The latest time, in ns since 1970, that a trade received at `received_ns` may have."""
     return received_ns + AHEAD_S_MAX * NS_PER_S
 
 
 def is_price(price: float | None) -> TypeGuard[float]:
-    """Is it a number that a position can be valued at?"""
+    """Whether it is a price that can value a position: a number above 0 and below PRICE_MAX."""
     return price is not None and 0 < price < PRICE_MAX
 
 
 def band_around(price: Prices) -> tuple[Prices, Prices]:
-    """Between which prices the next trade of the stream is believed at once."""
+    """The bounds of the band around the last price: a streamed trade between them is accepted at once."""
     return price / PRICE_RATIO_MAX, np.minimum(price * PRICE_RATIO_MAX, PRICE_MAX)
 
 
 def refusal_of(
     price: float | None, traded_ns: int | None, effect: int, latest_ns: int
 ) -> TradeRefusal | None:
-    """Why a trade may not move the mark, whatever the mark is now; None if it may."""
+    """Why a trade may not move the mark, whatever the present mark is; None if it may."""
     if traded_ns is None or traded_ns < 0 or not is_price(price):
         return TradeRefusal.UNUSABLE
     if effect >= NEVER:

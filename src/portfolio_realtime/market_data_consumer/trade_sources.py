@@ -1,4 +1,4 @@
-"""Where a trade comes from: a feed's stream, or a snapshot of it; and what trades of a feed are worth."""
+"""Sources of trades: a feed's stream or its snapshots, and the mark quality of each feed."""
 
 from typing import Final
 
@@ -6,7 +6,7 @@ INDICATIVE: Final = "indicative"
 END_OF_DAY: Final = "end_of_day"
 HALTED: Final = "halted"
 QUALITIES: Final = {
-    # source -> what its trades are worth
+    # source -> mark quality
     "sip": "real_time_sip",
     "iex": "iex",
     "delayed_sip": "delayed",
@@ -21,15 +21,15 @@ _SOURCES: Final = tuple(QUALITIES)
 
 
 def origin_of(source: str, *, is_snapshot: bool = False) -> int:
-    """A small number for a source, and for whether a snapshot of it is meant."""
+    """A small number for a source, and for whether it is a snapshot."""
     return _SOURCES.index(source) << 1 | is_snapshot
 
 
 def source_of(origin: int) -> str:
-    """The source that the number stands for."""
+    """The source of an origin number."""
     return _SOURCES[origin >> 1]
 
 
 def is_of_snapshot(origin: int) -> bool:
-    """Does the number stand for a snapshot?"""
+    """Whether an origin number means a snapshot."""
     return bool(origin & 1)

@@ -1,8 +1,8 @@
-"""When US stocks trade: the sessions of a day in New York, half days, holidays and both DST changes included.
+"""When US stocks trade: the sessions of a day in New York, with half days, holidays and DST changes.
 
-A trading day begins the evening before: overnight 20:00 to 04:00, extended to the open, core to the close,
-extended for four hours more (20:00, on a half day 17:00). Before a day without trading there is no overnight
-session. Source: Alpaca, "24/5 Trading"; open and close from exchange-calendars' XNYS
+A trading day begins on the evening before: overnight 20:00 to 04:00, extended until the open, core until the
+close, extended for four more hours (until 20:00, on a half day until 17:00). There is no overnight session
+before a day without trading. Source: Alpaca, "24/5 Trading"; open and close from exchange-calendars' XNYS
 (`session_table`). Pure.
 """
 
@@ -21,7 +21,7 @@ AFTER_CLOSE: Final = timedelta(hours=4)
 
 
 class Session(Enum):
-    """What part of the trading day it is."""
+    """The part of a trading day."""
 
     OVERNIGHT = "overnight"
     EXTENDED = "extended"
@@ -30,26 +30,26 @@ class Session(Enum):
 
 
 def stock_session(at_ns: int) -> Session:
-    """The session at a moment."""
+    """The session at a moment, in nanoseconds since 1970."""
     edges = _edges(_trade_date(at_ns))
     index = bisect.bisect_right(edges, at_ns, key=lambda edge: edge[0])
     return edges[index - 1][1] if index else Session.CLOSED
 
 
 def close_ns(day: date) -> int | None:
-    """The close of the core session of a day in New York, or None on a day without one."""
+    """When the core session of a day in New York closes, in ns since 1970; None on a day without one."""
     return next((edge_ns for edge_ns, session in _edges(day)[3:4] if session is Session.EXTENDED), None)
 
 
 def _trade_date(at_ns: int) -> date:
-    """The trading day that a moment belongs to: from 20:00 on it is the next day's."""
+    """The trading day of a moment: from 20:00 on, that of the next date."""
     moment = new_york(at_ns)
     return moment.date() + timedelta(days=moment.time() >= OVERNIGHT_FROM)
 
 
 @functools.lru_cache(maxsize=64)
 def _edges(day: date) -> list[tuple[int, Session]]:
-    """When each session of a trading day begins; nothing for a day without trading."""
+    """When each session of a trading day begins, in ns since 1970; empty for a day without trading."""
     hours = session_table.hours(day)
     if hours is None:
         return []
