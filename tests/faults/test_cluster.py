@@ -152,7 +152,7 @@ async def test_what_is_no_cluster_is_refused(mortal_server: ValkeyNode) -> None:
     """Where one is expected, because it was said or several nodes are named."""
     place = f"127.0.0.1:{mortal_server.port}"
     for url, is_cluster in ((f"redis://{place}/0", True), (f"redis://{place},{place}/0", None)):
-        with pytest.raises(StateRefused, match=f"{place} is no node of a cluster: unset REDIS_CLUSTER"):
+        with pytest.raises(StateRefused, match=f"{place} is not a node of a cluster: unset REDIS_CLUSTER"):
             await examine(url, is_cluster=is_cluster)
 
 

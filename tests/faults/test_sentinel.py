@@ -89,7 +89,7 @@ async def test_wrong_settings_are_told(tmp_path: Path, mortal_server: ValkeyNode
         sentinel = group.places.split(",")[0]
         for url, is_cluster, remedy in (
             (url_by(group.places, "another"), False, "check REDIS_SENTINEL_MASTER"),
-            (url_by(f"127.0.0.1:{mortal_server.port}"), False, "is no Sentinel"),
+            (url_by(f"127.0.0.1:{mortal_server.port}"), False, "is not a Sentinel"),
             (f"redis://{sentinel}/0", None, "name it in REDIS_SENTINELS"),
         ):
             connection = Connection(url, is_cluster=is_cluster)

@@ -78,5 +78,5 @@ def cluster_url(tmp_path: Path) -> Generator[str]:
 
 async def test_a_cluster_without_slots_is_waited_for(cluster_url: str) -> None:
     """It passes, as somebody is setting it up."""
-    with pytest.raises(StateUnavailable, match=r"CLUSTERDOWN.* its cluster is not whole"):
+    with pytest.raises(StateUnavailable, match=r"CLUSTERDOWN.* its cluster is not complete"):
         await examine(cluster_url)

@@ -1,4 +1,4 @@
-"""Everything that the services share lives in Valkey, and only this folder speaks to it."""
+"""The state that the services share in Valkey. No other folder reads or writes Valkey."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ from portfolio_realtime.state.valuations import Valuations
 
 @dataclass(frozen=True)
 class State:
-    """The shared state, opened: one attribute for each thing that is kept there."""
+    """The opened state: one attribute for each kind of entry."""
 
     connection: Connection
     leases: Leases
@@ -45,9 +45,10 @@ class State:
 
 
 def open_state(url: str, *, holder: str, shards: int, lease_ms: int, is_cluster: bool | None = None) -> State:
-    """The state at `url` (redis:// or rediss://); `holder` names this process in its leases.
+    """The state at `url` (redis:// or rediss://). `holder` names this process in its leases.
 
-    `is_cluster`: is it a cluster; None: the server says it.
+    `shards`: the number of shards. `lease_ms`: how long a lease lasts without renewal. `is_cluster`: whether
+    the URL leads to a cluster; None: the server tells.
     """
     connection = Connection(url, is_cluster=is_cluster)
     return State(

@@ -1,4 +1,4 @@
-"""Account records and the universe: written by the symbol collector, read by everybody else."""
+"""Account records and the universe: written by the symbol collector, read by all other services."""
 
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
@@ -14,7 +14,7 @@ from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.state.unreadable import readable
 
 READ_FIELDS_MAX: Final = 2000
-PAGE_FIELDS: Final = 250  # asked for; a page may be larger
+PAGE_FIELDS: Final = 250  # requested per page; a page may be larger
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -27,7 +27,7 @@ _changes = msgspec.json.Decoder(list[AccountChange])
 
 
 class Accounts:
-    """The hashes `{sNN}:accounts`, `{sNN}:bookings` and `{universe}`."""
+    """The hashes `{sNN}:accounts`, `{sNN}:bookings`, `{sNN}:pending` and `{universe}`."""
 
     def __init__(self, connection: Connection, shards: int) -> None:
         self._connection = connection
@@ -44,14 +44,14 @@ class Accounts:
             await self._write(lease, shard, encoded, [], changes)
 
     async def remove(self, lease: Lease, account_ids: Iterable[str]) -> None:
-        """Remove records and announce it. Raises LeaseLost, StateUnavailable."""
+        """Remove records and their bookings, and announce it. Raises LeaseLost, StateUnavailable."""
         for account_id in account_ids:
             shard = keys.shard_of(account_id, self._shards)
             await self._write_bookings(lease, shard, [], [account_id])
             await self._write(lease, shard, [], [account_id], [AccountChange(account_id, 0)])
 
     async def write_bookings(self, lease: Lease, bookings: Iterable[Bookings]) -> None:
-        """Write the day's bookings of accounts, before their records. Raises LeaseLost, StateUnavailable."""
+        """Write the day's bookings, before the accounts' records. Raises LeaseLost, StateUnavailable."""
         by_shard: dict[int, list[tuple[str, bytes]]] = {}
         for one in bookings:
             shard = keys.shard_of(one.account_id, self._shards)
@@ -60,7 +60,7 @@ class Accounts:
             await self._write_bookings(lease, shard, encoded, [])
 
     async def write_pending(self, lease: Lease, pending: Iterable[Pending], gone: Iterable[str]) -> None:
-        """Write why accounts have no record, and remove those that have one, or are gone.
+        """Write why accounts have no record, and remove the entries of accounts in `gone`.
 
         Raises LeaseLost, StateUnavailable.
         """
@@ -79,7 +79,10 @@ class Accounts:
 
     @reports_unavailable
     async def read_pending(self, account_ids: Sequence[str]) -> dict[str, Pending]:
-        """Those of these accounts that the broker lists and that have no record, with the reason."""
+        """Account id -> why it has no record, for those of these accounts that the broker lists.
+
+        Raises StateUnavailable.
+        """
         pipeline = self._connection.commands.pipeline(transaction=False)
         for account_id in account_ids:
             pipeline.hget(keys.pending(keys.shard_of(account_id, self._shards)), account_id)
@@ -108,7 +111,7 @@ class Accounts:
 
     @reports_unavailable
     async def read(self, shard: int, account_ids: list[str]) -> list[Account]:
-        """The records of these accounts of one shard, without those that do not exist."""
+        """The records of these accounts of one shard, without missing ones. Raises StateUnavailable."""
         records: list[Account] = []
         for at in range(0, len(account_ids), READ_FIELDS_MAX):
             part = account_ids[at : at + READ_FIELDS_MAX]
@@ -125,9 +128,10 @@ class Accounts:
 
     @reports_unavailable
     async def read_with_bookings(self, account_id: str) -> tuple[Account, Bookings | None] | None:
-        """One account's record and the bookings that belong to it, if they are there; None: no record.
+        """An account's record and its bookings; None if it has no record. Raises StateUnavailable.
 
-        The two are written one after the other; between the writes the bookings are of another version.
+        Bookings of another version than the record are left out as None: the two are written one after the
+        other.
         """
         shard = keys.shard_of(account_id, self._shards)
         pipeline = self._connection.commands.pipeline(transaction=True)
@@ -146,12 +150,14 @@ class Accounts:
 
     @reports_unavailable
     async def unknown(self, account_ids: list[str]) -> dict[str, Pending | None]:
-        """Which of these accounts have no record and never will, and what the broker says of them.
+        """The accounts without a record that will never get one: account id -> Pending, or None.
 
-        None: no such account, as far as the others that have a record tell; while nobody has one, of nobody.
+        None: the broker does not list the account. This is concluded only if some other account has a record.
+        Raises StateUnavailable.
         """
         missing, _ = await self._missing(account_ids, [])
-        if not missing:  # nearly always, and then nobody needs to be counted
+        # Nearly always the case; the counts of all shards are not needed then.
+        if not missing:
             return {}
         pending = await self.read_pending(missing)
         final: dict[str, Pending | None] = {name: one for name, one in pending.items() if one.is_final}
@@ -171,14 +177,14 @@ class Accounts:
 
     @reports_unavailable
     async def read_all(self, shard: int) -> list[Account]:
-        """Every record of a shard, read in steps that do not block the server."""
+        """Every record of a shard, read in steps that do not block the server. Raises StateUnavailable."""
         return _readable(_account, [raw async for _, raw in _scan(self._connection, keys.accounts(shard))])
 
     @reports_unavailable
     async def read_page(self, shard: int, cursor: int) -> tuple[int | None, list[Account]]:
-        """Some hundred records of a shard and where to go on, None at the end; begin at 0.
+        """The next cursor (None at the end) and some hundred records of a shard. The first cursor is 0.
 
-        A record that is there all the time comes at least once.
+        A record that exists during the whole reading is returned at least once. Raises StateUnavailable.
         """
         following, found = await cast(
             "Awaitable[tuple[int, dict[bytes, bytes]]]",
@@ -188,7 +194,7 @@ class Accounts:
 
     @reports_unavailable
     async def count(self, shards: Iterable[int]) -> int:
-        """How many records these shards have."""
+        """The number of records in these shards. Raises StateUnavailable."""
         pipeline = self._connection.commands.pipeline(transaction=False)
         for shard in shards:
             pipeline.hlen(keys.accounts(shard))
@@ -196,12 +202,12 @@ class Accounts:
 
     @reports_unavailable
     async def count_universe(self) -> int:
-        """How many symbols are in the universe."""
+        """The number of symbols in the universe. Raises StateUnavailable."""
         return await self._connection.commands.hlen(keys.universe())
 
     @reports_unavailable
     async def ids(self) -> list[str]:
-        """The ids of all accounts."""
+        """The sorted ids of all accounts with a record. Raises StateUnavailable."""
         found = [
             await cast("Awaitable[list[bytes]]", self._connection.commands.hkeys(keys.accounts(shard)))
             for shard in range(self._shards)
@@ -213,7 +219,10 @@ class Accounts:
         return self._connection.follow(*(keys.accounts(shard) for shard in shards))
 
     async def write_universe(self, lease: Lease, added: dict[str, str], removed: list[str]) -> None:
-        """Add and remove symbols and announce it. Raises LeaseLost, StateUnavailable."""
+        """Add symbols (symbol -> asset class), remove others, and announce it.
+
+        Raises LeaseLost, StateUnavailable.
+        """
         encoded = [(symbol, asset_class.encode()) for symbol, asset_class in added.items()]
         await self._connection.fenced_write(
             keys.fence(keys.universe()),
@@ -226,24 +235,24 @@ class Accounts:
 
     @reports_unavailable
     async def read_universe(self) -> dict[str, str]:
-        """Every symbol that an account holds -> its asset class."""
+        """Symbol -> asset class, of every symbol that an account holds. Raises StateUnavailable."""
         found = await cast(
             "Awaitable[dict[bytes, bytes]]", self._connection.commands.hgetall(keys.universe())
         )
         return {symbol.decode(): asset_class.decode() for symbol, asset_class in found.items()}
 
     def universe_changes(self) -> AsyncIterator[Message | Subscribed]:
-        """A message each time the universe has changed."""
+        """A message after each change of the universe."""
         return self._connection.follow(keys.universe())
 
     @reports_unavailable
     async def write_cursor(self, event_id: str) -> None:
-        """Remember the newest event of the activity stream."""
+        """Store the id of the newest processed event of the activity stream. Raises StateUnavailable."""
         await cast("Awaitable[Any]", self._connection.commands.set(keys.cursor_activities(), event_id))
 
     @reports_unavailable
     async def read_cursor(self) -> str | None:
-        """The newest event of the activity stream that was dealt with, or None."""
+        """The id of the newest processed event of the activity stream, or None. Raises StateUnavailable."""
         found = await cast("Awaitable[bytes | None]", self._connection.commands.get(keys.cursor_activities()))
         return found.decode() if found else None
 
@@ -254,12 +263,12 @@ def decode_changes(payload: bytes) -> list[AccountChange]:
 
 
 def readable_changes(payload: bytes) -> list[AccountChange]:
-    """The same; none, and a line in the log, where it cannot be read."""
+    """As `decode_changes`, but an unreadable announcement is logged and gives an empty list."""
     return readable(decode_changes, payload, "accounts") or []
 
 
 def _readable(decoder: msgspec.json.Decoder[T], raws: Iterable[bytes]) -> list[T]:
-    """What can be read of these."""
+    """The decoded entries, without unreadable ones."""
     found = (readable(decoder.decode, raw, "accounts") for raw in raws)
     return [one for one in found if one is not None]
 

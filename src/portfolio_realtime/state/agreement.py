@@ -1,9 +1,11 @@
-"""Settings on which all who share a state must agree: written once, refused where they differ.
+"""Settings on which all processes that share a state must agree.
 
-Into how many shards accounts are divided holds for the life of the state. The others are forgotten AGREED_MS
-after the last process that holds them has ended, so that they can be changed by stopping all.
+The first process writes them; a process with other values is refused. The number of shards is fixed for the
+life of the state. The other settings expire AGREED_MS after the last process that holds them has ended, so
+that they can be changed by stopping all processes.
 
-The version of the wire is one of them. Who meets another one waits until the last process of it has ended.
+The version of the wire between services is one of them. A process that finds another version waits until the
+last process of that version has ended.
 """
 
 from typing import Final
@@ -13,8 +15,9 @@ from portfolio_realtime.state.connection import Connection, reports_unavailable
 
 AGREED_MS: Final = 15_000
 WIRE: Final = "WIRE"
-WIRE_VERSION: Final = "1"  # of all that services tell each other here; grows when older ones cannot read it
-NO_VERSION: Final = "0"  # of those who name none
+# Version of all entries and messages between services; it grows when older services cannot read them.
+WIRE_VERSION: Final = "1"
+NO_VERSION: Final = "0"  # of a process that names none
 
 
 class Agreement:
@@ -24,17 +27,17 @@ class Agreement:
         self._connection = connection
 
     async def shards(self, ours: int) -> int:
-        """The number of shards that holds here: ours where nobody has said any. Raises StateUnavailable."""
+        """The agreed number of shards: `ours` if none was written yet. Raises StateUnavailable."""
         return int(await self._connection.written_once(keys.shards(), str(ours)))
 
     async def settings(self, ours: dict[str, str]) -> dict[str, str]:
-        """What holds here of these: ours where nobody lives who says otherwise. Raises StateUnavailable."""
+        """The agreed settings: `ours` if no running process has written others. Raises StateUnavailable."""
         theirs = await self._connection.written_once(keys.settings(), _text(ours), AGREED_MS)
         return {name: value for name, _, value in (word.partition("=") for word in theirs.split())}
 
     @reports_unavailable
     async def keep(self, ours: dict[str, str]) -> None:
-        """We live, and hold these. Raises StateUnavailable."""
+        """Renew the agreed settings for AGREED_MS. Raises StateUnavailable."""
         await self._connection.commands.set(keys.settings(), _text(ours), px=AGREED_MS)
 
 

@@ -1,4 +1,4 @@
-"""What companies and coins are called, by symbol: written by the symbol collector, read by servers."""
+"""The names of companies and coins, by symbol: written by the symbol collector, read by servers."""
 
 from collections.abc import Awaitable, Iterable
 from typing import Any, cast
@@ -8,7 +8,7 @@ from portfolio_realtime.state.connection import Connection, reports_unavailable
 
 
 class AssetNames:
-    """The hash `asset-names`. Nobody's money depends on it, so nobody's lease guards it."""
+    """The hash `asset-names`. It is written without a lease, because no value depends on it."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -21,12 +21,12 @@ class AssetNames:
 
     @reports_unavailable
     async def write(self, symbol: str, name: str) -> None:
-        """Keep a name. Raises StateUnavailable."""
+        """Store the name of a symbol. Raises StateUnavailable."""
         await cast("Awaitable[Any]", self._connection.commands.hset(keys.asset_names(), symbol, name))
 
     @reports_unavailable
     async def read(self, symbols: Iterable[str]) -> dict[str, str]:
-        """The names that are known of these symbols. Raises StateUnavailable."""
+        """Symbol -> name, without symbols that have no name. Raises StateUnavailable."""
         wanted = list(symbols)
         if not wanted:
             return {}

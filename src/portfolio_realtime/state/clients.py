@@ -1,4 +1,4 @@
-"""The client library's clients as we use them: what is tried once more, and what a lost connection means."""
+"""The configured clients of the redis library: what they retry, and how they treat a lost connection."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
@@ -14,17 +14,18 @@ from portfolio_realtime.state.sentinels import PrimaryConnection, SecurePrimaryC
 
 SOCKET_TIMEOUT_S: Final = 5.0
 HEALTH_CHECK_S: Final = 10
-CONNECTIONS_MAX: Final = 64  # to one server
-CLOSED_ALREADY: Final = "the handler is closed"  # in what uvloop says of a transport that is gone
-SUBSCRIPTION_READ_BYTES: Final = 256 * 1024  # a batch of publications in one read, not in several
+CONNECTIONS_MAX: Final = 64  # per server
+CLOSED_ALREADY: Final = "the handler is closed"  # part of uvloop's error for a closed transport
+SUBSCRIPTION_READ_BYTES: Final = 256 * 1024  # enough for a batch of publications in one read
 
 R = TypeVar("R")
 
 
 class _Telling(Retry):
-    """Tells of a connection that was closed as it was opened: uvloop has an error of its own for that.
+    """Reports a connection that was closed while it was opened as a lost connection.
 
-    A proxy that accepts us, finds nobody behind it and hangs up does this.
+    uvloop raises an error of its own for it. A proxy causes it when it accepts us, finds no server behind it
+    and closes the connection.
     """
 
     def __init__(self, retries: int) -> None:
@@ -37,7 +38,7 @@ class _Telling(Retry):
         is_retryable: Callable[[Exception], bool] | None = None,
         with_failure_count: bool = False,
     ) -> R:
-        """What `do` returns; see the library's `Retry`."""
+        """The result of `do`; see the library's `Retry`."""
 
         async def told() -> R:
             try:
@@ -51,9 +52,10 @@ class _Telling(Retry):
 
 
 class _OnceMore(_Telling):
-    """One more try, on a new connection, where a connection was lost: every command here can be repeated.
+    """Repeats a command once, on a new connection, after a lost connection. All our commands can be repeated.
 
-    After a change of roles no connection is believed any more: the server's name may lead elsewhere now.
+    After a change of roles all connections of the pool are replaced, because the server's name may now lead
+    to another server.
     """
 
     def __init__(self) -> None:
@@ -61,7 +63,7 @@ class _OnceMore(_Telling):
         self.pool: ConnectionPool | None = None
 
     def __deepcopy__(self, _: dict[int, Any]) -> "_OnceMore":
-        return self  # each connection would have one of its own
+        return self  # one object for all connections, which the library would copy for each
 
     async def call_with_retry(
         self,
@@ -70,7 +72,7 @@ class _OnceMore(_Telling):
         is_retryable: Callable[[Exception], bool] | None = None,
         with_failure_count: bool = False,
     ) -> R:
-        """What `do` returns, at the second try at the latest; see the library's `Retry`."""
+        """The result of `do`, from the second try at the latest; see the library's `Retry`."""
 
         async def failed(error: Exception, *count: int) -> None:
             await fail(error, *count)
@@ -82,7 +84,7 @@ class _OnceMore(_Telling):
 
 
 def _client(url: str, **options: Any) -> Redis:
-    """The library's client of the server at a URL, or of the primary that Sentinels name."""
+    """A client of the server at a URL, or of the primary that Sentinels name."""
     if not (name := valkey_url.sentinel_master_of(url)):
         return Redis.from_url(url, **options)
     plain, places = valkey_url.without_sentinels(url)
@@ -115,10 +117,10 @@ def subscription_client(url: str) -> Redis:
     """A client of one server for subscriptions."""
     return _client(
         url,
-        protocol=2,  # with RESP3 the client formats every message for a log that nobody asked for
+        protocol=2,  # with RESP3 the client would format every message for its debug log
         socket_connect_timeout=SOCKET_TIMEOUT_S,
         max_connections=CONNECTIONS_MAX,
-        retry=_Telling(retries=0),  # a reader must be told that it has missed something
+        retry=_Telling(retries=0),  # the reader has to know that it may have missed messages
         socket_read_size=SUBSCRIPTION_READ_BYTES,
         parser_class=Parser,
     )

@@ -1,4 +1,4 @@
-"""Accounts on closed days: asked for by servers, fetched by the symbol collector, kept for a while."""
+"""Accounts on closed days: requested by servers, fetched by the symbol collector, stored for a while."""
 
 from collections.abc import Awaitable
 from typing import Any, Final, cast
@@ -9,7 +9,7 @@ from portfolio_realtime.model import ClosedDays
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Connection, reports_unavailable
 
-WANTED_S: Final = 60  # a wish that nobody has read is forgotten
+WANTED_S: Final = 60  # a request that is not read expires
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(ClosedDays).decode
@@ -23,20 +23,20 @@ class ClosedDaysStore:
 
     @reports_unavailable
     async def want(self, account_id: str) -> None:
-        """Ask for an account's closed days. Raises StateUnavailable."""
+        """Request an account's closed days from the symbol collector. Raises StateUnavailable."""
         commands = self._connection.commands
         await cast("Awaitable[Any]", commands.sadd(keys.history_wanted(), account_id))
         await cast("Awaitable[Any]", commands.expire(keys.history_wanted(), WANTED_S))
 
     @reports_unavailable
     async def take_wanted(self, count: int) -> list[str]:
-        """Up to so many accounts that are asked for; they are asked for no more. Raises StateUnavailable."""
+        """Remove and return up to `count` requested accounts. Raises StateUnavailable."""
         found = await cast("Awaitable[Any]", self._connection.commands.spop(keys.history_wanted(), count))
         return [account_id.decode() for account_id in found or ()]
 
     @reports_unavailable
     async def write(self, days: ClosedDays) -> None:
-        """Keep an account's closed days. Raises StateUnavailable."""
+        """Store an account's closed days for HISTORY_TTL_S. Raises StateUnavailable."""
         key = keys.history(days.account_id)
         await cast("Awaitable[Any]", self._connection.commands.set(key, _encode(days), ex=keys.HISTORY_TTL_S))
 

@@ -1,6 +1,6 @@
-"""The shared state's servers: commands, scripts, fenced writes, and what is published.
+"""The shared state's servers: commands, scripts, fenced writes and published messages.
 
-Where a key is, and who publishes, is no business of those above: see `nodes.py`, `routing.py` and
+The callers do not need to know which node holds a key or publishes: see `nodes.py`, `routing.py` and
 `subscriptions.py`.
 """
 
@@ -33,14 +33,17 @@ from portfolio_realtime.state.subscriptions import (
 
 __all__ = ["SUBSCRIBED", "Call", "Connection", "Message", "Script", "Subscribed", "reports_unavailable"]
 
-WRITE_FIELDS_MAX: Final = 2000  # of one fenced write; larger ones are cut into several
+WRITE_FIELDS_MAX: Final = 2000  # per fenced write; larger ones are split
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def reports_unavailable(call: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
-    """Turn the client library's errors into StateUnavailable and StateRefused; our own mistakes stay."""
+    """Turn the client library's errors into StateUnavailable and StateRefused.
+
+    Errors that are our own mistakes are raised unchanged.
+    """
 
     @functools.wraps(call)
     async def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -59,7 +62,7 @@ Call = tuple[Sequence[str], Sequence[str | bytes | int]]
 
 
 class FencedWrite(NamedTuple):
-    """Fields of a hash to set and to delete under a fencing token, and what is announced then."""
+    """Fields of a hash to set and to delete under a fencing token, and the announcement of it."""
 
     fence_key: str
     hash_key: str
@@ -81,15 +84,15 @@ class FencedWrite(NamedTuple):
 
 
 class Script:
-    """A script of the folder `lua`: called by its digest, and by its text where a server does not have it."""
+    """A script in the folder `lua`, called by its digest, or by its text if the server does not know it."""
 
     def __init__(self, commands: Redis, name: str) -> None:
         self._commands = commands
         self.text = resources.files("portfolio_realtime.state").joinpath("lua", f"{name}.lua").read_text()
-        self.digest = hashlib.sha1(self.text.encode()).hexdigest()  # noqa: S324  # as Valkey names scripts
+        self.digest = hashlib.sha1(self.text.encode()).hexdigest()  # noqa: S324  # the digest by which Valkey names scripts
 
     async def __call__(self, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
-        """What the script answers. Raises RedisError."""
+        """The result of the script. Raises RedisError."""
         try:
             return await self._commands.evalsha(self.digest, len(keys), *keys, *args)
         except exceptions.NoScriptError:
@@ -97,7 +100,7 @@ class Script:
 
 
 class Connection:
-    """The server or the cluster at one URL. `is_cluster`: which of the two; None: it says so itself."""
+    """The server or cluster at one URL. `is_cluster`: which of the two; None: the server tells."""
 
     def __init__(self, url: str, *, is_cluster: bool | None = None) -> None:
         self.url = url
@@ -106,12 +109,12 @@ class Connection:
             self._nodes.first.commands if is_cluster is False else RoutedCommands(self._nodes)
         )
         self._subscriptions = Subscriptions(self._nodes, self.commands)
-        self.token_floor = 0  # the newest fencing token that has refused a write of ours
+        self.token_floor = 0  # the newest fencing token that made the server refuse a write of ours
         self._fenced_write = self.script("fenced_write")
 
     @property
     def is_cluster(self) -> bool:
-        """Is it a cluster, of which a part may be away while the others serve? Known once it has answered."""
+        """Whether it is a cluster, of which a part can fail alone. False until it has answered."""
         return bool(self._nodes.is_cluster)
 
     def script(self, name: str) -> Script:
@@ -119,18 +122,18 @@ class Connection:
         return Script(self.commands, name)
 
     async def publish_word(self) -> str:
-        """The command by which a script publishes here. Raises RedisError, StateRefused."""
+        """The command with which a script publishes here. Raises RedisError, StateRefused."""
         return SPUBLISH if await self._nodes.learn() else PUBLISH
 
     @reports_unavailable
     async def publish(self, channel: str, payload: bytes) -> None:
-        """Tell whoever follows the channel. Raises StateUnavailable."""
+        """Publish a message on a channel. Raises StateUnavailable."""
         await cast(
             "Awaitable[Any]", self.commands.execute_command(await self.publish_word(), channel, payload)
         )
 
     async def call_all(self, script: Script, calls: Sequence[Call]) -> list[Any]:
-        """What a script answers to each of these, sent together. Raises StateUnavailable."""
+        """The results of a script for all these calls, sent together. Raises StateUnavailable."""
         answers = await self.call_each(script, calls)
         for answer in answers:
             if isinstance(answer, StateUnavailable):
@@ -139,13 +142,14 @@ class Connection:
 
     @reports_unavailable
     async def call_each(self, script: Script, calls: Sequence[Call]) -> list[Any]:
-        """The same; StateUnavailable in the place of what a part of a cluster has not answered."""
+        """As `call_all`, but with a StateUnavailable in the place of each call that failed."""
         pipeline = self.commands.pipeline(transaction=False)
         for names, arguments in calls:
             pipeline.evalsha(script.digest, len(names), *names, *arguments)
         answers: list[Any] = await pipeline.execute(raise_on_error=False)
         for place, answer in enumerate(answers):
-            if isinstance(answer, exceptions.NoScriptError):  # a server that does not know it yet
+            # The server does not know the script yet.
+            if isinstance(answer, exceptions.NoScriptError):
                 answers[place] = await script(*calls[place])
             elif isinstance(answer, (exceptions.RedisError, OSError)):
                 meaning = state_error(answer)
@@ -156,10 +160,10 @@ class Connection:
 
     @reports_unavailable
     async def clock_ahead_s(self) -> float:
-        """By how many seconds this machine's clock is ahead of Valkey's, as far as one question can tell.
+        """By how many seconds this machine's clock is ahead of Valkey's, as one request can tell.
 
-        Less than the question took counts as nothing. On a cluster it is the clock of the node that holds the
-        settings. Raises StateUnavailable.
+        A difference below the duration of the request counts as 0. On a cluster, it is the clock of the node
+        that holds the settings. Raises StateUnavailable.
         """
         asked_s = time.time()
         await self._nodes.learn()
@@ -170,22 +174,24 @@ class Connection:
 
     @reports_unavailable
     async def written_once(self, key: str, value: str, ttl_ms: int | None = None) -> str:
-        """Write a value where there is none; the one that is there then. Raises StateUnavailable."""
+        """Write a value if the key has none; return the value it then has. Raises StateUnavailable."""
         writing = self.commands.set(key, value, nx=True, get=True, px=ttl_ms)
         before = await cast("Awaitable[bytes | None]", writing)
         return value if before is None else before.decode()
 
     @reports_unavailable
     async def ping(self) -> None:
-        """Return when the server answers, or any node of a cluster. Raises StateUnavailable."""
+        """Return when the server, or any node of a cluster, answers. Raises StateUnavailable."""
         await cast("Awaitable[Any]", self.commands.ping())
 
     async def wait_ready(
         self, deadline_s: float, waiting: Callable[[StateUnavailable], None] | None = None
     ) -> None:
-        """Wait at most `deadline_s` seconds, but for as long as the server, or a cluster, says what passes.
+        """Wait until the server or cluster is ready.
 
-        `waiting` is told why. Raises StateUnavailable, StateRefused.
+        Gives up after `deadline_s` seconds without an answer. While it answers with an error that passes,
+        such as LOADING, the wait has no limit. `waiting` is called with each error. Raises StateUnavailable,
+        StateRefused.
         """
         give_up = asyncio.get_running_loop().time() + deadline_s
         while True:
@@ -199,7 +205,7 @@ class Connection:
                 await asyncio.sleep(RECONNECT_S)
 
     async def meet(self) -> None:
-        """Return when what is there answers, is what was expected, and whole.
+        """Return if the server answers, is of the expected kind and, for a cluster, holds all slots.
 
         Raises StateUnavailable, StateRefused.
         """
@@ -227,8 +233,8 @@ class Connection:
     ) -> None:
         """Set and delete fields of a hash, then announce it on a channel.
 
-        One step for up to WRITE_FIELDS_MAX fields; more are written in several steps of which the last
-        announces. Raises LeaseLost when a newer owner has written here, StateUnavailable.
+        Up to WRITE_FIELDS_MAX fields are written in one step. More are written in several steps, of which the
+        last one announces. Raises LeaseLost if a newer owner has written here, StateUnavailable.
         """
         write = FencedWrite(fence_key, hash_key, token, changed, removed, announce)
         for names, arguments in write.steps(await self.publish_word()):
@@ -238,9 +244,10 @@ class Connection:
     async def fenced_writes(
         self, writes: Sequence["FencedWrite"]
     ) -> list[LeaseLost | StateUnavailable | None]:
-        """The same for several hashes, sent together: for each the error, if any.
+        """As `fenced_write` for several hashes, sent together. Returns the error of each write, or None.
 
-        Raises StateUnavailable where it is the server's, not that of a part of a cluster.
+        Raises StateUnavailable if the server does not answer. If only a part of a cluster does not, its
+        writes have the error in the result.
         """
         word = await self._word()
         steps = [(place, call) for place, write in enumerate(writes) for call in write.steps(word)]
@@ -258,12 +265,12 @@ class Connection:
         return await self.publish_word()
 
     def refused(self, hash_key: str, newer: int) -> LeaseLost:
-        """Our write was refused by this token: the next one that we are granted is greater."""
+        """The error for a write that a newer token has refused. Our next token will be greater."""
         self.token_floor = max(self.token_floor, newer)
-        return LeaseLost(f"a newer owner writes {hash_key}")
+        return LeaseLost(f"a newer owner has written {hash_key}")
 
     async def follow(self, *channels: str) -> AsyncIterator[Message | Subscribed]:
-        """Messages of the channels, forever; SUBSCRIBED first and again after every loss.
+        """Messages of the channels, without end; SUBSCRIBED at first and again after every loss.
 
         Raises StateRefused.
         """

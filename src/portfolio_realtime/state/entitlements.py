@@ -1,7 +1,7 @@
-"""Which accounts a subject may see, where the back end keeps it in Valkey (ACCOUNT_ACCESS=entitlements).
+"""Which accounts a subject may see, as the back end stores it in Valkey (ACCOUNT_ACCESS=entitlements).
 
-Servers look again every AUTHZ_INTERVAL, so a plain `HSET entitlements SUBJECT '["ACCOUNT"]'` or
-`HDEL entitlements SUBJECT` of the back end is all it takes.
+Servers read it again every AUTHZ_INTERVAL. The back end only needs `HSET entitlements SUBJECT '["ACCOUNT"]'`
+and `HDEL entitlements SUBJECT`.
 """
 
 from collections.abc import Awaitable, Mapping, Sequence
@@ -12,7 +12,7 @@ import msgspec
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Connection, reports_unavailable
 
-READ_SUBJECTS_MAX: Final = 1000  # in one round trip
+READ_SUBJECTS_MAX: Final = 1000  # per round trip
 _decode = msgspec.json.Decoder(list[str]).decode
 
 
@@ -24,7 +24,10 @@ class Entitlements:
 
     @reports_unavailable
     async def read(self, subjects: Sequence[str]) -> dict[str, frozenset[str]]:
-        """The accounts of each subject; none for one that is not there, or written wrong."""
+        """Subject -> its account ids: empty for a subject without an entry or with an unreadable one.
+
+        Raises StateUnavailable.
+        """
         found: dict[str, frozenset[str]] = {}
         for at in range(0, len(subjects), READ_SUBJECTS_MAX):
             part = list(subjects[at : at + READ_SUBJECTS_MAX])
@@ -36,7 +39,7 @@ class Entitlements:
 
     @reports_unavailable
     async def read_all(self) -> dict[str, frozenset[str]]:
-        """The accounts of every subject."""
+        """Subject -> its account ids, for every subject. Raises StateUnavailable."""
         texts = await cast(
             "Awaitable[dict[bytes, bytes]]", self._connection.commands.hgetall(keys.entitlements())
         )
@@ -44,7 +47,10 @@ class Entitlements:
 
     @reports_unavailable
     async def write_missing(self, entitlements: Mapping[str, Sequence[str]]) -> int:
-        """Write those of subjects that have none; how many. What was written since is newer."""
+        """Write the entries of subjects that have none; return how many were written.
+
+        An existing entry is newer and stays. Raises StateUnavailable.
+        """
         pipeline = self._connection.commands.pipeline(transaction=False)
         for subject, account_ids in entitlements.items():
             text = msgspec.json.encode(sorted(set(account_ids)))
@@ -53,7 +59,10 @@ class Entitlements:
 
     @reports_unavailable
     async def write(self, subject: str, account_ids: Sequence[str]) -> None:
-        """Let a subject see these accounts and no others; with none, forget it."""
+        """Let a subject see exactly these accounts. Without accounts, its entry is removed.
+
+        Raises StateUnavailable.
+        """
         commands = self._connection.commands
         if account_ids:
             text = msgspec.json.encode(sorted(set(account_ids)))

@@ -1,8 +1,8 @@
-"""What Valkey's error answers mean to us: those that pass are waited out, those that stay name the remedy.
+"""What Valkey's errors mean for a service: errors that pass are waited out, lasting ones name the remedy.
 
-Valkey puts a word before each error (`-OOM command not allowed …`); plain `ERR` says nothing but its text.
-An answer that is in neither table is waited out, too: proxies have errors of their own, and one of them is no
-reason to end.
+Valkey starts each error with a word (`-OOM command not allowed …`). Plain `ERR` says nothing beyond its text.
+An error in neither table is waited out, too, because proxies send errors of their own, and such an error is
+no reason to end.
 """
 
 from typing import Final
@@ -14,74 +14,78 @@ from portfolio_realtime.errors import StateError, StateRefused, StateUnavailable
 
 PASSING: Final = {
     "LOADING": "it reads its data from the disk",
-    "BUSY": "it runs somebody's long script: SCRIPT KILL ends it",
+    "BUSY": "it runs a long script: SCRIPT KILL ends it",
     "MASTERDOWN": "it is a replica that has lost its primary",
-    "CLUSTERDOWN": "its cluster is not whole",
+    "CLUSTERDOWN": "its cluster is not complete",
     "TRYAGAIN": "its cluster moves slots",
-    "READONLY": "it is a replica: a failover is on its way, or REDIS_HOST does not name the primary",
+    "READONLY": "it is a replica: a failover is in progress, or REDIS_HOST does not name the primary",
     "UNBLOCKED": "a failover has made it a replica",
     "NOREPLICAS": "it has fewer replicas than its min-replicas-to-write",
     "MISCONF": "it cannot write to its disk: make room there",
     "OOM": "its memory is full: raise its maxmemory",
-    "EXECABORT": "it takes no transaction now",
+    "EXECABORT": "it accepts no transaction now",
 }
 STAYING: Final = {
     "NOAUTH": "set REDIS_PASSWORD (and REDIS_USER)",
     "WRONGPASS": "check REDIS_USER and REDIS_PASSWORD; its user may be off",
     "NOPERM": "give its user the rights that docs/security.md lists",
-    "CROSSSLOT": "it is a cluster and does not say so: set REDIS_CLUSTER=true",
+    "CROSSSLOT": "it is a cluster but does not report it: set REDIS_CLUSTER=true",
     "MOVED": "it is a cluster: unset REDIS_CLUSTER",
     "ASK": "it is a cluster: unset REDIS_CLUSTER",
-    "DENIED": "give it a password, and put that into REDIS_PASSWORD",
+    "DENIED": "give it a password, and set REDIS_PASSWORD to it",
     "NOPROTO": "use Valkey, or Redis 7 or newer",
     "WRONGTYPE": "something else writes to our keys: set KEY_PREFIX or another REDIS_DB",
 }
-STAYING_ERR: Final = {  # what the text of an ERR, or of an error of ours, begins with
+STAYING_ERR: Final = {  # beginning of the text of an ERR, or of our own error -> remedy
     "no Sentinel knows a primary of this name": "check REDIS_SENTINEL_MASTER",
-    "unknown command 'SENTINEL'": "REDIS_SENTINELS names a server that is no Sentinel",
+    "unknown command 'SENTINEL'": "REDIS_SENTINELS names a server that is not a Sentinel",
     "unknown command": "use Valkey, or Redis 7 or newer, without renamed commands",
     "unknown subcommand": "use Valkey, or Redis 7 or newer",
-    "AUTH <password> called without any password": "it wants no password: unset REDIS_PASSWORD",
-    "Client sent AUTH": "it wants no password: unset REDIS_PASSWORD",
+    "AUTH <password> called without any password": "it needs no password: unset REDIS_PASSWORD",
+    "Client sent AUTH": "it needs no password: unset REDIS_PASSWORD",
     "invalid password": "check REDIS_PASSWORD",
     "DB index is out of range": "it has no such database: set REDIS_DB=0",
     "invalid DB index": "it has no such database: set REDIS_DB=0",
     "SELECT is not allowed in cluster mode": "it is a cluster: set REDIS_DB=0",
 }
-TLS_REMEDIES: Final = {  # what an error of the handshake says
-    "CERTIFICATE_VERIFY_FAILED": "its certificate is not trusted: set REDIS_CA_FILE, and the name it is for",
-    "WRONG_VERSION_NUMBER": "it does not speak TLS: unset REDIS_SSL, or begin REDIS_URL with redis://",
-    "RECORD_LAYER_FAILURE": "it does not speak TLS: unset REDIS_SSL, or begin REDIS_URL with redis://",
-    "CERTIFICATE_REQUIRED": "it wants a certificate of ours: set REDIS_CERT_FILE and REDIS_KEY_FILE",
+TLS_REMEDIES: Final = {  # part of the text of a handshake error -> remedy
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is not trusted: set REDIS_CA_FILE, and use a host name "
+    "that is in the certificate",
+    "WRONG_VERSION_NUMBER": "it does not use TLS: unset REDIS_SSL, or begin REDIS_URL with redis://",
+    "RECORD_LAYER_FAILURE": "it does not use TLS: unset REDIS_SSL, or begin REDIS_URL with redis://",
+    "CERTIFICATE_REQUIRED": "it requires a client certificate: set REDIS_CERT_FILE and REDIS_KEY_FILE",
 }
-NO_SUCH_HOST: Final = ("Error -2 ", "Error -5 ")  # how the client begins where no machine has the name
+NO_SUCH_HOST: Final = (
+    "Error -2 ",
+    "Error -5 ",
+)  # beginnings of the client's error if the host name is not found
 NOT_VALKEY: Final = "the server there is not Valkey or Redis: check REDIS_HOST and REDIS_PORT"
-ROLE_CHANGED: Final = frozenset({"READONLY", "UNBLOCKED", "MASTERDOWN"})  # somebody else is the primary now
-OWN_FAULT: Final = "script: "  # part of an ERR of a script: a fault of ours, not of the world
+ROLE_CHANGED: Final = frozenset({"READONLY", "UNBLOCKED", "MASTERDOWN"})  # another server is the primary now
+OWN_FAULT: Final = "script: "  # part of the ERR of a script that has a bug
 
 
 class PassingError(exceptions.ConnectionError):
-    """An answer that passes. Being a ConnectionError it makes the client give the connection up."""
+    """An error that passes. As a ConnectionError, it makes the client drop the connection."""
 
 
-class Parser(DefaultParser):  # type: ignore[misc, valid-type]  # the library chooses it at run time
-    """The client's parser, which raises answers that pass instead of taking them for a mistake of ours."""
+class Parser(DefaultParser):  # type: ignore[misc, valid-type]  # the library chooses this class at run time
+    """The client's parser, which raises PassingError for errors that pass."""
 
-    EXCEPTION_CLASSES = {  # noqa: RUF012  # as the library has it
+    EXCEPTION_CLASSES = {  # noqa: RUF012  # the library declares it so
         **DefaultParser.EXCEPTION_CLASSES,
         **dict.fromkeys(PASSING, PassingError),
     }
 
 
 def word_of(error: BaseException) -> str:
-    """The word before the answer, such as OOM; "" where the server has not answered."""
+    """The first word of an error, such as OOM; "" if the server has not sent one."""
     word = getattr(error, "status_code", None) or str(error).partition(" ")[0]
     is_word = isinstance(error, exceptions.RedisError) and word.isalpha() and word.isupper()
     return word if is_word else ""
 
 
 def is_lost(error: BaseException) -> bool:
-    """Is it worth a second try at once, on a new connection?"""
+    """Whether an immediate second try on a new connection may help."""
     if isinstance(error, PassingError):
         return error.status_code in ROLE_CHANGED
     is_answer = isinstance(error, (exceptions.AuthenticationError, exceptions.BusyLoadingError))
@@ -89,9 +93,9 @@ def is_lost(error: BaseException) -> bool:
 
 
 def state_error(error: exceptions.RedisError | OSError, *, has_answered: bool = True) -> StateError | None:
-    """What an error of the client means to a service; None: a fault of our own.
+    """What a client error means for a service; None for a mistake of our own.
 
-    `has_answered`: this server has spoken Valkey's protocol before.
+    `has_answered`: whether this server has already sent valid answers.
     """
     if isinstance(error, exceptions.InvalidResponse) and not has_answered:
         return StateRefused(f"Valkey: {NOT_VALKEY}")
@@ -105,7 +109,8 @@ def state_error(error: exceptions.RedisError | OSError, *, has_answered: bool = 
     if word:
         meaning = PASSING.get(word, "")
         return StateUnavailable(f"Valkey answers {_shown(word, text)}{meaning and ': '}{meaning}", word)
-    if isinstance(error, exceptions.ResponseError):  # an answer without a word: a proxy's
+    # An error without a first word comes from a proxy.
+    if isinstance(error, exceptions.ResponseError):
         return StateUnavailable(f"Valkey answers {text}", "ERR")
     return StateUnavailable(
         f"Valkey cannot be reached: {text or type(error).__name__}",
@@ -114,7 +119,7 @@ def state_error(error: exceptions.RedisError | OSError, *, has_answered: bool = 
 
 
 def _staying(word: str, text: str) -> str | None:
-    """The remedy of what waiting does not help, or None."""
+    """The remedy for an error that waiting does not resolve, or None."""
     if word in STAYING:
         return STAYING[word]
     plain = text.removeprefix("ERR ")
@@ -128,5 +133,5 @@ def _staying(word: str, text: str) -> str | None:
 
 
 def _shown(word: str, text: str) -> str:
-    """Word and text, once each; the text of a lasting error may name keys and users, never a password."""
+    """Word and text without repetition. The text may name keys and users, never a password."""
     return text if text.startswith(word) else f"{word} {text}"

@@ -1,7 +1,7 @@
-"""Which feeds are live: one key for each source of marks, kept by its consumer; without it, an outage.
+"""Which feeds are live: one key for each source of marks, renewed by its consumer.
 
-A consumer that is cut off, mute, killed or without Valkey stops keeping its key, so nobody has to notice and
-say it: the marks of a source that is not live are stale, however young they are.
+A consumer that is disconnected, mute, killed or without Valkey stops renewing its key, so no process has to
+detect and report the outage. Without the key, all marks of the source are stale, however recent they are.
 """
 
 from collections.abc import Awaitable, Iterable
@@ -10,8 +10,8 @@ from typing import Final, cast
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Connection, reports_unavailable
 
-ACCOUNTS: Final = "accounts"  # the source of account records: the broker, heard by the symbol collector
-COLLECTOR: Final = "collector"  # the hop that is silent while nobody says that these are followed
+ACCOUNTS: Final = "accounts"  # the source of account records: the broker, followed by the symbol collector
+COLLECTOR: Final = "collector"  # the hop that is silent while the key of ACCOUNTS is missing
 _LIVE: Final = b"live"
 _CORE: Final = b"core"  # live, and the exchange is open
 
@@ -24,26 +24,29 @@ class Feeds:
 
     @reports_unavailable
     async def keep(self, source: str, *, is_core: bool = False) -> None:
-        """This source is live for another FEED_TTL_MS; `is_core`: of an exchange in its core session.
+        """Mark a source as live for another FEED_TTL_MS.
 
-        Raises StateUnavailable.
+        `is_core`: its exchange is in its core session. Raises StateUnavailable.
         """
         value = _CORE if is_core else _LIVE
         await self._connection.commands.set(keys.feed(source), value, px=keys.FEED_TTL_MS)
 
     @reports_unavailable
     async def drop(self, source: str) -> None:
-        """This source is live no more; who keeps it in our place says so again. Raises StateUnavailable."""
+        """Mark a source as not live. Raises StateUnavailable.
+
+        If another consumer has taken over, it marks the source as live again.
+        """
         await self._connection.commands.delete(keys.feed(source))
 
     @reports_unavailable
     async def live(self, sources: Iterable[str]) -> set[str]:
-        """Those of the sources that are live now. Raises StateUnavailable."""
+        """The sources that are live now. Raises StateUnavailable."""
         return set(await self._kept(sources))
 
     @reports_unavailable
     async def is_core_session(self, sources: Iterable[str]) -> bool:
-        """Does one of these sources say that its exchange is in its core session? Raises StateUnavailable."""
+        """Whether any of these sources has an exchange in its core session. Raises StateUnavailable."""
         return _CORE in (await self._kept(sources)).values()
 
     async def _kept(self, sources: Iterable[str]) -> dict[str, bytes]:

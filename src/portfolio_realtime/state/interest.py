@@ -1,6 +1,6 @@
-"""Who is being watched: WebSocket servers say it, portfolio calculators value only those.
+"""Which accounts are watched: WebSocket servers announce it, portfolio calculators value only those.
 
-Interest expires by itself (INTEREST_MS) unless a server renews it, so a dead server leaves none behind.
+Interest expires after INTEREST_MS unless a server renews it, so the interest of a dead server ends by itself.
 """
 
 from collections.abc import AsyncIterator, Collection, Iterable
@@ -15,19 +15,22 @@ from portfolio_realtime.state.valuations import StoredPublication
 
 INTEREST_MS: Final = 30_000
 RENEW_S: Final = 10.0
-BEGIN_ACCOUNTS_MAX: Final = 500  # of one shard in one call
+BEGIN_ACCOUNTS_MAX: Final = 500  # of one shard per call
 
 
 @dataclass(frozen=True)
 class Watched:
-    """The accounts of a shard that somebody watches, and those among them with positions."""
+    """The watched accounts of a shard, and those of them that are watched with positions."""
 
     account_ids: frozenset[str]
     with_positions: frozenset[str]
 
 
 class PartlyBegun(StateUnavailable):
-    """A part of a cluster is away: all but those `missed` are watched; `stored` was published of them."""
+    """A part of a cluster does not answer: the accounts in `missed` are not watched, all others are.
+
+    `stored`: account id -> its publication so far, for the others.
+    """
 
     def __init__(
         self, why: StateUnavailable, stored: dict[str, StoredPublication], missed: list[str]
@@ -48,7 +51,7 @@ class Interest:
         self._read = connection.script("read_unexpired")
 
     async def renew(self, account_ids: Iterable[str], with_positions: Iterable[str]) -> None:
-        """Prolong interest in accounts, silently. Raises StateUnavailable."""
+        """Renew interest in accounts, without an announcement. Raises StateUnavailable."""
         members: dict[str, list[str]] = {}
         for account_id in account_ids:
             members.setdefault(keys.interest(self._shard(account_id)), []).append(account_id)
@@ -60,9 +63,10 @@ class Interest:
     async def begin(
         self, account_ids: Iterable[str], with_positions: Collection[str] = ()
     ) -> dict[str, StoredPublication]:
-        """Begin to watch accounts: the calculators publish them at once. What was published of them so far.
+        """Watch accounts, so that calculators publish them at once; return what was published so far.
 
-        With the positions of those in `with_positions`. Raises PartlyBegun, StateUnavailable.
+        `with_positions`: the accounts that are watched with positions. Accounts without a stored publication
+        are not in the result. Raises PartlyBegun, StateUnavailable.
         """
         word = await self._connection.publish_word()
         detailed = frozenset(with_positions)
@@ -101,15 +105,15 @@ class Interest:
         return keys.interest(shard), keys.position_interest(shard), keys.valuations(shard), lease
 
     async def life(self, ours: str) -> str:
-        """Which life of this state it is: `ours` where nobody has named it yet. Another one: all is lost.
+        """The name of this life of the state: `ours` if it has none yet.
 
-        Raises StateUnavailable.
+        If it has another name than before, all data was lost. Raises StateUnavailable.
         """
         return await self._connection.written_once(keys.life(), ours)
 
     @reports_unavailable
     async def read(self, shard: int) -> Watched:
-        """Who is watched in a shard now; expired interest is removed."""
+        """The accounts of a shard that are watched now. Raises StateUnavailable."""
         watched, with_positions = await self._read(
             keys=[keys.interest(shard), keys.position_interest(shard)], args=[]
         )
@@ -119,7 +123,7 @@ class Interest:
         )
 
     def announcements(self, shards: list[int]) -> AsyncIterator[Message | Subscribed]:
-        """Accounts that somebody begins to watch; decode each message with `decode_begun`."""
+        """Accounts that are newly watched; decode each message with `decode_begun`."""
         return self._connection.follow(*(keys.interest(shard) for shard in shards))
 
     def _shard(self, account_id: str) -> int:
@@ -127,6 +131,6 @@ class Interest:
 
 
 def decode_begun(payload: bytes) -> list[str]:
-    """The accounts that an announcement names, all of one shard; none where it cannot be read."""
+    """The accounts that an announcement names, all of one shard; empty if it is unreadable."""
     text = readable(bytes.decode, payload, "interest") or ""
     return [account_id for account_id in text.split(",") if account_id]

@@ -1,4 +1,4 @@
-"""Every key and channel. Nothing else in the repository spells one.
+"""Every key and channel of the shared state. No other file contains a key name.
 
 | pattern                    | type       | writer                | lifetime | holds                                         |
 | -------------------------- | ---------- | --------------------- | -------- | --------------------------------------------- |
@@ -8,50 +8,51 @@
 | {sNN}:bookings             | hash       | symbol collector      | none     | account -> Bookings of the day as JSON        |
 | {sNN}:pending              | hash       | symbol collector      | none     | account without a record -> Pending as JSON   |
 | {sNN}:valuations           | hash       | portfolio calculator  | none     | watched account -> newest publication as JSON |
-| {sNN}:interest             | sorted set | websocket server      | none     | account -> expiry in ms: somebody watches it  |
+| {sNN}:interest             | sorted set | websocket server      | none     | watched account -> expiry in ms               |
 | {sNN}:interest:positions   | sorted set | websocket server      | none     | the same, with its positions                  |
 | {minutes:TIME}             | hash       | market data consumer  | 36 h     | symbol -> price and time of its mark, if new  |
 | {minutes:TIME}:LEASE:fence | string     | market data consumer  | 36 h     | newest fencing token that has written it      |
-| lease:{NAME}               | string     | whoever holds it      | LEASE_MS | holder and fencing token                      |
-| members:GROUP              | sorted set | each member           | none     | living instance -> expiry in ms               |
-| lease:{NAME}:granted       | string     | whoever acquires it   | none     | newest fencing token that was granted         |
+| lease:{NAME}               | string     | its holder            | LEASE_MS | holder and fencing token                      |
+| members:GROUP              | sorted set | each member           | none     | running instance -> expiry in ms              |
+| lease:{NAME}:granted       | string     | its holder            | none     | newest fencing token that was granted         |
 | HASH:fence                 | string     | the hash's writer     | none     | newest fencing token that has written HASH    |
-| history:ACCOUNT            | string     | symbol collector      | 36 h     | ClosedDays as JSON, for who has asked         |
+| history:ACCOUNT            | string     | symbol collector      | 36 h     | ClosedDays as JSON, of a requested account    |
 | asset-names                | hash       | symbol collector      |          | symbol -> name of the company or coin         |
-| history-wanted             | set        | websocket server      | 60 s     | accounts whose closed days are asked for      |
+| history-wanted             | set        | websocket server      | 60 s     | accounts whose closed days are requested      |
 | cursor:activities          | string     | symbol collector      | none     | newest event_id seen on the activity stream   |
-| {feed}:SOURCE              | string     | market data consumer  | 2 s      | there while the source brings what is traded  |
-| {feed}:accounts            | string     | symbol collector      | 2 s      | there while the broker is heard               |
-| life                       | string     | websocket server      | none     | names this life of the state: gone, all is    |
-| shards                     | string     | each service          | none     | SHARDS, on which all must agree               |
-| settings                   | string     | each service          | 15 s     | LEASE_MS …, on which all who live must agree  |
+| {feed}:SOURCE              | string     | market data consumer  | 2 s      | exists while the source delivers all trades   |
+| {feed}:accounts            | string     | symbol collector      | 2 s      | exists while the broker can be followed       |
+| life                       | string     | websocket server      | none     | names this life of the state; lost with it    |
+| shards                     | string     | each service          | none     | SHARDS, on which all services must agree      |
+| settings                   | string     | each service          | 15 s     | LEASE_MS …, on which running services agree   |
 | {metrics}:SERVICE:INSTANCE | string     | each service          | 15 s     | its metrics in Prometheus text                |
-| ticket:SHA256              | string     | websocket server      | 30 s     | whose ticket it is, deleted when used         |
-| {revocations}              | stream     | operators             | JWT_LIFETIME_MAX | credentials that are good no more         |
-| {revocations}:known        | hash       | websocket server      | none     | since_s: every revocation since then is here  |
+| ticket:SHA256              | string     | websocket server      | 30 s     | owner of the ticket; deleted when used        |
+| {revocations}              | stream     | operators             | JWT_LIFETIME_MAX | revoked credentials                       |
+| {revocations}:known        | hash       | websocket server      | none     | since_s: all revocations since are in it      |
 | entitlements               | hash       | operators             | none     | subject -> list of account ids as JSON        |
 | channel {universe}         |            | symbol collector      |          | the universe changed                          |
 | channel {marks}            |            | market data consumer  |          | list of Mark, one batch per flush; unmarked   |
 | channel {sNN}:accounts     |            | symbol collector      |          | list of AccountChange                         |
 | channel {sNN}:valuations   |            | portfolio calculator  |          | PublicationBatch as MessagePack               |
-| channel {sNN}:interest     |            | websocket server      |          | accounts that somebody began to watch         |
-| channel {TAG}:probe:WORD   |            | each process          |          | nothing: its own subscription hears it, or not |
+| channel {sNN}:interest     |            | websocket server      |          | accounts that are newly watched               |
+| channel {TAG}:probe:WORD   |            | each process          |          | empty: tests whether its subscription works   |
 
-On a cluster a key lives where its tag says, the part in braces, or its whole name. Everything that one script
-or transaction touches has the same tag, and so have a hash and the channel on which it is announced:
+On a cluster the tag of a key, the part in braces, decides which node holds it; without a tag, the whole name
+does. All keys that one script or transaction uses have the same tag. So do a hash and the channel on which it
+is announced:
 
-- `{sNN}`: all of one shard, its hashes, who is watched, its lease, fences and channels
+- `{sNN}`: everything of one shard: its hashes, interest, lease, fences and channels
 - `{universe}`: the universe, its fence and channel
 - `{marks}`: the marks, a fence for each lease, the channel
 - `{minutes:TIME}`: the marks at one minute, a fence for each lease
 - `{NAME}` of a lease: the lease and the newest token that was granted
-- `{feed}`, `{metrics}`: all feeds; the metrics of all processes: each is read in one go
-- `{revocations}`: the stream, and what is known of it
-- its own name: each other key; no two of these are read or written together
+- `{feed}`, `{metrics}`: all feeds; the metrics of all processes: each group is read at once
+- `{revocations}`: the stream, and the hash about it
+- its own name: every other key; no two of these are read or written together
 
-`{sNN}` stands for a shard's tag, such as `{s03fq}`: two letters after its number let the tags of 16 shards lie
+`{sNN}` stands for a shard's tag, such as `{s03fq}`. The two letters after the number spread the tags of 16 shards
 evenly over the slots, so that three, four or eight equal primaries have equal shares.
-KEY_PREFIX stands before all keys and channels, so that several tenants can share a server; it has no braces.
+KEY_PREFIX stands before all keys and channels, so that several tenants can share a server. It has no braces.
 """
 
 import functools
@@ -67,7 +68,7 @@ FEED_TTL_MS: Final = 2000
 TICKET_TTL_S: Final = 30
 MINUTES_TTL_S: Final = 36 * 3600
 HISTORY_TTL_S: Final = 36 * 3600
-FIRST_SHARDS: Final = 16  # of so many the slots are in the middle of equal parts
+FIRST_SHARDS: Final = 16  # the slots of this many shards are in the middle of equal parts
 LETTERS: Final = string.ascii_lowercase
 
 
@@ -75,13 +76,13 @@ _prefix = ""
 
 
 def use_prefix(prefix: str) -> None:
-    """Put this before every key and channel of this process; before anything is read or written."""
+    """Put `prefix` before every key and channel of this process. Call it before the first read or write."""
     global _prefix
     _prefix = prefix
 
 
 def universe() -> str:
-    """Hash and channel of the symbols that are held."""
+    """Hash and channel of the universe."""
     return f"{_prefix}{{universe}}"
 
 
@@ -101,22 +102,22 @@ def asset_names() -> str:
 
 
 def history_wanted() -> str:
-    """Set of the accounts whose closed days are asked for."""
+    """Set of the accounts whose closed days are requested."""
     return f"{_prefix}history-wanted"
 
 
 def cursor_activities() -> str:
-    """Key of the newest event of the activity stream."""
+    """Key of the newest event id of the activity stream."""
     return f"{_prefix}cursor:activities"
 
 
 def revocations() -> str:
-    """Stream of the credentials that are good no more."""
+    """Stream of the revocations."""
     return f"{_prefix}{{revocations}}"
 
 
 def revocations_known() -> str:
-    """Hash that says since when the stream of revocations is complete, and when a server last saw it."""
+    """Hash with the time since which the stream is complete, and when a server last read it."""
     return f"{_prefix}{{revocations}}:known"
 
 
@@ -126,15 +127,15 @@ def entitlements() -> str:
 
 
 def shard_of(account_id: str, shards: int) -> int:
-    """The shard that owns an account; fixed by the id and the number of shards."""
+    """The shard of an account: CRC-32 of its id, modulo the number of shards."""
     return zlib.crc32(account_id.encode()) % shards
 
 
 @functools.cache
 def tag(shard: int) -> str:
-    """The hash tag of a shard, such as `{s03fq}`: with the letters whose slot is nearest to its place.
+    """The hash tag of a shard, such as `{s03fq}`, with the letters whose slot is nearest to its place.
 
-    The places are those of the van der Corput sequence: however many shards there are, they lie evenly.
+    The places are those of the van der Corput sequence: any number of shards is spread evenly.
     """
     place, share, rest = 0.5 / FIRST_SHARDS, 0.5, shard
     while rest:
@@ -156,12 +157,12 @@ def bookings(shard: int) -> str:
 
 
 def pending(shard: int) -> str:
-    """Hash of the shard's accounts that the broker lists and that have no record."""
+    """Hash of the shard's accounts that the broker lists but that have no record."""
     return f"{_prefix}{tag(shard)}:pending"
 
 
 def minute(at_ns: int) -> str:
-    """Hash of the marks at one minute: `{minutes:20261120150400}`, in UTC."""
+    """Hash of the marks at one minute, named in UTC: `{minutes:20261120150400}`."""
     return f"{_prefix}{{minutes:{time.strftime('%Y%m%d%H%M%S', time.gmtime(at_ns // 1_000_000_000))}}}"
 
 
@@ -181,7 +182,7 @@ def position_interest(shard: int) -> str:
 
 
 def shard_lease(shard: int) -> str:
-    """Name of the lease on a shard's valuations: its tag, without braces."""
+    """Name of the lease on a shard's valuations: its tag without braces."""
     return tag(shard).strip("{}")
 
 
@@ -196,7 +197,7 @@ def granted(name: str) -> str:
 
 
 def members(group: str) -> str:
-    """Key of the living instances that share some work."""
+    """Key of the running instances that share some work."""
     return f"{_prefix}members:{group}"
 
 
@@ -216,13 +217,13 @@ def metrics_pattern() -> str:
 
 
 def metrics_source(key: str) -> tuple[str, str]:
-    """Service and instance of a key of metrics."""
+    """Service and instance that a metrics key names."""
     _, service, instance = key.removeprefix(_prefix).split(":", 2)
     return service, instance
 
 
 def feed(source: str) -> str:
-    """Key that says a source of marks is live."""
+    """Key that exists while a source of marks is live."""
     return f"{_prefix}{{feed}}:{source}"
 
 
@@ -237,12 +238,12 @@ def shards() -> str:
 
 
 def settings() -> str:
-    """Key of the settings on which all living processes agree."""
+    """Key of the settings on which all running processes agree."""
     return f"{_prefix}settings"
 
 
 def probe(channel: str, word: str) -> str:
-    """Channel on which a process speaks to its own subscription of a channel, at the same node."""
+    """Channel on which a process tests its own subscription of `channel`, at the same node."""
     begin, _, rest = channel.partition("{")
     tagged = rest.partition("}")[0] or begin
     return f"{_prefix}{{{tagged}}}:probe:{word}"

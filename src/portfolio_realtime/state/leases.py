@@ -1,8 +1,8 @@
-"""Ownership until a time: one symbol collector, one consumer per feed, one calculator per shard.
+"""Leases: one symbol collector, one consumer per feed, one calculator per shard.
 
-A lease is held by renewing it. Whoever writes under a lease sends its fencing token along; a write with
-an older token than the newest seen is refused by the server (`Connection.fenced_write`), so a paused
-owner that wakes up late can do no harm.
+A lease lasts until a time and is kept by renewing it. Every write under a lease carries its fencing token.
+The server refuses a write with an older token than the newest seen (`Connection.fenced_write`), so an owner
+that was paused and wakes up late does no harm.
 """
 
 import asyncio
@@ -13,12 +13,12 @@ from typing import Final, cast
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Connection, reports_unavailable
 
-_LEFT: Final = -1  # the answer of acquire_lease.lua
+_LEFT: Final = -1  # result of acquire_lease.lua: left to another process
 
 
 @dataclass(frozen=True)
 class Lease:
-    """A granted lease: its name, who holds it, and the fencing token, which is also an epoch."""
+    """A granted lease: its name, its holder, and the fencing token, which is also an epoch."""
 
     name: str
     holder: str
@@ -26,18 +26,18 @@ class Lease:
 
     @property
     def value(self) -> str:
-        """What the lease's key holds."""
+        """The value of the lease's key."""
         return f"{self.holder} {self.fencing_token}"
 
 
 class Leases:
-    """Acquire, renew and release leases for one holder."""
+    """Acquires, renews and releases leases for one holder."""
 
     def __init__(self, connection: Connection, holder: str, lease_ms: int) -> None:
         self._connection = connection
         self._holder = holder
         self._lease_ms = lease_ms
-        self._left_s: dict[str, float] = {}  # lease -> since when it is left to others
+        self._left_s: dict[str, float] = {}  # lease -> since when we leave it to its former holder
         self._acquire = connection.script("acquire_lease")
         self._renew = connection.script("renew_lease")
         self._release = connection.script("release_lease")
@@ -46,10 +46,10 @@ class Leases:
 
     @reports_unavailable
     async def acquire(self, name: str, *, stands_by: bool = False) -> Lease | None:
-        """The lease, or None when somebody else holds it. Raises StateUnavailable.
+        """The lease, or None if another process holds it. Raises StateUnavailable.
 
-        Who `stands_by` has seen another holder: a lease that nobody was ever granted then says that the state
-        was lost, and it is left for LEASE_MS to that holder, who knows more than we.
+        `stands_by`: we have seen another holder. A lease that was never granted then shows that the state was
+        lost. We leave it to that holder for LEASE_MS, because it knows more than we do.
         """
         token = await self._ask(name, leaves=stands_by)
         if token == _LEFT:
@@ -71,17 +71,20 @@ class Leases:
 
     @reports_unavailable
     async def renew(self, lease: Lease) -> bool:
-        """Prolong a lease; False says that it is lost. Raises StateUnavailable."""
+        """Renew a lease; False if it is lost. Raises StateUnavailable."""
         return bool(await self._renew(keys=[keys.lease(lease.name)], args=[lease.value, self._lease_ms]))
 
     @reports_unavailable
     async def release(self, lease: Lease) -> None:
-        """Give a lease back so that the next owner need not wait. Raises StateUnavailable."""
+        """Release a lease, so that the next owner need not wait. Raises StateUnavailable."""
         await self._release(keys=[keys.lease(lease.name)], args=[lease.value])
 
     @reports_unavailable
     async def enlist(self, group: str) -> int:
-        """Count ourselves among the living members of a group until LEASE_MS from now; how many there are."""
+        """Be a member of a group for LEASE_MS; return how many running members it has.
+
+        Raises StateUnavailable.
+        """
         key = keys.members(group)
         await self._prolong(keys=[key], args=[self._lease_ms, self._holder])
         (living,) = await self._read(keys=[key], args=[])
@@ -89,12 +92,12 @@ class Leases:
 
     @reports_unavailable
     async def leave(self, group: str) -> None:
-        """Count no longer among the members of a group."""
+        """Leave a group. Raises StateUnavailable."""
         await self._connection.commands.zrem(keys.members(group), self._holder)
 
     @reports_unavailable
     async def holders(self, names: Sequence[str]) -> dict[str, str | None]:
-        """Who holds each of these; None: nobody. Raises StateUnavailable."""
+        """Lease name -> its holder, or None if it is free. Raises StateUnavailable."""
         pipeline = self._connection.commands.pipeline(transaction=False)
         for name in names:
             pipeline.get(keys.lease(name))

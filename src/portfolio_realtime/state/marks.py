@@ -1,7 +1,7 @@
-"""Marks: one hash with the newest of each symbol, one channel with a conflated batch per flush.
+"""Marks: one hash with the newest mark of each symbol, one channel with a conflated batch per flush.
 
-Where a symbol was looked for in vain, the hash says so instead, and the channel, too: that is another answer
-than a symbol that is not there, for which nobody has looked yet.
+For a symbol without a price, the hash and the channel say so. This differs from a symbol without an entry,
+for which no price has been looked for yet.
 """
 
 from collections.abc import AsyncIterator, Awaitable
@@ -22,15 +22,15 @@ _mark = msgspec.json.Decoder(Mark)
 _marks = msgspec.json.Decoder(list[Mark])
 _unmarked = msgspec.json.Decoder(Unmarked)
 _unmarked_symbols = msgspec.json.Decoder(dict[str, list[str]])
-_SOUGHT: Final = b'"sought_ns"'  # only in what says that there is no mark
+_SOUGHT: Final = b'"sought_ns"'  # only an Unmarked has this field
 _UNMARKED: Final = "unmarked"
 
 
 class TracedMark(msgspec.Struct, frozen=True):
-    """A mark that is followed through the services, as its announcement says beside the mark itself."""
+    """A mark with a trace. Its announcement carries the trace context beside the mark."""
 
     symbol: str
-    received_ns: int  # of the mark: tells whether it is still this one
+    received_ns: int  # of the mark: shows whether it is still the same mark
     traceparent: str = ""
 
 
@@ -44,7 +44,7 @@ class Marks:
         self._connection = connection
 
     async def write(self, lease: Lease, marks: list[Mark], traced: TracedMark | None = None) -> None:
-        """Write one conflated batch and announce it as one message; `traced` goes along.
+        """Write one conflated batch and announce it as one message, with the trace context of `traced`.
 
         Raises LeaseLost, StateUnavailable.
         """
@@ -76,7 +76,7 @@ class Marks:
         )
 
     async def remove(self, lease: Lease, symbols: list[str]) -> None:
-        """Forget the marks of symbols that nobody holds any more; nobody is told.
+        """Remove the marks of symbols that no account holds any more, without an announcement.
 
         Raises LeaseLost, StateUnavailable.
         """
@@ -91,19 +91,19 @@ class Marks:
 
     @reports_unavailable
     async def read_whole(self) -> tuple[list[Mark], list[Unmarked]]:
-        """The newest mark of every symbol, and which have none as far as was looked for."""
+        """All newest marks, and all symbols for which no price was found. Raises StateUnavailable."""
         found = await cast("Awaitable[list[bytes]]", self._connection.commands.hvals(keys.marks()))
         marks = (readable(_mark.decode, raw, keys.marks()) for raw in found if _SOUGHT not in raw)
         unmarked = (readable(_unmarked.decode, raw, keys.marks()) for raw in found if _SOUGHT in raw)
         return [one for one in marks if one is not None], [one for one in unmarked if one is not None]
 
     async def read(self, symbols: list[str]) -> dict[str, Mark]:
-        """The newest marks of these symbols, without those that have none. Raises StateUnavailable."""
+        """Symbol -> newest mark, without symbols that have none. Raises StateUnavailable."""
         return (await self.look_up(symbols))[0]
 
     @reports_unavailable
     async def look_up(self, symbols: list[str]) -> tuple[dict[str, Mark], set[str]]:
-        """The same, and for which of them somebody has looked in vain. Raises StateUnavailable."""
+        """As `read`, and those of the symbols for which no price was found. Raises StateUnavailable."""
         marks: dict[str, Mark] = {}
         unmarked: set[str] = set()
         for at in range(0, len(symbols), READ_FIELDS_MAX):
@@ -123,21 +123,21 @@ class Marks:
 
 
 def decode_marks(payload: bytes) -> list[Mark]:
-    """The marks of one announced batch; none where it cannot be read, or says that there are none."""
+    """The marks of an announced batch; empty if it is unreadable, or announces symbols without a price."""
     if payload[:1] == b"{":
         return []
     return readable(_marks.decode, payload, keys.marks()) or []
 
 
 def decode_unmarked(payload: bytes) -> list[str]:
-    """The symbols of which an announcement says that they have no price."""
+    """The symbols that an announcement reports as having no price."""
     if payload[:1] != b"{":
         return []
     return (readable(_unmarked_symbols.decode, payload, keys.marks()) or {}).get(_UNMARKED, [])
 
 
 def decode_traced(payload: bytes) -> TracedMark | None:
-    """The mark of one announced batch that is followed, if any."""
+    """The traced mark of an announced batch, or None."""
     if b'"traceparent"' not in payload:
         return None
     marks = readable(_traced_marks.decode, payload, keys.marks()) or []
@@ -145,7 +145,7 @@ def decode_traced(payload: bytes) -> TracedMark | None:
 
 
 def _told(symbol: str, value: bytes, traced: TracedMark) -> bytes:
-    """A mark's JSON as it is announced: whoever does not trace reads past the name that is added."""
+    """A mark's JSON as it is announced. Readers that do not trace ignore the added field."""
     if symbol != traced.symbol:
         return value
     return value[:-1] + b',"traceparent":' + _encode(traced.traceparent) + b"}"

@@ -1,9 +1,9 @@
-"""What every symbol's mark was at each minute: one hash a minute, symbols × minutes, not accounts × minutes.
+"""Every symbol's mark at each minute, in one hash per minute: symbols × minutes, not accounts × minutes.
 
-A hash holds the symbols whose mark has changed since the minute before, and which asset classes are complete:
-of those, a symbol that is not in the hash has the price of the minute before. Without that word nothing is
-known of the class at that minute. The first complete minute, and every WHOLE_EVERYth, names all symbols, so
-that nobody needs to read further back.
+A hash holds the symbols whose mark has changed since the minute before, and names the asset classes that are
+complete. In a complete class, a symbol that is not in the hash has the mark of the minute before. In other
+classes nothing is known of that minute. The first complete minute, and every WHOLE_EVERYth, holds all
+symbols, so that no reader has to go further back.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import WRITE_FIELDS_MAX, Connection, reports_unavailable
 from portfolio_realtime.state.leases import Lease
 
-READ_KEYS_MAX: Final = 100  # of one pipeline
+READ_KEYS_MAX: Final = 100  # per pipeline
 WHOLE_EVERY: Final = 60  # minutes
 COMPLETE: Final = "complete:"
 CHANGES, ALL = b"changes", b"all"
@@ -38,7 +38,7 @@ class Minutes:
         *,
         is_whole: bool,
     ) -> None:
-        """Write what has changed by a minute, or every mark; None: there is none any more.
+        """Write the marks at a minute: the changed ones, or all if `is_whole`. None: it has no mark any more.
 
         Raises LeaseLost, StateUnavailable.
         """
@@ -47,7 +47,8 @@ class Minutes:
                 (symbol, "" if mark is None else f"{mark.price!r} {mark.as_of_ns}")
                 for symbol, mark in marks.items()
             ),
-            (COMPLETE + asset_class, ALL if is_whole else CHANGES),  # the last word
+            # Written last: it says that the class is complete.
+            (COMPLETE + asset_class, ALL if is_whole else CHANGES),
         ]
         key = keys.minute(at_ns)
         fence = keys.fence(f"{key}:{lease.name}")
@@ -61,7 +62,7 @@ class Minutes:
 
     @reports_unavailable
     async def read(self, times_ns: Sequence[int], symbols: Sequence[str]) -> list[MinuteMarks]:
-        """What is known of these symbols at these minutes. Raises StateUnavailable."""
+        """What is known of these symbols at these times, in ns since 1970. Raises StateUnavailable."""
         fields = [*(COMPLETE + asset_class for asset_class in CLASSES), *symbols]
         minutes: list[MinuteMarks] = []
         for at in range(0, len(times_ns), READ_KEYS_MAX):
@@ -87,6 +88,6 @@ def _mark(word: bytes) -> MinuteMark | None:
 
 
 def whole_at_or_before(at_ns: int, interval_ns: int) -> int:
-    """The newest minute, not after `at_ns`, that names all symbols if the feed was there."""
+    """The newest minute up to `at_ns` that holds all symbols, if the feed was live then. In ns."""
     every_ns = WHOLE_EVERY * interval_ns
     return at_ns // every_ns * every_ns

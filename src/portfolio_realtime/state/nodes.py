@@ -1,8 +1,8 @@
-"""Which server holds a key: one server holds all of them, the primaries of a cluster share their slots.
+"""Which server holds a key: a single server holds all keys, the primaries of a cluster share the slots.
 
-The view of a cluster is read again at every loss, when a node says that a slot has moved, and every VIEW_S.
-Several nodes are asked at once, and what most of them say counts: one that was paused or cut off may still
-believe what was true before.
+The view of a cluster is read again after every loss, when a node reports that a slot has moved, and every
+VIEW_S. Several nodes are asked at once, and the most frequent answer counts: a node that was paused or cut
+off may still report an old view.
 """
 
 import asyncio
@@ -22,15 +22,15 @@ from portfolio_realtime.errors import StateRefused
 from portfolio_realtime.state.clients import command_client, subscription_client
 from portfolio_realtime.state.error_answers import PassingError
 
-VIEW_S: Final = 2.0  # between two looks at who holds what
-VIEW_S_MIN: Final = 0.1  # between two of them, however many ask
-ASKED_MAX: Final = 3  # nodes that are asked for their view at the same time
-ASK_S_MAX: Final = 1.0  # for one of them
-ANSWER_S_MAX: Final = 2.5  # for one command of a cluster; then its node counts as silent
-TRIAL_S_MAX: Final = 1.0  # for a command that tries whether a silent node answers again
-TRIAL_S: Final = 2.0  # between two of them
-VERSION_MIN: Final = 7  # of a cluster: before it nothing can be published to the nodes of one slot only
-NO_HOSTS: Final = frozenset({"", "?"})  # what a node says that does not know its own name
+VIEW_S: Final = 2.0  # between two reads of the view
+VIEW_S_MIN: Final = 0.1  # between two reads of the view, for any number of callers
+ASKED_MAX: Final = 3  # nodes asked for their view at the same time
+ASK_S_MAX: Final = 1.0  # for the view of one node
+ANSWER_S_MAX: Final = 2.5  # for one command on a cluster; then the node counts as silent
+TRIAL_S_MAX: Final = 1.0  # for a command to a silent node
+TRIAL_S: Final = 2.0  # between two commands to a silent node
+VERSION_MIN: Final = 7  # of a cluster; older versions have no SPUBLISH
+NO_HOSTS: Final = frozenset({"", "?"})  # sent by a node that does not know its own name
 CLUSTER: Final = "cluster"
 SENTINEL: Final = "sentinel"
 
@@ -39,7 +39,7 @@ LOST: Final = (exceptions.ConnectionError, exceptions.TimeoutError, OSError)
 
 
 class Slots(NamedTuple):
-    """A range of slots, and where its primary and its replicas are."""
+    """A range of slots, and the places (host, port) of its nodes: the primary first, then its replicas."""
 
     first: int
     last: int
@@ -52,9 +52,9 @@ View = tuple[Slots, ...]
 class Node:
     """One server: its commands and its subscriptions.
 
-    A node of a cluster that has not answered in time is silent: nobody waits for it any longer, and until it
-    answers again only one command every TRIAL_S tries whether it does. So a node that stands still holds up
-    those who also ask others for ANSWER_S_MAX once, not at each command.
+    A node of a cluster that has not answered in time is silent: all waiting commands fail at once. Until it
+    answers again, only one command per TRIAL_S is sent to it. A node that hangs therefore delays its callers
+    by ANSWER_S_MAX once, not at each command.
     """
 
     def __init__(self, url: str) -> None:
@@ -62,11 +62,11 @@ class Node:
         self.commands: Redis = command_client(url)
         self.subscriptions: Redis = subscription_client(url)
         self.is_silent = False
-        self._tried_s = 0.0  # when a command last tried whether it answers again
+        self._tried_s = 0.0  # when a command was last sent to it
         self._waiting: set[asyncio.Timeout] = set()
 
     async def answer(self, ask: Callable[[Redis], Awaitable[R]]) -> R:
-        """What it answers. Raises RedisError, and TimeoutError while it is silent or holds nothing more."""
+        """The node's answer. Raises RedisError, and TimeoutError if it is silent or was given up."""
         now_s = asyncio.get_running_loop().time()
         if self.is_silent and now_s - self._tried_s < TRIAL_S:
             raise self._silence()
@@ -80,7 +80,8 @@ class Node:
                 finally:
                     self._waiting.discard(patience)
         except TimeoutError:
-            if asyncio.get_running_loop().time() - now_s >= wait_s:  # it was not given up by others
+            # Otherwise `give_up` has ended the wait.
+            if asyncio.get_running_loop().time() - now_s >= wait_s:
                 self.is_silent = True
                 self.give_up()
             raise self._silence() from None
@@ -91,7 +92,7 @@ class Node:
         return TimeoutError(f"{valkey_url.place_of(self.url)} does not answer")
 
     def give_up(self) -> None:
-        """It is silent, or another node holds what it held: nobody waits for its answers any longer."""
+        """End all waits for this node: it is silent, or another node holds its slots."""
         now_s = asyncio.get_running_loop().time()
         for patience in self._waiting:
             if not patience.expired():
@@ -104,11 +105,11 @@ class Node:
 
 
 class Nodes:
-    """The servers at a URL. `is_cluster`: what is expected there; None: the server says it."""
+    """The servers at a URL. `is_cluster`: the kind that is expected; None: the server tells."""
 
     def __init__(self, url: str, is_cluster: bool | None) -> None:
-        self.is_cluster = False if is_cluster is False else None  # None: nobody has asked
-        self.turned = asyncio.Event()  # set, and replaced, when slots have gone to other nodes
+        self.is_cluster = False if is_cluster is False else None  # None: not known yet
+        self.turned = asyncio.Event()  # set, and replaced, when slots have moved to other nodes
         self._expected = is_cluster
         is_by_sentinel = bool(valkey_url.sentinel_master_of(url))
         self._first = [Node(one) for one in ([url] if is_by_sentinel else valkey_url.each_host(url))]
@@ -121,11 +122,11 @@ class Nodes:
 
     @property
     def first(self) -> Node:
-        """The server that the URL names first."""
+        """The first server in the URL."""
         return self._first[0]
 
     async def learn(self) -> bool:
-        """Find out once what kind of server it is: is it a cluster? Raises RedisError, StateRefused."""
+        """Whether it is a cluster; asks the server once. Raises RedisError, StateRefused."""
         if self.is_cluster is not None and (self._holders or not self.is_cluster):
             return self.is_cluster
         async with self._learning:
@@ -150,7 +151,7 @@ class Nodes:
         raise failure or AssertionError("a URL without a host")
 
     def check_kind(self, told: "Hello", node: Node) -> None:
-        """Raises StateRefused where a server is not what was expected, or no cluster that we can use."""
+        """Raises StateRefused if a server is of an unexpected kind, or a cluster that we cannot use."""
         place = valkey_url.place_of(node.url)
         if told.mode == SENTINEL:
             raise StateRefused(
@@ -159,7 +160,7 @@ class Nodes:
         if told.mode != CLUSTER:
             if self._expected or len(self._first) > 1:
                 raise StateRefused(
-                    f"{place} is no node of a cluster: unset REDIS_CLUSTER and name one host, or name nodes "
+                    f"{place} is not a node of a cluster: unset REDIS_CLUSTER and name one host, or name nodes "
                     "of a cluster"
                 )
             return
@@ -170,31 +171,31 @@ class Nodes:
                 f"{place} is a cluster of version {told.version}: use Valkey, or Redis {VERSION_MIN} or newer"
             )
         if valkey_url.database_of(node.url):
-            raise StateRefused(f"{place} is a cluster, of which only database 0 is used: set REDIS_DB=0")
+            raise StateRefused(f"{place} is a cluster, where only database 0 can be used: set REDIS_DB=0")
 
     def holder(self, slot: int) -> Node:
-        """The node that holds a slot. Raises PassingError where none does."""
+        """The node that holds a slot. Raises PassingError if none does."""
         node = self._holders[slot]
         if node is None:
             raise PassingError(f"CLUSTERDOWN slot {slot} has no node", status_code="CLUSTERDOWN")
         return node
 
     def is_held_by(self, node: Node, slot: int) -> bool:
-        """Does this node hold the slot?"""
+        """Whether this node holds the slot."""
         return self._holders[slot] is node
 
     def holder_of(self, key: str) -> Node:
-        """The node that holds a key. Raises PassingError where none does."""
+        """The node that holds a key. Raises PassingError if none does."""
         return self.holder(key_slot(key.encode())) if self.is_cluster else self.first
 
     def primaries(self) -> list[Node]:
-        """The nodes that hold slots, in any order."""
+        """The nodes that hold slots, in random order."""
         found = list(dict.fromkeys(node for node in self._holders if node is not None))
         random.shuffle(found)
         return found
 
     def by_holder(self, keys: Iterable[str]) -> dict[Node, frozenset[str]]:
-        """Node -> those of the keys that it holds; without keys that nobody holds."""
+        """Node -> those of the keys that it holds, without keys that no node holds."""
         if not self.is_cluster:
             return {self.first: frozenset(keys)}
         found: dict[Node, set[str]] = {}
@@ -204,7 +205,7 @@ class Nodes:
         return {node: frozenset(names) for node, names in found.items()}
 
     async def require_whole(self) -> None:
-        """Return when what answers is as expected, and every slot has a node.
+        """Return if the server is of the expected kind and every slot has a node.
 
         Raises RedisError, PassingError, StateRefused.
         """
@@ -216,7 +217,7 @@ class Nodes:
                 self.holder(slot)
 
     async def read_view(self) -> None:
-        """Find out who holds what now. Raises RedisError where no node answers."""
+        """Read which node holds which slot. Raises RedisError if no node answers."""
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read_view())
             self._reading.add_done_callback(_looked_at)
@@ -267,7 +268,7 @@ class Nodes:
         return self._others.get(place) or Node(valkey_url.at(self.first.url, *place))
 
     def move(self, error: exceptions.AskError, told_by: Node) -> Node:
-        """The node that an answer names; where it has `MOVED` there, the slot is that node's from now on."""
+        """The node that an answer names. After MOVED, it holds the slot from now on."""
         host = valkey_url.host_of(told_by.url) if error.host in NO_HOSTS else error.host
         place = (host, int(error.port))
         node = self._others[place] = self._node_at(place)
@@ -295,7 +296,7 @@ class Nodes:
 
 
 class Hello(NamedTuple):
-    """What a server says of itself to everybody."""
+    """A server's answer to HELLO."""
 
     server: str
     version: str
@@ -304,13 +305,13 @@ class Hello(NamedTuple):
 
     @property
     def major_version(self) -> int:
-        """The number before the first point; 0 when there is none."""
+        """The number before the first point, or 0 if there is none."""
         digits = self.version.partition(".")[0]
         return int(digits) if digits.isdecimal() else 0
 
 
 async def hello(commands: Redis) -> Hello:
-    """What the server says of itself. Raises RedisError."""
+    """The server's answer to HELLO. Raises RedisError."""
     answer: Any = await commands.execute_command("HELLO")
     said = answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=True))
     told = {_text(name): _text(value) for name, value in said.items()}
@@ -327,7 +328,7 @@ def _places(told: Sequence[Any], own_host: str) -> tuple[tuple[str, int], ...]:
 
 
 def _looked_at(task: asyncio.Task[None]) -> None:
-    """Whoever waited has the error, and where nobody did it is no news."""
+    """Mark the task's error as retrieved: each waiting caller gets it, and otherwise it does not matter."""
     if not task.cancelled():
         task.exception()
 

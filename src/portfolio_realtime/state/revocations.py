@@ -1,10 +1,10 @@
-"""Credentials that are good no more, as a stream: every server reads what is new and forgets nothing.
+"""Revoked credentials, as a stream: every server reads the new entries and keeps all that it has read.
 
-An entry is needed until the last token that it may concern has expired, so writing one drops those that are
-older, and the whole key lives as long as its newest entry.
+An entry is needed until the last token that it may concern has expired. Writing one removes the older ones,
+and the whole key expires with its newest entry.
 
-Beside it stands since when the stream is complete. Whoever finds that missing has found an empty Valkey, and
-knows nothing of what was revoked before: see docs/decisions/0014-who-cannot-know-refuses.md.
+A second key says since when the stream is complete. If it is missing, Valkey was empty, and nothing is known
+of earlier revocations: see docs/decisions/0014-who-cannot-know-refuses.md.
 """
 
 import time
@@ -21,7 +21,7 @@ BLOCK_MS: Final = 1000  # shorter than the socket's timeout
 READ_ENTRIES_MAX: Final = 1000
 WRITE_ENTRIES_MAX: Final = 1000
 NO_ENTRY: Final = "0-0"
-ALWAYS: Final = 0  # complete since ever, because an operator says so or nothing can have been revoked
+ALWAYS: Final = 0  # always complete: an operator says so, or nothing can have been revoked
 FIELD: Final = b"revocation"
 SINCE: Final = "since_s"
 SEEN: Final = "seen_s"
@@ -29,14 +29,14 @@ TOLD: Final = "newest"
 
 
 class TokenRevocation(msgspec.Struct, frozen=True, tag="token"):
-    """One token, by who issued it and its `jti`: the raw text of a token can be varied, these cannot."""
+    """The revocation of one token, by issuer and `jti`: its raw text can be varied, these cannot."""
 
     issuer: str
     token_id: str
 
 
 class SubjectRevocation(msgspec.Struct, frozen=True, tag="subject"):
-    """Every token of a subject that was issued (`iat`) up to this second since 1970."""
+    """The revocation of every token of a subject issued (`iat`) up to this second since 1970."""
 
     subject: str
     issued_until_s: int
@@ -49,9 +49,12 @@ _decode = msgspec.json.Decoder(Revocation).decode
 
 
 class Known(NamedTuple):
-    """What Valkey says of the stream: every revocation since `since_s` is in it (None: nobody says so), a
-    server last saw it at `seen_s`, `newest` is its newest entry, and `told` the newest that ever was, as far
-    as anybody has told. Seconds since 1970."""
+    """What Valkey says about the stream; times are seconds since 1970.
+
+    `since_s`: every revocation since then is in the stream; None: not known. `seen_s`: when a server last
+    read it. `newest`: its newest entry. `told`: the newest entry that it ever had, as far as was written
+    down.
+    """
 
     since_s: int | None
     seen_s: int
@@ -59,19 +62,19 @@ class Known(NamedTuple):
     told: str = NO_ENTRY
 
     def is_evicted(self, lifetime_s: int, now_s: float) -> bool:
-        """Has the stream lost entries that still matter, while what is said of it lives on?"""
+        """Whether the stream has lost entries that still matter, although this hash has been kept."""
         return is_older(self.newest, self.told) and entry_s(self.told) > now_s - lifetime_s
 
 
 class Revocations:
-    """The stream `{revocations}`, and what is known of it."""
+    """The stream `{revocations}` and the hash `{revocations}:known`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     @reports_unavailable
     async def write(self, revocation: Revocation, lifetime_s: int) -> None:
-        """Revoke; no token lives longer than `lifetime_s` seconds. Raises StateUnavailable."""
+        """Add a revocation. No token lives longer than `lifetime_s` seconds. Raises StateUnavailable."""
         oldest_ms = int(time.time() - lifetime_s) * 1000
         pipeline = self._connection.commands.pipeline(transaction=True)
         pipeline.xadd(keys.revocations(), {FIELD: _encode(revocation)}, minid=oldest_ms, approximate=False)
@@ -81,9 +84,9 @@ class Revocations:
 
     @reports_unavailable
     async def read_after(self, entry: str, *, waits: bool = True) -> tuple[str, list[Revocation]]:
-        """The revocations after `entry` ("0": all), and the newest entry's name.
+        """The id of the newest entry read, and at most READ_ENTRIES_MAX revocations after `entry` ("0": all).
 
-        At most READ_ENTRIES_MAX; `waits`: up to BLOCK_MS, for the first. Raises StateUnavailable.
+        `waits`: wait up to BLOCK_MS for the first one. Raises StateUnavailable.
         """
         block_ms = BLOCK_MS if waits else None
         answer = await cast(
@@ -98,7 +101,7 @@ class Revocations:
         return newest, [revocation for revocation in decoded if revocation is not None]
 
     async def read_all(self) -> list[Revocation]:
-        """Every revocation that is there. Raises StateUnavailable."""
+        """Every revocation in the stream. Raises StateUnavailable."""
         entry, found, all_found = "0", True, list[Revocation]()
         while found:
             entry, part = await self.read_after(entry, waits=False)
@@ -108,7 +111,7 @@ class Revocations:
 
     @reports_unavailable
     async def write_again(self, revocations: Sequence[Revocation], lifetime_s: int) -> None:
-        """Write revocations that Valkey has lost; their lifetime begins anew. Raises StateUnavailable."""
+        """Write revocations that Valkey has lost; their lifetime starts again. Raises StateUnavailable."""
         for at in range(0, len(revocations), WRITE_ENTRIES_MAX):
             pipeline = self._connection.commands.pipeline(transaction=True)
             for revocation in revocations[at : at + WRITE_ENTRIES_MAX]:
@@ -118,7 +121,7 @@ class Revocations:
 
     @reports_unavailable
     async def known(self) -> Known:
-        """What Valkey says of the stream. Raises StateUnavailable."""
+        """What Valkey says about the stream. Raises StateUnavailable."""
         pipeline = self._connection.commands.pipeline(transaction=True)
         pipeline.hmget(keys.revocations_known(), [SINCE, SEEN, TOLD])
         pipeline.xrevrange(keys.revocations(), count=1)
@@ -129,14 +132,14 @@ class Revocations:
 
     @reports_unavailable
     async def begin(self, since_s: int) -> None:
-        """Say that the stream is complete from now on, unless something is said. Raises StateUnavailable."""
+        """Declare the stream complete since `since_s`, unless a time is set. Raises StateUnavailable."""
         await cast(
             "Awaitable[Any]", self._connection.commands.hsetnx(keys.revocations_known(), SINCE, str(since_s))
         )
 
     @reports_unavailable
     async def confirm(self, since_s: int = ALWAYS) -> None:
-        """Say that every revocation since then is in the stream, now. Raises StateUnavailable."""
+        """Declare that every revocation since `since_s` is in the stream now. Raises StateUnavailable."""
         pipeline = self._connection.commands.pipeline(transaction=True)
         pipeline.hset(keys.revocations_known(), SINCE, str(since_s))
         pipeline.hset(keys.revocations_known(), SEEN, str(int(time.time())))
@@ -144,7 +147,7 @@ class Revocations:
 
     @reports_unavailable
     async def see(self, seen_s: int, newest: str) -> None:
-        """Say that a server has read the stream up to now, and its newest entry. Raises StateUnavailable."""
+        """Write when a server has last read the stream, and its newest entry. Raises StateUnavailable."""
         pipeline = self._connection.commands.pipeline(transaction=True)
         pipeline.hset(keys.revocations_known(), SEEN, str(seen_s))
         pipeline.hset(keys.revocations_known(), TOLD, newest)
@@ -152,13 +155,13 @@ class Revocations:
 
     @reports_unavailable
     async def valkey_up_s(self) -> int:
-        """For how many seconds this process of Valkey has been running. Raises StateUnavailable."""
+        """For how many seconds this Valkey process has been running. Raises StateUnavailable."""
         info = await self._connection.commands.info("server")
         return int(info["uptime_in_seconds"])
 
 
 def is_older(entry: str, than: str) -> bool:
-    """Was this entry of a stream written before the other one?"""
+    """Whether this stream entry was written before the other one."""
     return _parts(entry) < _parts(than)
 
 
@@ -173,7 +176,7 @@ def _parts(entry: str) -> tuple[int, int]:
 
 
 def _entries(answer: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
-    """The entries of the one stream in the answer, in RESP2 and RESP3 alike."""
+    """The entries of the one stream in the answer, which RESP2 and RESP3 shape differently."""
     if not answer:
         return []
     if isinstance(answer, dict):

@@ -1,9 +1,9 @@
-"""Who may do what in Valkey: the least rights of each service, as an access string of its ACL user.
+"""The least rights in Valkey of each service, as the access string of its ACL user.
 
-`python -m portfolio_realtime.state.rights [KEY_PREFIX]` prints a line for `ACL SETUSER` of each user; with
-`--json` it prints deploy/valkey-users.json, from which the templates for AWS are made. The keys are those of
-`keys.py`. A script needs read and write on every key that it declares, so a server has both on
-valuations and leases that it only reads.
+`python -m portfolio_realtime.state.rights [KEY_PREFIX]` prints an `ACL SETUSER` line for each user. With
+`--json` it prints deploy/valkey-users.json, from which the AWS templates are made. The keys are those of
+`keys.py`. A script needs read and write rights for every key that it declares. A server therefore has both
+for valuations and leases, which it only reads.
 """
 
 import json
@@ -21,7 +21,7 @@ USER_OF: Final[Mapping[str, User]] = MappingProxyType(
         "market_data_consumer": "consumer",
         "portfolio_calculator": "calculator",
         "websocket_server": "server",
-        "operator": "operator",  # people: revoke, entitle, revocations, status
+        "operator": "operator",  # people, with the commands revoke, entitle, revocations and status
     }
 )
 
@@ -84,7 +84,7 @@ KEYS: Final[Mapping[str, Mapping[User, Access]]] = MappingProxyType(
         "life": {"server": "RW"},
         "settings": {"collector": "RW", "consumer": "RW", "calculator": "RW", "server": "RW"},
         "shards": {"collector": "RW", "consumer": "RW", "calculator": "RW", "server": "RW"},
-        "{revocations}": {"server": "RW", "operator": "RW"},  # a server writes again what Valkey has lost
+        "{revocations}": {"server": "RW", "operator": "RW"},  # a server writes lost entries again
         "{revocations}:known": {"server": "RW", "operator": "RW"},
         "entitlements": {"server": "R", "operator": "RW"},
     }
@@ -103,7 +103,7 @@ CHANNELS: Final[Mapping[str, frozenset[User]]] = MappingProxyType(
 
 
 def access_string(user: User, key_prefix: str = "") -> str:
-    """The rights of a user as Valkey's ACL writes them, without a password."""
+    """The rights of a user in the syntax of Valkey's ACL, without a password."""
     commands = [f"+{command}" for command in COMMANDS[user].split()]
     patterns = [
         f"~{key_prefix}{key}" if access[user] == "RW" else f"%{access[user]}~{key_prefix}{key}"
@@ -115,13 +115,13 @@ def access_string(user: User, key_prefix: str = "") -> str:
 
 
 def as_json() -> str:
-    """The user of each service, and the rights of each user, without a prefix."""
+    """JSON with the user of each service and the rights of each user, without a key prefix."""
     rights = {user: access_string(user) for user in COMMANDS}
     return json.dumps({"user_of": dict(USER_OF), "rights": rights}, indent=2) + "\n"
 
 
 def main() -> None:
-    """Print a line for each user, or all as JSON."""
+    """Print a line for each user, or everything as JSON."""
     arguments = sys.argv[1:]
     if arguments == ["--json"]:
         print(as_json(), end="")

@@ -1,8 +1,8 @@
-"""Commands that find their way to the node that holds their key.
+"""Sends each command to the node that holds its key.
 
-A cluster answers MOVED where a slot has gone for good, ASK where its keys are on their way, TRYAGAIN where a
-script's keys are here and there. All three are followed. Where a node is lost, the cluster is asked who has
-taken its place. With one server a command goes straight there.
+A cluster answers MOVED if a slot has moved for good, ASK if its keys are being moved, and TRYAGAIN if a
+script's keys are on two nodes. All three are followed. When a node is lost, the cluster is asked which node
+has replaced it. With a single server every command goes there directly.
 """
 
 import asyncio
@@ -18,27 +18,29 @@ from redis.crc import key_slot
 from portfolio_realtime.state.error_answers import PassingError
 from portfolio_realtime.state.nodes import LOST, Node, Nodes
 
-TRIES_MAX: Final = 5  # of one command at other nodes, or later
-TRY_AGAIN_S: Final = 0.05  # before the next try where keys are on their way
+TRIES_MAX: Final = 5  # of one command, at other nodes or later
+TRY_AGAIN_S: Final = 0.05  # before the next try while keys are being moved
 SCRIPT_CALLS: Final = frozenset({"EVALSHA", "EVAL"})
 WITHOUT_KEY: Final = frozenset(
     {"PING", "INFO", "TIME", "HELLO", "DBSIZE", "FLUSHALL", "FLUSHDB", "SAVE", "REPLICAOF", "ECHO", "WAIT"}
 )
 IN_PARTS: Final = "TRYAGAIN"
-NOTHING_DONE: Final = frozenset({IN_PARTS, "EXECABORT"})  # answers to what may be sent again
+NOTHING_DONE: Final = frozenset(
+    {IN_PARTS, "EXECABORT"}
+)  # answers after which a transaction can be sent again
 
 Command = tuple[tuple[Any, ...], Mapping[str, Any]]
 
 
 class RoutedCommands(Redis):
-    """The client library's commands, at whichever node holds their key."""
+    """The client library's commands, each sent to the node that holds its key."""
 
     def __init__(self, nodes: Nodes) -> None:
         super().__init__(connection_pool=nodes.first.commands.connection_pool)
         self._nodes = nodes
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """What the node answers; see the library's `Redis`."""
+        """The node's answer; see the library's `Redis`."""
         if self._nodes.is_cluster is False or not await self._nodes.learn():
             return await super().execute_command(*args, **options)
         key = key_of(args)
@@ -67,7 +69,7 @@ class RoutedCommands(Redis):
         return self._nodes.holder(slot) is not node
 
     async def _anywhere(self, args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
-        """What any node answers: the first that is there."""
+        """The answer of the first node that can be reached."""
         failure: Exception | None = None
         for node in self._nodes.primaries():
             try:
@@ -77,12 +79,12 @@ class RoutedCommands(Redis):
         raise failure or PassingError("CLUSTERDOWN no slot has a node", status_code="CLUSTERDOWN")
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
-        """Commands that are sent together; those of a transaction have keys of one slot."""
+        """A pipeline. The keys of a transaction must be in one slot."""
         return _RoutedPipeline(self, self._nodes, transaction)
 
 
 class _Question(NamedTuple):
-    """A command that is put to a node."""
+    """A command to send to a node."""
 
     args: tuple[Any, ...]
     options: Mapping[str, Any]
@@ -109,7 +111,7 @@ class _RoutedPipeline(Pipeline):
         return answers
 
     async def _spread(self, stack: Sequence[Command]) -> list[Any]:
-        """Each node's share at once; an error in the place of what was not answered."""
+        """The answers of all nodes, asked at the same time; an error in the place of a failed command."""
         answers: list[Any] = [None] * len(stack)
         shares: dict[Node, list[int]] = {}
         for place, (args, _) in enumerate(stack):
@@ -133,7 +135,7 @@ class _RoutedPipeline(Pipeline):
     async def _follow_moves(
         self, stack: Sequence[Command], shares: Mapping[Node, list[int]], answers: list[Any]
     ) -> None:
-        """Send once more, one by one, what another node holds by now."""
+        """Send the commands whose keys have moved again, one by one."""
         if any(map(_is_lost, answers)):
             with contextlib.suppress(exceptions.RedisError, OSError):
                 await self._nodes.read_view()
@@ -177,7 +179,7 @@ async def _send(node: Node, stack: Sequence[Command], is_transaction: bool) -> l
 
 
 async def _asking(node: Node, args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
-    """What a node answers of a key that is on its way there."""
+    """The answer of a node about a key that is being moved there."""
     _, answer = await _send(node, [(("ASKING",), {}), (args, options)], False)
     if isinstance(answer, Exception):
         raise answer
@@ -201,14 +203,15 @@ def _slot_of(args: Sequence[Any]) -> int:
 
 
 def key_of(args: Sequence[Any]) -> bytes | None:
-    """The key by which a command finds its node; None: any node will do."""
+    """The key that decides where a command is sent; None if any node will do."""
     name = str(args[0]).upper()
     if name in SCRIPT_CALLS:
         return _bytes(args[3]) if int(args[2]) else None
     if name == "XREAD":
         words = [_bytes(word).upper() for word in args]
         return _bytes(args[words.index(b"STREAMS") + 1])
-    if name == "SCAN":  # of the keys of one tag, as its pattern says
+    # The pattern of a SCAN names the tag of its keys.
+    if name == "SCAN":
         return next((_bytes(one) for one in args if b"}" in _bytes(one)), None)
     if name in WITHOUT_KEY or " " in name or len(args) < 2:
         return None

@@ -1,7 +1,7 @@
-"""Asks Sentinels where the primary is, each time a connection is opened.
+"""Asks Sentinels for the primary, each time a connection is opened.
 
-The library's own Sentinel connections ask once and then try the same address again (redis-py#3874); here each
-try asks anew.
+The library's own Sentinel connections ask once and then retry the same address (redis-py#3874). Here every
+try asks again.
 """
 
 from collections.abc import Sequence
@@ -16,22 +16,22 @@ ASK_S_MAX: Final = 1.0  # for one Sentinel, to connect and to answer
 
 
 class Sentinels:
-    """Those that know one primary by its name."""
+    """The Sentinels that know one primary by its name."""
 
     def __init__(self, url: str, name: str, places: Sequence[tuple[str, int]]) -> None:
-        self._url = url  # without a login: how TLS is spoken, if it is
+        self._url = url  # without a login; gives the TLS options
         self._name = name
         self._places = list(places)
 
     async def primary(self) -> tuple[str, int]:
-        """Host and port of the primary, by the first Sentinel that knows. Raises RedisError."""
+        """Host and port of the primary, from the first Sentinel that knows it. Raises RedisError."""
         failure: Exception = exceptions.ConnectionError("no Sentinel is named")
         for place in tuple(self._places):
             try:
                 told = await self._ask(place)
             except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
                 failure = exceptions.ConnectionError(f"no Sentinel answers: {error}")
-                self._places.append(self._places.pop(0))  # the next time another one is asked first
+                self._places.append(self._places.pop(0))  # ask another one first next time
                 continue
             if told is not None:
                 host, port = told
@@ -53,7 +53,7 @@ class Sentinels:
 
 
 class _ToPrimary:
-    """What a connection of the library does first."""
+    """Finds the primary before a connection of the library is opened."""
 
     def __init__(self, *, sentinels: Sentinels, **options: Any) -> None:
         super().__init__(**options)
@@ -61,12 +61,12 @@ class _ToPrimary:
 
     async def _connect(self) -> None:
         self.host, self.port = await self._sentinels.primary()
-        await super()._connect()  # type: ignore[misc]  # of the library's connection beside it
+        await super()._connect()  # type: ignore[misc]  # a method of the library's connection class
 
 
 class PrimaryConnection(_ToPrimary, Connection):
-    """A connection to whoever is the primary when it is opened."""
+    """A connection to the server that is the primary when it is opened."""
 
 
 class SecurePrimaryConnection(_ToPrimary, SSLConnection):
-    """The same with TLS."""
+    """As PrimaryConnection, with TLS."""

@@ -1,6 +1,6 @@
-"""What kind of server the shared state lives on, how fast it answers, and whether all works that services do.
+"""The kind of server that holds the shared state, its response time, and whether all service operations work.
 
-For the doctor, with the rights of whoever runs it.
+For the doctor, with the rights of its user.
 """
 
 import asyncio
@@ -21,27 +21,27 @@ from portfolio_realtime.state.error_answers import state_error
 from portfolio_realtime.state.nodes import CLUSTER, hello
 
 PINGS: Final = 20
-TRIAL_MS: Final = 1  # so long what the trial writes is there
-TRIAL_S_MAX: Final = 5.0  # until a word that was published is heard
-LISTENING_S: Final = 0.5  # until a subscription stands
+TRIAL_MS: Final = 1  # lifetime of the entries that a trial writes
+TRIAL_S_MAX: Final = 5.0  # until a published message arrives
+LISTENING_S: Final = 0.5  # until a subscription is made
 
 
 @dataclass(frozen=True)
 class Server:
-    """One server as it describes itself."""
+    """One server, as it describes itself."""
 
     name: str  # Valkey or Redis
     version: str
     round_trip_ms: float  # median
     eviction_policy: str
     replica: bool
-    replicas: int = 0  # that are connected to it
-    saved_s: int | None = None  # when it last wrote a snapshot, in seconds since 1970; None: it does not say
+    replicas: int = 0  # connected replicas
+    saved_s: int | None = None  # when it last saved its data, in seconds since 1970; None: unknown
     is_cluster: bool = False
 
     @property
     def major_version(self) -> int:
-        """The number before the first point; 0 when there is none."""
+        """The number before the first point, or 0 if there is none."""
         digits = self.version.partition(".")[0]
         return int(digits) if digits.isdecimal() else 0
 
@@ -65,7 +65,7 @@ async def examine(url: str, *, is_cluster: bool | None = None) -> Server:
 
 
 async def try_out(connection: Connection) -> None:
-    """Write, run a script, publish, and hear it: what services need, with this user, in this database.
+    """Write, run a script, publish and subscribe, as services do with this user in this database.
 
     Nothing is left behind. Raises StateRefused, with the step that was refused, and StateUnavailable.
     """
@@ -81,7 +81,8 @@ async def try_out(connection: Connection) -> None:
     try:
         for step, attempt in steps.items():
             try:
-                if step == "publishing":  # once somebody listens, if anybody may
+                # Publish after the subscription is made, if it is allowed.
+                if step == "publishing":
                     await asyncio.wait([heard], timeout=LISTENING_S)
                 await attempt()
             except TimeoutError:
@@ -103,7 +104,8 @@ async def _hear(connection: Connection, channel: str) -> None:
 async def _info(connection: Connection) -> dict[str, Any]:
     try:
         return await connection.commands.info()
-    except exceptions.NoPermissionError:  # most services' users may not; what HELLO says is enough
+    except exceptions.NoPermissionError:
+        # Most services' users may not use INFO; HELLO says enough.
         return await _hello(connection)
     except (exceptions.RedisError, OSError) as error:
         meaning = state_error(error)

@@ -1,15 +1,15 @@
-"""Following channels: each at the node that holds it, believed only while it hears.
+"""Follows channels: each at the node that holds it, for as long as messages are known to arrive.
 
-Pub/sub delivers at most once. SUBSCRIBED therefore comes each time a subscription has been made (again), of
-some channels or all: the reader then reads the state, and applies the messages that come after. Subscribe
+Pub/sub delivers at most once. The reader therefore gets SUBSCRIBED each time a subscription of some or all
+channels was made (again). It then reads the state and applies the messages that come after it: subscribe
 first, read second.
 
-Every second a word is published on a channel of our own that each subscription hears. One that misses it is
-given up, though its connection may look healthy.
+Every second a probe is published on a channel of our own, which each subscription follows. A subscription
+that misses it is given up, although its connection may look healthy.
 
-On a cluster a message goes to the nodes of one slot only (SPUBLISH): there is a connection to each primary,
-made anew when slots come or go. The client library's own subscriptions of a cluster stay deaf after a
-failover until some command is sent; `tests/faults/test_cluster_library.py` tells when that has ended.
+On a cluster a message reaches only the nodes of one slot (SPUBLISH). There is a connection to each primary,
+made again when slots move. The client library's own cluster subscriptions receive nothing after a failover
+until some command is sent; `tests/faults/test_cluster_library.py` shows when that is fixed.
 """
 
 import asyncio
@@ -31,10 +31,10 @@ from portfolio_realtime.state.error_answers import state_error
 from portfolio_realtime.state.nodes import Node, Nodes
 
 RECONNECT_S: Final = 0.2
-PROBE_S: Final = 1.0  # between two words to a subscription of ours
-PROBE_S_MAX: Final = 1.5  # for one of them; then its connection is given up
-DEAF_S: Final = 2.5  # a subscription that has not heard what was published for so long is given up
-QUEUED_MAX: Final = 64  # messages that wait for their reader; then the server keeps them
+PROBE_S: Final = 1.0  # between two probes of a subscription
+PROBE_S_MAX: Final = 1.5  # to publish one probe; then the attempt is given up
+DEAF_S: Final = 2.5  # a subscription that has missed published probes for so long is given up
+QUEUED_MAX: Final = 64  # messages that wait for their reader; further ones stay at the server
 PUBLISH: Final = "PUBLISH"
 SPUBLISH: Final = "SPUBLISH"
 CONFIRMATIONS: Final = frozenset({"subscribe", "ssubscribe"})
@@ -49,18 +49,18 @@ class Message(NamedTuple):
 
 
 class Subscribed(NamedTuple):
-    """From here on nothing is missed: read the state now."""
+    """Nothing is missed from here on: read the state now."""
 
 
 SUBSCRIBED: Final = Subscribed()
 
 
 class _Events:
-    """What the connections of one reader have heard, in the order in which it came."""
+    """What the connections of one reader have received, in order of arrival."""
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[Message | Subscribed | Exception] = asyncio.Queue(QUEUED_MAX)
-        self._is_told = False  # SUBSCRIBED waits for the reader: one is enough, it has not read yet
+        self._is_told = False  # a SUBSCRIBED is queued: one is enough until it is read
 
     async def put(self, event: Message | Subscribed | Exception) -> None:
         if isinstance(event, Subscribed):
@@ -79,14 +79,14 @@ class _Events:
 
 
 class Subscriptions:
-    """What is published on channels, at whichever nodes hold them."""
+    """The messages of channels, from whichever nodes hold them."""
 
     def __init__(self, nodes: Nodes, commands: Redis) -> None:
         self._nodes = nodes
         self._commands = commands
 
     async def follow(self, channels: Iterable[str]) -> AsyncGenerator[Message | Subscribed]:
-        """Messages of the channels, forever; SUBSCRIBED first and after every loss. Raises StateRefused."""
+        """Messages of the channels; SUBSCRIBED at first and after every loss. Raises StateRefused."""
         events = _Events()
         listening = asyncio.create_task(self._listen_all(frozenset(channels), events))
         try:
@@ -96,7 +96,7 @@ class Subscriptions:
             await cancel_until_ended([listening])
 
     async def _listen_all(self, channels: frozenset[str], events: _Events) -> None:
-        """A connection to each node that holds some of them, made anew where it was lost or slots moved."""
+        """Keep a connection to each node that holds channels, and renew it when it is lost or slots move."""
         listening: dict[Node, tuple[frozenset[str], asyncio.Task[None]]] = {}
         try:
             while True:
@@ -120,13 +120,14 @@ class Subscriptions:
                     )
                 finally:
                     turned.cancel()
-        except Exception as error:  # the reader raises it
+        except Exception as error:
+            # `follow` raises it to the reader.
             await events.put(error)
         finally:
             await cancel_until_ended([task for _, task in listening.values()])
 
     async def _by_node(self, channels: frozenset[str]) -> dict[Node, frozenset[str]]:
-        """Who holds which of them; none while nobody answers. Raises StateRefused."""
+        """Node -> the channels that it holds; empty while no node answers. Raises StateRefused."""
         try:
             await self._nodes.learn()
         except (exceptions.RedisError, OSError) as error:
@@ -136,7 +137,7 @@ class Subscriptions:
         return self._nodes.by_holder(channels)
 
     async def _listen(self, node: Node, channels: frozenset[str], events: _Events) -> None:
-        """Hear one node until it is lost, or slots have moved. Raises StateRefused."""
+        """Receive from one node until it is lost or slots have moved. Raises StateRefused."""
         ear = _Ear(node.subscriptions.pubsub(), self._commands, is_sharded=bool(self._nodes.is_cluster))
         try:
             await ear.subscribe(channels)
@@ -157,18 +158,18 @@ class Subscriptions:
 
 
 class _Ear:
-    """One connection that hears channels, and the words that we say to it ourselves."""
+    """One connection that receives channels and the probes of this process."""
 
     def __init__(self, pubsub: PubSub, commands: Redis, *, is_sharded: bool) -> None:
         self._pubsub = pubsub
         self._commands = commands
         self._is_sharded = is_sharded
-        self._probe = ""  # the channel of our own words
-        self._spoken_s = 0.0  # when the last of them was published
+        self._probe = ""  # the channel of our probes
+        self._spoken_s = 0.0  # when the last probe was published
         self._speaking: asyncio.Task[NoReturn] | None = None
 
     async def subscribe(self, channels: frozenset[str]) -> None:
-        """Return when all are heard. Raises RedisError."""
+        """Return when all channels are subscribed. Raises RedisError."""
         self._probe = keys.probe(min(channels), secrets.token_hex(8))
         wanted = [*sorted(channels), self._probe]
         if self._is_sharded:
@@ -181,10 +182,10 @@ class _Ear:
             await self._pubsub.subscribe(*wanted)
         for _ in wanted:
             if await self._pubsub.get_message(timeout=SOCKET_TIMEOUT_S) is None:
-                raise exceptions.TimeoutError("subscriptions are not confirmed")
+                raise exceptions.TimeoutError("the server does not confirm subscriptions")
 
     async def listen(self, events: _Events) -> NoReturn:
-        """Hand on what is published, until the connection is lost. Raises RedisError, StateRefused."""
+        """Pass on messages until the connection is lost. Raises RedisError, StateRefused."""
         now_s = asyncio.get_running_loop().time
         heard_s = now_s()
         self._speaking = asyncio.create_task(self._speak())
@@ -198,11 +199,12 @@ class _Ear:
                 channel = cast("bytes", told["channel"]).decode()
                 if channel != self._probe:
                     await events.put(Message(channel, cast("bytes", told["data"])))
-            elif told["type"] not in CONFIRMATIONS:  # nobody has asked for that: the slot has moved
-                raise exceptions.ConnectionError(f"{told['type']}: a channel is heard elsewhere now")
+            elif told["type"] not in CONFIRMATIONS:
+                # The server has ended the subscription, because the slot has moved.
+                raise exceptions.ConnectionError(f"{told['type']}: a channel has moved to another node")
 
     def _check_hearing(self, heard_s: float) -> None:
-        """Raises when what we have published to ourselves has not come, or nobody may publish to us."""
+        """Raises if published probes do not arrive, or if we may not publish them."""
         if self._speaking is not None and self._speaking.done():
             self._speaking.result()
         if self._spoken_s - heard_s > DEAF_S:
@@ -228,14 +230,14 @@ class _Ear:
             raise state_error(error) or error from error
 
     async def close(self) -> None:
-        """Hear no more."""
+        """Stop the probes and close the connection."""
         if self._speaking is not None:
             await cancel_until_ended([self._speaking])
         await self._pubsub.aclose()
 
 
 def _raise_unless_passing(error: exceptions.RedisError | OSError) -> None:
-    """Raises StateRefused, or the error itself where it is a fault of our own."""
+    """Raises StateRefused for a lasting error, and the error itself for a mistake of our own."""
     meaning = state_error(error)
     if meaning is None:
         raise error

@@ -1,4 +1,4 @@
-"""Tickets: a credential for one WebSocket connection, used up by the first server that reads it."""
+"""Tickets: a single-use credential for one WebSocket connection, valid at any server."""
 
 import hashlib
 import secrets
@@ -12,14 +12,17 @@ TICKET_BYTES: Final = 32
 
 
 class Tickets:
-    """The keys `ticket:SHA256`. A ticket itself is kept nowhere, only its digest."""
+    """The keys `ticket:SHA256`. Only a ticket's digest is stored, never the ticket."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     @reports_unavailable
     async def issue(self, bearer: bytes) -> str:
-        """A new ticket for `bearer` (opaque here), good once and for keys.TICKET_TTL_S seconds."""
+        """A new ticket for `bearer` (opaque here), valid once, for keys.TICKET_TTL_S seconds.
+
+        Raises StateUnavailable.
+        """
         ticket = secrets.token_urlsafe(TICKET_BYTES)
         await cast(
             "Awaitable[Any]", self._connection.commands.set(_key(ticket), bearer, ex=keys.TICKET_TTL_S)
@@ -28,7 +31,10 @@ class Tickets:
 
     @reports_unavailable
     async def redeem(self, ticket: str) -> bytes | None:
-        """Use a ticket up: whom it was issued to, or None. Of two who try at once, one wins."""
+        """Use a ticket: the `bearer` it was issued for, or None. Of two simultaneous uses one succeeds.
+
+        Raises StateUnavailable.
+        """
         return await cast("Awaitable[bytes | None]", self._connection.commands.getdel(_key(ticket)))
 
 

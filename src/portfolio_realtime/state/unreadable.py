@@ -1,4 +1,4 @@
-"""What somebody has written and nobody can read: left out and named, so that it harms nobody else."""
+"""Decoding of shared entries: an unreadable entry is left out and logged, so that all others still count."""
 
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -13,7 +13,7 @@ log = structlog.get_logger()
 
 
 def readable(decode: Callable[[bytes], T], raw: bytes, where: str) -> T | None:
-    """What it says, or None. A name of a key tells where it was found."""
+    """The decoded entry, or None after a line in the log. `where`: the name of its key."""
     try:
         return decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""Publications: from the portfolio calculator to every WebSocket server, newest kept for snapshots."""
+"""Publications: sent by the portfolio calculator to every WebSocket server; the newest are stored."""
 
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from typing import NamedTuple, cast
@@ -23,7 +23,7 @@ _batch = msgspec.msgpack.Decoder(PublicationBatch)
 
 
 class StoredPublication(NamedTuple):
-    """A publication as it is stored, and whether a calculator keeps it up to date."""
+    """A stored publication as JSON, and whether a calculator keeps it up to date."""
 
     message: bytes
     is_kept: bool
@@ -45,10 +45,10 @@ class Valuations:
     ) -> list[LeaseLost | StateUnavailable | None]:
         """Store and announce the publications of one flush, with the lease's token as epoch.
 
-        One step for each shard, all sent together; without publications it is a sign of life. `stale_hops`:
-        from which nothing fresh comes to us. `traceparents`: account -> context of a trace, of those that are
-        followed. For each shard None, or the error where another calculator owns it, or where its part of a
-        cluster is away. Raises StateUnavailable.
+        Each shard is one step; all are sent together. A shard without publications sends a sign of life.
+        `stale_hops`: the hops before the calculator from which nothing fresh arrives. `traceparents`: account
+        id -> trace context, of traced accounts. Returns for each shard None, or the error if another
+        calculator owns it or its part of a cluster does not answer. Raises StateUnavailable.
         """
         writes: list[FencedWrite] = []
         for shard, lease, publications in shards:
@@ -67,33 +67,33 @@ class Valuations:
         stale_hops: tuple[str, ...] = (),
         traceparents: Mapping[str, str] | None = None,
     ) -> None:
-        """The same for one shard. Raises LeaseLost, StateUnavailable."""
+        """As `publish_all` for one shard. Raises LeaseLost, StateUnavailable."""
         (refusal,) = await self.publish_all([(shard, lease, publications)], stale_hops, traceparents)
         if refusal is not None:
             raise refusal
 
     @reports_unavailable
     async def insist(self, shard: int, epoch: int) -> None:
-        """Have nobody publish a shard with a lower epoch than this, which clients have seen.
+        """Refuse every publication of a shard with a lower epoch than this one, which clients have seen.
 
-        Whoever does is refused, and acquires the shard with a greater one. Raises StateUnavailable.
+        A refused calculator acquires the shard again with a greater epoch. Raises StateUnavailable.
         """
         await self._raise_fence(keys=[keys.fence(keys.valuations(shard))], args=[epoch])
 
     async def forget(self, lease: Lease, shard: int, account_ids: list[str]) -> None:
-        """Drop what nobody watches and nobody keeps up to date. Raises LeaseLost, StateUnavailable."""
+        """Remove publications that are not kept up to date any more. Raises LeaseLost, StateUnavailable."""
         key = keys.valuations(shard)
         await self._connection.fenced_write(keys.fence(key), key, lease.fencing_token, [], account_ids, None)
 
     @reports_unavailable
     async def read(self, account_id: str) -> bytes | None:
-        """An account's newest publication as one JSON object, or None when nobody watches it."""
+        """An account's newest publication as JSON, or None if it has none. Raises StateUnavailable."""
         key = keys.valuations(keys.shard_of(account_id, self._shards))
         return await cast("Awaitable[bytes | None]", self._connection.commands.hget(key, account_id))
 
     @reports_unavailable
     async def read_ids(self, shard: int) -> list[str]:
-        """The accounts of a shard that have a stored publication."""
+        """The accounts of a shard that have a stored publication. Raises StateUnavailable."""
         found = await cast("Awaitable[list[bytes]]", self._connection.commands.hkeys(keys.valuations(shard)))
         return [account_id.decode() for account_id in found]
 
@@ -108,7 +108,7 @@ def batch_of(
     stale_hops: tuple[str, ...] = (),
     traceparents: Mapping[str, str] | None = None,
 ) -> PublicationBatch:
-    """These publications of one shard, column by column, each value framed for the wire."""
+    """The publications of one shard in columns, with each value as a WebSocket text frame."""
     return PublicationBatch(
         epoch,
         [one.account_id for one in publications],
@@ -126,12 +126,12 @@ def _by_place(publications: Sequence[Publication], traceparents: Mapping[str, st
 
 
 def decode_batch(payload: bytes) -> PublicationBatch:
-    """The publications of one announced flush."""
+    """The publications of an announced flush. Raises MsgspecError."""
     return _batch.decode(payload)
 
 
 def with_rows(publication: Publication) -> bytes:
-    """One JSON object: the value, with its positions where somebody watches them."""
+    """The value as one JSON object, with `positions` if the publication has rows."""
     if publication.rows is None:
         return publication.value
     rows = b",".join(row for _, row in publication.rows)

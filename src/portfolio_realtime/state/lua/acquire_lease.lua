@@ -1,7 +1,7 @@
--- Take a free lease, or take our own again. The fencing token grows with each grant; its floors are the
--- wall clock, so that it grows even across a lost server, and the newest token that has refused a write.
+-- Acquire a free lease, or our own again. The fencing token grows with each grant. It is at least the wall
+-- clock, so that it grows even after the server's data is lost, and above the newest token that refused us.
 -- KEYS: lease, granted. ARGV: holder, lease_ms, newest token that has refused us, '1' to leave a lease that
--- nobody was ever granted to others. Returns the token, 0 when somebody else holds it, -1 when it is left.
+-- was never granted to others. Returns the token, 0 if another process holds the lease, -1 if it is left.
 local current = redis.call('GET', KEYS[1])
 if current and string.sub(current, 1, #ARGV[1] + 1) ~= ARGV[1] .. ' ' then
   return 0

@@ -1,8 +1,8 @@
--- Say that some accounts of a shard are watched from now on, and read what was published of them.
+-- Announce that some accounts of a shard are watched from now on, and read their stored publications.
 -- KEYS: interest, interest in positions, valuations, lease of the shard.
--- ARGV: PUBLISH or SPUBLISH, ms until interest expires, number of those with positions, these, then all
--- accounts (as `interest` cuts them).
--- Returns whether a calculator keeps the shard, and the stored publications in the order of the accounts.
+-- ARGV: PUBLISH or SPUBLISH, ms until interest expires, number of accounts watched with positions, these
+-- accounts, then all accounts (at most BEGIN_ACCOUNTS_MAX of `interest.py`).
+-- Returns whether a calculator holds the shard, and the stored publications in the order of the accounts.
 local time = redis.call('TIME')
 local expiry_ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[2])
 local first = 4 + tonumber(ARGV[3])

@@ -1,7 +1,7 @@
 -- Write fields of a hash and announce it, in one step, unless a newer owner has written here.
 -- KEYS: fence, hash. ARGV: token, PUBLISH or SPUBLISH, channel, message ('' for none), number of fields to
--- set, then field and value of each, then the fields to delete. Returns 0, or the newer token when refused.
--- Fields are set 500 at a time: Lua cannot unpack any number of them.
+-- set, then field and value of each, then the fields to delete. Returns 0, or the newer token if refused.
+-- Fields are set 500 at a time, because Lua's unpack is limited.
 local fence = tonumber(redis.call('GET', KEYS[1]) or '0')
 if tonumber(ARGV[1]) < fence then
   return fence
