@@ -89,7 +89,7 @@ def test_an_unpriced_position_leaves_the_sum_unknown_and_is_named() -> None:
     assert [leg[name] for name in ("mark", "mark_source", "mark_as_of", "market_value", "day_pnl")] == [
         None
     ] * 5
-    assert "equity: unknown, for these have no mark: B" in shown["steps"]
+    assert "equity: unknown, because these have no mark: B" in shown["steps"]
     assert "market value of B: 1 × 1 × unknown = unknown" in shown["steps"]
 
 
@@ -115,7 +115,7 @@ def test_a_transfer_that_nobody_values_leaves_the_day_pnl_unknown() -> None:
     assert (shown["equity"], shown["day_pnl"]) == (sent["equity"], sent["day_pnl"]) == ("1003.00", None)
     assert (shown["unvalued"], shown["without_day_pnl"]) == (["A"], ["A"])
     assert (shown["positions"][0]["day_cost"], shown["positions"][0]["day_pnl"]) == (None, None)
-    assert "day P&L: unknown, for nobody tells what these were worth: A" in shown["steps"]
+    assert "day P&L: unknown, because no booking states the value of: A" in shown["steps"]
     assert "day P&L of A: unknown" in shown["steps"]
 
 

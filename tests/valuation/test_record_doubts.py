@@ -112,7 +112,7 @@ def test_what_nobody_has_explained_is_no_gain() -> None:
         "balance_asof": "2025-11-19",
         "positions": 1,
     }
-    assert explained["steps"][-1] == "day P&L: unknown, for no booking tells of these changes: cash -600"
+    assert explained["steps"][-1] == "day P&L: unknown, because no booking explains these changes: cash -600"
 
 
 def test_a_class_that_nobody_prices_is_named() -> None:

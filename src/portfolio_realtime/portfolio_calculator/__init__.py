@@ -1,1 +1,1 @@
-"""The portfolio calculator: owns shards of accounts, values those that are watched, publishes."""
+"""Service 3: owns shards of accounts, values those that are watched, and publishes the values."""

@@ -1,4 +1,4 @@
-"""The account records of our shards: read as a whole, followed from then on, forgotten with their shard."""
+"""The account records of our shards: read in full, then followed, and dropped with their shard."""
 
 import asyncio
 import itertools
@@ -17,15 +17,15 @@ from portfolio_realtime.state.connection import Subscribed
 from portfolio_realtime.telemetry import CalculatorMetrics
 from portfolio_realtime.valuation.valuer import Valuer
 
-READ_STEP: Final = 250  # records taken in before other work gets its turn: a few milliseconds
-SORT_STEP: Final = 5000  # ids looked at before other work gets its turn
-PROGRESS_S: Final = 1.0  # between two lines about reading
+READ_STEP: Final = 250  # records added before other tasks may run: a few milliseconds
+SORT_STEP: Final = 5000  # ids sorted before other tasks may run
+PROGRESS_S: Final = 1.0  # between two log lines about the progress
 
 log = structlog.get_logger()
 
 
 class AccountLoader:
-    """Keeps the valuer's records as they are in Valkey."""
+    """Keeps the valuer's account records equal to those in Valkey."""
 
     def __init__(
         self,
@@ -36,8 +36,8 @@ class AccountLoader:
         publisher: Publisher,
     ) -> None:
         self.is_following = asyncio.Event()
-        self.has_found_records = False  # somebody has written them before we came
-        self.numbering = asyncio.Lock()  # rows keep their numbers while somebody goes through them
+        self.has_found_records = False  # records were written before we started
+        self.numbering = asyncio.Lock()  # held while rows of the book must keep their numbers
         self._state = context.state
         self._clock = context.clock
         self._shard_count = context.settings.shards
@@ -45,36 +45,37 @@ class AccountLoader:
         self._valuer = valuer
         self._owner = owner
         self._publisher = publisher
-        self._taking = asyncio.Lock()  # records are taken in in the order in which Valkey gave them
-        self._unread: set[int] = set()  # shards whose records are to be read, all of them
-        self._let_go: set[int] = set()  # shards whose records are to be forgotten
+        self._taking = asyncio.Lock()  # records are added in the order in which they were read
+        self._unread: set[int] = set()  # shards of which all records are to be read
+        self._let_go: set[int] = set()  # shards whose records are to be dropped
         self._book_wake = asyncio.Event()
 
     def load(self, shard: int) -> None:
-        """Read all records of a shard, from the next `load_all` on."""
+        """Read all records of a shard at the next `load_all`."""
         self._unread.add(shard)
 
     def load_all(self) -> None:
-        """Read the shards that are to be loaded, all in one go."""
+        """Start to read all shards that are to be loaded."""
         if self._unread:
             self._book_wake.set()
 
     def unload(self, shard: int, watched: Sequence[str]) -> None:
-        """Forget a shard that is not ours any more: at once who was watched, the rest bit by bit."""
+        """Drop a shard that we do not own any more: its watched accounts at once, the others in steps."""
         for account_id in watched:
             self._valuer.forget(account_id)
         self._let_go.add(shard)
         self._book_wake.set()
 
     async def follow(self) -> None:
-        """Take in what the symbol collector writes; read everything again after a loss."""
+        """Follow the records that the symbol collector writes; read everything again after a loss."""
         async for message in self._state.accounts.changes(list(range(self._shard_count))):
             if isinstance(message, Subscribed):
                 self.is_following.set()
                 for shard in list(self._owner.leases):
                     watched = self._owner.wanted.get(shard, ())
+                    # Watched accounts come first.
                     with self._owner.sparing(shard):
-                        await self.read(shard, list(watched))  # they come first
+                        await self.read(shard, list(watched))
                 self._unread.update(self._owner.leases)
                 self._book_wake.set()
                 continue
@@ -84,7 +85,7 @@ class AccountLoader:
                     await self.read(shard, [change.account_id for change in changes])
 
     async def read(self, shard: int, account_ids: list[str]) -> None:
-        """Take in the records of these accounts as they are now; forget those that have none."""
+        """Read the records of these accounts; drop the accounts that have none."""
         gone: list[str] = []
         for at in range(0, len(account_ids), READ_STEP):
             part = account_ids[at : at + READ_STEP]
@@ -98,7 +99,7 @@ class AccountLoader:
         await self._publisher.forget(shard, gone)
 
     def _take_in(self, shard: int, account: Account) -> None:
-        """Take in a record as it was read; the shard and who is wanted may have changed meanwhile."""
+        """Add a record that was read. Meanwhile the shard or the watched accounts may have changed."""
         if shard not in self._owner.leases:
             return
         with_positions = self._owner.wanted[shard].get(account.account_id)
@@ -111,7 +112,7 @@ class AccountLoader:
             self._publisher.wake.set()
 
     async def keep_book(self) -> None:
-        """Forget shards that were let go, read those that are new here or of which something was missed."""
+        """Drop the shards that were given up; read those that are new or of which something was missed."""
         while True:
             await self._book_wake.wait()
             self._book_wake.clear()
@@ -126,13 +127,14 @@ class AccountLoader:
         await self._sort(self._valuer.published_ids, found)
         await self._sort_book(found)
         for number, account_id in enumerate(itertools.chain(*found.values())):
-            if self._owner.shard_of(account_id) not in self._owner.leases:  # it may have come back
+            # We may have acquired the shard again.
+            if self._owner.shard_of(account_id) not in self._owner.leases:
                 self._valuer.forget(account_id)
             if number % READ_STEP == READ_STEP - 1:
                 await asyncio.sleep(0)
 
     async def _read_shards(self) -> None:
-        """Read every record of the shards that need it, with a word about how far it has come."""
+        """Read every record of the shards that need it, and report the progress."""
         shards, self._unread = self._unread & self._owner.leases.keys(), set()
         known = _by_shard(shards)
         if shards:
@@ -151,7 +153,7 @@ class AccountLoader:
             progress.end(len(shards))
 
     async def _read_shard(self, shard: int, known: set[str], progress: "_Progress") -> None:
-        """Take in a shard, page by page; what was `known` and is not met may be gone."""
+        """Read a shard page by page. Accounts in `known` that were not found are then read again."""
         cursor: int | None = 0
         while cursor is not None:
             async with self._taking:
@@ -166,7 +168,7 @@ class AccountLoader:
         await self._publisher.forget(shard, await self._state.valuations.read_ids(shard))
 
     async def _sort_book(self, found: dict[int, set[str]]) -> None:
-        """Add the book's accounts to what was found of their shards."""
+        """Add the accounts of the book to `found`, by shard."""
         async with self.numbering:
             for account_ids in self._valuer.book.ids():
                 await self._sort(account_ids, found)
@@ -180,12 +182,12 @@ class AccountLoader:
 
 
 def _by_shard(shards: Iterable[int]) -> dict[int, set[str]]:
-    """No accounts yet for each of these shards."""
+    """An empty set of accounts for each shard."""
     return {shard: set() for shard in shards}
 
 
 class _Progress:
-    """How far the reading of records has come, for logs and metrics."""
+    """The progress of reading records, for logs and metrics."""
 
     def __init__(self, metrics: CalculatorMetrics, total: int, clock: Clock) -> None:
         self._metrics = metrics
@@ -196,7 +198,7 @@ class _Progress:
         metrics.read_ratio.set(0.0 if total else 1.0)
 
     def advance(self, count: int) -> None:
-        """So many records more; a line now and then."""
+        """Count more read records; log the progress once per PROGRESS_S."""
         self._read += count
         ratio = min(1.0, self._read / max(1, self._total))
         self._metrics.read_ratio.set(ratio)
@@ -205,7 +207,7 @@ class _Progress:
             log.info("reading accounts", read=self._read, of=self._total, percent=int(100 * ratio))
 
     def end(self, shards: int) -> None:
-        """Everything is read."""
+        """Log that all records have been read."""
         self._metrics.read_ratio.set(1.0)
         seconds = round(self._clock.monotonic_s() - self._began_s, 2)
         log.info("accounts read", accounts=self._read, shards=shards, seconds=seconds)

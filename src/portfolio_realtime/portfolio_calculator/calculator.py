@@ -1,10 +1,10 @@
-"""SERVICE 3: the portfolio calculator values the accounts that somebody watches and publishes what changed.
+"""SERVICE 3: the portfolio calculator values the watched accounts and publishes what has changed.
 
-Any number of instances may run; they share the shards by leases. Positions and marks are read from Valkey,
-followed from then on, and read again after any loss. Here its parts are put together, and marks are followed:
-`shard_owner` says which accounts are ours, `account_loader` reads their records, `interest_follower` who is
-watched; `publisher` values and publishes, `totals_refresh` goes through the whole book, and `loop_delay`
-measures.
+Any number of instances may run; they share the shards by leases. Accounts and marks are read from Valkey,
+then followed, and read again after any loss. This file connects the parts and follows marks. `shard_owner`
+decides which accounts are ours, `account_loader` reads their records, and `interest_follower` knows which are
+watched. `publisher` values and publishes, `totals_refresh` keeps the totals of the whole book, and
+`loop_delay` measures pauses.
 
 Run it: `python -m portfolio_realtime.portfolio_calculator`
 """
@@ -29,18 +29,19 @@ from portfolio_realtime.state.marks import decode_marks, decode_unmarked
 from portfolio_realtime.telemetry import CalculatorMetrics
 from portfolio_realtime.valuation.valuer import Valuer
 
-HEARD_S_MAX: Final = 5.0  # of a process at the first start of all, until somebody hears the broker
-FEEDS_S: Final = 0.5  # between two looks at which feeds are live
-FEEDS_S_MAX: Final = keys.FEED_TTL_MS / 1000  # without a look; then none is, for all we know
+# At the very first start, records are not stale for this long before the broker is first heard.
+HEARD_S_MAX: Final = 5.0
+FEEDS_S: Final = 0.5  # between two checks which feeds are live
+FEEDS_S_MAX: Final = keys.FEED_TTL_MS / 1000  # without a successful check; then no feed counts as live
 
 log = structlog.get_logger()
 
 
 class Calculator:
-    """One attempt at being a portfolio calculator: from reading everything to the first failure."""
+    """One attempt to run a portfolio calculator: from reading everything to the first failure."""
 
     def __init__(self, context: Context, metrics: CalculatorMetrics, began_s: float) -> None:
-        """`began_s`: when the first attempt of this process began."""
+        """`began_s`: when the first attempt of this process began, in monotonic seconds."""
         settings = context.settings
         self._context = context
         self._state = context.state
@@ -84,7 +85,8 @@ class Calculator:
             await self._owner.leave()
 
     async def _acquired(self, shard: int) -> None:
-        await self._interest.answer(shard)  # who is watched comes first
+        # Watched accounts come first.
+        await self._interest.answer(shard)
         self._loader.load(shard)
 
     def _released(self, shard: int, watched: Sequence[str]) -> None:
@@ -112,12 +114,13 @@ class Calculator:
             self._publisher.wake.set()
 
     async def _follow_feeds(self) -> None:
-        """Call the marks of a source stale for as long as nobody says that it is live."""
+        """Mark the marks of a source as stale while its feed is not known to be live."""
         await self._marks_read.wait()
         book = self._valuer.book
         live, read_s = set[str](), self._context.clock.monotonic_s()
         while True:
-            with self._owner.sparing(None):  # for a moment what was true before
+            # If a part of a cluster is away, the last answer counts until FEEDS_S_MAX.
+            with self._owner.sparing(None):
                 live = await self._state.feeds.live(book.sources | {feeds.ACCOUNTS})
                 self._publisher.is_core_session = await self._state.feeds.is_core_session(book.sources)
                 read_s = self._context.clock.monotonic_s()
@@ -133,9 +136,9 @@ class Calculator:
             await asyncio.sleep(FEEDS_S)
 
     def _follow_broker(self, *, is_heard: bool) -> None:
-        """Call all records stale for as long as nobody says that the broker is heard.
+        """Mark all records as stale while the broker is not known to be heard.
 
-        Records that were there before us are old ones for all we know: for them nobody waits.
+        Records from before our start may be old, so they are marked without the delay of HEARD_S_MAX.
         """
         is_young = self._context.clock.monotonic_s() - self._began_s < HEARD_S_MAX
         is_early = is_young and not self._loader.has_found_records
@@ -146,7 +149,7 @@ class Calculator:
 
 
 async def run(context: Context) -> None:
-    """Be a portfolio calculator until cancelled."""
+    """Run a portfolio calculator until cancelled."""
     metrics, began_s = CalculatorMetrics(context.registry), context.clock.monotonic_s()
     await keep_running(
         lambda: Calculator(context, metrics, began_s).run(), context.clock, "portfolio calculator"

@@ -1,4 +1,4 @@
-"""Who is watched: what the WebSocket servers announce, and all of it again now and then."""
+"""Which accounts are watched: followed by announcements, and read in full at intervals."""
 
 import asyncio
 import contextlib
@@ -12,11 +12,11 @@ from portfolio_realtime.state.connection import Subscribed
 from portfolio_realtime.state.interest import decode_begun
 from portfolio_realtime.valuation.valuer import Valuer
 
-SWEEP_S: Final = 5.0  # interest that ends is noticed within this
+SWEEP_S: Final = 5.0  # between two full reads, which notice interest that has ended
 
 
 class InterestFollower:
-    """Lets the valuer value exactly the accounts of our shards that somebody watches."""
+    """Makes the valuer value exactly the watched accounts of our shards."""
 
     def __init__(
         self,
@@ -34,12 +34,12 @@ class InterestFollower:
         self._owner = owner
         self._loader = loader
         self._publisher = publisher
-        self._answering = asyncio.Lock()  # an older reading of interest must not replace a newer one
+        self._answering = asyncio.Lock()  # keeps an older read of interest from replacing a newer one
         self._announced: set[int] = set()  # shards whose interest has changed
         self._wake = asyncio.Event()
 
     async def follow(self) -> None:
-        """Note the shards in which somebody begins to be watched."""
+        """Note the shards in which accounts are newly watched."""
         async for message in self._state.interest.announcements(list(range(self._shard_count))):
             if isinstance(message, Subscribed):
                 self.is_following.set()
@@ -49,7 +49,7 @@ class InterestFollower:
             self._wake.set()
 
     async def answer_all(self) -> None:
-        """Look at the shards that were announced, and at all of them now and then."""
+        """Read the interest of announced shards, and of all shards every SWEEP_S."""
         clock, pace = self._clock, new_pace()
         sweep_s = clock.monotonic_s() + SWEEP_S
         while True:
@@ -68,7 +68,7 @@ class InterestFollower:
             await asyncio.sleep(pace.wait_s(clock.monotonic_s()))
 
     async def answer(self, shard: int) -> None:
-        """Publish who began to be watched, forget whom nobody watches any more."""
+        """Publish the accounts that are newly watched; drop those that are not watched any more."""
         async with self._answering:
             watched = await self._state.interest.read(shard)
             if shard not in self._owner.leases:

@@ -1,4 +1,4 @@
-"""Delay of the event loop."""
+"""Measures the delay of the event loop."""
 
 import asyncio
 from typing import Final
@@ -6,12 +6,12 @@ from typing import Final
 from portfolio_realtime.clock import Clock
 from portfolio_realtime.telemetry import CalculatorMetrics
 
-PAUSE_LOOK_S: Final = 0.02  # how often the event loop's delay is measured
-PAUSE_WINDOW_S: Final = 60.0  # the longest of the last one or two of these is shown
+PAUSE_LOOK_S: Final = 0.02  # between two measurements
+PAUSE_WINDOW_S: Final = 60.0  # the longest delay of the last one to two windows is shown
 
 
 async def measure(clock: Clock, metrics: CalculatorMetrics) -> None:
-    """Delay of the event loop: so late is a publication, at worst."""
+    """Measure the delay of the event loop without end: at worst, a publication is this late."""
     window_ends_s, before_s, longest_s = clock.monotonic_s() + PAUSE_WINDOW_S, 0.0, 0.0
     while True:
         due_s = clock.monotonic_s() + PAUSE_LOOK_S

@@ -1,4 +1,4 @@
-"""What has changed in the watched accounts, valued and published, shard by shard under its lease."""
+"""Values the watched accounts and publishes what has changed, shard by shard under its lease."""
 
 import asyncio
 import contextlib
@@ -15,11 +15,11 @@ from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.telemetry import CalculatorMetrics
 from portfolio_realtime.valuation.valuer import Flush, Valuer
 
-QUIET_S: Final = 0.5  # without any change, look again after this: marks grow stale by themselves
-SIGN_S: Final = 1.0  # a shard of which nothing else was published gives a sign of life this often
-REST_S_MIN: Final = 0.005  # what becomes due or is announced within this of a turn shares the next one
-REST_S_MAX: Final = 0.05  # and nobody waits longer than this after a turn
-FORGET_STEP: Final = 250  # stored publications dropped before other work gets its turn
+QUIET_S: Final = 0.5  # longest wait without a change, because marks become stale by time alone
+SIGN_S: Final = 1.0  # a shard without publications sends a sign of life this often
+REST_S_MIN: Final = 0.005  # changes within this time of a flush share the next one
+REST_S_MAX: Final = 0.05  # the longest pause after a flush
+FORGET_STEP: Final = 250  # stored publications removed before other tasks may run
 
 
 class Publisher:
@@ -34,21 +34,21 @@ class Publisher:
         traces: ValuationTraces | None = None,
     ) -> None:
         self.wake = asyncio.Event()
-        self.is_core_session = False  # the exchange is open, and its feed live
-        self.stale_hops: tuple[str, ...] = ()  # from which nothing fresh comes to us
+        self.is_core_session = False  # the exchange is open and its feed is live
+        self.stale_hops: tuple[str, ...] = ()  # hops before us from which nothing fresh arrives
         self._spoken_hops: tuple[str, ...] = ()
-        self._spoken_s: dict[int, float] = {}  # shard -> when something was published of it
+        self._spoken_s: dict[int, float] = {}  # shard -> when it last had a publication or sign of life
         self._state = context.state
         self._clock = context.clock
         self._metrics = metrics
         self._valuer = valuer
         self._owner = owner
         self._traces = traces
-        # what is stored is what is watched, no more
+        # One lock per shard, so that only watched accounts have a stored publication.
         self._writing = [asyncio.Lock() for _ in range(context.settings.shards)]
 
     async def run(self, marks_read: asyncio.Event) -> None:
-        """Flush at the first change after quiet, and again when something that waited becomes due."""
+        """Flush at the first change after quiet, and when a delayed change becomes due."""
         clock, pace = self._clock, new_pace()
         await marks_read.wait()
         wait_s = QUIET_S
@@ -89,11 +89,15 @@ class Publisher:
         batches: Sequence[tuple[int, Lease, list[Publication]]],
         traceparents: Mapping[str, str] | None = None,
     ) -> None:
-        """Publish what is still watched, under the lease it was valued under; nothing: a sign of life."""
+        """Publish the accounts that are still watched, under the lease under which they were valued.
+
+        A batch without publications is a sign of life.
+        """
         if not batches:
             return
         async with contextlib.AsyncExitStack() as writing:
-            for shard in sorted(shard for shard, *_ in batches):  # in one order: nobody waits for each other
+            # A fixed order of locks, against a deadlock.
+            for shard in sorted(shard for shard, *_ in batches):
                 await writing.enter_async_context(self._writing[shard])
             told: list[tuple[int, Lease, list[Publication]]] = []
             for shard, lease, batch in batches:
@@ -111,7 +115,7 @@ class Publisher:
                     self._owner.refused(shard, lease)
 
     async def _give_signs(self, now_s: float) -> None:
-        """Let servers hear of each shard of which nothing was published for SIGN_S, or with other words."""
+        """Send a sign of life for shards silent for SIGN_S, and for all shards when `stale_hops` change."""
         silent: list[tuple[int, Lease, list[Publication]]] = [
             (shard, lease, [])
             for shard, lease in self._owner.leases.items()
@@ -132,7 +136,7 @@ class Publisher:
             metrics.lag.observe(max(0.0, (self._clock.now_ns() - flush.newest_as_of_ns) / 1e9))
 
     async def forget(self, shard: int, account_ids: Sequence[str]) -> None:
-        """Drop the stored publications of those of these accounts that are not watched."""
+        """Remove the stored publications of those of these accounts that are not watched."""
         for at in range(0, len(account_ids), FORGET_STEP):
             await self._forget_step(shard, account_ids[at : at + FORGET_STEP])
 
@@ -149,9 +153,9 @@ class Publisher:
 
 
 def new_pace() -> Pace:
-    """Of a calculator's turns.
+    """The pace of a calculator's loops.
 
-    Without it, ten thousand accounts that become due, or are announced, one after the other would each cost a
-    turn of all the watched.
+    Without it, ten thousand accounts that become due or are announced one after the other would each cost a
+    full turn.
     """
     return Pace(REST_S_MIN, REST_S_MAX)

@@ -1,4 +1,4 @@
-"""Which shards are ours: a fair share of all, by leases, and whom somebody watches in each."""
+"""Which shards this instance owns: a fair share of all, by leases; and which accounts in them are watched."""
 
 import asyncio
 import contextlib
@@ -23,8 +23,8 @@ log = structlog.get_logger()
 class ShardOwner:
     """The shards of this instance.
 
-    `on_acquired` is awaited with each new shard, `on_shared` called when a round has acquired all it can;
-    `on_released` is called with a shard that is not ours any more and the accounts that were watched in it.
+    `on_acquired` is awaited with each new shard. `on_shared` is called when a round has acquired all it can.
+    `on_released` is called with a shard that is not ours any more, and its watched accounts.
     """
 
     def __init__(
@@ -45,9 +45,9 @@ class ShardOwner:
         self._metrics = metrics
 
     async def share(self, ready: Sequence[asyncio.Event]) -> None:
-        """Hold a fair share of the shards: take what is free, give up what is too much.
+        """Keep a fair share of the shards: acquire free ones, release surplus ones.
 
-        It begins when everything that a shard needs is `ready`.
+        Starts when all events in `ready` are set.
         """
         for followed in ready:
             await followed.wait()
@@ -70,9 +70,10 @@ class ShardOwner:
             await asyncio.sleep(settings.lease_renew_ms / 1000)
 
     async def keep_leases(self) -> None:
-        """Renew all leases in time; let go of the shards whose lease is lost.
+        """Renew all leases in time; let go of each shard whose lease is lost.
 
-        One renewal that is not answered holds up no other: their leases would run out meanwhile.
+        Each lease is renewed in a task of its own, so that a renewal without an answer does not delay the
+        others.
         """
         renewing: dict[int, asyncio.Task[None]] = {}
         try:
@@ -103,10 +104,11 @@ class ShardOwner:
 
     @contextlib.contextmanager
     def sparing(self, shard: int | None, *, may_fail: bool = True) -> Generator[None]:
-        """Let go of a shard, if it is one, whose part of a cluster is away: the other shards go on.
+        """If a part of a cluster is away, let go of `shard` (if not None) and keep the others.
 
-        It is acquired anew when that part is back. With one server all shards are away at once, and
-        StateUnavailable is raised: everything begins anew.
+        The shard is acquired again when that part is back. With a single server all shards are away at once,
+        and StateUnavailable is raised, so that everything starts again. `may_fail`: False raises it in any
+        case.
         """
         try:
             yield
@@ -116,7 +118,7 @@ class ShardOwner:
             self.lose(shard, error)
 
     def lose(self, shard: int | None, error: StateUnavailable) -> None:
-        """The same after the event: `error` says why."""
+        """As `sparing`, after `error` has been caught."""
         if not self._state.connection.is_cluster:
             raise error
         tell_away(error)
@@ -131,12 +133,12 @@ class ShardOwner:
         log.debug("shard given up", shard=shard)
 
     def let_go_of(self, shard: int) -> None:
-        """Publish nothing of it from now on; the rest of its records goes bit by bit."""
+        """Stop publishing a shard. The rest of its records is dropped in steps."""
         self.leases.pop(shard, None)
         self._on_released(shard, list(self.wanted.pop(shard, ())))
 
     async def leave(self) -> None:
-        """Give all shards up, and the place in the group."""
+        """Leave the group and release all shards."""
         with contextlib.suppress(StateUnavailable):
             await self._state.leases.leave(GROUP)
         for lease in self.leases.values():
@@ -144,11 +146,11 @@ class ShardOwner:
                 await self._state.leases.release(lease)
 
     def refused(self, shard: int, lease: Lease) -> None:
-        """A write under this lease was refused: a newer owner has written."""
-        log.warning("a newer owner publishes this shard", shard=shard)
+        """Let go of a shard after a write under this lease was refused: a newer owner has written."""
+        log.warning("another calculator owns this shard now", shard=shard)
         if self.leases.get(shard) == lease:
             self.let_go_of(shard)
 
     def shard_of(self, account_id: str) -> int:
-        """The shard that an account belongs to."""
+        """The shard of an account."""
         return keys.shard_of(account_id, self._settings.shards)

@@ -1,4 +1,4 @@
-"""The whole book, watched or not: its totals kept current, its memory given back, valued from scratch."""
+"""The whole book, watched or not: keeps its totals current, frees its memory, values it from scratch."""
 
 import asyncio
 from collections.abc import Iterator
@@ -11,14 +11,14 @@ from portfolio_realtime.telemetry import CalculatorMetrics
 from portfolio_realtime.valuation.book_totals import BookTotals
 from portfolio_realtime.valuation.valuer import Valuer
 
-TOTALS_S: Final = 1.0  # between two looks at the whole book
+TOTALS_S: Final = 1.0  # between two refreshes of the whole book
 ENDED: Final = object()
 
 log = structlog.get_logger()
 
 
 class TotalsRefresh:
-    """Goes through the whole book, stretch by stretch; rows keep their numbers while it holds `numbering`."""
+    """Goes through the whole book in stretches. Rows keep their numbers while it holds `numbering`."""
 
     def __init__(
         self, context: Context, metrics: CalculatorMetrics, valuer: Valuer, numbering: asyncio.Lock
@@ -31,7 +31,7 @@ class TotalsRefresh:
         self._numbering = numbering
 
     async def run(self) -> None:
-        """Keep the whole book current, watched or not; value it from scratch now and then."""
+        """Refresh the whole book every TOTALS_S, and value it from scratch every RECALCULATION_INTERVAL."""
         clock, interval_s = self._clock, self._interval_s
         check_s = clock.monotonic_s() + interval_s
         while True:
@@ -43,7 +43,7 @@ class TotalsRefresh:
             await self._refresh_book()
 
     async def _tidy_book(self) -> None:
-        """Give back, step by step, what accounts and symbols that are gone have left in the book."""
+        """Free, step by step, the memory of accounts and symbols that are gone."""
         book = self._valuer.book
         async with self._numbering:
             if book.is_loose:
@@ -53,13 +53,14 @@ class TotalsRefresh:
                 return
             await self._in_steps(book.count_holders())
         unheld = book.unheld()
-        marked = await self._state.marks.read(list(unheld))  # may be held elsewhere, or here again soon
+        # A symbol with a mark in Valkey may be held in other shards, or soon in ours again.
+        marked = await self._state.marks.read(list(unheld))
         gone = {symbol: mark for symbol, mark in unheld.items() if symbol not in marked}
         if count := self._valuer.free(gone):
             log.info("symbols forgotten", symbols=count)
 
     async def _in_steps(self, steps: Iterator[None]) -> None:
-        """Do them all; between two, other work gets its turn."""
+        """Do all steps, and let other tasks run between them."""
         while True:
             with self._metrics.recalculation_block.time():
                 if next(steps, ENDED) is ENDED:
@@ -67,13 +68,14 @@ class TotalsRefresh:
             await asyncio.sleep(0)
 
     async def _refresh_book(self) -> None:
-        """Move the totals by what has changed, stretch by stretch."""
+        """Update the totals by what has changed, stretch by stretch."""
         metrics, totals = self._metrics, BookTotals()
         for stretch in self._valuer.whole.stretches():
             with metrics.book_refresh.time():
                 stretch.refresh()
                 totals = totals.plus(stretch.totals())
-            await asyncio.sleep(0)  # what has become due meanwhile is published first
+            # Publish first what has become due meanwhile.
+            await asyncio.sleep(0)
         metrics.accounts.set(len(self._valuer.book))
         metrics.positions.set(self._valuer.book.position_count)
         metrics.symbols.set(len(self._valuer.book.columns))
@@ -82,7 +84,7 @@ class TotalsRefresh:
         metrics.book_negative.set(totals.negative)
 
     async def _check_book(self) -> None:
-        """Value everything from scratch, stretch by stretch, and say what the refreshes had lost."""
+        """Value everything from scratch, stretch by stretch, and report the drift of the refreshes."""
         metrics, drift = self._metrics, 0.0
         with metrics.recalculation.time():
             for stretch in self._valuer.whole.stretches():

@@ -1,4 +1,4 @@
-"""The middle spans of a trace: from a followed mark to the first publication of an account that holds it."""
+"""The middle spans of a trace: from a traced mark to the first publication of an account that holds it."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
 SPAN: Final = "mark to publication"
-WAIT_S_MAX: Final = 10  # for a publication; nobody may watch an account that holds it
+WAIT_S_MAX: Final = 10  # for a publication: perhaps no watched account holds the symbol
 WAITING_MAX: Final = 64  # symbols
 
 
@@ -28,7 +28,7 @@ class _Begun(NamedTuple):
 
 
 class ValuationTraces:
-    """Followed marks that wait for their publication, for as long as no newer one takes their place."""
+    """Traced marks that wait for a publication, until a newer mark replaces them."""
 
     def __init__(self, tracing: Tracing, clock: Clock, valuer: Valuer) -> None:
         self._tracing = tracing
@@ -38,7 +38,7 @@ class ValuationTraces:
         self._begun: list[_Begun] = []
 
     def hear(self, payload: bytes, heard_ns: int) -> None:
-        """A batch of marks has been taken in; one of them may be followed."""
+        """Note the traced mark of a batch that has been applied, if it has one."""
         mark = decode_traced(payload)
         if mark is None:
             return
@@ -48,7 +48,7 @@ class ValuationTraces:
             del self._waiting[next(iter(self._waiting))]
 
     def begin(self, publications: Sequence[Publication], began_ns: int) -> dict[str, str]:
-        """Account -> traceparent of those just valued that show a followed mark, one of each mark."""
+        """Account id -> traceparent, of one just valued account per traced mark that it shows."""
         valued_ns = self._clock.now_ns()
         found: dict[str, str] = {}
         for symbol, waiting in tuple(self._waiting.items()):
@@ -77,7 +77,7 @@ class ValuationTraces:
         return next((account_id for account_id in ids if self._valuer.holds(account_id, symbol)), None)
 
     def end(self) -> None:
-        """What was begun is published."""
+        """End the spans of `begin`: the accounts are published."""
         published_ns = self._clock.now_ns()
         for span, valued_ns in self._begun:
             self._tracing.add_part(span, "publish", valued_ns, published_ns)

@@ -160,8 +160,8 @@ class Nodes:
         if told.mode != CLUSTER:
             if self._expected or len(self._first) > 1:
                 raise StateRefused(
-                    f"{place} is not a node of a cluster: unset REDIS_CLUSTER and name one host, or name nodes "
-                    "of a cluster"
+                    f"{place} is not a node of a cluster: unset REDIS_CLUSTER and name one host, or name "
+                    "nodes of a cluster"
                 )
             return
         if self._expected is False:

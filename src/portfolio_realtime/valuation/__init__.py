@@ -1,1 +1,1 @@
-"""What an account is worth: arrays in, exact cents out. Pure: no clock, no I/O, no logging."""
+"""The arithmetic of an account's value: arrays in, exact cents out. Pure: no clock, no I/O, no logging."""

@@ -1,8 +1,8 @@
-"""Which row is an account in: a hash table in flat arrays, about 50 bytes an account.
+"""Account id -> row of the book: a hash table in flat arrays, about 50 bytes per account.
 
-A dict of strings takes about 170 bytes an account, more than ten positions of it do in the book. Ids are
-kept as fixed-width bytes in row order; the table holds row numbers and is probed linearly. It is cut into
-segments, each of which grows for itself: making room for more never stops everything at once.
+A dict of strings takes about 170 bytes per account, more than ten of its positions in the book. Ids are
+fixed-width bytes in row order. The table holds row numbers and is probed linearly. It is split into segments
+that grow one at a time, so that growth never stops everything at once.
 """
 
 from array import array
@@ -12,23 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 SEGMENTS_BITS: Final = 8
-SEGMENTS: Final = 1 << SEGMENTS_BITS  # of a million accounts, one has 4,000: put in order in milliseconds
+SEGMENTS: Final = 1 << SEGMENTS_BITS  # 4,000 accounts each for a million: rebuilt in milliseconds
 INITIAL: Final = 16  # places in a new segment; always a power of two
-FULL: Final = 0.6  # share of used places at which a segment doubles
+FULL: Final = 0.6  # share of used places at which a segment is rebuilt
 FREE: Final = -1
-GONE: Final = -2  # was used: probing goes on behind it
+GONE: Final = -2  # was used: probing continues after it
 
 
 class AccountIndex:
-    """Account id <-> row."""
+    """Maps account ids to rows, and rows to account ids."""
 
     def __init__(self) -> None:
         self._width = 36  # bytes of an id; grows with the longest
-        self._ids = bytearray()  # of each row; zeros where no account is
+        self._ids = bytearray()  # of each row; zeros for a row without an account
         self._tables = [_table(INITIAL) for _ in range(SEGMENTS)]
         self._used = [0] * SEGMENTS  # places that are not FREE
         self._count = 0
-        self._expected = 0  # accounts in each segment, once all have come
+        self._expected = 0  # accounts in each segment, after all are added
 
     def __len__(self) -> int:
         return self._count
@@ -39,7 +39,7 @@ class AccountIndex:
         return None if place is None else self._tables[hash(account_id) % SEGMENTS][place]
 
     def set_row(self, account_id: str, row: int) -> None:
-        """The account is in this row from now on."""
+        """Set the account's row, which replaces an earlier one."""
         key = account_id.encode()
         if len(key) > self._width:
             self._widen(len(key))
@@ -54,7 +54,7 @@ class AccountIndex:
             self._insert(account_id, row)
 
     def drop(self, account_id: str) -> int | None:
-        """Forget the account; the row it was in, or None."""
+        """Remove the account; return the row it had, or None."""
         place = self._find(account_id)
         if place is None:
             return None
@@ -65,16 +65,16 @@ class AccountIndex:
         return row
 
     def ids(self, first: int, last: int) -> list[str]:
-        """The accounts in the rows from `first` to before `last`, in the order of the rows."""
+        """The accounts in the rows from `first` to before `last`, in row order."""
         return [self._id(row) for row in (first + np.flatnonzero(self.is_taken(first, last))).tolist()]
 
     def is_taken(self, first: int, last: int) -> NDArray[np.bool_]:
-        """Which of these rows have an account."""
+        """For each row from `first` to before `last`, whether it has an account."""
         ids = np.frombuffer(bytes(self._ids[first * self._width : last * self._width]), np.uint8)
         return ids[:: self._width] != 0
 
     def reserve(self, count: int) -> None:
-        """So many accounts will come: a segment that is full makes room for its share of them at once."""
+        """Expect this many accounts: a segment that is full then grows to its share at once."""
         self._expected = count // SEGMENTS
 
     def _id(self, row: int) -> str:
@@ -87,7 +87,7 @@ class AccountIndex:
         self._ids[end - self._width : end] = key.ljust(self._width, b"\0")
 
     def _find(self, account_id: str) -> int | None:
-        """The account's place in its segment."""
+        """The account's place in its segment, or None."""
         key = account_id.encode().ljust(self._width, b"\0")
         hashed = hash(account_id)
         table = self._tables[hashed % SEGMENTS]
@@ -107,7 +107,7 @@ class AccountIndex:
         self._used[segment] += _insert(self._tables[segment], hashed, row)
 
     def _rebuild(self, segment: int) -> None:
-        """The segment without GONE places, half full at most, with room for what is expected."""
+        """Rebuild a segment without GONE places and with room for the expected accounts."""
         rows = [row for row in self._tables[segment] if row >= 0]
         size = INITIAL
         while len(rows) > FULL * size / 2 or self._expected > FULL * size:
@@ -129,7 +129,7 @@ def _table(size: int) -> "array[int]":
 
 
 def _insert(table: "array[int]", hashed: int, row: int) -> bool:
-    """Put a row into the first place that may be had. Was it free?"""
+    """Write a row to its first usable place; return whether that was FREE."""
     last = len(table) - 1
     place = (hashed >> SEGMENTS_BITS) & last
     while table[place] >= 0:

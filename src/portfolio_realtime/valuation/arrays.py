@@ -1,4 +1,4 @@
-"""The arrays that the valuation works on, by what is in them."""
+"""Names for the array types of the valuation."""
 
 import numpy as np
 from numpy.typing import NDArray

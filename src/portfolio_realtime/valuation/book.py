@@ -1,16 +1,16 @@
-"""The book: every account's positions as one sparse matrix Q (accounts x symbols), and one price per symbol.
+"""The book: all positions as one sparse matrix Q (accounts × symbols), and one price per symbol.
 
-For a reader of finance: row i of Q lists how many units account i holds of each symbol (contracts times
-their multiplier, short is negative). For a reader of algebra: `equity = cash + Q · price`, and
-`day P&L = equity - day base`.
+In terms of finance, row i of Q lists how many units account i holds of each symbol: contracts times their
+multiplier, negative for short. In terms of algebra, `equity = cash + Q · price` and `day P&L = equity − day
+base`.
 
-Q is kept in compressed sparse row form, always ready to be multiplied: the rows lie one behind the other in
-two flat arrays (column, quantity). A row may have spare places, filled with quantity 0 of column 0, which is
-no symbol and has the price 0. A row that outgrows its places is emptied and begun anew at the end; when half
-of the places are abandoned, `pack` is due. A change to one account costs the size of that account.
+Q is stored as compressed sparse rows, always ready for a product: the rows follow each other in two flat
+arrays (column, quantity). A row may have spare places, filled with quantity 0 of column 0, which is no symbol
+and has the price 0. A row that outgrows its places is abandoned and starts again at the end. When half of the
+places are abandoned, `pack` is due. A change to one account costs time in proportion to that account.
 
-What goes through all accounts (`ids`, `pack`, `count_holders`) does so in steps of milliseconds; between two
-of them accounts and marks may come and go.
+Whatever visits all accounts (`ids`, `pack`, `count_holders`) does so in steps of milliseconds. Accounts and
+marks may be added and removed between two steps.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,26 +28,25 @@ from portfolio_realtime.valuation.sparse import Lines, csr_matvec, some_of
 
 UNPRICED: Final = float("nan")
 PADDING: Final = 0  # the column of spare places
-SPARE_SHARE: Final = 16  # a new row gets one spare place for so many positions
+SPARE_SHARE: Final = 16  # a new row gets one spare place per this many positions
 PLACES_MAX: Final = 2**31 - 1
-INITIAL: Final = 64  # places in a new array; arrays double when full
+INITIAL: Final = 64  # places in a new array; a full array doubles
 NEVER_NS: Final = -(2**62)
 FOREVER_NS: Final = 2**62
 VECTORS: Final = ("_cash", "_day_base", "_record_as_of_ns", "_heard_ns")
-STEP_ROWS: Final = 4096  # moved or named in one step
-STEP_PLACES: Final = 2**20  # looked at in one step
-BLOCK_ROWS: Final = 16_384  # valued at a time
-SPARE_COLUMNS: Final = (
-    1024  # symbols that nobody holds may take so many columns, and as many again as are kept
-)
+STEP_ROWS: Final = 4096  # rows moved or listed in one step
+STEP_PLACES: Final = 2**20  # places visited in one step
+BLOCK_ROWS: Final = 16_384  # rows valued at a time
+# Symbols that no account holds may use this many columns, plus as many as there were after the last `free`.
+SPARE_COLUMNS: Final = 1024
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Some rows of the book, copied: what one valuation works on.
+    """Some rows of the book, copied: the input of one valuation.
 
-    Row after row the positions with a quantity, each a column and a quantity; the other vectors have one
-    entry a row.
+    `columns` and `quantity` list the positions with a quantity, row after row. The other vectors have one
+    entry per row.
     """
 
     counts: Ints  # positions in each row
@@ -56,17 +55,17 @@ class Selection:
     cash: Floats
     day_base: Floats
     record_as_of_ns: Ints
-    heard_ns: Ints  # when the broker last said something readable about it; NEVER_NS where it no longer does
+    heard_ns: Ints  # when the broker last stated the account; NEVER_NS if its newest answer is unreadable
 
 
 @dataclass(frozen=True)
 class Rows:
     """Neighbouring rows of the book, not copied: valid until the book changes.
 
-    Quantities are in CSR, n rows x all symbols; spare places and abandoned rows are in it as zeros.
+    Quantities are in CSR, n rows × all symbols. Spare places and abandoned rows are zeros.
     """
 
-    pointers: Int32s  # length n + 1, into these two
+    pointers: Int32s  # n + 1 indices into the next two
     columns: Int32s
     quantity: Floats
     prices: Floats  # of all symbols
@@ -75,26 +74,26 @@ class Rows:
 
     @property
     def lines(self) -> Lines:
-        """The matrix by itself, its elements not copied."""
+        """The matrix alone; its elements are not copied."""
         first, last = self.pointers[0], self.pointers[-1]
         return Lines(self.pointers - first, self.columns[first:last], self.quantity[first:last])
 
     def only(self, indices: Ints) -> "Rows":
-        """These of the rows, copied."""
+        """A copy of the rows at these indices."""
         some = some_of(self.lines, indices.astype(np.int32))
         return Rows(*some, self.prices, self.cash[indices], self.day_base[indices])
 
     def value(self, equity: Floats, day_pnl: Floats) -> None:
-        """Write down what the rows are worth, in dollars, NaN where unpriced; abandoned rows are worth 0.
+        """Write the value of each row in dollars: NaN if a position is unpriced, 0 for an abandoned row.
 
-        Unrounded and without an error bound: for looking at the whole book, not for publication. So many rows
-        at a time that what is written for them is still in the cache when it is read again.
+        Unrounded and without an error bound: for totals of the whole book, not for publication. Rows are
+        valued in blocks, so that what is written for a block is still in the cache when it is read.
         """
         for first in range(0, len(self.cash), BLOCK_ROWS):
             block = slice(first, first + BLOCK_ROWS)
             worth = equity[block]
             worth[:] = self.cash[block]
-            # SciPy's own product, which adds: `quantities @ prices` would write an array that is read once.
+            # This product adds in place; `quantities @ prices` would write an array that is read only once.
             parts = self.pointers[first : first + len(worth) + 1], self.columns, self.quantity
             csr_matvec(len(worth), len(self.prices), *parts, self.prices, worth)
             np.subtract(worth, self.day_base[block], out=day_pnl[block])
@@ -113,14 +112,16 @@ class Book:
         self.as_of_ns: Ints = np.full(INITIAL, NEVER_NS)
         self.received_ns: Ints = np.full(INITIAL, NEVER_NS)
         self.marks: dict[str, Mark] = {}
-        self.sources: set[str] = set()  # of all marks so far
-        self.away: frozenset[str] = frozenset()  # sources that bring nothing now …
+        self.sources: set[str] = set()  # sources of all marks so far
+        self.away: frozenset[str] = frozenset()  # sources that are not live now …
         self.is_away: NDArray[np.bool_] = np.zeros(INITIAL, bool)  # … and the columns with a mark of theirs
         self._free_columns: list[int] = []
-        self._columns_max = SPARE_COLUMNS  # more in use: see which of them are held
-        self._is_held: NDArray[np.bool_] = np.zeros(INITIAL, bool)  # columns seen in rows since last counted
+        self._columns_max = SPARE_COLUMNS  # with more columns in use, holders are counted
+        self._is_held: NDArray[np.bool_] = np.zeros(
+            INITIAL, bool
+        )  # columns found in rows since the last count
         self._rows = AccountIndex()
-        self._abandoned = 0  # places and rows
+        self._abandoned = 0  # abandoned places and rows
         self._pointers: Int32s = np.zeros(INITIAL + 1, np.int32)
         self._column_of: Int32s = np.zeros(INITIAL, np.int32)
         self._quantity: Floats = np.zeros(INITIAL)
@@ -129,7 +130,7 @@ class Book:
         self._record_as_of_ns: Ints = np.zeros(INITIAL, np.int64)
         self._heard_ns: Ints = np.zeros(INITIAL, np.int64)
         self._is_changed: NDArray[np.bool_] = np.zeros(INITIAL, bool)
-        self.numbering = 0  # grows when accounts that are not put change their rows
+        self.numbering = 0  # grows when `pack` changes the rows of accounts
         self._moved: set[int] = set()  # columns whose price, times or source have changed
 
     def __contains__(self, account_id: str) -> bool:
@@ -139,24 +140,27 @@ class Book:
         return len(self._rows)
 
     def ids(self) -> Iterator[list[str]]:
-        """Every account of the book, step by step, some perhaps twice; `pack` must not run meanwhile."""
+        """Every account of the book, in steps, some perhaps twice. `pack` must not run meanwhile."""
         first = 0
         while first < self.row_count:
             yield self._rows.ids(first, min(first + STEP_ROWS, self.row_count))
             first += STEP_ROWS
 
     def reserve(self, accounts: int) -> None:
-        """So many accounts will come: looking them up must not be put in order again and again."""
+        """Expect this many accounts, so that the index need not be rebuilt again and again."""
         self._rows.reserve(accounts)
 
     def row(self, account_id: str) -> int:
-        """The row of an account, which must be in the book; `put_account` and `numbering` tell of another."""
+        """The row of an account, which must be in the book.
+
+        `put_account` returns a new row, and `numbering` grows when rows change otherwise.
+        """
         row = self._rows.row(account_id)
         assert row is not None, "an account is not in the book"
         return row
 
     def put_account(self, account: Account) -> int:
-        """Insert an account or replace its record; its row."""
+        """Insert an account or replace its record; return its row."""
         held = [position for position in account.positions if position.quantity]
         row = self._rows.row(account.account_id)
         if row is not None:
@@ -175,14 +179,17 @@ class Book:
         return row
 
     def drop(self, account_id: str) -> None:
-        """Forget an account, if it is there."""
+        """Remove an account, if it is in the book."""
         row = self._rows.drop(account_id)
         if row is not None:
             self.position_count -= self._held(row)
             self._abandon(row)
 
     def apply_marks(self, marks: Iterable[Mark]) -> bool:
-        """Take in marks; one that was received earlier than the current is ignored. Did any count?"""
+        """Apply marks; return whether any was newer than the mark of its symbol.
+
+        A mark that was not received later than the present one is ignored.
+        """
         is_changed = False
         for mark in marks:
             column = self.column(mark.symbol)
@@ -198,20 +205,20 @@ class Book:
         return is_changed
 
     def unprice(self, symbol: str) -> None:
-        """The symbol has no mark any more."""
+        """Remove the mark of a symbol."""
         column = self.columns[symbol]
         del self.marks[symbol]
         self.prices[column] = UNPRICED
         self._moved.add(column)
 
     def take_moved(self) -> Ints:
-        """The columns whose mark has changed since the last call, or counts as stale or not since then."""
+        """The columns whose mark, or its staleness by source, has changed since the last call."""
         moved = np.fromiter(self._moved, np.int64, len(self._moved))
         self._moved.clear()
         return moved
 
     def set_away(self, sources: Iterable[str]) -> bool:
-        """Let the marks of these sources, and of no others, count as stale. Is that a change?"""
+        """Count the marks of exactly these sources as stale; return whether that is a change."""
         before, self.away = self.away, frozenset(sources)
         if self.away == before:
             return False
@@ -221,7 +228,7 @@ class Book:
         return True
 
     def column(self, symbol: str) -> int:
-        """The symbol's column, a new one if need be."""
+        """The symbol's column; a new symbol gets a new one."""
         column = self.columns.get(symbol)
         if column is None:
             column = self.columns[symbol] = self._new_column()
@@ -230,11 +237,11 @@ class Book:
 
     @property
     def is_crowded(self) -> bool:
-        """May many of the symbols be held by nobody? Then `count_holders` is worth its time."""
+        """Whether so many symbols may be held by no account that `count_holders` is due."""
         return len(self.columns) > self._columns_max
 
     def count_holders(self) -> Iterator[None]:
-        """See, step by step, which symbols are held; `pack` must not run meanwhile."""
+        """Find, step by step, which symbols are held. `pack` must not run meanwhile."""
         self._is_held[:] = False
         place = 0
         while place < (end := int(self._pointers[self.row_count])):
@@ -244,7 +251,7 @@ class Book:
             yield
 
     def unheld(self) -> dict[str, Mark | None]:
-        """The symbols that were in no row when last counted, nor since, and their marks."""
+        """Symbol -> mark, of the symbols found in no row by the last count or since."""
         return {
             symbol: self.marks.get(symbol)
             for symbol, column in self.columns.items()
@@ -252,7 +259,7 @@ class Book:
         }
 
     def free(self, unheld: Mapping[str, Mark | None]) -> list[str]:
-        """Forget those of these symbols that are still unheld and have still this mark; which."""
+        """Remove those of these symbols that are still unheld and have still this mark; return them."""
         freed = [
             symbol
             for symbol, mark in unheld.items()
@@ -270,7 +277,7 @@ class Book:
         return freed
 
     def select(self, rows: Ints) -> Selection:
-        """These rows, in this order."""
+        """A copy of these rows, in this order."""
         places, counts = self._places(rows)
         is_held = self._quantity[places] != 0.0
         if not is_held.all():
@@ -287,7 +294,7 @@ class Book:
         )
 
     def rows(self, first: int, last: int) -> Rows:
-        """The rows from `first` to before `last`, as far as there are any."""
+        """The existing rows from `first` to before `last`, not copied."""
         first, last = min(first, self.row_count), min(last, self.row_count)
         return Rows(
             self._pointers[first : last + 1],
@@ -299,19 +306,19 @@ class Book:
         )
 
     def is_changed(self, first: int, last: int) -> NDArray[np.bool_]:
-        """Which of these rows were put or dropped since somebody wrote False here."""
+        """Whether each row from `first` to before `last` has changed. The caller resets it to False."""
         return self._is_changed[first : min(last, self.row_count)]
 
     @property
     def is_loose(self) -> bool:
-        """Are half of the places abandoned? Then `pack` is worth its time."""
+        """Whether half of the places are abandoned, so that `pack` is due."""
         in_all = int(self._pointers[self.row_count]) + self.row_count
         return self._abandoned > 0 and 2 * self._abandoned >= in_all
 
     def pack(self) -> Iterator[None]:
-        """Move all rows together to the front, step by step, leaving out the abandoned ones.
+        """Move all rows to the front, step by step, and leave out the abandoned ones.
 
-        Between two steps the rows that have been moved away lie in the middle, as abandoned ones.
+        Between two steps, the places of moved rows are in the middle, as abandoned rows.
         """
         row, kept, freed = 0, 0, 0
         while row < self.row_count:
@@ -326,9 +333,9 @@ class Book:
         self._abandoned = max(0, self._abandoned - freed)
 
     def _move(self, first: int, last: int, taken: Ints, kept: int) -> int:
-        """Move the `taken` ones of these rows to the row `kept` and behind it; the row behind them."""
+        """Move the `taken` ones of these rows to row `kept` and after it; return the next free row."""
         if len(taken) == last - kept:
-            return last  # nothing has been abandoned so far
+            return last  # no row has been abandoned so far
         old_ids = self._rows.ids(first, last)
         places, counts = self._places(taken)
         start, first_place, end = (int(self._pointers[row]) for row in (kept, first, last))
@@ -368,7 +375,7 @@ class Book:
         self._abandoned += 1 + int(self._pointers[row + 1] - self._pointers[row])
 
     def _new_row(self, count: int) -> int:
-        """An empty row at the end with places for `count` positions and a few more."""
+        """A new row at the end, with places for `count` positions and a few spare ones."""
         places = count + count // SPARE_SHARE
         row = self.row_count
         end = int(self._pointers[row]) + places
@@ -385,13 +392,13 @@ class Book:
         return row
 
     def _places(self, rows: Ints) -> tuple[Ints, Ints]:
-        """Where the elements of these rows lie, row after row, and how many places each row has."""
+        """The places of all elements of these rows, row after row, and the number of places of each row."""
         starts, counts = self._pointers[rows].astype(np.int64), self._places_of(rows)
         first = np.cumsum(counts) - counts
         return np.repeat(starts - first, counts) + np.arange(int(counts.sum())), counts
 
     def _places_of(self, rows: Ints) -> Ints:
-        """How many places each of these rows has."""
+        """The number of places of each of these rows."""
         return (self._pointers[rows + 1] - self._pointers[rows]).astype(np.int64)
 
     def _new_column(self) -> int:
@@ -409,7 +416,7 @@ class Book:
 
 
 def _grown(array: NDArray[Any], filler: float) -> NDArray[Any]:
-    """Twice as long, the new half filled. Zeros that nobody has written to take no memory yet."""
+    """A copy of double length, the new half filled. Zeros that were never written take no memory yet."""
     longer = np.zeros(2 * len(array), array.dtype)
     longer[: len(array)] = array
     if filler:

@@ -1,17 +1,17 @@
-"""The whole book, watched or not: equity and day P&L of every account, kept current by what has changed.
+"""The whole book, watched or not: equity and day P&L of every account, updated by what has changed.
 
-Between two looks few prices move. Where the price of symbol j has moved by d, an account's equity and day P&L
-move by the quantity of j that it holds, times d:
+Few prices move between two refreshes. If the price of symbol j has moved by d, the equity and the day P&L of
+an account move by its quantity of j, times d:
 
     equity += Q[:, moved] · d        day P&L += Q[:, moved] · d
 
-The book keeps Q row by row. To get at its columns, each stretch of rows keeps it column by column as well (12
-bytes a position). Valued from scratch, each for itself, are accounts whose record has changed (the columns do
-not have their new quantities yet) and holders of a symbol whose price came or went (nothing can be added to
-what is not known); and all of a stretch where so much has moved that this is faster.
+The book stores Q by rows. Each stretch of rows stores it by columns as well, at 12 bytes per position. Some
+accounts are valued from scratch: those whose record has changed (the columns do not have the new quantities
+yet) and holders of a symbol whose price appeared or disappeared (nothing can be added to an unknown value). A
+whole stretch is valued from scratch where so much has moved that this is faster.
 
-Every addition leaves a float error behind; `measure_drift` takes them away and says how large they were.
-Nothing is published from here: what clients see comes from the kernel, which knows the bound of its error.
+Every addition leaves a float error. `measure_drift` removes these errors and returns the largest. Nothing is
+published from here: clients see values of the kernel, which bounds its error.
 """
 
 from typing import Final, NamedTuple
@@ -22,41 +22,41 @@ from portfolio_realtime.valuation.arrays import Floats, Ints
 from portfolio_realtime.valuation.book import Book, Rows
 from portfolio_realtime.valuation.sparse import Lines, by_columns, csc_matvec, some_of
 
-STRETCH: Final = 65_536  # rows valued in one go: a millisecond or two
-MOVED_SHARE: Final = 4  # more than one position in so many has moved: from scratch is faster
-CALLS: Final = 20_000  # what the steps of an addition cost anyway is the price of so many positions
-CHANGED_SHARE: Final = 16  # more than one row in so many has changed: put the columns in order again
+STRETCH: Final = 65_536  # rows valued at once: a millisecond or two
+MOVED_SHARE: Final = 4  # if more than one position in so many has moved, valuing from scratch is faster
+CALLS: Final = 20_000  # fixed cost of an addition, as a number of positions
+CHANGED_SHARE: Final = 16  # if more than one row in so many has changed, the columns are built again
 
 
 class BookTotals(NamedTuple):
     """Sums over some accounts."""
 
-    equity: float = 0.0  # dollars, of those that are wholly priced
+    equity: float = 0.0  # dollars, of accounts without an unpriced position
     unpriced: int = 0  # accounts with an unpriced position
-    negative: int = 0  # accounts that owe more than they own
+    negative: int = 0  # accounts with a negative equity
 
     def plus(self, other: "BookTotals") -> "BookTotals":
-        """Of these and those accounts."""
+        """The sums of both together."""
         return BookTotals(
             self.equity + other.equity, self.unpriced + other.unpriced, self.negative + other.negative
         )
 
 
 class Stretch:
-    """Neighbouring rows of the book, and what they were worth when last looked at."""
+    """Neighbouring rows of the book, with their values at the last refresh."""
 
     def __init__(self, book: Book, first: int) -> None:
-        self.equity: Floats = np.zeros(0)  # dollars; NaN where a position is unpriced
+        self.equity: Floats = np.zeros(0)  # dollars; NaN if a position is unpriced
         self.day_pnl: Floats = np.zeros(0)
         self._book = book
         self._first = first
         self._is_ordered = False
         self._columns = Lines(np.zeros(1, np.int32), np.zeros(0, np.int32), np.zeros(0))
         self._ordered_count = 0  # rows of these columns
-        self._prices: Floats = np.zeros(0)  # of these columns, when last looked at
+        self._prices: Floats = np.zeros(0)  # of these columns, at the last refresh
 
     def refresh(self) -> None:
-        """Bring equity and day P&L to the book's present prices and records by what has changed."""
+        """Update equity and day P&L to the book's present prices and records, by what has changed."""
         is_changed = self._book.is_changed(self._first, self._first + STRETCH)
         changed = np.flatnonzero(is_changed)
         has_shrunk = len(is_changed) < len(self.equity)
@@ -93,14 +93,14 @@ class Stretch:
         self._prices = self._book.prices[: len(self._prices)].copy()
 
     def measure_drift(self) -> float:
-        """Value all rows from scratch; how far the equity of any had drifted, in dollars."""
+        """Value all rows from scratch; return the largest error of an equity before that, in dollars."""
         self.refresh()
         kept = self.equity.copy()
         self.recalculate()
         return float(np.fmax.reduce(np.abs(self.equity - kept), initial=0.0))
 
     def totals(self) -> BookTotals:
-        """Sums as of the last look."""
+        """The sums at the last refresh."""
         is_priced = ~np.isnan(self.equity)
         return BookTotals(
             equity=float(self.equity.sum(where=is_priced)),
@@ -112,7 +112,7 @@ class Stretch:
         return self._book.rows(self._first, self._first + STRETCH)
 
     def _order(self) -> None:
-        """Keep the present quantities column by column."""
+        """Store the present quantities by columns."""
         rows = self._rows()
         self._columns, self._ordered_count = by_columns(rows.lines, len(rows.prices)), len(rows.cash)
         self._prices = np.zeros(len(self._book.symbols))
@@ -124,24 +124,24 @@ class Stretch:
         return int((pointers[columns + 1] - pointers[columns]).sum())
 
     def _resize(self, count: int) -> None:
-        """Make room for so many rows; those that are new have changed, and are valued from scratch."""
+        """Make room for `count` rows. New rows count as changed and are valued from scratch."""
         if count != len(self.equity):
             self.equity, self.day_pnl = (np.resize(kept, count) for kept in (self.equity, self.day_pnl))
 
     def _add(self, change: Floats) -> None:
-        self.equity[: len(change)] += change  # rows that are newer have changed
+        self.equity[: len(change)] += change  # newer rows count as changed
         self.day_pnl[: len(change)] += change
 
 
 class WholeBook:
-    """All rows of a book in stretches, each for itself: look at one, let other work have its turn, go on."""
+    """All rows of a book in independent stretches, between which other tasks may run."""
 
     def __init__(self, book: Book) -> None:
         self._book = book
         self._stretches: list[Stretch] = []
 
     def stretches(self) -> list[Stretch]:
-        """As many as the book has rows for now."""
+        """The stretches that cover all present rows."""
         firsts = range(0, self._book.row_count, STRETCH)
         self._stretches = self._stretches[: len(firsts)]
         self._stretches += [Stretch(self._book, first) for first in firsts[len(self._stretches) :]]
@@ -149,7 +149,7 @@ class WholeBook:
 
 
 def _product(matrix: Lines, row_count: int, columns: Ints, factors: Floats) -> Floats:
-    """`matrix[:, columns] @ factors`, of a matrix column by column."""
+    """`matrix[:, columns] @ factors`, for a matrix stored by columns."""
     some = some_of(matrix, columns.astype(np.int32))
     product = np.zeros(row_count)
     csc_matvec(row_count, len(columns), *some, factors, product)

@@ -1,9 +1,9 @@
-"""An account over weeks and years: closed days as the broker tells them, today as we value it, one line.
+"""An account over weeks and years: the broker's closed days and our value of today, as one line.
 
-Every point follows the same sum as the day's: P&L = equity − base − what the client has brought in since the
-base. So a deposit is no gain, and where today begins the line does not jump: the newest closed day is the
-account's own last equity, from which today counts. What is not known is null: an equity at its own
-point only, a flow also behind it. Nothing is carried over a gap.
+Every point has the same formula as the day: P&L = equity − base − the client's external cash flow since the
+base. A deposit is therefore no gain. The line does not jump where today begins, because the newest closed day
+is the account's own last equity, from which today counts. Unknown values are null: an unknown equity at its
+own point only, an unknown flow at all later points as well. Nothing is carried over a gap.
 """
 
 from collections.abc import Sequence
@@ -25,14 +25,15 @@ CLOSE: Final = time(16)
 
 @dataclass
 class _Line:
-    """The sums of a line, point by point."""
+    """The running sums of a line, point by point."""
 
     base: Decimal | None
     flow: Decimal | None = ZERO
 
     def point(self, timestamp: str, equity: Decimal | None, flow: Decimal | None) -> dict[str, str | None]:
         self.flow = None if self.flow is None or flow is None else EXACT.add(self.flow, flow)
-        if self.base is None and equity is not None:  # the line begins here
+        # The first known equity begins the line.
+        if self.base is None and equity is not None:
             self.base, self.flow = equity, ZERO
         is_known = equity is not None and self.flow is not None and self.base is not None
         gain = EXACT.subtract(EXACT.subtract(equity, self.base), self.flow) if is_known else None  # type: ignore[arg-type]  # all three are known
@@ -47,9 +48,10 @@ class _Line:
 def joined(
     account: Account, days: Sequence[ClosedDay], today: Sequence[dict[str, Any]], span: Range
 ) -> dict[str, Any]:
-    """The `History` answer of a range beyond the day.
+    """The `History` answer for a range longer than a day.
 
-    `today` are the points of the day so far, whose newest known one ends the line; `days` are in order.
+    `days`: the closed days, in order. `today`: the points of the day so far; the newest with a known equity
+    ends the line.
     """
     closed = [day for day in days if day.date <= account.balance_asof]
     own = ClosedDay(account.balance_asof, account.last_equity, None)
@@ -76,7 +78,7 @@ def joined(
 
 
 def _cut(days: Sequence[ClosedDay], span: Range) -> tuple[list[ClosedDay], ClosedDay | None]:
-    """The days of a range, counted back from the newest, and the day before the first of them."""
+    """The days of a range, counted back from the newest, and the last day before the range."""
     if span not in DAYS_OF:
         return list(days), None
     first = (date.fromisoformat(days[-1].date) - timedelta(days=DAYS_OF[span])).isoformat()
@@ -86,7 +88,7 @@ def _cut(days: Sequence[ClosedDay], span: Range) -> tuple[list[ClosedDay], Close
 
 
 def _closing_time(day: str) -> str:
-    """16:00 in New York, which the figures are of."""
+    """16:00 New York of a day (YYYY-MM-DD), the time of its figures, in RFC 3339."""
     closing = datetime.combine(date.fromisoformat(day), CLOSE, NEW_YORK)
     return rfc3339(int(closing.timestamp()) * NS_PER_S)
 

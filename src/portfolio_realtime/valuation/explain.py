@@ -1,7 +1,7 @@
-"""Show your work: every leg of an account's sum, and the arithmetic as a person would type it.
+"""Shows the work: every leg of an account's sum, and the arithmetic as a person would type it.
 
-A step is `what: operands = result`. Its operands are joined by × alone or by + and − alone, so that any
-pocket calculator, with or without precedence, reaches the result. No rounded number is used again.
+A step is `what: operands = result`. Its operands are joined either by × only or by + and − only, so that any
+pocket calculator, with or without operator precedence, gets the result. No rounded number is used again.
 """
 
 from collections.abc import Collection, Mapping
@@ -31,12 +31,12 @@ _encode = msgspec.json.Encoder().encode
 def explain(
     account: Account, marks: Mapping[str, Mark], now_ns: int, unmarked: Collection[str] | None = None
 ) -> bytes:
-    """The explanation of an account at these marks, as JSON; `now_ns` is when it is made.
+    """The explanation of an account at these marks, made at `now_ns` (ns since 1970), as JSON.
 
-    Money is in dollars, as text, unrounded but for `equity`, `day_pnl` and `known_equity`. What is
-    not known is null, and the symbols that are to blame stand in `unpriced`, `unvalued` (transferred by the
-    client at a value that nobody tells) and `without_day_pnl`; in `awaited` those whose price has not been
-    read yet. `unmarked`: symbols that were looked for in vain; None: all that have no mark.
+    Money is text in dollars, unrounded except `equity`, `day_pnl` and `known_equity`. Unknown values are
+    null. Lists name the symbols that cause this: `unpriced`, `unvalued` (moved by the client at a value that
+    no booking states) and `without_day_pnl`. `awaited` lists symbols whose price has not been read yet.
+    `unmarked`: symbols for which no price was found; None: all symbols without a mark.
     """
     awaited = [
         p.symbol
@@ -101,7 +101,7 @@ def _unconfirmed(account: Account) -> dict[str, Any] | None:
 
 
 def _usable(account: Account, marks: Mapping[str, Mark]) -> dict[str, Mark]:
-    """The marks of what is held; one from before a split is the price of another piece, and is none."""
+    """The marks of held symbols. A mark from before a split is a price of other shares and is left out."""
     return {
         p.symbol: marks[p.symbol]
         for p in account.positions
@@ -145,12 +145,12 @@ def _previous_value(position: Position, mark: Mark | None) -> Decimal | None:
 
 
 def _carried(position: Position) -> Decimal:
-    """The quantity that was held at the previous close and not only since."""
+    """The quantity that has been held since the previous close."""
     return EXACT.subtract(position.quantity, position.day_quantity)
 
 
 def _position_steps(position: Position, mark: Mark | None) -> list[str]:
-    """From the legs of one position to its market value and its day P&L."""
+    """The steps of one position: to its market value and to its day P&L."""
     symbol, multiplier, carried = position.symbol, plain(position.multiplier), _carried(position)
     now, then = _market_value(position, mark), _previous_value(position, mark)
     price = _price(mark.price if mark else None) or UNKNOWN
@@ -158,7 +158,7 @@ def _position_steps(position: Position, mark: Mark | None) -> list[str]:
     held = _sum(position.quantity, _less(position.day_quantity))
     gained, day_pnl = UNKNOWN, position_day_pnl(position, mark)
     if day_pnl is not None:
-        assert now is not None and then is not None  # else the day P&L would not be known
+        assert now is not None and then is not None  # otherwise the day P&L would not be known
         gained = f"{_dollar_sum(now, _less(then), _less(position.day_cost))} = {_dollars(day_pnl)}"
     return [
         f"market value of {symbol}: {plain(position.quantity)} × {multiplier} × {price} = {_known(now)}",
@@ -169,7 +169,7 @@ def _position_steps(position: Position, mark: Mark | None) -> list[str]:
 
 
 def _confirmed(by: Confirmation | None) -> dict[str, Any]:
-    """When, and what the broker said then."""
+    """When the broker last confirmed the record, and its figures."""
     if by is None:
         return {"confirmed_at": None, "confirmed_by": None}
     told = {
@@ -184,23 +184,23 @@ def _confirmed(by: Confirmation | None) -> dict[str, Any]:
 def _account_steps(
     account: Account, marks: Mapping[str, Mark], known: Decimal, unpriced: list[str]
 ) -> list[str]:
-    """From market values and cash to the cents that are published."""
+    """The steps of the account: from market values and cash to the published cents."""
     values = [_market_value(position, marks.get(position.symbol)) for position in account.positions]
     total = f"{_dollar_sum(account.cash, *(value for value in values if value))} = {_dollars(known)}"
     if unpriced:
         return [
             f"known equity: {total}",
             f"rounded known equity: {_dollars(known)} ≈ {_rounded(known)}",
-            f"equity: {UNKNOWN}, for these have no mark: {', '.join(unpriced)}",
+            f"equity: {UNKNOWN}, because these have no mark: {', '.join(unpriced)}",
             f"day P&L: {UNKNOWN}",
         ]
     steps = [f"equity: {total}", f"rounded equity: {_dollars(known)} ≈ {_rounded(known)}"]
     if account.unvalued:
         unvalued = ", ".join(account.unvalued)
-        return [*steps, f"day P&L: {UNKNOWN}, for nobody tells what these were worth: {unvalued}"]
+        return [*steps, f"day P&L: {UNKNOWN}, because no booking states the value of: {unvalued}"]
     if account.unexplained:
         unexplained = ", ".join(f"{name} {plain(amount)}" for name, amount in account.unexplained.items())
-        return [*steps, f"day P&L: {UNKNOWN}, for no booking tells of these changes: {unexplained}"]
+        return [*steps, f"day P&L: {UNKNOWN}, because no booking explains these changes: {unexplained}"]
     day_pnl = exact_day_pnl(account, known)
     gained = _dollar_sum(known, _less(account.last_equity), _less(account.external_cash_flow))
     return [
@@ -218,12 +218,12 @@ def _product(*factors: Decimal) -> Decimal:
 
 
 def _less(number: Decimal) -> Decimal:
-    """The number to be taken away; unlike `-number` it rounds nothing."""
+    """The number with its sign reversed. Unlike `-number`, this never rounds."""
     return number.copy_negate()
 
 
 def _sum(*terms: Decimal) -> str:
-    """Terms as text: the first with its sign, the others added or taken away."""
+    """The terms as text: the first with its sign, each other one after a plus or a minus."""
     return _joined([(term, plain(term.copy_abs())) for term in terms])
 
 
@@ -253,7 +253,7 @@ def _known(amount: Decimal | None) -> str:
 
 
 def _exact_dollars(amount: Decimal) -> str:
-    """All digits that are not zero, and at least two decimals."""
+    """All digits except trailing zeros, with at least two decimals."""
     trimmed = EXACT.normalize(EXACT.plus(amount))
     exponent = trimmed.as_tuple().exponent
     assert isinstance(exponent, int)  # money is finite

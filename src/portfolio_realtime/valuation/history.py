@@ -1,8 +1,8 @@
-"""The day as a picture: what an account held at each minute, at the marks of that minute.
+"""The course of a day: what an account held at each minute, valued at the marks of that minute.
 
-What it held then is what it holds now less the bookings since: constant between two bookings, so each such
-span is one product of a price matrix (minutes × symbols) and a vector of units. Where a price or a booking is
-not known, the point is null; nothing is carried over a gap.
+The holdings at a minute are the present holdings less the later bookings. They are constant between two
+bookings, so each such span is one product of a price matrix (minutes × symbols) and a vector of units. Where
+a price or a booking is unknown, the point is null; nothing is carried over a gap.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass
 class _Holdings:
-    """What the account held during one span."""
+    """What the account held during one span; cash and flow in dollars."""
 
     cash: Decimal
     external_cash_flow: Decimal
@@ -41,7 +41,7 @@ class _Holdings:
 
 
 def symbols_of(account: Account, bookings: Bookings) -> list[str]:
-    """Every symbol that the account holds or has held since the last close."""
+    """Every symbol that the account holds, or has held since the last close; sorted."""
     booked = {booking.symbol for booking in bookings.bookings if booking.symbol}
     return sorted({position.symbol for position in account.positions} | booked)
 
@@ -49,9 +49,9 @@ def symbols_of(account: Account, bookings: Bookings) -> list[str]:
 def history(
     account: Account, bookings: Bookings, minutes: Sequence[MinuteMarks], since_ns: int, timeframe: str
 ) -> bytes:
-    """The `History` answer as JSON: a point for each of `minutes`, in order of time, from `since_ns` on.
+    """The `History` answer as JSON: a point for each of `minutes` from `since_ns` on, in order of time.
 
-    Earlier minutes only say what the prices were before that.
+    Earlier minutes only provide the prices before that.
     """
     classes = {booking.symbol: booking.asset_class for booking in bookings.bookings}
     classes |= {position.symbol: position.asset_class for position in account.positions}
@@ -90,7 +90,7 @@ def history(
 
 
 def _prices(minutes: Sequence[MinuteMarks], symbol: str, asset_class: str, split: "_Split | None") -> Floats:
-    """A symbol's price at each minute, carried forward where nothing has changed; NaN: not known."""
+    """A symbol's price at each minute, carried forward while it is unchanged; NaN: unknown."""
     prices = np.full(len(minutes), np.nan)
     mark: MinuteMark | None = None
     for index, minute in enumerate(minutes):
@@ -104,13 +104,13 @@ def _prices(minutes: Sequence[MinuteMarks], symbol: str, asset_class: str, split
 
 @dataclass
 class _Split:
-    """A symbol's newest split: its booking and the new prices need not come together."""
+    """A symbol's newest split. The booking and the first new prices may come at different times."""
 
-    booked_ns: int  # the account holds new pieces from here on
-    marks_from_ns: int | None  # what is traded from here on is the price of a new piece; None: nobody knows
+    booked_ns: int  # the account holds new shares from here on
+    marks_from_ns: int | None  # trades from here on are of new shares; None: unknown
 
     def fits(self, at_ns: int, mark: MinuteMark) -> bool:
-        """Are the pieces held and the piece that was traded of the same kind?"""
+        """Whether the shares held and the shares traded are from the same side of the split."""
         if self.marks_from_ns is None:
             return False
         return (at_ns >= self.booked_ns) == (mark.as_of_ns >= self.marks_from_ns)

@@ -1,7 +1,8 @@
-"""Who of the watched holds a symbol: so that a price that moves is looked at by its holders alone.
+"""Which watched accounts hold a symbol, so that a price change concerns only its holders.
 
-The positions of the watched lie sorted by column. Who has come since, or whose record has changed, is asked
-about every column until the next sorting: it may be named in vain, and is never missed.
+The positions of the watched accounts are sorted by column. An account that was added or whose record has
+changed since then counts as a holder of every column until the next sorting. It may be returned without need,
+but is never missed.
 """
 
 from typing import Final
@@ -12,14 +13,15 @@ from numpy.typing import NDArray
 from portfolio_realtime.valuation.arrays import Ints
 from portfolio_realtime.valuation.book import Selection
 
-LOOSE_MIN: Final = 64  # so many may be named in vain before it is worth sorting again …
-LOOSE_SHARE: Final = 8  # … or one of so many
+# Sorting is due when more accounts than LOOSE_MIN plus one in LOOSE_SHARE are loose.
+LOOSE_MIN: Final = 64
+LOOSE_SHARE: Final = 8
 
 NO_SLOTS: Final[Ints] = np.zeros(0, np.int64)
 
 
 class Holders:
-    """Columns of the book -> slots of the watchlist."""
+    """Maps columns of the book to slots of the watchlist."""
 
     def __init__(self) -> None:
         self._pointers: NDArray[np.int64] = np.zeros(1, np.int64)
@@ -29,15 +31,15 @@ class Holders:
 
     @property
     def is_loose(self) -> bool:
-        """Are so many named in vain that `sort` is worth its time?"""
+        """Whether so many accounts are loose that `sort` is due."""
         return len(self._loose) > LOOSE_MIN + self._count // LOOSE_SHARE
 
     def loosen(self, slot: int) -> None:
-        """What it holds is not what it was when sorted, or it has come since."""
+        """Count a slot as a holder of every column: it is new, or its record has changed."""
         self._loose.add(slot)
 
     def sort(self, slots: Ints, held: Selection, width: int) -> None:
-        """Take in what the accounts in these slots hold, of so many columns."""
+        """Sort the positions `held` by the accounts in `slots`. `width`: the number of columns."""
         order = np.argsort(held.columns, kind="stable")
         self._slots = np.repeat(slots, held.counts)[order]
         self._pointers = np.concatenate(([0], np.cumsum(np.bincount(held.columns, minlength=width))))
@@ -45,8 +47,8 @@ class Holders:
         self._count = len(slots)
 
     def of(self, columns: Ints) -> Ints:
-        """All slots whose account may hold one of these, some perhaps twice."""
-        columns = columns[columns < len(self._pointers) - 1]  # newer ones only the loose can hold
+        """All slots whose account may hold one of these columns, some perhaps twice."""
+        columns = columns[columns < len(self._pointers) - 1]  # only loose accounts can hold newer columns
         starts, ends = self._pointers[columns], self._pointers[columns + 1]
         counts = ends - starts
         places = np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(int(counts.sum()))

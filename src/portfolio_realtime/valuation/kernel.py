@@ -1,14 +1,14 @@
-"""The kernel: what a selection of accounts is worth, all at once, with a bound on the float error.
+"""The kernel: values a selection of accounts at once, with a bound on the float error.
 
     equity  = cash + sum of quantity · price
     day P&L = equity - day base        (day base = last equity + external cash flow)
 
-Error bound. Let u = 2^-53. A quantity, a price and cash each carry at most one rounding into float64, each
-product one more, and the sum of n products and cash at most n more (in any order); the day base carries one,
-and the difference for the day P&L adds one. By the standard result for such expressions (Higham,
-Accuracy and Stability of Numerical Algorithms, section 3.1) the error is at most
-`(n + 6)·u / (1 - (n + 6)·u)` times the sum of magnitudes. We take n + 12, which also covers computing that
-sum itself in float64, the factor 1/(1 - …) for n below 10^12, and the later multiplication by 100.
+Error bound. Let u = 2^-53. A quantity, a price and cash each carry at most one rounding to float64, each
+product one more, and the sum of n products and cash at most n more (in any order). The day base carries one,
+and the difference for the day P&L adds one. By the standard result for such expressions (Higham, Accuracy and
+Stability of Numerical Algorithms, section 3.1) the error is at most `(n + 6)·u / (1 - (n + 6)·u)` times the
+sum of magnitudes. We use n + 12. This also covers the computation of that sum in float64, the factor 1/(1 -
+…) for n below 10^12, and the later multiplication by 100.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ Number = TypeVar("Number", np.float64, np.int64)
 class Valued:
     """One valuation of a selection; every vector has one entry per account.
 
-    Where `unpriced_count` is not 0, equity and day P&L are NaN and `known_equity` holds the known part.
+    Where `unpriced_count` is not 0, equity and day P&L are NaN and `known_equity` is the value of the rest.
     """
 
     equity: Floats  # dollars
@@ -38,9 +38,9 @@ class Valued:
     error_bound: Floats  # dollars: |float result - exact result| is at most this
     unpriced_count: Ints
     stale_count: Ints
-    stale_sum_ns: Ints  # times of the stale marks, summed modulo 2^64; tells whether others are stale now
+    stale_sum_ns: Ints  # sum of the stale marks' times modulo 2^64; shows whether other marks are stale now
     as_of_ns: Ints  # newest input
-    received_ns: Ints  # newest mark's arrival; tells whether any mark of the account has changed
+    received_ns: Ints  # newest mark's arrival; shows whether any mark of the account has changed
 
 
 def value(
@@ -53,8 +53,8 @@ def value(
 ) -> Valued:
     """Value every account of the selection at these prices (dollars; NaN: unpriced).
 
-    A mark with `as_of_ns` before `stale_before_ns`, of all or of its column, is stale: used, and counted. So
-    is a record that the broker has not spoken of since `records_stale_before_ns`.
+    A mark with `as_of_ns` before `stale_before_ns` (one time, or one per column) is stale: it is used and
+    counted. So is a record that the broker has not stated since `records_stale_before_ns`.
     """
     price = prices[selection.columns]
     at_ns = as_of_ns[selection.columns]
@@ -88,7 +88,7 @@ def _stale(selection: Selection, is_stale: NDArray[np.bool_], at_ns: Ints) -> tu
 
 
 def _sum(selection: Selection, elements: NDArray[Number]) -> NDArray[Number]:
-    """The sum of each account's elements; an overflow of whole numbers wraps around."""
+    """The sum of each account's elements. Integers wrap around on overflow."""
     return _reduce(selection, elements, np.add, 0)
 
 

@@ -1,4 +1,4 @@
-"""A valuation as the JSON object that clients get. Numbers become text here and nowhere else."""
+"""A valuation as the JSON object that clients get. Numbers become text only here."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,43 +14,43 @@ from portfolio_realtime.valuation.position import position_day_pnl
 from portfolio_realtime.valuation.rounding import cents, day_base, money
 
 RATIO_DIGITS: Final = 7
-UNKNOWN_TEXT: Final = '"—"'  # in a text for people; a number that is not known is null
+UNKNOWN_TEXT: Final = '"—"'  # in text for people; an unknown number is null
 CENTS: Final = tuple(f".{cent:02d}" for cent in range(100))
-HUNDREDTHS_MAX: Final = 10**12  # of a percent; above, a percentage tells nobody anything
+HUNDREDTHS_MAX: Final = 10**12  # of a percent; a larger percentage is left out
 
 _encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True)
 class Figures:
-    """The published numbers of some accounts, one entry each. Money is in cents."""
+    """The published numbers of some accounts, one entry per account. Money is in cents."""
 
     equity: Ints  # without unpriced positions
-    day_pnl: Ints  # means nothing where a position is unpriced
+    day_pnl: Ints  # has no meaning if a position is unpriced
     as_of_ns: Ints
     unpriced: Mapping[int, Sequence[str]]  # index -> symbols without a mark, of accounts that have any
-    stale_ages_s: Mapping[int, Mapping[str, int]]  # the same -> whole seconds since the mark was traded
+    stale_ages_s: Mapping[int, Mapping[str, int]]  # index -> symbol -> whole seconds since the mark's trade
     awaited: Mapping[int, Sequence[str]] = field(default_factory=dict[int, Sequence[str]])  # not read yet
 
 
 class Constant(msgspec.Struct, frozen=True, gc=False):
-    """What of an account's messages stays until its record changes, as text that is ready to be sent."""
+    """The parts of an account's messages that stay until its record changes, as finished text."""
 
-    head: str  # of the JSON object, as far as the sequence
-    balances: str  # cash, last equity, external cash flow, and the name of what follows: day P&L
-    ratio_base: float  # dollars; 0 where there is no ratio
+    head: str  # the JSON object up to the sequence
+    balances: str  # cash, last equity, external cash flow, and the name of the next field: day P&L
+    ratio_base: float  # dollars; 0 if there is no ratio
     record_as_of: str  # as a field
-    doubts: str  # what cannot be known or is not confirmed, as fields
+    doubts: str  # fields for what is unknown or unconfirmed
     is_day_pnl_known: bool
 
 
 class _Oddity(NamedTuple):
-    """What only some messages have: JSON of `stale` and `unpriced`, and further fields."""
+    """What only some messages have: JSON of `stale` and `unpriced`, and more fields."""
 
     stale: str
     unpriced: str
     rest: str
-    is_known: bool  # is every position priced?
+    is_known: bool  # whether every position is priced
 
 
 _NO_ODDITY: Final = _Oddity("[]", "[]", "", is_known=True)
@@ -73,7 +73,7 @@ def constant(account: Account, epoch: int) -> Constant:
 
 
 def _doubts(account: Account) -> str:
-    """What of the record is not known or not confirmed."""
+    """The fields for what is unknown or unconfirmed in the record."""
     fields: list[str] = []
     if account.unvalued:
         fields.append(f'"unvalued":{_text(account.unvalued)}')
@@ -88,7 +88,7 @@ def _doubts(account: Account) -> str:
 
 
 def _without_feed(account: Account) -> dict[str, str]:
-    """Symbol -> asset class of what is held and no feed brings prices of."""
+    """Symbol -> asset class, of held symbols for which no feed has prices."""
     return {
         one.symbol: one.asset_class
         for one in account.positions
@@ -103,9 +103,10 @@ def _plain(amounts: Mapping[str, Decimal]) -> dict[str, str]:
 def encode_values(
     always: Sequence[Constant], sequences: Sequence[int], figures: Figures, published_ns: int
 ) -> list[bytes]:
-    """The portfolio messages of some accounts, without positions, fields in the order of the protocol.
+    """The portfolio messages of some accounts, without positions, with fields in the order of the protocol.
 
-    Money and times need no escaping. Accounts that share their newest mark share its text.
+    `published_ns`: ns since 1970. Money and times need no escaping. Accounts with the same newest time share
+    its text.
     """
     odd = _oddities(figures)
     timestamp = rfc3339(published_ns)
@@ -121,7 +122,7 @@ def encode_values(
 def _message(
     always: Constant, sequence: int, equity: int, day_pnl: int, as_of: str, timestamp: str, odd: _Oddity
 ) -> bytes:
-    """One f-string and little else: with thousands a second, each step more is seen."""
+    """One message. It is mostly one f-string, because thousands are made per second."""
     stale, unpriced, rest, is_known = odd
     amount, total = abs(equity), UNKNOWN_TEXT
     sign, equity_text = ("-" if equity < 0 else ""), "null"
@@ -137,7 +138,7 @@ def _message(
         day_pnl_text, gain = f'"{sign}{dollars}{cent}"', f'"{sign or "+"}${dollars:,}{cent}"'
         if always.ratio_base:
             exact_ratio = day_pnl / 100 / always.ratio_base
-            ratio = round(exact_ratio, RATIO_DIGITS) + 0.0  # a loss that rounds to nothing is 0.0, not -0.0
+            ratio = round(exact_ratio, RATIO_DIGITS) + 0.0  # a loss that rounds to 0 is 0.0, not -0.0
             percent = abs(round(exact_ratio * 100 * 100))
             if percent < HUNDREDTHS_MAX:
                 gain = f'{gain[:-1]} ({sign or "+"}{percent // 100}{CENTS[percent % 100]}%)"'
@@ -149,7 +150,7 @@ def _message(
 
 
 def _oddities(figures: Figures) -> dict[int, _Oddity]:
-    """Index -> what its message has that most have not."""
+    """Index -> the parts of its message that most messages do not have."""
     odd: dict[int, _Oddity] = {}
     for index in {*figures.stale_ages_s, *figures.unpriced}:
         ages_s, symbols = figures.stale_ages_s.get(index), figures.unpriced.get(index)
@@ -165,7 +166,7 @@ def _oddities(figures: Figures) -> dict[int, _Oddity]:
 
 
 def encode_row(position: Position, mark: Mark | None) -> bytes:
-    """One position's row; what an unpriced position is worth is null."""
+    """The JSON of one position; the values of an unpriced position are null."""
     price = exact(mark.price) if mark else None
     units = EXACT.multiply(position.quantity, position.multiplier)
     market_value = None if price is None else EXACT.multiply(units, price)

@@ -1,4 +1,4 @@
-"""What one position has gained today."""
+"""The day P&L of one position."""
 
 from decimal import Decimal
 
@@ -6,11 +6,11 @@ from portfolio_realtime.model import EXACT, ZERO, Mark, Position, exact
 
 
 def position_day_pnl(position: Position, mark: Mark | None) -> Decimal | None:
-    """What the position has gained since the previous close, in dollars, or None when a price is missing.
+    """The position's gain since the previous close, in dollars, or None if a price or a cost is unknown.
 
-    Worth now, less worth at the previous close of what was held then, less what was paid since. The
-    same formula serves carried, opened, reduced and closed positions. What the day cost must be known, and be
-    counted from the day of the previous close or a later one.
+    It is the value now, less the value at the previous close of what was held then, less what was paid since.
+    The formula is the same for carried, opened, reduced and closed positions. The day's cost must be known,
+    and must count from the day of the previous close or a later one.
     """
     is_close_later = bool(mark and position.day_asof and (mark.previous_close_date or "") > position.day_asof)
     carried = EXACT.subtract(position.quantity, position.day_quantity)

@@ -1,4 +1,4 @@
-"""Exact figures in Decimal and their cents. Rounding is half-even, once, at publication."""
+"""Exact figures in Decimal, and their cents. Rounding is half-even, once, at publication."""
 
 from decimal import Decimal
 from typing import Final
@@ -9,7 +9,7 @@ CENT: Final = Decimal("0.01")
 
 
 def exact_equity(account: Account, prices: dict[str, float]) -> Decimal:
-    """Unrounded equity in dollars; positions without a price in `prices` are left out."""
+    """Unrounded equity in dollars, without positions that have no price in `prices`."""
     total = account.cash
     for position in account.positions:
         if position.quantity and position.symbol in prices:
@@ -19,7 +19,7 @@ def exact_equity(account: Account, prices: dict[str, float]) -> Decimal:
 
 
 def exposure(account: Account, prices: dict[str, float]) -> Decimal:
-    """What long and short positions are worth together, in dollars; those without a price are left out."""
+    """The value of long and short positions added up, in dollars, without positions that have no price."""
     total = Decimal(0)
     for position in account.positions:
         if position.quantity and position.symbol in prices:
@@ -34,17 +34,17 @@ def exact_day_pnl(account: Account, equity: Decimal) -> Decimal:
 
 
 def day_base(account: Account) -> Decimal:
-    """What day P&L counts from, in dollars: last equity and what has come in since."""
+    """The base of the day P&L in dollars: last equity + external cash flow."""
     return account.last_equity + account.external_cash_flow
 
 
 def cents(dollars: Decimal) -> int:
-    """Cents of a Decimal, half-even."""
+    """Cents of dollars, rounded half-even."""
     return int(EXACT.scaleb(EXACT.quantize(dollars, CENT), 2))
 
 
 def money(amount_cents: int) -> str:
-    """Cents as dollars: 10421137 -> `104211.37`."""
+    """Cents as text in dollars: 10421137 -> `104211.37`."""
     sign = "-" if amount_cents < 0 else ""
     dollars, remainder = divmod(abs(amount_cents), 100)
     return f"{sign}{dollars}.{remainder:02d}"

@@ -1,7 +1,7 @@
-"""SciPy's own loops over sparse matrices, and nothing else of SciPy.
+"""SciPy's loops over sparse matrices, without the rest of SciPy.
 
-`import scipy.sparse` brings 260 modules: a third of a second and 23 MB at every start. The extension that
-holds the loops needs NumPy alone. Nobody checks arrays: pointers and indices are int32, elements float64.
+`import scipy.sparse` loads 260 modules: a third of a second and 23 MB at every start. The extension with the
+loops needs only NumPy. Arrays are not checked: pointers and indices must be int32, elements float64.
 """
 
 import importlib.util
@@ -18,7 +18,7 @@ EXTENSION: Final = "_sparsetools"
 
 
 def _load() -> ModuleType:
-    """The extension; by SciPy itself where it does not lie beside SciPy's other files."""
+    """The extension module, loaded by SciPy itself if it is not beside SciPy's other files."""
     scipy = importlib.util.find_spec("scipy")
     folders = (
         [] if scipy is None else [str(Path(one) / "sparse") for one in scipy.submodule_search_locations or ()]
@@ -38,15 +38,15 @@ csr_row_index: Final = _tools.csr_row_index
 
 
 class Lines(NamedTuple):
-    """A sparse matrix line by line: the rows of CSR, or the columns of CSC."""
+    """A sparse matrix by lines: the rows of CSR, or the columns of CSC."""
 
-    pointers: Int32s  # one more than lines
+    pointers: Int32s  # one more than there are lines
     indices: Int32s
     elements: Floats
 
 
 def by_columns(rows: Lines, column_count: int) -> Lines:
-    """The columns of a matrix whose rows are given; its pointers begin at 0."""
+    """The matrix by columns, from its rows; its pointers begin at 0."""
     pointers = np.empty(column_count + 1, np.int32)
     indices, elements = np.empty_like(rows.indices), np.empty_like(rows.elements)
     _tools.csr_tocsc(len(rows.pointers) - 1, column_count, *rows, pointers, indices, elements)
@@ -54,7 +54,7 @@ def by_columns(rows: Lines, column_count: int) -> Lines:
 
 
 def some_of(lines: Lines, chosen: Int32s) -> Lines:
-    """These lines, copied."""
+    """A copy of the chosen lines."""
     pointers = np.zeros(len(chosen) + 1, np.int32)
     np.cumsum(lines.pointers[chosen + 1] - lines.pointers[chosen], out=pointers[1:])
     indices, elements = np.empty(pointers[-1], np.int32), np.empty(pointers[-1])

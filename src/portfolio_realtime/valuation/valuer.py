@@ -1,7 +1,7 @@
-"""The valuer: book, watchlist and records together; each flush turns what is due into publications.
+"""The valuer: book, watchlist and records. Each flush turns due changes into publications.
 
-Everything a portfolio calculator decides is decided here, with time as an argument; the service around it
-only moves bytes between Valkey and this class.
+All decisions of a portfolio calculator are made here, with time as an argument. The service around it only
+moves bytes between Valkey and this class.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,20 +29,24 @@ from portfolio_realtime.valuation.watchlist import Watchlist
 
 NS_PER_S = 1_000_000_000
 RECORD_TTL_S = 3600.0
-DOUBT_NS: Final = NS_PER_S // 2  # marks and records grow stale by themselves: look at all this often
-WORTH_MAX = 1e14  # dollars of one position; their sum in cents stays within 64 bits
+DOUBT_NS: Final = (
+    NS_PER_S // 2
+)  # between two checks of all, because marks and records become stale by time alone
+WORTH_MAX = 1e14  # dollars of one position, so that sums in cents fit 64 bits
 
 
 @dataclass(frozen=True)
 class Flush:
-    """The outcome of one flush."""
+    """The result of one flush."""
 
     publications: list[Publication]
-    next_due_s: float | None  # when something that has changed may be published; None: nothing waits
-    exact_count: int  # figures that float could not decide
+    next_due_s: (
+        float | None
+    )  # when the next waiting change may be published, in monotonic s; None: none waits
+    exact_count: int  # accounts computed again in Decimal
     unpriced_accounts: int
     stale_accounts: int
-    newest_as_of_ns: int  # newest input among what was published; 0 for none
+    newest_as_of_ns: int  # newest input of the publications; 0 without any
 
 
 class Valuer:
@@ -56,29 +60,29 @@ class Valuer:
         record_ttl_s: float = RECORD_TTL_S,
         is_told_unmarked: bool = False,
     ) -> None:
-        """`is_told_unmarked`: a symbol without a mark is unpriced only once `take_unmarked` says so."""
+        """`is_told_unmarked`: a symbol without a mark is unpriced only after `take_unmarked` names it."""
         self.book = Book()
         self.whole = WholeBook(self.book)
         self.watchlist = Watchlist()
         self._price_ttl_ns = int(price_ttl_s * NS_PER_S)
         self._record_ttl_ns = int(record_ttl_s * NS_PER_S)
-        self._are_records_away = False  # nobody hears from the broker now
+        self._are_records_away = False  # the broker cannot be followed now
         self._interval_s = min_update_interval_s
         self._records: dict[str, tuple[Account, Constant]] = {}  # of watched accounts only
         self._sequences: dict[str, int] = {}
         self._epochs: dict[str, int] = {}
-        self._last_sequence = 0  # highest of the accounts that are gone
+        self._last_sequence = 0  # highest sequence of the dropped accounts
         self._rows: dict[str, dict[str, tuple[Mark | None, bytes]]] = {}
-        self._marks_from_ns: dict[str, int] = {}  # of split symbols; what was traded earlier is no mark
+        self._marks_from_ns: dict[str, int] = {}  # symbol -> time of its split; an earlier trade is no mark
         self._holders = Holders()
         self._numbering = self.book.numbering
         self._is_all_doubted = False
-        self._doubted_ns = NEVER_NS  # when anybody was last looked at
+        self._doubted_ns = NEVER_NS  # when all accounts were last checked
         self._is_told_unmarked = is_told_unmarked
-        self._unmarked: set[str] = set()  # looked for in vain
+        self._unmarked: set[str] = set()  # symbols for which no price was found
 
     def put_account(self, account: Account) -> None:
-        """Take in an account's record; an older version than the one known is ignored."""
+        """Set an account's record; an older version than the known one is ignored."""
         known = self._records.get(account.account_id)
         if known is not None and account.version < known[0].version:
             return
@@ -94,23 +98,26 @@ class Valuer:
 
     @property
     def published_ids(self) -> list[str]:
-        """Every account that has been published and not dropped since."""
+        """Every account that has been watched and not been dropped since."""
         return list(self._sequences)
 
     def drop(self, account_id: str) -> None:
-        """The account is gone. Should it come back in the same epoch, its sequence is higher than before."""
+        """Remove an account that is gone. If it returns in the same epoch, its sequence grows further."""
         self.book.drop(account_id)
         self.unwatch(account_id)
         self._epochs.pop(account_id, None)
         self._last_sequence = max(self._last_sequence, self._sequences.pop(account_id, 0))
 
     def forget(self, account_id: str) -> None:
-        """The account is another calculator's now, which publishes it under an epoch of its own."""
+        """Remove an account of another calculator, which publishes it under an epoch of its own."""
         self._sequences.pop(account_id, None)
         self.drop(account_id)
 
     def watch(self, account: Account, epoch: int, *, with_positions: bool) -> None:
-        """Begin to publish an account under an epoch; a new epoch of a known one counts from 1 again."""
+        """Publish an account under an epoch from now on.
+
+        An account that was published under another epoch starts at sequence 1 again.
+        """
         known = self._epochs.get(account.account_id)
         if known != epoch:
             self._epochs[account.account_id] = epoch
@@ -119,20 +126,23 @@ class Valuer:
         self.put_account(account)
 
     def unwatch(self, account_id: str) -> None:
-        """Stop publishing an account; its sequence is kept in case somebody comes back."""
+        """Stop publishing an account. Its sequence is kept in case it is watched again."""
         self.watchlist.unwatch(account_id)
         self._records.pop(account_id, None)
         self._rows.pop(account_id, None)
 
     def apply_marks(self, marks: Iterable[Mark]) -> bool:
-        """Take in marks. Did any count? One from before a split is another price, and does not."""
+        """Apply marks; return whether any was newer than the mark of its symbol.
+
+        A mark from before a split is ignored: it is a price of other shares.
+        """
         since = self._marks_from_ns
         if since:
             marks = [mark for mark in marks if mark.as_of_ns >= since.get(mark.symbol, 0)]
         return self.book.apply_marks(marks)
 
     def take_unmarked(self, symbols: Iterable[str]) -> bool:
-        """These have no price as far as was looked for; does that change what is to be published?"""
+        """Note that no price was found for these symbols; return whether that changes a publication."""
         new = set(symbols) - self._unmarked
         self._unmarked |= new
         touched = [
@@ -145,7 +155,7 @@ class Valuer:
         return bool(touched)
 
     def free(self, unheld: Mapping[str, Mark | None]) -> int:
-        """Forget those of these symbols that are still held by nobody and have still this mark; how many."""
+        """Remove those of these symbols that are still unheld and have still this mark; return how many."""
         freed = self.book.free(unheld)
         for symbol in freed:
             self._marks_from_ns.pop(symbol, None)
@@ -153,27 +163,27 @@ class Valuer:
         return len(freed)
 
     def _begin_new_prices(self, symbol: str, since_ns: int) -> None:
-        """A split: until it trades at its new price the symbol is unpriced, not worth its old one."""
+        """After a split a symbol is unpriced until it trades at its new price."""
         self._marks_from_ns[symbol] = since_ns
         mark = self.book.marks.get(symbol)
         if mark is not None and mark.as_of_ns < since_ns:
             self.book.unprice(symbol)
 
     def holds(self, account_id: str, symbol: str) -> bool:
-        """Does a watched account hold this symbol?"""
+        """Whether a watched account holds this symbol."""
         record = self._records.get(account_id)
         return record is not None and any(p.symbol == symbol and p.quantity for p in record[0].positions)
 
     def set_records_away(self, are_away: bool) -> bool:
-        """Let all records count as stale, or by their age. Is that a change?"""
+        """Count all records as stale, or each by its age; return whether that is a change."""
         before, self._are_records_away = self._are_records_away, are_away
         self._is_all_doubted |= before != are_away
         return before != are_away
 
     def flush(self, now_ns: int, now_s: float) -> Flush:
-        """Value the watched accounts that are due and of which something may have changed; publish what has.
+        """Value the watched accounts that are due and may have changed; return what has.
 
-        `now_ns` is wall-clock time (staleness, timestamps), `now_s` monotonic (the interval).
+        `now_ns`: wall clock, for staleness and timestamps. `now_s`: monotonic, for the interval.
         """
         self._doubt(now_ns)
         slots, next_due_s = self.watchlist.due(now_s, self._interval_s)
@@ -190,7 +200,7 @@ class Valuer:
             equity[index], day_pnl[index] = self._exact(account)
             if is_known[index] and self._unpriced(account):
                 valued.unpriced_count[index] += 1
-        day_pnl[valued.unpriced_count > 0] = 0  # means nothing there
+        day_pnl[valued.unpriced_count > 0] = 0  # has no meaning there
         chosen = self.watchlist.changed(slots, valued, equity, day_pnl, now_s)
         publications = self._publications(
             [account_ids[index] for index in chosen.tolist()],
@@ -213,7 +223,7 @@ class Valuer:
         return Flush(publications, next_due_s, exact_count, unpriced, stale, newest_as_of_ns)
 
     def _doubt(self, now_ns: int) -> None:
-        """Who may show something else now: holders of what has moved; by time alone anybody, now and then."""
+        """Mark the accounts that may have changed: holders of changed marks, and all every DOUBT_NS."""
         moved = self.book.take_moved()
         if self._is_all_doubted or abs(now_ns - self._doubted_ns) >= DOUBT_NS:
             self._is_all_doubted, self._doubted_ns = False, now_ns
@@ -255,7 +265,7 @@ class Valuer:
         return {p.symbol: marks[p.symbol].price for p in account.positions if self._is_priced(p)}
 
     def _is_priced(self, position: Position) -> bool:
-        """Is there a mark, and can the position be worth so much? Else its quantity or price is wrong."""
+        """Whether there is a mark and the value is below WORTH_MAX; a larger one must be an error."""
         mark = self.book.marks.get(position.symbol)
         units = float(position.quantity) * float(position.multiplier)
         return mark is not None and abs(units * mark.price) < WORTH_MAX
@@ -271,7 +281,7 @@ class Valuer:
         has_stale: NDArray[np.bool_],
         now_ns: int,
     ) -> list[Publication]:
-        """What is published of these accounts now; all columns have one entry per account."""
+        """The publications of these accounts. All columns have one entry per account."""
         records = [self._records[account_id] for account_id in account_ids]
         sequences = [self._sequences[account_id] + 1 for account_id in account_ids]
         self._sequences.update(zip(account_ids, sequences, strict=True))
@@ -298,7 +308,7 @@ class Valuer:
         return [p.symbol for p in account.positions if p.quantity and not self._is_priced(p)]
 
     def _awaited(self, account: Account) -> list[str]:
-        """Those of which nobody knows yet whether there is a price."""
+        """The held symbols of which it is not known yet whether they have a price."""
         if not self._is_told_unmarked:
             return []
         return [
@@ -325,7 +335,7 @@ class Valuer:
         return ages_s
 
     def _encoded_rows(self, account: Account) -> list[tuple[str, bytes]]:
-        """The account's rows; only those whose mark has changed are encoded anew."""
+        """The account's rows. Only rows whose mark has changed are encoded again."""
         kept = self._rows.setdefault(account.account_id, {})
         for position in account.positions:
             mark = self.book.marks.get(position.symbol)

@@ -1,7 +1,7 @@
-"""Who is watched, what they last saw, and who is due for a publication now.
+"""Which accounts are watched, what was last published of them, and which are due now.
 
-A watched account is published when something visible has changed: never more often than the interval, and
-always with the newest value once the interval has passed, so that the last change of a burst is never lost.
+A watched account is published when something visible has changed, never more often than the interval. After
+the interval its newest value is always published, so that the last change of a burst is never lost.
 """
 
 from typing import Any, Final
@@ -18,7 +18,7 @@ NEVER_S: Final = float("-inf")
 
 
 class Watchlist:
-    """One slot per watched account in flat arrays, so that a flush asks all at once."""
+    """One slot per watched account in flat arrays, so that a flush checks all at once."""
 
     def __init__(self) -> None:
         self._slots: dict[str, int] = {}
@@ -34,9 +34,9 @@ class Watchlist:
         self._is_touched: NDArray[np.bool_] = np.zeros(INITIAL, bool)
         self._has_rows: NDArray[np.bool_] = np.zeros(INITIAL, bool)
         self._ids: list[str] = [""] * INITIAL  # by slot
-        self._rows: Ints = np.zeros(INITIAL, np.int64)  # of the book
+        self._rows: Ints = np.zeros(INITIAL, np.int64)  # row of the book, by slot
         self._is_used: NDArray[np.bool_] = np.zeros(INITIAL, bool)
-        self._is_doubtful: NDArray[np.bool_] = np.zeros(INITIAL, bool)  # may show something else now
+        self._is_doubtful: NDArray[np.bool_] = np.zeros(INITIAL, bool)  # may have changed
 
     def __contains__(self, account_id: str) -> bool:
         return account_id in self._slots
@@ -45,7 +45,7 @@ class Watchlist:
         return len(self._slots)
 
     def watch(self, account_id: str, *, with_positions: bool) -> None:
-        """Begin to watch; an account that is new here, or newly with positions, is due at once."""
+        """Watch an account. If it is new, or newly watched with positions, it is due at once."""
         slot = self._slots.get(account_id)
         is_new = slot is None
         if slot is None:
@@ -58,7 +58,7 @@ class Watchlist:
         (self.with_positions.add if with_positions else self.with_positions.discard)(account_id)
 
     def unwatch(self, account_id: str) -> None:
-        """Nobody watches it any more."""
+        """Stop watching an account."""
         slot = self._slots.pop(account_id, None)
         if slot is not None:
             self._free.append(slot)
@@ -67,28 +67,28 @@ class Watchlist:
             self.with_positions.discard(account_id)
 
     def touch(self, account_id: str) -> None:
-        """Its record has changed: publish it when it may be, whatever the figures say."""
+        """Publish an account when it is next due, even with the same figures: its record has changed."""
         slot = self._slots.get(account_id)
         if slot is not None:
             self._is_touched[slot] = self._is_doubtful[slot] = True
 
     def put(self, account_id: str, row: int) -> int:
-        """A watched account is in this row of the book; its slot."""
+        """Set the row of the book of a watched account; return its slot."""
         slot = self._slots[account_id]
         self._rows[slot] = row
         return slot
 
     def doubt(self, slots: Ints) -> None:
-        """What these show may have changed: look when they may be published."""
+        """Check these slots when they are next due: their values may have changed."""
         self._is_doubtful[slots] = self._is_used[slots]
 
     def doubt_all(self) -> None:
-        """The same of all."""
+        """Check all slots when they are next due."""
         self._is_doubtful[:] = self._is_used
 
     @property
     def slots(self) -> Ints:
-        """Of all watched accounts."""
+        """The slots of all watched accounts."""
         return np.flatnonzero(self._is_used)
 
     def ids(self, slots: Ints) -> list[str]:
@@ -96,13 +96,13 @@ class Watchlist:
         return [self._ids[slot] for slot in slots.tolist()]
 
     def rows(self, slots: Ints) -> Ints:
-        """Their rows of the book."""
+        """The rows of the book of these slots."""
         return self._rows[slots]
 
     def due(self, now_s: float, interval_s: float) -> tuple[Ints, float | None]:
-        """Slots to look at now: something may have changed, and the interval is over.
+        """The slots to check now: they may have changed, and their interval has passed.
 
-        Then when the interval of the next of the others is over; None: nothing waits.
+        Also when the next of the others is due, in monotonic seconds; None: none waits.
         """
         doubtful = np.flatnonzero(self._is_doubtful)
         due_s = self._published_s[doubtful] + interval_s
@@ -111,9 +111,9 @@ class Watchlist:
         return doubtful[is_due], float(waiting.min()) if len(waiting) else None
 
     def changed(self, slots: Ints, valued: Valued, equity: Ints, day_pnl: Ints, now_s: float) -> Ints:
-        """Which of these (indices) show something else than what was published; they count as published now.
+        """The indices into `slots` whose values have changed since their publication.
 
-        `equity` (as far as known) and `day_pnl` are in cents.
+        They count as published now. `equity` (without unpriced positions) and `day_pnl` are in cents.
         """
         is_changed = (
             self._is_touched[slots]
@@ -137,12 +137,12 @@ class Watchlist:
 
     @property
     def unpriced_accounts(self) -> int:
-        """How many were published with an unpriced position."""
+        """How many accounts were published with an unpriced position."""
         return int(np.count_nonzero(self._unpriced[self._is_used]))
 
     @property
     def stale_accounts(self) -> int:
-        """How many were published with a stale position or record."""
+        """How many accounts were published with a stale mark or record."""
         return int(np.count_nonzero(self._stale[self._is_used]))
 
     def _new_slot(self) -> int:
