@@ -65,7 +65,7 @@ class TokenSource:
         if answer.status_code in REFUSED:
             raise TokenRefused(
                 f"Alpaca issued no token (HTTP {answer.status_code}): check BROKER_CLIENT_ID and "
-                "BROKER_CLIENT_SECRET, and that ALPACA_SANDBOX fits them"
+                "BROKER_CLIENT_SECRET, and that ALPACA_SANDBOX matches them"
             )
         answer.raise_for_status()
         try:

@@ -11,7 +11,7 @@
 
 A cash amount changes the cash for every type. Sources: `broker` and `trading`, the enums `ActivityType` of
 Alpaca's OpenAPI files (broker 1.1.1, trading 2.0.1); `events`, the guide to the activity stream (2026-09-16).
-An unknown type is applied as it states, and nobody knows whether it was earned or brought in.
+An unknown type is applied as it states. Whether it was earned or brought in is then unknown.
 """
 
 from enum import Enum
@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 
 class Cost(Enum):
-    """What a quantity that was added or removed has cost."""
+    """The cost of a quantity that was added or removed."""
 
     PRICE = "its price"
     NOTHING = "nothing"
@@ -57,7 +57,7 @@ class ActivityType(NamedTuple):
 
 
 TRADE: Final = "TRD"
-FILL: Final = "FILL"  # what rows call a trade
+FILL: Final = "FILL"  # a trade in the rows of the REST list
 MEMO: Final = "MEM"
 SPLIT: Final = "SPLIT"
 CRYPTO_FEE: Final = "CFEE"
@@ -121,14 +121,14 @@ _ROWS: Final = (
 # fmt: on
 TABLE: Final = {row[0]: ActivityType(*row) for row in _ROWS}
 
-UNDESCRIBED: Final = frozenset({"MISC"})  # in the enums, but nothing says what it is
+UNDESCRIBED: Final = frozenset({"MISC"})  # in the enums, but not documented
 
 _STOCK_DIVIDEND: Final = "SDIV"
-_THREE_LEGS: Final = ("SCMA", "REOSC", "SCMGR")  # what was held leaves; shares and cash come
+_THREE_LEGS: Final = ("SCMA", "REOSC", "SCMGR")  # the position leaves; shares and cash come in
 
 
 def is_described(code: str) -> bool:
-    """Whether Alpaca documents if it is earned, paid, or brought in by the client."""
+    """Whether Alpaca documents that it is earned, paid, or brought in by the client."""
     return code in TABLE and code not in UNDESCRIBED
 
 

@@ -1,7 +1,7 @@
-"""Whether the broker is heard now: its event stream, and its answers to requests.
+"""Whether the broker can be followed now: its event stream works, and it answers requests.
 
-While it is not, no record can be trusted to be current. Its source stops being live, and every value says so.
-One account that always returns an error is not a silence of the broker.
+While it cannot, no record is known to be current. The source of accounts is then not live, and every value
+says so. If only one account always returns an error, the broker still counts as heard.
 """
 
 import asyncio
@@ -13,18 +13,18 @@ from prometheus_client import Gauge
 from portfolio_realtime.clock import Clock
 from portfolio_realtime.state import feeds
 
-KEEP_S: Final = 0.5  # a quarter of the time for which the broker counts as heard
-REST_SILENT_S: Final = 5.0  # without any answer, though we have asked
-EVENTS_LOST_S: Final = 2.0  # a stream that is opened again within this has lost nothing
+KEEP_S: Final = 0.5  # a quarter of the time for which the source stays live without renewal
+REST_SILENT_S: Final = 5.0  # since the first failed request, without any success
+EVENTS_LOST_S: Final = 2.0  # a stream that is opened again within this has missed nothing
 
 
 class FollowedStream(Protocol):
-    """A follower of events."""
+    """What is needed of a follower. `lost_since_s`: monotonic seconds; None while events can arrive."""
 
     lost_since_s: float | None
 
     def is_mute(self) -> bool:
-        """Is it open, and silent for longer than its rhythm allows?"""
+        """Whether it is open, and silent for longer than its rhythm allows."""
         ...
 
 
@@ -36,11 +36,11 @@ class BrokerSilence:
         self._failing_since_s: float | None = None
 
     def note_answer(self) -> None:
-        """The broker has answered a request."""
+        """Note that the broker has answered a request."""
         self._failing_since_s = None
 
     def note_failure(self) -> None:
-        """A request has failed after all its attempts."""
+        """Note that a request has failed after all its attempts."""
         if self._failing_since_s is None:
             self._failing_since_s = self._clock.monotonic_s()
 

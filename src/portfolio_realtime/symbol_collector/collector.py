@@ -45,23 +45,23 @@ from portfolio_realtime.telemetry import CollectorMetrics
 
 NAME: Final = "symbol_collector"
 FETCHES_MAX: Final = 8  # accounts fetched at the same time …
-URGENT_FETCHES: Final = 2  # … of which these are kept for accounts that somebody waits for
+URGENT_FETCHES: Final = 2  # … of which these are kept for accounts that are waited for
 TURN_POLL_S: Final = 0.05
 RETRY_S: Final = 2.0  # after a failed request
 REPORT_S: Final = 1.0
 WATCHED_S: Final = 5.0  # interest ends silently, so it is read this often
 RELIST_S_MIN: Final = 5.0
-ASKED_AT_ONCE: Final = 8  # accounts that are missed, one after the other
-ASK_AGAIN_S: Final = 0.5  # to be told that an account does not exist is for good: one no is not enough
-CURSOR_NS_MAX: Final = 3600 * NS_PER_S  # an older cursor of a former life is not worth its replay
-PROBES_MAX: Final = 10  # accounts asked for the day they belong to
-FIRST_SPREAD: Final = (0.2, 1.0)  # of the interval, until an account's second turn
-SPREAD: Final = (0.8, 1.0)
-EVENTS_S_MAX: Final = 20.0  # at start, until accounts are served without the event stream
-HISTORY_AGAIN_NS: Final = 60 * NS_PER_S  # after a history of the day that could not be had
-REFUSED_AGAIN_NS: Final = 30 * NS_PER_S  # after a statement that could not be read
-FAILURES_MAX: Final = 2  # of one account in a row, while the broker answers others
-BACK_OFF_MAX: Final = 6  # doublings of the pause before such an account is asked again
+ASKED_AT_ONCE: Final = 8  # unlisted accounts per round, one after the other
+ASK_AGAIN_S: Final = 0.5  # until an absent account is looked up a second time: one answer is not enough
+CURSOR_NS_MAX: Final = 3600 * NS_PER_S  # an older cursor would take too long to replay
+PROBES_MAX: Final = 10  # accounts asked for their `balance_asof`
+FIRST_SPREAD: Final = (0.2, 1.0)  # share of the interval until an account's second fetch
+SPREAD: Final = (0.8, 1.0)  # the same, until any later fetch
+EVENTS_S_MAX: Final = 20.0  # longest wait for the event stream at the start
+HISTORY_AGAIN_NS: Final = 60 * NS_PER_S  # until a history of the day that failed is tried again
+REFUSED_AGAIN_NS: Final = 30 * NS_PER_S  # until a statement that could not be read is tried again
+FAILURES_MAX: Final = 2  # in a row for one account, while requests for others succeed
+BACK_OFF_MAX: Final = 6  # doublings of the pause before such an account is tried again
 
 log = structlog.get_logger()
 
@@ -81,7 +81,7 @@ async def run(context: Context) -> None:
 
 
 class Collector:
-    """What one process knows about all accounts. It survives the loss of the lease and of Valkey."""
+    """What one process knows about all accounts. It is kept when the lease or Valkey is lost."""
 
     def __init__(self, context: Context, client: AccountSource, metrics: CollectorMetrics) -> None:
         self._state = context.state
@@ -98,7 +98,7 @@ class Collector:
         self._begin()
 
     def _begin(self) -> None:
-        """Start without any knowledge."""
+        """Start without any knowledge of accounts."""
         self._records = AccountRecords()
         self._schedule = FetchSchedule()
         self._unlisted = UnlistedAccounts()
@@ -108,7 +108,7 @@ class Collector:
         self._has_begun = False  # the list and the day's bookings have been read
         self._pending = PendingAccounts()
         self._writer = RecordWriter(self._state.accounts, self._records, self._pending)
-        self._failures: dict[str, int] = {}  # account -> requests in a row that were not answered
+        self._failures: dict[str, int] = {}  # account -> failed requests in a row
         self._history_failed_ns: int | None = None
         self._equity_drift = EquityDrift(self._records, self._state, self._clock, self._metrics)
 
@@ -132,7 +132,7 @@ class Collector:
         )
 
     def _is_heard(self) -> bool:
-        """Is the broker heard, and known what was booked since a former owner wrote the records?"""
+        """Whether the broker answers, and all bookings since a former owner's records are known."""
         is_caught_up = self._has_begun and not self._schedule.is_behind
         return is_caught_up and self._silence.is_heard(self._follower)
 
@@ -309,7 +309,7 @@ class Collector:
         self._writer.request_write()
 
     async def _begin_history(self) -> None:
-        """Replay the day, which begins where the first readable accounts say, before any record is made."""
+        """Replay the day before any record is made. The first readable accounts say when it began."""
         if self._follower.has_history:
             return
         since_ns = self._clock.now_ns()
@@ -387,11 +387,13 @@ class Collector:
             return int(RETRY_S * NS_PER_S)
         self._silence.note_answer()
         if failures >= FAILURES_MAX:
-            await self._refuse(account_id, "the broker answers others, but not about this account")
+            await self._refuse(
+                account_id, "the broker answers requests for other accounts, but not for this one"
+            )
         return min(self._interval_ns, int(RETRY_S * NS_PER_S) << min(failures, BACK_OFF_MAX))
 
     async def _refuse(self, account_id: str, reason: str, *, is_final: bool = False) -> None:
-        """No readable answer about the account: its record, a former owner's too, is old."""
+        """Mark the account's record as old: no answer about it can be read. That of a former owner, too."""
         self._untried.discard(account_id)
         now_ns = self._clock.now_ns()
         if self._records.is_known(account_id):
@@ -406,9 +408,9 @@ class Collector:
         self._writer.request_write()
 
     def _observe(self, account_id: str, statement: Statement | None, began_ns: int, ended_ns: int) -> int:
-        """Apply a statement. Returns the ns until the account's next turn.
+        """Apply a statement. Returns the ns until the account's next fetch.
 
-        The account may have left the list while it was fetched; then it has no record any more.
+        The account may have left the list while it was fetched. Then it has no record any more.
         """
         if statement is None or not self._records.is_listed(account_id):
             self._metrics.reconciled.labels("absent").inc()
@@ -430,7 +432,7 @@ class Collector:
             self._schedule.done(account_id, due_ns)
 
     def _turn_ns(self, at_ns: int | None = None) -> int:
-        """Now, or a moment of the calendar, in nanoseconds that do not jump when a clock is set."""
+        """Now, or the wall-clock time `at_ns`, in ns of the monotonic clock, which is never set."""
         ahead_ns = 0 if at_ns is None else at_ns - self._clock.now_ns()
         return int(self._clock.monotonic_s() * NS_PER_S) + ahead_ns
 

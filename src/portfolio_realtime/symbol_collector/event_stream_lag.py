@@ -1,4 +1,4 @@
-"""The delay of the broker's events: that of the events received, or how long none could arrive."""
+"""The lag of the broker's events: from publication until applied, or how long none could arrive."""
 
 import asyncio
 from typing import Final, NoReturn, Protocol
@@ -9,17 +9,17 @@ from portfolio_realtime.clock import NS_PER_S, Clock
 from portfolio_realtime.symbol_collector.sources import parse
 
 MEASURE_S: Final = 1.0
-WINDOW_NS: Final = 60 * NS_PER_S  # the worst of these is shown
+WINDOW_NS: Final = 60 * NS_PER_S  # the worst lag within this is shown
 
 
 class LossReporting(Protocol):
-    """A follower of events. `lost_since_ns` is None while events can arrive."""
+    """What is needed of a follower. `lost_since_s`: monotonic seconds; None while events can arrive."""
 
     lost_since_s: float | None
 
 
 class EventStreamLag:
-    """The lag gauge of one collector: seconds from an event's publication until it was applied."""
+    """Sets the lag gauge of one collector, in seconds."""
 
     def __init__(self, gauge: Gauge, clock: Clock) -> None:
         self._gauge = gauge
@@ -28,7 +28,7 @@ class EventStreamLag:
         self._worst_at_ns = 0
 
     def note_event(self, event_id: str) -> None:
-        """A live event has arrived. It is not counted if its id does not contain a time."""
+        """Note that a live event has arrived. It is not counted if its id does not contain a time."""
         published_ns, now_ns = parse.published_ns(event_id), self._clock.now_ns()
         if published_ns is None:
             return
@@ -36,8 +36,9 @@ class EventStreamLag:
             self._worst_ns, self._worst_at_ns = now_ns - published_ns, now_ns
 
     async def measure(self, followed: LossReporting) -> NoReturn:
-        """Update the gauge while we collect; a stand-by shows 0."""
-        followed.lost_since_s = self._clock.monotonic_s()  # what was before is no fault of the stream
+        """Update the gauge without end. It is set to 0 when cancelled, so a stand-by shows 0."""
+        # Time from before the lease does not count against the stream.
+        followed.lost_since_s = self._clock.monotonic_s()
         try:
             while True:
                 self._gauge.set(self._now_s(followed))

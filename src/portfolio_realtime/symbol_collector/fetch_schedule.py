@@ -8,9 +8,9 @@ Pure: times are arguments, in nanoseconds.
 import heapq
 from typing import Final, NamedTuple
 
-STALE_FACTOR_MAX: Final = 4  # a line is swept when it holds more than this many entries an account …
-FIRST_NS: Final = -1  # due before all that have been due since ever
-MOVED_MAX: Final = 10_000  # accounts that events name before the list does
+STALE_FACTOR_MAX: Final = 4  # a queue is swept above this many entries per account …
+FIRST_NS: Final = -1  # due before all others
+MOVED_MAX: Final = 10_000  # accounts named by events before they are listed
 STALE_MAX: Final = 1_000  # … and this many more
 
 
@@ -28,14 +28,14 @@ class FetchSchedule:
         self._due: dict[str, int] = {}
         self._watched: set[str] = set()
         self._hurried: set[str] = set()
-        self._moved: set[str] = set()  # since the last life of ours, and not due yet
-        self._first: set[str] = set()  # the same, due, and not fetched yet
+        self._moved: set[str] = set()  # have an event, but are not due yet
+        self._first: set[str] = set()  # have an event and are due, but are not fetched yet
         self._fetching: set[str] = set()
         self._lines: dict[bool, list[tuple[int, int, str]]] = {True: [], False: []}
         self._order = 0
 
     def set_due(self, account_id: str, due_ns: int, *, is_hurried: bool = False) -> None:
-        """Make the account due at this time. Hurried: before all accounts that nobody watches."""
+        """Make the account due at this time. Hurried: before all accounts that are not watched."""
         if account_id in self._moved:
             self._moved.discard(account_id)
             self._first.add(account_id)
@@ -59,11 +59,11 @@ class FetchSchedule:
 
     @property
     def is_behind(self) -> bool:
-        """Has something happened to an account of which only a former owner's record is there?"""
+        """Whether an account with an event still has only a former owner's record."""
         return bool(self._first)
 
     def forget(self, account_id: str) -> None:
-        """The account no longer exists."""
+        """Remove an account that no longer exists."""
         self._moved.discard(account_id)
         self._first.discard(account_id)
         self._due.pop(account_id, None)
@@ -71,7 +71,7 @@ class FetchSchedule:
         self._hurried.discard(account_id)
 
     def watch(self, watched: set[str]) -> None:
-        """These accounts are watched now, and no others."""
+        """Set which accounts are watched."""
         moved = watched ^ self._watched
         self._watched = set(watched)
         for account_id in moved & self._due.keys():
@@ -79,7 +79,7 @@ class FetchSchedule:
                 self._queue(account_id)
 
     def begin_to_watch(self, account_id: str) -> None:
-        """One more account is watched. The cost does not depend on how many are watched already."""
+        """Watch one more account. The cost does not depend on how many are watched already."""
         if account_id in self._watched:
             return
         self._watched.add(account_id)
@@ -99,7 +99,7 @@ class FetchSchedule:
         return None
 
     def done(self, account_id: str, due_ns: int, *, is_hurried: bool = False) -> None:
-        """The account has been fetched and is due again at this time."""
+        """Note that the account has been fetched and is due again at this time."""
         self._fetching.discard(account_id)
         self._hurried.discard(account_id)
         self._first.discard(account_id)
@@ -107,7 +107,7 @@ class FetchSchedule:
             self.set_due(account_id, due_ns, is_hurried=is_hurried)
 
     def release_all(self) -> None:
-        """All fetches have been cancelled."""
+        """Make all accounts that were being fetched due again: their fetches were cancelled."""
         for account_id in tuple(self._fetching):
             is_first = account_id in self._first
             self.done(account_id, self._due.get(account_id, 0))

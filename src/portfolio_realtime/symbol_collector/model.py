@@ -18,9 +18,9 @@ ONE: Final = Decimal(1)
 
 CLOSED: Final = "ACCOUNT_CLOSED"
 DOLLAR: Final = "USD"
-CASH: Final = "cash"  # names itself among the symbols of what is unvalued, unexplained or unconfirmed
+CASH: Final = "cash"  # stands among symbols where cash is unvalued, unexplained or unconfirmed
 
-# A root may end in a digit (`MDU1`): so the exchange names a contract that a corporate action has adjusted.
+# A root may end in a digit (`MDU1`): a contract that was adjusted for a corporate action.
 _OPTION_SYMBOL: Final = re.compile(r"[A-Z][A-Z0-9]{0,5}\d{6}[CP]\d{8}")
 _CRYPTO_PAIR: Final = re.compile(r"([A-Z0-9]{2,})(USDT|USDC|USD|BTC)")
 _EQUITY_LETTERS_MAX: Final = 5
@@ -33,8 +33,8 @@ class Holding(msgspec.Struct, frozen=True):
     asset_class: str
     quantity: Decimal
     cost_basis: Decimal
-    stated_multiplier: Decimal | None = None  # that the broker's own figures show
-    is_cost_known: bool = True  # false: some of it came at a cost that no booking tells
+    stated_multiplier: Decimal | None = None  # from the broker's own figures
+    is_cost_known: bool = True  # false: no booking states the cost of a part of it
 
     @property
     def multiplier(self) -> Decimal:
@@ -52,8 +52,8 @@ class AccountState(msgspec.Struct, frozen=True):
     last_equity: Decimal
     balance_asof: str  # YYYY-MM-DD
     last_cash: Decimal | None = None  # at the moment of `last_equity`
-    equity: Decimal | None = None  # at the broker's own prices of that moment
-    market_value: Decimal | None = None  # of all positions, of the same moment
+    equity: Decimal | None = None  # at the broker's own prices at that moment
+    market_value: Decimal | None = None  # of all positions, at the same moment
 
 
 class Statement(msgspec.Struct, frozen=True):
@@ -61,9 +61,9 @@ class Statement(msgspec.Struct, frozen=True):
 
     state: AccountState
     holdings: dict[str, Holding]
-    prices: dict[str, float] = {}  # the broker's own, where it states them; they value nothing here
+    prices: dict[str, float] = {}  # the broker's own, where it states them; not used for values
     market_value: Decimal | None = None  # the sum over the positions
-    gross_value: Decimal = ZERO  # the same, with short ones counted like long ones
+    gross_value: Decimal = ZERO  # the same, with short positions counted as positive
 
     @property
     def quantities(self) -> dict[str, Decimal]:
@@ -91,18 +91,18 @@ class Activity(msgspec.Struct, frozen=True):
     net_amount: Decimal
     executed_ns: int
     published_ns: int
-    is_void: bool = False  # a bust: it only takes back the earlier booking
+    is_void: bool = False  # a bust: it only reverses the earlier booking
     group_id: str | None = None  # shared by the legs of one corporate action
     ex_date: str | None = None  # YYYY-MM-DD from which prices contain it
     rounding: Decimal = ZERO  # the broker's cash may differ by this from a net_amount that it did not state
     subtype: str = ""
     counter: tuple[str, Decimal] | None = None  # the coin that a trade of two coins was paid in, and how much
-    is_tentative: bool = False  # what it moves cannot be read from it alone: a statement decides
-    stated_class: str = ""  # of the symbol, where a position has named it; events do not
+    is_tentative: bool = False  # it does not state what it moves: a statement decides
+    stated_class: str = ""  # asset class as a position has stated it; events do not
 
     @property
     def asset_class(self) -> str:
-        """The class that the broker states, else that of the symbol's form."""
+        """The class that the broker states, otherwise the one suggested by the symbol's form."""
         return self.stated_class or asset_class_of(self.symbol or "")
 
     @property
@@ -173,7 +173,7 @@ def multiplier_of(asset_class: str) -> Decimal:
 
 
 def asset_class_of(symbol: str) -> str:
-    """The asset class by the form of a symbol: OCC option symbol, pair with a slash, else equity."""
+    """The asset class by the form of a symbol: OCC option symbol, pair with a slash, otherwise equity."""
     if "/" in symbol:
         return CRYPTO
     return US_OPTION if _OPTION_SYMBOL.fullmatch(symbol) else US_EQUITY

@@ -22,14 +22,17 @@ class PendingAccounts:
         return bool(self._changed)
 
     def add(self, account_id: str, reason: str, *, is_final: bool = False) -> None:
-        """The account cannot be valued now. Final: nor later, unless the broker's answer changes."""
+        """Note that the account cannot be valued now, and why.
+
+        `is_final`: nor later, unless the broker's answer changes.
+        """
         pending = Pending(account_id, reason, is_final)
         if self._pending.get(account_id) != pending:
             self._pending[account_id] = pending
             self._changed[account_id] = None
 
     def discard(self, account_id: str) -> None:
-        """The account has a record, or no longer exists."""
+        """Remove an account that has a record or no longer exists."""
         if self._pending.pop(account_id, None) is not None:
             self._changed[account_id] = None
 
@@ -42,5 +45,5 @@ class PendingAccounts:
         return added, [account_id for account_id in changed if account_id not in self._pending]
 
     def write_all_again(self) -> None:
-        """What was written may be lost."""
+        """Count every account as changed, because what was written may be lost."""
         self._changed.update(dict.fromkeys(self._pending))

@@ -9,7 +9,7 @@ from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.symbol_collector.pending_accounts import PendingAccounts
 from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
 
-WRITE_S: Final = 0.02  # changes of this long are written as one batch
+WRITE_S: Final = 0.02  # changes within this time are written as one batch
 WRITE_ACCOUNTS_MAX: Final = 1_000
 
 
@@ -22,18 +22,18 @@ class RecordWriter:
         self._pending = pending
         self._removed_symbols: set[str] = set()
         self._is_due = asyncio.Event()
-        self.writing = asyncio.Lock()  # held while a batch is on its way to Valkey
+        self.writing = asyncio.Lock()  # held while a batch is being written
 
     def request_write(self) -> None:
-        """Something has changed."""
+        """Write soon: something has changed."""
         self._is_due.set()
 
     def remove_symbols(self, stored: Iterable[str]) -> None:
-        """Remove those of the stored symbols from the universe that no account holds."""
+        """Remove those of the stored symbols that no account holds from the universe."""
         self._removed_symbols |= set(stored) - self._records.universe.keys()
 
     async def write(self, lease: Lease) -> NoReturn:
-        """Write for ever. Raises LeaseLost, StateUnavailable."""
+        """Write changes without end. Raises LeaseLost, StateUnavailable."""
         while True:
             await self._is_due.wait()
             await asyncio.sleep(WRITE_S)
@@ -58,5 +58,6 @@ class RecordWriter:
         if gone:
             await self._accounts.remove(lease, gone)
         pending, valued = self._pending.take_changes(WRITE_ACCOUNTS_MAX)
-        if pending or valued:  # after the records: who has one is not looked for here
+        # After the records: readers look for a pending reason only if there is no record.
+        if pending or valued:
             await self._accounts.write_pending(lease, pending, valued)

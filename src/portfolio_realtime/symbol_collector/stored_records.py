@@ -1,6 +1,6 @@
-"""Whether Valkey still has what was written, and nothing else.
+"""Finds records that Valkey has lost, and records that should not be there any more.
 
-Nobody reports entries that were evicted or deleted by hand, or records of a former collector.
+Nothing reports entries that were evicted or deleted by hand, or records left by a former collector.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from portfolio_realtime.state.accounts import Accounts
 from portfolio_realtime.symbol_collector.record_writer import RecordWriter
 from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
 
-COMPARE_S: Final = 2.0  # between two looks
+COMPARE_S: Final = 2.0  # between two comparisons
 
 log = structlog.get_logger()
 
@@ -21,10 +21,10 @@ log = structlog.get_logger()
 async def write_lost_again(
     records: AccountRecords, stored: Accounts, shards: Sequence[int], writer: RecordWriter
 ) -> NoReturn:
-    """Have records and symbols written again that Valkey has lost, forever. Raises StateUnavailable.
+    """Have records and symbols that Valkey has lost written again, without end. Raises StateUnavailable.
 
-    The counts are compared, so that a look costs the same however much is stored. What the writer is writing
-    is not lost.
+    Only counts are compared, so the cost does not depend on how much is stored. A batch that is being written
+    is not counted as lost.
     """
     while True:
         await asyncio.sleep(COMPARE_S)
@@ -43,7 +43,7 @@ async def write_lost_again(
 
 
 async def find_left_over(records: AccountRecords, stored: Accounts) -> set[str]:
-    """Remove records of accounts that are not listed. Returns universe symbols that nobody holds.
+    """Remove stored records of accounts that are not listed; return universe symbols that no account holds.
 
     Raises StateUnavailable.
     """

@@ -8,8 +8,8 @@ from typing import Final
 
 from portfolio_realtime.clock import NS_PER_S
 
-MISSED_MAX: Final = 1_000  # that wait to be asked for; who comes beyond waits for the next list
-ABSENT_NS: Final = 5 * NS_PER_S  # so long the broker's no is good for others who want the same account
+MISSED_MAX: Final = 1_000  # waiting accounts; further ones wait for the next list
+ABSENT_NS: Final = 5 * NS_PER_S  # for how long the broker's answer counts for other clients
 
 
 class UnlistedAccounts:
@@ -17,7 +17,7 @@ class UnlistedAccounts:
 
     def __init__(self) -> None:
         self._waiting: dict[str, None] = {}
-        self._absent_ns: dict[str, int] = {}  # -> when the broker said so
+        self._absent_ns: dict[str, int] = {}  # account -> when the broker said that it does not exist
 
     def add(self, account_id: str) -> None:
         """Ask the broker for this account."""
@@ -25,7 +25,7 @@ class UnlistedAccounts:
             self._waiting[account_id] = None
 
     def next_to_fetch(self, count_max: int) -> list[str]:
-        """The accounts to ask for now."""
+        """Remove and return up to `count_max` accounts to ask for now."""
         taken = [account_id for account_id, _ in zip(self._waiting, range(count_max), strict=False)]
         for account_id in taken:
             del self._waiting[account_id]
@@ -36,11 +36,11 @@ class UnlistedAccounts:
         return now_ns - self._absent_ns.get(account_id, now_ns - ABSENT_NS) < ABSENT_NS
 
     def mark_absent(self, account_id: str, now_ns: int) -> None:
-        """The broker says that the account does not exist."""
+        """Note that the broker says that the account does not exist."""
         self._absent_ns[account_id] = now_ns
 
     def watch(self, unlisted: Collection[str]) -> None:
-        """These accounts are watched and not listed; ask for those not asked for yet."""
+        """Set which watched accounts are not listed; ask for those not asked for yet."""
         self._absent_ns = {
             account_id: said_ns for account_id, said_ns in self._absent_ns.items() if account_id in unlisted
         }

@@ -32,7 +32,7 @@ REFUSED: Final = (401, 403)
 
 _BROKER_REMEDY: Final = (
     "check BROKER_API_KEY and BROKER_SECRET_KEY (or BROKER_CLIENT_ID and BROKER_CLIENT_SECRET), and that "
-    "ALPACA_SANDBOX fits them: true for the sandbox, false for production"
+    "ALPACA_SANDBOX matches them: true for the sandbox, false for production"
 )
 _SECOND_NS: Final = NS_PER_S
 

@@ -1,19 +1,19 @@
 """One account's record: REST states it, events change it, and it never goes back.
 
 Events may be ahead of REST or behind it, they may come twice, and a statement is two requests that need not
-match. So the record compares a new statement R with its own state S:
+match. The record therefore compares a new statement R with its own state S:
 
 | R                                             | outcome   | what happens                                 |
 | --------------------------------------------- | --------- | -------------------------------------------- |
 | is the first one                              | FIRST     | R is taken                                   |
 | = S, or S with some of the uncertain bookings | CONFIRMED | R is S; those bookings are decided           |
 | = an earlier state of ours, or may be one     | LATE      | REST lags the events: S stays                |
-| ≠ S                                           | DIFFERENT | S stays; look again when it has been quiet   |
+| ≠ S                                           | DIFFERENT | S stays; ask again when it has been quiet    |
 | ≠ S, the same twice, quiet in between         | DRIFT     | R is taken: we missed something              |
 | ≠ S, the same twice at once, after a booking  | CORRECTED | R is taken: it shows what was corrected;     |
-|   that corrects one which we do not know      |           | look again when it has been quiet            |
+|   that corrects one which we do not know      |           | ask again when it has been quiet             |
 
-A booking is uncertain when nobody can tell whether the statement that the balances rest on contains it: it
+A booking is uncertain while it is unknown whether the statement that the balances rest on contains it: it
 was published close to the statement, or may be a part of the statement's excess. It waits, unapplied, for the
 next statement. An excess is a difference (`differences`) until a booking explains it. From the first
 contradiction to the next agreement the record is unconfirmed. Times are arguments; there is no I/O.
@@ -37,11 +37,11 @@ from portfolio_realtime.symbol_collector.records.record_drift import DriftingRec
 from portfolio_realtime.symbol_collector.records.record_state import REST_LAG_NS, confirmation
 
 EVENT_SETTLE_NS: Final = 2 * NS_PER_S  # this long without events of the account is quiet
-LOOK_NS_MAX: Final = 10 * NS_PER_S  # an account that is never quiet is looked at this often
+LOOK_NS_MAX: Final = 10 * NS_PER_S  # an account that is never quiet is fetched this often
 LEGS_NS_MAX: Final = 60 * NS_PER_S  # the legs of one group are booked within this
-LATE_NS_MAX: Final = 60 * NS_PER_S  # REST that trails for longer than this is right, and we are wrong
-HOLD_NS_MAX: Final = 24 * 3600 * NS_PER_S  # cash that may be held back for longer than this is gone
-REPEAT_NS_MAX: Final = 24 * 3600 * NS_PER_S  # before the cut-off; an older booking does not come again
+LATE_NS_MAX: Final = 60 * NS_PER_S  # if REST seems to lag for longer than this, it is right and we are wrong
+HOLD_NS_MAX: Final = 24 * 3600 * NS_PER_S  # if cash seems to be held back for longer than this, it is gone
+REPEAT_NS_MAX: Final = 24 * 3600 * NS_PER_S  # before the cut-off; an older booking is not repeated
 
 
 class Outcome(StrEnum):
@@ -102,13 +102,13 @@ class AccountRecord(DriftingRecord):
         return True
 
     def untold(self, rows: list[Activity], now_ns: int) -> list[Activity]:
-        """Which of these rows, all of a span of time, no event has reported; they are to be applied."""
+        """Which of these rows, all of a span of time, no event has reported. The caller applies them."""
         return self._booked.untold(rows, now_ns)
 
     def _ask_for_what_rest_knows(self, activity: Activity) -> None:
         """Ask REST soon after a booking that does not state everything."""
         is_memo = activity.activity_type == activity_types.MEMO
-        self._is_unsettled |= activity.published_ns <= self._taken_until_ns  # it is around the statement
+        self._is_unsettled |= activity.published_ns <= self._taken_until_ns  # close to the statement
         self._is_unsettled |= not activity_types.is_described(activity.activity_type)
         self._is_unsettled |= activity.previous_id is not None or (is_memo and not activity.is_void)
         self._is_unsettled |= _may_have_cost_a_fee(activity)
@@ -116,18 +116,21 @@ class AccountRecord(DriftingRecord):
         self._is_unsettled |= bool(activity.rounding)  # … and the cash to the last digit
 
     def refuse_activity(self, now_ns: int) -> None:
-        """An event could not be read and may have moved anything; a statement will show it."""
+        """Note that an event could not be read. It may have moved anything, so a statement is needed."""
         self._event_ns = now_ns
         self._is_unsettled = True
         self._doubts.raise_(Reason.EVENT_REFUSED, now_ns, {})
 
     def refuse_statement(self, now_ns: int) -> None:
-        """The broker's answer about the account could not be read."""
+        """Note that the broker's answer about the account could not be read."""
         self._looked_ns = now_ns
         self._doubts.raise_(Reason.UNREADABLE, now_ns, {})
 
     def compare_equity(self, difference: Decimal | None, now_ns: int) -> None:
-        """By how much the broker's equity exceeds ours, with equal cash, quantities and prices."""
+        """Note by how much the broker's equity exceeds ours, in dollars; None: not at all.
+
+        Cash, quantities and prices are equal.
+        """
         if difference is None:
             self._doubts.settle(Reason.EQUITY)
         else:
@@ -176,7 +179,7 @@ class AccountRecord(DriftingRecord):
                 self._doubts.raise_(Reason.UNPROVED, now_ns, {})
 
     def _wait_with(self, activity: Activity, now_ns: int) -> None:
-        """Nobody can tell whether the balances contain the booking; the next statement decides."""
+        """Keep a booking for the next statement: it is unknown whether the balances contain it."""
         self._uncertain.append(activity)
         self._is_unsettled = True
         self._tell_uncertain(now_ns)
@@ -266,9 +269,9 @@ class AccountRecord(DriftingRecord):
         return has_cash and has_quantities
 
     def _can_decide(self, statement: Statement, began_ns: int) -> bool:
-        """Whether to believe an explanation. While REST may lag, only one without uncertain bookings.
+        """Whether to accept an explanation. While REST may lag, only one without uncertain bookings.
 
-        A statement from between the legs of a group is never believed.
+        A statement from between the legs of a group is never accepted.
         """
         if any(
             self._booked.is_half(leg) and began_ns < leg.published_ns + LEGS_NS_MAX for leg in self._uncertain

@@ -1,8 +1,8 @@
 """The records of all accounts in memory, the universe, and which of them are still to be written.
 
-Pure: events and statements in, changed records and changed symbols out. Versions only grow and begin at the
-owner's fencing token, so that its records are never older than those of the former owner, whatever their
-clocks say.
+Pure: events and statements in, changed records and changed symbols out. Versions only grow. They start at the
+owner's fencing token, so that its records are never older than those of a former owner, whatever the clocks
+say.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ from portfolio_realtime.symbol_collector.records.account_record import AccountRe
 from portfolio_realtime.symbol_collector.records.asset_classes import AssetClasses
 from portfolio_realtime.symbol_collector.records.doubts import Doubts, Reason
 
-UNLISTED_MAX: Final = 1_000  # accounts that events name before the account list does
+UNLISTED_MAX: Final = 1_000  # accounts named by events before they are listed
 
 
 class AccountRecords:
@@ -33,14 +33,14 @@ class AccountRecords:
         self._changed: dict[str, None] = {}  # to be written, in order
         self._gone: set[str] = set()
         self._holders: Counter[str] = Counter()
-        self._universe: dict[str, str] = {}  # of the records, with symbols not held any more until `prune`
+        self._universe: dict[str, str] = {}  # keeps symbols that are not held any more until `prune`
         self._added: dict[str, str] = {}
         self._classes = AssetClasses()
         self._is_history_known = True
-        self._version_min = 1  # 0 says that a record is gone
+        self._version_min = 1  # 0 means that a record is gone
 
     def begin_versions(self, fencing_token: int) -> None:
-        """Records that change from now on have at least this version."""
+        """Give records that change from now on at least this version."""
         self._version_min = fencing_token
 
     @property
@@ -111,7 +111,7 @@ class AccountRecords:
         return new, gone
 
     def list_one(self, account_id: str) -> None:
-        """The broker has this account, which was not in its last list."""
+        """Add an account that the broker has, although it was not in its last list."""
         self._listed.add(account_id)
         self._unlisted.pop(account_id, None)
 
@@ -125,7 +125,7 @@ class AccountRecords:
         return True
 
     def untold(self, account_id: str, rows: list[Activity], now_ns: int) -> list[Activity]:
-        """Which of these rows of one account no event has reported; they are to be applied."""
+        """Which of these rows of one account no event has reported. The caller applies them."""
         return self._record(account_id).untold(rows, now_ns)
 
     def observe(self, statement: Statement, began_ns: int, ended_ns: int) -> Outcome:
@@ -145,7 +145,7 @@ class AccountRecords:
                     self._rebuild(record)
 
     def _relearn_classes(self) -> None:
-        """The class of a symbol has changed: apply it everywhere at once."""
+        """Apply the changed asset class of a symbol to all records at once."""
         changed = self._classes.take_changed()
         if not changed:
             return
@@ -156,17 +156,17 @@ class AccountRecords:
                 self._rebuild(record)
 
     def refuse_activity(self, account_id: str, now_ns: int) -> None:
-        """An event of this account could not be read."""
+        """Note that an event of this account could not be read."""
         self._doubt(account_id, lambda record: record.refuse_activity(now_ns))
 
     def refuse_statement(self, account_id: str, now_ns: int) -> None:
-        """The broker's answer about this account could not be read, or did not come."""
+        """Note that the broker's answer about this account could not be read, or did not come."""
         self._doubt(account_id, lambda record: record.refuse_statement(now_ns))
 
     def inherit_unreadable(self, stored: Account, now_ns: int) -> None:
-        """A former owner has left this record, and the broker's answer about it could not be read since.
+        """Keep a former owner's record, about which the broker's answer has not been readable since.
 
-        It stays as it was, marked as old and not confirmed, until a statement can be read.
+        It stays as it was, marked as old and unconfirmed, until a statement can be read.
         """
         doubts = Doubts()
         doubts.raise_(Reason.UNREADABLE, now_ns, {})
@@ -179,7 +179,7 @@ class AccountRecords:
         self._keep(inherited)
 
     def compare_equity(self, account_id: str, difference: Decimal | None, now_ns: int) -> None:
-        """By how much the broker's equity exceeds ours, all else being equal; None: not at all."""
+        """Note by how much the broker's equity exceeds ours, all else being equal; None: not at all."""
         self._doubt(account_id, lambda record: record.compare_equity(difference, now_ns))
 
     def _doubt(self, account_id: str, note: Callable[[AccountRecord], None]) -> None:
@@ -195,11 +195,11 @@ class AccountRecords:
 
     @property
     def oldest_as_of_ns(self) -> int | None:
-        """When the broker last stated something about the account it has been silent about longest."""
+        """The oldest `as_of_ns` of all records, or None without records."""
         return min((account.as_of_ns for account in self._accounts.values()), default=None)
 
     def remove(self, account_id: str) -> None:
-        """The account and its record are removed."""
+        """Remove an account and its record."""
         self._records.pop(account_id, None)
         self._changed.pop(account_id, None)
         account = self._accounts.pop(account_id, None)
@@ -208,12 +208,12 @@ class AccountRecords:
             self._holders.subtract(position.symbol for position in account.positions)
 
     def remove_stale(self, account_id: str) -> None:
-        """Remove stored records of accounts that are not listed, and tell their clients."""
+        """Remove the stored record of an account that is not listed, which is announced to its clients."""
         if account_id not in self._listed:
             self._gone.add(account_id)
 
     def prune(self) -> list[str]:
-        """Forget symbols that no account holds. Returns these symbols."""
+        """Remove symbols that no account holds; return them."""
         gone = [symbol for symbol in self._universe if self._holders[symbol] <= 0]
         for symbol in gone:
             del self._universe[symbol]
@@ -231,16 +231,16 @@ class AccountRecords:
         )
 
     def write_again(self, account_ids: Iterable[str]) -> None:
-        """These accounts are missing in the shared state."""
+        """Count these accounts as changed: they are missing in the shared state."""
         self._changed.update(dict.fromkeys(one for one in account_ids if one in self._accounts))
 
     def write_universe_again(self, stored: Iterable[str]) -> None:
-        """Only these symbols are in the shared state."""
+        """Count all symbols but these as added: they are missing in the shared state."""
         missing = self._universe.keys() - set(stored)
         self._added.update({symbol: self._universe[symbol] for symbol in missing})
 
     def write_all_again(self) -> None:
-        """What was written may be lost: everything counts as changed."""
+        """Count everything as changed, because what was written may be lost."""
         self._changed = dict.fromkeys(self._accounts)
         self._added = dict(self._universe)
 
@@ -250,7 +250,7 @@ class AccountRecords:
         for account_id in ids:
             del self._changed[account_id]
         added, self._added = self._added, {}
-        gone, self._gone = sorted(self._gone.difference(self._accounts)), set()  # some may be back
+        gone, self._gone = sorted(self._gone.difference(self._accounts)), set()  # some may exist again
         return added, [self._accounts[account_id] for account_id in ids], gone
 
     def bookings(self, accounts: Iterable[Account]) -> list[Bookings]:

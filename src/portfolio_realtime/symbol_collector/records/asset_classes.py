@@ -1,4 +1,4 @@
-"""The asset class of each symbol: what a position states, else what the symbol's form suggests.
+"""The asset class of each symbol: what a position states, otherwise what the symbol's form suggests.
 
 Bookings state no class, and the form can mislead (`ipo` becomes `us_equity`, a root may end in a digit). What
 a position states replaces the guess at once, and may change back.

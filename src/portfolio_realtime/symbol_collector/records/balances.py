@@ -32,7 +32,7 @@ class Balances:
     def __init__(self, statement: Statement, class_of: Callable[[str], str] = asset_class_of) -> None:
         self._class_of = class_of
         self.cash = statement.state.cash
-        self._rounding = ZERO  # of what was booked since without a stated amount
+        self._rounding = ZERO  # of bookings since then without a stated amount
         self.holdings = {symbol: one for symbol, one in statement.holdings.items() if one.quantity}
 
     def move(self, activity: Activity, corrected: Activity | None) -> Effect:
@@ -60,7 +60,7 @@ class Balances:
             self.holdings.pop(holding.symbol, None)
 
     def relearn_classes(self) -> None:
-        """The broker has stated another class for a symbol."""
+        """Apply the asset classes that the broker has stated since."""
         for symbol, holding in tuple(self.holdings.items()):
             if holding.asset_class != self._class_of(symbol):
                 self._hold(msgspec.structs.replace(holding, asset_class=self._class_of(symbol)))
@@ -132,7 +132,7 @@ def _moved(held: Holding, quantity: Decimal, price: Decimal, *, is_cost_known: b
     """A holding after a quantity was added (+) or removed (−) at a price."""
     before, after = held.quantity, held.quantity + quantity
     if before * quantity < 0 <= before * after:
-        is_cost_known = True  # what leaves takes its share of the cost along
+        is_cost_known = True  # a removed quantity takes its share of the cost
     if before * quantity >= 0:
         cost_basis = held.cost_basis + quantity * price * held.multiplier
     elif before * after >= 0:

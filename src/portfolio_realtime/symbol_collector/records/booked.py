@@ -14,7 +14,7 @@ from portfolio_realtime.symbol_collector.model import Activity, multiplier_of, v
 from portfolio_realtime.symbol_collector.records import cash_flows
 from portfolio_realtime.symbol_collector.records.day_sums import Day
 
-BOOKINGS_MAX: Final = 20_000  # of one account remembered, to know repeats and the day's sums
+BOOKINGS_MAX: Final = 20_000  # remembered per account, for repeats and the day's sums
 
 
 class Booked:
@@ -22,8 +22,8 @@ class Booked:
 
     def __init__(self) -> None:
         self._all: dict[str, Activity] = {}
-        self._only_rows: dict[str, int] = {}  # rows that no event has told -> when compared
-        self._inferred: dict[str, Activity] = {}  # by ref_id of its correction: what that must have corrected
+        self._only_rows: dict[str, int] = {}  # row that no event has reported -> when it was compared
+        self._inferred: dict[str, Activity] = {}  # ref_id of a correction -> what it must have corrected
 
     def __contains__(self, ref_id: str) -> bool:
         return ref_id in self._all
@@ -41,10 +41,10 @@ class Booked:
         return forgotten
 
     def untold(self, rows: list[Activity], now_ns: int) -> list[Activity]:
-        """Which of these rows no event has reported, by `ref_id` or else by what they move.
+        """Which of these rows no event has reported, by `ref_id` or otherwise by what they move.
 
-        That a row's id ends in the event's `ref_id` is not documented. Two bookings that move the same are
-        two rows.
+        That a row's id ends in the event's `ref_id` is not documented. Two bookings that move the same
+        amounts are two rows.
         """
         rows_by_id = {row.ref_id: row for row in rows}
         told = Counter(_content(one) for one in self if one.ref_id not in rows_by_id and not one.is_void)
@@ -60,14 +60,14 @@ class Booked:
         return found
 
     def is_told_by_row(self, activity: Activity) -> bool:
-        """Whether the event is a row, under another name, that was applied because no event had come."""
+        """Whether the event is a row with another id that was already applied for lack of an event."""
         if activity.ref_id in self._only_rows or activity.is_void:
             return False
         for ref_id, compared_ns in self._only_rows.items():
             row = self._all.get(ref_id)
             if row and _content(row) == _content(activity) and activity.executed_ns <= compared_ns:
                 del self._only_rows[ref_id]
-                self.add(void(activity))  # should it come again
+                self.add(void(activity))  # in case it comes again
                 return True
         return False
 
@@ -116,7 +116,7 @@ class Booked:
         return self.is_leg(activity) and kind.legs is Legs.SEVERAL and not self.is_whole(activity.group_id)
 
     def is_whole(self, group_id: str | None) -> bool:
-        """Whether the group has enough legs, and something has left and something has come in."""
+        """Whether the group has enough legs, with amounts of both signs."""
         group = [one for one in self._all.values() if one.group_id == group_id and self.is_leg(one)]
         legs_min = max((activity_types.legs_min(one.subtype) for one in group), default=0)
         amounts = [amount for one in group for amount in (one.quantity, one.net_amount)]

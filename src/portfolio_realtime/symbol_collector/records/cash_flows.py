@@ -1,11 +1,11 @@
 """External cash flows, and the time from which they count.
 
 Money or securities that the client brings in or takes out are external and must not look like a gain. What
-the account earns or pays is internal and part of the P&L. `activity_types` says which type is which.
+the account earns or pays is internal and part of the P&L. `activity_types` lists which type is which.
 
 `last_equity` is the equity at 16:00 New York of `balance_asof` ("as of previous trading day at 16:00:00 ET").
-So a flow counts when it was executed after that moment, or booked after the broker had closed its books of
-that day: those of `balance_asof` are complete by 04:00 New York of the next date.
+A flow therefore counts if it was executed after that moment, or booked after the broker had closed its books
+of that day. The books of `balance_asof` are complete by 04:00 New York of the next date.
 """
 
 from datetime import UTC, date, datetime, time, timedelta

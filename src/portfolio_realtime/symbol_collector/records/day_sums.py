@@ -20,8 +20,8 @@ class Traded:
 
     quantity: Decimal = ZERO
     cost: Decimal = ZERO  # sum of quantity × price
-    unknown_costs: int = 0  # bookings that do not tell what the quantity was worth
-    unvalued_flows: int = 0  # of these, transfers by the client: the external cash flow lacks them
+    unknown_costs: int = 0  # bookings that do not state the value of the quantity
+    unvalued_flows: int = 0  # of these, transfers by the client, which the external cash flow lacks
 
 
 class Day:
@@ -29,13 +29,15 @@ class Day:
 
     def __init__(self, balance_asof: str, marks_from_ns: dict[str, int] | None = None) -> None:
         self.balance_asof = balance_asof
-        self.marks_from_ns = marks_from_ns or {}  # of split symbols; outlives the day, for a mark may be old
+        self.marks_from_ns = (
+            marks_from_ns or {}
+        )  # of split symbols; kept after the day, because a mark may be old
         self.external_cash_flow = ZERO
         self.booked_cash = ZERO  # by all bookings of the day
         self._cut_off_ns = cash_flows.cut_off_ns(balance_asof)
         self._books_closed_ns = cash_flows.books_closed_ns(balance_asof)
         self._traded: dict[str, Traded] = {}
-        self._undescribed: dict[str, int] = {}  # symbol or CASH -> bookings of a type that nobody describes
+        self._undescribed: dict[str, int] = {}  # symbol or CASH -> bookings of an undocumented type
 
     @property
     def traded(self) -> dict[str, Traded]:

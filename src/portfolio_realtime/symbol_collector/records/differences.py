@@ -2,11 +2,11 @@
 
 A part is an amount of one symbol or of cash. Two kinds are recognised by their form: a fee that is charged
 before it is booked, and a split without a booking. A stand-in booking counts them for the day at once. Every
-other part is unexplained: it may look like a gain or loss that is none. A later booking of the same amount
-explains a part and does not change the balances again.
+other part is unexplained: it may look like a gain or a loss, but is neither. A later booking of the same
+amount explains a part and does not change the balances again.
 
-Several bookings that are told late add up in one excess, also in opposite directions. So every booking from
-the gap, which are those since REST last agreed, is taken off its part, whatever its sign.
+Several late bookings add up to one excess, also in opposite directions. Every booking from the gap (since
+REST last agreed) is therefore subtracted from its part, whatever its sign.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -22,22 +22,22 @@ from portfolio_realtime.symbol_collector.model import CASH, Activity, Effect, su
 from portfolio_realtime.symbol_collector.records import cash_flows
 
 # Upper bounds of fees by what was traded. Crypto: the highest of Alpaca's tiers, of what is received ("Crypto
-# Maker/Taker", 2023-03-13; decision 22). Above what is charged: SEC and TAF of sales of securities; ORF, OCC
-# and TAF of options ("Regulatory fees").
+# Maker/Taker", 2023-03-13; decision 22). The others are above what is charged: SEC and TAF for sales of
+# securities; ORF, OCC and TAF for options ("Regulatory fees").
 CRYPTO_FEE_MAX: Final = Decimal("0.0025")
-COIN_ROUNDING: Final = Decimal("1e-9")  # the last decimal of a quantity, which a fee may be rounded up to
+COIN_ROUNDING: Final = Decimal("1e-9")  # the last decimal of a quantity; a fee may be rounded up to it
 SALE_FEE_MAX: Final = Decimal("0.0001")
 SHARE_FEE_MAX: Final = Decimal("0.0004")
 CONTRACT_FEE_MAX: Final = Decimal("0.15")
-TRADE_FEE_MAX: Final = Decimal("0.02")  # what rounding up to cents may add to each trade
-IMMATERIAL: Final = Decimal("0.005")  # dollars: less is no cent
-PRICE_TOLERANCE: Final = 0.2  # a split moves the price by its ratio; trading pauses where it moves by more
-RATIO_SHARE: Final = 0.5  # of the way from the old price: nearer to it than to the split's, it is none
+TRADE_FEE_MAX: Final = Decimal("0.02")  # rounding up to cents may add this to each trade
+IMMATERIAL: Final = Decimal("0.005")  # dollars; less does not change a cent
+PRICE_TOLERANCE: Final = 0.2  # a price may also move by this; trading pauses beyond
+RATIO_SHARE: Final = 0.5  # a price nearer to the old one than to the split's is no split
 CENT: Final = Decimal("0.01")
 
 
 class Cause(StrEnum):
-    """What a part is, by its form."""
+    """The kind of a part, by its form."""
 
     UNEXPLAINED = "unexplained"
     FEE = "fee"
@@ -49,7 +49,7 @@ _RECOGNISED: Final = (Cause.FEE, Cause.SPLIT)
 
 
 class Part(msgspec.Struct):
-    """An amount of a symbol or of cash that the broker's statements have had since then."""
+    """An amount of a symbol or of cash that the broker's statements have shown since `since_ns`."""
 
     name: str
     amount: Decimal
@@ -79,7 +79,7 @@ class Differences:
         return {part.name: part.amount for part in self._parts if part.cause in _RECOGNISED}
 
     def add(self, name: str, amount: Decimal, since_ns: int, cause: Cause) -> None:
-        """Add a part; it offsets an unexplained part in the other direction."""
+        """Add a part. It is merged with the part of the same name and cause, and may offset it."""
         for part in self._parts:
             if part.name == name and part.cause is cause:
                 part.amount += amount
@@ -98,7 +98,7 @@ class Differences:
             self._undecided = (*self._undecided, *undecided)
 
     def from_gap(self, effect: Effect, published_ns: int) -> dict[str, Decimal]:
-        """What of a booking's effect the parts must contain."""
+        """The amounts of a booking's effect that the parts must contain, by symbol or CASH."""
         return {
             name: amount
             for name, amount in effect.parts.items()
@@ -106,13 +106,13 @@ class Differences:
         }
 
     def since_ns(self, effect: Effect) -> int | None:
-        """Since when the broker has had exactly this, or None."""
+        """Since when the broker has shown exactly this, or None."""
         parts = [self._equal(name, amount, effect.rounding) for name, amount in effect.parts.items()]
         known = [part.since_ns for part in parts if part is not None]
         return min(known) if known and len(known) == len(parts) else None
 
     def may_contain(self, effect: Effect) -> bool:
-        """Whether it may be a part of what the broker has already."""
+        """Whether it may be a part of what the broker already shows."""
         has_any = False
         for name, amount in effect.parts.items():
             has_any |= any(
@@ -127,9 +127,10 @@ class Differences:
         rounding: Decimal = ZERO,
         from_gap: Collection[str] = (),
     ) -> None:
-        """A booking of these amounts was in the balances already: reduce the open parts.
+        """Reduce the open parts by a booking of these amounts, which the balances already contained.
 
-        What is from the gap and exceeds the part turns its sign: other bookings of the gap are still to come.
+        An amount from the gap that exceeds its part reverses the part's sign: other bookings of the gap are
+        still to come.
         """
         since_ns = min((part.since_ns for part in self._parts), default=0)
         for name, amount in parts.items():
@@ -148,9 +149,9 @@ class Differences:
             self._tidy()
 
     def age(self, cut_off_ns: int, oldest_ns: int) -> None:
-        """Parts from before the cut-off are in the day's base; very old ones are dropped.
+        """Mark parts from before the cut-off as contained in the day's base; drop very old ones.
 
-        A part that the base contains is no gain. It stays only so that its booking is recognised.
+        A part that the base contains is no gain. It is kept only so that its booking is recognised.
         """
         self._parts = [part for part in self._parts if part.since_ns >= oldest_ns]
         for part in self._parts:

@@ -14,10 +14,10 @@ from portfolio_realtime.model import Unconfirmed
 class Reason(StrEnum):
     """Why a record is not confirmed."""
 
-    DIFFERENT = "statement differs"  # its cash or quantities are others than ours
-    BOOKING = "booking undecided"  # nobody can tell whether it is in the balances
-    EVENT_REFUSED = "event refused"  # it could not be read, and may move the account
-    UNPROVED = "booking unconfirmed"  # applied as it says, and only a statement shows that it was right
+    DIFFERENT = "statement differs"  # its cash or quantities differ from ours
+    BOOKING = "booking undecided"  # it is unknown whether the balances contain it
+    EVENT_REFUSED = "event refused"  # an event could not be read, and may move the account
+    UNPROVED = "booking unconfirmed"  # applied as it states; a statement has to confirm it
     UNREADABLE = "statement refused"
     EQUITY = "equity differs"  # at the same cash, quantities and prices
     HOLD = "cash may be held back"
@@ -44,7 +44,7 @@ class Doubts:
 
     @property
     def told(self) -> Unconfirmed | None:
-        """The oldest reason, since when it holds, and all known amounts; None without a reason."""
+        """The oldest reason, its start, and all known amounts; None without a reason."""
         if not self._open:
             return None
         reason, (since_ns, _) = min(self._open.items(), key=lambda item: item[1][0])

@@ -13,7 +13,7 @@ from portfolio_realtime.symbol_collector.records.account_records import AccountR
 from portfolio_realtime.telemetry import CollectorMetrics
 from portfolio_realtime.valuation.rounding import exact_equity, exposure
 
-DRIFT_MAX: Final = 0.01  # of what is at stake, before an account is named
+DRIFT_MAX: Final = 0.01  # of equity or positions; above it the account is logged
 
 log = structlog.get_logger()
 
@@ -30,10 +30,10 @@ class EquityDrift:
         self._metrics = metrics
 
     async def compare(self, statement: Statement) -> None:
-        """Count how far our equity is from the broker's; no figure changes.
+        """Measure how far our equity is from the broker's, in metrics and log; no figure changes.
 
         This needs equal cash and quantities; other differences are drift of the record. First our arithmetic
-        is compared at the broker's own prices, which are of the same moment. Beyond DRIFT_MAX the broker
+        is compared at the broker's own prices, which are of the same moment. Above DRIFT_MAX the broker
         counts something that we do not, and the account is unconfirmed. Then our marks are compared with
         these prices, which are of another moment and venue.
         """
@@ -50,7 +50,8 @@ class EquityDrift:
         difference = stated - at_brokers if drift > DRIFT_MAX else None
         self._records.compare_equity(account.account_id, difference, self._clock.now_ns())
         marks = await self._state.marks.read(list(symbols))
-        if symbols and len(marks) == len(symbols):  # else there is no equity of ours
+        # Without all marks there is no equity of ours.
+        if symbols and len(marks) == len(symbols):
             own = exact_equity(account, {symbol: mark.price for symbol, mark in marks.items()})
             drift = _ratio(own - at_brokers, at_stake)
             self._metrics.price_drift.observe(drift)
@@ -60,7 +61,7 @@ class EquityDrift:
 def _has_unknown_units(statement: Statement) -> bool:
     """Whether the account holds a class whose price unit is unknown.
 
-    A bond is priced per 100 of its face value. Counted per piece it would be a hundredfold drift.
+    A bond is priced per 100 of its face value. Counted per unit, it would show a hundredfold drift.
     """
     return any(
         one.quantity and one.asset_class not in PRICED_CLASSES and one.stated_multiplier is None

@@ -1,9 +1,9 @@
 """Cash that open orders hold back.
 
 Alpaca documents `equity = cash + market values`. In a live account, `cash` was once seen without the cash
-held back by an open order, and `equity` with it. The account's answer shows which is the case: equity minus
-the market value of all positions, of the same moment, is the cash including what is held back. The sum over
-the positions, of a moment later, must not contradict it.
+that an open order held back, and `equity` with it. The account's answer shows which is the case: equity minus
+the market value of all positions at the same moment is the cash including what is held back. The sum over the
+positions, from a moment later, must not contradict it.
 """
 
 from decimal import Decimal
@@ -14,14 +14,14 @@ import msgspec
 from portfolio_realtime.model import ZERO
 from portfolio_realtime.symbol_collector.model import Statement
 
-HOLD_MIN: Final = Decimal("0.05")  # dollars: less is the rounding of the broker's own sums
-MOVED_MAX: Final = Decimal("0.02")  # of all positions: so much prices move between two requests
+HOLD_MIN: Final = Decimal("0.05")  # dollars; less is rounding in the broker's own sums
+MOVED_MAX: Final = Decimal("0.02")  # of all positions: how far prices may move between two requests
 
 
 def without_hold(statement: Statement, known_cash: Decimal | None) -> tuple[Statement, Decimal]:
-    """The statement with the cash it would have without open orders, and how much these hold back.
+    """The statement with the cash that it would have without open orders, and the dollars these hold back.
 
-    Cash that equals `known_cash` up to the broker's rounding is taken as exactly that. If it already does,
+    Cash that equals `known_cash` up to the broker's rounding becomes exactly that. If it is equal already,
     nothing is held back, and whatever else the equity contains is not cash.
     """
     held_back = _held_back(statement)

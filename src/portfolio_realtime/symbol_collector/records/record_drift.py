@@ -23,7 +23,7 @@ from portfolio_realtime.symbol_collector.records.record_state import REST_LAG_NS
 
 
 class DriftingRecord(RecordState):
-    """How a record treats a statement that it cannot explain."""
+    """Adds to the record's state what happens with a statement that it cannot explain."""
 
     def _check_first(self, state: AccountState, now_ns: int) -> None:
         """Whether the first cash equals that of the last close plus all bookings since.
@@ -56,7 +56,10 @@ class DriftingRecord(RecordState):
         return less < 0 and not self._is_fee(CASH, less)
 
     def _take_drift(self, statement: Statement, began_ns: int, ended_ns: int, *, is_late: bool) -> None:
-        """REST is right: what it has without a booking is a difference, and what only we had is removed."""
+        """Adopt REST's balances.
+
+        What REST has without a booking becomes a difference; what only our record had is removed.
+        """
         undone = self._undone(statement) if is_late else []
         self._void_memos(undone)
         lacking = self._balances.totals().lacks(statement)
@@ -65,7 +68,7 @@ class DriftingRecord(RecordState):
         since_ns = ended_ns if self._doubt is None else self._doubt[1]
         for one in undone:
             kind = activity_types.of(one.activity_type)
-            if not kind.is_external and kind.code != activity_types.TRADE:  # REST had it before it was booked
+            if not kind.is_external and kind.code != activity_types.TRADE:  # REST had it before its booking
                 for name, amount in self._effect(one).parts.items():
                     lacking[name] = lacking.get(name, ZERO) + amount
         for name, amount in lacking.items():

@@ -1,4 +1,4 @@
-"""The gauges of account records: how many there are, how old, how many in doubt."""
+"""The gauges of account records: their number, their age, and how many are unconfirmed."""
 
 from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.symbol_collector.records.account_records import AccountRecords

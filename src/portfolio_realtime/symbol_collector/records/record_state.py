@@ -25,10 +25,10 @@ from portfolio_realtime.symbol_collector.records.day_sums import Day, Traded
 from portfolio_realtime.symbol_collector.records.differences import Differences
 from portfolio_realtime.symbol_collector.records.doubts import Doubts, Reason
 
-REST_LAG_NS: Final = 5 * NS_PER_S  # published this long before a request, a booking is in its answer
+REST_LAG_NS: Final = 5 * NS_PER_S  # a booking published this long before a request is in its answer
 CLOCK_SKEW_NS: Final = NS_PER_S // 2  # the broker's clock and ours agree within this
-APPLIED_MAX: Final = 1_000  # bookings looked back upon to recognise a late statement
-BOOKINGS_TOLD_MAX: Final = 2_000  # of these, the newest are told to others
+APPLIED_MAX: Final = 1_000  # applied bookings kept to recognise a late statement
+BOOKINGS_TOLD_MAX: Final = 2_000  # the newest bookings that other services get
 
 
 class RecordState:
@@ -45,7 +45,7 @@ class RecordState:
         self._uncertain: list[Activity] = []
         self._differences = Differences()
         self._doubts = Doubts()
-        self._multipliers: dict[str, Decimal] = {}  # of options held since the roll, closed or not
+        self._multipliers: dict[str, Decimal] = {}  # of options held since the roll, even if closed
         self._prices: dict[str, float] = {}  # the broker's own, of the statement that the balances rest on
         self._taken_from_ns = 0  # the statement that the balances rest on was requested here …
         self._taken_until_ns = 0  # … and complete here
@@ -53,15 +53,15 @@ class RecordState:
         self._doubt: tuple[Statement, int] | None = None  # a statement that differs, and since when it does
         self._explained_since_ns = 0  # from here on, the bookings explain every change
         self._is_unsettled = False
-        self._is_late = False  # REST trails: it is looked at less and less often
-        self._is_prompt = False  # to be looked at now, quiet or not
-        self._prompted_ns = 0  # when a doubt was last looked at again at once
-        self._has_new_bookings = False  # to tell: a booking came, or is no longer doubtful
+        self._is_late = False  # REST lags: it is asked less and less often
+        self._is_prompt = False  # to be fetched now, quiet or not
+        self._prompted_ns = 0  # when a doubt last led to a fetch at once
+        self._has_new_bookings = False  # a booking arrived, or is no longer doubtful
         self._are_memos_cash = True
         self._held_back = ZERO
         self._event_ns = 0
         self._looked_ns = 0
-        self.as_of_ns = 0  # when the broker last told something readable about the account
+        self.as_of_ns = 0  # when the broker last stated something readable about the account
 
     @property
     def is_known(self) -> bool:
@@ -69,7 +69,7 @@ class RecordState:
         return self._state is not None
 
     def relearn_classes(self) -> None:
-        """The class of a symbol that is held or was traded here has been stated."""
+        """Apply the asset classes that positions have stated for symbols held or traded here."""
         for one in self._booked:
             if one.stated_class != self._classes.stated(one):
                 self._booked.replace(msgspec.structs.replace(one, stated_class=self._classes.stated(one)))
@@ -111,7 +111,7 @@ class RecordState:
 
     @property
     def _doubtful_flows(self) -> tuple[str, ...]:
-        """CASH if nobody can tell yet whether a flow of the client's is in the cash."""
+        """CASH if it is unknown whether an external cash flow is in the cash."""
         has_any = any(
             self._taken_from_ns - REST_LAG_NS < one.published_ns and cash_flows.external_cash_flow(one)
             for one in self._uncertain
@@ -121,7 +121,7 @@ class RecordState:
     def bookings(self, version: int) -> Bookings:
         """The bookings in the record of this version that were executed since `last_equity`.
 
-        Nothing is known before a booking of which nobody can tell whether the record contains it.
+        Nothing is known before a booking of which it is undecided whether the record contains it.
         """
         assert self._state is not None
         began_ns = cash_flows.cut_off_ns(self._state.balance_asof)
@@ -243,6 +243,6 @@ class RecordState:
 
 
 def confirmation(statement: Statement, ended_ns: int) -> Confirmation:
-    """What a statement that was complete then has confirmed."""
+    """What a statement that was complete at `ended_ns` confirms."""
     state = statement.state
     return Confirmation(ended_ns, state.cash, state.equity, state.balance_asof, len(statement.quantities))

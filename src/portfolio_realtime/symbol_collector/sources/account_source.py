@@ -1,4 +1,4 @@
-"""What the collector needs from a source of accounts: a broker's key, or that of one account."""
+"""The interface of a source of accounts: a broker's key, or the key of one account."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,18 +13,18 @@ from portfolio_realtime.symbol_collector.sources.parse import ListedAccount
 
 
 class Inbox(Protocol):
-    """Receives what a follower reads, each booking once."""
+    """Receives what a follower reads."""
 
     def take_activity(self, activity: Activity, *, is_live: bool) -> None:
-        """A booking."""
+        """Accept a booking. `is_live`: from the live stream, not from a replay."""
         ...
 
     def take_rows(self, rows: list[Activity]) -> None:
-        """All of the client's own bookings of a span of time, from the REST list."""
+        """Accept all of the client's own bookings of a span of time, from the REST list."""
         ...
 
     def refuse_activity(self, account_id: str | None, reason: str) -> None:
-        """Something that cannot be read, of this account if it names one."""
+        """Note that something could not be read, of this account if it names one."""
         ...
 
 
@@ -32,8 +32,8 @@ class Follower(Protocol):
     """Follows the bookings of all accounts of a source."""
 
     connected: asyncio.Event
-    cursor: str | None  # the newest live event, to resume behind; None where there is none
-    lost_since_s: float | None  # None while bookings can come
+    cursor: str | None  # id of the newest live event, after which to resume; None without one
+    lost_since_s: float | None  # monotonic seconds; None while bookings can arrive
 
     @property
     def has_history(self) -> bool:
@@ -46,7 +46,7 @@ class Follower(Protocol):
         ...
 
     def is_mute(self) -> bool:
-        """Is it open, and silent for longer than its rhythm allows?"""
+        """Whether it is open, and silent for longer than its rhythm allows."""
         ...
 
     async def fill_gap(self) -> None:
@@ -62,7 +62,7 @@ class AccountSource(HistorySource, AssetSource, Protocol):
     """The accounts of one key. All requests raise BrokerUnavailable, BrokerRefused, PayloadRefused."""
 
     refused: list[str]  # why elements of the newest list were left out
-    interval_s_max: float  # its accounts are reconciled at least this often
+    interval_s_max: float  # the longest interval at which its accounts are reconciled
 
     async def __aenter__(self) -> Self: ...
 

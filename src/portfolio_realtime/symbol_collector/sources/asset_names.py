@@ -1,6 +1,6 @@
 """Names of held assets from the broker's assets endpoint: one symbol at a time, each once.
 
-Nothing waits for a name, so these requests come after all others.
+These requests come after all others, because nothing waits for a name.
 """
 
 import asyncio
@@ -16,10 +16,10 @@ from portfolio_realtime.model import US_OPTION
 from portfolio_realtime.state import State
 from portfolio_realtime.symbol_collector.sources.parse import PayloadRefused
 
-POLL_S: Final = 5.0  # until new symbols are looked for
+POLL_S: Final = 5.0  # between two searches for new symbols
 PAUSE_S: Final = 0.1  # between two requests
-BROKER_PAUSE_S: Final = 60.0  # after one that was not answered
-AGAIN_NS: Final = 24 * 3600 * NS_PER_S  # until a symbol without a name is asked about once more
+BROKER_PAUSE_S: Final = 60.0  # after a request that failed
+AGAIN_NS: Final = 24 * 3600 * NS_PER_S  # until a symbol without a name is looked up again
 NAME_LENGTH_MAX: Final = 200
 
 log = structlog.get_logger()
@@ -36,12 +36,12 @@ class AssetSource(Protocol):
 async def learn_names(
     state: State, source: AssetSource, universe: Callable[[], Mapping[str, str]], clock: Clock
 ) -> NoReturn:
-    """Find the name of every symbol of `universe` (symbol -> asset class), forever.
+    """Find the name of every symbol of `universe` (symbol -> asset class), without end.
 
-    Options have no name: their symbol says what they are. Raises StateUnavailable.
+    Options have no name, because their symbol says what they are. Raises StateUnavailable.
     """
     asked_ns: dict[str, int] = {}
-    failures: Counter[str] = Counter()  # of symbols whose request fails: they come after all others
+    failures: Counter[str] = Counter()  # symbol -> failed requests; such symbols come last
     while True:
         known = await state.asset_names.symbols()
         held = [symbol for symbol, asset_class in universe().items() if asset_class != US_OPTION]

@@ -28,7 +28,7 @@ from portfolio_realtime.symbol_collector.sources.rest_client import RestClient
 
 PAGE_LENGTH: Final = 1000
 PAGES_MAX: Final = 10_000
-CLOCK_SKEW_NS: Final = 3600 * NS_PER_S  # of the broker's clock against ours
+CLOCK_SKEW_NS: Final = 3600 * NS_PER_S  # largest difference of the broker's clock from ours
 ROWS_PATH: Final = "/v1/accounts/activities"
 ROW_PAGES_MAX: Final = 200  # 20,000 rows
 EXTERNAL_PARAMS: Final = {
@@ -40,7 +40,7 @@ EXTERNAL_PARAMS: Final = {
     "direction": "desc",
     "page_size": str(trading_rows.PAGE_LENGTH),
 }
-PROOF_PATH: Final = "/v1/clock"  # answers everybody whose credentials are good
+PROOF_PATH: Final = "/v1/clock"  # answers every request with valid credentials
 
 
 def credentials(settings: Settings) -> httpx.Auth:
@@ -59,7 +59,7 @@ def credentials(settings: Settings) -> httpx.Auth:
 class BrokerClient:
     """One key's connection to the Broker API; an async context manager. `counted` receives every status."""
 
-    interval_s_max: float = math.inf  # nobody is reconciled more often than the setting says
+    interval_s_max: float = math.inf  # accounts are reconciled at the interval of the setting
 
     def __init__(
         self, base_url: str, auth: httpx.Auth, counted: Callable[[str], None] = lambda status: None
@@ -89,7 +89,7 @@ class BrokerClient:
         """
         found: dict[str, ListedAccount] = {}
         self.refused = []
-        params = {"sort": "asc", "entities": "contact"}  # the least that may be asked for
+        params = {"sort": "asc", "entities": "contact"}  # the smallest set of entities
         for _ in range(PAGES_MAX):
             page, refused = parse.listed_accounts(await self._rest.get("/v1/accounts", params))
             known = len(found)
@@ -135,7 +135,7 @@ class BrokerClient:
         return parse.statement(account_id, state, positions)
 
     async def external_rows(self, since_ns: int) -> list[Any]:
-        """All rows since then of what clients brought in or took out, newest first; not urgent.
+        """All rows since `since_ns` of what clients brought in or took out, newest first; not urgent.
 
         Source: `GET /v1/accounts/activities` without an account, 100 at a time. Raises BrokerUnavailable,
         PayloadRefused.
@@ -146,7 +146,8 @@ class BrokerClient:
         for _ in range(ROW_PAGES_MAX):
             try:
                 page = await self._rest.get(ROWS_PATH, params, is_urgent=False)
-            except BrokerRefused as error:  # of this list alone: the credentials are good for the others
+            except BrokerRefused as error:
+                # Only this list is refused: the credentials work elsewhere.
                 raise BrokerUnavailable(f"{ROWS_PATH}: {error}") from None
             if not isinstance(page, list):
                 raise PayloadRefused(f"{ROWS_PATH}: not a list")

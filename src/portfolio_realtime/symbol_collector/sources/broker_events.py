@@ -2,7 +2,7 @@
 
 `/v2beta1/events/activities` sends no history without a cursor. `since_id` resumes after an event; `since`
 with `until` replays a span of time and ends. A stream that is silent for longer than IDLE_S is dead; the
-broker's heartbeats count as life.
+broker's heartbeats count as signs of life.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ HISTORY_IDLE_S: Final = 20.0  # heartbeats alone do not keep a bounded history a
 TIMEOUT: Final = httpx.Timeout(10.0, read=IDLE_S, pool=30.0)
 REMEDY: Final = (
     "check BROKER_API_KEY and BROKER_SECRET_KEY (or BROKER_CLIENT_ID and BROKER_CLIENT_SECRET), and that "
-    "ALPACA_SANDBOX fits them"
+    "ALPACA_SANDBOX matches them"
 )
 CURSOR_STATUSES: Final = (400, 404, 410, 422)
 GAP_COMMENTS: Final = ("you are reading too slowly", "internal server error")
@@ -37,7 +37,7 @@ class Streaming(Protocol):
         ...
 
     async def send_stream(self, request: httpx.Request) -> httpx.Response:
-        """Send it; the body is still to be read."""
+        """Send the request; the body is not read yet."""
         ...
 
 
@@ -45,12 +45,12 @@ class Broker(Streaming, Protocol):
     """A client that opens streams and also reads the REST list of bookings."""
 
     async def external_rows(self, since_ns: int) -> list[Any]:
-        """All rows since then of what clients bring in or take out. Raises BrokerUnavailable, …"""
+        """All rows since `since_ns` of what clients brought in or took out. Raises BrokerError."""
         ...
 
 
 class CursorRefused(BrokerUnavailable):
-    """The broker does not know the event after which we want to resume."""
+    """The broker does not know the event after which to resume."""
 
 
 class EventsLost(BrokerUnavailable):

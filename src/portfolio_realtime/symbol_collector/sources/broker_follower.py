@@ -1,8 +1,8 @@
 """Every activity event without a gap: live, resumed after the last one, or replayed.
 
-The live stream opens first, and history is requested up to the moment after that. So both overlap, and the
-records, which ignore repeats, make one sequence of them. REST lists the same bookings: what clients brought
-in or took out is compared with it before the day's bookings count as known.
+The live stream opens first, and history is then requested up to a moment after that. Both overlap, and the
+records ignore repeats, so together they are one sequence. REST lists the same bookings. What clients brought
+in or took out is compared with that list before the day's bookings count as known.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ from portfolio_realtime.symbol_collector.sources.broker_events import Broker
 from portfolio_realtime.symbol_collector.sources.parse import PayloadRefused
 from portfolio_realtime.symbol_collector.sources.sign_rhythm import SignRhythm
 
-OVERLAP_NS: Final = NS_PER_S // 2  # of history over the live stream, and of clocks that differ
+OVERLAP_NS: Final = NS_PER_S // 2  # of history and live stream; also allows for different clocks
 GAP_MARGIN_NS: Final = 60 * NS_PER_S  # replayed from before the last sign of life
-HISTORY_NS_MAX: Final = 7 * 24 * 3600 * NS_PER_S  # no account's day begins longer ago than this
+HISTORY_NS_MAX: Final = 7 * 24 * 3600 * NS_PER_S  # the longest history of a day
 
 log = structlog.get_logger()
 
@@ -33,12 +33,12 @@ class EventFollower:
     def __init__(self, client: Broker, clock: Clock, inbox: Inbox) -> None:
         self.cursor: str | None = None
         self.connected = asyncio.Event()
-        self.lost_since_s: float | None = clock.monotonic_s()  # None while the live stream is open
+        self.lost_since_s: float | None = clock.monotonic_s()  # monotonic; None while the live stream is open
         self._client = client
         self._clock = clock
         self._inbox = inbox
         self._heard_ns = 0  # when the live stream last gave a sign of life
-        self._rhythm = SignRhythm()  # of these
+        self._rhythm = SignRhythm()  # of the signs of life
         self._history_since_ns: int | None = None
         self._history_turn = asyncio.Lock()
         self._gap_since_ns: int | None = None
@@ -86,7 +86,7 @@ class EventFollower:
         self._rhythm.hear(self._clock.monotonic_s())
 
     def is_mute(self) -> bool:
-        """Is the open stream silent for longer than its rhythm allows?"""
+        """Whether the open stream is silent for longer than its rhythm allows."""
         return self._rhythm.is_overdue(self._clock.monotonic_s())
 
     def _connected(self, cursor: str | None) -> Callable[[], None]:

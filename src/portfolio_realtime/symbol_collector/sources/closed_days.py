@@ -1,9 +1,9 @@
 """Closed days of the accounts that clients ask about, from the broker's portfolio history.
 
 The servers have no keys to the broker, so they write to Valkey which accounts they need. `cashflow` in the
-answer states what moved cash; of that only external types are the client's own money. A transfer in kind is
-in the broker's equity and in no cash flow, so on such a day the flow is unknown. A figure or row that cannot
-be read is reported, and makes only what it may have stated unknown.
+answer states what moved cash; only external types of it are the client's own money. A transfer in kind is in
+the broker's equity but in no cash flow, so the flow of such a day is unknown. A figure or row that cannot be
+read is reported, and only what it may have stated becomes unknown.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ class HistorySource(Protocol):
 async def serve_closed_days(
     state: State, source: HistorySource, clock: Clock, count_refused: Callable[[int], None]
 ) -> NoReturn:
-    """Fetch and store what servers ask for, forever, and count the refused figures.
+    """Fetch and store the closed days that servers request, without end, and count the refused figures.
 
     Raises StateUnavailable.
     """
@@ -108,20 +108,20 @@ def closed_days(history: Any, in_kind: Any) -> tuple[list[ClosedDay], list[str]]
             continue
         one = ClosedDay(day, amount, None if day in unknown else flow)
         if days.setdefault(day, one) != one:
-            refused.append(f"timestamp {index}: {day} is told twice, and not alike")
+            refused.append(f"timestamp {index}: {day} is stated twice with different figures")
             days[day] = ClosedDay(day, None, None)
     return [days[day] for day in sorted(days)][-DAYS_MAX:], refused
 
 
 def _external(cash_flow: Any, count: int, refused: list[str]) -> list[Decimal | None]:
     if not isinstance(cash_flow, Mapping):
-        return [None] * count  # nobody tells what was brought in
+        return [None] * count  # the flows are not stated
     flows: list[Decimal | None] = [ZERO] * count
     for code, amounts in cash_flow.items():
         if not activity_types.of(str(code)).is_external:
             continue
         if not isinstance(amounts, list) or len(amounts) != count:
-            refused.append(f"the cash flow of {code} has not one amount for each day")
+            refused.append(f"the cash flow of {code} does not have one amount for each day")
             return [None] * count
         for index, amount in enumerate(amounts):
             before, added = flows[index], _amount(amount, f"{code} {index}", refused)
@@ -138,7 +138,7 @@ def _in_kind_dates(rows: Any, dates: list[str], refused: list[str]) -> set[str]:
     for index, row in enumerate(rows if isinstance(rows, list) else ()):
         booked = _booked(row)
         if booked is None:
-            refused.append(f"row {index} of what came in kind says no date")
+            refused.append(f"row {index} of the transfers in kind states no date")
             return set(dates)
         found.update([day for day in sorted(dates) if day >= booked][:2])
     return found
@@ -164,7 +164,7 @@ def _date(at: Any, index: int, refused: list[str]) -> str | None:
             return datetime.fromtimestamp(at, UTC).astimezone(NEW_YORK).date().isoformat()
         except (OverflowError, ValueError, OSError):
             pass
-    refused.append(f"timestamp {index} is no time")
+    refused.append(f"timestamp {index} is not a time")
     return None
 
 

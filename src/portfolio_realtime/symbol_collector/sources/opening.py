@@ -1,4 +1,4 @@
-"""Which source of accounts the settings name, opened."""
+"""Opens the source of accounts that the settings name."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from portfolio_realtime.symbol_collector.sources.trading_client import TradingCl
 
 
 def open_client(settings: Settings, counted: Callable[[str], None]) -> AccountSource:
-    """The client for the accounts that the keys belong to. Raises SettingsError without a key."""
+    """The client for the accounts of the configured keys. Raises SettingsError without a key."""
     if settings.account_source == "broker":
         return BrokerClient(settings.host("broker"), credentials(settings), counted)
     if settings.account_source == "trading":

@@ -30,19 +30,19 @@ from portfolio_realtime.symbol_collector.model import (
 _CENT: Final = Decimal("0.01")
 _BOND_STEP: Final = Decimal("0.0001")
 _SIDES: Final = {"long": 1, "short": -1}
-_COINS: Final = ("OCT", activity_types.CRYPTO_FEE)  # whose symbol may be a coin by itself
+_COINS: Final = ("OCT", activity_types.CRYPTO_FEE)  # types whose symbol may be a single coin
 _DATE_LENGTH: Final = len("2026-11-20")
 _ULID_LENGTH: Final = 26
 _ULID_TIME_LENGTH: Final = 10
 _ULID_LETTERS: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _NS_PER_MS: Final = NS_PER_S // 1000
-_NUMBER_MAX: Final = Decimal(10) ** 15  # dollars or pieces of one account; more is a fault of the sender's
+_NUMBER_MAX: Final = Decimal(10) ** 15  # dollars or units of one account; more is an error of the sender
 _EXPONENT_MIN: Final = -30
 _TIME_MIN_NS: Final = 0
 _TIME_MAX_NS: Final = parse_rfc3339("2100-01-01T00:00:00Z")
-_SHOWN_MAX: Final = 60  # characters of a value that are repeated in a message
+_SHOWN_MAX: Final = 60  # characters of a value that a message quotes
 
-_json: Final = msgspec.json.Decoder(float_hook=Decimal)  # a JSON number keeps every digit
+_json: Final = msgspec.json.Decoder(float_hook=Decimal)  # keeps every digit of a JSON number
 
 
 class PayloadRefused(BrokerError):
@@ -50,7 +50,7 @@ class PayloadRefused(BrokerError):
 
 
 class CurrencyRefused(PayloadRefused):
-    """The account is in another currency than dollars: it can never be valued."""
+    """The account is in a currency other than dollars and can never be valued."""
 
 
 class ListedAccount(NamedTuple):
@@ -185,7 +185,7 @@ def holding(payload: Any) -> Holding:
 
 
 def _asset_class(fields: Mapping[str, Any]) -> str:
-    """The class that the broker states, else that of the symbol's form."""
+    """The class that the broker states, otherwise the one suggested by the symbol's form."""
     stated = fields.get("asset_class")
     if isinstance(stated, str) and stated:
         return stated
@@ -207,10 +207,10 @@ def _prices(positions: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _stated_multiplier(fields: Mapping[str, Any], quantity: Decimal, asset_class: str) -> Decimal | None:
-    """Shares per contract that the broker's figures show, or None if they do not agree.
+    """Shares per contract according to the broker's figures, or None if they do not agree.
 
-    A position does not state its contract's multiplier, and an adjusted contract's may differ from 100. What
-    is neither an equity nor a coin may be priced per 100 of its face value: a bond counts 0.01.
+    A position does not state its contract's multiplier, and that of an adjusted contract may differ from 100.
+    Classes other than equities and coins may be priced per 100 of the face value: a bond counts 0.01.
     """
     if asset_class in (US_EQUITY, CRYPTO):
         return None
@@ -269,7 +269,7 @@ def activity(payload: Any) -> Activity:
 
 
 def _traded_symbol(symbol: object, activity_type: str) -> str | None:
-    """As market data spells it. A coin without a pair, as in on-chain transfers, is priced in dollars."""
+    """The symbol as market data spells it. A single coin, as in on-chain transfers, is priced in dollars."""
     if not symbol:
         return None
     spelled = market_symbol(str(symbol))
@@ -324,7 +324,7 @@ def _net_amount(
 def published_ns(event_id: str) -> int | None:
     """When an event was published: the time in its ULID, to the millisecond; None for other ids.
 
-    A booking that is entered later has an old `at`, but its event id is of the moment of publication.
+    A booking that is entered later has an old `at`, but its event id has the time of publication.
     """
     if len(event_id) != _ULID_LENGTH:
         return None
@@ -382,7 +382,7 @@ def _shown(value: object) -> str:
 
 
 def _number_if_any(fields: Mapping[str, Any], name: str) -> Decimal | None:
-    """A number that no money depends on; None if it cannot be read."""
+    """A number on which no money depends; None if it cannot be read."""
     try:
         return _number(fields, name)
     except PayloadRefused:
@@ -396,7 +396,7 @@ def _date(fields: Mapping[str, Any], name: str) -> str:
 
 
 def _date_if_any(fields: Mapping[str, Any], name: str) -> str | None:
-    """A date that no money depends on; None if it cannot be read."""
+    """A date on which no money depends; None if it cannot be read."""
     try:
         return _date(fields, name)
     except PayloadRefused:

@@ -24,15 +24,15 @@ REQUEST_TIMEOUT: Final = httpx.Timeout(10.0, pool=30.0)
 ATTEMPTS_MAX: Final = 4
 ATTEMPT_WAIT_S: Final = 0.2
 ATTEMPT_WAIT_S_MAX: Final = 3.0
-RATE_REFUSALS_MAX: Final = 3  # of one request, before it is given up
+RATE_REFUSALS_MAX: Final = 3  # per request, before it is given up
 JITTER_S_MAX: Final = 0.5
-SLEEP_S_MAX: Final = 1.0  # then the quota is asked again: it may have changed
+SLEEP_S_MAX: Final = 1.0  # then the quota is checked again: it may have changed
 UNAUTHORIZED: Final = 401
 REFUSED: Final = (UNAUTHORIZED, 403)
 NOT_FOUND: Final = 404
 
 Refusal = Callable[[str, int], BrokerRefused]
-"""What to say when a path answers with a status of REFUSED."""
+"""Makes the error for a path that answered with a status of REFUSED."""
 
 
 class RestClient:
@@ -62,7 +62,7 @@ class RestClient:
         return request
 
     async def send_stream(self, request: httpx.Request) -> httpx.Response:
-        """Send it once; the body is not read yet. Raises BrokerUnavailable."""
+        """Send the request once; the body is not read yet. Raises BrokerUnavailable."""
         return await self._send(request, is_urgent=True, is_stream=True)
 
     async def get(self, path: str, params: Mapping[str, str] | None = None, *, is_urgent: bool = True) -> Any:

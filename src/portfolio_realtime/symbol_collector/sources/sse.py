@@ -1,7 +1,7 @@
 """Parses server-sent events as they arrive: data, and the comments that other parsers drop.
 
 Alpaca sends important information in comments: `:heartbeat`, and that it has dropped messages for a slow
-reader. Pure: text in, in pieces of any size; events and comments out.
+reader. Pure: pieces of text of any size in, events and comments out.
 """
 
 from typing import Final, NamedTuple

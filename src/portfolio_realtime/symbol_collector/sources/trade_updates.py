@@ -1,7 +1,7 @@
-"""The Trading API's `trade_updates` stream, which says only that an order has been filled.
+"""The Trading API's `trade_updates` stream, which only reports that an order has been filled.
 
-It has no history and no cash amounts. So it only triggers a read of the activities, which are complete.
-Frames are JSON, binary or text.
+It has no history and no cash amounts. It therefore only triggers a read of the activities, which are
+complete. Frames are JSON, binary or text.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ _NAME: Final = "trade updates"
 
 
 class Update(NamedTuple):
-    """An order has been filled, so far to `filled_quantity`; 0: one of its fills was changed."""
+    """An order was filled up to `filled_quantity` in total; 0: one of its fills was changed."""
 
     order_id: str
     filled_quantity: Decimal
@@ -85,7 +85,7 @@ async def _expect(
         name, body = decode(frame)
         if name == stream or body.get("status") == "unauthorized":
             if not is_granted(body):
-                raise BrokerUnavailable(f"{_NAME}: {name} is not granted; fills are seen by polling only")
+                raise BrokerUnavailable(f"{_NAME}: {name} is not granted; fills are found by polling only")
             return
     raise BrokerUnavailable(f"{_NAME}: no answer")
 

@@ -19,11 +19,10 @@ from portfolio_realtime.symbol_collector.sources.trading_follower import Trading
 from portfolio_realtime.symbol_collector.sources.trading_rows import PAGE_LENGTH
 from portfolio_realtime.symbol_collector.sources.trading_rows import event_of as event_of
 
-INTERVAL_S_MAX: Final = (
-    30.0  # one account is reconciled more often than thousands: 2 of 200 requests a minute
-)
+# One account is reconciled more often than thousands are. This uses 2 of 200 requests per minute.
+INTERVAL_S_MAX: Final = 30.0
 REMEDY: Final = (
-    "check APCA_API_KEY_ID and APCA_API_SECRET_KEY, and that ALPACA_SANDBOX fits them: "
+    "check APCA_API_KEY_ID and APCA_API_SECRET_KEY, and that ALPACA_SANDBOX matches them: "
     "true for the keys of a paper account, false for those of a live one"
 )
 
@@ -37,7 +36,7 @@ class TradingClient:
         auth = KeyHeaders(settings.apca_api_key_id, settings.apca_api_secret_key.get_secret_value())
         self._settings = settings
         self._rest = RestClient(settings.host("trading"), auth, _refusal, counted)
-        self.refused: list[str] = []  # one account that cannot be read is no list without it
+        self.refused: list[str] = []  # always empty: an unreadable account is an error, not a shorter list
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,8 +1,8 @@
 """Every booking of one account: its activities are polled, and read at once when an order was filled.
 
-The Trading API's stream has no history, so the rows decide; each is applied once, by its id. The id of a cash
-row is of its day's midnight and sorts below fills that came earlier. So cash rows and fills are read
-separately, newest first, until a page has nothing new.
+The Trading API's stream has no history, so the rows decide. Each row is applied once, by its id. The id of a
+cash row is that of its day's midnight and sorts below fills that came earlier. Cash rows and fills are
+therefore read separately, newest first, until a page has nothing new.
 """
 
 import asyncio
@@ -23,15 +23,15 @@ from portfolio_realtime.symbol_collector.sources.parse import ListedAccount, Pay
 from portfolio_realtime.symbol_collector.sources.trade_updates import Update
 
 POLL_S: Final = 5.0  # 24 of 200 requests a minute
-LOOKS_S: Final = (0.0, 0.25, 0.5, 1.0, 2.0)  # the activities may trail the stream by so much
+LOOKS_S: Final = (0.0, 0.25, 0.5, 1.0, 2.0)  # pauses before reads: the activities may lag the stream
 HISTORY_NS_MAX: Final = 7 * 24 * 3600 * NS_PER_S
-MARGIN_NS: Final = 24 * 3600 * NS_PER_S  # read beyond the wanted moment: rows are ordered by date
-PAGES_MAX: Final = 200  # of one reading, 20,000 rows
+MARGIN_NS: Final = 24 * 3600 * NS_PER_S  # read before the wanted time, because rows are ordered by date
+PAGES_MAX: Final = 200  # per read: 20,000 rows
 SEEN_MAX: Final = 50_000
 LISTEN_PAUSE_S_MIN: Final = 1.0
-LISTEN_PAUSE_S_MAX: Final = 60.0  # between two attempts at a stream that is refused; polling goes on
-REFUSED_MAX: Final = 1_000  # rows that could not be read, remembered
-ORDERS_MAX: Final = 1_000  # whose fills are remembered
+LISTEN_PAUSE_S_MAX: Final = 60.0  # the longest pause while the stream is refused; polling goes on
+REFUSED_MAX: Final = 1_000  # remembered rows that could not be read
+ORDERS_MAX: Final = 1_000  # orders with remembered fills
 
 log = structlog.get_logger()
 
@@ -52,9 +52,9 @@ class TradingFollower:
     """Follows one key's account."""
 
     def __init__(self, client: ActivityPages, settings: Settings, clock: Clock, inbox: Inbox) -> None:
-        self.cursor: str | None = None  # rows are asked for by id and date: there is nothing to resume behind
+        self.cursor: str | None = None  # always None: rows are read by id and date
         self.connected = asyncio.Event()
-        self.lost_since_s: float | None = clock.monotonic_s()  # None while the activities can be read
+        self.lost_since_s: float | None = clock.monotonic_s()  # monotonic; None while activities can be read
         self._client = client
         self._settings = settings
         self._clock = clock
@@ -64,8 +64,8 @@ class TradingFollower:
         self._turn = asyncio.Lock()
         self._seen: dict[str, None] = {}
         self._refused: dict[str, None] = {}
-        self._filled: dict[str, Decimal] = {}  # order -> how far the rows say it was filled
-        self._expected: dict[str, Decimal] = {}  # … and how far the stream says so
+        self._filled: dict[str, Decimal] = {}  # order -> filled quantity according to the rows
+        self._expected: dict[str, Decimal] = {}  # order -> filled quantity according to the stream
         self._prompted = asyncio.Event()
         self._has_gap = asyncio.Event()
         self._listen_backoff = Backoff(LISTEN_PAUSE_S_MIN, LISTEN_PAUSE_S_MAX)
@@ -82,7 +82,7 @@ class TradingFollower:
         return [("activities", self.poll), ("trade updates", self.listen)]
 
     def is_mute(self) -> bool:
-        """A poll answers or fails: it is never mute."""
+        """Always False: a poll is answered or fails."""
         return False
 
     async def poll(self) -> NoReturn:
@@ -139,7 +139,7 @@ class TradingFollower:
         log.info("trade updates connected")
         self._listen_backoff.reset()
         self._listen_pause_s = 0.0
-        self._prompted.set()  # what happened while nobody listened
+        self._prompted.set()  # read what happened while the stream was down
 
     def _expect(self, update: Update) -> None:
         if not update.filled_quantity:
@@ -150,7 +150,7 @@ class TradingFollower:
         self._prompted.set()
 
     async def fill_gap(self) -> None:
-        """Wait until something happened that the activities do not show: the account must be fetched."""
+        """Wait for a change that the activities do not show. The caller must then fetch the account."""
         await self._has_gap.wait()
         self._has_gap.clear()
 

@@ -23,9 +23,9 @@ from portfolio_realtime.symbol_collector.model import market_symbol
 TRADES: Final = "trade_activity"
 CASH_AND_OTHERS: Final = "non_trade_activity"
 CATEGORIES: Final = (TRADES, CASH_AND_OTHERS)
-PAGE_LENGTH: Final = 100  # the most that Alpaca gives
+PAGE_LENGTH: Final = 100  # Alpaca's maximum
 
-_FILL_NEEDS: Final = ("side", "symbol", "transaction_time")  # without one of these it is refused
+_FILL_NEEDS: Final = ("side", "symbol", "transaction_time")  # a fill without one of these is refused
 _CANCELED: Final = "canceled"
 _NOON: Final = time(12)
 
@@ -40,7 +40,7 @@ def row_id(row: Any) -> str:
 
 
 def row_name(row: Any) -> str:
-    """The same, with a generated name for a row without an id, which can only be refused."""
+    """As `row_id`, with a generated name for a row without an id, which can only be refused."""
     return row_id(row) or f"unnamed {zlib.crc32(repr(row).encode()):08x}"
 
 
@@ -111,7 +111,7 @@ def event_of(row: Any, account_id: str, seen_ns: int | None, now_ns: int) -> dic
 def broker_event_of(row: Any, now_ns: int) -> dict[str, Any]:
     """The activity event for a row of the Broker API's list, which names its account.
 
-    The end of its id, `20261120000000000::…`, is the `ref_id` of the booking's event as far as we know.
+    The end of its id, `20261120000000000::…`, seems to be the `ref_id` of the booking's event.
     """
     account_id = row.get("account_id") if isinstance(row, Mapping) else None
     event = event_of(row, account_id if isinstance(account_id, str) else "", None, now_ns)
