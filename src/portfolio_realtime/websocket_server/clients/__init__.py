@@ -1,1 +1,1 @@
-"""One client: the way in, its socket, what it is owed."""
+"""One client: its handshake, its socket, and what is to be sent to it."""

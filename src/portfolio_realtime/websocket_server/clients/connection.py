@@ -1,8 +1,7 @@
-"""One client, sans-I/O: what is pending for it, what it asked, when it is too slow, too late or too loud.
+"""One client without socket and clock: what is pending, what it has requested, and when it must be closed.
 
-No socket and no clock: `now_s` is seconds that never go back, passed in. Whoever has the socket writes what
-`next_frame` gives, says when the socket is full (`pause`) and free again (`resume`), and asks
-`disconnect_due` now and then.
+`now_s` is monotonic seconds. The owner of the socket writes the frames of `next_frame`, reports when the
+socket is full (`pause`) and free again (`resume`), and calls `disconnect_due` regularly.
 """
 
 from collections.abc import Iterator
@@ -38,16 +37,16 @@ from portfolio_realtime.wire.messages import (
 UNSENT_S_MAX: Final = 10.0
 AUTH_S_MAX: Final = 5.0
 EXPIRY_NOTICE_S: Final = 30.0
-AGE_S_MAX: Final = 12 * 3600.0  # where nobody says otherwise
-AGE_JITTER: Final = 0.25  # at most this part of it less
+AGE_S_MAX: Final = 12 * 3600.0  # if the settings do not say otherwise
+AGE_JITTER: Final = 0.25  # of which at most this share is taken off
 PING_S: Final = 20.0
 PING_JITTER_S: Final = 5.0
 PONG_S_MAX: Final = 10.0
 SUBSCRIPTIONS_MAX: Final = 64
-SUBSCRIPTIONS_MAX_BACK_END: Final = 20_000  # of who may see every account
+SUBSCRIPTIONS_MAX_BACK_END: Final = 20_000  # for a back end that may see every account
 MESSAGES_PER_MINUTE_MAX: Final = 100
-MESSAGES_PER_MINUTE_CLOSE: Final = 120  # the first of those over the maximum are refused, then we close
-BACK_END_FACTOR: Final = 6  # so many times the messages, of who may see every account
+MESSAGES_PER_MINUTE_CLOSE: Final = 120  # messages above the maximum are refused; from here on we close
+BACK_END_FACTOR: Final = 6  # a back end that may see every account may send this many times as many
 BAD_MESSAGES_MAX: Final = 5
 REPLIES_MAX: Final = 32  # waiting to be sent; the oldest is dropped
 FREQUENCY_HZ_MIN: Final = 0.001
@@ -55,68 +54,68 @@ FREQUENCY_HZ_MIN: Final = 0.001
 
 @dataclass(frozen=True, slots=True)
 class ForbiddenRequest:
-    """A subscribe message for an account that is another's, or none; it is answered already."""
+    """A subscribe message for an account that the client may not see. It has been answered."""
 
 
 def seen_by(epoch: int | None, sequence: int | None) -> StreamPosition | None:
-    """Where a client was when it left another server, or None where it does not say so."""
+    """The stream position that a client reports from another server, or None if it reports none."""
     return None if epoch is None or sequence is None else StreamPosition(epoch, sequence)
 
 
 def age_s_max(longest_s: float, jitter: float) -> float:
-    """How long a client may stay; `jitter`, from 0 to 1, spreads those that came together."""
+    """The longest stay of a client in seconds. `jitter`, from 0 to 1, spreads those that came together."""
     return longest_s * (1 - jitter * AGE_JITTER)
 
 
 @dataclass(slots=True)
 class ClientSubscription:
-    """One account as one client gets it."""
+    """One client's subscription to one account."""
 
     account: WatchedAccount
     with_positions: bool
     interval_s: float = 0.0
-    sent: StreamPosition | None = None  # while it is direct: what was sent before
+    sent: StreamPosition | None = None  # last position sent, without direct writes
     due_s: float = 0.0
-    is_direct: bool = False  # sent to by the hub itself, as publications come
-    told_hops: tuple[str, ...] = ()  # that nothing fresh comes from them, as the client knows
-    seen: StreamPosition | None = None  # by the client, on another server: nothing older is sent
-    began: str = ""  # when it subscribed, RFC 3339
-    delta: int | None = None  # the number that deltas call it by; None: it gets whole messages
-    base: Whole | None = None  # what it was sent last, where it gets deltas
+    is_direct: bool = False  # the hub writes publications to its socket itself
+    told_hops: tuple[str, ...] = ()  # the stale hops that the client was told of
+    seen: StreamPosition | None = None  # position seen on another server: nothing older is sent
+    began: str = ""  # time of the subscription, RFC 3339
+    delta: int | None = None  # the account's number in deltas; None: whole messages are sent
+    base: Whole | None = None  # the last sent state, if deltas are sent
 
     @property
     def is_plain(self) -> bool:
-        """Value alone, whole, at any rate."""
+        """Whether it wants whole messages without positions and without a rate limit."""
         return not self.with_positions and not self.interval_s and self.delta is None
 
     @property
     def is_told(self) -> bool:
-        """Does the client know how fresh the account is?"""
+        """Whether the client knows how fresh the account is."""
         return self.told_hops == self.lapse.hops
 
     @property
     def newest(self) -> StreamPosition | None:
-        """Where the newest publication is that has what is wanted, or None."""
+        """The stream position of the newest publication with all that is wanted, or None."""
         return self.account.position(with_positions=self.with_positions)
 
     @property
     def is_behind(self) -> bool:
-        """Has the client seen more than we have?"""
+        """Whether the client has seen a newer publication than we have."""
         return self.seen is not None and (newest := self.newest) is not None and newest < self.seen
 
     @property
     def lapse(self) -> Lapse:
-        """From where nothing fresh comes for this client, and since when."""
+        """The hops from which nothing fresh arrives for this client, and since when."""
         lapse = self.account.lapse
         return Lapse((*lapse.hops, SERVER), self.began) if self.is_behind else lapse
 
     @property
     def position_sent(self) -> StreamPosition | None:
-        """Where the client is in the account's stream."""
+        """The client's position in the account's stream."""
         return self.account.at if self.is_direct else self.sent
 
     def frame(self) -> bytes:
-        """The newest publication for this client: what changed, or all of it."""
+        """The newest publication for this client, as a delta or as a whole message."""
         account, with_positions, base = self.account, self.with_positions, self.base
         if self.delta is None:
             return account.frame(self.sent, with_positions=with_positions)
@@ -127,7 +126,7 @@ class ClientSubscription:
 
 
 class ClientConnection:
-    """What one client is owed and what it may."""
+    """What is to be sent to one client, and what the client may do."""
 
     __slots__ = (
         "_bad_messages",
@@ -152,12 +151,15 @@ class ClientConnection:
     )
 
     def __init__(self, now_s: float, jitter: float = 0.0, longest_s: float = AGE_S_MAX) -> None:
-        """`jitter`, from 0 to 1, spreads what clients that came together would else be told together."""
+        """`jitter`, from 0 to 1, spreads pings and the end of connections that began together.
+
+        `longest_s`: the longest time that the connection may last.
+        """
         self.identity: Identity | None = None
         self.subscriptions: dict[str, ClientSubscription] = {}
         self._pending: dict[str, ClientSubscription] = {}
         self._direct: dict[str, ClientSubscription] = {}
-        self._indirect: dict[str, ClientSubscription] = {}  # plain ones that may become direct
+        self._indirect: dict[str, ClientSubscription] = {}  # plain and current, may become direct
         self._replies: list[bytes] = []
         self._many = ManySubscriptions()
         self._opened_s = now_s
@@ -171,12 +173,11 @@ class ClientConnection:
         self._minute_s, self._messages, self._bad_messages = now_s, 0, 0
 
     def authenticated(self, identity: Identity, now_s: float, valid_for_s: float | None) -> Disconnect | None:
-        """The client has shown who it is, at first or again; None, or why it cannot be."""
+        """Set or renew the client's identity; return None, or why the connection must end."""
         if self.identity is not None and self.identity.subject != identity.subject:
             return Disconnect.UNAUTHORIZED
-        if (
-            identity.is_asked and self.identity is not None
-        ):  # what was allowed goes on until it is asked again
+        # Accounts that were allowed stay allowed until they are checked again.
+        if identity.is_asked and self.identity is not None:
             identity = identity.with_accounts(identity.accounts | self.identity.accounts)
         refusal = self.regarded(identity)
         if refusal is not None:
@@ -187,7 +188,7 @@ class ClientConnection:
         return None
 
     def regarded(self, identity: Identity) -> Disconnect | None:
-        """The same client, with what it may see now; why the connection must end, or None."""
+        """Set the accounts that the same client may see; return why the connection must end, or None."""
         if not all(identity.may_see(account_id) for account_id in self.subscriptions):
             return Disconnect.FORBIDDEN
         self.identity = identity
@@ -198,9 +199,10 @@ class ClientConnection:
     def subscribe(
         self, account: WatchedAccount, request: Subscribe, began: str = "", *, is_many: bool = False
     ) -> None:
-        """Owe the client this account from now on: first all of it, then what is newer than it has seen.
+        """Subscribe the client: it first gets a whole message, then what is newer than it has seen.
 
-        `began`: now, as RFC 3339. `is_many`: one of a back end's many, which keeps what it has seen.
+        `began`: the present time, RFC 3339. `is_many`: one of a back end's many accounts. It gets no value
+        again that the request says it has.
         """
         hz = request.max_frequency_hz
         subscription = ClientSubscription(account, request.detail == "positions", 1 / hz if hz else 0.0)
@@ -215,7 +217,7 @@ class ClientConnection:
         self.mark_pending(account)
 
     def unsubscribe(self, account_id: str) -> None:
-        """Owe it no more."""
+        """End a subscription."""
         subscription = self.subscriptions.pop(account_id, None)
         if subscription is not None and subscription.is_direct:
             self._recall(subscription)
@@ -224,7 +226,10 @@ class ClientConnection:
         self._many.sent(account_id)
 
     def mark_pending(self, account: WatchedAccount) -> bool:
-        """The account has a newer publication, or another freshness; was an unsent publication replaced?"""
+        """Note that the account has a newer publication or another freshness.
+
+        Returns whether an unsent publication was replaced.
+        """
         subscription = self.subscriptions.get(account.account_id)
         if subscription is None or (subscription.is_direct and subscription.is_told):
             return False
@@ -246,13 +251,13 @@ class ClientConnection:
 
     @property
     def may_go_direct(self) -> bool:
-        """Is there a plain subscription that is current and not direct, and nothing owed?"""
+        """Whether nothing is pending and a plain subscription is current but not direct."""
         return bool(self._indirect) and not (self._pending or self._replies or self._paused_s is not None)
 
     def go_direct(self, fileno: int) -> None:
-        """Once nothing is owed, let the hub send what comes next for plain subscriptions straight away.
+        """Let the hub write publications of plain subscriptions to the socket itself, if nothing is pending.
 
-        The way of nearly every message. A connection that is paused or ends is not direct any more.
+        Nearly all messages are sent this way. A connection that is paused or ends is not direct any more.
         """
         if not self.may_go_direct:
             return
@@ -265,7 +270,7 @@ class ClientConnection:
                 self._direct[account_id] = subscription
 
     def leave_direct(self) -> None:
-        """From now on nothing is written but what `next_frame` gives."""
+        """From now on write only the frames of `next_frame`."""
         for subscription in tuple(self._direct.values()):
             self._recall(subscription)
 
@@ -276,7 +281,7 @@ class ClientConnection:
         self._note_current(subscription)
 
     def next_frame(self, now_s: float) -> bytes | None:
-        """The next frame to send now, or None: nothing is pending, due, or the socket is full."""
+        """The next frame to send, or None: nothing is pending or due, or the socket is full."""
         if self._paused_s is not None:
             return None
         if self._replies:
@@ -292,10 +297,10 @@ class ClientConnection:
                     del self._pending[account_id]
                     self._note_current(subscription)
                 return freshness_frame(account_id, lapse)
-            if is_behind:  # until something newer comes
+            if is_behind:  # wait for a publication newer than the client has seen
                 del self._pending[account_id]
                 continue
-            if newest is None or subscription.due_s > now_s:  # None: its positions are on their way
+            if newest is None or subscription.due_s > now_s:  # None: its positions have not arrived yet
                 continue
             del self._pending[account_id]
             frame = subscription.frame()
@@ -307,25 +312,29 @@ class ClientConnection:
         return None
 
     def due_in_s(self, now_s: float) -> float | None:
-        """In how many seconds `next_frame` gives what the client's own rate holds back; None for nothing."""
+        """Seconds until a value that the client's rate limit holds back is due; None if there is none."""
         if not self._pending:
             return None
         due = [subscription.due_s for subscription in self._pending.values() if subscription.due_s > now_s]
         return min(due) - now_s if due else None
 
     def pause(self, now_s: float) -> None:
-        """The socket is full; who writes to it leaves the direct way."""
+        """Note that the socket is full. The caller then ends direct writes."""
         if self._paused_s is None:
             self._paused_s, self.due_s = now_s, 0.0
 
     def resume(self) -> None:
-        """The socket takes more."""
+        """Note that the socket accepts data again."""
         self._paused_s = None
 
     # What comes in
 
     def received(self, text: bytes, now_s: float) -> ClientMessage | ForbiddenRequest | Disconnect | None:
-        """Deal with a message; the server does what is left: authenticate, subscribe, unsubscribe, close."""
+        """Process a message from the client.
+
+        Returns what the caller still has to do: a message (authenticate, subscribe, unsubscribe), a
+        ForbiddenRequest to count, a reason to close, or None.
+        """
         self._messages += 1
         if now_s - self._minute_s >= 60:
             self._minute_s, self._messages = now_s, 1
@@ -350,7 +359,7 @@ class ClientConnection:
         return self._permitted(message) if isinstance(message, Subscribe) else message
 
     def too_many_messages(self) -> None:
-        """Answer a message that is not dealt with: this client, or its user, sends too many."""
+        """Answer a message that is ignored because the client, or its user, sends too many."""
         most = MESSAGES_PER_MINUTE_MAX * (BACK_END_FACTOR if self._is_back_end else 1)
         self._reply(ErrorMessage("too_many_messages", f"at most {most} a minute"))
 
@@ -359,7 +368,7 @@ class ClientConnection:
         if hz is not None and not FREQUENCY_HZ_MIN <= hz < float("inf"):
             return self._bad_message(f"max_frequency_hz must be at least {FREQUENCY_HZ_MIN}")
         if message.delta is not None and self._is_number_of_another(message.delta, message.account_id):
-            return self._bad_message(f"delta {message.delta} stands for another account; choose another")
+            return self._bad_message(f"delta {message.delta} is used for another account; choose another")
         if not self.may_see(message.account_id) and not self.must_ask(message.account_id):
             self.refuse(message.account_id)
             return ForbiddenRequest()
@@ -382,9 +391,9 @@ class ClientConnection:
         return self.identity is not None and self.identity.is_for_every_account
 
     def _permitted_many(self, message: SubscribeMany) -> SubscribeMany | Disconnect | None:
-        """Those of the accounts that the client may have; the others are refused one by one."""
+        """The message with the accounts that the client may have. The others are refused one by one."""
         if message.have and len(message.have) != len(message.account_ids):
-            return self._bad_message("have is of another length than account_ids")
+            return self._bad_message("have must have as many entries as account_ids")
         have = message.have or [None] * len(message.account_ids)
         wanted = dict(zip(message.account_ids, have, strict=True))
         room = self._subscriptions_max - len(self.subscriptions)
@@ -401,16 +410,16 @@ class ClientConnection:
         return SubscribeMany([*wanted], message.detail, [*wanted.values()])
 
     def may_see(self, account_id: str) -> bool:
-        """May this client see this account, as far as its token says?"""
+        """Whether the client's identity allows this account."""
         return self.identity is not None and is_account_id(account_id) and self.identity.may_see(account_id)
 
     def must_ask(self, account_id: str) -> bool:
-        """Must somebody else be asked whether this client may see this account?"""
+        """Whether webhook or entitlements must decide if the client may see this account."""
         is_asked = self.identity is not None and self.identity.is_asked
         return is_asked and is_account_id(account_id) and not self.may_see(account_id)
 
     def refuse(self, account_id: str, why: Disconnect = Disconnect.FORBIDDEN) -> None:
-        """Answer a subscribe message: there is no such account, it is another's, or it is never valued."""
+        """Answer a subscribe message: the account does not exist, is not the client's, or is never valued."""
         is_foreign = why is Disconnect.NOT_IN_DOLLARS
         problem = HttpProblem.NOT_IN_DOLLARS if is_foreign else HttpProblem.FORBIDDEN
         code: ErrorCode = "account_not_in_dollars" if is_foreign else "forbidden"
@@ -431,13 +440,13 @@ class ClientConnection:
         del self._replies[:-REPLIES_MAX]
 
     def pong(self, now_s: float) -> None:
-        """The client has answered a ping."""
+        """Note that the client has answered a ping."""
         self._ponged_s = now_s
 
     # What time brings
 
     def is_ping_due(self, now_s: float) -> bool:
-        """Should a ping be sent now? Asking counts as sending."""
+        """Whether a ping is due. The caller must then send one."""
         is_answered = self._ponged_s >= self._pinged_s
         if self._paused_s is not None or not is_answered or now_s - self._pinged_s < self._ping_s:
             return False
@@ -445,7 +454,10 @@ class ClientConnection:
         return True
 
     def disconnect_due(self, now_s: float) -> Disconnect | None:
-        """Why this connection must end now, or None. Also tells the client that its token runs out."""
+        """Why this connection must end now, or None.
+
+        Also adds a notice for the client when its token is about to expire.
+        """
         if self._expires_s is not None and now_s >= self._expires_s:
             return Disconnect.TOKEN_EXPIRED
         for due_s, disconnect in self._deadlines():
@@ -467,7 +479,7 @@ class ClientConnection:
         yield self._ends_s, Disconnect.LIFETIME
 
     def _next_due_s(self, now_s: float) -> float:
-        """When something happens at the earliest if nothing changes; what changes resets `due_s`."""
+        """When `disconnect_due` next has something to do. Every change resets `due_s`."""
         due_s = min(due_s for due_s, _ in self._deadlines())
         due_s = min(due_s, now_s + PROGRESS_S if self._many.waiting else due_s)
         if self._expires_s is not None:

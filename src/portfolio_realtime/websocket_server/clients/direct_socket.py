@@ -1,4 +1,4 @@
-"""Decides, for one client, whether frames go straight to its socket or through its transport."""
+"""Decides for one client whether frames are written directly to its socket or through its transport."""
 
 import asyncio
 
@@ -7,9 +7,9 @@ from portfolio_realtime.websocket_server.fanout.direct_writes import DirectWrite
 
 
 class DirectSocket:
-    """One client's socket, as far as it is written to past its transport.
+    """Direct writes to one client's socket.
 
-    Never while the transport has something to write: a frame would land within another.
+    There are none while the transport has data to write, because a frame would then land inside another one.
     """
 
     __slots__ = ("_connection", "_direct_writes", "_fileno", "_is_ended", "_loop", "_transport")
@@ -21,11 +21,11 @@ class DirectSocket:
         self._connection = connection
         self._direct_writes = direct_writes
         self._loop = asyncio.get_running_loop()
-        self._fileno: int | None = None  # while it may be written to past the transport
+        self._fileno: int | None = None  # set while direct writes are possible
         self._is_ended = False
 
     def choose(self) -> None:
-        """Decide anew; to be called after every write, and when the connection owes something no more."""
+        """Decide again. Call it after every write, and when nothing is pending any more."""
         transport, connection = self._transport, self._connection
         if self._is_ended or transport.is_closing() or transport.get_write_buffer_size():
             connection.leave_direct()
@@ -36,13 +36,13 @@ class DirectSocket:
             connection.go_direct(self._fileno)
 
     def choose_soon(self) -> None:
-        """Decide once the transport has had the chance to write what it was just given."""
+        """Decide now, and again after the transport could write what it has."""
         self.choose()
         if self._connection.may_go_direct:
             self._loop.call_soon(self.choose)
 
     def end(self) -> None:
-        """Nothing more is written past the transport, whatever comes: the number will soon be another's."""
+        """End direct writes for good: another client may soon have the file descriptor."""
         self._is_ended = True
         self.choose()
         if self._fileno is not None:
@@ -50,6 +50,6 @@ class DirectSocket:
             self._fileno = None
 
     def _write_rest(self, rest: bytes) -> None:
-        """What the socket did not take; the transport writes it, or finds out what is wrong."""
+        """Let the transport write what the socket did not take; it also handles a broken socket."""
         self._transport.write(rest)
         self.choose()

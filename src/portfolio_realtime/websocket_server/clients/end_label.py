@@ -1,4 +1,4 @@
-"""How the end of a connection is counted."""
+"""The metric label of a connection's end."""
 
 from websockets.protocol import Protocol
 
@@ -6,7 +6,10 @@ from portfolio_realtime.wire.messages import Disconnect
 
 
 def end_label(disconnect: Disconnect | None, protocol: Protocol) -> str:
-    """Our code, or the client's: it may send any from 3000 on, which is `other`; 1006 for none."""
+    """Our close code, otherwise the client's, or `1006` without one.
+
+    A client may send any code from 3000 on, so all of these count as `other`.
+    """
     if disconnect is not None:
         return str(disconnect.code)
     sent = protocol.close_sent

@@ -1,8 +1,8 @@
-"""One WebSocket on uvicorn's transport: bytes in and out, everything else is asked of `ClientConnection`.
+"""One WebSocket on uvicorn's transport: moves bytes, and leaves all decisions to `ClientConnection`.
 
-Written on the sans-I/O protocol of the package `websockets`, which deals with control frames and
-whatever a hostile client sends. Publications go out as prebuilt frames straight to the transport. uvicorn
-makes one object for each upgrade request: `uvicorn.Config(ws=partial(Endpoint, gateway))`.
+It uses the sans-I/O protocol of the package `websockets`, which handles control frames and hostile input.
+Publications go to the transport as prebuilt frames. uvicorn makes one object for each upgrade request:
+`uvicorn.Config(ws=partial(Endpoint, gateway))`.
 """
 
 import asyncio
@@ -45,12 +45,12 @@ from portfolio_realtime.wire.messages import (
     Unsubscribe,
 )
 
-WRITE_BUFFER_BYTES_MAX: Final = 32 * 1024  # of ours
+WRITE_BUFFER_BYTES_MAX: Final = 32 * 1024  # of our transport
 CLOSE_S_MAX: Final = 2.0
-HELD_MESSAGES_MAX: Final = 64  # while something about the client is being verified
+HELD_MESSAGES_MAX: Final = 64  # while the client is being verified
 
 _QUIET: Final = logging.getLogger("portfolio_realtime.wire.messages")
-_QUIET.disabled = True  # it would log what clients send
+_QUIET.disabled = True  # it would log messages of clients
 
 
 class Endpoint(asyncio.Protocol):
@@ -94,21 +94,21 @@ class Endpoint(asyncio.Protocol):
         self._peer = ""
         self._address = ClientAddress("", None)  # the client's, behind trusted proxies
         self._query: dict[str, str] = {}
-        self._wanted: Subscribe | None = None  # what the path asks for
-        self._acceptance: bytes | None = None  # of the handshake, until it is sent
-        self._early: list[bytes] = []  # what came before that
+        self._wanted: Subscribe | None = None  # requested by the path
+        self._acceptance: bytes | None = None  # the handshake's answer, until it is sent
+        self._early: list[bytes] = []  # data received before that
         self._texts = TextMessages()
         self._rate_timer: asyncio.TimerHandle | None = None
         self._close_timer: asyncio.TimerHandle | None = None
-        self._disconnect: Disconnect | None = None  # why we close, when it is we
-        self._is_ending = False  # nothing more is sent or heard
-        self._verifications = 0  # while there are any, messages wait
+        self._disconnect: Disconnect | None = None  # the reason, if we close
+        self._is_ending = False  # nothing more is sent or received
+        self._verifications = 0  # while there are any, messages are held
         self._held: list[bytes] = []
 
     # asyncio and uvicorn call these
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """uvicorn hands over the transport of an upgrade request."""
+        """Take the transport of an upgrade request from uvicorn."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
         direct_writes = self._gateway.follower.direct_writes
@@ -118,12 +118,12 @@ class Endpoint(asyncio.Protocol):
         self._server_state.connections.add(cast("Any", self))
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of the client: frames."""
+        """Process frames of the client."""
         if self._acceptance is not None:
             self._early.append(data)
             return
         self._protocol.receive_data(data)
-        if self._protocol.state is OPEN:  # a pong goes before the answer to what came after its ping
+        if self._protocol.state is OPEN:  # send pongs before answers to later messages
             self._send_protocol()
         for event in self._protocol.events_received():
             if isinstance(event, Frame) and not self._is_ending:
@@ -131,10 +131,10 @@ class Endpoint(asyncio.Protocol):
         self._send_protocol()
 
     def eof_received(self) -> None:
-        """The client sends no more: the transport closes."""
+        """The client sends no more. The transport closes by itself."""
 
     def pause_writing(self) -> None:
-        """The buffers are full: keep only the newest until they drain, and hear no more until then."""
+        """The buffers are full: stop reading, and keep only the newest publications until they drain."""
         self._connection.pause(self._loop.time())
         if self._socket is not None:
             self._socket.choose()
@@ -160,13 +160,13 @@ class Endpoint(asyncio.Protocol):
         )
 
     def shutdown(self) -> None:
-        """uvicorn ends: what the drain has not closed yet goes now."""
+        """uvicorn ends: close what the drain has not closed yet."""
         self.close(Disconnect.SHUTDOWN)
 
     # Handshake
 
     def requested(self, target: str, raw: list[tuple[str, str]], method: str, http_version: str) -> None:
-        """The request for a WebSocket: its target, its headers, and its kind."""
+        """Answer the request for a WebSocket."""
         headers = joined(raw)
         gateway = self._gateway
         self._address = gateway.network.client_address(self._peer, headers)
@@ -188,7 +188,7 @@ class Endpoint(asyncio.Protocol):
         return self._verify(self._identify(headers), is_immediate=is_immediate)
 
     def _accept(self) -> None:
-        """Open the WebSocket, unless it is open: credentials in the URL are judged before."""
+        """Open the WebSocket, if it is not open yet. Credentials in the URL are checked before."""
         if self._acceptance is None:
             return
         assert self._transport is not None
@@ -230,13 +230,13 @@ class Endpoint(asyncio.Protocol):
             return HttpProblem.BAD_REQUEST
         return None
 
-    # What must be asked elsewhere: who it is, what it may see
+    # Checks that may need another service: identity and accounts
 
     def _verify(self, work: Coroutine[Any, Any, None], *, is_immediate: bool = False) -> None:
-        """Messages that come meanwhile wait, so that their order holds; work that never waits is done now."""
+        """Run a check; messages wait for it, so that their order holds. An immediate one never waits."""
         self._verifications += 1
         verified = self._verified(work)
-        if is_immediate:  # no task is made for it
+        if is_immediate:  # without a task
             return run_at_once(verified)
         task = self._loop.create_task(verified)
         self._server_state.tasks.add(task)
@@ -247,7 +247,7 @@ class Endpoint(asyncio.Protocol):
             await work
         except Unauthorized as why:
             self._refuse_credentials(why)
-        self._verifications -= 1  # the work may have begun another
+        self._verifications -= 1  # the work may have started another check
         while self._held and not self._verifications and not self._is_ending:
             self._received(self._held.pop(0))
 
@@ -266,7 +266,7 @@ class Endpoint(asyncio.Protocol):
             return self.refuse(account_id)
         if self._is_ending or self not in self._gateway.clients:
             return None
-        identity = self._connection.identity  # it may have been renewed meanwhile
+        identity = self._connection.identity  # it may have changed meanwhile
         self.regard(identity.with_accounts(identity.accounts | {account_id}))
         return self._subscribe(request)
 
@@ -280,7 +280,7 @@ class Endpoint(asyncio.Protocol):
     def _authenticated(self, identity: Identity) -> None:
         if self._is_ending or self not in self._gateway.clients:
             return None
-        if identity in self._gateway.revocations:  # revoked while it was being asked what it may see
+        if identity in self._gateway.revocations:  # revoked during the check
             return self._refuse_credentials(Unauthorized("revoked"))
         is_first = self._connection.identity is None
         if is_first and not self._gateway.admit(self, identity):
@@ -320,7 +320,7 @@ class Endpoint(asyncio.Protocol):
         return None if text is None else self._received(text)
 
     def _fail(self, code: CloseCode) -> None:
-        """The client breaks the WebSocket protocol itself (RFC 6455 §7.1.7)."""
+        """Close because the client violates the WebSocket protocol itself (RFC 6455 §7.1.7)."""
         self._end()
         self._protocol.fail(code)
         self._send_protocol()
@@ -375,11 +375,11 @@ class Endpoint(asyncio.Protocol):
 
     @property
     def is_patient(self) -> bool:
-        """A refusal is for good, so it waits for records that are on their way."""
+        """Always True: a refusal is final, so it waits for records that may still arrive."""
         return True
 
     def notify(self, account: WatchedAccount) -> None:
-        """The account has a newer publication: send it, or remember to."""
+        """Send the account's newer publication, or mark it as pending."""
         if self._is_ending:
             return None
         if self._connection.mark_pending(account):
@@ -387,7 +387,7 @@ class Endpoint(asyncio.Protocol):
         return self._send_pending()
 
     def refuse(self, account_id: str, why: Disconnect = Disconnect.FORBIDDEN) -> None:
-        """There is no such account, or it is never valued."""
+        """Tell the client that the account does not exist or is never valued."""
         if self._wanted is not None and self._wanted.account_id == account_id:
             return self.close(why)
         self._forbidden(why)
@@ -396,33 +396,33 @@ class Endpoint(asyncio.Protocol):
         return self._send_pending()
 
     def position_sent(self, account_id: str) -> StreamPosition | None:
-        """Where this client is in the account's stream."""
+        """The client's position in the account's stream, or None."""
         subscription = self._connection.subscriptions.get(account_id)
         return subscription.position_sent if subscription else None
 
     @property
     def identity(self) -> Identity | None:
-        """Who it is, as far as it has told."""
+        """The client's identity, or None before authentication."""
         return self._connection.identity
 
     @property
     def address(self) -> ClientAddress:
-        """Where it comes from."""
+        """The client's address."""
         return self._address
 
     @property
     def account_ids(self) -> Iterable[str]:
-        """The accounts that it is sent."""
+        """The accounts to which the client subscribes."""
         return self._connection.subscriptions
 
     def regard(self, identity: Identity) -> None:
-        """Its identity may see other accounts: a client that is shown one it may not is closed."""
+        """Change the accounts that the client may see; close if it is subscribed to any other."""
         refusal = self._connection.regarded(identity)
         if refusal is not None:
             self.close(refusal)
 
     def enforce_deadlines(self) -> None:
-        """Do what time brings."""
+        """Close a client that is late; send pings and notices that are due."""
         if self._is_ending:
             return None
         now_s = self._loop.time()
@@ -437,7 +437,7 @@ class Endpoint(asyncio.Protocol):
         return self._send_pending()
 
     def close(self, disconnect: Disconnect) -> None:
-        """Say why and close; a client that does not answer in time is cut off."""
+        """Send the reason and close. A client that does not answer in time is cut off."""
         if self._is_ending:
             return None
         self._disconnect = disconnect
@@ -447,7 +447,7 @@ class Endpoint(asyncio.Protocol):
             problem = handshake.BEFORE_UPGRADE.get(disconnect, HttpProblem.NO_ROOM)
             self._gateway.metrics.connects.labels(str(problem.status.value)).inc()
             return self._reject(problem)
-        with contextlib.suppress(InvalidState):  # the client was first
+        with contextlib.suppress(InvalidState):  # the client has closed first
             self._protocol.send_close(disconnect.code, disconnect.reason)
         return self._send_protocol()
 
@@ -463,7 +463,7 @@ class Endpoint(asyncio.Protocol):
             self._socket.end()
 
     def _send_pending(self) -> None:
-        """Write what the client is owed through the transport: a first value, or what a full socket left."""
+        """Write through the transport what is pending: first values, and what a full socket left."""
         if self._is_ending or self._acceptance is not None:
             return
         counts = self._gateway.counts
@@ -482,7 +482,7 @@ class Endpoint(asyncio.Protocol):
         self._send_pending()
 
     def _send_protocol(self) -> None:
-        """Write what the protocol itself has to say: ping, pong, close; end when it is done."""
+        """Write the protocol's own frames (ping, pong, close), and close the transport after the last."""
         transport = self._transport
         assert transport is not None and self._socket is not None
         if transport.is_closing():
@@ -490,7 +490,7 @@ class Endpoint(asyncio.Protocol):
         for data in self._protocol.data_to_send():
             if data:
                 transport.write(data)
-            else:  # its last word
+            else:  # nothing follows
                 self._end()
                 transport.close()
         self._socket.choose()

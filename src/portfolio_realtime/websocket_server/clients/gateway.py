@@ -1,4 +1,4 @@
-"""What all client connections of one server share: who is let in, the sweep over them, the drain."""
+"""What all client connections of one server share: admission, deadlines, and the drain."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ from portfolio_realtime.wire.messages import Disconnect
 
 CONNECTIONS_MAX: Final = 50_000
 SWEEP_S: Final = 1.0
-SWEEP_CONNECTIONS_MAX: Final = 1000  # between two turns of the event loop
+SWEEP_CONNECTIONS_MAX: Final = 1000  # before other tasks may run
 DRAIN_STEP_S: Final = 0.1
 DRAIN_CLIENTS_PER_S_MIN: Final = 100
 
@@ -42,38 +42,38 @@ _decode_identity = msgspec.json.Decoder(Identity).decode
 
 
 class Client(Subscriber, Protocol):
-    """One client's connection, as the gateway knows it."""
+    """One client's connection, as the gateway uses it."""
 
     @property
     def identity(self) -> Identity | None:
-        """Who it is, as far as it has told."""
+        """The client's identity, or None before authentication."""
         ...
 
     @property
     def address(self) -> ClientAddress:
-        """Where it comes from."""
+        """The client's address."""
         ...
 
     @property
     def account_ids(self) -> Iterable[str]:
-        """The accounts that it is sent."""
+        """The accounts to which the client subscribes."""
         ...
 
     def regard(self, identity: Identity) -> None:
-        """Its identity may see other accounts than before."""
+        """Change the accounts that the client may see."""
         ...
 
     def enforce_deadlines(self) -> None:
-        """Do what time brings: pings, notices, deadlines."""
+        """Close if late; send pings and notices that are due."""
         ...
 
     def close(self, disconnect: Disconnect) -> None:
-        """Say why, and close."""
+        """Send the reason, and close."""
         ...
 
 
 class MessageCounts:
-    """Counted where it happens often as plain numbers, brought to the metrics by the sweep."""
+    """Frequent events as plain numbers, which the sweep adds to the metrics."""
 
     __slots__ = ("accepted", "conflated", "sent", "sent_bytes")
 
@@ -82,7 +82,7 @@ class MessageCounts:
 
 
 class Gateway:
-    """Lets clients in and out, and knows all who are in."""
+    """Admits and removes clients, and knows all connected ones."""
 
     def __init__(
         self,
@@ -108,29 +108,29 @@ class Gateway:
         )
         self.access = open_access(settings, state)
         self.authenticator = Authenticator(settings, self.access, self.revocations)
-        self.clients: dict[Client, str | None] = {}  # -> the user that it is counted for
-        self.connections_max = CONNECTIONS_MAX  # lower where the system allows fewer open files
-        self.is_draining = False  # the load balancer should send nobody any more
-        self.is_closed = False  # nobody is let in any more
+        self.clients: dict[Client, str | None] = {}  # client -> the user for whom it is counted
+        self.connections_max = CONNECTIONS_MAX  # lower if the system allows fewer open files
+        self.is_draining = False  # the load balancer should send no new clients
+        self.is_closed = False  # no client is admitted any more
         self._clock = clock
         self._refusal_log = RefusalLog()
-        self._confirmed_s: dict[str, float] = {}  # subject -> when its accounts were certain
+        self._confirmed_s: dict[str, float] = {}  # subject -> when its accounts were last certain
 
     def valid_for_s(self, identity: Identity) -> float | None:
-        """How much longer an identity is valid; None: for ever."""
+        """How many more seconds an identity is valid; None: without a limit."""
         if identity.expires_at_s is None:
             return None
         return identity.expires_at_s - self._clock.now_ns() / NS_PER_S
 
     @property
     def now_text(self) -> str:
-        """The time, RFC 3339."""
+        """The present time, RFC 3339."""
         return rfc3339(self._clock.now_ns())
 
     # Coming and going
 
     def refusal(self, limit_key: str | None) -> HttpProblem | None:
-        """Why nobody may come from this address now, or None. Asking counts as coming."""
+        """Why no client may connect from this address now, or None. Each call counts as an attempt."""
         if limit_key is not None and not self.limits.may_connect(limit_key, self._now_s()):
             return HttpProblem.TOO_MANY
         if self.is_closed or len(self.clients) >= self.connections_max:
@@ -138,7 +138,7 @@ class Gateway:
         return None
 
     def enter(self, client: Client, *, is_limited: bool = False) -> bool:
-        """Count a client and its address, unless the address has too many; `leave` undoes it."""
+        """Count a client and its address; False if the address has too many. `leave` undoes it."""
         limit_key = client.address.limit_key
         if limit_key is not None:
             connections = self.limits.connections_of_address
@@ -148,7 +148,7 @@ class Gateway:
         return True
 
     def admit(self, client: Client, identity: Identity) -> bool:
-        """Count the user of a client that has entered, unless it has too many or comes too often."""
+        """Count the user of an entered client; False if the user has too many or connects too often."""
         if identity.is_for_every_account:
             self.limits.connections_of_user.enter(identity.subject, is_limited=False)
         elif not self.limits.enter(identity.subject, self._now_s()):
@@ -157,7 +157,10 @@ class Gateway:
         return True
 
     def leave(self, client: Client, end: str | None) -> None:
-        """Undo `enter` and `admit`, once. `end`: the close code, for the metrics; None: it was never open."""
+        """Undo `enter` and `admit`, once.
+
+        `end`: the metric label of the close code; None: the connection was never open.
+        """
         if client not in self.clients:
             return
         subject = self.clients.pop(client)
@@ -172,7 +175,8 @@ class Gateway:
     def count_refused_credentials(self, why: Unauthorized, address: ClientAddress) -> bool:
         """Count and log refused credentials: the reason, never the credentials.
 
-        False: the address has been refused too often within a minute; that is counted, and not logged.
+        Returns False if the address was refused too often within a minute. Then they are counted and not
+        logged.
         """
         self.metrics.auth_failures.labels(why.reason).inc()
         now_s = self._now_s()
@@ -191,12 +195,15 @@ class Gateway:
     def _now_s(self) -> float:
         return asyncio.get_running_loop().time()
 
-    # Who it is, what it may
+    # Identity and accounts
 
     async def identify(
         self, peer: str, headers: Mapping[str, str], query: Mapping[str, str]
     ) -> Identity | None:
-        """Who opens a WebSocket; None: its first message will tell. Raises Unauthorized, Unverifiable."""
+        """The identity of a client that opens a WebSocket; None: it is in the first message.
+
+        Raises Unauthorized, Unverifiable.
+        """
         if ticket := query.get("ticket"):
             return await self.redeem_ticket(ticket)
         return await self.authenticator.by_handshake(peer, headers, query.get("token"))
@@ -206,7 +213,10 @@ class Gateway:
         return await self.state.tickets.issue(_encode_identity(identity))
 
     async def redeem_ticket(self, ticket: str) -> Identity:
-        """Use a ticket up. Raises Unauthorized; without Valkey no ticket can be trusted, so then too."""
+        """Use a ticket. Raises Unauthorized.
+
+        Raises Unverifiable without Valkey, because a ticket cannot be checked then.
+        """
         try:
             bearer = await self.state.tickets.redeem(ticket)
         except StateError:
@@ -220,17 +230,20 @@ class Gateway:
         return await self.authenticator.admitted(identity)
 
     def may_send(self, identity: Identity | None, now_s: float) -> bool:
-        """May this user send one more message? Who has not said who it is has its connection's limit only."""
+        """Whether this user may send one more message.
+
+        Before authentication, only the limit of the connection counts.
+        """
         if identity is None or identity.is_for_every_account:
             return True
         return self.limits.messages_of_user.try_acquire(identity.subject, now_s)
 
     async def is_ready(self) -> bool:
-        """Can clients be let in, and be told what is published?"""
+        """Whether clients can be admitted and publications arrive."""
         return self.revocations.is_current and await self.follower.is_ready()
 
     async def follow_revocations(self) -> NoReturn:
-        """Close whose token is revoked, as soon as it is, forever. Raises StateUnavailable."""
+        """Close clients whose token is revoked, at once and without end. Raises StateUnavailable."""
         while True:
             if await self.revocations.read_new(self.state):
                 for client in tuple(self.clients):
@@ -238,7 +251,7 @@ class Gateway:
                         client.close(Disconnect.UNAUTHORIZED)
 
     async def confirm_access(self) -> NoReturn:
-        """Ask again, every AUTHZ_INTERVAL, what the connected users may see, forever."""
+        """Check again every AUTHZ_INTERVAL which accounts the connected users may see, without end."""
         while True:
             await asyncio.sleep(self.settings.authz_interval)
             if self.settings.account_access != "claim":
@@ -274,12 +287,12 @@ class Gateway:
         ]
 
     async def close(self) -> None:
-        """Close the connections to those who are asked about users."""
+        """Close the connections to the services that check identities and accounts."""
         await self.authenticator.close()
         await self.access.close()
 
     async def sweep(self) -> NoReturn:
-        """Every SWEEP_S: deadlines and pings of all clients, and the counts into the metrics."""
+        """Every SWEEP_S, enforce the deadlines of all clients and update the metrics."""
         while True:
             for index, client in enumerate(tuple(self.clients)):
                 client.enforce_deadlines()
@@ -290,7 +303,7 @@ class Gateway:
             await asyncio.sleep(SWEEP_S)
 
     def bring_counts(self) -> None:
-        """Bring what was counted since the last time to the metrics."""
+        """Add what was counted since the last call to the metrics."""
         counts, self.counts = self.counts, MessageCounts()
         hub = self.follower.hub
         counts.sent, hub.sent = counts.sent + hub.sent, 0
@@ -302,9 +315,9 @@ class Gateway:
         self.metrics.connections.set(len(self.clients))
 
     async def drain(self) -> None:
-        """Leave service: say so, let the load balancer notice, then ask everybody to reconnect, by and by.
+        """Leave service: let the load balancer notice, then ask all clients to reconnect, a few at a time.
 
-        Until its turn comes a client gets its values as ever. A few clients are asked at once.
+        Until its turn comes, a client gets its values as usual.
         """
         self.is_draining = True
         log.info("draining", clients=len(self.clients))

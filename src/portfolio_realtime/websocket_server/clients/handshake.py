@@ -1,7 +1,7 @@
-"""The server's side of the opening handshake (RFC 6455 §4.2), for a request that is parsed already.
+"""The server's side of the opening handshake (RFC 6455 §4.2), for a request that is already parsed.
 
-Written out because the handshake of the package `websockets` parses the same headers once more and took a
-sixth of what a connection costs (decision 5); the tests compare the two. No extension is ever agreed to.
+The package `websockets` would parse the same headers once more, which took a sixth of the cost of a
+connection (decision 5). The tests compare the two. Extensions are never accepted.
 """
 
 import asyncio
@@ -48,14 +48,14 @@ BEFORE_UPGRADE: Final = {
     Disconnect.UNVERIFIABLE: HttpProblem.UNVERIFIABLE,
     Disconnect.NOT_IN_DOLLARS: HttpProblem.NOT_IN_DOLLARS,
 }
-"""What a client whose WebSocket is not open yet gets instead of a close code; of all others NO_ROOM."""
+"""The HTTP answer instead of a close code while the WebSocket is not open; NO_ROOM for all other codes."""
 
 
 def refusal(method: str, http_version: str, headers: Mapping[str, str]) -> HttpProblem | None:
-    """What speaks against this request, or None; header names in lower case."""
+    """Why this request must be refused, or None. Header names are in lower case."""
     if method != "GET":
         return HttpProblem.METHOD_NOT_ALLOWED
-    if http_version != "1.1":  # 505 would fit, too, but would count as a fault of ours
+    if http_version != "1.1":  # 505 would count as an error of the server
         return HttpProblem.BAD_REQUEST
     is_upgrade = "upgrade" in listed(headers.get("connection", "").lower())
     is_websocket = headers.get("upgrade", "").strip().lower() == "websocket"
@@ -65,14 +65,14 @@ def refusal(method: str, http_version: str, headers: Mapping[str, str]) -> HttpP
 
 
 def acceptance(headers: Mapping[str, str]) -> bytes:
-    """The answer to a request that nothing speaks against."""
+    """The answer that accepts a request, as bytes."""
     digest = hashlib.sha1(headers["sec-websocket-key"].encode() + GUID, usedforsecurity=False).digest()
     is_offered = SUBPROTOCOL in listed(headers.get("sec-websocket-protocol", ""))
     return SWITCHING % (base64.b64encode(digest), CHOSEN if is_offered else b"")
 
 
 def rejection(problem: HttpProblem) -> bytes:
-    """The answer to a request that is refused; the connection ends with it."""
+    """The answer that refuses a request, as bytes. The connection ends with it."""
     headers = problem.headers | REFUSAL_HEADERS.get(problem, {})
     body = msgspec.json.encode(problem.body)
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
@@ -81,7 +81,7 @@ def rejection(problem: HttpProblem) -> bytes:
 
 
 async def in_time(work: Coroutine[Any, Any, None]) -> None:
-    """Await what a client that shows credentials in the URL waits for. Raises Unverifiable if it is slow."""
+    """Await the check of credentials in the URL. Raises Unverifiable after IDENTIFY_S_MAX."""
     try:
         async with asyncio.timeout(IDENTIFY_S_MAX):
             await work
@@ -90,11 +90,11 @@ async def in_time(work: Coroutine[Any, Any, None]) -> None:
 
 
 def query_of(text: str) -> dict[str, str]:
-    """The fields of a query. Raises ValueError."""
+    """The fields of a query. Raises ValueError for too many."""
     return dict(parse_qsl(text, max_num_fields=QUERY_FIELDS_MAX)) if text else {}
 
 
 def requested_account(account_id: str, query: Mapping[str, str]) -> Subscribe:
-    """What the path and the query ask for. Raises msgspec.ValidationError, which is a ValueError."""
+    """The subscription that path and query request. Raises msgspec.ValidationError, a ValueError."""
     wanted: dict[str, Any] = {"type": "subscribe", **query, "account_id": account_id}
     return msgspec.convert(wanted, Subscribe, strict=False)

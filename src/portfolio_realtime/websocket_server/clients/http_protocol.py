@@ -1,10 +1,10 @@
-"""Every connection's first protocol, and uvicorn's HTTP with limits on a request's head and an unread answer.
+"""The first protocol of every connection, and uvicorn's HTTP protocol with limits.
 
-uvicorn waits for the head of a request for ever and keeps all of it. Here a request whose head is not whole
-in HEAD_S_MAX is cut off, and one with a head of more than HEAD_BYTES_MAX is refused. Whoever does not read
-its answer for UNREAD_S_MAX is cut off, too; a route can do so earlier (`request.state.cut`).
+uvicorn waits without limit for the head of a request and keeps all of it. Here a request whose head is not
+complete in HEAD_S_MAX is cut off, and one with a head larger than HEAD_BYTES_MAX is refused. A client that
+does not read its answer for UNREAD_S_MAX is cut off, too. A route can do so earlier (`request.state.cut`).
 
-A request for a WebSocket is handed over as it was parsed; uvicorn would write it down again, to be parsed a
+A request for a WebSocket is handed over as parsed; uvicorn would write it as text again, to be parsed a
 second time.
 """
 
@@ -17,41 +17,41 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 BEGINNING: Final = b"GET /ws"
-SOCKETS_MAX: Final = 60_000  # of HTTP and WebSocket together, whatever they are doing
+SOCKETS_MAX: Final = 60_000  # HTTP and WebSocket connections together, in any state
 HEAD_S_MAX: Final = 10.0
 HEAD_BYTES_MAX: Final = 32_768
-UNREAD_S_MAX: Final = 20.0  # since the socket and our buffer are full
+UNREAD_S_MAX: Final = 20.0  # since socket and buffer became full
 TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 )
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """One HTTP connection."""
+    """One HTTP connection with the limits of this file."""
 
     _deadline: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
     _head_bytes = 0
-    _is_in_head = True  # what comes next belongs to the head of a request
+    _is_in_head = True  # the next data belongs to the head of a request
 
     def connection_made(self, transport: Any) -> None:
-        """A client has come: its first request must be whole soon."""
+        """A client has connected: start the deadline of its first request."""
         super().connection_made(transport)
         self._await_head()
 
     def take_over(self, transport: asyncio.Transport, deadline: asyncio.TimerHandle) -> None:
-        """A client that came earlier: by the deadline, which aborts, its first request must be whole."""
+        """Continue with a client that connected earlier. `deadline` aborts it if its head is late."""
         self._deadline = deadline
         self.connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client is gone."""
+        """The client has disconnected."""
         self._cancel_deadline()
         self._cancel_unread()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of the client; no more of a head than it may have."""
+        """Pass data on; refuse a head that is too large."""
         if self._is_in_head:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES_MAX:
@@ -60,7 +60,7 @@ class BoundedHttp(HttpToolsProtocol):
         super().data_received(data)
 
     def on_message_begin(self) -> None:
-        """The first bytes of a request, on a connection that may have had others."""
+        """A request begins, perhaps not the first of its connection."""
         super().on_message_begin()
         self.scope["state"] = {**self.app_state, "cut": self.transport.abort}
         if not self._is_in_head:
@@ -68,13 +68,13 @@ class BoundedHttp(HttpToolsProtocol):
         self._await_head()
 
     def on_headers_complete(self) -> None:
-        """The head is whole."""
+        """The head is complete."""
         self._is_in_head, self._head_bytes = False, 0
         self._cancel_deadline()
         super().on_headers_complete()
 
     def handle_websocket_upgrade(self) -> None:
-        """The request asks for a WebSocket, whose protocol takes the transport over."""
+        """The request asks for a WebSocket: its protocol takes over the transport."""
         self.connections.discard(self)
         self._cancel_unread()
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.scope["headers"]]
@@ -82,16 +82,16 @@ class BoundedHttp(HttpToolsProtocol):
             *(self.transport, self.config, self.server_state, self.app_state),
             *(self.url.decode("latin-1"), headers, self.scope["method"], self.scope["http_version"]),
         )
-        self.parser: Any = None  # they hold each other, and only the garbage collector would part them
+        self.parser: Any = None  # breaks a reference cycle, which would wait for the garbage collector
 
     def pause_writing(self) -> None:
-        """The client does not read: the buffers are full."""
+        """The client does not read and the buffers are full: start the deadline."""
         super().pause_writing()
         if self._unread is None:
             self._unread = self.loop.call_later(UNREAD_S_MAX, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """It reads again."""
+        """The client reads again."""
         super().resume_writing()
         self._cancel_unread()
 
@@ -122,9 +122,9 @@ class BoundedHttp(HttpToolsProtocol):
 class FirstBytes(asyncio.Protocol):
     """A connection until its first bytes: `uvicorn.Config(http=FirstBytes)`.
 
-    A whole request for a WebSocket goes to an Endpoint at once. uvicorn prepares for HTTP what a WebSocket
-    never needs: that was a third of what a connect costs (decision 5). It gets everything else, and hands
-    over those requests for a WebSocket that come in pieces.
+    A complete request for a WebSocket goes to an Endpoint at once. uvicorn would prepare HTTP objects that a
+    WebSocket does not need, which was a third of the cost of a connection (decision 5). Everything else goes
+    to uvicorn, which also hands over WebSocket requests that arrive in pieces.
     """
 
     __slots__ = ("_arguments", "_connections", "_deadline", "_transport")
@@ -142,7 +142,7 @@ class FirstBytes(asyncio.Protocol):
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client has come: it must say something soon."""
+        """A client has connected: start the deadline of its first bytes."""
         self._transport = transport
         self._connections.add(self)
         if len(self._connections) > SOCKETS_MAX:
@@ -151,9 +151,9 @@ class FirstBytes(asyncio.Protocol):
         self._deadline = asyncio.get_running_loop().call_later(HEAD_S_MAX, self._transport.abort)
 
     def data_received(self, data: bytes) -> None:
-        """The first bytes: from now on the transport has another protocol."""
+        """Choose the protocol by the first bytes, and give it the transport."""
         deadline = self._deadline
-        if deadline is None:  # it was one too many
+        if deadline is None:  # refused: too many sockets
             return
         self._connections.discard(self)
         request = _upgrade_request(data)
@@ -171,21 +171,21 @@ class FirstBytes(asyncio.Protocol):
             endpoint.data_received(request.rest)
 
     def eof_received(self) -> None:
-        """The client has gone without a word: the transport closes."""
+        """The client has closed without sending. The transport closes by itself."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client is gone."""
+        """The client has disconnected."""
         self._connections.discard(self)
         if self._deadline is not None:
             self._deadline.cancel()
 
     def shutdown(self) -> None:
-        """uvicorn ends."""
+        """uvicorn ends: close the connection."""
         self._transport.close()
 
 
 class _UpgradeRequest:
-    """A whole request for a WebSocket, as the parser tells it."""
+    """A complete request for a WebSocket; the parser calls its methods."""
 
     __slots__ = ("headers", "http_version", "rest", "target")
 
@@ -202,7 +202,7 @@ class _UpgradeRequest:
 
 
 def _upgrade_request(data: bytes) -> _UpgradeRequest | None:
-    """The request for a WebSocket that these bytes begin with, if it is one and whole."""
+    """The complete request for a WebSocket at the start of these bytes, or None."""
     if not data.startswith(BEGINNING) or len(data) > HEAD_BYTES_MAX:
         return None
     request = _UpgradeRequest()
@@ -228,7 +228,7 @@ def hand_over(
     method: str,
     http_version: str,
 ) -> asyncio.Protocol:
-    """The protocol that answers a request for a WebSocket, and has its transport from now on."""
+    """Give the transport of a WebSocket request to a new endpoint, which answers it; return that."""
     make: Any = config.ws_protocol_class
     endpoint = make(config=config, server_state=server_state, app_state=app_state)
     endpoint.connection_made(transport)

@@ -1,4 +1,4 @@
-"""A back end's many accounts on one connection: which still wait for a first value, which were refused."""
+"""A back end's many accounts on one connection: which wait for a first value, which were refused."""
 
 from typing import Final
 
@@ -9,7 +9,7 @@ REFUSED_OF_A_MESSAGE_MAX: Final = 100
 
 
 class ManySubscriptions:
-    """What is still to be told of one connection's `subscribe_many`."""
+    """The progress of one connection's `subscribe_many`."""
 
     __slots__ = ("_is_untold", "_next_s", "_refused", "waiting")
 
@@ -20,31 +20,31 @@ class ManySubscriptions:
         self._next_s = 0.0
 
     def begin(self, account_id: str, *, is_waiting: bool) -> None:
-        """It was asked for."""
+        """Note a requested account. `is_waiting`: it has no first value yet."""
         self._is_untold = True
         if is_waiting:
             self.waiting.add(account_id)
 
     def sent(self, account_id: str) -> None:
-        """It has its first value, or is not wanted any more."""
+        """Note that the account has its first value, or is not wanted any more."""
         if account_id in self.waiting:
             self.waiting.remove(account_id)
             self._is_untold = True
 
     def refuse(self, account_id: str, code: ErrorCode) -> None:
-        """It will not be sent."""
+        """Note that the account will not be sent, and why."""
         self.waiting.discard(account_id)
         self._refused.append(RefusedAccount(account_id, code))
         self._is_untold = True
 
     def due_s(self) -> float | None:
-        """From when on something may be told; None: there is nothing."""
+        """When the next progress message is due, in monotonic seconds; None: there is none."""
         if not self._is_untold:
             return None
         return 0.0 if not self.waiting or self._refused else self._next_s
 
     def progress(self, subscribed: int, now_s: float) -> Progress | None:
-        """What is to be told now, or None."""
+        """The progress message that is due now, or None."""
         due_s = self.due_s()
         if due_s is None or now_s < due_s:
             return None

@@ -1,13 +1,13 @@
-"""Work that is written as a coroutine and never waits is done at once: no task is made for it."""
+"""Runs a coroutine that never waits, without a task."""
 
 from collections.abc import Coroutine
 from typing import Any
 
 
 def run_at_once(never_waiting: Coroutine[Any, Any, None]) -> None:
-    """Run it to its end."""
+    """Run the coroutine to its end. Raises AssertionError if it waits."""
     try:
         never_waiting.send(None)
     except StopIteration:
         return
-    raise AssertionError("it was not to wait for anything")
+    raise AssertionError("the coroutine must not wait for anything")

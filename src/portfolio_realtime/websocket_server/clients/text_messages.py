@@ -1,10 +1,10 @@
-"""Text messages put together from the frames of one client (RFC 6455 §5.4)."""
+"""Text messages assembled from the frames of one client (RFC 6455 §5.4)."""
 
 from websockets.frames import Frame
 
 
 class TextMessages:
-    """What has come of a message that is not whole yet. The protocol bounds how long a message may be."""
+    """The fragments of an incomplete message. The protocol limits the length of a message."""
 
     __slots__ = ("_fragments",)
 
@@ -12,11 +12,11 @@ class TextMessages:
         self._fragments: list[bytes] = []
 
     def add(self, frame: Frame) -> bytes | None:
-        """The whole message when this text frame, or continuation of one, is its last. Raises ValueError.
+        """Add a text or continuation frame; return the message if it is complete, otherwise None.
 
-        A text that is not UTF-8 is an error of the WebSocket protocol itself (§8.1).
+        Raises ValueError for text that is not UTF-8: an error of the WebSocket protocol itself (§8.1).
         """
-        if frame.data:  # empty fragments may come without end, and must not be kept
+        if frame.data:  # any number of empty fragments may arrive, so they are not kept
             self._fragments.append(bytes(frame.data))
         if not frame.fin:
             return None

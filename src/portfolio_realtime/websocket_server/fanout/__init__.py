@@ -1,1 +1,1 @@
-"""From a publication to every client that watches the account."""
+"""From a publication to every client that subscribes to the account."""

@@ -20,7 +20,7 @@ class _Waiting(NamedTuple):
 
 
 class DeliveryTraces:
-    """Followed publications that are gathered and not handed on yet."""
+    """Traced publications that are gathered and not handed on yet."""
 
     def __init__(self, tracing: Tracing, clock: Clock) -> None:
         self._tracing = tracing
@@ -29,7 +29,7 @@ class DeliveryTraces:
         self._began_ns = 0
 
     def hear(self, batch: PublicationBatch) -> None:
-        """A batch has come; some of its publications may be followed."""
+        """Note the traced publications of a batch that has arrived."""
         for place, traceparent in batch.traceparents.items():
             if place < len(batch.account_ids) and len(self._waiting) < WAITING_MAX:
                 at = StreamPosition(batch.epoch, batch.sequences[place])
@@ -37,11 +37,14 @@ class DeliveryTraces:
                 self._waiting[batch.account_ids[place]] = waiting
 
     def begin(self) -> None:
-        """What is gathered is now handed on."""
+        """Note that the gathered publications are handed on now."""
         self._began_ns = self._clock.now_ns()
 
     def end(self, accounts: Mapping[str, WatchedAccount]) -> None:
-        """It has been: what a client was sent ends here, what nobody here watches is another server's."""
+        """End the spans of publications that were sent to a client.
+
+        Accounts that are not watched here are dropped: another server traces them.
+        """
         ended_ns = self._clock.now_ns()
         for account_id, waiting in tuple(self._waiting.items()):
             account = accounts.get(account_id)
@@ -59,6 +62,6 @@ class DeliveryTraces:
 
 
 def _is_sent(account: WatchedAccount, at: StreamPosition) -> bool:
-    """Was it, or something newer, written to the socket of any client? A slow one gets it later."""
+    """Whether this or a newer publication was written to any client's socket. A slow one gets it later."""
     sent = (subscriber.position_sent(account.account_id) for subscriber in account.subscribers)
     return any(position is not None and position >= at for position in sent)

@@ -1,4 +1,4 @@
-"""What changed between two publications of an account, for clients that ask for no more than that."""
+"""Changes between two publications of an account, for clients that request deltas."""
 
 from typing import Any, Final, NamedTuple
 
@@ -6,7 +6,7 @@ import msgspec
 
 from portfolio_realtime.websocket_server.fanout.newest_columns import StreamPosition
 
-TOLD_BY_POSITION: Final = frozenset(("epoch", "sequence"))  # fields that `at` tells
+TOLD_BY_POSITION: Final = frozenset(("epoch", "sequence"))  # fields that `at` contains
 
 Change = int | str | float | list[Any] | dict[str, Any] | None
 
@@ -15,26 +15,26 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Whole(NamedTuple):
-    """All that a client shows of an account at one stream position."""
+    """The complete state of an account for a client, at one stream position."""
 
     at: StreamPosition
     value: bytes
     rows: dict[str, bytes] | None  # symbol -> JSON object of its position; None: not wanted
-    bodies: dict[StreamPosition, bytes]  # what was made for clients that had something earlier
+    bodies: dict[StreamPosition, bytes]  # bodies of deltas to this state, by the position of their base
 
 
 def gone_row(symbol: str) -> bytes:
-    """The last row of a position that is gone."""
+    """The last row of a removed position, with quantity 0."""
     return _encode({"symbol": symbol, "quantity": "0"})
 
 
 def delta_head(number: int) -> bytes:
-    """How a delta begins for a client that has given the account this number."""
+    """The start of a delta message, for a client that has given the account this number."""
     return b'{"type":"delta","delta":%d,' % number
 
 
 def delta_body(base: Whole, newest: Whole) -> bytes:
-    """The rest of a delta."""
+    """The rest of a delta message. After a change of epoch it contains the whole value."""
     is_same_epoch = base.at.epoch == newest.at.epoch
     changes = _changes(_decode(base.value), _decode(newest.value)) if is_same_epoch else None
     value = newest.value if changes is None else _encode(changes)
@@ -58,9 +58,9 @@ def _changed_rows(base: dict[str, bytes], newest: dict[str, bytes]) -> list[byte
 
 
 def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[Change] | None:
-    """By threes: which field, how many characters of its text stay, and what follows them.
+    """The changed fields in groups of three: place of the field, number of characters that stay, new text.
 
-    A field is told by its place. None where the fields are others.
+    For a value that is not text, the second is 0 and the third is the new value. None if the fields differ.
     """
     if list(before) != list(after):
         return None
@@ -78,7 +78,7 @@ def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[Change] | No
 
 
 def _kept(old: str, new: str) -> int:
-    """How many characters at the beginning stay; ASCII alone, which every language counts alike."""
+    """The length of the common beginning, only in ASCII: languages count other characters differently."""
     for place, (before, after) in enumerate(zip(old, new, strict=False)):
         if before != after or before > "\x7f":
             return place

@@ -1,7 +1,8 @@
-"""Does what is published come from now? Told by the last sign of life of each shard, hop by hop.
+"""Whether publications are fresh, judged by the last sign of life of each shard, hop by hop.
 
-Calculators publish something of each shard every second, if only that they live, and say which hops before
-them are silent. A server that hears nothing of a shard for SILENT_S_MAX knows that its values may be old.
+Calculators publish something of each shard every second, at least a sign of life, and name the hops before
+them that are silent. A server that receives nothing of a shard for SILENT_S_MAX knows that its values may be
+old.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,16 +14,18 @@ from portfolio_realtime.clock import rfc3339
 from portfolio_realtime.wire.frames import text_frame
 from portfolio_realtime.wire.messages import Freshness, Hop, encode
 
-REACHED_S_MAX: Final = 4.0  # since Valkey last answered us: who is watched is said to it, and expires
-SILENT_S_MAX: Final = 3.0  # signs come every second; a calculator that is slow is not taken for dead
+REACHED_S_MAX: Final = 4.0  # since Valkey last answered: interest is written there, and expires
+SILENT_S_MAX: Final = 3.0  # signs of life come every second; a slow calculator must not count as dead
 CALCULATOR: Final[Hop] = "calculator"
 VALKEY: Final[Hop] = "valkey"
 SERVER: Final[Hop] = "server"
-HOPS: Final[tuple[str, ...]] = tuple(hop for hop in get_args(Hop) if hop != SERVER)  # that shards may miss
+HOPS: Final[tuple[str, ...]] = tuple(
+    hop for hop in get_args(Hop) if hop != SERVER
+)  # hops that may be silent for a shard
 
 
 class Lapse(NamedTuple):
-    """From which hops nothing fresh comes, and since when (RFC 3339)."""
+    """The hops from which nothing fresh arrives, and since when (RFC 3339)."""
 
     hops: tuple[str, ...]
     since: str
@@ -32,27 +35,27 @@ FRESH: Final[tuple[str, ...]] = ()
 
 
 class ShardSigns:
-    """What has been heard of each shard."""
+    """The signs of life of all shards."""
 
     def __init__(self, shards: int, now_s: Callable[[], float], now_ns: Callable[[], int]) -> None:
         self._now_s = now_s
         self._now_ns = now_ns
-        self._heard_s = [now_s()] * shards  # of one that has just begun to listen it says nothing yet
-        self._before: list[tuple[str, ...]] = [FRESH] * shards  # hops that the calculators call silent
+        self._heard_s = [now_s()] * shards  # the start counts as a sign of life
+        self._before: list[tuple[str, ...]] = [FRESH] * shards  # hops that the calculators report as silent
         self._lapses = [Lapse(FRESH, rfc3339(now_ns()))] * shards
         self._listening_since_s = now_s()
-        self._reached_s = now_s()  # when Valkey last answered us
+        self._reached_s = now_s()  # when Valkey last answered
 
     def reach(self) -> None:
-        """Valkey answers what we ask."""
+        """Note that Valkey answers requests."""
         self._reached_s = self._now_s()
 
     def listen(self) -> None:
-        """We hear what is published from now on; that we have not before is no sign that nobody spoke."""
+        """Note that publications are received from now on. Silence before that means nothing."""
         self._listening_since_s = self._now_s()
 
     def wake(self) -> None:
-        """We stood still: what was published meanwhile is still to be read."""
+        """Note that this process was paused: publications of that time are still to be read."""
         self.listen()
         self.reach()
         for shard, lapse in enumerate(self._lapses):
@@ -60,25 +63,25 @@ class ShardSigns:
                 self._heard_s[shard] = self._now_s()
 
     def hear(self, shard: int, hops: Sequence[str]) -> None:
-        """A calculator has published something of the shard."""
+        """Note that a calculator has published something of the shard. `hops`: those it reports as silent."""
         self._heard_s[shard], self._before[shard] = self._now_s(), tuple(hops)
 
     def lapse(self, shard: int) -> Lapse:
-        """How it stands with a shard."""
+        """The present lapse of a shard."""
         return self._lapses[shard]
 
     @property
     def is_anything_heard(self) -> bool:
-        """Does any shard have a calculator that we hear, or is it too early to tell?"""
+        """Whether any shard has a calculator that is heard, or it is too early to tell."""
         return any(not {CALCULATOR, VALKEY} & set(lapse.hops) for lapse in self._lapses)
 
     def counts(self) -> dict[str, int]:
-        """Hop -> how many shards have nothing fresh from it."""
+        """Hop -> number of shards for which it is silent."""
         hops = [hop for lapse in self._lapses for hop in lapse.hops]
         return {hop: hops.count(hop) for hop in HOPS}
 
     def look(self, *, is_following: bool) -> set[int]:
-        """Judge all shards now; those whose hops are others than before."""
+        """Judge all shards now; return those whose silent hops have changed."""
         now_s, changed = self._now_s(), set[int]()
         for shard, before in enumerate(self._lapses):
             hops = self._hops(shard, now_s, is_following=is_following)
@@ -89,28 +92,28 @@ class ShardSigns:
 
     def _hops(self, shard: int, now_s: float, *, is_following: bool) -> tuple[str, ...]:
         if now_s - self._reached_s > REACHED_S_MAX:
-            return (VALKEY,)  # it forgets who is watched, however much we hear of it
+            return (VALKEY,)  # it loses our interest, even if publications still arrive
         if now_s - self._heard_s[shard] <= SILENT_S_MAX:
             return self._before[shard]
         if not is_following:
             return (VALKEY,)
         if now_s - self._listening_since_s <= SILENT_S_MAX:
-            return self._lapses[shard].hops or (VALKEY,)  # too early to tell whether anybody speaks
+            return self._lapses[shard].hops or (VALKEY,)  # too early to tell whether a calculator publishes
         return (CALCULATOR,)
 
 
 def freshness_message(account_id: str, lapse: Lapse) -> bytes:
-    """The message as JSON."""
+    """The freshness message as JSON."""
     return encode(Freshness(account_id, list(lapse.hops), lapse.since))  # type: ignore[arg-type]  # hops of the wire
 
 
 def freshness_frame(account_id: str, lapse: Lapse) -> bytes:
-    """The message as a WebSocket frame."""
+    """The freshness message as a WebSocket frame."""
     return text_frame(freshness_message(account_id, lapse))
 
 
 def with_stale_hops(message: bytes, lapse: Lapse) -> bytes:
-    """A portfolio message that says which hops are silent, where any are."""
+    """The portfolio message with `stale_hops`, if there are any."""
     if not lapse.hops:
         return message
     return message[:-1] + b',"stale_hops":' + msgspec.json.encode(lapse.hops) + b"}"

@@ -1,13 +1,13 @@
 """Fan-out: which accounts are watched, by whom, and the newest publication of each. No socket, no clock.
 
 A connection keeps no publication of its own. It notes that an account has a newer one and, when it can send,
-asks for the newest: that is conflation, and a slow client costs no more memory than a fast one.
+gets the newest. This is the conflation, and a slow client costs no more memory than a fast one.
 
-Nearly all connections owe nothing when something new comes. Their frames are collected first and sent
-afterwards, all in one go: between two system calls there is then no other work, whose memory the calls would
-drive out of the processor's caches, and which would do the same to them. That halves the cost of a message.
-For the same reason the usual case, one such client and nobody else, is dealt with for all accounts of a batch
-together, in columns: no object of the account or the client is touched.
+Nearly all connections have nothing pending when a publication arrives. Their frames are collected first and
+then written in one loop. No other work runs between two system calls, so they do not displace each other's
+data in the processor's caches. This halves the cost of a message. For the same reason the usual case, an
+account with exactly one direct client, is handled in columns for a whole batch, without touching any account
+or client object.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,11 +37,11 @@ from portfolio_realtime.websocket_server.fanout.watched_account import (
 from portfolio_realtime.wire.frames import text_frame
 
 SendAll = Callable[[Sequence[int], Sequence[bytes]], int]
-"""Sends to each socket, by its number, its frames, and takes care of what one does not take; all bytes."""
+"""Writes each frame to its socket (a file descriptor); handles what it does not take. Returns all bytes."""
 
 
 class Gathered:
-    """Publications of several shards that are handed on together, column by column."""
+    """Publications of several shards that are handed on together, in columns."""
 
     def __init__(self) -> None:
         self.account_ids: list[str] = []
@@ -54,7 +54,7 @@ class Gathered:
         return len(self.frames)
 
     def add(self, batch: PublicationBatch, first: int = 0, last: int | None = None) -> None:
-        """Those of a batch from `first` to before `last`."""
+        """Add the publications of a batch from `first` to before `last`."""
         begin, part = len(self), slice(first, last)
         self.account_ids += batch.account_ids[part]
         self.sequences += batch.sequences[part]
@@ -65,26 +65,26 @@ class Gathered:
                 self.rows[begin + place - first] = rows
 
     def positions(self, places: Slots) -> tuple[Numbers, Numbers]:
-        """Epochs and sequences of these."""
+        """Epochs and sequences of the publications at these places."""
         count = len(self)
         epochs, sequences = (np.fromiter(part, np.int64, count) for part in (self.epochs, self.sequences))
         return epochs[places], sequences[places]
 
 
 class _Burst:
-    """What is to be sent when some publications have been taken in."""
+    """What is to be sent after some publications were applied."""
 
     __slots__ = ("_lone_filenos", "_lone_frames", "_outgoing", "frames", "offered", "taken")
 
     def __init__(self, filenos: list[int], frames: list[bytes]) -> None:
-        """Begin with these frames and the sockets that they go to, each once."""
+        """Begin with these frames and their sockets, each of which occurs once."""
         self.offered: list[WatchedAccount] = []
         self.frames = self.taken = len(frames)
         self._lone_filenos, self._lone_frames = filenos, frames
         self._outgoing: dict[int, list[bytes]] | None = None
 
     def collect(self, account: WatchedAccount, at: StreamPosition, frame: bytes, rows: Rows | None) -> None:
-        """Take a publication in, and note who gets it."""
+        """Apply a publication, and note its receivers."""
         before = account.at
         if not account.apply_publication(at, frame, rows):
             return
@@ -98,7 +98,7 @@ class _Burst:
             self._add(fileno, frame)
 
     def _add(self, fileno: int, frame: bytes) -> None:
-        """One write for each socket: a second could overtake what the first leaves over."""
+        """Collect one write per socket: a second write could overtake the rest of the first."""
         if self._outgoing is None:
             lone = zip(self._lone_filenos, self._lone_frames, strict=True)
             self._outgoing = {fileno: [frame] for fileno, frame in lone}
@@ -106,7 +106,7 @@ class _Burst:
 
     @property
     def outgoing(self) -> tuple[Sequence[int], Sequence[bytes]]:
-        """Sockets, each once, and what goes to them."""
+        """The sockets, each once, and the bytes for each."""
         if self._outgoing is None:
             return self._lone_filenos, self._lone_frames
         return tuple(self._outgoing), tuple(map(b"".join, self._outgoing.values()))
@@ -117,15 +117,18 @@ class Hub:
 
     def __init__(self, send_all: SendAll) -> None:
         self.accounts: dict[str, WatchedAccount] = {}
-        self.sent = self.sent_bytes = 0  # by way of `send_all`
+        self.sent = self.sent_bytes = 0  # written by `send_all`
         self._send_all = send_all
         self._columns = NewestColumns()
-        self._slots: dict[str, int] = {}  # of the watched accounts
+        self._slots: dict[str, int] = {}  # watched account -> slot
 
     def subscribe(
         self, subscriber: Subscriber, account_id: str, *, with_positions: bool
     ) -> tuple[WatchedAccount, bool]:
-        """Begin to send; also says whether the account, or its positions, was not watched before."""
+        """Subscribe to an account.
+
+        Also returns whether the account, or its positions, was not watched before.
+        """
         account = self.accounts.get(account_id)
         is_new = account is None
         if account is None:
@@ -136,7 +139,7 @@ class Hub:
         return account, is_new or (with_positions and not had_positions)
 
     def unsubscribe(self, subscriber: Subscriber, account_id: str) -> None:
-        """Send no more; an account that nobody watches is forgotten."""
+        """End a subscription. An account without subscribers is dropped."""
         account = self.accounts.get(account_id)
         if account is None or subscriber not in account.subscribers:
             return
@@ -146,7 +149,7 @@ class Hub:
             self._columns.release(self._slots.pop(account_id))
 
     def publish(self, gathered: Gathered) -> int:
-        """Hand publications to the subscribers, unless they have newer; how many brought something."""
+        """Hand on publications that are newer than what subscribers have; return how many were."""
         account_ids = gathered.account_ids
         slots = np.fromiter(map(self._slots.get, account_ids, repeat(NOBODY)), np.intp, len(account_ids))
         is_lone = self._are_lone(slots)
@@ -159,7 +162,7 @@ class Hub:
         return self._send(burst)
 
     def _are_lone(self, slots: Slots) -> NDArray[np.bool_]:
-        """Which have one client that is direct, and is not that of another of them."""
+        """Which accounts have exactly one client, which is direct and occurs only once among them."""
         filenos = self._columns.socket[slots]
         is_lone = filenos != NO_SOCKET
         clients, counts = np.unique(filenos[is_lone], return_counts=True)
@@ -167,10 +170,10 @@ class Hub:
         return is_lone & ~np.isin(filenos, several) if len(several) else is_lone
 
     def _take_lone(self, gathered: Gathered, slots: Slots, lone: Slots) -> tuple[list[int], list[bytes]]:
-        """Take in the publications at these places; the sockets, and the frames that go to them.
+        """Apply the publications at these places; return the sockets and their frames.
 
-        In the order of the sockets' numbers: those that were opened together lie together in the kernel's
-        memory.
+        They are sorted by file descriptor: sockets that were opened together are close together in the
+        kernel's memory.
         """
         lone = lone[np.argsort(self._columns.socket[slots[lone]])]
         epochs, sequences = gathered.positions(lone)
@@ -185,13 +188,16 @@ class Hub:
         if burst.frames:
             self.sent_bytes += self._send_all(*burst.outgoing)
             self.sent += burst.frames
-        for account in burst.offered:  # last: a full socket must not be sent to in between
+        for account in burst.offered:  # last, so that no direct write follows on a socket that became full
             for subscriber in account.subscribers:
                 subscriber.notify(account)
         return burst.taken
 
     def mark(self, lapse_of: Callable[[str], Lapse | None]) -> None:
-        """Tell the subscribers of accounts whose freshness has changed; None: it has not."""
+        """Notify the subscribers of accounts whose freshness has changed.
+
+        `lapse_of` returns None for an account that has not changed.
+        """
         for account in tuple(self.accounts.values()):
             lapse = lapse_of(account.account_id)
             if lapse is not None and lapse.hops != account.lapse.hops:
@@ -200,9 +206,9 @@ class Hub:
                     subscriber.notify(account)
 
     def publish_stored(self, account_id: str, stored: bytes, *, is_kept: bool) -> int:
-        """The same with a stored publication. `is_kept`: a calculator keeps it up to date.
+        """As `publish`, for one stored publication. `is_kept`: a calculator keeps it up to date.
 
-        A stored publication of another account is a fault in the store, and is refused.
+        A stored publication that names another account is an error in the store, and is ignored.
         """
         account = self.accounts.get(account_id)
         if account is None:
@@ -218,7 +224,7 @@ class Hub:
 
 
 class ParsedPublication(NamedTuple):
-    """A stored publication, taken apart."""
+    """The parts of a stored publication."""
 
     account_id: str
     at: StreamPosition
@@ -242,7 +248,10 @@ _decode_row = msgspec.json.Decoder(_StoredRow).decode
 
 
 def parse_stored(stored: bytes) -> ParsedPublication:
-    """A publication as `state.valuations` stores it: the value, with `positions` as its last key if any."""
+    """Parse a publication as `state.valuations` stores it.
+
+    It is the value, with `positions` as its last key if it has any. Raises MsgspecError.
+    """
     parsed = _decode_stored(stored)
     at = StreamPosition(parsed.epoch, parsed.sequence)
     if parsed.positions is None:

@@ -1,6 +1,6 @@
-"""What a server reads for each message of nearly every account: a few numbers, side by side for all accounts.
+"""The numbers that a server reads for each message of nearly every account, in columns over all accounts.
 
-A thousand publications are looked through in a few steps then, and no object of an account is touched.
+A thousand publications are processed in a few steps, without touching any account object.
 """
 
 from functools import partial
@@ -11,34 +11,38 @@ from numpy.typing import NDArray
 
 NOBODY: Final = 0  # the slot of no account
 NO_SOCKET: Final = -1
-INITIAL: Final = 64  # slots; they double when all are taken
+INITIAL: Final = 64  # slots; their number doubles when all are in use
 
 Slots = NDArray[np.intp]
 Numbers = NDArray[np.int64]
 
 
 class StreamPosition(NamedTuple):
-    """Where in an account's stream of publications; it only ever grows."""
+    """A position in an account's stream of publications. It only grows."""
 
     epoch: int
     sequence: int
 
 
-_make: Final = partial(tuple.__new__, StreamPosition)  # a third of the time of the named tuple's own
+_make: Final = partial(
+    tuple.__new__, StreamPosition
+)  # takes a third of the time of the class's own constructor
 
 
 class NewestColumns:
-    """The newest publication of each watched account and, where it has one client only, who that is."""
+    """The newest publication of each watched account, and its client if it has only one."""
 
     def __init__(self) -> None:
-        self.socket: NDArray[np.int32] = np.full(INITIAL, NO_SOCKET, np.int32)  # the only client's, if direct
-        self.frame: NDArray[Any] = np.full(INITIAL, None, object)  # without positions, or None
+        self.socket: NDArray[np.int32] = np.full(
+            INITIAL, NO_SOCKET, np.int32
+        )  # file descriptor of the only client, if direct
+        self.frame: NDArray[Any] = np.full(INITIAL, None, object)  # without positions; None before the first
         self._epoch: NDArray[np.int64] = np.zeros(INITIAL, np.int64)
         self._sequence: NDArray[np.int64] = np.zeros(INITIAL, np.int64)
         self._free = list(range(INITIAL - 1, NOBODY, -1))
 
     def allocate(self) -> int:
-        """A free slot."""
+        """A free slot, now in use."""
         if not self._free:
             count = len(self.socket)
             self._free = list(range(2 * count - 1, count - 1, -1))
@@ -49,27 +53,27 @@ class NewestColumns:
         return self._free.pop()
 
     def release(self, slot: int) -> None:
-        """The account is not watched any more."""
+        """Clear a slot and make it free."""
         self.socket[slot], self.frame[slot] = NO_SOCKET, None
         self._epoch[slot] = self._sequence[slot] = 0
         self._free.append(slot)
 
     def position(self, slot: int) -> StreamPosition | None:
-        """Where the newest publication is, if there is any."""
+        """The stream position of the newest publication, or None."""
         if self.frame[slot] is None:
             return None
         return _make((self._epoch.item(slot), self._sequence.item(slot)))
 
     def store(self, slot: int, at: StreamPosition, frame: bytes) -> None:
-        """The newest publication of one account."""
+        """Set the newest publication of one account."""
         self._epoch[slot], self._sequence[slot] = at
         self.frame[slot] = frame
 
     def are_newer(self, slots: Slots, epochs: Numbers, sequences: Numbers) -> NDArray[np.bool_]:
-        """Which of these publications are newer than what is known of their accounts."""
+        """Which of these publications are newer than those of their accounts."""
         known = self._epoch[slots]
         return (known < epochs) | ((known == epochs) & (self._sequence[slots] < sequences))
 
     def store_all(self, slots: Slots, epochs: Numbers, sequences: Numbers, frames: list[bytes]) -> None:
-        """The newest publications of these accounts, each once."""
+        """Set the newest publications of these accounts, each of which occurs once."""
         self._epoch[slots], self._sequence[slots], self.frame[slots] = epochs, sequences, frames

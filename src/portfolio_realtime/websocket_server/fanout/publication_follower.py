@@ -1,7 +1,7 @@
-"""Between Valkey and the hub: says who is watched, brings the first value, follows what is published.
+"""Connects Valkey and the hub: announces watched accounts, reads first values, follows publications.
 
-When Valkey is away nothing here ends: clients keep what they have, and when it is back everything watched
-is announced and read again. Start-up and recovery are one code path.
+While Valkey is away nothing here ends and clients keep what they have. When it is back, everything watched is
+announced and read again. Start-up and recovery are one code path.
 """
 
 import asyncio
@@ -33,19 +33,19 @@ from portfolio_realtime.websocket_server.fanout.watched_account import Subscribe
 from portfolio_realtime.wire.frames import text_of
 from portfolio_realtime.wire.messages import Disconnect
 
-BEGIN_ACCOUNTS_MAX: Final = 500  # announced and read in one round trip
-BURST_MAX: Final = 4000  # publications between two turns of the event loop
-PUBLISH_S_MIN: Final = 0.002  # publications that come within this of a turn are handed on together
-PUBLISH_S_MAX: Final = 0.03  # and at the latest so long after it
-GATHER_S: Final = 0.01  # who begins within this is announced and read together
-CROWD: Final = 8  # when more have begun by then, a crowd is coming, and it is cheaper to wait
-GATHER_CROWD_S: Final = 0.04  # so much longer
-AGAIN_S: Final = 0.5  # until who is kept in a part of a cluster that is away is announced again
-INSIST_S: Final = 1.0  # between two words about one shard that is published with too low an epoch
-LIFE_S: Final = 1.0  # between two looks whether it is still the same state
-LOOK_S: Final = 0.5  # between two looks at how fresh all shards are
+BEGIN_ACCOUNTS_MAX: Final = 500  # accounts per round trip
+BURST_MAX: Final = 4000  # publications handed on before other tasks may run
+PUBLISH_S_MIN: Final = 0.002  # publications within this time of the last turn are handed on together
+PUBLISH_S_MAX: Final = 0.03  # and at the latest this long after it
+GATHER_S: Final = 0.01  # accounts newly watched within this are announced together
+CROWD: Final = 8  # if there are more than this by then, waiting for further ones is cheaper
+GATHER_CROWD_S: Final = 0.04  # the additional wait
+AGAIN_S: Final = 0.5  # until accounts in a missing part of a cluster are announced again
+INSIST_S: Final = 1.0  # between two reactions to too low an epoch of one shard
+LIFE_S: Final = 1.0  # between two checks whether the state was lost
+LOOK_S: Final = 0.5  # between two checks of the freshness of all shards
 READY_S_MAX: Final = 1.0
-UNKNOWN_S_MAX: Final = 5.0  # an account without a record is waited for this long
+UNKNOWN_S_MAX: Final = 5.0  # how long to wait for the record of an account
 
 log = structlog.get_logger()
 
@@ -58,7 +58,7 @@ _decode_published = msgspec.json.Decoder(_Published).decode
 
 
 class PublicationFollower:
-    """Feeds the hub of one server."""
+    """Feeds the hub of one server with publications."""
 
     def __init__(
         self,
@@ -77,18 +77,18 @@ class PublicationFollower:
         self._metrics = metrics
         self._signs = ShardSigns(shards, clock.monotonic_s, clock.now_ns)
         self._shard_of_channel = {keys.valuations(shard): shard for shard in range(shards)}
-        self._epochs = [0] * shards  # the newest that was published of each shard
+        self._epochs = [0] * shards  # the newest epoch of each shard
         self._insisted_s: dict[int, float] = {}
         self._insisting: set[asyncio.Task[None]] = set()
         self._traces = None if tracing is None else DeliveryTraces(tracing, clock)
-        self._begun: dict[str, None] = {}  # accounts that somebody begins to watch, oldest first
+        self._begun: dict[str, None] = {}  # newly watched accounts, oldest first
         self._wake = asyncio.Event()
         self._gathered = Gathered()
-        self._publishing: asyncio.TimerHandle | None = None  # will hand on what is gathered
+        self._publishing: asyncio.TimerHandle | None = None  # hands on what is gathered
         self._pace = Pace(PUBLISH_S_MIN, PUBLISH_S_MAX)
 
     def watch(self, subscriber: Subscriber, account_id: str, *, with_positions: bool) -> WatchedAccount:
-        """Begin to send an account to a subscriber; what is not there yet comes by `notify`."""
+        """Subscribe to an account. What is not known yet follows by `notify`."""
         account, begins = self.hub.subscribe(subscriber, account_id, with_positions=with_positions)
         account.lapse = self._signs.lapse(self._shard(account_id))
         if begins:
@@ -96,7 +96,7 @@ class PublicationFollower:
         return account
 
     def unwatch(self, subscriber: Subscriber, account_ids: Iterable[str]) -> None:
-        """Send no more of these; interest in accounts that nobody watches expires by itself."""
+        """End subscriptions. Interest in accounts that are not watched any more expires by itself."""
         for account_id in account_ids:
             self.hub.unsubscribe(subscriber, account_id)
 
@@ -105,7 +105,7 @@ class PublicationFollower:
         self._wake.set()
 
     async def follow(self) -> NoReturn:
-        """Take in what is published, forever. Raises StateUnavailable."""
+        """Receive publications without end. Raises StateUnavailable."""
         try:
             async for event in self._state.valuations.batches():
                 if isinstance(event, Subscribed):
@@ -135,15 +135,16 @@ class PublicationFollower:
             return None
 
     def _insist(self, shard: int) -> None:
-        """Somebody publishes with a lower epoch than clients have seen, and they would drop it.
+        """React to a shard that is published with a lower epoch than clients have seen: they would drop it.
 
-        That is so when a state and its clock were lost at once. Who publishes learns of it by being refused.
+        This happens when a state and its clock were lost at once. The calculator learns of it because its
+        next write is refused.
         """
         now_s = self._clock.monotonic_s()
         if now_s - self._insisted_s.get(shard, -INSIST_S) < INSIST_S:
             return
         self._insisted_s[shard] = now_s
-        log.warning("a shard is published with an epoch that is too low", shard=shard)
+        log.warning("a shard is published with too low an epoch", shard=shard)
         task = asyncio.ensure_future(self._raise_fence(shard, self._epochs[shard]))
         self._insisting.add(task)
         task.add_done_callback(self._insisting.discard)
@@ -153,12 +154,12 @@ class PublicationFollower:
             await self._state.valuations.insist(shard, epoch)
 
     def _malformed(self, where: str, error: Exception) -> None:
-        """Somebody else's mistake must not end our service: count it, name it, go on."""
+        """Count and log an error of another process, which must not end this service."""
         self._metrics.malformed.inc()
         log.warning("a publication could not be decoded", where=where, reason=str(error))
 
     async def _gather(self, batch: PublicationBatch) -> None:
-        """Hand publications on, at once after quiet, together while busy, but not too many at once."""
+        """Hand publications on: at once after quiet, together while busy, at most BURST_MAX at a time."""
         for first in range(0, len(batch.frames), BURST_MAX):
             self._gathered.add(batch, first, first + BURST_MAX)
             if len(self._gathered) >= BURST_MAX:
@@ -183,7 +184,7 @@ class PublicationFollower:
         self._pace.took(began_s, self._clock.monotonic_s())
 
     def _measure(self, gathered: Gathered) -> None:
-        """Observe the lag of one publication, the first: it has waited longest."""
+        """Observe the lag of the first publication, which has waited longest."""
         try:
             published = _decode_published(text_of(gathered.frames[0])).timestamp
             if published is not None:
@@ -193,7 +194,7 @@ class PublicationFollower:
             self._malformed(gathered.account_ids[0], error)
 
     async def announce(self) -> NoReturn:
-        """Announce and read what somebody begins to watch, forever. Raises StateUnavailable."""
+        """Announce and read newly watched accounts, without end. Raises StateUnavailable."""
         while True:
             await self._gather_begun()
             begun = list(itertools.islice(self._begun, BEGIN_ACCOUNTS_MAX))
@@ -206,7 +207,7 @@ class PublicationFollower:
                 raise
 
     async def _gather_begun(self) -> None:
-        """Wait until somebody begins, and a little longer for those who come with them."""
+        """Wait for a newly watched account, and a little longer for others that follow."""
         while not self._begun:
             self._wake.clear()
             await self._wake.wait()
@@ -247,10 +248,11 @@ class PublicationFollower:
                 self._refuse_all(account, Disconnect.NOT_IN_DOLLARS)
 
     def _refuse(self, account: WatchedAccount) -> None:
-        """Tell that an account has no record: at once who wants to know, the others when it still has none.
+        """Refuse an account without a record: to impatient subscribers at once, to others later.
 
-        Records come one by one when the symbol collector starts, those of watched accounts first; to be
-        refused is for good, so it must not happen to somebody who came a moment too early.
+        The others are refused after UNKNOWN_S_MAX. Records are written one by one when the symbol collector
+        starts, those of watched accounts first. A refusal is final, so it must not reach a client that only
+        came too early.
         """
         loop = asyncio.get_running_loop()
         if account.unknown_since_s is None:
@@ -266,9 +268,9 @@ class PublicationFollower:
                 self.hub.unsubscribe(subscriber, account.account_id)
 
     async def follow_closures(self) -> NoReturn:
-        """Refuse accounts whose record is taken away while watched, forever. Raises StateUnavailable.
+        """Refuse watched accounts whose record is removed, without end. Raises StateUnavailable.
 
-        Only what is announced counts: that a record is missing may also mean that Valkey was emptied.
+        Only announcements count: a missing record may also mean that Valkey was emptied.
         """
         async for event in self._state.accounts.changes(list(range(self._shards))):
             if isinstance(event, Subscribed):
@@ -285,7 +287,7 @@ class PublicationFollower:
         raise AssertionError("following never ends by itself")
 
     async def follow_life(self) -> NoReturn:
-        """Notice when Valkey has lost its state, and with it who is watched, forever."""
+        """Notice without end when Valkey has lost its state, and with it all interest."""
         ours, known = secrets.token_hex(8), ""
         while True:
             with contextlib.suppress(StateUnavailable):
@@ -300,16 +302,16 @@ class PublicationFollower:
             await asyncio.sleep(LIFE_S)
 
     async def _reach(self) -> None:
-        """On a cluster any node that answers will do: a lost primary silences its own shards only."""
+        """On a cluster, any node that answers is enough: a lost primary silences only its own shards."""
         if self._state.connection.is_cluster:
             await self._state.connection.ping()
             self._signs.reach()
 
     async def renew(self) -> NoReturn:
-        """Keep up the interest in all watched accounts, forever."""
+        """Renew the interest in all watched accounts, without end."""
         while True:
             await asyncio.sleep(RENEW_S)
-            with contextlib.suppress(StateUnavailable):  # the next round, or SUBSCRIBED, makes up for it
+            with contextlib.suppress(StateUnavailable):  # the next round, or SUBSCRIBED, repeats it
                 await self._renew_once()
 
     async def _renew_once(self) -> None:
@@ -323,12 +325,12 @@ class PublicationFollower:
             )
 
     async def watch_freshness(self) -> NoReturn:
-        """Notice which shards nobody publishes any more, and tell whoever watches their accounts, forever."""
+        """Notice without end which shards are not published any more, and notify their subscribers."""
         is_anything_heard, now_s = True, self._clock.monotonic_s
         while True:
             due_s = now_s() + LOOK_S
             await asyncio.sleep(LOOK_S)
-            if now_s() - due_s > LOOK_S:  # we were paused
+            if now_s() - due_s > LOOK_S:  # this process was paused
                 self._signs.wake()
             if changed := self._signs.look(is_following=self.is_following):
                 self._tell_changed(changed)
@@ -353,11 +355,11 @@ class PublicationFollower:
 
     @property
     def is_hearing(self) -> bool:
-        """Do we hear what is published, and is anything?"""
+        """Whether publications are followed, and any shard is published."""
         return self.is_following and self._signs.is_anything_heard
 
     async def is_ready(self) -> bool:
-        """Does Valkey answer, do we hear what is published, and is anything?"""
+        """Whether Valkey answers, publications are followed, and any shard is published."""
         if not self.is_hearing:
             return False
         try:

@@ -9,8 +9,8 @@ from portfolio_realtime.wire.frames import text_frame, text_of
 from portfolio_realtime.wire.messages import Disconnect
 
 NO_LAPSE: Final = Lapse((), "")
-FRAMES_KEPT_MAX: Final = 8  # frames of one publication, for clients that last got different ones
-GONE_ROWS_MAX: Final = 256  # removed positions that are remembered for clients that have not heard of it
+FRAMES_KEPT_MAX: Final = 8  # frames of one publication, by the publication that clients had before
+GONE_ROWS_MAX: Final = 256  # removed positions that are kept for clients that were not told yet
 
 POSITIONS_KEY: Final = b',"positions":'
 
@@ -18,26 +18,26 @@ Rows = list[tuple[str, bytes]]  # symbol, JSON object of its position
 
 
 class Subscriber(Protocol):
-    """Who gets publications."""
+    """A receiver of publications."""
 
     @property
     def is_patient(self) -> bool:
-        """Does it wait for an account that has no record yet, rather than hear so at once?"""
+        """Whether it waits for an account without a record, instead of being refused at once."""
         ...
 
     def notify(self, account: "WatchedAccount") -> None:
-        """The account has a newer publication, or is fresh no more, or again.
+        """The account has a newer publication, or its freshness has changed.
 
-        Must not subscribe or unsubscribe anybody.
+        Must not subscribe or unsubscribe.
         """
         ...
 
     def refuse(self, account_id: str, why: Disconnect) -> None:
-        """There is no such account (FORBIDDEN), or none that is ever valued (NOT_IN_DOLLARS)."""
+        """The account does not exist (FORBIDDEN), or is never valued (NOT_IN_DOLLARS)."""
         ...
 
     def position_sent(self, account_id: str) -> StreamPosition | None:
-        """Where it is in the account's stream, or None when it has got nothing yet."""
+        """Its position in the account's stream, or None if nothing was sent yet."""
         ...
 
 
@@ -48,7 +48,7 @@ class _Row(NamedTuple):
 
 
 class WatchedAccount:
-    """One watched account: its newest publication, its subscribers, and when each position last changed."""
+    """A watched account. Its newest publication is in `columns` at `slot`."""
 
     __slots__ = (
         "_columns",
@@ -72,40 +72,42 @@ class WatchedAccount:
         self._columns = columns
         self._slot = slot
         self.rows_at: StreamPosition | None = None
-        self.is_live = False  # does a calculator keep it up to date, as far as we have heard?
-        self.lapse = NO_LAPSE  # from where nothing fresh comes
-        self.unknown_since_s: float | None = None  # when it was first found to have no record
-        self.subscribers: dict[Subscriber, bool] = {}  # -> with positions
-        self.direct: dict[object, int] = {}  # connections that owe nothing -> numbers of their sockets
-        self.has_indirect = False  # is any subscriber not direct?
-        self._wanting_positions = 0  # so many subscribers
+        self.is_live = False  # whether a calculator is known to keep it up to date
+        self.lapse = NO_LAPSE  # the hops from which nothing fresh arrives
+        self.unknown_since_s: float | None = None  # when it was first found without a record
+        self.subscribers: dict[Subscriber, bool] = {}  # subscriber -> with positions
+        self.direct: dict[object, int] = {}  # connection without pending frames -> file descriptor
+        self.has_indirect = False  # whether any subscriber is not direct
+        self._wanting_positions = 0  # number of subscribers
         self._rows: dict[str, _Row] = {}
-        self._frames: dict[StreamPosition | None, bytes] = {}  # with positions: those since -> frame
-        self._wholes: dict[bool, Whole] = {}  # with positions -> the newest one that was asked for
+        self._frames: dict[
+            StreamPosition | None, bytes
+        ] = {}  # position since which rows are included -> frame with them
+        self._wholes: dict[bool, Whole] = {}  # with positions -> the newest state used for deltas
 
     def add(self, subscriber: Subscriber, *, with_positions: bool) -> None:
-        """Take a subscriber in, or what it wants from now on."""
+        """Add a subscriber, or change whether it wants positions."""
         self._want_positions(int(with_positions) - int(self.subscribers.get(subscriber, False)))
         self.subscribers[subscriber] = with_positions
         self._count_direct()
 
     def remove(self, subscriber: Subscriber) -> None:
-        """Let a subscriber go."""
+        """Remove a subscriber."""
         self._want_positions(-int(self.subscribers.pop(subscriber)))
         self._count_direct()
 
     def go_direct(self, connection: object, fileno: int) -> None:
-        """The connection has what there is: send it what comes next straight to its socket."""
+        """Write publications directly to the socket of this connection, which is up to date."""
         self.direct[connection] = fileno
         self._count_direct()
 
     def leave_direct(self, connection: object) -> None:
-        """The connection is not to be sent to any more without being asked."""
+        """End direct writes for this connection."""
         del self.direct[connection]
         self._count_direct()
 
     def heard(self) -> None:
-        """A calculator keeps it up to date."""
+        """Note that a calculator keeps the account up to date."""
         if not self.is_live:
             self.is_live = True
             self._count_direct()
@@ -117,7 +119,7 @@ class WatchedAccount:
 
     @property
     def at(self) -> StreamPosition | None:
-        """Where the newest publication is."""
+        """The stream position of the newest publication, or None."""
         return self._columns.position(self._slot)
 
     def _want_positions(self, more: int) -> None:
@@ -130,20 +132,20 @@ class WatchedAccount:
 
     @property
     def has_positions_watched(self) -> bool:
-        """Does any subscriber want the positions?"""
+        """Whether any subscriber wants the positions."""
         return self._wanting_positions > 0
 
     @property
     def is_incomplete(self) -> bool:
-        """Is something that a subscriber wants not there?"""
+        """Whether something that a subscriber wants is missing."""
         return self.at is None or (self.has_positions_watched and self.rows_at != self.at)
 
     def position(self, *, with_positions: bool) -> StreamPosition | None:
-        """Where the newest publication is that has what is wanted, or None."""
+        """The stream position of the newest publication with all that is wanted, or None."""
         return self.at if not with_positions or self.rows_at == self.at else None
 
     def apply_publication(self, at: StreamPosition, frame: bytes, rows: Rows | None) -> bool:
-        """Take a publication in, unless it is older; does it bring anything?"""
+        """Apply a publication that is not older; return whether it has added anything."""
         if not self._wanting_positions:
             rows = None
         before = self.at
@@ -171,7 +173,7 @@ class WatchedAccount:
             self._forget_gone()
 
     def _forget_gone(self) -> None:
-        """Keep only those removed positions of which some subscriber has not heard."""
+        """Keep only those removed positions of which some subscriber was not told yet."""
         sent = [
             position
             for subscriber, with_positions in self.subscribers.items()
@@ -184,7 +186,10 @@ class WatchedAccount:
         }
 
     def message(self, since: StreamPosition | None, *, with_positions: bool) -> bytes:
-        """The newest publication as JSON; its positions whole, or those that changed after `since`."""
+        """The newest publication as JSON.
+
+        With positions, it has all of them, or those that changed after `since`.
+        """
         value = text_of(self.value_frame)
         if not with_positions:
             return value
@@ -197,11 +202,11 @@ class WatchedAccount:
 
     @property
     def value_frame(self) -> bytes:
-        """The newest publication without positions as a WebSocket frame, made once for all clients."""
+        """The newest publication without positions as a WebSocket frame, shared by all clients."""
         return self._columns.frame[self._slot]
 
     def frame(self, since: StreamPosition | None, *, with_positions: bool) -> bytes:
-        """`message` as a WebSocket frame, made once for all clients that need the same."""
+        """`message` as a WebSocket frame, shared by all clients that need the same."""
         if not with_positions:
             return self.value_frame
         frame = self._frames.get(since)
@@ -212,7 +217,7 @@ class WatchedAccount:
         return frame
 
     def whole(self, *, with_positions: bool) -> Whole:
-        """What the newest publication says, made once for all clients that will get a delta to it."""
+        """The newest state, shared by all clients that get deltas."""
         newest = self.position(with_positions=with_positions)
         assert newest is not None
         whole = self._wholes.get(with_positions)
@@ -223,7 +228,7 @@ class WatchedAccount:
         return whole
 
     def delta_since(self, base: Whole, *, with_positions: bool) -> bytes:
-        """What a delta from there to the newest publication says, made once for all clients alike."""
+        """The body of a delta from `base` to the newest state, shared by all clients that need it."""
         whole = self.whole(with_positions=with_positions)
         if base.at not in whole.bodies:
             if len(whole.bodies) >= FRAMES_KEPT_MAX:
