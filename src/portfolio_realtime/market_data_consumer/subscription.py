@@ -468,7 +468,7 @@ class MarketSubscription:
             return
         if self._frame_s <= min(mute.values()):
             self._is_doubted = True
-            raise StreamLost(f"{self.feed.name} is mute: {len(mute)} symbols traded", "mute")
+            raise StreamLost(f"{self.feed.name} is mute although {len(mute)} symbols traded", "mute")
         log.warning(
             "symbols were silent and have been subscribed again", feed=self.feed.name, count=len(mute)
         )

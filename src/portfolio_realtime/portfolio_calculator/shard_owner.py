@@ -130,7 +130,7 @@ class ShardOwner:
         self.let_go_of(shard)
         with self.sparing(None):
             await self._state.leases.release(lease)
-        log.debug("shard given up", shard=shard)
+        log.debug("shard released", shard=shard)
 
     def let_go_of(self, shard: int) -> None:
         """Stop publishing a shard. The rest of its records is dropped in steps."""

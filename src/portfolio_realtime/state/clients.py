@@ -46,7 +46,9 @@ class _Telling(Retry):
             except RuntimeError as error:
                 if CLOSED_ALREADY not in str(error):
                     raise
-                raise exceptions.ConnectionError(f"closed as it was opened: {error}") from error
+                raise exceptions.ConnectionError(
+                    f"the connection was closed while it was opened: {error}"
+                ) from error
 
         return await super().call_with_retry(told, fail, is_retryable, with_failure_count)
 

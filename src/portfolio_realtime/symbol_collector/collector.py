@@ -220,7 +220,7 @@ class Collector:
         )
 
     async def _wait_for_events(self) -> None:
-        """Wait for the stream, so that nothing is missed, but not for ever."""
+        """Wait for the stream, so that nothing is missed, but for at most EVENTS_S_MAX."""
         try:
             async with asyncio.timeout(EVENTS_S_MAX):
                 await self._follower.connected.wait()

@@ -33,11 +33,11 @@ async def write_lost_again(
                 continue
             if records.known_count > await stored.count(shards):
                 lost = set(records.known_ids).difference(await stored.ids())
-                log.warning("records are missing in Valkey and written again", count=len(lost))
+                log.warning("records are missing in Valkey and are written again", count=len(lost))
                 records.write_again(lost)
                 writer.request_write()
             if records.universe_size > await stored.count_universe():
-                log.warning("symbols are missing in the universe and written again")
+                log.warning("symbols are missing in the universe and are written again")
                 records.write_universe_again(await stored.read_universe())
                 writer.request_write()
 

@@ -137,7 +137,7 @@ class DriftingRecord(RecordState):
         """REST has changed after a booking that corrects an unknown one: the difference is the correction.
 
         Balance and positions may still lag behind each other, so the record stays unsettled, and the next
-        statement in quiet confirms it. With several corrections nobody can tell which one has changed what.
+        statement in quiet confirms it. With several corrections it is unknown which one has changed what.
         """
         if len(self._uncertain) == 1:
             correction = self._uncertain[0]
