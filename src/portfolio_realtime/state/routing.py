@@ -25,9 +25,8 @@ WITHOUT_KEY: Final = frozenset(
     {"PING", "INFO", "TIME", "HELLO", "DBSIZE", "FLUSHALL", "FLUSHDB", "SAVE", "REPLICAOF", "ECHO", "WAIT"}
 )
 IN_PARTS: Final = "TRYAGAIN"
-NOTHING_DONE: Final = frozenset(
-    {IN_PARTS, "EXECABORT"}
-)  # answers after which a transaction can be sent again
+# Answers after which a transaction can be sent again.
+NOTHING_DONE: Final = frozenset({IN_PARTS, "EXECABORT"})
 
 Command = tuple[tuple[Any, ...], Mapping[str, Any]]
 

@@ -97,7 +97,7 @@ class Activity(msgspec.Struct, frozen=True):
     rounding: Decimal = ZERO  # the broker's cash may differ by this from a net_amount that it did not state
     subtype: str = ""
     counter: tuple[str, Decimal] | None = None  # the coin that a trade of two coins was paid in, and how much
-    is_tentative: bool = False  # it does not state what it moves: a statement decides
+    is_tentative: bool = False  # it does not show by itself what it moves: a statement decides
     stated_class: str = ""  # asset class as a position has stated it; events do not
 
     @property

@@ -117,9 +117,8 @@ class Book:
         self.is_away: NDArray[np.bool_] = np.zeros(INITIAL, bool)  # … and the columns with a mark of theirs
         self._free_columns: list[int] = []
         self._columns_max = SPARE_COLUMNS  # with more columns in use, holders are counted
-        self._is_held: NDArray[np.bool_] = np.zeros(
-            INITIAL, bool
-        )  # columns found in rows since the last count
+        # Columns found in rows since the last count.
+        self._is_held: NDArray[np.bool_] = np.zeros(INITIAL, bool)
         self._rows = AccountIndex()
         self._abandoned = 0  # abandoned places and rows
         self._pointers: Int32s = np.zeros(INITIAL + 1, np.int32)

@@ -29,9 +29,8 @@ from portfolio_realtime.valuation.watchlist import Watchlist
 
 NS_PER_S = 1_000_000_000
 RECORD_TTL_S = 3600.0
-DOUBT_NS: Final = (
-    NS_PER_S // 2
-)  # between two checks of all, because marks and records become stale by time alone
+# Between two checks of all, because marks and records become stale by time alone.
+DOUBT_NS: Final = NS_PER_S // 2
 WORTH_MAX = 1e14  # dollars of one position, so that sums in cents fit 64 bits
 
 
@@ -40,9 +39,8 @@ class Flush:
     """The result of one flush."""
 
     publications: list[Publication]
-    next_due_s: (
-        float | None
-    )  # when the next waiting change may be published, in monotonic s; None: none waits
+    # When the next waiting change may be published, in monotonic s; None: none waits.
+    next_due_s: float | None
     exact_count: int  # accounts computed again in Decimal
     unpriced_accounts: int
     stale_accounts: int

@@ -29,9 +29,8 @@ class Day:
 
     def __init__(self, balance_asof: str, marks_from_ns: dict[str, int] | None = None) -> None:
         self.balance_asof = balance_asof
-        self.marks_from_ns = (
-            marks_from_ns or {}
-        )  # of split symbols; kept after the day, because a mark may be old
+        # Of split symbols. It is kept after the day, because a mark may be old.
+        self.marks_from_ns = marks_from_ns or {}
         self.external_cash_flow = ZERO
         self.booked_cash = ZERO  # by all bookings of the day
         self._cut_off_ns = cash_flows.cut_off_ns(balance_asof)

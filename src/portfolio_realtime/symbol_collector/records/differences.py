@@ -31,7 +31,7 @@ SHARE_FEE_MAX: Final = Decimal("0.0004")
 CONTRACT_FEE_MAX: Final = Decimal("0.15")
 TRADE_FEE_MAX: Final = Decimal("0.02")  # rounding up to cents may add this to each trade
 IMMATERIAL: Final = Decimal("0.005")  # dollars; less does not change a cent
-PRICE_TOLERANCE: Final = 0.2  # a price may also move by this; trading pauses beyond
+PRICE_TOLERANCE: Final = 0.2  # how far the price may deviate from the ratio; trading pauses beyond
 RATIO_SHARE: Final = 0.5  # a price nearer to the old one than to the split's is no split
 CENT: Final = Decimal("0.01")
 

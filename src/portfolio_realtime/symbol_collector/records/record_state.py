@@ -121,7 +121,7 @@ class RecordState:
     def bookings(self, version: int) -> Bookings:
         """The bookings in the record of this version that were executed since `last_equity`.
 
-        Nothing is known before a booking of which it is undecided whether the record contains it.
+        Nothing is known before a booking that the record may or may not contain.
         """
         assert self._state is not None
         began_ns = cash_flows.cut_off_ns(self._state.balance_asof)

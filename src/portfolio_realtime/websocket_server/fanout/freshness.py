@@ -19,9 +19,8 @@ SILENT_S_MAX: Final = 3.0  # signs of life come every second; a slow calculator 
 CALCULATOR: Final[Hop] = "calculator"
 VALKEY: Final[Hop] = "valkey"
 SERVER: Final[Hop] = "server"
-HOPS: Final[tuple[str, ...]] = tuple(
-    hop for hop in get_args(Hop) if hop != SERVER
-)  # hops that may be silent for a shard
+# Hops that may be silent for a shard.
+HOPS: Final[tuple[str, ...]] = tuple(hop for hop in get_args(Hop) if hop != SERVER)
 
 
 class Lapse(NamedTuple):

@@ -24,18 +24,16 @@ class StreamPosition(NamedTuple):
     sequence: int
 
 
-_make: Final = partial(
-    tuple.__new__, StreamPosition
-)  # takes a third of the time of the class's own constructor
+# Takes a third of the time of the class's own constructor.
+_make: Final = partial(tuple.__new__, StreamPosition)
 
 
 class NewestColumns:
     """The newest publication of each watched account, and its client if it has only one."""
 
     def __init__(self) -> None:
-        self.socket: NDArray[np.int32] = np.full(
-            INITIAL, NO_SOCKET, np.int32
-        )  # file descriptor of the only client, if direct
+        # File descriptor of the only client, if direct.
+        self.socket: NDArray[np.int32] = np.full(INITIAL, NO_SOCKET, np.int32)
         self.frame: NDArray[Any] = np.full(INITIAL, None, object)  # without positions; None before the first
         self._epoch: NDArray[np.int64] = np.zeros(INITIAL, np.int64)
         self._sequence: NDArray[np.int64] = np.zeros(INITIAL, np.int64)
