@@ -56,10 +56,7 @@ TLS_REMEDIES: Final = {  # part of the text of a handshake error -> remedy
     "CERTIFICATE_REQUIRED": "it requires a client certificate: set REDIS_CERT_FILE and REDIS_KEY_FILE",
 }
 # Beginnings of the client's error if the host name is not found.
-NO_SUCH_HOST: Final = (
-    "Error -2 ",
-    "Error -5 ",
-)
+NO_SUCH_HOST: Final = ("Error -2 ", "Error -5 ")
 NOT_VALKEY: Final = "the server there is not Valkey or Redis: check REDIS_HOST and REDIS_PORT"
 ROLE_CHANGED: Final = frozenset({"READONLY", "UNBLOCKED", "MASTERDOWN"})  # another server is the primary now
 OWN_FAULT: Final = "script: "  # part of the ERR of a script that has a bug
