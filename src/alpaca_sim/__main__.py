@@ -1,6 +1,6 @@
-"""`alpaca-sim`, or `python -m alpaca_sim`: a simulated Alpaca on one port of this machine.
+"""`alpaca-sim`, or `python -m alpaca_sim`: serves a simulated Alpaca on one local port.
 
-Ctrl-C before it serves, and after, ends it at once without a traceback.
+Ctrl-C ends it at once and without a traceback, during start-up as well.
 """
 
 import os
@@ -13,12 +13,14 @@ EXIT_INTERRUPTED: Final = 130
 def main() -> None:
     """Serve until Ctrl-C or SIGTERM."""
     signal.signal(signal.SIGINT, _leave)
-    from alpaca_sim.cli import app  # takes a second
+    # The import takes a second, so the signal handler is installed first.
+    from alpaca_sim.cli import app
 
     try:
         app()
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left takes a moment
+        # The interpreter's exit takes a moment. A second Ctrl-C in it would print a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _leave(_number: int, _frame: object) -> None:

@@ -1,4 +1,4 @@
-"""The composition root: one simulator, one application, one server on one port of loopback."""
+"""The composition root: one simulator, one ASGI application, one server on one port."""
 
 import asyncio
 import contextlib
@@ -33,17 +33,19 @@ from alpaca_sim.simulator import Simulator
 SHUTDOWN_S_MAX = 1
 BACKLOG = 2_048
 START_POLL_S = 0.005
-KEEP_ALIVE_S = 75  # longer than clients keep idle connections, so they never meet one just closed
+# Longer than clients keep idle connections, so that a client never sends on one that was just closed.
+KEEP_ALIVE_S = 75
 
 
 def make_app(sim: Simulator) -> ASGIApp:
-    """All routes over one simulator, guarded."""
+    """Return the ASGI application of one simulator: all routes, REST faults, authentication, rate limit."""
     served = [
         *routes.ROUTES,
         *history_rest.ROUTES,
         *levers.ROUTES,
         *odd_levers.ROUTES,
-        *activities_rest.ROUTES,  # before the accounts' routes, which would take their paths for ids
+        # Before the account routes, which would read `activities` as an account id.
+        *activities_rest.ROUTES,
         *trading_rest.ROUTES,
         *trading_stream.ROUTES,
         *broker_rest.ROUTES,
@@ -66,20 +68,20 @@ def _http_date(sim: Simulator) -> str:
 
 
 class Server(uvicorn.Server):
-    """uvicorn without its own signal handling: `serve` below ends it."""
+    """uvicorn without its own signal handling: `serve` below stops it."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
-        """Leave signals to the caller."""
+        """Do nothing: the caller handles signals."""
         yield
 
     def abort(self, client: tuple[str, int]) -> None:
-        """Cut a client's connection without a goodbye."""
+        """Close the connection of the client (host, port) at once, without a close frame."""
         for _, transport in self._connections(client):
             transport.abort()
 
     def freeze(self, client: tuple[str, int]) -> None:
-        """Stop reading what a client sends, so that its pings stay unanswered, and send it no pings."""
+        """Stop reading from the client (host, port) and stop pinging it: its own pings are not answered."""
         for connection, transport in self._connections(client):
             transport.pause_reading()
             stop_pings = getattr(connection, "stop_keepalive", None)
@@ -96,8 +98,8 @@ class Server(uvicorn.Server):
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises OSError when the port is taken."""
-    # asyncio switches Nagle's delay off only where the protocol is named
+    """Return a listening socket; port 0 chooses a free port. Raises OSError when the port is in use."""
+    # asyncio sets TCP_NODELAY only on a socket whose protocol is given.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -112,7 +114,11 @@ def bind(host: str, port: int) -> socket.socket:
 async def serve(
     sim: Simulator, listener: socket.socket, stop: asyncio.Event, on_ready: Callable[[], None]
 ) -> None:
-    """Serve until `stop` is set or the task is cancelled; `on_ready` is called when requests are answered."""
+    """Serve until `stop` is set or the task is cancelled.
+
+    `on_ready` is called once the server accepts requests. Raises RuntimeError when the simulator's loop
+    fails.
+    """
     config = uvicorn.Config(
         make_app(sim),
         http="httptools",
@@ -120,7 +126,7 @@ async def serve(
         lifespan="off",
         log_config=None,
         access_log=False,
-        date_header=False,  # the guard says the simulator's time
+        date_header=False,  # the guard sends the simulator's time
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=SHUTDOWN_S_MAX,
     )

@@ -1,4 +1,4 @@
-"""The options of `python -m alpaca_sim`, which serves a simulated Alpaca on one port of loopback."""
+"""The command line of `python -m alpaca_sim`."""
 
 import contextlib
 import errno
@@ -34,72 +34,85 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 def main(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=PORT_MAX, help="Port to listen on; 0 takes a free one.")
+        int, typer.Option(min=0, max=PORT_MAX, help="Port to listen on; 0 chooses a free one.")
     ] = 8900,
     accounts: Annotated[int, typer.Option(min=0, help="How many accounts to open.")] = 20,
-    symbols: Annotated[int, typer.Option(min=1, help="How many symbols to list (of a tape: at most).")] = 200,
+    symbols: Annotated[
+        int, typer.Option(min=1, help="How many symbols to list; with --tape: at most.")
+    ] = 200,
     seed: Annotated[int, typer.Option(help="The same seed gives the same accounts and prices.")] = 7,
-    trades_per_second: Annotated[float, typer.Option(min=0, help="Market trades, over all symbols.")] = 200,
+    trades_per_second: Annotated[
+        float, typer.Option(min=0, help="Market trades per second, over all symbols.")
+    ] = 200,
     activities_per_second: Annotated[
         float,
-        typer.Option(min=0, help="Trades, deposits … over all accounts; 0 = none from now on."),
+        typer.Option(min=0, help="Trades, deposits, fees per second, over all accounts; 0: none."),
     ] = 0.5,
     rate_limit: Annotated[int, typer.Option(min=1, help="REST requests per minute and key.")] = 10_000,
-    key: Annotated[str, typer.Option(help="The accepted API key (and client id).")] = "sim-key",
+    key: Annotated[str, typer.Option(help="The accepted API key, and OAuth client id.")] = "sim-key",
     secret: Annotated[str, typer.Option(help="The accepted API secret.")] = "sim-secret",  # noqa: S107 - a simulator's
     heartbeat: Annotated[
         float, typer.Option(min=0.05, help="Seconds between heartbeats of event streams.")
     ] = 5,
-    rest_lag: Annotated[float, typer.Option(min=0, help="Seconds by which REST trails the events.")] = 0,
-    market_connection_limit: Annotated[int, typer.Option(min=1, help="Market streams per endpoint.")] = 5,
+    rest_lag: Annotated[float, typer.Option(min=0, help="Seconds by which REST is behind the events.")] = 0,
+    market_connection_limit: Annotated[
+        int, typer.Option(min=1, help="Market-data connections per endpoint.")
+    ] = 5,
     market_symbol_limit: Annotated[
-        int, typer.Option(min=0, help="Symbols per market stream; 0 = no limit.")
+        int, typer.Option(min=0, help="Symbols per market-data connection; 0: no limit.")
     ] = 0,
-    denied_feeds: Annotated[str, typer.Option(help="Feeds that the plan lacks, such as sip,opra.")] = "",
+    denied_feeds: Annotated[
+        str, typer.Option(help="Feeds that the subscription does not include, such as sip,opra.")
+    ] = "",
     delay: Annotated[
         float,
-        typer.Option(
-            min=0, help="Seconds by which delayed_sip, overnight, indicative are late; Alpaca: 900."
-        ),
+        typer.Option(min=0, help="Delay of delayed_sip, overnight and indicative, in seconds; Alpaca: 900."),
     ] = 0,
-    tape: Annotated[Path | None, typer.Option(help="Folder of LEAN trade zips that is the market.")] = None,
+    tape: Annotated[
+        Path | None, typer.Option(help="Folder of recorded trades (LEAN zips) to replay.")
+    ] = None,
     tape_day: Annotated[str, typer.Option(help="Day of the tape, YYYY-MM-DD.")] = "2013-10-07",
-    tape_start: Annotated[str, typer.Option(help="New York time to begin at, HH:MM.")] = "09:25",
-    tape_speed: Annotated[float, typer.Option(min=0.001, help="Tape seconds in one second.")] = 60,
+    tape_start: Annotated[str, typer.Option(help="New York time at which the tape starts, HH:MM.")] = "09:25",
+    tape_speed: Annotated[float, typer.Option(min=0.001, help="Tape seconds per second.")] = 60,
     past_days: Annotated[
         int,
-        typer.Option(min=0, max=HISTORY_DAYS_MAX, help="Days of portfolio history that accounts begin with."),
+        typer.Option(
+            min=0, max=HISTORY_DAYS_MAX, help="Days of portfolio history that each account starts with."
+        ),
     ] = 0,
     calendar: Annotated[
         str, typer.Option(help="always: open at any hour; nyse: sessions, weekends, holidays, half days.")
     ] = ALWAYS,
     start: Annotated[
-        str, typer.Option(help="When the clock begins, as 2026-11-23T04:00:00-05:00; empty = now.")
+        str, typer.Option(help="Start time of the clock, as 2026-11-23T04:00:00-05:00; empty: now.")
     ] = "",
     speed: Annotated[
-        float, typer.Option(min=0, max=SPEED_MAX, help="Clock seconds in one second; 0 = moved by hand only.")
+        float,
+        typer.Option(min=0, max=SPEED_MAX, help="Simulated seconds per second; 0: moved by hand only."),
     ] = 1.0,
     roll_at: Annotated[
         str,
-        typer.Option(help="New York time of the overnight roll, HH:MM, or never; empty = 02:15 with nyse."),
+        typer.Option(
+            help="New York time of the overnight roll, HH:MM, or never; empty: 02:15 with nyse, else never."
+        ),
     ] = "",
     open_points: Annotated[
         list[str] | None,
-        typer.Option("--set", help="An open point of Alpaca's documents, as since_id=inclusive."),
+        typer.Option("--set", help="Answer an open point of Alpaca's documents, as since_id=inclusive."),
     ] = None,
     fault_plan: Annotated[
-        Path | None, typer.Option("--faults", help="A fault plan (YAML) that begins at once.")
+        Path | None, typer.Option("--faults", help="A fault plan (YAML or JSON) that starts at once.")
     ] = None,
     fault_seed: Annotated[
-        int | None, typer.Option(help="Make the fault plan from this seed; it is written to standard error.")
+        int | None, typer.Option(help="Make a fault plan from this seed; it is written to standard error.")
     ] = None,
     fault_duration: Annotated[
-        float, typer.Option(min=1, help="Seconds within which all faults of the seed are over.")
+        float, typer.Option(min=1, help="Seconds within which all faults of the seed end.")
     ] = 60,
 ) -> None:
-    """Serve a faithful Alpaca: Broker REST and events, market-data REST and WebSocket, on one port.
+    """Serve a simulated Alpaca on one port: Broker API, events, Trading API and market data.
 
-    Base URLs are http://HOST:PORT and ws://HOST:PORT. The exact truth is under /_sim/truth.
+    Base URLs are http://HOST:PORT and ws://HOST:PORT. The exact values are under /_sim/truth.
     """
     try:
         plan = _read_plan(fault_plan, fault_seed, fault_duration)
@@ -153,7 +166,7 @@ def main(
 
 def _read_plan(path: Path | None, seed: int | None, duration_s: float) -> faults.Plan | None:
     if path is not None and seed is not None:
-        raise faults.PlanError("--faults and --fault-seed are two plans: choose one")
+        raise faults.PlanError("--faults and --fault-seed cannot be used together: choose one")
     if seed is not None:
         return faults.plan(seed, duration_s)
     return None if path is None else faults.load(path.read_text())
@@ -178,7 +191,7 @@ def _read_roll(roll_text: str, calendar: str) -> time | None:
     except ValueError as error:
         raise ValueError(f"{error}: write --roll-at as 02:15, or {NO_ROLL}") from error
     if roll >= ROLL_BEFORE:
-        raise ValueError(f"--roll-at must be before {ROLL_BEFORE:%H:%M}: the books close overnight")
+        raise ValueError(f"--roll-at must be before {ROLL_BEFORE:%H:%M}: the roll is overnight")
     return roll
 
 
@@ -194,6 +207,6 @@ def _open_tape(
 
 
 def _refuse(message: str) -> typer.Exit:
-    """Say why it cannot start, in one line."""
+    """Print the reason to standard error and return the exit with `EXIT_USAGE`."""
     typer.echo(f"alpaca-sim: {message}", err=True)
     return typer.Exit(EXIT_USAGE)

@@ -1,6 +1,4 @@
-"""The simulator as one object: settings, market, ledger, traders and streams, and the loop that drives
-them.
-"""
+"""The simulator as one object: settings, market, ledger, trader, streams, and the loop that drives them."""
 
 import asyncio
 import random
@@ -32,15 +30,15 @@ from alpaca_sim.streams.event_streams import EventStreams
 from alpaca_sim.streams.feeds import Feeds, Subscriber
 
 TICK_S = 0.015
-STEP_S_MAX = 1.0  # a pause of the process is not made up for beyond this
+STEP_S_MAX = 1.0  # the longest pause of the process that one step catches up on
 FLUSH_S_MAX = 2.0
 FLUSH_POLL_S = 0.005
-JUMP_STEP_S = 1.0  # of a jump in which the market moves
+JUMP_STEP_S = 1.0  # simulated seconds per step of a jump in which the market trades
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the command line sets."""
+    """The simulator's options; `cli.py` explains each. Times are in seconds."""
 
     account_count: int = 20
     symbol_count: int = 200
@@ -55,40 +53,47 @@ class Settings:
     market_connection_limit: int = 5
     market_symbol_limit: int = 0
     denied_feeds: frozenset[str] = frozenset()
-    delay_s: float = 0.0  # of the feeds that are delayed
-    has_history: bool = True  # some accounts have already traded and moved cash since the last close
-    past_days: int = 0  # invented for each account, for its portfolio history; at most HISTORY_DAYS_MAX
+    delay_s: float = 0.0  # of the delayed feeds
+    has_history: bool = True  # some accounts have traded and moved cash since the last close
+    past_days: int = 0  # invented days of portfolio history per account; at most HISTORY_DAYS_MAX
     calendar: str = ALWAYS  # or nyse: sessions, weekends, holidays, half days
-    roll_at: time | None = None  # when the overnight books become the `last_` figures; None: never
+    roll_at: time | None = None  # New York time of the overnight roll; None: never
     switches: Switches = field(default_factory=Switches)
 
 
 class TradeSource(Protocol):
-    """What makes the market's trades."""
+    """A source of market trades: the random walk or a tape. `is_done`: no trade follows any more."""
 
     is_done: bool
 
     def step(self, elapsed_s: float) -> None:
-        """Print the trades of this slice of time."""
+        """Print the trades of the next `elapsed_s` seconds."""
 
 
 class Simulator:
-    """Everything behind the routes. `abort` cuts a client's connection, `freeze` stops reading it."""
+    """Everything behind the routes.
+
+    The application sets `abort`, which closes a client's connection at once, `freeze`, which stops reading
+    from it, and `on_fault`, which carries out the beginning or the end of a fault.
+    """
 
     def __init__(
         self, settings: Settings, clock: Clock, source: Callable[[Market], TradeSource] | None = None
     ) -> None:
-        """Build market and accounts. `source` lists the symbols itself; without it the market is random."""
+        """Create the market and its accounts.
+
+        `source` lists the symbols and makes the trades. Without it, the market is a random walk.
+        """
         self.settings = settings
         self.clock = clock
         self.is_paused = False
         self.abort: Callable[[tuple[str, int]], None] = lambda _client: None
         self.freeze: Callable[[tuple[str, int]], None] = lambda _client: None
-        self.on_fault: Callable[[Change], None] = lambda _change: None  # the application carries faults out
-        # credentials and rate limits live in the client's time, however fast the market's goes
+        self.on_fault: Callable[[Change], None] = lambda _change: None
+        # Tokens and rate limits follow the wall clock: clients wait in real time, however fast the market is.
         self.service_clock = Clock() if isinstance(clock, MovableClock) else clock
         self.faults = Faults()
-        self.halted_by: dict[Fault, list[str]] = {}  # which symbols a fault has halted
+        self.halted_by: dict[Fault, list[str]] = {}  # the symbols that each fault has halted
         self.agenda = Agenda()
         self.calendar = Calendar(settings.calendar)
         self.sockets: set[Subscriber] = set()
@@ -163,21 +168,24 @@ class Simulator:
 
     @property
     def balance_date(self) -> date:
-        """The day that the `last_` figures are of."""
+        """The New York day of the `last_` figures: Alpaca's `balance_asof`."""
         return self.books.balance_date
 
     @property
     def reported_now_ns(self) -> int:
-        """What the server says the time is: wrong while a fault says so."""
+        """The time that the server reports, in ns since the epoch: wrong during the fault `clock.skew`."""
         return self.clock.now_ns() + self.market.skew_ns
 
     @property
     def rest_lag_s(self) -> float:
-        """Seconds by which REST trails the events now."""
+        """Seconds by which REST is behind the events now: the setting or the fault `rest.lag`."""
         return max(self.settings.rest_lag_s, self.faults.level("rest.lag") or 0.0)
 
     async def run(self) -> None:
-        """Drive market and accounts by the wall clock until cancelled; no market where time stands still."""
+        """Move the market and the accounts with the wall clock until cancelled.
+
+        With speed 0 only `jump` moves them; this loop then only flushes the feeds.
+        """
         loop = asyncio.get_running_loop()
         stands_still = isinstance(self.clock, MovableClock) and not self.clock.speed
         last = loop.time()
@@ -191,7 +199,7 @@ class Simulator:
             self.feeds.flush()
 
     def _move(self, elapsed_s: float) -> None:
-        """One slice of time: what is due happens, market and accounts move."""
+        """Run the jobs that are due, then trade for `elapsed_s` seconds."""
         self.agenda.run(self.clock.now_ns())
         if not self.is_paused:
             self.source.step(elapsed_s)
@@ -201,24 +209,25 @@ class Simulator:
             self._minute = self.clock.now_ns() // MINUTE_NS
 
     def install(self, plan: Plan) -> None:
-        """Let a fault plan begin now. Raises PlanError when too many faults wait."""
+        """Start a fault plan now. Raises PlanError when too many faults would wait."""
         self.faults.install(plan)
         self.step_faults(0)
 
     def end_faults(self) -> None:
-        """End all faults now, and forget those that wait."""
+        """End all active faults now and drop the waiting ones."""
         for change in self.faults.clear():
             self.on_fault(change)
 
     def step_faults(self, elapsed_s: float) -> None:
-        """Let the time of the fault plans pass."""
+        """Advance the fault plans by `elapsed_s` seconds, and carry out what begins and ends."""
         for change in self.faults.step(elapsed_s, market_stands_still=self.is_paused):
             self.on_fault(change)
 
     def jump(self, to_ns: int, moves: bool) -> Iterator[None]:
-        """Move the clock ahead, a piece at a time: everything that is due happens at its own moment. With
-        `moves`, market and accounts move in steps of `JUMP_STEP_S`. Faults live in the time of the wall, but
-        in virtual time (speed 0) there is no other than this. Needs a MovableClock.
+        """Move the clock ahead to `to_ns`, yielding after each piece. Needs a MovableClock.
+
+        Every job runs at its own simulated time. With `moves`, the market and the accounts trade in steps of
+        `JUMP_STEP_S`. Faults follow the wall clock, except at speed 0, where they follow the jump.
         """
         clock = self.clock
         assert isinstance(clock, MovableClock) and not self._is_jumping
@@ -244,11 +253,11 @@ class Simulator:
 
     @property
     def is_jumping(self) -> bool:
-        """Whether a jump is under way."""
+        """Whether a jump is in progress."""
         return self._is_jumping
 
     async def flush(self) -> bool:
-        """Hand everything emitted to the sockets; false when a reader took longer than `FLUSH_S_MAX`."""
+        """Send everything published so far; false when a client took longer than `FLUSH_S_MAX` to read."""
         self.feeds.flush()
         deadline = asyncio.get_running_loop().time() + FLUSH_S_MAX
         while not (self.feeds.is_flushed and self.events.is_flushed):
@@ -258,7 +267,7 @@ class Simulator:
         return True
 
     def close(self) -> None:
-        """End all streams, for shutdown."""
+        """End all event streams and abort all market-data connections, for shutdown."""
         self.events.close()
         for subscriber in list(self.sockets):
             self.abort(subscriber.client)

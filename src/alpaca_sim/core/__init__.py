@@ -1,1 +1,1 @@
-"""The market, the accounts and their exact ledger; it knows no web framework."""
+"""The market, the accounts and their exact ledger. Nothing here imports a web framework."""

@@ -1,4 +1,4 @@
-"""Seeded accounts: who they are, what they held at the last close, and what they already did since then."""
+"""Seeded accounts: their owners, their holdings at the last close, and their activities since then."""
 
 import random
 import uuid
@@ -12,13 +12,13 @@ from alpaca_sim.core.market import Listing, Market
 from alpaca_sim.core.trader import Trader
 
 POSITIONS_MAX = 15
-SHORT_POSITION_SHARE = 0.016  # of about six equities: one account in ten is short in one
+SHORT_POSITION_SHARE = 0.016  # an account holds about six equities, so one account in ten has a short
 EMPTY_SHARE = 0.05
 OPTION_SHARE = 0.15
 CRYPTO_SHARE = 0.2
 MARGIN_SHARE = 0.1
 LONG_CASH_SHARE = 0.15
-ACTIVE_SHARE = 0.3  # accounts that already did something since the last close
+ACTIVE_SHARE = 0.3  # of the accounts have activities since the last close
 FIRST_CREATED_NS = 1_735_740_000 * SECOND_NS  # 2025-01-01T14:00:00Z
 CREATION_SPACING_NS = 97_000_001_000
 SESSION_CLOSE_HOUR = 16
@@ -52,7 +52,10 @@ FAMILY_NAMES = [
 def make_account(
     ledger: Ledger, index: int, rng: random.Random, opening: Holdings, last_equity: Decimal, created_ns: int
 ) -> Account:
-    """Open one account with its state at the last close."""
+    """Open an account whose holdings at the last close are `opening`, and return it.
+
+    `index` gives the account number and the name, `rng` the id. `last_equity` is in dollars.
+    """
     account = Account(
         account_id=str(uuid.UUID(int=rng.getrandbits(128), version=4)),
         account_number=str(900_000_000 + index),
@@ -68,8 +71,9 @@ def make_account(
 
 
 def generate(ledger: Ledger, market: Market, count: int, rng: random.Random) -> None:
-    """Open `count` seeded accounts, the same for the same generator state."""
-    held = [symbol for symbol in market.symbols if pair_of(symbol) is None]  # of a pair one holds its coins
+    """Open `count` random accounts. The same generator state gives the same accounts."""
+    # A pair of coins is traded, not held: an account holds its two coins.
+    held = [symbol for symbol in market.symbols if pair_of(symbol) is None]
     listings = [market.listing(symbol) for symbol in held if market.listing(symbol).asset_class != "test"]
     by_class = {
         asset_class: [listing for listing in listings if listing.asset_class == asset_class]
@@ -86,7 +90,7 @@ def generate(ledger: Ledger, market: Market, count: int, rng: random.Random) -> 
 def replay_since_close(
     ledger: Ledger, trader: Trader, rng: random.Random, balance_date: date, now_ns: int
 ) -> None:
-    """Let some accounts trade and move cash between 16:00 of `balance_date` and now, in order of time."""
+    """Book random activities for some accounts between 16:00 of `balance_date` and `now_ns`, oldest first."""
     start_ns = new_york_ns(balance_date, SESSION_CLOSE_HOUR)
     active = [account_id for account_id in ledger.accounts if rng.random() < ACTIVE_SHARE]
     bookings = sorted(

@@ -1,18 +1,18 @@
-"""What each of Alpaca's activity types moves and whose money it is, as the OpenAPI files describe them.
+"""What each of Alpaca's activity types may move, and whether it is an external cash flow.
 
-Written from `ActivityType` and the schemas `…ActivityV2` of broker.yaml 1.1.1 and trading.yaml
-2.0.1, not from any client. `cash` and `units`: may the booking move them; `flow`: is it the client's own.
+Source: `ActivityType` and the schemas `…ActivityV2` of Alpaca's OpenAPI files broker.yaml 1.1.1 and
+trading.yaml 2.0.1, and no client's code.
 """
 
 from typing import NamedTuple
 
 
 class Meaning(NamedTuple):
-    """One activity type."""
+    """What an activity of one type may do."""
 
-    cash: bool
-    units: bool
-    flow: bool
+    cash: bool  # it may change the cash
+    units: bool  # it may change a quantity
+    flow: bool  # it is an external cash flow
 
 
 _EARNED = Meaning(cash=True, units=False, flow=False)  # dividends, interest, their taxes, cash in lieu

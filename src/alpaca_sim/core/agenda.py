@@ -1,4 +1,4 @@
-"""What is to happen at a later moment: the close, the overnight roll, second legs, pay dates."""
+"""Jobs for a later time: the close, the overnight roll, second legs, pay dates."""
 
 from collections.abc import Callable
 from heapq import heappop, heappush
@@ -9,26 +9,25 @@ Job = Callable[[int], None]
 
 
 class Agenda:
-    """Jobs by time; those of one moment in the order in which they were planned."""
+    """Jobs ordered by time; jobs of the same time run in the order in which they were planned."""
 
     def __init__(self) -> None:
-        """Nothing is planned."""
         self._jobs: list[tuple[int, int, Job]] = []
         self._count = 0
 
     def plan(self, at_ns: int, job: Job) -> None:
-        """Let `job` be called with its time when that has come."""
+        """Call `job(at_ns)` once `at_ns` is reached. Times are in ns since the epoch."""
         assert len(self._jobs) < JOBS_MAX, "the simulator's agenda is full"
         self._count += 1
         heappush(self._jobs, (at_ns, self._count, job))
 
     @property
     def next_ns(self) -> int | None:
-        """When the next job is due."""
+        """The time of the next job; None without jobs."""
         return self._jobs[0][0] if self._jobs else None
 
     def run(self, now_ns: int) -> None:
-        """Do everything that is due, in order, also what such a job plans for before now."""
+        """Run all jobs that are due, in order, including those that a job plans for a time before now."""
         while self._jobs and self._jobs[0][0] <= now_ns:
             at_ns, _, job = heappop(self._jobs)
             job(at_ns)

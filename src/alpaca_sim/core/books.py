@@ -1,7 +1,7 @@
-"""The broker's overnight books: the snapshot of 16:00, and the roll that makes it the new `last_` figures.
+"""The broker's end of day: the state at 16:00, and the overnight roll that makes it the `last_` figures.
 
-Alpaca, "Daily Processes": end of day 23:00-23:30 New York, beginning of day 02:15-02:30. Until the roll all
-`last_` figures are of the day before; `balance_asof` says which day they are of.
+Source: Alpaca, "Daily Processes": end of day 23:00-23:30 New York, beginning of day 02:15-02:30. Until the
+roll, all `last_` figures are those of the day before; `balance_asof` names their day.
 """
 
 from collections.abc import Callable, Mapping
@@ -39,7 +39,7 @@ class SystemEvent:
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """One account at 16:00: what it held, and how many of its activities are in that."""
+    """One account at 16:00: its holdings, and how many of its activities they include."""
 
     holdings: Holdings
     count: int
@@ -47,7 +47,7 @@ class Closing:
 
 @dataclass(frozen=True, slots=True)
 class DayEnd:
-    """One account at one day's end: equity, and that day's cash movements by type, in dollars."""
+    """One account at the end of a day: equity, and the day's cash movements by activity type, in dollars."""
 
     day: date
     equity: Decimal
@@ -55,7 +55,7 @@ class DayEnd:
 
 
 class Books:
-    """Closes each trading day at 16:00 and rolls it over at `roll_at` of the next date."""
+    """Closes each trading day at 16:00 New York, and rolls at `roll_at` of the next date."""
 
     def __init__(
         self,
@@ -67,7 +67,10 @@ class Books:
         roll_at: time | None,
         takes_crypto_fee: bool,
     ) -> None:
-        """Without `roll_at` the books stay at the day before the start for ever."""
+        """Without `roll_at`, the `last_` figures never change.
+
+        With `takes_crypto_fee`, the fee of the day's crypto purchases is booked at 16:00 (`CFEE`).
+        """
         self.balance_date = date.min
         self.events: list[SystemEvent] = []
         self.history: dict[str, list[DayEnd]] = {}  # by account, the newest `HISTORY_DAYS_MAX` days
@@ -83,14 +86,14 @@ class Books:
         self._closes: dict[str, Decimal] = {}
 
     def first_balance_date(self, now_ns: int) -> date:
-        """The day that balances are of at the start: the last one whose books are rolled over."""
+        """The `balance_asof` of a simulator that starts at `now_ns`: the last day that has been rolled."""
         day = self._calendar.previous_day(new_york(now_ns).date()).day
         if self._roll_at is not None and self._roll_ns(day) > now_ns:
             day = self._calendar.previous_day(day).day
         return day
 
     def start(self, balance_date: date) -> None:
-        """Plan the next close and roll. One that is past, but not rolled over yet, is made up for."""
+        """Plan the next close and roll. A close that is past and not rolled yet runs at once."""
         self.balance_date = balance_date
         if self._roll_at is not None:
             self._plan_close(self._calendar.next_day(balance_date).day)
@@ -103,7 +106,7 @@ class Books:
         self._agenda.plan(at_time_ns(day, CLOSE), lambda at_ns: self._close(day, at_ns))
 
     def _close(self, day: date, at_ns: int) -> None:
-        """16:00: keep what everybody holds, and the day's closing prices."""
+        """Keep all holdings and closing prices of 16:00, and plan the roll and the next close."""
         if self._takes_crypto_fee:
             self._book_crypto_fees()
         for account in self._ledger.accounts.values():
@@ -116,7 +119,7 @@ class Books:
         self._plan_close(self._calendar.next_day(day).day)
 
     def _roll(self, day: date, at_ns: int) -> None:
-        """Overnight: 16:00 becomes `last_…`, and the average entry prices are compressed."""
+        """Make the state of 16:00 the new `last_` figures, and compress the average entry prices."""
         for symbol, close in self._closes.items():
             self._market.set_previous_close(symbol, close, raw=close)
         for account_id, closing in self._closings.items():
@@ -138,7 +141,7 @@ class Books:
         del days[:-HISTORY_DAYS_MAX]
 
     def _book_crypto_fees(self) -> None:
-        """What was bought of a coin today came with a fee in that coin."""
+        """Book the fee of the day's crypto purchases: CRYPTO_FEE_RATE of the coins bought, in that coin."""
         for account in self._ledger.accounts.values():
             bought: dict[str, Decimal] = {}
             for activity in account.activities[account.first :]:
@@ -155,7 +158,7 @@ class Books:
 
 
 def _cash_flows(account: Account, until: int) -> dict[str, Decimal]:
-    """What moved cash since the last day's end, by type; trades are none of these."""
+    """Cash movements since the last roll by activity type, without trades, in dollars."""
     flows: dict[str, Decimal] = {}
     for activity in account.activities[account.first : until]:
         if activity.activity_type != "TRD" and activity.net_amount:
@@ -164,14 +167,15 @@ def _cash_flows(account: Account, until: int) -> dict[str, Decimal]:
 
 
 def close_price(state: MarketSymbol) -> Decimal:
-    """The day's official close: of a coin, which trades on, the last price."""
+    """The day's official close. Crypto trades around the clock, so its close is the last price."""
     return state.mark if state.listing.asset_class == "crypto" else state.daily_bar.close
 
 
 def opened(account: Account, closing: Closing) -> Holdings:
-    """What a new day begins with: nothing is new, no money has moved yet, and costs are compressed."""
+    """The holdings with which a new day begins: no position is new, no cash flow yet, costs compressed."""
     moves: dict[str, list[tuple[Decimal, Decimal]]] = {}
-    others: set[str] = set()  # moved by something else than trades: their cost stays
+    # Symbols moved by anything but plain trades keep their cost.
+    others: set[str] = set()
     for activity in account.activities[account.first : closing.count]:
         if not activity.symbol:
             continue

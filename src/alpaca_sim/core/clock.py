@@ -1,6 +1,4 @@
-"""Time is one injected object: every stamp of the simulator comes from a `Clock`, in nanoseconds since the
-epoch, UTC.
-"""
+"""Clocks and time formats. Every time of the simulator comes from a `Clock`, in ns since the epoch, UTC."""
 
 import re
 import time
@@ -14,10 +12,9 @@ _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)
 
 
 class Clock:
-    """Wall-clock time, and stamps that never repeat nor go back."""
+    """Wall-clock time, and strictly increasing stamps."""
 
     def __init__(self) -> None:
-        """Start with no stamp given."""
         self._last_stamp_ns = 0
 
     def now_ns(self) -> int:
@@ -25,33 +22,33 @@ class Clock:
         return time.time_ns()
 
     def stamp_ns(self) -> int:
-        """Now, or one nanosecond after the last stamp when the clock has not moved on."""
+        """Now, or one nanosecond after the last stamp if the clock has not advanced past it."""
         self._last_stamp_ns = max(self.now_ns(), self._last_stamp_ns + 1)
         return self._last_stamp_ns
 
 
 class MovableClock(Clock):
-    """Time of its own: from a given start, `speed` times as fast as the wall, and moved by hand.
+    """A clock that starts at a given time, runs `speed` times as fast as the wall clock, and can be moved.
 
-    With speed 0 it stands still between the moves: virtual time, in which the same seed gives the same bytes.
+    With speed 0, time is virtual: it only changes by `move_to`, and the same seed gives the same bytes.
     """
 
     def __init__(self, start_ns: int | None = None, speed: float = 1.0) -> None:
-        """Begin at `start_ns`, or now."""
+        """Start at `start_ns`, or now."""
         super().__init__()
         self.speed = speed
         self._base_ns = time.time_ns() if start_ns is None else start_ns
         self._started_ns = time.monotonic_ns()
 
     def now_ns(self) -> int:
-        """Nanoseconds since the epoch, of this clock."""
+        """Simulated time in nanoseconds since the epoch."""
         if not self.speed:
             return self._base_ns
         passed_ns = time.monotonic_ns() - self._started_ns
         return self._base_ns + (passed_ns if self.speed == 1 else int(passed_ns * self.speed))
 
     def move_to(self, at_ns: int) -> None:
-        """Jump ahead to a moment; a moment that is past already changes nothing."""
+        """Move ahead to `at_ns`; a time in the past changes nothing."""
         self._base_ns += max(0, at_ns - self.now_ns())
 
 
@@ -67,12 +64,15 @@ def rfc3339(at_ns: int) -> str:
 
 
 def rfc3339_seconds(at_ns: int) -> str:
-    """UTC in whole seconds, as bars are stamped."""
+    """UTC in whole seconds, as in 2022-08-17T10:18:24Z: the format of bar times."""
     return f"{_second_text(at_ns // SECOND_NS)}Z"
 
 
 def parse_time_ns(text: str) -> int:
-    """Read RFC 3339 (nanoseconds kept) or a date, which means its midnight UTC. Raises ValueError."""
+    """Read an RFC 3339 time, to the nanosecond, or a date (its midnight UTC), as ns since the epoch.
+
+    Raises ValueError.
+    """
     if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
         return _datetime_ns(datetime.fromisoformat(text).replace(tzinfo=UTC))
     matched = _RFC3339.fullmatch(text.strip())
@@ -88,12 +88,12 @@ def _datetime_ns(moment: datetime) -> int:
 
 
 def new_york(at_ns: int) -> datetime:
-    """The New York wall clock, to the microsecond."""
+    """The New York date and time, to the microsecond."""
     return datetime.fromtimestamp(at_ns // SECOND_NS, NEW_YORK) + timedelta(
         microseconds=at_ns % SECOND_NS // 1000
     )
 
 
 def new_york_ns(day: date, hour: int = 0, minute: int = 0) -> int:
-    """A minute of a New York day."""
+    """A New York date and time as ns since the epoch."""
     return _datetime_ns(datetime(day.year, day.month, day.day, hour, minute, tzinfo=NEW_YORK))

@@ -1,8 +1,7 @@
-"""Which trades move the last price: the minute open/close column of Alpaca's table, the strictest condition
-wins.
+"""Which trades set the last price. Of a trade's conditions, the strictest decides.
 
-Source: Market Data FAQ, "how bars are computed". A code that the table does not have for the tape moves
-nothing.
+Source: Alpaca, Market Data FAQ, "how bars are computed", the column for a minute bar's open and close. A
+code that the table does not list for the tape sets no price.
 """
 
 from collections.abc import Sequence
@@ -10,10 +9,10 @@ from enum import Enum
 
 
 class Effect(Enum):
-    """What a condition lets its trade do to the last price."""
+    """Whether a trade with a condition may set the last price."""
 
     MOVES = "moves"
-    FIRST_ONLY = "first only"  # sets a price only where there is none yet
+    FIRST_ONLY = "first only"  # only if the symbol has no price yet
     NEVER = "never"
 
 
@@ -64,7 +63,10 @@ VOLUMELESS_CONDITIONS = frozenset("QM9")
 
 
 def moves_price(asset_class: str, tape: str, conditions: Sequence[str], has_price: bool) -> bool:
-    """Whether a trade becomes the last price. Crypto trades always do; options follow their own letters."""
+    """Whether a trade sets the last price.
+
+    Crypto trades always do; options have condition codes of their own.
+    """
     if asset_class == "crypto":
         return True
     if asset_class == "us_option":
@@ -77,23 +79,24 @@ def moves_price(asset_class: str, tape: str, conditions: Sequence[str], has_pric
 
 
 def moves_night_price(conditions: Sequence[str]) -> bool:
-    """Whether a trade of the overnight market (tape N) becomes its last price: the table has no regular
-    letter for that tape, and here both stand for an ordinary trade.
+    """Whether a trade of the overnight market (tape N) sets that market's last price.
+
+    The table has no regular code for this tape. Here a space and `@` both mean an ordinary trade.
     """
     odd = [condition for condition in conditions if condition not in REGULAR_CONDITIONS]
     return moves_price("us_equity", "N", odd, has_price=True)
 
 
 def moves_daily_bar(conditions: Sequence[str]) -> bool:
-    """Whether a trade that moves the price also sets the daily open and close: extended hours do not."""
+    """Whether a trade that sets the price also counts for the daily bar's prices: extended hours do not."""
     return "T" not in conditions
 
 
 def counts_volume(conditions: Sequence[str]) -> bool:
-    """Whether a trade's size is part of bar volume: official prices and corrections are not."""
+    """Whether a trade's size is part of bar volume: official prices and corrections are not counted."""
     return VOLUMELESS_CONDITIONS.isdisjoint(conditions)
 
 
 def regular_condition(tape: str) -> str:
-    """The letter of an ordinary trade on a tape."""
+    """The condition code of an ordinary trade on a tape."""
     return " " if tape in "AB" else "@"

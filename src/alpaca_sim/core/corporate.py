@@ -1,4 +1,4 @@
-"""Corporate actions: splits in two bookings with a gap between, dividends that pay after the ex-date."""
+"""Corporate actions: splits in two bookings with a gap between them, and dividends paid after the ex-date."""
 
 from datetime import date
 from decimal import Decimal
@@ -16,10 +16,10 @@ SPLIT_QUANTITY_DECIMALS = 9
 
 
 class CorporateActions:
-    """What companies do to those who hold them."""
+    """Splits and dividends over all accounts that hold a symbol."""
 
     def __init__(self, ledger: Ledger, market: Market, trader: Trader, agenda: Agenda, clock: Clock) -> None:
-        """Books through `trader`; later legs and pay dates go through `agenda`."""
+        """`trader` books; `agenda` runs later legs and payments."""
         self._ledger = ledger
         self._market = market
         self._trader = trader
@@ -35,9 +35,10 @@ class CorporateActions:
         ex_date: date | None,
         is_told: bool = True,
     ) -> int:
-        """`new_rate` shares for `old_rate`: the old quantity leaves each account now, the new one comes
-        `gap_s` later, and then the first trade at the new price. Prices before are raw; without `is_told` no
-        booking ever tells of it. Returns how many accounts hold it.
+        """Give `new_rate` shares for `old_rate` in all accounts, and return how many hold the symbol.
+
+        The old quantity leaves now. The new one arrives `gap_s` seconds later, followed by the first trade at
+        the new price; prices before that are not adjusted. Without `is_told`, no event and no row reports it.
         """
         now_ns = self._clock.now_ns()
         today = new_york(now_ns).date().isoformat()
@@ -82,7 +83,7 @@ class CorporateActions:
         return len(arriving)
 
     def _trade_at_ratio(self, symbol: str, ratio: Decimal) -> None:
-        """The first trade at the new price, and a previous close that compares with it."""
+        """Print the first trade at the new price, and adjust the previous close by the same ratio."""
         state = self._market.symbols[symbol]
         listing = state.listing
         self._market.set_previous_close(symbol, round(listing.previous_close * ratio, 4))
@@ -91,9 +92,10 @@ class CorporateActions:
         self._market.print_trade(symbol, price, Decimal(100), (regular_condition(listing.tape),))
 
     def dividend(self, symbol: str, rate: Decimal, pay_in_s: float, withheld: Decimal) -> int:
-        """Cash of `rate` dollars a share: who holds it now is paid `pay_in_s` later, less a share `withheld`.
+        """Pay `rate` dollars a share in `pay_in_s` seconds to all accounts that hold the symbol now.
 
-        The price falls by the rate now, as on an ex-date. Returns how many are paid; a short pays.
+        The price falls by the rate now, as on an ex-date. The ratio `withheld` of a long position's dividend
+        is booked as tax (`DIVNRA`). A short position pays the dividend. Returns the number of accounts.
         """
         now_ns = self._clock.now_ns()
         today = new_york(now_ns).date().isoformat()

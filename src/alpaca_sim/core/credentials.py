@@ -1,4 +1,4 @@
-"""The accepted key and secret, the tokens given out for them, and the requests a key may make in a minute."""
+"""The accepted key and secret, the bearer tokens issued for them, and the rate limit per key."""
 
 import base64
 import binascii
@@ -14,27 +14,27 @@ RATE_KEYS_MAX = 1_000
 
 
 class Credentials:
-    """One accepted key and secret, and the tokens given out for them."""
+    """One accepted key and secret, and the bearer tokens issued for them."""
 
     def __init__(self, key: str, secret: str, clock: Clock) -> None:
-        """Nothing else is ever accepted."""
         self._key = key
         self._secret = secret
         self._clock = clock
         self._tokens: dict[str, int] = {}  # token → expiry, ns
-        # whose account a Trading API pair is of; good for that API and market data, not for a broker's paths
+        # The account id of a Trading API key and secret. Such a pair is valid for the Trading API and for
+        # market data, not for the Broker API.
         self.trading_account: Callable[[str, str], str | None] = lambda _key, _secret: None
 
     def is_pair(self, key: str, secret: str) -> bool:
-        """Whether key and secret are the accepted ones."""
+        """Whether this is the accepted key and secret."""
         return secrets.compare_digest(f"{key}:{secret}".encode(), f"{self._key}:{self._secret}".encode())
 
     def is_data_pair(self, key: str, secret: str) -> bool:
-        """Whether market data is open to this pair: the accepted one, or that of an account."""
+        """Whether this pair may read market data: the accepted pair, or the pair of an account."""
         return self.is_pair(key, secret) or self.trading_account(key, secret) is not None
 
     def issue_token(self) -> str:
-        """A new bearer token; the oldest is dropped beyond the limit."""
+        """Return a new bearer token, valid for `TOKEN_LIFE_S`. The oldest is dropped above `TOKENS_MAX`."""
         token = secrets.token_urlsafe(32)
         self._tokens[token] = self._clock.now_ns() + TOKEN_LIFE_S * SECOND_NS
         if len(self._tokens) > TOKENS_MAX:
@@ -42,15 +42,18 @@ class Credentials:
         return token
 
     def expire_tokens(self) -> None:
-        """Let every token given out so far be worth nothing."""
+        """Revoke all tokens issued so far."""
         self._tokens.clear()
 
     def is_token(self, token: str) -> bool:
-        """Whether the token was given out and has not expired."""
+        """Whether the token was issued here and has not expired."""
         return self._tokens.get(token, 0) > self._clock.now_ns()
 
     def holder(self, headers: Mapping[str, str], with_apca: bool) -> str | None:
-        """The key behind a request's headers; None when they are wrong or absent."""
+        """The key that a request's headers prove; None when they are wrong or absent.
+
+        Reads Basic and Bearer credentials, and with `with_apca` Alpaca's key headers.
+        """
         scheme, _, value = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             return self._key if self.is_token(value.strip()) else None
@@ -70,10 +73,10 @@ class Credentials:
 
 
 class RateLimit:
-    """Requests per key in the present minute."""
+    """Counts requests per key in fixed windows of one minute."""
 
     def __init__(self, per_minute: int, clock: Clock) -> None:
-        """`per_minute` requests are answered in each minute of the clock."""
+        """`per_minute` requests of each key are allowed in each minute of the clock."""
         self.per_minute = per_minute
         self.rejected_count = 0
         self._clock = clock
@@ -81,7 +84,7 @@ class RateLimit:
         self._counts: dict[str, int] = {}
 
     def count_request(self, key: str) -> dict[str, str]:
-        """Count one request and give the headers. Raises RateLimitedError when the minute is used up."""
+        """Count one request and return the rate-limit headers. Raises RateLimitedError above the limit."""
         window = self._clock.now_ns() // (WINDOW_S * SECOND_NS)
         if window != self._window or len(self._counts) > RATE_KEYS_MAX:
             self._window = window
@@ -100,7 +103,7 @@ class RateLimit:
 
 
 class RateLimitedError(Exception):
-    """Too many requests in this minute; `headers` say when to come back."""
+    """Too many requests in this minute. `headers` contain the time of the reset."""
 
     def __init__(self, headers: dict[str, str]) -> None:
         super().__init__("too many requests")

@@ -1,7 +1,7 @@
-"""Exact decimal arithmetic: money is added and multiplied without rounding, and rounded only where the
-broker does.
+"""Exact decimal arithmetic. Money is rounded only where the broker rounds it.
 
-`exact()` traps any inexact operation, so an oracle that would have to round fails loudly instead.
+Inside `exact()` an operation that would have to round raises `decimal.Inexact`, so the ledger can not be
+wrong by a rounding.
 """
 
 from contextlib import AbstractContextManager
@@ -27,7 +27,7 @@ def to_cents(amount: Decimal) -> Decimal:
 
 
 def divide(numerator: Decimal, denominator: Decimal) -> Decimal:
-    """A quotient for display only, rounded to 16 decimals; zero when the denominator is zero."""
+    """The quotient, rounded to 16 decimals; zero when the denominator is zero."""
     if not denominator:
         return ZERO
     return _ROUNDING.divide(numerator, denominator).quantize(RATIO, context=_ROUNDING)

@@ -1,7 +1,8 @@
-"""Fault plans: what goes wrong, when, for how long and for whom. Pure: no socket, no clock, no simulator.
+"""Fault plans: what fails, when, for how long, and on which feed, path or stream. No I/O and no clock.
 
-A plan is a list of timed faults, written by hand (YAML or JSON) or made from a seed; the same seed gives the
-same plan. `Faults` says which faults are active. What they do is in `fault_actions` and where they are asked.
+A plan is a list of timed faults, written by hand (YAML or JSON) or made from a seed. The same seed gives the
+same plan. `Faults` knows which faults are active. `control/fault_actions.py` does what a fault does at its
+beginning and end; a lasting fault is looked up wherever it has an effect.
 """
 
 import random
@@ -17,9 +18,11 @@ from alpaca_sim.core.switches import ODDITIES
 PLAN_FAULTS_MAX = 10_000
 PLAN_DURATION_S_MAX = 7 * 86_400.0
 AT_S_MAX = PLAN_DURATION_S_MAX
-SECONDS_PER_FAULT = 6  # of a plan made from a seed
-START_SHARE = 0.75  # a seeded plan's faults begin in this part of its time, and end inside it
-FOR_SHARE_MAX = 0.25  # and none takes more than this part of it
+# Of a plan made from a seed: seconds per fault, the part of its duration in which faults begin, and the
+# longest fault as a part of its duration.
+SECONDS_PER_FAULT = 6
+START_SHARE = 0.75
+FOR_SHARE_MAX = 0.25
 ALL = "*"
 FEED_NAMES = ("sip", "iex", "delayed_sip", "boats", "overnight", "test", "us", "indicative", "opra")
 REST_NAMES = ("broker", "data")
@@ -31,24 +34,32 @@ _COUNT = (1.0, 50.0)
 
 
 class PlanError(ValueError):
-    """A plan that cannot be used; the message says what to write instead."""
+    """A plan is not valid. The message says what to write instead."""
 
 
 @dataclass(frozen=True, slots=True)
 class FaultKind:
-    """One kind of fault with its bounds. `for_s` (0, 0): it is over at once; `level` (0, 0): it has none."""
+    """One kind of fault and its bounds (low, high).
+
+    `for_s` (0, 0): the fault has no duration; `level` (0, 0): it has no level.
+    """
 
     name: str
     about: str
     for_s: tuple[float, float] = _MOMENT
     level: tuple[float, float] = _NO_LEVEL
     level_means: str = ""
-    is_of_the_market: bool = False  # it moves prices or bookings, so it waits while the market is paused
-    is_seeded: bool = True  # it comes in plans made from a seed; else only by name
+    is_of_the_market: bool = (
+        False  # it moves prices or makes bookings, so it waits while the market is paused
+    )
+    is_seeded: bool = True  # a plan made from a seed may contain it; if false, only when it names the kind
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Whom it can hit, by name; `*` is everybody. A REST fault also takes a path such as /v1/accounts."""
+        """The target names that this kind accepts, beside `*` for all.
+
+        A REST fault also accepts the beginning of a path, such as /v1/accounts.
+        """
         group = self.name.partition(".")[0]
         names = {"market": FEED_NAMES, "rest": REST_NAMES, "events": STREAM_NAMES}.get(group, ())
         return () if self.is_of_the_market else names
@@ -65,7 +76,7 @@ _ODD_ABOUT = {
     "contradiction": "equity is 600 more than cash and positions",
     "ipo": "stocks are reported as class ipo without an exchange",
 }
-_FINAL_ODDITIES = frozenset({"euro"})  # an account that is in another currency is so for good
+_FINAL_ODDITIES = frozenset({"euro"})  # an account's currency does not change back
 KINDS: dict[str, FaultKind] = {
     kind.name: kind
     for kind in (
@@ -199,9 +210,9 @@ KINDS: dict[str, FaultKind] = {
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault of a plan: it begins `at_s` after the plan, lasts `for_s`, and hits `target`.
+    """One fault of a plan: it begins `at_s` seconds after the plan, lasts `for_s` seconds, and hits `target`.
 
-    Raises PlanError when a value is outside the bounds of its kind.
+    Raises PlanError for an unknown kind or target and for a value outside the bounds of the kind.
     """
 
     kind: str
@@ -211,7 +222,6 @@ class Fault:
     level: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check all bounds."""
         kind = KINDS.get(self.kind)
         if kind is None:
             raise PlanError(f"unknown fault kind {self.kind!r}: choose from {', '.join(KINDS)}")
@@ -224,7 +234,7 @@ class Fault:
             raise PlanError(f"{self.kind} cannot hit {self.target!r}: choose its target from {names}")
 
     def hits(self, names: Iterable[str]) -> bool:
-        """Whether one of these names (a feed, a stream, or a group and a path) is meant."""
+        """Whether the fault's target is one of these names (a feed, a stream, or a REST group and a path)."""
         if self.target == ALL:
             return True
         is_path = self.target.startswith("/")
@@ -240,22 +250,22 @@ def _within(fault: Fault, name: str, value: float, bounds: tuple[float, float]) 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Faults in order of time. `seed` decides everything that a fault leaves to chance."""
+    """Faults in order of time. `seed` decides all random choices of the faults."""
 
     faults: tuple[Fault, ...] = ()
     seed: int = 0
 
     @property
     def duration_s(self) -> float:
-        """When the last fault is over, in seconds after the plan began."""
+        """Seconds from the beginning of the plan to the end of its last fault."""
         return max((fault.at_s + fault.for_s for fault in self.faults), default=0.0)
 
 
 def plan(seed: int, duration_s: float, kinds: Iterable[str] = (), count: int = 0) -> Plan:
-    """A plan of faults that all end within `duration_s`; of all kinds, or of the given ones.
+    """Make a plan from a seed. All its faults end within `duration_s` seconds.
 
-    So many of them, or one for each SECONDS_PER_FAULT. Raises PlanError for an unknown kind or an impossible
-    duration or count.
+    `kinds` limits the kinds; empty: all seeded kinds. `count` 0 means one fault per SECONDS_PER_FAULT. Raises
+    PlanError for an unknown kind and for a duration or count outside its bounds.
     """
     if not 1 <= duration_s <= PLAN_DURATION_S_MAX:
         raise PlanError(f"duration_s is {duration_s:g}: it must be from 1 to {PLAN_DURATION_S_MAX:g}")
@@ -284,7 +294,7 @@ def _random_fault(rng: random.Random, name: str, duration_s: float) -> Fault:
 
 
 def dump(made: Plan) -> str:
-    """The plan as YAML, the same text for the same plan; `load` reads it back."""
+    """The plan as YAML. `load` reads it back; equal plans give equal text."""
     rows = [
         {key: value for key, value in asdict(fault).items() if value not in (0.0, ALL)}
         for fault in made.faults
@@ -295,7 +305,7 @@ def dump(made: Plan) -> str:
 
 
 def load(text: str) -> Plan:
-    """Read YAML or JSON. Raises PlanError that says what is wrong and what to write."""
+    """Read a plan from YAML or JSON. Raises PlanError."""
     try:
         return parse(yaml.safe_load(text))
     except yaml.YAMLError as error:
@@ -303,7 +313,10 @@ def load(text: str) -> Plan:
 
 
 def parse(body: object) -> Plan:
-    """A decoded plan: `{"seed"?, "faults"}`, or of a seed `{"seed", "duration_s", "kinds"?, "count"?}`."""
+    """Read a decoded plan. Raises PlanError.
+
+    `{"seed"?, "faults"}`, or for a plan made from a seed `{"seed"?, "duration_s", "kinds"?, "count"?}`.
+    """
     if not isinstance(body, dict):
         raise PlanError("a plan is an object: write `faults:` with a list below it")
     fields = cast("dict[str, Any]", body)
@@ -326,7 +339,7 @@ def parse(body: object) -> Plan:
         )
     rows = fields.get("faults")
     if not isinstance(rows, list):
-        raise PlanError("a plan needs `faults`, a list, or `duration_s` for one from its seed")
+        raise PlanError("a plan needs `faults`, a list, or `duration_s` to make one from its seed")
     listed = cast("list[object]", rows)
     if len(listed) > PLAN_FAULTS_MAX:
         raise PlanError(f"a plan has at most {PLAN_FAULTS_MAX} faults")
@@ -355,7 +368,7 @@ def _number(fields: Mapping[str, Any], name: str) -> float:
 
 
 class Change(NamedTuple):
-    """A fault that begins or ends now."""
+    """A fault begins or ends."""
 
     fault: Fault
     begins: bool
@@ -363,20 +376,18 @@ class Change(NamedTuple):
 
 @dataclass(slots=True)
 class Faults:
-    """The faults of all installed plans by time: those that wait, those that are active, and their dice."""
+    """The waiting and active faults of all installed plans, and the generator of their random choices."""
 
     rng: random.Random = field(default_factory=lambda: random.Random("faults"))
     elapsed_s: float = 0.0
     done_count: int = 0
-    active: dict[str, list[Fault]] = field(
-        default_factory=dict[str, list[Fault]]
-    )  # by kind; empty = all is well
+    active: dict[str, list[Fault]] = field(default_factory=dict[str, list[Fault]])  # by kind
     _waiting: list[tuple[float, int, Fault]] = field(default_factory=list[tuple[float, int, Fault]])
     _ending: list[tuple[float, int, Fault]] = field(default_factory=list[tuple[float, int, Fault]])
     _count: int = 0
 
     def install(self, made: Plan) -> None:
-        """Add a plan that begins now. Raises PlanError when too many faults wait already."""
+        """Add a plan that begins now. Raises PlanError when more than PLAN_FAULTS_MAX faults would wait."""
         if len(self._waiting) + len(made.faults) > PLAN_FAULTS_MAX:
             raise PlanError(f"more than {PLAN_FAULTS_MAX} faults would wait: end the present plan first")
         self.rng = random.Random(f"{made.seed}/faults")
@@ -385,12 +396,16 @@ class Faults:
             heappush(self._waiting, (self.elapsed_s + fault.at_s, self._count, fault))
 
     def step(self, elapsed_s: float, market_stands_still: bool = False) -> list[Change]:
-        """Let time pass; what begins and ends now. Faults of the market wait while it stands still."""
+        """Advance by `elapsed_s` seconds, and return the faults that begin and end in that time, in order.
+
+        Faults that move the market wait while `market_stands_still`.
+        """
         target_s = self.elapsed_s + elapsed_s
         changes: list[Change] = []
         postponed: list[tuple[float, int, Fault]] = []
         while (next_s := min(_first_s(self._ending), _first_s(self._waiting))) <= target_s:
-            self.elapsed_s = max(self.elapsed_s, next_s)  # so that a long step is as good as many short ones
+            # One long step then has the same result as many short ones.
+            self.elapsed_s = max(self.elapsed_s, next_s)
             if _first_s(self._ending) <= next_s:
                 changes.append(self._end(heappop(self._ending)[2]))
                 continue
@@ -405,7 +420,7 @@ class Faults:
         return changes
 
     def clear(self) -> list[Change]:
-        """End everything, and forget what waits."""
+        """End all active faults, drop the waiting ones, and return the ends."""
         self._waiting.clear()
         ending = [self._end(fault) for _, _, fault in sorted(self._ending)]
         self._ending.clear()
@@ -413,19 +428,19 @@ class Faults:
 
     @property
     def waiting(self) -> list[Fault]:
-        """What is still to begin, in order."""
+        """The faults that have not begun, in order of time."""
         return [fault for _, _, fault in sorted(self._waiting)]
 
     @property
     def remaining_s(self) -> float:
-        """Seconds until the last fault is over."""
+        """Seconds until the last active or waiting fault ends; 0 without faults."""
         ends = [at_s for at_s, _, _ in self._ending] + [
             at_s + fault.for_s for at_s, _, fault in self._waiting
         ]
         return max(0.0, max(ends, default=self.elapsed_s) - self.elapsed_s)
 
     def ends_in_s(self, kind: str) -> float:
-        """Seconds until the last active fault of a kind is over."""
+        """Seconds until the last active fault of a kind ends; 0 without one."""
         ends = [at_s for at_s, _, fault in self._ending if fault.kind == kind]
         return max(0.0, max(ends, default=self.elapsed_s) - self.elapsed_s)
 
@@ -437,18 +452,18 @@ class Faults:
         return max((fault.level for fault in faults if fault.hits(names)), key=abs, default=None)
 
     def is_on(self, kind: str, *names: str) -> bool:
-        """Whether a fault of a kind hits one of the names."""
+        """Whether an active fault of a kind hits one of the names."""
         return self.level(kind, *names) is not None
 
     def strikes(self, kind: str, *names: str) -> bool:
-        """Throw the dice: whether a fault whose level is a share hits this time."""
+        """Draw whether a fault of a kind, whose level is a probability, hits this time."""
         share = self.level(kind, *names)
         return share is not None and self.rng.random() < share
 
     def _begin(self, entry: tuple[float, int, Fault]) -> Change:
         at_s, number, fault = entry
         if fault.for_s:
-            # from now, not from its due time: a fault that had to wait lasts as long as the others
+            # Counted from now, not from its due time: a postponed fault lasts its full duration.
             heappush(self._ending, (max(at_s, self.elapsed_s) + fault.for_s, number, fault))
             self.active.setdefault(fault.kind, []).append(fault)
         else:

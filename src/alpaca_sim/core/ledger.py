@@ -1,10 +1,9 @@
-"""The ledger: what every account holds, in exact decimals. It is the oracle that all tests compare with.
+"""The ledger: the exact record of every account, in `Decimal`. All tests compare the product with it.
 
-An account is an opening state (at the close of `balance_asof`) plus a list of activities that never change;
-the present
-state is always the opening state with the activities applied, and a past one is the same with fewer of them.
-A correction does not change what it corrects either: it takes the effect of the earlier booking back. The
-overnight roll (`books`) moves the opening state on by a day.
+An account is an opening state (at the close of `balance_asof`) and a list of activities that never change.
+Its present state is the opening state with all activities applied; a past state is the same with fewer of
+them. A correction leaves the earlier activity as it is and reverses its effect. The overnight roll
+(`books.py`) advances the opening state by one day.
 """
 
 from collections import deque
@@ -18,13 +17,15 @@ from alpaca_sim.core.market import Market, MarketSymbol
 from alpaca_sim.core.ulid import UlidSequence
 
 ACTIVITIES_MAX = 5_000_000
-SPLIT = "SPLIT"  # two bookings: the old quantity goes, the new one comes, for the same cost
+SPLIT = "SPLIT"  # two bookings: the old quantity leaves, the new one arrives at the same cost
 
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """One booking. `quantity` is signed (a sale is negative); `net_amount` is the change of cash in
-    dollars. `previous` is the earlier booking that this one replaces, or only takes back if `is_void`.
+    """One booking.
+
+    `quantity` is signed: a sale is negative. `price` and `net_amount`, the change of cash, are in dollars.
+    `previous` is the earlier booking that this one replaces, or with `is_void` only reverses.
     """
 
     event_id: str
@@ -42,11 +43,11 @@ class Activity:
     status: str = "executed"
     previous: "Activity | None" = None
     is_void: bool = False
-    executed_ns: int = 0  # when it happened, of a backfill long before `at_ns`; 0 = then
+    executed_ns: int = 0  # the time of execution, where it is not `at_ns`; 0: it is
 
     @property
     def external_cash_flow(self) -> Decimal:
-        """What the client brought in (+) or took out (−) by this booking, in dollars."""
+        """What the client brings in (+) or takes out (−) by this booking, cash and securities, in dollars."""
         meaning = MEANINGS.get(self.activity_type)
         if meaning is None or not meaning.flow:
             return ZERO
@@ -55,14 +56,14 @@ class Activity:
 
 
 def pair_of(symbol: str) -> tuple[str, str] | None:
-    """The two coins, as they are held, that a pair of coins exchanges: ETH/BTC; None for any other symbol."""
+    """The symbols of the two coins that a pair such as ETH/BTC exchanges; None for any other symbol."""
     base, slash, quote = symbol.partition("/")
     return (f"{base}/USD", f"{quote}/USD") if slash and quote != "USD" else None
 
 
 @dataclass(slots=True)
 class Position:
-    """Signed quantity and cost basis of one symbol. `is_new`: not held at the last session's end."""
+    """Signed quantity and cost basis (dollars) of one symbol. `is_new`: not held at the last close."""
 
     quantity: Decimal
     cost_basis: Decimal
@@ -71,7 +72,7 @@ class Position:
 
 @dataclass(slots=True)
 class Holdings:
-    """Cash, positions and the external cash flow so far, at one moment."""
+    """Cash, positions and the day's external cash flow at one moment. Amounts are in dollars."""
 
     cash: Decimal
     positions: dict[str, Position] = field(default_factory=dict[str, Position])
@@ -79,12 +80,12 @@ class Holdings:
     in_transit: dict[str, Decimal] = field(default_factory=dict[str, Decimal])  # cost between two split legs
 
     def copy(self) -> "Holdings":
-        """A state of its own with equal numbers."""
+        """An independent copy."""
         positions = {s: Position(p.quantity, p.cost_basis, p.is_new) for s, p in self.positions.items()}
         return Holdings(self.cash, positions, self.external_cash_flow, dict(self.in_transit))
 
     def book_activity(self, activity: Activity) -> None:
-        """Book one activity."""
+        """Apply one activity; reverse the earlier one first, if it replaces one."""
         if activity.previous is not None:
             self._add(activity.previous, -1)
         if not activity.is_void:
@@ -103,7 +104,7 @@ class Holdings:
             self._move(activity.symbol, sign * activity.quantity, activity.price * activity.multiplier)
 
     def _exchange(self, leg: Activity) -> None:
-        """One leg of a split: the cost waits between them."""
+        """Book one leg of a split. Between the two legs, the cost basis is kept in `in_transit`."""
         position = self.positions.pop(leg.symbol, None)
         if position is not None:
             self.in_transit[leg.symbol] = position.cost_basis
@@ -129,7 +130,7 @@ class Holdings:
 
 @dataclass(slots=True)
 class Account:
-    """One brokerage account with its whole record."""
+    """One brokerage account with all its activities."""
 
     account_id: str
     account_number: str
@@ -144,8 +145,9 @@ class Account:
     first: int = 0  # index of the first activity that is not in the opening state
 
     def holdings(self, at_ns: int | None = None) -> Holdings:
-        """The state now, or after the activities up to and including `at_ns`. Not to be changed by the
-        caller.
+        """The holdings now, or after all activities up to and including `at_ns`.
+
+        The caller must not change them.
         """
         if at_ns is None or not self.activities or self.activities[-1].at_ns <= at_ns:
             return self.current
@@ -158,7 +160,7 @@ class Account:
         return past
 
     def roll(self, opening: Holdings, first: int, last_equity: Decimal) -> None:
-        """Begin a new day: `opening` is the state with the activities before index `first`."""
+        """Begin a new day: `opening` is the state after the activities before index `first`."""
         self.opening, self.first, self.last_equity = opening, first, last_equity
         self.current = opening.copy()
         with exact():
@@ -168,7 +170,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class PositionTruth:
-    """One position, valued."""
+    """One position with its exact market value, in dollars."""
 
     symbol: str
     asset_class: str
@@ -181,7 +183,7 @@ class PositionTruth:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """One account, valued exactly at one moment."""
+    """One account's exact figures at one moment, in dollars."""
 
     account_id: str
     as_of_ns: int
@@ -191,36 +193,36 @@ class Truth:
     external_cash_flow: Decimal
     day_pnl: Decimal
     positions: tuple[PositionTruth, ...]
-    unpriced: tuple[str, ...] = ()  # held without any price: worth nothing in these figures
-    in_transit: tuple[str, ...] = ()  # between two split legs: worth nothing in these figures
+    unpriced: tuple[str, ...] = ()  # held without any price: counted as zero
+    in_transit: tuple[str, ...] = ()  # between the two legs of a split: counted as zero
 
 
 class Ledger:
     """All accounts and, in order of publication, all activities."""
 
     def __init__(self, market: Market, ulids: UlidSequence) -> None:
-        """An empty ledger, valued at `market`."""
+        """Start without accounts. Positions are valued at the marks of `market`."""
         self.accounts: dict[str, Account] = {}
         self.activities: list[Activity] = []
-        self.untold: set[str] = set()  # ref ids of bookings that count already and that nobody is told of yet
-        self.superseded: set[str] = set()  # ref ids of bookings that a later one corrected or took back
+        self.untold: set[str] = set()  # ref ids of bookings that count and that no event has reported yet
+        self.superseded: set[str] = set()  # ref ids of bookings that a later one corrects or reverses
         self.on_activity: Callable[[Activity], None] = lambda _activity: None
         self._market = market
         self._ulids = ulids
 
     def open(self, account: Account) -> None:
-        """Add an account."""
+        """Add an account. Its id must be new."""
         assert account.account_id not in self.accounts
         self.accounts[account.account_id] = account
 
     def next_event_id(self, at_ns: int) -> str:
-        """The publication id of a booking at `at_ns`."""
+        """The next event id, a ULID, of something published at `at_ns`."""
         return self._ulids.next(at_ns)
 
     def book(self, activity: Activity, is_told: bool = True) -> None:
-        """Apply one activity to its account and publish it, or keep it until `tell`.
+        """Apply one activity to its account, and publish it unless `is_told` is false.
 
-        Raises KeyError for an unknown account.
+        `tell` publishes it later. Raises KeyError for an unknown account.
         """
         assert len(self.activities) < ACTIVITIES_MAX, "the simulator keeps every activity: restart it"
         account = self.accounts[activity.account_id]
@@ -237,15 +239,15 @@ class Ledger:
         self.on_activity(activity)
 
     def tell(self, activity: Activity, at_ns: int) -> None:
-        """Publish what was booked before without telling."""
-        assert activity.ref_id in self.untold, "this booking is told already"
+        """Publish, at `at_ns`, an activity that was booked with `is_told` false."""
+        assert activity.ref_id in self.untold, "this booking is published already"
         self.untold.discard(activity.ref_id)
         told = replace(activity, event_id=self.next_event_id(at_ns), at_ns=at_ns, executed_ns=activity.at_ns)
         self.activities.append(told)
         self.on_activity(told)
 
     def equity_at_closes(self, holdings: Holdings) -> Decimal:
-        """Cash plus positions at the closing prices of `balance_asof`, exact."""
+        """Cash plus positions at the closing prices of `balance_asof`, exact, in dollars."""
         with exact():
             return holdings.cash + sum(
                 (
@@ -259,10 +261,11 @@ class Ledger:
     def truth(
         self, account_id: str, as_of_ns: int, past: bool = False, marks: Mapping[str, Decimal] | None = None
     ) -> Truth:
-        """The account's exact figures: now, or as they were at `as_of_ns` (`past`), or at the moment
-        `as_of_ns` just gone at which all `marks` were taken.
+        """The account's exact figures, as of now by default.
 
-        Raises KeyError for an unknown account and LookupError where the price history does not reach.
+        With `past`, holdings and marks are those of `as_of_ns`. With `marks`, the holdings are those of
+        `as_of_ns` and the marks are the given ones, taken at that time. Raises KeyError for an unknown
+        account, and LookupError for a time before the price history.
         """
         account = self.accounts[account_id]
         holdings = account.holdings(as_of_ns if past or marks is not None else None)
@@ -317,8 +320,11 @@ def _mark(state: MarketSymbol, as_of_ns: int, past: bool, marks: Mapping[str, De
 def compressed_cost(
     position: Position | None, moves: Iterable[tuple[Decimal, Decimal]], after: Decimal
 ) -> Decimal:
-    """The cost of a position overnight: what was held is one lot, the day's purchases are lots, the oldest
-    are sold first (Alpaca, "Average entry price calculation"). `moves` are signed quantities and unit prices.
+    """The cost basis of a position after the overnight roll, in dollars.
+
+    The position at the last roll is one lot and each purchase of the day is another; the oldest lots are sold
+    first. `moves` are the day's (signed quantity, unit price); `after` is the quantity that they lead to.
+    Source: Alpaca, "Average entry price calculation".
     """
     lots: deque[tuple[Decimal, Decimal]] = deque()  # quantity of one sign, and its cost
     if position is not None:

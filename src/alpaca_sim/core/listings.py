@@ -1,6 +1,4 @@
-"""The symbols of a random market: well-known names first, then invented ones, crypto pairs and option
-contracts.
-"""
+"""The symbols of a random market: well-known stocks, invented stocks, crypto pairs and option contracts."""
 
 import random
 from dataclasses import replace
@@ -9,7 +7,7 @@ from decimal import Decimal
 
 from alpaca_sim.core.market import TEST_SYMBOL, Listing
 
-MIXED_SYMBOLS_MIN = 20  # below this, a market is equities only
+MIXED_SYMBOLS_MIN = 20  # a smaller market lists equities only
 LETTERS = "ABCDEFGHIJKLMNOPRSTUVWXYZ"
 FRIDAY = 4
 
@@ -62,15 +60,17 @@ CRYPTO = [
 TAPES = {"NYSE": "A", "ARCA": "B", "NASDAQ": "C"}
 
 
+# Listed only with the switch `coin_pairs=yes`. Its price is in bitcoin.
 COIN_PAIR = Listing(
     *("ETH/BTC", "Ethereum / Bitcoin", "crypto", "CRYPTO", ""), Decimal("0.03453"), Decimal("0.0345"), 6
-)  # by a switch only: its price is in bitcoin
+)
 
 
 def make_listings(count: int, rng: random.Random, from_day: date, has_digits: bool = False) -> list[Listing]:
-    """`count` listings, the same for the same generator state and year.
+    """Make `count` listings. The same generator state and year give the same listings.
 
-    With `has_digits` the options are of corporate actions: AAPL1 for AAPL, of the exchange OPCA.
+    With `has_digits`, the options are contracts after a corporate action: the root has a digit (AAPL1 for
+    AAPL) and the exchange is OPCA.
     """
     mixed = count >= MIXED_SYMBOLS_MIN
     crypto_count = min(len(CRYPTO), max(2, count // 25)) if mixed else 0
@@ -86,13 +86,13 @@ def make_listings(count: int, rng: random.Random, from_day: date, has_digits: bo
 
 
 def fakepaca() -> Listing:
-    """The symbol of the test feed; no account holds it."""
+    """The listing of the test feed's symbol, FAKEPACA. No account holds it."""
     price = Decimal("133.85")
     return Listing(TEST_SYMBOL, "Test feed", "test", "NASDAQ", "C", price, price, 2)
 
 
 def occ_symbol(underlying: str, expiry: date, kind: str, strike: Decimal) -> str:
-    """An option contract's symbol; `kind` is C or P, the strike in dollars."""
+    """An option contract's OCC symbol. `kind` is C or P; `strike` is in dollars."""
     return f"{underlying}{expiry:%y%m%d}{kind}{int(strike * 1000):08d}"
 
 

@@ -1,6 +1,4 @@
-"""The market: each symbol's last eligible price (the mark), the trade behind it, its bars and a bounded
-price history.
-"""
+"""The market: each symbol's last eligible trade (its price is the mark), its bars and its price history."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -23,15 +21,18 @@ from alpaca_sim.core.sessions import Calendar
 
 HISTORY_MARKS_MAX = 10_000
 HISTORY_S_MAX = 300
-RECENT_TRADES_MAX = 16  # eligible trades kept per symbol, to fall back to when the last one is cancelled
+RECENT_TRADES_MAX = (
+    16  # eligible trades kept per symbol: when the last one is cancelled, the one before counts
+)
 MINUTE_NS = 60 * SECOND_NS
 TEST_SYMBOL = "FAKEPACA"  # the only symbol of the test feed
-OVERNIGHT_TAPE = "N"  # its trades never move a mark: what Alpaca's own figures do with them is not known
+# Trades of the overnight tape never set a mark: whether Alpaca's own figures use them is not known.
+OVERNIGHT_TAPE = "N"
 OPTION_MULTIPLIER = Decimal(100)
 
 
 class Trade(NamedTuple):
-    """One executed print. Price in dollars; size in shares, coins or contracts."""
+    """One market trade. `price` is in dollars; `size` is in shares, coins or contracts."""
 
     symbol: str
     asset_class: str
@@ -47,7 +48,7 @@ class Trade(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What does not change about a symbol. `price_decimals` is the number of decimals of its prices."""
+    """The static facts of a symbol. Prices are in dollars and have `price_decimals` decimals."""
 
     symbol: str
     name: str
@@ -60,23 +61,23 @@ class Listing:
 
     @property
     def multiplier(self) -> Decimal:
-        """Units of the underlying in one unit of quantity: 100 for an option contract, else 1."""
+        """Shares per contract: 100 for an option, else 1."""
         return OPTION_MULTIPLIER if self.asset_class == "us_option" else Decimal(1)
 
     @property
     def asset_id(self) -> str:
-        """A UUID that depends on the symbol alone."""
+        """The symbol's asset id as text."""
         return str(asset_id_of(self.symbol))
 
 
 def asset_id_of(symbol: str) -> UUID:
-    """The asset id of a symbol."""
+    """A UUID that depends on the name alone: a symbol's asset id, or the id of a corporate action."""
     return uuid5(NAMESPACE_URL, f"alpaca-sim/asset/{symbol}")
 
 
 @dataclass(slots=True)
 class Bar:
-    """Open, high, low and close of eligible trades, volume of all that count."""
+    """One bar: prices of the eligible trades, and volume of all trades that count for volume."""
 
     start_ns: int
     open: Decimal
@@ -88,7 +89,7 @@ class Bar:
     traded_value: Decimal = ZERO
 
     def add(self, trade: Trade, moves: bool) -> None:
-        """Count one trade; let it set prices only where its conditions allow."""
+        """Add one trade. It sets prices only if `moves`."""
         if moves:
             self.high = max(self.high, trade.price)
             self.low = min(self.low, trade.price)
@@ -105,29 +106,32 @@ def _bar_at(price: Decimal, start_ns: int) -> Bar:
 
 @dataclass(slots=True)
 class MarketSymbol:
-    """One symbol's present state."""
+    """The present state of one symbol."""
 
     listing: Listing
     mark_trade: Trade  # the last eligible trade: its price is the mark
     minute_bar: Bar
     daily_bar: Bar
-    close: Decimal  # raw, of the day that balances are of; `listing.previous_close` is adjusted for splits
-    day: date | None = None  # of the daily bar, where days go by; None: it is today's at any time
+    close: Decimal  # the raw close of `balance_asof`; `listing.previous_close` is adjusted for splits
+    day: date | None = None  # the New York day of the daily bar; None without a calendar: always today's
     previous_bar: Bar | None = None
     previous_day: date | None = None
-    night_trade: Trade | None = None  # the last eligible one of the overnight market
-    is_unpriced: bool = False  # never traded: it has no price at all
+    night_trade: Trade | None = None  # the last eligible trade of the overnight market
+    is_unpriced: bool = False  # it has never traded and has no price
     is_halted: bool = False
     recent: deque[Trade] = field(default_factory=lambda: deque(maxlen=RECENT_TRADES_MAX))
     history: deque[tuple[int, Decimal]] = field(default_factory=lambda: deque(maxlen=HISTORY_MARKS_MAX))
 
     @property
     def mark(self) -> Decimal:
-        """The last eligible price."""
+        """The price of the last eligible trade, in dollars."""
         return self.mark_trade.price
 
     def record_trade(self, trade: Trade, day: date | None = None) -> bool:
-        """Apply one trade; true if it moved the mark. `day` is its New York day where days go by."""
+        """Apply one trade, and return whether it set the mark.
+
+        `day` is the trade's New York day; None in a market without a calendar.
+        """
         if trade.tape == OVERNIGHT_TAPE:
             self._take_by_night(trade)
             return False
@@ -155,12 +159,12 @@ class MarketSymbol:
             self.night_trade = trade
 
     def _begin_day(self, trade: Trade, day: date) -> None:
-        """The daily bar flips with the first trade that sets it; until then it is the last day's."""
+        """Begin a new daily bar with the day's first trade that sets one; until then the old bar stays."""
         self.previous_bar, self.previous_day = self.daily_bar, self.day
         self.daily_bar, self.day = _bar_at(trade.price, trade.at_ns), day
 
     def replace_mark(self, trade: Trade, at_ns: int) -> None:
-        """Let another trade be the last eligible one, as after a correction or a cancel at `at_ns`."""
+        """Make another trade the last eligible one, after a correction or a cancel at `at_ns`."""
         for bar in (self.minute_bar, self.daily_bar):
             if bar.close == self.mark:
                 bar.close = trade.price
@@ -168,14 +172,14 @@ class MarketSymbol:
         self.remember(at_ns, trade.price)
 
     def remember(self, at_ns: int, price: Decimal) -> None:
-        """Add to the price history and drop what is older than the limit, but for one entry before it."""
+        """Add a price to the history. Drop entries older than `HISTORY_S_MAX`, except the newest of them."""
         self.history.append((at_ns, price))
         oldest_ns = at_ns - HISTORY_S_MAX * SECOND_NS
         while len(self.history) > 1 and self.history[1][0] <= oldest_ns:
             self.history.popleft()
 
     def mark_at(self, at_ns: int) -> Decimal:
-        """The mark at a past moment. Raises LookupError where the history does not reach."""
+        """The mark at a past time. Raises LookupError for a time before the price history."""
         for marked_ns, price in reversed(self.history):
             if marked_ns <= at_ns:
                 return price
@@ -183,7 +187,7 @@ class MarketSymbol:
 
 
 class Amendment(NamedTuple):
-    """A late correction of a last trade, or its cancel (`corrected` is None)."""
+    """A late correction of a symbol's last trade, or its cancel (`corrected` is None)."""
 
     original: Trade
     corrected: Trade | None
@@ -191,24 +195,25 @@ class Amendment(NamedTuple):
 
 
 class Market:
-    """All symbols. Each trade passes through `print_trade`, which tells the listener."""
+    """All symbols. `on_trade` is called with every trade, eligible or not."""
 
     def __init__(self, clock: Clock, calendar: Calendar | None = None) -> None:
-        """An empty market; `on_trade` is called with every trade, eligible or not. With a `calendar`, days
-        go by and daily bars flip; without, it is one long day.
-        """
+        """Start without symbols. With a `calendar`, each day has a daily bar; without one, it never ends."""
         self.symbols: dict[str, MarketSymbol] = {}
         self.on_trade: Callable[[Trade], None] = lambda _trade: None
         self.on_amendment: Callable[[Amendment], None] = lambda _amendment: None
         self.on_halt: Callable[[MarketSymbol, int], None] = lambda _state, _at_ns: None
         self.calendar = calendar
-        self.skew_ns = 0  # by how much the stamps of trades are wrong
+        self.skew_ns = 0  # the error of trade times during the fault `clock.skew`
         self.trade_count = 0
         self._clock = clock
         self._trade_id = 0
 
     def list_symbol(self, listing: Listing, is_unpriced: bool = False) -> Trade:
-        """Open a symbol with one real first trade; an unpriced one keeps it to itself until it trades."""
+        """List a symbol with a first trade, and return that trade.
+
+        The first trade of an unpriced symbol is not published: the symbol has no price until it trades.
+        """
         tape = listing.tape
         trade = self._trade(listing, listing.first_price, Decimal(100), _first_conditions(listing), tape)
         start_ns = trade.at_ns - trade.at_ns % MINUTE_NS
@@ -232,7 +237,8 @@ class Market:
         symbol.day, symbol.previous_day = opened, self.calendar.previous_day(opened).day
         symbol.previous_bar = _bar_at(close, 0)
         if self.calendar.session(at_ns) not in ("core", "post"):
-            symbol.daily_bar = _bar_at(close, 0)  # nothing set today's: it is the last day's
+            # No trade has set today's bar yet, so it is the last day's.
+            symbol.daily_bar = _bar_at(close, 0)
 
     def _day_of(self, listing: Listing, at_ns: int) -> date | None:
         return None if self.calendar is None or listing.asset_class == "test" else new_york(at_ns).date()
@@ -246,7 +252,7 @@ class Market:
         exchange: str = "",
         tape: str | None = None,
     ) -> bool:
-        """One market trade, now, on the symbol's own tape by default. Returns whether it moved the mark.
+        """Print one market trade now, by default on the symbol's own tape. Returns whether it set the mark.
 
         Raises KeyError for an unknown symbol.
         """
@@ -259,7 +265,7 @@ class Market:
         return moved
 
     def correct(self, symbol: str, price: Decimal) -> bool:
-        """Correct the price of the last eligible trade; false for what is no stock or has no price."""
+        """Correct the price of the last eligible trade. False: the symbol is no stock or has no price."""
         state = self.symbols[symbol]
         original = state.mark_trade
         if original.asset_class != "us_equity" or state.is_unpriced:
@@ -270,7 +276,7 @@ class Market:
         return True
 
     def cancel(self, symbol: str) -> bool:
-        """Cancel the last eligible trade: the one before it counts again. False where there is none."""
+        """Cancel the last eligible trade; the one before it counts again. False: no stock, or none before."""
         state = self.symbols[symbol]
         if state.mark_trade.asset_class != "us_equity" or len(state.recent) < 2:
             return False
@@ -285,13 +291,13 @@ class Market:
         self.on_amendment(amendment)
 
     def set_halted(self, symbol: str, is_halted: bool) -> None:
-        """Halt or resume a symbol and say so; a halted one does not trade by itself."""
+        """Halt or resume a symbol and publish it. The random walk does not trade a halted symbol."""
         state = self.symbols[symbol]
         state.is_halted = is_halted
         self.on_halt(state, self._clock.stamp_ns())
 
     def set_previous_close(self, symbol: str, close: Decimal, raw: Decimal | None = None) -> None:
-        """Let the previous close be another one; `raw` is given when a new day's balances begin with it."""
+        """Replace the previous close; `raw` also replaces the close that balances are valued with."""
         state = self.symbols[symbol]
         state.listing = replace(state.listing, previous_close=close)
         if raw is not None:
@@ -310,7 +316,8 @@ class Market:
         taker_side = "B" if self._trade_id % 2 else "S"
         at_ns = self._clock.stamp_ns() + self.skew_ns
         state = self.symbols.get(listing.symbol)
-        if state is not None:  # however wrong the clock is, a symbol's trades are stamped in their order
+        # Also with a skewed clock, the times of a symbol's trades increase.
+        if state is not None:
             at_ns = max(at_ns, state.mark_trade.at_ns + 1)
         venue = exchange or _first_venue(listing)
         return Trade(
@@ -327,11 +334,11 @@ class Market:
         )
 
     def mark(self, symbol: str) -> Decimal:
-        """The symbol's last eligible price."""
+        """The symbol's mark in dollars. Raises KeyError for an unknown symbol."""
         return self.symbols[symbol].mark_trade.price
 
     def listing(self, symbol: str) -> Listing:
-        """What does not change about the symbol."""
+        """The symbol's static facts. Raises KeyError for an unknown symbol."""
         return self.symbols[symbol].listing
 
 

@@ -1,4 +1,4 @@
-"""Bookings that clients stumble over: told late or never, in groups, of contracts with another root."""
+"""Bookings that are hard for clients: published late or never, in groups, or with adjusted option roots."""
 
 import random
 from dataclasses import replace
@@ -12,15 +12,15 @@ from alpaca_sim.core.market import Market
 from alpaca_sim.core.trader import Trader
 
 CRYPTO_FEE_RATE = Decimal("0.0025")
-FEE_TOLD_IN_S = 60.0  # public rows of real fees came seconds to hours after the fill
+FEE_TOLD_IN_S = 60.0  # Alpaca's rows of real fees came seconds to hours after the fill
 MEMO_SETTLES_IN_S = 2.0
 COINS = Decimal("0.25")
-NEVER = ""  # the type of a change that no booking tells
+NEVER = ""  # the activity type of a change that is never published
 OCC_TAIL = len("261120P00060000")
 
 
 class OddBookings:
-    """Books through `trader`; what comes later goes through `agenda`."""
+    """Makes unusual bookings. `trader` books; `agenda` runs what happens later."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class OddBookings:
         self._rng = rng
 
     def take_fee(self, trade: Activity) -> None:
-        """The fee of a crypto purchase leaves the position now; its booking is told FEE_TOLD_IN_S later."""
+        """Take the fee of a crypto purchase from the position now, and publish it FEE_TOLD_IN_S later."""
         is_crypto = "/" in trade.symbol and self._market.listing(trade.symbol).asset_class == "crypto"
         if not is_crypto or trade.quantity <= 0:
             return
@@ -51,13 +51,13 @@ class OddBookings:
             self._tell(booked, FEE_TOLD_IN_S)
 
     def late_deposit(self, account_id: str, amount: Decimal, told_in_s: float) -> Activity:
-        """REST has the cash now; events and rows tell of it `told_in_s` later."""
+        """Deposit cash: balances show it now, events and rows `told_in_s` seconds later."""
         booked = self._trader.move_cash(account_id, "CSD", amount, is_told=False)
         self._tell(booked, told_in_s)
         return booked
 
     def reset(self, account: Account, cash: Decimal) -> None:
-        """A paper account is set back: no positions, this cash, and nobody is ever told."""
+        """Reset a paper account to `cash` dollars without positions. No event or row ever reports it."""
         for symbol, position in list(account.current.positions.items()):
             self._trader.book_leg(
                 account.account_id, (NEVER, ""), {}, (symbol, -position.quantity), is_told=False
@@ -66,7 +66,10 @@ class OddBookings:
         self._trader.book_leg(account.account_id, (NEVER, ""), {}, None, change, is_told=False)
 
     def instant_deposit(self, account_id: str, amount: Decimal, settle_in_s: float) -> str:
-        """A credit now (MEM); `settle_in_s` later the money comes, and the credit goes. Its transfer id."""
+        """Credit an account now (MEM), and return the transfer id.
+
+        After `settle_in_s` seconds the money arrives (CSD) and the credit is taken back.
+        """
         transfer_id = self._trader.new_id()
         self._trader.move_cash(account_id, "MEM", amount, transfer_id=transfer_id)
 
@@ -80,9 +83,10 @@ class OddBookings:
     def exchange(
         self, account: Account, symbol: str, into: str, ratio: Decimal, cash: Decimal, gap_s: float
     ) -> str:
-        """All of `symbol` leaves, `ratio` of it comes as `into`, and `cash`: three legs of one group (SCMA).
+        """Book a merger (MA, SCMA) as three legs of one group, and return the group's id.
 
-        With a gap the later two come after it. Returns the group's id.
+        All of `symbol` leaves now. After `gap_s` seconds, `ratio` times its quantity arrives as `into`, and
+        `cash` dollars with it.
         """
         quantity, group_id = account.current.positions[symbol].quantity, self._trader.new_id()
         details = self._group(group_id, symbol)
@@ -101,9 +105,10 @@ class OddBookings:
         return group_id
 
     def exercise(self, account: Account, contract: str) -> str:
-        """A long option is exercised, a short one assigned: it goes, and shares change hands at its strike.
+        """Exercise a long option, or assign a short one, and return the group's id.
 
-        Two legs of one group, whose id is returned. The underlying has to be listed.
+        Two legs of one group: the contract leaves, and shares are bought or sold at its strike. The
+        underlying must be listed.
         """
         quantity, group_id = account.current.positions[contract].quantity, self._trader.new_id()
         kind, strike = contract[-9], Decimal(contract[-8:]) / 1000
@@ -121,9 +126,9 @@ class OddBookings:
         return group_id
 
     def adjust(self, contract: str) -> tuple[str, int]:
-        """A corporate action gives a contract a root with a digit: the old one goes, the new one comes.
+        """Replace a contract by one whose root has a digit, as after a corporate action, in every account.
 
-        Returns the new symbol, and in how many accounts.
+        Returns the new symbol and the number of accounts.
         """
         root, tail = contract[:-OCC_TAIL], contract[-OCC_TAIL:]
         adjusted = f"{root.rstrip('0123456789')}1{tail}"
@@ -144,7 +149,7 @@ class OddBookings:
         return adjusted, len(held)
 
     def exchange_some(self, count: int) -> None:
-        """Shares of so many accounts become other shares and cash."""
+        """Exchange one stock for another and cash in up to `count` random accounts."""
         for account, symbol in self._holders(count, "us_equity"):
             others = [other for other in self._listed("us_equity") if other not in account.current.positions]
             if others:
@@ -152,20 +157,20 @@ class OddBookings:
                 self.exchange(account, symbol, self._rng.choice(others), Decimal("0.5"), cash, 0.0)
 
     def coins_for_some(self, count: int) -> None:
-        """Coins come in on chain to so many accounts."""
+        """Transfer coins in on chain (OCT) to up to `count` random accounts."""
         coins = self._listed("crypto")
         for account in self._some_accounts(count) if coins else []:
             symbol = self._rng.choice(coins)
             self._trader.move_securities(account.account_id, "OCT", symbol, COINS, self._market.mark(symbol))
 
     def memos_for_some(self, count: int) -> None:
-        """So many accounts get an instant credit that settles soon."""
+        """Give up to `count` random accounts an instant credit, settled MEMO_SETTLES_IN_S later."""
         for account in self._some_accounts(count):
             amount = Decimal(self._rng.randint(1_000, 500_000)) * CENT
             self.instant_deposit(account.account_id, amount, MEMO_SETTLES_IN_S)
 
     def late_deposit_for_one(self, told_in_s: float) -> None:
-        """One account has a deposit that is told later."""
+        """Deposit cash in one random account, published `told_in_s` seconds later."""
         for account in self._some_accounts(1):
             amount = Decimal(self._rng.randint(1_000, 500_000)) * CENT
             self.late_deposit(account.account_id, amount, told_in_s)

@@ -1,7 +1,7 @@
-"""A past for accounts that have just been made: what their books said on the days before, invented backwards.
+"""Invented portfolio history of a new account, computed backwards from its last equity.
 
-From the newest day, whose equity is the account's last equity, each day before is a small gain or loss less,
-and now and then a deposit or a withdrawal less. Nothing else of the simulator knows of these days.
+Each earlier day's equity is the next one's without a small random gain or loss, and now and then without a
+deposit or a withdrawal. Only portfolio history uses these days.
 """
 
 import random
@@ -14,17 +14,17 @@ from alpaca_sim.core.decimals import ZERO
 
 CENT = Decimal("0.01")
 HUNDRED = Decimal("1E2")
-DRIFT = 0.0005  # of a day, and how much it varies
-SPREAD = 0.011
-FLOW_SHARE = 0.02  # of the days
-FLOW_PART_MAX = 0.08  # of the account
-EQUITY_MIN = Decimal(100)  # an account that is worth less has no past
+DRIFT = 0.0005  # mean daily return
+SPREAD = 0.011  # its standard deviation
+FLOW_SHARE = 0.02  # of the days have a deposit or a withdrawal
+FLOW_PART_MAX = 0.08  # of the account's equity
+EQUITY_MIN = Decimal(100)  # the history ends where equity is less
 
 
 def invented_days(
     last_equity: Decimal, last_day: date, count: int, day_before: Callable[[date], date], rng: random.Random
 ) -> list[DayEnd]:
-    """`count` days up to `last_day`, oldest first; `day_before` knows which days are traded."""
+    """Up to `count` days that end with `last_day`, oldest first; `day_before` gives the day before."""
     days: list[DayEnd] = []
     equity, day = last_equity, last_day
     while len(days) < count and equity >= EQUITY_MIN:

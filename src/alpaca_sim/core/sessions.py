@@ -1,7 +1,7 @@
-"""Trading days and sessions of New York: the real calendar (holidays, half days), or one that is always open.
+"""Trading days and sessions in New York: the NYSE calendar (holidays, half days), or a market always open.
 
-Sessions (Alpaca, "24/5 Trading"): pre 04:00-09:30, core 09:30-16:00, post 16:00-20:00, overnight 20:00-04:00
-from Sunday to Thursday, whose trades from 20:00 on have the next day's trade date.
+Sessions: pre 04:00-09:30, core 09:30-16:00, post 16:00-20:00, overnight 20:00-04:00 from Sunday to Thursday.
+An overnight trade after 20:00 has the next day's trade date. Source: Alpaca, "24/5 Trading".
 """
 
 import warnings
@@ -15,40 +15,42 @@ ALWAYS, NYSE = "always", "nyse"
 FIRST_DAY, LAST_DAY = date(1990, 1, 2), date(2029, 12, 31)
 OPEN, CLOSE, HALF_DAY_CLOSE = time(9, 30), time(16, 0), time(13, 0)
 PRE_OPEN, POST_CLOSE, HALF_DAY_POST_CLOSE = time(4, 0), time(20, 0), time(17, 0)
-DAYS_SEARCHED_MAX = 30  # no two trading days lie further apart
+DAYS_SEARCHED_MAX = 30  # two trading days are never further apart
 
 
 class CalendarError(ValueError):
-    """A day beyond the calendar; the message says which days there are."""
+    """A day is outside the calendar. The message names the first and the last day."""
 
 
 @dataclass(frozen=True, slots=True)
 class TradingDay:
-    """One trading day: New York times."""
+    """One trading day and its close, in New York time."""
 
     day: date
     close: time = CLOSE
 
     @property
     def post_close(self) -> time:
-        """The end of extended hours: a half day ends early."""
+        """The end of extended hours; earlier on a half day."""
         return POST_CLOSE if self.close == CLOSE else HALF_DAY_POST_CLOSE
 
 
 @lru_cache(maxsize=1)
 def _nyse_closes() -> dict[date, time]:
-    """Every trading day of New York with its closing time."""
-    import exchange_calendars  # takes a second, and only this calendar needs it
+    """Every NYSE trading day with its closing time."""
+    # The import takes a second, and only this calendar needs it.
+    import exchange_calendars
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what the library tells its own authors about pandas
+        # The library causes deprecation warnings of pandas.
+        warnings.simplefilter("ignore")
         calendar = exchange_calendars.get_calendar("XNYS", start=str(FIRST_DAY), end=str(LAST_DAY))
     days = [moment.date() for moment in calendar.sessions]
     return dict.fromkeys(days, CLOSE) | {moment.date(): HALF_DAY_CLOSE for moment in calendar.early_closes}
 
 
 class Calendar:
-    """Which days and hours trade."""
+    """Trading days and sessions."""
 
     def __init__(self, name: str = ALWAYS) -> None:
         """`name` is `always` or `nyse`."""
@@ -56,7 +58,7 @@ class Calendar:
         self.is_always = name == ALWAYS
 
     def day(self, day: date) -> TradingDay | None:
-        """The trading day, or None for a weekend or holiday. Raises CalendarError outside the calendar."""
+        """The trading day, or None for a weekend or a holiday. Raises CalendarError outside the calendar."""
         if self.is_always:
             return TradingDay(day)
         if not FIRST_DAY <= day <= LAST_DAY:
@@ -65,11 +67,11 @@ class Calendar:
         return None if close is None else TradingDay(day, close)
 
     def next_day(self, after: date) -> TradingDay:
-        """The first trading day after a date."""
+        """The first trading day after a date. Raises CalendarError outside the calendar."""
         return self._search(after, 1)
 
     def previous_day(self, before: date) -> TradingDay:
-        """The last trading day before a date."""
+        """The last trading day before a date. Raises CalendarError outside the calendar."""
         return self._search(before, -1)
 
     def _search(self, start: date, step: int) -> TradingDay:
@@ -80,7 +82,7 @@ class Calendar:
         raise CalendarError(f"no trading day near {start}")
 
     def session(self, at_ns: int) -> str:
-        """`pre`, `core`, `post`, `overnight` or `closed`; always `core` where the market is always open."""
+        """`pre`, `core`, `post`, `overnight` or `closed`; always `core` in the market that is always open."""
         if self.is_always:
             return "core"
         moment = new_york(at_ns)
@@ -94,13 +96,13 @@ class Calendar:
         return "core" if moment.time() < day.close else "post"
 
     def opened_day(self, at_ns: int) -> TradingDay:
-        """The last trading day whose core session has begun."""
+        """The newest trading day whose core session has begun."""
         moment = new_york(at_ns)
         day = self.day(moment.date())
         return day if day and moment.time() >= OPEN else self.previous_day(moment.date())
 
     def next_open_ns(self, at_ns: int) -> int:
-        """When the next core session begins."""
+        """The time at which the next core session begins, in ns since the epoch."""
         today = new_york(at_ns).date()
         opens_ns = at_time_ns(today, OPEN)
         return (
@@ -108,7 +110,7 @@ class Calendar:
         )
 
     def next_close_ns(self, at_ns: int) -> int:
-        """When the present core session ends, or the next one."""
+        """The time at which the present or the next core session ends, in ns since the epoch."""
         today = new_york(at_ns).date()
         day = self.day(today)
         if day is None or at_time_ns(today, day.close) <= at_ns:
@@ -117,10 +119,10 @@ class Calendar:
 
 
 def trade_date(moment: datetime) -> date:
-    """The date that a trade of this New York moment belongs to: from 20:00 on it is the next one."""
+    """The trade date of a New York time: from 20:00 on, it is the next date."""
     return moment.date() + timedelta(days=1) if moment.time() >= POST_CLOSE else moment.date()
 
 
 def at_time_ns(day: date, at: time) -> int:
-    """A time of a New York day in ns."""
+    """A New York date and time, to the minute, as ns since the epoch."""
     return new_york_ns(day, at.hour, at.minute)

@@ -1,4 +1,4 @@
-"""Account statuses: accounts are closed, restricted and opened again, and a stream says so."""
+"""Account statuses and their events: accounts are closed, restricted and reopened."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,17 +28,16 @@ class StatusEvent:
 
 
 class Statuses:
-    """Changes of status, in order."""
+    """Changes of status in order. `on_event` is called after each."""
 
     def __init__(self, ledger: Ledger, clock: Clock) -> None:
-        """Nothing has changed yet."""
         self.events: list[StatusEvent] = []
         self.on_event: Callable[[], None] = lambda: None
         self._ledger = ledger
         self._clock = clock
 
     def change(self, account: Account, status: str) -> None:
-        """Give an account another status and publish it."""
+        """Change an account's status and publish the change."""
         assert len(self.events) < STATUS_EVENTS_MAX, "the simulator keeps every status event: restart it"
         at_ns = self._clock.stamp_ns()
         event_id = self._ledger.next_event_id(at_ns)
@@ -50,7 +49,7 @@ class Statuses:
 
 
 def status_json(event: StatusEvent) -> dict[str, Any]:
-    """The object of `/v1/events/accounts/status`: only what changed."""
+    """The object of `/v1/events/accounts/status`."""
     return {
         "account_id": event.account_id,
         "account_number": event.account_number,

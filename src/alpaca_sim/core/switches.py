@@ -1,9 +1,9 @@
-"""What Alpaca's documents leave open: one switch each, so that a client can be tried with either answer."""
+"""One switch for each point that Alpaca's documents leave open, so that a client can be tested with each."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
-# How an account can be told so that a client stumbles; also as faults, `odd.…`.
+# Faulty answers about one account. Each is also a fault, `odd.…`.
 ODDITIES = ("no_cash", "euro", "error", "null_field", "twice", "hold", "contradiction", "ipo")
 CHOICES: dict[str, tuple[str, ...]] = {
     "unknown_account": ("404", "401"),
@@ -27,36 +27,34 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 
 class SwitchError(ValueError):
-    """An unknown switch or value; the message lists what there is."""
+    """An unknown switch or value. The message lists the known ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Switches:
-    """One value per open point; the first choice is the default. The meanings are in docs/simulator.md."""
+    """One value per open point. The first choice is the default; docs/simulator.md explains all of them."""
 
     unknown_account: str = "404"  # status for an account that does not exist
     since_id: str = "exclusive"  # whether the event with the cursor's own id is sent again
     sell_qty: str = "positive"  # sign of a sale's `qty` in activity events
     sse_lines: str = "data"  # lines of an event beside `data:`
     sse_welcome: str = "yes"  # a comment at the beginning of an event stream
-    header_auth: str = "connected_first"  # what a market stream says to a handshake with credentials
-    token_expiry: str = "survives"  # noqa: S105 - of a market stream that was opened with a token
+    header_auth: str = "connected_first"  # what a market stream sends after a handshake with credentials
+    token_expiry: str = "survives"  # noqa: S105 - a market stream whose token expires
     retry_after: str = "no"  # a Retry-After header on 429
     unpriced: str = "null"  # the price of a position that has none
     position_crypto: str = "BTCUSD"  # how positions spell a pair
-    crypto_fee: str = (
-        "none"  # taken from the coins bought: and booked at 16:00, or at the fill and told later
-    )
-    odd_account: str = "none"  # what is wrong with the account whose id sorts first
-    deposits: str = "told"  # or no event tells of a deposit, only the rows of REST
-    coin_pairs: str = "no"  # ETH/BTC is listed: its trades move no dollar
-    option_roots: str = "plain"  # or contracts of corporate actions: a digit in the root, an exchange OPCA
+    crypto_fee: str = "none"  # `asset`: booked at 16:00; `at_fill`: taken at the fill, published later
+    odd_account: str = "none"  # the permanent fault of the account whose id sorts first
+    deposits: str = "told"  # `rows_only`: no event reports a deposit, only the rows of REST
+    coin_pairs: str = "no"  # ETH/BTC is listed; its trades move two coins and no dollars
+    option_roots: str = "plain"  # `adjusted`: after a corporate action, a digit in the root, exchange OPCA
     refused_session: str = "stays"  # whether a market stream ends with its first refused auth message
-    bond: str = "no"  # the account whose id sorts first holds a treasury, priced per 100 of par
+    bond: str = "no"  # the account whose id sorts first holds a treasury bond, priced per 100 of par
 
 
 def read_switches(pairs: Iterable[str]) -> Switches:
-    """Read `name=value` pairs. Raises SwitchError."""
+    """Read `name=value` pairs; switches that are not named keep their default. Raises SwitchError."""
     values: dict[str, str] = {}
     for pair in pairs:
         name, _, value = pair.partition("=")
@@ -69,5 +67,5 @@ def read_switches(pairs: Iterable[str]) -> Switches:
 
 
 def as_pairs(switches: Switches) -> dict[str, str]:
-    """All switches by name."""
+    """All switches and their values by name."""
     return {field.name: getattr(switches, field.name) for field in fields(switches)}

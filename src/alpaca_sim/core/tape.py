@@ -1,8 +1,8 @@
-"""A real tape as the market: trades of one past day, replayed by the wall clock with stamps of now.
+"""A recorded day as the market: its trades are replayed with the present time.
 
-Reads LEAN tick files: `{symbol}-{yyyymmdd}.zip`, one CSV of milliseconds since New York midnight,
-price × 10,000, size, exchange, condition flags in hexadecimal, suspicious. A row is decoded only when
-it is due, so a big day opens at once.
+Reads LEAN's tick files, `{symbol}-{yyyymmdd}.zip`: one CSV of milliseconds since New York midnight, price ×
+10,000, size, exchange, condition flags in hexadecimal, suspicious. A row is decoded only when it is due, so
+that a large day opens quickly.
 """
 
 import zipfile
@@ -19,11 +19,11 @@ from typing import NamedTuple
 from alpaca_sim.core.conditions import moves_price, regular_condition
 from alpaca_sim.core.market import Listing, Market
 
-TAPE_OF_SYMBOL = {"SPY": "B"}  # the files do not say it; all others are listed on NYSE
+TAPE_OF_SYMBOL = {"SPY": "B"}  # the files do not name the tape; all other symbols count as NYSE-listed
 NYSE_TAPE = "A"
 TRADES_PER_STEP_MAX = 50_000
 EXTENDED_BIT, LATE_BIT = 13, 14
-# bit → SIP letter; bits without a letter add none. Bit 0 (regular) is the tape's own regular letter.
+# Condition flag (bit) → SIP condition code. Bit 0 means the tape's regular code; other bits have no code.
 LETTERS = {
     1: "C", 2: "N", 3: "R", 4: "Y", 5: "F", 6: "O", 7: "6", 8: "5", 9: "4",
     11: "L", 13: "T", 14: "Z", 15: "S", 16: "A", 17: "B", 18: "V", 19: "D", 20: "W",
@@ -32,7 +32,7 @@ LETTERS = {
 
 
 class TapeError(Exception):
-    """The tape cannot be opened; the message says what to do."""
+    """The tape cannot be opened. The message names the remedy."""
 
 
 class TapeRow(NamedTuple):
@@ -47,7 +47,7 @@ class TapeRow(NamedTuple):
 
 
 def conditions_of(flags: int, tape: str) -> tuple[str, ...]:
-    """SIP letters of a row's condition flags; a row without any is an ordinary trade."""
+    """The SIP condition codes of a row's flags; a row without flags is an ordinary trade."""
     letters = [regular_condition(tape)] if flags & 1 else []
     for bit, letter in LETTERS.items():
         if flags >> bit & 1:
@@ -58,14 +58,14 @@ def conditions_of(flags: int, tape: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class TapeFile:
-    """One symbol's day: undecoded lines in order of time."""
+    """One symbol's day: its undecoded lines in order of time."""
 
     symbol: str
     tape: str
     lines: list[bytes]
 
     def row(self, line: bytes) -> TapeRow:
-        """Decode one line."""
+        """Decode one line. Raises ValueError when it is not a row."""
         at_ms, price, size, exchange, flags, _suspicious = line.split(b",")
         conditions = conditions_of(int(flags, 16), self.tape)
         return TapeRow(
@@ -73,19 +73,19 @@ class TapeFile:
         )
 
     def index_at(self, at_ms: int) -> int:
-        """The index of the first line at or after a time."""
+        """The index of the first line at or after a time, in milliseconds since New York midnight."""
         return bisect_left(self.lines, at_ms, key=lambda line: int(line.partition(b",")[0]))
 
     def rows(self, start: int) -> Iterator[TapeRow]:
-        """Decoded rows from an index on."""
+        """The decoded rows from an index on."""
         return (self.row(line) for line in islice(self.lines, start, None))
 
     def last_eligible(self, end: int) -> Decimal | None:
-        """The last price before index `end` that may be a last price."""
+        """The price of the last eligible trade before index `end`; None without one."""
         return next(self._eligible(self.row(line) for line in reversed(self.lines[:end])), None)
 
     def first_eligible(self, start: int) -> Decimal | None:
-        """The first price from index `start` on that may be a last price."""
+        """The price of the first eligible trade from index `start` on; None without one."""
         return next(self._eligible(self.rows(start)), None)
 
     def _eligible(self, rows: Iterator[TapeRow]) -> Iterator[Decimal]:
@@ -95,7 +95,7 @@ class TapeFile:
 
 
 def read_file(path: Path) -> TapeFile:
-    """Unpack one zip. Raises TapeError when it is not one."""
+    """Read one zip. Raises TapeError when it cannot be read."""
     symbol = path.stem.partition("-")[0].upper()
     try:
         with zipfile.ZipFile(path) as archive:
@@ -106,10 +106,13 @@ def read_file(path: Path) -> TapeFile:
 
 
 class Tape:
-    """One day of a folder, opened: listings with their first prices, and the rows from the start time on."""
+    """One recorded day: listings with their first prices, and the rows from the start time on."""
 
     def __init__(self, folder: Path, day: date, start: time, symbol_count_max: int) -> None:
-        """Raises TapeError when the folder has nothing for that day."""
+        """Open the first `symbol_count_max` files of `day`; `start` is New York time.
+
+        Raises TapeError when the folder has no file for the day, or when a file has no eligible trade.
+        """
         paths = sorted(folder.glob(f"*-{day:%Y%m%d}.zip"))[:symbol_count_max]
         if not paths:
             days = sorted({path.stem.rpartition("-")[2] for path in folder.glob("*-*.zip")})
@@ -127,7 +130,7 @@ class Tape:
         ]
 
     def rows(self) -> Iterator[TapeRow]:
-        """All symbols' rows from the start time on, by time."""
+        """The rows of all symbols from the start time on, in order of time."""
         each = [file.rows(start) for file, start in zip(self._files, self._starts, strict=True)]
         return merge(*each, key=lambda row: row.at_ms)
 
@@ -148,10 +151,10 @@ class Tape:
 
 
 class TapeReplay:
-    """Prints the tape's trades when they are due: `speed` tape seconds in one second."""
+    """Prints the tape's trades when they are due, at `speed` tape seconds per second."""
 
     def __init__(self, market: Market, tape: Tape, speed: float) -> None:
-        """List the tape's symbols; the replay begins with the first `step`."""
+        """List the tape's symbols. The replay begins with the first `step`."""
         for listing in tape.listings:
             market.list_symbol(listing)
         self.is_done = False
@@ -162,7 +165,7 @@ class TapeReplay:
         self._now_ms = float(tape.start_ms)
 
     def step(self, elapsed_s: float) -> None:
-        """Print what is due after this slice of time. When the tape has ended, prices stay."""
+        """Print the trades of the next `elapsed_s` seconds. After the end of the tape, prices stay."""
         self._now_ms += elapsed_s * 1000 * self._speed
         printed = 0
         while self._next is not None and self._next.at_ms <= self._now_ms:
@@ -171,8 +174,7 @@ class TapeReplay:
             self._next = next(self._rows, None)
             printed += 1
             if printed == TRADES_PER_STEP_MAX:
-                self._now_ms = min(
-                    self._now_ms, float(row.at_ms)
-                )  # too much for one step: the rest comes later
+                # Too much for one step: the rest is printed by the next ones.
+                self._now_ms = min(self._now_ms, float(row.at_ms))
                 break
         self.is_done = self._next is None

@@ -1,4 +1,4 @@
-"""What account holders do: trade at the mark, bring in cash, take it out, pay fees, receive dividends."""
+"""Activities of account holders: trades at the mark, deposits, withdrawals, fees, dividends."""
 
 import random
 import uuid
@@ -14,7 +14,7 @@ ACTIVITIES_PER_STEP_MAX = 1_000
 CASH_TYPES = ("CSD", "CSW", "JNLC", "FEE", "DIV", "MEM", "ACATC", "OCT", "INT")
 SECURITY_TYPES = ("JNLS", "ACATS", "FOPT", "OCT")
 CORRECTION_RATIO = Decimal("0.99")
-_SIGNS = {"CSD": (1,), "CSW": (-1,), "JNLC": (1, -1), "FEE": (-1,), "DIV": (1,)}  # journals go both ways
+_SIGNS = {"CSD": (1,), "CSW": (-1,), "JNLC": (1, -1), "FEE": (-1,), "DIV": (1,)}  # of the amount, by type
 SUBTYPES = {"FEE": "TAF", "DIV": "CDIV", "INT": "MGN"}
 _MIX = ("TRD",) * 14 + ("CSD", "CSD", "CSW", "JNLC", "FEE", "DIV")
 NEW_SYMBOL_SHARE = 0.3
@@ -22,14 +22,12 @@ CLOSE_SHARE = 0.15
 
 
 class Trader:
-    """Books activities into the ledger: random ones by `step` and `act`, given ones by `trade` and
-    `move_cash`.
-    """
+    """Books activities: random ones by `step` and `act`, given ones by `trade`, `move_cash` and others."""
 
     def __init__(
         self, ledger: Ledger, market: Market, clock: Clock, rng: random.Random, activities_per_second: float
     ) -> None:
-        """`rng` decides who does what, and gives the ids."""
+        """`rng` makes all random choices and all ids. `on_trade` is called after each trade."""
         self._ledger = ledger
         self._market = market
         self._clock = clock
@@ -40,7 +38,7 @@ class Trader:
         self._account_ids: list[str] = []
 
     def step(self, elapsed_s: float) -> None:
-        """Book the activities that fall into this slice of time."""
+        """Book the random activities of the next `elapsed_s` seconds."""
         self._due = min(self._due + elapsed_s * self._activities_per_second, ACTIVITIES_PER_STEP_MAX)
         while self._due >= 1:
             self._due -= 1
@@ -48,7 +46,7 @@ class Trader:
                 self.act(self._random_account())
 
     def act(self, account_id: str, at_ns: int | None = None) -> Activity:
-        """One random activity of one account, now or at a given time after its last one."""
+        """Book one random activity of an account now, or at `at_ns`, which is not before its last one."""
         kind = self._rng.choice(_MIX)
         if kind == "TRD":
             symbol, quantity = self._random_order(account_id)
@@ -67,14 +65,17 @@ class Trader:
         price: Decimal | None = None,
         at_ns: int | None = None,
     ) -> Activity:
-        """Buy (+) or sell (−) at the mark or at `price`. Raises KeyError for an unknown account or symbol."""
+        """Buy (+) or sell (−) at the mark, or at `price` in dollars.
+
+        Raises KeyError for an unknown account or symbol.
+        """
         listing = self._market.listing(symbol)
         if price is None:
             price = self._market.mark(symbol)
         with exact():
             net_amount = to_cents(-quantity * listing.multiplier * price)
         if pair_of(symbol) is not None:
-            net_amount = ZERO  # dollars: another coin pays
+            net_amount = ZERO  # no dollars move: the other coin pays
         details = {
             "asset_id": listing.asset_id,
             "order_id": self._uuid(),
@@ -93,11 +94,12 @@ class Trader:
         return booked
 
     def amend(self, original: Activity, price: Decimal | None) -> Activity:
-        """Correct the price of a trade, or bust it (`price` is None)."""
+        """Correct the price of a trade, or bust the trade if `price` is None."""
         is_void = price is None
         execution_type = "trade_bust" if is_void else "trade_correct"
         details = {**original.details, "execution_type": execution_type}
-        if price is None:  # the wire says what the bust takes back
+        # A bust reports what it reverses.
+        if price is None:
             leg = (original.symbol, -original.quantity, original.price, original.multiplier)
             net_amount = -original.net_amount
         else:
@@ -109,7 +111,7 @@ class Trader:
         )
 
     def amend_some(self, count: int, is_bust: bool) -> None:
-        """Correct or bust some trades of the present day that still stand, as many as there are."""
+        """Correct or bust up to `count` random trades of the present day that still count."""
         standing = [
             activity
             for account in self._ledger.accounts.values()
@@ -127,7 +129,7 @@ class Trader:
     def move_securities(
         self, account_id: str, activity_type: str, symbol: str, quantity: Decimal, price: Decimal
     ) -> Activity:
-        """Bring securities in (+) or take them out (−), one of `SECURITY_TYPES`, at a price."""
+        """Transfer securities in (+) or out (−) at `price` dollars. The type is one of `SECURITY_TYPES`."""
         listing = self._market.listing(symbol)
         named = symbol.replace("/", "") if activity_type == "OCT" else symbol
         details = {"system_date": new_york(self._clock.now_ns()).date().isoformat(), "symbol": named}
@@ -145,7 +147,11 @@ class Trader:
         *,
         is_told: bool = True,
     ) -> Activity:
-        """Book one leg of a corporate action: `kind` is type and subtype, `leg` a symbol and its quantity."""
+        """Book one leg of a corporate action.
+
+        `kind` is (type, subtype), `leg` is (symbol, signed quantity). Without `is_told`, the leg is booked
+        and not published.
+        """
         moved = None if leg is None else (*leg, ZERO, self._market.listing(leg[0]).multiplier)
         return self._book(
             account_id, kind[0], net_amount, details, None, moved, subtype=kind[1], is_told=is_told
@@ -159,12 +165,12 @@ class Trader:
         leg: tuple[str, Decimal, Decimal],
         net_amount: Decimal,
     ) -> Activity:
-        """Book one leg that has a price: `leg` is a symbol, its quantity and the price."""
+        """Book one leg that has a price; `leg` is (symbol, signed quantity, price in dollars)."""
         moved = (*leg, self._market.listing(leg[0]).multiplier)
         return self._book(account_id, activity_type, net_amount, details, None, moved)
 
     def _transfer_ids(self, activity_type: str) -> dict[str, str]:
-        """What the details of a transfer name beside its amount, by type."""
+        """The ids in the details of a transfer, by its type."""
         if activity_type in ("JNLC", "JNLS"):
             return {"journal_id": self._uuid()}
         if activity_type in ("ACATC", "ACATS"):
@@ -174,7 +180,7 @@ class Trader:
         return {"transfer_id": self._uuid()} if activity_type == "OCT" else {}
 
     def new_id(self) -> str:
-        """A UUID of this simulator's sequence."""
+        """A new UUID. The same seed gives the same ids."""
         return self._uuid()
 
     def move_cash(
@@ -189,7 +195,11 @@ class Trader:
         *,
         is_told: bool = True,
     ) -> Activity:
-        """Book a cash activity of one of `CASH_TYPES`; the amount is signed: a withdrawal is negative."""
+        """Book a cash activity; the type is one of `CASH_TYPES`. A withdrawal has a negative `net_amount`.
+
+        `executed_ns` backdates the execution (0: the time of the booking). Without `is_told`, the activity is
+        booked and not published.
+        """
         system_date = new_york(at_ns or self._clock.now_ns()).date().isoformat()
         details = {"system_date": system_date}
         details |= self._transfer_ids(activity_type)

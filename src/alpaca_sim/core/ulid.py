@@ -1,5 +1,6 @@
-"""ULIDs that only grow: 48 bits of milliseconds, 80 bits of chance, plus one where the millisecond is the
-same.
+"""Strictly increasing ULIDs: 48 bits of milliseconds, then 80 bits (github.com/ulid/spec).
+
+The first of the 80 bits is zero, so that an id can be counted up; the others are random.
 """
 
 import random
@@ -10,15 +11,14 @@ _ENTROPY_BITS = 80
 
 
 class UlidSequence:
-    """One publisher's ids, strictly increasing."""
+    """The ids of one publisher. Where a new id would not be greater, it is the last one plus one."""
 
     def __init__(self, rng: random.Random) -> None:
-        """`rng` gives the random part."""
         self._rng = rng
         self._last = 0
 
     def next(self, at_ns: int) -> str:
-        """The id of something published at `at_ns`."""
+        """The id of an event published at `at_ns` (ns since the epoch)."""
         fresh = (at_ns // 1_000_000) << _ENTROPY_BITS | self._rng.getrandbits(_ENTROPY_BITS - 1)
         self._last = fresh if fresh > self._last else self._last + 1
         return encode(self._last)
@@ -30,7 +30,7 @@ def encode(number: int) -> str:
 
 
 def milliseconds(ulid: str) -> int:
-    """The time in an id, in ms since the epoch. Raises ValueError for what is not a ULID."""
+    """The time of an id, in ms since the epoch. Raises ValueError when it is not a ULID."""
     if len(ulid) != LENGTH or ulid[0] > "7":
         raise ValueError(f"not a ULID: {ulid!r}")
     number = 0

@@ -1,7 +1,7 @@
-"""A seeded random market: prices walk, and a share of the trades must not move them.
+"""A seeded random market. Prices follow a random walk; some trades must not set a price.
 
-Those trades (odd lots, average prices, late reports …) have prices visibly off, so a reader that ignores
-conditions is wrong.
+These trades (odd lots, average prices, late reports) have prices that are clearly off, so that a client that
+ignores trade conditions shows wrong values.
 """
 
 import random
@@ -19,10 +19,10 @@ TRADES_PER_STEP_MAX = 20_000
 TEST_TRADES_PER_SECOND = 2
 OVERNIGHT_VENUE = "B"
 SUB_PENNY_SHARE = 0.04
-BOUND_RATIO = Decimal("0.3")  # the walk turns back beyond this distance from the first price
+BOUND_RATIO = Decimal("0.3")  # further than this from the first price, the walk only moves back
 MOVE_RATIO_MAX = 0.0006
 
-# weight, letters beside the regular one, whether the regular letter is there, whether the price is off
+# Weight, condition codes beside the regular one, whether the regular code is there, whether the price is off.
 _STOCK_MIX: list[tuple[float, tuple[str, ...], bool, bool]] = [
     (70, (), True, False),
     (7, ("F",), True, False),
@@ -37,7 +37,7 @@ _STOCK_MIX: list[tuple[float, tuple[str, ...], bool, bool]] = [
     (0.6, ("4",), True, True),
     (0.6, ("P",), False, True),
     (0.3, ("M",), False, True),
-    (0.2, ("?",), True, True),  # a letter that no table has
+    (0.2, ("?",), True, True),  # a code that no table lists
 ]
 _STOCK_WEIGHTS = list(accumulate(row[0] for row in _STOCK_MIX))
 _OPTION_MIX = "IIIIIIIaafSjjeAG"
@@ -50,7 +50,7 @@ class RandomWalk:
     def __init__(
         self, market: Market, rng: random.Random, trades_per_second: float, clock: Clock, calendar: Calendar
     ) -> None:
-        """`rng` alone decides which trades come in which order; the calendar, what trades at all."""
+        """`rng` decides which trades come in which order; the calendar decides what trades in a session."""
         self._clock = clock
         self._calendar = calendar
         self._session = "core"
@@ -74,7 +74,7 @@ class RandomWalk:
         market.list_symbol(fakepaca())
 
     def step(self, elapsed_s: float) -> None:
-        """Print the trades that fall into this slice of time."""
+        """Print the trades of the next `elapsed_s` seconds."""
         self._due = min(self._due + elapsed_s * self._trades_per_second, TRADES_PER_STEP_MAX)
         self._session = self._calendar.session(self._clock.now_ns())
         symbols = self._tradable[self._session]
