@@ -1,1 +1,1 @@
-"""Alpaca's HTTP routes and WebSocket streams, over the core."""
+"""Alpaca's HTTP routes and WebSocket streams."""

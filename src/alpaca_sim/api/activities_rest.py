@@ -1,4 +1,4 @@
-"""`GET /v1/accounts/activities`: a list sorted by id, paged by the id of the last row the client has."""
+"""`GET /v1/accounts/activities`: rows sorted by id. A page begins after the row that `page_token` names."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
@@ -28,21 +28,21 @@ from alpaca_sim.streams.activity_index import Row, id_of, rows_of
 
 PAGE_SIZE_MAX = 100
 CATEGORIES = ("trade_activity", "non_trade_activity")
-DATED_PAGE_SIZE_MAX = 1_000_000  # with `date` there is no maximum but the whole ledger
+DATED_PAGE_SIZE_MAX = 1_000_000  # with `date`, a page has all rows of the day
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What a request wants to see; None is no restriction."""
+    """The filters of a request; None is no restriction."""
 
     types: set[str] | None
     is_trade: bool | None
-    day: date | None  # of UTC
+    day: date | None  # UTC
     after_ns: int | None
     until_ns: int | None
 
     def takes(self, activity: Activity) -> bool:
-        """Whether the activity is wanted."""
+        """Whether the activity passes all filters."""
         return (
             (self.types is None or row_type(activity) in self.types)
             and (self.is_trade is None or (activity.activity_type == "TRD") == self.is_trade)
@@ -56,12 +56,15 @@ class Filter:
 
 
 async def list_activities(request: Request) -> Response:
-    """`GET /v1/accounts/activities`: of all accounts, or of `account_id`."""
+    """`GET /v1/accounts/activities[/{activity_type}]`: of all accounts, or of `account_id`."""
     return json_response(activities_page(request, request.query_params.get("account_id")))
 
 
 def activities_page(request: Request, account_id: str | None) -> list[dict[str, Any]]:
-    """All paging rules: direction, page_size, page_token, date, after, until, types or category."""
+    """One page of rows. Raises ApiError for a query that Alpaca refuses.
+
+    Reads `direction`, `page_size`, `page_token`, `date`, `after`, `until`, `activity_types` or `category`.
+    """
     sim = sim_of(request)
     wanted = _read_filter(request)
     size_max = PAGE_SIZE_MAX if wanted.day is None else DATED_PAGE_SIZE_MAX
@@ -97,7 +100,7 @@ def _read_filter(request: Request) -> Filter:
 
 
 def _from_token(request: Request, rows: list[Row]) -> Iterator[Activity]:
-    """Rows after the last one the client has, in the wanted direction."""
+    """The activities after `page_token` in the requested direction; without a token, all."""
     token, direction = request.query_params.get("page_token"), request.query_params.get("direction", "desc")
     if direction not in ("asc", "desc"):
         raise ApiError(422, "direction must be asc or desc")

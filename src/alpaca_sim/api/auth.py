@@ -1,4 +1,4 @@
-"""Who may ask: Basic, Bearer and APCA headers, the token endpoint, and the rate limit with its headers."""
+"""Authentication (Basic, Bearer and Alpaca's key headers), the token endpoint, and the rate limit."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,7 +20,7 @@ OPEN_PREFIXES = ("/v1beta3/crypto",)  # no credentials needed
 
 
 async def token_endpoint(request: Request) -> Response:
-    """OAuth2 client credentials: `POST` a form, get a token of 15 minutes."""
+    """`POST /v1/oauth2/token`: OAuth 2.0 client credentials. The token is valid for 15 minutes."""
     form = parse_qs((await request.body()).decode("utf-8", "replace"))
     client_id, secret, grant_type = (
         form.get(name, [""])[0] for name in ("client_id", "client_secret", "grant_type")
@@ -35,7 +35,7 @@ async def token_endpoint(request: Request) -> Response:
 
 
 class Guard:
-    """ASGI middleware: authentication and rate limit of everything but the control and token paths."""
+    """ASGI middleware: authentication and rate limit of all paths except `/_sim` and the token endpoint."""
 
     def __init__(
         self,
@@ -44,17 +44,17 @@ class Guard:
         rate_limit: RateLimit,
         date: Callable[[], str] | None = None,
     ) -> None:
-        """Wrap `app`; `date` gives the Date header."""
+        """Wrap `app`. `date` returns the value of the Date header."""
         self.request_count = 0
         self.requests_per_second_max = 0
-        self._second = (0, 0)  # the present second of the loop's clock, and the requests in it
+        self._second = (0, 0)  # the present second of the loop's clock, and the number of requests in it
         self._date = date
         self._app = app
         self._credentials = credentials
         self._rate_limit = rate_limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 401, 403 or 429 itself, or pass on with rate-limit headers added."""
+        """Answer 401, 403 or 429, or pass the request on and add the rate-limit headers to the response."""
         path: str = scope.get("path", "")
         if scope["type"] != "http" or path == TOKEN_PATH or path.startswith(CONTROL_PREFIX):
             await self._app(scope, receive, send)
@@ -74,8 +74,8 @@ class Guard:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 sent = MutableHeaders(scope=message)
-                for name, value in headers.items():  # a fault may have said otherwise already
-                    sent.setdefault(name, value)
+                for name, value in headers.items():
+                    sent.setdefault(name, value)  # the fault `rest.429` sets headers of its own
                 if self._date is not None:
                     sent["Date"] = self._date()
             await send(message)

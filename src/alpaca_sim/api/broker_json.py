@@ -1,5 +1,6 @@
-"""Broker REST objects in Alpaca's shapes: accounts, trading accounts, positions, assets. Money is a decimal
-string.
+"""Broker API objects in Alpaca's JSON shapes: accounts, trading accounts, positions, assets.
+
+Amounts are decimal strings in dollars.
 """
 
 from dataclasses import dataclass
@@ -21,12 +22,12 @@ ENTITIES = ("contact", "identity", "disclosures", "agreements", "documents", "tr
 
 
 def position_symbol(symbol: str, switches: Switches) -> str:
-    """The symbol as positions spell it: BTCUSD where market data says BTC/USD, by default."""
+    """The symbol in positions: by default BTCUSD for BTC/USD of market data (switch `position_crypto`)."""
     return symbol.replace("/", "") if switches.position_crypto == "BTCUSD" else symbol
 
 
 def account_json(account: Account, entities: set[str]) -> dict[str, Any]:
-    """One row of `/v1/accounts` with the wanted entities."""
+    """One row of `/v1/accounts` with the requested entities."""
     created_at = rfc3339(account.created_ns)
     row: dict[str, Any] = {
         "id": account.account_id,
@@ -80,21 +81,22 @@ def _entities(account: Account, created_at: str) -> dict[str, Any]:
 
 
 def email_address(account: Account) -> str:
-    """Where the account holder would be written to."""
+    """The account holder's address, which `GET /v1/accounts?query=…` searches as well."""
     return f"{account.given_name}.{account.family_name}.{account.account_number}@example.com".lower()
 
 
 @dataclass(frozen=True, slots=True)
 class MarketValues:
-    """Sums of positions in dollars, short as a negative number."""
+    """Market value of long and of short positions in dollars; short is zero or negative."""
 
     long: Decimal
     short: Decimal
 
 
 def market_values(market: Market, holdings: Holdings, at_closes: bool = False) -> MarketValues:
-    """Long and short market value at the marks or at the closes of `balance_asof`, exact. What has no price
-    counts nothing.
+    """Exact long and short market value, at the marks or at the closes of `balance_asof`.
+
+    A position without a price counts as zero.
     """
     long = short = ZERO
     with exact():
@@ -111,7 +113,7 @@ def market_values(market: Market, holdings: Holdings, at_closes: bool = False) -
 def trade_account_json(
     market: Market, account: Account, holdings: Holdings, balance_date: date
 ) -> dict[str, Any]:
-    """`/v1/trading/accounts/{id}/account`; `holdings` may trail the ledger."""
+    """The object of `/v1/trading/accounts/{id}/account`. `holdings` may be behind the ledger."""
     now, last = (
         market_values(market, holdings),
         market_values(market, account.opening, at_closes=True),
@@ -190,9 +192,9 @@ def position_json(
     switches: Switches,
     previous_close: Decimal | None = None,
 ) -> dict[str, Any]:
-    """One position valued at `price`, its day measured from `previous_close` (the listing's by default).
+    """One position valued at `price`, with its day's profit since `previous_close` (default: the listing's).
 
-    A short has negative quantity, market value and cost basis.
+    A short position has negative quantity, market value and cost basis.
     """
     quantity, previous_close = position.quantity, previous_close or listing.previous_close
     with exact():
@@ -236,7 +238,7 @@ PRICED_FIELDS = (
 
 
 def held_json(state: MarketSymbol, position: Position, switches: Switches) -> dict[str, Any]:
-    """One position at its mark; without any price, what needs one is null or zero."""
+    """One position at its mark. Without a price, the fields that need one are null or zero by switch."""
     row = position_json(state.listing, position, state.mark, switches)
     if state.is_unpriced:
         row |= dict.fromkeys(PRICED_FIELDS, None if switches.unpriced == "null" else "0")
@@ -252,7 +254,7 @@ def positions_json(market: Market, holdings: Holdings, switches: Switches) -> li
 
 
 def closing_positions_json(market: Market, account: Account, switches: Switches) -> list[dict[str, Any]]:
-    """The positions of the last session's end at its closing prices, raw: a later split is not in them."""
+    """The positions at the last close, valued at the raw closing prices, before any later split."""
     states = [(market.symbols[symbol], position) for symbol, position in account.opening.positions.items()]
     return [
         position_json(state.listing, position, state.close, switches, state.close)
@@ -262,7 +264,7 @@ def closing_positions_json(market: Market, account: Account, switches: Switches)
 
 
 def asset_json(listing: Listing) -> dict[str, Any]:
-    """One asset. `easy_to_borrow` is past its sunset, but Alpaca's own SDK still requires it."""
+    """One asset. `easy_to_borrow` is past its sunset date, but Alpaca's own SDK still requires it."""
     is_equity, is_crypto = listing.asset_class == "us_equity", listing.asset_class == "crypto"
     row: dict[str, Any] = {
         "id": listing.asset_id,

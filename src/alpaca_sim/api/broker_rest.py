@@ -46,7 +46,7 @@ CALENDAR_FIRST = date(1970, 1, 1)
 
 
 def reported_holdings(sim: Simulator, account: Account) -> Holdings:
-    """What REST says the account holds: it trails the events by the configured lag."""
+    """The account's holdings in REST, which are behind the events by `Simulator.rest_lag_s`."""
     lag_s = sim.rest_lag_s
     if not lag_s:
         return account.current
@@ -54,7 +54,10 @@ def reported_holdings(sim: Simulator, account: Account) -> Holdings:
 
 
 async def list_accounts(request: Request) -> Response:
-    """`GET /v1/accounts`: at most 1000 by creation time, newest first unless `sort=asc`; bounds inclusive."""
+    """`GET /v1/accounts`: at most 1,000 rows by creation time, newest first unless `sort=asc`.
+
+    `created_after` and `created_before` are inclusive.
+    """
     sim = sim_of(request)
     after_ns, before_ns = time_param(request, "created_after"), time_param(request, "created_before")
     words = request.query_params.get("query", "").lower().split()
@@ -109,12 +112,12 @@ async def positions(request: Request) -> Response:
 
 
 async def one_position(request: Request) -> Response:
-    """`GET …/positions/{symbol_or_asset_id}`; 404 when it is not held."""
+    """`GET …/positions/{symbol_or_asset_id}`; 404 without such a position."""
     return json_response(position_in(sim_of(request), _path_account(request), request.path_params["symbol"]))
 
 
 def position_in(sim: Simulator, account: Account, wanted: str) -> dict[str, Any]:
-    """The position in a symbol or asset id. Raises ApiError when it is not held."""
+    """The position of a symbol or an asset id. Raises ApiError (404) without one."""
     for symbol, position in reported_holdings(sim, account).positions.items():
         state = sim.market.symbols[symbol]
         if wanted in _names(state.listing):
@@ -127,9 +130,7 @@ def _names(listing: Listing) -> tuple[str, str, str]:
 
 
 async def bulk_positions(request: Request) -> Response:
-    """`GET /v1/accounts/positions`, deprecated: closing prices of the last session; an empty page is the
-    last.
-    """
+    """`GET /v1/accounts/positions` (deprecated): positions at the last close. An empty page is the last."""
     sim = sim_of(request)
     page = int_param(request, "page", 1, 1, 1_000_000)
     accounts = list(sim.ledger.accounts.values())[(page - 1) * BULK_PAGE_ACCOUNTS : page * BULK_PAGE_ACCOUNTS]
@@ -138,7 +139,7 @@ async def bulk_positions(request: Request) -> Response:
 
 
 async def eod_positions(request: Request) -> Response:
-    """`GET /v1/reporting/eod/positions`: end-of-day positions, `limit` accounts a page."""
+    """`GET /v1/reporting/eod/positions`: end-of-day positions, `limit` accounts per page."""
     sim = sim_of(request)
     if date_param(request, "asof", sim.balance_date) != sim.balance_date:
         raise ApiError(422, f"only the last trading date {sim.balance_date} is available")
@@ -180,7 +181,7 @@ def _page_start(token: str | None) -> int:
 
 
 async def market_clock(request: Request) -> Response:
-    """`GET /v1/clock`: the core session of the simulator's calendar."""
+    """`GET /v1/clock`: the time, and the core sessions of the simulator's calendar."""
     sim = sim_of(request)
     now_ns = sim.reported_now_ns
     return json_response(
@@ -216,7 +217,7 @@ def _day_json(days: Calendar, day: TradingDay) -> dict[str, str]:
 
 
 async def assets(request: Request) -> Response:
-    """`GET /v1/assets`: of one class, US equities by default. All are active."""
+    """`GET /v1/assets`: the assets of one class, US equities by default. All are active."""
     asset_class = request.query_params.get("asset_class", "us_equity")
     if request.query_params.get("status", "all") not in ("active", "all"):
         return json_response([])

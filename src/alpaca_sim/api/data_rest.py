@@ -1,4 +1,4 @@
-"""Market-data REST: latest trades, quotes, bars, snapshots. Unknown symbols are missing from the answer."""
+"""Market-data REST: latest trades, quotes, bars and snapshots. The response leaves out unknown symbols."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,7 @@ FEEDS = {
     "us_equity": ("sip", "iex", "delayed_sip", "boats", "overnight", "otc"),
     "us_option": ("opra", "indicative"),
 }
-NIGHT_FEEDS = ("boats", "overnight")  # of these only trades are known
+NIGHT_FEEDS = ("boats", "overnight")  # these have trades only
 
 
 def _wanted(request: Request, asset_class: str) -> dict[str, MarketSymbol]:
@@ -40,7 +40,7 @@ def _wanted(request: Request, asset_class: str) -> dict[str, MarketSymbol]:
 
 
 def _check_feed(request: Request, asset_class: str) -> None:
-    """Without `feed` the best one is meant; one that the plan lacks is refused in Alpaca's words."""
+    """Refuse an unknown feed (400), and one that the subscription does not include (403)."""
     feed = request.query_params.get("feed")
     if feed is not None and feed not in FEEDS[asset_class]:
         raise ApiError(400, "invalid feed")
@@ -79,7 +79,7 @@ Shape = Callable[[Request, MarketSymbol], dict[str, Any]]
 
 
 def _many(path: str, asset_class: str, wrapper: str, shape: Shape, paged: bool = False) -> Route:
-    """A route for `symbols=A,B`; `wrapper` is the key around the map, or empty for none."""
+    """A route for `symbols=A,B`. `wrapper` is the key of the map in the response; empty: the map itself."""
 
     async def endpoint(request: Request) -> Response:
         shapes = {name: shape(request, state) for name, state in _wanted(request, asset_class).items()}
@@ -92,7 +92,7 @@ def _many(path: str, asset_class: str, wrapper: str, shape: Shape, paged: bool =
 
 
 def _one_stock(path: str, wrapper: str, shape: Shape) -> Route:
-    """A route for one stock in the path; without wrapper the object itself with its symbol."""
+    """A route for one stock in the path. `wrapper` is the key of the object; empty: the object itself."""
 
     async def endpoint(request: Request) -> Response:
         symbol = request.path_params["symbol"]

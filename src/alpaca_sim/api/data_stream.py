@@ -1,5 +1,7 @@
-"""The market-data WebSocket endpoint: moves bytes between a socket and its session, and closes slow or
-silent clients.
+"""The market-data WebSocket endpoint.
+
+It moves messages between a socket and its session, and closes clients that read too slowly or do not
+authenticate in time.
 """
 
 import asyncio
@@ -16,9 +18,9 @@ from alpaca_sim.streams.feeds import FEED_KINDS, Feed, Subscriber
 from alpaca_sim.streams.messages import Encoding
 
 AUTH_TIMEOUT_S = 10.0
-CLOSE_GRACE_S = 1.0  # how long a client gets to read why it is closed
+CLOSE_GRACE_S = 1.0  # how long the last message may take before the connection is aborted
 CLOSE_POLICY = 1008
-SOCKET_GONE = (WebSocketDisconnect, RuntimeError, OSError)  # what a send raises when the socket is closed
+SOCKET_GONE = (WebSocketDisconnect, RuntimeError, OSError)  # raised by a send on a closed socket
 
 
 async def endpoint(websocket: WebSocket) -> None:
@@ -56,7 +58,7 @@ async def endpoint(websocket: WebSocket) -> None:
 
 
 def _is_too_soon(sim: Simulator, feed: Feed) -> bool:
-    """Whether a handshake comes too soon after the last accepted one, while a fault limits them."""
+    """Whether the fault `market.reconnect_limit` refuses this handshake: too soon after the last accepted."""
     sim.feeds.handshake_count += 1
     now = asyncio.get_running_loop().time()
     apart_s = sim.faults.level("market.reconnect_limit", feed.kind.name)
@@ -89,7 +91,7 @@ async def _converse(websocket: WebSocket, sim: Simulator, session: Session, subs
 
 
 async def _close_slow(websocket: WebSocket, sim: Simulator, session: Session, subscriber: Subscriber) -> None:
-    """Say 407, if the client still reads, and cut the connection."""
+    """Send error 407, for a client that still reads, and abort the connection."""
     sim.feeds.by_path[websocket.url.path].remove(subscriber)
     subscriber.slow.clear()
     subscriber.drop_outbound()
@@ -118,7 +120,7 @@ async def _read(websocket: WebSocket, session: Session, subscriber: Subscriber, 
 
 
 async def _receive(websocket: WebSocket, encoding: Encoding) -> object:
-    """One message, decoded; None where it is not valid. Raises WebSocketDisconnect."""
+    """The next message, decoded; None when it is not valid. Raises WebSocketDisconnect."""
     received = await websocket.receive()
     if received["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(received.get("code", 1006))

@@ -1,4 +1,4 @@
-"""The routes of the server-sent event streams, and Alpaca's rules for their cursors."""
+"""Routes of the server-sent event streams, and Alpaca's rules for their cursors."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,8 +21,9 @@ from alpaca_sim.streams.event_streams import CONNECTIONS_MAX, Cursor, Encode, Pu
 def read_cursor(
     params: QueryParams, open_since: bool, is_inclusive: bool = False, suffix: str = "id"
 ) -> Cursor:
-    """Alpaca's cursor rules, or 400/422. `open_since`: `since` may stand without `until`. The older streams
-    spell `since_ulid`.
+    """Read a stream's cursor. Raises ApiError (400 or 422) for a combination that Alpaca refuses.
+
+    `open_since`: `since` is allowed without `until`. `suffix` is `ulid` for the older streams (`since_ulid`).
     """
     since, until = params.get("since"), params.get("until")
     since_id, until_id = params.get(f"since_{suffix}"), params.get(f"until_{suffix}")
@@ -58,7 +59,7 @@ def _open_stream(
     if len(streams.readers) >= CONNECTIONS_MAX or sim.faults.is_on("events.refuse", name):
         raise ApiError(429, "Too many requests")
     if cursor.since_id is not None and sim.faults.is_on("events.stale_cursor", name):
-        raise ApiError(400, "since_id is too old: events of that time are not kept any more")
+        raise ApiError(400, "since_id is too old: events of that time are no longer kept")
     assert request.client is not None
     body = streams.stream((request.client.host, request.client.port), name, log, cursor, encode)
     return StreamingResponse(body, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
@@ -67,7 +68,6 @@ def _open_stream(
 async def activity_stream(request: Request) -> Response:
     """`GET /v2beta1/events/activities`: every change of cash or positions."""
     sim = sim_of(request)
-
     switches = sim.settings.switches
 
     def encode(activity: Activity) -> dict[str, Any] | None:
@@ -78,7 +78,7 @@ async def activity_stream(request: Request) -> Response:
 
 
 async def trade_stream(request: Request) -> Response:
-    """`GET /v2/events/trades`: fills, their corrections and busts."""
+    """`GET /v2/events/trades`: fills, corrections and busts."""
     sim = sim_of(request)
 
     def encode(activity: Activity) -> dict[str, Any] | None:
@@ -93,12 +93,12 @@ async def system_stream(request: Request) -> Response:
 
 
 async def status_stream(request: Request) -> Response:
-    """`GET /v1/events/accounts/status`: accounts that are closed, restricted or opened again."""
+    """`GET /v1/events/accounts/status`: changes of account status."""
     return _open_stream(request, "status", sim_of(request).statuses.events, status_json, suffix="ulid")
 
 
 async def nta_stream(request: Request) -> Response:
-    """`GET /v1/events/nta`: the older stream of everything that is no trade."""
+    """`GET /v1/events/nta`: the older stream of all activities except trades."""
 
     def encode(activity: Activity) -> dict[str, Any] | None:
         return None if activity.activity_type == "TRD" else nta_json(activity)

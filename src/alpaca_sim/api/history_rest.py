@@ -1,4 +1,4 @@
-"""Portfolio history, one point a trading day: what the books have kept. Its figures are JSON numbers."""
+"""Portfolio history, one point per trading day. Its figures are JSON numbers."""
 
 import re
 from datetime import date, timedelta
@@ -22,7 +22,7 @@ PERIOD_DEFAULT = "1M"
 
 
 async def portfolio_history(request: Request) -> Response:
-    """`GET …/account/portfolio/history?timeframe=1D`: each point is 20:00 New York of its day."""
+    """`GET …/account/portfolio/history?timeframe=1D`: each point has the time 20:00 New York of its day."""
     sim = sim_of(request)
     account = find_account(sim, request.path_params["account_id"])
     return _answer(request, sim.books.history.get(account.account_id, []))
@@ -58,9 +58,10 @@ def _period(text: str) -> timedelta:
 
 
 def history_json(days: list[DayEnd], before: DayEnd | None = None) -> dict[str, Any]:
-    """The object: profit and loss from point to point, deposits included, as in Alpaca's own examples.
+    """The response: equity in dollars, and profit and loss from point to point.
 
-    `before` is the last day before the first point, whose equity is the base.
+    Profit and loss include deposits, as in Alpaca's own examples. The base is the equity of `before`, the
+    last day before the first point; without it, the equity of the first point.
     """
     equity = [float(day.equity) for day in days]
     base = float(before.equity) if before else equity[0] if equity else None

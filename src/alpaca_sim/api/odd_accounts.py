@@ -1,4 +1,4 @@
-"""What real answers about one account contain and no document says: by a switch, or while a fault lasts."""
+"""Undocumented contents of real answers about one account, produced by a switch or while a fault lasts."""
 
 from decimal import Decimal
 from typing import Any
@@ -10,15 +10,15 @@ from alpaca_sim.core.market import asset_id_of
 from alpaca_sim.core.switches import ODDITIES
 from alpaca_sim.simulator import Simulator
 
-HELD_BACK = Decimal(1_000)  # dollars, by a resting order
-CONTRADICTION = Decimal(600)
-TREASURY = "912797MG9"  # a made-up CUSIP: bonds are known by theirs
+HELD_BACK = Decimal(1_000)  # dollars that a resting order holds back
+CONTRADICTION = Decimal(600)  # dollars by which equity exceeds cash and positions
+TREASURY = "912797MG9"  # an invented CUSIP, which is the symbol of a bond
 TREASURY_QUANTITY, TREASURY_PRICE, PAR = Decimal(1_000), Decimal("98.75"), 100
 EQUITY_FIELDS = ("equity", "portfolio_value")
 
 
 def oddities(sim: Simulator, account: Account) -> set[str]:
-    """What is odd about an account now."""
+    """The names of the oddities of an account now: of `ODDITIES`, and `bond`."""
     faults, switches = sim.faults, sim.settings.switches
     if switches.odd_account == "none" and switches.bond == "no" and not faults.active:
         return set()
@@ -31,7 +31,7 @@ def oddities(sim: Simulator, account: Account) -> set[str]:
 
 
 def as_listed(sim: Simulator, account: Account, row: dict[str, Any]) -> dict[str, Any]:
-    """The account's row in the broker's list."""
+    """The account's row of `/v1/accounts` with its oddities."""
     odd = oddities(sim, account)
     if "no_cash" in odd:
         row = {name: value for name, value in row.items() if name != "last_equity"} | {"status": "ONBOARDING"}
@@ -43,7 +43,7 @@ def as_listed(sim: Simulator, account: Account, row: dict[str, Any]) -> dict[str
 
 
 def as_stated(sim: Simulator, account: Account, row: dict[str, Any]) -> dict[str, Any]:
-    """The account's balances. Raises ApiError while they cannot be had."""
+    """The account's balances with its oddities. Raises ApiError (500) for the oddity `error`."""
     odd = oddities(sim, account)
     if "error" in odd:
         raise ApiError(500, "internal server error occurred")
@@ -65,7 +65,7 @@ def as_stated(sim: Simulator, account: Account, row: dict[str, Any]) -> dict[str
 
 
 def as_held(sim: Simulator, account: Account, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The account's positions. Raises ApiError while they cannot be had."""
+    """The account's positions with its oddities. Raises ApiError (500) for the oddity `error`."""
     odd = oddities(sim, account)
     if "error" in odd:
         raise ApiError(500, "internal server error occurred")
@@ -80,7 +80,7 @@ def as_held(sim: Simulator, account: Account, rows: list[dict[str, Any]]) -> lis
 
 
 def _treasury() -> dict[str, Any]:
-    """A bond: priced per 100 of par, so its value is a hundredth of quantity times price."""
+    """A bond position. Its price is per 100 of par: its value is quantity × price / 100."""
     worth = text(TREASURY_QUANTITY * TREASURY_PRICE / PAR)
     return {
         "asset_id": str(asset_id_of(TREASURY)),

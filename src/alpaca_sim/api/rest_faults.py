@@ -1,4 +1,4 @@
-"""REST faults: an ASGI layer that delays, refuses, cuts or spoils answers while a plan says so."""
+"""REST faults: ASGI middleware that delays, refuses, aborts or changes responses while a fault is active."""
 
 import asyncio
 import random
@@ -18,13 +18,13 @@ from alpaca_sim.simulator import Simulator
 
 SERVER_ERRORS = (500, 502, 503, 504)
 STREAM_PREFIXES = ("/v2beta1/events/", "/v2/events/", "/v1/events/")
-# What a row is known by stays: null there would be another account or another security.
+# Keys that `rest.null_fields` keeps: without them a row could not be attributed to its account or security.
 IDENTITIES = frozenset(
     {"id", "account_id", "symbol", "asset_id", "event_id", "next_page_token", "activity_type", "asset_class",
      "class", "T", "S", "code", "message"}
 )  # fmt: skip
 ENUMS = frozenset({"status", "crypto_status", "exchange", "account_type", "order_status", "borrow_status"})
-# Not in the `required` lists of Alpaca's OpenAPI files, so a client must live without them.
+# Keys that are not in the `required` lists of Alpaca's OpenAPI files: a client must work without them.
 OPTIONAL_KEYS = frozenset(
     {"previous_close", "cash_withdrawable", "cash_transferable", "last_long_market_value",
      "last_short_market_value", "last_cash", "last_initial_margin", "last_regt_buying_power",
@@ -40,7 +40,7 @@ Spoil = Callable[[Any, random.Random, float], Any]
 
 
 def without_values(value: Any, rng: random.Random, share: float) -> Any:
-    """A share of the values is null, but never what a row is known by."""
+    """Replace a share of the values by null, except those of `IDENTITIES`."""
     if isinstance(value, list):
         return [without_values(item, rng, share) for item in cast("list[Any]", value)]
     if not isinstance(value, dict):
@@ -54,7 +54,7 @@ def without_values(value: Any, rng: random.Random, share: float) -> Any:
 
 
 def without_keys(value: Any, rng: random.Random, share: float) -> Any:
-    """A share of the optional keys is missing."""
+    """Leave out a share of the optional keys."""
     if isinstance(value, list):
         return [without_keys(item, rng, share) for item in cast("list[Any]", value)]
     if not isinstance(value, dict):
@@ -67,7 +67,7 @@ def without_keys(value: Any, rng: random.Random, share: float) -> Any:
 
 
 def with_news(value: Any, rng: random.Random, share: float) -> Any:
-    """A share of the objects has a new key, and new values in its enumerations."""
+    """Give a share of the objects a new key and unknown enum values."""
     if isinstance(value, list):
         return [with_news(item, rng, share) for item in cast("list[Any]", value)]
     if not isinstance(value, dict):
@@ -80,7 +80,7 @@ def with_news(value: Any, rng: random.Random, share: float) -> Any:
 
 
 def without_parts(value: Any, rng: random.Random, share: float) -> Any:
-    """Snapshots lose a share of their parts; one that loses all of them is missing."""
+    """Leave out a share of the parts of snapshots, and snapshots that lose all of their parts."""
     if not isinstance(value, dict):
         return value
     fields = cast("dict[str, Any]", value)
@@ -99,15 +99,14 @@ SPOILS: dict[str, Spoil] = {
 
 
 class RestFaults:
-    """ASGI middleware below the guard: what it lets through was authenticated and counted."""
+    """ASGI middleware below the guard: its requests are authenticated and counted already."""
 
     def __init__(self, app: ASGIApp, sim: Simulator) -> None:
-        """Wrap `app`."""
         self._app = app
         self._sim = sim
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer instead of the application, or spoil what it answers."""
+        """Answer with an error, abort the connection, or pass the request on and change the response."""
         faults, path = self._sim.faults, str(scope.get("path", ""))
         if scope["type"] != "http" or not faults.active or path.startswith("/_sim"):
             await self._app(scope, receive, send)
@@ -142,7 +141,7 @@ class RestFaults:
         return _error(401, "request is not authorized") if faults.strikes("rest.401", *names) else None
 
     async def _spoilt(self, request: Request, names: tuple[str, ...], receive: Receive, send: Send) -> None:
-        """Let the application answer into a buffer, then send what the faults leave of it."""
+        """Collect the application's response, and send it as the active faults change it."""
         head: Message = {"type": "http.response.start", "status": 500, "headers": []}
         parts: list[bytes] = []
 

@@ -1,4 +1,4 @@
-"""The market-data session script, without socket: a client message in, control messages out."""
+"""One market-data session without its socket: it takes a client's messages and sends control messages."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ from alpaca_sim.streams.feeds import STAR, Feed, Subscriber
 from alpaca_sim.streams.messages import encode
 
 AUTH_ATTEMPTS_MAX = 30
-AUTOMATIC_CHANNELS = ("corrections", "cancelErrors")  # these come with trades, on stock feeds
+AUTOMATIC_CHANNELS = ("corrections", "cancelErrors")  # part of a stock feed's trades channel
 ERRORS = {
     400: "invalid syntax",
     401: "not authenticated",
@@ -25,11 +25,11 @@ ERRORS = {
     413: "star subscription is not allowed for option quotes",
 }
 _SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9./\-]{0,31}")
-_BEARER_KEYS = ("access_token", "oauth")  # message auth with a token says this as its key
+_BEARER_KEYS = ("access_token", "oauth")  # the `key` of an auth message whose `secret` is a token
 
 
 class SessionError(Exception):
-    """An answer of the protocol: `{"T":"error", …}`."""
+    """An error of the protocol, sent as `{"T":"error", …}`."""
 
     def __init__(self, code: int) -> None:
         """`code` is one of `ERRORS`."""
@@ -38,7 +38,7 @@ class SessionError(Exception):
 
 
 class Session:
-    """One connection's state: authenticated or not, and its subscriptions."""
+    """The state of one connection: whether it is authenticated, and its subscriptions."""
 
     def __init__(
         self,
@@ -51,9 +51,11 @@ class Session:
         has_ghosts: Callable[[], bool] = lambda: False,
         greets_first: bool = True,
     ) -> None:
-        """`symbol_limit` 0 means none; `is_denied`: the feed is not in the plan; `has_ghosts`: sessions that
-        were cut still count; `greets_first`: `connected` comes before `authenticated` also after a handshake
-        with credentials.
+        """Start unauthenticated.
+
+        `symbol_limit` 0: no limit. `is_denied`: the subscription does not include the feed. `has_ghosts`:
+        sessions that were cut still count as connections. `greets_first`: `connected` is sent before
+        `authenticated` also after a handshake with credentials.
         """
         self.is_authenticated = False
         self.auth_attempt_count = 0
@@ -67,7 +69,7 @@ class Session:
         self._greets_first = greets_first
 
     def welcome(self, headers: Mapping[str, str]) -> None:
-        """Greet, and authenticate at once where the handshake brought credentials."""
+        """Send `connected`, and authenticate at once if the handshake has credentials."""
         has_credentials = "authorization" in headers or "apca-api-key-id" in headers
         if self._greets_first or not has_credentials:
             self._say({"T": "success", "msg": "connected"})
@@ -77,11 +79,11 @@ class Session:
             self._answer(lambda: self._admit(holder is not None))
 
     def receive(self, message: object) -> None:
-        """Handle one decoded client message; `None` stands for one that could not be decoded."""
+        """Handle one decoded client message. `None` means a message that could not be decoded."""
         self._answer(lambda: self._handle(message))
 
     def fail(self, code: int) -> None:
-        """Send an error."""
+        """Send the error `code`, one of `ERRORS`."""
         self._say({"T": "error", "code": code, "msg": ERRORS[code]})
 
     def _answer(self, action: Any) -> None:

@@ -1,6 +1,7 @@
-"""The Trading API over HTTP: the one account of the key. The simulator's own key means the first account.
+"""The Trading API over HTTP, for the account of the key. The simulator's own key means the first account.
 
-`/_sim/accounts/{id}/keys` tells an account's pair; `/_sim/trading` counts who listens, `…/cut` cuts them.
+`/_sim/accounts/{id}/keys` returns an account's key and secret. `/_sim/trading` returns the number of trade
+update connections, and `/_sim/trading/cut` aborts them.
 """
 
 from typing import Any
@@ -24,7 +25,7 @@ from alpaca_sim.api.trading_stream import Trading
 from alpaca_sim.api.web import ApiError, find_account, json_response, sim_of
 from alpaca_sim.core.ledger import Account
 
-# What a broker's view of a trading account has and the account's own view has not.
+# Fields of the Broker API's trading account that the Trading API's account does not have.
 BROKER_ONLY = frozenset(
     {
         *("cash_transferable", "cash_withdrawable", "clearing_broker", "last_buying_power", "last_cash"),
@@ -36,7 +37,7 @@ BROKER_ONLY_IN_ROWS = ("account_id", "description")
 
 
 def account_of(request: Request) -> Account:
-    """The account of the request's key."""
+    """The account of the request's key. Raises ApiError when there is no account."""
     sim = sim_of(request)
     key = request.headers.get("apca-api-key-id", "")
     secret = request.headers.get("apca-api-secret-key", "")
@@ -69,7 +70,7 @@ async def one_position(request: Request) -> Response:
 
 
 async def activities(request: Request) -> Response:
-    """`GET /v2/account/activities[/{activity_type}]`: paged as the broker's are."""
+    """`GET /v2/account/activities[/{activity_type}]`, with the pages of the Broker API."""
     rows = activities_page(request, account_of(request).account_id)
     return json_response([_own(row) for row in rows])
 
@@ -87,13 +88,13 @@ async def keys(request: Request) -> Response:
 
 
 async def listening(request: Request) -> Response:
-    """`GET /_sim/trading`: how many connections listen to trade updates."""
+    """`GET /_sim/trading`: the number of connections that listen to trade updates."""
     count = sum(listener.is_listening for listener in _trading(request).listeners)
     return json_response({"listening": count})
 
 
 async def cut(request: Request) -> Response:
-    """`POST /_sim/trading/cut` aborts every trade-update connection without a goodbye."""
+    """`POST /_sim/trading/cut`: abort all trade-update connections, without a close frame."""
     return json_response({"cut": _trading(request).cut()})
 
 

@@ -1,6 +1,6 @@
-"""The Trading API's stream, `/stream`: log in, listen to `trade_updates`, get each fill of the account.
+"""The Trading API's stream, `/stream`: authenticate, listen to `trade_updates`, receive the account's fills.
 
-Frames are JSON, binary as Alpaca's are. It has no memory: nothing from before is sent.
+Frames are binary and contain JSON, as Alpaca's do. Fills from before the connection are not sent.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ from alpaca_sim.simulator import Simulator
 from alpaca_sim.streams.activities_json import fill_json
 
 STREAM = "trade_updates"
-CONNECTIONS_MAX = 1  # of one account
-UNSENT_MAX = 1_000  # messages that a reader may be behind before it is cut
+CONNECTIONS_MAX = 1  # per account
+UNSENT_MAX = 1_000  # unsent messages at which a connection is aborted
 TRADE = "TRD"
 
 
 @dataclass(slots=True, eq=False)
 class Listener:
-    """One connection: whose it is, whether it listens, and what is still to be sent."""
+    """One connection: its account (empty before authentication), and the messages that are not sent yet."""
 
     client: tuple[str, int]
     account_id: str = ""
@@ -36,10 +36,10 @@ class Listener:
 
 
 class Trading:
-    """The Trading API of one simulator: every account's keys, and who listens to its fills."""
+    """The Trading API of one simulator: the accounts' keys, and the connections that listen to fills."""
 
     def __init__(self, sim: Simulator) -> None:
-        """Lets market data know the keys, and hears of every booking beside whoever else does."""
+        """Register the accounts' keys for market data, and subscribe to the ledger's activities."""
         self.listeners: set[Listener] = set()
         self.keys = TradingKeys(sim.ledger.accounts, sim.settings.secret)
         self._sim = sim
@@ -53,14 +53,14 @@ class Trading:
         sim.ledger.on_activity = on_activity
 
     def cut(self) -> int:
-        """Abort every connection without a goodbye; how many."""
+        """Abort all connections without a close frame, and return their number."""
         cut = list(self.listeners)
         for listener in cut:
             self._sim.abort(listener.client)
         return len(cut)
 
     def publish(self, activity: Activity) -> None:
-        """Something was booked: a fill goes to whoever listens to its account."""
+        """Queue a fill for the connections that listen to its account. Other activities are ignored."""
         if activity.activity_type != TRADE:
             return
         for listener in list(self.listeners):
@@ -78,7 +78,7 @@ class Trading:
         return update | {"position_qty": text(position.quantity if position else ZERO)}
 
     def receive(self, listener: Listener, message: object) -> None:
-        """Answer one decoded client message; what is none of ours is not answered."""
+        """Answer one decoded client message; an unknown message has no answer."""
         body = cast("dict[str, Any]", message) if isinstance(message, dict) else {}
         action = body.get("action")
         if action in ("auth", "authenticate"):

@@ -1,4 +1,4 @@
-"""What all HTTP routes share: the simulator, JSON, Alpaca's error body, and query parameters."""
+"""Shared by all HTTP routes: the simulator of a request, JSON, Alpaca's error body, query parameters."""
 
 from datetime import date
 from typing import Any
@@ -15,12 +15,12 @@ JSON_TYPE = "application/json"
 
 
 def sim_of(request: Request) -> Simulator:
-    """The simulator behind a request."""
+    """The simulator that serves a request."""
     return request.app.state.sim
 
 
 class ApiError(Exception):
-    """An answer in Alpaca's error shape: HTTP status, a code of status and five digits, a message."""
+    """An error response in Alpaca's shape: HTTP status, a code (the status and five digits), a message."""
 
     def __init__(self, status: int, message: str, code: int | None = None) -> None:
         """`code` defaults to the status followed by 10000."""
@@ -31,7 +31,7 @@ class ApiError(Exception):
 
 
 def find_account(sim: Simulator, account_id: str) -> Account:
-    """The account, or Alpaca's error for an unknown one."""
+    """The account. Raises ApiError for an unknown one: 404, or 401 by the switch `unknown_account`."""
     account = sim.ledger.accounts.get(account_id)
     if account is None:
         status = int(sim.settings.switches.unknown_account)
@@ -40,28 +40,28 @@ def find_account(sim: Simulator, account_id: str) -> Account:
 
 
 def json_response(value: object, status: int = 200) -> Response:
-    """Encode as JSON; decimals must already be strings or floats."""
+    """A JSON response. Decimals must be strings or floats already."""
     return Response(msgspec.json.encode(value), status, media_type=JSON_TYPE)
 
 
 async def error_response(_request: Request, error: Exception) -> Response:
-    """Exception handler of the application for `ApiError`."""
+    """The response of an `ApiError`: the application's exception handler."""
     assert isinstance(error, ApiError)
     return json_response({"code": error.code, "message": error.message}, error.status)
 
 
 async def not_found(_request: Request, _error: Exception) -> Response:
-    """A path that Alpaca does not have either."""
+    """The response for an unknown path: Alpaca's 404."""
     return json_response({"code": 40410000, "message": "endpoint not found."}, 404)
 
 
 def csv_param(request: Request, name: str) -> list[str]:
-    """A comma-separated query parameter; absent and empty are both the empty list."""
+    """A comma-separated query parameter as a list; empty when the parameter is absent or empty."""
     return [part.strip() for part in request.query_params.get(name, "").split(",") if part.strip()]
 
 
 def int_param(request: Request, name: str, default: int, low: int, high: int) -> int:
-    """An integer query parameter within bounds, or 422."""
+    """An integer query parameter from `low` to `high`. Raises ApiError (422)."""
     text = request.query_params.get(name)
     if text is None:
         return default
@@ -71,7 +71,7 @@ def int_param(request: Request, name: str, default: int, low: int, high: int) ->
 
 
 def time_param(request: Request, name: str) -> int | None:
-    """A time query parameter in ns, or 422."""
+    """A time query parameter in ns since the epoch; None when absent. Raises ApiError (422)."""
     text = request.query_params.get(name)
     if text is None:
         return None
@@ -82,7 +82,10 @@ def time_param(request: Request, name: str) -> int | None:
 
 
 def date_param(request: Request, name: str, default: date) -> date:
-    """A date query parameter, or 422. A time is cut to its date, as Alpaca's SDK sends either."""
+    """A date query parameter. Raises ApiError (422).
+
+    Alpaca's SDK sends a date or a time; of a time only the date counts.
+    """
     text = request.query_params.get(name)
     if text is None:
         return default
@@ -93,7 +96,7 @@ def date_param(request: Request, name: str, default: date) -> date:
 
 
 async def json_body(request: Request) -> dict[str, Any]:
-    """The request's JSON object, or 422."""
+    """The JSON object in the request's body. Raises ApiError (422)."""
     try:
         body = msgspec.json.decode(await request.body())
     except msgspec.DecodeError as error:

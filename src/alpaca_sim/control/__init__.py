@@ -1,1 +1,1 @@
-"""The levers of the simulator: what a test or a person may change while it runs."""
+"""The control routes under `/_sim`: exact values, and changes by hand while the simulator runs."""

@@ -1,4 +1,4 @@
-"""What a fault does to the simulator when it begins or ends. What lasts is asked where it matters."""
+"""What a fault does when it begins or ends. A lasting fault is looked up wherever it has an effect."""
 
 from collections.abc import Callable
 from decimal import Decimal
@@ -15,7 +15,7 @@ Action = Callable[[Simulator, Fault], None]
 
 
 def carry_out(sim: Simulator, change: Change) -> None:
-    """Do what the beginning or end of a fault asks for; all event streams look up."""
+    """Carry out the beginning or the end of a fault, and wake all event streams."""
     action = (BEGIN if change.begins else END).get(change.fault.kind)
     if action is not None:
         action(sim, change.fault)

@@ -1,4 +1,4 @@
-"""Fields of the JSON bodies that the levers under `/_sim` take, each read once and refused in words."""
+"""Fields of JSON request bodies under `/_sim`. Each function raises ApiError for an invalid value."""
 
 from collections.abc import Mapping
 from datetime import date
@@ -12,7 +12,7 @@ SECONDS_MAX = 40 * 86_400.0
 
 
 def symbol_field(symbols: Mapping[str, MarketSymbol], body: Mapping[str, Any]) -> str:
-    """A listed symbol, or 404."""
+    """The field `symbol`: a listed symbol. Raises ApiError (404)."""
     symbol = str(body.get("symbol"))
     if symbol not in symbols:
         raise ApiError(404, f"unknown symbol {symbol}")
@@ -20,7 +20,7 @@ def symbol_field(symbols: Mapping[str, MarketSymbol], body: Mapping[str, Any]) -
 
 
 def decimal_field(body: Mapping[str, Any], name: str) -> Decimal:
-    """A finite decimal, written as a string or a number, or 422."""
+    """A finite decimal, given as a string or a number. Raises ApiError (422)."""
     try:
         number = Decimal(str(body[name]))
     except (KeyError, InvalidOperation) as error:
@@ -31,7 +31,7 @@ def decimal_field(body: Mapping[str, Any], name: str) -> Decimal:
 
 
 def positive_field(body: Mapping[str, Any], name: str) -> Decimal:
-    """A decimal above zero, or 422."""
+    """A decimal above zero. Raises ApiError (422)."""
     number = decimal_field(body, name)
     if number <= 0:
         raise ApiError(422, f"{name} must be positive")
@@ -39,12 +39,12 @@ def positive_field(body: Mapping[str, Any], name: str) -> Decimal:
 
 
 def price_field(body: Mapping[str, Any]) -> Decimal:
-    """A price above zero, or 422."""
+    """The field `price`: dollars above zero. Raises ApiError (422)."""
     return positive_field(body, "price")
 
 
 def seconds_field(body: Mapping[str, Any], name: str, default: float) -> float:
-    """Seconds from 0 to `SECONDS_MAX`, or 422."""
+    """Seconds from 0 to `SECONDS_MAX`. Raises ApiError (422)."""
     value = body.get(name, default)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= SECONDS_MAX:
         raise ApiError(422, f"{name} must be a number of seconds from 0 to {SECONDS_MAX:g}")
@@ -52,7 +52,7 @@ def seconds_field(body: Mapping[str, Any], name: str, default: float) -> float:
 
 
 def date_field(body: Mapping[str, Any], name: str) -> date | None:
-    """A date, None when it is not given, or 422."""
+    """A date; None when the field is absent or null. Raises ApiError (422)."""
     if body.get(name) is None:
         return None
     try:

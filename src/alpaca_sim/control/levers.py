@@ -1,4 +1,4 @@
-"""More of `/_sim/…`: fault plans, the clock, and what exchanges, companies and the broker do."""
+"""`/_sim/…`: fault plans, the clock, the switches, and acts of exchanges, companies and the broker."""
 
 import asyncio
 from dataclasses import asdict
@@ -32,7 +32,7 @@ SETTLE_IN_S = 60.0
 
 
 async def get_faults(request: Request) -> Response:
-    """`GET /_sim/faults`: what is active, what waits, how many are over."""
+    """`GET /_sim/faults`: active and waiting faults, the number that ended, elapsed and remaining seconds."""
     live = sim_of(request).faults
     active = [asdict(fault) for rows in live.active.values() for fault in rows]
     return json_response(
@@ -47,7 +47,7 @@ async def get_faults(request: Request) -> Response:
 
 
 async def post_faults(request: Request) -> Response:
-    """`POST /_sim/faults`: a plan that begins now, as YAML or JSON; answers with the whole plan."""
+    """`POST /_sim/faults`: start a fault plan, given as YAML or JSON. Returns the whole plan."""
     sim = sim_of(request)
     try:
         plan = faults.load((await request.body()).decode("utf-8", "replace"))
@@ -59,14 +59,14 @@ async def post_faults(request: Request) -> Response:
 
 
 async def delete_faults(request: Request) -> Response:
-    """`DELETE /_sim/faults`: everything is well again."""
+    """`DELETE /_sim/faults`: end all faults."""
     sim = sim_of(request)
     sim.end_faults()
     return json_response({"done": sim.faults.done_count})
 
 
 async def get_clock(request: Request) -> Response:
-    """`GET /_sim/clock`: the simulator's time, its session and trading day."""
+    """`GET /_sim/clock`: the simulator's time, session, `balance_asof` and speed."""
     return json_response(_clock_json(request))
 
 
@@ -83,13 +83,16 @@ def _clock_json(request: Request) -> dict[str, Any]:
 
 
 async def post_clock(request: Request) -> Response:
-    """`POST /_sim/clock`: `{"advance_s"}` or `{"set": time}`; with `"moves": true` the market trades."""
+    """`POST /_sim/clock`: `{"advance_s"}` or `{"set": time}` moves the clock ahead.
+
+    With `"moves": true`, the market and the accounts trade during the jump.
+    """
     sim, body = sim_of(request), await json_body(request)
     clock = sim.clock
     if not isinstance(clock, MovableClock):
         raise ApiError(422, "this simulator runs on the wall clock: start it with --speed or --start")
     if sim.is_jumping:
-        raise ApiError(409, "the clock is being moved already: wait for the answer to that")
+        raise ApiError(409, "the clock is being moved already: wait for the response to that request")
     for _ in sim.jump(_target_ns(body, clock.now_ns()), bool(body.get("moves", False))):
         await asyncio.sleep(0)
     return json_response(_clock_json(request))
@@ -110,12 +113,12 @@ def _target_ns(body: dict[str, Any], now_ns: int) -> int:
 
 
 async def get_switches(request: Request) -> Response:
-    """`GET /_sim/switches`: how the points that Alpaca's documents leave open are answered here."""
+    """`GET /_sim/switches`: the value of each point that Alpaca's documents leave open."""
     return json_response(as_pairs(sim_of(request).settings.switches))
 
 
 async def correct(request: Request) -> Response:
-    """`POST /_sim/correct`: the last eligible trade of `symbol` gets another `price`, or is cancelled."""
+    """`POST /_sim/correct`: `{"symbol","price"?}` corrects the last eligible trade, or cancels it."""
     sim, body = sim_of(request), await json_body(request)
     symbol = symbol_field(sim.market.symbols, body)
     done = sim.market.correct(symbol, price_field(body)) if "price" in body else sim.market.cancel(symbol)
@@ -124,7 +127,7 @@ async def correct(request: Request) -> Response:
 
 
 async def halt(request: Request) -> Response:
-    """`POST /_sim/halt`: `{"symbol"}`, or `{"symbol","halted":false}` to resume."""
+    """`POST /_sim/halt`: `{"symbol"}` halts a symbol; `{"symbol","halted":false}` resumes it."""
     sim, body = sim_of(request), await json_body(request)
     symbol = symbol_field(sim.market.symbols, body)
     sim.market.set_halted(symbol, bool(body.get("halted", True)))
@@ -133,7 +136,7 @@ async def halt(request: Request) -> Response:
 
 
 async def amend(request: Request) -> Response:
-    """`POST /_sim/amend`: correct the `price` of a trade `{"account_id","event_id"}`, or bust it without."""
+    """`POST /_sim/amend`: `{"account_id","event_id","price"?}` corrects a trade; without price: busts it."""
     sim, body = sim_of(request), await json_body(request)
     account = find_account(sim, str(body.get("account_id")))
     original = _standing_trade(account.activities, str(body.get("event_id")), sim.ledger.superseded)
@@ -145,13 +148,16 @@ def _standing_trade(activities: list[Activity], event_id: str, superseded: set[s
     for activity in activities:
         if activity.event_id == event_id:
             if activity.activity_type != "TRD" or activity.is_void or activity.ref_id in superseded:
-                raise ApiError(422, "only a trade that still stands can be corrected or busted")
+                raise ApiError(422, "only a trade that still counts can be corrected or busted")
             return activity
     raise ApiError(404, "activity not found")
 
 
 async def backfill(request: Request) -> Response:
-    """`POST /_sim/backfill`: `{"account_id","activity_type","amount","at_s_ago"}`: booked now, of then."""
+    """`POST /_sim/backfill`: `{"account_id","activity_type","amount","at_s_ago"?}`: a cash booking.
+
+    It is booked now and was executed `at_s_ago` seconds ago.
+    """
     sim, body = sim_of(request), await json_body(request)
     account_id = find_account(sim, str(body.get("account_id"))).account_id
     activity_type = body.get("activity_type")
@@ -164,7 +170,7 @@ async def backfill(request: Request) -> Response:
 
 
 async def set_status(request: Request) -> Response:
-    """`POST /_sim/status`: `{"account_id","status"}`: close, restrict or open an account."""
+    """`POST /_sim/status`: `{"account_id","status"}` changes an account's status."""
     sim, body = sim_of(request), await json_body(request)
     account, status = find_account(sim, str(body.get("account_id"))), body.get("status")
     if status not in STATUSES:
@@ -174,7 +180,10 @@ async def set_status(request: Request) -> Response:
 
 
 async def split(request: Request) -> Response:
-    """`POST /_sim/split`: `{"symbol","new_rate","old_rate"?,"gap_s"?,"ex_date"?,"told"?}`: two bookings."""
+    """`POST /_sim/split`: `{"symbol","new_rate","old_rate"?,"gap_s"?,"ex_date"?,"told"?}` splits a stock.
+
+    The two bookings are `gap_s` seconds apart. `"told":false`: no event and no row reports them.
+    """
     sim, body = sim_of(request), await json_body(request)
     symbol = _stock_field(request, body)
     count = sim.corporate.split(
@@ -189,7 +198,10 @@ async def split(request: Request) -> Response:
 
 
 async def dividend(request: Request) -> Response:
-    """`POST /_sim/dividend`: `{"symbol","rate","pay_in_s"?,"withheld"?}`; the price falls by the rate now."""
+    """`POST /_sim/dividend`: `{"symbol","rate","pay_in_s"?,"withheld"?}` pays a dividend.
+
+    The price falls by `rate` dollars now; the cash follows after `pay_in_s` seconds.
+    """
     sim, body = sim_of(request), await json_body(request)
     symbol = _stock_field(request, body)
     rate = positive_field(body, "rate")
@@ -210,7 +222,7 @@ def _stock_field(request: Request, body: dict[str, Any]) -> str:
 
 
 async def securities(request: Request) -> Response:
-    """`POST /_sim/securities`: `{"account_id","activity_type","symbol","quantity","price"}`, in or out."""
+    """`POST /_sim/securities`: `{"account_id","activity_type","symbol","quantity","price"}`: a transfer."""
     sim, body = sim_of(request), await json_body(request)
     account = find_account(sim, str(body.get("account_id")))
     activity_type = body.get("activity_type")
@@ -227,7 +239,7 @@ async def securities(request: Request) -> Response:
 
 
 async def instant_deposit(request: Request) -> Response:
-    """`POST /_sim/instant_deposit`: `{"account_id","amount","settle_in_s"?}`: MEM now, CSD instead later."""
+    """`POST /_sim/instant_deposit`: `{"account_id","amount","settle_in_s"?}`: MEM now, CSD later."""
     sim, body = sim_of(request), await json_body(request)
     account_id = find_account(sim, str(body.get("account_id"))).account_id
     amount = positive_field(body, "amount")

@@ -1,4 +1,4 @@
-"""More of `/_sim/…`: bookings that clients stumble over."""
+"""`/_sim/…`: bookings that are hard for clients."""
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,7 +13,10 @@ TOLD_IN_S = 60.0
 
 
 async def late(request: Request) -> Response:
-    """`POST /_sim/late`: `{"account_id","amount","told_in_s"?}`: a deposit that REST has at once."""
+    """`POST /_sim/late`: `{"account_id","amount","told_in_s"?}`: a deposit.
+
+    Balances show it at once, events and rows after `told_in_s` seconds.
+    """
     sim, body = sim_of(request), await json_body(request)
     account = find_account(sim, str(body.get("account_id")))
     told_in_s = seconds_field(body, "told_in_s", TOLD_IN_S)
@@ -22,7 +25,7 @@ async def late(request: Request) -> Response:
 
 
 async def reset(request: Request) -> Response:
-    """`POST /_sim/reset`: `{"account_id","cash"}`: a paper account is set back, and no booking tells it."""
+    """`POST /_sim/reset`: `{"account_id","cash"}` resets a paper account. No event or row reports it."""
     sim, body = sim_of(request), await json_body(request)
     account = find_account(sim, str(body.get("account_id")))
     sim.odd_bookings.reset(account, decimal_field(body, "cash"))
@@ -30,7 +33,7 @@ async def reset(request: Request) -> Response:
 
 
 async def exchange(request: Request) -> Response:
-    """`POST /_sim/exchange`: `{"account_id","symbol","into","ratio","cash"?,"gap_s"?}`: a merger's legs."""
+    """`POST /_sim/exchange`: `{"account_id","symbol","into","ratio","cash"?,"gap_s"?}`: a merger."""
     sim, body = sim_of(request), await json_body(request)
     account = find_account(sim, str(body.get("account_id")))
     symbol = _held(account, symbol_field(sim.market.symbols, body))
@@ -42,21 +45,21 @@ async def exchange(request: Request) -> Response:
 
 
 async def exercise(request: Request) -> Response:
-    """`POST /_sim/exercise`: `{"account_id","symbol"}`: an option is exercised; a short one assigned."""
+    """`POST /_sim/exercise`: `{"account_id","symbol"}` exercises an option, or assigns a short one."""
     sim, body = sim_of(request), await json_body(request)
     account = find_account(sim, str(body.get("account_id")))
     contract = _held(account, symbol_field(sim.market.symbols, body))
     if sim.market.listing(contract).asset_class != "us_option":
-        raise ApiError(422, "only an option is exercised")
+        raise ApiError(422, "only an option can be exercised")
     return json_response({"group_id": sim.odd_bookings.exercise(account, contract)})
 
 
 async def adjust(request: Request) -> Response:
-    """`POST /_sim/adjust`: `{"symbol"}`: an option gets a root with a digit in every account."""
+    """`POST /_sim/adjust`: `{"symbol"}` gives an option a root with a digit, in every account."""
     sim, body = sim_of(request), await json_body(request)
     contract = symbol_field(sim.market.symbols, body)
     if sim.market.listing(contract).asset_class != "us_option":
-        raise ApiError(422, "only an option is adjusted")
+        raise ApiError(422, "only an option can be adjusted")
     adjusted, count = sim.odd_bookings.adjust(contract)
     sim.feeds.flush()
     return json_response({"symbol": adjusted, "accounts": count})

@@ -1,5 +1,6 @@
-"""`/_sim/…`: the truth, and levers for the demo, load tests and tests. Alpaca has none of this; the product
-never asks.
+"""`/_sim/…`: exact values and controls for the demo, load tests and tests.
+
+Alpaca has no such paths, and the product never requests them.
 """
 
 import asyncio
@@ -31,15 +32,16 @@ from alpaca_sim.core.market import HISTORY_MARKS_MAX, OVERNIGHT_TAPE, Listing
 from alpaca_sim.core.trader import CASH_TYPES
 from alpaca_sim.streams.feeds import STAR
 
-TRUTHS_PER_SLICE = 200  # after so many the simulator does something else for a moment
-CASH_STATUSES = ("executed", "correct")  # both are bookings that count
+TRUTHS_PER_SLICE = 200  # accounts valued before other requests get a turn
+CASH_STATUSES = ("executed", "correct")  # bookings of both statuses count
 ASSET_CLASSES = ("us_equity", "crypto", "us_option")
-UNPRICED_PLACEHOLDER = Decimal(1)  # never shown: a listing must have a price, an unpriced one does not use it
+# A listing must have a price. The price of an unpriced symbol is never shown.
+UNPRICED_PLACEHOLDER = Decimal(1)
 PRICE_DECIMALS = {"us_equity": 2, "crypto": 4, "us_option": 2}
 
 
 def truth_json(truth: Truth) -> dict[str, Any]:
-    """Exact decimal strings, unrounded."""
+    """One account's exact figures as decimal strings, not rounded."""
     return {
         "account_id": truth.account_id,
         "as_of": rfc3339(truth.as_of_ns),
@@ -66,12 +68,12 @@ def truth_json(truth: Truth) -> dict[str, Any]:
 
 
 async def account_ids(request: Request) -> Response:
-    """`GET /_sim/accounts`."""
+    """`GET /_sim/accounts`: the ids of all accounts."""
     return json_response({"accounts": list(sim_of(request).ledger.accounts)})
 
 
 async def one_truth(request: Request) -> Response:
-    """`GET /_sim/accounts/{id}[?at=…]`: now, or at a past moment inside the price history."""
+    """`GET /_sim/accounts/{id}[?at=…]`: an account's exact figures now, or at a time in the price history."""
     sim = sim_of(request)
     account = find_account(sim, request.path_params["account_id"])
     at_ns = time_param(request, "at")
@@ -83,7 +85,7 @@ async def one_truth(request: Request) -> Response:
 
 
 async def all_truths(request: Request) -> Response:
-    """`GET /_sim/truth[?ids=a,b]`: all accounts at one instant, whatever happens while they are written."""
+    """`GET /_sim/truth[?ids=a,b]`: exact figures of the accounts, all as of one instant."""
     sim = sim_of(request)
     wanted = csv_param(request, "ids") or list(sim.ledger.accounts)
     as_of_ns = sim.clock.stamp_ns()
@@ -98,7 +100,7 @@ async def all_truths(request: Request) -> Response:
 
 
 async def pause(request: Request) -> Response:
-    """`POST /_sim/pause`: nothing moves by itself any more; answers when all streams are flushed."""
+    """`POST /_sim/pause`: stop market and accounts. Responds once all streams are flushed, or after 2 s."""
     sim = sim_of(request)
     sim.is_paused = True
     is_flushed = await sim.flush()
@@ -106,13 +108,13 @@ async def pause(request: Request) -> Response:
 
 
 async def resume(request: Request) -> Response:
-    """`POST /_sim/resume`."""
+    """`POST /_sim/resume`: start market and accounts again."""
     sim_of(request).is_paused = False
     return json_response({"paused": False})
 
 
 async def trade(request: Request) -> Response:
-    """`POST /_sim/trade`: `{"account_id","symbol","quantity","price"?}` at the mark or at the price."""
+    """`POST /_sim/trade`: `{"account_id","symbol","quantity","price"?}`: a trade, by default at the mark."""
     sim, body = sim_of(request), await json_body(request)
     account = find_account(sim, str(body.get("account_id")))
     symbol = symbol_field(sim.market.symbols, body)
@@ -131,7 +133,10 @@ async def trade(request: Request) -> Response:
 
 
 async def cash(request: Request) -> Response:
-    """`POST /_sim/cash`: `{"account_id","activity_type","amount"}`. CSW and FEE take the amount away."""
+    """`POST /_sim/cash`: `{"account_id","activity_type","amount","status"?}`: a cash booking.
+
+    CSW and FEE deduct the amount whatever its sign; any other type books it as it is.
+    """
     sim, body = sim_of(request), await json_body(request)
     account = find_account(sim, str(body.get("account_id")))
     activity_type = body.get("activity_type")
@@ -147,8 +152,9 @@ async def cash(request: Request) -> Response:
 
 
 async def print_trade(request: Request) -> Response:
-    """`POST /_sim/print`: `{"symbol","price","conditions"?,"size"?,"tape"?,"exchange"?}`: one market trade;
-    says if the mark moved.
+    """`POST /_sim/print`: `{"symbol","price","conditions"?,"size"?,"tape"?,"exchange"?}`: one market trade.
+
+    `moved` in the response says whether it set the mark.
     """
     sim, body = sim_of(request), await json_body(request)
     state = sim.market.symbols[symbol_field(sim.market.symbols, body)]
@@ -168,8 +174,9 @@ async def print_trade(request: Request) -> Response:
 
 
 async def create_account(request: Request) -> Response:
-    """`POST /_sim/accounts`: `{"cash","positions":{symbol:quantity},"last_equity"?}`, held since the last
-    close.
+    """`POST /_sim/accounts`: `{"cash"?,"positions"?:{symbol:quantity},"last_equity"?}`: a new account.
+
+    It has held these positions since before the last close.
     """
     sim, body = sim_of(request), await json_body(request)
     opening = Holdings(decimal_field(body, "cash") if "cash" in body else ZERO)
@@ -190,8 +197,9 @@ async def create_account(request: Request) -> Response:
 
 
 async def set_symbol(request: Request) -> Response:
-    """`POST /_sim/symbols`: `{"symbol","price","previous_close"?,"asset_class"?}`, new or by a print. A new
-    one with `"price": null` has no price until it trades.
+    """`POST /_sim/symbols`: `{"symbol","price","previous_close"?,"asset_class"?}` lists a symbol.
+
+    A new symbol with `"price": null` has no price until it trades. An existing one trades once at `price`.
     """
     sim, body = sim_of(request), await json_body(request)
     symbol, is_unpriced = str(body.get("symbol")), "price" in body and body["price"] is None
@@ -217,7 +225,10 @@ async def set_symbol(request: Request) -> Response:
 
 
 async def marks(request: Request) -> Response:
-    """`GET /_sim/marks[?last=N]`: the last marks of each symbol that has a price, the newest last."""
+    """`GET /_sim/marks[?last=N]`: the last N marks of each symbol that has a price, newest last.
+
+    Each is `[time, price]`: ns since the epoch and dollars, both as strings.
+    """
     sim, count = sim_of(request), int_param(request, "last", 1, 1, HISTORY_MARKS_MAX)
     priced = {symbol: state for symbol, state in sim.market.symbols.items() if not state.is_unpriced}
     return json_response(
@@ -231,7 +242,7 @@ async def marks(request: Request) -> Response:
 
 
 async def state(request: Request) -> Response:
-    """`GET /_sim/state`: counters."""
+    """`GET /_sim/state`: counters of trades, activities, requests and connections."""
     sim = sim_of(request)
     guard = request.app.state.guard
     subscribed = {symbol for feed in sim.feeds.by_path.values() for symbol in feed.symbols()} - {STAR}
@@ -255,7 +266,7 @@ async def state(request: Request) -> Response:
 
 
 async def cut(request: Request) -> Response:
-    """`POST /_sim/cut`: `{"stream":"market"|"events"}` aborts those connections without a goodbye."""
+    """`POST /_sim/cut`: `{"stream":"market"|"events"}` aborts these connections, without a close frame."""
     sim, body = sim_of(request), await json_body(request)
     stream = body.get("stream")
     if stream not in ("market", "events"):
@@ -267,7 +278,7 @@ async def cut(request: Request) -> Response:
 
 
 def _conditions(body: dict[str, Any], listing: Listing) -> list[str]:
-    """The given letters, or those of an ordinary trade."""
+    """The condition codes of the request, or those of an ordinary trade. Raises ApiError (422)."""
     given = body.get("conditions")
     if given is None:
         return _regular(listing)

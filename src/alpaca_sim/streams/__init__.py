@@ -1,1 +1,1 @@
-"""What goes over streams: messages, and who has read how far."""
+"""Stream messages, market-data subscriptions and open event streams, without sockets."""

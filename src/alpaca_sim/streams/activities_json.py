@@ -1,6 +1,4 @@
-"""Activities in Alpaca's two shapes: the event stream's object, and the older REST row with its sortable
-id.
-"""
+"""Activities in Alpaca's JSON shapes: events of the streams, and REST rows with their sortable ids."""
 
 from datetime import timedelta
 from decimal import Decimal
@@ -16,7 +14,8 @@ from alpaca_sim.core.switches import Switches
 def event_json(activity: Activity, switches: Switches) -> dict[str, Any]:
     """The object of `/v2beta1/events/activities`."""
     at = rfc3339(activity.at_ns)
-    is_trade = activity.activity_type == "TRD"  # whose `side` says it; else a removal has a negative quantity
+    is_trade = activity.activity_type == "TRD"
+    # A trade has its direction in `side`. Of any other activity, a removal has a negative quantity.
     keeps_sign = not is_trade or activity.is_void or switches.sell_qty == "negative"
     quantity = activity.quantity if keeps_sign else abs(activity.quantity)
     event: dict[str, Any] = {
@@ -42,7 +41,7 @@ def event_json(activity: Activity, switches: Switches) -> dict[str, Any]:
 
 
 def _amount(activity: Activity) -> Decimal:
-    """What is paid, of a pair of coins in the coin that pays."""
+    """The amount paid: in dollars, or for a pair of coins in the second coin."""
     if pair_of(activity.symbol) is None:
         return activity.net_amount
     with exact():
@@ -50,7 +49,7 @@ def _amount(activity: Activity) -> Decimal:
 
 
 def nta_json(activity: Activity) -> dict[str, Any]:
-    """The object of the legacy `/v1/events/nta`, whose amounts are JSON numbers."""
+    """The object of the legacy stream `/v1/events/nta`. Its amounts are JSON numbers."""
     day = new_york(activity.at_ns).date().isoformat()
     event: dict[str, Any] = {
         "account_id": activity.account_id,
@@ -70,7 +69,10 @@ def nta_json(activity: Activity) -> dict[str, Any]:
 
 
 def row_id(activity: Activity) -> str:
-    """The REST id: fills carry their millisecond, all others midnight, so ids sort as strings."""
+    """The REST id, which sorts as a string: New York time, then the ref id.
+
+    A fill has its time to the millisecond, any other activity the midnight of its day.
+    """
     at = new_york(activity.at_ns)
     stamp = (
         f"{at:%Y%m%d%H%M%S}{at.microsecond // 1000:03d}"
@@ -81,7 +83,7 @@ def row_id(activity: Activity) -> str:
 
 
 def row_type(activity: Activity) -> str:
-    """The REST activity type: a trade is a FILL there."""
+    """The activity type in REST, where a trade is a FILL."""
     return "FILL" if activity.activity_type == "TRD" else activity.activity_type
 
 
@@ -115,7 +117,8 @@ def row_json(activity: Activity) -> dict[str, Any]:
         "created_at": rfc3339(activity.at_ns),
     }
     if activity.symbol:
-        named = activity.details.get("symbol", activity.symbol)  # BTCUSD, where market data says BTC/USD
+        # Bookings spell a pair BTCUSD, market data BTC/USD.
+        named = activity.details.get("symbol", activity.symbol)
         row |= {"symbol": named, "qty": text(activity.quantity)}
     if "group_id" in activity.details:
         row["group_id"] = activity.details["group_id"]
@@ -132,7 +135,7 @@ def row_json(activity: Activity) -> dict[str, Any]:
 
 
 def fill_json(activity: Activity, market: Market) -> dict[str, Any]:
-    """The object of `/v2/events/trades` for one fill of a market order, its correction or its bust."""
+    """The object of `/v2/events/trades`: a fill of a market order, its correction or its bust."""
     at, quantity, price = rfc3339(activity.at_ns), text(abs(activity.quantity)), text(activity.price)
     return {
         "account_id": activity.account_id,

@@ -1,4 +1,4 @@
-"""All activities in the order of their REST ids, which is the order of pages."""
+"""All activities in the order of their REST ids, as pages list them."""
 
 from collections.abc import Iterable
 
@@ -9,19 +9,18 @@ Row = tuple[str, Activity]  # REST id and activity
 
 
 class ActivityIndex:
-    """All activities sorted by their REST id, brought up to date when asked."""
+    """All activities sorted by their REST id, updated when `rows` is called."""
 
     def __init__(self, ledger: Ledger) -> None:
-        """Reads the ledger's activities, which only grow."""
         self._ledger = ledger
         self._rows: list[Row] = []
 
     def rows(self) -> list[Row]:
-        """All, ascending."""
+        """All rows, ascending by id. The caller must not change them."""
         new = self._ledger.activities[len(self._rows) :]
         if new:
             self._rows += rows_of(new)
-            self._rows.sort(key=id_of)  # nearly sorted already: cheap
+            self._rows.sort(key=id_of)  # nearly sorted already, so this is fast
         return self._rows
 
 

@@ -1,4 +1,6 @@
-"""Open event streams: each is an index into a log that only grows, so history turns live without a seam."""
+"""Open event streams. Each is an index into a list that only grows, so that no event is lost or repeated
+between history and live events.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -16,13 +18,13 @@ from alpaca_sim.core.switches import Switches
 from alpaca_sim.core.ulid import milliseconds
 
 CONNECTIONS_MAX = 25
-UNREAD_MAX = 10_000  # events a live reader may be behind before they are dropped
+UNREAD_MAX = 10_000  # a live reader that is further behind loses its unread events
 CHUNK_EVENTS = 200
-CURSOR_POLL_S = 0.2  # how often an idle stream with an end looks at the clock
+CURSOR_POLL_S = 0.2  # how often an idle stream with an `until` checks whether it has ended
 WELCOME = b": welcome to the Alpaca events\n\n"
 HEARTBEAT = b":heartbeat\n\n"
 INTERNAL_ERROR = b": internal server error\n\n"
-REPEAT_REACH = 50  # a repeated event is one of so many before it
+REPEAT_REACH = 50  # the fault `events.repeat` repeats one of this many events
 
 Published = Activity | SystemEvent | StatusEvent
 Encode = Callable[[Any], dict[str, Any] | None]
@@ -30,7 +32,10 @@ Encode = Callable[[Any], dict[str, Any] | None]
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Where a stream begins and ends. Ids are inclusive at the end, and at the start if `is_inclusive`."""
+    """Where a stream begins and ends.
+
+    `until_…` and `since_ns` are inclusive; `since_id` is exclusive unless `is_inclusive`. None: no bound.
+    """
 
     since_ns: int | None = None
     until_ns: int | None = None
@@ -40,11 +45,11 @@ class Cursor:
 
     @property
     def has_history(self) -> bool:
-        """Whether anything from before the connection is wanted."""
+        """Whether the stream begins with events from before the connection."""
         return self.since_ns is not None or self.since_id is not None
 
     def takes(self, activity: Published) -> bool:
-        """Whether the event lies between both ends."""
+        """Whether the event is between both ends."""
         return (
             (self.since_ns is None or activity.at_ns >= self.since_ns)
             and (self.until_ns is None or activity.at_ns <= self.until_ns)
@@ -56,7 +61,7 @@ class Cursor:
         return self.is_inclusive and activity.event_id == self.since_id
 
     def is_past(self, now_ns: int) -> bool:
-        """Whether nothing published from now on can still be taken."""
+        """Whether every event published from now on is after the end."""
         if self.until_ns is not None:
             return now_ns > self.until_ns
         return self.until_id is not None and now_ns // 1_000_000 > milliseconds(self.until_id)
@@ -70,18 +75,18 @@ class Reader:
     stream_name: str
     log: Sequence[Published]
     index: int  # of the next event to read
-    live_from: int  # events from here on are live and may be dropped
-    dropped: int = 0  # lost by a fault, and not told yet
-    farewell: bytes | None = None  # the last words, when the stream is to end
+    live_from: int  # events from this index on are live and may be dropped
+    dropped: int = 0  # events dropped and not reported yet
+    farewell: bytes | None = None  # when set, the stream sends it and ends
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     is_idle: bool = False
 
 
 class EventStreams:
-    """All open event streams, each over a log that only grows."""
+    """All open event streams."""
 
     def __init__(self, clock: Clock, heartbeat_s: float, faults: Faults, switches: Switches) -> None:
-        """`heartbeat_s`: how often a comment shows that the stream lives."""
+        """`heartbeat_s`: seconds between heartbeat comments."""
         self.readers: set[Reader] = set()
         self.connect_count = 0
         self._clock = clock
@@ -91,7 +96,7 @@ class EventStreams:
         self._is_closed = False
 
     def notify(self) -> None:
-        """Something was booked: wake all readers."""
+        """Wake all readers: there are new events, or a fault began or ended."""
         for reader in self.readers:
             reader.wake.set()
 
@@ -102,7 +107,7 @@ class EventStreams:
 
     @property
     def is_flushed(self) -> bool:
-        """Whether every reader has been handed every activity."""
+        """Whether every reader has read every event."""
         return all(reader.is_idle and reader.index >= len(reader.log) for reader in self.readers)
 
     async def stream(
@@ -113,7 +118,10 @@ class EventStreams:
         cursor: Cursor,
         encode: Encode,
     ) -> AsyncGenerator[bytes]:
-        """The body of one stream: welcome, history, live events, heartbeats. `encode` gives None to skip."""
+        """Yield the body of one stream: welcome, history, live events and heartbeats.
+
+        `log` only grows. `encode` returns the JSON object of an event, or None to skip it.
+        """
         reader = Reader(client, name, log, 0 if cursor.has_history else len(log), len(log))
         self.readers.add(reader)
         self.connect_count += 1
@@ -138,10 +146,11 @@ class EventStreams:
             self.readers.discard(reader)
 
     async def _next_chunk(self, reader: Reader, cursor: Cursor, encode: Encode) -> bytes:
-        """What is to be sent next; waits while a fault holds it back."""
+        """The next bytes to send; waits while a fault mutes or delays the stream."""
         while self._faults.is_on("events.mute", reader.stream_name) and reader.farewell is None:
             reader.wake.clear()
-            await reader.wake.wait()  # the end of a fault wakes all readers, and so does shutdown
+            # The end of a fault wakes all readers, and so does `close`.
+            await reader.wake.wait()
             if self._is_closed:
                 return b""
         if reader.index < len(reader.log):
@@ -179,12 +188,12 @@ class EventStreams:
         return b"".join(parts)
 
     def _next_events(self, reader: Reader) -> list[Published]:
-        """The next events, as published, or as a fault has it."""
+        """Up to CHUNK_EVENTS next events, in order, or reordered and repeated by a fault."""
         first = reader.index
         events = list(reader.log[first : first + CHUNK_EVENTS])
         reader.index += len(events)
         if self._faults.is_on("events.reorder", reader.stream_name):
-            # each account's own order is promised, so accounts change places as a whole
+            # Alpaca promises the order of each account's events, so only whole accounts change places.
             keys = sorted({_account_of(event) for event in events})
             self._faults.rng.shuffle(keys)
             events.sort(key=lambda event: keys.index(_account_of(event)))
@@ -212,7 +221,7 @@ def _account_of(event: Published) -> str:
 
 
 def irregular(body: dict[str, Any]) -> dict[str, Any]:
-    """Spellings of Alpaca's own samples: an empty currency, a time for a date, keys not documented."""
+    """An event with irregularities of Alpaca's own samples: empty currency, a time for a date, new keys."""
     odd = {**body, "added_later": {"list": [1, None]}}
     if "settle_date" in odd:
         odd |= {"settle_date": f"{odd['settle_date']}T00:00:00Z", "currency": ""}

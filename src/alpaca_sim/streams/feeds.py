@@ -1,4 +1,4 @@
-"""Market-data feeds: who subscribed to what, and each subscriber's bounded buffer. No socket here."""
+"""Market-data feeds without sockets: subscriptions, and the bounded buffer of each connection."""
 
 import asyncio
 from collections import deque
@@ -23,8 +23,8 @@ from alpaca_sim.streams.messages import (
 )
 
 OUTBOUND_BYTES_MAX = 16 * 1024 * 1024
-HELD_MESSAGES_MAX = 2_000_000  # on their way to one delayed feed: the oldest of more are told early
-BATCH_MESSAGES_MAX = 1_000  # keeps a frame below the 1 MiB that clients accept by default
+HELD_MESSAGES_MAX = 2_000_000  # waiting for one delayed feed; beyond that the oldest are sent early
+BATCH_MESSAGES_MAX = 1_000  # keeps a frame below 1 MiB, the default limit of clients
 TRADES_PER_QUOTE = 8
 STAR = "*"
 STOCK_CHANNELS = ("trades", "quotes", "bars", "updatedBars", "dailyBars", "statuses", "lulds", "imbalances")
@@ -38,12 +38,12 @@ class FeedKind:
     asset_class: str
     channels: tuple[str, ...]
     is_msgpack_only: bool = False
-    is_overnight: bool = False  # it has the overnight market's trades and no others
-    is_delayed: bool = False  # at Alpaca by 15 minutes, here by the setting `delay_s`
+    is_overnight: bool = False  # it has only the trades of the overnight market
+    is_delayed: bool = False  # by 15 minutes at Alpaca, by the setting `delay_s` here
 
     @property
     def name(self) -> str:
-        """The last part of the path."""
+        """The feed's name: the last part of its path."""
         return self.path.rpartition("/")[2]
 
 
@@ -64,14 +64,14 @@ FEED_KINDS = (
 
 @dataclass(slots=True, eq=False)
 class Subscriber:
-    """One connection's subscriptions and what waits to be sent to it."""
+    """The subscriptions of one connection, and the frames that wait to be sent to it."""
 
     client: tuple[str, int]
     encoding: Encoding
     subscriptions: dict[str, set[str]]
     feed_name: str = ""
     has_token: bool = False  # authenticated with a bearer token
-    is_frozen: bool = False  # half open: nothing is read, nothing is sent
+    is_frozen: bool = False  # by the fault `market.half_open`: nothing is read or sent
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     outbound: deque[bytes] = field(default_factory=deque[bytes])
     outbound_bytes: int = 0
@@ -82,7 +82,7 @@ class Subscriber:
     _pending: list[bytes] = field(default_factory=list[bytes])
 
     def enqueue(self, message: bytes) -> None:
-        """Add one data message to the batch that goes out at the next flush."""
+        """Add one encoded data message to the batch that the next `flush` sends."""
         if self.slow.is_set() or self.is_frozen:
             return
         self._pending.append(message)
@@ -90,22 +90,22 @@ class Subscriber:
             self.flush()
 
     def reverse(self) -> None:
-        """Turn the order of the batch that waits."""
+        """Reverse the order of the waiting batch."""
         self._pending.reverse()
 
     def flush(self) -> None:
-        """Frame the pending messages as one batch."""
+        """Queue the waiting messages as one frame."""
         if self._pending:
             self._enqueue(frame(self._pending, self.encoding))
             self._pending.clear()
 
     def send_control(self, encoded: bytes) -> None:
-        """Queue one control message, alone in its array, after the data before it."""
+        """Queue one control message in a frame of its own, after the data that was added before."""
         self.flush()
         self._enqueue(frame([encoded], self.encoding))
 
     def dequeue(self) -> bytes | None:
-        """The next frame to send."""
+        """The next frame to send; None when nothing waits."""
         if not self.outbound:
             return None
         next_frame = self.outbound.popleft()
@@ -113,12 +113,12 @@ class Subscriber:
         return next_frame
 
     def close(self) -> None:
-        """End the connection after what waits is sent."""
+        """End the connection once everything that waits is sent."""
         self.is_closed = True
         self.wake.set()
 
     def drop_outbound(self) -> None:
-        """Forget everything that waits."""
+        """Drop everything that waits."""
         self._pending.clear()
         self.outbound.clear()
         self.outbound_bytes = 0
@@ -138,7 +138,7 @@ class Subscriber:
 
 
 class _Held(NamedTuple):
-    """A message on its way to a delayed feed, with the last eligible trade as it was then."""
+    """A message that waits for a delayed feed, with the symbol's last eligible trade at its time."""
 
     due_ns: int
     channel: str
@@ -151,12 +151,11 @@ class Feed:
     """All authenticated subscribers of one endpoint, indexed by channel and symbol."""
 
     def __init__(self, kind: FeedKind) -> None:
-        """No subscriber yet."""
         self.kind = kind
         self.subscribers: set[Subscriber] = set()
-        self.handshake_at = float("-inf")  # when the last handshake was accepted, loop time
+        self.handshake_at = float("-inf")  # loop time of the last accepted handshake
         self.held: deque[_Held] = deque()
-        self.told: dict[str, Trade | None] = {}  # where delayed: symbol -> the last eligible trade it told
+        self.told: dict[str, Trade | None] = {}  # of a delayed feed: symbol → the last eligible trade sent
         self._index: dict[str, dict[str, set[Subscriber]]] = {channel: {} for channel in kind.channels}
 
     def subscribe(self, subscriber: Subscriber, channel: str, symbols: Iterable[str]) -> None:
@@ -166,7 +165,7 @@ class Feed:
             self._index[channel].setdefault(symbol, set()).add(subscriber)
 
     def unsubscribe(self, subscriber: Subscriber, channel: str, symbols: Iterable[str]) -> None:
-        """Take symbols of one channel away."""
+        """Remove symbols (or `*`) of one channel."""
         for symbol in list(symbols):
             subscriber.subscriptions[channel].discard(symbol)
             listeners = self._index[channel].get(symbol, set())
@@ -175,13 +174,13 @@ class Feed:
                 self._index[channel].pop(symbol, None)
 
     def remove(self, subscriber: Subscriber) -> None:
-        """Forget a subscriber."""
+        """Remove a subscriber and all its subscriptions."""
         for channel, symbols in subscriber.subscriptions.items():
             self.unsubscribe(subscriber, channel, symbols)
         self.subscribers.discard(subscriber)
 
     def listeners(self, channel: str, symbol: str) -> Iterable[Subscriber]:
-        """Who gets messages of this channel and symbol, each once."""
+        """The subscribers of this channel and symbol, each once."""
         index = self._index.get(channel, {})
         named, starred = index.get(symbol), index.get(STAR)
         if named and starred:
@@ -189,17 +188,15 @@ class Feed:
         return named or starred or ()
 
     def symbols(self) -> set[str]:
-        """All symbols somebody subscribed, over all channels."""
+        """All subscribed symbols of all channels, `*` included."""
         return {symbol for by_symbol in self._index.values() for symbol in by_symbol}
 
 
 class Feeds:
-    """All endpoints; a trade is encoded at most once per encoding, however many listen."""
+    """All endpoints. A message is encoded at most once per encoding, for all its subscribers."""
 
     def __init__(self, market: Market, faults: Faults, clock: Clock, delay_s: float) -> None:
-        """One feed per kind. `faults` says which feeds are mute, and what comes twice or in another order;
-        what delayed feeds have comes `delay_s` later.
-        """
+        """Delayed feeds send `delay_s` seconds later. `faults` mutes feeds, repeats and reorders messages."""
         self.handshake_count = 0
         self._clock = clock
         self._delay_ns = int(delay_s * SECOND_NS)
@@ -215,7 +212,7 @@ class Feeds:
             feed.told = {symbol: _last(feed, state) for symbol, state in market.symbols.items()}
 
     def publish(self, trade: Trade) -> None:
-        """Offer a trade to its listeners, and now and then a quote."""
+        """Queue a trade for its subscribers, and after every TRADES_PER_QUOTE trades a quote."""
         asset_class, symbol = trade.asset_class, trade.symbol
         is_overnight = trade.tape == OVERNIGHT_TAPE
         self._deliver(
@@ -235,19 +232,19 @@ class Feeds:
             )
 
     def publish_amendment(self, amendment: Amendment) -> None:
-        """Offer a correction or a cancel to those who get the symbol's trades."""
+        """Queue a correction or a cancel for the subscribers of the symbol's trades."""
         symbol = amendment.original.symbol
         self._deliver("trades", "us_equity", symbol, lambda encoding: encode_amendment(amendment, encoding))
 
     def publish_halt(self, state: MarketSymbol, at_ns: int) -> None:
-        """Offer the status message of a halt or resumption, and before a halt the band it ran into."""
+        """Queue the status message of a halt or a resumption; before a halt also its price band (LULD)."""
         symbol = state.listing.symbol
         if state.is_halted:
             self._deliver("lulds", "us_equity", symbol, lambda encoding: encode_band(state, at_ns, encoding))
         self._deliver("statuses", "us_equity", symbol, lambda encoding: encode_status(state, at_ns, encoding))
 
     def publish_bars(self, start_ns: int) -> None:
-        """Offer the bars of the minute that began at `start_ns` and is over now."""
+        """Queue the bars of the minute that began at `start_ns` and has ended."""
         for symbol, state in self._market.symbols.items():
             if state.minute_bar.start_ns == start_ns:
                 encode = partial(encode_bar, state)
@@ -283,7 +280,7 @@ class Feeds:
         feed.held.append(_Held(due_ns, channel, symbol, encoded, last))
 
     def _release(self, feed: Feed) -> None:
-        """Tell what is due on a delayed feed."""
+        """Queue the messages of a delayed feed that are due."""
         now_ns, is_mute = self._clock.now_ns(), self._faults.is_on("market.mute", feed.kind.name)
         while feed.held and (feed.held[0].due_ns <= now_ns or len(feed.held) > HELD_MESSAGES_MAX):
             _, channel, symbol, encoded, feed.told[symbol] = feed.held.popleft()
@@ -291,14 +288,14 @@ class Feeds:
                 subscriber.enqueue(encoded[subscriber.encoding])
 
     def last_trade(self, feed_name: str | None, state: MarketSymbol) -> Trade | None:
-        """What REST calls the latest trade of a symbol on this feed, or None."""
+        """The symbol's latest trade in REST on a feed, by default the best feed; None without a trade."""
         feed = next((feed for feed in self.by_path.values() if feed.kind.name == feed_name), None)
         if feed in self._delayed:
             return feed.told.get(state.listing.symbol)
         return state.mark_trade if feed is None else _last(feed, state)
 
     def flush(self) -> None:
-        """Send out all batches."""
+        """Queue all waiting batches as frames."""
         for feed in self._delayed:
             self._release(feed)
         for subscriber in self.subscribers():
@@ -312,7 +309,7 @@ class Feeds:
 
     @property
     def is_flushed(self) -> bool:
-        """Whether everything published was handed to the sockets."""
+        """Whether everything queued was handed to the sockets, slow clients excepted."""
         return all(subscriber.is_flushed or subscriber.slow.is_set() for subscriber in self.subscribers())
 
 

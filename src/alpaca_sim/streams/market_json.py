@@ -1,5 +1,6 @@
-"""Market-data objects in Alpaca's shapes. Prices are JSON numbers in their shortest form (172.61); `t` is
-encoded by the caller.
+"""Market-data objects in Alpaca's JSON shapes. Prices are JSON numbers in their shortest form (172.61).
+
+The functions `…_fields` leave out type, symbol and time (`T`, `S`, `t`): stream messages encode these.
 """
 
 from datetime import date, timedelta
@@ -14,17 +15,17 @@ QUOTE_SIZE = 100
 
 
 def number(amount: Decimal) -> float:
-    """The nearest float; its shortest form gives the decimal back (15 significant digits or fewer)."""
+    """The nearest float. With 15 significant digits or fewer, its shortest form is the decimal."""
     return float(amount)
 
 
 def size_number(trade_class: str, size: Decimal) -> float | int:
-    """Coins are fractional, shares and contracts are whole."""
+    """The size as a JSON number: coins are fractional, shares and contracts are whole."""
     return float(size) if trade_class == "crypto" else int(size)
 
 
 def trade_fields(trade: Trade) -> dict[str, Any]:
-    """A trade without its type, symbol and time."""
+    """A trade's fields; crypto, options and stocks have different keys."""
     size = size_number(trade.asset_class, trade.size)
     if trade.asset_class == "crypto":
         return {"p": number(trade.price), "s": size, "i": trade.trade_id, "tks": trade.taker_side}
@@ -41,17 +42,17 @@ def trade_fields(trade: Trade) -> dict[str, Any]:
 
 
 def trade_json(trade: Trade) -> dict[str, Any]:
-    """A trade as REST gives it."""
+    """A trade in REST."""
     return {"t": rfc3339(trade.at_ns), **trade_fields(trade)}
 
 
 def last_json(last: Trade | None) -> dict[str, Any]:
-    """The latest trade as a part of a snapshot, which may lack it."""
+    """The latest trade as a part of a snapshot; empty without one."""
     return {} if last is None else {"latestTrade": trade_json(last)}
 
 
 def quote_fields(state: MarketSymbol) -> dict[str, Any]:
-    """One tick around the mark, without type, symbol and time."""
+    """The fields of a quote one tick around the mark."""
     listing = state.listing
     tick = Decimal(1).scaleb(-listing.price_decimals)
     bid, ask = number(max(tick, state.mark - tick)), number(state.mark + tick)
@@ -73,12 +74,12 @@ def quote_fields(state: MarketSymbol) -> dict[str, Any]:
 
 
 def quote_json(state: MarketSymbol) -> dict[str, Any]:
-    """The latest quote as REST gives it."""
+    """The latest quote in REST."""
     return {"t": rfc3339(state.mark_trade.at_ns), **quote_fields(state)}
 
 
 def bar_fields(bar: Bar, asset_class: str) -> dict[str, Any]:
-    """A bar without type, symbol and time."""
+    """The fields of a bar. `vw` is the volume-weighted average price."""
     return {
         "o": number(bar.open),
         "h": number(bar.high),
@@ -91,18 +92,18 @@ def bar_fields(bar: Bar, asset_class: str) -> dict[str, Any]:
 
 
 def minute_bar_json(state: MarketSymbol) -> dict[str, Any]:
-    """The bar of the last minute with a trade."""
+    """The bar of the last minute in which an eligible trade happened."""
     bar = state.minute_bar
     return {"t": rfc3339_seconds(bar.start_ns), **bar_fields(bar, state.listing.asset_class)}
 
 
 def daily_bar_json(state: MarketSymbol, day: date) -> dict[str, Any]:
-    """The bar of the New York day `day`, stamped with its midnight."""
+    """The bar of the New York day `day`. Its time is the day's midnight."""
     return {"t": rfc3339_seconds(new_york_ns(day)), **bar_fields(state.daily_bar, state.listing.asset_class)}
 
 
 def previous_bar_json(state: MarketSymbol, day: date) -> dict[str, Any]:
-    """The raw bar of the day before `day`: where days do not go by, its close is the previous close."""
+    """The raw bar of the day before `day`. Without a calendar, all its prices are the previous close."""
     close = state.listing.previous_close
     bar = state.previous_bar or Bar(0, close, close, close, close)
     before = state.previous_day or day - timedelta(days=1)
@@ -110,8 +111,10 @@ def previous_bar_json(state: MarketSymbol, day: date) -> dict[str, Any]:
 
 
 def snapshot_json(state: MarketSymbol, day: date, last: Trade | None) -> dict[str, Any]:
-    """Latest trade (the last eligible one), quote and the three bars. `day` is the daily bar's: before the
-    first trade of a session it is the last day's, and `prevDailyBar` is one day older still.
+    """A snapshot: latest eligible trade, quote and the three bars.
+
+    `day` is the day of the daily bar. Before a session's first trade it is the previous trading day, and
+    `prevDailyBar` is one day older.
     """
     return {
         **last_json(last),

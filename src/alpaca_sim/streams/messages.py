@@ -1,6 +1,4 @@
-"""Market-data stream messages in both encodings, each encoded once and framed into batches without
-decoding.
-"""
+"""Market-data stream messages in JSON and MessagePack. A frame is an array of messages already encoded."""
 
 import struct
 from collections.abc import Sequence
@@ -15,7 +13,7 @@ from alpaca_sim.streams.market_json import bar_fields, number, quote_fields, tra
 
 TIMESTAMP_EXTENSION = -1
 BAND_RATIO = 0.05
-# status code and message, reason code and message: halted, resumed. CTA has tapes A and B, UTP has tape C.
+# Status code and message, reason code and message, for halted and resumed. CTA: tapes A and B; UTP: tape C.
 CTA_STATUS = (("2", "Trading Halt", "D", "News Released"), ("3", "Resume", "D", "News Released"))
 UTP_STATUS = (
     ("H", "Trading Halt", "T12", "Trading Halted; For information requested by NASDAQ"),
@@ -24,26 +22,26 @@ UTP_STATUS = (
 
 
 class Encoding(Enum):
-    """How a connection talks, chosen by the Content-Type of its handshake."""
+    """The encoding of a connection, chosen by the Content-Type of its handshake."""
 
     JSON = "json"
     MSGPACK = "msgpack"
 
 
 def encode_message(kind: str, symbol: str, fields: dict[str, Any], at_ns: int, encoding: Encoding) -> bytes:
-    """One data message; `T` is the first key and the time is a string or a MessagePack Timestamp."""
+    """One data message. `T` is its first key; `t` is an RFC 3339 string or a MessagePack Timestamp."""
     time = rfc3339(at_ns) if encoding is Encoding.JSON else timestamp(at_ns)
     return encode({"T": kind, "S": symbol, **fields, "t": time}, encoding)
 
 
 def timestamp(at_ns: int) -> msgspec.msgpack.Ext:
-    """MessagePack Timestamp 64: nanoseconds in 30 bits, seconds in 34."""
+    """A MessagePack Timestamp 64: nanoseconds in 30 bits, seconds in 34 (MessagePack specification)."""
     second, fraction_ns = divmod(at_ns, SECOND_NS)
     return msgspec.msgpack.Ext(TIMESTAMP_EXTENSION, struct.pack(">Q", fraction_ns << 34 | second))
 
 
 def encode(value: object, encoding: Encoding) -> bytes:
-    """Any value in one of both encodings."""
+    """Encode any value."""
     return msgspec.json.encode(value) if encoding is Encoding.JSON else msgspec.msgpack.encode(value)
 
 
@@ -83,7 +81,7 @@ def encode_amendment(amendment: Amendment, encoding: Encoding) -> bytes:
 
 
 def encode_status(state: MarketSymbol, at_ns: int, encoding: Encoding) -> bytes:
-    """An `s` message: the symbol is halted or trades again."""
+    """An `s` message: the symbol is halted or resumed."""
     tape = state.listing.tape
     code, text, reason, reason_text = (UTP_STATUS if tape == "C" else CTA_STATUS)[not state.is_halted]
     fields = {"sc": code, "sm": text, "rc": reason, "rm": reason_text, "z": tape}
@@ -91,7 +89,7 @@ def encode_status(state: MarketSymbol, at_ns: int, encoding: Encoding) -> bytes:
 
 
 def encode_band(state: MarketSymbol, at_ns: int, encoding: Encoding) -> bytes:
-    """An `l` message: the price band of limit up, limit down."""
+    """An `l` message: the limit-up limit-down price band, BAND_RATIO around the mark."""
     mark = number(state.mark)
     up, down = round(mark * (1 + BAND_RATIO), 2), round(mark * (1 - BAND_RATIO), 2)
     return encode_message(
@@ -100,14 +98,14 @@ def encode_band(state: MarketSymbol, at_ns: int, encoding: Encoding) -> bytes:
 
 
 def encode_unknown(trade: Trade, encoding: Encoding) -> bytes:
-    """What Alpaca may add one day: an unknown type with a trade's keys, and keys that no trade has."""
+    """A message that Alpaca may add one day: an unknown type, with a trade's keys and an unknown one."""
     return encode_message(
         "zz", trade.symbol, {**trade_fields(trade), "added": {"later": [1, None]}}, trade.at_ns, encoding
     )
 
 
 def frame(messages: Sequence[bytes], encoding: Encoding) -> bytes:
-    """An array of already encoded messages."""
+    """One array of encoded messages."""
     if encoding is Encoding.JSON:
         return b"[" + b",".join(messages) + b"]"
     count = len(messages)
