@@ -1,1 +1,4 @@
-"""Proof on the running system: a whole system in one call, clients that check every frame, the oracle."""
+"""Drives and checks a whole running system: demo, load test, fault trials, chaos, trading weeks.
+
+Its clients check every frame, and the oracle compares their figures with the simulator's ledger.
+"""

@@ -1,4 +1,4 @@
-"""Lag against messages a second: steps, the knee in them, their picture, and the file that redraws it."""
+"""The chart of lag against messages per second: its steps, the knee, the SVG, and the file of its figures."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -10,14 +10,14 @@ import msgspec
 from portfolio_realtime.errors import SettingsError
 
 STEPS_MAX: Final = 16
-BEYOND_MAX: Final = 2  # steps in a row that do not hold: one alone may be the machine's hiccup
+BEYOND_MAX: Final = 2  # steps in a row above the goal: a single one may be noise of the machine
 GREY: Final = "#808080"
 COLOURS: Final = ("#d9534f", "#4a90d9")  # p99, p50
 KNEE_COLOUR: Final = "#d98a2b"
 
 
 class Step(msgspec.Struct, frozen=True):
-    """A part of the measured time with one number of connections."""
+    """One step of the measurement: a number of connections, and what it gave. Lags are in milliseconds."""
 
     connections: int
     messages_per_s: float
@@ -26,7 +26,7 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Chart(msgspec.Struct, frozen=True):
-    """Everything that is in the picture."""
+    """All figures of the chart."""
 
     date: str
     accounts: int
@@ -36,17 +36,17 @@ class Chart(msgspec.Struct, frozen=True):
 
     @property
     def knee_messages_per_s(self) -> float | None:
-        """See `knee`."""
+        """The rate at the knee: see `knee`."""
         return knee(self.steps, self.p99_ms_max)
 
 
 def today() -> str:
-    """The date of a measurement."""
+    """The present date in UTC, YYYY-MM-DD."""
     return datetime.now(UTC).strftime("%Y-%m-%d")
 
 
 def beyond(steps: Sequence[Step], p99_ms_max: float) -> int:
-    """How many of the last steps, one after the other, did not hold."""
+    """The number of consecutive steps at the end whose p99 is above the goal."""
     count = 0
     for step in reversed(steps):
         if step.lag_ms_p99 <= p99_ms_max:
@@ -56,7 +56,10 @@ def beyond(steps: Sequence[Step], p99_ms_max: float) -> int:
 
 
 def knee(steps: Sequence[Step], p99_ms_max: float) -> float | None:
-    """Messages a second of the last step that held, 0 where none did; None when the very last one held."""
+    """Messages per second of the last step within the goal, before the steps at the end that missed it.
+
+    0 when no step was within the goal; None when the last step was.
+    """
     past = beyond(steps, p99_ms_max)
     if not past:
         return None
@@ -64,21 +67,21 @@ def knee(steps: Sequence[Step], p99_ms_max: float) -> float | None:
 
 
 def save(chart: Chart, path: Path) -> None:
-    """Write every figure as JSON. Raises OSError."""
+    """Write all figures as JSON. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(msgspec.json.format(msgspec.json.encode(chart), indent=1) + b"\n")
 
 
 def saved(path: Path) -> Chart:
-    """What was saved. Raises SettingsError."""
+    """Read the figures that `save` wrote. Raises SettingsError."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Chart)
     except (OSError, msgspec.DecodeError) as error:
-        raise SettingsError(f"{path} holds no steps of a chart: {error}") from None
+        raise SettingsError(f"{path} has no figures of a chart: {error}") from None
 
 
 def need_plotting() -> None:
-    """Raises SettingsError where there is no matplotlib."""
+    """Prepare matplotlib to draw SVG. Raises SettingsError when it is not installed."""
     try:
         import matplotlib as mpl
     except ImportError:
@@ -89,7 +92,7 @@ def need_plotting() -> None:
 
 
 def draw(chart: Chart, path: Path) -> None:
-    """Lag against messages a second, the knee marked, as SVG. Raises SettingsError, OSError."""
+    """Draw lag against messages per second as SVG, with the knee marked. Raises SettingsError, OSError."""
     need_plotting()
     from matplotlib import pyplot, ticker
 
@@ -121,7 +124,7 @@ def draw(chart: Chart, path: Path) -> None:
 
 
 def _mark_knee(axes: Any, chart: Chart) -> None:
-    """A line with its figure; without a knee only words that say so."""
+    """Draw the knee as a line with its figure; without a knee, a text that says so."""
     found, last = chart.knee_messages_per_s, chart.steps[-1].messages_per_s
     if found is None:
         label = f"no knee up to {last:,.0f} messages a second"

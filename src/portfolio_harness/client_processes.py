@@ -1,7 +1,7 @@
-"""Client processes: a fleet too large for one process, in several, driven as if it were one.
+"""Checking clients in several processes, driven as if they were in one.
 
-The parent writes one JSON order a line to each child and reads one JSON answer a line from it. Run as
-`python -m portfolio_harness.client_processes` this file is the child.
+The parent writes one JSON order per line to each child and reads one JSON answer per line from it. Run as
+`python -m portfolio_harness.client_processes`, this file is the child.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ from portfolio_realtime.errors import SettingsError
 from portfolio_realtime.processes import end_all, start_module
 
 CONNECTIONS_PER_PROCESS_MAX: Final = 8000
-SPARE_FILES: Final = 100  # of a process, beside its connections
+SPARE_FILES: Final = 100  # open files of a process beside its connections
 LINE_BYTES_MAX: Final = 256 * 1024 * 1024
 MODULE: Final = "portfolio_harness.client_processes"
 
 
 class Order(msgspec.Struct, omit_defaults=True):
-    """What the parent wants; which fields go with which `what` is told where it is given."""
+    """An order of the parent. `ClientProcesses` shows which fields each `what` uses."""
 
     what: str  # recruit, start, measure, report, compare, cut, stop
     url: str = ""
@@ -38,11 +38,11 @@ class Order(msgspec.Struct, omit_defaults=True):
     stalled: int = 0
     ramp_s: float = 0.0
     count: int = 0
-    truths: dict[str, Truth] | None = None  # account id -> the truth; None: the last told
+    truths: dict[str, Truth] | None = None  # account id -> the truth; None: as in the last order
 
 
 class Report(msgspec.Struct):
-    """What a fleet has counted."""
+    """The counts and samples of the clients of one process; the fields are those of `Clients`."""
 
     counts: dict[str, int] = {}
     close_codes: dict[int, int] = {}
@@ -58,7 +58,7 @@ class Report(msgspec.Struct):
 
 
 class ChildAnswer(msgspec.Struct, omit_defaults=True):
-    """What a child says to an order; `failed` is why it could not."""
+    """A child's answer to an order. `failed` is the reason when it could not be done."""
 
     failed: str = ""
     report: Report | None = None
@@ -66,7 +66,7 @@ class ChildAnswer(msgspec.Struct, omit_defaults=True):
 
 
 class Seen:
-    """The reports of all children, added up."""
+    """The reports of all children, combined. `silence_s` is the largest; everything else is added up."""
 
     def __init__(self, reports: Sequence[Report]) -> None:
         self.counts = Counter[str]()
@@ -86,7 +86,11 @@ class Seen:
 
 
 class ClientProcesses:
-    """Clients in as many processes as they need; an async context manager that ends them."""
+    """Clients in as many processes as they need.
+
+    As an async context manager, it starts the processes and ends them. The arguments are those of `Clients`.
+    Each method raises FleetFailed when a client process fails.
+    """
 
     def __init__(
         self,
@@ -118,7 +122,7 @@ class ClientProcesses:
 
     @property
     def pids(self) -> list[int]:
-        """The client processes."""
+        """The process ids of the client processes."""
         return [process.pid for process in self._processes]
 
     async def __aenter__(self) -> Self:
@@ -138,27 +142,27 @@ class ClientProcesses:
         await end_all(self._processes)
 
     async def start(self, count: int) -> None:
-        """Connect the first `count` clients; return when each has a value. Raises FleetFailed."""
+        """Connect the first `count` clients, and return when each has a value. Raises FleetFailed."""
         children = len(self._processes)
         await self._tell(
             [Order("start", count=len(range(index, count, children))) for index in range(children)]
         )
 
     async def measure(self) -> None:
-        """Forget what was counted so far; errors stay counted."""
+        """Reset the counts of messages and lags; errors stay counted."""
         await self._tell_all("measure")
 
     async def cut(self) -> None:
-        """End all connections at once, without a goodbye."""
+        """Abort all connections at once, without a close frame."""
         await self._tell_all("cut")
 
     async def seen(self) -> Seen:
-        """What all clients have counted."""
+        """The counts of all clients."""
         answers = await self._tell_all("report")
         return Seen([answer.report for answer in answers if answer.report is not None])
 
     async def mismatches(self, truths: dict[str, Truth]) -> dict[str, list[str]]:
-        """Account -> names of the figures that differ from the truth, for every client that reads."""
+        """Account id -> names of the figures that differ from the truth, for each client that differs."""
         told = None if truths is self._truths else truths
         self._truths = truths
         if told is not None and not self._detail:
@@ -189,14 +193,14 @@ async def _ask(process: asyncio.subprocess.Process, order: Order) -> ChildAnswer
 
 
 class Child:
-    """One client process: a fleet that takes orders."""
+    """The child's side: clients that follow the parent's orders."""
 
     def __init__(self) -> None:
         self._fleet: Clients | None = None
         self._truths: dict[str, Truth] = {}
 
     async def obey(self, order: Order) -> ChildAnswer:
-        """Do it, and say how it went. Raises FleetFailed."""
+        """Carry out one order and return the answer. Raises FleetFailed."""
         if order.what == "recruit":
             self._fleet = _recruited(order)
             return ChildAnswer()
@@ -252,19 +256,20 @@ def _report(fleet: Clients) -> Report:
 
 
 def allow_files(connections: int) -> None:
-    """Let this process open as many files as it needs. Raises SettingsError naming the remedy."""
+    """Raise this process's limit of open files for `connections`. Raises SettingsError with the remedy."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = connections + SPARE_FILES
     if needed > hard:
         raise SettingsError(
-            f"{connections} connections need {needed} open files, {hard} are allowed: ulimit -n"
+            f"{connections} connections need {needed} open files and {hard} are allowed: "
+            f"raise the limit with ulimit -n {needed}"
         )
     if needed > soft:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 async def _serve() -> None:
-    """Take orders from standard input until it ends."""
+    """Carry out the orders on standard input until it ends."""
     reader = asyncio.StreamReader(limit=LINE_BYTES_MAX)
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), sys.stdin

@@ -1,6 +1,7 @@
-"""A fleet of clients that believes nothing: every frame is checked for account, order and completeness.
+"""Many clients of one server that check the account, the order and the completeness of every frame.
 
-One process holds thousands: one lean `Wire` each, no task and no timer per client. `crew.py` runs several.
+One process holds thousands of them: each is one lean `Wire`, without a task or a timer of its own.
+`client_processes.py` runs several such processes.
 """
 
 import asyncio
@@ -23,27 +24,27 @@ from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.errors import PortfolioRealtimeError
 
-CONNECTING_MAX: Final = 1000  # on their way to their first value at once; the kernel's backlog is 4096
-CONNECT_S_MAX: Final = 15.0  # of one connection, until it has its first value
-RECONNECT_S: Final = 0.3  # the first pause; it doubles with each failure, and is jittered
+CONNECTING_MAX: Final = 1000  # connections at once without a first value; the kernel's backlog is 4096
+CONNECT_S_MAX: Final = 15.0  # of one connection, until its first value
+RECONNECT_S: Final = 0.3  # the first pause; it doubles with each failure and has jitter
 RECONNECT_S_MAX: Final = 2.0
 FIRST_VALUE_S_MAX: Final = 90.0
 POLL_S: Final = 0.05
 SECONDS_KEPT_MAX: Final = 4096
-STALLED_S: Final = 30.0  # then a stalled client comes again: the server has cut it, which it cannot see
-WAITING_BYTES_MAX: Final = 32 * 1024  # the server's WRITE_BUFFER_BYTES_MAX; a client is too lean to load it
-BEHIND_BYTES_MIN: Final = WAITING_BYTES_MAX * 9 // 10  # payloads; what waits there is frames
-REGULAR_S_MAX: Final = 2.5  # a client with no longer silence than this gets values regularly
+STALLED_S: Final = 30.0  # a stalled client reconnects then: it does not see that the server closed its socket
+WAITING_BYTES_MAX: Final = 32 * 1024  # the server's WRITE_BUFFER_BYTES_MAX, which would be costly to import
+BEHIND_BYTES_MIN: Final = WAITING_BYTES_MAX * 9 // 10  # of payloads; the server's buffer counts whole frames
+REGULAR_S_MAX: Final = 2.5  # a client whose longest silence is no longer gets values regularly
 
 TokenFor = Callable[[str], str]
 
 
 class FleetFailed(PortfolioRealtimeError):
-    """The clients cannot be served."""
+    """The clients did not get their first values, or a client process failed."""
 
 
 class _LeanFrame(msgspec.Struct):
-    """What is checked of each message; the rest is read when somebody asks."""
+    """The fields that are checked in each message. The others are decoded only when they are needed."""
 
     type: str
     account_id: str = ""
@@ -55,7 +56,7 @@ class _LeanFrame(msgspec.Struct):
 
 
 class _Frame(_LeanFrame):
-    """The same with positions."""
+    """The checked fields of a message with positions."""
 
     positions: list[dict[str, Any]] | None = None
 
@@ -70,14 +71,14 @@ def _second_ns(text: str) -> int:
 
 
 def wire_ns(text: str) -> int:
-    """Nanoseconds since 1970 of a time as our wire writes it: `2026-11-20T15:04:05.123456Z`."""
+    """Nanoseconds since the epoch of a time on our wire, such as `2026-11-20T15:04:05.123456Z`."""
     if len(text) != 27 or text[19] != "." or text[26] != "Z":
         return parse_rfc3339(text)
     return _second_ns(text[:19]) + int(text[20:26]) * 1000
 
 
 class CheckedClient:
-    """What one client has seen of one account, over all its connections."""
+    """What one client has received of one account, over all its connections."""
 
     __slots__ = (
         "_fleet",
@@ -108,52 +109,52 @@ class CheckedClient:
         self._raw: bytes | None = None
         self._newest: dict[str, Any] | None = None
         self.account_id = account_id
-        self.is_stalled = is_stalled  # reads nothing after its first value
+        self.is_stalled = is_stalled  # it stops reading after its first value
         self.rows: dict[str, dict[str, Any]] = {}
         self.order: tuple[int, int] = (0, 0)
         self.published_ns = 0
-        self.stale_hops: tuple[str, ...] = ()  # from which nothing fresh comes, as its connection has told
-        self.is_snapshot = True  # the next message is the first of its connection
+        self.stale_hops: tuple[str, ...] = ()  # of the newest freshness message: hops without fresh data
+        self.is_snapshot = True  # the next value is the first of its connection
         self.backoff = Backoff(RECONNECT_S, RECONNECT_S_MAX)
-        self.is_coming = False  # waits for its turn to connect
-        self.lost_s: float | None = None  # since when it is without a connection or without a value on it
-        self.was_cut = False  # since measuring began
-        self.asked_ns = 0  # when its newest connection asked for the account
-        self.behind_bytes = 0  # that came late, one frame after the other, up to the newest
-        self.heard_ns = 0  # when it had its newest value
-        self.silence_ns = 0  # the longest time between two, since measuring began
-        self.is_regular = False  # did it get values regularly before measuring began?
+        self.is_coming = False  # it waits for its turn to connect
+        self.lost_s: float | None = None  # since when it has no connection with a value
+        self.was_cut = False  # whether it lost a connection since measuring began
+        self.asked_ns = 0  # when its newest connection requested the account
+        self.behind_bytes = 0  # size of the newest uninterrupted run of late messages
+        self.heard_ns = 0  # when its newest value arrived
+        self.silence_ns = 0  # the longest time between two values since measuring began
+        self.is_regular = False  # whether it got values regularly before measuring began
         self.wire: Wire | None = None
-        self.settled: asyncio.Future[bool] | None = None  # did the connection under way get a value?
+        self.settled: asyncio.Future[bool] | None = None  # whether the connection in progress got a value
 
     @property
     def newest(self) -> dict[str, Any] | None:
-        """The newest portfolio message."""
+        """The newest portfolio message, decoded; None before the first."""
         if self._newest is None and self._raw is not None:
             self._newest = msgspec.json.decode(self._raw)
         return self._newest
 
     @property
     def has_value(self) -> bool:
-        """Has it ever got a value?"""
+        """Whether it has ever received a value."""
         return self._raw is not None
 
     def receive_value(self, raw: bytes) -> None:
-        """A newer value."""
+        """Keep the newest message; it is decoded when `newest` is read."""
         self._raw, self._newest = raw, None
 
     def heard(self, received_ns: int) -> None:
-        """A newer value has come."""
+        """Note when a newer value arrived."""
         if self.heard_ns:
             self.silence_ns = max(self.silence_ns, received_ns - self.heard_ns)
         self.heard_ns = received_ns
 
     def silence_until_ns(self, now_ns: int) -> int:
-        """The longest time without a newer value, the one that still lasts included."""
+        """The longest time without a newer value since measuring began, including the present one."""
         return max(self.silence_ns, now_ns - self.heard_ns)
 
     def begin_measuring(self, now_ns: int) -> None:
-        """Forget how long it was without a value, but for whether it gets some regularly."""
+        """Note whether it gets values regularly, and reset its silence and `was_cut`."""
         self.is_regular = self.has_value and self.silence_until_ns(now_ns) <= REGULAR_S_MAX * NS_PER_S
         self.silence_ns, self.heard_ns, self.was_cut = 0, now_ns, False
 
@@ -171,22 +172,26 @@ class CheckedClient:
     # The wire calls these
 
     def opened(self) -> None:
-        """The handshake is done; the first message is on its way."""
+        """The handshake is done and the first message is sent."""
         self.is_snapshot, self.behind_bytes, self.stale_hops = True, 0, ()
         self.asked_ns = time.time_ns()
         self._fleet.handshakes += 1
 
     def text(self, payload: bytes) -> None:
-        """A message."""
+        """A text message arrived."""
         self._fleet.check_message(self, payload)
 
     def ended(self, code: int) -> None:
-        """The connection is gone."""
+        """The connection ended."""
         self._fleet.ended(self, code)
 
 
 class Clients:
-    """Clients of one server, one per entry of `account_ids`; the first `stalled` of them stop reading."""
+    """Clients of one server, one per entry of `account_ids`.
+
+    The first `stalled` of them stop reading after their first value. `interval_s` is the server's
+    MIN_UPDATE_INTERVAL, `detail` requests positions, and connections open over `ramp_s` seconds.
+    """
 
     def __init__(
         self,
@@ -209,8 +214,8 @@ class Clients:
         self._timers: set[asyncio.TimerHandle] = set()
         self._connectors: list[asyncio.Task[None]] = []
         self._is_stopping = False
-        self._address: tuple[socket.AddressFamily, Any] | None = None  # asked for once
-        self._started = 0  # clients
+        self._address: tuple[socket.AddressFamily, Any] | None = None  # resolved once
+        self._started = 0  # the number of clients that were told to connect
         self.handshakes = 0
         self._connecting_s = 0.0
         self.clients = [
@@ -219,30 +224,32 @@ class Clients:
         ]
         self.counts: Counter[str] = Counter()  # messages, regressions, gaps, leaks, reconnects, …
         self.close_codes: Counter[int] = Counter()
-        self.lags = Lags()  # from the trade, or from the moment the account might be published again
+        self.lags = Lags()  # from the trade, or from the time at which the account could be published again
         self.deliveries = Lags()  # from the publication's timestamp
-        self.first_values = Lags()  # from asking for the account to the first value, once for each client
-        self.outages_s: list[float] = []  # from the loss of a connection to the next value, each; who reads
+        self.first_values = Lags()  # from the request of the account to the first value, once per client
+        self.outages_s: list[
+            float
+        ] = []  # of reading clients: from each loss of a connection to the next value
         self.connects_per_s = 0.0
 
     @property
     def without_value(self) -> int:
-        """How many of the started clients that read have no connection with a value on it now."""
+        """The number of started, reading clients that have no connection with a value now."""
         return sum(client.lost_s is not None for client in self._readers)
 
     @property
     def cut_off(self) -> int:
-        """How many of the started clients that read have lost a connection since measuring began."""
+        """The number of started, reading clients that lost a connection since measuring began."""
         return sum(client.was_cut for client in self._readers)
 
     @property
     def regular(self) -> int:
-        """How many of the started clients that read got values regularly before measuring began."""
+        """The number of started, reading clients that got values regularly before measuring began."""
         return sum(client.is_regular for client in self._readers)
 
     @property
     def silence_s(self) -> float:
-        """The longest time that one of these was without a newer value since."""
+        """The longest time that a regular client was without a newer value since measuring began."""
         now_ns = time.time_ns()
         silences = [client.silence_until_ns(now_ns) for client in self._readers if client.is_regular]
         return max(silences, default=0) / NS_PER_S
@@ -277,11 +284,11 @@ class Clients:
                 f"connections ended by code: {codes}"
             ) from None
         self.outages_s.clear()
-        self._connecting_s += connecting_s + POLL_S  # it may have ended since the last look
+        self._connecting_s += connecting_s + POLL_S  # the last handshake may be up to POLL_S later
         self.connects_per_s = self._started / self._connecting_s
 
     def begin_measuring(self) -> None:
-        """Forget what was counted so far; errors stay counted."""
+        """Reset the counts of messages, lags and outages; errors stay counted."""
         self.counts["messages"] = self.counts["payload_bytes"] = 0
         self.lags, self.deliveries = Lags(), Lags()
         self.outages_s.clear()
@@ -290,13 +297,13 @@ class Clients:
             client.begin_measuring(now_ns)
 
     def cut(self) -> None:
-        """End all connections at once, without a goodbye."""
+        """Abort all connections at once, without a close frame."""
         for client in self.clients:
             if client.wire is not None:
                 client.wire.abort()
 
     async def stop(self) -> None:
-        """Close all connections."""
+        """Abort all connections and do not reconnect."""
         self._is_stopping = True
         for timer in self._timers:
             timer.cancel()
@@ -305,9 +312,9 @@ class Clients:
         await asyncio.sleep(0)
 
     async def mismatches(self, truths: dict[str, Truth]) -> dict[str, list[str]]:
-        """Account -> names of the figures that differ from the truth, for every client that differs.
+        """Account id -> names of the figures that differ from the truth, for each client that differs.
 
-        Stalled clients are not asked: they do not read.
+        Stalled clients are left out: they do not read.
         """
         differing = (
             (client.account_id, client.mismatches(truths[client.account_id])) for client in self._readers
@@ -335,7 +342,7 @@ class Clients:
         self._wake.set()
 
     async def _connect(self) -> None:
-        """Connect whoever waits, one after the other; there are CONNECTING_MAX of these."""
+        """Connect the waiting clients, one after the other. CONNECTING_MAX of these tasks run."""
         while True:
             while not self._waiting:
                 self._wake.clear()
@@ -350,7 +357,7 @@ class Clients:
             except TimeoutError:
                 self.counts["timeouts"] += 1
                 if client.wire is not None:
-                    client.wire.abort()  # which leads to `ended`
+                    client.wire.abort()  # this calls `ended`
                 else:
                     self._again(client)
             except OSError:
@@ -374,9 +381,9 @@ class Clients:
         return wire
 
     def ended(self, client: CheckedClient, code: int) -> None:
-        """A client's connection is gone: it comes again after a while."""
+        """Note the end of a client's connection, and reconnect after a back-off."""
         client.wire, client.was_cut = None, True
-        if not client.is_stalled:  # it does not read what the server says at the end
+        if not client.is_stalled:  # a stalled client does not read the close code
             self.close_codes[code] += 1
         if client.lost_s is None:
             client.lost_s = time.monotonic()
@@ -394,7 +401,7 @@ class Clients:
     # Messages
 
     def check_message(self, client: CheckedClient, raw: bytes) -> None:
-        """Check one message of one client, and count it."""
+        """Check and count one message of one client."""
         received_ns = time.time_ns()
         try:
             frame = _decode_frame(raw) if self._detail else _decode_lean_frame(raw)
@@ -435,10 +442,10 @@ class Clients:
             self._missed(client, order[1] - client.order[1] - 1)
 
     def _missed(self, client: CheckedClient, numbers: int) -> None:
-        """Count numbers that it did not see, and apart those that the server may have left out.
+        """Count the sequences that a client did not receive; conflation explains those of `gaps_behind`.
 
-        The server keeps only the newest for a client in front of whose socket WAITING_BYTES_MAX wait,
-        and never else. So much comes late then, just before the gap.
+        The server conflates for a client only while WAITING_BYTES_MAX wait for its socket. Then nearly that
+        many bytes arrive late, just before the gap.
         """
         if client.is_stalled:
             self.counts["gaps_stalled"] += numbers
@@ -450,15 +457,15 @@ class Clients:
     def _measure(
         self, client: CheckedClient, as_of: str, published_ns: int, received_ns: int, length: int
     ) -> None:
-        """How late a value is, other than the first of a connection."""
+        """Add the lag of one value to the samples."""
         allowed_ns = max(wire_ns(as_of), client.published_ns + self._interval_ns)
         self.lags.add(received_ns, received_ns - allowed_ns)
         self.deliveries.add(received_ns, received_ns - published_ns)
-        is_late = received_ns - published_ns >= self._interval_ns / 2  # the next one is on its way already
+        is_late = received_ns - published_ns >= self._interval_ns / 2
         client.behind_bytes = client.behind_bytes + length if is_late else 0
 
     def _settled(self, client: CheckedClient) -> None:
-        """A connection has its first value."""
+        """Note that a connection has its first value; a stalled client stops reading."""
         client.is_snapshot = False
         client.backoff.reset()
         if client.lost_s is not None:
@@ -479,7 +486,7 @@ async def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
 
 
 async def _connected(family: socket.AddressFamily, address: Any, *, is_stalled: bool) -> socket.socket:
-    """A connected socket; one that will stall tells the server from the start that it takes little."""
+    """A connected socket. A client that will stall has a small receive buffer from the start."""
     connected = socket.socket(family, socket.SOCK_STREAM)
     connected.setblocking(False)
     if is_stalled:

@@ -1,6 +1,6 @@
-"""Commands that drive and check a whole system: demo, loadtest, faults, week.
+"""Commands that drive and check a whole system: demo, loadtest, faults, week, chaos.
 
-Each command imports what it runs when it runs, so that `--help` answers at once.
+Each command imports its module only when it runs, so that `--help` is fast.
 """
 
 from collections.abc import Coroutine
@@ -19,8 +19,8 @@ from portfolio_realtime.exit_codes import OK, UNPROVEN
 if TYPE_CHECKING:
     from portfolio_harness.valkey_kinds import ValkeyKind
 
-DEMO_PAST_DAYS: Final = 400  # so that a month and a year show a line
-WEEK_DAYS: Final = 8  # Monday to Monday: what a Sunday has changed shows in the books of the day after
+DEMO_PAST_DAYS: Final = 400  # enough for the charts of a month and of a year
+WEEK_DAYS: Final = 8  # Monday to Monday: the roll of the last day includes what changed on Sunday
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -34,11 +34,13 @@ Report = Annotated[Path | None, typer.Option(help="Write the result to this file
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
 Rate = Annotated[
     float | None,
-    typer.Option(min=0.1, max=20, help="Messages per second and account; default 1, with --isolation 10"),
+    typer.Option(min=0.1, max=20, help="Messages per second and account; default: 1, with --isolation 10"),
 ]
 Duration = Annotated[
     float,
-    typer.Option(min=1, help="Seconds measured; with --chart over all steps, with --isolation for each"),
+    typer.Option(
+        min=1, help="Seconds measured; with --chart for all steps together, with --isolation for each share"
+    ),
 ]
 Stalled = Annotated[
     float, typer.Option(min=0, max=0.9, help="Share of the clients that stop reading after their first value")
@@ -48,18 +50,28 @@ Isolation = Annotated[
 ]
 Rolling = Annotated[bool, typer.Option("--rolling", help="Restart two servers behind HAProxy, one by one")]
 Storm = Annotated[bool, typer.Option("--storm", help="Cut all clients at once at the end")]
-StormBack = Annotated[float, typer.Option(min=0, help="Goal: seconds until all clients of a storm are back")]
-P99 = Annotated[float, typer.Option(min=0, help="Goal: p99 in ms from trade to client")]
-Picture = Annotated[
-    Path | None, typer.Option(help="Open more connections until p99 misses its goal; draw this SVG")
+StormBack = Annotated[
+    float, typer.Option(min=0, help="Goal: seconds until all clients of a storm have a value again")
 ]
-PictureData = Annotated[Path | None, typer.Option(help="Figures of the chart; default: beside it, as .json")]
-Drawn = Annotated[Path | None, typer.Option(help="With --chart: draw these figures, measure nothing")]
+P99 = Annotated[float, typer.Option(min=0, help="Goal: p99 of the lag from trade to client, in ms")]
+Picture = Annotated[
+    Path | None,
+    typer.Option(help="Add connections step by step until p99 misses its goal, and draw this SVG"),
+]
+PictureData = Annotated[
+    Path | None, typer.Option(help="File for the figures of the chart; default: beside the SVG, as .json")
+]
+Drawn = Annotated[
+    Path | None, typer.Option(help="With --chart: draw the figures of this file without measuring")
+]
 MarketRate = Annotated[
-    float | None, typer.Option(min=0, help="Market trades over all symbols; default: one for each symbol")
+    float | None,
+    typer.Option(min=0, help="Market trades per second over all symbols; default: one per symbol"),
 ]
 Url = Annotated[str | None, typer.Option(help="Load this running server: http://HOST:PORT")]
-SimulatorUrl = Annotated[str | None, typer.Option(help="With --url: its simulator, to compare with")]
+SimulatorUrl = Annotated[
+    str | None, typer.Option(help="With --url: URL of its simulator, to compare values with")
+]
 WatchedIds = Annotated[
     list[str] | None,
     typer.Option("--account", help="With --url and no --simulator: an account to watch; may be repeated"),
@@ -69,27 +81,33 @@ WatchedIds = Annotated[
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 def demo(
     context: typer.Context,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 picks one")] = 8000,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the page; 0 chooses a free one")
+    ] = 8000,
     accounts: Accounts = 20,
     symbols: Symbols = 200,
     seed: Seed = 7,
-    trades_per_second: Annotated[float, typer.Option(min=0, help="Market trades over all symbols")] = 200,
+    trades_per_second: Annotated[
+        float, typer.Option(min=0, help="Market trades per second over all symbols")
+    ] = 200,
     activities_per_second: Annotated[
-        float, typer.Option(min=0, help="Orders, deposits and withdrawals over all accounts")
+        float, typer.Option(min=0, help="Trades, deposits and withdrawals per second over all accounts")
     ] = 0.5,
     tape: Annotated[Path | None, typer.Option(help="Folder of recorded trades to replay")] = None,
     tape_day: Annotated[str | None, typer.Option(help="Day of the tape, YYYY-MM-DD")] = None,
-    tape_start: Annotated[str, typer.Option(help="New York time to begin at, HH:MM")] = "09:25",
-    tape_speed: Annotated[float, typer.Option(help="Tape seconds in one second")] = 60,
+    tape_start: Annotated[str, typer.Option(help="New York time at which the tape starts, HH:MM")] = "09:25",
+    tape_speed: Annotated[float, typer.Option(help="Tape seconds per second")] = 60,
     duration: Annotated[
-        float | None, typer.Option(min=1, help="Seconds; then compare every account with the ledger and end")
+        float | None,
+        typer.Option(min=1, help="Run for this many seconds, then compare every account with the ledger"),
     ] = None,
     cluster: Cluster = False,
     json: Report = None,
 ) -> None:
-    """Show a live portfolio in the browser; needs no account, key or server.
+    """Show a live portfolio in the browser. It needs no account, no key and no server.
 
-    Options of `portfolio-realtime simulate` are passed on. Exit code 3 when an account differs.
+    Options of `portfolio-realtime simulate` are passed on. Exit code 3: an account differs, or another check
+    failed.
     """
     options = [
         *("--accounts", str(accounts), "--symbols", str(symbols), "--seed", str(seed)),
@@ -102,7 +120,7 @@ def demo(
         options += ["--tape", str(tape), "--tape-start", tape_start, "--tape-speed", str(tape_speed)]
         options += ["--tape-day", tape_day] if tape_day else []
     if duration is None and json is not None:
-        raise typer.BadParameter("--json needs --duration: it holds the comparison made at the end")
+        raise typer.BadParameter("--json needs --duration: it contains the comparison made at the end")
     writable(json)
     from portfolio_harness import demo as demonstration
 
@@ -144,10 +162,10 @@ def loadtest(
     cluster: Cluster = False,
     json: AsJson = False,
 ) -> None:
-    """Load a system and check every frame that its clients get.
+    """Load a system and check every frame that its clients receive.
 
-    It starts a system of its own, or loads the one at --url with tokens signed by JWT_SECRET. Exit code 3
-    when a goal was not reached.
+    It starts a system of its own, or loads the one at --url with tokens signed by JWT_SECRET. Exit code 3:
+    a goal was missed.
     """
     writable(chart)
     writable(chart_data)
@@ -157,17 +175,20 @@ def loadtest(
         _redraw(drawn, chart)
         return
     if url is None and (simulator or account):
-        raise typer.BadParameter("--simulator and --account go with --url")
+        raise typer.BadParameter("--simulator and --account need --url")
     if url is not None and bool(simulator) == bool(account):
         raise typer.BadParameter(
             "--url needs the accounts to watch: --simulator URL for all of a simulator, or --account ID"
         )
     market: dict[str, Any] = {"symbols": symbols, "trades_per_second": trades_per_second, "seed": seed}
     if cluster and (isolation or rolling or url is not None):
-        raise typer.BadParameter("--cluster goes with a system of its own, without --isolation and --rolling")
+        raise typer.BadParameter("--cluster cannot be combined with --url, --isolation or --rolling")
     if isolation or rolling:
         if (isolation and rolling) or storm or stalled or chart is not None or url is not None:
-            raise typer.BadParameter("--isolation and --rolling each go alone, on a system of their own")
+            raise typer.BadParameter(
+                "--isolation and --rolling cannot be combined with each other, nor with --storm, --stalled, "
+                "--chart or --url"
+            )
         _judge(until_ctrl_c(_special(connections, accounts, rate, duration, market, rolling)), as_json=json)
     from portfolio_harness import loadtest as load
 
@@ -211,18 +232,18 @@ def _special(
 
 
 class _Judged(Protocol):
-    """The outcome of a run with goals: a dataclass."""
+    """The result of a run with goals: a dataclass."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def failed(self) -> list[goals.Goal]:
-        """Those that were not reached."""
+        """The goals that were missed."""
         ...
 
 
 def _judge(result: _Judged | None, *, as_json: bool) -> None:
-    """Show a result and the goals that it failed; they are the exit code."""
+    """Print a result and its missed goals. Raises typer.Exit: OK, or UNPROVEN when a goal was missed."""
     outcome = finished(result)
     show(asdict(outcome), as_json=as_json)
     for goal in outcome.failed:
@@ -241,7 +262,7 @@ def _need_plotting() -> None:
 
 def _redraw(figures: Path, picture: Path | None) -> None:
     if picture is None:
-        raise typer.BadParameter("--drawn needs --chart: the picture to write")
+        raise typer.BadParameter("--drawn needs --chart, the SVG to write")
     from portfolio_harness import chart as charts
 
     try:
@@ -258,15 +279,15 @@ def _client_token(secret: str, account_id: str) -> str:
 
 @app.command()
 def faults(
-    trials: Annotated[int, typer.Option(min=1, help="Fault plans, one after the other")] = 200,
+    trials: Annotated[int, typer.Option(min=1, help="Number of fault plans, run one after the other")] = 200,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first plan; each next plan adds one")] = 1,
     duration: Annotated[float, typer.Option(min=2, max=600, help="Seconds of each plan")] = 8,
-    systems: Annotated[int, typer.Option(min=1, max=8, help="Systems side by side")] = 1,
+    systems: Annotated[int, typer.Option(min=1, max=8, help="Number of systems side by side")] = 1,
     json: Report = None,
 ) -> None:
-    """Run fault plans against the real services and compare every account with the ledger after each.
+    """Run fault plans against the real services, and compare every account with the ledger after each.
 
-    Repeat one plan with `--trials 1 --seed N`. Exit code 3 when a plan leaves a difference.
+    Repeat one plan with `--trials 1 --seed N`. Exit code 3: an account differs, or another check failed.
     """
     writable(json)
     from rich.console import Console
@@ -285,7 +306,7 @@ def week(
     start: Annotated[
         list[str] | None,
         typer.Option(
-            help="First day, YYYY-MM-DD; may be repeated. Default: a week with a change of the clocks, and "
+            help="First day, YYYY-MM-DD; may be repeated. Default: a week with a daylight-saving change, and "
             "one with a holiday and a half day"
         ),
     ] = None,
@@ -293,9 +314,9 @@ def week(
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same ledger")] = 7,
     json: Report = None,
 ) -> None:
-    """Run through trading weeks in minutes and compare every account with the ledger around every roll.
+    """Run through trading weeks in minutes, and compare every account with the ledger around every roll.
 
-    Exit code 3 when an account differs, a value goes back, or the books were not rolled.
+    Exit code 3: an account differs, a value went back, or a roll did not happen.
     """
     writable(json)
     chosen = [_day(text) for text in start or []]
@@ -329,14 +350,14 @@ def _day(text: str) -> date:
 @app.command()
 def chaos(
     seed: Annotated[int, typer.Option(min=0, help="The same seed plans the same nemeses")] = 1,
-    duration: Annotated[float, typer.Option(min=1, help="Seconds")] = 180,
-    clients: Annotated[int, typer.Option(min=4, max=8000, help="Clients over two servers")] = 1000,
-    only: Annotated[str | None, typer.Option(help="This nemesis alone")] = None,
+    duration: Annotated[float, typer.Option(min=1, help="Seconds in which nemeses begin")] = 180,
+    clients: Annotated[int, typer.Option(min=4, max=8000, help="Clients, over two servers")] = 1000,
+    only: Annotated[str | None, typer.Option(help="Use only this nemesis, such as 'kill -9'")] = None,
     json: Report = None,
 ) -> None:
-    """Two of every service as processes, seeded nemeses, and every client compared with the ledger.
+    """Disturb two of every service with seeded nemeses, and compare every client with the ledger.
 
-    Exit code 3 when a promise did not hold.
+    Exit code 3: a promise did not hold.
     """
     writable(json)
     from rich.console import Console
@@ -347,7 +368,8 @@ def chaos(
     Console(width=TABLE_WIDTH).print(session.table(held))
     typer.echo(
         f"seed {held.seed}: {len(held.outcomes)} nemeses in {held.seconds:.0f} s, {held.clients} clients, "
-        f"{held.messages} messages; revoked token answered {held.refused}; grown: {held.grown or 'none'}"
+        f"{held.messages} messages; answers to a revoked token: {held.refused}; "
+        f"processes that grew: {held.grown or 'none'}"
     )
     if json is not None:
         json.write_text(_pretty(held) + "\n")

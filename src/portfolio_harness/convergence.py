@@ -1,4 +1,4 @@
-"""Waiting until every client shows the oracle's value."""
+"""Waits until every client shows the oracle's value."""
 
 import asyncio
 import sys
@@ -10,23 +10,27 @@ from portfolio_harness.oracle import Oracle, Truth
 
 CONVERGE_S_MAX: Final = 15.0
 ACCOUNT_RECORD: Final = "account_record"  # in `stale`: docs/api.md
-UNMARKED_S_MAX: Final = 75.0  # a REST that trails is believed after a minute, and two looks more
+UNMARKED_S_MAX: Final = 75.0  # a contradicting REST is accepted after a minute; then two more statements
 MARKS_S: Final = 0.2
-COMPARE_S_MIN: Final = 0.02  # between two comparisons; as long as the last one took if that is longer
+COMPARE_S_MIN: Final = 0.02  # the pause between comparisons; at least the duration of the last one
 
 
 class Compared(Protocol):
-    """Clients that can be compared with the truth: a fleet, or several processes of them."""
+    """Clients that can be compared with the truth: `Clients` or `ClientProcesses`."""
 
     async def mismatches(self, truths: dict[str, Truth]) -> dict[str, list[str]]:
-        """Account -> names of the figures that differ, for every client that differs."""
+        """Account id -> names of the figures that differ, for each client that differs."""
         ...
 
 
 async def converge(
     oracle: Oracle, clients: Compared, deadline_s: float = CONVERGE_S_MAX
 ) -> tuple[dict[str, list[str]], float | None]:
-    """Wait until every client shows the oracle's value: what still differs, and how long it took."""
+    """Wait until every client shows the oracle's value.
+
+    Returns what still differs (account id -> figures) and the seconds it took; None: not within `deadline_s`.
+    The market must stand still.
+    """
     started_s = time.monotonic()
     truths = await oracle.truth()
     while True:
@@ -43,9 +47,9 @@ async def converge(
 
 
 async def until_unmarked(fleet: Clients, deadline_s: float = UNMARKED_S_MAX) -> dict[str, list[str]]:
-    """Wait until no right value is marked any more, as the broker's next statement shows it to be right.
+    """Wait until no account record is marked as unsure any more: the broker's next statement confirms it.
 
-    Returns account -> what still marks its account record, for every client that is still told so.
+    Returns account id -> the marks that are left after `deadline_s`.
     """
     started_s = time.monotonic()
     while True:
@@ -53,15 +57,14 @@ async def until_unmarked(fleet: Clients, deadline_s: float = UNMARKED_S_MAX) -> 
             client.account_id: marks for client in fleet.clients if (marks := record_marks(client.newest))
         }
         if not marked or time.monotonic() - started_s > deadline_s:
-            say(
-                f"{len(marked)} accounts are marked {time.monotonic() - started_s:.1f} s after all were equal"
-            )
+            waited_s = time.monotonic() - started_s
+            say(f"{len(marked)} accounts are still marked {waited_s:.1f} s after all were equal")
             return marked
         await asyncio.sleep(MARKS_S)
 
 
 def record_marks(newest: dict[str, Any] | None) -> list[str]:
-    """What of a message says that its account record is not sure."""
+    """The marks of a message that say that its account record is not certain."""
     if newest is None:
         return []
     marks = [name for name in ("unconfirmed", "unexplained", "unvalued") if name in newest]
@@ -69,5 +72,5 @@ def record_marks(newest: dict[str, Any] | None) -> list[str]:
 
 
 def say(text: str) -> None:
-    """Progress, for people."""
+    """Print progress to standard error."""
     print(text, file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
-"""The demo: a simulated broker and market, the whole system, a page, and (with a duration) a proof.
+"""The demo: a simulated Alpaca, the whole system, and a page in the browser.
 
-With `--duration` a client watches every account; at the end the market is stopped, and each client's newest
-value is compared with the oracle to the cent.
+With `--duration`, a client watches every account. At the end the market stops, and the newest value of each
+client is compared with the oracle to the cent.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from portfolio_harness.valkey_kinds import ValkeyKind
 
 PROGRESS_S: Final = 5.0
 STARTING: Final = "starting a simulated Alpaca, Valkey and the four services ..."
-DEMO_INTERVAL_S: Final = 0.5  # livelier than production's 1 to 2 s
+DEMO_INTERVAL_S: Final = 0.5  # production uses 1 to 2 s
 
 
 @dataclass(frozen=True)
@@ -30,26 +30,26 @@ class Proof:
     compared: int
     mismatches: int  # accounts that differ from the oracle in any figure once the market has stopped
     still_marked: int  # accounts that are right and that no statement has confirmed in time
-    wrong: int  # records and prices that were wrong and not marked for longer than may be
-    overmarked: int  # records that were right and marked for longer than a statement takes
-    wrong_s: float  # the longest that a record was wrong and not marked
-    price_wrong_s: float  # the same of a price
-    right_marked_s: float  # the longest that a right record was marked
-    looks: int  # at which all of this was judged
+    wrong: int  # records and prices that were wrong without a mark for longer than allowed
+    overmarked: int  # records that were right and marked for longer than allowed
+    wrong_s: float  # the longest time for which a record was wrong without a mark
+    price_wrong_s: float  # the same for prices
+    right_marked_s: float  # the longest time for which a right record was marked
+    looks: int  # comparisons of the judge
     regressions: int  # frames whose (epoch, sequence) went back
-    gaps: int  # sequences that a connected client never saw
+    gaps: int  # sequences that a connected client did not receive
     leaks: int  # frames of another account
-    unpriced: int  # accounts whose last value lacks a price
+    unpriced: int  # accounts whose last value has no equity, because a price is missing
     messages: int
     trades: int
     duration_s: float
     converged_s: float | None  # from the stop of the market until all were equal; None: not all were
     seed: int
-    differing: dict[str, list[str]]  # account -> figures that differ, at most DIFFERING_MAX accounts
+    differing: dict[str, list[str]]  # account id -> figures that differ, at most DIFFERING_MAX accounts
 
     @property
     def is_clean(self) -> bool:
-        """Did everything hold?"""
+        """Whether every check passed."""
         marks = self.still_marked + self.wrong + self.overmarked
         wrong = self.mismatches + marks + self.regressions + self.gaps + self.leaks + self.unpriced
         return wrong == 0 and self.looks > 0 and self.compared == self.accounts
@@ -61,10 +61,10 @@ DIFFERING_MAX: Final = 20
 async def demonstrate(
     simulator_options: Sequence[str], *, port: int, valkey: ValkeyKind = ValkeyKind.EMBEDDED
 ) -> None:
-    """Run until cancelled, for people to look at."""
+    """Start everything, print the page's URL, and run until cancelled. Raises SystemFailed, SettingsError."""
     say(STARTING)
     async with running(simulator_options, port=port, overrides=_overrides(), valkey=valkey) as system:
-        print(f"\n  Open {system.url}/ in a browser. Ctrl-C ends everything.\n", flush=True)
+        print(f"\n  Open {system.url}/ in a browser. Press Ctrl-C to stop.\n", flush=True)
         await asyncio.Event().wait()
 
 
@@ -76,7 +76,10 @@ async def prove(
     seed: int,
     valkey: ValkeyKind = ValkeyKind.EMBEDDED,
 ) -> Proof:
-    """Run for `duration_s`, stop the market, compare every account with the oracle."""
+    """Run for `duration_s` seconds, stop the market, and compare every account with the oracle.
+
+    Raises SystemFailed, SettingsError, FleetFailed.
+    """
     say(STARTING)
     async with running(simulator_options, port=port, overrides=_overrides(), valkey=valkey) as system:
         say(f"\n  Open {system.url}/ in a browser. It runs for {duration_s:g} s.\n")

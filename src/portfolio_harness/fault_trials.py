@@ -1,8 +1,8 @@
-"""Fault trials: one plan of faults after another against the real services, and the ledger's word after each.
+"""Fault trials: fault plans against the real services, each followed by a comparison with the ledger.
 
-When a plan is over, the market is stopped and every client must show the ledger's value to the cent. Every
-OUTAGE_EVERY-th trial takes the market's data away instead, and measures how long it takes until every client
-is told that its prices are stale. The same seed makes the same plan.
+When a plan has ended, the market is stopped and every client must show the ledger's value to the cent. Every
+OUTAGE_EVERY-th trial is an outage of market data instead: it measures how long it takes until every client is
+told that its prices are stale. The same seed makes the same plan.
 """
 
 import asyncio
@@ -20,16 +20,16 @@ from portfolio_harness.convergence import converge, say, until_unmarked
 from portfolio_harness.judgement import PROPAGATION_S, STATEMENT_S_MAX, Judge, held_back_s, judging
 from portfolio_harness.system import System, SystemFailed, running
 
-CONVERGE_S_MAX: Final = 120.0  # an outage may be followed by a minute's patience with the broker
+CONVERGE_S_MAX: Final = 120.0  # after an outage, a contradicting statement is accepted only after a minute
 REFUSAL: Final = "rest.429"
-ON_THEIR_WAY_MAX: Final = 10  # requests that a fault of that kind may meet before we know of it
+ON_THEIR_WAY_MAX: Final = 10  # requests under way when that fault begins, which are refused as well
 OUTAGE_EVERY: Final = 10
 OUTAGE_KINDS: Final = ("market.mute", "market.half_open", "market.ghosts")
 OUTAGE_S: Final = 10.0
-PRICED_S_MAX: Final = 60.0  # of a new system, until no client lacks a price
-WARM_UP_S: Final = 2.0  # before an outage, so that there is a usual stream to be missed
+PRICED_S_MAX: Final = 60.0  # for a new system, until every account has an equity
+WARM_UP_S: Final = 2.0  # of market data before an outage, so that its silence can be noticed
 MARKED_S_MAX: Final = 5.0  # promise P4
-FAULTS: Final = 4  # of each plan
+FAULTS: Final = 4  # in each plan
 POLL_S: Final = 0.1
 UPDATE_S: Final = 0.1
 RATE_LIMIT: Final = 1_000  # requests a minute
@@ -47,7 +47,7 @@ SIMULATOR: Final = (
 
 @dataclass(frozen=True)
 class Trial:
-    """What one plan of faults did."""
+    """The result of one fault plan."""
 
     seed: int
     kinds: tuple[str, ...]
@@ -59,18 +59,18 @@ class Trial:
     rejected: int  # requests that were answered with 429
     requests_per_s: float
     handshakes: int  # with the market-data stream
-    wrong: int = 0  # records and prices that were wrong and not marked for longer than may be
-    overmarked: int = 0  # records that were right and marked for longer than a statement takes
-    wrong_s: float = 0.0  # the longest that a record was wrong and not marked
-    price_wrong_s: float = 0.0  # the same of a price
-    right_marked_s: float = 0.0  # the longest that a right record was marked
-    looks: int = 0  # at which all of this was judged
+    wrong: int = 0  # records and prices that were wrong without a mark for longer than allowed
+    overmarked: int = 0  # records that were right and marked for longer than allowed
+    wrong_s: float = 0.0  # the longest time for which a record was wrong without a mark
+    price_wrong_s: float = 0.0  # the same for prices
+    right_marked_s: float = 0.0  # the longest time for which a right record was marked
+    looks: int = 0  # comparisons of the judge
     marked_s: float | None = None  # from an outage of market data until every client was told
     is_outage: bool = False
 
     @property
     def is_clean(self) -> bool:
-        """Did everything hold?"""
+        """Whether every check passed."""
         is_told = not self.is_outage or (
             self.marked_s is not None and self.marked_s <= MARKED_S_MAX + UPDATE_S
         )
@@ -82,7 +82,11 @@ class Trial:
 
 
 async def hold(count: int, *, seed: int, duration_s: float, systems: int) -> list[Trial]:
-    """Hold the trials of seeds `seed`, `seed + 1`, …, in so many systems side by side; in order of seeds."""
+    """Run `count` trials with the seeds `seed`, `seed + 1`, …, in `systems` systems side by side.
+
+    Each lasts about `duration_s` seconds. Returns them in the order of their seeds. Raises SystemFailed,
+    SettingsError, FleetFailed.
+    """
     seeds = iter(range(seed, seed + count))
     trials: list[Trial] = []
 
@@ -96,7 +100,7 @@ async def hold(count: int, *, seed: int, duration_s: float, systems: int) -> lis
 
 
 async def _in_turn(seeds: Iterator[int], number: int, duration_s: float) -> AsyncIterator[Trial]:
-    """Trials in one system after another: a trial that fails must not spoil the next."""
+    """Run trials in one system until one fails, then in a new system: a failure must not affect the next."""
     for first in seeds:
         options = [*SIMULATOR, "--seed", str(number + 1)]
         async with running(options, port=0, overrides=OVERRIDES) as system:
@@ -115,13 +119,13 @@ async def _in_turn(seeds: Iterator[int], number: int, duration_s: float) -> Asyn
 
 
 async def _until_priced(fleet: Clients) -> None:
-    """Wait until every client's value is complete: a plan is not to begin with what was not read yet."""
+    """Wait until every client's value has an equity, so that a plan begins on a complete system."""
     give_up_s = time.monotonic() + PRICED_S_MAX
     while lacking := sum(
         client.newest is None or client.newest["equity"] is None for client in fleet.clients
     ):
         if time.monotonic() > give_up_s:
-            raise SystemFailed(f"{lacking} accounts have no price after {PRICED_S_MAX:.0f} s")
+            raise SystemFailed(f"{lacking} accounts have no equity after {PRICED_S_MAX:.0f} s")
         await asyncio.sleep(POLL_S)
 
 
@@ -174,7 +178,7 @@ def _outage(seed: int) -> dict[str, Any]:
 
 
 async def _until_marked(fleet: Clients, since_s: float) -> float | None:
-    """Seconds until every client has been told that all its prices are stale; None: not in time."""
+    """Seconds until every client is told that its prices are stale; None: not within OUTAGE_S."""
     while (waited_s := time.monotonic() - since_s) < OUTAGE_S:
         if all(_is_marked(client.newest) for client in fleet.clients):
             return round(waited_s, 2)
@@ -183,7 +187,7 @@ async def _until_marked(fleet: Clients, since_s: float) -> float | None:
 
 
 def _is_marked(newest: dict[str, Any] | None) -> bool:
-    """Is the client told that its prices are stale? An account without positions has none."""
+    """Whether the client is told of stale prices. An account without positions has no prices."""
     return newest is not None and (bool(newest["stale"]) or newest["equity"] == newest["cash"])
 
 
@@ -191,16 +195,18 @@ def _report(trial: Trial, done: int, count: int) -> None:
     outcome = f"equal after {trial.converged_s:.2f} s" if trial.converged_s is not None else "NOT EQUAL"
     told = f", told after {trial.marked_s} s" if trial.is_outage else ""
     honest = (
-        f", wrong unmarked {trial.wrong_s}/{trial.price_wrong_s} s, right marked {trial.right_marked_s} s"
+        f", wrong unmarked {trial.wrong_s} s (prices {trial.price_wrong_s} s), "
+        f"right and marked {trial.right_marked_s} s"
     )
     verdict = "" if trial.is_clean else f"  FAILED: {trial}"
     say(f"{done}/{count} seed {trial.seed}: {', '.join(trial.kinds)}: {outcome}{told}{honest}{verdict}")
 
 
 def table(trials: Sequence[Trial]) -> Table:
-    """One row for each kind of fault, and one for all."""
+    """One row for each kind of fault, and one for all trials."""
     shown = Table("fault", "trials", "failed", "equal after: median", "worst", "told after: worst", box=None)
-    for name in ("wrong: record", "price", "marked"):  # without a mark; though right
+    # Wrong without a mark: a record, a price; then marked though right.
+    for name in ("wrong: record", "price", "marked"):
         shown.add_column(name)
     for column in shown.columns[1:]:
         column.justify = "right"

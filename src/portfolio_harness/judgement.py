@@ -1,8 +1,8 @@
-"""Judges what clients see while everything moves: nothing wrong without a mark, no mark on what stays right.
+"""Judges what clients see while the market moves: nothing wrong without a mark, and no mark that stays.
 
-A value may be as old as it takes to tell: PROPAGATION_S, and what a fault plan holds back. What a client
-shows beyond that has to be true, or marked. The ledger is asked in turns; what it says at one is true until
-the next.
+A value may be as old as its propagation takes: PROPAGATION_S, and the time for which a fault plan holds data
+back. A value that is older must be true or marked. The ledger is read at intervals; each reading counts as
+true until the next one.
 """
 
 import asyncio
@@ -18,40 +18,42 @@ from portfolio_harness.convergence import record_marks, say
 from portfolio_harness.oracle import Oracle, Truth
 from portfolio_realtime.cancellation import cancel_until_ended
 
-# A feed's silence is noticed after 5 s, and what it has swallowed is not sent again; then the snapshot, which
-# brings it, and a publication on a busy machine. A booking is shown sooner.
+# The silence of a feed is noticed after 5 s. What it did not send comes with the next snapshot, and then a
+# publication takes its time on a busy machine. A booking is shown sooner.
 PROPAGATION_S: Final = 7.0
 LOOK_S: Final = 0.25
-LOOK_SHARE_MAX: Final = 0.2  # of the time, where a look at many accounts takes long
-MARKS_LAST: Final = 500  # of each symbol, asked for at each look
-STATEMENT_S_MAX: Final = 30.0  # a mark goes with the broker's next answers, which are asked for in seconds
-KEPT_S: Final = 120.0  # for which what was true is remembered
+LOOK_SHARE_MAX: Final = 0.2  # of the time is spent on looks, also with many accounts
+MARKS_LAST: Final = 500  # marks per symbol that each look reads
+STATEMENT_S_MAX: Final = 30.0  # a mark is removed by the broker's next statements, which come within seconds
+KEPT_S: Final = 120.0  # how long former true states are kept
 STATES_MAX: Final = 512  # of one account or one symbol
 COMPLAINTS_MAX: Final = 10
 RECORD_FIGURES: Final = ("cash", "last_equity", "external_cash_flow")
-HOLDING_BACK: Final = ("events.", "rest.", "token.", "market.", "clock.")  # kinds of faults
+HOLDING_BACK: Final = ("events.", "rest.", "token.", "market.", "clock.")  # faults that hold data back
 
-Marks = Mapping[str, Sequence[Sequence[str]]]  # symbol -> its newest marks: when, and the price; now's last
+Marks = Mapping[
+    str, Sequence[Sequence[str]]
+]  # symbol -> its newest marks (time, price), the present one last
 
 
 class ShownAccount(Protocol):
-    """One client: its account, its newest message, and its rows."""
+    """What the judge reads of one client."""
 
     account_id: str
 
     @property
     def rows(self) -> Mapping[str, Mapping[str, Any]]:
-        """The newest row of each symbol."""
+        """Symbol -> its newest position row."""
         ...
 
     @property
     def newest(self) -> dict[str, Any] | None:
-        """The newest portfolio message."""
+        """The newest portfolio message; None before the first."""
         ...
 
 
 class Record(NamedTuple):
-    """What an account's record says: cash, last equity, external cash flow, and quantities by symbol."""
+    """An account's record: cash, last equity and external cash flow in dollars, and quantities by symbol."""
 
     figures: tuple[str | None, ...]
     quantities: frozenset[tuple[str, Decimal]]
@@ -59,53 +61,53 @@ class Record(NamedTuple):
 
 @dataclass(slots=True)
 class _TrueUntil:
-    """What was true of one thing, and until when."""
+    """The true states of one record or one price, each with the time until which it was true."""
 
     states: dict[object, float] = field(default_factory=dict[object, float])
     last: object = None
 
     def learn(self, states: Iterable[object], now_s: float) -> None:
-        """These were true since the last time this was called, the last one is so now."""
+        """Add states that were true since the last call, in order; the last one is true now."""
         for state in states:
             self.states.pop(state, None)
             self.states[state] = now_s
             self.last = state
         for state in list(self.states):
             if now_s - self.states[state] <= KEPT_S and len(self.states) <= STATES_MAX:
-                break  # the oldest come first
+                break  # the dict is ordered by time, oldest first
             del self.states[state]
 
 
 @dataclass
 class Judge:
-    """Looks at clients and ledger in turns; `wrong` and `overmarked` count what went on beyond the bounds."""
+    """Compares clients with the ledger at each look, and counts what exceeds the bounds."""
 
-    allowed_s: float = PROPAGATION_S  # for which something may be wrong without a mark
-    marked_s_max: float = STATEMENT_S_MAX
+    allowed_s: float = PROPAGATION_S  # how long something may be wrong without a mark
+    marked_s_max: float = STATEMENT_S_MAX  # how long a right record may be marked
     looks: int = 0
-    wrong: int = 0  # accounts and prices that were wrong and not marked for longer
-    overmarked: int = 0  # accounts that were right and marked for longer
-    unknown: int = 0  # prices that moved faster than the judge looked
-    wrong_s: float = 0.0  # the longest time that an account's record was wrong without a mark
-    price_wrong_s: float = 0.0  # the same of a price
-    marked_s: float = 0.0  # the longest time that a right record was marked
+    wrong: int = 0  # records and prices that were wrong without a mark for longer
+    overmarked: int = 0  # records that were right and marked for longer
+    unknown: int = 0  # looks at prices that moved more than MARKS_LAST times since the last look
+    wrong_s: float = 0.0  # the longest time for which a record was wrong without a mark
+    price_wrong_s: float = 0.0  # the same for prices
+    marked_s: float = 0.0  # the longest time for which a right record was marked
     complaints: list[str] = field(default_factory=list[str])
     _records: dict[str, _TrueUntil] = field(default_factory=dict[str, _TrueUntil])
     _prices: dict[str, _TrueUntil] = field(default_factory=dict[str, _TrueUntil])
-    _newest: dict[str, str] = field(default_factory=dict[str, str])  # symbol -> when its last mark was made
-    _right_s: dict[object, float] = field(default_factory=dict[object, float])  # last seen right or marked
+    _newest: dict[str, str] = field(default_factory=dict[str, str])  # symbol -> time of its last mark
+    _right_s: dict[object, float] = field(default_factory=dict[object, float])  # when last right or marked
     _marked_since_s: dict[str, float] = field(default_factory=dict[str, float])
     _blamed: set[object] = field(default_factory=set[object])
 
     @property
     def is_clean(self) -> bool:
-        """Did everything stay within its bounds?"""
+        """Whether everything stayed within the bounds."""
         return self.wrong + self.overmarked == 0
 
     def look(
         self, now_s: float, truths: Mapping[str, Truth], marks: Marks, clients: Iterable[ShownAccount]
     ) -> None:
-        """Compare what every client shows with what is and was true."""
+        """Compare what every client shows with the present and the former truth. `now_s` is monotonic."""
         self.looks += 1
         for account_id, truth in truths.items():
             self._records.setdefault(account_id, _TrueUntil()).learn([true_record(truth)], now_s)
@@ -117,7 +119,7 @@ class Judge:
                 self._judge_prices(now_s, client, client.newest, jumped)
 
     def _learn_prices(self, symbol: str, marks: Sequence[Sequence[str]], now_s: float) -> bool:
-        """Add the marks since the last look; true if there are older ones that nobody has seen."""
+        """Add the marks since the last look. True: marks between the two looks are missing."""
         known, before = self._prices.setdefault(symbol, _TrueUntil()), self._newest.get(symbol)
         moments = [moment for moment, _ in marks]
         first = moments.index(before) if before in moments else -1
@@ -129,7 +131,8 @@ class Judge:
         account_id, shown = client.account_id, shown_record(client, newest)
         is_marked = bool(record_marks(newest))
         true_s = self._records[account_id].states.get(shown)
-        is_excused = is_marked or bool(truth.in_transit)  # a group of bookings moves the account together
+        # Between the two bookings of a split, the product keeps showing the state before.
+        is_excused = is_marked or bool(truth.in_transit)
         wrong_s = self._wrong_s(account_id, now_s, now_s if is_excused else true_s)
         self.wrong_s = max(self.wrong_s, wrong_s)
         self._blame(account_id, wrong_s, f"record {shown}, not {self._records[account_id].last}")
@@ -139,7 +142,7 @@ class Judge:
             if marked_s > self.marked_s_max and (account_id, "marked") not in self._blamed:
                 self._blamed.add((account_id, "marked"))
                 self.overmarked += 1
-                self._complain(f"{account_id} right and marked for {marked_s:.1f} s: {record_marks(newest)}")
+                self._complain(f"{account_id}: right and marked for {marked_s:.1f} s: {record_marks(newest)}")
         else:
             self._marked_since_s.pop(account_id, None)
 
@@ -160,7 +163,7 @@ class Judge:
             self._blame(key, wrong_s, f"mark {row['mark']}, not {known.last}")
 
     def _wrong_s(self, key: object, now_s: float, right_s: float | None) -> float:
-        """For how long this has been wrong without a mark; it begins with what was last true."""
+        """How long this has been wrong without a mark, from the last time it was true or marked."""
         last_s = max(self._right_s.get(key, now_s), right_s or 0.0)
         self._right_s[key] = last_s
         return now_s - last_s
@@ -171,7 +174,7 @@ class Judge:
         elif key not in self._blamed:
             self._blamed.add(key)
             self.wrong += 1
-            self._complain(f"{key} wrong and not marked for {wrong_s:.1f} s: {text}")
+            self._complain(f"{key}: wrong without a mark for {wrong_s:.1f} s: {text}")
 
     def _complain(self, text: str) -> None:
         if len(self.complaints) < COMPLAINTS_MAX:
@@ -180,7 +183,7 @@ class Judge:
 
 @contextlib.asynccontextmanager
 async def judging(judge: Judge, oracle: Oracle, fleet: Clients) -> AsyncGenerator[Judge]:
-    """Let `judge` look at all clients every LOOK_S, as long as this lasts."""
+    """Let `judge` look at all clients every LOOK_S inside the context; print its complaints at the end."""
 
     async def look_on() -> None:
         while True:
@@ -195,28 +198,28 @@ async def judging(judge: Judge, oracle: Oracle, fleet: Clients) -> AsyncGenerato
         yield judge
     finally:
         if looking.done():
-            looking.result()  # raises what ended it
+            looking.result()  # raises the exception that ended it
         await cancel_until_ended([looking])
         for complaint in judge.complaints:
             say(f"  {complaint}")
         if judge.unknown:
-            say(f"  {judge.unknown} looks at a price were not judged: it moved more than {MARKS_LAST} times")
+            say(f"  {judge.unknown} prices not judged: more than {MARKS_LAST} marks between two looks")
 
 
 def true_record(truth: Truth) -> Record:
-    """The record of an account that equals the ledger."""
+    """The record of an account as the ledger has it."""
     return Record(tuple(truth.figures[name] for name in RECORD_FIGURES), frozenset(truth.quantities.items()))
 
 
 def shown_record(client: ShownAccount, newest: Mapping[str, Any]) -> Record:
-    """What a client shows of the account's record."""
+    """The record of an account as a client shows it; positions of quantity 0 are left out."""
     quantities = {symbol: Decimal(row["quantity"]) for symbol, row in client.rows.items()}
     held = frozenset((symbol, quantity) for symbol, quantity in quantities.items() if quantity)
     return Record(tuple(newest.get(name) for name in RECORD_FIGURES), held)
 
 
 def held_back_s(plan: Mapping[str, Any]) -> float:
-    """Seconds for which the faults of a plan can keep the broker's or the market's word from us."""
+    """The longest time in seconds for which the faults of a plan can hold back data of broker or market."""
     return sum(
         fault["for_s"] + (fault["level"] if fault["kind"] == "events.reorder" else 0.0)
         for fault in plan["faults"]

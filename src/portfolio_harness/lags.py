@@ -1,4 +1,4 @@
-"""Times between two events, counted so that many processes can be added up."""
+"""Lag samples in a form that many processes can count and one can add up."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,13 +10,13 @@ BUCKET_MS: Final = 0.5
 
 
 class Lags:
-    """Lag samples, counted in steps of BUCKET_MS, second by second: small, and can be added up."""
+    """Lag samples as histograms: second since the epoch -> lag in steps of BUCKET_MS -> samples."""
 
     def __init__(self, counts: dict[int, dict[int, int]] | None = None) -> None:
         self.counts: dict[int, dict[int, int]] = {} if counts is None else counts
 
     def add(self, at_ns: int, lag_ns: int) -> None:
-        """A sample taken at a time."""
+        """Add one sample, taken at `at_ns` since the epoch."""
         second, bucket = at_ns // NS_PER_S, round(lag_ns / (BUCKET_MS * 1_000_000))
         counts = self.counts.get(second)
         if counts is None:
@@ -24,7 +24,7 @@ class Lags:
         counts[bucket] = counts.get(bucket, 0) + 1
 
     def merge(self, others: Iterable["Lags"]) -> "Lags":
-        """All samples of these and those."""
+        """All samples of this and the others, as a new object."""
         merged: dict[int, Counter[int]] = {}
         for lags in (self, *others):
             for second, counts in lags.counts.items():
@@ -32,13 +32,13 @@ class Lags:
         return Lags({second: dict(counts) for second, counts in merged.items()})
 
     def between(self, first_share: float, last_share: float) -> "Lags":
-        """The part of the seconds between two shares of the whole time, 0 to 1."""
+        """The samples between two shares (0 to 1) of the seconds that have samples."""
         seconds = sorted(self.counts)
         chosen = seconds[int(first_share * len(seconds)) : int(last_share * len(seconds))]
         return Lags({second: self.counts[second] for second in chosen})
 
     def percentile_ms(self, share: float) -> float:
-        """The lag below which `share` (0 to 1) of the samples lie; 0 when there are none."""
+        """The percentile `share` (0 to 1) of all samples in milliseconds; 0 without samples."""
         total: Counter[int] = Counter()
         for counts in self.counts.values():
             total.update(counts)
@@ -51,5 +51,5 @@ class Lags:
 
 
 def percentile_s(ordered: Sequence[float], share: float) -> float:
-    """The time below which `share` (0 to 1) of these lie, which are in order; 0 when there are none."""
+    """The percentile `share` (0 to 1) of sorted times in seconds; 0 without times."""
     return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 2) if ordered else 0.0

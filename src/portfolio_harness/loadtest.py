@@ -1,14 +1,14 @@
-"""The load test: many connections, each frame checked, lag measured from trade to client.
+"""The load test: many connections, every frame checked, and the lag from trade to client.
 
-Lag is measured beyond the conflation wait: from the newest trade that a publication contains, or from the
-moment the account was allowed to publish again, whichever is later, until the client has the frame. It still
-contains the waits for others while a service is busy: MARK_FLUSH_INTERVAL at most for marks, and less for
-values and frames (`portfolio_realtime.pace`). Delivery is the part after the publication: from its timestamp,
-taken before it is valued, until the client has the frame.
+Lag excludes the conflation wait. It begins with the newest trade that a publication contains, or with the
+time from which the account could be published again, whichever is later, and ends when the client has the
+frame. It includes the waits of busy services: at most MARK_FLUSH_INTERVAL for marks, and less for values and
+frames (`portfolio_realtime.pace`). Delivery is the part after the publication: from its timestamp, which is
+taken before the valuation, until the client has the frame.
 
-A number that a client did not see is explained when that client was so far behind that the server may keep
-only the newest for it, and the server has counted that it did. The server's count tells nothing about who
-reads once others stall, or once the server that counted is gone: then no gap is explained.
+A gap is explained when the client was so far behind that the server may conflate for it, and the server has
+counted that it did. The server's count cannot be used when clients stall, because it counts theirs as well,
+nor after a storm that kills the server: then no gap is explained.
 """
 
 import asyncio
@@ -52,41 +52,41 @@ from portfolio_harness.system import (
 from portfolio_harness.valkey_kinds import ValkeyKind
 
 PROGRESS_S: Final = 2.0
-SETTLE_SHARE: Final = 0.2  # of a chart's step: what opening its connections has held up must not count
-BACK_S_MAX: Final = 60.0  # clients of a storm are waited for so long, whatever the goal is
-BACK_POLL_S: Final = 0.5  # each look costs for all clients; how long each was away its own process measures
-GROWTH_SHARE: Final = 0.25  # of the measured time, at its begin and at its end
-GROWTH_S_MIN: Final = 8.0  # a shorter time has no quarters to compare
+SETTLE_SHARE: Final = 0.2  # of a chart's step is not measured: opening the connections causes lag
+BACK_S_MAX: Final = 60.0  # the wait for the clients of a storm; longer if the goal is longer
+BACK_POLL_S: Final = 0.5  # each look asks all clients; the outages are measured in their own processes
+GROWTH_SHARE: Final = 0.25  # of the measured time, at its beginning and at its end
+GROWTH_S_MIN: Final = 8.0  # a shorter measurement has no quarters to compare
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked for."""
+    """The options of a load test."""
 
     connections: int
     rate: float  # messages per second and account that the server may send
     duration_s: float
     ramp_s: float = 0.0  # the connections are opened over this time
-    stalled_share: float = 0.0  # of the clients read nothing after their first value
-    is_storm: bool = False  # cut all at once at the end
-    chart: Path | None = None  # more and more connections until p99 is too high
-    chart_data: Path | None = None  # its figures; without it beside the picture
+    stalled_share: float = 0.0  # of the clients stop reading after their first value
+    is_storm: bool = False  # cut all clients at once at the end
+    chart: Path | None = None  # the SVG to draw: add connections step by step until p99 misses its goal
+    chart_data: Path | None = None  # the file of its figures; None: beside the SVG
     p99_ms_max: float = P99_MS_MAX
     storm_back_s_max: float = STORM_BACK_S_MAX
 
     @property
     def stalled(self) -> int:
-        """How many clients stop reading."""
+        """The number of clients that stop reading."""
         return round(self.connections * self.stalled_share)
 
 
 @dataclass(frozen=True)
 class Storm:
-    """All clients cut at once: how long each was without a value."""
+    """The result of a storm, in which all clients lose their connection at once. Times are in seconds."""
 
     clients: int  # that read
-    how: str
-    cut: int  # of these were cut
+    how: str  # how they were cut
+    cut: int  # of these lost their connection
     back: int  # of these have a value again
     back_s_p50: float
     back_s_p99: float
@@ -95,7 +95,7 @@ class Storm:
 
 @dataclass(frozen=True)
 class Load:
-    """The outcome of a load test; figures of the measured time, errors of the whole run."""
+    """The result of a load test: figures of the measured time, and errors of the whole run."""
 
     connections: int
     client_processes: int
@@ -104,46 +104,49 @@ class Load:
     rate: float  # messages per second and account that the server may send
     duration_s: float
     known_s: float  # from the start of the services until the collector had a record of each account
-    connected_s: float  # until each client had its first value
+    connected_s: float  # until every client had its first value
     connects_per_s: float
     messages: int
     messages_per_s: float
     lag_ms_p50: float
     lag_ms_p99: float
-    lag_ms_p99_first_quarter: float  # beside the last quarter: does lag grow?
+    lag_ms_p99_first_quarter: float  # compared with the last quarter, it shows whether lag grows
     lag_ms_p99_last_quarter: float
     delivery_ms_p50: float  # the part of the lag after the publication
     delivery_ms_p99: float
-    first_value_ms_p50: float  # from asking for the account to its first value
+    first_value_ms_p50: float  # from the request of the account to its first value
     first_value_ms_p99: float
-    gaps: int  # numbers that a client that reads did not see
-    gaps_behind: int  # of these while it was so far behind that the server may leave out numbers
-    gaps_stalled: int  # the same of clients that stop reading, which are not judged
-    conflated: int  # numbers that the server left out because a client, whichever, could not take them
+    gaps: int  # sequences that a reading client did not receive
+    gaps_behind: int  # of these, while the client was so far behind that the server may conflate for it
+    gaps_stalled: int  # sequences that stalled clients did not receive; they are not judged
+    conflated: int  # sequences that the server counted as conflated, for any client
     gaps_unexplained: int
     regressions: int
     leaks: int
     unreadable: int
-    reconnects: int  # of clients that read, before the storm
+    reconnects: int  # of reading clients, before the storm
     reconnects_stalled: int
-    slow_consumers: int  # connections that the server closed because nobody read
-    mismatches: int | None  # accounts that differ from the oracle at quiet; None: there is no oracle
+    slow_consumers: int  # connections that the server closed as slow consumers (4002)
+    mismatches: int | None  # accounts that differ from the oracle after the market stopped; None: no oracle
     converged_s: float | None
     close_codes: dict[str, int]
     cpu_cores: dict[str, float]  # process -> processor time per second of the measured time
     steps: list[Step] = field(default_factory=list)
-    knee_messages_per_s: float | None = None  # the last step that held; None: all did
+    knee_messages_per_s: float | None = None  # of a chart: see `chart.knee`
     storm: Storm | None = None
-    failed: list[Goal] = field(default_factory=list[Goal])  # goals that were not reached
+    failed: list[Goal] = field(default_factory=list[Goal])  # goals that were missed
 
 
 def unexplained(gaps: int, behind: int, conflated: int | None) -> int:
-    """How many of the gaps nothing explains. `conflated`: the server's count, if it tells."""
+    """The number of gaps that conflation does not explain.
+
+    `conflated` is the server's count of conflated sequences; None: it cannot be used.
+    """
     return gaps - min(behind, conflated or 0)
 
 
 def goals(load: Load, plan: Plan) -> list[Goal]:
-    """What a load test must reach. Where a chart looks for the knee, lag is not judged."""
+    """The goals of a load test. With a chart, lag is not a goal: the chart looks for its limit."""
     wanted = [Goal("messages", load.messages, 1, is_minimum=True)]
     wanted += none(
         gaps_unexplained=load.gaps_unexplained,
@@ -179,9 +182,10 @@ async def on_own_system(
     seed: int,
     valkey: ValkeyKind = ValkeyKind.EMBEDDED,
 ) -> Load:
-    """Bring up a simulator and the services, load them, and take them down.
+    """Start a simulator and the services, load them, and stop them.
 
-    Without `trades_per_second` each symbol trades once a second on average.
+    Without `trades_per_second`, each symbol trades once a second on average. Raises SystemFailed,
+    SettingsError, ClusterFailed, FleetFailed.
     """
     allow_files(plan.connections)
     trades = symbols if trades_per_second is None else trades_per_second
@@ -202,13 +206,13 @@ async def on_own_system(
 async def on_running_system(
     url: str, simulator_url: str | None, account_ids: Sequence[str], token_for: TokenFor, plan: Plan
 ) -> Load:
-    """Load a system that runs already.
+    """Load a running system.
 
-    Its simulator tells the accounts and what they are worth. Without one these accounts are watched, and
-    nothing is compared.
+    With `simulator_url`, all of the simulator's accounts are watched and compared with its ledger. Without
+    it, `account_ids` are watched and no value is compared. Raises FleetFailed.
     """
     if simulator_url is None:
-        say("no simulator: order, gaps and lag are checked, values are not compared")
+        say("no --simulator: order, gaps and lag are checked, values are not compared")
         return await Loading(plan, url, None, token_for, None, account_ids).run()
     oracle = Oracle(simulator_url)
     try:
@@ -219,7 +223,7 @@ async def on_running_system(
 
 
 class Loading:
-    """One load test on a system that runs."""
+    """One load test on a running system."""
 
     def __init__(
         self,
@@ -237,18 +241,18 @@ class Loading:
         self._token_for = token_for
         self._system = system
         self._steps: list[Step] = []
-        self._opened = 0  # connections: a chart need not come to all of them
-        self._reconnects = self._conflated = self._slow = 0  # since the begin; see `_count`
+        self._opened = 0  # connections; a chart may stop before it has opened all
+        self._reconnects = self._conflated = self._slow = 0  # since the beginning; see `_count`
         self._lags = Lags()
         self._deliveries = Lags()
         self._messages = 0
         self._measured_s = 0.0
 
     async def run(self) -> Load:
-        """Connect, measure, bring to quiet, compare, and (if asked for) cut all at once."""
+        """Connect, measure, cut all clients if asked for, then stop the market and compare."""
         plan = self._plan
         if plan.chart is not None:
-            need_plotting()  # before the work, not after it
+            need_plotting()  # fails before the measurement instead of after it
         account_ids = self._account_ids if self._oracle is None else await self._oracle.account_ids()
         chosen = [account_ids[index % len(account_ids)] for index in range(plan.connections)]
         interval_s = 1 / plan.rate
@@ -318,7 +322,7 @@ class Loading:
         return replace(load, failed=failed(goals(load, plan)))
 
     async def _compare(self, crew: ClientProcesses) -> tuple[int | None, float | None]:
-        """Bring the market to quiet and compare: accounts that differ, and seconds until none did."""
+        """Stop the market and compare: the number of accounts that differ, and seconds until none did."""
         if self._oracle is None:
             return None, None
         await self._oracle.pause()
@@ -330,7 +334,7 @@ class Loading:
         return int(conflated), int(await counted(self._url, DISCONNECTS, SLOW_CONSUMER))
 
     async def _count(self, crew: ClientProcesses, begun: tuple[int, int]) -> None:
-        """What a storm makes worthless: reconnects, and the counters of a server that it kills."""
+        """Read reconnects and the server's counters. A storm falsifies both, so it is called before one."""
         conflated, slow = await self._server_counts()
         self._conflated, self._slow = conflated - begun[0], slow - begun[1]
         self._reconnects = (await crew.seen()).counts["reconnects"]
@@ -342,7 +346,7 @@ class Loading:
         draw(chart, picture)
 
     async def _measure(self, crew: ClientProcesses) -> tuple[float, dict[str, float], float]:
-        """All steps: seconds until all were connected, processor seconds used, seconds they took."""
+        """Measure all steps: seconds of connecting, processor seconds by process, seconds of measuring."""
         plan = self._plan
         steps = STEPS_MAX if plan.chart is not None else 1
         connected_s = wall_s = 0.0
@@ -353,7 +357,7 @@ class Loading:
             await crew.start(count)
             self._opened = count
             connected_s += time.monotonic() - started_s
-            say(f"{count} connections, each with a value after {connected_s:.1f} s")
+            say(f"{count} connections; each had a value after {connected_s:.1f} s")
             if plan.chart is not None:
                 await asyncio.sleep(SETTLE_SHARE * plan.duration_s / steps)
             await crew.measure()
@@ -368,7 +372,7 @@ class Loading:
 
     def _is_past_knee(self) -> bool:
         last, past = self._steps[-1], beyond(self._steps, self._plan.p99_ms_max)
-        held = "held" if not past else f"{past} in a row did not hold"
+        held = "within the goal" if not past else f"{past} steps in a row missed the goal"
         say(f"step of {last.messages_per_s:g} messages a second: p99 {last.lag_ms_p99} ms; {held}")
         return past >= BEYOND_MAX
 
@@ -378,7 +382,7 @@ class Loading:
             lags_ms = (seen.lags.percentile_ms(share) for share in (0.5, 0.99))
             self._steps.append(Step(count, rate, *lags_ms))
         else:
-            say(f"{count} connections had no value within {took_s:.1f} s: no step")
+            say(f"{count} connections received no value within {took_s:.1f} s: the step is left out")
         self._lags = self._lags.merge([seen.lags])
         self._deliveries = self._deliveries.merge([seen.deliveries])
         self._messages += seen.counts["messages"]
@@ -396,7 +400,7 @@ class Loading:
             )
 
     async def _storm(self, crew: ClientProcesses) -> Storm:
-        """Cut all clients at once; wait until each has a value again."""
+        """Cut all clients at once, and wait until each has a value again."""
         await crew.measure()
         if self._system is not None:
             how = "the server is killed"
@@ -404,7 +408,7 @@ class Loading:
         else:
             how = "the clients' sockets are reset"
             await crew.cut()
-        clients = max(0, self._opened - self._plan.stalled)  # the first ones are those that stall
+        clients = max(0, self._opened - self._plan.stalled)  # the first clients are the stalled ones
         give_up_s = time.monotonic() + max(BACK_S_MAX, self._plan.storm_back_s_max)
         seen = await crew.seen()
         while (seen.cut_off < clients or seen.without_value) and time.monotonic() < give_up_s:
@@ -423,7 +427,7 @@ class Loading:
         )
 
     def _cpu_s(self, crew: ClientProcesses) -> dict[str, float]:
-        """Processor seconds so far of each process of the run that we may look at."""
+        """Processor seconds so far by process: the system's, if it is our own, and all clients together."""
         own = {} if self._system is None else self._system.pids
         used = {name: _process_cpu_s(pid) for name, pid in own.items()}
         return {**used, "clients": sum(_process_cpu_s(pid) for pid in crew.pids)}
@@ -432,12 +436,12 @@ class Loading:
 def _added(
     total: Mapping[str, float], before: Mapping[str, float], after: Mapping[str, float]
 ) -> dict[str, float]:
-    """What was used between two looks, added to a total."""
+    """Add what was used between two readings to a total, by process."""
     return {name: total.get(name, 0.0) + used_s - before.get(name, used_s) for name, used_s in after.items()}
 
 
 def _process_cpu_s(pid: int) -> float:
-    """User and system seconds of a process; 0 where it is gone, or where there is no /proc."""
+    """User and system seconds of a process; 0 when it has ended or there is no /proc."""
     try:
         return cpu_s(pid)
     except OSError:

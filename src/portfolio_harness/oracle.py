@@ -1,7 +1,7 @@
-"""The oracle: a simulator's exact Decimal ledger, asked over its control endpoints.
+"""The oracle: a simulator's exact ledger, read over its control routes.
 
-Only proofs speak to it; the services know nothing but Alpaca's own paths. It rounds by itself, with nothing
-of the product: a fault in the product's rounding must show.
+Only the harness uses it; the services use Alpaca's own paths only. It has its own rounding and none of the
+product's, so that a fault in the product's rounding shows.
 """
 
 from dataclasses import dataclass, field
@@ -12,12 +12,12 @@ import httpx
 
 TIMEOUT_S: Final = 60.0
 CENT: Final = Decimal("0.01")
-WIDE: Final = Context(prec=60)  # digits; no sum of money has more
+WIDE: Final = Context(prec=60)  # more digits than any amount has
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What one account is worth, to the cent, as the wire says it."""
+    """One account's figures in the ledger, in dollars rounded to the cent, as text of the wire."""
 
     figures: dict[str, str]  # equity, cash, last_equity, external_cash_flow, day_pnl
     market_values: dict[str, str]  # symbol -> market value
@@ -26,58 +26,58 @@ class Truth:
 
 
 class Oracle:
-    """One simulator's control endpoints."""
+    """A simulator's control routes (`/_sim`). Each method raises httpx.HTTPError when the request fails."""
 
     def __init__(self, url: str) -> None:
         self._client = httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, trust_env=False)
 
     async def account_ids(self) -> list[str]:
-        """Every account of the simulated broker."""
+        """The ids of all accounts of the simulated broker."""
         return (await self._get("/_sim/accounts"))["accounts"]
 
     async def truth(self) -> dict[str, Truth]:
-        """Every account's exact value at one instant, rounded to the cent."""
+        """Account id -> its figures, all as of one instant."""
         answer = await self._get("/_sim/truth")
         return {account_id: _truth(exact) for account_id, exact in answer["accounts"].items()}
 
     async def marks(self, last: int) -> dict[str, list[list[str]]]:
-        """Symbol -> its last marks, each with the moment it was made; the present one comes last."""
+        """Symbol -> its last marks as [time in ns since the epoch, price]; the present one comes last."""
         return (await self._get(f"/_sim/marks?last={last}"))["marks"]
 
     async def state(self) -> dict[str, Any]:
-        """Counters of the simulator."""
+        """The simulator's counters: trades, activities, requests and others."""
         return await self._get("/_sim/state")
 
     async def pause(self) -> None:
-        """Stop the market and all account activity; what was emitted has been sent when this returns."""
+        """Stop the market and the accounts; returns once everything published so far has been sent."""
         (await self._client.post("/_sim/pause")).raise_for_status()
 
     async def resume(self) -> None:
-        """Let the market move again."""
+        """Start the market and the accounts again."""
         (await self._client.post("/_sim/resume")).raise_for_status()
 
     async def install(self, plan: dict[str, Any]) -> dict[str, Any]:
-        """Let a plan of faults begin now; the whole plan."""
+        """Start a fault plan now, and return the whole plan."""
         answer = await self._client.post("/_sim/faults", json=plan)
         answer.raise_for_status()
         return answer.json()
 
     async def faults_remaining_s(self) -> float:
-        """Seconds until the last fault is over."""
+        """Seconds until the last fault ends; 0 without faults."""
         return (await self._get("/_sim/faults"))["remaining_s"]
 
     async def pull(self, lever: str, **body: Any) -> dict[str, Any]:
-        """Move something by hand: `POST /_sim/{lever}`; its answer."""
+        """Send `POST /_sim/{lever}` with a JSON body, and return the answer."""
         answer = await self._client.post(f"/_sim/{lever}", json=body)
         answer.raise_for_status()
         return answer.json()
 
     async def clock(self) -> dict[str, Any]:
-        """The simulator's time, its session, and the day that its books are of."""
+        """The simulator's time, session and `balance_asof`."""
         return await self._get("/_sim/clock")
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the HTTP client."""
         await self._client.aclose()
 
     async def _get(self, path: str) -> dict[str, Any]:
@@ -97,6 +97,6 @@ def _truth(exact: dict[str, Any]) -> Truth:
 
 
 def to_the_cent(number: str) -> str:
-    """Dollars rounded half-even to the cent, as the wire says them; zero has no sign."""
+    """Dollars rounded half to even to the cent, as text of the wire; zero has no sign."""
     rounded = Decimal(number).quantize(CENT, ROUND_HALF_EVEN, WIDE)
     return f"{rounded:f}" if rounded else "0.00"

@@ -1,9 +1,9 @@
 """A rolling restart of two servers behind HAProxy, under load: `portfolio-realtime loadtest --rolling`.
 
-A whole system with a second WebSocket server; every client comes through HAProxy (`deploy/haproxy`). One
-server is asked to end and is started again, then the other. Each client tells how long it was without a
-connection that gives values, and, if it got values regularly before, for how long it had no newer one at all:
-a connection can be alive and mute.
+The system has a second WebSocket server, and every client connects through HAProxy (`deploy/haproxy`). One
+server is stopped with SIGTERM and started again, then the other. Each client measures how long it was without
+a connection that has a value. If it got values regularly before, it also measures how long it received no
+newer value: a connection can be open and silent.
 """
 
 import asyncio
@@ -28,37 +28,35 @@ from portfolio_realtime.supervisor import Supervisor
 
 CONFIG: Final = Path(__file__).parents[2] / "deploy" / "haproxy" / "haproxy.cfg"
 SETTLE_S_MAX: Final = 30.0
-REGULAR_S: Final = 5.0  # before the restarts it is seen for so long who gets values regularly
-BETWEEN_S: Final = 2.0  # the restarted server stands in the line-up again
-TRADES_PER_SYMBOL: Final = 5  # a second: then every account has a newer value nearly every second
+REGULAR_S: Final = 5.0  # before the restarts, to find the clients that get values regularly
+BETWEEN_S: Final = 2.0  # for HAProxy to use the restarted server again
+TRADES_PER_SYMBOL: Final = 5  # per second: nearly every account then has a newer value every second
 
 
 @dataclass(frozen=True)
 class Rolled:
-    """What the clients of a rolling restart saw."""
+    """The result of a rolling restart, as its clients saw it."""
 
     connections: int
     restarts: int
-    restart_s: list[float]  # from the request to end until the server was ready again, each
-    moved: int  # times that a client lost its connection and had a value on another one
+    restart_s: list[float]  # of each restart: from SIGTERM until the server was ready again
+    moved: int  # how often a client lost its connection and got a value on another one
     without_s_p50: float
     without_s_p99: float
     without_s_max: float
     regular: int  # clients that got values regularly before
-    silence_s_max: (
-        float | None
-    )  # the longest time that one of these had no newer value; None: there were none
+    silence_s_max: float | None  # the longest time without a newer value of a regular client; None: none
     never_back: int
     gaps: int
     regressions: int
     leaks: int
     mismatches: int
     close_codes: dict[str, int]
-    failed: list[Goal] = field(default_factory=list[Goal])  # goals that were not reached
+    failed: list[Goal] = field(default_factory=list[Goal])  # goals that were missed
 
 
 def goals(rolled: Rolled) -> list[Goal]:
-    """P8, and what holds always."""
+    """The goals of a rolling restart: promise P8, and no gaps, regressions, leaks or mismatches."""
     return [
         Goal("moved", rolled.moved, rolled.connections, is_minimum=True),
         *none(
@@ -85,10 +83,10 @@ async def _second_server(system: System, port: int) -> AsyncGenerator[Supervisor
 
 
 def haproxy_program() -> str:
-    """Raises SettingsError naming the remedy."""
+    """The path of HAProxy's program. Raises SettingsError with the remedy when it is not installed."""
     program = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
     if program is None:
-        raise SettingsError("--rolling needs HAProxy, in Debian the package haproxy: apt-get install haproxy")
+        raise SettingsError("--rolling needs HAProxy: install it, on Debian with apt-get install haproxy")
     if not CONFIG.exists():
         raise SettingsError(f"--rolling needs a checkout of the repository: there is no {CONFIG}")
     return program
@@ -96,7 +94,10 @@ def haproxy_program() -> str:
 
 @contextlib.asynccontextmanager
 async def haproxy(port: int, *servers: int) -> AsyncGenerator[str]:
-    """A HAProxy in front of two servers on loopback; its URL. Raises SettingsError, SystemFailed."""
+    """Run HAProxy in front of two servers on loopback, given by port; yields its URL.
+
+    Raises SettingsError, SystemFailed.
+    """
     program = haproxy_program()
     one, two = (f"127.0.0.1:{server}" for server in servers)
     process = await asyncio.create_subprocess_exec(
@@ -113,7 +114,7 @@ async def haproxy(port: int, *servers: int) -> AsyncGenerator[str]:
 
 
 async def _restart(supervisor: Supervisor, url: str) -> float:
-    """Ask a server to end; its supervisor starts it again. How long until it was ready, in seconds."""
+    """Stop a server with SIGTERM; its supervisor starts it again. Returns the seconds until it was ready."""
     before, started_s = supervisor.pids["websocket_server"], time.monotonic()
     os.kill(before, signal.SIGTERM)
     while supervisor.pids["websocket_server"] == before:
@@ -124,11 +125,11 @@ async def _restart(supervisor: Supervisor, url: str) -> float:
 
 @dataclass(frozen=True)
 class Scene:
-    """Two servers behind HAProxy, and the clients."""
+    """Two servers behind HAProxy, and their clients."""
 
     system: System
     crew: ClientProcesses
-    servers: tuple[tuple[Supervisor, int], ...]  # who keeps it alive, its port
+    servers: tuple[tuple[Supervisor, int], ...]  # of each server: its supervisor and its port
     connections: int
 
 
@@ -142,12 +143,15 @@ async def behind_haproxy(
     trades_per_second: float | None = None,
     seed: int = 7,
 ) -> AsyncGenerator[Scene]:
-    """Bring everything up; every client has its first value. Raises SettingsError, SystemFailed."""
-    haproxy_program()  # before the work, not after it
-    allow_files(3 * connections)  # HAProxy has two for each client
+    """Start everything; yields once every client has its first value.
+
+    `rate` is in messages per second and account. Raises SettingsError, SystemFailed, FleetFailed.
+    """
+    haproxy_program()  # fails before the start instead of after it
+    allow_files(3 * connections)  # HAProxy has two connections per client
     trades = TRADES_PER_SYMBOL * symbols if trades_per_second is None else trades_per_second
     options = simulator_options(accounts, symbols, trades, seed)
-    limit = str(max(1000, 4 * connections))  # all clients of this test come from one address
+    limit = str(max(1000, 4 * connections))  # all clients connect from one address
     overrides = {
         "MIN_UPDATE_INTERVAL": str(1 / rate),
         "LOG_LEVEL": "warning",
@@ -173,13 +177,13 @@ async def behind_haproxy(
 
 
 async def rolling(connections: int, accounts: int, **options: Any) -> Rolled:
-    """Bring everything up, restart both servers in turn, and take everything down."""
+    """Start everything, restart both servers in turn, and stop everything. See `behind_haproxy`."""
     async with behind_haproxy(connections, accounts, **options) as scene:
         return await roll(scene)
 
 
 async def roll(scene: Scene) -> Rolled:
-    """Restart both servers in turn, and ask the clients."""
+    """Restart both servers, one after the other, and return what the clients saw."""
     await _begin(scene)
     restart_s: list[float] = []
     for supervisor, port in scene.servers:
@@ -190,7 +194,7 @@ async def roll(scene: Scene) -> Rolled:
 
 
 async def storm(scene: Scene) -> Rolled:
-    """Kill both servers at once, so that every client is cut, and ask the clients."""
+    """Kill both servers at once, so that every client loses its connection; return what the clients saw."""
     await _begin(scene)
     for supervisor, _ in scene.servers:
         os.kill(supervisor.pids["websocket_server"], signal.SIGKILL)
@@ -201,7 +205,7 @@ async def storm(scene: Scene) -> Rolled:
 
 
 async def _begin(scene: Scene) -> None:
-    """See for a while who gets values regularly, and measure from then on."""
+    """Find the clients that get values regularly, and measure from then on."""
     await scene.crew.measure()
     await asyncio.sleep(REGULAR_S)
     await scene.crew.measure()

@@ -1,9 +1,9 @@
-"""P7, isolation: who does not read harms nobody else: `portfolio-realtime loadtest --isolation`.
+"""Isolation (promise P7): stalled clients do not slow others: `portfolio-realtime loadtest --isolation`.
 
-The same clients four times in turn on one system: all of them read, then 1, 10 and 50 % do not. They watch
-positions of the accounts that have the most, so that the socket of one that reads nothing is full within
-seconds; what the others see is measured from when the server has found the first one full. That the stalled
-ones were really too slow shows in the server's own count of connections that it closed for it (4002).
+The same clients run four times on one system: all of them read, then 1, 10 and 50 % stop reading. They watch
+the positions of the accounts that have the most, so that the socket of a stalled client is full within
+seconds. The other clients are measured from the time at which the server finds the first socket full. The
+server's count of connections closed with 4002 shows that the stalled clients were too slow.
 """
 
 import asyncio
@@ -29,33 +29,35 @@ from portfolio_harness.system import (
 )
 
 SHARES: Final = (0.0, 0.01, 0.1, 0.5)
-SETTLE_S: Final = 3.0  # from the first values to the first measurement, also without stalled readers
-FULL_S_MAX: Final = 60.0  # until the first socket of a stalled reader is full
-CUT_S_MAX: Final = 60.0  # until every stalled reader has been cut
+SETTLE_S: Final = 3.0  # at least, from the first values to the measurement
+FULL_S_MAX: Final = 60.0  # until the first socket of a stalled client is full
+CUT_S_MAX: Final = 60.0  # until every stalled client is disconnected
 POLL_S: Final = 0.5
-TRADES_PER_MESSAGE: Final = 2  # of each symbol: then nearly every position is in every message
+TRADES_PER_MESSAGE: Final = 2  # of each symbol: nearly every position is then in every message
 SYMBOLS_MAX: Final = 50
-MEMORY_MB_MAX: Final = 8.0  # the server may hold so much more than without stalled readers, …
-STALLED_MB_MAX: Final = 0.125  # … and so much for each of them: its write buffer is a quarter of it
+# The server's memory may exceed that without stalled clients by this much, and by this much for each of them:
+# four times its write buffer.
+MEMORY_MB_MAX: Final = 8.0
+STALLED_MB_MAX: Final = 0.125
 
 
 @dataclass(frozen=True)
 class Share:
-    """One share of stalled readers, and what the others saw meanwhile."""
+    """The result for one share of stalled clients."""
 
     share: float
     stalled: int
-    full_after_s: float | None  # until the server found the first socket full; None: nobody stalled
+    full_after_s: float | None  # until the server found the first socket full; None: it found none
     messages: int
     lag_ms_p50: float
     lag_ms_p99: float
-    ratio: float | None  # p99 beside that without stalled readers; None: one of them is not known
+    ratio: float | None  # p99 divided by the p99 without stalled clients; None: one of them is not known
     slow_consumers: int  # connections that the server closed with 4002
-    rss_mb_start: float  # of the server
+    rss_mb_start: float  # resident memory of the server
     rss_mb_peak: float
     rss_mb_end: float
-    rss_mb_max: float  # the peak may be so high
-    gaps: int  # the rest of those who read
+    rss_mb_max: float  # the limit of the peak
+    gaps: int  # this and the following: of the reading clients
     regressions: int
     leaks: int
     unreadable: int
@@ -64,18 +66,18 @@ class Share:
 
 @dataclass(frozen=True)
 class Isolation:
-    """The outcome of all shares."""
+    """The results of all shares."""
 
     connections: int
     accounts: int
     rate: float
     shares: list[Share]
     mismatches: int
-    failed: list[Goal] = field(default_factory=list[Goal])  # goals that were not reached
+    failed: list[Goal] = field(default_factory=list[Goal])  # goals that were missed
 
 
 def goals(isolation: Isolation) -> list[Goal]:
-    """P7, and what holds always."""
+    """The goals of the isolation test: promise P7, and no gaps, regressions, leaks or mismatches."""
     wanted = none(mismatches=isolation.mismatches)
     for one in isolation.shares:
         name = f"{one.share:.0%} stalled"
@@ -92,7 +94,7 @@ def goals(isolation: Isolation) -> list[Goal]:
 
 
 def judged(isolation: Isolation) -> Isolation:
-    """With ratios and limits beside the first share, and the goals that failed."""
+    """The same results with ratios and memory limits relative to the first share, and the missed goals."""
     base = isolation.shares[0]
     shares = [
         replace(
@@ -116,7 +118,10 @@ async def isolate(
     trades_per_second: float | None,
     seed: int,
 ) -> Isolation:
-    """Bring a system up, measure each share for `duration_s`, and take it down. Raises SystemFailed."""
+    """Start a system, measure each share for `duration_s` seconds, and stop it.
+
+    `rate` is in messages per second and account. Raises SystemFailed, SettingsError, FleetFailed.
+    """
     allow_files(connections)
     symbols = min(symbols, SYMBOLS_MAX)
     trades = TRADES_PER_MESSAGE * rate * symbols if trades_per_second is None else trades_per_second
@@ -142,14 +147,14 @@ async def isolate(
 
 
 async def _accounts(system: System, connections: int) -> list[str]:
-    """Which account each client watches: those with the most positions first."""
+    """The account of each client: those with the most positions first."""
     truths = await system.oracle.truth()
     ordered = sorted(truths, key=lambda account_id: -len(truths[account_id].market_values))
     return [ordered[index % len(ordered)] for index in range(connections)]
 
 
 class _Sharing:
-    """One share while it is measured."""
+    """The measurement of one share."""
 
     def __init__(self, system: System, crew: ClientProcesses, share: float, stalled: int) -> None:
         self._system = system
@@ -159,7 +164,7 @@ class _Sharing:
         self._peak_mb = 0.0
 
     async def measured(self, connections: int, duration_s: float) -> Share:
-        """Connect everybody, wait until sockets are full, measure, and see the stalled ones cut."""
+        """Connect all clients, wait until a socket is full, measure, and wait for the 4002 closings."""
         conflated, slow = await self._conflated(), await self._slow()
         await self._crew.start(connections)
         async with self._watching_memory():
@@ -213,7 +218,7 @@ class _Sharing:
             watching.cancel()
 
     def _resident_mb(self) -> float:
-        """The server's memory now; also keeps the peak."""
+        """The server's memory now in MB; keeps the peak."""
         now_mb = resident_mb(self._system.pids["websocket_server"])
         self._peak_mb = max(self._peak_mb, now_mb)
         return now_mb
@@ -233,7 +238,7 @@ class _Sharing:
 
 
 async def _until(predicate: Callable[[], Awaitable[bool]], seconds_max: float) -> bool:
-    """Wait for it; did it come true?"""
+    """Wait until `predicate` is true; false after `seconds_max`."""
     give_up_s = time.monotonic() + seconds_max
     while not await predicate():
         if time.monotonic() > give_up_s:
@@ -243,7 +248,7 @@ async def _until(predicate: Callable[[], Awaitable[bool]], seconds_max: float) -
 
 
 def resident_mb(pid: int) -> float:
-    """Memory of a process (proc(5), VmRSS of status); 0 where there is no /proc."""
+    """Resident memory of a process in MB (proc(5), VmRSS of status); 0 when there is no such file."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""A whole system in one call: a simulated Alpaca, Valkey and the four services, as separate processes."""
+"""Starts a whole system in one call: a simulated Alpaca, Valkey and the four services, each a process."""
 
 import asyncio
 import contextlib
@@ -24,14 +24,14 @@ from portfolio_realtime.wire.messages import Disconnect
 SIMULATOR_KEY: Final = "sim-key"
 SIMULATOR_SECRET: Final = "sim-secret"  # noqa: S105  # the simulator's, not a secret
 SIMULATOR_START_S_MAX: Final = 60.0
-READY_S_MAX: Final = 180.0  # on a machine that does much else
+READY_S_MAX: Final = 180.0  # generous, for a busy machine
 READY_ANSWER_S_MAX: Final = 5.0
 KNOWN_S_MAX: Final = 300.0
 KNOWN_POLL_S: Final = 1.0
 METRICS_S_MAX: Final = 10.0
 TOKEN_S: Final = 24 * 3600
 RATE_LIMIT_MIN: Final = 10_000  # the simulator's default
-REQUESTS_PER_ACCOUNT: Final = 6  # in a minute: state and positions at once take half a quota at most
+REQUESTS_PER_ACCOUNT: Final = 6  # per minute, so that reading all accounts at once takes half of the quota
 
 CONFLATED: Final = "portfolio_realtime_conflated_total"
 DISCONNECTS: Final = "portfolio_realtime_disconnects_total"
@@ -44,7 +44,7 @@ class SystemFailed(PortfolioRealtimeError):
 
 @dataclass(frozen=True)
 class System:
-    """A running system: where its page is, and who may look."""
+    """A running system."""
 
     url: str  # of the WebSocket server and its page
     simulator_url: str
@@ -52,26 +52,26 @@ class System:
     supervisor: Supervisor
     simulator_pid: int
     jwt_secret: str
-    valkeys: Valkeys | None = None  # beside the supervisor; None: the supervisor has one of its own
+    valkeys: Valkeys | None = None  # None: the supervisor has an embedded one
 
     @property
     def pids(self) -> dict[str, int]:
-        """Process id of the simulator, of each service, and of Valkey: `valkey`, or `valkey-1` …"""
+        """Name -> process id, of the simulator, each service, and Valkey (`valkey`, or `valkey-1` …)."""
         own = [] if self.valkeys is None else self.valkeys.pids
         nodes = {f"valkey-{number}": pid for number, pid in enumerate(own, start=1)}
         return {"simulator": self.simulator_pid, **self.supervisor.pids, **nodes}
 
     def pids_of(self, name: str) -> list[int]:
-        """Process ids of a service, or of all that is `valkey`."""
+        """The process ids of a service, or of all nodes of `valkey`."""
         return [pid for each, pid in self.pids.items() if each.partition("-")[0] == name]
 
     def token_for(self, account_id: str) -> str:
-        """A token for one account."""
+        """A token for one account, valid for a day."""
         return token(self.jwt_secret, f"client of {account_id}", [account_id], TOKEN_S)
 
 
 def token(secret: str, subject: str, accounts: Sequence[str], seconds: int) -> str:
-    """A signed token that lets `subject` see these accounts (`*` for all)."""
+    """An HS256 token that lets `subject` see these accounts (`*` for all), valid for `seconds`."""
     now_s = int(time.time())
     claims = {"sub": subject, "accounts": list(accounts), "iat": now_s, "exp": now_s + seconds}
     return jwt.encode(claims, secret, algorithm="HS256")
@@ -85,9 +85,10 @@ async def running(
     overrides: dict[str, str],
     valkey: ValkeyKind = ValkeyKind.EMBEDDED,
 ) -> AsyncGenerator[System, None]:
-    """Start everything, wait until the server is ready, and end everything afterwards.
+    """Start everything, yield once the server is ready, and stop everything afterwards.
 
-    `overrides` are settings by environment name. Raises SystemFailed, ClusterFailed, SettingsError.
+    `port` 0 chooses a free port. `overrides` are settings by environment name. Raises SystemFailed,
+    ClusterFailed, SettingsError.
     """
     port = free_port(port)
     jwt_secret = secrets.token_urlsafe(48)
@@ -108,7 +109,7 @@ async def running(
 
 @contextlib.asynccontextmanager
 async def kept(kind: ValkeyKind) -> AsyncGenerator[Valkeys]:
-    """A server or a cluster that is started again where it ends. Raises SettingsError, ClusterFailed."""
+    """Run a server or a cluster, and restart a node that ends. Raises SettingsError, ClusterFailed."""
     own = valkeys(kind)
     await own.start()
     keeping = asyncio.create_task(own.keep())
@@ -120,7 +121,7 @@ async def kept(kind: ValkeyKind) -> AsyncGenerator[Valkeys]:
 
 
 def simulator_options(accounts: int, symbols: int, trades_per_second: float, seed: int) -> tuple[str, ...]:
-    """Options of a simulator that lets the collector ask for every account at once."""
+    """Options of a simulator whose rate limit lets the collector read every account at once."""
     rate_limit = max(RATE_LIMIT_MIN, REQUESTS_PER_ACCOUNT * accounts)
     return (
         *("--accounts", str(accounts), "--symbols", str(symbols), "--seed", str(seed)),
@@ -129,7 +130,7 @@ def simulator_options(accounts: int, symbols: int, trades_per_second: float, see
 
 
 def settings_for(simulator_url: str, port: int, jwt_secret: str) -> dict[str, str]:
-    """What points the services at a simulator, by environment name."""
+    """The settings that point the services at a simulator, by environment name."""
     return {
         "BROKER_API_KEY": SIMULATOR_KEY,
         "BROKER_SECRET_KEY": SIMULATOR_SECRET,
@@ -152,7 +153,7 @@ def settings_for(simulator_url: str, port: int, jwt_secret: str) -> dict[str, st
 
 
 async def start_simulator(options: Sequence[str]) -> tuple[asyncio.subprocess.Process, str]:
-    """A simulator in a process of its own, and its URL. Raises SystemFailed, SettingsError."""
+    """Start a simulator; returns its process and its URL. Raises SystemFailed, SettingsError."""
     process = await start_module(
         "alpaca_sim", dict(os.environ), "--port", "0", *options, stdout=asyncio.subprocess.PIPE
     )
@@ -170,9 +171,9 @@ async def start_simulator(options: Sequence[str]) -> tuple[asyncio.subprocess.Pr
 
 
 async def counted(url: str, name: str, label: str = "") -> float:
-    """The sum of one metric over all services, from a server's `/metrics`; 0 while it is not there.
+    """The sum of one metric over all services, from a server's `/metrics`; 0 when it cannot be read.
 
-    With a label (`code="4002"`) only of the series that have it.
+    With `label`, such as `code="4002"`, only series that contain this text.
     """
     async with httpx.AsyncClient(base_url=url, timeout=METRICS_S_MAX, trust_env=False) as client:
         with contextlib.suppress(httpx.HTTPError):
@@ -183,7 +184,10 @@ async def counted(url: str, name: str, label: str = "") -> float:
 
 
 async def wait_known(url: str, accounts: int, progress: Callable[[int], None]) -> None:
-    """Wait until the symbol collector has a record of each account. Raises SystemFailed."""
+    """Wait until the symbol collector has a record of each account; `progress` gets their number.
+
+    Raises SystemFailed.
+    """
     give_up_s = time.monotonic() + KNOWN_S_MAX
     while (known := int(await counted(url, "portfolio_realtime_accounts"))) < accounts:
         if time.monotonic() > give_up_s:
@@ -193,7 +197,7 @@ async def wait_known(url: str, accounts: int, progress: Callable[[int], None]) -
 
 
 async def wait_ready(url: str) -> None:
-    """Wait until a server says that it is ready. Raises SystemFailed."""
+    """Wait until a server's `/ready` succeeds. Raises SystemFailed."""
     give_up_s = time.monotonic() + READY_S_MAX
     async with httpx.AsyncClient(base_url=url, timeout=READY_ANSWER_S_MAX, trust_env=False) as client:
         while time.monotonic() < give_up_s:
@@ -201,9 +205,9 @@ async def wait_ready(url: str) -> None:
                 if (await client.get("/ready")).is_success:
                     return
             await asyncio.sleep(0.1)
-    raise SystemFailed(f"{url}/ready did not answer yes within {READY_S_MAX:.0f} s; the log above says why")
+    raise SystemFailed(f"{url}/ready did not succeed within {READY_S_MAX:.0f} s; the log above says why")
 
 
 def free_port(port: int) -> int:
-    """The port, or a free one for 0. Raises SettingsError when it is in use."""
+    """The port, or a free one for 0. Raises SettingsError when the port is in use."""
     return require_free("127.0.0.1", port, remedy="--port ")

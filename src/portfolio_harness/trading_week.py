@@ -1,10 +1,10 @@
-"""A trading week in minutes: every account equals the ledger at each turn of the day and at every roll.
+"""A trading week in minutes: every account is compared with the ledger through the day and at every roll.
 
-From Monday before the market opens to the night after the last day the system stops at the moments of STOPS:
-the market trades and accounts act for LIVE_S, then everybody waits until every client shows the ledger's
-equity, cash, last equity, external cash flow and day P&L to the cent, and goes on showing it. Between two
-stops the clock jumps (`moved`). On the way happens what STORY says, and random orders and cash movements.
-The same seed makes the same ledger, whatever the machine does: `Week.ledger` is a digest of it.
+From before the first market open to the night after the last day, the system stops at the times of STOPS. At
+a stop, the market and the accounts trade for LIVE_S. Then every client must show the ledger's equity, cash,
+last equity, external cash flow and day P&L to the cent, and keep showing them for STEADY_S. Between two stops
+the clock jumps (`virtual_time.py`). The events of STORY happen on the way, beside random trades and cash
+movements. The same seed makes the same ledger on any machine: `Week.ledger` is a digest of it.
 """
 
 import asyncio
@@ -31,10 +31,10 @@ from portfolio_realtime.clock import NEW_YORK, NS_PER_S
 LIVE_S: Final = 10.0  # of trading at each stop
 CONVERGE_S_MAX: Final = 60.0
 TICK_S: Final = 0.1
-STEADY_S: Final = 0.5  # for which all must stay equal
+STEADY_S: Final = 0.5  # how long all accounts must stay equal
 UPDATE_S: Final = 0.1
 RECONCILE_S: Final = 2.0
-SHOWN_MAX: Final = 3  # accounts that differ, told in words
+SHOWN_MAX: Final = 3  # differing accounts that are printed
 HALF_DAYS_WEEK: Final = date(2026, 11, 23)  # Thursday is a holiday, Friday ends at 13:00
 CLOCKS_WEEK: Final = date(2026, 10, 26)  # on Sunday, 1 November, the clocks go back
 ACCOUNTS: Final = 20
@@ -53,7 +53,7 @@ OVERRIDES: Final[dict[str, Any]] = {
 PRE, OPEN, NOON, HALF, CLOSE = "pre-market", "open", "noon", "13:00", "close"
 EVENING, NIGHT, BEFORE, ROLL, AFTER = "evening", "night", "before the roll", "roll", "after the roll"
 Stop = tuple[str, int, clock_time]  # name, days later, New York time
-# A stretch that begins five seconds before a bell goes on over it
+# A stop that begins five seconds before a session change trades across it.
 STOPS: Final[tuple[Stop, ...]] = (
     (PRE, 0, clock_time(4, 5)),
     (OPEN, 0, clock_time(9, 29, 55)),
@@ -67,7 +67,7 @@ STOPS: Final[tuple[Stop, ...]] = (
     (AFTER, 1, clock_time(2, 40)),
 )
 SPLIT_GAP_S: Final = 30.0
-HOLD_S: Final = 20.0  # of the calendar, of watching between the two bookings
+HOLD_S: Final = 20.0  # of virtual time, between the two bookings of a split
 
 
 @dataclass
@@ -76,45 +76,45 @@ class Check:
 
     stop: str
     compared: int
-    converged_s: float | None  # until all were equal for good, in the wall's time; None: not all were
-    differing: dict[str, list[str]] = field(default_factory=dict[str, list[str]])  # account -> figures
+    converged_s: float | None  # wall-clock seconds until all were equal and stayed so; None: not all were
+    differing: dict[str, list[str]] = field(default_factory=dict[str, list[str]])  # account id -> figures
 
 
 @dataclass
 class WeekDay:
-    """One day of New York, until the night after it."""
+    """One New York day and the night after it."""
 
     day: str
     session: str = ""  # full, half day, closed
-    books: str = ""  # the day that last equity is of in the end
+    books: str = ""  # `balance_asof` at the end
     checks: list[Check] = field(default_factory=list[Check])
 
     @property
     def mismatches(self) -> int:
-        """How often an account did not become equal."""
+        """The number of accounts that did not become equal, over all stops."""
         return sum(len(check.differing) for check in self.checks)
 
     @property
     def is_clean(self) -> bool:
-        """Was every account equal at every stop, and were the books rolled over?"""
+        """Whether every account was equal at every stop, and a trading day (and no other) was rolled."""
         has_rolled = (self.books == self.day) == (self.session != "closed")
         return has_rolled and all(check.converged_s is not None for check in self.checks)
 
 
 @dataclass
 class Week:
-    """The outcome."""
+    """The result of one run."""
 
     start: str
     seed: int
     days: list[WeekDay] = field(default_factory=list[WeekDay])
-    story: list[str] = field(default_factory=list[str])  # what has happened
-    wrong: int = 0  # records and prices that were wrong and not marked for longer than may be
-    overmarked: int = 0  # records that were right and marked for longer than a statement takes
-    wrong_s: float = 0.0  # the longest that a record was wrong and not marked, in the wall's time
-    price_wrong_s: float = 0.0  # the same of a price
-    right_marked_s: float = 0.0  # the longest that a right record was marked
-    looks: int = 0  # at which all of this was judged
+    story: list[str] = field(default_factory=list[str])  # the events that happened, in words
+    wrong: int = 0  # records and prices that were wrong without a mark for longer than allowed
+    overmarked: int = 0  # records that were right and marked for longer than allowed
+    wrong_s: float = 0.0  # the longest wall-clock time for which a record was wrong without a mark
+    price_wrong_s: float = 0.0  # the same for prices
+    right_marked_s: float = 0.0  # the longest time for which a right record was marked
+    looks: int = 0  # comparisons of the judge
     regressions: int = 0  # frames whose (epoch, sequence) went back
     leaks: int = 0
     messages: int = 0
@@ -125,7 +125,7 @@ class Week:
 
     @property
     def is_clean(self) -> bool:
-        """Did everything hold?"""
+        """Whether every check passed."""
         is_in_order = self.regressions + self.leaks + self.wrong + self.overmarked == 0 and self.looks > 0
         return is_in_order and bool(self.days) and all(day.is_clean for day in self.days)
 
@@ -134,7 +134,7 @@ Scene = Callable[["Story"], Awaitable[None]]
 
 
 class Story:
-    """What happens beside the random activity; `rng` chooses to whom."""
+    """The planned events of a week. `rng` chooses accounts and amounts; `told` lists what happened."""
 
     def __init__(
         self, system: VirtualSystem, watch: "_Watch", account_ids: Sequence[str], rng: random.Random
@@ -160,33 +160,33 @@ class Story:
         self.told.append(f"{activity_type} {amount}")
 
     async def money(self) -> None:
-        """A deposit, a withdrawal, a journal and a fee."""
+        """Book a deposit, a withdrawal, a journal and a fee."""
         for activity_type in ("CSD", "CSW", "JNLC", "FEE"):
             amount = "1.23" if activity_type == "FEE" else self._dollars()
             await self._cash(activity_type, amount)
 
     async def deposit(self) -> None:
-        """A deposit."""
+        """Book a deposit."""
         await self._cash("CSD", self._dollars())
 
     async def withdrawal(self) -> None:
-        """A withdrawal."""
+        """Book a withdrawal."""
         await self._cash("CSW", self._dollars())
 
     async def instant_deposit(self) -> None:
-        """A credit now (MEM); the money comes, and the credit goes, a day later."""
+        """Book a credit now (MEM). The money arrives, and the credit is taken back, 23 hours later."""
         body = {"account_id": self._somebody(), "amount": self._dollars(), "settle_in_s": 86_400 - 3_600}
         await self._oracle.pull("instant_deposit", **body)
         self.told.append(f"MEM {body['amount']}")
 
     async def late_deposit(self) -> None:
-        """A deposit of the day before that is booked only now."""
+        """Book a deposit now that was executed a day ago."""
         body = {"account_id": self._somebody(), "amount": self._dollars(), "at_s_ago": 86_400}
         await self._oracle.pull("backfill", activity_type="CSD", **body)
         self.told.append(f"CSD {body['amount']} of the day before")
 
     async def orders(self) -> None:
-        """Purchases, to be corrected or busted later."""
+        """Buy four symbols. `correction` and `bust` use these trades later."""
         for symbol in ("AAPL", "SPY", "BTC/USD", "MSFT"):
             quantity = str(Decimal(self._rng.randint(1, 3_000)).scaleb(-3))
             account_id = self._somebody()
@@ -196,34 +196,34 @@ class Story:
             self.told.append(f"{quantity} {symbol} bought")
 
     async def _order(self) -> tuple[str, str]:
-        """The oldest that still stands."""
+        """The oldest trade that was not amended: account id and event id."""
         if not self._trades:
             await self.orders()
         return self._trades.pop(0)
 
     async def correction(self) -> None:
-        """The price of an order is corrected."""
+        """Correct the price of a trade."""
         account_id, event_id = await self._order()
         price = str(self._prices[event_id] - Decimal("0.01"))
         await self._oracle.pull("amend", account_id=account_id, event_id=event_id, price=price)
         self.told.append("an order corrected")
 
     async def bust(self) -> None:
-        """An order is busted."""
+        """Bust a trade."""
         account_id, event_id = await self._order()
         await self._oracle.pull("amend", account_id=account_id, event_id=event_id)
         self.told.append("an order busted")
 
     async def transfer(self) -> None:
-        """Securities come from another broker."""
+        """Transfer securities in from another broker (ACATS)."""
         body = {"activity_type": "ACATS", "symbol": "KO", "quantity": "9", "price": "70.5"}
         await self._oracle.pull("securities", account_id=self._somebody(), **body)
         self.told.append("9 KO transferred in")
 
     async def split(self) -> None:
-        """Before the day trades: old shares out, new ones in SPLIT_GAP_S later, then the new price.
+        """Split a stock before the day's first trade: old shares out, new ones in SPLIT_GAP_S later.
 
-        Between the two every client shows what it showed before.
+        Between the two bookings, every client must show what it showed before.
         """
         ex_date = _new_york(self._system).date().isoformat()
         body = {"symbol": "NVDA", "new_rate": "4", "gap_s": SPLIT_GAP_S, "ex_date": ex_date}
@@ -235,13 +235,13 @@ class Story:
         await self._system.jump(due_ns)
 
     async def dividend(self) -> None:
-        """The price falls now; the cash comes a day later, less 30 % withheld."""
+        """Pay a dividend: the price falls now, the cash arrives a day later with 30 % withheld."""
         body = {"symbol": "MSFT", "rate": "0.83", "pay_in_s": 86_400, "withheld": "0.3"}
         answer = await self._oracle.pull("dividend", **body)
         self.told.append(f"MSFT pays 0.83 in {answer['accounts']} accounts")
 
     async def coins(self) -> None:
-        """Crypto is bought and sold while everything else is closed."""
+        """Buy and sell crypto while the stock market is closed."""
         for quantity in ("0.01", "-0.004"):
             account_id = self._somebody()
             await self._oracle.pull("trade", account_id=account_id, symbol="BTC/USD", quantity=quantity)
@@ -252,8 +252,8 @@ MONDAY, TUESDAY, WEDNESDAY, THURSDAY, FRIDAY, SATURDAY, SUNDAY = range(7)
 STORY: Final[dict[tuple[int, str], tuple[Scene, ...]]] = {
     (MONDAY, NOON): (Story.money, Story.orders, Story.orders),
     (MONDAY, HALF): (Story.correction, Story.bust),
-    (MONDAY, CLOSE): (Story.deposit,),  # just before the cut-off …
-    (MONDAY, EVENING): (Story.withdrawal, Story.orders),  # … and after it
+    (MONDAY, CLOSE): (Story.deposit,),  # just before 16:00, the time of last equity
+    (MONDAY, EVENING): (Story.withdrawal, Story.orders),  # after it
     (MONDAY, BEFORE): (Story.deposit,),
     (TUESDAY, PRE): (Story.dividend, Story.correction, Story.bust),
     (TUESDAY, NOON): (Story.instant_deposit, Story.transfer),
@@ -274,7 +274,7 @@ STORY: Final[dict[tuple[int, str], tuple[Scene, ...]]] = {
 
 
 async def live_through(start: date, *, days: int, seed: int, stops: Sequence[Stop] = STOPS) -> Week:
-    """Live through days from `start` on, with these stops on each.
+    """Run through `days` days from `start` on, with `stops` on each of them.
 
     Raises SystemFailed, SettingsError, FleetFailed.
     """
@@ -312,7 +312,7 @@ async def _work(system: VirtualSystem, week: Week, days: Sequence[date], stops: 
 
 
 async def _begin(system: VirtualSystem, fleet: Clients) -> None:
-    """Connect everybody; time goes on meanwhile, for the services wait in it."""
+    """Connect all clients. Virtual time must pass meanwhile, because the services wait in it."""
     starting = asyncio.ensure_future(fleet.start())
     while not starting.done():
         await system.wait(TICK_S)
@@ -342,7 +342,7 @@ async def _live_a_day(
 
 
 class _Watch:
-    """Compares what every client shows with the ledger."""
+    """Compares every client with the ledger; `ledger` is the digest of the ledger's figures."""
 
     def __init__(self, system: VirtualSystem, fleet: Clients) -> None:
         self.ledger = hashlib.sha256()
@@ -351,12 +351,12 @@ class _Watch:
         self._checks: list[Check] = []
 
     def take_checks(self) -> list[Check]:
-        """What was compared since this was last asked."""
+        """The checks since the last call."""
         taken, self._checks = self._checks, []
         return taken
 
     async def check_stop(self, stop: str) -> None:
-        """Wait until all are equal, and stay so for STEADY_S."""
+        """Wait until all accounts are equal and stay so for STEADY_S, and record the check."""
         began_s = equal_s = time.monotonic()
         truths = await self._system.oracle.truth()
         self.ledger.update(repr(sorted((key, truth.figures) for key, truth in truths.items())).encode())
@@ -376,7 +376,7 @@ class _Watch:
             truths = await self._system.oracle.truth()
 
     async def hold(self, stop: str, truths: dict[str, Truth]) -> None:
-        """For HOLD_S every client goes on showing this, whatever the ledger says."""
+        """Check that every client shows `truths` for HOLD_S, whatever the ledger has; record the check."""
         until_ns = self._system.clock.now_ns() + int(HOLD_S * NS_PER_S)
         while not (differing := await self._fleet.mismatches(truths)):
             if self._system.clock.now_ns() >= until_ns:
@@ -401,7 +401,7 @@ def _new_york(system: VirtualSystem) -> datetime:
 
 
 def table(week: Week) -> Table:
-    """One row for each day, and one for all."""
+    """One row for each day, and one for all days."""
     unmarked = f"wrong unmarked {week.wrong_s} s (prices {week.price_wrong_s} s)"
     judged = f"{week.looks} looks: {unmarked}, right and marked {week.right_marked_s} s"
     title = f"from {week.start}, seed {week.seed}, ledger {week.ledger}"

@@ -1,7 +1,7 @@
-"""A real cluster of Valkey or Redis on loopback, to be broken: nodes killed, stopped, failed over.
+"""A real cluster of Valkey or Redis on loopback, whose nodes can be killed, stopped and failed over.
 
-It needs no redis-cli. Each node is a process that ends with ours and loses its state when it ends. What it
-knows of its cluster is kept in a temporary folder: a node that is started again joins by itself.
+It needs no redis-cli. Each node is a process that ends with this one, and it loses its data when it ends. Its
+view of the cluster is kept in a temporary folder, so that a restarted node joins again by itself.
 """
 
 import asyncio
@@ -21,52 +21,53 @@ from portfolio_harness.valkey_node import ValkeyNode
 from portfolio_realtime.errors import PortfolioRealtimeError, StateUnavailable
 
 SLOTS: Final = 16_384
-NODE_TIMEOUT_MS: Final = 2000  # a node that is silent for so long is failed over
-WAIT_S_MAX: Final = 60.0  # for anything that takes a cluster seconds: a busy machine takes longer
+NODE_TIMEOUT_MS: Final = 2000  # a node that is silent for longer is failed over
+WAIT_S_MAX: Final = 60.0  # for what takes a cluster seconds, and longer on a busy machine
 POLL_S: Final = 0.05
-BACK_S: Final = 4.0  # longer than a failover: a node that is back sooner is an empty primary
+BACK_S: Final = 4.0  # longer than a failover: a primary that restarts sooner stays primary, and is empty
 PORT_ATTEMPTS_MAX: Final = 5
-FAILOVER_S: Final = 6.0  # a planned failover that is not done by then was given up by the node itself
+FAILOVER_S: Final = 6.0  # after this time, the node itself has given up a planned failover
 FAILOVERS_MAX: Final = 5
-SLOTS_AT_ONCE: Final = 256  # in one round trip
-KEYS_AT_ONCE: Final = 100  # in one MIGRATE
+SLOTS_AT_ONCE: Final = 256  # per round trip
+KEYS_AT_ONCE: Final = 100  # per MIGRATE
 MIGRATE_MS: Final = 10_000
 MIGRATED: Final = "success"
 MIGRATION_FAILS: Final = frozenset({"failed", "canceled", "cancelled"})
 
 
 class ClusterFailed(PortfolioRealtimeError):
-    """A cluster did not do what was asked of it."""
+    """A cluster did not start, or did not do what it was told."""
 
 
 @dataclass(frozen=True)
 class SeenNode:
-    """One node of a cluster, as one of them sees it."""
+    """One node of a cluster in the view of a node (CLUSTER NODES)."""
 
     node_id: str
     port: int
     is_primary: bool
-    primary_id: str  # of a replica; "" of a primary
-    is_well: bool
+    primary_id: str  # the primary of a replica; "" for a primary
+    is_well: bool  # connected, and not failing
     slots: frozenset[int]
 
 
 View = dict[int, SeenNode]
-"""Port -> the node there."""
+"""Port -> node."""
 
 
 class ValkeyCluster:
-    """`async with ValkeyCluster() as cluster:` is whole from the first line on.
+    """A cluster of processes. Inside `async with ValkeyCluster() as cluster:` it is complete and serves.
 
-    With `needs_all_slots` all shards refuse while one has no node: the default of Valkey, not of ElastiCache.
+    With `needs_all_slots` (cluster-require-full-coverage), all nodes refuse commands while a slot has no
+    node: the default of Valkey, but not of ElastiCache.
     """
 
     def __init__(
         self, primaries: int = 3, replicas: int = 1, *, program: str = "", needs_all_slots: bool = False
     ) -> None:
-        self.nodes: list[ValkeyNode] = []  # that belong to it, running or not
+        self.nodes: list[ValkeyNode] = []  # all members, running or not
         self._primaries = primaries
-        self._replicas = replicas  # of each primary
+        self._replicas = replicas  # per primary
         self._program = program
         self._needs_all_slots = needs_all_slots
         self._buses: dict[int, int] = {}  # port -> port of the cluster's bus
@@ -74,12 +75,12 @@ class ValkeyCluster:
 
     @property
     def url(self) -> str:
-        """Of a node that runs."""
+        """The URL of a running node. Raises ClusterFailed when none runs."""
         return self._usable()[0].url
 
     @property
     def pids(self) -> list[int]:
-        """Process id of each node that runs."""
+        """The process ids of the running nodes."""
         return [node.pid for node in self.nodes if node.is_running]
 
     async def __aenter__(self) -> Self:
@@ -90,7 +91,10 @@ class ValkeyCluster:
         await self.stop()
 
     async def start(self) -> None:
-        """Form it, or start again all that have ended, and wait until it is whole. Raises ClusterFailed."""
+        """Form the cluster, or restart all nodes that have ended, and wait until it is complete.
+
+        Raises ClusterFailed.
+        """
         if self.nodes:
             await asyncio.gather(*(node.start() for node in self.nodes if not node.is_running))
             return await self.wait_whole()
@@ -102,22 +106,22 @@ class ValkeyCluster:
             raise
 
     async def kill(self) -> None:
-        """End all nodes as a power cut would: everything is lost but who belongs to it."""
+        """Kill all nodes, as a power cut would. Only the membership is kept."""
         await asyncio.gather(*(node.kill() for node in self.nodes))
 
     async def stop(self) -> None:
-        """End it, and leave nothing behind."""
+        """Kill all nodes and delete the temporary folder."""
         await self.kill()
         if self._folder is not None:
             self._folder.cleanup()
 
     async def flush(self) -> None:
-        """Forget everything."""
+        """Delete all keys of all nodes."""
         for node in await self.primaries():
             await node.flush()
 
     async def keep(self) -> NoReturn:
-        """Start nodes again that have ended, forever: later than their replicas take over."""
+        """Restart nodes that have ended, forever, but only after their replicas could take over."""
         while True:
             ended = [node for node in self.nodes if not node.is_running]
             if ended:
@@ -143,12 +147,12 @@ class ValkeyCluster:
         for _ in range(PORT_ATTEMPTS_MAX):
             port, bus = _free_ports(2)
             node = ValkeyNode(port, program=self._program, options=self._options(port, bus))
-            with contextlib.suppress(StateUnavailable):  # somebody has taken the port meanwhile
+            with contextlib.suppress(StateUnavailable):  # another process has taken the port meanwhile
                 await node.start()
                 self.nodes.append(node)
                 self._buses[port] = bus
                 return node
-        raise ClusterFailed("no node of a cluster starts: Valkey, or Redis 7 or newer, is needed")
+        raise ClusterFailed("no node of the cluster starts: Valkey, or Redis 7 or newer, is needed")
 
     def _options(self, port: int, bus: int) -> Sequence[str]:
         assert self._folder is not None
@@ -162,7 +166,7 @@ class ValkeyCluster:
         )
 
     async def _introduce(self, strangers: Sequence[ValkeyNode]) -> None:
-        """Each stranger meets everybody: gossip alone takes seconds."""
+        """Let each new node meet all others (CLUSTER MEET): gossip alone takes seconds."""
         for node in strangers:
             async with node.client() as client, client.pipeline(transaction=False) as pipeline:
                 for other in self._usable():
@@ -177,7 +181,7 @@ class ValkeyCluster:
     async def _replicate(self, node: ValkeyNode, primary: ValkeyNode) -> None:
         await node.do("CLUSTER", "REPLICATE", (await self._seen(primary)).node_id)
 
-    # What it looks like
+    # Reading the cluster
 
     def _usable(self) -> list[ValkeyNode]:
         if not (usable := [node for node in self.nodes if node.is_usable]):
@@ -185,7 +189,7 @@ class ValkeyCluster:
         return usable
 
     async def view(self, at: ValkeyNode | None = None) -> View:
-        """The cluster as one node sees it."""
+        """The cluster in the view of one node (default: any running one)."""
         found = await (at or self._usable()[0]).do("CLUSTER NODES")
         return {seen.port: seen for seen in map(_seen, found.items())}
 
@@ -193,7 +197,7 @@ class ValkeyCluster:
         return (await self.view())[node.port]
 
     async def primaries(self) -> list[ValkeyNode]:
-        """The nodes that own slots, in the order of the slots."""
+        """The primaries that own slots, in the order of their slots."""
         owners = [seen for seen in (await self.view()).values() if seen.is_primary and seen.slots]
         return [self._at(seen.port) for seen in sorted(owners, key=lambda seen: min(seen.slots))]
 
@@ -206,7 +210,7 @@ class ValkeyCluster:
         raise ClusterFailed(f"no node owns slot {slot}")
 
     async def replicas_of(self, primary: ValkeyNode) -> list[ValkeyNode]:
-        """The replicas of a primary that run."""
+        """The running replicas of a primary."""
         view = await self.view()
         followers = [seen for seen in view.values() if seen.primary_id == view[primary.port].node_id]
         nodes = [self._at(seen.port) for seen in followers]
@@ -216,13 +220,13 @@ class ValkeyCluster:
         return next(node for node in self.nodes if node.port == port)
 
     async def wait_whole(self) -> None:
-        """Until all nodes agree who owns which slot and serve, and replicas follow. Raises ClusterFailed."""
-        await self._wait(_is_whole, "the cluster is whole")
+        """Wait until all nodes agree on the slots and serve, and replicas follow. Raises ClusterFailed."""
+        await self._wait(_is_whole, "the cluster is complete")
         await self._until(self._do_all_serve, "all nodes serve")
         await self._until(self._do_replicas_follow, "replicas follow their primaries")
 
     async def wait_taken_over(self, primary: ValkeyNode, slots: frozenset[int]) -> None:
-        """Until all nodes that run say that another one owns the slots of this one. Raises ClusterFailed."""
+        """Wait until all running nodes see other owners of `slots` than `primary`. Raises ClusterFailed."""
 
         def is_taken(view: View) -> bool:
             owned = {slot for port in _well(view) - {primary.port} for slot in view[port].slots}
@@ -231,11 +235,11 @@ class ValkeyCluster:
         await self._wait(lambda views: all(map(is_taken, views)), "another node has taken over")
 
     async def slots_of(self, node: ValkeyNode) -> frozenset[int]:
-        """The slots that it owns."""
+        """The slots that a node owns."""
         return (await self._seen(node)).slots
 
     async def _do_all_serve(self) -> bool:
-        """A node that has just been started refuses for two seconds."""
+        """Whether all running nodes serve: a node that has just started refuses for two seconds."""
         told = [await node.do("CLUSTER INFO") for node in self._usable()]
         return all(one["cluster_state"] == "ok" for one in told)
 
@@ -252,24 +256,23 @@ class ValkeyCluster:
     async def _until(self, is_so: Callable[[], Awaitable[bool]], what: str) -> None:
         give_up_s = asyncio.get_running_loop().time() + WAIT_S_MAX
         while asyncio.get_running_loop().time() < give_up_s:
-            with contextlib.suppress(
-                exceptions.RedisError, OSError, KeyError
-            ):  # a node that changes its role
+            # A node that changes its role fails for a moment.
+            with contextlib.suppress(exceptions.RedisError, OSError, KeyError):
                 if await is_so():
                     return
             await asyncio.sleep(POLL_S)
-        raise ClusterFailed(f"waited {WAIT_S_MAX:.0f} s in vain until {what}")
+        raise ClusterFailed(f"timed out after {WAIT_S_MAX:.0f} s of waiting until {what}")
 
-    # What is done to it
+    # Changing the cluster
 
     async def kill_primary(self, primary: ValkeyNode) -> None:
-        """End one as a power cut would, and wait until its replica has taken over. Raises ClusterFailed."""
+        """Kill a primary, and wait until its replica has taken over. Raises ClusterFailed."""
         slots = await self.slots_of(primary)
         await primary.kill()
         await self.wait_taken_over(primary, slots)
 
     async def fail_over(self, primary: ValkeyNode) -> ValkeyNode:
-        """A planned failover: nothing is lost, and the old primary follows the new. Raises ClusterFailed."""
+        """Make a planned failover, which loses nothing, and return the new primary. Raises ClusterFailed."""
         slots = await self.slots_of(primary)
         replica = (await self.replicas_of(primary))[0]
         for _ in range(FAILOVERS_MAX):
@@ -281,20 +284,20 @@ class ValkeyCluster:
         raise ClusterFailed(f"the node gave up {FAILOVERS_MAX} planned failovers")
 
     async def add_primary(self) -> ValkeyNode:
-        """A new node that owns no slot yet. Raises ClusterFailed."""
+        """Add a primary without slots. Raises ClusterFailed."""
         node = await self._start_node()
         await self._introduce([node])
         return node
 
     async def add_replica(self, primary: ValkeyNode) -> ValkeyNode:
-        """A new node that follows a primary. Raises ClusterFailed."""
+        """Add a replica of a primary. Raises ClusterFailed."""
         node = await self.add_primary()
         await self._replicate(node, primary)
         await self._until(self._do_replicas_follow, "the new replica follows its primary")
         return node
 
     async def remove(self, node: ValkeyNode) -> None:
-        """End a node and let all others forget it. Raises ClusterFailed while it owns slots."""
+        """Remove a node from the cluster and kill it. Raises ClusterFailed while it owns slots."""
         seen = await self._seen(node)
         if seen.slots:
             raise ClusterFailed(f"the node still owns {len(seen.slots)} slots: move them first")
@@ -304,9 +307,10 @@ class ValkeyCluster:
         await node.kill()
 
     async def move_slots(self, slots: Iterable[int], to: ValkeyNode) -> None:
-        """Move slots key by key, with SETSLOT and MIGRATE: meanwhile nodes answer ASK and TRYAGAIN.
+        """Move slots key by key, with SETSLOT and MIGRATE. Meanwhile the nodes answer ASK and TRYAGAIN.
 
-        A Valkey 9 with a replica takes some 30 ms for each slot: many are moved faster whole.
+        Valkey 9 with a replica takes about 30 ms per slot; `move_slots_whole` is faster for many slots.
+        Raises ClusterFailed.
         """
         for source, theirs in await self._owners(slots, to):
             for at in range(0, len(theirs), SLOTS_AT_ONCE):
@@ -314,7 +318,7 @@ class ValkeyCluster:
         await self._wait(_agree, "all nodes know where the slots are")
 
     async def move_slots_whole(self, slots: Iterable[int], to: ValkeyNode) -> None:
-        """Move slots at once, as Valkey 9 does it. Raises ClusterFailed."""
+        """Move slots in one step with MIGRATESLOTS, which needs Valkey 9. Raises ClusterFailed."""
         for source, theirs in await self._owners(slots, to):
             ranges = [bound for first, last in _ranges(theirs) for bound in (first, last)]
             target_id = (await self._seen(to)).node_id
@@ -373,7 +377,7 @@ def _is_whole(views: list[View]) -> bool:
 
 
 def _ranges(slots: Sequence[int]) -> list[tuple[int, int]]:
-    """The fewest ranges, first and last slot each, that hold these sorted slots."""
+    """The fewest ranges (first and last slot) that cover these sorted slots."""
     starts = [slot for before, slot in zip((None, *slots), slots, strict=False) if before != slot - 1]
     ends = [slot for slot, after in zip(slots, (*slots[1:], None), strict=True) if after != slot + 1]
     return list(zip(starts, ends, strict=True))
@@ -396,12 +400,12 @@ async def _has_migrated(node: ValkeyNode) -> bool:
     newest = max(jobs, key=lambda job: job[b"create_time"])
     state = newest[b"state"].decode()
     if state in MIGRATION_FAILS:
-        raise ClusterFailed(f"the slots have not moved: {state}, {newest[b'message'].decode()}")
+        raise ClusterFailed(f"the slots were not moved: {state}, {newest[b'message'].decode()}")
     return state == MIGRATED
 
 
 def _free_ports(count: int) -> list[int]:
-    """Different ones, free on loopback now."""
+    """Different ports that are free on loopback now."""
     with contextlib.ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:

@@ -1,4 +1,4 @@
-"""The kinds of shared state that the services run on here: one server or a cluster, of Valkey or of Redis."""
+"""The kinds of Valkey that a system can run on: one server or a cluster, of Valkey or of Redis."""
 
 import enum
 
@@ -7,21 +7,21 @@ from portfolio_harness.valkey_node import ValkeyNode, redis_program
 
 
 class ValkeyKind(enum.StrEnum):
-    """What it is, and whose program."""
+    """One server or a cluster, and the program that it runs."""
 
     EMBEDDED = "embedded"  # one server of the installed package
     REDIS = "redis"  # one server of Debian's package
     CLUSTER = "cluster"  # three primaries with a replica each, of the installed package
-    REDIS_CLUSTER = "redis-cluster"  # the same of Debian's package
+    REDIS_CLUSTER = "redis-cluster"  # the same, of Debian's package
 
     @property
     def is_cluster(self) -> bool:
-        """Has it several nodes?"""
+        """Whether it has several nodes."""
         return self in (self.CLUSTER, self.REDIS_CLUSTER)
 
     @property
     def program(self) -> str:
-        """Path of the server's program; "": the installed package's. Raises SettingsError with the remedy."""
+        """The path of the server's program; "": the installed package's. Raises SettingsError."""
         return redis_program() if self in (self.REDIS, self.REDIS_CLUSTER) else ""
 
 
@@ -30,5 +30,5 @@ Valkeys = ValkeyNode | ValkeyCluster
 
 
 def valkeys(kind: ValkeyKind) -> Valkeys:
-    """One that has not been started yet. Raises SettingsError when its program is not installed."""
+    """A server or a cluster that is not started yet. Raises SettingsError when its program is missing."""
     return ValkeyCluster(program=kind.program) if kind.is_cluster else ValkeyNode(program=kind.program)

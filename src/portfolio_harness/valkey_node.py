@@ -1,4 +1,4 @@
-"""One real Valkey or Redis on loopback that can be asked anything, stopped, and killed."""
+"""One real Valkey or Redis on loopback that can run any command, be paused, and be killed."""
 
 import asyncio
 import contextlib
@@ -13,41 +13,41 @@ from portfolio_realtime.errors import SettingsError
 from portfolio_realtime.state.embedded import EmbeddedServer
 
 COMMAND_S_MAX: Final = 20.0
-BACK_S: Final = 0.2  # before a server that has ended is started again
+BACK_S: Final = 0.2  # the pause before a server that has ended is restarted
 
 
 def redis_program() -> str:
-    """Path of Debian's server, which is Redis. Raises SettingsError with the remedy."""
+    """The path of redis-server, as Debian installs it. Raises SettingsError with the remedy."""
     if (found := shutil.which("redis-server")) is None:
         raise SettingsError("there is no redis-server: apt-get install redis-server")
     return found
 
 
 class ValkeyNode(EmbeddedServer):
-    """A server whose state is lost when it ends; started again it has the same port."""
+    """A server that loses its data when it ends. A restart keeps its port."""
 
     is_paused = False
 
     @property
     def is_usable(self) -> bool:
-        """Will it answer?"""
+        """Whether it runs and is not paused."""
         return self.is_running and not self.is_paused
 
     @property
     def pids(self) -> list[int]:
-        """Process id of each of its servers that runs."""
+        """The process id, in a list; empty when it does not run."""
         return [self.pid] if self.is_running else []
 
     async def primaries(self) -> list["ValkeyNode"]:
-        """The servers that hold keys."""
+        """This server, in a list, as `ValkeyCluster.primaries` has it."""
         return [self]
 
     async def flush(self) -> None:
-        """Forget everything."""
+        """Delete all keys."""
         await self.do("FLUSHALL")
 
     async def keep(self) -> NoReturn:
-        """Start it again whenever it has ended, forever."""
+        """Restart it whenever it ends, forever."""
         while True:
             await self.wait()
             await asyncio.sleep(BACK_S)
@@ -55,26 +55,26 @@ class ValkeyNode(EmbeddedServer):
 
     @contextlib.asynccontextmanager
     async def client(self) -> AsyncGenerator[Redis]:
-        """A connection to this very server, whatever it is part of."""
+        """A client of this server alone, also when it is part of a cluster."""
         async with Redis.from_url(self.url, socket_timeout=COMMAND_S_MAX) as client:
             yield client
 
     async def do(self, *command: str | int) -> Any:
-        """What it answers to one command."""
+        """Run one command and return the answer. Raises redis.RedisError."""
         async with self.client() as client:
             return await client.execute_command(*command)
 
     def pause(self) -> None:
-        """It stands still with its connections open."""
+        """Stop the process (SIGSTOP); its connections stay open."""
         self.is_paused = True
         self.send(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """It goes on."""
+        """Continue the process (SIGCONT)."""
         self.send(signal.SIGCONT)
         self.is_paused = False
 
     async def start(self) -> None:
-        """Start, empty, and wait until it answers. Raises StateUnavailable with the remedy."""
+        """Start it without data, and wait until it answers. Raises StateUnavailable with the remedy."""
         self.is_paused = False
         await super().start()

@@ -1,13 +1,13 @@
-"""The real services under a clock that is moved by hand, so that days go by in seconds.
+"""Runs the real services under a clock that is moved by hand, so that days take seconds.
 
-The simulator is a process whose clock stands still between two moves (`--speed 0`). The services are tasks of
-this process, the same coroutines that `service.main` runs; they know no simulator, only the Clock of their
-Context, and it is moved together with the simulator's. What belongs to the calendar follows that clock:
-sessions, dates, the age of marks, which booking is in which statement. What belongs to sockets stays in the
-time of the wall: timeouts, leases, rate limits, `monotonic_s`.
+The simulator is a process whose clock only moves when it is told to (`--speed 0`). The services are tasks of
+this process, the same coroutines that `service.main` runs. They use the Clock of their Context, which is
+moved together with the simulator's. Calendar time follows that clock: sessions, dates, the age of marks, and
+which booking is in which statement. Wall-clock time remains for timeouts, leases, rate limits and
+`monotonic_s`.
 
-A program and its broker never differ much in time. So the market moves, and bookings are made, in steps of
-STEP_S only, both clocks set after each; hours without either are jumped over in one move.
+The clocks of a service and its broker never differ much. So the market trades and bookings are made in steps
+of STEP_S, with both clocks set after each step. Hours without trades and bookings are one jump.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from portfolio_realtime.state.embedded import EmbeddedServer
 from portfolio_realtime.symbol_collector import collector
 from portfolio_realtime.websocket_server import server
 
-STEP_S: Final = 1.0  # of a stretch in which the market moves
+STEP_S: Final = 1.0  # virtual seconds per step while the market trades
 READY_S_MAX: Final = 20.0
 SERVICES: Final[dict[str, Run]] = {
     "symbol_collector": collector.run,
@@ -42,44 +42,44 @@ SERVICES: Final[dict[str, Run]] = {
 
 
 class VirtualClock:
-    """The calendar's time stands still until it is moved; deadlines are the wall's."""
+    """A clock whose calendar time only changes by `move_to`, and whose monotonic time is real."""
 
     def __init__(self, now_ns: int) -> None:
         self._now_ns = now_ns
 
     def now_ns(self) -> int:
-        """Nanoseconds since 1970-01-01 UTC, as last moved."""
+        """Virtual nanoseconds since the epoch."""
         return self._now_ns
 
     def monotonic_s(self) -> float:
-        """Seconds of the wall that never go back."""
+        """Real monotonic seconds."""
         return time.monotonic()
 
     def move_to(self, now_ns: int) -> None:
-        """Go ahead; never back."""
+        """Move ahead to `now_ns`; an earlier time changes nothing."""
         self._now_ns = max(self._now_ns, now_ns)
 
 
 @dataclass(frozen=True)
 class VirtualSystem:
-    """A running system and the hand that moves its time."""
+    """A running system in virtual time."""
 
     url: str  # of the WebSocket server
     oracle: Oracle
     clock: VirtualClock
 
     async def jump(self, to_ns: int) -> None:
-        """Go to a moment. The market stands still; the broker's own work happens at its own time."""
+        """Jump to a time without market trades; the simulator's jobs run, each at its own time."""
         if to_ns > self.clock.now_ns():
             await self._move(to_ns, moves=False)
 
     async def live(self, seconds: float) -> None:
-        """Let the market trade and the accounts act for so long."""
+        """Let the market and the accounts trade for `seconds` of virtual time."""
         for _ in range(round(seconds / STEP_S)):
             await self._move(self.clock.now_ns() + int(STEP_S * NS_PER_S), moves=True)
 
     async def wait(self, seconds: float) -> None:
-        """So long in the wall's time and in the calendar's; the market stands still."""
+        """Wait `seconds` of wall-clock time and of virtual time, without market trades."""
         await asyncio.sleep(seconds)
         await self.jump(self.clock.now_ns() + int(seconds * NS_PER_S))
 
@@ -94,10 +94,10 @@ async def use(
     start: str,
     work: Callable[[VirtualSystem], Awaitable[None]],
 ) -> None:
-    """Start everything at a moment (RFC 3339), do `work`, and end everything.
+    """Start everything at the virtual time `start` (RFC 3339), run `work`, and stop everything.
 
-    `options` are the simulator's, `overrides` are settings. Raises SystemFailed, SettingsError, and what a
-    service or `work` raises.
+    `options` are the simulator's, `overrides` are settings. Raises SystemFailed, SettingsError, and whatever
+    a service or `work` raises.
     """
     simulator, simulator_url = await start_simulator([*options, "--start", start, "--speed", "0"])
     oracle, valkey, port = Oracle(simulator_url), EmbeddedServer(), free_port(0)

@@ -1,7 +1,7 @@
-"""The client side of one WebSocket, as lean as it gets: it shares its machine with the server it loads.
+"""A minimal WebSocket client. It must be cheap, because it runs on the same machine as the server it loads.
 
-It reads what our server sends (whole text frames, pings, a close) and treats all else as an error of the
-server. Correctness towards other servers is the business of the foreign clients in `tests/interoperability`.
+It reads what our server sends (whole text frames, pings, a close frame) and treats anything else as an error
+of the server. `tests/interoperability` tests the server with other clients.
 """
 
 import asyncio
@@ -10,12 +10,12 @@ from typing import Final, Protocol, cast
 
 HANDSHAKE_BYTES_MAX: Final = 8192
 MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
-STALLED_RECEIVE_BYTES: Final = 4096  # the kernel's buffer of a client that reads nothing
+STALLED_RECEIVE_BYTES: Final = 4096  # the kernel's receive buffer of a client that stops reading
 
-# The sample of RFC 6455 §1.3: the answer is known, and nothing here needs a nonce.
+# The sample key of RFC 6455 §1.3, whose answer is known. Nothing here needs a nonce.
 _KEY: Final = "dGhlIHNhbXBsZSBub25jZQ=="
 _ACCEPT: Final = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-_MASK: Final = bytes(4)  # of zeros: the payload stays as it is
+_MASK: Final = bytes(4)  # zeros, so that masking does not change the payload
 _TEXT, _CLOSE, _PING, _PONG = 1, 8, 9, 10
 _FIN: Final = 0x80
 
@@ -24,23 +24,23 @@ PROTOCOL_ERROR: Final = 1002
 
 
 class FrameOwner(Protocol):
-    """Who is told what happens on a wire."""
+    """The owner of a `Wire`, called when something happens on it."""
 
     def opened(self) -> None:
         """The handshake is done."""
         ...
 
     def text(self, payload: bytes) -> None:
-        """A whole text message."""
+        """A text message arrived."""
         ...
 
     def ended(self, code: int) -> None:
-        """The connection is gone: the close code of the server, an HTTP status that refused, or ABNORMAL."""
+        """The connection ended: a close code, the HTTP status of a refused upgrade, or ABNORMAL."""
         ...
 
 
 def request(host: str, path: str) -> bytes:
-    """The upgrade request."""
+    """The HTTP request that upgrades to WebSocket (RFC 6455 §4.1)."""
     lines = (
         f"GET {path} HTTP/1.1",
         f"Host: {host}",
@@ -53,7 +53,7 @@ def request(host: str, path: str) -> bytes:
 
 
 def client_frame(opcode: int, payload: bytes) -> bytes:
-    """A whole masked frame of a client; payloads up to 65,535 bytes."""
+    """An unfragmented, masked client frame (RFC 6455 §5.2). The payload has at most 65,535 bytes."""
     length = len(payload)
     head = (
         bytes((_FIN | opcode, 0x80 | length))
@@ -64,12 +64,12 @@ def client_frame(opcode: int, payload: bytes) -> bytes:
 
 
 def text_frame(payload: bytes) -> bytes:
-    """A whole text frame of a client."""
+    """A client's text frame."""
     return client_frame(_TEXT, payload)
 
 
 class Wire(asyncio.Protocol):
-    """One connection: sends the upgrade request and the first message, then hands over what it reads."""
+    """One connection: it sends the upgrade request and the first frame, then passes messages to its owner."""
 
     __slots__ = ("_code", "_first", "_is_open", "_owner", "_request", "_transport", "_unread")
 
@@ -83,28 +83,28 @@ class Wire(asyncio.Protocol):
         self._code = ABNORMAL
 
     def stall(self) -> None:
-        """Read nothing any more."""
+        """Stop reading."""
         if self._transport is not None:
             self._transport.pause_reading()
 
     def abort(self) -> None:
-        """End it without a goodbye."""
+        """Abort the connection, without a close frame."""
         if self._transport is not None:
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask for the upgrade."""
+        """Send the upgrade request."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of the server: the answer to the request, then frames."""
+        """Read the answer to the upgrade request, then frames."""
         self._unread = self._unread + data if self._unread else data
         if self._is_open or self._has_opened():
             self._read_frames()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The socket is gone."""
+        """Tell the owner that the connection ended."""
         self._transport = None
         self._owner.ended(self._code)
 

@@ -94,5 +94,5 @@ def test_a_picture_is_drawn_again_from_its_figures(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert again.read_text() == first
     figures.write_text("{}")
-    with pytest.raises(SettingsError, match="holds no steps"):
+    with pytest.raises(SettingsError, match="has no figures"):
         saved(figures)

@@ -98,8 +98,8 @@ def test_limits_are_the_ones_asked_for() -> None:
 
 def test_a_goal_says_figure_and_limit() -> None:
     """A figure that nobody could measure is no success."""
-    assert str(Goal("lag_ms_p99", 312.5, 250)) == "lag_ms_p99: 312.5, but at most 250"
-    assert str(Goal("back", 9, 10, is_minimum=True)) == "back: 9, but at least 10"
+    assert str(Goal("lag_ms_p99", 312.5, 250)) == "lag_ms_p99: 312.5, must be at most 250"
+    assert str(Goal("back", 9, 10, is_minimum=True)) == "back: 9, must be at least 10"
     assert not Goal("ratio", None, 1.5).is_met
     assert not Goal("ratio", None, 0, is_minimum=True).is_met
 

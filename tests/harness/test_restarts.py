@@ -71,7 +71,7 @@ def test_the_command_restarts_and_its_exit_code_judges(monkeypatch: pytest.Monke
     assert done.exit_code == 3
     market = {"symbols": 200, "trades_per_second": None, "seed": 7}
     assert asked == [(20, 10, {"rate": 1, **market})]
-    assert "FAILED silence_s_max: 6.5, but at most 5" in done.stderr
+    assert "FAILED silence_s_max: 6.5, must be at most 5" in done.stderr
     assert '"failed":[{"name":"silence_s_max","figure":6.5,"limit":5' in done.stdout
 
 

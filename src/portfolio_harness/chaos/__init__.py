@@ -1,1 +1,1 @@
-"""Real processes, two of each, and seeded nemeses: what their clients are shown meanwhile and afterwards."""
+"""Chaos: two real processes of every service are disturbed by seeded nemeses while clients check them."""

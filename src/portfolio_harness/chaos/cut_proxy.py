@@ -1,23 +1,23 @@
-"""A TCP proxy on loopback that can be cut: both ways or one, with or without a word."""
+"""A TCP proxy on loopback that can hold data back in one or both directions, refuse, and reset."""
 
 import asyncio
 import contextlib
 from typing import Final, Self
 
 READ_BYTES: Final = 256 * 1024
-HELD_S: Final = 0.02  # between two looks whether a direction is open again
+HELD_S: Final = 0.02  # how often a held direction checks whether it is open again
 
 
 class CutProxy:
-    """Stands between one process and Valkey. What is held back comes when the cut ends, as with TCP."""
+    """A proxy between one process and Valkey. Data that is held back arrives later, as with TCP."""
 
     def __init__(self, port: int) -> None:
-        self.target = port  # of new connections
+        self.target = port  # the port that new connections lead to
         self.port = 0
         self.holds_there = False
         self.holds_back = False
         self.refuses = False
-        self._lost: set[asyncio.Task[None]] = set()  # flows of which nothing passes any more
+        self._lost: set[asyncio.Task[None]] = set()  # flows that pass nothing any more
         self._flows: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -33,16 +33,16 @@ class CutProxy:
         await asyncio.gather(*self._flows, return_exceptions=True)
 
     def heal(self) -> None:
-        """Everything passes."""
+        """Let everything pass again, except on lost flows."""
         self.holds_there = self.holds_back = self.refuses = False
 
     def reset(self) -> None:
-        """Close every connection."""
+        """Abort every connection."""
         for writer in tuple(self._writers):
             writer.transport.abort()
 
     def lose_open_flows(self) -> None:
-        """What is open now stays open and passes nothing any more; what is opened later does."""
+        """Let the present connections pass nothing any more, without closing them. New ones pass."""
         self._lost |= self._flows
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""What goes wrong with real processes: each nemesis begins, lasts, and is over."""
+"""The nemeses of real processes. Each begins, lasts for a time, and ends."""
 
 import asyncio
 import random
@@ -10,13 +10,13 @@ from typing import Final
 from portfolio_harness.chaos.place import Place, ServiceProcess
 
 SKEWS_S: Final = (-3600, -5, 5, 3600)
-MEMORY_SHARE: Final = 0.8  # of what is used now, when memory is full
+MEMORY_SHARE: Final = 0.8  # of the memory used now: the limit while memory is full
 KINDS: Final = ("symbol_collector", "market_data_consumer", "portfolio_calculator")
 
 
 @dataclass(frozen=True)
 class ChaosStep:
-    """One nemesis of a plan."""
+    """One nemesis of a plan: its victim, its duration, and the shift of a clock in seconds."""
 
     name: str
     victim: str
@@ -28,7 +28,10 @@ class ChaosStep:
 
 
 def plan(seed: int, services: list[str], names: list[str]) -> "list[ChaosStep]":
-    """An endless plan begins with each nemesis once, in an order of its own; here are the first hundreds."""
+    """Plan PLANNED or more nemeses: all of `names` once in random order, then all again, and so on.
+
+    `names` must not be empty. The same seed gives the same plan.
+    """
     chance = random.Random(seed)
     steps: list[ChaosStep] = []
     while len(steps) < PLANNED:
@@ -40,7 +43,7 @@ def plan(seed: int, services: list[str], names: list[str]) -> "list[ChaosStep]":
 
 
 async def disturb(place: Place, step: ChaosStep) -> None:
-    """Let it begin and end."""
+    """Run one nemesis from its beginning to its end."""
     await NEMESES[step.name](place, step, place.services[step.victim])
 
 
@@ -122,9 +125,8 @@ async def _stop_valkey(place: Place, step: ChaosStep, _: ServiceProcess) -> None
 
 
 async def _demote(place: Place, step: ChaosStep, _: ServiceProcess) -> None:
-    await place.valkey.do(
-        "REPLICAOF", "127.0.0.1", "1"
-    )  # nobody is there: it keeps its data, and is read-only
+    # No server listens there, so the node keeps its data and is read-only.
+    await place.valkey.do("REPLICAOF", "127.0.0.1", "1")
     await asyncio.sleep(step.for_s)
     await place.valkey.do("REPLICAOF", "NO", "ONE")
 
@@ -147,7 +149,7 @@ async def _limit_memory(place: Place, step: ChaosStep, policy: str) -> None:
 
 
 async def _fill_disk(place: Place, step: ChaosStep, _: ServiceProcess) -> None:
-    """Snapshots fail, as on a full disk: there is a folder where the file should go."""
+    """Let snapshots fail, as on a full disk: a folder has the name of the snapshot file."""
     (place.folder / "full.rdb").mkdir(exist_ok=True)
     await place.valkey.do("CONFIG", "SET", "dbfilename", "full.rdb", "save", "1 1")
     await asyncio.sleep(step.for_s + 1)

@@ -1,4 +1,4 @@
-"""Where chaos happens: a simulator, a Valkey, and eight service processes, each behind a proxy of its own."""
+"""The system under chaos: a simulator, a Valkey, and eight service processes, each behind its own proxy."""
 
 import asyncio
 import contextlib
@@ -36,22 +36,22 @@ SHARDS: Final = 16
 
 
 def faketime() -> Path:
-    """The library that shifts a process's clock. Raises SettingsError naming the remedy."""
+    """The path of libfaketime, which shifts a process's clock. Raises SettingsError with the remedy."""
     for path in FAKETIME:
         if path.exists():
             return path
-    raise SettingsError("chaos shifts clocks with libfaketime: apt-get install libfaketime")
+    raise SettingsError("chaos needs libfaketime to shift clocks: apt-get install libfaketime")
 
 
 class ServiceProcess:
-    """One service: how it is started, and what has become of it."""
+    """One service process, which is restarted when it ends without an order."""
 
     def __init__(self, name: str, module: str, proxy: CutProxy, environment: dict[str, str]) -> None:
         self.name = name
         self.proxy = proxy
-        self.began = 0  # times
-        self.is_stopped = False
-        self.deaths: list[str] = []  # that nobody ordered
+        self.began = 0  # how often it was started
+        self.is_stopped = False  # by SIGSTOP
+        self.deaths: list[str] = []  # ends that were not ordered
         self._module = module
         self._environment = environment
         self._process: asyncio.subprocess.Process | None = None
@@ -60,11 +60,11 @@ class ServiceProcess:
 
     @property
     def pid(self) -> int:
-        """Of the running process; 0 while there is none."""
+        """The process id; 0 while it does not run."""
         return self._process.pid if self._process is not None and self._process.returncode is None else 0
 
     async def start(self) -> None:
-        """Start it; it is started again when it ends by itself, which is noted."""
+        """Start it. When it ends by itself, `deaths` gets an entry and it is started again."""
         self.began += 1
         self._process = await start_module(self._module, self._environment)
         self._is_wanted, self.is_stopped = True, False
@@ -82,19 +82,19 @@ class ServiceProcess:
             await asyncio.sleep(0.1)
 
     def send(self, number: signal.Signals) -> None:
-        """A signal."""
+        """Send it a signal, if it runs."""
         if self.pid:
             os.kill(self.pid, number)
 
     async def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """End it; it stays away until `start`."""
+        """End it with a signal; it is not restarted until `start`."""
         self._is_wanted = False
         self.send(number)
         if self._process is not None:
             await self._process.wait()
 
     async def stop(self) -> None:
-        """For good."""
+        """End it for good."""
         self._is_wanted = False
         if self._keeping is not None:
             self._keeping.cancel()
@@ -104,7 +104,7 @@ class ServiceProcess:
 
 
 class Place:
-    """Everything that runs."""
+    """All processes of a session of chaos."""
 
     def __init__(self, folder: Path, seed: int, accounts: int) -> None:
         self.folder = folder
@@ -113,26 +113,29 @@ class Place:
         self.services: dict[str, ServiceProcess] = {}
         self.urls: list[str] = []  # of the servers
         self.jwt_secret = secrets.token_urlsafe(48)
-        self.start_s = 0.0  # that everything took to start: what this machine can do
+        self.start_s = 0.0  # how long the services took to start: a measure of this machine's speed
         self._seed = seed
         self._accounts = accounts
 
     @property
     def names(self) -> list[str]:
-        """Of all service processes."""
+        """The names of all service processes."""
         return list(self.services)
 
     def of(self, kind: str) -> list[ServiceProcess]:
-        """Both of a kind."""
+        """Both processes of a service."""
         return [one for one in self.services.values() if one.name.startswith(kind)]
 
     def token_for(self, account_id: str) -> str:
-        """A token for one account."""
+        """A token for one account, valid for a day."""
         return token(self.jwt_secret, f"client of {account_id}", [account_id], TOKEN_S)
 
     @contextlib.asynccontextmanager
     async def running(self, overrides: dict[str, str]) -> AsyncGenerator[Oracle]:
-        """Start everything; end everything afterwards. Raises SystemFailed, SettingsError."""
+        """Start everything, yield the oracle, and end everything afterwards.
+
+        `overrides` are settings by environment name. Raises SystemFailed, SettingsError.
+        """
         library = faketime()
         trades = 2.0 * max(1, self._accounts)
         options = [*simulator_options(self._accounts, 40, min(200.0, trades), self._seed)]
@@ -195,12 +198,12 @@ class Place:
         return self.folder / f"{name}.clock"
 
     def set_clock(self, name: str, offset_s: int) -> None:
-        """Shift a process's calendar by so many seconds."""
+        """Shift a process's wall clock by `offset_s` seconds; its monotonic clock is not shifted."""
         written = self.folder / f"{name}.clock.new"
         written.write_text(f"{offset_s:+d}\n")
         written.replace(self._clock_file(name))
 
     async def _confirm_revocations(self) -> None:
         state = open_state(self.valkey.url, holder="chaos", shards=SHARDS, lease_ms=3000)
-        await state.revocations.confirm()  # a system that has been running for long
+        await state.revocations.confirm()  # as in a system that has been running for long
         await state.close()

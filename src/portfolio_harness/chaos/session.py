@@ -1,7 +1,7 @@
-"""A session of chaos: one nemesis after the other, and after each: is everybody right again?
+"""A session of chaos: one nemesis after the other; after each, every client is compared with the ledger.
 
-The same seed plans the same nemeses with the same victims for the same times; what real processes make of it
-differs by their own timing.
+The same seed plans the same nemeses with the same victims and durations. What happens then also depends on
+the timing of real processes.
 """
 
 import asyncio
@@ -35,14 +35,14 @@ from portfolio_harness.oracle import Oracle
 from portfolio_realtime.cancellation import cancel_until_ended
 
 UPDATE_S: Final = 1.0
-ACCOUNTS_MAX: Final = 100  # the first client of each is judged all the time, the others when it is quiet
-SETTLE_S: Final = 6.0  # after the clients have come
-MOVING_S: Final = 3.0  # the market moves again before the next nemesis
-RECOVERED_S_MAX: Final = 10.0  # from the end of a nemesis, on a machine on which programs start at once
+ACCOUNTS_MAX: Final = 100  # the first client of each is judged all the time, the others after each nemesis
+SETTLE_S: Final = 6.0  # after the clients have connected
+MOVING_S: Final = 3.0  # for which the market moves before the next nemesis
+RECOVERED_S_MAX: Final = 10.0  # from the end of a nemesis, on a machine that starts programs at once
 DEADLINE_S: Final = 120.0
 POLL_S: Final = 0.1
-START_SHARE: Final = 0.2  # of the time that everything takes to start: how much later a mark may come
-LATE_FACTOR: Final = 8.0  # what one late turn of our own loop may mean over all the processes between
+START_SHARE: Final = 0.2  # of the services' start time: how much later a mark may come on a slow machine
+LATE_FACTOR: Final = 8.0  # the delay over all processes, as a multiple of the delay of this process's loop
 FILES_MORE_MAX: Final = 40
 MEMORY_MORE_MB_MAX: Final = 60.0
 LOSES_STATE: Final = frozenset({"flush", "Valkey killed, empty", "keys evicted"})
@@ -50,32 +50,32 @@ LOSES_STATE: Final = frozenset({"flush", "Valkey killed, empty", "keys evicted"}
 
 @dataclass
 class StepOutcome:
-    """What one nemesis has shown."""
+    """The result of one nemesis."""
 
     step: ChaosStep
-    converged_s: float | None
-    allowed_s: float
-    wrong: int
-    wrong_s: float
-    price_wrong_s: float
-    regressions: int
-    leaks: int
-    older: int
-    let_in: int
-    lost: int  # connections
-    deaths: list[str]
+    converged_s: float | None  # from its end until every client was right; None: not within DEADLINE_S
+    allowed_s: float  # the limit of `converged_s`
+    wrong: int  # records and prices that were wrong without a mark for longer than allowed
+    wrong_s: float  # the longest time for which a record was wrong without a mark
+    price_wrong_s: float  # the same for prices
+    regressions: int  # frames whose (epoch, sequence) went back
+    leaks: int  # frames of another account
+    older: int  # publications of an owner that had lost its shard
+    let_in: int  # requests with a revoked token that were answered
+    lost: int  # connections that clients lost
+    deaths: list[str]  # processes that ended by themselves
     complaints: list[str] = field(default_factory=list[str])
 
     @property
     def is_clean(self) -> bool:
-        """Did every promise hold?"""
+        """Whether every promise held."""
         bad = self.wrong + self.regressions + self.leaks + self.older + self.let_in + len(self.deaths)
         return bad == 0 and self.converged_s is not None and self.converged_s <= self.allowed_s
 
 
 @dataclass
 class Chaos:
-    """What a session has shown."""
+    """The result of a session."""
 
     seed: int
     clients: int
@@ -83,18 +83,20 @@ class Chaos:
     outcomes: list[StepOutcome]
     messages: int
     publications: int
-    refused: dict[int, int]  # HTTP status -> how often a revoked token was answered so
-    grown: list[str]  # processes that hold more than when they were young
-    machine_late_s: float
-    start_s: float
+    refused: dict[int, int]  # HTTP status -> how often a request with a revoked token got it
+    grown: list[str]  # processes whose open files or memory grew too much
+    machine_late_s: float  # the longest delay of this process's loop
+    start_s: float  # how long the services took to start
 
     @property
     def is_clean(self) -> bool:
-        """Did every promise hold?"""
+        """Whether every promise held."""
         return not self.grown and bool(self.outcomes) and all(one.is_clean for one in self.outcomes)
 
 
 class _Session:
+    """A running system with clients of both servers and witnesses."""
+
     def __init__(
         self, place: Place, oracle: Oracle, fleets: list[Clients], account_ids: list[str], revoked: str
     ) -> None:
@@ -110,11 +112,11 @@ class _Session:
         ]
 
     def count(self, name: str) -> int:
-        """Over both fleets."""
+        """A count of the clients of both servers."""
         return sum(fleet.counts[name] for fleet in self.fleets)
 
     async def hold(self, step: ChaosStep) -> StepOutcome:
-        """One nemesis, until everybody is right again."""
+        """Run one nemesis, stop the market, and wait until every client is right again."""
         before = {name: self.count(name) for name in ("regressions", "leaks", "reconnects")}
         older, let_in, self.loop.late_s = self.writers.older, self.revoked.let_in, 0.0
         judges = [Judge(PROPAGATION_S + self.place.start_s * START_SHARE) for _ in self.fleets]
@@ -151,7 +153,7 @@ class _Session:
         )
 
     async def _converged(self) -> float | None:
-        """Seconds until every client has a connection and shows the truth; None: not within DEADLINE_S."""
+        """Seconds until every client has a connection and the ledger's value; None: not within DEADLINE_S."""
         began_s, truths = time.monotonic(), await self.oracle.truth()
         while (waited_s := time.monotonic() - began_s) < DEADLINE_S:
             differing = [await fleet.mismatches(truths) for fleet in self.fleets]
@@ -197,7 +199,10 @@ async def _session(seed: int, clients: int) -> AsyncGenerator[_Session]:
 
 
 async def hold(*, seed: int, seconds: float, clients: int, only: str | None = None) -> Chaos:
-    """Nemeses for so long, with so many clients over two servers. Raises SystemFailed, SettingsError."""
+    """Run nemeses for `seconds`, with `clients` spread over two servers; `only` limits them to one kind.
+
+    Raises SystemFailed, SettingsError, FleetFailed.
+    """
     names = [name for name in disturbances.NEMESES if only is None or name == only]
     async with _session(seed, clients) as session:
         await asyncio.sleep(SETTLE_S)
@@ -227,24 +232,24 @@ async def hold(*, seed: int, seconds: float, clients: int, only: str | None = No
 
 
 def _grown(young: dict[str, Any], old: dict[str, Any]) -> list[str]:
-    """Processes that have lived all the time and hold much more than at its beginning."""
+    """The processes that were never restarted and have many more open files or much more memory now."""
     grown: list[str] = []
     for name, (pid, before) in young.items():
         now_pid, now = old.get(name, (0, None))
         if now_pid == pid and now is not None:
             more_mb = now.memory_mb - before.memory_mb
             if now.files - before.files > FILES_MORE_MAX or more_mb > MEMORY_MORE_MB_MAX:
-                grown.append(f"{name}: {before} has become {now}")
+                grown.append(f"{name}: from {before} to {now}")
     return grown
 
 
 def _report(outcome: StepOutcome) -> None:
-    after = "NOT AGAIN" if outcome.converged_s is None else f"right after {outcome.converged_s:.1f} s"
+    after = "NOT RIGHT AGAIN" if outcome.converged_s is None else f"right after {outcome.converged_s:.1f} s"
     say(f"{outcome.step}: {after}" + ("" if outcome.is_clean else f"  FAILED: {outcome}"))
 
 
 def table(chaos: Chaos) -> Table:
-    """One row for each nemesis, and one for all."""
+    """One row for each kind of nemesis, and one for all."""
     columns = (
         "times",
         "failed",

@@ -1,4 +1,4 @@
-"""Who looks on: at what clients show, at who publishes, at who is let in, and at what processes hold."""
+"""Witnesses of a session of chaos: what clients show, who publishes, who is let in, what processes hold."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ NOT_TOLD: Final[dict[str, Any]] = {"since": "", "reason": "not connected, or tol
 
 
 class ShownClient:
-    """A client as the judge sees it: who is told that a hop is silent is told so of everything."""
+    """A client as the judge reads it. While nothing fresh can reach it, everything it shows is marked."""
 
     def __init__(self, client: CheckedClient, server: ServiceProcess) -> None:
         self._client = client
@@ -34,18 +34,18 @@ class ShownClient:
 
     @property
     def rows(self) -> Mapping[str, Mapping[str, Any]]:
-        """The newest row of each symbol."""
+        """Symbol -> its newest position row."""
         return self._client.rows
 
     @property
     def is_excused(self) -> bool:
-        """It has no connection, its server cannot speak, or it is told that nothing fresh comes."""
+        """Whether it has no connection, its server is stopped, or it is told that a hop is silent."""
         client = self._client
         return client.lost_s is not None or self._server.is_stopped or bool(client.stale_hops)
 
     @property
     def newest(self) -> dict[str, Any] | None:
-        """The newest message, with what else it has been told."""
+        """The newest message; with marks for the record and all prices while it is excused."""
         newest = self._client.newest
         if newest is None or not self.is_excused:
             return newest
@@ -53,27 +53,27 @@ class ShownClient:
 
 
 class ShownFleet:
-    """What `judging` asks of a fleet."""
+    """The part of `Clients` that `judging` uses."""
 
     def __init__(self, clients: list[ShownClient]) -> None:
         self.clients = clients
 
 
 class WriterWitness:
-    """Hears every publication straight from Valkey: none may be of an older owner than one before it."""
+    """Reads every publication from Valkey: on a shard's channel, the epoch must never go back."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
         self._epochs: dict[str, int] = {}
         self.publications = 0
-        self.older = 0  # publications of an owner who had lost its shard
+        self.older = 0  # publications of an owner that had lost its shard
 
     def forget(self) -> None:
-        """The state is lost: an epoch may be lower than one that nobody remembers."""
+        """Forget all epochs: after Valkey has lost its state, an epoch may be lower."""
         self._epochs.clear()
 
     async def watch(self) -> None:
-        """Forever."""
+        """Read publications until cancelled, and subscribe again after any failure."""
         while True:
             client = Redis.from_url(self._place.valkey.url, socket_timeout=None)
             with contextlib.suppress(Exception):
@@ -96,7 +96,7 @@ class WriterWitness:
 
 
 class RevokedWitness:
-    """Comes with a revoked token, again and again, and must never be let in."""
+    """Sends requests with a revoked token, none of which may be answered with 200."""
 
     def __init__(self, place: Place, account_id: str) -> None:
         self._place = place
@@ -105,14 +105,14 @@ class RevokedWitness:
         self.answers = Counter[int]()
 
     async def revoke(self) -> None:
-        """The client's credentials are good no more."""
+        """Revoke the tokens of the client."""
         state = open_state(self._place.valkey.url, holder="operator", shards=SHARDS, lease_ms=3000)
         subject = SubjectRevocation(f"client of {self._account_id}", int(time.time()) + 60)
         await state.revocations.write(subject, TOKEN_S)
         await state.close()
 
     async def ask(self) -> None:
-        """Try at every server; who does not answer does not let in."""
+        """Send one request to every server, and count the answers by status."""
         for url in self._place.urls:
             with contextlib.suppress(httpx.HTTPError):
                 async with httpx.AsyncClient(base_url=url, timeout=ANSWER_S_MAX, trust_env=False) as client:
@@ -122,12 +122,12 @@ class RevokedWitness:
 
     @property
     def let_in(self) -> int:
-        """Times."""
+        """How often a request was answered with 200."""
         return self.answers[LET_IN]
 
 
 class ProcessHolding(msgspec.Struct, frozen=True):
-    """What a process holds."""
+    """The resources of a process."""
 
     files: int
     memory_mb: float
@@ -135,7 +135,7 @@ class ProcessHolding(msgspec.Struct, frozen=True):
 
 
 def holdings(place: Place) -> dict[str, tuple[int, ProcessHolding]]:
-    """Service -> its process id, and what that process holds."""
+    """Name of a service process -> its process id and resources; without those that do not run."""
     found: dict[str, tuple[int, ProcessHolding]] = {}
     for service in place.services.values():
         with contextlib.suppress(OSError, ValueError):
@@ -151,7 +151,7 @@ def _holding(pid: int) -> ProcessHolding:
 
 
 class LoopWitness:
-    """How late this machine is: bounds grow with it."""
+    """Measures how late this process's event loop runs. Time limits grow with it."""
 
     LOOK_S: Final = 0.05
 
@@ -159,7 +159,7 @@ class LoopWitness:
         self.late_s = 0.0
 
     async def watch(self) -> None:
-        """Forever."""
+        """Measure until cancelled; `late_s` is the maximum."""
         while True:
             began_s = time.monotonic()
             await asyncio.sleep(self.LOOK_S)

@@ -1,1 +1,1 @@
-"""The services' own coroutines under one seeded scheduler, in virtual time, on a made-up Valkey."""
+"""Simulation: the services' coroutines under one seeded scheduler, in virtual time, on a simulated Valkey."""

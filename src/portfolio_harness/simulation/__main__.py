@@ -1,4 +1,4 @@
-"""`python -m portfolio_harness.simulation --seeds 0:2000`: trials of the core, one seed each."""
+"""Run simulated trials of the core, one per seed: `python -m portfolio_harness.simulation --seeds 0:2000`."""
 
 import argparse
 import os
@@ -10,19 +10,24 @@ from typing import Final
 from portfolio_harness.simulation.mutants import MUTANTS, planted
 from portfolio_harness.simulation.trial import Simulation
 
-HASH_SEED: Final = "0"  # the order of sets of names
+HASH_SEED: Final = "0"  # fixes the order of sets of strings
 MODULE: Final = "portfolio_harness.simulation"
-MUTANT_SEEDS_MAX: Final = 150  # within which each planted fault is found
+MUTANT_SEEDS_MAX: Final = 150  # seeds that are tried to find a planted fault
 
 
 def main() -> None:
-    """Run them; print each that fails. Exit code 1 when one does, or when a planted fault is not found."""
+    """Run the trials and print each that fails.
+
+    Exit code 1: a trial failed, or with --mutants, a planted fault was not found.
+    """
     if os.environ.get("PYTHONHASHSEED") != HASH_SEED:
         os.environ["PYTHONHASHSEED"] = HASH_SEED
         os.execv(sys.executable, [sys.executable, "-m", MODULE, *sys.argv[1:]])  # noqa: S606
     parser = argparse.ArgumentParser(prog=MODULE, description=__doc__)
-    parser.add_argument("--seeds", default="0:2000", help="FIRST:LAST, or one alone")
-    parser.add_argument("--mutants", action="store_true", help="plant faults; each must be found")
+    parser.add_argument("--seeds", default="0:2000", help="FIRST:END (END is not run), or one seed")
+    parser.add_argument(
+        "--mutants", action="store_true", help="plant faults in the product; every one must be found"
+    )
     options = parser.parse_args()
     simulation = Simulation()
     is_good = _find_mutants(simulation) if options.mutants else _run(simulation, _seeds(options.seeds))
@@ -35,7 +40,7 @@ def _seeds(text: str) -> range:
 
 
 def _run(simulation: Simulation, seeds: range) -> bool:
-    """Did every promise hold in every trial?"""
+    """Run the seeds and print failures; whether every promise held in every trial."""
     began_s, failed, messages, waits = time.process_time(), 0, 0, list[float]()
     for seed in seeds:
         verdict = simulation.run(seed)
@@ -44,18 +49,18 @@ def _run(simulation: Simulation, seeds: range) -> bool:
             waits.append(verdict.converged_s)
         if verdict.faults:
             failed += 1
-            print(f"{verdict}\n  again: python -m {MODULE} --seeds {seed}", flush=True)
+            print(f"{verdict}\n  repeat: python -m {MODULE} --seeds {seed}", flush=True)
     took_s = time.process_time() - began_s
     print(
         f"{len(seeds)} seeds, {failed} failed, {messages} messages judged, {took_s:.1f} s of processor time"
     )
     if waits:
-        print(f"right after the last fault: median {median(waits):.2f} s, worst {max(waits):.2f} s")
+        print(f"from the last fault until right: median {median(waits):.2f} s, worst {max(waits):.2f} s")
     return not failed
 
 
 def _find_mutants(simulation: Simulation) -> bool:
-    """Was each planted fault found?"""
+    """Plant each fault and look for it; whether all were found."""
     missed = 0
     for mutant in MUTANTS:
         with planted(mutant):

@@ -1,7 +1,7 @@
-"""What is true: accounts, bookings and trades, and what each account was worth at each moment, in Decimal.
+"""The truth of a trial: accounts, bookings and trades, and the equity of each account at any time.
 
-It shares no arithmetic with the product. The broker's REST trails, its events come late and twice; trades
-come out of order and some may set no price. None of that changes what is true.
+It shares no arithmetic with the product. Late REST answers, late or repeated events, trades out of order and
+trades that may set no price do not change the truth.
 """
 
 import itertools
@@ -19,19 +19,19 @@ CENT: Final = Decimal("0.01")
 BEGIN_NS: Final = 1_763_740_800 * NS  # 2025-11-21 16:00:00Z: a Friday, the exchange is open
 BALANCE_ASOF: Final = "2025-11-20"
 SYMBOLS: Final = ("AAA", "BBB", "CCC")
-UNITS: Final = 8  # of a share: the smallest fraction that anybody holds
+UNITS: Final = 8  # units per share: the smallest quantity held is an eighth
 
 T = TypeVar("T")
 
 
 def wall_ns(loop_s: float) -> int:
-    """The true time at a moment of the loop, in nanoseconds since 1970."""
+    """The true wall-clock time at a time of the loop, in nanoseconds since the epoch."""
     return BEGIN_NS + int((loop_s - EPOCH_S) * NS)
 
 
 @dataclass(frozen=True)
 class TrueBooking:
-    """One booking: it moves cash, and with a symbol a quantity."""
+    """One booking: it moves cash (`amount`, in dollars), and with a symbol a quantity."""
 
     number: int
     account_id: str
@@ -44,7 +44,7 @@ class TrueBooking:
 
 @dataclass(frozen=True)
 class TrueTrade:
-    """One print. `moves`: its conditions let it set a price."""
+    """One market trade. `moves`: its conditions allow it to set a price."""
 
     number: int
     symbol: str
@@ -54,31 +54,31 @@ class TrueTrade:
 
 
 class Timeline(Generic[T]):
-    """What something was, from each moment on."""
+    """The history of one value."""
 
     def __init__(self) -> None:
         self._since_s: list[float] = []
         self._values: list[T] = []
 
     def put(self, since_s: float, value: T) -> None:
-        """It is this from now on."""
+        """Set the value from `since_s` on. Times must not go back."""
         self._since_s.append(since_s)
         self._values.append(value)
 
     @property
     def now(self) -> T:
-        """What it is."""
+        """The present value."""
         return self._values[-1]
 
     def between(self, from_s: float, until_s: float) -> list[T]:
-        """All that it was at some moment from one to the other."""
+        """All values that it had between two times, both inclusive."""
         first = max(0, bisect_right(self._since_s, from_s) - 1)
         return self._values[first : bisect_right(self._since_s, until_s)]
 
 
 @dataclass(frozen=True)
 class TrueBalances:
-    """Cash in cents, and units of a fraction of a share."""
+    """Cash in cents, and quantities by symbol in units of 1/UNITS share."""
 
     cash: int
     units: dict[str, int]
@@ -86,7 +86,7 @@ class TrueBalances:
 
 @dataclass
 class TrueAccount:
-    """An account's balances now and before."""
+    """One account: its present and former balances. Cash is in dollars."""
 
     account_id: str
     cash: Decimal
@@ -97,18 +97,18 @@ class TrueAccount:
     balances: "Timeline[TrueBalances]" = field(default_factory=lambda: Timeline[TrueBalances]())
 
     def note(self, now_s: float) -> None:
-        """They are others now."""
+        """Add the present cash and quantities to the history."""
         units = {symbol: int(held * UNITS) for symbol, held in self.quantities.items() if held}
         self.balances.put(now_s, TrueBalances(int(self.cash * 100), units))
 
 
 class TrueBroker:
-    """All accounts and the market."""
+    """All accounts and the market. `chance` makes all random choices."""
 
     def __init__(self, chance: random.Random, accounts: int) -> None:
         self.accounts: dict[str, TrueAccount] = {}
         self.prices: dict[str, float] = {}
-        self.traded_s: dict[str, float] = {}  # symbol -> time of the trade that its price is from
+        self.traded_s: dict[str, float] = {}  # symbol -> time of the trade that set its price
         self.newest: dict[str, TrueTrade] = {}
         self.cents: dict[str, Timeline[int]] = {}
         self._chance = chance
@@ -116,7 +116,7 @@ class TrueBroker:
         for symbol in SYMBOLS:
             self._print(TrueTrade(self._next(), symbol, round(chance.uniform(5, 500), 2), EPOCH_S - 1, True))
         for number in range(accounts):
-            name = "a" * (number % 2) + f"acc{number}"  # some are the end of another
+            name = "a" * (number % 2) + f"acc{number}"  # ids of different length and beginning
             cash = Decimal(chance.randrange(100_000, 9_000_000) * 10 + number) / 100
             held = {
                 symbol: Decimal(chance.choice((1, -1, 1)) * chance.randrange(1, 400))
@@ -132,7 +132,7 @@ class TrueBroker:
         return self._numbers
 
     def book(self, account_id: str, now_s: float) -> TrueBooking:
-        """A deposit, a withdrawal or a trade, now."""
+        """Book a random deposit, withdrawal or trade at `now_s`."""
         account = self.accounts[account_id]
         symbol = self._chance.choice(SYMBOLS) if self._chance.random() < 0.5 else None
         quantity, price = Decimal(0), Decimal(0)
@@ -149,7 +149,7 @@ class TrueBroker:
         return booking
 
     def trade(self, now_s: float) -> TrueTrade:
-        """A trade: usually of now, sometimes an older one that comes late or one that sets no price."""
+        """Make a random trade at `now_s`; sometimes one of an earlier time, or one that sets no price."""
         chance = self._chance
         symbol = chance.choice(SYMBOLS)
         price = round(self.prices[symbol] * chance.uniform(0.995, 1.005), 2)
@@ -166,12 +166,12 @@ class TrueBroker:
         self.cents.setdefault(trade.symbol, Timeline()).put(trade.at_s, round(trade.price * 100))
 
     def equity(self, account_id: str) -> int:
-        """What an account is worth now, in cents."""
+        """The present equity of an account in cents."""
         held = self.accounts[account_id].balances.now
         return rounded(held, [self.cents[symbol].now for symbol in held.units])
 
     def was_worth(self, account_id: str, cents: int, from_s: float, until_s: float) -> bool:
-        """Was it worth that, with balances and each price of some moment between these?"""
+        """Whether balances and prices, each of some time between the two, give an equity of `cents`."""
         prices = {symbol: set(line.between(from_s, until_s)) for symbol, line in self.cents.items()}
         for held in self.accounts[account_id].balances.between(from_s, until_s):
             for chosen in itertools.product(*(prices[symbol] for symbol in held.units)):
@@ -182,7 +182,7 @@ class TrueBroker:
     def stated(
         self, account_id: str, cash_at_s: float, held_at_s: float
     ) -> tuple[Decimal, dict[str, Decimal]]:
-        """What REST says: cash and quantities, each as of a moment."""
+        """Cash in dollars as of one time, and quantities as of another: a statement of the broker's REST."""
         account = self.accounts[account_id]
         cash, held = account.opening_cash, dict(account.opening)
         for booking in account.bookings:
@@ -194,7 +194,7 @@ class TrueBroker:
 
 
 def rounded(held: TrueBalances, cents: Sequence[int]) -> int:
-    """Equity in cents, half to even."""
+    """Equity in cents, rounded half to even; `cents` are the prices in the order of `held.units`."""
     shares = sum(units * price for units, price in zip(held.units.values(), cents, strict=True))
     whole, rest = divmod(shares, UNITS)
     return held.cash + whole + (2 * rest > UNITS or (2 * rest == UNITS and (held.cash + whole) % 2 == 1))

@@ -1,6 +1,6 @@
-"""Judges what clients are sent, promise by promise, from the truth and the protocol's document alone.
+"""Judges what clients are sent, promise by promise, by the truth and the documented protocol alone.
 
-Its arithmetic is its own: figures are Decimal, from `broker_truth`.
+It has its own arithmetic, in Decimal, and compares with `broker_truth`.
 """
 
 import contextlib
@@ -13,9 +13,9 @@ import msgspec
 
 from portfolio_harness.simulation.broker_truth import CENT, TrueBroker
 
-MARKED_S_MAX: Final = 5.0  # P4, P11: what is wrong is marked within this
-ON_ITS_WAY_S: Final = 2.0  # a right value may be so old: an event of the broker, and two conflations
-EXPIRY_GRACE_S: Final = 1.0  # servers look at their clients each second
+MARKED_S_MAX: Final = 5.0  # P4, P11: a wrong value is marked within this time
+ON_ITS_WAY_S: Final = 2.0  # the age of a right value: the delay of an event, and two conflations
+EXPIRY_GRACE_S: Final = 1.0  # servers check their clients every second
 SURE: Final = ("stale", "unpriced", "unconfirmed", "unexplained", "unvalued")
 
 VALUATIONS: Final = b":valuations"
@@ -38,7 +38,7 @@ class Fault:
 
 @dataclass
 class WatcherHistory:
-    """What one client has been shown."""
+    """What one client has been shown, over all its connections."""
 
     name: str
     account_id: str
@@ -48,14 +48,14 @@ class WatcherHistory:
     newest: dict[str, Any] | None = None
     rows: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     hops: tuple[str, ...] = ()
-    is_first: bool = True  # of this connection
-    is_away: bool = False  # not connected, or not reading
-    since_s: float = 0.0  # connected, or reading again
+    is_first: bool = True  # the next value is the first of its connection
+    is_away: bool = False  # it is not connected, does not read, or its server is frozen
+    since_s: float = 0.0  # since when it is connected, or reads again
     wrong_since_s: float | None = None
 
 
 class SimulationJudge:
-    """All clients' histories and what is wrong with them."""
+    """Judges all clients; `faults` are the broken promises."""
 
     def __init__(self, truth: TrueBroker, price_ttl_s: float) -> None:
         self.truth = truth
@@ -63,14 +63,14 @@ class SimulationJudge:
         self.seen = Counter[str]()
         self._epochs: dict[bytes, int] = {}
         self._price_ttl_s = price_ttl_s
-        self.is_time_right = True  # all clocks; else the age of a price is nobody's fault
+        self.is_time_right = True  # false once a clock was shifted: the ages of prices are then not judged
 
     def note(self, promise: str, at_s: float, what: str) -> None:
-        """A promise is broken."""
+        """Note a broken promise."""
         self.faults.append(Fault(promise, at_s, what))
 
     def overhear(self, channel: bytes, payload: bytes, now_s: float) -> None:
-        """Something is published: of one shard never under an older epoch than before."""
+        """Check a publication in Valkey: on a shard's channel, the epoch must never go back (P2)."""
         if not channel.endswith(VALUATIONS):
             return
         with contextlib.suppress(msgspec.MsgspecError):
@@ -84,15 +84,15 @@ class SimulationJudge:
             self._epochs[channel] = max(epoch, self._epochs.get(channel, 0))
 
     def forget_epochs(self) -> None:
-        """Valkey has lost its state: nobody can know what was before."""
+        """Forget all epochs: Valkey has lost its state, so an epoch may be lower."""
         self._epochs.clear()
 
     def take(self, client: WatcherHistory, text: bytes, now_s: float) -> None:
-        """One message to one client."""
+        """Check one message to one client: expiry (P10), account (P5), order, positions and ages."""
         message = _decode(text)
         self.seen[message["type"]] += 1
         if client.expires_s is not None and now_s > client.expires_s + EXPIRY_GRACE_S:
-            self.note("P10", now_s, f"{client.name} is served after its token has run out")
+            self.note("P10", now_s, f"{client.name} is served after its token has expired")
         if (whose := message.get("account_id")) not in (client.account_id, None):
             if message["type"] != "error":
                 self.note("P5", now_s, f"{client.name} is sent {whose}")
@@ -116,11 +116,11 @@ class SimulationJudge:
         self._check_ages(client, message, now_s)
 
     def _take_rows(self, client: WatcherHistory, message: dict[str, Any], now_s: float) -> None:
-        """A snapshot and its changes are the whole: cash and all positions at their marks are the equity."""
+        """Check that cash and all positions of a snapshot and its changes add up to the equity (P3)."""
         if not client.with_positions:
             return None
         if "positions" not in message:
-            return self.note("P3", now_s, f"{client.name} wants positions and is sent none")
+            return self.note("P3", now_s, f"{client.name} subscribed to positions and is sent none")
         if client.is_first:
             client.rows.clear()
         client.rows |= {row["symbol"]: row for row in message["positions"]}
@@ -146,7 +146,7 @@ class SimulationJudge:
                 self.note("P4", now_s, f"{client.name}: {symbol} is {age_s:.1f} s old and not called stale")
 
     def look(self, clients: list[WatcherHistory], now_s: float) -> None:
-        """Has anybody been shown, unmarked and for longer than allowed, what is not true any more?"""
+        """Check that no client shows a wrong value without a mark for longer than allowed (P11)."""
         for client in clients:
             if not self._is_wrong(client, now_s):
                 client.wrong_since_s = None
@@ -154,10 +154,10 @@ class SimulationJudge:
                 client.wrong_since_s = now_s
             elif now_s - client.wrong_since_s > MARKED_S_MAX - ON_ITS_WAY_S and client.newest is not None:
                 true, shown = self.truth.equity(client.account_id), client.newest["equity"]
-                self.note("P11", now_s, f"{client.name} is shown {shown} unmarked; true are {true} cents")
+                self.note("P11", now_s, f"{client.name} is shown {shown} without a mark; true: {true} cents")
 
     def _is_wrong(self, client: WatcherHistory, now_s: float) -> bool:
-        """Is it shown, unmarked, what its account has not been worth for some time?"""
+        """Whether it shows, without a mark, an equity that was not true within ON_ITS_WAY_S."""
         if client.is_away or now_s - client.since_s < ON_ITS_WAY_S:
             return False
         if client.newest is None or is_unsure(client, client.newest):
@@ -166,7 +166,7 @@ class SimulationJudge:
         return not self.truth.was_worth(client.account_id, shown, now_s - ON_ITS_WAY_S, now_s)
 
     def differing(self, clients: list[WatcherHistory]) -> list[str]:
-        """Who is not shown the truth, unmarked, now."""
+        """Descriptions of all connected clients that do not show the present truth without a mark."""
         wrong: list[str] = []
         for client in clients:
             account = self.truth.accounts[client.account_id]
@@ -193,16 +193,16 @@ class SimulationJudge:
 
 
 def is_unsure(client: WatcherHistory, message: dict[str, Any]) -> bool:
-    """Is it told that something of this is not sure?"""
+    """Whether the message or the connection marks something of the value as uncertain."""
     return bool(client.hops) or message["equity"] is None or any(message.get(name) for name in SURE)
 
 
 def lasting_marks(client: WatcherHistory, message: dict[str, Any]) -> list[str]:
-    """What still marks it though nothing is wrong; a price grows old by itself when nothing is traded."""
+    """The marks of a right value that must go away. Stale prices are none: without trades, they grow old."""
     marks = [name for name in SURE[1:] if message.get(name)] + list(client.hops)
     return marks + [name for name in message["stale"] if name == "account_record"]
 
 
 def cents(text: str) -> int:
-    """Dollars as the wire says them, in cents."""
+    """Dollars as text of the wire, in cents."""
     return int(text.replace(".", ""))

@@ -1,8 +1,8 @@
-"""What lies between a process and Valkey: a client library's face, and a network that loses and breaks.
+"""Everything between a process and the simulated Valkey: a client library's interface, and a faulty network.
 
-Commands of one process run over several connections, so that they overtake each other. A command may be lost
-before Valkey has it, or its answer afterwards. Messages of one subscription keep their order, as TCP does;
-what was published while it was broken is gone.
+The commands of one process use several connections, so they can overtake each other. A command may be lost
+before it has run, or its answer afterwards. The messages of one subscription keep their order, as with TCP.
+What is published while a subscription is broken is lost.
 """
 
 import asyncio
@@ -16,49 +16,49 @@ from redis import exceptions
 from portfolio_harness.simulation.made_up_valkey import MadeUpValkey
 
 ANSWER_S_MAX: Final = 5.0  # the client library's socket timeout
-RETRANSMIT_S: Final = 0.3  # as TCP, roughly
-DELAY_S: Final = (0.0002, 0.004)  # one way, usually
-SLOW_S: Final = (0.05, 0.4)  # one way, when it is slow
+RETRANSMIT_S: Final = 0.3  # roughly as TCP
+DELAY_S: Final = (0.0002, 0.004)  # the usual delay, one way
+SLOW_S: Final = (0.05, 0.4)  # the delay of a slow message, one way
 SLOW_RATIO: Final = 0.02
 
 
 class SimulatedNetwork:
-    """Everybody's way to the one Valkey, and who has subscribed there."""
+    """The network between all processes and the one Valkey, with all subscriptions.
+
+    `answer` may return an error for a command instead of running it. `overheard` is called with every
+    publication (channel, payload).
+    """
 
     def __init__(self, valkey: MadeUpValkey, chance: random.Random) -> None:
         self.valkey = valkey
         self.chance = chance
-        self.answer: Callable[[tuple[Any, ...]], Exception | None] = lambda _: (
-            None
-        )  # an error to all commands
-        self.overheard: Callable[[bytes, bytes], None] = lambda _channel, _payload: (
-            None
-        )  # all that is published
+        self.answer: Callable[[tuple[Any, ...]], Exception | None] = lambda _: None
+        self.overheard: Callable[[bytes, bytes], None] = lambda _channel, _payload: None
         self._subscriptions: list[SimulatedPubSub] = []
         valkey.publish = self._publish
 
     def delay_s(self) -> float:
-        """Of one message in one direction."""
+        """A random delay of one message in one direction, in seconds."""
         slow = self.chance.random() < SLOW_RATIO
         return self.chance.uniform(*(SLOW_S if slow else DELAY_S))
 
     def subscribe(self, subscription: "SimulatedPubSub") -> None:
-        """From now on it gets what is published."""
+        """Deliver publications to it from now on."""
         self._subscriptions.append(subscription)
 
     def unsubscribe(self, subscription: "SimulatedPubSub") -> None:
-        """No more."""
+        """Deliver nothing to it any more."""
         if subscription in self._subscriptions:
             self._subscriptions.remove(subscription)
 
     def break_subscriptions(self, link: "SimulatedLink | None" = None) -> None:
-        """Close them, all or those of a process."""
+        """Break all subscriptions, or those of one process."""
         for subscription in tuple(self._subscriptions):
             if link is None or subscription.link is link:
                 subscription.break_off()
 
     def end_deafness(self, link: "SimulatedLink") -> None:
-        """What was published to a process meanwhile comes, late."""
+        """Deliver to a process what was held back while it was deaf, and hold nothing back any more."""
         link.is_deaf = False
         for subscription in tuple(self._subscriptions):
             if subscription.link is link:
@@ -73,24 +73,24 @@ class SimulatedNetwork:
 
 
 class SimulatedLink:
-    """One process's way. `is_cut`: connections are refused; `is_silent`: nothing passes, nothing closes."""
+    """The network link of one process."""
 
     def __init__(self, network: SimulatedNetwork) -> None:
         self.network = network
-        self.is_cut = False
-        self.is_silent = False
-        self.is_deaf = False  # what is published is held back, all else passes
-        self.loss_ratio = 0.0  # of commands whose connection breaks, before or after they have run
+        self.is_cut = False  # connections are refused
+        self.is_silent = False  # nothing passes, and no connection is closed
+        self.is_deaf = False  # publications are held back, everything else passes
+        self.loss_ratio = 0.0  # the ratio of requests whose connection breaks, before or after they have run
 
     async def request(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """The answers to commands sent together. Raises what the client library raises."""
+        """Run commands that are sent together, and return their answers. Raises redis.RedisError."""
         await self._pass()
         loses = self.network.chance.random() < self.loss_ratio
         if loses and self.network.chance.random() < 0.5:
             raise exceptions.ConnectionError("Connection reset by peer")
         answers = [self._run(command) for command in commands]
         if self.is_silent or self.network.chance.random() < SLOW_RATIO:
-            await self._pass()  # else it takes as long as the way there, which says nothing new
+            await self._pass()  # the delay of the answer; usually left out, because it changes nothing
         if loses:
             raise exceptions.ConnectionError("Connection reset by peer")
         return answers
@@ -117,7 +117,7 @@ class SimulatedLink:
 
 
 class SimulatedPubSub:
-    """A subscription as the client library shows it."""
+    """A subscription with the interface of the client library's `PubSub`."""
 
     def __init__(self, link: SimulatedLink) -> None:
         self.link = link
@@ -129,7 +129,7 @@ class SimulatedPubSub:
         self._is_broken = False
 
     async def subscribe(self, *channels: str) -> None:
-        """Each is confirmed by a message."""
+        """Subscribe to channels; a message confirms each. A deaf process gets no confirmation."""
         await self.link.request([("PING",)])
         if not self.link.is_deaf:
             self.channels = {channel.encode() for channel in channels}
@@ -143,7 +143,7 @@ class SimulatedPubSub:
         timeout: float | None = None,  # noqa: ASYNC109  # the library's own signature
         ignore_subscribe_messages: bool = False,
     ) -> dict[str, Any] | None:
-        """The next, or None when none comes in time. Raises ConnectionError."""
+        """The next message; None after `timeout` seconds. Raises redis.ConnectionError when it is broken."""
         try:
             async with asyncio.timeout(timeout):
                 while not self._came:
@@ -158,16 +158,16 @@ class SimulatedPubSub:
         return None if is_ours and ignore_subscribe_messages else message
 
     async def aclose(self) -> None:
-        """Hear no more."""
+        """End the subscription."""
         self.link.network.unsubscribe(self)
 
     def deliver(self, channel: bytes, payload: bytes) -> None:
-        """Somebody has published this."""
+        """Deliver a publication, unless the link is silent or cut."""
         if not (self.link.is_silent or self.link.is_cut):
             self._enqueue({"type": "message", "channel": channel, "data": payload})
 
     def break_off(self) -> None:
-        """The connection is closed by the other side."""
+        """Close the connection from the other side."""
         self._is_broken = True
         self.channels.clear()
         self.link.network.unsubscribe(self)
@@ -186,14 +186,14 @@ class SimulatedPubSub:
             self._arrived.set()
 
     def catch_up(self) -> None:
-        """What was held back comes now."""
+        """Deliver what was held back."""
         late, self._late = self._late, []
         for message in late:
             self._arrive(message)
 
 
 class SimulatedPipeline:
-    """Commands that are sent together."""
+    """Commands that are sent together, with the interface of the client library's `Pipeline`."""
 
     def __init__(self, client: "SimulatedClient") -> None:
         self._client = client
@@ -206,7 +206,7 @@ class SimulatedPipeline:
         return note
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
-        """All answers. Raises the first error among them, if it is to."""
+        """Run all commands and return the answers; with `raise_on_error`, raises the first error."""
         answers = await self._client.answers(self._commands)
         for answer in answers:
             if raise_on_error and isinstance(answer, Exception):
@@ -233,7 +233,7 @@ class _Pool:
 
 
 class SimulatedClient:
-    """The client library's face. Made by `from_url`; `links` says whose way each URL is."""
+    """A client with the interface of the client library's `Redis`. `links` has the link of each URL."""
 
     links: dict[str, SimulatedLink] = {}  # noqa: RUF012  # the product hands on a URL only
 
@@ -244,19 +244,19 @@ class SimulatedClient:
 
     @classmethod
     def from_url(cls, url: str, *, retry: Any, **_: Any) -> "SimulatedClient":
-        """The client of the process whose URL it is."""
+        """The client of the process that the URL belongs to."""
         return cls(cls.links[url], retry)
 
     def pipeline(self, *, transaction: bool) -> SimulatedPipeline:
-        """Commands together; a transaction is no more here."""
+        """A pipeline. `transaction` makes no difference: commands sent together run without interruption."""
         return SimulatedPipeline(self)
 
     def pubsub(self) -> SimulatedPubSub:
-        """A subscription."""
+        """A new subscription."""
         return SimulatedPubSub(self._link)
 
     async def answers(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Answers to commands, once more where a connection was lost, as the product's own rule says."""
+        """Run commands and return their answers, with the retries that the product configures."""
 
         async def ask() -> list[Any]:
             return await self._link.request(commands)
@@ -267,7 +267,7 @@ class SimulatedClient:
         return await self._retry.call_with_retry(ask, failed)
 
     async def aclose(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no connection is open."""
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         async def run(*arguments: Any, **options: Any) -> Any:

@@ -1,7 +1,7 @@
-"""A Valkey in a dictionary: the commands that the services use, and the product's own Lua scripts.
+"""A Valkey in memory: the commands that the services use, and the product's own Lua scripts.
 
-One command is one step, as in the real one. What it answers is what Valkey answers: `tests/simulation`
-compares the two, command by command.
+A command runs without interruption, as in a real Valkey. `tests/simulation` compares its answers with those
+of a real one, command by command.
 """
 
 import hashlib
@@ -14,19 +14,19 @@ from redis.exceptions import NoScriptError, ResponseError
 Answer = Any  # bytes, int, None, or a list of these
 _SCRIPTS: Final = cast("Any", lua51.LuaRuntime)(encoding=None, unpack_returned_tuples=False)
 _compiled: Final[dict[bytes, Any]] = {}
-planted: Final[dict[bytes, bytes]] = {}  # what mutants put into scripts in place of something else
+planted: Final[dict[bytes, bytes]] = {}  # text of scripts -> its replacement, while a mutant is planted
 
 
 class SortedSet(dict[bytes, float]):
     """Member -> score."""
 
     def ordered(self) -> list[bytes]:
-        """By score, then by name."""
+        """The members by score, then by name."""
         return sorted(self, key=lambda member: (self[member], member))
 
 
 class MadeUpValkey:
-    """One server's memory. `now_ms` is its clock."""
+    """One server. `now_ms` is its clock; `publish` delivers a message and returns the number of receivers."""
 
     def __init__(self, now_ms: Callable[[], int]) -> None:
         self._now_ms = now_ms
@@ -36,19 +36,19 @@ class MadeUpValkey:
         self.publish: Callable[[bytes, bytes], int] = lambda _channel, _payload: 0
 
     def copy(self) -> tuple[dict[bytes, Any], dict[bytes, int]]:
-        """Everything as it is now, for a replica."""
+        """A copy of all keys and expiry times, as a replica has it."""
         values = {key: type(value)(value) for key, value in self._values.items()}
         return values, dict(self._expiry_ms)
 
     def become(self, copied: tuple[dict[bytes, Any], dict[bytes, int]]) -> None:
-        """A replica that has heard no more than this is the primary now."""
+        """Replace everything by a copy, as when a replica with this state becomes the primary."""
         values, expiry_ms = copied
         self._values = {key: type(value)(value) for key, value in values.items()}
         self._expiry_ms = dict(expiry_ms)
         self._scripts.clear()
 
     def do(self, *command: Any) -> Answer:
-        """Run one command. Raises ResponseError."""
+        """Run one command and return the answer. Raises redis.ResponseError."""
         name, *arguments = [_raw(part) for part in command]
         for key in arguments[:1]:
             self._expire(key)

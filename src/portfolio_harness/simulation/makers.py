@@ -1,6 +1,7 @@
-"""Who writes what calculators read: account records and marks, by the product's own policies.
+"""A simulated collector and a simulated consumer, which write account records and marks.
 
-The broker and the feed are played: `broker_truth` says what is true, here it is told late and twice.
+They use the product's own policies. The broker and the feed are simulated: what `broker_truth` contains is
+reported late, and sometimes twice.
 """
 
 import asyncio
@@ -29,8 +30,8 @@ from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.symbol_collector.model import AccountState, Activity, Holding, Statement
 from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
 
-TURN_S: Final = 0.15  # between two looks at what is to be fetched or written
-RECONCILE_S: Final = 4.0  # each account is looked at this often
+TURN_S: Final = 0.15  # how often it checks what to fetch and what to write
+RECONCILE_S: Final = 4.0  # how often each account is reconciled
 REST_LAG_S_MAX: Final = 1.5
 KEEP_S: Final = 0.5
 FLUSH_S: Final = 0.2
@@ -39,7 +40,7 @@ REPEAT_RATIO: Final = 0.1
 
 
 class SimulatedCollector:
-    """A symbol collector: the product's own records, with statements and events of the played broker."""
+    """A symbol collector: the product's account records, with statements and events of a simulated broker."""
 
     def __init__(self, context: Context, truth: TrueBroker, chance: random.Random) -> None:
         self._context = context
@@ -48,10 +49,10 @@ class SimulatedCollector:
         self._chance = chance
         self._looked_s: dict[str, float] = {}
         self._records: AccountRecords | None = None
-        self.is_heard = True  # the broker answers
+        self.is_heard = True  # whether the broker answers
 
     async def run(self) -> None:
-        """Collect while the lease is ours."""
+        """Collect while it holds the lease, forever."""
         await keep_running(
             lambda: under_lease(self._context, "symbol_collector", self._work),
             self._context.clock,
@@ -69,11 +70,11 @@ class SimulatedCollector:
         await together(self._look(records), self._write(lease, records), self._keep_live())
 
     def lose_broker(self) -> None:
-        """It does not answer any more."""
+        """Let the broker neither answer nor send events."""
         self.is_heard = False
 
     def find_broker(self) -> None:
-        """It does again; events of meanwhile come at once, and every account is asked for."""
+        """Let the broker answer again: all events come at once, and every account is reconciled."""
         self.is_heard = True
         self._looked_s.clear()
         for account in self._truth.accounts.values():
@@ -81,12 +82,12 @@ class SimulatedCollector:
                 self.take(booking)
 
     def take(self, booking: TrueBooking) -> None:
-        """The event of a booking arrives."""
+        """Receive the event of a booking."""
         if self._records is not None and self.is_heard:
             self._records.apply_activity(_activity(booking), self._context.clock.now_ns())
 
     async def _look(self, records: AccountRecords) -> None:
-        """Ask for statements: first of all accounts, then in turn and where something is undecided."""
+        """Fetch statements: of every account every RECONCILE_S, and sooner where a record asks for it."""
         loop, clock = asyncio.get_running_loop(), self._context.clock
         while True:
             for account_id in self._truth.accounts:
@@ -129,7 +130,7 @@ class SimulatedCollector:
 
 
 class SimulatedConsumer:
-    """A market data consumer: marks by the product's `MarkBook`, trades from the played feed."""
+    """A market data consumer: marks by the product's `MarkBook`, trades of a simulated feed."""
 
     def __init__(self, context: Context, truth: TrueBroker) -> None:
         self._context = context
@@ -141,7 +142,7 @@ class SimulatedConsumer:
         self.connect()
 
     def connect(self) -> None:
-        """The feed is there; what was traded before is in its snapshots."""
+        """Connect to the feed, and read a snapshot of each symbol."""
         self.is_live = True
         now_ns = self._context.clock.now_ns()
         for symbol, trade in self._truth.newest.items():
@@ -151,11 +152,11 @@ class SimulatedConsumer:
             self._book.add_snapshot(symbol, snapshot, "2025-11-21", now_ns)
 
     def disconnect(self) -> None:
-        """The feed is gone."""
+        """Lose the feed."""
         self.is_live = False
 
     def take(self, trade: TrueTrade) -> None:
-        """A trade arrives."""
+        """Receive a trade, if the feed is connected."""
         if self.is_live:
             conditions = ("@",) if trade.moves else ("@", "I")
             at = msgspec.Raw(msgspec.json.encode(rfc3339(wall_ns(trade.at_s))))
@@ -163,7 +164,7 @@ class SimulatedConsumer:
             self._book.add_trade(streamed, self._context.clock.now_ns())
 
     async def run(self) -> None:
-        """Write marks while the lease is ours."""
+        """Write marks while it holds the lease, forever."""
         await keep_running(
             lambda: under_lease(self._context, "market_data:stocks", self._own),
             self._context.clock,

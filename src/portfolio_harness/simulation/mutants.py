@@ -1,6 +1,6 @@
-"""Faults planted in the product, for each promise that the core keeps: the simulation must find every one.
+"""Faults to plant in the product, at least one for each promise of the core. The simulation must find each.
 
-Each is a patch of one name, or of the text of one script, while trials run.
+A mutant patches one name, or the text of one script, while trials run.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ Patch = contextlib.AbstractContextManager[Any]
 
 
 class Mutant(NamedTuple):
-    """One fault: which promise it breaks, what is wrong, and how it is planted."""
+    """One fault: the promise that it breaks, its description, and the patch that plants it."""
 
     promise: str
     what: str
@@ -109,43 +109,41 @@ _stock_effect = makers.stock_effect
 MUTANTS: Final = (
     Mutant(
         "P1",
-        "after a broken subscription the state is not read again",
+        "the state is not read again after a broken subscription",
         _replaced(Connection, "follow", _subscribed_once),
     ),
     Mutant(
         "P1",
-        "nobody notices that who is watched was lost",
+        "a server does not notice that Valkey has lost its interest",
         _replaced(PublicationFollower, "follow_life", _never),
     ),
-    Mutant("P1", "what changes while busy waits for quiet", _replaced(Pace, "wait_s", _until_quiet)),
-    Mutant("P2", "older publications are taken", _replaced(NewestColumns, "are_newer", _all_newer)),
+    Mutant("P1", "changes wait for quiet while a service is busy", _replaced(Pace, "wait_s", _until_quiet)),
+    Mutant("P2", "older publications are accepted", _replaced(NewestColumns, "are_newer", _all_newer)),
     Mutant(
         "P2",
-        "an owner who has lost its shard may write",
+        "an owner that has lost its shard may write",
         _script(b"if tonumber(ARGV[1]) < fence then", b"if false then"),
     ),
     Mutant("P3", "changes of positions are left out", _replaced(WatchedAccount, "message", _without_changes)),
     Mutant("P4", "every feed counts as live", _replaced(Feeds, "live", _all_live)),
-    Mutant("P5", "everybody may see every account", _replaced(Identity, "may_see", _always)),
-    Mutant("P7", "a full socket is written to", _replaced(ClientConnection, "pause", _nothing)),
+    Mutant("P5", "every client may see every account", _replaced(Identity, "may_see", _always)),
+    Mutant("P7", "the server writes to a full socket", _replaced(ClientConnection, "pause", _nothing)),
     Mutant("P9", "a repeated booking counts twice", _replaced(Booked, "__contains__", _not)),
     Mutant(
         "P9",
-        "records of a new collector are older than those before",
+        "records of a new collector have lower versions than those before",
         _replaced(AccountRecords, "begin_versions", _nothing),
     ),
-    Mutant(
-        "P10", "a token that has run out is good", _replaced(ClientConnection, "disconnect_due", _nothing)
-    ),
+    Mutant("P10", "an expired token is accepted", _replaced(ClientConnection, "disconnect_due", _nothing)),
     Mutant(
         "P11",
-        "nobody notices that a shard is silent",
+        "a server does not notice that a shard is silent",
         _replaced(ShardSigns, "look", _no_change),
     ),
     Mutant("P11", "any trade sets a price", _replaced(makers, "stock_effect", _any_trade)),
     Mutant(
         "P13",
-        "one record that cannot be read ends who reads it",
+        "a record that cannot be decoded ends its reader",
         _replaced(accounts, "readable", _decoded),
     ),
 )
@@ -153,6 +151,6 @@ MUTANTS: Final = (
 
 @contextlib.contextmanager
 def planted(mutant: Mutant) -> Generator[None]:
-    """The product with this fault in it."""
+    """Run the block with this fault in the product."""
     with mutant.plant():
         yield

@@ -1,4 +1,4 @@
-"""What goes wrong: a plan drawn from the seed, each part with its victim, its beginning and its end."""
+"""The nemeses of a trial: a random plan of faults, each with its victim, its beginning and its end."""
 
 import asyncio
 import random
@@ -11,9 +11,9 @@ from portfolio_harness.simulation.world import Running, World
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.error_answers import PassingError
 
-WARM_S: Final = 2.0  # nothing fails while everybody starts
-FAULTS_S: Final = 4.0  # in which faults begin
-FAULT_S: Final = (0.3, 5.0)  # how long one lasts
+WARM_S: Final = 2.0  # no fault begins while the services start
+FAULTS_S: Final = 4.0  # the time in which faults begin
+FAULT_S: Final = (0.3, 5.0)  # how long a fault lasts
 FAULTS_MAX: Final = 4
 LOSS_RATIO: Final = 0.3
 REPLICA_LAG_S_MAX: Final = 0.4
@@ -24,7 +24,7 @@ PASSING: Final = ("OOM", "MISCONF", "LOADING", "BUSY", "READONLY")
 
 @dataclass(frozen=True)
 class PlannedFault:
-    """One thing that goes wrong, and when."""
+    """One fault of a plan. `number` (0 to 1) makes the choices that are particular to its kind."""
 
     name: str
     at_s: float
@@ -37,7 +37,7 @@ class PlannedFault:
 
 
 def drawn(chance: random.Random, services: list[str]) -> list[PlannedFault]:
-    """A plan."""
+    """Draw a plan of 1 to FAULTS_MAX faults, in order of time."""
     plan: list[PlannedFault] = []
     for _ in range(chance.randrange(1, FAULTS_MAX + 1)):
         name = chance.choice(list(NEMESES))
@@ -53,7 +53,7 @@ def drawn(chance: random.Random, services: list[str]) -> list[PlannedFault]:
 
 
 async def suffer(world: World, fault: PlannedFault) -> None:
-    """Let it begin in time, and end it."""
+    """Run one fault at its time, from its beginning to its end."""
     await asyncio.sleep(fault.at_s)
     await NEMESES[fault.name](world, fault, world.services[fault.victim])
 
@@ -91,7 +91,8 @@ async def _silence(world: World, fault: PlannedFault, victim: Running) -> None:
     victim.link.is_silent = True
     await asyncio.sleep(fault.for_s)
     victim.link.is_silent = False
-    world.network.break_subscriptions(victim.link)  # what was sent meanwhile is lost, and TCP says so
+    # What was published meanwhile is lost, so the connections of subscriptions break.
+    world.network.break_subscriptions(victim.link)
 
 
 async def _deafen(world: World, fault: PlannedFault, victim: Running) -> None:
@@ -107,7 +108,7 @@ async def _lose(_: World, fault: PlannedFault, victim: Running) -> None:
 
 
 async def _break_subscriptions(world: World, fault: PlannedFault, _: Running) -> None:
-    """Twice: what is published at the very end, and missed, nothing newer makes up for."""
+    """Break all subscriptions twice. What is missed at the second break is not followed by newer data."""
     world.network.break_subscriptions()
     await asyncio.sleep(fault.for_s + RECONNECT_S / 2)
     world.network.break_subscriptions()
@@ -127,7 +128,7 @@ async def _restart_empty(world: World, fault: PlannedFault, _: Running) -> None:
 
 
 async def _fail_over(world: World, fault: PlannedFault, _: Running) -> None:
-    """A replica that trails becomes the primary: what was acknowledged last is lost."""
+    """Let a replica that is behind become the primary: the last acknowledged writes are lost."""
     replica = world.valkey.copy()
     await asyncio.sleep(fault.number * REPLICA_LAG_S_MAX)
     world.cut_all(is_cut=True)
@@ -179,7 +180,7 @@ async def _mute_broker(world: World, fault: PlannedFault, _: Running) -> None:
 
 
 async def _poison(world: World, fault: PlannedFault, _: Running) -> None:
-    """Somebody writes what nobody can read: one record, one mark, one message on each channel."""
+    """Write data that cannot be decoded: one record, one mark, and one message on each channel."""
     do = world.valkey.do
     for shard in range(world.shard_count):
         do("HSET", keys.accounts(shard), "odd", b'{"account_id": 7')
@@ -201,7 +202,7 @@ async def _stop_reading(world: World, fault: PlannedFault, _: Running) -> None:
 
 
 async def _deploy(world: World, fault: PlannedFault, victim: Running) -> None:
-    """It is asked to end, and gives back what it holds."""
+    """End a process with SIGTERM, so that it releases its leases, and start it again."""
     if victim.process.is_dead or victim.process.is_frozen:
         return
     await victim.process.end()
@@ -231,4 +232,4 @@ NEMESES: Final[dict[str, Nemesis]] = {
     "stop reading": _stop_reading,
     "deploy": _deploy,
 }
-VICTIMS: Final = {"deploy": "calculator", "skew": "c"}  # what the victim's name begins with
+VICTIMS: Final = {"deploy": "calculator", "skew": "c"}  # the beginning of the victim's name

@@ -1,4 +1,4 @@
-"""One trial: a seed makes a world, a plan of faults and luck; the judge says what did not hold."""
+"""One trial: a seed makes a world, a plan of faults and all random choices; the judge notes what failed."""
 
 import asyncio
 import contextlib
@@ -23,34 +23,33 @@ from portfolio_harness.simulation.world import SharedMetrics, World
 from portfolio_realtime.portfolio_calculator import loop_delay, totals_refresh
 from portfolio_realtime.state import clients
 
-CLIENTS_S: Final = 1.0  # when they come
-QUIET_S_MAX: Final = (
-    15.0  # after the last fault and the last booking: takeovers, two looks at a record, and 2 s
-)
+CLIENTS_S: Final = 1.0  # when the clients connect
+# After the last fault and the last booking: takeovers, two statements of a record, and 2 s.
+QUIET_S_MAX: Final = 15.0
 LOOK_S: Final = 0.5
 TRADES_PER_S: Final = 3.0
 BOOKINGS_PER_S: Final = 0.8
 EVENT_LATE_S_MAX: Final = 1.0
 FEED_LATE_S_MAX: Final = 0.05
-TOTALS_S: Final = 5.0  # as in a calculator that has much to do
+TOTALS_S: Final = 5.0  # as in a busy calculator
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one seed has shown."""
+    """The result of one seed."""
 
     seed: int
     plan: tuple[str, ...]
-    faults: tuple[Fault, ...]
-    converged_s: float | None
-    messages: int
+    faults: tuple[Fault, ...]  # broken promises
+    converged_s: float | None  # from the last fault until every client was right; None: not in time
+    messages: int  # that clients received
 
     def __str__(self) -> str:
         return "\n  ".join([f"seed {self.seed}", *self.plan, *map(str, self.faults[:5])])
 
 
 class Simulation:
-    """Runs trials; everything that belongs to no trial is made once."""
+    """Runs trials; what all trials share is made once."""
 
     def __init__(self) -> None:
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
@@ -59,8 +58,8 @@ class Simulation:
         gc.freeze()
 
     def run(self, seed: int) -> Verdict:
-        """One trial. The same seed gives the same verdict."""
-        random.seed(seed)  # of the product's own jitter
+        """Run one trial. The same seed gives the same verdict."""
+        random.seed(seed)  # for the product's own jitter
         loop = VirtualLoop()
         with _virtual(), _no_garbage():
             try:
@@ -101,7 +100,7 @@ class Simulation:
 
 
 async def _trade(world: World, until_s: float) -> None:
-    """The market moves; each trade comes to every consumer a little later."""
+    """Make random trades; each reaches every consumer a little later."""
     loop, chance = world.loop, world.chance
     while loop.time() < until_s:
         await asyncio.sleep(chance.expovariate(TRADES_PER_S))
@@ -115,7 +114,7 @@ def _tell_trade(world: World, trade: TrueTrade) -> None:
 
 
 async def _book(world: World, until_s: float) -> None:
-    """Accounts are booked; each event comes late, in order, and now and then twice."""
+    """Make random bookings; their events arrive late, in order, and sometimes twice."""
     loop, chance = world.loop, world.chance
     told_s = 0.0
     while loop.time() < until_s:
@@ -133,7 +132,7 @@ def _tell_booking(world: World, booking: TrueBooking) -> None:
 
 @contextlib.contextmanager
 def _virtual() -> Generator[None]:
-    """The product on the made-up network; what only measures the machine is left out."""
+    """Patch the product to use the simulated network, and not to measure the machine."""
 
     async def measure_nothing(*_: Any) -> None:
         await asyncio.Event().wait()
@@ -148,12 +147,12 @@ def _virtual() -> Generator[None]:
 
 
 def _ignore(_: Any) -> None:
-    """Coroutines of killed processes complain that they were never ended."""
+    """Drop warnings about coroutines of killed processes, which never end."""
 
 
 @contextlib.contextmanager
 def _no_garbage() -> Generator[None]:
-    """Killed coroutines must not be tidied away in the middle of the next trial."""
+    """Keep the garbage collector from finalizing killed coroutines in the middle of the next trial."""
     ignored, sys.unraisablehook = sys.unraisablehook, _ignore
     gc.disable()
     try:

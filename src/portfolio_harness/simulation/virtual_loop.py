@@ -1,8 +1,8 @@
-"""An event loop whose time jumps to whatever is due next, and processes that are nothing but tasks in it.
+"""An event loop whose time jumps to the next due call, and processes that are groups of its tasks.
 
-The same seed gives the same run: nothing waits for the machine, and tasks are ordered by number, not by where
-they lie in memory. A process that is frozen does nothing until it is thawed; a killed one never does again,
-and none of its `finally` blocks run, as after a SIGKILL.
+The same seed gives the same run: nothing waits for the machine, and tasks are ordered by number instead of
+memory address. A frozen process does nothing until it is thawed. A killed process never runs again, and none
+of its `finally` blocks run, as after SIGKILL.
 """
 
 import asyncio
@@ -13,18 +13,18 @@ from typing import Any, Final
 
 from portfolio_realtime.cancellation import cancel_until_ended
 
-EPOCH_S: Final = 1_000.0  # what the loop's time begins at
-STEPS_MAX: Final = 400_000  # turns of the loop in one trial: more are an endless loop
+EPOCH_S: Final = 1_000.0  # the loop's time at the beginning
+STEPS_MAX: Final = 400_000  # turns of the loop in one trial; more mean an endless loop
 
 _running: contextvars.ContextVar["SimulatedProcess | None"] = contextvars.ContextVar("process", default=None)
 
 
 class SimulationStuck(Exception):
-    """Nothing is due any more, or no end is in sight."""
+    """No call is due any more, or the loop made more than STEPS_MAX turns."""
 
 
 class NumberedTask(asyncio.Task[Any]):
-    """A task whose place in a set does not depend on memory."""
+    """A task with a hash that does not depend on its memory address, so that sets keep one order."""
 
     _numbers = itertools.count()
     _log_destroy_pending = False
@@ -41,70 +41,70 @@ class NumberedTask(asyncio.Task[Any]):
 
 
 class SimulatedProcess:
-    """Some tasks that are stopped and killed together; its clocks may be wrong."""
+    """A group of tasks that are frozen and killed together."""
 
     def __init__(self, name: str, loop: "VirtualLoop") -> None:
         self.name = name
         self.loop = loop
         self.is_dead = False
         self.is_frozen = False
-        self.skew_s = 0.0  # of its calendar
+        self.skew_s = 0.0  # the error of its wall clock
         self._work: asyncio.Task[Any] | None = None
         self._held: list[_Call] = []
 
     def start(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Let it do this."""
+        """Run `work` as the main task of the process."""
         context = contextvars.copy_context()
         context.run(_running.set, self)
         self._work = context.run(self.loop.create_task, work, context=context)
 
     @property
     def has_ended(self) -> bool:
-        """Has it ended by itself?"""
+        """Whether its main task has ended by itself."""
         return self._work is not None and self._work.done() and not self.is_dead
 
     async def end(self) -> None:
-        """SIGTERM, and wait until it has tidied up."""
+        """Cancel the main task, as SIGTERM does, and wait until it has cleaned up."""
         if self._work is not None:
             await cancel_until_ended([self._work])
         self.kill()
 
     def freeze(self) -> None:
-        """SIGSTOP."""
+        """Hold all its calls, as SIGSTOP does."""
         self.is_frozen = True
 
     def thaw(self) -> None:
-        """SIGCONT: everything that has come due meanwhile happens now."""
+        """Run all held calls and go on, as SIGCONT does."""
         self.is_frozen = False
         held, self._held = self._held, []
         for call in held:
             self.loop.call_soon(call.run_late)
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Never run any of its calls again, as SIGKILL does."""
         self.is_dead = True
         self._held.clear()
 
     def hold(self, call: "_Call") -> None:
-        """Do this when thawed."""
+        """Keep a call until the process is thawed."""
         self._held.append(call)
 
 
 class _JumpingSelector:
-    """Waits by moving the time."""
+    """A selector that advances the loop's time instead of waiting."""
 
     def __init__(self, loop: "VirtualLoop") -> None:
         self._loop = loop
 
     def select(self, timeout: float | None) -> list[Any]:
         if timeout is None:
-            raise SimulationStuck("nothing is due any more")
+            raise SimulationStuck("no call is due any more")
         self._loop.advance(timeout)
         return []
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
-    """Runs what is due, then jumps."""
+    """An event loop in virtual time, without I/O."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,21 +120,21 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self.failures.append(repr(error))
 
     def time(self) -> float:
-        """Virtual seconds."""
+        """Virtual time in seconds."""
         return self._now_s
 
     def advance(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the time. Raises SimulationStuck after STEPS_MAX turns."""
         self._turns += 1
         if self._turns > STEPS_MAX:
-            raise SimulationStuck("no end is in sight")
+            raise SimulationStuck(f"the loop made more than {STEPS_MAX} turns")
         if seconds > 0:
             self._now_s += seconds
 
     def call_soon(  # type: ignore[override]  # the library's own signature has type variables
         self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
-        """As every loop, but not while the process is frozen."""
+        """Like the base class, but a call of a process is held while it is frozen and dropped once killed."""
         process = _process_of(context)
         if process is None:
             return super().call_soon(callback, *args, context=context)
@@ -150,7 +150,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         *args: Any,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
-        """The same at a moment."""
+        """Like the base class, with the same rule as `call_soon`."""
         process = _process_of(context)
         if process is None:
             return super().call_at(when, callback, *args, context=context)
@@ -160,10 +160,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return handle
 
     def _process_events(self, event_list: list[Any]) -> None:
-        """There are none."""
+        """Do nothing: there is no I/O."""
 
     def _write_to_self(self) -> None:
-        """Nobody sleeps."""
+        """Do nothing: the loop never sleeps."""
 
 
 def _numbered_task(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> NumberedTask:
@@ -171,7 +171,7 @@ def _numbered_task(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -
 
 
 def current_process() -> SimulatedProcess | None:
-    """Whose code is running."""
+    """The process whose code is running; None outside of any."""
     return _running.get()
 
 
@@ -180,7 +180,7 @@ def _process_of(context: contextvars.Context | None) -> SimulatedProcess | None:
 
 
 class _Call:
-    """Something that a process is to do; it can still be cancelled while the process stands."""
+    """A call of a process. It can be cancelled while the process is frozen."""
 
     __slots__ = ("arguments", "callback", "context", "handle", "process")
 
@@ -195,7 +195,7 @@ class _Call:
         self.handle: asyncio.Handle | None = None
 
     def run(self) -> None:
-        """Now, if the process can."""
+        """Run it now; hold it if the process is frozen, drop it if the process was killed."""
         if self.process.is_dead:
             return
         if self.process.is_frozen:
@@ -204,6 +204,6 @@ class _Call:
             self.callback(*self.arguments)
 
     def run_late(self) -> None:
-        """After the process has stood still, unless somebody has cancelled it since."""
+        """Run it after the process was thawed, unless it was cancelled meanwhile."""
         if self.handle is None or not self.handle.cancelled():
             self.context.run(self.run)

@@ -1,4 +1,4 @@
-"""Servers and their clients without sockets: the product's follower, hub and connections, and who reads."""
+"""Servers and clients without sockets: the product's follower, hub and connections, and simulated readers."""
 
 import asyncio
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ from portfolio_realtime.websocket_server.fanout.watched_account import WatchedAc
 from portfolio_realtime.wire.frames import text_of
 from portfolio_realtime.wire.messages import Disconnect, Subscribe, encode
 
-CHECK_S: Final = 1.0  # between two looks of a server at its clients
+CHECK_S: Final = 1.0  # how often a server checks its clients
 RECONNECT_S: Final = 0.5
-WAITING_FRAMES: Final = 3  # that a socket takes after its client has stopped reading
+WAITING_FRAMES: Final = 3  # the frames that a socket buffers after its client has stopped reading
 
 
 class SimulatedServer:
@@ -31,12 +31,12 @@ class SimulatedServer:
     ) -> None:
         self.follower = PublicationFollower(state, shards, clock, metrics)
         self.follower.hub = Hub(self._send_all)
-        self.clients: dict[int, SimulatedWatcher] = {}  # by the number of its socket
+        self.clients: dict[int, SimulatedWatcher] = {}  # by file number
         self.judge = judge
         self._clock = clock
 
     async def run(self) -> None:
-        """What the real one runs side by side."""
+        """Run the tasks that the real server runs."""
         follower, clock = self.follower, self._clock
         await together(
             self._sweep(),
@@ -62,7 +62,7 @@ class SimulatedServer:
 
 
 class SimulatedWatcher:
-    """One client's connection, as the server's endpoint has it, with the socket played."""
+    """One client's connection: the product's `ClientConnection` with a simulated socket."""
 
     def __init__(self, server: SimulatedServer, history: WatcherHistory, fileno: int, valid_s: float) -> None:
         self.server = server
@@ -81,12 +81,12 @@ class SimulatedWatcher:
         self.connection.authenticated(identity, self._loop.time(), valid_s)
 
     def subscribe(self) -> None:
-        """Ask for its own account, as the client does."""
+        """Subscribe to the client's own account."""
         detail: Any = "positions" if self.history.with_positions else "value"
         self.ask(Subscribe(self.history.account_id, detail))
 
     def ask(self, request: Subscribe) -> None:
-        """A message of the client's."""
+        """Send a subscribe message of the client to its server."""
         match self.connection.received(encode(request), self._loop.time()):
             case Subscribe() as permitted:
                 with_positions = permitted.detail == "positions"
@@ -97,16 +97,16 @@ class SimulatedWatcher:
             case ForbiddenRequest() | None:
                 pass
             case other:
-                raise AssertionError(f"nobody asked for that: {other}")
+                raise AssertionError(f"unexpected result of a subscribe message: {other}")
         self._flush()
 
     def stop_reading(self) -> None:
-        """The client takes nothing any more; its socket soon is full."""
+        """Stop reading: the socket is full after WAITING_FRAMES frames."""
         self._is_reading = False
         self.history.is_away = True
 
     def read_on(self) -> None:
-        """It takes what waits, and what comes."""
+        """Read what waits, and go on reading. Too many waiting frames break promise P7."""
         self._is_reading = True
         self.history.is_away, self.history.since_s = False, self._loop.time()
         unread, self._unread = self._unread, []
@@ -120,7 +120,7 @@ class SimulatedWatcher:
         self._flush()
 
     def write(self, frame: bytes) -> None:
-        """To the socket."""
+        """Write a frame to the simulated socket."""
         if self._is_reading:
             self.server.judge.take(self.history, text_of(frame), self._loop.time())
             return
@@ -130,7 +130,7 @@ class SimulatedWatcher:
             self.connection.pause(self._loop.time())
 
     def check(self) -> None:
-        """What the server's sweep does."""
+        """Do what the server's sweep does: answer a ping, enforce deadlines, send what is pending."""
         now_s = self._loop.time()
         if self.connection.is_ping_due(now_s) and self._is_reading:
             self.connection.pong(now_s)
@@ -141,31 +141,31 @@ class SimulatedWatcher:
             self._flush()
 
     def close(self) -> None:
-        """The connection ends."""
+        """End the connection."""
         self.is_open = False
         self.history.is_away = True
         self.connection.leave_direct()
         self.server.clients.pop(self._fileno, None)
         self.server.follower.unwatch(self, tuple(self.connection.subscriptions))
 
-    # What the hub calls
+    # The hub calls these
 
     @property
     def is_patient(self) -> bool:
-        """As every WebSocket client."""
+        """True, as for every WebSocket client."""
         return True
 
     def notify(self, account: WatchedAccount) -> None:
-        """The account has a newer publication, or another freshness."""
+        """Send the account's newer publication or freshness."""
         self.connection.mark_pending(account)
         self._flush()
 
     def refuse(self, account_id: str, why: Disconnect) -> None:
-        """There is no such account."""
+        """Note a refusal: it breaks promise P13, because all accounts exist."""
         self.server.judge.note("P13", self._loop.time(), f"{self.history.name} is refused: {why.name}")
 
     def position_sent(self, account_id: str) -> StreamPosition | None:
-        """Where it is in the account's stream."""
+        """The stream position that the client was last sent; None without a subscription."""
         subscription = self.connection.subscriptions.get(account_id)
         return subscription.position_sent if subscription else None
 
@@ -180,7 +180,7 @@ class SimulatedWatcher:
 
 
 def separate(joined: bytes) -> list[bytes]:
-    """The frames of one write (RFC 6455 §5.2), unmasked ones."""
+    """Split the bytes of one write into its unmasked frames (RFC 6455 §5.2)."""
     frames: list[bytes] = []
     while joined:
         length, head = joined[1], 2

@@ -1,4 +1,4 @@
-"""Two of every service, one Valkey, the clients, and what moves them: everything but what goes wrong."""
+"""The world of a trial without its faults: two of every service, one Valkey, and the clients."""
 
 import random
 from collections.abc import Callable
@@ -26,7 +26,7 @@ LEASE_MS: Final = 3000
 PRICE_TTL_S: Final = 6.0
 ACCOUNTS: Final = 3
 TOKEN_S: Final = 60.0
-SHORT_TOKEN_S: Final = 5.0  # of one client: it runs out in the middle
+SHORT_TOKEN_S: Final = 5.0  # of one client, whose token expires during the trial
 SETTINGS: Final = config.load(
     _env_file=None,
     shards=SHARDS,
@@ -38,7 +38,7 @@ SETTINGS: Final = config.load(
 
 
 class SharedMetrics:
-    """Nobody looks at them: made once for all trials, for that takes longer than a trial."""
+    """Metrics that nothing reads, made once for all trials: making them takes longer than a trial."""
 
     def __init__(self) -> None:
         self.none = CollectorRegistry()
@@ -48,22 +48,22 @@ class SharedMetrics:
 
 @dataclass(frozen=True)
 class WorldClock:
-    """A process's clocks: the calendar may be wrong, what is counted is not."""
+    """The clocks of one process. Its wall clock may be shifted, its monotonic clock is not."""
 
     process: SimulatedProcess
 
     def now_ns(self) -> int:
-        """Nanoseconds since 1970, as this machine believes."""
+        """Nanoseconds since the epoch, with the shift of this process."""
         return wall_ns(self.process.loop.time() + self.process.skew_s)
 
     def monotonic_s(self) -> float:
-        """Seconds that never go back."""
+        """Virtual monotonic seconds."""
         return self.process.loop.time()
 
 
 @dataclass
 class Running:
-    """A process and how to start it again."""
+    """A process with its link, its simulated service (`part`), and the function that starts it again."""
 
     name: str
     start: Callable[["Running"], None]
@@ -73,7 +73,7 @@ class Running:
 
 
 class World:
-    """Two of every service, one Valkey, some clients."""
+    """Two of every service, one Valkey, and the clients. The seed decides everything."""
 
     def __init__(self, seed: int, loop: VirtualLoop, metrics: SharedMetrics) -> None:
         self.chance = random.Random(seed)
@@ -104,7 +104,7 @@ class World:
         start(running)
 
     def restart(self, running: Running) -> None:
-        """A new process in place of a dead one."""
+        """Start a new process in place of a dead one."""
         running.process = SimulatedProcess(running.name, self.loop)
         running.start(running)
 
@@ -144,7 +144,7 @@ class World:
     # Clients
 
     def attach_clients(self) -> None:
-        """One with values and one with positions of each account, spread over the servers."""
+        """Connect two clients per account, one with values and one with positions, to different servers."""
         for number, account_id in enumerate(self.truth.accounts):
             for detail in (False, True):
                 name = f"{account_id}{'+' if detail else ''}"
@@ -153,7 +153,7 @@ class World:
                 self.connect(history, f"server-{1 + (number + detail) % 2}")
 
     def connect(self, history: WatcherHistory, server: str) -> None:
-        """Open a connection and subscribe."""
+        """Open a connection and subscribe; also try another client's account, which must be refused."""
         running = self.services[server]
         self._filenos += 1
         valid_s = SHORT_TOKEN_S if history is self.histories[0] else TOKEN_S
@@ -161,10 +161,10 @@ class World:
         self._watchers[history.name] = watcher
         watcher.subscribe()
         other = next(one for one in self.truth.accounts if one != history.account_id)
-        watcher.ask(Subscribe(other))  # it is refused
+        watcher.ask(Subscribe(other))
 
     def close_clients(self, server: str) -> None:
-        """A server has died: its clients come again as soon as it is back."""
+        """Close the connections of a server that has died. `come_again` reconnects them."""
         for history in self.histories:
             watcher = self._watchers[history.name]
             if watcher.server is self.services[server].part:
@@ -172,34 +172,34 @@ class World:
 
     @property
     def watchers(self) -> dict[str, SimulatedWatcher]:
-        """Name -> its newest connection."""
+        """Name of a client -> its newest connection."""
         return self._watchers
 
     def come_again(self, server: str) -> None:
-        """Whoever has no connection any more makes one to this server, or to one that is there."""
+        """Connect to this server all clients that have no connection."""
         for history in self.histories:
             if not self._watchers[history.name].is_open:
                 self.connect(history, server)
 
     def be_away(self, server: str, *, is_away: bool) -> None:
-        """A server does nothing for a while: nobody can blame it for what its clients are shown meanwhile."""
+        """Note that a server is frozen, or runs again: its clients are not judged while it is frozen."""
         for history in self.histories:
             if self._watchers[history.name].server is self.services[server].part:
                 history.is_away, history.since_s = is_away, self.loop.time()
 
     def cut_all(self, *, is_cut: bool) -> None:
-        """Valkey is away from everybody, or back."""
+        """Cut the links of all processes to Valkey, or restore them; all subscriptions break."""
         for running in self.services.values():
             running.link.is_cut = is_cut
         self.network.break_subscriptions()
 
     def each(self, service: str, act: Callable[[Any], None]) -> None:
-        """Do this to all processes of a service that live."""
+        """Call `act` with the simulated service of each living process whose name begins with `service`."""
         for running in self.services.values():
             if running.name.startswith(service) and not running.process.is_dead:
                 act(running.part)
 
     def failures(self) -> list[str]:
-        """Services that have ended by themselves, and exceptions that nobody awaited."""
+        """Services that ended by themselves, and exceptions that nothing awaited."""
         ended = [f"{one.name} has ended" for one in self.services.values() if one.process.has_ended]
         return ended + self.loop.failures
