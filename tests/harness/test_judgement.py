@@ -83,7 +83,7 @@ def test_a_record_that_stays_wrong_without_a_mark_is_blamed_once(what: str) -> N
     assert not judge.is_clean
     assert (judge.wrong, judge.overmarked) == (1, 0)
     assert judge.wrong_s > PROPAGATION_S
-    assert "not marked" in judge.complaints[0]
+    assert "wrong without a mark" in judge.complaints[0]
 
 
 def test_a_record_that_is_wrong_and_marked_is_not_blamed() -> None:

@@ -98,4 +98,4 @@ def test_what_goes_alone_is_not_mixed(words: tuple[str, ...]) -> None:
     done = CliRunner().invoke(app, ["loadtest", *words])
 
     assert done.exit_code == 2
-    assert "--isolation and --rolling each go" in " ".join(done.stderr.split())
+    assert "--isolation and --rolling cannot be combined" in " ".join(done.stderr.split())
