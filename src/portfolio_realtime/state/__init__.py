@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from portfolio_realtime.state.account_numbers import AccountNumbers
 from portfolio_realtime.state.accounts import Accounts
 from portfolio_realtime.state.agreement import Agreement
 from portfolio_realtime.state.asset_names import AssetNames
@@ -26,6 +27,7 @@ class State:
     connection: Connection
     leases: Leases
     accounts: Accounts
+    account_numbers: AccountNumbers
     asset_names: AssetNames
     closed_days: ClosedDaysStore
     marks: Marks
@@ -55,6 +57,7 @@ def open_state(url: str, *, holder: str, shards: int, lease_ms: int, is_cluster:
         connection=connection,
         leases=Leases(connection, holder, lease_ms),
         accounts=Accounts(connection, shards),
+        account_numbers=AccountNumbers(connection),
         asset_names=AssetNames(connection),
         closed_days=ClosedDaysStore(connection),
         marks=Marks(connection),

@@ -17,7 +17,8 @@
 | lease:{NAME}:granted       | string     | its holder            | none     | newest fencing token that was granted         |
 | HASH:fence                 | string     | the hash's writer     | none     | newest fencing token that has written HASH    |
 | history:ACCOUNT            | string     | symbol collector      | 36 h     | ClosedDays as JSON, of a requested account    |
-| asset-names                | hash       | symbol collector      |          | symbol -> name of the company or coin         |
+| account-numbers            | hash       | symbol collector      | none     | account -> the broker's number of it          |
+| asset-names                | hash       | symbol collector      | none     | symbol -> name of the company or coin         |
 | history-wanted             | set        | websocket server      | 60 s     | accounts whose closed days are requested      |
 | cursor:activities          | string     | symbol collector      | none     | newest event_id seen on the activity stream   |
 | {feed}:SOURCE              | string     | market data consumer  | 2 s      | exists while the source delivers all trades   |
@@ -94,6 +95,11 @@ def marks() -> str:
 def history(account_id: str) -> str:
     """Key of an account's closed days."""
     return f"{_prefix}history:{account_id}"
+
+
+def account_numbers() -> str:
+    """Key of the broker's numbers of accounts, by account."""
+    return f"{_prefix}account-numbers"
 
 
 def asset_names() -> str:

@@ -70,6 +70,7 @@ KEYS: Final[Mapping[str, Mapping[User, Access]]] = MappingProxyType(
         "lease:{s????}:granted": {"calculator": "RW"},
         "members:portfolio_calculators": {"calculator": "RW"},
         "history:*": {"collector": "W", "server": "R"},
+        "account-numbers": {"collector": "RW", "server": "R"},
         "asset-names": {"collector": "RW", "server": "R"},
         "history-wanted": {"collector": "RW", "server": "RW"},
         "cursor:activities": {"collector": "RW"},

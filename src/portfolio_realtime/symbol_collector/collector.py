@@ -22,6 +22,7 @@ from portfolio_realtime.state.connection import Message
 from portfolio_realtime.state.interest import decode_begun
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.symbol_collector import activity_types
+from portfolio_realtime.symbol_collector.account_numbers import NumbersKept
 from portfolio_realtime.symbol_collector.broker_silence import BrokerSilence, keep_live
 from portfolio_realtime.symbol_collector.event_stream_lag import EventStreamLag
 from portfolio_realtime.symbol_collector.fetch_schedule import DueFetch, FetchSchedule
@@ -103,6 +104,7 @@ class Collector:
         self._schedule = FetchSchedule()
         self._unlisted = UnlistedAccounts()
         self._follower = self._client.follower(self._clock, self)
+        self._numbers = NumbersKept(self._state)
         self._untried: set[str] = set()  # listed and not fetched yet
         self._is_complete = False  # every account has been fetched once
         self._has_begun = False  # the list and the day's bookings have been read
@@ -269,6 +271,7 @@ class Collector:
         if new or gone:
             log.info("accounts listed", new=len(new), gone=len(gone), listed=len(self._records.listed))
         self._writer.request_write()
+        await self._numbers.keep(listed)
 
     def _begin_to_fetch(self, account_id: str) -> None:
         self._untried.add(account_id)

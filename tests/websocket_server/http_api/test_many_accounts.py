@@ -88,6 +88,18 @@ async def test_accounts_are_listed_page_by_page(server: Served, state: State) ->
     assert (await server.http.get("/v1/accounts")).status_code == 401
 
 
+async def test_an_account_has_the_broker_s_number_for_who_may_see_it(
+    server: Served, state: State, calculator: Calculator
+) -> None:
+    """In the list and beside a value; absent where it is not known, and never of another's account."""
+    await calculator.publish("a", 1)
+    await state.account_numbers.write({"a": "900000012", "b": "900000013"})
+    listed = (await server.http.get("/v1/accounts", headers=bearer())).json()["accounts"]
+    assert listed == [{"account_id": "a", "account_number": "900000012"}, {"account_id": "ab"}]
+    told = (await server.http.get(PATH, params={"ids": "a,b"}, headers=bearer())).json()["portfolios"]
+    assert [item.get("account_number") for item in told] == ["900000012", None]
+
+
 async def test_trying_accounts_out_in_bulk_is_counted_like_one_by_one(
     valkey_url: str, calculator: Calculator
 ) -> None:

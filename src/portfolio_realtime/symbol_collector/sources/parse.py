@@ -59,6 +59,7 @@ class ListedAccount(NamedTuple):
     account_id: str
     status: str
     created_at: str
+    number: str = ""  # for people: no money depends on it
 
 
 def decode(text: str | bytes) -> Any:
@@ -89,11 +90,12 @@ def listed_accounts(payload: Any) -> tuple[list[ListedAccount], list[str]]:
 def listed_account(payload: Any) -> ListedAccount:
     """One account of the list; only paging needs `created_at`. Raises PayloadRefused."""
     fields = _object(payload)
-    created_at = fields.get("created_at")
+    created_at, number = fields.get("created_at"), fields.get("account_number")
     return ListedAccount(
         _text(fields, "id"),
         str(fields.get("status") or ""),
         created_at if isinstance(created_at, str) else "",
+        number if isinstance(number, str) else "",
     )
 
 

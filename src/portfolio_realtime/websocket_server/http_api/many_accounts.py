@@ -63,14 +63,17 @@ class ManyAccounts:
         ]
         if visitor.identity in self._gateway.revocations:  # while it was being asked
             raise RequestRefused(problem_of(Unauthorized("revoked"), self._gateway, visitor.address))
-        messages = await self._portfolios.read_each(visible, detail)
+        messages, entries = await asyncio.gather(
+            self._portfolios.read_each(visible, detail), self._entries(visible)
+        )
         items: list[dict[str, Any]] = []
         for account_id in account_ids:
             found = messages.get(account_id, HttpProblem.NO_SUCH_ACCOUNT)
+            entry = entries.get(account_id, {"account_id": account_id})
             if isinstance(found, bytes):
-                items.append({"account_id": account_id, "status": OK, "portfolio": msgspec.Raw(found)})
+                items.append({**entry, "status": OK, "portfolio": msgspec.Raw(found)})
             else:
-                items.append({"account_id": account_id, "status": found.code})
+                items.append({**entry, "status": found.code})
         known = {name: found for name, found in messages.items() if isinstance(found, bytes)}
         return _encode({"portfolios": items, "total": total(account_ids, known)})
 
@@ -87,6 +90,17 @@ class ManyAccounts:
             raise RequestRefused(problem)
         return False
 
+    async def _entries(self, account_ids: Sequence[str]) -> dict[str, dict[str, str]]:
+        """What an account is called, by its id; nobody's value waits for a number that cannot be had."""
+        try:
+            numbers = await self._gateway.state.account_numbers.read(account_ids)
+        except StateError:
+            numbers = {}
+        return {
+            one: {"account_id": one, **({"account_number": numbers[one]} if one in numbers else {})}
+            for one in account_ids
+        }
+
     async def visible(self, visitor: Visitor, after: str, limit: int) -> dict[str, Any]:
         """A page of the accounts that the caller may see, by their ids. Raises RequestRefused."""
         identity = visitor.identity
@@ -97,7 +111,7 @@ class ManyAccounts:
             raise RequestRefused(HttpProblem.NO_VALUE) from None
         rest = sorted(account_id for account_id in ids if account_id > after)
         return {
-            "accounts": [{"account_id": account_id} for account_id in rest[:limit]],
+            "accounts": list((await self._entries(rest[:limit])).values()),
             "next": rest[limit - 1] if len(rest) > limit else None,
             "is_complete": not identity.is_asked,
         }

@@ -124,12 +124,16 @@ class HeldAssets(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class PortfolioItem(msgspec.Struct, omit_defaults=True):
-    """One of several accounts: `status` is `ok`, or the code that says why there is no portfolio."""
+    """One of several accounts: `status` is `ok`, or the code that says why there is no portfolio.
+
+    `account_number` is the broker's, for people; absent where it is not known.
+    """
 
     account_id: str
     status: Literal[
         "ok", "account_not_found", "value_unavailable", "account_not_ready", "account_not_in_dollars"
     ]
+    account_number: str | msgspec.UnsetType = msgspec.UNSET
     portfolio: PortfolioMessage | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -149,10 +153,11 @@ class PortfolioList(msgspec.Struct):
     total: PortfolioTotal
 
 
-class AccountEntry(msgspec.Struct):
-    """One account that the caller may see."""
+class AccountEntry(msgspec.Struct, omit_defaults=True):
+    """One account that the caller may see; `account_number` is the broker's, absent where it is not known."""
 
     account_id: str
+    account_number: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class AccountList(msgspec.Struct):
@@ -240,7 +245,12 @@ MONTH_EXAMPLE: Final[dict[str, Any]] = {
 
 PORTFOLIO_LIST_EXAMPLE: Final[dict[str, Any]] = {
     "portfolios": [
-        {"account_id": PORTFOLIO_EXAMPLE["account_id"], "status": "ok", "portfolio": PORTFOLIO_EXAMPLE},
+        {
+            "account_id": PORTFOLIO_EXAMPLE["account_id"],
+            "account_number": "900000012",
+            "status": "ok",
+            "portfolio": PORTFOLIO_EXAMPLE,
+        },
         {"account_id": "5b1c0a8f", "status": "account_not_found"},
     ],
     "total": {
@@ -252,7 +262,7 @@ PORTFOLIO_LIST_EXAMPLE: Final[dict[str, Any]] = {
 }
 
 ACCOUNT_LIST_EXAMPLE: Final[dict[str, Any]] = {
-    "accounts": [{"account_id": PORTFOLIO_EXAMPLE["account_id"]}],
+    "accounts": [{"account_id": PORTFOLIO_EXAMPLE["account_id"], "account_number": "900000012"}],
     "next": None,
     "is_complete": True,
 }
