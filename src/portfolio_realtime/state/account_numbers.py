@@ -18,7 +18,7 @@ class AccountNumbers:
     @reports_unavailable
     async def count(self) -> int:
         """How many accounts have a number. Raises StateUnavailable."""
-        return await cast("Awaitable[int]", self._connection.commands.hlen(keys.account_numbers()))
+        return await self._connection.commands.hlen(keys.account_numbers())
 
     @reports_unavailable
     async def write(self, numbers: Mapping[str, str]) -> None:
@@ -30,7 +30,7 @@ class AccountNumbers:
             await cast("Awaitable[Any]", commands.hdel(key, *gone[start : start + BATCH]))
         items = list(numbers.items())
         for start in range(0, len(items), BATCH):
-            some = dict(items[start : start + BATCH])
+            some: dict[Any, Any] = dict(items[start : start + BATCH])
             await cast("Awaitable[Any]", commands.hset(key, mapping=some))
 
     @reports_unavailable
