@@ -256,11 +256,8 @@ class Collector:
         for reason in self._client.refused:
             self._metrics.rejected.labels("account").inc()
             log.error("an account is ignored: its entry in the account list could not be read", reason=reason)
-        closed = {one.account_id for one in listed if one.status == CLOSED}
-        new, gone = self._records.list_accounts(
-            (one.account_id for one in listed if one.account_id not in closed),
-            is_whole=not self._client.refused,
-        )
+        open_ids = (one.account_id for one in listed if one.status != CLOSED)
+        new, gone = self._records.list_accounts(open_ids, is_whole=not self._client.refused)
         for account_id in new:
             self._begin_to_fetch(account_id)
         for account_id in gone:
