@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -27,6 +28,7 @@ from .valkey_proxy import ValkeyProxy
 SHARDS = 16
 HEAL_S = 60.0
 SIGNS_S = 0.05
+ACCOUNT_IDS = [f"account-{number}" for number in range(100)]
 
 
 @pytest.fixture
@@ -200,31 +202,64 @@ async def test_a_connection_that_hears_nothing_is_given_up(
         await publisher.all_heard(until)
 
 
+@contextlib.asynccontextmanager
+async def watching(cluster: ValkeyCluster, until: Until) -> AsyncGenerator[State]:
+    """A state on a cluster that serves and knows the script with which accounts are watched."""
+    state = open_state(cluster.url, holder="test", shards=SHARDS, lease_ms=4000)
+
+    async def begins() -> bool:
+        with contextlib.suppress(StateUnavailable):
+            await state.interest.begin(ACCOUNT_IDS)
+            return True
+        return False
+
+    try:
+        await until(begins, "the cluster serves", HEAL_S)
+        yield state
+    finally:
+        await state.close()
+
+
+async def missed_alone(state: State, slots: frozenset[int]) -> None:
+    """Only the accounts whose shards are in these slots cannot be watched."""
+    with pytest.raises(PartlyBegun) as partly:
+        await state.interest.begin(ACCOUNT_IDS)
+    gone = {shard for shard in range(SHARDS) if key_slot(keys.valuations(shard).encode()) in slots}
+    assert 0 < len(gone) < SHARDS
+    assert sorted(partly.value.missed) == sorted(
+        one for one in ACCOUNT_IDS if keys.shard_of(one, SHARDS) in gone
+    )
+
+
 async def test_who_is_kept_in_a_part_that_is_away_holds_up_nobody(until: Until) -> None:
     """Those of the other parts are watched from now on; the answer names the rest."""
-    async with ValkeyCluster(replicas=0) as cluster:
-        state = open_state(cluster.url, holder="test", shards=SHARDS, lease_ms=4000)
-        account_ids = [f"account-{number}" for number in range(100)]
-
-        async def begins() -> bool:
-            with contextlib.suppress(StateUnavailable):
-                await state.interest.begin(account_ids)
-                return True
-            return False
-
-        await until(begins, "the cluster serves", HEAL_S)
+    async with ValkeyCluster(replicas=0) as cluster, watching(cluster, until) as state:
         lost = await cluster.primary_of(keys.valuations(0))
         slots = await cluster.slots_of(lost)
         await lost.kill()
-        with pytest.raises(PartlyBegun) as partly:
-            await state.interest.begin(account_ids)
-        gone = {shard for shard in range(SHARDS) if key_slot(keys.valuations(shard).encode()) in slots}
-        assert 0 < len(gone) < SHARDS
-        assert {keys.shard_of(one, SHARDS) for one in partly.value.missed} == gone
-        assert sorted(partly.value.missed) == sorted(
-            one for one in account_ids if keys.shard_of(one, SHARDS) in gone
-        )
-        await state.close()
+        await missed_alone(state, slots)
+
+
+async def test_a_node_that_is_lost_before_it_gets_a_script_again_holds_up_nobody(
+    until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has just answered that it does not know the script. The other nodes run theirs."""
+    async with ValkeyCluster(replicas=0) as cluster, watching(cluster, until) as state:
+        lost = await cluster.primary_of(keys.valuations(0))
+        for node in await cluster.primaries():
+            await node.do("SCRIPT FLUSH")
+        answer, asked = Node.answer, list[str]()
+
+        async def answers_once(node: Node, ask: Callable[[Redis], Awaitable[Any]]) -> Any:
+            if node.url.endswith(f":{lost.port}/0"):
+                asked.append(node.url)
+                if len(asked) > 1:
+                    raise TimeoutError("it is gone")
+            return await answer(node, ask)
+
+        monkeypatch.setattr(Node, "answer", answers_once)
+        await missed_alone(state, await cluster.slots_of(lost))
+        assert len(asked) > 1
 
 
 @pytest.mark.parametrize("user", ["collector", "consumer", "calculator", "server"])

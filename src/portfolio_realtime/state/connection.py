@@ -61,6 +61,16 @@ Call = tuple[Sequence[str], Sequence[str | bytes | int]]
 """Keys and arguments of a script."""
 
 
+def _result_or_unavailable(answer: Any) -> Any:
+    """The answer, or what it means if it is an error that passes. Raises StateRefused, RedisError."""
+    if not isinstance(answer, (exceptions.RedisError, OSError)):
+        return answer
+    meaning = state_error(answer)
+    if not isinstance(meaning, StateUnavailable):
+        raise meaning or answer
+    return meaning
+
+
 class FencedWrite(NamedTuple):
     """Fields of a hash to set and to delete under a fencing token, and the announcement of it."""
 
@@ -143,20 +153,26 @@ class Connection:
     @reports_unavailable
     async def call_each(self, script: Script, calls: Sequence[Call]) -> list[Any]:
         """As `call_all`, but with a StateUnavailable in the place of each call that failed."""
+        answers = await self._answers(script, calls)
+        # Nodes that do not know the script yet get its text.
+        unknown = [
+            place for place, answer in enumerate(answers) if isinstance(answer, exceptions.NoScriptError)
+        ]
+        if unknown:
+            again = await self._answers(script, [calls[place] for place in unknown], with_text=True)
+            for place, answer in zip(unknown, again, strict=True):
+                answers[place] = answer
+        return [_result_or_unavailable(answer) for answer in answers]
+
+    async def _answers(self, script: Script, calls: Sequence[Call], *, with_text: bool = False) -> list[Any]:
+        """The answers to calls sent together, with the error in the place of each call that failed."""
         pipeline = self.commands.pipeline(transaction=False)
         for names, arguments in calls:
-            pipeline.evalsha(script.digest, len(names), *names, *arguments)
-        answers: list[Any] = await pipeline.execute(raise_on_error=False)
-        for place, answer in enumerate(answers):
-            # The server does not know the script yet.
-            if isinstance(answer, exceptions.NoScriptError):
-                answers[place] = await script(*calls[place])
-            elif isinstance(answer, (exceptions.RedisError, OSError)):
-                meaning = state_error(answer)
-                if not isinstance(meaning, StateUnavailable):
-                    raise meaning or answer
-                answers[place] = meaning
-        return answers
+            if with_text:
+                pipeline.eval(script.text, len(names), *names, *arguments)
+            else:
+                pipeline.evalsha(script.digest, len(names), *names, *arguments)
+        return await pipeline.execute(raise_on_error=False)
 
     @reports_unavailable
     async def clock_ahead_s(self) -> float:
