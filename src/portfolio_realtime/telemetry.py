@@ -196,7 +196,7 @@ class CalculatorMetrics:
         self.publications = Counter(f"{PREFIX}_publications", "Publications", registry=registry)
         self.exact = Counter(
             f"{PREFIX}_exact_fallbacks",
-            "Figures recomputed in Decimal because float64 could not decide the cent",
+            "Valuations of an account computed again in Decimal because float64 could not decide a cent",
             registry=registry,
         )
         self.lag = Histogram(

@@ -237,3 +237,8 @@ def test_every_field_but_the_symbol_may_be_missing_or_null() -> None:
     assert Correction("A") == correction
     (subscription,), _ = decode_frame('[{"T":"subscription","quotes":[]}]')
     assert SubscriptionMessage(None) == subscription
+
+
+def test_a_type_that_is_a_whole_text_is_no_name() -> None:
+    """It would be a label of a metric and a word of the log."""
+    assert decode_frame(json.dumps([{"T": "long" * 1000}, {"T": "zz"}])) == ([], [MALFORMED, "zz"])

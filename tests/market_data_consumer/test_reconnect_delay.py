@@ -51,15 +51,23 @@ def test_what_the_feed_asks_for_is_waited_and_a_little_more() -> None:
     assert RETRY_AFTER_S_MAX < ReconnectDelay().pause_s("429", 0.0, 1e9) <= longest_s
 
 
-def test_a_connection_that_lived_and_another_reason_start_anew() -> None:
-    """Only failures in a row of one kind add up."""
+def test_only_a_connection_that_lived_starts_the_pauses_over() -> None:
+    """Whatever ended the others: each kind of pause grows by itself, and success ends them all."""
     delay = ReconnectDelay()
     for _ in range(8):
         delay.pause_s(LOST, 0.0)
-    assert delay.pause_s(LOST, SETTLED_S + 1) <= OTHERWISE.first_s
-    for _ in range(8):
-        delay.pause_s(LOST, 0.0)
-    assert delay.pause_s("407", 0.0) <= PAUSES["407"].first_s
+    assert delay.pause_s("407", 0.0) <= PAUSES["407"].first_s, "another kind has its own first pause"
+    assert delay.pause_s(LOST, 0.0) >= OTHERWISE.longest_s / 2
+    assert delay.pause_s("407", SETTLED_S + 1) <= PAUSES["407"].first_s
+    assert delay.pause_s(LOST, 0.0) <= OTHERWISE.first_s
+
+
+def test_reasons_that_alternate_wait_longer_and_longer() -> None:
+    """A feed that accepts, drops and refuses connections in turn has failed each time."""
+    delay = ReconnectDelay()
+    reasons = (LOST, "unreachable", "mute", "500")
+    pauses_s = [delay.pause_s(reason, 0.0) for _ in range(3) for reason in reasons]
+    assert min(pauses_s[-4:]) >= OTHERWISE.longest_s / 2
 
 
 def test_taking_turns_costs_no_pause() -> None:

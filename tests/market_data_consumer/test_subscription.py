@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from portfolio_realtime import config
 from portfolio_realtime.backoff import Backoff
@@ -21,6 +22,7 @@ from portfolio_realtime.market_data_consumer.subscription import (
     AHEAD_LIVE_S,
     AHEAD_TRADES_MIN,
     FEED_LAG_S_MAX,
+    UNKNOWN_TYPES_MAX,
     MarketSubscription,
 )
 from portfolio_realtime.telemetry import MarketMetrics
@@ -82,10 +84,19 @@ class Feed:
         streamed = StreamTrade(symbol, latest.price, raw_moment(at), ("@",), "C", "D", latest.trade_id)
         self._arrived.put_nowait(Arrived([streamed], [], []))
 
+    def bring_unread(self, *types: str) -> None:
+        """The stream brings messages of types that nobody reads."""
+        self._arrived.put_nowait(Arrived([], [], list(types)))
+
     def renewed_count(self) -> float | None:
         """How many symbols were found mute alone."""
         labels = {"feed": "stocks"}
         return self._registry.get_sample_value("portfolio_realtime_renewed_subscriptions_total", labels)
+
+    def counted(self, kind: str) -> float | None:
+        """How many messages of this type were counted."""
+        labels = {"feed": "stocks", "type": kind}
+        return self._registry.get_sample_value("portfolio_realtime_feed_messages_total", labels)
 
     async def read(self, symbols: list[str] | None = None) -> "Arrived | dict[str, Snapshot]":
         """Of the stream the next frame, of REST the snapshots of these symbols."""
@@ -381,3 +392,20 @@ async def test_a_symbol_that_was_looked_for_in_vain_is_told_once(
         market.book.take_changed()
         market.write_all_again()
         assert market.take_unmarked() == []
+
+
+async def test_a_feed_of_many_unknown_types_is_told_a_few_times(
+    feed: tuple[MarketSubscription, Feed],
+) -> None:
+    """Each type once, and all beyond the limit together once, however many and however often."""
+    market, world = feed
+    types = [f"type-{number}" for number in range(UNKNOWN_TYPES_MAX + 5)]
+    with capture_logs() as lines:
+        async with connected(market, world):
+            for _ in range(3):
+                world.bring_unread(*types)
+            await world.settle()
+    told = [line["type"] for line in lines if line["event"] == "messages of this type are not read"]
+    assert told == [*types[:UNKNOWN_TYPES_MAX], "other"]
+    assert world.counted("type-0") == 3
+    assert world.counted("other") == 3 * 5

@@ -57,6 +57,15 @@ async def test_e14_one_user_may_not_send_more_by_more_connections(behind_proxy: 
         assert (await receive(client))["type"] == "heartbeat_ack"
 
 
+async def test_e14_who_goes_on_beyond_the_limit_of_the_user_is_closed(behind_proxy: Served) -> None:
+    """The messages that MESSAGES_PER_USER refuses are messages of their connection."""
+    headers = through_proxy("198.51.100.22", **bearer(subject="deaf"))
+    async with behind_proxy.open("/ws", headers) as client:
+        for _ in range(connection_limits.MESSAGES_PER_MINUTE_CLOSE + 1):
+            await client.send('{"type":"heartbeat"}')
+        assert await closed(client) == 4505
+
+
 async def test_e14_connections_of_a_user_and_of_an_address_are_limited(behind_proxy: Served) -> None:
     """4501 for the user's fourth, 429 for the address's fifth; who leaves makes room."""
     async with contextlib.AsyncExitStack() as stack:

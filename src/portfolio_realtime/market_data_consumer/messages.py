@@ -31,6 +31,7 @@ TradeId = int | str | None
 _NO_MOMENT: Final = msgspec.Raw()
 
 MALFORMED: Final = "malformed"
+TYPE_LENGTH_MAX: Final = 32  # of a type's name; Alpaca's longest has 12 characters
 NO_TIME: Final = -1
 VECTOR_MIN: Final = 24  # trades; fewer are faster one by one
 
@@ -249,7 +250,7 @@ def _type_of(encoding: _Encoding, item: msgspec.Raw) -> str:
         name = encoding.tagged(item).type
     except _UNREADABLE:
         return MALFORMED
-    return MALFORMED if name in _TYPES else name
+    return MALFORMED if name in _TYPES or len(name) > TYPE_LENGTH_MAX else name
 
 
 def as_of_ns(at: Moment | RawMoment) -> int | None:

@@ -60,6 +60,7 @@ EXPLAINED_S: Final = FEED_LAG_S_MAX + 2.0  # after snapshots were requested
 AHEAD_LIVE_S: Final = 2.0
 AHEAD_TRADES_MIN: Final = 3
 UNKNOWN_TYPES_MAX: Final = 32  # type names that become metric labels
+OTHER_TYPES: Final = "other"  # the label of all further ones
 LEFT_OUT_SHOWN_MAX: Final = 10
 
 log = structlog.get_logger()
@@ -246,9 +247,9 @@ class MarketSubscription:
         self._metrics.messages.labels(self.feed.name, name).inc(count)
 
     def _count_skipped(self, name: str) -> None:
+        if name not in self._unknown_types and len(self._unknown_types) >= UNKNOWN_TYPES_MAX:
+            name = OTHER_TYPES
         if name not in self._unknown_types:
-            if len(self._unknown_types) >= UNKNOWN_TYPES_MAX:
-                name = "other"
             self._unknown_types.add(name)
             log.warning("messages of this type are not read", feed=self.feed.name, type=name)
         self._count(name, 1)

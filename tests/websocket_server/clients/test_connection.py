@@ -231,6 +231,15 @@ def test_too_many_messages_are_refused_then_closed_and_a_new_minute_is_new(
     assert connection.received(beat, 61.0) is Disconnect.BAD_MESSAGE
 
 
+def test_messages_beyond_the_limit_of_the_user_count_too(connection: ClientConnection) -> None:
+    """Who goes on in spite of the errors is closed, whichever limit refuses the messages."""
+    beat = b'{"type":"heartbeat"}'
+    for _ in range(limits.MESSAGES_PER_MINUTE_CLOSE):
+        assert connection.received(beat, 1.0, user_may_send=False) is None
+        assert reply(connection)["code"] == "too_many_messages"
+    assert connection.received(beat, 1.0, user_may_send=False) is Disconnect.BAD_MESSAGE
+
+
 def test_a_connection_holds_at_most_64_subscriptions(hub: Hub) -> None:
     """The 65th gets an error; subscribing again to one of the 64 does not."""
     connection = ClientConnection(0.0)

@@ -329,11 +329,14 @@ class ClientConnection:
 
     # What comes in
 
-    def received(self, text: bytes, now_s: float) -> ClientMessage | ForbiddenRequest | Disconnect | None:
+    def received(
+        self, text: bytes, now_s: float, *, user_may_send: bool = True
+    ) -> ClientMessage | ForbiddenRequest | Disconnect | None:
         """Process a message from the client.
 
-        Returns what the caller still has to do: a message (authenticate, subscribe, unsubscribe), a
-        ForbiddenRequest to count, a reason to close, or None.
+        `user_may_send`: whether the user's limit, over all connections, allows it. Returns what the caller
+        still has to do: a message (authenticate, subscribe, unsubscribe), a ForbiddenRequest to count, a
+        reason to close, or None.
         """
         self._messages += 1
         if now_s - self._minute_s >= 60:
@@ -342,7 +345,9 @@ class ClientConnection:
         if self._messages > factor * MESSAGES_PER_MINUTE_CLOSE:
             return Disconnect.BAD_MESSAGE
         if self._messages > factor * MESSAGES_PER_MINUTE_MAX:
-            return self.too_many_messages()
+            return self._refuse_message(f"at most {factor * MESSAGES_PER_MINUTE_MAX} a minute")
+        if not user_may_send:
+            return self._refuse_message("this user sends too many messages in a minute, over all connections")
         try:
             message = decode_client_message(text)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -358,10 +363,8 @@ class ClientConnection:
             return self._permitted_many(message)
         return self._permitted(message) if isinstance(message, Subscribe) else message
 
-    def too_many_messages(self) -> None:
-        """Answer a message that is ignored because the client, or its user, sends too many."""
-        most = MESSAGES_PER_MINUTE_MAX * (BACK_END_FACTOR if self._is_back_end else 1)
-        self._reply(ErrorMessage("too_many_messages", f"at most {most} a minute"))
+    def _refuse_message(self, reason: str) -> None:
+        self._reply(ErrorMessage("too_many_messages", reason))
 
     def _permitted(self, message: Subscribe) -> Subscribe | ForbiddenRequest | Disconnect | None:
         hz = message.max_frequency_hz

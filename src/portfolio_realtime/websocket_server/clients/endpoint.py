@@ -330,8 +330,8 @@ class Endpoint(asyncio.Protocol):
             self._held.append(text)
             return self.close(Disconnect.BAD_MESSAGE) if len(self._held) > HELD_MESSAGES_MAX else None
         now_s = self._loop.time()
-        may_send = self._gateway.may_send(self._connection.identity, now_s)
-        request = self._connection.received(text, now_s) if may_send else self._connection.too_many_messages()
+        user_may_send = self._gateway.may_send(self._connection.identity, now_s)
+        request = self._connection.received(text, now_s, user_may_send=user_may_send)
         is_message = isinstance(request, ClientMessage)
         kind = type(request).__name__.lower() if is_message else "refused"
         self._gateway.metrics.received.labels(kind).inc()
