@@ -3,10 +3,13 @@ import { Allocation } from "live-portfolio/allocation";
 import { DayChart } from "live-portfolio/chart";
 import { ConnectionState, LivePortfolioValue, usePortfolio } from "live-portfolio/react";
 import { PositionsTable } from "live-portfolio/table";
+import { nameOf } from "@/lib/names";
+import { useFirst } from "@/lib/useFirst";
 import { PauseButton } from "./PauseButton";
 
 /** Everything of one account. */
 export function Account({ accountId }: { readonly accountId: string }) {
+  const first = useFirst([accountId]);
   const hasFigures = usePortfolio(accountId, ({ status }) => status !== "denied");
   return (
     <>
@@ -15,7 +18,7 @@ export function Account({ accountId }: { readonly accountId: string }) {
         <PauseButton />
       </div>
       <section className="card" aria-labelledby="value-of-account">
-        <h2 id="value-of-account">Account {accountId}</h2>
+        <h2 id="value-of-account" title={accountId}>Account {nameOf(accountId, first[accountId]?.number)}</h2>
         <LivePortfolioValue accountId={accountId} />
         {hasFigures ? <DayChart accountId={accountId} className="chart" /> : null}
       </section>

@@ -255,6 +255,19 @@ async def test_the_overview_adds_up_what_is_known_of_each_account(
     await expect(page.locator(".hint")).to_have_count(0)
 
 
+async def test_the_app_calls_an_account_by_its_number(
+    page: Page, served: Served, calculator: Calculator, state: State
+) -> None:
+    """The broker's number in the overview, in what is missing, and on the account's own page."""
+    await state.account_numbers.write({"alice-1": "900000012"})
+    await calculator.publish("bob-2", 1, {}, equity="7.00")
+    await open_app(page, served, "/overview/?accounts=alice-1,bob-2")
+    await expect(page.locator("tbody th")).to_have_text(["900000012", "bob-2"])
+    await expect(page.locator(".hint")).to_have_text("Without 900000012")
+    await page.click('a:has-text("900000012")')
+    await expect(page.locator("#value-of-account")).to_have_text("Account 900000012")
+
+
 async def test_the_overview_carries_more_accounts_than_one_connection(
     page: Page, served: Served, calculator: Calculator, state: State
 ) -> None:

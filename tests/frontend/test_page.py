@@ -13,7 +13,7 @@ from portfolio_realtime.model import US_EQUITY, Account, Bookings, MinuteMark, P
 from portfolio_realtime.state import State
 from portfolio_realtime.websocket_server.fanout import publication_follower
 from tests.frontend.conftest import OpenPage
-from tests.support.websocket_servers import Calculator, Served, serving, token
+from tests.support.websocket_servers import Calculator, Served, serving, token, write_accounts
 
 WATCH_TEXTS = """
 () => {
@@ -63,6 +63,21 @@ async def test_behaviour_2_another_account_can_be_chosen(
     shown = await page.evaluate("window.shown")
     assert shown[0] in ("—", "$7.00"), "the first account's value may not stand under the second"
     assert "$100.00" not in shown
+
+
+async def test_an_account_is_called_by_its_number(
+    demo: Served, calculator: Calculator, state: State, page: Page
+) -> None:
+    """By the broker, else by the beginning of its id; the account of the address is chosen."""
+    long_id = "0d18ae51-6a5c-4a5e-9b1c-0a8f6d3c2b1a"
+    await write_accounts(state, long_id)
+    await state.account_numbers.write({"bob-2": "900000012"})
+    await calculator.publish("alice-1", 1, {}, equity="1.00")
+    await calculator.publish("bob-2", 1, {}, equity="7.00")
+    await page.goto(f"http://127.0.0.1:{demo.port}/#bob-2")
+    await expect(page.locator("#total-value")).to_have_text("$7.00")
+    await expect(page.locator("#account option")).to_have_text(["0d18ae51…", "alice-1", "900000012"])
+    await expect(page.locator("#account")).to_have_value("bob-2")
 
 
 async def test_behaviour_14_a_lost_connection_is_said_and_mended(

@@ -9,7 +9,7 @@ import { Overview } from "@/components/Overview";
 function Chosen() {
   const accountIds = [...new Set((useSearchParams().get("accounts") ?? "").split(",").map((id) => id.trim()).filter(Boolean))];
   if (!accountIds.length) return <AccountForm name="accounts" label="Account ids" hint="Separated by commas." />;
-  return <Overview accountIds={accountIds} link={(accountId) => <Link href={`/?account=${encodeURIComponent(accountId)}`}>{accountId}</Link>} />;
+  return <Overview accountIds={accountIds} link={(accountId, name) => <Link href={`/?account=${encodeURIComponent(accountId)}`} title={accountId}>{name}</Link>} />;
 }
 
 export default function Page() {

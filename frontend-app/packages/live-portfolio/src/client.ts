@@ -5,7 +5,7 @@ import { LivePortfolioError, errorOfClose, finalError } from "./errors.js";
 import { frames } from "./frames.js";
 import type { ServerMessage, Subscribe } from "./messages.js";
 import { watchPage } from "./page.js";
-import { hasEvents, hasFallbacks, hasTickets, loadDeltas, loadTransports } from "./parts.js";
+import { hasDeltas, hasEvents, hasFallbacks, hasTickets, loadDeltas, loadTransports } from "./parts.js";
 import type { LiveEvent, Link, LivePortfolio, Options, Transport } from "./types.js";
 import type { Climber } from "./transports.js";
 import { type Wire, type WireEvents, openSocket } from "./wire.js";
@@ -18,7 +18,7 @@ const WEBSOCKET = "websocket";
 
 /** A client: one connection, many accounts, as many subscribers as there are. Make one and keep it. */
 export function createLivePortfolio(options: Options = {}): LivePortfolio {
-  const transports: readonly Transport[] = options.transports?.length ? options.transports : [WEBSOCKET, "sse", "polling"];
+  const transports: readonly Transport[] = !hasFallbacks ? [WEBSOCKET] : options.transports?.length ? options.transports : [WEBSOCKET, "sse", "polling"];
   const accounts = new Map<string, Account>();
   const credentials = createCredentials(options);
   const changed = frames(flush);
@@ -53,14 +53,14 @@ export function createLivePortfolio(options: Options = {}): LivePortfolio {
     account.isComplete = false;
     if (wire) {
       subscribeOn(wire, account);
-      climber?.again();
+      if (hasFallbacks) climber?.again();
     } else queueMicrotask(() => /idle|closed/.test(link) && dial()); // those that come together are asked for together
   }
 
   /** What is asked of an account: no server sends anything older than what was seen, on whichever server. */
   function wishOf(account: Account) {
     const { detail, value } = account;
-    return { detail, delta: deltas?.numberOf(account), max_frequency_hz: options.maxFrequencyHz, epoch: value?.epoch, sequence: value?.sequence };
+    return { detail, delta: hasDeltas ? deltas?.numberOf(account) : undefined, max_frequency_hz: options.maxFrequencyHz, epoch: value?.epoch, sequence: value?.sequence };
   }
 
   function subscribeOn(one: Wire, account: Account): void {
@@ -116,7 +116,7 @@ export function createLivePortfolio(options: Options = {}): LivePortfolio {
     const reason = refused === undefined ? "connect" : "rejected";
     const ticket = hasTickets && kind === WEBSOCKET && options.getTicket ? await credentials.forTicket(reason) : "";
     const token = ticket ? null : await credentials.forToken(reason);
-    deltas = await loading;
+    if (hasDeltas) deltas = await loading;
     if (mine !== generation) return null;
     secret = ticket || token || null;
     if (secret === refused) throw finalError("unauthorized", 4500);
@@ -136,7 +136,7 @@ export function createLivePortfolio(options: Options = {}): LivePortfolio {
     clearTimeout(retryTimer);
     credentials.abort();
     wire?.close();
-    climber?.close();
+    if (hasFallbacks) climber?.close();
     wire = climber = retryAt = null;
     isConfirmed = false;
     for (const account of accounts.values()) {
@@ -179,7 +179,7 @@ export function createLivePortfolio(options: Options = {}): LivePortfolio {
       );
     } else if (type === "error" && account && !account.error && message.code in REFUSALS) {
       refuse(account, errorOfClose(REFUSALS[message.code]));
-    } else if (type === "delta") {
+    } else if (hasDeltas && type === "delta") {
       deltas?.takeDelta(message, accounts.values(), (whole) => receive(whole, ifMine), (one) => wire && subscribeOn(wire, one));
     } else if (type === "freshness") {
       if (account) takeFreshness(account, message);
@@ -248,8 +248,8 @@ export function createLivePortfolio(options: Options = {}): LivePortfolio {
 
   /** On a fallback: try the WebSocket beside it, which takes over with its first value. */
   function climb(mine: number): void {
-    if (!hasFallbacks || transport === WEBSOCKET || !transports.includes(WEBSOCKET)) return;
-    loadTransports().then(({ climb }) => {
+    const isBelow = hasFallbacks && transport !== WEBSOCKET && transports.includes(WEBSOCKET);
+    if (isBelow) loadTransports().then(({ climb }) => {
       if (mine !== generation || climber) return;
       climber = climb(eventsOf(mine), (events) => connect(WEBSOCKET, events), (made) => {
         wire?.close();

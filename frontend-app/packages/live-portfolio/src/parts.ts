@@ -6,6 +6,9 @@ export const loadTransports = () => import("./transports.js");
 /** Wanted at once, but a value does not wait for it where it cannot be had. */
 export const loadDeltas = (): Promise<typeof import("./deltas.js") | undefined> => import("./deltas.js").catch(() => undefined);
 
+/** Can only what changed be asked for? */
+export const hasDeltas: boolean = true;
+
 /** Are there other ways than a WebSocket? */
 export const hasFallbacks: boolean = true;
 

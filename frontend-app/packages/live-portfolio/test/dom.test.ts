@@ -120,6 +120,21 @@ describe("the table of positions", () => {
     expect(cells("mark").sort()).toEqual(["$0.00001234", "$270.1550", "$3.0000"]);
     expect(cells("quantity").sort()).toEqual(["1.0", "1.5", "9.0"]);
   });
+
+  it("zeros at the end are no decimals: whole numbers are written whole", async () => {
+    const stage = new Stage();
+    createPositionsTable(container, { client: stage.client, accountId: "alice" });
+    await pass(150);
+    const bought = (quantity: string) => portfolioMessage("alice", { sequence: quantity.length, positions: [row("A", "33.0000", "270.0000", "8910.00"), row("B", quantity, "3.50", "7.00")] });
+    stage.server.send(bought("2"));
+    await pass(150);
+    expect(cells("quantity").sort()).toEqual(["2", "33"]);
+    expect(cells("mark").sort()).toEqual(["$270.00", "$3.50"]);
+    expect(container.querySelector("[data-symbol=A] [data-holding]")?.getAttribute("data-holding")).toBe("33 × $270.00");
+    stage.server.send(bought("2.50000"));
+    await pass(150);
+    expect(cells("quantity").sort()).toEqual(["2.5", "33.0"]);
+  });
 });
 
 it("average cost, gains in percent, and an order that does not depend on where rows came from", () => {
@@ -230,6 +245,17 @@ describe("the line of values", () => {
     await pass(10);
     expect(container.querySelector("[data-empty]")).toBeNull();
   });
+});
+
+it("the allocation goes by the broker's classes, until they are known by how symbols look", async () => {
+  const positions = new Map([row("AAPL", "1", "5", "500.00"), row("AAPL1", "1", "3", "300.00"), row("T30", "1", "1", "100.00"), row("BTC/USD", "1", "1", "100.00")].map((one) => [one.symbol, one]));
+  const snapshot = { ...states.live, value: { ...states.live.value, cash: "0.00" }, positions } as unknown as typeof states.live;
+  const assets = [["AAPL", "us_equity"], ["AAPL1", "us_option"], ["T30", "us_treasury"], ["BTC/USD", "crypto"]].map(([symbol, asset_class]) => ({ symbol, asset_class }));
+  createAllocation(container, { client: createFixedPortfolio({ alice: snapshot }, { "/v1/portfolio/alice/assets": { assets } }), accountId: "alice" });
+  const slices = () => [...container.querySelectorAll("li")].map((slice) => slice.textContent);
+  expect(slices()).toEqual(["Stocks and funds90.00%", "Crypto10.00%"]);
+  await pass(10);
+  expect(slices()).toEqual(["Stocks and funds50.00%", "Options30.00%", "Others10.00%", "Crypto10.00%"]);
 });
 
 it.each(Object.entries(states))("behaviour 3: the allocation in the state %s", (_, snapshot) => {

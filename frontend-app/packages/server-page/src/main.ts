@@ -13,8 +13,13 @@ const MORE_ACCOUNTS_MS = 2_000;
 
 /** What the demo gives to whoever looks; other servers have no such thing. */
 interface DemoSession {
-  readonly accounts: readonly string[];
   readonly token: string | null;
+}
+
+/** Of `GET /v1/accounts`. */
+interface Entry {
+  readonly account_id: string;
+  readonly account_number?: string;
 }
 
 let client: LivePortfolio | undefined;
@@ -63,7 +68,7 @@ function watch(accountId: string): void {
 
 function start(getToken: Options["getToken"]): void {
   client?.close();
-  client = createLivePortfolio({ transports: ["websocket"], getToken });
+  client = createLivePortfolio({ getToken });
   pause(false);
 }
 
@@ -75,19 +80,27 @@ function pause(is: boolean): void {
   put($("pause"), is ? "Resume" : "Pause");
 }
 
-function list(accounts: readonly string[], current: string): void {
-  picker.replaceChildren(...accounts.map((id) => new Option(id, id)));
-  if (accounts.includes(current)) picker.value = current;
-  $("picker").hidden = !accounts.length;
-}
-
-/** Just after the start of the demo accounts are still being read: look again until there are no more. */
-function offer(accounts: readonly string[]): void {
+/** Whoever may see several accounts can change between them. Just after the start more are still being read: look again. */
+async function offer(): Promise<void> {
+  const answer = await client?.request(`/v1/accounts?limit=${OFFERED_MAX}`).catch(() => null);
+  const accounts: Entry[] = answer?.ok ? (await answer.json()).accounts : [];
   const known = picker.options.length;
   const isMore = accounts.length > known;
-  if (isMore) list(accounts, known ? picker.value : chosen());
-  if (isMore && !known) watch(picker.value);
-  if (isMore || !known) setTimeout(async () => offer((await askDemo())?.accounts ?? []), MORE_ACCOUNTS_MS);
+  if (isMore) {
+    picker.replaceChildren(...accounts.map(({ account_id: id, account_number }) => new Option(account_number ?? shortId(id), id)));
+    picker.value = chosen();
+    $("picker").hidden = false;
+    if (session && !known) {
+      if (!picker.value) picker.selectedIndex = 0;
+      watch(picker.value);
+    }
+  }
+  if (session && (isMore || !known)) setTimeout(offer, MORE_ACCOUNTS_MS);
+}
+
+/** The beginning of a long id is enough to tell it from others. */
+function shortId(id: string): string {
+  return id.replace(/^(.{8}).{6,}/, "$1…");
 }
 
 $("pause").onclick = () => pause(!isPaused);
@@ -102,18 +115,16 @@ if (session) {
   // while the server is away the last one will do: it is the WebSocket that tells what is wrong
   start(async () => (token = (await askDemo())?.token ?? token));
   put($("connection-text"), "Reading accounts…");
-  offer(session.accounts);
+  void offer();
 } else {
   const account = $<HTMLInputElement>("account-id");
   form.hidden = false;
   account.value = chosen();
-  form.onsubmit = async (event) => {
+  form.onsubmit = (event) => {
     event.preventDefault();
     const token = $<HTMLInputElement>("token").value.trim();
     start(({ reason }) => (reason === "expiring" ? null : token)); // what was typed in cannot be renewed
     watch(account.value.trim());
-    const answer = await client?.request(`/v1/accounts?limit=${OFFERED_MAX}`).catch(() => null);
-    const found: { account_id: string }[] = answer?.ok ? (await answer.json()).accounts : [];
-    if (found.length > 1) list(found.map(({ account_id }) => account_id), chosen()); // whoever may see several can change between them
+    void offer();
   };
 }

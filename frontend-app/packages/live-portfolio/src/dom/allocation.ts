@@ -1,11 +1,11 @@
 import { money, percent, readableSymbol } from "../format.js";
-import type { PositionRow } from "../messages.js";
 import type { LivePortfolio, Snapshot } from "../types.js";
+import { type Asset, createAssets } from "./assets.js";
 import { choice, drawing, element, put, set } from "./elements.js";
 import type { View } from "./table.js";
 
 const SLICES_MAX = 8; // smaller ones are one
-const CLASS_WORDS: Readonly<Record<string, string>> = { us_equity: "Stocks and funds", us_option: "Options", crypto: "Crypto", cash: "Cash" };
+const CLASS_WORDS: Readonly<Record<string, string>> = { us_equity: "Stocks and funds", us_option: "Options", crypto: "Crypto" };
 const REDRAW_MS = 1_000; // shares move slowly
 
 export type AllocationBy = "class" | "symbol";
@@ -37,13 +37,15 @@ export function createAllocation(container: HTMLElement, { client, accountId, by
   const note = element("p", { class: "lp-note", hidden: true });
   const root = element("div", { class: "lp-allocation" }, buttons, bar, legend, note);
   container.append(root);
+  const assets = createAssets(client, accountId, draw);
 
   function draw(): void {
     clearTimeout(timer);
     timer = undefined;
     const snapshot = client.getSnapshot(accountId);
     set(root, { "data-status": snapshot.status });
-    const slices = slicesOf(snapshot, chosen);
+    const slices = slicesOf(snapshot, chosen, assets.known);
+    if (chosen === "class") assets.look(snapshot.positions.keys());
     const whole = slices.reduce((sum, { cents }) => sum + Math.max(0, cents), 0);
     const key = JSON.stringify(slices.map(({ name, cents }) => [name, percent(whole ? cents / whole : null)]));
     if (key === drawn) return;
@@ -68,23 +70,25 @@ export function createAllocation(container: HTMLElement, { client, accountId, by
   return {
     destroy() {
       end();
+      assets.stop();
       clearTimeout(timer);
       root.remove();
     },
   };
 }
 
-export function assetClassOf(row: Pick<PositionRow, "symbol">): string {
-  if (readableSymbol(row.symbol) !== row.symbol) return "us_option";
-  return row.symbol.includes("/") ? "crypto" : "us_equity";
+/** In words: what the broker says, else what the symbol looks like. */
+function classOf(symbol: string, asset: Asset | undefined): string {
+  const name = asset?.asset_class ?? (readableSymbol(symbol) !== symbol ? "us_option" : symbol.includes("/") ? "crypto" : "us_equity");
+  return CLASS_WORDS[name] ?? "Others";
 }
 
-export function slicesOf({ value, positions }: Snapshot, by: AllocationBy): Slice[] {
+export function slicesOf({ value, positions }: Snapshot, by: AllocationBy, assets: ReadonlyMap<string, Asset>): Slice[] {
   if (!value) return [];
   const sums = new Map<string, number>();
   for (const row of positions.values()) {
     if (row.market_value == null || row.market_value === "0.00") continue;
-    const name = by === "symbol" ? readableSymbol(row.symbol) : (CLASS_WORDS[assetClassOf(row)] as string);
+    const name = by === "symbol" ? readableSymbol(row.symbol) : classOf(row.symbol, assets.get(row.symbol));
     sums.set(name, (sums.get(name) ?? 0) + Math.round(Number(row.market_value) * 100));
   }
   if (Number(value.cash)) sums.set("Cash", Math.round(Number(value.cash) * 100));

@@ -34,10 +34,10 @@ export function weight(row: Row, value: Value | null): number {
   return signOf(value?.equity) === 1 && signOf(row.market_value) ? numberOf(row.market_value) / numberOf(value?.equity) : NaN;
 }
 
-/** How many decimals a column has that had `least` so far: those of its longest number, within bounds. */
+/** How many decimals a column has that had `least` so far: those of its longest number without zeros at the end, within bounds. */
 export function decimalsOf(text: string | null | undefined, least: number): number {
-  const point = text?.indexOf(".") ?? -1;
-  return point < 0 ? least : Math.max(least, Math.min((text as string).length - point - 1, DECIMALS_MAX));
+  const digits = text?.split(".")[1] ?? "";
+  return Math.max(least, Math.min(digits.replace(/0+$/, "").length, DECIMALS_MAX));
 }
 
 /** A number with its column's decimals, or whole where these would hide it. */

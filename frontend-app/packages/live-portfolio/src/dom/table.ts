@@ -1,5 +1,6 @@
 import { DASH, decimal, money, percent, readableSymbol, signOf } from "../format.js";
 import type { LivePortfolio, Snapshot, Value } from "../types.js";
+import { createAssets } from "./assets.js";
 import { element, put, set } from "./elements.js";
 import { type Column, type Row, cellsOf, decimalsOf, sorted, tagsOf, weight } from "./rows.js";
 
@@ -10,7 +11,6 @@ const COLUMNS: readonly (readonly [Column, string])[] = [
 const SEARCHED_FROM = 10; // fewer positions are seen at a glance
 const RESORT_MS = 5_000; // rows that jump at each price cannot be read
 const REWEIGH_MS = 1_000;
-const ASKED_AGAIN_MS = 60_000; // for the names of symbols that are new
 const FLASHES_MAX = 60; // in one frame; a table that flashes all over says nothing
 
 export interface View {
@@ -22,11 +22,6 @@ export interface PositionsTableOptions {
   readonly accountId: string;
   /** What a screen reader calls it; several on a page need different ones. */
   readonly label?: string | undefined;
-}
-
-/** What `GET /v1/portfolio/{id}/assets` answers, as far as it concerns us. */
-interface Assets {
-  readonly assets: readonly { readonly symbol: string; readonly name?: string }[];
 }
 
 interface Drawn {
@@ -56,9 +51,10 @@ export function createPositionsTable(container: HTMLElement, { client, accountId
   const empty = element("p", { class: "lp-empty", hidden: true });
   const root = element("div", { class: "lp-positions" }, bar, scroller, empty);
   const lines = new Map<string, Drawn>();
-  const names = new Map<string, string>();
-  const asked = new Set<string>();
-  const asking = new AbortController();
+  const assets = createAssets(client, accountId, () => {
+    for (const { cells, row } of lines.values()) if (row) put(cells.symbol[1], below(row.symbol));
+    arrange(true);
+  });
   let sorting: Column = "value";
   let isDescending = true;
   let sortedAt = 0;
@@ -66,7 +62,6 @@ export function createPositionsTable(container: HTMLElement, { client, accountId
   let decimals = { quantity: 0, mark: 2 };
   let doubts = "";
   let weighedAt = 0;
-  let askedAt = 0;
 
   function show(next: Snapshot): void {
     const before = snapshot;
@@ -84,7 +79,7 @@ export function createPositionsTable(container: HTMLElement, { client, accountId
     weigh(written, all, value);
     if (isOther) bar.hidden = all.length < SEARCHED_FROM;
     arrange(isOther || !before?.value);
-    if (Date.now() - askedAt > ASKED_AGAIN_MS && all.some(({ symbol }) => !asked.has(symbol))) void learn();
+    assets.look(positions.keys());
   }
 
   function removeGone(positions: Snapshot["positions"]): void {
@@ -111,24 +106,9 @@ export function createPositionsTable(container: HTMLElement, { client, accountId
     for (const row of isDue ? all : changed) put(lines.get(row.symbol)?.cells.weight[0] as Node, percent(weight(row, value), false) || DASH);
   }
 
-  /** What companies are called: asked for once, and again for what is bought later. */
-  async function learn(): Promise<void> {
-    askedAt = Date.now();
-    try {
-      const answer = await client.request(`/v1/portfolio/${encodeURIComponent(accountId)}/assets`, { signal: asking.signal });
-      if (!answer.ok) return;
-      for (const { symbol, name } of ((await answer.json()) as Assets).assets) {
-        asked.add(symbol);
-        if (name) names.set(symbol, name);
-      }
-      for (const { cells, row } of lines.values()) if (row) put(cells.symbol[1], below(row.symbol));
-      arrange(true);
-    } catch {} // a table without names is a table
-  }
-
   /** The name of a company, or how the broker writes an option. */
   function below(symbol: string): string {
-    return names.get(symbol) ?? (readableSymbol(symbol) === symbol ? "" : symbol);
+    return assets.known.get(symbol)?.name ?? (readableSymbol(symbol) === symbol ? "" : symbol);
   }
 
   // Order and search
@@ -191,7 +171,7 @@ export function createPositionsTable(container: HTMLElement, { client, accountId
       }
     }
     // in place of columns that a phone has no room for
-    set(cells.symbol[1], { "data-holding": signOf(row.quantity) ? `${decimal(row.quantity)} × ${texts.mark[0]}` : "" });
+    set(cells.symbol[1], { "data-holding": signOf(row.quantity) ? `${texts.quantity[0]} × ${texts.mark[0]}` : "" });
     set(cells.value[1], { "data-day": texts.day[0] + (texts.day[1] && ` (${texts.day[1]})`) });
     for (const column of ["value", "day", "total"] as const) {
       set(cells[column][0].parentElement as Element, { "data-direction": signOf(column === "total" ? row.unrealized_pnl : row.day_pnl) ?? 0 });
@@ -227,7 +207,7 @@ export function createPositionsTable(container: HTMLElement, { client, accountId
   return {
     destroy() {
       end();
-      asking.abort();
+      assets.stop();
       root.remove();
     },
   };
