@@ -176,7 +176,7 @@ def test_hosts_follow_the_sandbox_unless_they_are_set(load: Load, name: str) -> 
         ("RECALCULATION_INTERVAL", "soon", "number"),
         ("SHARDS", "100", "less than or equal to 99"),
         ("LEASE_MS", "2000", "three times LEASE_RENEW_MS"),
-        ("BROKER_API_KEY", "your_sandbox_broker_key", "put your own key"),
+        ("BROKER_API_KEY", "your_sandbox_broker_key", "set your own key"),
         ("BROKER_API_KEY", "CK1", "BROKER_SECRET_KEY"),
         ("APCA_API_SECRET_KEY", "s3cr3t-only", "APCA_API_KEY_ID and APCA_API_SECRET_KEY go together"),
         ("MARKET_SECRET_KEY", "s3cr3t-only", "MARKET_API_KEY and MARKET_SECRET_KEY go together"),
@@ -236,5 +236,5 @@ def test_an_overnight_feed_goes_beside_a_feed_of_the_day(load: Load) -> None:
     """Two feeds of the night would both claim the same symbols."""
     settings = load("ALPACA_DATA_FEED=sip\nALPACA_OVERNIGHT_FEED=boats\n")
     assert settings.alpaca_overnight_feed == "boats"
-    with pytest.raises(SettingsError, match="ALPACA_OVERNIGHT_FEED goes with"):
+    with pytest.raises(SettingsError, match="ALPACA_OVERNIGHT_FEED needs"):
         load("ALPACA_DATA_FEED=boats\nALPACA_OVERNIGHT_FEED=boats\n")

@@ -113,8 +113,8 @@ async def test_e22_a_secret_may_come_from_a_file(monkeypatch: pytest.MonkeyPatch
         config.load(_env_file=None)
     monkeypatch.delenv("JWT_SECRET")
     for content, reason in (
-        ("", "must hold a secret"),
-        ("x" * 20_000, "must hold a secret"),
+        ("", "must contain a secret"),
+        ("x" * 20_000, "must contain a secret"),
         ("short", "32"),
     ):
         path.write_text(content)

@@ -1,1 +1,1 @@
-"""What all speak with Alpaca's REST: credentials, tokens, the rate limit."""
+"""Shared by everything that calls Alpaca: credentials, OAuth tokens, the rate limit."""

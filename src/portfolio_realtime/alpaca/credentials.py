@@ -1,7 +1,7 @@
 """Credentials for Alpaca's market data: a key with its secret, or a token of the broker's OAuth2 client.
 
-Trading API keys use APCA headers, Broker API keys use Basic. A stream takes key and secret in a message, or
-`access_token` and the token ("WebSocket Stream", 2026-08-27).
+REST requests with a Trading API key use APCA headers, those with a Broker API key use Basic. A stream expects
+key and secret in a message; with a token, the key is `access_token` (Alpaca, "WebSocket Stream", 2026-08-27).
 """
 
 from collections.abc import Generator
@@ -13,28 +13,28 @@ from portfolio_realtime.alpaca.oauth import BearerAuth, TokenSource
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import FeedRefused, FeedUnavailable, TokenRefused
 
-TOKEN_KEY: Final = "access_token"  # noqa: S105  # takes the place of a key
+TOKEN_KEY: Final = "access_token"  # noqa: S105  # in place of a key
 
 
 class KeyHeaders(httpx.Auth):
-    """The two headers with a Trading API key."""
+    """Authenticates requests with a Trading API key: headers APCA-API-KEY-ID and APCA-API-SECRET-KEY."""
 
     def __init__(self, key: str, secret: str) -> None:
         self._headers = {"APCA-API-KEY-ID": key, "APCA-API-SECRET-KEY": secret}
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Add them."""
+        """Add the headers to one request; httpx calls this."""
         request.headers.update(self._headers)
         yield request
 
 
 class MarketLogin:
-    """The credentials of one process, shared by all its feeds."""
+    """The market-data credentials of one process, shared by all its feeds. `auth` is for REST requests."""
 
     def __init__(self, settings: Settings) -> None:
         self._pair = settings.market_credentials
         self._tokens: TokenSource | None = None
-        self.auth: httpx.Auth = KeyHeaders(*self._pair)  # of REST requests
+        self.auth: httpx.Auth = KeyHeaders(*self._pair)
         if settings.market_uses_oauth:
             secret = settings.broker_client_secret.get_secret_value()
             self._tokens = TokenSource(settings.host("auth"), settings.broker_client_id, secret)
@@ -43,7 +43,7 @@ class MarketLogin:
             self.auth = httpx.BasicAuth(*self._pair)
 
     async def pair(self) -> tuple[str, str]:
-        """Key and secret of a stream's login message. Raises FeedRefused, FeedUnavailable."""
+        """The key and the secret of a stream's login message. Raises FeedRefused, FeedUnavailable."""
         if self._tokens is None:
             return self._pair
         try:

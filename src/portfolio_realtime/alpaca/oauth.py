@@ -1,7 +1,7 @@
-"""OAuth2 client credentials: one bearer token for all requests of a process, renewed before it expires.
+"""OAuth 2.0 client credentials: one bearer token for all requests of a process, renewed before it expires.
 
-Alpaca's tokens are valid for 15 minutes and must not be fetched for each request (About Market Data API,
-2026-07-16). Callers that need one while it is being fetched wait for the same answer.
+Alpaca's tokens are valid for 15 minutes and must not be fetched for each request (Alpaca, "About Market Data
+API", 2026-07-16). Callers that need a token while one is being fetched wait for that one.
 """
 
 import asyncio
@@ -18,9 +18,10 @@ from portfolio_realtime.outbound import transport_to
 
 PATH: Final = "/v1/oauth2/token"
 TIMEOUT: Final = httpx.Timeout(10.0)
-RENEW_BEFORE_S: Final = 60.0  # of the token's expiry …
-RENEW_BEFORE_SHARE: Final = 0.2  # … or this share of its life, if that is shorter
-RENEW_S_MIN: Final = 30.0  # a token younger than this is not the reason of a 401
+# A token is renewed this long before it expires, or this share of its lifetime, whichever is shorter.
+RENEW_BEFORE_S: Final = 60.0
+RENEW_BEFORE_SHARE: Final = 0.2
+RENEW_S_MIN: Final = 30.0  # a younger token is not the reason for a 401
 UNAUTHORIZED: Final = 401
 REFUSED: Final = (400, 401, 403)
 
@@ -31,7 +32,7 @@ class _Token(msgspec.Struct):
 
 
 class TokenSource:
-    """The token of one pair of client id and secret."""
+    """The token of one OAuth client."""
 
     def __init__(
         self, url: str, client_id: str, secret: str, monotonic_s: Callable[[], float] = time.monotonic
@@ -45,14 +46,17 @@ class TokenSource:
         self._renew_s = 0.0
 
     async def token(self) -> str:
-        """A token that is valid for a while. Raises TokenRefused, or httpx.HTTPError: try again later."""
+        """A valid token, fetched if need be. Raises TokenRefused, or httpx.HTTPError: a retry may help."""
         async with self._turn:
             if not self._token or self._monotonic_s() >= self._renew_s:
                 await self._fetch()
             return self._token
 
     def refused(self, token: str) -> bool:
-        """The broker has refused this token: may another one help? If so, `token` will fetch it."""
+        """Note that the broker refused a token (401); whether a retry with a new token may help.
+
+        The present token is dropped unless it is younger than RENEW_S_MIN.
+        """
         is_old = self._monotonic_s() - self._fetched_s >= RENEW_S_MIN
         if token == self._token and is_old:
             self._token = ""
@@ -80,13 +84,13 @@ class TokenSource:
 
 
 class BearerAuth(httpx.Auth):
-    """Adds the token to every request. After a 401 that an old token explains, it retries with a new one."""
+    """Adds the token to every request. After a 401 with an old token, it retries once with a new one."""
 
     def __init__(self, source: TokenSource) -> None:
         self._source = source
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, Any]:
-        """Called by httpx for each request. Raises as `TokenSource.token` does."""
+        """Authenticate one request; httpx calls this. Raises TokenRefused, httpx.HTTPError."""
         token = await self._source.token()
         request.headers["Authorization"] = f"Bearer {token}"
         response = yield request

@@ -1,8 +1,8 @@
-"""How many requests may be sent now: Alpaca's limit per key and minute, read from its answers.
+"""When the next request may be sent: Alpaca's limit per key and minute, read from its rate-limit headers.
 
-The first half of a minute's quota may be used at once, the rest is spread to the reset, and the last tenth is
-reserved for urgent requests. Until the first answer, and after each reset, a single request finds out how
-much there is. After a 429 nothing is sent before the reset. Pure: times are arguments, in seconds.
+The first half of a minute's quota may be used at once. The rest is spread until the reset, and the last tenth
+is reserved for urgent requests. Until the first answer, and after each reset, a single request finds out the
+quota. After a 429, nothing is sent before the reset. This module has no I/O: times are arguments, in seconds.
 """
 
 from collections.abc import Mapping
@@ -10,16 +10,17 @@ from typing import Final
 
 AT_ONCE_SHARE: Final = 0.5
 RESERVED_SHARE: Final = 0.1
-POLL_S: Final = 0.05  # how soon to ask again when an answer on its way will tell
+POLL_S: Final = 0.05  # how soon to ask again while the answer to another request is expected
 WINDOW_S: Final = 60.0
-RESET_MARGIN_S: Final = 0.1  # the reset is told in whole seconds of the broker's clock
-BACK_OFF_S: Final = 5.0  # after a 429 that does not say until when; doubles with each in a row …
-BACK_OFF_S_MAX: Final = WINDOW_S  # … until a whole window is waited for
+RESET_MARGIN_S: Final = 0.1  # the reset is in whole seconds of the broker's clock
+# The pause after a 429 without a reset time. It doubles with each 429 in a row.
+BACK_OFF_S: Final = 5.0
+BACK_OFF_S_MAX: Final = WINDOW_S
 TOO_MANY: Final = 429
 
 
 class Quota:
-    """The quota of one key; there is none to keep where the broker sends no rate-limit headers."""
+    """The quota of one key. Without rate-limit headers in the answers, requests are not limited."""
 
     def __init__(self) -> None:
         self._limit: int | None = None
@@ -32,7 +33,7 @@ class Quota:
         self._refused = 0  # 429s in a row
 
     def wait_s(self, now_s: float, *, is_urgent: bool) -> float:
-        """Seconds to wait before the next request; 0 says go (then call `sent`). Ask again after waiting."""
+        """Seconds to wait before asking again; 0: send the request now, and call `sent`."""
         if now_s < self._not_before_s:
             return self._not_before_s - now_s
         if self._is_unlimited:
@@ -48,12 +49,15 @@ class Quota:
         return max(0.0, self._sent_s + spacing_s - now_s)
 
     def sent(self, now_s: float) -> None:
-        """A request goes out."""
+        """Count a request that is sent now."""
         self._in_flight += 1
         self._sent_s = now_s
 
     def answered(self, status: int | None, headers: Mapping[str, str], now_s: float, wall_s: float) -> None:
-        """An answer came, or none (`status` None). `wall_s` is the time since 1970, as the headers use it."""
+        """Note the answer to a request; `status` None: there was none.
+
+        `wall_s` is the time in seconds since the epoch, which the headers use.
+        """
         self._in_flight -= 1
         if status is None:
             return

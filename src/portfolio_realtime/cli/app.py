@@ -1,6 +1,6 @@
-"""The product's own commands; those that drive and check a whole system are in `portfolio_harness.commands`.
+"""The product's own commands. `portfolio_harness.commands` has those that drive and check a whole system.
 
-Each command imports what it runs when it runs, so that `--help` answers at once.
+Each command imports its module only when it runs, so that `--help` is fast.
 """
 
 import os
@@ -47,14 +47,15 @@ def run(
         typer.Argument(metavar="[SERVICE]...", help=f"All, or some of: {', '.join(run_services.SERVICES)}"),
     ] = None,
 ) -> None:
-    """Run the services in this terminal and restart one that ends.
+    """Run the services in this terminal, and restart a service that ends.
 
     Settings come from the environment and from .env.
     """
     chosen = services or list(run_services.SERVICES)
     for name in chosen:
         if name not in run_services.SERVICES:
-            raise typer.BadParameter(f"{name!r} is not a service: choose {', '.join(run_services.SERVICES)}")
+            known = ", ".join(run_services.SERVICES)
+            raise typer.BadParameter(f"{name!r} is not a service: choose from {known}")
     run_services.main(chosen)
 
 
@@ -62,7 +63,7 @@ def run(
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False
 )
 def simulate(context: typer.Context) -> None:
-    """Run a simulated Alpaca on this machine. Takes the options of `python -m alpaca_sim`."""
+    """Run a simulated Alpaca on this machine. It accepts the options of `python -m alpaca_sim`."""
     os.execv(sys.executable, [sys.executable, "-m", "alpaca_sim", *context.args])  # noqa: S606  # our own module
 
 
@@ -70,15 +71,15 @@ def simulate(context: typer.Context) -> None:
 def token(
     accounts: Annotated[list[str], typer.Argument(metavar="ACCOUNT...", help="Account ids, or * for all")],
     subject: Annotated[str, typer.Option(help="User for whom the token is issued")] = "developer",
-    seconds: Annotated[int, typer.Option(min=1, help="Lifetime of the token")] = 3600,
+    seconds: Annotated[int, typer.Option(min=1, help="Lifetime of the token in seconds")] = 3600,
 ) -> None:
     """Print a token for these accounts, signed with JWT_SECRET."""
     loaded = settings()
     if not loaded.jwt_secret.get_secret_value():
-        typer.echo("JWT_SECRET is not set: put at least 32 bytes into the environment or .env", err=True)
+        typer.echo("JWT_SECRET is not set: set at least 32 random bytes in the environment or .env", err=True)
         raise typer.Exit(SETTINGS)
     if seconds > loaded.jwt_lifetime_max:
-        raise typer.BadParameter(f"--seconds: JWT_LIFETIME_MAX is {loaded.jwt_lifetime_max}")
+        raise typer.BadParameter(f"--seconds must be at most JWT_LIFETIME_MAX, {loaded.jwt_lifetime_max}")
     from portfolio_realtime.websocket_server.access.tokens import Tokens
 
     typer.echo(Tokens(loaded).issue(subject, accounts, seconds))
@@ -117,9 +118,10 @@ def entitle(
 
 @app.command("check-config")
 def check_config() -> None:
-    """Show every setting, or what is wrong with them. Secrets are hidden.
+    """Show all settings, or what is wrong with them. Secrets are hidden.
 
-    A whole system needs a key of Alpaca's; with REDIS_HOST or REDIS_URL this may be a part that needs none.
+    A whole system needs a key from Alpaca. With REDIS_HOST or REDIS_URL, a missing key is not an error: this
+    may be the configuration of a service that needs none.
     """
     from portfolio_realtime import config
 
@@ -148,7 +150,7 @@ def doctor(
 ) -> None:
     """Check keys, hosts, clock, feeds, rate limit, Valkey, ports and one account's equity.
 
-    Each problem comes with its remedy. No secret is shown. Exit code 3 when a check failed.
+    Each problem is shown with its remedy. No secret is shown. Exit code 3: a check failed.
     """
     import msgspec
     import uvloop
@@ -159,7 +161,7 @@ def doctor(
     from portfolio_realtime.cli.doctor.examine import examine, examine_production
 
     if url and not production:
-        raise typer.BadParameter("--url goes with --production")
+        raise typer.BadParameter("--url needs --production")
     logs.configure("doctor", "error", "console")
     report = uvloop.run(examine_production(url) if production else examine(account))
     if json:

@@ -1,4 +1,4 @@
-"""What all commands share. It imports little, because `--help` must be quick."""
+"""Shared by all commands. It imports little, so that `--help` is fast."""
 
 import os
 from collections.abc import Coroutine
@@ -18,7 +18,7 @@ TABLE_WIDTH: Final = 100
 
 
 def settings() -> "Settings":
-    """The settings of this process; ends it when one is wrong."""
+    """The settings of this process. Prints what is wrong and raises typer.Exit when one is wrong."""
     from portfolio_realtime import config
 
     try:
@@ -29,7 +29,10 @@ def settings() -> "Settings":
 
 
 def until_ctrl_c(work: Coroutine[Any, Any, R], log_level: str = "info") -> R | None:
-    """Run to the end; None when Ctrl-C or SIGTERM came first. What was started is ended either way."""
+    """Run `work` to its end; None when Ctrl-C or SIGTERM cancelled it.
+
+    Prints a PortfolioRealtimeError and raises typer.Exit: SETTINGS for a SettingsError, else FAILED.
+    """
     import asyncio
     import signal
 
@@ -55,7 +58,7 @@ def until_ctrl_c(work: Coroutine[Any, Any, R], log_level: str = "info") -> R | N
 
 
 def finished(result: R | None) -> R:
-    """The result of `until_ctrl_c`; ends the process where there is none."""
+    """The result of `until_ctrl_c`. Raises typer.Exit (INTERRUPTED) without one."""
     if result is None:
         typer.echo("interrupted: no result", err=True)
         raise typer.Exit(INTERRUPTED)
@@ -63,7 +66,7 @@ def finished(result: R | None) -> R:
 
 
 def writable(path: Path | None) -> Path | None:
-    """Refuse a file that cannot be written before the work starts, and create its folder."""
+    """The path, after its folder is created. Raises typer.BadParameter when it cannot be written."""
     if path is None:
         return None
     try:
@@ -71,12 +74,12 @@ def writable(path: Path | None) -> Path | None:
     except OSError as error:
         raise typer.BadParameter(f"{path} cannot be written: {error}") from None
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise typer.BadParameter(f"{path} cannot be written: choose a file in a folder of your own")
+        raise typer.BadParameter(f"{path} cannot be written: choose a file in a folder that you may write to")
     return path
 
 
 def show(result: dict[str, Any], *, as_json: bool) -> None:
-    """One JSON object, or a line for each figure."""
+    """Print a result as one JSON object, or as one line for each figure."""
     import msgspec
 
     if as_json:

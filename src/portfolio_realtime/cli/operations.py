@@ -1,4 +1,4 @@
-"""Commands for operators: the present state, and revocations that Valkey has lost."""
+"""Commands for operators: the present state, and saving and restoring revocations."""
 
 from pathlib import Path
 from typing import Annotated
@@ -24,9 +24,9 @@ def status(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object, after two readings")] = False,
     interval: Annotated[float, typer.Option(min=0.5, help="Seconds between two readings")] = 2.0,
 ) -> None:
-    """Show live what runs: processes, shards and their owners, feeds, lag, watchers, drift.
+    """Show the system live: processes, shards and their owners, feeds, lag, watched accounts, drift.
 
-    Ctrl-C ends it. With --once and --json the exit code is 3 when something is not as it should be.
+    Ctrl-C ends it. Exit code 3, with --once or --json: something is not as it should be.
     """
     import msgspec
     from rich.console import Console
@@ -47,9 +47,9 @@ def status(
 
 @revocations.command()
 def save(
-    file: Annotated[Path, typer.Argument(help="The file to write; only you will be able to read it")],
+    file: Annotated[Path, typer.Argument(help="The file to write; only its owner may read it")],
 ) -> None:
-    """Write all revocations and entitlements to a file, for example each day."""
+    """Write all revocations and entitlements to a file, for example every day."""
     from portfolio_realtime.cli import revocations_file
 
     writable(file)
@@ -60,11 +60,13 @@ def save(
 @revocations.command()
 def restore(
     file: Annotated[Path | None, typer.Argument(help="A file that `revocations save` wrote")] = None,
-    none: Annotated[bool, typer.Option("--none", help="Nothing was revoked that is still valid")] = False,
+    none: Annotated[
+        bool, typer.Option("--none", help="Without a file: no token that is still valid was revoked")
+    ] = False,
 ) -> None:
-    """Say that no revocation is missing any more, so that older tokens are let in again.
+    """Restore revocations and entitlements after Valkey was lost, and accept older tokens again.
 
-    What was revoked after the file was saved must be revoked again.
+    Tokens that were revoked after the file was saved must be revoked again.
     """
     from datetime import timedelta
 
@@ -73,7 +75,9 @@ def restore(
     if (file is None) != none:
         raise typer.BadParameter("name a FILE written by `revocations save`, or use --none")
     restored = finished(until_ctrl_c(revocations_file.restore(settings(), file)))
-    typer.echo(f"{restored.revocations} revocations, {restored.entitlements} entitlements are written again")
+    typer.echo(f"{restored.revocations} revocations and {restored.entitlements} entitlements restored")
     if file is not None:
         age = timedelta(seconds=restored.age_s)
-        typer.echo(f"The file is {age} old: revoke again what was revoked since (portfolio-realtime revoke)")
+        typer.echo(
+            f"The file is {age} old: revoke again what was revoked since then (portfolio-realtime revoke)"
+        )

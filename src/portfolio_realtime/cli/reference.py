@@ -1,4 +1,4 @@
-"""Pages of the documentation that are made from the code: settings, HTTP API, WebSocket messages."""
+"""Makes pages of the documentation, as Markdown: settings, HTTP API, WebSocket messages."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, get_args, get_origin
@@ -12,7 +12,7 @@ from portfolio_realtime.config.meanings import MEANINGS
 
 Schema = Mapping[str, Any]
 
-GROUPS: Final = {  # its first setting -> heading
+GROUPS: Final = {  # the first setting of a group -> its heading
     "broker_api_key": "Alpaca: keys",
     "alpaca_sandbox": "Alpaca: hosts and feeds",
     "redis_url": "Valkey or Redis",
@@ -28,7 +28,7 @@ METHODS: Final = ("get", "post", "put", "delete")
 
 
 def settings_tables() -> str:
-    """Every setting in its group: name, default, allowed values, meaning."""
+    """Tables of all settings by group: name, default, allowed values, meaning."""
     lines: list[str] = []
     for name, field in Settings.model_fields.items():
         if name in GROUPS:
@@ -69,7 +69,7 @@ def _values(field: FieldInfo) -> str:
 
 
 def http_reference(openapi: Schema) -> str:
-    """Every route with its parameters and answers, from the OpenAPI document."""
+    """A page of all routes with their parameters and responses, from the OpenAPI document."""
     lines = ["# HTTP reference", "", openapi["info"].get("description", ""), ""]
     for path, route in openapi["paths"].items():
         for method in (name for name in METHODS if name in route):
@@ -83,7 +83,7 @@ def http_reference(openapi: Schema) -> str:
 
 
 def wire_reference(asyncapi: Schema) -> str:
-    """Every WebSocket message with its fields, from the AsyncAPI document."""
+    """A page of all WebSocket messages with their fields, from the AsyncAPI document."""
     lines = ["# WebSocket reference", "", asyncapi["info"].get("description", ""), ""]
     lines += ["Endpoints:", ""]
     for channel in asyncapi["channels"].values():

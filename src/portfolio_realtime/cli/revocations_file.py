@@ -1,4 +1,4 @@
-"""What must not be lost with Valkey, in a file: revocations and entitlements, saved and written again."""
+"""Saves revocations and entitlements to a file, and restores them after Valkey was lost."""
 
 import os
 import time
@@ -14,7 +14,7 @@ from portfolio_realtime.state.revocations import Revocation
 
 FORMAT: Final = "portfolio-realtime revocations 1"
 FILE_BYTES_MAX: Final = 256 * 1024 * 1024
-ONLY_FOR_US: Final = 0o600  # it says who is a user and which accounts are theirs
+ONLY_FOR_US: Final = 0o600  # the file names users and their accounts
 
 
 class Saved(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -27,7 +27,7 @@ class Saved(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Restored(NamedTuple):
-    """What was written, and how old the file was."""
+    """How many revocations and entitlements were written, and the age of the file in seconds."""
 
     revocations: int
     entitlements: int
@@ -35,10 +35,7 @@ class Restored(NamedTuple):
 
 
 async def save(settings: Settings, path: Path) -> Saved:
-    """Write all revocations and entitlements to a file, whole or not at all.
-
-    Raises SettingsError, StateUnavailable.
-    """
+    """Write all revocations and entitlements to a file atomically. Raises SettingsError, StateUnavailable."""
     async with opened_state(settings) as state:
         revocations = await state.revocations.read_all()
         entitlements = await state.entitlements.read_all()
@@ -52,9 +49,9 @@ async def save(settings: Settings, path: Path) -> Saved:
 
 
 async def restore(settings: Settings, path: Path | None) -> Restored:
-    """Write again what a file holds (None: nothing was revoked), and say that nothing is missing any more.
+    """Write the content of a file to Valkey (None: nothing was revoked), and confirm that nothing is missing.
 
-    What was revoked or entitled since is kept. Servers let in on it within a second.
+    Revocations and entitlements made since then are kept. Servers accept older tokens again within a second.
     Raises SettingsError, StateUnavailable.
     """
     saved = Saved(saved_s=int(time.time()), revocations=[], entitlements={}) if path is None else _read(path)

@@ -1,6 +1,6 @@
 """The present state of the whole system, read from Valkey: processes, owners, feeds, lag, drift.
 
-All numbers are those of `/metrics`. A rate and a lag need two readings and are `None` in the first.
+All figures are those of `/metrics`. Rates and lags need two readings and are None in the first.
 """
 
 import asyncio
@@ -30,10 +30,10 @@ CALCULATOR: Final = "portfolio_calculator"
 SERVER: Final = "websocket_server"
 SERVICES: Final = (COLLECTOR, CONSUMER, CALCULATOR, SERVER)
 P99: Final = 0.99
-SILENT_S_MAX: Final = 60  # as the alarm has it
+SILENT_S_MAX: Final = 60  # as in the alarm on FeedSilentSeconds
 
 Samples = dict[tuple[str, str], list[tuple[Mapping[str, str], float]]]
-"""(service, name without our prefix) -> labels and value, of all its processes."""
+"""(service, metric name without PREFIX) -> labels and values of all processes."""
 
 
 class Process(msgspec.Struct, frozen=True):
@@ -42,11 +42,11 @@ class Process(msgspec.Struct, frozen=True):
     service: str
     instance: str
     errors: int
-    shows: str  # what it has most to do with: accounts, connections, …
+    shows: str  # its main figures, in words: accounts, connections and others
 
 
 class Owner(msgspec.Struct, frozen=True):
-    """The owner of some work; None: nobody does it."""
+    """The owner of a lease; None: nobody has it."""
 
     work: str
     owner: str | None
@@ -64,7 +64,7 @@ class FeedStatus(msgspec.Struct, frozen=True):
 
 
 class SystemStatus(msgspec.Struct, frozen=True):
-    """Everything; seconds, counts and shares."""
+    """The state of the system at one time (`at`, RFC 3339). None: not known yet."""
 
     at: str
     processes: list[Process]
@@ -85,7 +85,7 @@ class SystemStatus(msgspec.Struct, frozen=True):
 
     @property
     def troubles(self) -> list[str]:
-        """What is not as it should be, in words."""
+        """Descriptions of all that is not as it should be."""
         found = [f"no {name} runs" for name in SERVICES if all(one.service != name for one in self.processes)]
         found += [f"nobody owns {one.work}" for one in (*self.leases, *self.shards) if one.owner is None]
         silent = [one for one in self.feeds if one.silent_s > SILENT_S_MAX]
@@ -94,7 +94,7 @@ class SystemStatus(msgspec.Struct, frozen=True):
 
 
 class Watcher:
-    """Reads repeatedly; a rate is the change between two readings."""
+    """Reads the state repeatedly; a rate is the change between two readings."""
 
     def __init__(self, state: State, settings: Settings) -> None:
         self._state = state
@@ -103,7 +103,7 @@ class Watcher:
         self._before_s = 0.0
 
     async def look(self) -> SystemStatus:
-        """The present state. Raises StateUnavailable."""
+        """Read the present state. Raises StateUnavailable."""
         sources = await self._state.metrics.read_all()
         samples, now_s = _samples(sources), time.monotonic()
         elapsed_s = now_s - self._before_s if self._before else None
@@ -132,7 +132,7 @@ class Watcher:
         return status
 
     async def _owners(self, works: Mapping[str, str]) -> list[Owner]:
-        """`works`: lease -> what it is called here."""
+        """The owners of leases; `works` maps a lease to its name in the report."""
         holders = await self._state.leases.holders(list(works))
         return [Owner(works[lease], holder) for lease, holder in holders.items()]
 
@@ -161,7 +161,7 @@ class Watcher:
         return max(0.0, grown) / elapsed_s
 
     def _p99(self, samples: Samples, service: str, name: str) -> float | None:
-        """The bound of the bucket that 99 of 100 observations since the last look are within."""
+        """The upper bound of the bucket that contains the p99 since the last reading; None: not known."""
         if not self._before:
             return None
         grown: dict[float, float] = defaultdict(float)
@@ -174,7 +174,7 @@ class Watcher:
 
 
 async def look_twice(settings: Settings, interval_s: float) -> SystemStatus:
-    """The present state including rates. Raises SettingsError, StateUnavailable."""
+    """Read the present state twice, so that it includes rates. Raises SettingsError, StateUnavailable."""
     async with opened_state(settings) as state:
         watcher = Watcher(state, settings)
         await watcher.look()
@@ -183,10 +183,10 @@ async def look_twice(settings: Settings, interval_s: float) -> SystemStatus:
 
 
 async def watch(settings: Settings, interval_s: float) -> None:
-    """Show it until cancelled; while Valkey is away it says so, and goes on. Raises SettingsError."""
+    """Show the state until cancelled, or an error while Valkey is unavailable. Raises SettingsError."""
     async with opened_state(settings) as state:
         watcher = Watcher(state, settings)
-        with Live(Text("looking …"), auto_refresh=False, screen=sys.stdout.isatty()) as live:
+        with Live(Text("reading …"), auto_refresh=False, screen=sys.stdout.isatty()) as live:
             while True:
                 try:
                     live.update(table(await watcher.look()), refresh=True)
@@ -196,7 +196,7 @@ async def watch(settings: Settings, interval_s: float) -> None:
 
 
 def table(status: SystemStatus) -> Group:
-    """Everything on one screen."""
+    """The state as tables for one screen."""
     parts: list[Any] = [Text(status.at, style="dim")]
     parts += [Text(trouble, style="bold red") for trouble in status.troubles]
     processes = _table("service", "process", "shows", "errors")
@@ -244,7 +244,7 @@ def _by_owner(shards: Iterable[Owner]) -> dict[str | None, list[int]]:
 
 
 def _ranges(numbers: list[int]) -> str:
-    """`0-7, 9`."""
+    """Sorted numbers as ranges, such as `0-7, 9`."""
     texts: list[str] = []
     for number in numbers:
         first, _, last = texts[-1].partition("-") if texts else ("", "", "")

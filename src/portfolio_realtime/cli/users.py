@@ -1,4 +1,4 @@
-"""Commands of operators about users: revoke tokens, and set which accounts a user may see."""
+"""What `revoke` and `entitle` do: revoke tokens, and set which accounts a user may see."""
 
 import contextlib
 import time
@@ -11,16 +11,16 @@ from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.revocations import Revocation, SubjectRevocation, TokenRevocation
 
 HOLDER: Final = "operator"
-MARGIN_S: Final = 60  # servers' clocks differ, and let a token live a little longer
+MARGIN_S: Final = 60  # a token may live longer than its lifetime, because servers' clocks differ
 
 
 async def revoke(
     settings: Settings, *, subject: str = "", token_id: str = "", issuer: str = ""
 ) -> Revocation:
-    """Refuse one token (its `jti`; its `iss`, else JWT_ISSUER), or all that a subject was given until now.
+    """Revoke one token, or all tokens issued to a subject until now.
 
-    Connections with them close at once, and stay refused until the tokens would have expired anyway.
-    Raises SettingsError, StateUnavailable.
+    One token is named by its `jti` and its issuer (default: JWT_ISSUER). Its connections are closed at once,
+    and it is refused until it would have expired. Raises SettingsError, StateUnavailable.
     """
     if bool(subject) == bool(token_id):
         raise SettingsError("choose what to revoke: --subject SUBJECT or --token-id JTI")
@@ -35,19 +35,16 @@ async def revoke(
 
 
 async def entitle(settings: Settings, subject: str, account_ids: Sequence[str]) -> None:
-    """Let a subject see these accounts and no others; with none, nothing.
-
-    Raises SettingsError, StateUnavailable.
-    """
+    """Let a subject see these accounts and no others. Raises SettingsError, StateUnavailable."""
     if settings.account_access != "entitlements":
-        raise SettingsError("entitlements count only with ACCOUNT_ACCESS=entitlements: set it")
+        raise SettingsError("entitlements are used only with ACCOUNT_ACCESS=entitlements: set it")
     async with opened_state(settings) as state:
         await state.entitlements.write(subject, account_ids)
 
 
 @contextlib.asynccontextmanager
 async def opened_state(settings: Settings) -> AsyncGenerator[State]:
-    """The state of a running system. Raises SettingsError where it cannot be reached from here."""
+    """The state of a running system. Raises SettingsError with an embedded Valkey, which is not reachable."""
     if settings.is_embedded:
         raise SettingsError("an embedded Valkey serves only its own process: set REDIS_HOST or REDIS_URL")
     keys.use_prefix(settings.key_prefix)

@@ -1,8 +1,7 @@
-"""Write what is made from the code: `python -m portfolio_realtime.cli.write_api_documents`.
+"""Write the files that are made from the code: `python -m portfolio_realtime.cli.write_api_documents`.
 
-The documents of the interface in docs/schema, and the tables of settings in docs/configuration.md.
-
-A test fails when the files are not what the types say; this command makes them anew.
+They are the API documents in docs/schema, the front end's message types, and the tables of settings in
+docs/configuration.md. A test fails when a file does not match the code; this command writes them again.
 """
 
 import sys
@@ -30,12 +29,11 @@ FOLDER: Final = Path("docs/schema")
 TYPES_OF_PACKAGE: Final = Path("frontend-app/packages/live-portfolio/src/messages.ts")
 CONFIGURATION: Final = Path("docs/configuration.md")
 SETTINGS_BEGIN, SETTINGS_END = "<!-- settings -->\n", "<!-- /settings -->\n"
-NOWHERE: Final = "redis://127.0.0.1:1/0"  # a state that is never asked
+NOWHERE: Final = "redis://127.0.0.1:1/0"  # a state that is never used
 
 
 def openapi() -> Schema:
-    """The OpenAPI document of the HTTP side, as a server with default settings serves it."""
-
+    """The OpenAPI document of a server with default settings."""
     chosen: Any = {"_env_file": None}
     settings = config.Settings(**chosen)
     state = open_state(NOWHERE, holder="documents", shards=1, lease_ms=1000)
@@ -44,7 +42,7 @@ def openapi() -> Schema:
 
 
 def all_documents() -> dict[str, str]:
-    """File name -> content."""
+    """All API documents: file name -> content."""
     return {
         "messages.schema.json": _pretty(json_schema()),
         "messages.ts": typescript(),
@@ -54,7 +52,7 @@ def all_documents() -> dict[str, str]:
 
 
 def with_settings(page: str) -> str:
-    """The page with the tables of settings between its two marks."""
+    """The page with new tables of settings between its two markers."""
     before, _, rest = page.partition(SETTINGS_BEGIN)
     _, _, after = rest.partition(SETTINGS_END)
     return f"{before}{SETTINGS_BEGIN}\n{settings_tables()}\n{SETTINGS_END}{after}"
@@ -65,7 +63,7 @@ def _pretty(document: Schema) -> str:
 
 
 def main(folder: Path) -> None:
-    """Write all documents into a folder."""
+    """Write all API documents into a folder; into FOLDER, the other generated files as well."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in all_documents().items():
         (folder / name).write_text(text)

@@ -1,4 +1,4 @@
-"""Settings from the environment and .env, checked at the start."""
+"""Settings from the environment and `.env`, validated when they are read."""
 
 from portfolio_realtime.config.display import described, described_source
 from portfolio_realtime.config.settings import (

@@ -1,4 +1,4 @@
-"""Settings in words, without any secret."""
+"""Settings as text for people, without any secret."""
 
 from pydantic import SecretStr
 
@@ -6,7 +6,7 @@ from portfolio_realtime.config.settings import Settings
 
 
 def described_source(settings: Settings) -> str:
-    """Whose accounts are followed and by which key, in words."""
+    """Which accounts are followed and with which key, in words; without a key, what to set."""
     if settings.account_source == "broker":
         environment = "sandbox" if settings.alpaca_sandbox else "production"
         key = "BROKER_CLIENT_ID" if settings.broker_client_id else "BROKER_API_KEY"
@@ -21,7 +21,7 @@ def described_source(settings: Settings) -> str:
 
 
 def described(settings: Settings) -> list[tuple[str, str]]:
-    """Each setting's name and value for display, secrets hidden."""
+    """Name and value of each setting for display. Secrets and keys are "(set)" or "(not set)"."""
     return [
         (name.upper(), _display(name.upper(), getattr(settings, name)))
         for name in type(settings).model_fields

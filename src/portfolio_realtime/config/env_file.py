@@ -1,8 +1,8 @@
-"""The file `.env`: read as written, or refused with the line and the remedy.
+"""Reads the file `.env`, or refuses it with the line and the remedy.
 
-NAME=value, with or without `export`. 'Single quotes' keep their content unchanged; elsewhere ${NAME} is
-replaced by a variable of the environment or of a line above. A line that cannot be read is an error, not a
-comment.
+A line is NAME=value, with or without `export`. 'Single quotes' keep their content unchanged; elsewhere,
+${NAME} is replaced by the variable of the environment or of an earlier line. A line that cannot be read is an
+error.
 """
 
 import difflib
@@ -20,13 +20,15 @@ from portfolio_realtime.errors import SettingsError
 NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 VARIABLE: Final = re.compile(r"\$\{([^}]*)\}")
 SINGLE_QUOTED: Final = re.compile(r"[^=]*=[ \t]*'")
-LIKENESS_MIN: Final = 0.85  # of a name that is taken for a slip
-LIKENESS_MIN_OUTSIDE: Final = 0.92  # in the environment, which others fill as well
-NAME_LENGTH_MIN: Final = 6  # shorter names are all alike
+# A name this similar to a setting's (difflib's ratio) is reported as misspelt. The bound is higher in the
+# environment, which has variables of other programs. Shorter names are too similar to each other.
+LIKENESS_MIN: Final = 0.85
+LIKENESS_MIN_OUTSIDE: Final = 0.92
+NAME_LENGTH_MIN: Final = 6
 
 
 def read(path: Path) -> dict[str, str]:
-    """Name -> value. Raises SettingsError."""
+    """Read a file as name -> value. Raises SettingsError."""
     values: dict[str, str] = {}
     for binding in parse_stream(io.StringIO(_text(path))):
         if binding.error or binding.key is not None:
@@ -51,7 +53,7 @@ def _text(path: Path) -> str:
 
 
 def _checked(path: Path, binding: Binding) -> tuple[str, str]:
-    """Name and value. Raises SettingsError, which shows no value: it may be a secret."""
+    """The name and the value of a line. Raises SettingsError, without the value: it may be a secret."""
     if binding.error or binding.key is None or binding.value is None or not NAME.fullmatch(binding.key):
         raise SettingsError(
             f"{path}, line {_line(binding)}, cannot be read: write NAME=value, and close a quote that is open"
@@ -73,15 +75,15 @@ def _expanded(path: Path, binding: Binding, value: str, known: Mapping[str, str]
 
 
 def _line(binding: Binding) -> int:
-    """Its first line that is not blank."""
+    """The number of the first line of a binding that is not blank."""
     text = binding.original.string
     return binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
 
 
 def check_names(in_file: Iterable[str], settings: Collection[str]) -> None:
-    """Raises SettingsError for a name, in a file or the environment, that is nearly that of a setting.
+    """Raises SettingsError for a name that is nearly a setting's, in the file or in the environment.
 
-    `settings` are all names that mean something, in capitals.
+    `in_file` are the names in `.env`, `settings` are all known names, in capitals.
     """
     for where, names, likeness in (
         (".env", in_file, LIKENESS_MIN),

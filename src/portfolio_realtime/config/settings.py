@@ -1,7 +1,7 @@
-"""Every setting: read once from the environment and `.env`, validated together, secrets hidden.
+"""All settings: read from the environment and `.env`, and validated together.
 
-The names are those of the setup guide. A wrong setting stops the start with its name, its value and the
-remedy (`SettingsError`); nothing else in the package reads the environment.
+The names are those of the setup guide. A wrong setting raises SettingsError with its name, its value (secrets
+hidden) and the remedy. Settings are read nowhere else in the package.
 """
 
 import os
@@ -39,7 +39,7 @@ _HOSTS: Final = {
 
 
 class Settings(BaseSettings):
-    """All settings, with their defaults and meaning."""
+    """All settings with their defaults and limits. `meanings.py` describes each."""
 
     @classmethod
     def settings_customise_sources(
@@ -50,7 +50,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment wins over `.env`, whether it holds a secret or says in which file it is."""
+        """Let the environment override `.env`, for a value as well as for the file of a secret."""
         in_environment, *in_file = sources(settings_cls)
         return init_settings, in_environment, env_settings, *in_file, file_secret_settings
 
@@ -154,7 +154,7 @@ class Settings(BaseSettings):
     @field_validator("*", mode="before")
     @classmethod
     def _trimmed(cls, value: Any) -> Any:
-        """A line break at the end of a secret is somebody's `echo`, and no client can send it."""
+        """Strip blanks: `echo` ends a secret with a line break, which no client can send."""
         if isinstance(value, SecretStr):
             return SecretStr(value.get_secret_value().strip())
         return value.strip() if isinstance(value, str) else value
@@ -273,7 +273,7 @@ class Settings(BaseSettings):
                 "contains a character that a key cannot have, such as a line break: copy it again"
             )
         if text.startswith(SAMPLE_PREFIX):
-            raise ValueError("is the sample from the guide; put your own key from Alpaca's dashboard")
+            raise ValueError("is the sample from the guide: set your own key from Alpaca's dashboard")
         return value
 
     @model_validator(mode="after")
@@ -302,11 +302,11 @@ class Settings(BaseSettings):
         url = self.redis_url.get_secret_value()
         hosts = valkey_url.each_host(url) if url else self.redis_host.split(",")
         if self.redis_cluster == "false" and len(hosts) > 1:
-            raise ValueError("REDIS_CLUSTER=false goes with one host: several are nodes of a cluster")
+            raise ValueError("REDIS_CLUSTER=false needs a single host: several are nodes of a cluster")
         if self.redis_cluster == "true" and self.is_embedded:
             raise ValueError("REDIS_CLUSTER=true needs REDIS_HOST or REDIS_URL: a node of the cluster")
         if self.redis_cluster == "true" and (valkey_url.database_of(url) if url else self.redis_db):
-            raise ValueError("REDIS_CLUSTER=true goes with database 0: set REDIS_DB=0")
+            raise ValueError("REDIS_CLUSTER=true needs database 0: set REDIS_DB=0")
         return self
 
     @model_validator(mode="after")
@@ -314,15 +314,15 @@ class Settings(BaseSettings):
         if bool(self.redis_sentinels) != bool(self.redis_sentinel_master):
             raise ValueError("REDIS_SENTINELS and REDIS_SENTINEL_MASTER go together: set both or none")
         if self.redis_sentinels and (self.redis_host or self.redis_url.get_secret_value()):
-            raise ValueError("REDIS_SENTINELS says where the primary is: unset REDIS_HOST and REDIS_URL")
+            raise ValueError("REDIS_SENTINELS finds the primary: unset REDIS_HOST and REDIS_URL")
         if self.redis_sentinels and self.redis_cluster == "true":
-            raise ValueError("REDIS_CLUSTER=true goes without REDIS_SENTINELS: a cluster has none")
+            raise ValueError("REDIS_CLUSTER=true cannot be used with REDIS_SENTINELS: a cluster has none")
         return self
 
     @model_validator(mode="after")
     def _by_day_and_by_night(self) -> Self:
         if self.alpaca_overnight_feed and self.alpaca_data_feed in ("boats", "overnight", "test"):
-            raise ValueError("ALPACA_OVERNIGHT_FEED goes with ALPACA_DATA_FEED=sip, iex or delayed_sip")
+            raise ValueError("ALPACA_OVERNIGHT_FEED needs ALPACA_DATA_FEED=sip, iex or delayed_sip")
         return self
 
     @model_validator(mode="after")
@@ -331,8 +331,8 @@ class Settings(BaseSettings):
             raise ValueError("JWKS_URL and JWT_SECRET cannot be used together: set only one of them")
         if self.jwks_url and not (self.jwt_issuer and (self.jwt_audience or self.jwt_required_claims)):
             raise ValueError(
-                "JWKS_URL needs JWT_ISSUER, and JWT_AUDIENCE or JWT_REQUIRED_CLAIMS: the same keys "
-                "sign tokens for others"
+                "JWKS_URL needs JWT_ISSUER, and JWT_AUDIENCE or JWT_REQUIRED_CLAIMS: the same keys also "
+                "sign tokens for other applications"
             )
         if self.jwks_url and self.demo_page:
             raise ValueError("DEMO_PAGE signs tokens with JWT_SECRET: it cannot be used with JWKS_URL")
@@ -343,9 +343,9 @@ class Settings(BaseSettings):
         return self
 
     def host(self, name: Literal["broker", "auth", "trading", "data", "stream"]) -> str:
-        """Base URL of one of Alpaca's hosts, without a trailing slash.
+        """The base URL of one of Alpaca's hosts, without a trailing slash.
 
-        Market data has a sandbox for brokers only: the key of a paper account is one of production there.
+        Only brokers have a sandbox of market data. The key of a paper account works in production there.
         """
         is_sandbox = self.alpaca_sandbox
         if name in ("data", "stream") and self.account_source == "trading":
@@ -354,31 +354,31 @@ class Settings(BaseSettings):
 
     @property
     def account_source(self) -> AccountSource:
-        """Whose accounts are followed: all of a broker, or the one of a Trading API key; a broker wins."""
+        """Which accounts are followed: all of a broker, or the one of a Trading API key; a broker wins."""
         if self.broker_client_id or self.broker_api_key:
             return "broker"
         return "trading" if self.apca_api_key_id else "none"
 
     @property
     def history_delay_s(self) -> float:
-        """How long after a minute its marks are written, so that trades on their way are in them."""
+        """Seconds after a minute until its marks are written, so that late trades are included."""
         return min(HISTORY_DELAY_S_MAX, self.history_interval / 2)
 
     @property
     def is_embedded(self) -> bool:
-        """Is no server configured, so that we start our own Valkey?"""
+        """Whether no Valkey is configured, so that an embedded one is started."""
         return not (self.redis_host or self.redis_sentinels or self.redis_url.get_secret_value())
 
     @property
     def is_cluster(self) -> bool | None:
-        """Is Valkey a cluster? None: the server says it."""
+        """Whether Valkey is a cluster; None: the server reports it."""
         if self.redis_sentinels:
             return False
         return None if self.redis_cluster == "auto" else self.redis_cluster == "true"
 
     @property
     def state_url(self) -> str:
-        """URL of the configured server, password included. Only when not embedded."""
+        """The URL of the configured server, with its password. Must not be called when embedded."""
         assert not self.is_embedded
         if url := self.redis_url.get_secret_value():
             return url
@@ -402,13 +402,13 @@ class Settings(BaseSettings):
 
     @property
     def shows_picker(self) -> bool:
-        """May the page list the accounts: in the demo, or where it is one account's own machine."""
+        """Whether the page may list the accounts: in the demo, or for one account without authentication."""
         is_open = not self.jwt_secret.get_secret_value() and not self.jwks_url
         return self.demo_page or (is_open and self.account_source == "trading")
 
     @property
     def market_credentials(self) -> tuple[str, str]:
-        """Key and secret for market data: the market's own, else the Trading API's, else the broker's."""
+        """Key and secret for market data: MARKET_API_KEY, else APCA_API_KEY_ID, else BROKER_API_KEY."""
         if self.market_api_key:
             return self.market_api_key, self.market_secret_key.get_secret_value()
         if self.apca_api_key_id:
@@ -417,17 +417,20 @@ class Settings(BaseSettings):
 
     @property
     def market_uses_oauth(self) -> bool:
-        """Does the broker's OAuth2 client stand for us at market data, too: no key of its own is set?"""
+        """Whether market data is authenticated by the broker's OAuth2 client: no other key is set for it."""
         return bool(self.broker_client_id) and not self.market_api_key and not self.apca_api_key_id
 
     @property
     def market_uses_basic(self) -> bool:
-        """Broker keys authenticate with Basic on the data hosts too; Trading API keys with APCA headers."""
+        """Whether market-data REST uses Basic, as for Broker API keys, instead of APCA headers."""
         return self.market_credentials[0] == self.broker_api_key
 
 
 def load(**overrides: Any) -> Settings:
-    """The settings of this process. Raises SettingsError naming every wrong one."""
+    """Read the settings of this process; `overrides` replace single ones.
+
+    The secrets become known to `redaction`. Raises SettingsError, which names every wrong setting.
+    """
     token = ENV_FILE.set(overrides.pop("_env_file", Path(".env")))
     try:
         settings = Settings(**overrides)
@@ -440,7 +443,7 @@ def load(**overrides: Any) -> Settings:
 
 
 def secrets_of(settings: Settings) -> list[str]:
-    """Every value that must not be shown: secrets, the keys beside them, and the password in a URL."""
+    """All values that must not be shown: secrets, their keys, and the password in REDIS_URL."""
     found = [valkey_url.password_of(settings.redis_url.get_secret_value())]
     for name in type(settings).model_fields:
         value = getattr(settings, name)

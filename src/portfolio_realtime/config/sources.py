@@ -1,4 +1,4 @@
-"""Where settings come from beside the environment: `.env`, and files that hold one secret each."""
+"""Sources of settings beside the environment: `.env`, and files that contain one secret each."""
 
 import os
 from collections.abc import Mapping
@@ -17,11 +17,11 @@ SECRET_FILE_CHARACTERS_MAX: Final = 16_384
 
 
 ENV_FILE: Final[ContextVar[Path | None]] = ContextVar("ENV_FILE", default=None)
-"""The `.env` to read, or None. The library is told of none: it would pass over what it cannot read."""
+"""The `.env` to read, or None. pydantic-settings does not read it: it would ignore unreadable lines."""
 
 
 class EnvFile(EnvSettingsSource):
-    """`.env`, read strictly."""
+    """The settings in `.env`, read strictly by `env_file`. Raises SettingsError."""
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
         path = ENV_FILE.get()
@@ -33,18 +33,18 @@ class EnvFile(EnvSettingsSource):
 
 
 class SecretFiles(PydanticBaseSettingsSource):
-    """NAME_FILE holds the path of a file with the secret NAME, as container platforms mount them."""
+    """Secrets in files, as container platforms mount them: NAME_FILE is the path of a file with NAME."""
 
     def __init__(
         self, settings_cls: type[BaseSettings], values: Mapping[str, str | None], where: str
     ) -> None:
-        """`values`: what the environment, or `.env`, says."""
+        """`values` are the variables of the environment or of `.env`, and `where` names which."""
         super().__init__(settings_cls)
         self._values = values
         self._where = where
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """The content of the file that is named for this field, or None. Raises SettingsError."""
+        """The content of the field's file, or None when no file is set. Raises SettingsError."""
         name = field_name.upper()
         if field.annotation is not SecretStr or not (path := self._values.get(f"{name}_FILE")):
             return None, field_name, False
@@ -53,13 +53,13 @@ class SecretFiles(PydanticBaseSettingsSource):
         return _content(f"{name}_FILE", path), field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        """Every secret that comes from a file, by the name it is set by."""
+        """All secrets from files by field name. Raises SettingsError."""
         found = (self.get_field_value(field, name) for name, field in self.settings_cls.model_fields.items())
         return {key: value for value, key, _ in found if value is not None}
 
 
 def sources(settings_cls: type[BaseSettings]) -> tuple[PydanticBaseSettingsSource, ...]:
-    """The files that the environment names, those that `.env` names, and `.env` itself."""
+    """Secret files that the environment names, secret files that `.env` names, and `.env`, in this order."""
     file = EnvFile(settings_cls)
     in_file = {name.upper(): value for name, value in file.env_vars.items()}
     return (
@@ -70,7 +70,7 @@ def sources(settings_cls: type[BaseSettings]) -> tuple[PydanticBaseSettingsSourc
 
 
 def secret_names(settings_cls: type[BaseSettings]) -> list[str]:
-    """The fields that hold a secret."""
+    """The names of the fields that contain a secret."""
     return [name for name, field in settings_cls.model_fields.items() if field.annotation is SecretStr]
 
 
@@ -83,5 +83,5 @@ def _content(name: str, path: str) -> str:
     except OSError as error:
         raise SettingsError(f"{name}={path!r} cannot be read: {error.strerror}") from None
     if not text or len(text) > SECRET_FILE_CHARACTERS_MAX:
-        raise SettingsError(f"{name}={path!r} must hold a secret and nothing else")
+        raise SettingsError(f"{name}={path!r} must contain a secret and nothing else")
     return text

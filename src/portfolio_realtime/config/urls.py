@@ -1,16 +1,16 @@
-"""What makes a URL or a list in a setting a good one."""
+"""Parses and checks URLs and lists in settings."""
 
 from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 
 
 def listed(text: str) -> list[str]:
-    """The parts of a setting that are separated by commas, without blanks and empty ones."""
+    """The parts of a comma-separated setting, stripped, without empty ones."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def is_near(host: str) -> bool:
-    """Is it this machine, or a name without a dot: a container beside this one?"""
+    """Whether a host is this machine, or a name without a dot, such as a container in the same network."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -18,7 +18,7 @@ def is_near(host: str) -> bool:
 
 
 def base_url(url: str, schemes: tuple[str, ...]) -> str:
-    """The URL without a trailing slash, "" stays so. Raises ValueError when it is more than a place."""
+    """The URL without a trailing slash; "" stays "". Raises ValueError when it has a path or a login."""
     if not url:
         return url
     parts = parts_of(url, schemes)
@@ -28,10 +28,10 @@ def base_url(url: str, schemes: tuple[str, ...]) -> str:
 
 
 def parts_of(url: str, schemes: tuple[str, ...]) -> SplitResult | None:
-    """The URL's parts, or None when it lacks one of these schemes, a host or a possible port."""
+    """The parts of a URL; None when it has none of these schemes, no host, or an impossible port."""
     try:
         parts = urlsplit(url)
         is_complete = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # no such port
+    except ValueError:  # the port is not a number, or too large
         return None
     return parts if is_complete else None

@@ -1,4 +1,8 @@
-"""Where Valkey is: the URL that the settings make, and what a URL of somebody's own may say."""
+"""URLs of Valkey: built from the settings, checked, and taken apart.
+
+A URL may name several hosts, separated by commas: nodes of a cluster, or with the option `sentinel_master`
+the Sentinels that know the primary.
+"""
 
 from ipaddress import ip_address
 from typing import Final
@@ -6,9 +10,9 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urls
 
 SCHEMES: Final = ("redis", "rediss")
 SOCKET: Final = "unix"  # the scheme of a socket in the file system
-PORT: Final = 6379  # where a URL names none
-SENTINEL_PORT: Final = 26379  # where REDIS_SENTINELS names none
-SENTINEL_MASTER: Final = "sentinel_master"  # option of our own: the hosts are Sentinels, which know this name
+PORT: Final = 6379  # of a URL without a port
+SENTINEL_PORT: Final = 26379  # of an entry of REDIS_SENTINELS without a port
+SENTINEL_MASTER: Final = "sentinel_master"  # our own option: the hosts are Sentinels that know this name
 EXAMPLES: Final = (
     "redis://127.0.0.1:6379/0, rediss://:password@host:6380/0 or unix:///run/valkey/valkey.sock?db=0"
 )
@@ -23,7 +27,7 @@ TLS_OPTIONS: Final = (
 
 
 def check_url(url: str) -> None:
-    """Raises ValueError with the remedy when a URL is none, or says what we do not understand."""
+    """Raises ValueError with the remedy when a URL is not valid or has an option that is not supported."""
     if url.startswith(f"{SOCKET}:"):
         _check_socket(urlsplit(url))
         return
@@ -69,7 +73,7 @@ def _check_option(name: str, value: str, scheme: str) -> None:
 
 
 def check_host(hosts: str) -> None:
-    """Raises ValueError with the remedy when a host, or one of several, is none, or more than that."""
+    """Raises ValueError with the remedy when one of the hosts (separated by commas) is not only a host."""
     for host in hosts.split(","):
         if is_ipv6(host) or not hosts:
             continue
@@ -81,26 +85,26 @@ def check_host(hosts: str) -> None:
 
 
 def each_host(url: str) -> list[str]:
-    """A URL of one host for each host of a URL: `redis://a:7000,b:7001/0` names nodes of a cluster."""
+    """One URL per host of a URL with several, such as `redis://a:7000,b:7001/0` for nodes of a cluster."""
     parts = urlsplit(url)
     login, sign, hosts = parts.netloc.rpartition("@")
     return [parts._replace(netloc=login + sign + host.strip()).geturl() for host in hosts.split(",")]
 
 
 def at(url: str, host: str, port: int) -> str:
-    """The same URL at another place."""
+    """The same URL with another host and port."""
     parts = urlsplit(url)
     login, sign, _ = parts.netloc.rpartition("@")
     return parts._replace(netloc=f"{login}{sign}{_bracketed(host)}:{port}").geturl()
 
 
 def host_of(url: str) -> str:
-    """The host of a URL of one host."""
+    """The host of a URL with one host; "" without one."""
     return urlsplit(url).hostname or ""
 
 
 def place_of(url: str) -> str:
-    """Host and port of a URL of one host, or the path of its socket, as a person reads them."""
+    """Where a URL leads, for people: host and port, the path of a socket, or primary and Sentinels."""
     parts = urlsplit(url)
     if parts.scheme == SOCKET:
         return unquote(parts.path)
@@ -110,7 +114,7 @@ def place_of(url: str) -> str:
 
 
 def database_of(url: str) -> int:
-    """The number of the database in a URL; 0 where it says none."""
+    """The database number in a URL; 0 without one."""
     return int(_database(urlsplit(url)) or 0)
 
 
@@ -125,7 +129,7 @@ def _bracketed(host: str) -> str:
 
 
 def is_ipv6(host: str) -> bool:
-    """Is it an IPv6 address, with or without brackets?"""
+    """Whether a host is an IPv6 address, with or without brackets."""
     try:
         return ip_address(host.strip("[]")).version == 6
     except ValueError:
@@ -135,7 +139,10 @@ def is_ipv6(host: str) -> bool:
 def url_of(
     host: str, port: int, database: int, *, user: str, password: str, tls_files: dict[str, str] | None
 ) -> str:
-    """The URL of these parts, with one host or several by commas; `tls_files` is None without TLS."""
+    """Build a URL; `host` may be several hosts, separated by commas.
+
+    `tls_files` maps TLS options to paths, of which empty ones are left out; None: without TLS.
+    """
     login = f"{quote(user, safe='')}:{quote(password, safe='')}@" if user or password else ""
     places = ",".join(f"{_bracketed(one.strip())}:{port}" for one in host.split(","))
     scheme = "redis" if tls_files is None else "rediss"
@@ -144,7 +151,7 @@ def url_of(
 
 
 def sentinels_of(text: str) -> list[tuple[str, int]]:
-    """Host and port of each of REDIS_SENTINELS. Raises ValueError with the remedy."""
+    """Host and port of each entry of REDIS_SENTINELS. Raises ValueError with the remedy."""
     found: list[tuple[str, int]] = []
     for one in text.split(","):
         try:
@@ -155,13 +162,16 @@ def sentinels_of(text: str) -> list[tuple[str, int]]:
         else:
             host = None if parts.path or parts.query or parts.username is not None else host
         if not host or not port:
-            raise ValueError(f"{one.strip()!r} is no host:port: write host1:26379,host2:26379,host3:26379")
+            raise ValueError(f"{one.strip()!r} is not host:port: write host1:26379,host2:26379,host3:26379")
         found.append((host, port))
     return found
 
 
 def by_sentinel(url: str, sentinels: list[tuple[str, int]], name: str) -> str:
-    """A URL of the primary that these Sentinels call by this name: its login, database and files of TLS."""
+    """A URL for the primary that these Sentinels know as `name`.
+
+    Login, database and TLS options of `url` are the primary's.
+    """
     parts = urlsplit(url)
     login, sign, _ = parts.netloc.rpartition("@")
     places = ",".join(f"{_bracketed(host)}:{port}" for host, port in sentinels)
@@ -170,12 +180,12 @@ def by_sentinel(url: str, sentinels: list[tuple[str, int]], name: str) -> str:
 
 
 def sentinel_master_of(url: str) -> str:
-    """The name of the primary in a URL of Sentinels; "" in any other."""
+    """The name of the primary in a URL of Sentinels; "" for any other URL."""
     return dict(parse_qsl(urlsplit(url).query)).get(SENTINEL_MASTER, "")
 
 
 def without_sentinels(url: str) -> tuple[str, list[tuple[str, int]]]:
-    """What is left of a URL of Sentinels for the library, and where these are."""
+    """Split a URL of Sentinels into a URL for the client library, and host and port of each Sentinel."""
     parts = urlsplit(url)
     login, sign, places = parts.netloc.rpartition("@")
     sentinels = sentinels_of(places)
@@ -185,13 +195,13 @@ def without_sentinels(url: str) -> tuple[str, list[tuple[str, int]]]:
 
 
 def without_login(url: str) -> str:
-    """The same without user, password and database: servers and their Sentinels have users of their own."""
+    """The URL without user, password and database: Sentinels do not have those of their servers."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], path="").geturl()
 
 
 def password_of(url: str) -> str:
-    """The password in a URL, "" without one."""
+    """The password in a URL; "" without one or when the URL is not valid."""
     try:
         return unquote(urlsplit(url).password or "")
     except ValueError:

@@ -1,18 +1,18 @@
 """Recognises weak secrets: examples from guides, and text made of words, keyboard patterns and repetitions.
 
-Only what is left of a text without these counts. Random text loses a few characters at most, so none is
-refused.
+These are removed from a text, and the rest must be long enough. Random text loses only a few characters, so
+it is not refused.
 """
 
 import re
 from functools import cache
 from typing import Final
 
-LEFT_MIN: Final = 16  # signs
-DIFFERENT_MIN: Final = 8  # of them
-WALK_MIN: Final = 4  # keys side by side
+LEFT_MIN: Final = 16  # characters that must be left
+DIFFERENT_MIN: Final = 8  # different characters, in the secret and in what is left
+WALK_MIN: Final = 4  # neighbouring keys
 
-# Printed by a guide that thousands have copied from, and not seen by what follows.
+# Examples of widely copied guides, which the rules below do not recognise.
 PRINTED: Final = frozenset(
     text.casefold()
     for text in (
@@ -44,7 +44,7 @@ SHORT_WORDS: Final = """
     a an and any api app are as at be bit but by dev do env for get has hex hs if in is it its key keys me my
     new no not now of on one or our out put rs set sha so the to two up us use we you
     1 12 123 16 20 24 32 48 64 128 256 384 512
-"""  # only where they stand alone
+"""  # removed only where they stand alone
 ROWS: Final = (
     "abcdefghijklmnopqrstuvwxyz",
     "01234567890",
@@ -59,7 +59,7 @@ ROWS: Final = (
 
 
 def _walks() -> set[str]:
-    """All walks along the rows, in both directions."""
+    """All parts of ROWS of at least WALK_MIN keys, in both directions."""
     return {
         row[start:end]
         for key_row in ROWS
@@ -71,7 +71,7 @@ def _walks() -> set[str]:
 
 @cache
 def _known_parts() -> re.Pattern[str]:
-    """Words and walks, the longest first; made when there is a secret to look at, not by every import."""
+    """A pattern of all words and walks, the longest first. It is compiled at the first use, not at import."""
     return re.compile("|".join(sorted({*WORDS.split(), *_walks()}, key=len, reverse=True)))
 
 
@@ -89,11 +89,11 @@ def is_guessable(secret: str) -> bool:
 
 
 def _left(text: str) -> str:
-    """What is left of it without repetition, words and walks."""
+    """The rest of a text without repetition, words and walks."""
     rest = _known_parts().sub(" ", _repeated(text))
     return "".join(part for part in PART.findall(rest) if part not in STANDING_ALONE)
 
 
 def _repeated(text: str) -> str:
-    """The part of which a text is made by saying it again and again: `abcabca` -> `abc`."""
+    """The shortest text whose repetition gives this text: `abcabca` -> `abc`."""
     return next(text[:size] for size in range(1, len(text) + 1) if text.startswith(text[size:]))

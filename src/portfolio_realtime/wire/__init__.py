@@ -1,1 +1,1 @@
-"""What goes over the wire: messages as types, frames as bytes."""
+"""The wire to clients: message types, WebSocket frames, HTTP errors."""

@@ -1,4 +1,4 @@
-"""One example of each message of the wire, for the documents; tests hold them against the types."""
+"""Examples of each message, for the API documents. Tests check them against the types."""
 
 from typing import Any, Final
 

@@ -1,13 +1,13 @@
-"""What a browser gets: a JSON text as one WebSocket frame (RFC 6455 §5.2). Made once, sent to many.
+"""WebSocket frames of a server (RFC 6455 §5.2), made once and sent to many clients.
 
-The calculator makes the frames of its publications: with several servers each would else make them again.
+The calculator makes the frames of its publications, so that several servers do not each make them again.
 """
 
 import struct
 
 
 def text_frame(payload: bytes) -> bytes:
-    """A whole text frame as a server sends it, unmasked."""
+    """An unfragmented, unmasked text frame with this payload."""
     length = len(payload)
     if length < 126:
         return bytes((0x81, length)) + payload

@@ -1,7 +1,8 @@
 """Errors of HTTP and of the WebSocket handshake: status, code, detail, and when to retry.
 
-The code is for programs and never changes its meaning; the detail is for people. Neither says why credentials
-are refused. As RFC 6750 allows, the client learns only whether they were missing or have expired.
+The code is for programs, and its meaning never changes; the detail is for people. Neither says why
+credentials are refused: as RFC 6750 allows, a client only learns whether they are missing, invalid or
+expired.
 """
 
 import enum
@@ -106,22 +107,22 @@ class HttpProblem(enum.Enum):
 
     @property
     def code(self) -> str:
-        """What programs compare."""
+        """The error code for programs."""
         return self.value.code
 
     @property
     def detail(self) -> str:
-        """What people read."""
+        """The explanation for people."""
         return self.value.detail
 
     @property
     def body(self) -> dict[str, str]:
-        """The JSON object of the answer."""
+        """The JSON object of the response."""
         return {"detail": self.detail, "code": self.code}
 
     @property
     def headers(self) -> dict[str, str]:
-        """The headers that belong to it."""
+        """The headers of the response: WWW-Authenticate or Retry-After, if any."""
         if self.value.challenge is not None:
             return {"WWW-Authenticate": self.value.challenge}
         retry_after_s = self.value.retry_after_s

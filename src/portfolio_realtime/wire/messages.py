@@ -1,6 +1,6 @@
-"""The wire: every message and every reason to close, as types. The calculator encodes the portfolio message.
+"""The types of all messages, and the close codes. The calculator encodes the portfolio message itself.
 
-Money is a decimal string, a ratio a number (0.0101 = 1.01 %), a time RFC 3339 UTC with microseconds.
+Money is a decimal string, a ratio is a number (0.0101 = 1.01 %), a time is RFC 3339 in UTC with microseconds.
 """
 
 import enum
@@ -11,7 +11,7 @@ import msgspec
 
 ACCOUNT_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MESSAGE_BYTES_MAX: Final = 4096  # of one message from a client
-ACCOUNTS_OF_A_MESSAGE_MAX: Final = 100  # so many UUIDs fit
+ACCOUNTS_OF_A_MESSAGE_MAX: Final = 100  # as many UUIDs fit into MESSAGE_BYTES_MAX
 
 Hop = Literal["collector", "calculator", "valkey", "server"]
 Detail = Literal["value", "positions"]
@@ -31,7 +31,7 @@ Time = Annotated[
     ),
 ]
 
-Number53 = Annotated[int, msgspec.Meta(ge=0, le=2**53)]  # exact in JavaScript, too
+Number53 = Annotated[int, msgspec.Meta(ge=0, le=2**53)]  # exact in JavaScript as well
 StreamPositionPair = Annotated[
     list[Number53], msgspec.Meta(min_length=2, max_length=2, description="epoch and sequence of a message")
 ]
@@ -66,7 +66,7 @@ class Disconnect(enum.Enum):
 
     @property
     def reason(self) -> str:
-        """The text that travels with the code."""
+        """The close reason that is sent with the code."""
         return self.value[1]
 
 
@@ -268,5 +268,5 @@ decode_client_message = msgspec.json.Decoder(ClientMessage).decode
 
 
 def is_account_id(text: str) -> bool:
-    """Whether the text may become part of a key in Valkey."""
+    """Whether the text has the form of an account id, so that it may be part of a key in Valkey."""
     return ACCOUNT_ID.fullmatch(text) is not None

@@ -1,1 +1,1 @@
-"""`portfolio-realtime doctor`: does all that we need work, and what to do about what does not?"""
+"""`portfolio-realtime doctor`: checks all that the services need, and names a remedy for each problem."""

@@ -1,6 +1,6 @@
-"""Alpaca's accounts: is the host there, are the keys good, is our clock right, how many requests are left?
+"""Checks Alpaca's host, the keys, this machine's clock and the rate limit.
 
-One request answers all four: the market clock, which everybody may read whose credentials are good.
+One request answers all four: the market clock, which all valid credentials may read.
 """
 
 import time
@@ -23,7 +23,7 @@ from portfolio_realtime.symbol_collector.sources.broker_client import credential
 from portfolio_realtime.symbol_collector.sources.trading_client import REMEDY as TRADING_REMEDY
 
 TIMEOUT_S: Final = 10.0
-SKEW_S_WARN: Final = 0.5  # the records take the broker's clock and ours for the same within this
+SKEW_S_WARN: Final = 0.5  # account records tolerate this difference from the broker's clock
 SKEW_S_FAIL: Final = 5.0
 REMAINING_SHARE_WARN: Final = 0.1
 OK: Final = 200
@@ -39,7 +39,7 @@ _SECOND_NS: Final = NS_PER_S
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer and the moments, by our clock, between which it was made."""
+    """An HTTP answer, with the times of the request and of the answer by our clock, in ns since the epoch."""
 
     status: int
     headers: Mapping[str, str]
@@ -49,14 +49,14 @@ class Answer:
 
 
 def authentication(settings: Settings) -> httpx.Auth:
-    """How this source's requests prove who we are."""
+    """The authentication of requests to the account source."""
     if settings.account_source == "trading":
         return KeyHeaders(settings.apca_api_key_id, settings.apca_api_secret_key.get_secret_value())
     return credentials(settings)
 
 
 def source(settings: Settings) -> Finding:
-    """Whose accounts the keys let us follow."""
+    """Which accounts the keys let us follow."""
     told, _, remedy = described_source(settings).partition(": ")
     if settings.account_source == "none":
         return Finding("keys", Status.FAIL, told, remedy)
@@ -64,7 +64,7 @@ def source(settings: Settings) -> Finding:
 
 
 async def ask(settings: Settings) -> Answer | Finding:
-    """Ask for the market clock; a Finding says why there is no answer."""
+    """Request the market clock. Returns the answer, or a Finding when there is none."""
     is_broker = settings.account_source == "broker"
     name = "broker" if is_broker else "trading"
     url = settings.host(name)
@@ -87,7 +87,7 @@ async def ask(settings: Settings) -> Answer | Finding:
 
 
 def access(settings: Settings, answer: Answer) -> Finding:
-    """Are host and keys good?"""
+    """Whether the host accepts the keys."""
     name = "broker" if settings.account_source == "broker" else "trading"
     host = settings.host(name)
     took_ms = (answer.received_ns - answer.sent_ns) / 1e6
@@ -103,23 +103,23 @@ def access(settings: Settings, answer: Answer) -> Finding:
             "Alpaca keys",
             Status.FAIL,
             f"{host} answers HTTP {answer.status} and no clock",
-            f"is ALPACA_{name.upper()}_URL right? Else try again later",
+            f"check ALPACA_{name.upper()}_URL; if it is right, try again later",
         )
     return Finding("Alpaca keys", Status.OK, f"{host} accepts them, {took_ms:.0f} ms")
 
 
 def clock(answer: Answer) -> Finding:
-    """Is our clock Alpaca's?"""
+    """Whether this machine's clock agrees with Alpaca's."""
     told = _told_ns(answer)
     if told is None:
-        return Finding("clock", Status.SKIP, "Alpaca does not say what time it is")
+        return Finding("clock", Status.SKIP, "Alpaca's answer has no time")
     earliest_ns, latest_ns = told
     skew_s = max(earliest_ns - answer.received_ns, answer.sent_ns - latest_ns, 0) / 1e9
     direction = "behind" if earliest_ns > answer.received_ns else "ahead"
     found = f"{skew_s:.1f} s {direction}" if skew_s >= SKEW_S_WARN else "the same as Alpaca's"
     is_open = (_clock(answer) or {}).get("is_open")
     if is_open is False:
-        found += "; the stock market is closed: prices stand still"
+        found += "; the stock market is closed: prices do not move"
     if skew_s < SKEW_S_WARN:
         return Finding("clock", Status.OK, found)
     status = Status.FAIL if skew_s >= SKEW_S_FAIL else Status.WARN
@@ -127,20 +127,24 @@ def clock(answer: Answer) -> Finding:
 
 
 def rate_limit(answer: Answer) -> Finding:
-    """How many requests a minute, and how many are left?"""
+    """How many requests per minute are allowed, and how many are left."""
     limit, remaining = (_number(answer, f"x-ratelimit-{name}") for name in ("limit", "remaining"))
     if limit is None or remaining is None:
         return Finding(
-            "rate limit", Status.WARN, "Alpaca sends no rate-limit headers", "a proxy removes them?"
+            "rate limit",
+            Status.WARN,
+            "Alpaca sends no rate-limit headers",
+            "check whether a proxy removes them",
         )
     found = f"{remaining} of {limit} requests a minute are left"
     if remaining < REMAINING_SHARE_WARN * limit:
-        return Finding("rate limit", Status.WARN, found, "what else uses this key? Give it a key of its own")
+        remedy = "another program may use this key: give each a key of its own"
+        return Finding("rate limit", Status.WARN, found, remedy)
     return Finding("rate limit", Status.OK, found)
 
 
 def _told_ns(answer: Answer) -> tuple[int, int] | None:
-    """Between which moments Alpaca made its answer, by its own clock."""
+    """The times, by Alpaca's clock, between which it made the answer; None: it does not say."""
     try:
         text = str((_clock(answer) or {}).get("timestamp") or "")
         if "." in text:

@@ -1,4 +1,4 @@
-"""One account's equity by our own record, marks and arithmetic, beside the broker's own figure."""
+"""Compares one account's equity, by our own record, marks and arithmetic, with the broker's figure."""
 
 from decimal import Decimal
 from typing import Final
@@ -24,15 +24,14 @@ from portfolio_realtime.symbol_collector.sources.parse import PayloadRefused, li
 from portfolio_realtime.valuation.rounding import cents, exact_equity, exposure, money
 
 CHECK: Final = "equity"
-DRIFT_WARN: Final = Decimal(
-    "0.005"
-)  # of equity or positions: the broker's prices are of another moment and venue
+# Ratios of equity or positions. Small ones are normal: the broker's prices have another time and venue.
+DRIFT_WARN: Final = Decimal("0.005")
 DRIFT_FAIL: Final = Decimal("0.05")
 SYMBOLS_LISTED_MAX: Final = 5
 
 
 async def examine(settings: Settings, account_id: str) -> Finding:
-    """Value an account (empty: the first one) and compare."""
+    """Value an account ("": the first open one) and compare its equity with the broker's."""
     try:
         async with open_client(settings, lambda status: None) as client:
             account_id = account_id or await _first(settings, client)
@@ -40,19 +39,19 @@ async def examine(settings: Settings, account_id: str) -> Finding:
                 return Finding(CHECK, Status.SKIP, "the broker has no open account yet")
             statement = await client.statement(account_id, is_urgent=True)
     except (BrokerError, httpx.HTTPError) as error:
-        return Finding(CHECK, Status.FAIL, str(error), "see the keys above, or try again later")
+        return Finding(CHECK, Status.FAIL, str(error), "check the keys above, or try again later")
     if statement is None:
-        remedy = "name one that the keys may see: --account ID"
-        return Finding(CHECK, Status.FAIL, f"there is no account {account_id}", remedy)
+        remedy = "choose an account that the keys may see: --account ID"
+        return Finding(CHECK, Status.FAIL, f"the account {account_id} does not exist", remedy)
     try:
         prices = await _prices(settings, statement)
     except (FeedRefused, FeedUnavailable) as error:
-        return Finding(CHECK, Status.SKIP, f"there are no prices: {error}")
+        return Finding(CHECK, Status.SKIP, f"prices are not available: {error}")
     return _compared(_account(statement), statement, prices)
 
 
 async def _first(settings: Settings, client: AccountSource) -> str:
-    """The first open account; "" when there is none."""
+    """The id of the first open account; "" when there is none. Raises BrokerError, httpx.HTTPError."""
     if settings.account_source == "trading":
         return (await client.accounts())[0].account_id
     params = {"sort": "asc", "entities": "contact", "status": "ACTIVE"}
@@ -77,7 +76,7 @@ def _account(statement: Statement) -> Account:
 
 
 async def _prices(settings: Settings, statement: Statement) -> dict[str, float]:
-    """Our own marks of what is held, from snapshots. Raises FeedRefused, FeedUnavailable."""
+    """Symbol -> our own mark of each held symbol, from snapshots. Raises FeedRefused, FeedUnavailable."""
     now_ns = SystemClock().now_ns()
     prices: dict[str, float] = {}
     for schedule in schedules(settings):
@@ -118,16 +117,20 @@ def _compared(account: Account, statement: Statement, prices: dict[str, float]) 
     if missing:
         listed = ", ".join(missing[:SYMBOLS_LISTED_MAX]) + (" …" if len(missing) > SYMBOLS_LISTED_MAX else "")
         found = f"{account.account_id}: no price of {listed}, so there is no total"
-        return Finding(CHECK, Status.WARN, found, "does the feed carry these symbols? See ALPACA_DATA_FEED")
+        remedy = "check whether the feed has these symbols: see ALPACA_DATA_FEED"
+        return Finding(CHECK, Status.WARN, found, remedy)
     ours, brokers = exact_equity(account, prices), statement.state.equity
     found = f"{account.account_id}: {money(cents(ours))}"
     if brokers is None:
-        return Finding(CHECK, Status.WARN, f"{found}; the broker states none", "nothing to compare with")
+        remedy = "nothing: there is no figure to compare with"
+        return Finding(CHECK, Status.WARN, f"{found}; the broker states no equity", remedy)
     at_stake = max(abs(brokers), exposure(account, prices))
     drift = abs(ours - brokers) / at_stake if at_stake else abs(ours)
-    found += f", the broker says {money(cents(brokers))} ({plain(round(100 * drift, 3))} % apart)"
+    found += f", the broker states {money(cents(brokers))} ({plain(round(100 * drift, 3))} % apart)"
     if drift <= DRIFT_WARN:
         return Finding(CHECK, Status.OK, found)
     status = Status.FAIL if drift > DRIFT_FAIL else Status.WARN
-    remedy = "old prices? Outside the session, and on iex, prices of thinly traded symbols may be far apart"
+    remedy = (
+        "prices may be old: outside the session and on iex, prices of rarely traded symbols may be far apart"
+    )
     return Finding(CHECK, status, found, remedy)

@@ -1,4 +1,4 @@
-"""All checks, side by side where they can be; what depends on another one that failed is not tried."""
+"""Runs all checks, concurrently where possible. A check that depends on a failed one is skipped."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -15,7 +15,10 @@ CHECK_S_MAX: Final = 60.0
 
 
 async def examine(account_id: str = "") -> list[Finding]:
-    """Everything, without any secret; `account_id` is whose equity is compared (empty: the first one)."""
+    """Run all checks. Findings contain no secret.
+
+    `account_id` is the account whose equity is compared; "": the first open one.
+    """
     settings = _loaded()
     if isinstance(settings, Finding):
         return [settings]
@@ -24,7 +27,7 @@ async def examine(account_id: str = "") -> list[Finding]:
 
 
 async def examine_production(url: str = "") -> list[Finding]:
-    """The guide's production list, without any secret; `url` is where clients connect."""
+    """Check the guide's production list. Findings contain no secret. `url` is the clients' address."""
     settings = _loaded()
     if isinstance(settings, Finding):
         return [settings]
@@ -36,7 +39,7 @@ def _loaded() -> Settings | Finding:
         return config.load()
     except SettingsError as error:
         _, _, wrong = str(error).partition("\n")
-        remedy = "put them right in the environment or in .env; docs/configuration.md tells each one"
+        remedy = "correct them in the environment or in .env; docs/configuration.md describes each setting"
         return Finding("settings", Status.FAIL, " ".join(wrong.split()), remedy)
 
 
@@ -68,7 +71,7 @@ async def _in_time(check: str, work: Awaitable[Finding]) -> Finding:
     try:
         return await asyncio.wait_for(work, CHECK_S_MAX)
     except TimeoutError:
-        return Finding(check, Status.FAIL, f"no answer in {CHECK_S_MAX:.0f} s", "try again later")
+        return Finding(check, Status.FAIL, f"no answer within {CHECK_S_MAX:.0f} s", "try again later")
 
 
 def _skipped(*checks: str) -> list[Finding]:

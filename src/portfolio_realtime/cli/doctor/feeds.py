@@ -1,7 +1,7 @@
-"""Market data: whether each feed accepts login and subscription, and REST returns snapshots.
+"""Checks market data: whether each feed accepts login and subscription, and REST returns snapshots.
 
-The product's own stream client is used. Most keys allow one connection: while our services run, Alpaca
-refuses another one, which shows that the keys are good.
+It uses the product's own stream client. Most keys allow one connection only: while our services run, Alpaca
+refuses another one, which shows that the keys are valid.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ from portfolio_realtime.model import CRYPTO, US_EQUITY
 
 FREE_FEED: Final = "iex"
 TEST_FEED_SYMBOL: Final = "FAKEPACA"
-SYMBOLS: Final = {US_EQUITY: "AAPL", CRYPTO: "BTC/USD"}  # options: every contract ends
+SYMBOLS: Final = {US_EQUITY: "AAPL", CRYPTO: "BTC/USD"}  # no option: every contract expires
 CONNECTION_LIMIT: Final = "406"
 TOO_MANY: Final = "429"
 
 
 async def examine(settings: Settings) -> list[Finding]:
-    """Every feed that the settings choose, and the snapshots of stocks."""
+    """Check every feed that the settings choose, and the snapshots of stocks."""
     now_ns = SystemClock().now_ns()
     feeds = [schedule.at(now_ns)[0] for schedule in schedules(settings)]
     stocks = next(feed for feed in feeds if feed.asset_class == US_EQUITY)
@@ -52,12 +52,12 @@ async def _stream(settings: Settings, feed: Feed) -> Finding:
         return Finding(
             check, Status.WARN, f"{feed.source} accepts the connection but not {symbol}", "try again"
         )
-    takes = f" and takes {symbol}" if symbol else ""
+    takes = f" and {symbol}" if symbol else ""
     return Finding(check, Status.OK, f"{feed.source} accepts the connection{takes}")
 
 
 async def _try(settings: Settings, feed: Feed, symbol: str | None) -> list[str]:
-    """Log in and subscribe; what the feed did not take."""
+    """Log in and subscribe. Returns the symbols that the feed did not accept."""
     encoding = "msgpack" if feed.is_packed_only else settings.alpaca_stream_encoding
     url = settings.host("stream") + feed.stream_path
     stream = await open_stream(url, feed.name, feed.setting, encoding)
@@ -84,7 +84,7 @@ async def _subscribe(stream: MarketStream, symbol: str) -> list[str]:
 def _told(error: FeedRefused, feed: Feed) -> tuple[str, str]:
     found, _, remedy = str(error).partition("; ")
     if feed.asset_class == US_EQUITY and feed.source != FREE_FEED:
-        remedy += f"; {feed.setting}={FREE_FEED} is in every plan, also in a free one"
+        remedy += f"; {feed.setting}={FREE_FEED} is in every plan, also in the free one"
     return found, remedy
 
 
@@ -92,18 +92,18 @@ def _lost(error: StreamLost, need: Status) -> tuple[Status, str, str]:
     if error.reason == CONNECTION_LIMIT:
         return (
             Status.WARN,
-            "the keys are good, but all connections that they allow are open",
-            "nothing, if our own services run; else end the other program, or wait 90 s after a crash",
+            "the keys are valid, but all connections that they allow are open",
+            "nothing if our own services run; else end the other program, or wait 90 s after a crash",
         )
     if error.reason == TOO_MANY:
         return Status.WARN, str(error), "too many connections in a short time: wait a minute"
-    return need, str(error), "try again; if it stays, see https://status.alpaca.markets"
+    return need, str(error), "try again; if it fails again, see https://status.alpaca.markets"
 
 
 async def _snapshots(settings: Settings, feed: Feed) -> Finding:
     check = "snapshots"
     if feed.snapshots_feed is None:
-        return Finding(check, Status.SKIP, f"{feed.source} has none")
+        return Finding(check, Status.SKIP, f"{feed.source} has no snapshots")
     snapshots = Snapshots(settings, feed, MarketLogin(settings))
     symbol = SYMBOLS[feed.asset_class]
     try:
@@ -116,5 +116,5 @@ async def _snapshots(settings: Settings, feed: Feed) -> Finding:
     finally:
         await snapshots.close()
     if symbol not in found:
-        return Finding(check, Status.WARN, f"no snapshot of {symbol}", "is ALPACA_DATA_URL right?")
-    return Finding(check, Status.OK, f"{settings.host('data')} gives that of {symbol}")
+        return Finding(check, Status.WARN, f"no snapshot of {symbol}", "check ALPACA_DATA_URL")
+    return Finding(check, Status.OK, f"{settings.host('data')} returns the snapshot of {symbol}")

@@ -1,4 +1,4 @@
-"""What a check has found, for people and for programs."""
+"""The findings of checks, as a table for people and as JSON for programs."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,12 +13,12 @@ from portfolio_realtime.redaction import clean
 
 
 class Status(StrEnum):
-    """How a check has ended."""
+    """The result of a check."""
 
     OK = "ok"
     WARN = "warn"  # it works, but not as well as it should
     FAIL = "fail"  # it does not work
-    SKIP = "skip"  # it could not be checked because another one failed
+    SKIP = "skip"  # it could not be checked, for example because another check failed
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ def redacted(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
-    """For programs."""
+    """The findings as a JSON object: `healthy`, and `checks` with the fields of Finding."""
     return {"healthy": is_healthy(findings), "checks": [asdict(finding) for finding in findings]}
 
 
 def show(findings: Sequence[Finding], console: Console) -> None:
-    """A table for people."""
+    """Print the findings as a table."""
     table = Table(show_edge=False, pad_edge=False, row_styles=["", ""])
     for name in ("", "check", "found", "what to do"):
         table.add_column(name, overflow="fold")

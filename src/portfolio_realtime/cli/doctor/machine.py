@@ -1,4 +1,4 @@
-"""This machine: Valkey, and the ports on which the server will listen."""
+"""Checks Valkey and the ports on which the server will listen."""
 
 import socket
 from collections.abc import AsyncGenerator
@@ -29,25 +29,25 @@ async def state(settings: Settings) -> Finding:
         return Finding("Valkey", Status.FAIL, refusal, remedy)
     except StateUnavailable as error:
         if error.word:
-            return Finding("Valkey", Status.FAIL, str(error), "wait: this passes, unless it names a remedy")
+            return Finding("Valkey", Status.FAIL, str(error), "wait: it passes, unless it names a remedy")
         remedy = (
             "apt-get install redis-server, or set REDIS_HOST"
             if settings.is_embedded
             else "check REDIS_HOST, REDIS_PORT, REDIS_USER, REDIS_PASSWORD and REDIS_SSL (or REDIS_URL); "
-            "without REDIS_HOST and REDIS_URL an embedded one is started"
+            "without REDIS_HOST and REDIS_URL, an embedded one is started"
         )
         return Finding("Valkey", Status.FAIL, str(error), remedy)
     place = "embedded" if settings.is_embedded else "a cluster" if server.is_cluster else "shared"
-    found = f"{place}: {server.name} {server.version}, {server.round_trip_ms:.1f} ms a round trip"
+    found = f"{place}: {server.name} {server.version}, {server.round_trip_ms:.1f} ms per round trip"
     return Finding("Valkey", *judged(server, found))
 
 
 def judged(server: Server, found: str) -> tuple[Status, str, str]:
-    """Will this server do? Status, what was found, remedy."""
+    """Whether this server is suitable: status, what was found, remedy."""
     if server.major_version < MAJOR_VERSION_MIN:
         return Status.FAIL, found, f"use version {MAJOR_VERSION_MIN} or newer of Valkey or Redis"
     if server.replica:
-        return Status.FAIL, f"{found}; a replica, which takes no writes", "point REDIS_HOST at the primary"
+        return Status.FAIL, f"{found}; a replica, which refuses writes", "set REDIS_HOST to the primary"
     if server.eviction_policy not in ("", NO_EVICTION):
         remedy = (
             f"it may forget accounts when it is full: CONFIG SET maxmemory-policy {NO_EVICTION}; where "
@@ -55,7 +55,7 @@ def judged(server: Server, found: str) -> tuple[Status, str, str]:
         )
         return Status.WARN, f"{found}; evicts by {server.eviction_policy}", remedy
     if server.round_trip_ms > ROUND_TRIP_MS_WARN:
-        return Status.WARN, found, "values will lag: bring it into the same network, or use the embedded one"
+        return Status.WARN, found, "values will lag: move it to the same network, or use the embedded one"
     return Status.OK, found, ""
 
 
@@ -80,18 +80,18 @@ async def ports(settings: Settings) -> list[Finding]:
 async def _port(host: str, name: str, port: int) -> Finding:
     check = f"port {port}"
     if port == 0:
-        return Finding(check, Status.OK, f"{name}: the system picks one")
+        return Finding(check, Status.OK, f"{name}: the system chooses a free one")
     if (refusal := _refusal(host, port)) is None:
         return Finding(check, Status.OK, f"{name}: free on {host}")
     if await _is_ours(port):
         return Finding(check, Status.OK, f"{name}: our own server listens there")
-    # the services of one terminal use the first, a server in a terminal of its own the second
+    # run_services uses the first port. Only a server that runs alone uses the second.
     status = Status.FAIL if name == "RUN_SERVICES_PORT" else Status.WARN
     return Finding(check, status, f"{name}: {host}:{port}: {refusal}", f"set {name} to another port")
 
 
 def _refusal(host: str, port: int) -> str | None:
-    """Why nobody can listen there, or None."""
+    """Why a server cannot listen there; None if it can."""
     try:
         address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(address[0], socket.SOCK_STREAM) as probe:

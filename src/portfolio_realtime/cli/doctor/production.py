@@ -1,6 +1,6 @@
-"""The guide's production checklist, step by step: by the settings, in Valkey, and from outside by the URL.
+"""Checks the guide's production list: in the settings, in Valkey, and from outside at the public address.
 
-Run it with the settings of a server (in the task `operator`, or on a machine that reaches Valkey).
+Run it with the settings of a server, in the task `operator` or on a machine that can reach Valkey.
 """
 
 import ssl
@@ -27,8 +27,8 @@ from portfolio_realtime.state.server import Server, examine
 OK, WARN, FAIL, SKIP = Status.OK, Status.WARN, Status.FAIL, Status.SKIP
 TIMEOUT_S: Final = 10.0
 REPLICAS: Final = 2
-DRAIN_GRACE_S_MIN: Final = 10  # an AWS load balancer hears of a stop some 5 s late
-CLOUDFLARE: Final = IPv4Network("162.158.0.0/15")  # one of its networks, from which requests come
+DRAIN_GRACE_S_MIN: Final = 10  # an AWS load balancer notices a stop about 5 s late
+CLOUDFLARE: Final = IPv4Network("162.158.0.0/15")  # one of the networks from which its requests come
 COUNTS: Final = {
     "symbol_collector": 1,
     "market_data_consumer": 1,
@@ -39,10 +39,10 @@ HOLDER: Final = "doctor"
 
 
 async def check_production(settings: Settings, url: str) -> list[Finding]:
-    """The whole list; `url`: where clients connect, https://… (empty: it is not looked at from outside)."""
+    """Check the whole list, in its order. `url` is the clients' address; "": no check from outside."""
     found = [*_settings(settings), *await _valkey(settings), *await _outside(settings, url)]
     commands = "portfolio-realtime loadtest --url URL, make faults"
-    found.append(Finding("11 load, chaos", SKIP, "cannot be seen from here", f"run once: {commands}"))
+    found.append(Finding("11 load, chaos", SKIP, "cannot be checked here", f"run once: {commands}"))
     return sorted(found, key=lambda finding: int(finding.check.split()[0]))
 
 
@@ -62,7 +62,7 @@ def _settings(settings: Settings) -> Iterator[Finding]:
         "1 Valkey shared",
         not settings.is_embedded,
         "REDIS_HOST or REDIS_URL",
-        "set it: an embedded one is lost with its process",
+        "set one of them: an embedded Valkey is lost with its process",
     )
     yield check("1 Valkey by TLS", is_tls, f"REDIS_SSL={is_tls}", "REDIS_SSL=true")
     yield check(
@@ -81,26 +81,26 @@ def _settings(settings: Settings) -> Iterator[Finding]:
         "4 drain",
         settings.drain_grace_seconds >= DRAIN_GRACE_S_MIN,
         f"DRAIN_GRACE_SECONDS={settings.drain_grace_seconds:g}",
-        "10 behind an AWS load balancer, which hears of a stop late",
+        "10 behind an AWS load balancer, which notices a stop late",
         WARN,
     )
     yield check(
         "5 address",
         settings.websocket_host in ("0.0.0.0", "::"),
         f"WEBSOCKET_HOST={settings.websocket_host}",
-        "WEBSOCKET_HOST=0.0.0.0, or the balancer cannot reach it",
+        "WEBSOCKET_HOST=0.0.0.0: otherwise the balancer cannot reach it",
     )
     yield check(
         "5 proxies",
         bool(settings.trusted_proxies),
         f"TRUSTED_PROXIES={settings.trusted_proxies or 'none'}"[:80],
-        "the balancer's network, or all clients count as one address",
+        "the balancer's network: otherwise all clients count as one address",
     )
     yield check(
         "8 metrics",
         has_metrics,
         "EMF_DEPLOYMENT or METRICS_TOKEN",
-        "docs/monitoring.md: nobody would notice anything",
+        "docs/monitoring.md: without metrics there are no alarms",
     )
     yield check(
         "8 log",
@@ -110,7 +110,7 @@ def _settings(settings: Settings) -> Iterator[Finding]:
         WARN,
     )
     yield check(
-        "9 tokens", has_tokens, "JWT_SECRET or JWKS_URL", "without either only this machine is served"
+        "9 tokens", has_tokens, "JWT_SECRET or JWKS_URL", "set one: otherwise only this machine is served"
     )
     yield check(
         "9 TLS required", settings.require_tls, f"REQUIRE_TLS={settings.require_tls}", "REQUIRE_TLS=true"
@@ -133,7 +133,7 @@ def _settings(settings: Settings) -> Iterator[Finding]:
 
 async def _valkey(settings: Settings) -> list[Finding]:
     if settings.is_embedded:
-        return [Finding("1 Valkey", SKIP, "there is no shared one", "see above")]
+        return [Finding("1 Valkey", SKIP, "no shared Valkey is configured", "see above")]
     try:
         server = await examine(settings.state_url, is_cluster=settings.is_cluster)
         async with _state(settings) as state:
@@ -172,7 +172,7 @@ def _server(server: Server) -> Iterator[Finding]:
     )
     if server.saved_s is None:
         told = "aws elasticache describe-snapshots --replication-group-id ID"
-        yield Finding("10 snapshots", SKIP, "this server does not say", told)
+        yield Finding("10 snapshots", SKIP, "this server does not report them", told)
     else:
         hours = (time.time() - server.saved_s) / 3600
         is_fresh = hours < 25
@@ -197,10 +197,10 @@ async def _counts(state: State) -> Finding:
 async def _revocations(state: State, settings: Settings) -> Finding:
     since_s = (await state.revocations.known()).since_s
     if since_s is None:
-        return Finding("10 revocations", WARN, "no server has looked yet", "start one, and run this again")
+        return Finding("10 revocations", WARN, "no server has started yet", "start one, and run this again")
     if since_s == ALWAYS or time.time() - since_s > settings.jwt_lifetime_max:
         return Finding("10 revocations", OK, "all are known")
-    remedy = "older tokens are refused until then: docs/runbook/revocations-lost.md"
+    remedy = "older tokens are refused until they are restored: docs/runbook/revocations-lost.md"
     minutes = (time.time() - since_s) / 60
     return Finding("10 revocations", WARN, f"known for the last {minutes:.0f} min only", remedy)
 
@@ -208,7 +208,7 @@ async def _revocations(state: State, settings: Settings) -> Finding:
 async def _outside(settings: Settings, url: str) -> list[Finding]:
     parts = urlsplit(url)
     if not url:
-        return [Finding("5 from outside", SKIP, "not looked at", "--url https://realtime.example.com")]
+        return [Finding("5 from outside", SKIP, "not checked", "--url https://realtime.example.com")]
     if parts.scheme != "https" or not parts.hostname:
         return [Finding("5 from outside", FAIL, url, "an address such as https://realtime.example.com")]
     try:
@@ -233,7 +233,7 @@ async def _answers(http: httpx.AsyncClient, settings: Settings) -> list[Finding]
     portfolio = (await http.get("/v1/portfolio/nobody")).status_code
     found.append(
         _answered(
-            "9 no token", portfolio, lambda code: code == 401, "everybody can read accounts: JWT_SECRET"
+            "9 no token", portfolio, lambda code: code == 401, "anyone can read accounts: set JWT_SECRET"
         )
     )
     metrics = (await http.get("/metrics")).status_code
@@ -266,13 +266,13 @@ def _colour(is_orange: bool, settings: Settings) -> Finding:
     if any(isinstance(network, IPv4Network) and CLOUDFLARE.subnet_of(network) for network in trusted):
         return Finding("6 Cloudflare", OK, "orange, and its networks are trusted")
     remedy = "add Cloudflare's networks to TRUSTED_PROXIES: make cloudflare ARGS=networks"
-    return Finding("6 Cloudflare", FAIL, "orange, and all viewers behind an edge share its limits", remedy)
+    return Finding("6 Cloudflare", FAIL, "orange, and all clients behind an edge share its limits", remedy)
 
 
 async def _websocket(netloc: str) -> Finding:
     try:
         async with connect(f"wss://{netloc}/ws/portfolio/nobody", open_timeout=TIMEOUT_S, ssl=_context()):
-            return Finding("7 WebSocket", OK, f"wss://{netloc} lets a WebSocket begin")
+            return Finding("7 WebSocket", OK, f"wss://{netloc} accepts a WebSocket")
     except (InvalidHandshake, OSError, TimeoutError) as error:
-        remedy = "WebSockets on at Cloudflare; no proxy between that does not know them"
+        remedy = "switch WebSockets on at Cloudflare; every proxy in between must support them"
         return Finding("7 WebSocket", FAIL, f"{type(error).__name__}: {error}", remedy)

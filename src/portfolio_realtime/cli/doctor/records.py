@@ -1,4 +1,4 @@
-"""The account records that a running collector has left in a shared Valkey: heard, old, or contradicted?"""
+"""Checks the account records in a shared Valkey: whether they are current and confirmed by the broker."""
 
 import time
 from typing import Final
@@ -11,12 +11,12 @@ from portfolio_realtime.model import Account
 from portfolio_realtime.state import State, feeds, open_state
 
 CHECK: Final = "account records"
-RECORDS_MAX: Final = 1_000  # looked at; of more, the first ones that Valkey gives
+RECORDS_MAX: Final = 1_000  # records that are read, in Valkey's order
 LISTED_MAX: Final = 3
 
 
 async def examine(settings: Settings) -> Finding:
-    """How many of the records of a shared Valkey are old or unconfirmed."""
+    """Count the records of a shared Valkey that are old or not confirmed."""
     state = open_state(
         settings.state_url,
         holder="doctor",
@@ -44,19 +44,19 @@ async def _records(state: State, shards: int) -> list[Account]:
 
 
 def judged(records: list[Account], record_ttl_s: float, *, is_heard: bool) -> Finding:
-    """What is to be said of these records."""
+    """The finding for these records; `is_heard`: the collector reports that the broker answers."""
     if not records:
         return Finding(CHECK, Status.OK, "there are none yet")
     if not is_heard:
-        remedy = "is the symbol collector running? Its log says whether Alpaca's events or answers fail"
-        found = f"the broker is not heard; {len(records)} records are as old as its last word"
+        remedy = "check that the symbol collector runs; its log says whether Alpaca's events or answers fail"
+        found = f"no news from the broker; {len(records)} records are as old as its last answer"
         return Finding(CHECK, Status.FAIL, found, remedy)
     oldest_ns = time.time_ns() - int(record_ttl_s * NS_PER_S)
     old = [one.account_id for one in records if one.is_unreadable or one.as_of_ns < oldest_ns]
     doubted = [one.account_id for one in records if one.unconfirmed is not None]
-    found = f"{len(records)} looked at, {len(old)} old, {len(doubted)} not confirmed"
+    found = f"{len(records)} checked, {len(old)} old, {len(doubted)} not confirmed"
     if not old and not doubted:
         return Finding(CHECK, Status.OK, found)
     named = ", ".join(sorted({*old, *doubted})[:LISTED_MAX])
-    remedy = "GET /v1/portfolio/ID/explain says what of an account is not confirmed, and since when"
+    remedy = "GET /v1/portfolio/ID/explain shows what is not confirmed, and since when"
     return Finding(CHECK, Status.WARN, f"{found}: {named}", remedy)
