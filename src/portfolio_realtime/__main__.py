@@ -1,6 +1,7 @@
-"""`portfolio-realtime`, or `python -m portfolio_realtime`: all commands.
+"""`portfolio-realtime`, or `python -m portfolio_realtime`: runs one of the commands.
 
-Other packages add commands by an entry point that gives a `typer.Typer`, as the harness does.
+Other packages add commands by an entry point of the group COMMANDS that is a `typer.Typer`, as the harness
+does.
 """
 
 from importlib.metadata import entry_points
@@ -8,11 +9,11 @@ from typing import Final
 
 from portfolio_realtime import interrupts
 
-COMMANDS: Final = "portfolio_realtime.commands"  # the group of these entry points
+COMMANDS: Final = "portfolio_realtime.commands"
 
 
 def main() -> None:
-    """Run one command."""
+    """Run the command that the command line names."""
     with interrupts.quiet():
         from portfolio_realtime.cli.app import app
 

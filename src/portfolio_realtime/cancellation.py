@@ -1,4 +1,4 @@
-"""Ending tasks for certain: one cancellation can be lost."""
+"""Ends tasks reliably: a single cancellation can be lost."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,11 +8,11 @@ CANCEL_AGAIN_S: Final = 0.5
 
 
 async def cancel_until_ended(tasks: Sequence[asyncio.Future[Any]]) -> None:
-    """Cancel until all have ended.
+    """Cancel tasks repeatedly until all have ended.
 
     Once is not enough: `asyncio.wait_for` of Python 3.11, in which the Valkey client writes, loses a
-    cancellation that comes as it returns. Whoever waits for us does the same, so being cancelled here is no
-    reason to leave the tasks alone.
+    cancellation that arrives as it returns. Callers cancel repeatedly as well, so being cancelled here does
+    not end the wait; CancelledError is raised at the end.
     """
     pending = set(tasks)
     is_cancelled = False
@@ -26,6 +26,6 @@ async def cancel_until_ended(tasks: Sequence[asyncio.Future[Any]]) -> None:
             pending = {task for task in pending if not task.done()}
     for task in tasks:
         if not task.cancelled():
-            task.exception()  # it has been seen; the first failure is raised by the caller
+            task.exception()  # marks it as retrieved; the caller raises the first failure
     if is_cancelled:
         raise asyncio.CancelledError

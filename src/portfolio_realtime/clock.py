@@ -1,4 +1,4 @@
-"""Time as an argument: nanoseconds since 1970 in UTC, passed in so that tests can move it."""
+"""Clocks and time formats. Times are nanoseconds since the epoch in UTC, and tests can pass another clock."""
 
 import functools
 import time
@@ -8,31 +8,31 @@ from zoneinfo import ZoneInfo
 
 NS_PER_S = 1_000_000_000
 NEW_YORK: Final = ZoneInfo("America/New_York")
-SECONDS_KEPT_MAX = 4096  # texts of recent seconds
+SECONDS_KEPT_MAX = 4096  # cached texts of seconds
 _1970 = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Clock(Protocol):
-    """Where the time comes from."""
+    """A source of wall-clock and monotonic time."""
 
     def now_ns(self) -> int:
-        """Wall-clock time in nanoseconds since 1970-01-01 UTC."""
+        """Wall-clock time in nanoseconds since the epoch."""
         ...
 
     def monotonic_s(self) -> float:
-        """Seconds that never go back, for deadlines."""
+        """Monotonic time in seconds, for deadlines."""
         ...
 
 
 class SystemClock:
-    """The machine's own clocks."""
+    """The machine's clocks."""
 
     def now_ns(self) -> int:
-        """Wall-clock time in nanoseconds since 1970-01-01 UTC."""
+        """Wall-clock time in nanoseconds since the epoch."""
         return time.time_ns()
 
     def monotonic_s(self) -> float:
-        """Seconds that never go back."""
+        """Monotonic time in seconds."""
         return time.monotonic()
 
 
@@ -52,9 +52,9 @@ def _second(seconds: int) -> str:
 
 
 def parse_rfc3339(text: str) -> int:
-    """Nanoseconds since 1970 of an RFC 3339 time with any offset and 0 to 9 fraction digits.
+    """Nanoseconds since the epoch of an RFC 3339 time, with any offset; digits beyond nanoseconds are cut.
 
-    Raises ValueError when `text` is no such time.
+    Raises ValueError when `text` is not such a time.
     """
     fraction_ns = 0
     if "." in text:
@@ -69,20 +69,20 @@ def parse_rfc3339(text: str) -> int:
 
 
 def new_york_date_of(ns: int) -> str:
-    """The date in New York at a moment: YYYY-MM-DD."""
+    """The New York date of a time, YYYY-MM-DD."""
     return new_york(ns).date().isoformat()
 
 
 def new_york_midnight_ns(day: date) -> int:
-    """When a day begins in New York."""
+    """The beginning of a New York day, in nanoseconds since the epoch."""
     return ns_of(datetime.combine(day, datetime.min.time(), NEW_YORK))
 
 
 def new_york(ns: int) -> datetime:
-    """A moment as New York's clocks show it, to the second."""
+    """The New York date and time, to the second."""
     return datetime.fromtimestamp(ns // NS_PER_S, NEW_YORK)
 
 
 def ns_of(moment: datetime) -> int:
-    """Nanoseconds since 1970 of a moment, to the second."""
+    """Nanoseconds since the epoch of a date and time, to the second."""
     return int(moment.timestamp()) * NS_PER_S

@@ -1,9 +1,9 @@
-"""The metrics that CloudWatch gets: lines of the embedded metric format (EMF) on standard output.
+"""Metrics for CloudWatch: lines in the embedded metric format (EMF) on standard output.
 
-CloudWatch Logs makes metrics of such lines: no agent, no right, no call. METRICS is the whole list of what is
-written; alarms, scaling and dashboards read it from here. Every metric of a service is written each
-INTERVAL_S, as 0 too, so that missing data means a missing process. All come from the registry behind
-`/metrics`. With EMF_DEPLOYMENT, the name of this installation; without it nothing is written.
+CloudWatch Logs turns such lines into metrics, without an agent, a permission or an API call. METRICS lists
+everything that is written; alarms, scaling and dashboards read it from here. Every metric of a service is
+written every INTERVAL_S, also when it is 0, so that missing data means a missing process. All of them come
+from the registry behind `/metrics`. Nothing is written without EMF_DEPLOYMENT, the name of this installation.
 
 Format: CloudWatch user guide, "Specification: Embedded metric format".
 """
@@ -19,12 +19,12 @@ from typing import Any, Final, NoReturn
 import msgspec
 from prometheus_client import CollectorRegistry
 
-FIRST_S: Final = 5.0  # after the start, so that whoever deploys sees it soon
+FIRST_S: Final = 5.0  # after the start, so that a deployment is visible soon
 INTERVAL_S: Final = 60.0
 NAMESPACE: Final = "PortfolioRealtime"
-DIMENSIONS: Final = ("Deployment", "Service")  # EMF_DEPLOYMENT and the service; its processes are added up
+DIMENSIONS: Final = ("Deployment", "Service")  # CloudWatch aggregates the processes of a service
 PREFIX: Final = "portfolio_realtime_"
-BEYOND: Final = 1e9  # above the highest bound
+BEYOND: Final = 1e9  # in place of infinity, the bound of the last bucket
 
 COLLECTOR: Final = "symbol_collector"
 CONSUMER: Final = "market_data_consumer"
@@ -34,7 +34,7 @@ SERVICES: Final = (COLLECTOR, CONSUMER, CALCULATOR, SERVER)
 
 
 class Unit(Enum):
-    """CloudWatch's own names."""
+    """The units of CloudWatch."""
 
     COUNT = "Count"
     SECONDS = "Seconds"
@@ -43,19 +43,22 @@ class Unit(Enum):
 
 
 class How(Enum):
-    """How one number is made of a Prometheus family."""
+    """How a figure is computed from a Prometheus family."""
 
-    HIGHEST = "the highest of its gauges now"
-    SUM = "the sum of its gauges now"
-    INCREASE = "what its counters have grown since the last line"
-    RATE = "that, a second"
-    MEAN = "the mean of what its histograms observed since the last line"
-    WORST = "the bound of the highest bucket that any of those fell into"
+    HIGHEST = "the maximum of its gauges"
+    SUM = "the sum of its gauges"
+    INCREASE = "the increase of its counters since the last line"
+    RATE = "the increase per second"
+    MEAN = "the mean of the observations of its histograms since the last line"
+    WORST = "the upper bound of the highest bucket with an observation since the last line"
 
 
 @dataclass(frozen=True)
 class EmbeddedMetric:
-    """One metric of one service; of the family's samples `only` those with these labels, `but` not these."""
+    """One metric of one service.
+
+    Of the family's samples, it uses those that have the labels `only` and none of the labels `but`.
+    """
 
     service: str
     name: str
@@ -96,7 +99,7 @@ METRICS: Final[tuple[EmbeddedMetric, ...]] = (
     EmbeddedMetric(CALCULATOR, "PublicationLagSeconds", _S, "publication_lag_seconds", How.MEAN),
     EmbeddedMetric(SERVER, "Connections", _C, "connections", How.SUM),
     EmbeddedMetric(SERVER, "Connects", _C, "connects", How.INCREASE, only={"result": "accepted"}),
-    # Cut without a close frame: their clients reconnect.
+    # Connections that ended without a close frame: their clients reconnect.
     EmbeddedMetric(SERVER, "Reconnects", _C, "disconnects", How.INCREASE, only={"code": "1006"}),
     EmbeddedMetric(SERVER, "SlowConsumers", _C, "disconnects", How.INCREASE, only={"code": "4002"}),
     EmbeddedMetric(SERVER, "RefusedCredentials", _C, "auth_failures", How.INCREASE),
@@ -113,16 +116,16 @@ METRICS: Final[tuple[EmbeddedMetric, ...]] = (
 )
 
 Samples = dict[str, list[tuple[Mapping[str, str], float]]]
-"""Name of a sample, such as `…_total` -> its labels and value, for each."""
+"""Name of a sample, such as `…_total` -> its series, as (labels, value)."""
 
 
 def metrics_of(service: str) -> list[EmbeddedMetric]:
-    """What this service writes."""
+    """The metrics that a service writes."""
     return [metric for metric in METRICS if metric.service == service]
 
 
 class EmbeddedMetrics:
-    """The lines of one process; each says what has happened since the one before."""
+    """Makes the lines of one process. Each line covers the time since the one before."""
 
     def __init__(
         self,
@@ -146,7 +149,7 @@ class EmbeddedMetrics:
         self._before_s = monotonic_s()
 
     def line(self, now_ms: int) -> str:
-        """One event, complete, on one line. `now_ms`: since 1970."""
+        """The next line: one JSON object in EMF. `now_ms` is in milliseconds since the epoch."""
         now_s, samples = self._monotonic_s(), _samples(self._registry)
         elapsed_s = max(now_s - self._before_s, 1e-3)
         values = {metric.name: _value(metric, samples, self._before, elapsed_s) for metric in self._metrics}
@@ -158,7 +161,7 @@ class EmbeddedMetrics:
 async def write_each_minute(
     lines: EmbeddedMetrics, now_ns: Callable[[], int], write: Callable[[str], None]
 ) -> NoReturn:
-    """Have a line written after FIRST_S, then each INTERVAL_S."""
+    """Write a line after FIRST_S, then every INTERVAL_S, until cancelled."""
     await asyncio.sleep(FIRST_S)
     while True:
         write(lines.line(now_ns() // 1_000_000))
@@ -199,7 +202,7 @@ def _value(metric: EmbeddedMetric, now: Samples, before: Samples, elapsed_s: flo
 
 
 def _told(bound: float) -> float:
-    """JSON has no infinity."""
+    """The bound, or BEYOND for infinity, which JSON does not have."""
     return bound if math.isfinite(bound) else BEYOND
 
 

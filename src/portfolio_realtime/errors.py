@@ -1,20 +1,20 @@
-"""What the world can do to us, as one tree; a caller catches the branch it can act on.
+"""All expected failures, as one tree of exceptions. A caller catches the branch that it can act on.
 
 PortfolioRealtimeError
 ├── SettingsError          a setting is wrong: which, its value, the remedy
-├── TokenRefused           no OAuth token for our client id: waiting does not help
+├── TokenRefused           no OAuth token for our client id: a retry does not help
 ├── StateError
-│   ├── StateUnavailable   Valkey cannot be reached, or not now: wait, reconnect, read again
-│   ├── StateRefused       Valkey refuses us: waiting does not help
-│   └── LeaseLost          a newer owner has written here: stop writing
+│   ├── StateUnavailable   Valkey is unreachable or cannot answer now: wait, reconnect, read again
+│   ├── StateRefused       Valkey refuses us: a retry does not help
+│   └── LeaseLost          the lease is lost, or a newer owner has written: stop writing
 ├── BrokerError
-│   ├── BrokerRefused      credentials or permission: waiting does not help
-│   └── BrokerUnavailable  network, 429, 5xx: try later
+│   ├── BrokerRefused      credentials or permission: a retry does not help
+│   └── BrokerUnavailable  network, 429, 5xx: retry later
 └── FeedError
-    ├── FeedRefused        credentials, plan or protocol: waiting does not help
-    └── FeedUnavailable    cut, mute or busy: reconnect
+    ├── FeedRefused        credentials, plan or protocol: a retry does not help
+    └── FeedUnavailable    cut, silent or busy: reconnect
 
-A bug of our own is an assertion, not an exception of this tree.
+A bug in this program is an assertion, not an exception of this tree.
 """
 
 
@@ -23,11 +23,11 @@ class PortfolioRealtimeError(Exception):
 
 
 class SettingsError(PortfolioRealtimeError):
-    """A setting is wrong; the message names it, shows its value (secrets hidden) and the remedy."""
+    """A setting is wrong. The message has its name, its value (secrets hidden) and the remedy."""
 
 
 class TokenRefused(PortfolioRealtimeError):
-    """The token endpoint refuses our client id or secret."""
+    """The token endpoint refuses the client id or the client secret."""
 
 
 class StateError(PortfolioRealtimeError):
@@ -35,9 +35,10 @@ class StateError(PortfolioRealtimeError):
 
 
 class StateUnavailable(StateError):
-    """Valkey cannot be reached, or answers with an error that passes; `word` is that error's, else "".
+    """Valkey cannot be reached, or answers with a temporary error.
 
-    `is_nameless`: no machine has the name that we were given, at least not now.
+    `word` is the code of that error, such as LOADING, else "". `is_nameless`: the host name cannot be
+    resolved.
     """
 
     def __init__(self, message: str, word: str = "", *, is_nameless: bool = False) -> None:
@@ -47,19 +48,19 @@ class StateUnavailable(StateError):
 
 
 class StateRefused(StateError):
-    """Valkey refuses us for good; the message holds the remedy."""
+    """Valkey refuses our requests for good. The message has the remedy."""
 
 
 class LeaseLost(StateError):
-    """A write was refused because a newer owner has written here."""
+    """The lease has expired or has another owner, or a write was refused because of a newer owner."""
 
 
 class BrokerError(PortfolioRealtimeError):
-    """The broker's REST interface or event stream failed."""
+    """The broker's REST API or event stream failed."""
 
 
 class BrokerRefused(BrokerError):
-    """The broker refuses our credentials or lacks what we ask for."""
+    """The broker refuses our credentials, or does not have what was requested."""
 
 
 class BrokerUnavailable(BrokerError):
@@ -75,4 +76,4 @@ class FeedRefused(FeedError):
 
 
 class FeedUnavailable(FeedError):
-    """The feed is cut, mute or busy."""
+    """The feed is cut, silent or busy."""

@@ -1,6 +1,6 @@
-"""Ctrl-C before and after the work: the process ends at once, without a traceback.
+"""Lets Ctrl-C end the process at once and without a traceback, before and after a command's work.
 
-While a command runs it has handlers of its own, which end what it has started.
+While a command works, its own signal handlers end what it has started.
 """
 
 import contextlib
@@ -14,16 +14,17 @@ from portfolio_realtime.exit_codes import INTERRUPTED
 
 @contextlib.contextmanager
 def quiet() -> Generator[None]:
-    """Wrap a whole command, its slow imports included."""
+    """Wrap a whole command, including its slow imports."""
     signal.signal(signal.SIGINT, _leave)
     try:
         yield
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left takes a moment
+        # The interpreter's exit takes a moment. A second Ctrl-C in it would print a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _leave(_number: int, _frame: object) -> None:
-    """Nothing has been started yet, so there is nothing to end."""
+    """Exit at once: nothing has been started yet that would have to be ended."""
     os._exit(INTERRUPTED)

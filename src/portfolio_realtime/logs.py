@@ -1,7 +1,7 @@
-"""The log: lines on stderr, for people or as JSON, that nobody ever waits for.
+"""The log: lines on stderr, for people or as JSON. The program never waits for the log.
 
-A thread writes them. When it cannot keep up, because a pipe is not read or a disk is full, lines are lost and
-counted; no value, start or answer is. What says the same again and again is folded. No secret passes.
+A thread writes the lines. When it cannot keep up, because a pipe is not read or a disk is full, lines are
+lost and counted; everything else goes on. Repeated warnings are folded. Secrets are removed.
 """
 
 import atexit
@@ -23,32 +23,36 @@ from portfolio_realtime.redaction import clean
 from portfolio_realtime.telemetry import LOG_EVENTS
 
 LINES_WAITING_MAX: Final = 10_000
-FOLD_S: Final = 60.0  # warnings that say the same are told once in this time …
-LINES_PER_EVENT_MAX: Final = 20  # … and of one event at one level so many
-REMEMBERED_MAX: Final = 1000  # lines, or events; beyond, all is forgotten
-FLUSH_S_MAX: Final = 1.0  # at the end, for what still waits
-RETRY_S: Final = 0.1  # after a line that could not be written
+# In this time, equal warnings are logged once, and one event at one level at most so many times.
+FOLD_S: Final = 60.0
+LINES_PER_EVENT_MAX: Final = 20
+REMEMBERED_MAX: Final = 1000  # lines, and events, that are compared; above it, all are forgotten
+FLUSH_S_MAX: Final = 1.0  # for the waiting lines when the process ends
+RETRY_S: Final = 0.1  # the pause after a line that could not be written
 
 _ONCE: Final = "_once"
 _LOUD: Final = frozenset({"warning", "warn", "error", "exception", "critical", "fatal"})
 
 
 def once(state: str) -> dict[str, str]:
-    """To be passed to a log call: within FOLD_S one line of this event in this state, whatever it says."""
+    """Arguments of a warning or an error (`**once(state)`): log one line of this event and state in FOLD_S.
+
+    The other arguments of the line are not compared.
+    """
     return {_ONCE: state}
 
 
 class Fold:
-    """Keeps a flood out, as a processor: what it leaves out is counted and told by its event's next line."""
+    """A structlog processor that drops repeated lines. The next line of the event has their number."""
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         self._now_s = now_s
         self._said_s: dict[tuple[str, ...], float] = {}
-        self._counts: dict[tuple[str, str], tuple[float, int]] = {}  # event -> begin of its minute, lines
+        self._counts: dict[tuple[str, str], tuple[float, int]] = {}  # event -> beginning of its FOLD_S, lines
         self._left_out: Counter[tuple[str, str]] = Counter()
 
     def __call__(self, _: Any, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        """The line. Raises DropEvent."""
+        """The line, with `left_out` if earlier lines were dropped. Raises structlog.DropEvent to drop it."""
         now_s, event, state = self._now_s(), (method, str(line.get("event"))), line.pop(_ONCE, None)
         if method in _LOUD and self._is_repeated(now_s, event, state or repr(sorted(line.items(), key=str))):
             self._leave_out(event)
@@ -82,10 +86,10 @@ class Fold:
 
 
 class Writer:
-    """Writes lines to a file from a thread of its own."""
+    """Writes lines to a file in a thread of its own."""
 
     def __init__(self, file: TextIO, lost: Callable[[int], str] | None = None) -> None:
-        """`lost` makes the line that says how many were lost; None: nobody is told."""
+        """`lost` makes a line that reports the number of lost lines; None: it is not reported."""
         self._write_text = _writing(file)
         self._lost = lost
         self._lines: queue.Queue[str] = queue.Queue(LINES_WAITING_MAX)
@@ -94,14 +98,14 @@ class Writer:
         atexit.register(self.flush)
 
     def put_line(self, line: str) -> None:
-        """Have a line written, now or never."""
+        """Queue a line without waiting. When the queue is full, the line is lost and counted."""
         try:
             self._lines.put_nowait(line)
         except queue.Full:
             self._lost_count += 1
 
     def flush(self) -> None:
-        """Wait until all is written, but not for long."""
+        """Wait until all lines are written, at most FLUSH_S_MAX."""
         give_up = time.monotonic() + FLUSH_S_MAX
         while self._lines.unfinished_tasks and time.monotonic() < give_up:
             time.sleep(0.005)
@@ -119,16 +123,19 @@ class Writer:
     def _has_written(self, line: str) -> bool:
         try:
             self._write_text(line + "\n")
-        except (OSError, ValueError):  # full, closed at the other side, or closed by us
+        except (OSError, ValueError):  # the disk is full, or the file was closed on either side
             return False
         return True
 
 
 def _writing(file: TextIO) -> Callable[[str], Any]:
-    """How to write to a file at once: what stays in a buffer fails again at the end of the process."""
+    """A function that writes text to a file without a buffer.
+
+    Text that stays in a buffer after a failure would fail again when the process ends.
+    """
     try:
-        descriptor = os.dup(file.fileno())  # the number may be another file's by the time we write
-    except OSError:  # a stand-in that is no file
+        descriptor = os.dup(file.fileno())  # the original number may belong to another file later
+    except OSError:  # an object that is not a real file
         return file.write
 
     def write(text: str) -> None:
@@ -140,23 +147,23 @@ def _writing(file: TextIO) -> Callable[[str], Any]:
 
 
 class _Lines:
-    """What structlog calls with a finished line."""
+    """The logger that structlog calls with a finished line."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
 
     def msg(self, message: str) -> None:
-        """One line."""
+        """Write one line, without secrets."""
         self._writer.put_line(clean(message))
 
     log = debug = info = warn = warning = err = error = failure = fatal = critical = exception = msg
 
 
 class _Forwarded(logging.Handler):
-    """Brings what libraries log by `logging` (uvicorn, asyncio, warnings) into the same lines."""
+    """Forwards records of `logging` (uvicorn, asyncio, warnings) to structlog."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One record."""
+        """Log one record at its level."""
         level = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)
         structlog.get_logger().log(
             level, record.getMessage(), logger=record.name, exc_info=record.exc_info or None
@@ -164,12 +171,16 @@ class _Forwarded(logging.Handler):
 
 
 def configure(service: str, level: str, log_format: str) -> Writer:
-    """Structured logs on stderr: lines for people (`console`) or one JSON object a line (`json`)."""
+    """Configure structlog and `logging` to write to stderr, and return the writer.
+
+    `log_format` is `console`, lines for people, or `json`, one JSON object per line.
+    """
     is_console = log_format == "console"
     renderer = (
         structlog.dev.ConsoleRenderer(
             colors=has_colours(),
-            exception_formatter=structlog.dev.plain_traceback,  # the other one shows variables, cut short
+            # The default formatter shows variables, which may contain parts of secrets.
+            exception_formatter=structlog.dev.plain_traceback,
         )
         if is_console
         else structlog.processors.JSONRenderer(default=str)
@@ -184,7 +195,7 @@ def configure(service: str, level: str, log_format: str) -> Writer:
     ]
 
     def lost(count: int) -> str:
-        line: Any = {"event": "lines of the log were lost", "lost": count, "service": service}
+        line: Any = {"event": "log lines were lost", "lost": count, "service": service}
         for processor in stamped:
             line = processor(None, "warning", line)
         return line
@@ -204,7 +215,7 @@ def configure(service: str, level: str, log_format: str) -> Writer:
 
 
 def _clean_texts(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Before they are rendered: a text that quotes is quoted once more by JSON."""
+    """Remove secrets before rendering: JSON escapes texts, so that they would not be found afterwards."""
     return {name: clean(value) if isinstance(value, str) else value for name, value in line.items()}
 
 
@@ -214,13 +225,16 @@ def _count(_: Any, level: str, line: MutableMapping[str, Any]) -> MutableMapping
 
 
 def say(text: str) -> None:
-    """A word on stderr from a process that ends; that stderr takes nothing is no reason to fail."""
+    """Write a message to stderr from a process that ends. A failure to write is ignored."""
     with contextlib.suppress(OSError, ValueError):
         _writing(sys.stderr)(clean(text) + "\n")
 
 
 def has_colours() -> bool:
-    """Does stderr show colours, and want them? https://no-color.org"""
+    """Whether to use colours on stderr: on a terminal, unless NO_COLOR is set or TERM is `dumb`.
+
+    See https://no-color.org.
+    """
     return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 

@@ -1,6 +1,7 @@
-"""How we reach others: through the proxy that the environment names, but this very machine directly.
+"""Outgoing connections: through the proxy that the environment names, but to this machine directly.
 
-HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY as everywhere, for HTTP, event streams and WebSockets alike.
+The usual variables HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY apply to HTTP, event streams and
+WebSockets.
 """
 
 from ipaddress import ip_address
@@ -19,7 +20,7 @@ DEFAULT_LIMITS: Final = httpx.Limits(max_connections=100, max_keepalive_connecti
 
 
 def proxy_of(url: str) -> str | None:
-    """The proxy through which to reach a URL, or None. Raises SettingsError."""
+    """The URL of the proxy for a URL; None: connect directly. Raises SettingsError."""
     parts = urlsplit(url)
     host, scheme = parts.hostname or "", HTTP_SCHEMES.get(parts.scheme, parts.scheme)
     if is_here(host) or proxy_bypass(f"{host}:{parts.port}" if parts.port else host):
@@ -30,12 +31,12 @@ def proxy_of(url: str) -> str | None:
 
 
 def transport_to(url: str, limits: httpx.Limits = DEFAULT_LIMITS) -> httpx.AsyncHTTPTransport:
-    """For a client that asks a URL, and nobody else. Raises SettingsError."""
+    """A transport for an HTTP client that requests only this URL's host. Raises SettingsError."""
     return httpx.AsyncHTTPTransport(proxy=proxy_of(url), limits=limits)
 
 
 def is_here(host: str) -> bool:
-    """Is it this very machine?"""
+    """Whether a host is this machine: `localhost` or a loopback address."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

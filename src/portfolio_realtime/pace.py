@@ -1,18 +1,18 @@
-"""When to flush what has changed: at once after quiet, together with what else comes while busy."""
+"""When to flush changes: at once after quiet, and together with later changes while busy."""
 
 from typing import Final
 
-COST_FACTOR: Final = 4.0  # a turn that costs so much is followed by this many times as long without one
+COST_FACTOR: Final = 4.0  # the rest after a turn, as a multiple of its duration
 NEVER_S: Final = float("-inf")
 
 
 class Pace:
-    """Times between the turns of one loop that hands changes on. No clock: seconds come in.
+    """The times of the turns of a loop that passes changes on. It has no clock: times are arguments.
 
-    What changes after quiet is handed on at once. What changes while busy waits for the next turn, which
-    begins `rest_s_min` after the end of the one before or, where that one took long, COST_FACTOR times as
-    long as it took; but never later than `rest_s_max`. So a burst is a first turn at once and few later ones,
-    of which the last has its last change; and however long turns take, something is left for all other work.
+    A change after quiet is passed on at once. A change while busy waits for the next turn. That turn begins
+    after a rest of `rest_s_min`, or of COST_FACTOR times the duration of the last turn if that is longer, but
+    of at most `rest_s_max`. A burst is therefore one turn at once and few later ones, the last of which has
+    the last change. However long turns take, time is left for other work.
     """
 
     def __init__(self, rest_s_min: float, rest_s_max: float) -> None:
@@ -21,10 +21,10 @@ class Pace:
         self._next_s = NEVER_S
 
     def wait_s(self, now_s: float) -> float:
-        """For how long what has changed by now still waits; 0: the turn is due."""
+        """Seconds until the next turn; 0: it is due."""
         return max(0.0, self._next_s - now_s)
 
     def took(self, began_s: float, ended_s: float) -> None:
-        """A turn that handed on all that had changed when it began is over."""
+        """Note the beginning and the end of a turn that passed on all changes made before it began."""
         wanted_s = COST_FACTOR * (ended_s - began_s)
         self._next_s = ended_s + min(self._rest_s_max, max(self._rest_s_min, wanted_s))

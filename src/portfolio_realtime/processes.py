@@ -1,4 +1,4 @@
-"""Child processes: started so that they end with us, kept alive, ended."""
+"""Child processes: started so that they end with this process, restarted, and ended."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ import structlog
 from portfolio_realtime.backoff import Backoff
 
 END_S_MAX: Final = 4.0
-LINE_BYTES_MAX: Final = 64 * 1024  # of a child's output, where we read it
+LINE_BYTES_MAX: Final = 64 * 1024  # the longest line of a child's output, where it is read
 PAUSE_S_MIN: Final = 0.2
 PAUSE_S_MAX: Final = 10.0
 _PR_SET_PDEATHSIG: Final = 1
@@ -25,7 +25,7 @@ Process = asyncio.subprocess.Process
 
 
 def end_with_parent() -> None:
-    """In a child, before exec: ask Linux to end it when its parent dies, however that dies."""
+    """Ask Linux to end this child process when its parent dies in any way. Called before exec."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -38,7 +38,7 @@ async def start_module(
     stdout: int | None = None,
     line_bytes_max: int = LINE_BYTES_MAX,
 ) -> Process:
-    """Start `python -m module` in a process that ends with ours; Ctrl-C in the terminal reaches only us."""
+    """Start `python -m module` in a process that ends with this one. Ctrl-C does not reach the process."""
     return await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", module, *arguments),
@@ -54,8 +54,9 @@ async def start_module(
 async def keep_alive(
     name: str, start: Callable[[], Awaitable[Process]], is_over: Callable[[int], bool]
 ) -> None:
-    """Start a process again whenever it ends, after a growing pause, until `is_over` says of its exit code
-    that this was the last time. It is asked again after the pause.
+    """Start a process, and start it again after a growing pause whenever it ends.
+
+    Returns when `is_over` is true for the exit code, at the end of the process or after the pause.
     """
     backoff = Backoff(PAUSE_S_MIN, PAUSE_S_MAX)
     while True:
@@ -71,7 +72,7 @@ async def keep_alive(
 
 
 async def end_all(processes: Sequence[Process]) -> None:
-    """Ask processes to end; kill those that have not within END_S_MAX."""
+    """End processes with SIGTERM; kill those that have not ended within END_S_MAX."""
     running = [process for process in processes if process.returncode is None]
     for process in running:
         with contextlib.suppress(ProcessLookupError):
@@ -88,7 +89,7 @@ async def end_all(processes: Sequence[Process]) -> None:
 
 @contextlib.asynccontextmanager
 async def until_asked_to_end() -> AsyncGenerator[asyncio.Event, None]:
-    """An event that Ctrl-C and SIGTERM set, instead of interrupting."""
+    """Yield an event that Ctrl-C and SIGTERM set instead of interrupting the process."""
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,7 +1,7 @@
-"""The one place that knows this process's secrets: whatever text leaves it passes `clean`.
+"""Removes this process's secrets from all text that it writes: `clean`.
 
-Our own words never hold a secret, but those of the libraries do: an HTTP client quotes the header that it
-refuses, a URL is repeated in an error, a traceback shows both.
+Our own messages contain no secret, but those of libraries may: an HTTP client quotes a header that it
+refuses, an error repeats a URL, a traceback shows both.
 """
 
 import base64
@@ -11,23 +11,23 @@ from typing import Final
 from urllib.parse import quote, quote_plus
 
 HIDDEN: Final = "(hidden)"
-LENGTH_MIN: Final = 4  # a shorter text is part of too many others to be taken out
-LEARNT_MAX: Final = 64  # secrets that are given to us while we run, such as access tokens; the oldest goes
+LENGTH_MIN: Final = 4  # a shorter secret is not removed: it is a part of too many words
+LEARNT_MAX: Final = 64  # secrets learnt at run time, such as access tokens; above it, the oldest is forgotten
 
-_known: dict[str, None] = {}  # every spelling, longest first
+_known: dict[str, None] = {}  # every spelling of all secrets, longest first
 _configured: set[str] = set()
 _learnt: dict[str, None] = {}
 
 
 def know(secrets: Iterable[str]) -> None:
-    """The secrets of the settings; what was known from there before is forgotten."""
+    """Replace the secrets of the settings."""
     global _configured
     _configured = {secret for secret in secrets if len(secret) >= LENGTH_MIN}
     _spell()
 
 
 def learn(secret: str) -> None:
-    """One more, which somebody has given to us while we run."""
+    """Add one secret that is learnt at run time."""
     if len(secret) < LENGTH_MIN or secret in _learnt or secret in _configured:
         return
     _learnt[secret] = None
@@ -37,7 +37,7 @@ def learn(secret: str) -> None:
 
 
 def clean(text: str) -> str:
-    """The text without any secret, however it is spelt."""
+    """The text with every secret, in any spelling, replaced by HIDDEN."""
     for spelling in _known:
         if spelling in text:
             text = text.replace(spelling, HIDDEN)
@@ -51,7 +51,7 @@ def _spell() -> None:
 
 
 def _spellings(secret: str) -> Iterable[str]:
-    """As it stands in a text, JSON, a Python literal, a URL, and as the password of HTTP Basic."""
+    """The spellings of a secret in plain text, JSON, Python literals, URLs and Base64."""
     yield secret
     yield json.dumps(secret)[1:-1]
     yield json.dumps(secret, ensure_ascii=False)[1:-1]
@@ -66,5 +66,5 @@ def _spellings(secret: str) -> Iterable[str]:
 
 
 def know_pair(user: str, password: str) -> None:
-    """A user and a password that go over the wire as HTTP Basic."""
+    """Add the Base64 text of a user and a password that are sent as HTTP Basic."""
     learn(base64.b64encode(f"{user}:{password}".encode()).decode().rstrip("="))

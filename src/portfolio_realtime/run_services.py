@@ -1,6 +1,6 @@
-"""All four services in one terminal: `python -m portfolio_realtime.run_services`.
+"""Runs all four services in one terminal: `python -m portfolio_realtime.run_services`.
 
-Ctrl-C ends everything within seconds; no process and no folder is left.
+Ctrl-C ends everything within seconds and leaves no process and no folder behind.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,8 @@ def main(services: Sequence[str] = SERVICES) -> NoReturn:
     """Run services until Ctrl-C, then exit with one of `exit_codes`."""
     with interrupts.quiet():
         with lean_imports(OPENTELEMETRY, RICH):
-            from portfolio_realtime import supervisor  # takes a second
+            # The import takes a second, in which Ctrl-C must already be quiet.
+            from portfolio_realtime import supervisor
 
         supervisor.main(services)
 

@@ -1,7 +1,7 @@
-"""What all four services do alike: settings, logs, state, signals, leases, recovery, a clean end.
+"""Shared by all four services: settings, logs, state, signals, leases, recovery and shutdown.
 
-A service is one coroutine function of its `Context` that runs until it is cancelled. When the world fails it
-(`RECOVERABLE`), it is called again after a pause: start-up and recovery are one code path.
+A service is one coroutine function of its `Context` that runs until it is cancelled. After a failure in
+RECOVERABLE it is called again after a pause: start-up and recovery are one code path.
 """
 
 import asyncio
@@ -41,29 +41,29 @@ from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.tracing import Tracing, open_tracing
 
 RECOVERABLE: Final = (StateUnavailable, LeaseLost, BrokerUnavailable, FeedUnavailable)
-FINAL: Final = (SettingsError, StateRefused)  # a new start cannot mend these
+FINAL: Final = (SettingsError, StateRefused)  # a restart does not help
 PAUSE_S_MIN: Final = 0.2
 PAUSE_S_MAX: Final = 5.0
 METRICS_S: Final = 2.0
 STATE_WAIT_S: Final = 10.0
 LEASE_POLL_S: Final = 0.25
 WIRE_POLL_S: Final = 1.0
-CLOCK_OFF_S: Final = 2.0  # by which clocks that somebody keeps right never differ
+CLOCK_OFF_S: Final = 2.0  # synchronized clocks never differ by more
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a service is given."""
+    """The environment of a service."""
 
     settings: config.Settings
     state: State
     clock: Clock
     registry: CollectorRegistry
     instance: str
-    tracing: Tracing | None = None  # of the prices that are followed
-    ending: asyncio.Event = field(default_factory=asyncio.Event)  # set by a signal where `ends_itself`
+    tracing: Tracing | None = None  # None: tracing is off
+    ending: asyncio.Event = field(default_factory=asyncio.Event)  # set by SIGTERM or Ctrl-C
 
 
 Run = Callable[[Context], Awaitable[None]]
@@ -72,10 +72,11 @@ Run = Callable[[Context], Awaitable[None]]
 def main(name: str, run: Run, *, ends_itself: bool = False, **overrides: Any) -> NoReturn:
     """Run one service in this process until SIGTERM or Ctrl-C, then exit.
 
-    A service that `ends_itself` is told by `Context.ending`, and cancelled by the second signal only.
+    The signal sets `Context.ending` and cancels the service. A service that `ends_itself` is cancelled by the
+    second signal only.
 
-    Exit codes: 0 asked to end, 1 failed, 2 a new start cannot help: wrong settings, or Valkey refuses us; the
-    reason is on stderr.
+    Exit codes: 0 ended as requested; 1 failed; 2 a restart does not help, because settings are wrong or
+    Valkey refuses us. The reason is on stderr.
     """
     try:
         settings = config.load(**overrides)
@@ -111,9 +112,9 @@ async def _serve(name: str, settings: config.Settings, run: Run, *, ends_itself:
 
 
 def tell_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log what nobody awaited, but for TLS that has a word left for a connection that is gone.
+    """Log exceptions that nothing awaited, except TLS errors on connections that are closed already.
 
-    uvloop calls that a fatal error; who uses the connection is told in a way of its own
+    uvloop reports such an error as fatal; the user of the connection gets its own exception
     (MagicStack/uvloop#506).
     """
     if CLOSED_ALREADY not in str(context.get("exception")):
@@ -139,7 +140,8 @@ async def with_state(name: str, settings: config.Settings, run: Run, ending: asy
             await _wait_ready(context)
             await _agree(context)
             if settings.is_embedded:
-                await state.revocations.confirm()  # nobody can have revoked anything in what we have started
+                # This Valkey has just been started, so nothing can have been revoked in it.
+                await state.revocations.confirm()
             await together(run(context), _leave_metrics(name, context), _embed_metrics(name, context))
         finally:
             await state.close()
@@ -154,13 +156,16 @@ async def _wait_ready(context: Context) -> None:
         if error.is_nameless:
             raise StateRefused(f"{error} No machine has that name: check REDIS_HOST, or REDIS_URL") from error
         raise StateUnavailable(
-            f"{error}; start it (redis-cli ping answers PONG), or unset REDIS_HOST and REDIS_URL to have an "
+            f"{error}; start it (redis-cli ping answers PONG), or unset REDIS_HOST and REDIS_URL to use an "
             "embedded one"
         ) from error
 
 
 async def _agree(context: Context) -> None:
-    """Write SHARDS and the like where nobody has. Raises SettingsError where others have other ones."""
+    """Agree on shared settings with the other processes, through Valkey.
+
+    Waits for processes with another wire version to end. Raises SettingsError for different settings.
+    """
     ours, shards = agreed_settings(context.settings), context.settings.shards
     while True:
         try:
@@ -176,19 +181,19 @@ async def _agree(context: Context) -> None:
             await asyncio.sleep(WIRE_POLL_S)
     if shards_here != shards:
         raise SettingsError(
-            f"SHARDS={shards}, but in this Valkey accounts are divided into {shards_here}: set "
-            f"SHARDS={shards_here}, or use an empty database"
+            f"SHARDS={shards}, but this Valkey has {shards_here} shards: set SHARDS={shards_here}, or use an "
+            "empty database"
         )
     for name, value in ours.items():
         if (theirs := here.get(name, value)) != value:
             raise SettingsError(
-                f"{name}={value}, but the services that run in this Valkey have {name}={theirs}: set "
-                f"that, or stop all of them for {AGREED_MS // 1000} s to change it"
+                f"{name}={value}, but the services on this Valkey run with {name}={theirs}: set that, or "
+                f"stop all of them for {AGREED_MS // 1000} s to change it"
             )
 
 
 def agreed_settings(settings: config.Settings) -> dict[str, str]:
-    """Settings in which all processes of one system must be alike, by name, and the version of their wire."""
+    """The settings that must be equal in all processes of a system, by name, and the version of the wire."""
     return {
         "LEASE_MS": str(settings.lease_ms),
         "HISTORY_INTERVAL": str(settings.history_interval),
@@ -197,12 +202,12 @@ def agreed_settings(settings: config.Settings) -> dict[str, str]:
 
 
 def tell_other_wire(ours: str, theirs: str) -> None:
-    """Log once a minute that we wait for processes which we would not understand, nor they us."""
+    """Log, once a minute, that this process waits for processes with another version of the wire to end."""
     log.warning(
-        "waiting for services of another version to end: they tell each other things in another form",
+        "waiting for services of another version to end: their messages have another format",
         wire=ours,
         theirs=theirs,
-        remedy=f"stop them; {AGREED_MS // 1000} s later we begin",
+        remedy=f"stop them; this service starts {AGREED_MS // 1000} s later",
         **logs.once("wire"),
     )
 
@@ -212,7 +217,8 @@ async def _state_url(settings: config.Settings) -> AsyncGenerator[str, None]:
     if not settings.is_embedded:
         yield settings.state_url
         return
-    from portfolio_realtime.state.embedded import EmbeddedServer  # beside others nobody needs its package
+    # With a configured Valkey, the package of the embedded server need not be installed.
+    from portfolio_realtime.state.embedded import EmbeddedServer
 
     async with EmbeddedServer() as server:
         log.warning("this Valkey serves only this process; set REDIS_HOST to share one", url=server.url)
@@ -220,12 +226,12 @@ async def _state_url(settings: config.Settings) -> AsyncGenerator[str, None]:
 
 
 def tell_away(error: StateUnavailable) -> None:
-    """Log that Valkey is away: one line for each reason within a minute, whoever notices it."""
+    """Log that Valkey is unavailable: one line per reason and minute, wherever it is noticed."""
     log.warning("waiting for Valkey", reason=str(error), **logs.once(error.word or "unreachable"))
 
 
 def tell_clock(ahead_s: float, gauge: Gauge) -> None:
-    """Say that this machine's clock is not Valkey's, once a minute."""
+    """Set the gauge to how far this machine's clock is ahead of Valkey's; log a large difference."""
     gauge.set(ahead_s)
     if abs(ahead_s) > CLOCK_OFF_S:
         log.error(
@@ -264,7 +270,7 @@ async def _embed_metrics(name: str, context: Context) -> None:
 
 
 async def together(*parts: Awaitable[Any]) -> None:
-    """Run parts side by side; when one ends or fails, the others are cancelled and its failure is raised."""
+    """Run parts concurrently. When one ends or fails, cancel the others and raise its failure."""
     tasks = [asyncio.ensure_future(part) for part in parts]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -275,7 +281,10 @@ async def together(*parts: Awaitable[Any]) -> None:
 
 
 async def keep_running(attempt: Callable[[], Awaitable[None]], clock: Clock, what: str) -> NoReturn:
-    """Call `attempt` again and again; after a RECOVERABLE failure with a growing, jittered pause."""
+    """Call `attempt` repeatedly, also after a RECOVERABLE failure, with growing pauses (`Backoff`).
+
+    `what` names it in the log. Raises any other failure.
+    """
     backoff = Backoff(PAUSE_S_MIN, PAUSE_S_MAX)
     while True:
         started_s = clock.monotonic_s()
@@ -294,9 +303,10 @@ async def under_lease(
     work: Callable[[Lease], Coroutine[Any, Any, None]],
     standing_by: Callable[[], None] | None = None,
 ) -> None:
-    """Wait for a lease, then do `work` for as long as it is ours; `standing_by` is called while it is not.
+    """Wait for a lease, run `work` while it is held, and release it.
 
-    Raises LeaseLost when it is lost, StateUnavailable, and whatever `work` raises.
+    `standing_by` is called repeatedly while another process holds the lease. Raises LeaseLost when the lease
+    is lost, StateUnavailable, and whatever `work` raises.
     """
     lease = await context.state.leases.acquire(name)
     while lease is None:
@@ -313,7 +323,10 @@ async def under_lease(
 
 
 async def keep_lease(context: Context, lease: Lease) -> NoReturn:
-    """Renew a lease until it is lost: taken, or run out while Valkey is out of reach. Raises LeaseLost."""
+    """Renew a lease until it is lost: another owner has it, or it expired while Valkey was unavailable.
+
+    Raises LeaseLost.
+    """
     renewed_s = context.clock.monotonic_s()
     while True:
         await asyncio.sleep(context.settings.lease_renew_ms / 1000)

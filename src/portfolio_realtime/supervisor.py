@@ -1,6 +1,6 @@
-"""Keeps the services alive, each in a process of its own: one failure harms no other.
+"""Runs the services, each in a process of its own, and restarts a service that ends.
 
-A service that ends is started again after a pause that grows while it keeps ending.
+The pause before a restart grows while the service keeps ending.
 """
 
 import asyncio
@@ -26,13 +26,16 @@ from portfolio_realtime.state.embedded import EmbeddedServer
 READY_POLL_S: Final = 0.1
 READY_ANSWER_S_MAX: Final = 2.0
 FOREVER_S: Final = 3600.0
-AT_ONCE: Final = {"DRAIN_GRACE_SECONDS": "0", "DRAIN_SECONDS": "1.5"}  # nobody is left to reconnect to
+AT_ONCE: Final = {
+    "DRAIN_GRACE_SECONDS": "0",
+    "DRAIN_SECONDS": "1.5",
+}  # there is no other server to reconnect to
 
 log = structlog.get_logger()
 
 
 class Supervisor:
-    """Keeps services and, where none is configured, an embedded Valkey alive until `stop`."""
+    """Keeps services, and if need be an embedded Valkey, running until `stop`."""
 
     def __init__(self, environment: dict[str, str], services: Sequence[str]) -> None:
         self._environment = {**environment, **AT_ONCE}
@@ -44,17 +47,17 @@ class Supervisor:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The settings of its services; with an embedded Valkey, REDIS_URL is that one's after `start`."""
+        """The environment of its services. After `start`, it has the REDIS_URL of an embedded Valkey."""
         return dict(self._environment)
 
     @property
     def pids(self) -> dict[str, int]:
-        """Process id of each running service, and of `valkey` where it is ours."""
+        """Name -> process id, of each started service and of an embedded `valkey`."""
         running = {name: process.pid for name, process in self._processes.items()}
         return running if self._valkey is None else {**running, "valkey": self._valkey.pid}
 
     async def start(self, *, is_embedded: bool) -> None:
-        """Start Valkey if need be, then the services. Raises StateUnavailable."""
+        """Start an embedded Valkey if `is_embedded`, then the services. Raises StateUnavailable."""
         if is_embedded:
             self._valkey = EmbeddedServer()
             await self._valkey.start()
@@ -65,11 +68,11 @@ class Supervisor:
         self._tasks.extend(asyncio.create_task(self._keep(name)) for name in self._services)
 
     async def wait(self) -> None:
-        """Wait for something that a new start cannot mend. Raises SettingsError."""
+        """Wait for a failure that a restart cannot repair. Raises SettingsError."""
         await asyncio.shield(self._failure)
 
     async def stop(self) -> None:
-        """End every process, kindly first."""
+        """End all processes: SIGTERM first, then SIGKILL."""
         await cancel_until_ended(self._tasks)
         await end_all(list(self._processes.values()))
         if self._valkey is not None:
@@ -98,7 +101,7 @@ class Supervisor:
 
 
 async def run(settings: config.Settings, services: Sequence[str]) -> None:
-    """Run these services until asked to end. Raises SettingsError, StateUnavailable."""
+    """Run services until Ctrl-C or SIGTERM. Raises SettingsError, StateUnavailable."""
     serves = "websocket_server" in services
     host, port = settings.websocket_host, settings.run_services_port
     if serves:
@@ -119,8 +122,8 @@ async def run(settings: config.Settings, services: Sequence[str]) -> None:
 
 
 async def _say_when_ready(host: str, port: int) -> NoReturn:
-    """The page's address, once it answers."""
-    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # compared, not bound
+    """Log the page's address once the server is ready; then wait until cancelled."""
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     url = f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
     async with httpx.AsyncClient(base_url=url, timeout=READY_ANSWER_S_MAX, trust_env=False) as client:
         while True:
@@ -134,7 +137,10 @@ async def _say_when_ready(host: str, port: int) -> NoReturn:
 
 
 def require_free(host: str, port: int, *, remedy: str) -> int:
-    """The port, or a free one for 0. Raises SettingsError that names the remedy, when it is in use."""
+    """The port, or a free one for 0. Raises SettingsError with the remedy when it cannot be used.
+
+    `remedy` is the beginning of a setting or an option that sets another port, such as `--port `.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

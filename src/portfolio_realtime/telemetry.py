@@ -1,7 +1,7 @@
-"""Metrics: every one is named here; secrets, tokens and account ids are never labels.
+"""All metrics of the services. Secrets, tokens and account ids are never labels.
 
-Each service counts in a registry of its own and leaves the text in Valkey; any WebSocket server's
-`/metrics` shows all of them, told apart by the labels `service` and `instance`.
+Each service has a registry of its own and writes its text to Valkey. The `/metrics` of any WebSocket server
+shows all of them, distinguished by the labels `service` and `instance`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,14 +14,13 @@ from prometheus_client.registry import Collector
 
 PREFIX = "portfolio_realtime"
 FAST_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-LOG_EVENTS: Final = Counter(  # of this process, whichever registry shows it
-    f"{PREFIX}_log_events", "Lines of the log by level", ["level"], registry=None
-)
+# Of this process. Each service adds it to its own registry.
+LOG_EVENTS: Final = Counter(f"{PREFIX}_log_events", "Log lines by level", ["level"], registry=None)
 RATIOS = (0.000001, 0.00001, 0.0001, 0.001, 0.005, 0.01, 0.05, 0.1)
 
 
 class CollectorMetrics:
-    """What the symbol collector counts."""
+    """The metrics of the symbol collector."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.accounts = Gauge(f"{PREFIX}_accounts", "Accounts followed", registry=registry)
@@ -80,7 +79,7 @@ class CollectorMetrics:
 
 
 class MarketMetrics:
-    """What the market data consumer counts."""
+    """The metrics of the market data consumer."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.subscribed = Gauge(
@@ -127,7 +126,7 @@ class MarketMetrics:
 
 
 class CalculatorMetrics:
-    """What the portfolio calculator counts."""
+    """The metrics of the portfolio calculator."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.accounts = Gauge(f"{PREFIX}_valued_accounts", "Accounts in the book", registry=registry)
@@ -219,7 +218,7 @@ class CalculatorMetrics:
 
 
 class ServerMetrics:
-    """What the WebSocket server counts."""
+    """The metrics of the WebSocket server."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.connections = Gauge(f"{PREFIX}_connections", "Open client connections", registry=registry)
@@ -258,7 +257,7 @@ class ServerMetrics:
 
 
 def clock_ahead(registry: CollectorRegistry) -> Gauge:
-    """Of each service: how far its machine's clock is from Valkey's."""
+    """A gauge of every service: how far its machine's clock is ahead of Valkey's."""
     return Gauge(f"{PREFIX}_clock_ahead_seconds", "This machine's clock minus Valkey's", registry=registry)
 
 
@@ -285,5 +284,5 @@ class _Merged(Collector):
 
 
 def merge(sources: Iterable[tuple[str, str, str]]) -> bytes:
-    """One text from (service, instance, text) of several processes."""
+    """Merge the texts of several processes, given as (service, instance, text), into one."""
     return generate_latest(_Merged(sources))  # type: ignore[arg-type]  # any collector will do

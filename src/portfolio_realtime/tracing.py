@@ -1,9 +1,8 @@
-"""Traces by OpenTelemetry, for who asks for them: one price from the feed's frame to the client's message.
+"""OpenTelemetry traces of single prices, from the feed's frame to the client's message.
 
-Off by default: its SDK is not imported then, and `open_tracing` gives None. Which price is
-followed is decided where its trace begins; the other services record what they are told of. Spans go to an
-OTLP collector over HTTP from a thread of their own, out of a queue of bounded length: a collector that is
-away costs spans, and nothing else.
+Tracing is off by default: `open_tracing` then returns None, and the SDK is not imported. The service in which
+a trace begins decides which price is traced; the others continue its traces. A thread sends spans from a
+bounded queue to an OTLP collector over HTTP. While the collector is unavailable, only spans are lost.
 """
 
 import asyncio
@@ -20,13 +19,13 @@ if TYPE_CHECKING:
 DEFAULT_ENDPOINT: Final = "http://127.0.0.1:4318"
 TRACES_PATH: Final = "/v1/traces"
 EXPORT_S_MAX: Final = 5.0
-CLOSE_S_MAX: Final = 2.0  # for the last spans; whoever ends us does not wait for long
+CLOSE_S_MAX: Final = 2.0  # for the last spans: a process that ends must not take long
 CLOSE_POLL_S: Final = 0.02
 TRACEPARENT: Final = "traceparent"  # https://www.w3.org/TR/trace-context
 
 
 class Tracing:
-    """Begins spans and sends those that have ended."""
+    """Begins spans. Ended spans are sent to the collector."""
 
     def __init__(self, provider: "TracerProvider") -> None:
         from opentelemetry import trace
@@ -38,14 +37,14 @@ class Tracing:
         self._api = trace
 
     def begin(self, name: str, start_ns: int, **attributes: str | int) -> "Span | None":
-        """The first span of a trace, or None where sampling leaves it out. Times are since 1970, in ns."""
+        """Begin the first span of a trace; None: it is not sampled. `start_ns` is in ns since the epoch."""
         span = self._tracer.start_span(
             name, context=self._propagator.extract({}), start_time=start_ns, attributes=attributes
         )
         return span if span.is_recording() else None
 
     def go_on(self, traceparent: str, name: str, start_ns: int, **attributes: str | int) -> "Span | None":
-        """A span below another service's, or None where its context cannot be read or is not sampled."""
+        """Begin a child of another service's span; None: its context is not valid or not sampled."""
         context = self._propagator.extract({TRACEPARENT: traceparent})
         if not self._api.get_current_span(context).get_span_context().is_valid:
             return None
@@ -53,18 +52,18 @@ class Tracing:
         return span if span.is_recording() else None
 
     def add_part(self, whole: "Span", name: str, start_ns: int, end_ns: int) -> None:
-        """A part of a span that has ended already."""
+        """Add a child span that has ended already."""
         context = self._api.set_span_in_context(whole)
         self._tracer.start_span(name, context=context, start_time=start_ns).end(max(start_ns, end_ns))
 
     def traceparent(self, span: "Span") -> str:
-        """What another service needs to go on below this span: a W3C `traceparent`."""
+        """The W3C `traceparent` of a span, with which another service continues the trace."""
         carrier: dict[str, str] = {}
         self._propagator.inject(carrier, self._api.set_span_in_context(span))
         return carrier[TRACEPARENT]
 
     async def close(self) -> None:
-        """Send what is left, but not for longer than CLOSE_S_MAX."""
+        """Send the remaining spans, for at most CLOSE_S_MAX."""
         ending = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
         ending.start()
         clock = asyncio.get_running_loop().time
@@ -74,10 +73,14 @@ class Tracing:
 
 
 def open_tracing(service: str, instance: str, ratio: float, endpoint: str) -> Tracing | None:
-    """Tracing of this process, or None for a ratio of 0. Raises SettingsError where the extra is missing."""
+    """Start the tracing of this process; None for a ratio of 0.
+
+    Raises SettingsError when the extra `otel` is not installed.
+    """
     if not ratio:
         return None
-    from portfolio_realtime.outbound import proxy_of  # brings httpx
+    # It imports httpx, which not every service needs.
+    from portfolio_realtime.outbound import proxy_of
 
     try:
         import requests
@@ -94,12 +97,12 @@ def open_tracing(service: str, instance: str, ratio: float, endpoint: str) -> Tr
     provider = TracerProvider(
         sampler=ParentBasedTraceIdRatio(ratio),
         resource=Resource.create({"service.name": service, "service.instance.id": instance}),
-        shutdown_on_exit=False,  # `close` does it, in bounded time
+        shutdown_on_exit=False,  # `close` does this in bounded time
     )
     url = (endpoint or DEFAULT_ENDPOINT).rstrip("/") + TRACES_PATH
     logging.getLogger(OTLPSpanExporter.__module__).addFilter(_is_final)
     session = requests.Session()
-    session.trust_env = False  # it would ask the proxy for what runs on this machine
+    session.trust_env = False  # it would use the proxy also for a collector on this machine
     proxy = proxy_of(url)
     session.proxies = {} if proxy is None else {"http": proxy, "https": proxy}
     exporter = OTLPSpanExporter(url, timeout=EXPORT_S_MAX, session=session)
@@ -108,7 +111,7 @@ def open_tracing(service: str, instance: str, ratio: float, endpoint: str) -> Tr
 
 
 def _is_final(record: logging.LogRecord) -> bool:
-    """Tell of spans that are lost, not of each attempt; as a warning, for prices are not harmed."""
+    """Log lost spans, but not each attempt, and as a warning, because no price is affected."""
     is_final = record.levelno >= logging.ERROR
     record.levelno, record.levelname = logging.WARNING, "WARNING"
     return is_final
