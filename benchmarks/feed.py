@@ -293,7 +293,7 @@ async def _lags_ms(state: State, url: str, seconds: float) -> list[float]:
             now_ns = time.time_ns()
             began_ns = began_ns or now_ns
             if now_ns - began_ns > WARM_UP_S * NS_PER_S:
-                lags_ms.extend((now_ns - mark.as_of_ns) / 1e6 for mark in decode_marks(message.payload))
+                lags_ms.extend((now_ns - mark.as_of_ns) / 1e6 for mark in decode_marks(message.payload).marks)
                 is_warm.set()
 
     listener = asyncio.ensure_future(listen())

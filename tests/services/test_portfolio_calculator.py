@@ -21,6 +21,7 @@ from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.model import Mark, Publication
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.accounts import PAGE_FIELDS
+from portfolio_realtime.state.marks import encode_marks
 from portfolio_realtime.valuation.book import SPARE_COLUMNS
 from tests.conftest import LEASE_MS, SHARDS, Until, end, running_service
 from tests.support.calculators import CLOCK, MIN_UPDATE_S, NAMES, World
@@ -161,7 +162,7 @@ async def test_symbols_that_are_gone_are_forgotten_and_no_others(running: World,
     await world.mark(20.0, "KEPT")
     now_ns = CLOCK.now_ns()
     gone = [Mark(f"GONE{number}", 1.0, now_ns, now_ns, "iex") for number in range(SPARE_COLUMNS + 50)]
-    await world.state.connection.commands.publish(keys.marks(), msgspec.json.encode(gone))
+    await world.state.connection.commands.publish(keys.marks(), encode_marks(gone, []))
 
     async def are_two() -> bool:
         return await world.metric("valued_symbols") == 2

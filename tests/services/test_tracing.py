@@ -18,7 +18,7 @@ from portfolio_realtime.model import Mark, Publication, PublicationBatch
 from portfolio_realtime.portfolio_calculator.valuation_traces import ValuationTraces
 from portfolio_realtime.processes import end_all
 from portfolio_realtime.state import State, keys
-from portfolio_realtime.state.marks import TracedMark, decode_marks, decode_traced
+from portfolio_realtime.state.marks import TracedMark, decode_marks
 from portfolio_realtime.state.valuations import batch_of, decode_batch
 from portfolio_realtime.tracing import open_tracing
 from portfolio_realtime.valuation.valuer import Valuer
@@ -98,7 +98,7 @@ def test_by_default_nothing_that_traces_is_imported() -> None:
 
 
 async def test_a_followed_mark_is_announced_and_not_stored(state: State) -> None:
-    """The trace travels beside the mark; who knows nothing of it reads the same marks."""
+    """The trace travels beside the marks."""
     lease = await state.leases.acquire("market_data:stocks")
     assert lease is not None
     heard: list[bytes] = []
@@ -123,9 +123,8 @@ async def test_a_followed_mark_is_announced_and_not_stored(state: State) -> None
         await hearing
 
     plain, followed = heard
-    assert decode_marks(plain) == decode_marks(followed) == MARKS
-    assert decode_traced(plain) is None
-    assert decode_traced(followed) == followed_mark
+    assert decode_marks(plain) == (MARKS, [], None)
+    assert decode_marks(followed) == (MARKS, [], followed_mark)
     assert TRACEPARENT.encode() not in b"".join(await state.connection.commands.hvals(keys.marks()))  # pyright: ignore
 
 
@@ -138,17 +137,17 @@ def test_a_trace_goes_on_with_the_first_account_that_shows_its_price_and_with_no
         valuer.watch(account(account_id, [position(symbol, 3)]), 1, with_positions=False)
     publications = [Publication(account_id, 1, b"{}") for account_id in ("a", "m")]
     traces = ValuationTraces(tracing, SystemClock(), valuer)
-    payload = msgspec.json.encode([{**msgspec.to_builtins(MARKS[1]), "traceparent": TRACEPARENT}])
+    followed = TracedMark("MSFT", MARKS[1].received_ns, TRACEPARENT)
     valuer.apply_marks(MARKS)
     now_ns = SystemClock().now_ns()
-    traces.hear(payload, now_ns)
+    traces.hear(followed, now_ns)
     assert traces.begin(publications[:1], now_ns) == {}
     (account_id, traceparent), *others = traces.begin(publications, now_ns).items()
     assert (account_id, traceparent[:36], others) == ("m", TRACEPARENT[:36], [])
     assert traceparent != TRACEPARENT
     traces.end()
     assert traces.begin(publications, now_ns) == {}, "each trace goes on once"
-    traces.hear(payload, now_ns)
+    traces.hear(followed, now_ns)
     valuer.apply_marks([msgspec.structs.replace(MARKS[1], received_ns=5, price=411.0)])
     assert traces.begin(publications, now_ns) == {}
 

@@ -3,15 +3,18 @@
 import asyncio
 import json
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from portfolio_realtime.errors import LeaseLost
-from portfolio_realtime.model import AccountChange, Publication, Unmarked
+from portfolio_realtime.model import AccountChange, Mark, Publication, Unmarked
 from portfolio_realtime.state import State, interest, keys
 from portfolio_realtime.state.accounts import decode_changes
 from portfolio_realtime.state.connection import WRITE_FIELDS_MAX, Subscribed
 from portfolio_realtime.state.interest import decode_begun
-from portfolio_realtime.state.marks import READ_FIELDS_MAX, decode_marks, decode_unmarked
+from portfolio_realtime.state.marks import READ_FIELDS_MAX, decode_marks, encode_marks
 from portfolio_realtime.state.valuations import StoredPublication, batch_of, decode_batch
 from tests.conftest import SHARDS
 from tests.support.leases import lease_of
@@ -20,6 +23,7 @@ from .conftest import Followed, Messages
 from .records import account, accounts_of, mark
 
 DEADLINE_S = 10.0
+NANOSECONDS = st.integers(0, 2**62)
 
 
 async def payload(messages: Messages) -> bytes:
@@ -101,7 +105,38 @@ async def test_marks_round_trip(state: State, followed: Followed) -> None:
     await subscribed(batches)
     await state.marks.write(lease, marks)
     assert {one.symbol: one for one in await state.marks.read_all()} == {one.symbol: one for one in marks}
-    assert decode_marks(await payload(batches)) == marks
+    assert decode_marks(await payload(batches)).marks == marks
+
+
+@given(
+    st.lists(
+        st.builds(
+            Mark,
+            symbol=st.text(min_size=1, max_size=8),
+            price=st.floats(0, exclude_min=True, allow_infinity=False),
+            as_of_ns=NANOSECONDS,
+            received_ns=NANOSECONDS,
+            source=st.sampled_from(["iex", "sip", "crypto"]),
+            previous_close=st.none() | st.floats(0, allow_infinity=False),
+            previous_close_date=st.none() | st.just("2026-11-20"),
+            quality=st.sampled_from(["", "delayed"]),
+        )
+    ),
+    st.lists(st.text(max_size=8)),
+)
+def test_a_batch_in_columns_reads_back_the_same(marks: list[Mark], unmarked: list[str]) -> None:
+    """Every price bit for bit, and each mark with its own times and source."""
+    assert decode_marks(encode_marks(marks, unmarked)) == (marks, unmarked, None)
+
+
+def test_a_batch_takes_a_fifth_of_the_bytes_of_its_json() -> None:
+    """Every calculator hears all of them."""
+    now_ns = 1_795_000_000_000_000_000
+    marks = [
+        Mark(f"S{index}", 100 + index / 100, now_ns - 2_000_000, now_ns + index, "sip", 99.5, "2026-11-20")
+        for index in range(1000)
+    ]
+    assert len(encode_marks(marks, [])) * 5 < len(msgspec.json.encode(marks))
 
 
 async def test_a_symbol_that_was_looked_for_in_vain_is_told(state: State, followed: Followed) -> None:
@@ -113,12 +148,12 @@ async def test_a_symbol_that_was_looked_for_in_vain_is_told(state: State, follow
     unmarked = [Unmarked("B", "iex", 5), Unmarked("C", "iex", 5)]
     await state.marks.write_unmarked(lease, unmarked)
     announced = await payload(batches)
-    assert (decode_marks(announced), decode_unmarked(announced)) == ([], ["B", "C"])
+    assert decode_marks(announced) == ([], ["B", "C"], None)
     assert [one.symbol for one in await state.marks.read_all()] == ["A"]
     assert await state.marks.look_up(["A", "B", "D"]) == ({"A": mark("A")}, {"B"})
     await state.marks.write(lease, [mark("B")])
     announced = await payload(batches)
-    assert (decode_marks(announced), decode_unmarked(announced)) == ([mark("B")], [])
+    assert decode_marks(announced) == ([mark("B")], [], None)
     marks, still = await state.marks.read_whole()
     assert (len(marks), still) == (2, unmarked[1:])
 
@@ -142,8 +177,8 @@ async def test_a_write_beyond_the_limit_is_cut_and_announced_once(state: State, 
     await state.marks.write(lease, marks)
     await state.marks.write(lease, [mark("LAST")])
     assert len(await state.marks.read_all()) == len(marks) + 1
-    assert decode_marks(await payload(batches)) == marks
-    assert decode_marks(await payload(batches)) == [mark("LAST")]
+    assert decode_marks(await payload(batches)).marks == marks
+    assert decode_marks(await payload(batches)).marks == [mark("LAST")]
 
 
 async def test_many_accounts_of_one_shard_are_read_in_steps(state: State) -> None:

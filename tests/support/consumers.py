@@ -88,7 +88,9 @@ async def announced(batches: Any, symbol: str, last: Decimal) -> list[Decimal]:
     async with asyncio.timeout(10):
         async for message in batches:
             if isinstance(message, Message):
-                seen += [exact(mark.price) for mark in decode_marks(message.payload) if mark.symbol == symbol]
+                seen += [
+                    exact(mark.price) for mark in decode_marks(message.payload).marks if mark.symbol == symbol
+                ]
                 if seen[-1:] == [last]:
                     break
     await batches.aclose()

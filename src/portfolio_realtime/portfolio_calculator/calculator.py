@@ -25,7 +25,7 @@ from portfolio_realtime.portfolio_calculator.valuation_traces import ValuationTr
 from portfolio_realtime.service import Context, keep_running, together
 from portfolio_realtime.state import feeds, keys
 from portfolio_realtime.state.connection import Subscribed
-from portfolio_realtime.state.marks import decode_marks, decode_unmarked
+from portfolio_realtime.state.marks import decode_marks
 from portfolio_realtime.telemetry import CalculatorMetrics
 from portfolio_realtime.valuation.valuer import Valuer
 
@@ -105,12 +105,12 @@ class Calculator:
 
     def _take_marks(self, payload: bytes) -> None:
         heard_ns = self._context.clock.now_ns()
-        if self._valuer.apply_marks(decode_marks(payload)):
-            if self._traces is not None:
-                self._traces.hear(payload, heard_ns)
+        batch = decode_marks(payload)
+        if self._valuer.apply_marks(batch.marks):
+            if self._traces is not None and batch.traced is not None:
+                self._traces.hear(batch.traced, heard_ns)
             self._publisher.wake.set()
-
-        if (symbols := decode_unmarked(payload)) and self._valuer.take_unmarked(symbols):
+        if batch.unmarked and self._valuer.take_unmarked(batch.unmarked):
             self._publisher.wake.set()
 
     async def _follow_feeds(self) -> None:

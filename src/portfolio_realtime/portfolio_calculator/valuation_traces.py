@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from portfolio_realtime.clock import NS_PER_S, Clock
 from portfolio_realtime.model import Publication
-from portfolio_realtime.state.marks import TracedMark, decode_traced
+from portfolio_realtime.state.marks import TracedMark
 from portfolio_realtime.tracing import Tracing
 from portfolio_realtime.valuation.valuer import Valuer
 
@@ -37,11 +37,8 @@ class ValuationTraces:
         self._waiting: dict[str, _Waiting] = {}
         self._begun: list[_Begun] = []
 
-    def hear(self, payload: bytes, heard_ns: int) -> None:
-        """Note the traced mark of a batch that has been applied, if it has one."""
-        mark = decode_traced(payload)
-        if mark is None:
-            return
+    def hear(self, mark: TracedMark, heard_ns: int) -> None:
+        """Note the traced mark of a batch that has been applied."""
         self._waiting.pop(mark.symbol, None)
         self._waiting[mark.symbol] = _Waiting(mark, heard_ns)
         if len(self._waiting) > WAITING_MAX:

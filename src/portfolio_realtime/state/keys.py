@@ -32,7 +32,7 @@
 | {revocations}:known        | hash       | websocket server      | none     | since_s: all revocations since are in it      |
 | entitlements               | hash       | operators             | none     | subject -> list of account ids as JSON        |
 | channel {universe}         |            | symbol collector      |          | the universe changed                          |
-| channel {marks}            |            | market data consumer  |          | list of Mark, one batch per flush; unmarked   |
+| channel {marks}            |            | market data consumer  |          | a batch of marks in columns, one per flush    |
 | channel {sNN}:accounts     |            | symbol collector      |          | list of AccountChange                         |
 | channel {sNN}:valuations   |            | portfolio calculator  |          | PublicationBatch as MessagePack               |
 | channel {sNN}:interest     |            | websocket server      |          | accounts that are newly watched               |

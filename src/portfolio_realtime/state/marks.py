@@ -1,11 +1,13 @@
 """Marks: one hash with the newest mark of each symbol, one channel with a conflated batch per flush.
 
+Every calculator receives every batch. It is packed in columns: 32 bytes per mark instead of 185 as JSON.
+
 For a symbol without a price, the hash and the channel say so. This differs from a symbol without an entry,
 for which no price has been looked for yet.
 """
 
-from collections.abc import AsyncIterator, Awaitable
-from typing import Final, cast
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from typing import Final, NamedTuple, cast
 
 import msgspec
 
@@ -19,22 +21,49 @@ READ_FIELDS_MAX: Final = 2000
 
 _encode = msgspec.json.Encoder().encode
 _mark = msgspec.json.Decoder(Mark)
-_marks = msgspec.json.Decoder(list[Mark])
 _unmarked = msgspec.json.Decoder(Unmarked)
-_unmarked_symbols = msgspec.json.Decoder(dict[str, list[str]])
 _SOUGHT: Final = b'"sought_ns"'  # only an Unmarked has this field
-_UNMARKED: Final = "unmarked"
 
 
-class TracedMark(msgspec.Struct, frozen=True):
-    """A mark with a trace. Its announcement carries the trace context beside the mark."""
+class TracedMark(msgspec.Struct, frozen=True, array_like=True):
+    """A mark with a trace. Its announcement carries the trace context beside the marks."""
 
     symbol: str
     received_ns: int  # of the mark: shows whether it is still the same mark
-    traceparent: str = ""
+    traceparent: str
 
 
-_traced_marks = msgspec.json.Decoder(list[TracedMark])
+class _Columns(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The announced form of a batch, column by column.
+
+    Values that many marks share are sent once. Times are differences, which take fewer bytes.
+    """
+
+    newest_ns: int  # when the newest of them was received
+    symbols: list[str]
+    prices: list[float]
+    ages_ns: list[int]  # from `as_of_ns` to `received_ns`
+    before_newest_ns: list[int]  # from `received_ns` to `newest_ns`
+    previous_closes: list[float | None]
+    kinds: list[int]  # places in `shared`
+    shared: list[tuple[str, str, str | None]]  # source, quality, previous_close_date
+    unmarked: list[str]  # symbols without a price
+    traced: TracedMark | None = None
+
+
+_pack = msgspec.msgpack.Encoder().encode
+_columns = msgspec.msgpack.Decoder(_Columns)
+
+
+class MarkBatch(NamedTuple):
+    """The content of one announcement."""
+
+    marks: list[Mark]
+    unmarked: list[str]  # symbols without a price
+    traced: TracedMark | None = None  # the one mark that has a trace, if any
+
+
+NO_BATCH: Final = MarkBatch([], [])
 
 
 class Marks:
@@ -48,20 +77,13 @@ class Marks:
 
         Raises LeaseLost, StateUnavailable.
         """
-        encoded = [(mark.symbol, _encode(mark)) for mark in marks]
-        told = (
-            encoded
-            if traced is None
-            else [(symbol, _told(symbol, value, traced)) for symbol, value in encoded]
-        )
-        announcement = b"[" + b",".join(value for _, value in told) + b"]"
         await self._connection.fenced_write(
             keys.fence(f"{keys.marks()}:{lease.name}"),
             keys.marks(),
             lease.fencing_token,
-            encoded,
+            [(mark.symbol, _encode(mark)) for mark in marks],
             [],
-            (keys.marks(), announcement),
+            (keys.marks(), encode_marks(marks, [], traced)),
         )
 
     async def write_unmarked(self, lease: Lease, unmarked: list[Unmarked]) -> None:
@@ -72,7 +94,7 @@ class Marks:
             lease.fencing_token,
             [(one.symbol, _encode(one)) for one in unmarked],
             [],
-            (keys.marks(), _encode({_UNMARKED: [one.symbol for one in unmarked]})),
+            (keys.marks(), encode_marks([], [one.symbol for one in unmarked])),
         )
 
     async def remove(self, lease: Lease, symbols: list[str]) -> None:
@@ -122,30 +144,62 @@ class Marks:
         return self._connection.follow(keys.marks())
 
 
-def decode_marks(payload: bytes) -> list[Mark]:
-    """The marks of an announced batch; empty if it is unreadable, or announces symbols without a price."""
-    if payload[:1] == b"{":
-        return []
-    return readable(_marks.decode, payload, keys.marks()) or []
+def encode_marks(marks: Sequence[Mark], unmarked: list[str], traced: TracedMark | None = None) -> bytes:
+    """The announcement of a batch."""
+    newest_ns = max((mark.received_ns for mark in marks), default=0)
+    place_of: dict[tuple[str, str, str | None], int] = {}
+    kinds = [
+        place_of.setdefault((mark.source, mark.quality, mark.previous_close_date), len(place_of))
+        for mark in marks
+    ]
+    columns = _Columns(
+        newest_ns,
+        [mark.symbol for mark in marks],
+        [mark.price for mark in marks],
+        [mark.received_ns - mark.as_of_ns for mark in marks],
+        [newest_ns - mark.received_ns for mark in marks],
+        [mark.previous_close for mark in marks],
+        kinds,
+        list(place_of),
+        unmarked,
+        traced,
+    )
+    return _pack(columns)
 
 
-def decode_unmarked(payload: bytes) -> list[str]:
-    """The symbols that an announcement reports as having no price."""
-    if payload[:1] != b"{":
-        return []
-    return (readable(_unmarked_symbols.decode, payload, keys.marks()) or {}).get(_UNMARKED, [])
+def decode_marks(payload: bytes) -> MarkBatch:
+    """The content of an announcement; `NO_BATCH` if it is unreadable."""
+    return readable(_decode_marks, payload, keys.marks()) or NO_BATCH
 
 
-def decode_traced(payload: bytes) -> TracedMark | None:
-    """The traced mark of an announced batch, or None."""
-    if b'"traceparent"' not in payload:
-        return None
-    marks = readable(_traced_marks.decode, payload, keys.marks()) or []
-    return next((mark for mark in marks if mark.traceparent), None)
-
-
-def _told(symbol: str, value: bytes, traced: TracedMark) -> bytes:
-    """A mark's JSON as it is announced. Readers that do not trace ignore the added field."""
-    if symbol != traced.symbol:
-        return value
-    return value[:-1] + b',"traceparent":' + _encode(traced.traceparent) + b"}"
+def _decode_marks(payload: bytes) -> MarkBatch:
+    """Raises MsgspecError."""
+    columns = _columns.decode(payload)
+    newest_ns, shared = columns.newest_ns, columns.shared
+    rows = zip(
+        columns.symbols,
+        columns.prices,
+        columns.ages_ns,
+        columns.before_newest_ns,
+        columns.previous_closes,
+        columns.kinds,
+        strict=True,
+    )
+    try:
+        marks = [
+            Mark(
+                symbol,
+                price,
+                newest_ns - before_ns - age_ns,
+                newest_ns - before_ns,
+                source,
+                close,
+                date,
+                quality,
+            )
+            for symbol, price, age_ns, before_ns, close, kind in rows
+            for source, quality, date in (shared[kind],)
+        ]
+    except (IndexError, ValueError) as error:
+        raise msgspec.ValidationError(f"columns do not match: {error}") from error
+    return MarkBatch(marks, columns.unmarked, columns.traced)
