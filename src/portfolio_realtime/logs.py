@@ -23,7 +23,7 @@ from portfolio_realtime.redaction import clean
 from portfolio_realtime.telemetry import LOG_EVENTS
 
 LINES_WAITING_MAX: Final = 10_000
-# In this time, equal warnings are logged once, and one event at one level at most so many times.
+# Within FOLD_S, equal warnings are logged once, and one event at one level LINES_PER_EVENT_MAX times.
 FOLD_S: Final = 60.0
 LINES_PER_EVENT_MAX: Final = 20
 REMEMBERED_MAX: Final = 1000  # lines, and events, that are compared; above it, all are forgotten
@@ -239,4 +239,6 @@ def has_colours() -> bool:
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    structlog.get_logger().critical("a bug", exc_info=(kind, error, traceback))
+    structlog.get_logger().critical(
+        "unexpected error: a bug in this program", exc_info=(kind, error, traceback)
+    )

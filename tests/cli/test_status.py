@@ -65,7 +65,7 @@ async def test_nothing_runs(state: State) -> None:
 
     found = json.loads(printed)
     assert code == UNPROVEN
-    assert "no websocket_server runs" in found["troubles"] and "nobody owns s07" in found["troubles"]
+    assert "no websocket_server runs" in found["troubles"] and "s07 has no owner" in found["troubles"]
     assert found["publication_p99_s"] is None and found["processes"] == []
 
 
@@ -99,6 +99,6 @@ def test_what_should_not_be_so_is_said() -> None:
 
     assert found.troubles == [
         "no websocket_server runs",
-        "nobody owns s00",
-        "feed stocks is silent for 90 s",
+        "s00 has no owner",
+        "feed stocks has been silent for 90 s",
     ]

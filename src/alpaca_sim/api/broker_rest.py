@@ -85,14 +85,14 @@ def _matches(account: Account, words: Iterable[str]) -> bool:
 
 
 async def one_account(request: Request) -> Response:
-    """`GET /v1/accounts/{id}`."""
+    """`GET /v1/accounts/{id}`: one account with all entities."""
     sim = sim_of(request)
     account = find_account(sim, request.path_params["account_id"])
     return json_response(as_listed(sim, account, account_json(account, set(ENTITIES))))
 
 
 async def trade_account(request: Request) -> Response:
-    """`GET /v1/trading/accounts/{id}/account`."""
+    """`GET /v1/trading/accounts/{id}/account`: the balances of an account."""
     sim = sim_of(request)
     account = _path_account(request)
     row = trade_account_json(sim.market, account, reported_holdings(sim, account), sim.balance_date)
@@ -104,7 +104,7 @@ def _path_account(request: Request) -> Account:
 
 
 async def positions(request: Request) -> Response:
-    """`GET /v1/trading/accounts/{id}/positions`."""
+    """`GET /v1/trading/accounts/{id}/positions`: all positions of an account."""
     sim = sim_of(request)
     account = _path_account(request)
     rows = positions_json(sim.market, reported_holdings(sim, account), sim.settings.switches)
@@ -226,7 +226,7 @@ async def assets(request: Request) -> Response:
 
 
 async def one_asset(request: Request) -> Response:
-    """`GET /v1/assets/{symbol_or_asset_id}`."""
+    """`GET /v1/assets/{symbol_or_asset_id}`; 404 for an unknown one."""
     wanted = request.path_params["symbol"]
     for state in sim_of(request).market.symbols.values():
         if state.listing.asset_class != "test" and wanted in _names(state.listing):

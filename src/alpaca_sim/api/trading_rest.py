@@ -48,7 +48,7 @@ def account_of(request: Request) -> Account:
 
 
 async def account(request: Request) -> Response:
-    """`GET /v2/account`."""
+    """`GET /v2/account`: the account and its balances, without the Broker API's own fields."""
     sim, own = sim_of(request), account_of(request)
     row = trade_account_json(sim.market, own, reported_holdings(sim, own), sim.balance_date)
     row = as_stated(sim, own, row)
@@ -58,14 +58,14 @@ async def account(request: Request) -> Response:
 
 
 async def positions(request: Request) -> Response:
-    """`GET /v2/positions`."""
+    """`GET /v2/positions`: all positions of the account."""
     sim, own = sim_of(request), account_of(request)
     rows = positions_json(sim.market, reported_holdings(sim, own), sim.settings.switches)
     return json_response(as_held(sim, own, rows))
 
 
 async def one_position(request: Request) -> Response:
-    """`GET /v2/positions/{symbol_or_asset_id}`."""
+    """`GET /v2/positions/{symbol_or_asset_id}`; 404 without such a position."""
     return json_response(position_in(sim_of(request), account_of(request), request.path_params["symbol"]))
 
 

@@ -41,17 +41,17 @@ def timestamp(at_ns: int) -> msgspec.msgpack.Ext:
 
 
 def encode(value: object, encoding: Encoding) -> bytes:
-    """Encode any value."""
+    """Any value as JSON or MessagePack."""
     return msgspec.json.encode(value) if encoding is Encoding.JSON else msgspec.msgpack.encode(value)
 
 
 def encode_trade(trade: Trade, encoding: Encoding) -> bytes:
-    """A `t` message."""
+    """A `t` message: a trade."""
     return encode_message("t", trade.symbol, trade_fields(trade), trade.at_ns, encoding)
 
 
 def encode_quote(state: MarketSymbol, at_ns: int, encoding: Encoding) -> bytes:
-    """A `q` message."""
+    """A `q` message: a quote around the symbol's mark."""
     return encode_message("q", state.listing.symbol, quote_fields(state), at_ns, encoding)
 
 

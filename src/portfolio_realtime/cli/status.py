@@ -87,9 +87,9 @@ class SystemStatus(msgspec.Struct, frozen=True):
     def troubles(self) -> list[str]:
         """Descriptions of all that is not as it should be."""
         found = [f"no {name} runs" for name in SERVICES if all(one.service != name for one in self.processes)]
-        found += [f"nobody owns {one.work}" for one in (*self.leases, *self.shards) if one.owner is None]
+        found += [f"{one.work} has no owner" for one in (*self.leases, *self.shards) if one.owner is None]
         silent = [one for one in self.feeds if one.silent_s > SILENT_S_MAX]
-        found += [f"feed {one.feed} is silent for {one.silent_s:.0f} s" for one in silent]
+        found += [f"feed {one.feed} has been silent for {one.silent_s:.0f} s" for one in silent]
         return found
 
 

@@ -61,7 +61,7 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
     )
 
-    # Alpaca: who we are
+    # Alpaca: keys
     broker_api_key: str = ""
     broker_secret_key: SecretStr = SecretStr("")
     broker_client_id: str = ""
@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     apca_api_secret_key: SecretStr = SecretStr("")
     market_api_key: str = ""
     market_secret_key: SecretStr = SecretStr("")
-    # Alpaca: where it is
+    # Alpaca: hosts and feeds
     alpaca_sandbox: bool = True
     alpaca_broker_url: str = ""
     alpaca_auth_url: str = ""
@@ -141,7 +141,7 @@ class Settings(BaseSettings):
     connects_per_minute: int = Field(600, ge=1)
     messages_per_user: int = Field(1000, ge=1)
     demo_page: bool = False
-    # Inside
+    # Internals
     shards: int = Field(16, ge=1, le=99)
     lease_ms: int = Field(4000, ge=500)
     lease_renew_ms: int = Field(1000, ge=100)
