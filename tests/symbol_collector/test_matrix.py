@@ -41,6 +41,16 @@ CASH = Decimal(10_000)
 _seconds: dict[tuple[str, str], tuple[float, float]] = {}  # wrong and marked, marked in all
 
 
+@pytest.fixture(scope="module", autouse=True)
+def table() -> Iterator[None]:
+    """Print for how long each case that ran here was wrong or marked; `-s` shows it."""
+    yield
+    print(f"\n{'seconds wrong and marked / marked':34}" + "".join(f"{order:>18}" for order in ORDERS))
+    for code in sorted({code for code, _ in _seconds}):
+        cells = [_seconds.get((code, order), (0.0, 0.0)) for order in ORDERS]
+        print(f"{code:34}" + "".join(f"{f'{wrong:.1f} / {marked:.1f}':>18}" for wrong, marked in cells))
+
+
 @dataclass
 class Told:
     """One booking: when the ledger has it, and when an event tells of it."""
@@ -208,13 +218,3 @@ def test_every_type_that_alpaca_publishes_is_in_the_matrix(name: str) -> None:
         published = [described["schemas"]["ActivityType"]]
         published += [described["parameters"]["ActivityType"]["schema"]] if name == "broker" else []
         assert sorted(codes) == sorted({code for one in published for code in one["enum"]})
-
-
-def test_how_long_each_is_wrong_or_marked(request: pytest.FixtureRequest) -> None:
-    """Printed; the cases above have measured it, each of those that ran."""
-    cases = [item for item in request.session.items if item.name.startswith("test_at_no_moment")]
-    assert len(_seconds) == len(cases)
-    print(f"\n{'seconds wrong and marked / marked':34}" + "".join(f"{order:>18}" for order in ORDERS))
-    for code in sorted({code for code, _ in _seconds}):
-        cells = [_seconds.get((code, order), (0.0, 0.0)) for order in ORDERS]
-        print(f"{code:34}" + "".join(f"{f'{wrong:.1f} / {marked:.1f}':>18}" for wrong, marked in cells))
