@@ -1,6 +1,7 @@
 """The event stream: what ends it, what counts as life, and that its follower leaves no gap."""
 
 import asyncio
+import itertools
 import json
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -8,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
+from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.clock import SystemClock, parse_rfc3339
 from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable
 from portfolio_realtime.symbol_collector.sources import broker_events
@@ -183,3 +185,33 @@ async def test_history_is_replayed_once_and_extended_when_a_day_began_earlier() 
     assert spans[1][1] - spans[0][0] < 1000
     assert spans[2][1] - spans[1][0] < 1000
     assert spans[2][0] > now_ns - 8 * 24 * hour_ns
+
+
+class HalfOpen(Broker):
+    """Its live streams say welcome and nothing more; what was booked meanwhile is in the history."""
+
+    async def __call__(self, target: str, writer: asyncio.StreamWriter) -> None:
+        """One stream."""
+        query = parse_qs(urlsplit(target).query)
+        if "since" in query:
+            await super().__call__(target, writer)
+            return
+        self.asked.append(query)
+        writer.write(STREAM_HEAD + b": welcome\n\n")
+        await self.is_over.wait()
+
+
+async def test_what_a_dead_stream_leaves_out_comes_by_asking(until: Until) -> None:
+    """The broker lives, and its stream brings nothing: the booking comes, and nothing counts as mute."""
+    broker, inbox = HalfOpen(), Inbox()
+    async with scripted(broker) as url, BrokerClient(url, AUTH) as client:
+        follower = EventFollower(client, SystemClock(), inbox)
+        parts = [asyncio.create_task(part()) for _, part in follower.parts]  # type: ignore[arg-type]  # coroutines
+        await until(lambda: len(broker.asked) > 3, "asked")
+        assert {one.event_id for one in inbox.taken} == {"history"}
+        assert not follower.is_mute()
+        broker.is_over.set()
+        await cancel_until_ended(parts)
+    spans = [(parse_rfc3339(one["since"][0]), parse_rfc3339(one["until"][0])) for one in broker.asked[1:]]
+    assert all(span[0] < before[1] for before, span in itertools.pairwise(spans)), "no gap between them"
+    assert all(since_ns < until_ns < SystemClock().now_ns() for since_ns, until_ns in spans)

@@ -139,7 +139,7 @@ class Place:
         library = faketime()
         trades = 2.0 * max(1, self._accounts)
         options = [*simulator_options(self._accounts, 40, min(200.0, trades), self._seed)]
-        options += ["--activities-per-second", "2", "--heartbeat", "1"]
+        options += ["--activities-per-second", "2", "--heartbeat", "15"]  # as Alpaca's are said to come
         async with contextlib.AsyncExitStack() as stack:
             simulator, simulator_url = await start_simulator(options)
             stack.push_async_callback(end_all, [simulator])

@@ -48,6 +48,10 @@ class Quota:
         spacing_s = (self._reset_s - now_s) / free
         return max(0.0, self._sent_s + spacing_s - now_s)
 
+    def has_room(self, now_s: float, limit_min: int) -> bool:
+        """May an urgent request go now, and are at least so many allowed each minute, as far as is known?"""
+        return (self._limit is None or self._limit >= limit_min) and not self.wait_s(now_s, is_urgent=True)
+
     def sent(self, now_s: float) -> None:
         """Count a request that is sent now."""
         self._in_flight += 1

@@ -68,6 +68,8 @@ class BrokerClient:
         self.refused: list[str] = []  # why elements of the newest list were left out
         self.stream = self._rest.stream
         self.send_stream = self._rest.send_stream
+        self.has_room = self._rest.has_room
+        self.now_ns = self._rest.now_ns
 
     async def __aenter__(self) -> Self:
         return self

@@ -48,9 +48,21 @@ class Broker(Streaming, Protocol):
         """All rows since `since_ns` of what clients brought in or took out. Raises BrokerError."""
         ...
 
+    def has_room(self, limit_min: int) -> bool:
+        """May a request go out now, and are so many allowed each minute?"""
+        ...
+
+    def now_ns(self) -> int:
+        """The broker's clock, never ahead of it by much."""
+        ...
+
 
 class CursorRefused(BrokerUnavailable):
     """The broker does not know the event after which to resume."""
+
+
+class StreamRefused(BrokerUnavailable):
+    """The broker lives, and does not open the stream: too many requests, or not in this way."""
 
 
 class EventsLost(BrokerUnavailable):
@@ -124,5 +136,7 @@ def _check(response: httpx.Response, *, has_cursor: bool) -> None:
         raise BrokerRefused(f"Alpaca refuses the Broker API credentials (HTTP {status}): {REMEDY}")
     if has_cursor and status in CURSOR_STATUSES:
         raise CursorRefused(f"event stream: the broker refuses the cursor (HTTP {status})")
+    if response.is_client_error:
+        raise StreamRefused(f"event stream: HTTP {status}")
     if not response.is_success:
         raise BrokerUnavailable(f"event stream: HTTP {status}")

@@ -18,10 +18,11 @@ from portfolio_realtime.symbol_collector.sources import broker_events, parse, tr
 from portfolio_realtime.symbol_collector.sources.account_source import Inbox
 from portfolio_realtime.symbol_collector.sources.broker_events import Broker
 from portfolio_realtime.symbol_collector.sources.parse import PayloadRefused
-from portfolio_realtime.symbol_collector.sources.sign_rhythm import SignRhythm
+from portfolio_realtime.symbol_collector.sources.stream_probe import LIMIT_MIN, StreamProbe
 
 OVERLAP_NS: Final = NS_PER_S // 2  # of history and live stream; also allows for different clocks
 GAP_MARGIN_NS: Final = 60 * NS_PER_S  # replayed from before the last sign of life
+PROBE_OVERLAP_NS: Final = 5 * NS_PER_S  # of what a probe asks for, over what is known
 HISTORY_NS_MAX: Final = 7 * 24 * 3600 * NS_PER_S  # the longest history of a day
 
 log = structlog.get_logger()
@@ -38,7 +39,9 @@ class EventFollower:
         self._clock = clock
         self._inbox = inbox
         self._heard_ns = 0  # when the live stream last gave a sign of life
-        self._rhythm = SignRhythm()  # of the signs of life
+        self._is_opening = False  # nothing has come yet on this connection
+        self._known_ns = 0  # until when the live stream, or a probe, has told everything
+        self._probe = StreamProbe(clock, self._ask_for_missed, self._may_ask)
         self._history_since_ns: int | None = None
         self._history_turn = asyncio.Lock()
         self._gap_since_ns: int | None = None
@@ -52,7 +55,7 @@ class EventFollower:
     @property
     def parts(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
         """Coroutines to be run side by side, with their names."""
-        return [("event stream", self.follow)]
+        return [("event stream", self.follow), ("event probe", self._probe.run)]
 
     async def follow(self) -> None:
         """Follow the live stream until it fails. Raises BrokerUnavailable, BrokerRefused."""
@@ -83,11 +86,22 @@ class EventFollower:
 
     def _hear(self) -> None:
         self._heard_ns = self._clock.now_ns()
-        self._rhythm.hear(self._clock.monotonic_s())
+        if not self._is_opening:  # a mute broker, too, may say welcome
+            self._known_ns = self._client.now_ns()
+            self._probe.hear()
+        self._is_opening = False
 
     def is_mute(self) -> bool:
-        """Whether the open stream is silent for longer than its rhythm allows."""
-        return self._rhythm.is_overdue(self._clock.monotonic_s())
+        """Is the open stream silent, and does nobody say that it has nothing to tell?"""
+        return self._probe.is_mute()
+
+    def _may_ask(self) -> bool:
+        return self.lost_since_s is None and self._client.has_room(LIMIT_MIN)
+
+    async def _ask_for_missed(self) -> None:
+        until_ns = self._client.now_ns()
+        await self._replay(self._known_ns - PROBE_OVERLAP_NS, until_ns)
+        self._known_ns = max(self._known_ns, until_ns)
 
     def _connected(self, cursor: str | None) -> Callable[[], None]:
         heard_ns = self._heard_ns
@@ -98,7 +112,9 @@ class EventFollower:
                 self._gap_since_ns = min(self._gap_since_ns or since_ns, since_ns)
                 self._has_gap.set()
             self._heard_ns = self._clock.now_ns()
-            self._rhythm.begin(self._clock.monotonic_s())
+            self._known_ns = self._known_ns or self._client.now_ns()
+            self._is_opening = True
+            self._probe.open()
             self.lost_since_s = None
             self.connected.set()
             log.info("event stream connected", resumes=cursor is not None)

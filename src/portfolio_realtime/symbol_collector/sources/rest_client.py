@@ -5,15 +5,18 @@ BrokerUnavailable. Refused credentials raise the BrokerRefused that the owner of
 """
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Callable, Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import httpx
 import stamina
 
 from portfolio_realtime.alpaca.rate_limit import TOO_MANY, Quota
+from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable
 from portfolio_realtime.outbound import transport_to
 from portfolio_realtime.symbol_collector.sources import parse
@@ -26,6 +29,8 @@ ATTEMPT_WAIT_S: Final = 0.2
 ATTEMPT_WAIT_S_MAX: Final = 3.0
 RATE_REFUSALS_MAX: Final = 3  # per request, before it is given up
 JITTER_S_MAX: Final = 0.5
+PROMPT_S: Final = 1.0  # an answer that comes within this tells the time
+CLOCK_MARGIN_NS: Final = NS_PER_S // 2
 SLEEP_S_MAX: Final = 1.0  # then the quota is checked again: it may have changed
 UNAUTHORIZED: Final = 401
 REFUSED: Final = (UNAUTHORIZED, 403)
@@ -49,6 +54,15 @@ class RestClient:
         self._counted = counted
         self._quota = Quota()
         self._turn = {True: asyncio.Lock(), False: asyncio.Lock()}
+        self._ahead_s = 0.0  # our clock, of the broker's
+
+    def has_room(self, limit_min: int) -> bool:
+        """May an urgent request go out now, and are at least so many allowed each minute?"""
+        return self._quota.has_room(time.monotonic(), limit_min)
+
+    def now_ns(self) -> int:
+        """The broker's clock in ns, by its newest answer: behind it by up to 2 s, never ahead."""
+        return time.time_ns() - int(max(0.0, self._ahead_s) * NS_PER_S) - CLOCK_MARGIN_NS
 
     async def close(self) -> None:
         """Close all connections."""
@@ -90,6 +104,7 @@ class RestClient:
         await self._wait_for_turn(is_urgent)
         status: int | None = None
         headers: Mapping[str, str] = {}
+        sent_s = time.monotonic()
         try:
             answer = await self._http.send(request, stream=is_stream)
             status, headers = answer.status_code, answer.headers
@@ -97,8 +112,14 @@ class RestClient:
             raise BrokerUnavailable(f"{request.url.path}: {type(error).__name__}: {error}") from error
         finally:
             self._quota.answered(status, headers, time.monotonic(), time.time())
+            if time.monotonic() - sent_s < PROMPT_S:
+                self._note_time(headers.get("date", ""))
             self._counted(str(status or "none"))
         return answer
+
+    def _note_time(self, date: str) -> None:
+        with contextlib.suppress(ValueError):
+            self._ahead_s = time.time() - parsedate_to_datetime(date).timestamp()
 
     async def _wait_for_turn(self, is_urgent: bool) -> None:
         async with self._turn[is_urgent]:
