@@ -95,6 +95,10 @@ class Leases:
         """Leave a group. Raises StateUnavailable."""
         await self._connection.commands.zrem(keys.members(group), self._holder)
 
+    async def is_held_by_another(self, name: str) -> bool:
+        """Does somebody hold it who is not us? Raises StateUnavailable."""
+        return (await self.holders([name]))[name] not in (None, self._holder)
+
     @reports_unavailable
     async def holders(self, names: Sequence[str]) -> dict[str, str | None]:
         """Lease name -> its holder, or None if it is free. Raises StateUnavailable."""

@@ -41,10 +41,10 @@ from portfolio_realtime.symbol_collector.sources.closed_days import serve_closed
 from portfolio_realtime.symbol_collector.sources.opening import open_client
 from portfolio_realtime.symbol_collector.sources.parse import CurrencyRefused, PayloadRefused
 from portfolio_realtime.symbol_collector.stored_records import find_left_over, write_lost_again
+from portfolio_realtime.symbol_collector.strangers import NAME, refuse_strangers
 from portfolio_realtime.symbol_collector.unlisted_accounts import UnlistedAccounts
 from portfolio_realtime.telemetry import CollectorMetrics
 
-NAME: Final = "symbol_collector"
 FETCHES_MAX: Final = 8  # accounts fetched at the same time …
 URGENT_FETCHES: Final = 2  # … of which these are kept for accounts that are waited for
 TURN_POLL_S: Final = 0.05
@@ -78,7 +78,8 @@ async def run(context: Context) -> None:
     log.info("accounts", source=described_source(settings))
     async with open_client(settings, count) as client:
         collector = Collector(context, client, metrics)
-        await keep_running(lambda: under_lease(context, NAME, collector.work), context.clock, NAME)
+        work = keep_running(lambda: under_lease(context, NAME, collector.work), context.clock, NAME)
+        await together(work, keep_running(lambda: refuse_strangers(context, client), context.clock, NAME))
 
 
 class Collector:
