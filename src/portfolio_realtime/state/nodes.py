@@ -1,5 +1,8 @@
 """Which server holds a key: a single server holds all keys, the primaries of a cluster share the slots.
 
+Sentinels are asked every VIEW_S where the primary is: one that has handed over still takes writes for about
+10 s, until they make it a replica, and what is written there is lost.
+
 The view of a cluster is read again after every loss, when a node reports that a slot has moved, and every
 VIEW_S. Several nodes are asked at once, and the most frequent answer counts: a node that was paused or cut
 off may still report an old view.
@@ -21,6 +24,7 @@ from portfolio_realtime.config import valkey_url
 from portfolio_realtime.errors import StateRefused
 from portfolio_realtime.state.clients import command_client, subscription_client
 from portfolio_realtime.state.error_answers import PassingError
+from portfolio_realtime.state.sentinels import Sentinels
 
 VIEW_S: Final = 2.0  # between two reads of the view
 VIEW_S_MIN: Final = 0.1  # between two reads of the view, for any number of callers
@@ -61,6 +65,7 @@ class Node:
         self.url = url
         self.commands: Redis = command_client(url)
         self.subscriptions: Redis = subscription_client(url)
+        self.moves = 0  # how often the primary has become another server
         self.is_silent = False
         self._tried_s = 0.0  # when a command was last sent to it
         self._waiting: set[asyncio.Timeout] = set()
@@ -98,6 +103,12 @@ class Node:
             if not patience.expired():
                 patience.reschedule(now_s)
 
+    async def give_up_connections(self) -> None:
+        """Its name leads elsewhere: no connection is used again, and subscriptions are to be made anew."""
+        self.moves += 1
+        await self.commands.connection_pool.update_active_connections_for_reconnect()
+        await self.commands.connection_pool.disconnect(inuse_connections=False)
+
     async def close(self) -> None:
         """Close all connections."""
         await self.commands.aclose()
@@ -111,8 +122,8 @@ class Nodes:
         self.is_cluster = False if is_cluster is False else None  # None: not known yet
         self.turned = asyncio.Event()  # set, and replaced, when slots have moved to other nodes
         self._expected = is_cluster
-        is_by_sentinel = bool(valkey_url.sentinel_master_of(url))
-        self._first = [Node(one) for one in ([url] if is_by_sentinel else valkey_url.each_host(url))]
+        self._has_sentinels = bool(valkey_url.sentinel_master_of(url))
+        self._first = [Node(one) for one in ([url] if self._has_sentinels else valkey_url.each_host(url))]
         self._others: dict[tuple[str, int], Node] = {}
         self._holders: list[Node | None] = []
         self._learning = asyncio.Lock()
@@ -211,6 +222,8 @@ class Nodes:
         """
         if self._expected is False:
             await self._ask_kind()
+        if self._has_sentinels and self._watching is None:
+            self._watching = asyncio.create_task(self._follow_primary())
         if await self.learn():
             await self.read_view()
             for slot in range(REDIS_CLUSTER_HASH_SLOTS):
@@ -286,6 +299,19 @@ class Nodes:
             await asyncio.sleep(VIEW_S)
             with contextlib.suppress(exceptions.RedisError, OSError):
                 await self.read_view()
+
+    async def _follow_primary(self) -> NoReturn:
+        """Leave the server that is the primary no more as soon as Sentinels name another one."""
+        sentinels: Sentinels = self.first.commands.connection_pool.connection_kwargs["sentinels"]
+        known: tuple[str, int] | None = None
+        while True:
+            with contextlib.suppress(exceptions.RedisError, OSError):
+                place = await sentinels.primary()
+                if known not in (None, place):
+                    await self.first.give_up_connections()
+                    self._turn()
+                known = place
+            await asyncio.sleep(VIEW_S)
 
     async def close(self) -> None:
         """Close all connections."""

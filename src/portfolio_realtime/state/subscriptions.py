@@ -97,24 +97,24 @@ class Subscriptions:
 
     async def _listen_all(self, channels: frozenset[str], events: _Events) -> None:
         """Keep a connection to each node that holds channels, and renew it when it is lost or slots move."""
-        listening: dict[Node, tuple[frozenset[str], asyncio.Task[None]]] = {}
+        listening: dict[Node, tuple[frozenset[str], int, asyncio.Task[None]]] = {}
         try:
             while True:
                 turned = asyncio.create_task(self._nodes.turned.wait())
                 try:
                     wanted = await self._by_node(channels)
-                    for node, (names, task) in list(listening.items()):
+                    for node, (names, moves, task) in list(listening.items()):
                         if task.done():
                             task.result()
-                        if task.done() or wanted.get(node) != names:
+                        if task.done() or wanted.get(node) != names or node.moves != moves:
                             await cancel_until_ended([task])
                             del listening[node]
                     for node in wanted.keys() - listening.keys():
                         task = asyncio.create_task(self._listen(node, wanted[node], events))
-                        listening[node] = wanted[node], task
+                        listening[node] = wanted[node], node.moves, task
                     is_whole = sum(map(len, wanted.values())) == len(channels)
                     await asyncio.wait(
-                        [turned, *(task for _, task in listening.values())],
+                        [turned, *(task for _, _, task in listening.values())],
                         timeout=None if is_whole else RECONNECT_S,
                         return_when=asyncio.FIRST_COMPLETED,
                     )
@@ -124,7 +124,7 @@ class Subscriptions:
             # `follow` raises it to the reader.
             await events.put(error)
         finally:
-            await cancel_until_ended([task for _, task in listening.values()])
+            await cancel_until_ended([task for _, _, task in listening.values()])
 
     async def _by_node(self, channels: frozenset[str]) -> dict[Node, frozenset[str]]:
         """Node -> the channels that it holds; empty while no node answers. Raises StateRefused."""
