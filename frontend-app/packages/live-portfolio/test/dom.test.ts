@@ -83,8 +83,8 @@ describe("the table of positions", () => {
       return cells("symbol");
     };
     expect(search?.closest("[hidden]")).toBeNull();
-    expect(find("common")).toEqual(["AAPL"]);
-    expect(container.querySelector('[data-symbol="AAPL"] small')?.textContent).toBe("Apple Inc. Common Stock");
+    expect(find("apple")).toEqual(["AAPL"]);
+    expect(container.querySelector('[data-symbol="AAPL"] small')?.textContent).toBe("Apple Inc.");
     expect(asked).toEqual(["http://localhost:8001/v1/portfolio/alice/assets"]);
     expect(find("150 call")).toEqual(["AAPL 19 Dec 2025 150 call"]);
     expect(find("zzz")).toEqual([]);
@@ -125,12 +125,12 @@ describe("the table of positions", () => {
     const stage = new Stage();
     createPositionsTable(container, { client: stage.client, accountId: "alice" });
     await pass(150);
-    const bought = (quantity: string) => portfolioMessage("alice", { sequence: quantity.length, positions: [row("A", "33.0000", "270.0000", "8910.00"), row("B", quantity, "3.50", "7.00")] });
+    const bought = (quantity: string) => portfolioMessage("alice", { sequence: quantity.length, positions: [row("A", "33.0000", "270.1200", "8913.96"), row("B", quantity, "3.5004", "7.00")] });
     stage.server.send(bought("2"));
     await pass(150);
     expect(cells("quantity").sort()).toEqual(["2", "33"]);
-    expect(cells("mark").sort()).toEqual(["$270.00", "$3.50"]);
-    expect(container.querySelector("[data-symbol=A] [data-holding]")?.getAttribute("data-holding")).toBe("33 × $270.00");
+    expect(cells("mark").sort()).toEqual(["$270.12", "$3.50"]);
+    expect(container.querySelector("[data-symbol=A] [data-holding]")?.getAttribute("data-holding")).toBe("33 × $270.12");
     stage.server.send(bought("2.50000"));
     await pass(150);
     expect(cells("quantity").sort()).toEqual(["2.5", "33.0"]);
@@ -203,6 +203,7 @@ describe("the line of values", () => {
     expect(Number(container.querySelector(".lp-base")?.getAttribute("y1"))).toBeGreaterThan(0);
     const scale = [...container.querySelectorAll(".lp-scale text")].map((text) => text.textContent);
     expect(scale).toContain("$92");
+    expect(scale.filter((text) => text?.startsWith("$")).map((text) => text?.includes("."))).not.toContain(true);
     expect(scale).toContain("+2.22%");
   });
 

@@ -13,7 +13,6 @@ const NEWER_MS = 60_000;
 const RIGHT = 72; // beside, below and above the plot
 const BOTTOM = 22;
 const TOP = 8;
-const NARROW = 420;
 const AWAY = -99; // outside of the plot
 const TABLE_ROWS_MAX = 1_500;
 
@@ -160,11 +159,11 @@ export function createDayChart(container: HTMLElement, { client, accountId, rang
     const right = width - RIGHT;
     const marks: Parameters<typeof drawing>[] = [];
     const write = (x: number | string, y: string, dy: number, text: string, anchor = "start") => marks.push(["text", { x, y, dy, "text-anchor": anchor }, text]);
-    const decimals = (levels[1] ?? 1) - (levels[0] ?? 0) < 1 ? 2 : 0;
+    const decimals = ((levels[1] ?? 0) - (levels[0] ?? 0)) % 1 ? 2 : 0;
     for (const level of levels) {
       marks.push(["line", { x2: right, y1: y(level), y2: y(level) }]);
       write(right + 6, y(level), 4, money(level.toFixed(decimals), decimals));
-      if (width >= NARROW) write(0, y(level), -4, percent(ratioTo(level)));
+      write(right + 6, y(level), 16, percent(ratioTo(level))); // below, not over the line
     }
     const last = levels.length ? Math.max(1, Math.min(5, Math.floor(right / 110) - 1)) : -1;
     for (let index = 0; index <= last; index++) {

@@ -94,7 +94,7 @@ export function createPositionsTable(container: HTMLElement, { client, accountId
   function isOtherwise(rows: readonly Row[], value: Value | null, isAnew: boolean): boolean {
     const before = JSON.stringify([doubts, decimals]);
     if (isAnew) decimals = { quantity: 0, mark: 2 };
-    for (const { quantity, mark } of rows) decimals = { quantity: decimalsOf(quantity, decimals.quantity), mark: decimalsOf(mark, decimals.mark) };
+    for (const { quantity, mark } of rows) decimals = { quantity: decimalsOf(quantity, decimals.quantity), mark: Number(mark) < 1 ? decimalsOf(mark, decimals.mark) : decimals.mark };
     doubts = JSON.stringify([value?.stale, value?.stale_ages_s, value?.unvalued]);
     return isAnew || before !== JSON.stringify([doubts, decimals]);
   }
@@ -108,7 +108,7 @@ export function createPositionsTable(container: HTMLElement, { client, accountId
 
   /** The name of a company, or how the broker writes an option. */
   function below(symbol: string): string {
-    return assets.known.get(symbol)?.name ?? (readableSymbol(symbol) === symbol ? "" : symbol);
+    return assets.known.get(symbol)?.name?.replace(" Common Stock", "") ?? (readableSymbol(symbol) === symbol ? "" : symbol);
   }
 
   // Order and search
@@ -171,7 +171,7 @@ export function createPositionsTable(container: HTMLElement, { client, accountId
       }
     }
     // in place of columns that a phone has no room for
-    set(cells.symbol[1], { "data-holding": signOf(row.quantity) ? `${texts.quantity[0]} × ${texts.mark[0]}` : "" });
+    set(cells.symbol[1], { "data-holding": signOf(row.quantity) ? `${decimal(row.quantity)} × ${money(row.mark)}` : "" });
     set(cells.value[1], { "data-day": texts.day[0] + (texts.day[1] && ` (${texts.day[1]})`) });
     for (const column of ["value", "day", "total"] as const) {
       set(cells[column][0].parentElement as Element, { "data-direction": signOf(column === "total" ? row.unrealized_pnl : row.day_pnl) ?? 0 });
