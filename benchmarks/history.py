@@ -110,29 +110,28 @@ async def write_minutes(
 async def measure(symbols: int, positions: int, minutes: int, moved: float) -> dict[str, object]:
     """All of it, on a Valkey of its own."""
     held = holdings(RECORDS, positions, symbols, 7)
-    server, settings, clock = EmbeddedServer(), config.load(_env_file=None), SystemClock()
-    await server.start()
-    state = open_state(server.url, holder="benchmark", shards=SHARDS, lease_ms=LEASE_MS)
-    try:
-        lease = await state.leases.acquire("benchmark")
-        assert lease is not None
-        accounts = [held.account(index) for index in range(RECORDS)]
-        result = await measure_writes(state, lease, accounts)
-        end_ns = clock.now_ns() // MINUTE_NS * MINUTE_NS
-        names = [f"S{column:05d}" for column in range(symbols)]
-        result |= await write_minutes(state, lease, names, minutes, moved, end_ns)
-        began_ns = end_ns - minutes * MINUTE_NS
-        await state.accounts.write_bookings(lease, [bookings_of(accounts[0], 20, began_ns)])
-        queries = AccountQueries(state, settings, clock)
-        account_id = accounts[0].account_id
-        answer = await queries.history(account_id, "1d")
-        assert answer is not None
-        result["answer_points"] = answer.count(b'"timestamp"')
-        result["answer_known_points"] = result["answer_points"] - answer.count(b'"equity":null')
-        result["answer_ms"] = round(await median_ms(lambda: queries.history(account_id, "1d")), 1)
-    finally:
-        await state.close()
-        await server.stop()
+    settings, clock = config.load(_env_file=None), SystemClock()
+    async with EmbeddedServer() as server:
+        state = open_state(server.url, holder="benchmark", shards=SHARDS, lease_ms=LEASE_MS)
+        try:
+            lease = await state.leases.acquire("benchmark")
+            assert lease is not None
+            accounts = [held.account(index) for index in range(RECORDS)]
+            result = await measure_writes(state, lease, accounts)
+            end_ns = clock.now_ns() // MINUTE_NS * MINUTE_NS
+            names = [f"S{column:05d}" for column in range(symbols)]
+            result |= await write_minutes(state, lease, names, minutes, moved, end_ns)
+            began_ns = end_ns - minutes * MINUTE_NS
+            await state.accounts.write_bookings(lease, [bookings_of(accounts[0], 20, began_ns)])
+            queries = AccountQueries(state, settings, clock)
+            account_id = accounts[0].account_id
+            answer = await queries.history(account_id, "1d")
+            assert answer is not None
+            result["answer_points"] = answer.count(b'"timestamp"')
+            result["answer_known_points"] = result["answer_points"] - answer.count(b'"equity":null')
+            result["answer_ms"] = round(await median_ms(lambda: queries.history(account_id, "1d")), 1)
+        finally:
+            await state.close()
     return {"symbols": symbols, "positions": positions, "minutes": minutes, "moved": moved, **result}
 
 

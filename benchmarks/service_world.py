@@ -240,22 +240,20 @@ async def world(
     held: Holdings, watched: int, records: int | None = None, *, clients: bool = True
 ) -> AsyncGenerator[World]:
     """A Valkey of its own, filled with the first so many records; with or without watching clients."""
-    server = EmbeddedServer()
-    await server.start()
-    state = open_state(server.url, holder="benchmark", shards=SHARDS, lease_ms=LEASE_MS)
-    tasks: list[asyncio.Task[None]] = []
-    try:
-        lease = await state.leases.acquire("benchmark")
-        assert lease is not None
-        made = World(state, server.url, lease, held, watched)
-        await made.fill(held.accounts if records is None else records)
-        say(f"Valkey holds {memory_mb(server.pid, 'VmRSS'):.0f} MB")
-        if clients:
-            tasks = [asyncio.create_task(made.watch()), asyncio.create_task(made.follow())]
-        yield made
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await state.close()
-        await server.stop()
+    async with EmbeddedServer() as server:
+        state = open_state(server.url, holder="benchmark", shards=SHARDS, lease_ms=LEASE_MS)
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            lease = await state.leases.acquire("benchmark")
+            assert lease is not None
+            made = World(state, server.url, lease, held, watched)
+            await made.fill(held.accounts if records is None else records)
+            say(f"Valkey holds {memory_mb(server.pid, 'VmRSS'):.0f} MB")
+            if clients:
+                tasks = [asyncio.create_task(made.watch()), asyncio.create_task(made.follow())]
+            yield made
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await state.close()

@@ -75,34 +75,32 @@ class Attacked:
 @contextlib.asynccontextmanager
 async def attacked() -> AsyncGenerator[Attacked]:
     """A server with one account. Raises Surprise when it did not survive or has logged a stack trace."""
-    valkey = EmbeddedServer()
-    await valkey.start()
-    with TemporaryDirectory(prefix="hostile-") as folder:
-        log = Path(folder) / "server.log"
-        with log.open("wb") as output:
-            secret, api_key, port = secrets.token_urlsafe(48), secrets.token_urlsafe(48), _free_port()
-            process = subprocess.Popen(  # noqa: ASYNC220  # returns at once
-                [sys.executable, "-m", "portfolio_realtime.websocket_server"],
-                stderr=output,
-                env=child_environment(
-                    REDIS_URL=valkey.url,
-                    JWT_SECRET=secret,
-                    API_KEY_SECRET=api_key,
-                    WEBSOCKET_HOST="127.0.0.1",
-                    WEBSOCKET_PORT=str(port),
-                    LOG_LEVEL="warning",
-                ),
-            )
-        try:
-            await _add_account(valkey.url)
-            target = Attacked(port, process.pid, secret, api_key)
-            await _wait_ready(target, process, log)
-            yield target
-            _check_survived(target, process, log)
-        finally:
-            process.terminate()
-            await asyncio.to_thread(process.wait, 10)
-            await valkey.stop()
+    async with EmbeddedServer() as valkey:
+        with TemporaryDirectory(prefix="hostile-") as folder:
+            log = Path(folder) / "server.log"
+            with log.open("wb") as output:
+                secret, api_key, port = secrets.token_urlsafe(48), secrets.token_urlsafe(48), _free_port()
+                process = subprocess.Popen(  # noqa: ASYNC220  # returns at once
+                    [sys.executable, "-m", "portfolio_realtime.websocket_server"],
+                    stderr=output,
+                    env=child_environment(
+                        REDIS_URL=valkey.url,
+                        JWT_SECRET=secret,
+                        API_KEY_SECRET=api_key,
+                        WEBSOCKET_HOST="127.0.0.1",
+                        WEBSOCKET_PORT=str(port),
+                        LOG_LEVEL="warning",
+                    ),
+                )
+            try:
+                await _add_account(valkey.url)
+                target = Attacked(port, process.pid, secret, api_key)
+                await _wait_ready(target, process, log)
+                yield target
+                _check_survived(target, process, log)
+            finally:
+                process.terminate()
+                await asyncio.to_thread(process.wait, 10)
 
 
 async def _add_account(url: str) -> None:

@@ -24,7 +24,7 @@ def redis_program() -> str:
 
 
 class ValkeyNode(EmbeddedServer):
-    """A server that loses its data when it ends. A restart keeps its port."""
+    """A server that loses its data when it ends, unless its options name a file. A restart keeps its port."""
 
     is_paused = False
 
@@ -75,6 +75,6 @@ class ValkeyNode(EmbeddedServer):
         self.is_paused = False
 
     async def start(self) -> None:
-        """Start it without data, and wait until it answers. Raises StateUnavailable with the remedy."""
+        """Start it and wait until it answers. Raises StateUnavailable with the remedy."""
         self.is_paused = False
         await super().start()

@@ -100,22 +100,21 @@ async def use(
     a service or `work` raises.
     """
     simulator, simulator_url = await start_simulator([*options, "--start", start, "--speed", "0"])
-    oracle, valkey, port = Oracle(simulator_url), EmbeddedServer(), free_port(0)
+    oracle, port = Oracle(simulator_url), free_port(0)
     try:
-        await valkey.start()
-        named = {name.lower(): value for name, value in settings_for(simulator_url, port, "").items()}
-        settings = config.load(**{**named, **overrides})
-        system = VirtualSystem(f"http://127.0.0.1:{port}", oracle, VirtualClock(parse_rfc3339(start)))
-        contexts = {name: _context(name, settings, valkey.url, system.clock) for name in SERVICES}
-        try:
-            running = [SERVICES[name](context) for name, context in contexts.items()]
-            await service.together(*running, work(system))
-        finally:
-            for context in contexts.values():
-                await context.state.close()
+        async with EmbeddedServer() as valkey:
+            named = {name.lower(): value for name, value in settings_for(simulator_url, port, "").items()}
+            settings = config.load(**{**named, **overrides})
+            system = VirtualSystem(f"http://127.0.0.1:{port}", oracle, VirtualClock(parse_rfc3339(start)))
+            contexts = {name: _context(name, settings, valkey.url, system.clock) for name in SERVICES}
+            try:
+                running = [SERVICES[name](context) for name, context in contexts.items()]
+                await service.together(*running, work(system))
+            finally:
+                for context in contexts.values():
+                    await context.state.close()
     finally:
         await oracle.close()
-        await valkey.stop()
         await end_all([simulator])
 
 

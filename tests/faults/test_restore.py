@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import subprocess
 import time
 from pathlib import Path
 
@@ -11,52 +10,15 @@ import pytest
 from portfolio_harness.clients import Clients
 from portfolio_harness.convergence import converge
 from portfolio_harness.oracle import Oracle
-from portfolio_harness.system import free_port, settings_for, start_simulator, token, wait_ready
+from portfolio_harness.system import settings_for, start_simulator, token, wait_ready
+from portfolio_harness.valkey_node import ValkeyNode
 from portfolio_realtime.processes import end_all
 from portfolio_realtime.run_services import SERVICES
-from portfolio_realtime.state import open_state
-from portfolio_realtime.state.embedded import server_binary
 from portfolio_realtime.supervisor import Supervisor
-from tests.conftest import LEASE_MS, SHARDS, Until
+from tests.conftest import Until, free_port
 
 SECRET = "9f1b8a7c-restore-drill-5d2e4f60-only-for-this-test"
 MARKET = ("--accounts", "20", "--symbols", "40", "--seed", "5", "--activities-per-second", "1")
-
-
-class SavedValkey:
-    """A Valkey with a folder: what it saves, the next one of that folder reads."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.port = free_port(0)
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        return f"redis://127.0.0.1:{self.port}/0"
-
-    async def start(self) -> None:
-        """Start, and return when it has read its file."""
-        command = [server_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
-        self._process = subprocess.Popen(
-            [*command, "--dir", str(self._folder), "--loglevel", "warning"], stdout=subprocess.DEVNULL
-        )
-        state = open_state(self.url, holder="test", shards=SHARDS, lease_ms=LEASE_MS)
-        await state.connection.wait_ready(20)
-        await state.close()
-
-    async def save(self) -> None:
-        """Write dump.rdb, as a snapshot does."""
-        state = open_state(self.url, holder="test", shards=SHARDS, lease_ms=LEASE_MS)
-        await state.connection.commands.execute_command("SAVE")
-        await state.close()
-
-    def kill(self) -> None:
-        """End it as a power cut would."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(10)
 
 
 @pytest.mark.parametrize("has_snapshot", [True, False], ids=["from a snapshot", "from nothing"])
@@ -65,7 +27,8 @@ async def test_valkey_is_lost_and_comes_back(
 ) -> None:
     """Under clients: all are right again without a hand, none goes back, and nobody has to reconnect."""
     simulator, simulator_url = await start_simulator(MARKET)
-    port, oracle, valkey = free_port(0), Oracle(simulator_url), SavedValkey(tmp_path)
+    port, oracle = free_port(), Oracle(simulator_url)
+    valkey = ValkeyNode(options=("--dir", str(tmp_path), "--dbfilename", "dump.rdb"))
     await valkey.start()
     environment = {**os.environ, **settings_for(simulator_url, port, SECRET), "REDIS_URL": valkey.url}
     supervisor = Supervisor({**environment, "MIN_UPDATE_INTERVAL": "0.2", "LOG_LEVEL": "error"}, SERVICES)
@@ -83,10 +46,10 @@ async def test_valkey_is_lost_and_comes_back(
         await fleet.start()
         await until(lambda: fleet.counts["messages"] > 100, "values move")
         if has_snapshot:
-            await valkey.save()
+            await valkey.do("SAVE")
         messages = fleet.counts["messages"]
         await until(lambda: fleet.counts["messages"] > messages + 100, "the snapshot is old")
-        valkey.kill()
+        await valkey.kill()
         await asyncio.sleep(1)
         began_s = time.monotonic()
         await valkey.start()
@@ -100,7 +63,7 @@ async def test_valkey_is_lost_and_comes_back(
         await supervisor.stop()
         await oracle.close()
         await end_all([simulator])
-        valkey.kill()
+        await valkey.kill()
     with capsys.disabled():
         print(
             f"\nvalues moved {moved_s:.1f} s after Valkey was started {'again' if has_snapshot else 'empty'}"

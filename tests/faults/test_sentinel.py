@@ -13,8 +13,8 @@ from portfolio_realtime import config
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.errors import StateRefused, StateUnavailable
 from portfolio_realtime.state.connection import Connection, Message, Subscribed
-from tests.conftest import Until
-from tests.support.sentinels import NAME, Program, watched
+from tests.conftest import ONE_KIND, Until
+from tests.support.sentinels import NAME, watched
 
 MOVED_S_MAX: Final = 60.0
 
@@ -105,12 +105,12 @@ async def test_wrong_settings_are_told(tmp_path: Path, mortal_server: ValkeyNode
 async def test_a_socket_of_the_file_system_is_as_good(tmp_path: Path) -> None:
     """`unix://` in REDIS_URL."""
     path = tmp_path / "valkey.sock"
-    server = Program(tmp_path, "redis-server", 'save ""', f"unixsocket {path}")
-    await server.start()
     url = config.load(redis_url=f"unix://{path}?db=1", _env_file=None).state_url
     connection = Connection(url)
-    await connection.wait_ready(MOVED_S_MAX)
-    assert await connection.written_once("here", "1") == "1"
-    assert await server.do("SELECT", 1)
-    await connection.close()
-    await server.kill()
+    async with ValkeyNode(program=ONE_KIND.program, options=("--unixsocket", str(path))) as server:
+        await connection.wait_ready(MOVED_S_MAX)
+        assert await connection.written_once("here", "1") == "1"
+        async with server.client() as commands:
+            await commands.select(1)
+            assert await commands.get("here") == b"1"
+        await connection.close()

@@ -18,7 +18,7 @@ from tests.support.websocket_servers import SECRET, bearer, receive
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 EQUITIES = {"bank-a:": "11111.11", "bank-b:": "22222.22"}
-START_S_MAX = 40.0
+START_S_MAX = 120.0  # two servers and two calculators on a busy machine
 MESSAGES = 4
 
 
@@ -64,10 +64,7 @@ async def is_ready(port: int) -> bool:
 
 async def test_e25_tenants_with_the_same_account_id_see_only_their_own(until: Until) -> None:
     """The first value and what is published later; and no key or channel is anybody else's."""
-    valkey = ValkeyNode()
-    await valkey.start()
-    admin = Redis.from_url(valkey.url, decode_responses=True)
-    try:
+    async with ValkeyNode() as valkey, Redis.from_url(valkey.url, decode_responses=True) as admin:
         with contextlib.ExitStack() as stack:
             ports = {
                 prefix: stack.enter_context(tenant(valkey.url, prefix, equity))
@@ -84,13 +81,15 @@ async def test_e25_tenants_with_the_same_account_id_see_only_their_own(until: Un
         for prefix in EQUITIES:
             assert any(name.startswith(prefix) for name in keys)
             assert any(name.startswith(prefix) for name in channels)
-    finally:
-        await admin.aclose()
-        await valkey.kill()
 
 
 async def values(port: int) -> set[str]:
     """What a client of the tenant is shown, at first and later."""
     url = f"ws://127.0.0.1:{port}/ws/portfolio/a"
     async with connect(url, additional_headers=bearer(), compression=None) as client:
-        return {(await receive(client))["equity"] for _ in range(MESSAGES)}
+        shown: list[str] = []
+        while len(shown) < MESSAGES:
+            message = await receive(client)
+            if message["type"] == "portfolio":  # a calculator that has just started is told as silent first
+                shown.append(message["equity"])
+        return set(shown)

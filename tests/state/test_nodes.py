@@ -10,16 +10,15 @@ from portfolio_harness.valkey_node import ValkeyNode
 from portfolio_realtime.state import keys, nodes
 from portfolio_realtime.state.nodes import Node
 from portfolio_realtime.state.routing import key_of
-from tests.conftest import free_port
 
 ANSWER_S = 0.5
 
 
-async def test_a_silent_node_is_tried_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_silent_node_is_tried_now_and_then(
+    mortal_server: ValkeyNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Who waits for it is told at once, with the others; when it answers again, everybody is served."""
-    server = ValkeyNode(free_port())
-    await server.start()
-    node = Node(server.url)
+    server, node = mortal_server, Node(mortal_server.url)
     assert await node.answer(lambda commands: commands.set("key", "value"))
     monkeypatch.setattr(nodes, "ANSWER_S_MAX", ANSWER_S)
     server.pause()
@@ -35,7 +34,6 @@ async def test_a_silent_node_is_tried_now_and_then(monkeypatch: pytest.MonkeyPat
     assert await node.answer(lambda commands: commands.get("key")) == b"value"
     assert await node.answer(lambda commands: commands.get("key")) == b"value"
     await node.close()
-    await server.kill()
 
 
 @pytest.mark.parametrize("primaries", [1, 2, 3, 4, 5, 6, 8])

@@ -1,9 +1,6 @@
 """The doctor tries out what services do, with the rights that they have: `ok` means that it works."""
 
-import socket
-import subprocess
-import time
-from collections.abc import Generator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -11,9 +8,8 @@ import pytest
 from portfolio_harness.valkey_node import ValkeyNode
 from portfolio_realtime.errors import StateRefused, StateUnavailable
 from portfolio_realtime.state import rights
-from portfolio_realtime.state.embedded import server_binary
 from portfolio_realtime.state.server import examine
-from tests.conftest import DEADLINE_S, KIND, free_port
+from tests.conftest import KIND, free_port
 
 UNKNOWN_TO_REDIS_7_0 = "+client|setinfo"
 SERVICES = [user for user in rights.COMMANDS if user != "operator"]
@@ -58,22 +54,11 @@ async def test_each_right_that_is_missing_is_named(
 
 
 @pytest.fixture
-def cluster_url(tmp_path: Path) -> Generator[str]:
+async def cluster_url(tmp_path: Path) -> AsyncGenerator[str]:
     """A node with cluster mode on."""
-    port = free_port()
-    options = ("--cluster-enabled", "yes", "--save", "", "--dir", str(tmp_path))
-    listening = ("--port", str(port), "--bind", "127.0.0.1", "--cluster-port", str(free_port()))
-    process = subprocess.Popen([server_binary(), *listening, *options], stdout=subprocess.DEVNULL)
-    give_up_s = time.monotonic() + DEADLINE_S
-    while True:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        assert time.monotonic() < give_up_s and process.poll() is None, "the node did not start"
-        time.sleep(0.02)
-    yield f"redis://127.0.0.1:{port}/0"
-    process.kill()
-    process.wait(5)
+    options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--dir", str(tmp_path))
+    async with ValkeyNode(options=options) as node:
+        yield node.url
 
 
 async def test_a_cluster_without_slots_is_waited_for(cluster_url: str) -> None:

@@ -7,59 +7,45 @@ as with a name whose address changes.
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from redis.asyncio import Redis
-
 from portfolio_harness.chaos.cut_proxy import CutProxy
-from portfolio_harness.system import free_port
+from portfolio_harness.valkey_node import ValkeyNode
 from portfolio_realtime.config import valkey_url
-from portfolio_realtime.processes import Process, end_with_parent
 from portfolio_realtime.state import rights
+from tests.conftest import free_port
 from tests.interoperability.programs import need
 from tests.support.authority import LOOPBACK, Certificates
 
 ADMIN: Final = "admin"
-START_S_MAX: Final = 30.0
 SYNC_S_MAX: Final = 60.0
-COMMAND_S_MAX: Final = 20.0
 FAILOVER_MS: Final = 20_000
 UNKNOWN_HERE: Final = "+client|setinfo "  # came with Redis 7.2
 
 
-class RedisNode:
+class RedisNode(ValkeyNode):
     """One redis-server that speaks TLS only, and asks clients and replicas for a certificate."""
 
     def __init__(self, folder: Path, certificates: Certificates, passwords: dict[str, str]) -> None:
-        self.port = free_port(0)
+        super().__init__(free_port(), program=need("redis-server"))
         self._folder = folder / f"node-{self.port}"
         self._certificates = certificates
         self._passwords = passwords
-        self._process: Process | None = None
 
     @property
-    def is_alive(self) -> bool:
-        """Does its process run?"""
-        return self._process is not None and self._process.returncode is None
+    def url(self) -> str:
+        """Its administrator's."""
+        return url_at(self.port, ADMIN, self._passwords[ADMIN], self._certificates)
 
     async def start(self, primary: int | None = None) -> None:
         """Start, as a replica of the node at port `primary`, and wait until it answers."""
         self._folder.mkdir(exist_ok=True)
         (self._folder / "users.acl").write_text(self._users())
-        configuration = self._folder / "redis.conf"
-        configuration.write_text(self._configuration(primary))
-        self._process = await asyncio.create_subprocess_exec(
-            *(need("redis-server"), str(configuration)),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            preexec_fn=end_with_parent,
-            start_new_session=True,
-        )
-        async with asyncio.timeout(START_S_MAX):
-            while not await self._answers():
-                await asyncio.sleep(0.05)
+        follows = () if primary is None else ("--replicaof", LOOPBACK, str(primary))
+        self._options = (*self._with_tls(), *follows)
+        await super().start()
 
     def _users(self) -> str:
         lines = ["user default off", f"user {ADMIN} on >{self._passwords[ADMIN]} ~* &* +@all"]
@@ -68,42 +54,18 @@ class RedisNode:
             lines.append(f"user {user} >{self._passwords[user]} {granted}")
         return "\n".join(lines) + "\n"
 
-    def _configuration(self, primary: int | None) -> str:
+    def _with_tls(self) -> Sequence[str]:
         files = self._certificates
-        lines = [
-            *("port 0", f"tls-port {self.port}", f"bind {LOOPBACK}", "tls-replication yes"),
-            *("tls-auth-clients yes", f"tls-ca-cert-file {files.authority}"),
-            *(f"tls-cert-file {files.server}", f"tls-key-file {files.server_key}"),
-            *(f"aclfile {self._folder / 'users.acl'}", f"masteruser {ADMIN}"),
-            f"masterauth {self._passwords[ADMIN]}",
-            *(f"dir {self._folder}", f"logfile {self._folder / 'log'}", 'save ""', "loglevel notice"),
-            *("repl-diskless-sync yes", "repl-diskless-sync-delay 0", "repl-ping-replica-period 1"),
-            *([f"replicaof {LOOPBACK} {primary}"] if primary is not None else []),
-        ]
-        return "\n".join(lines) + "\n"
-
-    async def _answers(self) -> bool:
-        with contextlib.suppress(Exception):
-            return bool(await self.do("PING"))
-        return False
-
-    async def do(self, *command: Any) -> Any:
-        """One command, as its administrator."""
-        client = Redis.from_url(self.url(ADMIN), socket_timeout=COMMAND_S_MAX, protocol=3)
-        try:
-            return await client.execute_command(*command)
-        finally:
-            await client.aclose()
-
-    def url(self, user: str) -> str:
-        """Of this node, for one of its users."""
-        return url_at(self.port, user, self._passwords[user], self._certificates)
-
-    async def kill(self) -> None:
-        """As a power cut would."""
-        if self._process is not None and self.is_alive:
-            self._process.kill()
-            await self._process.wait()
+        return (
+            *("--port", "0", "--tls-port", str(self.port), "--tls-replication", "yes"),
+            *("--tls-auth-clients", "yes", "--tls-ca-cert-file", str(files.authority)),
+            *("--tls-cert-file", str(files.server), "--tls-key-file", str(files.server_key)),
+            *("--aclfile", str(self._folder / "users.acl"), "--masteruser", ADMIN),
+            *("--masterauth", self._passwords[ADMIN], "--dir", str(self._folder)),
+            *("--logfile", str(self._folder / "log"), "--loglevel", "notice"),
+            *("--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0"),
+            *("--repl-ping-replica-period", "1"),
+        )
 
 
 def url_at(port: int, user: str, password: str, files: Certificates) -> str:
@@ -217,7 +179,7 @@ class ReplicationGroup:
 
     async def denied(self) -> list[Any]:
         """What any user was refused at any node."""
-        living = [node for node in self.nodes if node.is_alive]
+        living = [node for node in self.nodes if node.is_running]
         return [entry for node in living for entry in await node.do("ACL", "LOG")]
 
 

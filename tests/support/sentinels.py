@@ -2,14 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from redis.asyncio import Redis
-
-from portfolio_harness.system import free_port
-from portfolio_realtime.processes import Process, end_with_parent
+from portfolio_harness.valkey_node import ValkeyNode
+from tests.conftest import free_port
 from tests.interoperability.programs import need
 
 NAME: Final = "our-primary"
@@ -17,74 +15,35 @@ COUNT: Final = 3
 QUORUM: Final = 2
 DOWN_MS: Final = 1500  # without an answer, and a primary counts as dead
 START_S_MAX: Final = 60.0
-COMMAND_S_MAX: Final = 20.0
 
 
-class Program:
-    """One process on a port, and commands to it."""
+class Sentinel(ValkeyNode):
+    """One Sentinel, whose file of settings it writes itself from then on."""
 
-    def __init__(self, folder: Path, program: str, *lines: str) -> None:
-        self.port = free_port(0)
-        self._program = program
-        self._folder = folder / f"{program}-{self.port}"
-        self._lines = lines
-        self._process: Process | None = None
+    def __init__(self, folder: Path, *lines: str) -> None:
+        super().__init__(free_port(), program=need("redis-sentinel"))
+        self._file = folder / f"sentinel-{self.port}.conf"
+        own = (f"port {self.port}", "bind 127.0.0.1", f"dir {folder}")
+        self._file.write_text("\n".join((*own, *lines)) + "\n")
 
-    async def start(self) -> None:
-        """Start, and wait until it answers."""
-        self._folder.mkdir()
-        configuration = self._folder / "conf"
-        own = (
-            f"port {self.port}",
-            "bind 127.0.0.1",
-            f"dir {self._folder}",
-            f"logfile {self._folder / 'log'}",
-        )
-        configuration.write_text("\n".join((*own, *self._lines)) + "\n")
-        self._process = await asyncio.create_subprocess_exec(
-            *(need(self._program), str(configuration)),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            preexec_fn=end_with_parent,
-            start_new_session=True,
-        )
-        async with asyncio.timeout(START_S_MAX):
-            while not await self._answers():
-                await asyncio.sleep(0.05)
-
-    async def _answers(self) -> bool:
-        with contextlib.suppress(Exception):
-            return bool(await self.do("PING"))
-        return False
-
-    async def do(self, *command: Any) -> Any:
-        """One command."""
-        client: Redis = Redis(port=self.port, socket_timeout=COMMAND_S_MAX)
-        try:
-            return await client.execute_command(*command)
-        finally:
-            await client.aclose()
-
-    async def kill(self) -> None:
-        """As a power cut would."""
-        if self._process is not None and self._process.returncode is None:
-            self._process.kill()
-            await self._process.wait()
+    def _command(self) -> Sequence[str]:
+        return self._program, str(self._file)
 
 
 class Watched:
     """Two servers, and the Sentinels that watch them."""
 
     def __init__(self, folder: Path) -> None:
-        self._primary = Program(folder, "redis-server", 'save ""')
-        follows = f"replicaof 127.0.0.1 {self._primary.port}"
-        self._replica = Program(folder, "redis-server", 'save ""', "repl-diskless-sync-delay 0", follows)
+        program, own = need("redis-server"), ("--dir", str(folder), "--repl-diskless-sync-delay", "0")
+        self._primary = ValkeyNode(free_port(), program=program, options=own)
+        follows = ("--replicaof", "127.0.0.1", str(self._primary.port))
+        self._replica = ValkeyNode(free_port(), program=program, options=(*own, *follows))
         lines = (
             f'sentinel monitor "{NAME}" 127.0.0.1 {self._primary.port} {QUORUM}',
             f'sentinel down-after-milliseconds "{NAME}" {DOWN_MS}',
             f'sentinel failover-timeout "{NAME}" 10000',
         )
-        self._sentinels = [Program(folder, "redis-sentinel", *lines) for _ in range(COUNT)]
+        self._sentinels = [Sentinel(folder, *lines) for _ in range(COUNT)]
 
     @property
     def places(self) -> str:
@@ -99,7 +58,7 @@ class Watched:
             while not all([await self._knows_all(one) for one in self._sentinels]):
                 await asyncio.sleep(0.2)
 
-    async def _knows_all(self, sentinel: Program) -> bool:
+    async def _knows_all(self, sentinel: Sentinel) -> bool:
         told = await sentinel.do("SENTINEL MASTER", NAME)
         return int(told["num-other-sentinels"]) == COUNT - 1 and int(told["num-slaves"]) == 1
 

@@ -82,10 +82,7 @@ class EmbeddedServer:
 
     async def _start_once(self) -> bool:
         self._process = await asyncio.create_subprocess_exec(
-            self._program or server_binary(),
-            *("--port", str(self._port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"),
-            *("--dir", tempfile.gettempdir(), "--dbfilename", _no_dump(), "--daemonize", "no"),
-            *("--loglevel", "warning", *self._options),
+            *self._command(),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
@@ -96,6 +93,15 @@ class EmbeddedServer:
             return True
         await self.stop()
         return False
+
+    def _command(self) -> Sequence[str]:
+        """The program and its arguments. Of an option that is given twice, the last one counts."""
+        return (
+            self._program or server_binary(),
+            *("--port", str(self._port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"),
+            *("--dir", tempfile.gettempdir(), "--dbfilename", _no_dump(), "--daemonize", "no"),
+            *("--loglevel", "warning", *self._options),
+        )
 
     async def _answers(self) -> bool:
         """Whether the server answers within START_S_MAX.
