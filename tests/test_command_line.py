@@ -121,6 +121,31 @@ def test_a_week_begins_with_a_date(tmp_path: Path) -> None:
     assert "2026-11-23" in done.stderr
 
 
+def test_an_unknown_nemesis_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    """The answer names the nemeses that there are."""
+    done = portfolio_realtime("chaos", "--only", "kil -9", folder=tmp_path)
+
+    assert done.returncode == 2
+    words = " ".join(done.stderr.replace("│", " ").split())
+    assert all(f"'{name}'" in words for name in ("kill -9", "flush", "clock shifted"))
+
+
+@pytest.mark.parametrize("seeds", ["200:100", "all"])
+def test_a_simulation_of_no_seed_is_refused(seeds: str, tmp_path: Path) -> None:
+    """A run without a trial has shown nothing; its exit code does not say that it has."""
+    done = subprocess.run(
+        [sys.executable, "-m", "portfolio_harness.simulation", f"--seeds={seeds}"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=100,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert "END, which is not run" in done.stderr or "write 0:2000" in done.stderr
+
+
 def test_the_demo_proves_every_account(tmp_path: Path) -> None:
     """A short demo with all kinds of activity; the options of the simulator pass through."""
     report = tmp_path / "out.json"

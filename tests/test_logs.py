@@ -36,13 +36,23 @@ def test_the_same_warning_is_told_once_a_minute() -> None:
     assert told(fold, "warning", LINE) == {**LINE, "left_out": 3}
 
 
-def test_one_state_is_one_line_whatever_its_words() -> None:
-    """Two readers of one outage have different words for it."""
-    fold = logs.Fold(lambda: 0.0)
+@pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
+def test_one_state_is_one_line_whatever_its_words(level: str) -> None:
+    """Two readers of one outage have different words for it. A state excuses no level from the limits."""
+    now_s = 0.0
+    fold = logs.Fold(lambda: now_s)
     first = {**LINE, **logs.once("OOM")}
-    assert told(fold, "warning", first) == LINE
-    assert told(fold, "warning", {**first, "reason": "another"}) is None
-    assert told(fold, "warning", {**LINE, **logs.once("MISCONF")}) is not None
+    assert told(fold, level, first) == LINE
+    for word in range(2 * logs.LINES_PER_EVENT_MAX):
+        assert told(fold, level, {**first, "reason": f"{word}"}) is None
+    other = told(fold, level, {**LINE, **logs.once("MISCONF")})
+    assert other == {**LINE, "left_out": 2 * logs.LINES_PER_EVENT_MAX}
+    states = [told(fold, level, {**LINE, **logs.once(f"{number}")}) for number in range(1000)]
+    assert sum(line is not None for line in states) == logs.LINES_PER_EVENT_MAX - 2
+    now_s = logs.FOLD_S
+    again = told(fold, level, first)
+    assert again is not None
+    assert again["left_out"] > 0
 
 
 def test_a_flood_of_one_event_is_cut_off() -> None:

@@ -167,9 +167,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write which checker found which fault")
     parser.add_argument("--only", help="one of the checkers, by the beginning of its name")
     asked = parser.parse_args()
+    chosen = {name: run for name, run in CHECKERS.items() if name.startswith(asked.only or "")}
+    if not chosen:
+        parser.error(f"--only {asked.only!r} is no checker: choose from {', '.join(CHECKERS)}")
     with TemporaryDirectory(prefix="faults-") as folder:
         planted = plant_all(Path(folder))
-        chosen = {name: run for name, run in CHECKERS.items() if name.startswith(asked.only or "")}
         results: dict[str, set[str]] = {}
         for name, run in chosen.items():
             results[name] = judge(planted, run(Path(folder)))

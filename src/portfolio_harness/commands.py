@@ -362,8 +362,11 @@ def chaos(
     writable(json)
     from rich.console import Console
 
-    from portfolio_harness.chaos import session
+    from portfolio_harness.chaos import disturbances, session
 
+    if only is not None and only not in disturbances.NEMESES:
+        known = ", ".join(f"'{name}'" for name in disturbances.NEMESES)
+        raise typer.BadParameter(f"--only {only!r} is not a nemesis: choose from {known}")
     held = finished(until_ctrl_c(session.hold(seed=seed, seconds=duration, clients=clients, only=only)))
     Console(width=TABLE_WIDTH).print(session.table(held))
     typer.echo(

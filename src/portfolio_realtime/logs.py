@@ -35,9 +35,9 @@ _LOUD: Final = frozenset({"warning", "warn", "error", "exception", "critical", "
 
 
 def once(state: str) -> dict[str, str]:
-    """Arguments of a warning or an error (`**once(state)`): log one line of this event and state in FOLD_S.
+    """Arguments of a line (`**once(state)`): log one line of this event, level and state in FOLD_S.
 
-    The other arguments of the line are not compared.
+    The other arguments of the line are not compared. The limit of LINES_PER_EVENT_MAX holds as well.
     """
     return {_ONCE: state}
 
@@ -54,9 +54,9 @@ class Fold:
     def __call__(self, _: Any, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         """The line, with `left_out` if earlier lines were dropped. Raises structlog.DropEvent to drop it."""
         now_s, event, state = self._now_s(), (method, str(line.get("event"))), line.pop(_ONCE, None)
-        if method in _LOUD and self._is_repeated(now_s, event, state or repr(sorted(line.items(), key=str))):
-            self._leave_out(event)
-        if state is None and self._is_flood(now_s, event):
+        if state is None and method in _LOUD:
+            state = repr(sorted(line.items(), key=str))
+        if (state is not None and self._is_repeated(now_s, event, state)) or self._is_flood(now_s, event):
             self._leave_out(event)
         if count := self._left_out.pop(event, 0):
             line["left_out"] = count

@@ -30,8 +30,9 @@ class ChaosStep:
 def plan(seed: int, services: list[str], names: list[str]) -> "list[ChaosStep]":
     """Plan PLANNED or more nemeses: all of `names` once in random order, then all again, and so on.
 
-    `names` must not be empty. The same seed gives the same plan.
+    The same seed gives the same plan.
     """
+    assert names, "a plan needs a nemesis"
     chance = random.Random(seed)
     steps: list[ChaosStep] = []
     while len(steps) < PLANNED:

@@ -24,19 +24,27 @@ def main() -> None:
         os.environ["PYTHONHASHSEED"] = HASH_SEED
         os.execv(sys.executable, [sys.executable, "-m", MODULE, *sys.argv[1:]])  # noqa: S606
     parser = argparse.ArgumentParser(prog=MODULE, description=__doc__)
-    parser.add_argument("--seeds", default="0:2000", help="FIRST:END (END is not run), or one seed")
+    parser.add_argument(
+        "--seeds", type=_seeds, default="0:2000", help="FIRST:END (END is not run), or one seed"
+    )
     parser.add_argument(
         "--mutants", action="store_true", help="plant faults in the product; every one must be found"
     )
     options = parser.parse_args()
     simulation = Simulation()
-    is_good = _find_mutants(simulation) if options.mutants else _run(simulation, _seeds(options.seeds))
+    is_good = _find_mutants(simulation) if options.mutants else _run(simulation, options.seeds)
     sys.exit(0 if is_good else 1)
 
 
 def _seeds(text: str) -> range:
+    """The seeds of `FIRST:END` or of one seed. Raises ArgumentTypeError when there is none."""
     first, _, last = text.partition(":")
-    return range(int(first), int(last or int(first) + 1))
+    if not first.isdecimal() or not (last or "0").isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a range of seeds: write 0:2000, or 7 for one seed")
+    seeds = range(int(first), int(last or int(first) + 1))
+    if not seeds:
+        raise argparse.ArgumentTypeError(f"{text!r} has no seed: END, which is not run, must be above FIRST")
+    return seeds
 
 
 def _run(simulation: Simulation, seeds: range) -> bool:
