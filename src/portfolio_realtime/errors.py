@@ -67,6 +67,10 @@ class BrokerUnavailable(BrokerError):
     """The broker cannot answer now."""
 
 
+class RequestFailed(PortfolioRealtimeError):
+    """An HTTP request got no answer, or none that can be read: the network, a proxy or a time limit."""
+
+
 class FeedError(PortfolioRealtimeError):
     """The market-data stream or its snapshots failed."""
 

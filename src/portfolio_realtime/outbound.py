@@ -9,14 +9,11 @@ from typing import Final
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-import httpx
-
 from portfolio_realtime import redaction
 from portfolio_realtime.errors import SettingsError
 
 SCHEMES: Final = ("http", "https", "socks5", "socks5h")
 HTTP_SCHEMES: Final = {"ws": "http", "wss": "https"}
-DEFAULT_LIMITS: Final = httpx.Limits(max_connections=100, max_keepalive_connections=20)
 
 
 def proxy_of(url: str) -> str | None:
@@ -28,11 +25,6 @@ def proxy_of(url: str) -> str | None:
     proxies = getproxies()
     name = next((name for name in (scheme, "all") if proxies.get(name)), None)
     return None if name is None else _checked(f"{name.upper()}_PROXY", proxies[name])
-
-
-def transport_to(url: str, limits: httpx.Limits = DEFAULT_LIMITS) -> httpx.AsyncHTTPTransport:
-    """A transport for an HTTP client that requests only this URL's host. Raises SettingsError."""
-    return httpx.AsyncHTTPTransport(proxy=proxy_of(url), limits=limits)
 
 
 def is_here(host: str) -> bool:

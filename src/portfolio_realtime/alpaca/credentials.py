@@ -4,28 +4,19 @@ REST requests with a Trading API key use APCA headers, those with a Broker API k
 key and secret in a message; with a token, the key is `access_token` (Alpaca, "WebSocket Stream", 2026-08-27).
 """
 
-from collections.abc import Generator
 from typing import Final
 
-import httpx
-
-from portfolio_realtime.alpaca.oauth import BearerAuth, TokenSource
+from portfolio_realtime.alpaca.http import Authentication, FixedAuthentication, basic
+from portfolio_realtime.alpaca.oauth import BearerAuthentication, TokenSource
 from portfolio_realtime.config import Settings
-from portfolio_realtime.errors import FeedRefused, FeedUnavailable, TokenRefused
+from portfolio_realtime.errors import FeedRefused, FeedUnavailable, RequestFailed, TokenRefused
 
 TOKEN_KEY: Final = "access_token"  # noqa: S105  # in place of a key
 
 
-class KeyHeaders(httpx.Auth):
-    """Authenticates requests with a Trading API key: headers APCA-API-KEY-ID and APCA-API-SECRET-KEY."""
-
-    def __init__(self, key: str, secret: str) -> None:
-        self._headers = {"APCA-API-KEY-ID": key, "APCA-API-SECRET-KEY": secret}
-
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Add the headers to one request; httpx calls this."""
-        request.headers.update(self._headers)
-        yield request
+def key_headers(key: str, secret: str) -> FixedAuthentication:
+    """Authenticates with a Trading API key: headers APCA-API-KEY-ID and APCA-API-SECRET-KEY."""
+    return FixedAuthentication({"APCA-API-KEY-ID": key, "APCA-API-SECRET-KEY": secret})
 
 
 class MarketLogin:
@@ -34,13 +25,13 @@ class MarketLogin:
     def __init__(self, settings: Settings) -> None:
         self._pair = settings.market_credentials
         self._tokens: TokenSource | None = None
-        self.auth: httpx.Auth = KeyHeaders(*self._pair)
+        self.authentication: Authentication = key_headers(*self._pair)
         if settings.market_uses_oauth:
             secret = settings.broker_client_secret.get_secret_value()
             self._tokens = TokenSource(settings.host("auth"), settings.broker_client_id, secret)
-            self.auth = BearerAuth(self._tokens)
+            self.authentication = BearerAuthentication(self._tokens)
         elif settings.market_uses_basic:
-            self.auth = httpx.BasicAuth(*self._pair)
+            self.authentication = basic(*self._pair)
 
     async def pair(self) -> tuple[str, str]:
         """The key and the secret of a stream's login message. Raises FeedRefused, FeedUnavailable."""
@@ -50,5 +41,5 @@ class MarketLogin:
             return TOKEN_KEY, await self._tokens.token()
         except TokenRefused as error:
             raise FeedRefused(str(error)) from error
-        except httpx.HTTPError as error:
-            raise FeedUnavailable(f"no token: {type(error).__name__}: {error}") from error
+        except RequestFailed as error:
+            raise FeedUnavailable(f"no token: {error}") from error

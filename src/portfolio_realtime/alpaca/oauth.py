@@ -6,23 +6,20 @@ API", 2026-07-16). Callers that need a token while one is being fetched wait for
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Final
 
-import httpx
 import msgspec
 
 from portfolio_realtime import redaction
-from portfolio_realtime.errors import TokenRefused
-from portfolio_realtime.outbound import transport_to
+from portfolio_realtime.alpaca.http import HttpClient
+from portfolio_realtime.errors import RequestFailed, TokenRefused
 
 PATH: Final = "/v1/oauth2/token"
-TIMEOUT: Final = httpx.Timeout(10.0)
 # A token is renewed this long before it expires, or this share of its lifetime, whichever is shorter.
 RENEW_BEFORE_S: Final = 60.0
 RENEW_BEFORE_SHARE: Final = 0.2
 RENEW_S_MIN: Final = 30.0  # a younger token is not the reason for a 401
-UNAUTHORIZED: Final = 401
 REFUSED: Final = (400, 401, 403)
 
 
@@ -37,7 +34,7 @@ class TokenSource:
     def __init__(
         self, url: str, client_id: str, secret: str, monotonic_s: Callable[[], float] = time.monotonic
     ) -> None:
-        self._url = url + PATH
+        self._url = url
         self._form = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": secret}
         self._monotonic_s = monotonic_s
         self._turn = asyncio.Lock()
@@ -46,7 +43,7 @@ class TokenSource:
         self._renew_s = 0.0
 
     async def token(self) -> str:
-        """A valid token, fetched if need be. Raises TokenRefused, or httpx.HTTPError: a retry may help."""
+        """A valid token, fetched if need be. Raises TokenRefused, or RequestFailed: a retry may help."""
         async with self._turn:
             if not self._token or self._monotonic_s() >= self._renew_s:
                 await self._fetch()
@@ -64,18 +61,19 @@ class TokenSource:
 
     async def _fetch(self) -> None:
         asked_s = self._monotonic_s()
-        async with httpx.AsyncClient(timeout=TIMEOUT, transport=transport_to(self._url)) as http:
-            answer = await http.post(self._url, data=self._form)
-        if answer.status_code in REFUSED:
+        async with HttpClient(self._url) as http:
+            answer = await http.post(PATH, self._form)
+        if answer.status in REFUSED:
             raise TokenRefused(
-                f"Alpaca issued no token (HTTP {answer.status_code}): check BROKER_CLIENT_ID and "
+                f"Alpaca issued no token (HTTP {answer.status}): check BROKER_CLIENT_ID and "
                 "BROKER_CLIENT_SECRET, and that ALPACA_SANDBOX matches them"
             )
-        answer.raise_for_status()
+        if not answer.is_success:
+            raise RequestFailed(f"{PATH}: HTTP {answer.status}")
         try:
-            found = msgspec.json.decode(answer.content, type=_Token)
+            found = msgspec.json.decode(answer.body, type=_Token)
         except msgspec.DecodeError as error:
-            raise httpx.DecodingError(f"not a token: {error}", request=answer.request) from None
+            raise RequestFailed(f"{PATH}: not a token: {error}") from None
         redaction.learn(found.access_token)
         self._token, self._fetched_s = found.access_token, asked_s
         self._renew_s = (
@@ -83,17 +81,16 @@ class TokenSource:
         )
 
 
-class BearerAuth(httpx.Auth):
-    """Adds the token to every request. After a 401 with an old token, it retries once with a new one."""
+class BearerAuthentication:
+    """Adds the token to every request. After a 401 with an old token, it provides a new one."""
 
     def __init__(self, source: TokenSource) -> None:
         self._source = source
 
-    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, Any]:
-        """Authenticate one request; httpx calls this. Raises TokenRefused, httpx.HTTPError."""
-        token = await self._source.token()
-        request.headers["Authorization"] = f"Bearer {token}"
-        response = yield request
-        if response.status_code == UNAUTHORIZED and self._source.refused(token):
-            request.headers["Authorization"] = f"Bearer {await self._source.token()}"
-            yield request
+    async def headers(self) -> Mapping[str, str]:
+        """The headers of the next request. Raises TokenRefused, RequestFailed."""
+        return {"Authorization": f"Bearer {await self._source.token()}"}
+
+    def refused(self, headers: Mapping[str, str]) -> bool:
+        """Whether the token in these headers was old."""
+        return self._source.refused(headers["Authorization"].removeprefix("Bearer "))

@@ -7,29 +7,28 @@ alone.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
 from typing import Final
 
-import httpx
 import msgspec
 
 from portfolio_realtime.alpaca.credentials import MarketLogin
+from portfolio_realtime.alpaca.http import Answer, HttpClient
 from portfolio_realtime.backoff import Backoff
 from portfolio_realtime.config import Settings
-from portfolio_realtime.errors import FeedRefused, FeedUnavailable, TokenRefused
+from portfolio_realtime.errors import FeedRefused, FeedUnavailable, RequestFailed, TokenRefused
 from portfolio_realtime.market_data_consumer.feeds import Feed
 from portfolio_realtime.market_data_consumer.messages import Snapshot
 from portfolio_realtime.market_data_consumer.stream import KEYS_REMEDY
-from portfolio_realtime.outbound import transport_to
 
 SYMBOLS_MAX: Final = 100  # per request
-TIMEOUT_S: Final = 10.0
 ATTEMPTS_MAX: Final = 4
 PAUSE_S_MIN: Final = 0.6  # between two attempts
 PAUSE_S_MAX: Final = 2.4
 BODY_SHOWN_MAX: Final = 200  # characters of a refusal that our message quotes
 
-_MISFORMED: Final = (httpx.codes.BAD_REQUEST, httpx.codes.NOT_FOUND, httpx.codes.UNPROCESSABLE_ENTITY)
-_REFUSED: Final = (httpx.codes.UNAUTHORIZED, httpx.codes.PAYMENT_REQUIRED, httpx.codes.FORBIDDEN)
+_MISFORMED: Final = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY)
+_REFUSED: Final = (HTTPStatus.UNAUTHORIZED, HTTPStatus.PAYMENT_REQUIRED, HTTPStatus.FORBIDDEN)
 _NO_PERMISSION: Final = b"subscription does not permit"
 
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -59,14 +58,11 @@ class Snapshots:
         """`refused` is called with symbol and reason for each snapshot with an unreadable part."""
         self.feed = feed
         self._refused = refused
-        url = settings.host("data")
-        self._client = httpx.AsyncClient(
-            base_url=url, timeout=TIMEOUT_S, auth=login.auth, transport=transport_to(url)
-        )
+        self._http = HttpClient(settings.host("data"), login.authentication)
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        await self._http.close()
 
     async def read(self, symbols: Sequence[str]) -> dict[str, Snapshot]:
         """Snapshots of at most SYMBOLS_MAX symbols, without those that the venue does not know.
@@ -75,12 +71,12 @@ class Snapshots:
         """
         assert len(symbols) <= SYMBOLS_MAX
         answer = await self._get(symbols)
-        if answer.status_code in _MISFORMED:
+        if answer.status in _MISFORMED:
             if len(symbols) <= 1:
                 return {}
             half = len(symbols) // 2
             return {**await self.read(symbols[:half]), **await self.read(symbols[half:])}
-        return self._decode(answer.content)
+        return self._decode(answer.body)
 
     def _decode(self, body: bytes) -> dict[str, Snapshot]:
         try:
@@ -98,7 +94,7 @@ class Snapshots:
                     snapshots[symbol] = rest
         return snapshots
 
-    async def _get(self, symbols: Sequence[str]) -> httpx.Response:
+    async def _get(self, symbols: Sequence[str]) -> Answer:
         parameters = {"symbols": ",".join(symbols)}
         if self.feed.snapshots_feed is not None:
             parameters["feed"] = self.feed.snapshots_feed
@@ -107,17 +103,17 @@ class Snapshots:
             if attempt:
                 await asyncio.sleep(backoff.next_s())
             try:
-                answer = await self._client.get(self.feed.snapshots_path, params=parameters)
+                answer = await self._http.get(self.feed.snapshots_path, parameters)
             except TokenRefused as error:
                 raise FeedRefused(str(error)) from error
-            except httpx.HTTPError as error:
-                reason = f"{type(error).__name__} {error}"
+            except RequestFailed as error:
+                reason = str(error)
                 continue
-            if answer.status_code in _REFUSED or _NO_PERMISSION in answer.content:
+            if answer.status in _REFUSED or _NO_PERMISSION in answer.body:
                 raise FeedRefused(_refusal(self.feed, answer))
-            if answer.is_success or answer.status_code in _MISFORMED:
+            if answer.is_success or answer.status in _MISFORMED:
                 return answer
-            reason = f"HTTP {answer.status_code}"
+            reason = f"HTTP {answer.status}"
         raise FeedUnavailable(f"no snapshots of {self.feed.name}: {reason}")
 
 
@@ -138,9 +134,9 @@ def _readable(raw: msgspec.Raw) -> Snapshot | None:
     return _snapshot.decode(msgspec.json.encode(found)) if found else None
 
 
-def _refusal(feed: Feed, answer: httpx.Response) -> str:
-    body = answer.text[:BODY_SHOWN_MAX]
+def _refusal(feed: Feed, answer: Answer) -> str:
+    body = answer.body.decode(errors="replace")[:BODY_SHOWN_MAX]
     return (
-        f"snapshots of {feed.name} are refused (HTTP {answer.status_code}: {body}); {KEYS_REMEDY}, and that "
+        f"snapshots of {feed.name} are refused (HTTP {answer.status}: {body}); {KEYS_REMEDY}, and that "
         f"the plan includes {feed.setting}={feed.source}"
     )

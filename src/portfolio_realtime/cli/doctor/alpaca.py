@@ -10,19 +10,17 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-import httpx
 import msgspec
 
-from portfolio_realtime.alpaca.credentials import KeyHeaders
+from portfolio_realtime.alpaca.credentials import key_headers
+from portfolio_realtime.alpaca.http import Authentication, HttpClient
 from portfolio_realtime.cli.doctor.findings import Finding, Status
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.config import Settings, described_source
-from portfolio_realtime.errors import TokenRefused
-from portfolio_realtime.outbound import transport_to
+from portfolio_realtime.errors import RequestFailed, TokenRefused
 from portfolio_realtime.symbol_collector.sources.broker_client import credentials
 from portfolio_realtime.symbol_collector.sources.trading_client import REMEDY as TRADING_REMEDY
 
-TIMEOUT_S: Final = 10.0
 SKEW_S_WARN: Final = 0.5  # account records tolerate this difference from the broker's clock
 SKEW_S_FAIL: Final = 5.0
 REMAINING_SHARE_WARN: Final = 0.1
@@ -48,10 +46,10 @@ class Answer:
     received_ns: int
 
 
-def authentication(settings: Settings) -> httpx.Auth:
+def authentication(settings: Settings) -> Authentication:
     """The authentication of requests to the account source."""
     if settings.account_source == "trading":
-        return KeyHeaders(settings.apca_api_key_id, settings.apca_api_secret_key.get_secret_value())
+        return key_headers(settings.apca_api_key_id, settings.apca_api_secret_key.get_secret_value())
     return credentials(settings)
 
 
@@ -69,21 +67,19 @@ async def ask(settings: Settings) -> Answer | Finding:
     name = "broker" if is_broker else "trading"
     url = settings.host(name)
     try:
-        async with httpx.AsyncClient(
-            auth=authentication(settings), timeout=TIMEOUT_S, transport=transport_to(url)
-        ) as http:
+        async with HttpClient(url, authentication(settings)) as http:
             sent_ns = time.time_ns()
-            answer = await http.get(f"{url}/{'v1' if is_broker else 'v2'}/clock")
+            answer = await http.get(f"/{'v1' if is_broker else 'v2'}/clock")
     except TokenRefused as error:
         return Finding("Alpaca host", Status.FAIL, str(error), _BROKER_REMEDY)
-    except httpx.HTTPError as error:
+    except RequestFailed as error:
         return Finding(
             "Alpaca host",
             Status.FAIL,
-            f"{url}: {type(error).__name__} {error}",
+            f"{url}: {error}",
             f"check the network, a proxy or firewall in between, and ALPACA_{name.upper()}_URL",
         )
-    return Answer(answer.status_code, answer.headers, answer.content, sent_ns, time.time_ns())
+    return Answer(answer.status, answer.headers, answer.body, sent_ns, time.time_ns())
 
 
 def access(settings: Settings, answer: Answer) -> Finding:

@@ -3,24 +3,22 @@
 from decimal import Decimal
 from typing import Final
 
-import httpx
-
 from portfolio_realtime.alpaca.credentials import MarketLogin
-from portfolio_realtime.cli.doctor.alpaca import TIMEOUT_S, authentication
+from portfolio_realtime.alpaca.http import HttpClient
+from portfolio_realtime.cli.doctor.alpaca import authentication
 from portfolio_realtime.cli.doctor.findings import Finding, Status
 from portfolio_realtime.clock import SystemClock, new_york_date_of
 from portfolio_realtime.config import Settings
-from portfolio_realtime.errors import BrokerError, FeedRefused, FeedUnavailable
+from portfolio_realtime.errors import BrokerError, FeedRefused, FeedUnavailable, RequestFailed
 from portfolio_realtime.market_data_consumer.feeds import Feed, Schedule, schedules
 from portfolio_realtime.market_data_consumer.mark_book import MarkBook
 from portfolio_realtime.market_data_consumer.snapshots import SYMBOLS_MAX, Snapshots
 from portfolio_realtime.model import Account, plain
-from portfolio_realtime.outbound import transport_to
 from portfolio_realtime.symbol_collector.model import CLOSED, Statement
 from portfolio_realtime.symbol_collector.records.account_record import AccountRecord
 from portfolio_realtime.symbol_collector.sources.account_source import AccountSource
 from portfolio_realtime.symbol_collector.sources.opening import open_client
-from portfolio_realtime.symbol_collector.sources.parse import PayloadRefused, listed_accounts
+from portfolio_realtime.symbol_collector.sources.parse import PayloadRefused, decode, listed_accounts
 from portfolio_realtime.valuation.rounding import cents, exact_equity, exposure, money
 
 CHECK: Final = "equity"
@@ -38,7 +36,7 @@ async def examine(settings: Settings, account_id: str) -> Finding:
             if not account_id:
                 return Finding(CHECK, Status.SKIP, "the broker has no open account yet")
             statement = await client.statement(account_id, is_urgent=True)
-    except (BrokerError, httpx.HTTPError) as error:
+    except (BrokerError, RequestFailed) as error:
         return Finding(CHECK, Status.FAIL, str(error), "check the keys above, or try again later")
     if statement is None:
         remedy = "choose an account that the keys may see: --account ID"
@@ -55,14 +53,12 @@ async def _first(settings: Settings, client: AccountSource) -> str:
     if settings.account_source == "trading":
         return (await client.accounts())[0].account_id
     params = {"sort": "asc", "entities": "contact", "status": "ACTIVE"}
-    transport = transport_to(settings.host("broker"))
-    async with httpx.AsyncClient(
-        auth=authentication(settings), timeout=TIMEOUT_S, transport=transport
-    ) as http:
-        answer = await http.get(f"{settings.host('broker')}/v1/accounts", params=params)
-        answer.raise_for_status()
+    async with HttpClient(settings.host("broker"), authentication(settings)) as http:
+        answer = await http.get("/v1/accounts", params)
+    if not answer.is_success:
+        raise RequestFailed(f"/v1/accounts: HTTP {answer.status}")
     try:
-        page, _ = listed_accounts(answer.json())
+        page, _ = listed_accounts(decode(answer.body))
     except ValueError as error:
         raise PayloadRefused(f"accounts: {error}") from None
     return next((one.account_id for one in page if one.status != CLOSED), "")

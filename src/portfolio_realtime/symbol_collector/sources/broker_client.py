@@ -10,9 +10,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Self
 
-import httpx
-
-from portfolio_realtime.alpaca.oauth import BearerAuth, TokenSource
+from portfolio_realtime.alpaca.http import Authentication, basic
+from portfolio_realtime.alpaca.oauth import BearerAuthentication, TokenSource
 from portfolio_realtime.clock import NS_PER_S, Clock, parse_rfc3339, rfc3339
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable
@@ -43,17 +42,17 @@ EXTERNAL_PARAMS: Final = {
 PROOF_PATH: Final = "/v1/clock"  # answers every request with valid credentials
 
 
-def credentials(settings: Settings) -> httpx.Auth:
+def credentials(settings: Settings) -> Authentication:
     """The authentication of requests: OAuth2 client, else key. Raises BrokerRefused without either."""
     if settings.broker_client_id:
         secret = settings.broker_client_secret.get_secret_value()
-        return BearerAuth(TokenSource(settings.host("auth"), settings.broker_client_id, secret))
+        return BearerAuthentication(TokenSource(settings.host("auth"), settings.broker_client_id, secret))
     if not settings.broker_api_key:
         raise BrokerRefused(
             "no Broker API credentials: set BROKER_CLIENT_ID and BROKER_CLIENT_SECRET, or BROKER_API_KEY and "
             "BROKER_SECRET_KEY"
         )
-    return httpx.BasicAuth(settings.broker_api_key, settings.broker_secret_key.get_secret_value())
+    return basic(settings.broker_api_key, settings.broker_secret_key.get_secret_value())
 
 
 class BrokerClient:
@@ -62,12 +61,14 @@ class BrokerClient:
     interval_s_max: float = math.inf  # accounts are reconciled at the interval of the setting
 
     def __init__(
-        self, base_url: str, auth: httpx.Auth, counted: Callable[[str], None] = lambda status: None
+        self,
+        base_url: str,
+        authentication: Authentication,
+        counted: Callable[[str], None] = lambda status: None,
     ) -> None:
-        self._rest = RestClient(base_url, auth, lambda path, status: refusal(status), counted)
+        self._rest = RestClient(base_url, authentication, lambda path, status: refusal(status), counted)
         self.refused: list[str] = []  # why elements of the newest list were left out
-        self.stream = self._rest.stream
-        self.send_stream = self._rest.send_stream
+        self.open_stream = self._rest.open_stream
         self.has_room = self._rest.has_room
         self.now_ns = self._rest.now_ns
 

@@ -6,12 +6,14 @@ broker's heartbeats count as signs of life.
 """
 
 import asyncio
+import codecs
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, Final, Protocol
 
-import httpx
+import aiohttp
 
+from portfolio_realtime.alpaca.http import FAILURES, failed, is_success
 from portfolio_realtime.clock import rfc3339
 from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable
 from portfolio_realtime.symbol_collector.sources.rest_client import REFUSED
@@ -20,7 +22,6 @@ from portfolio_realtime.symbol_collector.sources.sse import Comment, SseParser
 PATH: Final = "/v2beta1/events/activities"
 IDLE_S: Final = 45.0
 HISTORY_IDLE_S: Final = 20.0  # heartbeats alone do not keep a bounded history alive
-TIMEOUT: Final = httpx.Timeout(10.0, read=IDLE_S, pool=30.0)
 REMEDY: Final = (
     "check BROKER_API_KEY and BROKER_SECRET_KEY (or BROKER_CLIENT_ID and BROKER_CLIENT_SECRET), and that "
     "ALPACA_SANDBOX matches them"
@@ -32,12 +33,10 @@ GAP_COMMENTS: Final = ("you are reading too slowly", "internal server error")
 class Streaming(Protocol):
     """A client of the Broker API that opens streams."""
 
-    def stream(self, path: str, params: Mapping[str, str], timeout: httpx.Timeout) -> httpx.Request:
-        """A request for an event stream."""
-        ...
-
-    async def send_stream(self, request: httpx.Request) -> httpx.Response:
-        """Send the request; the body is not read yet."""
+    async def open_stream(
+        self, path: str, params: Mapping[str, str], read_s_max: float
+    ) -> aiohttp.ClientResponse:
+        """An event stream; the body is not read yet. Raises BrokerUnavailable."""
         ...
 
 
@@ -112,31 +111,32 @@ async def _read(
     connected: Callable[[], None],
     heard: Callable[[], None],
 ) -> AsyncGenerator[str]:
-    response = await client.send_stream(client.stream(PATH, params, TIMEOUT))
+    response = await client.open_stream(PATH, params, IDLE_S)
     try:
         _check(response, has_cursor="since_id" in params)
         connected()
         parser = SseParser()
-        async for text in response.aiter_text():
+        text_of = codecs.getincrementaldecoder("utf-8")("replace").decode
+        async for part in response.content.iter_any():
             heard()
-            for item in parser.feed(text):
+            for item in parser.feed(text_of(part)):
                 if not isinstance(item, Comment):
                     yield item.data
                 elif item.text.startswith(GAP_COMMENTS):
                     raise EventsLost(f"the event stream says: {item.text}")
-    except (httpx.HTTPError, ValueError) as error:
-        raise BrokerUnavailable(f"event stream: {type(error).__name__}: {error}") from error
+    except FAILURES as error:
+        raise BrokerUnavailable(f"event stream: {failed(error)}") from error
     finally:
-        await response.aclose()
+        response.close()
 
 
-def _check(response: httpx.Response, *, has_cursor: bool) -> None:
-    status = response.status_code
+def _check(response: aiohttp.ClientResponse, *, has_cursor: bool) -> None:
+    status = response.status
     if status in REFUSED:
         raise BrokerRefused(f"Alpaca refuses the Broker API credentials (HTTP {status}): {REMEDY}")
     if has_cursor and status in CURSOR_STATUSES:
         raise CursorRefused(f"event stream: the broker refuses the cursor (HTTP {status})")
-    if response.is_client_error:
+    if status in range(400, 500):
         raise StreamRefused(f"event stream: HTTP {status}")
-    if not response.is_success:
+    if not is_success(status):
         raise BrokerUnavailable(f"event stream: HTTP {status}")

@@ -8,22 +8,21 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-import httpx
+import aiohttp
 import stamina
 
+from portfolio_realtime.alpaca.http import Answer, Authentication, HttpClient
 from portfolio_realtime.alpaca.rate_limit import TOO_MANY, Quota
 from portfolio_realtime.clock import NS_PER_S
-from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable
-from portfolio_realtime.outbound import transport_to
+from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable, RequestFailed
 from portfolio_realtime.symbol_collector.sources import parse
 from portfolio_realtime.symbol_collector.sources.parse import PayloadRefused
 
 CONNECTIONS_MAX: Final = 16
-REQUEST_TIMEOUT: Final = httpx.Timeout(10.0, pool=30.0)
 ATTEMPTS_MAX: Final = 4
 ATTEMPT_WAIT_S: Final = 0.2
 ATTEMPT_WAIT_S_MAX: Final = 3.0
@@ -44,12 +43,13 @@ class RestClient:
     """One key's connection to one host; `counted` receives every status."""
 
     def __init__(
-        self, base_url: str, auth: httpx.Auth, refusal: Refusal, counted: Callable[[str], None]
+        self,
+        base_url: str,
+        authentication: Authentication,
+        refusal: Refusal,
+        counted: Callable[[str], None],
     ) -> None:
-        limits = httpx.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX)
-        self._http = httpx.AsyncClient(
-            base_url=base_url, auth=auth, timeout=REQUEST_TIMEOUT, transport=transport_to(base_url, limits)
-        )
+        self._http = HttpClient(base_url, authentication, connections_max=CONNECTIONS_MAX)
         self._refusal = refusal
         self._counted = counted
         self._quota = Quota()
@@ -66,18 +66,17 @@ class RestClient:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._http.aclose()
+        await self._http.close()
 
-    def stream(self, path: str, params: Mapping[str, str], timeout: httpx.Timeout) -> httpx.Request:
-        """A request for an event stream, to be sent with `send_stream`."""
+    async def open_stream(
+        self, path: str, params: Mapping[str, str], read_s_max: float
+    ) -> aiohttp.ClientResponse:
+        """An event stream, opened by one request; the body is not read yet. Raises BrokerUnavailable."""
         headers = {"Accept": "text/event-stream"}
-        request = self._http.build_request("GET", path, params=dict(params), headers=headers)
-        request.extensions["timeout"] = timeout.as_dict()
-        return request
-
-    async def send_stream(self, request: httpx.Request) -> httpx.Response:
-        """Send the request once; the body is not read yet. Raises BrokerUnavailable."""
-        return await self._send(request, is_urgent=True, is_stream=True)
+        async with self._turn_of(path, is_urgent=True) as answered:
+            response = await self._http.begin(path, params, headers=headers, read_s_max=read_s_max)
+            answered(response.status, response.headers)
+        return response
 
     async def get(self, path: str, params: Mapping[str, str] | None = None, *, is_urgent: bool = True) -> Any:
         """The decoded answer, or None for a 404. Raises BrokerUnavailable, BrokerRefused, PayloadRefused."""
@@ -88,34 +87,41 @@ class RestClient:
             wait_max=ATTEMPT_WAIT_S_MAX,
         ):
             with attempt:
-                return await self._get_once(path, dict(params or {}), is_urgent)
+                return await self._get_once(path, params, is_urgent)
         raise AssertionError("stamina returns or raises")
 
-    async def _get_once(self, path: str, params: dict[str, str], is_urgent: bool) -> Any:
+    async def _get_once(self, path: str, params: Mapping[str, str] | None, is_urgent: bool) -> Any:
         for _ in range(RATE_REFUSALS_MAX):
-            request = self._http.build_request("GET", path, params=params)
-            answer = await self._send(request, is_urgent=is_urgent, is_stream=False)
-            if answer.status_code != TOO_MANY:
+            async with self._turn_of(path, is_urgent=is_urgent) as answered:
+                answer = await self._http.get(path, params)
+                answered(answer.status, answer.headers)
+            if answer.status != TOO_MANY:
                 return self._decoded(path, answer)
             await asyncio.sleep(random.uniform(0, JITTER_S_MAX))
         raise BrokerUnavailable(f"{path}: the rate limit refused the request {RATE_REFUSALS_MAX} times")
 
-    async def _send(self, request: httpx.Request, *, is_urgent: bool, is_stream: bool) -> httpx.Response:
+    @contextlib.asynccontextmanager
+    async def _turn_of(
+        self, path: str, *, is_urgent: bool
+    ) -> AsyncGenerator[Callable[[int, Mapping[str, str]], None]]:
+        """Wait for the quota, and tell it what the answer says. Raises BrokerUnavailable."""
         await self._wait_for_turn(is_urgent)
-        status: int | None = None
-        headers: Mapping[str, str] = {}
         sent_s = time.monotonic()
+        told: tuple[int | None, Mapping[str, str]] = (None, {})
+
+        def answered(status: int, headers: Mapping[str, str]) -> None:
+            nonlocal told
+            told = status, headers
+
         try:
-            answer = await self._http.send(request, stream=is_stream)
-            status, headers = answer.status_code, answer.headers
-        except httpx.HTTPError as error:
-            raise BrokerUnavailable(f"{request.url.path}: {type(error).__name__}: {error}") from error
+            yield answered
+        except RequestFailed as error:
+            raise BrokerUnavailable(f"{path}: {error}") from error
         finally:
-            self._quota.answered(status, headers, time.monotonic(), time.time())
+            self._quota.answered(*told, time.monotonic(), time.time())
             if time.monotonic() - sent_s < PROMPT_S:
-                self._note_time(headers.get("date", ""))
-            self._counted(str(status or "none"))
-        return answer
+                self._note_time(told[1].get("date", ""))
+            self._counted(str(told[0] or "none"))
 
     def _note_time(self, date: str) -> None:
         with contextlib.suppress(ValueError):
@@ -127,15 +133,15 @@ class RestClient:
                 await asyncio.sleep(min(wait_s, SLEEP_S_MAX))
             self._quota.sent(time.monotonic())
 
-    def _decoded(self, path: str, answer: httpx.Response) -> Any:
-        status = answer.status_code
+    def _decoded(self, path: str, answer: Answer) -> Any:
+        status = answer.status
         if status in REFUSED:
             raise self._refusal(path, status)
         if status == NOT_FOUND:
             return None
         if not answer.is_success:
             raise BrokerUnavailable(f"{path}: HTTP {status}")
-        found = parse.decode(answer.content)
+        found = parse.decode(answer.body)
         if found is None:
             raise PayloadRefused(f"{path}: null")
         return found

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
-from portfolio_realtime.alpaca.credentials import KeyHeaders
+from portfolio_realtime.alpaca.credentials import key_headers
 from portfolio_realtime.clock import Clock
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable
@@ -33,9 +33,10 @@ class TradingClient:
     interval_s_max: float = INTERVAL_S_MAX
 
     def __init__(self, settings: Settings, counted: Callable[[str], None] = lambda status: None) -> None:
-        auth = KeyHeaders(settings.apca_api_key_id, settings.apca_api_secret_key.get_secret_value())
+        secret = settings.apca_api_secret_key.get_secret_value()
+        authentication = key_headers(settings.apca_api_key_id, secret)
         self._settings = settings
-        self._rest = RestClient(settings.host("trading"), auth, _refusal, counted)
+        self._rest = RestClient(settings.host("trading"), authentication, _refusal, counted)
         self.refused: list[str] = []  # always empty: an unreadable account is an error, not a shorter list
 
     async def __aenter__(self) -> Self:

@@ -16,9 +16,9 @@ import structlog
 
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import StateError
-from portfolio_realtime.outbound import transport_to
 from portfolio_realtime.state import State
 from portfolio_realtime.websocket_server.access.identity import Identity, Unverifiable
+from portfolio_realtime.websocket_server.access.transport import transport_to
 
 ANSWER_S_MAX: Final = 2.0
 REQUESTS_MAX: Final = 32  # at the same time, for who is new and for who is connected, each

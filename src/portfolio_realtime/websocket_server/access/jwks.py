@@ -17,8 +17,8 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from portfolio_realtime.outbound import transport_to
 from portfolio_realtime.websocket_server.access.identity import Unauthorized, Unverifiable
+from portfolio_realtime.websocket_server.access.transport import transport_to
 
 FETCH_S_MAX: Final = 3.0
 FRESH_S: Final = 300.0  # a key that its issuer has withdrawn is good for no longer

@@ -1,0 +1,207 @@
+"""HTTP requests to one host of Alpaca, through the proxy that the environment names.
+
+aiohttp, because a request costs a thirteenth of httpx's processor time, and the symbol collector makes two
+for each account (docs/decisions/0030).
+"""
+
+import base64
+import os
+import ssl
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Protocol, Self
+from urllib.parse import urlencode
+
+import aiohttp
+import certifi
+from yarl import URL
+
+from portfolio_realtime.errors import RequestFailed
+from portfolio_realtime.outbound import proxy_of
+
+CONNECT_S_MAX: Final = 10.0
+READ_S_MAX: Final = 10.0  # between two parts of an answer
+POOL_S_MAX: Final = 30.0  # until one of the connections is free
+UNAUTHORIZED: Final = 401
+
+
+class Answer(NamedTuple):
+    """A whole HTTP answer."""
+
+    status: int
+    headers: Mapping[str, str]  # names in any case
+    body: bytes
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the status is 2xx."""
+        return is_success(self.status)
+
+
+class Authentication(Protocol):
+    """How requests prove who we are."""
+
+    async def headers(self) -> Mapping[str, str]:
+        """The headers of the next request. Raises TokenRefused, RequestFailed."""
+        ...
+
+    def refused(self, headers: Mapping[str, str]) -> bool:
+        """A request with these headers was answered with 401: whether new ones may help."""
+        ...
+
+
+class FixedAuthentication:
+    """The same headers with every request."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._headers = dict(headers)
+
+    async def headers(self) -> Mapping[str, str]:
+        """These headers."""
+        return self._headers
+
+    def refused(self, headers: Mapping[str, str]) -> bool:
+        """No others are known."""
+        return False
+
+
+def basic(user: str, password: str) -> FixedAuthentication:
+    """HTTP Basic authentication (RFC 7617)."""
+    pair = base64.b64encode(f"{user}:{password}".encode()).decode()
+    return FixedAuthentication({"Authorization": f"Basic {pair}"})
+
+
+class HttpClient:
+    """Connections to one host; an async context manager. It follows no redirect and keeps no cookie."""
+
+    def __init__(
+        self, base_url: str, authentication: Authentication | None = None, *, connections_max: int = 16
+    ) -> None:
+        """Needs a running event loop. Raises SettingsError if the proxy cannot be used."""
+        proxy = proxy_of(base_url)
+        if proxy is not None and proxy.startswith("socks"):
+            connector, proxy = _socks_connector(proxy, connections_max), None
+        else:
+            connector = aiohttp.TCPConnector(limit=connections_max, ssl=_context())
+        self._base_url = base_url.rstrip("/")
+        self._authentication = authentication
+        self._session = aiohttp.ClientSession(
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), proxy=proxy
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._session.close()
+
+    async def get(self, path: str, params: Mapping[str, str] | None = None) -> Answer:
+        """The whole answer. Raises RequestFailed, TokenRefused."""
+        return await _whole(await self.begin(path, params))
+
+    async def post(self, path: str, form: Mapping[str, str]) -> Answer:
+        """The whole answer to a form. Raises RequestFailed, TokenRefused."""
+        return await _whole(await self._send("POST", path, read_s_max=READ_S_MAX, form=form))
+
+    async def begin(
+        self,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        read_s_max: float = READ_S_MAX,
+    ) -> aiohttp.ClientResponse:
+        """GET; the body is not read yet, and the caller closes the response.
+
+        Raises RequestFailed, TokenRefused.
+        """
+        target = f"{path}?{urlencode(params)}" if params else path
+        return await self._send("GET", target, read_s_max=read_s_max, headers=headers)
+
+    async def _send(
+        self,
+        method: str,
+        target: str,
+        *,
+        read_s_max: float,
+        headers: Mapping[str, str] | None = None,
+        form: Mapping[str, str] | None = None,
+    ) -> aiohttp.ClientResponse:
+        timeout = aiohttp.ClientTimeout(
+            total=None, connect=POOL_S_MAX, sock_connect=CONNECT_S_MAX, sock_read=read_s_max
+        )
+        url = URL(self._base_url + target, encoded=True)
+        is_again = False
+        authentication = self._authentication
+        while True:
+            proof = {} if authentication is None else await authentication.headers()
+            try:
+                response = await self._session.request(
+                    method,
+                    url,
+                    headers={**(headers or {}), **proof},
+                    data=form,
+                    timeout=timeout,
+                    allow_redirects=False,
+                )
+            except FAILURES as error:
+                raise failed(error) from error
+            if is_again or authentication is None or response.status != UNAUTHORIZED:
+                return response
+            if not authentication.refused(proof):
+                return response
+            response.close()
+            is_again = True
+
+
+FAILURES: Final = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
+"""What aiohttp and its connectors raise for a request that got no answer."""
+
+
+def failed(error: Exception) -> RequestFailed:
+    """One of FAILURES as ours."""
+    return RequestFailed(f"{type(error).__name__}: {error}")
+
+
+def is_success(status: int) -> bool:
+    """Whether the status is 2xx."""
+    return 200 <= status < 300  # RFC 9110, 15.3
+
+
+async def _whole(response: aiohttp.ClientResponse) -> Answer:
+    try:
+        async with response:
+            return Answer(response.status, response.headers, await response.read())
+    except FAILURES as error:
+        raise failed(error) from error
+
+
+def _socks_connector(proxy: str, connections_max: int) -> aiohttp.BaseConnector:
+    from aiohttp_socks import ProxyConnectionError, ProxyConnector, ProxyError, ProxyTimeoutError
+
+    class Connector(ProxyConnector):
+        """The library's errors are none of aiohttp's."""
+
+        async def connect(self, *args: Any, **kwargs: Any) -> Any:
+            """Raises aiohttp.ClientError."""
+            try:
+                return await super().connect(*args, **kwargs)
+            except (ProxyError, ProxyConnectionError, ProxyTimeoutError) as error:
+                raise aiohttp.ClientConnectionError(f"{type(error).__name__}: {error}") from error
+
+    # The proxy resolves names: the library's own word for socks5h is socks5 with rdns.
+    url = proxy.replace("socks5h://", "socks5://", 1)
+    return Connector.from_url(url, rdns=True, limit=connections_max, ssl=_context())
+
+
+def _context() -> ssl.SSLContext:
+    """The operating system's own settings where they are stated, else the certificates of certifi."""
+    if any(os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")):
+        return ssl.create_default_context()
+    return ssl.create_default_context(cafile=certifi.where())
