@@ -3,11 +3,10 @@
 import asyncio
 import json
 
-import httpx
 import pytest
 
 from portfolio_realtime import config
-from portfolio_realtime.alpaca.oauth import RENEW_BEFORE_S, RENEW_S_MIN, BearerAuth, TokenSource
+from portfolio_realtime.alpaca.oauth import RENEW_BEFORE_S, RENEW_S_MIN, BearerAuthentication, TokenSource
 from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable, TokenRefused
 from portfolio_realtime.symbol_collector.sources.broker_client import BrokerClient, credentials
 from tests.conftest import StartSimulator
@@ -80,7 +79,7 @@ async def test_a_token_endpoint_in_trouble_is_tried_again_later(status: int, bod
     """The broker is unavailable, not refused."""
     async with scripted(Authority(status, body)) as url:
         source = TokenSource(url, "id", "secret")
-        async with BrokerClient(url, BearerAuth(source)) as client:
+        async with BrokerClient(url, BearerAuthentication(source)) as client:
             with pytest.raises(BrokerUnavailable):
                 await client.statement("a", is_urgent=True)
 
@@ -95,7 +94,7 @@ async def test_the_broker_is_read_with_a_token_and_again_with_a_new_one(simulato
         alpaca_broker_url=broker.url,
     )
     auth = credentials(settings)
-    assert isinstance(auth, BearerAuth)
+    assert isinstance(auth, BearerAuthentication)
     async with BrokerClient(broker.url, auth) as client:
         assert len(await client.accounts()) == len((await broker.get("/_sim/accounts"))["accounts"])
         source = auth._source
@@ -106,7 +105,9 @@ async def test_the_broker_is_read_with_a_token_and_again_with_a_new_one(simulato
 async def test_wrong_client_credentials_at_the_simulator(simulator: StartSimulator) -> None:
     """The simulator's refusal is as real."""
     broker = await simulator()
-    async with BrokerClient(broker.url, BearerAuth(TokenSource(broker.url, "sim-key", "wrong"))) as client:
+    async with BrokerClient(
+        broker.url, BearerAuthentication(TokenSource(broker.url, "sim-key", "wrong"))
+    ) as client:
         with pytest.raises(TokenRefused, match="HTTP 401"):
             await client.accounts()
 
@@ -115,15 +116,14 @@ async def test_an_event_stream_is_opened_with_the_token(simulator: StartSimulato
     """A response that is read as it comes is not swallowed by the authentication."""
     broker = await simulator(activities_per_second=20)
     async with BrokerClient(
-        broker.url, BearerAuth(TokenSource(broker.url, "sim-key", "sim-secret"))
+        broker.url, BearerAuthentication(TokenSource(broker.url, "sim-key", "sim-secret"))
     ) as client:
-        request = client.stream("/v2beta1/events/activities", {}, httpx.Timeout(10))
-        answer = await client.send_stream(request)
-        assert answer.status_code == 200
-        async for line in answer.aiter_lines():
-            if line.startswith("data:"):
+        answer = await client.open_stream("/v2beta1/events/activities", {}, 10)
+        assert answer.status == 200
+        async for line in answer.content:
+            if line.startswith(b"data:"):
                 break
-        await answer.aclose()
+        answer.close()
 
 
 def test_without_any_credentials_both_ways_are_named() -> None:

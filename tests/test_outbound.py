@@ -7,11 +7,12 @@ from collections.abc import AsyncGenerator
 import httpx
 import pytest
 
-from portfolio_realtime import outbound
-from portfolio_realtime.errors import SettingsError
+from portfolio_realtime.alpaca.http import HttpClient, basic
+from portfolio_realtime.errors import RequestFailed, SettingsError
 from portfolio_realtime.market_data_consumer.stream import open_stream
 from portfolio_realtime.outbound import proxy_of
 from portfolio_realtime.symbol_collector.sources.broker_client import BrokerClient
+from portfolio_realtime.websocket_server.access.transport import transport_to
 from tests.conftest import StartSimulator, free_port
 
 NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -70,7 +71,7 @@ async def test_alpaca_is_reached_through_the_proxy(
     running = await simulator(accounts=2, symbols=3)
     port = running.url.rsplit(":", 1)[1]
     url = f"http://{ALPACA}:{port}"
-    auth = httpx.BasicAuth("sim-key", "sim-secret")
+    auth = basic("sim-key", "sim-secret")
     async with proxying() as (proxy, proxy_url):
         monkeypatch.setenv("HTTP_PROXY", proxy_url)
         async with BrokerClient(url, auth) as client:
@@ -119,6 +120,9 @@ def test_what_is_no_proxy_is_refused(proxy: str, monkeypatch: pytest.MonkeyPatch
 async def test_a_socks_proxy_needs_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """What SOCKS needs is installed: an error of the network, not of the environment."""
     monkeypatch.setenv("ALL_PROXY", f"socks5://127.0.0.1:{free_port()}")
-    async with httpx.AsyncClient(transport=outbound.transport_to("http://alpaca.test")) as client:
+    async with HttpClient("http://alpaca.test") as client:
+        with pytest.raises(RequestFailed, match="ProxyConnectionError"):
+            await client.get("/")
+    async with httpx.AsyncClient(transport=transport_to("http://alpaca.test")) as client:
         with pytest.raises(httpx.ConnectError):
             await client.get("http://alpaca.test")

@@ -13,9 +13,11 @@ from alpaca_sim.core.clock import Clock
 from alpaca_sim.core.market import Market
 from alpaca_sim.simulator import Settings, Simulator, TradeSource
 from portfolio_realtime import config
+from portfolio_realtime.alpaca.http import basic
 
 START_S_MAX = 10
 BASIC = httpx.BasicAuth("sim-key", "sim-secret")
+BROKER = basic("sim-key", "sim-secret")  # the same for the product's own client
 AUTH_MESSAGE = {"action": "auth", "key": "sim-key", "secret": "sim-secret"}
 
 

@@ -3,7 +3,7 @@
 from portfolio_realtime.symbol_collector.sources.asset_names import name_of
 from portfolio_realtime.symbol_collector.sources.broker_client import BrokerClient
 from portfolio_realtime.symbol_collector.sources.trading_client import TradingClient
-from tests.alpaca_sim.conftest import BASIC, Start, trading_settings
+from tests.alpaca_sim.conftest import BROKER, Start, trading_settings
 
 
 async def test_both_interfaces_tell_names_also_of_a_symbol_with_a_slash(start: Start) -> None:
@@ -11,7 +11,7 @@ async def test_both_interfaces_tell_names_also_of_a_symbol_with_a_slash(start: S
     running = await start()
     pair = await running.get(f"/_sim/accounts/{running.account_ids[0]}/keys")
     async with (
-        BrokerClient(running.url, BASIC) as broker,
+        BrokerClient(running.url, BROKER) as broker,
         TradingClient(trading_settings(running, pair)) as trading,
     ):
         for source in (broker, trading):

@@ -8,7 +8,7 @@ from decimal import Decimal
 from alpaca_sim.core.past import invented_days
 from portfolio_realtime.symbol_collector.sources.broker_client import BrokerClient
 from portfolio_realtime.symbol_collector.sources.closed_days import closed_days
-from tests.alpaca_sim.conftest import BASIC, Start
+from tests.alpaca_sim.conftest import BROKER, Start
 
 
 def before(day: date) -> date:
@@ -42,7 +42,7 @@ async def test_the_history_that_is_served_begins_in_the_past_and_ends_at_the_las
     """As the symbol collector reads it; without the option there is none."""
     running = await start(past_days=30)
     served = 0
-    async with BrokerClient(running.url, BASIC) as client:
+    async with BrokerClient(running.url, BROKER) as client:
         for account_id in running.account_ids:
             days, refused = closed_days(
                 await client.portfolio_history(account_id), await client.in_kind_rows(account_id)

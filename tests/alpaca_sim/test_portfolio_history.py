@@ -10,7 +10,7 @@ from portfolio_realtime.symbol_collector.sources.broker_client import BrokerClie
 from portfolio_realtime.symbol_collector.sources.closed_days import HistorySource, closed_days
 from portfolio_realtime.symbol_collector.sources.trading_client import TradingClient
 from portfolio_realtime.valuation.closed_days import joined
-from tests.alpaca_sim.conftest import BASIC, Running, Start, trading_settings
+from tests.alpaca_sim.conftest import BROKER, Running, Start, trading_settings
 
 TRADING_DAYS = ("2026-11-20", "2026-11-23", "2026-11-24", "2026-11-25", "2026-11-27", "2026-11-30")
 CENT = Decimal("0.01")
@@ -103,7 +103,7 @@ async def line(source: HistorySource, running: Running, ledger: Ledger, span: An
 async def test_the_joined_line_is_the_ledgers_point_by_point(start: Start) -> None:
     """Across a deposit, a split, a holiday, a half day and every roll; gains without what was brought in."""
     running, ledger = await lived_through(start)
-    async with BrokerClient(running.url, BASIC) as client:
+    async with BrokerClient(running.url, BROKER) as client:
         told = await line(client, running, ledger, "all")
     closed = TRADING_DAYS[:-1]
     expected = [(f"{day}T21:00:00.000000Z", ledger.equity[day], ledger.flow[day]) for day in closed]
@@ -126,7 +126,7 @@ async def test_a_range_begins_at_the_close_before_its_first_day(start: Start) ->
     running, ledger = await lived_through(start)
     pair = await running.get(f"/_sim/accounts/{running.account_ids[0]}/keys")
     settings = trading_settings(running, pair)
-    async with BrokerClient(running.url, BASIC) as broker, TradingClient(settings) as trading:
+    async with BrokerClient(running.url, BROKER) as broker, TradingClient(settings) as trading:
         lines = [await line(source, running, ledger, "1w") for source in (broker, trading)]
     assert lines[0] == lines[1]
     assert lines[0]["base"] == str(ledger.equity["2026-11-20"].quantize(CENT))

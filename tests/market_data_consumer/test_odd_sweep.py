@@ -5,10 +5,9 @@ A failing example is printed with a line that replays it.
 
 import asyncio
 import json
+from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
-import httpx
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 
 from portfolio_realtime import config
 from portfolio_realtime.alpaca.credentials import MarketLogin
+from portfolio_realtime.alpaca.http import Answer, HttpClient
 from portfolio_realtime.clock import parse_rfc3339
 from portfolio_realtime.market_data_consumer import snapshots as snapshots_module
 from portfolio_realtime.market_data_consumer.feeds import schedules
@@ -132,11 +132,11 @@ def test_snapshots(data: st.DataObject, count: int, feed_index: int) -> None:
     items.insert(data.draw(st.integers(0, count)), ("ODD", odd))
     told: dict[str, str] = {}
 
-    def respond(request: httpx.Request) -> httpx.Response:
-        asked = parse_qs(urlsplit(str(request.url)).query)["symbols"][0].split(",")
+    async def get(_: HttpClient, path: str, params: Mapping[str, str]) -> Answer:
+        asked = params["symbols"].split(",")
         answer = {symbol: one for symbol, one in items if symbol in asked}
-        is_bare = urlsplit(str(request.url)).path.startswith("/v2/")
-        return httpx.Response(200, content=json.dumps(answer if is_bare else {"snapshots": answer}).encode())
+        is_bare = path.startswith("/v2/")
+        return Answer(200, {}, json.dumps(answer if is_bare else {"snapshots": answer}).encode())
 
     async def read() -> dict[str, Any]:
         loaded = config.load(broker_api_key="key", broker_secret_key="secret")
@@ -147,11 +147,8 @@ def test_snapshots(data: st.DataObject, count: int, feed_index: int) -> None:
         finally:
             await snapshots.close()
 
-    def played(_: str) -> httpx.AsyncBaseTransport:
-        return httpx.MockTransport(respond)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(snapshots_module, "transport_to", played)
+        patch.setattr(HttpClient, "get", get)
         read_ones = asyncio.run(read())
     whole = snapshots_module.Snapshot
     assert all(isinstance(read_ones[symbol], whole) for symbol in SYMBOLS[:count])

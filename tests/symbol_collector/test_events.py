@@ -6,9 +6,9 @@ import json
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import httpx
 import pytest
 
+from portfolio_realtime.alpaca.http import basic
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.clock import SystemClock, parse_rfc3339
 from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable
@@ -19,7 +19,7 @@ from tests.conftest import Until
 from tests.symbol_collector.bookings import Inbox
 from tests.symbol_collector.scripted import STREAM_HEAD, response, scripted
 
-AUTH = httpx.BasicAuth("key", "secret")
+AUTH = basic("key", "secret")
 
 
 async def read_all(client: BrokerClient, since_id: str | None = None) -> list[str]:
@@ -65,7 +65,7 @@ async def test_a_comment_that_tells_of_lost_events_ends_the_stream(comment: byte
 
 async def test_a_mute_stream_is_dead_and_heartbeats_are_life(monkeypatch: pytest.MonkeyPatch) -> None:
     """Silence beyond the limit is an outage, even on an open socket."""
-    monkeypatch.setattr(broker_events, "TIMEOUT", httpx.Timeout(10, read=0.5))
+    monkeypatch.setattr(broker_events, "IDLE_S", 0.5)
     muted = asyncio.Event()
 
     async def answer(target: str, writer: asyncio.StreamWriter) -> None:

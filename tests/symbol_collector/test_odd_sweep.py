@@ -7,16 +7,16 @@ line that replays it.
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from portfolio_realtime import config
+from portfolio_realtime.alpaca.http import Answer, HttpClient, basic
 from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.errors import BrokerUnavailable
 from portfolio_realtime.model import Account
@@ -25,7 +25,6 @@ from portfolio_realtime.symbol_collector.sources import (
     broker_client,
     broker_events,
     parse,
-    rest_client,
     trade_updates,
     trading_rows,
 )
@@ -40,7 +39,7 @@ from tests.support.activity_rows import DEPOSIT, FILL, NOW_NS, Activities, Still
 from tests.support.broker_payloads import ACCOUNT, POSITION
 from tests.symbol_collector.bookings import Inbox, at_s
 
-AUTH = httpx.BasicAuth("key", "secret")
+AUTH = basic("key", "secret")
 SPOILT: list[Any] = [
     None,
     "",
@@ -103,17 +102,15 @@ def decoded(elements: Any) -> Any:
 def answering(monkeypatch: pytest.MonkeyPatch, answer: Callable[[str, dict[str, str]], Any]) -> None:
     """Let REST clients be answered in this process: JSON of `answer(path, parameters)`, or a status."""
 
-    def respond(request: httpx.Request) -> httpx.Response:
-        target = urlsplit(str(request.url))
-        found = answer(target.path, {name: each[0] for name, each in parse_qs(target.query).items()})
+    async def get(_: HttpClient, path: str, params: Mapping[str, str] | None = None) -> Answer:
+        target = urlsplit(path)
+        given = {name: each[0] for name, each in parse_qs(target.query).items()}
+        found = answer(target.path, {**given, **(params or {})})
         if isinstance(found, int):
-            return httpx.Response(found, json={})
-        return httpx.Response(200, content=json.dumps(found).encode())
+            return Answer(found, {}, b"{}")
+        return Answer(200, {}, json.dumps(found).encode())
 
-    def played(_: str, __: httpx.Limits) -> httpx.AsyncBaseTransport:
-        return httpx.MockTransport(respond)
-
-    monkeypatch.setattr(rest_client, "transport_to", played)
+    monkeypatch.setattr(HttpClient, "get", get)
 
 
 def listed(number: int) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """HTTP requests to one host of Alpaca, through the proxy that the environment names.
 
 aiohttp, because a request costs a thirteenth of httpx's processor time, and the symbol collector makes two
-for each account (docs/decisions/0030).
+for each account (docs/decisions/0032).
 """
 
 import base64

@@ -9,6 +9,7 @@ After a loss of Valkey all marks are written again.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Final, NoReturn
 
@@ -105,11 +106,16 @@ class FeedConsumer:
         feed, *others = self._schedule.at(self._context.clock.now_ns())
         url = settings.host("stream") + feed.stream_path
         encoding = "msgpack" if feed.is_packed_only else settings.alpaca_stream_encoding
-        stream = await open_stream(url, feed.name, feed.setting, encoding)
-        snapshots = [
-            Snapshots(settings, each, self._login, subscription.refuse_snapshot) for each in (feed, *others)
-        ]
-        try:
+        async with contextlib.AsyncExitStack() as opened:
+            stream = await open_stream(url, feed.name, feed.setting, encoding)
+            opened.push_async_callback(stream.close)
+            snapshots = [
+                Snapshots(settings, each, self._login, subscription.refuse_snapshot)
+                for each in (feed, *others)
+            ]
+            for each in snapshots:
+                opened.push_async_callback(each.close)
+            opened.callback(subscription.end)
             await stream.log_in(*await self._login.pair())
             subscription.begin(feed)
             log.info("feed connected", feed=feed.name, source=feed.source)
@@ -121,11 +127,6 @@ class FeedConsumer:
                 subscription.feel_pulse(),
                 self._have_turn(feed),
             )
-        finally:
-            subscription.end()
-            await stream.close()
-            for each in snapshots:
-                await each.close()
 
     async def _have_turn(self, feed: Feed) -> NoReturn:
         """Wait until another feed is due. Then raises FeedUnavailable."""

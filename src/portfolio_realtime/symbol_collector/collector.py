@@ -96,6 +96,7 @@ class Collector:
         self._metrics = metrics
         self._lag = EventStreamLag(metrics.event_stream_lag, context.clock)
         self._silence = BrokerSilence(context.clock)
+        self._looking = {True: asyncio.Lock(), False: asyncio.Lock()}  # for the next account to fetch
         self._relist = asyncio.Event()  # an event names an account that is not in the list
         self._begin()
 
@@ -344,11 +345,10 @@ class Collector:
 
     async def _fetch_in_turn(self, is_urgent_only: bool) -> NoReturn:
         while True:
-            turn = self._schedule.next(self._turn_ns(), is_urgent_only=is_urgent_only)
-            if turn is None:
-                await asyncio.sleep(TURN_POLL_S)
-            else:
-                await self._fetch(turn)
+            async with self._looking[is_urgent_only]:  # one of those that are free looks; the others wait
+                while (turn := self._schedule.next(self._turn_ns(), is_urgent_only=is_urgent_only)) is None:
+                    await asyncio.sleep(TURN_POLL_S)
+            await self._fetch(turn)
 
     async def _fetch(self, turn: DueFetch) -> None:
         account_id, began_ns = turn.account_id, self._clock.now_ns()
