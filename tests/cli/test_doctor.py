@@ -15,7 +15,7 @@ import pytest
 from portfolio_harness.valkey_node import ValkeyNode
 from portfolio_realtime import redaction
 from portfolio_realtime.cli.doctor import alpaca, machine, records
-from portfolio_realtime.cli.doctor.alpaca import Answer
+from portfolio_realtime.cli.doctor.alpaca import TimedAnswer
 from portfolio_realtime.cli.doctor.findings import Finding, Status, redacted
 from portfolio_realtime.model import Account, Unconfirmed
 from portfolio_realtime.state.server import Server
@@ -233,10 +233,10 @@ async def test_ports_are_told_apart(doctor: Examine, valkey_url: str) -> None:
     assert "our own server" in found[f"port {served.port}"].found
 
 
-def answer(body: str = "", status: int = 200, **headers: str) -> Answer:
+def answer(body: str = "", status: int = 200, **headers: str) -> TimedAnswer:
     """An answer that took a tenth of a second."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Answer(status, named, body.encode(), NOW_NS, NOW_NS + 100_000_000)
+    return TimedAnswer(status, named, body.encode(), NOW_NS, NOW_NS + 100_000_000)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def answer(body: str = "", status: int = 200, **headers: str) -> Answer:
     ],
 )
 def test_the_clock_is_compared_within_what_the_answer_can_tell(
-    given: Answer, status: Status, found: str
+    given: TimedAnswer, status: Status, found: str
 ) -> None:
     """A stated fraction of a second, else the whole second of the Date header."""
     finding = alpaca.clock(given)

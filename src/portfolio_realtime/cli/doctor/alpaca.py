@@ -36,7 +36,7 @@ _SECOND_NS: Final = NS_PER_S
 
 
 @dataclass(frozen=True)
-class Answer:
+class TimedAnswer:
     """An HTTP answer, with the times of the request and of the answer by our clock, in ns since the epoch."""
 
     status: int
@@ -61,7 +61,7 @@ def source(settings: Settings) -> Finding:
     return Finding("keys", Status.OK, told)
 
 
-async def ask(settings: Settings) -> Answer | Finding:
+async def ask(settings: Settings) -> TimedAnswer | Finding:
     """Request the market clock. Returns the answer, or a Finding when there is none."""
     is_broker = settings.account_source == "broker"
     name = "broker" if is_broker else "trading"
@@ -79,10 +79,10 @@ async def ask(settings: Settings) -> Answer | Finding:
             f"{url}: {error}",
             f"check the network, a proxy or firewall in between, and ALPACA_{name.upper()}_URL",
         )
-    return Answer(answer.status, answer.headers, answer.body, sent_ns, time.time_ns())
+    return TimedAnswer(answer.status, answer.headers, answer.body, sent_ns, time.time_ns())
 
 
-def access(settings: Settings, answer: Answer) -> Finding:
+def access(settings: Settings, answer: TimedAnswer) -> Finding:
     """Whether the host accepts the keys."""
     name = "broker" if settings.account_source == "broker" else "trading"
     host = settings.host(name)
@@ -104,7 +104,7 @@ def access(settings: Settings, answer: Answer) -> Finding:
     return Finding("Alpaca keys", Status.OK, f"{host} accepts them, {took_ms:.0f} ms")
 
 
-def clock(answer: Answer) -> Finding:
+def clock(answer: TimedAnswer) -> Finding:
     """Whether this machine's clock agrees with Alpaca's."""
     told = _told_ns(answer)
     if told is None:
@@ -122,7 +122,7 @@ def clock(answer: Answer) -> Finding:
     return Finding("clock", status, found, "set this machine's clock by NTP: timedatectl set-ntp true")
 
 
-def rate_limit(answer: Answer) -> Finding:
+def rate_limit(answer: TimedAnswer) -> Finding:
     """How many requests per minute are allowed, and how many are left."""
     limit, remaining = (_number(answer, f"x-ratelimit-{name}") for name in ("limit", "remaining"))
     if limit is None or remaining is None:
@@ -139,7 +139,7 @@ def rate_limit(answer: Answer) -> Finding:
     return Finding("rate limit", Status.OK, found)
 
 
-def _told_ns(answer: Answer) -> tuple[int, int] | None:
+def _told_ns(answer: TimedAnswer) -> tuple[int, int] | None:
     """The times, by Alpaca's clock, between which it made the answer; None: it does not say."""
     try:
         text = str((_clock(answer) or {}).get("timestamp") or "")
@@ -152,7 +152,7 @@ def _told_ns(answer: Answer) -> tuple[int, int] | None:
     return told_s * _SECOND_NS, (told_s + 1) * _SECOND_NS
 
 
-def _clock(answer: Answer) -> dict[str, Any] | None:
+def _clock(answer: TimedAnswer) -> dict[str, Any] | None:
     try:
         body = msgspec.json.decode(answer.body)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -160,6 +160,6 @@ def _clock(answer: Answer) -> dict[str, Any] | None:
     return body if isinstance(body, dict) and "timestamp" in body else None
 
 
-def _number(answer: Answer, name: str) -> int | None:
+def _number(answer: TimedAnswer, name: str) -> int | None:
     text = answer.headers.get(name, "")
     return int(text) if text.isdecimal() else None
