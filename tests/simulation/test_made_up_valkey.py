@@ -16,6 +16,7 @@ KEYS = st.sampled_from(["a", "b", "c"])
 FIELDS = st.sampled_from(["x", "y", "z"])
 VALUES = st.sampled_from(["1", "two", ""])
 SCORES = st.integers(0, 5)
+ENTRIES = st.sampled_from(["1-0", "2-0", "2-1", "3-0"])
 COMMANDS = st.one_of(
     st.tuples(st.just("GET"), KEYS),
     st.tuples(st.just("SET"), KEYS, VALUES),
@@ -37,6 +38,11 @@ COMMANDS = st.one_of(
     st.tuples(st.just("ZREMRANGEBYSCORE"), KEYS, st.just("-inf"), SCORES),
     st.tuples(st.just("ZCARD"), KEYS),
     st.tuples(st.just("ZRANGE"), KEYS, st.just(0), st.just(-1)),
+    st.tuples(st.just("ZSCORE"), KEYS, FIELDS),
+    st.tuples(st.just("ZRANGEBYSCORE"), KEYS, st.just("-inf"), SCORES),
+    st.tuples(st.just("XADD"), KEYS, st.just("MAXLEN"), st.just(2), ENTRIES, st.just("ids"), VALUES),
+    st.tuples(st.just("XRANGE"), KEYS, ENTRIES, st.just("+")),
+    st.tuples(st.just("XREVRANGE"), KEYS, st.just("+"), st.just("-"), st.just("COUNT"), st.just(1)),
     st.tuples(st.just("FLUSHALL")),
 )
 

@@ -151,7 +151,10 @@ async def test_who_meets_another_wire_waits_until_it_has_gone(
         await asyncio.sleep(0.2)
         assert not began.is_set()
         written = set(await state.connection.commands.keys())
-        assert written == {keys.settings().encode(), keys.revocations_known().encode()}
+        assert written <= {
+            keys.settings().encode(),
+            keys.revocations_known().encode(),
+        }  # of one node of a cluster
         await state.connection.commands.delete(keys.settings())  # the last of them has ended
         await starting
     assert began.is_set()

@@ -25,6 +25,10 @@ class SortedSet(dict[bytes, float]):
         return sorted(self, key=lambda member: (self[member], member))
 
 
+class Stream(list[tuple[bytes, tuple[bytes, ...]]]):
+    """Entries: id, and its fields and values."""
+
+
 class MadeUpValkey:
     """One server. `now_ms` is its clock; `publish` delivers a message and returns the number of receivers."""
 
@@ -187,6 +191,41 @@ class MadeUpValkey:
     def do_zrange(self, key: bytes, _first: bytes, _last: bytes) -> Answer:
         return self._sorted(key).ordered()
 
+    def do_zscore(self, key: bytes, member: bytes) -> Answer:
+        score = self._sorted(key).get(member)
+        return None if score is None else _raw(score)
+
+    def do_zrangebyscore(self, key: bytes, _low: bytes, high: bytes) -> Answer:
+        held = self._sorted(key)
+        return [member for member in held.ordered() if held[member] <= float(high)]
+
+    # Streams
+
+    def do_xadd(self, key: bytes, _maxlen: bytes, length: bytes, entry_id: bytes, *fields: bytes) -> Answer:
+        held = self._read(key, Stream) or Stream()
+        newest = _id_parts(held[-1][0]) if held else (0, 0)
+        if entry_id == b"*":
+            now_ms = self._now_ms()
+            wanted = (now_ms, 0) if now_ms > newest[0] else (newest[0], newest[1] + 1)
+        else:
+            wanted = _id_parts(entry_id)
+        if wanted <= newest:
+            raise ResponseError(
+                "The ID specified in XADD is equal or smaller than the target stream top item"
+            )
+        held.append((b"%d-%d" % wanted, fields))
+        del held[: -int(length)]
+        self._values[key] = held
+        return held[-1][0]
+
+    def do_xrange(self, key: bytes, first: bytes, _last: bytes) -> Answer:
+        entries = self._read(key, Stream) or Stream()
+        return [[name, list(fields)] for name, fields in entries if _id_parts(name) >= _id_parts(first)]
+
+    def do_xrevrange(self, key: bytes, _last: bytes, _first: bytes, _count: bytes, count: bytes) -> Answer:
+        entries = self._read(key, Stream) or Stream()
+        return [[name, list(fields)] for name, fields in entries[: -int(count) - 1 : -1]]
+
     # Messages and scripts
 
     def do_publish(self, channel: bytes, payload: bytes) -> Answer:
@@ -216,12 +255,20 @@ class MadeUpValkey:
         return _from_lua(function(names, values, api))
 
     def _call_of_script(self, *command: Any) -> Any:
-        answer = self.do(*command)
-        if answer is None:
-            return False
-        if isinstance(answer, list):
-            return _SCRIPTS.table_from([False if part is None else part for part in answer])
-        return answer
+        return _to_lua(self.do(*command))
+
+
+def _id_parts(entry_id: bytes) -> tuple[int, int]:
+    ms, _, number = entry_id.partition(b"-")
+    return int(ms), int(number)
+
+
+def _to_lua(answer: Answer) -> Any:
+    if answer is None:
+        return False
+    if isinstance(answer, list):
+        return _SCRIPTS.table_from([_to_lua(part) for part in cast("list[Any]", answer)])
+    return answer
 
 
 def _raw(part: Any) -> bytes:

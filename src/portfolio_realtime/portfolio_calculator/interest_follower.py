@@ -9,7 +9,8 @@ from portfolio_realtime.portfolio_calculator.publisher import Publisher, new_pac
 from portfolio_realtime.portfolio_calculator.shard_owner import ShardOwner
 from portfolio_realtime.service import Context
 from portfolio_realtime.state.connection import Subscribed
-from portfolio_realtime.state.interest import decode_begun
+from portfolio_realtime.state.interest import ALL_READ_S, UNREAD, decode_begun
+from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.valuation.valuer import Valuer
 
 SWEEP_S: Final = 5.0  # between two full reads, which notice interest that has ended
@@ -36,6 +37,9 @@ class InterestFollower:
         self._publisher = publisher
         self._answering = asyncio.Lock()  # keeps an older read of interest from replacing a newer one
         self._announced: set[int] = set()  # shards whose interest has changed
+        self._read: dict[
+            int, tuple[Lease, str]
+        ] = {}  # shard -> under which lease, and until where, it was read
         self._wake = asyncio.Event()
 
     async def follow(self) -> None:
@@ -51,7 +55,7 @@ class InterestFollower:
     async def answer_all(self) -> None:
         """Read the interest of announced shards, and of all shards every SWEEP_S."""
         clock, pace = self._clock, new_pace()
-        sweep_s = clock.monotonic_s() + SWEEP_S
+        sweep_s, all_due_s = clock.monotonic_s() + SWEEP_S, clock.monotonic_s() + ALL_READ_S
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), max(0.0, sweep_s - clock.monotonic_s()))
@@ -59,6 +63,9 @@ class InterestFollower:
             if clock.monotonic_s() >= sweep_s:
                 self._announced.update(self._owner.leases)
                 sweep_s = clock.monotonic_s() + SWEEP_S
+            if clock.monotonic_s() >= all_due_s:
+                self._read.clear()
+                all_due_s = clock.monotonic_s() + ALL_READ_S
             shards, self._announced = self._announced, set()
             began_s = clock.monotonic_s()
             for shard in shards & self._owner.leases.keys():
@@ -70,15 +77,18 @@ class InterestFollower:
     async def answer(self, shard: int) -> None:
         """Publish the accounts that are newly watched; drop those that are not watched any more."""
         async with self._answering:
-            watched = await self._state.interest.read(shard)
-            if shard not in self._owner.leases:
+            lease = self._owner.leases.get(shard)
+            read_under, since = self._read.get(shard, (None, UNREAD))
+            found = await self._state.interest.read_changes(shard, since if read_under == lease else UNREAD)
+            if lease is None or self._owner.leases.get(shard) != lease:
                 return
-            wanted = {account_id: account_id in watched.with_positions for account_id in watched.account_ids}
-            before, self._owner.wanted[shard] = self._owner.wanted[shard], wanted
-            ended = [account_id for account_id in before if account_id not in wanted]
+            self._read[shard] = lease, found.until
+            wanted = self._owner.wanted[shard]
+            changed = [key for key, detail in found.watched.items() if wanted.get(key) != detail]
+            ended = [key for key in wanted if key not in found.watched] if found.is_all else found.ended
             for account_id in ended:
+                wanted.pop(account_id, None)
                 self._valuer.unwatch(account_id)
-            await self._loader.read(
-                shard, [key for key, detail in wanted.items() if before.get(key) != detail]
-            )
+            wanted.update(found.watched)
+            await self._loader.read(shard, changed)
             await self._publisher.forget(shard, ended)

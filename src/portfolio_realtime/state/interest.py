@@ -1,11 +1,14 @@
 """Which accounts are watched: WebSocket servers announce it, portfolio calculators value only those.
 
 Interest expires after INTEREST_MS unless a server renews it, so the interest of a dead server ends by itself.
+
+Most watched accounts stay watched. A reader therefore reads only what has changed since its last reading,
+from a stream of changes. It reads all accounts of a shard if it has missed too much, and every ALL_READ_S.
 """
 
 from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.state import keys
@@ -16,6 +19,9 @@ from portfolio_realtime.state.valuations import StoredPublication
 INTEREST_MS: Final = 30_000
 RENEW_S: Final = 10.0
 BEGIN_ACCOUNTS_MAX: Final = 500  # of one shard per call
+CHANGES_MAX: Final = 1000  # entries in a shard's stream of changes, each of up to BEGIN_ACCOUNTS_MAX accounts
+ALL_READ_S: Final = 300.0  # at least this often all accounts are read, in case a change was missed
+UNREAD: Final = ""  # before the first reading
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,15 @@ class Watched:
 
     account_ids: frozenset[str]
     with_positions: frozenset[str]
+
+
+class InterestChanges(NamedTuple):
+    """What has changed in a shard since a reading, or all that is watched in it."""
+
+    until: str  # where the next reading begins
+    is_all: bool
+    watched: dict[str, bool]  # watched account -> is it watched with positions?
+    ended: list[str]  # not watched any more; empty if `is_all`
 
 
 class PartlyBegun(StateUnavailable):
@@ -41,24 +56,24 @@ class PartlyBegun(StateUnavailable):
 
 
 class Interest:
-    """The sorted sets `{sNN}:interest` and `{sNN}:interest:positions`, and the channel `{sNN}:interest`."""
+    """The sorted sets `{sNN}:interest` and `{sNN}:interest:positions`, and their stream and channel."""
 
     def __init__(self, connection: Connection, shards: int) -> None:
         self._connection = connection
         self._shards = shards
         self._begin = connection.script("begin_watching")
-        self._prolong = connection.script("prolong")
-        self._read = connection.script("read_unexpired")
+        self._renew = connection.script("renew_interest")
+        self._read = connection.script("read_interest")
 
     async def renew(self, account_ids: Iterable[str], with_positions: Iterable[str]) -> None:
         """Renew interest in accounts, without an announcement. Raises StateUnavailable."""
-        members: dict[str, list[str]] = {}
-        for account_id in account_ids:
-            members.setdefault(keys.interest(self._shard(account_id)), []).append(account_id)
-        for account_id in with_positions:
-            members.setdefault(keys.position_interest(self._shard(account_id)), []).append(account_id)
-        calls: list[Call] = [((key,), (INTEREST_MS, *names)) for key, names in members.items()]
-        await self._connection.call_all(self._prolong, calls)
+        by_shard, detailed = self._by_shard(account_ids), self._by_shard(with_positions)
+        calls: list[Call] = []
+        for shard in by_shard.keys() | detailed.keys():
+            wanting = detailed.get(shard, [])
+            names = (*wanting, *by_shard.get(shard, []))
+            calls.append((self._keys(shard), (INTEREST_MS, CHANGES_MAX, len(wanting), *names)))
+        await self._connection.call_all(self._renew, calls)
 
     async def begin(
         self, account_ids: Iterable[str], with_positions: Collection[str] = ()
@@ -70,18 +85,16 @@ class Interest:
         """
         word = await self._connection.publish_word()
         detailed = frozenset(with_positions)
-        by_shard: dict[int, list[str]] = {}
-        for account_id in account_ids:
-            by_shard.setdefault(self._shard(account_id), []).append(account_id)
         parts = [
             (shard, found[at : at + BEGIN_ACCOUNTS_MAX])
-            for shard, found in by_shard.items()
+            for shard, found in self._by_shard(account_ids).items()
             for at in range(0, len(found), BEGIN_ACCOUNTS_MAX)
         ]
         calls: list[Call] = []
         for shard, part in parts:
             wanting = [account_id for account_id in part if account_id in detailed]
-            calls.append((self._keys(shard), (word, INTEREST_MS, len(wanting), *wanting, *part)))
+            names = (*self._keys(shard), keys.valuations(shard), keys.lease(keys.shard_lease(shard)))
+            calls.append((names, (word, INTEREST_MS, CHANGES_MAX, len(wanting), *wanting, *part)))
         stored: dict[str, StoredPublication] = {}
         missed, why = list[str](), None
         for (_, part), answer in zip(
@@ -101,8 +114,13 @@ class Interest:
         return stored
 
     def _keys(self, shard: int) -> tuple[str, ...]:
-        lease = keys.lease(keys.shard_lease(shard))
-        return keys.interest(shard), keys.position_interest(shard), keys.valuations(shard), lease
+        return keys.interest(shard), keys.position_interest(shard), keys.interest_changes(shard)
+
+    def _by_shard(self, account_ids: Iterable[str]) -> dict[int, list[str]]:
+        by_shard: dict[int, list[str]] = {}
+        for account_id in account_ids:
+            by_shard.setdefault(keys.shard_of(account_id, self._shards), []).append(account_id)
+        return by_shard
 
     async def life(self, ours: str) -> str:
         """The name of this life of the state: `ours` if it has none yet.
@@ -114,20 +132,55 @@ class Interest:
     @reports_unavailable
     async def read(self, shard: int) -> Watched:
         """The accounts of a shard that are watched now. Raises StateUnavailable."""
-        watched, with_positions = await self._read(
-            keys=[keys.interest(shard), keys.position_interest(shard)], args=[]
-        )
+        watched = (await self.read_changes(shard)).watched
         return Watched(
-            frozenset(member.decode() for member in watched),
-            frozenset(member.decode() for member in with_positions),
+            frozenset(watched), frozenset(account_id for account_id in watched if watched[account_id])
+        )
+
+    @reports_unavailable
+    async def read_changes(self, shard: int, since: str = UNREAD) -> InterestChanges:
+        """What has changed in a shard since the reading that ended at `since`, or all if that is not known.
+
+        Raises StateUnavailable.
+        """
+        until, is_all, watched, with_positions, ended = await self._read(
+            keys=self._keys(shard), args=[since, CHANGES_MAX, BEGIN_ACCOUNTS_MAX]
+        )
+        detailed = frozenset(with_positions)
+        return InterestChanges(
+            until.decode(),
+            bool(is_all),
+            {account_id.decode(): account_id in detailed for account_id in watched},
+            [account_id.decode() for account_id in ended],
         )
 
     def announcements(self, shards: list[int]) -> AsyncIterator[Message | Subscribed]:
         """Accounts that are newly watched; decode each message with `decode_begun`."""
         return self._connection.follow(*(keys.interest(shard) for shard in shards))
 
-    def _shard(self, account_id: str) -> int:
-        return keys.shard_of(account_id, self._shards)
+
+class WatchedAccounts:
+    """The watched accounts of some shards, as a reader of changes knows them."""
+
+    def __init__(self, interest: Interest, shards: Iterable[int]) -> None:
+        self._interest = interest
+        self._watched: dict[int, dict[str, bool]] = {shard: {} for shard in shards}
+        self._until = dict.fromkeys(self._watched, UNREAD)
+        self._all_due_s = 0.0
+
+    async def read(self, now_s: float) -> set[str]:
+        """The accounts that are watched now. `now_s`: monotonic seconds. Raises StateUnavailable."""
+        if now_s >= self._all_due_s:
+            self._all_due_s, self._until = now_s + ALL_READ_S, dict.fromkeys(self._watched, UNREAD)
+        for shard, watched in self._watched.items():
+            found = await self._interest.read_changes(shard, self._until[shard])
+            if found.is_all:
+                watched.clear()
+            watched.update(found.watched)
+            for account_id in found.ended:
+                watched.pop(account_id, None)
+            self._until[shard] = found.until
+        return set().union(*self._watched.values())
 
 
 def decode_begun(payload: bytes) -> list[str]:

@@ -10,6 +10,7 @@
 | {sNN}:valuations           | hash       | portfolio calculator  | none     | watched account -> newest publication as JSON |
 | {sNN}:interest             | sorted set | websocket server      | none     | watched account -> expiry in ms               |
 | {sNN}:interest:positions   | sorted set | websocket server      | none     | the same, with its positions                  |
+| {sNN}:interest:changes     | stream     | websocket server      | none     | accounts whose interest has begun or ended    |
 | {minutes:TIME}             | hash       | market data consumer  | 36 h     | symbol -> price and time of its mark, if new  |
 | {minutes:TIME}:LEASE:fence | string     | market data consumer  | 36 h     | newest fencing token that has written it      |
 | lease:{NAME}               | string     | its holder            | LEASE_MS | holder and fencing token                      |
@@ -175,6 +176,11 @@ def minute(at_ns: int) -> str:
 def valuations(shard: int) -> str:
     """Hash and channel of the shard's publications."""
     return f"{_prefix}{tag(shard)}:valuations"
+
+
+def interest_changes(shard: int) -> str:
+    """Stream of the accounts of a shard whose interest has begun or ended."""
+    return f"{interest(shard)}:changes"
 
 
 def interest(shard: int) -> str:

@@ -29,14 +29,15 @@ _CONNECTION: Final = "hello ping client|setinfo cluster|slots asking"
 _SCRIPTS: Final = "eval evalsha"
 _CHANNELS: Final = "publish subscribe spublish ssubscribe"  # the latter two on a cluster
 _LEASES: Final = "get set del pexpire time"
+_INTEREST: Final = "zrange zrangebyscore zremrangebyscore zscore xadd xrange xrevrange"
 
 COMMANDS: Final[Mapping[User, str]] = MappingProxyType(
     {
         "collector": f"{_CONNECTION} {_SCRIPTS} {_LEASES} hgetall hkeys hlen hmget hscan hset hdel spop "
-        f"{_CHANNELS} zrange zremrangebyscore",
+        f"{_CHANNELS} {_INTEREST}",
         "consumer": f"{_CONNECTION} {_SCRIPTS} {_LEASES} expire hgetall hvals hset hdel {_CHANNELS}",
         "calculator": f"{_CONNECTION} {_SCRIPTS} {_LEASES} mget hvals hkeys hlen hmget hscan hset hdel "
-        f"{_CHANNELS} zadd zrem zrange zremrangebyscore",
+        f"{_CHANNELS} {_INTEREST} zadd zrem",
         "server": f"{_CONNECTION} {_SCRIPTS} exists set get getdel mget sadd scan hget hmget hexists hlen "
         f"multi exec time zadd {_CHANNELS} xread xadd xrevrange expire hset hsetnx info",
         "operator": f"{_CONNECTION} info multi exec xadd xread xrevrange expire get hset hsetnx hdel "
@@ -56,6 +57,7 @@ KEYS: Final[Mapping[str, Mapping[User, Access]]] = MappingProxyType(
         "{s????}:pending:fence": {"collector": "RW"},
         "{s????}:interest": {"collector": "RW", "calculator": "RW", "server": "RW"},
         "{s????}:interest:positions": {"collector": "RW", "calculator": "RW", "server": "RW"},
+        "{s????}:interest:changes": {"collector": "RW", "calculator": "RW", "server": "RW"},
         "{s????}:valuations": {"calculator": "RW", "server": "RW"},
         "{s????}:valuations:fence": {"calculator": "RW", "server": "RW"},
         "{marks}": {"collector": "R", "consumer": "RW", "calculator": "R", "server": "R"},

@@ -19,7 +19,7 @@ from portfolio_realtime.config import described_source
 from portfolio_realtime.errors import BrokerUnavailable
 from portfolio_realtime.service import Context, keep_running, together, under_lease
 from portfolio_realtime.state.connection import Message
-from portfolio_realtime.state.interest import decode_begun
+from portfolio_realtime.state.interest import WatchedAccounts, decode_begun
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.symbol_collector import activity_types
 from portfolio_realtime.symbol_collector.account_numbers import NumbersKept
@@ -105,6 +105,7 @@ class Collector:
         self._records = AccountRecords()
         self._schedule = FetchSchedule()
         self._unlisted = UnlistedAccounts()
+        self._watched = WatchedAccounts(self._state.interest, self._shards)
         self._follower = self._client.follower(self._clock, self)
         self._numbers = NumbersKept(self._state)
         self._untried: set[str] = set()  # listed and not fetched yet
@@ -462,9 +463,7 @@ class Collector:
             await self._read_interest()
 
     async def _read_interest(self) -> None:
-        watched: set[str] = set()
-        for shard in self._shards:
-            watched |= (await self._state.interest.read(shard)).account_ids
+        watched = await self._watched.read(self._clock.monotonic_s())
         self._schedule.watch(watched)
         self._unlisted.watch(
             {account_id for account_id in watched if not self._records.is_listed(account_id)}

@@ -1,0 +1,117 @@
+"""Readers of interest learn what has changed, and read all accounts only where they have missed too much."""
+
+import random
+
+import pytest
+
+from portfolio_realtime.state import State, interest, keys
+from portfolio_realtime.state.interest import UNREAD, InterestChanges, WatchedAccounts
+from tests.conftest import SHARDS
+
+from .records import accounts_of
+
+SHARD = 3
+
+
+async def expire(state: State, *account_ids: str) -> None:
+    """Let the interest in these end, as if nobody had renewed it."""
+    for account_id in account_ids:
+        shard = keys.shard_of(account_id, SHARDS)
+        for key in (keys.interest(shard), keys.position_interest(shard)):
+            await state.connection.commands.zadd(key, {account_id: 1}, xx=True)
+
+
+async def test_a_reader_gets_only_what_has_changed(state: State) -> None:
+    """What began, what ended, who is watched with positions since; nothing where nothing has changed."""
+    alice, bob, carol = accounts_of(SHARD, 3)
+    await state.interest.begin([alice, bob])
+    first = await state.interest.read_changes(SHARD)
+    assert (first.is_all, first.watched) == (True, {alice: False, bob: False})
+    await state.interest.begin([alice, bob])  # another server: they are watched already
+    await state.interest.renew([alice, bob], [])
+    assert await state.interest.read_changes(SHARD, first.until) == InterestChanges(
+        first.until, False, {}, []
+    )
+    await expire(state, alice)
+    await state.interest.begin([carol, bob], [bob])
+    second = await state.interest.read_changes(SHARD, first.until)
+    assert (second.is_all, second.watched, second.ended) == (False, {bob: True, carol: False}, [alice])
+    assert (await state.interest.read_changes(SHARD, second.until)).watched == {}
+
+
+async def test_interest_that_is_renewed_after_its_end_is_a_change(state: State) -> None:
+    """A server that was paused comes back: its accounts are watched again, without an announcement."""
+    (alice,) = accounts_of(SHARD, 1)
+    await state.interest.begin([alice], [alice])
+    await expire(state, alice)
+    gone = await state.interest.read_changes(SHARD)
+    assert gone.watched == {}
+    await state.interest.renew([alice], [alice])
+    assert (await state.interest.read_changes(SHARD, gone.until)).watched == {alice: True}
+
+
+@pytest.mark.parametrize("loss", ["too many changes", "another life of the state"])
+async def test_who_has_missed_too_much_reads_all(
+    state: State, monkeypatch: pytest.MonkeyPatch, loss: str
+) -> None:
+    """The stream does not reach back so far, or is not there any more."""
+    monkeypatch.setattr(interest, "CHANGES_MAX", 3)
+    alice, *others = accounts_of(SHARD, 5)
+    await state.interest.begin([alice])
+    since = (await state.interest.read_changes(SHARD)).until
+    if loss == "too many changes":
+        for other in others:
+            await state.interest.begin([other])
+    else:
+        await state.connection.commands.delete(
+            keys.interest(SHARD), keys.position_interest(SHARD), keys.interest_changes(SHARD)
+        )
+    found = await state.interest.read_changes(SHARD, since)
+    expected = {alice, *others} if loss == "too many changes" else set[str]()
+    assert (found.is_all, set(found.watched)) == (True, expected)
+    assert await state.connection.commands.xlen(keys.interest_changes(SHARD)) <= 3
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_a_reader_of_changes_knows_what_a_reader_of_all_knows(
+    state: State, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Whatever begins, is renewed and ends, in whatever order, with readings in between or not."""
+    monkeypatch.setattr(interest, "CHANGES_MAX", 8)
+    monkeypatch.setattr(interest, "BEGIN_ACCOUNTS_MAX", 2)
+    dice = random.Random(seed)
+    names = [f"account-{number}" for number in range(12)]
+    reader = WatchedAccounts(state.interest, range(SHARDS))
+    until: dict[int, str] = dict.fromkeys(range(SHARDS), UNREAD)
+    known: dict[int, dict[str, bool]] = {shard: {} for shard in range(SHARDS)}
+    for _ in range(60):
+        chosen = dice.sample(names, dice.randint(1, 6))
+        detailed = [name for name in chosen if dice.random() < 0.3]
+        match dice.randrange(4):
+            case 0:
+                await state.interest.begin(chosen, detailed)
+            case 1:
+                await state.interest.renew(chosen, detailed)
+            case 2:
+                await expire(state, *chosen)
+            case _:
+                assert await reader.read(0.0) == {
+                    name for shard in range(SHARDS) for name in (await state.interest.read(shard)).account_ids
+                }
+                for shard in range(SHARDS):
+                    found = await state.interest.read_changes(shard, until[shard])
+                    kept = {} if found.is_all else known[shard]
+                    now = {**{name: kept[name] for name in kept if name not in found.ended}, **found.watched}
+                    known[shard], until[shard] = now, found.until
+                    assert now == (await state.interest.read_changes(shard)).watched
+
+
+async def test_all_accounts_are_read_again_now_and_then(state: State) -> None:
+    """An account that was taken away behind our back is noticed after ALL_READ_S."""
+    (alice,) = accounts_of(SHARD, 1)
+    await state.interest.begin([alice])
+    reader = WatchedAccounts(state.interest, [SHARD])
+    assert await reader.read(0.0) == {alice}
+    await state.connection.commands.zrem(keys.interest(SHARD), alice)
+    assert await reader.read(interest.ALL_READ_S - 1) == {alice}
+    assert await reader.read(interest.ALL_READ_S) == set()
