@@ -213,6 +213,18 @@ async def test_behaviour_15_no_locale_and_no_zone_breaks_the_hydration(
     assert "104,211" not in html
 
 
+async def axe_violations_when_narrow_and_large(page: Page) -> list[str]:
+    """At 320 px, with text of its own size, then twice as large; nothing is wider than the screen."""
+    await page.set_viewport_size({"width": 320, "height": 900})
+    found = await axe_violations(page)
+    await page.evaluate("document.documentElement.style.fontSize = '200%'")
+    found += await axe_violations(page)
+    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    await page.evaluate("document.documentElement.style.fontSize = ''")
+    await page.set_viewport_size({"width": 1280, "height": 900})
+    return found
+
+
 async def test_behaviours_3_4_and_18_every_state_of_every_component(
     served: Served, calculator: Calculator, open_page: OpenPage
 ) -> None:
@@ -231,13 +243,13 @@ async def test_behaviours_3_4_and_18_every_state_of_every_component(
             await page.set_viewport_size({"width": width, "height": 900})
             assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{width} px"
         assert await axe_violations(page) == []
+        assert await axe_violations_when_narrow_and_large(page) == []
         await page.goto(f"{origin(served)}/overview/")
         assert await axe_violations(page) == []
         await page.goto(f"{origin(served)}/?account=alice-1")
         await expect(page.locator("tr[data-symbol]")).to_have_count(12)
-        for width in (1280, 320):
-            await page.set_viewport_size({"width": width, "height": 900})
-            assert await axe_violations(page) == []
+        assert await axe_violations(page) == []
+        assert await axe_violations_when_narrow_and_large(page) == []
 
 
 async def test_the_overview_adds_up_what_is_known_of_each_account(

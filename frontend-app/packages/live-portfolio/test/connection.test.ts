@@ -91,7 +91,7 @@ describe("behaviour 2: never another account's figure", () => {
     };
     let end = stage.client.subscribe(shown, look);
     for (let step = 0; step < 60; step++) {
-      await pass(Math.floor(400 * random()));
+      await pass(Math.floor((random() < 0.2 ? 3_000 : 400) * random())); // sometimes until the other one is followed no more
       look();
       const next = random() < 0.5 ? "alice" : "bob";
       const ended = end;
@@ -100,7 +100,8 @@ describe("behaviour 2: never another account's figure", () => {
       ended();
       look();
       if (random() < 0.2) stage.server.open[0]?.end(1006);
-      if (random() < 0.3) stage.server.send(portfolioMessage("alice", { equity: figures.alice ?? null }));
+      const other = random() < 0.5 ? "alice" : "bob"; // whoever is shown: a server that does not look who asked
+      stage.server.send(portfolioMessage(other, { equity: figures[other] ?? null }));
     }
     await pass(20_000);
     expect(stage.equity(shown)).toBe(figures[shown]);

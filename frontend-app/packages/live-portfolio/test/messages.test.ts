@@ -165,6 +165,28 @@ describe("bad input", () => {
     expect(stage.events.flatMap((event) => (event.type === "ignored" ? [event.code] : []))).toEqual(["unknown_type", "server_error", "unknown_account"]);
   });
 
+  it("a server of an older version, without what came later, is shown", async () => {
+    const stage = await following();
+    const needed = "type account_id epoch sequence timestamp equity cash last_equity day_pnl external_cash_flow stale unpriced positions".split(" ");
+    const whole: Record<string, unknown> = { ...portfolioMessage("alice", { positions: [row("A")] as never }) };
+    stage.server.send(Object.fromEntries(needed.map((name) => [name, whole[name]])));
+    await pass(150);
+    const snapshot = stage.client.getSnapshot("alice");
+    expect(snapshot.status).toBe("live");
+    expect([...snapshot.positions.keys()]).toEqual(["A"]);
+    expect([caveats(snapshot.value), stateWords(snapshot).text]).toEqual([[], "Live"]);
+  });
+
+  it.each([[4599, "failed", "bad_message", 1], [4199, "old", "unreachable", 2]])("a close code of a newer version, %i, is final from 4500 on", async (code, status, error, most) => {
+    const stage = await following();
+    stage.server.send(portfolioMessage("alice"));
+    stage.server.mode = "hang";
+    stage.server.newest.end(code);
+    await pass(2_000);
+    expect(stage.client.getSnapshot("alice")).toMatchObject({ status, error: { code: error, closeCode: code }, value: { account_id: "alice" } });
+    expect(stage.server.sockets).toHaveLength(most);
+  });
+
   it.each(["<html>", "[]", "null", "7", '{"no":"type"}', '{"type":"portfolio","account_id":"alice"}'])("what cannot be read ends in a state, not in an exception: %s", async (text) => {
     const stage = await following();
     stage.server.newest.deliver(text);

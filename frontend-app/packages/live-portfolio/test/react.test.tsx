@@ -1,7 +1,7 @@
-import { StrictMode, act } from "react";
-import { type Root, createRoot } from "react-dom/client";
-import { renderToString } from "react-dom/server";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { StrictMode, Suspense, act } from "react";
+import { type Root, createRoot, hydrateRoot } from "react-dom/client";
+import { renderToReadableStream, renderToString } from "react-dom/server";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { ConnectionState, LivePortfolioProvider, LivePortfolioValue, usePaused, usePortfolio } from "../src/react/index.js";
 import { createFixedPortfolio, portfolioMessage, states } from "../src/testing/index.js";
 import { Stage, pass, withFakeClock } from "./stage.js";
@@ -90,6 +90,21 @@ it("behaviour 15: a server renders the same dash whatever the account and the zo
   expect(html).toContain("—");
   expect(html).not.toContain("104,211");
   expect(renderToString(page)).toBe(html);
+});
+
+it("behaviour 15: what a server streamed is taken over without a warning, and goes on live", async () => {
+  const client = createFixedPortfolio({ alice: { ...states.live, accountId: "alice" } });
+  const page = <LivePortfolioProvider client={client}><Suspense fallback="…"><LivePortfolioValue accountId="alice" /><ConnectionState accountId="alice" /></Suspense></LivePortfolioProvider>;
+  const streamed = container.appendChild(document.createElement("div"));
+  streamed.innerHTML = await new Response(await renderToReadableStream(page)).text();
+  expect(textOf(".lp-total")).toBe("—");
+  const said: unknown[] = [];
+  vi.spyOn(console, "error").mockImplementation((...words) => void said.push(`${words}`));
+  const hydrated = await act(() => hydrateRoot(streamed, page, { onRecoverableError: (why) => said.push(why) }));
+  await passed(50);
+  expect(textOf(".lp-total")).toBe("$104,211.37");
+  await act(() => hydrated.unmount());
+  expect(said.filter((text) => !`${text}`.includes("multiple renderers"))).toEqual([]); // which are only here in one process
 });
 
 it("behaviour 16: fifty messages between two frames are one render, and what did not change renders nothing", async () => {
