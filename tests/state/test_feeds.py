@@ -19,15 +19,13 @@ async def test_a_source_is_live_while_it_is_kept(state: State, until: Until) -> 
 
 async def test_who_is_live_says_whether_the_exchange_is_open(state: State) -> None:
     """So that old prices are told apart from the night; a source that is silent says nothing."""
-    assert not await state.feeds.is_core_session(["iex"])
+    assert await state.feeds.sessions(["iex"]) == {}
     await state.feeds.keep("iex", is_core=True)
     await state.feeds.keep("crypto")
 
-    assert await state.feeds.live(["iex", "crypto"]) == {"iex", "crypto"}
-    assert await state.feeds.is_core_session(["crypto", "iex"])
-    assert not await state.feeds.is_core_session(["crypto"])
+    assert await state.feeds.sessions(["crypto", "iex", "sip"]) == {"crypto": False, "iex": True}
     await state.feeds.keep("iex")
-    assert not await state.feeds.is_core_session(["crypto", "iex"])
+    assert await state.feeds.sessions(["crypto", "iex"]) == {"crypto": False, "iex": False}
 
 
 async def test_nothing_asked_is_nothing_live(state: State) -> None:

@@ -121,8 +121,9 @@ class Calculator:
         while True:
             # If a part of a cluster is away, the last answer counts until FEEDS_S_MAX.
             with self._owner.sparing(None):
-                live = await self._state.feeds.live(book.sources | {feeds.ACCOUNTS})
-                self._publisher.is_core_session = await self._state.feeds.is_core_session(book.sources)
+                sessions = await self._state.feeds.sessions(book.sources | {feeds.ACCOUNTS})
+                live = set(sessions)
+                self._publisher.is_core_session = any(sessions.values())
                 read_s = self._context.clock.monotonic_s()
             if self._context.clock.monotonic_s() - read_s > FEEDS_S_MAX:
                 live = set()

@@ -6,7 +6,7 @@ from typing import Final
 from portfolio_realtime.clock import Clock
 from portfolio_realtime.telemetry import CalculatorMetrics
 
-PAUSE_LOOK_S: Final = 0.02  # between two measurements
+PAUSE_LOOK_S: Final = 0.05  # between two measurements
 PAUSE_WINDOW_S: Final = 60.0  # the longest delay of the last one to two windows is shown
 
 

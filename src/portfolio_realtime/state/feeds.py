@@ -42,17 +42,17 @@ class Feeds:
     @reports_unavailable
     async def live(self, sources: Iterable[str]) -> set[str]:
         """The sources that are live now. Raises StateUnavailable."""
-        return set(await self._kept(sources))
+        return set(await self.sessions(sources))
 
     @reports_unavailable
-    async def is_core_session(self, sources: Iterable[str]) -> bool:
-        """Whether any of these sources has an exchange in its core session. Raises StateUnavailable."""
-        return _CORE in (await self._kept(sources)).values()
+    async def sessions(self, sources: Iterable[str]) -> dict[str, bool]:
+        """The sources that are live now -> whether their exchange is in its core session.
 
-    async def _kept(self, sources: Iterable[str]) -> dict[str, bytes]:
+        Raises StateUnavailable.
+        """
         asked = list(sources)
         if not asked:
             return {}
         names = [keys.feed(source) for source in asked]
         found = await cast("Awaitable[list[bytes | None]]", self._connection.commands.mget(names))
-        return {source: kept for source, kept in zip(asked, found, strict=True) if kept is not None}
+        return {source: kept == _CORE for source, kept in zip(asked, found, strict=True) if kept is not None}

@@ -21,7 +21,7 @@ from portfolio_realtime.state import State
 from portfolio_realtime.symbol_collector import activity_types
 from portfolio_realtime.symbol_collector.sources.parse import PayloadRefused, number
 
-POLL_S: Final = 0.2
+POLL_S: Final = 0.5
 FETCHED_AT_ONCE: Final = 4
 REFUSED_SHOWN_MAX: Final = 10
 DAYS_MAX: Final = 2600  # about ten years
