@@ -1,12 +1,73 @@
-"""The control endpoints: pause and resume, prints, trades, cash, new accounts and symbols."""
+"""The control endpoints: pause and resume, prints, trades, cash, new accounts and symbols; odd fields."""
 
 import asyncio
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
+from alpaca_sim.core.ledger import Truth
 from tests.alpaca_sim.conftest import Running, Start
 from tests.conftest import Until
+
+FIRST, HELD = "the first account", "a symbol that it holds"
+BODIES: dict[str, dict[str, Any]] = {
+    "trade": {"account_id": FIRST, "symbol": "AAPL", "quantity": "1", "price": "10"},
+    "cash": {"account_id": FIRST, "activity_type": "CSD", "amount": "1", "status": "executed"},
+    "print": {
+        "symbol": "AAPL",
+        "price": "1",
+        "conditions": ["@"],
+        "size": 100,
+        "tape": None,
+        "exchange": "V",
+    },
+    "accounts": {"cash": "1", "positions": {"AAPL": "1"}, "last_equity": "1"},
+    "symbols": {"symbol": "NEW", "price": "1", "previous_close": "1", "asset_class": "us_equity"},
+    "cut": {"stream": "market"},
+    "clock": {"advance_s": 1.0, "moves": False},
+    "correct": {"symbol": "AAPL", "price": "1"},
+    "halt": {"symbol": "AAPL", "halted": True},
+    "amend": {"account_id": FIRST, "event_id": "none", "price": "1"},
+    "backfill": {"account_id": FIRST, "activity_type": "CSD", "amount": "1", "at_s_ago": 1},
+    "status": {"account_id": FIRST, "status": "ACTIVE"},
+    "split": {
+        "symbol": "AAPL",
+        "new_rate": "2",
+        "old_rate": "1",
+        "gap_s": 600,
+        "ex_date": None,
+        "told": True,
+    },
+    "dividend": {"symbol": "AAPL", "rate": "0.1", "pay_in_s": 600, "withheld": "0"},
+    "securities": {
+        "account_id": FIRST,
+        "activity_type": "ACATS",
+        "symbol": "AAPL",
+        "quantity": "1",
+        "price": "1",
+    },
+    "instant_deposit": {"account_id": FIRST, "amount": "1", "settle_in_s": 600},
+    "late": {"account_id": FIRST, "amount": "1", "told_in_s": 600},
+    "reset": {"account_id": FIRST, "cash": "1"},
+    "exchange": {
+        "account_id": FIRST,
+        "symbol": HELD,
+        "into": "MSFT",
+        "ratio": "1",
+        "cash": "0",
+        "gap_s": 0,
+    },
+    "exercise": {"account_id": FIRST, "symbol": HELD},
+    "adjust": {"symbol": "AAPL"},
+}
+ODD: tuple[Any, ...] = (
+    *(None, "", "none", "\x00", True, [], ["AAPL"], {}, {"a": 1}),
+    *(-1, "-1", 0, "NaN", "Infinity", "1e400", "1e-400", "1e999999999", 1e300, 10**40, "9" * 400),
+    *("\u0661", " 1 ", "1_000"),
+)
+POSITIVE = ("price", "size", "rate", "ratio", "new_rate", "old_rate", "previous_close")
+NAMES = ("account_id", "symbol", "into", "activity_type", "status", "asset_class", "stream", "event_id")
 
 
 async def truth_of(running: Running, account_id: str) -> dict[str, str]:
@@ -158,3 +219,85 @@ async def test_an_unreachable_past_is_refused_instead_of_invented(start: Start) 
     running = await start()
     account_id = (await running.post("/_sim/accounts", positions={"AAPL": "1"}))["account_id"]
     assert await running.status(f"/_sim/accounts/{account_id}", at="2020-01-01T00:00:00Z") == 422
+
+
+def truths(running: Running) -> list[Truth]:
+    """Every account's figures."""
+    ledger = running.sim.ledger
+    return [ledger.truth(account_id, 0) for account_id in ledger.accounts]
+
+
+def with_known(running: Running, body: dict[str, Any]) -> dict[str, Any]:
+    """The body with an account, and a symbol that it holds now."""
+    first = running.account_ids[0]
+    held = next(iter(running.sim.ledger.accounts[first].current.positions), "AAPL")
+    known = {FIRST: first, HELD: held}
+    return {
+        name: known.get(value, value) if isinstance(value, str) else value for name, value in body.items()
+    }
+
+
+@pytest.mark.parametrize("path", BODIES)
+async def test_an_odd_field_is_refused_with_its_reason_and_nothing_is_changed(
+    start: Start, path: str
+) -> None:
+    """Wrong types, unknown names, negative prices, numbers of any length: no 5xx, and the ledger can be read.
+
+    A body that is no object is refused, too.
+    """
+    running = await start()
+    for name in BODIES[path]:
+        for odd in ODD:
+            if name.endswith("_s") and odd == 0:
+                continue  # is right: a booking then comes by itself, between two looks
+            before = truths(running)
+            body = {**with_known(running, BODIES[path]), name: odd}
+            response = await running.http.post(f"/_sim/{path}", json=body)
+            told = f"{path} {name}={odd!r}: {response.status_code} {response.text}"
+            assert response.status_code == 200 or 400 <= response.status_code < 500, told
+            if response.status_code != 200:
+                assert response.json()["message"], told
+                assert truths(running) == before, told
+            is_negative = name in POSITIVE and odd in (-1, "-1", 0)
+            if is_negative or (name in NAMES and (path, name) != ("symbols", "symbol")):
+                assert response.status_code != 200, told
+            truths(running)  # is exact, or raises
+    for body in ([], "x", 1, None):
+        assert (await running.http.post(f"/_sim/{path}", json=body)).status_code == 422
+
+
+async def test_a_price_of_null_is_only_for_a_new_symbol(start: Start) -> None:
+    """A listed symbol would trade at a made-up price."""
+    running = await start()
+    await running.post("/_sim/print", symbol="AAPL", price="172.61")
+    response = await running.http.post("/_sim/symbols", json={"symbol": "AAPL", "price": None})
+    assert response.status_code == 422
+    assert "give the price" in response.json()["message"]
+    assert running.sim.market.mark("AAPL") == Decimal("172.61")
+
+    await running.post("/_sim/symbols", symbol="NEVER", price=None)
+    response = await running.http.post("/_sim/symbols", json={"symbol": "NEVER", "price": None})
+    assert response.status_code == 422
+    assert running.sim.market.symbols["NEVER"].is_unpriced
+
+
+@pytest.mark.parametrize("path", ["correct", "amend"])
+async def test_a_misspelt_price_does_not_cancel(start: Start, path: str) -> None:
+    """Without a price, these requests take a trade back."""
+    running = await start()
+    await running.post("/_sim/print", symbol="AAPL", price="172.61")
+    body = with_known(running, BODIES[path])
+    body["prise"] = body.pop("price")
+    response = await running.http.post(f"/_sim/{path}", json=body)
+    assert response.status_code == 422
+    assert "prise" in response.json()["message"]
+    assert running.sim.market.mark("AAPL") == Decimal("172.61")
+
+
+async def test_a_dividend_of_the_whole_price_is_refused(start: Start) -> None:
+    """The price falls by the dividend, and no price is zero."""
+    running = await start()
+    await running.post("/_sim/print", symbol="AAPL", price="172.61")
+    body = {"symbol": "AAPL", "rate": "172.61"}
+    assert (await running.http.post("/_sim/dividend", json=body)).status_code == 422
+    assert running.sim.market.mark("AAPL") == Decimal("172.61")

@@ -11,8 +11,10 @@ from starlette.routing import Route
 from alpaca_sim.api.web import ApiError, find_account, json_body, json_response, sim_of
 from alpaca_sim.control.fields import (
     SECONDS_MAX,
+    bool_field,
     date_field,
     decimal_field,
+    only_fields,
     positive_field,
     price_field,
     seconds_field,
@@ -93,7 +95,7 @@ async def post_clock(request: Request) -> Response:
         raise ApiError(422, "this simulator runs on the wall clock: start it with --speed or --start")
     if sim.is_jumping:
         raise ApiError(409, "the clock is being moved already: wait for the response to that request")
-    for _ in sim.jump(_target_ns(body, clock.now_ns()), bool(body.get("moves", False))):
+    for _ in sim.jump(_target_ns(body, clock.now_ns()), bool_field(body, "moves", default=False)):
         await asyncio.sleep(0)
     return json_response(_clock_json(request))
 
@@ -120,6 +122,7 @@ async def get_switches(request: Request) -> Response:
 async def correct(request: Request) -> Response:
     """`POST /_sim/correct`: `{"symbol","price"?}` corrects the last eligible trade, or cancels it."""
     sim, body = sim_of(request), await json_body(request)
+    only_fields(body, "symbol", "price")
     symbol = symbol_field(sim.market.symbols, body)
     done = sim.market.correct(symbol, price_field(body)) if "price" in body else sim.market.cancel(symbol)
     sim.feeds.flush()
@@ -130,7 +133,7 @@ async def halt(request: Request) -> Response:
     """`POST /_sim/halt`: `{"symbol"}` halts a symbol; `{"symbol","halted":false}` resumes it."""
     sim, body = sim_of(request), await json_body(request)
     symbol = symbol_field(sim.market.symbols, body)
-    sim.market.set_halted(symbol, bool(body.get("halted", True)))
+    sim.market.set_halted(symbol, bool_field(body, "halted", default=True))
     sim.feeds.flush()
     return json_response({"symbol": symbol, "halted": sim.market.symbols[symbol].is_halted})
 
@@ -138,6 +141,7 @@ async def halt(request: Request) -> Response:
 async def amend(request: Request) -> Response:
     """`POST /_sim/amend`: `{"account_id","event_id","price"?}` corrects a trade; without price: busts it."""
     sim, body = sim_of(request), await json_body(request)
+    only_fields(body, "account_id", "event_id", "price")
     account = find_account(sim, str(body.get("account_id")))
     original = _standing_trade(account.activities, str(body.get("event_id")), sim.ledger.superseded)
     activity = sim.trader.amend(original, price_field(body) if "price" in body else None)
@@ -192,7 +196,7 @@ async def split(request: Request) -> Response:
         positive_field({"old_rate": "1", **body}, "old_rate"),
         seconds_field(body, "gap_s", SPLIT_GAP_S),
         date_field(body, "ex_date"),
-        is_told=bool(body.get("told", True)),
+        is_told=bool_field(body, "told", default=True),
     )
     return json_response({"symbol": symbol, "accounts": count})
 
@@ -204,7 +208,9 @@ async def dividend(request: Request) -> Response:
     """
     sim, body = sim_of(request), await json_body(request)
     symbol = _stock_field(request, body)
-    rate = positive_field(body, "rate")
+    rate, mark = positive_field(body, "rate"), sim.market.mark(symbol)
+    if rate >= mark:
+        raise ApiError(422, f"rate must be below the price of {symbol}, {text(mark)}")
     withheld = decimal_field({"withheld": "0", **body}, "withheld")
     if not 0 <= withheld < 1:
         raise ApiError(422, "withheld must be a share from 0 to below 1")

@@ -21,7 +21,13 @@ from alpaca_sim.api.web import (
     sim_of,
     time_param,
 )
-from alpaca_sim.control.fields import decimal_field, price_field, symbol_field
+from alpaca_sim.control.fields import (
+    decimal_field,
+    new_symbol_field,
+    positive_field,
+    price_field,
+    symbol_field,
+)
 from alpaca_sim.core import accounts
 from alpaca_sim.core.clock import rfc3339
 from alpaca_sim.core.conditions import regular_condition
@@ -158,13 +164,15 @@ async def print_trade(request: Request) -> Response:
     """
     sim, body = sim_of(request), await json_body(request)
     state = sim.market.symbols[symbol_field(sim.market.symbols, body)]
-    size = decimal_field(body, "size") if "size" in body else Decimal(100)
+    size = positive_field(body, "size") if "size" in body else Decimal(100)
     conditions = _conditions(body, state.listing)
     tape = body.get("tape")
     if tape not in (None, state.listing.tape, OVERNIGHT_TAPE):
         raise ApiError(422, f"tape must be the symbol's own or {OVERNIGHT_TAPE}")
-    venue = str(body.get("exchange", ""))
-    if len(venue) > 1:
+    venue = body.get("exchange", "")
+    if not isinstance(venue, str) or not (
+        venue == "" or (len(venue) == 1 and venue.isascii() and venue.isalpha())
+    ):
         raise ApiError(422, "exchange must be one letter")
     moved = sim.market.print_trade(
         state.listing.symbol, price_field(body), size, conditions, venue, tape=tape
@@ -180,7 +188,10 @@ async def create_account(request: Request) -> Response:
     """
     sim, body = sim_of(request), await json_body(request)
     opening = Holdings(decimal_field(body, "cash") if "cash" in body else ZERO)
-    for symbol, quantity_text in dict(body.get("positions") or {}).items():
+    positions = body.get("positions") or {}
+    if not isinstance(positions, dict):
+        raise ApiError(422, 'positions must be an object such as {"AAPL": "10"}')
+    for symbol, quantity_text in cast("dict[str, object]", positions).items():
         listing = sim.market.listing(symbol_field(sim.market.symbols, {"symbol": symbol}))
         quantity = decimal_field({"quantity": quantity_text}, "quantity")
         with exact():
@@ -203,13 +214,15 @@ async def set_symbol(request: Request) -> Response:
     """
     sim, body = sim_of(request), await json_body(request)
     symbol, is_unpriced = str(body.get("symbol")), "price" in body and body["price"] is None
-    price = UNPRICED_PLACEHOLDER if is_unpriced else price_field(body)
     state = sim.market.symbols.get(symbol)
+    if state is not None and is_unpriced:
+        raise ApiError(422, f"{symbol} exists: give the price at which it trades")
+    price = UNPRICED_PLACEHOLDER if is_unpriced else price_field(body)
     if state is None:
-        asset_class = str(body.get("asset_class", "us_equity"))
+        symbol, asset_class = new_symbol_field(body), str(body.get("asset_class", "us_equity"))
         if asset_class not in ASSET_CLASSES:
             raise ApiError(422, f"asset_class must be one of {', '.join(ASSET_CLASSES)}")
-        previous_close = decimal_field(body, "previous_close") if "previous_close" in body else price
+        previous_close = positive_field(body, "previous_close") if "previous_close" in body else price
         exchange = {"us_equity": "NASDAQ", "crypto": "CRYPTO"}.get(asset_class, "")
         tape = TAPES.get(exchange, "")
         decimals = PRICE_DECIMALS[asset_class]
@@ -285,6 +298,8 @@ def _conditions(body: dict[str, Any], listing: Listing) -> list[str]:
     if not isinstance(given, list):
         raise ApiError(422, "conditions must be an array of letters")
     letters = [str(letter) for letter in cast("list[object]", given)]
+    if any(len(letter) != 1 for letter in letters):
+        raise ApiError(422, "conditions must be an array of letters")
     if listing.asset_class == "us_option" and len(letters) != 1:
         raise ApiError(422, "an option trade has exactly one condition")
     return letters
