@@ -3,7 +3,8 @@
 import asyncio
 import gc
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -291,6 +292,22 @@ def test_wrong_settings_end_with_their_own_code(capsys: pytest.CaptureFixture[st
         service.main("test", run, shards=0, _env_file=None)
     assert ended.value.code == exit_codes.SETTINGS
     assert "SHARDS=0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "is_told"),
+    [
+        (ConnectionResetError(), False),  # uvloop's own, of a TLS handshake that is cut
+        (RuntimeError("unable to perform operation on <X>; the handler is closed"), False),
+        (ValueError("a bug of ours"), True),
+    ],
+)
+async def test_only_what_the_world_does_not_do_leaves_a_traceback(error: Exception, is_told: bool) -> None:
+    """Of exceptions that nobody awaits."""
+    told: list[Any] = []
+    loop = SimpleNamespace(default_exception_handler=told.append)
+    service.tell_failure(cast("asyncio.AbstractEventLoop", loop), {"exception": error})
+    assert bool(told) == is_told
 
 
 @pytest.fixture

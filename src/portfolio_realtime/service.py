@@ -112,12 +112,13 @@ async def _serve(name: str, settings: config.Settings, run: Run, *, ends_itself:
 
 
 def tell_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log exceptions that nothing awaited, except TLS errors on connections that are closed already.
+    """Log exceptions that nothing awaited, except those of a connection that was lost.
 
-    uvloop reports such an error as fatal; the user of the connection gets its own exception
-    (MagicStack/uvloop#506).
+    uvloop reports some of these as fatal, or leaves them in a future of its own when a TLS handshake is cut;
+    the user of the connection gets its own exception (MagicStack/uvloop#506).
     """
-    if CLOSED_ALREADY not in str(context.get("exception")):
+    error = context.get("exception")
+    if CLOSED_ALREADY not in str(error) and not isinstance(error, ConnectionError):
         loop.default_exception_handler(context)
 
 

@@ -3,7 +3,6 @@
 `python -m pytest -s tests/faults/test_cluster_clients.py` prints the table of docs/reliability.md.
 """
 
-import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -15,16 +14,15 @@ from portfolio_harness.convergence import converge
 from portfolio_harness.system import System, running, simulator_options
 from portfolio_harness.valkey_cluster import ValkeyCluster
 from portfolio_harness.valkey_kinds import ValkeyKind
-from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.state import keys
 from tests.conftest import KIND, Until
+from tests.support.regular import until_regular
 
 FLEET: Final = 40
 SYMBOLS: Final = 20
 TRADES_PER_SYMBOL: Final = 5  # a second: every account has a newer value at each update
 UPDATE_S: Final = 0.5
 SHARDS: Final = 16
-STEADY_S_MAX: Final = 90.0
 SILENT_S_MAX: Final = 45.0  # 10 s on a machine that has time
 EQUAL_S_MAX: Final = 90.0
 MOVES: Final = 3  # newer values of each client
@@ -56,12 +54,10 @@ class Stage:
     async def hold(self, name: str, change: Change) -> None:
         """One change: clients may be silent for a while; none is cut, none goes back, all end right."""
         await self.cluster.wait_whole()
-        await self.moved(self.fleet.clients, STEADY_S_MAX)
-        self.fleet.begin_measuring()
+        await until_regular(self.fleet, self._until)
         await change()
-        await self.moved(self.fleet.clients, SILENT_S_MAX)
-        now_ns = time.time_ns()
-        silent_s = max(client.silence_until_ns(now_ns) for client in self.fleet.clients) / NS_PER_S
+        await self.moved([one for one in self.fleet.clients if one.is_regular], SILENT_S_MAX)
+        silent_s = self.fleet.silence_s
         await self._system.oracle.pause()
         differing, equal_s = await converge(self._system.oracle, self.fleet, EQUAL_S_MAX)
         await self._system.oracle.resume()

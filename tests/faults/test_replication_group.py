@@ -37,6 +37,7 @@ from portfolio_realtime.state.revocations import SubjectRevocation
 from portfolio_realtime.supervisor import Supervisor
 from tests.conftest import LEASE_MS, Until
 from tests.support.authority import make_certificates
+from tests.support.regular import until_regular
 from tests.support.replication import ReplicationGroup, replication_group
 
 FLEET: Final = 40
@@ -44,10 +45,10 @@ SYMBOLS: Final = 20
 SHARDS: Final = 16
 TRADES_PER_SYMBOL: Final = 5  # a second: every account has a newer value at each update
 UPDATE_S: Final = 0.5
+BEHIND_S: Final = 5.0  # by which the promoted replica is behind
 LATE_S: Final = 15.0  # so long a name is believed to lead where it led
 SECRET: Final = secrets.token_urlsafe(48)
 TOKEN_S: Final = 3600
-STEADY_S_MAX: Final = 60.0
 SILENT_S_MAX: Final = 30.0  # 10 s on a machine that has time
 MARKED_S_MAX: Final = 30.0  # 5 s on a machine that has time
 EQUAL_S_MAX: Final = 60.0
@@ -77,6 +78,13 @@ class Stage:
         headers = {"Authorization": f"Bearer {token(SECRET, subject, [account_id], TOKEN_S)}"}
         async with httpx.AsyncClient(base_url=self.url, trust_env=False, timeout=EQUAL_S_MAX) as client:
             return (await client.get(f"/v1/portfolio/{account_id}{path}", headers=headers)).status_code
+
+    async def settled(self, subject: str, account_id: str) -> int:
+        """The same once the server knows what was revoked: until then it lets nobody in."""
+        async with asyncio.timeout(SILENT_S_MAX):
+            while (status := await self.answers(subject, account_id)) == 503:
+                await asyncio.sleep(UPDATE_S)
+            return status
 
 
 @contextlib.asynccontextmanager
@@ -132,21 +140,6 @@ def subject_of(account_id: str) -> str:
     return f"client of {account_id}"
 
 
-async def steady(stage: Stage, until: Until) -> None:
-    """Every client gets values regularly; from here on silence is counted."""
-
-    def is_steady() -> bool:
-        stage.fleet.begin_measuring()
-        return stage.fleet.regular == FLEET
-
-    async def look() -> bool:
-        await asyncio.sleep(2 * UPDATE_S + 1)
-        return is_steady()
-
-    stage.fleet.begin_measuring()
-    await until(look, "every client gets values regularly", STEADY_S_MAX)
-
-
 @pytest.mark.drill
 async def test_the_primary_changes_and_nobody_is_cut_off_or_goes_back(tmp_path: Path, until: Until) -> None:
     """Handed over, reassigned with an endpoint that moves late, killed: silence, closes, order, promises."""
@@ -155,7 +148,7 @@ async def test_the_primary_changes_and_nobody_is_cut_off_or_goes_back(tmp_path: 
         pids = stage.pids
 
         async def hold(name: str, change: Change, *, moves_after_s: float = 0.0) -> None:
-            await steady(stage, until)
+            await until_regular(fleet, until)
             revoked, entitled = f"revoked before {name}", f"entitled before {name}"
             for subject in (revoked, entitled):
                 await stage.operator.entitlements.write(subject, [spare[0]])
@@ -180,7 +173,7 @@ async def test_the_primary_changes_and_nobody_is_cut_off_or_goes_back(tmp_path: 
             assert silent_s <= SILENT_S_MAX + moves_after_s
             assert (fleet.cut_off, fleet.counts["regressions"], fleet.counts["leaks"]) == (0, 0, 0)
             assert stage.pids == pids, "a service has ended"
-            assert await stage.answers(revoked, spare[0]) == 401
+            assert await stage.settled(revoked, spare[0]) == 401
             for path in ASKED:
                 assert await stage.answers(entitled, spare[0], path) == 200
             assert await stage.answers(entitled, spare[1]) == 404
@@ -192,5 +185,17 @@ async def test_the_primary_changes_and_nobody_is_cut_off_or_goes_back(tmp_path: 
         await hold("hands over, the name lags by 15 s", group.fail_over, moves_after_s=LATE_S)
         lost = group.primary
         await hold("is killed (SIGKILL)", group.lose_primary)
+        await group.bring_back(lost)
+        lost, late = group.primary, "revoked within the lost seconds"
+        await stage.operator.entitlements.write(late, [spare[0]])
+
+        async def lose_what_was_written() -> None:
+            await group.detach()
+            await stage.operator.revocations.write(SubjectRevocation(late, int(time.time()) + 60), TOKEN_S)
+            await asyncio.sleep(BEHIND_S)
+            await group.lose_primary()
+
+        await hold(f"is killed, its replica {BEHIND_S:.0f} s behind", lose_what_was_written)
+        assert await stage.settled(late, spare[0]) == 401
         await group.bring_back(lost)
         await hold("is killed, the name lags by 15 s", group.lose_primary, moves_after_s=LATE_S)

@@ -77,13 +77,19 @@ async def test_it_is_whole(cluster: ValkeyCluster, keys: RedisCluster) -> None:
 
 
 @of_the_module
-async def test_a_planned_failover_loses_nothing(cluster: ValkeyCluster, keys: RedisCluster) -> None:
+async def test_a_planned_failover_loses_nothing(
+    cluster: ValkeyCluster, keys: RedisCluster, until: Until
+) -> None:
     """The replica has the slots, the old primary follows it."""
     old = await cluster.primary_of("key:1")
     new = await cluster.fail_over(old)
     assert await cluster.primary_of("key:1") is new
     await cluster.wait_whole()
-    assert await cluster.replicas_of(new) == [old]
+
+    async def follows() -> bool:
+        return await cluster.replicas_of(new) == [old]
+
+    await until(follows, "the old primary follows, as the others have heard")
     assert await found(keys) == KEYS
 
 

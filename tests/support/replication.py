@@ -167,6 +167,10 @@ class ReplicationGroup:
             if node is not lost:
                 await node.do("REPLICAOF", LOOPBACK, new.port)
 
+    async def detach(self) -> None:
+        """The replica that is promoted next gets nothing any more: it falls behind."""
+        await self.replicas[0].do("REPLICAOF", "NO", "ONE")
+
     async def bring_back(self, node: RedisNode) -> None:
         """Start a dead node as a replica."""
         await node.start(self.primary.port)
