@@ -4,7 +4,6 @@ Other packages add commands by an entry point of the group COMMANDS that is a `t
 does.
 """
 
-from importlib.metadata import entry_points
 from typing import Final
 
 from portfolio_realtime import interrupts
@@ -15,6 +14,9 @@ COMMANDS: Final = "portfolio_realtime.commands"
 def main() -> None:
     """Run the command that the command line names."""
     with interrupts.quiet():
+        # These imports take most of the time to the first word, so the signal handler is installed first.
+        from importlib.metadata import entry_points
+
         from portfolio_realtime.cli.app import app
 
         for commands in entry_points(group=COMMANDS):

@@ -155,7 +155,9 @@ async def _wait_ready(context: Context) -> None:
         await context.state.connection.wait_ready(STATE_WAIT_S, tell_away)
     except StateUnavailable as error:
         if error.is_nameless:
-            raise StateRefused(f"{error} No machine has that name: check REDIS_HOST, or REDIS_URL") from error
+            raise StateRefused(
+                f"{error}. No machine has that name: check REDIS_HOST, or REDIS_URL"
+            ) from error
         raise StateUnavailable(
             f"{error}; start it (redis-cli ping answers PONG), or unset REDIS_HOST and REDIS_URL to use an "
             "embedded one"

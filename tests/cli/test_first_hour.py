@@ -49,6 +49,17 @@ def test_help_loads_nothing_heavy(words: tuple[str, ...], tmp_path: Path) -> Non
     assert HEAVY & set(loaded.split()) == set()
 
 
+@pytest.mark.parametrize("module", ["portfolio_realtime.__main__", "portfolio_realtime.run_services"])
+def test_ctrl_c_is_quiet_before_anything_slow_is_imported(module: str) -> None:
+    """Its handler is installed by what these modules define, so they import only small modules themselves."""
+    code = f"import sys; before = set(sys.modules); import {module}; print(*set(sys.modules) - before)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    own = {name for name in loaded.stdout.split() if name.startswith("portfolio_realtime.")}
+    small = {"interrupts", "exit_codes", "lean_imports"}
+    assert own - {module} <= {f"portfolio_realtime.{name}" for name in small}
+    assert not {"importlib.metadata", "asyncio", "structlog"} & set(loaded.stdout.split())
+
+
 def on_a_terminal(folder: Path, **settings: str) -> str:
     """What a command without its argument says on a terminal."""
     ours, theirs = os.openpty()

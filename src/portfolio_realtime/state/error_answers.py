@@ -111,7 +111,7 @@ def state_error(error: exceptions.RedisError | OSError, *, has_answered: bool = 
     if isinstance(error, exceptions.ResponseError):
         return StateUnavailable(f"Valkey answers {text}", "ERR")
     return StateUnavailable(
-        f"Valkey cannot be reached: {text or type(error).__name__}",
+        f"Valkey cannot be reached: {text.rstrip('.') or type(error).__name__}",
         is_nameless=text.startswith(NO_SUCH_HOST),
     )
 
