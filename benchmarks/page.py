@@ -1,6 +1,7 @@
 """What live values cost a browser: our table, the same table as commonly written, and an idle page.
 
-`make bench-page`: 100 rows, 50 messages a second, in turn in one Chromium: script time for each message,
+`make bench-page`: 100 rows, 50 messages a second (ARGS="--rows 1000 --changed 1000 --per-second 2": all of a
+thousand rows, twice a second), in turn in one Chromium: script time for each message,
 renders against frames, rows that were written without having changed, and the heap after a forced collection.
 """
 
@@ -36,17 +37,33 @@ BROWSER_OPTIONS: Final = [
     "--disable-sync",
 ]
 KINDS: Final = ("idle", "common", "ours")
-CHANGED: Final = 2  # rows in each message
+CHANGED: Final = 2  # rows in each message, unless said otherwise
 WARM_UP_S: Final = 3.0
 SHARE_MAX: Final = 0.25  # of the common way's script time
 HEAP_GROWTH_MAX: Final = 1.1
 MUTED: Final = {"mark_source": "iex", "mark_as_of": "2026-11-20T15:04:05.000000Z", "mark_quality": "iex"}
 
+# How long each message and each frame keeps the thread, by the wall clock: a busy machine makes it longer.
+WATCH_TURNS: Final = """
+(() => {
+  window.turns = [];
+  const timed = (run) => function (...given) {
+    const from = performance.now();
+    try { return run.apply(this, given) } finally { window.turns.push(performance.now() - from) }
+  };
+  const frame = window.requestAnimationFrame.bind(window);
+  window.rawFrame = frame;
+  window.requestAnimationFrame = (run) => frame(timed(run));
+  const {get, set} = Object.getOwnPropertyDescriptor(WebSocket.prototype, "onmessage");
+  const setTimed = function (run) { set.call(this, run && timed(run)) };
+  Object.defineProperty(WebSocket.prototype, "onmessage", {get, set: setTimed});
+})()
+"""
 WATCH_FRAMES: Final = """
 () => {
   window.frames_ = 0;
-  const count = () => { window.frames_++; requestAnimationFrame(count) };
-  requestAnimationFrame(count);
+  const count = () => { window.frames_++; window.rawFrame(count) };
+  window.rawFrame(count);
 }
 """
 WATCH_ROWS: Final = """
@@ -65,11 +82,12 @@ WATCH_ROWS: Final = """
 
 
 class Feed:
-    """Says what a server would: first all rows, then CHANGED of them in each message."""
+    """Says what a server would: first all rows, then `changed` of them in each message."""
 
-    def __init__(self, folder: Path, rows: int, per_second: float) -> None:
+    def __init__(self, folder: Path, rows: int, per_second: float, changed: int) -> None:
         self._folder = folder
         self._rows = rows
+        self.changed = min(changed, rows)
         self._interval_s = 1 / per_second
         self.sent = 0
 
@@ -96,7 +114,7 @@ class Feed:
         with contextlib.suppress(Exception):
             await socket.send(_message(1, prices, list(prices)))
             for sequence in range(2, 1_000_000):
-                changed = chance.sample(sorted(prices), CHANGED)
+                changed = chance.sample(sorted(prices), self.changed)
                 for symbol in changed:
                     prices[symbol] = round(prices[symbol] * (1 + chance.uniform(-0.001, 0.001)), 4)
                 await socket.send(_message(sequence, prices, changed))
@@ -159,6 +177,7 @@ async def _heap_bytes(session: CDPSession) -> float:
 async def measure(browser: Browser, url: str, kind: str, feed: Feed, duration_s: float) -> dict[str, Any]:
     """One page for `duration_s`."""
     page = await browser.new_page(viewport={"width": 1280, "height": 900})
+    await page.add_init_script(WATCH_TURNS)
     await page.goto(f"{url}/{kind}")
     session = await page.context.new_cdp_session(page)
     # by the thread's own clock: time in which a busy machine runs something else is nobody's script
@@ -169,13 +188,14 @@ async def measure(browser: Browser, url: str, kind: str, feed: Feed, duration_s:
     await asyncio.sleep(WARM_UP_S)
     heap_before = await _heap_bytes(session)
     before, sent, started_s = await _metrics(session), feed.sent, time.monotonic()
-    frames, renders = await page.evaluate("[window.frames_, window.renders ?? 0]")
+    frames, renders = await page.evaluate("window.turns.length = 0, [window.frames_, window.renders ?? 0]")
     await asyncio.sleep(duration_s / 2)
     heap_half_way = await _heap_bytes(session)
     await asyncio.sleep(duration_s / 2)
     after, messages = await _metrics(session), feed.sent - sent
     frames_after, renders_after = await page.evaluate("[window.frames_, window.renders ?? 0]")
     elapsed_s = time.monotonic() - started_s
+    turns = sorted(await page.evaluate("window.turns"))
     heap_after = await _heap_bytes(session)
     rows: dict[str, int] = {}
     if kind != "idle":
@@ -183,7 +203,7 @@ async def measure(browser: Browser, url: str, kind: str, feed: Feed, duration_s:
         sent_before_rows = feed.sent
         await asyncio.sleep(2)
         rows = {"rows_written": await page.evaluate("[...window.written.values()].length")}
-        rows["rows_changed_at_most"] = CHANGED * (feed.sent - sent_before_rows + 2)
+        rows["rows_changed_at_most"] = feed.changed * (feed.sent - sent_before_rows + 2)
     await page.close()
     script_s = after["ScriptDuration"] - before["ScriptDuration"]
     return {
@@ -191,6 +211,7 @@ async def measure(browser: Browser, url: str, kind: str, feed: Feed, duration_s:
         "messages_per_s": round(messages / elapsed_s, 1),
         "script_ms": round(1000 * script_s, 1),
         "script_ms_per_message": round(1000 * script_s / messages, 4) if messages else None,
+        "turn_ms_p99": round(turns[int(0.99 * len(turns))], 2) if turns and kind == "ours" else None,
         "task_ms": round(1000 * (after["TaskDuration"] - before["TaskDuration"]), 1),
         "frames_per_s": round((frames_after - frames) / elapsed_s, 1),
         "renders_per_frame": round((renders_after - renders) / max(1, frames_after - frames), 3),
@@ -202,23 +223,23 @@ async def measure(browser: Browser, url: str, kind: str, feed: Feed, duration_s:
 
 
 @contextlib.asynccontextmanager
-async def served(rows: int, per_second: float) -> AsyncGenerator[tuple[Feed, str]]:
+async def served(rows: int, per_second: float, changed: int) -> AsyncGenerator[tuple[Feed, str]]:
     """The pages, built, and the feed behind them."""
     node = shutil.which("node", path=str(Path(sys.executable).parent)) or "node"
     with TemporaryDirectory() as folder:
         building = [node, "bench/build.mjs", folder]
         await asyncio.to_thread(subprocess.run, building, cwd=PACKAGE, check=True, timeout=60)
-        feed = Feed(Path(folder), rows, per_second)
+        feed = Feed(Path(folder), rows, per_second, changed)
         listening = functools.partial(serve, feed.talk, "127.0.0.1", 0, process_request=feed.page)
         async with listening(compression=None) as server:
             yield feed, f"http://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
 
 
-async def run(duration_s: float, rows: int, per_second: float) -> dict[str, Any]:
+async def run(duration_s: float, rows: int, per_second: float, changed: int) -> dict[str, Any]:
     """All kinds in turn in one browser, and the verdict."""
     chromium = shutil.which("chromium") or sys.exit("no browser: apt-get install chromium")
     results: dict[str, Any] = {}
-    async with served(rows, per_second) as (feed, url), async_playwright() as playwright:
+    async with served(rows, per_second, changed) as (feed, url), async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=BROWSER_OPTIONS)
         for kind in KINDS:
             print(f"{kind}: {duration_s:g} s", file=sys.stderr, flush=True)
@@ -245,9 +266,10 @@ def main() -> None:
     parser.add_argument("--duration", type=float, default=60, help="seconds for each page")
     parser.add_argument("--rows", type=int, default=100)
     parser.add_argument("--per-second", type=float, default=50, help="messages")
+    parser.add_argument("--changed", type=int, default=CHANGED, help="rows in each message")
     parser.add_argument("--data", type=Path, help="where to keep the figures, with where they are from")
     given = parser.parse_args()
-    results = asyncio.run(run(given.duration, given.rows, given.per_second))
+    results = asyncio.run(run(given.duration, given.rows, given.per_second, given.changed))
     print(json.dumps(results, indent=2))
     if given.data:
         given.data.write_text(json.dumps({**provenance(), **results}, indent=2) + "\n")
