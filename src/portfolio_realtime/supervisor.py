@@ -4,14 +4,14 @@ The pause before a restart grows while the service keeps ending.
 """
 
 import asyncio
-import contextlib
 import errno
 import socket
 import sys
+import urllib.request
 from collections.abc import Sequence
+from http.client import HTTPException
 from typing import Final, NoReturn
 
-import httpx
 import structlog
 import uvloop
 
@@ -125,15 +125,21 @@ async def _say_when_ready(host: str, port: int) -> NoReturn:
     """Log the page's address once the server is ready; then wait until cancelled."""
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     url = f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
-    async with httpx.AsyncClient(base_url=url, timeout=READY_ANSWER_S_MAX, trust_env=False) as client:
-        while True:
-            with contextlib.suppress(httpx.HTTPError):
-                if (await client.get("/ready")).is_success:
-                    break
-            await asyncio.sleep(READY_POLL_S)
+    while not await asyncio.to_thread(_succeeds, f"{url}/ready"):
+        await asyncio.sleep(READY_POLL_S)
     log.info("ready: open the page in a browser; Ctrl-C ends everything", page=f"{url}/")
     while True:
         await asyncio.sleep(FOREVER_S)
+
+
+def _succeeds(url: str) -> bool:
+    """Whether a URL of this machine answers with success; asked without any proxy."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(url, timeout=READY_ANSWER_S_MAX):
+            return True
+    except (OSError, HTTPException):
+        return False
 
 
 def require_free(host: str, port: int, *, remedy: str) -> int:
