@@ -1,6 +1,6 @@
 """The four services on a cluster, under clients: nodes are killed, failed over, stopped, and slots move.
 
-`python -m pytest -s tests/faults/test_cluster_clients.py` prints the table of docs/reliability.md.
+`python -m pytest -s -m drill tests/faults/test_cluster_clients.py` prints the table of docs/reliability.md.
 """
 
 from collections.abc import Awaitable, Callable

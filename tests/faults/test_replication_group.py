@@ -2,7 +2,7 @@
 
 The four services, each with its own user and kept by a supervisor, and FLEET clients. The primary changes in
 every way that there is; the one before lives on as a replica and keeps what was open, unless it is killed.
-`python -m pytest -s tests/faults/test_replication_group.py` prints the table of docs/reliability.md.
+`python -m pytest -s -m drill tests/faults/test_replication_group.py` prints the table of docs/reliability.md.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """The four services under Sentinels, with clients: the primary is handed over, then killed.
 
-`python -m pytest -s tests/faults/test_sentinel_clients.py` prints the table of docs/reliability.md.
+`python -m pytest -s -m drill tests/faults/test_sentinel_clients.py` prints the table of docs/reliability.md.
 """
 
 import contextlib

@@ -1,13 +1,15 @@
 """Two collectors, consumers, calculators and servers on one Valkey: each hop cut, paused or killed in turn.
 
-`python -m pytest -s tests/faults/test_two_of_everything.py` prints the table of docs/reliability.md: seconds
-until a client on the wire and a page in Chromium are told, and until their values move and are live again.
+`python -m pytest -s -m drill tests/faults/test_two_of_everything.py` prints the tables of
+docs/reliability.md: seconds until a client on the wire and a page in Chromium are told, and until their
+values move and are live again; and what slow links to Valkey do.
 """
 
 import asyncio
 import contextlib
 import os
 import signal
+import statistics
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +24,7 @@ from portfolio_harness.chaos.cut_proxy import CutProxy
 from portfolio_harness.chaos.place import SHARDS, Place
 from portfolio_harness.oracle import Oracle
 from portfolio_realtime.cancellation import cancel_until_ended
+from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.state import State, keys, open_state
 from tests.conftest import LEASE_MS, Until
 from tests.frontend.conftest import ARGUMENTS, CHROMIUM
@@ -33,6 +36,8 @@ HEALED_S_MAX: Final = 60.0
 MUTE_S: Final = 10.0
 SETTLED_MOVES: Final = 20  # values that have come: all has started by then
 SETTLED_S: Final = 2.0  # between two measurements
+SLOW_LINK_S: Final = 0.2
+WATCHED_S: Final = 10.0
 LOOK_S: Final = 0.05  # between two looks at the screen
 ACCOUNTS: Final = 6
 SEED: Final = 5
@@ -210,6 +215,8 @@ async def test_each_hop_is_told_and_heals(tmp_path: Path, until: Until) -> None:
                 proxies = pair.proxies(kind)
                 name = f"{kind}: nothing {'to' if direction == 'holds_there' else 'from'} Valkey"
                 await measure(name, held(proxies, direction, is_held=True), held(proxies, direction))
+        for kind in (*KINDS, "websocket_server-1"):
+            await measure(f"{kind}: subscriptions deaf", deafened(pair.proxies(kind)), is_told=False)
         await measure(f"feed mute for {MUTE_S:.0f} s", muted(pair, "market.mute"))
         await measure(f"account events mute for {MUTE_S:.0f} s", muted(pair, "events.mute"))
         await measure("every open path to Valkey dead", lambda: lose(pair), is_told=False)
@@ -246,6 +253,49 @@ async def test_a_client_of_a_killed_server_goes_on_at_the_other(tmp_path: Path, 
         assert client.steps_back == 0
 
 
+@pytest.mark.drill
+async def test_slow_links_slow_only_what_is_behind_them(tmp_path: Path, until: Until) -> None:
+    """Links to Valkey that take SLOW_LINK_S each way: values stay live, and nobody goes back."""
+    async with (
+        two_of_everything_without_page(tmp_path) as (place, account_id),
+        contextlib.AsyncExitStack() as stack,
+    ):
+        clients = [WatchedPage(), WatchedPage()]
+        for client, url in zip(clients, place.urls, strict=True):
+            socket = await stack.enter_async_context(connected(place, url, account_id))
+            reading = asyncio.create_task(client.read(socket))
+            stack.push_async_callback(cancel_until_ended, [reading])
+        print(
+            "\n| slow: 200 ms each way | silent s: its server | the other | age s: its server | the other |"
+        )
+        for kind in ("", *KINDS, "websocket_server-1"):
+            proxies = [service.proxy for service in place.of(kind)] if kind else []
+            for proxy in proxies:
+                proxy.delay_s = SLOW_LINK_S
+            await until(
+                lambda: all(one.is_live for one in clients), f"live while {kind} is slow", HEALED_S_MAX
+            )
+            seen = await asyncio.gather(*(watched(client) for client in clients))
+            figures = [f"{figure:.1f}" for column in zip(*seen, strict=True) for figure in column]
+            print(f"| {kind or 'nothing'} | {' | '.join(figures)} |", flush=True)
+            for proxy in proxies:
+                proxy.heal()
+        assert [client.steps_back for client in clients] == [0, 0]
+
+
+async def watched(client: WatchedPage) -> tuple[float, float]:
+    """For WATCHED_S: the longest time without a newer value, and how old values were in the middle."""
+    began_s, ages, gaps = time.monotonic(), list[float](), list[float]()
+    moved_s, moves = began_s, client.moves
+    while time.monotonic() - began_s < WATCHED_S:
+        await asyncio.sleep(LOOK_S / 5)
+        if client.moves != moves:
+            gaps.append(time.monotonic() - moved_s)
+            ages.append(time.time() - parse_rfc3339(client.value["as_of"]) / NS_PER_S)
+            moved_s, moves = time.monotonic(), client.moves
+    return max((*gaps, time.monotonic() - moved_s)), statistics.median(ages)
+
+
 @contextlib.asynccontextmanager
 async def two_of_everything_without_page(folder: Path) -> AsyncGenerator[tuple[Place, str]]:
     """Started, and an account."""
@@ -270,6 +320,21 @@ def held(proxies: Sequence[CutProxy], direction: str, *, is_held: bool = False) 
     async def do() -> None:
         for proxy in proxies:
             setattr(proxy, direction, is_held)
+
+    return do
+
+
+def deafened(proxies: Sequence[CutProxy]) -> Do:
+    """Subscriptions hear nothing, and commands pass; it is done when each has been made anew."""
+
+    async def do() -> None:
+        listening = [proxy for proxy in proxies if proxy.hears]
+        assert listening
+        for proxy in listening:
+            proxy.lose_subscriptions()
+        async with asyncio.timeout(HEALED_S_MAX):
+            while not all(proxy.hears for proxy in listening):
+                await asyncio.sleep(LOOK_S)
 
     return do
 

@@ -1,10 +1,12 @@
-"""A TCP proxy on loopback that can hold data back in one or both directions, refuse, and reset."""
+"""A TCP proxy on loopback that can hold data back in one or both directions, delay it, refuse, and reset."""
 
 import asyncio
 import contextlib
 from typing import Final, Self
 
 READ_BYTES: Final = 256 * 1024
+UNDER_WAY_MAX: Final = 64  # reads that a slow link holds at most
+SUBSCRIBE: Final = b"SUBSCRIBE"  # what a connection that subscribes says
 HELD_S: Final = 0.02  # how often a held direction checks whether it is open again
 
 
@@ -17,6 +19,8 @@ class CutProxy:
         self.holds_there = False
         self.holds_back = False
         self.refuses = False
+        self.delay_s = 0.0  # of everything, in each direction
+        self._subscribing: set[asyncio.Task[None]] = set()  # flows that have subscribed to something
         self._lost: set[asyncio.Task[None]] = set()  # flows that pass nothing any more
         self._flows: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -35,6 +39,7 @@ class CutProxy:
     def heal(self) -> None:
         """Let everything pass again, except on lost flows."""
         self.holds_there = self.holds_back = self.refuses = False
+        self.delay_s = 0.0
 
     def reset(self) -> None:
         """Abort every connection."""
@@ -45,12 +50,22 @@ class CutProxy:
         """Let the present connections pass nothing any more, without closing them. New ones pass."""
         self._lost |= self._flows
 
+    @property
+    def hears(self) -> bool:
+        """Whether there is a subscription that passes something."""
+        return bool(self._subscribing - self._lost)
+
+    def lose_subscriptions(self) -> None:
+        """Let the present subscriptions pass nothing any more, without closing them; commands pass."""
+        self._lost |= self._subscribing
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._flows.add(task)
         task.add_done_callback(self._flows.discard)
         task.add_done_callback(self._lost.discard)
+        task.add_done_callback(self._subscribing.discard)
         writers = [writer]
         self._writers.add(writer)
         try:
@@ -83,8 +98,31 @@ class CutProxy:
         writer: asyncio.StreamWriter,
         holds: str,
     ) -> None:
+        """Hand on what comes, each piece as late as the link is slow."""
+        pieces = asyncio.Queue[tuple[float, bytes]](UNDER_WAY_MAX)
+        handing_on = asyncio.ensure_future(self._hand_on(flow, pieces, writer, holds))
+        try:
+            with contextlib.suppress(OSError):
+                while raw := await reader.read(READ_BYTES):
+                    if SUBSCRIBE in raw:
+                        self._subscribing.add(flow)
+                    await pieces.put((asyncio.get_running_loop().time() + self.delay_s, raw))
+                await pieces.put((0.0, b""))
+                await handing_on
+        finally:
+            handing_on.cancel()
+
+    async def _hand_on(
+        self,
+        flow: asyncio.Task[None],
+        pieces: asyncio.Queue[tuple[float, bytes]],
+        writer: asyncio.StreamWriter,
+        holds: str,
+    ) -> None:
         with contextlib.suppress(OSError):
-            while raw := await reader.read(READ_BYTES):
+            while (piece := await pieces.get())[1]:
+                due_s, raw = piece
+                await asyncio.sleep(max(0.0, due_s - asyncio.get_running_loop().time()))
                 while getattr(self, holds) or flow in self._lost:
                     await asyncio.sleep(HELD_S)
                 writer.write(raw)
