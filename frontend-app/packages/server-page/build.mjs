@@ -23,7 +23,7 @@ const bundle = async (source, options) => (await build({ absWorkingDir: here, en
 const script = await bundle("src/main.ts", { format: "esm", target: "es2022", plugins: [sameServer] });
 // Names with a capital inside are ours alone: those of the wire are snake_case, and those of the browser are known to terser,
 // but for these of Intl.
-const properties = { regex: /^([a-z]+[A-Z]\w*|cells|destroy|flash|hops|interrupt|lingering|listeners|points|probe|several|subscribe|texts|tone)$/, reserved: ["maximumFractionDigits", "minimumFractionDigits", "signDisplay"] };
+const properties = { regex: /^([a-z]+[A-Z]\w*|cells|destroy|flash|hops|http|interrupt|known|level|lingering|listeners|look|one|points|probe|row|several|subscribe|tags|take|texts|tone)$/, reserved: ["maximumFractionDigits", "minimumFractionDigits", "signDisplay"] };
 const compress = { passes: 5, pure_getters: true, unsafe: true, unsafe_arrows: true, unsafe_methods: true, keep_fargs: false, inline: 1, lhs_constants: false, hoist_funs: true, unsafe_comps: true };
 const lets = script.replace(/\bconst (?=[\w$[{])/g, "let "); // one word in place of two packs better
 const { code } = await minify(lets, { module: true, ecma: 2020, compress, mangle: { properties }, format: { comments: false } });

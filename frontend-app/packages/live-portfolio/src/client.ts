@@ -22,7 +22,7 @@ export function createLivePortfolio(options: Options = {}): LivePortfolio {
   const accounts = new Map<string, Account>();
   const credentials = createCredentials(options);
   const changed = frames(flush);
-  const loading = loadDeltas();
+  const loading = hasDeltas ? loadDeltas() : undefined;
   let deltas: Awaited<typeof loading>;
   let addresses: Address[] | undefined;
   let addressIndex = 0;

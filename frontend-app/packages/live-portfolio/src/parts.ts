@@ -12,6 +12,9 @@ export const hasDeltas: boolean = true;
 /** Are there other ways than a WebSocket? */
 export const hasFallbacks: boolean = true;
 
+/** Is the server's address given? */
+export const hasAddresses: boolean = true;
+
 /** Does anybody listen to what the client tells? */
 export const hasEvents: boolean = true;
 

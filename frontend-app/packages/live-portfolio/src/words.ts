@@ -1,6 +1,7 @@
 /** The words for every state, the same in every component. */
-import { age, clockTime, money } from "./format.js";
 import type { ErrorCode, LivePortfolioError } from "./errors.js";
+import { age, clockTime, money } from "./format.js";
+import { hasAddresses } from "./parts.js";
 import type { Snapshot, Value } from "./types.js";
 
 const SYMBOLS_LISTED_MAX = 6;
@@ -22,8 +23,8 @@ const STATE_WORDS: Readonly<Record<string, readonly [string, Tone]>> = {
 const MISUNDERSTOOD = "The server and this page do not understand each other";
 const ERROR_WORDS: Readonly<Record<ErrorCode, string>> = {
   invalid_account_id: "An account id has 1 to 64 letters, digits, - and _",
-  invalid_url: "The address must be like wss://live.example.com, without credentials",
-  insecure_url: "A page of https needs an address of wss://",
+  invalid_url: hasAddresses ? "The address must be like wss://live.example.com, without credentials" : "",
+  insecure_url: hasAddresses ? "A page of https needs an address of wss://" : "",
   token_unavailable: "No token can be had now",
   unauthorized: "The server does not accept these credentials",
   connection_limit: "Too many connections or accounts",

@@ -111,6 +111,28 @@ describe("the table of positions", () => {
     expect(container.querySelector('[data-symbol="S8"] [data-flash]')?.getAttribute("data-flash")).toMatch(/^down/);
   });
 
+  it("behaviour 16: when every row changes they are written some milliseconds a frame, and none is left", async () => {
+    const stage = new Stage();
+    createPositionsTable(container, { client: stage.client, accountId: "alice" });
+    await pass(150);
+    const all = (mark: string) => portfolioMessage("alice", { positions: Array.from({ length: 100 }, (_, index) => row(`S${index}`, "1", mark, "1.00")) });
+    stage.server.send(all("1.00"));
+    await pass(150);
+    const { now } = Date;
+    let lateMs = 0;
+    vi.spyOn(Date, "now").mockImplementation(() => now() + lateMs++); // each look at the clock is a millisecond later
+    stage.server.send(all("2.00"));
+    const written: number[] = [];
+    for (let frame = 0; frame < 60; frame++) {
+      await pass(16);
+      written.push(cells("mark").filter((text) => text === "$2.00").length);
+    }
+    const most = Math.max(...written.map((count, index) => count - (written[index - 1] ?? 0)));
+    expect(most).toBeGreaterThan(1);
+    expect(most).toBeLessThan(10);
+    expect(written.at(-1)).toBe(100);
+  });
+
   it("one number of decimals in a column, and a price that would vanish is whole", async () => {
     const stage = new Stage();
     createPositionsTable(container, { client: stage.client, accountId: "alice" });

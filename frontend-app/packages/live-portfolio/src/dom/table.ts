@@ -11,7 +11,8 @@ const COLUMNS: readonly (readonly [Column, string])[] = [
 const SEARCHED_FROM = 10; // fewer positions are seen at a glance
 const RESORT_MS = 5_000; // rows that jump at each price cannot be read
 const REWEIGH_MS = 1_000;
-const FLASHES_MAX = 60; // in one frame; a table that flashes all over says nothing
+const FLASHES_MAX = 60; // of one change; a table that flashes all over says nothing
+const TURN_MS_MAX = 4; // of writing; rows that are left wait for the next frame
 
 export interface View {
   destroy(): void;
@@ -31,6 +32,8 @@ interface Drawn {
   readonly tags: HTMLElement;
   texts: ReturnType<typeof cellsOf> | null;
   row: Row | null;
+  /** Under which decimals and doubts it was written. */
+  look: string;
   flash: number;
 }
 
@@ -60,8 +63,11 @@ export function createPositionsTable(container: HTMLElement, { client, accountId
   let sortedAt = 0;
   let snapshot: Snapshot | null = null;
   let decimals = { quantity: 0, mark: 2 };
-  let doubts = "";
+  let look = ""; // decimals and what is not sure about symbols: where that changes, every row is written
   let weighedAt = 0;
+  let flashes = 0;
+  let frame = 0;
+  const waiting = new Set<string>(); // rows to be written
 
   function show(next: Snapshot): void {
     const before = snapshot;
@@ -73,10 +79,12 @@ export function createPositionsTable(container: HTMLElement, { client, accountId
     const changed = all.filter((row) => lines.get(row.symbol)?.row !== row);
     const isOther = all.length !== lines.size || changed.some((row) => !lines.has(row.symbol));
     if (isOther) removeGone(positions);
-    const written = isOtherwise(isOther ? all : changed, value, isOther) ? all : changed;
-    let flashes = 0;
-    for (const row of written) write(lines.get(row.symbol) ?? line(row.symbol), row, value, flashes++ < FLASHES_MAX);
-    weigh(written, all, value);
+    // a weight moves with the whole account: of rows that did not change it is looked at now and then
+    const isEach = isOtherwise(isOther ? all : changed, value, isOther) || Date.now() - weighedAt > REWEIGH_MS;
+    if (isEach) weighedAt = Date.now();
+    for (const { symbol } of isEach ? all : changed) waiting.add(symbol);
+    flashes = 0;
+    work(isOther ? Infinity : TURN_MS_MAX);
     if (isOther) bar.hidden = all.length < SEARCHED_FROM;
     arrange(isOther || !before?.value);
     assets.look(positions.keys());
@@ -90,20 +98,29 @@ export function createPositionsTable(container: HTMLElement, { client, accountId
     }
   }
 
-  /** Must every row be written, as the decimals of a column or what is not sure about symbols has changed? */
-  function isOtherwise(rows: readonly Row[], value: Value | null, isAnew: boolean): boolean {
-    const before = JSON.stringify([doubts, decimals]);
-    if (isAnew) decimals = { quantity: 0, mark: 2 };
-    for (const { quantity, mark } of rows) decimals = { quantity: decimalsOf(quantity, decimals.quantity), mark: Number(mark) < 1 ? decimalsOf(mark, decimals.mark) : decimals.mark };
-    doubts = JSON.stringify([value?.stale, value?.stale_ages_s, value?.unvalued]);
-    return isAnew || before !== JSON.stringify([doubts, decimals]);
+  /** Write rows that wait, for so long, and go on with the next frame. */
+  function work(ms: number): void {
+    cancelAnimationFrame(frame);
+    const until = Date.now() + ms;
+    for (const symbol of waiting) {
+      const row = snapshot?.positions.get(symbol);
+      waiting.delete(symbol);
+      if (row) write(lines.get(symbol) ?? line(symbol), row, snapshot?.value ?? null);
+      if (Date.now() >= until) break;
+    }
+    if (waiting.size) frame = requestAnimationFrame(() => work(TURN_MS_MAX));
   }
 
-  /** A weight moves with the whole account: of rows that did not change it is looked at now and then. */
-  function weigh(changed: readonly Row[], all: readonly Row[], value: Value | null): void {
-    const isDue = Date.now() - weighedAt > REWEIGH_MS;
-    if (isDue) weighedAt = Date.now();
-    for (const row of isDue ? all : changed) put(lines.get(row.symbol)?.cells.weight[0] as Node, percent(weight(row, value), false) || DASH);
+  /** Must every row be written, as the decimals of a column or what is not sure about symbols has changed? */
+  function isOtherwise(rows: readonly Row[], value: Value | null, isAnew: boolean): boolean {
+    const before = look;
+    if (isAnew) decimals = { quantity: 0, mark: 2 };
+    for (const { quantity, mark } of rows) {
+      decimals.quantity = decimalsOf(quantity, decimals.quantity);
+      if (Number(mark) < 1) decimals.mark = decimalsOf(mark, decimals.mark);
+    }
+    look = JSON.stringify([decimals, value?.stale, value?.stale_ages_s, value?.unvalued]);
+    return look !== before;
   }
 
   /** The name of a company, or how the broker writes an option. */
@@ -155,13 +172,15 @@ export function createPositionsTable(container: HTMLElement, { client, accountId
       line.append(index ? element("td", { "data-column": column }, ...two) : element("th", { scope: "row", "data-column": column }, two[0], tags, two[1]));
       return [column, two];
     })) as unknown as Drawn["cells"];
-    const drawn: Drawn = { line, cells, tags, texts: null, row: null, flash: 0 };
+    const drawn: Drawn = { line, cells, tags, texts: null, row: null, look: "", flash: 0 };
     lines.set(symbol, drawn);
     return drawn;
   }
 
-  function write(drawn: Drawn, row: Row, value: Value | null, mayFlash: boolean): void {
+  function write(drawn: Drawn, row: Row, value: Value | null): void {
     const { cells, row: before } = drawn;
+    put(cells.weight[0], percent(weight(row, value), false) || DASH);
+    if (before === row && drawn.look === look) return;
     const texts = cellsOf(row, decimals);
     texts.symbol[1] = below(row.symbol);
     for (const column of Object.keys(texts) as (keyof typeof texts)[]) {
@@ -177,12 +196,11 @@ export function createPositionsTable(container: HTMLElement, { client, accountId
       set(cells[column][0].parentElement as Element, { "data-direction": signOf(column === "total" ? row.unrealized_pnl : row.day_pnl) ?? 0 });
     }
     tag(drawn.tags, tagsOf(row, value));
-    if (mayFlash && before?.mark && row.mark && before.mark !== row.mark) {
+    if (flashes++ < FLASHES_MAX && before?.mark && row.mark && before.mark !== row.mark) {
       const direction = Number(row.mark) > Number(before.mark) ? "up" : "down";
       set(cells.mark[0], { "data-flash": `${direction}-${(drawn.flash ^= 1)}` }); // two names: so it begins anew without a layout
     }
-    drawn.row = row;
-    drawn.texts = texts;
+    Object.assign(drawn, { row, texts, look });
   }
 
   function tag(place: HTMLElement, tags: readonly string[]): void {
@@ -208,6 +226,7 @@ export function createPositionsTable(container: HTMLElement, { client, accountId
     destroy() {
       end();
       assets.stop();
+      waiting.clear();
       root.remove();
     },
   };
