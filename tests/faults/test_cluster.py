@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 from redis.crc import key_slot
 
@@ -13,6 +14,7 @@ from portfolio_harness.valkey_cluster import ValkeyCluster
 from portfolio_harness.valkey_node import ValkeyNode
 from portfolio_realtime import config, service
 from portfolio_realtime.cancellation import cancel_until_ended
+from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.errors import StateRefused, StateUnavailable
 from portfolio_realtime.state import State, keys, nodes, open_state, rights
 from portfolio_realtime.state.clients import subscription_client
@@ -21,7 +23,13 @@ from portfolio_realtime.state.interest import PartlyBegun
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.state.nodes import Hello, Node, Nodes
 from portfolio_realtime.state.server import examine
+from portfolio_realtime.telemetry import ServerMetrics
+from portfolio_realtime.websocket_server.fanout import publication_follower
+from portfolio_realtime.websocket_server.fanout.publication_follower import PublicationFollower
+from portfolio_realtime.websocket_server.fanout.watched_account import StreamPosition, WatchedAccount
+from portfolio_realtime.wire.messages import Disconnect
 from tests.conftest import KIND, Until
+from tests.support.websocket_servers import write_accounts
 
 from .valkey_proxy import ValkeyProxy
 
@@ -260,6 +268,70 @@ async def test_a_node_that_is_lost_before_it_gets_a_script_again_holds_up_nobody
         monkeypatch.setattr(Node, "answer", answers_once)
         await missed_alone(state, await cluster.slots_of(lost))
         assert len(asked) > 1
+
+
+class Watcher:
+    """Subscribes to accounts; what comes of it does not matter here."""
+
+    is_patient = True
+
+    def notify(self, account: WatchedAccount) -> None:
+        """Ignore it."""
+
+    def refuse(self, account_id: str, why: Disconnect) -> None:
+        """Ignore it."""
+
+    def position_sent(self, account_id: str) -> StreamPosition | None:
+        """Nothing was sent."""
+
+
+async def test_interest_of_the_other_parts_is_renewed_while_one_is_away(
+    until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many accounts are watched: in steps, of which each has accounts of the lost part."""
+    monkeypatch.setattr(publication_follower, "BEGIN_ACCOUNTS_MAX", 20)
+    monkeypatch.setattr(publication_follower, "RENEW_S", 0.1)
+    async with ValkeyCluster(replicas=0) as cluster, watching(cluster, until) as state:
+        metrics = ServerMetrics(CollectorRegistry())
+        follower = PublicationFollower(state, SHARDS, SystemClock(), metrics)
+        for account_id in ACCOUNT_IDS:
+            follower.watch(Watcher(), account_id, with_positions=False)
+        lost = await cluster.primary_of(keys.valuations(0))
+        slots = await cluster.slots_of(lost)
+        await lost.kill()
+
+        async def expiries() -> list[float]:
+            living = [one for one in ACCOUNT_IDS if key_slot(_interest_of(one).encode()) not in slots]
+            assert 0 < len(living) < len(ACCOUNT_IDS)
+            found = [await state.connection.commands.zscore(_interest_of(one), one) for one in living]
+            return [expiry_ms or 0.0 for expiry_ms in found]
+
+        before = await expiries()
+        renewing = asyncio.create_task(follower.renew())
+
+        async def are_renewed() -> bool:
+            return all(now > then for now, then in zip(await expiries(), before, strict=True))
+
+        await until(are_renewed, "interest in all accounts of the other parts is renewed")
+        await cancel_until_ended([renewing])
+
+
+def _interest_of(account_id: str) -> str:
+    return keys.interest(keys.shard_of(account_id, SHARDS))
+
+
+async def test_who_does_not_exist_is_known_while_another_part_is_away(until: Until) -> None:
+    """An account of a part that answers is judged; of one of the lost part nothing is said."""
+    async with ValkeyCluster(replicas=0) as cluster, watching(cluster, until) as state:
+        lost = await cluster.primary_of(keys.valuations(0))
+        slots = await cluster.slots_of(lost)
+        gone = [one for one in ACCOUNT_IDS if key_slot(_interest_of(one).encode()) in slots]
+        stranger, known = [one for one in ACCOUNT_IDS if one not in gone][:2]
+        await write_accounts(state, known)
+        await lost.kill()
+        assert await state.accounts.unknown([known, stranger]) == {stranger: None}
+        with pytest.raises(StateUnavailable):
+            await state.accounts.unknown([gone[0]])
 
 
 @pytest.mark.parametrize("user", ["collector", "consumer", "calculator", "server"])

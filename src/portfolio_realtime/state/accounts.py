@@ -7,9 +7,11 @@ from typing import Any, Final, TypeVar, cast
 import msgspec
 import structlog
 
+from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.model import Account, AccountChange, Bookings, Pending
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Connection, Message, Subscribed, reports_unavailable
+from portfolio_realtime.state.error_answers import result_or_unavailable
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.state.unreadable import readable
 
@@ -171,9 +173,17 @@ class Accounts:
             pipeline.hexists(keys.accounts(keys.shard_of(account_id, self._shards)), account_id)
         for shard in counted:
             pipeline.hlen(keys.accounts(shard))
-        found = await cast("Awaitable[list[int]]", pipeline.execute())
-        missing = [account_id for account_id, exists in zip(account_ids, found, strict=False) if not exists]
-        return missing, any(found[len(account_ids) :])
+        found = await cast("Awaitable[list[Any]]", pipeline.execute(raise_on_error=False))
+        answers = [result_or_unavailable(answer) for answer in found]
+        missing: list[str] = []
+        for account_id, exists in zip(account_ids, answers, strict=False):
+            if isinstance(exists, StateUnavailable):
+                raise exists
+            if not exists:
+                missing.append(account_id)
+        # A part of a cluster that is away tells nothing of its shards.
+        counts = (count for count in answers[len(account_ids) :] if not isinstance(count, StateUnavailable))
+        return missing, any(counts)
 
     @reports_unavailable
     async def read_all(self, shard: int) -> list[Account]:

@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 
 from portfolio_realtime.errors import LeaseLost, StateUnavailable
 from portfolio_realtime.state import keys
-from portfolio_realtime.state.error_answers import state_error
+from portfolio_realtime.state.error_answers import result_or_unavailable, state_error
 from portfolio_realtime.state.nodes import Nodes
 from portfolio_realtime.state.routing import RoutedCommands
 from portfolio_realtime.state.subscriptions import (
@@ -59,16 +59,6 @@ def reports_unavailable(call: Callable[P, Awaitable[R]]) -> Callable[P, Awaitabl
 
 Call = tuple[Sequence[str], Sequence[str | bytes | int]]
 """Keys and arguments of a script."""
-
-
-def _result_or_unavailable(answer: Any) -> Any:
-    """The answer, or what it means if it is an error that passes. Raises StateRefused, RedisError."""
-    if not isinstance(answer, (exceptions.RedisError, OSError)):
-        return answer
-    meaning = state_error(answer)
-    if not isinstance(meaning, StateUnavailable):
-        raise meaning or answer
-    return meaning
 
 
 class FencedWrite(NamedTuple):
@@ -162,7 +152,7 @@ class Connection:
             again = await self._answers(script, [calls[place] for place in unknown], with_text=True)
             for place, answer in zip(unknown, again, strict=True):
                 answers[place] = answer
-        return [_result_or_unavailable(answer) for answer in answers]
+        return [result_or_unavailable(answer) for answer in answers]
 
     async def _answers(self, script: Script, calls: Sequence[Call], *, with_text: bool = False) -> list[Any]:
         """The answers to calls sent together, with the error in the place of each call that failed."""

@@ -5,7 +5,7 @@ An error in neither table is waited out, too, because proxies send errors of the
 no reason to end.
 """
 
-from typing import Final
+from typing import Any, Final
 
 from redis import exceptions
 from redis.asyncio.connection import DefaultParser
@@ -114,6 +114,16 @@ def state_error(error: exceptions.RedisError | OSError, *, has_answered: bool = 
         f"Valkey cannot be reached: {text.rstrip('.') or type(error).__name__}",
         is_nameless=text.startswith(NO_SUCH_HOST),
     )
+
+
+def result_or_unavailable(answer: Any) -> Any:
+    """The answer, or what it means if it is an error that passes. Raises StateRefused, RedisError."""
+    if not isinstance(answer, (exceptions.RedisError, OSError)):
+        return answer
+    meaning = state_error(answer)
+    if not isinstance(meaning, StateUnavailable):
+        raise meaning or answer
+    return meaning
 
 
 def _staying(word: str, text: str) -> str | None:

@@ -311,18 +311,21 @@ class PublicationFollower:
         """Renew the interest in all watched accounts, without end."""
         while True:
             await asyncio.sleep(RENEW_S)
-            with contextlib.suppress(StateUnavailable):  # the next round, or SUBSCRIBED, repeats it
-                await self._renew_once()
+            await self._renew_once()
 
     async def _renew_once(self) -> None:
         watched = list(self.hub.accounts.values())
         self._begin(account.account_id for account in watched if account.is_incomplete)
         for at in range(0, len(watched), BEGIN_ACCOUNTS_MAX):
             part = watched[at : at + BEGIN_ACCOUNTS_MAX]
-            await self._state.interest.renew(
-                [account.account_id for account in part],
-                [account.account_id for account in part if account.has_positions_watched],
-            )
+            try:
+                await self._state.interest.renew(
+                    [account.account_id for account in part],
+                    [account.account_id for account in part if account.has_positions_watched],
+                )
+            except StateUnavailable:  # the next round, or SUBSCRIBED, repeats it
+                if not self._state.connection.is_cluster:
+                    return
 
     async def watch_freshness(self) -> NoReturn:
         """Notice without end which shards are not published any more, and notify their subscribers."""
