@@ -339,6 +339,20 @@ async def test_a_pause_stops_everything_that_moves(demo: Served, calculator: Cal
     await state_of_page(page, "live")
 
 
+async def test_behaviour_18_a_total_is_spoken_now_and_then_not_at_each_change(
+    demo: Served, calculator: Calculator, page: Page
+) -> None:
+    """A screen reader gets the first one, and for half a minute nothing more."""
+    await calculator.publish("alice-1", 1, {"AAPL": "10"}, equity="100.00")
+    await page.goto(f"http://127.0.0.1:{demo.port}/")
+    spoken = page.locator("#spoken[aria-live=polite]")
+    await expect(spoken).to_contain_text("Total value $100.00, today")
+    for sequence in (2, 3, 4):
+        await calculator.publish("alice-1", sequence, {"AAPL": "10"}, equity=f"10{sequence}.00")
+        await expect(page.locator("#total-value")).to_have_text(f"$10{sequence}.00")
+    await expect(spoken).to_contain_text("Total value $100.00, today")
+
+
 async def test_behaviour_18_many_positions_fit_every_width_and_can_be_sorted_and_searched(
     demo: Served, calculator: Calculator, open_page: OpenPage
 ) -> None:
