@@ -54,7 +54,6 @@ async def test_bookings_between_two_owners_are_shown_at_once(
         await until(are_shown, "every booking is in its record", KNOWN_S_MAX)
     times = sorted(shown_s.values())
     middle_s = times[len(times) // 2]
-    print(f"
-{len(times)} bookings shown after {middle_s:.1f} s, the last after {times[-1]:.1f} s")
+    print(f"\n{len(times)} bookings shown after {middle_s:.1f} s, the last after {times[-1]:.1f} s")
     assert times[-1] <= SHOWN_S_MAX
     await other.close()
