@@ -2,11 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncGenerator
 
 import pytest
-from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 from redis.crc import key_slot
 
@@ -14,29 +12,20 @@ from portfolio_harness.valkey_cluster import ValkeyCluster
 from portfolio_harness.valkey_node import ValkeyNode
 from portfolio_realtime import config, service
 from portfolio_realtime.cancellation import cancel_until_ended
-from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.errors import StateRefused, StateUnavailable
 from portfolio_realtime.state import State, keys, nodes, open_state, rights
 from portfolio_realtime.state.clients import subscription_client
 from portfolio_realtime.state.connection import Connection, Message, Subscribed
-from portfolio_realtime.state.interest import PartlyBegun
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.state.nodes import Hello, Node, Nodes
 from portfolio_realtime.state.server import examine
-from portfolio_realtime.telemetry import ServerMetrics
-from portfolio_realtime.websocket_server.fanout import publication_follower
-from portfolio_realtime.websocket_server.fanout.publication_follower import PublicationFollower
-from portfolio_realtime.websocket_server.fanout.watched_account import StreamPosition, WatchedAccount
-from portfolio_realtime.wire.messages import Disconnect
 from tests.conftest import KIND, Until
-from tests.support.websocket_servers import write_accounts
 
 from .valkey_proxy import ValkeyProxy
 
 SHARDS = 16
 HEAL_S = 60.0
 SIGNS_S = 0.05
-ACCOUNT_IDS = [f"account-{number}" for number in range(100)]
 
 
 @pytest.fixture
@@ -208,130 +197,6 @@ async def test_a_connection_that_hears_nothing_is_given_up(
             lambda: publisher.readings > readings, "it is noticed, and its reader reads again", HEAL_S
         )
         await publisher.all_heard(until)
-
-
-@contextlib.asynccontextmanager
-async def watching(cluster: ValkeyCluster, until: Until) -> AsyncGenerator[State]:
-    """A state on a cluster that serves and knows the script with which accounts are watched."""
-    state = open_state(cluster.url, holder="test", shards=SHARDS, lease_ms=4000)
-
-    async def begins() -> bool:
-        with contextlib.suppress(StateUnavailable):
-            await state.interest.begin(ACCOUNT_IDS)
-            return True
-        return False
-
-    try:
-        await until(begins, "the cluster serves", HEAL_S)
-        yield state
-    finally:
-        await state.close()
-
-
-async def missed_alone(state: State, slots: frozenset[int]) -> None:
-    """Only the accounts whose shards are in these slots cannot be watched."""
-    with pytest.raises(PartlyBegun) as partly:
-        await state.interest.begin(ACCOUNT_IDS)
-    gone = {shard for shard in range(SHARDS) if key_slot(keys.valuations(shard).encode()) in slots}
-    assert 0 < len(gone) < SHARDS
-    assert sorted(partly.value.missed) == sorted(
-        one for one in ACCOUNT_IDS if keys.shard_of(one, SHARDS) in gone
-    )
-
-
-async def test_who_is_kept_in_a_part_that_is_away_holds_up_nobody(until: Until) -> None:
-    """Those of the other parts are watched from now on; the answer names the rest."""
-    async with ValkeyCluster(replicas=0) as cluster, watching(cluster, until) as state:
-        lost = await cluster.primary_of(keys.valuations(0))
-        slots = await cluster.slots_of(lost)
-        await lost.kill()
-        await missed_alone(state, slots)
-
-
-async def test_a_node_that_is_lost_before_it_gets_a_script_again_holds_up_nobody(
-    until: Until, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It has just answered that it does not know the script. The other nodes run theirs."""
-    async with ValkeyCluster(replicas=0) as cluster, watching(cluster, until) as state:
-        lost = await cluster.primary_of(keys.valuations(0))
-        for node in await cluster.primaries():
-            await node.do("SCRIPT FLUSH")
-        answer, asked = Node.answer, list[str]()
-
-        async def answers_once(node: Node, ask: Callable[[Redis], Awaitable[Any]]) -> Any:
-            if node.url.endswith(f":{lost.port}/0"):
-                asked.append(node.url)
-                if len(asked) > 1:
-                    raise TimeoutError("it is gone")
-            return await answer(node, ask)
-
-        monkeypatch.setattr(Node, "answer", answers_once)
-        await missed_alone(state, await cluster.slots_of(lost))
-        assert len(asked) > 1
-
-
-class Watcher:
-    """Subscribes to accounts; what comes of it does not matter here."""
-
-    is_patient = True
-
-    def notify(self, account: WatchedAccount) -> None:
-        """Ignore it."""
-
-    def refuse(self, account_id: str, why: Disconnect) -> None:
-        """Ignore it."""
-
-    def position_sent(self, account_id: str) -> StreamPosition | None:
-        """Nothing was sent."""
-
-
-async def test_interest_of_the_other_parts_is_renewed_while_one_is_away(
-    until: Until, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However many accounts are watched: in steps, of which each has accounts of the lost part."""
-    monkeypatch.setattr(publication_follower, "BEGIN_ACCOUNTS_MAX", 20)
-    monkeypatch.setattr(publication_follower, "RENEW_S", 0.1)
-    async with ValkeyCluster(replicas=0) as cluster, watching(cluster, until) as state:
-        metrics = ServerMetrics(CollectorRegistry())
-        follower = PublicationFollower(state, SHARDS, SystemClock(), metrics)
-        for account_id in ACCOUNT_IDS:
-            follower.watch(Watcher(), account_id, with_positions=False)
-        lost = await cluster.primary_of(keys.valuations(0))
-        slots = await cluster.slots_of(lost)
-        await lost.kill()
-
-        async def expiries() -> list[float]:
-            living = [one for one in ACCOUNT_IDS if key_slot(_interest_of(one).encode()) not in slots]
-            assert 0 < len(living) < len(ACCOUNT_IDS)
-            found = [await state.connection.commands.zscore(_interest_of(one), one) for one in living]
-            return [expiry_ms or 0.0 for expiry_ms in found]
-
-        before = await expiries()
-        renewing = asyncio.create_task(follower.renew())
-
-        async def are_renewed() -> bool:
-            return all(now > then for now, then in zip(await expiries(), before, strict=True))
-
-        await until(are_renewed, "interest in all accounts of the other parts is renewed")
-        await cancel_until_ended([renewing])
-
-
-def _interest_of(account_id: str) -> str:
-    return keys.interest(keys.shard_of(account_id, SHARDS))
-
-
-async def test_who_does_not_exist_is_known_while_another_part_is_away(until: Until) -> None:
-    """An account of a part that answers is judged; of one of the lost part nothing is said."""
-    async with ValkeyCluster(replicas=0) as cluster, watching(cluster, until) as state:
-        lost = await cluster.primary_of(keys.valuations(0))
-        slots = await cluster.slots_of(lost)
-        gone = [one for one in ACCOUNT_IDS if key_slot(_interest_of(one).encode()) in slots]
-        stranger, known = [one for one in ACCOUNT_IDS if one not in gone][:2]
-        await write_accounts(state, known)
-        await lost.kill()
-        assert await state.accounts.unknown([known, stranger]) == {stranger: None}
-        with pytest.raises(StateUnavailable):
-            await state.accounts.unknown([gone[0]])
 
 
 @pytest.mark.parametrize("user", ["collector", "consumer", "calculator", "server"])

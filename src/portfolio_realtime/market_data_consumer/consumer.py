@@ -18,7 +18,7 @@ import structlog
 from portfolio_realtime import service
 from portfolio_realtime.alpaca.credentials import MarketLogin
 from portfolio_realtime.clock import NS_PER_S
-from portfolio_realtime.errors import FeedRefused, FeedUnavailable
+from portfolio_realtime.errors import FeedRefused, FeedUnavailable, StateUnavailable
 from portfolio_realtime.market_data_consumer.feeds import Feed, Schedule, schedules
 from portfolio_realtime.market_data_consumer.mark_traces import MarkTraces
 from portfolio_realtime.market_data_consumer.reconnect_delay import REFUSED, SESSION, ReconnectDelay
@@ -295,10 +295,17 @@ class FeedConsumer:
             has_gap = written_at_ns != at_ns - interval_ns
             is_whole = has_gap or whole_at_or_before(at_ns, interval_ns) == at_ns
             changes = changed_marks({} if is_whole else written, marks)
-            await self._context.state.minutes.write(
-                lease, at_ns, self._schedule.day.asset_class, changes, is_whole=is_whole
-            )
-            written, written_at_ns = marks, at_ns
+            try:
+                await self._context.state.minutes.write(
+                    lease, at_ns, self._schedule.day.asset_class, changes, is_whole=is_whole
+                )
+            except StateUnavailable as error:
+                # On a cluster, the part of this minute may be away alone: the minute stays unknown.
+                if not self._context.state.connection.is_cluster:
+                    raise
+                service.tell_away(error)
+            else:
+                written, written_at_ns = marks, at_ns
 
 
 def changed_marks(
