@@ -235,6 +235,7 @@ async def test_behaviours_3_4_and_18_every_state_of_every_component(
         await open_app(page, served, "/states/")
         await expect(page.locator("#everything .lp-total")).to_have_text("—")
         await expect(page.locator("#everything [data-symbol=NEWCO]")).to_contain_text("no price")
+        assert "$0.00" not in await page.locator("#everything [data-symbol=NEWCO]").inner_text()
         text = await page.evaluate("document.querySelector('main').textContent")
         assert INVENTED.search(text) is None
         for name in ("unknown", "unreachable", "denied", "signedOut", "partial"):

@@ -12,7 +12,7 @@ type Text = string | null | undefined;
 
 /** 1 where a decimal text is above zero, -1 below, 0 at zero; null where it is none. */
 export function signOf(text: Text): -1 | 0 | 1 | null {
-  if (text == null) return null;
+  if (!text || !/\d/.test(text)) return null;
   if (!/[1-9]/.test(text)) return 0;
   return text.startsWith("-") ? -1 : 1;
 }

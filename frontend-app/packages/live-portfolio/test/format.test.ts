@@ -18,7 +18,7 @@ it.each([[0.0117402, "+1.17%"], [-0.0117402, "−1.17%"], [0, "0.00%"], [0.00001
   "a ratio of %j is %j", (ratio, shown) => expect(percent(ratio)).toBe(shown));
 
 it("signs, ratios, ages and both together", () => {
-  expect(["1.00", "-1.00", "-0.00", null].map(signOf)).toEqual([1, -1, 0, null]);
+  expect(["1.00", "-1.00", "-0.00", null, "", "NaN", "—"].map(signOf)).toEqual([1, -1, 0, null, null, null, null]);
   expect([ratioOf("5.00", "-100.00"), ratioOf("5.00", "0.00"), ratioOf(null, "1.00")]).toEqual([0.05, null, null]);
   expect([0, 59, 60, 3600, 90_000].map(age)).toEqual(["0 s", "59 s", "1 min", "1 h", "1 d"]);
   expect(gainWithPercent("1209.27", 0.0117402)).toBe("+$1,209.27 (+1.17%)");
