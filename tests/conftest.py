@@ -81,7 +81,7 @@ SLOW_FILES: Final = frozenset(  # whole systems, processes, wheels and benchmark
     (
         *("test_benchmarks.py", "test_chart.py", "test_command_line.py", "test_isolation.py"),
         *("test_odd_sweep.py", "test_planted_fault.py", "test_scaleout.py"),
-        *("test_shared_counters.py", "test_tape.py", "test_valkey_cluster.py", "test_wheel.py"),
+        *("test_tape.py", "test_valkey_cluster.py", "test_wheel.py"),
     )
 )
 SLOW_TESTS: Final = frozenset(  # many examples, of which one file has a few cheap ones beside

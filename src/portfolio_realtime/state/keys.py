@@ -31,6 +31,8 @@
 | ticket:SHA256              | string     | websocket server      | 30 s     | owner of the ticket; deleted when used        |
 | {revocations}              | stream     | operators             | JWT_LIFETIME_MAX | revoked credentials                       |
 | {revocations}:known        | hash       | websocket server      | none     | since_s: all revocations since are in it      |
+| {connections}:servers      | sorted set | websocket server      | none     | living server -> expiry in ms                 |
+| {connections}:SERVER:PERIOD | hash      | websocket server      | 2 s      | digest of a user or address -> connections    |
 | entitlements               | hash       | operators             | none     | subject -> list of account ids as JSON        |
 | channel {universe}         |            | symbol collector      |          | the universe changed                          |
 | channel {marks}            |            | market data consumer  |          | a batch of marks in columns, one per flush    |
@@ -50,6 +52,7 @@ is announced:
 - `{NAME}` of a lease: the lease and the newest token that was granted
 - `{feed}`, `{metrics}`: all feeds; the metrics of all processes: each group is read at once
 - `{revocations}`: the stream, and the hash about it
+- `{connections}`: which servers live, and how many connections each has of each user and address
 - its own name: every other key; no two of these are read or written together
 
 `{sNN}` stands for a shard's tag, such as `{s03fq}`. The two letters after the number spread the tags of 16 shards
@@ -216,6 +219,16 @@ def members(group: str) -> str:
 def fence(hash_key: str) -> str:
     """Key of the newest fencing token that has written a hash."""
     return f"{hash_key}:fence"
+
+
+def counting_servers() -> str:
+    """Sorted set of the servers whose connections count."""
+    return f"{_prefix}{{connections}}:servers"
+
+
+def connection_counts(server: str, period: str) -> str:
+    """Hash of the connections of a server: the open ones, or the new ones of a minute."""
+    return f"{_prefix}{{connections}}:{server}:{period}"
 
 
 def metrics(service: str, instance: str) -> str:

@@ -39,7 +39,8 @@ COMMANDS: Final[Mapping[User, str]] = MappingProxyType(
         "calculator": f"{_CONNECTION} {_SCRIPTS} {_LEASES} mget hvals hkeys hlen hmget hscan hset hdel "
         f"{_CHANNELS} {_INTEREST} zadd zrem",
         "server": f"{_CONNECTION} {_SCRIPTS} exists set get getdel mget sadd scan hget hmget hexists hlen "
-        f"multi exec time zadd {_CHANNELS} xread xadd xrevrange expire hset hsetnx info",
+        f"multi exec time zadd zrange zremrangebyscore {_CHANNELS} xread xadd xrevrange expire pexpire "
+        "hset hsetnx hdel info",
         "operator": f"{_CONNECTION} info multi exec xadd xread xrevrange expire get hset hsetnx hdel "
         "hmget hgetall mget scan",
     }
@@ -84,6 +85,8 @@ KEYS: Final[Mapping[str, Mapping[User, Access]]] = MappingProxyType(
         "{metrics}:portfolio_calculator:*": {"calculator": "W"},
         "{metrics}:websocket_server:*": {"server": "W"},
         "ticket:*": {"server": "RW"},
+        "{connections}:servers": {"server": "RW"},
+        "{connections}:*:*": {"server": "RW"},
         "life": {"server": "RW"},
         "settings": {"collector": "RW", "consumer": "RW", "calculator": "RW", "server": "RW"},
         "shards": {"collector": "RW", "consumer": "RW", "calculator": "RW", "server": "RW"},

@@ -24,12 +24,14 @@ from portfolio_realtime import config, exit_codes, logs, service
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import SettingsError
 from portfolio_realtime.service import Context
+from portfolio_realtime.state.connection_counts import ConnectionCounts
+from portfolio_realtime.websocket_server.access.shared_counts import SharedCounts
 from portfolio_realtime.websocket_server.clients.endpoint import Endpoint
 from portfolio_realtime.websocket_server.clients.gateway import CONNECTIONS_MAX, Gateway
 from portfolio_realtime.websocket_server.clients.http_protocol import FirstBytes
 from portfolio_realtime.websocket_server.http_api.account_queries import AccountQueries
 from portfolio_realtime.websocket_server.http_api.routes import build_app
-from portfolio_realtime.websocket_server.workers import WORKER, Workers, counters_of
+from portfolio_realtime.websocket_server.workers import WORKER, Workers
 
 BACKLOG: Final = 4096
 SEND_BUFFER_BYTES: Final = 64 * 1024  # of the kernel's, for each connection: they have the listener's
@@ -57,8 +59,8 @@ async def run(context: Context) -> None:
     settings = context.settings
     is_shared = WORKER in sys.argv  # one of several on this port
     with _listen(settings.websocket_host, settings.websocket_port, is_shared=is_shared) as listener:
-        counters = counters_of(sys.argv)
-        gateway = Gateway(settings, context.state, context.clock, context.registry, counters, context.tracing)
+        shared = SharedCounts(ConnectionCounts(context.state.connection, context.instance), context.clock)
+        gateway = Gateway(settings, context.state, context.clock, context.registry, shared, context.tracing)
         gateway.connections_max = allow_open_files()
         server = _server(gateway, context)
         serving = asyncio.create_task(server.serve([listener]))
@@ -68,6 +70,8 @@ async def run(context: Context) -> None:
                 asyncio.wait([serving]),
                 _leave(context, gateway),
                 gateway.sweep(),
+                shared.keep(),
+                shared.share(),
                 gateway.confirm_access(),
                 service.keep_running(gateway.follow_revocations, context.clock, "following revocations"),
                 gateway.follower.renew(),

@@ -1,31 +1,21 @@
 """Several server processes on one port: started, kept alive, ended together.
 
 The kernel spreads new connections over the processes that listen on the port (SO_REUSEPORT). The first
-SIGTERM or Ctrl-C lets every process drain, the second ends them at once. What the limits of users and
-addresses count they count together (`shared_counters.py`).
+SIGTERM or Ctrl-C lets every process drain, the second ends them at once.
 """
 
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
 from portfolio_realtime.exit_codes import OK, SETTINGS
 from portfolio_realtime.processes import Process, end_with_parent, keep_alive
-from portfolio_realtime.websocket_server.access.shared_counters import SharedCounter, SharedCounters
 
-WORKER: Final = "--worker"  # before: which of how many processes, and the descriptor of their shared counters
+WORKER: Final = "--worker"  # the port is shared with other processes
 HURRY_S_MAX: Final = 5.0  # from the second signal until what is left is killed
-
-
-def counters_of(arguments: Sequence[str]) -> Callable[[str], SharedCounter] | None:
-    """The counter of each kind for the process with these arguments; None: it is the only one on its port."""
-    if WORKER not in arguments:
-        return None
-    index, count, file = map(int, arguments[arguments.index(WORKER) + 1 :])
-    return partial(SharedCounters(file, count).counter, index)
 
 
 class Workers:
@@ -35,7 +25,6 @@ class Workers:
         self._command = command
         self._environment = environment
         self._count = count
-        self._counters = SharedCounters.create(count)
         self._processes: dict[int, Process] = {}
         self._is_ending = False
         self._is_refused = False  # a process refuses its settings
@@ -57,8 +46,7 @@ class Workers:
 
     async def _start(self, index: int) -> Process:
         process = await asyncio.create_subprocess_exec(
-            *(*self._command, WORKER, str(index), str(self._count), str(self._counters.file)),
-            pass_fds=(self._counters.file,),
+            *(*self._command, WORKER),
             env=self._environment,
             stdin=asyncio.subprocess.DEVNULL,
             preexec_fn=end_with_parent,
@@ -70,7 +58,6 @@ class Workers:
         return process
 
     def _is_over(self, index: int, code: int) -> bool:
-        self._counters.clear(index)
         if code == SETTINGS:
             self._is_refused = True
             self._end(signal.SIGTERM)

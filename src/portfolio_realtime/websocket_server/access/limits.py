@@ -1,20 +1,21 @@
 """How much one user and one address may have: open connections, new ones, messages, refusals.
 
-Connections are counted together with the other processes of the port (`shared_counters.py`),
-messages here only: a connection lives in one process. Pure: `now_s` is seconds that never go back, passed in,
-the same in all processes of a machine.
+Connections are counted together with all other servers (`shared_counts.py`), messages here only: a connection
+lives in one process. Pure: `now_s` is seconds that never go back, passed in.
 """
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from portfolio_realtime.config import Settings
-from portfolio_realtime.websocket_server.access.shared_counters import SharedCounter
+from portfolio_realtime.websocket_server.access.shared_counts import SharedCounter, SharedCounts
 
 BUCKETS_MAX: Final = 100_000  # of each kind
 MINUTE_S: Final = 60.0
+KNOWN_S: Final = 1.0  # what the others have open is believed for so long
+USER: Final = "user"
+ADDRESS: Final = "address"
 
 
 @dataclass(slots=True)
@@ -53,7 +54,7 @@ class PerMinute:
 
 
 class SharedRate:
-    """How often each key has come in this minute, to all processes."""
+    """How often each key has come in this minute, to all servers."""
 
     def __init__(self, allowance: int, counter: SharedCounter) -> None:
         self._allowance = allowance
@@ -61,18 +62,15 @@ class SharedRate:
         self._minute = 0
         self._taken: Counter[str] = Counter()
 
-    def try_acquire(self, key: str, now_s: float) -> bool:
+    def try_acquire(self, key: str) -> bool:
         """May this key come once more now?"""
-        minute = int(now_s // MINUTE_S)
-        if minute != self._minute:
+        if (minute := self._counter.minute) != self._minute:
             self._minute = minute
             self._taken.clear()
-            self._counter.clear()
-        shared = f"{minute} {key}"  # others may have come to another minute already
-        if self._taken[key] + self._counter.elsewhere(shared) >= self._allowance:
+        if self._taken[key] + self._counter.elsewhere(key, MINUTE_S) >= self._allowance:
             return False
         self._taken[key] += 1
-        self._counter.tell(shared, self._taken[key])
+        self._counter.tell(key, self._taken[key])
         return True
 
 
@@ -86,21 +84,30 @@ class Rate:
     def try_acquire(self, key: str, now_s: float) -> bool:
         """May this key have one more now?"""
         return self._own.try_acquire(key, now_s) and (
-            self._shared_rate is None or self._shared_rate.try_acquire(key, now_s)
+            self._shared_rate is None or self._shared_rate.try_acquire(key)
         )
 
 
 class OpenConnections:
-    """How many each key has open, here and at the processes of the counter."""
+    """How many each key has open here, told to the other servers.
 
-    def __init__(self, at_most: int, counter: SharedCounter | None = None) -> None:
+    `believes_others`: who has too many at all servers together is refused at once, where that is known; else
+    only who has too many here, and the excess is closed later (`SharedCounts.on_excess`).
+    """
+
+    def __init__(
+        self, at_most: int, counter: SharedCounter | None = None, *, believes_others: bool = False
+    ) -> None:
         self._at_most = at_most
         self._counter = counter
+        self._believes_others = believes_others
         self._open: Counter[str] = Counter()
 
     def has_room(self, key: str) -> bool:
         """May this key open one more?"""
-        elsewhere = self._counter.elsewhere(key) if self._counter is not None else 0
+        elsewhere = 0
+        if self._counter is not None and self._believes_others:
+            elsewhere = self._counter.elsewhere(key, KNOWN_S)
         return self._open.get(key, 0) + elsewhere < self._at_most
 
     def enter(self, key: str, *, is_limited: bool = True) -> bool:
@@ -124,18 +131,25 @@ class OpenConnections:
 
 
 class Limits:
-    """Those of one server process, by the settings; `counters` gives what its siblings have of a kind."""
+    """Those of one server process, by the settings; `shared` tells what the other servers have."""
 
-    def __init__(self, settings: Settings, counters: Callable[[str], SharedCounter] | None = None) -> None:
+    def __init__(self, settings: Settings, shared: SharedCounts | None = None) -> None:
 
-        def counter(kind: str) -> SharedCounter | None:
-            return counters(kind) if counters is not None else None
+        def rate(allowance: int, kind: str) -> Rate:
+            return Rate(allowance, None if shared is None else shared.counter(kind, is_of_minute=True))
 
-        self.connections_of_user = OpenConnections(settings.connections_per_user, counter("user"))
-        self.connects_of_user = Rate(settings.connects_per_user, counter("user minute"))
-        self.connections_of_address = OpenConnections(settings.connections_per_address, counter("address"))
-        self.connects_of_address = Rate(settings.connects_per_minute, counter("minute"))
-        self.refusals_of_address = Rate(settings.connects_per_minute, counter("refusals"))
+        def connections(limit: int, kind: str, *, believes_others: bool) -> OpenConnections:
+            counter = None if shared is None else shared.counter(kind, limit=limit)
+            return OpenConnections(limit, counter, believes_others=believes_others)
+
+        # A user's refusal is final, so it must not rest on a server that has just been killed.
+        self.connections_of_user = connections(settings.connections_per_user, USER, believes_others=False)
+        self.connects_of_user = rate(settings.connects_per_user, "user minute")
+        self.connections_of_address = connections(
+            settings.connections_per_address, ADDRESS, believes_others=True
+        )
+        self.connects_of_address = rate(settings.connects_per_minute, "minute")
+        self.refusals_of_address = rate(settings.connects_per_minute, "refusals")
         self.messages_of_user = PerMinute(settings.messages_per_user)
 
     def may_connect(self, place: str, now_s: float) -> bool:

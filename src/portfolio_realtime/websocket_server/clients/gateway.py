@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, NoReturn, Protocol
 
 import msgspec
@@ -20,10 +20,10 @@ from portfolio_realtime.websocket_server.access.authentication import Authentica
 from portfolio_realtime.websocket_server.access.authorization import UNCONFIRMED_S_MAX, Confirmed, open_access
 from portfolio_realtime.websocket_server.access.client_address import ClientAddress, NetworkRules
 from portfolio_realtime.websocket_server.access.identity import Identity, Unauthorized, Unverifiable
-from portfolio_realtime.websocket_server.access.limits import Limits
+from portfolio_realtime.websocket_server.access.limits import ADDRESS, USER, Limits
 from portfolio_realtime.websocket_server.access.refusal_log import RefusalLog
 from portfolio_realtime.websocket_server.access.revocations import KnownRevocations
-from portfolio_realtime.websocket_server.access.shared_counters import SharedCounter
+from portfolio_realtime.websocket_server.access.shared_counts import Excess, SharedCounts
 from portfolio_realtime.websocket_server.fanout.publication_follower import PublicationFollower
 from portfolio_realtime.websocket_server.fanout.watched_account import Subscriber
 from portfolio_realtime.wire.http_problems import HttpProblem
@@ -90,7 +90,7 @@ class Gateway:
         state: State,
         clock: Clock,
         registry: CollectorRegistry,
-        counters: Callable[[str], SharedCounter] | None = None,
+        shared: SharedCounts | None = None,
         tracing: Tracing | None = None,
     ) -> None:
         self.settings = settings
@@ -100,7 +100,9 @@ class Gateway:
         self.counts = MessageCounts()
         self.follower = PublicationFollower(state, settings.shards, clock, self.metrics, tracing)
         self.network = NetworkRules(settings)
-        self.limits = Limits(settings, counters)
+        self.limits = Limits(settings, shared)
+        if shared is not None:
+            shared.on_excess = self.close_excess
         self.revocations = KnownRevocations(
             settings.jwt_lifetime_max,
             is_complete=settings.redis_is_embedded,
@@ -150,8 +152,8 @@ class Gateway:
     def admit(self, client: Client, identity: Identity) -> bool:
         """Count the user of an entered client; False if the user has too many or connects too often."""
         if identity.is_for_every_account:
-            self.limits.connections_of_user.enter(identity.subject, is_limited=False)
-        elif not self.limits.enter(identity.subject, self._now_s()):
+            return True
+        if not self.limits.enter(identity.subject, self._now_s()):
             return False
         self.clients[client] = identity.subject
         return True
@@ -171,6 +173,18 @@ class Gateway:
             self.limits.connections_of_user.leave(subject)
         if end is not None:
             self.metrics.disconnects.labels(end).inc()
+
+    def close_excess(self, excess: Excess) -> None:
+        """Close the newest connections of users and addresses that have too many at all servers together."""
+        left = dict(excess)
+        for client in reversed(tuple(self.clients)):
+            for kind, key, why in (
+                (USER, self.clients[client], Disconnect.CONNECTION_LIMIT),
+                (ADDRESS, client.address.limit_key, Disconnect.UNVERIFIABLE),  # it may come again later
+            ):
+                if key is not None and left.get((kind, key), 0) > 0:
+                    left[kind, key] -= 1
+                    client.close(why)
 
     def count_refused_credentials(self, why: Unauthorized, address: ClientAddress) -> bool:
         """Count and log refused credentials: the reason, never the credentials.

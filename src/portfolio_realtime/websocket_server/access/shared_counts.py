@@ -1,0 +1,205 @@
+"""Counts that all server processes share, on one machine or several: how many of each key, through Valkey.
+
+A handshake never waits for Valkey. It is judged by the counts of its own process, and by what was last read
+of the others. The new count is told within milliseconds, and the answer is what the others have. If the
+limit is exceeded then, the newest connections are closed after VERDICT_S: until then, a server that has just
+been killed is still counted. While Valkey does not answer, each process counts for itself.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+from portfolio_realtime.clock import NS_PER_S, Clock
+from portfolio_realtime.errors import StateUnavailable
+from portfolio_realtime.state.connection_counts import LIVING_MS, OPEN, ConnectionCounts
+
+GATHER_S: Final = 0.01  # changes within this are told together
+AGAIN_S: Final = 0.2  # after a failed call
+KEEP_S: Final = 0.5  # a quarter of LIVING_MS
+VERDICT_S: Final = LIVING_MS / 1000 + KEEP_S  # from an excess until connections are closed
+VERDICT_S_MAX: Final = 10.0  # from the first of several
+MINUTE_S: Final = 60
+DIGEST_BYTES: Final = 12
+
+Excess = Mapping[tuple[str, str], int]
+"""Kind and key -> connections beyond the limit."""
+
+
+@dataclass(slots=True)
+class _Change:
+    kind: str = ""
+    key: str = ""
+    count: int = 0
+    grown: int = 0  # since it was last told
+
+
+@dataclass(slots=True)
+class _Doubt:
+    kind: str
+    key: str
+    excess: int
+    since_s: float
+    due_s: float
+
+
+class SharedCounts:
+    """What this process tells and learns about all kinds of counts."""
+
+    def __init__(self, counts: ConnectionCounts, clock: Clock) -> None:
+        self.on_excess: Callable[[Excess], None] = lambda _: None
+        self._counts = counts
+        self._clock = clock
+        self._limits: dict[str, int] = {}
+        self._own: dict[str, int] = {}  # name -> open connections here
+        self._changed: dict[tuple[str, str], _Change] = {}  # period and name
+        self._elsewhere: dict[tuple[str, str], tuple[int, float]] = {}  # ... -> count, and when it was read
+        self._doubts: dict[str, _Doubt] = {}
+        self._wake = asyncio.Event()
+
+    def counter(self, kind: str, *, limit: int | None = None, is_of_minute: bool = False) -> "SharedCounter":
+        """The counts of one kind. `limit`: of the open connections of each key, at all servers together."""
+        if limit is not None:
+            self._limits[kind] = limit
+        return SharedCounter(self, kind, is_of_minute=is_of_minute)
+
+    @property
+    def minute(self) -> int:
+        """The number of the present minute, the same at all servers whose clocks agree."""
+        return self._clock.now_ns() // (MINUTE_S * NS_PER_S)
+
+    def tell(self, kind: str, key: str, count: int, *, is_of_minute: bool) -> None:
+        """Note that this process has so many of a key; it is told soon."""
+        period, name = self._place(kind, key, is_of_minute=is_of_minute)
+        change = self._changed.setdefault((period, name), _Change())
+        change.kind, change.key, change.count = kind, key, count
+        if period == OPEN:
+            change.grown += count - self._own.get(name, 0)
+            if count:
+                self._own[name] = count
+            else:
+                self._own.pop(name, None)
+        self._wake.set()
+
+    def elsewhere(self, kind: str, key: str, *, is_of_minute: bool, known_s: float) -> int:
+        """How many the other servers have of a key, if that was read within `known_s`; else 0."""
+        found = self._elsewhere.get(self._place(kind, key, is_of_minute=is_of_minute))
+        return found[0] if found is not None and self._clock.monotonic_s() - found[1] <= known_s else 0
+
+    def _place(self, kind: str, key: str, *, is_of_minute: bool) -> tuple[str, str]:
+        digest = hashlib.blake2b(f"{kind} {key}".encode(), digest_size=DIGEST_BYTES).hexdigest()
+        return str(self.minute) if is_of_minute else OPEN, digest
+
+    async def share(self) -> NoReturn:
+        """Tell what changes, and judge what is in doubt, forever."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self._until_verdict_s())
+            self._wake.clear()
+            await asyncio.sleep(GATHER_S)
+            try:
+                await self._tell_changes()
+                await self._judge()
+            except StateUnavailable:
+                await asyncio.sleep(AGAIN_S)
+                self._wake.set()
+
+    async def keep(self) -> NoReturn:
+        """Keep our counts alive, and tell all of them again if Valkey has lost them, forever."""
+        while True:
+            with contextlib.suppress(StateUnavailable):
+                if not await self._counts.keep():
+                    self._tell_all_again()
+            self._forget_old()
+            await asyncio.sleep(KEEP_S)
+
+    def _tell_all_again(self) -> None:
+        for name, count in self._own.items():
+            self._changed.setdefault((OPEN, name), _Change(count=count))
+        self._wake.set()
+
+    def _until_verdict_s(self) -> float | None:
+        due_s = min((doubt.due_s for doubt in self._doubts.values()), default=None)
+        return None if due_s is None else max(0.0, due_s - self._clock.monotonic_s())
+
+    async def _tell_changes(self) -> None:
+        """Raises StateUnavailable; what is not told then stays changed."""
+        periods = {period for period, _ in self._changed}
+        for period in periods:
+            changed = {name: change for (of, name), change in self._changed.items() if of == period}
+            for name in changed:
+                del self._changed[period, name]
+            try:
+                found = await self._counts.tell(
+                    period, {name: change.count for name, change in changed.items()}
+                )
+            except StateUnavailable:
+                self._put_back(period, changed)
+                raise
+            now_s = self._clock.monotonic_s()
+            for name, change in changed.items():
+                self._elsewhere.pop((period, name), None)
+                if found[name]:
+                    self._elsewhere[period, name] = found[name], now_s
+                self._doubt(name, change, found[name], now_s)
+
+    def _put_back(self, period: str, changed: dict[str, _Change]) -> None:
+        for name, change in changed.items():
+            newer = self._changed.setdefault((period, name), change)
+            if newer is not change:
+                newer.grown += change.grown
+
+    def _doubt(self, name: str, change: _Change, elsewhere: int, now_s: float) -> None:
+        limit = self._limits.get(change.kind)
+        if limit is None:
+            return
+        excess = min(change.grown, change.count + elsewhere - limit)
+        if excess > 0:
+            doubt = self._doubts.setdefault(name, _Doubt(change.kind, change.key, 0, now_s, now_s))
+            doubt.excess += excess
+            doubt.due_s = min(now_s + VERDICT_S, doubt.since_s + VERDICT_S_MAX)
+
+    async def _judge(self) -> None:
+        """Close what is still beyond a limit. Raises StateUnavailable."""
+        now_s = self._clock.monotonic_s()
+        due = {name: doubt for name, doubt in self._doubts.items() if doubt.due_s <= now_s}
+        if not due:
+            return
+        found = await self._counts.tell(OPEN, {name: self._own.get(name, 0) for name in due})
+        excess: dict[tuple[str, str], int] = {}
+        for name, doubt in due.items():
+            del self._doubts[name]
+            beyond = self._own.get(name, 0) + found[name] - self._limits[doubt.kind]
+            if (count := min(doubt.excess, beyond)) > 0:
+                excess[doubt.kind, doubt.key] = count
+        if excess:
+            self.on_excess(excess)
+
+    def _forget_old(self) -> None:
+        oldest_s = self._clock.monotonic_s() - MINUTE_S
+        self._elsewhere = {place: found for place, found in self._elsewhere.items() if found[1] > oldest_s}
+
+
+class SharedCounter:
+    """The counts of one kind."""
+
+    def __init__(self, shared: SharedCounts, kind: str, *, is_of_minute: bool) -> None:
+        self._shared = shared
+        self._kind = kind
+        self._is_of_minute = is_of_minute
+
+    @property
+    def minute(self) -> int:
+        """The number of the present minute."""
+        return self._shared.minute
+
+    def tell(self, key: str, count: int) -> None:
+        """Note that this process has so many of a key."""
+        self._shared.tell(self._kind, key, count, is_of_minute=self._is_of_minute)
+
+    def elsewhere(self, key: str, known_s: float) -> int:
+        """How many the other servers have of a key, if that was read within `known_s`; else 0."""
+        return self._shared.elsewhere(self._kind, key, is_of_minute=self._is_of_minute, known_s=known_s)
