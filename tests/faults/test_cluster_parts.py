@@ -146,17 +146,32 @@ def _interest_of(account_id: str) -> str:
 
 
 async def test_who_does_not_exist_is_known_while_another_part_is_away(until: Until) -> None:
-    """An account of a part that answers is judged; of one of the lost part nothing is said."""
+    """An account of a shard that has records is judged; of the lost part nothing is said."""
     async with ValkeyCluster(replicas=0) as cluster, watching(cluster, until) as state:
         lost = await cluster.primary_of(keys.valuations(0))
         slots = await cluster.slots_of(lost)
         gone = [one for one in ACCOUNT_IDS if key_slot(_interest_of(one).encode()) in slots]
-        stranger, known = [one for one in ACCOUNT_IDS if one not in gone][:2]
+        known = next(one for one in ACCOUNT_IDS if one not in gone)
         await write_accounts(state, known)
+        stranger = next(
+            one for one in ACCOUNT_IDS if one != known and _interest_of(one) == _interest_of(known)
+        )
         await lost.kill()
         assert await state.accounts.unknown([known, stranger]) == {stranger: None}
         with pytest.raises(StateUnavailable):
             await state.accounts.unknown([gone[0]])
+
+
+async def test_nobody_is_denied_because_a_part_has_come_back_empty(until: Until) -> None:
+    """Its records are gone until the collector writes them again; those of the other parts prove nothing."""
+    async with ValkeyCluster(replicas=0) as cluster, watching(cluster, until) as state:
+        await write_accounts(state, *ACCOUNT_IDS)
+        part = await cluster.primary_of(keys.valuations(0))
+        slots = await cluster.slots_of(part)
+        await part.flush()
+        emptied = [one for one in ACCOUNT_IDS if key_slot(_interest_of(one).encode()) in slots]
+        assert emptied
+        assert await state.accounts.unknown([*ACCOUNT_IDS]) == {}
 
 
 async def test_prices_go_on_while_the_part_of_a_minute_is_away(

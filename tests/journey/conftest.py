@@ -1,6 +1,7 @@
 """The stage of the journey: the whole system with a quiet market, which the tests move by hand."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncGenerator, Callable
 from decimal import Decimal
 from typing import Any, Final
@@ -11,6 +12,8 @@ import pytest_asyncio
 from websockets.asyncio.client import ClientConnection, connect
 
 from portfolio_harness.system import System, running
+from portfolio_realtime import config
+from portfolio_realtime.state import keys
 from tests.conftest import KIND
 
 QUIET: Final = (
@@ -119,6 +122,12 @@ class Journey:
         """What the broker's own ledger says, exactly."""
         answer = (await self._simulator.get(f"/_sim/accounts/{account_id}")).json()
         return {name: Decimal(answer[name]) for name in ("equity", "cash", "day_pnl")}
+
+    def stranger_beside(self, account_id: str) -> str:
+        """An account that does not exist, in the shard of one that does: a cluster needs that proof."""
+        shards = config.load(_env_file=None).shards
+        names = map("nobody-{}".format, itertools.count())
+        return next(one for one in names if keys.shard_of(one, shards) == keys.shard_of(account_id, shards))
 
     async def close(self) -> None:
         """Close all browsers."""

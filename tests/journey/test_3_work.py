@@ -52,12 +52,13 @@ async def test_another_clients_work_is_not_shown(journey: Journey) -> None:
     await journey.symbol("ROMEO", "1")
     rosa = await journey.account(cash="1", positions={})
     await journey.watch(rosa)
-    mallory = {"Authorization": f"Bearer {journey.system.token_for('someone-else')}"}
+    nobody = journey.stranger_beside(rosa)
+    mallory = {"Authorization": f"Bearer {journey.system.token_for(nobody)}"}
 
     async with httpx.AsyncClient(base_url=journey.system.url) as client:
         theirs = await client.get(f"/v1/portfolio/{rosa}/explain", headers=mallory)
         nobodys = await client.get("/v1/portfolio/no-such-account/explain", headers=mallory)
-        own = await client.get("/v1/portfolio/someone-else/explain", headers=mallory)
+        own = await client.get(f"/v1/portfolio/{nobody}/explain", headers=mallory)
         nameless = await client.get(f"/v1/portfolio/{rosa}/explain")
 
     assert [theirs.status_code, nobodys.status_code, own.status_code] == [404] * 3

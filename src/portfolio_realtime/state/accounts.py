@@ -7,11 +7,9 @@ from typing import Any, Final, TypeVar, cast
 import msgspec
 import structlog
 
-from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.model import Account, AccountChange, Bookings, Pending
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Connection, Message, Subscribed, reports_unavailable
-from portfolio_realtime.state.error_answers import result_or_unavailable
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.state.unreadable import readable
 
@@ -154,36 +152,37 @@ class Accounts:
     async def unknown(self, account_ids: list[str]) -> dict[str, Pending | None]:
         """The accounts without a record that will never get one: account id -> Pending, or None.
 
-        None: the broker does not list the account. This is concluded only if some other account has a record.
+        None: the broker does not list the account. This is concluded only if some other account has a record;
+        on a cluster, some other one of the same shard, because a part of it may have come back empty alone.
         Raises StateUnavailable.
         """
         missing, _ = await self._missing(account_ids, [])
-        # Nearly always the case; the counts of all shards are not needed then.
+        # Nearly always the case; the counts of shards are not needed then.
         if not missing:
             return {}
         pending = await self.read_pending(missing)
         final: dict[str, Pending | None] = {name: one for name, one in pending.items() if one.is_final}
         missing = [one for one in missing if one not in pending]
-        missing, is_anybody_known = await self._missing(missing, range(self._shards))
-        return final | dict.fromkeys(missing) if is_anybody_known else final
+        is_cluster = self._connection.is_cluster
+        telling = sorted(set(map(self._shard, missing))) if is_cluster else range(self._shards)
+        missing, known = await self._missing(missing, telling)
+        judged = known if is_cluster else range(self._shards if known else 0)
+        return final | {one: None for one in missing if self._shard(one) in judged}
 
-    async def _missing(self, account_ids: list[str], counted: Iterable[int]) -> tuple[list[str], bool]:
+    async def _missing(self, account_ids: list[str], counted: Sequence[int]) -> tuple[list[str], set[int]]:
+        """Those of the accounts without a record, and those of the counted shards with any."""
         pipeline = self._connection.commands.pipeline(transaction=False)
         for account_id in account_ids:
-            pipeline.hexists(keys.accounts(keys.shard_of(account_id, self._shards)), account_id)
+            pipeline.hexists(keys.accounts(self._shard(account_id)), account_id)
         for shard in counted:
             pipeline.hlen(keys.accounts(shard))
-        found = await cast("Awaitable[list[Any]]", pipeline.execute(raise_on_error=False))
-        answers = [result_or_unavailable(answer) for answer in found]
-        missing: list[str] = []
-        for account_id, exists in zip(account_ids, answers, strict=False):
-            if isinstance(exists, StateUnavailable):
-                raise exists
-            if not exists:
-                missing.append(account_id)
-        # A part of a cluster that is away tells nothing of its shards.
-        counts = (count for count in answers[len(account_ids) :] if not isinstance(count, StateUnavailable))
-        return missing, any(counts)
+        found = await cast("Awaitable[list[int]]", pipeline.execute())
+        missing = [account_id for account_id, exists in zip(account_ids, found, strict=False) if not exists]
+        counts = zip(counted, found[len(account_ids) :], strict=True)
+        return missing, {shard for shard, count in counts if count}
+
+    def _shard(self, account_id: str) -> int:
+        return keys.shard_of(account_id, self._shards)
 
     @reports_unavailable
     async def read_all(self, shard: int) -> list[Account]:
