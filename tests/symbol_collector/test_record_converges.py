@@ -7,8 +7,10 @@ cash by another power of four, so that each booking's count can be read off the 
 
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -153,11 +155,15 @@ def test_any_story_ends_at_the_truth(story: list[Step]) -> None:
         assert deposits == account.external_cash_flow
 
 
+KINDS = ("flow", "TRD", "OCT", "DIV", "group")
+OPTION = "AAPL261218C00100000"
 MIXED = st.lists(
     st.tuples(
-        st.sampled_from(["flow", "TRD", "OCT", "tell one", "tell all", "look", "look"]),
+        st.sampled_from([*KINDS, "tell one", "tell all", "look", "look"]),
         st.floats(0, 6),  # seconds since the step before
-        st.integers(-3, 3).filter(bool),  # the amount, or which one is delivered
+        st.integers(-3, 3).filter(bool),  # in or out, or which one is told
+        st.floats(0, 1),  # lag of the balance, as a share of the greatest
+        st.floats(0, 1),  # lag of the positions
     ),
     max_size=30,
 )
@@ -165,38 +171,81 @@ MIXED = st.lists(
 
 @dataclass
 class UnorderedBroker:
-    """Bookings that move different amounts either way, and the ones that no event has told yet."""
+    """Bookings that move amounts either way, and the ones that no event has told yet."""
 
     record: AccountRecord
+    has_equals: bool = False
+    lag_s_max: float = 0.0
     now_s: float = 0.0
     booked: list[Activity] = field(default_factory=list[Activity])
     waiting: list[Activity] = field(default_factory=list[Activity])
+    told: set[str] = field(default_factory=set[str])
+    shown: set[str] = field(default_factory=set[str])  # by the balance; while REST lags, by the last one
+    stated_cash: int = CASH
 
     def book(self, kind: str, sign: int) -> None:
-        """A deposit or withdrawal, a trade of coins, or coins that come or leave without cash."""
-        amount = Decimal(sign * 7 ** len(self.booked))
-        if kind == "flow":
-            one = booking("CSD" if sign > 0 else "CSW", amount, at=self.now_s)
-        else:
-            cash = -100 * amount if kind == "TRD" else 0
-            one = booking(kind, cash, at=self.now_s, symbol="BTC/USD", quantity=amount, price=Decimal(100))
+        """A deposit or withdrawal, a dividend, a trade of coins, an assignment, or coins that come or leave.
+
+        With equals, two in succession move the same.
+        """
+        number = len(self.booked)
+        amount = Decimal(sign * 7**number)
+        if self.has_equals:
+            number //= 2
+            amount = Decimal((1 if number % 2 else -1) * 7**number)
+        cash = -100 * amount if kind == "TRD" else amount
+        coins: dict[str, Any] = {"symbol": "BTC/USD", "quantity": amount, "price": Decimal(100)}
+        match kind:
+            case "flow":
+                self._book(booking("CSD" if amount > 0 else "CSW", amount, at=self.now_s))
+            case "DIV":
+                self._book(booking("DIV", amount, at=self.now_s))
+            case "group":
+                legs: dict[str, Any] = {"at": self.now_s, "group_id": f"group {len(self.booked)}"}
+                self._book(booking("OPASN", symbol=OPTION, quantity=amount, **legs))
+                shares: dict[str, Any] = {"symbol": "AAPL", "quantity": -amount, "price": Decimal(100)}
+                self._book(booking("OPTRD", 100 * amount, **shares, **legs))
+            case _:
+                self._book(booking(kind, cash if kind == "TRD" else 0, at=self.now_s, **coins))
+
+    def _book(self, one: Activity) -> None:
         self.booked.append(one)
         self.waiting.append(one)
 
     def tell(self, index: int) -> None:
         """The event of one that waits."""
         if self.waiting:
-            self.record.apply_activity(self.waiting.pop(index % len(self.waiting)), at_s(self.now_s))
+            one = self.waiting.pop(index % len(self.waiting))
+            self.told.add(one.ref_id)
+            self.record.apply_activity(one, at_s(self.now_s))
 
-    def look(self) -> Outcome:
-        """A fetch of a tenth of a second. REST does not lag."""
-        began_ns, self.now_s = at_s(self.now_s), self.now_s + 0.1
-        held = sum(int(one.quantity) for one in self.booked)
-        cash = 10**40 + sum(int(one.net_amount) for one in self.booked)
-        stated = statement(cash, {"BTC/USD": held} if held else {}, last_equity=10**40)
+    def look(self, balance_lag_s: float = 0.0, positions_lag_s: float = 0.0) -> Outcome:
+        """A fetch of a tenth of a second."""
+        began_ns = at_s(self.now_s)
+        booked = [one for one in self.booked if one.published_ns <= at_s(self.now_s - balance_lag_s)]
+        held: dict[str, int] = {}
+        for one in self.booked:
+            if one.symbol and one.published_ns <= at_s(self.now_s - positions_lag_s):
+                held[one.symbol] = held.get(one.symbol, 0) + int(one.quantity)
+        self.now_s += 0.1
+        self.stated_cash = CASH + sum(int(one.net_amount) for one in booked)
+        self.shown = {one.ref_id for one in booked} | (set() if self.lag_s_max else self.shown)
+        held = {symbol: quantity for symbol, quantity in held.items() if quantity}
+        stated = statement(self.stated_cash, held, last_equity=CASH)
         return self.record.observe(stated, began_ns, at_s(self.now_s))
 
-    def take(self, action: str, wait_s: float, choice: int) -> None:
+    def check_wrong_is_marked(self) -> None:
+        """Without a mark, the cash has all that an event or the balance has told."""
+        account = self.record.account(1, 0)
+        if account.unconfirmed is None and account.cash != self._told_cash(self.told | self.shown):
+            # A balance that lags may show another booking of the same amount than the one that was told.
+            assert self.lag_s_max
+            assert account.cash == self._told_cash(self.told) == self.stated_cash
+
+    def _told_cash(self, names: set[str]) -> int:
+        return CASH + sum(int(one.net_amount) for one in self.booked if one.ref_id in names)
+
+    def take(self, action: str, wait_s: float, choice: int, *lags: float) -> None:
         """One step of the story."""
         self.now_s += wait_s
         match action:
@@ -206,9 +255,10 @@ class UnorderedBroker:
                 for _ in tuple(self.waiting):
                     self.tell(0)
             case "look":
-                self.look()
+                self.look(*(lag * self.lag_s_max for lag in lags))
             case _:
                 self.book(action, choice)
+        self.check_wrong_is_marked()
 
     def settle(self) -> None:
         """Everything is told, and looked at as often as the record asks."""
@@ -216,6 +266,7 @@ class UnorderedBroker:
         self.now_s += 10
         for _ in range(LOOKS_MAX):
             outcome = self.look()
+            self.check_wrong_is_marked()
             again_ns = self.record.look_again_ns
             if again_ns is None and outcome is not Outcome.LATE:
                 return
@@ -224,28 +275,88 @@ class UnorderedBroker:
         raise AssertionError(f"undecided after {LOOKS_MAX} looks")
 
 
-@settings(max_examples=600, deadline=None)
-@given(MIXED)
+@pytest.mark.parametrize(("has_equals", "lag_s_max"), [(False, 4.0), (True, 0.0)])
+@settings(max_examples=300, deadline=None)
+@given(story=MIXED)
 def test_bookings_in_any_order_explain_what_statements_showed_before(
-    story: list[tuple[str, float, int]],
+    has_equals: bool, lag_s_max: float, story: list[tuple[str, float, int, float, float]]
 ) -> None:
     """In and out, bought and sold, each told much later and in any order: nothing is left unexplained.
 
-    No two move the same amount: of two equal ones, the second may be told first and be taken for the first.
+    Of two that move the same, the second may be told first. What offsets another to the last digit, or adds
+    up to it, is not in the stories: no statement shows it, and day P&L may stay null until the roll.
     """
-    broker = UnorderedBroker(AccountRecord("alice"))
+    broker = UnorderedBroker(AccountRecord("alice"), has_equals, lag_s_max)
     broker.look()
-    for action, wait_s, choice in story:
-        broker.take(action, wait_s, choice)
+    for step in story:
+        broker.take(*step)
 
     broker.settle()
 
     account = broker.record.account(1, 0)
     assert account.unconfirmed is None
     assert account.unexplained == {}
-    flows = [one.net_amount for one in broker.booked if one.activity_type in ("CSD", "CSW")]
-    coins = [100 * one.quantity for one in broker.booked if one.activity_type == "OCT"]
+    assert account.cash == CASH + sum(int(one.net_amount) for one in broker.booked)
+    flows = [int(one.net_amount) for one in broker.booked if one.activity_type in ("CSD", "CSW")]
+    coins = [100 * int(one.quantity) for one in broker.booked if one.activity_type == "OCT"]
     assert account.external_cash_flow == sum(flows) + sum(coins)
+
+
+def told(broker: UnorderedBroker, one: Activity) -> tuple[Decimal, bool, dict[str, Decimal]]:
+    """Cash, whether it is marked, and what is unexplained, once the event has come."""
+    broker.record.apply_activity(one, at_s(broker.now_s))
+    account = broker.record.account(1, 0)
+    return account.cash - CASH, account.unconfirmed is not None, account.unexplained
+
+
+def test_the_second_of_two_equal_deposits_is_not_taken_for_the_first() -> None:
+    """The first is in a statement and is told last. The second waits, marked, until a statement tells."""
+    broker = UnorderedBroker(AccountRecord("alice"))
+    broker.look()
+    first, second = booking("CSD", 100, at=1), booking("CSD", 100, at=30)
+    broker.booked = [first]
+    for wait_s in (10, 2.1):
+        broker.take("look", wait_s, 1)
+    broker.booked.append(second)
+    broker.now_s = 30
+
+    assert told(broker, second) == (100, True, {})
+    assert broker.look() is Outcome.CONFIRMED
+    account = broker.record.account(1, 0)
+    assert (account.cash, account.unexplained) == (CASH + 200, {"cash": 100})
+    assert told(broker, first) == (200, False, {})
+    assert broker.record.account(1, 0).external_cash_flow == 200
+
+
+def test_a_late_row_of_the_amount_that_a_statement_had_is_not_applied_again() -> None:
+    """It may be a new one: it waits, marked, until REST has had the time to show it."""
+    broker = UnorderedBroker(AccountRecord("alice"))
+    broker.look()
+    broker.booked = [booking("CSD", 100, at=1)]
+    for wait_s in (1, 2.1):
+        broker.take("look", wait_s, 1)
+    broker.now_s = 20
+
+    assert told(broker, booking("CSD", 100, at=20)) == (100, True, {})
+    assert broker.look() is Outcome.LATE
+    broker.now_s = 25.1
+    assert broker.look() is Outcome.CONFIRMED
+
+    account = broker.record.account(1, 0)
+    assert (account.cash, account.unexplained, account.unconfirmed) == (CASH + 100, {}, None)
+    assert account.external_cash_flow == 100
+
+
+def test_an_event_that_rest_agreed_without_is_applied_and_marked() -> None:
+    """Another that offsets it may be still to come."""
+    broker = UnorderedBroker(AccountRecord("alice"))
+    broker.look()
+    late = booking("CSW", -100, at=1)
+    broker.now_s = 30
+    broker.look()
+
+    assert told(broker, late) == (-100, True, {})
+    assert broker.record.look_again_ns is not None
 
 
 def test_a_deposit_explains_its_part_of_a_statement_that_also_showed_a_purchase() -> None:

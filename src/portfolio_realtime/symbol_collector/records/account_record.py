@@ -34,7 +34,7 @@ from portfolio_realtime.symbol_collector.records.day_sums import Day
 from portfolio_realtime.symbol_collector.records.doubts import Reason
 from portfolio_realtime.symbol_collector.records.holds import without_hold
 from portfolio_realtime.symbol_collector.records.record_drift import DriftingRecord
-from portfolio_realtime.symbol_collector.records.record_state import REST_LAG_NS, confirmation
+from portfolio_realtime.symbol_collector.records.record_state import REST_LAG_NS, Doubted, confirmation
 
 EVENT_SETTLE_NS: Final = 2 * NS_PER_S  # this long without events of the account is quiet
 LOOK_NS_MAX: Final = 10 * NS_PER_S  # an account that is never quiet is fetched this often
@@ -72,7 +72,7 @@ class AccountRecord(DriftingRecord):
     def _patience_ns(self) -> int:
         if not self._is_late or self._doubt is None:
             return EVENT_SETTLE_NS
-        return max(EVENT_SETTLE_NS, (self._looked_ns - self._doubt[1]) // 2)
+        return max(EVENT_SETTLE_NS, (self._looked_ns - self._doubt.since_ns) // 2)
 
     def apply_activity(self, activity: Activity, now_ns: int) -> bool:
         """Apply an event. True if it is new; a repeat changes nothing."""
@@ -95,11 +95,18 @@ class AccountRecord(DriftingRecord):
         )
         self._place(activity, now_ns)
         self._has_new_bookings = True
-        if self._doubt is not None and not self._uncertain:
-            doubted, _ = self._doubt
-            if self._balances.totals().agrees(doubted):
-                self._agree(doubted)
+        self._settle_doubt()
         return True
+
+    def _settle_doubt(self) -> None:
+        """The statement that differed may be explained by now, if nothing newer than it has been applied."""
+        if self._doubt is None or self._uncertain:
+            return
+        statement, began_ns, _ = self._doubt
+        if self._balances.totals().agrees(statement) and all(
+            one.published_ns <= began_ns for one, _ in self._applied
+        ):
+            self._agree(statement)
 
     def untold(self, rows: list[Activity], now_ns: int) -> list[Activity]:
         """Which of these rows, all of a span of time, no event has reported. The caller applies them."""
@@ -167,15 +174,22 @@ class AccountRecord(DriftingRecord):
         elif self._booked.is_leg(activity):
             self._wait_with(activity, now_ns)
             self._move_group(activity, now_ns)
-        elif self._is_there_already(activity):
+        elif self._differences.recognises(self._effect(activity)):
             self._count_contained(activity)
             self._is_unsettled = True
         elif activity.is_tentative or self._may_be_there_already(activity):
             self._wait_with(activity, now_ns)
+            self._presume_contained([activity], self._effect(activity))
             self._is_prompt |= now_ns - self._looked_ns >= EVENT_SETTLE_NS
         else:
             self._move(activity)
-            if not activity_types.is_described(activity.activity_type) or _may_have_cost_a_fee(activity):
+            is_late = self._is_confirmed_without(activity)
+            self._is_unsettled |= is_late
+            if (
+                is_late
+                or not activity_types.is_described(activity.activity_type)
+                or _may_have_cost_a_fee(activity)
+            ):
                 self._doubts.raise_(Reason.UNPROVED, now_ns, {})
 
     def _wait_with(self, activity: Activity, now_ns: int) -> None:
@@ -189,13 +203,12 @@ class AccountRecord(DriftingRecord):
         if not self._booked.is_whole(leg.group_id):
             return
         ready = [one for one in self._uncertain if one.group_id == leg.group_id and self._is_surely_new(one)]
+        effect = sum_of(self._effect(one) for one in ready)
+        if self._differences.may_contain(effect):
+            self._presume_contained(ready, effect)
+            return
         self._uncertain = [one for one in self._uncertain if one not in ready]
         self._tell_uncertain(now_ns)
-        effect = sum_of(self._effect(one) for one in ready)
-        if self._differences.since_ns(effect) is not None:
-            for one in ready:
-                self._count_contained(one)
-            return
         held = self._balances.holdings.get(leg.symbol or "")
         for one in ready:
             self._move(one)
@@ -203,13 +216,13 @@ class AccountRecord(DriftingRecord):
             self._balances.restate_cost(held.symbol, held.cost_basis)
         self._doubts.raise_(Reason.UNPROVED, now_ns, {})
 
-    def _is_there_already(self, activity: Activity) -> bool:
-        """Whether a statement had exactly this excess."""
-        return bool(self._differences) and self._differences.since_ns(self._effect(activity)) is not None
+    def _is_confirmed_without(self, activity: Activity) -> bool:
+        """Whether REST has agreed since, as it does too if an untold booking offsets this one."""
+        return self._confirmed is not None and activity.published_ns <= self._confirmed.complete_ns
 
     def _may_be_there_already(self, activity: Activity) -> bool:
-        """Whether a statement may contain it: as a part of its excess, or as an unbooked fee."""
-        if self._differences and self._differences.may_contain(self._effect(activity)):
+        """Whether a statement may contain it: in its excess, or as an unbooked fee."""
+        if self._differences.may_contain(self._effect(activity)):
             return True
         is_fee = activity.activity_type == activity_types.CRYPTO_FEE and bool(activity.legs)
         return is_fee and any(
@@ -239,7 +252,7 @@ class AccountRecord(DriftingRecord):
             return Outcome.CONFIRMED
         is_late = self._is_earlier(statement)
         doubt = self._doubt
-        since_ns = self._doubted_since(statement, ended_ns)
+        since_ns = self._doubted_since(statement, began_ns, ended_ns)
         is_repeated = doubt is not None and self._doubt is doubt
         is_correction = not is_late and any(map(self._booked.corrects_unknown, self._uncertain))
         if is_correction and is_repeated:
@@ -247,7 +260,7 @@ class AccountRecord(DriftingRecord):
             return Outcome.CORRECTED
         may_be_held_back = not is_late and self._may_be_held_back(statement)
         patience_ns = HOLD_NS_MAX if may_be_held_back else LATE_NS_MAX if is_late else EVENT_SETTLE_NS
-        if began_ns - since_ns >= patience_ns:
+        if began_ns - since_ns >= patience_ns and (is_late or self._must_be_in_rest(began_ns)):
             self._take_drift(statement, began_ns, ended_ns, is_late=is_late)
             return Outcome.DRIFT
         self._is_unsettled |= not may_be_held_back
@@ -262,7 +275,7 @@ class AccountRecord(DriftingRecord):
         """
         totals = self._balances.totals()
         has_cash, has_quantities = totals.has_cash_of(statement), totals.has_quantities_of(statement)
-        for activity in sorted(self._uncertain, key=lambda one: one.published_ns, reverse=True):
+        for activity in reversed(self._by_publication()):
             totals.add(self._effect(activity))
             has_cash |= totals.has_cash_of(statement)
             has_quantities |= totals.has_quantities_of(statement)
@@ -285,6 +298,12 @@ class AccountRecord(DriftingRecord):
             totals.add(self._effect(activity))
         return totals.agrees(statement) and not self._balances.totals().agrees(statement)
 
+    def _must_be_in_rest(self, began_ns: int) -> bool:
+        """Whether what was booked since REST last agreed is so old that a request of then shows it."""
+        booked = [one for one, _ in self._applied] + self._uncertain
+        newest_ns = max((one.published_ns for one in booked), default=0)
+        return began_ns >= min(newest_ns, self._event_ns) + REST_LAG_NS
+
     def _is_earlier(self, statement: Statement) -> bool:
         """Whether cash and quantities each equal ours at some moment since REST last agreed."""
         totals = self._balances.totals()
@@ -295,16 +314,16 @@ class AccountRecord(DriftingRecord):
             has_quantities |= totals.has_quantities_of(statement)
         return has_cash and has_quantities
 
-    def _doubted_since(self, statement: Statement, ended_ns: int) -> int:
+    def _doubted_since(self, statement: Statement, began_ns: int, ended_ns: int) -> int:
         """Since when REST has stated this without an event of the account in between."""
         if self._doubt is not None:
-            doubted, since_ns = self._doubt
+            doubted = self._doubt.statement
             is_same = (
                 doubted.state.cash == statement.state.cash and doubted.quantities == statement.quantities
             )
-            if is_same and self._event_ns <= since_ns:
-                return since_ns
-        self._doubt = (statement, ended_ns)
+            if is_same and self._event_ns <= self._doubt.since_ns:
+                return self._doubt.since_ns
+        self._doubt = Doubted(statement, began_ns, ended_ns)
         return ended_ns
 
     def _note_doubts(self, statement: Statement, outcome: Outcome, now_ns: int) -> None:

@@ -107,19 +107,25 @@ class Differences:
 
     def since_ns(self, effect: Effect) -> int | None:
         """Since when the broker has shown exactly this, or None."""
-        parts = [self._equal(name, amount, effect.rounding) for name, amount in effect.parts.items()]
-        known = [part.since_ns for part in parts if part is not None]
-        return min(known) if known and len(known) == len(parts) else None
+        parts = self._equals(effect)
+        return min(part.since_ns for part in parts) if parts else None
+
+    def recognises(self, effect: Effect) -> bool:
+        """Whether it is exactly what was recognised by its form: a fee, or a split."""
+        parts = self._equals(effect)
+        return bool(parts) and all(part.cause in _RECOGNISED for part in parts)
 
     def may_contain(self, effect: Effect) -> bool:
-        """Whether it may be a part of what the broker already shows."""
-        has_any = False
-        for name, amount in effect.parts.items():
-            has_any |= any(
-                part.name == name and part.amount * amount > 0 and abs(part.amount) > abs(amount)
-                for part in self._parts
-            )
-        return has_any
+        """Whether it may be in what the broker already shows.
+
+        What is recognised has it if it is as large. What is not may be the sum of several, in and out.
+        """
+        return any(
+            part.cause not in _RECOGNISED or (part.amount * amount > 0 and abs(part.amount) >= abs(amount))
+            for name, amount in effect.parts.items()
+            for part in self._parts
+            if part.name == name
+        )
 
     def explain(
         self,
@@ -161,6 +167,11 @@ class Differences:
     def stand_ins(self, account_id: str) -> list[Activity]:
         """Bookings that stand in for the recognised parts, as of when they were seen."""
         return [_stand_in(account_id, part) for part in self._parts if part.cause in _RECOGNISED]
+
+    def _equals(self, effect: Effect) -> list[Part]:
+        """The parts that equal the whole effect, or none."""
+        parts = [self._equal(name, amount, effect.rounding) for name, amount in effect.parts.items()]
+        return [part for part in parts if part is not None] if None not in parts else []
 
     def _equal(self, name: str, amount: Decimal, rounding: Decimal) -> Part | None:
         allowed = rounding if name == CASH else ZERO

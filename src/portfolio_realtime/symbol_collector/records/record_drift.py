@@ -65,7 +65,7 @@ class DriftingRecord(RecordState):
         lacking = self._balances.totals().lacks(statement)
         costs = {symbol: held.cost_basis for symbol, held in self._balances.holdings.items()}
         quantities = self._balances.totals().quantities
-        since_ns = ended_ns if self._doubt is None else self._doubt[1]
+        since_ns = ended_ns if self._doubt is None else self._doubt.since_ns
         for one in undone:
             kind = activity_types.of(one.activity_type)
             if not kind.is_external and kind.code != activity_types.TRADE:  # REST had it before its booking
@@ -76,8 +76,8 @@ class DriftingRecord(RecordState):
                 cause = self._cause(name, amount, lacking, statement, (costs, quantities))
                 self._differences.add(name, amount, since_ns, cause)
         if self._confirmed is not None:
-            known = [one for one in self._uncertain if not self._booked.corrects_unknown(one)]
-            undecided = [self._effect(one) for one in sorted(known, key=lambda one: one.published_ns)]
+            known = [one for one in self._by_publication() if not self._booked.corrects_unknown(one)]
+            undecided = [self._effect(one) for one in known]
             self._differences.open_gap(self._confirmed.complete_ns - REST_LAG_NS, undecided=undecided)
         self._replace(statement, began_ns, ended_ns)
 
@@ -109,7 +109,8 @@ class DriftingRecord(RecordState):
         statement: Statement,
         before: tuple[dict[str, Decimal], dict[str, Decimal]],
     ) -> Cause:
-        if self._is_fee(name, amount):
+        is_undecided = any(name in self._effect(one).parts for one in self._uncertain)
+        if not is_undecided and self._is_fee(name, amount):
             return Cause.FEE
         costs, quantities = before
         holding = statement.holdings.get(name)
@@ -184,6 +185,17 @@ class DriftingRecord(RecordState):
 
     def _explain_contained(self, statement: Statement) -> None:
         """Explain differences by those uncertain bookings that the balances already contained."""
+        totals, contained_ones = self._balances.totals(), self._by_publication()
+        while not totals.agrees(statement) and contained_ones:
+            totals.add(self._effect(contained_ones.pop()))
+        if totals.agrees(statement):
+            if self._presumed:
+                self._presumed.clear()
+                self._sum_up_day()
+            for one in contained_ones:
+                self._uncertain.remove(one)
+                self._count_contained(one)
+            return
         contained = sum_of(self._effect(one) for one in self._uncertain).parts
         for name, amount in self._balances.totals().lacks(statement).items():
             contained[name] = contained.get(name, ZERO) - amount

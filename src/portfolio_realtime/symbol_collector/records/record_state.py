@@ -2,7 +2,7 @@
 
 from collections import deque
 from decimal import Decimal
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -31,6 +31,14 @@ APPLIED_MAX: Final = 1_000  # applied bookings kept to recognise a late statemen
 BOOKINGS_TOLD_MAX: Final = 2_000  # the newest bookings that other services get
 
 
+class Doubted(NamedTuple):
+    """A statement that differs, when it was requested, and since when REST has said so."""
+
+    statement: Statement
+    began_ns: int
+    since_ns: int
+
+
 class RecordState:
     """Statement, day, bookings and doubts of one account, and how other services see them."""
 
@@ -43,6 +51,9 @@ class RecordState:
         self._booked = Booked()
         self._applied: deque[tuple[Activity, Effect]] = deque(maxlen=APPLIED_MAX)  # since REST last agreed
         self._uncertain: list[Activity] = []
+        self._presumed: dict[
+            str, Activity
+        ] = {}  # uncertain ones that equal a difference, as of when it was seen
         self._differences = Differences()
         self._doubts = Doubts()
         self._multipliers: dict[str, Decimal] = {}  # of options held since the roll, even if closed
@@ -50,7 +61,7 @@ class RecordState:
         self._taken_from_ns = 0  # the statement that the balances rest on was requested here …
         self._taken_until_ns = 0  # … and complete here
         self._confirmed: Confirmation | None = None
-        self._doubt: tuple[Statement, int] | None = None  # a statement that differs, and since when it does
+        self._doubt: Doubted | None = None
         self._explained_since_ns = 0  # from here on, the bookings explain every change
         self._is_unsettled = False
         self._is_late = False  # REST lags: it is asked less and less often
@@ -80,7 +91,7 @@ class RecordState:
     def account(self, version: int, as_of_ns: int) -> Account:
         """The record for other services. Only after the first statement."""
         assert self._state is not None
-        traded, unexplained = self._day.traded, self._differences.unexplained
+        traded, unexplained = self._day.traded, self._unexplained
         symbols = sorted(self._balances.holdings.keys() | traded.keys())
         return Account(
             account_id=self.account_id,
@@ -115,8 +126,16 @@ class RecordState:
         has_any = any(
             self._taken_from_ns - REST_LAG_NS < one.published_ns and cash_flows.external_cash_flow(one)
             for one in self._uncertain
+            if one.ref_id not in self._presumed
         )
         return (CASH,) if has_any and CASH not in self._day.unvalued else ()
+
+    @property
+    def _unexplained(self) -> dict[str, Decimal]:
+        """Symbol or CASH -> amount that no booking explains."""
+        presumed = {name for one in self._presumed.values() for name in self._effect(one).parts}
+        unexplained = self._differences.unexplained
+        return {name: amount for name, amount in unexplained.items() if name not in presumed}
 
     def bookings(self, version: int) -> Bookings:
         """The bookings in the record of this version that were executed since `last_equity`.
@@ -168,21 +187,29 @@ class RecordState:
     def _count_contained(self, activity: Activity) -> None:
         """The balances contain the booking: it explains a difference, and counts from when that was seen."""
         effect = self._effect(activity)
-        since_ns = self._differences.since_ns(effect)
         from_gap = self._from_gap(activity)
+        since_ns = self._differences.since_ns(effect)
         if since_ns is None and not from_gap and not self._differences.may_contain(effect):
             self._day.count(activity, self._booked.corrected(activity))
             return
         if since_ns is not None:
-            self._booked.replace(
-                msgspec.structs.replace(
-                    activity,
-                    executed_ns=min(activity.executed_ns, since_ns),
-                    published_ns=min(activity.published_ns, since_ns),
-                )
-            )
+            self._booked.replace(_seen(activity, since_ns))
         self._differences.explain(effect.parts, effect.rounding, from_gap)
         self._sum_up_day()
+
+    def _presume_contained(self, bookings: list[Activity], effect: Effect) -> None:
+        """Count bookings that equal a difference as what explains it, until a statement decides."""
+        since_ns = self._differences.since_ns(effect)
+        if since_ns is None or effect.parts.keys() & {
+            name for one in self._presumed.values() for name in self._effect(one).parts
+        }:
+            return
+        self._presumed.update((one.ref_id, _seen(one, since_ns)) for one in bookings)
+        self._sum_up_day()
+
+    def _by_publication(self) -> list[Activity]:
+        """The uncertain bookings, oldest first."""
+        return sorted(self._uncertain, key=lambda one: one.published_ns)
 
     def _from_gap(self, activity: Activity) -> dict[str, Decimal]:
         """What of a booking that the balances contain must be in the excess of a statement."""
@@ -209,6 +236,9 @@ class RecordState:
         self._has_new_bookings |= bool(decided)
         for activity in decided:
             self._day.count(activity, self._booked.corrected(activity))
+        if self._presumed:
+            self._presumed.clear()
+            self._sum_up_day()
         self._rest_on(statement)
         self._applied.clear()
         self._doubt = None
@@ -223,6 +253,8 @@ class RecordState:
         self._booked.sum_up(self._day, {activity.ref_id for activity in self._uncertain})
         for stand_in in self._differences.stand_ins(self.account_id):
             self._day.count(stand_in, None)
+        for one in self._presumed.values():
+            self._day.count(one, self._booked.corrected(one))
 
     def _is_fee(self, name: str, amount: Decimal) -> bool:
         """Whether it may be a fee of a trade that is not booked yet."""
@@ -240,6 +272,15 @@ class RecordState:
             for name, amount in self._effect(one).parts.items():
                 by[name] = by.get(name, ZERO) + amount
         self._doubts.raise_(Reason.BOOKING, now_ns, by)
+
+
+def _seen(activity: Activity, since_ns: int) -> Activity:
+    """The booking as of when a statement first had it."""
+    return msgspec.structs.replace(
+        activity,
+        executed_ns=min(activity.executed_ns, since_ns),
+        published_ns=min(activity.published_ns, since_ns),
+    )
 
 
 def confirmation(statement: Statement, ended_ns: int) -> Confirmation:
