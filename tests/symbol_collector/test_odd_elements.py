@@ -1,16 +1,23 @@
 """One odd element, anywhere in a list that the product reads, costs only itself."""
 
 import json
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 
+from portfolio_realtime import config
+from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.model import Account
+from portfolio_realtime.service import Context
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Connection
+from portfolio_realtime.symbol_collector import collector
 from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
 from portfolio_realtime.symbol_collector.sources import parse
 from portfolio_realtime.symbol_collector.sources.parse import CurrencyRefused, PayloadRefused
@@ -138,6 +145,42 @@ async def test_a_stored_record_that_cannot_be_read_is_left_out(state: Any) -> No
     assert [one.account_id for one in found] == ["bob"]
     assert await state.accounts.read_one("alice") is None
     assert await state.accounts.read_with_bookings("alice") is None
+
+
+@pytest.mark.parametrize("happens", ["nothing", "leaves", "is read"])
+async def test_an_account_may_change_while_its_former_record_is_read(happens: str) -> None:
+    """Its statement was refused. Who has left the list is not inherited, nor what has been read since."""
+    stored = known().account("alice")
+    assert stored is not None
+
+    class Stored:
+        """Records of a former owner; reading one takes a while."""
+
+        async def read_one(self, _: str) -> Account | None:
+            if happens == "leaves":
+                records.list_accounts(["bob"])
+                records.list_accounts(["bob"])
+            elif happens == "is read":
+                records.observe(statement(70), at_s(1), at_s(2))
+            return stored
+
+    state: Any = Mock(accounts=Stored())
+    context = Context(config.load(), state, SystemClock(), CollectorRegistry(), "test")
+    client: Any = SimpleNamespace(interval_s_max=300.0, follower=Mock())
+    found = collector.Collector(context, client, collector.CollectorMetrics(context.registry))
+    records = found._records
+    records.list_accounts(["alice", "bob"])
+
+    await found._refuse("alice", "odd")
+
+    account = records.account("alice")
+    if happens == "leaves":
+        assert account is None
+        assert not found._pending.has_changes
+    else:
+        assert account is not None
+        assert account.is_unreadable
+        assert account.cash == (70 if happens == "is read" else stored.cash)
 
 
 def test_a_booking_of_an_unlisted_account_is_no_matter_of_the_others() -> None:

@@ -37,35 +37,10 @@ from portfolio_realtime.valuation.explain import explain
 from portfolio_realtime.valuation.valuer import Valuer
 from tests.support.activity_rows import DEPOSIT, FILL, NOW_NS, Activities, Still
 from tests.support.broker_payloads import ACCOUNT, POSITION
+from tests.support.odd_values import NO_ELEMENT, SPOILT
 from tests.symbol_collector.bookings import Inbox, at_s
 
 AUTH = basic("key", "secret")
-SPOILT: list[Any] = [
-    None,
-    "",
-    7,
-    -1,
-    True,
-    "text",
-    "NaN",
-    "-Infinity",
-    "1e400",
-    "9" * 40,
-    "0." + "0" * 40 + "1",
-    "0E-99999",
-    1e308,
-    [],
-    {},
-    [None],
-    {"id": None},
-    "EUR",
-    "a_kind_to_come",
-    "0000-00-00",
-    "9999-12-31T23:59:59Z",
-    "0001-01-01T00:00:00+14:00",
-    "\ud83d\ude00",
-]
-NO_ELEMENT: list[Any] = [None, 7, "text", [], {}, True, [[[]]]]
 swept = settings(
     max_examples=80,
     deadline=None,

@@ -13,7 +13,7 @@ from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Connection, reports_unavailable
 
 READ_SUBJECTS_MAX: Final = 1000  # per round trip
-_decode = msgspec.json.Decoder(list[str]).decode
+_decode = msgspec.json.Decoder(list[Any]).decode
 
 
 class Entitlements:
@@ -43,7 +43,7 @@ class Entitlements:
         texts = await cast(
             "Awaitable[dict[bytes, bytes]]", self._connection.commands.hgetall(keys.entitlements())
         )
-        return {subject.decode(): _accounts(text) for subject, text in texts.items()}
+        return {subject.decode(errors="backslashreplace"): _accounts(text) for subject, text in texts.items()}
 
     @reports_unavailable
     async def write_missing(self, entitlements: Mapping[str, Sequence[str]]) -> int:
@@ -72,7 +72,8 @@ class Entitlements:
 
 
 def _accounts(text: bytes | None) -> frozenset[str]:
+    """What can be read of one line; an account id that is no text is nobody's."""
     try:
-        return frozenset(_decode(text)) if text is not None else frozenset()
-    except msgspec.DecodeError:
+        return frozenset(one for one in _decode(text or b"[]") if isinstance(one, str))
+    except (ValueError, RecursionError):
         return frozenset()

@@ -397,15 +397,15 @@ class Collector:
     async def _refuse(self, account_id: str, reason: str, *, is_final: bool = False) -> None:
         """Mark the account's record as old: no answer about it can be read. That of a former owner, too."""
         self._untried.discard(account_id)
+        is_missing = self._records.is_listed(account_id) and not self._records.is_known(account_id)
+        stored = await self._state.accounts.read_one(account_id) if is_missing else None
         now_ns = self._clock.now_ns()
         if self._records.is_known(account_id):
             self._records.refuse_statement(account_id, now_ns)
-        elif not self._records.is_listed(account_id):
-            return
-        elif (stored := await self._state.accounts.read_one(account_id)) is not None:
+        elif stored is not None and self._records.is_listed(account_id):  # it may have left meanwhile
             self._records.inherit_unreadable(stored, now_ns)
             self._pending.discard(account_id)
-        else:
+        elif self._records.is_listed(account_id):
             self._pending.add(account_id, reason, is_final=is_final)
         self._writer.request_write()
 

@@ -28,11 +28,14 @@ DOCUMENT_BYTES_MAX: Final = 262_144
 KEYS_MAX: Final = 64
 RSA_BITS_MIN: Final = 2048
 
+# What comes out of decoding a key that is none; PyJWT does not turn all of it into its own errors.
+_UNREADABLE: Final = (jwt.PyJWTError, ValueError, TypeError, AttributeError, KeyError, RecursionError)
+
 log = structlog.get_logger()
 
 
 class _Document(msgspec.Struct):
-    keys: list[dict[str, Any]]
+    keys: list[msgspec.Raw]
 
 
 class KeySet:
@@ -87,7 +90,7 @@ class KeySet:
             try:
                 async with asyncio.timeout(FETCH_S_MAX):
                     self._keys = _parse(await self._fetch())
-            except (httpx.HTTPError, msgspec.DecodeError, ValueError, TimeoutError) as error:
+            except (httpx.HTTPError, ValueError, RecursionError, TimeoutError) as error:
                 log.warning("the keys of JWKS_URL could not be fetched", error=repr(error))
             else:
                 self._fetched_s = self._tried_s
@@ -105,27 +108,35 @@ class KeySet:
 
 
 def _parse(document: bytes) -> dict[str, jwt.PyJWK]:
-    """The signing keys in a JWKS by id, without other kinds of keys and weak ones."""
+    """The signing keys in a JWKS by id, without other kinds of keys, weak ones, and what cannot be read."""
     keys = msgspec.json.decode(document, type=_Document).keys
     if len(keys) > KEYS_MAX:
         raise ValueError(f"more than {KEYS_MAX} keys")
-    found = {key["kid"]: _signing_key(key) for key in keys if isinstance(key.get("kid"), str)}
-    good = {key_id: key for key_id, key in found.items() if key is not None}
+    good: dict[str, jwt.PyJWK] = {}
+    for place, text in enumerate(keys):
+        try:
+            key = msgspec.json.decode(text, type=dict[str, Any])
+            key_id, parsed = key.get("kid"), _signing_key(key)
+        except _UNREADABLE as error:
+            log.warning(
+                "a key of JWKS_URL could not be read; the others count", place=place, error=repr(error)
+            )
+            continue
+        if isinstance(key_id, str) and parsed is not None:
+            good[key_id] = parsed
     if not good:
         raise ValueError("no RS256 or ES256 signing key")
     return good
 
 
 def _signing_key(key: dict[str, Any]) -> jwt.PyJWK | None:
+    """The key, or None if it is for something else or weak. Raises what _UNREADABLE lists."""
     if key.get("use", "sig") != "sig":
         return None
     algorithm = {"RSA": "RS256", "EC": "ES256"}.get(str(key.get("kty")))
     if algorithm is None or key.get("alg", algorithm) != algorithm:
         return None
-    try:
-        parsed = jwt.PyJWK(key, algorithm)
-    except (jwt.PyJWTError, ValueError):
-        return None
+    parsed = jwt.PyJWK(key, algorithm)
     return parsed if _is_strong(parsed.key) else None
 
 
