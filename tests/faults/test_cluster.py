@@ -20,6 +20,7 @@ from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.state.nodes import Hello, Node, Nodes
 from portfolio_realtime.state.server import examine
 from tests.conftest import KIND, Until
+from tests.support.access import words_of
 
 from .valkey_proxy import ValkeyProxy
 
@@ -202,10 +203,10 @@ async def test_a_connection_that_hears_nothing_is_given_up(
 @pytest.mark.parametrize("user", ["collector", "consumer", "calculator", "server"])
 async def test_the_rights_that_are_listed_are_enough(cluster: ValkeyCluster, user: rights.User) -> None:
     """Without the right to ask who holds what it is refused with the remedy; no node has refused anything."""
-    access = rights.access_string(user)
+    granted = words_of(rights.access_string(user))
     url = cluster.url.replace("redis://", f"redis://{user}:secret@")
     for node in cluster.nodes:
-        await node.do("ACL", "SETUSER", user, "reset", ">secret", *access.split())
+        await node.do("ACL", "SETUSER", user, "reset", ">secret", *granted)
     assert (await examine(url)).is_cluster
     for node in cluster.nodes:
         assert not [one for one in await node.do("ACL LOG") if "info" not in str(one)]

@@ -9,18 +9,15 @@ from portfolio_harness.valkey_node import ValkeyNode
 from portfolio_realtime.errors import StateRefused, StateUnavailable
 from portfolio_realtime.state import rights
 from portfolio_realtime.state.server import examine
-from tests.conftest import KIND, free_port
+from tests.conftest import free_port
+from tests.support.access import words_of
 
-UNKNOWN_TO_REDIS_7_0 = "+client|setinfo"
 SERVICES = [user for user in rights.COMMANDS if user != "operator"]
 
 
 async def url_of(valkey: ValkeyNode, user: str, access: str) -> str:
     """A user with these rights."""
-    granted = access.split()
-    if KIND.program:
-        granted.remove(UNKNOWN_TO_REDIS_7_0)
-    await valkey.do("ACL", "SETUSER", user, "reset", ">secret", *granted)
+    await valkey.do("ACL", "SETUSER", user, "reset", ">secret", *words_of(access))
     return valkey.url.replace("redis://", f"redis://{user}:secret@")
 
 

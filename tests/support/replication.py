@@ -17,12 +17,12 @@ from portfolio_realtime.config import valkey_url
 from portfolio_realtime.state import rights
 from tests.conftest import free_port
 from tests.interoperability.programs import need
+from tests.support.access import words_of
 from tests.support.authority import LOOPBACK, Certificates
 
 ADMIN: Final = "admin"
 SYNC_S_MAX: Final = 60.0
 FAILOVER_MS: Final = 20_000
-UNKNOWN_HERE: Final = "+client|setinfo "  # came with Redis 7.2
 
 
 class RedisNode(ValkeyNode):
@@ -50,8 +50,8 @@ class RedisNode(ValkeyNode):
     def _users(self) -> str:
         lines = ["user default off", f"user {ADMIN} on >{self._passwords[ADMIN]} ~* &* +@all"]
         for user in rights.COMMANDS:
-            granted = rights.access_string(user).replace(UNKNOWN_HERE, "")
-            lines.append(f"user {user} >{self._passwords[user]} {granted}")
+            granted = words_of(rights.access_string(user), is_redis_7_0=True)
+            lines.append(f"user {user} >{self._passwords[user]} {' '.join(granted)}")
         return "\n".join(lines) + "\n"
 
     def _with_tls(self) -> Sequence[str]:
