@@ -10,6 +10,7 @@ import resource
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final, Self
 
 import msgspec
@@ -166,7 +167,7 @@ class ClientProcesses:
         told = None if truths is self._truths else truths
         self._truths = truths
         if told is not None and not self._detail:
-            told = {account_id: Truth(truth.figures, {}) for account_id, truth in told.items()}
+            told = {key: replace(truth, rows={}, quantities={}) for key, truth in told.items()}
         answers = await self._tell([Order("compare", truths=told)] * len(self._processes))
         return {account: wrong for answer in answers for account, wrong in answer.differing.items()}
 

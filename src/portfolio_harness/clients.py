@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from portfolio_harness.comparison import differences
 from portfolio_harness.lags import Lags
 from portfolio_harness.oracle import Truth
 from portfolio_harness.websocket_client import STALLED_RECEIVE_BYTES, Wire, request, text_frame
@@ -162,12 +163,7 @@ class CheckedClient:
         """Names of the figures that differ from the truth."""
         if (newest := self.newest) is None:
             return ["no value"]
-        wrong = [name for name, figure in truth.figures.items() if newest.get(name) != figure]
-        if self.rows:
-            held = (row for row in self.rows.values() if row["quantity"] != "0")
-            shown = {row["symbol"]: row["market_value"] for row in held}
-            wrong += ["positions"] if shown != truth.market_values else []
-        return wrong
+        return differences(newest, self.rows if self._fleet.has_detail else None, truth)
 
     # The wire calls these
 
@@ -207,7 +203,7 @@ class Clients:
         self._parts = urlsplit(url)
         self._token_for = token_for
         self._interval_ns = int(interval_s * NS_PER_S)
-        self._detail = detail
+        self.has_detail = detail  # whether the clients request positions
         self._ramp_s = ramp_s
         self._waiting: deque[CheckedClient] = deque()  # for a connection
         self._wake = asyncio.Event()
@@ -367,7 +363,7 @@ class Clients:
         parts = self._parts
         is_secure = parts.scheme == "https"
         path = f"{parts.path.rstrip('/')}/ws/portfolio/{client.account_id}"
-        asked = request(parts.netloc, f"{path}?detail=positions" if self._detail else path)
+        asked = request(parts.netloc, f"{path}?detail=positions" if self.has_detail else path)
         hello = msgspec.json.encode({"type": "auth", "token": self._token_for(client.account_id)})
         host = parts.hostname or ""
         if self._address is None:
@@ -404,7 +400,7 @@ class Clients:
         """Check and count one message of one client."""
         received_ns = time.time_ns()
         try:
-            frame = _decode_frame(raw) if self._detail else _decode_lean_frame(raw)
+            frame = _decode_frame(raw) if self.has_detail else _decode_lean_frame(raw)
         except msgspec.DecodeError:
             self.counts["unreadable"] += 1
             return

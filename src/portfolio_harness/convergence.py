@@ -6,10 +6,10 @@ import time
 from typing import Any, Final, Protocol
 
 from portfolio_harness.clients import Clients
+from portfolio_harness.comparison import ACCOUNT_RECORD
 from portfolio_harness.oracle import Oracle, Truth
 
 CONVERGE_S_MAX: Final = 15.0
-ACCOUNT_RECORD: Final = "account_record"  # in `stale`: docs/api.md
 UNMARKED_S_MAX: Final = 75.0  # a contradicting REST is accepted after a minute; then two more statements
 MARKS_S: Final = 0.2
 COMPARE_S_MIN: Final = 0.02  # the pause between comparisons; at least the duration of the last one

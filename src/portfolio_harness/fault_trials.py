@@ -129,11 +129,21 @@ async def _until_priced(fleet: Clients) -> None:
         await asyncio.sleep(POLL_S)
 
 
+async def until_fresh(fleet: Clients) -> None:
+    """Wait until no price is stale: a client that is always told of stale prices is not told of an outage."""
+    give_up_s = time.monotonic() + PRICED_S_MAX
+    while stale := sum(client.newest is None or bool(client.newest["stale"]) for client in fleet.clients):
+        if time.monotonic() > give_up_s:
+            raise SystemFailed(f"{stale} accounts have stale prices or records without any fault")
+        await asyncio.sleep(POLL_S)
+
+
 async def _hold_one(system: System, fleet: Clients, seed: int, duration_s: float) -> Trial:
     oracle = system.oracle
     is_outage = seed % OUTAGE_EVERY == 0
     if is_outage:
         await asyncio.sleep(WARM_UP_S)
+        await until_fresh(fleet)
     before, counts_before, started_s = await oracle.state(), dict(fleet.counts), time.monotonic()
     plan = await oracle.install(_outage(seed) if is_outage else _plan(seed, duration_s))
     held_s = held_back_s(plan)

@@ -17,12 +17,25 @@ WIDE: Final = Context(prec=60)  # more digits than any amount has
 
 @dataclass(frozen=True)
 class Truth:
-    """One account's figures in the ledger, in dollars rounded to the cent, as text of the wire."""
+    """One account's figures in the ledger, in dollars rounded to the cent, as text of the wire.
+
+    A row has `quantity`, `mark` and `previous_close` (exact decimals), `mark_as_of` (a time as on the wire),
+    `market_value`, `day_pnl` and `unrealized_pnl` (rounded). None: not compared. So are `day_pnl` and
+    `previous_close` after bookings other than trades.
+    """
 
     figures: dict[str, str]  # equity, cash, last_equity, external_cash_flow, day_pnl
-    market_values: dict[str, str]  # symbol -> market value
+    rows: dict[str, dict[str, str | None]]  # symbol -> its row
     quantities: dict[str, Decimal] = field(default_factory=dict[str, Decimal])  # symbol -> quantity, exact
     in_transit: tuple[str, ...] = ()  # symbols between the two bookings of a split
+    unpriced: tuple[str, ...] = ()  # held without any price: not in `rows`, and zero in `figures`
+    booked_at: str | None = None  # time of the last booking, as on the wire
+    day_base: Decimal = Decimal(0)  # last equity + external cash flow, exact
+
+    @property
+    def market_values(self) -> dict[str, str]:
+        """Symbol -> market value, of the positions with a price."""
+        return {symbol: str(row["market_value"]) for symbol, row in self.rows.items()}
 
 
 class Oracle:
@@ -90,10 +103,31 @@ def _truth(exact: dict[str, Any]) -> Truth:
     names = ("equity", "cash", "last_equity", "external_cash_flow", "day_pnl")
     return Truth(
         figures={name: to_the_cent(exact[name]) for name in names},
-        market_values={held["symbol"]: to_the_cent(held["market_value"]) for held in exact["positions"]},
+        rows={held["symbol"]: _row(held) for held in exact["positions"]},
         quantities={held["symbol"]: Decimal(held["quantity"]) for held in exact["positions"]},
         in_transit=tuple(exact["in_transit"]),
+        unpriced=tuple(exact["unpriced"]),
+        booked_at=_wire_time(exact["booked_at"]) if exact["booked_at"] else None,
+        day_base=WIDE.add(Decimal(exact["last_equity"]), Decimal(exact["external_cash_flow"])),
     )
+
+
+def _row(held: dict[str, Any]) -> dict[str, str | None]:
+    is_simple = held["day_pnl"] is not None
+    gained = WIDE.subtract(Decimal(held["market_value"]), Decimal(held["cost_basis"]))
+    return {
+        **{name: held[name] for name in ("quantity", "mark")},
+        "previous_close": held["previous_close"] if is_simple else None,
+        "mark_as_of": _wire_time(held["mark_at"]),
+        "market_value": to_the_cent(held["market_value"]),
+        "day_pnl": to_the_cent(held["day_pnl"]) if is_simple else None,
+        "unrealized_pnl": to_the_cent(str(gained)),
+    }
+
+
+def _wire_time(text: str) -> str:
+    """A time with nine decimals, cut to six."""
+    return f"{text[:26]}Z"
 
 
 def to_the_cent(number: str) -> str:

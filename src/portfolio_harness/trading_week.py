@@ -12,7 +12,7 @@ import hashlib
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from datetime import time as clock_time
 from decimal import Decimal
@@ -66,6 +66,7 @@ STOPS: Final[tuple[Stop, ...]] = (
     (ROLL, 1, clock_time(2, 14, 55)),
     (AFTER, 1, clock_time(2, 40)),
 )
+OVERNIGHT: Final = frozenset((BEFORE, ROLL, AFTER))
 SPLIT_GAP_S: Final = 30.0
 HOLD_S: Final = 20.0  # of virtual time, between the two bookings of a split
 
@@ -361,7 +362,7 @@ class _Watch:
         truths = await self._system.oracle.truth()
         self.ledger.update(repr(sorted((key, truth.figures) for key, truth in truths.items())).encode())
         while True:
-            differing = await self._fleet.mismatches(truths)
+            differing = await self._fleet.mismatches(_comparable(stop, truths))
             now_s = time.monotonic()
             if differing:
                 equal_s = now_s
@@ -378,7 +379,8 @@ class _Watch:
     async def hold(self, stop: str, truths: dict[str, Truth]) -> None:
         """Check that every client shows `truths` for HOLD_S, whatever the ledger has; record the check."""
         until_ns = self._system.clock.now_ns() + int(HOLD_S * NS_PER_S)
-        while not (differing := await self._fleet.mismatches(truths)):
+        comparable = _comparable(AFTER, truths)
+        while not (differing := await self._fleet.mismatches(comparable)):
             if self._system.clock.now_ns() >= until_ns:
                 break
             await self._system.wait(TICK_S)
@@ -394,6 +396,23 @@ class _Watch:
             shown, figures = newest[account_id], truths[account_id].figures
             told = (f"{name} {shown.get(name)}, not {figures.get(name)}" for name in names)
             say(f"  {account_id}: {'; '.join(told)}")
+
+
+def _comparable(stop: str, truths: dict[str, Truth]) -> dict[str, Truth]:
+    """The truths without the previous closes, and positions' day P&L, of another day than the client's.
+
+    The client's are of the market: it has a new day at midnight, for coins midnight UTC. The ledger's are of
+    the books, which have a new day at the roll.
+    """
+    unknown = {"previous_close": None, "day_pnl": None}
+
+    def row(symbol: str, shown: dict[str, str | None]) -> dict[str, str | None]:
+        return shown | unknown if stop in OVERNIGHT or "/" in symbol else shown
+
+    return {
+        account_id: replace(truth, rows={symbol: row(symbol, shown) for symbol, shown in truth.rows.items()})
+        for account_id, truth in truths.items()
+    }
 
 
 def _new_york(system: VirtualSystem) -> datetime:

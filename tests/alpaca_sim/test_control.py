@@ -143,6 +143,28 @@ async def test_a_trade_moves_cash_and_quantity_but_not_the_flow(start: Start) ->
     assert (await truth_of(running, account_id))["cash"] == "1275"
 
 
+async def test_the_truth_has_the_day_of_each_position(start: Start) -> None:
+    """Since the previous close, less what was paid; not known after a transfer, whose value is a rule's."""
+    running = await start()
+    made = await running.post("/_sim/accounts", cash="1000", positions={"AAPL": "10"})
+    account_id = made["account_id"]
+    assert (await running.get(f"/_sim/accounts/{account_id}"))["booked_at"] is None
+    await running.post("/_sim/print", symbol="AAPL", price="150")
+    sold = {"symbol": "AAPL", "quantity": "-2.5", "price": "149"}
+    await running.post("/_sim/trade", account_id=account_id, **sold)
+    close = running.sim.market.listing("AAPL").previous_close
+    truth = await running.get(f"/_sim/accounts/{account_id}")
+    (held,) = truth["positions"]
+    assert Decimal(held["day_pnl"]) == Decimal("7.5") * 150 + Decimal("2.5") * 149 - 10 * close
+    assert Decimal(held["cost_basis"]) == Decimal("7.5") * close
+    assert held["mark_at"] < truth["booked_at"]
+
+    transfer = {"activity_type": "ACATS", "symbol": "AAPL", "quantity": "1", "price": "150"}
+    await running.post("/_sim/securities", account_id=account_id, **transfer)
+    (held,) = (await running.get(f"/_sim/accounts/{account_id}"))["positions"]
+    assert held["day_pnl"] is None
+
+
 @pytest.mark.parametrize(
     ("activity_type", "amount", "cash", "flow"),
     [

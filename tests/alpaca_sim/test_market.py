@@ -72,8 +72,8 @@ def test_the_mark_at_a_past_moment_is_the_one_of_then(market: Market) -> None:
         clock.at_ns += SECOND_NS
         market.print_trade("AAPL", Decimal(price), Decimal(100), ("@",))
         times.append(state.mark_trade.at_ns)
-    assert [state.mark_at(at_ns) for at_ns in times] == [101, 102, 103]
-    assert state.mark_at(times[1] - 1) == 101
+    assert [state.mark_at(at_ns) for at_ns in times] == list(zip(times, (101, 102, 103), strict=True))
+    assert state.mark_at(times[1] - 1) == (times[0], 101)
     with pytest.raises(LookupError):
         state.mark_at(START_NS - 1)
 
@@ -87,7 +87,7 @@ def test_the_history_is_bounded_by_time_and_count(market: Market) -> None:
     clock.at_ns += (HISTORY_S_MAX + 1) * SECOND_NS
     market.print_trade("AAPL", Decimal(101), Decimal(100), ("@",))
     assert len(state.history) == 2
-    assert state.mark_at(clock.at_ns - HISTORY_S_MAX * SECOND_NS) == 100
+    assert state.mark_at(clock.at_ns - HISTORY_S_MAX * SECOND_NS)[1] == 100
 
 
 def fingerprint(seed: int) -> list[object]:

@@ -63,11 +63,15 @@ def truth_json(truth: Truth) -> dict[str, Any]:
                 "quantity": text(position.quantity),
                 "multiplier": text(position.multiplier),
                 "mark": text(position.mark),
+                "mark_at": rfc3339(position.mark_at_ns),
                 "previous_close": text(position.previous_close),
                 "market_value": text(position.market_value),
+                "cost_basis": text(position.cost_basis),
+                "day_pnl": None if position.day_pnl is None else text(position.day_pnl),
             }
             for position in truth.positions
         ],
+        "booked_at": rfc3339(truth.booked_at_ns) if truth.booked_at_ns else None,
         "unpriced": list(truth.unpriced),
         "in_transit": list(truth.in_transit),
     }
@@ -95,7 +99,7 @@ async def all_truths(request: Request) -> Response:
     sim = sim_of(request)
     wanted = csv_param(request, "ids") or list(sim.ledger.accounts)
     as_of_ns = sim.clock.stamp_ns()
-    marks = {symbol: state.mark for symbol, state in sim.market.symbols.items()}
+    marks = {symbol: state.mark_trade for symbol, state in sim.market.symbols.items()}
     truths: dict[str, Any] = {}
     for index, key in enumerate(wanted):
         if index % TRUTHS_PER_SLICE == TRUTHS_PER_SLICE - 1:

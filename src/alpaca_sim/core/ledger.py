@@ -13,10 +13,11 @@ from decimal import Decimal
 
 from alpaca_sim.core.activity_types import MEANINGS
 from alpaca_sim.core.decimals import ZERO, divide, exact
-from alpaca_sim.core.market import Market, MarketSymbol
+from alpaca_sim.core.market import Listing, Market, MarketSymbol, Trade
 from alpaca_sim.core.ulid import UlidSequence
 
 ACTIVITIES_MAX = 5_000_000
+TRADE = "TRD"
 SPLIT = "SPLIT"  # two bookings: the old quantity leaves, the new one arrives at the same cost
 
 
@@ -53,6 +54,13 @@ class Activity:
             return ZERO
         units = self.quantity * self.price * self.multiplier if meaning.units and self.symbol else ZERO
         return self.net_amount + units
+
+
+def symbols_of(activity: Activity) -> tuple[str, ...]:
+    """The symbols whose quantity a booking moves."""
+    if not activity.symbol or not activity.quantity:
+        return ()
+    return pair_of(activity.symbol) or (activity.symbol,)
 
 
 def pair_of(symbol: str) -> tuple[str, str] | None:
@@ -129,6 +137,24 @@ class Holdings:
 
 
 @dataclass(slots=True)
+class Traded:
+    """Quantity and cost (dollars) of the day's bookings of one symbol, purchases positive.
+
+    `is_simple`: all are trades of this day, so that no valuation rule beside arithmetic is needed.
+    """
+
+    quantity: Decimal = ZERO
+    cost: Decimal = ZERO
+    is_simple: bool = True
+
+    def add(self, activity: Activity, sign: int, is_simple: bool) -> None:
+        """Add one booking, or with `sign` -1 take it back."""
+        self.quantity += sign * activity.quantity
+        self.cost += sign * activity.quantity * activity.price * activity.multiplier
+        self.is_simple &= is_simple
+
+
+@dataclass(slots=True)
 class Account:
     """One brokerage account with all its activities."""
 
@@ -159,6 +185,28 @@ class Account:
                 past.book_activity(activity)
         return past
 
+    def booked_at_ns(self, until_ns: int | None = None) -> int:
+        """The time of the last booking up to and including `until_ns`; 0: there is none."""
+        booked = (one.at_ns for one in reversed(self.activities) if until_ns is None or one.at_ns <= until_ns)
+        return next(booked, 0)
+
+    def traded(self, until_ns: int | None = None) -> "dict[str, Traded]":
+        """What was traded of each symbol since the opening, up to and including `until_ns`."""
+        booked = {activity.ref_id for activity in self.activities[self.first :]}
+        traded: dict[str, Traded] = {}
+        with exact():
+            for activity in self.activities[self.first :]:
+                if until_ns is not None and activity.at_ns > until_ns:
+                    break
+                previous = activity.previous
+                for sign, one in ((-1, previous), (1, None if activity.is_void else activity)):
+                    for symbol in symbols_of(one) if one is not None else ():
+                        assert one is not None
+                        is_simple = one.activity_type == TRADE and symbol == one.symbol
+                        is_simple &= previous is None or previous.ref_id in booked
+                        traded.setdefault(symbol, Traded()).add(one, sign, is_simple)
+        return traded
+
     def roll(self, opening: Holdings, first: int, last_equity: Decimal) -> None:
         """Begin a new day: `opening` is the state after the activities before index `first`."""
         self.opening, self.first, self.last_equity = opening, first, last_equity
@@ -170,15 +218,21 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class PositionTruth:
-    """One position with its exact market value, in dollars."""
+    """One position with its exact figures, in dollars. `mark_at_ns`: when the mark was traded.
+
+    `day_pnl` is None after bookings other than trades: what they cost the day is a matter of rules.
+    """
 
     symbol: str
     asset_class: str
     quantity: Decimal
     multiplier: Decimal
     mark: Decimal
+    mark_at_ns: int
     previous_close: Decimal
     market_value: Decimal
+    cost_basis: Decimal
+    day_pnl: Decimal | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +247,7 @@ class Truth:
     external_cash_flow: Decimal
     day_pnl: Decimal
     positions: tuple[PositionTruth, ...]
+    booked_at_ns: int = 0  # time of the last booking; 0: there is none
     unpriced: tuple[str, ...] = ()  # held without any price: counted as zero
     in_transit: tuple[str, ...] = ()  # between the two legs of a split: counted as zero
 
@@ -259,62 +314,76 @@ class Ledger:
             )
 
     def truth(
-        self, account_id: str, as_of_ns: int, past: bool = False, marks: Mapping[str, Decimal] | None = None
+        self, account_id: str, as_of_ns: int, past: bool = False, marks: Mapping[str, Trade] | None = None
     ) -> Truth:
         """The account's exact figures, as of now by default.
 
         With `past`, holdings and marks are those of `as_of_ns`. With `marks`, the holdings are those of
-        `as_of_ns` and the marks are the given ones, taken at that time. Raises KeyError for an unknown
+        `as_of_ns` and the marks are the given trades, taken at that time. Raises KeyError for an unknown
         account, and LookupError for a time before the price history.
         """
         account = self.accounts[account_id]
-        holdings = account.holdings(as_of_ns if past or marks is not None else None)
+        until_ns = as_of_ns if past or marks is not None else None
+        holdings, traded = account.holdings(until_ns), account.traded(until_ns)
         positions: list[PositionTruth] = []
         unpriced: list[str] = []
         with exact():
             equity = holdings.cash
             for symbol, position in holdings.positions.items():
                 state = self._market.symbols[symbol]
-                listing = state.listing
                 if state.is_unpriced:
                     unpriced.append(symbol)
                     continue
-                mark = _mark(state, as_of_ns, past, marks)
-                multiplier = listing.multiplier
-                market_value = position.quantity * multiplier * mark
-                equity += market_value
+                mark_at_ns, mark = _mark(state, as_of_ns, past, marks)
                 positions.append(
-                    PositionTruth(
-                        symbol,
-                        listing.asset_class,
-                        position.quantity,
-                        multiplier,
-                        mark,
-                        listing.previous_close,
-                        market_value,
-                    )
+                    _position(state.listing, position, mark, mark_at_ns, traded.get(symbol, Traded()))
                 )
+                equity += positions[-1].market_value
             flow = holdings.external_cash_flow
             day_pnl = equity - account.last_equity - flow
-        last_equity = account.last_equity
         return Truth(
             account_id,
             as_of_ns,
             equity,
             holdings.cash,
-            last_equity,
+            account.last_equity,
             flow,
             day_pnl,
             tuple(positions),
+            account.booked_at_ns(until_ns),
             tuple(unpriced),
             tuple(holdings.in_transit),
         )
 
 
-def _mark(state: MarketSymbol, as_of_ns: int, past: bool, marks: Mapping[str, Decimal] | None) -> Decimal:
-    if marks is not None:
-        return marks[state.listing.symbol]
-    return state.mark_at(as_of_ns) if past else state.mark
+def _position(
+    listing: Listing, position: Position, mark: Decimal, mark_at_ns: int, traded: Traded
+) -> PositionTruth:
+    """One position at a mark. Must be called inside `exact()`."""
+    market_value = position.quantity * listing.multiplier * mark
+    carried = (position.quantity - traded.quantity) * listing.multiplier * listing.previous_close
+    return PositionTruth(
+        symbol=listing.symbol,
+        asset_class=listing.asset_class,
+        quantity=position.quantity,
+        multiplier=listing.multiplier,
+        mark=mark,
+        mark_at_ns=mark_at_ns,
+        previous_close=listing.previous_close,
+        market_value=market_value,
+        cost_basis=position.cost_basis,
+        day_pnl=market_value - carried - traded.cost if traded.is_simple else None,
+    )
+
+
+def _mark(
+    state: MarketSymbol, as_of_ns: int, past: bool, marks: Mapping[str, Trade] | None
+) -> tuple[int, Decimal]:
+    """When the mark was traded, and its price."""
+    if past:
+        return state.mark_at(as_of_ns)
+    trade = state.mark_trade if marks is None else marks[state.listing.symbol]
+    return trade.at_ns, trade.price
 
 
 def compressed_cost(

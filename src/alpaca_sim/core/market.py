@@ -178,11 +178,11 @@ class MarketSymbol:
         while len(self.history) > 1 and self.history[1][0] <= oldest_ns:
             self.history.popleft()
 
-    def mark_at(self, at_ns: int) -> Decimal:
-        """The mark at a past time. Raises LookupError for a time before the price history."""
+    def mark_at(self, at_ns: int) -> tuple[int, Decimal]:
+        """The mark at a past time, and since when. Raises LookupError for a time before the price history."""
         for marked_ns, price in reversed(self.history):
             if marked_ns <= at_ns:
-                return price
+                return marked_ns, price
         raise LookupError(f"no price of {self.listing.symbol} is kept for that time")
 
 
