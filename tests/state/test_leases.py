@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 import pytest
 
@@ -142,3 +142,15 @@ async def test_members_are_counted_until_they_are_silent(state: State, other: St
         return await state.leases.enlist("group") == 1
 
     await until(is_alone, "the silent member is not counted")
+
+
+async def test_who_counts_the_living_is_one_of_them(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The entry is evicted, flushed or has run out before the living are counted."""
+    prolong = state.leases._prolong  # pyright: ignore[reportPrivateUsage]  # nobody else stands between the two steps
+
+    async def prolong_and_lose(keys: Sequence[str], args: Sequence[str | bytes | int]) -> None:
+        await prolong(keys=keys, args=args)
+        await state.connection.commands.delete(*keys)
+
+    monkeypatch.setattr(state.leases, "_prolong", prolong_and_lose)
+    assert await state.leases.enlist("group") == 1

@@ -8,9 +8,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from alpaca_sim.core.ulid import encode
 from portfolio_realtime.alpaca.http import basic
 from portfolio_realtime.cancellation import cancel_until_ended
-from portfolio_realtime.clock import SystemClock, parse_rfc3339
+from portfolio_realtime.clock import NS_PER_S, SystemClock, parse_rfc3339
 from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable
 from portfolio_realtime.symbol_collector.sources import broker_events
 from portfolio_realtime.symbol_collector.sources.broker_client import ROWS_PATH, BrokerClient
@@ -215,3 +216,35 @@ async def test_what_a_dead_stream_leaves_out_comes_by_asking(until: Until) -> No
     spans = [(parse_rfc3339(one["since"][0]), parse_rfc3339(one["until"][0])) for one in broker.asked[1:]]
     assert all(span[0] < before[1] for before, span in itertools.pairwise(spans)), "no gap between them"
     assert all(since_ns < until_ns < SystemClock().now_ns() for since_ns, until_ns in spans)
+
+
+async def test_events_that_come_late_are_told_until_they_are_caught_up(until: Until) -> None:
+    """A stream that trails, of the broker's or of ours: what is behind the newest event is unknown."""
+    inbox, clock = Inbox(), SystemClock()
+    writers: list[asyncio.StreamWriter] = []
+    is_over = asyncio.Event()
+
+    async def answer(target: str, writer: asyncio.StreamWriter) -> None:
+        writer.write(STREAM_HEAD + b": welcome\n\n")
+        writers.append(writer)
+        await is_over.wait()
+
+    def published(ago_s: float) -> bytes:
+        return _event(encode((clock.now_ns() - int(ago_s * NS_PER_S)) // 1_000_000 << 80))
+
+    async with scripted(answer) as url, BrokerClient(url, AUTH) as client:
+        follower = EventFollower(client, clock, inbox)
+        following = asyncio.create_task(follower.follow())
+        await until(lambda: writers, "connected")
+        for text, is_late in (
+            (published(0), False),
+            (published(60), True),
+            (published(0), False),
+            (published(60), True),
+            (b":heartbeat\n\n", False),
+        ):
+            writers[0].write(text)
+            await until(lambda is_late=is_late: follower.is_mute() == is_late, f"late: {is_late}")
+        assert len(inbox.taken) >= 4
+        is_over.set()
+        await cancel_until_ended([following])

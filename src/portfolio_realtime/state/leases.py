@@ -88,7 +88,7 @@ class Leases:
         key = keys.members(group)
         await self._prolong(keys=[key], args=[self._lease_ms, self._holder])
         (living,) = await self._read(keys=[key], args=[])
-        return len(living)
+        return max(1, len(living))  # we live, also when the entry has been evicted or has expired since
 
     @reports_unavailable
     async def leave(self, group: str) -> None:

@@ -22,6 +22,7 @@ from portfolio_realtime.symbol_collector.sources.stream_probe import LIMIT_MIN, 
 
 OVERLAP_NS: Final = NS_PER_S // 2  # of history and live stream; also allows for different clocks
 GAP_MARGIN_NS: Final = 60 * NS_PER_S  # replayed from before the last sign of life
+LATE_NS: Final = 3 * NS_PER_S  # from an event's publication until it counts as late
 PROBE_OVERLAP_NS: Final = 5 * NS_PER_S  # of what a probe asks for, over what is known
 HISTORY_NS_MAX: Final = 7 * 24 * 3600 * NS_PER_S  # the longest history of a day
 
@@ -40,6 +41,7 @@ class EventFollower:
         self._inbox = inbox
         self._heard_ns = 0  # when the live stream last gave a sign of life
         self._is_opening = False  # nothing has come yet on this connection
+        self._is_late = False  # the newest event came late, so that others behind it are late, too
         self._known_ns = 0  # until when the live stream, or a probe, has told everything
         self._probe = StreamProbe(clock, self._ask_for_missed, self._may_ask)
         self._history_since_ns: int | None = None
@@ -82,18 +84,25 @@ class EventFollower:
             return
         if is_live:
             self.cursor = activity.event_id
+            self._is_late = self._is_published_long_ago(activity.event_id)
         self._inbox.take_activity(activity, is_live=is_live)
+
+    def _is_published_long_ago(self, event_id: str) -> bool:
+        published_ns = parse.published_ns(event_id)
+        now_ns = min(self._client.now_ns(), self._clock.now_ns())
+        return published_ns is not None and now_ns - published_ns > LATE_NS
 
     def _hear(self) -> None:
         self._heard_ns = self._clock.now_ns()
+        self._is_late = False
         if not self._is_opening:  # a mute broker, too, may say welcome
             self._known_ns = self._client.now_ns()
             self._probe.hear()
         self._is_opening = False
 
     def is_mute(self) -> bool:
-        """Is the open stream silent, and does nobody say that it has nothing to tell?"""
-        return self._probe.is_mute()
+        """Is the open stream silent, with no answer that it has nothing to tell, or are its events late?"""
+        return self._is_late or self._probe.is_mute()
 
     def _may_ask(self) -> bool:
         return self.lost_since_s is None and self._client.has_room(LIMIT_MIN)
@@ -102,6 +111,7 @@ class EventFollower:
         until_ns = self._client.now_ns()
         await self._replay(self._known_ns - PROBE_OVERLAP_NS, until_ns)
         self._known_ns = max(self._known_ns, until_ns)
+        self._is_late = False
 
     def _connected(self, cursor: str | None) -> Callable[[], None]:
         heard_ns = self._heard_ns
