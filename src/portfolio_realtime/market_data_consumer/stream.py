@@ -37,6 +37,8 @@ SYMBOL_OVERHEAD_BYTES: Final = 3  # quotes and comma of JSON, or the header of M
 INVALID_SYNTAX: Final = 400
 AUTH_FAILED: Final = 402
 SYMBOL_LIMIT: Final = 405
+CODES: Final = range(400, 600)  # which Alpaca uses; each is a metric label
+OTHER: Final = "other"  # the label of all other codes
 CONNECTION_LIMIT: Final = 406
 SLOW_CLIENT: Final = 407
 INSUFFICIENT_SUBSCRIPTION: Final = 409
@@ -65,7 +67,7 @@ _encode_json = msgspec.json.Encoder().encode
 
 
 class StreamLost(FeedUnavailable):
-    """A connection has ended. `reason` is its metric label: lost, mute, session, or the feed's error code.
+    """A connection has ended. `reason`, its metric label: lost, mute, session, an error code, or other.
 
     `retry_after_s`: the pause that the feed asks for, if it does.
     """
@@ -215,7 +217,7 @@ class MarketStream:
         said = f"{self._name} answers {refusal.code} {refusal.text}"
         remedy = _FINAL.get(refusal.code)
         if remedy is None:
-            return StreamLost(said, str(refusal.code))
+            return StreamLost(said, str(refusal.code) if refusal.code in CODES else OTHER)
         return FeedRefused(f"{said}; {remedy.format(setting=self._setting)}")
 
 
