@@ -20,6 +20,8 @@ BEGIN_NS: Final = 1_763_740_800 * NS  # 2025-11-21 16:00:00Z: a Friday, the exch
 BALANCE_ASOF: Final = "2025-11-20"
 SYMBOLS: Final = ("AAA", "BBB", "CCC")
 UNITS: Final = 8  # units per share: the smallest quantity held is an eighth
+# The first id begins the second and ends the third.
+ACCOUNT_IDS: Final = ("acc", "acc1", "aacc")
 
 T = TypeVar("T")
 
@@ -105,7 +107,7 @@ class TrueAccount:
 class TrueBroker:
     """All accounts and the market. `chance` makes all random choices."""
 
-    def __init__(self, chance: random.Random, accounts: int) -> None:
+    def __init__(self, chance: random.Random) -> None:
         self.accounts: dict[str, TrueAccount] = {}
         self.prices: dict[str, float] = {}
         self.traded_s: dict[str, float] = {}  # symbol -> time of the trade that set its price
@@ -115,8 +117,7 @@ class TrueBroker:
         self._numbers = 0
         for symbol in SYMBOLS:
             self._print(TrueTrade(self._next(), symbol, round(chance.uniform(5, 500), 2), EPOCH_S - 1, True))
-        for number in range(accounts):
-            name = "a" * (number % 2) + f"acc{number}"  # ids of different length and beginning
+        for number, name in enumerate(ACCOUNT_IDS):
             cash = Decimal(chance.randrange(100_000, 9_000_000) * 10 + number) / 100
             held = {
                 symbol: Decimal(chance.choice((1, -1, 1)) * chance.randrange(1, 400))

@@ -18,6 +18,7 @@ from portfolio_realtime.state.connection import Connection, Subscribed
 from portfolio_realtime.state.feeds import Feeds
 from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
 from portfolio_realtime.symbol_collector.records.booked import Booked
+from portfolio_realtime.valuation import float_rounding
 from portfolio_realtime.websocket_server.access.identity import Identity
 from portfolio_realtime.websocket_server.clients.connection import ClientConnection
 from portfolio_realtime.websocket_server.fanout.freshness import ShardSigns
@@ -72,15 +73,29 @@ def _all_newer(_: Any, slots: Any, *__: Any) -> Any:
     return np.ones(len(slots), np.bool_)
 
 
+def _a_cent_more(dollars: Any, error_bound: Any) -> Any:
+    rounded, is_unsure = _round_to_cents(dollars, error_bound)
+    return rounded + 1, is_unsure
+
+
+def _begins_alike(self: Identity, account_id: str) -> bool:
+    return any(own.startswith(account_id) or account_id.startswith(own) for own in self.accounts)
+
+
+def _ends_alike(self: Identity, account_id: str) -> bool:
+    return any(own.endswith(account_id) or account_id.endswith(own) for own in self.accounts)
+
+
 def _until_quiet(self: Pace, now_s: float) -> float:
     return _wait_s(self, now_s) and 3600.0
 
 
-async def _all_live(_: Any, sources: Any) -> set[str]:
-    return set(sources)
+async def _all_live(_: Any, sources: Any) -> dict[str, bool]:
+    return dict.fromkeys(sources, False)
 
 
 _message = WatchedAccount.message
+_round_to_cents = float_rounding.round_to_cents
 _follow = Connection.follow
 _wait_s = Pace.wait_s
 
@@ -125,9 +140,19 @@ MUTANTS: Final = (
         _script(b"if tonumber(ARGV[1]) < fence then", b"if false then"),
     ),
     Mutant("P3", "changes of positions are left out", _replaced(WatchedAccount, "message", _without_changes)),
-    Mutant("P4", "every feed counts as live", _replaced(Feeds, "live", _all_live)),
+    Mutant("P4", "every feed counts as live", _replaced(Feeds, "sessions", _all_live)),
     Mutant("P5", "every client may see every account", _replaced(Identity, "may_see", _always)),
+    Mutant(
+        "P5", "ids count as equal when one begins the other", _replaced(Identity, "may_see", _begins_alike)
+    ),
+    Mutant("P5", "ids count as equal when one ends the other", _replaced(Identity, "may_see", _ends_alike)),
+    Mutant("P6", "values are a cent too high", _replaced(float_rounding, "round_to_cents", _a_cent_more)),
     Mutant("P7", "the server writes to a full socket", _replaced(ClientConnection, "pause", _nothing)),
+    Mutant(
+        "P8",
+        "nobody takes over the shards of a killed calculator",
+        _script(b"redis.call('PEXPIRE', KEYS[1], ARGV[2])", b"redis.call('PEXPIRE', KEYS[1], ARGV[2] * 100)"),
+    ),
     Mutant("P9", "a repeated booking counts twice", _replaced(Booked, "__contains__", _not)),
     Mutant(
         "P9",

@@ -14,6 +14,7 @@ from portfolio_realtime.state.error_answers import PassingError
 WARM_S: Final = 2.0  # no fault begins while the services start
 FAULTS_S: Final = 4.0  # the time in which faults begin
 FAULT_S: Final = (0.3, 5.0)  # how long a fault lasts
+LONGER_S: Final = {"mute feed": 4.0}  # added: the silence of a feed is noticed after 5 s
 FAULTS_MAX: Final = 4
 LOSS_RATIO: Final = 0.3
 REPLICA_LAG_S_MAX: Final = 0.4
@@ -44,7 +45,7 @@ def drawn(chance: random.Random, services: list[str]) -> list[PlannedFault]:
         fault = PlannedFault(
             name,
             at_s=WARM_S + chance.uniform(0, FAULTS_S),
-            for_s=chance.uniform(*FAULT_S),
+            for_s=chance.uniform(*FAULT_S) + LONGER_S.get(name, 0.0),
             victim=chance.choice([one for one in services if one.startswith(VICTIMS.get(name, ""))]),
             number=chance.random(),
         )

@@ -23,8 +23,7 @@ from portfolio_realtime.wire.messages import Subscribe
 
 SHARDS: Final = 2
 LEASE_MS: Final = 3000
-PRICE_TTL_S: Final = 6.0
-ACCOUNTS: Final = 3
+PRICE_TTL_S: Final = 10.0  # longer than a feed may be silent unnoticed
 TOKEN_S: Final = 60.0
 SHORT_TOKEN_S: Final = 5.0  # of one client, whose token expires during the trial
 SETTINGS: Final = config.load(
@@ -82,7 +81,7 @@ class World:
         self.valkey_skew_s = 0.0
         self.valkey = MadeUpValkey(lambda: wall_ns(loop.time() + self.valkey_skew_s) // 1_000_000)
         self.network = SimulatedNetwork(self.valkey, self.chance)
-        self.truth = TrueBroker(self.chance, ACCOUNTS)
+        self.truth = TrueBroker(self.chance)
         self.judge = SimulationJudge(self.truth, PRICE_TTL_S)
         self.network.overheard = lambda channel, payload: self.judge.overhear(channel, payload, loop.time())
         self.shard_count = SHARDS
@@ -153,15 +152,16 @@ class World:
                 self.connect(history, f"server-{1 + (number + detail) % 2}")
 
     def connect(self, history: WatcherHistory, server: str) -> None:
-        """Open a connection and subscribe; also try another client's account, which must be refused."""
+        """Open a connection and subscribe; also try all other accounts, which must be refused."""
         running = self.services[server]
         self._filenos += 1
         valid_s = SHORT_TOKEN_S if history is self.histories[0] else TOKEN_S
         watcher = SimulatedWatcher(running.part, history, self._filenos, valid_s)
         self._watchers[history.name] = watcher
         watcher.subscribe()
-        other = next(one for one in self.truth.accounts if one != history.account_id)
-        watcher.ask(Subscribe(other))
+        for other in self.truth.accounts:
+            if other != history.account_id:
+                watcher.ask(Subscribe(other))
 
     def close_clients(self, server: str) -> None:
         """Close the connections of a server that has died. `come_again` reconnects them."""
