@@ -196,7 +196,7 @@ class AccountRecord(DriftingRecord):
         """Keep a booking for the next statement: it is unknown whether the balances contain it."""
         self._uncertain.append(activity)
         self._is_unsettled = True
-        self._tell_uncertain(now_ns)
+        self._doubts.add(Reason.BOOKING, now_ns, self._effect(activity).parts)
 
     def _move_group(self, leg: Activity, now_ns: int) -> None:
         """The legs of a group change the balances together, because no value in between is real."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from enum import StrEnum
 
-from portfolio_realtime.model import Unconfirmed
+from portfolio_realtime.model import ZERO, Unconfirmed
 
 
 class Reason(StrEnum):
@@ -36,6 +36,17 @@ class Doubts:
         """Note a reason and its amounts: symbol, `cash` or `equity` -> the broker's figure minus ours."""
         since_ns, _ = self._open.get(reason, (at_ns, {}))
         self._open[reason] = since_ns, by
+
+    def add(self, reason: Reason, at_ns: int, by: Mapping[str, Decimal]) -> None:
+        """Note a reason; its amounts are added to those of before."""
+        since_ns, before = self._open.get(reason, (at_ns, {}))
+        self._open[reason] = (
+            since_ns,
+            {
+                **before,
+                **{name: before.get(name, ZERO) + amount for name, amount in by.items()},
+            },
+        )
 
     def settle(self, *reasons: Reason) -> None:
         """Remove these reasons."""
