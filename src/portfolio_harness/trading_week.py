@@ -67,6 +67,7 @@ STOPS: Final[tuple[Stop, ...]] = (
     (AFTER, 1, clock_time(2, 40)),
 )
 OVERNIGHT: Final = frozenset((BEFORE, ROLL, AFTER))
+SPLIT_STOCK: Final = "NVDA"
 SPLIT_GAP_S: Final = 30.0
 HOLD_S: Final = 20.0  # of virtual time, between the two bookings of a split
 
@@ -227,10 +228,10 @@ class Story:
         Between the two bookings, every client must show what it showed before.
         """
         ex_date = _new_york(self._system).date().isoformat()
-        body = {"symbol": "NVDA", "new_rate": "4", "gap_s": SPLIT_GAP_S, "ex_date": ex_date}
+        body = {"symbol": SPLIT_STOCK, "new_rate": "4", "gap_s": SPLIT_GAP_S, "ex_date": ex_date}
         before = await self._oracle.truth()
         answer = await self._oracle.pull("split", **body)
-        self.told.append(f"NVDA split 4:1 in {answer['accounts']} accounts")
+        self.told.append(f"{SPLIT_STOCK} split 4:1 in {answer['accounts']} accounts")
         due_ns = self._system.clock.now_ns() + int(SPLIT_GAP_S * NS_PER_S)
         await self._watch.hold("split under way", before)
         await self._system.jump(due_ns)
@@ -401,13 +402,14 @@ class _Watch:
 def _comparable(stop: str, truths: dict[str, Truth]) -> dict[str, Truth]:
     """The truths without the previous closes, and positions' day P&L, of another day than the client's.
 
-    The client's are of the market: it has a new day at midnight, for coins midnight UTC. The ledger's are of
-    the books, which have a new day at the roll.
+    The client's are of the market: it has a new day at midnight, for coins midnight UTC, and its close before
+    a split is not adjusted. The ledger's are of the books, which have a new day at the roll.
     """
     unknown = {"previous_close": None, "day_pnl": None}
 
     def row(symbol: str, shown: dict[str, str | None]) -> dict[str, str | None]:
-        return shown | unknown if stop in OVERNIGHT or "/" in symbol else shown
+        is_of_another_day = stop in OVERNIGHT or "/" in symbol or symbol == SPLIT_STOCK
+        return shown | unknown if is_of_another_day else shown
 
     return {
         account_id: replace(truth, rows={symbol: row(symbol, shown) for symbol, shown in truth.rows.items()})
