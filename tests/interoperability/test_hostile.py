@@ -66,7 +66,7 @@ async def test_a_server_survives_strangers_on_its_sockets_and_its_http() -> None
 async def test_the_attack_notices_what_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
     """An exception of ours reaches the attacker."""
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise RuntimeError("broken")
 
     monkeypatch.setattr(ClientConnection, "received", broken)
