@@ -82,6 +82,7 @@ async def test_servers_that_are_started_separately_count_a_user_together(
             await until(remote.ready, "it is ready", START_S_MAX)
         async with contextlib.AsyncExitStack() as stack:
             mine = await connect(stack, remotes[:1], PER_USER - 2)
+            await asyncio.sleep(0.5)  # so that it is told which came first
             theirs = await connect(stack, remotes[1:], PER_USER - 2)
             await until(so_many_are_open([*mine, *theirs]), "the newest are closed", START_S_MAX)
             assert [client.close_code for client in mine] == [None] * len(mine), "they came first"
@@ -118,7 +119,7 @@ async def connect(
                 assert address
                 assert refused.response.status_code == 429
             else:
-                if not await answers(client):
+                if not await answers(client) and client.close_code != 4501:
                     assert client.close_code == 4007, "a process that has just begun asks to come back later"
                     continue
                 clients.append(client)

@@ -4,7 +4,8 @@ Each server writes its own counts and reads those of the others. The counts of o
 LIVING_MS after a server has ended or has lost Valkey, those of a minute some time after that minute.
 """
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Connection, reports_unavailable
@@ -13,6 +14,14 @@ LIVING_MS: Final = 2000
 MINUTE_MS: Final = 120_000  # the clocks of machines differ
 NAMES_MAX: Final = 500  # in one call
 OPEN: Final = "open"  # the period of open connections; any other is a minute
+
+
+class Judged(NamedTuple):
+    """Our count of a name, how many of them may be taken off, and the limit of all servers together."""
+
+    ours: int
+    excess_max: int = 0
+    limit: int = 0
 
 
 class ConnectionCounts:
@@ -28,7 +37,7 @@ class ConnectionCounts:
 
         Raises StateUnavailable.
         """
-        was_there, _ = await self._call(OPEN, {}, [])
+        was_there, *_ = await self._call(OPEN, {})
         return was_there
 
     async def tell(self, period: str, counts: dict[str, int]) -> dict[str, int]:
@@ -36,17 +45,27 @@ class ConnectionCounts:
 
         Raises StateUnavailable.
         """
-        names, elsewhere = list(counts), dict[str, int]()
-        for first in range(0, len(names), NAMES_MAX):
-            part = names[first : first + NAMES_MAX]
-            _, found = await self._call(period, counts, part)
+        elsewhere: dict[str, int] = {}
+        for part in _in_parts({name: Judged(count) for name, count in counts.items()}):
+            _, found, _ = await self._call(period, part)
             elsewhere.update(zip(part, found, strict=True))
         return elsewhere
 
+    async def judge(self, counts: Mapping[str, Judged]) -> dict[str, int]:
+        """Take what exceeds a limit off our counts of open connections; return how many of each name.
+
+        Raises StateUnavailable.
+        """
+        taken_off: dict[str, int] = {}
+        for part in _in_parts(counts):
+            _, _, found = await self._call(OPEN, part)
+            taken_off.update(zip(part, found, strict=True))
+        return taken_off
+
     @reports_unavailable
-    async def _call(self, period: str, counts: dict[str, int], names: list[str]) -> tuple[bool, list[int]]:
+    async def _call(self, period: str, counts: Mapping[str, Judged]) -> tuple[bool, list[int], list[int]]:
         before, behind = keys.connection_counts("\n", period).split("\n")
-        was_there, elsewhere = await self._tell(
+        was_there, elsewhere, taken_off = await self._tell(
             keys=[keys.counting_servers(), keys.connection_counts(self._server, period)],
             args=[
                 self._server,
@@ -54,7 +73,12 @@ class ConnectionCounts:
                 LIVING_MS if period == OPEN else MINUTE_MS,
                 before,
                 behind,
-                *(word for name in names for word in (name, counts[name])),
+                *(word for name, judged in counts.items() for word in (name, *judged)),
             ],
         )
-        return bool(was_there), elsewhere
+        return bool(was_there), elsewhere, taken_off
+
+
+def _in_parts(counts: Mapping[str, Judged]) -> list[dict[str, Judged]]:
+    items = list(counts.items())
+    return [dict(items[first : first + NAMES_MAX]) for first in range(0, len(items), NAMES_MAX)]

@@ -12,7 +12,7 @@ from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.state import State, connection_counts, keys
-from portfolio_realtime.state.connection_counts import NAMES_MAX, OPEN, ConnectionCounts
+from portfolio_realtime.state.connection_counts import NAMES_MAX, OPEN, ConnectionCounts, Judged
 from portfolio_realtime.websocket_server.access import shared_counts
 from portfolio_realtime.websocket_server.access.limits import Limits
 from portfolio_realtime.websocket_server.access.shared_counts import Excess, SharedCounts
@@ -185,3 +185,16 @@ async def test_many_names_are_told_in_steps(state: State) -> None:
     for period, ttl_ms in ((OPEN, connection_counts.LIVING_MS), ("7", connection_counts.MINUTE_MS)):
         await one.tell(period, {"a": 1})
         assert 0 < await state.connection.commands.pttl(keys.connection_counts("one", period)) <= ttl_ms
+
+
+async def test_of_servers_that_judge_at_once_only_one_takes_off_the_same_excess(state: State) -> None:
+    """Ten at each, twelve allowed: eight go, not sixteen."""
+    servers = [ConnectionCounts(state.connection, name) for name in ("one", "other")]
+    for server in servers:
+        await server.tell(OPEN, {"alice": 10})
+
+    taken_off = await asyncio.gather(*(server.judge({"alice": Judged(10, 10, 12)}) for server in servers))
+
+    assert sum(found["alice"] for found in taken_off) == 8
+    asking = ConnectionCounts(state.connection, "who asks")
+    assert await asking.tell(OPEN, {"alice": 0}) == {"alice": 12}

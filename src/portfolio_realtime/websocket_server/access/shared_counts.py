@@ -15,13 +15,14 @@ from typing import Final, NoReturn
 
 from portfolio_realtime.clock import NS_PER_S, Clock
 from portfolio_realtime.errors import StateUnavailable
-from portfolio_realtime.state.connection_counts import LIVING_MS, OPEN, ConnectionCounts
+from portfolio_realtime.state.connection_counts import LIVING_MS, OPEN, ConnectionCounts, Judged
 
 GATHER_S: Final = 0.01  # changes within this are told together
 AGAIN_S: Final = 0.2  # after a failed call
 KEEP_S: Final = 0.5  # a quarter of LIVING_MS
 VERDICT_S: Final = LIVING_MS / 1000 + KEEP_S  # from an excess until connections are closed
 VERDICT_S_MAX: Final = 10.0  # from the first of several
+CLOSING_S: Final = 10.0  # connections that we close are gone by then
 MINUTE_S: Final = 60
 DIGEST_BYTES: Final = 12
 
@@ -58,6 +59,9 @@ class SharedCounts:
         self._changed: dict[tuple[str, str], _Change] = {}  # period and name
         self._elsewhere: dict[tuple[str, str], tuple[int, float]] = {}  # ... -> count, and when it was read
         self._doubts: dict[str, _Doubt] = {}
+        self._closing: dict[
+            str, tuple[int, float]
+        ] = {}  # name -> open here, but told to close, and until when
         self._wake = asyncio.Event()
 
     def counter(self, kind: str, *, limit: int | None = None, is_of_minute: bool = False) -> "SharedCounter":
@@ -77,7 +81,11 @@ class SharedCounts:
         change = self._changed.setdefault((period, name), _Change())
         change.kind, change.key, change.count = kind, key, count
         if period == OPEN:
-            change.grown += count - self._own.get(name, 0)
+            grown = count - self._own.get(name, 0)
+            change.grown += grown
+            if grown < 0 and name in self._closing:
+                closing, until_s = self._closing[name]
+                self._closing[name] = max(0, closing + grown), until_s
             if count:
                 self._own[name] = count
             else:
@@ -125,6 +133,10 @@ class SharedCounts:
         due_s = min((doubt.due_s for doubt in self._doubts.values()), default=None)
         return None if due_s is None else max(0.0, due_s - self._clock.monotonic_s())
 
+    def _staying(self, name: str, count: int) -> int:
+        """So many of these connections are not about to be closed."""
+        return max(0, count - self._closing.get(name, (0, 0.0))[0])
+
     async def _tell_changes(self) -> None:
         """Raises StateUnavailable; what is not told then stays changed."""
         periods = {period for period, _ in self._changed}
@@ -132,10 +144,11 @@ class SharedCounts:
             changed = {name: change for (of, name), change in self._changed.items() if of == period}
             for name in changed:
                 del self._changed[period, name]
+            told = {name: change.count for name, change in changed.items()}
+            if period == OPEN:
+                told = {name: self._staying(name, count) for name, count in told.items()}
             try:
-                found = await self._counts.tell(
-                    period, {name: change.count for name, change in changed.items()}
-                )
+                found = await self._counts.tell(period, told)
             except StateUnavailable:
                 self._put_back(period, changed)
                 raise
@@ -144,7 +157,7 @@ class SharedCounts:
                 self._elsewhere.pop((period, name), None)
                 if found[name]:
                     self._elsewhere[period, name] = found[name], now_s
-                self._doubt(name, change, found[name], now_s)
+                self._doubt(name, change, told[name] + found[name], now_s)
 
     def _put_back(self, period: str, changed: dict[str, _Change]) -> None:
         for name, change in changed.items():
@@ -152,11 +165,11 @@ class SharedCounts:
             if newer is not change:
                 newer.grown += change.grown
 
-    def _doubt(self, name: str, change: _Change, elsewhere: int, now_s: float) -> None:
+    def _doubt(self, name: str, change: _Change, total: int, now_s: float) -> None:
         limit = self._limits.get(change.kind)
         if limit is None:
             return
-        excess = min(change.grown, change.count + elsewhere - limit)
+        excess = min(change.grown, total - limit)
         if excess > 0:
             doubt = self._doubts.setdefault(name, _Doubt(change.kind, change.key, 0, now_s, now_s))
             doubt.excess += excess
@@ -168,18 +181,28 @@ class SharedCounts:
         due = {name: doubt for name, doubt in self._doubts.items() if doubt.due_s <= now_s}
         if not due:
             return
-        found = await self._counts.tell(OPEN, {name: self._own.get(name, 0) for name in due})
+        found = await self._counts.judge(
+            {
+                name: Judged(
+                    self._staying(name, self._own.get(name, 0)), doubt.excess, self._limits[doubt.kind]
+                )
+                for name, doubt in due.items()
+            }
+        )
         excess: dict[tuple[str, str], int] = {}
         for name, doubt in due.items():
             del self._doubts[name]
-            beyond = self._own.get(name, 0) + found[name] - self._limits[doubt.kind]
-            if (count := min(doubt.excess, beyond)) > 0:
+            if count := found[name]:
                 excess[doubt.kind, doubt.key] = count
+                closing, _ = self._closing.get(name, (0, 0.0))
+                self._closing[name] = closing + count, now_s + CLOSING_S
         if excess:
             self.on_excess(excess)
 
     def _forget_old(self) -> None:
-        oldest_s = self._clock.monotonic_s() - MINUTE_S
+        now_s = self._clock.monotonic_s()
+        self._closing = {name: one for name, one in self._closing.items() if one[0] and one[1] > now_s}
+        oldest_s = now_s - MINUTE_S
         self._elsewhere = {place: found for place, found in self._elsewhere.items() if found[1] > oldest_s}
 
 
