@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install run docs test drills test-cluster test-js lint lint-js app page bench-page screenshots package-check check format bench compare scaleout curve knee faults chaos chaos-check simulate replay trace week churn wheel image cloudflare cloudflare-check aws-synth aws-preflight aws-templates aws-check aws-drill documents sbom audit workflows uv lock clean
+.PHONY: help install run docs test drills test-cluster test-js lint lint-js app page bench-page screenshots package-check check format bench compare scaleout capacity curve knee faults chaos chaos-check simulate replay trace week churn wheel image cloudflare cloudflare-check aws-synth aws-preflight aws-templates aws-check aws-drill documents sbom audit workflows uv lock clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 20
@@ -105,6 +105,10 @@ compare: install  ## two revisions under the same load, side by side: make compa
 
 scaleout: install  ## what a second calculator, a second server and more primaries cost, side by side
 	$(BIN)/python -m benchmarks.scaleout $(ARGS)
+
+capacity: install  ## what the whole system costs as it grows, and docs/capacity.md from it
+	$(BIN)/python -m benchmarks.growth --data benchmarks/results/growth.json
+	$(BIN)/python -m benchmarks.capacity
 
 curve: install  ## what valuing costs, by size, drawn
 	$(BIN)/python -m benchmarks.curve --chart docs/images/cost-curve.svg --data benchmarks/results/cost-curve.json $(ARGS)

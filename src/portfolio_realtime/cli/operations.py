@@ -16,6 +16,7 @@ revocations = typer.Typer(
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     app.command()(status)
+    app.command()(plan)
     app.add_typer(revocations, name="revocations")
 
 
@@ -43,6 +44,29 @@ def status(
     else:
         Console().print(shown.table(found))
     raise typer.Exit(UNPROVEN if found.troubles else OK)
+
+
+def plan(
+    viewers: Annotated[float, typer.Option(min=1, help="Browsers connected at once, such as 1e6")],
+    accounts: Annotated[float, typer.Option(min=1, help="Accounts of the broker, such as 1e7")],
+    positions: Annotated[float, typer.Option(min=0, help="Positions of one account")] = 10,
+    rate: Annotated[float, typer.Option(min=0.01, help="Messages a second to one viewer")] = 1,
+    trades_per_second: Annotated[float, typer.Option(min=0, help="Market trades, over all symbols")] = 10_000,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+) -> None:
+    """Say how many processes, how much memory and bandwidth so many viewers need, and what ends first."""
+    import msgspec
+
+    from portfolio_realtime.cli import capacity
+
+    demand = capacity.Demand(viewers, accounts, positions, rate, trades_per_second)
+    costs = capacity.measured()
+    planned = capacity.plan(demand, costs)
+    if json:
+        typer.echo(msgspec.json.encode({**msgspec.to_builtins(planned), "costs": costs}).decode())
+        return
+    for line in capacity.lines(planned, costs):
+        typer.echo(line)
 
 
 @revocations.command()
