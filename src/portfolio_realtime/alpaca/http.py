@@ -5,6 +5,7 @@ for each account (docs/decisions/0032).
 """
 
 import base64
+import functools
 import os
 import ssl
 from collections.abc import Mapping
@@ -202,6 +203,9 @@ def _socks_connector(proxy: str, connections_max: int) -> aiohttp.BaseConnector:
 
 def _context() -> ssl.SSLContext:
     """The operating system's own settings where they are stated, else the certificates of certifi."""
-    if any(os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")):
-        return ssl.create_default_context()
-    return ssl.create_default_context(cafile=certifi.where())
+    return _context_of(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+
+
+@functools.cache
+def _context_of(file: str | None, folder: str | None) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=None if file or folder else certifi.where())
