@@ -431,7 +431,8 @@ def test_rows_of_the_clients_own_money_page_by_page(drawn: Any) -> None:
     def answer(path: str, parameters: dict[str, str]) -> Any:
         nonlocal start
         assert path == broker_client.ROWS_PATH
-        ids = [one.get("id") if isinstance(one, dict) else None for one in elements]
+        stated = [one.get("id") if isinstance(one, dict) else None for one in elements]
+        ids = json.loads(json.dumps(stated))  # as a client reads them: two halves of one character are one
         start = ids.index(parameters["page_token"], start) + 1 if "page_token" in parameters else 0
         return elements[start : start + trading_rows.PAGE_LENGTH]
 
