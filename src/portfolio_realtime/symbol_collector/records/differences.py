@@ -97,11 +97,11 @@ class Differences:
             self._gap_from_ns[name] = min(from_ns, self._gap_from_ns.get(name, from_ns))
             self._undecided = (*self._undecided, *undecided)
 
-    def from_gap(self, effect: Effect, published_ns: int) -> dict[str, Decimal]:
-        """The amounts of a booking's effect that the parts must contain, by symbol or CASH."""
+    def from_gap(self, effect: Effect, published_ns: int) -> set[str]:
+        """The names, symbol or CASH, whose parts must contain what a booking moves."""
         return {
-            name: amount
-            for name, amount in effect.parts.items()
+            name
+            for name in effect.parts
             if any(published_ns > self._gap_from_ns.get(one, published_ns) for one in (name, None))
         }
 

@@ -199,7 +199,7 @@ class DriftingRecord(RecordState):
         contained = sum_of(self._effect(one) for one in self._uncertain).parts
         for name, amount in self._balances.totals().lacks(statement).items():
             contained[name] = contained.get(name, ZERO) - amount
-        from_gap = {name for one in self._uncertain for name in self._from_gap(one)}
+        from_gap = set[str]().union(*map(self._from_gap, self._uncertain))
         self._differences.explain(contained, from_gap=from_gap)
 
     def _known_cash(self, state: AccountState) -> Decimal | None:

@@ -211,10 +211,10 @@ class RecordState:
         """The uncertain bookings, oldest first."""
         return sorted(self._uncertain, key=lambda one: one.published_ns)
 
-    def _from_gap(self, activity: Activity) -> dict[str, Decimal]:
-        """What of a booking that the balances contain must be in the excess of a statement."""
+    def _from_gap(self, activity: Activity) -> set[str]:
+        """The names, symbol or CASH, of what a contained booking must have left in a statement's excess."""
         if self._booked.corrects_unknown(activity):
-            return {}
+            return set()
         return self._differences.from_gap(self._effect(activity), activity.published_ns)
 
     def _rest_on(self, statement: Statement) -> None:
