@@ -21,11 +21,14 @@ from portfolio_realtime.errors import PortfolioRealtimeError, SettingsError
 from portfolio_realtime.exit_codes import FAILED, OK, SETTINGS
 from portfolio_realtime.processes import Process, end_all, keep_alive, start_module, until_asked_to_end
 from portfolio_realtime.service import together
+from portfolio_realtime.state import keys, open_state
 from portfolio_realtime.state.embedded import EmbeddedServer
 
 READY_POLL_S: Final = 0.1
 READY_ANSWER_S_MAX: Final = 2.0
 FOREVER_S: Final = 3600.0
+LOOK_S_MAX: Final = 60.0  # for a second system: whose accounts are collected here already
+COLLECTOR: Final = "symbol_collector"  # a service, and its lease
 AT_ONCE: Final = {
     "DRAIN_GRACE_SECONDS": "0",
     "DRAIN_SECONDS": "1.5",
@@ -113,12 +116,52 @@ async def run(settings: config.Settings, services: Sequence[str]) -> None:
     async with until_asked_to_end() as asked:
         supervisor = Supervisor(environment, services)
         try:
+            if COLLECTOR in services and await _is_collected(settings):
+                await together(asked.wait(), _refuse_strangers(environment))
             await supervisor.start(is_embedded=settings.is_embedded)
             watching = [_say_when_ready(host, port)] if serves and port else []
             await together(asked.wait(), supervisor.wait(), *watching)
         finally:
             log.info("ending")
             await supervisor.stop()
+
+
+async def _is_collected(settings: config.Settings) -> bool:
+    """Whether a collector is active in this Valkey already; False if Valkey cannot be asked now."""
+    if settings.is_embedded:
+        return False
+    keys.use_prefix(settings.key_prefix)
+    state = open_state(
+        settings.state_url,
+        holder="run_services",
+        shards=settings.shards,
+        lease_ms=settings.lease_ms,
+        is_cluster=settings.is_cluster,
+    )
+    try:
+        async with asyncio.timeout(LOOK_S_MAX):
+            return await state.leases.is_held_by_another(COLLECTOR)
+    except (PortfolioRealtimeError, TimeoutError):  # the services say it, with the remedy
+        return False
+    finally:
+        await state.close()
+
+
+async def _refuse_strangers(environment: dict[str, str]) -> None:
+    """Compare our accounts with those of the active collector, before a service of ours takes any lease.
+
+    Raises SettingsError if it collects for another system.
+    """
+    looking = await start_module(f"portfolio_realtime.{COLLECTOR}.strangers", environment)
+    try:
+        async with asyncio.timeout(LOOK_S_MAX):
+            code = await looking.wait()
+    except TimeoutError:  # the collector itself looks again
+        return
+    finally:
+        await end_all([looking])
+    if code == SETTINGS:
+        raise SettingsError(f"{COLLECTOR} refuses its settings; see above")
 
 
 async def _say_when_ready(host: str, port: int) -> NoReturn:

@@ -20,6 +20,7 @@ RETRANSMIT_S: Final = 0.3  # roughly as TCP
 DELAY_S: Final = (0.0002, 0.004)  # the usual delay, one way
 SLOW_S: Final = (0.05, 0.4)  # the delay of a slow message, one way
 SLOW_RATIO: Final = 0.02
+BLOCK_POLL_S: Final = 0.5  # how often a blocked read looks: fewer steps than one for each new entry
 
 
 class SimulatedNetwork:
@@ -266,6 +267,19 @@ class SimulatedClient:
 
         return await self._retry.call_with_retry(ask, failed)
 
+    async def xread(self, streams: dict[str, str], *, count: int, block: int | None = None) -> Any:
+        """The entries of one stream after an id; waits for the first one for `block` ms."""
+        ((key, after),) = streams.items()
+        loop = asyncio.get_running_loop()
+        gives_up_s = loop.time() + (block or 0) / 1000
+        while True:
+            (answer,) = await self.answers([("XREAD", "COUNT", count, "STREAMS", key, after)])
+            if isinstance(answer, Exception):
+                raise answer
+            if answer or loop.time() >= gives_up_s:
+                return _shaped(("XREAD",), answer)
+            await asyncio.sleep(BLOCK_POLL_S)
+
     async def aclose(self) -> None:
         """Do nothing: no connection is open."""
 
@@ -283,12 +297,17 @@ class SimulatedClient:
 def _command(name: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, ...]:
     flat: list[Any] = []
     for argument in arguments:
-        if isinstance(argument, dict):
+        if isinstance(argument, dict) and name == "xadd":
+            flat += ["MINID", options["minid"]] if "minid" in options else []
+            flat += ["*", *(part for pair in argument.items() for part in pair)]
+        elif isinstance(argument, dict):
             flat += [part for member, score in argument.items() for part in (score, member)]
         elif isinstance(argument, (list, tuple)):
             flat += argument
         else:
             flat.append(argument)
+    if name == "xrevrange":
+        flat += ["+", "-"]
     for option, value in options.items():
         if option in ("px", "count") and value is not None:
             flat += [option.upper(), value]
@@ -305,5 +324,13 @@ def _shaped(command: tuple[Any, ...], answer: Any) -> Any:
             return int(answer[0]), dict(zip(answer[1][::2], answer[1][1::2], strict=True))
         case "TIME":
             return int(answer[0]), int(answer[1])
+        case "XREAD":
+            return [
+                (key, [(name, dict(zip(fields[::2], fields[1::2], strict=True))) for name, fields in entries])
+                for key, entries in answer or ()
+            ]
+        case "INFO":
+            lines = (line.partition(":") for line in answer.decode().splitlines())
+            return {key: int(value) for key, _, value in lines}
         case _:
             return answer

@@ -34,6 +34,7 @@ class MadeUpValkey:
 
     def __init__(self, now_ms: Callable[[], int]) -> None:
         self._now_ms = now_ms
+        self._began_ms = now_ms()
         self._values: dict[bytes, Any] = {}
         self._expiry_ms: dict[bytes, int] = {}
         self._scripts: dict[bytes, bytes] = {}
@@ -50,6 +51,11 @@ class MadeUpValkey:
         self._values = {key: type(value)(value) for key, value in values.items()}
         self._expiry_ms = dict(expiry_ms)
         self._scripts.clear()
+
+    def restart_empty(self) -> None:
+        """Lose everything, as when the process ends and is started again."""
+        self.become(({}, {}))
+        self._began_ms = self._now_ms()
 
     def do(self, *command: Any) -> Answer:
         """Run one command and return the answer. Raises redis.ResponseError."""
@@ -109,6 +115,12 @@ class MadeUpValkey:
     def do_del(self, key: bytes) -> Answer:
         return self._delete(key)
 
+    def do_info(self, _section: bytes) -> Answer:
+        return b"uptime_in_seconds:%d\r\n" % ((self._now_ms() - self._began_ms) // 1000)
+
+    def do_expire(self, key: bytes, seconds: bytes) -> Answer:
+        return self.do_pexpire(key, b"%d" % (1000 * int(seconds)))
+
     def do_pexpire(self, key: bytes, ms: bytes) -> Answer:
         if key not in self._values:
             return 0
@@ -154,6 +166,9 @@ class MadeUpValkey:
         before = len(held)
         held.update(zip(pairs[::2], pairs[1::2], strict=True))
         return len(held) - before
+
+    def do_hsetnx(self, key: bytes, field: bytes, value: bytes) -> Answer:
+        return 0 if field in self._hash(key) else self.do_hset(key, field, value)
 
     def do_hdel(self, key: bytes, *fields: bytes) -> Answer:
         held = self._hash(key)
@@ -201,7 +216,9 @@ class MadeUpValkey:
 
     # Streams
 
-    def do_xadd(self, key: bytes, _maxlen: bytes, length: bytes, entry_id: bytes, *fields: bytes) -> Answer:
+    def do_xadd(self, key: bytes, *rest: bytes) -> Answer:
+        limit = rest[0] if rest[0] in (b"MAXLEN", b"MINID") else b""
+        bound, (entry_id, *fields) = (rest[1], rest[2:]) if limit else (b"", rest)
         held = self._read(key, Stream) or Stream()
         newest = _id_parts(held[-1][0]) if held else (0, 0)
         if entry_id == b"*":
@@ -213,10 +230,19 @@ class MadeUpValkey:
             raise ResponseError(
                 "The ID specified in XADD is equal or smaller than the target stream top item"
             )
-        held.append((b"%d-%d" % wanted, fields))
-        del held[: -int(length)]
+        name = b"%d-%d" % wanted
+        held.append((name, tuple(fields)))
+        if limit == b"MAXLEN":
+            del held[: -int(bound)]
+        elif limit:
+            held[:] = [entry for entry in held if _id_parts(entry[0]) >= _id_parts(bound)]
         self._values[key] = held
-        return held[-1][0]
+        return name
+
+    def do_xread(self, _count: bytes, count: bytes, _streams: bytes, key: bytes, after: bytes) -> Answer:
+        entries = self._read(key, Stream) or Stream()
+        newer = [[name, list(fields)] for name, fields in entries if _id_parts(name) > _id_parts(after)]
+        return [[key, newer[: int(count)]]] if newer else None
 
     def do_xrange(self, key: bytes, first: bytes, _last: bytes) -> Answer:
         entries = self._read(key, Stream) or Stream()
@@ -260,7 +286,7 @@ class MadeUpValkey:
 
 def _id_parts(entry_id: bytes) -> tuple[int, int]:
     ms, _, number = entry_id.partition(b"-")
-    return int(ms), int(number)
+    return int(ms), int(number or 0)
 
 
 def _to_lua(answer: Answer) -> Any:

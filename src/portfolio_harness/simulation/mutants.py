@@ -16,10 +16,12 @@ from portfolio_realtime.pace import Pace
 from portfolio_realtime.state import accounts
 from portfolio_realtime.state.connection import Connection, Subscribed
 from portfolio_realtime.state.feeds import Feeds
+from portfolio_realtime.state.revocations import Revocations
 from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
 from portfolio_realtime.symbol_collector.records.booked import Booked
 from portfolio_realtime.valuation import float_rounding
 from portfolio_realtime.websocket_server.access.identity import Identity
+from portfolio_realtime.websocket_server.access.revocations import KnownRevocations
 from portfolio_realtime.websocket_server.clients.connection import ClientConnection
 from portfolio_realtime.websocket_server.fanout.freshness import ShardSigns
 from portfolio_realtime.websocket_server.fanout.newest_columns import NewestColumns
@@ -46,6 +48,10 @@ def _script(old: bytes, new: bytes) -> Callable[[], Patch]:
 
 
 def _nothing(*_: Any, **__: Any) -> None:
+    """Do nothing."""
+
+
+async def _at_once(*_: Any, **__: Any) -> None:
     """Do nothing."""
 
 
@@ -166,6 +172,16 @@ MUTANTS: Final = (
         _replaced(ShardSigns, "look", _no_change),
     ),
     Mutant("P11", "any trade sets a price", _replaced(makers, "stock_effect", _any_trade)),
+    Mutant(
+        "P12",
+        "revocations that Valkey has lost are not written again",
+        _replaced(Revocations, "write_again", _at_once),
+    ),
+    Mutant(
+        "P12",
+        "a server that cannot know what was revoked lets everybody in",
+        _replaced(KnownRevocations, "can_tell", _always),
+    ),
     Mutant(
         "P13",
         "a record that cannot be decoded ends its reader",

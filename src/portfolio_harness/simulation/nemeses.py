@@ -1,6 +1,7 @@
 """The nemeses of a trial: a random plan of faults, each with its victim, its beginning and its end."""
 
 import asyncio
+import dataclasses
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -122,10 +123,19 @@ async def _flush(world: World, _: PlannedFault, __: Running) -> None:
 
 async def _restart_empty(world: World, fault: PlannedFault, _: Running) -> None:
     world.cut_all(is_cut=True)
-    world.valkey.become(({}, {}))
+    world.valkey.restart_empty()
     world.judge.forget_epochs()
     await asyncio.sleep(fault.for_s)
     world.cut_all(is_cut=False)
+
+
+async def _replace_servers(world: World, fault: PlannedFault, victim: Running) -> None:
+    """Empty Valkey, and start all servers anew a little later: nobody may know what was revoked."""
+    await _flush(world, fault, victim)
+    await asyncio.sleep(fault.number * fault.for_s)
+    servers = [one for one in world.services.values() if one.name.startswith("server")]
+    rest = dataclasses.replace(fault, for_s=fault.for_s * (1 - fault.number))
+    await asyncio.gather(*(_kill(world, rest, server) for server in servers))
 
 
 async def _fail_over(world: World, fault: PlannedFault, _: Running) -> None:
@@ -143,7 +153,20 @@ async def _refuse(world: World, fault: PlannedFault, _: Running) -> None:
     word = PASSING[int(fault.number * len(PASSING))]
     error = PassingError(f"{word} says the simulation")
     error.status_code = word
-    reads = ("GET", "HGET", "HMGET", "HVALS", "HKEYS", "HLEN", "MGET", "TIME", "ZRANGE", "PUBLISH", "PING")
+    reads = (
+        "GET",
+        "HGET",
+        "HMGET",
+        "HVALS",
+        "HKEYS",
+        "HLEN",
+        "MGET",
+        "TIME",
+        "ZRANGE",
+        "PUBLISH",
+        "PING",
+        "XREAD",
+    )
     is_all = word in ("LOADING", "BUSY")
     world.network.answer = lambda command: error if is_all or command[0] not in reads else None
     await asyncio.sleep(fault.for_s)
@@ -223,6 +246,7 @@ NEMESES: Final[dict[str, Nemesis]] = {
     "break subscriptions": _break_subscriptions,
     "flush": _flush,
     "restart empty": _restart_empty,
+    "empty, new servers": _replace_servers,
     "fail over": _fail_over,
     "refuse": _refuse,
     "skew": _skew,

@@ -8,20 +8,23 @@ import random
 import sys
 from collections.abc import Generator
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Final
 from unittest import mock
 
 import structlog
 
 from portfolio_harness.simulation import nemeses
-from portfolio_harness.simulation.broker_truth import TrueBooking, TrueTrade
+from portfolio_harness.simulation.broker_truth import NS, TrueBooking, TrueTrade, wall_ns
 from portfolio_harness.simulation.judge import Fault
 from portfolio_harness.simulation.links import SimulatedClient
 from portfolio_harness.simulation.makers import REPEAT_RATIO
 from portfolio_harness.simulation.virtual_loop import EPOCH_S, SimulationStuck, VirtualLoop
-from portfolio_harness.simulation.world import SharedMetrics, World
+from portfolio_harness.simulation.world import LEASE_MS, OPERATOR_URL, SETTINGS, SHARDS, SharedMetrics, World
 from portfolio_realtime.portfolio_calculator import loop_delay, totals_refresh
-from portfolio_realtime.state import clients
+from portfolio_realtime.state import clients, open_state, revocations
+from portfolio_realtime.state.revocations import SubjectRevocation
+from portfolio_realtime.websocket_server.access.identity import Identity
 
 CLIENTS_S: Final = 1.0  # when the clients connect
 # After the last fault and the last booking: takeovers, two statements of a record, and 2 s.
@@ -31,6 +34,8 @@ TRADES_PER_S: Final = 3.0
 BOOKINGS_PER_S: Final = 0.8
 EVENT_LATE_S_MAX: Final = 1.0
 FEED_LATE_S_MAX: Final = 0.05
+VISITOR: Final = "visitor"  # the subject whose tokens are revoked
+VISIT_S: Final = 0.25
 TOTALS_S: Final = 5.0  # as in a busy calculator
 
 
@@ -61,7 +66,7 @@ class Simulation:
         """Run one trial. The same seed gives the same verdict."""
         random.seed(seed)  # for the product's own jitter
         loop = VirtualLoop()
-        with _virtual(), _no_garbage():
+        with _virtual(loop), _no_garbage():
             try:
                 return loop.run_until_complete(self._trial(seed, loop))
             finally:
@@ -73,7 +78,9 @@ class Simulation:
         plan = nemeses.drawn(world.chance, list(world.services))
         over_s = EPOCH_S + max(fault.at_s + fault.for_s for fault in plan) + nemeses.RECONNECT_S
         suffering = [loop.create_task(nemeses.suffer(world, fault)) for fault in plan]
-        life = [loop.create_task(_trade(world, over_s)), loop.create_task(_book(world, over_s))]
+        life = [
+            loop.create_task(part) for part in (_trade(world, over_s), _book(world, over_s), _visit(world))
+        ]
         loop.call_at(EPOCH_S + CLIENTS_S, world.attach_clients)
         converged_s: float | None = None
         try:
@@ -130,9 +137,27 @@ def _tell_booking(world: World, booking: TrueBooking) -> None:
     world.each("collector", lambda collector: collector.take(booking))
 
 
+async def _visit(world: World) -> None:
+    """Revoke somebody's tokens; then try to get in with one, again and again, at every server (P12)."""
+    began_s = wall_ns(world.loop.time()) / NS
+    state = open_state(OPERATOR_URL, holder="operator", shards=SHARDS, lease_ms=LEASE_MS, is_cluster=False)
+    await state.revocations.confirm()  # as in a system that has been running for long
+    await state.revocations.write(SubjectRevocation(VISITOR, int(began_s) + 1), SETTINGS.jwt_lifetime_max)
+    identity = Identity(
+        VISITOR, frozenset(world.truth.accounts), expires_at_s=began_s + 3600, issued_at_s=began_s - 1
+    )
+    await asyncio.sleep(nemeses.WARM_S)
+    while True:
+        for running in world.services.values():
+            is_asked = running.name.startswith("server") and not running.process.is_frozen
+            if is_asked and not running.process.is_dead and await running.part.admits(identity):
+                world.judge.note("P12", world.loop.time(), f"{running.name} lets in a revoked token")
+        await asyncio.sleep(VISIT_S)
+
+
 @contextlib.contextmanager
-def _virtual() -> Generator[None]:
-    """Patch the product to use the simulated network, and not to measure the machine."""
+def _virtual(loop: VirtualLoop) -> Generator[None]:
+    """Patch the product to use the simulated network and time, and not to measure the machine."""
 
     async def measure_nothing(*_: Any) -> None:
         await asyncio.Event().wait()
@@ -141,6 +166,7 @@ def _virtual() -> Generator[None]:
         mock.patch.object(clients, "Redis", SimulatedClient),
         mock.patch.object(loop_delay, "measure", measure_nothing),
         mock.patch.object(totals_refresh, "TOTALS_S", TOTALS_S),
+        mock.patch.object(revocations, "time", SimpleNamespace(time=lambda: wall_ns(loop.time()) / NS)),
     ):
         SimulatedClient.links.clear()
         yield

@@ -4,12 +4,16 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
+from portfolio_harness.simulation.broker_truth import NS
 from portfolio_harness.simulation.judge import SimulationJudge, WatcherHistory
 from portfolio_realtime.clock import Clock
+from portfolio_realtime.config import Settings
 from portfolio_realtime.service import keep_running, together
 from portfolio_realtime.state import State
 from portfolio_realtime.telemetry import ServerMetrics
-from portfolio_realtime.websocket_server.access.identity import Identity
+from portfolio_realtime.websocket_server.access.authentication import Authenticator
+from portfolio_realtime.websocket_server.access.identity import Identity, Unauthorized
+from portfolio_realtime.websocket_server.access.revocations import KnownRevocations
 from portfolio_realtime.websocket_server.clients.connection import ClientConnection, ForbiddenRequest
 from portfolio_realtime.websocket_server.fanout.hub import Hub
 from portfolio_realtime.websocket_server.fanout.newest_columns import StreamPosition
@@ -27,13 +31,32 @@ class SimulatedServer:
     """One WebSocket server process."""
 
     def __init__(
-        self, state: State, shards: int, clock: Clock, metrics: ServerMetrics, judge: SimulationJudge
+        self, state: State, settings: Settings, clock: Clock, metrics: ServerMetrics, judge: SimulationJudge
     ) -> None:
-        self.follower = PublicationFollower(state, shards, clock, metrics)
+        self.follower = PublicationFollower(state, settings.shards, clock, metrics)
         self.follower.hub = Hub(self._send_all)
         self.clients: dict[int, SimulatedWatcher] = {}  # by file number
         self.judge = judge
+        self._state = state
         self._clock = clock
+        self._revocations = KnownRevocations(
+            settings.jwt_lifetime_max,
+            monotonic_s=clock.monotonic_s,
+            now_s=lambda: clock.now_ns() / NS,
+        )
+        self._authenticator = Authenticator(settings, revoked=self._revocations)
+
+    async def admits(self, identity: Identity) -> bool:
+        """Whether this server lets a client in whose token's signature is right."""
+        try:
+            await self._authenticator.admitted(identity)
+        except Unauthorized:
+            return False
+        return True
+
+    async def _follow_revocations(self) -> None:
+        while True:
+            await self._revocations.read_new(self._state)
 
     async def run(self) -> None:
         """Run the tasks that the real server runs."""
@@ -46,6 +69,7 @@ class SimulatedServer:
             keep_running(follower.follow, clock, "following publications"),
             keep_running(follower.follow_closures, clock, "following closures"),
             keep_running(follower.announce, clock, "announcing interest"),
+            keep_running(self._follow_revocations, clock, "following revocations"),
         )
 
     def _send_all(self, filenos: Sequence[int], frames: Sequence[bytes]) -> int:
@@ -75,7 +99,8 @@ class SimulatedWatcher:
         self._unread: list[bytes] = []
         self.closed: Disconnect | None = None
         server.clients[fileno] = self
-        history.is_first, history.is_away, history.since_s = True, False, self._loop.time()
+        history.is_first, history.is_away, history.hops = True, False, ()
+        history.since_s = self._loop.time()
         history.expires_s = self._loop.time() + valid_s
         identity = Identity(history.name, frozenset({history.account_id}), 0.0)
         self.connection.authenticated(identity, self._loop.time(), valid_s)

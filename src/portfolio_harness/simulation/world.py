@@ -25,6 +25,7 @@ SHARDS: Final = 2
 LEASE_MS: Final = 3000
 PRICE_TTL_S: Final = 10.0  # longer than a feed may be silent unnoticed
 TOKEN_S: Final = 60.0
+OPERATOR_URL: Final = "sim://operator"
 SHORT_TOKEN_S: Final = 5.0  # of one client, whose token expires during the trial
 SETTINGS: Final = config.load(
     _env_file=None,
@@ -86,6 +87,7 @@ class World:
         self.network.overheard = lambda channel, payload: self.judge.overhear(channel, payload, loop.time())
         self.shard_count = SHARDS
         self.is_feed_there = self.is_broker_there = True
+        SimulatedClient.links[OPERATOR_URL] = SimulatedLink(self.network)
         self.services: dict[str, Running] = {}
         self.histories: list[WatcherHistory] = []
         self._watchers: dict[str, SimulatedWatcher] = {}
@@ -137,7 +139,9 @@ class World:
 
     def _server(self, running: Running) -> None:
         context = self._context(running, self._metrics.none)
-        running.part = SimulatedServer(context.state, SHARDS, context.clock, self._metrics.server, self.judge)
+        running.part = SimulatedServer(
+            context.state, SETTINGS, context.clock, self._metrics.server, self.judge
+        )
         running.process.start(running.part.run())
 
     # Clients
