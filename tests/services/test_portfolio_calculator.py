@@ -298,6 +298,47 @@ async def test_two_share_the_shards_and_one_takes_over_from_a_killed_one(
     running.assert_monotonic()
 
 
+async def test_what_is_watched_is_shared_evenly_wherever_it_is(
+    world: World, valkey_url: str, calculator: Start, until: Until
+) -> None:
+    """Two have half of the shards each. Then everybody watches accounts of one's shards: one moves over."""
+    await world.mark(100.0)
+    calculator(valkey_url)
+    calculator(valkey_url)
+
+    async def is_shared() -> bool:
+        owners = list((await owner_of(world)).values())
+        return len(set(owners)) == 2 and owners.count(owners[0]) == SHARDS // 2
+
+    await until(is_shared, "each holds half of the shards", START_S_MAX)
+    owners = await owner_of(world)
+    crowded = [shard for shard, owner in owners.items() if owner == owners[0]]
+    watched = [
+        name
+        for name in (f"crowd-{number}" for number in range(60 * SHARDS))
+        if keys.shard_of(name, SHARDS) in crowded
+    ]
+    await world.write(*watched)
+    await world.watch(*watched)
+    await until(world.shows("2000.00", *watched), "all are published")
+
+    async def is_even() -> bool:
+        now = await owner_of(world)
+        return len(now) == SHARDS and len({now[shard] for shard in crowded}) == 2
+
+    await until(is_even, "each holds one of the two shards that are watched", 20)
+    await world.mark(104.0)
+    await until(world.shows("2040.00", *watched), "both publish")
+    world.assert_monotonic()
+
+
+async def owner_of(world: World) -> dict[int, str]:
+    """Shard -> who holds it, of those that somebody holds."""
+    names = {keys.shard_lease(shard): shard for shard in range(SHARDS)}
+    found = await world.state.leases.holders(list(names))
+    return {names[name]: holder for name, holder in found.items() if holder is not None}
+
+
 async def test_a_killed_valkey_is_survived(mortal_valkey: Valkeys, calculator: Start, until: Until) -> None:
     """It comes back empty; once the others have written again, all is published under a greater epoch."""
     state = open_state(mortal_valkey.url, holder="test", shards=SHARDS, lease_ms=LEASE_MS)

@@ -1,21 +1,31 @@
-"""Which shards this instance owns: a fair share of all, by leases; and which accounts in them are watched."""
+"""Which shards this instance owns: a fair share of all, by leases; and which accounts in them are watched.
+
+What is fair is decided in `fair_shares.py`.
+"""
 
 import asyncio
 import contextlib
-import math
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
 from typing import Final
 
 import structlog
 
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.errors import StateUnavailable
+from portfolio_realtime.portfolio_calculator.fair_shares import fair_shares, weight
 from portfolio_realtime.service import Context, tell_away
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.telemetry import CalculatorMetrics
 
 GROUP: Final = "portfolio_calculators"
+MOVES_PER_MINUTE: Final = 60  # shards that this instance gives up; a second one that joins gets at most 49
+FREE_ROUNDS_MAX: Final = (
+    3  # a shard that is free for longer is acquired by whoever sees it, so that it has an owner
+)
+KEPT_S: Final = 60.0  # such a shard is not given up for so long: whoever should own it may be unable to
+MINUTE_S: Final = 60.0
 
 log = structlog.get_logger()
 
@@ -37,6 +47,10 @@ class ShardOwner:
     ) -> None:
         self.leases: dict[int, Lease] = {}
         self.wanted: dict[int, dict[str, bool]] = {}  # shard -> watched account -> with positions
+        self._free_rounds: dict[int, int] = {}  # free shard -> in how many rounds it has been seen
+        self._kept_until_s: dict[int, float] = {}
+        self._given_s: deque[float] = deque()  # when we gave up a shard
+        self._clock = context.clock
         self._on_acquired = on_acquired
         self._on_shared = on_shared
         self._on_released = on_released
@@ -51,23 +65,67 @@ class ShardOwner:
         """
         for followed in ready:
             await followed.wait()
-        settings = self._settings
-        members = 0
+        members = frozenset[str]()
         while True:
-            with self.sparing(None, may_fail=members > 0):
+            with self.sparing(None, may_fail=bool(members)):
                 members = await self._state.leases.enlist(GROUP)
-            fair = math.ceil(settings.shards / members)
             owned = len(self.leases)
-            for shard in range(settings.shards):
-                if len(self.leases) < fair and shard not in self.leases:
-                    await self._acquire(shard)
-            self._on_shared()
-            while len(self.leases) > fair:
-                await self._give_up(next(iter(self.leases)))
+            with self.sparing(None):
+                await self._take_share(members)
             if len(self.leases) != owned:
-                log.info("shards owned", shards=len(self.leases), of=settings.shards, calculators=members)
+                log.info(
+                    "shards owned",
+                    shards=len(self.leases),
+                    of=self._settings.shards,
+                    calculators=len(members),
+                )
             self._metrics.shards.set(len(self.leases))
-            await asyncio.sleep(settings.lease_renew_ms / 1000)
+            await asyncio.sleep(self._settings.lease_renew_ms / 1000)
+
+    async def _take_share(self, members: Collection[str]) -> None:
+        """Acquire what is free and ours, and give up what is another's. Raises StateUnavailable."""
+        shards = range(self._settings.shards)
+        if len(members) == 1:
+            free, ours = [shard for shard in shards if shard not in self.leases], set(shards)
+        else:
+            free, ours = await self._read_share(members)
+        for shard in free:
+            if shard in ours or self._free_rounds[shard] > FREE_ROUNDS_MAX:
+                await self._acquire(shard)
+                if shard in self.leases and shard not in ours:
+                    self._kept_until_s[shard] = self._clock.monotonic_s() + KEPT_S
+        self._on_shared()
+        for shard in self.leases.keys() - ours:
+            if self._may_give_up(shard):
+                await self._give_up(shard)
+
+    async def _read_share(self, members: Collection[str]) -> tuple[list[int], set[int]]:
+        """The free shards, and those that should be ours. Raises StateUnavailable."""
+        leases = self._state.leases
+        names = {keys.shard_lease(shard): keys.interest(shard) for shard in range(self._settings.shards)}
+        held: dict[str, set[int]] = {member: set() for member in members}
+        weights, free = dict[int, int](), list[int]()
+        for shard, found in enumerate(await leases.read_held(names)):
+            if found is None:  # a part of a cluster is away
+                continue
+            weights[shard] = weight(found.work)
+            if shard in self.leases:
+                held[leases.holder].add(shard)
+            elif found.holder in (None, leases.holder):
+                free.append(shard)
+            elif found.holder in held:
+                held[found.holder].add(shard)
+        self._free_rounds = {shard: self._free_rounds.get(shard, 0) + 1 for shard in free}
+        return free, fair_shares(held, free, weights)[leases.holder] | (self.leases.keys() - weights.keys())
+
+    def _may_give_up(self, shard: int) -> bool:
+        now_s = self._clock.monotonic_s()
+        while self._given_s and self._given_s[0] <= now_s - MINUTE_S:
+            self._given_s.popleft()
+        if now_s < self._kept_until_s.get(shard, now_s) or len(self._given_s) == MOVES_PER_MINUTE:
+            return False
+        self._given_s.append(now_s)
+        return True
 
     async def keep_leases(self) -> None:
         """Renew all leases in time; let go of each shard whose lease is lost.

@@ -6,12 +6,14 @@ that was paused and wakes up late does no harm.
 """
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
+from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Connection, reports_unavailable
+from portfolio_realtime.state.error_answers import result_or_unavailable
 
 _LEFT: Final = -1  # result of acquire_lease.lua: left to another process
 
@@ -30,12 +32,19 @@ class Lease:
         return f"{self.holder} {self.fencing_token}"
 
 
+class Held(NamedTuple):
+    """Who holds a lease, or None if it is free, and how much work there is under it."""
+
+    holder: str | None
+    work: int
+
+
 class Leases:
     """Acquires, renews and releases leases for one holder."""
 
     def __init__(self, connection: Connection, holder: str, lease_ms: int) -> None:
         self._connection = connection
-        self._holder = holder
+        self.holder = holder
         self._lease_ms = lease_ms
         self._left_s: dict[str, float] = {}  # lease -> since when we leave it to its former holder
         self._acquire = connection.script("acquire_lease")
@@ -58,14 +67,14 @@ class Leases:
                 return None
             token = await self._ask(name, leaves=False)
         self._left_s.pop(name, None)
-        return Lease(name, self._holder, token) if token else None
+        return Lease(name, self.holder, token) if token else None
 
     async def _ask(self, name: str, *, leaves: bool) -> int:
         floor = self._connection.token_floor
         return int(
             await self._acquire(
                 keys=[keys.lease(name), keys.granted(name)],
-                args=[self._holder, self._lease_ms, floor, int(leaves)],
+                args=[self.holder, self._lease_ms, floor, int(leaves)],
             )
         )
 
@@ -80,24 +89,25 @@ class Leases:
         await self._release(keys=[keys.lease(lease.name)], args=[lease.value])
 
     @reports_unavailable
-    async def enlist(self, group: str) -> int:
-        """Be a member of a group for LEASE_MS; return how many running members it has.
+    async def enlist(self, group: str) -> frozenset[str]:
+        """Be a member of a group for LEASE_MS; return its running members, who hold leases by these names.
 
         Raises StateUnavailable.
         """
         key = keys.members(group)
-        await self._prolong(keys=[key], args=[self._lease_ms, self._holder])
+        await self._prolong(keys=[key], args=[self._lease_ms, self.holder])
         (living,) = await self._read(keys=[key], args=[])
-        return max(1, len(living))  # we live, also when the entry has been evicted or has expired since
+        # We live, also when the entry has been evicted or has expired since.
+        return frozenset((self.holder, *(member.decode() for member in living)))
 
     @reports_unavailable
     async def leave(self, group: str) -> None:
         """Leave a group. Raises StateUnavailable."""
-        await self._connection.commands.zrem(keys.members(group), self._holder)
+        await self._connection.commands.zrem(keys.members(group), self.holder)
 
     async def is_held_by_another(self, name: str) -> bool:
         """Does somebody hold it who is not us? Raises StateUnavailable."""
-        return (await self.holders([name]))[name] not in (None, self._holder)
+        return (await self.holders([name]))[name] not in (None, self.holder)
 
     @reports_unavailable
     async def holders(self, names: Sequence[str]) -> dict[str, str | None]:
@@ -106,7 +116,27 @@ class Leases:
         for name in names:
             pipeline.get(keys.lease(name))
         found = await cast("Awaitable[list[bytes | None]]", pipeline.execute())
-        return {
-            name: None if value is None else value.decode().rpartition(" ")[0]
-            for name, value in zip(names, found, strict=True)
-        }
+        return {name: _holder(value) for name, value in zip(names, found, strict=True)}
+
+    @reports_unavailable
+    async def read_held(self, names: Mapping[str, str]) -> list[Held | None]:
+        """Who holds each lease; None for those in a part of a cluster that is away.
+
+        `names`: lease name -> key of the sorted set whose members are the work under it. Raises
+        StateUnavailable.
+        """
+        pipeline = self._connection.commands.pipeline(transaction=False)
+        for name, work in names.items():
+            pipeline.get(keys.lease(name))
+            pipeline.zcard(work)
+        answers = [result_or_unavailable(one) for one in await pipeline.execute(raise_on_error=False)]
+        return [
+            None
+            if isinstance(value, StateUnavailable) or isinstance(count, StateUnavailable)
+            else Held(_holder(value), count)
+            for value, count in zip(answers[::2], answers[1::2], strict=True)
+        ]
+
+
+def _holder(value: bytes | None) -> str | None:
+    return None if value is None else value.decode().rpartition(" ")[0]

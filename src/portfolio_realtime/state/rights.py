@@ -37,7 +37,7 @@ COMMANDS: Final[Mapping[User, str]] = MappingProxyType(
         f"{_CHANNELS} {_INTEREST}",
         "consumer": f"{_CONNECTION} {_SCRIPTS} {_LEASES} expire hgetall hvals hset hdel {_CHANNELS}",
         "calculator": f"{_CONNECTION} {_SCRIPTS} {_LEASES} mget hvals hkeys hlen hmget hscan hset hdel "
-        f"{_CHANNELS} {_INTEREST} zadd zrem",
+        f"{_CHANNELS} {_INTEREST} zadd zcard zrem",
         "server": f"{_CONNECTION} {_SCRIPTS} exists set get getdel mget sadd scan hget hmget hexists hlen "
         f"multi exec time zadd zrange zremrangebyscore {_CHANNELS} xread xadd xrevrange expire pexpire "
         "hset hsetnx hdel info",
