@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
@@ -21,12 +22,15 @@ from tests.support.websocket_servers import bearer, keep_giving_signs, receive
 
 START_S_MAX = 60.0
 PER_USER, PER_ADDRESS, PER_MINUTE = 12, 6, 20
+MESSAGES = 60
+PAUSE_S = 0.3  # between two messages
 SETTINGS = {
     "DRAIN_GRACE_SECONDS": "0",
     "TRUSTED_PROXIES": "127.0.0.1",
     "CONNECTIONS_PER_USER": str(PER_USER),
     "CONNECTIONS_PER_ADDRESS": str(PER_ADDRESS),
     "CONNECTS_PER_MINUTE": str(PER_MINUTE),
+    "MESSAGES_PER_USER": str(MESSAGES),
 }
 ADDRESSES = (f"198.51.{number // 256}.{number % 256}" for number in range(65_536))
 
@@ -94,6 +98,29 @@ async def test_servers_that_are_started_separately_count_a_user_together(
             counted = await state.connection.commands.keys(keys.connection_counts("*", "open"))
             assert len(counted) == 1, f"the killed one counts for {LIVING_MS} ms at most"
         second.terminate()
+
+
+async def test_messages_of_a_user_count_at_all_servers(
+    remotes: list[Remote], valkey_url: str, until: Until
+) -> None:
+    """As many as are allowed to one server; a second one refuses after a few."""
+    with contextlib.ExitStack() as servers:
+        for remote in remotes:
+            servers.enter_context(started(valkey_url, remote.port, **SETTINGS))
+        for remote in remotes:
+            await until(remote.ready, "it is ready", START_S_MAX)
+        while time.time() % 60 > 30:  # the counts of a minute end with it
+            await asyncio.sleep(1)
+        async with contextlib.AsyncExitStack() as stack:
+            here, there = [(await connect(stack, [remote], 1))[0] for remote in remotes]
+            sent = 1  # when it was connected
+            for _ in range(MESSAGES - 1):
+                assert await answers(here)
+            assert not await answers(here)
+            while await answers(there):
+                sent += 1
+                assert sent < MESSAGES // 2, "what the other server got is not known here"
+                await asyncio.sleep(PAUSE_S)
 
 
 def so_many_are_open(clients: list[ClientConnection], count: int = PER_USER) -> Callable[[], bool]:

@@ -78,7 +78,7 @@ MEANINGS: Final = {
     "connections_per_address": "Open connections of one address to all servers together; not of this machine",
     "connects_per_user": "New connections of one user to all servers per minute",
     "connects_per_minute": "New connections, and refused credentials, of one address per minute",
-    "messages_per_user": "Messages of one user to one server process per minute",
+    "messages_per_user": "Messages of one user per minute to all servers together",
     "demo_page": "Serve the account picker; only for the demo",
     "shards": "Shards; fixed for the life of a Valkey database",
     "lease_ms": "Milliseconds after which the lease of a dead owner ends",

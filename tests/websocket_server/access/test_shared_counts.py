@@ -20,6 +20,7 @@ from tests.conftest import Until
 
 NOW_S = 1.0
 PER_USER, PER_ADDRESS, PER_MINUTE = 3, 4, 5
+MESSAGES, UNTOLD = 100, 5
 HEARD_S_MAX = 20.0
 
 
@@ -40,6 +41,10 @@ class Server:
         """So many connections of this user."""
         return [self.limits.enter(user, NOW_S) for _ in range(count)]
 
+    def send(self, user: str, count: int) -> int:
+        """Send so many messages of this user; how many were accepted."""
+        return [self.limits.messages_of_user.try_acquire(user, NOW_S) for _ in range(count)].count(True)
+
 
 Start = Callable[[str], Coroutine[Any, Any, Server]]
 
@@ -53,6 +58,7 @@ async def start(state: State) -> AsyncGenerator[Start]:
         connections_per_user=PER_USER,
         connections_per_address=PER_ADDRESS,
         connects_per_minute=PER_MINUTE,
+        messages_per_user=MESSAGES,
     )
 
     async def one(name: str) -> Server:
@@ -136,6 +142,25 @@ async def test_an_address_that_has_too_many_elsewhere_is_refused_at_once(start: 
     assert second.limits.may_connect("192.0.2.9", NOW_S)
 
 
+async def test_messages_to_another_server_count_here(
+    start: Start, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the first that is told on. So few as most users send are told to nobody."""
+    monkeypatch.setattr(SharedCounts, "minute", 7)
+    first, second = await start("first"), await start("second")
+    assert (first.send("quiet", UNTOLD), first.shared._changed) == (UNTOLD, {})
+    assert first.send("alice", MESSAGES + 1) == MESSAGES
+    assert not first.shared._wake.is_set(), "it is told with the next sign of life"
+    await until(lambda: not first.shared._changed, "it is told", HEARD_S_MAX)
+    assert second.send("alice", UNTOLD + 1) == UNTOLD + 1, "a message waits for nobody"
+    assert second.send("bob", MESSAGES // 2) == MESSAGES // 2
+    await until(lambda: not second.shared._changed, "it is told, and answered", HEARD_S_MAX)
+    assert second.send("alice", 1) == 0
+    assert second.send("bob", MESSAGES) == MESSAGES // 2
+    monkeypatch.setattr(SharedCounts, "minute", 8)
+    assert second.send("alice", 2 * UNTOLD) == 2 * UNTOLD
+
+
 async def test_what_valkey_has_lost_is_told_again(start: Start, state: State, until: Until) -> None:
     """Within a heartbeat or two."""
     server = await start("first")
@@ -164,6 +189,7 @@ async def test_while_valkey_is_away_each_server_counts_for_itself(
     monkeypatch.setattr(ConnectionCounts, "tell", tell_or_fail)
     assert server.enter("alice", 4) == [True, True, True, False]
     assert other.enter("alice", 4) == [True, True, True, False]
+    assert (server.send("alice", MESSAGES), other.send("alice", MESSAGES)) == (MESSAGES, MESSAGES)
     server.limits.connections_of_user.leave("alice")
     await asyncio.sleep(2 * shared_counts.AGAIN_S)
     is_away = False

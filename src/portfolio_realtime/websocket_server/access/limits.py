@@ -1,7 +1,7 @@
 """How much one user and one address may have: open connections, new ones, messages, refusals.
 
-Connections are counted together with all other servers (`shared_counts.py`), messages here only: a connection
-lives in one process. Pure: `now_s` is seconds that never go back, passed in.
+Connections and messages are counted together with all other servers (`shared_counts.py`). Pure: `now_s` is
+seconds that never go back, passed in.
 """
 
 from collections import Counter
@@ -13,6 +13,7 @@ from portfolio_realtime.websocket_server.access.shared_counts import SharedCount
 
 BUCKETS_MAX: Final = 100_000  # of each kind
 MINUTE_S: Final = 60.0
+UNTOLD_MESSAGES: Final = 0.05  # of what a user may send: the others need not know of so few
 KNOWN_S: Final = 1.0  # what the others have open is believed for so long
 USER: Final = "user"
 ADDRESS: Final = "address"
@@ -54,11 +55,15 @@ class PerMinute:
 
 
 class SharedRate:
-    """How often each key has come in this minute, to all servers."""
+    """How often each key has come in this minute, to all servers.
 
-    def __init__(self, allowance: int, counter: SharedCounter) -> None:
+    `untold`: the first so many of each key are neither told to the others nor judged by what those have.
+    """
+
+    def __init__(self, allowance: int, counter: SharedCounter, untold: int = 0) -> None:
         self._allowance = allowance
         self._counter = counter
+        self._untold = untold
         self._minute = 0
         self._taken: Counter[str] = Counter()
 
@@ -67,19 +72,22 @@ class SharedRate:
         if (minute := self._counter.minute) != self._minute:
             self._minute = minute
             self._taken.clear()
-        if self._taken[key] + self._counter.elsewhere(key, MINUTE_S) >= self._allowance:
+        is_told = self._taken[key] >= self._untold
+        elsewhere = self._counter.elsewhere(key, MINUTE_S) if is_told else 0
+        if self._taken[key] + elsewhere >= self._allowance:
             return False
         self._taken[key] += 1
-        self._counter.tell(key, self._taken[key])
+        if is_told:
+            self._counter.tell(key, self._taken[key])
         return True
 
 
 class Rate:
     """So many of each key a minute, to this process and, with a shared counter, to all together."""
 
-    def __init__(self, allowance: int, counter: SharedCounter | None = None) -> None:
+    def __init__(self, allowance: int, counter: SharedCounter | None = None, untold: int = 0) -> None:
         self._own = PerMinute(allowance)
-        self._shared_rate = SharedRate(allowance, counter) if counter is not None else None
+        self._shared_rate = SharedRate(allowance, counter, untold) if counter is not None else None
 
     def try_acquire(self, key: str, now_s: float) -> bool:
         """May this key have one more now?"""
@@ -150,7 +158,11 @@ class Limits:
         )
         self.connects_of_address = rate(settings.connects_per_minute, "minute")
         self.refusals_of_address = rate(settings.connects_per_minute, "refusals")
-        self.messages_of_user = PerMinute(settings.messages_per_user)
+        self.messages_of_user = Rate(
+            settings.messages_per_user,
+            None if shared is None else shared.counter("messages", is_of_minute=True, can_wait=True),
+            untold=int(UNTOLD_MESSAGES * settings.messages_per_user),
+        )
 
     def may_connect(self, place: str, now_s: float) -> bool:
         """May somebody at this place open one more connection?"""

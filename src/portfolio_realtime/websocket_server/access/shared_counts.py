@@ -64,18 +64,24 @@ class SharedCounts:
         ] = {}  # name -> open here, but told to close, and until when
         self._wake = asyncio.Event()
 
-    def counter(self, kind: str, *, limit: int | None = None, is_of_minute: bool = False) -> "SharedCounter":
-        """The counts of one kind. `limit`: of the open connections of each key, at all servers together."""
+    def counter(
+        self, kind: str, *, limit: int | None = None, is_of_minute: bool = False, can_wait: bool = False
+    ) -> "SharedCounter":
+        """The counts of one kind.
+
+        `limit`: of the open connections of each key, at all servers together. `can_wait`: what changes is
+        told within KEEP_S, or together with what cannot wait.
+        """
         if limit is not None:
             self._limits[kind] = limit
-        return SharedCounter(self, kind, is_of_minute=is_of_minute)
+        return SharedCounter(self, kind, is_of_minute=is_of_minute, can_wait=can_wait)
 
     @property
     def minute(self) -> int:
         """The number of the present minute, the same at all servers whose clocks agree."""
         return self._clock.now_ns() // (MINUTE_S * NS_PER_S)
 
-    def tell(self, kind: str, key: str, count: int, *, is_of_minute: bool) -> None:
+    def tell(self, kind: str, key: str, count: int, *, is_of_minute: bool, can_wait: bool) -> None:
         """Note that this process has so many of a key; it is told soon."""
         period, name = self._place(kind, key, is_of_minute=is_of_minute)
         change = self._changed.setdefault((period, name), _Change())
@@ -90,7 +96,8 @@ class SharedCounts:
                 self._own[name] = count
             else:
                 self._own.pop(name, None)
-        self._wake.set()
+        if not can_wait:
+            self._wake.set()
 
     def elsewhere(self, kind: str, key: str, *, is_of_minute: bool, known_s: float) -> int:
         """How many the other servers have of a key, if that was read within `known_s`; else 0."""
@@ -121,6 +128,8 @@ class SharedCounts:
             with contextlib.suppress(StateUnavailable):
                 if not await self._counts.keep():
                     self._tell_all_again()
+            if self._changed:
+                self._wake.set()
             self._forget_old()
             await asyncio.sleep(KEEP_S)
 
@@ -209,10 +218,11 @@ class SharedCounts:
 class SharedCounter:
     """The counts of one kind."""
 
-    def __init__(self, shared: SharedCounts, kind: str, *, is_of_minute: bool) -> None:
+    def __init__(self, shared: SharedCounts, kind: str, *, is_of_minute: bool, can_wait: bool) -> None:
         self._shared = shared
         self._kind = kind
         self._is_of_minute = is_of_minute
+        self._can_wait = can_wait
 
     @property
     def minute(self) -> int:
@@ -221,7 +231,7 @@ class SharedCounter:
 
     def tell(self, key: str, count: int) -> None:
         """Note that this process has so many of a key."""
-        self._shared.tell(self._kind, key, count, is_of_minute=self._is_of_minute)
+        self._shared.tell(self._kind, key, count, is_of_minute=self._is_of_minute, can_wait=self._can_wait)
 
     def elsewhere(self, key: str, known_s: float) -> int:
         """How many the other servers have of a key, if that was read within `known_s`; else 0."""
