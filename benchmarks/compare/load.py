@@ -35,6 +35,7 @@ PROCESSES: Final = {  # part of a command line -> how its figures are named
     "portfolio_realtime.market_data_consumer": "market_data_consumer",
     "portfolio_realtime.portfolio_calculator": "portfolio_calculator",
     "portfolio_realtime.websocket_server": "websocket_server",
+    "portfolio_realtime.preloaded": "preloaded",  # the others' share of common memory is in theirs
     "portfolio_realtime.run_services": "supervisor",
     "valkey": "valkey",
     "redis-server": "valkey",

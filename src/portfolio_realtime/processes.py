@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -22,6 +22,32 @@ _PR_SET_PDEATHSIG: Final = 1
 log = structlog.get_logger()
 
 Process = asyncio.subprocess.Process
+
+
+class Child(Protocol):
+    """A process that was started, in whichever way."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        ...
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code, -N for signal N; None while it runs."""
+        ...
+
+    async def wait(self) -> int:
+        """Wait until it has ended; its exit code."""
+        ...
+
+    def terminate(self) -> None:
+        """Send SIGTERM. Raises ProcessLookupError when it has ended."""
+        ...
+
+    def kill(self) -> None:
+        """Send SIGKILL. Raises ProcessLookupError when it has ended."""
+        ...
 
 
 def end_with_parent() -> None:
@@ -52,7 +78,7 @@ async def start_module(
 
 
 async def keep_alive(
-    name: str, start: Callable[[], Awaitable[Process]], is_over: Callable[[int], bool]
+    name: str, start: Callable[[], Awaitable[Child]], is_over: Callable[[int], bool]
 ) -> None:
     """Start a process, and start it again after a growing pause whenever it ends.
 
@@ -71,7 +97,7 @@ async def keep_alive(
             return
 
 
-async def end_all(processes: Sequence[Process]) -> None:
+async def end_all(processes: Sequence[Child]) -> None:
     """End processes with SIGTERM; kill those that have not ended within END_S_MAX."""
     running = [process for process in processes if process.returncode is None]
     for process in running:

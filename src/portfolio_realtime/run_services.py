@@ -3,10 +3,11 @@
 Ctrl-C ends everything within seconds and leaves no process and no folder behind.
 """
 
+import os
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
-from portfolio_realtime import interrupts
+from portfolio_realtime import interrupts, preloading
 from portfolio_realtime.lean_imports import OPENTELEMETRY, RICH, lean_imports
 
 SERVICES: Final = ("websocket_server", "symbol_collector", "market_data_consumer", "portfolio_calculator")
@@ -15,11 +16,13 @@ SERVICES: Final = ("websocket_server", "symbol_collector", "market_data_consumer
 def main(services: Sequence[str] = SERVICES) -> NoReturn:
     """Run services until Ctrl-C, then exit with one of `exit_codes`."""
     with interrupts.quiet():
+        is_forked = len(services) > 1 and preloading.is_possible()
+        begun = preloading.begin(os.environ) if is_forked else None
         with lean_imports(OPENTELEMETRY, RICH):
-            # The import takes a second, in which Ctrl-C must already be quiet.
+            # The import takes a moment, in which Ctrl-C must already be quiet.
             from portfolio_realtime import supervisor
 
-        supervisor.main(services)
+        supervisor.main(services, begun)
 
 
 if __name__ == "__main__":

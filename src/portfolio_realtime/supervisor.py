@@ -19,7 +19,9 @@ from portfolio_realtime import config, logs
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.errors import PortfolioRealtimeError, SettingsError
 from portfolio_realtime.exit_codes import FAILED, OK, SETTINGS
-from portfolio_realtime.processes import Process, end_all, keep_alive, start_module, until_asked_to_end
+from portfolio_realtime.forking import Preloaded, PreloadedEnded
+from portfolio_realtime.preloading import Begun, begin, is_possible
+from portfolio_realtime.processes import Child, end_all, keep_alive, start_module, until_asked_to_end
 from portfolio_realtime.service import together
 from portfolio_realtime.state import keys, open_state
 from portfolio_realtime.state.embedded import EmbeddedServer
@@ -40,10 +42,14 @@ log = structlog.get_logger()
 class Supervisor:
     """Keeps services, and if need be an embedded Valkey, running until `stop`."""
 
-    def __init__(self, environment: dict[str, str], services: Sequence[str]) -> None:
+    def __init__(
+        self, environment: dict[str, str], services: Sequence[str], begun: Begun | None = None
+    ) -> None:
+        """`begun`: the preloaded process, if it was started earlier; `stop` ends it."""
         self._environment = {**environment, **AT_ONCE}
         self._services = services
-        self._processes: dict[str, Process] = {}
+        self._preloaded = None if begun is None else Preloaded(begun)
+        self._processes: dict[str, Child] = {}
         self._valkey: EmbeddedServer | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: asyncio.Future[NoReturn] = asyncio.get_running_loop().create_future()
@@ -61,6 +67,7 @@ class Supervisor:
 
     async def start(self, *, is_embedded: bool) -> None:
         """Start an embedded Valkey if `is_embedded`, then the services. Raises StateUnavailable."""
+        self._preload()
         if is_embedded:
             self._valkey = EmbeddedServer()
             await self._valkey.start()
@@ -78,19 +85,37 @@ class Supervisor:
         """End all processes: SIGTERM first, then SIGKILL."""
         await cancel_until_ended(self._tasks)
         await end_all(list(self._processes.values()))
+        if self._preloaded is not None:
+            await self._preloaded.stop()
         if self._valkey is not None:
             await self._valkey.stop()
         self._failure.cancel()
 
     async def _keep(self, name: str) -> None:
-        async def start() -> Process:
-            process = self._processes[name] = await start_module(
-                f"portfolio_realtime.{name}", self._environment
-            )
+        async def start() -> Child:
+            process = self._processes[name] = await self._start(f"portfolio_realtime.{name}")
             return process
 
         await keep_alive(name, start, lambda code: code == SETTINGS)
         self._give_up(SettingsError(f"{name} refuses its settings; see above"))
+
+    def _preload(self) -> Preloaded | None:
+        """The process that imports what several services share; None where nothing is forked."""
+        if self._preloaded is None and len(self._services) > 1 and is_possible():
+            self._preloaded = Preloaded(begin(self._environment))
+        return self._preloaded
+
+    async def _start(self, module: str) -> Child:
+        """A process that runs this module: a fork, or one that imports everything itself."""
+        if (preloaded := self._preload()) is not None:
+            try:
+                return await preloaded.start(module, self._environment)
+            except PreloadedEnded:
+                log.warning("the preloaded process has ended; starting a service without it", module=module)
+            if self._preloaded is preloaded:
+                self._preloaded = None  # the next start begins another one
+            await preloaded.stop()
+        return await start_module(module, self._environment)
 
     async def _keep_valkey(self, valkey: EmbeddedServer) -> None:
         while True:
@@ -103,7 +128,7 @@ class Supervisor:
             self._failure.set_exception(error)
 
 
-async def run(settings: config.Settings, services: Sequence[str]) -> None:
+async def run(settings: config.Settings, services: Sequence[str], begun: Begun | None = None) -> None:
     """Run services until Ctrl-C or SIGTERM. Raises SettingsError, StateUnavailable."""
     serves = "websocket_server" in services
     host, port = settings.websocket_host, settings.run_services_port
@@ -114,7 +139,7 @@ async def run(settings: config.Settings, services: Sequence[str]) -> None:
     )
     log.info("following", accounts=config.described_source(settings))
     async with until_asked_to_end() as asked:
-        supervisor = Supervisor(environment, services)
+        supervisor = Supervisor(environment, services, begun)
         try:
             if COLLECTOR in services and await _is_collected(settings):
                 await together(asked.wait(), _refuse_strangers(environment))
@@ -205,12 +230,12 @@ def require_free(host: str, port: int, *, remedy: str) -> int:
         return probe.getsockname()[1]
 
 
-def main(services: Sequence[str]) -> NoReturn:
+def main(services: Sequence[str], begun: Begun | None = None) -> NoReturn:
     """Run services in this terminal until Ctrl-C, then exit with one of `exit_codes`."""
     try:
         settings = config.load()
         logs.configure("run_services", settings.log_level, settings.log_format)
-        uvloop.run(run(settings, services))
+        uvloop.run(run(settings, services, begun))
     except SettingsError as error:
         logs.say(str(error))
         sys.exit(SETTINGS)

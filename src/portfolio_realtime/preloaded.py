@@ -1,0 +1,121 @@
+"""The process from which services are forked: it imports what they share, and does nothing else.
+
+`forking.Preloaded` speaks to it over standard input, in lines of JSON. It stays clean: no thread, no event
+loop, no connection, no setting. A request brings a module and the environment of its process; the answers
+are the id of the process, and its exit code once it has ended.
+"""
+
+import gc
+import importlib
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+
+from setproctitle import getproctitle, setproctitle
+
+from portfolio_realtime.lean_imports import OPENTELEMETRY, RICH, lean_imports
+from portfolio_realtime.processes import end_with_parent
+
+SHARED: Final = (
+    *("portfolio_realtime.service", "portfolio_realtime.alpaca.credentials", "portfolio_realtime.outbound"),
+    *("portfolio_realtime.valuation.float_rounding", "numpy", "websockets.asyncio.client"),
+)
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+BYTES: Final = 64 * 1024
+
+
+def preload() -> None:
+    """Import what at least two services use, and keep the garbage collector away from it.
+
+    The collector writes to each object that it looks at; a page that is written to is not shared any more.
+    """
+    with lean_imports(OPENTELEMETRY, RICH):
+        for name in SHARED:
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+
+
+class Nursery:
+    """The processes that were forked and run, and the socket on which they are asked for."""
+
+    def __init__(self, asking: socket.socket) -> None:
+        self._asking = asking
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(asking, selectors.EVENT_READ)
+        self._waiting = b""  # of a request, the part that has come
+
+    def serve(self) -> str:
+        """Fork for each request. Returns in a fork, with its module; in this process "", at the end."""
+        while True:
+            for key, _ in self._selector.select():
+                if key.data is not None:
+                    self._tell_end(key.fd, key.data)
+                elif not (got := self._asking.recv(BYTES)):
+                    return ""  # the process that has started us has ended, or wants no more
+                else:
+                    *requests, self._waiting = (self._waiting + got).split(b"\n")
+                    for request in requests:
+                        if module := self._fork(json.loads(request)):
+                            return module
+
+    def _fork(self, request: Mapping[str, Any]) -> str:
+        """The module in the fork, "" in this process."""
+        own = os.getpid()
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # one that comes now waits for the fork's handlers
+        pid = os.fork()
+        if not pid:
+            self._be(own, request["module"], request["environment"])
+            return request["module"]
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        self._selector.register(os.pidfd_open(pid), selectors.EVENT_READ, pid)
+        self._say(pid=pid)
+        return ""
+
+    def _be(self, parent: int, module: str, environment: dict[str, str]) -> None:
+        """Become what `python -m module` would be, started with `environment` in a session of its own."""
+        for key in list(self._selector.get_map().values()):
+            os.close(key.fd)
+        self._selector.close()
+        self._asking.detach()
+        os.open(os.devnull, os.O_RDONLY)  # the lowest number that is free: standard input
+        os.setsid()
+        end_with_parent()
+        if os.getppid() != parent:
+            os._exit(1)  # it ended before it was asked to take us along
+        setproctitle(f"{sys.executable} -m {module}")
+        os.environ.clear()
+        os.environ.update(environment)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        gc.enable()
+
+    def _tell_end(self, descriptor: int, pid: int) -> None:
+        self._selector.unregister(descriptor)
+        os.close(descriptor)
+        self._say(pid=pid, code=os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+    def _say(self, **said: int) -> None:
+        self._asking.sendall(json.dumps(said).encode() + b"\n")
+
+
+def main() -> None:
+    """Serve until the process that has started this one ends; in a fork, run the service."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # it ends when its socket does, after the services
+    getproctitle()  # finds where the title is, before the environment changes
+    preload()
+    if module := Nursery(socket.socket(fileno=sys.stdin.fileno())).serve():
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    gc.disable()  # so many objects come and none goes
+    main()
