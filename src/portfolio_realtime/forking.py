@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Final
 
-from portfolio_realtime.preloading import Begun
+from portfolio_realtime.preloading import Importing
 
 ANSWER_S_MAX: Final = 30.0  # from a request until the process runs, the import included; on a busy machine
 
@@ -81,9 +81,9 @@ class Forked:
 class Preloaded:
     """The preloaded process, and what was forked from it."""
 
-    def __init__(self, begun: Begun) -> None:
-        self._process = begun.process
-        self._socket = begun.socket
+    def __init__(self, importing: Importing) -> None:
+        self._process = importing.process
+        self._socket = importing.socket
         self._connecting = asyncio.Lock()
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None

@@ -17,7 +17,7 @@ PASSED_ON: Final = (
 ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1"}  # a fork takes no other thread along
 
 
-class Begun(NamedTuple):
+class Importing(NamedTuple):
     """The process, which is importing, and our end of the socket. It ends when that is closed."""
 
     process: subprocess.Popen[bytes]
@@ -38,7 +38,7 @@ def is_possible() -> bool:
     return True
 
 
-def begin(environment: Mapping[str, str]) -> Begun:
+def begin(environment: Mapping[str, str]) -> Importing:
     """Start the preloaded process with what of `environment` is no setting. It imports in the background."""
     ours, theirs = socket.socketpair()
     passed_on = {name: value for name, value in environment.items() if name.startswith(PASSED_ON)}
@@ -49,4 +49,4 @@ def begin(environment: Mapping[str, str]) -> Begun:
             stdin=theirs.fileno(),
             start_new_session=True,
         )
-    return Begun(process, ours)
+    return Importing(process, ours)

@@ -1,4 +1,4 @@
-"""Child processes: started so that they end with this process, restarted, and ended."""
+"""AnyProcess processes: started so that they end with this process, restarted, and ended."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ log = structlog.get_logger()
 Process = asyncio.subprocess.Process
 
 
-class Child(Protocol):
+class AnyProcess(Protocol):
     """A process that was started, in whichever way."""
 
     @property
@@ -78,7 +78,7 @@ async def start_module(
 
 
 async def keep_alive(
-    name: str, start: Callable[[], Awaitable[Child]], is_over: Callable[[int], bool]
+    name: str, start: Callable[[], Awaitable[AnyProcess]], is_over: Callable[[int], bool]
 ) -> None:
     """Start a process, and start it again after a growing pause whenever it ends.
 
@@ -97,7 +97,7 @@ async def keep_alive(
             return
 
 
-async def end_all(processes: Sequence[Child]) -> None:
+async def end_all(processes: Sequence[AnyProcess]) -> None:
     """End processes with SIGTERM; kill those that have not ended within END_S_MAX."""
     running = [process for process in processes if process.returncode is None]
     for process in running:

@@ -17,12 +17,12 @@ def main(services: Sequence[str] = SERVICES) -> NoReturn:
     """Run services until Ctrl-C, then exit with one of `exit_codes`."""
     with interrupts.quiet():
         is_forked = len(services) > 1 and preloading.is_possible()
-        begun = preloading.begin(os.environ) if is_forked else None
+        importing = preloading.begin(os.environ) if is_forked else None
         with lean_imports(OPENTELEMETRY, RICH):
             # The import takes a moment, in which Ctrl-C must already be quiet.
             from portfolio_realtime import supervisor
 
-        supervisor.main(services, begun)
+        supervisor.main(services, importing)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.errors import PortfolioRealtimeError, SettingsError
 from portfolio_realtime.exit_codes import FAILED, OK, SETTINGS
 from portfolio_realtime.forking import Preloaded, PreloadedEnded
-from portfolio_realtime.preloading import Begun, begin, is_possible
-from portfolio_realtime.processes import Child, end_all, keep_alive, start_module, until_asked_to_end
+from portfolio_realtime.preloading import Importing, begin, is_possible
+from portfolio_realtime.processes import AnyProcess, end_all, keep_alive, start_module, until_asked_to_end
 from portfolio_realtime.service import together
 from portfolio_realtime.state import keys, open_state
 from portfolio_realtime.state.embedded import EmbeddedServer
@@ -43,13 +43,13 @@ class Supervisor:
     """Keeps services, and if need be an embedded Valkey, running until `stop`."""
 
     def __init__(
-        self, environment: dict[str, str], services: Sequence[str], begun: Begun | None = None
+        self, environment: dict[str, str], services: Sequence[str], importing: Importing | None = None
     ) -> None:
-        """`begun`: the preloaded process, if it was started earlier; `stop` ends it."""
+        """`importing`: the preloaded process, if it was started earlier; `stop` ends it."""
         self._environment = {**environment, **AT_ONCE}
         self._services = services
-        self._preloaded = None if begun is None else Preloaded(begun)
-        self._processes: dict[str, Child] = {}
+        self._preloaded = None if importing is None else Preloaded(importing)
+        self._processes: dict[str, AnyProcess] = {}
         self._valkey: EmbeddedServer | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: asyncio.Future[NoReturn] = asyncio.get_running_loop().create_future()
@@ -92,7 +92,7 @@ class Supervisor:
         self._failure.cancel()
 
     async def _keep(self, name: str) -> None:
-        async def start() -> Child:
+        async def start() -> AnyProcess:
             process = self._processes[name] = await self._start(f"portfolio_realtime.{name}")
             return process
 
@@ -105,7 +105,7 @@ class Supervisor:
             self._preloaded = Preloaded(begin(self._environment))
         return self._preloaded
 
-    async def _start(self, module: str) -> Child:
+    async def _start(self, module: str) -> AnyProcess:
         """A process that runs this module: a fork, or one that imports everything itself."""
         if (preloaded := self._preload()) is not None:
             try:
@@ -128,7 +128,7 @@ class Supervisor:
             self._failure.set_exception(error)
 
 
-async def run(settings: config.Settings, services: Sequence[str], begun: Begun | None = None) -> None:
+async def run(settings: config.Settings, services: Sequence[str], importing: Importing | None = None) -> None:
     """Run services until Ctrl-C or SIGTERM. Raises SettingsError, StateUnavailable."""
     serves = "websocket_server" in services
     host, port = settings.websocket_host, settings.run_services_port
@@ -139,7 +139,7 @@ async def run(settings: config.Settings, services: Sequence[str], begun: Begun |
     )
     log.info("following", accounts=config.described_source(settings))
     async with until_asked_to_end() as asked:
-        supervisor = Supervisor(environment, services, begun)
+        supervisor = Supervisor(environment, services, importing)
         try:
             if COLLECTOR in services and await _is_collected(settings):
                 await together(asked.wait(), _refuse_strangers(environment))
@@ -230,12 +230,12 @@ def require_free(host: str, port: int, *, remedy: str) -> int:
         return probe.getsockname()[1]
 
 
-def main(services: Sequence[str], begun: Begun | None = None) -> NoReturn:
+def main(services: Sequence[str], importing: Importing | None = None) -> NoReturn:
     """Run services in this terminal until Ctrl-C, then exit with one of `exit_codes`."""
     try:
         settings = config.load()
         logs.configure("run_services", settings.log_level, settings.log_format)
-        uvloop.run(run(settings, services, begun))
+        uvloop.run(run(settings, services, importing))
     except SettingsError as error:
         logs.say(str(error))
         sys.exit(SETTINGS)

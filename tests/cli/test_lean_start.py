@@ -3,18 +3,20 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
+import tempfile
+from functools import cache
 
 import pytest
 
 from portfolio_realtime import exit_codes
+from portfolio_realtime.preloaded import SHARED
 
 PROGRAM = """
 import runpy, sys
 try:
     runpy.run_module(sys.argv[1], run_name="__main__")
 finally:
-    print(*{name.split(".")[0] for name, module in sys.modules.items() if module is not None})
+    print(*{name for name, module in sys.modules.items() if module is not None})
 """
 UNUSED = {
     "symbol_collector": {"rich", "opentelemetry", "pandas", "numpy", "scipy", "fastapi"},
@@ -25,18 +27,33 @@ UNUSED = {
 }
 
 
-@pytest.mark.parametrize("service", UNUSED)
-def test_a_service_starts_without_what_it_does_not_use(service: str, tmp_path: Path) -> None:
-    """Imported until the settings are read, which are wrong, so that it ends there."""
+SERVICES = [name for name in UNUSED if name != "run_services"]
+
+
+@cache
+def imported(service: str) -> frozenset[str]:
+    """The modules of a service that ends because its settings are wrong."""
     ended = subprocess.run(
         [sys.executable, "-c", PROGRAM, f"portfolio_realtime.{service}"],
         capture_output=True,
         text=True,
-        cwd=tmp_path,
+        cwd=tempfile.gettempdir(),
         env={**os.environ, "SHARDS": "0"},
         check=False,
     )
     assert ended.returncode == exit_codes.SETTINGS, ended.stderr[-2000:]
-    imported = set(ended.stdout.split())
-    assert "pydantic_settings" in imported
-    assert not imported & UNUSED[service]
+    return frozenset(ended.stdout.split())
+
+
+@pytest.mark.parametrize("service", UNUSED)
+def test_a_service_starts_without_what_it_does_not_use(service: str) -> None:
+    """Imported until the settings are read, which are wrong, so that it ends there."""
+    packages = {name.partition(".")[0] for name in imported(service)}
+    assert "pydantic_settings" in packages
+    assert not packages & UNUSED[service]
+
+
+@pytest.mark.parametrize("module", SHARED)
+def test_what_is_preloaded_is_shared(module: str) -> None:
+    """What one service alone uses, it imports itself, while the others start."""
+    assert sum(module in imported(service) for service in SERVICES) >= 2
