@@ -1,11 +1,14 @@
 """A valuation as the JSON object that clients get. Numbers become text only here."""
 
+import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, NamedTuple
 
 import msgspec
+import numpy as np
 
 from portfolio_realtime.clock import rfc3339
 from portfolio_realtime.model import EXACT, PRICED_CLASSES, Account, Mark, Position, exact, plain
@@ -15,9 +18,41 @@ from portfolio_realtime.valuation.rounding import cents, day_base, money
 
 RATIO_DIGITS: Final = 7
 UNKNOWN_TEXT: Final = '"—"'  # in text for people; an unknown number is null
-CENTS: Final = tuple(f".{cent:02d}" for cent in range(100))
+RATIO_SCALE: Final = 10.0**RATIO_DIGITS
+RATIO_ERROR: Final = 2.0**-50  # more than the relative error of a scaled ratio
+RATIO_PLAIN_MIN: Final = 1000.5  # scaled; a smaller ratio may have an exponent in its text
 HUNDREDTHS_MAX: Final = 10**12  # of a percent; a larger percentage is left out
+THOUSANDS_KEPT_MAX: Final = 4096  # texts of thousands of dollars
 
+
+class _Thousands(dict[int, str]):
+    """The text of an amount as far as its thousands of dollars, so that the last three digits follow."""
+
+    def __init__(self, start: str, separator: str) -> None:
+        super().__init__({0: start})
+        self._start = start
+        self._separator = separator
+
+    def __missing__(self, thousands: int) -> str:
+        text = f"{self._start}{thousands:{self._separator}}{self._separator}"
+        if len(self) < THOUSANDS_KEPT_MAX:
+            self[thousands] = text
+        return text
+
+
+HIGH: Final = _Thousands('"', "")
+MINUS_HIGH: Final = _Thousands('"-', "")
+TOTAL: Final = _Thousands('"$', ",")
+GAIN: Final = _Thousands('"+$', ",")
+LOSS: Final = _Thousands('"-$', ",")
+LOW: Final = tuple(f"{dollars:03d}" for dollars in range(1000))  # after thousands
+ALONE: Final = tuple(f"{dollars}" for dollars in range(1000))
+CENTS: Final = tuple(f".{cent:02d}" for cent in range(100))
+CENTS_END: Final = tuple(f'{cent}"' for cent in CENTS)
+PERCENT: Final = " (+", " (-"
+CENTS_PERCENT: Final = tuple(f'{cent}%)"' for cent in CENTS)
+
+_ratio_base = operator.attrgetter("ratio_base")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -38,9 +73,10 @@ class Constant(msgspec.Struct, frozen=True, gc=False):
 
     head: str  # the JSON object up to the sequence
     balances: str  # cash, last equity, external cash flow, and the name of the next field: day P&L
-    ratio_base: float  # dollars; 0 if there is no ratio
+    ratio_base: float  # dollars; NaN if there is no ratio
     record_as_of: str  # as a field
     doubts: str  # fields for what is unknown or unconfirmed
+    end: str  # both, and the end of the object
     is_day_pnl_known: bool
 
 
@@ -50,24 +86,22 @@ class _Oddity(NamedTuple):
     stale: str
     unpriced: str
     rest: str
-    is_known: bool  # whether every position is priced
-
-
-_NO_ODDITY: Final = _Oddity("[]", "[]", "", is_known=True)
 
 
 def constant(account: Account, epoch: int) -> Constant:
     """The constant part of an account's messages under an epoch."""
     base = day_base(account)
+    record_as_of, doubts = f',"record_as_of":"{rfc3339(account.as_of_ns)}"', _doubts(account)
     return Constant(
         head=f'{{"type":"portfolio","account_id":{_text(account.account_id)},"epoch":{epoch},"sequence":',
         balances=(
             f'"cash":"{money(cents(account.cash))}","last_equity":"{money(cents(account.last_equity))}",'
             f'"external_cash_flow":"{money(cents(account.external_cash_flow))}","day_pnl":'
         ),
-        ratio_base=float(base) if base > 0 else 0.0,
-        record_as_of=f',"record_as_of":"{rfc3339(account.as_of_ns)}"',
-        doubts=_doubts(account),
+        ratio_base=float(base) if base > 0 and account.is_day_pnl_known else math.nan,
+        record_as_of=record_as_of,
+        doubts=doubts,
+        end=f"{record_as_of}{doubts}}}",
         is_day_pnl_known=account.is_day_pnl_known,
     )
 
@@ -105,48 +139,95 @@ def encode_values(
 ) -> list[bytes]:
     """The portfolio messages of some accounts, without positions, with fields in the order of the protocol.
 
-    `published_ns`: ns since 1970. Money and times need no escaping. Accounts with the same newest time share
-    its text.
+    `published_ns`: ns since 1970. Money and times need no escaping. Thousands of messages are made per
+    second, so their numbers are put together from texts that are kept.
     """
-    odd = _oddities(figures)
-    timestamp = rfc3339(published_ns)
+    if not always:
+        return []
+    equities, gains = figures.equity.tolist(), figures.day_pnl.tolist()
+    ratios, percents, without_percent = _ratios(always, figures)
+    middles, ends = _middles_and_ends(always, figures)
+    published = f',"timestamp":"{rfc3339(published_ns)}"'
+    columns = (always, sequences, equities, gains, ratios, percents, middles, ends)
+    messages: list[bytes] = []
+    for one, sequence, equity, day_pnl, ratio, percent, middle, end in zip(*columns, strict=True):
+        cents, high, grouped = (equity, HIGH, TOTAL) if equity >= 0 else (-equity, MINUS_HIGH, LOSS)
+        thousands, cent = cents // 100_000, CENTS_END[cents % 100]
+        low = LOW[cents // 100 % 1000] if thousands else ALONE[cents // 100]
+        equity_high, total_high = high[thousands], grouped[thousands]
+        cents, high, grouped = (day_pnl, HIGH, GAIN) if day_pnl >= 0 else (-day_pnl, MINUS_HIGH, LOSS)
+        thousands, gain_cent = cents // 100_000, cents % 100
+        gain_low = LOW[cents // 100 % 1000] if thousands else ALONE[cents // 100]
+        text = (
+            f'{one.head}{sequence},"equity":{equity_high}{low}{cent},'
+            f'{one.balances}{high[thousands]}{gain_low}{CENTS_END[gain_cent]},"day_pnl_ratio":{ratio}'
+            f'{middle}{total_high}{low}{cent},"today_return":{grouped[thousands]}{gain_low}{CENTS[gain_cent]}'
+            f"{PERCENT[day_pnl < 0]}{percent // 100}{CENTS_PERCENT[percent % 100]}{published}{end}"
+        )
+        messages.append(text.encode())
+    for index in without_percent:
+        one, equity, day_pnl = always[index], equities[index], gains[index]
+        is_priced = index not in figures.unpriced
+        messages[index] = (
+            f'{one.head}{sequences[index]},"equity":{_quoted(equity, is_known=is_priced)},'
+            f"{one.balances}{_quoted(day_pnl, is_known=is_priced and one.is_day_pnl_known)},"
+            f'"day_pnl_ratio":{ratios[index]}{middles[index]}{_for_people(equity, is_known=is_priced)},'
+            f'"today_return":{_for_people(day_pnl, "+", is_known=is_priced and one.is_day_pnl_known)}'
+            f"{published}{ends[index]}"
+        ).encode()
+    return messages
+
+
+def _ratios(always: Sequence[Constant], figures: Figures) -> tuple[list[str], list[int], list[int]]:
+    """Day P&L ratios as JSON; absolute hundredths of a percent; where there is no percentage for people.
+
+    A ratio is rounded as `round` does it: half-even, by its exact value. Where float64 cannot decide, `round`
+    decides. `round` and `repr` for each ratio take as long as all the rest of its message.
+    """
+    bases = np.fromiter(map(_ratio_base, always), np.float64, len(always))
+    ratios = figures.day_pnl / 100 / bases
+    ratios[list(figures.unpriced)] = np.nan
+    scaled = ratios * RATIO_SCALE
+    nearest, size = np.rint(scaled), np.abs(scaled)
+    texts = _encode((nearest / RATIO_SCALE + 0.0).tolist())[1:-1].decode().split(",")  # 0.0, not -0.0
+    is_unsure = 0.5 - np.abs(scaled - nearest) <= size * RATIO_ERROR
+    for index in np.flatnonzero(is_unsure | (size < RATIO_PLAIN_MIN)).tolist():
+        exact_ratio = int(figures.day_pnl[index]) / 100 / always[index].ratio_base
+        texts[index] = f"{round(exact_ratio, RATIO_DIGITS) + 0.0}"
+    hundredths = np.abs(np.rint(ratios * 100 * 100))
+    is_readable = hundredths < HUNDREDTHS_MAX  # False for NaN
+    return (
+        texts,
+        np.where(is_readable, hundredths, 0).astype(np.int64).tolist(),
+        np.flatnonzero(~is_readable).tolist(),
+    )
+
+
+def _middles_and_ends(always: Sequence[Constant], figures: Figures) -> tuple[list[str], list[str]]:
+    """The fields from `as_of` to the name of `total_value`, and those from `record_as_of`."""
     moments_ns = figures.as_of_ns.tolist()
     times = {moment_ns: rfc3339(max(moment_ns, 0)) for moment_ns in set(moments_ns)}
-    columns = (always, sequences, figures.equity.tolist(), figures.day_pnl.tolist(), moments_ns)
-    return [
-        _message(one, sequence, equity, day_pnl, times[as_of_ns], timestamp, odd.get(index, _NO_ODDITY))
-        for index, (one, sequence, equity, day_pnl, as_of_ns) in enumerate(zip(*columns, strict=True))
-    ]
+    usual = {moment_ns: _middle(time, "[]", "[]") for moment_ns, time in times.items()}
+    middles, ends = [usual[moment_ns] for moment_ns in moments_ns], [one.end for one in always]
+    for index, odd in _oddities(figures).items():
+        middles[index] = _middle(times[moments_ns[index]], odd.stale, odd.unpriced)
+        ends[index] = f"{always[index].record_as_of}{odd.rest}{always[index].doubts}}}"
+    return middles, ends
 
 
-def _message(
-    always: Constant, sequence: int, equity: int, day_pnl: int, as_of: str, timestamp: str, odd: _Oddity
-) -> bytes:
-    """One message. It is mostly one f-string, because thousands are made per second."""
-    stale, unpriced, rest, is_known = odd
-    amount, total = abs(equity), UNKNOWN_TEXT
-    sign, equity_text = ("-" if equity < 0 else ""), "null"
-    if is_known:
-        dollars, cent = amount // 100, CENTS[amount % 100]
-        equity_text, total = f'"{sign}{dollars}{cent}"', f'"{sign}${dollars:,}{cent}"'
-    day_pnl_text: str = "null"
-    ratio: float | str = "null"
-    gain = UNKNOWN_TEXT
-    if is_known and always.is_day_pnl_known:
-        amount, sign = abs(day_pnl), ("-" if day_pnl < 0 else "")
-        dollars, cent = amount // 100, CENTS[amount % 100]
-        day_pnl_text, gain = f'"{sign}{dollars}{cent}"', f'"{sign or "+"}${dollars:,}{cent}"'
-        if always.ratio_base:
-            exact_ratio = day_pnl / 100 / always.ratio_base
-            ratio = round(exact_ratio, RATIO_DIGITS) + 0.0  # a loss that rounds to 0 is 0.0, not -0.0
-            percent = abs(round(exact_ratio * 100 * 100))
-            if percent < HUNDREDTHS_MAX:
-                gain = f'{gain[:-1]} ({sign or "+"}{percent // 100}{CENTS[percent % 100]}%)"'
-    return (
-        f'{always.head}{sequence},"equity":{equity_text},{always.balances}{day_pnl_text},"day_pnl_ratio":{ratio},'
-        f'"as_of":"{as_of}","stale":{stale},"unpriced":{unpriced},"total_value":{total},'
-        f'"today_return":{gain},"timestamp":"{timestamp}"{always.record_as_of}{rest}{always.doubts}}}'
-    ).encode()
+def _middle(as_of: str, stale: str, unpriced: str) -> str:
+    return f',"as_of":"{as_of}","stale":{stale},"unpriced":{unpriced},"total_value":'
+
+
+def _quoted(amount_cents: int, *, is_known: bool) -> str:
+    return f'"{money(amount_cents)}"' if is_known else "null"
+
+
+def _for_people(amount_cents: int, plus: str = "", *, is_known: bool) -> str:
+    if not is_known:
+        return UNKNOWN_TEXT
+    dollars, cent = divmod(abs(amount_cents), 100)
+    return f'"{"-" if amount_cents < 0 else plus}${dollars:,}{CENTS[cent]}"'
 
 
 def _oddities(figures: Figures) -> dict[int, _Oddity]:
@@ -161,7 +242,7 @@ def _oddities(figures: Figures) -> dict[int, _Oddity]:
                 rest = f',"awaited":{_text(awaited)}{rest}'
             rest = f',"known_equity":"{money(int(figures.equity[index]))}"{rest}'
         stale = _text(list(ages_s or ()))
-        odd[index] = _Oddity(stale, _text(symbols or []), rest, is_known=index not in figures.unpriced)
+        odd[index] = _Oddity(stale, _text(symbols or []), rest)
     return odd
 
 
