@@ -3,28 +3,24 @@
 import asyncio
 import random
 import signal
+import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Final
 
+from portfolio_harness.chaos import cluster_disturbances
+from portfolio_harness.chaos.chaos_step import ChaosStep
 from portfolio_harness.chaos.place import Place, ServiceProcess
 
 SKEWS_S: Final = (-3600, -5, 5, 3600)
 MEMORY_SHARE: Final = 0.8  # of the memory used now: the limit while memory is full
+POLICIES: Final = (
+    *("allkeys-lru", "allkeys-lfu", "allkeys-random"),
+    *("volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl"),
+)
+NARROW_BYTES_PER_S: Final = 4_000.0  # about 1 % of what a busy service needs
+DRIFT: Final = 0.5  # seconds for each second: in 6 s as far as 50 minutes at 1 ms a second
+DRIFT_STEP_S: Final = 0.1
 KINDS: Final = ("symbol_collector", "market_data_consumer", "portfolio_calculator")
-
-
-@dataclass(frozen=True)
-class ChaosStep:
-    """One nemesis of a plan: its victim, its duration, and the shift of a clock in seconds."""
-
-    name: str
-    victim: str
-    for_s: float
-    skew_s: int
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.victim}, {self.for_s:.1f} s)"
 
 
 def plan(seed: int, services: list[str], names: list[str]) -> "list[ChaosStep]":
@@ -33,14 +29,23 @@ def plan(seed: int, services: list[str], names: list[str]) -> "list[ChaosStep]":
     The same seed gives the same plan.
     """
     assert names, "a plan needs a nemesis"
-    chance = random.Random(seed)
+    chance, policies = random.Random(seed), random.Random(f"policies of {seed}")
     steps: list[ChaosStep] = []
     while len(steps) < PLANNED:
         for name in chance.sample(names, len(names)):
             kinds = VICTIMS.get(name, ("",))
             victim = chance.choice([one for one in services if one.startswith(kinds)])
-            steps.append(ChaosStep(name, victim, chance.uniform(*LASTS_S), chance.choice(SKEWS_S)))
+            steps.append(
+                ChaosStep(
+                    name, victim, chance.uniform(*LASTS_S), chance.choice(SKEWS_S), policies.choice(POLICIES)
+                )
+            )
     return steps
+
+
+def names_for(*, is_cluster: bool) -> list[str]:
+    """The nemeses of one server, or of a cluster."""
+    return [name for name in NEMESES if name in (ON_CLUSTER if is_cluster else ON_ONE)]
 
 
 async def disturb(place: Place, step: ChaosStep) -> None:
@@ -110,7 +115,7 @@ async def _kill_pubsub(place: Place, _: ChaosStep, __: ServiceProcess) -> None:
 
 
 async def _flush(place: Place, _: ChaosStep, __: ServiceProcess) -> None:
-    await place.valkey.do("FLUSHALL")
+    await (place.valkey if place.cluster is None else place.cluster).flush()
 
 
 async def _restart_empty(place: Place, step: ChaosStep, _: ServiceProcess) -> None:
@@ -137,7 +142,7 @@ async def _fill_memory(place: Place, step: ChaosStep, _: ServiceProcess) -> None
 
 
 async def _evict(place: Place, step: ChaosStep, _: ServiceProcess) -> None:
-    await _limit_memory(place, step, "allkeys-lru")
+    await _limit_memory(place, step, step.policy)
 
 
 async def _limit_memory(place: Place, step: ChaosStep, policy: str) -> None:
@@ -156,6 +161,20 @@ async def _fill_disk(place: Place, step: ChaosStep, _: ServiceProcess) -> None:
     await asyncio.sleep(step.for_s + 1)
     await place.valkey.do("CONFIG", "SET", "dbfilename", "none.rdb", "save", "")
     (place.folder / "full.rdb").rmdir()
+
+
+async def _narrow(_: Place, step: ChaosStep, victim: ServiceProcess) -> None:
+    victim.proxy.bytes_per_s = NARROW_BYTES_PER_S
+    await _healed(step, victim)
+
+
+async def _let_clock_drift(place: Place, step: ChaosStep, victim: ServiceProcess) -> None:
+    """Let a clock run fast or slow by DRIFT: minutes of a bad clock in seconds; then it is set right."""
+    began_s, ahead = time.monotonic(), 1 if step.skew_s > 0 else -1
+    while (gone_s := time.monotonic() - began_s) < step.for_s:
+        place.set_clock(victim.name, ahead * DRIFT * gone_s)
+        await asyncio.sleep(DRIFT_STEP_S)
+    place.set_clock(victim.name, 0)
 
 
 async def _shift_clock(place: Place, step: ChaosStep, victim: ServiceProcess) -> None:
@@ -184,7 +203,17 @@ NEMESES: Final[dict[str, Disturbance]] = {
     "keys evicted": _evict,
     "disk full": _fill_disk,
     "clock shifted": _shift_clock,
+    "clock drifts": _let_clock_drift,
+    "narrow link": _narrow,
+    **cluster_disturbances.NEMESES,
 }
+ON_CLUSTER: Final = frozenset(
+    (
+        *("kill -9", "kill -9 both", "deploy", "stop and continue", "flush", "clock shifted", "clock drifts"),
+        *cluster_disturbances.NEMESES,
+    )
+)
+ON_ONE: Final = frozenset(NEMESES) - frozenset(cluster_disturbances.NEMESES)
 VICTIMS: Final = {"kill -9 both": KINDS}
 LASTS_S: Final = (2.0, 9.0)
 PLANNED: Final = 400
