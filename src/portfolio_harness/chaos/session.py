@@ -46,6 +46,9 @@ LATE_FACTOR: Final = 8.0  # the delay over all processes, as a multiple of the d
 FILES_MORE_MAX: Final = 40
 MEMORY_MORE_MB_MAX: Final = 60.0
 EVICTS: Final = "keys evicted"
+# During these, a former owner's write may be accepted: its fence is evicted, or a node that was stopped or
+# cut off takes what was sent to it before it learns that another has its slots. Servers drop what is older.
+UNFENCED: Final = frozenset({EVICTS, "node stopped", "node partitioned"})
 # After these, an epoch may be lower: keys are gone, or a replica has not got the last ones.
 LOSES_STATE: Final = frozenset(
     {
@@ -132,7 +135,7 @@ class _Session:
                 await stack.enter_async_context(judging(judge, self.oracle, cast("Clients", shown)))
             if step.name in LOSES_STATE:
                 self.writers.forget()
-            self.writers.is_fenced = step.name != EVICTS
+            self.writers.is_fenced = step.name not in UNFENCED
             await disturbances.disturb(self.place, step)
             await self.revoked.ask()
             await self.oracle.pause()

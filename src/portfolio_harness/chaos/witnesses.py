@@ -71,7 +71,7 @@ class WriterWitness:
         self._epochs: dict[str, int] = {}
         self.publications = 0
         self.older = 0  # publications of an owner that had lost its shard
-        self.is_fenced = True  # false while Valkey evicts keys: it may evict the fences, too
+        self.is_fenced = True  # whether a former owner is refused all the time
 
     def forget(self) -> None:
         """Forget all epochs: after Valkey has lost its state, an epoch may be lower."""
