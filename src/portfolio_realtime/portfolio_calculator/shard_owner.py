@@ -14,7 +14,7 @@ import structlog
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.portfolio_calculator.fair_shares import fair_shares, weight
-from portfolio_realtime.service import Context, tell_away
+from portfolio_realtime.service import Context, spare
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.telemetry import CalculatorMetrics
@@ -177,9 +177,7 @@ class ShardOwner:
 
     def lose(self, shard: int | None, error: StateUnavailable) -> None:
         """As `sparing`, after `error` has been caught."""
-        if not self._state.connection.is_cluster:
-            raise error
-        tell_away(error)
+        spare(error, is_cluster=self._state.connection.is_cluster)
         if shard in self.leases:
             self.let_go_of(shard)
 
