@@ -88,7 +88,9 @@ class SharedCounts:
     def tell(self, kind: str, key: str, count: int, *, is_of_minute: bool, can_wait: bool) -> None:
         """Note that this process has so many of a key; it is told soon."""
         period, name = self._place(kind, key, is_of_minute=is_of_minute)
-        change = self._changed.setdefault((period, name), _Change())
+        change = self._changed.get((period, name))
+        if change is None:
+            change = self._changed[period, name] = _Change()
         change.kind, change.key, change.count = kind, key, count
         if period == OPEN:
             grown = count - self._own.get(name, 0)
@@ -105,6 +107,8 @@ class SharedCounts:
 
     def elsewhere(self, kind: str, key: str, *, is_of_minute: bool, known_s: float) -> int:
         """How many the other servers have of a key, if that was read within `known_s`; else 0."""
+        if not self._elsewhere:  # no other server, which is usual
+            return 0
         found = self._elsewhere.get(self._place(kind, key, is_of_minute=is_of_minute))
         return found[0] if found is not None and self._clock.monotonic_s() - found[1] <= known_s else 0
 
