@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 import signal
 import time
 from collections.abc import Awaitable, Callable
@@ -10,6 +11,7 @@ from typing import Final
 from portfolio_harness.chaos import cluster_disturbances
 from portfolio_harness.chaos.chaos_step import ChaosStep
 from portfolio_harness.chaos.place import Place, ServiceProcess
+from portfolio_harness.convergence import say
 
 SKEWS_S: Final = (-3600, -5, 5, 3600)
 MEMORY_SHARE: Final = 0.8  # of the memory used now: the limit while memory is full
@@ -20,6 +22,9 @@ POLICIES: Final = (
 NARROW_BYTES_PER_S: Final = 4_000.0  # about 1 % of what a busy service needs
 DRIFT: Final = 0.5  # seconds for each second: in 6 s as far as 50 minutes at 1 ms a second
 DRIFT_STEP_S: Final = 0.1
+STARVED_S: Final = 0.1  # in which a starved process runs for STARVED_SHARE
+STARVED_SHARE: Final = 0.1
+_TAG: Final = re.compile(r"\{(s\d+|minutes:)[^}]*\}")  # of a shard, or of the marks of a minute
 KINDS: Final = ("symbol_collector", "market_data_consumer", "portfolio_calculator")
 
 
@@ -163,6 +168,33 @@ async def _fill_disk(place: Place, step: ChaosStep, _: ServiceProcess) -> None:
     (place.folder / "full.rdb").rmdir()
 
 
+async def _starve(_: Place, step: ChaosStep, victim: ServiceProcess) -> None:
+    """Let a process run for a tenth of the time."""
+    until_s = time.monotonic() + step.for_s
+    while time.monotonic() < until_s:
+        victim.send(signal.SIGSTOP)
+        await asyncio.sleep(STARVED_S * (1 - STARVED_SHARE))
+        victim.send(signal.SIGCONT)
+        await asyncio.sleep(STARVED_S * STARVED_SHARE)
+
+
+async def _delete_family(place: Place, step: ChaosStep, _: ServiceProcess) -> None:
+    """Delete all keys of one family, as somebody does by mistake; the step's duration chooses it."""
+    families: dict[str, list[bytes]] = {}
+    async with place.valkey.client() as client:
+        async for key in client.scan_iter():
+            families.setdefault(_family(key.decode()), []).append(key)
+        name = sorted(families)[int(step.for_s * 1000) % len(families)]
+        say(f"  all keys of {name} are deleted: {len(families[name])}")
+        await client.delete(*families[name])
+
+
+def _family(key: str) -> str:
+    """The name that all keys of one kind share: shards, times, processes and accounts are left out."""
+    first, *rest = _TAG.sub(lambda tag: "{sNN}" if tag[1][0] == "s" else "{TIME}", key).split(":")
+    return ":".join([first, *rest[:1]]) if first == "{sNN}" else first
+
+
 async def _narrow(_: Place, step: ChaosStep, victim: ServiceProcess) -> None:
     victim.proxy.bytes_per_s = NARROW_BYTES_PER_S
     await _healed(step, victim)
@@ -205,6 +237,8 @@ NEMESES: Final[dict[str, Disturbance]] = {
     "clock shifted": _shift_clock,
     "clock drifts": _let_clock_drift,
     "narrow link": _narrow,
+    "a tenth of a core": _starve,
+    "family deleted": _delete_family,
     **cluster_disturbances.NEMESES,
 }
 ON_CLUSTER: Final = frozenset(

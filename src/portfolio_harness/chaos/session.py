@@ -52,7 +52,7 @@ UNFENCED: Final = frozenset({EVICTS, "node stopped", "node partitioned"})
 # After these, an epoch may be lower: keys are gone, or a replica has not got the last ones.
 LOSES_STATE: Final = frozenset(
     {
-        *("flush", "Valkey killed, empty", EVICTS),
+        *("flush", "Valkey killed, empty", "family deleted", EVICTS),
         *("node killed", "node stopped", "node partitioned", "node emptied"),
     }
 )
