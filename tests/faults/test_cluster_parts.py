@@ -13,9 +13,9 @@ from structlog.testing import capture_logs
 
 from portfolio_harness.valkey_cluster import ValkeyCluster
 from portfolio_realtime.cancellation import cancel_until_ended
-from portfolio_realtime.clock import SystemClock
+from portfolio_realtime.clock import NS_PER_S, SystemClock
 from portfolio_realtime.errors import StateUnavailable
-from portfolio_realtime.model import US_EQUITY
+from portfolio_realtime.model import US_EQUITY, MinuteMark
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.interest import PartlyBegun
 from portfolio_realtime.state.minutes import Minutes
@@ -234,6 +234,27 @@ async def test_who_does_not_exist_is_known_where_nobody_has_a_record(
             await part.flush()
             assert not await are_unknown(), "it has come back empty: what is not there proves nothing"
             await until(are_unknown, "it is told again", HEAL_S)
+
+
+async def test_a_day_is_read_with_all_its_minutes_or_not_at_all(until: Until) -> None:
+    """While the part of one minute is away, a line without it would look like a market without prices."""
+    async with ValkeyCluster(replicas=0) as cluster, watching(cluster, until) as state:
+        lease = await state.leases.acquire("market_data:stocks")
+        assert lease is not None
+        times_ns = [number * 60 * NS_PER_S for number in range(30)]
+        for at_ns in times_ns:
+            mark = MinuteMark(100.0, at_ns)
+            await state.minutes.write(lease, at_ns, US_EQUITY, {"AAPL": mark}, is_whole=True)
+        assert len([one for one in await state.minutes.read(times_ns, ["AAPL"]) if one.marks]) == 30
+        lost = await cluster.primary_of(keys.minute(times_ns[7]))
+        slots = await cluster.slots_of(lost)
+        others_ns = [one for one in times_ns if key_slot(keys.minute(one).encode()) not in slots]
+        await lost.kill()
+        with pytest.raises(StateUnavailable):
+            await state.minutes.read(times_ns, ["AAPL"])
+        found = await state.minutes.read(others_ns, ["AAPL"])
+        assert 0 < len(found) < len(times_ns)
+        assert all(one.marks for one in found)
 
 
 async def test_prices_go_on_while_the_part_of_a_minute_is_away(
