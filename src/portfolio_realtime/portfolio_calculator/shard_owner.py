@@ -46,6 +46,7 @@ class ShardOwner:
         on_released: Callable[[int, Sequence[str]], None],
     ) -> None:
         self.leases: dict[int, Lease] = {}
+        self.calculators = 1  # that run, with this one
         self.wanted: dict[int, dict[str, bool]] = {}  # shard -> watched account -> with positions
         self._free_rounds: dict[int, int] = {}  # free shard -> in how many rounds it has been seen
         self._kept_until_s: dict[int, float] = {}
@@ -69,7 +70,7 @@ class ShardOwner:
         while True:
             with self.sparing(None, may_fail=bool(members)):
                 members = await self._state.leases.enlist(GROUP)
-            owned = len(self.leases)
+            self.calculators, owned = len(members), len(self.leases)
             with self.sparing(None):
                 await self._take_share(members)
             if len(self.leases) != owned:
@@ -77,7 +78,7 @@ class ShardOwner:
                     "shards owned",
                     shards=len(self.leases),
                     of=self._settings.shards,
-                    calculators=len(members),
+                    calculators=self.calculators,
                 )
             self._metrics.shards.set(len(self.leases))
             await asyncio.sleep(self._settings.lease_renew_ms / 1000)
