@@ -258,8 +258,8 @@ def test_an_account_that_is_forgotten_leaves_nothing(desk: Desk) -> None:
     desk.valuer.forget("alice")
     assert desk.valuer.published_ids == []
     assert len(desk.valuer.book) == len(desk.valuer.watchlist) == 0
-    kept = (desk.valuer._records, desk.valuer._sequences, desk.valuer._epochs, desk.valuer._rows)
-    assert kept == ({}, {}, {}, {})
+    kept = (desk.valuer._sequences, desk.valuer._epochs, desk.valuer._rows, desk.valuer.watchlist.accounts())
+    assert kept == ({}, {}, {}, [])
 
 
 def test_accounts_that_come_and_go_leave_nothing_and_no_sequence_twice(desk: Desk) -> None:
@@ -273,8 +273,9 @@ def test_accounts_that_come_and_go_leave_nothing_and_no_sequence_twice(desk: Des
         assert desk.message(2.0 * number + 1)["sequence"] == 2 * number + 2
         desk.valuer.drop(guest)
     valuer = desk.valuer
-    kept = (valuer._records, valuer._sequences, valuer._epochs)
-    assert [list(one) for one in kept] == [["alice"]] * 3
+    kept = (valuer._sequences, valuer._epochs)
+    assert [list(one) for one in kept] == [["alice"]] * 2
+    assert [one.account_id for one in valuer.watchlist.accounts()] == ["alice"]
     assert valuer._rows == {}
     assert valuer.published_ids == ["alice"]
     assert list(valuer.book.ids()) == [["alice"]]

@@ -7,8 +7,6 @@ LIVING_MS after a server has ended or has lost Valkey, those of a minute some ti
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-import msgspec
-
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Connection, reports_unavailable
 
@@ -75,8 +73,7 @@ class ConnectionCounts:
                 LIVING_MS if period == OPEN else MINUTE_MS,
                 before,
                 behind,
-                # One argument, because each has a price of its own.
-                msgspec.msgpack.encode([word for name, judged in counts.items() for word in (name, *judged)]),
+                *(word for name, judged in counts.items() for word in (name, *judged)),
             ],
         )
         return bool(was_there), elsewhere, taken_off

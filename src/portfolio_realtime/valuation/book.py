@@ -280,7 +280,7 @@ class Book:
         places, counts = self._places(rows)
         is_held = self._quantity[places] != 0.0
         if not is_held.all():
-            counts = np.add.reduceat(np.append(is_held, False), np.cumsum(counts) - counts) * (counts > 0)
+            counts = np.add.reduceat(np.append(is_held, False), counts.cumsum() - counts) * (counts > 0)
             places = places[is_held]
         return Selection(
             counts=counts,
@@ -343,7 +343,7 @@ class Book:
         self._column_of[start:filled] = self._column_of[places]
         vacated = slice(max(filled, first_place), end)
         self._quantity[vacated], self._column_of[vacated] = 0.0, PADDING
-        self._pointers[kept + 1 : beyond + 1] = start + np.cumsum(counts)
+        self._pointers[kept + 1 : beyond + 1] = start + counts.cumsum()
         for vector in (getattr(self, name) for name in VECTORS):
             vector[kept:beyond] = vector[taken]
             vector[max(beyond, first) : last] = 0
@@ -393,7 +393,7 @@ class Book:
     def _places(self, rows: Ints) -> tuple[Ints, Ints]:
         """The places of all elements of these rows, row after row, and the number of places of each row."""
         starts, counts = self._pointers[rows].astype(np.int64), self._places_of(rows)
-        first = np.cumsum(counts) - counts
+        first = counts.cumsum() - counts
         return np.repeat(starts - first, counts) + np.arange(int(counts.sum())), counts
 
     def _places_of(self, rows: Ints) -> Ints:

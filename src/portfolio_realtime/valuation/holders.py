@@ -51,6 +51,6 @@ class Holders:
         columns = columns[columns < len(self._pointers) - 1]  # only loose accounts can hold newer columns
         starts, ends = self._pointers[columns], self._pointers[columns + 1]
         counts = ends - starts
-        places = np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(int(counts.sum()))
+        places = np.repeat(starts - (counts.cumsum() - counts), counts) + np.arange(int(counts.sum()))
         loose = np.fromiter(self._loose, np.int64, len(self._loose))
         return np.concatenate((self._slots[places], loose))

@@ -12,7 +12,7 @@ sum of magnitudes. We use n + 12. This also covers the computation of that sum i
 """
 
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,17 +56,23 @@ def value(
     A mark with `as_of_ns` before `stale_before_ns` (one time, or one per column) is stale: it is used and
     counted. So is a record that the broker has not stated since `records_stale_before_ns`.
     """
+    rows = _Rows.of(selection.counts)
     price = prices[selection.columns]
     at_ns = as_of_ns[selection.columns]
     is_unpriced = np.isnan(price)
-    worth = selection.quantity * np.where(is_unpriced, 0.0, price)
-    known_equity = selection.cash + _sum(selection, worth)
-    magnitude: Floats = _sum(selection, np.abs(worth)) + np.abs(selection.cash) + np.abs(selection.day_base)
-    unpriced_count = _sum(selection, is_unpriced.astype(np.int64))
-    equity = np.where(unpriced_count > 0, np.nan, known_equity)
+    unpriced_count = rows.count_true(is_unpriced)
+    has_unpriced = bool(unpriced_count.any())
+    worth = selection.quantity * (np.where(is_unpriced, 0.0, price) if has_unpriced else price)
+    known_equity = selection.cash + rows.sum(worth)
+    magnitude: Floats = (
+        rows.sum(np.abs(worth, out=worth)) + np.abs(selection.cash) + np.abs(selection.day_base)
+    )
+    equity = np.where(unpriced_count > 0, np.nan, known_equity) if has_unpriced else known_equity
     oldest_ns = stale_before_ns if isinstance(stale_before_ns, int) else stale_before_ns[selection.columns]
-    is_stale = (at_ns < oldest_ns) & ~is_unpriced
-    stale_count, stale_sum_ns = _stale(selection, is_stale, at_ns)
+    is_stale = at_ns < oldest_ns
+    if has_unpriced:
+        is_stale &= ~is_unpriced
+    stale_count = rows.count_true(is_stale)
     return Valued(
         equity=equity,
         day_pnl=equity - selection.day_base,
@@ -74,39 +80,44 @@ def value(
         error_bound=magnitude * ((selection.counts + 12) * UNIT_ROUNDOFF),
         unpriced_count=unpriced_count,
         stale_count=stale_count + (selection.heard_ns < records_stale_before_ns),
-        stale_sum_ns=stale_sum_ns,
-        as_of_ns=np.maximum(_newest(selection, at_ns), selection.record_as_of_ns),
-        received_ns=_newest(selection, received_ns[selection.columns]),
+        stale_sum_ns=rows.sum(np.where(is_stale, at_ns, 0)) if stale_count.any() else stale_count,
+        as_of_ns=np.maximum(rows.newest(at_ns), selection.record_as_of_ns),
+        received_ns=rows.newest(received_ns[selection.columns]),
     )
 
 
-def _stale(selection: Selection, is_stale: NDArray[np.bool_], at_ns: Ints) -> tuple[Ints, Ints]:
-    """How many of each account's marks are stale, and the sum of their times."""
-    if not is_stale.any():
-        return np.zeros(len(selection.counts), np.int64), np.zeros(len(selection.counts), np.int64)
-    return _sum(selection, is_stale.astype(np.int64)), _sum(selection, np.where(is_stale, at_ns, 0))
+class _Rows(NamedTuple):
+    """Reduces one element per position to one per account."""
 
+    count_of_rows: int
+    starts: Ints  # of rows with positions
+    has_any: NDArray[np.bool_] | None  # whether each row has positions; None: all have
 
-def _sum(selection: Selection, elements: NDArray[Number]) -> NDArray[Number]:
-    """The sum of each account's elements. Integers wrap around on overflow."""
-    return _reduce(selection, elements, np.add, 0)
+    @classmethod
+    def of(cls, counts: Ints) -> "_Rows":
+        """For rows with so many positions."""
+        starts, has_any = counts.cumsum() - counts, counts > 0
+        return cls(len(counts), starts, None) if has_any.all() else cls(len(counts), starts[has_any], has_any)
 
+    def sum(self, elements: NDArray[Number]) -> NDArray[Number]:
+        """The sum of each account's elements. Integers wrap around on overflow."""
+        return self._reduce(elements, np.add, 0)
 
-def _newest(selection: Selection, times_ns: Ints) -> Ints:
-    """The newest time among each account's positions."""
-    return _reduce(selection, times_ns, np.maximum, NEVER_NS)
+    def count_true(self, elements: NDArray[np.bool_]) -> Ints:
+        """How many of each account's elements are true."""
+        if not elements.any():
+            return np.zeros(self.count_of_rows, np.int64)
+        return self._reduce(elements.astype(np.int64), np.add, 0)
 
+    def newest(self, times_ns: Ints) -> Ints:
+        """The newest time among each account's positions."""
+        return self._reduce(times_ns, np.maximum, NEVER_NS)
 
-def _reduce(
-    selection: Selection, elements: NDArray[Number], operation: np.ufunc, empty: int
-) -> NDArray[Number]:
-    """Reduce the elements of each row; rows without positions get `empty`."""
-    counts = selection.counts
-    starts = np.cumsum(counts) - counts
-    has_any = counts > 0
-    if has_any.all():
-        return operation.reduceat(elements, starts) if len(counts) else elements[:0]
-    result = np.full(len(counts), empty, elements.dtype)
-    if has_any.any():
-        result[has_any] = operation.reduceat(elements, starts[has_any])
-    return result
+    def _reduce(self, elements: NDArray[Number], operation: np.ufunc, empty: int) -> NDArray[Number]:
+        """Reduce the elements of each row; rows without positions get `empty`."""
+        if self.has_any is None:
+            return operation.reduceat(elements, self.starts) if self.count_of_rows else elements[:0]
+        result = np.full(self.count_of_rows, empty, elements.dtype)
+        if len(self.starts):
+            result[self.has_any] = operation.reduceat(elements, self.starts)
+        return result

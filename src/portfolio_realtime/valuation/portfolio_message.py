@@ -22,7 +22,7 @@ RATIO_SCALE: Final = 10.0**RATIO_DIGITS
 RATIO_ERROR: Final = 2.0**-50  # more than the relative error of a scaled ratio
 RATIO_PLAIN_MIN: Final = 1000.5  # scaled; a smaller ratio may have an exponent in its text
 HUNDREDTHS_MAX: Final = 10**12  # of a percent; a larger percentage is left out
-THOUSANDS_KEPT_MAX: Final = 4096  # texts of thousands of dollars
+THOUSANDS_KEPT_MAX: Final = 1000  # few enough to stay in the processor's cache
 
 
 class _Thousands(dict[int, str]):
@@ -35,7 +35,7 @@ class _Thousands(dict[int, str]):
 
     def __missing__(self, thousands: int) -> str:
         text = f"{self._start}{thousands:{self._separator}}{self._separator}"
-        if len(self) < THOUSANDS_KEPT_MAX:
+        if thousands < THOUSANDS_KEPT_MAX:
             self[thousands] = text
         return text
 
@@ -46,10 +46,10 @@ TOTAL: Final = _Thousands('"$', ",")
 GAIN: Final = _Thousands('"+$', ",")
 LOSS: Final = _Thousands('"-$', ",")
 LOW: Final = tuple(f"{dollars:03d}" for dollars in range(1000))  # after thousands
+LOW_GROUPED: Final = tuple(f"{low}," for low in LOW)
 ALONE: Final = tuple(f"{dollars}" for dollars in range(1000))
 CENTS: Final = tuple(f".{cent:02d}" for cent in range(100))
 CENTS_END: Final = tuple(f'{cent}"' for cent in CENTS)
-PERCENT: Final = " (+", " (-"
 CENTS_PERCENT: Final = tuple(f'{cent}%)"' for cent in CENTS)
 
 _ratio_base = operator.attrgetter("ratio_base")
@@ -151,18 +151,35 @@ def encode_values(
     columns = (always, sequences, equities, gains, ratios, percents, middles, ends)
     messages: list[bytes] = []
     for one, sequence, equity, day_pnl, ratio, percent, middle, end in zip(*columns, strict=True):
-        cents, high, grouped = (equity, HIGH, TOTAL) if equity >= 0 else (-equity, MINUS_HIGH, LOSS)
+        if equity >= 0:
+            cents, high, grouped = equity, HIGH, TOTAL
+        else:
+            cents, high, grouped = -equity, MINUS_HIGH, LOSS
         thousands, cent = cents // 100_000, CENTS_END[cents % 100]
         low = LOW[cents // 100 % 1000] if thousands else ALONE[cents // 100]
-        equity_high, total_high = high[thousands], grouped[thousands]
-        cents, high, grouped = (day_pnl, HIGH, GAIN) if day_pnl >= 0 else (-day_pnl, MINUS_HIGH, LOSS)
+        if thousands < 1000:
+            equity_high, total_high = high[thousands], grouped[thousands]
+        else:
+            millions, middle_digits = divmod(thousands, 1000)
+            equity_high = high[millions] + LOW[middle_digits]
+            total_high = grouped[millions] + LOW_GROUPED[middle_digits]
+        if day_pnl >= 0:
+            cents, high, grouped, percent_sign = day_pnl, HIGH, GAIN, " (+"
+        else:
+            cents, high, grouped, percent_sign = -day_pnl, MINUS_HIGH, LOSS, " (-"
         thousands, gain_cent = cents // 100_000, cents % 100
         gain_low = LOW[cents // 100 % 1000] if thousands else ALONE[cents // 100]
+        if thousands < 1000:
+            day_pnl_high, gain_high = high[thousands], grouped[thousands]
+        else:
+            millions, middle_digits = divmod(thousands, 1000)
+            day_pnl_high = high[millions] + LOW[middle_digits]
+            gain_high = grouped[millions] + LOW_GROUPED[middle_digits]
         text = (
             f'{one.head}{sequence},"equity":{equity_high}{low}{cent},'
-            f'{one.balances}{high[thousands]}{gain_low}{CENTS_END[gain_cent]},"day_pnl_ratio":{ratio}'
-            f'{middle}{total_high}{low}{cent},"today_return":{grouped[thousands]}{gain_low}{CENTS[gain_cent]}'
-            f"{PERCENT[day_pnl < 0]}{percent // 100}{CENTS_PERCENT[percent % 100]}{published}{end}"
+            f'{one.balances}{day_pnl_high}{gain_low}{CENTS_END[gain_cent]},"day_pnl_ratio":{ratio}'
+            f'{middle}{total_high}{low}{cent},"today_return":{gain_high}{gain_low}{CENTS[gain_cent]}'
+            f"{percent_sign}{percent // 100}{CENTS_PERCENT[percent % 100]}{published}{end}"
         )
         messages.append(text.encode())
     for index in without_percent:
@@ -191,7 +208,7 @@ def _ratios(always: Sequence[Constant], figures: Figures) -> tuple[list[str], li
     nearest, size = np.rint(scaled), np.abs(scaled)
     texts = _encode((nearest / RATIO_SCALE + 0.0).tolist())[1:-1].decode().split(",")  # 0.0, not -0.0
     is_unsure = 0.5 - np.abs(scaled - nearest) <= size * RATIO_ERROR
-    for index in np.flatnonzero(is_unsure | (size < RATIO_PLAIN_MIN)).tolist():
+    for index in (is_unsure | (size < RATIO_PLAIN_MIN)).nonzero()[0].tolist():
         exact_ratio = int(figures.day_pnl[index]) / 100 / always[index].ratio_base
         texts[index] = f"{round(exact_ratio, RATIO_DIGITS) + 0.0}"
     hundredths = np.abs(np.rint(ratios * 100 * 100))
@@ -199,7 +216,7 @@ def _ratios(always: Sequence[Constant], figures: Figures) -> tuple[list[str], li
     return (
         texts,
         np.where(is_readable, hundredths, 0).astype(np.int64).tolist(),
-        np.flatnonzero(~is_readable).tolist(),
+        (~is_readable).nonzero()[0].tolist(),
     )
 
 

@@ -4,7 +4,7 @@ All decisions of a portfolio calculator are made here, with time as an argument.
 moves bytes between Valkey and this class.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,7 +19,6 @@ from portfolio_realtime.valuation.book_totals import WholeBook
 from portfolio_realtime.valuation.holders import Holders
 from portfolio_realtime.valuation.kernel import Valued
 from portfolio_realtime.valuation.portfolio_message import (
-    Constant,
     Figures,
     constant,
     encode_row,
@@ -66,8 +65,7 @@ class Valuer:
         self._record_ttl_ns = int(record_ttl_s * NS_PER_S)
         self._are_records_away = False  # the broker cannot be followed now
         self._interval_s = min_update_interval_s
-        self._records: dict[str, tuple[Account, Constant]] = {}  # of watched accounts only
-        self._sequences: dict[str, int] = {}
+        self._sequences: dict[str, int] = {}  # of a watched account, as it was when that began
         self._epochs: dict[str, int] = {}
         self._last_sequence = 0  # highest sequence of the dropped accounts
         self._rows: dict[str, dict[str, tuple[Mark | None, bytes]]] = {}
@@ -81,17 +79,17 @@ class Valuer:
 
     def put_account(self, account: Account) -> None:
         """Set an account's record; an older version than the known one is ignored."""
-        known = self._records.get(account.account_id)
-        if known is not None and account.version < known[0].version:
+        known = self.watchlist.account(account.account_id)
+        if known is not None and account.version < known.version:
             return
         row = self.book.put_account(account)
         for position in account.positions:
             if position.marks_from_ns > self._marks_from_ns.get(position.symbol, 0):
                 self._begin_new_prices(position.symbol, position.marks_from_ns)
         if account.account_id in self.watchlist:
-            self._records[account.account_id] = account, constant(account, self._epochs[account.account_id])
+            always = constant(account, self._epochs[account.account_id])
             self._rows.pop(account.account_id, None)
-            self._holders.loosen(self.watchlist.put(account.account_id, row))
+            self._holders.loosen(self.watchlist.put(account, always, row))
             self.watchlist.touch(account.account_id)
 
     @property
@@ -108,6 +106,7 @@ class Valuer:
 
     def forget(self, account_id: str) -> None:
         """Remove an account of another calculator, which publishes it under an epoch of its own."""
+        self.unwatch(account_id)
         self._sequences.pop(account_id, None)
         self.drop(account_id)
 
@@ -120,13 +119,16 @@ class Valuer:
         if known != epoch:
             self._epochs[account.account_id] = epoch
             self._sequences[account.account_id] = self._last_sequence if known is None else 0
-        self.watchlist.watch(account.account_id, with_positions=with_positions)
+        is_new = self.watchlist.watch(account.account_id, with_positions=with_positions)
+        if is_new or known != epoch:
+            self.watchlist.number(account.account_id, self._sequences[account.account_id])
         self.put_account(account)
 
     def unwatch(self, account_id: str) -> None:
         """Stop publishing an account. Its sequence is kept in case it is watched again."""
-        self.watchlist.unwatch(account_id)
-        self._records.pop(account_id, None)
+        sequence = self.watchlist.unwatch(account_id)
+        if sequence is not None:
+            self._sequences[account_id] = sequence
         self._rows.pop(account_id, None)
 
     def apply_marks(self, marks: Iterable[Mark]) -> bool:
@@ -144,8 +146,8 @@ class Valuer:
         new = set(symbols) - self._unmarked
         self._unmarked |= new
         touched = [
-            account_id
-            for account_id, (account, _) in (self._records.items() if new else ())
+            account.account_id
+            for account in (self.watchlist.accounts() if new else ())
             if any(one.symbol in new and one.quantity for one in account.positions)
         ]
         for account_id in touched:
@@ -169,8 +171,8 @@ class Valuer:
 
     def holds(self, account_id: str, symbol: str) -> bool:
         """Whether a watched account holds this symbol."""
-        record = self._records.get(account_id)
-        return record is not None and any(p.symbol == symbol and p.quantity for p in record[0].positions)
+        account = self.watchlist.account(account_id)
+        return account is not None and any(p.symbol == symbol and p.quantity for p in account.positions)
 
     def set_records_away(self, are_away: bool) -> bool:
         """Count all records as stale, or each by its age; return whether that is a change."""
@@ -187,21 +189,19 @@ class Valuer:
         slots, next_due_s = self.watchlist.due(now_s, self._interval_s)
         if not len(slots):
             return self._flushed([], next_due_s)
-        account_ids = self.watchlist.ids(slots)
         valued = self._value(self.book.select(self.watchlist.rows(slots)), now_ns)
         is_known = valued.unpriced_count == 0
         equity, unsure_equity = float_rounding.round_to_cents(valued.known_equity, valued.error_bound)
         day_pnl, unsure_pnl = float_rounding.round_to_cents(valued.day_pnl, valued.error_bound)
-        unsure = np.flatnonzero(unsure_equity | (unsure_pnl & is_known))
-        for index in unsure:
-            account, _ = self._records[account_ids[index]]
+        unsure = (unsure_equity | (unsure_pnl & is_known)).nonzero()[0]
+        for index, account in zip(unsure, self.watchlist.records(slots[unsure]), strict=True):
             equity[index], day_pnl[index] = self._exact(account)
             if is_known[index] and self._unpriced(account):
                 valued.unpriced_count[index] += 1
         day_pnl[valued.unpriced_count > 0] = 0  # has no meaning there
         chosen = self.watchlist.changed(slots, valued, equity, day_pnl, now_s)
         publications = self._publications(
-            [account_ids[index] for index in chosen.tolist()],
+            slots[chosen],
             *(column[chosen] for column in (equity, day_pnl, valued.as_of_ns)),
             has_unpriced=valued.unpriced_count[chosen] > 0,
             has_stale=valued.stale_count[chosen] > 0,
@@ -230,8 +230,8 @@ class Valuer:
             self.watchlist.doubt(self._holders.of(moved))
         if self._numbering != self.book.numbering:
             self._numbering = self.book.numbering
-            for account_id in self._records:
-                self.watchlist.put(account_id, self.book.row(account_id))
+            for account in self.watchlist.accounts():
+                self.watchlist.move(account.account_id, self.book.row(account.account_id))
         if self._holders.is_loose:
             slots = self.watchlist.slots
             held = self.book.select(self.watchlist.rows(slots))
@@ -270,7 +270,7 @@ class Valuer:
 
     def _publications(
         self,
-        account_ids: Sequence[str],
+        slots: Ints,
         equity: Ints,
         day_pnl: Ints,
         as_of_ns: Ints,
@@ -279,28 +279,28 @@ class Valuer:
         has_stale: NDArray[np.bool_],
         now_ns: int,
     ) -> list[Publication]:
-        """The publications of these accounts. All columns have one entry per account."""
-        records = [self._records[account_id] for account_id in account_ids]
-        sequences = [self._sequences[account_id] + 1 for account_id in account_ids]
-        self._sequences.update(zip(account_ids, sequences, strict=True))
-        unpriced = {i: self._unpriced(records[i][0]) for i in np.flatnonzero(has_unpriced).tolist()}
-        figures = Figures(
-            equity,
-            day_pnl,
-            as_of_ns,
-            unpriced=unpriced,
-            awaited={i: found for i in unpriced if (found := self._awaited(records[i][0]))},
-            stale_ages_s={
-                i: self._stale_ages_s(records[i][0], now_ns) for i in np.flatnonzero(has_stale).tolist()
-            },
-        )
-        values = encode_values([always for _, always in records], sequences, figures, now_ns)
-        with_positions = self.watchlist.with_positions
-        rows = [
-            self._encoded_rows(account) if account.account_id in with_positions else None
-            for account, _ in records
-        ]
-        return list(map(Publication, account_ids, sequences, values, rows))
+        """The publications of the accounts in these slots. All columns have one entry per account."""
+        watchlist = self.watchlist
+        unpriced, awaited = dict[int, list[str]](), dict[int, list[str]]()
+        for index, account in self._records(slots, has_unpriced):
+            unpriced[index] = self._unpriced(account)
+            if found := self._awaited(account):
+                awaited[index] = found
+        stale_ages_s = {
+            index: self._stale_ages_s(account, now_ns) for index, account in self._records(slots, has_stale)
+        }
+        figures = Figures(equity, day_pnl, as_of_ns, unpriced, stale_ages_s, awaited)
+        sequences = watchlist.sequences(slots)
+        values = encode_values(watchlist.constants(slots), sequences, figures, now_ns)
+        rows: list[list[tuple[str, bytes]] | None] = [None] * len(slots)
+        for index, account in self._records(slots, watchlist.has_rows(slots)):
+            rows[index] = self._encoded_rows(account)
+        return list(map(Publication, watchlist.ids(slots), sequences, values, rows))
+
+    def _records(self, slots: Ints, is_wanted: NDArray[np.bool_]) -> Iterable[tuple[int, Account]]:
+        """The index into `slots` and the record of each wanted account."""
+        indices = is_wanted.nonzero()[0]
+        return zip(indices.tolist(), self.watchlist.records(slots[indices]), strict=True)
 
     def _unpriced(self, account: Account) -> list[str]:
         return [p.symbol for p in account.positions if p.quantity and not self._is_priced(p)]

@@ -4,14 +4,16 @@ A watched account is published when something visible has changed, never more of
 the interval its newest value is always published, so that the last change of a burst is never lost.
 """
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from portfolio_realtime.model import Account
 from portfolio_realtime.valuation.arrays import Floats, Ints
 from portfolio_realtime.valuation.book import NEVER_NS
 from portfolio_realtime.valuation.kernel import Valued
+from portfolio_realtime.valuation.portfolio_message import Constant
 
 INITIAL: Final = 64
 NEVER_S: Final = float("-inf")
@@ -24,6 +26,7 @@ class Watchlist:
         self._slots: dict[str, int] = {}
         self._free: list[int] = []
         self.with_positions: set[str] = set()
+        self._sequence: Ints = np.zeros(INITIAL, np.int64)
         self._equity: Ints = np.zeros(INITIAL, np.int64)
         self._day_pnl: Ints = np.zeros(INITIAL, np.int64)
         self._unpriced: Ints = np.zeros(INITIAL, np.int64)
@@ -33,7 +36,9 @@ class Watchlist:
         self._published_s: Floats = np.zeros(INITIAL)
         self._is_touched: NDArray[np.bool_] = np.zeros(INITIAL, bool)
         self._has_rows: NDArray[np.bool_] = np.zeros(INITIAL, bool)
-        self._ids: list[str] = [""] * INITIAL  # by slot
+        self._ids: list[str] = [""] * INITIAL  # by slot, as the next two
+        self._accounts: list[Account | None] = [None] * INITIAL
+        self._constants: list[Constant | None] = [None] * INITIAL
         self._rows: Ints = np.zeros(INITIAL, np.int64)  # row of the book, by slot
         self._is_used: NDArray[np.bool_] = np.zeros(INITIAL, bool)
         self._is_doubtful: NDArray[np.bool_] = np.zeros(INITIAL, bool)  # may have changed
@@ -44,8 +49,8 @@ class Watchlist:
     def __len__(self) -> int:
         return len(self._slots)
 
-    def watch(self, account_id: str, *, with_positions: bool) -> None:
-        """Watch an account. If it is new, or newly watched with positions, it is due at once."""
+    def watch(self, account_id: str, *, with_positions: bool) -> bool:
+        """Watch an account; return whether it is new. If it is, or has new positions, it is due at once."""
         slot = self._slots.get(account_id)
         is_new = slot is None
         if slot is None:
@@ -56,15 +61,31 @@ class Watchlist:
             self._is_touched[slot] = self._is_doubtful[slot] = True
         self._has_rows[slot] = with_positions
         (self.with_positions.add if with_positions else self.with_positions.discard)(account_id)
+        return is_new
 
-    def unwatch(self, account_id: str) -> None:
-        """Stop watching an account."""
+    def unwatch(self, account_id: str) -> int | None:
+        """Stop watching an account; return its sequence, or None if it was not watched."""
         slot = self._slots.pop(account_id, None)
         if slot is not None:
             self._free.append(slot)
             self._is_used[slot] = self._is_doubtful[slot] = False
             self._unpriced[slot] = self._stale[slot] = 0
             self.with_positions.discard(account_id)
+            self._accounts[slot] = self._constants[slot] = None
+        return None if slot is None else int(self._sequence[slot])
+
+    def account(self, account_id: str) -> Account | None:
+        """The record of an account; None if it is not watched."""
+        slot = self._slots.get(account_id)
+        return None if slot is None else self._accounts[slot]
+
+    def accounts(self) -> list[Account]:
+        """The records of all watched accounts."""
+        return [account for account in self._accounts if account is not None]
+
+    def number(self, account_id: str, sequence: int) -> None:
+        """Set the sequence of the newest publication of a watched account."""
+        self._sequence[self._slots[account_id]] = sequence
 
     def touch(self, account_id: str) -> None:
         """Publish an account when it is next due, even with the same figures: its record has changed."""
@@ -72,11 +93,15 @@ class Watchlist:
         if slot is not None:
             self._is_touched[slot] = self._is_doubtful[slot] = True
 
-    def put(self, account_id: str, row: int) -> int:
-        """Set the row of the book of a watched account; return its slot."""
-        slot = self._slots[account_id]
-        self._rows[slot] = row
+    def put(self, account: Account, always: Constant, row: int) -> int:
+        """Set the record of a watched account and its row of the book; return its slot."""
+        slot = self._slots[account.account_id]
+        self._accounts[slot], self._constants[slot], self._rows[slot] = account, always, row
         return slot
+
+    def move(self, account_id: str, row: int) -> None:
+        """Set the row of the book of a watched account."""
+        self._rows[self._slots[account_id]] = row
 
     def doubt(self, slots: Ints) -> None:
         """Check these slots when they are next due: their values may have changed."""
@@ -95,6 +120,22 @@ class Watchlist:
         """The accounts in these slots."""
         return [self._ids[slot] for slot in slots.tolist()]
 
+    def records(self, slots: Ints) -> list[Account]:
+        """The records of the accounts in these slots."""
+        return cast("list[Account]", [self._accounts[slot] for slot in slots.tolist()])
+
+    def constants(self, slots: Ints) -> list[Constant]:
+        """The constant parts of the messages of the accounts in these slots."""
+        return cast("list[Constant]", [self._constants[slot] for slot in slots.tolist()])
+
+    def sequences(self, slots: Ints) -> list[int]:
+        """The sequences of the newest publications of the accounts in these slots."""
+        return self._sequence[slots].tolist()
+
+    def has_rows(self, slots: Ints) -> NDArray[np.bool_]:
+        """Whether the accounts in these slots are published with their positions."""
+        return self._has_rows[slots]
+
     def rows(self, slots: Ints) -> Ints:
         """The rows of the book of these slots."""
         return self._rows[slots]
@@ -104,7 +145,7 @@ class Watchlist:
 
         Also when the next of the others is due, in monotonic seconds; None: none waits.
         """
-        doubtful = np.flatnonzero(self._is_doubtful)
+        doubtful = self._is_doubtful.nonzero()[0]
         due_s = self._published_s[doubtful] + interval_s
         is_due = due_s <= now_s
         waiting = due_s[~is_due]
@@ -113,7 +154,8 @@ class Watchlist:
     def changed(self, slots: Ints, valued: Valued, equity: Ints, day_pnl: Ints, now_s: float) -> Ints:
         """The indices into `slots` whose values have changed since their publication.
 
-        They count as published now. `equity` (without unpriced positions) and `day_pnl` are in cents.
+        They count as published now, under their next sequence. `equity` (without unpriced positions) and
+        `day_pnl` are in cents.
         """
         is_changed = (
             self._is_touched[slots]
@@ -125,25 +167,26 @@ class Watchlist:
             | (self._has_rows[slots] & (valued.received_ns > self._received_ns[slots]))
         )
         self._is_doubtful[slots] = False
-        chosen = np.flatnonzero(is_changed)
+        chosen = is_changed.nonzero()[0]
         at = slots[chosen]
         self._equity[at], self._day_pnl[at] = equity[chosen], day_pnl[chosen]
         self._unpriced[at], self._stale[at] = valued.unpriced_count[chosen], valued.stale_count[chosen]
         self._stale_sum_ns[at] = valued.stale_sum_ns[chosen]
         self._received_ns[at] = valued.received_ns[chosen]
         self._published_s[at] = now_s
+        self._sequence[at] += 1
         self._is_touched[at] = False
         return chosen
 
     @property
     def unpriced_accounts(self) -> int:
         """How many accounts were published with an unpriced position."""
-        return int(np.count_nonzero(self._unpriced[self._is_used]))
+        return int(np.count_nonzero(self._unpriced))
 
     @property
     def stale_accounts(self) -> int:
         """How many accounts were published with a stale mark or record."""
-        return int(np.count_nonzero(self._stale[self._is_used]))
+        return int(np.count_nonzero(self._stale))
 
     def _new_slot(self) -> int:
         if self._free:
@@ -162,3 +205,5 @@ class Watchlist:
         for name, array in arrays.items():
             setattr(self, name, np.concatenate((array, np.zeros_like(array))))
         self._ids += [""] * len(self._ids)
+        self._accounts += [None] * len(self._accounts)
+        self._constants += [None] * len(self._constants)

@@ -241,7 +241,7 @@ class ClientConnection:
         is_newer = newest is not None and (subscription.sent is None or newest > subscription.sent)
         if is_newer or not subscription.is_told:
             self._pending[account.account_id] = subscription
-        elif newest is not None:
+        else:
             self._note_current(subscription)
         return False
 
