@@ -184,7 +184,7 @@ class ClientConnection:
             return refusal
         self._expires_s = None if valid_for_s is None else now_s + valid_for_s
         self._is_notice_due = valid_for_s is not None
-        self.due_s = 0.0
+        self.due_s = self._next_due_s(now_s)
         return None
 
     def regarded(self, identity: Identity) -> Disconnect | None:
@@ -214,6 +214,7 @@ class ClientConnection:
         self.subscriptions[account.account_id] = subscription
         if is_many:
             self._many.begin(account.account_id, is_waiting=subscription.sent is None)
+            self.due_s = 0.0
         self.mark_pending(account)
 
     def unsubscribe(self, account_id: str) -> None:
@@ -248,6 +249,11 @@ class ClientConnection:
     def _note_current(self, subscription: ClientSubscription) -> None:
         if subscription.is_plain:
             self._indirect[subscription.account.account_id] = subscription
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether `next_frame` may have something, now or later."""
+        return bool(self._pending or self._replies) or self._many.due_s() is not None
 
     @property
     def may_go_direct(self) -> bool:

@@ -352,7 +352,8 @@ class Endpoint(asyncio.Protocol):
     def _subscribe(self, request: Subscribe) -> None:
         self._accept()
         self._watch(request)
-        self._send_pending()
+        if self._connection.has_pending:
+            self._send_pending()
 
     def _change(self, request: Subscribe | SubscribeMany | Unsubscribe) -> None:
         match request:

@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from portfolio_realtime.model import PublicationBatch
 from portfolio_realtime.websocket_server.fanout.freshness import Lapse
@@ -152,36 +151,41 @@ class Hub:
         """Hand on publications that are newer than what subscribers have; return how many were."""
         account_ids = gathered.account_ids
         slots = np.fromiter(map(self._slots.get, account_ids, repeat(NOBODY)), np.intp, len(account_ids))
-        is_lone = self._are_lone(slots)
-        burst = _Burst(*self._take_lone(gathered, slots, np.flatnonzero(is_lone)))
-        for place in np.flatnonzero(~is_lone & (slots != NOBODY)).tolist():
-            account = self.accounts[account_ids[place]]
+        lone, others = self._split(slots)
+        burst = _Burst(*self._take_lone(gathered, slots[lone], lone))
+        for place in others.tolist():
+            account = self.accounts.get(account_ids[place])
+            if account is None:
+                continue
             account.heard()
             at = StreamPosition(gathered.epochs[place], gathered.sequences[place])
             burst.collect(account, at, gathered.frames[place], gathered.rows.get(place))
         return self._send(burst)
 
-    def _are_lone(self, slots: Slots) -> NDArray[np.bool_]:
-        """Which accounts have exactly one client, which is direct and occurs only once among them."""
+    def _split(self, slots: Slots) -> tuple[Slots, Slots]:
+        """The places of accounts with exactly one client, which is direct and occurs only once, and the rest.
+
+        The former are sorted by file descriptor: sockets that were opened together are close together in the
+        kernel's memory. The latter are in their order.
+        """
         filenos = self._columns.socket[slots]
+        order = np.argsort(filenos)
+        filenos = filenos[order]
         is_lone = filenos != NO_SOCKET
-        clients, counts = np.unique(filenos[is_lone], return_counts=True)
-        several = clients[counts > 1]
-        return is_lone & ~np.isin(filenos, several) if len(several) else is_lone
+        is_again = filenos[1:] == filenos[:-1]
+        is_lone[1:][is_again] = is_lone[:-1][is_again] = False
+        if is_lone.all():
+            return order, order[:0]
+        return order[is_lone], np.sort(order[~is_lone])
 
     def _take_lone(self, gathered: Gathered, slots: Slots, lone: Slots) -> tuple[list[int], list[bytes]]:
-        """Apply the publications at these places; return the sockets and their frames.
-
-        They are sorted by file descriptor: sockets that were opened together are close together in the
-        kernel's memory.
-        """
-        lone = lone[np.argsort(self._columns.socket[slots[lone]])]
+        """Apply the publications at these places, of accounts in these slots; return sockets and frames."""
         epochs, sequences = gathered.positions(lone)
-        is_newer = self._columns.are_newer(slots[lone], epochs, sequences)
-        lone = lone[is_newer]
-        frames = [gathered.frames[place] for place in lone.tolist()]
-        slots = slots[lone]
-        self._columns.store_all(slots, epochs[is_newer], sequences[is_newer], frames)
+        is_newer = self._columns.are_newer(slots, epochs, sequences)
+        if not is_newer.all():
+            lone, slots, epochs, sequences = (part[is_newer] for part in (lone, slots, epochs, sequences))
+        frames = list(map(gathered.frames.__getitem__, lone.tolist()))
+        self._columns.store_all(slots, epochs, sequences, frames)
         return self._columns.socket[slots].tolist(), frames
 
     def _send(self, burst: _Burst) -> int:
