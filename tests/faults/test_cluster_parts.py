@@ -95,6 +95,28 @@ async def test_a_node_that_is_lost_before_it_gets_a_script_again_holds_up_nobody
         assert len(asked) > 1
 
 
+async def test_owners_and_weights_of_the_other_parts_are_known_while_one_is_away(until: Until) -> None:
+    """Calculators share what can be shared; of the lost part nothing is known."""
+    async with ValkeyCluster(replicas=0) as cluster, watching(cluster, until) as state:
+        held = await state.leases.acquire(keys.shard_lease(3))
+        assert held is not None
+        lost = await cluster.primary_of(keys.valuations(0))
+        slots = await cluster.slots_of(lost)
+        names = {keys.shard_lease(shard): keys.interest(shard) for shard in range(SHARDS)}
+        before = await state.leases.read_held(names)
+        assert sum(one.work for one in before if one is not None) == len(ACCOUNT_IDS)
+        assert [one.holder for one in before if one is not None] == [
+            "test" if shard == 3 else None for shard in range(SHARDS)
+        ]
+        await lost.kill()
+        after = await state.leases.read_held(names)
+        gone = [shard for shard in range(SHARDS) if key_slot(keys.interest(shard).encode()) in slots]
+        assert [shard for shard, one in enumerate(after) if one is None] == gone
+        assert [one for one in after if one is not None] == [
+            one for shard, one in enumerate(before) if shard not in gone
+        ]
+
+
 class Watcher:
     """Subscribes to accounts; what comes of it does not matter here."""
 

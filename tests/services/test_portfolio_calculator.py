@@ -11,14 +11,17 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 import pytest
 
 from portfolio_harness.valkey_kinds import Valkeys
+from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.model import Mark, Publication
+from portfolio_realtime.portfolio_calculator.shard_owner import GROUP
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.accounts import PAGE_FIELDS
 from portfolio_realtime.state.marks import encode_marks
@@ -330,6 +333,27 @@ async def test_what_is_watched_is_shared_evenly_wherever_it_is(
     await world.mark(104.0)
     await until(world.shows("2040.00", *watched), "both publish")
     world.assert_monotonic()
+
+
+async def test_a_shard_that_its_calculator_does_not_acquire_has_an_owner_all_the_same(
+    world: World, valkey_url: str, calculator: Start, until: Until
+) -> None:
+    """Somebody is a member and acquires nothing: it cannot, or it counts shards in another way."""
+
+    async def be_a_member() -> NoReturn:
+        while True:
+            await world.state.leases.enlist(GROUP)
+            await asyncio.sleep(LEASE_MS / 4000)
+
+    idle = asyncio.create_task(be_a_member())
+    await until(lambda: world.state.connection.commands.exists(keys.members(GROUP)), "it is a member")
+    calculator(valkey_url)
+
+    async def owns_all() -> bool:
+        return len(await owner_of(world)) == SHARDS
+
+    await until(owns_all, "the other one owns every shard", START_S_MAX)
+    await cancel_until_ended([idle])
 
 
 async def owner_of(world: World) -> dict[int, str]:

@@ -21,10 +21,8 @@ from portfolio_realtime.telemetry import CalculatorMetrics
 
 GROUP: Final = "portfolio_calculators"
 MOVES_PER_MINUTE: Final = 60  # shards that this instance gives up; a second one that joins gets at most 49
-FREE_ROUNDS_MAX: Final = (
-    3  # a shard that is free for longer is acquired by whoever sees it, so that it has an owner
-)
-KEPT_S: Final = 60.0  # such a shard is not given up for so long: whoever should own it may be unable to
+FREE_ROUNDS_MAX: Final = 3  # a shard that is free for longer is acquired by whoever sees it
+KEPT_S: Final = 60.0  # it is kept for so long: whoever should own it may be unable to
 MINUTE_S: Final = 60.0
 
 log = structlog.get_logger()
