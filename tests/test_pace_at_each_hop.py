@@ -97,7 +97,9 @@ def calculator(loop: VirtualLoop, seen: Seen) -> tuple[Coroutine[Any, Any, Any],
 
     context = context_of(loop, SimpleNamespace(valuations=SimpleNamespace(publish_all=publish)))
     valuer = Valuer(price_ttl_s=3600, min_update_interval_s=UPDATE_S)
-    owner = SimpleNamespace(leases={0: SimpleNamespace(fencing_token=1)}, shard_of=the_only_shard)
+    owner = SimpleNamespace(
+        leases={0: SimpleNamespace(fencing_token=1)}, shard_of=the_only_shard, calculators=1
+    )
     metrics = CalculatorMetrics(context.registry)
     publisher = Publisher(context, metrics, valuer, cast("Any", owner))
     held = Position("A", US_EQUITY, Decimal(1), Decimal(1), Decimal(1))
@@ -184,7 +186,7 @@ def test_the_first_change_goes_at_once_and_the_last_of_a_burst_is_not_lost(hop: 
     assert faults_of(hop) == set()
 
 
-def at_a_slow_rate(self: pace.Pace, began_s: float, _: float) -> None:
+def at_a_slow_rate(self: pace.Pace, began_s: float, *_: Any) -> None:
     """Quiet is not noticed."""
     self._next_s = began_s + 3 * QUIET_S  # the fault
 

@@ -353,6 +353,7 @@ def chaos(
     duration: Annotated[float, typer.Option(min=1, help="Seconds in which nemeses begin")] = 180,
     clients: Annotated[int, typer.Option(min=4, max=8000, help="Clients, over two servers")] = 1000,
     only: Annotated[str | None, typer.Option(help="Use only this nemesis, such as 'kill -9'")] = None,
+    cluster: Cluster = False,
     json: Report = None,
 ) -> None:
     """Disturb two of every service with seeded nemeses, and compare every client with the ledger.
@@ -364,10 +365,15 @@ def chaos(
 
     from portfolio_harness.chaos import disturbances, session
 
-    if only is not None and only not in disturbances.NEMESES:
-        known = ", ".join(f"'{name}'" for name in disturbances.NEMESES)
+    names = disturbances.names_for(is_cluster=cluster)
+    if only is not None and only not in names:
+        known = ", ".join(f"'{name}'" for name in names)
         raise typer.BadParameter(f"--only {only!r} is not a nemesis: choose from {known}")
-    held = finished(until_ctrl_c(session.hold(seed=seed, seconds=duration, clients=clients, only=only)))
+    held = finished(
+        until_ctrl_c(
+            session.hold(seed=seed, seconds=duration, clients=clients, only=only, is_cluster=cluster)
+        )
+    )
     Console(width=TABLE_WIDTH).print(session.table(held))
     typer.echo(
         f"seed {held.seed}: {len(held.outcomes)} nemeses in {held.seconds:.0f} s, {held.clients} clients, "

@@ -59,17 +59,24 @@ class ValkeyCluster:
     """A cluster of processes. Inside `async with ValkeyCluster() as cluster:` it is complete and serves.
 
     With `needs_all_slots` (cluster-require-full-coverage), all nodes refuse commands while a slot has no
-    node: the default of Valkey, but not of ElastiCache.
+    node: the default of Valkey, but not of ElastiCache. `is_debugged` allows `partition`.
     """
 
     def __init__(
-        self, primaries: int = 3, replicas: int = 1, *, program: str = "", needs_all_slots: bool = False
+        self,
+        primaries: int = 3,
+        replicas: int = 1,
+        *,
+        program: str = "",
+        needs_all_slots: bool = False,
+        is_debugged: bool = False,
     ) -> None:
         self.nodes: list[ValkeyNode] = []  # all members, running or not
         self._primaries = primaries
         self._replicas = replicas  # per primary
         self._program = program
         self._needs_all_slots = needs_all_slots
+        self._is_debugged = is_debugged
         self._buses: dict[int, int] = {}  # port -> port of the cluster's bus
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
@@ -77,6 +84,11 @@ class ValkeyCluster:
     def url(self) -> str:
         """The URL of a running node. Raises ClusterFailed when none runs."""
         return self._usable()[0].url
+
+    @property
+    def urls(self) -> str:
+        """One URL that names all nodes, running or not."""
+        return f"redis://{','.join(f'127.0.0.1:{node.port}' for node in self.nodes)}/0"
 
     @property
     def pids(self) -> list[int]:
@@ -163,6 +175,7 @@ class ValkeyCluster:
             *("--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--repl-diskless-sync-delay", "0"),
             *("--cluster-require-full-coverage", "yes" if self._needs_all_slots else "no"),
             *("--cluster-replica-validity-factor", "0", "--cluster-allow-replica-migration", "no"),
+            *(("--enable-debug-command", "yes") if self._is_debugged else ()),
         )
 
     async def _introduce(self, strangers: Sequence[ValkeyNode]) -> None:
@@ -270,6 +283,12 @@ class ValkeyCluster:
         slots = await self.slots_of(primary)
         await primary.kill()
         await self.wait_taken_over(primary, slots)
+
+    async def partition(self, node: ValkeyNode, *, is_cut: bool = True) -> None:
+        """Cut a node off from the others, or restore it; clients reach it. Needs `is_debugged`, Valkey 9."""
+        await node.do("DEBUG", "DROP-CLUSTER-PACKET-FILTER", -2 if is_cut else -1)
+        for what in ("CLOSE-CLUSTER-LINK-ON-PACKET-DROP", "DISABLE-CLUSTER-RECONNECTION"):
+            await node.do("DEBUG", what, int(is_cut))
 
     async def fail_over(self, primary: ValkeyNode) -> ValkeyNode:
         """Make a planned failover, which loses nothing, and return the new primary. Raises ClusterFailed."""

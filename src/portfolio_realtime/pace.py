@@ -24,7 +24,10 @@ class Pace:
         """Seconds until the next turn; 0: it is due."""
         return max(0.0, self._next_s - now_s)
 
-    def took(self, began_s: float, ended_s: float) -> None:
-        """Note the beginning and the end of a turn that passed on all changes made before it began."""
-        wanted_s = COST_FACTOR * (ended_s - began_s)
-        self._next_s = ended_s + min(self._rest_s_max, max(self._rest_s_min, wanted_s))
+    def took(self, began_s: float, ended_s: float, sharers: int = 1) -> None:
+        """Note the beginning and the end of a turn that passed on all changes made before it began.
+
+        `sharers`: how many processes share the work.
+        """
+        wanted_s = sharers * max(self._rest_s_min, COST_FACTOR * (ended_s - began_s))
+        self._next_s = ended_s + min(self._rest_s_max, wanted_s)

@@ -19,25 +19,35 @@ from typing import Any, Final
 
 from setproctitle import getproctitle, setproctitle
 
+from portfolio_realtime import preloading
+from portfolio_realtime.exit_codes import OK
 from portfolio_realtime.lean_imports import OPENTELEMETRY, RICH, lean_imports
-from portfolio_realtime.processes import end_with_parent
+from portfolio_realtime.preloading import MODULE, ForkedHere, Importing
 
 SHARED: Final = (
     *("portfolio_realtime.service", "portfolio_realtime.alpaca.credentials", "portfolio_realtime.outbound"),
     *("portfolio_realtime.valuation.float_rounding", "numpy", "websockets.asyncio.client"),
 )
+BLAS_THREADS: Final = "OPENBLAS_NUM_THREADS"
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+STANDARD_INPUT: Final = 0
 BYTES: Final = 64 * 1024
 
 
 def preload() -> None:
-    """Import what at least two services use, and keep the garbage collector away from it.
+    """Import what at least two services use, and keep the garbage collector away from it. It is off then.
 
     The collector writes to each object that it looks at; a page that is written to is not shared any more.
     """
+    gc.disable()
+    chosen = os.environ.get(BLAS_THREADS)
+    os.environ[BLAS_THREADS] = "1"  # a fork takes no other thread along
     with lean_imports(OPENTELEMETRY, RICH):
         for name in SHARED:
             importlib.import_module(name)
+    del os.environ[BLAS_THREADS]
+    if chosen is not None:
+        os.environ[BLAS_THREADS] = chosen
     gc.collect()
     gc.freeze()
 
@@ -80,6 +90,8 @@ class Nursery:
 
     def _be(self, parent: int, module: str, environment: dict[str, str]) -> None:
         """Become what `python -m module` would be, started with `environment` in a session of its own."""
+        from portfolio_realtime.processes import end_with_parent  # not above: it must be imported lean
+
         for key in list(self._selector.get_map().values()):
             os.close(key.fd)
         self._selector.close()
@@ -106,16 +118,42 @@ class Nursery:
         self._asking.sendall(json.dumps(said).encode() + b"\n")
 
 
-def main() -> None:
-    """Serve until the process that has started this one ends; in a fork, run the service."""
+def fork() -> Importing:
+    """Import what services share, and fork the preloaded process, which shares it with this one.
+
+    To be called before this process has a thread, a loop, a connection or settings.
+    """
+    preload()
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid:
+        gc.enable()
+        theirs.close()
+        return Importing(ForkedHere(pid), ours)
+    ours.close()
+    os.setsid()
+    setproctitle(f"{sys.executable} -m {MODULE}")  # written over the environment that it was started with
+    passed_on = preloading.passed_on(os.environ)
+    os.environ.clear()
+    os.environ.update(passed_on)
+    sys.argv[:] = sys.argv[:1]
+    os.dup2(theirs.fileno(), STANDARD_INPUT)
+    theirs.close()
+    serve()
+    sys.exit(OK)
+
+
+def serve() -> None:
+    """Fork services until the process that asks for them ends; in a fork, run its service."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # it ends when its socket does, after the services
-    getproctitle()  # finds where the title is, before the environment changes
-    preload()
-    if module := Nursery(socket.socket(fileno=sys.stdin.fileno())).serve():
+    if module := Nursery(socket.socket(fileno=STANDARD_INPUT)).serve():
         runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
-    gc.disable()  # so many objects come and none goes
-    main()
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    getproctitle()  # finds where the title is, before the environment changes
+    preload()
+    serve()

@@ -3,12 +3,12 @@
 Ctrl-C ends everything within seconds and leaves no process and no folder behind.
 """
 
-import os
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
 from portfolio_realtime import interrupts, preloading
 from portfolio_realtime.lean_imports import OPENTELEMETRY, RICH, lean_imports
+from portfolio_realtime.preloading import Importing
 
 SERVICES: Final = ("websocket_server", "symbol_collector", "market_data_consumer", "portfolio_calculator")
 
@@ -16,8 +16,11 @@ SERVICES: Final = ("websocket_server", "symbol_collector", "market_data_consumer
 def main(services: Sequence[str] = SERVICES) -> NoReturn:
     """Run services until Ctrl-C, then exit with one of `exit_codes`."""
     with interrupts.quiet():
-        is_forked = len(services) > 1 and preloading.is_possible()
-        importing = preloading.begin(os.environ) if is_forked else None
+        importing: Importing | None = None
+        if len(services) > 1 and preloading.is_possible():
+            from portfolio_realtime import preloaded
+
+            importing = preloaded.fork()
         with lean_imports(OPENTELEMETRY, RICH):
             # The import takes a moment, in which Ctrl-C must already be quiet.
             from portfolio_realtime import supervisor

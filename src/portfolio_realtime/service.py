@@ -37,6 +37,7 @@ from portfolio_realtime.exit_codes import FAILED, OK, SETTINGS
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.agreement import AGREED_MS, NO_VERSION, WIRE, WIRE_VERSION
 from portfolio_realtime.state.clients import CLOSED_ALREADY
+from portfolio_realtime.state.connection import Connection
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.tracing import Tracing, open_tracing
 
@@ -47,6 +48,7 @@ PAUSE_S_MAX: Final = 5.0
 METRICS_S: Final = 2.0
 STATE_WAIT_S: Final = 10.0
 LEASE_POLL_S: Final = 0.25
+PART_AWAY_S: Final = 5.0  # until work that needs a part of a cluster is tried again
 WIRE_POLL_S: Final = 1.0
 CLOCK_OFF_S: Final = 2.0  # synchronized clocks never differ by more
 
@@ -231,6 +233,29 @@ async def _state_url(settings: config.Settings) -> AsyncGenerator[str, None]:
 def tell_away(error: StateUnavailable) -> None:
     """Log that Valkey is unavailable: one line per reason and minute, wherever it is noticed."""
     log.warning("waiting for Valkey", reason=str(error), **logs.once(error.word or "unreachable"))
+
+
+def spare(error: StateUnavailable, *, is_cluster: bool) -> None:
+    """Log that a part of a cluster is away, so that the caller goes on without it.
+
+    With a single server everything is away: `error` is raised, so that everything starts again.
+    """
+    if not is_cluster:
+        raise error
+    tell_away(error)
+
+
+async def spared(part: Callable[[], Awaitable[None]], connection: Connection) -> None:
+    """Run `part`, again every PART_AWAY_S while the part of a cluster that it needs is away.
+
+    Raises StateUnavailable of a single server.
+    """
+    while True:
+        try:
+            return await part()
+        except StateUnavailable as error:
+            spare(error, is_cluster=connection.is_cluster)
+        await asyncio.sleep(PART_AWAY_S)
 
 
 def tell_clock(ahead_s: float, gauge: Gauge) -> None:

@@ -13,9 +13,9 @@ from structlog.testing import capture_logs
 
 from portfolio_harness.valkey_cluster import ValkeyCluster
 from portfolio_realtime.cancellation import cancel_until_ended
-from portfolio_realtime.clock import SystemClock
+from portfolio_realtime.clock import NS_PER_S, SystemClock
 from portfolio_realtime.errors import StateUnavailable
-from portfolio_realtime.model import US_EQUITY
+from portfolio_realtime.model import US_EQUITY, MinuteMark
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.interest import PartlyBegun
 from portfolio_realtime.state.minutes import Minutes
@@ -26,6 +26,7 @@ from portfolio_realtime.websocket_server.fanout.publication_follower import Publ
 from portfolio_realtime.websocket_server.fanout.watched_account import StreamPosition, WatchedAccount
 from portfolio_realtime.wire.messages import Disconnect
 from tests.conftest import LEASE_MS, StartSimulator, Until
+from tests.support import collectors
 from tests.support.consumers import context_of, running, write_universe
 from tests.support.websocket_servers import write_accounts
 
@@ -194,6 +195,88 @@ async def test_nobody_is_denied_because_a_part_has_come_back_empty(until: Until)
         emptied = [one for one in ACCOUNT_IDS if key_slot(_interest_of(one).encode()) in slots]
         assert emptied
         assert await state.accounts.unknown([*ACCOUNT_IDS]) == {}
+
+
+async def collecting(state: State, gone: frozenset[int]) -> list[str]:
+    """The accounts with a record whose slot is not among these."""
+    shards = [one for one in range(SHARDS) if key_slot(keys.accounts(one).encode()) not in gone]
+    return await state.accounts.ids(shards)
+
+
+async def test_accounts_of_the_other_parts_go_on_being_reconciled(
+    simulator: StartSimulator, until: Until
+) -> None:
+    """A part is killed and comes back empty. Meanwhile the others change; then it is written whole."""
+    market = await simulator(accounts=24, symbols=10, activities_per_second=2)
+    async with ValkeyCluster(replicas=0) as cluster, watching(cluster, until) as state:
+        with capture_logs() as logged:
+            async with collectors.running(collectors.context_of(market, state, shards=SHARDS)):
+                await collectors.wait_exact(market, state, until, HEAL_S)
+                keeper = await cluster.primary_of(keys.lease("symbol_collector"))
+                lost = next(node for node in await cluster.primaries() if node.port != keeper.port)
+                slots = await cluster.slots_of(lost)
+                everybody = await collecting(state, frozenset())
+                others = await collecting(state, slots)
+                assert 0 < len(others) < len(everybody)
+                await lost.kill()
+                killed_ns = SystemClock().now_ns()
+
+                async def are_reconciled() -> bool:
+                    records = [await state.accounts.read_one(one) for one in others]
+                    return all(one is not None and one.as_of_ns > killed_ns for one in records)
+
+                await until(are_reconciled, "the broker was asked about each account of the others", HEAL_S)
+                await cluster.start()
+
+                async def is_whole() -> bool:
+                    with contextlib.suppress(StateUnavailable):
+                        return await state.accounts.ids() == everybody
+                    return False
+
+                await until(is_whole, "the part is written again", HEAL_S)
+                await collectors.wait_exact(market, state, until, HEAL_S)
+        assert [line["event"] for line in logged].count("lease acquired") == 1
+
+
+async def test_who_does_not_exist_is_known_where_nobody_has_a_record(
+    simulator: StartSimulator, until: Until
+) -> None:
+    """Few accounts in many shards: once the broker's list is known, and again after a part has come back."""
+    market = await simulator(accounts=2, symbols=3, activities_per_second=0)
+    async with ValkeyCluster(replicas=0) as cluster, watching(cluster, until) as state:
+        assert await state.accounts.unknown(ACCOUNT_IDS) == {}
+        async with collectors.running(collectors.context_of(market, state, shards=SHARDS)):
+
+            async def are_unknown() -> bool:
+                return await state.accounts.unknown(ACCOUNT_IDS) == dict.fromkeys(ACCOUNT_IDS)
+
+            await until(are_unknown, "nobody has these accounts", HEAL_S)
+            keeper = await cluster.primary_of(keys.lease("symbol_collector"))
+            part = next(node for node in await cluster.primaries() if node.port != keeper.port)
+            await part.flush()
+            assert not await are_unknown(), "it has come back empty: what is not there proves nothing"
+            await until(are_unknown, "it is told again", HEAL_S)
+
+
+async def test_a_day_is_read_with_all_its_minutes_or_not_at_all(until: Until) -> None:
+    """While the part of one minute is away, a line without it would look like a market without prices."""
+    async with ValkeyCluster(replicas=0) as cluster, watching(cluster, until) as state:
+        lease = await state.leases.acquire("market_data:stocks")
+        assert lease is not None
+        times_ns = [number * 60 * NS_PER_S for number in range(30)]
+        for at_ns in times_ns:
+            mark = MinuteMark(100.0, at_ns)
+            await state.minutes.write(lease, at_ns, US_EQUITY, {"AAPL": mark}, is_whole=True)
+        assert len([one for one in await state.minutes.read(times_ns, ["AAPL"]) if one.marks]) == 30
+        lost = await cluster.primary_of(keys.minute(times_ns[7]))
+        slots = await cluster.slots_of(lost)
+        others_ns = [one for one in times_ns if key_slot(keys.minute(one).encode()) not in slots]
+        await lost.kill()
+        with pytest.raises(StateUnavailable):
+            await state.minutes.read(times_ns, ["AAPL"])
+        found = await state.minutes.read(others_ns, ["AAPL"])
+        assert 0 < len(found) < len(times_ns)
+        assert all(one.marks for one in found)
 
 
 async def test_prices_go_on_while_the_part_of_a_minute_is_away(

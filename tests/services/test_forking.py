@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -207,6 +208,20 @@ async def test_killed_services_come_back(system: System, until: Until) -> None:
     await until(lambda: are_back(system, dead), "all services are back", SOON_S_MAX)
 
 
+async def test_run_services_forks_it_clean_as_well(tmp_path: Path, until: Until) -> None:
+    """From `run_services` itself, before that reads its settings: no thread, no secret, no terminal."""
+    async with services(tmp_path, BROKER_SECRET_KEY=SECRET) as process:
+        await until(lambda: MODULE in children(process.pid), "it has begun", SOON_S_MAX)
+        preloaded = next(pid for pid, command in children_of(process.pid).items() if MODULE in command)
+        folder = Path(f"/proc/{preloaded}")
+        await until(lambda: "websocket_server" in children(preloaded), "services run", SOON_S_MAX)
+
+        assert "Threads:\t1\n" in (folder / "status").read_text()
+        assert SECRET.encode() not in (folder / "environ").read_bytes()
+        assert os.getsid(preloaded) == preloaded
+        assert SECRET.encode() in Path(f"/proc/{process.pid}/environ").read_bytes(), "where it was given"
+
+
 def parent_of(pid: int) -> int:
     """The process that has started this one (proc(5))."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
@@ -215,34 +230,52 @@ def parent_of(pid: int) -> int:
 @pytest.mark.parametrize("after_s", [0.0, 0.1, 0.2, 0.4, 0.8])
 async def test_ctrl_c_in_the_first_second_ends_quietly(after_s: float, tmp_path: Path, until: Until) -> None:
     """Whatever has been started by then: no traceback, no process left."""
+    async with services(tmp_path) as process:
+        await until(lambda: MODULE in children(process.pid), "it has begun", SOON_S_MAX)
+        await asyncio.sleep(after_s)  # which part of the start it meets depends on the machine
+        process.send_signal(signal.SIGINT)
+
+        # It returns when no process has stderr any more.
+        _, said = await asyncio.to_thread(process.communicate, None, SOON_S_MAX)
+
+        assert b"Traceback" not in said
+        assert process.returncode in (OK, INTERRUPTED)
+
+
+@contextlib.asynccontextmanager
+async def services(folder: Path, **settings: str) -> AsyncGenerator[subprocess.Popen[bytes]]:
+    """`run_services` of a broker that does not answer."""
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "portfolio_realtime.run_services"],
         env={
             **os.environ,
-            **settings_for(f"http://127.0.0.1:{free_port()}", port, "x" * 48),
+            **settings_for(f"http://127.0.0.1:{free_port()}", port, secrets.token_urlsafe(48)),
             "LOG_LEVEL": "error",
             "RUN_SERVICES_PORT": str(port),
+            **settings,
         },
         stderr=subprocess.PIPE,
         start_new_session=True,
-        cwd=tmp_path,
+        cwd=folder,
     )
-    await until(lambda: MODULE in children(process.pid), "it has begun", SOON_S_MAX)
-    await asyncio.sleep(after_s)  # which part of the start it meets depends on the machine; all must be right
-    process.send_signal(signal.SIGINT)
-
-    # It returns when no process has stderr any more.
-    _, said = await asyncio.to_thread(process.communicate, None, SOON_S_MAX)
-
-    assert b"Traceback" not in said
-    assert process.returncode in (OK, INTERRUPTED)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            await asyncio.to_thread(process.communicate, None, SOON_S_MAX)
 
 
 def children(pid: int) -> str:
     """The command lines of what a process has started."""
-    commands: list[bytes] = []
+    return " ".join(children_of(pid).values())
+
+
+def children_of(pid: int) -> dict[int, str]:
+    """Process id -> command line, of what a process has started."""
+    found: dict[int, str] = {}
     for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
         with contextlib.suppress(OSError):  # it has ended meanwhile
-            commands.append(Path(f"/proc/{one}/cmdline").read_bytes())
-    return b" ".join(commands).decode()
+            found[int(one)] = Path(f"/proc/{one}/cmdline").read_bytes().decode()
+    return found

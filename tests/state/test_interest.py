@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.state import State, interest, keys
 from portfolio_realtime.state.interest import UNREAD, InterestChanges, WatchedAccounts
 from tests.conftest import SHARDS
@@ -81,7 +82,7 @@ async def test_a_reader_of_changes_knows_what_a_reader_of_all_knows(
     monkeypatch.setattr(interest, "BEGIN_ACCOUNTS_MAX", 2)
     dice = random.Random(seed)
     names = [f"account-{number}" for number in range(12)]
-    reader = WatchedAccounts(state.interest, range(SHARDS))
+    reader = WatchedAccounts(state.interest, range(SHARDS), raised)
     until: dict[int, str] = dict.fromkeys(range(SHARDS), UNREAD)
     known: dict[int, dict[str, bool]] = {shard: {} for shard in range(SHARDS)}
     for _ in range(60):
@@ -106,11 +107,16 @@ async def test_a_reader_of_changes_knows_what_a_reader_of_all_knows(
                     assert now == (await state.interest.read_changes(shard)).watched
 
 
+def raised(error: StateUnavailable) -> None:
+    """With a single server nothing is spared."""
+    raise error
+
+
 async def test_all_accounts_are_read_again_now_and_then(state: State) -> None:
     """An account that was taken away behind our back is noticed after ALL_READ_S."""
     (alice,) = accounts_of(SHARD, 1)
     await state.interest.begin([alice])
-    reader = WatchedAccounts(state.interest, [SHARD])
+    reader = WatchedAccounts(state.interest, [SHARD], raised)
     assert await reader.read(0.0) == {alice}
     await state.connection.commands.zrem(keys.interest(SHARD), alice)
     assert await reader.read(interest.ALL_READ_S - 1) == {alice}

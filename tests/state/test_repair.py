@@ -250,6 +250,35 @@ async def test_what_was_evicted_comes_back(
     await cancel_until_ended(tasks)
 
 
+async def test_a_shard_that_was_away_is_written_whole(
+    state: State, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica that has replaced its primary may have an older record: no count tells."""
+    monkeypatch.setattr(stored_records, "COMPARE_S", 0.01)
+    records, lease = AccountRecords(), await lease_of(state, "symbol_collector")
+    records.list_accounts(["alice"])
+    one = statement(1000, {"AAPL": 3})
+    its = msgspec.structs.replace(one.state, account_id="alice")
+    records.observe(msgspec.structs.replace(one, state=its), at_s(-2), at_s(-1))
+    writer, key = RecordWriter(state.accounts, records, PendingAccounts()), _accounts_key("alice")
+    writer.request_write()
+    tasks = [
+        asyncio.create_task(writer.write(lease)),
+        asyncio.create_task(stored_records.write_lost_again(records, state.accounts, range(SHARDS), writer)),
+    ]
+    await until(lambda: _has(state, 1), "the record is written")
+    before = await state.connection.commands.hgetall(key)
+    await state.connection.commands.hset(key, "alice", b"older")
+    writer.away.add(keys.shard_of("alice", SHARDS))
+    await until(lambda: _equals(state, key, before), "it is written again")
+    assert writer.away == set()
+    await cancel_until_ended(tasks)
+
+
+def _accounts_key(account_id: str) -> str:
+    return keys.accounts(keys.shard_of(account_id, SHARDS))
+
+
 async def test_what_is_on_its_way_to_valkey_is_not_lost(
     state: State, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:

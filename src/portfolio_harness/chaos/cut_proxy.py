@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that can hold data back in one or both directions, delay it, refuse, and reset."""
+"""A TCP proxy on loopback that can hold data back, delay it, be narrow, refuse connections, and reset."""
 
 import asyncio
 import contextlib
@@ -6,6 +6,7 @@ from typing import Final, Self
 
 READ_BYTES: Final = 256 * 1024
 UNDER_WAY_MAX: Final = 64  # reads that a slow link holds at most
+NARROW_READ_BYTES: Final = 512  # of a narrow link, so that it holds little and its sender waits, as with TCP
 SUBSCRIBE: Final = b"SUBSCRIBE"  # what a connection that subscribes says
 HELD_S: Final = 0.02  # how often a held direction checks whether it is open again
 
@@ -20,6 +21,8 @@ class CutProxy:
         self.holds_back = False
         self.refuses = False
         self.delay_s = 0.0  # of everything, in each direction
+        self.bytes_per_s = 0.0  # of all connections together, in each direction; 0: any number
+        self._free_s: dict[str, float] = {}  # direction -> when the narrow link may send again
         self._subscribing: set[asyncio.Task[None]] = set()  # flows that have subscribed to something
         self._lost: set[asyncio.Task[None]] = set()  # flows that pass nothing any more
         self._flows: set[asyncio.Task[None]] = set()
@@ -39,7 +42,7 @@ class CutProxy:
     def heal(self) -> None:
         """Let everything pass again, except on lost flows."""
         self.holds_there = self.holds_back = self.refuses = False
-        self.delay_s = 0.0
+        self.delay_s = self.bytes_per_s = 0.0
 
     def reset(self) -> None:
         """Abort every connection."""
@@ -103,7 +106,7 @@ class CutProxy:
         handing_on = asyncio.ensure_future(self._hand_on(flow, pieces, writer, holds))
         try:
             with contextlib.suppress(OSError):
-                while raw := await reader.read(READ_BYTES):
+                while raw := await reader.read(NARROW_READ_BYTES if self.bytes_per_s else READ_BYTES):
                     if SUBSCRIBE in raw:
                         self._subscribing.add(flow)
                     await pieces.put((asyncio.get_running_loop().time() + self.delay_s, raw))
@@ -123,7 +126,17 @@ class CutProxy:
             while (piece := await pieces.get())[1]:
                 due_s, raw = piece
                 await asyncio.sleep(max(0.0, due_s - asyncio.get_running_loop().time()))
+                await self._wait_turn(holds, len(raw))
                 while getattr(self, holds) or flow in self._lost:
                     await asyncio.sleep(HELD_S)
                 writer.write(raw)
                 await writer.drain()
+
+    async def _wait_turn(self, direction: str, size: int) -> None:
+        """Wait until a narrow link has sent what came before, and this."""
+        if self.bytes_per_s:
+            loop = asyncio.get_running_loop()
+            due_s = max(loop.time(), self._free_s.get(direction, 0.0)) + size / self.bytes_per_s
+            self._free_s[direction] = due_s
+            while self.bytes_per_s and loop.time() < due_s:
+                await asyncio.sleep(min(HELD_S, max(0.0, due_s - loop.time())))

@@ -2,29 +2,30 @@
 
 import asyncio
 import random
+import re
 import signal
+import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Final
 
+from portfolio_harness.chaos import cluster_disturbances
+from portfolio_harness.chaos.chaos_step import ChaosStep
 from portfolio_harness.chaos.place import Place, ServiceProcess
+from portfolio_harness.convergence import say
 
 SKEWS_S: Final = (-3600, -5, 5, 3600)
 MEMORY_SHARE: Final = 0.8  # of the memory used now: the limit while memory is full
+POLICIES: Final = (
+    *("allkeys-lru", "allkeys-lfu", "allkeys-random"),
+    *("volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl"),
+)
+NARROW_BYTES_PER_S: Final = 4_000.0  # about 1 % of what a busy service needs
+DRIFT: Final = 0.5  # seconds for each second: in 6 s as far as 50 minutes at 1 ms a second
+DRIFT_STEP_S: Final = 0.1
+STARVED_S: Final = 0.1  # in which a starved process runs for STARVED_SHARE
+STARVED_SHARE: Final = 0.1
+_TAG: Final = re.compile(r"\{(s\d+|minutes:)[^}]*\}")  # of a shard, or of the marks of a minute
 KINDS: Final = ("symbol_collector", "market_data_consumer", "portfolio_calculator")
-
-
-@dataclass(frozen=True)
-class ChaosStep:
-    """One nemesis of a plan: its victim, its duration, and the shift of a clock in seconds."""
-
-    name: str
-    victim: str
-    for_s: float
-    skew_s: int
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.victim}, {self.for_s:.1f} s)"
 
 
 def plan(seed: int, services: list[str], names: list[str]) -> "list[ChaosStep]":
@@ -33,14 +34,23 @@ def plan(seed: int, services: list[str], names: list[str]) -> "list[ChaosStep]":
     The same seed gives the same plan.
     """
     assert names, "a plan needs a nemesis"
-    chance = random.Random(seed)
+    chance, policies = random.Random(seed), random.Random(f"policies of {seed}")
     steps: list[ChaosStep] = []
     while len(steps) < PLANNED:
         for name in chance.sample(names, len(names)):
             kinds = VICTIMS.get(name, ("",))
             victim = chance.choice([one for one in services if one.startswith(kinds)])
-            steps.append(ChaosStep(name, victim, chance.uniform(*LASTS_S), chance.choice(SKEWS_S)))
+            steps.append(
+                ChaosStep(
+                    name, victim, chance.uniform(*LASTS_S), chance.choice(SKEWS_S), policies.choice(POLICIES)
+                )
+            )
     return steps
+
+
+def names_for(*, is_cluster: bool) -> list[str]:
+    """The nemeses of one server, or of a cluster."""
+    return [name for name in NEMESES if name in (ON_CLUSTER if is_cluster else ON_ONE)]
 
 
 async def disturb(place: Place, step: ChaosStep) -> None:
@@ -110,7 +120,7 @@ async def _kill_pubsub(place: Place, _: ChaosStep, __: ServiceProcess) -> None:
 
 
 async def _flush(place: Place, _: ChaosStep, __: ServiceProcess) -> None:
-    await place.valkey.do("FLUSHALL")
+    await (place.valkey if place.cluster is None else place.cluster).flush()
 
 
 async def _restart_empty(place: Place, step: ChaosStep, _: ServiceProcess) -> None:
@@ -137,7 +147,7 @@ async def _fill_memory(place: Place, step: ChaosStep, _: ServiceProcess) -> None
 
 
 async def _evict(place: Place, step: ChaosStep, _: ServiceProcess) -> None:
-    await _limit_memory(place, step, "allkeys-lru")
+    await _limit_memory(place, step, step.policy)
 
 
 async def _limit_memory(place: Place, step: ChaosStep, policy: str) -> None:
@@ -156,6 +166,47 @@ async def _fill_disk(place: Place, step: ChaosStep, _: ServiceProcess) -> None:
     await asyncio.sleep(step.for_s + 1)
     await place.valkey.do("CONFIG", "SET", "dbfilename", "none.rdb", "save", "")
     (place.folder / "full.rdb").rmdir()
+
+
+async def _starve(_: Place, step: ChaosStep, victim: ServiceProcess) -> None:
+    """Let a process run for a tenth of the time."""
+    until_s = time.monotonic() + step.for_s
+    while time.monotonic() < until_s:
+        victim.send(signal.SIGSTOP)
+        await asyncio.sleep(STARVED_S * (1 - STARVED_SHARE))
+        victim.send(signal.SIGCONT)
+        await asyncio.sleep(STARVED_S * STARVED_SHARE)
+
+
+async def _delete_family(place: Place, step: ChaosStep, _: ServiceProcess) -> None:
+    """Delete all keys of one family, as somebody does by mistake; the step's duration chooses it."""
+    families: dict[str, list[bytes]] = {}
+    async with place.valkey.client() as client:
+        async for key in client.scan_iter():
+            families.setdefault(_family(key.decode()), []).append(key)
+        name = sorted(families)[int(step.for_s * 1000) % len(families)]
+        say(f"  all keys of {name} are deleted: {len(families[name])}")
+        await client.delete(*families[name])
+
+
+def _family(key: str) -> str:
+    """The name that all keys of one kind share: shards, times, processes and accounts are left out."""
+    first, *rest = _TAG.sub(lambda tag: "{sNN}" if tag[1][0] == "s" else "{TIME}", key).split(":")
+    return ":".join([first, *rest[:1]]) if first == "{sNN}" else first
+
+
+async def _narrow(_: Place, step: ChaosStep, victim: ServiceProcess) -> None:
+    victim.proxy.bytes_per_s = NARROW_BYTES_PER_S
+    await _healed(step, victim)
+
+
+async def _let_clock_drift(place: Place, step: ChaosStep, victim: ServiceProcess) -> None:
+    """Let a clock run fast or slow by DRIFT: minutes of a bad clock in seconds; then it is set right."""
+    began_s, ahead = time.monotonic(), 1 if step.skew_s > 0 else -1
+    while (gone_s := time.monotonic() - began_s) < step.for_s:
+        place.set_clock(victim.name, ahead * DRIFT * gone_s)
+        await asyncio.sleep(DRIFT_STEP_S)
+    place.set_clock(victim.name, 0)
 
 
 async def _shift_clock(place: Place, step: ChaosStep, victim: ServiceProcess) -> None:
@@ -184,7 +235,19 @@ NEMESES: Final[dict[str, Disturbance]] = {
     "keys evicted": _evict,
     "disk full": _fill_disk,
     "clock shifted": _shift_clock,
+    "clock drifts": _let_clock_drift,
+    "narrow link": _narrow,
+    "a tenth of a core": _starve,
+    "family deleted": _delete_family,
+    **cluster_disturbances.NEMESES,
 }
+ON_CLUSTER: Final = frozenset(
+    (
+        *("kill -9", "kill -9 both", "deploy", "stop and continue", "flush", "clock shifted", "clock drifts"),
+        *cluster_disturbances.NEMESES,
+    )
+)
+ON_ONE: Final = frozenset(NEMESES) - frozenset(cluster_disturbances.NEMESES)
 VICTIMS: Final = {"kill -9 both": KINDS}
 LASTS_S: Final = (2.0, 9.0)
 PLANNED: Final = 400

@@ -1,4 +1,7 @@
-"""The system under chaos: a simulator, a Valkey, and eight service processes, each behind its own proxy."""
+"""The system under chaos: a simulator, a Valkey, and eight service processes, each behind its own proxy.
+
+With a cluster there are no proxies: the nodes tell their clients their own addresses.
+"""
 
 import asyncio
 import contextlib
@@ -21,6 +24,7 @@ from portfolio_harness.system import (
     wait_known,
     wait_ready,
 )
+from portfolio_harness.valkey_cluster import ValkeyCluster
 from portfolio_harness.valkey_node import ValkeyNode
 from portfolio_realtime.errors import SettingsError
 from portfolio_realtime.processes import end_all, start_module
@@ -106,16 +110,22 @@ class ServiceProcess:
 class Place:
     """All processes of a session of chaos."""
 
-    def __init__(self, folder: Path, seed: int, accounts: int) -> None:
+    def __init__(self, folder: Path, seed: int, accounts: int, *, is_cluster: bool = False) -> None:
         self.folder = folder
+        self.cluster = ValkeyCluster(is_debugged=True) if is_cluster else None
         options = ("--dir", str(folder), "--dbfilename", "none.rdb", "--enable-protected-configs", "yes")
-        self.valkey = ValkeyNode(free_port(0), options=options)
+        self.valkey = ValkeyNode(free_port(0), options=options)  # not started on a cluster
         self.services: dict[str, ServiceProcess] = {}
         self.urls: list[str] = []  # of the servers
         self.jwt_secret = secrets.token_urlsafe(48)
         self.start_s = 0.0  # how long the services took to start: a measure of this machine's speed
         self._seed = seed
         self._accounts = accounts
+
+    @property
+    def url(self) -> str:
+        """The URL of Valkey, or of all nodes of the cluster, without a proxy."""
+        return self.cluster.urls if self.cluster is not None else self.valkey.url
 
     @property
     def names(self) -> list[str]:
@@ -145,8 +155,11 @@ class Place:
             stack.push_async_callback(end_all, [simulator])
             oracle = Oracle(simulator_url)
             stack.push_async_callback(oracle.close)
-            await self.valkey.start()
-            stack.push_async_callback(self.valkey.kill)
+            if self.cluster is not None:
+                await stack.enter_async_context(self.cluster)
+            else:
+                await self.valkey.start()
+                stack.push_async_callback(self.valkey.kill)
             await self._confirm_revocations()
             began_s = time.monotonic()
             for module in SERVICES:
@@ -173,7 +186,7 @@ class Place:
         environment = {
             **os.environ,
             **settings_for(simulator_url, port, self.jwt_secret),
-            "REDIS_URL": f"redis://127.0.0.1:{proxy.port}/0",
+            "REDIS_URL": f"redis://127.0.0.1:{proxy.port}/0" if self.cluster is None else self.url,
             "SHARDS": str(SHARDS),
             "SYMBOL_COLLECTION_INTERVAL": "5",
             "LOG_LEVEL": "error",
@@ -197,13 +210,13 @@ class Place:
     def _clock_file(self, name: str) -> Path:
         return self.folder / f"{name}.clock"
 
-    def set_clock(self, name: str, offset_s: int) -> None:
+    def set_clock(self, name: str, offset_s: float) -> None:
         """Shift a process's wall clock by `offset_s` seconds; its monotonic clock is not shifted."""
         written = self.folder / f"{name}.clock.new"
-        written.write_text(f"{offset_s:+d}\n")
+        written.write_text(f"{offset_s:+.3f}\n")
         written.replace(self._clock_file(name))
 
     async def _confirm_revocations(self) -> None:
-        state = open_state(self.valkey.url, holder="chaos", shards=SHARDS, lease_ms=3000)
+        state = open_state(self.url, holder="chaos", shards=SHARDS, lease_ms=3000)
         await state.revocations.confirm()  # as in a system that has been running for long
         await state.close()

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import tempfile
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 from rich.table import Table
 
 from portfolio_harness.chaos import disturbances
-from portfolio_harness.chaos.disturbances import ChaosStep
+from portfolio_harness.chaos.chaos_step import ChaosStep
 from portfolio_harness.chaos.place import Place
 from portfolio_harness.chaos.witnesses import (
     LoopWitness,
@@ -45,7 +45,17 @@ START_SHARE: Final = 0.2  # of the services' start time: how much later a mark m
 LATE_FACTOR: Final = 8.0  # the delay over all processes, as a multiple of the delay of this process's loop
 FILES_MORE_MAX: Final = 40
 MEMORY_MORE_MB_MAX: Final = 60.0
-LOSES_STATE: Final = frozenset({"flush", "Valkey killed, empty", "keys evicted"})
+EVICTS: Final = "keys evicted"
+# During these, a former owner's write may be accepted: its fence is evicted, or a node that was stopped or
+# cut off takes what was sent to it before it learns that another has its slots. Servers drop what is older.
+UNFENCED: Final = frozenset({EVICTS, "node stopped", "node partitioned"})
+# After these, an epoch may be lower: keys are gone, or a replica has not got the last ones.
+LOSES_STATE: Final = frozenset(
+    {
+        *("flush", "Valkey killed, empty", "family deleted", EVICTS),
+        *("node killed", "node stopped", "node partitioned", "node emptied"),
+    }
+)
 
 
 @dataclass
@@ -125,10 +135,12 @@ class _Session:
                 await stack.enter_async_context(judging(judge, self.oracle, cast("Clients", shown)))
             if step.name in LOSES_STATE:
                 self.writers.forget()
+            self.writers.is_fenced = step.name not in UNFENCED
             await disturbances.disturb(self.place, step)
             await self.revoked.ask()
             await self.oracle.pause()
             converged_s = await self._converged()
+            self.writers.is_fenced = True
         await self.oracle.resume()
         for service in self.place.services.values():
             service.proxy.heal()
@@ -165,11 +177,11 @@ class _Session:
 
 
 @contextlib.asynccontextmanager
-async def _session(seed: int, clients: int) -> AsyncGenerator[_Session]:
+async def _session(seed: int, clients: int, *, is_cluster: bool) -> AsyncGenerator[_Session]:
     per_server = max(1, clients // 2)
     accounts = min(per_server, ACCOUNTS_MAX)
     with tempfile.TemporaryDirectory(prefix="portfolio-chaos-") as folder:
-        place = Place(Path(folder), seed, accounts + 1)
+        place = Place(Path(folder), seed, accounts + 1, is_cluster=is_cluster)
         limit = str(4 * clients + 1000)
         overrides = {
             "MIN_UPDATE_INTERVAL": str(UPDATE_S),
@@ -187,6 +199,7 @@ async def _session(seed: int, clients: int) -> AsyncGenerator[_Session]:
             watching = [
                 asyncio.create_task(session.writers.watch()),
                 asyncio.create_task(session.loop.watch()),
+                asyncio.create_task(session.revoked.watch()),
             ]
             try:
                 for fleet in fleets:
@@ -198,18 +211,36 @@ async def _session(seed: int, clients: int) -> AsyncGenerator[_Session]:
                 await cancel_until_ended(watching)
 
 
-async def hold(*, seed: int, seconds: float, clients: int, only: str | None = None) -> Chaos:
+async def hold(
+    *, seed: int, seconds: float, clients: int, only: str | None = None, is_cluster: bool = False
+) -> Chaos:
     """Run nemeses for `seconds`, with `clients` spread over two servers; `only` limits them to one kind.
 
     Raises SystemFailed, SettingsError, FleetFailed.
     """
-    names = [name for name in disturbances.NEMESES if only is None or name == only]
-    async with _session(seed, clients) as session:
+    names = [name for name in disturbances.names_for(is_cluster=is_cluster) if only is None or name == only]
+
+    def planned(services: list[str]) -> list[ChaosStep]:
+        return disturbances.plan(seed, services, names)
+
+    return await hold_steps(planned, seed=seed, seconds=seconds, clients=clients, is_cluster=is_cluster)
+
+
+async def hold_steps(
+    planned: Callable[[list[str]], list[ChaosStep]],
+    *,
+    seed: int,
+    seconds: float,
+    clients: int,
+    is_cluster: bool = False,
+) -> Chaos:
+    """As `hold`, with the nemeses that `planned` makes for the names of all service processes."""
+    async with _session(seed, clients, is_cluster=is_cluster) as session:
         await asyncio.sleep(SETTLE_S)
         outcomes: list[StepOutcome] = []
         young = holdings(session.place)
         began_s, late_s = time.monotonic(), 0.0
-        for step in disturbances.plan(seed, session.place.names, names):
+        for step in planned(session.place.names):
             if time.monotonic() - began_s > seconds:
                 break
             outcome = await session.hold(step)

@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
+import ssl
 import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 
 import httpx
 import msgspec
@@ -14,12 +15,15 @@ from redis.asyncio import Redis
 
 from portfolio_harness.chaos.place import SHARDS, TOKEN_S, Place, ServiceProcess
 from portfolio_harness.clients import CheckedClient
+from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.state import keys, open_state
+from portfolio_realtime.state.connection import Message
 from portfolio_realtime.state.revocations import SubjectRevocation
 from portfolio_realtime.state.valuations import decode_batch
 
 READ_S_MAX: Final = 1.0
 ANSWER_S_MAX: Final = 5.0
+ASK_S: Final = 1.0
 LET_IN: Final = 200
 NOT_TOLD: Final[dict[str, Any]] = {"since": "", "reason": "not connected, or told that nothing fresh comes"}
 
@@ -67,6 +71,7 @@ class WriterWitness:
         self._epochs: dict[str, int] = {}
         self.publications = 0
         self.older = 0  # publications of an owner that had lost its shard
+        self.is_fenced = True  # whether a former owner is refused all the time
 
     def forget(self) -> None:
         """Forget all epochs: after Valkey has lost its state, an epoch may be lower."""
@@ -74,6 +79,8 @@ class WriterWitness:
 
     async def watch(self) -> None:
         """Read publications until cancelled, and subscribe again after any failure."""
+        if self._place.cluster is not None:
+            await self._watch_cluster()
         while True:
             client = Redis.from_url(self._place.valkey.url, socket_timeout=None)
             with contextlib.suppress(Exception):
@@ -87,10 +94,21 @@ class WriterWitness:
                 await client.aclose()
             await asyncio.sleep(0.2)
 
+    async def _watch_cluster(self) -> NoReturn:
+        """The same with the product's own way to the nodes, whose slots may move."""
+        while True:
+            state = open_state(self._place.url, holder="witness", shards=SHARDS, lease_ms=3000)
+            with contextlib.suppress(StateUnavailable):
+                async for item in state.valuations.batches():
+                    if isinstance(item, Message):
+                        self._hear(item.channel, item.payload)
+            await state.close()
+            await asyncio.sleep(0.2)
+
     def _hear(self, channel: str, payload: bytes) -> None:
         batch = decode_batch(payload)
         self.publications += len(batch.account_ids)
-        if batch.epoch < self._epochs.get(channel, 0):
+        if self.is_fenced and batch.epoch < self._epochs.get(channel, 0):
             self.older += 1
         self._epochs[channel] = max(batch.epoch, self._epochs.get(channel, 0))
 
@@ -103,19 +121,28 @@ class RevokedWitness:
         self._account_id = account_id
         self._token = place.token_for(account_id)
         self.answers = Counter[int]()
+        self._certificates = ssl.create_default_context()  # made once: reading them takes long
 
     async def revoke(self) -> None:
         """Revoke the tokens of the client."""
-        state = open_state(self._place.valkey.url, holder="operator", shards=SHARDS, lease_ms=3000)
+        state = open_state(self._place.url, holder="operator", shards=SHARDS, lease_ms=3000)
         subject = SubjectRevocation(f"client of {self._account_id}", int(time.time()) + 60)
         await state.revocations.write(subject, TOKEN_S)
         await state.close()
+
+    async def watch(self) -> None:
+        """Ask every ASK_S until cancelled, also servers that have just started."""
+        while True:
+            await self.ask()
+            await asyncio.sleep(ASK_S)
 
     async def ask(self) -> None:
         """Send one request to every server, and count the answers by status."""
         for url in self._place.urls:
             with contextlib.suppress(httpx.HTTPError):
-                async with httpx.AsyncClient(base_url=url, timeout=ANSWER_S_MAX, trust_env=False) as client:
+                async with httpx.AsyncClient(
+                    base_url=url, timeout=ANSWER_S_MAX, trust_env=False, verify=self._certificates
+                ) as client:
                     path = f"/v1/portfolio/{self._account_id}"
                     answer = await client.get(path, headers={"Authorization": f"Bearer {self._token}"})
                     self.answers[answer.status_code] += 1

@@ -30,6 +30,7 @@ MEANINGS: Final = {
     "redis_db": "Database number",
     "redis_user": "ACL user",
     "redis_password": "Password",
+    "redis_password_file": "File with the password, read again for each connection: it may be renewed",
     "redis_ssl": "Connect with TLS",
     "redis_ca_file": "With REDIS_SSL: file with the certificates of a private authority",
     "redis_cert_file": "With REDIS_SSL: file with the client certificate, where the server asks for one",

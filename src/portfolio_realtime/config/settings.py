@@ -89,6 +89,7 @@ class Settings(BaseSettings):
     redis_db: int = Field(0, ge=0)
     redis_user: str = ""
     redis_password: SecretStr = SecretStr("")
+    redis_password_file: str = ""  # its content is in `redis_password`, too
     redis_ssl: bool = False
     redis_ca_file: str = ""
     redis_cert_file: str = ""
@@ -395,6 +396,8 @@ class Settings(BaseSettings):
             password=self.redis_password.get_secret_value(),
             tls_files=tls_files if self.redis_ssl else None,
         )
+        if self.redis_password_file:
+            url = valkey_url.with_password_file(url, self.redis_password_file)
         if not self.redis_sentinels:
             return url
         sentinels = valkey_url.sentinels_of(self.redis_sentinels)

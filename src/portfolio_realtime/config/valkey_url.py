@@ -12,7 +12,9 @@ SCHEMES: Final = ("redis", "rediss")
 SOCKET: Final = "unix"  # the scheme of a socket in the file system
 PORT: Final = 6379  # of a URL without a port
 SENTINEL_PORT: Final = 26379  # of an entry of REDIS_SENTINELS without a port
-SENTINEL_MASTER: Final = "sentinel_master"  # our own option: the hosts are Sentinels that know this name
+# Our own options: the password is in this file and may change; the hosts are Sentinels that know this name.
+PASSWORD_FILE: Final = "password_file"  # noqa: S105  # the option's name
+SENTINEL_MASTER: Final = "sentinel_master"
 EXAMPLES: Final = (
     "redis://127.0.0.1:6379/0, rediss://:password@host:6380/0 or unix:///run/valkey/valkey.sock?db=0"
 )
@@ -194,9 +196,27 @@ def without_sentinels(url: str) -> tuple[str, list[tuple[str, int]]]:
     return parts._replace(netloc=f"{login}{sign}{_bracketed(host)}:{port}", query=query).geturl(), sentinels
 
 
+def with_password_file(url: str, path: str) -> str:
+    """A URL whose password is read from a file for each connection."""
+    parts = urlsplit(url)
+    query = "&".join(part for part in (parts.query, urlencode({PASSWORD_FILE: path})) if part)
+    return parts._replace(query=query).geturl()
+
+
+def without_password_file(url: str) -> tuple[str, str, str]:
+    """Split such a URL into one without login, the user, and the path; the path is "" for any other URL."""
+    parts = urlsplit(url)
+    options = parse_qsl(parts.query)
+    if not (path := dict(options).get(PASSWORD_FILE, "")):
+        return url, "", ""
+    query = urlencode([pair for pair in options if pair[0] != PASSWORD_FILE])
+    place = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=place, query=query).geturl(), unquote(parts.username or ""), path
+
+
 def without_login(url: str) -> str:
     """The URL without user, password and database: Sentinels do not have those of their servers."""
-    parts = urlsplit(url)
+    parts = urlsplit(without_password_file(url)[0])
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], path="").geturl()
 
 

@@ -62,7 +62,7 @@ class Publisher:
             await self._send_traced(flush.publications, began_ns)
             await self._give_signs(began_s)
             self._count(flush)
-            pace.took(began_s, clock.monotonic_s())
+            pace.took(began_s, clock.monotonic_s(), self._owner.calculators)
             await asyncio.sleep(pace.wait_s(clock.monotonic_s()))
             wait_s = QUIET_S
             if flush.next_due_s is not None:

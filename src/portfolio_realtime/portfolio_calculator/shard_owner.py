@@ -14,7 +14,7 @@ import structlog
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.portfolio_calculator.fair_shares import fair_shares, weight
-from portfolio_realtime.service import Context, tell_away
+from portfolio_realtime.service import Context, spare
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.telemetry import CalculatorMetrics
@@ -44,6 +44,7 @@ class ShardOwner:
         on_released: Callable[[int, Sequence[str]], None],
     ) -> None:
         self.leases: dict[int, Lease] = {}
+        self.calculators = 1  # that run, with this one
         self.wanted: dict[int, dict[str, bool]] = {}  # shard -> watched account -> with positions
         self._free_rounds: dict[int, int] = {}  # free shard -> in how many rounds it has been seen
         self._kept_until_s: dict[int, float] = {}
@@ -67,7 +68,7 @@ class ShardOwner:
         while True:
             with self.sparing(None, may_fail=bool(members)):
                 members = await self._state.leases.enlist(GROUP)
-            owned = len(self.leases)
+            self.calculators, owned = len(members), len(self.leases)
             with self.sparing(None):
                 await self._take_share(members)
             if len(self.leases) != owned:
@@ -75,7 +76,7 @@ class ShardOwner:
                     "shards owned",
                     shards=len(self.leases),
                     of=self._settings.shards,
-                    calculators=len(members),
+                    calculators=self.calculators,
                 )
             self._metrics.shards.set(len(self.leases))
             await asyncio.sleep(self._settings.lease_renew_ms / 1000)
@@ -175,9 +176,7 @@ class ShardOwner:
 
     def lose(self, shard: int | None, error: StateUnavailable) -> None:
         """As `sparing`, after `error` has been caught."""
-        if not self._state.connection.is_cluster:
-            raise error
-        tell_away(error)
+        spare(error, is_cluster=self._state.connection.is_cluster)
         if shard in self.leases:
             self.let_go_of(shard)
 

@@ -7,14 +7,23 @@ from typing import Any, Final, TypeVar, cast
 import msgspec
 import structlog
 
+from portfolio_realtime.errors import LeaseLost, StateUnavailable
 from portfolio_realtime.model import Account, AccountChange, Bookings, Pending
 from portfolio_realtime.state import keys
-from portfolio_realtime.state.connection import Connection, Message, Subscribed, reports_unavailable
+from portfolio_realtime.state.connection import (
+    Connection,
+    FencedWrite,
+    Message,
+    Subscribed,
+    reports_unavailable,
+)
+from portfolio_realtime.state.error_answers import result_or_unavailable
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.state.unreadable import readable
 
 READ_FIELDS_MAX: Final = 2000
 PAGE_FIELDS: Final = 250  # requested per page; a page may be larger
+LISTED: Final = ""  # in the pending accounts of a shard: all accounts that the broker lists are written
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -33,11 +42,20 @@ class Accounts:
         self._connection = connection
         self._shards = shards
 
+    @property
+    def is_in_parts(self) -> bool:
+        """Whether shards may be away alone, as in a cluster."""
+        return self._connection.is_cluster
+
+    def shard_of(self, account_id: str) -> int:
+        """The shard of an account."""
+        return keys.shard_of(account_id, self._shards)
+
     async def write(self, lease: Lease, accounts: Iterable[Account]) -> None:
         """Write records and announce them. Raises LeaseLost, StateUnavailable."""
         by_shard: dict[int, list[Account]] = {}
         for account in accounts:
-            by_shard.setdefault(keys.shard_of(account.account_id, self._shards), []).append(account)
+            by_shard.setdefault(self.shard_of(account.account_id), []).append(account)
         for shard, records in by_shard.items():
             changes = [AccountChange(record.account_id, record.version) for record in records]
             encoded = [(record.account_id, _encode(record)) for record in records]
@@ -46,7 +64,7 @@ class Accounts:
     async def remove(self, lease: Lease, account_ids: Iterable[str]) -> None:
         """Remove records and their bookings, and announce it. Raises LeaseLost, StateUnavailable."""
         for account_id in account_ids:
-            shard = keys.shard_of(account_id, self._shards)
+            shard = self.shard_of(account_id)
             await self._write_bookings(lease, shard, [], [account_id])
             await self._write(lease, shard, [], [account_id], [AccountChange(account_id, 0)])
 
@@ -54,7 +72,7 @@ class Accounts:
         """Write the day's bookings, before the accounts' records. Raises LeaseLost, StateUnavailable."""
         by_shard: dict[int, list[tuple[str, bytes]]] = {}
         for one in bookings:
-            shard = keys.shard_of(one.account_id, self._shards)
+            shard = self.shard_of(one.account_id)
             by_shard.setdefault(shard, []).append((one.account_id, _encode(one)))
         for shard, encoded in by_shard.items():
             await self._write_bookings(lease, shard, encoded, [])
@@ -67,15 +85,35 @@ class Accounts:
         added: dict[int, list[tuple[str, bytes]]] = {}
         removed: dict[int, list[str]] = {}
         for one in pending:
-            shard = keys.shard_of(one.account_id, self._shards)
+            shard = self.shard_of(one.account_id)
             added.setdefault(shard, []).append((one.account_id, _encode(one)))
         for account_id in gone:
-            removed.setdefault(keys.shard_of(account_id, self._shards), []).append(account_id)
+            removed.setdefault(self.shard_of(account_id), []).append(account_id)
         for shard in sorted(added.keys() | removed.keys()):
             key = keys.pending(shard)
             await self._connection.fenced_write(
                 keys.fence(key), key, lease.fencing_token, added.get(shard, []), removed.get(shard, []), None
             )
+
+    @reports_unavailable
+    async def write_listed(self, lease: Lease, shards: Sequence[int]) -> None:
+        """Say in these shards that all accounts which the broker lists are written; some may be away.
+
+        Whoever has neither a record nor a pending reason there does not exist. Raises LeaseLost,
+        StateUnavailable.
+        """
+        pipeline = self._connection.commands.pipeline(transaction=False)
+        for shard in shards:
+            pipeline.hexists(keys.pending(shard), LISTED)
+        found = await pipeline.execute(raise_on_error=False) if shards else []
+        names = [keys.pending(shard) for shard, is_said in zip(shards, found, strict=True) if is_said == 0]
+        writes = [
+            FencedWrite(keys.fence(name), name, lease.fencing_token, [(LISTED, b"1")], [], None)
+            for name in names
+        ]
+        for failure in await self._connection.fenced_writes(writes):
+            if isinstance(failure, LeaseLost):
+                raise failure
 
     @reports_unavailable
     async def read_pending(self, account_ids: Sequence[str]) -> dict[str, Pending]:
@@ -85,7 +123,7 @@ class Accounts:
         """
         pipeline = self._connection.commands.pipeline(transaction=False)
         for account_id in account_ids:
-            pipeline.hget(keys.pending(keys.shard_of(account_id, self._shards)), account_id)
+            pipeline.hget(keys.pending(self.shard_of(account_id)), account_id)
         found = await cast("Awaitable[list[bytes | None]]", pipeline.execute()) if account_ids else []
         pending = _readable(_pending, [raw for raw in found if raw is not None])
         return {one.account_id: one for one in pending}
@@ -123,7 +161,7 @@ class Accounts:
 
     async def read_one(self, account_id: str) -> Account | None:
         """One account's record, or None. Raises StateUnavailable."""
-        found = await self.read(keys.shard_of(account_id, self._shards), [account_id])
+        found = await self.read(self.shard_of(account_id), [account_id])
         return found[0] if found else None
 
     @reports_unavailable
@@ -133,7 +171,7 @@ class Accounts:
         Bookings of another version than the record are left out as None: the two are written one after the
         other.
         """
-        shard = keys.shard_of(account_id, self._shards)
+        shard = self.shard_of(account_id)
         pipeline = self._connection.commands.pipeline(transaction=True)
         pipeline.hget(keys.accounts(shard), account_id)
         pipeline.hget(keys.bookings(shard), account_id)
@@ -152,9 +190,9 @@ class Accounts:
     async def unknown(self, account_ids: list[str]) -> dict[str, Pending | None]:
         """The accounts without a record that will never get one: account id -> Pending, or None.
 
-        None: the broker does not list the account. This is concluded only if some other account has a record;
-        on a cluster, some other one of the same shard, because a part of it may have come back empty alone.
-        Raises StateUnavailable.
+        None: the broker does not list the account. This is concluded only if some other account has a record,
+        or if all that the broker lists is written; on a cluster, in the same shard, because a part of it may
+        have come back empty alone. Raises StateUnavailable.
         """
         missing, _ = await self._missing(account_ids, [])
         # Nearly always the case; the counts of shards are not needed then.
@@ -164,25 +202,24 @@ class Accounts:
         final: dict[str, Pending | None] = {name: one for name, one in pending.items() if one.is_final}
         missing = [one for one in missing if one not in pending]
         is_cluster = self._connection.is_cluster
-        telling = sorted(set(map(self._shard, missing))) if is_cluster else range(self._shards)
+        telling = sorted(set(map(self.shard_of, missing))) if is_cluster else range(self._shards)
         missing, known = await self._missing(missing, telling)
         judged = known if is_cluster else range(self._shards if known else 0)
-        return final | {one: None for one in missing if self._shard(one) in judged}
+        return final | {one: None for one in missing if self.shard_of(one) in judged}
 
     async def _missing(self, account_ids: list[str], counted: Sequence[int]) -> tuple[list[str], set[int]]:
-        """Those of the accounts without a record, and those of the counted shards with any."""
+        """Those of the accounts without a record, and those of the counted shards that tell who exists."""
         pipeline = self._connection.commands.pipeline(transaction=False)
         for account_id in account_ids:
-            pipeline.hexists(keys.accounts(self._shard(account_id)), account_id)
+            pipeline.hexists(keys.accounts(self.shard_of(account_id)), account_id)
         for shard in counted:
             pipeline.hlen(keys.accounts(shard))
+            pipeline.hexists(keys.pending(shard), LISTED)
         found = await cast("Awaitable[list[int]]", pipeline.execute())
         missing = [account_id for account_id, exists in zip(account_ids, found, strict=False) if not exists]
-        counts = zip(counted, found[len(account_ids) :], strict=True)
-        return missing, {shard for shard, count in counts if count}
-
-    def _shard(self, account_id: str) -> int:
-        return keys.shard_of(account_id, self._shards)
+        told = found[len(account_ids) :]
+        telling = zip(counted, told[::2], told[1::2], strict=True)
+        return missing, {shard for shard, count, is_listed in telling if count or is_listed}
 
     @reports_unavailable
     async def read_all(self, shard: int) -> list[Account]:
@@ -210,16 +247,25 @@ class Accounts:
         return sum(await cast("Awaitable[list[int]]", pipeline.execute()))
 
     @reports_unavailable
+    async def counts(self, shards: Sequence[int]) -> list[int | StateUnavailable]:
+        """The number of records in each of these shards, or why it is away. Raises StateUnavailable."""
+        pipeline = self._connection.commands.pipeline(transaction=False)
+        for shard in shards:
+            pipeline.hlen(keys.accounts(shard))
+        found = await pipeline.execute(raise_on_error=False) if shards else []
+        return [result_or_unavailable(one) for one in found]
+
+    @reports_unavailable
     async def count_universe(self) -> int:
         """The number of symbols in the universe. Raises StateUnavailable."""
         return await self._connection.commands.hlen(keys.universe())
 
     @reports_unavailable
-    async def ids(self) -> list[str]:
-        """The sorted ids of all accounts with a record. Raises StateUnavailable."""
+    async def ids(self, shards: Iterable[int] | None = None) -> list[str]:
+        """The sorted ids of all accounts with a record, or of those in `shards`. Raises StateUnavailable."""
         found = [
             await cast("Awaitable[list[bytes]]", self._connection.commands.hkeys(keys.accounts(shard)))
-            for shard in range(self._shards)
+            for shard in (range(self._shards) if shards is None else shards)
         ]
         return sorted(account_id.decode() for account_id in itertools.chain(*found))
 

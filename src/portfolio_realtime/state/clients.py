@@ -10,6 +10,7 @@ from redis.backoff import NoBackoff
 
 from portfolio_realtime.config import valkey_url
 from portfolio_realtime.state.error_answers import ROLE_CHANGED, Parser, is_lost, word_of
+from portfolio_realtime.state.password_file import PasswordFile
 from portfolio_realtime.state.sentinels import PrimaryConnection, SecurePrimaryConnection, Sentinels
 
 SOCKET_TIMEOUT_S: Final = 5.0
@@ -87,6 +88,9 @@ class _OnceMore(_Telling):
 
 def _client(url: str, **options: Any) -> Redis:
     """A client of the server at a URL, or of the primary that Sentinels name."""
+    url, user, path = valkey_url.without_password_file(url)
+    if path:
+        options["credential_provider"] = PasswordFile(user, path)
     if not (name := valkey_url.sentinel_master_of(url)):
         return Redis.from_url(url, **options)
     plain, places = valkey_url.without_sentinels(url)

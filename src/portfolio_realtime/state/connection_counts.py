@@ -7,6 +7,8 @@ LIVING_MS after a server has ended or has lost Valkey, those of a minute some ti
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+import msgspec
+
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Connection, reports_unavailable
 
@@ -73,7 +75,8 @@ class ConnectionCounts:
                 LIVING_MS if period == OPEN else MINUTE_MS,
                 before,
                 behind,
-                *(word for name, judged in counts.items() for word in (name, *judged)),
+                # One argument, because each has a price of its own.
+                msgspec.msgpack.encode([word for name, judged in counts.items() for word in (name, *judged)]),
             ],
         )
         return bool(was_there), elsewhere, taken_off

@@ -6,7 +6,7 @@ Most watched accounts stay watched. A reader therefore reads only what has chang
 from a stream of changes. It reads all accounts of a shard if it has missed too much, and every ALL_READ_S.
 """
 
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -162,18 +162,29 @@ class Interest:
 class WatchedAccounts:
     """The watched accounts of some shards, as a reader of changes knows them."""
 
-    def __init__(self, interest: Interest, shards: Iterable[int]) -> None:
+    def __init__(
+        self, interest: Interest, shards: Iterable[int], on_away: Callable[[StateUnavailable], None]
+    ) -> None:
+        """`on_away` is called with the error of each shard that cannot be read, and may raise it."""
         self._interest = interest
+        self._on_away = on_away
         self._watched: dict[int, dict[str, bool]] = {shard: {} for shard in shards}
         self._until = dict.fromkeys(self._watched, UNREAD)
         self._all_due_s = 0.0
 
     async def read(self, now_s: float) -> set[str]:
-        """The accounts that are watched now. `now_s`: monotonic seconds. Raises StateUnavailable."""
+        """The accounts that are watched now, of a shard that is away those of before.
+
+        `now_s`: monotonic seconds. Raises what `on_away` raises.
+        """
         if now_s >= self._all_due_s:
             self._all_due_s, self._until = now_s + ALL_READ_S, dict.fromkeys(self._watched, UNREAD)
         for shard, watched in self._watched.items():
-            found = await self._interest.read_changes(shard, self._until[shard])
+            try:
+                found = await self._interest.read_changes(shard, self._until[shard])
+            except StateUnavailable as error:
+                self._on_away(error)
+                continue
             if found.is_all:
                 watched.clear()
             watched.update(found.watched)

@@ -6,7 +6,7 @@
 | {marks}                    | hash       | market data consumer  | none     | symbol -> Mark, or Unmarked, as JSON          |
 | {sNN}:accounts             | hash       | symbol collector      | none     | account -> Account as JSON                    |
 | {sNN}:bookings             | hash       | symbol collector      | none     | account -> Bookings of the day as JSON        |
-| {sNN}:pending              | hash       | symbol collector      | none     | account without a record -> Pending as JSON   |
+| {sNN}:pending              | hash       | symbol collector      | none     | account without a record -> Pending; "": all are here |
 | {sNN}:valuations           | hash       | portfolio calculator  | none     | watched account -> newest publication as JSON |
 | {sNN}:interest             | sorted set | websocket server      | none     | watched account -> expiry in ms               |
 | {sNN}:interest:positions   | sorted set | websocket server      | none     | the same, with its positions                  |

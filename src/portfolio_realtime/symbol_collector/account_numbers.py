@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import Final
 
+from portfolio_realtime.errors import StateUnavailable
+from portfolio_realtime.service import spare
 from portfolio_realtime.state import State
 from portfolio_realtime.symbol_collector.sources.parse import ListedAccount
 
@@ -17,11 +19,15 @@ class NumbersKept:
         self._written: dict[str, str] | None = None
 
     async def keep(self, listed: Iterable[ListedAccount]) -> None:
-        """Keep the numbers of these accounts and of no others. Raises StateUnavailable."""
+        """Keep the numbers of these accounts and of no others. Raises StateUnavailable of a single server."""
         numbers = {one.account_id: one.number for one in listed if is_number(one.number)}
-        if numbers == self._written and await self._state.account_numbers.count() == len(numbers):
+        try:
+            if numbers == self._written and await self._state.account_numbers.count() == len(numbers):
+                return
+            await self._state.account_numbers.write(numbers)
+        except StateUnavailable as error:
+            spare(error, is_cluster=self._state.connection.is_cluster)
             return
-        await self._state.account_numbers.write(numbers)
         self._written = numbers
 
 

@@ -9,7 +9,7 @@ of Valkey or of the lease they are written again, not fetched.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NoReturn
 
 import structlog
@@ -17,7 +17,7 @@ import structlog
 from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.config import described_source
 from portfolio_realtime.errors import BrokerUnavailable
-from portfolio_realtime.service import Context, keep_running, together, under_lease
+from portfolio_realtime.service import Context, keep_running, spared, together, under_lease
 from portfolio_realtime.state.connection import Message
 from portfolio_realtime.state.interest import WatchedAccounts, decode_begun
 from portfolio_realtime.state.leases import Lease
@@ -34,7 +34,6 @@ from portfolio_realtime.symbol_collector.records.account_record import Outcome
 from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
 from portfolio_realtime.symbol_collector.records.equity_drift import EquityDrift
 from portfolio_realtime.symbol_collector.records.record_metrics import show_records
-from portfolio_realtime.symbol_collector.sources import parse
 from portfolio_realtime.symbol_collector.sources.account_source import AccountSource
 from portfolio_realtime.symbol_collector.sources.asset_names import learn_names
 from portfolio_realtime.symbol_collector.sources.closed_days import serve_closed_days
@@ -54,7 +53,6 @@ WATCHED_S: Final = 5.0  # interest ends silently, so it is read this often
 RELIST_S_MIN: Final = 5.0
 ASKED_AT_ONCE: Final = 8  # unlisted accounts per round, one after the other
 ASK_AGAIN_S: Final = 0.5  # until an absent account is looked up a second time: one answer is not enough
-CURSOR_NS_MAX: Final = 3600 * NS_PER_S  # an older cursor of a former owner is not resumed
 PROBES_MAX: Final = 10  # accounts asked for their `balance_asof`
 FIRST_SPREAD: Final = (0.2, 1.0)  # share of the interval until an account's second fetch
 SPREAD: Final = (0.8, 1.0)  # the same, until any later fetch
@@ -105,7 +103,6 @@ class Collector:
         self._records = AccountRecords()
         self._schedule = FetchSchedule()
         self._unlisted = UnlistedAccounts()
-        self._watched = WatchedAccounts(self._state.interest, self._shards)
         self._follower = self._client.follower(self._clock, self)
         self._numbers = NumbersKept(self._state)
         self._untried: set[str] = set()  # listed and not fetched yet
@@ -113,6 +110,7 @@ class Collector:
         self._has_begun = False  # the list and the day's bookings have been read
         self._pending = PendingAccounts()
         self._writer = RecordWriter(self._state.accounts, self._records, self._pending)
+        self._watched = WatchedAccounts(self._state.interest, self._shards, self._writer.spare)
         self._failures: dict[str, int] = {}  # account -> failed requests in a row
         self._history_failed_ns: int | None = None
         self._equity_drift = EquityDrift(self._records, self._state, self._clock, self._metrics)
@@ -121,19 +119,27 @@ class Collector:
         """Run all parts until cancelled. Raises LeaseLost, StateUnavailable, BrokerRefused."""
         await self._resume()
         self._records.begin_versions(lease.fencing_token)
+        state, records = self._state, self._records
+
+        def tell_whole(shards: Sequence[int]) -> Awaitable[None]:
+            return state.accounts.write_listed(lease, shards if self._has_begun else ())
+
+        need_one_part = (
+            self._tidy,
+            self._report,
+            lambda: keep_live(self._is_heard, state.feeds, self._metrics.broker_heard),
+            lambda: serve_closed_days(state, self._client, self._clock, self._metrics.refused_days.inc),
+            lambda: learn_names(state, self._client, lambda: self._records.universe, self._clock),
+        )
         await together(
             *(keep_running(part, self._clock, name) for name, part in self._follower.parts),
             self._collect(),
             self._writer.write(lease),
-            self._tidy(),
-            write_lost_again(self._records, self._state.accounts, self._shards, self._writer),
-            self._report(),
+            write_lost_again(records, state.accounts, self._shards, self._writer, tell_whole),
             self._lag.measure(self._follower),
-            keep_live(self._is_heard, self._state.feeds, self._metrics.broker_heard),
             self._follow_interest(),
             self._poll_interest(),
-            serve_closed_days(self._state, self._client, self._clock, self._metrics.refused_days.inc),
-            learn_names(self._state, self._client, lambda: self._records.universe, self._clock),
+            *(spared(part, state.connection) for part in need_one_part),
         )
 
     def _is_heard(self) -> bool:
@@ -144,21 +150,19 @@ class Collector:
     async def _resume(self) -> None:
         """Continue with the records in memory, unless another collector has been active since."""
         self._has_begun = False
-        for shard in self._shards:
-            if self._records.known_count and self._records.is_older_than(
-                await self._state.accounts.read_all(shard)
-            ):
-                log.warning("another collector was active: starting again")
-                self._begin()
+        for shard in self._shards if self._records.known_count else ():
+            with self._writer.sparing(shard):
+                if self._records.is_older_than(await self._state.accounts.read_all(shard)):
+                    log.warning("another collector was active: starting again")
+                    self._begin()
+                    break
         self._records.write_all_again()
         self._pending.write_all_again()
         self._writer.request_write()
         self._schedule.release_all()
         self._follower.connected.clear()
-        if self._follower.cursor is None and (cursor := await self._state.accounts.read_cursor()):
-            published_ns = parse.published_ns(cursor)
-            if published_ns and self._clock.now_ns() - published_ns < CURSOR_NS_MAX:
-                self._follower.cursor = cursor
+        if self._follower.cursor is None:
+            self._follower.cursor = await self._writer.read_cursor(self._clock.now_ns())
 
     # Events
 
@@ -398,7 +402,7 @@ class Collector:
         """Mark the account's record as old: no answer about it can be read. That of a former owner, too."""
         self._untried.discard(account_id)
         is_missing = self._records.is_listed(account_id) and not self._records.is_known(account_id)
-        stored = await self._state.accounts.read_one(account_id) if is_missing else None
+        stored = await self._writer.read_stored(account_id) if is_missing else None
         now_ns = self._clock.now_ns()
         if self._records.is_known(account_id):
             self._records.refuse_statement(account_id, now_ns)
@@ -481,13 +485,10 @@ class Collector:
             await asyncio.sleep(REPORT_S)
 
     async def _report(self) -> NoReturn:
-        written_cursor: str | None = None
         while True:
             show_records(self._metrics, self._records, len(self._pending), self._clock.now_ns())
             self._report_progress()
-            if (cursor := self._follower.cursor) is not None and cursor != written_cursor:
-                await self._state.accounts.write_cursor(cursor)
-                written_cursor = cursor
+            await self._writer.write_cursor(self._follower.cursor)
             await asyncio.sleep(REPORT_S)
 
     def _report_progress(self) -> None:

@@ -3,6 +3,8 @@
 Clients get a different answer for these than for accounts that do not exist. Pure.
 """
 
+from collections.abc import Iterable
+
 from portfolio_realtime.model import Pending
 
 
@@ -15,6 +17,11 @@ class PendingAccounts:
 
     def __len__(self) -> int:
         return len(self._pending)
+
+    @property
+    def ids(self) -> list[str]:
+        """The pending accounts."""
+        return list(self._pending)
 
     @property
     def has_changes(self) -> bool:
@@ -44,6 +51,10 @@ class PendingAccounts:
         added = [self._pending[account_id] for account_id in changed if account_id in self._pending]
         return added, [account_id for account_id in changed if account_id not in self._pending]
 
+    def write_again(self, account_ids: Iterable[str]) -> None:
+        """Count these accounts as changed, because what was written may be lost."""
+        self._changed.update(dict.fromkeys(account_ids))
+
     def write_all_again(self) -> None:
         """Count every account as changed, because what was written may be lost."""
-        self._changed.update(dict.fromkeys(self._pending))
+        self.write_again(self._pending)

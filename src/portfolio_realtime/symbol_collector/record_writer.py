@@ -1,16 +1,29 @@
-"""Writes changed records, the universe and pending accounts to the shared state, in batches."""
+"""Writes changed records, the universe and pending accounts to the shared state, in batches.
+
+A part of a cluster may be away. Then its shards are left out, and written whole when they are back: what was
+written last may be lost with a primary.
+"""
 
 import asyncio
-from collections.abc import Iterable
+import contextlib
+from collections import defaultdict
+from collections.abc import Generator, Iterable
 from typing import Final, NoReturn
 
+from portfolio_realtime.clock import NS_PER_S
+from portfolio_realtime.errors import StateUnavailable
+from portfolio_realtime.model import Account, Bookings, Pending
+from portfolio_realtime.service import spare
 from portfolio_realtime.state.accounts import Accounts
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.symbol_collector.pending_accounts import PendingAccounts
 from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
+from portfolio_realtime.symbol_collector.sources import parse
 
 WRITE_S: Final = 0.02  # changes within this time are written as one batch
 WRITE_ACCOUNTS_MAX: Final = 1_000
+UNIVERSE: Final = -1  # in place of a shard
+CURSOR_NS_MAX: Final = 3600 * NS_PER_S  # an older cursor of a former owner is not resumed
 
 
 class RecordWriter:
@@ -21,8 +34,15 @@ class RecordWriter:
         self._records = records
         self._pending = pending
         self._removed_symbols: set[str] = set()
+        self._written_cursor: str | None = None
         self._is_due = asyncio.Event()
+        self.away: set[int] = set()  # shards, or UNIVERSE, that cannot be written
         self.writing = asyncio.Lock()  # held while a batch is being written
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether anything is to be written."""
+        return bool(self._records.has_changes or self._removed_symbols or self._pending.has_changes)
 
     def request_write(self) -> None:
         """Write soon: something has changed."""
@@ -32,32 +52,101 @@ class RecordWriter:
         """Remove those of the stored symbols that no account holds from the universe."""
         self._removed_symbols |= set(stored) - self._records.universe.keys()
 
+    @contextlib.contextmanager
+    def sparing(self, shard: int) -> Generator[None]:
+        """Leave a shard out if its part of a cluster is away. Raises StateUnavailable of a single server."""
+        try:
+            yield
+        except StateUnavailable as error:
+            self.spare(error)
+            self.away.add(shard)
+
+    def spare(self, error: StateUnavailable) -> None:
+        """Go on without a part of a cluster that is away. Raises `error` of a single server."""
+        spare(error, is_cluster=self._accounts.is_in_parts)
+
+    def note_back(self, shard: int) -> None:
+        """Write everything of a shard that was away."""
+        self.away.discard(shard)
+        if shard == UNIVERSE:
+            self._records.write_universe_again(())
+        else:
+            self._records.write_again(self._in_shard(shard, self._records.known_ids))
+            self._pending.write_again(self._in_shard(shard, self._pending.ids))
+        self.request_write()
+
     async def write(self, lease: Lease) -> NoReturn:
         """Write changes without end. Raises LeaseLost, StateUnavailable."""
         while True:
             await self._is_due.wait()
             await asyncio.sleep(WRITE_S)
             self._is_due.clear()
-            while self._records.has_changes or self._removed_symbols or self._pending.has_changes:
+            while self.has_changes:
                 async with self.writing:
                     await self._write_batch(lease)
 
     async def _write_batch(self, lease: Lease) -> None:
-        """Write the universe first, so that every symbol of a record is in it."""
+        """Write the universe first, so that every symbol of a record is in it.
+
+        What is left out of a shard that is away comes with `note_back`; what is to be removed from it is
+        found later (`find_left_over`).
+        """
         added, accounts, gone = self._records.take_changes(WRITE_ACCOUNTS_MAX)
-        bookings = self._records.bookings(accounts)
+        changed = defaultdict[int, tuple[list[Account], list[Bookings]]](lambda: ([], []))
+        for account in accounts:
+            changed[self._accounts.shard_of(account.account_id)][0].append(account)
+        for bookings in self._records.bookings(accounts):
+            changed[self._accounts.shard_of(bookings.account_id)][1].append(bookings)
         removed = (
             sorted(self._removed_symbols - self._records.universe.keys()) if self._removed_symbols else []
         )
         self._removed_symbols.clear()
-        if added or removed:
-            await self._accounts.write_universe(lease, added, removed)
-        if accounts:
-            await self._accounts.write_bookings(lease, bookings)
-            await self._accounts.write(lease, accounts)
-        if gone:
-            await self._accounts.remove(lease, gone)
-        pending, valued = self._pending.take_changes(WRITE_ACCOUNTS_MAX)
+        if (added or removed) and UNIVERSE not in self.away:
+            with self.sparing(UNIVERSE):
+                await self._accounts.write_universe(lease, added, removed)
+        for shard in changed.keys() - self.away:
+            records, booked = changed[shard]
+            with self.sparing(shard):
+                await self._accounts.write_bookings(lease, booked)
+                await self._accounts.write(lease, records)
+        for account_id in gone:
+            if (shard := self._accounts.shard_of(account_id)) not in self.away:
+                with self.sparing(shard):
+                    await self._accounts.remove(lease, [account_id])
+        await self._write_pending(lease)
+
+    async def _write_pending(self, lease: Lease) -> None:
         # After the records: readers look for a pending reason only if there is no record.
-        if pending or valued:
-            await self._accounts.write_pending(lease, pending, valued)
+        pending, valued = self._pending.take_changes(WRITE_ACCOUNTS_MAX)
+        changed = defaultdict[int, tuple[list[Pending], list[str]]](lambda: ([], []))
+        for one in pending:
+            changed[self._accounts.shard_of(one.account_id)][0].append(one)
+        for account_id in valued:
+            changed[self._accounts.shard_of(account_id)][1].append(account_id)
+        for shard in changed.keys() - self.away:
+            with self.sparing(shard):
+                await self._accounts.write_pending(lease, *changed[shard])
+
+    async def read_stored(self, account_id: str) -> Account | None:
+        """The stored record of an account; None also if its shard is away. Raises StateUnavailable."""
+        with self.sparing(self._accounts.shard_of(account_id)):
+            return await self._accounts.read_one(account_id)
+        return None
+
+    async def read_cursor(self, now_ns: int) -> str | None:
+        """A former owner's cursor; None also if it is too old or away. Raises StateUnavailable."""
+        try:
+            cursor = await self._accounts.read_cursor()
+        except StateUnavailable as error:
+            return self.spare(error)
+        published_ns = parse.published_ns(cursor) if cursor else None
+        return cursor if published_ns and now_ns - published_ns < CURSOR_NS_MAX else None
+
+    async def write_cursor(self, cursor: str | None) -> None:
+        """Write the cursor if it has moved. Raises StateUnavailable."""
+        if cursor is not None and cursor != self._written_cursor:
+            await self._accounts.write_cursor(cursor)
+            self._written_cursor = cursor
+
+    def _in_shard(self, shard: int, account_ids: Iterable[str]) -> list[str]:
+        return [account_id for account_id in account_ids if self._accounts.shard_of(account_id) == shard]

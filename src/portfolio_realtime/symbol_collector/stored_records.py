@@ -4,13 +4,14 @@ Nothing reports entries that were evicted or deleted by hand, or records left by
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NoReturn
 
 import structlog
 
+from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.state.accounts import Accounts
-from portfolio_realtime.symbol_collector.record_writer import RecordWriter
+from portfolio_realtime.symbol_collector.record_writer import UNIVERSE, RecordWriter
 from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
 
 COMPARE_S: Final = 2.0  # between two comparisons
@@ -19,27 +20,70 @@ log = structlog.get_logger()
 
 
 async def write_lost_again(
-    records: AccountRecords, stored: Accounts, shards: Sequence[int], writer: RecordWriter
+    records: AccountRecords,
+    stored: Accounts,
+    shards: Sequence[int],
+    writer: RecordWriter,
+    tell_whole: Callable[[Sequence[int]], Awaitable[None]] | None = None,
 ) -> NoReturn:
     """Have records and symbols that Valkey has lost written again, without end. Raises StateUnavailable.
 
     Only counts are compared, so the cost does not depend on how much is stored. A batch that is being written
-    is not counted as lost.
+    is not counted as lost. Shards that were away are written whole once they answer. `tell_whole` is awaited
+    with the shards of which nothing is missing or still to be written.
     """
     while True:
         await asyncio.sleep(COMPARE_S)
+        await _find_back(stored, writer)
         async with writer.writing:
-            if records.has_changes or not records.known_count:
+            if writer.has_changes:
                 continue
-            if records.known_count > await stored.count(shards):
-                lost = set(records.known_ids).difference(await stored.ids())
+            here = await _count(stored, shards, writer)
+            known = (
+                sum(stored.shard_of(one) in here for one in records.known_ids)
+                if writer.away
+                else records.known_count
+            )
+            if known > sum(here.values()):
+                lost = set(records.known_ids).difference(await stored.ids(here))
                 log.warning("records are missing in Valkey and are written again", count=len(lost))
                 records.write_again(lost)
                 writer.request_write()
-            if records.universe_size > await stored.count_universe():
-                log.warning("symbols are missing in the universe and are written again")
-                records.write_universe_again(await stored.read_universe())
-                writer.request_write()
+            elif tell_whole is not None:
+                await tell_whole(list(here))
+            if UNIVERSE not in writer.away:
+                with writer.sparing(UNIVERSE):
+                    await _find_lost_symbols(records, stored, writer)
+
+
+async def _find_back(stored: Accounts, writer: RecordWriter) -> None:
+    """Note what was away and answers again. It may answer late, so nothing waits for it."""
+    shards = sorted(writer.away - {UNIVERSE})
+    for shard, count in zip(shards, await stored.counts(shards), strict=True):
+        if not isinstance(count, StateUnavailable):
+            writer.note_back(shard)
+    if UNIVERSE in writer.away:
+        with writer.sparing(UNIVERSE):
+            await stored.count_universe()
+            writer.note_back(UNIVERSE)
+
+
+async def _count(stored: Accounts, shards: Sequence[int], writer: RecordWriter) -> dict[int, int]:
+    """Shard -> number of its records, of those that are not away."""
+    asked, here = [shard for shard in shards if shard not in writer.away], dict[int, int]()
+    for shard, count in zip(asked, await stored.counts(asked), strict=True):
+        with writer.sparing(shard):
+            if isinstance(count, StateUnavailable):
+                raise count
+            here[shard] = count
+    return here
+
+
+async def _find_lost_symbols(records: AccountRecords, stored: Accounts, writer: RecordWriter) -> None:
+    if records.universe_size > await stored.count_universe():
+        log.warning("symbols are missing in the universe and are written again")
+        records.write_universe_again(await stored.read_universe())
+        writer.request_write()
 
 
 async def find_left_over(records: AccountRecords, stored: Accounts) -> set[str]:

@@ -82,6 +82,8 @@ class Client:
 
     def regard(self, identity: Identity) -> None: ...
 
+    due_s = 0.0
+
     def enforce_deadlines(self) -> None: ...
 
     def close(self, disconnect: Disconnect) -> None:

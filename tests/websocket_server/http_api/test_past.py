@@ -4,14 +4,16 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from decimal import Decimal
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.clock import NS_PER_S, SystemClock
+from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.model import Account, Bookings, ClosedDay, ClosedDays
 from portfolio_realtime.state import State
+from portfolio_realtime.state.minutes import Minutes
 from portfolio_realtime.websocket_server.http_api import account_queries
 from portfolio_realtime.websocket_server.http_api.newer_points import newer_points
 from tests.support.websocket_servers import Served, bearer
@@ -108,6 +110,25 @@ async def test_when_nobody_brings_the_days_it_is_503(
     answer = await server.http.get(PATH, params={"range": "1y"}, headers=bearer())
     assert (answer.status_code, answer.json()["code"]) == (503, "value_unavailable")
     assert "retry-after" in answer.headers
+    assert (await get(server, range="1d"))["base"] == "1220.01"
+
+
+async def test_while_a_minute_of_the_day_is_away_it_is_503(
+    server: Served, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a cluster each minute has a slot of its own. A line without it would be taken for the day."""
+    await write_record(state)
+
+    async def away(*_: object) -> NoReturn:
+        raise StateUnavailable("the part of a minute is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Minutes, "read", away)
+        for span in ("1d", "1m"):
+            async with collector(state, DAYS):
+                answer = await server.http.get(PATH, params={"range": span}, headers=bearer())
+            assert (answer.status_code, answer.json()["code"]) == (503, "value_unavailable")
+            assert "retry-after" in answer.headers
     assert (await get(server, range="1d"))["base"] == "1220.01"
 
 

@@ -1,7 +1,7 @@
 -- Say that a server lives, tell how many it has of some names, and read how many the other living servers have.
 -- KEYS: living servers, hash of this server. ARGV: server, ms for which it counts as living, ms until its hash
--- expires, what stands before and behind a server in the key of its hash, then of each name: the count, how
--- many of them may be taken off, and the limit beyond which they are.
+-- expires, what stands before and behind a server in the key of its hash, then as one MessagePack array of each
+-- name: the name, the count, how many of them may be taken off, and the limit beyond which they are.
 -- The hashes of the others are no KEYS, because only the set says which there are; they have the same tag.
 -- Returns whether the hash was there, then in the order of the names: the sums of the others, and how many were
 -- taken off. That happens here, so that of two servers that judge at once only one takes off the same excess.
@@ -16,14 +16,15 @@ for _, server in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
   end
 end
 local was_there = redis.call('EXISTS', KEYS[2])
+local told = cmsgpack.unpack(ARGV[6])
 local elsewhere, taken_off = {}, {}
-for index = 6, #ARGV, 4 do
-  local name, count = ARGV[index], tonumber(ARGV[index + 1])
+for index = 1, #told, 4 do
+  local name, count = told[index], told[index + 1]
   local sum = 0
   for _, other in ipairs(others) do
     sum = sum + (redis.call('HGET', other, name) or 0)
   end
-  local excess = math.max(0, math.min(tonumber(ARGV[index + 2]), count + sum - ARGV[index + 3]))
+  local excess = math.max(0, math.min(told[index + 2], count + sum - told[index + 3]))
   if count > excess then
     redis.call('HSET', KEYS[2], name, string.format('%.0f', count - excess))
   else

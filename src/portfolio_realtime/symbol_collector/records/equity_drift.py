@@ -6,7 +6,9 @@ from typing import Final
 import structlog
 
 from portfolio_realtime.clock import Clock
+from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.model import PRICED_CLASSES
+from portfolio_realtime.service import spare
 from portfolio_realtime.state import State
 from portfolio_realtime.symbol_collector.model import Statement
 from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
@@ -49,7 +51,11 @@ class EquityDrift:
         _tell_drift("equity drift", account.account_id, at_brokers, stated, drift)
         difference = stated - at_brokers if drift > DRIFT_MAX else None
         self._records.compare_equity(account.account_id, difference, self._clock.now_ns())
-        marks = await self._state.marks.read(list(symbols))
+        try:
+            marks = await self._state.marks.read(list(symbols))
+        except StateUnavailable as error:
+            spare(error, is_cluster=self._state.connection.is_cluster)
+            return
         # Without all marks there is no equity of ours.
         if symbols and len(marks) == len(symbols):
             own = exact_equity(account, {symbol: mark.price for symbol, mark in marks.items()})

@@ -8,6 +8,7 @@ been killed is still counted. While Valkey does not answer, each process counts 
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.state.connection_counts import LIVING_MS, OPEN, ConnectionCounts, Judged
 
 GATHER_S: Final = 0.01  # changes within this are told together
+CROWD: Final = 16  # if there are more than this by then, waiting for further ones is cheaper
+GATHER_CROWD_S: Final = 0.04  # the additional wait
 AGAIN_S: Final = 0.2  # after a failed call
 KEEP_S: Final = 0.5  # a quarter of LIVING_MS
 VERDICT_S: Final = LIVING_MS / 1000 + KEEP_S  # from an excess until connections are closed
@@ -25,6 +28,7 @@ VERDICT_S_MAX: Final = 10.0  # from the first of several
 CLOSING_S: Final = 10.0  # connections that we close are gone by then
 MINUTE_S: Final = 60
 DIGEST_BYTES: Final = 12
+NAMES_KEPT_MAX: Final = 1024  # whose digests are known: each is needed several times during a connect
 
 Excess = Mapping[tuple[str, str], int]
 """Kind and key -> connections beyond the limit."""
@@ -84,7 +88,9 @@ class SharedCounts:
     def tell(self, kind: str, key: str, count: int, *, is_of_minute: bool, can_wait: bool) -> None:
         """Note that this process has so many of a key; it is told soon."""
         period, name = self._place(kind, key, is_of_minute=is_of_minute)
-        change = self._changed.setdefault((period, name), _Change())
+        change = self._changed.get((period, name))
+        if change is None:
+            change = self._changed[period, name] = _Change()
         change.kind, change.key, change.count = kind, key, count
         if period == OPEN:
             grown = count - self._own.get(name, 0)
@@ -101,12 +107,13 @@ class SharedCounts:
 
     def elsewhere(self, kind: str, key: str, *, is_of_minute: bool, known_s: float) -> int:
         """How many the other servers have of a key, if that was read within `known_s`; else 0."""
+        if not self._elsewhere:  # no other server, which is usual
+            return 0
         found = self._elsewhere.get(self._place(kind, key, is_of_minute=is_of_minute))
         return found[0] if found is not None and self._clock.monotonic_s() - found[1] <= known_s else 0
 
     def _place(self, kind: str, key: str, *, is_of_minute: bool) -> tuple[str, str]:
-        digest = hashlib.blake2b(f"{kind} {key}".encode(), digest_size=DIGEST_BYTES).hexdigest()
-        return str(self.minute) if is_of_minute else OPEN, digest
+        return str(self.minute) if is_of_minute else OPEN, _name(kind, key)
 
     async def share(self) -> NoReturn:
         """Tell what changes, and judge what is in doubt, forever."""
@@ -115,6 +122,8 @@ class SharedCounts:
                 await asyncio.wait_for(self._wake.wait(), self._until_verdict_s())
             self._wake.clear()
             await asyncio.sleep(GATHER_S)
+            if len(self._changed) > CROWD:
+                await asyncio.sleep(GATHER_CROWD_S)
             try:
                 await self._tell_changes()
                 await self._judge()
@@ -213,6 +222,11 @@ class SharedCounts:
         self._closing = {name: one for name, one in self._closing.items() if one[0] and one[1] > now_s}
         oldest_s = now_s - MINUTE_S
         self._elsewhere = {place: found for place, found in self._elsewhere.items() if found[1] > oldest_s}
+
+
+@functools.lru_cache(maxsize=NAMES_KEPT_MAX)
+def _name(kind: str, key: str) -> str:
+    return hashlib.blake2b(f"{kind} {key}".encode(), digest_size=DIGEST_BYTES).hexdigest()
 
 
 class SharedCounter:

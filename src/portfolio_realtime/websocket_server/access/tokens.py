@@ -18,6 +18,7 @@ from portfolio_realtime.config import Settings, listed
 from portfolio_realtime.errors import SettingsError
 from portfolio_realtime.websocket_server.access.identity import EVERY_ACCOUNT, Identity, Unauthorized
 from portfolio_realtime.websocket_server.access.jwks import KeySet
+from portfolio_realtime.websocket_server.access.token_reader import KnownSecret, TokenReader
 from portfolio_realtime.wire.messages import is_account_id
 
 HS256: Final = "HS256"
@@ -26,6 +27,7 @@ TOKEN_CHARACTERS_MAX: Final = 8192
 TEXT_CHARACTERS_MAX: Final = 256  # of a subject, an issuer, a token id
 CLOCK_SKEW_S: Final = 5.0  # of `nbf` and `iat`; `exp` is taken at its word
 KEY_ID: Final = re.compile(r"(?!.*\.\.)(?!/)[A-Za-z0-9+/=_.-]{1,128}")
+_READER: Final = TokenReader()
 ID_TOKEN_CLAIMS: Final = ("nonce", "at_hash", "c_hash")  # OpenID Connect Core §2
 
 
@@ -122,7 +124,7 @@ class Tokens:
     def _decoded(self, token: str, key: jwt.PyJWK) -> dict[str, Any]:
         """`header` and `payload` of a token with this key's signature."""
         try:
-            return jwt.decode_complete(
+            return _READER.decode_complete(
                 token,
                 key,
                 algorithms=[key.algorithm_name],
@@ -176,15 +178,6 @@ class Tokens:
         )
 
 
-class _LookedAt(HMACAlgorithm):
-    """HMAC with a key that was looked at before: PyJWT would do so for each token, and it takes a while."""
-
-    def prepare_key(self, key: str | bytes) -> bytes:
-        """The key as it is."""
-        assert isinstance(key, bytes)
-        return key
-
-
 def _secret_key(secret: str) -> jwt.PyJWK:
     """Raises SettingsError for what is not a secret at all."""
     try:
@@ -195,7 +188,7 @@ def _secret_key(secret: str) -> jwt.PyJWK:
         ) from None
     encoded = base64.urlsafe_b64encode(secret.encode()).decode()
     key = jwt.PyJWK({"kty": "oct", "k": encoded}, HS256)
-    key.Algorithm = _LookedAt(HMACAlgorithm.SHA256)
+    key.Algorithm = KnownSecret(HMACAlgorithm.SHA256)
     return key
 
 

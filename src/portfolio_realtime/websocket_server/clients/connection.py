@@ -242,7 +242,7 @@ class ClientConnection:
         is_newer = newest is not None and (subscription.sent is None or newest > subscription.sent)
         if is_newer or not subscription.is_told:
             self._pending[account.account_id] = subscription
-        else:
+        elif newest is not None:
             self._note_current(subscription)
         return False
 

@@ -7,7 +7,6 @@ Publications go to the transport as prebuilt frames. uvicorn makes one object fo
 
 import asyncio
 import contextlib
-import logging
 import random
 from collections.abc import Coroutine, Iterable
 from typing import Any, Final, cast
@@ -16,7 +15,7 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 from websockets.exceptions import InvalidState
 from websockets.frames import CloseCode, Frame, Opcode
-from websockets.protocol import OPEN, Protocol, Side
+from websockets.protocol import OPEN, Protocol
 
 from portfolio_realtime.websocket_server.access.client_address import ClientAddress, joined, plain_address
 from portfolio_realtime.websocket_server.access.identity import (
@@ -31,11 +30,12 @@ from portfolio_realtime.websocket_server.clients.direct_socket import DirectSock
 from portfolio_realtime.websocket_server.clients.end_label import end_label
 from portfolio_realtime.websocket_server.clients.gateway import Gateway
 from portfolio_realtime.websocket_server.clients.never_waiting import run_at_once
+from portfolio_realtime.websocket_server.clients.quiet_clients import EMPTY_PING, is_empty_pong, new_protocol
+from portfolio_realtime.websocket_server.clients.requested import requested
 from portfolio_realtime.websocket_server.clients.text_messages import TextMessages
 from portfolio_realtime.websocket_server.fanout.watched_account import StreamPosition, WatchedAccount
 from portfolio_realtime.wire.http_problems import HttpProblem
 from portfolio_realtime.wire.messages import (
-    MESSAGE_BYTES_MAX,
     Auth,
     ClientMessage,
     Disconnect,
@@ -48,9 +48,6 @@ from portfolio_realtime.wire.messages import (
 WRITE_BUFFER_BYTES_MAX: Final = 32 * 1024  # of our transport
 CLOSE_S_MAX: Final = 2.0
 HELD_MESSAGES_MAX: Final = 64  # while the client is being verified
-
-_QUIET: Final = logging.getLogger("portfolio_realtime.wire.messages")
-_QUIET.disabled = True  # it would log messages of clients
 
 
 class Endpoint(asyncio.Protocol):
@@ -67,8 +64,8 @@ class Endpoint(asyncio.Protocol):
         "_held",
         "_is_ending",
         "_loop",
+        "_made",
         "_peer",
-        "_protocol",
         "_query",
         "_rate_timer",
         "_server_state",
@@ -85,7 +82,7 @@ class Endpoint(asyncio.Protocol):
         self._gateway = gateway
         self._server_state = server_state
         self._loop = asyncio.get_running_loop()
-        self._protocol = Protocol(Side.SERVER, max_size=MESSAGE_BYTES_MAX, logger=_QUIET)
+        self._made: Protocol | None = None  # `_protocol`, if it was needed
         self._connection = ClientConnection(
             self._loop.time(), random.random(), gateway.settings.max_connection_age_seconds
         )
@@ -122,10 +119,14 @@ class Endpoint(asyncio.Protocol):
         if self._acceptance is not None:
             self._early.append(data)
             return
-        self._protocol.receive_data(data)
-        if self._protocol.state is OPEN:  # send pongs before answers to later messages
+        if self._made is None and is_empty_pong(data):
+            self._connection.pong(self._loop.time())
+            return
+        protocol = self._protocol
+        protocol.receive_data(data)
+        if protocol.state is OPEN:  # send pongs before answers to later messages
             self._send_protocol()
-        for event in self._protocol.events_received():
+        for event in protocol.events_received():
             if isinstance(event, Frame) and not self._is_ending:
                 self._frame(event)
         self._send_protocol()
@@ -156,7 +157,7 @@ class Endpoint(asyncio.Protocol):
         self._end()
         self._server_state.connections.discard(cast("Any", self))
         self._gateway.leave(
-            self, None if self._acceptance is not None else end_label(self._disconnect, self._protocol)
+            self, None if self._acceptance is not None else end_label(self._disconnect, self._made)
         )
 
     def shutdown(self) -> None:
@@ -170,11 +171,12 @@ class Endpoint(asyncio.Protocol):
         headers = joined(raw)
         gateway = self._gateway
         self._address = gateway.network.client_address(self._peer, headers)
-        path, _, query = target.partition("?")
-        problem = self._refusal(path, query, headers, handshake.refusal(method, http_version, headers))
-        if problem is not None:
-            gateway.count_refused_handshake(problem, self._address)
-            return self._reject(problem)
+        of_handshake = handshake.refusal(method, http_version, headers)
+        found = requested(gateway, self._peer, self._address.limit_key, target, headers, of_handshake)
+        if isinstance(found, HttpProblem):
+            gateway.count_refused_handshake(found, self._address)
+            return self._reject(found)
+        self._query, self._wanted = found
         gateway.enter(self)
         assert self._transport is not None
         is_immediate = gateway.authenticator.is_immediate and "ticket" not in self._query
@@ -206,29 +208,6 @@ class Endpoint(asyncio.Protocol):
         self._transport.write(handshake.rejection(problem))
         self._transport.close()
         self._close_timer = self._loop.call_later(CLOSE_S_MAX, self._transport.abort)
-
-    def _refusal(
-        self, path: str, query: str, headers: dict[str, str], of_handshake: HttpProblem | None
-    ) -> HttpProblem | None:
-        match = handshake.PATH.fullmatch(path)
-        if match is None:
-            return HttpProblem.NOT_FOUND
-        if of_handshake is not None:
-            return of_handshake
-        network = self._gateway.network
-        if network.is_refused_as_plain(self._peer, headers):
-            return HttpProblem.TLS_REQUIRED
-        if not network.is_origin_allowed(self._peer, headers):
-            return HttpProblem.ORIGIN_NOT_ALLOWED
-        if (problem := self._gateway.refusal(self._address.limit_key)) is not None:
-            return problem
-        try:
-            self._query = handshake.query_of(query)
-            if match[1] is not None:
-                self._wanted = handshake.requested_account(match[1], self._query)
-        except ValueError:
-            return HttpProblem.BAD_REQUEST
-        return None
 
     # Checks that may need another service: identity and accounts
 
@@ -370,7 +349,8 @@ class Endpoint(asyncio.Protocol):
     def _watch(self, request: Subscribe, *, is_many: bool = False) -> None:
         with_positions = request.detail == "positions"
         account = self._gateway.follower.watch(self, request.account_id, with_positions=with_positions)
-        self._connection.subscribe(account, request, self._gateway.now_text, is_many=is_many)
+        began = "" if request.epoch is None else self._gateway.now_text  # only then can we be behind
+        self._connection.subscribe(account, request, began, is_many=is_many)
 
     # The hub and the gateway call these
 
@@ -422,6 +402,11 @@ class Endpoint(asyncio.Protocol):
         if refusal is not None:
             self.close(refusal)
 
+    @property
+    def due_s(self) -> float:
+        """When `enforce_deadlines` next has something to do."""
+        return self._connection.due_s
+
     def enforce_deadlines(self) -> None:
         """Close a client that is late; send pings and notices that are due."""
         if self._is_ending:
@@ -433,8 +418,7 @@ class Endpoint(asyncio.Protocol):
         if disconnect is not None:
             return self.close(disconnect)
         if self._connection.is_ping_due(now_s):
-            self._protocol.send_ping(b"")
-            self._send_protocol()
+            self._ping()
         return self._send_pending()
 
     def close(self, disconnect: Disconnect) -> None:
@@ -457,6 +441,23 @@ class Endpoint(asyncio.Protocol):
             self._gateway.count_refused_credentials(Unauthorized(FORBIDDEN), self._address)
 
     # The transport
+
+    @property
+    def _protocol(self) -> Protocol:
+        """The package's part, which a client needs as soon as it sends or gets a frame of its own."""
+        if self._made is None:
+            self._made = new_protocol()
+        return self._made
+
+    def _ping(self) -> None:
+        if self._made is not None:
+            self._made.send_ping(b"")
+            return self._send_protocol()
+        assert self._transport is not None and self._socket is not None
+        if not self._transport.is_closing():
+            self._transport.write(EMPTY_PING)
+            self._socket.choose()
+        return None
 
     def _end(self) -> None:
         self._is_ending = True

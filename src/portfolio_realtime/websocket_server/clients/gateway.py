@@ -63,6 +63,11 @@ class Client(Subscriber, Protocol):
         """Change the accounts that the client may see."""
         ...
 
+    @property
+    def due_s(self) -> float:
+        """When `enforce_deadlines` next has something to do, in seconds of the event loop."""
+        ...
+
     def enforce_deadlines(self) -> None:
         """Close if late; send pings and notices that are due."""
         ...
@@ -308,8 +313,10 @@ class Gateway:
     async def sweep(self) -> NoReturn:
         """Every SWEEP_S, enforce the deadlines of all clients and update the metrics."""
         while True:
+            now_s = self._now_s()
             for index, client in enumerate(tuple(self.clients)):
-                client.enforce_deadlines()
+                if client.due_s <= now_s:
+                    client.enforce_deadlines()
                 if index % SWEEP_CONNECTIONS_MAX == SWEEP_CONNECTIONS_MAX - 1:
                     await asyncio.sleep(0)
             self.bring_counts()

@@ -67,7 +67,8 @@ def refusal(method: str, http_version: str, headers: Mapping[str, str]) -> HttpP
 def acceptance(headers: Mapping[str, str]) -> bytes:
     """The answer that accepts a request, as bytes."""
     digest = hashlib.sha1(headers["sec-websocket-key"].encode() + GUID, usedforsecurity=False).digest()
-    is_offered = SUBPROTOCOL in listed(headers.get("sec-websocket-protocol", ""))
+    offered = headers.get("sec-websocket-protocol")
+    is_offered = offered is not None and SUBPROTOCOL in listed(offered)
     return SWITCHING % (base64.b64encode(digest), CHOSEN if is_offered else b"")
 
 

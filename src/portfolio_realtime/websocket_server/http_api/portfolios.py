@@ -179,6 +179,7 @@ class EventStream:
     """A subscriber and client of the gateway whose socket is an HTTP response: newest value only, as ever."""
 
     is_patient = True
+    due_s = 0.0  # at every sweep
 
     def __init__(
         self,
