@@ -16,7 +16,6 @@ from prometheus_client import CollectorRegistry
 from uvicorn import Config
 from uvicorn.server import ServerState
 from websockets.frames import Frame, Opcode
-from websockets.protocol import Protocol, Side
 
 from portfolio_realtime import config
 from portfolio_realtime.clock import SystemClock
@@ -24,6 +23,7 @@ from portfolio_realtime.state import open_state
 from portfolio_realtime.websocket_server.clients.endpoint import Endpoint
 from portfolio_realtime.websocket_server.clients.gateway import Gateway
 from portfolio_realtime.websocket_server.clients.http_protocol import FirstBytes
+from portfolio_realtime.websocket_server.clients.quiet_clients import new_protocol
 from portfolio_realtime.wire.frames import text_frame
 
 NOWHERE: Final = "redis://127.0.0.1:1/0"  # a state that is never asked
@@ -40,7 +40,7 @@ class Echo(Endpoint):
         self, gateway: Gateway, config: Config, server_state: ServerState, app_state: dict[str, Any]
     ) -> None:
         super().__init__(gateway, config, server_state, app_state)
-        self._protocol = Protocol(Side.SERVER, max_size=MESSAGE_BYTES_MAX, logger=self._protocol.logger)
+        self._made = new_protocol(MESSAGE_BYTES_MAX)
         self._binary: list[bytes] | None = None  # fragments of a binary message
 
     def _frame(self, frame: Frame) -> None:

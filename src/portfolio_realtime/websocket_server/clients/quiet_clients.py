@@ -25,6 +25,9 @@ def is_empty_pong(data: bytes) -> bool:
     return len(data) == len(EMPTY_PONG) + MASK_BYTES and data.startswith(EMPTY_PONG)
 
 
-def new_protocol() -> Protocol:
-    """The package's protocol for a connection that is open and at the beginning of a frame."""
-    return Protocol(Side.SERVER, max_size=MESSAGE_BYTES_MAX, logger=_QUIET)
+def new_protocol(bytes_max: int = MESSAGE_BYTES_MAX) -> Protocol:
+    """The package's protocol for a connection that is open and at the beginning of a frame.
+
+    It refuses longer messages than `bytes_max`.
+    """
+    return Protocol(Side.SERVER, max_size=bytes_max, logger=_QUIET)
