@@ -14,7 +14,7 @@ import selectors
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from setproctitle import getproctitle, setproctitle
@@ -24,9 +24,10 @@ from portfolio_realtime.exit_codes import OK
 from portfolio_realtime.lean_imports import OPENTELEMETRY, RICH, lean_imports
 from portfolio_realtime.preloading import MODULE, ForkedHere, Importing
 
-SHARED: Final = (
-    *("portfolio_realtime.service", "portfolio_realtime.alpaca.credentials", "portfolio_realtime.outbound"),
-    *("portfolio_realtime.valuation.float_rounding", "numpy", "websockets.asyncio.client"),
+BY_ALL: Final = ("portfolio_realtime.service",)  # the supervisor included
+BY_SOME: Final = (
+    *("numpy", "websockets.asyncio.client", "portfolio_realtime.valuation.float_rounding"),
+    *("portfolio_realtime.outbound", "portfolio_realtime.alpaca.credentials"),
 )
 BLAS_THREADS: Final = "OPENBLAS_NUM_THREADS"
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
@@ -34,20 +35,15 @@ STANDARD_INPUT: Final = 0
 BYTES: Final = 64 * 1024
 
 
-def preload() -> None:
-    """Import what at least two services use, and keep the garbage collector away from it. It is off then.
+def preload(modules: Sequence[str]) -> None:
+    """Import these, and keep the garbage collector, which is off afterwards, away from what is there.
 
     The collector writes to each object that it looks at; a page that is written to is not shared any more.
     """
     gc.disable()
-    chosen = os.environ.get(BLAS_THREADS)
-    os.environ[BLAS_THREADS] = "1"  # a fork takes no other thread along
     with lean_imports(OPENTELEMETRY, RICH):
-        for name in SHARED:
+        for name in modules:
             importlib.import_module(name)
-    del os.environ[BLAS_THREADS]
-    if chosen is not None:
-        os.environ[BLAS_THREADS] = chosen
     gc.collect()
     gc.freeze()
 
@@ -119,11 +115,11 @@ class Nursery:
 
 
 def fork() -> Importing:
-    """Import what services share, and fork the preloaded process, which shares it with this one.
+    """Import what all share, and fork the preloaded process, which imports the rest in the background.
 
     To be called before this process has a thread, a loop, a connection or settings.
     """
-    preload()
+    preload(BY_ALL)
     ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid:
@@ -140,20 +136,23 @@ def fork() -> Importing:
     os.dup2(theirs.fileno(), STANDARD_INPUT)
     theirs.close()
     serve()
-    sys.exit(OK)
+    os._exit(OK)  # what the callers would do at their end is not for this process
 
 
 def serve() -> None:
-    """Fork services until the process that asks for them ends; in a fork, run its service."""
+    """Import the rest, and fork services until the process that asks ends; a fork runs its service."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # it ends when its socket does, after the services
+    os.environ[BLAS_THREADS] = "1"  # a fork takes no other thread along
+    preload(BY_SOME)
     if module := Nursery(socket.socket(fileno=STANDARD_INPUT)).serve():
         runpy.run_module(module, run_name="__main__", alter_sys=True)
+        sys.exit(OK)
 
 
 if __name__ == "__main__":
+    getproctitle()  # finds where the title is, before the environment changes
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)
-    getproctitle()  # finds where the title is, before the environment changes
-    preload()
+    preload(BY_ALL)
     serve()
