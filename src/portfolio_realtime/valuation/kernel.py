@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from portfolio_realtime.valuation.arrays import Floats, Ints
+from portfolio_realtime.valuation.arrays import Floats, Int32s, Ints
 from portfolio_realtime.valuation.book import NEVER_NS, Selection
 
 UNIT_ROUNDOFF: Final = 2.0**-53
@@ -39,6 +39,9 @@ class Valued:
     unpriced_count: Ints
     stale_count: Ints
     stale_sum_ns: Ints  # sum of the stale marks' times modulo 2^64; shows whether other marks are stale now
+    is_record_stale: NDArray[np.bool_]
+    stale_accounts: Ints  # the index of the account of each stale mark, in order …
+    stale_columns: Int32s  # … and its column
     as_of_ns: Ints  # newest input
     received_ns: Ints  # newest mark's arrival; shows whether any mark of the account has changed
 
@@ -73,14 +76,19 @@ def value(
     if has_unpriced:
         is_stale &= ~is_unpriced
     stale_count = rows.count_true(is_stale)
+    stale_places = is_stale.nonzero()[0]
+    is_record_stale = selection.heard_ns < records_stale_before_ns
     return Valued(
         equity=equity,
         day_pnl=equity - selection.day_base,
         known_equity=known_equity,
         error_bound=magnitude * ((selection.counts + 12) * UNIT_ROUNDOFF),
         unpriced_count=unpriced_count,
-        stale_count=stale_count + (selection.heard_ns < records_stale_before_ns),
+        stale_count=stale_count + is_record_stale,
         stale_sum_ns=rows.sum(np.where(is_stale, at_ns, 0)) if stale_count.any() else stale_count,
+        is_record_stale=is_record_stale,
+        stale_accounts=selection.counts.cumsum().searchsorted(stale_places, side="right"),
+        stale_columns=selection.columns[stale_places],
         as_of_ns=np.maximum(rows.newest(at_ns), selection.record_as_of_ns),
         received_ns=rows.newest(received_ns[selection.columns]),
     )

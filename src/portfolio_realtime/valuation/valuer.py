@@ -189,7 +189,8 @@ class Valuer:
         slots, next_due_s = self.watchlist.due(now_s, self._interval_s)
         if not len(slots):
             return self._flushed([], next_due_s)
-        valued = self._value(self.book.select(self.watchlist.rows(slots)), now_ns)
+        selection = self.book.select(self.watchlist.rows(slots))
+        valued = self._value(selection, now_ns)
         is_known = valued.unpriced_count == 0
         equity, unsure_equity = float_rounding.round_to_cents(valued.known_equity, valued.error_bound)
         day_pnl, unsure_pnl = float_rounding.round_to_cents(valued.day_pnl, valued.error_bound)
@@ -204,7 +205,7 @@ class Valuer:
             slots[chosen],
             *(column[chosen] for column in (equity, day_pnl, valued.as_of_ns)),
             has_unpriced=valued.unpriced_count[chosen] > 0,
-            has_stale=valued.stale_count[chosen] > 0,
+            stale_ages_s=self._stale_ages_s(valued, selection.record_as_of_ns, chosen, now_ns),
             now_ns=now_ns,
         )
         newest_as_of_ns = int(valued.as_of_ns[chosen].max()) if len(chosen) else 0
@@ -276,7 +277,7 @@ class Valuer:
         as_of_ns: Ints,
         *,
         has_unpriced: NDArray[np.bool_],
-        has_stale: NDArray[np.bool_],
+        stale_ages_s: Mapping[int, Mapping[str, int]],
         now_ns: int,
     ) -> list[Publication]:
         """The publications of the accounts in these slots. All columns have one entry per account."""
@@ -286,9 +287,6 @@ class Valuer:
             unpriced[index] = self._unpriced(account)
             if found := self._awaited(account):
                 awaited[index] = found
-        stale_ages_s = {
-            index: self._stale_ages_s(account, now_ns) for index, account in self._records(slots, has_stale)
-        }
         figures = Figures(equity, day_pnl, as_of_ns, unpriced, stale_ages_s, awaited)
         sequences = watchlist.sequences(slots)
         values = encode_values(watchlist.constants(slots), sequences, figures, now_ns)
@@ -319,17 +317,28 @@ class Valuer:
             and p.symbol not in self._marks_from_ns
         ]
 
-    def _stale_ages_s(self, account: Account, now_ns: int) -> dict[str, int]:
-        oldest_ns = now_ns - self._price_ttl_ns
-        marks, away = self.book.marks, self.book.away
-        held = (marks[p.symbol] for p in account.positions if p.quantity and p.symbol in marks)
-        ages_s = {
-            mark.symbol: max(0, now_ns - mark.as_of_ns) // NS_PER_S
-            for mark in held
-            if mark.as_of_ns < oldest_ns or mark.source in away
-        }
-        if account.is_unreadable or account.as_of_ns < self._records_stale_before_ns(now_ns):
-            ages_s[ACCOUNT_RECORD] = max(0, now_ns - account.as_of_ns) // NS_PER_S
+    def _stale_ages_s(
+        self, valued: Valued, record_as_of_ns: Ints, chosen: Ints, now_ns: int
+    ) -> dict[int, dict[str, int]]:
+        """Index into `chosen` -> symbol -> whole seconds since the trade of its stale mark.
+
+        ACCOUNT_RECORD stands for a stale record. Accounts without anything stale are left out.
+        """
+        ages_s: dict[int, dict[str, int]] = {}
+        if not valued.stale_count.any():
+            return ages_s
+        places = np.full(len(valued.stale_count), -1)
+        places[chosen] = np.arange(len(chosen))
+        is_chosen = places[valued.stale_accounts] >= 0
+        indices = places[valued.stale_accounts[is_chosen]].tolist()
+        columns, symbols = valued.stale_columns[is_chosen], self.book.symbols
+        marks_s = _ages_s(self.book.as_of_ns[columns], now_ns)
+        for index, column, age_s in zip(indices, columns.tolist(), marks_s, strict=True):
+            ages_s.setdefault(index, {})[symbols[column]] = age_s
+        indices = valued.is_record_stale[chosen].nonzero()[0]
+        records_s = _ages_s(record_as_of_ns[chosen[indices]], now_ns)
+        for index, age_s in zip(indices.tolist(), records_s, strict=True):
+            ages_s.setdefault(index, {})[ACCOUNT_RECORD] = age_s
         return ages_s
 
     def _encoded_rows(self, account: Account) -> list[tuple[str, bytes]]:
@@ -340,3 +349,8 @@ class Valuer:
             if position.symbol not in kept or kept[position.symbol][0] is not mark:
                 kept[position.symbol] = (mark, encode_row(position, mark))
         return [(symbol, row) for symbol, (_, row) in kept.items()]
+
+
+def _ages_s(moments_ns: Ints, now_ns: int) -> list[int]:
+    """Whole seconds since these times; 0 for a later one."""
+    return (np.maximum(now_ns - moments_ns, 0) // NS_PER_S).tolist()
