@@ -104,9 +104,10 @@ class Accounts:
         """
         pipeline = self._connection.commands.pipeline(transaction=False)
         for shard in shards:
-            pipeline.hexists(keys.pending(shard), LISTED)
+            pipeline.hmget(keys.pending(shard), [LISTED])
         found = await pipeline.execute(raise_on_error=False) if shards else []
-        names = [keys.pending(shard) for shard, is_said in zip(shards, found, strict=True) if is_said == 0]
+        said = map(result_or_unavailable, found)
+        names = [keys.pending(shard) for shard, one in zip(shards, said, strict=True) if one == [None]]
         writes = [
             FencedWrite(keys.fence(name), name, lease.fencing_token, [(LISTED, b"1")], [], None)
             for name in names
