@@ -16,7 +16,7 @@ from portfolio_harness.chaos.chaos_step import ChaosStep
 from portfolio_harness.chaos.disturbances import POLICIES
 from portfolio_harness.chaos.place import SERVICES
 
-CLIENTS: Final = 40
+CLIENTS: Final = 20
 SEED: Final = 3
 EVICTS_S: Final = 5.0
 NARROW_S: Final = 8.0

@@ -6,9 +6,9 @@ Most watched accounts stay watched. A reader therefore reads only what has chang
 from a stream of changes. It reads all accounts of a shard if it has missed too much, and every ALL_READ_S.
 """
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.state import keys
@@ -128,6 +128,14 @@ class Interest:
         If it has another name than before, all data was lost. Raises StateUnavailable.
         """
         return await self._connection.written_once(keys.life(), ours)
+
+    @reports_unavailable
+    async def is_gone(self, account_ids: Iterable[str]) -> bool:
+        """Whether nobody is watched in a shard of these watched accounts. Raises StateUnavailable."""
+        pipeline = self._connection.commands.pipeline(transaction=False)
+        for shard in self._by_shard(account_ids):
+            pipeline.exists(keys.interest(shard))
+        return not all(await cast("Awaitable[list[int]]", pipeline.execute()))
 
     @reports_unavailable
     async def read(self, shard: int) -> Watched:

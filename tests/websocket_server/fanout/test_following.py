@@ -113,16 +113,20 @@ async def test_interest_is_renewed_for_as_long_as_somebody_watches(
         await until(lambda: watched(state, "a"), "a is watched again")
 
 
+@pytest.mark.parametrize("is_all", [True, False])
 async def test_interest_that_is_lost_is_announced_again(
-    state: State, valkey_url: str, until: Until, monkeypatch: pytest.MonkeyPatch
+    state: State, valkey_url: str, until: Until, monkeypatch: pytest.MonkeyPatch, *, is_all: bool
 ) -> None:
-    """Valkey is emptied while everybody stays connected: noticed in seconds, not when interest is renewed."""
+    """All keys or interest alone are gone while everybody is connected: noticed before it is renewed."""
     monkeypatch.setattr(publication_follower, "RENEW_S", 1e6)
     await write_accounts(state, "a")
     async with serving(valkey_url) as server, server.open("/ws/portfolio/a"):
         await until(lambda: watched(state, "a"), "interest")
         await until(lambda: state.connection.commands.exists(keys.life()), "a life with a name")
-        await state.connection.commands.flushall()
+        shard = keys.shard_of("a", SHARDS)
+        lost = [keys.interest(shard), keys.position_interest(shard), keys.interest_changes(shard)]
+        commands = state.connection.commands
+        assert await (commands.flushall() if is_all else commands.delete(*lost))
         await until(lambda: watched(state, "a"), "interest again")
 
 

@@ -43,6 +43,7 @@ GATHER_CROWD_S: Final = 0.04  # the additional wait
 AGAIN_S: Final = 0.5  # until accounts in a missing part of a cluster are announced again
 INSIST_S: Final = 1.0  # between two reactions to too low an epoch of one shard
 LIFE_S: Final = 1.0  # between two checks whether the state was lost
+LOOKED_AT_MAX: Final = 128  # watched accounts whose shards are looked at: of 16 shards, practically all
 LOOK_S: Final = 0.5  # between two checks of the freshness of all shards
 READY_S_MAX: Final = 1.0
 UNKNOWN_S_MAX: Final = 5.0  # how long to wait for the record of an account
@@ -81,6 +82,7 @@ class PublicationFollower:
         self._insisted_s: dict[int, float] = {}
         self._insisting: set[asyncio.Task[None]] = set()
         self._traces = None if tracing is None else DeliveryTraces(tracing, clock)
+        self._was_gone = False  # our interest, at the last look
         self._begun: dict[str, None] = {}  # newly watched accounts, oldest first
         self._wake = asyncio.Event()
         self._gathered = Gathered()
@@ -287,19 +289,26 @@ class PublicationFollower:
         raise AssertionError("following never ends by itself")
 
     async def follow_life(self) -> NoReturn:
-        """Notice without end when Valkey has lost its state, and with it all interest."""
+        """Notice without end when Valkey has lost its state, or our interest alone (evicted, deleted)."""
         ours, known = secrets.token_hex(8), ""
         while True:
             with contextlib.suppress(StateUnavailable):
                 await self._reach()
                 life = await self._state.interest.life(ours)
                 self._signs.reach()
-                if known and life != known:
+                is_other_life, known = bool(known) and life != known, life
+                some = list(itertools.islice(self.hub.accounts, LOOKED_AT_MAX))
+                if is_other_life or await self._is_interest_gone(some):
                     log.warning("Valkey has lost its state: all watched accounts are announced again")
                     self._begin(self.hub.accounts)
-                known = life
                 ours = secrets.token_hex(8) if life == ours else ours  # for the next life
             await asyncio.sleep(LIFE_S)
+
+    async def _is_interest_gone(self, account_ids: list[str]) -> bool:
+        """Whether their interest is gone, also when they are looked at again: it may be on its way."""
+        gone = bool(account_ids) and await self._state.interest.is_gone(account_ids)
+        is_again, self._was_gone = gone and self._was_gone, gone
+        return is_again
 
     async def _reach(self) -> None:
         """On a cluster, any node that answers is enough: a lost primary silences only its own shards."""
