@@ -7,17 +7,19 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from portfolio_harness.clients import Clients
+from portfolio_harness.clients import CheckedClient, Clients
 from portfolio_harness.convergence import converge
 from portfolio_harness.system import System, counted, running
 from portfolio_realtime.processes import end_all, start_module
-from tests.conftest import KIND, Until
+from portfolio_realtime.state import keys, open_state
+from tests.conftest import KIND, LEASE_MS, Until
 
 INTERVAL_S = 0.2
 MOVED_S_MAX = 60.0  # start, lease and reading anew, on a busy machine
 CALCULATOR = "portfolio_realtime.portfolio_calculator"
 OPTIONS = ("--accounts", "24", "--symbols", "30", "--seed", "12", "--activities-per-second", "3")
-OVERRIDES = {"MIN_UPDATE_INTERVAL": str(INTERVAL_S), "LOG_LEVEL": "warning"}
+SHARDS = 16
+OVERRIDES = {"MIN_UPDATE_INTERVAL": str(INTERVAL_S), "LOG_LEVEL": "warning", "SHARDS": str(SHARDS)}
 
 Joined = asyncio.subprocess.Process
 
@@ -39,17 +41,29 @@ async def fleet(system: System) -> AsyncGenerator[Clients]:
     await clients.stop()
 
 
-class Epochs:
-    """Which accounts' values come from another owner of their shard than when this was made."""
+class Part:
+    """The clients whose shards one process owns now. Whoever is slow enough owns none."""
 
-    def __init__(self, fleet: Clients) -> None:
-        self._fleet = fleet
-        self._before = {client.account_id: client.order[0] for client in fleet.clients}
+    def __init__(self, owned: list[CheckedClient]) -> None:
+        self.owned = owned
+        self._before = {client.account_id: client.order[0] for client in owned}
 
     @property
-    def moved(self) -> int:
-        """So many."""
-        return sum(client.order[0] > self._before[client.account_id] for client in self._fleet.clients)
+    def has_moved(self) -> bool:
+        """Whether another process has published for each of them since this was made."""
+        return all(client.order[0] > self._before[client.account_id] for client in self.owned)
+
+
+async def part_of(system: System, fleet: Clients, pid: int) -> Part | None:
+    """The part of a process; None while it has none."""
+    url = system.supervisor.environment["REDIS_URL"]
+    state = open_state(url, holder="test", shards=SHARDS, lease_ms=LEASE_MS)
+    shards = {client.account_id: keys.shard_of(client.account_id, SHARDS) for client in fleet.clients}
+    holders = await state.leases.holders([keys.shard_lease(shard) for shard in range(SHARDS)])
+    await state.close()
+    theirs = {shard for shard in range(SHARDS) if f"-{pid}-" in (holders[keys.shard_lease(shard)] or "")}
+    owned = [client for client in fleet.clients if shards[client.account_id] in theirs]
+    return Part(owned) if owned else None
 
 
 async def check(system: System, fleet: Clients) -> None:
@@ -78,16 +92,18 @@ async def test_clients_see_right_values_while_shards_move(
 ) -> None:
     """A calculator joins and takes half; then one of the two is killed, and the shards it had move again."""
     await values_go_on(fleet, until)
-    joining = Epochs(fleet)
     joined: Joined = await start_module(CALCULATOR, system.supervisor.environment)
     try:
-        await until(lambda: joining.moved >= 4, "the one that joined publishes for a part", MOVED_S_MAX)
+        await until(lambda: part_of(system, fleet, joined.pid), "the one that joined has a part", MOVED_S_MAX)
         await values_go_on(fleet, until)
 
-        leaving = Epochs(fleet)
         is_own = killed == "the one that joined"
-        os.kill(joined.pid if is_own else system.supervisor.pids["portfolio_calculator"], signal.SIGKILL)
-        await until(lambda: leaving.moved >= 4, "another publishes for the killed one's part", MOVED_S_MAX)
+        pid = joined.pid if is_own else system.supervisor.pids["portfolio_calculator"]
+        leaving: Part = await until(
+            lambda: part_of(system, fleet, pid), "the one to kill has a part", MOVED_S_MAX
+        )
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: leaving.has_moved, "another publishes for the killed one's part", MOVED_S_MAX)
         await values_go_on(fleet, until)
         await check(system, fleet)
     finally:
