@@ -336,6 +336,21 @@ def test_who_cannot_be_sent_to_directly_is_offered_after_the_burst() -> None:
     assert order == ["burst", "notify"]
 
 
+def test_what_a_newer_one_of_the_same_burst_replaces_is_counted() -> None:
+    """A busy server hands on several turns of a calculator at once: who is not direct gets the newest."""
+    hub, direct, slow = Hub(write_all), Client(), Client()
+    for client in (direct, slow):
+        client.subscribe(hub, "a", "value")
+    publish(hub, 1, publication("a", 1, 1))
+    direct.read()
+    both = (batch_of(1, [publication("a", 1, sequence)]) for sequence in (2, 3))
+    hub.publish(gathered(*both))
+    assert hub.conflated == 1
+    frame = slow.connection.next_frame(0.0)
+    assert frame is not None
+    assert payload(frame)["sequence"] == 3
+
+
 def test_all_clients_of_an_account_share_one_frame() -> None:
     """The frame is made once; only who has missed something gets one of its own."""
     hub, one, two = Hub(write_all), Client(), Client()

@@ -329,6 +329,7 @@ class Gateway:
         hub = self.follower.hub
         counts.sent, hub.sent = counts.sent + hub.sent, 0
         counts.sent_bytes, hub.sent_bytes = counts.sent_bytes + hub.sent_bytes, 0
+        counts.conflated, hub.conflated = counts.conflated + hub.conflated, 0
         self.metrics.connects.labels("accepted").inc(counts.accepted)
         self.metrics.sent.inc(counts.sent)
         self.metrics.sent_bytes.inc(counts.sent_bytes)

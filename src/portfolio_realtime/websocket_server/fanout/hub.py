@@ -73,11 +73,12 @@ class Gathered:
 class _Burst:
     """What is to be sent after some publications were applied."""
 
-    __slots__ = ("_lone_filenos", "_lone_frames", "_outgoing", "frames", "offered", "taken")
+    __slots__ = ("_lone_filenos", "_lone_frames", "_outgoing", "conflated", "frames", "offered", "taken")
 
     def __init__(self, filenos: list[int], frames: list[bytes]) -> None:
         """Begin with these frames and their sockets, each of which occurs once."""
-        self.offered: list[WatchedAccount] = []
+        self.offered: dict[str, WatchedAccount] = {}
+        self.conflated = 0  # publications that were replaced by a newer one of the same burst
         self.frames = self.taken = len(frames)
         self._lone_filenos, self._lone_frames = filenos, frames
         self._outgoing: dict[int, list[bytes]] | None = None
@@ -89,7 +90,9 @@ class _Burst:
             return
         self.taken += 1
         if account.has_indirect:
-            self.offered.append(account)
+            if account.account_id in self.offered:
+                self.conflated += len(account.subscribers) - len(account.direct)
+            self.offered[account.account_id] = account
         if before is not None and before >= at:
             return
         self.frames += len(account.direct)
@@ -117,6 +120,7 @@ class Hub:
     def __init__(self, send_all: SendAll) -> None:
         self.accounts: dict[str, WatchedAccount] = {}
         self.sent = self.sent_bytes = 0  # written by `send_all`
+        self.conflated = 0  # not sent, because a newer one was handed on with it
         self._send_all = send_all
         self._columns = NewestColumns()
         self._slots: dict[str, int] = {}  # watched account -> slot
@@ -192,7 +196,9 @@ class Hub:
         if burst.frames:
             self.sent_bytes += self._send_all(*burst.outgoing)
             self.sent += burst.frames
-        for account in burst.offered:  # last, so that no direct write follows on a socket that became full
+        self.conflated += burst.conflated
+        # Last, so that no direct write follows on a socket that became full.
+        for account in burst.offered.values():
             for subscriber in account.subscribers:
                 subscriber.notify(account)
         return burst.taken
