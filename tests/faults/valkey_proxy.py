@@ -51,8 +51,8 @@ class ValkeyProxy:
         back = asyncio.create_task(self._back(number, far_reader, writer))
         try:
             await self._there(number, reader, writer, far_writer, back)
-        except OSError:
-            pass
+        except (OSError, asyncio.CancelledError):
+            pass  # only we cancel flows, at the end; Python 3.11 would log it as an error
         finally:
             back.cancel()
             for each in (far_writer, writer):

@@ -7,9 +7,8 @@ What is published while a subscription is broken is lost.
 
 import asyncio
 import random
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from redis import exceptions
 
@@ -35,7 +34,7 @@ class SimulatedNetwork:
         self.chance = chance
         self.answer: Callable[[tuple[Any, ...]], Exception | None] = lambda _: None
         self.overheard: Callable[[bytes, bytes], None] = lambda _channel, _payload: None
-        self._subscriptions: list[SimulatedPubSub] = []
+        self._subscriptions: list[SimulatedReceiver] = []
         valkey.publish = self._publish
 
     def delay_s(self) -> float:
@@ -43,11 +42,11 @@ class SimulatedNetwork:
         slow = self.chance.random() < SLOW_RATIO
         return self.chance.uniform(*(SLOW_S if slow else DELAY_S))
 
-    def subscribe(self, subscription: "SimulatedPubSub") -> None:
+    def subscribe(self, subscription: "SimulatedReceiver") -> None:
         """Deliver publications to it from now on."""
         self._subscriptions.append(subscription)
 
-    def unsubscribe(self, subscription: "SimulatedPubSub") -> None:
+    def unsubscribe(self, subscription: "SimulatedReceiver") -> None:
         """Deliver nothing to it any more."""
         if subscription in self._subscriptions:
             self._subscriptions.remove(subscription)
@@ -117,80 +116,84 @@ class SimulatedLink:
             raise exceptions.ConnectionError("Connection closed by server")
 
 
-class SimulatedPubSub:
-    """A subscription with the interface of the client library's `PubSub`."""
+class SimulatedReceiver:
+    """A connection for subscriptions with the interface of the product's `Receiver`."""
 
-    def __init__(self, link: SimulatedLink) -> None:
+    def __init__(self, link: SimulatedLink, heard: Callable[[str, bytes], None]) -> None:
         self.link = link
         self.channels: set[bytes] = set()
-        self._came: deque[dict[str, Any]] = deque()
-        self._late: list[dict[str, Any]] = []
-        self._arrived = asyncio.Event()
+        self.lost: asyncio.Future[NoReturn] = asyncio.get_running_loop().create_future()
+        self.heard_s = 0.0
+        self.is_paused = False
+        self._heard = heard
+        self._late: list[tuple[bytes, bytes]] = []
         self._last_s = 0.0
-        self._is_broken = False
+        self._confirmed = asyncio.Event()
 
-    async def subscribe(self, *channels: str) -> None:
-        """Subscribe to channels; a message confirms each. A deaf process gets no confirmation."""
+    async def subscribe(self, channels: Sequence[str], *, is_sharded: bool, wait_s: float) -> None:
+        """Return when all channels are subscribed. A deaf process gets no confirmation."""
+        assert not is_sharded
         await self.link.request([("PING",)])
         if not self.link.is_deaf:
             self.channels = {channel.encode() for channel in channels}
             self.link.network.subscribe(self)
-            for channel in channels:
-                self._enqueue({"type": "subscribe", "channel": channel.encode(), "data": 1})
-
-    async def get_message(
-        self,
-        *,
-        timeout: float | None = None,  # noqa: ASYNC109  # the library's own signature
-        ignore_subscribe_messages: bool = False,
-    ) -> dict[str, Any] | None:
-        """The next message; None after `timeout` seconds. Raises redis.ConnectionError when it is broken."""
+            self._later(self._confirmed.set)
+        confirmed = asyncio.ensure_future(self._confirmed.wait())
         try:
-            async with asyncio.timeout(timeout):
-                while not self._came:
-                    if self._is_broken or self.link.is_cut:
-                        raise exceptions.ConnectionError("Connection closed by server")
-                    self._arrived.clear()
-                    await self._arrived.wait()
-        except TimeoutError:
-            return None
-        message = self._came.popleft()
-        is_ours = message["type"] == "subscribe"
-        return None if is_ours and ignore_subscribe_messages else message
+            await asyncio.wait({confirmed, self.lost}, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            confirmed.cancel()
+        if self.lost.done():
+            self.lost.result()
+        if not self._confirmed.is_set():
+            raise exceptions.TimeoutError("the server does not confirm subscriptions")
 
-    async def aclose(self) -> None:
+    def pause(self) -> None:
+        """Leave further messages at the server."""
+        self.is_paused = True
+
+    def resume(self) -> None:
+        """Receive again."""
+        self.is_paused = False
+        self._catch_up_soon()
+
+    def close(self) -> None:
         """End the subscription."""
-        self.link.network.unsubscribe(self)
+        self.break_off()
 
     def deliver(self, channel: bytes, payload: bytes) -> None:
         """Deliver a publication, unless the link is silent or cut."""
         if not (self.link.is_silent or self.link.is_cut):
-            self._enqueue({"type": "message", "channel": channel, "data": payload})
+            self._later(self._arrive, channel, payload)
 
     def break_off(self) -> None:
         """Close the connection from the other side."""
-        self._is_broken = True
         self.channels.clear()
         self.link.network.unsubscribe(self)
-        self._arrived.set()
+        if not self.lost.done():
+            self.lost.set_exception(exceptions.ConnectionError("Connection closed by server"))
+            self.lost.exception()
 
-    def _enqueue(self, message: dict[str, Any]) -> None:
+    def _later(self, do: Callable[..., None], *arguments: Any) -> None:
         loop = asyncio.get_running_loop()
         self._last_s = max(self._last_s, loop.time() + self.link.network.delay_s())
-        loop.call_at(self._last_s, self._arrive, message)
+        loop.call_at(self._last_s, do, *arguments)
 
-    def _arrive(self, message: dict[str, Any]) -> None:
-        if self.link.is_deaf or self._late:
-            self._late.append(message)
-        elif not self._is_broken:
-            self._came.append(message)
-            self._arrived.set()
+    def _arrive(self, channel: bytes, payload: bytes) -> None:
+        if self.link.is_deaf or self.is_paused or self._late:
+            self._late.append((channel, payload))
+        elif not self.lost.done():
+            self.heard_s = asyncio.get_running_loop().time()
+            self._heard(channel.decode(), payload)
+
+    def _catch_up_soon(self) -> None:
+        asyncio.get_running_loop().call_soon(self.catch_up)
 
     def catch_up(self) -> None:
         """Deliver what was held back."""
         late, self._late = self._late, []
-        for message in late:
-            self._arrive(message)
+        for channel, payload in late:
+            self._arrive(channel, payload)
 
 
 class SimulatedPipeline:
@@ -226,12 +229,6 @@ class _Pool:
     def get_encoder() -> _Encoder:
         return _Encoder()
 
-    async def update_active_connections_for_reconnect(self) -> None:
-        pass
-
-    async def disconnect(self, inuse_connections: bool = True) -> None:
-        pass
-
 
 class SimulatedClient:
     """A client with the interface of the client library's `Redis`. `links` has the link of each URL."""
@@ -252,9 +249,12 @@ class SimulatedClient:
         """A pipeline. `transaction` makes no difference: commands sent together run without interruption."""
         return SimulatedPipeline(self)
 
-    def pubsub(self) -> SimulatedPubSub:
-        """A new subscription."""
-        return SimulatedPubSub(self._link)
+    def receiver(self, heard: Callable[[str, bytes], None]) -> SimulatedReceiver:
+        """A new connection for subscriptions."""
+        return SimulatedReceiver(self._link, heard)
+
+    async def leave_server(self) -> None:
+        """Do nothing: no connection is open."""
 
     async def answers(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Run commands and return their answers, with the retries that the product configures."""

@@ -163,7 +163,7 @@ def _virtual(loop: VirtualLoop) -> Generator[None]:
         await asyncio.Event().wait()
 
     with (
-        mock.patch.object(clients, "Redis", SimulatedClient),
+        mock.patch.object(clients, "LeanClient", SimulatedClient),
         mock.patch.object(loop_delay, "measure", measure_nothing),
         mock.patch.object(totals_refresh, "TOTALS_S", TOTALS_S),
         mock.patch.object(revocations, "time", SimpleNamespace(time=lambda: wall_ns(loop.time()) / NS)),

@@ -1,20 +1,21 @@
 """The configured clients of the redis library: what they retry, and how they treat a lost connection."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from redis import exceptions
-from redis.asyncio import ConnectionPool, Redis, SSLConnection
+from redis.asyncio import SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from portfolio_realtime.config import valkey_url
+from portfolio_realtime.state.client.lean_client import ANSWER_S_MAX, FRESH_S, LeanClient
 from portfolio_realtime.state.error_answers import ROLE_CHANGED, Parser, is_lost, word_of
 from portfolio_realtime.state.password_file import PasswordFile
 from portfolio_realtime.state.sentinels import PrimaryConnection, SecurePrimaryConnection, Sentinels
 
-SOCKET_TIMEOUT_S: Final = 5.0
-HEALTH_CHECK_S: Final = 10
+SOCKET_TIMEOUT_S: Final = ANSWER_S_MAX
+HEALTH_CHECK_S: Final = FRESH_S
 CONNECTIONS_MAX: Final = 64  # per server
 CLOSED_ALREADY: Final = "the handler is closed"  # part of uvloop's error for a closed transport
 SUBSCRIPTION_READ_BYTES: Final = 256 * 1024  # enough for a batch of publications in one read
@@ -57,13 +58,13 @@ class _Telling(Retry):
 class _OnceMore(_Telling):
     """Repeats a command once, on a new connection, after a lost connection. All our commands can be repeated.
 
-    After a change of roles all connections of the pool are replaced, because the server's name may now lead
+    After a change of roles all connections of the client are replaced, because the server's name may now lead
     to another server.
     """
 
     def __init__(self) -> None:
         super().__init__(retries=1)
-        self.pool: ConnectionPool | None = None
+        self.client: LeanClient | None = None
 
     def __deepcopy__(self, _: dict[int, Any]) -> "_OnceMore":
         return self  # one object for all connections, which the library would copy for each
@@ -79,22 +80,21 @@ class _OnceMore(_Telling):
 
         async def failed(error: Exception, *count: int) -> None:
             await fail(error, *count)
-            if self.pool is not None and word_of(error) in ROLE_CHANGED:
-                await self.pool.update_active_connections_for_reconnect()
-                await self.pool.disconnect(inuse_connections=False)
+            if self.client is not None and word_of(error) in ROLE_CHANGED:
+                await self.client.leave_server()
 
         return await super().call_with_retry(do, failed, is_lost, with_failure_count)
 
 
-def _client(url: str, **options: Any) -> Redis:
+def _client(url: str, **options: Any) -> LeanClient:
     """A client of the server at a URL, or of the primary that Sentinels name."""
     url, user, path = valkey_url.without_password_file(url)
     if path:
         options["credential_provider"] = PasswordFile(user, path)
     if not (name := valkey_url.sentinel_master_of(url)):
-        return Redis.from_url(url, **options)
+        return cast("LeanClient", LeanClient.from_url(url, **options))
     plain, places = valkey_url.without_sentinels(url)
-    client: Redis = Redis.from_url(plain, **options)
+    client = cast("LeanClient", LeanClient.from_url(plain, **options))
     pool = client.connection_pool
     is_secure = issubclass(pool.connection_class, SSLConnection)
     pool.connection_class = SecurePrimaryConnection if is_secure else PrimaryConnection
@@ -103,7 +103,7 @@ def _client(url: str, **options: Any) -> Redis:
     return client
 
 
-def command_client(url: str) -> Redis:
+def command_client(url: str) -> LeanClient:
     """A client of one server for commands."""
     once_more = _OnceMore()
     client = _client(
@@ -115,15 +115,15 @@ def command_client(url: str) -> Redis:
         retry=once_more,
         parser_class=Parser,
     )
-    once_more.pool = client.connection_pool
+    once_more.client = client
     return client
 
 
-def subscription_client(url: str) -> Redis:
+def subscription_client(url: str) -> LeanClient:
     """A client of one server for subscriptions."""
     return _client(
         url,
-        protocol=2,  # with RESP3 the client would format every message for its debug log
+        protocol=2,  # messages come as plain lists
         socket_connect_timeout=SOCKET_TIMEOUT_S,
         max_connections=CONNECTIONS_MAX,
         retry=_Telling(retries=0),  # the reader has to know that it may have missed messages

@@ -22,6 +22,7 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.config import valkey_url
 from portfolio_realtime.errors import StateRefused
+from portfolio_realtime.state.client.lean_client import LeanClient
 from portfolio_realtime.state.clients import command_client, subscription_client
 from portfolio_realtime.state.error_answers import PassingError
 from portfolio_realtime.state.sentinels import Sentinels
@@ -63,8 +64,8 @@ class Node:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.commands: Redis = command_client(url)
-        self.subscriptions: Redis = subscription_client(url)
+        self.commands: LeanClient = command_client(url)
+        self.subscriptions: LeanClient = subscription_client(url)
         self.moves = 0  # how often the primary has become another server
         self.is_silent = False
         self._tried_s = 0.0  # when a command was last sent to it
@@ -106,8 +107,7 @@ class Node:
     async def give_up_connections(self) -> None:
         """Its name leads elsewhere: no connection is used again, and subscriptions are to be made anew."""
         self.moves += 1
-        await self.commands.connection_pool.update_active_connections_for_reconnect()
-        await self.commands.connection_pool.disconnect(inuse_connections=False)
+        await self.commands.leave_server()
 
     async def close(self) -> None:
         """Close all connections."""

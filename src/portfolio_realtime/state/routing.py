@@ -41,7 +41,7 @@ class RoutedCommands(Redis):
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """The node's answer; see the library's `Redis`."""
         if self._nodes.is_cluster is False or not await self._nodes.learn():
-            return await super().execute_command(*args, **options)
+            return await self._nodes.first.commands.execute_command(*args, **options)
         key = key_of(args)
         if key is None:
             return await self._anywhere(args, options)
@@ -101,7 +101,11 @@ class _RoutedPipeline(Pipeline):
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
         """All answers, in the order of the commands; see the library's `Pipeline`."""
         if self._nodes.is_cluster is False or not await self._nodes.learn():
-            return await super().execute(raise_on_error)
+            if self.watching or self.explicit_transaction:
+                return await super().execute(raise_on_error)
+            whole = self._nodes.first.commands.pipeline(transaction=self.is_transaction)
+            whole.command_stack, self.command_stack = self.command_stack, []
+            return await whole.execute(raise_on_error)
         stack, self.command_stack = cast("list[Command]", self.command_stack), []
         answers = await (self._transaction(stack) if self.is_transaction else self._spread(stack))
         for answer in answers:

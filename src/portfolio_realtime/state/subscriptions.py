@@ -15,17 +15,18 @@ until some command is sent; `tests/faults/test_cluster_library.py` shows when th
 import asyncio
 import contextlib
 import secrets
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Iterable
-from typing import Any, Final, NamedTuple, NoReturn, cast
+from typing import Any, Final, NamedTuple, NoReturn
 
 from redis import exceptions
 from redis.asyncio import Redis
-from redis.asyncio.client import PubSub
-from redis.crc import key_slot
 
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.state import keys
+from portfolio_realtime.state.client.lean_client import LeanClient
+from portfolio_realtime.state.client.receiver import Receiver
 from portfolio_realtime.state.clients import SOCKET_TIMEOUT_S
 from portfolio_realtime.state.error_answers import state_error
 from portfolio_realtime.state.nodes import Node, Nodes
@@ -37,8 +38,6 @@ DEAF_S: Final = 2.5  # a subscription that has missed published probes for so lo
 QUEUED_MAX: Final = 64  # messages that wait for their reader; further ones stay at the server
 PUBLISH: Final = "PUBLISH"
 SPUBLISH: Final = "SPUBLISH"
-CONFIRMATIONS: Final = frozenset({"subscribe", "ssubscribe"})
-MESSAGES: Final = frozenset({"message", "smessage"})
 
 
 class Message(NamedTuple):
@@ -59,18 +58,36 @@ class _Events:
     """What the connections of one reader have received, in order of arrival."""
 
     def __init__(self) -> None:
-        self._queue: asyncio.Queue[Message | Subscribed | Exception] = asyncio.Queue(QUEUED_MAX)
+        self._came: deque[Message | Subscribed | Exception] = deque()
         self._is_told = False  # a SUBSCRIBED is queued: one is enough until it is read
+        self._waiter: asyncio.Future[None] | None = None
+        self._paused: list[Receiver] = []
 
-    async def put(self, event: Message | Subscribed | Exception) -> None:
+    def put(self, event: Message | Subscribed | Exception) -> None:
         if isinstance(event, Subscribed):
             if self._is_told:
                 return
             self._is_told = True
-        await self._queue.put(event)
+        self._came.append(event)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def put_message(self, message: Message, receiver: Receiver) -> None:
+        """Add a message; its connection pauses while QUEUED_MAX wait."""
+        self.put(message)
+        if len(self._came) >= QUEUED_MAX and not receiver.is_paused:
+            receiver.pause()
+            self._paused.append(receiver)
 
     async def get(self) -> Message | Subscribed:
-        event = await self._queue.get()
+        while not self._came:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        event = self._came.popleft()
+        if self._paused and len(self._came) < QUEUED_MAX:
+            paused, self._paused = self._paused, []
+            for receiver in paused:
+                receiver.resume()
         if isinstance(event, Exception):
             raise event
         if isinstance(event, Subscribed):
@@ -122,7 +139,7 @@ class Subscriptions:
                     turned.cancel()
         except Exception as error:
             # `follow` raises it to the reader.
-            await events.put(error)
+            events.put(error)
         finally:
             await cancel_until_ended([task for _, _, task in listening.values()])
 
@@ -138,11 +155,10 @@ class Subscriptions:
 
     async def _listen(self, node: Node, channels: frozenset[str], events: _Events) -> None:
         """Receive from one node until it is lost or slots have moved. Raises StateRefused."""
-        ear = _Ear(node.subscriptions.pubsub(), self._commands, is_sharded=bool(self._nodes.is_cluster))
+        ear = _Ear(node.subscriptions, self._commands, events, is_sharded=bool(self._nodes.is_cluster))
         try:
             await ear.subscribe(channels)
-            await events.put(SUBSCRIBED)
-            await ear.listen(events)
+            await ear.listen()
         except exceptions.AskError as error:
             if not self._nodes.is_cluster:
                 _raise_unless_passing(error)
@@ -160,51 +176,43 @@ class Subscriptions:
 class _Ear:
     """One connection that receives channels and the probes of this process."""
 
-    def __init__(self, pubsub: PubSub, commands: Redis, *, is_sharded: bool) -> None:
-        self._pubsub = pubsub
+    def __init__(self, client: LeanClient, commands: Redis, events: _Events, *, is_sharded: bool) -> None:
+        self._receiver = client.receiver(self._hear)
         self._commands = commands
+        self._events = events
         self._is_sharded = is_sharded
+        self._is_subscribed = False
         self._probe = ""  # the channel of our probes
         self._spoken_s = 0.0  # when the last probe was published
         self._speaking: asyncio.Task[NoReturn] | None = None
 
     async def subscribe(self, channels: frozenset[str]) -> None:
-        """Return when all channels are subscribed. Raises RedisError."""
+        """Return when all channels are subscribed and the reader is told. Raises RedisError."""
         self._probe = keys.probe(min(channels), secrets.token_hex(8))
-        wanted = [*sorted(channels), self._probe]
-        if self._is_sharded:
-            by_slot: dict[int, list[str]] = {}
-            for channel in wanted:
-                by_slot.setdefault(key_slot(channel.encode()), []).append(channel)
-            for names in by_slot.values():
-                await self._pubsub.ssubscribe(*names)
-        else:
-            await self._pubsub.subscribe(*wanted)
-        for _ in wanted:
-            if await self._pubsub.get_message(timeout=SOCKET_TIMEOUT_S) is None:
-                raise exceptions.TimeoutError("the server does not confirm subscriptions")
+        await self._receiver.subscribe(
+            [*sorted(channels), self._probe], is_sharded=self._is_sharded, wait_s=SOCKET_TIMEOUT_S
+        )
+        self._events.put(SUBSCRIBED)
+        self._is_subscribed = True
 
-    async def listen(self, events: _Events) -> NoReturn:
-        """Pass on messages until the connection is lost. Raises RedisError, StateRefused."""
-        now_s = asyncio.get_running_loop().time
-        heard_s = now_s()
+    def _hear(self, channel: str, payload: bytes) -> None:
+        # What comes before the reader is told to read is in what it reads.
+        if channel != self._probe and self._is_subscribed:
+            self._events.put_message(Message(channel, payload), self._receiver)
+
+    async def listen(self) -> NoReturn:
+        """Return when the connection is lost, with its error. Raises RedisError, StateRefused."""
         self._speaking = asyncio.create_task(self._speak())
         while True:
-            told = await self._pubsub.get_message(timeout=PROBE_S)
-            if told is None:
-                self._check_hearing(heard_s)
-                continue
-            heard_s = now_s()
-            if told["type"] in MESSAGES:
-                channel = cast("bytes", told["channel"]).decode()
-                if channel != self._probe:
-                    await events.put(Message(channel, cast("bytes", told["data"])))
-            elif told["type"] not in CONFIRMATIONS:
-                # The server has ended the subscription, because the slot has moved.
-                raise exceptions.ConnectionError(f"{told['type']}: a channel has moved to another node")
+            await asyncio.wait([self._receiver.lost], timeout=PROBE_S)
+            if self._receiver.lost.done():
+                self._receiver.lost.result()
+            self._check_hearing(self._receiver.heard_s)
 
     def _check_hearing(self, heard_s: float) -> None:
         """Raises if published probes do not arrive, or if we may not publish them."""
+        if self._receiver.is_paused or asyncio.get_running_loop().time() - heard_s < PROBE_S:
+            return
         if self._speaking is not None and self._speaking.done():
             self._speaking.result()
         if self._spoken_s - heard_s > DEAF_S:
@@ -233,7 +241,7 @@ class _Ear:
         """Stop the probes and close the connection."""
         if self._speaking is not None:
             await cancel_until_ended([self._speaking])
-        await self._pubsub.aclose()
+        self._receiver.close()
 
 
 def _raise_unless_passing(error: exceptions.RedisError | OSError) -> None:
