@@ -22,11 +22,15 @@ from portfolio_realtime.config import SECRET_BYTES_MIN
 from portfolio_realtime.config.weak_secrets import is_guessable
 from portfolio_realtime.errors import SettingsError, StateRefused
 from portfolio_realtime.model import Mark
-from portfolio_realtime.state import State, rights
+from portfolio_realtime.portfolio_calculator.shard_owner import GROUP
+from portfolio_realtime.state import State, keys, rights
+from portfolio_realtime.state.accounts import LISTED
+from portfolio_realtime.state.leases import Held
 from portfolio_realtime.state.revocations import SubjectRevocation
 from portfolio_realtime.wire.messages import is_account_id
 from tests.conftest import SHARDS, end, free_port, one_server
 from tests.security.conftest import opened, rights_of_all
+from tests.support.access import words_of
 from tests.support.secure_setups import make_certificate, tls_in_front
 from tests.support.websocket_servers import SECRET, Calculator, bearer, receive, serving, write_accounts
 
@@ -209,6 +213,30 @@ async def test_e23_a_user_limited_to_our_keys_is_enough() -> None:
                 with pytest.raises((NoPermissionError, ResponseError), match=r"(?i)no permission|NOPERM"):
                     await state.connection.commands.execute_command(*command)
         await admin.aclose()
+
+
+async def test_e23_the_users_of_calculators_and_of_the_collector_are_enough() -> None:
+    """For what is asked only where there are several calculators, or shards without a record."""
+    async with one_server() as server:
+        admin = Redis.from_url(server.url)
+        for user in ("calculator", "collector"):
+            words = words_of(rights.access_string(user))
+            await admin.execute_command("ACL", "SETUSER", user, ">PASSWORD", *words)
+        await admin.aclose()
+        limited = f"redis://{{}}:PASSWORD@127.0.0.1:{server.port}/0"
+        async with opened(limited.format("calculator")) as state:
+            assert await state.leases.enlist(GROUP) == {state.leases.holder}
+            name = keys.shard_lease(0)
+            assert await state.leases.acquire(name) is not None
+            assert await state.leases.read_held({name: keys.interest(0)}) == [Held(state.leases.holder, 0)]
+        async with opened(limited.format("collector")) as state:
+            lease = await state.leases.acquire("symbol_collector")
+            assert lease is not None
+            for _ in range(2):
+                await state.accounts.write_listed(lease, [0])
+            key = keys.pending(0)
+            assert await state.connection.commands.hgetall(key) == {LISTED.encode(): b"1"}
+            assert await state.accounts.counts([0]) == [0]
 
 
 async def every_kind_of_access(state: State) -> None:
