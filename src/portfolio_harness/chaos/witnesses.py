@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn, cast
 import httpx
 import msgspec
 from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
 
 from portfolio_harness.chaos.place import SHARDS, TOKEN_S, Place, ServiceProcess
 from portfolio_harness.clients import CheckedClient
@@ -82,28 +83,33 @@ class WriterWitness:
         if self._place.cluster is not None:
             await self._watch_cluster()
         while True:
-            client = Redis.from_url(self._place.valkey.url, socket_timeout=None)
             with contextlib.suppress(Exception):
-                pubsub = client.pubsub()
-                await pubsub.subscribe(*(keys.valuations(shard) for shard in range(SHARDS)))
-                while True:
-                    message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=READ_S_MAX)
-                    if message is not None:
-                        self._hear(cast("bytes", message["channel"]).decode(), cast("bytes", message["data"]))
-            with contextlib.suppress(Exception):
-                await client.aclose()
+                async with (
+                    Redis.from_url(self._place.valkey.url, socket_timeout=None) as client,
+                    client.pubsub() as pubsub,
+                ):
+                    await self._listen(pubsub)
             await asyncio.sleep(0.2)
+
+    async def _listen(self, pubsub: PubSub) -> NoReturn:
+        await pubsub.subscribe(*(keys.valuations(shard) for shard in range(SHARDS)))
+        while True:
+            message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=READ_S_MAX)
+            if message is not None:
+                self._hear(cast("bytes", message["channel"]).decode(), cast("bytes", message["data"]))
 
     async def _watch_cluster(self) -> NoReturn:
         """The same with the product's own way to the nodes, whose slots may move."""
         while True:
             state = open_state(self._place.url, holder="witness", shards=SHARDS, lease_ms=3000)
-            with contextlib.suppress(StateUnavailable):
+            try:
                 async for item in state.valuations.batches():
                     if isinstance(item, Message):
                         self._hear(item.channel, item.payload)
-            await state.close()
-            await asyncio.sleep(0.2)
+            except StateUnavailable:
+                await asyncio.sleep(0.2)
+            finally:
+                await state.close()
 
     def _hear(self, channel: str, payload: bytes) -> None:
         batch = decode_batch(payload)
