@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -219,6 +220,10 @@ async def test_run_services_forks_it_clean_as_well(tmp_path: Path, until: Until)
         assert "Threads:\t1\n" in (folder / "status").read_text()
         assert SECRET.encode() not in (folder / "environ").read_bytes()
         assert os.getsid(preloaded) == preloaded
+        (mask,) = re.findall(r"SigIgn:\t(\w+)", (folder / "status").read_text())
+        ignored = int(mask, 16)
+        assert ignored & 1 << signal.SIGINT - 1
+        assert ignored & 1 << signal.SIGTERM - 1
         assert SECRET.encode() in Path(f"/proc/{process.pid}/environ").read_bytes(), "where it was given"
 
 
