@@ -54,7 +54,8 @@ class Publisher:
         wait_s = QUIET_S
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.wake.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await self.wake.wait()
             self.wake.clear()
             began_ns, began_s = clock.now_ns(), clock.monotonic_s()
             with self._metrics.flush.time():
@@ -95,24 +96,37 @@ class Publisher:
         """
         if not batches:
             return
-        async with contextlib.AsyncExitStack() as writing:
-            # A fixed order of locks, against a deadlock.
-            for shard in sorted(shard for shard, *_ in batches):
-                await writing.enter_async_context(self._writing[shard])
-            told: list[tuple[int, Lease, list[Publication]]] = []
-            for shard, lease, batch in batches:
-                watched = [one for one in batch if one.account_id in self._valuer.watchlist]
-                if (watched or not batch) and self._owner.leases.get(shard) == lease:
-                    self._spoken_s[shard] = self._clock.monotonic_s()
-                    told.append((shard, lease, watched))
-            if not told:
-                return
-            refusals = await self._state.valuations.publish_all(told, self.stale_hops, traceparents)
-            for (shard, lease, _), refusal in zip(told, refusals, strict=True):
-                if isinstance(refusal, StateUnavailable):
-                    self._owner.lose(shard, refusal)
-                elif refusal is not None:
-                    self._owner.refused(shard, lease)
+        # A fixed order of locks, against a deadlock.
+        locks = [self._writing[shard] for shard in sorted(shard for shard, *_ in batches)]
+        held: list[asyncio.Lock] = []
+        try:
+            for lock in locks:
+                await lock.acquire()
+                held.append(lock)
+            await self._publish_locked(batches, traceparents)
+        finally:
+            for lock in held:
+                lock.release()
+
+    async def _publish_locked(
+        self,
+        batches: Sequence[tuple[int, Lease, list[Publication]]],
+        traceparents: Mapping[str, str] | None,
+    ) -> None:
+        told: list[tuple[int, Lease, list[Publication]]] = []
+        for shard, lease, batch in batches:
+            watched = [one for one in batch if one.account_id in self._valuer.watchlist]
+            if (watched or not batch) and self._owner.leases.get(shard) == lease:
+                self._spoken_s[shard] = self._clock.monotonic_s()
+                told.append((shard, lease, watched))
+        if not told:
+            return
+        refusals = await self._state.valuations.publish_all(told, self.stale_hops, traceparents)
+        for (shard, lease, _), refusal in zip(told, refusals, strict=True):
+            if isinstance(refusal, StateUnavailable):
+                self._owner.lose(shard, refusal)
+            elif refusal is not None:
+                self._owner.refused(shard, lease)
 
     async def _give_signs(self, now_s: float) -> None:
         """Send a sign of life for shards silent for SIGN_S, and for all shards when `stale_hops` change."""
