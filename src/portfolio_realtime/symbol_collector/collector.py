@@ -492,9 +492,8 @@ class Collector:
             await asyncio.sleep(REPORT_S)
 
     def _report_progress(self) -> None:
-        listed = len(self._records.listed)
         if self._is_complete or not self._follower.has_history:
             return
         self._is_complete = not self._untried
-        known = self._records.known_count
+        known, listed = self._records.known_count, len(self._records.listed)
         log.info("all accounts are known" if self._is_complete else "collecting", known=known, listed=listed)
