@@ -87,7 +87,7 @@ def value(
         stale_count=stale_count + is_record_stale,
         stale_sum_ns=rows.sum(np.where(is_stale, at_ns, 0)) if stale_count.any() else stale_count,
         is_record_stale=is_record_stale,
-        stale_accounts=selection.counts.cumsum().searchsorted(stale_places, side="right"),
+        stale_accounts=rows.of_places(stale_places),
         stale_columns=selection.columns[stale_places],
         as_of_ns=np.maximum(rows.newest(at_ns), selection.record_as_of_ns),
         received_ns=rows.newest(received_ns[selection.columns]),
@@ -120,6 +120,13 @@ class _Rows(NamedTuple):
     def newest(self, times_ns: Ints) -> Ints:
         """The newest time among each account's positions."""
         return self._reduce(times_ns, np.maximum, NEVER_NS)
+
+    def of_places(self, places: Ints) -> Ints:
+        """The account of each of these positions."""
+        if not len(places):
+            return places
+        indices = self.starts.searchsorted(places, side="right") - 1
+        return indices if self.has_any is None else self.has_any.nonzero()[0][indices]
 
     def _reduce(self, elements: NDArray[Number], operation: np.ufunc, empty: int) -> NDArray[Number]:
         """Reduce the elements of each row; rows without positions get `empty`."""

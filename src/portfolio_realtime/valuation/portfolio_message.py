@@ -203,7 +203,8 @@ def _ratios(always: Sequence[Constant], figures: Figures) -> tuple[list[str], li
     """
     bases = np.fromiter(map(_ratio_base, always), np.float64, len(always))
     ratios = figures.day_pnl / 100 / bases
-    ratios[list(figures.unpriced)] = np.nan
+    if figures.unpriced:
+        ratios[list(figures.unpriced)] = np.nan
     scaled = ratios * RATIO_SCALE
     nearest, size = np.rint(scaled), np.abs(scaled)
     texts = _encode((nearest / RATIO_SCALE + 0.0).tolist())[1:-1].decode().split(",")  # 0.0, not -0.0

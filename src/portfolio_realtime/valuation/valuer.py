@@ -194,8 +194,8 @@ class Valuer:
         is_known = valued.unpriced_count == 0
         equity, unsure_equity = float_rounding.round_to_cents(valued.known_equity, valued.error_bound)
         day_pnl, unsure_pnl = float_rounding.round_to_cents(valued.day_pnl, valued.error_bound)
-        unsure = (unsure_equity | (unsure_pnl & is_known)).nonzero()[0]
-        for index, account in zip(unsure, self.watchlist.records(slots[unsure]), strict=True):
+        is_unsure = unsure_equity | (unsure_pnl & is_known)
+        for index, account in self._records(slots, is_unsure):
             equity[index], day_pnl[index] = self._exact(account)
             if is_known[index] and self._unpriced(account):
                 valued.unpriced_count[index] += 1
@@ -209,7 +209,7 @@ class Valuer:
             now_ns=now_ns,
         )
         newest_as_of_ns = int(valued.as_of_ns[chosen].max()) if len(chosen) else 0
-        return self._flushed(publications, next_due_s, len(unsure), newest_as_of_ns)
+        return self._flushed(publications, next_due_s, int(is_unsure.sum()), newest_as_of_ns)
 
     def _flushed(
         self,
@@ -298,6 +298,8 @@ class Valuer:
     def _records(self, slots: Ints, is_wanted: NDArray[np.bool_]) -> Iterable[tuple[int, Account]]:
         """The index into `slots` and the record of each wanted account."""
         indices = is_wanted.nonzero()[0]
+        if not len(indices):
+            return ()
         return zip(indices.tolist(), self.watchlist.records(slots[indices]), strict=True)
 
     def _unpriced(self, account: Account) -> list[str]:
