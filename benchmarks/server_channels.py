@@ -1,8 +1,8 @@
-"""What a channel for each server would save: everybody hears all, beside each hears its own. One JSON line.
+"""What a channel for each server saves: everybody hears all, beside each hears its own. One JSON line.
 
 SERVERS servers, each in a process of its own, watch as many accounts each; every flush publishes all accounts
-of one shard. `all`: one message, which every server hears, as today. `own`: a message for each server, with
-the accounts that it watches. Figures are for one publication. `python -m benchmarks.server_channels`
+of one shard. `all`: one message, which every server hears. `own`: a message for each server, with the
+accounts that it watches. Figures are for one publication. `python -m benchmarks.server_channels`
 """
 
 import asyncio
@@ -19,10 +19,11 @@ import uvloop
 from portfolio_harness.process_usage import cpu_s
 from portfolio_realtime.model import Publication
 from portfolio_realtime.state import State, keys, open_state
-from portfolio_realtime.state.connection import FencedWrite, Message
+from portfolio_realtime.state.connection import Message
 from portfolio_realtime.state.embedded import EmbeddedServer
+from portfolio_realtime.state.interest import UNREAD, Servers
 from portfolio_realtime.state.leases import Lease
-from portfolio_realtime.state.valuations import batch_of, decode_batch
+from portfolio_realtime.state.valuations import KnownInterest, decode_batch
 
 SERVERS: Final = 4
 EACH: Final = (2, 20, 200)  # accounts of each server in a flush
@@ -33,7 +34,6 @@ SETTLE_S: Final = 1.5
 VALUE: Final = b'{"type":"portfolio","value":"' + b"1" * 420 + b'"}'
 SHARD: Final = 0
 END: Final = "end"
-_pack = msgspec.msgpack.Encoder().encode
 
 
 def account(server: int, number: int) -> str:
@@ -67,22 +67,17 @@ def serve_alone(url: str, channel: str, watched: frozenset[str]) -> list[tuple[f
     return uvloop.run(serve(url, channel, watched))
 
 
-async def flush(state: State, lease: Lease, channels: list[str], batches: list[list[Publication]]) -> None:
-    """Store what is published, and announce each batch on its channel."""
-    key = keys.valuations(SHARD)
-    stored = [(one.account_id, one.value) for batch in batches for one in batch]
-    write = FencedWrite(keys.fence(key), key, lease.fencing_token, stored, [], None)
-    assert await state.connection.fenced_writes([write]) == [None]
-    pipeline = state.connection.commands.pipeline(transaction=False)
-    for channel, batch in zip(channels, batches, strict=True):
-        pipeline.publish(channel, _pack(batch_of(lease.fencing_token, batch)))
-    await pipeline.execute()
+async def flush(
+    state: State, lease: Lease, made: list[Publication], interest: dict[int, KnownInterest] | None
+) -> None:
+    """Store what is published, and announce it."""
+    assert await state.valuations.publish_all([(SHARD, lease, made)], interest=interest) == [None]
 
 
 async def measure(way: str, each: int) -> dict[str, float]:
     """One way, with so many accounts of each server in a flush."""
     key = keys.valuations(SHARD)
-    own = [f"{key}:server-{server}" for server in range(SERVERS)]
+    own = [keys.server_valuations(SHARD, f"server-{server}") for server in range(SERVERS)]
     followed = own if way == "own" else [key] * SERVERS
     async with EmbeddedServer() as valkey:
         state = open_state(valkey.url, holder="calculator", shards=1, lease_ms=LEASE_MS)
@@ -92,7 +87,13 @@ async def measure(way: str, each: int) -> dict[str, float]:
             [Publication(account(server, number), 1, VALUE) for number in range(each)]
             for server in range(SERVERS)
         ]
-        batches = by_server if way == "own" else [[one for batch in by_server for one in batch]]
+        made = [one for batch in by_server for one in batch]
+        servers: dict[str, Servers] = {
+            one.account_id: {f"server-{server}": False}
+            for server, batch in enumerate(by_server)
+            for one in batch
+        }
+        interest = {SHARD: KnownInterest(servers, UNREAD)} if way == "own" else None
         channels = own if way == "own" else [key]
         spawn, loop = multiprocessing.get_context("spawn"), asyncio.get_running_loop()
         with ProcessPoolExecutor(SERVERS, mp_context=spawn) as pool:
@@ -109,7 +110,7 @@ async def measure(way: str, each: int) -> dict[str, float]:
             for _ in range(1 + ROUNDS):
                 own_s, valkey_s = time.process_time(), cpu_s(valkey.pid)
                 for _ in range(flushes):
-                    await flush(state, lease, channels, batches)
+                    await flush(state, lease, made, interest)
                 await asyncio.sleep(SETTLE_S)
                 spent.append((time.process_time() - own_s, cpu_s(valkey.pid) - valkey_s))
                 for channel in channels:

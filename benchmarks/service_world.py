@@ -24,7 +24,7 @@ from portfolio_realtime.state.connection import Subscribed
 from portfolio_realtime.state.embedded import EmbeddedServer
 from portfolio_realtime.state.interest import RENEW_S
 from portfolio_realtime.state.leases import Lease
-from portfolio_realtime.state.valuations import decode_batch
+from portfolio_realtime.state.valuations import decode_batch, is_stored
 from portfolio_realtime.telemetry import PREFIX
 from portfolio_realtime.wire.frames import text_of
 
@@ -187,7 +187,11 @@ class World:
         async for message in self.state.valuations.batches():
             if isinstance(message, Subscribed):
                 continue
+            if is_stored(message.payload):
+                continue
             batch = decode_batch(message.payload)
+            if not batch.frames:
+                continue
             seen, now_s = self.seen, time.monotonic()
             seen.first_s = seen.first_s or now_s
             seen.publications += len(batch.frames)

@@ -22,6 +22,7 @@ from portfolio_realtime.market_data_consumer.stream import Arrived
 from portfolio_realtime.model import US_EQUITY, Account, Mark, Position, PublicationBatch
 from portfolio_realtime.portfolio_calculator.publisher import Publisher
 from portfolio_realtime.service import Context
+from portfolio_realtime.state.interest import UNREAD
 from portfolio_realtime.telemetry import CalculatorMetrics, MarketMetrics, ServerMetrics
 from portfolio_realtime.valuation.valuer import Valuer
 from portfolio_realtime.websocket_server.fanout.publication_follower import PublicationFollower
@@ -98,7 +99,11 @@ def calculator(loop: VirtualLoop, seen: Seen) -> tuple[Coroutine[Any, Any, Any],
     context = context_of(loop, SimpleNamespace(valuations=SimpleNamespace(publish_all=publish)))
     valuer = Valuer(price_ttl_s=3600, min_update_interval_s=UPDATE_S)
     owner = SimpleNamespace(
-        leases={0: SimpleNamespace(fencing_token=1)}, shard_of=the_only_shard, calculators=1
+        leases={0: SimpleNamespace(fencing_token=1)},
+        wanted={0: {}},
+        read_until={0: UNREAD},
+        shard_of=the_only_shard,
+        calculators=1,
     )
     metrics = CalculatorMetrics(context.registry)
     publisher = Publisher(context, metrics, valuer, cast("Any", owner))
@@ -119,7 +124,8 @@ def calculator(loop: VirtualLoop, seen: Seen) -> tuple[Coroutine[Any, Any, Any],
 def server(loop: VirtualLoop, seen: Seen) -> tuple[None, Change]:
     """Publications come, frames go."""
     registry = CollectorRegistry()
-    follower = PublicationFollower(cast("Any", None), 1, LoopClock(loop), ServerMetrics(registry))
+    state = SimpleNamespace(valuations=SimpleNamespace(channels=dict))
+    follower = PublicationFollower(cast("Any", state), 1, LoopClock(loop), ServerMetrics(registry))
 
     def publish(gathered: Any) -> int:
         seen.append((loop.time(), float(msgspec.json.decode(text_of(gathered.frames[-1]))["equity"])))

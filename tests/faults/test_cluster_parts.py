@@ -17,7 +17,7 @@ from portfolio_realtime.clock import NS_PER_S, SystemClock
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.model import US_EQUITY, MinuteMark
 from portfolio_realtime.state import State, keys, open_state
-from portfolio_realtime.state.interest import PartlyBegun
+from portfolio_realtime.state.interest import PartlyBegun, server_name
 from portfolio_realtime.state.minutes import Minutes
 from portfolio_realtime.state.nodes import Node
 from portfolio_realtime.telemetry import ServerMetrics
@@ -151,7 +151,8 @@ async def test_interest_of_the_other_parts_is_renewed_while_one_is_away(
         async def expiries() -> list[float]:
             living = [one for one in ACCOUNT_IDS if key_slot(_interest_of(one).encode()) not in slots]
             assert 0 < len(living) < len(ACCOUNT_IDS)
-            found = [await state.connection.commands.zscore(_interest_of(one), one) for one in living]
+            zscore, server = state.connection.commands.zscore, server_name("test")
+            found = [await zscore(_interest_of(one), f"{one} {server}") for one in living]
             return [expiry_ms or 0.0 for expiry_ms in found]
 
         before = await expiries()

@@ -24,6 +24,7 @@ from portfolio_realtime.model import Mark, Publication
 from portfolio_realtime.portfolio_calculator.shard_owner import GROUP
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.accounts import PAGE_FIELDS
+from portfolio_realtime.state.interest import server_name
 from portfolio_realtime.state.marks import encode_marks
 from portfolio_realtime.valuation.book import SPARE_COLUMNS
 from tests.conftest import LEASE_MS, SHARDS, Until, end, running_service
@@ -219,7 +220,8 @@ async def test_interest_that_ends_is_forgotten_though_others_keep_coming(
 ) -> None:
     """Announcements without a pause do not keep the calculator from noticing who has gone."""
     interest = keys.interest(keys.shard_of(NAMES[0], SHARDS))
-    await running.state.connection.commands.zadd(interest, {NAMES[0]: 1})  # as if nobody had renewed it
+    pair = f"{NAMES[0]} {server_name('test')}"
+    await running.state.connection.commands.zadd(interest, {pair: 1})  # as if nobody had renewed it
 
     async def is_forgotten() -> bool:
         await running.watch(NAMES[3])

@@ -1,17 +1,26 @@
 """Readers of interest learn what has changed, and read all accounts only where they have missed too much."""
 
 import random
+from collections.abc import AsyncGenerator
 
 import pytest
 
 from portfolio_realtime.errors import StateUnavailable
-from portfolio_realtime.state import State, interest, keys
-from portfolio_realtime.state.interest import UNREAD, InterestChanges, WatchedAccounts
+from portfolio_realtime.state import State, interest, keys, open_state
+from portfolio_realtime.state.interest import (
+    UNREAD,
+    InterestChanges,
+    Servers,
+    WatchedAccounts,
+    server_name,
+)
 from tests.conftest import SHARDS
 
 from .records import accounts_of
 
 SHARD = 3
+OURS = server_name("test")  # of the fixture `state`
+THEIRS = server_name("other")
 
 
 async def expire(state: State, *account_ids: str) -> None:
@@ -19,7 +28,15 @@ async def expire(state: State, *account_ids: str) -> None:
     for account_id in account_ids:
         shard = keys.shard_of(account_id, SHARDS)
         for key in (keys.interest(shard), keys.position_interest(shard)):
-            await state.connection.commands.zadd(key, {account_id: 1}, xx=True)
+            await state.connection.commands.zadd(key, {f"{account_id} {server_name('test')}": 1}, xx=True)
+
+
+@pytest.fixture
+async def other(valkey_url: str) -> AsyncGenerator[State]:
+    """Another server on the same Valkey."""
+    opened = open_state(valkey_url, holder="other", shards=SHARDS, lease_ms=4000)
+    yield opened
+    await opened.close()
 
 
 async def test_a_reader_gets_only_what_has_changed(state: State) -> None:
@@ -27,8 +44,8 @@ async def test_a_reader_gets_only_what_has_changed(state: State) -> None:
     alice, bob, carol = accounts_of(SHARD, 3)
     await state.interest.begin([alice, bob])
     first = await state.interest.read_changes(SHARD)
-    assert (first.is_all, first.watched) == (True, {alice: False, bob: False})
-    await state.interest.begin([alice, bob])  # another server: they are watched already
+    assert (first.is_all, first.watched) == (True, {alice: {OURS: False}, bob: {OURS: False}})
+    await state.interest.begin([alice, bob])  # they are watched already
     await state.interest.renew([alice, bob], [])
     assert await state.interest.read_changes(SHARD, first.until) == InterestChanges(
         first.until, False, {}, []
@@ -36,7 +53,8 @@ async def test_a_reader_gets_only_what_has_changed(state: State) -> None:
     await expire(state, alice)
     await state.interest.begin([carol, bob], [bob])
     second = await state.interest.read_changes(SHARD, first.until)
-    assert (second.is_all, second.watched, second.ended) == (False, {bob: True, carol: False}, [alice])
+    assert (second.is_all, second.ended) == (False, [(alice, OURS)])
+    assert second.watched == {bob: {OURS: True}, carol: {OURS: False}}
     assert (await state.interest.read_changes(SHARD, second.until)).watched == {}
 
 
@@ -47,8 +65,9 @@ async def test_interest_that_is_renewed_after_its_end_is_a_change(state: State) 
     await expire(state, alice)
     gone = await state.interest.read_changes(SHARD)
     assert gone.watched == {}
-    await state.interest.renew([alice], [alice])
-    assert (await state.interest.read_changes(SHARD, gone.until)).watched == {alice: True}
+    assert await state.interest.renew([alice], [alice]) == {alice}
+    assert (await state.interest.read_changes(SHARD, gone.until)).watched == {alice: {OURS: True}}
+    assert await state.interest.renew([alice], [alice]) == set()
 
 
 @pytest.mark.parametrize("loss", ["too many changes", "another life of the state"])
@@ -75,24 +94,24 @@ async def test_who_has_missed_too_much_reads_all(
 
 @pytest.mark.parametrize("seed", range(5))
 async def test_a_reader_of_changes_knows_what_a_reader_of_all_knows(
-    state: State, monkeypatch: pytest.MonkeyPatch, seed: int
+    state: State, other: State, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    """Whatever begins, is renewed and ends, in whatever order, with readings in between or not."""
+    """Whatever begins, is renewed and ends, at which server, in whatever order, with readings in between."""
     monkeypatch.setattr(interest, "CHANGES_MAX", 8)
     monkeypatch.setattr(interest, "BEGIN_ACCOUNTS_MAX", 2)
     dice = random.Random(seed)
     names = [f"account-{number}" for number in range(12)]
     reader = WatchedAccounts(state.interest, range(SHARDS), raised)
     until: dict[int, str] = dict.fromkeys(range(SHARDS), UNREAD)
-    known: dict[int, dict[str, bool]] = {shard: {} for shard in range(SHARDS)}
+    known: dict[int, dict[str, Servers]] = {shard: {} for shard in range(SHARDS)}
     for _ in range(60):
         chosen = dice.sample(names, dice.randint(1, 6))
         detailed = [name for name in chosen if dice.random() < 0.3]
         match dice.randrange(4):
             case 0:
-                await state.interest.begin(chosen, detailed)
+                await dice.choice((state, other)).interest.begin(chosen, detailed)
             case 1:
-                await state.interest.renew(chosen, detailed)
+                await dice.choice((state, other)).interest.renew(chosen, detailed)
             case 2:
                 await expire(state, *chosen)
             case _:
@@ -101,10 +120,9 @@ async def test_a_reader_of_changes_knows_what_a_reader_of_all_knows(
                 }
                 for shard in range(SHARDS):
                     found = await state.interest.read_changes(shard, until[shard])
-                    kept = {} if found.is_all else known[shard]
-                    now = {**{name: kept[name] for name in kept if name not in found.ended}, **found.watched}
-                    known[shard], until[shard] = now, found.until
-                    assert now == (await state.interest.read_changes(shard)).watched
+                    found.apply_to(known[shard])
+                    until[shard] = found.until
+                    assert known[shard] == (await state.interest.read_changes(shard)).watched
 
 
 def raised(error: StateUnavailable) -> None:
@@ -118,6 +136,44 @@ async def test_all_accounts_are_read_again_now_and_then(state: State) -> None:
     await state.interest.begin([alice])
     reader = WatchedAccounts(state.interest, [SHARD], raised)
     assert await reader.read(0.0) == {alice}
-    await state.connection.commands.zrem(keys.interest(SHARD), alice)
+    await state.connection.commands.zrem(keys.interest(SHARD), f"{alice} {OURS}")
     assert await reader.read(interest.ALL_READ_S - 1) == {alice}
     assert await reader.read(interest.ALL_READ_S) == set()
+
+
+async def test_an_account_is_watched_until_its_last_server_has_ended(state: State, other: State) -> None:
+    """With positions for as long as one of them wants these; a killed server runs out, the other stays."""
+    (alice,) = accounts_of(SHARD, 1)
+    known: dict[str, Servers] = {}
+    until = UNREAD
+
+    async def read() -> tuple[list[str], list[str]]:
+        nonlocal until
+        found = await state.interest.read_changes(SHARD, until)
+        until = found.until
+        return found.apply_to(known)
+
+    await state.interest.begin([alice], [alice])
+    assert await read() == ([alice], [])
+    await other.interest.begin([alice])
+    assert await read() == ([], [])  # it has read the stored publication: nothing is owed
+    assert known == {alice: {OURS: True, THEIRS: False}}
+    await expire(state, alice)  # the first was killed
+    assert await read() == ([alice], [])  # without positions now
+    assert known == {alice: {THEIRS: False}}
+    await state.connection.commands.zadd(keys.interest(SHARD), {f"{alice} {THEIRS}": 1}, xx=True)
+    assert await read() == ([], [alice])
+    assert known == {}
+
+
+def test_a_server_that_is_new_after_a_loss_of_changes_is_told_again() -> None:
+    """What it was told meanwhile is not certain: its accounts are published anew, the others not."""
+    known: dict[str, Servers] = {"rests": {"a": False}, "moves": {"a": False}, "ended": {"a": False}}
+    found = InterestChanges("9-0", True, {"rests": {"a": False}, "moves": {"a": False, "b": False}}, [])
+    assert found.apply_to(known) == (["moves"], ["ended"])
+    assert known == {"rests": {"a": False}, "moves": {"a": False, "b": False}}
+
+
+def test_a_successor_has_another_name() -> None:
+    """Each process has a holder of its own, also on the same machine."""
+    assert server_name("server:host-1-aaaaaa") != server_name("server:host-1-bbbbbb")

@@ -17,7 +17,8 @@ def _patterns(marked_as_channel: bool) -> set[str]:
         if match is None or match[2] in ("pattern", "HASH:fence") or set(match[2]) == {"-"}:
             continue
         if bool(match[1]) == marked_as_channel:
-            found.add(match[2].replace("{sNN}", "{s????}").replace("{TAG}:probe:WORD", "{*}:probe:*"))
+            pattern = match[2].replace("{sNN}", "{s????}").replace("{TAG}:probe:WORD", "{*}:probe:*")
+            found.add(pattern.replace(":SERVER", ":*") if match[1] else pattern)
     return found
 
 

@@ -14,9 +14,9 @@ from portfolio_realtime.model import AccountChange, Mark, Publication, Unmarked
 from portfolio_realtime.state import State, interest, keys
 from portfolio_realtime.state.accounts import decode_changes
 from portfolio_realtime.state.connection import WRITE_FIELDS_MAX, Subscribed
-from portfolio_realtime.state.interest import decode_begun
+from portfolio_realtime.state.interest import StoredPublication, decode_begun
 from portfolio_realtime.state.marks import READ_FIELDS_MAX, decode_marks, encode_marks
-from portfolio_realtime.state.valuations import StoredPublication, batch_of, decode_batch
+from portfolio_realtime.state.valuations import batch_of, decode_batch
 from tests.conftest import SHARDS
 from tests.support.leases import lease_of
 
@@ -252,13 +252,14 @@ async def test_interest_that_nobody_renews_ends(state: State) -> None:
     alice, bob = accounts_of(3, 2)
     commands = state.connection.commands
     seconds, _ = await commands.time()
+    server = interest.server_name("test")
     for one in (alice, bob):
         await state.interest.begin([one], [one])
         for key in (keys.interest(3), keys.position_interest(3)):
-            expiry_ms = await commands.zscore(key, one)
+            expiry_ms = await commands.zscore(key, f"{one} {server}")
             assert expiry_ms is not None
             assert 0 <= expiry_ms - 1000 * seconds - interest.INTEREST_MS < 60_000
-            await commands.zadd(key, {one: 1000 * seconds - 1})  # as if that long ago
+            await commands.zadd(key, {f"{one} {server}": 1000 * seconds - 1})  # as if that long ago
     await state.interest.renew([bob], [])
     watched = await state.interest.read(3)
     assert (watched.account_ids, watched.with_positions) == ({bob}, set())

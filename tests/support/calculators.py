@@ -18,7 +18,7 @@ from portfolio_realtime.model import US_EQUITY, Account, Mark, Position, Unmarke
 from portfolio_realtime.state import State, keys
 from portfolio_realtime.state.connection import Subscribed
 from portfolio_realtime.state.feeds import ACCOUNTS
-from portfolio_realtime.state.valuations import decode_batch
+from portfolio_realtime.state.valuations import decode_batch, is_stored
 from portfolio_realtime.telemetry import PREFIX
 from portfolio_realtime.wire.frames import text_of
 from tests.conftest import SHARDS
@@ -67,14 +67,18 @@ class World:
                 if isinstance(message, Subscribed):
                     self.subscribed += 1
                     continue
+                if is_stored(message.payload):
+                    self._see(msgspec.json.decode(message.payload))
+                    continue
                 batch = decode_batch(message.payload)
-                for name, sequence, frame in zip(
-                    batch.account_ids, batch.sequences, batch.frames, strict=True
-                ):
+                for sequence, frame in zip(batch.sequences, batch.frames, strict=True):
                     value = msgspec.json.decode(text_of(frame))
                     assert (value["epoch"], value["sequence"]) == (batch.epoch, sequence)
-                    seen = Seen(CLOCK.monotonic_s(), batch.epoch, sequence, value)
-                    self.seen.setdefault(name, []).append(seen)
+                    self._see(value)
+
+    def _see(self, value: dict[str, Any]) -> None:
+        seen = Seen(CLOCK.monotonic_s(), value["epoch"], value["sequence"], value)
+        self.seen.setdefault(value["account_id"], []).append(seen)
 
     async def write(self, *account_ids: str, quantity: int = 10, symbol: str = "A") -> None:
         """Write records with 1000.00 in cash and one position."""

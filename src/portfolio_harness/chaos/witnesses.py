@@ -20,7 +20,7 @@ from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.state import keys, open_state
 from portfolio_realtime.state.connection import Message
 from portfolio_realtime.state.revocations import SubjectRevocation
-from portfolio_realtime.state.valuations import decode_batch
+from portfolio_realtime.state.valuations import decode_batch, is_stored
 
 READ_S_MAX: Final = 1.0
 ANSWER_S_MAX: Final = 5.0
@@ -65,7 +65,7 @@ class ShownFleet:
 
 
 class WriterWitness:
-    """Reads every publication from Valkey: on a shard's channel, the epoch must never go back."""
+    """Reads what is published on the channels of all servers: in a shard, the epoch must never go back."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
@@ -92,14 +92,14 @@ class WriterWitness:
             await asyncio.sleep(0.2)
 
     async def _listen(self, pubsub: PubSub) -> NoReturn:
-        await pubsub.subscribe(*(keys.valuations(shard) for shard in range(SHARDS)))
+        await pubsub.psubscribe(*(f"{keys.valuations(shard)}*" for shard in range(SHARDS)))
         while True:
             message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=READ_S_MAX)
             if message is not None:
                 self._hear(cast("bytes", message["channel"]).decode(), cast("bytes", message["data"]))
 
     async def _watch_cluster(self) -> NoReturn:
-        """The same with the product's own way to the nodes, whose slots may move."""
+        """The same of the signs of life, with the product's own way to the nodes, whose slots may move."""
         while True:
             state = open_state(self._place.url, holder="witness", shards=SHARDS, lease_ms=3000)
             try:
@@ -112,11 +112,14 @@ class WriterWitness:
                 await state.close()
 
     def _hear(self, channel: str, payload: bytes) -> None:
+        if is_stored(payload):
+            return
         batch = decode_batch(payload)
         self.publications += len(batch.account_ids)
-        if self.is_fenced and batch.epoch < self._epochs.get(channel, 0):
+        shard = channel.partition(":")[0]
+        if self.is_fenced and batch.epoch < self._epochs.get(shard, 0):
             self.older += 1
-        self._epochs[channel] = max(batch.epoch, self._epochs.get(channel, 0))
+        self._epochs[shard] = max(batch.epoch, self._epochs.get(shard, 0))
 
 
 class RevokedWitness:

@@ -70,9 +70,11 @@ class SimulationJudge:
         self.faults.append(Fault(promise, at_s, what))
 
     def overhear(self, channel: bytes, payload: bytes, now_s: float) -> None:
-        """Check a publication in Valkey: on a shard's channel, the epoch must never go back (P2)."""
-        if not channel.endswith(VALUATIONS):
+        """Check a publication in Valkey: on a shard's channels, the epoch must never go back (P2)."""
+        before, found, _ = channel.partition(VALUATIONS)
+        if not found or payload.startswith(b"{"):
             return
+        channel = before + found
         with contextlib.suppress(msgspec.MsgspecError):
             epoch = _decode_epoch(payload)[0]
             if epoch < self._epochs.get(channel, 0):

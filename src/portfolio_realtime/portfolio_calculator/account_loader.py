@@ -102,12 +102,12 @@ class AccountLoader:
         """Add a record that was read. Meanwhile the shard or the watched accounts may have changed."""
         if shard not in self._owner.leases:
             return
-        with_positions = self._owner.wanted[shard].get(account.account_id)
-        if with_positions is None:
+        servers = self._owner.wanted[shard].get(account.account_id)
+        if servers is None:
             self._valuer.put_account(account)
         else:
             self._valuer.watch(
-                account, self._owner.leases[shard].fencing_token, with_positions=with_positions
+                account, self._owner.leases[shard].fencing_token, with_positions=any(servers.values())
             )
             self._publisher.wake.set()
 

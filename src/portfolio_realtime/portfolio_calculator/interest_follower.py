@@ -10,7 +10,6 @@ from portfolio_realtime.portfolio_calculator.shard_owner import ShardOwner
 from portfolio_realtime.service import Context
 from portfolio_realtime.state.connection import Subscribed
 from portfolio_realtime.state.interest import ALL_READ_S, UNREAD, decode_begun
-from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.valuation.valuer import Valuer
 
 SWEEP_S: Final = 5.0  # between two full reads, which notice interest that has ended
@@ -37,9 +36,7 @@ class InterestFollower:
         self._publisher = publisher
         self._answering = asyncio.Lock()  # keeps an older read of interest from replacing a newer one
         self._announced: set[int] = set()  # shards whose interest has changed
-        self._read: dict[
-            int, tuple[Lease, str]
-        ] = {}  # shard -> under which lease, and until where, it was read
+        self._due: set[int] = set()  # shards of which all interest is to be read
         self._wake = asyncio.Event()
 
     async def follow(self) -> None:
@@ -64,7 +61,7 @@ class InterestFollower:
                 self._announced.update(self._owner.leases)
                 sweep_s = clock.monotonic_s() + SWEEP_S
             if clock.monotonic_s() >= all_due_s:
-                self._read.clear()
+                self._due.update(self._owner.leases)
                 all_due_s = clock.monotonic_s() + ALL_READ_S
             shards, self._announced = self._announced, set()
             began_s = clock.monotonic_s()
@@ -78,17 +75,15 @@ class InterestFollower:
         """Publish the accounts that are newly watched; drop those that are not watched any more."""
         async with self._answering:
             lease = self._owner.leases.get(shard)
-            read_under, since = self._read.get(shard, (None, UNREAD))
-            found = await self._state.interest.read_changes(shard, since if read_under == lease else UNREAD)
+            since = UNREAD if shard in self._due else self._owner.read_until.get(shard, UNREAD)
+            found = await self._state.interest.read_changes(shard, since)
             if lease is None or self._owner.leases.get(shard) != lease:
                 return
-            self._read[shard] = lease, found.until
-            wanted = self._owner.wanted[shard]
-            changed = [key for key, detail in found.watched.items() if wanted.get(key) != detail]
-            ended = [key for key in wanted if key not in found.watched] if found.is_all else found.ended
+            self._due.discard(shard)
+            # The two change together: a publication of this moment goes to the servers that are known in it.
+            self._owner.read_until[shard] = found.until
+            anew, ended = found.apply_to(self._owner.wanted[shard])
             for account_id in ended:
-                wanted.pop(account_id, None)
                 self._valuer.unwatch(account_id)
-            wanted.update(found.watched)
-            await self._loader.read(shard, changed)
+            await self._loader.read(shard, anew)
             await self._publisher.forget(shard, ended)

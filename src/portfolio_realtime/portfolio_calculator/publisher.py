@@ -12,11 +12,12 @@ from portfolio_realtime.portfolio_calculator.shard_owner import ShardOwner
 from portfolio_realtime.portfolio_calculator.valuation_traces import ValuationTraces
 from portfolio_realtime.service import Context
 from portfolio_realtime.state.leases import Lease
+from portfolio_realtime.state.valuations import KnownInterest
 from portfolio_realtime.telemetry import CalculatorMetrics
 from portfolio_realtime.valuation.valuer import Flush, Valuer
 
 QUIET_S: Final = 0.5  # longest wait without a change, because marks become stale by time alone
-SIGN_S: Final = 1.0  # a shard without publications sends a sign of life this often
+SIGN_S: Final = 1.0  # each shard sends a sign of life to all servers this often
 REST_S_MIN: Final = 0.005  # changes within this time of a flush share the next one
 REST_S_MAX: Final = 0.05  # the longest pause after a flush
 FORGET_STEP: Final = 250  # stored publications removed before other tasks may run
@@ -37,7 +38,7 @@ class Publisher:
         self.is_core_session = False  # the exchange is open and its feed is live
         self.stale_hops: tuple[str, ...] = ()  # hops before us from which nothing fresh arrives
         self._spoken_hops: tuple[str, ...] = ()
-        self._spoken_s: dict[int, float] = {}  # shard -> when it last had a publication or sign of life
+        self._spoken_s: dict[int, float] = {}  # shard -> when it last had a sign of life
         self._state = context.state
         self._clock = context.clock
         self._metrics = metrics
@@ -117,19 +118,29 @@ class Publisher:
         for shard, lease, batch in batches:
             watched = [one for one in batch if one.account_id in self._valuer.watchlist]
             if (watched or not batch) and self._owner.leases.get(shard) == lease:
-                self._spoken_s[shard] = self._clock.monotonic_s()
+                if not batch:
+                    self._spoken_s[shard] = self._clock.monotonic_s()
                 told.append((shard, lease, watched))
         if not told:
             return
-        refusals = await self._state.valuations.publish_all(told, self.stale_hops, traceparents)
+        refusals = await self._state.valuations.publish_all(
+            told, self.stale_hops, traceparents, self._known([shard for shard, *_ in told])
+        )
         for (shard, lease, _), refusal in zip(told, refusals, strict=True):
             if isinstance(refusal, StateUnavailable):
                 self._owner.lose(shard, refusal)
             elif refusal is not None:
                 self._owner.refused(shard, lease)
 
+    def _known(self, shards: Sequence[int]) -> dict[int, KnownInterest]:
+        owner = self._owner
+        return {shard: KnownInterest(owner.wanted[shard], owner.read_until[shard]) for shard in shards}
+
     async def _give_signs(self, now_s: float) -> None:
-        """Send a sign of life for shards silent for SIGN_S, and for all shards when `stale_hops` change."""
+        """Send the signs of life that are due, and those of all shards when `stale_hops` change.
+
+        Publications are no sign: only the servers that watch their accounts hear them.
+        """
         silent: list[tuple[int, Lease, list[Publication]]] = [
             (shard, lease, [])
             for shard, lease in self._owner.leases.items()

@@ -16,6 +16,7 @@ from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.portfolio_calculator.fair_shares import fair_shares, weight
 from portfolio_realtime.service import Context, spare
 from portfolio_realtime.state import keys
+from portfolio_realtime.state.interest import UNREAD, Servers
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.telemetry import CalculatorMetrics
 
@@ -45,7 +46,8 @@ class ShardOwner:
     ) -> None:
         self.leases: dict[int, Lease] = {}
         self.calculators = 1  # that run, with this one
-        self.wanted: dict[int, dict[str, bool]] = {}  # shard -> watched account -> with positions
+        self.wanted: dict[int, dict[str, Servers]] = {}  # shard -> watched account -> its servers
+        self.read_until: dict[int, str] = {}  # shard -> the newest change of interest that is in `wanted`
         self._free_rounds: dict[int, int] = {}  # free shard -> in how many rounds it has been seen
         self._kept_until_s: dict[int, float] = {}
         self._given_s: deque[float] = deque()  # when we gave up a shard
@@ -155,7 +157,7 @@ class ShardOwner:
         with self.sparing(shard):
             lease = await self._state.leases.acquire(keys.shard_lease(shard))
             if lease is not None:
-                self.leases[shard], self.wanted[shard] = lease, {}
+                self.leases[shard], self.wanted[shard], self.read_until[shard] = lease, {}, UNREAD
                 log.debug("shard acquired", shard=shard, epoch=lease.fencing_token)
                 await self._on_acquired(shard)
 
@@ -190,6 +192,7 @@ class ShardOwner:
     def let_go_of(self, shard: int) -> None:
         """Stop publishing a shard. The rest of its records is dropped in steps."""
         self.leases.pop(shard, None)
+        self.read_until.pop(shard, None)
         self._on_released(shard, list(self.wanted.pop(shard, ())))
 
     async def leave(self) -> None:

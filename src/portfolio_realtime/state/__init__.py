@@ -10,7 +10,7 @@ from portfolio_realtime.state.closed_days import ClosedDaysStore
 from portfolio_realtime.state.connection import Connection
 from portfolio_realtime.state.entitlements import Entitlements
 from portfolio_realtime.state.feeds import Feeds
-from portfolio_realtime.state.interest import Interest
+from portfolio_realtime.state.interest import Interest, server_name
 from portfolio_realtime.state.leases import Leases
 from portfolio_realtime.state.marks import Marks
 from portfolio_realtime.state.metrics import Metrics
@@ -52,7 +52,7 @@ def open_state(url: str, *, holder: str, shards: int, lease_ms: int, is_cluster:
     `shards`: the number of shards. `lease_ms`: how long a lease lasts without renewal. `is_cluster`: whether
     the URL leads to a cluster; None: the server tells.
     """
-    connection = Connection(url, is_cluster=is_cluster)
+    connection, server = Connection(url, is_cluster=is_cluster), server_name(holder)
     return State(
         connection=connection,
         leases=Leases(connection, holder, lease_ms),
@@ -63,8 +63,8 @@ def open_state(url: str, *, holder: str, shards: int, lease_ms: int, is_cluster:
         marks=Marks(connection),
         feeds=Feeds(connection),
         minutes=Minutes(connection),
-        valuations=Valuations(connection, shards),
-        interest=Interest(connection, shards),
+        valuations=Valuations(connection, shards, server),
+        interest=Interest(connection, shards, server),
         metrics=Metrics(connection),
         agreement=Agreement(connection),
         tickets=Tickets(connection),

@@ -132,17 +132,13 @@ class Connection:
             "Awaitable[Any]", self.commands.execute_command(await self.publish_word(), channel, payload)
         )
 
-    async def call_all(self, script: Script, calls: Sequence[Call]) -> list[Any]:
-        """The results of a script for all these calls, sent together. Raises StateUnavailable."""
-        answers = await self.call_each(script, calls)
-        for answer in answers:
-            if isinstance(answer, StateUnavailable):
-                raise answer
-        return answers
-
     @reports_unavailable
     async def call_each(self, script: Script, calls: Sequence[Call]) -> list[Any]:
-        """As `call_all`, but with a StateUnavailable in the place of each call that failed."""
+        """The results of a script for all these calls, sent together.
+
+        A call whose part of a cluster does not answer has a StateUnavailable in its place. Raises
+        StateUnavailable.
+        """
         answers = await self._answers(script, calls)
         # Nodes that do not know the script yet get its text.
         unknown = [
@@ -255,7 +251,7 @@ class Connection:
         Raises StateUnavailable if the server does not answer. If only a part of a cluster does not, its
         writes have the error in the result.
         """
-        word = await self._word()
+        word = await self.word()
         steps = [(place, call) for place, write in enumerate(writes) for call in write.steps(word)]
         failures: list[LeaseLost | StateUnavailable | None] = [None] * len(writes)
         answers = await self.call_each(self._fenced_write, [call for _, call in steps])
@@ -267,7 +263,8 @@ class Connection:
         return failures
 
     @reports_unavailable
-    async def _word(self) -> str:
+    async def word(self) -> str:
+        """As `publish_word`. Raises StateUnavailable, StateRefused."""
         return await self.publish_word()
 
     def refused(self, hash_key: str, newer: int) -> LeaseLost:

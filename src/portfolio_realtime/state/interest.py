@@ -1,12 +1,14 @@
-"""Which accounts are watched: WebSocket servers announce it, portfolio calculators value only those.
+"""Which accounts which WebSocket servers watch: they announce it, portfolio calculators value only those.
 
 Interest expires after INTEREST_MS unless a server renews it, so the interest of a dead server ends by itself.
+An account is watched until the interest of its last server ends.
 
 Most watched accounts stay watched. A reader therefore reads only what has changed since its last reading,
 from a stream of changes. It reads all accounts of a shard if it has missed too much, and every ALL_READ_S.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple, cast
 
@@ -14,7 +16,6 @@ from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Call, Connection, Message, Subscribed, reports_unavailable
 from portfolio_realtime.state.unreadable import readable
-from portfolio_realtime.state.valuations import StoredPublication
 
 INTEREST_MS: Final = 30_000
 RENEW_S: Final = 10.0
@@ -22,6 +23,7 @@ BEGIN_ACCOUNTS_MAX: Final = 500  # of one shard per call
 CHANGES_MAX: Final = 1000  # entries in a shard's stream of changes, each of up to BEGIN_ACCOUNTS_MAX accounts
 ALL_READ_S: Final = 300.0  # at least this often all accounts are read, in case a change was missed
 UNREAD: Final = ""  # before the first reading
+NAME_BYTES: Final = 4  # 25 servers have two equal names once in ten million starts
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,54 @@ class Watched:
     with_positions: frozenset[str]
 
 
+Servers = Mapping[str, bool]
+"""The servers that watch an account -> with positions?"""
+
+
 class InterestChanges(NamedTuple):
     """What has changed in a shard since a reading, or all that is watched in it."""
 
     until: str  # where the next reading begins
     is_all: bool
-    watched: dict[str, bool]  # watched account -> is it watched with positions?
-    ended: list[str]  # not watched any more; empty if `is_all`
+    watched: dict[str, dict[str, bool]]  # account -> servers that have begun to watch it -> with positions?
+    ended: list[tuple[str, str]]  # account, server that does not watch it any more; empty if `is_all`
+
+    def apply_to(self, known: dict[str, Servers]) -> tuple[list[str], list[str]]:
+        """Bring the watched accounts of a shard up to date.
+
+        Returns the accounts that must be published anew, and those that no server watches any more. After a
+        loss of changes, an account with a new server is published anew: what that server was told is not
+        certain.
+        """
+        gone: dict[str, set[str]] = {}
+        for account_id, server in self.ended:
+            gone.setdefault(account_id, set()).add(server)
+        anew, ended = list[str](), list[str]()
+        for account_id in dict.fromkeys((*(known if self.is_all else gone), *self.watched)):
+            before, left = known.get(account_id, {}), gone.get(account_id, ())
+            kept = {} if self.is_all else {one: before[one] for one in before if one not in left}
+            now = {**kept, **self.watched.get(account_id, {})}
+            if not now:
+                known.pop(account_id, None)
+                ended.append(account_id)
+                continue
+            known[account_id] = now
+            is_other = not before or any(now.values()) != any(before.values())
+            if is_other or (self.is_all and now.keys() - before.keys()):
+                anew.append(account_id)
+        return anew, ended
+
+
+def server_name(holder: str) -> str:
+    """The short name of a server process in interest and channels, from its name in leases."""
+    return hashlib.blake2b(holder.encode(), digest_size=NAME_BYTES).hexdigest()
+
+
+class StoredPublication(NamedTuple):
+    """A stored publication as JSON, and whether a calculator keeps it up to date."""
+
+    message: bytes
+    is_kept: bool
 
 
 class PartlyBegun(StateUnavailable):
@@ -56,24 +99,37 @@ class PartlyBegun(StateUnavailable):
 
 
 class Interest:
-    """The sorted sets `{sNN}:interest` and `{sNN}:interest:positions`, and their stream and channel."""
+    """The sorted sets `{sNN}:interest` and `{sNN}:interest:positions`, and their stream and channel.
 
-    def __init__(self, connection: Connection, shards: int) -> None:
+    `server`: the name under which this process watches.
+    """
+
+    def __init__(self, connection: Connection, shards: int, server: str) -> None:
         self._connection = connection
         self._shards = shards
+        self._server = server
         self._begin = connection.script("begin_watching")
         self._renew = connection.script("renew_interest")
         self._read = connection.script("read_interest")
 
-    async def renew(self, account_ids: Iterable[str], with_positions: Iterable[str]) -> None:
-        """Renew interest in accounts, without an announcement. Raises StateUnavailable."""
+    async def renew(self, account_ids: Iterable[str], with_positions: Iterable[str]) -> set[str]:
+        """Renew our interest in accounts, without an announcement.
+
+        Returns the accounts whose interest had ended: something may have been published meanwhile, so `begin`
+        with them. Parts of a cluster that do not answer are left out. Raises StateUnavailable if none does.
+        """
         by_shard, detailed = self._by_shard(account_ids), self._by_shard(with_positions)
         calls: list[Call] = []
         for shard in by_shard.keys() | detailed.keys():
             wanting = detailed.get(shard, [])
             names = (*wanting, *by_shard.get(shard, []))
-            calls.append((self._keys(shard), (INTEREST_MS, CHANGES_MAX, len(wanting), *names)))
-        await self._connection.call_all(self._renew, calls)
+            calls.append((self._keys(shard), (INTEREST_MS, CHANGES_MAX, self._server, len(wanting), *names)))
+        answers = await self._connection.call_each(self._renew, calls)
+        failures = [answer for answer in answers if isinstance(answer, StateUnavailable)]
+        if failures and len(failures) == len(answers):
+            raise failures[0]
+        renewed = (answer for answer in answers if not isinstance(answer, StateUnavailable))
+        return {account_id.decode() for ended in renewed for account_id in ended}
 
     async def begin(
         self, account_ids: Iterable[str], with_positions: Collection[str] = ()
@@ -94,7 +150,9 @@ class Interest:
         for shard, part in parts:
             wanting = [account_id for account_id in part if account_id in detailed]
             names = (*self._keys(shard), keys.valuations(shard), keys.lease(keys.shard_lease(shard)))
-            calls.append((names, (word, INTEREST_MS, CHANGES_MAX, len(wanting), *wanting, *part)))
+            calls.append(
+                (names, (word, INTEREST_MS, CHANGES_MAX, self._server, len(wanting), *wanting, *part))
+            )
         stored: dict[str, StoredPublication] = {}
         missed, why = list[str](), None
         for (_, part), answer in zip(
@@ -141,9 +199,8 @@ class Interest:
     async def read(self, shard: int) -> Watched:
         """The accounts of a shard that are watched now. Raises StateUnavailable."""
         watched = (await self.read_changes(shard)).watched
-        return Watched(
-            frozenset(watched), frozenset(account_id for account_id in watched if watched[account_id])
-        )
+        detailed = (account_id for account_id, servers in watched.items() if any(servers.values()))
+        return Watched(frozenset(watched), frozenset(detailed))
 
     @reports_unavailable
     async def read_changes(self, shard: int, since: str = UNREAD) -> InterestChanges:
@@ -155,12 +212,11 @@ class Interest:
             keys=self._keys(shard), args=[since, CHANGES_MAX, BEGIN_ACCOUNTS_MAX]
         )
         detailed = frozenset(with_positions)
-        return InterestChanges(
-            until.decode(),
-            bool(is_all),
-            {account_id.decode(): account_id in detailed for account_id in watched},
-            [account_id.decode() for account_id in ended],
-        )
+        by_account: dict[str, dict[str, bool]] = {}
+        for pair in watched:
+            account_id, server = _parted(pair)
+            by_account.setdefault(account_id, {})[server] = pair in detailed
+        return InterestChanges(until.decode(), bool(is_all), by_account, [_parted(pair) for pair in ended])
 
     def announcements(self, shards: list[int]) -> AsyncIterator[Message | Subscribed]:
         """Accounts that are newly watched; decode each message with `decode_begun`."""
@@ -176,7 +232,7 @@ class WatchedAccounts:
         """`on_away` is called with the error of each shard that cannot be read, and may raise it."""
         self._interest = interest
         self._on_away = on_away
-        self._watched: dict[int, dict[str, bool]] = {shard: {} for shard in shards}
+        self._watched: dict[int, dict[str, Servers]] = {shard: {} for shard in shards}
         self._until = dict.fromkeys(self._watched, UNREAD)
         self._all_due_s = 0.0
 
@@ -193,13 +249,14 @@ class WatchedAccounts:
             except StateUnavailable as error:
                 self._on_away(error)
                 continue
-            if found.is_all:
-                watched.clear()
-            watched.update(found.watched)
-            for account_id in found.ended:
-                watched.pop(account_id, None)
+            found.apply_to(watched)
             self._until[shard] = found.until
         return set().union(*self._watched.values())
+
+
+def _parted(pair: bytes) -> tuple[str, str]:
+    account_id, _, server = pair.decode().rpartition(" ")
+    return account_id, server
 
 
 def decode_begun(payload: bytes) -> list[str]:

@@ -8,9 +8,9 @@
 | {sNN}:bookings             | hash       | symbol collector      | none     | account -> Bookings of the day as JSON        |
 | {sNN}:pending              | hash       | symbol collector      | none     | account without a record -> Pending; "": all are here |
 | {sNN}:valuations           | hash       | portfolio calculator  | none     | watched account -> newest publication as JSON |
-| {sNN}:interest             | sorted set | websocket server      | none     | watched account -> expiry in ms               |
+| {sNN}:interest             | sorted set | websocket server      | none     | 'ACCOUNT SERVER' that watches it -> expiry in ms |
 | {sNN}:interest:positions   | sorted set | websocket server      | none     | the same, with its positions                  |
-| {sNN}:interest:changes     | stream     | websocket server      | none     | accounts whose interest has begun or ended    |
+| {sNN}:interest:changes     | stream     | websocket server      | none     | 'ACCOUNT SERVER' that have begun or ended     |
 | {minutes:TIME}             | hash       | market data consumer  | 36 h     | symbol -> price and time of its mark, if new  |
 | {minutes:TIME}:LEASE:fence | string     | market data consumer  | 36 h     | newest fencing token that has written it      |
 | lease:{NAME}               | string     | its holder            | LEASE_MS | holder and fencing token                      |
@@ -37,7 +37,8 @@
 | channel {universe}         |            | symbol collector      |          | the universe changed                          |
 | channel {marks}            |            | market data consumer  |          | a batch of marks in columns, one per flush    |
 | channel {sNN}:accounts     |            | symbol collector      |          | list of AccountChange                         |
-| channel {sNN}:valuations   |            | portfolio calculator  |          | PublicationBatch as MessagePack               |
+| channel {sNN}:valuations   |            | portfolio calculator  |          | signs of life, as an empty PublicationBatch   |
+| channel {sNN}:valuations:SERVER |       | portfolio calculator  |          | PublicationBatch as MessagePack, of what it watches |
 | channel {sNN}:interest     |            | websocket server      |          | accounts that are newly watched               |
 | channel {TAG}:probe:WORD   |            | each process          |          | empty: tests whether its subscription works   |
 
@@ -179,6 +180,11 @@ def minute(at_ns: int) -> str:
 def valuations(shard: int) -> str:
     """Hash and channel of the shard's publications."""
     return f"{_prefix}{tag(shard)}:valuations"
+
+
+def server_valuations(shard: int, server: str) -> str:
+    """Channel of the publications of a shard that one server's clients watch."""
+    return f"{valuations(shard)}:{server}"
 
 
 def interest_changes(shard: int) -> str:

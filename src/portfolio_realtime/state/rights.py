@@ -103,6 +103,7 @@ CHANNELS: Final[Mapping[str, frozenset[User]]] = MappingProxyType(
         "{s????}:accounts": frozenset({"collector", "calculator", "server"}),
         "{s????}:interest": frozenset({"collector", "calculator", "server"}),
         "{s????}:valuations": frozenset({"calculator", "server"}),
+        "{s????}:valuations:*": frozenset({"calculator", "server"}),
         "{*}:probe:*": frozenset({"collector", "consumer", "calculator", "server"}),
     }
 )

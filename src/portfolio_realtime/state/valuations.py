@@ -1,20 +1,28 @@
-"""Publications: sent by the portfolio calculator to every WebSocket server; the newest are stored."""
+"""Publications: sent by the portfolio calculator to the WebSocket servers that watch; the newest are stored.
+
+Each server has a channel of its own in each shard. A server that begins to watch an account reads its stored
+publication in the same step. The next publication reaches it, even if the calculator does not know of it yet:
+the script that stores it compares the changes of interest with what the calculator knows.
+"""
 
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
-from typing import NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
 import msgspec
 
 from portfolio_realtime.errors import LeaseLost, StateUnavailable
 from portfolio_realtime.model import Publication, PublicationBatch
+from portfolio_realtime.state import interest as interest_of
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import (
+    WRITE_FIELDS_MAX,
+    Call,
     Connection,
-    FencedWrite,
     Message,
     Subscribed,
     reports_unavailable,
 )
+from portfolio_realtime.state.interest import UNREAD, Servers
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.wire.frames import text_frame
 
@@ -22,19 +30,28 @@ _encode = msgspec.msgpack.Encoder().encode
 _batch = msgspec.msgpack.Decoder(PublicationBatch)
 
 
-class StoredPublication(NamedTuple):
-    """A stored publication as JSON, and whether a calculator keeps it up to date."""
+ALL_SERVERS: Final = ""
+BEGINNING: Final = "0-0"  # before all changes of interest
 
-    message: bytes
-    is_kept: bool
+
+class KnownInterest(NamedTuple):
+    """Who watches the accounts of a shard, as a calculator knows it."""
+
+    servers: Mapping[str, Servers]  # account -> servers
+    until: str  # the newest change that it knows (`InterestChanges.until`)
 
 
 class Valuations:
-    """The hashes and channels `{sNN}:valuations`."""
+    """The hashes and channels `{sNN}:valuations`, and the channels `{sNN}:valuations:SERVER`.
 
-    def __init__(self, connection: Connection, shards: int) -> None:
+    `server`: the name under which this process watches.
+    """
+
+    def __init__(self, connection: Connection, shards: int, server: str) -> None:
         self._connection = connection
         self._shards = shards
+        self._server = server
+        self._publish = connection.script("publish_values")
         self._raise_fence = connection.script("raise_fence")
 
     async def publish_all(
@@ -42,22 +59,37 @@ class Valuations:
         shards: Sequence[tuple[int, Lease, list[Publication]]],
         stale_hops: tuple[str, ...] = (),
         traceparents: Mapping[str, str] | None = None,
+        interest: Mapping[int, KnownInterest] | None = None,
     ) -> list[LeaseLost | StateUnavailable | None]:
         """Store and announce the publications of one flush, with the lease's token as epoch.
 
-        Each shard is one step; all are sent together. A shard without publications sends a sign of life.
-        `stale_hops`: the hops before the calculator from which nothing fresh arrives. `traceparents`: account
-        id -> trace context, of traced accounts. Returns for each shard None, or the error if another
-        calculator owns it or its part of a cluster does not answer. Raises StateUnavailable.
+        WRITE_FIELDS_MAX publications of a shard are one step; all are sent together. A shard without
+        publications sends a sign of life. `stale_hops`: the hops before the calculator from which nothing
+        fresh arrives. `traceparents`: account id -> trace context, of traced accounts. `interest`: shard ->
+        who watches there; the publications of other shards go to all servers. Returns for each shard None, or
+        the error if another calculator owns it or its part of a cluster does not answer. Raises
+        StateUnavailable.
         """
-        writes: list[FencedWrite] = []
-        for shard, lease, publications in shards:
-            key = keys.valuations(shard)
-            stored = [(publication.account_id, with_rows(publication)) for publication in publications]
-            batch = batch_of(lease.fencing_token, publications, stale_hops, traceparents)
-            announce = key, _encode(batch)
-            writes.append(FencedWrite(keys.fence(key), key, lease.fencing_token, stored, [], announce))
-        return await self._connection.fenced_writes(writes)
+        word = await self._connection.word()
+        calls, places = list[Call](), list[int]()
+        for place, (shard, lease, publications) in enumerate(shards):
+            known = (interest or {}).get(shard)
+            for at in range(0, len(publications), WRITE_FIELDS_MAX) or range(1):
+                part = publications[at : at + WRITE_FIELDS_MAX]
+                messages = [
+                    (server, _encode(batch_of(lease.fencing_token, batch, stale_hops, traceparents)))
+                    for server, batch in _by_server(part, known).items()
+                ]
+                calls.append(_call(word, shard, lease, part, messages, known.until if known else UNREAD))
+                places.append(place)
+        refusals: list[LeaseLost | StateUnavailable | None] = [None] * len(shards)
+        answers = await self._connection.call_each(self._publish, calls)
+        for place, answer in zip(places, answers, strict=True):
+            if isinstance(answer, StateUnavailable):
+                refusals[place] = answer
+            elif answer:
+                refusals[place] = self._connection.refused(keys.valuations(shards[place][0]), answer)
+        return refusals
 
     async def publish(
         self,
@@ -98,8 +130,51 @@ class Valuations:
         return [account_id.decode() for account_id in found]
 
     def batches(self) -> AsyncIterator[Message | Subscribed]:
-        """Batches of all shards; decode each with `decode_batch`."""
-        return self._connection.follow(*(keys.valuations(shard) for shard in range(self._shards)))
+        """What is published for this server, and for all.
+
+        Each message is a stored publication (`is_stored`), or a batch: decode it with `decode_batch`.
+        """
+        return self._connection.follow(*self.channels())
+
+    def channels(self) -> dict[str, int]:
+        """The channels of this server and of all servers -> the shard of each."""
+        every = range(self._shards)
+        common = {keys.valuations(shard): shard for shard in every}
+        return common | {keys.server_valuations(shard, self._server): shard for shard in every}
+
+
+def _by_server(
+    publications: Sequence[Publication], known: KnownInterest | None
+) -> dict[str, Sequence[Publication]]:
+    """Server -> what it watches; ALL_SERVERS if it is not known who watches, and for a sign of life."""
+    if known is None or not publications:
+        return {ALL_SERVERS: publications}
+    by_server: dict[str, list[Publication]] = {}
+    for one in publications:
+        for server in known.servers.get(one.account_id, ()):
+            by_server.setdefault(server, []).append(one)
+    return dict(by_server)
+
+
+def _call(
+    word: str,
+    shard: int,
+    lease: Lease,
+    publications: Sequence[Publication],
+    messages: Sequence[tuple[str, bytes]],
+    until: str,
+) -> Call:
+    """A call of the script `publish_values`."""
+    key = keys.valuations(shard)
+    head = (lease.fencing_token, word, key, until or BEGINNING, interest_of.CHANGES_MAX, len(messages))
+    fields = (part for one in publications for part in (one.account_id, with_rows(one)))
+    told = (part for message in messages for part in message)
+    return (keys.fence(key), key, keys.interest_changes(shard)), (*head, *told, *fields)
+
+
+def is_stored(payload: bytes) -> bool:
+    """Whether a message is one stored publication, for a server that has just begun to watch its account."""
+    return payload.startswith(b"{")
 
 
 def batch_of(

@@ -379,7 +379,7 @@ def test_a_stored_publication_brings_the_positions_that_the_hub_had_left_out() -
     publish(hub, 1, whole)
     detailed.subscribe(hub, "a", "positions")
     assert detailed.connection.next_frame(0.0) is None
-    assert hub.publish_stored("a", with_rows(whole), is_kept=True) == 1
+    assert hub.publish_stored(with_rows(whole), is_kept=True, account_id="a") == 1
     plain.read()
     assert plain.pictures["a"].positions_seen == [(1, 4), (1, 5)]  # it had this one
     detailed.read()
@@ -390,7 +390,7 @@ def test_a_stored_publication_of_another_account_is_refused() -> None:
     """A mixed-up store must not become a leak."""
     hub, client = Hub(write_all), Client()
     client.subscribe(hub, "a", "value")
-    assert hub.publish_stored("a", with_rows(publication("ab", 1, 1)), is_kept=True) == 0
+    assert hub.publish_stored(with_rows(publication("ab", 1, 1)), is_kept=True, account_id="a") == 0
     assert client.connection.next_frame(0.0) is None
 
 

@@ -1,9 +1,9 @@
--- Read who is watched in a shard: what has changed since an entry of the stream of changes, or all accounts if
+-- Read which accounts which servers watch in a shard, as pairs 'ACCOUNT SERVER': what has changed since an entry of the stream of changes, or all accounts if
 -- that entry is not in it any more. Expired interest is removed first, which is a change, too.
 -- KEYS: interest, interest in positions, changes. ARGV: id of the newest entry that was read ('' for none),
--- length of the stream, accounts in one entry at most.
--- Returns the id of the newest entry, whether all accounts follow, the watched accounts, those of them with
--- positions, and the accounts that are not watched any more.
+-- length of the stream, pairs in one entry at most.
+-- Returns the id of the newest entry, whether all pairs follow, the watched pairs, those of them with positions,
+-- and the pairs that have ended.
 local time = redis.call('TIME')
 local now_ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
 local ids_max = tonumber(ARGV[3])

@@ -215,16 +215,17 @@ class Hub:
                 for subscriber in tuple(account.subscribers):
                     subscriber.notify(account)
 
-    def publish_stored(self, account_id: str, stored: bytes, *, is_kept: bool) -> int:
+    def publish_stored(self, stored: bytes, *, is_kept: bool, account_id: str | None = None) -> int:
         """As `publish`, for one stored publication. `is_kept`: a calculator keeps it up to date.
 
-        A stored publication that names another account is an error in the store, and is ignored.
+        `account_id`: the account under which it was stored, if that is known. A publication that names
+        another account is an error in the store, and is ignored. Raises MsgspecError.
         """
-        account = self.accounts.get(account_id)
-        if account is None:
+        if account_id is not None and account_id not in self.accounts:
             return 0
         parsed = parse_stored(stored)
-        if parsed.account_id != account_id:
+        account = self.accounts.get(parsed.account_id)
+        if account is None or account_id not in (None, parsed.account_id):
             return 0
         if is_kept:
             account.heard()

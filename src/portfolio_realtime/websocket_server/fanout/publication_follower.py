@@ -22,7 +22,7 @@ from portfolio_realtime.state import State, keys
 from portfolio_realtime.state.accounts import decode_changes
 from portfolio_realtime.state.connection import Message, Subscribed
 from portfolio_realtime.state.interest import RENEW_S, PartlyBegun
-from portfolio_realtime.state.valuations import decode_batch
+from portfolio_realtime.state.valuations import decode_batch, is_stored
 from portfolio_realtime.telemetry import ServerMetrics
 from portfolio_realtime.tracing import Tracing
 from portfolio_realtime.websocket_server.fanout.delivery_traces import DeliveryTraces
@@ -77,7 +77,7 @@ class PublicationFollower:
         self._clock = clock
         self._metrics = metrics
         self._signs = ShardSigns(shards, clock.monotonic_s, clock.now_ns)
-        self._shard_of_channel = {keys.valuations(shard): shard for shard in range(shards)}
+        self._shard_of_channel = state.valuations.channels()
         self._epochs = [0] * shards  # the newest epoch of each shard
         self._insisted_s: dict[int, float] = {}
         self._insisting: set[asyncio.Task[None]] = set()
@@ -114,6 +114,8 @@ class PublicationFollower:
                     self.is_following = True
                     self._signs.listen()
                     self._begin(self.hub.accounts)
+                elif is_stored(event.payload):
+                    self._take_stored(event.payload, is_kept=True)
                 elif (batch := self._decoded(event)) is not None:
                     await self._gather(batch)
         finally:
@@ -135,6 +137,12 @@ class PublicationFollower:
         except msgspec.MsgspecError as error:
             self._malformed(message.channel, error)
             return None
+
+    def _take_stored(self, message: bytes, *, is_kept: bool, account_id: str | None = None) -> None:
+        try:
+            self.hub.publish_stored(message, is_kept=is_kept, account_id=account_id)
+        except msgspec.MsgspecError as error:
+            self._malformed(account_id or "a server's channel", error)
 
     def _insist(self, shard: int) -> None:
         """React to a shard that is published with a lower epoch than clients have seen: they would drop it.
@@ -231,10 +239,7 @@ class PublicationFollower:
             account_ids = [account_id for account_id in account_ids if account_id not in missed]
             asyncio.get_running_loop().call_later(AGAIN_S, self._begin, error.missed)
         for account_id, stored in found.items():
-            try:
-                self.hub.publish_stored(account_id, stored.message, is_kept=stored.is_kept)
-            except msgspec.MsgspecError as error:
-                self._malformed(account_id, error)
+            self._take_stored(stored.message, is_kept=stored.is_kept, account_id=account_id)
         without_value = [
             account_id
             for account_id in account_ids
@@ -328,10 +333,11 @@ class PublicationFollower:
         for at in range(0, len(watched), BEGIN_ACCOUNTS_MAX):
             part = watched[at : at + BEGIN_ACCOUNTS_MAX]
             try:
-                await self._state.interest.renew(
+                ended = await self._state.interest.renew(
                     [account.account_id for account in part],
                     [account.account_id for account in part if account.has_positions_watched],
                 )
+                self._begin(ended)
             except StateUnavailable:  # the next round, or SUBSCRIBED, repeats it
                 if not self._state.connection.is_cluster:
                     return

@@ -1,0 +1,280 @@
+"""Each server hears what its clients watch; one that begins to watch misses nothing, whatever comes between.
+
+A test has a calculator and two servers. `Watching` is a calculator's knowledge of interest, which may be old.
+"""
+
+import functools
+import itertools
+import random
+from collections.abc import AsyncGenerator, Sequence
+
+import msgspec
+import pytest
+
+from portfolio_realtime.errors import LeaseLost
+from portfolio_realtime.model import Publication
+from portfolio_realtime.state import State, interest, keys, open_state
+from portfolio_realtime.state.connection import Message
+from portfolio_realtime.state.interest import UNREAD, Servers, server_name
+from portfolio_realtime.state.leases import Lease
+from portfolio_realtime.state.valuations import KnownInterest, decode_batch, is_stored
+from portfolio_realtime.wire.frames import text_of
+from tests.conftest import SHARDS, Until
+
+from .conftest import Followed, Messages
+from .records import accounts_of
+
+SHARD = 3
+END = "end"  # a publication that every server hears, after all others
+
+
+class Listener:
+    """A server: what it has heard on its channels, and what it shows of each account."""
+
+    def __init__(self, state: State, messages: Messages) -> None:
+        self.state = state
+        self._messages = messages
+        self.heard: list[tuple[str, int]] = []  # account, sequence
+        self.shows: dict[str, int] = {}  # account -> sequence
+
+    async def begin(self, *account_ids: str) -> None:
+        """Watch: what is stored is shown at once."""
+        for account_id, stored in (await self.state.interest.begin(account_ids)).items():
+            self._show(account_id, msgspec.json.decode(stored.message)["sequence"])
+
+    async def hear(self) -> None:
+        """Read what has been published, up to END."""
+        async for message in self._messages:
+            if not isinstance(message, Message):
+                continue
+            if is_stored(message.payload):
+                value = msgspec.json.decode(message.payload)
+                if not value:  # of the fixture, to see whether anybody hears
+                    continue
+                self._take(value["account_id"], value["sequence"])
+                continue
+            batch = decode_batch(message.payload)
+            for account_id, sequence, frame in zip(
+                batch.account_ids, batch.sequences, batch.frames, strict=True
+            ):
+                if account_id == END:
+                    return
+                assert msgspec.json.decode(text_of(frame))["sequence"] == sequence
+                self._take(account_id, sequence)
+
+    def _take(self, account_id: str, sequence: int) -> None:
+        self.heard.append((account_id, sequence))
+        self._show(account_id, sequence)
+
+    def _show(self, account_id: str, sequence: int) -> None:
+        self.shows[account_id] = max(sequence, self.shows.get(account_id, 0))
+
+
+class Watching:
+    """A calculator as far as publishing goes: what it knows of interest, and the newest sequences."""
+
+    def __init__(self, state: State, lease: Lease) -> None:
+        self.state = state
+        self.lease = lease
+        self.known: dict[str, Servers] = {}
+        self.until = UNREAD
+        self.newest: dict[str, int] = {}
+
+    async def learn(self) -> None:
+        """Read what has changed."""
+        found = await self.state.interest.read_changes(SHARD, self.until)
+        self.until = found.until
+        found.apply_to(self.known)
+
+    async def publish(self, *account_ids: str) -> None:
+        """Publish the next value of each to the servers that are known."""
+        made: list[Publication] = []
+        for account_id in account_ids:
+            sequence = self.newest[account_id] = self.newest.get(account_id, 0) + 1
+            value = {"account_id": account_id, "epoch": self.lease.fencing_token, "sequence": sequence}
+            made.append(Publication(account_id, sequence, msgspec.json.encode(value)))
+        assert await self.write(made) == [None]
+
+    async def write(self, made: Sequence[Publication]) -> list[object]:
+        """As the calculator's publisher."""
+        known = {SHARD: KnownInterest(self.known, self.until)}
+        flush = [(SHARD, self.lease, list(made))]
+        return list(await self.state.valuations.publish_all(flush, interest=known))
+
+    async def end(self) -> None:
+        """Publish END to all servers."""
+        value = msgspec.json.encode({"account_id": END})
+        await self.state.valuations.publish(self.lease, SHARD, [Publication(END, 1, value)])
+
+
+@pytest.fixture
+async def calculator(state: State) -> Watching:
+    """A calculator that owns SHARD."""
+    lease = await state.leases.acquire(keys.shard_lease(SHARD))
+    assert lease is not None
+    return Watching(state, lease)
+
+
+@pytest.fixture
+async def servers(
+    valkey_url: str, followed: Followed, until: Until
+) -> AsyncGenerator[tuple[Listener, Listener]]:
+    """Two servers that follow their channels."""
+    opened = [open_state(valkey_url, holder=name, shards=SHARDS, lease_ms=4000) for name in ("one", "two")]
+    listeners: list[Listener] = []
+    for state in opened:
+        messages = followed(state.valuations.batches())
+        await anext(messages)
+        await until(functools.partial(_is_followed, state), "the channels of the shard are followed")
+        listeners.append(Listener(state, messages))
+    yield listeners[0], listeners[1]
+    for state in opened:
+        await state.close()
+
+
+async def _is_followed(state: State) -> bool:
+    """On a cluster, the node of this shard may be the last that is asked."""
+    channel = next(one for one, shard in reversed(state.valuations.channels().items()) if shard == SHARD)
+    word = await state.connection.publish_word()
+    return bool(await state.connection.commands.execute_command(word, channel, b"{}"))
+
+
+async def test_each_server_hears_each_publication_of_what_it_watches_once_and_nothing_else(
+    calculator: Watching, servers: tuple[Listener, Listener]
+) -> None:
+    """An account that both watch goes to both."""
+    one, two = servers
+    alice, bob, both = accounts_of(SHARD, 3)
+    await one.begin(alice, both)
+    await two.begin(bob, both)
+    await calculator.learn()
+    await calculator.publish(alice, bob, both)
+    await calculator.publish(both)
+    await calculator.end()
+    await one.hear()
+    await two.hear()
+    assert sorted(one.heard) == sorted([(alice, 1), (both, 1), (both, 2)])
+    assert sorted(two.heard) == sorted([(bob, 1), (both, 1), (both, 2)])
+
+
+async def test_a_value_published_between_a_servers_beginning_and_the_calculators_knowing_reaches_it(
+    calculator: Watching, servers: tuple[Listener, Listener]
+) -> None:
+    """And rests from then on: nothing else would ever tell the second server."""
+    one, two = servers
+    alice, bob = accounts_of(SHARD, 2)
+    await one.begin(alice, bob)
+    await calculator.learn()
+    await calculator.publish(alice, bob)
+    await two.begin(alice)
+    assert two.shows == {alice: 1}
+    await calculator.publish(alice, bob)  # it does not know of the second server
+    await calculator.learn()
+    await calculator.end()
+    await one.hear()
+    await two.hear()
+    assert one.shows == {alice: 2, bob: 2}
+    assert two.shows == {alice: 2}
+    assert two.heard == [(alice, 2)]
+
+
+@pytest.mark.parametrize("way", ["a new calculator", "too many changes", "the stream is gone"])
+async def test_a_calculator_that_cannot_tell_who_has_begun_tells_everybody(
+    state: State,
+    calculator: Watching,
+    servers: tuple[Listener, Listener],
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+) -> None:
+    """It has read nothing yet, or the changes since are not all there."""
+    one, two = servers
+    alice, *others = accounts_of(SHARD, 6)
+    await one.begin(alice)
+    await calculator.learn()
+    monkeypatch.setattr(interest, "CHANGES_MAX", 3)
+    if way == "a new calculator":
+        calculator.until = UNREAD
+    elif way == "the stream is gone":
+        await state.connection.commands.delete(keys.interest_changes(SHARD))
+    await two.begin(alice)
+    if way == "too many changes":
+        for other in others:
+            await one.begin(other)
+    await calculator.publish(alice)
+    await calculator.end()
+    await two.hear()
+    assert two.shows == {alice: 1}
+
+
+async def test_interest_that_ended_and_begins_again_by_renewal_misses_nothing(
+    state: State, calculator: Watching, servers: tuple[Listener, Listener]
+) -> None:
+    """A server was paused for longer than its interest lasts; the other server's stays."""
+    one, two = servers
+    (alice,) = accounts_of(SHARD, 1)
+    await one.begin(alice)
+    await two.begin(alice)
+    await calculator.learn()
+    pair = f"{alice} {server_name('two')}"
+    await state.connection.commands.zadd(keys.interest(SHARD), {pair: 1}, xx=True)
+    await calculator.learn()
+    await calculator.publish(alice)
+    again = await two.state.interest.renew([alice], [])
+    assert again == {alice}
+    await calculator.publish(alice)  # it does not know that the second server is back
+    await calculator.end()
+    await two.hear()
+    assert two.heard == [(alice, 2)]
+
+
+async def test_a_refused_calculator_tells_nobody(
+    calculator: Watching, servers: tuple[Listener, Listener], state: State
+) -> None:
+    """A newer owner has written."""
+    one, _ = servers
+    (alice,) = accounts_of(SHARD, 1)
+    await one.begin(alice)
+    await calculator.learn()
+    await calculator.publish(alice)
+    await state.valuations.insist(SHARD, calculator.lease.fencing_token + 1)
+    (refusal,) = await calculator.write([Publication(alice, 9, b'{"account_id":"x","sequence":9}')])
+    assert isinstance(refusal, LeaseLost)
+    assert await state.valuations.read(alice) is not None
+    calculator.lease = calculator.lease.__class__(
+        calculator.lease.name, calculator.lease.holder, calculator.lease.fencing_token + 1
+    )
+    await calculator.end()
+    await one.hear()
+    assert one.heard == [(alice, 1)]
+
+
+@pytest.mark.parametrize("seed", range(30))
+async def test_no_server_ever_rests_on_an_old_value(
+    calculator: Watching, servers: tuple[Listener, Listener], seed: int
+) -> None:
+    """Servers begin and renew, interest runs out, the calculator learns and publishes, in any order.
+
+    At the end each server shows the newest value of all that it watches; nobody says anything more.
+    """
+    dice, names = random.Random(seed), accounts_of(SHARD, 4)
+    watched: list[set[str]] = [set(), set()]
+    for _, number in itertools.product(range(6), range(2)):
+        server, chosen = servers[number], dice.sample(names, dice.randint(1, 3))
+        match dice.randrange(4):
+            case 0:
+                await server.begin(*chosen)
+                watched[number].update(chosen)
+            case 1:
+                ended = await server.state.interest.renew(sorted(watched[number]), [])
+                await server.begin(*sorted(ended))
+            case 2:
+                await calculator.learn()
+            case _:
+                if any(name in calculator.known for name in chosen):
+                    await calculator.publish(*(name for name in chosen if name in calculator.known))
+    await calculator.end()
+    for number, server in enumerate(servers):
+        await server.hear()
+        assert {name: server.shows.get(name, 0) for name in watched[number]} == {
+            name: calculator.newest.get(name, 0) for name in watched[number]
+        }
