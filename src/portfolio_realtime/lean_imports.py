@@ -11,6 +11,8 @@ from collections.abc import Generator
 from typing import Any, Final, cast
 
 RICH: Final = "rich"
+COLOURS: Final = "pygments"  # of httpx on a command line
+RELOADING: Final = "watchfiles"  # uvicorn's, for development
 OPENTELEMETRY: Final = "opentelemetry"  # FastAPI needs it where it is used
 
 
