@@ -144,13 +144,13 @@ async def test_a_heartbeat_is_answered(server: Server) -> None:
 
 
 async def test_an_impossible_account_is_refused_for_good(server: Server) -> None:
-    """4503 where authentication is off or the token is good, 4500 where it asks for one: never a value."""
+    """4503 where authentication is off or the token is good, 4007 where it waits for one: never a value."""
     async with server.open("/ws/portfolio/not.an.account") as client:
         with pytest.raises(ConnectionClosed):
             async with asyncio.timeout(2 * ANSWER_S_MAX):
                 while True:
                     assert json.loads(await client.recv())["type"] != "portfolio"
-        assert client.close_code in (4500, 4503)
+        assert client.close_code in (4007, 4503)
 
 
 async def test_a_published_value_reaches_a_client(own_server: Server, state: State) -> None:

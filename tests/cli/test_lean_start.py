@@ -23,7 +23,7 @@ UNUSED = {
     "symbol_collector": {"rich", "opentelemetry", "pandas", "numpy", "scipy", "fastapi"},
     "market_data_consumer": {"rich", "opentelemetry", "pandas", "scipy", "fastapi"},
     "portfolio_calculator": {"rich", "opentelemetry", "pandas", "scipy", "fastapi", "httpx"},
-    "websocket_server": {"rich", "pygments", "watchfiles", "pandas", "scipy"},
+    "websocket_server": {"rich", "pygments", "watchfiles", "pandas", "scipy", "httpx"},
     "run_services": {"rich", "opentelemetry", "pandas", "scipy", "numpy", "fastapi", "aiohttp"},
 }
 

@@ -20,7 +20,7 @@ from portfolio_realtime.state import State
 from portfolio_realtime.state.entitlements import Entitlements
 from portfolio_realtime.state.keys import TICKET_TTL_S
 from portfolio_realtime.websocket_server.access import authorization as access_limits
-from portfolio_realtime.websocket_server.access import jwks, revocations
+from portfolio_realtime.websocket_server.access import jwks, revocations, webhook
 from tests.conftest import SHARDS, Until, own_valkey
 from tests.security.conftest import WEBHOOK_SECRET, opened
 from tests.security.provider import Key, Provider
@@ -157,7 +157,7 @@ async def test_e07_events_that_wait_for_a_slow_webhook_are_revoked_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The token was good when it was looked at, and is no more when the webhook says yes."""
-    monkeypatch.setattr(access_limits, "ANSWER_S_MAX", 60.0)
+    monkeypatch.setattr(webhook, "ANSWER_S_MAX", 60.0)
     subject = "slow-events"
     provider.allowed = {(subject, "a"), (subject, "b")}
     good = keys[0].sign(sub=subject, iat=int(time.time()) - AHEAD_S)
@@ -363,7 +363,7 @@ async def test_e21_without_the_webhook_nobody_gets_in_and_nobody_stays_for_long(
     """Who was allowed a moment ago stays for UNCONFIRMED_S_MAX; who is new is asked to come back."""
     patient, late_user = f"patient of {failure}", f"late for {failure}"
     provider.allowed = {(patient, "a"), (late_user, "a")}
-    monkeypatch.setattr(access_limits, "ANSWER_S_MAX", 0.5)
+    monkeypatch.setattr(webhook, "ANSWER_S_MAX", 0.5)
     async with federated.open(
         "/ws/portfolio/a", {"Authorization": f"Bearer {keys[0].sign(sub=patient)}"}
     ) as client:

@@ -125,10 +125,10 @@ async def test_a_user_with_too_many_connections_is_refused_before_the_upgrade(
 
 
 async def test_who_does_not_say_who_it_is_is_closed(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No auth message in time: 4500."""
+    """No auth message in time: 4007, for a slow client, or a busy server, must come again."""
     monkeypatch.setattr(limits, "AUTH_S_MAX", 0.0)
     async with server.open("/ws/portfolio/a", {}) as client:
-        assert await closed(client) == 4500
+        assert await closed(client) == 4007
 
 
 @pytest.mark.parametrize("account_id", ["b", "nothing", "a.b", "%7Bs01%7D:accounts", "a%2F", "x" * 65])

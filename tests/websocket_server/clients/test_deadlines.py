@@ -52,7 +52,7 @@ class Model:
         due = {
             Disconnect.TOKEN_EXPIRED: self.expires_s is not None and now_s >= self.expires_s,
             Disconnect.SLOW_CONSUMER: self.full_since_s is not None and now_s - self.full_since_s > 10,
-            Disconnect.UNAUTHORIZED: not self.is_known and now_s > 5,
+            Disconnect.UNVERIFIABLE: not self.is_known and now_s > 5,
             Disconnect.NO_PONG: not self.is_ponged and now_s - self.pinged_s > 10,
             Disconnect.LIFETIME: now_s > self.ends_s,
         }
@@ -151,7 +151,7 @@ def test_the_model_s_numbers_are_met_to_a_quarter_of_a_second() -> None:
     known = ("auth for ever", 0.0)
     pings = [("pong", 20.0)] * (12 * 180)
     for steps, reason in (
-        ([("nothing", 5.0)], Disconnect.UNAUTHORIZED),
+        ([("nothing", 5.0)], Disconnect.UNVERIFIABLE),
         ([known, ("full", 10.0)], Disconnect.SLOW_CONSUMER),
         ([known, ("nothing", 20.0), ("nothing", 10.0)], Disconnect.NO_PONG),
         ([known, *pings], Disconnect.LIFETIME),

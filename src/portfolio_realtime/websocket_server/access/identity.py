@@ -1,11 +1,15 @@
-"""A client's identity, and the two errors: credentials refused, or not verifiable now."""
+"""A client's identity, what it may see, and the two errors: credentials refused, or not verifiable now."""
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
 import msgspec
 
 EVERY_ACCOUNT: Final = "*"
 FORBIDDEN: Final = "forbidden"  # the reason for who asks for an account that it may not see
+
+Held = Mapping[str, frozenset[str]]
+"""subject -> the accounts that it is being shown."""
 
 
 class Unauthorized(Exception):
@@ -56,3 +60,10 @@ class Identity(msgspec.Struct, frozen=True):
 
 LOOPBACK_IDENTITY: Final = Identity("loopback", frozenset({EVERY_ACCOUNT}))
 BACK_END_IDENTITY: Final = Identity("back end", frozenset({EVERY_ACCOUNT}))
+
+
+class Confirmed(NamedTuple):
+    """What a subject may (still) see. `is_certain`: no part of it is an older answer."""
+
+    accounts: frozenset[str]
+    is_certain: bool

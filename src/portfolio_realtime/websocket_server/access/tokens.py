@@ -9,7 +9,7 @@ import re
 import secrets
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import jwt
 from jwt.algorithms import HMACAlgorithm
@@ -17,9 +17,10 @@ from jwt.algorithms import HMACAlgorithm
 from portfolio_realtime.config import Settings, listed
 from portfolio_realtime.errors import SettingsError
 from portfolio_realtime.websocket_server.access.identity import EVERY_ACCOUNT, Identity, Unauthorized
-from portfolio_realtime.websocket_server.access.jwks import KeySet
-from portfolio_realtime.websocket_server.access.token_reader import KnownSecret, TokenReader
 from portfolio_realtime.wire.messages import is_account_id
+
+if TYPE_CHECKING:
+    from portfolio_realtime.websocket_server.access.jwks import KeySet
 
 HS256: Final = "HS256"
 ACCOUNTS_MAX: Final = 1000  # in one token
@@ -27,7 +28,6 @@ TOKEN_CHARACTERS_MAX: Final = 8192
 TEXT_CHARACTERS_MAX: Final = 256  # of a subject, an issuer, a token id
 CLOCK_SKEW_S: Final = 5.0  # of `nbf` and `iat`; `exp` is taken at its word
 KEY_ID: Final = re.compile(r"(?!.*\.\.)(?!/)[A-Za-z0-9+/=_.-]{1,128}")
-_READER: Final = TokenReader()
 ID_TOKEN_CLAIMS: Final = ("nonce", "at_hash", "c_hash")  # OpenID Connect Core §2
 
 
@@ -41,7 +41,7 @@ class Tokens:
             if secret.get_secret_value()
         ]
         self._secret_keys = [_secret_key(secret) for secret in self._secrets]
-        self._keys = KeySet(settings.jwks_url) if settings.jwks_url else None
+        self._keys = _key_set(settings.jwks_url) if settings.jwks_url else None
         self._audiences = listed(settings.jwt_audience) or None
         self._issuer = settings.jwt_issuer or None
         self._types = {_media_type(name) for name in listed(settings.jwt_types)}
@@ -124,7 +124,7 @@ class Tokens:
     def _decoded(self, token: str, key: jwt.PyJWK) -> dict[str, Any]:
         """`header` and `payload` of a token with this key's signature."""
         try:
-            return _READER.decode_complete(
+            return jwt.decode_complete(
                 token,
                 key,
                 algorithms=[key.algorithm_name],
@@ -178,6 +178,22 @@ class Tokens:
         )
 
 
+class _LookedAt(HMACAlgorithm):
+    """HMAC with a key that was looked at before: PyJWT would do so for each token, and it takes a while."""
+
+    def prepare_key(self, key: str | bytes) -> bytes:
+        """The key as it is."""
+        assert isinstance(key, bytes)
+        return key
+
+
+def _key_set(url: str) -> "KeySet":
+    # It imports an HTTP client, which is 2 MB and needed for nothing else here.
+    from portfolio_realtime.websocket_server.access.jwks import KeySet
+
+    return KeySet(url)
+
+
 def _secret_key(secret: str) -> jwt.PyJWK:
     """Raises SettingsError for what is not a secret at all."""
     try:
@@ -188,7 +204,7 @@ def _secret_key(secret: str) -> jwt.PyJWK:
         ) from None
     encoded = base64.urlsafe_b64encode(secret.encode()).decode()
     key = jwt.PyJWK({"kty": "oct", "k": encoded}, HS256)
-    key.Algorithm = KnownSecret(HMACAlgorithm.SHA256)
+    key.Algorithm = _LookedAt(HMACAlgorithm.SHA256)
     return key
 
 

@@ -17,9 +17,14 @@ from portfolio_realtime.state import State
 from portfolio_realtime.telemetry import ServerMetrics
 from portfolio_realtime.tracing import Tracing
 from portfolio_realtime.websocket_server.access.authentication import Authenticator
-from portfolio_realtime.websocket_server.access.authorization import UNCONFIRMED_S_MAX, Confirmed, open_access
+from portfolio_realtime.websocket_server.access.authorization import UNCONFIRMED_S_MAX, open_access
 from portfolio_realtime.websocket_server.access.client_address import ClientAddress, NetworkRules
-from portfolio_realtime.websocket_server.access.identity import Identity, Unauthorized, Unverifiable
+from portfolio_realtime.websocket_server.access.identity import (
+    Confirmed,
+    Identity,
+    Unauthorized,
+    Unverifiable,
+)
 from portfolio_realtime.websocket_server.access.limits import ADDRESS, USER, Limits
 from portfolio_realtime.websocket_server.access.refusal_log import RefusalLog
 from portfolio_realtime.websocket_server.access.revocations import KnownRevocations
