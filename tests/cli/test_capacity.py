@@ -67,12 +67,20 @@ def test_nothing_that_can_be_had_twice_is_planned_too_full(demand: Demand) -> No
     assert (by_name["calculators: shards"] > 1) == (planned.parts[2].count > SHARDS_MAX)
 
 
-def test_every_server_hears_every_publication() -> None:
+def test_a_server_hears_what_its_clients_watch() -> None:
+    """An account with one viewer is sent to one server; with many viewers, to all."""
     costs = measured()
-    planned = plan(Demand(1e6, 1e7), costs)
-    heard_gbit_s = 1e6 * costs["publication_bytes"] * 8 / 1e9
-    by_name = {limit.name: limit.full for limit in planned.limits}
-    assert by_name["each server: what it hears"] == heard_gbit_s / (CARD_GBIT_S * FULL_SHARE)
+    alone, crowded = plan(Demand(1e6, 1e7), costs), plan(Demand(1e6, 10), costs)
+    all_gbit_s = 1e6 * costs["publication_bytes"] * 8 / 1e9
+    assert abs(alone.from_valkey_gbit_s - all_gbit_s) < 1e-6 * all_gbit_s
+    count = {part.name: part.count for part in crowded.parts}["WebSocket server"]
+    expected = 10 * costs["publication_bytes"] * 8 / 1e9 * count
+    assert abs(crowded.from_valkey_gbit_s - expected) < 1e-6 * expected
+    by_name = {limit.name: limit.full for limit in alone.limits}
+    servers = {part.name: part.count for part in alone.parts}["WebSocket server"]
+    assert by_name["each server: what it hears"] == alone.from_valkey_gbit_s / servers / (
+        CARD_GBIT_S * FULL_SHARE
+    )
 
 
 def test_the_command_says_what_ends_first_and_what_it_rests_on() -> None:

@@ -125,8 +125,8 @@ def plan(demand: Demand, costs: MeasuredCosts) -> CapacityPlan:
         (costs["collector_mib"] * 1024**2 + demand.accounts * costs["collector_bytes_per_account"]) / GIB,
     )
     valkey = _valkey(demand, flows, watched, costs)
-    heard_bits = flows.publications * costs["publication_bytes"] * 8
-    from_valkey = heard_bits * servers.count / 1e9
+    sent = flows.publications * _watching_servers(demand.viewers / watched, servers.count)
+    from_valkey = sent * costs["publication_bytes"] * 8 / 1e9
     to_browsers = flows.messages * (costs["message_bytes"] + SEGMENT_BYTES) * 8 / 1e9
     parts = [collector, consumer, calculators, servers, valkey]
     limits = [
@@ -135,13 +135,13 @@ def plan(demand: Demand, costs: MeasuredCosts) -> CapacityPlan:
         Limit("calculators: shards", calculators.count / SHARDS_MAX, f"SHARDS is at most {SHARDS_MAX}"),
         Limit(
             "each server: what it hears",
-            heard_bits / 1e9 / (CARD_GBIT_S * FULL_SHARE),
-            "every server hears every shard: a channel for each server, or clients placed by account",
+            from_valkey / servers.count / (CARD_GBIT_S * FULL_SHARE),
+            "more servers than the cores need",
         ),
         Limit(
             "each Valkey primary: what it sends",
             from_valkey / valkey.count / (CARD_GBIT_S * FULL_SHARE),
-            "more primaries than the core needs, or a channel for each server",
+            "more primaries than the core needs",
         ),
         Limit("Valkey primaries: shards", valkey.count / SHARDS_MAX, f"SHARDS is at most {SHARDS_MAX}"),
     ]
@@ -154,6 +154,14 @@ def plan(demand: Demand, costs: MeasuredCosts) -> CapacityPlan:
         sorted(limits, key=lambda limit: -limit.full),
         _month(parts, to_browsers, costs),
     )
+
+
+def _watching_servers(viewers: float, servers: int) -> float:
+    """At how many servers an account with so many viewers is watched, if a balancer spreads them by chance.
+
+    A publication is sent to each of these, and to no other (decision 35).
+    """
+    return servers * (1 - (1 - 1 / servers) ** viewers)
 
 
 def _server(demand: Demand, flows: _Flows, costs: MeasuredCosts) -> NeededProcesses:
