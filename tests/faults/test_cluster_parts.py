@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
+import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
@@ -32,6 +33,7 @@ from tests.support.websocket_servers import write_accounts
 
 SHARDS = 16
 HEAL_S = 60.0
+LONG_S = 3600  # until the broker is asked again, and records are written again
 AWAY = (2, 3)  # the minutes, in their order, that cannot be written
 ACCOUNT_IDS = [f"account-{number}" for number in range(100)]
 
@@ -237,6 +239,28 @@ async def test_accounts_of_the_other_parts_go_on_being_reconciled(
                 await until(is_whole, "the part is written again", HEAL_S)
                 await collectors.wait_exact(market, state, until, HEAL_S)
         assert [line["event"] for line in logged].count("lease acquired") == 1
+
+
+async def test_what_a_replica_lacked_when_it_took_over_is_written_again(
+    simulator: StartSimulator, until: Until
+) -> None:
+    """Another primary has an older record. No request has failed, nothing is missing, nothing changes."""
+    market = await simulator(accounts=24, symbols=10, activities_per_second=0)
+    async with ValkeyCluster(replicas=0) as cluster, watching(cluster, until) as state:
+        context = collectors.context_of(market, state, shards=SHARDS, symbol_collection_interval=LONG_S)
+        async with collectors.running(context):
+            await collectors.wait_exact(market, state, until, HEAL_S)
+            account_id = (await state.accounts.ids())[0]
+            name = keys.accounts(keys.shard_of(account_id, SHARDS))
+            true = await state.accounts.read_one(account_id)
+            assert true is not None
+            old = msgspec.structs.replace(true, cash=true.cash - 1)
+            writing = state.connection.commands.hset(name, account_id, msgspec.json.encode(old))
+            await cast("Awaitable[int]", writing)
+            source = await cluster.primary_of(name)
+            target = next(node for node in await cluster.primaries() if node is not source)
+            await cluster.move_slots([key_slot(name.encode())], target)
+            await collectors.wait_exact(market, state, until, HEAL_S)
 
 
 async def test_who_does_not_exist_is_known_where_nobody_has_a_record(

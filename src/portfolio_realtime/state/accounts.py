@@ -256,6 +256,10 @@ class Accounts:
         found = await pipeline.execute(raise_on_error=False) if shards else []
         return [result_or_unavailable(one) for one in found]
 
+    def keeper(self, shard: int | None) -> object:
+        """Which server keeps a shard, or the universe (None): another one may lack the last writes."""
+        return self._connection.keeper_of(keys.universe() if shard is None else keys.accounts(shard))
+
     @reports_unavailable
     async def count_universe(self) -> int:
         """The number of symbols in the universe. Raises StateUnavailable."""

@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 
 from portfolio_realtime.errors import LeaseLost, StateUnavailable
 from portfolio_realtime.state import keys
-from portfolio_realtime.state.error_answers import result_or_unavailable, state_error
+from portfolio_realtime.state.error_answers import PassingError, result_or_unavailable, state_error
 from portfolio_realtime.state.nodes import Nodes
 from portfolio_realtime.state.routing import RoutedCommands
 from portfolio_realtime.state.subscriptions import (
@@ -116,6 +116,14 @@ class Connection:
     def is_cluster(self) -> bool:
         """Whether it is a cluster, of which a part can fail alone. False until it has answered."""
         return bool(self._nodes.is_cluster)
+
+    def keeper_of(self, key: str) -> tuple[str, int] | None:
+        """Which server keeps a key, by its URL and how often it was replaced there; None if none does."""
+        try:
+            node = self._nodes.holder_of(key)
+        except PassingError:
+            return None
+        return node.url, node.moves
 
     def script(self, name: str) -> Script:
         """A script of the folder `lua`."""

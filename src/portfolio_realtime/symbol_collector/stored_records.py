@@ -1,6 +1,7 @@
 """Finds records that Valkey has lost, and records that should not be there any more.
 
-Nothing reports entries that were evicted or deleted by hand, or records left by a former collector.
+Nothing reports entries that were evicted or deleted by hand, writes that a replica lacked when it took over,
+or records left by a former collector.
 """
 
 import asyncio
@@ -29,11 +30,14 @@ async def write_lost_again(
     """Have records and symbols that Valkey has lost written again, without end. Raises StateUnavailable.
 
     Only counts are compared, so the cost does not depend on how much is stored. A batch that is being written
-    is not counted as lost. Shards that were away are written whole once they answer. `tell_whole` is awaited
-    with the shards of which nothing is missing or still to be written.
+    is not counted as lost. Shards that were away are written whole once they answer, and those that another
+    server keeps: a replica that took over may lack what was written last, although nothing was ever away.
+    `tell_whole` is awaited with the shards of which nothing is missing or still to be written.
     """
+    kept = {shard: _keeper(stored, shard) for shard in (*shards, UNIVERSE)}
     while True:
         await asyncio.sleep(COMPARE_S)
+        _find_moved(stored, writer, kept)
         await _find_back(stored, writer)
         async with writer.writing:
             if writer.has_changes:
@@ -54,6 +58,20 @@ async def write_lost_again(
             if UNIVERSE not in writer.away:
                 with writer.sparing(UNIVERSE):
                     await _find_lost_symbols(records, stored, writer)
+
+
+def _keeper(stored: Accounts, shard: int) -> object:
+    return stored.keeper(None if shard == UNIVERSE else shard)
+
+
+def _find_moved(stored: Accounts, writer: RecordWriter, kept: dict[int, object]) -> None:
+    """Have what another server keeps now written whole; `kept`: who has kept each shard until now."""
+    for shard, before in kept.items():
+        keeper = _keeper(stored, shard)
+        if keeper is not None and keeper != before:
+            kept[shard] = keeper
+            if before is not None:
+                writer.note_back(shard)
 
 
 async def _find_back(stored: Accounts, writer: RecordWriter) -> None:
