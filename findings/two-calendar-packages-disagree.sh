@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # exchange_calendars 4.13.2 and pandas_market_calendars 5.5.0 agree on every day and every close of New York,
 # London, Toronto and Xetra from 2018 to 2025. Elsewhere they do not:
-# - Hong Kong: six days are a session in one package only, four of them in the one and two in the other, and 17 half
-#   days end at 12:00 in exchange_calendars and at 16:00 in pandas_market_calendars.
-# - CME equity futures: the close differs on every single day, 17:00 Chicago in the one and 16:00 in the other, and
-#   four Good Fridays are a session in the other only.
+# - Hong Kong: two days are a session in exchange_calendars only and four in pandas_market_calendars only, and 17 half
+#   days end at 12:00 in the first and at 16:00 in the second.
+# - CME equity futures: the close differs on every single day, 17:00 Chicago in the first and 16:00 in the second, and
+#   four Good Fridays are a session in the second only.
 # Who cuts data by the one and joins it with a schedule of the other loses rows without an error.
-# Seen: what stands at the end of this file; + is a session in exchange_calendars only, - in the other only.
+# Seen: what stands at the end of this file; + is a session in exchange_calendars only, - in the second only.
 set -euo pipefail
 folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/env"
