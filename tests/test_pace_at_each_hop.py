@@ -72,7 +72,10 @@ def consumer(loop: VirtualLoop, seen: Seen) -> tuple[Coroutine[Any, Any, Any], C
         await asyncio.sleep(WRITE_S)
         seen.append((loop.time(), marks[0].price))
 
-    context = context_of(loop, SimpleNamespace(marks=SimpleNamespace(write=write)))
+    async def read_all() -> list[Mark]:
+        return []
+
+    context = context_of(loop, SimpleNamespace(marks=SimpleNamespace(write=write, read_all=read_all)))
     metrics = MarketMetrics(context.registry)
     one = FeedConsumer(context, metrics, schedules(context.settings)[0], cast("Any", None))
     subscription = one._subscription  # what a feed brings
@@ -96,7 +99,10 @@ def calculator(loop: VirtualLoop, seen: Seen) -> tuple[Coroutine[Any, Any, Any],
             seen.append((loop.time(), float(msgspec.json.decode(publication.value)["equity"] or 0)))
         return [None]
 
-    context = context_of(loop, SimpleNamespace(valuations=SimpleNamespace(publish_all=publish)))
+    state = SimpleNamespace(
+        valuations=SimpleNamespace(publish_all=publish), connection=SimpleNamespace(is_deaf=False)
+    )
+    context = context_of(loop, state)
     valuer = Valuer(price_ttl_s=3600, min_update_interval_s=UPDATE_S)
     owner = SimpleNamespace(
         leases={0: SimpleNamespace(fencing_token=1)},

@@ -11,12 +11,15 @@ from portfolio_realtime.pace import Pace
 from portfolio_realtime.portfolio_calculator.shard_owner import ShardOwner
 from portfolio_realtime.portfolio_calculator.valuation_traces import ValuationTraces
 from portfolio_realtime.service import Context
+from portfolio_realtime.state import keys
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.state.valuations import KnownInterest
 from portfolio_realtime.telemetry import CalculatorMetrics
 from portfolio_realtime.valuation.valuer import Flush, Valuer
 
 QUIET_S: Final = 0.5  # longest wait without a change, because marks become stale by time alone
+VALKEY: Final = "valkey"  # the hop
+DEAF_S_MAX: Final = 2.0  # a lost subscription is made again within this, counted from the last probe
 SIGN_S: Final = 1.0  # each shard sends a sign of life to all servers this often
 REST_S_MIN: Final = 0.005  # changes within this time of a flush share the next one
 REST_S_MAX: Final = 0.05  # the longest pause after a flush
@@ -37,7 +40,7 @@ class Publisher:
         self.wake = asyncio.Event()
         self.is_core_session = False  # the exchange is open and its feed is live
         self.stale_hops: tuple[str, ...] = ()  # hops before us from which nothing fresh arrives
-        self._spoken_hops: tuple[str, ...] = ()
+        self._spoken_hops: dict[int, tuple[str, ...]] = {}  # shard -> `stale_hops` of its last sign of life
         self._spoken_s: dict[int, float] = {}  # shard -> when it last had a sign of life
         self._state = context.state
         self._clock = context.clock
@@ -114,23 +117,40 @@ class Publisher:
         batches: Sequence[tuple[int, Lease, list[Publication]]],
         traceparents: Mapping[str, str] | None,
     ) -> None:
-        told: list[tuple[int, Lease, list[Publication]]] = []
+        told: dict[tuple[str, ...], list[tuple[int, Lease, list[Publication]]]] = {}
         for shard, lease, batch in batches:
             watched = [one for one in batch if one.account_id in self._valuer.watchlist]
             if (watched or not batch) and self._owner.leases.get(shard) == lease:
+                hops = self._hops(shard)
                 if not batch:
-                    self._spoken_s[shard] = self._clock.monotonic_s()
-                told.append((shard, lease, watched))
-        if not told:
-            return
-        refusals = await self._state.valuations.publish_all(
-            told, self.stale_hops, traceparents, self._known([shard for shard, *_ in told])
-        )
-        for (shard, lease, _), refusal in zip(told, refusals, strict=True):
+                    self._spoken_s[shard], self._spoken_hops[shard] = self._clock.monotonic_s(), hops
+                told.setdefault(hops, []).append((shard, lease, watched))
+        for hops, part in told.items():
+            await self._publish_part(part, hops, traceparents)
+
+    async def _publish_part(
+        self,
+        batches: Sequence[tuple[int, Lease, list[Publication]]],
+        stale_hops: tuple[str, ...],
+        traceparents: Mapping[str, str] | None,
+    ) -> None:
+        known = self._known([shard for shard, *_ in batches])
+        refusals = await self._state.valuations.publish_all(batches, stale_hops, traceparents, known)
+        for (shard, lease, _), refusal in zip(batches, refusals, strict=True):
             if isinstance(refusal, StateUnavailable):
                 self._owner.lose(shard, refusal)
             elif refusal is not None:
                 self._owner.refused(shard, lease)
+
+    def _hops(self, shard: int) -> tuple[str, ...]:
+        """The hops before us from which nothing fresh of a shard arrives.
+
+        Commands may still be answered while our subscriptions to its records, or to marks, receive nothing.
+        """
+        connection = self._state.connection
+        if connection.is_deaf and connection.deaf_s((keys.accounts(shard), keys.marks())) > DEAF_S_MAX:
+            return (*self.stale_hops, VALKEY)
+        return self.stale_hops
 
     def _known(self, shards: Sequence[int]) -> dict[int, KnownInterest]:
         owner = self._owner
@@ -144,9 +164,9 @@ class Publisher:
         silent: list[tuple[int, Lease, list[Publication]]] = [
             (shard, lease, [])
             for shard, lease in self._owner.leases.items()
-            if now_s - self._spoken_s.get(shard, -SIGN_S) >= SIGN_S or self._spoken_hops != self.stale_hops
+            if now_s - self._spoken_s.get(shard, -SIGN_S) >= SIGN_S
+            or self._spoken_hops.get(shard) != self._hops(shard)
         ]
-        self._spoken_hops = self.stale_hops
         await self._publish(silent)
 
     def _count(self, flush: Flush) -> None:

@@ -101,16 +101,28 @@ class Subscriptions:
     def __init__(self, nodes: Nodes, commands: Redis) -> None:
         self._nodes = nodes
         self._commands = commands
+        # Followed channel -> since when nothing that is published there can arrive, by the loop's clock.
+        self.deaf_since_s: dict[str, float] = {}
 
     async def follow(self, channels: Iterable[str]) -> AsyncGenerator[Message | Subscribed]:
         """Messages of the channels; SUBSCRIBED at first and after every loss. Raises StateRefused."""
-        events = _Events()
-        listening = asyncio.create_task(self._listen_all(frozenset(channels), events))
+        events, names = _Events(), frozenset(channels)
+        self._note_deaf(names, asyncio.get_running_loop().time())
+        listening = asyncio.create_task(self._listen_all(names, events))
         try:
             while True:
                 yield await events.get()
         finally:
             await cancel_until_ended([listening])
+            self._note_hearing(names)
+
+    def _note_deaf(self, channels: Iterable[str], since_s: float) -> None:
+        for name in channels:
+            self.deaf_since_s.setdefault(name, since_s)
+
+    def _note_hearing(self, channels: Iterable[str]) -> None:
+        for name in channels:
+            self.deaf_since_s.pop(name, None)
 
     async def _listen_all(self, channels: frozenset[str], events: _Events) -> None:
         """Keep a connection to each node that holds channels, and renew it when it is lost or slots move."""
@@ -158,6 +170,7 @@ class Subscriptions:
         ear = _Ear(node.subscriptions, self._commands, events, is_sharded=bool(self._nodes.is_cluster))
         try:
             await ear.subscribe(channels)
+            self._note_hearing(channels)
             await ear.listen()
         except exceptions.AskError as error:
             if not self._nodes.is_cluster:
@@ -165,11 +178,13 @@ class Subscriptions:
             self._nodes.move(error, node)
         except (exceptions.RedisError, OSError) as error:
             _raise_unless_passing(error)
+            self._note_deaf(channels, ear.heard_s)
             await asyncio.sleep(RECONNECT_S)
             if self._nodes.is_cluster:
                 with contextlib.suppress(exceptions.RedisError, OSError):
                     await self._nodes.read_view()
         finally:
+            self._note_deaf(channels, ear.heard_s)
             await ear.close()
 
 
@@ -185,6 +200,11 @@ class _Ear:
         self._probe = ""  # the channel of our probes
         self._spoken_s = 0.0  # when the last probe was published
         self._speaking: asyncio.Task[NoReturn] | None = None
+
+    @property
+    def heard_s(self) -> float:
+        """When something was last received, or the connection opened, by the loop's clock."""
+        return self._receiver.heard_s
 
     async def subscribe(self, channels: frozenset[str]) -> None:
         """Return when all channels are subscribed and the reader is told. Raises RedisError."""
