@@ -13,6 +13,7 @@ import msgspec
 
 from portfolio_harness.simulation.broker_truth import (
     BALANCE_ASOF,
+    NS,
     SYMBOLS,
     TrueBooking,
     TrueBroker,
@@ -27,6 +28,7 @@ from portfolio_realtime.service import Context, keep_running, together, under_le
 from portfolio_realtime.state.connection import Subscribed
 from portfolio_realtime.state.feeds import ACCOUNTS
 from portfolio_realtime.state.leases import Lease
+from portfolio_realtime.symbol_collector.broker_time import BrokerTime, Moment
 from portfolio_realtime.symbol_collector.model import AccountState, Activity, Holding, Statement
 from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
 
@@ -49,6 +51,7 @@ class SimulatedCollector:
         self._chance = chance
         self._looked_s: dict[str, float] = {}
         self._records: AccountRecords | None = None
+        self._broker_time = BrokerTime()
         self.is_heard = True  # whether the broker answers
 
     async def run(self) -> None:
@@ -95,12 +98,16 @@ class SimulatedCollector:
                 is_hurried = again_ns is not None and again_ns <= clock.now_ns()
                 is_due = loop.time() - self._looked_s.get(account_id, -RECONCILE_S) >= RECONCILE_S
                 if (is_due or is_hurried) and self.is_heard:
-                    began_ns = clock.now_ns()
+                    began = Moment(clock.now_ns(), loop.time())
                     await asyncio.sleep(self._chance.uniform(0.005, 0.05))
                     statement = self._stated(account_id, loop.time())
+                    date_s = wall_ns(loop.time()) // NS
                     await asyncio.sleep(self._chance.uniform(0.005, 0.05))
                     self._looked_s[account_id] = loop.time()
-                    records.observe(statement, began_ns, clock.now_ns())
+                    ended = Moment(clock.now_ns(), loop.time())
+                    self._broker_time.learn(date_s, began.monotonic_s, ended.monotonic_s)
+                    asked = self._broker_time.span(began, ended)
+                    records.observe(statement, began.at_ns, ended.at_ns, asked)
             await asyncio.sleep(TURN_S)
 
     def _stated(self, account_id: str, now_s: float) -> Statement:

@@ -24,6 +24,7 @@ from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.symbol_collector import activity_types
 from portfolio_realtime.symbol_collector.account_numbers import NumbersKept
 from portfolio_realtime.symbol_collector.broker_silence import BrokerSilence, keep_live
+from portfolio_realtime.symbol_collector.broker_time import Moment, now
 from portfolio_realtime.symbol_collector.event_stream_lag import EventStreamLag
 from portfolio_realtime.symbol_collector.fetch_schedule import DueFetch, FetchSchedule
 from portfolio_realtime.symbol_collector.model import CLOSED, Activity, Statement
@@ -188,8 +189,9 @@ class Collector:
         by_account: dict[str, list[Activity]] = {}
         for one in rows:
             by_account.setdefault(one.account_id, []).append(one)
+        latest_ns = self._client.broker_time.latest_ns(now(self._clock))
         for account_id, own in by_account.items():
-            for one in self._records.untold(account_id, own, self._clock.now_ns()):
+            for one in self._records.untold(account_id, own, latest_ns):
                 log.error(
                     "a booking is in the list of activities but not among the events",
                     account_id=account_id,
@@ -356,17 +358,17 @@ class Collector:
             await self._fetch(turn)
 
     async def _fetch(self, turn: DueFetch) -> None:
-        account_id, began_ns = turn.account_id, self._clock.now_ns()
+        account_id, began = turn.account_id, now(self._clock)
         wait_ns = int(RETRY_S * NS_PER_S)
         try:
             statement = await self._client.statement(account_id, is_urgent=turn.is_urgent)
-            ended_ns = self._clock.now_ns()
+            ended = now(self._clock)
             if statement is not None:
                 await self._know_history_since(cash_flows.cut_off_ns(statement.state.balance_asof))
             self._untried.discard(account_id)
             self._silence.note_answer()
             self._failures.pop(account_id, None)
-            wait_ns = self._observe(account_id, statement, began_ns, ended_ns)
+            wait_ns = self._observe(account_id, statement, began, ended)
             if statement is not None:
                 await self._equity_drift.compare(statement)
         except BrokerUnavailable as error:
@@ -413,15 +415,13 @@ class Collector:
             self._pending.add(account_id, reason, is_final=is_final)
         self._writer.request_write()
 
-    def _observe(self, account_id: str, statement: Statement | None, began_ns: int, ended_ns: int) -> int:
-        """Apply a statement. Returns the ns until the account's next fetch.
-
-        The account may have left the list while it was fetched. Then it has no record any more.
-        """
-        if statement is None or not self._records.is_listed(account_id):
+    def _observe(self, account_id: str, statement: Statement | None, began: Moment, ended: Moment) -> int:
+        """Apply a statement. Returns the ns until the account's next fetch."""
+        if statement is None or not self._records.is_listed(account_id):  # it may have left meanwhile
             self._metrics.reconciled.labels("absent").inc()
             return self._interval_ns
-        outcome = self._records.observe(statement, began_ns, ended_ns)
+        asked = self._client.broker_time.span(began, ended)
+        outcome = self._records.observe(statement, began.at_ns, ended.at_ns, asked)
         self._pending.discard(account_id)
         self._metrics.reconciled.labels(outcome).inc()
         if outcome is Outcome.DRIFT:

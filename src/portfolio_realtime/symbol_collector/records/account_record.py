@@ -28,6 +28,7 @@ import msgspec
 from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.model import CRYPTO
 from portfolio_realtime.symbol_collector import activity_types
+from portfolio_realtime.symbol_collector.broker_time import Span
 from portfolio_realtime.symbol_collector.model import AccountState, Activity, Statement, sum_of, void
 from portfolio_realtime.symbol_collector.records import cash_flows
 from portfolio_realtime.symbol_collector.records.day_sums import Day
@@ -115,7 +116,7 @@ class AccountRecord(DriftingRecord):
     def _ask_for_what_rest_knows(self, activity: Activity) -> None:
         """Ask REST soon after a booking that does not state everything."""
         is_memo = activity.activity_type == activity_types.MEMO
-        self._is_unsettled |= activity.published_ns <= self._taken_until_ns  # close to the statement
+        self._is_unsettled |= activity.published_ns <= self._taken.until_ns  # close to the statement
         self._is_unsettled |= not activity_types.is_described(activity.activity_type)
         self._is_unsettled |= activity.previous_id is not None or (is_memo and not activity.is_void)
         self._is_unsettled |= _may_have_cost_a_fee(activity)
@@ -143,15 +144,21 @@ class AccountRecord(DriftingRecord):
         else:
             self._doubts.raise_(Reason.EQUITY, now_ns, {"equity": difference})
 
-    def observe(self, statement: Statement, began_ns: int, ended_ns: int) -> Outcome:
-        """Apply a statement that was requested at `began_ns` and complete at `ended_ns`."""
+    def observe(
+        self, statement: Statement, began_ns: int, ended_ns: int, asked: Span | None = None
+    ) -> Outcome:
+        """Apply a statement that was requested at `began_ns` and complete at `ended_ns`, by our clock.
+
+        `asked` is the same by the broker's clock; None: the two clocks agree.
+        """
+        self._asked = asked or Span(began_ns, ended_ns, ended_ns)
         self._looked_ns = self.as_of_ns = ended_ns
         self._is_prompt &= began_ns < self._event_ns
         self._doubts.settle(Reason.UNREADABLE)
         self._classes.learn(statement)
         statement, self._held_back = without_hold(statement, self._known_cash(statement.state))
         if self._state is None:
-            self._begin(statement, began_ns, ended_ns)
+            self._begin(statement, ended_ns)
             outcome = Outcome.FIRST
         else:
             outcome = self._compare(statement, began_ns, ended_ns)
@@ -167,7 +174,7 @@ class AccountRecord(DriftingRecord):
     # Bookings: inside the statement that the balances rest on, after it, or uncertain
 
     def _place(self, activity: Activity, now_ns: int) -> None:
-        if activity.published_ns <= self._taken_from_ns - REST_LAG_NS:
+        if activity.published_ns <= self._taken.from_ns - REST_LAG_NS:
             self._count_contained(activity)
         elif self._booked.corrects_unknown(activity) or not self._is_surely_new(activity):
             self._wait_with(activity, now_ns)
@@ -218,7 +225,7 @@ class AccountRecord(DriftingRecord):
 
     def _is_confirmed_without(self, activity: Activity) -> bool:
         """Whether REST has agreed since, as it does too if an untold booking offsets this one."""
-        return self._confirmed is not None and activity.published_ns <= self._confirmed.complete_ns
+        return activity.published_ns <= self._confirmed_in.until_ns
 
     def _may_be_there_already(self, activity: Activity) -> bool:
         """Whether a statement may contain it: in its excess, or as an unbooked fee."""
@@ -228,40 +235,40 @@ class AccountRecord(DriftingRecord):
         return is_fee and any(
             one.activity_type == activity_types.TRADE
             and one.legs.keys() & activity.legs.keys()
-            and one.published_ns <= self._taken_until_ns
+            and one.published_ns <= self._taken.until_ns
             for one in self._booked
         )
 
     # Statements
 
-    def _begin(self, statement: Statement, began_ns: int, ended_ns: int) -> None:
+    def _begin(self, statement: Statement, ended_ns: int) -> None:
         self._state = statement.state
         self._day = Day(statement.state.balance_asof)
         self._rest_on(statement)
-        self._confirmed = confirmation(statement, ended_ns)
-        self._taken_from_ns, self._taken_until_ns = began_ns, ended_ns
+        self._confirmed, self._confirmed_in = confirmation(statement, ended_ns), self._asked
+        self._taken = self._asked
         for activity in sorted(self._booked, key=lambda booking: booking.published_ns):
             self._place(activity, ended_ns)
 
     def _compare(self, statement: Statement, began_ns: int, ended_ns: int) -> Outcome:
         if self._is_explained(statement):
-            if not self._can_decide(statement, began_ns):
+            if not self._can_decide(statement):
                 return Outcome.LATE
             self._explain_contained(statement)
             self._confirm(statement, ended_ns)
             return Outcome.CONFIRMED
         is_late = self._is_earlier(statement)
         doubt = self._doubt
-        since_ns = self._doubted_since(statement, began_ns, ended_ns)
+        since_ns = self._doubted_since(statement, ended_ns)
         is_repeated = doubt is not None and self._doubt is doubt
         is_correction = not is_late and any(map(self._booked.corrects_unknown, self._uncertain))
         if is_correction and is_repeated:
-            self._take_correction(statement, began_ns, ended_ns)
+            self._take_correction(statement, ended_ns)
             return Outcome.CORRECTED
         may_be_held_back = not is_late and self._may_be_held_back(statement)
         patience_ns = HOLD_NS_MAX if may_be_held_back else LATE_NS_MAX if is_late else EVENT_SETTLE_NS
-        if began_ns - since_ns >= patience_ns and (is_late or self._must_be_in_rest(began_ns)):
-            self._take_drift(statement, began_ns, ended_ns, is_late=is_late)
+        if began_ns - since_ns >= patience_ns and (is_late or self._must_be_in_rest()):
+            self._take_drift(statement, ended_ns, is_late=is_late)
             return Outcome.DRIFT
         self._is_unsettled |= not may_be_held_back
         if is_correction and ended_ns - self._prompted_ns >= EVENT_SETTLE_NS:
@@ -281,11 +288,12 @@ class AccountRecord(DriftingRecord):
             has_quantities |= totals.has_quantities_of(statement)
         return has_cash and has_quantities
 
-    def _can_decide(self, statement: Statement, began_ns: int) -> bool:
+    def _can_decide(self, statement: Statement) -> bool:
         """Whether to accept an explanation. While REST may lag, only one without uncertain bookings.
 
         A statement from between the legs of a group is never accepted.
         """
+        began_ns = self._asked.from_ns
         if any(
             self._booked.is_half(leg) and began_ns < leg.published_ns + LEGS_NS_MAX for leg in self._uncertain
         ):
@@ -298,11 +306,11 @@ class AccountRecord(DriftingRecord):
             totals.add(self._effect(activity))
         return totals.agrees(statement) and not self._balances.totals().agrees(statement)
 
-    def _must_be_in_rest(self, began_ns: int) -> bool:
+    def _must_be_in_rest(self) -> bool:
         """Whether what was booked since REST last agreed is so old that a request of then shows it."""
         booked = [one for one, _ in self._applied] + self._uncertain
         newest_ns = max((one.published_ns for one in booked), default=0)
-        return began_ns >= min(newest_ns, self._event_ns) + REST_LAG_NS
+        return self._asked.from_ns >= min(newest_ns, self._event_ns) + REST_LAG_NS
 
     def _is_earlier(self, statement: Statement) -> bool:
         """Whether cash and quantities each equal ours at some moment since REST last agreed."""
@@ -314,7 +322,7 @@ class AccountRecord(DriftingRecord):
             has_quantities |= totals.has_quantities_of(statement)
         return has_cash and has_quantities
 
-    def _doubted_since(self, statement: Statement, began_ns: int, ended_ns: int) -> int:
+    def _doubted_since(self, statement: Statement, ended_ns: int) -> int:
         """Since when REST has stated this without an event of the account in between."""
         if self._doubt is not None:
             doubted = self._doubt.statement
@@ -323,7 +331,7 @@ class AccountRecord(DriftingRecord):
             )
             if is_same and self._event_ns <= self._doubt.since_ns:
                 return self._doubt.since_ns
-        self._doubt = Doubted(statement, began_ns, ended_ns)
+        self._doubt = Doubted(statement, self._asked.from_ns, ended_ns)
         return ended_ns
 
     def _note_doubts(self, statement: Statement, outcome: Outcome, now_ns: int) -> None:

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from portfolio_realtime.model import Account, Bookings
+from portfolio_realtime.symbol_collector.broker_time import Span
 from portfolio_realtime.symbol_collector.model import CASH, Activity, Statement
 from portfolio_realtime.symbol_collector.records.account_record import AccountRecord, Outcome
 from portfolio_realtime.symbol_collector.records.asset_classes import AssetClasses
@@ -128,10 +129,12 @@ class AccountRecords:
         """Which of these rows of one account no event has reported. The caller applies them."""
         return self._record(account_id).untold(rows, now_ns)
 
-    def observe(self, statement: Statement, began_ns: int, ended_ns: int) -> Outcome:
-        """Apply a statement from REST."""
+    def observe(
+        self, statement: Statement, began_ns: int, ended_ns: int, asked: Span | None = None
+    ) -> Outcome:
+        """Apply a statement from REST, with its times by our clock and by the broker's (None: the same)."""
         record = self._record(statement.state.account_id)
-        outcome = record.observe(statement, began_ns, ended_ns)
+        outcome = record.observe(statement, began_ns, ended_ns, asked)
         self._relearn_classes()
         self._rebuild(record)
         return outcome

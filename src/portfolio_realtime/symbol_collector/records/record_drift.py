@@ -55,7 +55,7 @@ class DriftingRecord(RecordState):
         less = totals.lacks(statement).get(CASH, ZERO)
         return less < 0 and not self._is_fee(CASH, less)
 
-    def _take_drift(self, statement: Statement, began_ns: int, ended_ns: int, *, is_late: bool) -> None:
+    def _take_drift(self, statement: Statement, ended_ns: int, *, is_late: bool) -> None:
         """Adopt REST's balances.
 
         What REST has without a booking becomes a difference; what only our record had is removed.
@@ -78,8 +78,8 @@ class DriftingRecord(RecordState):
         if self._confirmed is not None:
             known = [one for one in self._by_publication() if not self._booked.corrects_unknown(one)]
             undecided = [self._effect(one) for one in known]
-            self._differences.open_gap(self._confirmed.complete_ns - REST_LAG_NS, undecided=undecided)
-        self._replace(statement, began_ns, ended_ns)
+            self._differences.open_gap(self._confirmed_in.complete_ns - REST_LAG_NS, undecided=undecided)
+        self._replace(statement, ended_ns)
 
     def _undone(self, statement: Statement) -> list[Activity]:
         """The newest applied bookings that a lagging statement does not contain."""
@@ -128,13 +128,13 @@ class DriftingRecord(RecordState):
         price = 1.0 if name == CASH else statement.prices.get(name) or self._prices.get(name)
         return price is not None and abs(float(amount)) * price < differences.IMMATERIAL
 
-    def _replace(self, statement: Statement, began_ns: int, ended_ns: int) -> None:
+    def _replace(self, statement: Statement, ended_ns: int) -> None:
         self._confirm(statement, ended_ns)
         self._sum_up_day()
-        self._taken_from_ns, self._taken_until_ns = began_ns, ended_ns
+        self._taken = self._asked
         self._explained_since_ns = ended_ns
 
-    def _take_correction(self, statement: Statement, began_ns: int, ended_ns: int) -> None:
+    def _take_correction(self, statement: Statement, ended_ns: int) -> None:
         """REST has changed after a booking that corrects an unknown one: the difference is the correction.
 
         Balance and positions may still lag behind each other, so the record stays unsettled, and the next
@@ -146,7 +146,7 @@ class DriftingRecord(RecordState):
         else:
             for name, amount in self._balances.totals().lacks(statement).items():
                 self._differences.add(name, amount, ended_ns, Cause.UNEXPLAINED)
-        self._replace(statement, began_ns, ended_ns)
+        self._replace(statement, ended_ns)
         self._is_unsettled = True
 
     def _original_of(self, correction: Activity, statement: Statement) -> Activity:

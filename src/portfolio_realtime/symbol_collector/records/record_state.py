@@ -8,6 +8,7 @@ import msgspec
 
 from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.model import ZERO, Account, Bookings, Confirmation, Position
+from portfolio_realtime.symbol_collector.broker_time import Span
 from portfolio_realtime.symbol_collector.model import (
     CASH,
     AccountState,
@@ -26,13 +27,13 @@ from portfolio_realtime.symbol_collector.records.differences import Differences
 from portfolio_realtime.symbol_collector.records.doubts import Doubts, Reason
 
 REST_LAG_NS: Final = 5 * NS_PER_S  # a booking published this long before a request is in its answer
-CLOCK_SKEW_NS: Final = NS_PER_S // 2  # the broker's clock and ours agree within this
+CLOCK_SKEW_NS: Final = NS_PER_S // 2  # a difference of the clocks that a `Date` may not show
 APPLIED_MAX: Final = 1_000  # applied bookings kept to recognise a late statement
 BOOKINGS_TOLD_MAX: Final = 2_000  # the newest bookings that other services get
 
 
 class Doubted(NamedTuple):
-    """A statement that differs, when it was requested, and since when REST has said so."""
+    """A statement that differs, when it was requested by the broker's clock, and since when REST says so."""
 
     statement: Statement
     began_ns: int
@@ -58,8 +59,10 @@ class RecordState:
         self._doubts = Doubts()
         self._multipliers: dict[str, Decimal] = {}  # of options held since the roll, even if closed
         self._prices: dict[str, float] = {}  # the broker's own, of the statement that the balances rest on
-        self._taken_from_ns = 0  # the statement that the balances rest on was requested here …
-        self._taken_until_ns = 0  # … and complete here
+        # By the broker's clock: the statement that is being compared, …
+        self._asked = Span(0, 0, 0)
+        self._taken = Span(0, 0, 0)  # … that which the balances rest on, …
+        self._confirmed_in = Span(0, 0, 0)  # … and the newest that agreed
         self._confirmed: Confirmation | None = None
         self._doubt: Doubted | None = None
         self._explained_since_ns = 0  # from here on, the bookings explain every change
@@ -124,7 +127,7 @@ class RecordState:
     def _doubtful_flows(self) -> tuple[str, ...]:
         """CASH if it is unknown whether an external cash flow is in the cash."""
         has_any = any(
-            self._taken_from_ns - REST_LAG_NS < one.published_ns and cash_flows.external_cash_flow(one)
+            self._taken.from_ns - REST_LAG_NS < one.published_ns and cash_flows.external_cash_flow(one)
             for one in self._uncertain
             if one.ref_id not in self._presumed
         )
@@ -174,7 +177,7 @@ class RecordState:
 
     def _is_surely_new(self, activity: Activity) -> bool:
         """Whether it was published after the statement that the balances rest on."""
-        return activity.published_ns > self._taken_until_ns + CLOCK_SKEW_NS
+        return activity.published_ns > self._taken.until_ns + CLOCK_SKEW_NS
 
     def _move(self, activity: Activity) -> None:
         corrected = self._booked.corrected(activity)
@@ -226,7 +229,7 @@ class RecordState:
 
     def _confirm(self, statement: Statement, ended_ns: int) -> None:
         self._agree(statement)
-        self._confirmed = confirmation(statement, ended_ns)
+        self._confirmed, self._confirmed_in = confirmation(statement, ended_ns), self._asked
         if self._differences.ahead:
             self._sum_up_day()
 

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from portfolio_realtime.clock import Clock
+from portfolio_realtime.symbol_collector.broker_time import BrokerTime
 from portfolio_realtime.symbol_collector.model import Activity, Statement
 from portfolio_realtime.symbol_collector.sources.asset_names import AssetSource
 from portfolio_realtime.symbol_collector.sources.closed_days import HistorySource
@@ -63,6 +64,7 @@ class AccountSource(HistorySource, AssetSource, Protocol):
 
     refused: list[str]  # why elements of the newest list were left out
     interval_s_max: float  # the longest interval at which its accounts are reconciled
+    broker_time: BrokerTime  # learned from its answers
 
     async def __aenter__(self) -> Self: ...
 

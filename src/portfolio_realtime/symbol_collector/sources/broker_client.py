@@ -71,6 +71,7 @@ class BrokerClient:
         self.open_stream = self._rest.open_stream
         self.has_room = self._rest.has_room
         self.now_ns = self._rest.now_ns
+        self.broker_time = self._rest.broker_time
 
     async def __aenter__(self) -> Self:
         return self

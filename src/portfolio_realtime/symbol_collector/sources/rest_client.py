@@ -19,6 +19,7 @@ from portfolio_realtime.alpaca.http import Answer, Authentication, HttpClient
 from portfolio_realtime.alpaca.rate_limit import TOO_MANY, Quota
 from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.errors import BrokerRefused, BrokerUnavailable, RequestFailed
+from portfolio_realtime.symbol_collector.broker_time import BrokerTime
 from portfolio_realtime.symbol_collector.sources import parse
 from portfolio_realtime.symbol_collector.sources.parse import PayloadRefused
 
@@ -55,6 +56,7 @@ class RestClient:
         self._quota = Quota()
         self._turn = {True: asyncio.Lock(), False: asyncio.Lock()}
         self._ahead_s = 0.0  # our clock, of the broker's
+        self.broker_time = BrokerTime()
 
     def has_room(self, limit_min: int) -> bool:
         """May an urgent request go out now, and are at least so many allowed each minute?"""
@@ -119,13 +121,15 @@ class RestClient:
             raise BrokerUnavailable(f"{path}: {error}") from error
         finally:
             self._quota.answered(*told, time.monotonic(), time.time())
-            if time.monotonic() - sent_s < PROMPT_S:
-                self._note_time(told[1].get("date", ""))
+            self._note_time(told[1].get("date", ""), sent_s, time.monotonic())
             self._counted(str(told[0] or "none"))
 
-    def _note_time(self, date: str) -> None:
+    def _note_time(self, date: str, sent_s: float, received_s: float) -> None:
         with contextlib.suppress(ValueError):
-            self._ahead_s = time.time() - parsedate_to_datetime(date).timestamp()
+            date_s = parsedate_to_datetime(date).timestamp()
+            self.broker_time.learn(date_s, sent_s, received_s)
+            if received_s - sent_s < PROMPT_S:
+                self._ahead_s = time.time() - date_s
 
     async def _wait_for_turn(self, is_urgent: bool) -> None:
         async with self._turn[is_urgent]:

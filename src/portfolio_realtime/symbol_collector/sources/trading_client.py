@@ -37,6 +37,7 @@ class TradingClient:
         authentication = key_headers(settings.apca_api_key_id, secret)
         self._settings = settings
         self._rest = RestClient(settings.host("trading"), authentication, _refusal, counted)
+        self.broker_time = self._rest.broker_time
         self.refused: list[str] = []  # always empty: an unreadable account is an error, not a shorter list
 
     async def __aenter__(self) -> Self:

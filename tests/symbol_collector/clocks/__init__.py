@@ -1,0 +1,1 @@
+"""Tests of the collector against the clocks of others."""
