@@ -32,7 +32,9 @@ class Remote(Served):
 
     def __init__(self, port: int) -> None:
         self.port = port
-        self.http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10)
+        # Both ends would otherwise give up an idle connection after the same 5 s.
+        limits = httpx.Limits(keepalive_expiry=1.0)
+        self.http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10, limits=limits)
 
 
 def children(pid: int) -> list[int]:

@@ -54,7 +54,9 @@ class Served:
     def __init__(self, port: int, work: "asyncio.Task[None]") -> None:
         self.port = port
         self.work = work
-        self.http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10)
+        # Both ends would otherwise give up an idle connection after the same 5 s.
+        limits = httpx.Limits(keepalive_expiry=1.0)
+        self.http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10, limits=limits)
 
     def open(self, path: str, headers: dict[str, str] | None = None, **options: Any) -> connect:
         """A WebSocket client; without `headers` it is alice with a good token."""
