@@ -18,7 +18,9 @@ from portfolio_realtime.config import load
 from portfolio_realtime.model import Account, Publication
 from portfolio_realtime.portfolio_calculator.publisher import SIGN_S
 from portfolio_realtime.state import State, keys, open_state
+from portfolio_realtime.state.interest import UNREAD, Servers
 from portfolio_realtime.state.leases import Lease
+from portfolio_realtime.state.valuations import KnownInterest
 
 LEASE_MS = 600_000
 FIRST_SEQUENCE = 1_000_000  # so that all messages are of one length
@@ -62,7 +64,16 @@ async def main(url: str, count: int, interval_s: float) -> None:
         by_shard.setdefault(keys.shard_of(name, shards), []).append(name)
     await write_records(state, [name for names in by_shard.values() for name in names])
     leases = {shard: await _lease(state, keys.shard_lease(shard)) for shard in by_shard}
+    servers: dict[int, dict[str, Servers]] = {shard: {} for shard in by_shard}
+    until = dict.fromkeys(by_shard, UNREAD)
     sequence = FIRST_SEQUENCE
+
+    async def learn(shard: int) -> KnownInterest:
+        """Who watches, as a calculator knows it: else the script tells each account to its server alone."""
+        changes = await state.interest.read_changes(shard, until[shard])
+        changes.apply_to(servers[shard])
+        until[shard] = changes.until
+        return KnownInterest(servers[shard], changes.until)
 
     async def publish() -> None:
         nonlocal sequence
@@ -71,9 +82,9 @@ async def main(url: str, count: int, interval_s: float) -> None:
         for shard, names in by_shard.items():
             epoch = leases[shard].fencing_token
             flush[shard] = [Publication(name, sequence, message(name, epoch, sequence)) for name in names]
-        await asyncio.gather(
-            *(state.valuations.publish(leases[shard], shard, batch) for shard, batch in flush.items())
-        )
+        interest = dict(zip(by_shard, await asyncio.gather(*map(learn, by_shard)), strict=True))
+        batches = [(shard, leases[shard], batch) for shard, batch in flush.items()]
+        assert not any(await state.valuations.publish_all(batches, interest=interest))
 
     async def give_signs() -> None:
         while True:
