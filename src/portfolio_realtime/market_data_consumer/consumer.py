@@ -197,13 +197,12 @@ class FeedConsumer:
             self._universe_changed.clear()
             universe = await state.accounts.read_universe()
             asset_class = self._schedule.day.asset_class
-            is_doubtful, self._is_state_doubtful = self._is_state_doubtful, False
-            written = await state.marks.read_all() if is_doubtful else []
             self._subscription.want(
                 symbol for symbol, its_class in universe.items() if its_class == asset_class
             )
-            if is_doubtful:
-                self._subscription.book.raise_floor(written)
+            if self._is_state_doubtful:
+                self._is_state_doubtful = False
+                self._subscription.book.raise_floor(await state.marks.read_all())
                 self._subscription.write_all_again()
             await asyncio.sleep(UNIVERSE_PAUSE_S)
 
@@ -214,9 +213,6 @@ class FeedConsumer:
         MARK_FLUSH_INTERVAL after the end of the last one.
         """
         clock, moved = self._context.clock, self._subscription.moved
-        # Before the first write replaces them: an earlier owner's clock may have been ahead, and calculators
-        # ignore what was not received later.
-        self._subscription.book.raise_floor(await self._context.state.marks.read_all())
         pace = Pace(FLUSH_S_MIN, self._context.settings.mark_flush_interval)
         while True:
             await asyncio.sleep(pace.wait_s(clock.monotonic_s()))
