@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import pytest
@@ -255,8 +255,7 @@ async def test_what_a_replica_lacked_when_it_took_over_is_written_again(
             true = await state.accounts.read_one(account_id)
             assert true is not None
             old = msgspec.structs.replace(true, cash=true.cash - 1)
-            writing = state.connection.commands.hset(name, account_id, msgspec.json.encode(old))
-            await cast("Awaitable[int]", writing)
+            await state.connection.commands.hset(name, account_id, msgspec.json.encode(old))
             source = await cluster.primary_of(name)
             target = next(node for node in await cluster.primaries() if node is not source)
             await cluster.move_slots([key_slot(name.encode())], target)
