@@ -72,10 +72,7 @@ def consumer(loop: VirtualLoop, seen: Seen) -> tuple[Coroutine[Any, Any, Any], C
         await asyncio.sleep(WRITE_S)
         seen.append((loop.time(), marks[0].price))
 
-    async def read_all() -> list[Mark]:
-        return []
-
-    context = context_of(loop, SimpleNamespace(marks=SimpleNamespace(write=write, read_all=read_all)))
+    context = context_of(loop, SimpleNamespace(marks=SimpleNamespace(write=write)))
     metrics = MarketMetrics(context.registry)
     one = FeedConsumer(context, metrics, schedules(context.settings)[0], cast("Any", None))
     subscription = one._subscription  # what a feed brings

@@ -228,13 +228,8 @@ async def test_what_was_evicted_comes_back(
 ) -> None:
     """A record, the universe: nobody announces that they are gone."""
     monkeypatch.setattr(stored_records, "COMPARE_S", 0.01)
-    records, lease = AccountRecords(), await lease_of(state, "symbol_collector")
-    records.list_accounts(["alice", "bob"])
-    for account_id in ("alice", "bob"):
-        one = statement(1000, {"AAPL": 3, account_id.upper(): 1})
-        its = msgspec.structs.replace(one.state, account_id=account_id)
-        records.observe(msgspec.structs.replace(one, state=its), at_s(-2), at_s(-1))
-
+    records = _records_of(alice={"AAPL": 3, "ALICE": 1}, bob={"AAPL": 3, "BOB": 1})
+    lease = await lease_of(state, "symbol_collector")
     writer = RecordWriter(state.accounts, records, PendingAccounts())
     writer.request_write()
     tasks = [
@@ -255,11 +250,7 @@ async def test_a_shard_that_was_away_is_written_whole(
 ) -> None:
     """A replica that has replaced its primary may have an older record: no count tells."""
     monkeypatch.setattr(stored_records, "COMPARE_S", 0.01)
-    records, lease = AccountRecords(), await lease_of(state, "symbol_collector")
-    records.list_accounts(["alice"])
-    one = statement(1000, {"AAPL": 3})
-    its = msgspec.structs.replace(one.state, account_id="alice")
-    records.observe(msgspec.structs.replace(one, state=its), at_s(-2), at_s(-1))
+    records, lease = _records_of(alice={"AAPL": 3}), await lease_of(state, "symbol_collector")
     writer, key = RecordWriter(state.accounts, records, PendingAccounts()), _accounts_key("alice")
     writer.request_write()
     tasks = [
@@ -275,6 +266,17 @@ async def test_a_shard_that_was_away_is_written_whole(
     await cancel_until_ended(tasks)
 
 
+def _records_of(**holdings: dict[str, int]) -> AccountRecords:
+    """A record of each account, with 1,000 in cash."""
+    records = AccountRecords()
+    records.list_accounts(list(holdings))
+    for account_id, held in holdings.items():
+        one = statement(1000, held)
+        its = msgspec.structs.replace(one.state, account_id=account_id)
+        records.observe(msgspec.structs.replace(one, state=its), at_s(-2), at_s(-1))
+    return records
+
+
 def _accounts_key(account_id: str) -> str:
     return keys.accounts(keys.shard_of(account_id, SHARDS))
 
@@ -284,11 +286,7 @@ async def test_what_is_on_its_way_to_valkey_is_not_lost(
 ) -> None:
     """The writer has taken a record and has not written it yet, while the counts are compared."""
     monkeypatch.setattr(stored_records, "COMPARE_S", 0.01)
-    records, lease = AccountRecords(), await lease_of(state, "symbol_collector")
-    records.list_accounts(["alice"])
-    one = statement(1000, {"AAPL": 3})
-    its = msgspec.structs.replace(one.state, account_id="alice")
-    records.observe(msgspec.structs.replace(one, state=its), at_s(-2), at_s(-1))
+    records, lease = _records_of(alice={"AAPL": 3}), await lease_of(state, "symbol_collector")
     write, began, goes_on = state.accounts.write, asyncio.Event(), asyncio.Event()
 
     async def slow(*batch: Any) -> None:

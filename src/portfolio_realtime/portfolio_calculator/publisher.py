@@ -16,9 +16,9 @@ from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.state.valuations import KnownInterest
 from portfolio_realtime.telemetry import CalculatorMetrics
 from portfolio_realtime.valuation.valuer import Flush, Valuer
+from portfolio_realtime.wire.messages import VALKEY
 
 QUIET_S: Final = 0.5  # longest wait without a change, because marks become stale by time alone
-VALKEY: Final = "valkey"  # the hop
 DEAF_S_MAX: Final = 2.0  # a lost subscription is made again within this, counted from the last probe
 SIGN_S: Final = 1.0  # each shard sends a sign of life to all servers this often
 REST_S_MIN: Final = 0.005  # changes within this time of a flush share the next one

@@ -14,6 +14,7 @@ MESSAGE_BYTES_MAX: Final = 4096  # of one message from a client
 ACCOUNTS_OF_A_MESSAGE_MAX: Final = 100  # as many UUIDs fit into MESSAGE_BYTES_MAX
 
 Hop = Literal["collector", "calculator", "valkey", "server"]
+VALKEY: Final[Hop] = "valkey"
 Detail = Literal["value", "positions"]
 ErrorCode = Literal[
     "bad_message", "too_many_messages", "too_many_subscriptions", "forbidden", "account_not_in_dollars"

@@ -1,5 +1,6 @@
--- Read which accounts which servers watch in a shard, as pairs 'ACCOUNT SERVER': what has changed since an entry of the stream of changes, or all accounts if
--- that entry is not in it any more. Expired interest is removed first, which is a change, too.
+-- Read which accounts which servers watch in a shard, as pairs 'ACCOUNT SERVER': what has changed since an entry
+-- of the stream of changes, or all pairs if that entry is not in it any more. Expired interest is removed first,
+-- which is a change, too.
 -- KEYS: interest, interest in positions, changes. ARGV: id of the newest entry that was read ('' for none),
 -- length of the stream, pairs in one entry at most.
 -- Returns the id of the newest entry, whether all pairs follow, the watched pairs, those of them with positions,

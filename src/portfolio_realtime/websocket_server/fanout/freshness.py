@@ -12,12 +12,11 @@ import msgspec
 
 from portfolio_realtime.clock import rfc3339
 from portfolio_realtime.wire.frames import text_frame
-from portfolio_realtime.wire.messages import Freshness, Hop, encode
+from portfolio_realtime.wire.messages import VALKEY, Freshness, Hop, encode
 
 REACHED_S_MAX: Final = 4.0  # since Valkey last answered: interest is written there, and expires
 SILENT_S_MAX: Final = 3.0  # signs of life come every second; a slow calculator must not count as dead
 CALCULATOR: Final[Hop] = "calculator"
-VALKEY: Final[Hop] = "valkey"
 SERVER: Final[Hop] = "server"
 # Hops that may be silent for a shard.
 HOPS: Final[tuple[str, ...]] = tuple(hop for hop in get_args(Hop) if hop != SERVER)
