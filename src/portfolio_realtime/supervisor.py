@@ -23,7 +23,7 @@ from portfolio_realtime.forking import Preloaded, PreloadedEnded
 from portfolio_realtime.preloading import Importing, begin, is_possible
 from portfolio_realtime.processes import AnyProcess, end_all, keep_alive, start_module, until_asked_to_end
 from portfolio_realtime.service import together
-from portfolio_realtime.state import keys, open_state
+from portfolio_realtime.state import keys, state_of
 from portfolio_realtime.state.embedded import EmbeddedServer
 
 READY_POLL_S: Final = 0.1
@@ -156,13 +156,7 @@ async def _is_collected(settings: config.Settings) -> bool:
     if settings.is_embedded:
         return False
     keys.use_prefix(settings.key_prefix)
-    state = open_state(
-        settings.state_url,
-        holder="run_services",
-        shards=settings.shards,
-        lease_ms=settings.lease_ms,
-        is_cluster=settings.is_cluster,
-    )
+    state = state_of(settings, "run_services")
     try:
         async with asyncio.timeout(LOOK_S_MAX):
             return await state.leases.is_held_by_another(COLLECTOR)

@@ -7,7 +7,7 @@ from typing import Final
 
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import SettingsError
-from portfolio_realtime.state import State, keys, open_state
+from portfolio_realtime.state import State, keys, state_of
 from portfolio_realtime.state.revocations import Revocation, SubjectRevocation, TokenRevocation
 
 HOLDER: Final = "operator"
@@ -48,13 +48,7 @@ async def opened_state(settings: Settings) -> AsyncGenerator[State]:
     if settings.is_embedded:
         raise SettingsError("an embedded Valkey serves only its own process: set REDIS_HOST or REDIS_URL")
     keys.use_prefix(settings.key_prefix)
-    state = open_state(
-        settings.state_url,
-        holder=HOLDER,
-        shards=settings.shards,
-        lease_ms=settings.lease_ms,
-        is_cluster=settings.is_cluster,
-    )
+    state = state_of(settings, HOLDER)
     try:
         yield state
     finally:

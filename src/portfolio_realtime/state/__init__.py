@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from portfolio_realtime.config import Settings
 from portfolio_realtime.state.account_numbers import AccountNumbers
 from portfolio_realtime.state.accounts import Accounts
 from portfolio_realtime.state.agreement import Agreement
@@ -70,4 +71,15 @@ def open_state(url: str, *, holder: str, shards: int, lease_ms: int, is_cluster:
         tickets=Tickets(connection),
         revocations=Revocations(connection),
         entitlements=Entitlements(connection),
+    )
+
+
+def state_of(settings: Settings, holder: str) -> State:
+    """The state that settings name. An embedded one is known to who has started it: see `open_state`."""
+    return open_state(
+        settings.state_url,
+        holder=holder,
+        shards=settings.shards,
+        lease_ms=settings.lease_ms,
+        is_cluster=settings.is_cluster,
     )

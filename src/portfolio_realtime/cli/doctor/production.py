@@ -20,7 +20,7 @@ from portfolio_realtime.cli.doctor.findings import Finding, Status
 from portfolio_realtime.cli.doctor.machine import judged
 from portfolio_realtime.config import Settings, listed
 from portfolio_realtime.errors import StateRefused, StateUnavailable
-from portfolio_realtime.state import State, keys, open_state
+from portfolio_realtime.state import State, keys, state_of
 from portfolio_realtime.state.revocations import ALWAYS
 from portfolio_realtime.state.server import Server, examine
 
@@ -147,13 +147,7 @@ async def _valkey(settings: Settings) -> list[Finding]:
 @asynccontextmanager
 async def _state(settings: Settings) -> AsyncGenerator[State]:
     keys.use_prefix(settings.key_prefix)
-    state = open_state(
-        settings.state_url,
-        holder=HOLDER,
-        shards=settings.shards,
-        lease_ms=settings.lease_ms,
-        is_cluster=settings.is_cluster,
-    )
+    state = state_of(settings, HOLDER)
     try:
         yield state
     finally:

@@ -8,7 +8,7 @@ from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import StateError
 from portfolio_realtime.model import Account
-from portfolio_realtime.state import State, feeds, open_state
+from portfolio_realtime.state import State, feeds, state_of
 
 CHECK: Final = "account records"
 RECORDS_MAX: Final = 1_000  # records that are read, in Valkey's order
@@ -17,13 +17,7 @@ LISTED_MAX: Final = 3
 
 async def examine(settings: Settings) -> Finding:
     """Count the records of a shared Valkey that are old or not confirmed."""
-    state = open_state(
-        settings.state_url,
-        holder="doctor",
-        shards=settings.shards,
-        lease_ms=settings.lease_ms,
-        is_cluster=settings.is_cluster,
-    )
+    state = state_of(settings, "doctor")
     try:
         is_heard = bool(await state.feeds.live([feeds.ACCOUNTS]))
         return judged(await _records(state, settings.shards), settings.record_ttl, is_heard=is_heard)
