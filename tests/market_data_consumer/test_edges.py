@@ -62,7 +62,8 @@ async def test_faults_of_the_feed_leave_no_wrong_mark(
     simulator: StartSimulator, state: State, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Repeats, another order, unknown messages, a mute socket, ghosts after a cut: all marks exact."""
-    monkeypatch.setattr(subscription, "SILENCE_S", dict.fromkeys(Session, (0.5, 1.0)))
+    monkeypatch.setattr(subscription, "SILENCE_S_MIN", 0.5)
+    monkeypatch.setattr(subscription, "SILENCE_S_MAX", dict.fromkeys(Session, 1.0))
     monkeypatch.setattr(subscription, "REFRESH_CHECK_S", 0.1)
     monkeypatch.setattr(subscription, "FEED_LAG_S_MAX", 0.3)
     monkeypatch.setitem(reconnect_delay.PAUSES, "406", Pauses(0.2, 0.4))

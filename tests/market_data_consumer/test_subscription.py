@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from portfolio_realtime import config
 from portfolio_realtime.backoff import Backoff
 from portfolio_realtime.cancellation import cancel_until_ended
-from portfolio_realtime.clock import rfc3339
+from portfolio_realtime.clock import parse_rfc3339, rfc3339
 from portfolio_realtime.errors import FeedError, FeedRefused, FeedUnavailable
 from portfolio_realtime.market_data_consumer import subscription as subscription_module
 from portfolio_realtime.market_data_consumer.feeds import schedules
@@ -22,9 +22,12 @@ from portfolio_realtime.market_data_consumer.subscription import (
     AHEAD_LIVE_S,
     AHEAD_TRADES_MIN,
     FEED_LAG_S_MAX,
+    SILENCE_S_MAX,
+    SILENCE_S_MIN,
     UNKNOWN_TYPES_MAX,
     MarketSubscription,
 )
+from portfolio_realtime.market_data_consumer.trading_sessions import Session
 from portfolio_realtime.telemetry import MarketMetrics
 from tests.market_data_consumer.moments import raw_moment
 
@@ -54,6 +57,7 @@ class Feed:
         self.feed = market.feed
         self.subscribed: list[list[str]] = []
         self.unsubscribed: list[list[str]] = []
+        self.snapshot_requests = 0
         self.has_ids = True  # options' trades have none
         self._market = market
         self._clock = clock
@@ -62,6 +66,10 @@ class Feed:
         self._latest: dict[str, SnapshotTrade] = {}
         self._number = 0
         self._ahead_s = 0.0  # of the market before our clock
+
+    def move_to(self, now_ns: int) -> None:
+        """It is this time now, in nanoseconds since 1970."""
+        self._clock.now_s = now_ns / 10**9
 
     def hours_behind(self, hours: int) -> None:
         """So far is our clock behind from now on."""
@@ -102,6 +110,7 @@ class Feed:
         """Of the stream the next frame, of REST the snapshots of these symbols."""
         if symbols is None:
             return await self._arrived.get()
+        self.snapshot_requests += 1
         return {symbol: Snapshot(self._latest[symbol]) for symbol in symbols if symbol in self._latest}
 
     async def subscribe(self, symbols: set[str]) -> list[str]:
@@ -173,6 +182,36 @@ async def test_a_trade_that_the_stream_does_not_bring_is_an_outage(
         with pytest.raises(StreamLost, match="mute") as lost:
             await asyncio.wait_for(loops, ENDS_S_MAX)
         assert lost.value.reason == "mute"
+
+
+@pytest.mark.parametrize(
+    ("at", "session"),
+    [
+        ("2026-11-30T15:00:00Z", Session.CORE),
+        ("2026-11-30T21:10:00Z", Session.EXTENDED),
+        ("2026-12-01T02:00:00Z", Session.OVERNIGHT),
+        ("2026-11-29T15:00:00Z", Session.CLOSED),
+    ],
+)
+async def test_in_every_session_a_feed_that_falls_silent_is_checked_as_soon(
+    feed: tuple[MarketSubscription, Feed], at: str, session: Session
+) -> None:
+    """Snapshots are taken 5 s after data, then at doubling intervals that depend on the session."""
+    market, world = feed
+    world.move_to(parse_rfc3339(at))
+    assert schedules(config.load())[0].session(parse_rfc3339(at)) is session
+    async with connected(market, world):
+        for _ in range(2):  # data begins the silence anew, whatever it has grown to
+            world.trade("A", is_streamed=True)
+            await world.settle()
+            requests = world.snapshot_requests
+            await world.settle(SILENCE_S_MIN - 0.1)
+            assert world.snapshot_requests == requests
+            doubled = (min(SILENCE_S_MIN * 2**n, SILENCE_S_MAX[session]) for n in range(1, 5))
+            for silence_s in (0.1, *doubled):
+                await world.settle(silence_s + 0.1)
+                assert world.snapshot_requests == requests + 1, silence_s
+                requests += 1
 
 
 async def test_a_trade_that_comes_late_is_no_outage(feed: tuple[MarketSubscription, Feed]) -> None:

@@ -385,7 +385,8 @@ async def test_a_mute_stream_is_found_out_and_a_quiet_one_is_kept(
 ) -> None:
     """Silence alone is no outage; silence while the venue's snapshots hold new trades is one. The marks
     follow the snapshots either way."""
-    monkeypatch.setattr(subscription, "SILENCE_S", dict.fromkeys(Session, (0.2, 0.2)))
+    monkeypatch.setattr(subscription, "SILENCE_S_MIN", 0.2)
+    monkeypatch.setattr(subscription, "SILENCE_S_MAX", dict.fromkeys(Session, 0.2))
     monkeypatch.setattr(subscription, "REFRESH_CHECK_S", 0.05)
     monkeypatch.setattr(subscription, "FEED_LAG_S_MAX", 0.0)
     market = await simulator(accounts=5, symbols=10, trades_per_second=0, activities_per_second=0)

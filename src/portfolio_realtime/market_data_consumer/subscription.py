@@ -47,12 +47,15 @@ SNAPSHOT_RETRY_S_MAX: Final = 30.0
 REFRESH_S: Final = 300.0
 REFRESH_CHECK_S: Final = 1.0
 PULSE_CHECK_S: Final = 0.25
-# Seconds without data before snapshots are taken: at first, and at most after doubling.
-SILENCE_S: Final = {
-    Session.CORE: (5.0, 30.0),
-    Session.EXTENDED: (30.0, REFRESH_S),
-    Session.OVERNIGHT: (30.0, REFRESH_S),
-    Session.CLOSED: (30.0, REFRESH_S),
+# Without data for so long, snapshots are taken. The time doubles up to the session's maximum, until data
+# arrives. It begins the same in every session: what has just been traded may be traded again, and some
+# options trade until 16:15.
+SILENCE_S_MIN: Final = 5.0
+SILENCE_S_MAX: Final = {
+    Session.CORE: 30.0,
+    Session.EXTENDED: REFRESH_S,
+    Session.OVERNIGHT: REFRESH_S,
+    Session.CLOSED: REFRESH_S,
 }
 FEED_LAG_S_MAX: Final = 3.0  # for so long a trade in a snapshot may still be missing in the stream
 EXPLAINED_S: Final = FEED_LAG_S_MAX + 2.0  # after snapshots were requested
@@ -408,7 +411,7 @@ class MarketSubscription:
         Those of single symbols are requested when the book asks for them. Raises FeedUnavailable for a mute
         stream.
         """
-        silence_s = 0.0
+        silence_s = SILENCE_S_MIN
         refreshed_s = frame_s = self._clock.monotonic_s()
         date = new_york_date_of(self._clock.now_ns())
         session = self._schedule.session(self._clock.now_ns())
@@ -421,10 +424,9 @@ class MarketSubscription:
             session, before = self._schedule.session(now_ns), session
             if session is not before:
                 self._pulse.begin_anew()
-            silence_s_min, silence_s_max = SILENCE_S[session]
             if self._frame_s != frame_s:
-                frame_s, silence_s = self._frame_s, silence_s_min
-            silence_s = min(max(silence_s, silence_s_min), silence_s_max)
+                frame_s, silence_s = self._frame_s, SILENCE_S_MIN
+            silence_s = min(silence_s, SILENCE_S_MAX[session])
             is_silent = now_s - max(frame_s, refreshed_s) > silence_s
             if self._is_doubted and refreshed_s > frame_s:
                 self._explain_silence(now_s - refreshed_s)
