@@ -298,17 +298,17 @@ async def _compare(seen: Seen, simulator_url: str, jwt_secret: str) -> None:
     def token_for(account_id: str) -> str:
         return token(jwt_secret, "viewer", [account_id], TOKEN_S)
 
-    fleet = Clients(f"https://{DOMAIN}", account_ids, token_for, interval_s=INTERVAL_S, detail=True)
+    clients = Clients(f"https://{DOMAIN}", account_ids, token_for, interval_s=INTERVAL_S, detail=True)
     try:
-        await fleet.start()
+        await clients.start()
         await asyncio.sleep(WATCH_S)
         await oracle.pause()
-        differing, seen.converged_s = await converge(oracle, fleet)
+        differing, seen.converged_s = await converge(oracle, clients)
     finally:
-        await fleet.stop()
+        await clients.stop()
         await oracle.close()
     seen.accounts, seen.mismatches = len(account_ids), len(differing)
-    counts = fleet.counts
+    counts = clients.counts
     seen.messages, seen.leaks, seen.regressions = counts["messages"], counts["leaks"], counts["regressions"]
 
 

@@ -62,7 +62,7 @@ class Load:
 
 
 async def run(revision: Revision, load: Load, slower_ratio: float = 0.0) -> Run:
-    """Bring it up, load it, take it down. Raises SystemFailed, FleetFailed."""
+    """Bring it up, load it, take it down. Raises SystemFailed, ClientsFailed."""
     options = simulator_options(load.accounts, load.symbols, load.trades_per_s, load.seed)
     simulator, simulator_url = await start_simulator(options)
     oracle = Oracle(simulator_url)
@@ -147,7 +147,7 @@ async def loaded(
 ) -> dict[str, float]:
     """The load on servers at these URLs, each with its share of the clients; `pid` has started the product.
 
-    `cores.NAME` is the processor time of a service, or Valkey, in a second. Raises SystemFailed, FleetFailed.
+    `cores.NAME`: processor time of a service, or Valkey, in a second. Raises SystemFailed, ClientsFailed.
     """
     chosen = [accounts[index % len(accounts)] for index in range(load.connections)]
     async with contextlib.AsyncExitStack() as ended:

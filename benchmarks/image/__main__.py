@@ -128,16 +128,16 @@ async def _compare(url: str, secret: str, ready_s: float, containers: list[Conta
     def token_for(account_id: str) -> str:
         return token(secret, "proof", [account_id], TOKEN_S)
 
-    fleet = Clients(url, account_ids, token_for, interval_s=INTERVAL_S, detail=True)
+    clients = Clients(url, account_ids, token_for, interval_s=INTERVAL_S, detail=True)
     try:
-        await fleet.start()
+        await clients.start()
         await asyncio.sleep(WATCH_S)
         await oracle.pause()
-        differing, converged_s = await converge(oracle, fleet)
+        differing, converged_s = await converge(oracle, clients)
     finally:
-        await fleet.stop()
+        await clients.stop()
         await oracle.close()
-    counts = fleet.counts
+    counts = clients.counts
     return Proof(
         accounts=len(account_ids),
         ready_s=ready_s,

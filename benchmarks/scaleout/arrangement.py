@@ -36,7 +36,7 @@ class Arrangement:
 
 
 async def run(arrangement: Arrangement, load: Load) -> Run:
-    """Bring it up, load it, take it down. Raises SystemFailed, FleetFailed."""
+    """Bring it up, load it, take it down. Raises SystemFailed, ClientsFailed."""
     options = simulator_options(load.accounts, load.symbols, load.trades_per_s, load.seed)
     simulator, simulator_url = await start_simulator(options)
     oracle, secret = Oracle(simulator_url), secrets.token_urlsafe(48)

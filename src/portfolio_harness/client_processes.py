@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 import msgspec
 import uvloop
 
-from portfolio_harness.clients import Clients, FleetFailed, TokenFor
+from portfolio_harness.clients import Clients, ClientsFailed, TokenFor
 from portfolio_harness.lags import Lags
 from portfolio_harness.oracle import Truth
 from portfolio_realtime.errors import SettingsError
@@ -90,7 +90,7 @@ class ClientProcesses:
     """Clients in as many processes as they need.
 
     As an async context manager, it starts the processes and ends them. The arguments are those of `Clients`.
-    Each method raises FleetFailed when a client process fails.
+    Each method raises ClientsFailed when a client process fails.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class ClientProcesses:
         await end_all(self._processes)
 
     async def start(self, count: int) -> None:
-        """Connect the first `count` clients, and return when each has a value. Raises FleetFailed."""
+        """Connect the first `count` clients, and return when each has a value. Raises ClientsFailed."""
         children = len(self._processes)
         await self._tell(
             [Order("start", count=len(range(index, count, children))) for index in range(children)]
@@ -186,10 +186,10 @@ async def _ask(process: asyncio.subprocess.Process, order: Order) -> ChildAnswer
     await process.stdin.drain()
     line = await process.stdout.readline()
     if not line:
-        raise FleetFailed("a client process ended; its reason is above")
+        raise ClientsFailed("a client process ended; its reason is above")
     answer = msgspec.json.decode(line, type=ChildAnswer)
     if answer.failed:
-        raise FleetFailed(answer.failed)
+        raise ClientsFailed(answer.failed)
     return answer
 
 
@@ -197,34 +197,34 @@ class Child:
     """The child's side: clients that follow the parent's orders."""
 
     def __init__(self) -> None:
-        self._fleet: Clients | None = None
+        self._clients: Clients | None = None
         self._truths: dict[str, Truth] = {}
 
     async def obey(self, order: Order) -> ChildAnswer:
-        """Carry out one order and return the answer. Raises FleetFailed."""
+        """Carry out one order and return the answer. Raises ClientsFailed."""
         if order.what == "recruit":
-            self._fleet = _recruited(order)
+            self._clients = _recruited(order)
             return ChildAnswer()
-        assert self._fleet is not None
+        assert self._clients is not None
         match order.what:
             case "start":
-                await self._fleet.start(order.count)
+                await self._clients.start(order.count)
             case "measure":
-                self._fleet.begin_measuring()
+                self._clients.begin_measuring()
             case "cut":
-                self._fleet.cut()
+                self._clients.cut()
             case "report":
-                return ChildAnswer(report=_report(self._fleet))
+                return ChildAnswer(report=_report(self._clients))
             case "compare":
-                return ChildAnswer(differing=await self._differing(self._fleet, order.truths))
+                return ChildAnswer(differing=await self._differing(self._clients, order.truths))
             case what:
-                raise FleetFailed(f"no such order: {what}")
+                raise ClientsFailed(f"no such order: {what}")
         return ChildAnswer()
 
-    async def _differing(self, fleet: Clients, truths: dict[str, Truth] | None) -> dict[str, list[str]]:
+    async def _differing(self, clients: Clients, truths: dict[str, Truth] | None) -> dict[str, list[str]]:
         if truths is not None:
             self._truths = truths
-        return await fleet.mismatches(self._truths)
+        return await clients.mismatches(self._truths)
 
 
 def _recruited(order: Order) -> Clients:
@@ -240,19 +240,19 @@ def _recruited(order: Order) -> Clients:
     )
 
 
-def _report(fleet: Clients) -> Report:
+def _report(clients: Clients) -> Report:
     return Report(
-        counts=dict(fleet.counts),
-        close_codes=dict(fleet.close_codes),
-        lags=fleet.lags.counts,
-        deliveries=fleet.deliveries.counts,
-        first_values=fleet.first_values.counts,
-        outages_s=[round(outage_s, 4) for outage_s in fleet.outages_s],
-        connects_per_s=fleet.connects_per_s,
-        without_value=fleet.without_value,
-        cut_off=fleet.cut_off,
-        regular=fleet.regular,
-        silence_s=round(fleet.silence_s, 3),
+        counts=dict(clients.counts),
+        close_codes=dict(clients.close_codes),
+        lags=clients.lags.counts,
+        deliveries=clients.deliveries.counts,
+        first_values=clients.first_values.counts,
+        outages_s=[round(outage_s, 4) for outage_s in clients.outages_s],
+        connects_per_s=clients.connects_per_s,
+        without_value=clients.without_value,
+        cut_off=clients.cut_off,
+        regular=clients.regular,
+        silence_s=round(clients.silence_s, 3),
     )
 
 
@@ -279,7 +279,7 @@ async def _serve() -> None:
     while line := await reader.readline():
         try:
             answer: Any = await child.obey(msgspec.json.decode(line, type=Order))
-        except FleetFailed as error:
+        except ClientsFailed as error:
             answer = ChildAnswer(failed=str(error))
         sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
         sys.stdout.buffer.flush()

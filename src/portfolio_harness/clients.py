@@ -40,7 +40,7 @@ REGULAR_S_MAX: Final = 2.5  # a client whose longest silence is no longer gets v
 TokenFor = Callable[[str], str]
 
 
-class FleetFailed(PortfolioRealtimeError):
+class ClientsFailed(PortfolioRealtimeError):
     """The clients did not get their first values, or a client process failed."""
 
 
@@ -82,7 +82,7 @@ class CheckedClient:
     """What one client has received of one account, over all its connections."""
 
     __slots__ = (
-        "_fleet",
+        "_clients",
         "_newest",
         "_raw",
         "account_id",
@@ -105,8 +105,8 @@ class CheckedClient:
         "wire",
     )
 
-    def __init__(self, fleet: "Clients", account_id: str, *, is_stalled: bool) -> None:
-        self._fleet = fleet
+    def __init__(self, clients: "Clients", account_id: str, *, is_stalled: bool) -> None:
+        self._clients = clients
         self._raw: bytes | None = None
         self._newest: dict[str, Any] | None = None
         self.account_id = account_id
@@ -163,7 +163,7 @@ class CheckedClient:
         """Names of the figures that differ from the truth."""
         if (newest := self.newest) is None:
             return ["no value"]
-        return differences(newest, self.rows if self._fleet.has_detail else None, truth)
+        return differences(newest, self.rows if self._clients.has_detail else None, truth)
 
     # The wire calls these
 
@@ -171,15 +171,15 @@ class CheckedClient:
         """The handshake is done and the first message is sent."""
         self.is_snapshot, self.behind_bytes, self.stale_hops = True, 0, ()
         self.asked_ns = time.time_ns()
-        self._fleet.handshakes += 1
+        self._clients.handshakes += 1
 
     def text(self, payload: bytes) -> None:
         """A text message arrived."""
-        self._fleet.check_message(self, payload)
+        self._clients.check_message(self, payload)
 
     def ended(self, code: int) -> None:
         """The connection ended."""
-        self._fleet.ended(self, code)
+        self._clients.ended(self, code)
 
 
 class Clients:
@@ -214,7 +214,7 @@ class Clients:
         self._started = 0  # the number of clients that were told to connect
         self.handshakes = 0
         self._connecting_s = 0.0
-        self.clients = [
+        self.all = [
             CheckedClient(self, account_id, is_stalled=index < stalled)
             for index, account_id in enumerate(account_ids)
         ]
@@ -252,18 +252,18 @@ class Clients:
 
     @property
     def _readers(self) -> list[CheckedClient]:
-        return [client for client in self.clients[: self._started] if not client.is_stalled]
+        return [client for client in self.all[: self._started] if not client.is_stalled]
 
     async def start(self, count: int | None = None) -> None:
-        """Connect the first `count` clients (all); return when each has a value. Raises FleetFailed."""
-        new = self.clients[self._started : count]
+        """Connect the first `count` clients (all); return when each has a value. Raises ClientsFailed."""
+        new = self.all[self._started : count]
         started_s, handshakes, connecting_s = time.monotonic(), self.handshakes, 0.0
         for client in new:
             client.lost_s = started_s
         self._started += len(new)
         if not self._connectors:
             self._connectors = [asyncio.create_task(self._connect()) for _ in range(CONNECTING_MAX)]
-        spacing_s = self._ramp_s / max(1, len(self.clients))
+        spacing_s = self._ramp_s / max(1, len(self.all))
         for index, client in enumerate(new):
             self._later(index * spacing_s, client)
         try:
@@ -275,7 +275,7 @@ class Clients:
         except TimeoutError:
             waiting = sum(not client.has_value for client in new)
             codes = dict(self.close_codes)
-            raise FleetFailed(
+            raise ClientsFailed(
                 f"{waiting} of {len(new)} clients have no value after {FIRST_VALUE_S_MAX:.0f} s; "
                 f"connections ended by code: {codes}"
             ) from None
@@ -289,12 +289,12 @@ class Clients:
         self.lags, self.deliveries = Lags(), Lags()
         self.outages_s.clear()
         now_ns = time.time_ns()
-        for client in self.clients:
+        for client in self.all:
             client.begin_measuring(now_ns)
 
     def cut(self) -> None:
         """Abort all connections at once, without a close frame."""
-        for client in self.clients:
+        for client in self.all:
             if client.wire is not None:
                 client.wire.abort()
 

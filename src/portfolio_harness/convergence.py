@@ -46,7 +46,7 @@ async def converge(
         await asyncio.sleep(max(COMPARE_S_MIN, time.monotonic() - asked_s))
 
 
-async def until_unmarked(fleet: Clients, deadline_s: float = UNMARKED_S_MAX) -> dict[str, list[str]]:
+async def until_unmarked(clients: Clients, deadline_s: float = UNMARKED_S_MAX) -> dict[str, list[str]]:
     """Wait until no account record is marked as unsure any more: the broker's next statement confirms it.
 
     Returns account id -> the marks that are left after `deadline_s`.
@@ -54,7 +54,7 @@ async def until_unmarked(fleet: Clients, deadline_s: float = UNMARKED_S_MAX) -> 
     started_s = time.monotonic()
     while True:
         marked = {
-            client.account_id: marks for client in fleet.clients if (marks := record_marks(client.newest))
+            client.account_id: marks for client in clients.all if (marks := record_marks(client.newest))
         }
         if not marked or time.monotonic() - started_s > deadline_s:
             waited_s = time.monotonic() - started_s

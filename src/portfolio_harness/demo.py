@@ -78,7 +78,7 @@ async def prove(
 ) -> Proof:
     """Run for `duration_s` seconds, stop the market, and compare every account with the oracle.
 
-    Raises SystemFailed, SettingsError, FleetFailed.
+    Raises SystemFailed, SettingsError, ClientsFailed.
     """
     say(STARTING)
     async with running(simulator_options, port=port, overrides=_overrides(), valkey=valkey) as system:
@@ -93,24 +93,24 @@ def _overrides() -> dict[str, str]:
 
 async def _watch(system: System, duration_s: float, seed: int) -> Proof:
     account_ids = await system.oracle.account_ids()
-    fleet = Clients(system.url, account_ids, system.token_for, interval_s=DEMO_INTERVAL_S, detail=True)
+    clients = Clients(system.url, account_ids, system.token_for, interval_s=DEMO_INTERVAL_S, detail=True)
     try:
         started_s = time.monotonic()
-        await fleet.start()
+        await clients.start()
         say(f"{len(account_ids)} accounts watched after {time.monotonic() - started_s:.1f} s")
-        async with judging(Judge(), system.oracle, fleet) as judge:
-            await _let_run(system, fleet, duration_s)
+        async with judging(Judge(), system.oracle, clients) as judge:
+            await _let_run(system, clients, duration_s)
             await system.oracle.pause()
-            differing, converged_s = await converge(system.oracle, fleet)
-            still_marked = {} if differing else await until_unmarked(fleet)
+            differing, converged_s = await converge(system.oracle, clients)
+            still_marked = {} if differing else await until_unmarked(clients)
         state = await system.oracle.state()
-        lacking = sum(bool(client.newest and client.newest["equity"] is None) for client in fleet.clients)
+        lacking = sum(bool(client.newest and client.newest["equity"] is None) for client in clients.all)
     finally:
-        await fleet.stop()
-    counts = fleet.counts
+        await clients.stop()
+    counts = clients.counts
     return Proof(
         accounts=len(account_ids),
-        compared=sum(client.newest is not None for client in fleet.clients),
+        compared=sum(client.newest is not None for client in clients.all),
         mismatches=len(differing),
         still_marked=len(still_marked),
         wrong=judge.wrong,
@@ -132,10 +132,10 @@ async def _watch(system: System, duration_s: float, seed: int) -> Proof:
     )
 
 
-async def _let_run(system: System, fleet: Clients, duration_s: float) -> None:
+async def _let_run(system: System, clients: Clients, duration_s: float) -> None:
     end_s = time.monotonic() + duration_s
     while (left_s := end_s - time.monotonic()) > 0:
         await asyncio.sleep(min(PROGRESS_S, left_s))
         state = await system.oracle.state()
         left_s = max(0.0, end_s - time.monotonic())
-        say(f"{left_s:4.0f} s to go, {state['trades']} trades, {fleet.counts['messages']} messages")
+        say(f"{left_s:4.0f} s to go, {state['trades']} trades, {clients.counts['messages']} messages")

@@ -85,7 +85,7 @@ async def hold(count: int, *, seed: int, duration_s: float, systems: int) -> lis
     """Run `count` trials with the seeds `seed`, `seed + 1`, …, in `systems` systems side by side.
 
     Each lasts about `duration_s` seconds. Returns them in the order of their seeds. Raises SystemFailed,
-    SettingsError, FleetFailed.
+    SettingsError, ClientsFailed.
     """
     seeds = iter(range(seed, seed + count))
     trials: list[Trial] = []
@@ -105,55 +105,53 @@ async def _in_turn(seeds: Iterator[int], number: int, duration_s: float) -> Asyn
         options = [*SIMULATOR, "--seed", str(number + 1)]
         async with running(options, port=0, overrides=OVERRIDES) as system:
             account_ids = await system.oracle.account_ids()
-            fleet = Clients(system.url, account_ids, system.token_for, interval_s=UPDATE_S, detail=True)
-            await fleet.start()
+            clients = Clients(system.url, account_ids, system.token_for, interval_s=UPDATE_S, detail=True)
+            await clients.start()
             try:
-                await _until_priced(fleet)
+                await _until_priced(clients)
                 for seed in itertools.chain([first], seeds):
-                    trial = await _hold_one(system, fleet, seed, duration_s)
+                    trial = await _hold_one(system, clients, seed, duration_s)
                     yield trial
                     if not trial.is_clean:
                         break
             finally:
-                await fleet.stop()
+                await clients.stop()
 
 
-async def _until_priced(fleet: Clients) -> None:
+async def _until_priced(clients: Clients) -> None:
     """Wait until every client's value has an equity, so that a plan begins on a complete system."""
     give_up_s = time.monotonic() + PRICED_S_MAX
-    while lacking := sum(
-        client.newest is None or client.newest["equity"] is None for client in fleet.clients
-    ):
+    while lacking := sum(client.newest is None or client.newest["equity"] is None for client in clients.all):
         if time.monotonic() > give_up_s:
             raise SystemFailed(f"{lacking} accounts have no equity after {PRICED_S_MAX:.0f} s")
         await asyncio.sleep(POLL_S)
 
 
-async def until_fresh(fleet: Clients) -> None:
+async def until_fresh(clients: Clients) -> None:
     """Wait until no price is stale: a client that is always told of stale prices is not told of an outage."""
     give_up_s = time.monotonic() + PRICED_S_MAX
-    while stale := sum(client.newest is None or bool(client.newest["stale"]) for client in fleet.clients):
+    while stale := sum(client.newest is None or bool(client.newest["stale"]) for client in clients.all):
         if time.monotonic() > give_up_s:
             raise SystemFailed(f"{stale} accounts have stale prices or records without any fault")
         await asyncio.sleep(POLL_S)
 
 
-async def _hold_one(system: System, fleet: Clients, seed: int, duration_s: float) -> Trial:
+async def _hold_one(system: System, clients: Clients, seed: int, duration_s: float) -> Trial:
     oracle = system.oracle
     is_outage = seed % OUTAGE_EVERY == 0
     if is_outage:
         await asyncio.sleep(WARM_UP_S)
-        await until_fresh(fleet)
-    before, counts_before, started_s = await oracle.state(), dict(fleet.counts), time.monotonic()
+        await until_fresh(clients)
+    before, counts_before, started_s = await oracle.state(), dict(clients.counts), time.monotonic()
     plan = await oracle.install(_outage(seed) if is_outage else _plan(seed, duration_s))
     held_s = held_back_s(plan)
-    async with judging(Judge(PROPAGATION_S + held_s, STATEMENT_S_MAX + held_s), oracle, fleet) as judge:
-        marked_s = await _until_marked(fleet, started_s) if is_outage else None
+    async with judging(Judge(PROPAGATION_S + held_s, STATEMENT_S_MAX + held_s), oracle, clients) as judge:
+        marked_s = await _until_marked(clients, started_s) if is_outage else None
         while await oracle.faults_remaining_s() > 0:
             await asyncio.sleep(POLL_S)
         await oracle.pause()
-        differing, converged_s = await converge(oracle, fleet, CONVERGE_S_MAX)
-        still_marked = {} if differing else await until_unmarked(fleet)
+        differing, converged_s = await converge(oracle, clients, CONVERGE_S_MAX)
+        still_marked = {} if differing else await until_unmarked(clients)
     after, elapsed_s = await oracle.state(), time.monotonic() - started_s
     await oracle.resume()
     return Trial(
@@ -162,8 +160,8 @@ async def _hold_one(system: System, fleet: Clients, seed: int, duration_s: float
         converged_s=converged_s,
         mismatches=len(differing),
         still_marked=len(still_marked),
-        regressions=fleet.counts["regressions"] - counts_before.get("regressions", 0),
-        leaks=fleet.counts["leaks"] - counts_before.get("leaks", 0),
+        regressions=clients.counts["regressions"] - counts_before.get("regressions", 0),
+        leaks=clients.counts["leaks"] - counts_before.get("leaks", 0),
         rejected=after["rejected_429"] - before["rejected_429"],
         requests_per_s=round((after["requests"] - before["requests"]) / elapsed_s, 1),
         handshakes=after["market_handshakes"] - before["market_handshakes"],
@@ -187,10 +185,10 @@ def _outage(seed: int) -> dict[str, Any]:
     return {"seed": seed, "faults": [{"kind": kind, "for_s": OUTAGE_S}]}
 
 
-async def _until_marked(fleet: Clients, since_s: float) -> float | None:
+async def _until_marked(clients: Clients, since_s: float) -> float | None:
     """Seconds until every client is told that its prices are stale; None: not within OUTAGE_S."""
     while (waited_s := time.monotonic() - since_s) < OUTAGE_S:
-        if all(_is_marked(client.newest) for client in fleet.clients):
+        if all(_is_marked(client.newest) for client in clients.all):
             return round(waited_s, 2)
         await asyncio.sleep(POLL_S)
     return None

@@ -182,14 +182,14 @@ class Judge:
 
 
 @contextlib.asynccontextmanager
-async def judging(judge: Judge, oracle: Oracle, fleet: Clients) -> AsyncGenerator[Judge]:
+async def judging(judge: Judge, oracle: Oracle, clients: Clients) -> AsyncGenerator[Judge]:
     """Let `judge` look at all clients every LOOK_S inside the context; print its complaints at the end."""
 
     async def look_on() -> None:
         while True:
             began_s = time.monotonic()
             truths, marks = await oracle.truth(), await oracle.marks(MARKS_LAST)
-            judge.look(time.monotonic(), truths, marks, fleet.clients)
+            judge.look(time.monotonic(), truths, marks, clients.all)
             took_s = time.monotonic() - began_s
             await asyncio.sleep(max(LOOK_S, took_s / LOOK_SHARE_MAX))
 

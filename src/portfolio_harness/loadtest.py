@@ -185,7 +185,7 @@ async def on_own_system(
     """Start a simulator and the services, load them, and stop them.
 
     Without `trades_per_second`, each symbol trades once a second on average. Raises SystemFailed,
-    SettingsError, ClusterFailed, FleetFailed.
+    SettingsError, ClusterFailed, ClientsFailed.
     """
     allow_files(plan.connections)
     trades = symbols if trades_per_second is None else trades_per_second
@@ -209,7 +209,7 @@ async def on_running_system(
     """Load a running system.
 
     With `simulator_url`, all of the simulator's accounts are watched and compared with its ledger. Without
-    it, `account_ids` are watched and no value is compared. Raises FleetFailed.
+    it, `account_ids` are watched and no value is compared. Raises ClientsFailed.
     """
     if simulator_url is None:
         say("no --simulator: order, gaps and lag are checked, values are not compared")

@@ -145,7 +145,7 @@ async def behind_haproxy(
 ) -> AsyncGenerator[Scene]:
     """Start everything; yields once every client has its first value.
 
-    `rate` is in messages per second and account. Raises SettingsError, SystemFailed, FleetFailed.
+    `rate` is in messages per second and account. Raises SettingsError, SystemFailed, ClientsFailed.
     """
     haproxy_program()  # fails before the start instead of after it
     allow_files(3 * connections)  # HAProxy has two connections per client

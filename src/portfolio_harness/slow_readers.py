@@ -120,7 +120,7 @@ async def isolate(
 ) -> Isolation:
     """Start a system, measure each share for `duration_s` seconds, and stop it.
 
-    `rate` is in messages per second and account. Raises SystemFailed, SettingsError, FleetFailed.
+    `rate` is in messages per second and account. Raises SystemFailed, SettingsError, ClientsFailed.
     """
     allow_files(connections)
     symbols = min(symbols, SYMBOLS_MAX)

@@ -278,7 +278,7 @@ STORY: Final[dict[tuple[int, str], tuple[Scene, ...]]] = {
 async def live_through(start: date, *, days: int, seed: int, stops: Sequence[Stop] = STOPS) -> Week:
     """Run through `days` days from `start` on, with `stops` on each of them.
 
-    Raises SystemFailed, SettingsError, FleetFailed.
+    Raises SystemFailed, SettingsError, ClientsFailed.
     """
     week, began_s = Week(start.isoformat(), seed), time.monotonic()
 
@@ -293,29 +293,29 @@ async def live_through(start: date, *, days: int, seed: int, stops: Sequence[Sto
 
 async def _work(system: VirtualSystem, week: Week, days: Sequence[date], stops: Sequence[Stop]) -> None:
     account_ids = await system.oracle.account_ids()
-    fleet = Clients(system.url, account_ids, lambda _: "", interval_s=UPDATE_S, detail=True)
-    await _begin(system, fleet)
-    watch = _Watch(system, fleet)
+    clients = Clients(system.url, account_ids, lambda _: "", interval_s=UPDATE_S, detail=True)
+    await _begin(system, clients)
+    watch = _Watch(system, clients)
     story = Story(system, watch, account_ids, random.Random(f"{week.seed}/story"))
     try:
-        async with judging(Judge(), system.oracle, fleet) as judge:
+        async with judging(Judge(), system.oracle, clients) as judge:
             for day in days:
                 week.days.append(await _live_a_day(system, watch, story, day, stops))
     finally:
-        await fleet.stop()
+        await clients.stop()
     week.wrong, week.overmarked, week.looks = judge.wrong, judge.overmarked, judge.looks
     week.wrong_s, week.price_wrong_s = round(judge.wrong_s, 2), round(judge.price_wrong_s, 2)
     week.right_marked_s = round(judge.marked_s, 2)
     state = await system.oracle.state()
     week.story, week.ledger = story.told, watch.ledger.hexdigest()[:16]
     week.trades, week.activities = state["trades"], state["activities"]
-    week.messages, week.leaks = fleet.counts["messages"], fleet.counts["leaks"]
-    week.regressions = fleet.counts["regressions"]
+    week.messages, week.leaks = clients.counts["messages"], clients.counts["leaks"]
+    week.regressions = clients.counts["regressions"]
 
 
-async def _begin(system: VirtualSystem, fleet: Clients) -> None:
+async def _begin(system: VirtualSystem, clients: Clients) -> None:
     """Connect all clients. Virtual time must pass meanwhile, because the services wait in it."""
-    starting = asyncio.ensure_future(fleet.start())
+    starting = asyncio.ensure_future(clients.start())
     while not starting.done():
         await system.wait(TICK_S)
     await starting
@@ -346,10 +346,10 @@ async def _live_a_day(
 class _Watch:
     """Compares every client with the ledger; `ledger` is the digest of the ledger's figures."""
 
-    def __init__(self, system: VirtualSystem, fleet: Clients) -> None:
+    def __init__(self, system: VirtualSystem, clients: Clients) -> None:
         self.ledger = hashlib.sha256()
         self._system = system
-        self._fleet = fleet
+        self._clients = clients
         self._checks: list[Check] = []
 
     def take_checks(self) -> list[Check]:
@@ -363,7 +363,7 @@ class _Watch:
         truths = await self._system.oracle.truth()
         self.ledger.update(repr(sorted((key, truth.figures) for key, truth in truths.items())).encode())
         while True:
-            differing = await self._fleet.mismatches(_comparable(stop, truths))
+            differing = await self._clients.mismatches(_comparable(stop, truths))
             now_s = time.monotonic()
             if differing:
                 equal_s = now_s
@@ -381,7 +381,7 @@ class _Watch:
         """Check that every client shows `truths` for HOLD_S, whatever the ledger has; record the check."""
         until_ns = self._system.clock.now_ns() + int(HOLD_S * NS_PER_S)
         comparable = _comparable(AFTER, truths)
-        while not (differing := await self._fleet.mismatches(comparable)):
+        while not (differing := await self._clients.mismatches(comparable)):
             if self._system.clock.now_ns() >= until_ns:
                 break
             await self._system.wait(TICK_S)
@@ -392,7 +392,7 @@ class _Watch:
 
     def _tell(self, stop: str, differing: dict[str, list[str]], truths: dict[str, Truth]) -> None:
         say(f"{_new_york(self._system)} {stop}: {len(differing)} accounts differ")
-        newest = {client.account_id: client.newest or {} for client in self._fleet.clients}
+        newest = {client.account_id: client.newest or {} for client in self._clients.all}
         for account_id, names in list(differing.items())[:SHOWN_MAX]:
             shown, figures = newest[account_id], truths[account_id].figures
             told = (f"{name} {shown.get(name)}, not {figures.get(name)}" for name in names)

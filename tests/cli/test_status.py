@@ -34,10 +34,10 @@ async def test_a_whole_system(until: Until) -> None:
     """Four processes, every shard and feed owned, clients counted; then without a calculator."""
     async with running(OPTIONS, port=0, overrides={"LOG_LEVEL": "warning"}) as system:
         url = system.supervisor.environment["REDIS_URL"]
-        fleet = Clients(
+        clients = Clients(
             system.url, await system.oracle.account_ids(), system.token_for, interval_s=1, detail=True
         )
-        await fleet.start()
+        await clients.start()
         found: dict[str, Any] = {}
 
         async def is_settled() -> bool:
@@ -47,7 +47,7 @@ async def test_a_whole_system(until: Until) -> None:
 
         await until(is_settled, "everything runs, and is counted", 90)
         code, shown = await run(url, "--once")
-        await fleet.stop()
+        await clients.stop()
 
     assert code == 0, shown
     assert {one["service"] for one in found["processes"]} == set(status.SERVICES)

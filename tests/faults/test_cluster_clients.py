@@ -18,7 +18,7 @@ from portfolio_realtime.state import keys
 from tests.conftest import KIND, Until
 from tests.support.regular import until_regular
 
-FLEET: Final = 40
+CLIENTS: Final = 40
 SYMBOLS: Final = 20
 TRADES_PER_SYMBOL: Final = 5  # a second: every account has a newer value at each update
 UPDATE_S: Final = 0.5
@@ -34,10 +34,10 @@ Change = Callable[[], Awaitable[None]]
 class Stage:
     """A system on a cluster, and a client of each account."""
 
-    def __init__(self, system: System, fleet: Clients, until: Until) -> None:
+    def __init__(self, system: System, clients: Clients, until: Until) -> None:
         assert isinstance(system.valkeys, ValkeyCluster)
         self.cluster = system.valkeys
-        self.fleet = fleet
+        self.clients = clients
         self._system = system
         self._until = until
 
@@ -54,33 +54,33 @@ class Stage:
     async def hold(self, name: str, change: Change) -> None:
         """One change: clients may be silent for a while; none is cut, none goes back, all end right."""
         await self.cluster.wait_whole()
-        await until_regular(self.fleet, self._until)
+        await until_regular(self.clients, self._until)
         await change()
-        await self.moved([one for one in self.fleet.clients if one.is_regular], SILENT_S_MAX)
-        silent_s = self.fleet.silence_s
+        await self.moved([one for one in self.clients.all if one.is_regular], SILENT_S_MAX)
+        silent_s = self.clients.silence_s
         await self._system.oracle.pause()
-        differing, equal_s = await converge(self._system.oracle, self.fleet, EQUAL_S_MAX)
+        differing, equal_s = await converge(self._system.oracle, self.clients, EQUAL_S_MAX)
         await self._system.oracle.resume()
-        print(f"| {name} | {silent_s:.1f} | {equal_s} | {self.fleet.cut_off} |", flush=True)
+        print(f"| {name} | {silent_s:.1f} | {equal_s} | {self.clients.cut_off} |", flush=True)
         assert not differing, name
         assert silent_s <= SILENT_S_MAX, name
-        counts = self.fleet.counts
-        assert (self.fleet.cut_off, counts["regressions"], counts["leaks"]) == (0, 0, 0), name
+        counts = self.clients.counts
+        assert (self.clients.cut_off, counts["regressions"], counts["leaks"]) == (0, 0, 0), name
 
 
 @pytest.mark.drill
 @pytest.mark.timeout(900)
 async def test_nodes_change_and_nobody_is_cut_off_or_goes_back(until: Until) -> None:
     """Killed, failed over, stopped, and slots moved: nobody is cut off, none goes back, all end right."""
-    options = simulator_options(FLEET, SYMBOLS, TRADES_PER_SYMBOL * SYMBOLS, seed=5)
+    options = simulator_options(CLIENTS, SYMBOLS, TRADES_PER_SYMBOL * SYMBOLS, seed=5)
     async with running(options, port=0, overrides=OVERRIDES, valkey=CLUSTER) as system:
         account_ids = await system.oracle.account_ids()
-        fleet = Clients(system.url, account_ids, system.token_for, interval_s=UPDATE_S, detail=True)
-        await fleet.start()
+        clients = Clients(system.url, account_ids, system.token_for, interval_s=UPDATE_S, detail=True)
+        await clients.start()
         try:
-            await _hold_all(Stage(system, fleet, until))
+            await _hold_all(Stage(system, clients, until))
         finally:
-            await fleet.stop()
+            await clients.stop()
 
 
 async def _hold_all(stage: Stage) -> None:

@@ -22,46 +22,46 @@ OVERRIDES = {"MIN_UPDATE_INTERVAL": str(INTERVAL_S), "LOG_LEVEL": "warning"}
 async def test_values_converge_after_a_kill(victim: str, until: Until) -> None:
     """A killed process is back by itself; what happened meanwhile is in the values, and none went back."""
     async with running(OPTIONS, port=0, overrides=OVERRIDES, valkey=KIND) as system:
-        fleet = await _fleet(system)
+        clients = await _clients(system)
         killed = kill(system, victim)
-        await _deposit(system, fleet.clients[0].account_id, "1234.56")
+        await _deposit(system, clients.all[0].account_id, "1234.56")
         await until(lambda: are_back(system, killed), f"{victim} is back", BACK_S_MAX)
-        await until(lambda: _shows_deposit(fleet), "the deposit is shown", BACK_S_MAX)
-        messages = fleet.counts["messages"]
-        await until(lambda: fleet.counts["messages"] > messages + 50, "values move again", BACK_S_MAX)
+        await until(lambda: _shows_deposit(clients), "the deposit is shown", BACK_S_MAX)
+        messages = clients.counts["messages"]
+        await until(lambda: clients.counts["messages"] > messages + 50, "values move again", BACK_S_MAX)
         await system.oracle.pause()
 
-        differing, converged_s = await converge(system.oracle, fleet)
-        await fleet.stop()
+        differing, converged_s = await converge(system.oracle, clients)
+        await clients.stop()
 
     assert not differing
     assert converged_s is not None
-    assert fleet.counts["regressions"] == 0
-    assert fleet.counts["leaks"] == 0
+    assert clients.counts["regressions"] == 0
+    assert clients.counts["leaks"] == 0
 
 
 async def test_values_converge_after_everything_was_killed(until: Until) -> None:
     """Even when all of it is killed at once, nobody needs to lift a hand."""
     async with running(OPTIONS, port=0, overrides=OVERRIDES, valkey=KIND) as system:
-        fleet = await _fleet(system)
+        clients = await _clients(system)
         killed = kill(system, *VICTIMS)
-        await _deposit(system, fleet.clients[0].account_id, "1234.56")
+        await _deposit(system, clients.all[0].account_id, "1234.56")
         await until(lambda: are_back(system, killed), "all are back", BACK_S_MAX)
-        await until(lambda: _shows_deposit(fleet), "the deposit is shown", BACK_S_MAX)
+        await until(lambda: _shows_deposit(clients), "the deposit is shown", BACK_S_MAX)
         await system.oracle.pause()
 
-        differing, _ = await converge(system.oracle, fleet)
-        await fleet.stop()
+        differing, _ = await converge(system.oracle, clients)
+        await clients.stop()
 
     assert not differing
-    assert fleet.counts["regressions"] == 0
+    assert clients.counts["regressions"] == 0
 
 
-async def _fleet(system: System) -> Clients:
+async def _clients(system: System) -> Clients:
     account_ids = await system.oracle.account_ids()
-    fleet = Clients(system.url, account_ids, system.token_for, interval_s=INTERVAL_S, detail=True)
-    await fleet.start()
-    return fleet
+    clients = Clients(system.url, account_ids, system.token_for, interval_s=INTERVAL_S, detail=True)
+    await clients.start()
+    return clients
 
 
 async def _deposit(system: System, account_id: str, amount: str) -> None:
@@ -70,6 +70,6 @@ async def _deposit(system: System, account_id: str, amount: str) -> None:
         (await simulator.post("/_sim/cash", json=body)).raise_for_status()
 
 
-def _shows_deposit(fleet: Clients) -> bool:
-    newest = fleet.clients[0].newest
+def _shows_deposit(clients: Clients) -> bool:
+    newest = clients.all[0].newest
     return newest is not None and Decimal(newest["external_cash_flow"]) >= Decimal("1234.56")

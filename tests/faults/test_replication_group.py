@@ -1,6 +1,6 @@
 """The guide's ElastiCache on one machine: a primary, two replicas, TLS, least rights, an endpoint that moves.
 
-The four services, each with its own user and kept by a supervisor, and FLEET clients. The primary changes in
+The four services, each with its own user and kept by a supervisor, and 40 clients. The primary changes in
 every way that there is; the one before lives on as a replica and keeps what was open, unless it is killed.
 `python -m pytest -s -m drill tests/faults/test_replication_group.py` prints the table of docs/reliability.md.
 """
@@ -40,7 +40,7 @@ from tests.support.authority import make_certificates
 from tests.support.regular import until_regular
 from tests.support.replication import ReplicationGroup, replication_group
 
-FLEET: Final = 40
+CLIENTS: Final = 40
 SYMBOLS: Final = 20
 SHARDS: Final = 16
 TRADES_PER_SYMBOL: Final = 5  # a second: every account has a newer value at each update
@@ -64,7 +64,7 @@ class Stage:
     supervisors: Sequence[Supervisor]
     oracle: Oracle
     operator: State
-    fleet: Clients
+    clients: Clients
     account_ids: list[str]
     url: str
 
@@ -93,7 +93,7 @@ async def staged(folder: Path) -> AsyncGenerator[Stage]:
     async with contextlib.AsyncExitStack() as stack:
         group = await stack.enter_async_context(replication_group(folder, make_certificates(folder)))
         simulator, simulator_url = await start_simulator(
-            simulator_options(FLEET + 2, SYMBOLS, TRADES_PER_SYMBOL * SYMBOLS, seed=5)
+            simulator_options(CLIENTS + 2, SYMBOLS, TRADES_PER_SYMBOL * SYMBOLS, seed=5)
         )
         stack.push_async_callback(end_all, [simulator])
         oracle = Oracle(simulator_url)
@@ -119,20 +119,20 @@ async def staged(folder: Path) -> AsyncGenerator[Stage]:
             supervisors.append(one)
         url = f"http://127.0.0.1:{port}"
         await wait_ready(url)
-        await wait_known(url, FLEET + 2, lambda _: None)
+        await wait_known(url, CLIENTS + 2, lambda _: None)
         account_ids = await oracle.account_ids()
-        for account_id in account_ids[:FLEET]:
+        for account_id in account_ids[:CLIENTS]:
             await operator.entitlements.write(subject_of(account_id), [account_id])
-        fleet = Clients(
+        clients = Clients(
             url,
-            account_ids[:FLEET],
+            account_ids[:CLIENTS],
             lambda account_id: token(SECRET, subject_of(account_id), [account_id], TOKEN_S),
             interval_s=UPDATE_S,
             detail=True,
         )
-        stack.push_async_callback(fleet.stop)
-        await fleet.start()
-        yield Stage(group, supervisors, oracle, operator, fleet, account_ids, url)
+        stack.push_async_callback(clients.stop)
+        await clients.start()
+        yield Stage(group, supervisors, oracle, operator, clients, account_ids, url)
 
 
 def subject_of(account_id: str) -> str:
@@ -144,11 +144,11 @@ def subject_of(account_id: str) -> str:
 async def test_the_primary_changes_and_nobody_is_cut_off_or_goes_back(tmp_path: Path, until: Until) -> None:
     """Handed over, reassigned with an endpoint that moves late, killed: silence, closes, order, promises."""
     async with staged(tmp_path) as stage:
-        group, fleet, spare = stage.group, stage.fleet, stage.account_ids[FLEET:]
+        group, clients, spare = stage.group, stage.clients, stage.account_ids[CLIENTS:]
         pids = stage.pids
 
         async def hold(name: str, change: Change, *, moves_after_s: float = 0.0) -> None:
-            await until_regular(fleet, until)
+            await until_regular(clients, until)
             revoked, entitled = f"revoked before {name}", f"entitled before {name}"
             for subject in (revoked, entitled):
                 await stage.operator.entitlements.write(subject, [spare[0]])
@@ -158,20 +158,20 @@ async def test_the_primary_changes_and_nobody_is_cut_off_or_goes_back(tmp_path: 
             marked = ""
             if moves_after_s:
                 began_s = time.monotonic()
-                await until(lambda: all(one.stale_hops for one in fleet.clients), "told", MARKED_S_MAX)
+                await until(lambda: all(one.stale_hops for one in clients.all), "told", MARKED_S_MAX)
                 marked = f"{time.monotonic() - began_s:.1f}"
                 await asyncio.sleep(max(0.0, moves_after_s - (time.monotonic() - began_s)))
             group.move()
-            await until(lambda: not any(one.stale_hops for one in fleet.clients), "live", SILENT_S_MAX)
+            await until(lambda: not any(one.stale_hops for one in clients.all), "live", SILENT_S_MAX)
             await asyncio.sleep(2 * UPDATE_S)
-            silent_s = fleet.silence_s
+            silent_s = clients.silence_s
             await stage.oracle.pause()
-            differing, equal_s = await converge(stage.oracle, fleet, EQUAL_S_MAX)
+            differing, equal_s = await converge(stage.oracle, clients, EQUAL_S_MAX)
             await stage.oracle.resume()
-            print(f"| {name} | {marked} | {silent_s:.1f} | {equal_s} | {fleet.cut_off} |", flush=True)
+            print(f"| {name} | {marked} | {silent_s:.1f} | {equal_s} | {clients.cut_off} |", flush=True)
             assert not differing
             assert silent_s <= SILENT_S_MAX + moves_after_s
-            assert (fleet.cut_off, fleet.counts["regressions"], fleet.counts["leaks"]) == (0, 0, 0)
+            assert (clients.cut_off, clients.counts["regressions"], clients.counts["leaks"]) == (0, 0, 0)
             assert stage.pids == pids, "a service has ended"
             assert await stage.settled(revoked, spare[0]) == 401
             for path in ASKED:

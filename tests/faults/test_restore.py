@@ -36,29 +36,29 @@ async def test_valkey_is_lost_and_comes_back(
         await supervisor.start(is_embedded=False)
         url = f"http://127.0.0.1:{port}"
         await wait_ready(url)
-        fleet = Clients(
+        clients = Clients(
             url,
             await oracle.account_ids(),
             lambda account_id: token(SECRET, f"client of {account_id}", [account_id], 600),
             interval_s=0.2,
             detail=True,
         )
-        await fleet.start()
-        await until(lambda: fleet.counts["messages"] > 100, "values move")
+        await clients.start()
+        await until(lambda: clients.counts["messages"] > 100, "values move")
         if has_snapshot:
             await valkey.do("SAVE")
-        messages = fleet.counts["messages"]
-        await until(lambda: fleet.counts["messages"] > messages + 100, "the snapshot is old")
+        messages = clients.counts["messages"]
+        await until(lambda: clients.counts["messages"] > messages + 100, "the snapshot is old")
         await valkey.kill()
         await asyncio.sleep(1)
         began_s = time.monotonic()
         await valkey.start()
-        messages = fleet.counts["messages"]
-        await until(lambda: fleet.counts["messages"] > messages + 20, "values move again", 90)
+        messages = clients.counts["messages"]
+        await until(lambda: clients.counts["messages"] > messages + 20, "values move again", 90)
         moved_s = time.monotonic() - began_s
         await oracle.pause()
-        differing, converged_s = await converge(oracle, fleet)
-        await fleet.stop()
+        differing, converged_s = await converge(oracle, clients)
+        await clients.stop()
     finally:
         await supervisor.stop()
         await oracle.close()
@@ -69,4 +69,4 @@ async def test_valkey_is_lost_and_comes_back(
             f"\nvalues moved {moved_s:.1f} s after Valkey was started {'again' if has_snapshot else 'empty'}"
         )
     assert not differing and converged_s is not None
-    assert [fleet.counts[name] for name in ("regressions", "leaks", "reconnects")] == [0, 0, 0]
+    assert [clients.counts[name] for name in ("regressions", "leaks", "reconnects")] == [0, 0, 0]

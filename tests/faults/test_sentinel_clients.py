@@ -32,7 +32,7 @@ from tests.conftest import Until
 from tests.support.regular import until_regular
 from tests.support.sentinels import NAME, Watched, watched
 
-FLEET: Final = 40
+CLIENTS: Final = 40
 SYMBOLS: Final = 20
 TRADES_PER_SYMBOL: Final = 5  # a second: every account has a newer value at each update
 UPDATE_S: Final = 0.5
@@ -51,7 +51,7 @@ class Stage:
     group: Watched
     supervisor: Supervisor
     oracle: Oracle
-    fleet: Clients
+    clients: Clients
 
 
 @contextlib.asynccontextmanager
@@ -60,7 +60,7 @@ async def staged(folder: Path) -> AsyncGenerator[Stage]:
     async with contextlib.AsyncExitStack() as stack:
         group = await stack.enter_async_context(watched(folder))
         simulator, simulator_url = await start_simulator(
-            simulator_options(FLEET, SYMBOLS, TRADES_PER_SYMBOL * SYMBOLS, seed=5)
+            simulator_options(CLIENTS, SYMBOLS, TRADES_PER_SYMBOL * SYMBOLS, seed=5)
         )
         stack.push_async_callback(end_all, [simulator])
         oracle = Oracle(simulator_url)
@@ -78,17 +78,17 @@ async def staged(folder: Path) -> AsyncGenerator[Stage]:
         await supervisor.start(is_embedded=False)
         url = f"http://127.0.0.1:{port}"
         await wait_ready(url)
-        await wait_known(url, FLEET, lambda _: None)
-        fleet = Clients(
+        await wait_known(url, CLIENTS, lambda _: None)
+        clients = Clients(
             url,
             await oracle.account_ids(),
             lambda account_id: token(SECRET, account_id, [account_id], TOKEN_S),
             interval_s=UPDATE_S,
             detail=True,
         )
-        stack.push_async_callback(fleet.stop)
-        await fleet.start()
-        yield Stage(group, supervisor, oracle, fleet)
+        stack.push_async_callback(clients.stop)
+        await clients.start()
+        yield Stage(group, supervisor, oracle, clients)
 
 
 @pytest.mark.drill
@@ -96,11 +96,11 @@ async def staged(folder: Path) -> AsyncGenerator[Stage]:
 async def test_the_primary_changes_and_nobody_is_cut_off_or_goes_back(tmp_path: Path, until: Until) -> None:
     """Handed over while it lives on, then killed without a word: silence, closes, order, values."""
     async with staged(tmp_path) as stage:
-        group, fleet, pids = stage.group, stage.fleet, dict(stage.supervisor.pids)
+        group, clients, pids = stage.group, stage.clients, dict(stage.supervisor.pids)
 
         async def hold(name: str, change: Change) -> None:
-            await until_regular(fleet, until)
-            regular = [one for one in fleet.clients if one.is_regular]
+            await until_regular(clients, until)
+            regular = [one for one in clients.all if one.is_regular]
             before = await group.primary_port()
             await change()
 
@@ -114,15 +114,15 @@ async def test_the_primary_changes_and_nobody_is_cut_off_or_goes_back(tmp_path: 
                 "all of them have newer values",
                 SILENT_S_MAX,
             )
-            await until(lambda: not any(one.stale_hops for one in fleet.clients), "live", SILENT_S_MAX)
-            silent_s = fleet.silence_s
+            await until(lambda: not any(one.stale_hops for one in clients.all), "live", SILENT_S_MAX)
+            silent_s = clients.silence_s
             await stage.oracle.pause()
-            differing, equal_s = await converge(stage.oracle, fleet, EQUAL_S_MAX)
+            differing, equal_s = await converge(stage.oracle, clients, EQUAL_S_MAX)
             await stage.oracle.resume()
-            print(f"| {name} | {silent_s:.1f} | {equal_s} | {fleet.cut_off} |", flush=True)
+            print(f"| {name} | {silent_s:.1f} | {equal_s} | {clients.cut_off} |", flush=True)
             assert not differing
             assert silent_s <= SILENT_S_MAX
-            assert (fleet.cut_off, fleet.counts["regressions"], fleet.counts["leaks"]) == (0, 0, 0)
+            assert (clients.cut_off, clients.counts["regressions"], clients.counts["leaks"]) == (0, 0, 0)
             assert stage.supervisor.pids == pids, "a service has ended"
 
         print("\n| the primary | worst silence s | all equal after s | cut |")

@@ -173,20 +173,20 @@ def test_a_day_pnl_that_the_ledger_does_not_say_is_not_compared() -> None:
 async def test_an_outage_begins_with_fresh_prices(monkeypatch: pytest.MonkeyPatch) -> None:
     """A product whose prices are always stale has not told anybody of the outage."""
     monkeypatch.setattr(fault_trials, "PRICED_S_MAX", 0.05)
-    fleet = Clients("http://none", ["a"], str, interval_s=1, detail=True)
+    clients = Clients("http://none", ["a"], str, interval_s=1, detail=True)
     message, _ = shown()
-    fleet.clients[0].receive_value(json.dumps(message | {"stale": ["AAPL"]}).encode())
+    clients.all[0].receive_value(json.dumps(message | {"stale": ["AAPL"]}).encode())
     with pytest.raises(SystemFailed, match="1 accounts have stale"):
-        await fault_trials.until_fresh(fleet)
-    fleet.clients[0].receive_value(json.dumps(message).encode())
-    await fault_trials.until_fresh(fleet)
+        await fault_trials.until_fresh(clients)
+    clients.all[0].receive_value(json.dumps(message).encode())
+    await fault_trials.until_fresh(clients)
 
 
 def test_clients_that_ask_for_positions_are_compared_with_them() -> None:
     """Also when none of them has ever got a row; clients of values alone are not."""
     message, _ = shown()
     for has_detail, expected in ((True, ["positions"]), (False, [])):
-        fleet = Clients("http://none", ["a"], str, interval_s=1, detail=has_detail)
-        (client,) = fleet.clients
+        clients = Clients("http://none", ["a"], str, interval_s=1, detail=has_detail)
+        (client,) = clients.all
         client.receive_value(json.dumps(message).encode())
         assert client.mismatches(TRUTH) == expected

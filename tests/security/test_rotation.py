@@ -135,23 +135,23 @@ async def test_the_keys_of_alpaca(valkey_url: str, until: Until) -> None:
         url = f"http://127.0.0.1:{port}"
         await wait_ready(url)
         account_ids = await oracle.account_ids()
-        fleet = Clients(url, account_ids, token_for, interval_s=INTERVAL_S, detail=True)
-        await fleet.start()
-        await until(lambda: fleet.counts["messages"] > 50, "values move")
+        clients = Clients(url, account_ids, token_for, interval_s=INTERVAL_S, detail=True)
+        await clients.start()
+        await until(lambda: clients.counts["messages"] > 50, "values move")
         await new.start(is_embedded=False)
         await old.stop()
-        messages = fleet.counts["messages"]
-        await until(lambda: fleet.counts["messages"] > messages + 50, "values move by the other key")
+        messages = clients.counts["messages"]
+        await until(lambda: clients.counts["messages"] > messages + 50, "values move by the other key")
         await oracle.pause()
-        differing, converged_s = await converge(oracle, fleet)
-        await fleet.stop()
+        differing, converged_s = await converge(oracle, clients)
+        await clients.stop()
     finally:
         for supervisor in (new, old, rest):
             await supervisor.stop()
         await oracle.close()
         await end_all([simulator])
     assert not differing and converged_s is not None
-    assert (fleet.counts["regressions"], fleet.counts["leaks"], fleet.counts["reconnects"]) == (0, 0, 0)
+    assert (clients.counts["regressions"], clients.counts["leaks"], clients.counts["reconnects"]) == (0, 0, 0)
 
 
 def token_for(account_id: str) -> str:

@@ -12,7 +12,6 @@ from typing import Final
 
 import pytest
 
-from portfolio_harness import clients
 from portfolio_harness.clients import Clients
 from portfolio_harness.convergence import converge
 from portfolio_harness.system import System, counted, running
@@ -35,8 +34,8 @@ async def test_all_wait_and_none_is_sent_away(
     accounts: int, requests_a_minute: int, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At a cold start, and when Valkey is emptied as the collector is killed, under a limit of the broker."""
-    monkeypatch.setattr(clients, "CONNECTING_MAX", accounts)
-    monkeypatch.setattr(clients, "FIRST_VALUE_S_MAX", WAIT_S_MAX)
+    monkeypatch.setattr("portfolio_harness.clients.CONNECTING_MAX", accounts)
+    monkeypatch.setattr("portfolio_harness.clients.FIRST_VALUE_S_MAX", WAIT_S_MAX)
     limit = str(4 * accounts + 1000)
     overrides = {
         "MIN_UPDATE_INTERVAL": str(UPDATE_S),
@@ -50,7 +49,7 @@ async def test_all_wait_and_none_is_sent_away(
     began_s = time.monotonic()
     async with running(options, port=0, overrides=overrides) as system:
         account_ids = await system.oracle.account_ids()
-        fleet = Clients(
+        clients = Clients(
             system.url,
             account_ids,
             system.token_for,
@@ -61,7 +60,7 @@ async def test_all_wait_and_none_is_sent_away(
         known = await counted(system.url, "portfolio_realtime_accounts")
         assert known < accounts, "nobody had to wait"
         try:
-            await _wait_for_all(fleet, until)
+            await _wait_for_all(clients, until)
             print(
                 f"\n{accounts} clients, {known:.0f} accounts known at first: all have a value "
                 f"{time.monotonic() - began_s:.1f} s after the services were started"
@@ -72,19 +71,19 @@ async def test_all_wait_and_none_is_sent_away(
                 lambda: counted(system.url, "portfolio_realtime_accounts"), "a collector is back", WAIT_S_MAX
             )
             await system.oracle.pause()
-            differing, _ = await converge(system.oracle, fleet, WAIT_S_MAX)
+            differing, _ = await converge(system.oracle, clients, WAIT_S_MAX)
             assert not differing
             print(f"emptied and cold again: all equal the ledger after {time.monotonic() - began_s:.1f} s")
-            sent_away = {code: count for code, count in fleet.close_codes.items() if code > COME_AGAIN_MAX}
+            sent_away = {code: count for code, count in clients.close_codes.items() if code > COME_AGAIN_MAX}
             assert not sent_away
-            assert (fleet.counts["regressions"], fleet.counts["leaks"]) == (0, 0)
+            assert (clients.counts["regressions"], clients.counts["leaks"]) == (0, 0)
         finally:
-            await fleet.stop()
+            await clients.stop()
 
 
-async def _wait_for_all(fleet: Clients, until: Until) -> None:
-    starting = asyncio.create_task(fleet.start())
-    await until(lambda: starting.done() or not fleet.without_value, "every client has a value", WAIT_S_MAX)
+async def _wait_for_all(clients: Clients, until: Until) -> None:
+    starting = asyncio.create_task(clients.start())
+    await until(lambda: starting.done() or not clients.without_value, "every client has a value", WAIT_S_MAX)
     await starting
 
 

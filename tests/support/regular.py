@@ -11,13 +11,13 @@ SHARE_MIN: Final = 0.75  # of the clients: an account may have sold everything, 
 STEADY_S_MAX: Final = 90.0
 
 
-async def until_regular(fleet: Clients, until: Until) -> None:
+async def until_regular(clients: Clients, until: Until) -> None:
     """Most clients get values regularly; from here on their silence is counted."""
 
     async def is_regular() -> bool:
-        fleet.begin_measuring()
+        clients.begin_measuring()
         await asyncio.sleep(LOOK_S)
-        fleet.begin_measuring()
-        return fleet.regular >= SHARE_MIN * len(fleet.clients)
+        clients.begin_measuring()
+        return clients.regular >= SHARE_MIN * len(clients.all)
 
     await until(is_regular, "clients get values regularly", STEADY_S_MAX)

@@ -23,7 +23,7 @@ from portfolio_harness.chaos.witnesses import (
     LoopWitness,
     RevokedWitness,
     ShownClient,
-    ShownFleet,
+    ShownClients,
     WriterWitness,
     holdings,
 )
@@ -108,28 +108,28 @@ class _Session:
     """A running system with clients of both servers and witnesses."""
 
     def __init__(
-        self, place: Place, oracle: Oracle, fleets: list[Clients], account_ids: list[str], revoked: str
+        self, place: Place, oracle: Oracle, groups: list[Clients], account_ids: list[str], revoked: str
     ) -> None:
         self.place = place
         self.oracle = oracle
-        self.fleets = fleets
+        self.groups = groups
         self.writers = WriterWitness(place)
         self.revoked = RevokedWitness(place, revoked)
         self.loop = LoopWitness()
         self.shown = [
-            ShownFleet([ShownClient(client, server) for client in fleet.clients[: len(account_ids)]])
-            for fleet, server in zip(fleets, place.of("websocket_server"), strict=True)
+            ShownClients([ShownClient(client, server) for client in group.all[: len(account_ids)]])
+            for group, server in zip(groups, place.of("websocket_server"), strict=True)
         ]
 
     def count(self, name: str) -> int:
         """A count of the clients of both servers."""
-        return sum(fleet.counts[name] for fleet in self.fleets)
+        return sum(group.counts[name] for group in self.groups)
 
     async def hold(self, step: ChaosStep) -> StepOutcome:
         """Run one nemesis, stop the market, and wait until every client is right again."""
         before = {name: self.count(name) for name in ("regressions", "leaks", "reconnects")}
         older, let_in, self.loop.late_s = self.writers.older, self.revoked.let_in, 0.0
-        judges = [Judge(PROPAGATION_S + self.place.start_s * START_SHARE) for _ in self.fleets]
+        judges = [Judge(PROPAGATION_S + self.place.start_s * START_SHARE) for _ in self.groups]
         async with contextlib.AsyncExitStack() as stack:
             for judge, shown in zip(judges, self.shown, strict=True):
                 await stack.enter_async_context(judging(judge, self.oracle, cast("Clients", shown)))
@@ -168,8 +168,8 @@ class _Session:
         """Seconds until every client has a connection and the ledger's value; None: not within DEADLINE_S."""
         began_s, truths = time.monotonic(), await self.oracle.truth()
         while (waited_s := time.monotonic() - began_s) < DEADLINE_S:
-            differing = [await fleet.mismatches(truths) for fleet in self.fleets]
-            away = sum(fleet.without_value for fleet in self.fleets)
+            differing = [await group.mismatches(truths) for group in self.groups]
+            away = sum(group.without_value for group in self.groups)
             if not away and not any(differing):
                 return round(waited_s, 2)
             await asyncio.sleep(POLL_S)
@@ -191,10 +191,10 @@ async def _session(seed: int, clients: int, *, is_cluster: bool) -> AsyncGenerat
         async with place.running(overrides) as oracle:
             revoked, *account_ids = await oracle.account_ids()
             chosen = [account_ids[index % accounts] for index in range(per_server)]
-            fleets = [
+            groups = [
                 Clients(url, chosen, place.token_for, interval_s=UPDATE_S, detail=True) for url in place.urls
             ]
-            session = _Session(place, oracle, fleets, account_ids, revoked)
+            session = _Session(place, oracle, groups, account_ids, revoked)
             await session.revoked.revoke()
             watching = [
                 asyncio.create_task(session.writers.watch()),
@@ -202,12 +202,12 @@ async def _session(seed: int, clients: int, *, is_cluster: bool) -> AsyncGenerat
                 asyncio.create_task(session.revoked.watch()),
             ]
             try:
-                for fleet in fleets:
-                    await fleet.start()
+                for group in groups:
+                    await group.start()
                 yield session
             finally:
-                for fleet in fleets:
-                    await fleet.stop()
+                for group in groups:
+                    await group.stop()
                 await cancel_until_ended(watching)
 
 
@@ -216,7 +216,7 @@ async def hold(
 ) -> Chaos:
     """Run nemeses for `seconds`, with `clients` spread over two servers; `only` limits them to one kind.
 
-    Raises SystemFailed, SettingsError, FleetFailed.
+    Raises SystemFailed, SettingsError, ClientsFailed.
     """
     names = [name for name in disturbances.names_for(is_cluster=is_cluster) if only is None or name == only]
 
@@ -250,7 +250,7 @@ async def hold_steps(
             await asyncio.sleep(MOVING_S)
         return Chaos(
             seed=seed,
-            clients=sum(len(fleet.clients) for fleet in session.fleets),
+            clients=sum(len(group.all) for group in session.groups),
             seconds=round(time.monotonic() - began_s),
             outcomes=outcomes,
             messages=session.count("messages"),

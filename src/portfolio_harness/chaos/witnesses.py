@@ -57,11 +57,11 @@ class ShownClient:
         return {**newest, "unconfirmed": NOT_TOLD, "stale": list(self.rows)}
 
 
-class ShownFleet:
+class ShownClients:
     """The part of `Clients` that `judging` uses."""
 
     def __init__(self, clients: list[ShownClient]) -> None:
-        self.clients = clients
+        self.all = clients
 
 
 class WriterWitness:

@@ -1,4 +1,4 @@
-"""A fleet against servers that lie: each kind of wrong frame is counted; and the sums of many processes."""
+"""A clients against servers that lie: each kind of wrong frame is counted; and the sums of many processes."""
 
 import asyncio
 import contextlib
@@ -53,14 +53,14 @@ def told(epoch: int, sequence: int, account_id: str = "a", **fields: str) -> byt
 async def seen_by(
     frames: Sequence[bytes], until: Until, when: Callable[[Clients], bool], stalled: int = 0
 ) -> Clients:
-    """A fleet of one after it has met a lying server."""
+    """A clients of one after it has met a lying server."""
     async with lying(*frames) as url:
-        fleet = Clients(url, ["a"], lambda _: TOKEN, interval_s=1, detail=False, stalled=stalled)
+        clients = Clients(url, ["a"], lambda _: TOKEN, interval_s=1, detail=False, stalled=stalled)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(fleet.start(), 5)
-        await until(lambda: when(fleet), "the fleet has seen it")
-        await fleet.stop()
-    return fleet
+            await asyncio.wait_for(clients.start(), 5)
+        await until(lambda: when(clients), "the clients have seen it")
+        await clients.stop()
+    return clients
 
 
 @pytest.mark.parametrize(
@@ -77,32 +77,32 @@ async def seen_by(
 )
 async def test_each_kind_of_wrong_frame_is_counted(second: bytes, count: str, until: Until) -> None:
     """Once, as what it is, and as nothing else."""
-    fleet = await seen_by([told(1, 5), second], until, lambda fleet: fleet.counts[count] > 0)
+    clients = await seen_by([told(1, 5), second], until, lambda clients: clients.counts[count] > 0)
 
     wrong = ("regressions", "gaps", "leaks", "unreadable", "errors")
-    assert {name: fleet.counts[name] for name in wrong if fleet.counts[name]} == {count: 1}
+    assert {name: clients.counts[name] for name in wrong if clients.counts[name]} == {count: 1}
 
 
 async def test_good_frames_are_nothing_wrong(until: Until) -> None:
     """Growing sequences, a new epoch, a ping between; frames cut anywhere."""
     frames = [told(1, 5), told(1, 6), PING, told(2, 1), told(2, 2)]
-    fleet = await seen_by(frames, until, lambda fleet: fleet.counts["messages"] == 4)
+    clients = await seen_by(frames, until, lambda clients: clients.counts["messages"] == 4)
 
-    assert fleet.counts.keys() <= {"messages", "payload_bytes", "gaps", "reconnects"}
-    assert fleet.counts["gaps"] == 0
-    assert fleet.clients[0].order == (2, 2)
+    assert clients.counts.keys() <= {"messages", "payload_bytes", "gaps", "reconnects"}
+    assert clients.counts["gaps"] == 0
+    assert clients.all[0].order == (2, 2)
 
 
 async def test_a_connection_that_ends_is_counted_and_made_again(until: Until) -> None:
     """With the server's code; the snapshot after it may repeat the newest value."""
     frames = [told(1, 5), GOODBYE]
-    fleet = await seen_by(frames, until, lambda fleet: fleet.close_codes[4001] > 1)
+    clients = await seen_by(frames, until, lambda clients: clients.close_codes[4001] > 1)
 
-    assert fleet.counts["reconnects"] > 0
-    assert len(fleet.outages_s) > 0
-    assert fleet.cut_off == 1
-    fleet.begin_measuring()
-    assert fleet.cut_off == 0
+    assert clients.counts["reconnects"] > 0
+    assert len(clients.outages_s) > 0
+    assert clients.cut_off == 1
+    clients.begin_measuring()
+    assert clients.cut_off == 0
 
 
 LONG_AGO, NEVER_YET = "2026-11-20T15:04:05.123456Z", "2126-11-20T15:04:05.123456Z"  # late, and in time
@@ -131,10 +131,10 @@ async def test_a_gap_can_be_explained_only_to_a_client_that_is_far_behind(
     frames = [told(1, number, timestamp=timestamps[0], more=fields) for number in range(1, waiting)]
     frames += [told(1, waiting, timestamp=timestamps[1]), told(1, waiting + 3)]
 
-    fleet = await seen_by(frames, until, lambda fleet: fleet.counts["gaps"] > 0)
+    clients = await seen_by(frames, until, lambda clients: clients.counts["gaps"] > 0)
 
-    assert fleet.counts["gaps"] == 2
-    assert fleet.counts["gaps_behind"] == behind
+    assert clients.counts["gaps"] == 2
+    assert clients.counts["gaps_behind"] == behind
 
 
 async def test_what_befalls_who_stops_reading_is_counted_apart(
@@ -143,51 +143,53 @@ async def test_what_befalls_who_stops_reading_is_counted_apart(
     """It comes again by itself, since it cannot see that it was cut; it is neither back nor away."""
     monkeypatch.setattr("portfolio_harness.clients.STALLED_S", 0.01)
     frames = [told(1, 5), told(1, 9)]
-    fleet = await seen_by(frames, until, lambda fleet: fleet.counts["reconnects_stalled"] > 2, stalled=1)
+    clients = await seen_by(
+        frames, until, lambda clients: clients.counts["reconnects_stalled"] > 2, stalled=1
+    )
 
-    assert (fleet.counts["reconnects"], fleet.counts["gaps"], fleet.cut_off) == (0, 0, 0)
-    assert (fleet.without_value, fleet.regular, fleet.outages_s, fleet.close_codes) == (0, 0, [], {})
+    assert (clients.counts["reconnects"], clients.counts["gaps"], clients.cut_off) == (0, 0, 0)
+    assert (clients.without_value, clients.regular, clients.outages_s, clients.close_codes) == (0, 0, [], {})
 
 
 async def test_the_first_value_of_each_client_is_timed(until: Until) -> None:
     """Once, from asking for it, whatever comes afterwards."""
-    fleet = await seen_by([told(1, 5), GOODBYE], until, lambda fleet: len(fleet.outages_s) > 1)
+    clients = await seen_by([told(1, 5), GOODBYE], until, lambda clients: len(clients.outages_s) > 1)
 
-    assert sum(sum(counts.values()) for counts in fleet.first_values.counts.values()) == 1
-    assert fleet.first_values.percentile_ms(0) < 60_000
+    assert sum(sum(counts.values()) for counts in clients.first_values.counts.values()) == 1
+    assert clients.first_values.percentile_ms(0) < 60_000
 
 
 async def test_silence_is_the_longest_time_without_a_newer_value(until: Until) -> None:
     """Of a client that had values regularly before; the silence that still lasts counts, a repetition not."""
-    fleet = await seen_by([told(1, 5), told(1, 6)], until, lambda fleet: fleet.counts["messages"] == 2)
-    (client,) = fleet.clients
-    assert (fleet.regular, fleet.silence_s) == (0, 0)
+    clients = await seen_by([told(1, 5), told(1, 6)], until, lambda clients: clients.counts["messages"] == 2)
+    (client,) = clients.all
+    assert (clients.regular, clients.silence_s) == (0, 0)
 
-    fleet.begin_measuring()
-    assert fleet.regular == 1
+    clients.begin_measuring()
+    assert clients.regular == 1
     client.heard_ns -= 4 * 10**9
-    assert 4 <= fleet.silence_s < 60
+    assert 4 <= clients.silence_s < 60
     heard_ns, client.is_snapshot = client.heard_ns, True
-    fleet.check_message(client, json.dumps(value("a", 1, 6)).encode())
+    clients.check_message(client, json.dumps(value("a", 1, 6)).encode())
     assert client.heard_ns == heard_ns
-    fleet.check_message(client, json.dumps(value("a", 1, 7)).encode())
+    clients.check_message(client, json.dumps(value("a", 1, 7)).encode())
     assert client.silence_until_ns(client.heard_ns) >= 4 * 10**9
     assert client.silence_until_ns(client.heard_ns + 10**9) < 60 * 10**9
 
-    fleet.begin_measuring()
+    clients.begin_measuring()
     client.heard_ns -= 3 * 10**9
-    fleet.begin_measuring()
-    assert (fleet.regular, fleet.silence_s) == (0, 0)
-    assert fleet.counts["regressions"] == 0
+    clients.begin_measuring()
+    assert (clients.regular, clients.silence_s) == (0, 0)
+    assert clients.counts["regressions"] == 0
 
 
 async def test_a_figure_that_differs_is_named(until: Until) -> None:
     """To the cent."""
-    fleet = await seen_by([told(1, 5)], until, lambda fleet: fleet.clients[0].has_value)
+    clients = await seen_by([told(1, 5)], until, lambda clients: clients.all[0].has_value)
     figures = {"equity": "100.00", "cash": "10.00"}
 
-    assert await fleet.mismatches({"a": Truth(figures, {})}) == {}
-    assert await fleet.mismatches({"a": Truth(figures | {"cash": "10.01"}, {})}) == {"a": ["cash"]}
+    assert await clients.mismatches({"a": Truth(figures, {})}) == {}
+    assert await clients.mismatches({"a": Truth(figures | {"cash": "10.01"}, {})}) == {"a": ["cash"]}
 
 
 async def test_several_processes_are_one_crew(until: Until, monkeypatch: pytest.MonkeyPatch) -> None:
