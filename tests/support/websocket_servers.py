@@ -14,13 +14,13 @@ import msgspec
 from joserfc import jwt
 from joserfc.jwk import OctKey
 from prometheus_client import CollectorRegistry
-from redis.exceptions import RedisError
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from portfolio_realtime import config
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.clock import SystemClock
+from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.model import Account
 from portfolio_realtime.service import Context
 from portfolio_realtime.state import State, keys, open_state
@@ -176,13 +176,13 @@ async def give_signs(state: State, stale_hops: tuple[str, ...] = ()) -> None:
     """One sign of life of every shard, as calculators give them."""
     sign = msgspec.msgpack.encode(batch_of(0, [], stale_hops))
     for shard in range(SHARDS):
-        await state.connection.commands.publish(keys.valuations(shard), sign)
+        await state.connection.publish(keys.valuations(shard), sign)
 
 
 async def keep_giving_signs(state: State) -> None:
     """As long as calculators live."""
     while True:
-        with contextlib.suppress(RedisError, OSError):
+        with contextlib.suppress(StateUnavailable):
             await give_signs(state)
         await asyncio.sleep(SIGN_S)
 

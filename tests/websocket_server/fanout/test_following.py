@@ -82,8 +82,8 @@ async def test_what_cannot_be_read_is_counted_and_the_service_goes_on(
     commands, shard = state.connection.commands, keys.shard_of("a", SHARDS)
     await commands.hset(keys.valuations(shard), "a", b'{"type":"portf')  # type: ignore[misc]  # a coroutine
     async with server.open("/ws/portfolio/a") as client:
-        await commands.publish(keys.valuations(shard), b"\xc1nonsense")
-        await commands.publish(keys.accounts(shard), b"nonsense")
+        await state.connection.publish(keys.valuations(shard), b"\xc1nonsense")
+        await state.connection.publish(keys.accounts(shard), b"nonsense")
         await calculator.publish("a", 1)
         assert (await receive(client))["sequence"] == 1
         text = (await server.http.get("/metrics", headers={"Host": "127.0.0.1"})).text
