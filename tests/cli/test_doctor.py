@@ -326,12 +326,12 @@ def test_account_records_are_judged() -> None:
     zero = Decimal(0)
     fresh = Account("a", 1, "ACTIVE", "USD", zero, zero, "2026-11-20", zero, (), now_ns)
     old = msgspec.structs.replace(fresh, account_id="b", as_of_ns=now_ns - 2 * 10**12)
-    doubt = Unconfirmed(now_ns, "statement differs", {"cash": Decimal(1)})
-    doubted = msgspec.structs.replace(fresh, account_id="c", unconfirmed=doubt)
+    reason = Unconfirmed(now_ns, "statement differs", {"cash": Decimal(1)})
+    unconfirmed = msgspec.structs.replace(fresh, account_id="c", unconfirmed=reason)
 
     assert records.judged([], 900, is_heard=True).status is OK
     assert records.judged([fresh], 900, is_heard=True).status is OK
     assert records.judged([fresh], 900, is_heard=False).status is FAIL
-    warned = records.judged([fresh, old, doubted], 900, is_heard=True)
+    warned = records.judged([fresh, old, unconfirmed], 900, is_heard=True)
     assert (warned.status, "1 old, 1 not confirmed: b, c" in warned.found) == (WARN, True)
     assert records.judged([old], 9000, is_heard=True).status is OK

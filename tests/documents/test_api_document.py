@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from portfolio_realtime.state.keys import TICKET_TTL_S
-from portfolio_realtime.symbol_collector.records.doubts import Reason
+from portfolio_realtime.symbol_collector.records.open_reasons import Reason
 from portfolio_realtime.websocket_server.clients import connection
 from portfolio_realtime.websocket_server.http_api import account_queries, many_accounts, portfolios
 from portfolio_realtime.wire.http_problems import HttpProblem

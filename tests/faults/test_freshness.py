@@ -38,7 +38,7 @@ class Page:
 
     @property
     def is_live(self) -> bool:
-        """Has it a value, and no reason to doubt that it is of now?"""
+        """Whether it has a value and nothing says that it is old."""
         return bool(self.value) and not self.value["stale"] and not self.hops
 
 

@@ -33,6 +33,6 @@ class WatchedPage:
 
     @property
     def is_live(self) -> bool:
-        """Has it a value, and no reason to doubt that it is of now?"""
+        """Whether it has a value and nothing says that it is old."""
         is_whole = bool(self.value) and self.value["equity"] is not None
         return is_whole and not self.value["stale"] and not self.hops

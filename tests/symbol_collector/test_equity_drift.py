@@ -36,11 +36,11 @@ async def drift_of(state: State, positions: list[dict[str, Any]]) -> tuple[float
     await EquityDrift(records, state, SystemClock(), CollectorMetrics(registry)).compare(statement)
     account = records.account("alice")
     assert account is not None
-    doubt = account.unconfirmed
+    unconfirmed = account.unconfirmed
     count = registry.get_sample_value("portfolio_realtime_equity_drift_ratio_count")
     assert count is not None
     drifts = registry.get_sample_value("portfolio_realtime_equity_drift_ratio_sum") if count else None
-    return drifts, doubt and doubt.reason
+    return drifts, unconfirmed and unconfirmed.reason
 
 
 @pytest.mark.parametrize("asset_class", ["us_treasury", "corporate_bond", "a_class_to_come"])

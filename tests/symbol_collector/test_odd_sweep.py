@@ -376,9 +376,9 @@ def test_closed_days(drawn: Any) -> None:
     wanted, nothing = closed_days(answer(others), [])
     assert nothing == []
     told = {one.date: one for one in found}
-    doubtful = [one for one in wanted if told.get(one.date) != one]
-    assert len(doubtful) <= len(refused) <= 4
-    assert all(told[one.date].equity is None for one in doubtful)  # the odd one says the same day
+    unknown = [one for one in wanted if told.get(one.date) != one]
+    assert len(unknown) <= len(refused) <= 4
+    assert all(told[one.date].equity is None for one in unknown)  # the odd one says the same day
 
 
 @swept

@@ -71,9 +71,9 @@ def test_a_trade_of_coins_is_unconfirmed_until_a_statement_has_its_fee() -> None
     assert (record.account(1, 0).unconfirmed, record.look_again_ns) == (None, None)
 
     record.apply_activity(trade("BTC/USD", "0.1", 60_000, at=100), at_s(100))
-    doubt = record.account(1, 0).unconfirmed
-    assert doubt is not None
-    assert (doubt.reason, doubt.since_ns) == ("booking unconfirmed", at_s(100))
+    unconfirmed = record.account(1, 0).unconfirmed
+    assert unconfirmed is not None
+    assert (unconfirmed.reason, unconfirmed.since_ns) == ("booking unconfirmed", at_s(100))
     net = statement("3990", {"KO": 2, "BTC/USD": "0.09975"})
     now_ns, looks = at_s(100), 0
     while (again_ns := record.look_again_ns) is not None and looks < LOOKS_MAX:

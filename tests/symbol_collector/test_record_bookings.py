@@ -65,7 +65,7 @@ def test_an_undecided_booking_is_not_told_before_the_record_has_it() -> None:
     assert record.bookings(1).known_since_ns == cut_off_ns(DAY)
 
 
-def test_a_leg_that_waits_for_the_other_casts_no_doubt_on_what_was_before() -> None:
+def test_a_leg_that_waits_for_the_other_leaves_what_was_before_certain() -> None:
     """The balances do not contain it, and that is known."""
     record = known(quantities={"AAPL": "4"})
     record.apply_activity(leg(-4, at=1), at_s(1))
@@ -76,7 +76,7 @@ def test_a_leg_that_waits_for_the_other_casts_no_doubt_on_what_was_before() -> N
     assert [one[4] for one in told(record)] == [Decimal(-4), Decimal(12)]
 
 
-def test_the_roster_writes_bookings_that_are_no_longer_doubtful() -> None:
+def test_bookings_that_are_no_longer_uncertain_are_written() -> None:
     """The record is the same as before; what leads back from it is not."""
     records = AccountRecords()
     records.list_accounts(["alice"])

@@ -33,7 +33,7 @@ FILL: dict[str, Any] = {
     ],
 )
 def test_the_cash_of_a_fill_is_worked_out_to_the_cent(fields: dict[str, str], cash: str) -> None:
-    """Quantity × price × multiplier, and the doubt of one cent goes with it."""
+    """Quantity × price × multiplier, and uncertain by one cent."""
     fill = parse.activity({**FILL, **fields})
     assert (fill.net_amount, fill.rounding) == (Decimal(cash), Decimal("0.01"))
 
@@ -53,7 +53,7 @@ def test_an_absurd_fill_is_refused() -> None:
 
 
 @pytest.mark.parametrize("cash", ["900.00", "900.001", "899.99", "900.01"])
-def test_a_statement_within_the_doubt_confirms_and_its_cash_holds(cash: str) -> None:
+def test_a_statement_within_the_uncertainty_confirms_and_its_cash_holds(cash: str) -> None:
     """Whatever way the broker rounds, it is no drift; the record asks REST by itself and takes its figure."""
     record = AccountRecord("alice")
     record.observe(statement(1000), at_s(0), at_s(0.1))
@@ -66,7 +66,7 @@ def test_a_statement_within_the_doubt_confirms_and_its_cash_holds(cash: str) -> 
     assert record.observe(statement("899.50", {"AAPL": 3}), at_s(20), at_s(20.1)) is Outcome.DIFFERENT
 
 
-def test_a_statement_beyond_the_doubt_does_not_confirm() -> None:
+def test_a_statement_beyond_the_uncertainty_does_not_confirm() -> None:
     """Two cents for one fill is something else than rounding."""
     record = AccountRecord("alice")
     record.observe(statement(1000), at_s(0), at_s(0.1))
@@ -75,7 +75,7 @@ def test_a_statement_beyond_the_doubt_does_not_confirm() -> None:
 
 
 def test_a_statement_from_before_the_fill_is_late() -> None:
-    """Taken back, a fill leaves no doubt behind: the cash before it was exact."""
+    """Taken back, a fill leaves no uncertainty behind: the cash before it was exact."""
     record = AccountRecord("alice")
     record.observe(statement(1000), at_s(0), at_s(0.1))
     record.apply_activity(parse.activity(FILL), at_s(10.2))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from portfolio_realtime.market_data_consumer.trade_eligibility import PRICE_MAX
 from portfolio_realtime.model import Account, Mark, Publication
-from portfolio_realtime.valuation.valuer import DOUBT_NS, Valuer
+from portfolio_realtime.valuation.valuer import CHECK_ALL_NS, Valuer
 
 from .records import NOW_NS, NS_PER_S, account, mark, message_of, oracle_figures, position
 
@@ -337,7 +337,7 @@ def test_a_mark_grows_stale_by_time_alone(desk: Desk) -> None:
     """When its time to live is over, a mark is still used, and named; a fresh one ends that."""
     assert desk.message()["stale"] == []
     assert desk.messages(TTL_S) == []
-    stale = desk.message(TTL_S + DOUBT_NS / NS_PER_S)
+    stale = desk.message(TTL_S + CHECK_ALL_NS / NS_PER_S)
     assert (stale["equity"], stale["stale"]) == ("2000.00", ["A"])
     assert stale["stale_ages_s"] == {"A": TTL_S}
     desk.mark("A", 100.0)

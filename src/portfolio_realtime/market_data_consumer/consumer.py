@@ -67,7 +67,7 @@ class FeedConsumer:
         tracing = context.tracing
         self._traces = None if tracing is None else MarkTraces(tracing, context.clock)
         self._universe_changed = asyncio.Event()
-        self._is_state_doubtful = True  # Valkey may have lost our writes
+        self._may_have_lost_writes = True  # Valkey may have lost our writes
 
     async def run(self) -> None:
         """Stay connected, and write marks under the lease; a failure of one does not stop the other."""
@@ -124,7 +124,7 @@ class FeedConsumer:
                 subscription.keep_subscribed(stream),
                 subscription.take_snapshots(snapshots),
                 subscription.refresh(),
-                subscription.feel_pulse(),
+                subscription.watch_silence(),
                 self._have_turn(feed),
             )
 
@@ -187,7 +187,7 @@ class FeedConsumer:
     async def _hear_universe(self) -> None:
         async for message in self._context.state.accounts.universe_changes():
             if isinstance(message, Subscribed):
-                self._is_state_doubtful = True
+                self._may_have_lost_writes = True
             self._universe_changed.set()
 
     async def _follow_universe(self) -> NoReturn:
@@ -200,8 +200,8 @@ class FeedConsumer:
             self._subscription.want(
                 symbol for symbol, its_class in universe.items() if its_class == asset_class
             )
-            if self._is_state_doubtful:
-                self._is_state_doubtful = False
+            if self._may_have_lost_writes:
+                self._may_have_lost_writes = False
                 self._subscription.book.raise_floor(await state.marks.read_all())
                 self._subscription.write_all_again()
             await asyncio.sleep(UNIVERSE_PAUSE_S)

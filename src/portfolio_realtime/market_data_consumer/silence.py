@@ -1,12 +1,12 @@
 """Whether a stream has been silent for suspiciously long: for many times its usual pause. Pure.
 
 Silence alone proves nothing. A stream that delivered data every few milliseconds and then nothing for seconds
-is doubted until data arrives, or until snapshots show that nothing was traded.
+is suspect until data arrives, or until snapshots show that nothing was traded.
 """
 
 from typing import Final
 
-SILENCE_S_MIN: Final = 2.0  # a shorter silence is never doubted
+SILENCE_S_MIN: Final = 2.0  # a shorter silence is never suspect
 # Nor is a silence of fewer usual pauses. By chance a longer one happens once in 500 million: exp(-20).
 PAUSES_MAX: Final = 20.0
 FRAMES_MIN: Final = 20  # until the usual pause is known
@@ -18,33 +18,33 @@ class Silence:
 
     def __init__(self) -> None:
         self._frames = 0
-        self._beat_s: float | None = None  # None: no data is expected without a connection
+        self._newest_s: float | None = None  # None: no data is expected without a connection
         self._pause_s = 0.0
 
-    def beat(self, now_s: float) -> None:
+    def note_data(self, now_s: float) -> None:
         """Note that data has arrived."""
-        if self._frames and self._beat_s is not None:
-            pause_s = now_s - self._beat_s
+        if self._frames and self._newest_s is not None:
+            pause_s = now_s - self._newest_s
             weight = WEIGHT if self._frames > FRAMES_MIN else 1 / self._frames
             self._pause_s += weight * (pause_s - self._pause_s)
-        self._beat_s = now_s
+        self._newest_s = now_s
         self._frames += 1
 
-    def is_faint(self, now_s: float) -> bool:
+    def is_unusual(self, now_s: float) -> bool:
         """Whether the stream has been silent for far longer than usual."""
-        if self._frames <= FRAMES_MIN or self._beat_s is None:
+        if self._frames <= FRAMES_MIN or self._newest_s is None:
             return False
-        return now_s - self._beat_s > max(SILENCE_S_MIN, PAUSES_MAX * self._pause_s)
+        return now_s - self._newest_s > max(SILENCE_S_MIN, PAUSES_MAX * self._pause_s)
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Learn the usual pause again: another feed, another session, or a silence that is explained."""
         self._frames = 0
 
     def interrupt(self) -> None:
         """Expect no data: the connection is lost. The usual pause is kept."""
-        self._beat_s = None
+        self._newest_s = None
 
     def resume(self, now_s: float) -> None:
         """Expect data from now on: a new connection is complete."""
-        if self._beat_s is None:
-            self._beat_s = now_s
+        if self._newest_s is None:
+            self._newest_s = now_s

@@ -46,7 +46,7 @@ SNAPSHOT_RETRY_S: Final = 2.0  # the first pause after a failure; doubles
 SNAPSHOT_RETRY_S_MAX: Final = 30.0
 REFRESH_S: Final = 300.0
 REFRESH_CHECK_S: Final = 1.0
-PULSE_CHECK_S: Final = 0.25
+SILENCE_CHECK_S: Final = 0.25
 # Without data for so long, snapshots are taken. The time doubles up to the session's maximum, until data
 # arrives. It begins the same in every session: what has just been traded may be traded again, and some
 # options trade until 16:15.
@@ -86,8 +86,8 @@ class MarketSubscription:
         self._is_pending = asyncio.Event()
         self._snapshot_backoff = Backoff(SNAPSHOT_RETRY_S, SNAPSHOT_RETRY_S_MAX)
         self._frame_s = 0.0  # when data last arrived, in monotonic seconds
-        self._pulse = Silence()
-        self._is_doubted = False  # silent for suspiciously long, or found to be mute
+        self._silence = Silence()
+        self._is_suspect = False  # silent for suspiciously long, or found to be mute
         self._is_given_up = False
         self._ahead_since_s: float | None = None  # since when every trade is from the future by our clock
         self._ahead_count = 0  # trades from the future since then
@@ -140,7 +140,7 @@ class MarketSubscription:
     def begin(self, feed: Feed) -> None:
         """Begin with a new connection to this feed, which has delivered nothing yet."""
         if feed != self.feed:
-            self._pulse.begin_anew()
+            self._silence.reset()
         self.feed = feed
         self.book.stream_from(feed.source)
         self._settled.clear()
@@ -148,7 +148,7 @@ class MarketSubscription:
         self._missed.clear()
         self._renewing.clear()
         self._frame_s = self._clock.monotonic_s()
-        self._pulse.interrupt()
+        self._silence.interrupt()
         self._subscribed = frozenset()
         self._is_given_up = False
         self._pending.clear()
@@ -165,9 +165,9 @@ class MarketSubscription:
     def is_live(self) -> bool:
         """Whether trades arrive and are accepted.
 
-        That is: all symbols are caught up, the stream is not doubted, and our clock is not too far behind.
+        That is: all symbols are caught up, the stream is not suspect, and our clock is not too far behind.
         """
-        return self._caught_up_ns is not None and not self._is_doubted and not self._is_all_refused
+        return self._caught_up_ns is not None and not self._is_suspect and not self._is_all_refused
 
     @property
     def _is_all_refused(self) -> bool:
@@ -181,21 +181,21 @@ class MarketSubscription:
         while True:
             arrived = await stream.read()
             if arrived.trades or arrived.messages:
-                self._beat(self._clock.monotonic_s())
+                self._note_data(self._clock.monotonic_s())
                 self._apply(arrived)
             for name in arrived.skipped:
                 self._count_skipped(name)
             # A full socket buffer must not keep other tasks from running.
             await asyncio.sleep(0)
 
-    def _beat(self, now_s: float) -> None:
-        """Note that data has arrived. After a doubted silence trades may be missing: take snapshots."""
-        if self._is_doubted:
+    def _note_data(self, now_s: float) -> None:
+        """Note that data has arrived. After a suspicious silence trades may be missing: take snapshots."""
+        if self._is_suspect:
             self._caught_up_ns = None
             self._ask_snapshots(self._wanted)
         self._frame_s = now_s
-        self._pulse.beat(now_s)
-        self._is_doubted = False
+        self._silence.note_data(now_s)
+        self._is_suspect = False
 
     def _apply(self, arrived: Arrived) -> None:
         received_ns = self._clock.now_ns()
@@ -343,7 +343,7 @@ class MarketSubscription:
                 await self._recover(failures)
             if self._caught_up_ns is None and self._subscribed:
                 self._caught_up_ns = self._clock.now_ns()
-                self._pulse.resume(self._clock.monotonic_s())
+                self._silence.resume(self._clock.monotonic_s())
 
     def take_unmarked(self) -> list[str]:
         """Symbols for which no price was found, each once, and again after `write_all_again`.
@@ -423,14 +423,14 @@ class MarketSubscription:
             new_date = new_york_date_of(now_ns)
             session, before = self._schedule.session(now_ns), session
             if session is not before:
-                self._pulse.begin_anew()
+                self._silence.reset()
             if self._frame_s != frame_s:
                 frame_s, silence_s = self._frame_s, SILENCE_S_MIN
             silence_s = min(silence_s, SILENCE_S_MAX[session])
             is_silent = now_s - max(frame_s, refreshed_s) > silence_s
-            if self._is_doubted and refreshed_s > frame_s:
+            if self._is_suspect and refreshed_s > frame_s:
                 self._explain_silence(now_s - refreshed_s)
-            elif self._is_doubted:
+            elif self._is_suspect:
                 is_silent = True
             if is_silent or new_date != date or now_s - refreshed_s > REFRESH_S:
                 silence_s *= 2 if is_silent else 1
@@ -438,23 +438,24 @@ class MarketSubscription:
                 self._ask_snapshots(self._wanted)
                 self._tell_unknown()
 
-    async def feel_pulse(self) -> NoReturn:
-        """Doubt the stream when two checks in a row find it silent.
+    async def watch_silence(self) -> NoReturn:
+        """Suspect the stream when two checks in a row find it silent.
 
         After one check alone, the cause could be that this process was late to read.
         """
-        was_faint = False
+        was_unusual = False
         while True:
-            await asyncio.sleep(PULSE_CHECK_S)
-            is_faint = self._pulse.is_faint(self._clock.monotonic_s())
-            self._is_doubted |= is_faint and was_faint
-            was_faint = is_faint
+            await asyncio.sleep(SILENCE_CHECK_S)
+            is_unusual = self._silence.is_unusual(self._clock.monotonic_s())
+            if is_unusual and was_unusual:
+                self._is_suspect = True
+            was_unusual = is_unusual
 
     def _explain_silence(self, since_s: float) -> None:
-        """End the doubt if snapshots requested `since_s` ago show no trade that the stream has missed."""
+        """End the suspicion if snapshots requested `since_s` ago show no trade that the stream has missed."""
         if since_s > EXPLAINED_S and not self._pending and not self._missed:
-            self._pulse.begin_anew()
-            self._is_doubted = False
+            self._silence.reset()
+            self._is_suspect = False
 
     def _judge_missed(self) -> None:
         """Check that the stream has delivered what snapshots showed. Raises FeedUnavailable if it is mute."""
@@ -470,7 +471,7 @@ class MarketSubscription:
         if not mute:
             return
         if self._frame_s <= min(mute.values()):
-            self._is_doubted = True
+            self._is_suspect = True
             raise StreamLost(f"{self.feed.name} is mute although {len(mute)} symbols traded", "mute")
         log.warning(
             "symbols were silent and have been subscribed again", feed=self.feed.name, count=len(mute)

@@ -93,11 +93,11 @@ def explain(
 
 
 def _unconfirmed(account: Account) -> dict[str, Any] | None:
-    doubt = account.unconfirmed
-    if doubt is None:
+    unconfirmed = account.unconfirmed
+    if unconfirmed is None:
         return None
-    by = {name: plain(amount) for name, amount in doubt.by.items()}
-    return {"since": rfc3339(doubt.since_ns), "reason": doubt.reason, "by": by}
+    by = {name: plain(amount) for name, amount in unconfirmed.by.items()}
+    return {"since": rfc3339(unconfirmed.since_ns), "reason": unconfirmed.reason, "by": by}
 
 
 def _usable(account: Account, marks: Mapping[str, Mark]) -> dict[str, Mark]:

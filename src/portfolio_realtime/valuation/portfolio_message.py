@@ -75,7 +75,7 @@ class Constant(msgspec.Struct, frozen=True, gc=False):
     balances: str  # cash, last equity, external cash flow, and the name of the next field: day P&L
     ratio_base: float  # dollars; NaN if there is no ratio
     record_as_of: str  # as a field
-    doubts: str  # fields for what is unknown or unconfirmed
+    unknown_fields: str  # for what is unknown or unconfirmed
     end: str  # both, and the end of the object
     is_day_pnl_known: bool
 
@@ -91,7 +91,7 @@ class _Oddity(NamedTuple):
 def constant(account: Account, epoch: int) -> Constant:
     """The constant part of an account's messages under an epoch."""
     base = day_base(account)
-    record_as_of, doubts = f',"record_as_of":"{rfc3339(account.as_of_ns)}"', _doubts(account)
+    record_as_of, unknown_fields = f',"record_as_of":"{rfc3339(account.as_of_ns)}"', _unknown_fields(account)
     return Constant(
         head=f'{{"type":"portfolio","account_id":{_text(account.account_id)},"epoch":{epoch},"sequence":',
         balances=(
@@ -100,13 +100,13 @@ def constant(account: Account, epoch: int) -> Constant:
         ),
         ratio_base=float(base) if base > 0 and account.is_day_pnl_known else math.nan,
         record_as_of=record_as_of,
-        doubts=doubts,
-        end=f"{record_as_of}{doubts}}}",
+        unknown_fields=unknown_fields,
+        end=f"{record_as_of}{unknown_fields}}}",
         is_day_pnl_known=account.is_day_pnl_known,
     )
 
 
-def _doubts(account: Account) -> str:
+def _unknown_fields(account: Account) -> str:
     """The fields for what is unknown or unconfirmed in the record."""
     fields: list[str] = []
     if account.unvalued:
@@ -115,9 +115,10 @@ def _doubts(account: Account) -> str:
         fields.append(f'"without_feed":{_text(classes)}')
     if account.unexplained:
         fields.append(f'"unexplained":{_text(_plain(account.unexplained))}')
-    if (doubt := account.unconfirmed) is not None:
-        told = {"since": rfc3339(doubt.since_ns), "reason": doubt.reason, "by": _plain(doubt.by)}
-        fields.append(f'"unconfirmed":{_text(told)}')
+    unconfirmed = account.unconfirmed
+    if unconfirmed is not None:
+        since, by = rfc3339(unconfirmed.since_ns), _plain(unconfirmed.by)
+        fields.append(f'"unconfirmed":{_text({"since": since, "reason": unconfirmed.reason, "by": by})}')
     return "".join(f",{field}" for field in fields)
 
 
@@ -229,7 +230,7 @@ def _middles_and_ends(always: Sequence[Constant], figures: Figures) -> tuple[lis
     middles, ends = [usual[moment_ns] for moment_ns in moments_ns], [one.end for one in always]
     for index, odd in _oddities(figures).items():
         middles[index] = _middle(times[moments_ns[index]], odd.stale, odd.unpriced)
-        ends[index] = f"{always[index].record_as_of}{odd.rest}{always[index].doubts}}}"
+        ends[index] = f"{always[index].record_as_of}{odd.rest}{always[index].unknown_fields}}}"
     return middles, ends
 
 

@@ -29,7 +29,7 @@ from portfolio_realtime.valuation.watchlist import Watchlist
 NS_PER_S = 1_000_000_000
 RECORD_TTL_S = 3600.0
 # Between two checks of all, because marks and records become stale by time alone.
-DOUBT_NS: Final = NS_PER_S // 2
+CHECK_ALL_NS: Final = NS_PER_S // 2
 WORTH_MAX = 1e14  # dollars of one position, so that sums in cents fit 64 bits
 
 
@@ -72,8 +72,8 @@ class Valuer:
         self._marks_from_ns: dict[str, int] = {}  # symbol -> time of its split; an earlier trade is no mark
         self._holders = Holders()
         self._numbering = self.book.numbering
-        self._is_all_doubted = False
-        self._doubted_ns = NEVER_NS  # when all accounts were last checked
+        self._is_all_unchecked = False
+        self._checked_ns = NEVER_NS  # when all accounts were last checked
         self._is_told_unmarked = is_told_unmarked
         self._unmarked: set[str] = set()  # symbols for which no price was found
 
@@ -177,7 +177,7 @@ class Valuer:
     def set_records_away(self, are_away: bool) -> bool:
         """Count all records as stale, or each by its age; return whether that is a change."""
         before, self._are_records_away = self._are_records_away, are_away
-        self._is_all_doubted |= before != are_away
+        self._is_all_unchecked |= before != are_away
         return before != are_away
 
     def flush(self, now_ns: int, now_s: float) -> Flush:
@@ -185,7 +185,7 @@ class Valuer:
 
         `now_ns`: wall clock, for staleness and timestamps. `now_s`: monotonic, for the interval.
         """
-        self._doubt(now_ns)
+        self._mark_unchecked(now_ns)
         slots, next_due_s = self.watchlist.due(now_s, self._interval_s)
         if not len(slots):
             return self._flushed([], next_due_s)
@@ -221,14 +221,14 @@ class Valuer:
         unpriced, stale = self.watchlist.unpriced_accounts, self.watchlist.stale_accounts
         return Flush(publications, next_due_s, exact_count, unpriced, stale, newest_as_of_ns)
 
-    def _doubt(self, now_ns: int) -> None:
-        """Mark the accounts that may have changed: holders of changed marks, and all every DOUBT_NS."""
+    def _mark_unchecked(self, now_ns: int) -> None:
+        """Mark the accounts that may have changed: holders of changed marks, and all every CHECK_ALL_NS."""
         moved = self.book.take_moved()
-        if self._is_all_doubted or abs(now_ns - self._doubted_ns) >= DOUBT_NS:
-            self._is_all_doubted, self._doubted_ns = False, now_ns
-            self.watchlist.doubt_all()
+        if self._is_all_unchecked or abs(now_ns - self._checked_ns) >= CHECK_ALL_NS:
+            self._is_all_unchecked, self._checked_ns = False, now_ns
+            self.watchlist.mark_all_unchecked()
         elif len(moved):
-            self.watchlist.doubt(self._holders.of(moved))
+            self.watchlist.mark_unchecked(self._holders.of(moved))
         if self._numbering != self.book.numbering:
             self._numbering = self.book.numbering
             for account in self.watchlist.accounts():

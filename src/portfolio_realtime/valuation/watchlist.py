@@ -41,7 +41,7 @@ class Watchlist:
         self._constants: list[Constant | None] = [None] * INITIAL
         self._rows: Ints = np.zeros(INITIAL, np.int64)  # row of the book, by slot
         self._is_used: NDArray[np.bool_] = np.zeros(INITIAL, bool)
-        self._is_doubtful: NDArray[np.bool_] = np.zeros(INITIAL, bool)  # may have changed
+        self._is_unchecked: NDArray[np.bool_] = np.zeros(INITIAL, bool)  # may have changed
 
     def __contains__(self, account_id: str) -> bool:
         return account_id in self._slots
@@ -58,7 +58,7 @@ class Watchlist:
             self._ids[slot], self._is_used[slot] = account_id, True
         if is_new or with_positions > (account_id in self.with_positions):
             self._published_s[slot] = NEVER_S
-            self._is_touched[slot] = self._is_doubtful[slot] = True
+            self._is_touched[slot] = self._is_unchecked[slot] = True
         self._has_rows[slot] = with_positions
         (self.with_positions.add if with_positions else self.with_positions.discard)(account_id)
         return is_new
@@ -68,7 +68,7 @@ class Watchlist:
         slot = self._slots.pop(account_id, None)
         if slot is not None:
             self._free.append(slot)
-            self._is_used[slot] = self._is_doubtful[slot] = False
+            self._is_used[slot] = self._is_unchecked[slot] = False
             self._unpriced[slot] = self._stale[slot] = 0
             self.with_positions.discard(account_id)
             self._accounts[slot] = self._constants[slot] = None
@@ -91,7 +91,7 @@ class Watchlist:
         """Publish an account when it is next due, even with the same figures: its record has changed."""
         slot = self._slots.get(account_id)
         if slot is not None:
-            self._is_touched[slot] = self._is_doubtful[slot] = True
+            self._is_touched[slot] = self._is_unchecked[slot] = True
 
     def put(self, account: Account, always: Constant, row: int) -> int:
         """Set the record of a watched account and its row of the book; return its slot."""
@@ -103,13 +103,13 @@ class Watchlist:
         """Set the row of the book of a watched account."""
         self._rows[self._slots[account_id]] = row
 
-    def doubt(self, slots: Ints) -> None:
+    def mark_unchecked(self, slots: Ints) -> None:
         """Check these slots when they are next due: their values may have changed."""
-        self._is_doubtful[slots] = self._is_used[slots]
+        self._is_unchecked[slots] = self._is_used[slots]
 
-    def doubt_all(self) -> None:
+    def mark_all_unchecked(self) -> None:
         """Check all slots when they are next due."""
-        self._is_doubtful[:] = self._is_used
+        self._is_unchecked[:] = self._is_used
 
     @property
     def slots(self) -> Ints:
@@ -145,11 +145,11 @@ class Watchlist:
 
         Also when the next of the others is due, in monotonic seconds; None: none waits.
         """
-        doubtful = self._is_doubtful.nonzero()[0]
-        due_s = self._published_s[doubtful] + interval_s
+        unchecked = self._is_unchecked.nonzero()[0]
+        due_s = self._published_s[unchecked] + interval_s
         is_due = due_s <= now_s
         waiting = due_s[~is_due]
-        return doubtful[is_due], float(waiting.min()) if len(waiting) else None
+        return unchecked[is_due], float(waiting.min()) if len(waiting) else None
 
     def changed(self, slots: Ints, valued: Valued, equity: Ints, day_pnl: Ints, now_s: float) -> Ints:
         """The indices into `slots` whose values have changed since their publication.
@@ -166,7 +166,7 @@ class Watchlist:
             | (valued.stale_sum_ns != self._stale_sum_ns[slots])
             | (self._has_rows[slots] & (valued.received_ns > self._received_ns[slots]))
         )
-        self._is_doubtful[slots] = False
+        self._is_unchecked[slots] = False
         chosen = is_changed.nonzero()[0]
         at = slots[chosen]
         self._equity[at], self._day_pnl[at] = equity[chosen], day_pnl[chosen]

@@ -1,4 +1,4 @@
-"""Who is let in: every doubtful credential is refused, and so is every doubtful place."""
+"""Who is let in: every credential that is not certainly right is refused, and so is every address."""
 
 import base64
 import json
@@ -77,7 +77,7 @@ async def test_a_good_token_says_who_and_which_accounts_and_until_when() -> None
         pytest.param(signed(accounts=[f"a{i}" for i in range(1001)]), id="too many accounts"),
     ],
 )
-async def test_a_doubtful_token_is_refused(token: str) -> None:
+async def test_a_wrong_token_is_refused(token: str) -> None:
     """P10: everything fails closed."""
     with pytest.raises(Unauthorized):
         await authenticator().by_token(token)

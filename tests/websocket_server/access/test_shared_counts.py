@@ -120,9 +120,9 @@ async def test_the_counts_of_a_killed_server_are_held_against_nobody(
     assert second.enter("alice", PER_USER) == [True] * PER_USER
 
     async def is_gone() -> bool:
-        return await elsewhere(state, "alice") == PER_USER and not second.shared._doubts
+        return await elsewhere(state, "alice") == PER_USER and not second.shared._excesses
 
-    await until(lambda: second.shared._doubts, "it is in doubt", HEARD_S_MAX)
+    await until(lambda: second.shared._excesses, "it exceeds the limit", HEARD_S_MAX)
     await until(is_gone, "only the living one counts, and the verdict is made", HEARD_S_MAX)
     assert second.excess == {}
 

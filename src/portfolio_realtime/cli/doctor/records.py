@@ -47,10 +47,10 @@ def judged(records: list[Account], record_ttl_s: float, *, is_heard: bool) -> Fi
         return Finding(CHECK, Status.FAIL, found, remedy)
     oldest_ns = time.time_ns() - int(record_ttl_s * NS_PER_S)
     old = [one.account_id for one in records if one.is_unreadable or one.as_of_ns < oldest_ns]
-    doubted = [one.account_id for one in records if one.unconfirmed is not None]
-    found = f"{len(records)} checked, {len(old)} old, {len(doubted)} not confirmed"
-    if not old and not doubted:
+    unconfirmed = [one.account_id for one in records if one.unconfirmed is not None]
+    found = f"{len(records)} checked, {len(old)} old, {len(unconfirmed)} not confirmed"
+    if not old and not unconfirmed:
         return Finding(CHECK, Status.OK, found)
-    named = ", ".join(sorted({*old, *doubted})[:LISTED_MAX])
+    named = ", ".join(sorted({*old, *unconfirmed})[:LISTED_MAX])
     remedy = "GET /v1/portfolio/ID/explain shows what is not confirmed, and since when"
     return Finding(CHECK, Status.WARN, f"{found}: {named}", remedy)

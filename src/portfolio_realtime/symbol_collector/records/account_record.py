@@ -32,10 +32,10 @@ from portfolio_realtime.symbol_collector.broker_time import Span
 from portfolio_realtime.symbol_collector.model import AccountState, Activity, Statement, sum_of, void
 from portfolio_realtime.symbol_collector.records import cash_flows
 from portfolio_realtime.symbol_collector.records.day_sums import Day
-from portfolio_realtime.symbol_collector.records.doubts import Reason
 from portfolio_realtime.symbol_collector.records.holds import without_hold
+from portfolio_realtime.symbol_collector.records.open_reasons import Reason
 from portfolio_realtime.symbol_collector.records.record_drift import DriftingRecord
-from portfolio_realtime.symbol_collector.records.record_state import REST_LAG_NS, Doubted, confirmation
+from portfolio_realtime.symbol_collector.records.record_state import REST_LAG_NS, Contradiction, confirmation
 
 EVENT_SETTLE_NS: Final = 2 * NS_PER_S  # this long without events of the account is quiet
 LOOK_NS_MAX: Final = 10 * NS_PER_S  # an account that is never quiet is fetched this often
@@ -71,9 +71,9 @@ class AccountRecord(DriftingRecord):
 
     @property
     def _patience_ns(self) -> int:
-        if not self._is_late or self._doubt is None:
+        if not self._is_late or self._contradiction is None:
             return EVENT_SETTLE_NS
-        return max(EVENT_SETTLE_NS, (self._looked_ns - self._doubt.since_ns) // 2)
+        return max(EVENT_SETTLE_NS, (self._looked_ns - self._contradiction.since_ns) // 2)
 
     def apply_activity(self, activity: Activity, now_ns: int) -> bool:
         """Apply an event. True if it is new; a repeat changes nothing."""
@@ -91,19 +91,18 @@ class AccountRecord(DriftingRecord):
             return True
         self._event_ns = self.as_of_ns = now_ns
         self._ask_for_what_rest_knows(activity)
-        self._is_prompt |= (
-            self._booked.corrects_unknown(activity) and now_ns - self._looked_ns >= EVENT_SETTLE_NS
-        )
+        if self._booked.corrects_unknown(activity) and now_ns - self._looked_ns >= EVENT_SETTLE_NS:
+            self._is_prompt = True
         self._place(activity, now_ns)
         self._has_new_bookings = True
-        self._settle_doubt()
+        self._settle_contradiction()
         return True
 
-    def _settle_doubt(self) -> None:
+    def _settle_contradiction(self) -> None:
         """The statement that differed may be explained by now, if nothing newer than it has been applied."""
-        if self._doubt is None or self._uncertain:
+        if self._contradiction is None or self._uncertain:
             return
-        statement, began_ns, _ = self._doubt
+        statement, began_ns, _ = self._contradiction
         if self._balances.totals().agrees(statement) and all(
             one.published_ns <= began_ns for one, _ in self._applied
         ):
@@ -116,23 +115,28 @@ class AccountRecord(DriftingRecord):
     def _ask_for_what_rest_knows(self, activity: Activity) -> None:
         """Ask REST soon after a booking that does not state everything."""
         is_memo = activity.activity_type == activity_types.MEMO
-        self._is_unsettled |= activity.published_ns <= self._taken.until_ns  # close to the statement
-        self._is_unsettled |= not activity_types.is_described(activity.activity_type)
-        self._is_unsettled |= activity.previous_id is not None or (is_memo and not activity.is_void)
-        self._is_unsettled |= _may_have_cost_a_fee(activity)
-        self._is_unsettled |= activity.moves_quantity and not activity.price  # REST knows what it cost
-        self._is_unsettled |= bool(activity.rounding)  # … and the cash to the last digit
+        is_correction = activity.previous_id is not None
+        if (
+            activity.published_ns <= self._taken.until_ns  # close to the statement
+            or not activity_types.is_described(activity.activity_type)
+            or is_correction
+            or (is_memo and not activity.is_void)
+            or _may_have_cost_a_fee(activity)
+            or (activity.moves_quantity and not activity.price)  # REST knows what it cost
+            or activity.rounding  # REST knows the cash to the last digit
+        ):
+            self._is_unsettled = True
 
     def refuse_activity(self, now_ns: int) -> None:
         """Note that an event could not be read. It may have moved anything, so a statement is needed."""
         self._event_ns = now_ns
         self._is_unsettled = True
-        self._doubts.raise_(Reason.EVENT_REFUSED, now_ns, {})
+        self._reasons.note(Reason.EVENT_REFUSED, now_ns, {})
 
     def refuse_statement(self, now_ns: int) -> None:
         """Note that the broker's answer about the account could not be read."""
         self._looked_ns = now_ns
-        self._doubts.raise_(Reason.UNREADABLE, now_ns, {})
+        self._reasons.note(Reason.UNREADABLE, now_ns, {})
 
     def compare_equity(self, difference: Decimal | None, now_ns: int) -> None:
         """Note by how much the broker's equity exceeds ours, in dollars; None: not at all.
@@ -140,9 +144,9 @@ class AccountRecord(DriftingRecord):
         Cash, quantities and prices are equal.
         """
         if difference is None:
-            self._doubts.settle(Reason.EQUITY)
+            self._reasons.settle(Reason.EQUITY)
         else:
-            self._doubts.raise_(Reason.EQUITY, now_ns, {"equity": difference})
+            self._reasons.note(Reason.EQUITY, now_ns, {"equity": difference})
 
     def observe(
         self, statement: Statement, began_ns: int, ended_ns: int, asked: Span | None = None
@@ -154,7 +158,7 @@ class AccountRecord(DriftingRecord):
         self._asked = asked or Span(began_ns, ended_ns, ended_ns)
         self._looked_ns = self.as_of_ns = ended_ns
         self._is_prompt &= began_ns < self._event_ns
-        self._doubts.settle(Reason.UNREADABLE)
+        self._reasons.settle(Reason.UNREADABLE)
         self._classes.learn(statement)
         statement, self._held_back = without_hold(statement, self._known_cash(statement.state))
         if self._state is None:
@@ -168,7 +172,7 @@ class AccountRecord(DriftingRecord):
             self._decide_memos(statement.state)
         if outcome is Outcome.FIRST:
             self._check_first(statement.state, ended_ns)
-        self._note_doubts(statement, outcome, ended_ns)
+        self._note_reasons(statement, outcome, ended_ns)
         return outcome
 
     # Bookings: inside the statement that the balances rest on, after it, or uncertain
@@ -197,13 +201,13 @@ class AccountRecord(DriftingRecord):
                 or not activity_types.is_described(activity.activity_type)
                 or _may_have_cost_a_fee(activity)
             ):
-                self._doubts.raise_(Reason.UNPROVED, now_ns, {})
+                self._reasons.note(Reason.UNPROVED, now_ns, {})
 
     def _wait_with(self, activity: Activity, now_ns: int) -> None:
         """Keep a booking for the next statement: it is unknown whether the balances contain it."""
         self._uncertain.append(activity)
         self._is_unsettled = True
-        self._doubts.add(Reason.BOOKING, now_ns, self._effect(activity).parts)
+        self._reasons.add(Reason.BOOKING, now_ns, self._effect(activity).parts)
 
     def _move_group(self, leg: Activity, now_ns: int) -> None:
         """The legs of a group change the balances together, because no value in between is real."""
@@ -221,7 +225,7 @@ class AccountRecord(DriftingRecord):
             self._move(one)
         if held is not None and leg.activity_type == activity_types.SPLIT:
             self._balances.restate_cost(held.symbol, held.cost_basis)
-        self._doubts.raise_(Reason.UNPROVED, now_ns, {})
+        self._reasons.note(Reason.UNPROVED, now_ns, {})
 
     def _is_confirmed_without(self, activity: Activity) -> bool:
         """Whether REST has agreed since, as it does too if an untold booking offsets this one."""
@@ -258,16 +262,21 @@ class AccountRecord(DriftingRecord):
             self._confirm(statement, ended_ns)
             return Outcome.CONFIRMED
         is_late = self._is_earlier(statement)
-        doubt = self._doubt
-        since_ns = self._doubted_since(statement, ended_ns)
-        is_repeated = doubt is not None and self._doubt is doubt
+        contradiction = self._contradiction
+        since_ns = self._contradicted_since(statement, ended_ns)
+        is_repeated = contradiction is not None and self._contradiction is contradiction
         is_correction = not is_late and any(map(self._booked.corrects_unknown, self._uncertain))
         if is_correction and is_repeated:
             self._take_correction(statement, ended_ns)
             return Outcome.CORRECTED
         may_be_held_back = not is_late and self._may_be_held_back(statement)
-        patience_ns = HOLD_NS_MAX if may_be_held_back else LATE_NS_MAX if is_late else EVENT_SETTLE_NS
-        if began_ns - since_ns >= patience_ns and (is_late or self._must_be_in_rest()):
+        if may_be_held_back:
+            wait_ns = HOLD_NS_MAX
+        elif is_late:
+            wait_ns = LATE_NS_MAX
+        else:
+            wait_ns = EVENT_SETTLE_NS
+        if began_ns - since_ns >= wait_ns and (is_late or self._must_be_in_rest()):
             self._take_drift(statement, ended_ns, is_late=is_late)
             return Outcome.DRIFT
         self._is_unsettled |= not may_be_held_back
@@ -322,19 +331,17 @@ class AccountRecord(DriftingRecord):
             has_quantities |= totals.has_quantities_of(statement)
         return has_cash and has_quantities
 
-    def _doubted_since(self, statement: Statement, ended_ns: int) -> int:
+    def _contradicted_since(self, statement: Statement, ended_ns: int) -> int:
         """Since when REST has stated this without an event of the account in between."""
-        if self._doubt is not None:
-            doubted = self._doubt.statement
-            is_same = (
-                doubted.state.cash == statement.state.cash and doubted.quantities == statement.quantities
-            )
-            if is_same and self._event_ns <= self._doubt.since_ns:
-                return self._doubt.since_ns
-        self._doubt = Doubted(statement, self._asked.from_ns, ended_ns)
+        if self._contradiction is not None:
+            former = self._contradiction.statement
+            is_same = former.state.cash == statement.state.cash and former.quantities == statement.quantities
+            if is_same and self._event_ns <= self._contradiction.since_ns:
+                return self._contradiction.since_ns
+        self._contradiction = Contradiction(statement, self._asked.from_ns, ended_ns)
         return ended_ns
 
-    def _note_doubts(self, statement: Statement, outcome: Outcome, now_ns: int) -> None:
+    def _note_reasons(self, statement: Statement, outcome: Outcome, now_ns: int) -> None:
         """Record by how much this statement differs."""
         self._tell_uncertain(now_ns)
         if outcome not in (Outcome.LATE, Outcome.DIFFERENT):
@@ -342,7 +349,7 @@ class AccountRecord(DriftingRecord):
         lacking = self._balances.totals().lacks(statement)
         is_hold = outcome is Outcome.DIFFERENT and self._may_be_held_back(statement)
         if lacking:
-            self._doubts.raise_(Reason.HOLD if is_hold else Reason.DIFFERENT, now_ns, lacking)
+            self._reasons.note(Reason.HOLD if is_hold else Reason.DIFFERENT, now_ns, lacking)
 
     def _take_state(self, state: AccountState) -> None:
         """Take what only REST states. A new `balance_asof` is the overnight roll and begins a new day."""

@@ -17,7 +17,7 @@ from portfolio_realtime.symbol_collector.broker_time import Span
 from portfolio_realtime.symbol_collector.model import CASH, Activity, Statement
 from portfolio_realtime.symbol_collector.records.account_record import AccountRecord, Outcome
 from portfolio_realtime.symbol_collector.records.asset_classes import AssetClasses
-from portfolio_realtime.symbol_collector.records.doubts import Doubts, Reason
+from portfolio_realtime.symbol_collector.records.open_reasons import OpenReasons, Reason
 
 UNLISTED_MAX: Final = 1_000  # accounts named by events before they are listed
 
@@ -160,32 +160,32 @@ class AccountRecords:
 
     def refuse_activity(self, account_id: str, now_ns: int) -> None:
         """Note that an event of this account could not be read."""
-        self._doubt(account_id, lambda record: record.refuse_activity(now_ns))
+        self._note(account_id, lambda record: record.refuse_activity(now_ns))
 
     def refuse_statement(self, account_id: str, now_ns: int) -> None:
         """Note that the broker's answer about this account could not be read, or did not come."""
-        self._doubt(account_id, lambda record: record.refuse_statement(now_ns))
+        self._note(account_id, lambda record: record.refuse_statement(now_ns))
 
     def inherit_unreadable(self, stored: Account, now_ns: int) -> None:
         """Keep a former owner's record, about which the broker's answer has not been readable since.
 
         It stays as it was, marked as old and unconfirmed, until a statement can be read.
         """
-        doubts = Doubts()
-        doubts.raise_(Reason.UNREADABLE, now_ns, {})
+        reasons = OpenReasons()
+        reasons.note(Reason.UNREADABLE, now_ns, {})
         inherited = msgspec.structs.replace(
             stored,
             version=max(self._version_min, stored.version + 1),
             is_unreadable=True,
-            unconfirmed=stored.unconfirmed or doubts.told,
+            unconfirmed=stored.unconfirmed or reasons.unconfirmed,
         )
         self._keep(inherited)
 
     def compare_equity(self, account_id: str, difference: Decimal | None, now_ns: int) -> None:
         """Note by how much the broker's equity exceeds ours, all else being equal; None: not at all."""
-        self._doubt(account_id, lambda record: record.compare_equity(difference, now_ns))
+        self._note(account_id, lambda record: record.compare_equity(difference, now_ns))
 
-    def _doubt(self, account_id: str, note: Callable[[AccountRecord], None]) -> None:
+    def _note(self, account_id: str, note: Callable[[AccountRecord], None]) -> None:
         record = self._records.get(account_id)
         if record is not None and record.is_known:
             note(record)

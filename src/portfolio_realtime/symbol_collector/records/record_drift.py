@@ -65,7 +65,7 @@ class DriftingRecord(RecordState):
         lacking = self._balances.totals().lacks(statement)
         costs = {symbol: held.cost_basis for symbol, held in self._balances.holdings.items()}
         quantities = self._balances.totals().quantities
-        since_ns = ended_ns if self._doubt is None else self._doubt.since_ns
+        since_ns = ended_ns if self._contradiction is None else self._contradiction.since_ns
         for one in undone:
             kind = activity_types.of(one.activity_type)
             if not kind.is_external and kind.code != activity_types.TRADE:  # REST had it before its booking

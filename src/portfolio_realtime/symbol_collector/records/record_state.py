@@ -1,4 +1,4 @@
-"""The state of one account's record: newest statement, day, bookings, and doubts."""
+"""The state of one account's record: newest statement, day, bookings, and why it is not confirmed."""
 
 from collections import deque
 from decimal import Decimal
@@ -24,7 +24,7 @@ from portfolio_realtime.symbol_collector.records.balances import Balances
 from portfolio_realtime.symbol_collector.records.booked import Booked
 from portfolio_realtime.symbol_collector.records.day_sums import Day, Traded
 from portfolio_realtime.symbol_collector.records.differences import Differences
-from portfolio_realtime.symbol_collector.records.doubts import Doubts, Reason
+from portfolio_realtime.symbol_collector.records.open_reasons import OpenReasons, Reason
 
 REST_LAG_NS: Final = 5 * NS_PER_S  # a booking published this long before a request is in its answer
 CLOCK_SKEW_NS: Final = NS_PER_S // 2  # a difference of the clocks that a `Date` may not show
@@ -32,7 +32,7 @@ APPLIED_MAX: Final = 1_000  # applied bookings kept to recognise a late statemen
 BOOKINGS_TOLD_MAX: Final = 2_000  # the newest bookings that other services get
 
 
-class Doubted(NamedTuple):
+class Contradiction(NamedTuple):
     """A statement that differs, when it was requested by the broker's clock, and since when REST says so."""
 
     statement: Statement
@@ -41,7 +41,7 @@ class Doubted(NamedTuple):
 
 
 class RecordState:
-    """Statement, day, bookings and doubts of one account, and how other services see them."""
+    """Statement, day and bookings of one account, why it is unconfirmed, and how other services see them."""
 
     def __init__(self, account_id: str, classes: AssetClasses | None = None) -> None:
         self.account_id = account_id
@@ -56,7 +56,7 @@ class RecordState:
             str, Activity
         ] = {}  # uncertain ones that equal a difference, as of when it was seen
         self._differences = Differences()
-        self._doubts = Doubts()
+        self._reasons = OpenReasons()
         self._multipliers: dict[str, Decimal] = {}  # of options held since the roll, even if closed
         self._prices: dict[str, float] = {}  # the broker's own, of the statement that the balances rest on
         # By the broker's clock: the statement that is being compared, …
@@ -64,13 +64,13 @@ class RecordState:
         self._taken = Span(0, 0, 0)  # … that which the balances rest on, …
         self._confirmed_in = Span(0, 0, 0)  # … and the newest that agreed
         self._confirmed: Confirmation | None = None
-        self._doubt: Doubted | None = None
+        self._contradiction: Contradiction | None = None
         self._explained_since_ns = 0  # from here on, the bookings explain every change
         self._is_unsettled = False
         self._is_late = False  # REST lags: it is asked less and less often
         self._is_prompt = False  # to be fetched now, quiet or not
-        self._prompted_ns = 0  # when a doubt last led to a fetch at once
-        self._has_new_bookings = False  # a booking arrived, or is no longer doubtful
+        self._prompted_ns = 0  # when a contradiction last led to a fetch at once
+        self._has_new_bookings = False  # a booking arrived, or is no longer uncertain
         self._are_memos_cash = True
         self._held_back = ZERO
         self._event_ns = 0
@@ -110,10 +110,10 @@ class RecordState:
                 for symbol in symbols
             ),
             as_of_ns=as_of_ns,
-            unvalued=(*self._day.unvalued, *self._doubtful_flows),
+            unvalued=(*self._day.unvalued, *self._uncertain_flows),
             unexplained=unexplained,
-            unconfirmed=self._doubts.told,
-            is_unreadable=Reason.UNREADABLE in self._doubts,
+            unconfirmed=self._reasons.unconfirmed,
+            is_unreadable=Reason.UNREADABLE in self._reasons,
             confirmed=self._confirmed,
             held_back=self._held_back,
         )
@@ -124,7 +124,7 @@ class RecordState:
         return has_new
 
     @property
-    def _doubtful_flows(self) -> tuple[str, ...]:
+    def _uncertain_flows(self) -> tuple[str, ...]:
         """CASH if it is unknown whether an external cash flow is in the cash."""
         has_any = any(
             self._taken.from_ns - REST_LAG_NS < one.published_ns and cash_flows.external_cash_flow(one)
@@ -150,8 +150,8 @@ class RecordState:
         undecided = {activity.ref_id for activity in self._uncertain}
         told = self._booked.told(undecided, began_ns, self._multipliers.get)
         around = [one for one in self._uncertain if not self._is_surely_new(one)]
-        doubtful_ns = max((activity.executed_ns for activity in around), default=0)
-        known_since_ns = max(began_ns, self._explained_since_ns, doubtful_ns)
+        uncertain_ns = max((activity.executed_ns for activity in around), default=0)
+        known_since_ns = max(began_ns, self._explained_since_ns, uncertain_ns)
         if len(told) > BOOKINGS_TOLD_MAX:
             known_since_ns = max(known_since_ns, told[-BOOKINGS_TOLD_MAX - 1].at_ns)
         newest = tuple(told[-BOOKINGS_TOLD_MAX:])
@@ -244,9 +244,9 @@ class RecordState:
             self._sum_up_day()
         self._rest_on(statement)
         self._applied.clear()
-        self._doubt = None
+        self._contradiction = None
         self._is_unsettled = False
-        self._doubts.settle(
+        self._reasons.settle(
             Reason.DIFFERENT, Reason.BOOKING, Reason.EVENT_REFUSED, Reason.UNPROVED, Reason.HOLD
         )
 
@@ -268,13 +268,13 @@ class RecordState:
 
     def _tell_uncertain(self, now_ns: int) -> None:
         if not self._uncertain:
-            self._doubts.settle(Reason.BOOKING)
+            self._reasons.settle(Reason.BOOKING)
             return
         by: dict[str, Decimal] = {}
         for one in self._uncertain:
             for name, amount in self._effect(one).parts.items():
                 by[name] = by.get(name, ZERO) + amount
-        self._doubts.raise_(Reason.BOOKING, now_ns, by)
+        self._reasons.note(Reason.BOOKING, now_ns, by)
 
 
 def _seen(activity: Activity, since_ns: int) -> Activity:

@@ -43,10 +43,10 @@ class _Change:
 
 
 @dataclass(slots=True)
-class _Doubt:
+class _Excess:
     kind: str
     key: str
-    excess: int
+    count: int
     since_s: float
     due_s: float
 
@@ -62,7 +62,7 @@ class SharedCounts:
         self._own: dict[str, int] = {}  # name -> open connections here
         self._changed: dict[tuple[str, str], _Change] = {}  # period and name
         self._elsewhere: dict[tuple[str, str], tuple[int, float]] = {}  # ... -> count, and when it was read
-        self._doubts: dict[str, _Doubt] = {}
+        self._excesses: dict[str, _Excess] = {}
         self._closing: dict[
             str, tuple[int, float]
         ] = {}  # name -> open here, but told to close, and until when
@@ -116,7 +116,7 @@ class SharedCounts:
         return str(self.minute) if is_of_minute else OPEN, _name(kind, key)
 
     async def share(self) -> NoReturn:
-        """Tell what changes, and judge what is in doubt, forever."""
+        """Tell what changes, and judge what exceeds a limit, forever."""
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._until_verdict_s())
@@ -148,7 +148,7 @@ class SharedCounts:
         self._wake.set()
 
     def _until_verdict_s(self) -> float | None:
-        due_s = min((doubt.due_s for doubt in self._doubts.values()), default=None)
+        due_s = min((excess.due_s for excess in self._excesses.values()), default=None)
         return None if due_s is None else max(0.0, due_s - self._clock.monotonic_s())
 
     def _staying(self, name: str, count: int) -> int:
@@ -175,7 +175,7 @@ class SharedCounts:
                 self._elsewhere.pop((period, name), None)
                 if found[name]:
                     self._elsewhere[period, name] = found[name], now_s
-                self._doubt(name, change, told[name] + found[name], now_s)
+                self._note_excess(name, change, told[name] + found[name], now_s)
 
     def _put_back(self, period: str, changed: dict[str, _Change]) -> None:
         for name, change in changed.items():
@@ -183,39 +183,39 @@ class SharedCounts:
             if newer is not change:
                 newer.grown += change.grown
 
-    def _doubt(self, name: str, change: _Change, total: int, now_s: float) -> None:
+    def _note_excess(self, name: str, change: _Change, total: int, now_s: float) -> None:
         limit = self._limits.get(change.kind)
         if limit is None:
             return
-        excess = min(change.grown, total - limit)
-        if excess > 0:
-            doubt = self._doubts.setdefault(name, _Doubt(change.kind, change.key, 0, now_s, now_s))
-            doubt.excess += excess
-            doubt.due_s = min(now_s + VERDICT_S, doubt.since_s + VERDICT_S_MAX)
+        count = min(change.grown, total - limit)
+        if count > 0:
+            excess = self._excesses.setdefault(name, _Excess(change.kind, change.key, 0, now_s, now_s))
+            excess.count += count
+            excess.due_s = min(now_s + VERDICT_S, excess.since_s + VERDICT_S_MAX)
 
     async def _judge(self) -> None:
         """Close what is still beyond a limit. Raises StateUnavailable."""
         now_s = self._clock.monotonic_s()
-        due = {name: doubt for name, doubt in self._doubts.items() if doubt.due_s <= now_s}
+        due = {name: excess for name, excess in self._excesses.items() if excess.due_s <= now_s}
         if not due:
             return
         found = await self._counts.judge(
             {
                 name: Judged(
-                    self._staying(name, self._own.get(name, 0)), doubt.excess, self._limits[doubt.kind]
+                    self._staying(name, self._own.get(name, 0)), excess.count, self._limits[excess.kind]
                 )
-                for name, doubt in due.items()
+                for name, excess in due.items()
             }
         )
-        excess: dict[tuple[str, str], int] = {}
-        for name, doubt in due.items():
-            del self._doubts[name]
+        to_close: dict[tuple[str, str], int] = {}
+        for name, excess in due.items():
+            del self._excesses[name]
             if count := found[name]:
-                excess[doubt.kind, doubt.key] = count
+                to_close[excess.kind, excess.key] = count
                 closing, _ = self._closing.get(name, (0, 0.0))
                 self._closing[name] = closing + count, now_s + CLOSING_S
-        if excess:
-            self.on_excess(excess)
+        if to_close:
+            self.on_excess(to_close)
 
     def _forget_old(self) -> None:
         now_s = self._clock.monotonic_s()

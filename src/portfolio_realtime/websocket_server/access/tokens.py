@@ -1,4 +1,4 @@
-"""JSON Web Tokens (RFC 7519, RFC 8725): what is doubtful is refused.
+"""JSON Web Tokens (RFC 7519, RFC 8725): what is not certain is refused.
 
 One family of signatures is accepted: HS256 with our own secrets (present and previous), or RS256 and ES256
 with the keys of one address, where the key decides the algorithm and not the token.

@@ -1,6 +1,6 @@
 """Why a record is not confirmed, since when, and by how much.
 
-A record is in doubt from the first contradiction, or from the first change that only a statement can confirm,
+A record is unconfirmed from the first contradiction, or the first change that only a statement can confirm,
 until the broker and our record agree. Several reasons may hold at once; the oldest is reported.
 """
 
@@ -23,7 +23,7 @@ class Reason(StrEnum):
     HOLD = "cash may be held back"
 
 
-class Doubts:
+class OpenReasons:
     """The open reasons of one account."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Doubts:
     def __contains__(self, reason: Reason) -> bool:
         return reason in self._open
 
-    def raise_(self, reason: Reason, at_ns: int, by: Mapping[str, Decimal]) -> None:
+    def note(self, reason: Reason, at_ns: int, by: Mapping[str, Decimal]) -> None:
         """Note a reason and its amounts: symbol, `cash` or `equity` -> the broker's figure minus ours."""
         since_ns, _ = self._open.get(reason, (at_ns, {}))
         self._open[reason] = since_ns, by
@@ -54,7 +54,7 @@ class Doubts:
             self._open.pop(reason, None)
 
     @property
-    def told(self) -> Unconfirmed | None:
+    def unconfirmed(self) -> Unconfirmed | None:
         """The oldest reason, its start, and all known amounts; None without a reason."""
         if not self._open:
             return None

@@ -13,7 +13,7 @@ from .records import NOW_NS, NS_PER_S, account, mark, message_of, position
 
 RECORD_TTL_S = 900.0
 SINCE_NS = NOW_NS - 30 * NS_PER_S
-DOUBT = Unconfirmed(SINCE_NS, "statement differs", {"cash": Decimal(-600), "A": Decimal(2)})
+UNCONFIRMED = Unconfirmed(SINCE_NS, "statement differs", {"cash": Decimal(-600), "A": Decimal(2)})
 
 
 def valuer(one: Account) -> Valuer:
@@ -82,7 +82,7 @@ def test_a_record_whose_statement_cannot_be_read_is_stale_at_once() -> None:
 
 def test_what_the_broker_contradicts_is_told_since_when_and_by_how_much() -> None:
     """The figures are ours all the same."""
-    told = message(valuer(held(unconfirmed=DOUBT)))
+    told = message(valuer(held(unconfirmed=UNCONFIRMED)))
     assert told is not None
     assert told["unconfirmed"] == {
         "since": "2025-11-20T14:59:30.000000Z",
