@@ -4,7 +4,8 @@ function show(text, is_last) {
   else if (is_last || count % 10 == 0) print text
   fflush()
 }
-/^Collecting / { count++; show("  fetching package " count " of " total ": " $2) }
+/^Ignoring / { total-- }  # for another system or Python
+/^(Collecting|Processing) / { count++; sub(/.*\//, "", $2); show("  fetching package " count " of " total ": " $2) }
 /^Installing collected packages/ { show("  unpacking " count " packages; this takes as long again ...", 1) }
 /^(ERROR|error|WARNING: .*(hash|yanked))/ { print }
 /^Successfully installed/ { show("  installed", 1) }

@@ -10,8 +10,13 @@ from pathlib import Path
 import jwt
 import pytest
 
+from portfolio_realtime.run_services import SERVICES
+
 SECRET = secrets.token_urlsafe(48)
-COMMANDS = ("run", "demo", "simulate", "loadtest", "token", "revoke", "entitle", "check-config", "doctor")
+COMMANDS = (
+    *("run", "status", "plan", "doctor", "check-config", "token", "revoke", "entitle", "revocations"),
+    *("simulate", "demo", "loadtest", "faults", "week", "chaos"),
+)
 
 
 def portfolio_realtime(*words: str, folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -35,6 +40,24 @@ def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
 
     assert done.returncode == 0
     assert "Usage" in done.stdout
+
+
+@pytest.mark.parametrize("module", [*SERVICES, "run_services"])
+@pytest.mark.parametrize(("option", "code"), [("--help", 0), ("--port=8000", 2)])
+def test_a_service_has_no_options_and_says_so(module: str, option: str, code: int, tmp_path: Path) -> None:
+    """It does not start: neither for a question nor with a port that it would not listen to."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"portfolio_realtime.{module}", option],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=100,
+        check=False,
+    )
+
+    assert done.returncode == code
+    assert f"python -m portfolio_realtime.{module}" in done.stdout + done.stderr
+    assert "check-config" in " ".join((done.stdout + done.stderr).split())
 
 
 def test_a_wrong_setting_is_refused_with_its_name_value_and_remedy(tmp_path: Path) -> None:

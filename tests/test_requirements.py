@@ -1,6 +1,7 @@
 """The lock files agree: what runs in production is what `make run` and the tests install."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,28 @@ def test_every_package_has_a_hash_and_no_address(name: str) -> None:
 
     assert text.count("--hash=sha256:") >= len(locked(name)) > 0
     assert "://" not in text
+
+
+def test_the_progress_counts_what_is_fetched_wherever_it_is_from() -> None:
+    """Packages for other systems are not counted, files of this machine are."""
+    pip = (
+        "Ignoring colorama: markers do not match your environment\n"
+        "Collecting aiohttp==3.14.5 (from -r run.txt)\n"
+        "Processing /wheels/yarl-1.25.1-py3-none-any.whl (from -r run.txt)\n"
+        * 10
+        + "Installing collected packages: aiohttp, yarl\n"
+    )
+
+    lines = subprocess.run(
+        ["awk", "-v", "total=30", "-v", "tty=", "-f", FOLDER / "progress.awk"],
+        input=pip,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+
+    assert [line.strip() for line in lines] == [
+        "fetching package 10 of 25: yarl-1.25.1-py3-none-any.whl",
+        "fetching package 20 of 20: yarl-1.25.1-py3-none-any.whl",
+        "unpacking 20 packages; this takes as long again ...",
+    ]

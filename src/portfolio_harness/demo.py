@@ -87,7 +87,7 @@ async def prove(
 
 
 def _overrides() -> dict[str, str]:
-    quiet = {} if "LOG_LEVEL" in os.environ else {"LOG_LEVEL": "warning"}
+    quiet = {} if "LOG_LEVEL" in os.environ else {"LOG_LEVEL": "error"}  # warnings are for who runs a system
     return {"DEMO_PAGE": "true", "MIN_UPDATE_INTERVAL": str(DEMO_INTERVAL_S), **quiet}
 
 

@@ -6,7 +6,7 @@ Ctrl-C ends everything within seconds and leaves no process and no folder behind
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
-from portfolio_realtime import interrupts, preloading
+from portfolio_realtime import interrupts, no_options, preloading
 from portfolio_realtime.lean_imports import OPENTELEMETRY, RICH, lean_imports
 from portfolio_realtime.preloading import Importing
 
@@ -29,4 +29,5 @@ def main(services: Sequence[str] = SERVICES) -> NoReturn:
 
 
 if __name__ == "__main__":
+    no_options.refuse("run_services", "Run all four services in this terminal, on RUN_SERVICES_PORT (8000).")
     main()

@@ -126,7 +126,7 @@ async def test_behaviour_4_old_missing_and_unknown_figures_are_said(
     await expect(page.locator("#caveats li")).to_have_text(
         [
             "No price for X; everything else is worth $90.00",
-            "Moved in or out at a value that is not known: NEW; the day's gain is not known",
+            "Moved in or out at an unknown value: NEW; the day's gain is not known",
             "Old prices: AAPL (2 h), NEW (59 s)",
         ]
     )
@@ -242,7 +242,7 @@ async def test_behaviour_12_a_visitor_signs_in_is_refused_and_signs_out(
         await page.goto(f"http://127.0.0.1:{served.port}/")
         await page.fill("#account-id", "nobody-3")
         await page.click("#sign-in button")
-        await expect(page.locator("#notice")).to_contain_text("There is no such account, or it is not yours.")
+        await expect(page.locator("#notice")).to_contain_text("No such account, or it is not yours.")
         await state_of_page(page, "denied")
         await expect(page.locator("#dashboard")).to_be_hidden()
         await page.fill("#account-id", "alice-1")

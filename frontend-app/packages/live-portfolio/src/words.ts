@@ -25,10 +25,10 @@ const ERROR_WORDS: Readonly<Record<ErrorCode, string>> = {
   invalid_account_id: "An account id has 1 to 64 letters, digits, - and _",
   invalid_url: hasAddresses ? "The address must be like wss://live.example.com, without credentials" : "",
   insecure_url: hasAddresses ? "A page of https needs an address of wss://" : "",
-  token_unavailable: "No token can be had now",
+  token_unavailable: "No token now",
   unauthorized: "The server does not accept these credentials",
   connection_limit: "Too many connections or accounts",
-  forbidden: "There is no such account, or it is not yours",
+  forbidden: "No such account, or it is not yours",
   account_not_in_dollars: "This account is not in dollars",
   bad_message: MISUNDERSTOOD,
   protocol: MISUNDERSTOOD,
@@ -51,8 +51,8 @@ export function caveats(value: Value | null): string[] {
   const parts: string[] = [];
   if (value.unpriced.length) parts.push(`No price for ${listed(value.unpriced)}; everything else is worth ${money(value.known_equity)}`);
   if (value.awaited) parts.push(`No price yet for ${listed(value.awaited)}`);
-  if (value.without_feed) parts.push(`No feed is followed for ${listed(Object.keys(value.without_feed))}`);
-  if (value.unvalued?.length) parts.push(`Moved in or out at a value that is not known: ${listed(value.unvalued)}; the day's gain is not known`);
+  if (value.without_feed) parts.push(`No feed for ${listed(Object.keys(value.without_feed))}`);
+  if (value.unvalued?.length) parts.push(`Moved in or out at an unknown value: ${listed(value.unvalued)}; the day's gain is not known`);
   if (value.unexplained) parts.push(`Changed without a booking: ${listed(Object.keys(value.unexplained))}; the day's gain is not known yet`);
   if (value.unconfirmed) parts.push(`Not confirmed by the broker since ${clockTime(value.unconfirmed.since)}: ${value.unconfirmed.reason}`);
   if (value.stale_hops?.length) parts.push(`Old figures: nothing new comes from the ${listed(value.stale_hops)}`);

@@ -134,6 +134,21 @@ describe("the table of positions", () => {
     expect(written.at(-1)).toBe(100);
   });
 
+  it("weights come back with the total in every row, not only in those that changed", async () => {
+    const stage = new Stage();
+    createPositionsTable(container, { client: stage.client, accountId: "alice" });
+    await pass(150);
+    const rows = [row("A", "1", "10", "10.00"), row("B", "2", "20", "40.00")];
+    const weights = async (sequence: number, equity: string | null) => {
+      stage.server.send(portfolioMessage("alice", { sequence, equity, positions: rows }));
+      await pass(150);
+      return cells("weight");
+    };
+    expect(await weights(1, "50.00")).toEqual(["80.00%", "20.00%"]);
+    expect(await weights(2, null)).toEqual(["—", "—"]);
+    expect(await weights(3, "50.00")).toEqual(["80.00%", "20.00%"]);
+  });
+
   it("one number of decimals in a column, and a price that would vanish is whole", async () => {
     const stage = new Stage();
     createPositionsTable(container, { client: stage.client, accountId: "alice" });
@@ -238,6 +253,19 @@ describe("the line of values", () => {
     const plot = container.querySelector(".lp-plot") as SVGElement;
     plot.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft", cancelable: true })); // nothing was pointed at: the newest
     expect(container.querySelector(".lp-reading")?.textContent).toBe("$210.00 +$10.00 (+5.00%)");
+  });
+
+  it("says why it does not end at the total, when something was brought in or taken out", async () => {
+    const caption = async (flow: string) => {
+      const day = { ...HISTORY, points: [point(1, "205.00", flow), point(3, "210.00", flow)] };
+      const { destroy } = createDayChart(container, { client: createFixedPortfolio({}, { [PATH]: day }), accountId: "alice" });
+      await pass(10);
+      const text = container.querySelector("figcaption")?.textContent;
+      destroy();
+      return text;
+    };
+    expect(await caption("100.00")).toBe("Today, without deposits and withdrawals");
+    expect(await caption("0.00")).toBe("Today");
   });
 
   it("behaviour 18: keys read it value by value, Escape leaves it, and a table says the same", async () => {

@@ -45,7 +45,7 @@ export function drawSummary(snapshot: Snapshot): void {
   put("updated", value ? clockTime(value.timestamp) : DASH);
   const held = [...positions.values()].filter((row) => signOf(row.quantity)).length;
   put("position-count", held ? `· ${held}` : "");
-  document.title = value ? `${money(value.equity)} · Portfolio` : "Portfolio, live";
+  document.title = value ? `${money(value.equity)} · Portfolio` : "Portfolio";
   if (!value || Date.now() - spokenAt < SPOKEN_MS) return;
   spokenAt = Date.now();
   put("spoken", `${label} ${money(known)}, today ${gained}`);

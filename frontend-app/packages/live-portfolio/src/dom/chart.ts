@@ -4,7 +4,7 @@ import { choice, drawing, element, put, set } from "./elements.js";
 import { type History, type KnownPoint, type Range, createSeries, isKnown, nearest, pieces, ticks } from "./series.js";
 import type { View } from "./table.js";
 
-const RANGES: Readonly<Record<Range, string>> = { "1d": "Today", "1w": "One week", "1m": "One month", "3m": "Three months", "1y": "One year", all: "All of it" };
+const RANGES: Readonly<Record<Range, string>> = { "1d": "Today", "1w": "One week", "1m": "One month", "3m": "Three months", "1y": "One year", all: "All time" };
 const STEPS: Readonly<Record<string, number>> = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10, Home: -1e9, End: 1e9, Escape: NaN }; // which leads to no point
 const DAY_MS = 86_400_000;
 const SHORT_MS = 600_000; // a shorter line is labelled with seconds
@@ -187,7 +187,8 @@ export function createDayChart(container: HTMLElement, { client, accountId, rang
     const { length } = known;
     const told = at ?? last;
     const gained = told ? gainTo(told) : "";
-    const name = at ? when(at.at, true) : RANGES[range];
+    const isNet = last && directionOf(Number(last.equity) - last.level); // so the line does not end at the total
+    const name = at ? when(at.at, true) : RANGES[range] + (isNet ? ", without deposits and withdrawals" : "");
     const isTrouble = !at && trouble;
     put(title, name);
     put(reading, isTrouble || (at ? `${money(at.equity)} ${gained}` : range === "1d" ? "" : gained)); // today's is said elsewhere

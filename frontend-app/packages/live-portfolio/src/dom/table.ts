@@ -63,7 +63,7 @@ export function createPositionsTable(container: HTMLElement, { client, accountId
   let sortedAt = 0;
   let snapshot: Snapshot | null = null;
   let decimals = { quantity: 0, mark: 2 };
-  let look = ""; // decimals and what is not sure about symbols: where that changes, every row is written
+  let look = ""; // decimals, and what is not known or not sure: where that changes, every row is written
   let weighedAt = 0;
   let flashes = 0;
   let frame = 0;
@@ -111,7 +111,7 @@ export function createPositionsTable(container: HTMLElement, { client, accountId
     if (waiting.size) frame = requestAnimationFrame(() => work(TURN_MS_MAX));
   }
 
-  /** Must every row be written, as the decimals of a column or what is not sure about symbols has changed? */
+  /** Must every row be written, as the decimals of a column or what is not known or not sure has changed? */
   function isOtherwise(rows: readonly Row[], value: Value | null, isAnew: boolean): boolean {
     const before = look;
     if (isAnew) decimals = { quantity: 0, mark: 2 };
@@ -119,7 +119,7 @@ export function createPositionsTable(container: HTMLElement, { client, accountId
       decimals.quantity = decimalsOf(quantity, decimals.quantity);
       if (Number(mark) < 1) decimals.mark = decimalsOf(mark, decimals.mark);
     }
-    look = JSON.stringify([decimals, value?.stale, value?.stale_ages_s, value?.unvalued]);
+    look = JSON.stringify([decimals, !value?.equity, value?.stale, value?.stale_ages_s, value?.unvalued]);
     return look !== before;
   }
 
