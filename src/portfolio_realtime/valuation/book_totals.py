@@ -46,20 +46,29 @@ class Stretch:
     """Neighbouring rows of the book, with their values at the last refresh."""
 
     def __init__(self, book: Book, first: int) -> None:
-        self.equity: Floats = np.zeros(0)  # dollars; NaN if a position is unpriced
-        self.day_pnl: Floats = np.zeros(0)
         self._book = book
         self._first = first
+        self._count = 0  # rows at the last refresh
         self._is_ordered = False
         self._columns = Lines(np.zeros(1, np.int32), np.zeros(0, np.int32), np.zeros(0))
         self._ordered_count = 0  # rows of these columns
         self._prices: Floats = np.zeros(0)  # of these columns, at the last refresh
 
+    @property
+    def equity(self) -> Floats:
+        """Dollars, by row; NaN if a position is unpriced."""
+        return self._book.equity[self._first : self._first + self._count]
+
+    @property
+    def day_pnl(self) -> Floats:
+        """The same of the day P&L."""
+        return self._book.day_pnl[self._first : self._first + self._count]
+
     def refresh(self) -> None:
         """Update equity and day P&L to the book's present prices and records, by what has changed."""
         is_changed = self._book.is_changed(self._first, self._first + STRETCH)
         changed = np.flatnonzero(is_changed)
-        has_shrunk = len(is_changed) < len(self.equity)
+        has_shrunk = len(is_changed) < self._count
         if not self._is_ordered or has_shrunk or len(changed) * CHANGED_SHARE > len(is_changed):
             self._order()
             is_changed[:] = False
@@ -75,7 +84,7 @@ class Stretch:
             self.recalculate()
             return
         self._prices = now.copy()
-        self._resize(len(is_changed))
+        self._count = len(is_changed)  # new rows count as changed
         if len(moved):
             self._add(_product(self._columns, self._ordered_count, moved, move[is_known]))
         if len(came_or_went):
@@ -88,9 +97,8 @@ class Stretch:
     def recalculate(self) -> None:
         """Value all rows from scratch."""
         rows = self._rows()
-        self._resize(len(rows.cash))
-        rows.value(self.equity, self.day_pnl)
-        self._prices = self._book.prices[: len(self._prices)].copy()
+        self._count = len(rows.cash)
+        self._prices = rows.value(self.equity, self.day_pnl)[: len(self._prices)]
 
     def measure_drift(self) -> float:
         """Value all rows from scratch; return the largest error of an equity before that, in dollars."""
@@ -123,13 +131,8 @@ class Stretch:
         pointers = self._columns.pointers
         return int((pointers[columns + 1] - pointers[columns]).sum())
 
-    def _resize(self, count: int) -> None:
-        """Make room for `count` rows. New rows count as changed and are valued from scratch."""
-        if count != len(self.equity):
-            self.equity, self.day_pnl = (np.resize(kept, count) for kept in (self.equity, self.day_pnl))
-
     def _add(self, change: Floats) -> None:
-        self.equity[: len(change)] += change  # newer rows count as changed
+        self.equity[: len(change)] += change
         self.day_pnl[: len(change)] += change
 
 
