@@ -29,7 +29,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     EMF_DEPLOYMENT=portfolio-realtime
 WORKDIR /app
 COPY --from=builder /opt/venv /opt/venv
-# Python's own library comes without bytecode: each start and each health check would compile it anew.
+# Python's own library comes without bytecode: each start and each health check would compile it again.
 RUN python -m compileall -q -j 0 -x '/(test|tests|site-packages|dist-packages)/' --invalidation-mode unchecked-hash \
     "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 COPY deploy/image/entrypoint.sh deploy/image/health.py ./

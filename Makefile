@@ -149,7 +149,7 @@ aws-synth: .venv-aws/.installed  ## two stacks for AWS in dist/aws: make aws-syn
 aws-preflight: .venv-aws/.installed  ## what would make a deployment fail: make aws-preflight ARGS="base --help"
 	.venv-aws/bin/python -m deploy.aws preflight $(ARGS)
 
-aws-templates: install .venv-aws/.installed  ## deploy/aws/templates and task-definitions anew, from deploy/aws/stack
+aws-templates: install .venv-aws/.installed  ## write deploy/aws/templates and task-definitions from deploy/aws/stack
 	$(BIN)/python -m deploy.valkey_rights
 	.venv-aws/bin/python -m deploy.aws write
 	$(BIN)/python -m deploy.aws task-definitions
@@ -209,7 +209,7 @@ workflows: uv  ## the GitHub workflow, checked by its schema and for common weak
 uv:
 	@command -v uvx >/dev/null || { echo "uv is needed: pip install uv"; exit 1; }
 
-lock: uv  ## write requirements/*.txt anew from pyproject.toml, with hashes
+lock: uv  ## write requirements/*.txt from pyproject.toml, with hashes
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements/runtime.txt
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements/dev.txt
 	uv pip compile pyproject.toml --group run --constraints requirements/dev.txt --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements/run.txt

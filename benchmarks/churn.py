@@ -78,7 +78,7 @@ class Churn:
         self._url = url.replace("http", "ws", 1)
         self._duration_s = duration_s
         self._per_s = accounts * hours / duration_s  # what happens once an hour and account
-        self._random = random.Random(3)
+        self._rng = random.Random(3)
         self._version = 1
         self._oldest = 0  # accounts are numbers; those from here to before `_next` are open
         self._next = accounts
@@ -106,18 +106,18 @@ class Churn:
         self._version += 1
         account = self._others.held.account(number)
         first, *rest = account.positions
-        changed = msgspec.structs.replace(first, quantity=Decimal(self._random.randrange(-500, 500)))
-        kept = rest[: self._random.randrange(5, len(rest) + 1)]
+        changed = msgspec.structs.replace(first, quantity=Decimal(self._rng.randrange(-500, 500)))
+        kept = rest[: self._rng.randrange(5, len(rest) + 1)]
         return msgspec.structs.replace(
             account,
             version=self._version,
-            cash=Decimal(self._random.randrange(10**8)) / 100,
+            cash=Decimal(self._rng.randrange(10**8)) / 100,
             positions=(changed, *kept),
             as_of_ns=time.time_ns(),
         )
 
     async def _trade(self) -> None:
-        number = self._random.randrange(self._oldest, self._next)
+        number = self._rng.randrange(self._oldest, self._next)
         await self._others.state.accounts.write(self._others.lease, [self._record(number)])
         self.counts["trades"] += 1
 
@@ -139,7 +139,7 @@ class Churn:
 
     async def _session(self, number: int) -> None:
         """One client: connect, read for a while, leave."""
-        account_id = self._others.held.account(self._random.randrange(self._oldest, self._next)).account_id
+        account_id = self._others.held.account(self._rng.randrange(self._oldest, self._next)).account_id
         detail = "?detail=positions" if number % 2 else ""
         try:
             async with connect(f"{self._url}/ws/portfolio/{account_id}{detail}", compression=None) as client:

@@ -54,7 +54,7 @@ class Broker:
         self._url = system.url.replace("http", "ws", 1)
         self._client = client
         self._common = sorted({symbol for symbols in held.values() for symbol in symbols})
-        self._random = random.Random(5)
+        self._rng = random.Random(5)
         self._guests: set[asyncio.Task[None]] = set()
 
     async def run(self, accounts: int, duration_s: float, hours: float) -> None:
@@ -87,15 +87,15 @@ class Broker:
         return answer.json()
 
     async def _act(self) -> None:
-        account_id = self._random.choice(self.open)
+        account_id = self._rng.choice(self.open)
         self.counts["activities"] += 1
-        if self._random.random() < PAID_SHARE:
-            kind = self._random.choice(("CSD", "CSW", "FEE"))
-            amount = f"{self._random.randrange(1, 10**5) / 100:.2f}"
+        if self._rng.random() < PAID_SHARE:
+            kind = self._rng.choice(("CSD", "CSW", "FEE"))
+            amount = f"{self._rng.randrange(1, 10**5) / 100:.2f}"
             await self._pull("cash", account_id=account_id, activity_type=kind, amount=amount)
         else:
-            quantity = self._random.choice((-3, -2, -1, 1, 2, 3))
-            symbol = self._random.choice(self._common)
+            quantity = self._rng.choice((-3, -2, -1, 1, 2, 3))
+            symbol = self._rng.choice(self._common)
             await self._pull("trade", account_id=account_id, symbol=symbol, quantity=str(quantity))
 
     async def _replace(self) -> None:
@@ -103,7 +103,7 @@ class Broker:
         self.counts["opened"] += 1
         own = f"ZZ{self.counts['opened']:05d}"
         await self._pull("symbols", symbol=own, price="10")
-        positions = dict.fromkeys([own, *self._random.sample(self._common, COMMON)], "7")
+        positions = dict.fromkeys([own, *self._rng.sample(self._common, COMMON)], "7")
         answer = await self._pull("accounts", cash="1000", positions=positions)
         self.open.append(answer["account_id"])
         await self._pull("status", account_id=self.open.popleft(), status="ACCOUNT_CLOSED")
@@ -117,7 +117,7 @@ class Broker:
 
     async def _session(self, number: int) -> None:
         """One client: connect, read for a while, leave."""
-        account_id = self.open[self._random.randrange(max(1, len(self.open) - NEW_COUNT))]
+        account_id = self.open[self._rng.randrange(max(1, len(self.open) - NEW_COUNT))]
         detail = "?detail=positions" if number % 2 else ""
         try:
             async with connect(f"{self._url}/ws/portfolio/{account_id}{detail}", compression=None) as client:

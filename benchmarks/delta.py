@@ -41,7 +41,7 @@ KEPT: Final[list[object]] = []  # to the end, so that none takes the memory of a
 
 def publications(count: int, positions: int = 20) -> list[tuple[Whole, str]]:
     """Each publication with the symbol that moved."""
-    chance = random.Random(5)
+    rng = random.Random(5)
     held = [
         Position(f"SYM{number}", US_EQUITY, Decimal(10 + number), Decimal(1), Decimal(900 + number))
         for number in range(positions)
@@ -55,10 +55,10 @@ def publications(count: int, positions: int = 20) -> list[tuple[Whole, str]]:
     rows: dict[str, bytes] = {}
     found: list[tuple[Whole, str]] = []
     for sequence in range(1, count + 1):
-        moved = held if not rows else [chance.choice(held)]
-        now_ns = BEGAN_NS + int((sequence + chance.random()) * NS_PER_S)
+        moved = held if not rows else [rng.choice(held)]
+        now_ns = BEGAN_NS + int((sequence + rng.random()) * NS_PER_S)
         for one in moved:
-            prices[one.symbol] = round(prices[one.symbol] * (1 + chance.uniform(-0.001, 0.001)), 2)
+            prices[one.symbol] = round(prices[one.symbol] * (1 + rng.uniform(-0.001, 0.001)), 2)
             mark = Mark(one.symbol, prices[one.symbol], now_ns, now_ns, "iex", 100.0, quality="iex")
             rows[one.symbol] = encode_row(one, mark)
         worth = sum(float(one.quantity) * prices[one.symbol] for one in held)

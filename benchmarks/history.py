@@ -85,15 +85,15 @@ async def write_minutes(
     state: State, lease: Lease, symbols: list[str], minutes: int, moved: float, end_ns: int
 ) -> dict[str, object]:
     """A day of minutes: time to write one, and memory of all."""
-    source = random.Random(5)
+    rng = random.Random(5)
     before_mb = await used_mb(state)
     times: list[float] = []
     for index in range(minutes):
         at_ns = end_ns - (minutes - 1 - index) * MINUTE_NS
         is_whole = index == 0 or at_ns // MINUTE_NS % 60 == 0
-        chosen = symbols if is_whole else source.sample(symbols, int(moved * len(symbols)))
+        chosen = symbols if is_whole else rng.sample(symbols, int(moved * len(symbols)))
         marks: dict[str, MinuteMark | None] = {
-            symbol: MinuteMark(source.randrange(100, 100_000) / 100, at_ns - NS_PER_S) for symbol in chosen
+            symbol: MinuteMark(rng.randrange(100, 100_000) / 100, at_ns - NS_PER_S) for symbol in chosen
         }
         started = time.perf_counter()
         await state.minutes.write(lease, at_ns, US_EQUITY, marks, is_whole=is_whole)

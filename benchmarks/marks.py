@@ -139,9 +139,9 @@ async def feed() -> dict[str, float]:
 
 def held() -> dict[str, dict[str, float]]:
     """Which shares of the symbols, and of their parts, a calculator's accounts hold."""
-    dice = np.random.default_rng(7)
+    rng = np.random.default_rng(7)
     weights = 1 / np.arange(1, SYMBOLS + 1)
-    book = dice.choice(SYMBOLS, (ACCOUNTS, POSITIONS), p=weights / weights.sum())
+    book = rng.choice(SYMBOLS, (ACCOUNTS, POSITIONS), p=weights / weights.sum())
     part_of = np.array([zlib.crc32(name.encode()) % PARTS for name in symbols()])
     shares: dict[str, dict[str, float]] = {}
     for calculators in CALCULATORS:

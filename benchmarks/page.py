@@ -107,16 +107,16 @@ class Feed:
 
     async def talk(self, socket: ServerConnection) -> None:
         """One client, until it goes."""
-        chance = random.Random(7)
+        rng = random.Random(7)
         prices = {f"SYM{number}": 100.0 + number for number in range(self._rows)}
         reading = asyncio.ensure_future(_acknowledge(socket))
         due_s = time.monotonic()
         with contextlib.suppress(Exception):
             await socket.send(_message(1, prices, list(prices)))
             for sequence in range(2, 1_000_000):
-                changed = chance.sample(sorted(prices), self.changed)
+                changed = rng.sample(sorted(prices), self.changed)
                 for symbol in changed:
-                    prices[symbol] = round(prices[symbol] * (1 + chance.uniform(-0.001, 0.001)), 4)
+                    prices[symbol] = round(prices[symbol] * (1 + rng.uniform(-0.001, 0.001)), 4)
                 await socket.send(_message(sequence, prices, changed))
                 self.sent += 1
                 due_s += self._interval_s

@@ -145,7 +145,7 @@ class World:
         self.lease = lease
         self.held = held
         self._url = url
-        self._random = random.Random(1)
+        self._rng = random.Random(1)
         every = max(1, held.accounts // watched)
         self._watched = [held.account(index).account_id for index in range(0, held.accounts, every)][:watched]
 
@@ -163,7 +163,7 @@ class World:
         await self.state.feeds.keep(FEED)
         now_ns = time.time_ns()
         marks = [
-            Mark(f"S{column:05d}", self._random.randrange(100, 100_000) / 100, now_ns, now_ns, FEED)
+            Mark(f"S{column:05d}", self._rng.randrange(100, 100_000) / 100, now_ns, now_ns, FEED)
             for column in columns
         ]
         await self.state.marks.write(self.lease, marks)
@@ -172,7 +172,7 @@ class World:
         """Some symbols trade, ten times a second, for ever."""
         moved = max(1, int(MOVED_SHARE * self.held.symbols))
         while True:
-            await self.move(self._random.sample(range(self.held.symbols), moved))
+            await self.move(self._rng.sample(range(self.held.symbols), moved))
             await asyncio.sleep(FEED_S)
 
     async def watch(self) -> None:

@@ -1,4 +1,4 @@
-"""Pauses double from the first to the longest, are cut by up to half, and start anew after a success."""
+"""Pauses double from the first to the longest, are cut by up to half, and start again after a success."""
 
 from portfolio_realtime.backoff import SETTLED_S, Backoff
 

@@ -66,7 +66,7 @@ def _commit(name: str) -> str:
 
 
 def _python(checkout: Path, folder: Path) -> Path:
-    """The Python of an environment with what `checkout` locks to run, made anew when that changes."""
+    """The Python of an environment with what `checkout` locks to run, made again when that changes."""
     locked = next((checkout / name for name in REQUIREMENTS if (checkout / name).exists()), None)
     if locked is None:
         raise SettingsError(f"{checkout} has none of {', '.join(REQUIREMENTS)}: it cannot be installed")

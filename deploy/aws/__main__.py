@@ -33,7 +33,7 @@ def synth(asked: argparse.Namespace) -> None:
 
 
 def write(asked: argparse.Namespace) -> None:
-    """The templates that are kept, anew."""
+    """Write the templates that the repository keeps."""
     del asked
     TEMPLATES.mkdir(exist_ok=True)
     with TemporaryDirectory() as folder:
@@ -44,7 +44,7 @@ def write(asked: argparse.Namespace) -> None:
 
 
 def write_task_definitions(asked: argparse.Namespace) -> None:
-    """The task definitions that are kept, anew from the standard template, and the page of the checks."""
+    """Write the task definitions that the repository keeps, and the page of checks."""
     from deploy.aws import document, task_definitions  # needs the product
 
     del asked

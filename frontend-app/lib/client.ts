@@ -12,7 +12,7 @@ async function getToken({ signal }: { signal: AbortSignal }): Promise<string | n
 }
 
 const kept = globalThis as { livePortfolios?: LivePortfolio[] };
-const made = process.env.NODE_ENV === "production" ? [] : (kept.livePortfolios ??= []); // in development they outlive this module, which hot reload makes anew
+const made = process.env.NODE_ENV === "production" ? [] : (kept.livePortfolios ??= []); // in development they outlive this module, which hot reload loads again
 
 /** A server follows at most so many accounts on one connection. */
 export const ACCOUNTS_PER_CONNECTION = 64;

@@ -160,7 +160,7 @@ def test_an_option_counts_a_hundred_times() -> None:
 def test_cost_basis_is_a_weighted_average(
     legs: list[tuple[str, str]], quantity: str | None, cost_basis: str | None
 ) -> None:
-    """Adding averages, reducing keeps the average, crossing zero starts anew, zero is gone."""
+    """Adding averages, reducing keeps the average, crossing zero starts again, zero is gone."""
     sim = make_sim()
     made = sim.ledger.accounts[next(iter(sim.ledger.accounts))]
     made.current.positions.clear()

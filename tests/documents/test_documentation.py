@@ -16,7 +16,7 @@ DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 
 
 def test_the_tables_of_settings_are_those_of_the_code() -> None:
-    """Every setting with its default and meaning; make them anew with the command that the page names."""
+    """Every setting with its default and meaning; write them with the command that the page names."""
     page = (ROOT / "docs/configuration.md").read_text()
 
     assert [name for name in MEANINGS if name not in Settings.model_fields] == []

@@ -27,7 +27,7 @@ TABLE_WIDTH: Final = 160
 
 
 def evictions() -> list[ChaosStep]:
-    """Memory that is full under each policy; after each, a server that starts anew."""
+    """Memory that is full under each policy; after each, a server that restarts."""
     steps: list[ChaosStep] = []
     for policy in POLICIES:
         steps.append(ChaosStep("keys evicted", "symbol_collector-1", EVICTS_S, 0, policy))

@@ -33,4 +33,4 @@ async def test_its_subscriptions_stay_deaf_after_a_failover() -> None:
             with contextlib.suppress(exceptions.RedisError):
                 told = await subscription.get_sharded_message(ignore_subscribe_messages=True, timeout=0.1)
                 heard += told is not None
-        assert not heard, "the library's subscriptions hear again by themselves: look at decision 26 anew"
+        assert not heard, "the library's subscriptions hear again by themselves: review decision 26"

@@ -81,7 +81,7 @@ async def test_a_blocked_read_outlives_a_change_of_roles(mortal_server: ValkeyNo
 
 
 async def test_a_subscription_whose_path_dies_is_given_up(mortal_server: ValkeyNode, until: Until) -> None:
-    """Nothing is said, nothing is closed: it is made anew, its reader reads again, and then it hears."""
+    """Nothing is said, nothing is closed: it is made again, its reader reads again, and then it hears."""
     async with (
         ValkeyProxy(mortal_server.port) as front,
         connected(front.url) as connection,

@@ -175,7 +175,7 @@ async def test_a_split_and_a_lost_valkey_leave_no_wrong_point(until: Until) -> N
             pids = kill(system, "valkey")
             await picture.post("/_sim/cash", {"account_id": first, "activity_type": "CSD", "amount": "77.77"})
             await until(lambda: are_back(system, pids), "Valkey is back")
-            await until(lambda: newest(went_on_at), "the picture begins anew", KNOWN_S_MAX)
+            await until(lambda: newest(went_on_at), "the picture begins again", KNOWN_S_MAX)
             await picture.post("/_sim/pause")
             await until(lambda: picture.is_settled(account_ids), "every booking is decided", DECIDED_S_MAX)
             checked, _ = await picture.compare(account_ids)

@@ -12,7 +12,7 @@ from tests.conftest import KIND, Until
 from tests.support.processes import are_back, kill
 
 INTERVAL_S = 0.2
-BACK_S_MAX = 20.0  # restart, lease and reading anew, on a busy machine
+BACK_S_MAX = 20.0  # restart, lease and reading again, on a busy machine
 VICTIMS = ("websocket_server", "symbol_collector", "market_data_consumer", "portfolio_calculator", "valkey")
 OPTIONS = ("--accounts", "12", "--symbols", "30", "--seed", "11", "--activities-per-second", "3")
 OVERRIDES = {"MIN_UPDATE_INTERVAL": str(INTERVAL_S), "LOG_LEVEL": "warning"}

@@ -87,7 +87,7 @@ async def viewed(folder: Path) -> AsyncGenerator[tuple[Place, Oracle, list[Viewe
 
 async def test_nobody_is_left_with_an_old_value_that_rests(tmp_path: Path, until: Until) -> None:
     """Killed or drained in turn; clients change servers at the moment at which the market stops."""
-    dice = random.Random(SEED)
+    rng = random.Random(SEED)
     async with viewed(tmp_path) as (place, oracle, viewers):
 
         async def are_right() -> bool:
@@ -102,19 +102,19 @@ async def test_nobody_is_left_with_an_old_value_that_rests(tmp_path: Path, until
             await oracle.resume()
             changing = number % 2
             service, url = place.of("websocket_server")[changing], place.urls[changing]
-            how = dice.choice((signal.SIGKILL, signal.SIGTERM))
+            how = rng.choice((signal.SIGKILL, signal.SIGTERM))
             replacing = asyncio.create_task(replaced(service, url, how))
-            if dice.random() < CALCULATORS_CHANGE:
-                calculator = dice.choice(place.of("portfolio_calculator"))
+            if rng.random() < CALCULATORS_CHANGE:
+                calculator = rng.choice(place.of("portfolio_calculator"))
                 await calculator.kill()
                 await calculator.start()
-            for viewer in dice.sample(viewers, len(viewers) // 2):
-                await viewer.go_to(dice.choice(place.urls))
+            for viewer in rng.sample(viewers, len(viewers) // 2):
+                await viewer.go_to(rng.choice(place.urls))
             await asyncio.gather(replacing)
             moving = [
-                asyncio.create_task(viewer.go_to(url)) for viewer in dice.sample(viewers, len(viewers) // 2)
+                asyncio.create_task(viewer.go_to(url)) for viewer in rng.sample(viewers, len(viewers) // 2)
             ]
-            await asyncio.sleep(dice.uniform(0, PAUSE_S))
+            await asyncio.sleep(rng.uniform(0, PAUSE_S))
             await oracle.pause()
             await asyncio.gather(*moving)
             await until(are_right, f"all are right at rest in round {number}", RIGHT_S_MAX)

@@ -15,7 +15,7 @@ from portfolio_realtime.state import keys, open_state
 from tests.conftest import KIND, LEASE_MS, Until
 
 INTERVAL_S = 0.2
-MOVED_S_MAX = 60.0  # start, lease and reading anew, on a busy machine
+MOVED_S_MAX = 60.0  # start, lease and reading again, on a busy machine
 CALCULATOR = "portfolio_realtime.portfolio_calculator"
 OPTIONS = ("--accounts", "24", "--symbols", "30", "--seed", "12", "--activities-per-second", "3")
 SHARDS = 16

@@ -325,7 +325,7 @@ def held(proxies: Sequence[CutProxy], direction: str, *, is_held: bool = False) 
 
 
 def deafened(proxies: Sequence[CutProxy]) -> Do:
-    """Subscriptions hear nothing, and commands pass; it is done when each has been made anew."""
+    """Subscriptions hear nothing, and commands pass; it is done when each has been made again."""
 
     async def do() -> None:
         listening = [proxy for proxy in proxies if proxy.hears]

@@ -82,7 +82,7 @@ async def test_behaviour_1_every_component_of_an_account_shares_one_socket(
     page.on("websocket", lambda socket: socket.on("close", lambda _: closed.append(True)))
     await page.click("text=States")
     await expect(page.locator("#state-live")).to_be_visible()
-    assert await page.evaluate("window.marker"), "the page was loaded anew, and proves nothing"
+    assert await page.evaluate("window.marker"), "the page was loaded again, so this proves nothing"
     metrics = "portfolio_realtime_connections{"
 
     async def is_nobody_there() -> bool:

@@ -75,7 +75,7 @@ def test_a_date_is_new_yorks() -> None:
 
 
 def test_the_table_says_what_the_library_says() -> None:
-    """Of the locked version; `python -m …session_table` writes it anew after an update."""
+    """Of the locked version; `python -m …session_table` writes it after an update."""
     assert session_table.FILE.read_bytes() == session_table.text_of(session_table.made())
 
 

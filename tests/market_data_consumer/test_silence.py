@@ -63,10 +63,10 @@ def test_new_data_ends_the_suspicion() -> None:
 @settings(max_examples=30, deadline=None)
 def test_trades_by_chance_are_hardly_ever_suspect(seed: int, per_second: float) -> None:
     """Trades that come independently of each other, for some thousand frames."""
-    chance, silence, now_s = random.Random(seed), Silence(), 0.0
+    rng, silence, now_s = random.Random(seed), Silence(), 0.0
     unusual = 0
     for _ in range(2000):
-        now_s += chance.expovariate(per_second)
+        now_s += rng.expovariate(per_second)
         unusual += silence.is_unusual(now_s)
         silence.note_data(now_s)
     assert unusual <= 1

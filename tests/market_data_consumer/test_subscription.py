@@ -201,7 +201,7 @@ async def test_in_every_session_a_feed_that_falls_silent_is_checked_as_soon(
     world.move_to(parse_rfc3339(at))
     assert schedules(config.load())[0].session(parse_rfc3339(at)) is session
     async with connected(market, world):
-        for _ in range(2):  # data begins the silence anew, whatever it has grown to
+        for _ in range(2):  # data resets the silence
             world.trade("A", is_streamed=True)
             await world.settle()
             requests = world.snapshot_requests

@@ -94,9 +94,9 @@ async def test_e22_a_weak_or_known_secret_is_refused_at_start(
 @pytest.mark.parametrize("size", [16, 24, 32, 48])
 async def test_e22_no_random_secret_is_refused(size: int) -> None:
     """In hex and in base64, however it may look in places."""
-    source = random.Random(size)
+    rng = random.Random(size)
     for _ in range(500):
-        drawn = source.randbytes(size)
+        drawn = rng.randbytes(size)
         in_urls = base64.urlsafe_b64encode(drawn).decode().rstrip("=")
         for text in (in_urls, base64.b64encode(drawn).decode(), drawn.hex()):
             if len(text) >= SECRET_BYTES_MIN:

@@ -138,7 +138,7 @@ def test_names_are_unique_within_a_service() -> None:
 
 
 def test_the_numbers_of_a_minute() -> None:
-    """Counters tell what they have grown by, a second or in all; gauges what they show; then anew."""
+    """Counters tell what they have grown by, a second or in all; gauges what they show; then again."""
     metrics, lines, clock = opened(emf.CONSUMER)
     metrics.silence.labels("stocks").set(7)
     metrics.silence.labels("crypto").set(90)

@@ -295,7 +295,7 @@ async def test_a_second_collector_takes_over_when_the_first_is_killed(
 async def test_after_another_owner_nothing_old_is_written(
     simulator: StartSimulator, valkey_url: str, state: State, until: Until
 ) -> None:
-    """A collector that lost its lease begins anew when somebody else has written since."""
+    """A collector that lost its lease begins again when somebody else has written since."""
     broker = await simulator(accounts=5, activities_per_second=0)
     alice = await first_id(broker)
     other = open_state(valkey_url, holder="other", shards=SHARDS, lease_ms=LEASE_MS)

@@ -99,19 +99,19 @@ async def test_a_reader_of_changes_knows_what_a_reader_of_all_knows(
     """Whatever begins, is renewed and ends, at which server, in whatever order, with readings in between."""
     monkeypatch.setattr(interest, "CHANGES_MAX", 8)
     monkeypatch.setattr(interest, "BEGIN_ACCOUNTS_MAX", 2)
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     names = [f"account-{number}" for number in range(12)]
     reader = WatchedAccounts(state.interest, range(SHARDS), raised)
     until: dict[int, str] = dict.fromkeys(range(SHARDS), UNREAD)
     known: dict[int, dict[str, Servers]] = {shard: {} for shard in range(SHARDS)}
     for _ in range(60):
-        chosen = dice.sample(names, dice.randint(1, 6))
-        detailed = [name for name in chosen if dice.random() < 0.3]
-        match dice.randrange(4):
+        chosen = rng.sample(names, rng.randint(1, 6))
+        detailed = [name for name in chosen if rng.random() < 0.3]
+        match rng.randrange(4):
             case 0:
-                await dice.choice((state, other)).interest.begin(chosen, detailed)
+                await rng.choice((state, other)).interest.begin(chosen, detailed)
             case 1:
-                await dice.choice((state, other)).interest.renew(chosen, detailed)
+                await rng.choice((state, other)).interest.renew(chosen, detailed)
             case 2:
                 await expire(state, *chosen)
             case _:
@@ -167,7 +167,7 @@ async def test_an_account_is_watched_until_its_last_server_has_ended(state: Stat
 
 
 def test_a_server_that_is_new_after_a_loss_of_changes_is_told_again() -> None:
-    """What it was told meanwhile is not certain: its accounts are published anew, the others not."""
+    """What it was told meanwhile is not certain: its accounts are published again, the others not."""
     known: dict[str, Servers] = {"rests": {"a": False}, "moves": {"a": False}, "ended": {"a": False}}
     found = InterestChanges("9-0", True, {"rests": {"a": False}, "moves": {"a": False, "b": False}}, [])
     assert found.apply_to(known) == (["moves"], ["ended"])

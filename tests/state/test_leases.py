@@ -63,7 +63,7 @@ async def test_a_lease_that_is_not_renewed_ends(state: State, other: State, unti
 
 
 async def test_a_renewed_lease_stays(other: State, state: State) -> None:
-    """Renewing sets the whole lease time anew."""
+    """Renewing sets the whole lease time again."""
     lease = await acquired(other)
     key = keys.lease("work")
     await state.connection.commands.pexpire(key, 100)

@@ -33,7 +33,7 @@ def test_every_file_that_shows_them_shows_these() -> None:
 
 
 def test_a_changed_right_is_noticed_in_each_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The page, the list and both templates would have to be written anew."""
+    """The page, the list and both templates would have to be written again."""
     monkeypatch.setattr(rights, "COMMANDS", MappingProxyType({**rights.COMMANDS, "server": "ping"}))
     changed = {path.name for path, text in valkey_rights.written() if path.read_text() != text}
     assert changed == {"security.md", "valkey-users.json", "small.json", "standard.json"}

@@ -256,11 +256,11 @@ async def test_no_server_ever_rests_on_an_old_value(
 
     At the end each server shows the newest value of all that it watches; nobody says anything more.
     """
-    dice, names = random.Random(seed), accounts_of(SHARD, 4)
+    rng, names = random.Random(seed), accounts_of(SHARD, 4)
     watched: list[set[str]] = [set(), set()]
     for _, number in itertools.product(range(6), range(2)):
-        server, chosen = servers[number], dice.sample(names, dice.randint(1, 3))
-        match dice.randrange(4):
+        server, chosen = servers[number], rng.sample(names, rng.randint(1, 3))
+        match rng.randrange(4):
             case 0:
                 await server.begin(*chosen)
                 watched[number].update(chosen)

@@ -139,7 +139,7 @@ class Broker:
 
 
 async def test_a_gap_without_a_cursor_is_replayed(until: Until) -> None:
-    """The broker refuses to resume: live starts anew, and what was missed comes from the history."""
+    """The broker refuses to resume: live starts again, and what was missed comes from the history."""
     broker = Broker()
     inbox, clock = Inbox(), SystemClock()
 

@@ -142,7 +142,7 @@ def test_429s_in_a_row_without_headers_wait_longer_up_to_a_window() -> None:
     quota.sent(now_s)
     quota.answered(200, {}, now_s, 1_700_000_000 + now_s)
     quota.answered(429, {}, now_s, 1_700_000_000 + now_s)
-    assert quota.wait_s(now_s, is_urgent=True) == BACK_OFF_S, "an answer begins anew"
+    assert quota.wait_s(now_s, is_urgent=True) == BACK_OFF_S, "an answer ends the back-off"
 
 
 def test_retry_after_is_believed_within_a_window() -> None:
@@ -160,8 +160,8 @@ def test_a_key_that_others_use_too_never_meets_two_429s_in_a_row(
     limit: int, offset_s: float, seed: int
 ) -> None:
     """Somebody else takes a part of every minute, at moments that we do not know."""
-    chance = random.Random(seed)
-    broker = MadeUpBroker(limit, offset_s, lambda: chance.random() < 0.4)
+    rng = random.Random(seed)
+    broker = MadeUpBroker(limit, offset_s, lambda: rng.random() < 0.4)
 
     send(broker, Quota(), 240, lanes=1)
 

@@ -37,7 +37,7 @@ def test_a_repeat_changes_nothing() -> None:
 
 
 def test_cost_basis_is_the_weighted_average() -> None:
-    """What is added costs its price, what is reduced takes its share, what turns over starts anew."""
+    """What is added costs its price, what is reduced takes its share, what turns over starts again."""
     record = known("1000", {"AAPL": "4"})  # cost 40
 
     def cost_after(quantity: int, price: int) -> Decimal:

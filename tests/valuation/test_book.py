@@ -177,14 +177,14 @@ TestBookAgainstADict = BookMachine.TestCase
 
 def test_a_book_that_is_rewritten_a_lot_stays_small() -> None:
     """What rows abandon is packed away: the arrays stay within a few times what is held."""
-    source = random.Random(5)
+    rng = random.Random(5)
     book = Book()
     model: dict[str, Account] = {}
     for step in range(6000):
-        key = f"account-{source.randrange(60)}"
-        count = source.randrange(1, 40)
-        chosen = source.sample(range(200), count)
-        if source.random() < 0.5:
+        key = f"account-{rng.randrange(60)}"
+        count = rng.randrange(1, 40)
+        chosen = rng.sample(range(200), count)
+        if rng.random() < 0.5:
             book.drop(key)
         model[key] = account(key, [position(f"S{i}", i + 1) for i in chosen], cash=step)
         book.put_account(model[key])

@@ -23,7 +23,7 @@ class Watching:
 
     def __init__(self, seed: int) -> None:
         self.valuer = Valuer(price_ttl_s=3600, min_update_interval_s=INTERVAL_S)
-        self.chance = random.Random(seed)
+        self.rng = random.Random(seed)
         self.prices = dict.fromkeys(SYMBOLS, 1.0)
         self.held: dict[str, Account] = {}
         self.shown: dict[str, str] = {}
@@ -34,19 +34,19 @@ class Watching:
 
     def put(self) -> None:
         """Somebody comes, or holds something else."""
-        chance = self.chance
+        rng = self.rng
         self._version += 1
-        held = [position(one, chance.randrange(1, 9)) for one in chance.sample(SYMBOLS, chance.randrange(6))]
-        one = account(chance.choice(ACCOUNTS), held, version=self._version)
+        held = [position(one, rng.randrange(1, 9)) for one in rng.sample(SYMBOLS, rng.randrange(6))]
+        one = account(rng.choice(ACCOUNTS), held, version=self._version)
         self.held[one.account_id] = one
         self.valuer.watch(one, 1, with_positions=False)
 
     def leave(self) -> None:
         """Somebody is not watched any more, or closes the account."""
-        account_id = self.chance.choice(ACCOUNTS)
+        account_id = self.rng.choice(ACCOUNTS)
         self.held.pop(account_id, None)
         self.shown.pop(account_id, None)
-        self.chance.choice((self.valuer.drop, self.valuer.unwatch))(account_id)
+        self.rng.choice((self.valuer.drop, self.valuer.unwatch))(account_id)
 
     def pack(self) -> None:
         """Rows get other numbers."""
@@ -55,8 +55,8 @@ class Watching:
 
     def move(self) -> None:
         """Some prices move."""
-        for symbol in self.chance.sample(SYMBOLS, self.chance.randrange(1, 4)):
-            self.prices[symbol] = self.chance.randrange(1, 10_000) / 100
+        for symbol in self.rng.sample(SYMBOLS, self.rng.randrange(1, 4)):
+            self.prices[symbol] = self.rng.randrange(1, 10_000) / 100
             self.valuer.apply_marks([mark(symbol, self.prices[symbol])])
 
     def flush(self) -> None:
@@ -69,8 +69,8 @@ class Watching:
         """A random life; after each flush clients see what the oracle says."""
         ways: list[Callable[[], None]] = [self.put, self.put, self.move, self.move, self.move, self.leave]
         for step in range(STEPS):
-            self.put() if step < STEPS // 2 else self.chance.choice([*ways, self.pack])()
-            self.chance.choice(ways)()
+            self.put() if step < STEPS // 2 else self.rng.choice([*ways, self.pack])()
+            self.rng.choice(ways)()
             self.flush()
             assert self.shown == {one: self.equity_of(held) for one, held in self.held.items()}
 

@@ -14,19 +14,19 @@ STALE_BEFORE_NS = NOW_NS - 1000
 
 def test_counts_and_times_equal_a_loop_over_positions() -> None:
     """Unpriced, stale and newest are those of each account's own positions; empty rows disturb nobody."""
-    source = random.Random(3)
+    rng = random.Random(3)
     book = Book()
     marks = {
-        f"S{i}": mark(f"S{i}", 1.0, as_of_ns=NOW_NS - source.randrange(2000))
+        f"S{i}": mark(f"S{i}", 1.0, as_of_ns=NOW_NS - rng.randrange(2000))
         for i in range(30)
-        if source.random() < 0.8
+        if rng.random() < 0.8
     }
     book.apply_marks(marks.values())
     accounts = [
         account(
             f"a{index}",
-            [position(f"S{s}", source.randrange(2)) for s in source.sample(range(30), source.randrange(6))],
-            as_of_ns=NOW_NS - source.randrange(3000),
+            [position(f"S{s}", rng.randrange(2)) for s in rng.sample(range(30), rng.randrange(6))],
+            as_of_ns=NOW_NS - rng.randrange(3000),
         )
         for index in range(200)
     ]

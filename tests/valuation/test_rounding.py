@@ -49,60 +49,60 @@ def assert_exact(held: Account, prices: dict[str, float], message: dict[str, str
 # Many figures from one seed
 
 
-def _symbols(source: random.Random) -> dict[str, float]:
+def _symbols(rng: random.Random) -> dict[str, float]:
     """Prices of every kind: cents, odd cents, sub-cents, crypto, and huge."""
     kinds: list[Callable[[], float]] = [
-        lambda: source.randrange(1, 100_000) / 100,
-        lambda: (2 * source.randrange(1, 50_000) + 1) / 100,
-        lambda: source.randrange(1, 10_000_000) / 10_000,
-        lambda: source.uniform(1e-8, 1e-4),
-        lambda: source.uniform(1_000, 120_000),
-        lambda: source.uniform(1e5, 7e5),
+        lambda: rng.randrange(1, 100_000) / 100,
+        lambda: (2 * rng.randrange(1, 50_000) + 1) / 100,
+        lambda: rng.randrange(1, 10_000_000) / 10_000,
+        lambda: rng.uniform(1e-8, 1e-4),
+        lambda: rng.uniform(1_000, 120_000),
+        lambda: rng.uniform(1e5, 7e5),
     ]
-    return {f"S{index}": source.choice(kinds)() for index in range(SYMBOLS)}
+    return {f"S{index}": rng.choice(kinds)() for index in range(SYMBOLS)}
 
 
-def _tie(source: random.Random) -> tuple[str, Decimal]:
+def _tie(rng: random.Random) -> tuple[str, Decimal]:
     """A quantity of half a share (or an odd multiple): times an odd cent this is a half cent exactly."""
-    return str(source.randrange(SYMBOLS)), Decimal(2 * source.randrange(-500, 500) + 1) / 2
+    return str(rng.randrange(SYMBOLS)), Decimal(2 * rng.randrange(-500, 500) + 1) / 2
 
 
-def _position(source: random.Random) -> Position:
-    symbol = f"S{source.randrange(SYMBOLS)}"
-    kind = source.randrange(7)
+def _position(rng: random.Random) -> Position:
+    symbol = f"S{rng.randrange(SYMBOLS)}"
+    kind = rng.randrange(7)
     if kind == 0:
-        index, quantity = _tie(source)
+        index, quantity = _tie(rng)
         return position(f"S{index}", quantity)
     if kind == 1:
-        return position(symbol, Decimal(source.randrange(-(10**14), 10**14)).scaleb(-9))
+        return position(symbol, Decimal(rng.randrange(-(10**14), 10**14)).scaleb(-9))
     if kind == 2:
-        return position(symbol, source.randrange(-50, 50), multiplier=100)
+        return position(symbol, rng.randrange(-50, 50), multiplier=100)
     if kind == 3:
-        return position(symbol, Decimal(source.randrange(1, 10**10)).scaleb(-8))
+        return position(symbol, Decimal(rng.randrange(1, 10**10)).scaleb(-8))
     if kind == 4:
-        return position(symbol, Decimal("1e-8") * source.randrange(1, 50))
+        return position(symbol, Decimal("1e-8") * rng.randrange(1, 50))
     if kind == 5:
-        return position(symbol, -source.randrange(1, 5000))
-    return position(symbol, source.randrange(1, 10**7))
+        return position(symbol, -rng.randrange(1, 5000))
+    return position(symbol, rng.randrange(1, 10**7))
 
 
-def _money(source: random.Random) -> Decimal:
-    scale = source.choice((0, 2, 2, 2, 3, 3, 9, 15))
-    amount = Decimal(source.randrange(-(10**12), 10**12)).scaleb(-scale)
-    if source.random() < 0.1:
-        amount = Decimal(source.randrange(-(10**13), 10**13)) + Decimal("0.005")
+def _money(rng: random.Random) -> Decimal:
+    scale = rng.choice((0, 2, 2, 2, 3, 3, 9, 15))
+    amount = Decimal(rng.randrange(-(10**12), 10**12)).scaleb(-scale)
+    if rng.random() < 0.1:
+        amount = Decimal(rng.randrange(-(10**13), 10**13)) + Decimal("0.005")
     return amount
 
 
-def _account(source: random.Random, index: int) -> Account:
-    count = source.choice((0, 1, 1, 2, 5, 20))
-    positions = {p.symbol: p for p in (_position(source) for _ in range(count))}
+def _account(rng: random.Random, index: int) -> Account:
+    count = rng.choice((0, 1, 1, 2, 5, 20))
+    positions = {p.symbol: p for p in (_position(rng) for _ in range(count))}
     return account(
         f"account-{index}",
         positions.values(),
-        cash=_money(source),
-        last_equity=_money(source),
-        external_cash_flow=_money(source) if source.random() < 0.3 else 0,
+        cash=_money(rng),
+        last_equity=_money(rng),
+        external_cash_flow=_money(rng) if rng.random() < 0.3 else 0,
     )
 
 
@@ -110,9 +110,9 @@ def test_a_hundred_thousand_published_figures_equal_the_oracle() -> None:
     """Ties, fractions, shorts, options, crypto and huge accounts: every cent is the Decimal oracle's."""
     compared = recomputed = 0
     for seed in SEEDS:
-        source = random.Random(seed)
-        prices = _symbols(source)
-        held = [_account(source, index) for index in range(ACCOUNTS)]
+        rng = random.Random(seed)
+        prices = _symbols(rng)
+        held = [_account(rng, index) for index in range(ACCOUNTS)]
         flush = priced(held, prices).flush(NOW_NS, 0.0)
         assert len(flush.publications) == ACCOUNTS
         for one, publication in zip(held, flush.publications, strict=True):

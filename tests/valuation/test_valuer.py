@@ -243,7 +243,7 @@ def test_a_sequence_goes_on_when_somebody_comes_back(desk: Desk) -> None:
 
 
 def test_a_new_epoch_begins_at_one(desk: Desk) -> None:
-    """Another life of the shard counts anew, under the greater epoch."""
+    """Another life of the shard counts from one again, under the greater epoch."""
     assert (desk.message()["epoch"], desk.now_s) == (EPOCH, 0.0)
     desk.valuer.forget("alice")
     desk.watch(account("alice", [position("A", 10)]), EPOCH + 1)

@@ -54,7 +54,7 @@ const found = readdirSync(target, { recursive: true, withFileTypes: true })
 if (process.argv.includes("--check")) {
   const differing = [...new Set([...found, ...files.keys()])]
     .filter((name) => !found.includes(name) || !files.get(name)?.equals(readFileSync(target + name)));
-  if (differing.length) fail(`not what the sources say: ${differing.join(", ")}; build it anew: make page`);
+  if (differing.length) fail(`not what the sources say: ${differing.join(", ")}; build it again: make page`);
 } else {
   for (const name of found) rmSync(target + name);
   mkdirSync(`${target}assets`, { recursive: true });

@@ -34,16 +34,14 @@ def plan(seed: int, services: list[str], names: list[str]) -> "list[ChaosStep]":
     The same seed gives the same plan.
     """
     assert names, "a plan needs a nemesis"
-    chance, policies = random.Random(seed), random.Random(f"policies of {seed}")
+    rng, policies = random.Random(seed), random.Random(f"policies of {seed}")
     steps: list[ChaosStep] = []
     while len(steps) < PLANNED:
-        for name in chance.sample(names, len(names)):
+        for name in rng.sample(names, len(names)):
             kinds = VICTIMS.get(name, ("",))
-            victim = chance.choice([one for one in services if one.startswith(kinds)])
+            victim = rng.choice([one for one in services if one.startswith(kinds)])
             steps.append(
-                ChaosStep(
-                    name, victim, chance.uniform(*LASTS_S), chance.choice(SKEWS_S), policies.choice(POLICIES)
-                )
+                ChaosStep(name, victim, rng.uniform(*LASTS_S), rng.choice(SKEWS_S), policies.choice(POLICIES))
             )
     return steps
 

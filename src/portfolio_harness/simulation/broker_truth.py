@@ -105,24 +105,23 @@ class TrueAccount:
 
 
 class TrueBroker:
-    """All accounts and the market. `chance` makes all random choices."""
+    """All accounts and the market. `rng` makes all random choices."""
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, rng: random.Random) -> None:
         self.accounts: dict[str, TrueAccount] = {}
         self.prices: dict[str, float] = {}
         self.traded_s: dict[str, float] = {}  # symbol -> time of the trade that set its price
         self.newest: dict[str, TrueTrade] = {}
         self.cents: dict[str, Timeline[int]] = {}
-        self._chance = chance
+        self._rng = rng
         self._numbers = 0
         for symbol in SYMBOLS:
-            self._print(TrueTrade(self._next(), symbol, round(chance.uniform(5, 500), 2), EPOCH_S - 1, True))
+            self._print(TrueTrade(self._next(), symbol, round(rng.uniform(5, 500), 2), EPOCH_S - 1, True))
         for number, name in enumerate(ACCOUNT_IDS):
-            cash = Decimal(chance.randrange(100_000, 9_000_000) * 10 + number) / 100
+            cash = Decimal(rng.randrange(100_000, 9_000_000) * 10 + number) / 100
             held = {
-                symbol: Decimal(chance.choice((1, -1, 1)) * chance.randrange(1, 400))
-                / chance.choice((1, 1, 8))
-                for symbol in chance.sample(SYMBOLS, chance.randrange(1, 3))
+                symbol: Decimal(rng.choice((1, -1, 1)) * rng.randrange(1, 400)) / rng.choice((1, 1, 8))
+                for symbol in rng.sample(SYMBOLS, rng.randrange(1, 3))
             }
             self.accounts[name] = TrueAccount(name, cash, held, cash, dict(held))
         for account in self.accounts.values():
@@ -135,11 +134,11 @@ class TrueBroker:
     def book(self, account_id: str, now_s: float) -> TrueBooking:
         """Book a random deposit, withdrawal or trade at `now_s`."""
         account = self.accounts[account_id]
-        symbol = self._chance.choice(SYMBOLS) if self._chance.random() < 0.5 else None
+        symbol = self._rng.choice(SYMBOLS) if self._rng.random() < 0.5 else None
         quantity, price = Decimal(0), Decimal(0)
-        amount = Decimal(self._chance.randrange(-50_000, 90_000)) / 100 or CENT
+        amount = Decimal(self._rng.randrange(-50_000, 90_000)) / 100 or CENT
         if symbol is not None:
-            quantity = Decimal(self._chance.choice((-1, 1)) * self._chance.randrange(1, 20))
+            quantity = Decimal(self._rng.choice((-1, 1)) * self._rng.randrange(1, 20))
             price = Decimal(str(self.prices[symbol]))
             amount = -(quantity * price).quantize(CENT, ROUND_HALF_EVEN)
             account.quantities[symbol] = account.quantities.get(symbol, Decimal(0)) + quantity
@@ -151,11 +150,11 @@ class TrueBroker:
 
     def trade(self, now_s: float) -> TrueTrade:
         """Make a random trade at `now_s`; sometimes one of an earlier time, or one that sets no price."""
-        chance = self._chance
-        symbol = chance.choice(SYMBOLS)
-        price = round(self.prices[symbol] * chance.uniform(0.995, 1.005), 2)
-        kind = chance.random()
-        at_s = now_s if kind > 0.1 else self.traded_s[symbol] - chance.uniform(0.1, 0.8)
+        rng = self._rng
+        symbol = rng.choice(SYMBOLS)
+        price = round(self.prices[symbol] * rng.uniform(0.995, 1.005), 2)
+        kind = rng.random()
+        at_s = now_s if kind > 0.1 else self.traded_s[symbol] - rng.uniform(0.1, 0.8)
         trade = TrueTrade(self._next(), symbol, price, at_s, moves=kind > 0.2 or kind <= 0.1)
         if kind > 0.2:
             self._print(trade)

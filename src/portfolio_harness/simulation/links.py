@@ -29,9 +29,9 @@ class SimulatedNetwork:
     publication (channel, payload).
     """
 
-    def __init__(self, valkey: MadeUpValkey, chance: random.Random) -> None:
+    def __init__(self, valkey: MadeUpValkey, rng: random.Random) -> None:
         self.valkey = valkey
-        self.chance = chance
+        self.rng = rng
         self.answer: Callable[[tuple[Any, ...]], Exception | None] = lambda _: None
         self.overheard: Callable[[bytes, bytes], None] = lambda _channel, _payload: None
         self._subscriptions: list[SimulatedReceiver] = []
@@ -39,8 +39,8 @@ class SimulatedNetwork:
 
     def delay_s(self) -> float:
         """A random delay of one message in one direction, in seconds."""
-        slow = self.chance.random() < SLOW_RATIO
-        return self.chance.uniform(*(SLOW_S if slow else DELAY_S))
+        slow = self.rng.random() < SLOW_RATIO
+        return self.rng.uniform(*(SLOW_S if slow else DELAY_S))
 
     def subscribe(self, subscription: "SimulatedReceiver") -> None:
         """Deliver publications to it from now on."""
@@ -85,11 +85,11 @@ class SimulatedLink:
     async def request(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Run commands that are sent together, and return their answers. Raises redis.RedisError."""
         await self._pass()
-        loses = self.network.chance.random() < self.loss_ratio
-        if loses and self.network.chance.random() < 0.5:
+        loses = self.network.rng.random() < self.loss_ratio
+        if loses and self.network.rng.random() < 0.5:
             raise exceptions.ConnectionError("Connection reset by peer")
         answers = [self._run(command) for command in commands]
-        if self.is_silent or self.network.chance.random() < SLOW_RATIO:
+        if self.is_silent or self.network.rng.random() < SLOW_RATIO:
             await self._pass()  # the delay of the answer; usually left out, because it changes nothing
         if loses:
             raise exceptions.ConnectionError("Connection reset by peer")

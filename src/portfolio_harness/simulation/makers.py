@@ -44,11 +44,11 @@ REPEAT_RATIO: Final = 0.1
 class SimulatedCollector:
     """A symbol collector: the product's account records, with statements and events of a simulated broker."""
 
-    def __init__(self, context: Context, truth: TrueBroker, chance: random.Random) -> None:
+    def __init__(self, context: Context, truth: TrueBroker, rng: random.Random) -> None:
         self._context = context
         self._state = context.state
         self._truth = truth
-        self._chance = chance
+        self._rng = rng
         self._looked_s: dict[str, float] = {}
         self._records: AccountRecords | None = None
         self._broker_time = BrokerTime()
@@ -99,10 +99,10 @@ class SimulatedCollector:
                 is_due = loop.time() - self._looked_s.get(account_id, -RECONCILE_S) >= RECONCILE_S
                 if (is_due or is_hurried) and self.is_heard:
                     began = Moment(clock.now_ns(), loop.time())
-                    await asyncio.sleep(self._chance.uniform(0.005, 0.05))
+                    await asyncio.sleep(self._rng.uniform(0.005, 0.05))
                     statement = self._stated(account_id, loop.time())
                     date_s = wall_ns(loop.time()) // NS
-                    await asyncio.sleep(self._chance.uniform(0.005, 0.05))
+                    await asyncio.sleep(self._rng.uniform(0.005, 0.05))
                     self._looked_s[account_id] = loop.time()
                     ended = Moment(clock.now_ns(), loop.time())
                     self._broker_time.learn(date_s, began.monotonic_s, ended.monotonic_s)
@@ -111,7 +111,7 @@ class SimulatedCollector:
             await asyncio.sleep(TURN_S)
 
     def _stated(self, account_id: str, now_s: float) -> Statement:
-        as_of_s = now_s - self._chance.choice((0.0, 0.0, self._chance.uniform(0, REST_LAG_S_MAX)))
+        as_of_s = now_s - self._rng.choice((0.0, 0.0, self._rng.uniform(0, REST_LAG_S_MAX)))
         cash, held = self._truth.stated(account_id, as_of_s, as_of_s)
         state = AccountState(account_id, "ACTIVE", "USD", cash, Decimal(1000), BALANCE_ASOF)
         holdings = {

@@ -38,17 +38,17 @@ class PlannedFault:
         return f"{self.at_s:.2f} s: {self.name} {self.victim} for {self.for_s:.2f} s".replace("  ", " ")
 
 
-def drawn(chance: random.Random, services: list[str]) -> list[PlannedFault]:
+def drawn(rng: random.Random, services: list[str]) -> list[PlannedFault]:
     """Draw a plan of 1 to FAULTS_MAX faults, in order of time."""
     plan: list[PlannedFault] = []
-    for _ in range(chance.randrange(1, FAULTS_MAX + 1)):
-        name = chance.choice(list(NEMESES))
+    for _ in range(rng.randrange(1, FAULTS_MAX + 1)):
+        name = rng.choice(list(NEMESES))
         fault = PlannedFault(
             name,
-            at_s=WARM_S + chance.uniform(0, FAULTS_S),
-            for_s=chance.uniform(*FAULT_S) + LONGER_S.get(name, 0.0),
-            victim=chance.choice([one for one in services if one.startswith(VICTIMS.get(name, ""))]),
-            number=chance.random(),
+            at_s=WARM_S + rng.uniform(0, FAULTS_S),
+            for_s=rng.uniform(*FAULT_S) + LONGER_S.get(name, 0.0),
+            victim=rng.choice([one for one in services if one.startswith(VICTIMS.get(name, ""))]),
+            number=rng.random(),
         )
         plan.append(fault)
     return sorted(plan, key=lambda fault: fault.at_s)
@@ -130,7 +130,7 @@ async def _restart_empty(world: World, fault: PlannedFault, _: Running) -> None:
 
 
 async def _replace_servers(world: World, fault: PlannedFault, victim: Running) -> None:
-    """Empty Valkey, and start all servers anew a little later: nobody may know what was revoked."""
+    """Empty Valkey, and restart all servers a little later: nobody may know what was revoked."""
     await _flush(world, fault, victim)
     await asyncio.sleep(fault.number * fault.for_s)
     servers = [one for one in world.services.values() if one.name.startswith("server")]

@@ -75,7 +75,7 @@ class Simulation:
 
     async def _trial(self, seed: int, loop: VirtualLoop) -> Verdict:
         world = World(seed, loop, self._metrics)
-        plan = nemeses.drawn(world.chance, list(world.services))
+        plan = nemeses.drawn(world.rng, list(world.services))
         over_s = EPOCH_S + max(fault.at_s + fault.for_s for fault in plan) + nemeses.RECONNECT_S
         suffering = [loop.create_task(nemeses.suffer(world, fault)) for fault in plan]
         life = [
@@ -108,11 +108,11 @@ class Simulation:
 
 async def _trade(world: World, until_s: float) -> None:
     """Make random trades; each reaches every consumer a little later."""
-    loop, chance = world.loop, world.chance
+    loop, rng = world.loop, world.rng
     while loop.time() < until_s:
-        await asyncio.sleep(chance.expovariate(TRADES_PER_S))
+        await asyncio.sleep(rng.expovariate(TRADES_PER_S))
         trade = world.truth.trade(loop.time())
-        loop.call_later(chance.uniform(0, FEED_LATE_S_MAX), _tell_trade, world, trade)
+        loop.call_later(rng.uniform(0, FEED_LATE_S_MAX), _tell_trade, world, trade)
 
 
 def _tell_trade(world: World, trade: TrueTrade) -> None:
@@ -122,15 +122,15 @@ def _tell_trade(world: World, trade: TrueTrade) -> None:
 
 async def _book(world: World, until_s: float) -> None:
     """Make random bookings; their events arrive late, in order, and sometimes twice."""
-    loop, chance = world.loop, world.chance
+    loop, rng = world.loop, world.rng
     told_s = 0.0
     while loop.time() < until_s:
-        await asyncio.sleep(chance.expovariate(BOOKINGS_PER_S))
-        booking = world.truth.book(chance.choice(list(world.truth.accounts)), loop.time())
-        told_s = max(told_s, loop.time() + chance.uniform(0, EVENT_LATE_S_MAX))
+        await asyncio.sleep(rng.expovariate(BOOKINGS_PER_S))
+        booking = world.truth.book(rng.choice(list(world.truth.accounts)), loop.time())
+        told_s = max(told_s, loop.time() + rng.uniform(0, EVENT_LATE_S_MAX))
         loop.call_at(told_s, _tell_booking, world, booking)
-        if chance.random() < REPEAT_RATIO:
-            loop.call_at(told_s + chance.uniform(0, 2), _tell_booking, world, booking)
+        if rng.random() < REPEAT_RATIO:
+            loop.call_at(told_s + rng.uniform(0, 2), _tell_booking, world, booking)
 
 
 def _tell_booking(world: World, booking: TrueBooking) -> None:

@@ -76,13 +76,13 @@ class World:
     """Two of every service, one Valkey, and the clients. The seed decides everything."""
 
     def __init__(self, seed: int, loop: VirtualLoop, metrics: SharedMetrics) -> None:
-        self.chance = random.Random(seed)
+        self.rng = random.Random(seed)
         self.loop = loop
         self._metrics = metrics
         self.valkey_skew_s = 0.0
         self.valkey = MadeUpValkey(lambda: wall_ns(loop.time() + self.valkey_skew_s) // 1_000_000)
-        self.network = SimulatedNetwork(self.valkey, self.chance)
-        self.truth = TrueBroker(self.chance)
+        self.network = SimulatedNetwork(self.valkey, self.rng)
+        self.truth = TrueBroker(self.rng)
         self.judge = SimulationJudge(self.truth, PRICE_TTL_S)
         self.network.overheard = lambda channel, payload: self.judge.overhear(channel, payload, loop.time())
         self.shard_count = SHARDS
@@ -112,7 +112,7 @@ class World:
     def _context(self, running: Running, registry: CollectorRegistry) -> Context:
         state = open_state(
             f"sim://{running.name}",
-            holder=f"{running.name}:{self.chance.randrange(1 << 30)}",
+            holder=f"{running.name}:{self.rng.randrange(1 << 30)}",
             shards=SHARDS,
             lease_ms=LEASE_MS,
             is_cluster=False,
@@ -121,7 +121,7 @@ class World:
 
     def _collector(self, running: Running) -> None:
         context = self._context(running, self._metrics.none)
-        running.part = SimulatedCollector(context, self.truth, self.chance)
+        running.part = SimulatedCollector(context, self.truth, self.rng)
         running.process.start(running.part.run())
 
     def _consumer(self, running: Running) -> None:

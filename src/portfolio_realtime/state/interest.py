@@ -49,14 +49,14 @@ class InterestChanges(NamedTuple):
     def apply_to(self, known: dict[str, Servers]) -> tuple[list[str], list[str]]:
         """Bring the watched accounts of a shard up to date.
 
-        Returns the accounts that must be published anew, and those that no server watches any more. After a
-        loss of changes, an account with a new server is published anew: what that server was told is not
+        Returns the accounts that must be published again, and those that no server watches any more. After a
+        loss of changes, an account with a new server is published again: what that server was told is not
         certain.
         """
         gone: dict[str, set[str]] = {}
         for account_id, server in self.ended:
             gone.setdefault(account_id, set()).add(server)
-        anew, ended = list[str](), list[str]()
+        new, ended = list[str](), list[str]()
         for account_id in dict.fromkeys((*(known if self.is_all else gone), *self.watched)):
             before, left = known.get(account_id, {}), gone.get(account_id, ())
             kept = {} if self.is_all else {one: before[one] for one in before if one not in left}
@@ -68,8 +68,8 @@ class InterestChanges(NamedTuple):
             known[account_id] = now
             is_other = not before or any(now.values()) != any(before.values())
             if is_other or (self.is_all and now.keys() - before.keys()):
-                anew.append(account_id)
-        return anew, ended
+                new.append(account_id)
+        return new, ended
 
 
 def server_name(holder: str) -> str:

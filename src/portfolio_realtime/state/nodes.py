@@ -105,7 +105,7 @@ class Node:
                 patience.reschedule(now_s)
 
     async def give_up_connections(self) -> None:
-        """Its name leads elsewhere: no connection is used again, and subscriptions are to be made anew."""
+        """Its name leads elsewhere: no connection is used again, and subscriptions must be made again."""
         self.moves += 1
         await self.commands.leave_server()
 

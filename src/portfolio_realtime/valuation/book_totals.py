@@ -90,9 +90,9 @@ class Stretch:
         if len(came_or_went):
             changed = np.union1d(changed, some_of(self._columns, came_or_went.astype(np.int32)).indices)
         if len(changed):
-            anew = np.empty((2, len(changed)))
-            self._rows().only(changed).value(*anew)
-            self.equity[changed], self.day_pnl[changed] = anew
+            new = np.empty((2, len(changed)))
+            self._rows().only(changed).value(*new)
+            self.equity[changed], self.day_pnl[changed] = new
 
     def recalculate(self) -> None:
         """Value all rows from scratch."""

@@ -38,8 +38,11 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def key_set(provider: Provider, clock: Clock) -> AsyncGenerator[KeySet]:
-    """The keys of the provider."""
+async def key_set(
+    provider: Provider, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> AsyncGenerator[KeySet]:
+    """The keys of the provider, which may be slow to answer: the machine may be busy."""
+    monkeypatch.setattr(limits, "FETCH_S_MAX", 60.0)
     found = KeySet(provider.jwks_url, monotonic_s=clock)
     yield found
     await found.close()

@@ -34,33 +34,33 @@ class Market:
     """Makes up what two accounts are worth, with everything that comes and goes."""
 
     def __init__(self, seed: int) -> None:
-        self.chance = random.Random(seed)
+        self.rng = random.Random(seed)
         self.at: dict[str, tuple[int, int]] = dict.fromkeys(ACCOUNTS, (1, 0))
         self.rows: dict[str, dict[str, dict[str, Any]]] = {account_id: {} for account_id in ACCOUNTS}
         self.whole: dict[tuple[str, int, int], tuple[dict[str, Any], dict[str, Any]]] = {}
 
     def money(self) -> str:
-        return f"{self.chance.choice([7, 70, 123456])}.{self.chance.randrange(100):02}"
+        return f"{self.rng.choice([7, 70, 123456])}.{self.rng.randrange(100):02}"
 
     def move(self, account_id: str) -> tuple[int, Publication]:
         """The next publication of an account, remembered as `whole`, and its epoch."""
-        chance, rows = self.chance, self.rows[account_id]
+        rng, rows = self.rng, self.rows[account_id]
         epoch, sequence = self.at[account_id]
-        is_new_epoch = chance.random() < 0.05
+        is_new_epoch = rng.random() < 0.05
         epoch, sequence = (epoch + 1, 1) if is_new_epoch else (epoch, sequence + 1)
         self.at[account_id] = epoch, sequence
-        for symbol in chance.sample(SYMBOLS, chance.randrange(4)):
-            if chance.random() < 0.25:
+        for symbol in rng.sample(SYMBOLS, rng.randrange(4)):
+            if rng.random() < 0.25:
                 rows.pop(symbol, None)
             else:
-                fields = {"mark": chance.choice([None, self.money(), "é1"]), "market_value": self.money()}
-                rows[symbol] = {**row(symbol, str(chance.choice([0, 1, -2]))), **fields}
+                fields = {"mark": rng.choice([None, self.money(), "é1"]), "market_value": self.money()}
+                rows[symbol] = {**row(symbol, str(rng.choice([0, 1, -2]))), **fields}
         message = {
-            **value(account_id, epoch, sequence, chance.choice([None, self.money()])),
-            "day_pnl_ratio": chance.choice([None, 0.0, -0.5, 1e-7]),
-            "stale": chance.choice([[], ["S1"], ["S1", "S2"]]),
-            "total_value": chance.choice(["—", "—€1", f"${self.money()}"]),
-            **{name: field for name, field in RARE.items() if chance.random() < 0.02},
+            **value(account_id, epoch, sequence, rng.choice([None, self.money()])),
+            "day_pnl_ratio": rng.choice([None, 0.0, -0.5, 1e-7]),
+            "stale": rng.choice([[], ["S1"], ["S1", "S2"]]),
+            "total_value": rng.choice(["—", "—€1", f"${self.money()}"]),
+            **{name: field for name, field in RARE.items() if rng.random() < 0.02},
         }
         self.whole[account_id, epoch, sequence] = message, dict(rows)
         encoded = [(symbol, json.dumps(held).encode()) for symbol, held in rows.items()]
@@ -103,7 +103,7 @@ class Client:
             self.kinds.append(message["type"])
             account_id = ACCOUNTS[message["delta"]] if "delta" in message else message["account_id"]
             is_first = not self.shown[account_id].value
-            if self.market.chance.random() < loss and not is_first and message["type"] == "delta":
+            if self.market.rng.random() < loss and not is_first and message["type"] == "delta":
                 continue
             try:
                 self.shown[account_id].take(message)
@@ -132,13 +132,13 @@ def test_deltas_say_what_whole_messages_say(seed: int, detail: Detail) -> None:
     market, hub = Market(seed), Hub(lambda _, frames: sum(map(len, frames)))
     clients = [Client(hub, market, detail) for _ in range(3)]
     for _ in range(MOVES):
-        account_id = market.chance.choice(ACCOUNTS)
+        account_id = market.rng.choice(ACCOUNTS)
         epoch, published = market.move(account_id)
         hub.publish(gathered(batch_of(epoch, [published])))
         for client in clients:
-            if market.chance.random() < 0.05:
-                client.subscribe(market.chance.choice(ACCOUNTS))
-            if market.chance.random() < 0.6:
+            if market.rng.random() < 0.05:
+                client.subscribe(market.rng.choice(ACCOUNTS))
+            if market.rng.random() < 0.6:
                 assert client.read() == 0, "nothing was lost"
     for client in clients:
         client.read()

@@ -113,19 +113,19 @@ def test_a_server_that_is_current_answers_at_once() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_whoever_hops_between_servers_never_goes_back(seed: int) -> None:
     """Two servers of which each lags as chance will; the client moves at every value or without any."""
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     servers, told = [Server(), Server()], [0, 0]
     watchers = [server.connect("value", None) for server in servers]  # the account stays watched
     published = [(1, 1)]
     seen: tuple[int, int] | None = None
     for _ in range(MOVES):
-        for _ in range(chance.randrange(4)):
+        for _ in range(rng.randrange(4)):
             epoch, sequence = published[-1]
-            published.append((epoch + 1, 1) if chance.random() < 0.1 else (epoch, sequence + 1))
-        index = chance.randrange(2)
+            published.append((epoch + 1, 1) if rng.random() < 0.1 else (epoch, sequence + 1))
+        index = rng.randrange(2)
         connection, _ = servers[index].connect("value", seen)
         for which, server in enumerate(servers):
-            for _ in range(chance.randrange(5)):
+            for _ in range(rng.randrange(5)):
                 if told[which] < len(published):
                     server.take_in(*published[told[which]])
                     told[which] += 1

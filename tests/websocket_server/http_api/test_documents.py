@@ -17,7 +17,7 @@ from tests.support.publications import row, value
 from tests.support.websocket_servers import bearer, serving
 
 FOLDER = Path(__file__).parents[3] / write_api_documents.FOLDER
-REMEDY = "make them anew: python -m portfolio_realtime.cli.write_api_documents"
+REMEDY = "write them again: python -m portfolio_realtime.cli.write_api_documents"
 EVERYBODY = (*FROM_SERVER, *FROM_CLIENT)
 
 

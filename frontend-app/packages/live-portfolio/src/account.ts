@@ -87,7 +87,7 @@ export function takeFreshness(account: Account, { stale_hops }: Freshness): void
   if (account.value) account.value = { ...account.value, stale_hops };
 }
 
-/** Make the snapshot anew; was anything different? */
+/** Make a new snapshot. Returns whether anything is different. */
 export function refresh(account: Account, around: Around, isConfirmed: boolean): boolean {
   const { id: accountId, value, rows: positions, confirmedAt, snapshot } = account;
   const error = account.error ?? around.error;

@@ -212,7 +212,7 @@ export function createLivePortfolio(options: Options = {}): LivePortfolio {
     const hadNone = !wanted.some((account) => account.isFresh);
     drop();
     if (code === "forbidden" || code === "account_not_in_dollars") {
-      // a connection for one account says it of that account; one for several does not say of which: ask anew
+      // a connection for one account says it of that account; one for several does not say of which: ask again
       for (const account of wanted) wanted.length === 1 || wasForbidden ? refuse(account, why) : forget(account);
       wasForbidden = true;
       if (followed().length) again();

@@ -46,7 +46,7 @@ interface HttpWire extends Omit<Wire, "send"> {
 }
 
 export interface Climber {
-  /** What is followed has changed: begin anew. */
+  /** What is followed has changed: begin again. */
   again(): void;
   close(): void;
 }

@@ -107,7 +107,7 @@ $("pause").onclick = () => pause(!isPaused);
 $("again").onclick = () => client?.resume();
 $("sign-out").onclick = () => {
   client?.close();
-  location.replace(location.pathname); // loads anew: nothing of the account stays in this page
+  location.replace(location.pathname); // loads again: nothing of the account stays in this page
 };
 picker.onchange = () => watch(picker.value);
 if (session) {

@@ -194,7 +194,7 @@ def _frequency() -> Schema:
 def typescript() -> str:
     """The messages as TypeScript types."""
     parts = [
-        "// Made from the Python types. Do not edit; make it anew with:",
+        "// Made from the Python types. Do not edit; write it again with:",
         "// python -m portfolio_realtime.cli.write_api_documents",
         "",
     ]

@@ -198,7 +198,7 @@ export function createPositionsTable(container: HTMLElement, { client, accountId
     tag(drawn.tags, tagsOf(row, value));
     if (flashes++ < FLASHES_MAX && before?.mark && row.mark && before.mark !== row.mark) {
       const direction = Number(row.mark) > Number(before.mark) ? "up" : "down";
-      set(cells.mark[0], { "data-flash": `${direction}-${(drawn.flash ^= 1)}` }); // two names: so it begins anew without a layout
+      set(cells.mark[0], { "data-flash": `${direction}-${(drawn.flash ^= 1)}` }); // two names: so it starts again without a layout
     }
     Object.assign(drawn, { row, texts, look });
   }

@@ -6,7 +6,7 @@ import { useLivePortfolio } from "./context.js";
 
 export interface DrawnProps<T extends object> {
   readonly create: (container: HTMLElement, options: T & { readonly client: LivePortfolio }) => View;
-  /** Made anew when they say something else. */
+  /** Made again when they say something else. */
   readonly options: T;
   readonly className: string | undefined;
 }
