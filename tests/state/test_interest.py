@@ -39,6 +39,21 @@ async def other(valkey_url: str) -> AsyncGenerator[State]:
     await opened.close()
 
 
+async def test_interest_that_another_server_has_announced_again_is_not_ours(
+    state: State, other: State
+) -> None:
+    """A shard's interest is lost; the server that notices first must not hide that from the others."""
+    (alice,) = accounts_of(SHARD, 1)
+    for server in (state, other):
+        await server.interest.begin([alice])
+        assert not await server.interest.is_gone([alice])
+    await state.connection.commands.delete(keys.interest(SHARD), keys.interest_changes(SHARD))
+    assert await state.interest.is_gone([alice])
+    await other.interest.begin([alice])
+    assert await state.interest.is_gone([alice])
+    assert not await other.interest.is_gone([alice])
+
+
 async def test_a_reader_gets_only_what_has_changed(state: State) -> None:
     """What began, what ended, who is watched with positions since; nothing where nothing has changed."""
     alice, bob, carol = accounts_of(SHARD, 3)

@@ -81,7 +81,7 @@ class ShardOwner:
                     calculators=self.calculators,
                 )
             self._metrics.shards.set(len(self.leases))
-            await asyncio.sleep(self._settings.lease_renew_ms / 1000)
+            await self._state.connection.wait_turn(self._settings.lease_renew_ms / 1000)
 
     async def _take_share(self, members: Collection[str]) -> None:
         """Acquire what is free and ours, and give up what is another's. Raises StateUnavailable."""

@@ -135,6 +135,12 @@ class Connection:
             return None
         return node.url, node.moves
 
+    async def wait_turn(self, wait_s: float) -> None:
+        """Wait `wait_s` seconds, or less if a part of a cluster has another node or answers again."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._nodes.turned.wait()
+
     def script(self, name: str) -> Script:
         """A script of the folder `lua`."""
         return Script(self.commands, name)

@@ -189,11 +189,14 @@ class Interest:
 
     @reports_unavailable
     async def is_gone(self, account_ids: Iterable[str]) -> bool:
-        """Whether nobody is watched in a shard of these watched accounts. Raises StateUnavailable."""
+        """Whether we are not among those who watch, for one of these accounts in each shard.
+
+        Raises StateUnavailable.
+        """
         pipeline = self._connection.commands.pipeline(transaction=False)
-        for shard in self._by_shard(account_ids):
-            pipeline.exists(keys.interest(shard))
-        return not all(await cast("Awaitable[list[int]]", pipeline.execute()))
+        for shard, (account_id, *_) in self._by_shard(account_ids).items():
+            pipeline.zscore(keys.interest(shard), f"{account_id} {self._server}")
+        return None in await cast("Awaitable[list[float | None]]", pipeline.execute())
 
     @reports_unavailable
     async def read(self, shard: int) -> Watched:

@@ -13,7 +13,7 @@ import contextlib
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Final, NamedTuple, NoReturn, TypeVar
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar, cast
 
 from redis import exceptions
 from redis.asyncio import Redis
@@ -32,8 +32,8 @@ VIEW_S_MIN: Final = 0.1  # between two reads of the view, for any number of call
 ASKED_MAX: Final = 3  # nodes asked for their view at the same time
 ASK_S_MAX: Final = 1.0  # for the view of one node
 ANSWER_S_MAX: Final = 2.5  # for one command on a cluster; then the node counts as silent
-TRIAL_S_MAX: Final = 1.0  # for a command to a silent node
-TRIAL_S: Final = 2.0  # between two commands to a silent node
+TRIAL_S_MAX: Final = 1.0  # for the answer of a silent node to one PING
+TRIAL_S: Final = 0.2  # between two PINGs to a silent node
 VERSION_MIN: Final = 7  # of a cluster; older versions have no SPUBLISH
 NO_HOSTS: Final = frozenset({"", "?"})  # sent by a node that does not know its own name
 CLUSTER: Final = "cluster"
@@ -57,42 +57,59 @@ View = tuple[Slots, ...]
 class Node:
     """One server: its commands and its subscriptions.
 
-    A node of a cluster that has not answered in time is silent: all waiting commands fail at once. Until it
-    answers again, only one command per TRIAL_S is sent to it. A node that hangs therefore delays its callers
-    by ANSWER_S_MAX once, not at each command.
+    A node of a cluster that has not answered in time is silent: all waiting commands fail at once, and so do
+    new ones until it answers a PING. A node that hangs therefore delays its callers by ANSWER_S_MAX once, not
+    at each command. `on_answer` is called when a silent node answers again.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, on_answer: Callable[[], None] = lambda: None) -> None:
         self.url = url
         self.commands: LeanClient = command_client(url)
         self.subscriptions: LeanClient = subscription_client(url)
         self.moves = 0  # how often the primary has become another server
         self.is_silent = False
-        self._tried_s = 0.0  # when a command was last sent to it
+        self._on_answer = on_answer
         self._waiting: set[asyncio.Timeout] = set()
+        self._trying: asyncio.Task[None] | None = None
 
     async def answer(self, ask: Callable[[Redis], Awaitable[R]]) -> R:
         """The node's answer. Raises RedisError, and TimeoutError if it is silent or was given up."""
-        now_s = asyncio.get_running_loop().time()
-        if self.is_silent and now_s - self._tried_s < TRIAL_S:
+        if self.is_silent:
             raise self._silence()
-        self._tried_s = now_s
-        wait_s = TRIAL_S_MAX if self.is_silent else ANSWER_S_MAX
+        now_s = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(wait_s) as patience:
+            async with asyncio.timeout(ANSWER_S_MAX) as patience:
                 self._waiting.add(patience)
                 try:
-                    answer = await ask(self.commands)
+                    return await ask(self.commands)
                 finally:
                     self._waiting.discard(patience)
         except TimeoutError:
             # Otherwise `give_up` has ended the wait.
-            if asyncio.get_running_loop().time() - now_s >= wait_s:
+            if asyncio.get_running_loop().time() - now_s >= ANSWER_S_MAX and not self.is_silent:
                 self.is_silent = True
+                self._trying = asyncio.create_task(self._try())
                 self.give_up()
             raise self._silence() from None
+
+    async def _try(self) -> None:
+        while not await self._has_answered():
+            await asyncio.sleep(TRIAL_S)
         self.is_silent = False
-        return answer
+        self._on_answer()
+
+    async def _has_answered(self) -> bool:
+        """Whether it answers a PING, also with an error."""
+        try:
+            async with asyncio.timeout(TRIAL_S_MAX):
+                await cast("Awaitable[Any]", self.commands.ping())
+        except PassingError:
+            return True
+        except LOST:
+            return False
+        except exceptions.RedisError:
+            return True
+        return True
 
     def _silence(self) -> TimeoutError:
         return TimeoutError(f"{valkey_url.place_of(self.url)} does not answer")
@@ -111,6 +128,8 @@ class Node:
 
     async def close(self) -> None:
         """Close all connections."""
+        if self._trying is not None:
+            await cancel_until_ended([self._trying])
         await self.commands.aclose()
         await self.subscriptions.aclose()
 
@@ -120,7 +139,8 @@ class Nodes:
 
     def __init__(self, url: str, is_cluster: bool | None) -> None:
         self.is_cluster = False if is_cluster is False else None  # None: not known yet
-        self.turned = asyncio.Event()  # set, and replaced, when slots have moved to other nodes
+        # Set, and replaced, when slots have moved to other nodes or a silent node answers again.
+        self.turned = asyncio.Event()
         self._expected = is_cluster
         self._has_sentinels = bool(valkey_url.sentinel_master_of(url))
         self._first = [Node(one) for one in ([url] if self._has_sentinels else valkey_url.each_host(url))]
@@ -130,6 +150,7 @@ class Nodes:
         self._read_s = -VIEW_S_MIN  # when the view was last asked for
         self._reading: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[NoReturn] | None = None
+        self._leaving: set[asyncio.Task[None]] = set()  # closes the nodes that have left the cluster
 
     @property
     def first(self) -> Node:
@@ -273,12 +294,14 @@ class Nodes:
             node.give_up()
         for node in gone:
             node.give_up()
-            _closing(node)
+            task = asyncio.ensure_future(node.close())
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
         if before and holders != before:
             self._turn()
 
     def _node_at(self, place: tuple[str, int]) -> Node:
-        return self._others.get(place) or Node(valkey_url.at(self.first.url, *place))
+        return self._others.get(place) or Node(valkey_url.at(self.first.url, *place), self._turn)
 
     def move(self, error: exceptions.AskError, told_by: Node) -> Node:
         """The node that an answer names. After MOVED, it holds the slot from now on."""
@@ -319,6 +342,7 @@ class Nodes:
         await cancel_until_ended(tasks)
         for node in (*self._first, *self._others.values()):
             await node.close()
+        await asyncio.gather(*self._leaving, return_exceptions=True)
 
 
 class Hello(NamedTuple):
@@ -357,12 +381,3 @@ def _looked_at(task: asyncio.Task[None]) -> None:
     """Mark the task's error as retrieved: each waiting caller gets it, and otherwise it does not matter."""
     if not task.cancelled():
         task.exception()
-
-
-_closing_nodes: set[asyncio.Task[None]] = set()
-
-
-def _closing(node: Node) -> None:
-    task = asyncio.ensure_future(node.close())
-    _closing_nodes.add(task)
-    task.add_done_callback(_closing_nodes.discard)

@@ -39,8 +39,8 @@ COMMANDS: Final[Mapping[User, str]] = MappingProxyType(
         "calculator": f"{_CONNECTION} {_SCRIPTS} {_LEASES} mget hvals hkeys hlen hmget hscan hset hdel "
         f"{_CHANNELS} {_INTEREST} zadd zcard zrem",
         "server": f"{_CONNECTION} {_SCRIPTS} exists set get getdel mget sadd scan hget hmget hexists hlen "
-        f"multi exec time zadd zrange zremrangebyscore {_CHANNELS} xread xadd xrevrange expire pexpire "
-        "hset hsetnx hdel info",
+        f"multi exec time zadd zrange zremrangebyscore zscore {_CHANNELS} xread xadd xrevrange expire "
+        "pexpire hset hsetnx hdel info",
         "operator": f"{_CONNECTION} info multi exec xadd xread xrevrange expire get hset hsetnx hdel "
         "hmget hgetall mget scan",
     }

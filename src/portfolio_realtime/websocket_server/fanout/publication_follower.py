@@ -43,6 +43,7 @@ GATHER_CROWD_S: Final = 0.04  # the additional wait
 AGAIN_S: Final = 0.5  # until accounts in a missing part of a cluster are announced again
 INSIST_S: Final = 1.0  # between two reactions to too low an epoch of one shard
 LIFE_S: Final = 1.0  # between two checks whether the state was lost
+LIFE_AGAIN_S: Final = 0.25  # until the second look at interest that seems to be lost
 LOOKED_AT_MAX: Final = 128  # watched accounts whose shards are looked at: of 16 shards, practically all
 LOOK_S: Final = 0.5  # between two checks of the freshness of all shards
 READY_S_MAX: Final = 1.0
@@ -307,12 +308,12 @@ class PublicationFollower:
                     log.warning("Valkey has lost its state: all watched accounts are announced again")
                     self._begin(self.hub.accounts)
                 ours = secrets.token_hex(8) if life == ours else ours  # for the next life
-            await asyncio.sleep(LIFE_S)
+            await asyncio.sleep(LIFE_AGAIN_S if self._was_gone else LIFE_S)
 
     async def _is_interest_gone(self, account_ids: list[str]) -> bool:
         """Whether their interest is gone, also when they are looked at again: it may be on its way."""
         gone = bool(account_ids) and await self._state.interest.is_gone(account_ids)
-        is_again, self._was_gone = gone and self._was_gone, gone
+        is_again, self._was_gone = gone and self._was_gone, gone and not self._was_gone
         return is_again
 
     async def _reach(self) -> None:
