@@ -14,8 +14,9 @@ from portfolio_harness.valkey_cluster import ValkeyCluster
 from portfolio_harness.valkey_kinds import ValkeyKind
 from portfolio_realtime.state import keys
 from tests.conftest import KIND, Until
-from tests.support.failover_stages import Change, Stage, staged
 from tests.support.regular import until_regular
+
+from .failover_stages import Change, Stage, staged
 
 SHARDS: Final = 16
 SILENT_S_MAX: Final = 45.0  # 10 s on a machine that has time

@@ -19,7 +19,10 @@ from portfolio_realtime.state import open_state, rights
 from portfolio_realtime.state.revocations import SubjectRevocation
 from tests.conftest import LEASE_MS, Until
 from tests.support.authority import make_certificates
-from tests.support.failover_stages import (
+from tests.support.regular import until_regular
+from tests.support.replication import replication_group
+
+from .failover_stages import (
     CLIENTS,
     EQUAL_S_MAX,
     SECRET,
@@ -31,8 +34,6 @@ from tests.support.failover_stages import (
     staged,
     subject_of,
 )
-from tests.support.regular import until_regular
-from tests.support.replication import replication_group
 
 SHARDS: Final = 16
 SPARE: Final = 2  # accounts that nobody watches

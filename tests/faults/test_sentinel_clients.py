@@ -9,9 +9,10 @@ from typing import Final
 import pytest
 
 from tests.conftest import Until
-from tests.support.failover_stages import SILENT_S_MAX, Change, staged
 from tests.support.regular import until_regular
 from tests.support.sentinels import NAME, watched
+
+from .failover_stages import SILENT_S_MAX, Change, staged
 
 ELECTED_S_MAX: Final = 60.0
 
