@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from portfolio_realtime import pace
 from portfolio_realtime.pace import COST_FACTOR, Pace
 
 S_MIN, S_MAX = 0.01, 0.1
@@ -33,18 +34,18 @@ class Turn:
     changes: tuple[int, ...]
 
 
-def turns_of(pace: Pace, changes_s: Sequence[float], turn_costs_s: Sequence[float]) -> list[Turn]:
+def turns_of(paced: Pace, changes_s: Sequence[float], turn_costs_s: Sequence[float]) -> list[Turn]:
     """What the loop does: it waits for a change and for its turn, and takes all that has changed by then."""
     turns: list[Turn] = []
     now_s, taken = 0.0, 0
     costs = itertools.cycle(turn_costs_s)
     while taken < len(changes_s):
         now_s = max(now_s, changes_s[taken])
-        now_s += pace.wait_s(now_s)
+        now_s += paced.wait_s(now_s)
         had = sum(change_s <= now_s for change_s in changes_s)
         ended_s = now_s + next(costs)
         turns.append(Turn(now_s, ended_s, tuple(range(taken, had))))
-        pace.took(now_s, ended_s)
+        paced.took(now_s, ended_s, had - taken)
         now_s, taken = ended_s, had
     return turns
 
@@ -86,13 +87,13 @@ def spent_s(processes: int, sharers: int, changes: int = 20_000, per_s: int = 40
     spent_s = 0.0
     for process in range(processes):
         changes_s = [number / per_s for number in range(process, changes, processes)]
-        pace, now_s, taken = Pace(S_MIN / 2, S_MAX / 2), 0.0, 0
+        paced, now_s, taken = Pace(S_MIN / 2, S_MAX / 2), 0.0, 0
         while taken < len(changes_s):
             now_s = max(now_s, changes_s[taken])
-            began_s = now_s + pace.wait_s(now_s)
+            began_s = now_s + paced.wait_s(now_s)
             had = bisect.bisect_right(changes_s, began_s)
             now_s = began_s + TURN_S + (had - taken) * CHANGE_S
-            pace.took(began_s, now_s, sharers)
+            paced.took(began_s, now_s, had - taken, sharers)
             spent_s, taken = spent_s + now_s - began_s, had
     return spent_s
 
@@ -103,6 +104,14 @@ def test_those_who_share_the_work_spend_little_more_than_one(processes: int) -> 
     one_s = spent_s(1, 1)
     assert one_s / spent_s(processes, processes) >= 0.85
     assert one_s / spent_s(processes, 1) < 0.75
+
+
+def test_a_crowd_shares_the_price_of_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of ten thousand changes a second; five hundred have as many turns as by their duration alone."""
+    few_s, many_s = spent_s(1, 1, 1000, 500), spent_s(1, 1, 20_000, 10_000)
+    monkeypatch.setattr(pace, "CROWD_S", 0.0)
+    assert few_s == spent_s(1, 1, 1000, 500)
+    assert many_s < 0.9 * spent_s(1, 1, 20_000, 10_000)
 
 
 class NeverAtOnce(Pace):
@@ -128,8 +137,8 @@ class Careless(Pace):
 
     rule: ClassVar = "what a turn costs is followed by as much rest"
 
-    def took(self, began_s: float, ended_s: float, sharers: int = 1) -> None:
-        super().took(ended_s, ended_s, sharers)
+    def took(self, began_s: float, ended_s: float, changes: int = 0, sharers: int = 1) -> None:
+        super().took(ended_s, ended_s, changes, sharers)
 
 
 class Starving(Pace):
@@ -160,6 +169,6 @@ def test_a_loop_that_drops_the_last_change_is_found() -> None:
 
 def test_a_maximum_below_the_minimum_is_the_interval() -> None:
     """MARK_FLUSH_INTERVAL may be set that low."""
-    pace = Pace(0.01, 0.005)
-    pace.took(1.0, 1.0)
-    assert pace.wait_s(1.0) == pytest.approx(0.005)
+    paced = Pace(0.01, 0.005)
+    paced.took(1.0, 1.0)
+    assert paced.wait_s(1.0) == pytest.approx(0.005)

@@ -35,7 +35,7 @@ from portfolio_realtime.state.minutes import whole_at_or_before
 from portfolio_realtime.telemetry import MarketMetrics
 
 UNIVERSE_PAUSE_S: Final = 0.1  # between two reads of the universe
-FLUSH_S_MIN: Final = 0.02  # marks that change within this time of a flush share the next one
+FLUSH_S_MIN: Final = 0.025  # marks that change within this time of a flush share the next one
 KEEP_S: Final = 0.5  # a quarter of the time for which a feed stays live without renewal
 SILENCE_CHECK_S: Final = 1.0
 TURN_CHECK_S: Final = 1.0  # between two checks whether another feed is due
@@ -210,7 +210,7 @@ class FeedConsumer:
         """Write the newest mark of each changed symbol, as one batch.
 
         The first change after quiet is written at once. While busy, the next flush starts at most
-        MARK_FLUSH_INTERVAL after the end of the last one.
+        MARK_FLUSH_INTERVAL after the end of the last one. Trades that change no mark make nothing wait.
         """
         clock, moved = self._context.clock, self._subscription.moved
         pace = Pace(FLUSH_S_MIN, self._context.settings.mark_flush_interval)
@@ -223,7 +223,7 @@ class FeedConsumer:
             await self._tell_unmarked(lease)
             if changed:
                 await self._write_changed(lease, changed)
-            pace.took(began_s, clock.monotonic_s())
+                pace.took(began_s, clock.monotonic_s(), len(changed))
 
     async def _write_changed(self, lease: Lease, changed: Sequence[tuple[Mark, bool]]) -> None:
         followed = None if self._traces is None else self._traces.begin(changed)
