@@ -26,7 +26,8 @@ from portfolio_realtime.symbol_collector.account_numbers import NumbersKept
 from portfolio_realtime.symbol_collector.broker_silence import BrokerSilence, keep_live
 from portfolio_realtime.symbol_collector.broker_time import Moment, now
 from portfolio_realtime.symbol_collector.event_stream_lag import EventStreamLag
-from portfolio_realtime.symbol_collector.fetch_schedule import DueFetch, FetchSchedule
+from portfolio_realtime.symbol_collector.fetch_schedule import DueFetch
+from portfolio_realtime.symbol_collector.fetch_turns import FetchTurns
 from portfolio_realtime.symbol_collector.model import CLOSED, Activity, Statement
 from portfolio_realtime.symbol_collector.pending_accounts import PendingAccounts
 from portfolio_realtime.symbol_collector.record_writer import RecordWriter
@@ -47,7 +48,6 @@ from portfolio_realtime.telemetry import CollectorMetrics
 
 FETCHES_MAX: Final = 8  # accounts fetched at the same time …
 URGENT_FETCHES: Final = 2  # … of which these are kept for accounts that are waited for
-TURN_POLL_S: Final = 0.05
 RETRY_S: Final = 2.0  # after a failed request
 REPORT_S: Final = 1.0
 WATCHED_S: Final = 5.0  # interest ends silently, so it is read this often
@@ -95,14 +95,15 @@ class Collector:
         self._metrics = metrics
         self._lag = EventStreamLag(metrics.event_stream_lag, context.clock)
         self._silence = BrokerSilence(context.clock)
-        self._looking = {True: asyncio.Lock(), False: asyncio.Lock()}  # for the next account to fetch
+        self._missed = asyncio.Event()  # a watched account is not in the list
         self._relist = asyncio.Event()  # an event names an account that is not in the list
         self._begin()
 
     def _begin(self) -> None:
         """Start without any knowledge of accounts."""
         self._records = AccountRecords()
-        self._schedule = FetchSchedule()
+        self._turns = FetchTurns(self._clock)
+        self._schedule = self._turns.schedule
         self._unlisted = UnlistedAccounts()
         self._follower = self._client.follower(self._clock, self)
         self._numbers = NumbersKept(self._state)
@@ -296,7 +297,8 @@ class Collector:
                     self._unlisted.mark_absent(account_id, self._clock.now_ns())
                     self._deny(account_id)
             if not missed:
-                await asyncio.sleep(TURN_POLL_S)
+                self._missed.clear()
+                await self._missed.wait()
 
     async def _is_absent(self, account_id: str) -> bool:
         """Whether the broker says that the account does not exist. If it exists it is added."""
@@ -352,10 +354,7 @@ class Collector:
 
     async def _fetch_in_turn(self, is_urgent_only: bool) -> NoReturn:
         while True:
-            async with self._looking[is_urgent_only]:  # one of those that are free looks; the others wait
-                while (turn := self._schedule.next(self._turn_ns(), is_urgent_only=is_urgent_only)) is None:
-                    await asyncio.sleep(TURN_POLL_S)
-            await self._fetch(turn)
+            await self._fetch(await self._turns.next(is_urgent_only=is_urgent_only))
 
     async def _fetch(self, turn: DueFetch) -> None:
         account_id, began = turn.account_id, now(self._clock)
@@ -460,6 +459,7 @@ class Collector:
             self._deny(account_id)
         else:
             self._unlisted.add(account_id)
+            self._missed.set()
 
     async def _poll_interest(self) -> NoReturn:
         while True:
@@ -472,6 +472,7 @@ class Collector:
         self._unlisted.watch(
             {account_id for account_id in watched if not self._records.is_listed(account_id)}
         )
+        self._missed.set()
 
     # The shared state
 

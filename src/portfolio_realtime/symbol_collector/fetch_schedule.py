@@ -6,6 +6,7 @@ Pure: times are arguments, in nanoseconds.
 """
 
 import heapq
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 STALE_FACTOR_MAX: Final = 4  # a queue is swept above this many entries per account …
@@ -24,7 +25,9 @@ class DueFetch(NamedTuple):
 class FetchSchedule:
     """When each account is due, and which are being fetched."""
 
-    def __init__(self) -> None:
+    def __init__(self, queued: Callable[[], None] = lambda: None) -> None:
+        """`queued` is called when an account enters a queue: it may be due before all others."""
+        self._queued = queued
         self._due: dict[str, int] = {}
         self._watched: set[str] = set()
         self._hurried: set[str] = set()
@@ -98,6 +101,11 @@ class FetchSchedule:
                     return DueFetch(account_id, is_urgent)
         return None
 
+    def earliest_ns(self, *, is_urgent_only: bool = False) -> int | None:
+        """No account is due before this time; None: as long as none enters a queue."""
+        lines = [self._lines[True]] if is_urgent_only else self._lines.values()
+        return min((line[0][0] for line in lines if line), default=None)
+
     def done(self, account_id: str, due_ns: int, *, is_hurried: bool = False) -> None:
         """Note that the account has been fetched and is due again at this time."""
         self._fetching.discard(account_id)
@@ -126,3 +134,4 @@ class FetchSchedule:
             kept = {entry[2]: entry for entry in line if self._due.get(entry[2]) == entry[0]}
             line[:] = kept.values()
             heapq.heapify(line)
+        self._queued()
