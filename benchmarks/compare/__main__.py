@@ -31,9 +31,10 @@ def main(
     rev: Annotated[str, typer.Option(help='What to compare with: a commit, a tag, or "." for these files.')],
     now: Annotated[str, typer.Option(help="What is compared.")] = WORKING_TREE,
     pairs: Annotated[int, typer.Option(min=1)] = 5,
-    connections: Annotated[int, typer.Option(min=1)] = 500,
+    connections: Annotated[int, typer.Option(min=0, help="0: nobody watches.")] = 500,
     accounts: Annotated[int, typer.Option(min=1)] = 500,
     symbols: Annotated[int, typer.Option(min=1)] = 100,
+    trades: Annotated[float, typer.Option(min=0, help="Trades a second; 0: as many as symbols.")] = 0.0,
     rate: Annotated[float, typer.Option(min=0.01, help="Messages a second and account.")] = 1.0,
     warm_up: Annotated[float, typer.Option(min=0, help="Seconds.")] = 5.0,
     duration: Annotated[float, typer.Option(min=1, help="Seconds.")] = 20.0,
@@ -47,7 +48,8 @@ def main(
 
     Exit code 1: a revision did not start, or the machine was busy.
     """
-    load = Load(connections, accounts, symbols, symbols, rate, warm_up, duration, seed, starts_only)
+    trades_per_s = trades or symbols
+    load = Load(connections, accounts, symbols, trades_per_s, rate, warm_up, duration, seed, starts_only)
     try:
         allow_files(connections)
         before, after = prepared(rev), prepared(now)
@@ -93,7 +95,7 @@ async def _quiet(revision: Revision, slower: float, load: Load, what: str, judge
         one = await run(revision, load, slower)
         shown = ", ".join(
             f"{name} {one.figures[name]:.2f}"
-            for name in ("first_value_s", "lag_ms_p50", "lag_ms_p99", "cpu_us_per_message")
+            for name in ("first_value_s", "lag_ms_p50", "lag_ms_p99", "cpu_us_per_message", "busy_ms_per_s")
             if name in one.figures
         )
         print(f"{what}: {revision.name}: {shown}; others {one.others_share:.1%}", file=sys.stderr)

@@ -50,7 +50,7 @@ US: Final = 1_000_000
 class Load:
     """The same for both revisions."""
 
-    connections: int
+    connections: int  # 0: nobody watches
     accounts: int
     symbols: int
     trades_per_s: float  # over all symbols
@@ -82,7 +82,8 @@ async def run(revision: Revision, load: Load, slower_ratio: float = 0.0) -> Run:
         async with _services(revision, environment) as product:
             figures = await _start(url, accounts, secret, product.pid)
             if not load.stops_at_start:
-                figures |= await loaded([url], accounts, secret, product.pid, load)
+                measured = loaded([url], accounts, secret, product.pid, load)
+                figures |= await (measured if load.connections else unwatched(product.pid, load))
             others_share = began.others_share()
         return Run(figures, others_share)
     finally:
@@ -140,6 +141,22 @@ async def _first_value_s(url: str, account_id: str, secret: str, started_s: floa
                         return time.monotonic() - started_s
         await asyncio.sleep(TRY_S)
     raise SystemFailed(f"no value within {FIRST_VALUE_S_MAX:.0f} s")
+
+
+async def unwatched(pid: int, load: Load) -> dict[str, float]:
+    """Prices move, and nobody watches; `pid` has started the product.
+
+    `busy_ms_per_s` is the processor time of the services and Valkey, and `busy_ms_per_s.NAME` that of one.
+    """
+    await asyncio.sleep(load.warm_up_s)
+    before = {name: usage.cpu_s(pids) for name, pids in pids_by_name(pid).items()}
+    await asyncio.sleep(load.duration_s)
+    after = {name: usage.cpu_s(pids) for name, pids in pids_by_name(pid).items()}
+    spent = {name: (after[name] - before.get(name, 0.0)) * 1000 / load.duration_s for name in after}
+    return {
+        "busy_ms_per_s": sum(spent.values()),
+        **{f"busy_ms_per_s.{name}": spent_ms for name, spent_ms in spent.items()},
+    }
 
 
 async def loaded(
