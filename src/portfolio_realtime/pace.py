@@ -34,8 +34,8 @@ class Pace:
     def took(self, began_s: float, ended_s: float, changes: int = 0, sharers: int = 1) -> None:
         """Note the beginning and the end of a turn that passed on all changes made before it began.
 
-        `changes`: how many; 0 where turns follow those of the hop before anyway. `sharers`: how many processes
-        share the work.
+        `changes`: how many; 0 where turns follow those of the hop before. `sharers`: how many processes share
+        the work.
         """
         crowd_s = min(CROWD_S_MAX, CROWD_S * changes)
         wanted_s = sharers * max(self._rest_s_min, COST_FACTOR * (ended_s - began_s), crowd_s)
