@@ -97,7 +97,7 @@ def calculator(loop: VirtualLoop, seen: Seen) -> tuple[Coroutine[Any, Any, Any],
         return [None]
 
     state = SimpleNamespace(
-        valuations=SimpleNamespace(publish_all=publish), connection=SimpleNamespace(is_deaf=False)
+        valuations=SimpleNamespace(publish_all=publish), connection=SimpleNamespace(has_lost_channels=False)
     )
     context = context_of(loop, state)
     valuer = Valuer(price_ttl_s=3600, min_update_interval_s=UPDATE_S)

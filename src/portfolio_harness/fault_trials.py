@@ -6,9 +6,10 @@ told that its prices are stale. The same seed makes the same plan.
 """
 
 import asyncio
+import contextlib
 import itertools
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Final
@@ -102,20 +103,27 @@ async def hold(count: int, *, seed: int, duration_s: float, systems: int) -> lis
 async def _in_turn(seeds: Iterator[int], number: int, duration_s: float) -> AsyncIterator[Trial]:
     """Run trials in one system until one fails, then in a new system: a failure must not affect the next."""
     for first in seeds:
-        options = [*SIMULATOR, "--seed", str(number + 1)]
-        async with running(options, port=0, overrides=OVERRIDES) as system:
-            account_ids = await system.oracle.account_ids()
-            clients = Clients(system.url, account_ids, system.token_for, interval_s=UPDATE_S, detail=True)
-            await clients.start()
-            try:
-                await _until_priced(clients)
-                for seed in itertools.chain([first], seeds):
-                    trial = await _hold_one(system, clients, seed, duration_s)
-                    yield trial
-                    if not trial.is_clean:
-                        break
-            finally:
-                await clients.stop()
+        async with _priced_system(number) as (system, clients):
+            for seed in itertools.chain([first], seeds):
+                trial = await _hold_one(system, clients, seed, duration_s)
+                yield trial
+                if not trial.is_clean:
+                    break
+
+
+@contextlib.asynccontextmanager
+async def _priced_system(number: int) -> AsyncGenerator[tuple[System, Clients]]:
+    """A running system whose clients all have an equity. `number` chooses its accounts and prices."""
+    options = [*SIMULATOR, "--seed", str(number + 1)]
+    async with running(options, port=0, overrides=OVERRIDES) as system:
+        account_ids = await system.oracle.account_ids()
+        clients = Clients(system.url, account_ids, system.token_for, interval_s=UPDATE_S, detail=True)
+        await clients.start()
+        try:
+            await _until_priced(clients)
+            yield system, clients
+        finally:
+            await clients.stop()
 
 
 async def _until_priced(clients: Clients) -> None:

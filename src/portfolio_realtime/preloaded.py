@@ -63,13 +63,22 @@ class Nursery:
             for key, _ in self._selector.select():
                 if key.data is not None:
                     self._tell_end(key.fd, key.data)
-                elif not (got := self._asking.recv(BYTES)):
+                    continue
+                received = self._asking.recv(BYTES)
+                if not received:
                     return ""  # the process that has started us has ended, or wants no more
-                else:
-                    *requests, self._waiting = (self._waiting + got).split(b"\n")
-                    for request in requests:
-                        if module := self._fork(json.loads(request)):
-                            return module
+                module = self._fork_each(received)
+                if module:
+                    return module
+
+    def _fork_each(self, received: bytes) -> str:
+        """Fork for each request that is complete now. Returns as `_fork` does."""
+        *requests, self._waiting = (self._waiting + received).split(b"\n")
+        for request in requests:
+            module = self._fork(json.loads(request))
+            if module:
+                return module
+        return ""
 
     def _fork(self, request: Mapping[str, Any]) -> str:
         """The module in the fork, "" in this process."""

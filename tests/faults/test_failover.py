@@ -10,7 +10,7 @@ from portfolio_harness.valkey_node import ValkeyNode
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.state.connection import Connection, Message, Subscribed
-from portfolio_realtime.state.subscriptions import DEAF_S, PROBE_S, PROBE_S_MAX
+from portfolio_realtime.state.subscriptions import MISSED_S_MAX, PROBE_S, PROBE_S_MAX
 from tests.conftest import Until, free_port, one_server
 
 from .valkey_proxy import ValkeyProxy
@@ -36,7 +36,7 @@ async def hear(connection: Connection, heard: list[Message | Subscribed]) -> Non
 
 async def test_what_is_promised_is_noticed_in_time() -> None:
     """By arithmetic: the last word before, one that hangs, one that comes, and the look at it."""
-    assert PROBE_S + PROBE_S_MAX + DEAF_S <= NOTICED_S_MAX
+    assert PROBE_S + PROBE_S_MAX + MISSED_S_MAX <= NOTICED_S_MAX
 
 
 async def test_an_endpoint_that_moves_is_followed(mortal_server: ValkeyNode, until: Until) -> None:
@@ -103,7 +103,7 @@ async def test_a_silent_server_is_not_taken_for_a_deaf_subscription(
     mortal_server: ValkeyNode, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While nothing can be published nothing needs to be heard: no reader reads everything for nothing."""
-    monkeypatch.setattr("portfolio_realtime.state.subscriptions.DEAF_S", 0.3)
+    monkeypatch.setattr("portfolio_realtime.state.subscriptions.MISSED_S_MAX", 0.3)
     monkeypatch.setattr("portfolio_realtime.state.subscriptions.PROBE_S", 0.1)
     async with ValkeyProxy(mortal_server.port) as front, connected(front.url) as connection:
         heard: list[Message | Subscribed] = []

@@ -199,12 +199,11 @@ class Account:
                 if until_ns is not None and activity.at_ns > until_ns:
                     break
                 previous = activity.previous
-                for sign, one in ((-1, previous), (1, None if activity.is_void else activity)):
-                    for symbol in symbols_of(one) if one is not None else ():
-                        assert one is not None
-                        is_simple = one.activity_type == TRADE and symbol == one.symbol
-                        is_simple &= previous is None or previous.ref_id in booked
-                        traded.setdefault(symbol, Traded()).add(one, sign, is_simple)
+                is_base_known = previous is None or previous.ref_id in booked
+                if previous is not None:
+                    _count_traded(traded, previous, -1, is_base_known=is_base_known)
+                if not activity.is_void:
+                    _count_traded(traded, activity, 1, is_base_known=is_base_known)
         return traded
 
     def roll(self, opening: Holdings, first: int, last_equity: Decimal) -> None:
@@ -214,6 +213,16 @@ class Account:
         with exact():
             for activity in self.activities[first:]:
                 self.current.book_activity(activity)
+
+
+def _count_traded(traded: "dict[str, Traded]", activity: Activity, sign: int, *, is_base_known: bool) -> None:
+    """Add an activity (`sign` 1) or take it back (-1), for each of its symbols.
+
+    `is_base_known`: what it corrects, if it corrects anything, was booked since the opening.
+    """
+    for symbol in symbols_of(activity):
+        is_simple = is_base_known and activity.activity_type == TRADE and symbol == activity.symbol
+        traded.setdefault(symbol, Traded()).add(activity, sign, is_simple)
 
 
 @dataclass(frozen=True, slots=True)

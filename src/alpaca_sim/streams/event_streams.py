@@ -3,6 +3,7 @@ between history and live events.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -128,22 +129,29 @@ class EventStreams:
         try:
             if self._switches.sse_welcome == "yes":
                 yield WELCOME
-            heartbeat_at = asyncio.get_running_loop().time() + self._heartbeat_s
-            while not self._is_closed and reader.farewell is None:
-                chunk = await self._next_chunk(reader, cursor, encode)
-                if chunk:
+            async with contextlib.aclosing(self._chunks(reader, cursor, encode)) as chunks:
+                async for chunk in chunks:
                     yield chunk
-                elif reader.index >= len(log):
-                    if cursor.is_past(self._clock.now_ns()):
-                        return
-                    await self._sleep(reader, cursor, heartbeat_at)
-                if asyncio.get_running_loop().time() >= heartbeat_at:
-                    yield HEARTBEAT
-                    heartbeat_at = asyncio.get_running_loop().time() + self._heartbeat_s
-            if reader.farewell:
-                yield reader.farewell
         finally:
             self.readers.discard(reader)
+
+    async def _chunks(self, reader: Reader, cursor: Cursor, encode: Encode) -> AsyncGenerator[bytes]:
+        """History, live events and heartbeats, until the end of the span or of the stream."""
+        loop = asyncio.get_running_loop()
+        heartbeat_at = loop.time() + self._heartbeat_s
+        while not self._is_closed and reader.farewell is None:
+            chunk = await self._next_chunk(reader, cursor, encode)
+            if chunk:
+                yield chunk
+            elif reader.index >= len(reader.log):
+                if cursor.is_past(self._clock.now_ns()):
+                    return
+                await self._sleep(reader, cursor, heartbeat_at)
+            if loop.time() >= heartbeat_at:
+                yield HEARTBEAT
+                heartbeat_at = loop.time() + self._heartbeat_s
+        if reader.farewell:
+            yield reader.farewell
 
     async def _next_chunk(self, reader: Reader, cursor: Cursor, encode: Encode) -> bytes:
         """The next bytes to send; waits while a fault mutes or delays the stream."""

@@ -36,6 +36,7 @@ FAKETIME: Final = tuple(
 )
 TOKEN_S: Final = 24 * 3600
 RESTARTS_MAX: Final = 60
+KEEP_S: Final = 0.1  # between two looks whether a process is to be kept
 SHARDS: Final = 16
 
 
@@ -77,13 +78,16 @@ class ServiceProcess:
 
     async def _keep(self) -> None:
         while True:
-            if (process := self._process) is not None:
-                code = await process.wait()
-                if self._is_wanted and process is self._process:
-                    self.deaths.append(f"{self.name} ended by itself with code {code}")
-                    if len(self.deaths) < RESTARTS_MAX:
-                        await self.start()
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(KEEP_S)
+            process = self._process
+            if process is None:
+                continue
+            code = await process.wait()
+            if not self._is_wanted or process is not self._process:
+                continue  # it was ended or replaced on purpose
+            self.deaths.append(f"{self.name} ended by itself with code {code}")
+            if len(self.deaths) < RESTARTS_MAX:
+                await self.start()
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal, if it runs."""

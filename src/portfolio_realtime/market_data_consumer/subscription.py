@@ -328,15 +328,7 @@ class MarketSubscription:
             while parts := self._next_parts():
                 failures: list[FeedError] = []
                 for each in snapshots:
-                    answers = await asyncio.gather(*map(each.read, parts), return_exceptions=True)
-                    for part, answer in zip(parts, answers, strict=True):
-                        if isinstance(answer, dict):
-                            self._add_snapshots(part, answer, each.feed)
-                        elif isinstance(answer, FeedError):
-                            failures.append(answer)
-                            self._ask_snapshots(part)
-                        else:
-                            raise answer
+                    failures += await self._read_snapshots(each, parts)
                 if not failures:
                     self._sought = {**dict.fromkeys(itertools.chain(*parts), False), **self._sought}
                     self.moved.set()
@@ -344,6 +336,20 @@ class MarketSubscription:
             if self._caught_up_ns is None and self._subscribed:
                 self._caught_up_ns = self._clock.now_ns()
                 self._silence.resume(self._clock.monotonic_s())
+
+    async def _read_snapshots(self, snapshots: Snapshots, parts: Sequence[list[str]]) -> list[FeedError]:
+        """Read one feed's snapshots, a request a part. Returns the failures; their parts are asked again."""
+        failures: list[FeedError] = []
+        answers = await asyncio.gather(*map(snapshots.read, parts), return_exceptions=True)
+        for part, answer in zip(parts, answers, strict=True):
+            if isinstance(answer, dict):
+                self._add_snapshots(part, answer, snapshots.feed)
+            elif isinstance(answer, FeedError):
+                failures.append(answer)
+                self._ask_snapshots(part)
+            else:
+                raise answer
+        return failures
 
     def take_unmarked(self) -> list[str]:
         """Symbols for which no price was found, each once, and again after `write_all_again`.

@@ -148,7 +148,10 @@ class Publisher:
         Commands may still be answered while our subscriptions to its records, or to marks, receive nothing.
         """
         connection = self._state.connection
-        if connection.is_deaf and connection.deaf_s((keys.accounts(shard), keys.marks())) > DEAF_S_MAX:
+        if (
+            connection.has_lost_channels
+            and connection.lost_s((keys.accounts(shard), keys.marks())) > DEAF_S_MAX
+        ):
             return (*self.stale_hops, VALKEY)
         return self.stale_hops
 

@@ -118,14 +118,14 @@ class Connection:
         return bool(self._nodes.is_cluster)
 
     @property
-    def is_deaf(self) -> bool:
+    def has_lost_channels(self) -> bool:
         """Whether there is any followed channel from which nothing can arrive now."""
-        return bool(self._subscriptions.deaf_since_s)
+        return bool(self._subscriptions.lost_since_s)
 
-    def deaf_s(self, channels: Sequence[str]) -> float:
+    def lost_s(self, channels: Sequence[str]) -> float:
         """For how many seconds nothing that is published on one of these followed channels can arrive."""
-        deaf, now_s = self._subscriptions.deaf_since_s, asyncio.get_running_loop().time()
-        return max(now_s - deaf.get(name, now_s) for name in channels)
+        lost, now_s = self._subscriptions.lost_since_s, asyncio.get_running_loop().time()
+        return max(now_s - lost.get(name, now_s) for name in channels)
 
     def keeper_of(self, key: str) -> tuple[str, int] | None:
         """Which server keeps a key, by its URL and how often it was replaced there; None if none does."""

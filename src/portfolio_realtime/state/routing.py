@@ -145,12 +145,13 @@ class _RoutedPipeline(Pipeline):
         for node, places in shares.items():
             for place in places:
                 args, options = stack[place]
-                moved = _is_lost(answers[place]) and not self._nodes.is_held_by(node, _slot_of(args))
-                if moved or _is_elsewhere(answers[place]):
-                    try:
-                        answers[place] = await self._one_by_one.execute_command(*args, **options)
-                    except (exceptions.RedisError, OSError) as error:
-                        answers[place] = error
+                has_moved = _is_lost(answers[place]) and not self._nodes.is_held_by(node, _slot_of(args))
+                if not has_moved and not _is_elsewhere(answers[place]):
+                    continue
+                try:
+                    answers[place] = await self._one_by_one.execute_command(*args, **options)
+                except (exceptions.RedisError, OSError) as error:
+                    answers[place] = error
 
     async def _transaction(self, stack: Sequence[Command]) -> list[Any]:
         slot = _slot_of(stack[0][0])

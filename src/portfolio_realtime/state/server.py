@@ -72,18 +72,20 @@ async def try_out(connection: Connection) -> None:
     renew = connection.script("renew_lease")
     channel = keys.probe(keys.settings(), f"doctor-{secrets.token_hex(4)}")
     heard = asyncio.create_task(_hear(connection, channel))
+
+    async def publish() -> None:
+        await asyncio.wait([heard], timeout=LISTENING_S)  # until the subscription is made, if it is allowed
+        await connection.publish(channel, b"")
+
     steps: dict[str, Callable[[], Awaitable[object]]] = {
         "writing": lambda: connection.written_once(keys.settings(), "", TRIAL_MS),
         "a script": lambda: reports_unavailable(renew)(keys=[keys.settings()], args=["nobody", TRIAL_MS]),
-        "publishing": lambda: connection.publish(channel, b""),
+        "publishing": publish,
         "subscribing": lambda: asyncio.wait_for(heard, TRIAL_S_MAX),
     }
     try:
         for step, attempt in steps.items():
             try:
-                # Publish after the subscription is made, if it is allowed.
-                if step == "publishing":
-                    await asyncio.wait([heard], timeout=LISTENING_S)
                 await attempt()
             except TimeoutError:
                 raise StateRefused(

@@ -34,7 +34,7 @@ from portfolio_realtime.state.nodes import Node, Nodes
 RECONNECT_S: Final = 0.2
 PROBE_S: Final = 1.0  # between two probes of a subscription
 PROBE_S_MAX: Final = 1.5  # to publish one probe; then the attempt is given up
-DEAF_S: Final = 2.5  # a subscription that has missed published probes for so long is given up
+MISSED_S_MAX: Final = 2.5  # a subscription that has missed published probes for so long is given up
 QUEUED_MAX: Final = 64  # messages that wait for their reader; further ones stay at the server
 PUBLISH: Final = "PUBLISH"
 SPUBLISH: Final = "SPUBLISH"
@@ -52,6 +52,14 @@ class Subscribed(NamedTuple):
 
 
 SUBSCRIBED: Final = Subscribed()
+
+
+class _Listening(NamedTuple):
+    """A task that listens at one node; `moves` as of the node when it began."""
+
+    channels: frozenset[str]
+    moves: int
+    task: asyncio.Task[None]
 
 
 class _Events:
@@ -102,58 +110,68 @@ class Subscriptions:
         self._nodes = nodes
         self._commands = commands
         # Followed channel -> since when nothing that is published there can arrive, by the loop's clock.
-        self.deaf_since_s: dict[str, float] = {}
+        self.lost_since_s: dict[str, float] = {}
 
     async def follow(self, channels: Iterable[str]) -> AsyncGenerator[Message | Subscribed]:
         """Messages of the channels; SUBSCRIBED at first and after every loss. Raises StateRefused."""
         events, names = _Events(), frozenset(channels)
-        self._note_deaf(names, asyncio.get_running_loop().time())
+        self._note_lost(names, asyncio.get_running_loop().time())
         listening = asyncio.create_task(self._listen_all(names, events))
         try:
             while True:
                 yield await events.get()
         finally:
             await cancel_until_ended([listening])
-            self._note_hearing(names)
+            self._note_received(names)
 
-    def _note_deaf(self, channels: Iterable[str], since_s: float) -> None:
+    def _note_lost(self, channels: Iterable[str], since_s: float) -> None:
         for name in channels:
-            self.deaf_since_s.setdefault(name, since_s)
+            self.lost_since_s.setdefault(name, since_s)
 
-    def _note_hearing(self, channels: Iterable[str]) -> None:
+    def _note_received(self, channels: Iterable[str]) -> None:
         for name in channels:
-            self.deaf_since_s.pop(name, None)
+            self.lost_since_s.pop(name, None)
 
     async def _listen_all(self, channels: frozenset[str], events: _Events) -> None:
         """Keep a connection to each node that holds channels, and renew it when it is lost or slots move."""
-        listening: dict[Node, tuple[frozenset[str], int, asyncio.Task[None]]] = {}
+        listening: dict[Node, _Listening] = {}
         try:
             while True:
                 turned = asyncio.create_task(self._nodes.turned.wait())
                 try:
-                    wanted = await self._by_node(channels)
-                    for node, (names, moves, task) in list(listening.items()):
-                        if task.done():
-                            task.result()
-                        if task.done() or wanted.get(node) != names or node.moves != moves:
-                            await cancel_until_ended([task])
-                            del listening[node]
-                    for node in wanted.keys() - listening.keys():
-                        task = asyncio.create_task(self._listen(node, wanted[node], events))
-                        listening[node] = wanted[node], node.moves, task
-                    is_whole = sum(map(len, wanted.values())) == len(channels)
-                    await asyncio.wait(
-                        [turned, *(task for _, _, task in listening.values())],
-                        timeout=None if is_whole else RECONNECT_S,
-                        return_when=asyncio.FIRST_COMPLETED,
-                    )
+                    await self._listen_until(turned, channels, events, listening)
                 finally:
                     turned.cancel()
         except Exception as error:
             # `follow` raises it to the reader.
             events.put(error)
         finally:
-            await cancel_until_ended([task for _, _, task in listening.values()])
+            await cancel_until_ended([one.task for one in listening.values()])
+
+    async def _listen_until(
+        self,
+        turned: asyncio.Task[Any],
+        channels: frozenset[str],
+        events: _Events,
+        listening: dict[Node, _Listening],
+    ) -> None:
+        """Listen at each node that holds channels, until slots have `turned` or a connection is lost."""
+        wanted = await self._by_node(channels)
+        for node, one in list(listening.items()):
+            if one.task.done():
+                one.task.result()
+            if one.task.done() or wanted.get(node) != one.channels or node.moves != one.moves:
+                await cancel_until_ended([one.task])
+                del listening[node]
+        for node in wanted.keys() - listening.keys():
+            task = asyncio.create_task(self._listen(node, wanted[node], events))
+            listening[node] = _Listening(wanted[node], node.moves, task)
+        is_whole = sum(map(len, wanted.values())) == len(channels)
+        await asyncio.wait(
+            [turned, *(one.task for one in listening.values())],
+            timeout=None if is_whole else RECONNECT_S,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
 
     async def _by_node(self, channels: frozenset[str]) -> dict[Node, frozenset[str]]:
         """Node -> the channels that it holds; empty while no node answers. Raises StateRefused."""
@@ -167,39 +185,41 @@ class Subscriptions:
 
     async def _listen(self, node: Node, channels: frozenset[str], events: _Events) -> None:
         """Receive from one node until it is lost or slots have moved. Raises StateRefused."""
-        ear = _Ear(node.subscriptions, self._commands, events, is_sharded=bool(self._nodes.is_cluster))
+        subscription = _ProbedSubscription(
+            node.subscriptions, self._commands, events, is_sharded=bool(self._nodes.is_cluster)
+        )
         try:
-            await ear.subscribe(channels)
-            self._note_hearing(channels)
-            await ear.listen()
+            await subscription.subscribe(channels)
+            self._note_received(channels)
+            await subscription.listen()
         except exceptions.AskError as error:
             if not self._nodes.is_cluster:
                 _raise_unless_passing(error)
             self._nodes.move(error, node)
         except (exceptions.RedisError, OSError) as error:
             _raise_unless_passing(error)
-            self._note_deaf(channels, ear.heard_s)
+            self._note_lost(channels, subscription.heard_s)
             await asyncio.sleep(RECONNECT_S)
             if self._nodes.is_cluster:
                 with contextlib.suppress(exceptions.RedisError, OSError):
                     await self._nodes.read_view()
         finally:
-            self._note_deaf(channels, ear.heard_s)
-            await ear.close()
+            self._note_lost(channels, subscription.heard_s)
+            await subscription.close()
 
 
-class _Ear:
+class _ProbedSubscription:
     """One connection that receives channels and the probes of this process."""
 
     def __init__(self, client: LeanClient, commands: Redis, events: _Events, *, is_sharded: bool) -> None:
-        self._receiver = client.receiver(self._hear)
+        self._receiver = client.receiver(self._receive)
         self._commands = commands
         self._events = events
         self._is_sharded = is_sharded
         self._is_subscribed = False
         self._probe = ""  # the channel of our probes
-        self._spoken_s = 0.0  # when the last probe was published
-        self._speaking: asyncio.Task[NoReturn] | None = None
+        self._probed_s = 0.0  # when the last probe was published
+        self._probing: asyncio.Task[NoReturn] | None = None
 
     @property
     def heard_s(self) -> float:
@@ -215,52 +235,52 @@ class _Ear:
         self._events.put(SUBSCRIBED)
         self._is_subscribed = True
 
-    def _hear(self, channel: str, payload: bytes) -> None:
+    def _receive(self, channel: str, payload: bytes) -> None:
         # What comes before the reader is told to read is in what it reads.
         if channel != self._probe and self._is_subscribed:
             self._events.put_message(Message(channel, payload), self._receiver)
 
     async def listen(self) -> NoReturn:
         """Return when the connection is lost, with its error. Raises RedisError, StateRefused."""
-        self._speaking = asyncio.create_task(self._speak())
+        self._probing = asyncio.create_task(self._keep_probing())
         while True:
             await asyncio.wait([self._receiver.lost], timeout=PROBE_S)
             if self._receiver.lost.done():
                 self._receiver.lost.result()
-            self._check_hearing(self._receiver.heard_s)
+            self._check_received(self._receiver.heard_s)
 
-    def _check_hearing(self, heard_s: float) -> None:
+    def _check_received(self, heard_s: float) -> None:
         """Raises if published probes do not arrive, or if we may not publish them."""
         if self._receiver.is_paused or asyncio.get_running_loop().time() - heard_s < PROBE_S:
             return
-        if self._speaking is not None and self._speaking.done():
-            self._speaking.result()
-        if self._spoken_s - heard_s > DEAF_S:
+        if self._probing is not None and self._probing.done():
+            self._probing.result()
+        if self._probed_s - heard_s > MISSED_S_MAX:
             raise exceptions.TimeoutError("the subscription does not receive what is published")
 
-    async def _speak(self) -> NoReturn:
+    async def _keep_probing(self) -> NoReturn:
         while True:
             with contextlib.suppress(StateUnavailable, TimeoutError):
                 async with asyncio.timeout(PROBE_S_MAX):
-                    await self._say()
-                self._spoken_s = asyncio.get_running_loop().time()
+                    await self._publish_probe()
+                self._probed_s = asyncio.get_running_loop().time()
             await asyncio.sleep(PROBE_S)
 
-    async def _say(self) -> None:
-        saying: Awaitable[Any] = (
+    async def _publish_probe(self) -> None:
+        publishing: Awaitable[Any] = (
             self._commands.execute_command(SPUBLISH, self._probe, b"")
             if self._is_sharded
             else self._commands.publish(self._probe, b"")
         )
         try:
-            await saying
+            await publishing
         except (exceptions.RedisError, OSError) as error:
             raise state_error(error) or error from error
 
     async def close(self) -> None:
         """Stop the probes and close the connection."""
-        if self._speaking is not None:
-            await cancel_until_ended([self._speaking])
+        if self._probing is not None:
+            await cancel_until_ended([self._probing])
         self._receiver.close()
 
 

@@ -5,7 +5,7 @@ or records left by a former collector.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final, NoReturn
 
 import structlog
@@ -43,12 +43,7 @@ async def write_lost_again(
             if writer.has_changes:
                 continue
             here = await _count(stored, shards, writer)
-            known = (
-                sum(stored.shard_of(one) in here for one in records.known_ids)
-                if writer.away
-                else records.known_count
-            )
-            if known > sum(here.values()):
+            if _known_count(records, stored, writer, here) > sum(here.values()):
                 lost = set(records.known_ids).difference(await stored.ids(here))
                 log.warning("records are missing in Valkey and are written again", count=len(lost))
                 records.write_again(lost)
@@ -58,6 +53,15 @@ async def write_lost_again(
             if UNIVERSE not in writer.away:
                 with writer.sparing(UNIVERSE):
                     await _find_lost_symbols(records, stored, writer)
+
+
+def _known_count(
+    records: AccountRecords, stored: Accounts, writer: RecordWriter, shards: Collection[int]
+) -> int:
+    """How many accounts of these shards have a record here. `shards` are those that are not away."""
+    if not writer.away:
+        return records.known_count
+    return sum(stored.shard_of(account_id) in shards for account_id in records.known_ids)
 
 
 def _keeper(stored: Accounts, shard: int) -> object:

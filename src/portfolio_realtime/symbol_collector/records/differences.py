@@ -140,19 +140,25 @@ class Differences:
         """
         since_ns = min((part.since_ns for part in self._parts), default=0)
         for name, amount in parts.items():
-            for part in self._parts:
-                if part.name == name and part.amount * amount > 0:
-                    used = min(abs(part.amount), abs(amount)).copy_sign(amount)
-                    part.amount -= used
-                    amount -= used
-                    if name == CASH and abs(part.amount) <= rounding:
-                        part.amount = ZERO
-            if name in from_gap and abs(amount) > (rounding if name == CASH else ZERO):
-                self.add(name, -amount, since_ns, Cause.UNEXPLAINED)
+            tolerance = rounding if name == CASH else ZERO
+            left = self._reduce(name, amount, tolerance)
+            if name in from_gap and abs(left) > tolerance:
+                self.add(name, -left, since_ns, Cause.UNEXPLAINED)
         self._tidy()
         if self._are_undecided():
             self._parts = [part for part in self._parts if part.cause is not Cause.UNEXPLAINED]
             self._tidy()
+
+    def _reduce(self, name: str, amount: Decimal, tolerance: Decimal) -> Decimal:
+        """Reduce the open parts of this name and sign by the amount. Returns what of it is left."""
+        for part in self._parts:
+            if part.name == name and part.amount * amount > 0:
+                used = min(abs(part.amount), abs(amount)).copy_sign(amount)
+                part.amount -= used
+                amount -= used
+                if abs(part.amount) <= tolerance:
+                    part.amount = ZERO
+        return amount
 
     def age(self, cut_off_ns: int, oldest_ns: int) -> None:
         """Mark parts from before the cut-off as contained in the day's base; drop very old ones.
