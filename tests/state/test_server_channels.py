@@ -13,7 +13,7 @@ import pytest
 
 from portfolio_realtime.errors import LeaseLost
 from portfolio_realtime.model import Publication
-from portfolio_realtime.state import State, interest, keys, open_state
+from portfolio_realtime.state import State, interest, keys, open_state, valuations
 from portfolio_realtime.state.connection import Message
 from portfolio_realtime.state.interest import UNREAD, Servers, server_name
 from portfolio_realtime.state.leases import Lease
@@ -132,9 +132,9 @@ async def servers(
         await state.close()
 
 
-async def _is_followed(state: State) -> bool:
+async def _is_followed(state: State, shard: int = SHARD) -> bool:
     """On a cluster, the node of this shard may be the last that is asked."""
-    channel = next(one for one, shard in reversed(state.valuations.channels().items()) if shard == SHARD)
+    channel = next(name for name, one in reversed(state.valuations.channels().items()) if one == shard)
     word = await state.connection.publish_word()
     return bool(await state.connection.commands.execute_command(word, channel, b"{}"))
 
@@ -246,6 +246,42 @@ async def test_a_refused_calculator_tells_nobody(
     await calculator.end()
     await one.hear()
     assert one.heard == [(alice, 1)]
+
+
+@pytest.mark.parametrize("steps_of", [2000, 3])
+async def test_of_many_shards_in_one_flush_only_those_of_a_newer_owner_are_refused(
+    state: State, followed: Followed, until: Until, monkeypatch: pytest.MonkeyPatch, steps_of: int
+) -> None:
+    """Each shard has its own fence, epoch and messages, however many of them are one step."""
+    monkeypatch.setattr(valuations, "WRITE_FIELDS_MAX", steps_of)
+    heard = followed(state.valuations.batches())
+    await anext(heard)
+    for shard in range(SHARDS):
+        await until(functools.partial(_is_followed, state, shard), "each shard is followed")
+    flush: list[tuple[int, Lease, list[Publication]]] = []
+    for shard in range(SHARDS):
+        lease = await state.leases.acquire(keys.shard_lease(shard))
+        assert lease is not None
+        names = accounts_of(shard, shard % 5)  # of some shards a sign of life
+        made = [Publication(name, 7, msgspec.json.encode({"account_id": name})) for name in names]
+        flush.append((shard, lease, made))
+    lost = {1, SHARDS - 1}
+    for shard in lost:
+        await state.valuations.insist(shard, flush[shard][1].fencing_token + 1)
+    refusals = await state.valuations.publish_all(flush)
+    assert {shard for shard, refusal in enumerate(refusals) if isinstance(refusal, LeaseLost)} == lost
+    kept = [one for one in flush if one[0] not in lost]
+    for shard, _, made in flush:
+        stored = [await state.valuations.read(one.account_id) for one in made]
+        assert stored == [None if shard in lost else one.value for one in made]
+    expected = sorted((lease.fencing_token, one.account_id) for _, lease, made in kept for one in made)
+    found: list[tuple[int, str]] = []
+    while len(found) < len(expected):
+        message = await anext(heard)
+        if isinstance(message, Message) and not is_stored(message.payload):
+            batch = decode_batch(message.payload)
+            found += [(batch.epoch, account_id) for account_id in batch.account_ids]
+    assert sorted(found) == expected
 
 
 @pytest.mark.parametrize("seed", range(30))

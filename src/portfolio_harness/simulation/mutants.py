@@ -143,7 +143,7 @@ MUTANTS: Final = (
     Mutant(
         "P2",
         "an owner that has lost its shard may write",
-        _script(b"if tonumber(ARGV[1]) < fence then", b"if false then"),
+        _script(b"if token < fence then", b"if false then"),
     ),
     Mutant("P3", "changes of positions are left out", _replaced(WatchedAccount, "message", _without_changes)),
     Mutant("P4", "every feed counts as live", _replaced(Feeds, "sessions", _all_live)),

@@ -5,7 +5,7 @@ publication in the same step. The next publication reaches it, even if the calcu
 the script that stores it compares the changes of interest with what the calculator knows.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, cast
 
 import msgspec
@@ -22,7 +22,7 @@ from portfolio_realtime.state.connection import (
     Subscribed,
     reports_unavailable,
 )
-from portfolio_realtime.state.interest import UNREAD, Servers
+from portfolio_realtime.state.interest import Servers
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.wire.frames import text_frame
 
@@ -63,32 +63,32 @@ class Valuations:
     ) -> list[LeaseLost | StateUnavailable | None]:
         """Store and announce the publications of one flush, with the lease's token as epoch.
 
-        WRITE_FIELDS_MAX publications of a shard are one step; all are sent together. A shard without
-        publications sends a sign of life. `stale_hops`: the hops before the calculator from which nothing
-        fresh arrives. `traceparents`: account id -> trace context, of traced accounts. `interest`: shard ->
-        who watches there; the publications of other shards go to all servers. Returns for each shard None, or
-        the error if another calculator owns it or its part of a cluster does not answer. Raises
-        StateUnavailable.
+        WRITE_FIELDS_MAX publications are one step, on a cluster of one shard; all steps are sent together. A
+        shard without publications sends a sign of life. `stale_hops`: the hops before the calculator from
+        which nothing fresh arrives. `traceparents`: account id -> trace context, of traced accounts.
+        `interest`: shard -> who watches there; the publications of other shards go to all servers. Returns
+        for each shard None, or the error if another calculator owns it or its part of a cluster does not
+        answer. Raises StateUnavailable.
         """
         word = await self._connection.word()
-        calls, places = list[Call](), list[int]()
-        for place, (shard, lease, publications) in enumerate(shards):
-            known = (interest or {}).get(shard)
-            for at in range(0, len(publications), WRITE_FIELDS_MAX) or range(1):
-                part = publications[at : at + WRITE_FIELDS_MAX]
-                messages = [
-                    (server, _encode(batch_of(lease.fencing_token, batch, stale_hops, traceparents)))
-                    for server, batch in _by_server(part, known).items()
-                ]
-                calls.append(_call(word, shard, lease, part, messages, known.until if known else UNREAD))
-                places.append(place)
+        parts = [
+            _Part(place, shard, lease, publications[at : at + WRITE_FIELDS_MAX], (interest or {}).get(shard))
+            for place, (shard, lease, publications) in enumerate(shards)
+            for at in range(0, len(publications), WRITE_FIELDS_MAX) or range(1)
+        ]
+        steps = list(_steps(parts, is_cluster=self._connection.is_cluster))
+        answers = await self._connection.call_each(
+            self._publish, [_call(word, step, stale_hops, traceparents) for step in steps]
+        )
         refusals: list[LeaseLost | StateUnavailable | None] = [None] * len(shards)
-        answers = await self._connection.call_each(self._publish, calls)
-        for place, answer in zip(places, answers, strict=True):
+        for step, answer in zip(steps, answers, strict=True):
             if isinstance(answer, StateUnavailable):
-                refusals[place] = answer
-            elif answer:
-                refusals[place] = self._connection.refused(keys.valuations(shards[place][0]), answer)
+                for part in step:
+                    refusals[part.place] = answer
+                continue
+            for part, newer in zip(step, answer, strict=True):
+                if newer:
+                    refusals[part.place] = self._connection.refused(keys.valuations(part.shard), newer)
         return refusals
 
     async def publish(
@@ -143,6 +143,51 @@ class Valuations:
         return common | {keys.server_valuations(shard, self._server): shard for shard in every}
 
 
+class _Part(NamedTuple):
+    """Publications of one shard that are written in one step."""
+
+    place: int  # of the shard in the call of `publish_all`
+    shard: int
+    lease: Lease
+    publications: Sequence[Publication]
+    known: KnownInterest | None
+
+    def arguments(
+        self, stale_hops: tuple[str, ...], traceparents: Mapping[str, str] | None
+    ) -> Iterator[str | bytes | int]:
+        """The arguments of the script `publish_values` for this shard."""
+        messages, epoch = _by_server(self.publications, self.known), self.lease.fencing_token
+        until = (self.known and self.known.until) or BEGINNING
+        yield from (epoch, until, len(messages), len(self.publications))
+        for server, batch in messages.items():
+            yield from (server, _encode(batch_of(epoch, batch, stale_hops, traceparents)))
+        for one in self.publications:
+            yield from (one.account_id, with_rows(one))
+
+
+def _steps(parts: Iterable[_Part], *, is_cluster: bool) -> Iterator[list[_Part]]:
+    """Parts that one call of the script can write: of one shard on a cluster, elsewhere of many shards."""
+    step, size = list[_Part](), 0
+    for part in parts:
+        size += len(part.publications)
+        if step and (is_cluster or size > WRITE_FIELDS_MAX):
+            yield step
+            step, size = [], len(part.publications)
+        step.append(part)
+    if step:
+        yield step
+
+
+def _call(
+    word: str, step: Sequence[_Part], stale_hops: tuple[str, ...], traceparents: Mapping[str, str] | None
+) -> Call:
+    """A call of the script `publish_values`."""
+    hashes = [keys.valuations(part.shard) for part in step]
+    changes = [keys.interest_changes(part.shard) for part in step]
+    told = (argument for part in step for argument in part.arguments(stale_hops, traceparents))
+    return (*map(keys.fence, hashes), *hashes, *changes), (word, interest_of.CHANGES_MAX, *told)
+
+
 def _by_server(
     publications: Sequence[Publication], known: KnownInterest | None
 ) -> dict[str, Sequence[Publication]]:
@@ -154,22 +199,6 @@ def _by_server(
         for server in known.servers.get(one.account_id, ()):
             by_server.setdefault(server, []).append(one)
     return dict(by_server)
-
-
-def _call(
-    word: str,
-    shard: int,
-    lease: Lease,
-    publications: Sequence[Publication],
-    messages: Sequence[tuple[str, bytes]],
-    until: str,
-) -> Call:
-    """A call of the script `publish_values`."""
-    key = keys.valuations(shard)
-    head = (lease.fencing_token, word, key, until or BEGINNING, interest_of.CHANGES_MAX, len(messages))
-    fields = (part for one in publications for part in (one.account_id, with_rows(one)))
-    told = (part for message in messages for part in message)
-    return (keys.fence(key), key, keys.interest_changes(shard)), (*head, *told, *fields)
 
 
 def is_stored(payload: bytes) -> bool:

@@ -1,7 +1,7 @@
 -- Write fields of a hash that expires, in one step, unless a newer owner has written it.
 -- KEYS: fence, hash. ARGV: token, seconds to live, then field and value of each. Returns 0, or the newer token.
-local fence = tonumber(redis.call('GET', KEYS[1]) or '0')
-if tonumber(ARGV[1]) < fence then
+local fence, token = tonumber(redis.call('GET', KEYS[1]) or '0'), tonumber(ARGV[1])
+if token < fence then
   return fence
 end
 redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
