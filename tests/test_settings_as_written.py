@@ -72,6 +72,7 @@ def test_what_cannot_be_read_is_refused(content: bytes, told: str) -> None:
     ("settings", "told"),
     [
         ({"redis_host": "127.0.0.1:6380"}, "REDIS_PORT=6380"),
+        ({"redis_host": "a:7001,b:7002"}, "REDIS_URL=redis://a:7001,b:7002/0"),
         ({"redis_host": "redis://h"}, "REDIS_URL"),
         ({"redis_url": "redis://h:6379/0?family=0"}, "not supported"),
         ({"redis_url": "redis://h:6379/0?decode_responses=1"}, "not supported"),

@@ -62,6 +62,18 @@ async def _move_slots(place: Place, step: ChaosStep, _: ServiceProcess) -> None:
         await cluster.move_slots([key_slot(name.encode())], primaries[(owner + 1) % len(primaries)])
 
 
+async def _join_and_leave(place: Place, step: ChaosStep, _: ServiceProcess) -> None:
+    """Add a primary, give it half of the slots of another one, give them back, and remove it."""
+    cluster, node = await _node(place, step)
+    slots = sorted(await cluster.slots_of(node))
+    added = await cluster.add_primary()
+    await cluster.move_slots_whole(slots[: len(slots) // 2], added)
+    await asyncio.sleep(step.for_s)
+    await cluster.move_slots_whole(await cluster.slots_of(added), node)
+    await cluster.remove(added)
+    await cluster.wait_whole()
+
+
 async def _empty_part(place: Place, step: ChaosStep, _: ServiceProcess) -> None:
     node = (await _node(place, step))[1]
     await node.flush()
@@ -73,5 +85,6 @@ NEMESES: Final[dict[str, Callable[[Place, ChaosStep, ServiceProcess], Awaitable[
     "node partitioned": _partition,
     "node failed over": _fail_over,
     "slots moved": _move_slots,
+    "node joins and leaves": _join_and_leave,
     "node emptied": _empty_part,
 }

@@ -82,6 +82,8 @@ def check_host(hosts: str) -> None:
         if not host.strip() or any(sign in host for sign in "/@?#") or "://" in host:
             raise ValueError("must be a host only; a whole URL goes into REDIS_URL")
         name, colon, port = host.partition(":")
+        if colon and "," in hosts:
+            raise ValueError(f"must be hosts only; with ports: REDIS_URL=redis://{hosts}/0")
         if colon:
             raise ValueError(f"must be a host only: REDIS_HOST={name} and REDIS_PORT={port}")
 

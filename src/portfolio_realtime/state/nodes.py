@@ -93,9 +93,11 @@ class Node:
             raise self._silence() from None
 
     async def _try(self) -> None:
-        while not await self._has_answered():
-            await asyncio.sleep(TRIAL_S)
-        self.is_silent = False
+        try:
+            while not await self._has_answered():
+                await asyncio.sleep(TRIAL_S)
+        finally:
+            self.is_silent = False
         self._on_answer()
 
     async def _has_answered(self) -> bool:
