@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncGenerator
 
 import pytest
@@ -128,6 +129,19 @@ async def test_a_stopped_primary_holds_up_nobody_who_has_another_one(
         await publisher.all_heard(until)
         first.resume()
         await publisher.all_heard(until)
+
+
+async def test_who_waits_for_a_turn_is_woken_when_slots_have_another_node(cluster: ValkeyCluster) -> None:
+    """Calculators take their shards, and the collector writes its records again, without a pause."""
+    connection = Connection(cluster.url)
+    await connection.ping()
+    waiting = asyncio.create_task(connection.wait_turn(math.inf))
+    (first, *_) = await cluster.primaries()
+    await cluster.fail_over(first)
+    async with asyncio.timeout(HEAL_S):
+        await waiting
+    await connection.wait_turn(0.0)  # nothing turns: no longer than this
+    await connection.close()
 
 
 async def test_the_doctor_tries_out_a_cluster(cluster: ValkeyCluster) -> None:

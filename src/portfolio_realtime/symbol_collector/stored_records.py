@@ -4,7 +4,6 @@ Nothing reports entries that were evicted or deleted by hand, writes that a repl
 or records left by a former collector.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final, NoReturn
 
@@ -15,7 +14,7 @@ from portfolio_realtime.state.accounts import Accounts
 from portfolio_realtime.symbol_collector.record_writer import UNIVERSE, RecordWriter
 from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
 
-COMPARE_S: Final = 2.0  # between two comparisons
+COMPARE_S: Final = 2.0  # between two comparisons; at once when another server keeps a part
 
 log = structlog.get_logger()
 
@@ -36,7 +35,7 @@ async def write_lost_again(
     """
     kept = {shard: _keeper(stored, shard) for shard in (*shards, UNIVERSE)}
     while True:
-        await asyncio.sleep(COMPARE_S)
+        await stored.wait_turn(COMPARE_S)
         _find_moved(stored, writer, kept)
         await _find_back(stored, writer)
         async with writer.writing:
