@@ -177,6 +177,7 @@ def test_hosts_follow_the_sandbox_unless_they_are_set(load: Load, name: str) -> 
         ("SHARDS", "100", "less than or equal to 99"),
         ("LEASE_MS", "2000", "three times LEASE_RENEW_MS"),
         ("BROKER_API_KEY", "your_sandbox_broker_key", "set your own key"),
+        ("APCA_API_KEY_ID", "PK...", "set your own key"),
         ("BROKER_API_KEY", "CK1", "BROKER_SECRET_KEY"),
         ("APCA_API_SECRET_KEY", "s3cr3t-only", "APCA_API_KEY_ID and APCA_API_SECRET_KEY go together"),
         ("MARKET_SECRET_KEY", "s3cr3t-only", "MARKET_API_KEY and MARKET_SECRET_KEY go together"),

@@ -130,6 +130,8 @@ class Supervisor:
 
 async def run(settings: config.Settings, services: Sequence[str], importing: Importing | None = None) -> None:
     """Run services until Ctrl-C or SIGTERM. Raises SettingsError, StateUnavailable."""
+    if COLLECTOR in services and settings.account_source == "none":
+        raise SettingsError(config.described_source(settings))
     serves = "websocket_server" in services
     host, port = settings.websocket_host, settings.run_services_port
     if serves:

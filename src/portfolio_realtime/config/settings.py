@@ -22,7 +22,8 @@ from portfolio_realtime.errors import SettingsError
 SECRET_BYTES_MIN: Final = 32
 PRICE_TTL_S_MAX: Final = 315_360_000  # ten years
 HISTORY_DELAY_S_MAX: Final = 2.0
-SAMPLE_PREFIX: Final = "your_"
+SAMPLE_PREFIX: Final = "your_"  # the guide's
+SAMPLE_SUFFIX: Final = "..."  # of README
 
 AccountAccess = Literal["claim", "webhook", "entitlements"]
 DataFeed = Literal["iex", "sip", "delayed_sip", "boats", "overnight", "test"]
@@ -273,8 +274,8 @@ class Settings(BaseSettings):
             raise ValueError(
                 "contains a character that a key cannot have, such as a line break: copy it again"
             )
-        if text.startswith(SAMPLE_PREFIX):
-            raise ValueError("is the sample from the guide: set your own key from Alpaca's dashboard")
+        if text.startswith(SAMPLE_PREFIX) or text.endswith(SAMPLE_SUFFIX):
+            raise ValueError("is a sample value: set your own key from Alpaca's dashboard")
         return value
 
     @model_validator(mode="after")

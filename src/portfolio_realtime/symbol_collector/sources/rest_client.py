@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import aiohttp
 import stamina
+import structlog
+from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
 from portfolio_realtime.alpaca.http import Answer, Authentication, HttpClient
 from portfolio_realtime.alpaca.rate_limit import TOO_MANY, Quota
@@ -38,6 +40,16 @@ NOT_FOUND: Final = 404
 
 Refusal = Callable[[str, int], BrokerRefused]
 """Makes the error for a path that answered with a status of REFUSED."""
+
+
+log = structlog.get_logger()
+
+
+def _tell_retry(details: RetryDetails) -> None:
+    log.debug("request failed: trying it again", reason=str(details.caused_by), wait_s=details.wait_for)
+
+
+set_on_retry_hooks([_tell_retry])  # its own line is a warning; callers warn once, of what was given up
 
 
 class RestClient:
