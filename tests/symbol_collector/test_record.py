@@ -404,3 +404,19 @@ def test_a_memo_before_the_first_statement_is_decided_by_the_day_s_sum(cash: str
     record.observe(statement(cash, last_cash="1000"), at_s(0), at_s(0.1))
 
     assert (shown(record).cash, shown(record).external_cash_flow) == (Decimal(cash), flow)
+
+
+def test_an_account_that_is_never_quiet_is_asked_as_soon_as_an_answer_decides() -> None:
+    """A booking from just before the first statement is in an answer to what is asked 5 s after it."""
+    record = AccountRecord("alice")
+    record.apply_activity(booking("CSD", 500, at=9), at_s(9))
+    look(record, statement(1500), 10)
+    for second in (11, 12, 13, 14):
+        record.apply_activity(booking("CSD", 1, at=second), at_s(second))
+    assert shown(record).unconfirmed is not None
+    assert record.look_again_ns == at_s(14.1)
+
+    assert look(record, statement(1504), 14.1) is Outcome.CONFIRMED
+
+    assert (shown(record).cash, shown(record).unconfirmed) == (1504, None)
+    assert record.look_again_ns is None

@@ -14,6 +14,7 @@ from portfolio_realtime.clock import Clock
 from portfolio_realtime.state import feeds
 
 KEEP_S: Final = 0.5  # a quarter of the time for which the source stays live without renewal
+LOOK_S: Final = 0.1  # while it is not heard
 REST_SILENT_S: Final = 5.0  # since the first failed request, without any success
 EVENTS_LOST_S: Final = 2.0  # a stream that is opened again within this has missed nothing
 
@@ -68,4 +69,4 @@ async def keep_live(is_heard: Callable[[], bool], stored: feeds.Feeds, gauge: Ga
             await stored.drop(feeds.ACCOUNTS)
         was_heard = is_heard_now
         gauge.set(is_heard_now)
-        await asyncio.sleep(KEEP_S)
+        await asyncio.sleep(KEEP_S if is_heard_now else LOOK_S)

@@ -220,8 +220,7 @@ class Collector:
     # REST
 
     async def _collect(self) -> None:
-        await self._wait_for_events()
-        await self._until_done(self._list_accounts)
+        await asyncio.gather(self._wait_for_events(), self._until_done(self._list_accounts))
         await self._until_done(self._begin_history)
         self._has_begun = True
         await together(

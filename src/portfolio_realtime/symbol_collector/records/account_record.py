@@ -67,7 +67,18 @@ class AccountRecord(DriftingRecord):
         if self._is_prompt:
             return max(self._event_ns, self._looked_ns)
         quiet_ns = max(self._event_ns, self._looked_ns) + self._patience_ns
-        return min(quiet_ns, self._looked_ns + LOOK_NS_MAX)
+        return min(quiet_ns, self._looked_ns + min(self._until_decidable_ns, LOOK_NS_MAX))
+
+    @property
+    def _until_decidable_ns(self) -> int:
+        """From the newest statement until one that decides all uncertain bookings, if it was too early."""
+        too_early_ns = self._youngest_uncertain_ns + REST_LAG_NS - self._asked.from_ns
+        is_decidable = not any(map(self._booked.corrects_unknown, self._uncertain))
+        return too_early_ns if is_decidable and too_early_ns > 0 else LOOK_NS_MAX
+
+    @property
+    def _youngest_uncertain_ns(self) -> int:
+        return max((activity.published_ns for activity in self._uncertain), default=0)
 
     @property
     def _patience_ns(self) -> int:
@@ -307,8 +318,7 @@ class AccountRecord(DriftingRecord):
             self._booked.is_half(leg) and began_ns < leg.published_ns + LEGS_NS_MAX for leg in self._uncertain
         ):
             return False
-        youngest_ns = max((activity.published_ns for activity in self._uncertain), default=0)
-        if began_ns >= youngest_ns + REST_LAG_NS:
+        if began_ns >= self._youngest_uncertain_ns + REST_LAG_NS:
             return True
         totals = self._balances.totals()
         for activity in self._uncertain:
