@@ -14,8 +14,9 @@ from portfolio_realtime.preloaded import BY_ALL, BY_SOME
 
 PROGRAM = """
 import runpy, sys
+module = sys.argv.pop()
 try:
-    runpy.run_module(sys.argv[1], run_name="__main__")
+    runpy.run_module(module, run_name="__main__")
 finally:
     print(*{name for name, module in sys.modules.items() if module is not None})
 """
