@@ -31,7 +31,8 @@ def main() -> int:
     os.chdir(ROOT)
     with contextlib.ExitStack() as stack:
         redis_url = find_valkey() or stack.enter_context(started_valkey())
-        find_server() or stack.enter_context(started_server(redis_url))
+        if not find_server():
+            stack.enter_context(started_server(redis_url))
         workers = [
             f"--numprocesses={WORKERS}",
             "--dist=loadfile",
@@ -63,11 +64,9 @@ def find_valkey() -> str | None:
 @contextlib.contextmanager
 def started_valkey() -> Generator[str]:
     """A Valkey of our own, for as long as the tests run."""
-    from portfolio_realtime.state.embedded import server_binary
+    from portfolio_realtime.state.embedded import free_port, server_binary
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [server_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
     with ended_afterwards(command) as process:
         wait_for(process, lambda: accepts(port), "Valkey")

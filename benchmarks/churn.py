@@ -30,8 +30,9 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
 from benchmarks.service import START_S_MAX
-from benchmarks.service_world import COMPLETE, Process, World, read_metrics, say, show, world
+from benchmarks.service_world import COMPLETE, Process, World, read_metrics, show, world
 from benchmarks.valuation import holdings
+from portfolio_harness.progress import say
 from portfolio_realtime.model import Account
 from portfolio_realtime.state import State, keys
 from portfolio_realtime.state.interest import INTEREST_MS

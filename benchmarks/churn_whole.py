@@ -27,7 +27,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
 from benchmarks.churn import Hour, Sampled, draw, judged, left, sample, used_mb
-from benchmarks.service_world import SHARDS, memory_mb, say, show
+from benchmarks.service_world import SHARDS, memory_mb, show
+from portfolio_harness.progress import say
 from portfolio_harness.system import System, running, wait_known
 from portfolio_realtime.state import State, open_state
 

@@ -12,7 +12,6 @@ work of the machine counts little.
 import gc
 import itertools
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from scipy.optimize import nnls
 
 from benchmarks.provenance import provenance
 from benchmarks.valuation import MOVED_SHARE, NOW_NS, Holdings, holdings, marks, recalculate
+from portfolio_harness.progress import say
 from portfolio_realtime.valuation.valuer import Valuer
 
 SYMBOLS: Final = 11_000
@@ -159,11 +159,6 @@ def fitted(sizes: Sequence[tuple[int, int]], times_ms: Sequence[float]) -> Cost:
     found, _ = nnls(terms / np.array(times_ms)[:, None], np.ones(len(times_ms)))
     fixed_ms, account_ms, position_ms = found.tolist()
     return Cost(round(fixed_ms, 4), round(account_ms * 1e6, 3), round(position_ms * 1e6, 3))
-
-
-def say(text: str) -> None:
-    """Progress, for people."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def measured() -> Curve:

@@ -16,8 +16,9 @@ from typing import Annotated, Final
 
 import typer
 
-from benchmarks.service_world import LEASE_MS, SHARDS, say, show
+from benchmarks.service_world import LEASE_MS, SHARDS, show
 from benchmarks.valuation import holdings
+from portfolio_harness.progress import say
 from portfolio_realtime import config
 from portfolio_realtime.clock import NS_PER_S, SystemClock
 from portfolio_realtime.model import US_EQUITY, ZERO, Account, Booking, Bookings, MinuteMark

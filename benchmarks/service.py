@@ -27,18 +27,9 @@ from typing import Annotated, Any, Final
 import msgspec
 import typer
 
-from benchmarks.service_world import (
-    COMPLETE,
-    KNOWN,
-    PACKED,
-    SHARDS,
-    Seen,
-    World,
-    say,
-    show,
-    world,
-)
+from benchmarks.service_world import COMPLETE, KNOWN, PACKED, SHARDS, Seen, World, show, world
 from benchmarks.valuation import Holdings, holdings
+from portfolio_harness.progress import say
 from portfolio_realtime.processes import end_all, end_with_parent
 from portfolio_realtime.state import keys
 

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.valuation import Holdings
 from portfolio_harness import process_usage
+from portfolio_harness.progress import say
 from portfolio_realtime.clock import parse_rfc3339
 from portfolio_realtime.model import Mark
 from portfolio_realtime.processes import end_all, end_with_parent
@@ -40,11 +41,6 @@ COMPLETE: Final = "accounts read"  # what the calculator says then
 KNOWN: Final = "all accounts are known"  # what the symbol collector says
 PACKED: Final = "book packed"
 SHOWN: Final = ("reading accounts", COMPLETE, PACKED, "collecting", KNOWN)
-
-
-def say(text: str) -> None:
-    """Progress, for people."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def show(result: Mapping[str, object], *, as_json: bool) -> None:

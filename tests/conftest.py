@@ -173,15 +173,6 @@ def until() -> Until:
     return wait
 
 
-def free_port() -> int:
-    """A loopback port that is free now."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @contextlib.asynccontextmanager
 async def own_valkey() -> AsyncGenerator[Valkeys]:
     """A real one of the kind that TEST_VALKEY names, which may be killed and started again."""

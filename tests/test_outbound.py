@@ -11,9 +11,10 @@ from portfolio_realtime.alpaca.http import HttpClient, basic
 from portfolio_realtime.errors import RequestFailed, SettingsError
 from portfolio_realtime.market_data_consumer.stream import open_stream
 from portfolio_realtime.outbound import proxy_of
+from portfolio_realtime.state.embedded import free_port
 from portfolio_realtime.symbol_collector.sources.broker_client import BrokerClient
 from portfolio_realtime.websocket_server.access.transport import transport_to
-from tests.conftest import StartSimulator, free_port
+from tests.conftest import StartSimulator
 
 NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 ALPACA = "broker-api.alpaca.test"  # a name that only the proxy knows

@@ -24,7 +24,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from portfolio_realtime.state import State
-from tests.conftest import SHARDS, end, free_port
+from portfolio_realtime.state.embedded import free_port
+from tests.conftest import SHARDS, end
 from tests.support.websocket_servers import Calculator, write_accounts
 
 PORTS = (8001, 8000)

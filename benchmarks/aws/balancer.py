@@ -28,11 +28,12 @@ from deploy.aws.files import read
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from portfolio_harness.demo import say
+from portfolio_harness.progress import say
 from portfolio_harness.rolling_restart import haproxy_program
-from portfolio_harness.system import System, free_port, running, simulator_options, wait_known, wait_ready
+from portfolio_harness.system import System, running, simulator_options, wait_known, wait_ready
 from portfolio_realtime.errors import PortfolioRealtimeError
 from portfolio_realtime.processes import end_all, start_module
+from portfolio_realtime.state.embedded import free_port
 
 LATE_S: Final = 5.0
 SILENT_S: Final = 130.0
@@ -155,7 +156,7 @@ class Servers:
 
     async def start(self, **settings: str) -> int:
         """Start one; its port, when it is ready."""
-        port = free_port(0)
+        port = free_port()
         told = {
             **self._system.supervisor.environment,
             **self.settings,
@@ -200,7 +201,7 @@ async def drill(folder: Path) -> Seen:
 
 
 async def _silence(seen: Seen, system: System, servers: Servers, folder: Path) -> None:
-    balancer, one = Balancer(folder, free_port(0)), await servers.start()
+    balancer, one = Balancer(folder, free_port()), await servers.start()
     account_ids = await system.oracle.account_ids()
     async with balancer.before(one), contextlib.AsyncExitStack() as stack:
         await _until_served(balancer)
@@ -229,7 +230,7 @@ async def _read(client: ClientConnection) -> None:
 
 async def _stops(system: System, servers: Servers, folder: Path) -> tuple[int, dict[str, int]]:
     """Two servers, replaced in turn as in a deployment; how many clients came, and how some were refused."""
-    balancer = Balancer(folder, free_port(0))
+    balancer = Balancer(folder, free_port())
     old = [await servers.start(), await servers.start()]
     outcomes: Counter[str] = Counter()
     async with balancer.before(*old):

@@ -34,8 +34,9 @@ from deploy.aws.services import IMAGE_USER, KEPT_RUNNING, SERVICES
 from benchmarks.aws.metrics import unwritten
 from benchmarks.aws.place import BALANCER, VALKEY, Place, lay_network, place
 from portfolio_harness.clients import Clients
-from portfolio_harness.convergence import converge, say
+from portfolio_harness.convergence import converge
 from portfolio_harness.oracle import Oracle
+from portfolio_harness.progress import say
 from portfolio_harness.system import SIMULATOR_KEY, SIMULATOR_SECRET, TOKEN_S, start_simulator, token
 from portfolio_realtime.errors import PortfolioRealtimeError
 from portfolio_realtime.processes import end_all

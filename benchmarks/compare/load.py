@@ -20,7 +20,6 @@ from portfolio_harness.lags import Lags
 from portfolio_harness.oracle import Oracle
 from portfolio_harness.system import (
     SystemFailed,
-    free_port,
     settings_for,
     simulator_options,
     start_simulator,
@@ -29,6 +28,7 @@ from portfolio_harness.system import (
     wait_ready,
 )
 from portfolio_realtime.processes import end_all, end_with_parent
+from portfolio_realtime.state.embedded import free_port
 
 PROCESSES: Final = {  # part of a command line -> how its figures are named
     "portfolio_realtime.symbol_collector": "symbol_collector",
@@ -66,7 +66,7 @@ async def run(revision: Revision, load: Load, slower_ratio: float = 0.0) -> Run:
     options = simulator_options(load.accounts, load.symbols, load.trades_per_s, load.seed)
     simulator, simulator_url = await start_simulator(options)
     oracle = Oracle(simulator_url)
-    port, secret = free_port(0), secrets.token_urlsafe(48)
+    port, secret = free_port(), secrets.token_urlsafe(48)
     url = f"http://127.0.0.1:{port}"
     environment = {
         **os.environ,

@@ -32,6 +32,7 @@ import typer
 from benchmarks.fanout import processes
 from benchmarks.fanout.servers import MESSAGE_BYTES, SERVERS, Plan, Running, Skipped, compiled, requests
 from portfolio_harness import process_usage
+from portfolio_realtime.state.embedded import free_port
 
 CONNECT_S_MAX = 60.0
 ANSWER_S_MAX = 10.0
@@ -80,7 +81,7 @@ class Receiver:
 def measure(name: str, connections: int, seconds: float, folder: Path) -> dict[str, float | int]:
     """The figures of one server. Raises Skipped, RuntimeError."""
     with ExitStack() as stack:
-        plan = Plan(connections, folder, stack, processes.free_port())
+        plan = Plan(connections, folder, stack, free_port())
         running = SERVERS[name](plan)
         time.sleep(SETTLE_S)
         bytes_before, cpu_before_s = processes.resident_bytes(running.pid), process_usage.cpu_s(running.pid)

@@ -56,13 +56,6 @@ def resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
 
 
-def free_port() -> int:
-    """A loopback port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def wait_for_port(port: int, process: subprocess.Popen[str]) -> None:
     """Return when a server listens. Raises RuntimeError when it ends instead, or takes too long."""
     give_up = time.monotonic() + START_S_MAX

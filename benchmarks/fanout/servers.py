@@ -20,7 +20,7 @@ import jwt
 
 from benchmarks.fanout import processes
 from benchmarks.fanout.publisher import account_id, message
-from portfolio_realtime.state.embedded import server_binary
+from portfolio_realtime.state.embedded import free_port, server_binary
 
 INTERVAL_S = 0.2
 EPOCH_NOW = time.time_ns() // 1_000_000
@@ -110,7 +110,7 @@ def _simple(plan: Plan, *command: str, environment: dict[str, str] | None = None
 
 def portfolio_realtime(plan: Plan) -> Running:
     """Our server as it runs in production: tokens checked, publications through Valkey, one per account."""
-    valkey_port = processes.free_port()
+    valkey_port = free_port()
     url = f"redis://127.0.0.1:{valkey_port}/0"
     options = ("--port", str(valkey_port), "--bind", "127.0.0.1", "--save", "", "--loglevel", "warning")
     valkey = processes.start(

@@ -18,8 +18,9 @@ from typing import Any, Final
 
 from benchmarks.hostile.made_up import made_up
 from benchmarks.hostile.server import attacked, over_http, over_sockets
-from benchmarks.hostile.socketless import say, side_by_side
+from benchmarks.hostile.socketless import side_by_side
 from benchmarks.hostile.victim import Surprise
+from portfolio_harness.progress import say
 from portfolio_realtime import logs
 
 FUZZED_SHARE: Final = 0.1

@@ -31,7 +31,7 @@ from benchmarks.raw_websocket import CLOSE, CUT, RawClient
 from portfolio_realtime.config import child_environment
 from portfolio_realtime.model import Account, Publication
 from portfolio_realtime.state import keys, open_state
-from portfolio_realtime.state.embedded import EmbeddedServer
+from portfolio_realtime.state.embedded import EmbeddedServer, free_port
 from portfolio_realtime.wire.examples import POSITIONS_EXAMPLE
 from portfolio_realtime.wire.messages import is_account_id
 
@@ -79,7 +79,7 @@ async def attacked() -> AsyncGenerator[Attacked]:
         with TemporaryDirectory(prefix="hostile-") as folder:
             log = Path(folder) / "server.log"
             with log.open("wb") as output:
-                secret, api_key, port = secrets.token_urlsafe(48), secrets.token_urlsafe(48), _free_port()
+                secret, api_key, port = secrets.token_urlsafe(48), secrets.token_urlsafe(48), free_port()
                 process = subprocess.Popen(  # noqa: ASYNC220  # returns at once
                     [sys.executable, "-m", "portfolio_realtime.websocket_server"],
                     stderr=output,
@@ -238,11 +238,3 @@ def _begun(case: Any, headers: dict[str, str]) -> tuple[int, str]:
         if answer.status_code == HTTPStatus.OK and not text.startswith(STREAM_BEGINS):
             raise Surprise(f"a stream that begins with {text[:500]}")
         return answer.status_code, text
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

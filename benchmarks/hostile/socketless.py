@@ -4,7 +4,6 @@ import asyncio
 import multiprocessing
 import os
 import random
-import sys
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
@@ -13,6 +12,7 @@ from typing import Final
 
 from benchmarks.hostile.inputs import KINDS
 from benchmarks.hostile.victim import OWN_CODES, Surprise, Victim
+from portfolio_harness.progress import say
 from portfolio_realtime import logs
 
 PROGRESS_S: Final = 5.0
@@ -51,8 +51,3 @@ def side_by_side(count: int, seed: int) -> Counter[str]:
 def _part(numbers: range, seed: int) -> Counter[str]:
     logs.configure("hostile", "error", "console")
     return asyncio.run(without_sockets(numbers, seed))
-
-
-def say(text: str) -> None:
-    """Progress, for people."""
-    print(text, file=sys.stderr, flush=True)

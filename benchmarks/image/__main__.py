@@ -33,8 +33,9 @@ from deploy.aws.services import KEPT_RUNNING
 from benchmarks.image.build import ROOT, Image, ImageFailed, build, missing_packages
 from benchmarks.image.container import Confined, Container
 from portfolio_harness.clients import Clients
-from portfolio_harness.convergence import converge, say
+from portfolio_harness.convergence import converge
 from portfolio_harness.oracle import Oracle
+from portfolio_harness.progress import say
 from portfolio_harness.system import SIMULATOR_KEY, SIMULATOR_SECRET, TOKEN_S, token
 from portfolio_realtime.errors import PortfolioRealtimeError
 

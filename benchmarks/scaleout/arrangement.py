@@ -10,17 +10,10 @@ from typing import Final
 from benchmarks.compare.figures import Run
 from benchmarks.compare.load import US, Load, Used, loaded, memory
 from portfolio_harness.oracle import Oracle
-from portfolio_harness.system import (
-    free_port,
-    settings_for,
-    simulator_options,
-    start_simulator,
-    wait_known,
-    wait_ready,
-)
+from portfolio_harness.system import settings_for, simulator_options, start_simulator, wait_known, wait_ready
 from portfolio_harness.valkey_cluster import ValkeyCluster
 from portfolio_realtime.processes import end_all, start_module
-from portfolio_realtime.state.embedded import EmbeddedServer
+from portfolio_realtime.state.embedded import EmbeddedServer, free_port
 
 SHARDS: Final = 16
 
@@ -79,7 +72,7 @@ async def _valkey(primaries: int) -> AsyncGenerator[str]:
 @contextlib.asynccontextmanager
 async def _services(arrangement: Arrangement, settings: dict[str, str]) -> AsyncGenerator[list[str]]:
     """URLs of the servers."""
-    ports = [free_port(0) for _ in range(arrangement.servers)]
+    ports = [free_port() for _ in range(arrangement.servers)]
     environment = {**os.environ, **settings}
     processes = [
         await start_module(f"portfolio_realtime.{name}", environment)

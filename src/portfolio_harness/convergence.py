@@ -1,13 +1,13 @@
 """Waits until every client shows the oracle's value."""
 
 import asyncio
-import sys
 import time
 from typing import Any, Final, Protocol
 
 from portfolio_harness.clients import Clients
 from portfolio_harness.comparison import ACCOUNT_RECORD
 from portfolio_harness.oracle import Oracle, Truth
+from portfolio_harness.progress import say
 
 CONVERGE_S_MAX: Final = 15.0
 UNMARKED_S_MAX: Final = 75.0  # a contradicting REST is accepted after a minute; then two more statements
@@ -69,8 +69,3 @@ def record_marks(newest: dict[str, Any] | None) -> list[str]:
         return []
     marks = [name for name in ("unconfirmed", "unexplained", "unvalued") if name in newest]
     return marks + [name for name in newest["stale"] if name == ACCOUNT_RECORD]
-
-
-def say(text: str) -> None:
-    """Print progress to standard error."""
-    print(text, file=sys.stderr, flush=True)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from portfolio_harness.clients import Clients
-from portfolio_harness.convergence import converge, say, until_unmarked
+from portfolio_harness.convergence import converge, until_unmarked
 from portfolio_harness.judgement import Judge, judging
+from portfolio_harness.progress import say
 from portfolio_harness.system import System, running
 from portfolio_harness.valkey_kinds import ValkeyKind
 

@@ -17,8 +17,9 @@ from typing import Any, Final
 from rich.table import Table
 
 from portfolio_harness.clients import Clients
-from portfolio_harness.convergence import converge, say, until_unmarked
+from portfolio_harness.convergence import converge, until_unmarked
 from portfolio_harness.judgement import PROPAGATION_S, STATEMENT_S_MAX, Judge, held_back_s, judging
+from portfolio_harness.progress import say
 from portfolio_harness.system import System, SystemFailed, running
 
 CONVERGE_S_MAX: Final = 120.0  # after an outage, a contradicting statement is accepted only after a minute

@@ -14,8 +14,9 @@ from decimal import Decimal
 from typing import Any, Final, NamedTuple, Protocol
 
 from portfolio_harness.clients import Clients
-from portfolio_harness.convergence import record_marks, say
+from portfolio_harness.convergence import record_marks
 from portfolio_harness.oracle import Oracle, Truth
+from portfolio_harness.progress import say
 from portfolio_realtime.cancellation import cancel_until_ended
 
 # The silence of a feed is noticed after 5 s. What it did not send comes with the next snapshot, and then a

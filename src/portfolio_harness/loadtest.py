@@ -34,11 +34,12 @@ from portfolio_harness.chart import (
 )
 from portfolio_harness.client_processes import ClientProcesses, Seen, allow_files
 from portfolio_harness.clients import TokenFor
-from portfolio_harness.convergence import converge, say
+from portfolio_harness.convergence import converge
 from portfolio_harness.goals import P99_MS_MAX, STORM_BACK_S_MAX, Goal, failed, growth_max_ms, none
 from portfolio_harness.lags import Lags, percentile_s
 from portfolio_harness.oracle import Oracle
 from portfolio_harness.process_usage import cpu_s
+from portfolio_harness.progress import say
 from portfolio_harness.system import (
     CONFLATED,
     DISCONNECTS,

@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from portfolio_harness.client_processes import ClientProcesses, allow_files
-from portfolio_harness.convergence import converge, say
+from portfolio_harness.convergence import converge
 from portfolio_harness.goals import STALE_S_MAX, Goal, failed, none
 from portfolio_harness.lags import percentile_s
-from portfolio_harness.system import System, free_port, running, simulator_options, wait_known, wait_ready
+from portfolio_harness.progress import say
+from portfolio_harness.system import System, running, simulator_options, wait_known, wait_ready
 from portfolio_realtime.errors import SettingsError
 from portfolio_realtime.processes import end_all
+from portfolio_realtime.state.embedded import free_port
 from portfolio_realtime.supervisor import Supervisor
 
 CONFIG: Final = Path(__file__).parents[2] / "deploy" / "haproxy" / "haproxy.cfg"
@@ -162,7 +164,7 @@ async def behind_haproxy(
     async with contextlib.AsyncExitStack() as stack:
         system = await stack.enter_async_context(running(options, port=0, overrides=overrides))
         await wait_known(system.url, accounts, lambda known: say(f"{known} of {accounts} accounts known"))
-        first, second, front = (int(system.url.rpartition(":")[2]), free_port(0), free_port(0))
+        first, second, front = (int(system.url.rpartition(":")[2]), free_port(), free_port())
         other = await stack.enter_async_context(_second_server(system, second))
         await wait_ready(f"http://127.0.0.1:{second}")
         url = await stack.enter_async_context(haproxy(front, first, second))

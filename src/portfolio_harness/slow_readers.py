@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Final
 
 from portfolio_harness.client_processes import ClientProcesses, allow_files
-from portfolio_harness.convergence import converge, say
+from portfolio_harness.convergence import converge
 from portfolio_harness.goals import RATIO_MAX, Goal, failed, none
+from portfolio_harness.progress import say
 from portfolio_harness.system import (
     CONFLATED,
     DISCONNECTS,

@@ -90,7 +90,7 @@ async def running(
     `port` 0 chooses a free port. `overrides` are settings by environment name. Raises SystemFailed,
     ClusterFailed, SettingsError.
     """
-    port = free_port(port)
+    port = require_free("127.0.0.1", port, remedy="--port ")
     jwt_secret = secrets.token_urlsafe(48)
     async with contextlib.AsyncExitStack() as stack:
         own = None if valkey is ValkeyKind.EMBEDDED else await stack.enter_async_context(kept(valkey))
@@ -206,8 +206,3 @@ async def wait_ready(url: str) -> None:
                     return
             await asyncio.sleep(0.1)
     raise SystemFailed(f"{url}/ready did not succeed within {READY_S_MAX:.0f} s; the log above says why")
-
-
-def free_port(port: int) -> int:
-    """The port, or a free one for 0. Raises SettingsError when the port is in use."""
-    return require_free("127.0.0.1", port, remedy="--port ")

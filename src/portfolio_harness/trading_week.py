@@ -22,9 +22,9 @@ from rich.table import Table
 
 from portfolio_harness import virtual_time
 from portfolio_harness.clients import Clients
-from portfolio_harness.convergence import say
 from portfolio_harness.judgement import Judge, judging
 from portfolio_harness.oracle import Truth
+from portfolio_harness.progress import say
 from portfolio_harness.virtual_time import VirtualSystem
 from portfolio_realtime.clock import NEW_YORK, NS_PER_S
 

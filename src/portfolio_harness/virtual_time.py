@@ -19,7 +19,7 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry
 
 from portfolio_harness.oracle import Oracle
-from portfolio_harness.system import free_port, settings_for, start_simulator
+from portfolio_harness.system import settings_for, start_simulator
 from portfolio_realtime import config, service
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339, rfc3339
 from portfolio_realtime.market_data_consumer import consumer
@@ -27,7 +27,7 @@ from portfolio_realtime.portfolio_calculator import calculator
 from portfolio_realtime.processes import end_all
 from portfolio_realtime.service import Context, Run
 from portfolio_realtime.state import open_state
-from portfolio_realtime.state.embedded import EmbeddedServer
+from portfolio_realtime.state.embedded import EmbeddedServer, free_port
 from portfolio_realtime.symbol_collector import collector
 from portfolio_realtime.websocket_server import server
 
@@ -100,7 +100,7 @@ async def use(
     a service or `work` raises.
     """
     simulator, simulator_url = await start_simulator([*options, "--start", start, "--speed", "0"])
-    oracle, port = Oracle(simulator_url), free_port(0)
+    oracle, port = Oracle(simulator_url), free_port()
     try:
         async with EmbeddedServer() as valkey:
             named = {name.lower(): value for name, value in settings_for(simulator_url, port, "").items()}

@@ -9,8 +9,8 @@ from portfolio_realtime.cli.doctor.examine import examine
 from portfolio_realtime.cli.doctor.findings import Finding
 from portfolio_realtime.config import Settings
 from portfolio_realtime.market_data_consumer import snapshots
+from portfolio_realtime.state.embedded import free_port
 from tests.alpaca_sim.conftest import Running, start
-from tests.conftest import free_port
 
 __all__ = ["start"]  # the fixture
 

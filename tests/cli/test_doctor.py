@@ -18,10 +18,10 @@ from portfolio_realtime.cli.doctor import alpaca, machine, records
 from portfolio_realtime.cli.doctor.alpaca import TimedAnswer
 from portfolio_realtime.cli.doctor.findings import Finding, Status, redacted
 from portfolio_realtime.model import Account, Unconfirmed
+from portfolio_realtime.state.embedded import free_port
 from portfolio_realtime.state.server import Server
 from tests.alpaca_sim.conftest import Start
 from tests.cli.conftest import KEYS, Examine, hosts
-from tests.conftest import free_port
 from tests.support.stream_clients import open_client
 from tests.support.websocket_servers import serving
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import httpx
 
 from portfolio_harness.valkey_node import ValkeyNode
-from tests.conftest import StartSimulator, Until, end, free_port
+from portfolio_realtime.state.embedded import free_port
+from tests.conftest import StartSimulator, Until, end
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "from-the-guide.md"

@@ -11,7 +11,6 @@ from portfolio_harness.clients import Clients
 from portfolio_harness.convergence import converge
 from portfolio_harness.oracle import Oracle
 from portfolio_harness.system import (
-    free_port,
     settings_for,
     simulator_options,
     start_simulator,
@@ -21,6 +20,7 @@ from portfolio_harness.system import (
 )
 from portfolio_realtime.processes import end_all
 from portfolio_realtime.run_services import SERVICES
+from portfolio_realtime.state.embedded import free_port
 from portfolio_realtime.supervisor import Supervisor
 
 CLIENTS: Final = 40  # each of an account of its own
@@ -89,7 +89,7 @@ async def staged(
         stack.push_async_callback(end_all, [simulator])
         oracle = Oracle(simulator_url)
         stack.push_async_callback(oracle.close)
-        port = free_port(0)
+        port = free_port()
         common = {
             **os.environ,
             **settings_for(simulator_url, port, SECRET),

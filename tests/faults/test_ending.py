@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Until, end, free_port
+from portfolio_realtime.state.embedded import free_port
+from tests.conftest import Until, end
 
 END_S_MAX = 15.0  # on a quiet machine it takes two
 START_S_MAX = 30.0

@@ -18,10 +18,11 @@ from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import StateRefused
 from portfolio_realtime.market_data_consumer import consumer
 from portfolio_realtime.portfolio_calculator import calculator
+from portfolio_realtime.state.embedded import free_port
 from portfolio_realtime.state.error_answers import PASSING, STAYING, STAYING_ERR
 from portfolio_realtime.symbol_collector import collector
 from portfolio_realtime.websocket_server import server
-from tests.conftest import Until, free_port
+from tests.conftest import Until
 
 from .valkey_proxy import ValkeyProxy
 

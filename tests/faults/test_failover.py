@@ -10,8 +10,9 @@ from portfolio_harness.valkey_node import ValkeyNode
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.state.connection import Connection, Message, Subscribed
+from portfolio_realtime.state.embedded import free_port
 from portfolio_realtime.state.subscriptions import MISSED_S_MAX, PROBE_S, PROBE_S_MAX
-from tests.conftest import Until, free_port, one_server
+from tests.conftest import Until, one_server
 
 from .valkey_proxy import ValkeyProxy
 

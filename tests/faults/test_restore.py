@@ -14,8 +14,9 @@ from portfolio_harness.system import settings_for, start_simulator, token, wait_
 from portfolio_harness.valkey_node import ValkeyNode
 from portfolio_realtime.processes import end_all
 from portfolio_realtime.run_services import SERVICES
+from portfolio_realtime.state.embedded import free_port
 from portfolio_realtime.supervisor import Supervisor
-from tests.conftest import Until, free_port
+from tests.conftest import Until
 
 SECRET = "9f1b8a7c-restore-drill-5d2e4f60-only-for-this-test"
 MARKET = ("--accounts", "20", "--symbols", "40", "--seed", "5", "--activities-per-second", "1")

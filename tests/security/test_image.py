@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from portfolio_realtime import config
 from portfolio_realtime.run_services import SERVICES
 from portfolio_realtime.state import State
-from tests.conftest import free_port
+from portfolio_realtime.state.embedded import free_port
 from tests.support.websocket_servers import serving
 
 ROOT: Final = Path(__file__).parents[2]

@@ -16,7 +16,6 @@ from portfolio_harness.oracle import Oracle
 from portfolio_harness.system import (
     SIMULATOR_KEY,
     SIMULATOR_SECRET,
-    free_port,
     settings_for,
     start_simulator,
     wait_ready,
@@ -25,6 +24,7 @@ from portfolio_harness.system import token as signed
 from portfolio_harness.valkey_node import ValkeyNode
 from portfolio_realtime.processes import end_all
 from portfolio_realtime.state import open_state
+from portfolio_realtime.state.embedded import free_port
 from portfolio_realtime.supervisor import Supervisor
 from tests.conftest import LEASE_MS, SHARDS, Until
 from tests.security.conftest import opened, rights_of_all
@@ -114,7 +114,7 @@ async def test_the_password_of_valkey(mortal_server: ValkeyNode) -> None:
 async def test_the_keys_of_alpaca(valkey_url: str, until: Until) -> None:
     """Collector and consumer go over to another key of the same broker; no client loses a value."""
     simulator, simulator_url = await start_simulator((*MARKET, "--activities-per-second", "2"))
-    port, oracle = free_port(0), Oracle(simulator_url)
+    port, oracle = free_port(), Oracle(simulator_url)
     shared = {**os.environ, **settings_for(simulator_url, port, SECRET), "REDIS_URL": valkey_url}
     shared |= {"MIN_UPDATE_INTERVAL": str(INTERVAL_S), "LOG_LEVEL": "warning"}
     key = {"BROKER_CLIENT_ID": SIMULATOR_KEY, "BROKER_CLIENT_SECRET": SIMULATOR_SECRET}

@@ -25,10 +25,11 @@ from portfolio_realtime.model import Mark
 from portfolio_realtime.portfolio_calculator.shard_owner import GROUP
 from portfolio_realtime.state import State, keys, rights
 from portfolio_realtime.state.accounts import LISTED
+from portfolio_realtime.state.embedded import free_port
 from portfolio_realtime.state.leases import Held
 from portfolio_realtime.state.revocations import SubjectRevocation
 from portfolio_realtime.wire.messages import is_account_id
-from tests.conftest import SHARDS, end, free_port, one_server
+from tests.conftest import SHARDS, end, one_server
 from tests.security.conftest import opened, rights_of_all
 from tests.support.access import words_of
 from tests.support.secure_setups import make_certificate, tls_in_front

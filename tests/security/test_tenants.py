@@ -12,7 +12,8 @@ from redis.asyncio import Redis
 from websockets.asyncio.client import connect
 
 from portfolio_harness.valkey_node import ValkeyNode
-from tests.conftest import SHARDS, Until, end, free_port
+from portfolio_realtime.state.embedded import free_port
+from tests.conftest import SHARDS, Until, end
 from tests.support.websocket_servers import SECRET, bearer, receive
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")

@@ -19,7 +19,8 @@ from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
 from portfolio_realtime.state import State
-from tests.conftest import SHARDS, end, free_port
+from portfolio_realtime.state.embedded import free_port
+from tests.conftest import SHARDS, end
 from tests.support.websocket_servers import API_KEY, SECRET, closed, give_signs, receive, token
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")

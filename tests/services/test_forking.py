@@ -21,7 +21,8 @@ from portfolio_realtime.exit_codes import INTERRUPTED, OK
 from portfolio_realtime.forking import Forked, Preloaded, PreloadedEnded
 from portfolio_realtime.preloading import MODULE
 from portfolio_realtime.processes import end_all
-from tests.conftest import Until, free_port
+from portfolio_realtime.state.embedded import free_port
+from tests.conftest import Until
 from tests.support.processes import are_back, is_running, kill
 
 pytestmark = pytest.mark.skipif(not preloading.is_possible(), reason="services are forked on Linux only")

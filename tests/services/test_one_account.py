@@ -18,9 +18,10 @@ from portfolio_harness.oracle import Truth
 from portfolio_harness.system import System, running
 from portfolio_realtime.errors import BrokerRefused, SettingsError
 from portfolio_realtime.state import State
+from portfolio_realtime.state.embedded import free_port
 from portfolio_realtime.symbol_collector import collector
 from portfolio_realtime.symbol_collector.sources.trading_client import TradingClient
-from tests.conftest import Simulator, StartSimulator, Until, end, free_port, running_service
+from tests.conftest import Simulator, StartSimulator, Until, end, running_service
 from tests.support.one_account import context_of_one, keys
 
 OPTIONS = (

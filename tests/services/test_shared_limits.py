@@ -15,8 +15,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.state import State, keys
 from portfolio_realtime.state.connection_counts import LIVING_MS
+from portfolio_realtime.state.embedded import free_port
 from portfolio_realtime.websocket_server.access.shared_counts import VERDICT_S
-from tests.conftest import Until, free_port
+from tests.conftest import Until
 from tests.support.server_processes import Remote, children, started
 from tests.support.websocket_servers import bearer, keep_giving_signs, receive
 

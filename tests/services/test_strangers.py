@@ -12,6 +12,7 @@ from portfolio_realtime.errors import SettingsError
 from portfolio_realtime.exit_codes import SETTINGS
 from portfolio_realtime.processes import end_all
 from portfolio_realtime.state import State, keys, open_state
+from portfolio_realtime.state.embedded import free_port
 from portfolio_realtime.symbol_collector import collector
 from tests.conftest import LEASE_MS, SHARDS, StartSimulator, Until
 from tests.support.collectors import all_known, context_of, running, wait_exact
@@ -48,7 +49,7 @@ async def test_a_second_system_is_refused_before_it_takes_anything(until: Until)
         other, other_url = await system.start_simulator((*options, "8"))
         stack.push_async_callback(end_all, [other])
         environment = first.supervisor.environment
-        port = system.free_port(0)
+        port = free_port()
         second = system.settings_for(other_url, port, first.jwt_secret)
         second |= {
             "REDIS_URL": environment["REDIS_URL"],

@@ -18,11 +18,12 @@ from portfolio_realtime.model import Mark, Publication, PublicationBatch
 from portfolio_realtime.portfolio_calculator.valuation_traces import ValuationTraces
 from portfolio_realtime.processes import end_all
 from portfolio_realtime.state import State, keys
+from portfolio_realtime.state.embedded import free_port
 from portfolio_realtime.state.marks import TracedMark, decode_marks
 from portfolio_realtime.state.valuations import batch_of, decode_batch
 from portfolio_realtime.tracing import open_tracing
 from portfolio_realtime.valuation.valuer import Valuer
-from tests.conftest import Until, free_port
+from tests.conftest import Until
 from tests.valuation.records import account, position
 
 ACCOUNTS = 4

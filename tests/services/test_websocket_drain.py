@@ -13,7 +13,8 @@ from websockets.exceptions import ConnectionClosed
 
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.state import State
-from tests.conftest import Until, free_port
+from portfolio_realtime.state.embedded import free_port
+from tests.conftest import Until
 from tests.support.server_processes import Remote, children, started
 from tests.support.websocket_servers import (
     Calculator,

@@ -8,8 +8,8 @@ import pytest
 from portfolio_harness.valkey_node import ValkeyNode
 from portfolio_realtime.errors import StateRefused, StateUnavailable
 from portfolio_realtime.state import rights
+from portfolio_realtime.state.embedded import free_port
 from portfolio_realtime.state.server import examine
-from tests.conftest import free_port
 from tests.support.access import words_of
 
 SERVICES = [user for user in rights.COMMANDS if user != "operator"]

@@ -15,7 +15,7 @@ from portfolio_harness.chaos.cut_proxy import CutProxy
 from portfolio_harness.valkey_node import ValkeyNode
 from portfolio_realtime.config import valkey_url
 from portfolio_realtime.state import rights
-from tests.conftest import free_port
+from portfolio_realtime.state.embedded import free_port
 from tests.interoperability.programs import need
 from tests.support.access import words_of
 from tests.support.authority import LOOPBACK, Certificates

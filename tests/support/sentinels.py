@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from portfolio_harness.valkey_node import ValkeyNode
-from tests.conftest import free_port
+from portfolio_realtime.state.embedded import free_port
 from tests.interoperability.programs import need
 
 NAME: Final = "our-primary"

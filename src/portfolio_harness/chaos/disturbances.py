@@ -11,7 +11,7 @@ from typing import Final
 from portfolio_harness.chaos import cluster_disturbances
 from portfolio_harness.chaos.chaos_step import ChaosStep
 from portfolio_harness.chaos.place import Place, ServiceProcess
-from portfolio_harness.convergence import say
+from portfolio_harness.progress import say
 
 SKEWS_S: Final = (-3600, -5, 5, 3600)
 MEMORY_SHARE: Final = 0.8  # of the memory used now: the limit while memory is full

@@ -16,7 +16,6 @@ from typing import Final
 from portfolio_harness.chaos.cut_proxy import CutProxy
 from portfolio_harness.oracle import Oracle
 from portfolio_harness.system import (
-    free_port,
     settings_for,
     simulator_options,
     start_simulator,
@@ -29,6 +28,7 @@ from portfolio_harness.valkey_node import ValkeyNode
 from portfolio_realtime.errors import SettingsError
 from portfolio_realtime.processes import end_all, start_module
 from portfolio_realtime.state import open_state
+from portfolio_realtime.state.embedded import free_port
 
 SERVICES: Final = ("symbol_collector", "market_data_consumer", "portfolio_calculator", "websocket_server")
 FAKETIME: Final = tuple(
@@ -118,7 +118,7 @@ class Place:
         self.folder = folder
         self.cluster = ValkeyCluster(is_debugged=True) if is_cluster else None
         options = ("--dir", str(folder), "--dbfilename", "none.rdb", "--enable-protected-configs", "yes")
-        self.valkey = ValkeyNode(free_port(0), options=options)  # not started on a cluster
+        self.valkey = ValkeyNode(free_port(), options=options)  # not started on a cluster
         self.services: dict[str, ServiceProcess] = {}
         self.urls: list[str] = []  # of the servers
         self.jwt_secret = secrets.token_urlsafe(48)
@@ -185,7 +185,7 @@ class Place:
         overrides: dict[str, str],
     ) -> None:
         proxy = await stack.enter_async_context(CutProxy(self.valkey.port))
-        name, port = f"{module}-{number}", free_port(0)
+        name, port = f"{module}-{number}", free_port()
         self.set_clock(name, 0)
         environment = {
             **os.environ,

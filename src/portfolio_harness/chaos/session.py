@@ -28,10 +28,10 @@ from portfolio_harness.chaos.witnesses import (
     holdings,
 )
 from portfolio_harness.clients import Clients
-from portfolio_harness.convergence import say
 from portfolio_harness.judgement import PROPAGATION_S, Judge, judging
 from portfolio_harness.lags import percentile_s
 from portfolio_harness.oracle import Oracle
+from portfolio_harness.progress import say
 from portfolio_realtime.cancellation import cancel_until_ended
 
 UPDATE_S: Final = 1.0

@@ -74,7 +74,7 @@ class EmbeddedServer:
         """Start the server and wait until it answers. Raises StateUnavailable with the remedy."""
         is_port_chosen = bool(self._port)
         for _ in range(1 if is_port_chosen else PORT_ATTEMPTS_MAX):
-            self._port = self._port if is_port_chosen else _free_port()
+            self._port = self._port if is_port_chosen else free_port()
             if await self._start_once():
                 return
         raise StateUnavailable("the embedded Valkey server did not start; set REDIS_HOST to use your own")
@@ -164,7 +164,8 @@ def _no_dump() -> str:
     return f"portfolio-realtime-{secrets.token_hex(8)}.rdb"
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A loopback port that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
