@@ -135,12 +135,14 @@ async def test_who_waits_for_a_turn_is_woken_when_slots_have_another_node(cluste
     """Calculators take their shards, and the collector writes its records again, without a pause."""
     connection = Connection(cluster.url)
     await connection.ping()
-    waiting = asyncio.create_task(connection.wait_turn(math.inf))
+    turns = connection.turns
+    waiting = asyncio.create_task(connection.wait_turn(math.inf, turns))
     (first, *_) = await cluster.primaries()
     await cluster.fail_over(first)
     async with asyncio.timeout(HEAL_S):
         await waiting
-    await connection.wait_turn(0.0)  # nothing turns: no longer than this
+        await connection.wait_turn(math.inf, turns)  # what has turned meanwhile counts, too
+        await connection.wait_turn(0.0, connection.turns)
     await connection.close()
 
 

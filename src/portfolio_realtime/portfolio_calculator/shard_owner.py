@@ -68,6 +68,7 @@ class ShardOwner:
             await followed.wait()
         members = frozenset[str]()
         while True:
+            turns = self._state.connection.turns
             with self.sparing(None, may_fail=bool(members)):
                 members = await self._state.leases.enlist(GROUP)
             self.calculators, owned = len(members), len(self.leases)
@@ -81,7 +82,7 @@ class ShardOwner:
                     calculators=self.calculators,
                 )
             self._metrics.shards.set(len(self.leases))
-            await self._state.connection.wait_turn(self._settings.lease_renew_ms / 1000)
+            await self._state.connection.wait_turn(self._settings.lease_renew_ms / 1000, turns)
 
     async def _take_share(self, members: Collection[str]) -> None:
         """Acquire what is free and ours, and give up what is another's. Raises StateUnavailable."""

@@ -260,9 +260,14 @@ class Accounts:
         """Which server keeps a shard, or the universe (None): another one may lack the last writes."""
         return self._connection.keeper_of(keys.universe() if shard is None else keys.accounts(shard))
 
-    async def wait_turn(self, wait_s: float) -> None:
-        """Wait `wait_s` seconds, or less if a part of a cluster has another server or answers again."""
-        await self._connection.wait_turn(wait_s)
+    @property
+    def turns(self) -> int:
+        """How often a part of a cluster has had another server, or has answered again."""
+        return self._connection.turns
+
+    async def wait_turn(self, wait_s: float, turns: int) -> None:
+        """Wait `wait_s` seconds, or until there have been more than `turns`."""
+        await self._connection.wait_turn(wait_s, turns)
 
     @reports_unavailable
     async def count_universe(self) -> int:

@@ -135,11 +135,17 @@ class Connection:
             return None
         return node.url, node.moves
 
-    async def wait_turn(self, wait_s: float) -> None:
-        """Wait `wait_s` seconds, or less if a part of a cluster has another node or answers again."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(wait_s):
-                await self._nodes.turned.wait()
+    @property
+    def turns(self) -> int:
+        """How often a part of a cluster has had another node, or has answered again."""
+        return self._nodes.turns
+
+    async def wait_turn(self, wait_s: float, turns: int) -> None:
+        """Wait `wait_s` seconds, or until there have been more than `turns`."""
+        if self.turns == turns:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._nodes.turned.wait()
 
     def script(self, name: str) -> Script:
         """A script of the folder `lua`."""

@@ -143,6 +143,7 @@ class Nodes:
         self.is_cluster = False if is_cluster is False else None  # None: not known yet
         # Set, and replaced, when slots have moved to other nodes or a silent node answers again.
         self.turned = asyncio.Event()
+        self.turns = 0  # how often it was set
         self._expected = is_cluster
         self._has_sentinels = bool(valkey_url.sentinel_master_of(url))
         self._first = [Node(one) for one in ([url] if self._has_sentinels else valkey_url.each_host(url))]
@@ -316,6 +317,7 @@ class Nodes:
         return node
 
     def _turn(self) -> None:
+        self.turns += 1
         self.turned.set()
         self.turned = asyncio.Event()
 

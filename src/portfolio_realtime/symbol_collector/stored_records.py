@@ -34,8 +34,10 @@ async def write_lost_again(
     `tell_whole` is awaited with the shards of which nothing is missing or still to be written.
     """
     kept = {shard: _keeper(stored, shard) for shard in (*shards, UNIVERSE)}
+    turns = stored.turns
     while True:
-        await stored.wait_turn(COMPARE_S)
+        await stored.wait_turn(COMPARE_S, turns)
+        turns = stored.turns
         _find_moved(stored, writer, kept)
         await _find_back(stored, writer)
         async with writer.writing:
