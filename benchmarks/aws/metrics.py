@@ -19,11 +19,16 @@ def written(logs: Iterable[str]) -> Iterator[Series]:
                 continue
             event: dict[str, Any] = json.loads(line)
             for directive in event["_aws"]["CloudWatchMetrics"]:
-                for names in directive["Dimensions"]:
-                    dimensions = frozenset((name, str(event[name])) for name in names)
-                    for metric in directive["Metrics"]:
-                        if metric["Name"] in event:
-                            yield directive["Namespace"], metric["Name"], dimensions
+                yield from _series(event, directive)
+
+
+def _series(event: dict[str, Any], directive: dict[str, Any]) -> Iterator[Series]:
+    """The series of one directive whose values the event has."""
+    present = [metric["Name"] for metric in directive["Metrics"] if metric["Name"] in event]
+    for names in directive["Dimensions"]:
+        dimensions = frozenset((name, str(event[name])) for name in names)
+        for name in present:
+            yield directive["Namespace"], name, dimensions
 
 
 def unwritten(template: Template, logs: Iterable[str]) -> set[str]:

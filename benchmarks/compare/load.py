@@ -168,7 +168,7 @@ async def loaded(
     """
     chosen = [accounts[index % len(accounts)] for index in range(load.connections)]
     async with contextlib.AsyncExitStack() as ended:
-        crews = [
+        groups = [
             await ended.enter_async_context(
                 ClientProcesses(
                     url,
@@ -180,12 +180,12 @@ async def loaded(
             for index, url in enumerate(urls)
         ]
         sizes = [len(chosen[index :: len(urls)]) for index in range(len(urls))]
-        await asyncio.gather(*(crew.start(size) for crew, size in zip(crews, sizes, strict=True)))
+        await asyncio.gather(*(group.start(size) for group, size in zip(groups, sizes, strict=True)))
         await asyncio.sleep(load.warm_up_s)
         before = {name: usage.cpu_s(pids) for name, pids in pids_by_name(pid).items()}
-        await asyncio.gather(*(crew.measure() for crew in crews))
+        await asyncio.gather(*(group.measure() for group in groups))
         await asyncio.sleep(load.duration_s)
-        seen = await asyncio.gather(*(crew.seen() for crew in crews))
+        seen = await asyncio.gather(*(group.seen() for group in groups))
         after = {name: usage.cpu_s(pids) for name, pids in pids_by_name(pid).items()}
     messages = sum(one.counts["messages"] for one in seen)
     if not messages:

@@ -31,7 +31,7 @@ MODULE: Final = "portfolio_harness.client_processes"
 class Order(msgspec.Struct, omit_defaults=True):
     """An order of the parent. `ClientProcesses` shows which fields each `what` uses."""
 
-    what: str  # recruit, start, measure, report, compare, cut, stop
+    what: str  # create, start, measure, report, compare, cut, stop
     url: str = ""
     clients: list[tuple[str, str]] = []  # account id, token
     interval_s: float = 1.0
@@ -107,7 +107,7 @@ class ClientProcesses:
         count = -(-len(account_ids) // CONNECTIONS_PER_PROCESS_MAX)
         self._orders = [
             Order(
-                "recruit",
+                "create",
                 url=url,
                 clients=[(account_id, token_for(account_id)) for account_id in account_ids[index::count]],
                 interval_s=interval_s,
@@ -202,8 +202,8 @@ class Child:
 
     async def obey(self, order: Order) -> ChildAnswer:
         """Carry out one order and return the answer. Raises ClientsFailed."""
-        if order.what == "recruit":
-            self._clients = _recruited(order)
+        if order.what == "create":
+            self._clients = _created(order)
             return ChildAnswer()
         assert self._clients is not None
         match order.what:
@@ -227,7 +227,7 @@ class Child:
         return await clients.mismatches(self._truths)
 
 
-def _recruited(order: Order) -> Clients:
+def _created(order: Order) -> Clients:
     tokens = dict(order.clients)
     return Clients(
         order.url,

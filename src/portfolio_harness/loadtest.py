@@ -257,24 +257,24 @@ class Loading:
         account_ids = self._account_ids if self._oracle is None else await self._oracle.account_ids()
         chosen = [account_ids[index % len(account_ids)] for index in range(plan.connections)]
         interval_s = 1 / plan.rate
-        crew = ClientProcesses(
+        clients = ClientProcesses(
             *(self._url, chosen, self._token_for),
             interval_s=interval_s,
             stalled=plan.stalled,
             ramp_s=plan.ramp_s,
         )
-        async with crew:
+        async with clients:
             begun = await self._server_counts()
-            connected_s, cpu_s, wall_s = await self._measure(crew)
+            connected_s, cpu_s, wall_s = await self._measure(clients)
             storm = None
             if plan.is_storm:
-                await self._count(crew, begun)
-                storm = await self._storm(crew)
-            mismatches, converged_s = await self._compare(crew)
-            seen = await crew.seen()
+                await self._count(clients, begun)
+                storm = await self._storm(clients)
+            mismatches, converged_s = await self._compare(clients)
+            seen = await clients.seen()
             if storm is None:
-                await self._count(crew, begun)
-            processes = len(crew.pids)
+                await self._count(clients, begun)
+            processes = len(clients.pids)
         load = Load(
             connections=self._opened,
             client_processes=processes,
@@ -322,23 +322,23 @@ class Loading:
             self._draw(plan.chart, load.accounts)
         return replace(load, failed=failed(goals(load, plan)))
 
-    async def _compare(self, crew: ClientProcesses) -> tuple[int | None, float | None]:
+    async def _compare(self, clients: ClientProcesses) -> tuple[int | None, float | None]:
         """Stop the market and compare: the number of accounts that differ, and seconds until none did."""
         if self._oracle is None:
             return None, None
         await self._oracle.pause()
-        differing, converged_s = await converge(self._oracle, crew)
+        differing, converged_s = await converge(self._oracle, clients)
         return len(differing), converged_s
 
     async def _server_counts(self) -> tuple[int, int]:
         conflated = await counted(self._url, CONFLATED)
         return int(conflated), int(await counted(self._url, DISCONNECTS, SLOW_CONSUMER))
 
-    async def _count(self, crew: ClientProcesses, begun: tuple[int, int]) -> None:
+    async def _count(self, clients: ClientProcesses, begun: tuple[int, int]) -> None:
         """Read reconnects and the server's counters. A storm falsifies both, so it is called before one."""
         conflated, slow = await self._server_counts()
         self._conflated, self._slow = conflated - begun[0], slow - begun[1]
-        self._reconnects = (await crew.seen()).counts["reconnects"]
+        self._reconnects = (await clients.seen()).counts["reconnects"]
 
     def _draw(self, picture: Path, accounts: int) -> None:
         plan = self._plan
@@ -346,7 +346,7 @@ class Loading:
         save(chart, plan.chart_data or picture.with_suffix(".json"))
         draw(chart, picture)
 
-    async def _measure(self, crew: ClientProcesses) -> tuple[float, dict[str, float], float]:
+    async def _measure(self, clients: ClientProcesses) -> tuple[float, dict[str, float], float]:
         """Measure all steps: seconds of connecting, processor seconds by process, seconds of measuring."""
         plan = self._plan
         steps = STEPS_MAX if plan.chart is not None else 1
@@ -355,18 +355,18 @@ class Loading:
         for step in range(1, steps + 1):
             count = plan.connections * step // steps
             started_s = time.monotonic()
-            await crew.start(count)
+            await clients.start(count)
             self._opened = count
             connected_s += time.monotonic() - started_s
             say(f"{count} connections; each had a value after {connected_s:.1f} s")
             if plan.chart is not None:
                 await asyncio.sleep(SETTLE_SHARE * plan.duration_s / steps)
-            await crew.measure()
-            before, started_s = self._cpu_s(crew), time.monotonic()
-            await self._let_run(crew, plan.duration_s / steps)
-            cpu_s = _added(cpu_s, before, self._cpu_s(crew))
+            await clients.measure()
+            before, started_s = self._cpu_s(clients), time.monotonic()
+            await self._let_run(clients, plan.duration_s / steps)
+            cpu_s = _added(cpu_s, before, self._cpu_s(clients))
             wall_s += time.monotonic() - started_s
-            self._take(await crew.seen(), count, time.monotonic() - started_s)
+            self._take(await clients.seen(), count, time.monotonic() - started_s)
             if plan.chart is not None and self._steps and self._is_past_knee():
                 break
         return connected_s, cpu_s, wall_s
@@ -389,36 +389,36 @@ class Loading:
         self._messages += seen.counts["messages"]
         self._measured_s += took_s
 
-    async def _let_run(self, crew: ClientProcesses, duration_s: float) -> None:
+    async def _let_run(self, clients: ClientProcesses, duration_s: float) -> None:
         end_s = time.monotonic() + duration_s
         while (left_s := end_s - time.monotonic()) > 0:
             await asyncio.sleep(min(PROGRESS_S, left_s))
-            seen = await crew.seen()
+            seen = await clients.seen()
             recent = seen.lags.between(0.5, 1)
             say(
                 f"{max(0.0, end_s - time.monotonic()):4.0f} s to go, {seen.counts['messages']} messages, "
                 f"lag p50 {recent.percentile_ms(0.5)} ms, p99 {recent.percentile_ms(0.99)} ms"
             )
 
-    async def _storm(self, crew: ClientProcesses) -> Storm:
+    async def _storm(self, clients: ClientProcesses) -> Storm:
         """Cut all clients at once, and wait until each has a value again."""
-        await crew.measure()
+        await clients.measure()
         if self._system is not None:
             how = "the server is killed"
             os.kill(self._system.pids["websocket_server"], signal.SIGKILL)
         else:
             how = "the clients' sockets are reset"
-            await crew.cut()
-        clients = max(0, self._opened - self._plan.stalled)  # the first clients are the stalled ones
+            await clients.cut()
+        reading = max(0, self._opened - self._plan.stalled)  # the first clients are the stalled ones
         give_up_s = time.monotonic() + max(BACK_S_MAX, self._plan.storm_back_s_max)
-        seen = await crew.seen()
-        while (seen.cut_off < clients or seen.without_value) and time.monotonic() < give_up_s:
+        seen = await clients.seen()
+        while (seen.cut_off < reading or seen.without_value) and time.monotonic() < give_up_s:
             await asyncio.sleep(BACK_POLL_S)
-            seen = await crew.seen()
-        back_s, back = seen.outages_s, clients - seen.without_value
-        say(f"storm: {back} of {clients} clients back, the last after {percentile_s(back_s, 1):.1f} s")
+            seen = await clients.seen()
+        back_s, back = seen.outages_s, reading - seen.without_value
+        say(f"storm: {back} of {reading} clients back, the last after {percentile_s(back_s, 1):.1f} s")
         return Storm(
-            clients=clients,
+            clients=reading,
             how=how,
             cut=seen.cut_off,
             back=back,
@@ -427,11 +427,11 @@ class Loading:
             back_s_max=percentile_s(back_s, 1),
         )
 
-    def _cpu_s(self, crew: ClientProcesses) -> dict[str, float]:
+    def _cpu_s(self, clients: ClientProcesses) -> dict[str, float]:
         """Processor seconds so far by process: the system's, if it is our own, and all clients together."""
         own = {} if self._system is None else self._system.pids
         used = {name: _process_cpu_s(pid) for name, pid in own.items()}
-        return {**used, "clients": sum(_process_cpu_s(pid) for pid in crew.pids)}
+        return {**used, "clients": sum(_process_cpu_s(pid) for pid in clients.pids)}
 
 
 def _added(

@@ -30,6 +30,7 @@ from portfolio_realtime.supervisor import Supervisor
 
 CONFIG: Final = Path(__file__).parents[2] / "deploy" / "haproxy" / "haproxy.cfg"
 SETTLE_S_MAX: Final = 30.0
+POLL_S: Final = 0.1
 REGULAR_S: Final = 5.0  # before the restarts, to find the clients that get values regularly
 BETWEEN_S: Final = 2.0  # for HAProxy to use the restarted server again
 TRADES_PER_SYMBOL: Final = 5  # per second: nearly every account then has a newer value every second
@@ -120,7 +121,7 @@ async def _restart(supervisor: Supervisor, url: str) -> float:
     before, started_s = supervisor.pids["websocket_server"], time.monotonic()
     os.kill(before, signal.SIGTERM)
     while supervisor.pids["websocket_server"] == before:
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(POLL_S)
     await wait_ready(url)
     return round(time.monotonic() - started_s, 2)
 
@@ -130,7 +131,7 @@ class Scene:
     """Two servers behind HAProxy, and their clients."""
 
     system: System
-    crew: ClientProcesses
+    clients: ClientProcesses
     servers: tuple[tuple[Supervisor, int], ...]  # of each server: its supervisor and its port
     connections: int
 
@@ -170,12 +171,12 @@ async def behind_haproxy(
         url = await stack.enter_async_context(haproxy(front, first, second))
         account_ids = await system.oracle.account_ids()
         chosen = [account_ids[index % len(account_ids)] for index in range(connections)]
-        crew = await stack.enter_async_context(
+        clients = await stack.enter_async_context(
             ClientProcesses(url, chosen, system.token_for, interval_s=1 / rate)
         )
-        await crew.start(connections)
+        await clients.start(connections)
         say(f"{connections} clients behind HAProxy")
-        yield Scene(system, crew, ((system.supervisor, first), (other, second)), connections)
+        yield Scene(system, clients, ((system.supervisor, first), (other, second)), connections)
 
 
 async def rolling(connections: int, accounts: int, **options: Any) -> Rolled:
@@ -201,27 +202,27 @@ async def storm(scene: Scene) -> Rolled:
     for supervisor, _ in scene.servers:
         os.kill(supervisor.pids["websocket_server"], signal.SIGKILL)
     give_up_s = time.monotonic() + SETTLE_S_MAX
-    while (await scene.crew.seen()).cut_off < scene.connections and time.monotonic() < give_up_s:
-        await asyncio.sleep(0.1)
+    while (await scene.clients.seen()).cut_off < scene.connections and time.monotonic() < give_up_s:
+        await asyncio.sleep(POLL_S)
     return await _ask(scene, [])
 
 
 async def _begin(scene: Scene) -> None:
     """Find the clients that get values regularly, and measure from then on."""
-    await scene.crew.measure()
+    await scene.clients.measure()
     await asyncio.sleep(REGULAR_S)
-    await scene.crew.measure()
+    await scene.clients.measure()
 
 
 async def _ask(scene: Scene, restart_s: list[float]) -> Rolled:
-    crew, oracle = scene.crew, scene.system.oracle
+    clients, oracle = scene.clients, scene.system.oracle
     give_up_s = time.monotonic() + SETTLE_S_MAX
-    while (moving := await crew.seen()).without_value and time.monotonic() < give_up_s:
-        await asyncio.sleep(0.1)
+    while (moving := await clients.seen()).without_value and time.monotonic() < give_up_s:
+        await asyncio.sleep(POLL_S)
     await oracle.pause()
-    differing, _ = await converge(oracle, crew)
+    differing, _ = await converge(oracle, clients)
     await oracle.resume()
-    seen = await crew.seen()
+    seen = await clients.seen()
     rolled = Rolled(
         connections=scene.connections,
         restarts=len(restart_s),

@@ -135,13 +135,15 @@ async def isolate(
         mismatches = 0
         for share in SHARES:
             stalled = max(1, round(share * connections)) if share else 0
-            crew = ClientProcesses(
+            clients = ClientProcesses(
                 *(system.url, chosen, system.token_for), interval_s=1 / rate, detail=True, stalled=stalled
             )
-            async with crew:
-                shares.append(await _Sharing(system, crew, share, stalled).measured(connections, duration_s))
+            async with clients:
+                shares.append(
+                    await _Sharing(system, clients, share, stalled).measured(connections, duration_s)
+                )
                 await system.oracle.pause()
-                differing, _ = await converge(system.oracle, crew)
+                differing, _ = await converge(system.oracle, clients)
                 await system.oracle.resume()
                 mismatches += len(differing)
     return judged(Isolation(connections, len(set(chosen)), rate, shares, mismatches))
@@ -157,9 +159,9 @@ async def _accounts(system: System, connections: int) -> list[str]:
 class _Sharing:
     """The measurement of one share."""
 
-    def __init__(self, system: System, crew: ClientProcesses, share: float, stalled: int) -> None:
+    def __init__(self, system: System, clients: ClientProcesses, share: float, stalled: int) -> None:
         self._system = system
-        self._crew = crew
+        self._clients = clients
         self._share = share
         self._stalled = stalled
         self._peak_mb = 0.0
@@ -167,16 +169,16 @@ class _Sharing:
     async def measured(self, connections: int, duration_s: float) -> Share:
         """Connect all clients, wait until a socket is full, measure, and wait for the 4002 closings."""
         conflated, slow = await self._conflated(), await self._slow()
-        await self._crew.start(connections)
+        await self._clients.start(connections)
         async with self._watching_memory():
             start_mb = self._resident_mb()
             began_s, full_after_s = time.monotonic(), None
             if self._stalled and await _until(self._has_more(self._conflated, conflated), FULL_S_MAX):
                 full_after_s = round(time.monotonic() - began_s, 1)
             await asyncio.sleep(max(0.0, began_s + SETTLE_S - time.monotonic()))
-            await self._crew.measure()
+            await self._clients.measure()
             await asyncio.sleep(duration_s)
-            seen = await self._crew.seen()
+            seen = await self._clients.seen()
             if self._stalled:
                 await _until(self._has_more(self._slow, slow + self._stalled - 1), CUT_S_MAX)
             end_mb = self._resident_mb()

@@ -28,6 +28,7 @@ READY_S_MAX: Final = 180.0  # generous, for a busy machine
 READY_ANSWER_S_MAX: Final = 5.0
 KNOWN_S_MAX: Final = 300.0
 KNOWN_POLL_S: Final = 1.0
+READY_POLL_S: Final = 0.1
 METRICS_S_MAX: Final = 10.0
 TOKEN_S: Final = 24 * 3600
 RATE_LIMIT_MIN: Final = 10_000  # the simulator's default
@@ -204,5 +205,5 @@ async def wait_ready(url: str) -> None:
             with contextlib.suppress(httpx.HTTPError):
                 if (await client.get("/ready")).is_success:
                     return
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(READY_POLL_S)
     raise SystemFailed(f"{url}/ready did not succeed within {READY_S_MAX:.0f} s; the log above says why")

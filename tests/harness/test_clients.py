@@ -192,24 +192,24 @@ async def test_a_figure_that_differs_is_named(until: Until) -> None:
     assert await clients.mismatches({"a": Truth(figures | {"cash": "10.01"}, {})}) == {"a": ["cash"]}
 
 
-async def test_several_processes_are_one_crew(until: Until, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_several_processes_count_as_one(until: Until, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their counts are added up, and their accounts compared."""
     monkeypatch.setattr("portfolio_harness.client_processes.CONNECTIONS_PER_PROCESS_MAX", 2)
     async with (
         lying(told(1, 5), told(1, 7)) as url,
-        ClientProcesses(url, ["a", "a", "a"], lambda _: TOKEN, interval_s=1) as crew,
+        ClientProcesses(url, ["a", "a", "a"], lambda _: TOKEN, interval_s=1) as clients,
     ):
-        assert len(crew.pids) == 2
-        await crew.start(3)
+        assert len(clients.pids) == 2
+        await clients.start(3)
 
         async def all_have_read() -> bool:
-            return (await crew.seen()).counts["messages"] == 6
+            return (await clients.seen()).counts["messages"] == 6
 
         await until(all_have_read, "all three have read both frames")
-        seen = await crew.seen()
+        seen = await clients.seen()
         assert seen.counts["gaps"] == 3
         assert sum(sum(counts.values()) for counts in seen.first_values.counts.values()) == 3
-        assert await crew.mismatches({"a": Truth({"equity": "1.00"}, {})}) == {"a": ["equity"]}
+        assert await clients.mismatches({"a": Truth({"equity": "1.00"}, {})}) == {"a": ["equity"]}
 
 
 def test_percentiles_of_lags() -> None:

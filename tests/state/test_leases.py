@@ -10,8 +10,8 @@ from portfolio_harness.valkey_kinds import Valkeys
 from portfolio_realtime.errors import LeaseLost
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.connection import Message, Subscribed
-from portfolio_realtime.state.leases import Lease
 from tests.conftest import DEADLINE_S, SHARDS, Until
+from tests.support.leases import lease_of
 
 from .conftest import Followed
 
@@ -26,16 +26,9 @@ async def other(valkey_url: str) -> AsyncGenerator[State]:
     await opened.close()
 
 
-async def acquired(state: State, name: str = "work") -> Lease:
-    """The lease, which must be free."""
-    lease = await state.leases.acquire(name)
-    assert lease is not None
-    return lease
-
-
 async def test_a_lease_has_one_holder(state: State, other: State) -> None:
     """While one holds it nobody else gets it; once released it is free at once."""
-    lease = await acquired(state)
+    lease = await lease_of(state)
     assert await other.leases.acquire("work") is None
     await state.leases.release(lease)
     assert await other.leases.acquire("work") is not None
@@ -53,7 +46,7 @@ async def test_of_many_who_try_at_once_one_wins(valkey_url: str) -> None:
 
 async def test_a_lease_that_is_not_renewed_ends(state: State, other: State, until: Until) -> None:
     """A dead owner's lease goes to the next; the dead owner cannot renew or release it any more."""
-    old = await acquired(other)
+    old = await lease_of(other)
     new = await until(lambda: state.leases.acquire("work"), "the lease has run out")
     assert new.fencing_token > old.fencing_token
     assert not await other.leases.renew(old)
@@ -64,7 +57,7 @@ async def test_a_lease_that_is_not_renewed_ends(state: State, other: State, unti
 
 async def test_a_renewed_lease_stays(other: State, state: State) -> None:
     """Renewing sets the whole lease time again."""
-    lease = await acquired(other)
+    lease = await lease_of(other)
     key = keys.lease("work")
     await state.connection.commands.pexpire(key, 100)
     assert await other.leases.renew(lease)
@@ -73,8 +66,8 @@ async def test_a_renewed_lease_stays(other: State, state: State) -> None:
 
 async def test_a_holder_may_take_its_own_lease_again(state: State) -> None:
     """A restarted attempt of the same process need not wait; the older grant is void."""
-    first = await acquired(state)
-    second = await acquired(state)
+    first = await lease_of(state)
+    second = await lease_of(state)
     assert second.fencing_token > first.fencing_token
     assert not await state.leases.renew(first)
     assert await state.leases.renew(second)
@@ -84,7 +77,7 @@ async def test_a_holder_whose_name_begins_alike_is_somebody_else(valkey_url: str
     """`calculator-1` does not hold what `calculator-11` holds."""
     eleven = open_state(valkey_url, holder="calculator-11", shards=SHARDS, lease_ms=5000)
     one = open_state(valkey_url, holder="calculator-1", shards=SHARDS, lease_ms=5000)
-    await acquired(eleven)
+    await lease_of(eleven)
     assert await one.leases.acquire("work") is None
     await eleven.close()
     await one.close()
@@ -92,16 +85,16 @@ async def test_a_holder_whose_name_begins_alike_is_somebody_else(valkey_url: str
 
 async def test_tokens_grow_with_every_grant(state: State) -> None:
     """Also many grants in one millisecond."""
-    tokens = [(await acquired(state)).fencing_token for _ in range(50)]
+    tokens = [(await lease_of(state)).fencing_token for _ in range(50)]
     assert tokens == sorted(set(tokens))
 
 
 async def test_tokens_grow_across_a_lost_server(state: State, session_valkey: Valkeys) -> None:
     """Everything is forgotten: the wall clock is the floor of the next token."""
-    before = await acquired(state)
+    before = await lease_of(state)
     await session_valkey.flush()
     await asyncio.sleep(0.002)  # no server is lost and back within one millisecond
-    after = await acquired(state)
+    after = await lease_of(state)
     assert after.fencing_token > before.fencing_token
     assert abs(after.fencing_token - time.time_ns() // 1_000_000) < 60_000
 
@@ -109,12 +102,12 @@ async def test_tokens_grow_across_a_lost_server(state: State, session_valkey: Va
 async def test_a_token_never_falls_behind_one_granted_before(state: State) -> None:
     """A server whose clock is behind still grants greater tokens."""
     await state.connection.commands.set(keys.granted("work"), str(4_000_000_000_000))
-    assert (await acquired(state)).fencing_token == 4_000_000_000_001
+    assert (await lease_of(state)).fencing_token == 4_000_000_000_001
 
 
 async def test_an_older_owner_cannot_write(state: State, followed: Followed) -> None:
     """Refused as a whole: no field, no deletion, no announcement; the newer owner's write stands."""
-    old, new = await acquired(state), await acquired(state)
+    old, new = await lease_of(state), await lease_of(state)
     write = state.connection.fenced_write
     fence = keys.fence(keys.universe())
     await write(fence, keys.universe(), new.fencing_token, [("A", b"new"), ("B", b"new")], [], None)

@@ -86,12 +86,12 @@ def _resume(sim: Simulator, fault: Fault) -> None:
 
 def _say_error(sim: Simulator, fault: Fault) -> None:
     for reader in _readers(sim, fault):
-        reader.farewell = INTERNAL_ERROR
+        reader.last_chunk = INTERNAL_ERROR
 
 
 def _end_streams(sim: Simulator, fault: Fault) -> None:
     for reader in _readers(sim, fault):
-        reader.farewell = b""
+        reader.last_chunk = b""
 
 
 def _cut_events(sim: Simulator, fault: Fault) -> None:

@@ -78,7 +78,7 @@ class Reader:
     index: int  # of the next event to read
     live_from: int  # events from this index on are live and may be dropped
     dropped: int = 0  # events dropped and not reported yet
-    farewell: bytes | None = None  # when set, the stream sends it and ends
+    last_chunk: bytes | None = None  # when set, the stream sends it and ends
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     is_idle: bool = False
 
@@ -139,7 +139,7 @@ class EventStreams:
         """History, live events and heartbeats, until the end of the span or of the stream."""
         loop = asyncio.get_running_loop()
         heartbeat_at = loop.time() + self._heartbeat_s
-        while not self._is_closed and reader.farewell is None:
+        while not self._is_closed and reader.last_chunk is None:
             chunk = await self._next_chunk(reader, cursor, encode)
             if chunk:
                 yield chunk
@@ -150,12 +150,12 @@ class EventStreams:
             if loop.time() >= heartbeat_at:
                 yield HEARTBEAT
                 heartbeat_at = loop.time() + self._heartbeat_s
-        if reader.farewell:
-            yield reader.farewell
+        if reader.last_chunk:
+            yield reader.last_chunk
 
     async def _next_chunk(self, reader: Reader, cursor: Cursor, encode: Encode) -> bytes:
         """The next bytes to send; waits while a fault mutes or delays the stream."""
-        while self._faults.is_on("events.mute", reader.stream_name) and reader.farewell is None:
+        while self._faults.is_on("events.mute", reader.stream_name) and reader.last_chunk is None:
             reader.wake.clear()
             # The end of a fault wakes all readers, and so does `close`.
             await reader.wake.wait()

@@ -25,6 +25,7 @@ from portfolio_realtime.state.valuations import decode_batch, is_stored
 READ_S_MAX: Final = 1.0
 ANSWER_S_MAX: Final = 5.0
 ASK_S: Final = 1.0
+RETRY_S: Final = 0.2
 LET_IN: Final = 200
 NOT_TOLD: Final[dict[str, Any]] = {"since": "", "reason": "not connected, or told that nothing fresh comes"}
 
@@ -89,7 +90,7 @@ class WriterWitness:
                     client.pubsub() as pubsub,
                 ):
                     await self._listen(pubsub)
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(RETRY_S)
 
     async def _listen(self, pubsub: PubSub) -> NoReturn:
         await pubsub.psubscribe(*(f"{keys.valuations(shard)}*" for shard in range(SHARDS)))
@@ -107,7 +108,7 @@ class WriterWitness:
                     if isinstance(item, Message):
                         self._hear(item.channel, item.payload)
             except StateUnavailable:
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(RETRY_S)
             finally:
                 await state.close()
 

@@ -78,12 +78,12 @@ class Node:
             raise self._silence()
         now_s = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(ANSWER_S_MAX) as patience:
-                self._waiting.add(patience)
+            async with asyncio.timeout(ANSWER_S_MAX) as deadline:
+                self._waiting.add(deadline)
                 try:
                     return await ask(self.commands)
                 finally:
-                    self._waiting.discard(patience)
+                    self._waiting.discard(deadline)
         except TimeoutError:
             # Otherwise `give_up` has ended the wait.
             if asyncio.get_running_loop().time() - now_s >= ANSWER_S_MAX and not self.is_silent:
@@ -119,9 +119,9 @@ class Node:
     def give_up(self) -> None:
         """End all waits for this node: it is silent, or another node holds its slots."""
         now_s = asyncio.get_running_loop().time()
-        for patience in self._waiting:
-            if not patience.expired():
-                patience.reschedule(now_s)
+        for deadline in self._waiting:
+            if not deadline.expired():
+                deadline.reschedule(now_s)
 
     async def give_up_connections(self) -> None:
         """Its name leads elsewhere: no connection is used again, and subscriptions must be made again."""

@@ -202,11 +202,13 @@ class AccountRecord(DriftingRecord):
         elif activity.is_tentative or self._may_be_there_already(activity):
             self._wait_with(activity, now_ns)
             self._presume_contained([activity], self._effect(activity))
-            self._is_prompt |= now_ns - self._looked_ns >= EVENT_SETTLE_NS
+            if now_ns - self._looked_ns >= EVENT_SETTLE_NS:
+                self._is_prompt = True
         else:
             self._move(activity)
             is_late = self._is_confirmed_without(activity)
-            self._is_unsettled |= is_late
+            if is_late:
+                self._is_unsettled = True
             if (
                 is_late
                 or not activity_types.is_described(activity.activity_type)
@@ -290,7 +292,8 @@ class AccountRecord(DriftingRecord):
         if began_ns - since_ns >= wait_ns and (is_late or self._must_be_in_rest()):
             self._take_drift(statement, ended_ns, is_late=is_late)
             return Outcome.DRIFT
-        self._is_unsettled |= not may_be_held_back
+        if not may_be_held_back:
+            self._is_unsettled = True
         if is_correction and ended_ns - self._prompted_ns >= EVENT_SETTLE_NS:
             self._is_prompt, self._prompted_ns = True, ended_ns
         return Outcome.LATE if is_late else Outcome.DIFFERENT

@@ -236,7 +236,8 @@ class RecordState:
     def _agree(self, statement: Statement) -> None:
         """REST and our record agree: every booking that we know is in the statement."""
         decided, self._uncertain = self._uncertain, []
-        self._has_new_bookings |= bool(decided)
+        if decided:
+            self._has_new_bookings = True
         for activity in decided:
             self._day.count(activity, self._booked.corrected(activity))
         if self._presumed:
