@@ -55,7 +55,8 @@ async def run(folder: Path, seconds: float) -> None:
     """A system, `seconds` of its day, then the pictures."""
     expect.set_options(timeout=DEADLINE_MS)
     chromium = shutil.which("chromium") or sys.exit("no browser: apt-get install chromium")
-    options = (*simulator_options(ACCOUNTS, 60, 60.0, 11), "--past-days", "400")
+    quiet = ("--activities-per-second", "0")  # a dividend of the simulator is a cliff in the line
+    options = (*simulator_options(ACCOUNTS, 60, 60.0, 11), "--past-days", "400", *quiet)
     async with running(options, port=0, overrides=SETTINGS) as system, async_playwright() as playwright:
         await wait_known(system.url, ACCOUNTS, lambda _: None)
         browser = await playwright.chromium.launch(executable_path=chromium, args=BROWSER_OPTIONS)
