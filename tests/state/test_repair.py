@@ -19,7 +19,7 @@ from portfolio_realtime.state.agreement import AGREED_MS, WIRE, WIRE_VERSION
 from portfolio_realtime.state.interest import decode_begun
 from portfolio_realtime.state.marks import NO_BATCH, decode_marks, encode_marks
 from portfolio_realtime.state.revocations import FIELD
-from portfolio_realtime.symbol_collector import stored_records
+from portfolio_realtime.symbol_collector import record_writer, stored_records
 from portfolio_realtime.symbol_collector.pending_accounts import PendingAccounts
 from portfolio_realtime.symbol_collector.record_writer import RecordWriter
 from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
@@ -309,6 +309,29 @@ async def test_what_is_on_its_way_to_valkey_is_not_lost(
         await asyncio.sleep(0.1)
     assert said == []
     await cancel_until_ended(tasks)
+
+
+async def test_records_that_are_long_on_their_way_are_not_called_live(
+    state: State, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A narrow link to Valkey: the collector has the newest record, and nobody else does."""
+    monkeypatch.setattr(record_writer, "SLOW_S", 0.05)
+    write, goes_on = state.accounts.write, asyncio.Event()
+
+    async def slow(*batch: Any) -> None:
+        await goes_on.wait()
+        await write(*batch)
+
+    monkeypatch.setattr(state.accounts, "write", slow)
+    writer = RecordWriter(state.accounts, _records_of(alice={"AAPL": 3}), PendingAccounts())
+    assert not writer.is_slow
+    writer.request_write()
+    writing = asyncio.create_task(writer.write(await lease_of(state, "symbol_collector")))
+    await until(lambda: writer.is_slow, "it says so")
+    goes_on.set()
+    await until(lambda: _has(state, 1), "the record is written")
+    await until(lambda: not writer.is_slow, "it is in time again")
+    await cancel_until_ended([writing])
 
 
 async def _has(state: State, count: int) -> bool:

@@ -145,8 +145,8 @@ class Collector:
         )
 
     def _is_heard(self) -> bool:
-        """Whether the broker answers, and all bookings since a former owner's records are known."""
-        is_caught_up = self._has_begun and not self._schedule.is_behind
+        """Whether the broker answers, and what it tells is known and written in time."""
+        is_caught_up = self._has_begun and not (self._schedule.is_behind or self._writer.is_slow)
         return is_caught_up and self._silence.is_heard(self._follower)
 
     async def _resume(self) -> None:

@@ -22,6 +22,7 @@ from portfolio_realtime.symbol_collector.sources import parse
 
 WRITE_S: Final = 0.02  # changes within this time are written as one batch
 WRITE_ACCOUNTS_MAX: Final = 1_000
+SLOW_S: Final = 1.5  # a batch that takes longer holds up what clients should see
 UNIVERSE: Final = -1  # in place of a shard
 CURSOR_NS_MAX: Final = 3600 * NS_PER_S  # an older cursor of a former owner is not resumed
 
@@ -36,6 +37,7 @@ class RecordWriter:
         self._removed_symbols: set[str] = set()
         self._written_cursor: str | None = None
         self._is_due = asyncio.Event()
+        self._began_s: float | None = None  # by the loop's clock; None: no batch is being written
         self.away: set[int] = set()  # shards, or UNIVERSE, that cannot be written
         self.writing = asyncio.Lock()  # held while a batch is being written
 
@@ -43,6 +45,11 @@ class RecordWriter:
     def has_changes(self) -> bool:
         """Whether anything is to be written."""
         return bool(self._records.has_changes or self._removed_symbols or self._pending.has_changes)
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether a batch has been on its way to Valkey for so long that stored records are old."""
+        return self._began_s is not None and asyncio.get_running_loop().time() - self._began_s > SLOW_S
 
     def request_write(self) -> None:
         """Write soon: something has changed."""
@@ -82,8 +89,12 @@ class RecordWriter:
             await asyncio.sleep(WRITE_S)
             self._is_due.clear()
             while self.has_changes:
-                async with self.writing:
-                    await self._write_batch(lease)
+                self._began_s = asyncio.get_running_loop().time()
+                try:
+                    async with self.writing:
+                        await self._write_batch(lease)
+                finally:
+                    self._began_s = None
 
     async def _write_batch(self, lease: Lease) -> None:
         """Write the universe first, so that every symbol of a record is in it.
