@@ -57,7 +57,7 @@ def marks(names: list[str], flush: int) -> list[Mark]:
             symbol=name,
             price=round(10 + number * 0.07 + flush * 0.01, 2),
             as_of_ns=now_ns + number,
-            received_ns=now_ns + 1_000_000 + number,
+            version=now_ns,
             source="sip",
             previous_close=round(10 + number * 0.07, 2),
             previous_close_date="2026-11-20",

@@ -104,10 +104,10 @@ def _quantities(random: np.random.Generator, shape: tuple[int, int]) -> np.ndarr
     return np.round(whole + fraction, 9)
 
 
-def marks(held: Holdings, columns: Sequence[int], received_ns: int) -> list[Mark]:
+def marks(held: Holdings, columns: Sequence[int], version: int) -> list[Mark]:
     """A mark of each of these symbols, each traded at a time of its own."""
     return [
-        Mark(f"S{column:05d}", price, NOW_NS - 1000 * column, received_ns, "sip", price)
+        Mark(f"S{column:05d}", price, NOW_NS - 1000 * column, version, "sip", price)
         for column, price in zip(columns, held.prices[list(columns)].tolist(), strict=True)
     ]
 

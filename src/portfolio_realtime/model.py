@@ -101,11 +101,22 @@ class Mark(msgspec.Struct, frozen=True, gc=False):
     symbol: str
     price: float
     as_of_ns: int  # when it was traded
-    received_ns: int  # when it reached us; of two marks of a symbol, the one received later is newer
+    version: int  # of two marks of a symbol, the higher one is newer: see `versions_from`
     source: str  # the feed: iex, sip, crypto, ...
     previous_close: float | None = None
     previous_close_date: str | None = None
     quality: str = ""  # mark quality: see GLOSSARY.md
+
+
+VERSIONS_PER_TOKEN: Final = 1_000_000  # versions of marks that one lease may give
+
+
+def versions_from(fencing_token: int) -> int:
+    """The lowest version of the marks written under a lease: above all those of earlier leases.
+
+    Up to VERSIONS_PER_TOKEN of them are written. Clocks, which may be wrong, do not count.
+    """
+    return fencing_token * VERSIONS_PER_TOKEN
 
 
 class Unmarked(msgspec.Struct, frozen=True, gc=False):

@@ -62,11 +62,11 @@ def quality_of(book: MarkBook) -> str | None:
     return None if mark is None else mark.quality
 
 
-def mark_received_ns(book: MarkBook) -> int:
-    """When the newest mark of A was received."""
+def mark_version(book: MarkBook) -> int:
+    """The version of A's newest mark."""
     mark = mark_of(book)
     assert mark is not None
-    return mark.received_ns
+    return mark.version
 
 
 def add_all(book: MarkBook, trades: Iterable[StreamTrade]) -> None:

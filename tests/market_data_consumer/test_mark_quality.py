@@ -21,7 +21,7 @@ from tests.market_data_consumer.mark_books import (
     NEVER,
     make_book,
     mark_of,
-    mark_received_ns,
+    mark_version,
     moment,
     price_of,
     quality_of,
@@ -97,7 +97,7 @@ def test_a_mark_says_what_its_price_is_worth() -> None:
     assert by_night is not None
     assert (by_night.price, by_night.source, by_night.quality) == (12.0, "overnight", "indicative")
     book.cancel(Cancel("A", "D", 3), 4)
-    assert mark_of(book) == msgspec.structs.replace(by_day, received_ns=mark_received_ns(book))
+    assert mark_of(book) == msgspec.structs.replace(by_day, version=mark_version(book))
 
 
 def test_a_snapshot_of_the_night_does_not_tell_the_previous_close() -> None:

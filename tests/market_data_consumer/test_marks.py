@@ -3,6 +3,7 @@
 import math
 import random
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,12 +11,13 @@ from hypothesis import strategies as st
 from portfolio_realtime.market_data_consumer.conditions import crypto_effect, option_effect
 from portfolio_realtime.market_data_consumer.mark_book import REFRESHES_MAX, MarkBook
 from portfolio_realtime.market_data_consumer.messages import (
+    Cancel,
     Snapshot,
     StreamTrade,
 )
 from portfolio_realtime.market_data_consumer.trade_columns import RECENT_MAX
 from portfolio_realtime.market_data_consumer.trade_eligibility import AHEAD_S_MAX
-from portfolio_realtime.model import Mark, MinuteMark
+from portfolio_realtime.model import MinuteMark, versions_from
 from tests.market_data_consumer.mark_books import (
     BASE_S,
     FIRST_ONLY,
@@ -24,7 +26,6 @@ from tests.market_data_consumer.mark_books import (
     UNKNOWN,
     add_all,
     make_book,
-    mark_of,
     moment,
     price_of,
     snapshot,
@@ -149,20 +150,37 @@ def test_options_and_crypto_have_rules_of_their_own() -> None:
     assert price_of(crypto) == 47.3
 
 
-def test_received_times_of_a_symbol_only_grow() -> None:
-    """Even when the clock stands still, goes back, or an earlier owner was ahead of it."""
+def test_versions_only_grow_whatever_the_clocks_say() -> None:
+    """They begin at the fencing token, and a new lease gives every mark a higher one; nothing else does."""
     book = make_book()
-    received: list[int] = []
+    book.begin_versions(7)
+    versions: list[int] = []
     for second, received_ns in [(1, 100), (2, 100), (3, 50), (4, 300)]:
         book.add_trade(trade(second, float(second)), received_ns)
-        received += [mark.received_ns for mark, _ in book.take_changed()]
-    assert received == [100, 101, 102, 300]
-    book.raise_floor([Mark("A", 9.0, 9, 5000, "iex")])
-    mark = mark_of(book)
-    assert mark is not None
-    assert (mark.price, mark.received_ns) == (4.0, 5001)
-    book.raise_floor([mark])
-    assert mark == mark_of(book), "our own mark needs no new number"
+        versions += [mark.version for mark, _ in book.take_changed()]
+    assert versions == sorted(set(versions))
+    assert versions_from(7) < versions[0] <= versions[-1] < versions_from(8)
+    book.touch_all()
+    ((again, _),) = book.take_changed()
+    assert again.version == versions[-1], "a mark that is written again is the same mark"
+    book.begin_versions(8)
+    ((renewed, _),) = book.take_changed()
+    assert renewed == msgspec.structs.replace(again, version=versions_from(8))
+    book.begin_versions(3)
+    ((later, _),) = book.take_changed()
+    assert later.version > renewed.version, "Valkey has lost its tokens and its time"
+
+
+def test_a_mark_without_its_trades_stays_under_a_new_lease() -> None:
+    """All trades are withdrawn: the mark is written again, above what another owner wrote."""
+    book = make_book()
+    book.add_trade(trade(1, 1.0), 1)
+    book.take_changed()
+    book.cancel(Cancel("A", "D", 1), 2)
+    book.take_changed()
+    book.begin_versions(8)
+    ((mark, _),) = book.take_changed()
+    assert (mark.price, mark.version) == (1.0, versions_from(8))
 
 
 def test_only_what_changed_is_taken_and_only_the_newest() -> None:

@@ -1,9 +1,11 @@
 """The market data consumer against a simulated Alpaca and a real Valkey: every mark is the venue's own."""
 
+import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from decimal import Decimal
+from typing import Any
 
 import httpx
 import msgspec
@@ -16,9 +18,12 @@ from portfolio_realtime.clock import parse_rfc3339
 from portfolio_realtime.market_data_consumer import subscription
 from portfolio_realtime.market_data_consumer.feeds import schedules
 from portfolio_realtime.market_data_consumer.trading_sessions import Session
-from portfolio_realtime.model import Mark, exact
+from portfolio_realtime.model import Mark, exact, versions_from
 from portfolio_realtime.state import State, keys, open_state
-from portfolio_realtime.state.connection import Subscribed
+from portfolio_realtime.state.accounts import Accounts
+from portfolio_realtime.state.connection import Message, Subscribed
+from portfolio_realtime.state.marks import decode_marks
+from portfolio_realtime.valuation.book import Book
 from tests.conftest import LEASE_MS, SHARDS, Simulator, StartSimulator, Until
 from tests.support.consumers import (
     all_true,
@@ -138,7 +143,7 @@ async def test_marks_are_back_after_valkey_was_killed(
             await write_universe(state, symbols)
             await until(all_true(state, truth), "every mark is back from memory, for nothing is traded", 15)
             after = await marks_of(state)
-            assert all(after[symbol].received_ns >= before[symbol].received_ns for symbol in symbols)
+            assert all(after[symbol].version >= before[symbol].version for symbol in symbols)
             assert reconnect_count(context) == 0, "the market connections were kept"
     finally:
         await state.close()
@@ -221,7 +226,7 @@ async def test_one_consumer_is_active_and_another_takes_over(
 
                 async def all_are_newer() -> bool:
                     after = await marks_of(state)
-                    return all(after[symbol].received_ns > before[symbol].received_ns for symbol in symbols)
+                    return all(after[symbol].version > before[symbol].version for symbol in symbols)
 
                 async def all_are_connected() -> bool:
                     return await connections() == 3
@@ -234,25 +239,50 @@ async def test_one_consumer_is_active_and_another_takes_over(
         await second_state.close()
 
 
-async def test_a_new_owner_writes_above_what_an_old_one_has_written(
-    market: Simulator, state: State, until: Until
+async def test_an_owner_is_believed_after_another_whatever_clocks_say_and_without_the_universe(
+    market: Simulator, state: State, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Received times of a symbol grow even when the clock of the old owner was an hour ahead."""
+    """A calculator takes its marks at once, also those that did not change while another held the lease."""
+    calculator, is_away, follow = Book(), False, Accounts.universe_changes
+
+    async def hear() -> None:
+        async for message in state.marks.batches():
+            if isinstance(message, Message):
+                calculator.apply_marks(decode_marks(message.payload).marks)
+
+    async def follow_if_there(self: Accounts) -> AsyncIterator[Any]:
+        while is_away:
+            await asyncio.sleep(LEASE_MS / 1000)
+        async for event in follow(self):
+            yield event
+
+    def price() -> float | None:
+        mark = calculator.marks.get("AAPL")
+        return mark and mark.price
+
+    monkeypatch.setattr(Accounts, "universe_changes", follow_if_there)
     await write_universe(state, {"AAPL": "us_equity"})
-    ahead_ns = time.time_ns() + 3600 * 10**9
-    old_owner = await state.leases.acquire("market_data:stocks")
-    assert old_owner is not None
-    await state.marks.write(old_owner, [Mark("AAPL", 1.0, 1, ahead_ns, "iex")])
-    await state.leases.release(old_owner)
-    async with running(context_of(market, state)):
-
-        async def is_newer() -> bool:
-            return (await marks_of(state))["AAPL"].received_ns > ahead_ns
-
-        await until(is_newer, "the new owner's mark is above the old one's")
-        await market.post("/_sim/pause")
-        truth = (await true_marks(market))["AAPL"]
-        await until(all_true(state, {"AAPL": truth}), "the mark is exact")
+    other = open_state(state.connection.url, holder="other", shards=SHARDS, lease_ms=LEASE_MS)
+    hearing, lease = asyncio.create_task(hear()), None
+    try:
+        async with running(context_of(market, state)):
+            await until(price, "the calculator has a price")
+            await market.post("/_sim/pause")
+            truth = (await true_marks(market))["AAPL"][0]
+            await until(lambda: price() == float(truth), "the price is exact")
+            is_away = True
+            while lease is None:
+                await state.connection.commands.delete(keys.lease("market_data:stocks"))
+                lease = await other.leases.acquire("market_data:stocks")
+            ahead_ns = time.time_ns() + 3600 * 10**9
+            wrong = [Mark("AAPL", 1.0, ahead_ns, versions_from(lease.fencing_token) + 1, "iex")]
+            await other.marks.write(lease, wrong)
+            await until(lambda: price() == 1.0, "the calculator believes the other owner")
+            await other.leases.release(lease)
+            await until(lambda: price() == float(truth), "the owner that is back is believed")
+    finally:
+        hearing.cancel()
+        await other.close()
 
 
 async def test_a_consumer_that_lost_its_lease_frees_the_connection(

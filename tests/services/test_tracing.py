@@ -138,7 +138,7 @@ def test_a_trace_goes_on_with_the_first_account_that_shows_its_price_and_with_no
         valuer.watch(account(account_id, [position(symbol, 3)]), 1, with_positions=False)
     publications = [Publication(account_id, 1, b"{}") for account_id in ("a", "m")]
     traces = ValuationTraces(tracing, SystemClock(), valuer)
-    followed = TracedMark("MSFT", MARKS[1].received_ns, TRACEPARENT)
+    followed = TracedMark("MSFT", MARKS[1].version, TRACEPARENT)
     valuer.apply_marks(MARKS)
     now_ns = SystemClock().now_ns()
     traces.hear(followed, now_ns)
@@ -149,7 +149,7 @@ def test_a_trace_goes_on_with_the_first_account_that_shows_its_price_and_with_no
     traces.end()
     assert traces.begin(publications, now_ns) == {}, "each trace goes on once"
     traces.hear(followed, now_ns)
-    valuer.apply_marks([msgspec.structs.replace(MARKS[1], received_ns=5, price=411.0)])
+    valuer.apply_marks([msgspec.structs.replace(MARKS[1], version=5, price=411.0)])
     assert traces.begin(publications, now_ns) == {}
 
 

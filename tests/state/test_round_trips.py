@@ -118,7 +118,7 @@ async def test_marks_round_trip(state: State, followed: Followed) -> None:
             symbol=st.text(min_size=1, max_size=8),
             price=st.floats(0, exclude_min=True, allow_infinity=False),
             as_of_ns=NANOSECONDS,
-            received_ns=NANOSECONDS,
+            version=NANOSECONDS,
             source=st.sampled_from(["iex", "sip", "crypto"]),
             previous_close=st.none() | st.floats(0, allow_infinity=False),
             previous_close_date=st.none() | st.just("2026-11-20"),

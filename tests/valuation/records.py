@@ -17,7 +17,7 @@ ORACLE_DIGITS = 120
 NS_PER_S = 1_000_000_000
 NOW_NS = 1_763_650_800 * NS_PER_S  # 2025-11-20T15:00:00Z
 
-_received_ns = itertools.count(NOW_NS)
+_versions = itertools.count(NOW_NS)
 
 
 def position(symbol: str, quantity: Any, **changes: Any) -> Position:
@@ -40,10 +40,10 @@ def account(account_id: str = "alice", positions: Iterable[Position] = (), **cha
 
 
 def mark(symbol: str, price: float, **changes: Any) -> Mark:
-    """A mark traded now and received after every earlier one."""
+    """A mark traded now and of a higher version than every earlier one."""
     fields: dict[str, Any] = {
         "as_of_ns": NOW_NS,
-        "received_ns": next(_received_ns),
+        "version": next(_versions),
         "source": "iex",
         **changes,
     }

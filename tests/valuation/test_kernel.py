@@ -33,7 +33,7 @@ def test_counts_and_times_equal_a_loop_over_positions() -> None:
     for one in accounts:
         book.put_account(one)
     selection = selected(book, [one.account_id for one in accounts])
-    valued = kernel.value(selection, book.prices, book.as_of_ns, book.received_ns, STALE_BEFORE_NS)
+    valued = kernel.value(selection, book.prices, book.as_of_ns, book.applied, STALE_BEFORE_NS)
     for index, one in enumerate(accounts):
         held = [p.symbol for p in one.positions if p.quantity]
         known = [marks[symbol] for symbol in held if symbol in marks]
@@ -41,7 +41,7 @@ def test_counts_and_times_equal_a_loop_over_positions() -> None:
         assert valued.unpriced_count[index] == len(held) - len(known)
         assert valued.stale_count[index] == len(stale)
         assert valued.as_of_ns[index] == max([one.as_of_ns, *(m.as_of_ns for m in known)])
-        assert valued.received_ns[index] == max([NEVER_NS, *(m.received_ns for m in known)])
+        assert valued.applied[index] == max([0 if held else NEVER_NS, *(1 for _ in known)])
         assert np.isnan(valued.equity[index]) == (len(held) > len(known))
         assert np.isnan(valued.day_pnl[index]) == (len(held) > len(known))
         assert valued.known_equity[index] == 1000 + len(known)
@@ -53,7 +53,7 @@ def test_a_mark_exactly_at_the_limit_is_not_stale() -> None:
     book.put_account(account(positions=[position("A", 1), position("B", 1)]))
     book.apply_marks([mark("A", 1.0, as_of_ns=STALE_BEFORE_NS), mark("B", 1.0, as_of_ns=STALE_BEFORE_NS - 1)])
     valued = kernel.value(
-        selected(book, ["alice"]), book.prices, book.as_of_ns, book.received_ns, STALE_BEFORE_NS
+        selected(book, ["alice"]), book.prices, book.as_of_ns, book.applied, STALE_BEFORE_NS
     )
     assert valued.stale_count.tolist() == [1]
 
@@ -62,7 +62,7 @@ def test_an_account_without_positions_is_worth_its_cash() -> None:
     """No position, no mark: equity is cash, and nothing is unpriced."""
     book = Book()
     book.put_account(account(cash="12.34", last_equity="12.00", external_cash_flow="0.04"))
-    valued = kernel.value(selected(book, ["alice"]), book.prices, book.as_of_ns, book.received_ns, 0)
+    valued = kernel.value(selected(book, ["alice"]), book.prices, book.as_of_ns, book.applied, 0)
     assert valued.equity.tolist() == [12.34]
     assert round(float(valued.day_pnl[0]), 9) == 0.30
     assert valued.unpriced_count.tolist() == [0]
@@ -72,6 +72,6 @@ def test_an_account_without_positions_is_worth_its_cash() -> None:
 def test_nobody_to_value_is_valued() -> None:
     """An empty selection gives empty vectors."""
     book = Book()
-    valued = kernel.value(selected(book, []), book.prices, book.as_of_ns, book.received_ns, 0)
+    valued = kernel.value(selected(book, []), book.prices, book.as_of_ns, book.applied, 0)
     assert valued.equity.tolist() == []
     assert valued.stale_count.tolist() == []

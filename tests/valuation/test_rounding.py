@@ -185,7 +185,7 @@ def test_the_error_bound_bounds(example_: tuple[Account, dict[str, float]]) -> N
     book = Book()
     book.put_account(held)
     book.apply_marks([mark(symbol, price) for symbol, price in prices.items()])
-    valued = kernel.value(selected(book, ["alice"]), book.prices, book.as_of_ns, book.received_ns, 0)
+    valued = kernel.value(selected(book, ["alice"]), book.prices, book.as_of_ns, book.applied, 0)
     exact = rounding.exact_equity(held, prices)
     bound = Decimal(float(valued.error_bound[0]))
     assert abs(Decimal(float(valued.known_equity[0])) - exact) <= bound
@@ -199,7 +199,7 @@ def test_the_error_bound_is_not_beyond_use() -> None:
     book = Book()
     book.put_account(account(positions=[position(f"S{i}", 100) for i in range(50)], cash="25000.00"))
     book.apply_marks([mark(f"S{i}", 123.45) for i in range(50)])
-    valued = kernel.value(selected(book, ["alice"]), book.prices, book.as_of_ns, book.received_ns, 0)
+    valued = kernel.value(selected(book, ["alice"]), book.prices, book.as_of_ns, book.applied, 0)
     assert valued.error_bound[0] < 1e-6
 
 

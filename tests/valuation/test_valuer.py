@@ -269,7 +269,7 @@ def test_accounts_that_come_and_go_leave_nothing_and_no_sequence_twice(desk: Des
         guest = f"guest-{number % 7}"
         desk.watch(account(guest, [position("B", 10)], as_of_ns=NOW_NS + number), with_positions=True)
         assert desk.message(2.0 * number)["sequence"] == 2 * number + 1
-        desk.mark("B", 200 + number, received_ns=NOW_NS + number)
+        desk.mark("B", 200 + number, version=NOW_NS + number)
         assert desk.message(2.0 * number + 1)["sequence"] == 2 * number + 2
         desk.valuer.drop(guest)
     valuer = desk.valuer
@@ -286,13 +286,13 @@ def test_a_symbol_that_is_forgotten_comes_back_without_its_past(desk: Desk) -> N
     valuer = desk.valuer
     since_ns = NOW_NS + 10
     valuer.put_account(account("bob", [position("OPT", 1, marks_from_ns=since_ns)]))
-    valuer.apply_marks([mark("OPT", 5.0, as_of_ns=since_ns, received_ns=since_ns)])
+    valuer.apply_marks([mark("OPT", 5.0, as_of_ns=since_ns, version=since_ns)])
     valuer.put_account(account("bob", []))
     for _ in valuer.book.count_holders():
         pass
     assert valuer.free(valuer.book.unheld()) >= 1
     assert "OPT" not in valuer.book.marks
-    assert valuer.apply_marks([mark("OPT", 4.0, as_of_ns=since_ns - 5, received_ns=since_ns - 5)])
+    assert valuer.apply_marks([mark("OPT", 4.0, as_of_ns=since_ns - 5, version=since_ns - 5)])
 
 
 def test_an_older_record_of_a_watched_account_is_ignored(desk: Desk) -> None:

@@ -179,12 +179,12 @@ class SimulatedConsumer:
         )
 
     async def _own(self, lease: Lease) -> None:
+        self._book.begin_versions(lease.fencing_token)
         await together(self._follow(), self._flush(lease), self._keep_live())
 
     async def _follow(self) -> None:
         async for message in self._state.accounts.universe_changes():
             if isinstance(message, Subscribed):
-                self._book.raise_floor(await self._state.marks.read_all())
                 self._book.touch_all()
 
     async def _flush(self, lease: Lease) -> None:

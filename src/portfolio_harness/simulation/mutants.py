@@ -12,6 +12,7 @@ from unittest import mock
 import numpy as np
 
 from portfolio_harness.simulation import made_up_valkey, makers
+from portfolio_realtime.market_data_consumer.mark_book import MarkBook
 from portfolio_realtime.pace import Pace
 from portfolio_realtime.state import accounts
 from portfolio_realtime.state.connection import Connection, Subscribed
@@ -164,6 +165,11 @@ MUTANTS: Final = (
         "P9",
         "records of a new collector have lower versions than those before",
         _replaced(AccountRecords, "begin_versions", _nothing),
+    ),
+    Mutant(
+        "P11",
+        "marks of a new consumer have lower versions than those before",
+        _replaced(MarkBook, "begin_versions", _nothing),
     ),
     Mutant("P10", "an expired token is accepted", _replaced(ClientConnection, "disconnect_due", _nothing)),
     Mutant(

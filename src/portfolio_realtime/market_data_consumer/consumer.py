@@ -40,7 +40,6 @@ KEEP_S: Final = 0.5  # a quarter of the time for which a feed stays live without
 SILENCE_CHECK_S: Final = 1.0
 TURN_CHECK_S: Final = 1.0  # between two checks whether another feed is due
 PRUNE_S: Final = 300.0  # between two searches for marks of symbols that no account holds
-PRUNE_AGE_S: Final = 600.0  # a mark is kept for at least this long after it was received
 
 log = structlog.get_logger()
 
@@ -67,7 +66,6 @@ class FeedConsumer:
         tracing = context.tracing
         self._traces = None if tracing is None else MarkTraces(tracing, context.clock)
         self._universe_changed = asyncio.Event()
-        self._may_have_lost_writes = True  # Valkey may have lost our writes
 
     async def run(self) -> None:
         """Stay connected, and write marks under the lease; a failure of one does not stop the other."""
@@ -139,6 +137,9 @@ class FeedConsumer:
         await service.under_lease(self._context, name, self._own_feed, self._subscription.stand_by)
 
     async def _own_feed(self, lease: Lease) -> None:
+        # An earlier owner may have written since we wrote last.
+        self._subscription.book.begin_versions(lease.fencing_token)
+        self._subscription.write_all_again()
         await service.together(
             self._hear_universe(),
             self._follow_universe(),
@@ -187,7 +188,7 @@ class FeedConsumer:
     async def _hear_universe(self) -> None:
         async for message in self._context.state.accounts.universe_changes():
             if isinstance(message, Subscribed):
-                self._may_have_lost_writes = True
+                self._subscription.write_all_again()  # Valkey may have lost our writes
             self._universe_changed.set()
 
     async def _follow_universe(self) -> NoReturn:
@@ -200,10 +201,6 @@ class FeedConsumer:
             self._subscription.want(
                 symbol for symbol, its_class in universe.items() if its_class == asset_class
             )
-            if self._may_have_lost_writes:
-                self._may_have_lost_writes = False
-                self._subscription.book.raise_floor(await state.marks.read_all())
-                self._subscription.write_all_again()
             await asyncio.sleep(UNIVERSE_PAUSE_S)
 
     async def _flush(self, lease: Lease) -> NoReturn:
@@ -226,7 +223,9 @@ class FeedConsumer:
                 pace.took(began_s, clock.monotonic_s(), len(changed))
 
     async def _write_changed(self, lease: Lease, changed: Sequence[tuple[Mark, bool]]) -> None:
-        followed = None if self._traces is None else self._traces.begin(changed)
+        followed = (
+            None if self._traces is None else self._traces.begin(changed, self._subscription.book.received_ns)
+        )
         traced = None if followed is None else followed.mark
         await self._context.state.marks.write(lease, [mark for mark, _ in changed], traced)
         if self._traces is not None and followed is not None:
@@ -249,28 +248,24 @@ class FeedConsumer:
     async def _prune(self, lease: Lease) -> NoReturn:
         """Remove the marks of symbols that no account holds, including those that an earlier owner left.
 
-        A mark is removed at most PRUNE_AGE_S + PRUNE_S after its symbol left the universe and its last trade
-        arrived.
+        A mark is removed when no account has held its symbol at two searches in a row.
         """
-        state, subscription = self._context.state, self._subscription
+        state, subscription, unheld = self._context.state, self._subscription, frozenset[str]()
         while True:
             await asyncio.sleep(PRUNE_S)
             universe = await state.accounts.read_universe()
-            oldest_ns = self._context.clock.now_ns() - int(PRUNE_AGE_S * NS_PER_S)
             marks, unmarked = await state.marks.read_whole()
-            seen = [
-                *((one.symbol, one.source, one.received_ns) for one in marks),
-                *((one.symbol, one.source, one.sought_ns) for one in unmarked),
-            ]
-            orphans = [
-                symbol
-                for symbol, source, seen_ns in seen
-                if source in self._schedule.sources
-                and seen_ns < oldest_ns
-                and symbol not in universe
-                and not subscription.book.is_followed(symbol)
-            ]
-            if orphans:
+            before, unheld = (
+                unheld,
+                frozenset(
+                    one.symbol
+                    for one in (*marks, *unmarked)
+                    if one.source in self._schedule.sources
+                    and one.symbol not in universe
+                    and not subscription.book.is_followed(one.symbol)
+                ),
+            )
+            if orphans := sorted(before & unheld):
                 await state.marks.remove(lease, orphans)
                 self._metrics.pruned.labels(self._schedule.name).inc(len(orphans))
 

@@ -27,6 +27,7 @@ decides, not the field: until the session's first trade, a snapshot's `dailyBar`
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+import msgspec
 import numpy as np
 
 from portfolio_realtime.market_data_consumer.conditions import CONDITION_SETS_MAX, Conditions, TradeEffect
@@ -72,7 +73,7 @@ from portfolio_realtime.market_data_consumer.trade_eligibility import (
     refusal_of,
 )
 from portfolio_realtime.market_data_consumer.trade_sources import origin_of
-from portfolio_realtime.model import Mark, MinuteMark
+from portfolio_realtime.model import Mark, MinuteMark, versions_from
 
 REFRESHES_MAX: Final = 30  # snapshots requested while a symbol that had trades has none left
 SYMBOL_BITS: Final = 16  # lookup tables have 2 ** bits entries
@@ -109,7 +110,8 @@ class MarkBook:
         self._marked: dict[str, MarkedSymbol] = {}
         self._to_refresh: dict[str, int] = {}  # symbol -> how many more snapshots may be requested
         self._boundary_ns: int | None = None
-        self._received_ns = 0  # when the newest message arrived
+        self.received_ns = 0  # when the newest message arrived
+        self._version = 0  # of the newest marks
 
     def follow(self, symbols: Iterable[str]) -> None:
         """Start to keep marks for these symbols."""
@@ -169,7 +171,7 @@ class MarkBook:
         This is the hot path: many trades are added in columns, few are added one by one. Trades that are not
         ordinary go to `_place`, which applies every rule.
         """
-        self._received_ns = received_ns
+        self.received_ns = received_ns
         latest_ns = latest_eligible_ns(received_ns)
         if self._boundary_ns is not None:
             latest_ns = min(latest_ns, self._boundary_ns)
@@ -243,7 +245,7 @@ class MarkBook:
         marked = self._marked.get(symbol)
         if marked is None:
             return False
-        self._received_ns = received_ns
+        self.received_ns = received_ns
         trade = snapshot.latest_trade
         origin = origin_of(source or self._source, is_snapshot=True)
         is_moved = trade is not None and self._place(marked, trade, origin, received_ns)
@@ -294,7 +296,7 @@ class MarkBook:
         """Halt or resume trading; any other status changes nothing."""
         marked = self._marked.get(message.symbol)
         if marked is not None and marked.set_status(message):
-            self._received_ns = received_ns
+            self.received_ns = received_ns
             self._note(marked, CHANGED)
 
     def take_changed(self) -> list[tuple[Mark, bool]]:
@@ -304,13 +306,14 @@ class MarkBook:
         if self._is_sane:
             self._columns.set_bands(slots, newest.price)
         marks: list[tuple[Mark, bool]] = []
+        self._version += 1
         columns = (slots, *newest, is_live)
         for slot, at_ns, origin, price, live in zip(*(each.tolist() for each in columns), strict=True):
             marked = self._by_slot[slot]
             if at_ns != NO_TIME:
-                mark = marked.traded_mark(price, at_ns, origin, self._received_ns)
+                mark = marked.traded_mark(price, at_ns, origin, self._version)
             else:
-                mark = marked.untraded_mark(self._source, self._received_ns)
+                mark = marked.untraded_mark(self._source, self._version)
             if mark is not None:
                 marks.append((mark, live))
         return marks
@@ -332,6 +335,14 @@ class MarkBook:
         for marked in self._marked.values():
             self._note(marked, CHANGED)
 
+    def begin_versions(self, fencing_token: int) -> None:
+        """Give all marks, which count as changed, higher versions than those of every earlier owner."""
+        self._version = max(self._version + 1, versions_from(fencing_token))
+        for marked in self._marked.values():
+            if marked.mark is not None:
+                marked.mark = msgspec.structs.replace(marked.mark, version=self._version)
+        self.touch_all()
+
     def set_boundary(self, at_ns: int | None) -> None:
         """Keep what `marks_at` needs for this future moment; None: it will be called for no moment."""
         self._boundary_ns = at_ns
@@ -344,14 +355,6 @@ class MarkBook:
             if last is not None:
                 marks[symbol] = MinuteMark(last.price, last.as_of_ns)
         return marks
-
-    def raise_floor(self, marks: Iterable[Mark]) -> None:
-        """Let every mark be received later than these, which an earlier owner has written."""
-        for written in marks:
-            marked = self._marked.get(written.symbol)
-            if marked is not None and written != marked.mark:
-                marked.floor_ns = max(marked.floor_ns, written.received_ns)
-                marked.mark = None
 
     def _key(self, trade: StreamTrade | SnapshotTrade, traded_ns: int) -> bytes:
         return KEY.pack(traded_ns, id_number(trade.trade_id), self._exchange(trade.exchange))
@@ -415,7 +418,7 @@ class MarkBook:
     def _withdrawn(self, marked: MarkedSymbol, received_ns: int) -> None:
         if marked.last() is None:
             self._to_refresh[marked.symbol] = REFRESHES_MAX
-        self._received_ns = received_ns
+        self.received_ns = received_ns
         marked.set_band()
         self._note(marked, CHANGED)
 

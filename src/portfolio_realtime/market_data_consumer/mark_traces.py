@@ -20,6 +20,7 @@ class Begun(NamedTuple):
 
     span: "Span"
     flushed_ns: int
+    received_ns: int
     mark: TracedMark
 
 
@@ -30,21 +31,24 @@ class MarkTraces:
         self._tracing = tracing
         self._clock = clock
 
-    def begin(self, changed: Sequence[tuple[Mark, bool]]) -> Begun | None:
-        """Trace one of the marks moved by a streamed trade; None without one, or if not sampled."""
+    def begin(self, changed: Sequence[tuple[Mark, bool]], received_ns: int) -> Begun | None:
+        """Trace one of the marks moved by a streamed trade; None without one, or if not sampled.
+
+        `received_ns`: when the newest of the trades arrived.
+        """
         live = [mark for mark, is_live in changed if is_live]
         if not live:
             return None
         mark = random.choice(live)
-        span = self._tracing.begin(SPAN, mark.received_ns, symbol=mark.symbol, source=mark.source)
+        span = self._tracing.begin(SPAN, received_ns, symbol=mark.symbol, source=mark.source)
         if span is None:
             return None
-        traced = TracedMark(mark.symbol, mark.received_ns, self._tracing.traceparent(span))
-        return Begun(span, self._clock.now_ns(), traced)
+        traced = TracedMark(mark.symbol, mark.version, self._tracing.traceparent(span))
+        return Begun(span, self._clock.now_ns(), received_ns, traced)
 
     def end(self, begun: Begun) -> None:
         """End the span: the flush has been written."""
         written_ns = self._clock.now_ns()
-        self._tracing.add_part(begun.span, "conflate", begun.mark.received_ns, begun.flushed_ns)
+        self._tracing.add_part(begun.span, "conflate", begun.received_ns, begun.flushed_ns)
         self._tracing.add_part(begun.span, "write marks", begun.flushed_ns, written_ns)
         begun.span.end(written_ns)

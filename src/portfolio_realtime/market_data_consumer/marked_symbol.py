@@ -37,7 +37,6 @@ class MarkedSymbol(RecentTrades):
     previous_close: float | None = None
     previous_close_date: str | None = None
     halted_ns: int | None = None  # when the halt began; None: not halted
-    floor_ns: int = 0  # the next mark's received_ns is greater than this
     mark: Mark | None = None
     was_asked_again: bool = False  # once more, after a snapshot without a trade
     at_boundary: KnownTrade | None = None  # the last trade before the first one after the boundary
@@ -162,20 +161,20 @@ class MarkedSymbol(RecentTrades):
         self.fallback = middle_of(quote) or closing_price(self.previous_close_date, self.previous_close)
         return self.fallback != before
 
-    def traded_mark(self, price: float, at_ns: int, origin: int, received_ns: int) -> Mark:
+    def traded_mark(self, price: float, at_ns: int, origin: int, version: int) -> Mark:
         """The mark for a trade, with the quality HALTED during a halt."""
         source = source_of(origin)
         quality = QUALITIES[source] if self.halted_ns is None else HALTED
-        return self._renewed(price, at_ns, source, quality, received_ns)
+        return self._renewed(price, at_ns, source, quality, version)
 
-    def untraded_mark(self, source: str, received_ns: int) -> Mark | None:
+    def untraded_mark(self, source: str, version: int) -> Mark | None:
         """The mark of a symbol without a trade that moves it; None if nothing is known."""
         known, fallback, first = self.mark, self.fallback, self.first_only
         if first is not None:
-            return self.traded_mark(first.price, first.as_of_ns, first.origin, received_ns)
+            return self.traded_mark(first.price, first.as_of_ns, first.origin, version)
         if fallback is None or (known is not None and known.quality not in (INDICATIVE, END_OF_DAY)):
             return known
-        return self._renewed(fallback.price, fallback.as_of_ns, source, fallback.quality, received_ns)
+        return self._renewed(fallback.price, fallback.as_of_ns, source, fallback.quality, version)
 
     def _insert_in_order(self, trade: KnownTrade) -> bool:
         trades = self.trades()
@@ -192,7 +191,7 @@ class MarkedSymbol(RecentTrades):
         self.replace(trades[-RECENT_MAX:])
         return trades[-1] is trade and (before is None or not trade.is_same(before))
 
-    def _renewed(self, price: float, at_ns: int, source: str, quality: str, received_ns: int) -> Mark:
+    def _renewed(self, price: float, at_ns: int, source: str, quality: str, version: int) -> Mark:
         known, close, close_date = self.mark, self.previous_close, self.previous_close_date
         if (
             known is not None
@@ -201,8 +200,7 @@ class MarkedSymbol(RecentTrades):
             == (known.price, known.source, known.quality, known.previous_close, known.previous_close_date)
         ):
             return known
-        self.floor_ns = max(received_ns, self.floor_ns + 1)
-        self.mark = Mark(self.symbol, price, at_ns, self.floor_ns, source, close, close_date, quality)
+        self.mark = Mark(self.symbol, price, at_ns, version, source, close, close_date, quality)
         return self.mark
 
 

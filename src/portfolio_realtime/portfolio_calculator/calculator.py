@@ -96,7 +96,7 @@ class Calculator:
         async for message in self._state.marks.batches():
             if isinstance(message, Subscribed):
                 marks, unmarked = await self._state.marks.read_whole()
-                self._valuer.apply_marks(marks)
+                self._valuer.apply_stored(marks)
                 self._valuer.take_unmarked(one.symbol for one in unmarked)
                 self._marks_read.set()
                 self._publisher.wake.set()

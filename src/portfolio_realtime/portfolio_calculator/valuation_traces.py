@@ -67,7 +67,7 @@ class ValuationTraces:
 
     def _is_newest(self, mark: TracedMark) -> bool:
         newest = self._valuer.book.marks.get(mark.symbol)
-        return newest is not None and newest.received_ns == mark.received_ns
+        return newest is not None and newest.version == mark.version
 
     def _holder(self, symbol: str, publications: Sequence[Publication]) -> str | None:
         ids = (one.account_id for one in publications)

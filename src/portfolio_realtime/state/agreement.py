@@ -16,7 +16,7 @@ from portfolio_realtime.state.connection import Connection, reports_unavailable
 AGREED_MS: Final = 15_000
 WIRE: Final = "WIRE"
 # Version of all entries and messages between services; it grows when older services cannot read them.
-WIRE_VERSION: Final = "3"
+WIRE_VERSION: Final = "4"
 NO_VERSION: Final = "0"  # of a process that names none
 
 

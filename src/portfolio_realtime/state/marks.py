@@ -29,21 +29,22 @@ class TracedMark(msgspec.Struct, frozen=True, array_like=True):
     """A mark with a trace. Its announcement carries the trace context beside the marks."""
 
     symbol: str
-    received_ns: int  # of the mark: shows whether it is still the same mark
+    version: int  # of the mark: shows whether it is still the same mark
     traceparent: str
 
 
 class _Columns(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The announced form of a batch, column by column.
 
-    Values that many marks share are sent once. Times are differences, which take fewer bytes.
+    Values that many marks share are sent once. Versions and times are differences, which take fewer bytes.
     """
 
-    newest_ns: int  # when the newest of them was received
+    newest_version: int
+    newest_ns: int  # when the newest of them was traded
     symbols: list[str]
     prices: list[float]
-    ages_ns: list[int]  # from `as_of_ns` to `received_ns`
-    before_newest_ns: list[int]  # from `received_ns` to `newest_ns`
+    versions_before: list[int]  # how far below `newest_version`
+    before_newest_ns: list[int]  # from `as_of_ns` to `newest_ns`
     previous_closes: list[float | None]
     kinds: list[int]  # places in `shared`
     shared: list[tuple[str, str, str | None]]  # source, quality, previous_close_date
@@ -146,18 +147,20 @@ class Marks:
 
 def encode_marks(marks: Sequence[Mark], unmarked: list[str], traced: TracedMark | None = None) -> bytes:
     """The announcement of a batch."""
-    newest_ns = max((mark.received_ns for mark in marks), default=0)
+    newest_version = max((mark.version for mark in marks), default=0)
+    newest_ns = max((mark.as_of_ns for mark in marks), default=0)
     place_of: dict[tuple[str, str, str | None], int] = {}
     kinds = [
         place_of.setdefault((mark.source, mark.quality, mark.previous_close_date), len(place_of))
         for mark in marks
     ]
     columns = _Columns(
+        newest_version,
         newest_ns,
         [mark.symbol for mark in marks],
         [mark.price for mark in marks],
-        [mark.received_ns - mark.as_of_ns for mark in marks],
-        [newest_ns - mark.received_ns for mark in marks],
+        [newest_version - mark.version for mark in marks],
+        [newest_ns - mark.as_of_ns for mark in marks],
         [mark.previous_close for mark in marks],
         kinds,
         list(place_of),
@@ -175,11 +178,11 @@ def decode_marks(payload: bytes) -> MarkBatch:
 def _decode_marks(payload: bytes) -> MarkBatch:
     """Raises MsgspecError."""
     columns = _columns.decode(payload)
-    newest_ns, shared = columns.newest_ns, columns.shared
+    newest_version, newest_ns, shared = columns.newest_version, columns.newest_ns, columns.shared
     rows = zip(
         columns.symbols,
         columns.prices,
-        columns.ages_ns,
+        columns.versions_before,
         columns.before_newest_ns,
         columns.previous_closes,
         columns.kinds,
@@ -190,14 +193,14 @@ def _decode_marks(payload: bytes) -> MarkBatch:
             Mark(
                 symbol,
                 price,
-                newest_ns - before_ns - age_ns,
                 newest_ns - before_ns,
+                newest_version - versions_before,
                 source,
                 close,
                 date,
                 quality,
             )
-            for symbol, price, age_ns, before_ns, close, kind in rows
+            for symbol, price, versions_before, before_ns, close, kind in rows
             for source, quality, date in (shared[kind],)
         ]
     except (IndexError, ValueError) as error:

@@ -108,7 +108,9 @@ class Book:
         self.prices: Floats = np.full(INITIAL, UNPRICED)
         self.prices[PADDING] = 0.0
         self.as_of_ns: Ints = np.full(INITIAL, NEVER_NS)
-        self.received_ns: Ints = np.full(INITIAL, NEVER_NS)
+        self.versions: Ints = np.zeros(INITIAL, np.int64)  # of the marks; 0: none
+        self.applied: Ints = np.zeros(INITIAL, np.int64)  # in which batch the mark came; 0: none
+        self._batches = 0  # batches of marks with anything new in them
         self.marks: dict[str, Mark] = {}
         self.sources: set[str] = set()  # sources of all marks so far
         self.away: frozenset[str] = frozenset()  # sources that are not live now …
@@ -189,21 +191,32 @@ class Book:
     def apply_marks(self, marks: Iterable[Mark]) -> bool:
         """Apply marks; return whether any was newer than the mark of its symbol.
 
-        A mark that was not received later than the present one is ignored.
+        A mark without a higher version than the present one's is ignored.
         """
-        is_changed = False
+        is_changed, batch = False, self._batches + 1
         for mark in marks:
             column = self.column(mark.symbol)
-            if mark.received_ns > self.received_ns[column]:
+            if mark.version > self.versions[column]:
                 self.prices[column] = mark.price
                 self.as_of_ns[column] = mark.as_of_ns
-                self.received_ns[column] = mark.received_ns
+                self.versions[column] = mark.version
+                self.applied[column] = batch
                 self.marks[mark.symbol] = mark
                 self.sources.add(mark.source)
                 self.is_away[column] = mark.source in self.away
                 self._moved.add(column)
                 is_changed = True
+        self._batches += is_changed
         return is_changed
+
+    def set_versions(self, stored: Iterable[Mark]) -> None:
+        """Let marks count as newer than the stored ones, also if the known ones have higher versions.
+
+        Valkey may have lost its data, and with them the fencing tokens from which versions begin.
+        """
+        self.versions[:] = 0
+        for mark in stored:
+            self.versions[self.column(mark.symbol)] = mark.version
 
     def unprice(self, symbol: str) -> None:
         """Remove the mark of a symbol."""
@@ -271,7 +284,8 @@ class Book:
             self.marks.pop(symbol, None)
             self.symbols[column] = ""
             self.prices[column] = UNPRICED
-            self.as_of_ns[column] = self.received_ns[column] = NEVER_NS
+            self.as_of_ns[column] = NEVER_NS
+            self.versions[column] = self.applied[column] = 0
             self.is_away[column] = False
             self._free_columns.append(column)
         self._columns_max = 2 * len(self.columns) + SPARE_COLUMNS
@@ -410,7 +424,8 @@ class Book:
         if column >= len(self.prices):
             self.prices = _grown(self.prices, UNPRICED)
             self.as_of_ns = _grown(self.as_of_ns, NEVER_NS)
-            self.received_ns = _grown(self.received_ns, NEVER_NS)
+            self.versions = _grown(self.versions, 0)
+            self.applied = _grown(self.applied, 0)
             self.is_away = _grown(self.is_away, False)
             self._is_held = _grown(self._is_held, False)
         return column

@@ -43,14 +43,14 @@ class Valued:
     stale_accounts: Ints  # the index of the account of each stale mark, in order …
     stale_columns: Int32s  # … and its column
     as_of_ns: Ints  # newest input
-    received_ns: Ints  # newest mark's arrival; shows whether any mark of the account has changed
+    applied: Ints  # of the mark that was applied last; shows whether any mark of the account has changed
 
 
 def value(
     selection: Selection,
     prices: Floats,
     as_of_ns: Ints,
-    received_ns: Ints,
+    applied: Ints,
     stale_before_ns: int | Ints,
     records_stale_before_ns: int = NEVER_NS,
 ) -> Valued:
@@ -90,7 +90,7 @@ def value(
         stale_accounts=rows.of_places(stale_places),
         stale_columns=selection.columns[stale_places],
         as_of_ns=np.maximum(rows.newest(at_ns), selection.record_as_of_ns),
-        received_ns=rows.newest(received_ns[selection.columns]),
+        applied=rows.newest(applied[selection.columns]),
     )
 
 
@@ -117,9 +117,9 @@ class _Rows(NamedTuple):
             return np.zeros(self.count_of_rows, np.int64)
         return self._reduce(elements.astype(np.int64), np.add, 0)
 
-    def newest(self, times_ns: Ints) -> Ints:
-        """The newest time among each account's positions."""
-        return self._reduce(times_ns, np.maximum, NEVER_NS)
+    def newest(self, numbers: Ints) -> Ints:
+        """The newest time, or the highest other number, among each account's positions."""
+        return self._reduce(numbers, np.maximum, NEVER_NS)
 
     def of_places(self, places: Ints) -> Ints:
         """The account of each of these positions."""

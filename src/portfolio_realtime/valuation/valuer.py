@@ -4,7 +4,7 @@ All decisions of a portfolio calculator are made here, with time as an argument.
 moves bytes between Valkey and this class.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -141,6 +141,11 @@ class Valuer:
             marks = [mark for mark in marks if mark.as_of_ns >= since.get(mark.symbol, 0)]
         return self.book.apply_marks(marks)
 
+    def apply_stored(self, marks: Sequence[Mark]) -> None:
+        """Apply all marks that are stored, before those that are announced from now on."""
+        self.apply_marks(marks)
+        self.book.set_versions(marks)
+
     def take_unmarked(self, symbols: Iterable[str]) -> bool:
         """Note that no price was found for these symbols; return whether that changes a publication."""
         new = set(symbols) - self._unmarked
@@ -247,7 +252,7 @@ class Valuer:
             selection,
             book.prices,
             book.as_of_ns,
-            book.received_ns,
+            book.applied,
             stale_before_ns,
             self._records_stale_before_ns(now_ns),
         )

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from portfolio_realtime.model import Account
 from portfolio_realtime.valuation.arrays import Floats, Ints
-from portfolio_realtime.valuation.book import NEVER_NS
 from portfolio_realtime.valuation.kernel import Valued
 from portfolio_realtime.valuation.portfolio_message import Constant
 
@@ -32,7 +31,7 @@ class Watchlist:
         self._unpriced: Ints = np.zeros(INITIAL, np.int64)
         self._stale: Ints = np.zeros(INITIAL, np.int64)
         self._stale_sum_ns: Ints = np.zeros(INITIAL, np.int64)
-        self._received_ns: Ints = np.zeros(INITIAL, np.int64)
+        self._applied: Ints = np.zeros(INITIAL, np.int64)
         self._published_s: Floats = np.zeros(INITIAL)
         self._is_touched: NDArray[np.bool_] = np.zeros(INITIAL, bool)
         self._has_rows: NDArray[np.bool_] = np.zeros(INITIAL, bool)
@@ -164,7 +163,7 @@ class Watchlist:
             | (valued.unpriced_count != self._unpriced[slots])
             | (valued.stale_count != self._stale[slots])
             | (valued.stale_sum_ns != self._stale_sum_ns[slots])
-            | (self._has_rows[slots] & (valued.received_ns > self._received_ns[slots]))
+            | (self._has_rows[slots] & (valued.applied > self._applied[slots]))
         )
         self._is_unchecked[slots] = False
         chosen = is_changed.nonzero()[0]
@@ -172,7 +171,7 @@ class Watchlist:
         self._equity[at], self._day_pnl[at] = equity[chosen], day_pnl[chosen]
         self._unpriced[at], self._stale[at] = valued.unpriced_count[chosen], valued.stale_count[chosen]
         self._stale_sum_ns[at] = valued.stale_sum_ns[chosen]
-        self._received_ns[at] = valued.received_ns[chosen]
+        self._applied[at] = valued.applied[chosen]
         self._published_s[at] = now_s
         self._sequence[at] += 1
         self._is_touched[at] = False
@@ -195,7 +194,7 @@ class Watchlist:
             slot = len(self._slots)
             if slot >= len(self._equity):
                 self._grow()
-        self._received_ns[slot] = NEVER_NS
+        self._applied[slot] = 0
         return slot
 
     def _grow(self) -> None:
