@@ -35,6 +35,7 @@ from portfolio_realtime.market_data_consumer.fallback_prices import previous_clo
 from portfolio_realtime.market_data_consumer.marked_symbol import MarkedSymbol
 from portfolio_realtime.market_data_consumer.messages import (
     NO_TIME,
+    VECTOR_MIN,
     Cancel,
     Correction,
     PackedTrades,
@@ -50,7 +51,7 @@ from portfolio_realtime.market_data_consumer.msgpack_columns import (
     is_letter,
     symbol_number,
 )
-from portfolio_realtime.market_data_consumer.symbol_trades import KnownTrade, id_number
+from portfolio_realtime.market_data_consumer.symbol_trades import NO_TRADE, KnownTrade, id_number
 from portfolio_realtime.market_data_consumer.trade_columns import (
     CHANGED,
     EXCHANGES_MAX,
@@ -61,6 +62,7 @@ from portfolio_realtime.market_data_consumer.trade_columns import (
     UNKNOWN_EXCHANGE,
     Columns,
     Lookup,
+    Slots,
     Trades,
 )
 from portfolio_realtime.market_data_consumer.trade_eligibility import (
@@ -302,13 +304,10 @@ class MarkBook:
     def take_changed(self) -> list[tuple[Mark, bool]]:
         """The marks changed since the last call, each with whether a streamed trade has moved it."""
         slots, is_live = self._columns.take_changed()
-        newest = self._columns.newest(slots)
-        if self._is_sane:
-            self._columns.set_bands(slots, newest.price)
+        newest = self._newest_each(slots.tolist()) if len(slots) < VECTOR_MIN else self._newest_all(slots)
         marks: list[tuple[Mark, bool]] = []
         self._version += 1
-        columns = (slots, *newest, is_live)
-        for slot, at_ns, origin, price, live in zip(*(each.tolist() for each in columns), strict=True):
+        for (slot, at_ns, origin, price), live in zip(newest, is_live.tolist(), strict=True):
             marked = self._by_slot[slot]
             if at_ns != NO_TIME:
                 mark = marked.traded_mark(price, at_ns, origin, self._version)
@@ -317,6 +316,24 @@ class MarkBook:
             if mark is not None:
                 marks.append((mark, live))
         return marks
+
+    def _newest_all(self, slots: Slots) -> Iterable[tuple[int, int, int, float]]:
+        """Slot, time, origin and price of each newest trade; sets the band of ordinary prices around it."""
+        newest = self._columns.newest(slots)
+        if self._is_sane:
+            self._columns.set_bands(slots, newest.price)
+        return zip(slots.tolist(), *(each.tolist() for each in newest), strict=True)
+
+    def _newest_each(self, slots: list[int]) -> list[tuple[int, int, int, float]]:
+        """As `_newest_all`: few are faster one by one."""
+        rows: list[tuple[int, int, int, float]] = []
+        for slot in slots:
+            marked = self._by_slot[slot]
+            trade = marked.newest() or NO_TRADE
+            if trade is not NO_TRADE:
+                marked.set_band()
+            rows.append((slot, trade.as_of_ns, trade.origin, trade.price))
+        return rows
 
     def take_to_refresh(self) -> list[str]:
         """The symbols that need a snapshot: they have no trade (any more), or one was set aside."""
