@@ -57,8 +57,8 @@ class Screen:
 
     @property
     def is_live(self) -> bool:
-        """Does it call its figures live?"""
-        return self.state == "live"
+        """Does it call its figures live? What the broker has not confirmed yet is live, too."""
+        return self.state in ("live", "unconfirmed")
 
     async def watch(self) -> None:
         """Forever."""
