@@ -43,6 +43,11 @@ class CollectorMetrics:
             "1 while the broker sends events and answers requests",
             registry=registry,
         )
+        self.clock_difference = Gauge(
+            f"{PREFIX}_broker_clock_difference_seconds",
+            "By how much the clock of this machine is ahead of the broker's; negative: behind",
+            registry=registry,
+        )
         self.activities = Counter(
             f"{PREFIX}_activities", "Activity events by outcome", ["outcome"], registry=registry
         )

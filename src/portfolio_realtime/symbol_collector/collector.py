@@ -24,7 +24,7 @@ from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.symbol_collector import activity_types
 from portfolio_realtime.symbol_collector.account_numbers import NumbersKept
 from portfolio_realtime.symbol_collector.broker_silence import BrokerSilence, keep_live
-from portfolio_realtime.symbol_collector.broker_time import Moment, now
+from portfolio_realtime.symbol_collector.broker_time import Moment, now, tell_difference
 from portfolio_realtime.symbol_collector.event_stream_lag import EventStreamLag
 from portfolio_realtime.symbol_collector.fetch_schedule import DueFetch
 from portfolio_realtime.symbol_collector.fetch_turns import FetchTurns
@@ -68,17 +68,18 @@ log = structlog.get_logger()
 
 async def run(context: Context) -> None:
     """Collect while the lease is ours, otherwise stand by. Raises BrokerRefused, SettingsError."""
-    settings = context.settings
     metrics = CollectorMetrics(context.registry)
 
     def count(status: str) -> None:
         metrics.broker_requests.labels(status).inc()
 
-    log.info("accounts", source=described_source(settings))
-    async with open_client(settings, count) as client:
+    log.info("accounts", source=described_source(context.settings))
+    async with open_client(context.settings, count) as client:
         collector = Collector(context, client, metrics)
         work = keep_running(lambda: under_lease(context, NAME, collector.work), context.clock, NAME)
-        await together(work, keep_running(lambda: refuse_strangers(context, client), context.clock, NAME))
+        telling = tell_difference(client.broker_time, context.clock, metrics.clock_difference)
+        strangers = keep_running(lambda: refuse_strangers(context, client), context.clock, NAME)
+        await together(work, telling, strangers)
 
 
 class Collector:

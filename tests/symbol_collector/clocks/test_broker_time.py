@@ -1,10 +1,16 @@
 """The broker's clock: what its answers say of it, and records whose collector has a wrong clock."""
 
-import pytest
+import asyncio
 
-from portfolio_realtime.clock import NS_PER_S
+import pytest
+from prometheus_client import Gauge
+from structlog.testing import capture_logs
+
+from portfolio_realtime.clock import NS_PER_S, SystemClock
+from portfolio_realtime.symbol_collector import broker_time
 from portfolio_realtime.symbol_collector.broker_time import BrokerTime, Moment, Span
 from portfolio_realtime.symbol_collector.records.account_record import AccountRecord, Outcome
+from tests.conftest import Until
 from tests.symbol_collector.bookings import NOW_NS, at_s, booking, statement
 
 WRONG_S = (-3600.0, -5.0, 5.0, 3600.0)
@@ -97,3 +103,33 @@ def test_times_before_an_answer_are_known_by_it() -> None:
     began, ended = Moment(at_s(5.0), 7.0), Moment(at_s(0.2), 7.2)
     times.learn(NOW_NS / NS_PER_S, 7.0, 7.2)
     assert times.span(began, ended).from_ns < at_s(0.5)
+
+
+@pytest.mark.parametrize(("own_s", "ahead_s"), [(0.0, 0.0), (1.0, 0.0), (3.0, 2.0), (-3600.0, -3600.0)])
+def test_our_clock_differs_by_what_lies_outside_the_bounds(own_s: float, ahead_s: float) -> None:
+    """A `Date` of whole seconds allows for one second."""
+    times = BrokerTime()
+    assert times.difference_s(Moment(at_s(own_s), 7.0)) == 0, "nothing is known yet"
+    times.learn(NOW_NS / NS_PER_S, 7.0, 7.0)
+    assert times.difference_s(Moment(at_s(own_s), 7.0)) == pytest.approx(ahead_s)
+
+
+async def test_a_difference_is_logged_once_and_its_end_once(
+    monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    """The gauge follows; a smaller difference than at the beginning ends it."""
+    monkeypatch.setattr(broker_time, "LOOK_S", 0.0)
+    gauge, looks = Gauge("difference", "", registry=None), 0
+    differences_s = [0.0, 0.4, 0.6, 9.0, 0.4, 0.2, 0.4, -0.6, 0.0]
+
+    class Times(BrokerTime):
+        def difference_s(self, moment: Moment) -> float:
+            nonlocal looks
+            looks += 1
+            return differences_s[min(looks, len(differences_s)) - 1]
+
+    with capture_logs() as logs:
+        telling = asyncio.create_task(broker_time.tell_difference(Times(), SystemClock(), gauge))
+        await until(lambda: looks > len(differences_s), "all differences were looked at")
+        telling.cancel()
+    assert [line.get("ahead_s") for line in logs] == [0.6, None, -0.6, None]
