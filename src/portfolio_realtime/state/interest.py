@@ -23,6 +23,7 @@ BEGIN_ACCOUNTS_MAX: Final = 500  # of one shard per call
 CHANGES_MAX: Final = 1000  # entries in a shard's stream of changes, each of up to BEGIN_ACCOUNTS_MAX accounts
 ALL_READ_S: Final = 300.0  # at least this often all accounts are read, in case a change was missed
 UNREAD: Final = ""  # before the first reading
+RENEWED: Final = ""  # in place of the command that announces
 NAME_BYTES: Final = 4  # 25 servers have two equal names once in ten million starts
 
 
@@ -108,8 +109,7 @@ class Interest:
         self._connection = connection
         self._shards = shards
         self._server = server
-        self._begin = connection.script("begin_watching")
-        self._renew = connection.script("renew_interest")
+        self._watch = connection.script("watch_accounts")
         self._read = connection.script("read_interest")
 
     async def renew(self, account_ids: Iterable[str], with_positions: Iterable[str]) -> set[str]:
@@ -122,9 +122,9 @@ class Interest:
         calls: list[Call] = []
         for shard in by_shard.keys() | detailed.keys():
             wanting = detailed.get(shard, [])
-            names = (*wanting, *by_shard.get(shard, []))
-            calls.append((self._keys(shard), (INTEREST_MS, CHANGES_MAX, self._server, len(wanting), *names)))
-        answers = await self._connection.call_each(self._renew, calls)
+            head = (INTEREST_MS, CHANGES_MAX, self._server, len(wanting), RENEWED)
+            calls.append((self._keys(shard), (*head, *wanting, *by_shard.get(shard, []))))
+        answers = await self._connection.call_each(self._watch, calls)
         failures = [answer for answer in answers if isinstance(answer, StateUnavailable)]
         if failures and len(failures) == len(answers):
             raise failures[0]
@@ -150,13 +150,12 @@ class Interest:
         for shard, part in parts:
             wanting = [account_id for account_id in part if account_id in detailed]
             names = (*self._keys(shard), keys.valuations(shard), keys.lease(keys.shard_lease(shard)))
-            calls.append(
-                (names, (word, INTEREST_MS, CHANGES_MAX, self._server, len(wanting), *wanting, *part))
-            )
+            head = (INTEREST_MS, CHANGES_MAX, self._server, len(wanting), word)
+            calls.append((names, (*head, *wanting, *part)))
         stored: dict[str, StoredPublication] = {}
         missed, why = list[str](), None
         for (_, part), answer in zip(
-            parts, await self._connection.call_each(self._begin, calls), strict=True
+            parts, await self._connection.call_each(self._watch, calls), strict=True
         ):
             if isinstance(answer, StateUnavailable):
                 missed, why = missed + part, answer

@@ -151,6 +151,7 @@ def encode_values(
     published = f',"timestamp":"{rfc3339(published_ns)}"'
     columns = (always, sequences, equities, gains, ratios, percents, middles, ends)
     messages: list[bytes] = []
+    # The lines of both amounts are alike: a function for them takes 3 % longer for a message.
     for one, sequence, equity, day_pnl, ratio, percent, middle, end in zip(*columns, strict=True):
         if equity >= 0:
             cents, high, grouped = equity, HIGH, TOTAL
