@@ -16,7 +16,7 @@ from tests.conftest import StartSimulator, Until, end
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "from-the-guide.md"
 SERVICES = ("websocket_server", "symbol_collector", "market_data_consumer", "portfolio_calculator")
-END_S_MAX = 60
+END_S_MAX = 110
 
 
 def steps() -> list[str]:
