@@ -112,8 +112,10 @@ def _described(each: int, pairs: Sequence[tuple[Cost, Cost]]) -> str:
     own = statistics.median(spread.own_us / single.own_us for single, spread in pairs)
     whole = statistics.median(spread.whole_us / single.whole_us for single, spread in pairs)
     one = statistics.median(single.whole_us for single, _ in pairs)
+    server = statistics.median(single.servers_us for single, _ in pairs)
     return (
-        f"{each:3} of each shard in a flush: one server {one:.1f} us a publication; cluster {whole:.2f} "
+        f"{each:3} of each shard in a flush: one server {one:.1f} us a publication, of which "
+        f"Valkey {server:.1f} us; cluster {whole:.2f} "
         f"times that, the publishing process alone {own:.2f} times; load {os.getloadavg()[0]:.0f}"
     )
 
