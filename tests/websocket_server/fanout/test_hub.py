@@ -1,16 +1,18 @@
 """Fan-out under any order of events: never older, never another's, the newest always, deltas add up."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Any
 from weakref import WeakValueDictionary
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from portfolio_realtime.model import Publication
 from portfolio_realtime.state.valuations import batch_of, with_rows
 from portfolio_realtime.websocket_server.clients.connection import ClientConnection, ClientSubscription
+from portfolio_realtime.websocket_server.fanout import hub as hub_module
 from portfolio_realtime.websocket_server.fanout import newest_columns as columns_module
 from portfolio_realtime.websocket_server.fanout import watched_account as watched_module
 from portfolio_realtime.websocket_server.fanout.hub import Gathered, Hub
@@ -21,6 +23,14 @@ from portfolio_realtime.wire.messages import Disconnect, Subscribe
 from tests.support.publications import Picture, gathered, payload, payloads, publication
 
 ACCOUNTS = ("a", "ab")  # one is a prefix of the other
+
+
+@pytest.fixture(autouse=True, scope="module", params=[0, 1_000_000], ids=["in columns", "one by one"])
+def columns_min(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Everything holds for few publications and for many."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hub_module, "COLUMNS_MIN", request.param)
+        yield
 
 
 class Client:

@@ -10,9 +10,9 @@ account with exactly one direct client, is handled in columns for a whole batch,
 or client object.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -34,6 +34,8 @@ from portfolio_realtime.websocket_server.fanout.watched_account import (
     WatchedAccount,
 )
 from portfolio_realtime.wire.frames import text_frame
+
+COLUMNS_MIN: Final = 8  # publications; fewer cost less one by one than the fixed cost of the columns
 
 SendAll = Callable[[Sequence[int], Sequence[bytes]], int]
 """Writes each frame to its socket (a file descriptor); handles what it does not take. Returns all bytes."""
@@ -153,12 +155,18 @@ class Hub:
 
     def publish(self, gathered: Gathered) -> int:
         """Hand on publications that are newer than what subscribers have; return how many were."""
+        if len(gathered) < COLUMNS_MIN:
+            return self._publish_one_by_one(gathered, _Burst([], []), range(len(gathered)))
         account_ids = gathered.account_ids
         slots = np.fromiter(map(self._slots.get, account_ids, repeat(NOBODY)), np.intp, len(account_ids))
         lone, others = self._split(slots)
         burst = _Burst(*self._take_lone(gathered, slots[lone], lone))
-        for place in others.tolist():
-            account = self.accounts.get(account_ids[place])
+        return self._publish_one_by_one(gathered, burst, others.tolist())
+
+    def _publish_one_by_one(self, gathered: Gathered, burst: _Burst, places: Iterable[int]) -> int:
+        """Hand on the burst and the publications at these places; return how many were newer."""
+        for place in places:
+            account = self.accounts.get(gathered.account_ids[place])
             if account is None:
                 continue
             account.heard()
