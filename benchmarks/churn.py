@@ -141,15 +141,20 @@ class Churn:
     async def _session(self, number: int) -> None:
         """One client: connect, read for a while, leave."""
         account_id = self._others.held.account(self._rng.randrange(self._oldest, self._next)).account_id
-        detail = "?detail=positions" if number % 2 else ""
-        try:
-            async with connect(f"{self._url}/ws/portfolio/{account_id}{detail}", compression=None) as client:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(SESSION_S):
-                        async for _ in client:
-                            self.counts["messages"] += 1
-        except (OSError, WebSocketException, TimeoutError):
-            self.counts["broken"] += 1
+        await visit(self._url, account_id, self.counts, has_detail=bool(number % 2))
+
+
+async def visit(url: str, account_id: str, counts: dict[str, int], *, has_detail: bool) -> None:
+    """One client: connect, read for SESSION_S, leave. Its messages and a broken connection are counted."""
+    detail = "?detail=positions" if has_detail else ""
+    try:
+        async with connect(f"{url}/ws/portfolio/{account_id}{detail}", compression=None) as client:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SESSION_S):
+                    async for _ in client:
+                        counts["messages"] += 1
+    except (OSError, WebSocketException, TimeoutError):
+        counts["broken"] += 1
 
 
 async def used_mb(state: State) -> float:

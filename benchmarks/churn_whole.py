@@ -13,7 +13,6 @@ The simulator keeps every activity by design; it is shown and not judged.
 """
 
 import asyncio
-import contextlib
 import random
 import sys
 import time
@@ -23,10 +22,8 @@ from typing import Annotated, Any, Final
 
 import httpx
 import typer
-from websockets.asyncio.client import connect
-from websockets.exceptions import WebSocketException
 
-from benchmarks.churn import Hour, Sampled, draw, judged, left, sample, used_mb
+from benchmarks.churn import Hour, Sampled, draw, judged, left, sample, used_mb, visit
 from benchmarks.service_world import SHARDS, memory_mb, show
 from portfolio_harness.progress import say
 from portfolio_harness.system import System, running, wait_known
@@ -36,7 +33,6 @@ HOUR: Final = Hour(trades=30.0, sessions=10.0, opened=3.0)
 SYMBOLS: Final = 100  # that are listed all the time
 COMMON: Final = 5  # of these, in a new account
 PAID_SHARE: Final = 0.2  # of the activities are deposits, withdrawals and fees
-SESSION_S: Final = 5.0  # a client stays so long
 NEW_COUNT: Final = 10  # the newest accounts are not visited: they may not be known yet
 COLLECTION_S: Final = 20.0  # the collector's interval: a closed account is gone after twice that
 WARM_UP_SHARE: Final = 1 / 2  # the first accounts have gone after a third, and are forgotten soon after
@@ -119,15 +115,7 @@ class Broker:
     async def _session(self, number: int) -> None:
         """One client: connect, read for a while, leave."""
         account_id = self.open[self._rng.randrange(max(1, len(self.open) - NEW_COUNT))]
-        detail = "?detail=positions" if number % 2 else ""
-        try:
-            async with connect(f"{self._url}/ws/portfolio/{account_id}{detail}", compression=None) as client:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(SESSION_S):
-                        async for _ in client:
-                            self.counts["messages"] += 1
-        except (OSError, WebSocketException, TimeoutError):
-            self.counts["broken"] += 1
+        await visit(self._url, account_id, self.counts, has_detail=bool(number % 2))
 
 
 async def all_left(state: State, accounts: int) -> tuple[dict[str, int], bool]:

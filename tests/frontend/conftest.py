@@ -1,5 +1,6 @@
 """A page of the machine's own Chromium that fails the test on any error, and whatever it shows."""
 
+import contextlib
 import shutil
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any
@@ -28,15 +29,22 @@ expect.set_options(timeout=DEADLINE_MS)
 OpenPage = Callable[..., Coroutine[Any, Any, Page]]
 
 
-@pytest.fixture
-async def browser() -> AsyncGenerator[Browser]:
-    """The machine's own Chromium."""
+@contextlib.asynccontextmanager
+async def chromium() -> AsyncGenerator[Browser]:
+    """The machine's own Chromium; without one the test is skipped."""
     if CHROMIUM is None:
         lacking("no browser: apt-get install chromium")
     async with async_playwright() as playwright:
         launched = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield launched
         await launched.close()
+
+
+@pytest.fixture
+async def browser() -> AsyncGenerator[Browser]:
+    """A browser for one test."""
+    async with chromium() as launched:
+        yield launched
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from typing import Any, Final
 import httpx
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, WebSocketRoute, async_playwright, expect
+from playwright.async_api import Browser, Page, WebSocketRoute, expect
 
 from portfolio_harness.system import System, running, simulator_options, token, wait_known
 from tests.conftest import Until
-from tests.frontend.conftest import ARGUMENTS, CHROMIUM
+from tests.frontend.conftest import chromium
 from tests.frontend.stage import (
     APP,
     MINUS,
@@ -26,7 +26,6 @@ from tests.frontend.stage import (
     state_of_page,
     watch_sockets,
 )
-from tests.interoperability.programs import lacking
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -51,12 +50,8 @@ async def system() -> AsyncGenerator[System]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def chrome() -> AsyncGenerator[Browser]:
     """One browser for all of these."""
-    if CHROMIUM is None:
-        lacking("no browser: apt-get install chromium")
-    async with async_playwright() as playwright:
-        launched = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    async with chromium() as launched:
         yield launched
-        await launched.close()
 
 
 @pytest_asyncio.fixture(loop_scope="module")
