@@ -20,9 +20,11 @@ from portfolio_realtime.market_data_consumer.feeds import schedules
 from portfolio_realtime.market_data_consumer.messages import StreamTrade
 from portfolio_realtime.market_data_consumer.stream import Arrived
 from portfolio_realtime.model import US_EQUITY, Account, Mark, Position, PublicationBatch
+from portfolio_realtime.portfolio_calculator.calculator import Calculator
 from portfolio_realtime.portfolio_calculator.publisher import Publisher
 from portfolio_realtime.service import Context
 from portfolio_realtime.state.interest import UNREAD
+from portfolio_realtime.state.marks import encode_marks
 from portfolio_realtime.telemetry import CalculatorMetrics, MarketMetrics, ServerMetrics
 from portfolio_realtime.valuation.valuer import Valuer
 from portfolio_realtime.websocket_server.fanout.publication_follower import PublicationFollower
@@ -122,6 +124,25 @@ def calculator(loop: VirtualLoop, seen: Seen) -> tuple[Coroutine[Any, Any, Any],
         publisher.wake.set()
 
     return publisher.run(marks_read), mark
+
+
+@pytest.mark.parametrize("is_watched", [False, True])
+def test_marks_wake_a_calculator_for_those_who_watch(is_watched: bool) -> None:
+    """For nobody, each batch of marks would cost a turn."""
+    loop = VirtualLoop()
+    context = context_of(loop, SimpleNamespace(connection=SimpleNamespace(token_floor=0)))
+    one = Calculator(context, CalculatorMetrics(context.registry), 0.0)
+    held = Position("A", US_EQUITY, Decimal(1), Decimal(1), Decimal(1))
+    balances = ("ACTIVE", "USD", Decimal(0), Decimal(1), "2025-11-20", Decimal(0))
+    account = Account("alice", 1, *balances, (held,), context.clock.now_ns())
+    if is_watched:
+        one._valuer.watch(account, 1, with_positions=False)
+    else:
+        one._valuer.put_account(account)
+    one._take_marks(encode_marks([Mark("A", 2.0, 1, 1, "iex")], []))
+    assert one._publisher.wake.is_set() is is_watched
+    assert one._valuer.book.marks["A"].price == 2.0
+    loop.close()
 
 
 def server(loop: VirtualLoop, seen: Seen) -> tuple[None, Change]:

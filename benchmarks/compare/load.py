@@ -82,8 +82,10 @@ async def run(revision: Revision, load: Load, slower_ratio: float = 0.0) -> Run:
         async with _services(revision, environment) as product:
             figures = await _start(url, accounts, secret, product.pid)
             if not load.stops_at_start:
-                measured = loaded([url], accounts, secret, product.pid, load)
-                figures |= await (measured if load.connections else unwatched(product.pid, load))
+                if load.connections:
+                    figures |= await loaded([url], accounts, secret, product.pid, load)
+                else:
+                    figures |= await unwatched(product.pid, load)
             others_share = began.others_share()
         return Run(figures, others_share)
     finally:

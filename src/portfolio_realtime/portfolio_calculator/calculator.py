@@ -109,7 +109,8 @@ class Calculator:
         if self._valuer.apply_marks(batch.marks):
             if self._traces is not None and batch.traced is not None:
                 self._traces.hear(batch.traced, heard_ns)
-            self._publisher.wake.set()
+            if self._valuer.watchlist:  # for nobody, the next turn comes soon enough by itself
+                self._publisher.wake.set()
         if batch.unmarked and self._valuer.take_unmarked(batch.unmarked):
             self._publisher.wake.set()
 
