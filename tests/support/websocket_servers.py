@@ -82,6 +82,13 @@ class Served:
 
 
 async def receive(client: ClientConnection) -> dict[str, Any]:
+    """The next message but one about freshness, which a slow machine may bring at any time."""
+    while (message := await receive_any(client))["type"] == "freshness":
+        pass
+    return message
+
+
+async def receive_any(client: ClientConnection) -> dict[str, Any]:
     """The next message."""
     async with asyncio.timeout(RECEIVE_S_MAX):
         return json.loads(await client.recv())

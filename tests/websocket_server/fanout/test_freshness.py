@@ -23,7 +23,7 @@ from portfolio_realtime.websocket_server.fanout.hub import Hub
 from portfolio_realtime.wire.messages import Disconnect, Subscribe
 from tests.conftest import DEADLINE_S, Until
 from tests.support.publications import gathered, payload, publication
-from tests.support.websocket_servers import Calculator, Served, bearer, give_signs, receive, serving
+from tests.support.websocket_servers import Calculator, Served, bearer, give_signs, receive_any, serving
 
 ALICE = Identity("alice", frozenset({"a", "ab"}))
 LAPSE = Lapse(("calculator",), "2026-11-20T15:04:05.000000Z")
@@ -260,7 +260,7 @@ async def test_every_way_out_tells(
             await told(client, ["calculator"])
             assert (await server.http.get("/ready")).json() == {"status": "nothing is published"}
             async with server.open("/ws/portfolio/a") as late:
-                assert [(await receive(late))["type"] for _ in range(2)] == ["freshness", "portfolio"]
+                assert [(await receive_any(late))["type"] for _ in range(2)] == ["freshness", "portfolio"]
             assert await _first_event(server) == "freshness"
             await until(lambda: _metric(server), "the metric tells it")
             signs.hops = ("collector",)
