@@ -183,6 +183,22 @@ def test_a_mark_without_its_trades_stays_under_a_new_lease() -> None:
     assert (mark.price, mark.version) == (1.0, versions_from(8))
 
 
+def test_a_correction_that_was_missed_comes_with_the_snapshot_after_the_connection() -> None:
+    """It has the time of the original and an id of its own. While connected, the stream knows better."""
+    book = make_book()
+    book.add_trade(trade(5, 10.0), 1)
+    book.add_snapshot("A", snapshot(5, 9.0, number=76), "2026-11-20", 2)
+    assert price_of(book) == 10.0
+    book.stream_from("iex")
+    assert price_of(book) == 10.0
+    corrected = snapshot(5, 11.0, number=77)
+    book.add_snapshot("A", corrected, "2026-11-20", 3)
+    assert price_of(book) == 11.0
+    book.add_snapshot("A", corrected, "2026-11-20", 4)
+    book.add_trade(trade(6, 12.0), 5)
+    assert price_of(book) == 12.0
+
+
 def test_only_what_changed_is_taken_and_only_the_newest() -> None:
     """Two trades between two flushes are one mark; what did not move is not written again."""
     book = make_book()

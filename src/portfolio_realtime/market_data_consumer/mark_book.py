@@ -5,7 +5,8 @@
    older trade that arrives late does not move the mark. Of two at the same time, the later arrival wins.
    A "first only" trade is the mark only while no other eligible trade is known; of several, the oldest.
 2. A snapshot's latest trade is treated like any other trade, by its own time and conditions. At the same time
-   as a streamed trade it counts as the older one: if it is newer, the stream delivers it too.
+   as a streamed trade it counts as the older one: if it is newer, the stream delivers it too. As one that
+   was streamed before the present connection it counts as the newer one: it may be a correction.
 3. Without a known trade: for options the middle of the latest quote, if both sides are present and the spread
    is at most SPREAD_RATIO_MAX of the middle; otherwise the previous close. The mark's quality names either.
 4. Otherwise the symbol is unpriced. It has no mark, which is different from a mark of 0.
@@ -154,8 +155,13 @@ class MarkBook:
         return marked is not None and marked.has_streamed(at_ns)
 
     def stream_from(self, source: str) -> None:
-        """Set the source of the trades that are added from now on."""
+        """Begin a new connection, whose trades have this source.
+
+        A correction may have been missed meanwhile. So a snapshot's trade replaces one of the same time that
+        was streamed before.
+        """
         self._source = source
+        self._columns.count_as_snapshots()
 
     def add_trade(self, trade: StreamTrade, received_ns: int) -> bool:
         """Add one trade from the stream; return whether it has moved the mark."""

@@ -105,7 +105,7 @@ class MarkedSymbol(RecentTrades):
         trades = self.trades()
         for trade in reversed(trades):
             if (trade.trade_id, trade.exchange) == (trade_id, exchange):
-                if self.at_boundary == trade:
+                if self.at_boundary is not None and self.at_boundary.is_same(trade):
                     self.at_boundary = None
                 trades.remove(trade)
                 self.replace(trades)

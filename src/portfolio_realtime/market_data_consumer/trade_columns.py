@@ -144,6 +144,10 @@ class Columns:
         self.change[slots] = UNCHANGED
         return slots, is_traded
 
+    def count_as_snapshots(self) -> None:
+        """Let all known trades count as taken from snapshots."""
+        self._rows[:, 2] |= 1 << _ORIGIN_SHIFT
+
     def set_bands(self, slots: Slots, prices: NDArray[np.float64]) -> None:
         """Set the band of ordinary prices around each positive price, except for halted symbols."""
         is_open = (prices > 0) & np.isfinite(self.low[slots])
