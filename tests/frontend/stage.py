@@ -77,7 +77,7 @@ async def open_client(page: Page, origin: str, options: str = "", token: str | N
     )
 
 
-async def shows(page: Page, account_id: str, deadline_ms: int = 15_000, **expected: Any) -> None:
+async def shows(page: Page, account_id: str, deadline_ms: int = 30_000, **expected: Any) -> None:
     """Wait until the client of `open_client` shows this."""
     wanted = {"id": account_id, "expected": expected}
     check = "({id, expected}) => Object.entries(expected).every(([name, is]) => now(id)[name] === is)"
