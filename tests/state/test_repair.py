@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -271,10 +272,14 @@ def _records_of(**holdings: dict[str, int]) -> AccountRecords:
     records = AccountRecords()
     records.list_accounts(list(holdings))
     for account_id, held in holdings.items():
-        one = statement(1000, held)
-        its = msgspec.structs.replace(one.state, account_id=account_id)
-        records.observe(msgspec.structs.replace(one, state=its), at_s(-2), at_s(-1))
+        _observe(records, account_id, held)
     return records
+
+
+def _observe(records: AccountRecords, account_id: str, held: dict[str, int]) -> None:
+    one = statement(1000, held)
+    its = msgspec.structs.replace(one.state, account_id=account_id)
+    records.observe(msgspec.structs.replace(one, state=its), at_s(-2), at_s(-1))
 
 
 def _accounts_key(account_id: str) -> str:
@@ -309,6 +314,38 @@ async def test_what_is_on_its_way_to_valkey_is_not_lost(
         await asyncio.sleep(0.1)
     assert said == []
     await cancel_until_ended(tasks)
+
+
+async def test_what_comes_while_stored_records_are_counted_is_not_lost(
+    state: State, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new account with a new symbol, between the count in Valkey and the count here."""
+    monkeypatch.setattr(stored_records, "COMPARE_S", 0.01)
+    records, lease = _records_of(alice={"AAPL": 3}), await lease_of(state, "symbol_collector")
+    writer = RecordWriter(state.accounts, records, PendingAccounts())
+    count, has_come = state.accounts.counts, asyncio.Event()
+
+    async def slow(shards: Sequence[int]) -> Any:
+        counted = await count(shards)
+        if shards and not has_come.is_set():
+            has_come.set()
+            _observe(records, "bob", {"BOB": 1})
+        return counted
+
+    writer.request_write()
+    with structlog.testing.capture_logs() as said:
+        writing = asyncio.create_task(writer.write(lease))
+        await until(lambda: _has(state, 1), "the first record is written")
+        monkeypatch.setattr(state.accounts, "counts", slow)
+        comparing = asyncio.create_task(
+            stored_records.write_lost_again(records, state.accounts, range(SHARDS), writer)
+        )
+        await has_come.wait()
+        await asyncio.sleep(0.1)
+        writer.request_write()
+        await until(lambda: _has(state, 2), "the second record is written")
+    assert said == []
+    await cancel_until_ended([writing, comparing])
 
 
 async def test_records_that_are_long_on_their_way_are_not_called_live(

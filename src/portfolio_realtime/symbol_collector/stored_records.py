@@ -44,6 +44,8 @@ async def write_lost_again(
             if writer.has_changes:
                 continue
             here = await _count(stored, shards, writer)
+            if writer.has_changes:  # what came while stored records were counted is not among them
+                continue
             if _known_count(records, stored, writer, here) > sum(here.values()):
                 lost = set(records.known_ids).difference(await stored.ids(here))
                 log.warning("records are missing in Valkey and are written again", count=len(lost))
