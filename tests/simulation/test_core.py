@@ -35,6 +35,14 @@ async def test_every_promise_holds_in_every_trial() -> None:
     assert " 0 failed" in trials.stdout
 
 
+@pytest.mark.parametrize("seed", ["1723", "2210"])
+async def test_what_clients_do_is_simulated(seed: str) -> None:
+    """These failed while clients did not resume, or connected to a server that had died again."""
+    trial = await asyncio.to_thread(simulated, "--seeds", seed)
+
+    assert not trial.returncode, trial.stdout + trial.stderr
+
+
 async def test_every_planted_fault_is_found() -> None:
     """A simulation that finds nothing proves nothing."""
     found = await asyncio.to_thread(simulated, "--mutants")

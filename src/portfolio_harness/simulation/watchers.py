@@ -106,9 +106,10 @@ class SimulatedWatcher:
         self.connection.authenticated(identity, self._loop.time(), valid_s)
 
     def subscribe(self) -> None:
-        """Subscribe to the client's own account."""
+        """Subscribe to the client's own account. As the protocol asks, say which value was received last."""
         detail: Any = "positions" if self.history.with_positions else "value"
-        self.ask(Subscribe(self.history.account_id, detail))
+        epoch, sequence = self.history.order if self.history.newest else (None, None)
+        self.ask(Subscribe(self.history.account_id, detail, epoch=epoch, sequence=sequence))
 
     def ask(self, request: Subscribe) -> None:
         """Send a subscribe message of the client to its server."""

@@ -180,7 +180,9 @@ class World:
         return self._watchers
 
     def come_again(self, server: str) -> None:
-        """Connect to this server all clients that have no connection."""
+        """Connect to this server all clients that have no connection, unless it has died again."""
+        if self.services[server].process.is_dead:
+            return
         for history in self.histories:
             if not self._watchers[history.name].is_open:
                 self.connect(history, server)
