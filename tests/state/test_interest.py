@@ -107,6 +107,19 @@ async def test_who_has_missed_too_much_reads_all(
     assert await state.connection.commands.xlen(keys.interest_changes(SHARD)) <= 3
 
 
+async def test_an_evicted_stream_of_changes_hides_nothing(state: State) -> None:
+    """Interest and stream are evicted; a server watches again; then the new stream is evicted as well."""
+    (alice,) = accounts_of(SHARD, 1)
+    commands, changes = state.connection.commands, keys.interest_changes(SHARD)
+    await state.interest.begin([alice])
+    await commands.delete(keys.interest(SHARD), changes)
+    lost = await state.interest.read_changes(SHARD)
+    assert lost.watched == {}
+    await state.interest.begin([alice])
+    await commands.delete(changes)
+    assert (await state.interest.read_changes(SHARD, lost.until)).watched == {alice: {OURS: False}}
+
+
 @pytest.mark.parametrize("seed", range(5))
 async def test_a_reader_of_changes_knows_what_a_reader_of_all_knows(
     state: State, other: State, monkeypatch: pytest.MonkeyPatch, seed: int
@@ -122,13 +135,15 @@ async def test_a_reader_of_changes_knows_what_a_reader_of_all_knows(
     for _ in range(60):
         chosen = rng.sample(names, rng.randint(1, 6))
         detailed = [name for name in chosen if rng.random() < 0.3]
-        match rng.randrange(4):
+        match rng.randrange(5):
             case 0:
                 await rng.choice((state, other)).interest.begin(chosen, detailed)
             case 1:
                 await rng.choice((state, other)).interest.renew(chosen, detailed)
             case 2:
                 await expire(state, *chosen)
+            case 3:
+                await state.connection.commands.delete(keys.interest_changes(rng.randrange(SHARDS)))
             case _:
                 assert await reader.read(0.0) == {
                     name for shard in range(SHARDS) for name in (await state.interest.read(shard)).account_ids

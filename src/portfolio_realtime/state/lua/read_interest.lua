@@ -1,6 +1,6 @@
 -- Read which accounts which servers watch in a shard, as pairs 'ACCOUNT SERVER': what has changed since an entry
--- of the stream of changes, or all pairs if that entry is not in it any more. Expired interest is removed first,
--- which is a change, too.
+-- of the stream of changes, or all pairs if that entry is not in it any more or if there is no stream: it may have
+-- been evicted with changes in it. Expired interest is removed first, which is a change, too.
 -- KEYS: interest, interest in positions, changes. ARGV: id of the newest entry that was read ('' for none),
 -- length of the stream, pairs in one entry at most.
 -- Returns the id of the newest entry, whether all pairs follow, the watched pairs, those of them with positions,
@@ -20,7 +20,7 @@ for index = 1, 2 do
 end
 local newest = redis.call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)
 local until_id = newest[1] and newest[1][1] or '0-0'
-if ARGV[1] == until_id then
+if newest[1] and ARGV[1] == until_id then
   return {until_id, 0, {}, {}, {}}
 end
 local entries = ARGV[1] ~= '' and redis.call('XRANGE', KEYS[3], ARGV[1], '+') or {}
