@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
 from portfolio_harness.valkey_kinds import Valkeys
-from portfolio_realtime.errors import LeaseLost
+from portfolio_realtime.errors import LeaseLost, StateUnavailable
 from portfolio_realtime.state import State, keys, open_state
+from portfolio_realtime.state.interest import Interest, StoredPublication
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.websocket_server.fanout import publication_follower
 from tests.conftest import LEASE_MS, SHARDS, Until
@@ -128,6 +130,26 @@ async def test_interest_that_is_lost_is_announced_again(
         commands = state.connection.commands
         assert await (commands.flushall() if is_all else commands.delete(*lost))
         await until(lambda: watched(state, "a"), "interest again")
+
+
+async def test_what_is_watched_is_announced_soon_after_an_outage(
+    state: State, valkey_url: str, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the outage was: the pauses between the attempts do not grow."""
+    monkeypatch.setattr(publication_follower, "RENEW_S", 1e6)
+    monkeypatch.setattr(publication_follower, "AGAIN_S", 0.01)
+    begin, failures = Interest.begin, iter(range(50))
+
+    async def begin_late(self: Interest, *wanted: Any) -> dict[str, StoredPublication]:
+        if next(failures, None) is not None:
+            raise StateUnavailable("away")
+        return await begin(self, *wanted)
+
+    monkeypatch.setattr(Interest, "begin", begin_late)
+    await write_accounts(state, "a")
+    async with serving(valkey_url) as server, server.open("/ws/portfolio/a"):
+        await until(lambda: watched(state, "a"), "a is watched")
+    assert next(failures, None) is None
 
 
 async def test_before_any_account_is_loaded_a_client_waits(state: State, valkey_url: str) -> None:

@@ -18,6 +18,7 @@ from portfolio_realtime.clock import NS_PER_S, Clock, parse_rfc3339
 from portfolio_realtime.errors import StateError, StateUnavailable
 from portfolio_realtime.model import PublicationBatch
 from portfolio_realtime.pace import Pace
+from portfolio_realtime.service import tell_away
 from portfolio_realtime.state import State, keys
 from portfolio_realtime.state.accounts import decode_changes
 from portfolio_realtime.state.connection import Message, Subscribed
@@ -40,7 +41,7 @@ PUBLISH_S_MAX: Final = 0.03  # and at the latest this long after it
 GATHER_S: Final = 0.01  # accounts newly watched within this are announced together
 CROWD: Final = 8  # if there are more than this by then, waiting for further ones is cheaper
 GATHER_CROWD_S: Final = 0.04  # the additional wait
-AGAIN_S: Final = 0.5  # until accounts in a missing part of a cluster are announced again
+AGAIN_S: Final = 0.5  # until accounts are announced again that Valkey, or a part of a cluster, did not take
 INSIST_S: Final = 1.0  # between two reactions to too low an epoch of one shard
 LIFE_S: Final = 1.0  # between two checks whether the state was lost
 LIFE_AGAIN_S: Final = 0.25  # until the second look at interest that seems to be lost
@@ -205,7 +206,10 @@ class PublicationFollower:
             self._malformed(gathered.account_ids[0], error)
 
     async def announce(self) -> NoReturn:
-        """Announce and read newly watched accounts, without end. Raises StateUnavailable."""
+        """Announce and read newly watched accounts, without end; again every AGAIN_S while Valkey is away.
+
+        The pauses do not grow: until it is announced, a watched account gets no values, and nothing marks it.
+        """
         while True:
             await self._gather_begun()
             begun = list(itertools.islice(self._begun, BEGIN_ACCOUNTS_MAX))
@@ -213,9 +217,10 @@ class PublicationFollower:
                 del self._begun[account_id]
             try:
                 await self._announce([account_id for account_id in begun if account_id in self.hub.accounts])
-            except StateUnavailable:
+            except StateUnavailable as error:
+                tell_away(error)
                 self._begin(begun)
-                raise
+                await asyncio.sleep(AGAIN_S)
 
     async def _gather_begun(self) -> None:
         """Wait for a newly watched account, and a little longer for others that follow."""
