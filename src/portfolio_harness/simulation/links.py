@@ -6,6 +6,7 @@ What is published while a subscription is broken is lost.
 """
 
 import asyncio
+import contextvars
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NoReturn
@@ -128,6 +129,8 @@ class SimulatedReceiver:
         self._heard = heard
         self._late: list[tuple[bytes, bytes]] = []
         self._last_s = 0.0
+        # What is on its way arrives in the process that follows, also when the one that published is killed.
+        self._context = contextvars.copy_context()
         self._confirmed = asyncio.Event()
 
     async def subscribe(self, channels: Sequence[str], *, is_sharded: bool, wait_s: float) -> None:
@@ -177,7 +180,7 @@ class SimulatedReceiver:
     def _later(self, do: Callable[..., None], *arguments: Any) -> None:
         loop = asyncio.get_running_loop()
         self._last_s = max(self._last_s, loop.time() + self.link.network.delay_s())
-        loop.call_at(self._last_s, do, *arguments)
+        loop.call_at(self._last_s, do, *arguments, context=self._context)
 
     def _arrive(self, channel: bytes, payload: bytes) -> None:
         if self.link.is_deaf or self.is_paused or self._late:
