@@ -43,6 +43,14 @@ async def test_what_clients_do_is_simulated(seed: str) -> None:
     assert not trial.returncode, trial.stdout + trial.stderr
 
 
+@pytest.mark.parametrize("seed", ["5344", "5378", "5421"])
+async def test_what_once_failed_is_right(seed: str) -> None:
+    """An announcement that rested after an outage, Valkey's clock set back, a sender that was killed."""
+    trial = await asyncio.to_thread(simulated, "--seeds", seed)
+
+    assert not trial.returncode, trial.stdout + trial.stderr
+
+
 async def test_every_planted_fault_is_found() -> None:
     """A simulation that finds nothing proves nothing."""
     found = await asyncio.to_thread(simulated, "--mutants")

@@ -98,3 +98,18 @@ def answer(ask: Any, command: tuple[Any, ...]) -> Any:
     if command[0] == "HGETALL":
         return sorted(zip(said[::2], said[1::2], strict=True))
     return said
+
+
+def test_it_tells_when_a_key_expires(real_url: str) -> None:
+    """By its own clock; -1 for a key that stays, -2 for one that is not there."""
+    made_up = MadeUpValkey(lambda: 1_000)
+    with Redis.from_url(real_url, protocol=2) as client:
+        client.execute_command("FLUSHALL")
+        for one in (made_up.do, client.execute_command):
+            one("SET", "kept", "1")
+            one("SET", "passing", "1", "PX", 60_000)
+            assert [one("PEXPIRETIME", key) for key in ("missing", "kept")] == [-2, -1]
+        seconds, _ = client.time()
+        expiry_ms: Any = client.execute_command("PEXPIRETIME", "passing")
+        assert made_up.do("PEXPIRETIME", "passing") == 61_000
+        assert 0 <= expiry_ms - 1000 * seconds <= 61_000

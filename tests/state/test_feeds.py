@@ -1,5 +1,7 @@
 """A source is live for as long as somebody says so, and not longer."""
 
+import asyncio
+
 from portfolio_realtime.state import State, keys
 from tests.conftest import Until
 
@@ -15,6 +17,32 @@ async def test_a_source_is_live_while_it_is_kept(state: State, until: Until) -> 
         return not await state.feeds.live(["iex"])
 
     await until(is_over, "the source is not live any more")
+
+
+async def test_a_source_that_nobody_renews_is_not_live_though_its_key_lasts(
+    state: State, until: Until
+) -> None:
+    """As after Valkey's clock has gone back. Who renews it makes it live at once."""
+    await state.feeds.keep("iex")
+    await state.connection.commands.pexpire(keys.feed("iex"), 60_000)
+    assert await state.feeds.live(["iex"]) == {"iex"}
+
+    async def is_over() -> bool:
+        return not await state.feeds.live(["iex"])
+
+    await until(is_over, "the source is not live any more")
+    assert await state.connection.commands.exists(keys.feed("iex"))
+    await state.feeds.keep("iex")
+    assert await state.feeds.live(["iex"]) == {"iex"}
+
+
+async def test_a_source_that_is_renewed_stays_live(state: State) -> None:
+    """Whatever its key's expiry time, later or earlier than before."""
+    for ttl_s in (60, 30, 90):
+        await state.feeds.keep("iex")
+        await state.connection.commands.expire(keys.feed("iex"), ttl_s)
+        assert await state.feeds.live(["iex"]) == {"iex"}
+        await asyncio.sleep(keys.FEED_TTL_MS / 1000)
 
 
 async def test_who_is_live_says_whether_the_exchange_is_open(state: State) -> None:

@@ -127,6 +127,9 @@ class MadeUpValkey:
         self._expiry_ms[key] = self._now_ms() + int(ms)
         return 1
 
+    def do_pexpiretime(self, key: bytes) -> Answer:
+        return self._expiry_ms.get(key, -1) if key in self._values else -2
+
     def do_flushall(self) -> Answer:
         self._values.clear()
         self._expiry_ms.clear()

@@ -2,10 +2,15 @@
 
 A consumer that is disconnected, mute, killed or without Valkey stops renewing its key, so no process has to
 detect and report the outage. Without the key, all marks of the source are stale, however recent they are.
+
+A key lives longer when Valkey's clock goes back, or is set to that of another server. So a reader also looks
+at its expiry time, which each renewal changes: a key that was not renewed for FEED_TTL_MS by the reader's own
+clock counts as gone.
 """
 
+import asyncio
 from collections.abc import Awaitable, Iterable
-from typing import Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Connection, reports_unavailable
@@ -16,11 +21,17 @@ _LIVE: Final = b"live"
 _CORE: Final = b"core"  # live, and the exchange is open
 
 
+class _Renewal(NamedTuple):
+    expiry_ms: int  # by Valkey's clock
+    seen_s: float  # when a reader first saw it, by the loop's clock
+
+
 class Feeds:
     """The keys `{feed}:SOURCE`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._renewals: dict[str, _Renewal] = {}  # source -> the newest one that was read
 
     @reports_unavailable
     async def keep(self, source: str, *, is_core: bool = False) -> None:
@@ -53,6 +64,21 @@ class Feeds:
         asked = list(sources)
         if not asked:
             return {}
-        names = [keys.feed(source) for source in asked]
-        found = await cast("Awaitable[list[bytes | None]]", self._connection.commands.mget(names))
-        return {source: kept == _CORE for source, kept in zip(asked, found, strict=True) if kept is not None}
+        pipeline = self._connection.commands.pipeline(transaction=False)
+        pipeline.mget([keys.feed(source) for source in asked])
+        for source in asked:
+            pipeline.pexpiretime(keys.feed(source))
+        values, *expiries_ms = await cast("Awaitable[list[Any]]", pipeline.execute())
+        return {
+            source: value == _CORE
+            for source, value, expiry_ms in zip(asked, values, expiries_ms, strict=True)
+            if value is not None and self._is_renewed(source, expiry_ms)
+        }
+
+    def _is_renewed(self, source: str, expiry_ms: int) -> bool:
+        """Whether a key with this expiry time was renewed in the last FEED_TTL_MS, as far as we have seen."""
+        now_s = asyncio.get_running_loop().time()
+        newest = self._renewals.get(source)
+        if newest is None or newest.expiry_ms != expiry_ms:
+            newest = self._renewals[source] = _Renewal(expiry_ms, now_s)
+        return now_s - newest.seen_s < keys.FEED_TTL_MS / 1000

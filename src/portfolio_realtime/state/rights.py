@@ -36,13 +36,13 @@ COMMANDS: Final[Mapping[User, str]] = MappingProxyType(
         "collector": f"{_CONNECTION} {_SCRIPTS} {_LEASES} hgetall hkeys hlen hmget hscan hset hdel spop "
         f"{_CHANNELS} {_INTEREST}",
         "consumer": f"{_CONNECTION} {_SCRIPTS} {_LEASES} expire hgetall hvals hset hdel {_CHANNELS}",
-        "calculator": f"{_CONNECTION} {_SCRIPTS} {_LEASES} mget hvals hkeys hlen hmget hscan hset hdel "
-        f"{_CHANNELS} {_INTEREST} zadd zcard zrem",
+        "calculator": f"{_CONNECTION} {_SCRIPTS} {_LEASES} mget pexpiretime hvals hkeys hlen hmget hscan "
+        f"hset hdel {_CHANNELS} {_INTEREST} zadd zcard zrem",
         "server": f"{_CONNECTION} {_SCRIPTS} exists set get getdel mget sadd scan hget hmget hexists hlen "
         f"multi exec time zadd zrange zremrangebyscore zscore {_CHANNELS} xread xadd xrevrange expire "
         "pexpire hset hsetnx hdel info",
         "operator": f"{_CONNECTION} info multi exec xadd xread xrevrange expire get hset hsetnx hdel "
-        "hmget hgetall mget scan",
+        "hmget hgetall mget pexpiretime scan",
     }
 )
 
