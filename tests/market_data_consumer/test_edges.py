@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from portfolio_realtime.market_data_consumer import consumer, reconnect_delay, subscription
+from portfolio_realtime.market_data_consumer import consumer, missed_cancels, reconnect_delay, subscription
 from portfolio_realtime.market_data_consumer.reconnect_delay import Pauses
 from portfolio_realtime.market_data_consumer.trading_sessions import Session
 from portfolio_realtime.model import Mark, exact
@@ -56,6 +56,35 @@ async def test_corrections_cancels_and_halts_reach_the_mark(
         await market.post("/_sim/halt", {"symbol": "AAPL", "halted": False})
         await until(lambda: is_mark("202.02", "iex"), "trading goes on")
         assert (await market.get("/_sim/state"))["market_stream_connections"] == 1
+
+
+async def test_a_cancel_while_the_connection_is_away_reaches_the_mark(
+    simulator: StartSimulator, state: State, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stream never tells it; the symbol is traded no more."""
+    monkeypatch.setattr(missed_cancels, "SNAPSHOT_LAG_S_MAX", 1.0)
+    monkeypatch.setitem(reconnect_delay.PAUSES, "406", Pauses(0.2, 0.4))
+    market = await simulator(accounts=5, symbols=10, trades_per_second=0, activities_per_second=0)
+    await write_universe(state, {"AAPL": "us_equity"})
+    context = context_of(market, state)
+    async with running(context):
+
+        async def is_mark(price: str) -> bool:
+            mark = (await marks_of(state)).get("AAPL")
+            return mark is not None and exact(mark.price) == Decimal(price)
+
+        async def is_subscribed() -> bool:
+            return (await market.get("/_sim/state"))["subscribed_symbols"] >= 1
+
+        await until(is_subscribed, "AAPL is subscribed")
+        for price in ("202.02", "203.03"):
+            await market.post("/_sim/print", {"symbol": "AAPL", "price": price})
+        await until(lambda: is_mark("203.03"), "the last trade is the mark")
+        await market.post("/_sim/faults", {"faults": [{"kind": "market.ghosts", "at_s": 0, "for_s": 2}]})
+        await until(lambda: reconnect_count(context, "406") > 0, "the connection is away", 20)
+        cancel = {"kind": "market.cancel", "at_s": 0, "level": 50}  # of all stocks
+        await market.post("/_sim/faults", {"faults": [cancel]})
+        await until(lambda: is_mark("202.02"), "the trade before the cancelled one is the mark", 20)
 
 
 async def test_faults_of_the_feed_leave_no_wrong_mark(

@@ -17,6 +17,7 @@ from portfolio_realtime.errors import FeedError, FeedRefused, FeedUnavailable
 from portfolio_realtime.market_data_consumer import subscription as subscription_module
 from portfolio_realtime.market_data_consumer.feeds import schedules
 from portfolio_realtime.market_data_consumer.messages import Snapshot, SnapshotTrade, StreamTrade
+from portfolio_realtime.market_data_consumer.missed_cancels import SNAPSHOT_LAG_S_MAX
 from portfolio_realtime.market_data_consumer.stream import Arrived, StreamLost
 from portfolio_realtime.market_data_consumer.subscription import (
     AHEAD_LIVE_S,
@@ -63,7 +64,7 @@ class Feed:
         self._clock = clock
         self._registry = registry
         self._arrived: asyncio.Queue[Arrived] = asyncio.Queue()
-        self._latest: dict[str, SnapshotTrade] = {}
+        self.latest: dict[str, SnapshotTrade] = {}
         self._number = 0
         self._ahead_s = 0.0  # of the market before our clock
 
@@ -80,13 +81,13 @@ class Feed:
         self._number += 1
         at, price = rfc3339(self._clock.now_ns() + int(self._ahead_s * 10**9)), 100.0 + self._number
         trade_id = self._number if self.has_ids else None
-        self._latest[symbol] = SnapshotTrade(price, at, ("@",), "C", "D", trade_id)
+        self.latest[symbol] = SnapshotTrade(price, at, ("@",), "C", "D", trade_id)
         if is_streamed:
             self.bring(symbol)
 
     def bring(self, symbol: str) -> None:
         """The stream brings the latest trade."""
-        latest = self._latest[symbol]
+        latest = self.latest[symbol]
         at = latest.at
         assert isinstance(at, str)
         streamed = StreamTrade(symbol, latest.price, raw_moment(at), ("@",), "C", "D", latest.trade_id)
@@ -111,7 +112,7 @@ class Feed:
         if symbols is None:
             return await self._arrived.get()
         self.snapshot_requests += 1
-        return {symbol: Snapshot(self._latest[symbol]) for symbol in symbols if symbol in self._latest}
+        return {symbol: Snapshot(self.latest[symbol]) for symbol in symbols if symbol in self.latest}
 
     async def subscribe(self, symbols: set[str]) -> list[str]:
         """Accept everything."""
@@ -322,6 +323,37 @@ async def test_what_was_traded_between_two_connections_proves_nothing(
         await world.settle(2 * FEED_LAG_S_MAX)
         assert not loops.done()
         assert market.book.take_changed()[0][0].price == 102.0
+
+
+@pytest.mark.parametrize("shown", [2, 1, 0], ids=["lag of 2 s", "cancel", "two cancels"])
+async def test_a_trade_that_was_cancelled_between_two_connections_is_taken_back(
+    feed: tuple[MarketSubscription, Feed], shown: int
+) -> None:
+    """The snapshot that decides is requested before silence would ask for one. The stream is not mute."""
+    market, world = feed
+    trades: list[SnapshotTrade] = []
+    async with connected(market, world):
+        await world.settle()
+        for number in range(3):
+            world.trade("A", is_streamed=number > 0)
+            trades.append(world.latest["A"])
+            await world.settle(1.0)
+    market.end()
+    world.latest["A"] = trades[1]
+    market.begin(world.feed)
+    async with connected(market, world) as loops:
+        await world.settle()
+        assert market.book.take_changed()[0][0].price == trades[2].price
+        await world.settle(2.0)
+        world.latest["A"] = trades[shown]
+        await world.settle(SNAPSHOT_LAG_S_MAX - 2.0)
+        await world.settle()
+        market.book.touch_all()
+        assert market.book.take_changed()[0][0].price == trades[shown].price
+        for _ in range(4):
+            await world.settle(FEED_LAG_S_MAX)
+        assert not loops.done()
+        assert not world.renewed_count()
 
 
 async def test_a_silent_market_without_trades_is_left_in_peace(

@@ -15,6 +15,9 @@ from portfolio_realtime.model import CRYPTO, US_EQUITY, US_OPTION
 _BETA_FEEDS = ("boats", "overnight")
 _FEEDS_WITHOUT_REST = ("test",)
 _FEEDS_WITH_STATUSES = ("sip", "iex", "delayed_sip")
+# Others stream no cancels, or it is not known how far their snapshots lag behind the stream, or whether both
+# mean the same trades.
+_FEEDS_WITH_CANCELS = ("sip", "iex")
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Feed:
     setting: str  # the setting that chooses it
     is_packed_only: bool = False  # it offers no JSON
     has_statuses: bool = False  # it reports halts
+    has_cancels: bool = False  # it reports cancels, and its snapshots show them, too
     has_closes: bool = True  # its daily bars hold the previous close
 
 
@@ -93,6 +97,7 @@ def _stocks(source: str, setting: str) -> Feed:
         stock_effect,
         setting,
         has_statuses=source in _FEEDS_WITH_STATUSES,
+        has_cancels=source in _FEEDS_WITH_CANCELS,
     )
 
 

@@ -13,10 +13,11 @@
 
 When a trade is cancelled, or corrected into an ineligible one, the eligible trade before it values the symbol
 again, out of the RECENT_MAX newest. If none is left, a fresh snapshot is requested and the mark stays until
-then. A corrected trade keeps its time. These are refused and counted: a price that is missing, not finite or
-not positive, a trade without a time, and a trade more than AHEAD_S_MAX in the future. A streamed trade whose
-price differs from the mark by more than the factor PRICE_RATIO_MAX is set aside and counted, and a snapshot
-is requested. The trade counts if that snapshot has it as the latest trade.
+then. A corrected trade keeps its time. A cancel that was missed shows in the snapshots of the next connection
+(`missed_cancels`). These are refused and counted: a price that is missing, not finite or not positive, a
+trade without a time, and a trade more than AHEAD_S_MAX in the future. A streamed trade whose price differs
+from the mark by more than the factor PRICE_RATIO_MAX is set aside and counted, and a snapshot is requested.
+The trade counts if that snapshot has it as the latest trade.
 
 While trading in a symbol is halted its mark stays, with the quality HALTED, until trading resumes or a newer
 eligible trade shows that it has. Price bands (limit up, limit down) need no rule: a pause arrives as a halt.
@@ -47,6 +48,7 @@ from portfolio_realtime.market_data_consumer.messages import (
     as_of_ns,
     times_ns,
 )
+from portfolio_realtime.market_data_consumer.missed_cancels import MissedCancels
 from portfolio_realtime.market_data_consumer.msgpack_columns import (
     conditions_number,
     is_letter,
@@ -112,6 +114,7 @@ class MarkBook:
         self._by_slot: dict[int, MarkedSymbol] = {}
         self._marked: dict[str, MarkedSymbol] = {}
         self._to_refresh: dict[str, int] = {}  # symbol -> how many more snapshots may be requested
+        self._missed_cancels = MissedCancels()
         self._boundary_ns: int | None = None
         self.received_ns = 0  # when the newest message arrived
         self._version = 0  # of the newest marks
@@ -134,6 +137,7 @@ class MarkBook:
                 self._slot_of.remove(symbol_number(symbol))
                 self._columns.release(marked.slot)
             self._to_refresh.pop(symbol, None)
+            self._missed_cancels.forget(symbol)
 
     def is_followed(self, symbol: str) -> bool:
         """Whether marks are kept for the symbol."""
@@ -154,14 +158,16 @@ class MarkBook:
         marked = self._marked.get(symbol)
         return marked is not None and marked.has_streamed(at_ns)
 
-    def stream_from(self, source: str) -> None:
+    def stream_from(self, source: str, began_s: float | None = None) -> None:
         """Begin a new connection, whose trades have this source.
 
         A correction may have been missed meanwhile. So a snapshot's trade replaces one of the same time that
-        was streamed before.
+        was streamed before. `began_s`: now, in monotonic seconds; None: the feed reports no cancels that its
+        snapshots show.
         """
         self._source = source
         self._columns.count_as_snapshots()
+        self._missed_cancels.begin(source, () if began_s is None else self._marked.values(), began_s or 0.0)
 
     def add_trade(self, trade: StreamTrade, received_ns: int) -> bool:
         """Add one trade from the stream; return whether it has moved the mark."""
@@ -270,6 +276,31 @@ class MarkBook:
             self._note(marked, CHANGED)
         return is_moved
 
+    def take_back(
+        self, symbol: str, trade: SnapshotTrade | None, requested_s: float, received_ns: int
+    ) -> bool:
+        """Withdraw the trades that a snapshot of the streamed feed shows to be cancelled; return whether.
+
+        `trade`: its latest trade; the snapshot is to be added afterwards. `requested_s`: in monotonic
+        seconds. Trades of the present connection stay, so do those of another feed and those without ids.
+        """
+        marked = self._marked.get(symbol)
+        if marked is None or trade is None:
+            return False
+        traded_ns = as_of_ns(trade.at)
+        effect = self._effect(trade.conditions, trade.tape)
+        refusal = refusal_of(trade.price, traded_ns, effect, latest_eligible_ns(received_ns))
+        if refusal is not None or effect != MOVES or traded_ns is None or trade.price is None:
+            return False
+        key = traded_ns, id_number(trade.trade_id), self._exchange(trade.exchange)
+        shown = KnownTrade(*key, origin_of(self._source, is_snapshot=True), trade.price)
+        cancelled = self._missed_cancels.judge(marked, shown, requested_s)
+        for known in cancelled:
+            marked.withdraw(known.trade_id, known.exchange)
+        if cancelled:
+            self._withdrawn(marked, received_ns)
+        return bool(cancelled)
+
     def cancel(self, message: Cancel, received_ns: int) -> None:
         """Withdraw a cancelled trade."""
         marked = self._marked.get(message.symbol)
@@ -352,6 +383,10 @@ class MarkBook:
             symbol: self._to_refresh[symbol] - 1 for symbol in asking if self._to_refresh[symbol] > 1
         }
         return asking
+
+    def take_doubted(self, now_s: float) -> list[str]:
+        """The symbols that need a second snapshot, because a cancel may have been missed."""
+        return self._missed_cancels.take_due(now_s)
 
     def touch_all(self) -> None:
         """Count every mark as changed, because readers may have lost the marks."""

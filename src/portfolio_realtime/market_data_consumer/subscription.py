@@ -99,9 +99,8 @@ class MarketSubscription:
         self._shown: dict[str, SnapshotTrade] = {}  # symbol -> the trade in its newest snapshot
         self._missed: dict[str, tuple[int, float]] = {}  # symbol -> time of a snapshot's trade, when seen
         self._renewing: set[str] = set()  # symbols that are subscribed and mute
-        self._sought: dict[
-            str, bool
-        ] = {}  # symbol whose snapshot was taken -> whether `take_unmarked` saw it
+        # symbol whose snapshot was taken -> whether `take_unmarked` saw it
+        self._sought: dict[str, bool] = {}
 
     def want(self, symbols: Iterable[str]) -> None:
         """Keep the marks of exactly these symbols. Symbols dropped now stay for LEAVING_S."""
@@ -142,12 +141,12 @@ class MarketSubscription:
         if feed != self.feed:
             self._silence.reset()
         self.feed = feed
-        self.book.stream_from(feed.source)
         self._settled.clear()
         self._shown.clear()
         self._missed.clear()
         self._renewing.clear()
         self._frame_s = self._clock.monotonic_s()
+        self.book.stream_from(feed.source, self._frame_s if feed.has_cancels else None)
         self._silence.interrupt()
         self._subscribed = frozenset()
         self._is_given_up = False
@@ -340,10 +339,11 @@ class MarketSubscription:
     async def _read_snapshots(self, snapshots: Snapshots, parts: Sequence[list[str]]) -> list[FeedError]:
         """Read one feed's snapshots, a request a part. Returns the failures; their parts are asked again."""
         failures: list[FeedError] = []
+        requested_s = self._clock.monotonic_s()
         answers = await asyncio.gather(*map(snapshots.read, parts), return_exceptions=True)
         for part, answer in zip(parts, answers, strict=True):
             if isinstance(answer, dict):
-                self._add_snapshots(part, answer, snapshots.feed)
+                self._add_snapshots(part, answer, snapshots.feed, requested_s)
             elif isinstance(answer, FeedError):
                 failures.append(answer)
                 self._ask_snapshots(part)
@@ -387,7 +387,9 @@ class MarketSubscription:
             del self._pending[symbol]
         return [symbols[at : at + SYMBOLS_MAX] for at in range(0, len(symbols), SYMBOLS_MAX)]
 
-    def _add_snapshots(self, asked: list[str], found: dict[str, Snapshot], feed: Feed) -> None:
+    def _add_snapshots(
+        self, asked: list[str], found: dict[str, Snapshot], feed: Feed, requested_s: float
+    ) -> None:
         """Add the requested snapshots to the book, and note which trades the stream has not delivered.
 
         The first snapshot after a subscription holds a trade from before it, which is no evidence. Neither is
@@ -396,16 +398,17 @@ class MarketSubscription:
         received_ns, now_s = self._clock.now_ns(), self._clock.monotonic_s()
         date = new_york_date_of(received_ns)
         for symbol, snapshot in found.items():
-            was_marked = self.book.is_marked(symbol)
+            was_marked, latest = self.book.is_marked(symbol), snapshot.latest_trade
+            is_back = feed is self.feed and self.book.take_back(symbol, latest, requested_s, received_ns)
             is_moved = self.book.add_snapshot(
                 symbol, snapshot, date, received_ns, feed.source, has_close=feed.has_closes
             )
-            if feed is not self.feed or snapshot.latest_trade is None:
+            if feed is not self.feed or latest is None:
                 continue
-            is_new = snapshot.latest_trade != self._shown.get(symbol)
-            self._shown[symbol] = snapshot.latest_trade
+            is_new = not is_back and latest != self._shown.get(symbol)
+            self._shown[symbol] = latest
             if is_moved and is_new and symbol in self._settled and was_marked:
-                self._missed[symbol] = (as_of_ns(snapshot.latest_trade.at) or 0, now_s)
+                self._missed[symbol] = (as_of_ns(latest.at) or 0, now_s)
         if feed is self.feed:
             self._settled.update(self._subscribed.intersection(asked))
         self.moved.set()
@@ -424,8 +427,8 @@ class MarketSubscription:
         while True:
             await asyncio.sleep(REFRESH_CHECK_S)
             self._judge_missed()
-            self._ask_snapshots(self.book.take_to_refresh())
             now_s, now_ns = self._clock.monotonic_s(), self._clock.now_ns()
+            self._ask_snapshots([*self.book.take_to_refresh(), *self.book.take_doubted(now_s)])
             new_date = new_york_date_of(now_ns)
             session, before = self._schedule.session(now_ns), session
             if session is not before:
