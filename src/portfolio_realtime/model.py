@@ -108,13 +108,13 @@ class Mark(msgspec.Struct, frozen=True, gc=False):
     quality: str = ""  # mark quality: see GLOSSARY.md
 
 
-VERSIONS_PER_TOKEN: Final = 1_000_000  # versions of marks that one lease may give
+VERSIONS_PER_TOKEN: Final = 1_000_000  # a token is at least Valkey's time in ms: so many a millisecond
 
 
 def versions_from(fencing_token: int) -> int:
     """The lowest version of the marks written under a lease: above all those of earlier leases.
 
-    Up to VERSIONS_PER_TOKEN of them are written. Clocks, which may be wrong, do not count.
+    The clocks of consumers, which may be wrong, do not count.
     """
     return fencing_token * VERSIONS_PER_TOKEN
 
