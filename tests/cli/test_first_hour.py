@@ -29,6 +29,7 @@ HEAVY = {
 }
 COLOUR = re.compile(r"\x1b\[[0-9;]*(3[0-9]|38;5;[0-9]+)m")
 END_S_MAX = 60.0
+ACCOUNT = {"BROKER_API_KEY": "key", "BROKER_SECRET_KEY": "secret"}  # nothing is asked with them
 
 
 @pytest.mark.parametrize("words", [("--help",), ("loadtest", "--help"), ("doctor", "--help")])
@@ -143,7 +144,7 @@ def test_a_port_in_use_names_what_changes_it(
             capture_output=True,
             text=True,
             cwd=tmp_path,
-            env={**os.environ, **({name: str(port)} if name else {})},
+            env={**os.environ, **ACCOUNT, **({name: str(port)} if name else {})},
             timeout=END_S_MAX,
             check=False,
         )
@@ -175,7 +176,7 @@ def test_ctrl_c_leaves_no_traceback(module: str, moment: str, tmp_path: Path) ->
         stderr=subprocess.PIPE,
         text=True,
         cwd=tmp_path,
-        env={**os.environ, "WEBSOCKET_PORT": "0", "RUN_SERVICES_PORT": "0"},
+        env={**os.environ, **ACCOUNT, "WEBSOCKET_PORT": "0", "RUN_SERVICES_PORT": "0"},
     )
     try:
         assert process.stderr is not None
