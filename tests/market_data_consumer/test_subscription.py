@@ -15,13 +15,12 @@ from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.clock import parse_rfc3339, rfc3339
 from portfolio_realtime.errors import FeedError, FeedRefused, FeedUnavailable
 from portfolio_realtime.market_data_consumer import subscription as subscription_module
+from portfolio_realtime.market_data_consumer.clock_behind import AHEAD_S_MIN, AHEAD_TRADES_MIN
 from portfolio_realtime.market_data_consumer.feeds import schedules
 from portfolio_realtime.market_data_consumer.messages import Snapshot, SnapshotTrade, StreamTrade
 from portfolio_realtime.market_data_consumer.missed_cancels import SNAPSHOT_LAG_S_MAX
 from portfolio_realtime.market_data_consumer.stream import Arrived, StreamLost
 from portfolio_realtime.market_data_consumer.subscription import (
-    AHEAD_LIVE_S,
-    AHEAD_TRADES_MIN,
     FEED_LAG_S_MAX,
     SILENCE_S_MAX,
     SILENCE_S_MIN,
@@ -76,12 +75,12 @@ class Feed:
         """So far is our clock behind from now on."""
         self._ahead_s = 3600.0 * hours
 
-    def trade(self, symbol: str, *, is_streamed: bool) -> None:
+    def trade(self, symbol: str, *, is_streamed: bool, condition: str = "@") -> None:
         """Something is traded now."""
         self._number += 1
         at, price = rfc3339(self._clock.now_ns() + int(self._ahead_s * 10**9)), 100.0 + self._number
         trade_id = self._number if self.has_ids else None
-        self.latest[symbol] = SnapshotTrade(price, at, ("@",), "C", "D", trade_id)
+        self.latest[symbol] = SnapshotTrade(price, at, (condition,), "C", "D", trade_id)
         if is_streamed:
             self.bring(symbol)
 
@@ -90,7 +89,9 @@ class Feed:
         latest = self.latest[symbol]
         at = latest.at
         assert isinstance(at, str)
-        streamed = StreamTrade(symbol, latest.price, raw_moment(at), ("@",), "C", "D", latest.trade_id)
+        streamed = StreamTrade(
+            symbol, latest.price, raw_moment(at), latest.conditions, "C", "D", latest.trade_id
+        )
         self._arrived.put_nowait(Arrived([streamed], [], []))
 
     def bring_unread(self, *types: str) -> None:
@@ -408,7 +409,8 @@ async def test_a_feed_of_which_every_trade_is_refused_is_not_live(
         world.hours_behind(1)
         for _ in range(AHEAD_TRADES_MIN):
             world.trade("A", is_streamed=True)
-            await world.settle(AHEAD_LIVE_S)
+            world.trade("A", is_streamed=True, condition="I")  # an odd lot moves no mark at any time
+            await world.settle(AHEAD_S_MIN)
         assert not market.is_live
         world.hours_behind(0)
         world.trade("A", is_streamed=True)
@@ -428,7 +430,7 @@ async def test_one_trade_of_another_time_does_not_silence_a_feed(
         world.trade("A", is_streamed=True)
         world.hours_behind(0)
         await world.settle()
-        await world.settle(2 * AHEAD_LIVE_S)
+        await world.settle(2 * AHEAD_S_MIN)
         assert market.is_live
 
 

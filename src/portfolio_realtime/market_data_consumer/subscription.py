@@ -23,6 +23,7 @@ from portfolio_realtime import logs
 from portfolio_realtime.backoff import Backoff
 from portfolio_realtime.clock import Clock, new_york_date_of
 from portfolio_realtime.errors import FeedError, FeedRefused
+from portfolio_realtime.market_data_consumer.clock_behind import ClockBehind
 from portfolio_realtime.market_data_consumer.feeds import Feed, Schedule
 from portfolio_realtime.market_data_consumer.messages import (
     Cancel,
@@ -59,9 +60,6 @@ SILENCE_S_MAX: Final = {
 }
 FEED_LAG_S_MAX: Final = 3.0  # for so long a trade in a snapshot may still be missing in the stream
 EXPLAINED_S: Final = FEED_LAG_S_MAX + 2.0  # after snapshots were requested
-# A feed is not live if all its trades were refused for more than AHEAD_LIVE_S, and at least AHEAD_TRADES_MIN.
-AHEAD_LIVE_S: Final = 2.0
-AHEAD_TRADES_MIN: Final = 3
 UNKNOWN_TYPES_MAX: Final = 32  # type names that become metric labels
 OTHER_TYPES: Final = "other"  # the label of all further ones
 LEFT_OUT_SHOWN_MAX: Final = 10
@@ -89,8 +87,7 @@ class MarketSubscription:
         self._silence = Silence()
         self._is_suspect = False  # silent for suspiciously long, or found to be mute
         self._is_given_up = False
-        self._ahead_since_s: float | None = None  # since when every trade is from the future by our clock
-        self._ahead_count = 0  # trades from the future since then
+        self._clock_behind = ClockBehind()
         self._told_unknown_count = 0
         self._subscribed: frozenset[str] = frozenset()  # accepted on this connection
         self._caught_up_ns: int | None = None  # since when no trade is missed; None: some may be
@@ -166,14 +163,8 @@ class MarketSubscription:
 
         That is: all symbols are caught up, the stream is not suspect, and our clock is not too far behind.
         """
-        return self._caught_up_ns is not None and not self._is_suspect and not self._is_all_refused
-
-    @property
-    def _is_all_refused(self) -> bool:
-        """Whether every trade is refused because our clock is too far behind."""
-        since_s = self._ahead_since_s
-        is_long = since_s is not None and self._clock.monotonic_s() - since_s > AHEAD_LIVE_S
-        return is_long and self._ahead_count >= AHEAD_TRADES_MIN
+        is_caught_up = self._caught_up_ns is not None and not self._is_suspect
+        return is_caught_up and not self._clock_behind.is_behind(self._clock.monotonic_s())
 
     async def read(self, stream: MarketStream) -> NoReturn:
         """Read the stream and apply its messages. Raises FeedUnavailable, FeedRefused."""
@@ -206,27 +197,24 @@ class MarketSubscription:
             self._count("t", len(arrived.trades))
         for message in arrived.messages:
             self._apply_one(message, received_ns)
-        self._judge_ahead(counts.ahead - ahead_count, arrived)
+        ignored = counts.ignored - ignored_count
+        refused = counts.refused + counts.set_aside - refused_count
+        trades = len(arrived.trades) + sum(isinstance(one, StreamTrade) for one in arrived.messages)
+        self._judge_clock(counts.ahead - ahead_count, trades - ignored - refused)
         name = self.feed.name
-        self._metrics.ignored_trades.labels(name).inc(counts.ignored - ignored_count)
-        self._metrics.refused_trades.labels(name).inc(counts.refused + counts.set_aside - refused_count)
+        self._metrics.ignored_trades.labels(name).inc(ignored)
+        self._metrics.refused_trades.labels(name).inc(refused)
         self.moved.set()
 
-    def _judge_ahead(self, ahead: int, arrived: Arrived) -> None:
-        """Note that `ahead` of the arrived trades were refused because their time is in the future."""
-        trades = len(arrived.trades) + sum(isinstance(one, StreamTrade) for one in arrived.messages)
-        if ahead < trades:
-            self._ahead_since_s, self._ahead_count = None, 0
-        elif trades:
-            if self._ahead_since_s is None:
-                self._ahead_since_s = self._clock.monotonic_s()
-            self._ahead_count += trades
-            if self._is_all_refused:
-                log.error(
-                    "all trades are refused: the clock of this machine is behind",
-                    feed=self.feed.name,
-                    **logs.once(self.feed.name),
-                )
+    def _judge_clock(self, ahead: int, accepted: int) -> None:
+        now_s = self._clock.monotonic_s()
+        self._clock_behind.note(ahead, accepted, now_s)
+        if ahead and self._clock_behind.is_behind(now_s):
+            log.error(
+                "all trades are refused: the clock of this machine is behind",
+                feed=self.feed.name,
+                **logs.once(self.feed.name),
+            )
 
     def _apply_one(self, message: Message, received_ns: int) -> None:
         match message:

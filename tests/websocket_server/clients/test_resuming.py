@@ -25,7 +25,7 @@ from tests.support.websocket_servers import (
     Calculator,
     Served,
     bearer,
-    receive,
+    receive_any,
     refused_handshake,
     serving,
     write_accounts,
@@ -146,8 +146,8 @@ async def test_both_ways_in_take_it_and_half_of_it_is_no_position(
     async with server.open(f"/ws/portfolio/a?{ahead}") as by_path, server.open("/ws") as by_message:
         request = {"type": "subscribe", "account_id": "a", "epoch": epoch, "sequence": 6}
         await by_message.send(json.dumps(request))
-        assert (await receive(by_path))["stale_hops"] == ["server"]
-        assert (await receive(by_message))["stale_hops"] == ["server"]
+        assert (await receive_any(by_path))["stale_hops"] == ["server"]
+        assert (await receive_any(by_message))["stale_hops"] == ["server"]
         events = server.http.stream(
             "GET", "/v1/portfolio/a/stream", headers={**bearer(), "Last-Event-ID": f"{epoch}-6"}
         )
@@ -159,10 +159,10 @@ async def test_both_ways_in_take_it_and_half_of_it_is_no_position(
                 pass
             assert line == f"id: {epoch}-6"
         for client in (by_path, by_message):
-            assert (await receive(client))["stale_hops"] == []
-            assert (await receive(client))["sequence"] == 6
+            assert (await receive_any(client))["stale_hops"] == []
+            assert (await receive_any(client))["sequence"] == 6
     async with server.open(f"/ws/portfolio/a?epoch={epoch + 1}") as half:
-        assert (await receive(half))["sequence"] == 6
+        assert (await receive_any(half))["sequence"] == 6
     assert await refused_handshake(server.open("/ws/portfolio/a?epoch=x&sequence=1")) == 400
 
 
@@ -196,7 +196,7 @@ async def keep_publishing(calculator: Calculator) -> None:
 async def receive_until_late(client: WebSocket) -> None:
     """The first value is read, the second one heard."""
     for _ in range(2):
-        while (await receive(client))["type"] != "portfolio":
+        while (await receive_any(client))["type"] != "portfolio":
             pass
 
 
@@ -208,7 +208,7 @@ async def hop(current: Served, lagging: Served) -> tuple[list[tuple[int, int]], 
         epoch, sequence = positions[-1] if positions else (0, 0)
         async with server.open(f"/ws/portfolio/a?epoch={epoch}&sequence={sequence}") as client:
             for _ in range(200):
-                message = await receive(client)
+                message = await receive_any(client)
                 if message["type"] == "portfolio":
                     positions.append((message["epoch"], message["sequence"]))
                     if len(positions) % 5 == 0:
