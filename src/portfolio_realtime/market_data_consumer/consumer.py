@@ -35,7 +35,7 @@ from portfolio_realtime.state.minutes import whole_at_or_before
 from portfolio_realtime.telemetry import MarketMetrics
 
 UNIVERSE_PAUSE_S: Final = 0.1  # between two reads of the universe
-FLUSH_S_MIN: Final = 0.025  # marks that change within this time of a flush share the next one
+FLUSH_S_MIN: Final = 0.02  # marks that change within this time of a flush share the next one
 KEEP_S: Final = 0.5  # a quarter of the time for which a feed stays live without renewal
 SILENCE_CHECK_S: Final = 1.0
 TURN_CHECK_S: Final = 1.0  # between two checks whether another feed is due

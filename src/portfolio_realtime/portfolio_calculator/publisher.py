@@ -21,7 +21,7 @@ from portfolio_realtime.wire.messages import VALKEY
 QUIET_S: Final = 0.5  # longest wait without a change, because marks become stale by time alone
 DEAF_S_MAX: Final = 2.0  # a lost subscription is made again within this, counted from the last probe
 SIGN_S: Final = 1.0  # each shard sends a sign of life to all servers this often
-REST_S_MIN: Final = 0.006  # changes within this time of a flush share the next one
+REST_S_MIN: Final = 0.005  # changes within this time of a flush share the next one
 REST_S_MAX: Final = 0.05  # the longest pause after a flush
 FORGET_STEP: Final = 250  # stored publications removed before other tasks may run
 
