@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from portfolio_harness.simulation.virtual_loop import VirtualLoop
 from portfolio_realtime import config, pace
 from portfolio_realtime.cancellation import cancel_until_ended
-from portfolio_realtime.clock import NS_PER_S, rfc3339
+from portfolio_realtime.clock import rfc3339
 from portfolio_realtime.market_data_consumer.consumer import FeedConsumer
 from portfolio_realtime.market_data_consumer.feeds import schedules
 from portfolio_realtime.market_data_consumer.messages import StreamTrade
@@ -29,6 +29,7 @@ from portfolio_realtime.telemetry import CalculatorMetrics, MarketMetrics, Serve
 from portfolio_realtime.valuation.valuer import Valuer
 from portfolio_realtime.websocket_server.fanout.publication_follower import PublicationFollower
 from portfolio_realtime.wire.frames import text_frame, text_of
+from tests.support.clocks import LoopClock
 
 FLUSH_INTERVAL_S = 0.1
 UPDATE_S = 0.05
@@ -43,19 +44,6 @@ Seen = list[tuple[float, float]]
 Change = Callable[[float], Awaitable[None]]
 Hop = Callable[[VirtualLoop, Seen], tuple[Coroutine[Any, Any, Any] | None, Change]]
 """Makes the loop of a hop, if it has one, and what changes a price before it."""
-
-
-class LoopClock:
-    """The loop's time."""
-
-    def __init__(self, loop: VirtualLoop) -> None:
-        self._loop = loop
-
-    def now_ns(self) -> int:
-        return int(self._loop.time() * NS_PER_S)
-
-    def monotonic_s(self) -> float:
-        return self._loop.time()
 
 
 def context_of(loop: VirtualLoop, state: object) -> Context:

@@ -5,7 +5,7 @@ from datetime import date
 import pytest
 
 from alpaca_sim.core.clock import SECOND_NS, new_york, new_york_ns, parse_time_ns, rfc3339
-from tests.support.set_clock import START_NS, SetClock
+from tests.support.clocks import START_NS, SetClock
 
 
 def test_stamps_grow_while_the_clock_stands_still_or_goes_back() -> None:

@@ -16,7 +16,7 @@ from alpaca_sim.core.decimals import text, to_cents
 from alpaca_sim.core.ledger import Activity
 from alpaca_sim.simulator import Simulator
 from tests.alpaca_sim.conftest import Start, quiet
-from tests.support.set_clock import SetClock
+from tests.support.clocks import SetClock
 
 SYMBOLS = ["AAPL", "MSFT", "SPY", "BTC/USD"]
 quantities = st.decimals("-5000", "5000", places=9).filter(bool)

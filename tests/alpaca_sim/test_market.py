@@ -11,7 +11,7 @@ from alpaca_sim.core.listings import make_listings
 from alpaca_sim.core.market import HISTORY_MARKS_MAX, HISTORY_S_MAX, MINUTE_NS, Market
 from alpaca_sim.simulator import Simulator
 from tests.alpaca_sim.conftest import quiet
-from tests.support.set_clock import START_NS, SetClock
+from tests.support.clocks import START_NS, SetClock
 
 DAY = date(2027, 1, 15)
 

@@ -48,8 +48,8 @@ def test_a_cancel_that_was_missed_is_taken_from_the_second_snapshot(shown_s: int
     newest = float(10 + RECENT_MAX - 2)
     shown = snapshot(shown_s, float(shown_s))
     assert not look(book, shown, BEGAN_S)
-    assert (price_of(book), book.take_doubted(EARLY_S)) == (newest, [])
-    assert (book.take_doubted(LATE_S), book.take_doubted(LATE_S)) == (["A"], []), "asked once"
+    assert (price_of(book), book.take_suspect(EARLY_S)) == (newest, [])
+    assert (book.take_suspect(LATE_S), book.take_suspect(LATE_S)) == (["A"], []), "asked once"
     assert look(book, shown, LATE_S)
     assert price_of(book) == shown_s
     book.add_trade(trade(20, 20.0), 101)
@@ -61,7 +61,7 @@ def test_the_only_known_trade_is_cancelled() -> None:
     book = connect_again(5)
     look(book, snapshot(4, 4.0), BEGAN_S)
     assert look(book, snapshot(4, 4.0), LATE_S)
-    assert (price_of(book), book.take_to_refresh(), book.take_doubted(LATE_S)) == (4.0, [], [])
+    assert (price_of(book), book.take_to_refresh(), book.take_suspect(LATE_S)) == (4.0, [], [])
 
 
 def test_snapshots_that_lag_take_nothing_back() -> None:
@@ -69,14 +69,14 @@ def test_snapshots_that_lag_take_nothing_back() -> None:
     book = connect_again(4, 5)
     for requested_s in (BEGAN_S, BEGAN_S + 2.0, EARLY_S):
         assert not look(book, snapshot(4, 4.0), requested_s)
-    assert book.take_doubted(LATE_S) == ["A"]
+    assert book.take_suspect(LATE_S) == ["A"]
     assert not look(book, snapshot(5, 5.0), LATE_S)
     assert not look(book, snapshot(4, 4.0), LATE_S + 300.0)
-    assert (price_of(book), book.take_doubted(LATE_S + 300.0)) == (5.0, [])
+    assert (price_of(book), book.take_suspect(LATE_S + 300.0)) == (5.0, [])
 
     alone = connect_again(4, 5)
     assert not look(alone, snapshot(4, 4.0), LATE_S)
-    assert (price_of(alone), alone.take_doubted(LATE_S)) == (5.0, ["A"])
+    assert (price_of(alone), alone.take_suspect(LATE_S)) == (5.0, ["A"])
 
 
 @pytest.mark.parametrize("is_newest", [True, False])
@@ -109,7 +109,7 @@ def test_marks_change_once_whatever_snapshots_show() -> None:
     assert price_of(book) == 6.0, "it was there after all"
     for second in range(2, 10):
         assert not look(book, snapshot(5, 5.0), LATE_S + second)
-        assert book.take_doubted(LATE_S + second) == []
+        assert book.take_suspect(LATE_S + second) == []
     assert price_of(book) == 6.0
 
 
@@ -177,7 +177,7 @@ def test_trades_without_ids_and_feeds_without_cancels_are_left_alone() -> None:
     book.stream_from("iex")
     for requested_s in (BEGAN_S, LATE_S, LATE_S + 1.0):
         assert not look(book, snapshot(4, 4.0), requested_s)
-    assert (price_of(book), book.take_doubted(LATE_S)) == (5.0, [])
+    assert (price_of(book), book.take_suspect(LATE_S)) == (5.0, [])
 
 
 def test_a_trade_that_is_taken_back_is_not_the_mark_of_a_boundary() -> None:

@@ -8,22 +8,10 @@ from portfolio_harness.simulation.virtual_loop import VirtualLoop
 from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.symbol_collector.fetch_schedule import DueFetch, FetchSchedule
 from portfolio_realtime.symbol_collector.fetch_turns import CLOCK_STEP_S, LOOK_S_MAX, FetchTurns
+from tests.support.clocks import LoopClock
 
 LATE_S_MAX: Final = 2 * CLOCK_STEP_S
 LOOKS_MAX: Final = 25  # in the 10 s of the quiet test; a look every 50 ms would make 200
-
-
-class LoopClock:
-    """The loop's time."""
-
-    def __init__(self, loop: VirtualLoop) -> None:
-        self._loop = loop
-
-    def now_ns(self) -> int:
-        return int(self._loop.time() * NS_PER_S)
-
-    def monotonic_s(self) -> float:
-        return self._loop.time()
 
 
 def run(scenario: Callable[[VirtualLoop, FetchTurns], Awaitable[None]]) -> None:

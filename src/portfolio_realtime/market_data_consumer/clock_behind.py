@@ -1,4 +1,4 @@
-"""Whether our clock is too far behind: all trades that could move a mark are refused, of the future. Pure."""
+"""Whether our clock is too far behind, so that every trade seems to be of the future. Pure."""
 
 from typing import Final
 

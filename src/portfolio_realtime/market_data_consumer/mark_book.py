@@ -384,7 +384,7 @@ class MarkBook:
         }
         return asking
 
-    def take_doubted(self, now_s: float) -> list[str]:
+    def take_suspect(self, now_s: float) -> list[str]:
         """The symbols that need a second snapshot, because a cancel may have been missed."""
         return self._missed_cancels.take_due(now_s)
 

@@ -18,12 +18,12 @@ SNAPSHOT_LAG_S_MAX: Final = 5.0  # for so long a trade that was streamed may be 
 
 
 class MissedCancels:
-    """The newest trades from before the present connection, and which of them are in doubt."""
+    """The newest trades from before the present connection, and which of them may be cancelled."""
 
     def __init__(self) -> None:
         self._decides_s = 0.0  # from when on a requested snapshot decides, in monotonic seconds
         self._newest_ns: dict[str, int] = {}  # symbol -> time of its newest trade from before
-        self._doubted: dict[str, bool] = {}  # symbol -> whether its second snapshot was requested
+        self._suspect: dict[str, bool] = {}  # symbol -> whether its second snapshot was requested
 
     def begin(self, source: str, followed: Iterable[MarkedSymbol], began_s: float) -> None:
         """Begin a connection to this source, with the symbols as they were before it."""
@@ -34,12 +34,12 @@ class MissedCancels:
             for symbol, trade in newest
             if trade is not None and source_of(trade.origin) == source
         }
-        self._doubted = {}
+        self._suspect = {}
 
     def forget(self, symbol: str) -> None:
         """Judge the symbol no more on this connection."""
         self._newest_ns.pop(symbol, None)
-        self._doubted.pop(symbol, None)
+        self._suspect.pop(symbol, None)
 
     def judge(self, marked: MarkedSymbol, shown: KnownTrade, requested_s: float) -> list[KnownTrade]:
         """The known trades that are cancelled, now that the streamed feed's snapshot shows this trade.
@@ -51,7 +51,7 @@ class MissedCancels:
             return []
         is_late = requested_s >= self._decides_s
         if shown.as_of_ns >= newest.as_of_ns:
-            self._doubted.pop(symbol, None)
+            self._suspect.pop(symbol, None)
             if is_late:
                 self.forget(symbol)
             return []
@@ -59,8 +59,8 @@ class MissedCancels:
         # What the stream has brought since, or a cancel of the shown trade, proves that the answer lags.
         if marked.is_withdrawn(shown) or not all(is_of_snapshot(trade.origin) for trade in newer):
             return []
-        if not is_late or symbol not in self._doubted:
-            self._doubted.setdefault(symbol, False)
+        if not is_late or symbol not in self._suspect:
+            self._suspect.setdefault(symbol, False)
             return []
         self.forget(symbol)
         return [trade for trade in newer if trade.origin == shown.origin and trade.trade_id != NO_ID]
@@ -69,6 +69,6 @@ class MissedCancels:
         """The symbols whose second snapshot is due, each once."""
         if now_s < self._decides_s:
             return []
-        due = [symbol for symbol, is_requested in self._doubted.items() if not is_requested]
-        self._doubted.update(dict.fromkeys(due, True))
+        due = [symbol for symbol, is_requested in self._suspect.items() if not is_requested]
+        self._suspect.update(dict.fromkeys(due, True))
         return due

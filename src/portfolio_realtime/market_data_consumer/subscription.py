@@ -416,7 +416,7 @@ class MarketSubscription:
             await asyncio.sleep(REFRESH_CHECK_S)
             self._judge_missed()
             now_s, now_ns = self._clock.monotonic_s(), self._clock.now_ns()
-            self._ask_snapshots([*self.book.take_to_refresh(), *self.book.take_doubted(now_s)])
+            self._ask_snapshots([*self.book.take_to_refresh(), *self.book.take_suspect(now_s)])
             new_date = new_york_date_of(now_ns)
             session, before = self._schedule.session(now_ns), session
             if session is not before:
