@@ -35,7 +35,7 @@ from portfolio_realtime.errors import (
 )
 from portfolio_realtime.exit_codes import FAILED, OK, SETTINGS
 from portfolio_realtime.state import State, keys, open_state
-from portfolio_realtime.state.agreement import AGREED_MS, NO_VERSION, WIRE, WIRE_VERSION
+from portfolio_realtime.state.agreement import AGREED_MS, READS, WIRE, WireProcess, WireVersions, earlier
 from portfolio_realtime.state.clients import CLOSED_ALREADY
 from portfolio_realtime.state.connection import Connection
 from portfolio_realtime.state.leases import Lease
@@ -46,6 +46,7 @@ FINAL: Final = (SettingsError, StateRefused)  # a restart does not help
 PAUSE_S_MIN: Final = 0.2
 PAUSE_S_MAX: Final = 5.0
 METRICS_S: Final = 2.0
+AGREE_S: Final = 2.0  # between two renewals of what is agreed
 STATE_WAIT_S: Final = 10.0
 LEASE_POLL_S: Final = 0.25
 PART_AWAY_S: Final = 5.0  # until work that needs a part of a cluster is tried again
@@ -145,7 +146,12 @@ async def with_state(name: str, settings: config.Settings, run: Run, ending: asy
             if settings.is_embedded:
                 # This Valkey has just been started, so nothing can have been revoked in it.
                 await state.revocations.confirm()
-            await together(run(context), _leave_metrics(name, context), _embed_metrics(name, context))
+            await together(
+                run(context),
+                _keep_agreed(context),
+                _leave_metrics(name, context),
+                _embed_metrics(name, context),
+            )
         finally:
             await state.close()
             if tracing is not None:
@@ -169,27 +175,30 @@ async def _wait_ready(context: Context) -> None:
 async def _agree(context: Context) -> None:
     """Agree on shared settings with the other processes, through Valkey.
 
-    Waits for processes with another wire version to end. Raises SettingsError for different settings.
+    Waits while another process writes a version of the wire that this one cannot read. Raises SettingsError
+    for different settings.
     """
-    ours, shards = agreed_settings(context.settings), context.settings.shards
+    state, shards = context.state, context.settings.shards
+    ours = agreed_settings(context.settings, state.wire)
     while True:
         try:
-            here = await context.state.agreement.settings(ours)
-            if (theirs := here.get(WIRE, NO_VERSION)) == ours[WIRE]:
-                shards_here = await context.state.agreement.shards(shards)
+            here = await state.agreement.settings(ours)
+            hindering = await state.wire.begin(context.clock.monotonic_s(), earlier(here))
+            if hindering is None:
+                shards_here = await state.agreement.shards(shards)
                 break
         except StateUnavailable as error:
             tell_away(error)
             await asyncio.sleep(PAUSE_S_MIN)
         else:
-            tell_other_wire(ours[WIRE], theirs)
+            tell_other_wire(state.wire.reads, hindering)
             await asyncio.sleep(WIRE_POLL_S)
     if shards_here != shards:
         raise SettingsError(
             f"SHARDS={shards}, but this Valkey has {shards_here} shards: set SHARDS={shards_here}, or use an "
             "empty database"
         )
-    for name, value in ours.items():
+    for name, value in shared_settings(context.settings).items():
         if (theirs := here.get(name, value)) != value:
             raise SettingsError(
                 f"{name}={value}, but the services on this Valkey run with {name}={theirs}: set that, or "
@@ -197,22 +206,25 @@ async def _agree(context: Context) -> None:
             )
 
 
-def agreed_settings(settings: config.Settings) -> dict[str, str]:
-    """The settings that must be equal in all processes of a system, by name, and the version of the wire."""
-    return {
-        "LEASE_MS": str(settings.lease_ms),
-        "HISTORY_INTERVAL": str(settings.history_interval),
-        WIRE: WIRE_VERSION,
-    }
+def shared_settings(settings: config.Settings) -> dict[str, str]:
+    """The settings that must be equal in all processes of a system, by name."""
+    return {"LEASE_MS": str(settings.lease_ms), "HISTORY_INTERVAL": str(settings.history_interval)}
 
 
-def tell_other_wire(ours: str, theirs: str) -> None:
-    """Log, once a minute, that this process waits for processes with another version of the wire to end."""
+def agreed_settings(settings: config.Settings, wire: WireVersions) -> dict[str, str]:
+    """The shared settings, and which version of the wire this process writes and reads."""
+    return {**shared_settings(settings), WIRE: str(wire.announced), READS: wire.reads}
+
+
+def tell_other_wire(reads: str, hindering: WireProcess) -> None:
+    """Log, once a minute, that this process waits, because another one writes what it cannot read."""
     log.warning(
-        "waiting for services of another version to end: their messages have another format",
-        wire=ours,
-        theirs=theirs,
-        remedy=f"stop them; this service starts {AGREED_MS // 1000} s later",
+        "waiting for a service of another version: it writes messages in a format that this one cannot read",
+        reads=reads,
+        theirs=hindering.writes,
+        process=hindering.name,
+        remedy=f"if this lasts for more than {AGREED_MS // 1000} s, the two releases are too far apart: stop "
+        "the others first, or go by the release between",
         **logs.once("wire"),
     )
 
@@ -269,15 +281,33 @@ def tell_clock(ahead_s: float, gauge: Gauge) -> None:
         )
 
 
+async def _keep_agreed(context: Context) -> None:
+    agreement, wire = context.state.agreement, context.state.wire
+    written = wire.writes
+    gauge = telemetry.wire_version(context.registry)
+    while True:
+        try:
+            silent = await agreement.keep(agreed_settings(context.settings, wire))
+            await wire.follow(context.clock.monotonic_s(), silent)
+        except StateUnavailable as error:
+            tell_away(error)
+        if wire.writes != written:
+            log.info(
+                "writes another version of the wire", writes=wire.writes, before=written, reads=wire.reads
+            )
+            written = wire.writes
+        gauge.set(wire.writes)
+        await asyncio.sleep(AGREE_S)
+
+
 async def _leave_metrics(name: str, context: Context) -> None:
     away_since_s: float | None = None
-    agreed, clock_ahead = agreed_settings(context.settings), telemetry.clock_ahead(context.registry)
+    clock_ahead = telemetry.clock_ahead(context.registry)
     while True:
         now_s = context.clock.monotonic_s()
         try:
             text = telemetry.exposition(context.registry)
             await context.state.metrics.write(name, context.instance, text)
-            await context.state.agreement.keep(agreed)
             tell_clock(await context.state.connection.clock_ahead_s(), clock_ahead)
         except StateUnavailable as error:
             away_since_s = now_s if away_since_s is None else away_since_s

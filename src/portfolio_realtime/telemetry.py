@@ -266,6 +266,11 @@ def clock_ahead(registry: CollectorRegistry) -> Gauge:
     return Gauge(f"{PREFIX}_clock_ahead_seconds", "This machine's clock minus Valkey's", registry=registry)
 
 
+def wire_version(registry: CollectorRegistry) -> Gauge:
+    """A gauge of every service: the version of the wire that it writes."""
+    return Gauge(f"{PREFIX}_wire_version", "Version of the wire that this process writes", registry=registry)
+
+
 def exposition(registry: CollectorRegistry) -> bytes:
     """The registry in Prometheus text format."""
     return generate_latest(registry)

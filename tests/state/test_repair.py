@@ -16,7 +16,7 @@ from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.errors import LeaseLost, SettingsError
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.accounts import readable_changes
-from portfolio_realtime.state.agreement import AGREED_MS, WIRE, WIRE_VERSION
+from portfolio_realtime.state.agreement import AGREED_MS
 from portfolio_realtime.state.interest import decode_begun
 from portfolio_realtime.state.marks import NO_BATCH, decode_marks, encode_marks
 from portfolio_realtime.state.revocations import FIELD
@@ -125,43 +125,6 @@ async def test_what_living_processes_must_agree_on_can_be_changed_by_stopping_al
     await state.connection.commands.delete(keys.settings())
     await start(lease_ms=9000)
     await start(lease_ms=9000)
-
-
-@pytest.mark.parametrize("theirs", [str(int(WIRE_VERSION) + 1), "0", None], ids=["newer", "older", "none"])
-async def test_who_meets_another_wire_waits_until_it_has_gone(
-    state: State, valkey_url: str, until: Until, monkeypatch: pytest.MonkeyPatch, theirs: str | None
-) -> None:
-    """It says so in one line and writes nothing; a newer process meets us in the same way."""
-    monkeypatch.setattr(service, "WIRE_POLL_S", 0.05)
-    settings = config.load(redis_url=valkey_url, _env_file=None)
-    others = service.agreed_settings(settings)
-    if theirs is None:
-        del others[WIRE]
-    else:
-        others[WIRE] = theirs
-    began = asyncio.Event()
-
-    async def run(_: service.Context) -> None:
-        began.set()
-
-    await state.agreement.keep(others)
-    with structlog.testing.capture_logs() as lines:
-        starting = asyncio.create_task(service.with_state("test", settings, run, asyncio.Event()))
-        await until(lambda: lines, "it says so")
-        await state.agreement.keep(others)
-        await asyncio.sleep(0.2)
-        assert not began.is_set()
-        written = set(await state.connection.commands.keys())
-        assert written <= {
-            keys.settings().encode(),
-            keys.revocations_known().encode(),
-        }  # of one node of a cluster
-        await state.connection.commands.delete(keys.settings())  # the last of them has ended
-        await starting
-    assert began.is_set()
-    told = lines[0]
-    assert (told["wire"], told["theirs"]) == (WIRE_VERSION, theirs or "0")
-    assert "stop them" in told["remedy"]
 
 
 @AWAY

@@ -16,6 +16,7 @@ revocations = typer.Typer(
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     app.command()(status)
+    app.command()(wire)
     app.command()(plan)
     app.add_typer(revocations, name="revocations")
 
@@ -44,6 +45,28 @@ def status(
     else:
         Console().print(shown.table(found))
     raise typer.Exit(UNPROVEN if found.troubles else OK)
+
+
+def wire(
+    hold: Annotated[int, typer.Option(help="Let nobody write a version above this one")] = 0,
+    hours: Annotated[float, typer.Option(min=0.01, help="With --hold: for how long")] = 1.0,
+    release: Annotated[bool, typer.Option("--release", help="End what --hold began")] = False,
+) -> None:
+    """Show which version of the wire each process reads and writes. Before a downgrade, hold the older one.
+
+    Exit code 3: a process still writes a version above the held one.
+    """
+    from portfolio_realtime.cli import wire as shown
+
+    loaded = settings()
+    if release:
+        work = shown.release(loaded)
+    else:
+        work = shown.hold(loaded, hold, hours) if hold else shown.processes(loaded)
+    found = finished(until_ctrl_c(work))
+    for one in found:
+        typer.echo(shown.line(one))
+    raise typer.Exit(UNPROVEN if hold and shown.is_above(found, hold) else OK)
 
 
 def plan(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from portfolio_realtime.config import Settings
 from portfolio_realtime.state.account_numbers import AccountNumbers
 from portfolio_realtime.state.accounts import Accounts
-from portfolio_realtime.state.agreement import Agreement
+from portfolio_realtime.state.agreement import Agreement, WireVersions
 from portfolio_realtime.state.asset_names import AssetNames
 from portfolio_realtime.state.closed_days import ClosedDaysStore
 from portfolio_realtime.state.connection import Connection
@@ -38,6 +38,7 @@ class State:
     interest: Interest
     metrics: Metrics
     agreement: Agreement
+    wire: WireVersions
     tickets: Tickets
     revocations: Revocations
     entitlements: Entitlements
@@ -68,6 +69,7 @@ def open_state(url: str, *, holder: str, shards: int, lease_ms: int, is_cluster:
         interest=Interest(connection, shards, server),
         metrics=Metrics(connection),
         agreement=Agreement(connection),
+        wire=WireVersions(connection, holder),
         tickets=Tickets(connection),
         revocations=Revocations(connection),
         entitlements=Entitlements(connection),

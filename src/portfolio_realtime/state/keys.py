@@ -27,6 +27,7 @@
 | life                       | string     | websocket server      | none     | names this life of the state; lost with it    |
 | shards                     | string     | each service          | none     | SHARDS, on which all services must agree      |
 | settings                   | string     | each service          | 15 s     | LEASE_MS …, on which running services agree   |
+| wire                       | hash       | each service          | none     | process -> versions of the wire that it reads and writes, expiry in ms |
 | {metrics}:SERVICE:INSTANCE | string     | each service          | 15 s     | its metrics in Prometheus text                |
 | ticket:SHA256              | string     | websocket server      | 30 s     | owner of the ticket; deleted when used        |
 | {revocations}              | stream     | operators             | JWT_LIFETIME_MAX | revoked credentials                       |
@@ -271,6 +272,11 @@ def shards() -> str:
 def settings() -> str:
     """Key of the settings on which all running processes agree."""
     return f"{_prefix}settings"
+
+
+def wire() -> str:
+    """Hash of the versions of the wire that each running process reads and writes."""
+    return f"{_prefix}wire"
 
 
 def probe(channel: str, word: str) -> str:

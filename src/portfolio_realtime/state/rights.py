@@ -36,10 +36,10 @@ COMMANDS: Final[Mapping[User, str]] = MappingProxyType(
         "collector": f"{_CONNECTION} {_SCRIPTS} {_LEASES} hgetall hkeys hlen hmget hscan hset hdel spop "
         f"{_CHANNELS} {_INTEREST}",
         "consumer": f"{_CONNECTION} {_SCRIPTS} {_LEASES} expire hgetall hvals hset hdel {_CHANNELS}",
-        "calculator": f"{_CONNECTION} {_SCRIPTS} {_LEASES} mget pexpiretime hvals hkeys hlen hmget hscan "
-        f"hset hdel {_CHANNELS} {_INTEREST} zadd zcard zrem",
-        "server": f"{_CONNECTION} {_SCRIPTS} exists set get getdel mget sadd scan hget hmget hexists hlen "
-        f"multi exec time zadd zrange zremrangebyscore zscore {_CHANNELS} xread xadd xrevrange expire "
+        "calculator": f"{_CONNECTION} {_SCRIPTS} {_LEASES} mget pexpiretime hgetall hvals hkeys hlen hmget "
+        f"hscan hset hdel {_CHANNELS} {_INTEREST} zadd zcard zrem",
+        "server": f"{_CONNECTION} {_SCRIPTS} exists set get getdel mget sadd scan hget hgetall hmget hexists "
+        f"hlen multi exec time zadd zrange zremrangebyscore zscore {_CHANNELS} xread xadd xrevrange expire "
         "pexpire hset hsetnx hdel info",
         "operator": f"{_CONNECTION} info multi exec xadd xread xrevrange expire get hset hsetnx hdel "
         "hmget hgetall mget pexpiretime scan",
@@ -88,7 +88,14 @@ KEYS: Final[Mapping[str, Mapping[User, Access]]] = MappingProxyType(
         "{connections}:servers": {"server": "RW"},
         "{connections}:*:*": {"server": "RW"},
         "life": {"server": "RW"},
-        "settings": {"collector": "RW", "consumer": "RW", "calculator": "RW", "server": "RW"},
+        "settings": {
+            "collector": "RW",
+            "consumer": "RW",
+            "calculator": "RW",
+            "server": "RW",
+            "operator": "R",
+        },
+        "wire": {"collector": "RW", "consumer": "RW", "calculator": "RW", "server": "RW", "operator": "RW"},
         "shards": {"collector": "RW", "consumer": "RW", "calculator": "RW", "server": "RW"},
         "{revocations}": {"server": "RW", "operator": "RW"},  # a server writes lost entries again
         "{revocations}:known": {"server": "RW", "operator": "RW"},
