@@ -26,7 +26,6 @@ from portfolio_realtime.portfolio_calculator.shard_owner import GROUP
 from portfolio_realtime.state import State, keys, rights
 from portfolio_realtime.state.accounts import LISTED
 from portfolio_realtime.state.embedded import free_port
-from portfolio_realtime.state.leases import Held
 from portfolio_realtime.state.revocations import SubjectRevocation
 from portfolio_realtime.wire.messages import is_account_id
 from tests.conftest import SHARDS, end, one_server
@@ -226,10 +225,12 @@ async def test_e23_the_users_of_calculators_and_of_the_collector_are_enough() ->
         await admin.aclose()
         limited = f"redis://{{}}:PASSWORD@127.0.0.1:{server.port}/0"
         async with opened(limited.format("calculator")) as state:
-            assert await state.leases.enlist(GROUP) == {state.leases.holder}
+            assert (await state.leases.enlist(GROUP)).running == {state.leases.holder}
             name = keys.shard_lease(0)
             assert await state.leases.acquire(name) is not None
-            assert await state.leases.read_held({name: keys.interest(0)}) == [Held(state.leases.holder, 0)]
+            (held,) = await state.leases.read_held({name: keys.interest(0)})
+            assert held is not None
+            assert (held.holder, held.work) == (state.leases.holder, 0)
         async with opened(limited.format("collector")) as state:
             lease = await state.leases.acquire("symbol_collector")
             assert lease is not None

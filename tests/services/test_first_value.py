@@ -39,6 +39,7 @@ def nothing_comes_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interest_follower, "SWEEP_S", NEVER_S)
     monkeypatch.setattr(publisher, "QUIET_S", NEVER_S)
     monkeypatch.setattr(calculator, "FEEDS_S", NEVER_S)
+    monkeypatch.setattr(calculator, "FEEDS_AWAY_S", NEVER_S)
     monkeypatch.setattr(totals_refresh, "TOTALS_S", NEVER_S)
     monkeypatch.setattr(publication_follower, "RENEW_S", NEVER_S)
 

@@ -1,6 +1,7 @@
 """One holder at a time, tokens that only grow, and writes that an older owner cannot make."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, Sequence
 
@@ -124,15 +125,15 @@ async def test_an_older_owner_cannot_write(state: State, followed: Followed) -> 
 
 async def test_members_are_counted_until_they_are_silent(state: State, other: State, until: Until) -> None:
     """Each member counts once; who leaves or falls silent counts no more."""
-    assert len(await state.leases.enlist("group")) == 1
-    assert len(await other.leases.enlist("group")) == 2
-    assert len(await state.leases.enlist("group")) == 2
+    assert len((await state.leases.enlist("group")).running) == 1
+    assert len((await other.leases.enlist("group")).running) == 2
+    assert len((await state.leases.enlist("group")).running) == 2
     await other.leases.leave("group")
-    assert len(await state.leases.enlist("group")) == 1
+    assert len((await state.leases.enlist("group")).running) == 1
     await other.leases.enlist("group")
 
     async def is_alone() -> bool:
-        return len(await state.leases.enlist("group")) == 1
+        return len((await state.leases.enlist("group")).running) == 1
 
     await until(is_alone, "the silent member is not counted")
 
@@ -146,4 +147,11 @@ async def test_who_counts_the_living_is_one_of_them(state: State, monkeypatch: p
         await state.connection.commands.delete(*keys)
 
     monkeypatch.setattr(state.leases, "_prolong", prolong_and_lose)
-    assert len(await state.leases.enlist("group")) == 1
+    assert len((await state.leases.enlist("group")).running) == 1
+
+
+async def test_a_member_knows_when_the_next_one_ends(state: State, other: State) -> None:
+    """Unless it prolongs; our own end does not count."""
+    assert (await other.leases.enlist("group")).next_end_s == math.inf
+    (_, next_end_s) = await state.leases.enlist("group")
+    assert 0 < next_end_s <= LEASE_MS / 1000

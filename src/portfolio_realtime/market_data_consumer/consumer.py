@@ -37,6 +37,7 @@ from portfolio_realtime.telemetry import MarketMetrics
 UNIVERSE_PAUSE_S: Final = 0.1  # between two reads of the universe
 FLUSH_S_MIN: Final = 0.02  # marks that change within this time of a flush share the next one
 KEEP_S: Final = 0.5  # a quarter of the time for which a feed stays live without renewal
+LOOK_S: Final = 0.1  # between two looks while it is not live
 SILENCE_CHECK_S: Final = 1.0
 TURN_CHECK_S: Final = 1.0  # between two checks whether another feed is due
 PRUNE_S: Final = 300.0  # between two searches for marks of symbols that no account holds
@@ -164,7 +165,7 @@ class FeedConsumer:
                 elif was_live:
                     await feeds.drop(source)
             was_live = is_live
-            await asyncio.sleep(KEEP_S)
+            await asyncio.sleep(KEEP_S if is_live else LOOK_S)
 
     @property
     def _is_exchange_open(self) -> bool:

@@ -31,7 +31,8 @@ from portfolio_realtime.valuation.valuer import Valuer
 
 # At the very first start, records are not stale for this long before the broker is first heard.
 HEARD_S_MAX: Final = 5.0
-FEEDS_S: Final = 0.5  # between two checks which feeds are live
+FEEDS_S: Final = 0.5  # between two checks which feeds are live …
+FEEDS_AWAY_S: Final = 0.1  # … while one is not
 FEEDS_S_MAX: Final = keys.FEED_TTL_MS / 1000  # without a successful check; then no feed counts as live
 
 log = structlog.get_logger()
@@ -135,7 +136,8 @@ class Calculator:
                     "all feeds are live"
                 )
                 self._publisher.wake.set()
-            await asyncio.sleep(FEEDS_S)
+            is_all_live = live >= book.sources | {feeds.ACCOUNTS}
+            await asyncio.sleep(FEEDS_S if is_all_live else FEEDS_AWAY_S)
 
     def _follow_broker(self, *, is_heard: bool) -> None:
         """Mark all records as stale while the broker is not known to be heard.

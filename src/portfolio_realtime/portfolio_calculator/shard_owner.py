@@ -5,6 +5,7 @@ What is fair is decided in `fair_shares.py`.
 
 import asyncio
 import contextlib
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
 from typing import Final
@@ -14,7 +15,7 @@ import structlog
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.portfolio_calculator.fair_shares import fair_shares, weight
-from portfolio_realtime.service import Context, spare
+from portfolio_realtime.service import LEASE_POLL_S, Context, spare
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.interest import UNREAD, Servers
 from portfolio_realtime.state.leases import Lease
@@ -22,7 +23,8 @@ from portfolio_realtime.telemetry import CalculatorMetrics
 
 GROUP: Final = "portfolio_calculators"
 MOVES_PER_MINUTE: Final = 60  # shards that this instance gives up; a second one that joins gets at most 49
-FREE_ROUNDS_MAX: Final = 3  # a shard that is free for longer is acquired by whoever sees it
+FREE_RENEWALS_MAX: Final = 3  # times LEASE_RENEW_MS; whoever sees a shard free for longer acquires it
+END_S: Final = 0.002  # Valkey counts a member's time in whole milliseconds
 KEPT_S: Final = 60.0  # it is kept for so long: whoever should own it may be unable to
 MINUTE_S: Final = 60.0
 
@@ -48,7 +50,8 @@ class ShardOwner:
         self.calculators = 1  # that run, with this one
         self.wanted: dict[int, dict[str, Servers]] = {}  # shard -> watched account -> its servers
         self.read_until: dict[int, str] = {}  # shard -> the newest change of interest that is in `wanted`
-        self._free_rounds: dict[int, int] = {}  # free shard -> in how many rounds it has been seen
+        self._free_since_s: dict[int, float] = {}  # free shard -> when it was first seen
+        self._has_orphans = False  # whoever holds a shard is no member any more, so that its lease ends soon
         self._kept_until_s: dict[int, float] = {}
         self._given_s: deque[float] = deque()  # when we gave up a shard
         self._clock = context.clock
@@ -69,8 +72,9 @@ class ShardOwner:
         members = frozenset[str]()
         while True:
             turns = self._state.connection.turns
+            next_end_s = math.inf
             with self.sparing(None, may_fail=bool(members)):
-                members = await self._state.leases.enlist(GROUP)
+                members, next_end_s = await self._state.leases.enlist(GROUP)
             self.calculators, owned = len(members), len(self.leases)
             with self.sparing(None):
                 await self._take_share(members)
@@ -82,18 +86,27 @@ class ShardOwner:
                     calculators=self.calculators,
                 )
             self._metrics.shards.set(len(self.leases))
-            await self._state.connection.wait_turn(self._settings.lease_renew_ms / 1000, turns)
+            await self._state.connection.wait_turn(self._pause_s(next_end_s), turns)
+
+    def _pause_s(self, next_end_s: float) -> float:
+        """Until the next round: at once when a member has ended, and soon while its leases have not."""
+        pause_s = self._settings.lease_renew_ms / 1000
+        if self._has_orphans:
+            pause_s = min(pause_s, LEASE_POLL_S)
+        return min(pause_s, next_end_s + END_S)
 
     async def _take_share(self, members: Collection[str]) -> None:
         """Acquire what is free and ours, and give up what is another's. Raises StateUnavailable."""
         shards = range(self._settings.shards)
         if len(members) == 1:
             free, ours = [shard for shard in shards if shard not in self.leases], set(shards)
+            self._has_orphans = False  # until one of these cannot be acquired
         else:
             free, ours = await self._read_share(members)
         for shard in free:
-            if shard in ours or self._free_rounds[shard] > FREE_ROUNDS_MAX:
-                await self._acquire(shard)
+            if shard in ours or self._has_been_free(shard):
+                is_anothers = await self._acquire(shard)
+                self._has_orphans |= is_anothers and len(members) == 1
                 if shard in self.leases and shard not in ours:
                     self._kept_until_s[shard] = self._clock.monotonic_s() + KEPT_S
         self._on_shared()
@@ -106,7 +119,7 @@ class ShardOwner:
         leases = self._state.leases
         names = {keys.shard_lease(shard): keys.interest(shard) for shard in range(self._settings.shards)}
         held: dict[str, set[int]] = {member: set() for member in members}
-        weights, free = dict[int, int](), list[int]()
+        weights, free, has_orphans = dict[int, int](), list[int](), False
         for shard, found in enumerate(await leases.read_held(names)):
             if found is None:  # a part of a cluster is away
                 continue
@@ -117,7 +130,11 @@ class ShardOwner:
                 free.append(shard)
             elif found.holder in held:
                 held[found.holder].add(shard)
-        self._free_rounds = {shard: self._free_rounds.get(shard, 0) + 1 for shard in free}
+            else:
+                has_orphans = True
+        now_s = self._clock.monotonic_s()
+        self._free_since_s = {shard: self._free_since_s.get(shard, now_s) for shard in free}
+        self._has_orphans = has_orphans
         return free, fair_shares(held, free, weights)[leases.holder] | (self.leases.keys() - weights.keys())
 
     def _may_give_up(self, shard: int) -> bool:
@@ -154,13 +171,20 @@ class ShardOwner:
                 log.warning("lease lost", shard=shard)
                 self.let_go_of(shard)
 
-    async def _acquire(self, shard: int) -> None:
+    def _has_been_free(self, shard: int) -> bool:
+        free_s = self._clock.monotonic_s() - self._free_since_s[shard]
+        return free_s > FREE_RENEWALS_MAX * self._settings.lease_renew_ms / 1000
+
+    async def _acquire(self, shard: int) -> bool:
+        """Acquire a shard if it is free. Whether it is another's."""
         with self.sparing(shard):
             lease = await self._state.leases.acquire(keys.shard_lease(shard))
             if lease is not None:
                 self.leases[shard], self.wanted[shard], self.read_until[shard] = lease, {}, UNREAD
                 log.debug("shard acquired", shard=shard, epoch=lease.fencing_token)
                 await self._on_acquired(shard)
+            return lease is None
+        return False
 
     @contextlib.contextmanager
     def sparing(self, shard: int | None, *, may_fail: bool = True) -> Generator[None]:

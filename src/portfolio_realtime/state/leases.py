@@ -6,6 +6,7 @@ that was paused and wakes up late does no harm.
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, cast
@@ -39,6 +40,13 @@ class Held(NamedTuple):
     work: int
 
 
+class Members(NamedTuple):
+    """The running members of a group, and when to look again."""
+
+    running: frozenset[str]
+    next_end_s: float  # seconds until the first other one ends unless it prolongs; infinite without others
+
+
 class Leases:
     """Acquires, renews and releases leases for one holder."""
 
@@ -51,7 +59,7 @@ class Leases:
         self._renew = connection.script("renew_lease")
         self._release = connection.script("release_lease")
         self._prolong = connection.script("prolong")
-        self._read = connection.script("read_unexpired")
+        self._read_members = connection.script("read_members")
 
     @reports_unavailable
     async def acquire(self, name: str, *, stands_by: bool = False) -> Lease | None:
@@ -89,16 +97,17 @@ class Leases:
         await self._release(keys=[keys.lease(lease.name)], args=[lease.value])
 
     @reports_unavailable
-    async def enlist(self, group: str) -> frozenset[str]:
+    async def enlist(self, group: str) -> Members:
         """Be a member of a group for LEASE_MS; return its running members, who hold leases by these names.
 
         Raises StateUnavailable.
         """
         key = keys.members(group)
         await self._prolong(keys=[key], args=[self._lease_ms, self.holder])
-        (living,) = await self._read(keys=[key], args=[])
-        # We live, also when the entry has been evicted or has expired since.
-        return frozenset((self.holder, *(member.decode() for member in living)))
+        left_ms, running = await self._read_members(keys=[key], args=[self.holder])
+        # We run, also when the entry has been evicted or has expired since.
+        names = frozenset((self.holder, *(member.decode() for member in running)))
+        return Members(names, math.inf if left_ms < 0 else left_ms / 1000)
 
     @reports_unavailable
     async def leave(self, group: str) -> None:
