@@ -1,8 +1,9 @@
 """Judges what clients see while the market moves: nothing wrong without a mark, and no mark that stays.
 
 A value may be as old as its propagation takes: PROPAGATION_S, and the time for which a fault plan holds data
-back. A value that is older must be true or marked. The ledger is read at intervals; each reading counts as
-true until the next one.
+back. A value that is older must be true or marked. At each look, what clients show is noted first. Then the
+ledger is read, with the time at which each former record ended: on a busy machine looks are seconds apart,
+and what changed just before a look was not wrong for all that time.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from portfolio_harness.clients import Clients
 from portfolio_harness.convergence import record_marks
-from portfolio_harness.oracle import Oracle, Truth
+from portfolio_harness.oracle import FormerTruth, Oracle, Truth
 from portfolio_harness.progress import say
 from portfolio_realtime.cancellation import cancel_until_ended
 
@@ -23,7 +24,8 @@ from portfolio_realtime.cancellation import cancel_until_ended
 # publication takes its time on a busy machine. A booking is shown sooner.
 PROPAGATION_S: Final = 7.0
 LOOK_S: Final = 0.25
-LOOK_SHARE_MAX: Final = 0.2  # of the time is spent on looks, also with many accounts
+LOOK_SHARE_MAX: Final = 0.2  # of the time is spent on looks, also with many accounts …
+PAUSE_S_MAX: Final = 1.0  # … but what is wrong for longer than the bound is never missed
 MARKS_LAST: Final = 500  # marks per symbol that each look reads
 STATEMENT_S_MAX: Final = 30.0  # a mark is removed by the broker's next statements, which come within seconds
 KEPT_S: Final = 120.0  # how long former true states are kept
@@ -40,7 +42,10 @@ Marks = Mapping[
 class ShownAccount(Protocol):
     """What the judge reads of one client."""
 
-    account_id: str
+    @property
+    def account_id(self) -> str:
+        """The account that it shows."""
+        ...
 
     @property
     def rows(self) -> Mapping[str, Mapping[str, Any]]:
@@ -53,6 +58,14 @@ class ShownAccount(Protocol):
         ...
 
 
+class Shown(NamedTuple):
+    """What a client showed at one moment."""
+
+    account_id: str
+    rows: Mapping[str, Mapping[str, Any]]
+    newest: dict[str, Any] | None
+
+
 class Record(NamedTuple):
     """An account's record: cash, last equity and external cash flow in dollars, and quantities by symbol."""
 
@@ -62,16 +75,24 @@ class Record(NamedTuple):
 
 @dataclass(slots=True)
 class _TrueUntil:
-    """The true states of one record or one price, each with the time until which it was true."""
+    """The true states of one record or one price, each with the time until which it was true.
+
+    `settled` is the newest one that is not between the two bookings of a split.
+    """
 
     states: dict[object, float] = field(default_factory=dict[object, float])
     last: object = None
+    settled: object = None
+
+    def end(self, state: object, ended_s: float) -> None:
+        """Add a state that was true until then, and is not any more."""
+        self.states.pop(state, None)
+        self.states[state] = ended_s
 
     def learn(self, states: Iterable[object], now_s: float) -> None:
         """Add states that were true since the last call, in order; the last one is true now."""
         for state in states:
-            self.states.pop(state, None)
-            self.states[state] = now_s
+            self.end(state, now_s)
             self.last = state
         for state in list(self.states):
             if now_s - self.states[state] <= KEPT_S and len(self.states) <= STATES_MAX:
@@ -88,7 +109,9 @@ class Judge:
     looks: int = 0
     wrong: int = 0  # records and prices that were wrong without a mark for longer
     overmarked: int = 0  # records that were right and marked for longer
+    apart_s: float = 0.0  # the longest time between two looks
     unknown: int = 0  # looks at prices that moved more than MARKS_LAST times since the last look
+    forgotten: int = 0  # looks without records: they had changed too often since the last look
     wrong_s: float = 0.0  # the longest time for which a record was wrong without a mark
     price_wrong_s: float = 0.0  # the same for prices
     marked_s: float = 0.0  # the longest time for which a right record was marked
@@ -98,6 +121,7 @@ class Judge:
     _newest: dict[str, str] = field(default_factory=dict[str, str])  # symbol -> time of its last mark
     _right_s: dict[object, float] = field(default_factory=dict[object, float])  # when last right or marked
     _marked_since_s: dict[str, float] = field(default_factory=dict[str, float])
+    _looked_s: float | None = None
     _blamed: set[object] = field(default_factory=set[object])
 
     @property
@@ -106,18 +130,46 @@ class Judge:
         return self.wrong + self.overmarked == 0
 
     def look(
-        self, now_s: float, truths: Mapping[str, Truth], marks: Marks, clients: Iterable[ShownAccount]
+        self,
+        now_s: float,
+        truths: Mapping[str, Truth],
+        marks: Marks,
+        clients: Iterable[ShownAccount],
+        former: Iterable[FormerTruth] | None = (),
     ) -> None:
-        """Compare what every client shows with the present and the former truth. `now_s` is monotonic."""
+        """Compare what every client showed at `now_s` with the present and the former truth.
+
+        `now_s` is monotonic; the truth was read after it. `former`: the records that ended since the last
+        look, oldest first; None: some are forgotten.
+        """
         self.looks += 1
-        for account_id, truth in truths.items():
-            self._records.setdefault(account_id, _TrueUntil()).learn([true_record(truth)], now_s)
+        self.apart_s = max(self.apart_s, now_s - (now_s if self._looked_s is None else self._looked_s))
+        self._looked_s = now_s
+        self.forgotten += former is None
+        self._learn_records(truths, former or (), now_s)
         jumped = {symbol for symbol, prices in marks.items() if self._learn_prices(symbol, prices, now_s)}
         self.unknown += len(jumped)
         for client in clients:
             if client.newest is not None and client.account_id in truths:
-                self._judge_record(now_s, client, client.newest, truths[client.account_id])
+                # Between the two bookings of a split, the product keeps showing the state before.
+                is_excused = former is None or bool(truths[client.account_id].in_transit)
+                self._judge_record(now_s, client, client.newest, is_excused=is_excused)
                 self._judge_prices(now_s, client, client.newest, jumped)
+
+    def _learn_records(
+        self, truths: Mapping[str, Truth], former: Iterable[FormerTruth], now_s: float
+    ) -> None:
+        """Add the records that have ended since the last look, and the present ones."""
+        for one in former:
+            known = self._records.setdefault(one.account_id, _TrueUntil())
+            if not one.is_in_transit:
+                known.settled = true_record(one)
+            known.end(known.settled, one.ended_s)
+        for account_id, truth in truths.items():
+            known = self._records.setdefault(account_id, _TrueUntil())
+            known.learn([true_record(truth)], now_s)
+            if not truth.in_transit:
+                known.settled = known.last
 
     def _learn_prices(self, symbol: str, marks: Sequence[Sequence[str]], now_s: float) -> bool:
         """Add the marks since the last look. True: marks between the two looks are missing."""
@@ -128,13 +180,13 @@ class Judge:
         self._newest[symbol] = moments[-1]
         return before is not None and first < 0
 
-    def _judge_record(self, now_s: float, client: ShownAccount, newest: dict[str, Any], truth: Truth) -> None:
+    def _judge_record(
+        self, now_s: float, client: ShownAccount, newest: dict[str, Any], *, is_excused: bool
+    ) -> None:
         account_id, shown = client.account_id, shown_record(client, newest)
         is_marked = bool(record_marks(newest))
         true_s = self._records[account_id].states.get(shown)
-        # Between the two bookings of a split, the product keeps showing the state before.
-        is_excused = is_marked or bool(truth.in_transit)
-        wrong_s = self._wrong_s(account_id, now_s, now_s if is_excused else true_s)
+        wrong_s = self._wrong_s(account_id, now_s, now_s if is_marked or is_excused else true_s)
         self.wrong_s = max(self.wrong_s, wrong_s)
         self._blame(account_id, wrong_s, f"record {shown}, not {self._records[account_id].last}")
         if is_marked and shown == self._records[account_id].last:
@@ -167,7 +219,7 @@ class Judge:
         """How long this has been wrong without a mark, from the last time it was true or marked."""
         last_s = max(self._right_s.get(key, now_s), right_s or 0.0)
         self._right_s[key] = last_s
-        return now_s - last_s
+        return max(0.0, now_s - last_s)  # it may have ended after `now_s`, while the ledger was read
 
     def _blame(self, key: object, wrong_s: float, text: str) -> None:
         if wrong_s <= self.allowed_s:
@@ -184,15 +236,22 @@ class Judge:
 
 @contextlib.asynccontextmanager
 async def judging(judge: Judge, oracle: Oracle, clients: Clients) -> AsyncGenerator[Judge]:
-    """Let `judge` look at all clients every LOOK_S inside the context; print its complaints at the end."""
+    """Let `judge` look at all clients every LOOK_S inside the context; print its complaints at the end.
+
+    The simulator must be on this machine: the times at which records ended are of one monotonic clock.
+    """
 
     async def look_on() -> None:
+        looked_s = time.monotonic()
         while True:
-            began_s = time.monotonic()
-            truths, marks = await oracle.truth(), await oracle.marks(MARKS_LAST)
-            judge.look(time.monotonic(), truths, marks, clients.all)
+            began_s, shown = time.monotonic(), [_shown(client) for client in clients.all]
+            truths = await oracle.truth()
+            former, is_whole = await oracle.former(looked_s)
+            marks = await oracle.marks(MARKS_LAST)
+            judge.look(began_s, truths, marks, shown, former if is_whole else None)
+            looked_s = began_s
             took_s = time.monotonic() - began_s
-            await asyncio.sleep(max(LOOK_S, took_s / LOOK_SHARE_MAX))
+            await asyncio.sleep(min(PAUSE_S_MAX, max(LOOK_S, took_s / LOOK_SHARE_MAX)))
 
     looking = asyncio.create_task(look_on())
     try:
@@ -205,10 +264,19 @@ async def judging(judge: Judge, oracle: Oracle, clients: Clients) -> AsyncGenera
             say(f"  {complaint}")
         if judge.unknown:
             say(f"  {judge.unknown} prices not judged: more than {MARKS_LAST} marks between two looks")
+        if judge.forgotten:
+            say(f"  {judge.forgotten} looks without records: the ledger had changed too often since the last")
+        if judge.apart_s > judge.allowed_s:
+            say(f"  two looks were {judge.apart_s:.1f} s apart: what was wrong in between may be missed")
 
 
-def true_record(truth: Truth) -> Record:
-    """The record of an account as the ledger has it."""
+def _shown(client: ShownAccount) -> Shown:
+    """What the client shows now."""
+    return Shown(client.account_id, dict(client.rows), client.newest)
+
+
+def true_record(truth: Truth | FormerTruth) -> Record:
+    """The record of an account as the ledger has it, or had it."""
     return Record(tuple(truth.figures[name] for name in RECORD_FIGURES), frozenset(truth.quantities.items()))
 
 

@@ -38,6 +38,21 @@ class Truth:
         return {symbol: str(row["market_value"]) for symbol, row in self.rows.items()}
 
 
+@dataclass(frozen=True)
+class FormerTruth:
+    """What an account's record was until `ended_s` of the machine's monotonic clock, in seconds.
+
+    `figures` are cash, last equity and external cash flow as in `Truth`. `is_in_transit`: between the two
+    bookings of a split.
+    """
+
+    account_id: str
+    ended_s: float
+    figures: dict[str, str]
+    quantities: dict[str, Decimal]
+    is_in_transit: bool = False
+
+
 class Oracle:
     """A simulator's control routes (`/_sim`). Each method raises httpx.HTTPError when the request fails."""
 
@@ -52,6 +67,14 @@ class Oracle:
         """Account id -> its figures, all as of one instant."""
         answer = await self._get("/_sim/truth")
         return {account_id: _truth(exact) for account_id, exact in answer["accounts"].items()}
+
+    async def former(self, after_s: float) -> tuple[list[FormerTruth], bool]:
+        """The records that have ended since, oldest first, and whether the simulator remembers all of them.
+
+        `after_s`: seconds of this machine's monotonic clock.
+        """
+        answer = await self._get(f"/_sim/former?after_s={after_s!r}")
+        return [_former(one) for one in answer["records"]], answer["whole"]
 
     async def marks(self, last: int) -> dict[str, list[list[str]]]:
         """Symbol -> its last marks as [time in ns since the epoch, price]; the present one comes last."""
@@ -109,6 +132,17 @@ def _truth(exact: dict[str, Any]) -> Truth:
         unpriced=tuple(exact["unpriced"]),
         booked_at=_wire_time(exact["booked_at"]) if exact["booked_at"] else None,
         day_base=WIDE.add(Decimal(exact["last_equity"]), Decimal(exact["external_cash_flow"])),
+    )
+
+
+def _former(ended: dict[str, Any]) -> FormerTruth:
+    names = ("cash", "last_equity", "external_cash_flow")
+    return FormerTruth(
+        account_id=ended["account_id"],
+        ended_s=ended["ended_s"],
+        figures={name: to_the_cent(ended[name]) for name in names},
+        quantities={symbol: Decimal(quantity) for symbol, quantity in ended["quantities"].items()},
+        is_in_transit=ended["in_transit"],
     )
 
 

@@ -117,6 +117,7 @@ class Week:
     price_wrong_s: float = 0.0  # the same for prices
     right_marked_s: float = 0.0  # the longest time for which a right record was marked
     looks: int = 0  # comparisons of the judge
+    apart_s: float = 0.0  # the longest time between two of them
     regressions: int = 0  # frames whose (epoch, sequence) went back
     leaks: int = 0
     messages: int = 0
@@ -305,7 +306,7 @@ async def _work(system: VirtualSystem, week: Week, days: Sequence[date], stops: 
         await clients.stop()
     week.wrong, week.overmarked, week.looks = judge.wrong, judge.overmarked, judge.looks
     week.wrong_s, week.price_wrong_s = round(judge.wrong_s, 2), round(judge.price_wrong_s, 2)
-    week.right_marked_s = round(judge.marked_s, 2)
+    week.right_marked_s, week.apart_s = round(judge.marked_s, 2), round(judge.apart_s, 2)
     state = await system.oracle.state()
     week.story, week.ledger = story.told, watch.ledger.hexdigest()[:16]
     week.trades, week.activities = state["trades"], state["activities"]
@@ -424,7 +425,8 @@ def _new_york(system: VirtualSystem) -> datetime:
 def table(week: Week) -> Table:
     """One row for each day, and one for all days."""
     unmarked = f"wrong unmarked {week.wrong_s} s (prices {week.price_wrong_s} s)"
-    judged = f"{week.looks} looks: {unmarked}, right and marked {week.right_marked_s} s"
+    looks = f"{week.looks} looks, {week.apart_s} s apart at most"
+    judged = f"{looks}: {unmarked}, right and marked {week.right_marked_s} s"
     title = f"from {week.start}, seed {week.seed}, ledger {week.ledger}"
     shown = Table(
         "day", "session", "books of", "stops", "compared", "mismatches", title=title, caption=judged, box=None

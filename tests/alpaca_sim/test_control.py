@@ -1,11 +1,13 @@
 """The control endpoints: pause and resume, prints, trades, cash, new accounts and symbols; odd fields."""
 
 import asyncio
+import time
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from alpaca_sim.core.former_records import FORMER_MAX, FormerRecords
 from alpaca_sim.core.ledger import Truth
 from tests.alpaca_sim.conftest import Running, Start
 from tests.conftest import Until
@@ -128,6 +130,46 @@ async def test_the_last_marks_are_told_with_their_moments(start: Start) -> None:
     assert marks[0][0] < marks[1][0]
     assert len((await running.get("/_sim/marks"))["marks"]["AAPL"]) == 1
     assert await running.status("/_sim/marks", last=0) == 422
+
+
+async def test_a_record_that_ends_is_told_with_the_moment(start: Start) -> None:
+    """Each state between two looks, oldest first; nothing twice for who asks after the newest."""
+    running = await start()
+    made = await running.post("/_sim/accounts", cash="1000", positions={"AAPL": "10"}, last_equity="2500")
+    account_id, began_s = made["account_id"], time.monotonic()
+    await running.post("/_sim/cash", account_id=account_id, activity_type="CSD", amount="5")
+    between_s = time.monotonic()
+    await running.post("/_sim/trade", account_id=account_id, symbol="AAPL", quantity="-10", price="1")
+
+    told = await running.get("/_sim/former", after_s=began_s)
+    first, second = told["records"]
+
+    assert told["whole"]
+    assert began_s < first["ended_s"] < between_s < second["ended_s"] < time.monotonic()
+    assert first == {
+        "account_id": account_id, "ended_s": first["ended_s"], "cash": "1000", "last_equity": "2500",
+        "external_cash_flow": "0", "quantities": {"AAPL": "10"}, "in_transit": False,
+    }  # fmt: skip
+    assert (second["cash"], second["external_cash_flow"], second["quantities"]) == (
+        "1005",
+        "5",
+        {"AAPL": "10"},
+    )
+    assert (await running.get("/_sim/former", after_s=second["ended_s"]))["records"] == []
+    assert await running.status("/_sim/former", after_s="yesterday") == 422
+
+
+def test_who_asks_for_former_records_that_are_forgotten_is_told_so() -> None:
+    """The newest are kept, of all accounts together."""
+    now_s = iter(range(FORMER_MAX + 2))
+    former = FormerRecords(lambda: float(next(now_s)))
+    for _ in range(FORMER_MAX + 2):
+        former.end("a", Decimal(1), Decimal(1), Decimal(0), {}, is_in_transit=False)
+
+    assert [one.ended_s for one in former.since(FORMER_MAX)[0]] == [FORMER_MAX + 1]
+    assert len(former.since(1.0)[0]) == FORMER_MAX
+    assert former.since(1.0)[1]
+    assert not former.since(0.5)[1]
 
 
 async def test_a_trade_moves_cash_and_quantity_but_not_the_flow(start: Start) -> None:

@@ -1,5 +1,6 @@
 """Days that go by: sessions, close, overnight roll, bars that flip, splits and dividends, virtual time."""
 
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import date
 from decimal import Decimal
@@ -143,6 +144,23 @@ async def _two_events(lines: AsyncIterator[str]) -> AsyncGenerator[str]:
             found += 1
             if found == 2:
                 return
+
+
+async def test_a_roll_and_the_legs_of_a_split_end_a_record(start: Start) -> None:
+    """The one between the legs says so."""
+    running = await begin(start, "2026-11-24T02:14:00-05:00")
+    made = await running.post("/_sim/accounts", cash="50", positions={"AAPL": "30"}, last_equity="7")
+    began_s = time.monotonic()
+    await go(running, "2026-11-24T03:00:00-05:00")
+    await running.post("/_sim/split", symbol="AAPL", new_rate="4", gap_s=30, ex_date="2026-11-24")
+    await running.post("/_sim/clock", advance_s=31)
+
+    told = (await running.get("/_sim/former", after_s=began_s))["records"]
+    yesterday, before, between = [one for one in told if one["account_id"] == made["account_id"]]
+
+    assert yesterday["last_equity"] == "7" != before["last_equity"]
+    assert (before["quantities"], before["in_transit"]) == ({"AAPL": "30"}, False)
+    assert (between["quantities"], between["in_transit"]) == ({}, True)
 
 
 async def test_a_week_with_a_holiday_rolls_once_per_trading_day(start: Start) -> None:

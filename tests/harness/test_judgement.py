@@ -1,18 +1,26 @@
 """The judge of a run in motion: planted faults turn it red, and what is right or marked stays green."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from portfolio_harness.clients import Clients
 from portfolio_harness.demo import Proof
 from portfolio_harness.fault_trials import Trial
-from portfolio_harness.judgement import PROPAGATION_S, Judge, held_back_s
-from portfolio_harness.oracle import Truth
+from portfolio_harness.judgement import PROPAGATION_S, Judge, held_back_s, judging
+from portfolio_harness.oracle import FormerTruth, Oracle, Truth
+from portfolio_harness.system import start_simulator
 from portfolio_harness.trading_week import Week, WeekDay
+from portfolio_realtime.processes import end_all
 
+FAR_APART_S = 17.3  # two looks on a busy machine
+SLOW_S = 1.0  # a look takes this long
+MIRRORED_S = 0.02
+STILL = ("--trades-per-second", "0", "--activities-per-second", "0", "--symbols", "30")
 MARKED = {"unconfirmed": {"since": "2026-11-20T15:04:05Z", "reason": "another amount", "by": {}}}
 
 
@@ -44,6 +52,12 @@ def truth(cash: str = "10.00", quantity: str = "2", in_transit: tuple[str, ...] 
     return Truth(figures, {}, {"AAPL": Decimal(quantity)}, in_transit)
 
 
+def ended(ended_s: float, cash: str = "10.00") -> FormerTruth:
+    """What the ledger had before."""
+    before = truth(cash)
+    return FormerTruth("a", ended_s, before.figures, before.quantities)
+
+
 def judged(
     see: Callable[[float, Client], Truth], *, marks: Callable[[float], list[list[str]]] | None = None
 ) -> Judge:
@@ -68,6 +82,120 @@ def test_a_right_value_that_moves_a_moment_after_the_ledger_is_right() -> None:
     assert judge.is_clean
     assert judge.wrong_s == 1
     assert judge.looks == 600
+
+
+@pytest.mark.parametrize(("changed_s", "is_clean"), [(17.0, True), (2.0, False)])
+def test_a_record_is_wrong_from_its_change_on_however_far_apart_looks_are(
+    changed_s: float, is_clean: bool
+) -> None:
+    """Not from the last look on, at which it was still right; and not only from this look on."""
+    judge, client = Judge(), Client()
+    judge.look(0.0, {"a": truth()}, {}, [client])
+    judge.look(FAR_APART_S, {"a": truth("7.00")}, {}, [client], [ended(changed_s)])
+
+    assert judge.is_clean == is_clean
+    assert judge.wrong_s == pytest.approx(FAR_APART_S - changed_s)
+    assert judge.apart_s == FAR_APART_S
+
+
+def test_a_record_that_was_true_between_two_looks_is_right_for_a_moment_after() -> None:
+    """Two bookings between two looks, and the client is at the first one of them."""
+    judge, client = Judge(), Client()
+    judge.look(0.0, {"a": truth()}, {}, [client])
+    client.cash = "8.00"
+    former = [ended(2.0), ended(16.0, cash="8.00")]
+    judge.look(FAR_APART_S, {"a": truth("7.00")}, {}, [client], former)
+
+    assert judge.is_clean
+    assert judge.wrong_s == pytest.approx(1.3)
+
+
+def test_a_record_that_ended_while_the_ledger_was_read_is_right() -> None:
+    """What clients show was noted before."""
+    judge, client = Judge(), Client()
+    judge.look(0.0, {"a": truth()}, {}, [client])
+    judge.look(10.0, {"a": truth("7.00")}, {}, [client], [ended(10.5)])
+
+    assert judge.wrong_s == 0
+
+    judge.look(11.0, {"a": truth("7.00")}, {}, [client], [ended(10.5)])
+
+    assert judge.wrong_s == 0.5
+
+
+def test_a_record_from_before_a_split_is_right_until_the_second_booking() -> None:
+    """However far apart the looks are."""
+    judge, client = Judge(), Client()
+    judge.look(0.0, {"a": truth()}, {}, [client])
+    former = [ended(1.0), replace(ended(16.0), quantities={}, is_in_transit=True)]
+    judge.look(FAR_APART_S, {"a": truth("10.00", "8")}, {}, [client], former)
+
+    assert judge.wrong_s == pytest.approx(1.3)
+
+
+def test_nothing_is_blamed_where_the_ledger_has_forgotten_what_was_true() -> None:
+    """The look counts as one without records."""
+    judge, client = Judge(), Client()
+    judge.look(0.0, {"a": truth()}, {}, [client])
+    judge.look(FAR_APART_S, {"a": truth("7.00")}, {}, [client], None)
+
+    assert (judge.wrong_s, judge.forgotten) == (0, 1)
+
+
+class SlowOracle(Oracle):
+    """The ledger of a busy machine: reading takes long, and a deposit is booked just before the answer."""
+
+    async def truth(self) -> dict[str, Truth]:
+        """Every account's figures, late."""
+        await asyncio.sleep(SLOW_S)
+        for account_id in await self.account_ids():
+            await self.pull("cash", account_id=account_id, activity_type="CSD", amount="1.00")
+        return await super().truth()
+
+
+@dataclass
+class Mirror:
+    """One account, as the ledger has it or had it a moment ago."""
+
+    account_id: str
+    told: Truth
+
+    @property
+    def newest(self) -> dict[str, Any]:
+        """Its newest message."""
+        return {**self.told.figures, "stale": [], "unpriced": []}
+
+    @property
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """Its rows, without prices."""
+        return {symbol: {"quantity": str(quantity)} for symbol, quantity in self.told.quantities.items()}
+
+
+@dataclass
+class Mirrors:
+    """In place of the clients of a server."""
+
+    all: list[Mirror]
+
+
+async def test_a_slow_ledger_makes_nobody_wrong_and_looks_not_rare() -> None:
+    """A client that shows each deposit at once is right, though a look takes long."""
+    simulator, url = await start_simulator((*STILL, "--accounts", "1"))
+    slow, oracle, judge = SlowOracle(url), Oracle(url), Judge()
+    try:
+        mirrors = Mirrors([Mirror(account_id, told) for account_id, told in (await oracle.truth()).items()])
+        async with judging(judge, slow, cast("Clients", mirrors)):
+            while judge.looks < 3:
+                for account_id, told in (await oracle.truth()).items():
+                    mirrors.all[0] = Mirror(account_id, told)
+                await asyncio.sleep(MIRRORED_S)
+    finally:
+        await slow.close()
+        await oracle.close()
+        await end_all([simulator])
+
+    assert judge.wrong_s < 3 * SLOW_S
+    assert SLOW_S < judge.apart_s < 4 * SLOW_S
 
 
 @pytest.mark.parametrize("what", ["cash", "quantity"])

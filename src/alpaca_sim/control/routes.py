@@ -32,6 +32,7 @@ from alpaca_sim.core import accounts
 from alpaca_sim.core.clock import rfc3339
 from alpaca_sim.core.conditions import regular_condition
 from alpaca_sim.core.decimals import ZERO, exact, text
+from alpaca_sim.core.former_records import FormerRecord
 from alpaca_sim.core.ledger import Holdings, Position, Truth
 from alpaca_sim.core.listings import TAPES
 from alpaca_sim.core.market import HISTORY_MARKS_MAX, OVERNIGHT_TAPE, Listing
@@ -107,6 +108,32 @@ async def all_truths(request: Request) -> Response:
         account_id = find_account(sim, key).account_id
         truths[key] = truth_json(sim.ledger.truth(account_id, as_of_ns, marks=marks))
     return json_response({"as_of": rfc3339(as_of_ns), "accounts": truths})
+
+
+async def former_records(request: Request) -> Response:
+    """`GET /_sim/former?after_s=…`: the records of accounts that have ended since, oldest first.
+
+    Times are seconds of this machine's monotonic clock, whatever the simulated time. `whole` is false if some
+    of them are forgotten.
+    """
+    try:
+        after_s = float(request.query_params.get("after_s", ""))
+    except ValueError as error:
+        raise ApiError(422, f"invalid after_s: {error}") from error
+    records, is_whole = sim_of(request).ledger.former.since(after_s)
+    return json_response({"whole": is_whole, "records": [_former_json(record) for record in records]})
+
+
+def _former_json(record: FormerRecord) -> dict[str, Any]:
+    return {
+        "account_id": record.account_id,
+        "ended_s": record.ended_s,
+        "cash": text(record.cash),
+        "last_equity": text(record.last_equity),
+        "external_cash_flow": text(record.external_cash_flow),
+        "quantities": {symbol: text(quantity) for symbol, quantity in record.quantities.items()},
+        "in_transit": record.is_in_transit,
+    }
 
 
 async def pause(request: Request) -> Response:
@@ -320,6 +347,7 @@ ROUTES = [
     Route("/_sim/accounts", create_account, methods=["POST"]),
     Route("/_sim/accounts/{account_id}", one_truth),
     Route("/_sim/truth", all_truths),
+    Route("/_sim/former", former_records),
     Route("/_sim/pause", pause, methods=["POST"]),
     Route("/_sim/resume", resume, methods=["POST"]),
     Route("/_sim/trade", trade, methods=["POST"]),

@@ -127,7 +127,7 @@ class Books:
             opening = opened(account, closing)
             equity = self._ledger.equity_at_closes(opening)
             self._keep(account, DayEnd(day, equity, _cash_flows(account, closing.count)))
-            account.roll(opening, closing.count, equity)
+            self._ledger.roll(account_id, opening, closing.count, equity)
         self._closings, self._closes = {}, {}
         self.balance_date = day
         assert len(self.events) < SYSTEM_EVENTS_MAX, "the simulator keeps every system event: restart it"

@@ -13,6 +13,7 @@ from decimal import Decimal
 
 from alpaca_sim.core.activity_types import MEANINGS
 from alpaca_sim.core.decimals import ZERO, divide, exact
+from alpaca_sim.core.former_records import FormerRecords
 from alpaca_sim.core.market import Listing, Market, MarketSymbol, Trade
 from alpaca_sim.core.ulid import UlidSequence
 
@@ -270,6 +271,7 @@ class Ledger:
         self.activities: list[Activity] = []
         self.untold: set[str] = set()  # ref ids of bookings that count and that no event has reported yet
         self.superseded: set[str] = set()  # ref ids of bookings that a later one corrects or reverses
+        self.former = FormerRecords()
         self.on_activity: Callable[[Activity], None] = lambda _activity: None
         self._market = market
         self._ulids = ulids
@@ -291,6 +293,7 @@ class Ledger:
         assert len(self.activities) < ACTIVITIES_MAX, "the simulator keeps every activity: restart it"
         account = self.accounts[activity.account_id]
         assert not account.activities or account.activities[-1].at_ns <= activity.at_ns
+        self._end_record(account)
         with exact():
             account.current.book_activity(activity)
         account.activities.append(activity)
@@ -301,6 +304,23 @@ class Ledger:
         if activity.previous is not None:
             self.superseded.add(activity.previous.ref_id)
         self.on_activity(activity)
+
+    def roll(self, account_id: str, opening: Holdings, first: int, last_equity: Decimal) -> None:
+        """Begin a new day of an account; see `Account.roll`. Raises KeyError for an unknown account."""
+        account = self.accounts[account_id]
+        self._end_record(account)
+        account.roll(opening, first, last_equity)
+
+    def _end_record(self, account: Account) -> None:
+        now = account.current
+        self.former.end(
+            account.account_id,
+            now.cash,
+            account.last_equity,
+            now.external_cash_flow,
+            {symbol: position.quantity for symbol, position in now.positions.items()},
+            is_in_transit=bool(now.in_transit),
+        )
 
     def tell(self, activity: Activity, at_ns: int) -> None:
         """Publish, at `at_ns`, an activity that was booked with `is_told` false."""
