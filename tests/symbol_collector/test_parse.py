@@ -148,6 +148,15 @@ def test_a_buy_is_positive_and_a_sale_negative_whatever_the_sign_of_qty() -> Non
             assert sign * Decimal("0.04") == read.quantity
 
 
+def test_a_trade_without_a_side_is_what_was_paid_or_received_for_it() -> None:
+    """A sign of its own decides first. Without any, the event is refused: buying is not the usual case."""
+    for qty, net_amount, read in (("4", "404", "-4"), ("4", "-404", "4"), ("-4", "404", "-4")):
+        sided = {**ACTIVITY, "qty": qty, "net_amount": net_amount, "details": {"symbol": "MSFT"}}
+        assert parse.activity(sided).quantity == Decimal(read)
+    with pytest.raises(PayloadRefused, match="side is missing"):
+        parse.activity({**ACTIVITY, "net_amount": None, "details": {"symbol": "MSFT"}})
+
+
 def test_an_option_trade_is_worth_a_hundred_times_its_price() -> None:
     """The sample: one contract at 9.3 costs 930 and a fee of two cents."""
     details = {"side": "buy", "symbol": "F260109C00006000", "execution_type": "fill"}

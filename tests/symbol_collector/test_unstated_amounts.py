@@ -3,8 +3,10 @@
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
+from portfolio_realtime.symbol_collector.model import Statement
 from portfolio_realtime.symbol_collector.records.account_record import AccountRecord, Outcome
 from portfolio_realtime.symbol_collector.sources import parse
 from tests.symbol_collector.bookings import at_s, statement
@@ -84,3 +86,69 @@ def test_a_statement_from_before_the_fill_is_late() -> None:
         parse.activity({**FILL, "event_id": "two", "at": "2026-11-20T15:00:11Z"}), at_s(11.2)
     )
     assert record.observe(statement("1000.01"), at_s(11.3), at_s(11.4)) is Outcome.DIFFERENT
+
+
+BOND = "912828XX1"
+SOLD: dict[str, Any] = {**FILL, "symbol": BOND, "side": "sell", "qty": "500", "price": "99"}
+
+
+def _of_bonds(cash: str, face: str) -> Statement:
+    """A statement with bonds, whose prices are per 100 of the face value."""
+    positions = [
+        {
+            "symbol": BOND,
+            "asset_class": "treasury",
+            "qty": face,
+            "side": "long",
+            "current_price": "99",
+            "market_value": str(Decimal(face) * 99 / 100),
+        }
+    ]
+    state = {"currency": "USD", "cash": cash, "last_equity": "10990", "balance_asof": "2026-11-19"}
+    return parse.statement("alice", state, positions)
+
+
+@pytest.mark.parametrize("symbol", [BOND, "MDU1261218C00050000"])
+def test_an_amount_in_an_unknown_unit_waits_for_a_statement(symbol: str) -> None:
+    """Neither the symbol of a bond nor that of an adjusted contract shows what one unit of the price is."""
+    record = AccountRecord("alice")
+    record.observe(statement(10_000), at_s(0), at_s(0.1))
+    record.apply_activity(parse.activity({**FILL, "symbol": symbol}), at_s(10.2))
+    told = record.account(1, 0)
+    assert (told.cash, told.positions) == (10_000, ())
+    assert told.unconfirmed is not None
+    assert told.unconfirmed.reason == "booking undecided"
+
+
+def test_a_sale_of_bonds_brings_a_hundredth_of_its_price() -> None:
+    """As the position's own figures show; before, it brought 49,500 dollars."""
+    record = AccountRecord("alice")
+    record.observe(_of_bonds("10000", "1000"), at_s(0), at_s(0.1))
+    record.apply_activity(parse.activity(SOLD), at_s(10.2))
+    assert record.account(1, 0).cash == Decimal("10495.00")
+    assert record.observe(_of_bonds("10495", "500"), at_s(20), at_s(20.1)) is Outcome.CONFIRMED
+    assert record.account(2, 0).unconfirmed is None
+
+
+def test_bonds_that_the_client_brings_in_are_a_flow_of_their_worth() -> None:
+    """Unknown until a statement shows the unit; then 1,000 at 99 are 990 dollars, and not 99,000."""
+    record = AccountRecord("alice")
+    record.observe(statement(10_000), at_s(0), at_s(0.1))
+    journal = {**FILL, "activity_type": "JNLS", "symbol": BOND, "qty": "1000", "price": "99"}
+    record.apply_activity(parse.activity(journal), at_s(10.2))
+    assert (record.account(1, 0).external_cash_flow, record.account(1, 0).unvalued) == (0, (BOND,))
+    assert record.observe(_of_bonds("10000", "1000"), at_s(20), at_s(20.1)) is Outcome.CONFIRMED
+    assert (record.account(2, 0).external_cash_flow, record.account(2, 0).unvalued) == (990, ())
+
+
+def test_the_days_rows_count_in_the_units_of_the_first_statement() -> None:
+    """At a restart the rows come before the statement that shows their unit."""
+    record = AccountRecord("alice")
+    record.apply_activity(parse.activity({**SOLD, "at": "2026-11-20T14:00:10Z"}), at_s(0))
+    first = _of_bonds("10495", "500")
+    record.observe(
+        msgspec.structs.replace(first, state=msgspec.structs.replace(first.state, last_cash=Decimal(10_000))),
+        at_s(1),
+        at_s(1.1),
+    )
+    assert record.account(1, 0).unexplained == {}

@@ -6,7 +6,7 @@ activity into the change of cash and quantities, so that the two can be compared
 
 import re
 from collections.abc import Iterable
-from decimal import Decimal, localcontext
+from decimal import ROUND_HALF_UP, Decimal, localcontext
 from typing import Final
 
 import msgspec
@@ -15,13 +15,17 @@ from portfolio_realtime.model import CRYPTO, EXACT, US_EQUITY, US_OPTION, ZERO, 
 
 OPTION_MULTIPLIER: Final = Decimal(100)
 ONE: Final = Decimal(1)
+CENT: Final = Decimal("0.01")
 
 CLOSED: Final = "ACCOUNT_CLOSED"
 DOLLAR: Final = "USD"
+EXECUTED, CORRECTED, CANCELED = "executed", "correct", "canceled"  # statuses of a booking; any other: not yet
 CASH: Final = "cash"  # stands among symbols where cash is unvalued, unexplained or unconfirmed
 
 # A root may end in a digit (`MDU1`): a contract that was adjusted for a corporate action.
 _OPTION_SYMBOL: Final = re.compile(r"[A-Z][A-Z0-9]{0,5}\d{6}[CP]\d{8}")
+_ADJUSTED_OPTION: Final = re.compile(r"[A-Z]+\d[A-Z0-9]*\d{6}[CP]\d{8}")
+_CUSIP: Final = re.compile(r"(?=.*\d)[A-Z0-9]{9}")  # names a bond, whose price is per 100 of the face value
 _CRYPTO_PAIR: Final = re.compile(r"([A-Z0-9]{2,})(USDT|USDC|USD|BTC)")
 _EQUITY_LETTERS_MAX: Final = 5
 
@@ -97,8 +101,9 @@ class Activity(msgspec.Struct, frozen=True):
     rounding: Decimal = ZERO  # the broker's cash may differ by this from a net_amount that it did not state
     subtype: str = ""
     counter: tuple[str, Decimal] | None = None  # the coin that a trade of two coins was paid in, and how much
-    is_tentative: bool = False  # it does not show by itself what it moves: a statement decides
+    is_tentative: bool = False  # its amount is in another currency
     stated_class: str = ""  # asset class as a position has stated it; events do not
+    stated_multiplier: Decimal | None = None  # as a position has stated it, or shown it by its figures
 
     @property
     def asset_class(self) -> str:
@@ -113,8 +118,30 @@ class Activity(msgspec.Struct, frozen=True):
 
     @property
     def value(self) -> Decimal:
-        """Quantity × price × multiplier in dollars, signed."""
-        return self.quantity * self.price * multiplier_of(self.asset_class)
+        """Quantity × price × multiplier in dollars, signed. Means nothing unless `is_unit_known`."""
+        return self.quantity * self.price * self.multiplier
+
+    @property
+    def multiplier(self) -> Decimal:
+        """Dollars per unit of the price: shares per contract, for a bond usually 0.01."""
+        return self.stated_multiplier or multiplier_of(self.asset_class)
+
+    @property
+    def is_unit_known(self) -> bool:
+        """Whether the multiplier is known. The symbols of bonds and of adjusted contracts do not tell it."""
+        if self.stated_multiplier is not None or self.stated_class in (US_EQUITY, CRYPTO):
+            return True
+        return not any(form.fullmatch(self.symbol or "") for form in (_ADJUSTED_OPTION, _CUSIP))
+
+    @property
+    def is_executed(self) -> bool:
+        """Whether it has happened. A booking with another status may never happen, or is told again."""
+        return self.status in (EXECUTED, CORRECTED, CANCELED, "")
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether only a statement can tell what it moves."""
+        return self.is_tentative or not self.is_executed or (bool(self.rounding) and not self.is_unit_known)
 
     @property
     def moves_quantity(self) -> bool:
@@ -152,6 +179,24 @@ def effect_of(activity: Activity, corrected: Activity | None = None) -> Effect:
 def void(activity: Activity) -> Activity:
     """The same booking without any effect."""
     return msgspec.structs.replace(activity, is_void=True)
+
+
+def with_units(activity: Activity, asset_class: str, multiplier: Decimal | None) -> Activity:
+    """The same booking by the class and multiplier that positions state ("" and None: not stated).
+
+    An amount that the broker did not state follows the multiplier, which is the first one that was stated:
+    a later one is of an adjusted contract.
+    """
+    stated = multiplier if activity.stated_multiplier is None else activity.stated_multiplier
+    if (activity.stated_class, activity.stated_multiplier) == (asset_class, stated):
+        return activity
+    known = msgspec.structs.replace(activity, stated_class=asset_class, stated_multiplier=stated)
+    return msgspec.structs.replace(known, net_amount=-cents(known.value)) if known.rounding else known
+
+
+def cents(dollars: Decimal) -> Decimal:
+    """Dollars to the cent, half a cent up, as the broker rounds fills. Raises InvalidOperation."""
+    return dollars.quantize(CENT, ROUND_HALF_UP)
 
 
 def sum_of(effects: Iterable[Effect]) -> Effect:

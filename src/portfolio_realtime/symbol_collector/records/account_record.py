@@ -29,7 +29,14 @@ from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.model import CRYPTO
 from portfolio_realtime.symbol_collector import activity_types
 from portfolio_realtime.symbol_collector.broker_time import Span
-from portfolio_realtime.symbol_collector.model import AccountState, Activity, Statement, sum_of, void
+from portfolio_realtime.symbol_collector.model import (
+    CANCELED,
+    AccountState,
+    Activity,
+    Statement,
+    sum_of,
+    void,
+)
 from portfolio_realtime.symbol_collector.records import cash_flows
 from portfolio_realtime.symbol_collector.records.day_sums import Day
 from portfolio_realtime.symbol_collector.records.holds import without_hold
@@ -88,10 +95,16 @@ class AccountRecord(DriftingRecord):
 
     def apply_activity(self, activity: Activity, now_ns: int) -> bool:
         """Apply an event. True if it is new; a repeat changes nothing."""
+        if (known := self._booked.get(activity.ref_id)) is not None:
+            if known.status == activity.status:
+                return False
+            if activity.status != CANCELED and known.is_executed:
+                self.refuse_activity(now_ns)
+                return True
+            activity = self._after(known, activity)
         if activity.ref_id in self._booked or self._booked.is_told_by_row(activity):
             return False
-        if stated := self._classes.stated(activity):
-            activity = msgspec.structs.replace(activity, stated_class=stated)
+        activity = self._in_stated_units(activity)
         is_memo = activity.activity_type == activity_types.MEMO
         if is_memo and not self._are_memos_cash:
             activity = void(activity)
@@ -108,6 +121,16 @@ class AccountRecord(DriftingRecord):
         self._has_new_bookings = True
         self._settle_contradiction()
         return True
+
+    def _after(self, known: Activity, activity: Activity) -> Activity:
+        """A booking that is told again under its own id, with another status."""
+        if known.is_executed:
+            ref_id = f"{activity.ref_id}/{CANCELED}"
+            return msgspec.structs.replace(activity, ref_id=ref_id, previous_id=activity.ref_id)
+        self._uncertain = [one for one in self._uncertain if one.ref_id != known.ref_id]
+        self._presumed.pop(known.ref_id, None)
+        self._booked.remove(known.ref_id)
+        return activity
 
     def _settle_contradiction(self) -> None:
         """The statement that differed may be explained by now, if nothing newer than it has been applied."""
@@ -171,6 +194,7 @@ class AccountRecord(DriftingRecord):
         self._is_prompt &= began_ns < self._event_ns
         self._reasons.settle(Reason.UNREADABLE)
         self._classes.learn(statement)
+        self._learn_multipliers(statement)
         statement, self._held_back = without_hold(statement, self._known_cash(statement.state))
         if self._state is None:
             self._begin(statement, ended_ns)
@@ -190,7 +214,10 @@ class AccountRecord(DriftingRecord):
 
     def _place(self, activity: Activity, now_ns: int) -> None:
         if activity.published_ns <= self._taken.from_ns - REST_LAG_NS:
-            self._count_contained(activity)
+            if activity.is_executed:
+                self._count_contained(activity)
+            else:
+                self._booked.replace(void(activity))
         elif self._booked.corrects_unknown(activity) or not self._is_surely_new(activity):
             self._wait_with(activity, now_ns)
         elif self._booked.is_leg(activity):
@@ -199,7 +226,7 @@ class AccountRecord(DriftingRecord):
         elif self._differences.recognises(self._effect(activity)):
             self._count_contained(activity)
             self._is_unsettled = True
-        elif activity.is_tentative or self._may_be_there_already(activity):
+        elif activity.is_undecided or self._may_be_there_already(activity):
             self._wait_with(activity, now_ns)
             self._presume_contained([activity], self._effect(activity))
             if now_ns - self._looked_ns >= EVENT_SETTLE_NS:

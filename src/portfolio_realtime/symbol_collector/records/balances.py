@@ -48,6 +48,11 @@ class Balances:
                 self._hold(_moved(held, quantity, price, is_cost_known=is_known))
         return effect
 
+    def add_cash(self, amount: Decimal) -> None:
+        """Add dollars to the cash: an amount that was worked out is known better now."""
+        with localcontext(EXACT):
+            self.cash += amount
+
     def restate_cost(self, symbol: str, cost_basis: Decimal) -> None:
         """Set the cost of a holding: a split changes the quantity and not the cost."""
         if symbol in self.holdings:

@@ -10,7 +10,7 @@ import msgspec
 from portfolio_realtime.model import ZERO, Booking
 from portfolio_realtime.symbol_collector import activity_types
 from portfolio_realtime.symbol_collector.activity_types import Legs
-from portfolio_realtime.symbol_collector.model import Activity, multiplier_of, void
+from portfolio_realtime.symbol_collector.model import Activity, void
 from portfolio_realtime.symbol_collector.records import cash_flows
 from portfolio_realtime.symbol_collector.records.day_sums import Day
 
@@ -27,6 +27,10 @@ class Booked:
 
     def __contains__(self, ref_id: str) -> bool:
         return ref_id in self._all
+
+    def get(self, ref_id: str) -> Activity | None:
+        """The booking with this id."""
+        return self._all.get(ref_id)
 
     def __iter__(self) -> Iterator[Activity]:
         return iter(tuple(self._all.values()))
@@ -74,6 +78,10 @@ class Booked:
     def replace(self, activity: Activity) -> None:
         """Replace a booking by a more exact version of it."""
         self._all[activity.ref_id] = activity
+
+    def remove(self, ref_id: str) -> None:
+        """Forget one booking."""
+        self._all.pop(ref_id, None)
 
     def infer(self, correction: Activity, original: Activity) -> None:
         """Remember this as the booking that the correction corrects."""
@@ -146,14 +154,13 @@ def _told(
 ) -> list[Booking]:
     if activity is None or activity.is_void:
         return []
-    asset_class = activity.asset_class
-    multiplier = multiplier_by_symbol(activity.symbol or "") or multiplier_of(asset_class)
+    multiplier = multiplier_by_symbol(activity.symbol or "") or activity.multiplier
     booking = Booking(
         at_ns=activity.executed_ns,
         cash=sign * activity.net_amount,
         external_cash_flow=sign * cash_flows.external_cash_flow(activity),
         symbol=activity.symbol or "",
-        asset_class=asset_class,
+        asset_class=activity.asset_class,
         quantity=sign * activity.quantity,
         multiplier=multiplier,
         is_split=activity.activity_type == activity_types.SPLIT,

@@ -26,7 +26,7 @@ def external_cash_flow(activity: Activity) -> Decimal:
     """Dollars that the client brought in (+) or took out (−) by this booking; 0 if it is internal."""
     if activity.is_void or not activity_types.of(activity.activity_type).is_external:
         return ZERO
-    securities = activity.value if activity.moves_quantity else ZERO
+    securities = activity.value if activity.moves_quantity and activity.is_unit_known else ZERO
     return activity.net_amount + securities
 
 

@@ -67,7 +67,7 @@ class Day:
             return
         self.external_cash_flow += sign * cash_flows.external_cash_flow(activity)
         self.booked_cash += sign * activity.net_amount
-        if not activity_types.is_described(activity.activity_type):
+        if activity.is_tentative or not activity_types.is_described(activity.activity_type):
             for name in effect_of(activity).parts:
                 self._undescribed[name] = self._undescribed.get(name, 0) + sign
         for symbol, quantity in activity.legs.items():
@@ -79,7 +79,8 @@ class Day:
         sums.quantity += quantity
         if activity.activity_type == activity_types.SPLIT:
             self.marks_from_ns[symbol] = cash_flows.new_prices_ns(activity)
-        if kind.cost is Cost.PRICE and activity.price and symbol == activity.symbol:
+        is_priced = bool(activity.price) and activity.is_unit_known and symbol == activity.symbol
+        if kind.cost is Cost.PRICE and is_priced:
             sums.cost += quantity * activity.price
         elif kind.cost is not Cost.NOTHING:
             sums.unknown_costs += sign

@@ -12,7 +12,6 @@ from portfolio_realtime.symbol_collector.model import (
     Activity,
     Statement,
     effect_of,
-    multiplier_of,
     sum_of,
     void,
 )
@@ -79,6 +78,7 @@ class DriftingRecord(RecordState):
             known = [one for one in self._by_publication() if not self._booked.corrects_unknown(one)]
             undecided = [self._effect(one) for one in known]
             self._differences.open_gap(self._confirmed_in.complete_ns - REST_LAG_NS, undecided=undecided)
+        self._void_undecided(self._by_publication())
         self._replace(statement, ended_ns)
 
     def _undone(self, statement: Statement) -> list[Activity]:
@@ -154,7 +154,7 @@ class DriftingRecord(RecordState):
         totals, symbol = self._balances.totals(), correction.symbol or ""
         totals.add(effect_of(correction))
         net_amount, quantity = totals.excess_over(statement, symbol)
-        value = quantity * self._multipliers.get(symbol, multiplier_of(correction.asset_class))
+        value = quantity * self._multipliers.get(symbol, correction.multiplier)
         return msgspec.structs.replace(
             correction,
             net_amount=net_amount,
@@ -189,10 +189,13 @@ class DriftingRecord(RecordState):
         while not totals.agrees(statement) and contained_ones:
             totals.add(self._effect(contained_ones.pop()))
         if totals.agrees(statement):
+            self._void_undecided(contained_ones)
             if self._presumed:
                 self._presumed.clear()
                 self._sum_up_day()
             for one in contained_ones:
+                if one not in self._uncertain:
+                    continue
                 self._uncertain.remove(one)
                 self._count_contained(one)
             return

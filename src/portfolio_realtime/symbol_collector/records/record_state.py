@@ -1,6 +1,7 @@
 """The state of one account's record: newest statement, day, bookings, and why it is not confirmed."""
 
 from collections import deque
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Final, NamedTuple
 
@@ -11,12 +12,15 @@ from portfolio_realtime.model import ZERO, Account, Bookings, Confirmation, Posi
 from portfolio_realtime.symbol_collector.broker_time import Span
 from portfolio_realtime.symbol_collector.model import (
     CASH,
+    EXECUTED,
     AccountState,
     Activity,
     Effect,
     Holding,
     Statement,
     effect_of,
+    void,
+    with_units,
 )
 from portfolio_realtime.symbol_collector.records import cash_flows, differences
 from portfolio_realtime.symbol_collector.records.asset_classes import AssetClasses
@@ -86,10 +90,39 @@ class RecordState:
         """Apply the asset classes that positions have stated for symbols held or traded here."""
         for one in self._booked:
             if one.stated_class != self._classes.stated(one):
-                self._booked.replace(msgspec.structs.replace(one, stated_class=self._classes.stated(one)))
+                self._booked.replace(self._in_stated_units(one))
         if self._state is not None:
             self._balances.relearn_classes()
             self._sum_up_day()
+
+    def _in_stated_units(self, activity: Activity) -> Activity:
+        return with_units(
+            activity, self._classes.stated(activity), self._multipliers.get(activity.symbol or "")
+        )
+
+    def _learn_multipliers(self, statement: Statement) -> None:
+        """Take the multipliers that a statement shows, and what follows from them for bookings."""
+        shown = {
+            symbol: holding.stated_multiplier
+            for symbol, holding in statement.holdings.items()
+            if holding.stated_multiplier is not None
+            and holding.stated_multiplier != self._multipliers.get(symbol)
+        }
+        if not shown:
+            return
+        self._multipliers.update(shown)
+        for one in self._booked:
+            if one.symbol in shown:
+                self._booked.replace(self._in_stated_units(one))
+        self._uncertain = [self._in_stated_units(one) for one in self._uncertain]
+        if self._state is None:
+            return
+        for place, (one, effect) in enumerate(self._applied):
+            restated = self._in_stated_units(one)
+            if more := restated.net_amount - one.net_amount:
+                self._balances.add_cash(more)
+                self._applied[place] = restated, msgspec.structs.replace(effect, cash=effect.cash + more)
+        self._sum_up_day()
 
     def account(self, version: int, as_of_ns: int) -> Account:
         """The record for other services. Only after the first statement."""
@@ -210,6 +243,18 @@ class RecordState:
         self._presumed.update((one.ref_id, _seen(one, since_ns)) for one in bookings)
         self._sum_up_day()
 
+    def _void_undecided(self, uncertain: Iterable[Activity]) -> None:
+        """Drop bookings of which only a statement can tell what they move, when it shows nothing of them."""
+        for one in uncertain:
+            if (
+                (one.is_tentative or not one.is_executed)
+                and self._is_surely_new(one)
+                and one.ref_id not in self._presumed
+            ):
+                self._uncertain.remove(one)
+                self._booked.replace(void(one))
+                self._has_new_bookings = True
+
     def _by_publication(self) -> list[Activity]:
         """The uncertain bookings, oldest first."""
         return sorted(self._uncertain, key=lambda one: one.published_ns)
@@ -223,9 +268,6 @@ class RecordState:
     def _rest_on(self, statement: Statement) -> None:
         self._balances = Balances(statement, self._classes.of)
         self._prices = statement.prices
-        for symbol, holding in statement.holdings.items():
-            if holding.stated_multiplier is not None:
-                self._multipliers[symbol] = holding.stated_multiplier
 
     def _confirm(self, statement: Statement, ended_ns: int) -> None:
         self._agree(statement)
@@ -238,7 +280,11 @@ class RecordState:
         decided, self._uncertain = self._uncertain, []
         if decided:
             self._has_new_bookings = True
-        for activity in decided:
+        for one in decided:
+            activity = one
+            if one.is_tentative or not one.is_executed:  # the statement shows that it has happened so
+                activity = msgspec.structs.replace(one, is_tentative=False, status=EXECUTED)
+                self._booked.replace(activity)
             self._day.count(activity, self._booked.corrected(activity))
         if self._presumed:
             self._presumed.clear()

@@ -5,7 +5,7 @@ on is missing, NaN or infinite, the whole payload is refused (`PayloadRefused`).
 """
 
 from collections.abc import Mapping, Sequence
-from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -15,19 +15,21 @@ from portfolio_realtime.errors import BrokerError
 from portfolio_realtime.model import CRYPTO, US_EQUITY, US_OPTION, ZERO
 from portfolio_realtime.symbol_collector import activity_types
 from portfolio_realtime.symbol_collector.model import (
+    CANCELED,
+    CENT,
     DOLLAR,
     AccountState,
     Activity,
     Holding,
     Statement,
     asset_class_of,
+    cents,
     coin,
     market_symbol,
     multiplier_of,
     paid_in,
 )
 
-_CENT: Final = Decimal("0.01")
 _BOND_STEP: Final = Decimal("0.0001")
 _SIDES: Final = {"long": 1, "short": -1}
 _COINS: Final = ("OCT", activity_types.CRYPTO_FEE)  # types whose symbol may be a single coin
@@ -223,7 +225,7 @@ def _stated_multiplier(fields: Mapping[str, Any], quantity: Decimal, asset_class
         units = abs(quantity * (_number_if_any(fields, price_name) or ZERO))
         if total and units:
             multiplier = (total / units).quantize(step)
-            shown.add(multiplier if abs(multiplier * units - total) <= _CENT else None)
+            shown.add(multiplier if abs(multiplier * units - total) <= CENT else None)
     return (shown.pop() or None) if len(shown) == 1 else None
 
 
@@ -260,7 +262,7 @@ def activity(payload: Any) -> Activity:
         net_amount=net_amount,
         executed_ns=_time(fields, "executed_at") if fields.get("executed_at") else at_ns,
         published_ns=published_ns(event_id) or at_ns,
-        is_void=status == "canceled" or "bust" in str(details.get("execution_type") or ""),
+        is_void=status == CANCELED or "bust" in str(details.get("execution_type") or ""),
         group_id=str(details["group_id"]) if details.get("group_id") else None,
         ex_date=_date_if_any(details, "ex_date"),
         rounding=rounding,
@@ -285,8 +287,18 @@ def _quantity(fields: Mapping[str, Any], details: Mapping[str, Any], kind: tuple
     quantity = _number(fields, "qty", ZERO)
     side = str(details.get("side") or fields.get("side") or "")
     if not side:
-        return quantity
+        return _traded_without_side(fields, quantity) if kind[0] == activity_types.TRADE else quantity
     return -abs(quantity) if side.startswith("sell") else abs(quantity)
+
+
+def _traded_without_side(fields: Mapping[str, Any], quantity: Decimal) -> Decimal:
+    """A trade's quantity by its own sign, otherwise by what was paid (−) or received (+) for it."""
+    if quantity <= 0:
+        return quantity
+    net_amount = _number(fields, "net_amount", ZERO)
+    if not net_amount:
+        raise PayloadRefused("side is missing, and net_amount does not show it")
+    return quantity.copy_sign(-net_amount)
 
 
 def _paid(quantity: Decimal, price: Decimal) -> Decimal:
@@ -318,7 +330,7 @@ def _net_amount(
         raise PayloadRefused("net_amount is missing, and so is qty or price")
     try:
         dollars = value * multiplier_of(asset_class_of(symbol or ""))
-        return -dollars.quantize(_CENT, ROUND_HALF_UP), _CENT
+        return -cents(dollars), CENT
     except InvalidOperation:
         raise PayloadRefused(f"qty × price is out of range: {value}") from None
 

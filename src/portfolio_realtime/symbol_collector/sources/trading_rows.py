@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from portfolio_realtime.clock import NEW_YORK, NS_PER_S, parse_rfc3339, rfc3339
 from portfolio_realtime.symbol_collector import activity_types
-from portfolio_realtime.symbol_collector.model import market_symbol
+from portfolio_realtime.symbol_collector.model import CANCELED, EXECUTED, market_symbol
 
 TRADES: Final = "trade_activity"
 CASH_AND_OTHERS: Final = "non_trade_activity"
@@ -26,7 +26,6 @@ CATEGORIES: Final = (TRADES, CASH_AND_OTHERS)
 PAGE_LENGTH: Final = 100  # Alpaca's maximum
 
 _FILL_NEEDS: Final = ("side", "symbol", "transaction_time")  # a fill without one of these is refused
-_CANCELED: Final = "canceled"
 _NOON: Final = time(12)
 
 
@@ -36,7 +35,7 @@ def row_id(row: Any) -> str:
         return ""
     stated = row.get("id")
     name = stated if isinstance(stated, str) else ""
-    return f"{name}/{_CANCELED}" if name and row.get("status") == _CANCELED else name
+    return f"{name}/{CANCELED}" if name and row.get("status") == CANCELED else name
 
 
 def row_name(row: Any) -> str:
@@ -82,7 +81,7 @@ def event_of(row: Any, account_id: str, seen_ns: int | None, now_ns: int) -> dic
     activity_type = str(fields.get("activity_type") or "")
     subtype = str(fields.get("activity_sub_type") or "")
     is_fill = activity_type == activity_types.FILL
-    is_canceled = fields.get("status") == _CANCELED
+    is_canceled = fields.get("status") == CANCELED
     booked_ns = row_ns(fields) or seen_ns or min(_noon_ns(fields), now_ns)
     published_ns = seen_ns if seen_ns is not None and is_canceled else booked_ns
     is_whole = not is_fill or all(fields.get(name) for name in _FILL_NEEDS)
@@ -94,7 +93,7 @@ def event_of(row: Any, account_id: str, seen_ns: int | None, now_ns: int) -> dic
         "previous_id": fields.get("id") if is_canceled else None,
         "activity_type": activity_types.TRADE if is_fill else activity_type,
         "activity_subtype": subtype or None,
-        "status": fields.get("status") or "executed",
+        "status": fields.get("status") or EXECUTED,
         "symbol": fields.get("symbol") if is_moving else None,
         "side": fields.get("side"),
         "qty": fields.get("qty") if is_moving else None,
