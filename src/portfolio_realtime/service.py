@@ -47,6 +47,7 @@ PAUSE_S_MIN: Final = 0.2
 PAUSE_S_MAX: Final = 5.0
 METRICS_S: Final = 2.0
 AGREE_S: Final = 2.0  # between two renewals of what is agreed
+LEAVE_S_MAX: Final = 0.5
 STATE_WAIT_S: Final = 10.0
 LEASE_POLL_S: Final = 0.25  # between two looks whether a lease is free
 PART_AWAY_S: Final = 5.0  # until work that needs a part of a cluster is tried again
@@ -153,6 +154,9 @@ async def with_state(name: str, settings: config.Settings, run: Run, ending: asy
                 _embed_metrics(name, context),
             )
         finally:
+            with contextlib.suppress(StateUnavailable, TimeoutError):
+                async with asyncio.timeout(LEAVE_S_MAX):
+                    await state.wire.leave()
             await state.close()
             if tracing is not None:
                 await tracing.close()

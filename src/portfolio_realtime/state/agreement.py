@@ -32,7 +32,7 @@ from portfolio_realtime.state.connection import Connection, reports_unavailable
 
 OLDEST: Final = 4
 NEWEST: Final = 4
-LIVING_MS: Final = 15_000
+LIVING_MS: Final = 8_000  # of a process that was killed
 RAISE_S: Final = 10.0
 NS_PER_MS: Final = 1_000_000
 MS_PER_HOUR: Final = 3_600_000
@@ -136,6 +136,11 @@ class WireVersions:
     async def follow(self, now_s: float, silent: Sequence[WireProcess] = ()) -> None:
         """Say what this process reads and writes, and lower or raise the version. Raises StateUnavailable."""
         self._choice.follow([*await self._others(), *silent], now_s)
+
+    @reports_unavailable
+    async def leave(self) -> None:
+        """Say that this process has ended. Raises StateUnavailable."""
+        await self._connection.commands.hdel(keys.wire(), self._name)
 
     async def _others(self) -> list[WireProcess]:
         choice = self._choice
