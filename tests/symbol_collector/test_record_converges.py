@@ -2,7 +2,7 @@
 
 A made-up broker books deposits and trades. Its stream delivers in order, in batches of any size, late, with
 repeats; its REST trails by up to four seconds, balance and positions each on their own. Every booking moves
-cash by another power of four, so that each booking's count can be read off the cash.
+cash and quantity by another power of four, so that each booking's count can be read off both.
 """
 
 from dataclasses import dataclass, field
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from portfolio_realtime.symbol_collector.model import Activity, Statement
 from portfolio_realtime.symbol_collector.records.account_record import AccountRecord, Outcome
+from portfolio_realtime.symbol_collector.records.record_state import REST_LAG_NS
 from tests.symbol_collector.bookings import at_s, booking, statement
 
 CASH = 4**40
@@ -44,11 +45,12 @@ class MadeUpBroker:
         default_factory=dict[str, Activity]
     )  # where the event is not the booking
     delivered: int = 0
+    looked_s: float = 0.0  # when the newest statement was requested
 
     def book(self, symbol: str | None) -> None:
         """One more booking: a deposit, or a purchase at price 0 that moves cash all the same."""
-        quantity = Decimal(1 if symbol else 0)
         amount = 4 ** len(self.booked)
+        quantity = Decimal(amount if symbol else 0)
         kind = "TRD" if symbol else "CSD"
         self.booked.append(booking(kind, amount, at=self.now_s, symbol=symbol, quantity=quantity))
 
@@ -82,9 +84,23 @@ class MadeUpBroker:
 
     def look(self, balance_lag_s: float, positions_lag_s: float) -> Outcome:
         """A fetch of a tenth of a second."""
-        began_ns = at_s(self.now_s)
+        self.looked_s, began_ns = self.now_s, at_s(self.now_s)
         self.now_s += 0.1
         return self.record.observe(self.stated(balance_lag_s, positions_lag_s), began_ns, at_s(self.now_s))
+
+    def check_nothing_is_wrong_and_unmarked(self) -> None:
+        """Unmarked, the record has each booking that an event told or that the newest statement must have."""
+        if not self.record.is_known or self.told:
+            return
+        account = self.record.account(1, 0)
+        if account.unconfirmed is not None or account.unexplained:
+            return
+        cash, held = int(account.cash) - CASH, sum(int(one.quantity) for one in account.positions)
+        must_have_ns = at_s(self.looked_s) - REST_LAG_NS
+        for number, one in enumerate(self.booked):
+            if number < self.delivered or one.published_ns <= must_have_ns:
+                assert cash // 4**number % 4 == 1, f"the cash of booking {number} is missing, unmarked"
+                assert held // 4**number % 4 == bool(one.symbol), f"quantity {number} is wrong, unmarked"
 
     def check_nothing_counts_twice(self) -> None:
         """Every digit of the cash, to the base of four, is 0 or 1, and nothing else is in it."""
@@ -117,6 +133,7 @@ class MadeUpBroker:
             case _:
                 self.look(first, second)
         self.check_nothing_counts_twice()
+        self.check_nothing_is_wrong_and_unmarked()
 
 
 def settle(broker: MadeUpBroker) -> int:
