@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -18,10 +19,12 @@ from portfolio_realtime.cli.doctor import alpaca, machine, records
 from portfolio_realtime.cli.doctor.alpaca import TimedAnswer
 from portfolio_realtime.cli.doctor.findings import Finding, Status, redacted
 from portfolio_realtime.model import Account, Unconfirmed
+from portfolio_realtime.state import rights
 from portfolio_realtime.state.embedded import free_port
 from portfolio_realtime.state.server import Server
 from tests.alpaca_sim.conftest import Start
 from tests.cli.conftest import KEYS, Examine, hosts
+from tests.support.access import words_of
 from tests.support.stream_clients import open_client
 from tests.support.websocket_servers import serving
 
@@ -217,6 +220,36 @@ async def test_a_valkey_that_will_not_do_is_found(doctor: Examine, mortal_server
 def test_a_server_is_judged_by_version_and_distance(server: Server, status: Status) -> None:
     """What cannot be had here: old versions and far networks."""
     assert machine.judged(server, "it")[0] is status
+
+
+def test_whose_rights_a_user_has_is_told() -> None:
+    """Its services; where it has enough for none, what is missing for the nearest one."""
+    none = Server("Valkey", "9.1.2", 0.1, "", False)
+    one = replace(none, lacking={"symbol_collector": ("+hscan",), "websocket_server": ()})
+    status, found, _ = machine.judged(one, "it")
+    assert (status, found) == (OK, "it; the rights of this user are enough for websocket_server")
+    every = replace(none, lacking={"symbol_collector": (), "websocket_server": ()})
+    assert machine.judged(every, "it") == machine.judged(none, "it") == (OK, "it", "")
+    words = tuple(f"+{number}" for number in range(7))
+    near = replace(none, lacking={"symbol_collector": (*words, "+8"), "websocket_server": words})
+    status, found, remedy = machine.judged(near, "it")
+    assert (status, found) == (FAIL, "it; the rights of this user are enough for no service")
+    assert remedy.endswith("websocket_server lacks +0 +1 +2 +3 +4 and 2 more")
+
+
+@pytest.mark.usefixtures("busy_machine")
+async def test_a_service_may_ask_with_its_own_user(doctor: Examine, mortal_server: ValkeyNode) -> None:
+    """Nothing about Valkey fails, with a prefix as well."""
+    users: tuple[rights.User, ...] = ("collector", "consumer", "calculator", "server")
+    for user in users:
+        access = words_of(rights.access_string(user, "bank-a:"))
+        await mortal_server.do("ACL", "SETUSER", user, "reset", ">secret", *access)
+        url = mortal_server.url.replace("redis://", f"redis://{user}:secret@")
+        found = await doctor(REDIS_URL=url, KEY_PREFIX="bank-a:")
+        assert found["Valkey"].status is OK
+        (service,) = (name for name, its in rights.USER_OF.items() if its == user)
+        assert found["Valkey"].found.endswith(f"; the rights of this user are enough for {service}")
+        assert found["account records"].status is (OK if user == "calculator" else SKIP)
 
 
 async def test_ports_are_told_apart(doctor: Examine, valkey_url: str) -> None:

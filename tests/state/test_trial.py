@@ -27,6 +27,19 @@ async def test_the_least_rights_of_each_service_are_enough(mortal_server: Valkey
     server = await examine(await url_of(mortal_server, user, rights.access_string(user)))  # type: ignore[arg-type]  # one of the users
     assert server.major_version >= 7
     assert await mortal_server.do("KEYS", "*") == []
+    assert [rights.USER_OF[service] for service, lacking in server.lacking.items() if not lacking] == [user]
+
+
+async def test_what_a_user_lacks_is_named(mortal_server: ValkeyNode) -> None:
+    """Commands, keys to read and to write, channels; nothing for somebody who may do all."""
+    access = rights.access_string("server").split()
+    for missing in ("+hscan", "+hmget", "%R~{marks}", "~ticket:*", "&{s????}:valuations:*"):
+        if missing in access:
+            access.remove(missing)
+    server = await examine(await url_of(mortal_server, "server", " ".join(access)))
+    lacking = server.lacking["websocket_server"]
+    assert lacking == ("+hmget", "%R~{marks}", "%R~ticket:*", "%W~ticket:*", "&{s????}:valuations:*")
+    assert not any((await examine(mortal_server.url)).lacking.values())
 
 
 @pytest.mark.parametrize(

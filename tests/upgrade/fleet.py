@@ -40,6 +40,7 @@ COLLECTOR, CONSUMER, CALCULATOR, SERVER = (
     "websocket_server",
 )
 BEGIN_S_MAX: Final = 60.0
+REGULAR_S: Final = 15.0  # some accounts hold what is seldom traded
 DRAIN: Final = {"DRAIN_GRACE_SECONDS": "1", "DRAIN_SECONDS": "2"}  # within the 4 s in which it must end
 UNREAD: Final = ("could not be decoded", "unreadable entry")  # in a log: a message of another format
 
@@ -116,8 +117,11 @@ class Upgrade:
         Returns the longest time without a newer value, of clients that got values regularly before.
         """
         await until_regular(self._clients, self._until)
+        await asyncio.sleep(REGULAR_S)
+        self._clients.begin_measuring()
         regular = [client for client in self._clients.all if client.is_regular]
         silences_s: dict[str, float] = dict.fromkeys((COLLECTOR, CONSUMER, CALCULATOR, SERVER), 0.0)
+        assert len(regular) > CLIENTS / 2, name
         cut = 0
         for service, number in order:
             await self.fleet.replace(build, service, number)

@@ -30,7 +30,6 @@ ORDERS: Final = {
     "downstream": two_of(*DOWNSTREAM),
     "upstream": two_of(*reversed(DOWNSTREAM)),
     "one of each first": one_of_each(CALCULATOR, SERVER, CONSUMER, COLLECTOR),
-    "calculators first, servers last": two_of(CALCULATOR, CONSUMER, COLLECTOR, SERVER),
 }
 
 

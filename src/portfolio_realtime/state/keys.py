@@ -88,6 +88,11 @@ def use_prefix(prefix: str) -> None:
     _prefix = prefix
 
 
+def prefix() -> str:
+    """What stands before every key and channel of this process."""
+    return _prefix
+
+
 def universe() -> str:
     """Hash and channel of the universe."""
     return f"{_prefix}{{universe}}"

@@ -31,6 +31,8 @@ _CHANNELS: Final = "publish subscribe spublish ssubscribe"  # the latter two on 
 _LEASES: Final = "get set del pexpire time"
 _INTEREST: Final = "zrange zrangebyscore zremrangebyscore zscore xadd xrange xrevrange"
 
+WITHOUT_KEYS: Final = f"{_CONNECTION} time info multi exec scan"
+
 COMMANDS: Final[Mapping[User, str]] = MappingProxyType(
     {
         "collector": f"{_CONNECTION} {_SCRIPTS} {_LEASES} hgetall hkeys hlen hmget hscan hset hdel spop "
@@ -126,6 +128,44 @@ def access_string(user: User, key_prefix: str = "") -> str:
     ]
     channels = [f"&{key_prefix}{channel}" for channel, users in CHANNELS.items() if user in users]
     return " ".join(["on", "resetchannels", "-@all", *commands, *patterns, *channels])
+
+
+def needed(user: User, key_prefix: str = "") -> dict[str, tuple[str, ...]]:
+    """Words of the user's access string -> a command with arguments that only this right allows.
+
+    A pattern is asked for with one key that it matches.
+    """
+    read = {f"%R~{key_prefix}{key}": ("get", _matching(key_prefix + key)) for key in _keys(user, "R")}
+    written = {
+        f"%W~{key_prefix}{key}": ("hset", _matching(key_prefix + key), "", "") for key in _keys(user, "W")
+    }
+    channels = (f"{key_prefix}{channel}" for channel, users in CHANNELS.items() if user in users)
+    return {
+        **{f"+{command}": _complete(command, key_prefix) for command in COMMANDS[user].split()},
+        **read,
+        **written,
+        **{f"&{channel}": ("publish", _matching(channel), "") for channel in channels},
+    }
+
+
+def _complete(command: str, key_prefix: str) -> tuple[str, ...]:
+    """The command with a key or channel that every service may use, as services give it."""
+    key, channel = f"{key_prefix}settings", f"{key_prefix}{{0}}:probe:0"
+    if command in WITHOUT_KEYS.split():
+        return tuple(command.split("|"))
+    if command in _SCRIPTS.split():
+        return command, "", "0"
+    if command in _CHANNELS.split():
+        return command, channel, *([""] if "publish" in command else [])
+    return (command, "streams", key, "0") if command == "xread" else (command, key)
+
+
+def _keys(user: User, access: str) -> list[str]:
+    return [key for key, users in KEYS.items() if access in users.get(user, "")]
+
+
+def _matching(pattern: str) -> str:
+    return pattern.replace("?", "0").replace("*", "0")
 
 
 def as_json() -> str:

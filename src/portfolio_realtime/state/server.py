@@ -7,15 +7,16 @@ import asyncio
 import secrets
 import statistics
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+import msgspec
 from redis import exceptions
 
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.errors import StateRefused, StateUnavailable
-from portfolio_realtime.state import keys
+from portfolio_realtime.state import keys, rights
 from portfolio_realtime.state.connection import Connection, Message, reports_unavailable
 from portfolio_realtime.state.error_answers import state_error
 from portfolio_realtime.state.nodes import CLUSTER, hello
@@ -38,6 +39,8 @@ class Server:
     replicas: int = 0  # connected replicas
     saved_s: int | None = None  # when it last saved its data, in seconds since 1970; None: unknown
     is_cluster: bool = False
+    lacking: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    """Service -> the words of its access string that this user does not have; empty: not asked."""
 
     @property
     def major_version(self) -> int:
@@ -59,6 +62,7 @@ async def examine(url: str, *, is_cluster: bool | None = None) -> Server:
         server = _server(await _info(connection), 1000 * statistics.median(seconds))
         if not server.replica:
             await try_out(connection)
+            server = replace(server, lacking=await lacking(connection))
         return server
     finally:
         await connection.close()
@@ -95,6 +99,21 @@ async def try_out(connection: Connection) -> None:
                 raise StateRefused(f"{step} is refused: {error}") from error
     finally:
         await cancel_until_ended([heard])
+
+
+@reports_unavailable
+async def lacking(connection: Connection) -> dict[str, tuple[str, ...]]:
+    """Service -> the words of its access string that this user does not have. Raises StateUnavailable."""
+    check, found = connection.script("check_rights"), dict[str, tuple[str, ...]]()
+    for service, user in rights.USER_OF.items():
+        if user == "operator":
+            continue
+        needed = rights.needed(user, keys.prefix())
+        asked = [msgspec.msgpack.encode(command) for command in needed.values()]
+        refused = await check(keys=[keys.settings()], args=asked)
+        words = list(needed)
+        found[service] = tuple(words[place - 1] for place in refused)
+    return found
 
 
 async def _hear(connection: Connection, channel: str) -> None:

@@ -10,6 +10,7 @@ from portfolio_realtime.cli.doctor.findings import Finding, Status, redacted
 from portfolio_realtime.cli.doctor.production import check_production
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import SettingsError
+from portfolio_realtime.state import keys
 
 CHECK_S_MAX: Final = 60.0
 
@@ -44,6 +45,7 @@ def _loaded() -> Settings | Finding:
 
 
 async def _machine(settings: Settings) -> list[Finding]:
+    keys.use_prefix(settings.key_prefix)
     shared = [] if settings.is_embedded else [await _in_time(records.CHECK, records.examine(settings))]
     return [
         await _in_time("Valkey", machine.state(settings)),

@@ -1,7 +1,7 @@
 """Checks Valkey and the ports on which the server will listen."""
 
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -17,6 +17,7 @@ MAJOR_VERSION_MIN: Final = 7
 ROUND_TRIP_MS_WARN: Final = 5.0
 NO_EVICTION: Final = "noeviction"
 HEALTH_TIMEOUT_S: Final = 2.0
+SHOWN_MAX: Final = 5  # missing rights
 
 
 async def state(settings: Settings) -> Finding:
@@ -48,6 +49,13 @@ def judged(server: Server, found: str) -> tuple[Status, str, str]:
         return Status.FAIL, found, f"use version {MAJOR_VERSION_MIN} or newer of Valkey or Redis"
     if server.replica:
         return Status.FAIL, f"{found}; a replica, which refuses writes", "set REDIS_HOST to the primary"
+    enough = [service for service, words in server.lacking.items() if not words]
+    if server.lacking and not enough:
+        service, words = min(server.lacking.items(), key=lambda one: len(one[1]))
+        remedy = f"set the list of docs/security.md for this service's user: {service} lacks {_few(words)}"
+        return Status.FAIL, f"{found}; the rights of this user are enough for no service", remedy
+    if len(enough) < len(server.lacking):
+        found = f"{found}; the rights of this user are enough for {', '.join(enough)}"
     if server.eviction_policy not in ("", NO_EVICTION):
         remedy = (
             f"it may forget accounts when it is full: CONFIG SET maxmemory-policy {NO_EVICTION}; where "
@@ -57,6 +65,11 @@ def judged(server: Server, found: str) -> tuple[Status, str, str]:
     if server.round_trip_ms > ROUND_TRIP_MS_WARN:
         return Status.WARN, found, "values will lag: move it to the same network, or use the embedded one"
     return Status.OK, found, ""
+
+
+def _few(words: Sequence[str]) -> str:
+    more = f" and {len(words) - SHOWN_MAX} more" if len(words) > SHOWN_MAX else ""
+    return f"{' '.join(words[:SHOWN_MAX])}{more}"
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ from typing import Final
 from portfolio_realtime.cli.doctor.findings import Finding, Status
 from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.config import Settings
-from portfolio_realtime.errors import StateError
+from portfolio_realtime.errors import StateError, StateRefused
 from portfolio_realtime.model import Account
 from portfolio_realtime.state import State, feeds, state_of
 
@@ -21,6 +21,9 @@ async def examine(settings: Settings) -> Finding:
     try:
         is_heard = bool(await state.feeds.live([feeds.ACCOUNTS]))
         return judged(await _records(state, settings.shards), settings.record_ttl, is_heard=is_heard)
+    except StateRefused:
+        found = "this user may not read them; the portfolio calculator's may"
+        return Finding(CHECK, Status.SKIP, found)
     except StateError as error:
         return Finding(CHECK, Status.SKIP, f"Valkey: {error}")
     finally:
