@@ -241,3 +241,40 @@ def test_a_load_test_names_the_goals_that_it_failed(tmp_path: Path) -> None:
     assert (load["knee_messages_per_s"], load["connections"]) == (0, 40)
     assert [load["storm"][name] for name in ("clients", "cut", "back")] == [40, 40, 40]
     assert 'id="knee"' in chart.read_text()
+
+
+def test_a_terminal_that_knows_no_letters_ends_no_command(tmp_path: Path) -> None:
+    """Help with a letter that is not in ASCII is shown all the same."""
+    done = portfolio_realtime("demo", "--help", folder=tmp_path, PYTHONIOENCODING="ascii")
+
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "told"),
+    [(">/dev/full", 1, "cannot write: No space left on device\n"), (">&-", 0, ""), ("2>&-", 0, "")],
+)
+def test_output_that_cannot_be_written_is_no_traceback(
+    redirection: str, code: int, told: str, tmp_path: Path
+) -> None:
+    """A full disk is said; a stream that the caller has closed is nobody's."""
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$0" -m portfolio_realtime check-config {redirection}', sys.executable],
+        env={**os.environ, "REDIS_HOST": "127.0.0.1"},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=100,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (code, told)
+
+
+def test_a_proxy_that_cannot_be_used_is_named_before_the_start(tmp_path: Path) -> None:
+    """`check-config` says what the services would end with."""
+    done = portfolio_realtime(
+        "check-config", folder=tmp_path, REDIS_HOST="127.0.0.1", HTTPS_PROXY="http://proxy:port", NO_PROXY=""
+    )
+
+    assert (done.returncode, "HTTPS_PROXY is not a usable proxy" in done.stderr) == (2, True)

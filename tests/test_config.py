@@ -208,7 +208,7 @@ def test_all_wrong_settings_are_named_at_once(load: Load) -> None:
 
 def test_no_secret_is_shown(load: Load) -> None:
     """Neither in the table for people, nor when the settings are printed or a message names one."""
-    settings = load(PRODUCTION, REDIS_URL="redis://:s3cr3t-url@127.0.0.1/0")
+    settings = load(PRODUCTION, REDIS_URL="rediss://:s3cr3t-url@127.0.0.1/0")
     shown = dict(config.described(settings))
     assert "s3cr3t" not in f"{shown} {settings!r} {settings}"
     assert shown["BROKER_API_KEY"] == shown["JWT_SECRET"] == shown["REDIS_URL"] == "(set)"

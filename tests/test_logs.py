@@ -160,3 +160,14 @@ def test_a_secret_that_is_learnt_is_hidden_and_forgotten_in_time() -> None:
 def teardown_module() -> None:
     """Other tests have the log as it was."""
     logging.getLogger().handlers.clear()
+
+
+def test_a_service_needs_no_stream_of_its_caller() -> None:
+    """With all three closed there is no stream to log to, and the next file would get their numbers."""
+    program = (
+        "from portfolio_realtime import logs, standard_streams as s; import os, structlog; s.make_usable(); "
+        "logs.configure('it', 'info', 'console'); structlog.get_logger().info('said'); print('said'); "
+        "raise SystemExit(os.open(os.devnull, os.O_RDONLY) <= 2)"
+    )
+    closed = ["sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, program]
+    assert subprocess.run(closed, timeout=60, check=False).returncode == 0

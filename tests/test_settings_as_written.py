@@ -1,5 +1,7 @@
 """Settings are read as they are written, or refused: with one line that says what to do."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -68,9 +70,38 @@ def test_what_cannot_be_read_is_refused(content: bytes, told: str) -> None:
     assert "pa${ss}" not in str(refused.value)
 
 
+def _dangle(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (Path.mkdir, "is a directory"),
+        (os.mkfifo, "a pipe"),
+        (_dangle, "No such file"),
+    ],
+)
+def test_a_file_that_is_none_is_refused(make: Callable[[Path], None], told: str) -> None:
+    """What is at the place of `.env` was meant: it is never left out without a word."""
+    make(Path(".env"))
+    with pytest.raises(SettingsError, match=told):
+        config.load()
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
+        ({"redis_host": "valkey..internal"}, "not a host"),
+        ({"redis_host": "“valkey”"}, "not a host"),
+        ({"redis_host": "a b"}, "not a host"),
+        ({"redis_url": "redis://valkey..internal/0"}, "must be a URL"),
+        ({"redis_sentinels": "a..b:26379", "redis_sentinel_master": "m"}, "not host:port"),
+        ({"alpaca_data_url": "https://data..alpaca.markets"}, "base URL"),
+        ({"allowed_origins": "https://münchen.example"}, "xn--"),
+        ({"redis_url": "redis://h:6379/0", "redis_ssl": True}, "rediss://"),
+        ({"redis_url": "redis://h:6379/0", "redis_password": "s3cr3t-pw"}, "USER:PASSWORD@HOST"),
+        ({"redis_url": "redis://h:6379", "redis_db": 2}, "/2"),
         ({"redis_host": "127.0.0.1:6380"}, "REDIS_PORT=6380"),
         ({"redis_host": "a:7001,b:7002"}, "REDIS_URL=redis://a:7001,b:7002/0"),
         ({"redis_host": "redis://h"}, "REDIS_URL"),

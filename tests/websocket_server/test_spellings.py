@@ -40,6 +40,8 @@ def test_an_address_has_one_spelling(text: str, address: str) -> None:
         "203.0.113.9, ::ffff:10.1.2.3",
         "::ffff:203.0.113.9",
         "[::ffff:203.0.113.9]:443",
+        "203.0.113.9,",
+        "203.0.113.9,, 10.1.2.3",
     ],
 )
 def test_a_proxy_is_known_in_every_spelling(hops: str) -> None:

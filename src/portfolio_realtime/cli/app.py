@@ -12,6 +12,7 @@ import typer
 from portfolio_realtime import __version__, run_services
 from portfolio_realtime.cli import operations
 from portfolio_realtime.cli.common import finished, settings, until_ctrl_c
+from portfolio_realtime.errors import SettingsError
 from portfolio_realtime.exit_codes import OK, SETTINGS, UNPROVEN
 
 app = typer.Typer(
@@ -123,13 +124,19 @@ def check_config() -> None:
     A whole system needs a key from Alpaca. With REDIS_HOST or REDIS_URL, a missing key is not an error: this
     may be the configuration of a service that needs none.
     """
-    from portfolio_realtime import config
+    from portfolio_realtime import config, outbound
 
     loaded = settings()
     for name, value in config.described(loaded):
         typer.echo(f"{name:28} {value}")
     source = config.described_source(loaded)
     typer.echo(f"{'follows':28} {source}")
+    try:
+        for host in ("broker", "auth", "trading", "data", "stream"):
+            outbound.proxy_of(loaded.host(host))
+    except SettingsError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(SETTINGS) from None
     if loaded.account_source == "none" and loaded.is_embedded:
         typer.echo(source, err=True)
         raise typer.Exit(SETTINGS)

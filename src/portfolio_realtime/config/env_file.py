@@ -42,7 +42,16 @@ def read(path: Path) -> dict[str, str]:
 
 
 def _text(path: Path) -> str:
-    raw = path.read_bytes()
+    if path.is_dir():
+        raise SettingsError(
+            f"{path} is a directory: Docker makes one where the file to mount is missing; remove it"
+        )
+    if path.exists() and not path.is_file():  # reading a pipe may never end
+        raise SettingsError(f"{path} is a pipe or a device: write a plain file")
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}") from None
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in raw:
         raise SettingsError(f"{path} is UTF-16, as PowerShell writes it: save it as UTF-8")
     try:

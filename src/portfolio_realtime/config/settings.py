@@ -230,10 +230,11 @@ class Settings(BaseSettings):
     def _origins(cls, text: str) -> str:
         for origin in listed(text):
             parts = parts_of(origin, ("https", "http"))
-            if parts is None or parts.path not in ("", "/") or parts.query or "*" in origin:
+            is_plain = parts is not None and parts.path in ("", "/") and not parts.query
+            if not is_plain or "*" in origin or not origin.isascii():
                 raise ValueError(
                     f"{origin!r} is not an origin: write exactly what browsers send, such as "
-                    "https://app.example.com"
+                    "https://app.example.com, or https://xn--mnchen-3ya.example for münchen.example"
                 )
         return text
 
@@ -309,6 +310,18 @@ class Settings(BaseSettings):
             raise ValueError("REDIS_CLUSTER=true needs REDIS_HOST or REDIS_URL: a node of the cluster")
         if self.redis_cluster == "true" and (valkey_url.database_of(url) if url else self.redis_db):
             raise ValueError("REDIS_CLUSTER=true needs database 0: set REDIS_DB=0")
+        return self
+
+    @model_validator(mode="after")
+    def _url_alone(self) -> Self:
+        if (url := self.redis_url.get_secret_value()) and not self.redis_is_embedded:
+            valkey_url.check_alone(
+                url,
+                is_tls=self.redis_ssl,
+                user=self.redis_user,
+                password=self.redis_password.get_secret_value(),
+                database=self.redis_db,
+            )
         return self
 
     @model_validator(mode="after")

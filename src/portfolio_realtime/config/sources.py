@@ -25,7 +25,7 @@ class EnvFile(EnvSettingsSource):
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
         path = ENV_FILE.get()
-        values = env_file.read(path) if path is not None and path.is_file() else {}
+        values = env_file.read(path) if path is not None and os.path.lexists(path) else {}
         names = {name.upper() for name in self.settings_cls.model_fields}
         names |= {f"{name.upper()}_FILE" for name in secret_names(self.settings_cls)}
         env_file.check_names(values, names)

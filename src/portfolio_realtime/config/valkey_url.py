@@ -8,6 +8,8 @@ from ipaddress import ip_address
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
+from portfolio_realtime.config.urls import is_host
+
 SCHEMES: Final = ("redis", "rediss")
 SOCKET: Final = "unix"  # the scheme of a socket in the file system
 PORT: Final = 6379  # of a URL without a port
@@ -35,7 +37,9 @@ def check_url(url: str) -> None:
         return
     try:
         hosts = [urlsplit(one) for one in each_host(url)]
-        is_wrong = any(one.scheme not in SCHEMES or not one.hostname or one.port == 0 for one in hosts)
+        is_wrong = any(
+            one.scheme not in SCHEMES or not is_host(one.hostname or "") or one.port == 0 for one in hosts
+        )
     except ValueError:
         raise ValueError(f"must be a URL such as {EXAMPLES}") from None
     if is_wrong:
@@ -86,6 +90,22 @@ def check_host(hosts: str) -> None:
             raise ValueError(f"must be hosts only; with ports: REDIS_URL=redis://{hosts}/0")
         if colon:
             raise ValueError(f"must be a host only: REDIS_HOST={name} and REDIS_PORT={port}")
+        if not is_host(host.strip()):
+            raise ValueError("is not a host: it has a blank, a quotation mark, or an empty part between dots")
+
+
+def check_alone(url: str, *, is_tls: bool, user: str, password: str, database: int) -> None:
+    """Raises ValueError when a part that is also set would be ignored, because the whole URL lacks it."""
+    parts = urlsplit(url)
+    if is_tls and parts.scheme == SCHEMES[0]:
+        raise ValueError("REDIS_SSL=true is not used with REDIS_URL: begin REDIS_URL with rediss://")
+    if (user or password) and not (parts.username or parts.password):
+        raise ValueError(
+            "REDIS_USER and REDIS_PASSWORD are not used with REDIS_URL: write "
+            "REDIS_URL=redis://USER:PASSWORD@HOST:PORT/0, or set REDIS_HOST instead of REDIS_URL"
+        )
+    if database and not _database(parts):
+        raise ValueError(f"REDIS_DB is not used with REDIS_URL: end REDIS_URL with /{database}")
 
 
 def each_host(url: str) -> list[str]:
@@ -165,7 +185,7 @@ def sentinels_of(text: str) -> list[tuple[str, int]]:
             host, port = None, 0
         else:
             host = None if parts.path or parts.query or parts.username is not None else host
-        if not host or not port:
+        if not host or not port or not is_host(host):
             raise ValueError(f"{one.strip()!r} is not host:port: write host1:26379,host2:26379,host3:26379")
         found.append((host, port))
     return found

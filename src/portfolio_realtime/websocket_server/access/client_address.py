@@ -47,9 +47,11 @@ class NetworkRules:
         if not self._is_trusted(peer):
             return peer
         address = peer
-        hops = headers.get("x-forwarded-for", "").split(",")[-HOPS_MAX:]
+        hops = listed(headers.get("x-forwarded-for", ""))[
+            -HOPS_MAX:
+        ]  # empty ones count not (RFC 9110 §5.6.1)
         for hop in reversed(hops):  # each proxy adds whom it has seen at the end
-            if (found := _parsed(hop.strip())) is None:
+            if (found := _parsed(hop)) is None:
                 break
             address = found
             if not self._is_trusted(address):
