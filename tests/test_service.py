@@ -4,7 +4,7 @@ import asyncio
 import gc
 from collections.abc import Awaitable, Callable, Sequence
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -200,14 +200,18 @@ async def test_who_stands_by_says_so_and_takes_over(state: State, valkey_url: st
     other = open_state(valkey_url, holder="other", shards=SHARDS, lease_ms=60_000)
     theirs = await other.leases.acquire("work")
     assert theirs is not None
-    waits: list[int] = []
-    worked = Part()
+    waiting, worked = Part(), Part()
 
     async def work(_: Lease) -> None:
+        assert waiting.is_cancelled
         await worked.run()
 
-    task = asyncio.create_task(under_lease(context_of(state), "work", work, lambda: waits.append(1)))
-    await until(lambda: len(waits) >= 2, "it stands by")
+    async def wait() -> NoReturn:
+        await waiting.run()
+        raise AssertionError("it runs until it is cancelled")
+
+    task = asyncio.create_task(under_lease(context_of(state), "work", work, wait))
+    await until(waiting.started.is_set, "it stands by")
     assert not worked.started.is_set()
     await other.leases.release(theirs)
     await asyncio.wait_for(worked.started.wait(), 10)

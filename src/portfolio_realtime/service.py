@@ -363,25 +363,31 @@ async def under_lease(
     context: Context,
     name: str,
     work: Callable[[Lease], Coroutine[Any, Any, None]],
-    standing_by: Callable[[], None] | None = None,
+    standing_by: Callable[[], Coroutine[Any, Any, NoReturn]] | None = None,
 ) -> None:
     """Wait for a lease, run `work` while it is held, and release it.
 
-    `standing_by` is called repeatedly while another process holds the lease. Raises LeaseLost when the lease
-    is lost, StateUnavailable, and whatever `work` raises.
+    `standing_by` runs while another process holds the lease, and has ended before `work` begins. Raises
+    LeaseLost when the lease is lost, StateUnavailable, and whatever `work` and `standing_by` raise.
     """
-    lease = await context.state.leases.acquire(name)
-    while lease is None:
-        if standing_by is not None:
-            standing_by()
-        await asyncio.sleep(LEASE_POLL_S)
-        lease = await context.state.leases.acquire(name, stands_by=True)
-    log.info("lease acquired", lease=name, fencing_token=lease.fencing_token)
+    leases, taken = context.state.leases, list[Lease]()
+
+    async def take() -> None:
+        while (lease := await leases.acquire(name, stands_by=True)) is None:
+            await asyncio.sleep(LEASE_POLL_S)
+        taken.append(lease)
+
     try:
-        await together(work(lease), keep_lease(context, lease))
+        if (lease := await leases.acquire(name)) is not None:
+            taken.append(lease)
+        else:
+            await together(take(), *([] if standing_by is None else [standing_by()]))
+        log.info("lease acquired", lease=name, fencing_token=taken[0].fencing_token)
+        await together(work(taken[0]), keep_lease(context, taken[0]))
     finally:
-        with contextlib.suppress(StateUnavailable):
-            await context.state.leases.release(lease)
+        for lease in taken:
+            with contextlib.suppress(StateUnavailable):
+                await leases.release(lease)
 
 
 async def keep_lease(context: Context, lease: Lease) -> NoReturn:

@@ -1,15 +1,22 @@
 """One symbol collector goes, another comes: what happens between them is shown at once."""
 
+import asyncio
+import contextlib
 from decimal import Decimal
 
 import pytest
 
 from portfolio_realtime.clock import NS_PER_S
-from portfolio_realtime.state import State, open_state
+from portfolio_realtime.errors import BrokerUnavailable
+from portfolio_realtime.state import State, feeds, keys, open_state
+from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.symbol_collector import collector
-from portfolio_realtime.symbol_collector.model import Statement
+from portfolio_realtime.symbol_collector.day_history import DayHistory
+from portfolio_realtime.symbol_collector.model import Activity, Statement
+from portfolio_realtime.symbol_collector.record_writer import RecordWriter
 from portfolio_realtime.symbol_collector.sources.broker_client import BrokerClient
-from portfolio_realtime.symbol_collector.sources.parse import PayloadRefused
+from portfolio_realtime.symbol_collector.sources.broker_follower import EventFollower
+from portfolio_realtime.symbol_collector.sources.parse import ListedAccount, PayloadRefused
 from tests.conftest import LEASE_MS, SHARDS, StartSimulator, Until
 from tests.support.collectors import all_known, context_of, running, wait_exact
 
@@ -100,4 +107,126 @@ async def test_a_record_of_a_former_owner_that_cannot_be_confirmed_is_marked(
         assert after is not None
         assert not after.is_unreadable
         assert after.external_cash_flow == Decimal("500.25")
+    await other.close()
+
+
+class Watched:
+    """What collectors of this process ask the broker for, and whether the active one is able to write."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.statements: list[str] = []
+        self.streams = 0
+        self.heard: list[str] = []  # accounts of live events, of all collectors
+        self.is_ready = asyncio.Event()  # whoever stands by
+        self.has_list = True  # the broker answers with it
+        self.hung_holder = ""  # whose writes hang
+        ask, read, follow = BrokerClient.statement, BrokerClient.accounts, EventFollower.follow
+        keep, take = DayHistory.keep, collector.Collector.take_activity
+        write = RecordWriter._write_batch
+
+        async def statement(client: BrokerClient, account_id: str, *, is_urgent: bool) -> Statement | None:
+            self.statements.append(account_id)
+            return await ask(client, account_id, is_urgent=is_urgent)
+
+        async def accounts(client: BrokerClient) -> list[ListedAccount]:
+            if not self.has_list:
+                raise BrokerUnavailable("no list now")
+            return await read(client)
+
+        async def open_stream(follower: EventFollower) -> None:
+            self.streams += 1
+            await follow(follower)
+
+        async def be_ready(history: DayHistory) -> None:
+            await keep(history)
+            self.is_ready.set()
+
+        def take_activity(of: collector.Collector, activity: Activity, *, is_live: bool) -> None:
+            take(of, activity, is_live=is_live)
+            self.heard.append(activity.account_id)
+
+        async def write_batch(writer: RecordWriter, lease: Lease) -> None:
+            if lease.holder == self.hung_holder:
+                await asyncio.Event().wait()
+            await write(writer, lease)
+
+        monkeypatch.setattr(BrokerClient, "statement", statement)
+        monkeypatch.setattr(BrokerClient, "accounts", accounts)
+        monkeypatch.setattr(EventFollower, "follow", open_stream)
+        monkeypatch.setattr(DayHistory, "keep", be_ready)
+        monkeypatch.setattr(collector.Collector, "take_activity", take_activity)
+        monkeypatch.setattr(RecordWriter, "_write_batch", write_batch)
+
+
+async def test_a_standby_begins_with_what_it_has_followed(
+    simulator: StartSimulator,
+    valkey_url: str,
+    state: State,
+    until: Until,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without the list, the stream and the day anew; and first with what the former owner did not write."""
+    broker = await simulator(accounts=20, activities_per_second=0)
+    other = open_state(valkey_url, holder="other", shards=SHARDS, lease_ms=LEASE_MS)
+    first, *_, last = sorted((await broker.get("/_sim/accounts"))["accounts"])
+    watched = Watched(monkeypatch)
+    monkeypatch.setattr(collector, "FETCHES_MAX", 1)
+    monkeypatch.setattr(collector, "URGENT_FETCHES", 0)
+
+    async def is_shown() -> bool:
+        record = await state.accounts.read_one(last)
+        return record is not None and record.external_cash_flow == Decimal("500.25")
+
+    async def is_heard() -> bool:
+        return bool(await state.feeds.live([feeds.ACCOUNTS]))
+
+    active = contextlib.AsyncExitStack()
+    await active.enter_async_context(running(context_of(broker, other, symbol_collection_interval=300)))
+    await until(all_known(broker, state), "all accounts are known")
+    await broker.post("/_sim/cash", {"account_id": first, "activity_type": "CSD", "amount": "1"})
+    await until(state.accounts.read_cursor, "the place in the stream is written down")
+    async with running(context_of(broker, state, symbol_collection_interval=300)):
+        await until(watched.is_ready.is_set, "the other one is ready")
+        watched.hung_holder = "other"
+        await broker.post("/_sim/cash", {"account_id": last, "activity_type": "CSD", "amount": "500.25"})
+        await until(lambda: watched.heard.count(last) == 2, "both have heard of the deposit")
+        watched.has_list = False
+        watched.statements.clear()
+        await active.aclose()
+        await state.feeds.drop(feeds.ACCOUNTS)
+        await until(is_heard, "the broker is heard again, without the list")
+        assert watched.statements[0] == last
+        assert watched.streams == 2, "none was opened again"
+        await until(is_shown, "the deposit is shown")
+        watched.has_list = True
+        await wait_exact(broker, state, until)
+    await other.close()
+
+
+async def test_who_has_lost_the_lease_gets_ready_again(
+    simulator: StartSimulator,
+    valkey_url: str,
+    state: State,
+    until: Until,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A collector that was paused comes back: its records are old, so it forgets them, and follows anew."""
+    broker = await simulator(accounts=3, activities_per_second=0)
+    other = open_state(valkey_url, holder="other", shards=SHARDS, lease_ms=LEASE_MS)
+    watched = Watched(monkeypatch)
+    async with running(context_of(broker, state)):
+        await until(all_known(broker, state), "all accounts are known")
+        assert not watched.is_ready.is_set()
+        await other.connection.commands.delete(keys.lease(collector.NAME))
+        lease = await other.leases.acquire(collector.NAME)
+        assert lease is not None
+
+        async def is_ready() -> bool:
+            assert await other.leases.renew(lease)
+            return watched.is_ready.is_set()
+
+        await until(is_ready, "it is ready to take over")
+        assert watched.streams == 2, "a new one, for its new records"
+        await other.leases.release(lease)
+        await wait_exact(broker, state, until)
     await other.close()

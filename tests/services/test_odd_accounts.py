@@ -11,7 +11,7 @@ from portfolio_realtime import config
 from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.service import Context
 from portfolio_realtime.state import State, feeds
-from portfolio_realtime.symbol_collector import collector
+from portfolio_realtime.symbol_collector import collector, day_history
 from portfolio_realtime.symbol_collector.sources import broker_events
 from portfolio_realtime.symbol_collector.sources.broker_client import ROWS_PATH
 from tests.conftest import DEADLINE_S, Until, running_service
@@ -111,7 +111,7 @@ async def test_a_deposit_that_only_the_list_of_rows_tells_is_no_gain(
     state: State, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Until both have been compared no day P&L is known; equity is served all the same."""
-    monkeypatch.setattr(collector, "HISTORY_AGAIN_NS", 10**9)
+    monkeypatch.setattr(day_history, "HISTORY_AGAIN_NS", 10**9)
     broker = LittleBroker([listed(GOOD)], {GOOD: ACCOUNT})
     broker.rows = 503
     async with scripted(broker) as url, running_service(collector.run(context_of(url, state))):

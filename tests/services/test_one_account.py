@@ -1,5 +1,6 @@
 """One account by its Trading API key: the same services, exact to the cent, also after a kill."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -17,11 +18,11 @@ from websockets.asyncio.client import connect
 from portfolio_harness.oracle import Truth
 from portfolio_harness.system import System, running
 from portfolio_realtime.errors import BrokerRefused, SettingsError
-from portfolio_realtime.state import State
+from portfolio_realtime.state import State, open_state
 from portfolio_realtime.state.embedded import free_port
 from portfolio_realtime.symbol_collector import collector
 from portfolio_realtime.symbol_collector.sources.trading_client import TradingClient
-from tests.conftest import Simulator, StartSimulator, Until, end, running_service
+from tests.conftest import LEASE_MS, SHARDS, Simulator, StartSimulator, Until, end, running_service
 from tests.support.one_account import context_of_one, keys
 
 OPTIONS = (
@@ -104,6 +105,30 @@ async def test_a_fill_is_seen_when_the_stream_tells_it(
             "/_sim/trade", {"account_id": account_id, "symbol": "AAPL", "quantity": "1.5", "price": "100.01"}
         )
         await until(lambda: is_exact(broker, state, account_id), "the fill is in the record", BACK_S_MAX)
+
+
+async def test_who_stands_by_has_no_connection(
+    simulator: StartSimulator, valkey_url: str, state: State, until: Until
+) -> None:
+    """The account may have one: a second would end the first, or be refused."""
+    broker = await simulator(accounts=2, activities_per_second=0)
+    account_id = (await broker.get("/_sim/accounts"))["accounts"][0]
+    other = open_state(valkey_url, holder="other", shards=SHARDS, lease_ms=LEASE_MS)
+    active, standby = context_of_one(broker, other, 0), context_of_one(broker, state, 0)
+
+    async def listening() -> int:
+        return (await broker.get("/_sim/trading"))["listening"]
+
+    async def listens() -> bool:
+        return await listening() == 1
+
+    async with running_service(collector.run(active)):
+        await until(lambda: state.accounts.read_one(account_id), "the account is known", BACK_S_MAX)
+        await until(listens, "the active one listens", BACK_S_MAX)
+        async with running_service(collector.run(standby)):
+            await asyncio.sleep(2 * LEASE_MS / 1000)
+            assert await listening() == 1
+    await other.close()
 
 
 async def test_wrong_keys_are_refused_with_the_remedy(simulator: StartSimulator, state: State) -> None:

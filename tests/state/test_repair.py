@@ -340,3 +340,27 @@ async def _has(state: State, count: int) -> bool:
 
 async def _equals(state: State, key: str, fields: Any) -> bool:
     return await state.connection.commands.hgetall(key) == fields
+
+
+async def test_the_place_in_the_stream_is_not_ahead_of_the_records(state: State, until: Until) -> None:
+    """Whoever takes over asks first for the accounts that have moved since: none may be left out."""
+    records, lease, newest = _records_of(alice={"AAPL": 3}), await lease_of(state, "symbol_collector"), ["A"]
+    writer = RecordWriter(state.accounts, records, PendingAccounts(), lambda: newest[-1])
+    await writer.write_cursor()
+    assert await state.accounts.read_cursor() is None, "alice is not written yet"
+    writer.request_write()
+    writing = asyncio.create_task(writer.write(lease))
+    await until(lambda: _has(state, 1), "alice is written")
+    newest.append("B")
+    async with writer.writing:
+        records.write_again(["alice"])
+        await writer.write_cursor()
+        assert await state.accounts.read_cursor() == "A", "alice has changed with B"
+    writer.request_write()
+    await until(lambda: not records.has_changes, "alice is being written again")
+    async with writer.writing:
+        pass
+    newest.append("C")
+    await writer.write_cursor()
+    assert await state.accounts.read_cursor() == "C", "nothing is to be written"
+    await cancel_until_ended([writing])

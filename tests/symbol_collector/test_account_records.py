@@ -6,6 +6,7 @@ import msgspec
 
 from portfolio_realtime.symbol_collector.model import Holding, Statement
 from portfolio_realtime.symbol_collector.records import account_records as roster_module
+from portfolio_realtime.symbol_collector.records.account_record import REPEAT_NS_MAX
 from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
 from tests.symbol_collector.bookings import NOW_NS, at_s, booking, statement, trade
 
@@ -160,3 +161,17 @@ def test_an_option_root_may_end_in_a_digit() -> None:
     account = records.account("alice")
     assert account is not None
     assert [(p.asset_class, p.multiplier) for p in account.positions] == [("us_option", 100)]
+
+
+def test_without_a_statement_bookings_are_kept_for_as_long_as_they_may_come_again() -> None:
+    """A standby follows for weeks and gets no statement: what is too old for the day goes."""
+    records = AccountRecords()
+    records.list_accounts(["alice"])
+    old, new = booking("CSD", 1), booking("CSD", 2)
+    for one in (old, new):
+        assert records.apply_activity(one, NOW_NS)
+    limit_ns = max(new.published_ns, new.executed_ns) + REPEAT_NS_MAX
+    records.forget_before(limit_ns)
+    assert not records.apply_activity(new, NOW_NS), "it is remembered"
+    records.forget_before(limit_ns + 1)
+    assert records.apply_activity(new, NOW_NS), "it is forgotten"

@@ -207,7 +207,7 @@ async def test_what_a_dead_stream_leaves_out_comes_by_asking(until: Until) -> No
     broker, inbox = HalfOpen(), Inbox()
     async with scripted(broker) as url, BrokerClient(url, AUTH) as client:
         follower = EventFollower(client, SystemClock(), inbox)
-        parts = [asyncio.create_task(part()) for _, part in follower.parts]  # type: ignore[arg-type]  # coroutines
+        parts = [asyncio.create_task(part()) for _, part in (*follower.ahead, *follower.parts)]  # type: ignore[arg-type]  # coroutines
         await until(lambda: len(broker.asked) > 3, "asked")
         assert {one.event_id for one in inbox.taken} == {"history"}
         assert not follower.is_mute()

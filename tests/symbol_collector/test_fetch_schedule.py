@@ -4,8 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.symbol_collector import fetch_schedule as schedule_module
 from portfolio_realtime.symbol_collector.fetch_schedule import DueFetch, FetchSchedule
+from portfolio_realtime.symbol_collector.moved_accounts import KEPT_NS, OVERLAP_NS, MovedAccounts
+
+NOW_NS = 1_795_000_000 * NS_PER_S
 
 
 def test_watched_accounts_come_first_even_when_they_begin_to_be_watched_late() -> None:
@@ -155,3 +159,23 @@ def test_a_new_owner_is_behind_until_who_has_moved_is_fetched() -> None:
     schedule.put_first("c")
     schedule.set_due("c", 10)
     assert schedule.is_behind
+
+
+def test_only_who_has_moved_since_then_is_named_once() -> None:
+    """By the newest event of each account, and a little from before: events of one moment have no order."""
+    moved = MovedAccounts()
+    moved.note("long ago", NOW_NS - OVERLAP_NS - 1)
+    moved.note("just before", NOW_NS - OVERLAP_NS)
+    moved.note("twice", NOW_NS + 1)
+    moved.note("twice", NOW_NS - NS_PER_S)
+    assert moved.take(NOW_NS) == ["just before", "twice"]
+    assert moved.take(None) == []
+
+
+def test_without_a_place_all_count_that_are_kept() -> None:
+    """Nothing was written down, or it was lost: everybody of the last hour is asked for."""
+    moved = MovedAccounts()
+    moved.note("old", NOW_NS - KEPT_NS)
+    moved.note("new", NOW_NS - KEPT_NS + 1)
+    moved.forget_old(NOW_NS)
+    assert moved.take(None) == ["new"]

@@ -135,7 +135,13 @@ class FeedConsumer:
 
     async def _write_marks(self) -> None:
         name = f"market_data:{self._schedule.name}"
-        await service.under_lease(self._context, name, self._own_feed, self._subscription.stand_by)
+        await service.under_lease(self._context, name, self._own_feed, self._stand_by)
+
+    async def _stand_by(self) -> NoReturn:
+        """Have no connection while another consumer has one: Alpaca may allow only one."""
+        self._subscription.stand_by()
+        await asyncio.Event().wait()
+        raise AssertionError("nobody sets it")
 
     async def _own_feed(self, lease: Lease) -> None:
         # An earlier owner may have written since we wrote last.

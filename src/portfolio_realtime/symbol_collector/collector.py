@@ -18,17 +18,17 @@ from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.config import described_source
 from portfolio_realtime.errors import BrokerUnavailable
 from portfolio_realtime.service import Context, keep_running, spared, together, under_lease
-from portfolio_realtime.state.connection import Message
-from portfolio_realtime.state.interest import WatchedAccounts, decode_begun
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.symbol_collector import activity_types
 from portfolio_realtime.symbol_collector.account_numbers import NumbersKept
 from portfolio_realtime.symbol_collector.broker_silence import BrokerSilence, keep_live
 from portfolio_realtime.symbol_collector.broker_time import Moment, now, tell_difference
+from portfolio_realtime.symbol_collector.day_history import DayHistory
 from portfolio_realtime.symbol_collector.event_stream_lag import EventStreamLag
 from portfolio_realtime.symbol_collector.fetch_schedule import DueFetch
 from portfolio_realtime.symbol_collector.fetch_turns import FetchTurns
 from portfolio_realtime.symbol_collector.model import CLOSED, Activity, Statement
+from portfolio_realtime.symbol_collector.moved_accounts import MovedAccounts
 from portfolio_realtime.symbol_collector.pending_accounts import PendingAccounts
 from portfolio_realtime.symbol_collector.record_writer import RecordWriter
 from portfolio_realtime.symbol_collector.records import cash_flows
@@ -36,6 +36,7 @@ from portfolio_realtime.symbol_collector.records.account_record import Outcome
 from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
 from portfolio_realtime.symbol_collector.records.equity_drift import EquityDrift
 from portfolio_realtime.symbol_collector.records.record_metrics import show_records
+from portfolio_realtime.symbol_collector.sources import parse
 from portfolio_realtime.symbol_collector.sources.account_source import AccountSource
 from portfolio_realtime.symbol_collector.sources.asset_names import learn_names
 from portfolio_realtime.symbol_collector.sources.closed_days import serve_closed_days
@@ -43,22 +44,20 @@ from portfolio_realtime.symbol_collector.sources.opening import open_client
 from portfolio_realtime.symbol_collector.sources.parse import CurrencyRefused, PayloadRefused
 from portfolio_realtime.symbol_collector.stored_records import find_left_over, write_lost_again
 from portfolio_realtime.symbol_collector.strangers import NAME, refuse_strangers
-from portfolio_realtime.symbol_collector.unlisted_accounts import UnlistedAccounts
+from portfolio_realtime.symbol_collector.watched_follower import WatchedFollower
 from portfolio_realtime.telemetry import CollectorMetrics
 
 FETCHES_MAX: Final = 8  # accounts fetched at the same time …
 URGENT_FETCHES: Final = 2  # … of which these are kept for accounts that are waited for
 RETRY_S: Final = 2.0  # after a failed request
 REPORT_S: Final = 1.0
-WATCHED_S: Final = 5.0  # interest ends silently, so it is read this often
 RELIST_S_MIN: Final = 5.0
+STAND_BY_S: Final = 300.0  # between two looks at the list and the day while standing by
 ASKED_AT_ONCE: Final = 8  # unlisted accounts per round, one after the other
 ASK_AGAIN_S: Final = 0.5  # until an absent account is looked up a second time: one answer is not enough
-PROBES_MAX: Final = 10  # accounts asked for their `balance_asof`
 FIRST_SPREAD: Final = (0.2, 1.0)  # share of the interval until an account's second fetch
 SPREAD: Final = (0.8, 1.0)  # the same, until any later fetch
 EVENTS_S_MAX: Final = 20.0  # longest wait for the event stream at the start
-HISTORY_AGAIN_NS: Final = 60 * NS_PER_S  # until a history of the day that failed is tried again
 REFUSED_AGAIN_NS: Final = 30 * NS_PER_S  # until a statement that could not be read is tried again
 FAILURES_MAX: Final = 2  # in a row for one account, while requests for others succeed
 BACK_OFF_MAX: Final = 6  # doublings of the pause before such an account is tried again
@@ -76,10 +75,13 @@ async def run(context: Context) -> None:
     log.info("accounts", source=described_source(context.settings))
     async with open_client(context.settings, count) as client:
         collector = Collector(context, client, metrics)
-        work = keep_running(lambda: under_lease(context, NAME, collector.work), context.clock, NAME)
+        work = keep_running(
+            lambda: under_lease(context, NAME, collector.work, collector.stand_by), context.clock, NAME
+        )
+        follow = keep_running(collector.follow, context.clock, "account events")
         telling = tell_difference(client.broker_time, context.clock, metrics.clock_difference)
         strangers = keep_running(lambda: refuse_strangers(context, client), context.clock, NAME)
-        await together(work, telling, strangers)
+        await together(work, follow, telling, strangers)
 
 
 class Collector:
@@ -89,15 +91,15 @@ class Collector:
         self._state = context.state
         self._clock = context.clock
         self._shards = list(range(context.settings.shards))
-        self._settings = context.settings
         interval_s = context.settings.symbol_collection_interval
         self._interval_ns = int(min(interval_s, client.interval_s_max) * NS_PER_S)
         self._client = client
         self._metrics = metrics
         self._lag = EventStreamLag(metrics.event_stream_lag, context.clock)
         self._silence = BrokerSilence(context.clock)
-        self._missed = asyncio.Event()  # a watched account is not in the list
         self._relist = asyncio.Event()  # an event names an account that is not in the list
+        self._begun = asyncio.Event()  # everything has begun anew
+        self._is_active = False  # the lease is ours
         self._begin()
 
     def _begin(self) -> None:
@@ -105,27 +107,72 @@ class Collector:
         self._records = AccountRecords()
         self._turns = FetchTurns(self._clock)
         self._schedule = self._turns.schedule
-        self._unlisted = UnlistedAccounts()
         self._follower = self._client.follower(self._clock, self)
         self._numbers = NumbersKept(self._state)
         self._untried: set[str] = set()  # listed and not fetched yet
         self._is_complete = False  # every account has been fetched once
-        self._has_begun = False  # the list and the day's bookings have been read
+        self._has_begun = False  # the list and the day's bookings are known
+        self._has_list = False  # the list has been read, maybe while standing by
+        self._is_list_new = False  # it has been read under this lease
+        self._moved = MovedAccounts()  # while standing by
         self._pending = PendingAccounts()
-        self._writer = RecordWriter(self._state.accounts, self._records, self._pending)
-        self._watched = WatchedAccounts(self._state.interest, self._shards, self._writer.spare)
+        self._writer = RecordWriter(
+            self._state.accounts, self._records, self._pending, lambda: self._follower.cursor
+        )
+        self._history = DayHistory(
+            self._client, self._follower, self._records, self._clock, self._writer.request_write
+        )
+        self._interest = WatchedFollower(
+            self._state, self._shards, self._clock, self._schedule, self._records, self._writer
+        )
         self._failures: dict[str, int] = {}  # account -> failed requests in a row
-        self._history_failed_ns: int | None = None
         self._equity_drift = EquityDrift(self._records, self._state, self._clock, self._metrics)
+        self._begun.set()
+
+    async def follow(self) -> NoReturn:
+        """Follow, with or without the lease, what may be followed without it.
+
+        It begins at the place up to which the active collector has written. Raises StateUnavailable,
+        BrokerRefused.
+        """
+        while True:
+            self._begun.clear()
+            follower, clock = self._follower, self._clock
+            if follower.cursor is None:
+                follower.cursor = await self._writer.read_cursor(clock.now_ns())
+            parts = (keep_running(part, clock, name) for name, part in follower.ahead)
+            await together(self._begun.wait(), *parts)
+
+    async def stand_by(self) -> NoReturn:
+        """While another collector is active: know the list and the day's bookings before the lease is ours.
+
+        Statements are not read: two collectors would need twice the requests.
+        """
+        if self._records.known_count:
+            self._begin()
+        if not self._follower.ahead:
+            await asyncio.Event().wait()
+        await self._follower.connected.wait()
+        while True:
+            await self._until_done(self._list_accounts)
+            await self._until_done(self._history.keep)
+            self._moved.forget_old(self._clock.now_ns())
+            await asyncio.sleep(STAND_BY_S)
 
     async def work(self, lease: Lease) -> None:
         """Run all parts until cancelled. Raises LeaseLost, StateUnavailable, BrokerRefused."""
         await self._resume()
+        try:
+            await self._work(lease)
+        finally:
+            self._is_active = False
+
+    async def _work(self, lease: Lease) -> None:
         self._records.begin_versions(lease.fencing_token)
         state, records = self._state, self._records
 
         def tell_whole(shards: Sequence[int]) -> Awaitable[None]:
-            return state.accounts.write_listed(lease, shards if self._has_begun else ())
+            return state.accounts.write_listed(lease, shards if self._is_list_new else ())
 
         need_one_part = (
             self._tidy,
@@ -140,8 +187,8 @@ class Collector:
             self._writer.write(lease),
             write_lost_again(records, state.accounts, self._shards, self._writer, tell_whole),
             self._lag.measure(self._follower),
-            self._follow_interest(),
-            self._poll_interest(),
+            self._interest.follow(),
+            self._interest.poll(),
             *(spared(part, state.connection) for part in need_one_part),
         )
 
@@ -152,7 +199,7 @@ class Collector:
 
     async def _resume(self) -> None:
         """Continue with the records in memory, unless another collector has been active since."""
-        self._has_begun = False
+        self._has_begun = self._is_list_new = False
         for shard in self._shards if self._records.known_count else ():
             with self._writer.sparing(shard):
                 if self._records.is_older_than(await self._state.accounts.read_all(shard)):
@@ -163,28 +210,37 @@ class Collector:
         self._pending.write_all_again()
         self._writer.request_write()
         self._schedule.release_all()
-        self._follower.connected.clear()
-        if self._follower.cursor is None:
-            self._follower.cursor = await self._writer.read_cursor(self._clock.now_ns())
+        written = await self._writer.read_cursor(self._clock.now_ns())
+        for account_id in self._moved.take(parse.published_ns(written) if written else None):
+            self._schedule.put_first(account_id)
+        self._is_active = True
 
     # Events
 
     def take_activity(self, activity: Activity, *, is_live: bool) -> None:
         """Apply a booking from the follower."""
         if is_live:
-            self._lag.note_event(activity.event_id)
-            if not self._records.is_known(activity.account_id):
-                self._schedule.put_first(activity.account_id)
+            self._note_moved(activity)
         is_new = self._records.apply_activity(activity, self._clock.now_ns())
         is_known_type = activity_types.is_described(activity.activity_type)
         outcome = ("applied" if is_known_type else "unknown_type") if is_new else "repeated"
-        self._metrics.activities.labels(outcome).inc()
+        if self._is_active:
+            self._metrics.activities.labels(outcome).inc()
         if not self._records.is_listed(activity.account_id):
             self._relist.set()
         elif is_new and (look_ns := self._records.look_again_ns(activity.account_id)) is not None:
             self._schedule.set_due(activity.account_id, self._turn_ns(look_ns), is_hurried=True)
         if self._records.has_changes:
             self._writer.request_write()
+
+    def _note_moved(self, activity: Activity) -> None:
+        if not self._is_active:
+            at_ns = parse.published_ns(activity.event_id) or self._clock.now_ns()
+            self._moved.note(activity.account_id, at_ns)
+            return
+        self._lag.note_event(activity.event_id)
+        if not self._records.is_known(activity.account_id):
+            self._schedule.put_first(activity.account_id)
 
     def take_rows(self, rows: list[Activity]) -> None:
         """Apply the client's own bookings that REST lists and no event has reported."""
@@ -209,6 +265,8 @@ class Collector:
         now_ns = self._clock.now_ns()
         for one in self._records.listed if account_id is None else [account_id]:
             if self._records.is_listed(one):
+                if not self._is_active:
+                    self._moved.note(one, now_ns)
                 self._records.refuse_activity(one, now_ns)
                 self._schedule.set_due(one, self._turn_ns(), is_hurried=account_id is not None)
         self._writer.request_write()
@@ -221,8 +279,9 @@ class Collector:
     # REST
 
     async def _collect(self) -> None:
-        await asyncio.gather(self._wait_for_events(), self._until_done(self._list_accounts))
-        await self._until_done(self._begin_history)
+        if not (self._follower.connected.is_set() and self._has_list and self._follower.has_history):
+            await asyncio.gather(self._wait_for_events(), self._until_done(self._list_accounts))
+            await self._until_done(self._history.begin)
         self._has_begun = True
         await together(
             self._keep_list(),
@@ -250,6 +309,8 @@ class Collector:
                 return
 
     async def _keep_list(self) -> NoReturn:
+        if not self._is_list_new:
+            await self._until_done(self._list_accounts)
         while True:
             await asyncio.sleep(min(RELIST_S_MIN, self._interval_ns / NS_PER_S))
             try:
@@ -278,7 +339,9 @@ class Collector:
         if new or gone:
             log.info("accounts listed", new=len(new), gone=len(gone), listed=len(self._records.listed))
         self._writer.request_write()
-        await self._numbers.keep(listed)
+        self._has_list, self._is_list_new = True, self._is_active
+        if self._is_active:
+            await self._numbers.keep(listed)
 
     def _begin_to_fetch(self, account_id: str) -> None:
         self._untried.add(account_id)
@@ -288,17 +351,17 @@ class Collector:
     async def _fetch_unlisted(self) -> NoReturn:
         """Ask the broker for watched accounts that are not in its list, which may be too old."""
         while True:
-            missed = self._unlisted.next_to_fetch(ASKED_AT_ONCE)
+            missed = self._interest.unlisted.next_to_fetch(ASKED_AT_ONCE)
             absent = [account_id for account_id in missed if await self._is_absent(account_id)]
             if absent:
                 await asyncio.sleep(ASK_AGAIN_S)
             for account_id in absent:
                 if await self._is_absent(account_id):
-                    self._unlisted.mark_absent(account_id, self._clock.now_ns())
-                    self._deny(account_id)
+                    self._interest.unlisted.mark_absent(account_id, self._clock.now_ns())
+                    self._interest.deny(account_id)
             if not missed:
-                self._missed.clear()
-                await self._missed.wait()
+                self._interest.missed.clear()
+                await self._interest.missed.wait()
 
     async def _is_absent(self, account_id: str) -> bool:
         """Whether the broker says that the account does not exist. If it exists it is added."""
@@ -315,43 +378,6 @@ class Collector:
         self._begin_to_fetch(account_id)
         return False
 
-    def _deny(self, account_id: str) -> None:
-        self._records.remove_stale(account_id)
-        self._writer.request_write()
-
-    async def _begin_history(self) -> None:
-        """Replay the day before any record is made. The first readable accounts say when it began."""
-        if self._follower.has_history:
-            return
-        since_ns = self._clock.now_ns()
-        for account_id in sorted(self._records.listed)[:PROBES_MAX]:
-            try:
-                statement = await self._client.statement(account_id, is_urgent=True)
-            except (BrokerUnavailable, PayloadRefused) as error:
-                log.warning(
-                    "account could not be read: trying the next one", account_id=account_id, reason=str(error)
-                )
-                continue
-            if statement is not None:
-                since_ns = cash_flows.cut_off_ns(statement.state.balance_asof)
-                break
-        await self._know_history_since(since_ns)
-
-    async def _know_history_since(self, since_ns: int) -> None:
-        """Replay the day's bookings. Without them accounts are served, and day P&L is null."""
-        now_ns = self._clock.now_ns()
-        if self._history_failed_ns is not None and now_ns - self._history_failed_ns < HISTORY_AGAIN_NS:
-            return
-        try:
-            await self._follower.know_history_since(since_ns)
-        except (BrokerUnavailable, PayloadRefused) as error:
-            self._history_failed_ns = self._clock.now_ns()
-            log.error("the day's bookings are unknown: day P&L is not published", reason=str(error))
-        else:
-            self._history_failed_ns = None
-        self._records.know_history(self._history_failed_ns is None)
-        self._writer.request_write()
-
     async def _fetch_in_turn(self, is_urgent_only: bool) -> NoReturn:
         while True:
             await self._fetch(await self._turns.next(is_urgent_only=is_urgent_only))
@@ -363,7 +389,7 @@ class Collector:
             statement = await self._client.statement(account_id, is_urgent=turn.is_urgent)
             ended = now(self._clock)
             if statement is not None:
-                await self._know_history_since(cash_flows.cut_off_ns(statement.state.balance_asof))
+                await self._history.know_since(cash_flows.cut_off_ns(statement.state.balance_asof))
             self._untried.discard(account_id)
             self._silence.note_answer()
             self._failures.pop(account_id, None)
@@ -441,39 +467,6 @@ class Collector:
         ahead_ns = 0 if at_ns is None else at_ns - self._clock.now_ns()
         return int(self._clock.monotonic_s() * NS_PER_S) + ahead_ns
 
-    # Interest
-
-    async def _follow_interest(self) -> None:
-        async for item in self._state.interest.announcements(self._shards):
-            if isinstance(item, Message):
-                for account_id in decode_begun(item.payload):
-                    self._begin_to_watch(account_id)
-            else:
-                await self._read_interest()
-
-    def _begin_to_watch(self, account_id: str) -> None:
-        self._schedule.begin_to_watch(account_id)
-        if self._records.is_listed(account_id):
-            return
-        if self._unlisted.is_absent(account_id, self._clock.now_ns()):
-            self._deny(account_id)
-        else:
-            self._unlisted.add(account_id)
-            self._missed.set()
-
-    async def _poll_interest(self) -> NoReturn:
-        while True:
-            await asyncio.sleep(WATCHED_S)
-            await self._read_interest()
-
-    async def _read_interest(self) -> None:
-        watched = await self._watched.read(self._clock.monotonic_s())
-        self._schedule.watch(watched)
-        self._unlisted.watch(
-            {account_id for account_id in watched if not self._records.is_listed(account_id)}
-        )
-        self._missed.set()
-
     # The shared state
 
     async def _tidy(self) -> NoReturn:
@@ -489,12 +482,13 @@ class Collector:
         while True:
             show_records(self._metrics, self._records, len(self._pending), self._clock.now_ns())
             self._report_progress()
-            await self._writer.write_cursor(self._follower.cursor)
+            if self._has_begun and not self._schedule.is_behind:
+                await self._writer.write_cursor()
             await asyncio.sleep(REPORT_S)
 
     def _report_progress(self) -> None:
         if self._is_complete or not self._follower.has_history:
             return
-        self._is_complete = not self._untried
+        self._is_complete = self._is_list_new and not self._untried
         known, listed = self._records.known_count, len(self._records.listed)
         log.info("all accounts are known" if self._is_complete else "collecting", known=known, listed=listed)

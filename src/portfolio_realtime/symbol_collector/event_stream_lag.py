@@ -37,8 +37,9 @@ class EventStreamLag:
 
     async def measure(self, followed: LossReporting) -> NoReturn:
         """Update the gauge without end. It is set to 0 when cancelled, so a stand-by shows 0."""
-        # Time from before the lease does not count against the stream.
-        followed.lost_since_s = self._clock.monotonic_s()
+        if followed.lost_since_s is not None:
+            # Time from before the lease does not count against the stream.
+            followed.lost_since_s = self._clock.monotonic_s()
         try:
             while True:
                 self._gauge.set(self._now_s(followed))

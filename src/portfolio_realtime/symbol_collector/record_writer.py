@@ -7,7 +7,7 @@ written last may be lost with a primary.
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from typing import Final, NoReturn
 
 from portfolio_realtime.clock import NS_PER_S
@@ -30,7 +30,16 @@ CURSOR_NS_MAX: Final = 3600 * NS_PER_S  # an older cursor of a former owner is n
 class RecordWriter:
     """Writes what has changed in `records` and `pending`, on request."""
 
-    def __init__(self, accounts: Accounts, records: AccountRecords, pending: PendingAccounts) -> None:
+    def __init__(
+        self,
+        accounts: Accounts,
+        records: AccountRecords,
+        pending: PendingAccounts,
+        newest_event: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        """`newest_event`: the id of the newest event that `records` have taken in."""
+        self._newest_event = newest_event
+        self._written_event: str | None = None  # the newest event up to which all records are written
         self._accounts = accounts
         self._records = records
         self._pending = pending
@@ -92,7 +101,11 @@ class RecordWriter:
                 self._began_s = asyncio.get_running_loop().time()
                 try:
                     async with self.writing:
+                        newest = self._newest_event()
+                        is_whole = self._records.changed_count <= WRITE_ACCOUNTS_MAX
                         await self._write_batch(lease)
+                        if is_whole and not self.away:
+                            self._written_event = newest
                 finally:
                     self._began_s = None
 
@@ -153,8 +166,14 @@ class RecordWriter:
         published_ns = parse.published_ns(cursor) if cursor else None
         return cursor if published_ns and now_ns - published_ns < CURSOR_NS_MAX else None
 
-    async def write_cursor(self, cursor: str | None) -> None:
-        """Write the cursor if it has moved. Raises StateUnavailable."""
+    async def write_cursor(self) -> None:
+        """Write down, if it has moved, the event up to which all records are written.
+
+        Raises StateUnavailable.
+        """
+        if not (self.has_changes or self.away or self.writing.locked()):
+            self._written_event = self._newest_event()
+        cursor = self._written_event
         if cursor is not None and cursor != self._written_cursor:
             await self._accounts.write_cursor(cursor)
             self._written_cursor = cursor

@@ -32,7 +32,7 @@ class SetClock(SystemClock):
 class Stream:
     """As much of a follower as is looked at."""
 
-    lost_since_s: float | None = None
+    lost_since_s: float | None = 0.0  # since before the lease
 
 
 def event_id(published_ns: int) -> str:
@@ -55,7 +55,7 @@ async def test_lag_is_the_worst_of_a_minute_or_the_time_without_a_stream(
         return next(iter(gauge.collect())).samples[0].value
 
     measuring = asyncio.create_task(lag.measure(stream))
-    await until(lambda: stream.lost_since_s is not None, "counting has begun")
+    await until(lambda: bool(stream.lost_since_s), "counting has begun")
     clock.ahead_ns += 30 * NS_PER_S
     await until(lambda: 30 <= shown_s() < 40, "no stream for 30 s")
     stream.lost_since_s = None

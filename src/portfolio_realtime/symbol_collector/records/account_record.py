@@ -412,10 +412,14 @@ class AccountRecord(DriftingRecord):
             for symbol, multiplier in self._multipliers.items()
             if symbol in self._balances.holdings
         }
-        oldest_ns = cash_flows.cut_off_ns(balance_asof) - REPEAT_NS_MAX
-        self._differences.age(cash_flows.cut_off_ns(balance_asof), oldest_ns)
+        began_ns = cash_flows.cut_off_ns(balance_asof)
+        self._differences.age(began_ns, began_ns - REPEAT_NS_MAX)
         self._sum_up_day()
-        self._booked.forget_before(oldest_ns)
+        self.forget_before(began_ns)
+
+    def forget_before(self, began_ns: int) -> None:
+        """Forget bookings that are too old for the day that began then to be repeated."""
+        self._booked.forget_before(began_ns - REPEAT_NS_MAX)
 
 
 def _may_have_cost_a_fee(activity: Activity) -> bool:

@@ -181,6 +181,12 @@ class AccountRecords:
         )
         self._keep(inherited)
 
+    def forget_before(self, began_ns: int) -> None:
+        """Forget bookings without a statement that are too old to be repeated, of the day that began then."""
+        for record in self._records.values():
+            if not record.is_known:
+                record.forget_before(began_ns)
+
     def compare_equity(self, account_id: str, difference: Decimal | None, now_ns: int) -> None:
         """Note by how much the broker's equity exceeds ours, all else being equal; None: not at all."""
         self._note(account_id, lambda record: record.compare_equity(difference, now_ns))
@@ -246,6 +252,11 @@ class AccountRecords:
         """Count everything as changed, because what was written may be lost."""
         self._changed = dict.fromkeys(self._accounts)
         self._added = dict(self._universe)
+
+    @property
+    def changed_count(self) -> int:
+        """How many records are to be written."""
+        return len(self._changed)
 
     def take_changes(self, count_max: int) -> tuple[dict[str, str], list[Account], list[str]]:
         """What is to be written now: (added symbols, changed accounts, removed accounts)."""

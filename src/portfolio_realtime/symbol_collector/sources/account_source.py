@@ -32,7 +32,7 @@ class Inbox(Protocol):
 class Follower(Protocol):
     """Follows the bookings of all accounts of a source."""
 
-    connected: asyncio.Event
+    connected: asyncio.Event  # set while bookings can arrive
     cursor: str | None  # id of the newest live event, after which to resume; None without one
     lost_since_s: float | None  # monotonic seconds; None while bookings can arrive
 
@@ -42,8 +42,13 @@ class Follower(Protocol):
         ...
 
     @property
+    def ahead(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
+        """Coroutines that may also run while another collector is active, with their names."""
+        ...
+
+    @property
     def parts(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
-        """Coroutines to be run side by side, with their names."""
+        """Coroutines to be run side by side under the lease, with their names."""
         ...
 
     def is_mute(self) -> bool:

@@ -55,9 +55,14 @@ class EventFollower:
         return self._history_since_ns is not None
 
     @property
+    def ahead(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
+        """The live stream: Alpaca lets a broker have up to 25 event streams at the same time."""
+        return [("event stream", self.follow)]
+
+    @property
     def parts(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
-        """Coroutines to be run side by side, with their names."""
-        return [("event stream", self.follow), ("event probe", self._probe.run)]
+        """Coroutines to be run side by side under the lease, with their names."""
+        return [("event probe", self._probe.run)]
 
     async def follow(self) -> None:
         """Follow the live stream until it fails. Raises BrokerUnavailable, BrokerRefused."""
@@ -71,6 +76,7 @@ class EventFollower:
             self.cursor = None
             raise
         finally:
+            self.connected.clear()
             if self.lost_since_s is None:
                 self.lost_since_s = self._clock.monotonic_s()
 

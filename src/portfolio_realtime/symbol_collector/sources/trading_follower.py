@@ -77,8 +77,13 @@ class TradingFollower:
         return self._since_ns is not None
 
     @property
+    def ahead(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
+        """Nothing: Alpaca allows one connection to the trade updates of an account."""
+        return []
+
+    @property
     def parts(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
-        """Coroutines to be run side by side, with their names."""
+        """Coroutines to be run side by side under the lease, with their names."""
         return [("activities", self.poll), ("trade updates", self.listen)]
 
     def is_mute(self) -> bool:
@@ -91,6 +96,7 @@ class TradingFollower:
         try:
             await self._keep_reading()
         finally:
+            self.connected.clear()
             self.lost_since_s = self._clock.monotonic_s()
 
     async def _keep_reading(self) -> NoReturn:
