@@ -16,7 +16,7 @@ from benchmarks.curve import Curve
 from benchmarks.growth import Series
 from benchmarks.valuation import holdings
 from portfolio_realtime.cli.capacity import CapacityPlan, Demand, MeasuredCost, MeasuredCosts, measured, plan
-from portfolio_realtime.model import Publication
+from portfolio_realtime.model import Publication, Publications
 from portfolio_realtime.state.valuations import batch_of
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -97,7 +97,7 @@ def sizes(growth: Growth) -> dict[str, MeasuredCost]:
     each = (large - small) / (POSITIONS[1] - POSITIONS[0])
     message = growth.series["viewers"].figures["bytes_per_message"][-1]
     text = b"x" * round(message)
-    batch = [Publication(f"{number:036d}", 1, text, None) for number in range(100)]
+    batch = Publications.of(Publication(f"{number:036d}", 1, text) for number in range(100))
     announced = len(msgspec.msgpack.encode(batch_of(1, batch))) / len(batch)
     return {
         "record_bytes": MeasuredCost(round(small - POSITIONS[0] * each), "B", SIZES),

@@ -17,7 +17,7 @@ import uvloop
 from portfolio_harness.process_usage import cpu_s
 from portfolio_harness.valkey_cluster import ValkeyCluster
 from portfolio_realtime.cancellation import cancel_until_ended
-from portfolio_realtime.model import Publication
+from portfolio_realtime.model import Publication, Publications
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.connection import Message
 from portfolio_realtime.state.embedded import EmbeddedServer
@@ -73,7 +73,13 @@ class Side:
         servers_s, own_s = sum(map(cpu_s, self._pids)), time.process_time()
         for sequence in range(flushes):
             flush = [
-                (shard, lease, [Publication(f"account-{number}", sequence, VALUE) for number in range(each)])
+                (
+                    shard,
+                    lease,
+                    Publications.of(
+                        Publication(f"account-{number}", sequence, VALUE) for number in range(each)
+                    ),
+                )
                 for shard, lease in self._leases.items()
             ]
             failures = await self._state.valuations.publish_all(flush)

@@ -17,7 +17,7 @@ import msgspec
 import uvloop
 
 from portfolio_harness.process_usage import cpu_s
-from portfolio_realtime.model import Publication
+from portfolio_realtime.model import Publication, Publications
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.connection import Message
 from portfolio_realtime.state.embedded import EmbeddedServer
@@ -71,7 +71,9 @@ async def flush(
     state: State, lease: Lease, made: list[Publication], interest: dict[int, KnownInterest] | None
 ) -> None:
     """Store what is published, and announce it."""
-    assert await state.valuations.publish_all([(SHARD, lease, made)], interest=interest) == [None]
+    assert await state.valuations.publish_all([(SHARD, lease, Publications.of(made))], interest=interest) == [
+        None
+    ]
 
 
 async def measure(way: str, each: int) -> dict[str, float]:

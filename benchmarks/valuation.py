@@ -39,10 +39,10 @@ from scipy.sparse import csr_array
 
 from benchmarks.provenance import record
 from portfolio_realtime.clock import parse_rfc3339
-from portfolio_realtime.model import US_EQUITY, Account, Mark, Position, Publication
+from portfolio_realtime.model import US_EQUITY, Account, Mark, Position
 from portfolio_realtime.valuation.book import Book
 from portfolio_realtime.valuation.portfolio_message import Figures, constant, encode_values
-from portfolio_realtime.valuation.valuer import Valuer
+from portfolio_realtime.valuation.valuer import NOTHING, Valuer
 
 NOW_NS = 1_795_000_000_000_000_000
 ONE = Decimal(1)
@@ -282,7 +282,7 @@ def watched(valuer: Valuer, held: Holdings, count: int, first_turn: int = 100) -
         valuer.watch(account, 1, with_positions=False)
     times: list[float] = []
     exact = 0
-    publications: list[Publication] = []
+    publications = NOTHING
     for turn in range(first_turn, first_turn + TURNS + 1):
         held.prices[:] += 0.01
         valuer.apply_marks(marks(held, range(held.symbols), turn))

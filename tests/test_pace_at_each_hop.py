@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from decimal import Decimal
 from types import SimpleNamespace
@@ -94,6 +95,7 @@ def calculator(loop: VirtualLoop, seen: Seen) -> tuple[Coroutine[Any, Any, Any],
     owner = SimpleNamespace(
         leases={0: SimpleNamespace(fencing_token=1)},
         wanted={0: {}},
+        accounts_of={0: Counter[str]()},
         read_until={0: UNREAD},
         shard_of=the_only_shard,
         calculators=1,

@@ -10,15 +10,16 @@ gives them, or else every client would be told at its connect that the values ma
 
 import asyncio
 import sys
+from collections import Counter
 from decimal import Decimal
 
 from benchmarks.fanout.python_server import tick
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.config import load
-from portfolio_realtime.model import Account, Publication
+from portfolio_realtime.model import Account, Publication, Publications
 from portfolio_realtime.portfolio_calculator.publisher import SIGN_S
 from portfolio_realtime.state import State, keys, open_state
-from portfolio_realtime.state.interest import UNREAD, Servers
+from portfolio_realtime.state.interest import UNREAD, Servers, only_server
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.state.valuations import KnownInterest
 
@@ -65,15 +66,16 @@ async def main(url: str, count: int, interval_s: float) -> None:
     await write_records(state, [name for names in by_shard.values() for name in names])
     leases = {shard: await _lease(state, keys.shard_lease(shard)) for shard in by_shard}
     servers: dict[int, dict[str, Servers]] = {shard: {} for shard in by_shard}
+    accounts_of = {shard: Counter[str]() for shard in by_shard}
     until = dict.fromkeys(by_shard, UNREAD)
     sequence = FIRST_SEQUENCE
 
     async def learn(shard: int) -> KnownInterest:
         """Who watches, as a calculator knows it: else the script tells each account to its server alone."""
         changes = await state.interest.read_changes(shard, until[shard])
-        changes.apply_to(servers[shard])
+        changes.apply_to(servers[shard], accounts_of[shard])
         until[shard] = changes.until
-        return KnownInterest(servers[shard], changes.until)
+        return KnownInterest(servers[shard], changes.until, only_server(accounts_of[shard]))
 
     async def publish() -> None:
         nonlocal sequence
@@ -83,7 +85,7 @@ async def main(url: str, count: int, interval_s: float) -> None:
             epoch = leases[shard].fencing_token
             flush[shard] = [Publication(name, sequence, message(name, epoch, sequence)) for name in names]
         interest = dict(zip(by_shard, await asyncio.gather(*map(learn, by_shard)), strict=True))
-        batches = [(shard, leases[shard], batch) for shard, batch in flush.items()]
+        batches = [(shard, leases[shard], Publications.of(batch)) for shard, batch in flush.items()]
         assert not any(await state.valuations.publish_all(batches, interest=interest))
 
     async def give_signs() -> None:

@@ -7,6 +7,8 @@ Types with hundreds of thousands of objects are `gc=False`: they are in no refer
 collector does not have to visit them while clients wait.
 """
 
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Final, NamedTuple
 
@@ -188,6 +190,9 @@ class AccountChange(msgspec.Struct, frozen=True, array_like=True):
     version: int
 
 
+PositionRows = list[tuple[str, bytes]]  # symbol, JSON object of its position
+
+
 class Publication(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One account's newest valuation, encoded for the wire, from the calculator to the servers.
 
@@ -198,7 +203,50 @@ class Publication(msgspec.Struct, frozen=True, array_like=True, gc=False):
     account_id: str
     sequence: int
     value: bytes
-    rows: list[tuple[str, bytes]] | None = None
+    rows: PositionRows | None = None
+
+
+@dataclass(slots=True)
+class Publications:
+    """Publications in columns, because one flush has thousands."""
+
+    account_ids: list[str]
+    sequences: list[int]
+    values: list[bytes]
+    rows: Mapping[int, PositionRows]  # index in the columns -> rows, of publications with positions
+
+    @classmethod
+    def of(cls, publications: Iterable[Publication]) -> "Publications":
+        """These publications in columns."""
+        made = tuple(publications)
+        return cls(
+            [one.account_id for one in made],
+            [one.sequence for one in made],
+            [one.value for one in made],
+            {index: one.rows for index, one in enumerate(made) if one.rows is not None},
+        )
+
+    def __len__(self) -> int:
+        return len(self.account_ids)
+
+    def __iter__(self) -> Iterator[Publication]:
+        columns = zip(self.account_ids, self.sequences, self.values, strict=True)
+        for index, (account_id, sequence, value) in enumerate(columns):
+            yield Publication(account_id, sequence, value, self.rows.get(index))
+
+    def part(self, first: int, last: int) -> "Publications":
+        """Those from `first` to before `last`."""
+        if first == 0 and last >= len(self):
+            return self
+        rows = {index - first: rows for index, rows in self.rows.items() if first <= index < last}
+        some = slice(first, last)
+        return Publications(self.account_ids[some], self.sequences[some], self.values[some], rows)
+
+    def only(self, account_ids: Container[str]) -> "Publications":
+        """Those of these accounts."""
+        if all(map(account_ids.__contains__, self.account_ids)):
+            return self
+        return Publications.of(one for one in self if one.account_id in account_ids)
 
 
 class PublicationBatch(msgspec.Struct, frozen=True, array_like=True):
@@ -211,9 +259,22 @@ class PublicationBatch(msgspec.Struct, frozen=True, array_like=True):
     account_ids: list[str]
     sequences: list[int]
     frames: list[bytes]  # each `value` as a WebSocket frame
-    rows: dict[int, list[tuple[str, bytes]]]  # index in the columns -> rows, of publications with positions
+    rows: Mapping[int, PositionRows]  # index in the columns -> rows, of publications with positions
     stale_hops: tuple[str, ...] = ()  # hops before the calculator that deliver nothing fresh
     traceparents: dict[int, str] = {}  # index -> traceparent, of publications with a traced mark (`tracing`)
+
+    def only(self, indices: Sequence[int]) -> "PublicationBatch":
+        """The publications at these indices."""
+        places = dict(zip(indices, range(len(indices)), strict=True))
+        return PublicationBatch(
+            self.epoch,
+            [self.account_ids[index] for index in indices],
+            [self.sequences[index] for index in indices],
+            [self.frames[index] for index in indices],
+            {places[index]: rows for index, rows in self.rows.items() if index in places},
+            self.stale_hops,
+            {places[index]: trace for index, trace in self.traceparents.items() if index in places},
+        )
 
 
 def exact(price: float) -> Decimal:

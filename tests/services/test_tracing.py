@@ -20,10 +20,11 @@ from portfolio_realtime.processes import end_all
 from portfolio_realtime.state import State, keys
 from portfolio_realtime.state.embedded import free_port
 from portfolio_realtime.state.marks import TracedMark, decode_marks
-from portfolio_realtime.state.valuations import batch_of, decode_batch
+from portfolio_realtime.state.valuations import decode_batch
 from portfolio_realtime.tracing import open_tracing
 from portfolio_realtime.valuation.valuer import Valuer
 from tests.conftest import Until
+from tests.support.publications import batch_of
 from tests.valuation.records import account, position
 
 ACCOUNTS = 4
@@ -136,21 +137,20 @@ def test_a_trace_goes_on_with_the_first_account_that_shows_its_price_and_with_no
     valuer = Valuer(price_ttl_s=3600, min_update_interval_s=1)
     for account_id, symbol in (("a", "AAPL"), ("m", "MSFT")):
         valuer.watch(account(account_id, [position(symbol, 3)]), 1, with_positions=False)
-    publications = [Publication(account_id, 1, b"{}") for account_id in ("a", "m")]
     traces = ValuationTraces(tracing, SystemClock(), valuer)
     followed = TracedMark("MSFT", MARKS[1].version, TRACEPARENT)
     valuer.apply_marks(MARKS)
     now_ns = SystemClock().now_ns()
     traces.hear(followed, now_ns)
-    assert traces.begin(publications[:1], now_ns) == {}
-    (account_id, traceparent), *others = traces.begin(publications, now_ns).items()
+    assert traces.begin(["a"], now_ns) == {}
+    (account_id, traceparent), *others = traces.begin(["a", "m"], now_ns).items()
     assert (account_id, traceparent[:36], others) == ("m", TRACEPARENT[:36], [])
     assert traceparent != TRACEPARENT
     traces.end()
-    assert traces.begin(publications, now_ns) == {}, "each trace goes on once"
+    assert traces.begin(["a", "m"], now_ns) == {}, "each trace goes on once"
     traces.hear(followed, now_ns)
     valuer.apply_marks([msgspec.structs.replace(MARKS[1], version=5, price=411.0)])
-    assert traces.begin(publications, now_ns) == {}
+    assert traces.begin(["a", "m"], now_ns) == {}
 
 
 def test_batches_of_publications_are_read_with_and_without_traces() -> None:

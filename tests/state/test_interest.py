@@ -1,7 +1,9 @@
 """Readers of interest learn what has changed, and read all accounts only where they have missed too much."""
 
 import random
+from collections import Counter
 from collections.abc import AsyncGenerator
+from itertools import chain
 
 import pytest
 
@@ -132,6 +134,7 @@ async def test_a_reader_of_changes_knows_what_a_reader_of_all_knows(
     reader = WatchedAccounts(state.interest, range(SHARDS), raised)
     until: dict[int, str] = dict.fromkeys(range(SHARDS), UNREAD)
     known: dict[int, dict[str, Servers]] = {shard: {} for shard in range(SHARDS)}
+    accounts_of = {shard: Counter[str]() for shard in range(SHARDS)}
     for _ in range(60):
         chosen = rng.sample(names, rng.randint(1, 6))
         detailed = [name for name in chosen if rng.random() < 0.3]
@@ -150,9 +153,10 @@ async def test_a_reader_of_changes_knows_what_a_reader_of_all_knows(
                 }
                 for shard in range(SHARDS):
                     found = await state.interest.read_changes(shard, until[shard])
-                    found.apply_to(known[shard])
+                    found.apply_to(known[shard], accounts_of[shard])
                     until[shard] = found.until
                     assert known[shard] == (await state.interest.read_changes(shard)).watched
+                    assert accounts_of[shard] == Counter(chain(*known[shard].values()))
 
 
 def raised(error: StateUnavailable) -> None:

@@ -16,9 +16,10 @@ from portfolio_realtime.state.accounts import decode_changes
 from portfolio_realtime.state.connection import WRITE_FIELDS_MAX, Subscribed
 from portfolio_realtime.state.interest import StoredPublication, decode_begun
 from portfolio_realtime.state.marks import READ_FIELDS_MAX, decode_marks, encode_marks
-from portfolio_realtime.state.valuations import batch_of, decode_batch
+from portfolio_realtime.state.valuations import decode_batch
 from tests.conftest import SHARDS
 from tests.support.leases import lease_of
+from tests.support.publications import batch_of
 
 from .conftest import Followed, Messages
 from .records import account, accounts_of, mark

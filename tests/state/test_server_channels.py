@@ -6,16 +6,17 @@ A test has a calculator and two servers. `Watching` is a calculator's knowledge 
 import functools
 import itertools
 import random
+from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 
 import msgspec
 import pytest
 
 from portfolio_realtime.errors import LeaseLost
-from portfolio_realtime.model import Publication
+from portfolio_realtime.model import Publication, Publications
 from portfolio_realtime.state import State, interest, keys, open_state, valuations
 from portfolio_realtime.state.connection import Message
-from portfolio_realtime.state.interest import UNREAD, Servers, server_name
+from portfolio_realtime.state.interest import UNREAD, Servers, only_server, server_name
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.state.valuations import KnownInterest, decode_batch, is_stored
 from portfolio_realtime.wire.frames import text_of
@@ -77,6 +78,7 @@ class Watching:
         self.state = state
         self.lease = lease
         self.known: dict[str, Servers] = {}
+        self.accounts_of = Counter[str]()
         self.until = UNREAD
         self.newest: dict[str, int] = {}
 
@@ -84,7 +86,7 @@ class Watching:
         """Read what has changed."""
         found = await self.state.interest.read_changes(SHARD, self.until)
         self.until = found.until
-        found.apply_to(self.known)
+        found.apply_to(self.known, self.accounts_of)
 
     async def publish(self, *account_ids: str) -> None:
         """Publish the next value of each to the servers that are known."""
@@ -97,8 +99,8 @@ class Watching:
 
     async def write(self, made: Sequence[Publication]) -> list[object]:
         """As the calculator's publisher."""
-        known = {SHARD: KnownInterest(self.known, self.until)}
-        flush = [(SHARD, self.lease, list(made))]
+        known = {SHARD: KnownInterest(self.known, self.until, only_server(self.accounts_of))}
+        flush = [(SHARD, self.lease, Publications.of(made))]
         return list(await self.state.valuations.publish_all(flush, interest=known))
 
     async def end(self) -> None:
@@ -258,13 +260,13 @@ async def test_of_many_shards_in_one_flush_only_those_of_a_newer_owner_are_refus
     await anext(heard)
     for shard in range(SHARDS):
         await until(functools.partial(_is_followed, state, shard), "each shard is followed")
-    flush: list[tuple[int, Lease, list[Publication]]] = []
+    flush: list[tuple[int, Lease, Publications]] = []
     for shard in range(SHARDS):
         lease = await state.leases.acquire(keys.shard_lease(shard))
         assert lease is not None
         names = accounts_of(shard, shard % 5)  # of some shards a sign of life
         made = [Publication(name, 7, msgspec.json.encode({"account_id": name})) for name in names]
-        flush.append((shard, lease, made))
+        flush.append((shard, lease, Publications.of(made)))
     lost = {1, SHARDS - 1}
     for shard in lost:
         await state.valuations.insist(shard, flush[shard][1].fencing_token + 1)

@@ -1,9 +1,11 @@
 """Publications as a calculator would make them, and what a client makes of frames."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
-from portfolio_realtime.model import Publication, PublicationBatch
+from portfolio_realtime.model import Publication, PublicationBatch, Publications
+from portfolio_realtime.state import valuations
 from portfolio_realtime.websocket_server.fanout.hub import Gathered
 
 
@@ -66,6 +68,18 @@ def publication(
     message = {**value(account_id, epoch, sequence, equity), **fields}
     encoded = json.dumps(message, separators=(",", ":")).encode()
     return Publication(account_id, sequence, encoded, rows)
+
+
+def batch_of(epoch: int, publications: Iterable[Publication], *more: Any) -> PublicationBatch:
+    """These publications as a calculator announces them."""
+    return valuations.batch_of(epoch, Publications.of(publications), *more)
+
+
+def stored(publication: Publication) -> bytes:
+    """A publication as it is stored."""
+    if publication.rows is None:
+        return publication.value
+    return valuations.with_rows(publication.value, publication.rows)
 
 
 def gathered(*batches: PublicationBatch) -> Gathered:

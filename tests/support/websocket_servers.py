@@ -26,10 +26,9 @@ from portfolio_realtime.service import Context
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.embedded import free_port
 from portfolio_realtime.state.leases import Lease
-from portfolio_realtime.state.valuations import batch_of
 from portfolio_realtime.websocket_server.server import run
 from tests.conftest import LEASE_MS, SHARDS
-from tests.support.publications import publication
+from tests.support.publications import batch_of, publication
 
 SECRET = secrets.token_urlsafe(48)
 API_KEY = secrets.token_urlsafe(48)

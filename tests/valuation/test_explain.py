@@ -20,7 +20,7 @@ def published(held: Account, *marks: Mark) -> dict[str, Any]:
     valuer = Valuer(price_ttl_s=60, min_update_interval_s=1)
     valuer.apply_marks(marks)
     valuer.watch(held, 1, with_positions=True)
-    publication = valuer.flush(NOW_NS, 0.0).publications[0]
+    (publication,) = valuer.flush(NOW_NS, 0.0).publications
     rows = [msgspec.json.decode(row) for _, row in publication.rows or ()]
     return {**message_of(publication), "rows": {row["symbol"]: row for row in rows}}
 

@@ -31,7 +31,7 @@ def test_each_message_names_what_its_own_account_holds_of_stale_marks(
     valuer.apply_marks(
         mark(symbol, 100.0, as_of_ns=NOW_NS - age_s * NS_PER_S) for symbol, age_s in ages_s.items()
     )
-    publications = valuer.flush(NOW_NS, 0.0).publications
+    publications = [*valuer.flush(NOW_NS, 0.0).publications]
     assert len(publications) == len(held)
     valuer.apply_marks([mark(moved, 101.0, as_of_ns=NOW_NS)])
     publications += valuer.flush(NOW_NS + int(INTERVAL_S) * NS_PER_S, INTERVAL_S).publications

@@ -26,7 +26,7 @@ def valuer(one: Account) -> Valuer:
 
 def message(made: Valuer, after_s: float = 0) -> dict[str, Any] | None:
     """The newest message, or None when nothing is due."""
-    publications = made.flush(NOW_NS + int(after_s * NS_PER_S), after_s).publications
+    publications = [*made.flush(NOW_NS + int(after_s * NS_PER_S), after_s).publications]
     return message_of(publications[0]) if publications else None
 
 

@@ -47,7 +47,7 @@ class Desk:
         self.now_s = self.now_s if at_s is None else at_s
         flush = self.valuer.flush(self.now_ns, self.now_s)
         self.next_due_s = flush.next_due_s
-        return flush.publications
+        return list(flush.publications)
 
     def messages(self, at_s: float | None = None) -> list[dict[str, Any]]:
         """The same as messages."""

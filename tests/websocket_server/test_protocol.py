@@ -7,10 +7,9 @@ import msgspec
 import pytest
 
 from portfolio_realtime.model import US_EQUITY, Account, Mark, Position, Publication
-from portfolio_realtime.state.valuations import with_rows
 from portfolio_realtime.valuation.portfolio_message import Figures, constant, encode_row, encode_values
 from portfolio_realtime.wire.messages import Disconnect, PortfolioMessage, PositionRow
-from tests.support.publications import row, value
+from tests.support.publications import row, stored, value
 from tests.valuation.records import figures as figures_of
 
 HELD = Position("AAPL", US_EQUITY, Decimal(10), Decimal(1), Decimal(900))
@@ -39,9 +38,9 @@ def test_what_the_calculator_encodes_is_what_the_protocol_says(
     """No field more, none less, in the same order: decoded and encoded again it is the same text."""
     held = msgspec.structs.replace(ACCOUNT, unvalued=unvalued)
     (encoded,) = encode_values([constant(held, 5)], [1], figures, 3)
-    stored = with_rows(Publication("a", 1, encoded, [("AAPL", encode_row(HELD, mark))]))
-    message = msgspec.json.decode(stored, type=PortfolioMessage)
-    assert msgspec.json.encode(message) == stored
+    written = stored(Publication("a", 1, encoded, [("AAPL", encode_row(HELD, mark))]))
+    message = msgspec.json.decode(written, type=PortfolioMessage)
+    assert msgspec.json.encode(message) == written
     assert (message.equity is None) == (message.known_equity is not msgspec.UNSET)
 
 

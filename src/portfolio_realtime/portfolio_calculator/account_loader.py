@@ -106,9 +106,8 @@ class AccountLoader:
         if servers is None:
             self._valuer.put_account(account)
         else:
-            self._valuer.watch(
-                account, self._owner.leases[shard].fencing_token, with_positions=any(servers.values())
-            )
+            epoch = self._owner.leases[shard].fencing_token
+            self._valuer.watch(account, epoch, with_positions=any(servers.values()), shard=shard)
             self._publisher.wake.set()
 
     async def keep_book(self) -> None:

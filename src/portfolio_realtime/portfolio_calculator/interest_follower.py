@@ -82,7 +82,7 @@ class InterestFollower:
             self._due.discard(shard)
             # The two change together: a publication of this moment goes to the servers that are known in it.
             self._owner.read_until[shard] = found.until
-            new, ended = found.apply_to(self._owner.wanted[shard])
+            new, ended = found.apply_to(self._owner.wanted[shard], self._owner.accounts_of[shard])
             for account_id in ended:
                 self._valuer.unwatch(account_id)
             await self._loader.read(shard, new)

@@ -6,16 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from portfolio_realtime.errors import LeaseLost, StateUnavailable
-from portfolio_realtime.model import Publication
+from portfolio_realtime.model import Publications
 from portfolio_realtime.pace import Pace
 from portfolio_realtime.portfolio_calculator.shard_owner import ShardOwner
 from portfolio_realtime.portfolio_calculator.valuation_traces import ValuationTraces
 from portfolio_realtime.service import Context
 from portfolio_realtime.state import keys
+from portfolio_realtime.state.interest import only_server
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.state.valuations import KnownInterest
 from portfolio_realtime.telemetry import CalculatorMetrics
-from portfolio_realtime.valuation.valuer import Flush, Valuer
+from portfolio_realtime.valuation.valuer import NOTHING, Flush, Valuer
 from portfolio_realtime.wire.messages import VALKEY
 
 QUIET_S: Final = 0.5  # longest wait without a change, because marks become stale by time alone
@@ -64,7 +65,7 @@ class Publisher:
             began_ns, began_s = clock.now_ns(), clock.monotonic_s()
             with self._metrics.flush.time():
                 flush = self._valuer.flush(began_ns, began_s)
-            await self._send_traced(flush.publications, began_ns)
+            await self._send_traced(flush, began_ns)
             await self._give_signs(began_s)
             self._count(flush)
             pace.took(began_s, clock.monotonic_s(), len(flush.publications), self._owner.calculators)
@@ -73,25 +74,19 @@ class Publisher:
             if flush.next_due_s is not None:
                 wait_s = min(QUIET_S, max(0.0, flush.next_due_s - clock.monotonic_s()))
 
-    async def _send_traced(self, publications: list[Publication], began_ns: int) -> None:
+    async def _send_traced(self, flush: Flush, began_ns: int) -> None:
         if self._traces is None:
-            return await self._send(publications)
-        await self._send(publications, self._traces.begin(publications, began_ns))
+            return await self._send(flush)
+        await self._send(flush, self._traces.begin(flush.publications.account_ids, began_ns))
         return self._traces.end()
 
-    async def _send(
-        self, publications: list[Publication], traceparents: Mapping[str, str] | None = None
-    ) -> None:
-        by_shard: dict[int, list[Publication]] = {}
-        for publication in publications:
-            by_shard.setdefault(self._owner.shard_of(publication.account_id), []).append(publication)
-        await self._publish(
-            [(shard, self._owner.leases[shard], batch) for shard, batch in by_shard.items()], traceparents
-        )
+    async def _send(self, flush: Flush, traceparents: Mapping[str, str] | None = None) -> None:
+        leases = self._owner.leases
+        await self._publish([(shard, leases[shard], part) for shard, part in flush.parts], traceparents)
 
     async def _publish(
         self,
-        batches: Sequence[tuple[int, Lease, list[Publication]]],
+        batches: Sequence[tuple[int, Lease, Publications]],
         traceparents: Mapping[str, str] | None = None,
     ) -> None:
         """Publish the accounts that are still watched, under the lease under which they were valued.
@@ -100,6 +95,7 @@ class Publisher:
         """
         if not batches:
             return
+        unwatched = self._valuer.watchlist.unwatched
         # A fixed order of locks, against a deadlock.
         locks = [self._writing[shard] for shard in sorted(shard for shard, *_ in batches)]
         held: list[asyncio.Lock] = []
@@ -107,30 +103,38 @@ class Publisher:
             for lock in locks:
                 await lock.acquire()
                 held.append(lock)
+            if self._valuer.watchlist.unwatched != unwatched:
+                batches = self._still_watched(batches)
             await self._publish_locked(batches, traceparents)
         finally:
             for lock in held:
                 lock.release()
 
+    def _still_watched(
+        self, batches: Sequence[tuple[int, Lease, Publications]]
+    ) -> list[tuple[int, Lease, Publications]]:
+        watched = self._valuer.watchlist.account_ids
+        left = ((shard, lease, batch, batch.only(watched)) for shard, lease, batch in batches)
+        return [(shard, lease, some) for shard, lease, batch, some in left if some or not batch]
+
     async def _publish_locked(
         self,
-        batches: Sequence[tuple[int, Lease, list[Publication]]],
+        batches: Sequence[tuple[int, Lease, Publications]],
         traceparents: Mapping[str, str] | None,
     ) -> None:
-        told: dict[tuple[str, ...], list[tuple[int, Lease, list[Publication]]]] = {}
+        told: dict[tuple[str, ...], list[tuple[int, Lease, Publications]]] = {}
         for shard, lease, batch in batches:
-            watched = [one for one in batch if one.account_id in self._valuer.watchlist]
-            if (watched or not batch) and self._owner.leases.get(shard) == lease:
+            if self._owner.leases.get(shard) == lease:
                 hops = self._hops(shard)
                 if not batch:
                     self._spoken_s[shard], self._spoken_hops[shard] = self._clock.monotonic_s(), hops
-                told.setdefault(hops, []).append((shard, lease, watched))
+                told.setdefault(hops, []).append((shard, lease, batch))
         for hops, part in told.items():
             await self._publish_part(part, hops, traceparents)
 
     async def _publish_part(
         self,
-        batches: Sequence[tuple[int, Lease, list[Publication]]],
+        batches: Sequence[tuple[int, Lease, Publications]],
         stale_hops: tuple[str, ...],
         traceparents: Mapping[str, str] | None,
     ) -> None:
@@ -157,15 +161,20 @@ class Publisher:
 
     def _known(self, shards: Sequence[int]) -> dict[int, KnownInterest]:
         owner = self._owner
-        return {shard: KnownInterest(owner.wanted[shard], owner.read_until[shard]) for shard in shards}
+        return {
+            shard: KnownInterest(
+                owner.wanted[shard], owner.read_until[shard], only_server(owner.accounts_of[shard])
+            )
+            for shard in shards
+        }
 
     async def _give_signs(self, now_s: float) -> None:
         """Send the signs of life that are due, and those of all shards when `stale_hops` change.
 
         Publications are no sign: only the servers that watch their accounts hear them.
         """
-        silent: list[tuple[int, Lease, list[Publication]]] = [
-            (shard, lease, [])
+        silent: list[tuple[int, Lease, Publications]] = [
+            (shard, lease, NOTHING)
             for shard, lease in self._owner.leases.items()
             if now_s - self._spoken_s.get(shard, -SIGN_S) >= SIGN_S
             or self._spoken_hops.get(shard) != self._hops(shard)

@@ -6,7 +6,7 @@ What is fair is decided in `fair_shares.py`.
 import asyncio
 import contextlib
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
 from typing import Final
 
@@ -49,6 +49,7 @@ class ShardOwner:
         self.leases: dict[int, Lease] = {}
         self.calculators = 1  # that run, with this one
         self.wanted: dict[int, dict[str, Servers]] = {}  # shard -> watched account -> its servers
+        self.accounts_of: dict[int, Counter[str]] = {}  # shard -> server -> how many of them it watches
         self.read_until: dict[int, str] = {}  # shard -> the newest change of interest that is in `wanted`
         self._free_since_s: dict[int, float] = {}  # free shard -> when it was first seen
         self._has_orphans = False  # whoever holds a shard is no member any more, so that its lease ends soon
@@ -181,6 +182,7 @@ class ShardOwner:
             lease = await self._state.leases.acquire(keys.shard_lease(shard))
             if lease is not None:
                 self.leases[shard], self.wanted[shard], self.read_until[shard] = lease, {}, UNREAD
+                self.accounts_of[shard] = Counter()
                 log.debug("shard acquired", shard=shard, epoch=lease.fencing_token)
                 await self._on_acquired(shard)
             return lease is None
@@ -218,6 +220,7 @@ class ShardOwner:
         """Stop publishing a shard. The rest of its records is dropped in steps."""
         self.leases.pop(shard, None)
         self.read_until.pop(shard, None)
+        self.accounts_of.pop(shard, None)
         self._on_released(shard, list(self.wanted.pop(shard, ())))
 
     async def leave(self) -> None:

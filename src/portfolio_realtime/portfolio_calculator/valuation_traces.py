@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from portfolio_realtime.clock import NS_PER_S, Clock
-from portfolio_realtime.model import Publication
 from portfolio_realtime.state.marks import TracedMark
 from portfolio_realtime.tracing import Tracing
 from portfolio_realtime.valuation.valuer import Valuer
@@ -44,7 +43,7 @@ class ValuationTraces:
         if len(self._waiting) > WAITING_MAX:
             del self._waiting[next(iter(self._waiting))]
 
-    def begin(self, publications: Sequence[Publication], began_ns: int) -> dict[str, str]:
+    def begin(self, account_ids: Sequence[str], began_ns: int) -> dict[str, str]:
         """Account id -> traceparent, of one just valued account per traced mark that it shows."""
         valued_ns = self._clock.now_ns()
         found: dict[str, str] = {}
@@ -52,7 +51,7 @@ class ValuationTraces:
             is_over = valued_ns - waiting.heard_ns > WAIT_S_MAX * NS_PER_S or not self._is_newest(
                 waiting.mark
             )
-            account_id = None if is_over else self._holder(symbol, publications)
+            account_id = None if is_over else self._holder(symbol, account_ids)
             if is_over or account_id is not None:
                 del self._waiting[symbol]
             if account_id is None or account_id in found:
@@ -69,9 +68,8 @@ class ValuationTraces:
         newest = self._valuer.book.marks.get(mark.symbol)
         return newest is not None and newest.version == mark.version
 
-    def _holder(self, symbol: str, publications: Sequence[Publication]) -> str | None:
-        ids = (one.account_id for one in publications)
-        return next((account_id for account_id in ids if self._valuer.holds(account_id, symbol)), None)
+    def _holder(self, symbol: str, account_ids: Sequence[str]) -> str | None:
+        return next((one for one in account_ids if self._valuer.holds(one, symbol)), None)
 
     def end(self) -> None:
         """End the spans of `begin`: the accounts are published."""

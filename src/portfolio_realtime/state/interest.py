@@ -8,6 +8,7 @@ from a stream of changes. It reads all accounts of a shard if it has missed too 
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple, cast
@@ -47,8 +48,10 @@ class InterestChanges(NamedTuple):
     watched: dict[str, dict[str, bool]]  # account -> servers that have begun to watch it -> with positions?
     ended: list[tuple[str, str]]  # account, server that does not watch it any more; empty if `is_all`
 
-    def apply_to(self, known: dict[str, Servers]) -> tuple[list[str], list[str]]:
-        """Bring the watched accounts of a shard up to date.
+    def apply_to(
+        self, known: dict[str, Servers], accounts_of: Counter[str] | None = None
+    ) -> tuple[list[str], list[str]]:
+        """Bring the watched accounts of a shard up to date, and `accounts_of`: how many each server watches.
 
         Returns the accounts that must be published again, and those that no server watches any more. After a
         loss of changes, an account with a new server is published again: what that server was told is not
@@ -62,6 +65,9 @@ class InterestChanges(NamedTuple):
             before, left = known.get(account_id, {}), gone.get(account_id, ())
             kept = {} if self.is_all else {one: before[one] for one in before if one not in left}
             now = {**kept, **self.watched.get(account_id, {})}
+            if accounts_of is not None:
+                accounts_of.subtract(before.keys())
+                accounts_of.update(now.keys())
             if not now:
                 known.pop(account_id, None)
                 ended.append(account_id)
@@ -70,7 +76,15 @@ class InterestChanges(NamedTuple):
             is_other = not before or any(now.values()) != any(before.values())
             if is_other or (self.is_all and now.keys() - before.keys()):
                 new.append(account_id)
+        if accounts_of is not None:
+            for server in [one for one, count in accounts_of.items() if not count]:
+                del accounts_of[server]
         return new, ended
+
+
+def only_server(servers: Collection[str]) -> str | None:
+    """The one server that watches, if it is only one."""
+    return next(iter(servers)) if len(servers) == 1 else None
 
 
 def server_name(holder: str) -> str:

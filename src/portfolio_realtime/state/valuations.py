@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, cast
 import msgspec
 
 from portfolio_realtime.errors import LeaseLost, StateUnavailable
-from portfolio_realtime.model import Publication, PublicationBatch
+from portfolio_realtime.model import PositionRows, Publication, PublicationBatch, Publications
 from portfolio_realtime.state import interest as interest_of
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import (
@@ -24,7 +24,7 @@ from portfolio_realtime.state.connection import (
 )
 from portfolio_realtime.state.interest import Servers
 from portfolio_realtime.state.leases import Lease
-from portfolio_realtime.wire.frames import text_frame
+from portfolio_realtime.wire.frames import text_frames
 
 _encode = msgspec.msgpack.Encoder().encode
 _batch = msgspec.msgpack.Decoder(PublicationBatch)
@@ -39,6 +39,7 @@ class KnownInterest(NamedTuple):
 
     servers: Mapping[str, Servers]  # account -> servers
     until: str  # the newest change that it knows (`InterestChanges.until`)
+    only: str | None = None  # the server that watches them all, if it is only one
 
 
 class Valuations:
@@ -56,7 +57,7 @@ class Valuations:
 
     async def publish_all(
         self,
-        shards: Sequence[tuple[int, Lease, list[Publication]]],
+        shards: Sequence[tuple[int, Lease, Publications]],
         stale_hops: tuple[str, ...] = (),
         traceparents: Mapping[str, str] | None = None,
         interest: Mapping[int, KnownInterest] | None = None,
@@ -72,7 +73,9 @@ class Valuations:
         """
         word = await self._connection.word()
         parts = [
-            _Part(place, shard, lease, publications[at : at + WRITE_FIELDS_MAX], (interest or {}).get(shard))
+            _Part(
+                place, shard, lease, publications.part(at, at + WRITE_FIELDS_MAX), (interest or {}).get(shard)
+            )
             for place, (shard, lease, publications) in enumerate(shards)
             for at in range(0, len(publications), WRITE_FIELDS_MAX) or range(1)
         ]
@@ -95,12 +98,13 @@ class Valuations:
         self,
         lease: Lease,
         shard: int,
-        publications: list[Publication],
+        publications: Iterable[Publication],
         stale_hops: tuple[str, ...] = (),
         traceparents: Mapping[str, str] | None = None,
     ) -> None:
         """As `publish_all` for one shard. Raises LeaseLost, StateUnavailable."""
-        (refusal,) = await self.publish_all([(shard, lease, publications)], stale_hops, traceparents)
+        batch = [(shard, lease, Publications.of(publications))]
+        (refusal,) = await self.publish_all(batch, stale_hops, traceparents)
         if refusal is not None:
             raise refusal
 
@@ -149,20 +153,23 @@ class _Part(NamedTuple):
     place: int  # of the shard in the call of `publish_all`
     shard: int
     lease: Lease
-    publications: Sequence[Publication]
+    publications: Publications
     known: KnownInterest | None
 
     def arguments(
         self, stale_hops: tuple[str, ...], traceparents: Mapping[str, str] | None
-    ) -> Iterator[str | bytes | int]:
+    ) -> list[str | bytes | int]:
         """The arguments of the script `publish_values` for this shard."""
-        messages, epoch = _by_server(self.publications, self.known), self.lease.fencing_token
-        until = (self.known and self.known.until) or BEGINNING
-        yield from (epoch, until, len(messages), len(self.publications))
-        for server, batch in messages.items():
-            yield from (server, _encode(batch_of(epoch, batch, stale_hops, traceparents)))
-        for one in self.publications:
-            yield from (one.account_id, with_rows(one))
+        publications, epoch = self.publications, self.lease.fencing_token
+        batch = batch_of(epoch, publications, stale_hops, traceparents)
+        until, messages = (self.known and self.known.until) or BEGINNING, list[str | bytes | int]()
+        for server, message in _by_server(batch, self.known).items():
+            messages += (server, _encode(message))
+        stored: list[str | bytes | int] = [b""] * (2 * len(publications))
+        stored[::2], stored[1::2] = publications.account_ids, publications.values
+        for index, rows in publications.rows.items():
+            stored[2 * index + 1] = with_rows(publications.values[index], rows)
+        return [epoch, until, len(messages) // 2, len(publications), *messages, *stored]
 
 
 def _steps(parts: Iterable[_Part], *, is_cluster: bool) -> Iterator[list[_Part]]:
@@ -188,17 +195,17 @@ def _call(
     return (*map(keys.fence, hashes), *hashes, *changes), (word, interest_of.CHANGES_MAX, *told)
 
 
-def _by_server(
-    publications: Sequence[Publication], known: KnownInterest | None
-) -> dict[str, Sequence[Publication]]:
+def _by_server(batch: PublicationBatch, known: KnownInterest | None) -> dict[str, PublicationBatch]:
     """Server -> what it watches; ALL_SERVERS if it is not known who watches, and for a sign of life."""
-    if known is None or not publications:
-        return {ALL_SERVERS: publications}
-    by_server: dict[str, list[Publication]] = {}
-    for one in publications:
-        for server in known.servers.get(one.account_id, ()):
-            by_server.setdefault(server, []).append(one)
-    return dict(by_server)
+    if known is None or not batch.account_ids:
+        return {ALL_SERVERS: batch}
+    if known.only is not None:
+        return {known.only: batch}
+    places: dict[str, list[int]] = {}
+    for place, account_id in enumerate(batch.account_ids):
+        for server in known.servers.get(account_id, ()):
+            places.setdefault(server, []).append(place)
+    return {server: batch.only(some) for server, some in places.items()}
 
 
 def is_stored(payload: bytes) -> bool:
@@ -208,24 +215,24 @@ def is_stored(payload: bytes) -> bool:
 
 def batch_of(
     epoch: int,
-    publications: Sequence[Publication],
+    publications: Publications,
     stale_hops: tuple[str, ...] = (),
     traceparents: Mapping[str, str] | None = None,
 ) -> PublicationBatch:
-    """The publications of one shard in columns, with each value as a WebSocket text frame."""
+    """The publications of one shard, with each value as a WebSocket text frame."""
     return PublicationBatch(
         epoch,
-        [one.account_id for one in publications],
-        [one.sequence for one in publications],
-        [text_frame(one.value) for one in publications],
-        {place: one.rows for place, one in enumerate(publications) if one.rows is not None},
+        publications.account_ids,
+        publications.sequences,
+        text_frames(publications.values),
+        publications.rows,
         stale_hops,
-        _by_place(publications, traceparents) if traceparents else {},
+        _by_place(publications.account_ids, traceparents) if traceparents else {},
     )
 
 
-def _by_place(publications: Sequence[Publication], traceparents: Mapping[str, str]) -> dict[int, str]:
-    places = enumerate(one.account_id for one in publications)
+def _by_place(account_ids: Sequence[str], traceparents: Mapping[str, str]) -> dict[int, str]:
+    places = enumerate(account_ids)
     return {place: traceparents[account_id] for place, account_id in places if account_id in traceparents}
 
 
@@ -234,9 +241,6 @@ def decode_batch(payload: bytes) -> PublicationBatch:
     return _batch.decode(payload)
 
 
-def with_rows(publication: Publication) -> bytes:
-    """The value as one JSON object, with `positions` if the publication has rows."""
-    if publication.rows is None:
-        return publication.value
-    rows = b",".join(row for _, row in publication.rows)
-    return publication.value[:-1] + b',"positions":[' + rows + b"]}"
+def with_rows(value: bytes, rows: PositionRows) -> bytes:
+    """The value as one JSON object, with `positions`."""
+    return value[:-1] + b',"positions":[' + b",".join(row for _, row in rows) + b"]}"

@@ -11,7 +11,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from portfolio_realtime.model import ACCOUNT_RECORD, PRICED_CLASSES, Account, Mark, Position, Publication
+from portfolio_realtime.model import (
+    ACCOUNT_RECORD,
+    PRICED_CLASSES,
+    Account,
+    Mark,
+    Position,
+    PositionRows,
+    Publications,
+)
 from portfolio_realtime.valuation import float_rounding, kernel, rounding
 from portfolio_realtime.valuation.arrays import Ints
 from portfolio_realtime.valuation.book import FOREVER_NS, NEVER_NS, Book, Selection
@@ -30,6 +38,7 @@ NS_PER_S = 1_000_000_000
 RECORD_TTL_S = 3600.0
 # Between two checks of all, because marks and records become stale by time alone.
 CHECK_ALL_NS: Final = NS_PER_S // 2
+NOTHING: Final = Publications([], [], [], {})
 WORTH_MAX = 1e14  # dollars of one position, so that sums in cents fit 64 bits
 
 
@@ -37,7 +46,8 @@ WORTH_MAX = 1e14  # dollars of one position, so that sums in cents fit 64 bits
 class Flush:
     """The result of one flush."""
 
-    publications: list[Publication]
+    publications: Publications  # sorted by shard
+    parts: list[tuple[int, Publications]]  # shard, its publications
     # When the next waiting change may be published, in monotonic s; None: none waits.
     next_due_s: float | None
     exact_count: int  # accounts computed again in Decimal
@@ -110,8 +120,8 @@ class Valuer:
         self._sequences.pop(account_id, None)
         self.drop(account_id)
 
-    def watch(self, account: Account, epoch: int, *, with_positions: bool) -> None:
-        """Publish an account under an epoch from now on.
+    def watch(self, account: Account, epoch: int, *, with_positions: bool, shard: int = 0) -> None:
+        """Publish an account of a shard under an epoch from now on.
 
         An account that was published under another epoch starts at sequence 1 again.
         """
@@ -119,7 +129,7 @@ class Valuer:
         if known != epoch:
             self._epochs[account.account_id] = epoch
             self._sequences[account.account_id] = self._last_sequence if known is None else 0
-        is_new = self.watchlist.watch(account.account_id, with_positions=with_positions)
+        is_new = self.watchlist.watch(account.account_id, with_positions=with_positions, shard=shard)
         if is_new or known != epoch:
             self.watchlist.number(account.account_id, self._sequences[account.account_id])
         self.put_account(account)
@@ -193,7 +203,7 @@ class Valuer:
         self._mark_unchecked(now_ns)
         slots, next_due_s = self.watchlist.due(now_s, self._interval_s)
         if not len(slots):
-            return self._flushed([], next_due_s)
+            return self._flushed(NOTHING, [], next_due_s)
         selection = self.book.select(self.watchlist.rows(slots))
         valued = self._value(selection, now_ns)
         is_known = valued.unpriced_count == 0
@@ -206,6 +216,9 @@ class Valuer:
                 valued.unpriced_count[index] += 1
         day_pnl[valued.unpriced_count > 0] = 0  # has no meaning there
         chosen = self.watchlist.changed(slots, valued, equity, day_pnl, now_s)
+        shards = self.watchlist.shards(slots[chosen])
+        order = np.argsort(shards, kind="stable")
+        chosen, shards = chosen[order], shards[order]
         publications = self._publications(
             slots[chosen],
             *(column[chosen] for column in (equity, day_pnl, valued.as_of_ns)),
@@ -214,17 +227,19 @@ class Valuer:
             now_ns=now_ns,
         )
         newest_as_of_ns = int(valued.as_of_ns[chosen].max()) if len(chosen) else 0
-        return self._flushed(publications, next_due_s, int(is_unsure.sum()), newest_as_of_ns)
+        parts = _parts(publications, shards)
+        return self._flushed(publications, parts, next_due_s, int(is_unsure.sum()), newest_as_of_ns)
 
     def _flushed(
         self,
-        publications: list[Publication],
+        publications: Publications,
+        parts: list[tuple[int, Publications]],
         next_due_s: float | None,
         exact_count: int = 0,
         newest_as_of_ns: int = 0,
     ) -> Flush:
         unpriced, stale = self.watchlist.unpriced_accounts, self.watchlist.stale_accounts
-        return Flush(publications, next_due_s, exact_count, unpriced, stale, newest_as_of_ns)
+        return Flush(publications, parts, next_due_s, exact_count, unpriced, stale, newest_as_of_ns)
 
     def _mark_unchecked(self, now_ns: int) -> None:
         """Mark the accounts that may have changed: holders of changed marks, and all every CHECK_ALL_NS."""
@@ -284,7 +299,7 @@ class Valuer:
         has_unpriced: NDArray[np.bool_],
         stale_ages_s: Mapping[int, Mapping[str, int]],
         now_ns: int,
-    ) -> list[Publication]:
+    ) -> Publications:
         """The publications of the accounts in these slots. All columns have one entry per account."""
         watchlist = self.watchlist
         unpriced, awaited = dict[int, list[str]](), dict[int, list[str]]()
@@ -295,10 +310,9 @@ class Valuer:
         figures = Figures(equity, day_pnl, as_of_ns, unpriced, stale_ages_s, awaited)
         sequences = watchlist.sequences(slots)
         values = encode_values(watchlist.constants(slots), sequences, figures, now_ns)
-        rows: list[list[tuple[str, bytes]] | None] = [None] * len(slots)
-        for index, account in self._records(slots, watchlist.has_rows(slots)):
-            rows[index] = self._encoded_rows(account)
-        return list(map(Publication, watchlist.ids(slots), sequences, values, rows))
+        detailed = self._records(slots, watchlist.has_rows(slots))
+        rows = {index: self._encoded_rows(account) for index, account in detailed}
+        return Publications(watchlist.ids(slots), sequences, values, rows)
 
     def _records(self, slots: Ints, is_wanted: NDArray[np.bool_]) -> Iterable[tuple[int, Account]]:
         """The index into `slots` and the record of each wanted account."""
@@ -348,7 +362,7 @@ class Valuer:
             ages_s.setdefault(index, {})[ACCOUNT_RECORD] = age_s
         return ages_s
 
-    def _encoded_rows(self, account: Account) -> list[tuple[str, bytes]]:
+    def _encoded_rows(self, account: Account) -> PositionRows:
         """The account's rows. Only rows whose mark has changed are encoded again."""
         kept = self._rows.setdefault(account.account_id, {})
         for position in account.positions:
@@ -356,6 +370,17 @@ class Valuer:
             if position.symbol not in kept or kept[position.symbol][0] is not mark:
                 kept[position.symbol] = (mark, encode_row(position, mark))
         return [(symbol, row) for symbol, (_, row) in kept.items()]
+
+
+def _parts(publications: Publications, shards: Ints) -> list[tuple[int, Publications]]:
+    """The publications of each shard. `shards`: of each publication, sorted."""
+    if not len(shards):
+        return []
+    firsts = [0, *((shards[1:] != shards[:-1]).nonzero()[0] + 1).tolist()]
+    return [
+        (int(shards[first]), publications.part(first, last))
+        for first, last in zip(firsts, [*firsts[1:], len(shards)], strict=True)
+    ]
 
 
 def _ages_s(moments_ns: Ints, now_ns: int) -> list[int]:

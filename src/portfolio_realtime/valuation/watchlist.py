@@ -4,6 +4,7 @@ A watched account is published when something visible has changed, never more of
 the interval its newest value is always published, so that the last change of a burst is never lost.
 """
 
+from collections.abc import KeysView
 from typing import Any, Final, cast
 
 import numpy as np
@@ -24,6 +25,7 @@ class Watchlist:
     def __init__(self) -> None:
         self._slots: dict[str, int] = {}
         self._free: list[int] = []
+        self.unwatched = 0  # how often an account ceased to be watched
         self.with_positions: set[str] = set()
         self._sequence: Ints = np.zeros(INITIAL, np.int64)
         self._equity: Ints = np.zeros(INITIAL, np.int64)
@@ -39,6 +41,7 @@ class Watchlist:
         self._accounts: list[Account | None] = [None] * INITIAL
         self._constants: list[Constant | None] = [None] * INITIAL
         self._rows: Ints = np.zeros(INITIAL, np.int64)  # row of the book, by slot
+        self._shards: Ints = np.zeros(INITIAL, np.int64)
         self._is_used: NDArray[np.bool_] = np.zeros(INITIAL, bool)
         self._is_unchecked: NDArray[np.bool_] = np.zeros(INITIAL, bool)  # may have changed
 
@@ -48,13 +51,21 @@ class Watchlist:
     def __len__(self) -> int:
         return len(self._slots)
 
-    def watch(self, account_id: str, *, with_positions: bool) -> bool:
-        """Watch an account; return whether it is new. If it is, or has new positions, it is due at once."""
+    @property
+    def account_ids(self) -> KeysView[str]:
+        """The watched accounts."""
+        return self._slots.keys()
+
+    def watch(self, account_id: str, *, with_positions: bool, shard: int = 0) -> bool:
+        """Watch an account of a shard; return whether it is new.
+
+        If it is, or has new positions, it is due at once.
+        """
         slot = self._slots.get(account_id)
         is_new = slot is None
         if slot is None:
             slot = self._slots[account_id] = self._new_slot()
-            self._ids[slot], self._is_used[slot] = account_id, True
+            self._ids[slot], self._is_used[slot], self._shards[slot] = account_id, True, shard
         if is_new or with_positions > (account_id in self.with_positions):
             self._published_s[slot] = NEVER_S
             self._is_touched[slot] = self._is_unchecked[slot] = True
@@ -66,6 +77,7 @@ class Watchlist:
         """Stop watching an account; return its sequence, or None if it was not watched."""
         slot = self._slots.pop(account_id, None)
         if slot is not None:
+            self.unwatched += 1
             self._free.append(slot)
             self._is_used[slot] = self._is_unchecked[slot] = False
             self._unpriced[slot] = self._stale[slot] = 0
@@ -134,6 +146,10 @@ class Watchlist:
     def has_rows(self, slots: Ints) -> NDArray[np.bool_]:
         """Whether the accounts in these slots are published with their positions."""
         return self._has_rows[slots]
+
+    def shards(self, slots: Ints) -> Ints:
+        """The shards of the accounts in these slots."""
+        return self._shards[slots]
 
     def rows(self, slots: Ints) -> Ints:
         """The rows of the book of these slots."""

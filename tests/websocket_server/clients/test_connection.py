@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portfolio_realtime.state.valuations import batch_of
 from portfolio_realtime.websocket_server.access.authentication import Identity
 from portfolio_realtime.websocket_server.clients import connection as limits
 from portfolio_realtime.websocket_server.clients.connection import ClientConnection, ForbiddenRequest
@@ -14,7 +13,7 @@ from portfolio_realtime.websocket_server.fanout.hub import Hub
 from portfolio_realtime.websocket_server.fanout.newest_columns import StreamPosition
 from portfolio_realtime.websocket_server.fanout.watched_account import WatchedAccount
 from portfolio_realtime.wire.messages import Auth, Disconnect, Heartbeat, Subscribe, Unsubscribe
-from tests.support.publications import gathered, payload, publication
+from tests.support.publications import batch_of, gathered, payload, publication
 
 ALICE = Identity("alice", frozenset({"a", "ab"}))
 

@@ -8,13 +8,12 @@ import pytest
 from docs.examples.deltas import LostBase, Portfolio
 
 from portfolio_realtime.model import Publication
-from portfolio_realtime.state.valuations import batch_of
 from portfolio_realtime.websocket_server.access.identity import Identity
 from portfolio_realtime.websocket_server.clients.connection import ClientConnection
 from portfolio_realtime.websocket_server.fanout.hub import Hub
 from portfolio_realtime.websocket_server.fanout.watched_account import WatchedAccount
 from portfolio_realtime.wire.messages import Delta, Detail, Disconnect, Subscribe, encode
-from tests.support.publications import gathered, payload, publication, row, value
+from tests.support.publications import batch_of, gathered, payload, publication, row, value
 from tests.support.websocket_servers import Calculator, Served, receive, refused_handshake
 
 ACCOUNTS = ("a", "b")

@@ -7,14 +7,13 @@ from typing import Any, Literal
 
 import pytest
 
-from portfolio_realtime.state.valuations import batch_of
 from portfolio_realtime.websocket_server.clients.connection import ClientConnection
 from portfolio_realtime.websocket_server.clients.direct_socket import DirectSocket
 from portfolio_realtime.websocket_server.fanout.direct_writes import DirectWrites
 from portfolio_realtime.websocket_server.fanout.hub import Hub
 from portfolio_realtime.websocket_server.fanout.watched_account import StreamPosition, WatchedAccount
 from portfolio_realtime.wire.messages import Disconnect, Subscribe
-from tests.support.publications import gathered, payloads, publication
+from tests.support.publications import batch_of, gathered, payloads, publication
 
 
 class SlowTransport(asyncio.Transport):

@@ -11,7 +11,6 @@ from websockets.asyncio.client import ClientConnection as WebSocket
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.state import State
 from portfolio_realtime.state.connection import Connection
-from portfolio_realtime.state.valuations import batch_of
 from portfolio_realtime.websocket_server.access.identity import Identity
 from portfolio_realtime.websocket_server.clients.connection import ClientConnection
 from portfolio_realtime.websocket_server.fanout.freshness import Lapse
@@ -20,7 +19,7 @@ from portfolio_realtime.websocket_server.fanout.watched_account import WatchedAc
 from portfolio_realtime.wire.messages import Disconnect, Subscribe
 from tests.conftest import DEADLINE_S
 from tests.support.lagging import late
-from tests.support.publications import gathered, payload, publication
+from tests.support.publications import batch_of, gathered, payload, publication
 from tests.support.websocket_servers import (
     Calculator,
     Served,

@@ -9,7 +9,6 @@ from websockets.asyncio.client import ClientConnection
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.state import State
-from portfolio_realtime.state.valuations import batch_of
 from portfolio_realtime.websocket_server.access.identity import Identity
 from portfolio_realtime.websocket_server.clients.connection import ClientConnection as ServedConnection
 from portfolio_realtime.websocket_server.fanout import freshness
@@ -22,7 +21,7 @@ from portfolio_realtime.websocket_server.fanout.freshness import (
 from portfolio_realtime.websocket_server.fanout.hub import Hub
 from portfolio_realtime.wire.messages import Disconnect, Subscribe
 from tests.conftest import DEADLINE_S, Until
-from tests.support.publications import gathered, payload, publication
+from tests.support.publications import batch_of, gathered, payload, publication
 from tests.support.websocket_servers import Calculator, Served, bearer, give_signs, receive_any, serving
 
 ALICE = Identity("alice", frozenset({"a", "ab"}))

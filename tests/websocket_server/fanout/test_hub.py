@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from portfolio_realtime.model import Publication
-from portfolio_realtime.state.valuations import batch_of, with_rows
 from portfolio_realtime.websocket_server.clients.connection import ClientConnection, ClientSubscription
 from portfolio_realtime.websocket_server.fanout import hub as hub_module
 from portfolio_realtime.websocket_server.fanout import newest_columns as columns_module
@@ -20,7 +19,7 @@ from portfolio_realtime.websocket_server.fanout.newest_columns import StreamPosi
 from portfolio_realtime.websocket_server.fanout.watched_account import WatchedAccount
 from portfolio_realtime.wire.frames import text_frame
 from portfolio_realtime.wire.messages import Disconnect, Subscribe
-from tests.support.publications import Picture, gathered, payload, payloads, publication
+from tests.support.publications import Picture, batch_of, gathered, payload, payloads, publication, stored
 
 ACCOUNTS = ("a", "ab")  # one is a prefix of the other
 
@@ -389,7 +388,7 @@ def test_a_stored_publication_brings_the_positions_that_the_hub_had_left_out() -
     publish(hub, 1, whole)
     detailed.subscribe(hub, "a", "positions")
     assert detailed.connection.next_frame(0.0) is None
-    assert hub.publish_stored(with_rows(whole), is_kept=True, account_id="a") == 1
+    assert hub.publish_stored(stored(whole), is_kept=True, account_id="a") == 1
     plain.read()
     assert plain.pictures["a"].positions_seen == [(1, 4), (1, 5)]  # it had this one
     detailed.read()
@@ -400,7 +399,7 @@ def test_a_stored_publication_of_another_account_is_refused() -> None:
     """A mixed-up store must not become a leak."""
     hub, client = Hub(write_all), Client()
     client.subscribe(hub, "a", "value")
-    assert hub.publish_stored(with_rows(publication("ab", 1, 1)), is_kept=True, account_id="a") == 0
+    assert hub.publish_stored(stored(publication("ab", 1, 1)), is_kept=True, account_id="a") == 0
     assert client.connection.next_frame(0.0) is None
 
 

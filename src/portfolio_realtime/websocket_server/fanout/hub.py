@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 import msgspec
 import numpy as np
 
-from portfolio_realtime.model import PublicationBatch
+from portfolio_realtime.model import PositionRows, PublicationBatch
 from portfolio_realtime.websocket_server.fanout.freshness import Lapse
 from portfolio_realtime.websocket_server.fanout.newest_columns import (
     NO_SOCKET,
@@ -29,7 +29,6 @@ from portfolio_realtime.websocket_server.fanout.newest_columns import (
 )
 from portfolio_realtime.websocket_server.fanout.watched_account import (
     POSITIONS_KEY,
-    Rows,
     Subscriber,
     WatchedAccount,
 )
@@ -49,7 +48,7 @@ class Gathered:
         self.epochs: list[int] = []
         self.sequences: list[int] = []
         self.frames: list[bytes] = []
-        self.rows: dict[int, Rows] = {}
+        self.rows: dict[int, PositionRows] = {}
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -85,7 +84,9 @@ class _Burst:
         self._lone_filenos, self._lone_frames = filenos, frames
         self._outgoing: dict[int, list[bytes]] | None = None
 
-    def collect(self, account: WatchedAccount, at: StreamPosition, frame: bytes, rows: Rows | None) -> None:
+    def collect(
+        self, account: WatchedAccount, at: StreamPosition, frame: bytes, rows: PositionRows | None
+    ) -> None:
         """Apply a publication, and note its receivers."""
         before = account.at
         if not account.apply_publication(at, frame, rows):
@@ -248,7 +249,7 @@ class ParsedPublication(NamedTuple):
     account_id: str
     at: StreamPosition
     value: bytes
-    rows: Rows | None
+    rows: PositionRows | None
 
 
 class _StoredRow(msgspec.Struct):

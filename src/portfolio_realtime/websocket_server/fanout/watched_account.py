@@ -2,6 +2,7 @@
 
 from typing import Final, NamedTuple, Protocol
 
+from portfolio_realtime.model import PositionRows
 from portfolio_realtime.websocket_server.fanout.deltas import Whole, delta_body, gone_row
 from portfolio_realtime.websocket_server.fanout.freshness import Lapse
 from portfolio_realtime.websocket_server.fanout.newest_columns import NO_SOCKET, NewestColumns, StreamPosition
@@ -13,8 +14,6 @@ FRAMES_KEPT_MAX: Final = 8  # frames of one publication, by the publication that
 GONE_ROWS_MAX: Final = 256  # removed positions that are kept for clients that were not told yet
 
 POSITIONS_KEY: Final = b',"positions":'
-
-Rows = list[tuple[str, bytes]]  # symbol, JSON object of its position
 
 
 class Subscriber(Protocol):
@@ -144,7 +143,7 @@ class WatchedAccount:
         """The stream position of the newest publication with all that is wanted, or None."""
         return self.at if not with_positions or self.rows_at == self.at else None
 
-    def apply_publication(self, at: StreamPosition, frame: bytes, rows: Rows | None) -> bool:
+    def apply_publication(self, at: StreamPosition, frame: bytes, rows: PositionRows | None) -> bool:
         """Apply a publication that is not older; return whether it has added anything."""
         if not self._wanting_positions:
             rows = None
@@ -159,7 +158,7 @@ class WatchedAccount:
             self._apply_rows(at, rows)
         return True
 
-    def _apply_rows(self, at: StreamPosition, rows: Rows) -> None:
+    def _apply_rows(self, at: StreamPosition, rows: PositionRows) -> None:
         self.rows_at = at
         gone = self._rows.keys() - {symbol for symbol, _ in rows}
         for symbol in gone:
