@@ -6,16 +6,17 @@ import os
 import sys
 import time
 from collections.abc import AsyncGenerator, Sequence
+from decimal import Decimal
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
-from portfolio_harness.clients import Clients
+from portfolio_harness.clients import CheckedClient, Clients
 from portfolio_harness.convergence import converge
 from portfolio_harness.oracle import Oracle
 from portfolio_harness.rolling_restart import haproxy
 from portfolio_harness.system import settings_for, simulator_options, start_simulator, wait_known, wait_ready
 from portfolio_harness.valkey_kinds import Valkeys
-from portfolio_realtime.clock import NS_PER_S
+from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.processes import Process, end_all, end_with_parent
 from portfolio_realtime.state import open_state
 from portfolio_realtime.state.embedded import free_port
@@ -40,6 +41,7 @@ COLLECTOR, CONSUMER, CALCULATOR, SERVER = (
     "websocket_server",
 )
 BEGIN_S_MAX: Final = 60.0
+LOOK_S: Final = 0.1
 REGULAR_S: Final = 15.0  # some accounts hold what is seldom traded
 DRAIN: Final = {"DRAIN_GRACE_SECONDS": "1", "DRAIN_SECONDS": "2"}  # within the 4 s in which it must end
 UNREAD: Final = ("could not be decoded", "unreadable entry")  # in a log: a message of another format
@@ -102,6 +104,35 @@ class Fleet:
         await self.state.close()
 
 
+class Silences:
+    """How long clients were without a newer value while they held anything that has a price."""
+
+    def __init__(self, clients: Sequence[CheckedClient]) -> None:
+        self._clients = clients
+        self._orders = [client.order for client in clients]
+        self._moved_s = [time.monotonic()] * len(clients)
+        self._longest_s = 0.0
+
+    async def watch(self) -> NoReturn:
+        """Look at them until cancelled."""
+        while True:
+            now_s = time.monotonic()
+            for place, client in enumerate(self._clients):
+                if client.order != self._orders[place] or _holds_nothing(client):
+                    self._orders[place], self._moved_s[place] = client.order, now_s
+                self._longest_s = max(self._longest_s, now_s - self._moved_s[place])
+            await asyncio.sleep(LOOK_S)
+
+    def longest_s(self) -> float:
+        """The longest one since this was asked last, in seconds."""
+        longest_s, self._longest_s = self._longest_s, 0.0
+        return longest_s
+
+
+def _holds_nothing(client: CheckedClient) -> bool:
+    return all(Decimal(row["quantity"]) == 0 for row in client.rows.values())
+
+
 class Upgrade:
     """A fleet under clients."""
 
@@ -123,13 +154,14 @@ class Upgrade:
         silences_s: dict[str, float] = dict.fromkeys((COLLECTOR, CONSUMER, CALCULATOR, SERVER), 0.0)
         assert len(regular) > CLIENTS / 2, name
         cut = 0
+        silences = Silences(regular)
+        watching = asyncio.create_task(silences.watch())
         for service, number in order:
             await self.fleet.replace(build, service, number)
-            now_ns = time.time_ns()
-            silent_s = max(client.silence_until_ns(now_ns) for client in regular) / NS_PER_S
-            silences_s[service] = max(silences_s[service], silent_s)
+            silences_s[service] = max(silences_s[service], silences.longest_s())
             cut += self._clients.cut_off
             self._clients.begin_measuring()
+        await cancel_until_ended([watching])
         await self._oracle.pause()
         differing, equal_s = await converge(self._oracle, self._clients, EQUAL_S_MAX)
         await self._oracle.resume()
