@@ -287,14 +287,19 @@ def tell_clock(ahead_s: float, gauge: Gauge) -> None:
 
 async def _keep_agreed(context: Context) -> None:
     agreement, wire = context.state.agreement, context.state.wire
-    written = wire.writes
+    written, silent = wire.writes, list[WireProcess]()
     gauge = telemetry.wire_version(context.registry)
+
+    async def keep() -> None:
+        silent[:] = await agreement.keep(agreed_settings(context.settings, wire))
+
     while True:
-        try:
-            silent = await agreement.keep(agreed_settings(context.settings, wire))
-            await wire.follow(context.clock.monotonic_s(), silent)
-        except StateUnavailable as error:
-            tell_away(error)
+        # On a cluster, the part that holds one of the two may be away alone.
+        for step in (keep, lambda: wire.follow(context.clock.monotonic_s(), silent)):
+            try:
+                await step()
+            except StateUnavailable as error:
+                tell_away(error)
         if wire.writes != written:
             log.info(
                 "writes another version of the wire", writes=wire.writes, before=written, reads=wire.reads

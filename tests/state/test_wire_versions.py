@@ -7,6 +7,7 @@ import pytest
 import structlog
 
 from portfolio_realtime import config, service
+from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.state import State, agreement, keys, open_state
 from portfolio_realtime.state.agreement import (
     AGREED_MS,
@@ -184,6 +185,31 @@ def _text(name: bytes | str) -> str:
 async def _stands(state: State, words: str) -> bool:
     here = await state.connection.commands.get(keys.settings())
     return here is not None and words in str(here)
+
+
+async def test_a_part_that_is_away_does_not_hide_the_processes_of_another(
+    valkey_url: str, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settings cannot be kept, and the hash still says who runs."""
+    monkeypatch.setattr(service, "AGREE_S", 0.05)
+    settings = config.load(redis_url=valkey_url, _env_file=None)
+    began: asyncio.Future[service.Context] = asyncio.get_running_loop().create_future()
+
+    async def run(context: service.Context) -> None:
+        began.set_result(context)
+        await asyncio.Event().wait()
+
+    async def away(*_: object) -> list[WireProcess]:
+        raise StateUnavailable("away")
+
+    running = asyncio.create_task(service.with_state("test", settings, run, asyncio.Event()))
+    state = (await began).state
+    monkeypatch.setattr(state.agreement, "keep", away)
+    await asyncio.sleep(0.2)
+    await state.connection.commands.delete(keys.wire())
+    await until(state.wire.read, "it says again that it runs")
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
 @pytest.mark.parametrize("theirs", [OLDEST - 1, NEWEST + 1])
