@@ -157,6 +157,17 @@ def test_a_trade_without_a_side_is_what_was_paid_or_received_for_it() -> None:
         parse.activity({**ACTIVITY, "net_amount": None, "details": {"symbol": "MSFT"}})
 
 
+def test_a_side_in_capitals_is_one_and_an_unknown_side_is_refused() -> None:
+    """The sign of a quantity depends on it: SHORT was read as long, and SELL as a purchase."""
+    assert parse.holding({**POSITION, "side": "SHORT", "qty": "5"}).quantity == -5
+    with pytest.raises(PayloadRefused, match="neither long nor short"):
+        parse.holding({**POSITION, "side": "flat"})
+    details = {**ACTIVITY["details"], "side": "SELL"}
+    assert parse.activity({**ACTIVITY, "details": details}).quantity == Decimal("-0.04")
+    with pytest.raises(PayloadRefused, match="neither buy nor sell"):
+        parse.activity({**ACTIVITY, "details": {**ACTIVITY["details"], "side": "cross"}})
+
+
 def test_an_option_trade_is_worth_a_hundred_times_its_price() -> None:
     """The sample: one contract at 9.3 costs 930 and a fee of two cents."""
     details = {"side": "buy", "symbol": "F260109C00006000", "execution_type": "fill"}

@@ -15,6 +15,8 @@ CASH_TYPES = ("CSD", "CSW", "JNLC", "FEE", "DIV", "MEM", "ACATC", "OCT", "INT")
 SECURITY_TYPES = ("JNLS", "ACATS", "FOPT", "OCT")
 CORRECTION_RATIO = Decimal("0.99")
 _SIGNS = {"CSD": (1,), "CSW": (-1,), "JNLC": (1, -1), "FEE": (-1,), "DIV": (1,)}  # of the amount, by type
+_CENTS = {"FEE": (1, 900), "DIV": (1, 5_000)}  # the smallest and the largest amount, by type
+_CENTS_OF_CASH = (100, 500_000)  # of what the account holder brings in or takes out
 SUBTYPES = {"FEE": "TAF", "DIV": "CDIV", "INT": "MGN"}
 _MIX = ("TRD",) * 14 + ("CSD", "CSD", "CSW", "JNLC", "FEE", "DIV")
 NEW_SYMBOL_SHARE = 0.3
@@ -53,7 +55,7 @@ class Trader:
             return self.trade(account_id, symbol, quantity, at_ns=at_ns)
         if kind == "DIV" and not self._held_equities(account_id):
             kind = "CSD"
-        cents = self._rng.randint(1, 900) if kind == "FEE" else self._rng.randint(100, 500_000)
+        cents = self._rng.randint(*_CENTS.get(kind, _CENTS_OF_CASH))
         sign = self._rng.choice(_SIGNS[kind])
         return self.move_cash(account_id, kind, sign * cents * CENT, at_ns)
 

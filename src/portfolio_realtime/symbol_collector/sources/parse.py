@@ -173,8 +173,9 @@ def holding(payload: Any) -> Holding:
     fields = _object(payload)
     asset_class = _asset_class(fields)
     quantity = _number(fields, "qty")
-    side = fields.get("side")
-    if isinstance(side, str) and side in _SIDES:
+    if side := _side(fields):
+        if side not in _SIDES:
+            raise PayloadRefused(f"side is neither long nor short: {_shown(side)}")
         quantity = _SIDES[side] * abs(quantity)
     stated_cost = _number_if_any(fields, "cost_basis")
     cost_basis = stated_cost or ZERO
@@ -285,10 +286,17 @@ def _quantity(fields: Mapping[str, Any], details: Mapping[str, Any], kind: tuple
     if not activity_types.moves_position(*kind):
         return ZERO
     quantity = _number(fields, "qty", ZERO)
-    side = str(details.get("side") or fields.get("side") or "")
+    side = _side(details) or _side(fields)
     if not side:
         return _traded_without_side(fields, quantity) if kind[0] == activity_types.TRADE else quantity
+    if not side.startswith(("buy", "sell")):
+        raise PayloadRefused(f"side is neither buy nor sell: {_shown(side)}")
     return -abs(quantity) if side.startswith("sell") else abs(quantity)
+
+
+def _side(fields: Mapping[str, Any]) -> str:
+    """The side in lower case; "" without one. The sign of a quantity depends on it."""
+    return str(fields.get("side") or "").lower()
 
 
 def _traded_without_side(fields: Mapping[str, Any], quantity: Decimal) -> Decimal:
