@@ -20,8 +20,10 @@ from portfolio_realtime.market_data_consumer.consumer import FeedConsumer
 from portfolio_realtime.market_data_consumer.feeds import schedules
 from portfolio_realtime.market_data_consumer.messages import StreamTrade
 from portfolio_realtime.market_data_consumer.stream import Arrived
+from portfolio_realtime.market_data_consumer.watchers import AnyWatchers
 from portfolio_realtime.model import US_EQUITY, Account, Mark, Position, PublicationBatch
 from portfolio_realtime.portfolio_calculator.calculator import Calculator
+from portfolio_realtime.portfolio_calculator.idle_marks import IdleMarks
 from portfolio_realtime.portfolio_calculator.publisher import Publisher
 from portfolio_realtime.service import Context
 from portfolio_realtime.state.interest import UNREAD
@@ -59,13 +61,14 @@ def the_only_shard(_: str) -> int:
 def consumer(loop: VirtualLoop, seen: Seen) -> tuple[Coroutine[Any, Any, Any], Change]:
     """Trades come, marks go."""
 
-    async def write(_: object, marks: list[Mark], __: object) -> None:
+    async def write(_: object, marks: list[Mark], *__: object) -> None:
         await asyncio.sleep(WRITE_S)
         seen.append((loop.time(), marks[0].price))
 
-    context = context_of(loop, SimpleNamespace(marks=SimpleNamespace(write=write)))
+    context = context_of(loop, SimpleNamespace(marks=SimpleNamespace(write=write), interest=None))
     metrics = MarketMetrics(context.registry)
-    one = FeedConsumer(context, metrics, schedules(context.settings)[0], cast("Any", None))
+    watchers = AnyWatchers(context)
+    one = FeedConsumer(context, metrics, schedules(context.settings)[0], cast("Any", None), watchers)
     subscription = one._subscription  # what a feed brings
     subscription.want(["A"])
 
@@ -101,7 +104,9 @@ def calculator(loop: VirtualLoop, seen: Seen) -> tuple[Coroutine[Any, Any, Any],
         calculators=1,
     )
     metrics = CalculatorMetrics(context.registry)
-    publisher = Publisher(context, metrics, valuer, cast("Any", owner))
+    idle_marks = IdleMarks(context.clock, lambda: None)
+    idle_marks.read(())
+    publisher = Publisher(context, metrics, valuer, cast("Any", owner), idle_marks)
     held = Position("A", US_EQUITY, Decimal(1), Decimal(1), Decimal(1))
     balances = ("ACTIVE", "USD", Decimal(0), Decimal(1), "2025-11-20", Decimal(0))
     valuer.watch(Account("alice", 1, *balances, (held,), context.clock.now_ns()), 1, with_positions=False)

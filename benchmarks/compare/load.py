@@ -44,6 +44,8 @@ FIRST_VALUE_S_MAX: Final = 120.0
 TRY_S: Final = 0.02
 TOKEN_S: Final = 3600
 US: Final = 1_000_000
+# After a client has gone its account stays watched for half a minute, and later nobody knows it at once.
+UNWATCHED_S: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ async def unwatched(pid: int, load: Load) -> dict[str, float]:
 
     `busy_ms_per_s` is the processor time of the services and Valkey, and `busy_ms_per_s.NAME` that of one.
     """
-    await asyncio.sleep(load.warm_up_s)
+    await asyncio.sleep(UNWATCHED_S + load.warm_up_s)
     before = {name: usage.cpu_s(pids) for name, pids in pids_by_name(pid).items()}
     await asyncio.sleep(load.duration_s)
     after = {name: usage.cpu_s(pids) for name, pids in pids_by_name(pid).items()}

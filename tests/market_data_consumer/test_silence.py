@@ -70,3 +70,21 @@ def test_trades_by_chance_are_hardly_ever_suspect(seed: int, per_second: float) 
         unusual += silence.is_unusual(now_s)
         silence.note_data(now_s)
     assert unusual <= 1
+
+
+@given(
+    pauses_s=st.lists(st.sampled_from([0.001, 0.01, 0.5, 3.0, 30.0]), max_size=80),
+    looks_s=st.lists(st.floats(0.0, 5.0), max_size=20),
+)
+def test_nothing_is_unusual_before_the_next_look(pauses_s: list[float], looks_s: list[float]) -> None:
+    """Whatever arrives after a look, so nobody need look sooner."""
+    silence, looks = Silence(), [FRAMES_MIN * 0.5 + look_s for look_s in looks_s]
+    now_s, earliest_s = 0.0, 0.0
+    for pause_s in [0.5] * FRAMES_MIN + pauses_s:
+        for at_s in [look_s for look_s in looks if now_s < look_s <= now_s + pause_s]:
+            assert not silence.is_unusual(at_s) or at_s >= earliest_s
+            earliest_s = max(earliest_s, silence.earliest_s(at_s))
+        arrival_s = now_s + pause_s
+        assert not silence.is_unusual(min(arrival_s, earliest_s - 0.001))
+        silence.note_data(arrival_s)
+        now_s = arrival_s

@@ -17,6 +17,7 @@ from portfolio_realtime.errors import FeedError, FeedRefused, FeedUnavailable
 from portfolio_realtime.market_data_consumer import subscription as subscription_module
 from portfolio_realtime.market_data_consumer.clock_behind import AHEAD_S_MIN, AHEAD_TRADES_MIN
 from portfolio_realtime.market_data_consumer.feeds import schedules
+from portfolio_realtime.market_data_consumer.message_counts import UNKNOWN_TYPES_MAX
 from portfolio_realtime.market_data_consumer.messages import Snapshot, SnapshotTrade, StreamTrade
 from portfolio_realtime.market_data_consumer.missed_cancels import SNAPSHOT_LAG_S_MAX
 from portfolio_realtime.market_data_consumer.stream import Arrived, StreamLost
@@ -24,7 +25,6 @@ from portfolio_realtime.market_data_consumer.subscription import (
     FEED_LAG_S_MAX,
     SILENCE_S_MAX,
     SILENCE_S_MIN,
-    UNKNOWN_TYPES_MAX,
     MarketSubscription,
 )
 from portfolio_realtime.market_data_consumer.trading_sessions import Session
@@ -108,7 +108,9 @@ class Feed:
         labels = {"feed": "stocks", "type": kind}
         return self._registry.get_sample_value("portfolio_realtime_feed_messages_total", labels)
 
-    async def read(self, symbols: list[str] | None = None) -> "Arrived | dict[str, Snapshot]":
+    async def read(
+        self, symbols: list[str] | None = None, *, is_idle: bool = False
+    ) -> "Arrived | dict[str, Snapshot]":
         """Of the stream the next frame, of REST the snapshots of these symbols."""
         if symbols is None:
             return await self._arrived.get()
@@ -382,7 +384,9 @@ async def test_snapshots_that_fail_are_taken_later_while_the_stream_goes_on(
     world.trade("A", is_streamed=False)
     answer, failures = world.read, [failure] * 3
 
-    async def read(symbols: list[str] | None = None) -> Arrived | dict[str, Snapshot]:
+    async def read(
+        symbols: list[str] | None = None, *, is_idle: bool = False
+    ) -> Arrived | dict[str, Snapshot]:
         if symbols is not None and failures:
             raise failures.pop()
         return await answer(symbols)
@@ -443,7 +447,9 @@ async def test_a_symbol_that_was_looked_for_in_vain_is_told_once(
     world.trade("A", is_streamed=False)
     answer, is_failing = world.read, True
 
-    async def read(symbols: list[str] | None = None) -> Arrived | dict[str, Snapshot]:
+    async def read(
+        symbols: list[str] | None = None, *, is_idle: bool = False
+    ) -> Arrived | dict[str, Snapshot]:
         if symbols is not None and is_failing:
             raise FeedUnavailable("no")
         return await answer(symbols)

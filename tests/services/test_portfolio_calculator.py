@@ -25,6 +25,7 @@ from portfolio_realtime.model import Mark, Publication
 from portfolio_realtime.portfolio_calculator.shard_owner import GROUP
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.accounts import PAGE_FIELDS
+from portfolio_realtime.state.feeds import SourceStatus
 from portfolio_realtime.state.interest import server_name
 from portfolio_realtime.state.marks import encode_marks
 from portfolio_realtime.valuation.book import SPARE_COLUMNS
@@ -195,7 +196,7 @@ async def test_marks_of_a_feed_that_nobody_keeps_are_stale(running: World, until
 
     async def keep(source: str, is_core: bool) -> None:
         while True:
-            await running.state.feeds.keep(source, is_core=is_core)
+            await running.state.feeds.keep(source, SourceStatus.CORE if is_core else SourceStatus.LIVE)
             await asyncio.sleep(0.2)
 
     async with running_service(keep("iex", False)):

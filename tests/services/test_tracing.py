@@ -125,8 +125,8 @@ async def test_a_followed_mark_is_announced_and_not_stored(state: State) -> None
         await hearing
 
     plain, followed = heard
-    assert decode_marks(plain) == (MARKS, [], None)
-    assert decode_marks(followed) == (MARKS, [], followed_mark)
+    assert decode_marks(plain) == (MARKS, [], None, [])
+    assert decode_marks(followed) == (MARKS, [], followed_mark, [])
     assert TRACEPARENT.encode() not in b"".join(await state.connection.commands.hvals(keys.marks()))  # pyright: ignore
 
 

@@ -3,6 +3,7 @@
 import asyncio
 
 from portfolio_realtime.state import State, keys
+from portfolio_realtime.state.feeds import SourceStatus
 from tests.conftest import Until
 
 
@@ -47,13 +48,25 @@ async def test_a_source_that_is_renewed_stays_live(state: State) -> None:
 
 async def test_who_is_live_says_whether_the_exchange_is_open(state: State) -> None:
     """So that old prices are told apart from the night; a source that is silent says nothing."""
-    assert await state.feeds.sessions(["iex"]) == {}
-    await state.feeds.keep("iex", is_core=True)
+    assert await state.feeds.read(["iex"]) == {}
+    await state.feeds.keep("iex", SourceStatus.CORE)
     await state.feeds.keep("crypto")
 
-    assert await state.feeds.sessions(["crypto", "iex", "sip"]) == {"crypto": False, "iex": True}
-    await state.feeds.keep("iex")
-    assert await state.feeds.sessions(["crypto", "iex"]) == {"crypto": False, "iex": False}
+    assert await state.feeds.read(["crypto", "iex", "sip"]) == {
+        "crypto": SourceStatus.LIVE,
+        "iex": SourceStatus.CORE,
+    }
+    await state.feeds.keep("iex", SourceStatus.IDLE)
+    assert await state.feeds.read(["crypto", "iex"]) == {
+        "crypto": SourceStatus.LIVE,
+        "iex": SourceStatus.IDLE,
+    }
+
+
+async def test_a_status_of_a_newer_version_is_live(state: State) -> None:
+    """Services of two versions run side by side during an upgrade."""
+    await state.connection.commands.set(keys.feed("iex"), b"something new", px=keys.FEED_TTL_MS)
+    assert await state.feeds.read(["iex"]) == {"iex": SourceStatus.LIVE}
 
 
 async def test_nothing_asked_is_nothing_live(state: State) -> None:

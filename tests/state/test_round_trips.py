@@ -127,10 +127,13 @@ async def test_marks_round_trip(state: State, followed: Followed) -> None:
         )
     ),
     st.lists(st.text(max_size=8)),
+    st.lists(st.sampled_from(["iex", "sip"]), max_size=2),
 )
-def test_a_batch_in_columns_reads_back_the_same(marks: list[Mark], unmarked: list[str]) -> None:
+def test_a_batch_in_columns_reads_back_the_same(
+    marks: list[Mark], unmarked: list[str], woken: list[str]
+) -> None:
     """Every price bit for bit, and each mark with its own times and source."""
-    assert decode_marks(encode_marks(marks, unmarked)) == (marks, unmarked, None)
+    assert decode_marks(encode_marks(marks, unmarked, None, woken)) == (marks, unmarked, None, woken)
 
 
 def test_a_batch_takes_a_fifth_of_the_bytes_of_its_json() -> None:
@@ -152,12 +155,12 @@ async def test_a_symbol_that_was_looked_for_in_vain_is_told(state: State, follow
     unmarked = [Unmarked("B", "iex", 5), Unmarked("C", "iex", 5)]
     await state.marks.write_unmarked(lease, unmarked)
     announced = await payload(batches)
-    assert decode_marks(announced) == ([], ["B", "C"], None)
+    assert decode_marks(announced) == ([], ["B", "C"], None, [])
     assert [one.symbol for one in await state.marks.read_all()] == ["A"]
     assert await state.marks.look_up(["A", "B", "D"]) == ({"A": mark("A")}, {"B"})
     await state.marks.write(lease, [mark("B")])
     announced = await payload(batches)
-    assert decode_marks(announced) == ([mark("B")], [], None)
+    assert decode_marks(announced) == ([mark("B")], [], None, [])
     marks, still = await state.marks.read_whole()
     assert (len(marks), still) == (2, unmarked[1:])
 

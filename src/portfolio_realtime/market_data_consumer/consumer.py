@@ -3,7 +3,8 @@
 Stocks, crypto and options run side by side. Each has one active consumer, chosen by lease, because Alpaca
 limits connections. A feed has no connection while no account holds any of its symbols. The connection and the
 marks in memory do not wait for Valkey: the newest mark of each symbol stays in the book until the next flush.
-After a loss of Valkey all marks are written again.
+After a loss of Valkey all marks are written again. While nobody watches any account, marks are written rarely
+(`idle_feed`).
 
     python -m portfolio_realtime.market_data_consumer
 """
@@ -20,16 +21,19 @@ from portfolio_realtime.alpaca.credentials import MarketLogin
 from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.errors import FeedRefused, FeedUnavailable, StateUnavailable
 from portfolio_realtime.market_data_consumer.feeds import Feed, Schedule, schedules
+from portfolio_realtime.market_data_consumer.idle_feed import IDLE_S, IdleFeed
 from portfolio_realtime.market_data_consumer.mark_traces import MarkTraces
 from portfolio_realtime.market_data_consumer.reconnect_delay import REFUSED, SESSION, ReconnectDelay
 from portfolio_realtime.market_data_consumer.snapshots import Snapshots
 from portfolio_realtime.market_data_consumer.stream import StreamLost, open_stream
 from portfolio_realtime.market_data_consumer.subscription import MarketSubscription
 from portfolio_realtime.market_data_consumer.trading_sessions import Session
+from portfolio_realtime.market_data_consumer.watchers import AnyWatchers
 from portfolio_realtime.model import US_EQUITY, Mark, MinuteMark, Unmarked
 from portfolio_realtime.pace import Pace
 from portfolio_realtime.service import Context
 from portfolio_realtime.state.connection import Subscribed
+from portfolio_realtime.state.feeds import SourceStatus
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.state.minutes import whole_at_or_before
 from portfolio_realtime.telemetry import MarketMetrics
@@ -49,15 +53,23 @@ async def run(context: Context) -> None:
     """Consume all feeds until cancelled."""
     metrics = MarketMetrics(context.registry)
     login = MarketLogin(context.settings)
-    consumers = [FeedConsumer(context, metrics, each, login) for each in schedules(context.settings)]
-    await service.together(*(consumer.run() for consumer in consumers))
+    watchers = AnyWatchers(context)
+    consumers = [
+        FeedConsumer(context, metrics, each, login, watchers) for each in schedules(context.settings)
+    ]
+    await service.together(watchers.run(), *(consumer.run() for consumer in consumers))
 
 
 class FeedConsumer:
     """Consumes one feed: keeps it connected and, under its lease, writes its marks to Valkey."""
 
     def __init__(
-        self, context: Context, metrics: MarketMetrics, schedule: Schedule, login: MarketLogin
+        self,
+        context: Context,
+        metrics: MarketMetrics,
+        schedule: Schedule,
+        login: MarketLogin,
+        watchers: AnyWatchers,
     ) -> None:
         self._context = context
         self._login = login
@@ -67,6 +79,11 @@ class FeedConsumer:
         tracing = context.tracing
         self._traces = None if tracing is None else MarkTraces(tracing, context.clock)
         self._universe_changed = asyncio.Event()
+        self._watchers = watchers
+        self._idle = IdleFeed()
+        self._woken = asyncio.Event()  # somebody has begun to watch
+        self._status_due = asyncio.Event()
+        watchers.call(self._wake)
 
     async def run(self) -> None:
         """Stay connected, and write marks under the lease; a failure of one does not stop the other."""
@@ -146,6 +163,8 @@ class FeedConsumer:
     async def _own_feed(self, lease: Lease) -> None:
         # An earlier owner may have written since we wrote last.
         self._subscription.book.begin_versions(lease.fencing_token)
+        self._idle.is_behind = True
+        self._wake()
         self._subscription.write_all_again()
         await service.together(
             self._hear_universe(),
@@ -164,14 +183,31 @@ class FeedConsumer:
         """
         feeds, was_live = self._context.state.feeds, False
         while True:
-            is_live = self._subscription.is_live
+            self._status_due.clear()
+            is_live, status = self._subscription.is_live, self._status
             for source in self._schedule.sources:
                 if is_live:
-                    await feeds.keep(source, is_core=self._is_exchange_open)
+                    await feeds.keep(source, status)
                 elif was_live:
                     await feeds.drop(source)
+            if status is SourceStatus.IDLE and not self._watchers.is_any:
+                self._idle.told(self._context.clock.monotonic_s())
             was_live = is_live
-            await asyncio.sleep(KEEP_S if is_live else LOOK_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(KEEP_S if is_live else LOOK_S):
+                    await self._status_due.wait()
+
+    @property
+    def _status(self) -> SourceStatus:
+        if self._idle.is_behind or not self._watchers.is_any:
+            return SourceStatus.IDLE
+        return SourceStatus.CORE if self._is_exchange_open else SourceStatus.LIVE
+
+    def _wake(self) -> None:
+        self._idle.wake()
+        self._subscription.is_idle = False
+        self._woken.set()
+        self._subscription.moved.set()
 
     @property
     def _is_exchange_open(self) -> bool:
@@ -214,32 +250,53 @@ class FeedConsumer:
         """Write the newest mark of each changed symbol, as one batch.
 
         The first change after quiet is written at once. While busy, the next flush starts at most
-        MARK_FLUSH_INTERVAL after the end of the last one. Trades that change no mark make nothing wait.
+        MARK_FLUSH_INTERVAL after the end of the last one, or IDLE_S while nobody watches. Trades that change
+        no mark make nothing wait.
         """
-        clock, moved = self._context.clock, self._subscription.moved
+        clock, subscription = self._context.clock, self._subscription
         pace = Pace(FLUSH_S_MIN, self._context.settings.mark_flush_interval)
         while True:
-            await asyncio.sleep(pace.wait_s(clock.monotonic_s()))
-            await moved.wait()
-            moved.clear()
-            began_s = clock.monotonic_s()
-            changed = self._subscription.book.take_changed()
+            await subscription.moved.wait()
+            self._woken.clear()
+            began_s, is_idle = clock.monotonic_s(), self._idle.may_wait(clock.monotonic_s())
+            changed = subscription.take_changed()
             await self._tell_unmarked(lease)
-            if changed:
-                await self._write_changed(lease, changed)
+            is_waking = self._idle.is_behind and not is_idle
+            if changed or is_waking:
+                await self._write_changed(lease, changed, is_waking=is_waking)
                 pace.took(began_s, clock.monotonic_s(), len(changed))
+            if is_waking:
+                self._idle.is_behind = False
+                self._status_due.set()
+            await self._rest(pace)
 
-    async def _write_changed(self, lease: Lease, changed: Sequence[tuple[Mark, bool]]) -> None:
+    async def _rest(self, pace: Pace) -> None:
+        """Wait until the next flush may begin."""
+        now_s = self._context.clock.monotonic_s()
+        wait_s = pace.wait_s(now_s)
+        if self._idle.may_wait(now_s):
+            self._idle.is_behind = self._subscription.is_idle = True
+            wait_s = IDLE_S
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._woken.wait()
+
+    async def _write_changed(
+        self, lease: Lease, changed: Sequence[tuple[Mark, bool]], *, is_waking: bool
+    ) -> None:
         followed = (
             None if self._traces is None else self._traces.begin(changed, self._subscription.book.received_ns)
         )
         traced = None if followed is None else followed.mark
-        await self._context.state.marks.write(lease, [mark for mark, _ in changed], traced)
+        woken = sorted(self._schedule.sources) if is_waking else ()
+        await self._context.state.marks.write(lease, [mark for mark, _ in changed], traced, woken)
         if self._traces is not None and followed is not None:
             self._traces.end(followed)
         name, written_ns = self._schedule.name, self._context.clock.now_ns()
         lag = self._metrics.feed_lag.labels(name)
         self._metrics.price_updates.labels(name).inc(len(changed))
+        if self._idle.is_behind:  # the lag is our own choice
+            return
         for mark, is_live in changed:
             if is_live:
                 lag.observe((written_ns - mark.as_of_ns) / NS_PER_S)
@@ -293,6 +350,7 @@ class FeedConsumer:
             await asyncio.sleep((at_ns - clock.now_ns()) / NS_PER_S + settings.history_delay_s)
             if not self._subscription.was_complete_at(at_ns):
                 continue
+            self._subscription.catch_up()
             marks = book.marks_at(at_ns)
             has_gap = written_at_ns != at_ns - interval_ns
             is_whole = has_gap or whole_at_or_before(at_ns, interval_ns) == at_ns

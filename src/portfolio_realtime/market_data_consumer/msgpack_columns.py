@@ -9,6 +9,7 @@ Fields are compared in words of eight bytes. An unexpected byte moves the cursor
 frame, where reading fails.
 """
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeGuard
 
 import numpy as np
@@ -25,8 +26,10 @@ SECONDS_MASK: Final = (1 << SECONDS_BITS) - 1
 Numbers = NDArray[np.uint64]
 Places = NDArray[np.intp]
 
+_FIX_ARRAY: Final = range(0x90, 0xA0)  # the head of a short array: its length is in the low four bits
 _ARRAY_16: Final = 0xDC
 _ARRAY_HEAD_BYTES: Final = 3
+_COUNT_MAX: Final = 0xFFFF
 _PADDING: Final = bytes(64)  # a word may begin at most this far behind the end
 _FAR: Final = 1 << 40
 
@@ -49,7 +52,8 @@ def _word(text: bytes) -> int:
     return int.from_bytes(text, "little")
 
 
-_HEAD: Final = _pattern(b"\x89\xa1T\xa1t\xa1S\0")
+TRADE_HEAD: Final = b"\x89\xa1T\xa1t\xa1S"  # the first bytes of a trade, before its symbol
+_HEAD: Final = _pattern(TRADE_HEAD + b"\0")
 _ID: Final = _pattern(b"\xa1i")
 _EXCHANGE: Final = _pattern(b"\xa1x\xa1\0\xa1p\xcb")
 _SIZE: Final = _pattern(b"\xa1s")
@@ -127,6 +131,31 @@ def is_letter(text: str | None) -> TypeGuard[str]:
 def timestamps_ns(packed: Numbers) -> Numbers:
     """Nanoseconds since 1970 of 64-bit MessagePack timestamps."""
     return (packed & np.uint64(SECONDS_MASK)) * np.uint64(NS_PER_S) + (packed >> np.uint64(SECONDS_BITS))
+
+
+def begins_with_trade(frame: bytes) -> bool:
+    """Whether the first message of a frame is a trade."""
+    return frame.startswith(TRADE_HEAD, _array_head(frame)[1])
+
+
+def joined(frames: Sequence[bytes]) -> bytes | None:
+    """One long frame with the messages of all frames in their order, or None if they are too many."""
+    heads = [_array_head(frame) for frame in frames]
+    count = sum(count for count, _ in heads)
+    if count > _COUNT_MAX:
+        return None
+    bodies = [frame[length:] for frame, (_, length) in zip(frames, heads, strict=True)]
+    return b"".join([bytes([_ARRAY_16]), count.to_bytes(2), *bodies])
+
+
+def _array_head(frame: bytes) -> tuple[int, int]:
+    """How many items the array of a frame has, and how many bytes say so; 0, 0 for another frame."""
+    first = frame[0] if frame else 0
+    if first in _FIX_ARRAY:
+        return first - _FIX_ARRAY.start, 1
+    if first == _ARRAY_16:
+        return int.from_bytes(frame[1:_ARRAY_HEAD_BYTES]), _ARRAY_HEAD_BYTES
+    return 0, 0
 
 
 def read_packed(frame: bytes) -> Packed | None:

@@ -4,6 +4,7 @@ Silence alone proves nothing. A stream that delivered data every few millisecond
 is suspect until data arrives, or until snapshots show that nothing was traded.
 """
 
+import math
 from typing import Final
 
 SILENCE_S_MIN: Final = 2.0  # a shorter silence is never suspect
@@ -32,9 +33,18 @@ class Silence:
 
     def is_unusual(self, now_s: float) -> bool:
         """Whether the stream has been silent for far longer than usual."""
+        return now_s > self._unusual_s
+
+    def earliest_s(self, now_s: float) -> float:
+        """No silence is unusual before this time, whatever arrives from now on."""
+        return min(now_s + SILENCE_S_MIN, self._unusual_s)
+
+    @property
+    def _unusual_s(self) -> float:
+        """After this time the present silence is unusual."""
         if self._frames <= FRAMES_MIN or self._newest_s is None:
-            return False
-        return now_s - self._newest_s > max(SILENCE_S_MIN, PAUSES_MAX * self._pause_s)
+            return math.inf
+        return self._newest_s + max(SILENCE_S_MIN, PAUSES_MAX * self._pause_s)
 
     def reset(self) -> None:
         """Learn the usual pause again: another feed, another session, or a silence that is explained."""

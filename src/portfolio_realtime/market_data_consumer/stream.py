@@ -23,6 +23,7 @@ from portfolio_realtime.market_data_consumer.messages import (
     decode_frame,
     decode_trades,
 )
+from portfolio_realtime.market_data_consumer.msgpack_columns import begins_with_trade
 from portfolio_realtime.market_data_consumer.reconnect_delay import LOST
 from portfolio_realtime.outbound import proxy_of
 
@@ -79,11 +80,21 @@ class StreamLost(FeedUnavailable):
 
 
 class Arrived(NamedTuple):
-    """The content of one frame: only trades, or messages of any kind and the types of those not read."""
+    """The content of one frame: only trades, or messages of any kind and the types of those not read.
+
+    `undecoded`: the frame itself, which begins with a trade; then the others are empty.
+    """
 
     trades: Sequence[StreamTrade]
     messages: list[Message]
     skipped: list[str]
+    undecoded: bytes | None = None
+
+
+def decoded(frame: bytes | str) -> Arrived:
+    """The content of a frame."""
+    trades = decode_trades(frame)
+    return Arrived([], *decode_frame(frame)) if trades is None else Arrived(trades, [], [])
 
 
 class MarketStream:
@@ -104,12 +115,15 @@ class MarketStream:
         """Close with a handshake, so that the feed frees our place at once."""
         await self._connection.close()
 
-    async def read(self) -> Arrived:
-        """The content of the next frame.
+    async def read(self, *, is_idle: bool = False) -> Arrived:
+        """The content of the next frame. `is_idle`: trades are not needed yet, and may stay undecoded.
 
         Raises FeedUnavailable if the connection is lost or the feed ends it, FeedRefused for a final refusal.
         """
-        trades, messages, skipped = await self._frame()
+        frame = await self._frame()
+        if is_idle and isinstance(frame, bytes) and begins_with_trade(frame):
+            return Arrived([], [], [], frame)
+        trades, messages, skipped, _ = decoded(frame)
         if messages and isinstance(messages[0], Success | Refusal | SubscriptionMessage):
             self._control(messages[0])
             messages = messages[1:]
@@ -185,16 +199,14 @@ class MarketStream:
         except (WebSocketException, OSError) as error:
             raise StreamLost(f"the connection to {self._name} was lost: {error}", LOST) from error
 
-    async def _frame(self) -> Arrived:
+    async def _frame(self) -> bytes | str:
         try:
-            frame = await self._connection.recv()
+            return await self._connection.recv()
         except (WebSocketException, OSError) as error:
             raise StreamLost(f"the connection to {self._name} was lost: {error}", LOST) from error
-        trades = decode_trades(frame)
-        return Arrived([], *decode_frame(frame)) if trades is None else Arrived(trades, [], [])
 
     async def _success(self, text: str) -> None:
-        match (await self._frame()).messages:
+        match decoded(await self._frame()).messages:
             case [Success(text=said)] if said == text:
                 return
             case [Refusal() as refusal]:

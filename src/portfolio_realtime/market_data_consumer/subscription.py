@@ -23,22 +23,22 @@ from portfolio_realtime import logs
 from portfolio_realtime.backoff import Backoff
 from portfolio_realtime.clock import Clock, new_york_date_of
 from portfolio_realtime.errors import FeedError, FeedRefused
+from portfolio_realtime.market_data_consumer.apply_message import apply_message
 from portfolio_realtime.market_data_consumer.clock_behind import ClockBehind
 from portfolio_realtime.market_data_consumer.feeds import Feed, Schedule
+from portfolio_realtime.market_data_consumer.kept_frames import KeptFrames
+from portfolio_realtime.market_data_consumer.message_counts import FeedMessageCounts
 from portfolio_realtime.market_data_consumer.messages import (
-    Cancel,
-    Correction,
-    Message,
     Snapshot,
     SnapshotTrade,
     StreamTrade,
-    TradingStatus,
     as_of_ns,
 )
 from portfolio_realtime.market_data_consumer.silence import Silence
 from portfolio_realtime.market_data_consumer.snapshots import SYMBOLS_MAX, Snapshots
 from portfolio_realtime.market_data_consumer.stream import Arrived, MarketStream, StreamLost
 from portfolio_realtime.market_data_consumer.trading_sessions import Session
+from portfolio_realtime.model import Mark
 from portfolio_realtime.telemetry import MarketMetrics
 
 LEAVING_S: Final = 10.0  # how long a symbol that no account holds any more stays subscribed
@@ -60,8 +60,6 @@ SILENCE_S_MAX: Final = {
 }
 FEED_LAG_S_MAX: Final = 3.0  # for so long a trade in a snapshot may still be missing in the stream
 EXPLAINED_S: Final = FEED_LAG_S_MAX + 2.0  # after snapshots were requested
-UNKNOWN_TYPES_MAX: Final = 32  # type names that become metric labels
-OTHER_TYPES: Final = "other"  # the label of all further ones
 LEFT_OUT_SHOWN_MAX: Final = 10
 
 log = structlog.get_logger()
@@ -75,6 +73,8 @@ class MarketSubscription:
         self.feed = schedule.day  # the feed that is streamed
         self.changed = asyncio.Event()  # the wanted symbols have changed
         self.moved = asyncio.Event()  # a mark may have changed, or a symbol is known to have none
+        self.is_idle = False  # nobody needs the marks at once: frames of trades are kept undecoded
+        self._kept = KeptFrames()
         self._schedule = schedule
         self._clock = clock
         self._metrics = metrics
@@ -91,7 +91,7 @@ class MarketSubscription:
         self._told_unknown_count = 0
         self._subscribed: frozenset[str] = frozenset()  # accepted on this connection
         self._caught_up_ns: int | None = None  # since when no trade is missed; None: some may be
-        self._unknown_types: set[str] = set()
+        self._counts = FeedMessageCounts(metrics.messages)
         self._settled: set[str] = set()  # symbols with a snapshot since their subscription
         self._shown: dict[str, SnapshotTrade] = {}  # symbol -> the trade in its newest snapshot
         self._missed: dict[str, tuple[int, float]] = {}  # symbol -> time of a snapshot's trade, when seen
@@ -151,6 +151,7 @@ class MarketSubscription:
 
     def end(self) -> None:
         """Note that the connection is gone: trades may be missed from now on."""
+        self.catch_up()
         self._caught_up_ns = None
 
     def was_complete_at(self, at_ns: int) -> bool:
@@ -169,14 +170,35 @@ class MarketSubscription:
     async def read(self, stream: MarketStream) -> NoReturn:
         """Read the stream and apply its messages. Raises FeedUnavailable, FeedRefused."""
         while True:
-            arrived = await stream.read()
-            if arrived.trades or arrived.messages:
+            arrived = await stream.read(is_idle=self.is_idle)
+            if arrived.undecoded is not None:
+                self._note_data(self._clock.monotonic_s())
+                self._keep(arrived.undecoded)
+            elif arrived.trades or arrived.messages:
+                self.catch_up()
                 self._note_data(self._clock.monotonic_s())
                 self._apply(arrived)
-            for name in arrived.skipped:
-                self._count_skipped(name)
+            else:
+                self._count_unread(arrived)
             # A full socket buffer must not keep other tasks from running.
             await asyncio.sleep(0)
+
+    def _keep(self, frame: bytes) -> None:
+        self._kept.add(frame)
+        self.moved.set()
+        if self._kept.is_full or not self.is_idle:
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Decode and apply the trades that were kept undecoded. The book is complete then."""
+        for arrived in self._kept.take():
+            self._apply(arrived)
+
+    def take_changed(self) -> list[tuple[Mark, bool]]:
+        """The marks that have changed since the last call: see `MarkBook.take_changed`."""
+        self.catch_up()
+        self.moved.clear()
+        return self.book.take_changed()
 
     def _note_data(self, now_s: float) -> None:
         """Note that data has arrived. After a suspicious silence trades may be missing: take snapshots."""
@@ -196,7 +218,7 @@ class MarketSubscription:
             self.book.add_trades(arrived.trades, received_ns)
             self._count("t", len(arrived.trades))
         for message in arrived.messages:
-            self._apply_one(message, received_ns)
+            self._count(apply_message(self.book, message, received_ns), 1)
         ignored = counts.ignored - ignored_count
         refused = counts.refused + counts.set_aside - refused_count
         trades = len(arrived.trades) + sum(isinstance(one, StreamTrade) for one in arrived.messages)
@@ -204,7 +226,12 @@ class MarketSubscription:
         name = self.feed.name
         self._metrics.ignored_trades.labels(name).inc(ignored)
         self._metrics.refused_trades.labels(name).inc(refused)
+        self._count_unread(arrived)
         self.moved.set()
+
+    def _count_unread(self, arrived: Arrived) -> None:
+        for name in arrived.skipped:
+            self._counts.add_unread(self.feed.name, name)
 
     def _judge_clock(self, ahead: int, accepted: int) -> None:
         now_s = self._clock.monotonic_s()
@@ -216,33 +243,8 @@ class MarketSubscription:
                 **logs.once(self.feed.name),
             )
 
-    def _apply_one(self, message: Message, received_ns: int) -> None:
-        match message:
-            case StreamTrade():
-                self._count("t", 1)
-                self.book.add_trades((message,), received_ns)
-            case Correction():
-                self._count("c", 1)
-                self.book.correct(message, received_ns)
-            case Cancel():
-                self._count("x", 1)
-                self.book.cancel(message, received_ns)
-            case TradingStatus():
-                self._count("s", 1)
-                self.book.set_status(message, received_ns)
-            case _:
-                self._count("control", 1)
-
     def _count(self, name: str, count: int) -> None:
-        self._metrics.messages.labels(self.feed.name, name).inc(count)
-
-    def _count_skipped(self, name: str) -> None:
-        if name not in self._unknown_types and len(self._unknown_types) >= UNKNOWN_TYPES_MAX:
-            name = OTHER_TYPES
-        if name not in self._unknown_types:
-            self._unknown_types.add(name)
-            log.warning("messages of this type are not read", feed=self.feed.name, type=name)
-        self._count(name, 1)
+        self._counts.add(self.feed.name, name, count)
 
     async def keep_subscribed(self, stream: MarketStream) -> None:
         """Subscribe to exactly the wanted symbols; return when there are none. Raises FeedUnavailable."""
@@ -383,6 +385,7 @@ class MarketSubscription:
         The first snapshot after a subscription holds a trade from before it, which is no evidence. Neither is
         a trade that the last snapshot already had: options' trades have no ids by which to recognize them.
         """
+        self.catch_up()
         received_ns, now_s = self._clock.now_ns(), self._clock.monotonic_s()
         date = new_york_date_of(received_ns)
         for symbol, snapshot in found.items():
@@ -414,6 +417,8 @@ class MarketSubscription:
         session = self._schedule.session(self._clock.now_ns())
         while True:
             await asyncio.sleep(REFRESH_CHECK_S)
+            if self._missed:
+                self.catch_up()
             self._judge_missed()
             now_s, now_ns = self._clock.monotonic_s(), self._clock.now_ns()
             self._ask_snapshots([*self.book.take_to_refresh(), *self.book.take_suspect(now_s)])
@@ -442,7 +447,8 @@ class MarketSubscription:
         """
         was_unusual = False
         while True:
-            await asyncio.sleep(SILENCE_CHECK_S)
+            now_s = self._clock.monotonic_s()
+            await asyncio.sleep(max(SILENCE_CHECK_S, self._silence.earliest_s(now_s) - now_s))
             is_unusual = self._silence.is_unusual(self._clock.monotonic_s())
             if is_unusual and was_unusual:
                 self._is_suspect = True

@@ -3,8 +3,8 @@
 Any number of instances may run; they share the shards by leases. Accounts and marks are read from Valkey,
 then followed, and read again after any loss. This file connects the parts and follows marks. `shard_owner`
 decides which accounts are ours, `account_loader` reads their records, and `interest_follower` knows which are
-watched. `publisher` values and publishes, `totals_refresh` keeps the totals of the whole book, and
-`loop_delay` measures pauses.
+watched. `idle_marks` knows which marks may be behind, `publisher` values and publishes, `totals_refresh`
+keeps the totals of the whole book, and `loop_delay` measures pauses.
 
 Run it: `python -m portfolio_realtime.portfolio_calculator`
 """
@@ -17,6 +17,7 @@ import structlog
 
 from portfolio_realtime.portfolio_calculator import loop_delay
 from portfolio_realtime.portfolio_calculator.account_loader import AccountLoader
+from portfolio_realtime.portfolio_calculator.idle_marks import IdleMarks
 from portfolio_realtime.portfolio_calculator.interest_follower import InterestFollower
 from portfolio_realtime.portfolio_calculator.publisher import Publisher
 from portfolio_realtime.portfolio_calculator.shard_owner import ShardOwner
@@ -25,6 +26,7 @@ from portfolio_realtime.portfolio_calculator.valuation_traces import ValuationTr
 from portfolio_realtime.service import Context, keep_running, together
 from portfolio_realtime.state import feeds, keys
 from portfolio_realtime.state.connection import Subscribed
+from portfolio_realtime.state.feeds import SourceStatus
 from portfolio_realtime.state.marks import decode_marks
 from portfolio_realtime.telemetry import CalculatorMetrics
 from portfolio_realtime.valuation.valuer import Valuer
@@ -55,12 +57,16 @@ class Calculator:
         )
         self._began_s = began_s
         self._marks_read = asyncio.Event()
+        self._live: set[str] = set()  # sources whose feed is live
         self._owner = ShardOwner(
             context, metrics, self._acquired, lambda: self._loader.load_all(), self._released
         )
         tracing = context.tracing
         self._traces = None if tracing is None else ValuationTraces(tracing, context.clock, self._valuer)
-        self._publisher = Publisher(context, metrics, self._valuer, self._owner, self._traces)
+        self._idle_marks = IdleMarks(context.clock, self._count_away)
+        self._publisher = Publisher(
+            context, metrics, self._valuer, self._owner, self._idle_marks, self._traces
+        )
         self._loader = AccountLoader(context, metrics, self._valuer, self._owner, self._publisher)
         self._interest = InterestFollower(context, self._valuer, self._owner, self._loader, self._publisher)
         self._totals = TotalsRefresh(context, metrics, self._valuer, self._loader.numbering)
@@ -80,7 +86,7 @@ class Calculator:
                 self._interest.answer_all(),
                 self._publisher.run(self._marks_read),
                 self._totals.run(),
-                loop_delay.measure(self._context.clock, self._metrics),
+                loop_delay.measure(self._context.clock, self._metrics, lambda: bool(self._valuer.watchlist)),
             )
         finally:
             await self._owner.leave()
@@ -112,6 +118,7 @@ class Calculator:
                 self._traces.hear(batch.traced, heard_ns)
             if self._valuer.watchlist:  # for nobody, the next turn comes soon enough by itself
                 self._publisher.wake.set()
+        self._idle_marks.hear(batch.woken)
         if batch.unmarked and self._valuer.take_unmarked(batch.unmarked):
             self._publisher.wake.set()
 
@@ -119,25 +126,31 @@ class Calculator:
         """Mark the marks of a source as stale while its feed is not known to be live."""
         await self._marks_read.wait()
         book = self._valuer.book
-        live, read_s = set[str](), self._context.clock.monotonic_s()
+        read_s = self._context.clock.monotonic_s()
         while True:
             # If a part of a cluster is away, the last answer counts until FEEDS_S_MAX.
             with self._owner.sparing(None):
-                sessions = await self._state.feeds.sessions(book.sources | {feeds.ACCOUNTS})
-                live = set(sessions)
-                self._publisher.is_core_session = any(sessions.values())
+                statuses = await self._state.feeds.read(book.sources | {feeds.ACCOUNTS})
+                self._live = set(statuses)
+                self._idle_marks.read([one for one in statuses if statuses[one] is SourceStatus.IDLE])
+                self._publisher.is_core_session = SourceStatus.CORE in statuses.values()
                 read_s = self._context.clock.monotonic_s()
             if self._context.clock.monotonic_s() - read_s > FEEDS_S_MAX:
-                live = set()
-            away = book.sources - live
-            self._follow_broker(is_heard=feeds.ACCOUNTS in live)
-            if book.set_away(away):
-                log.warning("feeds are not live", sources=sorted(away)) if away else log.info(
-                    "all feeds are live"
-                )
-                self._publisher.wake.set()
-            is_all_live = live >= book.sources | {feeds.ACCOUNTS}
+                self._live = set()
+            self._follow_broker(is_heard=feeds.ACCOUNTS in self._live)
+            self._count_away()
+            is_all_live = self._live >= book.sources | {feeds.ACCOUNTS}
             await asyncio.sleep(FEEDS_S if is_all_live else FEEDS_AWAY_S)
+
+    def _count_away(self) -> None:
+        """Count the marks of sources as stale that are not live, or do not wake."""
+        book = self._valuer.book
+        away = book.sources - self._live | self._idle_marks.overdue
+        if book.set_away(away):
+            log.warning("feeds are not live", sources=sorted(away)) if away else log.info(
+                "all feeds are live"
+            )
+            self._publisher.wake.set()
 
     def _follow_broker(self, *, is_heard: bool) -> None:
         """Mark all records as stale while the broker is not known to be heard.

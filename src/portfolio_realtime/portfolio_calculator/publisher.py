@@ -8,6 +8,7 @@ from typing import Final
 from portfolio_realtime.errors import LeaseLost, StateUnavailable
 from portfolio_realtime.model import Publications
 from portfolio_realtime.pace import Pace
+from portfolio_realtime.portfolio_calculator.idle_marks import IdleMarks
 from portfolio_realtime.portfolio_calculator.shard_owner import ShardOwner
 from portfolio_realtime.portfolio_calculator.valuation_traces import ValuationTraces
 from portfolio_realtime.service import Context
@@ -36,6 +37,7 @@ class Publisher:
         metrics: CalculatorMetrics,
         valuer: Valuer,
         owner: ShardOwner,
+        idle_marks: IdleMarks,
         traces: ValuationTraces | None = None,
     ) -> None:
         self.wake = asyncio.Event()
@@ -48,6 +50,7 @@ class Publisher:
         self._metrics = metrics
         self._valuer = valuer
         self._owner = owner
+        self._idle_marks = idle_marks
         self._traces = traces
         # One lock per shard, so that only watched accounts have a stored publication.
         self._writing = [asyncio.Lock() for _ in range(context.settings.shards)]
@@ -62,6 +65,8 @@ class Publisher:
                 async with asyncio.timeout(wait_s):
                     await self.wake.wait()
             self.wake.clear()
+            if self._valuer.watchlist:
+                await self._idle_marks.wait()
             began_ns, began_s = clock.now_ns(), clock.monotonic_s()
             with self._metrics.flush.time():
                 flush = self._valuer.flush(began_ns, began_s)

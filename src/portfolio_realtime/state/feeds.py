@@ -10,6 +10,7 @@ clock counts as gone.
 
 import asyncio
 from collections.abc import Awaitable, Iterable
+from enum import Enum
 from typing import Any, Final, NamedTuple, cast
 
 from portfolio_realtime.state import keys
@@ -17,8 +18,17 @@ from portfolio_realtime.state.connection import Connection, reports_unavailable
 
 ACCOUNTS: Final = "accounts"  # the source of account records: the broker, followed by the symbol collector
 COLLECTOR: Final = "collector"  # the hop that is silent while the key of ACCOUNTS is missing
-_LIVE: Final = b"live"
-_CORE: Final = b"core"  # live, and the exchange is open
+
+
+class SourceStatus(Enum):
+    """What the key of a live source says."""
+
+    LIVE = b"live"
+    CORE = b"core"  # live, and the exchange is open
+    IDLE = b"idle"  # live, and its marks may be behind, because nobody watches
+
+
+_STATUSES: Final = {status.value: status for status in SourceStatus}
 
 
 class _Renewal(NamedTuple):
@@ -34,13 +44,9 @@ class Feeds:
         self._renewals: dict[str, _Renewal] = {}  # source -> the newest one that was read
 
     @reports_unavailable
-    async def keep(self, source: str, *, is_core: bool = False) -> None:
-        """Mark a source as live for another FEED_TTL_MS.
-
-        `is_core`: its exchange is in its core session. Raises StateUnavailable.
-        """
-        value = _CORE if is_core else _LIVE
-        await self._connection.commands.set(keys.feed(source), value, px=keys.FEED_TTL_MS)
+    async def keep(self, source: str, status: SourceStatus = SourceStatus.LIVE) -> None:
+        """Mark a source as live for another FEED_TTL_MS. Raises StateUnavailable."""
+        await self._connection.commands.set(keys.feed(source), status.value, px=keys.FEED_TTL_MS)
 
     @reports_unavailable
     async def drop(self, source: str) -> None:
@@ -53,14 +59,11 @@ class Feeds:
     @reports_unavailable
     async def live(self, sources: Iterable[str]) -> set[str]:
         """The sources that are live now. Raises StateUnavailable."""
-        return set(await self.sessions(sources))
+        return set(await self.read(sources))
 
     @reports_unavailable
-    async def sessions(self, sources: Iterable[str]) -> dict[str, bool]:
-        """The sources that are live now -> whether their exchange is in its core session.
-
-        Raises StateUnavailable.
-        """
+    async def read(self, sources: Iterable[str]) -> dict[str, SourceStatus]:
+        """The sources that are live now -> what they say. Raises StateUnavailable."""
         asked = list(sources)
         if not asked:
             return {}
@@ -70,7 +73,7 @@ class Feeds:
             pipeline.pexpiretime(keys.feed(source))
         values, *expiries_ms = await cast("Awaitable[list[Any]]", pipeline.execute())
         return {
-            source: value == _CORE
+            source: _STATUSES.get(value, SourceStatus.LIVE)
             for source, value, expiry_ms in zip(asked, values, expiries_ms, strict=True)
             if value is not None and self._is_renewed(source, expiry_ms)
         }

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple, cast
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Call, Connection, Message, Subscribed, reports_unavailable
+from portfolio_realtime.state.error_answers import result_or_unavailable
 from portfolio_realtime.state.unreadable import readable
 
 INTEREST_MS: Final = 30_000
@@ -210,6 +211,21 @@ class Interest:
         for shard, (account_id, *_) in self._by_shard(account_ids).items():
             pipeline.zscore(keys.interest(shard), f"{account_id} {self._server}")
         return None in await cast("Awaitable[list[float | None]]", pipeline.execute())
+
+    @reports_unavailable
+    async def is_any_watched(self) -> bool:
+        """Whether any account is watched, or may be: a part of a cluster does not answer.
+
+        Interest that has expired counts until a calculator has read it. Raises StateUnavailable.
+        """
+        pipeline = self._connection.commands.pipeline(transaction=False)
+        for shard in range(self._shards):
+            pipeline.zcard(keys.interest(shard))
+        counts = [result_or_unavailable(one) for one in await pipeline.execute(raise_on_error=False)]
+        failures = [one for one in counts if isinstance(one, StateUnavailable)]
+        if len(failures) == len(counts):
+            raise failures[0]
+        return bool(failures) or any(counts)
 
     @reports_unavailable
     async def read(self, shard: int) -> Watched:

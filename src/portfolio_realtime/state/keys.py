@@ -22,7 +22,7 @@
 | asset-names                | hash       | symbol collector      | none     | symbol -> name of the company or coin         |
 | history-wanted             | set        | websocket server      | 60 s     | accounts whose closed days are requested      |
 | cursor:activities          | string     | symbol collector      | none     | newest event_id seen on the activity stream   |
-| {feed}:SOURCE              | string     | market data consumer  | 2 s      | exists while the source delivers all trades   |
+| {feed}:SOURCE              | string     | market data consumer  | 2 s      | exists while all trades arrive: see `feeds.py` |
 | {feed}:accounts            | string     | symbol collector      | 2 s      | exists while the broker can be followed       |
 | life                       | string     | websocket server      | none     | names this life of the state; lost with it    |
 | shards                     | string     | each service          | none     | SHARDS, on which all services must agree      |

@@ -50,6 +50,7 @@ class _Columns(msgspec.Struct, frozen=True, array_like=True, gc=False):
     shared: list[tuple[str, str, str | None]]  # source, quality, previous_close_date
     unmarked: list[str]  # symbols without a price
     traced: TracedMark | None = None
+    woken: list[str] = []  # see `MarkBatch`
 
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -62,6 +63,7 @@ class MarkBatch(NamedTuple):
     marks: list[Mark]
     unmarked: list[str]  # symbols without a price
     traced: TracedMark | None = None  # the one mark that has a trace, if any
+    woken: Sequence[str] = ()  # sources that were idle: from here on none of their marks is behind
 
 
 NO_BATCH: Final = MarkBatch([], [])
@@ -73,10 +75,17 @@ class Marks:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def write(self, lease: Lease, marks: list[Mark], traced: TracedMark | None = None) -> None:
+    async def write(
+        self,
+        lease: Lease,
+        marks: list[Mark],
+        traced: TracedMark | None = None,
+        woken: Sequence[str] = (),
+    ) -> None:
         """Write one conflated batch and announce it as one message, with the trace context of `traced`.
 
-        Raises LeaseLost, StateUnavailable.
+        `woken`: sources that were idle, all of whose marks are written now. Raises LeaseLost,
+        StateUnavailable.
         """
         await self._connection.fenced_write(
             keys.fence(f"{keys.marks()}:{lease.name}"),
@@ -84,7 +93,7 @@ class Marks:
             lease.fencing_token,
             [(mark.symbol, _encode(mark)) for mark in marks],
             [],
-            (keys.marks(), encode_marks(marks, [], traced)),
+            (keys.marks(), encode_marks(marks, [], traced, woken)),
         )
 
     async def write_unmarked(self, lease: Lease, unmarked: list[Unmarked]) -> None:
@@ -145,7 +154,12 @@ class Marks:
         return self._connection.follow(keys.marks())
 
 
-def encode_marks(marks: Sequence[Mark], unmarked: list[str], traced: TracedMark | None = None) -> bytes:
+def encode_marks(
+    marks: Sequence[Mark],
+    unmarked: list[str],
+    traced: TracedMark | None = None,
+    woken: Sequence[str] = (),
+) -> bytes:
     """The announcement of a batch."""
     newest_version = max((mark.version for mark in marks), default=0)
     newest_ns = max((mark.as_of_ns for mark in marks), default=0)
@@ -166,6 +180,7 @@ def encode_marks(marks: Sequence[Mark], unmarked: list[str], traced: TracedMark 
         list(place_of),
         unmarked,
         traced,
+        list(woken),
     )
     return _pack(columns)
 
@@ -205,4 +220,4 @@ def _decode_marks(payload: bytes) -> MarkBatch:
         ]
     except (IndexError, ValueError) as error:
         raise msgspec.ValidationError(f"columns do not match: {error}") from error
-    return MarkBatch(marks, columns.unmarked, columns.traced)
+    return MarkBatch(marks, columns.unmarked, columns.traced, columns.woken)

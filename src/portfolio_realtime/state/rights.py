@@ -37,7 +37,7 @@ COMMANDS: Final[Mapping[User, str]] = MappingProxyType(
     {
         "collector": f"{_CONNECTION} {_SCRIPTS} {_LEASES} hgetall hkeys hlen hmget hscan hset hdel spop "
         f"{_CHANNELS} {_INTEREST}",
-        "consumer": f"{_CONNECTION} {_SCRIPTS} {_LEASES} expire hgetall hvals hset hdel {_CHANNELS}",
+        "consumer": f"{_CONNECTION} {_SCRIPTS} {_LEASES} expire hgetall hvals hset hdel zcard {_CHANNELS}",
         "calculator": f"{_CONNECTION} {_SCRIPTS} {_LEASES} mget pexpiretime hgetall hvals hkeys hlen hmget "
         f"hscan hset hdel {_CHANNELS} {_INTEREST} zadd zcard zrem",
         "server": f"{_CONNECTION} {_SCRIPTS} exists set get getdel mget sadd scan hget hgetall hmget hexists "
@@ -58,7 +58,7 @@ KEYS: Final[Mapping[str, Mapping[User, Access]]] = MappingProxyType(
         "{s????}:bookings:fence": {"collector": "RW"},
         "{s????}:pending": {"collector": "RW", "server": "R"},
         "{s????}:pending:fence": {"collector": "RW"},
-        "{s????}:interest": {"collector": "RW", "calculator": "RW", "server": "RW"},
+        "{s????}:interest": {"collector": "RW", "consumer": "R", "calculator": "RW", "server": "RW"},
         "{s????}:interest:positions": {"collector": "RW", "calculator": "RW", "server": "RW"},
         "{s????}:interest:changes": {"collector": "RW", "calculator": "RW", "server": "RW"},
         "{s????}:valuations": {"calculator": "RW", "server": "RW"},
@@ -110,7 +110,7 @@ CHANNELS: Final[Mapping[str, frozenset[User]]] = MappingProxyType(
         "{universe}": frozenset({"collector", "consumer"}),
         "{marks}": frozenset({"consumer", "calculator"}),
         "{s????}:accounts": frozenset({"collector", "calculator", "server"}),
-        "{s????}:interest": frozenset({"collector", "calculator", "server"}),
+        "{s????}:interest": frozenset({"collector", "consumer", "calculator", "server"}),
         "{s????}:valuations": frozenset({"calculator", "server"}),
         "{s????}:valuations:*": frozenset({"calculator", "server"}),
         "{*}:probe:*": frozenset({"collector", "consumer", "calculator", "server"}),
