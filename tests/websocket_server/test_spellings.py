@@ -53,6 +53,8 @@ def test_a_proxy_is_known_in_every_spelling(hops: str) -> None:
 @pytest.mark.parametrize(
     ("allowed", "origin", "host", "is_allowed"),
     [
+        ("", "http://[::1", "app.example.com", False),
+        ("", "http://a]b", "a]b", False),
         ("", PAGE, "app.example.com:443", True),
         ("", "http://app.example.com", "app.example.com:80", True),
         ("", PAGE, "app.example.com:80", False),

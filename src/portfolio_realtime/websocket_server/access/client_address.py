@@ -166,7 +166,10 @@ def is_origin_allowed(peer: str, headers: Mapping[str, str], allowed: frozenset[
         return True
     if origin in allowed:
         return True
-    parts = urlsplit(origin)
+    try:
+        parts = urlsplit(origin)
+    except ValueError:  # a bracket that is not closed
+        return False
     if parts.scheme not in DEFAULT_PORTS or not parts.netloc:
         return False
     if _plain_host(parts.netloc, parts.scheme) == _plain_host(headers.get("host", ""), parts.scheme):
