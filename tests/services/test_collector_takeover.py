@@ -10,7 +10,7 @@ from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.errors import BrokerUnavailable
 from portfolio_realtime.state import State, feeds, keys, open_state
 from portfolio_realtime.state.leases import Lease
-from portfolio_realtime.symbol_collector import collector
+from portfolio_realtime.symbol_collector import collector, record_writer
 from portfolio_realtime.symbol_collector.day_history import DayHistory
 from portfolio_realtime.symbol_collector.model import Activity, Statement
 from portfolio_realtime.symbol_collector.record_writer import RecordWriter
@@ -119,7 +119,8 @@ class Watched:
         self.heard: list[str] = []  # accounts of live events, of all collectors
         self.is_ready = asyncio.Event()  # whoever stands by
         self.has_list = True  # the broker answers with it
-        self.hung_holder = ""  # whose writes hang
+        self.hung_holder = ""  # whose writes hang …
+        self.let_go = asyncio.Event()  # … until this
         ask, read, follow = BrokerClient.statement, BrokerClient.accounts, EventFollower.follow
         keep, take = DayHistory.keep, collector.Collector.take_activity
         write = RecordWriter._write_batch
@@ -147,7 +148,7 @@ class Watched:
 
         async def write_batch(writer: RecordWriter, lease: Lease) -> None:
             if lease.holder == self.hung_holder:
-                await asyncio.Event().wait()
+                await self.let_go.wait()
             await write(writer, lease)
 
         monkeypatch.setattr(BrokerClient, "statement", statement)
@@ -230,3 +231,29 @@ async def test_who_has_lost_the_lease_gets_ready_again(
         await other.leases.release(lease)
         await wait_exact(broker, state, until)
     await other.close()
+
+
+async def test_records_that_hang_on_their_way_end_the_word_that_the_broker_is_heard(
+    simulator: StartSimulator, state: State, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The small key would pass where the batch does not; once it is written, the key comes back."""
+    monkeypatch.setattr(record_writer, "SLOW_S", 0.3)
+    broker = await simulator(accounts=3, activities_per_second=0)
+    watched = Watched(monkeypatch)
+
+    async def is_heard() -> bool:
+        return bool(await state.feeds.live([feeds.ACCOUNTS]))
+
+    async def is_not_heard() -> bool:
+        return not await is_heard()
+
+    async with running(context_of(broker, state, symbol_collection_interval=300)):
+        await until(all_known(broker, state), "all accounts are known")
+        await until(is_heard, "the broker is heard")
+        watched.hung_holder = state.leases.holder
+        first, *_ = (await broker.get("/_sim/accounts"))["accounts"]
+        await broker.post("/_sim/cash", {"account_id": first, "activity_type": "CSD", "amount": "1"})
+        await until(is_not_heard, "its word is over")
+        watched.let_go.set()
+        await until(is_heard, "the broker is heard again")
+        await wait_exact(broker, state, until)
