@@ -4,7 +4,7 @@ import hashlib
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 from redis.exceptions import ResponseError
@@ -53,6 +53,7 @@ COMMANDS = st.one_of(
 )
 
 
+@example([("XADD", "a", "MINID", "2-0", "1-0", "ids", "x"), ("XADD", "a", "MAXLEN", 2, "1-0", "ids", "x")])
 @given(st.lists(COMMANDS, max_size=30))
 @settings(max_examples=150, deadline=None)
 def test_it_answers_as_the_real_one(real_url: str, commands: list[tuple[Any, ...]]) -> None:

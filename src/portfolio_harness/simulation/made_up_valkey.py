@@ -6,6 +6,7 @@ of a real one, command by command.
 
 import hashlib
 from collections.abc import Callable, Sequence
+from copy import copy as shallow_copy
 from typing import Any, Final, cast
 
 from lupa import lua51
@@ -26,7 +27,9 @@ class SortedSet(dict[bytes, float]):
 
 
 class Stream(list[tuple[bytes, tuple[bytes, ...]]]):
-    """Entries: id, and its fields and values."""
+    """Entries: id, and its fields and values. An emptied stream still knows its newest id."""
+
+    newest: tuple[int, int] = (0, 0)
 
 
 class MadeUpValkey:
@@ -42,13 +45,13 @@ class MadeUpValkey:
 
     def copy(self) -> tuple[dict[bytes, Any], dict[bytes, int]]:
         """A copy of all keys and expiry times, as a replica has it."""
-        values = {key: type(value)(value) for key, value in self._values.items()}
+        values = {key: shallow_copy(value) for key, value in self._values.items()}
         return values, dict(self._expiry_ms)
 
     def become(self, copied: tuple[dict[bytes, Any], dict[bytes, int]]) -> None:
         """Replace everything by a copy, as when a replica with this state becomes the primary."""
         values, expiry_ms = copied
-        self._values = {key: type(value)(value) for key, value in values.items()}
+        self._values = {key: shallow_copy(value) for key, value in values.items()}
         self._expiry_ms = dict(expiry_ms)
         self._scripts.clear()
 
@@ -222,8 +225,9 @@ class MadeUpValkey:
     def do_xadd(self, key: bytes, *rest: bytes) -> Answer:
         limit = rest[0] if rest[0] in (b"MAXLEN", b"MINID") else b""
         bound, (entry_id, *fields) = (rest[1], rest[2:]) if limit else (b"", rest)
-        held = self._read(key, Stream) or Stream()
-        newest = _id_parts(held[-1][0]) if held else (0, 0)
+        found = self._read(key, Stream)
+        held = Stream() if found is None else found
+        newest = held.newest
         if entry_id == b"*":
             now_ms = self._now_ms()
             wanted = (now_ms, 0) if now_ms > newest[0] else (newest[0], newest[1] + 1)
@@ -235,6 +239,7 @@ class MadeUpValkey:
             )
         name = b"%d-%d" % wanted
         held.append((name, tuple(fields)))
+        held.newest = wanted
         if limit == b"MAXLEN":
             del held[: -int(bound)]
         elif limit:
