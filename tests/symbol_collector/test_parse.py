@@ -236,3 +236,72 @@ def test_an_odd_ex_date_does_not_cost_the_booking(ex_date: str, read: str | None
     activity = parse.activity({**ACTIVITY, "details": {"symbol": "AAPL", "ex_date": ex_date}})
 
     assert (read, Decimal("0.04")) == (activity.ex_date, activity.quantity)
+
+
+CONTRACT, RENAMED = "AAPL261120C00250000", "AAPL1261120C00250000"
+BOTH_CONTRACTS = {"symbol": "AAPL", "old_contract_symbol": CONTRACT, "new_contract_symbol": RENAMED}
+MERGED = {"acquiree_symbol": "OLD", "acquirer_symbol": "NEW"}
+OF_UNIT = {
+    "old_symbol": "CCCXU",
+    "new_symbol": "INFQ",
+    "alternate_symbol": "INFQ.WS",
+    "new_qty": "8",
+    "alternate_qty": "2",
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "qty", "details", "symbol"),
+    [
+        ("OPEXP", "-1", {"symbol": "AAPL", "contract_symbol": CONTRACT}, CONTRACT),
+        ("OPASN", "14", {"symbol": "AAPL", "contract_symbol": CONTRACT}, CONTRACT),
+        ("OPEXC", "-1", {"symbol": CONTRACT}, CONTRACT),
+        ("OPTRD", "100", {"symbol": "AAPL", "contract_symbol": CONTRACT}, "AAPL"),
+        ("OPCA", "-7", BOTH_CONTRACTS, CONTRACT),
+        ("OPCA", "7", BOTH_CONTRACTS, RENAMED),
+        ("MA", "-2000", MERGED, "OLD"),
+        ("MA", "200", MERGED, "NEW"),
+        ("NC", "-7", {"old_symbol": "RNA", "new_symbol": "RNAM"}, "RNA"),
+        ("NC", "7", {"old_symbol": "RNA", "new_symbol": "RNAM"}, "RNAM"),
+        ("SPIN", "0.2", {"new_symbol": "RNA", "source_symbol": "RNAM"}, "RNA"),
+        ("VOF", "9.9", {"new_symbol": "HYT.RT", "source_symbol": "HYT"}, "HYT.RT"),
+        ("REO", "-50", {"source_symbol": "CEPT"}, "CEPT"),
+        ("REO", "50", {"source_symbol": "CEPT", "symbol": "SECZ"}, "SECZ"),
+        ("SPLIT", "8", OF_UNIT, "INFQ"),
+        ("SPLIT", "2", OF_UNIT, "INFQ.WS"),
+        ("SPLIT", "1.65", {"symbol": "XRPT", "new_qty": "1.65"}, "XRPT"),
+    ],
+)
+def test_a_leg_moves_the_symbol_that_its_kind_of_booking_names(
+    kind: str, qty: str, details: dict[str, str], symbol: str
+) -> None:
+    read = parse.activity({**ACTIVITY, "activity_type": kind, "qty": qty, "details": details})
+    assert (read.symbol, read.quantity) == (symbol, Decimal(qty))
+    assert read.activity_type == ("NC" if details == OF_UNIT else kind)  # no split: it is another unit
+
+
+def test_the_asset_names_what_the_details_do_not_and_no_name_is_refused() -> None:
+    for kind, asset in (("OPEXP", CONTRACT), ("FIMAT", "912828XX1"), ("JNLS", "AAPL")):
+        moved = {**ACTIVITY, "activity_type": kind, "qty": "-1", "net_amount": "0", "details": {}}
+        assert parse.activity({**moved, "asset": {"id": "x", "symbol": asset}}).symbol == asset
+        with pytest.raises(parse.PayloadRefused, match="symbol is missing"):
+            parse.activity(moved)
+    shares = {**ACTIVITY, "activity_type": "OPTRD", "qty": "100", "details": {"symbol": "AAPL"}}
+    assert parse.activity({**shares, "asset": {"symbol": CONTRACT}}).symbol == "AAPL"
+
+
+def test_a_price_in_another_currency_is_no_price_in_dollars() -> None:
+    moved = {**ACTIVITY, "activity_type": "JNLS", "net_amount": "0", "details": {"symbol": "SAP"}}
+    assert parse.activity({**moved, "currency": "EUR"}).price == 0
+    assert parse.activity({**moved, "currency": "usd"}).price == Decimal("480.338")
+
+
+def test_a_status_is_read_in_any_letters() -> None:
+    assert parse.activity({**ACTIVITY, "status": "EXECUTED"}).is_executed
+    assert parse.activity({**ACTIVITY, "status": "Canceled"}).is_void
+
+
+def test_a_trade_that_states_an_amount_of_zero_moved_what_its_price_says() -> None:
+    read = parse.activity({**ACTIVITY, "net_amount": "0"})
+    assert (read.net_amount, read.rounding) == (Decimal("-19.21"), Decimal("0.01"))
+    assert parse.activity({**ACTIVITY, "net_amount": "0", "price": "0"}).net_amount == 0

@@ -60,6 +60,7 @@ TRADE: Final = "TRD"
 FILL: Final = "FILL"  # a trade in the rows of the REST list
 MEMO: Final = "MEM"
 SPLIT: Final = "SPLIT"
+NEW_NAME: Final = "NC"
 CRYPTO_FEE: Final = "CFEE"
 FEE: Final = "FEE"
 
@@ -104,7 +105,7 @@ _ROWS: Final = (
     ("PTR", "pass-through rebate", False, False, _NOTHING, _ALONE, "trading"),
     (SPLIT, "split", True, False, _NOTHING, _SEVERAL, "broker trading events"),
     ("MA", "merger or acquisition", True, False, _UNKNOWN, _SEVERAL, "broker trading events"),
-    ("NC", "new name", True, False, _UNKNOWN, _SEVERAL, "trading events"),
+    (NEW_NAME, "new name", True, False, _UNKNOWN, _SEVERAL, "trading events"),
     ("REO", "reorganisation", True, False, _UNKNOWN, _SEVERAL, "events"),
     ("REORG", "reorganisation", True, False, _UNKNOWN, _MAYBE, "broker trading events"),
     ("SPIN", "spin-off", True, False, _UNKNOWN, _MAYBE, "broker trading events"),

@@ -29,6 +29,7 @@ from portfolio_realtime.symbol_collector.model import (
     multiplier_of,
     paid_in,
 )
+from portfolio_realtime.symbol_collector.sources.moved_symbols import is_exchange, moved_symbol
 
 _BOND_STEP: Final = Decimal("0.0001")
 _SIDES: Final = {"long": 1, "short": -1}
@@ -110,7 +111,7 @@ def account_id_of(payload: Any) -> str | None:
 def account_state(account_id: str, payload: Any) -> AccountState:
     """The answer of `GET /v1/trading/accounts/{id}/account`. Raises PayloadRefused."""
     fields = _object(payload)
-    currency = str(fields.get("currency") or DOLLAR)
+    currency = _currency(fields)
     if currency != DOLLAR:
         raise CurrencyRefused(f"the account is in {currency}; only accounts in {DOLLAR} can be valued")
     return AccountState(
@@ -233,7 +234,8 @@ def _stated_multiplier(fields: Mapping[str, Any], quantity: Decimal, asset_class
 def activity(payload: Any) -> Activity:
     """One event of `/v2beta1/events/activities`. Raises PayloadRefused.
 
-    A trade that is paid for with another coin moves that coin and no dollars; it has no price in dollars.
+    A trade that is paid for with another coin moves that coin and no dollars; it has no price in dollars, nor
+    has a booking in another currency. A split into another symbol is a new name: it is of another unit.
     """
     fields = _object(payload)
     details = fields.get("details")
@@ -241,15 +243,21 @@ def activity(payload: Any) -> Activity:
     event_id = _text(fields, "event_id")
     activity_type = _text(fields, "activity_type")
     subtype = str(fields.get("activity_subtype") or fields.get("activity_sub_type") or "")
-    pair = _traded_symbol(details.get("symbol") or fields.get("symbol"), activity_type)
-    quantity = _quantity(fields, details, (activity_type, subtype, pair or ""))
+    status = str(fields.get("status") or "").lower()
+    is_void = status == CANCELED or "bust" in str(details.get("execution_type") or "")
+    named = _traded_symbol(details.get("symbol") or fields.get("symbol"), activity_type)
+    quantity = _quantity(fields, details, (activity_type, subtype, named or ""))
+    pair = _traded_symbol(moved_symbol(fields, details, activity_type, quantity), activity_type)
+    if quantity and pair is None and not is_void and activity_types.is_described(activity_type):
+        raise PayloadRefused("symbol is missing: which position has moved is unknown")
+    if activity_type == activity_types.SPLIT and is_exchange(details):
+        activity_type = activity_types.NEW_NAME
     price = _number(fields, "price", ZERO)
     counter_symbol = paid_in(pair or "") if quantity else None
     net_amount, rounding = (
         _net_amount(fields, activity_type, pair, quantity * price) if counter_symbol is None else (ZERO, ZERO)
     )
     at_ns = _time(fields, "at")
-    status = str(fields.get("status") or "")
     return Activity(
         account_id=_text(fields, "account_id"),
         event_id=event_id,
@@ -259,11 +267,11 @@ def activity(payload: Any) -> Activity:
         status=status,
         symbol=coin(pair) if pair is not None and "/" in pair else pair,
         quantity=quantity,
-        price=price if counter_symbol is None else ZERO,
+        price=price if counter_symbol is None and _currency(fields) == DOLLAR else ZERO,
         net_amount=net_amount,
         executed_ns=_time(fields, "executed_at") if fields.get("executed_at") else at_ns,
         published_ns=published_ns(event_id) or at_ns,
-        is_void=status == CANCELED or "bust" in str(details.get("execution_type") or ""),
+        is_void=is_void,
         group_id=str(details["group_id"]) if details.get("group_id") else None,
         ex_date=_date_if_any(details, "ex_date"),
         rounding=rounding,
@@ -318,8 +326,11 @@ def _paid(quantity: Decimal, price: Decimal) -> Decimal:
 
 def _is_tentative(fields: Mapping[str, Any], net_amount: Decimal) -> bool:
     """Whether the amount is in another currency; then a statement decides what it moves."""
-    currency = str(fields.get("currency") or DOLLAR)
-    return bool(net_amount) and currency != DOLLAR
+    return bool(net_amount) and _currency(fields) != DOLLAR
+
+
+def _currency(fields: Mapping[str, Any]) -> str:
+    return str(fields.get("currency") or DOLLAR).upper()
 
 
 def _net_amount(
@@ -327,14 +338,17 @@ def _net_amount(
 ) -> tuple[Decimal, Decimal]:
     """What a booking adds to the cash, and how far the broker's own figure may differ from it.
 
-    Fill rows state no amount: it is quantity × price × multiplier, which the broker rounds to the cent. A
-    booking of the client's own cash without an amount is refused, because it does not mean zero.
+    Fill rows state no amount, or 0: it is quantity × price × multiplier, which the broker rounds to the cent.
+    A booking of the client's own cash without an amount is refused, because it does not mean zero.
     """
     if activity_types.of(activity_type).needs_amount:
         return _number(fields, "net_amount"), ZERO
-    if activity_type != activity_types.TRADE or fields.get("net_amount") not in (None, ""):
-        return _number(fields, "net_amount", ZERO), ZERO
+    stated = _number(fields, "net_amount", ZERO)
+    if activity_type != activity_types.TRADE or stated:
+        return stated, ZERO
     if not value:
+        if fields.get("net_amount") not in (None, ""):
+            return ZERO, ZERO
         raise PayloadRefused("net_amount is missing, and so is qty or price")
     try:
         dollars = value * multiplier_of(asset_class_of(symbol or ""))

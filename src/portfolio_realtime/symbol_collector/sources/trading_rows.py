@@ -35,7 +35,7 @@ def row_id(row: Any) -> str:
         return ""
     stated = row.get("id")
     name = stated if isinstance(stated, str) else ""
-    return f"{name}/{CANCELED}" if name and row.get("status") == CANCELED else name
+    return f"{name}/{CANCELED}" if name and _is_canceled(row) else name
 
 
 def row_name(row: Any) -> str:
@@ -81,7 +81,7 @@ def event_of(row: Any, account_id: str, seen_ns: int | None, now_ns: int) -> dic
     activity_type = str(fields.get("activity_type") or "")
     subtype = str(fields.get("activity_sub_type") or "")
     is_fill = activity_type == activity_types.FILL
-    is_canceled = fields.get("status") == CANCELED
+    is_canceled = _is_canceled(fields)
     booked_ns = row_ns(fields) or seen_ns or min(_noon_ns(fields), now_ns)
     published_ns = seen_ns if seen_ns is not None and is_canceled else booked_ns
     is_whole = not is_fill or all(fields.get(name) for name in _FILL_NEEDS)
@@ -117,6 +117,10 @@ def broker_event_of(row: Any, now_ns: int) -> dict[str, Any]:
     if name := event.get("event_id"):
         event["event_id"] = name.partition("/")[0].rpartition("::")[2]
     return event
+
+
+def _is_canceled(row: Mapping[str, Any]) -> bool:
+    return str(row.get("status") or "").lower() == CANCELED
 
 
 def _noon_ns(row: Mapping[str, Any]) -> int:
