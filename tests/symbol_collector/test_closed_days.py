@@ -47,6 +47,12 @@ def test_what_is_not_known_is_not_made_up() -> None:
     assert [day.external_cash_flow for day in partly] == [Decimal(1), None, Decimal(0), Decimal(0)]
 
 
+def test_cash_of_a_type_that_nobody_describes_makes_its_days_flow_unknown() -> None:
+    """It may be the client's own: without this its day showed it as a gain."""
+    moved = days(cashflow={"CSD": [1, 0, 0, 0], "NEWTYPE": [0, 500, 0, 0], "DIV": [0, 0, 7, 0]})
+    assert [day.external_cash_flow for day in moved] == [1, None, 0, 0]
+
+
 def test_what_came_in_kind_makes_its_days_flow_unknown() -> None:
     """The row's date may be the day of the booking or the one before its figures: neither is claimed."""
     found, refused = closed_days(decode(ALPACAS_EXAMPLE), [{"activity_type": "JNLS", "date": "2026-04-08"}])

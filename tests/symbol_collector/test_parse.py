@@ -301,7 +301,16 @@ def test_a_status_is_read_in_any_letters() -> None:
     assert parse.activity({**ACTIVITY, "status": "Canceled"}).is_void
 
 
-def test_a_trade_that_states_an_amount_of_zero_moved_what_its_price_says() -> None:
-    read = parse.activity({**ACTIVITY, "net_amount": "0"})
-    assert (read.net_amount, read.rounding) == (Decimal("-19.21"), Decimal("0.01"))
-    assert parse.activity({**ACTIVITY, "net_amount": "0", "price": "0"}).net_amount == 0
+def test_legs_of_one_corporate_action_are_a_group_without_a_group_id_too() -> None:
+    for details, group in (({"ca_id": "c"}, "c"), ({"ca_id": "c", "group_id": "g"}, "g"), ({}, None)):
+        moved = {**ACTIVITY, "activity_type": "SPLIT", "details": {**details, "symbol": "SF"}}
+        assert parse.activity(moved).group_id == group
+
+
+def test_what_is_told_before_its_time_of_execution_has_happened_when_it_is_told() -> None:
+    """As corporate actions do: booked at 08:25, executed at 16:00. The balances have it from 08:25 on."""
+    told = {**ACTIVITY, "event_id": "no ULID", "at": "2026-07-13T08:25:15Z"}
+    read = parse.activity({**told, "executed_at": "2026-07-13T16:00:00Z"})
+    assert read.executed_ns == read.published_ns == parse_rfc3339("2026-07-13T08:25:15Z")
+    earlier = parse.activity({**told, "executed_at": "2026-07-12T16:00:00Z"})
+    assert earlier.executed_ns == parse_rfc3339("2026-07-12T16:00:00Z")

@@ -355,6 +355,18 @@ def test_a_leg_that_stays_alone_is_decided_by_the_first_statement_after_a_minute
     assert record.look_again_ns is None
 
 
+def test_a_leg_of_no_group_marks_the_account_until_a_statement() -> None:
+    record = known(quantities={"AAPL": "10"})
+    record.apply_activity(booking("MA", symbol="AAPL", quantity=Decimal(-10), at=10), at_s(10))
+    assert shown(record).unconfirmed is not None
+
+    record.apply_activity(booking("MA", 1050, at=11), at_s(11))
+    assert shown(record).unconfirmed is not None
+    assert record.look_again_ns is not None
+    assert look(record, statement(2050), at=20) is Outcome.CONFIRMED
+    assert shown(record).unconfirmed is None
+
+
 def test_an_old_mark_stays_unusable_when_the_day_rolls() -> None:
     """A symbol may not trade for days after its split; the roll does not make its old price a new one."""
     record = known(quantities={"AAPL": "10"})

@@ -110,7 +110,7 @@ _ROWS: Final = (
     ("REORG", "reorganisation", True, False, _UNKNOWN, _MAYBE, "broker trading events"),
     ("SPIN", "spin-off", True, False, _UNKNOWN, _MAYBE, "broker trading events"),
     ("VOF", "voluntary offer", True, False, _UNKNOWN, _MAYBE, "events"),
-    ("FIMAT", "bond repaid", True, False, _UNKNOWN, _SEVERAL, "events"),
+    ("FIMAT", "bond repaid", True, False, _UNKNOWN, _MAYBE, "events"),
     ("OPASN", "option assigned", True, False, _NOTHING, _SEVERAL, "broker trading events"),
     ("OPEXC", "option exercised", True, False, _NOTHING, _SEVERAL, "broker trading events"),
     ("OPEXP", "option expired", True, False, _NOTHING, _ALONE, "broker trading events"),

@@ -28,6 +28,7 @@ import msgspec
 from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.model import CRYPTO
 from portfolio_realtime.symbol_collector import activity_types
+from portfolio_realtime.symbol_collector.activity_types import Legs
 from portfolio_realtime.symbol_collector.broker_time import Span
 from portfolio_realtime.symbol_collector.model import (
     CANCELED,
@@ -234,10 +235,12 @@ class AccountRecord(DriftingRecord):
         else:
             self._move(activity)
             is_late = self._is_confirmed_without(activity)
-            if is_late:
+            is_lone_leg = activity_types.of(activity.activity_type).legs is Legs.SEVERAL  # of no group
+            if is_late or is_lone_leg:
                 self._is_unsettled = True
             if (
                 is_late
+                or is_lone_leg
                 or not activity_types.is_described(activity.activity_type)
                 or _may_have_cost_a_fee(activity)
             ):

@@ -1,9 +1,10 @@
 """Closed days of the accounts that clients ask about, from the broker's portfolio history.
 
 The servers have no keys to the broker, so they write to Valkey which accounts they need. `cashflow` in the
-answer states what moved cash; only external types of it are the client's own money. A transfer in kind is in
-the broker's equity but in no cash flow, so the flow of such a day is unknown. A figure or row that cannot be
-read is reported, and only what it may have stated becomes unknown.
+answer states what moved cash; only external types of it are the client's own money. Where a type that nobody
+describes moved cash, the flow of the day is unknown. So it is on a day with a transfer in kind, which is in
+the broker's equity but in no cash flow. A figure or row that cannot be read is reported, and only what it may
+have stated becomes unknown.
 """
 
 import asyncio
@@ -118,14 +119,18 @@ def _external(cash_flow: Any, count: int, refused: list[str]) -> list[Decimal | 
         return [None] * count  # the flows are not stated
     flows: list[Decimal | None] = [ZERO] * count
     for code, amounts in cash_flow.items():
-        if not activity_types.of(str(code)).is_external:
+        is_described = activity_types.is_described(str(code))
+        if is_described and not activity_types.of(str(code)).is_external:
             continue
         if not isinstance(amounts, list) or len(amounts) != count:
             refused.append(f"the cash flow of {code} does not have one amount for each day")
             return [None] * count
         for index, amount in enumerate(amounts):
             before, added = flows[index], _amount(amount, f"{code} {index}", refused)
-            flows[index] = None if before is None or added is None else before + added
+            if before is None or added is None or (added and not is_described):
+                flows[index] = None
+            else:
+                flows[index] = before + added
     return flows
 
 

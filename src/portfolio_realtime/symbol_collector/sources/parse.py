@@ -34,6 +34,7 @@ from portfolio_realtime.symbol_collector.sources.moved_symbols import is_exchang
 _BOND_STEP: Final = Decimal("0.0001")
 _SIDES: Final = {"long": 1, "short": -1}
 _COINS: Final = ("OCT", activity_types.CRYPTO_FEE)  # types whose symbol may be a single coin
+_GROUP_NAMES: Final = ("group_id", "ca_id")  # the first is optional; all legs have the same action
 _DATE_LENGTH: Final = len("2026-11-20")
 _ULID_LENGTH: Final = 26
 _ULID_TIME_LENGTH: Final = 10
@@ -258,6 +259,8 @@ def activity(payload: Any) -> Activity:
         _net_amount(fields, activity_type, pair, quantity * price) if counter_symbol is None else (ZERO, ZERO)
     )
     at_ns = _time(fields, "at")
+    booked_ns = published_ns(event_id) or at_ns
+    executed_ns = _time(fields, "executed_at") if fields.get("executed_at") else at_ns
     return Activity(
         account_id=_text(fields, "account_id"),
         event_id=event_id,
@@ -269,10 +272,10 @@ def activity(payload: Any) -> Activity:
         quantity=quantity,
         price=price if counter_symbol is None and _currency(fields) == DOLLAR else ZERO,
         net_amount=net_amount,
-        executed_ns=_time(fields, "executed_at") if fields.get("executed_at") else at_ns,
-        published_ns=published_ns(event_id) or at_ns,
+        executed_ns=min(executed_ns, max(booked_ns, at_ns)),  # corporate actions state hours, or days, ahead
+        published_ns=booked_ns,
         is_void=is_void,
-        group_id=str(details["group_id"]) if details.get("group_id") else None,
+        group_id=next((str(one) for name in _GROUP_NAMES if (one := details.get(name))), None),
         ex_date=_date_if_any(details, "ex_date"),
         rounding=rounding,
         subtype=subtype,
@@ -338,17 +341,14 @@ def _net_amount(
 ) -> tuple[Decimal, Decimal]:
     """What a booking adds to the cash, and how far the broker's own figure may differ from it.
 
-    Fill rows state no amount, or 0: it is quantity × price × multiplier, which the broker rounds to the cent.
-    A booking of the client's own cash without an amount is refused, because it does not mean zero.
+    Fill rows state no amount: it is quantity × price × multiplier, which the broker rounds to the cent. A
+    booking of the client's own cash without an amount is refused, because it does not mean zero.
     """
     if activity_types.of(activity_type).needs_amount:
         return _number(fields, "net_amount"), ZERO
-    stated = _number(fields, "net_amount", ZERO)
-    if activity_type != activity_types.TRADE or stated:
-        return stated, ZERO
+    if activity_type != activity_types.TRADE or fields.get("net_amount") not in (None, ""):
+        return _number(fields, "net_amount", ZERO), ZERO
     if not value:
-        if fields.get("net_amount") not in (None, ""):
-            return ZERO, ZERO
         raise PayloadRefused("net_amount is missing, and so is qty or price")
     try:
         dollars = value * multiplier_of(asset_class_of(symbol or ""))
