@@ -10,7 +10,7 @@ collector does not have to visit them while clients wait.
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Context, Decimal
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
@@ -249,19 +249,29 @@ class Publications:
         return Publications.of(one for one in self if one.account_id in account_ids)
 
 
+Counted = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""An epoch or a sequence: more does not fit into the columns of a server."""
+
+
 class PublicationBatch(msgspec.Struct, frozen=True, array_like=True):
     """All publications of one shard in one flush, with one epoch, as columns because there are many.
 
     An empty batch shows that the owner of the shard is alive.
     """
 
-    epoch: int
+    epoch: Counted
     account_ids: list[str]
-    sequences: list[int]
+    sequences: list[Counted]
     frames: list[bytes]  # each `value` as a WebSocket frame
     rows: Mapping[int, PositionRows]  # index in the columns -> rows, of publications with positions
     stale_hops: tuple[str, ...] = ()  # hops before the calculator that deliver nothing fresh
     traceparents: dict[int, str] = {}  # index -> traceparent, of publications with a traced mark (`tracing`)
+
+    def __post_init__(self) -> None:
+        """Refuse columns that do not match: one account would get the value of another."""
+        count = len(self.account_ids)
+        if len(self.sequences) != count or len(self.frames) != count:
+            raise ValueError("columns of different lengths")
 
     def only(self, indices: Sequence[int]) -> "PublicationBatch":
         """The publications at these indices."""

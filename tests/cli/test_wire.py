@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.agreement import AGREED_MS, HOLD, NEWEST, OLDEST, WIRE
 from tests.conftest import SHARDS
@@ -57,3 +59,33 @@ async def test_a_version_is_held_until_it_is_released(state: State, valkey_url: 
     assert code == SETTINGS
     assert f"versions {OLDEST} to {NEWEST}" in shown
     await state.connection.commands.delete(keys.wire())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--hold", "4", "--release"),
+        ("--hours", "2"),
+        ("--hold", "4", "--hours", "nan"),
+        ("--hold", "4", "--hours", "inf"),
+        ("--hold", "4", "--hours", "1e9"),
+        ("--hold", "4", "--hours", "-1"),
+        ("--hold", "0"),
+        ("--hold", "-1"),
+    ],
+)
+async def test_what_cannot_be_meant_is_refused(valkey_url: str, options: tuple[str, ...]) -> None:
+    """Before anything is written, in words."""
+    code, shown = await run(valkey_url, *options)
+    assert code == SETTINGS
+    assert "Traceback" not in shown
+    assert "--ho" in shown
+
+
+async def test_a_refusal_of_valkey_is_no_failure_to_try_again(valkey_url: str) -> None:
+    """As of the services: trying again does not help."""
+    wrong = valkey_url.replace("redis://", "redis://nobody:wr0ng-pw@")
+    code, shown = await run(wrong)
+    assert code == SETTINGS
+    assert "REDIS_URL" in shown
+    assert "wr0ng-pw" not in shown

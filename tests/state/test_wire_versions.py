@@ -1,12 +1,14 @@
 """Processes of two releases agree on the version of the wire that they write."""
 
 import asyncio
+import time
 from typing import Any, Final
 
 import pytest
 import structlog
 
 from portfolio_realtime import config, service
+from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.state import State, agreement, keys, open_state
 from portfolio_realtime.state.agreement import (
@@ -255,9 +257,35 @@ async def test_an_operator_holds_a_version(state: State, valkey_url: str) -> Non
     await other.close()
 
 
+@pytest.mark.parametrize("ahead_s", [-7200, 7200])
+async def test_the_clock_of_who_asks_does_not_count(
+    state: State, valkey_url: str, monkeypatch: pytest.MonkeyPatch, ahead_s: int
+) -> None:
+    """All processes are shown, and a hold lasts, by Valkey's clock."""
+    other = open_state(valkey_url, holder="other", shards=SHARDS, lease_ms=1000)
+    assert await other.wire.begin(0.0) is None
+    off_ns = time.time_ns() + ahead_s * NS_PER_S
+    monkeypatch.setattr(time, "time_ns", lambda: off_ns)
+    monkeypatch.setattr(time, "time", lambda: off_ns / NS_PER_S)
+    await state.wire.hold(NEWEST, hours=1)
+    assert {one.name for one in await state.wire.read()} == {"other", agreement.HOLD}
+    await other.wire.follow(1.0)  # takes out what has expired
+    *_, expiry_ms = (await state.connection.commands.hget(keys.wire(), agreement.HOLD)).split()  # type: ignore[misc]
+    now_ms = await state.connection.now_ms(keys.wire())
+    assert 0 < int(expiry_ms) - now_ms <= 3_600_000
+    await state.wire.release()
+    await other.close()
+
+
+def test_settings_that_nobody_wrote_are_no_version() -> None:
+    """Something else has written the key: it is a process that nobody can follow, until it expires."""
+    assert [one.writes for one in agreement.earlier({WIRE: "x"})] == [0]
+
+
 async def test_what_nobody_wrote_there_is_removed(state: State) -> None:
     """An entry that cannot be read, or that has expired."""
     odd: dict[Any, Any] = {"odd": "?", "gone": f"{OLDEST} {OLDEST} {OLDEST} 1"}
     await state.connection.commands.hset(keys.wire(), mapping=odd)
+    assert await state.wire.read() == []
     assert await state.wire.begin(0.0) is None
     assert len(await state.connection.commands.hkeys(keys.wire())) == 1

@@ -11,7 +11,7 @@ import typer
 
 from portfolio_realtime import __version__, run_services
 from portfolio_realtime.cli import operations
-from portfolio_realtime.cli.common import finished, settings, until_ctrl_c
+from portfolio_realtime.cli.common import finished, settings, tell, until_ctrl_c
 from portfolio_realtime.errors import SettingsError
 from portfolio_realtime.exit_codes import OK, SETTINGS, UNPROVEN
 
@@ -135,7 +135,7 @@ def check_config() -> None:
         for host in ("broker", "auth", "trading", "data", "stream"):
             outbound.proxy_of(loaded.host(host))
     except SettingsError as error:
-        typer.echo(str(error), err=True)
+        tell(error)
         raise typer.Exit(SETTINGS) from None
     if loaded.account_source == "none" and loaded.is_embedded:
         typer.echo(source, err=True)

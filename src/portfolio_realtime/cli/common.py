@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import typer
 
-from portfolio_realtime.errors import PortfolioRealtimeError, SettingsError
+from portfolio_realtime.errors import PortfolioRealtimeError, SettingsError, StateRefused
 from portfolio_realtime.exit_codes import FAILED, INTERRUPTED, SETTINGS
 
 if TYPE_CHECKING:
@@ -24,14 +24,22 @@ def settings() -> "Settings":
     try:
         return config.load()
     except SettingsError as error:
-        typer.echo(str(error), err=True)
+        tell(error)
         raise typer.Exit(SETTINGS) from None
+
+
+def tell(error: PortfolioRealtimeError) -> None:
+    """Print an error to stderr, without secrets: it may repeat the words of a library or of a server."""
+    from portfolio_realtime.redaction import clean
+
+    typer.echo(clean(str(error)), err=True)
 
 
 def until_ctrl_c(work: Coroutine[Any, Any, R], log_level: str = "info") -> R | None:
     """Run `work` to its end; None when Ctrl-C or SIGTERM cancelled it.
 
-    Prints a PortfolioRealtimeError and raises typer.Exit: SETTINGS for a SettingsError, else FAILED.
+    Prints a PortfolioRealtimeError and raises typer.Exit: SETTINGS for a SettingsError or a StateRefused,
+    which another try does not change, else FAILED.
     """
     import asyncio
     import signal
@@ -53,8 +61,9 @@ def until_ctrl_c(work: Coroutine[Any, Any, R], log_level: str = "info") -> R | N
     try:
         return uvloop.run(cancellable())
     except PortfolioRealtimeError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(SETTINGS if isinstance(error, SettingsError) else FAILED) from None
+        tell(error)
+        is_final = isinstance(error, (SettingsError, StateRefused))
+        raise typer.Exit(SETTINGS if is_final else FAILED) from None
 
 
 def finished(result: R | None) -> R:

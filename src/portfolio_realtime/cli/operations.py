@@ -1,12 +1,15 @@
 """Commands for operators: the present state, and saving and restoring revocations."""
 
+import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from portfolio_realtime.cli.common import finished, settings, until_ctrl_c, writable
 from portfolio_realtime.exit_codes import OK, UNPROVEN
+
+HELD_HOURS_MAX: Final = 24.0 * 31  # a hold that was forgotten ends
 
 revocations = typer.Typer(
     no_args_is_help=True, help="Save and restore revocations and entitlements, in case Valkey is lost."
@@ -48,8 +51,13 @@ def status(
 
 
 def wire(
-    hold: Annotated[int, typer.Option(help="Let nobody write a version above this one")] = 0,
-    hours: Annotated[float, typer.Option(min=0.01, help="With --hold: for how long")] = 1.0,
+    hold: Annotated[
+        int | None, typer.Option(help="Let nobody write a version above this one", show_default=False)
+    ] = None,
+    hours: Annotated[
+        float | None,
+        typer.Option(min=0.01, max=HELD_HOURS_MAX, help="With --hold: for how long [default: 1]"),
+    ] = None,
     release: Annotated[bool, typer.Option("--release", help="End what --hold began")] = False,
 ) -> None:
     """Show which version of the wire each process reads and writes. Before a downgrade, hold the older one.
@@ -58,15 +66,21 @@ def wire(
     """
     from portfolio_realtime.cli import wire as shown
 
+    if release and hold is not None:
+        raise typer.BadParameter("--release ends what --hold began: use one of them")
+    if hours is not None and (hold is None or math.isnan(hours)):
+        raise typer.BadParameter("--hours is a number of hours, and needs --hold")
     loaded = settings()
     if release:
         work = shown.release(loaded)
+    elif hold is not None:
+        work = shown.hold(loaded, hold, 1.0 if hours is None else hours)
     else:
-        work = shown.hold(loaded, hold, hours) if hold else shown.processes(loaded)
+        work = shown.processes(loaded)
     found = finished(until_ctrl_c(work))
     for one in found:
         typer.echo(shown.line(one))
-    raise typer.Exit(UNPROVEN if hold and shown.is_above(found, hold) else OK)
+    raise typer.Exit(UNPROVEN if hold is not None and shown.is_above(found, hold) else OK)
 
 
 def plan(

@@ -21,6 +21,7 @@ from portfolio_realtime.cli.users import opened_state
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.market_data_consumer.feeds import schedules
+from portfolio_realtime.redaction import clean
 from portfolio_realtime.state import State, keys
 from portfolio_realtime.telemetry import PREFIX
 
@@ -191,7 +192,7 @@ async def watch(settings: Settings, interval_s: float) -> None:
                 try:
                     live.update(table(await watcher.look()), refresh=True)
                 except StateUnavailable as error:
-                    live.update(Text(str(error), style="bold red"), refresh=True)
+                    live.update(Text(clean(str(error)), style="bold red"), refresh=True)
                 await asyncio.sleep(interval_s)
 
 

@@ -309,11 +309,14 @@ class Settings(BaseSettings):
         if self.redis_cluster == "true" and self.is_embedded:
             raise ValueError("REDIS_CLUSTER=true needs REDIS_HOST or REDIS_URL: a node of the cluster")
         if self.redis_cluster == "true" and (valkey_url.database_of(url) if url else self.redis_db):
-            raise ValueError("REDIS_CLUSTER=true needs database 0: set REDIS_DB=0")
+            raise ValueError("REDIS_CLUSTER=true needs database 0: set REDIS_DB=0, or end REDIS_URL with /0")
         return self
 
     @model_validator(mode="after")
     def _url_alone(self) -> Self:
+        if self.is_embedded:
+            defaults = {name: type(self).model_fields[name].default for name in valkey_url.OF_A_SERVER}
+            valkey_url.check_no_server(name for name in defaults if getattr(self, name) != defaults[name])
         if (url := self.redis_url.get_secret_value()) and not self.redis_is_embedded:
             valkey_url.check_alone(
                 url,

@@ -4,6 +4,7 @@ A URL may name several hosts, separated by commas: nodes of a cluster, or with t
 the Sentinels that know the primary.
 """
 
+from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
@@ -21,6 +22,7 @@ EXAMPLES: Final = (
     "redis://127.0.0.1:6379/0, rediss://:password@host:6380/0 or unix:///run/valkey/valkey.sock?db=0"
 )
 CERTIFICATE_CHECKS: Final = ("required", "optional", "none")
+OF_A_SERVER: Final = ("redis_port", "redis_db", "redis_user", "redis_password", "redis_ssl")
 TLS_OPTIONS: Final = (
     "ssl_ca_certs",
     "ssl_certfile",
@@ -92,6 +94,15 @@ def check_host(hosts: str) -> None:
             raise ValueError(f"must be a host only: REDIS_HOST={name} and REDIS_PORT={port}")
         if not is_host(host.strip()):
             raise ValueError("is not a host: it has a blank, a quotation mark, or an empty part between dots")
+
+
+def check_no_server(changed: Iterable[str]) -> None:
+    """Raises ValueError when parts of OF_A_SERVER are set, and no server to which they belong."""
+    if names := " and ".join(name.upper() for name in changed):
+        raise ValueError(
+            f"{names} without REDIS_HOST: an embedded Valkey would be started, which has none of it; set "
+            "REDIS_HOST, for example to localhost"
+        )
 
 
 def check_alone(url: str, *, is_tls: bool, user: str, password: str, database: int) -> None:

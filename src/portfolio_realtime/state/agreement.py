@@ -23,7 +23,7 @@ Releases before this say nothing in the hash `wire`. They work only where their 
 settings. While one of them runs, the settings stay as it writes them.
 """
 
-import time
+import re
 from collections.abc import Awaitable, Sequence
 from typing import Final, NamedTuple, cast
 
@@ -34,8 +34,8 @@ OLDEST: Final = 4
 NEWEST: Final = 4
 LIVING_MS: Final = 8_000  # of a process that was killed
 RAISE_S: Final = 10.0
-NS_PER_MS: Final = 1_000_000
 MS_PER_HOUR: Final = 3_600_000
+ENTRY: Final = re.compile(rb"(\d+) (\d+) (\d+) (\d+)")  # as the script `tell_wire` reads it, too
 HOLD: Final = "hold"  # stands among the processes, and reads one version only
 WAITING: Final = 0  # in place of the version that a process writes: it has not begun
 AGREED_MS: Final = 15_000
@@ -157,17 +157,15 @@ class WireVersions:
         """What all processes say, without saying anything. Raises StateUnavailable."""
         reading = self._connection.commands.hgetall(keys.wire())
         entries = await cast("Awaitable[dict[bytes, bytes]]", reading)
-        said = ((name.decode(), *map(int, entry.split())) for name, entry in entries.items())
-        return [
-            WireProcess(name, *versions)
-            for name, *versions, expiry_ms in said
-            if expiry_ms > time.time_ns() // NS_PER_MS
-        ]
+        now_ms = await self._connection.now_ms(keys.wire())
+        said = ((name.decode(), ENTRY.fullmatch(entry)) for name, entry in entries.items())
+        read = ((name, *map(int, one.groups())) for name, one in said if one is not None)
+        return [WireProcess(name, *versions) for name, *versions, expiry_ms in read if expiry_ms > now_ms]
 
     @reports_unavailable
     async def hold(self, version: int, hours: float) -> None:
         """Let nobody write a version above this one for some hours. Raises StateUnavailable."""
-        expiry_ms = time.time_ns() // NS_PER_MS + int(hours * MS_PER_HOUR)
+        expiry_ms = await self._connection.now_ms(keys.wire()) + int(hours * MS_PER_HOUR)
         entry = f"{version} {version} {WAITING} {expiry_ms}"
         await self._connection.commands.hset(keys.wire(), HOLD, entry)
 
@@ -214,7 +212,8 @@ def earlier(settings: dict[str, str]) -> list[WireProcess]:
     """The process that has written these settings, if it says in no other way which wire it reads."""
     if READS in settings:
         return []
-    version = int(settings.get(WIRE, UNNAMED))
+    written = settings.get(WIRE, UNNAMED)
+    version = int(written if written.isdecimal() else UNNAMED)
     return [WireProcess(EARLIER, version, version, version)]
 
 

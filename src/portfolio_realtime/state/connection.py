@@ -33,6 +33,8 @@ from portfolio_realtime.state.subscriptions import (
 
 __all__ = ["SUBSCRIBED", "Call", "Connection", "Message", "Script", "Subscribed", "reports_unavailable"]
 
+US_PER_S: Final = 1_000_000
+US_PER_MS: Final = 1_000
 WRITE_FIELDS_MAX: Final = 2000  # per fenced write; larger ones are split
 
 P = ParamSpec("P")
@@ -198,11 +200,19 @@ class Connection:
         that holds the settings. Raises StateUnavailable.
         """
         asked_s = time.time()
-        await self._nodes.learn()
-        seconds, micros = await self._nodes.holder_of(keys.settings()).commands.time()
+        theirs_s = await self._now_us(keys.settings()) / US_PER_S
         answered_s = time.time()
-        theirs_s = seconds + micros / 1_000_000
         return max(asked_s - theirs_s, 0.0) or min(answered_s - theirs_s, 0.0)
+
+    @reports_unavailable
+    async def now_ms(self, key: str) -> int:
+        """Milliseconds since the epoch by Valkey's clock, where this key is held. Raises StateUnavailable."""
+        return await self._now_us(key) // US_PER_MS
+
+    async def _now_us(self, key: str) -> int:
+        await self._nodes.learn()
+        seconds, micros = await self._nodes.holder_of(key).commands.time()
+        return seconds * US_PER_S + micros
 
     @reports_unavailable
     async def written_once(self, key: str, value: str, ttl_ms: int | None = None) -> str:

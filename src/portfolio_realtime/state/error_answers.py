@@ -25,14 +25,17 @@ PASSING: Final = {
     "OOM": "its memory is full: raise its maxmemory",
     "EXECABORT": "it accepts no transaction now",
 }
+LOGIN_IN_URL: Final = "write REDIS_URL=redis://USER:PASSWORD@HOST:PORT/0"
+NO_LOGIN: Final = "unset REDIS_PASSWORD, or remove the password from REDIS_URL"
+DATABASE_0: Final = "set REDIS_DB=0, or end REDIS_URL with /0"
 STAYING: Final = {
-    "NOAUTH": "set REDIS_PASSWORD (and REDIS_USER)",
-    "WRONGPASS": "check REDIS_USER and REDIS_PASSWORD; its user may be off",
+    "NOAUTH": f"set REDIS_PASSWORD (and REDIS_USER), or {LOGIN_IN_URL}",
+    "WRONGPASS": "check REDIS_USER and REDIS_PASSWORD, or the login in REDIS_URL; its user may be off",
     "NOPERM": "give its user the rights that docs/security.md lists",
     "CROSSSLOT": "it is a cluster but does not report it: set REDIS_CLUSTER=true",
     "MOVED": "it is a cluster: unset REDIS_CLUSTER",
     "ASK": "it is a cluster: unset REDIS_CLUSTER",
-    "DENIED": "give it a password, and set REDIS_PASSWORD to it",
+    "DENIED": f"give it a password, and set REDIS_PASSWORD to it, or {LOGIN_IN_URL}",
     "NOPROTO": "use Valkey, or Redis 7 or newer",
     "WRONGTYPE": "something else writes to our keys: set KEY_PREFIX or another REDIS_DB",
 }
@@ -41,12 +44,12 @@ STAYING_ERR: Final = {  # beginning of the text of an ERR, or of our own error -
     "unknown command 'SENTINEL'": "REDIS_SENTINELS names a server that is not a Sentinel",
     "unknown command": "use Valkey, or Redis 7 or newer, without renamed commands",
     "unknown subcommand": "use Valkey, or Redis 7 or newer",
-    "AUTH <password> called without any password": "it needs no password: unset REDIS_PASSWORD",
-    "Client sent AUTH": "it needs no password: unset REDIS_PASSWORD",
-    "invalid password": "check REDIS_PASSWORD",
-    "DB index is out of range": "it has no such database: set REDIS_DB=0",
-    "invalid DB index": "it has no such database: set REDIS_DB=0",
-    "SELECT is not allowed in cluster mode": "it is a cluster: set REDIS_DB=0",
+    "AUTH <password> called without any password": f"it needs no password: {NO_LOGIN}",
+    "Client sent AUTH": f"it needs no password: {NO_LOGIN}",
+    "invalid password": "check REDIS_PASSWORD, or the password in REDIS_URL",
+    "DB index is out of range": f"it has no such database: {DATABASE_0}",
+    "invalid DB index": f"it has no such database: {DATABASE_0}",
+    "SELECT is not allowed in cluster mode": f"it is a cluster: {DATABASE_0}",
 }
 TLS_REMEDIES: Final = {  # part of the text of a handshake error -> remedy
     "CERTIFICATE_VERIFY_FAILED": "its certificate is not trusted: set REDIS_CA_FILE, and use a host name "
@@ -57,7 +60,7 @@ TLS_REMEDIES: Final = {  # part of the text of a handshake error -> remedy
 }
 # Beginnings of the client's error if the host name is not found.
 NO_SUCH_HOST: Final = ("Error -2 ", "Error -5 ")
-NOT_VALKEY: Final = "the server there is not Valkey or Redis: check REDIS_HOST and REDIS_PORT"
+NOT_VALKEY: Final = "the server there is not Valkey or Redis: check REDIS_HOST and REDIS_PORT, or REDIS_URL"
 ROLE_CHANGED: Final = frozenset({"READONLY", "UNBLOCKED", "MASTERDOWN"})  # another server is the primary now
 OWN_FAULT: Final = "script: "  # part of the ERR of a script that has a bug
 

@@ -24,7 +24,7 @@ from portfolio_realtime.config import valkey_url
 from portfolio_realtime.errors import StateRefused
 from portfolio_realtime.state.client.lean_client import LeanClient
 from portfolio_realtime.state.clients import command_client, subscription_client
-from portfolio_realtime.state.error_answers import PassingError
+from portfolio_realtime.state.error_answers import DATABASE_0, PassingError
 from portfolio_realtime.state.sentinels import Sentinels
 
 VIEW_S: Final = 2.0  # between two reads of the view
@@ -206,7 +206,7 @@ class Nodes:
                 f"{place} is a cluster of version {told.version}: use Valkey, or Redis {VERSION_MIN} or newer"
             )
         if valkey_url.database_of(node.url):
-            raise StateRefused(f"{place} is a cluster, where only database 0 can be used: set REDIS_DB=0")
+            raise StateRefused(f"{place} is a cluster, where only database 0 can be used: {DATABASE_0}")
 
     def holder(self, slot: int) -> Node:
         """The node that holds a slot. Raises PassingError if none does."""

@@ -43,7 +43,7 @@ COMMANDS: Final[Mapping[User, str]] = MappingProxyType(
         "server": f"{_CONNECTION} {_SCRIPTS} exists set get getdel mget sadd scan hget hgetall hmget hexists "
         f"hlen multi exec time zadd zrange zremrangebyscore zscore {_CHANNELS} xread xadd xrevrange expire "
         "pexpire hset hsetnx hdel info",
-        "operator": f"{_CONNECTION} info multi exec xadd xread xrevrange expire get hset hsetnx hdel "
+        "operator": f"{_CONNECTION} time info multi exec xadd xread xrevrange expire get hset hsetnx hdel "
         "hmget hgetall mget pexpiretime scan",
     }
 )

@@ -4,6 +4,7 @@ import asyncio
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from portfolio_harness.valkey_kinds import Valkeys
@@ -12,6 +13,7 @@ from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.interest import Interest, StoredPublication
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.websocket_server.fanout import publication_follower
+from portfolio_realtime.wire.frames import text_frame
 from tests.conftest import LEASE_MS, SHARDS, Until
 from tests.support.publications import publication
 from tests.support.websocket_servers import (
@@ -80,17 +82,23 @@ async def test_who_watches_an_account_that_is_closed_is_told(
 async def test_what_cannot_be_read_is_counted_and_the_service_goes_on(
     server: Served, calculator: Calculator, state: State
 ) -> None:
-    """A batch that is no batch, a value that is no JSON, a stored value that is torn, an odd announcement."""
+    """What is no batch, columns that do not match, torn values, positions too large, an odd announcement."""
     commands, shard = state.connection.commands, keys.shard_of("a", SHARDS)
+    frame = text_frame(b'{"account_id":"b"}')
     await commands.hset(keys.valuations(shard), "a", b'{"type":"portf')  # type: ignore[misc]  # a coroutine
     async with server.open("/ws/portfolio/a") as client:
         await state.connection.publish(keys.valuations(shard), b"\xc1nonsense")
         await state.connection.publish(keys.accounts(shard), b"nonsense")
+        for torn in (["a", "a"], [1], [frame]), (["a"], [1, 2], [frame]), (["a"], [2**63], [frame]):
+            await state.connection.publish(keys.valuations(shard), msgspec.msgpack.encode([1, *torn, {}]))
+        await state.connection.publish(
+            keys.valuations(shard), b'{"account_id":"a","epoch":1,"sequence":9223372036854775808}'
+        )
         await calculator.publish("a", 1)
         assert (await receive(client))["sequence"] == 1
         text = (await server.http.get("/metrics", headers={"Host": "127.0.0.1"})).text
         lines = [line for line in text.splitlines() if line.startswith("portfolio_realtime_malformed")]
-        assert sum(float(line.split()[-1]) for line in lines if "_total" in line) >= 2
+        assert sum(float(line.split()[-1]) for line in lines if "_total" in line) >= 7
 
 
 async def test_an_account_whose_record_is_on_its_way_is_waited_for(

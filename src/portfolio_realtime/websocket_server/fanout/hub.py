@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 import msgspec
 import numpy as np
 
-from portfolio_realtime.model import PositionRows, PublicationBatch
+from portfolio_realtime.model import Counted, PositionRows, PublicationBatch
 from portfolio_realtime.websocket_server.fanout.freshness import Lapse
 from portfolio_realtime.websocket_server.fanout.newest_columns import (
     NO_SOCKET,
@@ -258,8 +258,8 @@ class _StoredRow(msgspec.Struct):
 
 class _Stored(msgspec.Struct):
     account_id: str
-    epoch: int
-    sequence: int
+    epoch: Counted
+    sequence: Counted
     positions: list[msgspec.Raw] | None = None
 
 
