@@ -102,6 +102,7 @@ def test_a_file_that_is_none_is_refused(make: Callable[[Path], None], told: str)
         ({"redis_url": "redis://h:6379/0", "redis_ssl": True}, "rediss://"),
         ({"redis_url": "redis://h:6379/0", "redis_password": "s3cr3t-pw"}, "USER:PASSWORD@HOST"),
         ({"redis_url": "redis://h:6379", "redis_db": 2}, "/2"),
+        ({"otel_exporter_otlp_endpoint": "http://u:s3cr3t-pw@h:4318"}, "without login"),
         ({"redis_port": 6380}, "REDIS_PORT without REDIS_HOST"),
         ({"redis_password": "s3cr3t-pw"}, "REDIS_PASSWORD without REDIS_HOST"),
         ({"redis_user": "u", "redis_db": 2}, "REDIS_DB and REDIS_USER without REDIS_HOST"),
@@ -124,8 +125,9 @@ def test_a_file_that_is_none_is_refused(make: Callable[[Path], None], told: str)
 )
 def test_where_valkey_is_must_be_said_well(settings: dict[str, object], told: str) -> None:
     """Each with its remedy, and never with the password."""
-    with pytest.raises(SettingsError, match=told):
+    with pytest.raises(SettingsError, match=told) as refused:
         config.load(**settings)
+    assert "s3cr3t-pw" not in str(refused.value)
 
 
 @pytest.mark.parametrize("host", ["::1", "[::1]"])

@@ -9,9 +9,11 @@ import pytest
 import structlog
 
 from portfolio_realtime import config, logs, redaction
+from portfolio_realtime.cli import common
 from portfolio_realtime.config import Settings
 from portfolio_realtime.config.settings import secrets_of
 from portfolio_realtime.config.sources import secret_names
+from portfolio_realtime.errors import StateUnavailable
 
 KEYS = ("broker_api_key", "broker_client_id", "apca_api_key_id", "market_api_key")
 
@@ -67,3 +69,15 @@ def test_no_line_of_the_log_holds_one(
     for name, secret in planted.items():
         assert secret not in said, name
         assert secret[:40] not in said, name
+
+
+def test_no_error_that_a_command_prints_holds_one(
+    planted: dict[str, str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It may be in the words of a library, of a proxy or of Valkey."""
+    for secret in planted.values():
+        common.tell(StateUnavailable(f"Valkey answers ERR no such password: {secret}"))
+    said = capfd.readouterr().err
+    assert said.count("(hidden)") >= len(planted)
+    for name, secret in planted.items():
+        assert secret not in said, name

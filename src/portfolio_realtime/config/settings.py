@@ -164,8 +164,9 @@ class Settings(BaseSettings):
     @field_validator("otel_exporter_otlp_endpoint")
     @classmethod
     def _collector(cls, url: str) -> str:
-        if url and parts_of(url, ("https", "http")) is None:
-            raise ValueError("must be a URL such as http://127.0.0.1:4318, without /v1/traces")
+        parts = parts_of(url, ("https", "http"))
+        if url and (parts is None or parts.username is not None):
+            raise ValueError("must be a URL such as http://127.0.0.1:4318, without login and /v1/traces")
         return url.removesuffix("/v1/traces")
 
     @field_validator("alpaca_broker_url", "alpaca_auth_url", "alpaca_trading_url", "alpaca_data_url")
