@@ -150,25 +150,42 @@ class ShardOwner:
     async def keep_leases(self) -> None:
         """Renew all leases in time; let go of each shard whose lease is lost.
 
-        Each lease is renewed in a task of its own, so that a renewal without an answer does not delay the
-        others.
+        Those that one server keeps are renewed together, in a task of their own, so that a server that does
+        not answer does not delay the others.
         """
-        renewing: dict[int, asyncio.Task[None]] = {}
+        renewing: dict[tuple[str, int] | None, asyncio.Task[None]] = {}
         try:
             while True:
-                for shard, lease in self.leases.items():
-                    if shard not in renewing or renewing[shard].done():
-                        renewing[shard] = asyncio.create_task(self._renew(shard, lease))
+                for keeper, kept in self._by_keeper().items():
+                    if keeper not in renewing:
+                        renewing[keeper] = asyncio.create_task(self._renew(kept))
                 await asyncio.sleep(self._settings.lease_renew_ms / 1000)
-                for task in renewing.values():
+                for keeper, task in list(renewing.items()):
                     if task.done():
+                        del renewing[keeper]
                         task.result()
         finally:
             await cancel_until_ended(list(renewing.values()))
 
-    async def _renew(self, shard: int, lease: Lease) -> None:
-        with self.sparing(shard):
-            if not await self._state.leases.renew(lease) and self.leases.get(shard) == lease:
+    def _by_keeper(self) -> dict[tuple[str, int] | None, list[tuple[int, Lease]]]:
+        kept: dict[tuple[str, int] | None, list[tuple[int, Lease]]] = {}
+        for shard, lease in self.leases.items():
+            keeper = self._state.connection.keeper_of(keys.lease(lease.name))
+            kept.setdefault(keeper, []).append((shard, lease))
+        return kept
+
+    async def _renew(self, kept: Sequence[tuple[int, Lease]]) -> None:
+        answers: Sequence[bool | StateUnavailable]
+        try:
+            answers = await self._state.leases.renew_all([lease for _, lease in kept])
+        except StateUnavailable as error:
+            answers = [error] * len(kept)
+        for (shard, lease), answer in zip(kept, answers, strict=True):
+            if self.leases.get(shard) != lease:
+                continue
+            if isinstance(answer, StateUnavailable):
+                self.lose(shard, answer)
+            elif not answer:
                 log.warning("lease lost", shard=shard)
                 self.let_go_of(shard)
 

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, cast
 
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.state import keys
-from portfolio_realtime.state.connection import Connection, reports_unavailable
+from portfolio_realtime.state.connection import Call, Connection, reports_unavailable
 from portfolio_realtime.state.error_answers import result_or_unavailable
 
 _LEFT: Final = -1  # result of acquire_lease.lua: left to another process
@@ -90,6 +90,16 @@ class Leases:
     async def renew(self, lease: Lease) -> bool:
         """Renew a lease; False if it is lost. Raises StateUnavailable."""
         return bool(await self._renew(keys=[keys.lease(lease.name)], args=[lease.value, self._lease_ms]))
+
+    async def renew_all(self, leases: Sequence[Lease]) -> list[bool | StateUnavailable]:
+        """Renew leases that one server keeps, in one round trip; for each False if it is lost.
+
+        A lease whose part of a cluster does not answer has a StateUnavailable in its place. Raises
+        StateUnavailable.
+        """
+        calls: list[Call] = [([keys.lease(one.name)], [one.value, self._lease_ms]) for one in leases]
+        answers = await self._connection.call_each(self._renew, calls)
+        return [one if isinstance(one, StateUnavailable) else bool(one) for one in answers]
 
     @reports_unavailable
     async def release(self, lease: Lease) -> None:

@@ -39,12 +39,32 @@ FILES_BESIDE: Final = 1024  # open files that are no WebSocket: HTTP, Valkey, th
 GARBAGE_OBJECTS_MAX: Final = 20_000  # made, and not yet gone, before the collector looks at them
 SHUTDOWN_S_MAX: Final = 2
 END_S_MAX: Final = 4.0
+DATE_S: Final = 1.0  # between two updates of the date that answers show
 
 log = structlog.get_logger()
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server without its signal handlers: the service has its own."""
+    """uvicorn's server without its signal handlers: the service has its own.
+
+    It ends when it is told to, instead of looking ten times a second whether it should.
+    """
+
+    def __init__(self, options: uvicorn.Config) -> None:
+        super().__init__(options)
+        self._told = asyncio.Event()
+
+    def end(self) -> None:
+        """Let `serve` end."""
+        self.should_exit = True
+        self._told.set()
+
+    async def main_loop(self) -> None:
+        """Set the date that answers show, each second."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DATE_S):
+                    await self._told.wait()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -195,7 +215,7 @@ async def _closed(gateway: Gateway, server: _Server, serving: "asyncio.Task[None
     gateway.close_all(tuple(gateway.clients))
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(END_S_MAX):
-            server.should_exit = True
+            server.end()
             await serving
 
 

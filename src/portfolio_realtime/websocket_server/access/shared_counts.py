@@ -143,6 +143,8 @@ class SharedCounts:
             await asyncio.sleep(KEEP_S)
 
     def _tell_all_again(self) -> None:
+        if not self._own:
+            return
         for name, count in self._own.items():
             self._changed.setdefault((OPEN, name), _Change(count=count))
         self._wake.set()
