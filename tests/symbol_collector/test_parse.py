@@ -261,6 +261,7 @@ OF_UNIT = {
         ("OPCA", "7", BOTH_CONTRACTS, RENAMED),
         ("MA", "-2000", MERGED, "OLD"),
         ("MA", "200", MERGED, "NEW"),
+        ("MA", "10", {"acquiree_symbol": "OLD"}, "OLD"),  # a short position, for cash
         ("NC", "-7", {"old_symbol": "RNA", "new_symbol": "RNAM"}, "RNA"),
         ("NC", "7", {"old_symbol": "RNA", "new_symbol": "RNAM"}, "RNAM"),
         ("SPIN", "0.2", {"new_symbol": "RNA", "source_symbol": "RNAM"}, "RNA"),

@@ -102,6 +102,7 @@ class Activity(msgspec.Struct, frozen=True):
     subtype: str = ""
     counter: tuple[str, Decimal] | None = None  # the coin that a trade of two coins was paid in, and how much
     is_tentative: bool = False  # its amount is in another currency
+    opposite: str | None = None  # of a leg that names two symbols: the one that it moves in a short position
     stated_class: str = ""  # asset class as a position has stated it; events do not
     stated_multiplier: Decimal | None = None  # as a position has stated it, or shown it by its figures
 
@@ -179,6 +180,11 @@ def effect_of(activity: Activity, corrected: Activity | None = None) -> Effect:
 def void(activity: Activity) -> Activity:
     """The same booking without any effect."""
     return msgspec.structs.replace(activity, is_void=True)
+
+
+def of_short_position(activity: Activity) -> Activity:
+    """The same leg if it is a short position that is exchanged: what comes in closes it."""
+    return msgspec.structs.replace(activity, symbol=activity.opposite, opposite=None)
 
 
 def with_units(activity: Activity, asset_class: str, multiplier: Decimal | None) -> Activity:

@@ -35,6 +35,7 @@ from portfolio_realtime.symbol_collector.model import (
     AccountState,
     Activity,
     Statement,
+    of_short_position,
     sum_of,
     void,
 )
@@ -105,7 +106,7 @@ class AccountRecord(DriftingRecord):
             activity = self._after(known, activity)
         if activity.ref_id in self._booked or self._booked.is_told_by_row(activity):
             return False
-        activity = self._in_stated_units(activity)
+        activity = self._in_stated_units(self._in_its_direction(activity))
         is_memo = activity.activity_type == activity_types.MEMO
         if is_memo and not self._are_memos_cash:
             activity = void(activity)
@@ -122,6 +123,14 @@ class AccountRecord(DriftingRecord):
         self._has_new_bookings = True
         self._settle_contradiction()
         return True
+
+    def _in_its_direction(self, activity: Activity) -> Activity:
+        """A leg that names two symbols moves the other one where a short position is exchanged."""
+        if self._state is None or activity.opposite is None:
+            return activity
+        leaving = activity.symbol if activity.quantity < 0 else activity.opposite
+        held = self._balances.holdings.get(leaving or "")
+        return of_short_position(activity) if held is not None and held.quantity < 0 else activity
 
     def _after(self, known: Activity, activity: Activity) -> Activity:
         """A booking that is told again under its own id, with another status."""

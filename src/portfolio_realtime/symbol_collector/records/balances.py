@@ -43,8 +43,10 @@ class Balances:
             self._rounding += effect.rounding
             for symbol, quantity in effect.quantities.items():
                 held = self.holdings.get(symbol) or Holding(symbol, self._class_of(symbol), ZERO, ZERO)
-                price = activity.price if symbol == activity.symbol else ZERO
-                is_known = bool(price) or activity_types.of(activity.activity_type).cost is Cost.NOTHING
+                cost = activity_types.of(activity.activity_type).cost
+                is_priced = symbol == activity.symbol and cost is not Cost.UNKNOWN
+                price = activity.price if is_priced else ZERO  # legs of an exchange state a market price
+                is_known = bool(price) or cost is Cost.NOTHING
                 self._hold(_moved(held, quantity, price, is_cost_known=is_known))
         return effect
 

@@ -1,10 +1,10 @@
 """Which symbol a booking moves.
 
-A trade, a transfer and a dividend name it as `symbol`.
-A leg of a corporate action names what leaves and what comes: `old_symbol` and `new_symbol`, `acquiree_symbol`
-and `acquirer_symbol`, and so on. The sign of its quantity tells which of the two it moves. This is right for
-long positions; a statement confirms each group. Bookings of options name the contract beside the underlying,
-which is their `symbol`. Older ones may name neither.
+A trade, a transfer and a dividend name it as `symbol`. A leg of a corporate action names what leaves and what
+comes: `old_symbol` and `new_symbol`, `acquiree_symbol` and `acquirer_symbol`, and so on. The sign of its
+quantity tells which of the two it moves in a long position; in a short one it is the other
+(`Activity.opposite`). Bookings of options name the contract beside the underlying, which is their `symbol`.
+Older ones may name neither.
 
 Sources: Alpaca's broker OpenAPI file 1.1.1, the samples of the guide to the activity stream (2026-09-16), and
 the changes of 2026-08-24 (`contract_symbol`) and 2026-10-28 (`asset`).
@@ -21,6 +21,7 @@ _CONTRACTS: Final = ("OPASN", "OPEXC", "OPEXP", "OPCA")  # these move contracts
 _SHARES_OF_OPTION: Final = "OPTRD"
 _SPIN_OFF: Final = "SPIN"  # only adds
 _EXCHANGES: Final = ("MA", "NC", "REO", "REORG", "SPLIT", "VOF")
+_FOR_CASH_TOO: Final = ("MA", "REO")
 _LEAVES: Final = ("acquiree_symbol", "old_symbol", "source_symbol")
 _COMES: Final = ("acquirer_symbol", "new_symbol")
 
@@ -49,7 +50,10 @@ def _names(details: Mapping[str, Any], activity_type: str, quantity: Decimal) ->
         return ()
     if quantity < 0:
         return _LEAVES
-    return ("alternate_symbol",) if _is_alternate(details, quantity) else _COMES
+    if _is_alternate(details, quantity):
+        return ("alternate_symbol",)
+    # For cash alone nothing comes in: this closes a short position.
+    return (*_COMES, "symbol", *_LEAVES) if activity_type in _FOR_CASH_TOO else _COMES
 
 
 def is_exchange(details: Mapping[str, Any]) -> bool:

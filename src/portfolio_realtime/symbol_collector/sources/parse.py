@@ -248,7 +248,10 @@ def activity(payload: Any) -> Activity:
     is_void = status == CANCELED or "bust" in str(details.get("execution_type") or "")
     named = _traded_symbol(details.get("symbol") or fields.get("symbol"), activity_type)
     quantity = _quantity(fields, details, (activity_type, subtype, named or ""))
-    pair = _traded_symbol(moved_symbol(fields, details, activity_type, quantity), activity_type)
+    pair, opposite = (
+        _traded_symbol(moved_symbol(fields, details, activity_type, signed), activity_type)
+        for signed in (quantity, -quantity)
+    )
     if quantity and pair is None and not is_void and activity_types.is_described(activity_type):
         raise PayloadRefused("symbol is missing: which position has moved is unknown")
     if activity_type == activity_types.SPLIT and is_exchange(details):
@@ -281,6 +284,7 @@ def activity(payload: Any) -> Activity:
         subtype=subtype,
         counter=None if counter_symbol is None else (counter_symbol, _paid(quantity, price)),
         is_tentative=_is_tentative(fields, net_amount),
+        opposite=None if opposite == pair else opposite,
     )
 
 
