@@ -56,7 +56,7 @@ def test_ctrl_c_is_quiet_before_anything_slow_is_imported(module: str) -> None:
     code = f"import sys; before = set(sys.modules); import {module}; print(*set(sys.modules) - before)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     own = {name for name in loaded.stdout.split() if name.startswith("portfolio_realtime.")}
-    small = {"interrupts", "exit_codes", "lean_imports", "no_options", "preloading"}
+    small = {"interrupts", "exit_codes", "lean_imports", "no_options", "preloading", "standard_streams"}
     assert own - {module} <= {f"portfolio_realtime.{name}" for name in small}
     assert not {"importlib.metadata", "asyncio", "structlog"} & set(loaded.stdout.split())
 
