@@ -142,7 +142,7 @@ def test_accounts_that_are_never_listed_are_not_kept_without_end(monkeypatch: py
 
 
 def test_a_new_owner_is_behind_until_who_has_moved_is_fetched() -> None:
-    """Also when its fetches were cut off meanwhile; one that is gone, or never listed, holds nothing up."""
+    """Also when fetches were cut off or failed; one that is gone, or never listed, holds nothing up."""
     schedule = FetchSchedule()
     schedule.put_first("never listed")
     assert not schedule.is_behind
@@ -154,6 +154,9 @@ def test_a_new_owner_is_behind_until_who_has_moved_is_fetched() -> None:
     assert schedule.next(0) is not None
     schedule.done("a", 100)
     assert schedule.is_behind
+    schedule.done("b", 50, is_answered=False)
+    assert schedule.is_behind
+    assert schedule.next(50) == DueFetch("b", is_urgent=True)
     schedule.forget("b")
     assert not schedule.is_behind
     schedule.put_first("c")

@@ -384,7 +384,7 @@ class Collector:
 
     async def _fetch(self, turn: DueFetch) -> None:
         account_id, began = turn.account_id, now(self._clock)
-        wait_ns = int(RETRY_S * NS_PER_S)
+        wait_ns, is_answered = int(RETRY_S * NS_PER_S), False
         try:
             statement = await self._client.statement(account_id, is_urgent=turn.is_urgent)
             ended = now(self._clock)
@@ -393,37 +393,43 @@ class Collector:
             self._untried.discard(account_id)
             self._silence.note_answer()
             self._failures.pop(account_id, None)
-            wait_ns = self._observe(account_id, statement, began, ended)
+            wait_ns, is_answered = self._observe(account_id, statement, began, ended), True
             if statement is not None:
                 await self._equity_drift.compare(statement)
         except BrokerUnavailable as error:
             self._metrics.reconciled.labels("unavailable").inc()
             log.warning("account could not be fetched", account_id=account_id, reason=str(error))
-            wait_ns = await self._note_unavailable(account_id)
+            wait_ns, is_answered = await self._note_unavailable(account_id)
         except PayloadRefused as error:
             self._silence.note_answer()
             self._metrics.rejected.labels("statement").inc()
             log.error("statement refused", account_id=account_id, reason=str(error))
             await self._refuse(account_id, str(error), is_final=isinstance(error, CurrencyRefused))
-            wait_ns = min(self._interval_ns, REFUSED_AGAIN_NS)
+            wait_ns, is_answered = min(self._interval_ns, REFUSED_AGAIN_NS), True
         finally:
-            self._finish(account_id, self._turn_ns() + wait_ns)
+            self._finish(account_id, self._turn_ns() + wait_ns, is_answered=is_answered)
 
-    async def _note_unavailable(self, account_id: str) -> int:
-        """Find out whether all requests fail or only this account's. Returns ns until the next try."""
+    async def _note_unavailable(self, account_id: str) -> tuple[int, bool]:
+        """Find out whether all requests fail or only this account's.
+
+        Returns the ns until the next try, and whether the failure is the broker's answer about this account:
+        then its record is marked.
+        """
         self._silence.note_failure()
         failures = self._failures[account_id] = self._failures.get(account_id, 0) + 1
         try:
             await self._client.prove()
         except BrokerUnavailable as error:
             log.warning("the broker does not answer", reason=str(error))
-            return int(RETRY_S * NS_PER_S)
+            return int(RETRY_S * NS_PER_S), False
         self._silence.note_answer()
-        if failures >= FAILURES_MAX:
+        is_refused = failures >= FAILURES_MAX
+        if is_refused:
             await self._refuse(
                 account_id, "the broker answers requests for other accounts, but not for this one"
             )
-        return min(self._interval_ns, int(RETRY_S * NS_PER_S) << min(failures, BACK_OFF_MAX))
+        wait_ns = min(self._interval_ns, int(RETRY_S * NS_PER_S) << min(failures, BACK_OFF_MAX))
+        return wait_ns, is_refused
 
     async def _refuse(self, account_id: str, reason: str, *, is_final: bool = False) -> None:
         """Mark the account's record as old: no answer about it can be read. That of a former owner, too."""
@@ -455,12 +461,12 @@ class Collector:
         spread = FIRST_SPREAD if outcome is Outcome.FIRST else SPREAD
         return int(self._interval_ns * random.uniform(*spread))
 
-    def _finish(self, account_id: str, due_ns: int) -> None:
+    def _finish(self, account_id: str, due_ns: int, *, is_answered: bool) -> None:
         look_ns = self._records.look_again_ns(account_id)
-        if look_ns is not None and self._turn_ns(look_ns) < due_ns:
-            self._schedule.done(account_id, self._turn_ns(look_ns), is_hurried=True)
-        else:
-            self._schedule.done(account_id, due_ns)
+        is_hurried = look_ns is not None and self._turn_ns(look_ns) < due_ns
+        if is_hurried:
+            due_ns = self._turn_ns(look_ns)
+        self._schedule.done(account_id, due_ns, is_hurried=is_hurried, is_answered=is_answered)
 
     def _turn_ns(self, at_ns: int | None = None) -> int:
         """Now, or the wall-clock time `at_ns`, in ns of the monotonic clock, which is never set."""

@@ -106,11 +106,19 @@ class FetchSchedule:
         lines = [self._lines[True]] if is_urgent_only else self._lines.values()
         return min((line[0][0] for line in lines if line), default=None)
 
-    def done(self, account_id: str, due_ns: int, *, is_hurried: bool = False) -> None:
-        """Note that the account has been fetched and is due again at this time."""
+    def done(
+        self, account_id: str, due_ns: int, *, is_hurried: bool = False, is_answered: bool = True
+    ) -> None:
+        """Note that the account has been fetched and is due again at this time.
+
+        Without an answer (not `is_answered`), an account that was put first still counts as behind.
+        """
         self._fetching.discard(account_id)
         self._hurried.discard(account_id)
-        self._first.discard(account_id)
+        if is_answered:
+            self._first.discard(account_id)
+        elif account_id in self._first:
+            is_hurried = True
         if account_id in self._due:
             self.set_due(account_id, due_ns, is_hurried=is_hurried)
 
