@@ -16,7 +16,7 @@ from portfolio_realtime.market_data_consumer.mark_book import MarkBook
 from portfolio_realtime.pace import Pace
 from portfolio_realtime.state import accounts
 from portfolio_realtime.state.connection import Connection, Subscribed
-from portfolio_realtime.state.feeds import Feeds
+from portfolio_realtime.state.feeds import Feeds, SourceStatus
 from portfolio_realtime.state.revocations import Revocations
 from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
 from portfolio_realtime.symbol_collector.records.booked import Booked
@@ -98,8 +98,8 @@ def _until_quiet(self: Pace, now_s: float) -> float:
     return _wait_s(self, now_s) and 3600.0
 
 
-async def _all_live(_: Any, sources: Any) -> dict[str, bool]:
-    return dict.fromkeys(sources, False)
+async def _all_live(_: Any, sources: Any) -> dict[str, SourceStatus]:
+    return dict.fromkeys(sources, SourceStatus.LIVE)
 
 
 _message = WatchedAccount.message
@@ -155,7 +155,7 @@ MUTANTS: Final = (
         _script(b"if token < fence then", b"if false then"),
     ),
     Mutant("P3", "changes of positions are left out", _replaced(WatchedAccount, "message", _without_changes)),
-    Mutant("P4", "every feed counts as live", _replaced(Feeds, "sessions", _all_live)),
+    Mutant("P4", "every feed counts as live", _replaced(Feeds, "read", _all_live)),
     Mutant("P5", "every client may see every account", _replaced(Identity, "may_see", _always)),
     Mutant(
         "P5", "ids count as equal when one begins the other", _replaced(Identity, "may_see", _begins_alike)
