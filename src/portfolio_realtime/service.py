@@ -154,7 +154,7 @@ async def with_state(name: str, settings: config.Settings, run: Run, ending: asy
                 _embed_metrics(name, context),
             )
         finally:
-            with contextlib.suppress(StateUnavailable, TimeoutError):
+            with contextlib.suppress(StateUnavailable, StateRefused, TimeoutError):
                 async with asyncio.timeout(LEAVE_S_MAX):
                     await state.wire.leave()
             await state.close()
