@@ -6,26 +6,23 @@ flush.
 """
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
 import pytest
-from prometheus_client import CollectorRegistry
 
-from portfolio_realtime import config
-from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.portfolio_calculator import calculator, interest_follower, publisher, totals_refresh
-from portfolio_realtime.service import Context
-from portfolio_realtime.state import State, open_state
+from portfolio_realtime.state import State
 from portfolio_realtime.websocket_server.fanout import publication_follower
-from tests.conftest import LEASE_MS, SHARDS, Until, running_service
-from tests.support.calculators import NAMES, World
+from tests.conftest import SHARDS, Until
+from tests.support.calculators import NAMES, World, calculating
 from tests.support.websocket_servers import Served, bearer, serving
 
 NEVER_S = 1e8
 FIRST_VALUE_S_MAX = 30.0  # a busy machine; what is not asked for by somebody would come after NEVER_S
+# The calculator publishes an account once, and then never of its own accord.
+ONCE = {"lease_renew_ms": 300, "min_update_interval": NEVER_S, "recalculation_interval": NEVER_S}
 
 
 def asking() -> dict[str, str]:
@@ -44,27 +41,13 @@ def nothing_comes_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publication_follower, "RENEW_S", NEVER_S)
 
 
-@contextlib.asynccontextmanager
-async def calculating(url: str) -> AsyncGenerator[None]:
-    """A calculator in this process, which publishes an account once and then never of its own accord."""
-    settings: dict[str, Any] = {"_env_file": None, "shards": SHARDS, "lease_ms": LEASE_MS}
-    settings |= {"lease_renew_ms": 300, "min_update_interval": NEVER_S, "recalculation_interval": NEVER_S}
-    state = open_state(url, holder="calculator", shards=SHARDS, lease_ms=LEASE_MS)
-    context = Context(config.load(**settings), state, SystemClock(), CollectorRegistry(), "calculator")
-    try:
-        async with running_service(calculator.run(context)):
-            yield
-    finally:
-        await state.close()
-
-
 @pytest.fixture
 async def quiet(valkey_url: str, state: State, until: Until) -> AsyncGenerator[Served]:
     """A server and a calculator that owns every shard, records and one price; nobody watches anything."""
     world = World(state)
     await world.mark(100.0)
     await world.write(*NAMES)
-    async with calculating(valkey_url), serving(valkey_url) as server:
+    async with calculating(valkey_url, **ONCE), serving(valkey_url) as server:
 
         async def are_owned() -> bool:
             return len(await world.holders()) == SHARDS

@@ -4,50 +4,33 @@ First the calculator alone, then everything against a simulated Alpaca and its l
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final
 
 import msgspec
 import pytest
-from prometheus_client import CollectorRegistry
 
 from portfolio_harness.oracle import Oracle
-from portfolio_realtime import config
 from portfolio_realtime.cancellation import cancel_until_ended
-from portfolio_realtime.clock import NS_PER_S, SystemClock
+from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.market_data_consumer import watchers
 from portfolio_realtime.market_data_consumer.idle_feed import IDLE_S
 from portfolio_realtime.model import Mark
 from portfolio_realtime.portfolio_calculator import calculator, interest_follower
 from portfolio_realtime.portfolio_calculator.idle_marks import WAKE_S_MAX, IdleMarks
-from portfolio_realtime.service import Context
-from portfolio_realtime.state import State, interest, open_state
+from portfolio_realtime.state import State, interest
 from portfolio_realtime.state.feeds import SourceStatus
 from portfolio_realtime.state.leases import Lease
-from tests.conftest import LEASE_MS, SHARDS, StartSimulator, Until, running_service
+from tests.conftest import LEASE_MS, SHARDS, StartSimulator, Until
 from tests.support import collectors, consumers
-from tests.support.calculators import CLOCK, NAMES, World
+from tests.support.calculators import CLOCK, NAMES, World, calculating
 from tests.support.websocket_servers import Served, bearer, serving
 
 ROUNDS: Final = 3
 FIRST_VALUE_S_MAX: Final = 20.0
 NEVER_S: Final = 1e8
-
-
-@contextlib.asynccontextmanager
-async def calculating(url: str, **changed: Any) -> AsyncGenerator[None]:
-    """A calculator in this process."""
-    settings: dict[str, Any] = {"_env_file": None, "shards": SHARDS, "lease_ms": LEASE_MS}
-    settings |= {"lease_renew_ms": LEASE_MS // 3, "min_update_interval": 0.05, **changed}
-    state = open_state(url, holder="calculator", shards=SHARDS, lease_ms=LEASE_MS)
-    context = Context(config.load(**settings), state, SystemClock(), CollectorRegistry(), "calculator")
-    try:
-        async with running_service(calculator.run(context)):
-            yield
-    finally:
-        await state.close()
+PROMPT: Final = {"lease_renew_ms": LEASE_MS // 3, "min_update_interval": 0.05}
 
 
 class IdleConsumer:
@@ -80,7 +63,7 @@ async def idle(valkey_url: str, state: State, until: Until) -> AsyncGenerator[tu
     await world.write(*NAMES)
     consumer = IdleConsumer(state, lease)
     keeping = asyncio.create_task(consumer.keep())
-    async with calculating(valkey_url):
+    async with calculating(valkey_url, **PROMPT):
 
         async def are_owned() -> bool:
             return len(await world.holders()) == SHARDS
@@ -219,7 +202,7 @@ async def test_after_a_long_rest_the_first_value_is_the_ledgers(
     async with (
         collectors.running(collecting),
         consumers.running(consuming),
-        calculating(valkey_url),
+        calculating(valkey_url, **PROMPT),
         serving(valkey_url, has_signs=False) as server,
     ):
         await until(collectors.all_known(market, state), "all accounts are known", 30)

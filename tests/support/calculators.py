@@ -3,25 +3,29 @@
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, cast
 
 import msgspec
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
+from portfolio_realtime import config
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.model import US_EQUITY, Account, Mark, Position, Unmarked
-from portfolio_realtime.state import State, keys
+from portfolio_realtime.portfolio_calculator import calculator
+from portfolio_realtime.service import Context
+from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.connection import Subscribed
 from portfolio_realtime.state.feeds import ACCOUNTS
 from portfolio_realtime.state.valuations import decode_batch, is_stored
 from portfolio_realtime.telemetry import PREFIX
 from portfolio_realtime.wire.frames import text_of
-from tests.conftest import SHARDS
+from tests.conftest import LEASE_MS, SHARDS, running_service
 
 MIN_UPDATE_S = 0.4
 HEARD_S = 0.4
@@ -42,6 +46,19 @@ class Seen:
     def stream_position(self) -> tuple[int, int]:
         """Only ever grows for a client."""
         return self.epoch, self.sequence
+
+
+@contextlib.asynccontextmanager
+async def calculating(url: str, **changed: Any) -> AsyncGenerator[None]:
+    """A calculator in this process, with these settings."""
+    settings: dict[str, Any] = {"_env_file": None, "shards": SHARDS, "lease_ms": LEASE_MS, **changed}
+    state = open_state(url, holder="calculator", shards=SHARDS, lease_ms=LEASE_MS)
+    context = Context(config.load(**settings), state, CLOCK, CollectorRegistry(), "calculator")
+    try:
+        async with running_service(calculator.run(context)):
+            yield
+    finally:
+        await state.close()
 
 
 class World:

@@ -47,10 +47,8 @@ class NetworkRules:
         if not self._is_trusted(peer):
             return peer
         address = peer
-        hops = listed(headers.get("x-forwarded-for", ""))[
-            -HOPS_MAX:
-        ]  # empty ones count not (RFC 9110 §5.6.1)
-        for hop in reversed(hops):  # each proxy adds whom it has seen at the end
+        hops = listed(headers.get("x-forwarded-for", ""))  # empty ones do not count (RFC 9110 §5.6.1)
+        for hop in reversed(hops[-HOPS_MAX:]):  # each proxy adds whom it has seen at the end
             if (found := _parsed(hop)) is None:
                 break
             address = found
