@@ -37,6 +37,7 @@ from portfolio_realtime.state.feeds import SourceStatus
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.state.minutes import whole_at_or_before
 from portfolio_realtime.telemetry import MarketMetrics
+from portfolio_realtime.waiting import wait_at_most
 
 UNIVERSE_PAUSE_S: Final = 0.1  # between two reads of the universe
 FLUSH_S_MIN: Final = 0.02  # marks that change within this time of a flush share the next one
@@ -193,9 +194,7 @@ class FeedConsumer:
             if status is SourceStatus.IDLE and not self._watchers.is_any:
                 self._idle.told(self._context.clock.monotonic_s())
             was_live = is_live
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(KEEP_S if is_live else LOOK_S):
-                    await self._status_due.wait()
+            await wait_at_most(KEEP_S if is_live else LOOK_S, self._status_due)
 
     @property
     def _status(self) -> SourceStatus:
@@ -277,9 +276,7 @@ class FeedConsumer:
         if self._idle.may_wait(now_s):
             self._idle.is_behind = self._subscription.is_idle = True
             wait_s = IDLE_S
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(wait_s):
-                await self._woken.wait()
+        await wait_at_most(wait_s, self._woken)
 
     async def _write_changed(
         self, lease: Lease, changed: Sequence[tuple[Mark, bool]], *, is_waking: bool

@@ -12,7 +12,6 @@ those symbols are subscribed again. The same refresh limits any other drift and 
 """
 
 import asyncio
-import contextlib
 import itertools
 from collections.abc import Iterable, Sequence
 from typing import Final, NoReturn
@@ -40,6 +39,7 @@ from portfolio_realtime.market_data_consumer.stream import Arrived, MarketStream
 from portfolio_realtime.market_data_consumer.trading_sessions import Session
 from portfolio_realtime.model import Mark
 from portfolio_realtime.telemetry import MarketMetrics
+from portfolio_realtime.waiting import wait_at_most
 
 LEAVING_S: Final = 10.0  # how long a symbol that no account holds any more stays subscribed
 SNAPSHOT_REQUESTS_MAX: Final = 4  # at the same time
@@ -291,9 +291,7 @@ class MarketSubscription:
         next_s = min(self._leaving.values(), default=None)
         wait_s = None if next_s is None else max(0.0, next_s - self._clock.monotonic_s())
         # On timeout, it is time to drop a symbol.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(wait_s):
-                await self.changed.wait()
+        await wait_at_most(wait_s, self.changed)
 
     def _tell_left_out(self, left_out: list[str]) -> None:
         if left_out:

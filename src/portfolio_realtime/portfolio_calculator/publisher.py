@@ -1,7 +1,6 @@
 """Values the watched accounts and publishes what has changed, shard by shard under its lease."""
 
 import asyncio
-import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -18,6 +17,7 @@ from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.state.valuations import KnownInterest
 from portfolio_realtime.telemetry import CalculatorMetrics
 from portfolio_realtime.valuation.valuer import NOTHING, Flush, Valuer
+from portfolio_realtime.waiting import wait_at_most
 from portfolio_realtime.wire.messages import VALKEY
 
 QUIET_S: Final = 0.5  # longest wait without a change, because marks become stale by time alone
@@ -61,9 +61,7 @@ class Publisher:
         await marks_read.wait()
         wait_s = QUIET_S
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await self.wake.wait()
+            await wait_at_most(wait_s, self.wake)
             self.wake.clear()
             if self._valuer.watchlist:
                 await self._idle_marks.wait()

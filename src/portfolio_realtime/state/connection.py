@@ -30,6 +30,7 @@ from portfolio_realtime.state.subscriptions import (
     Subscribed,
     Subscriptions,
 )
+from portfolio_realtime.waiting import wait_at_most
 
 __all__ = ["SUBSCRIBED", "Call", "Connection", "Message", "Script", "Subscribed", "reports_unavailable"]
 
@@ -145,9 +146,7 @@ class Connection:
     async def wait_turn(self, wait_s: float, turns: int) -> None:
         """Wait `wait_s` seconds, or until there have been more than `turns`."""
         if self.turns == turns:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await self._nodes.turned.wait()
+            await wait_at_most(wait_s, self._nodes.turned)
 
     def script(self, name: str) -> Script:
         """A script of the folder `lua`."""

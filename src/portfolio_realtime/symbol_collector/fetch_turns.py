@@ -1,11 +1,11 @@
 """Hands the accounts that are due to those who fetch them, and sleeps until one is."""
 
 import asyncio
-import contextlib
 from typing import Final
 
 from portfolio_realtime.clock import NS_PER_S, Clock
 from portfolio_realtime.symbol_collector.fetch_schedule import DueFetch, FetchSchedule
+from portfolio_realtime.waiting import wait_at_most
 
 LOOK_S_MAX: Final = 0.5  # between two looks, because a clock may be set
 CLOCK_STEP_S: Final = 0.001  # a sleep may end so much early
@@ -33,9 +33,7 @@ class FetchTurns:
             self.schedule.earliest_ns(is_urgent_only=is_urgent_only),
         )
         wait_s = LOOK_S_MAX if due_ns is None else (due_ns - self._now_ns()) / NS_PER_S + CLOCK_STEP_S
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(wait_s, LOOK_S_MAX)):
-                await queued.wait()
+        await wait_at_most(min(wait_s, LOOK_S_MAX), queued)
         queued.clear()
 
     def _note_queued(self) -> None:

@@ -25,6 +25,7 @@ from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import SettingsError
 from portfolio_realtime.service import Context
 from portfolio_realtime.state.connection_counts import ConnectionCounts
+from portfolio_realtime.waiting import wait_at_most
 from portfolio_realtime.websocket_server.access.shared_counts import SharedCounts
 from portfolio_realtime.websocket_server.clients.endpoint import Endpoint
 from portfolio_realtime.websocket_server.clients.gateway import CONNECTIONS_MAX, Gateway
@@ -62,9 +63,7 @@ class _Server(uvicorn.Server):
     async def main_loop(self) -> None:
         """Set the date that answers show, each second."""
         while not await self.on_tick(0):
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(DATE_S):
-                    await self._told.wait()
+            await wait_at_most(DATE_S, self._told)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
