@@ -72,8 +72,7 @@ async def measure_writes(state: State, lease: Lease, accounts: list[Account]) ->
         told = [bookings_of(account, count, 0) for account in accounts]
 
         async def write_both(told: list[Bookings] = told) -> None:
-            await state.accounts.write_bookings(lease, told)
-            await state.accounts.write(lease, accounts)
+            await state.accounts.write(lease, accounts, told)
 
         both_ms = await median_ms(write_both)
         result[f"record_with_{count}_bookings_us"] = round(both_ms * 1000 / len(accounts), 1)
@@ -123,7 +122,7 @@ async def measure(symbols: int, positions: int, minutes: int, moved: float) -> d
             names = [f"S{column:05d}" for column in range(symbols)]
             result |= await write_minutes(state, lease, names, minutes, moved, end_ns)
             began_ns = end_ns - minutes * MINUTE_NS
-            await state.accounts.write_bookings(lease, [bookings_of(accounts[0], 20, began_ns)])
+            await state.accounts.write(lease, (), [bookings_of(accounts[0], 20, began_ns)])
             queries = AccountQueries(state, settings, clock)
             account_id = accounts[0].account_id
             answer = await queries.history(account_id, "1d")

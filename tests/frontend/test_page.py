@@ -150,8 +150,7 @@ async def write_day(state: State, account_id: str, prices: list[float]) -> None:
     minute_ns = 60 * NS_PER_S
     now_ns = time.time_ns() // minute_ns * minute_ns
     bookings = Bookings(account_id, 2, now_ns - 30 * minute_ns, now_ns - 30 * minute_ns, ())
-    await state.accounts.write_bookings(lease, [bookings])
-    await state.accounts.write(lease, [account])
+    await state.accounts.write(lease, [account], [bookings])
     for before, price in enumerate(reversed(prices)):
         at_ns = now_ns - before * minute_ns
         mark = {"AAPL": MinuteMark(price, at_ns)}

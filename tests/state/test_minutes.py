@@ -77,8 +77,7 @@ async def test_bookings_are_read_with_the_record_they_belong_to(state: State) ->
     bookings = Bookings("a", 1, NOW_NS - 2, NOW_NS - 1, (one,))
     assert await state.accounts.read_with_bookings("a") is None
 
-    await state.accounts.write_bookings(lease, [bookings])
-    await state.accounts.write(lease, [account("a", 1)])
+    await state.accounts.write(lease, [account("a", 1)], [bookings])
     assert await state.accounts.read_with_bookings("a") == (account("a", 1), bookings)
 
     await state.accounts.write(lease, [account("a", 2)])

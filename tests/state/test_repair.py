@@ -255,14 +255,14 @@ async def test_what_is_on_its_way_to_valkey_is_not_lost(
     """The writer has taken a record and has not written it yet, while the counts are compared."""
     monkeypatch.setattr(stored_records, "COMPARE_S", 0.01)
     records, lease = _records_of(alice={"AAPL": 3}), await lease_of(state, "symbol_collector")
-    write, began, goes_on = state.accounts.write, asyncio.Event(), asyncio.Event()
+    write, began, goes_on = state.accounts.write_parts, asyncio.Event(), asyncio.Event()
 
-    async def slow(*batch: Any) -> None:
+    async def slow(*batch: Any) -> Any:
         began.set()
         await goes_on.wait()
-        await write(*batch)
+        return await write(*batch)
 
-    monkeypatch.setattr(state.accounts, "write", slow)
+    monkeypatch.setattr(state.accounts, "write_parts", slow)
     writer = RecordWriter(state.accounts, records, PendingAccounts())
     writer.request_write()
     tasks = [
@@ -316,13 +316,13 @@ async def test_records_that_are_long_on_their_way_are_not_called_live(
 ) -> None:
     """A narrow link to Valkey: the collector has the newest record, and nobody else does."""
     monkeypatch.setattr(record_writer, "SLOW_S", 0.05)
-    write, goes_on = state.accounts.write, asyncio.Event()
+    write, goes_on = state.accounts.write_parts, asyncio.Event()
 
-    async def slow(*batch: Any) -> None:
+    async def slow(*batch: Any) -> Any:
         await goes_on.wait()
-        await write(*batch)
+        return await write(*batch)
 
-    monkeypatch.setattr(state.accounts, "write", slow)
+    monkeypatch.setattr(state.accounts, "write_parts", slow)
     writer = RecordWriter(state.accounts, _records_of(alice={"AAPL": 3}), PendingAccounts())
     assert not writer.is_slow
     writer.request_write()

@@ -1,7 +1,9 @@
 """Account records and the universe: written by the symbol collector, read by all other services."""
 
 import itertools
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 
 import msgspec
@@ -35,6 +37,20 @@ _pending = msgspec.json.Decoder(Pending)
 _changes = msgspec.json.Decoder(list[AccountChange])
 
 
+@dataclass
+class _Part:
+    """Fields of one hash to set and to remove, and what is announced of them on its channel."""
+
+    changed: list[tuple[str, bytes]] = field(default_factory=list[tuple[str, bytes]])
+    removed: list[str] = field(default_factory=list[str])
+    announced: list[AccountChange] = field(default_factory=list[AccountChange])
+
+    def under(self, lease: Lease, key: str) -> FencedWrite:
+        """The write of this part under a lease."""
+        announce = (key, _encode(self.announced)) if self.announced else None
+        return FencedWrite(keys.fence(key), key, lease.fencing_token, self.changed, self.removed, announce)
+
+
 class Accounts:
     """The hashes `{sNN}:accounts`, `{sNN}:bookings`, `{sNN}:pending` and `{universe}`."""
 
@@ -51,49 +67,75 @@ class Accounts:
         """The shard of an account."""
         return keys.shard_of(account_id, self._shards)
 
-    async def write(self, lease: Lease, accounts: Iterable[Account]) -> None:
-        """Write records and announce them. Raises LeaseLost, StateUnavailable."""
-        by_shard: dict[int, list[Account]] = {}
-        for account in accounts:
-            by_shard.setdefault(self.shard_of(account.account_id), []).append(account)
-        for shard, records in by_shard.items():
-            changes = [AccountChange(record.account_id, record.version) for record in records]
-            encoded = [(record.account_id, _encode(record)) for record in records]
-            await self._write(lease, shard, encoded, [], changes)
+    async def write(
+        self, lease: Lease, accounts: Sequence[Account], bookings: Sequence[Bookings] = ()
+    ) -> None:
+        """Write records, each after its bookings, and announce them. Raises LeaseLost, StateUnavailable."""
+        for error in (await self.write_parts(lease, accounts, bookings, ())).values():
+            raise error
 
-    async def remove(self, lease: Lease, account_ids: Iterable[str]) -> None:
+    async def remove(self, lease: Lease, account_ids: Sequence[str]) -> None:
         """Remove records and their bookings, and announce it. Raises LeaseLost, StateUnavailable."""
-        for account_id in account_ids:
-            shard = self.shard_of(account_id)
-            await self._write_bookings(lease, shard, [], [account_id])
-            await self._write(lease, shard, [], [account_id], [AccountChange(account_id, 0)])
+        for error in (await self.write_parts(lease, (), (), account_ids)).values():
+            raise error
 
-    async def write_bookings(self, lease: Lease, bookings: Iterable[Bookings]) -> None:
-        """Write the day's bookings, before the accounts' records. Raises LeaseLost, StateUnavailable."""
-        by_shard: dict[int, list[tuple[str, bytes]]] = {}
+    async def write_parts(
+        self, lease: Lease, accounts: Sequence[Account], bookings: Sequence[Bookings], gone: Sequence[str]
+    ) -> dict[int, StateUnavailable]:
+        """As `write` and `remove`, of all shards together: one round trip, however many shards there are.
+
+        Returns why a shard is away, for those that are. Raises LeaseLost, StateUnavailable.
+        """
+        booked, records = defaultdict[int, _Part](_Part), defaultdict[int, _Part](_Part)
         for one in bookings:
-            shard = self.shard_of(one.account_id)
-            by_shard.setdefault(shard, []).append((one.account_id, _encode(one)))
-        for shard, encoded in by_shard.items():
-            await self._write_bookings(lease, shard, encoded, [])
+            booked[self.shard_of(one.account_id)].changed.append((one.account_id, _encode(one)))
+        for account in accounts:
+            part = records[self.shard_of(account.account_id)]
+            part.changed.append((account.account_id, _encode(account)))
+            part.announced.append(AccountChange(account.account_id, account.version))
+        for account_id in gone:
+            shard = self.shard_of(account_id)
+            booked[shard].removed.append(account_id)
+            records[shard].removed.append(account_id)
+            records[shard].announced.append(AccountChange(account_id, 0))
+        return await self._write_all(
+            lease,
+            [
+                *((shard, keys.bookings(shard), part) for shard, part in booked.items()),
+                *((shard, keys.accounts(shard), part) for shard, part in records.items()),
+            ],
+        )
 
-    async def write_pending(self, lease: Lease, pending: Iterable[Pending], gone: Iterable[str]) -> None:
+    async def write_pending(
+        self, lease: Lease, pending: Iterable[Pending], gone: Iterable[str]
+    ) -> dict[int, StateUnavailable]:
         """Write why accounts have no record, and remove the entries of accounts in `gone`.
 
-        Raises LeaseLost, StateUnavailable.
+        Returns why a shard is away, for those that are. Raises LeaseLost, StateUnavailable.
         """
-        added: dict[int, list[tuple[str, bytes]]] = {}
-        removed: dict[int, list[str]] = {}
+        parts = defaultdict[int, _Part](_Part)
         for one in pending:
-            shard = self.shard_of(one.account_id)
-            added.setdefault(shard, []).append((one.account_id, _encode(one)))
+            parts[self.shard_of(one.account_id)].changed.append((one.account_id, _encode(one)))
         for account_id in gone:
-            removed.setdefault(self.shard_of(account_id), []).append(account_id)
-        for shard in sorted(added.keys() | removed.keys()):
-            key = keys.pending(shard)
-            await self._connection.fenced_write(
-                keys.fence(key), key, lease.fencing_token, added.get(shard, []), removed.get(shard, []), None
-            )
+            parts[self.shard_of(account_id)].removed.append(account_id)
+        return await self._write_all(
+            lease, [(shard, keys.pending(shard), part) for shard, part in parts.items()]
+        )
+
+    @reports_unavailable
+    async def _write_all(
+        self, lease: Lease, parts: Sequence[tuple[int, str, "_Part"]]
+    ) -> dict[int, StateUnavailable]:
+        """Write parts (shard, hash, part) in this order. Returns why a shard is away."""
+        writes = [part.under(lease, key) for _, key, part in parts]
+        failures = await self._connection.fenced_writes(writes) if writes else []
+        away = dict[int, StateUnavailable]()
+        for (shard, *_), failure in zip(parts, failures, strict=True):
+            if isinstance(failure, LeaseLost):
+                raise failure
+            if failure is not None:
+                away[shard] = failure
+        return away
 
     @reports_unavailable
     async def write_listed(self, lease: Lease, shards: Sequence[int]) -> None:
@@ -128,25 +170,6 @@ class Accounts:
         found = await cast("Awaitable[list[bytes | None]]", pipeline.execute()) if account_ids else []
         pending = _readable(_pending, [raw for raw in found if raw is not None])
         return {one.account_id: one for one in pending}
-
-    async def _write_bookings(
-        self, lease: Lease, shard: int, encoded: list[tuple[str, bytes]], removed: list[str]
-    ) -> None:
-        key = keys.bookings(shard)
-        await self._connection.fenced_write(keys.fence(key), key, lease.fencing_token, encoded, removed, None)
-
-    async def _write(
-        self,
-        lease: Lease,
-        shard: int,
-        encoded: list[tuple[str, bytes]],
-        removed: list[str],
-        changes: list[AccountChange],
-    ) -> None:
-        key = keys.accounts(shard)
-        await self._connection.fenced_write(
-            keys.fence(key), key, lease.fencing_token, encoded, removed, (key, _encode(changes))
-        )
 
     @reports_unavailable
     async def read(self, shard: int, account_ids: list[str]) -> list[Account]:
@@ -343,5 +366,5 @@ def _readable(decoder: msgspec.json.Decoder[T], raws: Iterable[bytes]) -> list[T
 
 
 async def _scan(connection: Connection, key: str) -> AsyncIterator[tuple[bytes, bytes]]:
-    async for field, value in connection.commands.hscan_iter(key, count=READ_FIELDS_MAX):
-        yield field, value
+    async for name, value in connection.commands.hscan_iter(key, count=READ_FIELDS_MAX):
+        yield name, value

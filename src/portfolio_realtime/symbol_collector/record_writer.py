@@ -6,13 +6,12 @@ written last may be lost with a primary.
 
 import asyncio
 import contextlib
-from collections import defaultdict
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Final, NoReturn
 
 from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.errors import StateUnavailable
-from portfolio_realtime.model import Account, Bookings, Pending
+from portfolio_realtime.model import Account
 from portfolio_realtime.service import spare
 from portfolio_realtime.state.accounts import Accounts
 from portfolio_realtime.state.leases import Lease
@@ -112,15 +111,11 @@ class RecordWriter:
     async def _write_batch(self, lease: Lease) -> None:
         """Write the universe first, so that every symbol of a record is in it.
 
-        What is left out of a shard that is away comes with `note_back`; what is to be removed from it is
-        found later (`find_left_over`).
+        All shards are written together: on a busy machine each round trip may take tenths of a second. What
+        is left out of a shard that is away comes with `note_back`; what is to be removed from it is found
+        later (`find_left_over`).
         """
         added, accounts, gone = self._records.take_changes(WRITE_ACCOUNTS_MAX)
-        changed = defaultdict[int, tuple[list[Account], list[Bookings]]](lambda: ([], []))
-        for account in accounts:
-            changed[self._accounts.shard_of(account.account_id)][0].append(account)
-        for bookings in self._records.bookings(accounts):
-            changed[self._accounts.shard_of(bookings.account_id)][1].append(bookings)
         removed = (
             sorted(self._removed_symbols - self._records.universe.keys()) if self._removed_symbols else []
         )
@@ -128,28 +123,27 @@ class RecordWriter:
         if (added or removed) and UNIVERSE not in self.away:
             with self.sparing(UNIVERSE):
                 await self._accounts.write_universe(lease, added, removed)
-        for shard in changed.keys() - self.away:
-            records, booked = changed[shard]
-            with self.sparing(shard):
-                await self._accounts.write_bookings(lease, booked)
-                await self._accounts.write(lease, records)
-        for account_id in gone:
-            if (shard := self._accounts.shard_of(account_id)) not in self.away:
-                with self.sparing(shard):
-                    await self._accounts.remove(lease, [account_id])
-        await self._write_pending(lease)
-
-    async def _write_pending(self, lease: Lease) -> None:
+        accounts = [one for one in accounts if self._is_here(one.account_id)]
+        bookings = self._records.bookings(accounts)
+        self._spare_all(
+            await self._accounts.write_parts(lease, accounts, bookings, list(filter(self._is_here, gone)))
+        )
         # After the records: readers look for a pending reason only if there is no record.
         pending, valued = self._pending.take_changes(WRITE_ACCOUNTS_MAX)
-        changed = defaultdict[int, tuple[list[Pending], list[str]]](lambda: ([], []))
-        for one in pending:
-            changed[self._accounts.shard_of(one.account_id)][0].append(one)
-        for account_id in valued:
-            changed[self._accounts.shard_of(account_id)][1].append(account_id)
-        for shard in changed.keys() - self.away:
-            with self.sparing(shard):
-                await self._accounts.write_pending(lease, *changed[shard])
+        pending = [one for one in pending if self._is_here(one.account_id)]
+        self._spare_all(
+            await self._accounts.write_pending(lease, pending, list(filter(self._is_here, valued)))
+        )
+
+    def _is_here(self, account_id: str) -> bool:
+        """Whether the account's shard is not away."""
+        return self._accounts.shard_of(account_id) not in self.away
+
+    def _spare_all(self, failures: Mapping[int, StateUnavailable]) -> None:
+        """Leave out shards that have turned out to be away. Raises StateUnavailable of a single server."""
+        for shard, error in failures.items():
+            self.spare(error)
+            self.away.add(shard)
 
     async def read_stored(self, account_id: str) -> Account | None:
         """The stored record of an account; None also if its shard is away. Raises StateUnavailable."""

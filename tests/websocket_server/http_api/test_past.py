@@ -34,8 +34,7 @@ async def write_record(state: State, last_equity: str = "1220.01", cash: str = "
     numbers = Decimal(cash), Decimal(last_equity), "2026-11-20", Decimal("50.00")
     account = Account("a", 1, "ACTIVE", "USD", *numbers, (), now_ns)
     began_ns = now_ns - 600 * NS_PER_S
-    await state.accounts.write_bookings(lease, [Bookings("a", 1, began_ns, began_ns, ())])
-    await state.accounts.write(lease, [account])
+    await state.accounts.write(lease, [account], [Bookings("a", 1, began_ns, began_ns, ())])
     await state.leases.release(lease)
 
 
