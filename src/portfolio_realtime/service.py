@@ -286,16 +286,23 @@ def tell_clock(ahead_s: float, gauge: Gauge) -> None:
 
 
 async def _keep_agreed(context: Context) -> None:
-    agreement, wire = context.state.agreement, context.state.wire
+    agreement, wire, shards = context.state.agreement, context.state.wire, context.settings.shards
     written, silent = wire.writes, list[WireProcess]()
     gauge = telemetry.wire_version(context.registry)
 
     async def keep() -> None:
         silent[:] = await agreement.keep(agreed_settings(context.settings, wire))
 
+    async def keep_shards() -> None:
+        """Write the number again if it was lost: else a process with another one would be let in."""
+        if (here := await agreement.shards(shards)) != shards:
+            log.error(
+                "others divide accounts into another number of shards", shards=here, **logs.once("shards")
+            )
+
     while True:
-        # On a cluster, the part that holds one of the two may be away alone.
-        for step in (keep, lambda: wire.follow(context.clock.monotonic_s(), silent)):
+        # On a cluster, the part that holds one of them may be away alone.
+        for step in (keep, keep_shards, lambda: wire.follow(context.clock.monotonic_s(), silent)):
             try:
                 await step()
             except StateUnavailable as error:

@@ -56,6 +56,16 @@ async def test_interest_that_another_server_has_announced_again_is_not_ours(
     assert not await other.interest.is_gone([alice])
 
 
+async def test_interest_in_positions_that_is_lost_alone_is_missed(state: State) -> None:
+    """Evicted with the stream of changes: calculators would leave the positions out."""
+    alice, bob = accounts_of(SHARD, 2)
+    await state.interest.begin([alice, bob], [bob])
+    assert not await state.interest.is_gone([alice, bob], [bob])
+    await state.connection.commands.delete(keys.position_interest(SHARD), keys.interest_changes(SHARD))
+    assert not await state.interest.is_gone([alice, bob])
+    assert await state.interest.is_gone([alice, bob], [bob])
+
+
 async def test_a_reader_gets_only_what_has_changed(state: State) -> None:
     """What began, what ended, who is watched with positions since; nothing where nothing has changed."""
     alice, bob, carol = accounts_of(SHARD, 3)

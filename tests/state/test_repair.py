@@ -103,6 +103,26 @@ async def test_who_divides_accounts_otherwise_is_refused(state: State, valkey_ur
     await service.with_state("test", settings(8), run, asyncio.Event())
 
 
+async def test_the_number_of_shards_that_was_lost_is_written_again(
+    state: State, valkey_url: str, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Evicted while services run: a process that divides accounts otherwise would be let in."""
+    monkeypatch.setattr(service, "AGREE_S", 0.01)
+    ending, commands = asyncio.Event(), state.connection.commands
+
+    async def run(_: service.Context) -> None:
+        await ending.wait()
+
+    settings = config.load(redis_url=valkey_url, shards=8, _env_file=None)
+    running = asyncio.create_task(service.with_state("test", settings, run, ending))
+    await until(lambda: commands.exists(keys.shards()), "it runs")
+    await commands.delete(keys.shards())
+    await until(lambda: commands.exists(keys.shards()), "the number is there again")
+    assert await commands.get(keys.shards()) == b"8"
+    ending.set()
+    await running
+
+
 async def test_what_living_processes_must_agree_on_can_be_changed_by_stopping_all(
     state: State, valkey_url: str
 ) -> None:
@@ -186,11 +206,14 @@ async def test_who_stands_by_leaves_a_lost_lease_to_who_had_it(
     await other.close()
 
 
-@pytest.mark.parametrize("key", [keys.accounts(keys.shard_of("alice", SHARDS)), keys.universe()])
+ALICES = keys.shard_of("alice", SHARDS)
+
+
+@pytest.mark.parametrize("key", [keys.accounts(ALICES), keys.bookings(ALICES), keys.universe()])
 async def test_what_was_evicted_comes_back(
     state: State, until: Until, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
-    """A record, the universe: nobody announces that they are gone."""
+    """A record, its bookings, the universe: nobody announces that they are gone."""
     monkeypatch.setattr(stored_records, "COMPARE_S", 0.01)
     records = _records_of(alice={"AAPL": 3, "ALICE": 1}, bob={"AAPL": 3, "BOB": 1})
     lease = await lease_of(state, "symbol_collector")

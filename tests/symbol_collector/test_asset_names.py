@@ -14,7 +14,7 @@ from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.clock import SystemClock
 from portfolio_realtime.errors import BrokerError, BrokerRefused, BrokerUnavailable
 from portfolio_realtime.model import CRYPTO, US_EQUITY, US_OPTION
-from portfolio_realtime.state import State
+from portfolio_realtime.state import State, keys
 from portfolio_realtime.symbol_collector.sources import asset_names
 from portfolio_realtime.symbol_collector.sources.asset_names import learn_names, name_of
 from portfolio_realtime.symbol_collector.sources.parse import PayloadRefused
@@ -84,6 +84,20 @@ async def test_a_name_that_is_there_is_not_asked_for_again(state: State, until: 
     async with learning(state, broker, UNIVERSE):
         await until(lambda: "NEWCO" in broker.asked, "the others are asked about")
     assert "AAPL" not in broker.asked
+
+
+async def test_a_name_that_valkey_loses_is_asked_for_again(state: State, until: Until) -> None:
+    """Evicted, or all is lost: not only after a day."""
+    broker = Broker()
+
+    async def is_known() -> bool:
+        return len(await state.asset_names.symbols()) == 2
+
+    async with learning(state, broker, UNIVERSE):
+        await until(is_known, "both names are there")
+        await state.connection.commands.delete(keys.asset_names())
+        await until(is_known, "both names are there again")
+    assert broker.asked.count("NEWCO") == 1  # it has none
 
 
 async def test_a_broker_that_does_not_answer_is_asked_later(state: State, until: Until) -> None:

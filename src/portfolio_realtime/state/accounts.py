@@ -272,12 +272,22 @@ class Accounts:
 
     @reports_unavailable
     async def counts(self, shards: Sequence[int]) -> list[int | StateUnavailable]:
-        """The number of records in each of these shards, or why it is away. Raises StateUnavailable."""
+        """The number of records with bookings in each of these shards, or why it is away.
+
+        Each record is written with its bookings, so the lower of the two counts tells. Raises
+        StateUnavailable.
+        """
         pipeline = self._connection.commands.pipeline(transaction=False)
         for shard in shards:
             pipeline.hlen(keys.accounts(shard))
+            pipeline.hlen(keys.bookings(shard))
         found = await pipeline.execute(raise_on_error=False) if shards else []
-        return [result_or_unavailable(one) for one in found]
+        said = [result_or_unavailable(one) for one in found]
+        counts = list[int | StateUnavailable]()
+        for pair in zip(said[::2], said[1::2], strict=True):
+            failures = [one for one in pair if isinstance(one, StateUnavailable)]
+            counts.append(failures[0] if failures else min(pair))
+        return counts
 
     def keeper(self, shard: int | None) -> object:
         """Which server keeps a shard, or the universe (None): another one may lack the last writes."""
@@ -305,6 +315,17 @@ class Accounts:
             for shard in (range(self._shards) if shards is None else shards)
         ]
         return sorted(account_id.decode() for account_id in itertools.chain(*found))
+
+    @reports_unavailable
+    async def ids_with_bookings(self, shards: Iterable[int]) -> set[str]:
+        """The accounts of these shards whose record and bookings are stored. Raises StateUnavailable."""
+        pipeline = self._connection.commands.pipeline(transaction=False)
+        for shard in shards:
+            pipeline.hkeys(keys.accounts(shard))
+            pipeline.hkeys(keys.bookings(shard))
+        found = await cast("Awaitable[list[list[bytes]]]", pipeline.execute())
+        recorded, booked = (set(itertools.chain(*part)) for part in (found[::2], found[1::2]))
+        return {account_id.decode() for account_id in recorded & booked}
 
     def changes(self, shards: list[int]) -> AsyncIterator[Message | Subscribed]:
         """Announcements of these shards' accounts; decode each with `decode_changes`."""

@@ -202,14 +202,15 @@ class Interest:
         return await self._connection.written_once(keys.life(), ours)
 
     @reports_unavailable
-    async def is_gone(self, account_ids: Iterable[str]) -> bool:
+    async def is_gone(self, account_ids: Iterable[str], with_positions: Iterable[str] = ()) -> bool:
         """Whether we are not among those who watch, for one of these accounts in each shard.
 
-        Raises StateUnavailable.
+        The same for one of those that are watched with positions. Raises StateUnavailable.
         """
         pipeline = self._connection.commands.pipeline(transaction=False)
-        for shard, (account_id, *_) in self._by_shard(account_ids).items():
-            pipeline.zscore(keys.interest(shard), f"{account_id} {self._server}")
+        for watched, key_of in ((account_ids, keys.interest), (with_positions, keys.position_interest)):
+            for shard, (account_id, *_) in self._by_shard(watched).items():
+                pipeline.zscore(key_of(shard), f"{account_id} {self._server}")
         return None in await cast("Awaitable[list[float | None]]", pipeline.execute())
 
     @reports_unavailable

@@ -47,7 +47,7 @@ async def write_lost_again(
             if writer.has_changes:  # what came while stored records were counted is not among them
                 continue
             if _known_count(records, stored, writer, here) > sum(here.values()):
-                lost = set(records.known_ids).difference(await stored.ids(here))
+                lost = set(records.known_ids) - await stored.ids_with_bookings(here)
                 log.warning("records are missing in Valkey and are written again", count=len(lost))
                 records.write_again(lost)
                 writer.request_write()
@@ -94,7 +94,7 @@ async def _find_back(stored: Accounts, writer: RecordWriter) -> None:
 
 
 async def _count(stored: Accounts, shards: Sequence[int], writer: RecordWriter) -> dict[int, int]:
-    """Shard -> number of its records, of those that are not away."""
+    """Shard -> number of its records with bookings, of those that are not away."""
     asked, here = [shard for shard in shards if shard not in writer.away], dict[int, int]()
     for shard, count in zip(asked, await stored.counts(asked), strict=True):
         with writer.sparing(shard):

@@ -127,21 +127,25 @@ async def test_interest_is_renewed_for_as_long_as_somebody_watches(
         await until(lambda: watched(state, "a"), "a is watched again")
 
 
-@pytest.mark.parametrize("is_all", [True, False])
+@pytest.mark.parametrize("lost", ["all", "interest", "interest in positions"])
 async def test_interest_that_is_lost_is_announced_again(
-    state: State, valkey_url: str, until: Until, monkeypatch: pytest.MonkeyPatch, *, is_all: bool
+    state: State, valkey_url: str, until: Until, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
     """All keys or interest alone are gone while everybody is connected: noticed before it is renewed."""
+
+    async def is_watched() -> bool:
+        return "a" in (await state.interest.read(shard)).with_positions
+
     monkeypatch.setattr(publication_follower, "RENEW_S", 1e6)
     await write_accounts(state, "a")
-    async with serving(valkey_url) as server, server.open("/ws/portfolio/a"):
-        await until(lambda: watched(state, "a"), "interest")
-        await until(lambda: state.connection.commands.exists(keys.life()), "a life with a name")
-        shard = keys.shard_of("a", SHARDS)
-        lost = [keys.interest(shard), keys.position_interest(shard), keys.interest_changes(shard)]
-        commands = state.connection.commands
-        assert await (commands.flushall() if is_all else commands.delete(*lost))
-        await until(lambda: watched(state, "a"), "interest again")
+    shard, commands = keys.shard_of("a", SHARDS), state.connection.commands
+    gone = [keys.position_interest(shard), keys.interest_changes(shard)]
+    async with serving(valkey_url) as server, server.open("/ws/portfolio/a?detail=positions"):
+        await until(is_watched, "interest")
+        await until(lambda: commands.exists(keys.life()), "a life with a name")
+        gone += [keys.interest(shard)] if lost == "interest" else []
+        assert await (commands.flushall() if lost == "all" else commands.delete(*gone))
+        await until(is_watched, "interest again")
 
 
 async def test_what_is_watched_is_announced_soon_after_an_outage(

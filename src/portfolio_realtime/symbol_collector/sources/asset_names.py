@@ -59,8 +59,9 @@ async def learn_names(
                 failures[symbol] += 1
                 await asyncio.sleep(BROKER_PAUSE_S)
                 break
-            asked_ns[symbol] = clock.now_ns()
-            if (name := name_of(found)) is not None:
+            if (name := name_of(found)) is None:
+                asked_ns[symbol] = clock.now_ns()
+            else:  # looked up again at once if Valkey loses it
                 await state.asset_names.write(symbol, name)
             await asyncio.sleep(PAUSE_S)
         await asyncio.sleep(POLL_S)

@@ -308,16 +308,16 @@ class PublicationFollower:
                 life = await self._state.interest.life(ours)
                 self._signs.reach()
                 is_other_life, known = bool(known) and life != known, life
-                some = list(itertools.islice(self.hub.accounts, LOOKED_AT_MAX))
+                some = list(itertools.islice(self.hub.accounts.values(), LOOKED_AT_MAX))
                 if is_other_life or await self._is_interest_gone(some):
                     log.warning("Valkey has lost its state: all watched accounts are announced again")
                     self._begin(self.hub.accounts)
                 ours = secrets.token_hex(8) if life == ours else ours  # for the next life
             await asyncio.sleep(LIFE_AGAIN_S if self._was_gone else LIFE_S)
 
-    async def _is_interest_gone(self, account_ids: list[str]) -> bool:
+    async def _is_interest_gone(self, accounts: list[WatchedAccount]) -> bool:
         """Whether their interest is gone, also when they are looked at again: it may be on its way."""
-        gone = bool(account_ids) and await self._state.interest.is_gone(account_ids)
+        gone = bool(accounts) and await self._state.interest.is_gone(*_watched(accounts))
         is_again, self._was_gone = gone and self._was_gone, gone and not self._was_gone
         return is_again
 
@@ -339,10 +339,7 @@ class PublicationFollower:
         for at in range(0, len(watched), BEGIN_ACCOUNTS_MAX):
             part = watched[at : at + BEGIN_ACCOUNTS_MAX]
             try:
-                ended = await self._state.interest.renew(
-                    [account.account_id for account in part],
-                    [account.account_id for account in part if account.has_positions_watched],
-                )
+                ended = await self._state.interest.renew(*_watched(part))
                 self._begin(ended)
             except StateUnavailable:  # the next round, or SUBSCRIBED, repeats it
                 if not self._state.connection.is_cluster:
@@ -392,3 +389,9 @@ class PublicationFollower:
         except (StateError, TimeoutError):
             return False
         return True
+
+
+def _watched(accounts: Iterable[WatchedAccount]) -> tuple[list[str], list[str]]:
+    """The ids of these accounts, and of those that are watched with positions."""
+    ids = [(account.account_id, account.has_positions_watched) for account in accounts]
+    return [name for name, _ in ids], [name for name, with_positions in ids if with_positions]
