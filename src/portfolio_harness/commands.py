@@ -212,7 +212,7 @@ def loadtest(
 def _kind(is_cluster: bool) -> "ValkeyKind":
     from portfolio_harness.valkey_kinds import ValkeyKind
 
-    return ValkeyKind.CLUSTER if is_cluster else ValkeyKind.EMBEDDED
+    return ValkeyKind.packaged(is_cluster=is_cluster)
 
 
 def _special(

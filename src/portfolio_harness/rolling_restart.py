@@ -23,6 +23,7 @@ from portfolio_harness.goals import STALE_S_MAX, Goal, failed, none
 from portfolio_harness.lags import percentile_s
 from portfolio_harness.progress import say
 from portfolio_harness.system import System, running, simulator_options, wait_known, wait_ready
+from portfolio_harness.valkey_kinds import ValkeyKind
 from portfolio_realtime.errors import SettingsError
 from portfolio_realtime.processes import end_all
 from portfolio_realtime.state.embedded import free_port
@@ -145,6 +146,7 @@ async def behind_haproxy(
     rate: float = 1.0,
     trades_per_second: float | None = None,
     seed: int = 7,
+    valkey: ValkeyKind = ValkeyKind.EMBEDDED,
 ) -> AsyncGenerator[Scene]:
     """Start everything; yields once every client has its first value.
 
@@ -163,7 +165,8 @@ async def behind_haproxy(
         "CONNECTS_PER_MINUTE": limit,
     }
     async with contextlib.AsyncExitStack() as stack:
-        system = await stack.enter_async_context(running(options, port=0, overrides=overrides))
+        starting = running(options, port=0, overrides=overrides, valkey=valkey)
+        system = await stack.enter_async_context(starting)
         await wait_known(system.url, accounts, lambda known: say(f"{known} of {accounts} accounts known"))
         first, second, front = (int(system.url.rpartition(":")[2]), free_port(), free_port())
         other = await stack.enter_async_context(_second_server(system, second))

@@ -1,6 +1,7 @@
 """The kinds of Valkey that a system can run on: one server or a cluster, of Valkey or of Redis."""
 
 import enum
+from typing import Self
 
 from portfolio_harness.valkey_cluster import ValkeyCluster
 from portfolio_harness.valkey_node import ValkeyNode, redis_program
@@ -13,6 +14,11 @@ class ValkeyKind(enum.StrEnum):
     REDIS = "redis"  # one server of Debian's package
     CLUSTER = "cluster"  # three primaries with a replica each, of the installed package
     REDIS_CLUSTER = "redis-cluster"  # the same, of Debian's package
+
+    @classmethod
+    def packaged(cls, *, is_cluster: bool) -> Self:
+        """The kind that runs the installed package."""
+        return cls(cls.CLUSTER if is_cluster else cls.EMBEDDED)
 
     @property
     def is_cluster(self) -> bool:

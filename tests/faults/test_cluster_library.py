@@ -11,6 +11,7 @@ from redis import exceptions
 from redis.asyncio.cluster import RedisCluster
 
 from portfolio_harness.valkey_cluster import ValkeyCluster
+from tests.conftest import KIND
 
 LISTENED_S = 5.0
 CHANNEL = "{marks}"
@@ -20,7 +21,7 @@ CHANNEL = "{marks}"
 async def test_its_subscriptions_stay_deaf_after_a_failover() -> None:
     """Nothing is heard, though another client publishes all the time, until some command is sent."""
     async with (
-        ValkeyCluster() as cluster,
+        ValkeyCluster(program=KIND.program) as cluster,
         RedisCluster.from_url(cluster.url) as deaf,
         deaf.pubsub() as subscription,
     ):

@@ -26,7 +26,7 @@ from portfolio_realtime.websocket_server.fanout import publication_follower
 from portfolio_realtime.websocket_server.fanout.publication_follower import PublicationFollower
 from portfolio_realtime.websocket_server.fanout.watched_account import StreamPosition, WatchedAccount
 from portfolio_realtime.wire.messages import Disconnect
-from tests.conftest import LEASE_MS, StartSimulator, Until
+from tests.conftest import KIND, LEASE_MS, StartSimulator, Until
 from tests.support import collectors
 from tests.support.consumers import context_of, running, write_universe
 from tests.support.websocket_servers import write_accounts
@@ -36,6 +36,11 @@ HEAL_S = 60.0
 LONG_S = 3600  # until the broker is asked again, and records are written again
 AWAY = (2, 3)  # the minutes, in their order, that cannot be written
 ACCOUNT_IDS = [f"account-{number}" for number in range(100)]
+
+
+def without_replicas() -> ValkeyCluster:
+    """Three primaries whom nobody replaces."""
+    return ValkeyCluster(replicas=0, program=KIND.program)
 
 
 @contextlib.asynccontextmanager
@@ -69,7 +74,7 @@ async def missed_alone(state: State, slots: frozenset[int]) -> None:
 
 async def test_who_is_kept_in_a_part_that_is_away_holds_up_nobody(until: Until) -> None:
     """Those of the other parts are watched from now on; the answer names the rest."""
-    async with ValkeyCluster(replicas=0) as cluster, watching(cluster, until) as state:
+    async with without_replicas() as cluster, watching(cluster, until) as state:
         lost = await cluster.primary_of(keys.valuations(0))
         slots = await cluster.slots_of(lost)
         await lost.kill()
@@ -80,7 +85,7 @@ async def test_a_node_that_is_lost_before_it_gets_a_script_again_holds_up_nobody
     until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has just answered that it does not know the script. The other nodes run theirs."""
-    async with ValkeyCluster(replicas=0) as cluster, watching(cluster, until) as state:
+    async with without_replicas() as cluster, watching(cluster, until) as state:
         lost = await cluster.primary_of(keys.valuations(0))
         for node in await cluster.primaries():
             await node.do("SCRIPT FLUSH")
@@ -100,7 +105,7 @@ async def test_a_node_that_is_lost_before_it_gets_a_script_again_holds_up_nobody
 
 async def test_owners_and_weights_of_the_other_parts_are_known_while_one_is_away(until: Until) -> None:
     """Calculators share what can be shared; of the lost part nothing is known."""
-    async with ValkeyCluster(replicas=0) as cluster, watching(cluster, until) as state:
+    async with without_replicas() as cluster, watching(cluster, until) as state:
         held = await state.leases.acquire(keys.shard_lease(3))
         assert held is not None
         lost = await cluster.primary_of(keys.valuations(0))
@@ -141,7 +146,7 @@ async def test_interest_of_the_other_parts_is_renewed_while_one_is_away(
     """However many accounts are watched: in steps, of which each has accounts of the lost part."""
     monkeypatch.setattr(publication_follower, "BEGIN_ACCOUNTS_MAX", 20)
     monkeypatch.setattr(publication_follower, "RENEW_S", 0.1)
-    async with ValkeyCluster(replicas=0) as cluster, watching(cluster, until) as state:
+    async with without_replicas() as cluster, watching(cluster, until) as state:
         metrics = ServerMetrics(CollectorRegistry())
         follower = PublicationFollower(state, SHARDS, SystemClock(), metrics)
         for account_id in ACCOUNT_IDS:
@@ -173,7 +178,7 @@ def _interest_of(account_id: str) -> str:
 
 async def test_who_does_not_exist_is_known_while_another_part_is_away(until: Until) -> None:
     """An account of a shard that has records is judged; of the lost part nothing is said."""
-    async with ValkeyCluster(replicas=0) as cluster, watching(cluster, until) as state:
+    async with without_replicas() as cluster, watching(cluster, until) as state:
         lost = await cluster.primary_of(keys.valuations(0))
         slots = await cluster.slots_of(lost)
         gone = [one for one in ACCOUNT_IDS if key_slot(_interest_of(one).encode()) in slots]
@@ -190,7 +195,7 @@ async def test_who_does_not_exist_is_known_while_another_part_is_away(until: Unt
 
 async def test_nobody_is_denied_because_a_part_has_come_back_empty(until: Until) -> None:
     """Its records are gone until the collector writes them again; those of the other parts prove nothing."""
-    async with ValkeyCluster(replicas=0) as cluster, watching(cluster, until) as state:
+    async with without_replicas() as cluster, watching(cluster, until) as state:
         await write_accounts(state, *ACCOUNT_IDS)
         part = await cluster.primary_of(keys.valuations(0))
         slots = await cluster.slots_of(part)
@@ -211,7 +216,7 @@ async def test_accounts_of_the_other_parts_go_on_being_reconciled(
 ) -> None:
     """A part is killed and comes back empty. Meanwhile the others change; then it is written whole."""
     market = await simulator(accounts=24, symbols=10, activities_per_second=2)
-    async with ValkeyCluster(replicas=0) as cluster, watching(cluster, until) as state:
+    async with without_replicas() as cluster, watching(cluster, until) as state:
         with capture_logs() as logged:
             async with collectors.running(collectors.context_of(market, state, shards=SHARDS)):
                 await collectors.wait_exact(market, state, until, HEAL_S)
@@ -246,7 +251,7 @@ async def test_what_a_replica_lacked_when_it_took_over_is_written_again(
 ) -> None:
     """Another primary has an older record. No request has failed, nothing is missing, nothing changes."""
     market = await simulator(accounts=24, symbols=10, activities_per_second=0)
-    async with ValkeyCluster(replicas=0) as cluster, watching(cluster, until) as state:
+    async with without_replicas() as cluster, watching(cluster, until) as state:
         context = collectors.context_of(market, state, shards=SHARDS, symbol_collection_interval=LONG_S)
         async with collectors.running(context):
             await collectors.wait_exact(market, state, until, HEAL_S)
@@ -267,7 +272,7 @@ async def test_who_does_not_exist_is_known_where_nobody_has_a_record(
 ) -> None:
     """Few accounts in many shards: once the broker's list is known, and again after a part has come back."""
     market = await simulator(accounts=2, symbols=3, activities_per_second=0)
-    async with ValkeyCluster(replicas=0) as cluster, watching(cluster, until) as state:
+    async with without_replicas() as cluster, watching(cluster, until) as state:
         assert await state.accounts.unknown(ACCOUNT_IDS) == {}
         async with collectors.running(collectors.context_of(market, state, shards=SHARDS)):
 
@@ -284,7 +289,7 @@ async def test_who_does_not_exist_is_known_where_nobody_has_a_record(
 
 async def test_a_day_is_read_with_all_its_minutes_or_not_at_all(until: Until) -> None:
     """While the part of one minute is away, a line without it would look like a market without prices."""
-    async with ValkeyCluster(replicas=0) as cluster, watching(cluster, until) as state:
+    async with without_replicas() as cluster, watching(cluster, until) as state:
         lease = await state.leases.acquire("market_data:stocks")
         assert lease is not None
         times_ns = [number * 60 * NS_PER_S for number in range(30)]
@@ -322,7 +327,7 @@ async def test_prices_go_on_while_the_part_of_a_minute_is_away(
             wholes[calls] = is_whole
 
     monkeypatch.setattr(Minutes, "write", write_or_fail)
-    async with ValkeyCluster(replicas=0) as cluster:
+    async with without_replicas() as cluster:
         state = open_state(cluster.url, holder="test", shards=SHARDS, lease_ms=LEASE_MS)
         await state.connection.wait_ready(HEAL_S)
         await write_universe(state, {"AAPL": US_EQUITY})

@@ -20,7 +20,7 @@ from portfolio_harness.chaos.place import Place, ServiceProcess
 from portfolio_harness.oracle import Oracle
 from portfolio_harness.system import wait_ready
 from portfolio_realtime.cancellation import cancel_until_ended
-from tests.conftest import Until
+from tests.conftest import KIND, Until
 from tests.support.pages import WatchedPage
 
 ACCOUNTS: Final = 4
@@ -76,7 +76,7 @@ async def replaced(service: ServiceProcess, url: str, how: signal.Signals) -> No
 @contextlib.asynccontextmanager
 async def viewed(folder: Path) -> AsyncGenerator[tuple[Place, Oracle, list[Viewer]]]:
     """Two of everything, and for each account a client at each server."""
-    place = Place(folder, SEED, ACCOUNTS)
+    place = Place(folder, SEED, ACCOUNTS, kind=KIND)
     async with place.running(OVERRIDES) as oracle, contextlib.AsyncExitStack() as stack:
         viewers = [Viewer(place, one) for one in await oracle.account_ids() for _ in place.urls]
         for number, viewer in enumerate(viewers):

@@ -16,7 +16,7 @@ from portfolio_realtime.processes import end_all
 from portfolio_realtime.run_services import SERVICES
 from portfolio_realtime.state.embedded import free_port
 from portfolio_realtime.supervisor import Supervisor
-from tests.conftest import Until
+from tests.conftest import ONE_KIND, Until
 
 SECRET = "9f1b8a7c-restore-drill-5d2e4f60-only-for-this-test"
 MARKET = ("--accounts", "20", "--symbols", "40", "--seed", "5", "--activities-per-second", "1")
@@ -29,7 +29,8 @@ async def test_valkey_is_lost_and_comes_back(
     """Under clients: all are right again without a hand, none goes back, and nobody has to reconnect."""
     simulator, simulator_url = await start_simulator(MARKET)
     port, oracle = free_port(), Oracle(simulator_url)
-    valkey = ValkeyNode(options=("--dir", str(tmp_path), "--dbfilename", "dump.rdb"))
+    options = ("--dir", str(tmp_path), "--dbfilename", "dump.rdb")
+    valkey = ValkeyNode(program=ONE_KIND.program, options=options)
     await valkey.start()
     environment = {**os.environ, **settings_for(simulator_url, port, SECRET), "REDIS_URL": valkey.url}
     supervisor = Supervisor({**environment, "MIN_UPDATE_INTERVAL": "0.2", "LOG_LEVEL": "error"}, SERVICES)

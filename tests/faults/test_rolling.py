@@ -11,6 +11,7 @@ import pytest_asyncio
 
 from portfolio_harness.rolling_restart import Rolled, Scene, behind_haproxy, haproxy_program, roll, storm
 from portfolio_realtime.errors import SettingsError
+from tests.conftest import KIND
 from tests.interoperability.programs import lacking
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -26,7 +27,7 @@ async def scene() -> AsyncGenerator[Scene]:
         haproxy_program()
     except SettingsError as missing:
         lacking(str(missing))
-    async with behind_haproxy(CONNECTIONS, ACCOUNTS) as ready:
+    async with behind_haproxy(CONNECTIONS, ACCOUNTS, valkey=KIND) as ready:
         yield ready
 
 

@@ -26,7 +26,7 @@ from portfolio_harness.oracle import Oracle
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.state import State, keys, open_state
-from tests.conftest import LEASE_MS, Until
+from tests.conftest import LEASE_MS, ONE_KIND, Until
 from tests.frontend.conftest import ARGUMENTS, CHROMIUM
 from tests.interoperability.programs import lacking
 from tests.support.pages import WatchedPage
@@ -144,7 +144,7 @@ async def connected(place: Place, url: str, account_id: str) -> AsyncGenerator[C
 @contextlib.asynccontextmanager
 async def two_of_everything(folder: Path) -> AsyncGenerator[Pair]:
     """Started, with a client and a page that show a live value soon; the client must not be closed."""
-    place = Place(folder, SEED, ACCOUNTS)
+    place = Place(folder, SEED, ACCOUNTS, kind=ONE_KIND)
     async with place.running(OVERRIDES) as oracle, contextlib.AsyncExitStack() as stack:
         state = open_state(place.valkey.url, holder="test", shards=SHARDS, lease_ms=LEASE_MS)
         stack.push_async_callback(state.close)
@@ -299,7 +299,7 @@ async def watched(client: WatchedPage) -> tuple[float, float]:
 @contextlib.asynccontextmanager
 async def two_of_everything_without_page(folder: Path) -> AsyncGenerator[tuple[Place, str]]:
     """Started, and an account."""
-    place = Place(folder, SEED, ACCOUNTS)
+    place = Place(folder, SEED, ACCOUNTS, kind=ONE_KIND)
     async with place.running({"MIN_UPDATE_INTERVAL": "0.2"}) as oracle:
         yield place, (await oracle.account_ids())[0]
 

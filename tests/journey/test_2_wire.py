@@ -1,11 +1,15 @@
 """Second: what a browser gets, and in which order."""
 
 import asyncio
+import time
+from typing import Final
 
 import httpx
 import pytest
 
-from tests.journey.conftest import Journey
+from tests.journey.conftest import OVERRIDES, Journey
+
+ON_THEIR_WAY: Final = 5  # publications that were made before, at most
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -60,13 +64,15 @@ async def test_a_burst_is_conflated_and_its_last_trade_is_never_lost(journey: Jo
     browser = await journey.watch(kate)
     await browser.priced()
 
+    began_s = time.monotonic()
     await asyncio.gather(*(journey.print("KILO", f"{100 + step / 100:.2f}") for step in range(1, 200)))
     await journey.print("KILO", "123.45")
 
     count = 1
     while (await browser.next())["equity"] != "123.45":
         count += 1
-    assert count < 100
+    took_s = time.monotonic() - began_s  # 200 trades are no burst on a machine that needs long to make them
+    assert count <= took_s / float(OVERRIDES["MIN_UPDATE_INTERVAL"]) + ON_THEIR_WAY
 
 
 async def test_nobody_sees_another_account(journey: Journey) -> None:

@@ -24,6 +24,7 @@ from portfolio_harness.system import (
     wait_ready,
 )
 from portfolio_harness.valkey_cluster import ValkeyCluster
+from portfolio_harness.valkey_kinds import ValkeyKind
 from portfolio_harness.valkey_node import ValkeyNode
 from portfolio_realtime.errors import SettingsError
 from portfolio_realtime.processes import end_all, start_module
@@ -114,11 +115,13 @@ class ServiceProcess:
 class Place:
     """All processes of a session of chaos."""
 
-    def __init__(self, folder: Path, seed: int, accounts: int, *, is_cluster: bool = False) -> None:
+    def __init__(
+        self, folder: Path, seed: int, accounts: int, *, kind: ValkeyKind = ValkeyKind.EMBEDDED
+    ) -> None:
         self.folder = folder
-        self.cluster = ValkeyCluster(is_debugged=True) if is_cluster else None
+        self.cluster = ValkeyCluster(program=kind.program, is_debugged=True) if kind.is_cluster else None
         options = ("--dir", str(folder), "--dbfilename", "none.rdb", "--enable-protected-configs", "yes")
-        self.valkey = ValkeyNode(free_port(), options=options)  # not started on a cluster
+        self.valkey = ValkeyNode(free_port(), program=kind.program, options=options)  # started for one server
         self.services: dict[str, ServiceProcess] = {}
         self.urls: list[str] = []  # of the servers
         self.jwt_secret = secrets.token_urlsafe(48)

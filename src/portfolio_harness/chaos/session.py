@@ -32,6 +32,7 @@ from portfolio_harness.judgement import PROPAGATION_S, Judge, judging
 from portfolio_harness.lags import percentile_s
 from portfolio_harness.oracle import Oracle
 from portfolio_harness.progress import say
+from portfolio_harness.valkey_kinds import ValkeyKind
 from portfolio_realtime.cancellation import cancel_until_ended
 
 UPDATE_S: Final = 1.0
@@ -181,7 +182,7 @@ async def _session(seed: int, clients: int, *, is_cluster: bool) -> AsyncGenerat
     per_server = max(1, clients // 2)
     accounts = min(per_server, ACCOUNTS_MAX)
     with tempfile.TemporaryDirectory(prefix="portfolio-chaos-") as folder:
-        place = Place(Path(folder), seed, accounts + 1, is_cluster=is_cluster)
+        place = Place(Path(folder), seed, accounts + 1, kind=ValkeyKind.packaged(is_cluster=is_cluster))
         limit = str(4 * clients + 1000)
         overrides = {
             "MIN_UPDATE_INTERVAL": str(UPDATE_S),
