@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, NoReturn, cast
@@ -302,6 +303,7 @@ def test_wrong_settings_end_with_their_own_code(capsys: pytest.CaptureFixture[st
     ("error", "is_told"),
     [
         (ConnectionResetError(), False),  # uvloop's own, of a TLS handshake that is cut
+        (socket.gaierror(-2, "Name or service not known"), False),  # uvloop's own, of an attempt given up
         (RuntimeError("unable to perform operation on <X>; the handler is closed"), False),
         (ValueError("a bug of ours"), True),
     ],

@@ -116,13 +116,14 @@ async def _serve(name: str, settings: config.Settings, run: Run, *, ends_itself:
 
 
 def tell_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log exceptions that nothing awaited, except those of a connection that was lost.
+    """Log exceptions that nothing awaited, except those of a connection that was lost or not made.
 
-    uvloop reports some of these as fatal, or leaves them in a future of its own when a TLS handshake is cut;
-    the user of the connection gets its own exception (MagicStack/uvloop#506).
+    uvloop reports some of these as fatal, or leaves them in a future of its own when a TLS handshake is cut,
+    or when it still looks up a name after the attempt was given up; the user of the connection gets its own
+    exception (MagicStack/uvloop#506).
     """
     error = context.get("exception")
-    if CLOSED_ALREADY not in str(error) and not isinstance(error, ConnectionError):
+    if CLOSED_ALREADY not in str(error) and not isinstance(error, (ConnectionError, socket.gaierror)):
         loop.default_exception_handler(context)
 
 
@@ -167,9 +168,7 @@ async def _wait_ready(context: Context) -> None:
         await context.state.connection.wait_ready(STATE_WAIT_S, tell_away)
     except StateUnavailable as error:
         if error.is_nameless:
-            raise StateRefused(
-                f"{error}. No machine has that name: check REDIS_HOST, or REDIS_URL"
-            ) from error
+            raise StateRefused(str(error)) from error
         raise StateUnavailable(
             f"{error}; start it (redis-cli ping answers PONG), or unset REDIS_HOST and REDIS_URL to use an "
             "embedded one"

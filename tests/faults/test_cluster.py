@@ -13,6 +13,7 @@ from portfolio_harness.valkey_cluster import ValkeyCluster
 from portfolio_harness.valkey_node import ValkeyNode
 from portfolio_realtime import config, service
 from portfolio_realtime.cancellation import cancel_until_ended
+from portfolio_realtime.cli import wire
 from portfolio_realtime.errors import StateRefused, StateUnavailable
 from portfolio_realtime.state import State, keys, nodes, open_state, rights
 from portfolio_realtime.state.clients import subscription_client
@@ -237,6 +238,8 @@ async def test_a_name_that_no_machine_has_is_refused(monkeypatch: pytest.MonkeyP
     settings = config.load(redis_host="nobody.invalid", _env_file=None)
     with pytest.raises(StateRefused, match="No machine has that name: check REDIS_HOST"):
         await service.with_state("test", settings, nothing, asyncio.Event())
+    with pytest.raises(StateRefused, match="No machine has that name: check REDIS_HOST"):
+        await wire.processes(settings)
 
 
 async def nothing(_: service.Context) -> None:

@@ -10,6 +10,7 @@ from portfolio_realtime.errors import StateRefused, StateUnavailable
 from portfolio_realtime.state import rights
 from portfolio_realtime.state.embedded import free_port
 from portfolio_realtime.state.server import examine
+from tests.conftest import ONE_KIND
 from tests.support.access import words_of
 
 SERVICES = [user for user in rights.COMMANDS if user != "operator"]
@@ -67,11 +68,11 @@ async def test_each_right_that_is_missing_is_named(
 async def cluster_url(tmp_path: Path) -> AsyncGenerator[str]:
     """A node with cluster mode on."""
     options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--dir", str(tmp_path))
-    async with ValkeyNode(options=options) as node:
+    async with ValkeyNode(program=ONE_KIND.program, options=options) as node:
         yield node.url
 
 
 async def test_a_cluster_without_slots_is_waited_for(cluster_url: str) -> None:
     """It passes, as somebody is setting it up."""
-    with pytest.raises(StateUnavailable, match=r"CLUSTERDOWN.* its cluster is not complete"):
+    with pytest.raises(StateUnavailable, match=r"CLUSTERDOWN.* not complete: redis-cli --cluster check"):
         await examine(cluster_url)

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
 from portfolio_realtime.config import Settings
-from portfolio_realtime.errors import SettingsError
+from portfolio_realtime.errors import SettingsError, StateRefused, StateUnavailable
 from portfolio_realtime.state import State, keys, state_of
 from portfolio_realtime.state.revocations import Revocation, SubjectRevocation, TokenRevocation
 
@@ -44,12 +44,20 @@ async def entitle(settings: Settings, subject: str, account_ids: Sequence[str]) 
 
 @contextlib.asynccontextmanager
 async def opened_state(settings: Settings) -> AsyncGenerator[State]:
-    """The state of a running system. Raises SettingsError with an embedded Valkey, which is not reachable."""
+    """The state of a running system.
+
+    Raises SettingsError with an embedded Valkey, which is not reachable, and StateRefused when its host name
+    cannot be resolved.
+    """
     if settings.is_embedded:
         raise SettingsError("an embedded Valkey serves only its own process: set REDIS_HOST or REDIS_URL")
     keys.use_prefix(settings.key_prefix)
     state = state_of(settings, HOLDER)
     try:
         yield state
+    except StateUnavailable as error:
+        if error.is_nameless:
+            raise StateRefused(str(error)) from error
+        raise
     finally:
         await state.close()

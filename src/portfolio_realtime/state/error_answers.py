@@ -16,7 +16,7 @@ PASSING: Final = {
     "LOADING": "it reads its data from the disk",
     "BUSY": "it runs a long script: SCRIPT KILL ends it",
     "MASTERDOWN": "it is a replica that has lost its primary",
-    "CLUSTERDOWN": "its cluster is not complete",
+    "CLUSTERDOWN": "its cluster is not complete: redis-cli --cluster check HOST:PORT says what is missing",
     "TRYAGAIN": "its cluster moves slots",
     "READONLY": "it is a replica: a failover is in progress, or REDIS_HOST does not name the primary",
     "UNBLOCKED": "a failover has made it a replica",
@@ -60,6 +60,7 @@ TLS_REMEDIES: Final = {  # part of the text of a handshake error -> remedy
 }
 # Beginnings of the client's error if the host name is not found.
 NO_SUCH_HOST: Final = ("Error -2 ", "Error -5 ")
+NAMELESS: Final = "No machine has that name: check REDIS_HOST, or REDIS_URL"
 NOT_VALKEY: Final = "the server there is not Valkey or Redis: check REDIS_HOST and REDIS_PORT, or REDIS_URL"
 ROLE_CHANGED: Final = frozenset({"READONLY", "UNBLOCKED", "MASTERDOWN"})  # another server is the primary now
 OWN_FAULT: Final = "script: "  # part of the ERR of a script that has a bug
@@ -113,10 +114,9 @@ def state_error(error: exceptions.RedisError | OSError, *, has_answered: bool = 
     # An error without a first word comes from a proxy.
     if isinstance(error, exceptions.ResponseError):
         return StateUnavailable(f"Valkey answers {text}", "ERR")
-    return StateUnavailable(
-        f"Valkey cannot be reached: {text.rstrip('.') or type(error).__name__}",
-        is_nameless=text.startswith(NO_SUCH_HOST),
-    )
+    is_nameless = text.startswith(NO_SUCH_HOST)
+    away = f"Valkey cannot be reached: {text.rstrip('.') or type(error).__name__}"
+    return StateUnavailable(f"{away}. {NAMELESS}" if is_nameless else away, is_nameless=is_nameless)
 
 
 def result_or_unavailable(answer: Any) -> Any:
