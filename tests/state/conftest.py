@@ -12,6 +12,7 @@ from portfolio_harness.valkey_kinds import Valkeys
 from portfolio_realtime.state import keys
 from portfolio_realtime.state.connection import Message, Subscribed
 
+GONE = -2  # answer of PTTL
 PLACEHOLDERS = {"SHA256": "[0-9a-f]{64}", "{sNN}": r"\{s\d\d[a-z]{2}\}"}
 
 
@@ -48,11 +49,13 @@ async def strays(commands: Redis) -> list[str]:
         row = next((row for row in table() if row.matches(key)), None)
         if row is None:
             found.append(f"{key} is not in the table of state/keys.py")
-        elif (
-            kind := cast("bytes", await commands.type(key)).decode().replace("zset", "sorted set")
-        ) != row.type:
+            continue
+        kind, lives_ms = cast("bytes", await commands.type(key)).decode(), await commands.pttl(key)
+        if kind == "none" or lives_ms == GONE:  # it has expired meanwhile
+            continue
+        if kind.replace("zset", "sorted set") != row.type:
             found.append(f"{key} is a {kind}, the table says {row.type}")
-        elif not row.is_permanent and await commands.pttl(key) < 0:
+        elif not row.is_permanent and lives_ms < 0:
             found.append(f"{key} never expires, the table says that it does")
     return found
 

@@ -1,26 +1,32 @@
 """Each server hears what its clients watch; one that begins to watch misses nothing, whatever comes between.
 
 A test has a calculator and two servers. `Watching` is a calculator's knowledge of interest, which may be old.
+Each is made with both ways in which a calculator writes: a call of a script, and a transaction.
 """
 
+import asyncio
 import functools
 import itertools
 import random
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
+from unittest.mock import AsyncMock
 
 import msgspec
 import pytest
 
+from portfolio_harness.valkey_cluster import ValkeyCluster
+from portfolio_harness.valkey_kinds import Valkeys
 from portfolio_realtime.errors import LeaseLost
 from portfolio_realtime.model import Publication, Publications
 from portfolio_realtime.state import State, interest, keys, open_state, valuations
+from portfolio_realtime.state.client.watched_keys import WatchedKeys
 from portfolio_realtime.state.connection import Message
 from portfolio_realtime.state.interest import UNREAD, Servers, only_server, server_name
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.state.valuations import KnownInterest, decode_batch, is_stored
 from portfolio_realtime.wire.frames import text_of
-from tests.conftest import SHARDS, Until
+from tests.conftest import DEADLINE_S, SHARDS, Until
 
 from .conftest import Followed, Messages
 from .records import accounts_of
@@ -109,12 +115,28 @@ class Watching:
         await self.state.valuations.publish(self.lease, SHARD, [Publication(END, 1, value)])
 
 
-@pytest.fixture
-async def calculator(state: State) -> Watching:
+@pytest.fixture(params=["script", "transaction"])
+async def calculator(
+    request: pytest.FixtureRequest, session_valkey: Valkeys, state: State, monkeypatch: pytest.MonkeyPatch
+) -> Watching:
     """A calculator that owns SHARD."""
     lease = await state.leases.acquire(keys.shard_lease(SHARD))
     assert lease is not None
+    if request.param == "script":
+        monkeypatch.setattr(WatchedKeys, "watch", AsyncMock())
+    elif isinstance(session_valkey, ValkeyCluster):
+        pytest.skip("a transaction is of one slot")
+    else:
+        await _write_by_transactions(state, lease)
     return Watching(state, lease)
+
+
+async def _write_by_transactions(state: State, lease: Lease) -> None:
+    """Give signs of life until the next one needs no script: the shared connection opens meanwhile."""
+    watched = state.valuations._watched  # pyright: ignore[reportPrivateUsage]
+    async with asyncio.timeout(DEADLINE_S):
+        while watched._watched is None:  # pyright: ignore[reportPrivateUsage]
+            await state.valuations.publish(lease, SHARD, [])
 
 
 @pytest.fixture
@@ -175,7 +197,7 @@ async def test_a_value_published_between_a_servers_beginning_and_the_calculators
     await calculator.end()
     await one.hear()
     await two.hear()
-    assert one.shows == {alice: 2, bob: 2}
+    assert sorted(one.heard) == sorted([(alice, 1), (alice, 2), (bob, 1), (bob, 2)])
     assert two.shows == {alice: 2}
     assert two.heard == [(alice, 2)]
 
@@ -286,7 +308,7 @@ async def test_of_many_shards_in_one_flush_only_those_of_a_newer_owner_are_refus
     assert sorted(found) == expected
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(15))
 async def test_no_server_ever_rests_on_an_old_value(
     calculator: Watching, servers: tuple[Listener, Listener], seed: int
 ) -> None:

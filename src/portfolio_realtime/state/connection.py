@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 
 from portfolio_realtime.errors import LeaseLost, StateUnavailable
 from portfolio_realtime.state import keys
+from portfolio_realtime.state.client.watched_keys import WatchedKeys
 from portfolio_realtime.state.error_answers import PassingError, result_or_unavailable, state_error
 from portfolio_realtime.state.nodes import Nodes
 from portfolio_realtime.state.routing import RoutedCommands
@@ -151,6 +152,12 @@ class Connection:
     def script(self, name: str) -> Script:
         """A script of the folder `lua`."""
         return Script(self.commands, name)
+
+    def watched_keys(self) -> WatchedKeys:
+        """Keys to be watched for the transactions of one writer. On a cluster nothing is done with them."""
+        return WatchedKeys(
+            lambda: None if self._nodes.is_cluster is not False else self._nodes.first.commands
+        )
 
     async def publish_word(self) -> str:
         """The command with which a script publishes here. Raises RedisError, StateRefused."""

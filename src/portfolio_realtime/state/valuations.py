@@ -14,6 +14,7 @@ from portfolio_realtime.errors import LeaseLost, StateUnavailable
 from portfolio_realtime.model import PositionRows, Publication, PublicationBatch, Publications
 from portfolio_realtime.state import interest as interest_of
 from portfolio_realtime.state import keys
+from portfolio_realtime.state.client.lean_client import Arguments
 from portfolio_realtime.state.connection import (
     WRITE_FIELDS_MAX,
     Call,
@@ -54,7 +55,10 @@ class Valuations:
         self._server = server
         self._publish = connection.script("publish_values")
         self._raise_fence = connection.script("raise_fence")
+        self._watched = connection.watched_keys()
+        self._fences = set[str]()  # of the shards that we have written
 
+    @reports_unavailable
     async def publish_all(
         self,
         shards: Sequence[tuple[int, Lease, Publications]],
@@ -65,6 +69,7 @@ class Valuations:
         """Store and announce the publications of one flush, with the lease's token as epoch.
 
         WRITE_FIELDS_MAX publications are one step, on a cluster of one shard; all steps are sent together. A
+        single step is a transaction if the fences can be watched (`WatchedKeys`), else a call of a script. A
         shard without publications sends a sign of life. `stale_hops`: the hops before the calculator from
         which nothing fresh arrives. `traceparents`: account id -> trace context, of traced accounts.
         `interest`: shard -> who watches there; the publications of other shards go to all servers. Returns
@@ -73,21 +78,67 @@ class Valuations:
         """
         word = await self._connection.word()
         parts = [
-            _Part(
-                place, shard, lease, publications.part(at, at + WRITE_FIELDS_MAX), (interest or {}).get(shard)
+            _part(
+                place,
+                shard,
+                lease,
+                publications.part(at, at + WRITE_FIELDS_MAX),
+                (interest or {}).get(shard),
+                stale_hops,
+                traceparents,
             )
             for place, (shard, lease, publications) in enumerate(shards)
             for at in range(0, len(publications), WRITE_FIELDS_MAX) or range(1)
         ]
+        begun = await self._transact(word, parts)
+        if begun is None:
+            refusals = await self._call_script(word, parts, is_again=False)
+        else:
+            refusals = await self._call_script(word, begun, is_again=True) if begun else {}
+        for part in parts:
+            (self._fences.discard if part.place in refusals else self._fences.add)(part.fence)
+        if begun is None:
+            await self._watched.watch(tuple(self._fences))
+        return [refusals.get(place) for place in range(len(shards))]
+
+    async def _transact(self, word: str, parts: Sequence["_Part"]) -> list["_Part"] | None:
+        """Write parts as one transaction, which costs Valkey two thirds of the script.
+
+        None if it could not be done: then the script does it, or tells which shard is refused. Else the parts
+        of which somebody may have begun to watch accounts since: the script sends them what they miss.
+        """
+        if not self._fences or sum(part.size for part in parts) > WRITE_FIELDS_MAX:
+            return None
+        commands, looks = list[Arguments](), dict[int, _Part]()
+        for part in parts:
+            if part.size:
+                commands.append(("HSET", keys.valuations(part.shard), *part.stored))
+                looks[len(commands)] = part
+                changes = keys.interest_changes(part.shard)
+                commands.append(("XRANGE", changes, f"({part.until}", "+", "COUNT", 1))
+            for server, message in part.messages.items():
+                of_server = keys.server_valuations(part.shard, server)
+                channel = keys.valuations(part.shard) if server == ALL_SERVERS else of_server
+                commands.append((word, channel, message))
+        expected = {part.fence: b"%d" % part.token for part in parts}
+        answers = await self._watched.transact(expected, commands, tuple(self._fences))
+        return None if answers is None else [part for place, part in looks.items() if answers[place]]
+
+    async def _call_script(
+        self, word: str, parts: Sequence["_Part"], *, is_again: bool
+    ) -> dict[int, LeaseLost | StateUnavailable]:
+        """Write parts by the script `publish_values`; `is_again`: their messages have been sent.
+
+        Returns place -> error of the shards that were refused. Raises StateUnavailable.
+        """
         steps = list(_steps(parts, is_cluster=self._connection.is_cluster))
         answers = await self._connection.call_each(
-            self._publish, [_call(word, step, stale_hops, traceparents) for step in steps]
+            self._publish, [_call(word, step, is_again=is_again) for step in steps]
         )
-        refusals: list[LeaseLost | StateUnavailable | None] = [None] * len(shards)
+        refusals: dict[int, LeaseLost | StateUnavailable] = {}
         for step, answer in zip(steps, answers, strict=True):
             if isinstance(answer, StateUnavailable):
-                for part in step:
-                    refusals[part.place] = answer
+                refusals.update((part.place, answer) for part in step)
                 continue
             for part, newer in zip(step, answer, strict=True):
                 if newer:
@@ -152,47 +203,65 @@ class _Part(NamedTuple):
 
     place: int  # of the shard in the call of `publish_all`
     shard: int
-    lease: Lease
-    publications: Publications
-    known: KnownInterest | None
+    fence: str
+    token: int
+    until: str  # the newest change of interest that the calculator knows
+    messages: Mapping[str, bytes]  # server, or ALL_SERVERS -> what it is told
+    size: int  # publications
+    stored: list[str | bytes | int]  # account and publication of each, in turn
 
-    def arguments(
-        self, stale_hops: tuple[str, ...], traceparents: Mapping[str, str] | None
-    ) -> list[str | bytes | int]:
+    def arguments(self) -> list[str | bytes | int]:
         """The arguments of the script `publish_values` for this shard."""
-        publications, epoch = self.publications, self.lease.fencing_token
-        batch = batch_of(epoch, publications, stale_hops, traceparents)
-        until, messages = (self.known and self.known.until) or BEGINNING, list[str | bytes | int]()
-        for server, message in _by_server(batch, self.known).items():
-            messages += (server, _encode(message))
-        stored: list[str | bytes | int] = [b""] * (2 * len(publications))
-        stored[::2], stored[1::2] = publications.account_ids, publications.values
-        for index, rows in publications.rows.items():
-            stored[2 * index + 1] = with_rows(publications.values[index], rows)
-        return [epoch, until, len(messages) // 2, len(publications), *messages, *stored]
+        told = [text for message in self.messages.items() for text in message]
+        return [self.token, self.until, len(self.messages), self.size, *told, *self.stored]
+
+
+def _part(
+    place: int,
+    shard: int,
+    lease: Lease,
+    publications: Publications,
+    known: KnownInterest | None,
+    stale_hops: tuple[str, ...],
+    traceparents: Mapping[str, str] | None,
+) -> _Part:
+    batch = batch_of(lease.fencing_token, publications, stale_hops, traceparents)
+    stored: list[str | bytes | int] = [b""] * (2 * len(publications))
+    stored[::2], stored[1::2] = publications.account_ids, publications.values
+    for index, rows in publications.rows.items():
+        stored[2 * index + 1] = with_rows(publications.values[index], rows)
+    return _Part(
+        place,
+        shard,
+        keys.fence(keys.valuations(shard)),
+        lease.fencing_token,
+        (known and known.until) or BEGINNING,
+        {server: _encode(message) for server, message in _by_server(batch, known).items()},
+        len(publications),
+        stored,
+    )
 
 
 def _steps(parts: Iterable[_Part], *, is_cluster: bool) -> Iterator[list[_Part]]:
     """Parts that one call of the script can write: of one shard on a cluster, elsewhere of many shards."""
     step, size = list[_Part](), 0
     for part in parts:
-        size += len(part.publications)
+        size += part.size
         if step and (is_cluster or size > WRITE_FIELDS_MAX):
             yield step
-            step, size = [], len(part.publications)
+            step, size = [], part.size
         step.append(part)
     if step:
         yield step
 
 
-def _call(
-    word: str, step: Sequence[_Part], stale_hops: tuple[str, ...], traceparents: Mapping[str, str] | None
-) -> Call:
+def _call(word: str, step: Sequence[_Part], *, is_again: bool) -> Call:
     """A call of the script `publish_values`."""
-    hashes = [keys.valuations(part.shard) for part in step]
-    changes = [keys.interest_changes(part.shard) for part in step]
-    told = (argument for part in step for argument in part.arguments(stale_hops, traceparents))
-    return (*map(keys.fence, hashes), *hashes, *changes), (word, interest_of.CHANGES_MAX, *told)
+    shards = [part.shard for part in step]
+    told = (argument for part in step for argument in part.arguments())
+    fences = (part.fence for part in step)
+    names = (*fences, *map(keys.valuations, shards), *map(keys.interest_changes, shards))
+    return names, (word, interest_of.CHANGES_MAX, int(is_again), *told)
 
 
 def _by_server(batch: PublicationBatch, known: KnownInterest | None) -> dict[str, PublicationBatch]:

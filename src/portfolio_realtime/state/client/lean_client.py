@@ -50,8 +50,8 @@ class _Question:
         self.answers: list[Any] = []
 
 
-class _Shared:
-    """The shared connection. It is used until `retire` is called or it is over."""
+class SharedConnection:
+    """The connection of short commands. It is used until `retire` is called or it is over."""
 
     def __init__(self) -> None:
         self.raw = RawConnection(self._take, self._lose)
@@ -144,8 +144,8 @@ class _Lane:
 
     def __init__(self, pool: ConnectionPool) -> None:
         self._pool = pool
-        self._shared: _Shared | None = None
-        self._leaving: list[_Shared] = []  # retired, with answers to come
+        self._shared: SharedConnection | None = None
+        self._leaving: list[SharedConnection] = []  # retired, with answers to come
         self._opening: asyncio.Task[None] | None = None
         self._left = 0  # how often all connections were left
         self._again_s = 0.0
@@ -153,8 +153,8 @@ class _Lane:
 
     async def ask(self, commands: Sequence[Arguments]) -> list[Any] | None:
         """The answers, errors included; None if the pool is to be used. Raises RedisError."""
-        shared = self._shared
-        if shared is None or not shared.is_usable():
+        shared = self.usable()
+        if shared is None:
             self._wish()
             return None
         try:
@@ -163,6 +163,11 @@ class _Lane:
             if not is_lost(error):
                 raise
             return None
+
+    def usable(self) -> SharedConnection | None:
+        """The shared connection, if commands may be sent on it now."""
+        shared = self._shared
+        return shared if shared is not None and shared.is_usable() else None
 
     def _wish(self) -> None:
         self._wished += 1
@@ -174,7 +179,7 @@ class _Lane:
         self._opening = asyncio.create_task(self._open())
 
     async def _open(self) -> None:
-        shared, left = _Shared(), self._left
+        shared, left = SharedConnection(), self._left
         try:
             # The command that goes through the pool meanwhile tells the error.
             with contextlib.suppress(exceptions.RedisError, OSError):
@@ -225,6 +230,10 @@ class LeanClient(Redis):
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
         """A pipeline; see the library's `Redis`."""
         return _LeanPipeline(self, self._lane, transaction)
+
+    def shared_connection(self) -> SharedConnection | None:
+        """The connection that short commands share, if it can be used now."""
+        return self._lane.usable()
 
     def receiver(self, heard: Callable[[str, bytes], None]) -> Receiver:
         """A connection for subscriptions, not opened yet."""

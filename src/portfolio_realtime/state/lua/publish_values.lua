@@ -1,14 +1,15 @@
 -- Store publications of shards and announce them to the servers that watch, in one step. A shard in which a newer
 -- owner has written is left out.
 -- KEYS: fence of each shard, then valuations of each, which is its channel of all servers, too, then changes of
--- interest of each. ARGV: PUBLISH or SPUBLISH, length of the streams of changes, then of each shard: token, id of
--- the newest change of interest that the calculator knows, number of messages, number of publications, server
--- ('' for all) and message of each, account and publication of each.
+-- interest of each. ARGV: PUBLISH or SPUBLISH, length of the streams of changes, 1 if the messages have been sent
+-- already and else 0, then of each shard: token, id of the newest change of interest that the calculator knows,
+-- number of messages, number of publications, server ('' for all) and message of each, account and publication of
+-- each.
 -- A server that has begun to watch since that change gets its publication as it is stored. If too much has
 -- changed, every message goes to all servers.
 -- Returns for each shard 0, or the newer token if refused. Fields are set 500 at a time, because Lua's unpack is
 -- limited.
-local word, changes_max, count = ARGV[1], tonumber(ARGV[2]), #KEYS / 3
+local word, changes_max, is_again, count = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1', #KEYS / 3
 
 local function publish_begun(changes, channel, first, last)
   local values, told = {}, {}
@@ -32,7 +33,7 @@ local function publish(channel, stream, since, told, first, last)
   end
   local changes = first <= last and redis.call('XRANGE', stream, '(' .. since, '+') or {}
   local is_missed = #changes >= changes_max
-  for at = told, first - 1, 2 do
+  for at = told, is_again and not is_missed and 0 or first - 1, 2 do
     local is_own = ARGV[at] ~= '' and not is_missed
     redis.call(word, is_own and channel .. ':' .. ARGV[at] or channel, ARGV[at + 1])
   end
@@ -41,7 +42,7 @@ local function publish(channel, stream, since, told, first, last)
   end
 end
 
-local fences, refusals, at = redis.call('MGET', unpack(KEYS, 1, count)), {}, 3
+local fences, refusals, at = redis.call('MGET', unpack(KEYS, 1, count)), {}, 4
 for shard = 1, count do
   local fence, token = tonumber(fences[shard] or '0'), tonumber(ARGV[at])
   local told = at + 4
