@@ -52,6 +52,7 @@ NONSENSE = [
     "\ud83d\ude00" * 10,
     "\x00" * 100,
 ]
+POST = b"POST /v1/portfolios HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 LISTED = {disconnect.code for disconnect in Disconnect} | {1002, 1003, 1007, 1009}
 
 
@@ -67,7 +68,7 @@ async def test_e12_a_handshake_that_comes_byte_by_byte_is_cut(
     own: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also on a connection that has asked something before."""
-    monkeypatch.setattr(http_protocol, "HEAD_S_MAX", 0.5)
+    monkeypatch.setattr(http_protocol, "REQUEST_S_MAX", 0.5)
     for before in (b"", b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"):
         async with raw(own) as (reader, writer):
             writer.write(before)
@@ -80,7 +81,7 @@ async def test_e12_a_handshake_that_comes_byte_by_byte_is_cut(
 
 async def test_e12_whoever_says_nothing_at_all_is_cut(own: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """An open socket costs its owner as much as us."""
-    monkeypatch.setattr(http_protocol, "HEAD_S_MAX", 0.2)
+    monkeypatch.setattr(http_protocol, "REQUEST_S_MAX", 0.2)
     async with raw(own) as (reader, _):
         assert await until_cut(reader) == b""
 
@@ -113,6 +114,40 @@ async def test_e13_what_is_too_big_is_refused_before_it_is_there(own: Served) ->
         writer.write(struct.pack("!BBQ", 0x81, 0xFF, 1 << 30) + b"mask")
         assert (await until_cut(reader))[2:4] == struct.pack("!H", 1009)
     assert (http_protocol.HEAD_BYTES_MAX, MESSAGE_BYTES_MAX) == (32 * 1024, 4 * 1024)
+
+
+async def test_e13_a_body_is_bounded_whoever_sends_it(own: Served) -> None:
+    """Without credentials, and however it is told and cut into pieces; a whole question is none too large."""
+    length, pieces = b"Content-Length: 1000000000\r\n", b"Transfer-Encoding: chunked\r\n"
+    piece = b"%x\r\n" % http_protocol.BODY_BYTES_MAX + b"y" * http_protocol.BODY_BYTES_MAX + b"\r\n"
+    for head, body in ((length, piece), (pieces, piece)):
+        for is_whole in (True, False):
+            async with raw(own) as (reader, writer):
+                writer.write(POST + head + b"\r\n" + (body if is_whole else b""))
+                await writer.drain()
+                for _ in range(4):
+                    writer.write(body)
+                assert b" 413 " in await until_cut(reader)
+    async with raw(own) as (reader, writer):
+        ids = [f"{number:064}" for number in range(500)]
+        asked = json.dumps({"ids": ids}).encode()
+        assert http_protocol.HEAD_BYTES_MAX < len(asked) <= http_protocol.BODY_BYTES_MAX
+        writer.write(POST + b"Authorization: Bearer %s\r\n" % token("*").encode())
+        writer.write(b"Content-Length: %d\r\n\r\n" % len(asked) + asked)
+        async with asyncio.timeout(RAW_S_MAX):
+            assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+
+
+async def test_e12_a_body_that_comes_byte_by_byte_is_cut(
+    own: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a head is."""
+    monkeypatch.setattr(http_protocol, "REQUEST_S_MAX", 0.5)
+    async with raw(own) as (reader, writer):
+        writer.write(POST + b"Content-Length: 1000\r\n\r\n")
+        drip = asyncio.create_task(dripping(writer))
+        assert await until_cut(reader) == b""
+        drip.cancel()
 
 
 async def test_e13_compression_is_declined(own: Served) -> None:

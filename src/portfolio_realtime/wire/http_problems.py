@@ -54,6 +54,11 @@ class HttpProblem(enum.Enum):
     UPGRADE_REQUIRED = _Refusal(
         HTTPStatus.UPGRADE_REQUIRED, "upgrade_required", "this address is a WebSocket"
     )
+    BODY_TOO_LARGE = _Refusal(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        "body_too_large",
+        "the body is too large: ask for fewer accounts at once",
+    )
     INVALID = _Refusal(
         HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_parameter", "a parameter is missing or has an invalid value"
     )

@@ -1,8 +1,9 @@
 """The first protocol of every connection, and uvicorn's HTTP protocol with limits.
 
-uvicorn waits without limit for the head of a request and keeps all of it. Here a request whose head is not
-complete in HEAD_S_MAX is cut off, and one with a head larger than HEAD_BYTES_MAX is refused. A client that
-does not read its answer for UNREAD_S_MAX is cut off, too. A route can do so earlier (`request.state.cut`).
+uvicorn waits without limit for a request and keeps all of its head; the application keeps all of its body,
+before it asks who the client is. Here a request that is not complete in REQUEST_S_MAX is cut off, and one
+with a head larger than HEAD_BYTES_MAX or a body larger than BODY_BYTES_MAX is refused. A client that does
+not read its answer for UNREAD_S_MAX is cut off, too. A route can do so earlier (`request.state.cut`).
 
 A request for a WebSocket is handed over as parsed; uvicorn would write it as text again, to be parsed a
 second time.
@@ -16,10 +17,14 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from portfolio_realtime.websocket_server.clients.handshake import rejection
+from portfolio_realtime.wire.http_problems import HttpProblem
+
 BEGINNING: Final = b"GET /ws"
 SOCKETS_MAX: Final = 60_000  # HTTP and WebSocket connections together, in any state
-HEAD_S_MAX: Final = 10.0
+REQUEST_S_MAX: Final = 10.0
 HEAD_BYTES_MAX: Final = 32_768
+BODY_BYTES_MAX: Final = 65_536  # the longest question: 500 account ids of 64 characters
 UNREAD_S_MAX: Final = 20.0  # since socket and buffer became full
 TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -32,15 +37,16 @@ class BoundedHttp(HttpToolsProtocol):
     _deadline: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
     _head_bytes = 0
+    _body_bytes = 0
     _is_in_head = True  # the next data belongs to the head of a request
 
     def connection_made(self, transport: Any) -> None:
         """A client has connected: start the deadline of its first request."""
         super().connection_made(transport)
-        self._await_head()
+        self._await_request()
 
     def take_over(self, transport: asyncio.Transport, deadline: asyncio.TimerHandle) -> None:
-        """Continue with a client that connected earlier. `deadline` aborts it if its head is late."""
+        """Continue with a client that connected earlier. `deadline` aborts it if its request is late."""
         self._deadline = deadline
         self.connection_made(transport)
 
@@ -53,29 +59,50 @@ class BoundedHttp(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Pass data on; refuse a head that is too large."""
         if self._is_in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES_MAX:
-                self._refuse()
+            room = HEAD_BYTES_MAX - self._head_bytes
+            if len(data) > room:  # what comes after `room` may be the body
+                super().data_received(data[:room])
+                self._head_bytes += room if self._is_in_head else 0
+                if self._head_bytes >= HEAD_BYTES_MAX:
+                    self._refuse(TOO_LARGE)
+                elif self.parser is not None and not self.transport.is_closing():
+                    self.data_received(data[room:])
                 return
+            self._head_bytes += len(data)
         super().data_received(data)
 
     def on_message_begin(self) -> None:
         """A request begins, perhaps not the first of its connection."""
         super().on_message_begin()
         self.scope["state"] = {**self.app_state, "cut": self.transport.abort}
+        self._body_bytes = 0
         if not self._is_in_head:
             self._is_in_head, self._head_bytes = True, 0
-        self._await_head()
+        self._await_request()
 
     def on_headers_complete(self) -> None:
         """The head is complete."""
         self._is_in_head, self._head_bytes = False, 0
-        self._cancel_deadline()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body has come: refuse one that is too large."""
+        self._body_bytes += len(body)
+        if self._body_bytes <= BODY_BYTES_MAX:
+            super().on_body(body)
+        elif not self.transport.is_closing():
+            is_answered = self.cycle is not None and self.cycle.response_started
+            self._refuse(b"" if is_answered else rejection(HttpProblem.BODY_TOO_LARGE))
+
+    def on_message_complete(self) -> None:
+        """The request is complete."""
+        self._cancel_deadline()
+        super().on_message_complete()
 
     def handle_websocket_upgrade(self) -> None:
         """The request asks for a WebSocket: its protocol takes over the transport."""
         self.connections.discard(self)
+        self._cancel_deadline()
         self._cancel_unread()
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.scope["headers"]]
         hand_over(
@@ -100,9 +127,9 @@ class BoundedHttp(HttpToolsProtocol):
             self._unread.cancel()
             self._unread = None
 
-    def _await_head(self) -> None:
+    def _await_request(self) -> None:
         if self._deadline is None:
-            self._deadline = self.loop.call_later(HEAD_S_MAX, self._cut)
+            self._deadline = self.loop.call_later(REQUEST_S_MAX, self._cut)
 
     def _cancel_deadline(self) -> None:
         if self._deadline is not None:
@@ -113,9 +140,9 @@ class BoundedHttp(HttpToolsProtocol):
         self._deadline = None
         self.transport.abort()
 
-    def _refuse(self) -> None:
+    def _refuse(self, answer: bytes) -> None:
         self._cancel_deadline()
-        self.transport.write(TOO_LARGE)
+        self.transport.write(answer)
         self.transport.close()
 
 
@@ -148,7 +175,7 @@ class FirstBytes(asyncio.Protocol):
         if len(self._connections) > SOCKETS_MAX:
             self._transport.abort()
             return
-        self._deadline = asyncio.get_running_loop().call_later(HEAD_S_MAX, self._transport.abort)
+        self._deadline = asyncio.get_running_loop().call_later(REQUEST_S_MAX, self._transport.abort)
 
     def data_received(self, data: bytes) -> None:
         """Choose the protocol by the first bytes, and give it the transport."""
