@@ -7,6 +7,7 @@ from typing import Any, Final
 import pytest
 import structlog
 
+from portfolio_harness.valkey_kinds import Valkeys
 from portfolio_realtime import config, service
 from portfolio_realtime.clock import NS_PER_S
 from portfolio_realtime.errors import StateUnavailable
@@ -23,7 +24,7 @@ from portfolio_realtime.state.agreement import (
     WireChoice,
     WireProcess,
 )
-from tests.conftest import SHARDS, Until
+from tests.conftest import SHARDS, Until, opened
 
 BEFORE, NOW, NEXT, LATER = 6, 7, 8, 9  # versions
 TURN_S: Final = 2.0
@@ -255,6 +256,31 @@ async def test_an_operator_holds_a_version(state: State, valkey_url: str) -> Non
     await other.wire.follow(1.0)
     assert other.wire.writes == NEWEST
     await other.close()
+
+
+async def test_a_hold_is_lost_with_valkeys_data_and_who_holds_again_within_seconds_has_lost_nothing(
+    state: State, valkey_url: str, session_valkey: Valkeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As docs/upgrade.md says: nothing is raised for RAISE_S, and the list of processes shows it."""
+    monkeypatch.setattr(agreement, "NEWEST", NEWEST + 1)
+    await state.wire.hold(NEWEST, hours=1)
+    async with opened(valkey_url, "other") as other:
+        assert await other.wire.begin(0.0) is None
+        await session_valkey.flush()
+        for now_s in (2.0, 1.0 + RAISE_S):
+            await other.wire.follow(now_s)
+            assert (other.wire.writes, other.wire.announced) == (NEWEST, NEWEST)
+        assert {one.name for one in await state.wire.read()} == {"other"}
+        await state.wire.hold(NEWEST, hours=1)
+        await other.wire.follow(3.0 + RAISE_S)
+        assert other.wire.writes == NEWEST
+        await session_valkey.flush()
+        for now_s in (100.0, 100.0 + RAISE_S, 102.0 + RAISE_S):
+            await other.wire.follow(now_s)
+        assert other.wire.writes == NEWEST + 1
+        await state.wire.hold(NEWEST, hours=1)
+        await other.wire.follow(104.0 + RAISE_S)
+        assert other.wire.writes == NEWEST
 
 
 @pytest.mark.parametrize("ahead_s", [-7200, 7200])
