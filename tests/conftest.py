@@ -216,22 +216,30 @@ async def mortal_server() -> AsyncGenerator[ValkeyNode]:
         yield own
 
 
+@contextlib.asynccontextmanager
+async def opened(url: str, holder: str = "test", lease_ms: int = LEASE_MS) -> AsyncGenerator[State]:
+    """A state that is closed also when what comes next fails: else a later test fails for its connections."""
+    state = open_state(url, holder=holder, shards=SHARDS, lease_ms=lease_ms)
+    try:
+        yield state
+    finally:
+        await state.close()
+
+
 @pytest.fixture
 async def valkey_url(session_valkey: Valkeys) -> str:
     """URL of a real, empty Valkey."""
     await session_valkey.flush()
-    state = open_state(session_valkey.url, holder="test", shards=SHARDS, lease_ms=LEASE_MS)
-    await state.revocations.confirm()  # a system that has been running for long
-    await state.close()
+    async with opened(session_valkey.url) as state:
+        await state.revocations.confirm()  # a system that has been running for long
     return session_valkey.url
 
 
 @pytest.fixture
 async def state(valkey_url: str) -> AsyncGenerator[State]:
     """The state on a real, empty Valkey with SHARDS shards."""
-    opened = open_state(valkey_url, holder="test", shards=SHARDS, lease_ms=LEASE_MS)
-    yield opened
-    await opened.close()
+    async with opened(valkey_url) as state:
+        yield state
 
 
 class Simulator:

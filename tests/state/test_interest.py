@@ -8,7 +8,7 @@ from itertools import chain
 import pytest
 
 from portfolio_realtime.errors import StateUnavailable
-from portfolio_realtime.state import State, interest, keys, open_state
+from portfolio_realtime.state import State, interest, keys
 from portfolio_realtime.state.interest import (
     UNREAD,
     InterestChanges,
@@ -16,7 +16,7 @@ from portfolio_realtime.state.interest import (
     WatchedAccounts,
     server_name,
 )
-from tests.conftest import SHARDS
+from tests.conftest import SHARDS, opened
 
 from .records import accounts_of
 
@@ -36,9 +36,8 @@ async def expire(state: State, *account_ids: str) -> None:
 @pytest.fixture
 async def other(valkey_url: str) -> AsyncGenerator[State]:
     """Another server on the same Valkey."""
-    opened = open_state(valkey_url, holder="other", shards=SHARDS, lease_ms=4000)
-    yield opened
-    await opened.close()
+    async with opened(valkey_url, "other", 4000) as state:
+        yield state
 
 
 async def test_interest_that_another_server_has_announced_again_is_not_ours(

@@ -11,7 +11,7 @@ from portfolio_harness.valkey_kinds import Valkeys
 from portfolio_realtime.errors import LeaseLost
 from portfolio_realtime.state import State, keys, open_state
 from portfolio_realtime.state.connection import Message, Subscribed
-from tests.conftest import DEADLINE_S, SHARDS, Until
+from tests.conftest import DEADLINE_S, SHARDS, Until, opened
 from tests.support.leases import lease_of
 
 from .conftest import Followed
@@ -22,9 +22,8 @@ LEASE_MS = 300
 @pytest.fixture
 async def other(valkey_url: str) -> AsyncGenerator[State]:
     """The state as another process sees it, with short leases."""
-    opened = open_state(valkey_url, holder="other", shards=SHARDS, lease_ms=LEASE_MS)
-    yield opened
-    await opened.close()
+    async with opened(valkey_url, "other", LEASE_MS) as state:
+        yield state
 
 
 async def test_a_lease_has_one_holder(state: State, other: State) -> None:
@@ -56,13 +55,15 @@ async def test_a_lease_that_is_not_renewed_ends(state: State, other: State, unti
     assert await state.leases.renew(new)
 
 
-async def test_a_renewed_lease_stays(other: State, state: State) -> None:
+async def test_a_renewed_lease_stays(valkey_url: str) -> None:
     """Renewing sets the whole lease time again."""
-    lease = await lease_of(other)
-    key = keys.lease("work")
-    await state.connection.commands.pexpire(key, 100)
-    assert await other.leases.renew(lease)
-    assert 100 < await state.connection.commands.pttl(key) <= LEASE_MS
+    long_ms, left_ms = 90_000, 30_000
+    async with opened(valkey_url, "other", long_ms) as state:
+        lease = await lease_of(state)
+        key = keys.lease("work")
+        await state.connection.commands.pexpire(key, left_ms)
+        assert await state.leases.renew(lease)
+        assert left_ms < await state.connection.commands.pttl(key) <= long_ms
 
 
 async def test_a_holder_may_take_its_own_lease_again(state: State) -> None:

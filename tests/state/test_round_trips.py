@@ -19,14 +19,13 @@ from portfolio_realtime.state.connection import WRITE_FIELDS_MAX, Call, Script, 
 from portfolio_realtime.state.interest import StoredPublication, decode_begun
 from portfolio_realtime.state.marks import READ_FIELDS_MAX, decode_marks, encode_marks
 from portfolio_realtime.state.valuations import decode_batch
-from tests.conftest import SHARDS
+from tests.conftest import DEADLINE_S, SHARDS
 from tests.support.leases import lease_of
 from tests.support.publications import batch_of
 
 from .conftest import Followed, Messages
 from .records import account, accounts_of, mark
 
-DEADLINE_S = 10.0
 NANOSECONDS = st.integers(0, 2**62)
 
 
@@ -37,9 +36,12 @@ async def payload(messages: Messages) -> bytes:
     return message.payload
 
 
-async def subscribed(messages: Messages) -> None:
-    """Return when the channel is followed."""
+async def subscribed(state: State, messages: Messages) -> None:
+    """Return when all channels are followed: the nodes of a cluster are subscribed to one after the other."""
     assert await asyncio.wait_for(anext(messages), DEADLINE_S) == Subscribed()
+    async with asyncio.timeout(DEADLINE_S):
+        while state.connection.has_lost_channels:
+            await asyncio.sleep(0.01)
 
 
 async def test_accounts_round_trip(state: State, followed: Followed) -> None:
@@ -48,7 +50,7 @@ async def test_accounts_round_trip(state: State, followed: Followed) -> None:
     names = [f"account-{index}" for index in range(50)]
     records = [account(name, index + 1) for index, name in enumerate(names)]
     changes = followed(state.accounts.changes(list(range(SHARDS))))
-    await subscribed(changes)
+    await subscribed(state, changes)
     await state.accounts.write(lease, records)
     assert await state.accounts.ids() == sorted(names)
     for shard in range(SHARDS):
@@ -96,7 +98,7 @@ async def test_a_removed_account_is_announced_with_version_0(state: State, follo
     lease = await lease_of(state)
     await state.accounts.write(lease, [account("alice"), account("bob")])
     changes = followed(state.accounts.changes(list(range(SHARDS))))
-    await subscribed(changes)
+    await subscribed(state, changes)
     await state.accounts.remove(lease, ["alice"])
     assert decode_changes(await payload(changes)) == [AccountChange("alice", 0)]
     assert await state.accounts.ids() == ["bob"]
@@ -115,7 +117,7 @@ async def test_the_universe_round_trips(state: State, followed: Followed) -> Non
     """Symbols come and go; each change is announced."""
     lease = await lease_of(state)
     changes = followed(state.accounts.universe_changes())
-    await subscribed(changes)
+    await subscribed(state, changes)
     await state.accounts.write_universe(lease, {"AAPL": "us_equity", "BTC/USD": "crypto"}, [])
     await state.accounts.write_universe(lease, {"TSLA": "us_equity"}, ["AAPL"])
     assert await state.accounts.read_universe() == {"BTC/USD": "crypto", "TSLA": "us_equity"}
@@ -134,7 +136,7 @@ async def test_marks_round_trip(state: State, followed: Followed) -> None:
     lease = await lease_of(state)
     marks = [mark("A", 0.1), mark("B", 1e-9), mark("C", 123456.78900000001)]
     batches = followed(state.marks.batches())
-    await subscribed(batches)
+    await subscribed(state, batches)
     await state.marks.write(lease, marks)
     assert {one.symbol: one for one in await state.marks.read_all()} == {one.symbol: one for one in marks}
     assert decode_marks(await payload(batches)).marks == marks
@@ -179,7 +181,7 @@ async def test_a_symbol_that_was_looked_for_in_vain_is_told(state: State, follow
     lease = await lease_of(state)
     await state.marks.write(lease, [mark("A")])
     batches = followed(state.marks.batches())
-    await subscribed(batches)
+    await subscribed(state, batches)
     unmarked = [Unmarked("B", "iex", 5), Unmarked("C", "iex", 5)]
     await state.marks.write_unmarked(lease, unmarked)
     announced = await payload(batches)
@@ -208,7 +210,7 @@ async def test_a_write_beyond_the_limit_is_cut_and_announced_once(state: State, 
     lease = await lease_of(state)
     marks = [mark(f"S{index}") for index in range(2 * WRITE_FIELDS_MAX + 1)]
     batches = followed(state.marks.batches())
-    await subscribed(batches)
+    await subscribed(state, batches)
     await state.marks.write(lease, marks)
     await state.marks.write(lease, [mark("LAST")])
     assert len(await state.marks.read_all()) == len(marks) + 1
@@ -234,7 +236,7 @@ async def test_publications_round_trip(state: State, followed: Followed) -> None
         Publication(bob, 4, b'{"equity":"2.00"}', [("A", b'{"symbol":"A"}'), ("B", b'{"symbol":"B"}')]),
     ]
     batches = followed(state.valuations.batches())
-    await subscribed(batches)
+    await subscribed(state, batches)
     await state.valuations.publish(lease, shard, publications)
     assert decode_batch(await payload(batches)) == batch_of(lease.fencing_token, publications)
     assert await state.valuations.read(alice) == b'{"equity":"1.00"}'
@@ -267,7 +269,7 @@ async def test_interest_round_trips(state: State, followed: Followed) -> None:
     """Announcements name the accounts of one shard; with positions only where somebody asked for them."""
     alice, bob, carol = accounts_of(3, 3)
     announcements = followed(state.interest.announcements([3]))
-    await subscribed(announcements)
+    await subscribed(state, announcements)
     await state.interest.begin([alice])
     await state.interest.begin([bob], [bob])
     await state.connection.commands.script_flush()  # as after a restart of the server

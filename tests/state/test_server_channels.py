@@ -19,14 +19,14 @@ from portfolio_harness.valkey_cluster import ValkeyCluster
 from portfolio_harness.valkey_kinds import Valkeys
 from portfolio_realtime.errors import LeaseLost
 from portfolio_realtime.model import Publication, Publications
-from portfolio_realtime.state import State, interest, keys, open_state, valuations
+from portfolio_realtime.state import State, interest, keys, valuations
 from portfolio_realtime.state.client.watched_keys import WatchedKeys
 from portfolio_realtime.state.connection import Message
 from portfolio_realtime.state.interest import UNREAD, Servers, only_server, server_name
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.state.valuations import KnownInterest, decode_batch, is_stored
 from portfolio_realtime.wire.frames import text_of
-from tests.conftest import DEADLINE_S, SHARDS, Until
+from tests.conftest import DEADLINE_S, SHARDS, Until, opened
 
 from .conftest import Followed, Messages
 from .records import accounts_of
@@ -144,16 +144,14 @@ async def servers(
     valkey_url: str, followed: Followed, until: Until
 ) -> AsyncGenerator[tuple[Listener, Listener]]:
     """Two servers that follow their channels."""
-    opened = [open_state(valkey_url, holder=name, shards=SHARDS, lease_ms=4000) for name in ("one", "two")]
     listeners: list[Listener] = []
-    for state in opened:
-        messages = followed(state.valuations.batches())
-        await anext(messages)
-        await until(functools.partial(_is_followed, state), "the channels of the shard are followed")
-        listeners.append(Listener(state, messages))
-    yield listeners[0], listeners[1]
-    for state in opened:
-        await state.close()
+    async with opened(valkey_url, "one", 4000) as one, opened(valkey_url, "two", 4000) as two:
+        for state in (one, two):
+            messages = followed(state.valuations.batches())
+            await anext(messages)
+            await until(functools.partial(_is_followed, state), "the channels of the shard are followed")
+            listeners.append(Listener(state, messages))
+        yield listeners[0], listeners[1]
 
 
 async def _is_followed(state: State, shard: int = SHARD) -> bool:

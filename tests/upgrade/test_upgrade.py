@@ -64,7 +64,7 @@ async def test_to_a_release_with_another_wire_and_back(tmp_path: Path, until: Un
 @pytest.mark.drill
 @pytest.mark.timeout(1800)
 async def test_in_every_order(tmp_path: Path, until: Until) -> None:
-    """Up and back, in four orders."""
+    """Up and back, in three orders."""
     print(HEAD)
     async with kept(KIND) as valkey, upgrading(valkey, this_release(), tmp_path, until) as upgrade:
         after = next_release(tmp_path)
