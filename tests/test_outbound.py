@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+import gzip
 from collections.abc import AsyncGenerator
+from typing import Final
 
 import httpx
 import pytest
 
+from portfolio_realtime.alpaca import http
 from portfolio_realtime.alpaca.http import HttpClient, basic
 from portfolio_realtime.errors import RequestFailed, SettingsError
 from portfolio_realtime.market_data_consumer.stream import open_stream
@@ -15,6 +18,7 @@ from portfolio_realtime.state.embedded import free_port
 from portfolio_realtime.symbol_collector.sources.broker_client import BrokerClient
 from portfolio_realtime.websocket_server.access.transport import transport_to
 from tests.conftest import StartSimulator
+from tests.symbol_collector.scripted import scripted
 
 NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 ALPACA = "broker-api.alpaca.test"  # a name that only the proxy knows
@@ -127,3 +131,46 @@ async def test_a_socks_proxy_needs_nothing_more(monkeypatch: pytest.MonkeyPatch)
     async with httpx.AsyncClient(transport=transport_to("http://alpaca.test")) as client:
         with pytest.raises(httpx.ConnectError):
             await client.get("http://alpaca.test")
+
+
+OK: Final = b"HTTP/1.1 200 OK\r\n"
+NEVER_WHOLE: Final = {
+    "head": (OK, b"X-More: 1\r\n"),
+    "body": (OK + b"Content-Length: 1000000\r\n\r\n", b" "),
+    "body without end": (OK + b"\r\n", b" " * 10_000),
+    "compressed body": (OK + b"Content-Encoding: gzip\r\n\r\n", gzip.compress(b" " * 10_000_000)),
+}
+
+
+@pytest.mark.parametrize("name", NEVER_WHOLE)
+async def test_an_answer_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """However steadily its parts come: by time, and before it fills the memory."""
+    begin, more = NEVER_WHOLE[name]
+    is_large = len(more) > 1000
+    monkeypatch.setattr(http, "BODY_BYTES_MAX", 1_000_000 if is_large else http.BODY_BYTES_MAX)
+    if not is_large:
+        monkeypatch.setattr(http, "HEAD_S_MAX", 0.3)
+        monkeypatch.setattr(http, "BODY_S_MAX", 0.3)
+
+    async def answer(target: str, writer: asyncio.StreamWriter) -> None:
+        writer.write(begin)
+        while True:
+            writer.write(more)
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+    async with scripted(answer) as url, HttpClient(url) as client, asyncio.timeout(30):
+        with pytest.raises(RequestFailed, match="more than 1000000 bytes" if is_large else "TimeoutError$"):
+            await client.get("/")
+
+
+async def test_what_is_no_http_is_quoted_in_short() -> None:
+    """A table and a log line have room for little."""
+
+    async def answer(target: str, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"\x00\xff" * 500)
+
+    async with scripted(answer) as url, HttpClient(url) as client:
+        with pytest.raises(RequestFailed) as failure:
+            await client.get("/")
+    assert len(str(failure.value)) < 300

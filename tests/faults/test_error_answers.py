@@ -60,7 +60,7 @@ STAYS: Final = {
     "database": ("ERR DB index is out of range", "REDIS_DB=0"),
     "superfluous": ("ERR AUTH <password> called without any password", "unset REDIS_PASSWORD"),
 }
-NOT_VALKEY: Final = "HTTP/1.1 400 Bad Request"
+NOT_VALKEY: Final = {"no Valkey": "HTTP/1.1 400 Bad Request", "OK to everything": "+OK"}
 
 
 def settings_of(url: str) -> Settings:
@@ -165,11 +165,11 @@ async def is_ready(running: Running) -> bool:
     return await ready(running) == 200
 
 
-@pytest.mark.parametrize("word", [*STAYS, "no Valkey"])
+@pytest.mark.parametrize("word", [*STAYS, *NOT_VALKEY])
 async def test_what_stays_ends_with_the_remedy(mortal_server: ValkeyNode, word: str) -> None:
     """Every service says why at once, in one line; so does the doctor."""
-    text, remedy = STAYS.get(word, (NOT_VALKEY, "REDIS_PORT"))
-    answer = text.encode() if word == "no Valkey" else b"-" + text.encode()
+    text, remedy = STAYS.get(word) or (NOT_VALKEY[word], "REDIS_PORT")
+    answer = text.encode() if word in NOT_VALKEY else b"-" + text.encode()
     async with all_services(mortal_server.port, answer) as running:
         for one in running.values():
             with pytest.raises(StateRefused) as refused:

@@ -50,3 +50,14 @@ def test_a_line_without_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None
 
     with pytest.raises(ValueError, match="10 characters"):
         parser.feed("x")
+
+
+def test_an_event_without_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one of short lines; the next event begins anew."""
+    monkeypatch.setattr(sse, "LINE_CHARACTERS_MAX", 20)
+    parser = SseParser()
+    for _ in range(3):
+        assert parser.feed("data: 4567\n\n") == [Event("4567")]
+
+    with pytest.raises(ValueError, match="20 characters"):
+        parser.feed("data: 4567\ndata: 4567\ndata:\n")

@@ -4,6 +4,7 @@ aiohttp, because a request costs a thirteenth of httpx's processor time, and the
 for each account (docs/decisions/0032).
 """
 
+import asyncio
 import base64
 import functools
 import os
@@ -23,7 +24,11 @@ from portfolio_realtime.outbound import proxy_of
 CONNECT_S_MAX: Final = 10.0
 READ_S_MAX: Final = 10.0  # between two parts of an answer
 POOL_S_MAX: Final = 30.0  # until one of the connections is free
+HEAD_S_MAX: Final = 60.0  # from the request to the end of the answer's head, with the wait for a connection
+BODY_S_MAX: Final = 60.0  # of a whole answer, however steadily its parts come
+BODY_BYTES_MAX: Final = 64 * 1024 * 1024  # some ten times the largest answer
 UNAUTHORIZED: Final = 401
+REASON_SHOWN_MAX: Final = 200  # aiohttp quotes what is no HTTP
 
 
 class Answer(NamedTuple):
@@ -143,14 +148,15 @@ class HttpClient:
         while True:
             proof = {} if authentication is None else await authentication.headers()
             try:
-                response = await self._session.request(
-                    method,
-                    url,
-                    headers={**(headers or {}), **proof},
-                    data=form,
-                    timeout=timeout,
-                    allow_redirects=False,
-                )
+                async with asyncio.timeout(HEAD_S_MAX):
+                    response = await self._session.request(
+                        method,
+                        url,
+                        headers={**(headers or {}), **proof},
+                        data=form,
+                        timeout=timeout,
+                        allow_redirects=False,
+                    )
             except FAILURES as error:
                 raise failed(error) from error
             if is_again or authentication is None or response.status != UNAUTHORIZED:
@@ -167,7 +173,7 @@ FAILURES: Final = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
 
 def failed(error: Exception) -> RequestFailed:
     """One of FAILURES as ours."""
-    return RequestFailed(f"{type(error).__name__}: {error}")
+    return RequestFailed(f"{type(error).__name__}: {str(error)[:REASON_SHOWN_MAX]}".rstrip(": "))
 
 
 def is_success(status: int) -> bool:
@@ -177,10 +183,20 @@ def is_success(status: int) -> bool:
 
 async def _whole(response: aiohttp.ClientResponse) -> Answer:
     try:
-        async with response:
-            return Answer(response.status, response.headers, await response.read())
+        async with response, asyncio.timeout(BODY_S_MAX):
+            return Answer(response.status, response.headers, await _body(response))
     except FAILURES as error:
         raise failed(error) from error
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    """All of it, with what is compressed as it is read. Raises ValueError if it is too large."""
+    parts, size = list[bytes](), 0
+    async for part in response.content.iter_any():
+        parts.append(part)
+        if (size := size + len(part)) > BODY_BYTES_MAX:
+            raise ValueError(f"the answer has more than {BODY_BYTES_MAX} bytes")
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _socks_connector(proxy: str, connections_max: int) -> aiohttp.BaseConnector:

@@ -24,7 +24,7 @@ from portfolio_realtime.config import valkey_url
 from portfolio_realtime.errors import StateRefused
 from portfolio_realtime.state.client.lean_client import LeanClient
 from portfolio_realtime.state.clients import command_client, subscription_client
-from portfolio_realtime.state.error_answers import DATABASE_0, PassingError
+from portfolio_realtime.state.error_answers import DATABASE_0, NOT_VALKEY, PassingError
 from portfolio_realtime.state.sentinels import Sentinels
 
 VIEW_S: Final = 2.0  # between two reads of the view
@@ -365,10 +365,12 @@ class Hello(NamedTuple):
 
 
 async def hello(commands: Redis) -> Hello:
-    """The server's answer to HELLO. Raises RedisError."""
+    """The server's answer to HELLO. Raises RedisError; StateRefused if it is none."""
     answer: Any = await commands.execute_command("HELLO")
-    said = answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=True))
-    told = {_text(name): _text(value) for name, value in said.items()}
+    said = dict(zip(answer[::2], answer[1::2], strict=False)) if isinstance(answer, list) else answer
+    told = {_text(name): _text(value) for name, value in said.items()} if isinstance(said, dict) else {}
+    if not told.keys() >= {"server", "version", "mode"}:
+        raise StateRefused(f"Valkey: {NOT_VALKEY}")
     return Hello(told["server"], told["version"], told["mode"], told.get("role", ""))
 
 

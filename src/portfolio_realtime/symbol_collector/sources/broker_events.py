@@ -117,8 +117,14 @@ async def _read(
         connected()
         parser = SseParser()
         text_of = codecs.getincrementaldecoder("utf-8")("replace").decode
+        loop = asyncio.get_running_loop()
+        heard_s = loop.time()
         async for part in response.content.iter_any():
-            heard()
+            if b"\n" in part or b"\r" in part:
+                heard_s = loop.time()
+                heard()
+            elif loop.time() - heard_s > IDLE_S:
+                raise BrokerUnavailable(f"event stream: no whole line has come for {IDLE_S:.0f} s")
             for item in parser.feed(text_of(part)):
                 if not isinstance(item, Comment):
                     yield item.data

@@ -6,7 +6,7 @@ reader. Pure: pieces of text of any size in, events and comments out.
 
 from typing import Final, NamedTuple
 
-LINE_CHARACTERS_MAX: Final = 4_000_000
+LINE_CHARACTERS_MAX: Final = 4_000_000  # also of an event
 
 
 class Event(NamedTuple):
@@ -22,11 +22,12 @@ class Comment(NamedTuple):
 
 
 class SseParser:
-    """The parser of one stream. Raises ValueError for a line without end."""
+    """The parser of one stream. Raises ValueError for a line or an event without end."""
 
     def __init__(self) -> None:
         self._rest = ""
         self._data: list[str] = []
+        self._characters = 0  # in `_data`
 
     def feed(self, text: str) -> list[Event | Comment]:
         """The events and comments completed by this piece. Lines end with LF, CRLF or CR."""
@@ -46,11 +47,14 @@ class SseParser:
         name, _, value = line.partition(":")
         if name == "data":
             self._data.append(value.removeprefix(" "))
+            self._characters += len(line)
+            if self._characters > LINE_CHARACTERS_MAX:
+                raise ValueError(f"an event is longer than {LINE_CHARACTERS_MAX} characters")
         return None
 
     def _end(self) -> Event | None:
         if not self._data:
             return None
         data = "\n".join(self._data)
-        self._data = []
+        self._data, self._characters = [], 0
         return Event(data)
