@@ -30,7 +30,7 @@ _CRYPTO_PAIR: Final = re.compile(r"([A-Z0-9]{2,})(USDT|USDC|USD|BTC)")
 _EQUITY_LETTERS_MAX: Final = 5
 
 
-class Holding(msgspec.Struct, frozen=True):
+class Holding(msgspec.Struct, frozen=True, gc=False):
     """A signed quantity of one symbol, with its signed cost basis in dollars."""
 
     symbol: str

@@ -1,6 +1,5 @@
 """The state of one account's record: newest statement, day, bookings, and why it is not confirmed."""
 
-from collections import deque
 from collections.abc import Iterable
 from decimal import Decimal
 from typing import Final, NamedTuple
@@ -54,7 +53,7 @@ class RecordState:
         self._balances: Balances
         self._day: Day
         self._booked = Booked()
-        self._applied: deque[tuple[Activity, Effect]] = deque(maxlen=APPLIED_MAX)  # since REST last agreed
+        self._applied: list[tuple[Activity, Effect]] = []  # since REST last agreed; few, so no deque
         self._uncertain: list[Activity] = []
         self._presumed: dict[
             str, Activity
@@ -202,7 +201,7 @@ class RecordState:
             cost_basis=holding.cost_basis,
             is_cost_known=holding.is_cost_known,
             day_quantity=traded.quantity,
-            day_cost=traded.cost * multiplier,
+            day_cost=traded.cost * multiplier if traded.cost else ZERO,  # one zero for all
             day_asof=self._day.balance_asof if traded.quantity or traded.cost else "",
             is_day_cost_known=is_explained and not traded.unknown_costs,
             marks_from_ns=self._day.marks_from_ns.get(symbol, 0),
@@ -216,6 +215,7 @@ class RecordState:
         corrected = self._booked.corrected(activity)
         self._day.count(activity, corrected)
         self._applied.append((activity, self._balances.move(activity, corrected)))
+        del self._applied[:-APPLIED_MAX]
 
     def _effect(self, activity: Activity) -> Effect:
         return effect_of(activity, self._booked.corrected(activity))

@@ -2,10 +2,13 @@
 
 Unknown fields and enum values are accepted, and optional fields have defaults. If a number that money depends
 on is missing, NaN or infinite, the whole payload is refused (`PayloadRefused`). Nothing is guessed.
+
+A name that many accounts share is kept once (`intern`).
 """
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
+from sys import intern
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -117,11 +120,11 @@ def account_state(account_id: str, payload: Any) -> AccountState:
         raise CurrencyRefused(f"the account is in {currency}; only accounts in {DOLLAR} can be valued")
     return AccountState(
         account_id=account_id,
-        status=str(fields.get("status") or ""),
-        currency=currency,
+        status=intern(str(fields.get("status") or "")),
+        currency=DOLLAR,
         cash=_number(fields, "cash"),
         last_equity=_number(fields, "last_equity"),
-        balance_asof=_date(fields, "balance_asof"),
+        balance_asof=intern(_date(fields, "balance_asof")),
         last_cash=_number_if_any(fields, "last_cash"),
         equity=_number_if_any(fields, "equity"),
         market_value=_market_value(fields),
@@ -195,13 +198,13 @@ def _asset_class(fields: Mapping[str, Any]) -> str:
     """The class that the broker states, otherwise the one suggested by the symbol's form."""
     stated = fields.get("asset_class")
     if isinstance(stated, str) and stated:
-        return stated
+        return intern(stated)
     return asset_class_of(market_symbol(_text(fields, "symbol")))
 
 
 def _held_symbol(fields: Mapping[str, Any], asset_class: str) -> str:
     symbol = market_symbol(_text(fields, "symbol"), asset_class)
-    return coin(symbol) if asset_class == CRYPTO else symbol
+    return intern(coin(symbol) if asset_class == CRYPTO else symbol)
 
 
 def _prices(positions: Sequence[Mapping[str, Any]]) -> dict[str, float]:
