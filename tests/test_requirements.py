@@ -30,13 +30,13 @@ def test_every_package_has_a_hash_and_no_address(name: str) -> None:
 
 
 def test_the_progress_counts_what_is_fetched_wherever_it_is_from() -> None:
-    """Packages for other systems are not counted, files of this machine are."""
-    pip = (
+    """Packages for other systems are not counted, files of this machine are; long steps say so every 10 s."""
+    pip = "10 s\n" + (
         "Ignoring colorama: markers do not match your environment\n"
         "Collecting aiohttp==3.14.5 (from -r run.txt)\n"
         "Processing /wheels/yarl-1.25.1-py3-none-any.whl (from -r run.txt)\n"
         * 10
-        + "Installing collected packages: aiohttp, yarl\n"
+        + "10 s\nInstalling collected packages: aiohttp, yarl\n10 s\n"
     )
 
     lines = subprocess.run(
@@ -48,7 +48,10 @@ def test_the_progress_counts_what_is_fetched_wherever_it_is_from() -> None:
     ).stdout.splitlines()
 
     assert [line.strip() for line in lines] == [
+        "making the environment, 10 s",
         "fetching package 10 of 25: yarl-1.25.1-py3-none-any.whl",
         "fetching package 20 of 20: yarl-1.25.1-py3-none-any.whl",
+        "fetching package 20 of 20, 20 s",
         "unpacking 20 packages; this takes as long again ...",
+        "unpacking 20 packages, 30 s",
     ]
