@@ -117,6 +117,7 @@ class Watched:
         self.statements: list[str] = []
         self.streams = 0
         self.heard: list[str] = []  # accounts of live events, of all collectors
+        self.newest_event = ""
         self.is_ready = asyncio.Event()  # whoever stands by
         self.has_list = True  # the broker answers with it
         self.hung_holder = ""  # whose writes hang …
@@ -145,6 +146,7 @@ class Watched:
         def take_activity(of: collector.Collector, activity: Activity, *, is_live: bool) -> None:
             take(of, activity, is_live=is_live)
             self.heard.append(activity.account_id)
+            self.newest_event = activity.event_id
 
         async def write_batch(writer: RecordWriter, lease: Lease) -> None:
             if lease.holder == self.hung_holder:
@@ -202,6 +204,28 @@ async def test_a_standby_begins_with_what_it_has_followed(
         watched.has_list = True
         await wait_exact(broker, state, until)
     await other.close()
+
+
+async def test_a_planned_end_leaves_nothing_to_ask_for(
+    simulator: StartSimulator, state: State, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was heard and not written yet is written before the lease is given back, and the place, too."""
+    broker = await simulator(accounts=3, activities_per_second=0)
+    watched = Watched(monkeypatch)
+    one = max((await broker.get("/_sim/accounts"))["accounts"])
+    async with running(context_of(broker, state, symbol_collection_interval=300)):
+        await until(all_known(broker, state), "all accounts are known")
+        await wait_exact(broker, state, until)
+        monkeypatch.setattr(record_writer, "WRITE_S", 3600)
+        await broker.post("/_sim/cash", {"account_id": one, "activity_type": "CSD", "amount": "500.25"})
+        await until(lambda: one in watched.heard, "the deposit is heard")
+        before = await state.accounts.read_one(one)
+        assert before is not None
+        assert before.unconfirmed is None
+    after = await state.accounts.read_one(one)
+    assert after is not None
+    assert after.unconfirmed is not None, "a booking so soon after the first statement is undecided"
+    assert await state.accounts.read_cursor() == watched.newest_event
 
 
 async def test_who_has_lost_the_lease_gets_ready_again(

@@ -2,12 +2,13 @@
 
 import asyncio
 import itertools
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, NoReturn
 
 import structlog
 
 from portfolio_realtime.clock import Clock
+from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.model import Account
 from portfolio_realtime.portfolio_calculator.publisher import Publisher
 from portfolio_realtime.portfolio_calculator.shard_owner import ShardOwner
@@ -49,6 +50,8 @@ class AccountLoader:
         self._unread: set[int] = set()  # shards of which all records are to be read
         self._let_go: set[int] = set()  # shards whose records are to be dropped
         self._book_wake = asyncio.Event()
+        self._announced: dict[int, dict[str, None]] = {}  # shard -> accounts with a new record, in order
+        self._announced_wake = asyncio.Event()
 
     def load(self, shard: int) -> None:
         """Read all records of a shard at the next `load_all`."""
@@ -71,32 +74,56 @@ class AccountLoader:
         async for message in self._state.accounts.changes(list(range(self._shard_count))):
             if isinstance(message, Subscribed):
                 self.is_following.set()
-                for shard in list(self._owner.leases):
-                    watched = self._owner.wanted.get(shard, ())
-                    # Watched accounts come first.
-                    with self._owner.sparing(shard):
-                        await self.read(shard, list(watched))
+                # Watched accounts come first.
+                await self.read(
+                    {shard: list(self._owner.wanted.get(shard, ())) for shard in self._owner.leases}
+                )
                 self._unread.update(self._owner.leases)
                 self._book_wake.set()
                 continue
-            changes = readable_changes(message.payload)
-            if changes and (shard := self._owner.shard_of(changes[0].account_id)) in self._owner.leases:
-                with self._owner.sparing(shard):
-                    await self.read(shard, [change.account_id for change in changes])
+            for change in readable_changes(message.payload):
+                shard = self._owner.shard_of(change.account_id)
+                self._announced.setdefault(shard, {})[change.account_id] = None
+            self._announced_wake.set()
 
-    async def read(self, shard: int, account_ids: list[str]) -> None:
-        """Read the records of these accounts; drop the accounts that have none."""
-        gone: list[str] = []
-        for at in range(0, len(account_ids), READ_STEP):
-            part = account_ids[at : at + READ_STEP]
+    async def read_announced(self) -> NoReturn:
+        """Read the records that are announced: what comes while others are read is read together."""
+        while True:
+            await self._announced_wake.wait()
+            self._announced_wake.clear()
+            announced, self._announced = self._announced, {}
+            await self.read(
+                {shard: list(ids) for shard, ids in announced.items() if shard in self._owner.leases}
+            )
+
+    async def read(self, wanted: Mapping[int, Sequence[str]]) -> None:
+        """Read the records of these accounts; drop the accounts that have none.
+
+        `wanted`: shard -> accounts of it. A shard that is away is let go of. Raises StateUnavailable of a
+        single server.
+        """
+        for step in _steps(wanted):
+            gone = dict[int, list[str]]()
             async with self._taking:
-                records = await self._state.accounts.read(shard, part)
-                for account in records:
-                    self._take_in(shard, account)
-                for account_id in set(part).difference(account.account_id for account in records):
-                    self._valuer.drop(account_id)
-                    gone.append(account_id)
-        await self._publisher.forget(shard, gone)
+                for shard, found in (await self._read_step(step)).items():
+                    if isinstance(found, StateUnavailable):
+                        self._owner.lose(shard, found)
+                        continue
+                    for account in found:
+                        self._take_in(shard, account)
+                    gone[shard] = list(set(step[shard]).difference(one.account_id for one in found))
+                    for account_id in gone[shard]:
+                        self._valuer.drop(account_id)
+            for shard, account_ids in gone.items():
+                await self._publisher.forget(shard, account_ids)
+
+    async def _read_step(
+        self, step: Mapping[int, Sequence[str]]
+    ) -> Mapping[int, list[Account] | StateUnavailable]:
+        try:
+            return await self._state.accounts.read_parts(step)
+        except StateUnavailable as error:
+            return dict.fromkeys(step, error)
 
     def _take_in(self, shard: int, account: Account) -> None:
         """Add a record that was read. Meanwhile the shard or the watched accounts may have changed."""
@@ -163,7 +190,7 @@ class AccountLoader:
                     if number % READ_STEP == READ_STEP - 1:
                         await asyncio.sleep(0)
             progress.advance(len(records))
-        await self.read(shard, list(known))
+        await self.read({shard: list(known)})
         await self._publisher.forget(shard, await self._state.valuations.read_ids(shard))
 
     async def _sort_book(self, found: dict[int, set[str]]) -> None:
@@ -178,6 +205,22 @@ class AccountLoader:
                 if (shard := self._owner.shard_of(account_id)) in found:
                     found[shard].add(account_id)
             await asyncio.sleep(0)
+
+
+def _steps(wanted: Mapping[int, Sequence[str]]) -> Iterator[dict[int, Sequence[str]]]:
+    """The same accounts in steps of READ_STEP."""
+    step, size = dict[int, Sequence[str]](), 0
+    for shard, account_ids in wanted.items():
+        first = 0
+        while first < len(account_ids):
+            part = account_ids[first : first + READ_STEP - size]
+            first += len(part)
+            step[shard], size = part, size + len(part)
+            if size == READ_STEP:
+                yield step
+                step, size = {}, 0
+    if step:
+        yield step
 
 
 def _by_shard(shards: Iterable[int]) -> dict[int, set[str]]:

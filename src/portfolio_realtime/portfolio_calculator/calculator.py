@@ -79,6 +79,7 @@ class Calculator:
                 self._follow_marks(),
                 self._follow_feeds(),
                 self._loader.follow(),
+                self._loader.read_announced(),
                 self._interest.follow(),
                 self._owner.share(ready),
                 self._owner.keep_leases(),

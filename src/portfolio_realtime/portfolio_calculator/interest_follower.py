@@ -85,5 +85,5 @@ class InterestFollower:
             new, ended = found.apply_to(self._owner.wanted[shard], self._owner.accounts_of[shard])
             for account_id in ended:
                 self._valuer.unwatch(account_id)
-            await self._loader.read(shard, new)
+            await self._loader.read({shard: new})
             await self._publisher.forget(shard, ended)

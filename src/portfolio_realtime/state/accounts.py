@@ -2,7 +2,7 @@
 
 import itertools
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 
@@ -171,17 +171,35 @@ class Accounts:
         pending = _readable(_pending, [raw for raw in found if raw is not None])
         return {one.account_id: one for one in pending}
 
-    @reports_unavailable
-    async def read(self, shard: int, account_ids: list[str]) -> list[Account]:
+    async def read(self, shard: int, account_ids: Sequence[str]) -> list[Account]:
         """The records of these accounts of one shard, without missing ones. Raises StateUnavailable."""
         records: list[Account] = []
         for at in range(0, len(account_ids), READ_FIELDS_MAX):
-            part = account_ids[at : at + READ_FIELDS_MAX]
-            found = await cast(
-                "Awaitable[list[bytes | None]]", self._connection.commands.hmget(keys.accounts(shard), part)
-            )
-            records.extend(_readable(_account, [raw for raw in found if raw is not None]))
+            found = (await self.read_parts({shard: account_ids[at : at + READ_FIELDS_MAX]}))[shard]
+            if isinstance(found, StateUnavailable):
+                raise found
+            records.extend(found)
         return records
+
+    @reports_unavailable
+    async def read_parts(
+        self, wanted: Mapping[int, Sequence[str]]
+    ) -> dict[int, list[Account] | StateUnavailable]:
+        """As `read`, of several shards in one round trip; or why a shard is away. Raises StateUnavailable.
+
+        `wanted`: shard -> accounts of it, READ_FIELDS_MAX at most.
+        """
+        pipeline = self._connection.commands.pipeline(transaction=False)
+        for shard, account_ids in wanted.items():
+            pipeline.hmget(keys.accounts(shard), list(account_ids))
+        answers = await pipeline.execute(raise_on_error=False)
+        found = dict[int, list[Account] | StateUnavailable]()
+        for shard, answer in zip(wanted, map(result_or_unavailable, answers), strict=True):
+            is_away = isinstance(answer, StateUnavailable)
+            found[shard] = (
+                answer if is_away else _readable(_account, [raw for raw in answer if raw is not None])
+            )
+        return found
 
     async def read_one(self, account_id: str) -> Account | None:
         """One account's record, or None. Raises StateUnavailable."""

@@ -5,7 +5,9 @@ says so. If only one account always returns an error, the broker still counts as
 """
 
 import asyncio
+import math
 from collections.abc import Callable
+from enum import Enum, auto
 from typing import Final, NoReturn, Protocol
 
 from prometheus_client import Gauge
@@ -14,9 +16,18 @@ from portfolio_realtime.clock import Clock
 from portfolio_realtime.state import feeds
 
 KEEP_S: Final = 0.5  # a quarter of the time for which the source stays live without renewal
-LOOK_S: Final = 0.1  # while it is not heard
+LOOK_S: Final = 0.1  # between two looks whether it is heard
+BEHIND_S: Final = 0.5  # a statement that is asked for first comes sooner, as a rule: nothing is marked then
 REST_SILENT_S: Final = 5.0  # since the first failed request, without any success
 EVENTS_LOST_S: Final = 2.0  # a stream that is opened again within this has missed nothing
+
+
+class Heard(Enum):
+    """Whether what the broker tells is known and written."""
+
+    LIVE = auto()
+    BEHIND = auto()  # all but an account with an event, whose statement is on its way
+    AWAY = auto()
 
 
 class FollowedStream(Protocol):
@@ -58,15 +69,21 @@ class BrokerSilence:
         return failing_s < REST_SILENT_S and lost_s < EVENTS_LOST_S and not followed.is_mute()
 
 
-async def keep_live(is_heard: Callable[[], bool], stored: feeds.Feeds, gauge: Gauge) -> NoReturn:
-    """Keep the broker's source live while it is heard, and drop it when not. Raises StateUnavailable."""
-    was_heard = False
+async def keep_live(look: Callable[[], Heard], stored: feeds.Feeds, gauge: Gauge, clock: Clock) -> NoReturn:
+    """Keep the broker's source live while it is heard, and drop it when not. Raises StateUnavailable.
+
+    A former owner may have kept it just before us, so it is dropped at the first look, too.
+    """
+    is_kept, kept_s, behind_since_s = True, -math.inf, math.inf
     while True:
-        is_heard_now = is_heard()
-        if is_heard_now:
-            await stored.keep(feeds.ACCOUNTS)
-        elif was_heard:
+        heard, now_s = look(), clock.monotonic_s()
+        behind_since_s = min(behind_since_s, now_s) if heard is Heard.BEHIND else math.inf
+        if heard is Heard.LIVE:
+            if now_s - kept_s >= KEEP_S:
+                await stored.keep(feeds.ACCOUNTS)
+                is_kept, kept_s = True, now_s
+        elif is_kept and (heard is Heard.AWAY or now_s - behind_since_s >= BEHIND_S):
             await stored.drop(feeds.ACCOUNTS)
-        was_heard = is_heard_now
-        gauge.set(is_heard_now)
-        await asyncio.sleep(KEEP_S if is_heard_now else LOOK_S)
+            is_kept, kept_s = False, -math.inf
+        gauge.set(heard is Heard.LIVE)
+        await asyncio.sleep(LOOK_S)

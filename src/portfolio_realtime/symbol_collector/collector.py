@@ -21,7 +21,7 @@ from portfolio_realtime.service import Context, keep_running, spared, together, 
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.symbol_collector import activity_types
 from portfolio_realtime.symbol_collector.account_numbers import NumbersKept
-from portfolio_realtime.symbol_collector.broker_silence import BrokerSilence, keep_live
+from portfolio_realtime.symbol_collector.broker_silence import BrokerSilence, Heard, keep_live
 from portfolio_realtime.symbol_collector.broker_time import Moment, now, tell_difference
 from portfolio_realtime.symbol_collector.day_history import DayHistory
 from portfolio_realtime.symbol_collector.event_stream_lag import EventStreamLag
@@ -46,6 +46,7 @@ from portfolio_realtime.symbol_collector.stored_records import find_left_over, w
 from portfolio_realtime.symbol_collector.strangers import NAME, refuse_strangers
 from portfolio_realtime.symbol_collector.watched_follower import WatchedFollower
 from portfolio_realtime.telemetry import CollectorMetrics
+from portfolio_realtime.waiting import wait_at_most
 
 FETCHES_MAX: Final = 8  # accounts fetched at the same time …
 URGENT_FETCHES: Final = 2  # … of which these are kept for accounts that are waited for
@@ -164,6 +165,9 @@ class Collector:
         await self._resume()
         try:
             await self._work(lease)
+        except asyncio.CancelledError:
+            await self._writer.hand_over(lease, is_whole=self._is_whole)
+            raise
         finally:
             self._is_active = False
 
@@ -177,7 +181,7 @@ class Collector:
         need_one_part = (
             self._tidy,
             self._report,
-            lambda: keep_live(self._is_heard, state.feeds, self._metrics.broker_heard),
+            lambda: keep_live(self._heard, state.feeds, self._metrics.broker_heard, self._clock),
             lambda: serve_closed_days(state, self._client, self._clock, self._metrics.refused_days.inc),
             lambda: learn_names(state, self._client, lambda: self._records.universe, self._clock),
         )
@@ -192,10 +196,17 @@ class Collector:
             *(spared(part, state.connection) for part in need_one_part),
         )
 
-    def _is_heard(self) -> bool:
+    @property
+    def _is_whole(self) -> bool:
+        """Whether every account that an event has moved has a record of ours."""
+        return self._has_begun and not self._schedule.is_behind
+
+    def _heard(self) -> Heard:
         """Whether the broker answers, and what it tells is known and written in time."""
-        is_caught_up = self._has_begun and not (self._schedule.is_behind or self._writer.is_slow)
-        return is_caught_up and self._silence.is_heard(self._follower)
+        is_in_time = self._has_begun and not self._writer.is_slow
+        if not (is_in_time and self._silence.is_heard(self._follower)):
+            return Heard.AWAY
+        return Heard.LIVE if self._is_whole else Heard.BEHIND
 
     async def _resume(self) -> None:
         """Continue with the records in memory, unless another collector has been active since."""
@@ -244,17 +255,14 @@ class Collector:
 
     def take_rows(self, rows: list[Activity]) -> None:
         """Apply the client's own bookings that REST lists and no event has reported."""
-        by_account: dict[str, list[Activity]] = {}
+        by_account = dict[str, list[Activity]]()
         for one in rows:
             by_account.setdefault(one.account_id, []).append(one)
         latest_ns = self._client.broker_time.latest_ns(now(self._clock))
         for account_id, own in by_account.items():
             for one in self._records.untold(account_id, own, latest_ns):
-                log.error(
-                    "a booking is in the list of activities but not among the events",
-                    account_id=account_id,
-                    ref_id=one.ref_id,
-                )
+                said = "a booking is in the list of activities but not among the events"
+                log.error(said, account_id=account_id, ref_id=one.ref_id)
                 self._metrics.activities.labels("untold").inc()
                 self.take_activity(one, is_live=False)
 
@@ -301,23 +309,17 @@ class Collector:
     async def _until_done(self, attempt: Callable[[], Awaitable[Any]]) -> None:
         while True:
             try:
-                await attempt()
+                return await attempt()
             except (BrokerUnavailable, PayloadRefused) as error:
                 log.warning("broker request failed: trying again", reason=str(error))
-                await asyncio.sleep(RETRY_S)
-            else:
-                return
+            await asyncio.sleep(RETRY_S)
 
     async def _keep_list(self) -> NoReturn:
         if not self._is_list_new:
             await self._until_done(self._list_accounts)
         while True:
             await asyncio.sleep(min(RELIST_S_MIN, self._interval_ns / NS_PER_S))
-            try:
-                rest_s = max(0.0, self._interval_ns / NS_PER_S - RELIST_S_MIN)
-                await asyncio.wait_for(self._relist.wait(), rest_s)
-            except TimeoutError:
-                pass
+            await wait_at_most(max(0.0, self._interval_ns / NS_PER_S - RELIST_S_MIN), self._relist)
             await self._until_done(self._list_accounts)
 
     async def _list_accounts(self) -> None:
@@ -425,9 +427,7 @@ class Collector:
         self._silence.note_answer()
         is_refused = failures >= FAILURES_MAX
         if is_refused:
-            await self._refuse(
-                account_id, "the broker answers requests for other accounts, but not for this one"
-            )
+            await self._refuse(account_id, "the broker answers about other accounts, but not about this one")
         wait_ns = min(self._interval_ns, int(RETRY_S * NS_PER_S) << min(failures, BACK_OFF_MAX))
         return wait_ns, is_refused
 
@@ -488,13 +488,12 @@ class Collector:
         while True:
             show_records(self._metrics, self._records, len(self._pending), self._clock.now_ns())
             self._report_progress()
-            if self._has_begun and not self._schedule.is_behind:
+            if self._is_whole:
                 await self._writer.write_cursor()
             await asyncio.sleep(REPORT_S)
 
     def _report_progress(self) -> None:
-        if self._is_complete or not self._follower.has_history:
-            return
-        self._is_complete = self._is_list_new and not self._untried
-        known, listed = self._records.known_count, len(self._records.listed)
-        log.info("all accounts are known" if self._is_complete else "collecting", known=known, listed=listed)
+        if not self._is_complete and self._follower.has_history:
+            self._is_complete = self._is_list_new and not self._untried
+            said = "all accounts are known" if self._is_complete else "collecting"
+            log.info(said, known=self._records.known_count, listed=len(self._records.listed))

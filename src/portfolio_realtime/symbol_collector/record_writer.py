@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Final, NoReturn
 
 from portfolio_realtime.clock import NS_PER_S
-from portfolio_realtime.errors import StateUnavailable
+from portfolio_realtime.errors import LeaseLost, StateUnavailable
 from portfolio_realtime.model import Account
 from portfolio_realtime.service import spare
 from portfolio_realtime.state.accounts import Accounts
@@ -21,6 +21,7 @@ from portfolio_realtime.symbol_collector.sources import parse
 
 WRITE_S: Final = 0.02  # changes within this time are written as one batch
 WRITE_ACCOUNTS_MAX: Final = 1_000
+HAND_OVER_S_MAX: Final = 0.4  # a service that ends is cancelled again after 0.5 s
 SLOW_S: Final = 1.5  # a batch that takes longer holds up what clients should see
 UNIVERSE: Final = -1  # in place of a shard
 CURSOR_NS_MAX: Final = 3600 * NS_PER_S  # an older cursor of a former owner is not resumed
@@ -44,6 +45,7 @@ class RecordWriter:
         self._pending = pending
         self._removed_symbols: set[str] = set()
         self._written_cursor: str | None = None
+        self._being_written: list[str] = []  # accounts of a batch; after a batch that was cut off, its own
         self._is_due = asyncio.Event()
         self._began_s: float | None = None  # by the loop's clock; None: no batch is being written
         self.away: set[int] = set()  # shards, or UNIVERSE, that cannot be written
@@ -97,16 +99,32 @@ class RecordWriter:
             await asyncio.sleep(WRITE_S)
             self._is_due.clear()
             while self.has_changes:
-                self._began_s = asyncio.get_running_loop().time()
-                try:
-                    async with self.writing:
-                        newest = self._newest_event()
-                        is_whole = self._records.changed_count <= WRITE_ACCOUNTS_MAX
-                        await self._write_batch(lease)
-                        if is_whole and not self.away:
-                            self._written_event = newest
-                finally:
-                    self._began_s = None
+                await self._write_some(lease)
+
+    async def hand_over(self, lease: Lease, *, is_whole: bool) -> None:
+        """Write what is left; and up to which event, if all that events have moved has a record (`is_whole`).
+
+        At a planned end: the next owner need ask for nobody then. If it fails, it asks for whoever has moved.
+        """
+        with contextlib.suppress(StateUnavailable, LeaseLost, TimeoutError):
+            async with asyncio.timeout(HAND_OVER_S_MAX):
+                self._records.write_again(self._being_written)
+                while self.has_changes:
+                    await self._write_some(lease)
+                if is_whole:
+                    await self.write_cursor()
+
+    async def _write_some(self, lease: Lease) -> None:
+        self._began_s = asyncio.get_running_loop().time()
+        try:
+            async with self.writing:
+                newest = self._newest_event()
+                is_whole = self._records.changed_count <= WRITE_ACCOUNTS_MAX
+                await self._write_batch(lease)
+                if is_whole and not self.away:
+                    self._written_event = newest
+        finally:
+            self._began_s = None
 
     async def _write_batch(self, lease: Lease) -> None:
         """Write the universe first, so that every symbol of a record is in it.
@@ -123,11 +141,13 @@ class RecordWriter:
         if (added or removed) and UNIVERSE not in self.away:
             with self.sparing(UNIVERSE):
                 await self._accounts.write_universe(lease, added, removed)
+        self._being_written = [one.account_id for one in accounts]
         accounts = [one for one in accounts if self._is_here(one.account_id)]
         bookings = self._records.bookings(accounts)
         self._spare_all(
             await self._accounts.write_parts(lease, accounts, bookings, list(filter(self._is_here, gone)))
         )
+        self._being_written = []
         # After the records: readers look for a pending reason only if there is no record.
         pending, valued = self._pending.take_changes(WRITE_ACCOUNTS_MAX)
         pending = [one for one in pending if self._is_here(one.account_id)]
