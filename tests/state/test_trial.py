@@ -4,11 +4,13 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
+from redis import exceptions
 
 from portfolio_harness.valkey_node import ValkeyNode
 from portfolio_realtime.errors import StateRefused, StateUnavailable
 from portfolio_realtime.state import rights
 from portfolio_realtime.state.embedded import free_port
+from portfolio_realtime.state.error_answers import state_error
 from portfolio_realtime.state.server import examine
 from tests.conftest import ONE_KIND
 from tests.support.access import words_of
@@ -62,6 +64,24 @@ async def test_each_right_that_is_missing_is_named(
     access.remove(missing)
     with pytest.raises(StateRefused, match=f"{step}.*docs/security.md"):
         await examine(await url_of(mortal_server, "server", " ".join(access)))
+
+
+@pytest.mark.parametrize(
+    "lacking",
+    ["-set", "resetkeys ~settings", "resetchannels &{*}:probe:*"],
+    ids=["command", "key", "channel"],
+)
+async def test_a_right_that_a_script_lacks_is_named(mortal_server: ValkeyNode, lacking: str) -> None:
+    """What it runs is refused within it, by a plain error that Valkey and Redis word differently."""
+    await mortal_server.do("ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all", *lacking.split())
+    async with mortal_server.client() as client:
+        await client.execute_command("AUTH", "app", "secret")
+        writes = client.register_script("redis.call('PUBLISH', 'x', '1'); redis.call('SET', 'lease', '1')")
+        with pytest.raises(exceptions.RedisError) as refused:
+            await writes()
+    meaning = state_error(refused.value)
+    assert isinstance(meaning, StateRefused)
+    assert "docs/security.md" in str(meaning)
 
 
 @pytest.fixture

@@ -27,11 +27,12 @@ PASSING: Final = {
 }
 LOGIN_IN_URL: Final = "write REDIS_URL=redis://USER:PASSWORD@HOST:PORT/0"
 NO_LOGIN: Final = "unset REDIS_PASSWORD, or remove the password from REDIS_URL"
+RIGHTS: Final = "give its user the rights that docs/security.md lists"
 DATABASE_0: Final = "set REDIS_DB=0, or end REDIS_URL with /0"
 STAYING: Final = {
     "NOAUTH": f"set REDIS_PASSWORD (and REDIS_USER), or {LOGIN_IN_URL}",
     "WRONGPASS": "check REDIS_USER and REDIS_PASSWORD, or the login in REDIS_URL; its user may be off",
-    "NOPERM": "give its user the rights that docs/security.md lists",
+    "NOPERM": RIGHTS,
     "CROSSSLOT": "it is a cluster but does not report it: set REDIS_CLUSTER=true",
     "MOVED": "it is a cluster: unset REDIS_CLUSTER",
     "ASK": "it is a cluster: unset REDIS_CLUSTER",
@@ -41,6 +42,8 @@ STAYING: Final = {
 }
 STAYING_ERR: Final = {  # beginning of the text of an ERR, or of our own error -> remedy
     "no Sentinel knows a primary of this name": "check REDIS_SENTINEL_MASTER",
+    "ACL failure in script": RIGHTS,  # Valkey
+    "The user executing the script can't": RIGHTS,  # Redis 7.0
     "unknown command 'SENTINEL'": "REDIS_SENTINELS names a server that is not a Sentinel",
     "unknown command": "use Valkey, or Redis 7 or newer, without renamed commands",
     "unknown subcommand": "use Valkey, or Redis 7 or newer",
