@@ -15,10 +15,9 @@ define packages
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: apt-get install python3, or name another one, such as make run PYTHON=python3.12"; exit 1; }
 @$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Python cannot make virtual environments: apt-get install python3-venv"; exit 1; }
 @echo "installing packages into $(VENV) ..."
-@(while sleep 10 >/dev/null; do echo "10 s"; done & tick=$$!; trap "kill $$tick" EXIT; \
-  $(PYTHON) -m venv $(VENV) && \
+@($(PYTHON) -m venv $(VENV) && \
   PYTHONUNBUFFERED=1 $(BIN)/pip install --disable-pip-version-check --require-hashes --no-deps -r $(1) 2>&1) \
-  | awk -v total="$$(grep -c '==' $(1))" -v tty="$$([ -t 2 ] && echo 1)" -f requirements/progress.awk
+  | $(PYTHON) requirements/progress.py $(1)
 @$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 endef
 

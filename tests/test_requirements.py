@@ -1,7 +1,9 @@
 """The lock files agree: what runs in production is what `make run` and the tests install."""
 
 import re
+import runpy
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,25 +31,19 @@ def test_every_package_has_a_hash_and_no_address(name: str) -> None:
     assert "://" not in text
 
 
-def test_the_progress_counts_what_is_fetched_wherever_it_is_from() -> None:
-    """Packages for other systems are not counted, files of this machine are; long steps say so every 10 s."""
-    pip = "10 s\n" + (
-        "Ignoring colorama: markers do not match your environment\n"
-        "Collecting aiohttp==3.14.5 (from -r run.txt)\n"
-        "Processing /wheels/yarl-1.25.1-py3-none-any.whl (from -r run.txt)\n"
-        * 10
-        + "10 s\nInstalling collected packages: aiohttp, yarl\n10 s\n"
-    )
+def test_the_progress_counts_what_is_fetched_wherever_it_is_from(capsys: pytest.CaptureFixture[str]) -> None:
+    """Packages for other systems are not counted, files of this machine are; long steps say so again."""
+    progress = runpy.run_path(str(FOLDER / "progress.py"))["Progress"](30, is_terminal=False)
+    progress.tick()
+    for _ in range(10):
+        progress.line("Ignoring colorama: markers do not match your environment")
+        progress.line("Collecting aiohttp==3.14.5 (from -r run.txt)")
+        progress.line("Processing /wheels/yarl-1.25.1-py3-none-any.whl (from -r run.txt)")
+    progress.tick()
+    progress.line("Installing collected packages: aiohttp, yarl")
+    progress.tick()
 
-    lines = subprocess.run(
-        ["awk", "-v", "total=30", "-v", "tty=", "-f", FOLDER / "progress.awk"],
-        input=pip,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.splitlines()
-
-    assert [line.strip() for line in lines] == [
+    assert [line.strip() for line in capsys.readouterr().out.splitlines()] == [
         "making the environment, 10 s",
         "fetching package 10 of 25: yarl-1.25.1-py3-none-any.whl",
         "fetching package 20 of 20: yarl-1.25.1-py3-none-any.whl",
@@ -55,3 +51,14 @@ def test_the_progress_counts_what_is_fetched_wherever_it_is_from() -> None:
         "unpacking 20 packages; this takes as long again ...",
         "unpacking 20 packages, 30 s",
     ]
+
+
+def test_the_progress_comes_line_by_line() -> None:
+    """From a pipe that stays open: nothing waits for a full block."""
+    command = [sys.executable, str(FOLDER / "progress.py"), str(FOLDER / "run.txt")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write("Successfully installed aiohttp\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "  installed\n"
+        process.stdin.close()
