@@ -11,18 +11,15 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from portfolio_realtime.symbol_collector.model import Activity, Statement
 from portfolio_realtime.symbol_collector.records.account_record import AccountRecord, Outcome
-from portfolio_realtime.symbol_collector.records.record_state import REST_LAG_NS
-from tests.symbol_collector.bookings import at_s, booking, statement
+from tests.symbol_collector.bookings import CASH, MadeUpBroker, Step, at_s, booking, statement
 
-CASH = 4**40
 LOOKS_MAX = 8
 
-Step = tuple[str, float, float, float]
 steps = st.lists(
     st.tuples(
         st.sampled_from(["deposit", "buy", "correct", "deliver", "deliver all", "repeat", "look", "look"]),
@@ -32,108 +29,6 @@ steps = st.lists(
     ),
     max_size=40,
 )
-
-
-@dataclass
-class MadeUpBroker:
-    """Bookings in order, and how many of them the stream has delivered."""
-
-    record: AccountRecord
-    now_s: float = 0.0
-    booked: list[Activity] = field(default_factory=list[Activity])
-    told: dict[str, Activity] = field(
-        default_factory=dict[str, Activity]
-    )  # where the event is not the booking
-    delivered: int = 0
-    looked_s: float = 0.0  # when the newest statement was requested
-
-    def book(self, symbol: str | None) -> None:
-        """One more booking: a deposit, or a purchase at price 0 that moves cash all the same."""
-        amount = 4 ** len(self.booked)
-        quantity = Decimal(amount if symbol else 0)
-        kind = "TRD" if symbol else "CSD"
-        self.booked.append(booking(kind, amount, at=self.now_s, symbol=symbol, quantity=quantity))
-
-    def correct(self, symbol: str | None) -> None:
-        """A correction of something that nobody remembers: the event says another amount than it changes."""
-        self.book(symbol)
-        changed = self.booked[-1]
-        told = {"net_amount": 1000 * changed.net_amount, "quantity": 1000 * changed.quantity}
-        self.told[changed.ref_id] = msgspec.structs.replace(changed, previous_id="long ago", **told)
-
-    def deliver(self, count: int) -> None:
-        """The stream delivers so many more."""
-        for activity in self.booked[self.delivered : self.delivered + count]:
-            assert self.record.apply_activity(self.told.get(activity.ref_id, activity), at_s(self.now_s))
-        self.delivered = min(len(self.booked), self.delivered + count)
-
-    def repeat(self, choice: float) -> None:
-        """The stream delivers one again."""
-        if self.delivered:
-            activity = self.booked[int(choice * 10) % self.delivered]
-            assert not self.record.apply_activity(self.told.get(activity.ref_id, activity), at_s(self.now_s))
-
-    def stated(self, balance_lag_s: float, positions_lag_s: float) -> Statement:
-        """What REST says now."""
-        cash = CASH + sum(int(one.net_amount) for one in self._until(balance_lag_s))
-        held = sum(int(one.quantity) for one in self._until(positions_lag_s))
-        return statement(cash, {"AAPL": held} if held else {})
-
-    def _until(self, lag_s: float) -> list[Activity]:
-        return [one for one in self.booked if one.published_ns <= at_s(self.now_s - lag_s)]
-
-    def look(self, balance_lag_s: float, positions_lag_s: float) -> Outcome:
-        """A fetch of a tenth of a second."""
-        self.looked_s, began_ns = self.now_s, at_s(self.now_s)
-        self.now_s += 0.1
-        return self.record.observe(self.stated(balance_lag_s, positions_lag_s), began_ns, at_s(self.now_s))
-
-    def check_nothing_is_wrong_and_unmarked(self) -> None:
-        """Unmarked, the record has each booking that an event told or that the newest statement must have."""
-        if not self.record.is_known or self.told:
-            return
-        account = self.record.account(1, 0)
-        if account.unconfirmed is not None or account.unexplained:
-            return
-        cash, held = int(account.cash) - CASH, sum(int(one.quantity) for one in account.positions)
-        must_have_ns = at_s(self.looked_s) - REST_LAG_NS
-        for number, one in enumerate(self.booked):
-            if number < self.delivered or one.published_ns <= must_have_ns:
-                assert cash // 4**number % 4 == 1, f"the cash of booking {number} is missing, unmarked"
-                assert held // 4**number % 4 == bool(one.symbol), f"quantity {number} is wrong, unmarked"
-
-    def check_nothing_counts_twice(self) -> None:
-        """Every digit of the cash, to the base of four, is 0 or 1, and nothing else is in it."""
-        if not self.record.is_known:
-            return
-        rest = int(self.record.account(1, 0).cash) - CASH
-        assert rest >= 0
-        for _ in self.booked:
-            rest, digit = divmod(rest, 4)
-            assert digit in (0, 1), "a booking was counted twice"
-        assert not rest
-
-    def take(self, step: Step) -> None:
-        """One step of the story."""
-        action, wait_s, first, second = step
-        self.now_s += wait_s
-        match action:
-            case "deposit":
-                self.book(None)
-            case "buy":
-                self.book("AAPL")
-            case "correct":
-                self.correct("AAPL" if first > 2 else None)
-            case "deliver":
-                self.deliver(1)
-            case "deliver all":
-                self.deliver(len(self.booked))
-            case "repeat":
-                self.repeat(first)
-            case _:
-                self.look(first, second)
-        self.check_nothing_counts_twice()
-        self.check_nothing_is_wrong_and_unmarked()
 
 
 def settle(broker: MadeUpBroker) -> int:
@@ -170,6 +65,119 @@ def test_any_story_ends_at_the_truth(story: list[Step]) -> None:
     if not broker.told:  # several corrections at once do not say which of them changed what
         assert [bought] * bool(bought) == [position.day_quantity for position in account.positions]
         assert deposits == account.external_cash_flow
+
+
+EQUAL_ACTIONS = ("deposit", "withdraw", "buy", "sell", "correct", "deliver", "deliver all", "look", "look")
+
+
+class EqualBookings(MadeUpBroker):
+    """Every booking moves a share, or what it costs: several of them explain what a statement shows."""
+
+    def __init__(self, last_equity: int) -> None:
+        super().__init__(AccountRecord("alice"))
+        self.last_equity = last_equity
+        self.shown: dict[str, set[int]] = {"cash": {0}, "held": {0}}  # how many bookings a look had of each
+
+    def move(self, cash: int, held: int) -> None:
+        """One more booking."""
+        symbol: dict[str, Any] = {"symbol": "AAPL", "quantity": Decimal(held)} if held else {}
+        kind = "TRD" if held else "CSD" if cash > 0 else "CSW"
+        self.booked.append(booking(kind, cash, at=self.now_s, **symbol))
+
+    def stated(self, balance_lag_s: float, positions_lag_s: float) -> Statement:
+        """What REST says now."""
+        counts = {"cash": len(self._until(balance_lag_s)), "held": len(self._until(positions_lag_s))}
+        for of, count in counts.items():
+            self.shown[of].add(count)
+        held, cash = self.sums("held", counts["held"]), self.sums("cash", counts["cash"])
+        said = statement(cash, {"AAPL": held} if held else {}, last_equity=self.last_equity)
+        state = msgspec.structs.replace(said.state, equity=Decimal(cash), market_value=Decimal(0))
+        return msgspec.structs.replace(said, state=state, market_value=Decimal(0))  # no order holds cash back
+
+    def sums(self, of: str, count: int) -> int:
+        """Cash or shares after so many bookings."""
+        first = self.booked[:count]
+        if of == "held":
+            return sum(int(one.quantity) for one in first)
+        return CASH + sum(int(one.net_amount) for one in first)
+
+    def take(self, step: Step) -> None:
+        """One step of the story."""
+        action, wait_s, first, second = step
+        self.now_s += wait_s
+        match action:
+            case "deposit" | "withdraw":
+                self.move(100 if action == "deposit" else -100, 0)
+            case "buy" | "sell":
+                self.move(*((-100, 1) if action == "buy" else (100, -1)))
+            case "correct":
+                self.move(-100, 1)
+                self.tell_as_correction(self.booked[-1])
+            case "deliver":
+                self.deliver(1 + int(first))
+            case "deliver all":
+                self.deliver(len(self.booked))
+            case _:
+                self.look(first, second)
+        self.check_wrong_is_marked()
+
+    def check_wrong_is_marked(self) -> None:
+        """Unmarked, the figures are those after all bookings that the events or a statement had told of."""
+        if not self.record.is_known:
+            return
+        account = self.record.account(1, 0)
+        if account.unconfirmed is None:
+            figures = {"cash": int(account.cash), "held": sum(int(one.quantity) for one in account.positions)}
+            for of, figure in figures.items():
+                told = {max(self.delivered, count) for count in self.shown[of]}
+                assert figure in {self.sums(of, count) for count in told}, f"{of} is wrong, unmarked"
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    last_equity=st.sampled_from([CASH, 1000]),  # all bookings are known, or some are missing
+    story=st.lists(
+        st.tuples(
+            st.sampled_from(EQUAL_ACTIONS),
+            st.sampled_from([0, 0.1, 1, 2, 3, 5]),  # seconds since the step before
+            st.sampled_from([0, 1, 2, 4]),  # lag of the balance, or how many more are delivered
+            st.sampled_from([0, 1, 2, 4]),  # lag of the positions
+        ),
+        max_size=14,
+    ),
+)
+@example(
+    last_equity=CASH,
+    story=[
+        ("buy", 0, 0, 0),
+        ("buy", 1, 0, 0),
+        ("look", 0, 0, 1),
+        ("deposit", 2, 0, 0),
+        ("deposit", 3, 0, 0),
+        ("buy", 0, 0, 0),
+        ("deliver all", 0, 0, 0),
+        ("look", 0, 0, 1),
+    ],
+)
+def test_equal_bookings_are_never_taken_for_each_other_unmarked(last_equity: int, story: list[Step]) -> None:
+    """While more than one of them explains what a statement shows, the account is unconfirmed."""
+    broker = EqualBookings(last_equity)
+    for step in story:
+        broker.take(step)
+
+    broker.deliver(len(broker.booked))
+    broker.now_s += 10
+    for _ in range(LOOKS_MAX):
+        outcome = broker.look(0, 0)
+        broker.check_wrong_is_marked()
+        again_ns = broker.record.look_again_ns or 0
+        broker.now_s = max(broker.now_s, (again_ns - at_s(0)) / 1e9) + 0.001
+        broker.now_s += 70 if outcome is Outcome.LATE else 0
+
+    account, count = broker.record.account(1, 0), len(broker.booked)
+    held = sum(int(one.quantity) for one in account.positions)
+    assert account.unconfirmed is None
+    assert (account.cash, held) == (broker.sums("cash", count), broker.sums("held", count))
 
 
 KINDS = ("flow", "TRD", "OCT", "DIV", "group")

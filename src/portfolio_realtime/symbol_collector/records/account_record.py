@@ -351,7 +351,7 @@ class AccountRecord(DriftingRecord):
         return has_cash and has_quantities
 
     def _can_decide(self, statement: Statement) -> bool:
-        """Whether to accept an explanation. While REST may lag, only one without uncertain bookings.
+        """Whether to accept an explanation: not if the statement may also be an earlier one.
 
         A statement from between the legs of a group is never accepted.
         """
@@ -360,12 +360,34 @@ class AccountRecord(DriftingRecord):
             self._booked.is_half(leg) and began_ns < leg.published_ns + LEGS_NS_MAX for leg in self._uncertain
         ):
             return False
-        if began_ns >= self._youngest_uncertain_ns + REST_LAG_NS:
-            return True
-        totals = self._balances.totals()
-        for activity in self._uncertain:
-            totals.add(self._effect(activity))
-        return totals.agrees(statement) and not self._balances.totals().agrees(statement)
+        return not self._uncertain or not self._may_be_earlier(statement)
+
+    def _may_be_earlier(self, statement: Statement) -> bool:
+        """Whether the statement may lack the newest bookings although it looks complete.
+
+        The balances contain an unknown number of the uncertain bookings, the oldest first. If they contain
+        fewer than it seems, the statement may have one of these in place of a newer one that moves as much.
+        """
+        uncertain = self._by_publication()
+        since_ns = self._asked.from_ns - REST_LAG_NS
+        booked = [*self._applied, *((one, self._effect(one)) for one in uncertain)]
+        may_lack = [(one, effect) for one, effect in booked if one.published_ns > since_ns]
+        may_lack.sort(key=lambda each: each[0].published_ns, reverse=True)
+        if may_lack and any(map(self._booked.corrects_unknown, uncertain)):
+            return True  # it moves an unknown amount
+        for contained_count in range(len(uncertain) + 1 if may_lack else 0):
+            contained = {one.ref_id for one in uncertain[:contained_count]}
+            complete = self._balances.totals()
+            for one in uncertain[contained_count:]:
+                complete.add(self._effect(one))
+            earlier = complete.copy()
+            for effect in (effect for one, effect in may_lack if one.ref_id not in contained):
+                earlier.undo(effect)
+                if earlier.cash != complete.cash and earlier.has_cash_of(statement):
+                    return True
+                if earlier.quantities != complete.quantities and earlier.has_quantities_of(statement):
+                    return True
+        return False
 
     def _must_be_in_rest(self) -> bool:
         """Whether what was booked since REST last agreed is so old that a request of then shows it."""

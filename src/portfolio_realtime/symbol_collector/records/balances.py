@@ -86,6 +86,10 @@ class Totals:
         self.quantities = quantities
         self._rounding = rounding
 
+    def copy(self) -> "Totals":
+        """Another copy, to be changed by itself."""
+        return Totals(self.cash, dict(self.quantities), self._rounding)
+
     def add(self, effect: Effect) -> None:
         """Apply an effect."""
         self._move(effect, 1)
