@@ -134,7 +134,13 @@ class Simulator:
         self.books.start(balance_date)
         self.corporate = CorporateActions(self.ledger, self.market, self.trader, self.agenda, clock)
         self.odd_bookings = OddBookings(
-            self.ledger, self.market, self.trader, self.agenda, clock, random.Random(f"{seed}/odd")
+            self.ledger,
+            self.market,
+            self.trader,
+            self.agenda,
+            clock,
+            random.Random(f"{seed}/odd"),
+            settings.switches.legs,
         )
         if settings.switches.crypto_fee == "at_fill":
             self.trader.on_trade = self.odd_bookings.take_fee

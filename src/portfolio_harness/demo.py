@@ -21,6 +21,8 @@ from portfolio_harness.valkey_kinds import ValkeyKind
 PROGRESS_S: Final = 5.0
 STARTING: Final = "starting a simulated Alpaca, Valkey and the four services ..."
 DEMO_INTERVAL_S: Final = 0.5  # production uses 1 to 2 s
+CORPORATE: Final = ("ledger.group", "ledger.exercise")  # while a proof runs …
+CORPORATE_COUNT: Final = 4  # … so many, of both kinds
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,9 @@ async def _watch(system: System, duration_s: float, seed: int) -> Proof:
         await clients.start()
         say(f"{len(account_ids)} accounts watched after {time.monotonic() - started_s:.1f} s")
         async with judging(Judge(), system.oracle, clients) as judge:
+            await system.oracle.install(
+                {"seed": seed, "duration_s": duration_s, "kinds": [*CORPORATE], "count": CORPORATE_COUNT}
+            )
             await _let_run(system, clients, duration_s)
             await system.oracle.pause()
             differing, converged_s = await converge(system.oracle, clients)

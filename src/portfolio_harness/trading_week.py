@@ -69,6 +69,7 @@ STOPS: Final[tuple[Stop, ...]] = (
 OVERNIGHT: Final = frozenset((BEFORE, ROLL, AFTER))
 SPLIT_STOCK: Final = "NVDA"
 SPLIT_GAP_S: Final = 30.0
+EXCHANGED: Final = 4  # accounts at a time, of each kind
 HOLD_S: Final = 20.0  # of virtual time, between the two bookings of a split
 
 
@@ -237,6 +238,12 @@ class Story:
         await self._watch.hold("split under way", before)
         await self._system.jump(due_ns)
 
+    async def exchanges(self) -> None:
+        """Exchange shares and exercise options in some accounts; the legs come in all forms."""
+        faults = [{"kind": kind, "level": EXCHANGED} for kind in ("ledger.group", "ledger.exercise")]
+        await self._oracle.install({"seed": self._rng.randrange(1 << 31), "faults": faults})
+        self.told.append("shares exchanged, options exercised")
+
     async def dividend(self) -> None:
         """Pay a dividend: the price falls now, the cash arrives a day later with 30 % withheld."""
         body = {"symbol": "MSFT", "rate": "0.83", "pay_in_s": 86_400, "withheld": "0.3"}
@@ -259,16 +266,16 @@ STORY: Final[dict[tuple[int, str], tuple[Scene, ...]]] = {
     (MONDAY, EVENING): (Story.withdrawal, Story.orders),  # after it
     (MONDAY, BEFORE): (Story.deposit,),
     (TUESDAY, PRE): (Story.dividend, Story.correction, Story.bust),
-    (TUESDAY, NOON): (Story.instant_deposit, Story.transfer),
+    (TUESDAY, NOON): (Story.instant_deposit, Story.transfer, Story.exchanges),
     (TUESDAY, CLOSE): (Story.withdrawal,),
     (TUESDAY, EVENING): (Story.deposit,),
     (TUESDAY, NIGHT): (Story.money,),
     (TUESDAY, AFTER): (Story.split,),
     (WEDNESDAY, EVENING): (Story.withdrawal, Story.orders),
-    (THURSDAY, NOON): (Story.money,),
+    (THURSDAY, NOON): (Story.money, Story.exchanges),
     (THURSDAY, AFTER): (Story.correction, Story.bust),
     (FRIDAY, NOON): (Story.late_deposit, Story.orders),
-    (FRIDAY, CLOSE): (Story.deposit, Story.correction),
+    (FRIDAY, CLOSE): (Story.deposit, Story.correction, Story.exchanges),
     (FRIDAY, EVENING): (Story.deposit, Story.withdrawal),
     (SATURDAY, NOON): (Story.coins, Story.deposit),
     (SUNDAY, PRE): (Story.coins, Story.withdrawal),

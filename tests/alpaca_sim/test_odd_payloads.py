@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from alpaca_sim.api.odd_accounts import CONTRADICTION, HELD_BACK, TREASURY
+from alpaca_sim.core.leg_details import FORMS
 from alpaca_sim.core.switches import CHOICES, ODDITIES, Switches
 from tests.alpaca_sim.conftest import Running, Start
 from tests.conftest import Until
@@ -278,8 +279,44 @@ async def test_a_contract_gets_a_root_with_a_digit(start: Start) -> None:
     (position,) = (await told(running, account_id))[2]
     assert (position["symbol"], position["exchange"]) == (adjusted["symbol"], "OPCA")
     legs = await events(running)
-    assert [(leg["activity_type"], leg["qty"]) for leg in legs] == [("OPCA", "-2"), ("OPCA", "2")]
+    stated = [(leg["activity_type"], leg["qty"], leg["net_amount"]) for leg in legs]
+    assert stated == [("OPCA", "-2", "600"), ("OPCA", "2", "-600")]  # the amounts cancel
     assert len({leg["details"]["group_id"] for leg in legs}) == 1
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_the_legs_of_a_group_name_what_they_move_in_each_form(start: Start, form: str) -> None:
+    """`legs`: their own symbol and the group, both parties and the action, or their own symbol alone."""
+    running = await start(account_count=0, switches=Switches(legs=form))
+    await running.post("/_sim/symbols", symbol=OPTION, price="3", asset_class="us_option")
+    account_id = await opened(running, AAPL="10", **{OPTION: "2"})
+    body = {"account_id": account_id, "symbol": AAPL, "into": "MSFT", "ratio": "0.5"}
+    await running.post("/_sim/exchange", **body)
+    adjusted = (await running.post("/_sim/adjust", symbol=OPTION))["symbol"]
+    await running.post("/_sim/exercise", account_id=account_id, symbol=adjusted)
+
+    left, came, old, new, exercised, shares = (leg["details"] for leg in await events(running))
+
+    option = {"symbol": AAPL, "contract_symbol": adjusted}
+    contracts = {"symbol": AAPL, "old_contract_symbol": OPTION, "new_contract_symbol": adjusted}
+    merger = {"acquiree_symbol": AAPL, "acquirer_symbol": "MSFT"}
+    named: list[dict[str, str]] = [merger, merger, contracts, contracts, option, option]
+    if form != "parties":
+        own = (AAPL, "MSFT", OPTION, adjusted, adjusted, AAPL)
+        named = [{"symbol": symbol} for symbol in own]
+    legs = (left, came, old, new, exercised, shares)
+    for details, names in zip(legs, named, strict=True):
+        stated = {name: value for name, value in details.items() if name.endswith("symbol")}
+        assert stated == names
+    shared = {"symbol": "group_id", "parties": "ca_id", "loose": None}[form]
+    for one, other in ((left, came), (old, new)):
+        ids = [{details.get(name) for details in (one, other)} for name in ("group_id", "ca_id")]
+        assert [len(found - {None}) for found in ids] == [shared == "group_id", shared == "ca_id"]
+    assert len({details.get("group_id") for details in (exercised, shares)}) == 1
+    assert exercised["group_id"]  # options always have one
+    assert {row["symbol"] for row in await rows(running, account_id)} == {AAPL, "MSFT", OPTION, adjusted}
+    held = {row["symbol"]: row["qty"] for row in (await told(running, account_id))[2]}
+    assert held == {AAPL: "-200", "MSFT": "5"}
 
 
 async def test_coins_come_in_on_chain(start: Start) -> None:
@@ -298,7 +335,8 @@ async def test_coins_come_in_on_chain(start: Start) -> None:
 @pytest.mark.parametrize(
     ("kind", "level", "codes"),
     [
-        ("ledger.group", 2, {"MA"}),
+        ("ledger.group", 2, {"MA", "NC"}),
+        ("ledger.exercise", 2, {"OPEXC", "OPTRD"}),
         ("ledger.coins", 2, {"OCT"}),
         ("ledger.memo", 2, {"MEM", "CSD"}),
         ("ledger.late", 3, {"CSD"}),
@@ -307,11 +345,12 @@ async def test_coins_come_in_on_chain(start: Start) -> None:
 async def test_bookings_of_fault_plans(start: Start, kind: str, level: int, codes: set[str]) -> None:
     """All are told in the end, and the ledger's cash is what REST says."""
     running = await start(account_count=0)
-    ids = [await opened(running) for _ in range(3)]
+    await running.post("/_sim/symbols", symbol=OPTION, price="3", asset_class="us_option")
+    ids = [await opened(running, **{**HELD, OPTION: "1"}) for _ in range(3)]
     await running.fault(kind, level=level)
     running.sim.agenda.run(running.sim.clock.now_ns() + 31 * 10**9)
     seen = await events(running)
-    assert {event["activity_type"] for event in seen} == codes
+    assert {event["activity_type"] for event in seen} <= codes
     assert len({event["account_id"] for event in seen}) == (1 if kind == "ledger.late" else 2)
     cash = {one: Decimal((await told(running, one))[1]["cash"]) for one in ids}
     booked = dict.fromkeys(ids, Decimal(10_000))

@@ -127,6 +127,7 @@ BEGIN: dict[str, Action] = {
     "ledger.correct": lambda sim, fault: sim.trader.amend_some(int(fault.level), is_bust=False),
     "ledger.bust": lambda sim, fault: sim.trader.amend_some(int(fault.level), is_bust=True),
     "ledger.group": lambda sim, fault: sim.odd_bookings.exchange_some(int(fault.level)),
+    "ledger.exercise": lambda sim, fault: sim.odd_bookings.exercise_some(int(fault.level)),
     "ledger.coins": lambda sim, fault: sim.odd_bookings.coins_for_some(int(fault.level)),
     "ledger.memo": lambda sim, fault: sim.odd_bookings.memos_for_some(int(fault.level)),
     "ledger.late": lambda sim, fault: sim.odd_bookings.late_deposit_for_one(fault.level),

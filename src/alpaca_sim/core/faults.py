@@ -182,7 +182,12 @@ KINDS: dict[str, FaultKind] = {
             True,
         ),
         FaultKind("ledger.bust", "trades in accounts are busted", _MOMENT, _COUNT, "number of trades", True),
-        FaultKind("ledger.group", "shares become other shares and cash", _MOMENT, _COUNT, "accounts", True),
+        FaultKind(
+            "ledger.group", "shares become others, or others and cash", _MOMENT, _COUNT, "accounts", True
+        ),
+        FaultKind(
+            "ledger.exercise", "options become shares at the strike", _MOMENT, _COUNT, "accounts", True
+        ),
         FaultKind("ledger.coins", "coins come in on chain", _MOMENT, _COUNT, "accounts", True),
         FaultKind("ledger.memo", "instant credits, settled 2 s later", _MOMENT, _COUNT, "accounts", True),
         FaultKind(

@@ -8,6 +8,7 @@ from alpaca_sim.core.agenda import Agenda
 from alpaca_sim.core.clock import SECOND_NS, Clock, new_york
 from alpaca_sim.core.decimals import CENT, ZERO, exact, to_cents
 from alpaca_sim.core.ledger import Account, Activity, Ledger, pair_of
+from alpaca_sim.core.leg_details import FORMS, OCC_TAIL, LegDetails, leg_details, underlying_of
 from alpaca_sim.core.market import Market
 from alpaca_sim.core.trader import Trader
 
@@ -15,8 +16,9 @@ CRYPTO_FEE_RATE = Decimal("0.0025")
 FEE_TOLD_IN_S = 60.0  # Alpaca's rows of real fees came seconds to hours after the fill
 MEMO_SETTLES_IN_S = 2.0
 COINS = Decimal("0.25")
+MERGER_SHARE = 0.5  # of exchanges at random; the others are new names
 NEVER = ""  # the activity type of a change that is never published
-OCC_TAIL = len("261120P00060000")
+MERGER, NEW_NAME = ("MA", "SCMA"), ("NC", "SNC")  # activity type and subtype
 
 
 class OddBookings:
@@ -30,13 +32,16 @@ class OddBookings:
         agenda: Agenda,
         clock: Clock,
         rng: random.Random,
+        form: str = FORMS[0],
     ) -> None:
+        """`form`: one of FORMS, in which the legs of a group name what they move."""
         self._ledger = ledger
         self._market = market
         self._trader = trader
         self._agenda = agenda
         self._clock = clock
         self._rng = rng
+        self._form = form
 
     def take_fee(self, trade: Activity) -> None:
         """Take the fee of a crypto purchase from the position now, and publish it FEE_TOLD_IN_S later."""
@@ -81,22 +86,31 @@ class OddBookings:
         return transfer_id
 
     def exchange(
-        self, account: Account, symbol: str, into: str, ratio: Decimal, cash: Decimal, gap_s: float
+        self,
+        account: Account,
+        symbol: str,
+        into: str,
+        ratio: Decimal,
+        cash: Decimal,
+        gap_s: float,
+        kind: tuple[str, str] = MERGER,
+        form: str = "",
     ) -> str:
-        """Book a merger (MA, SCMA) as three legs of one group, and return the group's id.
+        """Book a merger, or another `kind` of exchange, as the legs of one group, and return the group's id.
 
         All of `symbol` leaves now. After `gap_s` seconds, `ratio` times its quantity arrives as `into`, and
-        `cash` dollars with it.
+        `cash` dollars with it, if any. `form` is one of FORMS; empty: that of the settings.
         """
         quantity, group_id = account.current.positions[symbol].quantity, self._trader.new_id()
-        details = self._group(group_id, symbol)
-        kind, account_id = ("MA", "SCMA"), account.account_id
-        self._trader.book_leg(account_id, kind, details, (symbol, -quantity))
+        details = self._details(form, kind[0], (symbol, into), group_id)
+        account_id = account.account_id
+        self._trader.book_leg(account_id, kind, details.leaves, (symbol, -quantity))
 
         def arrive(_at_ns: int) -> None:
             arrived = round(quantity * ratio, 9)
-            self._trader.book_leg(account_id, kind, {**details, "symbol": into}, (into, arrived))
-            self._trader.book_leg(account_id, kind, details, None, cash)
+            self._trader.book_leg(account_id, kind, details.comes, (into, arrived))
+            if cash:
+                self._trader.book_leg(account_id, kind, details.cash, None, cash)
 
         if gap_s:
             self._agenda.plan(self._clock.now_ns() + int(gap_s * SECOND_NS), arrive)
@@ -104,7 +118,7 @@ class OddBookings:
             arrive(0)
         return group_id
 
-    def exercise(self, account: Account, contract: str) -> str:
+    def exercise(self, account: Account, contract: str, form: str = "") -> str:
         """Exercise a long option, or assign a short one, and return the group's id.
 
         Two legs of one group: the contract leaves, and shares are bought or sold at its strike. The
@@ -112,26 +126,25 @@ class OddBookings:
         """
         quantity, group_id = account.current.positions[contract].quantity, self._trader.new_id()
         kind, strike = contract[-9], Decimal(contract[-8:]) / 1000
-        underlying = contract[:-OCC_TAIL].rstrip("0123456789")
+        underlying = underlying_of(contract)
         multiplier = self._market.listing(contract).multiplier
         shares = quantity * multiplier * (1 if kind == "C" else -1)
         with exact():
             paid = to_cents(-shares * strike)
         code = "OPEXC" if quantity > 0 else "OPASN"
-        details = self._group(group_id, contract)
-        self._trader.book_leg(account.account_id, (code, ""), details, (contract, -quantity))
+        details = self._details(form, code, (contract, underlying), group_id)
+        self._trader.book_leg(account.account_id, (code, ""), details.leaves, (contract, -quantity))
         self._trader.book_priced(
-            account.account_id, "OPTRD", {**details, "symbol": underlying}, (underlying, shares, strike), paid
+            account.account_id, "OPTRD", details.comes, (underlying, shares, strike), paid
         )
         return group_id
 
     def adjust(self, contract: str) -> tuple[str, int]:
         """Replace a contract by one whose root has a digit, as after a corporate action, in every account.
 
-        Returns the new symbol and the number of accounts.
+        The legs state its value as amounts that cancel. Returns the new symbol and the number of accounts.
         """
-        root, tail = contract[:-OCC_TAIL], contract[-OCC_TAIL:]
-        adjusted = f"{root.rstrip('0123456789')}1{tail}"
+        adjusted = f"{underlying_of(contract)}1{contract[-OCC_TAIL:]}"
         state = self._market.symbols[contract]
         if adjusted not in self._market.symbols:
             close = state.listing.previous_close
@@ -141,20 +154,32 @@ class OddBookings:
             account for account in self._ledger.accounts.values() if contract in account.current.positions
         ]
         for account in held:
-            quantity = account.current.positions[contract].quantity
-            details = self._group(self._trader.new_id(), contract)
-            kind, account_id = ("OPCA", "CADJ"), account.account_id
-            self._trader.book_leg(account_id, kind, details, (contract, -quantity))
-            self._trader.book_leg(account_id, kind, {**details, "symbol": adjusted}, (adjusted, quantity))
+            quantity, account_id = account.current.positions[contract].quantity, account.account_id
+            kind = ("OPCA", "CADJ")
+            details = self._details("", kind[0], (contract, adjusted), self._trader.new_id())
+            with exact():
+                value = to_cents(quantity * state.mark * state.listing.multiplier)
+            self._trader.book_leg(account_id, kind, details.leaves, (contract, -quantity), value)
+            self._trader.book_leg(account_id, kind, details.comes, (adjusted, quantity), -value)
         return adjusted, len(held)
 
     def exchange_some(self, count: int) -> None:
-        """Exchange one stock for another and cash in up to `count` random accounts."""
+        """Exchange one stock for another in up to `count` random accounts: mergers and new names."""
         for account, symbol in self._holders(count, "us_equity"):
             others = [other for other in self._listed("us_equity") if other not in account.current.positions]
             if others:
+                into, form = self._rng.choice(others), self._rng.choice(FORMS)
                 cash = Decimal(self._rng.randint(100, 50_000)) * CENT
-                self.exchange(account, symbol, self._rng.choice(others), Decimal("0.5"), cash, 0.0)
+                if self._rng.random() < MERGER_SHARE:
+                    self.exchange(account, symbol, into, Decimal("0.5"), cash, 0.0, form=form)
+                else:
+                    self.exchange(account, symbol, into, Decimal(1), ZERO, 0.0, NEW_NAME, form)
+
+    def exercise_some(self, count: int) -> None:
+        """Exercise options in up to `count` random accounts that hold one."""
+        for account, contract in self._holders(count, "us_option"):
+            if underlying_of(contract) in self._market.symbols:
+                self.exercise(account, contract, self._rng.choice(FORMS))
 
     def coins_for_some(self, count: int) -> None:
         """Transfer coins in on chain (OCT) to up to `count` random accounts."""
@@ -179,9 +204,9 @@ class OddBookings:
         at_ns = self._clock.now_ns() + int(in_s * SECOND_NS)
         self._agenda.plan(at_ns, lambda _due_ns: self._ledger.tell(booked, self._clock.stamp_ns()))
 
-    def _group(self, group_id: str, symbol: str) -> dict[str, str]:
+    def _details(self, form: str, code: str, symbols: tuple[str, str], group_id: str) -> LegDetails:
         today = new_york(self._clock.now_ns()).date().isoformat()
-        return {"symbol": symbol, "group_id": group_id, "system_date": today}
+        return leg_details(form or self._form, code, symbols, group_id, today)
 
     def _some_accounts(self, count: int) -> list[Account]:
         accounts = list(self._ledger.accounts.values())

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
+from alpaca_sim.core.leg_details import FORMS
+
 # Faulty answers about one account. Each is also a fault, `odd.…`.
 ODDITIES = ("no_cash", "euro", "error", "null_field", "twice", "hold", "contradiction", "ipo")
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -22,6 +24,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "coin_pairs": ("no", "yes"),
     "option_roots": ("plain", "adjusted"),
     "bond": ("no", "held"),
+    "legs": FORMS,
     "refused_session": ("stays", "closes"),
 }
 
@@ -50,6 +53,7 @@ class Switches:
     coin_pairs: str = "no"  # ETH/BTC is listed; its trades move two coins and no dollars
     option_roots: str = "plain"  # `adjusted`: after a corporate action, a digit in the root, exchange OPCA
     refused_session: str = "stays"  # whether a market stream ends with its first refused auth message
+    legs: str = FORMS[0]  # in which form the legs of a corporate action name what they move
     bond: str = "no"  # the account whose id sorts first holds a treasury bond, priced per 100 of par
 
 

@@ -117,8 +117,9 @@ def row_json(activity: Activity) -> dict[str, Any]:
         "created_at": rfc3339(activity.at_ns),
     }
     if activity.symbol:
-        # Bookings spell a pair BTCUSD, market data BTC/USD.
-        named = activity.details.get("symbol", activity.symbol)
+        # Bookings spell a pair BTCUSD, market data BTC/USD. Of other legs, details may name the underlying.
+        is_pair = "/" in activity.symbol
+        named = activity.details.get("symbol", activity.symbol) if is_pair else activity.symbol
         row |= {"symbol": named, "qty": text(activity.quantity)}
     if "group_id" in activity.details:
         row["group_id"] = activity.details["group_id"]
