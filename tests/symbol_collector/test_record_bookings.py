@@ -4,6 +4,7 @@ from decimal import Decimal
 
 import pytest
 
+from portfolio_realtime.symbol_collector.model import Activity
 from portfolio_realtime.symbol_collector.records import record_state as limits
 from portfolio_realtime.symbol_collector.records.account_record import AccountRecord, Outcome
 from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
@@ -112,3 +113,45 @@ def test_only_the_newest_bookings_are_told(monkeypatch: pytest.MonkeyPatch) -> N
 
     assert [one[0] for one in told(record)] == [at_s(1), at_s(2)]
     assert record.bookings(1).known_since_ns == at_s(0)
+
+
+CONTRACT, ADJUSTED = "AAPL261218C00100000", "AAPL1261218C00100000"
+
+
+def adjusted(at: float) -> list[Activity]:
+    """The legs of an adjusted contract, whose amounts leave 7 dollars."""
+    return [
+        booking("OPCA", amount, at=at, symbol=symbol, quantity=Decimal(quantity), group_id="group")
+        for symbol, quantity, amount in ((CONTRACT, -2, 107), (ADJUSTED, 2, -100))
+    ]
+
+
+@pytest.mark.parametrize("cash", [1000, 1007])
+def test_a_statement_decides_whether_the_amounts_of_an_adjusted_contract_are_cash(cash: int) -> None:
+    """Marked until one that must contain the legs; then nothing is unexplained, whatever it says."""
+    record = known("1000", {CONTRACT: "2"})
+    for one in adjusted(20):
+        record.apply_activity(one, at_s(20))
+    assert record.account(1, 0).unconfirmed is not None
+
+    for second in (21, 25):
+        look(record, statement(cash, {ADJUSTED: 2}), second)
+
+    account = record.account(1, 0)
+    held = {one.symbol: one.quantity for one in account.positions if one.quantity}
+    assert (account.cash, held) == (cash, {ADJUSTED: 2})
+    assert (account.unconfirmed, account.unexplained, record.look_again_ns) == (None, {}, None)
+    assert sum(one.cash for one in record.bookings(1).bookings) == cash - 1000
+
+
+@pytest.mark.parametrize("cash", [1000, 1007])
+def test_the_first_statement_decides_it_for_what_was_told_before(cash: int) -> None:
+    """The cash of the last close is stated, and no other booking came."""
+    record = AccountRecord("alice")
+    for one in adjusted(-20):
+        record.apply_activity(one, at_s(-20))
+
+    look(record, statement(cash, {ADJUSTED: 2}, last_cash=1000), 0)
+
+    account = record.account(1, 0)
+    assert (account.cash, account.unexplained, account.unconfirmed) == (cash, {}, None)

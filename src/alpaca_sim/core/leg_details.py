@@ -1,6 +1,6 @@
 """What the legs of a corporate action state about themselves, in each form that Alpaca sends.
 
-Sources: the schemas `Common…ActivityV2` of broker.yaml 1.1.1, which demand a `group_id` of options only, and the
+Sources: the schemas `Common…ActivityV2` of broker.yaml 1.1.1, which demand a `group_id` of options only; the
 samples of the guide to the activity stream (2026-09-16).
 """
 

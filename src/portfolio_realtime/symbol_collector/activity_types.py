@@ -63,6 +63,7 @@ SPLIT: Final = "SPLIT"
 NEW_NAME: Final = "NC"
 CRYPTO_FEE: Final = "CFEE"
 FEE: Final = "FEE"
+ADJUSTMENT: Final = "OPCA"
 
 _PRICE, _NOTHING, _UNKNOWN = Cost.PRICE, Cost.NOTHING, Cost.UNKNOWN
 _ALONE, _MAYBE, _SEVERAL = Legs.ALONE, Legs.MAYBE, Legs.SEVERAL
@@ -116,7 +117,7 @@ _ROWS: Final = (
     ("OPEXP", "option expired", True, False, _NOTHING, _ALONE, "broker trading events"),
     ("OPTRD", "shares of an option", True, False, _PRICE, _SEVERAL, "broker trading events"),
     ("OPCSH", "cash of an option", False, False, _NOTHING, _SEVERAL, "broker trading events"),
-    ("OPCA", "option adjusted", True, False, _UNKNOWN, _SEVERAL, "broker trading events"),
+    (ADJUSTMENT, "option adjusted", True, False, _UNKNOWN, _SEVERAL, "broker trading events"),
     ("MISC", "anything else", True, False, _UNKNOWN, _MAYBE, "trading"),
 )
 # fmt: on

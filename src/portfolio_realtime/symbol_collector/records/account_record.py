@@ -307,6 +307,7 @@ class AccountRecord(DriftingRecord):
             self._place(activity, ended_ns)
 
     def _compare(self, statement: Statement, began_ns: int, ended_ns: int) -> Outcome:
+        self._decide_values(statement)
         if self._is_explained(statement):
             if not self._can_decide(statement):
                 return Outcome.LATE

@@ -10,6 +10,7 @@ from portfolio_realtime.symbol_collector.model import (
     CASH,
     AccountState,
     Activity,
+    Effect,
     Statement,
     effect_of,
     sum_of,
@@ -38,6 +39,10 @@ class DriftingRecord(RecordState):
         with localcontext(EXACT):
             missing = self._balances.cash - before - self._day.booked_cash
         rounding = sum((one.rounding for one in self._booked if self._day.contains(one)), ZERO)
+        values = [one for one in self._booked if _states_value(one) and self._day.contains(one)]
+        if missing and missing == -sum((one.net_amount for one in values), ZERO):
+            self._take_for_values(values)
+            return
         if abs(missing) > max(rounding, differences.CENT) and not self._is_fee(CASH, missing):
             self._differences.add(CASH, missing, now_ns, Cause.UNEXPLAINED)
             self._differences.open_gap(cash_flows.cut_off_ns(state.balance_asof), CASH)
@@ -183,6 +188,33 @@ class DriftingRecord(RecordState):
                 self._booked.replace(void(memo))
                 self._day.count(void(memo), memo)
 
+    def _decide_values(self, statement: Statement) -> None:
+        """Decide whether the amounts of adjusted options are cash: not if a statement has all but these.
+
+        They are values, which cancel within a group. Of what is left otherwise nothing is documented.
+        """
+        before_ns = self._asked.from_ns - REST_LAG_NS
+        values = [one for one, _ in self._applied if _states_value(one) and one.published_ns <= before_ns]
+        total = sum((one.net_amount for one in values), ZERO)
+        totals = self._balances.totals()
+        if not total or not totals.has_quantities_of(statement) or totals.has_cash_of(statement):
+            return
+        totals.undo(Effect(total, {}))
+        if totals.has_cash_of(statement):
+            self._balances.add_cash(-total)
+            self._take_for_values(values)
+
+    def _take_for_values(self, bookings: list[Activity]) -> None:
+        """The amounts of these bookings are no cash."""
+        decided = {one.ref_id: msgspec.structs.replace(one, net_amount=ZERO) for one in bookings}
+        for one in decided.values():
+            self._booked.replace(one)
+        for place, (one, _) in enumerate(self._applied):
+            if one.ref_id in decided:
+                self._applied[place] = decided[one.ref_id], self._effect(decided[one.ref_id])
+        self._has_new_bookings = True
+        self._sum_up_day()
+
     def _explain_contained(self, statement: Statement) -> None:
         """Explain differences by those uncertain bookings that the balances already contained."""
         totals, contained_ones = self._balances.totals(), self._by_publication()
@@ -214,3 +246,9 @@ class DriftingRecord(RecordState):
         day = Day(state.balance_asof)
         self._booked.sum_up(day, ())
         return state.last_cash + day.booked_cash
+
+
+def _states_value(activity: Activity) -> bool:
+    """Whether its amount may be what it moves is worth, and no cash."""
+    is_adjustment = activity.activity_type == activity_types.ADJUSTMENT and activity.moves_quantity
+    return is_adjustment and bool(activity.net_amount) and not activity.is_void
