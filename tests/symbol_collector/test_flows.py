@@ -9,8 +9,11 @@ import pytest
 from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.symbol_collector.model import Activity
 from portfolio_realtime.symbol_collector.records import cash_flows
+from portfolio_realtime.symbol_collector.records.account_record import AccountRecord
 from portfolio_realtime.symbol_collector.records.day_sums import Day
-from tests.symbol_collector.bookings import booking
+from portfolio_realtime.symbol_collector.sources import parse
+from tests.support.account_records import known, look, quantities, shown
+from tests.symbol_collector.bookings import at_s, booking, statement
 
 
 @pytest.mark.parametrize("activity_type", ["CSD", "CSW", "JNLC", "ACATC", "OCT", "MEM"])
@@ -87,3 +90,66 @@ def test_a_late_correction_counts_by_what_it_changes() -> None:
     day.count(msgspec.structs.replace(corrected, net_amount=Decimal(130)), deposit)
 
     assert Decimal(30) == day.external_cash_flow
+
+
+BITCOIN, SHARE = "BTC/USD", "BTC"
+
+
+@pytest.mark.parametrize(
+    ("before", "quantity", "after"),
+    [
+        ({}, 2, {BITCOIN: 2}),
+        ({}, 2, {SHARE: 2}),
+        ({BITCOIN: 1}, 2, {BITCOIN: 3}),
+        ({BITCOIN: 1}, 2, {BITCOIN: 1, SHARE: 2}),
+        ({BITCOIN: 3}, -2, {BITCOIN: 1}),
+        ({SHARE: 3, BITCOIN: 3}, -2, {SHARE: 3, BITCOIN: 1}),
+    ],
+)
+def test_a_journal_of_btc_is_of_the_coin_or_of_the_share_as_a_statement_shows(
+    before: dict[str, int], quantity: int, after: dict[str, int]
+) -> None:
+    """Unconfirmed until one does; one that trails decides nothing."""
+    record = known("1000", {symbol: str(held) for symbol, held in before.items()})
+    journal = booking("JNLS", at=20, symbol=SHARE, quantity=Decimal(quantity), price=Decimal(100))
+    record.apply_activity(journal, at_s(20))
+    look(record, statement(1000, before), 21)
+    assert shown(record).unconfirmed is not None
+
+    look(record, statement(1000, after), 25.1)
+
+    account = shown(record)
+    assert {one.symbol: one.quantity for one in account.positions if one.quantity} == after
+    (moved,) = [symbol for symbol in after if after[symbol] != before.get(symbol, 0)]
+    traded = {one.symbol: one.day_quantity for one in account.positions if one.day_quantity}
+    assert (traded, account.external_cash_flow) == ({moved: quantity}, 100 * quantity)
+    assert (account.unconfirmed, account.unexplained) == (None, {})
+
+
+def test_a_journal_of_a_coin_before_the_first_statement_is_of_the_coin() -> None:
+    """As the positions show."""
+    record = AccountRecord("alice")
+    record.apply_activity(booking("JNLS", at=-20, symbol=SHARE, quantity=Decimal(2), price=Decimal(9)), 0)
+    look(record, statement(1000, {BITCOIN: 2}), 0)
+
+    (position,) = shown(record).positions
+    assert (position.symbol, position.quantity, position.day_quantity) == (BITCOIN, 2, 2)
+    assert shown(record).external_cash_flow == 18
+
+
+@pytest.mark.parametrize("is_taken", [True, False])
+def test_a_fee_in_a_coin_that_is_named_alone_waits_for_a_statement(is_taken: bool) -> None:
+    """It takes a quantity and no dollars. Only the positions show that it is of the coin."""
+    record = known("1000", {BITCOIN: "2"})
+    event = {"account_id": "alice", "event_id": "e", "activity_type": "FEE", "status": "executed"}
+    fee = {"qty": "-0.005", "net_amount": "0", "currency": "USD", "details": {"symbol": SHARE}}
+    at = {"at": "2026-11-20T15:00:20Z", "executed_at": "2026-11-20T15:00:20Z"}
+    record.apply_activity(parse.activity({**event, **fee, **at}), at_s(20))
+    assert shown(record).unconfirmed is not None
+
+    held = {BITCOIN: "1.995" if is_taken else "2"}
+    for second in (21, 25.1):
+        look(record, statement(1000, held), second)
+
+    assert quantities(record) == {BITCOIN: Decimal(held[BITCOIN])}
+    assert (shown(record).unconfirmed, shown(record).unexplained) == (None, {})

@@ -245,11 +245,12 @@ class AccountRecord(DriftingRecord):
             self._move(activity)
             is_late = self._is_confirmed_without(activity)
             is_lone_leg = activity_types.of(activity.activity_type).legs is Legs.SEVERAL  # of no group
-            if is_late or is_lone_leg:
+            is_guess = is_lone_leg or self._is_kind_guessed(activity)
+            if is_late or is_guess:
                 self._is_unsettled = True
             if (
                 is_late
-                or is_lone_leg
+                or is_guess
                 or not activity_types.is_described(activity.activity_type)
                 or _may_have_cost_a_fee(activity)
             ):
@@ -303,10 +304,13 @@ class AccountRecord(DriftingRecord):
         self._rest_on(statement)
         self._confirmed, self._confirmed_in = confirmation(statement, ended_ns), self._asked
         self._taken = self._asked
+        self._decide_coins(statement, self._booked)
         for activity in sorted(self._booked, key=lambda booking: booking.published_ns):
             self._place(activity, ended_ns)
 
     def _compare(self, statement: Statement, began_ns: int, ended_ns: int) -> Outcome:
+        if self._decide_coins(statement, [*(one for one, _ in self._applied), *self._uncertain]):
+            self._sum_up_day()
         self._decide_values(statement)
         if self._is_explained(statement):
             if not self._can_decide(statement):

@@ -20,6 +20,10 @@ class AssetClasses:
         """The class of a symbol."""
         return self._stated.get(symbol) or asset_class_of(symbol)
 
+    def knows(self, symbol: str) -> bool:
+        """Whether a position has stated its class."""
+        return symbol in self._stated
+
     def stated(self, activity: Activity) -> str:
         """The class that positions have stated for a booking's symbol, or an empty string."""
         return self._stated.get(activity.symbol or "", "")

@@ -1,5 +1,6 @@
 """How a record treats a statement that no booking explains: a fee, split, hold, correction, or drift."""
 
+from collections.abc import Iterable
 from decimal import Decimal, localcontext
 
 import msgspec
@@ -12,6 +13,7 @@ from portfolio_realtime.symbol_collector.model import (
     Activity,
     Effect,
     Statement,
+    coin,
     effect_of,
     sum_of,
     void,
@@ -188,6 +190,42 @@ class DriftingRecord(RecordState):
                 self._booked.replace(void(memo))
                 self._day.count(void(memo), memo)
 
+    def _decide_coins(self, statement: Statement, bookings: Iterable[Activity]) -> bool:
+        """Take what came or went in kind for a coin where a statement shows the coin, and not the share.
+
+        `BTC` is a coin and the ticker of a share, and a journal does not say which it moves. Returns whether
+        a booking has changed.
+        """
+        has_changed = False
+        for one in [one for one in bookings if may_be_coin(one)]:
+            share, name = one.symbol or "", coin(one.symbol or "")
+            lacking = self._balances.totals().lacks(statement)
+            if any(applied.ref_id == one.ref_id for applied, _ in self._applied):
+                is_coin = (lacking.get(name), lacking.get(share)) == (one.quantity, -one.quantity)
+            else:
+                others = (other for other in self._booked if other.ref_id != one.ref_id)
+                is_share = share in statement.quantities or any(share in other.legs for other in others)
+                is_coin = name in statement.quantities and not is_share
+            if is_coin:
+                self._take_for_coin(msgspec.structs.replace(one, symbol=name))
+                has_changed = True
+        return has_changed
+
+    def _is_kind_guessed(self, activity: Activity) -> bool:
+        """Whether it may be a coin, and no position has shown that it is a share alone."""
+        knows, symbol = self._classes.knows, activity.symbol or ""
+        return may_be_coin(activity) and (knows(coin(symbol)) or not knows(symbol))
+
+    def _take_for_coin(self, booking: Activity) -> None:
+        """The booking moved this coin, not the share of its name."""
+        self._booked.replace(booking)
+        self._uncertain = [booking if one.ref_id == booking.ref_id else one for one in self._uncertain]
+        for place, (one, _) in enumerate(self._applied):
+            if one.ref_id == booking.ref_id:
+                self._balances.move(msgspec.structs.replace(one, quantity=-one.quantity), None)
+                self._applied[place] = booking, self._balances.move(booking, None)
+        self._has_new_bookings = True
+
     def _decide_values(self, statement: Statement) -> None:
         """Decide whether the amounts of adjusted options are cash: not if a statement has all but these.
 
@@ -252,3 +290,10 @@ def _states_value(activity: Activity) -> bool:
     """Whether its amount may be what it moves is worth, and no cash."""
     is_adjustment = activity.activity_type == activity_types.ADJUSTMENT and activity.moves_quantity
     return is_adjustment and bool(activity.net_amount) and not activity.is_void
+
+
+def may_be_coin(activity: Activity) -> bool:
+    """Whether it moved in kind what is named like a share, and may be a coin."""
+    kind = activity_types.of(activity.activity_type)
+    is_named_alone = activity.symbol is not None and activity.symbol.isalpha()
+    return kind.is_in_kind and is_named_alone and activity.moves_quantity and not activity.is_void

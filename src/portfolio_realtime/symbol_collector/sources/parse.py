@@ -249,10 +249,13 @@ def activity(payload: Any) -> Activity:
     subtype = str(fields.get("activity_subtype") or fields.get("activity_sub_type") or "")
     status = str(fields.get("status") or "").lower()
     is_void = status == CANCELED or "bust" in str(details.get("execution_type") or "")
-    named = _traded_symbol(details.get("symbol") or fields.get("symbol"), activity_type)
+    stated_symbol = details.get("symbol") or fields.get("symbol")
+    is_fee_in_coins = _is_fee_in_coins(fields, activity_type, stated_symbol)
+    is_coin = activity_type in _COINS or is_fee_in_coins
+    named = _traded_symbol(stated_symbol, is_coin=is_coin)
     quantity = _quantity(fields, details, (activity_type, subtype, named or ""))
     pair, opposite = (
-        _traded_symbol(moved_symbol(fields, details, activity_type, signed), activity_type)
+        _traded_symbol(moved_symbol(fields, details, activity_type, signed), is_coin=is_coin)
         for signed in (quantity, -quantity)
     )
     if quantity and pair is None and not is_void and activity_types.is_described(activity_type):
@@ -286,17 +289,24 @@ def activity(payload: Any) -> Activity:
         rounding=rounding,
         subtype=subtype,
         counter=None if counter_symbol is None else (counter_symbol, _paid(quantity, price)),
-        is_tentative=_is_tentative(fields, net_amount),
+        is_tentative=is_fee_in_coins or (bool(net_amount) and _currency(fields) != DOLLAR),
         opposite=None if opposite == pair else opposite,
     )
 
 
-def _traded_symbol(symbol: object, activity_type: str) -> str | None:
+def _traded_symbol(symbol: object, *, is_coin: bool) -> str | None:
     """The symbol as market data spells it. A single coin, as in on-chain transfers, is priced in dollars."""
     if not symbol:
         return None
     spelled = market_symbol(str(symbol))
-    return coin(spelled) if activity_type in _COINS else spelled
+    return coin(spelled) if is_coin else spelled
+
+
+def _is_fee_in_coins(fields: Mapping[str, Any], activity_type: str, symbol: object) -> bool:
+    """Whether a fee names something that is no pair, and takes a quantity of it and no dollars: a coin."""
+    if activity_type != activity_types.FEE or not symbol or "/" in market_symbol(str(symbol)):
+        return False
+    return _number(fields, "qty", ZERO) < 0 and not _number(fields, "net_amount", ZERO)
 
 
 def _quantity(fields: Mapping[str, Any], details: Mapping[str, Any], kind: tuple[str, str, str]) -> Decimal:
@@ -332,11 +342,6 @@ def _paid(quantity: Decimal, price: Decimal) -> Decimal:
     if not price:
         raise PayloadRefused("price is missing: the amount of the coin that paid for the trade is unknown")
     return -quantity * price
-
-
-def _is_tentative(fields: Mapping[str, Any], net_amount: Decimal) -> bool:
-    """Whether the amount is in another currency; then a statement decides what it moves."""
-    return bool(net_amount) and _currency(fields) != DOLLAR
 
 
 def _currency(fields: Mapping[str, Any]) -> str:
