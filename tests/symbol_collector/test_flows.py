@@ -10,6 +10,7 @@ from portfolio_realtime.clock import NS_PER_S, parse_rfc3339
 from portfolio_realtime.symbol_collector.model import Activity
 from portfolio_realtime.symbol_collector.records import cash_flows
 from portfolio_realtime.symbol_collector.records.account_record import AccountRecord
+from portfolio_realtime.symbol_collector.records.asset_classes import AssetClasses
 from portfolio_realtime.symbol_collector.records.day_sums import Day
 from portfolio_realtime.symbol_collector.sources import parse
 from tests.support.account_records import known, look, quantities, shown
@@ -109,8 +110,11 @@ BITCOIN, SHARE = "BTC/USD", "BTC"
 def test_a_journal_of_btc_is_of_the_coin_or_of_the_share_as_a_statement_shows(
     before: dict[str, int], quantity: int, after: dict[str, int]
 ) -> None:
-    """Unconfirmed until one does; one that trails decides nothing."""
-    record = known("1000", {symbol: str(held) for symbol, held in before.items()})
+    """Some account holds the coin: unconfirmed until a statement decides; one that trails does not."""
+    classes = AssetClasses()
+    classes.learn(statement(0, {BITCOIN: 1}))
+    record = AccountRecord("alice", classes)
+    look(record, statement(1000, before), -100)
     journal = booking("JNLS", at=20, symbol=SHARE, quantity=Decimal(quantity), price=Decimal(100))
     record.apply_activity(journal, at_s(20))
     look(record, statement(1000, before), 21)
@@ -124,6 +128,16 @@ def test_a_journal_of_btc_is_of_the_coin_or_of_the_share_as_a_statement_shows(
     traded = {one.symbol: one.day_quantity for one in account.positions if one.day_quantity}
     assert (traded, account.external_cash_flow) == ({moved: quantity}, 100 * quantity)
     assert (account.unconfirmed, account.unexplained) == (None, {})
+
+
+def test_a_journal_of_a_coin_that_no_account_has_held_is_of_the_coin_with_the_next_statement() -> None:
+    """Until then it is taken for the share, as any journal of a name without a slash."""
+    record = known("1000")
+    record.apply_activity(booking("JNLS", at=20, symbol=SHARE, quantity=Decimal(2)), at_s(20))
+    look(record, statement(1000, {BITCOIN: 2}), 30)
+
+    assert quantities(record) == {BITCOIN: Decimal(2)}
+    assert (shown(record).unconfirmed, shown(record).unexplained) == (None, {})
 
 
 def test_a_journal_of_a_coin_before_the_first_statement_is_of_the_coin() -> None:

@@ -212,9 +212,8 @@ class DriftingRecord(RecordState):
         return has_changed
 
     def _is_kind_guessed(self, activity: Activity) -> bool:
-        """Whether it may be a coin, and no position has shown that it is a share alone."""
-        knows, symbol = self._classes.knows, activity.symbol or ""
-        return may_be_coin(activity) and (knows(coin(symbol)) or not knows(symbol))
+        """Whether it may be of a coin: some account has held the coin of this name."""
+        return may_be_coin(activity) and self._classes.knows(coin(activity.symbol or ""))
 
     def _take_for_coin(self, booking: Activity) -> None:
         """The booking moved this coin, not the share of its name."""
