@@ -144,5 +144,6 @@ async def test_only_what_is_new_is_sent_unless_the_past_has_changed(server: Serv
     assert rest["points"][: len(first["points"]) - 4] == first["points"][4:]
     assert (await get(server, since=have["timestamp"], revision="another"))["is_whole"]
     assert not (await get(server, since=have["timestamp"]))["is_whole"]
-    wrong = await server.http.get(PATH, params={"since": "yesterday"}, headers=bearer())
-    assert (wrong.status_code, wrong.json()["code"]) == (422, "invalid_parameter")
+    for time in ("yesterday", "2026-13-01T00:00:00.000000Z", "2026-11-20T24:00:00.000000Z"):
+        wrong = await server.http.get(PATH, params={"since": time}, headers=bearer())
+        assert (wrong.status_code, wrong.json()["code"]) == (422, "invalid_parameter"), time

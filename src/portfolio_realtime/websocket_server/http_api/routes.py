@@ -73,7 +73,8 @@ from portfolio_realtime.wire.examples import (
 from portfolio_realtime.wire.http_problems import HttpProblem
 from portfolio_realtime.wire.messages import Detail
 
-RFC3339: Final = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z$"
+_DATE: Final = r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+RFC3339: Final = rf"^{_DATE}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{{6}}Z$"
 COMPRESSED_BYTES_MIN: Final = 1024
 COMPRESSION_LEVEL: Final = 5
 DEMO_TOKEN_S: Final = 900
