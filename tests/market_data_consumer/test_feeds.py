@@ -1,15 +1,23 @@
-"""Which feeds the settings choose, and which has its turn."""
+"""Which feeds the settings choose, which has its turn, and how its stream is read."""
 
+import asyncio
 from datetime import datetime
-from typing import Any
+from typing import Any, Final, cast
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from portfolio_realtime import config
-from portfolio_realtime.clock import NEW_YORK
+from portfolio_realtime.cancellation import cancel_until_ended
+from portfolio_realtime.clock import NEW_YORK, SystemClock
 from portfolio_realtime.market_data_consumer.feeds import Schedule, schedules
+from portfolio_realtime.market_data_consumer.stream import Arrived, MarketStream, StreamLost
+from portfolio_realtime.market_data_consumer.subscription import MarketSubscription
 from portfolio_realtime.market_data_consumer.trade_sources import QUALITIES
 from portfolio_realtime.market_data_consumer.trading_sessions import Session
+from portfolio_realtime.telemetry import MarketMetrics
+
+FRAMES_MAX: Final = 10_000
 
 
 def at(text: str) -> int:
@@ -75,3 +83,33 @@ def test_each_asset_class_has_its_hours() -> None:
         Session.CORE,
         Session.CLOSED,
     ]
+
+
+class _FullStream:
+    """A stream whose next frame is always there."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+
+    async def read(self, *, is_idle: bool) -> Arrived:
+        """A frame that nobody reads; never waits."""
+        assert not is_idle
+        self.frames += 1
+        if self.frames > FRAMES_MAX:
+            raise StreamLost("nothing else has run meanwhile", "test")
+        return Arrived((), [], ["new"])
+
+
+async def test_a_full_stream_lets_other_tasks_run() -> None:
+    """It would otherwise hold up the flush, the leases and every answer of Valkey."""
+    stocks = chosen()[0]
+    subscription = MarketSubscription(stocks, SystemClock(), MarketMetrics(CollectorRegistry()))
+    stream = _FullStream()
+    reading = asyncio.ensure_future(subscription.read(cast("MarketStream", stream)))
+    turns = 0
+    while not reading.done() and stream.frames < FRAMES_MAX // 2:
+        await asyncio.sleep(0)
+        turns += 1
+    await cancel_until_ended([reading])
+    assert FRAMES_MAX // 2 <= stream.frames < FRAMES_MAX
+    assert turns < stream.frames, "it does not pause after each frame"

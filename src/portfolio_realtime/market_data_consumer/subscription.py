@@ -61,6 +61,7 @@ SILENCE_S_MAX: Final = {
 FEED_LAG_S_MAX: Final = 3.0  # for so long a trade in a snapshot may still be missing in the stream
 EXPLAINED_S: Final = FEED_LAG_S_MAX + 2.0  # after snapshots were requested
 LEFT_OUT_SHOWN_MAX: Final = 10
+IN_A_ROW_MAX: Final = 16  # messages that are read, if they are there, before other tasks run
 
 log = structlog.get_logger()
 
@@ -169,6 +170,7 @@ class MarketSubscription:
 
     async def read(self, stream: MarketStream) -> NoReturn:
         """Read the stream and apply its messages. Raises FeedUnavailable, FeedRefused."""
+        in_a_row = 0
         while True:
             arrived = await stream.read(is_idle=self.is_idle)
             if arrived.undecoded is not None:
@@ -180,8 +182,11 @@ class MarketSubscription:
                 self._apply(arrived)
             else:
                 self._count_unread(arrived)
-            # A full socket buffer must not keep other tasks from running.
-            await asyncio.sleep(0)
+            # A full socket buffer must not keep other tasks from running; each pause is a turn of the loop.
+            in_a_row += max(1, len(arrived.trades), len(arrived.messages))
+            if in_a_row >= IN_A_ROW_MAX:
+                in_a_row = 0
+                await asyncio.sleep(0)
 
     def _keep(self, frame: bytes) -> None:
         self._kept.add(frame)
