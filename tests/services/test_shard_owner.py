@@ -1,6 +1,7 @@
 """What one calculator gives up, what it takes, and when it looks again, with a clock of the test."""
 
 import math
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import Mock
@@ -14,8 +15,8 @@ from portfolio_realtime.telemetry import CalculatorMetrics
 from tests.conftest import LEASE_MS, SHARDS
 
 
-async def ignore(_: int) -> None:
-    """Nothing comes of a shard here."""
+async def ignore(_: Sequence[int]) -> None:
+    """Nothing comes of shards here."""
 
 
 def test_a_calculator_gives_up_so_many_shards_a_minute_and_no_more() -> None:
@@ -50,6 +51,24 @@ def test_the_next_round_is_when_a_member_ends_or_its_leases_may() -> None:
     owner._has_orphans = True
     assert owner._pause_s(3.5) == LEASE_POLL_S
     assert owner._pause_s(0.1) == 0.1 + END_S
+
+
+async def test_free_shards_are_acquired_together(state: State) -> None:
+    """One after the other, each with its readings, they took 5 s on a busy machine, unmarked."""
+    settings = SimpleNamespace(lease_renew_ms=LEASE_MS // 3, shards=SHARDS)
+    context = cast("Any", SimpleNamespace(settings=settings, state=state, clock=None))
+    acquired = list[list[int]]()
+
+    async def note(shards: Sequence[int]) -> None:
+        assert owner.leases.keys() == set(range(SHARDS))
+        acquired.append(list(shards))
+
+    owner = ShardOwner(context, CalculatorMetrics(CollectorRegistry()), note, lambda: None, Mock())
+    await owner._take_share({state.leases.holder})
+    assert acquired == [list(range(SHARDS))]
+    held = await state.leases.holders([keys.shard_lease(shard) for shard in range(SHARDS)])
+    assert set(held.values()) == {state.leases.holder}
+    await owner.leave()
 
 
 async def test_a_shard_whose_holder_is_no_member_is_an_orphan(state: State, valkey_url: str) -> None:

@@ -92,10 +92,11 @@ class Calculator:
         finally:
             await self._owner.leave()
 
-    async def _acquired(self, shard: int) -> None:
+    async def _acquired(self, shards: Sequence[int]) -> None:
         # Watched accounts come first.
-        await self._interest.answer(shard)
-        self._loader.load(shard)
+        await self._interest.answer(shards)
+        for shard in shards:
+            self._loader.load(shard)
 
     def _released(self, shard: int, watched: Sequence[str]) -> None:
         self._loader.unload(shard, watched)

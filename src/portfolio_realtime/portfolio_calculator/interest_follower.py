@@ -2,14 +2,16 @@
 
 import asyncio
 import contextlib
+from collections.abc import Collection, Mapping
 from typing import Final
 
+from portfolio_realtime.errors import StateUnavailable
 from portfolio_realtime.portfolio_calculator.account_loader import AccountLoader
 from portfolio_realtime.portfolio_calculator.publisher import Publisher, new_pace
 from portfolio_realtime.portfolio_calculator.shard_owner import ShardOwner
 from portfolio_realtime.service import Context
 from portfolio_realtime.state.connection import Subscribed
-from portfolio_realtime.state.interest import ALL_READ_S, UNREAD, decode_begun
+from portfolio_realtime.state.interest import ALL_READ_S, UNREAD, InterestChanges, decode_begun
 from portfolio_realtime.valuation.valuer import Valuer
 
 SWEEP_S: Final = 5.0  # between two full reads, which notice interest that has ended
@@ -65,25 +67,44 @@ class InterestFollower:
                 all_due_s = clock.monotonic_s() + ALL_READ_S
             shards, self._announced = self._announced, set()
             began_s = clock.monotonic_s()
-            for shard in shards & self._owner.leases.keys():
-                with self._owner.sparing(shard):
-                    await self.answer(shard)
+            await self.answer(shards & self._owner.leases.keys())
             pace.took(began_s, clock.monotonic_s())
             await asyncio.sleep(pace.wait_s(clock.monotonic_s()))
 
-    async def answer(self, shard: int) -> None:
-        """Publish the accounts that are newly watched; drop those that are not watched any more."""
+    async def answer(self, shards: Collection[int]) -> None:
+        """Publish the accounts of ours that are newly watched; drop those that are not watched any more.
+
+        A shard that is away is let go of. Raises StateUnavailable of a single server.
+        """
+        if not shards:
+            return
         async with self._answering:
-            lease = self._owner.leases.get(shard)
-            since = UNREAD if shard in self._due else self._owner.read_until.get(shard, UNREAD)
-            found = await self._state.interest.read_changes(shard, since)
-            if lease is None or self._owner.leases.get(shard) != lease:
-                return
-            self._due.discard(shard)
-            # The two change together: a publication of this moment goes to the servers that are known in it.
-            self._owner.read_until[shard] = found.until
-            new, ended = found.apply_to(self._owner.wanted[shard], self._owner.accounts_of[shard])
-            for account_id in ended:
-                self._valuer.unwatch(account_id)
-            await self._loader.read({shard: new})
-            await self._publisher.forget(shard, ended)
+            leases, new_of, ended_of = (
+                dict(self._owner.leases),
+                dict[int, list[str]](),
+                dict[int, list[str]](),
+            )
+            for shard, found in (await self._read(shards)).items():
+                lease = leases.get(shard)
+                if isinstance(found, StateUnavailable):
+                    self._owner.lose(shard, found)
+                elif lease is not None and self._owner.leases.get(shard) == lease:
+                    self._due.discard(shard)
+                    # The two change together: a publication of this moment goes to the servers that are known
+                    # in it.
+                    self._owner.read_until[shard] = found.until
+                    watching = self._owner.wanted[shard], self._owner.accounts_of[shard]
+                    new_of[shard], ended_of[shard] = found.apply_to(*watching)
+                    for account_id in ended_of[shard]:
+                        self._valuer.unwatch(account_id)
+            await self._loader.read(new_of)
+            for shard, ended in ended_of.items():
+                await self._publisher.forget(shard, ended)
+
+    async def _read(self, shards: Collection[int]) -> Mapping[int, InterestChanges | StateUnavailable]:
+        until = self._owner.read_until
+        since = {shard: UNREAD if shard in self._due else until.get(shard, UNREAD) for shard in shards}
+        try:
+            return await self._state.interest.read_parts(since)
+        except StateUnavailable as error:
+            return dict.fromkeys(shards, error)

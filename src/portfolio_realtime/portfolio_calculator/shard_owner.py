@@ -34,7 +34,7 @@ log = structlog.get_logger()
 class ShardOwner:
     """The shards of this instance.
 
-    `on_acquired` is awaited with each new shard. `on_shared` is called when a round has acquired all it can.
+    `on_acquired` is awaited with new shards. `on_shared` is called when a round has acquired all it can.
     `on_released` is called with a shard that is not ours any more, and its watched accounts.
     """
 
@@ -42,7 +42,7 @@ class ShardOwner:
         self,
         context: Context,
         metrics: CalculatorMetrics,
-        on_acquired: Callable[[int], Awaitable[None]],
+        on_acquired: Callable[[Sequence[int]], Awaitable[None]],
         on_shared: Callable[[], None],
         on_released: Callable[[int, Sequence[str]], None],
     ) -> None:
@@ -104,12 +104,12 @@ class ShardOwner:
             self._has_orphans = False  # until one of these cannot be acquired
         else:
             free, ours = await self._read_share(members)
-        for shard in free:
-            if shard in ours or self._has_been_free(shard):
-                is_anothers = await self._acquire(shard)
-                self._has_orphans |= is_anothers and len(members) == 1
-                if shard in self.leases and shard not in ours:
-                    self._kept_until_s[shard] = self._clock.monotonic_s() + KEPT_S
+        wanted = [shard for shard in free if shard in ours or self._has_been_free(shard)]
+        has_others = await self._acquire(wanted)
+        self._has_orphans |= has_others and len(members) == 1
+        for shard in wanted:
+            if shard in self.leases and shard not in ours:
+                self._kept_until_s[shard] = self._clock.monotonic_s() + KEPT_S
         self._on_shared()
         for shard in self.leases.keys() - ours:
             if self._may_give_up(shard):
@@ -193,17 +193,22 @@ class ShardOwner:
         free_s = self._clock.monotonic_s() - self._free_since_s[shard]
         return free_s > FREE_RENEWALS_MAX * self._settings.lease_renew_ms / 1000
 
-    async def _acquire(self, shard: int) -> bool:
-        """Acquire a shard if it is free. Whether it is another's."""
-        with self.sparing(shard):
-            lease = await self._state.leases.acquire(keys.shard_lease(shard))
-            if lease is not None:
+    async def _acquire(self, shards: Sequence[int]) -> bool:
+        """Acquire those of these shards that are free, all together. Whether any is another's."""
+        if not shards:
+            return False
+        answers = await self._state.leases.acquire_all([keys.shard_lease(shard) for shard in shards])
+        acquired = list[int]()
+        for shard, lease in zip(shards, answers, strict=True):
+            if isinstance(lease, StateUnavailable):
+                self.lose(shard, lease)
+            elif lease is not None:
                 self.leases[shard], self.wanted[shard], self.read_until[shard] = lease, {}, UNREAD
                 self.accounts_of[shard] = Counter()
                 log.debug("shard acquired", shard=shard, epoch=lease.fencing_token)
-                await self._on_acquired(shard)
-            return lease is None
-        return False
+                acquired.append(shard)
+        await self._on_acquired(acquired)
+        return None in answers
 
     @contextlib.contextmanager
     def sparing(self, shard: int | None, *, may_fail: bool = True) -> Generator[None]:

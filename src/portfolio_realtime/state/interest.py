@@ -235,21 +235,30 @@ class Interest:
         detailed = (account_id for account_id, servers in watched.items() if any(servers.values()))
         return Watched(frozenset(watched), frozenset(detailed))
 
-    @reports_unavailable
     async def read_changes(self, shard: int, since: str = UNREAD) -> InterestChanges:
         """What has changed in a shard since the reading that ended at `since`, or all if that is not known.
 
         Raises StateUnavailable.
         """
-        until, is_all, watched, with_positions, ended = await self._read(
-            keys=self._keys(shard), args=[since, CHANGES_MAX, BEGIN_ACCOUNTS_MAX]
-        )
-        detailed = frozenset(with_positions)
-        by_account: dict[str, dict[str, bool]] = {}
-        for pair in watched:
-            account_id, server = _parted(pair)
-            by_account.setdefault(account_id, {})[server] = pair in detailed
-        return InterestChanges(until.decode(), bool(is_all), by_account, [_parted(pair) for pair in ended])
+        found = (await self.read_parts({shard: since}))[shard]
+        if isinstance(found, StateUnavailable):
+            raise found
+        return found
+
+    @reports_unavailable
+    async def read_parts(self, since: Mapping[int, str]) -> dict[int, InterestChanges | StateUnavailable]:
+        """As `read_changes`, of several shards in one round trip; or why a shard is away.
+
+        `since`: shard -> where its last reading ended. Raises StateUnavailable.
+        """
+        calls: list[Call] = [
+            (self._keys(shard), [until, CHANGES_MAX, BEGIN_ACCOUNTS_MAX]) for shard, until in since.items()
+        ]
+        answers = await self._connection.call_each(self._read, calls)
+        return {
+            shard: answer if isinstance(answer, StateUnavailable) else _changes_of(*answer)
+            for shard, answer in zip(since, answers, strict=True)
+        }
 
     def announcements(self, shards: list[int]) -> AsyncIterator[Message | Subscribed]:
         """Accounts that are newly watched; decode each message with `decode_begun`."""
@@ -276,15 +285,29 @@ class WatchedAccounts:
         """
         if now_s >= self._all_due_s:
             self._all_due_s, self._until = now_s + ALL_READ_S, dict.fromkeys(self._watched, UNREAD)
-        for shard, watched in self._watched.items():
-            try:
-                found = await self._interest.read_changes(shard, self._until[shard])
-            except StateUnavailable as error:
-                self._on_away(error)
+        try:
+            parts = await self._interest.read_parts(self._until)
+        except StateUnavailable as error:
+            parts = dict.fromkeys(self._watched, error)
+        for shard, found in parts.items():
+            if isinstance(found, StateUnavailable):
+                self._on_away(found)
                 continue
-            found.apply_to(watched)
+            found.apply_to(self._watched[shard])
             self._until[shard] = found.until
         return set().union(*self._watched.values())
+
+
+def _changes_of(
+    until: bytes, is_all: int, watched: list[bytes], with_positions: list[bytes], ended: list[bytes]
+) -> InterestChanges:
+    """The answer of the script `read_interest`."""
+    detailed = frozenset(with_positions)
+    by_account: dict[str, dict[str, bool]] = {}
+    for pair in watched:
+        account_id, server = _parted(pair)
+        by_account.setdefault(account_id, {})[server] = pair in detailed
+    return InterestChanges(until.decode(), bool(is_all), by_account, [_parted(pair) for pair in ended])
 
 
 def _parted(pair: bytes) -> tuple[str, str]:
