@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import os
+import signal
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from types import SimpleNamespace
@@ -24,6 +26,7 @@ from portfolio_realtime.errors import (
 )
 from portfolio_realtime.service import Context, keep_lease, keep_running, together, under_lease
 from portfolio_realtime.state import State, keys, open_state
+from portfolio_realtime.state.embedded import free_port
 from portfolio_realtime.state.leases import Lease
 
 from .conftest import LEASE_MS, SHARDS, Until
@@ -288,6 +291,18 @@ def test_the_exit_code_says_why(
     with pytest.raises(SystemExit) as ended:
         service.main("test", run, redis_url=valkey_now, key_prefix="exit-codes:", _env_file=None)
     assert ended.value.code == code
+
+
+def test_one_signal_ends_a_service_that_still_waits_for_valkey(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that ends by itself: it has not begun."""
+    monkeypatch.setattr(service.logs, "configure", _ignore)
+    monkeypatch.setattr(service, "STATE_WAIT_S", 1.0)
+    signals = iter([signal.SIGTERM])
+    monkeypatch.setattr(service, "tell_away", lambda _: [os.kill(os.getpid(), one) for one in signals])
+    nobody = f"redis://127.0.0.1:{free_port()}/0"
+    with pytest.raises(SystemExit) as ended:
+        service.main("test", _never, ends_itself=True, redis_url=nobody, _env_file=None)
+    assert ended.value.code == exit_codes.OK
 
 
 def test_wrong_settings_end_with_their_own_code(capsys: pytest.CaptureFixture[str]) -> None:

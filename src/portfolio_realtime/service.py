@@ -77,7 +77,7 @@ def main(name: str, run: Run, *, ends_itself: bool = False, **overrides: Any) ->
     """Run one service in this process until SIGTERM or Ctrl-C, then exit.
 
     The signal sets `Context.ending` and cancels the service. A service that `ends_itself` is cancelled by the
-    second signal only.
+    second signal only, once it has begun: while Valkey is waited for, by the first.
 
     Exit codes: 0 ended as requested; 1 failed; 2 a restart does not help, because settings are wrong or
     Valkey refuses us. The reason is on stderr.
@@ -99,11 +99,17 @@ def main(name: str, run: Run, *, ends_itself: bool = False, **overrides: Any) ->
 
 
 async def _serve(name: str, settings: config.Settings, run: Run, *, ends_itself: bool) -> None:
-    ending = asyncio.Event()
-    work = asyncio.ensure_future(with_state(name, settings, run, ending))
+    ending, has_begun = asyncio.Event(), False
+
+    async def begin(context: Context) -> None:
+        nonlocal has_begun
+        has_begun = True
+        await run(context)
+
+    work = asyncio.ensure_future(with_state(name, settings, begin, ending))
 
     def end() -> None:
-        if ending.is_set() or not ends_itself:
+        if ending.is_set() or not (ends_itself and has_begun):
             work.cancel()
         ending.set()
 
