@@ -298,7 +298,12 @@ def test_one_signal_ends_a_service_that_still_waits_for_valkey(monkeypatch: pyte
     monkeypatch.setattr(service.logs, "configure", _ignore)
     monkeypatch.setattr(service, "STATE_WAIT_S", 1.0)
     signals = iter([signal.SIGTERM])
-    monkeypatch.setattr(service, "tell_away", lambda _: [os.kill(os.getpid(), one) for one in signals])
+
+    def send(_: Exception) -> None:
+        for number in signals:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(service, "tell_away", send)
     nobody = f"redis://127.0.0.1:{free_port()}/0"
     with pytest.raises(SystemExit) as ended:
         service.main("test", _never, ends_itself=True, redis_url=nobody, _env_file=None)
