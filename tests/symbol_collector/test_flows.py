@@ -14,7 +14,7 @@ from portfolio_realtime.symbol_collector.records.asset_classes import AssetClass
 from portfolio_realtime.symbol_collector.records.day_sums import Day
 from portfolio_realtime.symbol_collector.sources import parse
 from tests.support.account_records import known, look, quantities, shown
-from tests.symbol_collector.bookings import at_s, booking, statement
+from tests.symbol_collector.bookings import at_s, booking, statement, trade
 
 
 @pytest.mark.parametrize("activity_type", ["CSD", "CSW", "JNLC", "ACATC", "OCT", "MEM"])
@@ -130,14 +130,62 @@ def test_a_journal_of_btc_is_of_the_coin_or_of_the_share_as_a_statement_shows(
     assert (account.unconfirmed, account.unexplained) == (None, {})
 
 
-def test_a_journal_of_a_coin_that_no_account_has_held_is_of_the_coin_with_the_next_statement() -> None:
-    """Until then it is taken for the share, as any journal of a name without a slash."""
-    record = known("1000")
-    record.apply_activity(booking("JNLS", at=20, symbol=SHARE, quantity=Decimal(2)), at_s(20))
+def of_btc(quantity: int, at: float) -> Activity:
+    """A journal of something that is named like a coin and like a share."""
+    return booking("JNLS", at=at, symbol=SHARE, quantity=Decimal(quantity), price=Decimal(100))
+
+
+@pytest.mark.parametrize("shown_first", [{}, {SHARE: 1}])
+def test_a_journal_of_a_coin_that_no_account_has_held_is_of_the_coin_with_the_next_statement(
+    shown_first: dict[str, int],
+) -> None:
+    """Until then it is taken for the share; unconfirmed, unless a position has shown a share of this name."""
+    classes = AssetClasses()
+    classes.learn(statement(0, shown_first))
+    record = AccountRecord("alice", classes)
+    look(record, statement(1000), -100)
+    record.apply_activity(of_btc(2, 20), at_s(20))
+    assert (shown(record).unconfirmed is None) == bool(shown_first)
     look(record, statement(1000, {BITCOIN: 2}), 30)
 
     assert quantities(record) == {BITCOIN: Decimal(2)}
     assert (shown(record).unconfirmed, shown(record).unexplained) == (None, {})
+
+
+@pytest.mark.parametrize("bought", [0, 1])
+def test_several_journals_of_a_coin_and_a_trade_of_it_are_decided_together(bought: int) -> None:
+    """No journal alone is what the statement shows; and the trade has cost a fee."""
+    record = known("1000")
+    for quantity, second in ((2, 20), (3, 21)):
+        record.apply_activity(of_btc(quantity, second), at_s(second))
+    if bought:
+        record.apply_activity(trade(BITCOIN, bought, 100, at=22), at_s(22))
+    held = 5 + bought * Decimal("0.9975")
+    for second in (30, 33):
+        look(record, statement(1000 - 100 * bought, {BITCOIN: held}), second)
+
+    assert quantities(record) == {BITCOIN: held}
+    assert (shown(record).unconfirmed, shown(record).unexplained) == (None, {})
+    assert shown(record).external_cash_flow == 500
+
+
+@pytest.mark.parametrize("after", [{BITCOIN: 1, SHARE: 2}, {BITCOIN: 3}])
+def test_a_journal_beside_the_first_statement_is_not_of_a_coin_that_was_held_before(
+    after: dict[str, int],
+) -> None:
+    """The statement of 3 s trails, and has nothing of the journal: it decides nothing."""
+    record = AccountRecord("alice")
+    look(record, statement(1000, {BITCOIN: 1}), 0)
+    record.apply_activity(of_btc(2, 0.2), at_s(1))
+    look(record, statement(1000, {BITCOIN: 1}), 3)
+    assert shown(record).unconfirmed is not None
+    look(record, statement(1000, after), 8)
+
+    account = shown(record)
+    (moved,) = [symbol for symbol in after if after[symbol] != {BITCOIN: 1}.get(symbol, 0)]
+    assert {one.symbol: one.day_quantity for one in account.positions if one.day_quantity} == {moved: 2}
+    assert quantities(record) == {symbol: Decimal(quantity) for symbol, quantity in after.items()}
+    assert (account.unconfirmed, account.unexplained) == (None, {})
 
 
 def test_a_journal_of_a_coin_before_the_first_statement_is_of_the_coin() -> None:

@@ -155,3 +155,46 @@ def test_the_first_statement_decides_it_for_what_was_told_before(cash: int) -> N
 
     account = record.account(1, 0)
     assert (account.cash, account.unexplained, account.unconfirmed) == (cash, {}, None)
+
+
+def renamed(at: float) -> list[Activity]:
+    """Two legs that name old and new: in a short position each moves the other symbol than its sign says."""
+    return [
+        booking("NC", at=at, symbol=one, opposite=other, quantity=Decimal(quantity), group_id="renamed")
+        for one, other, quantity in (("OLD", "NEW", -10), ("NEW", "OLD", 10))
+    ]
+
+
+@pytest.mark.parametrize("held", [-10, 10])
+@pytest.mark.parametrize("is_told_first", [True, False])
+def test_a_new_name_of_a_position_that_a_statement_has_already_moves_what_was_held(
+    held: int, is_told_first: bool
+) -> None:
+    """Told before the first statement, or after one that was ahead of the events."""
+    record = AccountRecord("alice")
+    if not is_told_first:
+        look(record, statement(1000, {"OLD": held}), 0)
+        for second in (10, 14):
+            look(record, statement(1000, {"NEW": held}), second)
+    for one in renamed(at=-20 if is_told_first else 9):
+        record.apply_activity(one, at_s(15))
+    for second in (20, 24):
+        look(record, statement(1000, {"NEW": held}), second)
+
+    account = record.account(1, 0)
+    assert {one.symbol: one.day_quantity for one in account.positions} == {"NEW": held, "OLD": -held}
+    assert (account.unconfirmed, account.unexplained) == (None, {})
+    assert {one.symbol: one.quantity for one in record.bookings(1).bookings} == {"NEW": held, "OLD": -held}
+
+
+@pytest.mark.parametrize("held", [-10, 10])
+def test_a_new_name_told_while_the_first_statement_was_asked_for_moves_what_it_says(held: int) -> None:
+    """The statement has the old name yet."""
+    record = AccountRecord("alice")
+    for one in renamed(at=6):
+        record.apply_activity(one, at_s(6))
+    record.observe(statement(1000, {"OLD": held}), at_s(0), at_s(4))
+
+    assert {one.symbol: one.quantity for one in record.account(1, 0).positions if one.quantity} == {
+        "NEW": held
+    }

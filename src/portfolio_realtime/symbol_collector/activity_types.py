@@ -64,6 +64,7 @@ NEW_NAME: Final = "NC"
 CRYPTO_FEE: Final = "CFEE"
 FEE: Final = "FEE"
 ADJUSTMENT: Final = "OPCA"
+JOURNALS: Final = ("JNLS", "JNL")  # in kind; transfers from other brokers bring securities only
 
 _PRICE, _NOTHING, _UNKNOWN = Cost.PRICE, Cost.NOTHING, Cost.UNKNOWN
 _ALONE, _MAYBE, _SEVERAL = Legs.ALONE, Legs.MAYBE, Legs.SEVERAL

@@ -125,11 +125,15 @@ class AccountRecord(DriftingRecord):
         return True
 
     def _in_its_direction(self, activity: Activity) -> Activity:
-        """A leg that names two symbols moves the other one where a short position is exchanged."""
+        """A leg that names two symbols moves the other one where a short position is exchanged.
+
+        What leaves is held short, or what comes if the exchange is in the balances already.
+        """
         if self._state is None or activity.opposite is None:
             return activity
-        leaving = activity.symbol if activity.quantity < 0 else activity.opposite
-        held = self._balances.holdings.get(leaving or "")
+        named = activity.symbol or "", activity.opposite
+        leaves, comes = named if activity.quantity < 0 else reversed(named)
+        held = self._balances.holdings.get(leaves) or self._balances.holdings.get(comes)
         return of_short_position(activity) if held is not None and held.quantity < 0 else activity
 
     def _after(self, known: Activity, activity: Activity) -> Activity:
@@ -304,6 +308,8 @@ class AccountRecord(DriftingRecord):
         self._rest_on(statement)
         self._confirmed, self._confirmed_in = confirmation(statement, ended_ns), self._asked
         self._taken = self._asked
+        for activity in self._booked:
+            self._booked.replace(self._in_its_direction(activity))
         self._decide_coins(statement, self._booked)
         for activity in sorted(self._booked, key=lambda booking: booking.published_ns):
             self._place(activity, ended_ns)

@@ -193,27 +193,44 @@ class DriftingRecord(RecordState):
     def _decide_coins(self, statement: Statement, bookings: Iterable[Activity]) -> bool:
         """Take what came or went in kind for a coin where a statement shows the coin, and not the share.
 
-        `BTC` is a coin and the ticker of a share, and a journal does not say which it moves. Returns whether
-        a booking has changed.
+        `BTC` is a coin and the ticker of a share, and a journal does not say which it moves. Bookings of one
+        name are tried each alone, then all together. Returns whether one has changed.
         """
-        has_changed = False
-        for one in [one for one in bookings if may_be_coin(one)]:
-            share, name = one.symbol or "", coin(one.symbol or "")
-            lacking = self._balances.totals().lacks(statement)
-            if any(applied.ref_id == one.ref_id for applied, _ in self._applied):
-                is_coin = (lacking.get(name), lacking.get(share)) == (one.quantity, -one.quantity)
-            else:
-                others = (other for other in self._booked if other.ref_id != one.ref_id)
-                is_share = share in statement.quantities or any(share in other.legs for other in others)
-                is_coin = name in statement.quantities and not is_share
-            if is_coin:
-                self._take_for_coin(msgspec.structs.replace(one, symbol=name))
-                has_changed = True
-        return has_changed
+        guessed = [one for one in bookings if may_be_coin(one)]
+        applied = {one.ref_id for one, _ in self._applied}
+        together: dict[tuple[str | None, bool], list[Activity]] = {}
+        for one in guessed:
+            together.setdefault((one.symbol, one.ref_id in applied), []).append(one)
+        taken = set[str]()
+        for some in [*([one] for one in guessed), *together.values()]:
+            left = [one for one in some if one.ref_id not in taken]
+            if left and self._are_of_coin(statement, left, are_applied=left[0].ref_id in applied):
+                for one in left:
+                    self._take_for_coin(msgspec.structs.replace(one, symbol=coin(one.symbol or "")))
+                taken.update(one.ref_id for one in left)
+        return bool(taken)
+
+    def _are_of_coin(self, statement: Statement, bookings: list[Activity], *, are_applied: bool) -> bool:
+        """Whether the statement shows that these bookings of one name have moved the coin."""
+        share, name = bookings[0].symbol or "", coin(bookings[0].symbol or "")
+        moved = sum((one.quantity for one in bookings), ZERO)
+        lacking = self._balances.totals().lacks(statement)
+        beyond = lacking.get(name, ZERO) - moved
+        if are_applied:
+            is_coin = not beyond or self._is_fee(name, beyond)  # of a trade of the same coin
+            return bool(moved) and is_coin and lacking.get(share) == -moved
+        others = (one for one in self._booked if one not in bookings)
+        if share in statement.quantities or any(share in one.legs for one in others):
+            return False
+        before_ns = self._asked.from_ns - REST_LAG_NS
+        is_stated = all(one.published_ns <= before_ns for one in bookings)
+        return not beyond or (is_stated and name in statement.quantities)
 
     def _is_kind_guessed(self, activity: Activity) -> bool:
-        """Whether it may be of a coin: some account has held the coin of this name."""
-        return may_be_coin(activity) and self._classes.knows(coin(activity.symbol or ""))
+        """Whether it may be of a coin that is known, or is a journal of a name that no position has shown."""
+        share = activity.symbol or ""
+        is_new = activity.activity_type in activity_types.JOURNALS and not self._classes.knows(share)
+        return may_be_coin(activity) and (is_new or self._classes.knows(coin(share)))
 
     def _take_for_coin(self, booking: Activity) -> None:
         """The booking moved this coin, not the share of its name."""
