@@ -34,15 +34,19 @@ async def follow(url: str, headers: dict[str, str], ids: list[str], newest: dict
 
 
 async def visible(url: str, headers: dict[str, str]) -> list[str]:
-    """The ids of all accounts that we may see, page by page."""
-    ids: list[str] = []
+    """The ids of all accounts that we may see, page by page; after a start the list may not be whole yet."""
     async with httpx.AsyncClient(base_url=url, headers=headers) as http:
-        after: str | None = ""
-        while after is not None:
-            page = (await http.get("/v1/accounts", params={"after": after, "limit": 1000})).json()
-            ids += [one["account_id"] for one in page["accounts"]]
-            after = page["next"]
-    return ids
+        while True:
+            ids: list[str] = []
+            after: str | None = ""
+            is_complete = True
+            while after is not None:
+                page = (await http.get("/v1/accounts", params={"after": after, "limit": 1000})).json()
+                ids += [one["account_id"] for one in page["accounts"]]
+                after, is_complete = page["next"], is_complete and page["is_complete"]
+            if is_complete:
+                return ids
+            await asyncio.sleep(1)
 
 
 async def main() -> None:

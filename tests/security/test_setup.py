@@ -215,11 +215,11 @@ async def test_e23_a_user_limited_to_our_keys_is_enough() -> None:
         await admin.aclose()
 
 
-async def test_e23_the_users_of_calculators_and_of_the_collector_are_enough() -> None:
-    """For what is asked only where there are several calculators, or shards without a record."""
+async def test_e23_the_user_of_each_service_is_enough() -> None:
+    """For what is asked only where there are several calculators, shards without a record, or back ends."""
     async with one_server() as server:
         admin = Redis.from_url(server.url)
-        for user in ("calculator", "collector"):
+        for user in ("calculator", "collector", "server"):
             words = words_of(rights.access_string(user))
             await admin.execute_command("ACL", "SETUSER", user, ">PASSWORD", *words)
         await admin.aclose()
@@ -239,6 +239,8 @@ async def test_e23_the_users_of_calculators_and_of_the_collector_are_enough() ->
             key = keys.pending(0)
             assert await state.connection.commands.hgetall(key) == {LISTED.encode(): b"1"}
             assert await state.accounts.counts([0]) == [0]
+        async with opened(limited.format("server")) as state:
+            assert await state.accounts.listed() == (set(), False)
 
 
 async def every_kind_of_access(state: State) -> None:

@@ -335,6 +335,20 @@ class Accounts:
         return sorted(account_id.decode() for account_id in itertools.chain(*found))
 
     @reports_unavailable
+    async def listed(self) -> tuple[set[str], bool]:
+        """The ids of all accounts with a record or a pending reason, and whether the broker lists no others.
+
+        Raises StateUnavailable.
+        """
+        pipeline = self._connection.commands.pipeline(transaction=False)
+        for shard in range(self._shards):
+            pipeline.hkeys(keys.pending(shard))  # first: a record is written before its reason is removed
+            pipeline.hkeys(keys.accounts(shard))
+        found = await cast("Awaitable[list[list[bytes]]]", pipeline.execute())
+        are_all = all(LISTED.encode() in pending for pending in found[::2])
+        return {one.decode() for one in itertools.chain(*found)} - {LISTED}, are_all
+
+    @reports_unavailable
     async def ids_with_bookings(self, shards: Iterable[int]) -> set[str]:
         """The accounts of these shards whose record and bookings are stored. Raises StateUnavailable."""
         pipeline = self._connection.commands.pipeline(transaction=False)

@@ -40,9 +40,9 @@ COMMANDS: Final[Mapping[User, str]] = MappingProxyType(
         "consumer": f"{_CONNECTION} {_SCRIPTS} {_LEASES} expire hgetall hvals hset hdel zcard {_CHANNELS}",
         "calculator": f"{_CONNECTION} {_SCRIPTS} {_LEASES} mget pexpiretime hgetall hvals hkeys hlen hmget "
         f"hscan hset hdel {_CHANNELS} {_INTEREST} zadd zcard zrem watch multi exec",
-        "server": f"{_CONNECTION} {_SCRIPTS} exists set get getdel mget sadd scan hget hgetall hmget hexists "
-        f"hlen multi exec time zadd zrange zremrangebyscore zscore {_CHANNELS} xread xadd xrevrange expire "
-        "pexpire hset hsetnx hdel info",
+        "server": f"{_CONNECTION} {_SCRIPTS} exists set get getdel mget sadd scan hget hgetall hkeys hmget "
+        f"hexists hlen multi exec time zadd zrange zremrangebyscore zscore {_CHANNELS} xread xadd xrevrange "
+        "expire pexpire hset hsetnx hdel info",
         "operator": f"{_CONNECTION} time info multi exec xadd xread xrevrange expire get hset hsetnx hdel "
         "hmget hgetall mget pexpiretime scan",
     }

@@ -7,8 +7,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from portfolio_realtime.model import Pending
 from portfolio_realtime.state import State
 from portfolio_realtime.websocket_server.http_api.many_accounts import IDS_MAX, total
+from tests.conftest import SHARDS
 from tests.support.publications import value
 from tests.support.websocket_servers import API_KEY, Calculator, Served, bearer, serving, write_accounts
 
@@ -76,15 +78,22 @@ async def test_accounts_are_listed_page_by_page(server: Served, state: State) ->
     await write_accounts(state, *(f"account-{number}" for number in range(25)))
     own = (await server.http.get("/v1/accounts", headers=bearer())).json()
     assert own == {"accounts": [{"account_id": "a"}, {"account_id": "ab"}], "next": None, "is_complete": True}
-    found: list[str] = []
+    found, back_end = list[str](), {"X-API-Key": API_KEY}
     query: dict[str, Any] = {"limit": 10}
     while True:
-        page = (await server.http.get("/v1/accounts", params=query, headers={"X-API-Key": API_KEY})).json()
+        page = (await server.http.get("/v1/accounts", params=query, headers=back_end)).json()
         found += [entry["account_id"] for entry in page["accounts"]]
         if page["next"] is None:
             break
         query["after"] = page["next"]
     assert found == sorted(["a", "ab", "b", *(f"account-{number}" for number in range(25))])
+    assert not page["is_complete"]  # the collector has not said that it has read all
+    lease = await state.leases.acquire("symbol_collector")
+    assert lease is not None
+    await state.accounts.write_pending(lease, [Pending("z", "it is being opened", is_final=False)], [])
+    await state.accounts.write_listed(lease, range(SHARDS))
+    page = (await server.http.get("/v1/accounts", params={"after": "b"}, headers=back_end)).json()
+    assert page == {"accounts": [{"account_id": "z"}], "next": None, "is_complete": True}
     assert (await server.http.get("/v1/accounts")).status_code == 401
 
 

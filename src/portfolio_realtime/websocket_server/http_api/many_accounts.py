@@ -103,17 +103,18 @@ class ManyAccounts:
 
     async def visible(self, visitor: Visitor, after: str, limit: int) -> dict[str, Any]:
         """A page of the accounts that the caller may see, by their ids. Raises RequestRefused."""
-        identity = visitor.identity
+        identity, accounts = visitor.identity, self._gateway.state.accounts
+        ids, is_complete = set(identity.accounts), not identity.is_asked
         try:
-            accounts = self._gateway.state.accounts
-            ids = await accounts.ids() if identity.is_for_every_account else list(identity.accounts)
+            if identity.is_for_every_account:
+                ids, is_complete = await accounts.listed()
         except StateError:
             raise RequestRefused(HttpProblem.NO_VALUE) from None
         rest = sorted(account_id for account_id in ids if account_id > after)
         return {
             "accounts": list((await self._entries(rest[:limit])).values()),
             "next": rest[limit - 1] if len(rest) > limit else None,
-            "is_complete": not identity.is_asked,
+            "is_complete": is_complete,
         }
 
 

@@ -163,7 +163,8 @@ class AccountEntry(msgspec.Struct, omit_defaults=True):
 class AccountList(msgspec.Struct):
     """A page of accounts; `next` is `after` of the next page, or null.
 
-    `is_complete` is false when a webhook decides: then only accounts that were requested are known.
+    `is_complete` is false until the broker's list has been read after a start, and when a webhook decides:
+    then only accounts that were requested are known.
     """
 
     accounts: list[AccountEntry]
