@@ -5,11 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import structlog
 from pydantic import SecretStr
 
 from portfolio_realtime import config, redaction
 from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import SettingsError
+from portfolio_realtime.service import warn_of_unused_password
 
 SECRET = "q7Zr2Lk9Vx4Bn8Tp1Ws6Ed3Ry5Uj0Mh2Gf7Kc"
 
@@ -35,7 +37,7 @@ def read(content: bytes, name: str) -> object:
     [
         (b"\xef\xbb\xbfREDIS_HOST=h\r\n", "redis_host", "h"),
         (b"export REDIS_HOST = 'h'  # ours\n", "redis_host", "h"),
-        (b"REDIS_HOST=h\nREDIS_PASSWORD='pa${ss}w0rd'\n", "redis_password", "pa${ss}w0rd"),
+        (b"REDIS_PASSWORD='pa${ss}w0rd'\n", "redis_password", "pa${ss}w0rd"),
         (b'REDIS_HOST=h\nREDIS_USER=u\nREDIS_PASSWORD="${REDIS_USER}-1"\n', "redis_password", "u-1"),
         (b"JWT_SECRET_FILE=secret\n", "jwt_secret", SECRET),
         (b"APCA_API_KEY_ID=PK1\nAPCA_API_SECRET_KEY='line \n'\n", "apca_api_secret_key", "line"),
@@ -104,7 +106,6 @@ def test_a_file_that_is_none_is_refused(make: Callable[[Path], None], told: str)
         ({"redis_url": "redis://h:6379", "redis_db": 2}, "/2"),
         ({"otel_exporter_otlp_endpoint": "http://u:s3cr3t-pw@h:4318"}, "without login"),
         ({"redis_port": 6380}, "REDIS_PORT without REDIS_HOST"),
-        ({"redis_password": "s3cr3t-pw"}, "REDIS_PASSWORD without REDIS_HOST"),
         ({"redis_user": "u", "redis_db": 2}, "REDIS_DB and REDIS_USER without REDIS_HOST"),
         ({"redis_ssl": True}, "REDIS_SSL without REDIS_HOST"),
         ({"redis_host": "127.0.0.1:6380"}, "REDIS_PORT=6380"),
@@ -158,3 +159,11 @@ def test_what_was_loaded_is_never_shown() -> None:
     )
     assert redaction.clean("made up, CKMADEUP, made-up-secret") == "(hidden), (hidden), (hidden)"
     redaction.know([])
+
+
+@pytest.mark.parametrize(("host", "is_told"), [("", True), ("h", False)])
+def test_a_password_that_no_valkey_asks_for_is_a_warning(host: str, is_told: bool) -> None:
+    """It may be meant for other programs of this machine."""
+    with structlog.testing.capture_logs() as logged:
+        warn_of_unused_password(config.load(redis_host=host, redis_password="s3cr3t-pw"))
+    assert ["REDIS_PASSWORD is not used" in line["event"] for line in logged] == [True] * is_told

@@ -46,7 +46,7 @@ async def write_records(state: State, accounts: list[str]) -> None:
     lease = await _lease(state, "symbol_collector")
     zero = Decimal(0)
     await state.accounts.write(
-        lease, (Account(name, 1, "ACTIVE", "USD", zero, zero, "2026-11-20", zero, (), 0) for name in accounts)
+        lease, [Account(name, 1, "ACTIVE", "USD", zero, zero, "2026-11-20", zero, (), 0) for name in accounts]
     )
 
 

@@ -243,12 +243,21 @@ async def _state_url(settings: config.Settings) -> AsyncGenerator[str, None]:
     if not settings.is_embedded:
         yield settings.state_url
         return
+    warn_of_unused_password(settings)
     # With a configured Valkey, the package of the embedded server need not be installed.
     from portfolio_realtime.state.embedded import EmbeddedServer
 
     async with EmbeddedServer() as server:
         log.warning("this Valkey serves only this process; set REDIS_HOST to share one", url=server.url)
         yield server.url
+
+
+def warn_of_unused_password(settings: config.Settings) -> None:
+    """Log that an embedded Valkey has no password, where one is set. It may be meant for other programs."""
+    if settings.is_embedded and settings.redis_password.get_secret_value():
+        log.warning(
+            "REDIS_PASSWORD is not used without REDIS_HOST: the embedded Valkey has none; set REDIS_HOST"
+        )
 
 
 def tell_away(error: StateUnavailable) -> None:

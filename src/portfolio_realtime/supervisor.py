@@ -22,7 +22,7 @@ from portfolio_realtime.exit_codes import FAILED, OK, SETTINGS
 from portfolio_realtime.forking import Preloaded, PreloadedEnded
 from portfolio_realtime.preloading import Importing, begin, is_possible
 from portfolio_realtime.processes import AnyProcess, end_all, keep_alive, start_module, until_asked_to_end
-from portfolio_realtime.service import together
+from portfolio_realtime.service import together, warn_of_unused_password
 from portfolio_realtime.state import keys, state_of
 from portfolio_realtime.state.embedded import EmbeddedServer
 
@@ -140,6 +140,7 @@ async def run(settings: config.Settings, services: Sequence[str], importing: Imp
         WEBSOCKET_PORT=str(port), DEMO_PAGE=str(settings.shows_picker).lower()
     )
     log.info("following", accounts=config.described_source(settings))
+    warn_of_unused_password(settings)
     async with until_asked_to_end() as asked:
         supervisor = Supervisor(environment, services, importing)
         try:

@@ -48,6 +48,7 @@ COMMANDS = st.one_of(
     st.tuples(st.just("EXPIRE"), KEYS, st.just(60)),
     st.tuples(st.just("XRANGE"), KEYS, ENTRIES, st.just("+")),
     st.tuples(st.just("XRANGE"), KEYS, ENTRIES.map("({}".format), st.just("+")),
+    st.tuples(st.just("XRANGE"), KEYS, ENTRIES, st.just("+"), st.just("COUNT"), st.just("1")),
     st.tuples(st.just("XREVRANGE"), KEYS, st.just("+"), st.just("-"), st.just("COUNT"), st.just(1)),
     st.tuples(st.just("FLUSHALL")),
 )

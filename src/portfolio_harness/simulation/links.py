@@ -22,6 +22,8 @@ SLOW_S: Final = (0.05, 0.4)  # the delay of a slow message, one way
 SLOW_RATIO: Final = 0.02
 BLOCK_POLL_S: Final = 0.5  # how often a blocked read looks: fewer steps than one for each new entry
 
+Command = tuple[Any, ...]
+
 
 class SimulatedNetwork:
     """The network between all processes and the one Valkey, with all subscriptions.
@@ -83,20 +85,26 @@ class SimulatedLink:
         self.is_deaf = False  # publications are held back, everything else passes
         self.loss_ratio = 0.0  # the ratio of requests whose connection breaks, before or after they have run
 
-    async def request(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Run commands that are sent together, and return their answers. Raises redis.RedisError."""
+    async def request(
+        self, commands: Sequence[Command], run: Callable[[Command], Any] | None = None
+    ) -> list[Any]:
+        """Run commands that are sent together, and return their answers. Raises redis.RedisError.
+
+        `run`: how one runs, where that depends on its connection.
+        """
         await self._pass()
         loses = self.network.rng.random() < self.loss_ratio
         if loses and self.network.rng.random() < 0.5:
             raise exceptions.ConnectionError("Connection reset by peer")
-        answers = [self._run(command) for command in commands]
+        answers = list(map(run or self.run, commands))
         if self.is_silent or self.network.rng.random() < SLOW_RATIO:
             await self._pass()  # the delay of the answer; usually left out, because it changes nothing
         if loses:
             raise exceptions.ConnectionError("Connection reset by peer")
         return answers
 
-    def _run(self, command: tuple[Any, ...]) -> Any:
+    def run(self, command: Command) -> Any:
+        """The answer of the server to one command, or an error."""
         if (refusal := self.network.answer(command)) is not None:
             return refusal
         try:
@@ -199,6 +207,59 @@ class SimulatedReceiver:
             self._arrive(channel, payload)
 
 
+class SimulatedConnection:
+    """The connection that short commands share, with the interface of the product's `SharedConnection`.
+
+    WATCH, MULTI and EXEC as the server does them, but that a watched string counts as unchanged if it has the
+    value of before.
+    """
+
+    def __init__(self, link: SimulatedLink) -> None:
+        self.is_retired = False
+        self._link = link
+        self._watched: dict[Any, Any] = {}
+        self._queued: list[Command] | None = None
+        self._is_aborted = False
+
+    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """The answers, with errors in their places. Raises RedisError when the connection is lost."""
+        try:
+            return await self._link.request(commands, self._run)
+        except exceptions.RedisError:
+            self.retire()
+            raise
+
+    def retire(self) -> None:
+        """Use it no more."""
+        self.is_retired = True
+
+    def _run(self, command: Command) -> Any:
+        name, *arguments = command
+        if name == "EXEC":
+            return self._execute()
+        if self._queued is not None:
+            refusal = self._link.network.answer(command)
+            self._is_aborted |= refusal is not None
+            self._queued.append(command)
+            return refusal or b"QUEUED"
+        if name == "MULTI":
+            self._queued, self._is_aborted = [], False
+        elif name == "WATCH":
+            self._watched.update((key, self._link.network.valkey.do("GET", key)) for key in arguments)
+        else:
+            return self._link.run(command)
+        return b"OK"
+
+    def _execute(self) -> Any:
+        queued, self._queued = self._queued or [], None
+        watched, self._watched = self._watched, {}
+        if self._is_aborted:
+            return exceptions.ExecAbortError("Transaction discarded because of previous errors.")
+        if any(self._link.network.valkey.do("GET", key) != value for key, value in watched.items()):
+            return None
+        return [self._link.run(command) for command in queued]
+
+
 class SimulatedPipeline:
     """Commands that are sent together, with the interface of the client library's `Pipeline`."""
 
@@ -242,6 +303,7 @@ class SimulatedClient:
         self._link = link
         self._retry = retry
         self.connection_pool = _Pool()
+        self._shared = SimulatedConnection(link)
 
     @classmethod
     def from_url(cls, url: str, *, retry: Any, **_: Any) -> "SimulatedClient":
@@ -251,6 +313,12 @@ class SimulatedClient:
     def pipeline(self, *, transaction: bool) -> SimulatedPipeline:
         """A pipeline. `transaction` makes no difference: commands sent together run without interruption."""
         return SimulatedPipeline(self)
+
+    def shared_connection(self) -> SimulatedConnection:
+        """The connection that short commands share; a new one after it was lost."""
+        if self._shared.is_retired:
+            self._shared = SimulatedConnection(self._link)
+        return self._shared
 
     def receiver(self, heard: Callable[[str, bytes], None]) -> SimulatedReceiver:
         """A new connection for subscriptions."""

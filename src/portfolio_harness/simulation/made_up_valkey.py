@@ -252,11 +252,11 @@ class MadeUpValkey:
         newer = [[name, list(fields)] for name, fields in entries if _id_parts(name) > _id_parts(after)]
         return [[key, newer[: int(count)]]] if newer else None
 
-    def do_xrange(self, key: bytes, first: bytes, _last: bytes) -> Answer:
+    def do_xrange(self, key: bytes, first: bytes, _last: bytes, *count: bytes) -> Answer:
         entries, after = self._read(key, Stream) or Stream(), first.startswith(b"(")
         least = _id_parts(first.removeprefix(b"("))
         found = [one for one in entries if (at := _id_parts(one[0])) > least or (at == least and not after)]
-        return [[name, list(fields)] for name, fields in found]
+        return [[name, list(fields)] for name, fields in found[: int(count[1]) if count else None]]
 
     def do_xrevrange(self, key: bytes, _last: bytes, _first: bytes, _count: bytes, count: bytes) -> Answer:
         entries = self._read(key, Stream) or Stream()

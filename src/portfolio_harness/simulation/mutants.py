@@ -5,7 +5,7 @@ A mutant patches one name, or the text of one script, while trials run.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from typing import Any, Final, NamedTuple
 from unittest import mock
 
@@ -15,6 +15,7 @@ from portfolio_harness.simulation import made_up_valkey, makers
 from portfolio_realtime.market_data_consumer.mark_book import MarkBook
 from portfolio_realtime.pace import Pace
 from portfolio_realtime.state import accounts
+from portfolio_realtime.state.client import watched_keys
 from portfolio_realtime.state.connection import Connection, Subscribed
 from portfolio_realtime.state.feeds import Feeds, SourceStatus
 from portfolio_realtime.state.revocations import Revocations
@@ -51,6 +52,11 @@ def _script(old: bytes, new: bytes) -> Callable[[], Patch]:
 
 def _nothing(*_: Any, **__: Any) -> None:
     """Do nothing."""
+
+
+def _only_read(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Read the keys, and watch none."""
+    return [("PING",), ("MGET", *names)]
 
 
 async def _at_once(*_: Any, **__: Any) -> None:
@@ -153,6 +159,11 @@ MUTANTS: Final = (
         "P2",
         "an owner that has lost its shard may write",
         _script(b"if token < fence then", b"if false then"),
+    ),
+    Mutant(
+        "P2",
+        "a shard that changes hands before a transaction is written all the same",
+        _replaced(watched_keys, "_watching", _only_read),
     ),
     Mutant("P3", "changes of positions are left out", _replaced(WatchedAccount, "message", _without_changes)),
     Mutant("P4", "every feed counts as live", _replaced(Feeds, "read", _all_live)),

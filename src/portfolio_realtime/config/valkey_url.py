@@ -22,7 +22,7 @@ EXAMPLES: Final = (
     "redis://127.0.0.1:6379/0, rediss://:password@host:6380/0 or unix:///run/valkey/valkey.sock?db=0"
 )
 CERTIFICATE_CHECKS: Final = ("required", "optional", "none")
-OF_A_SERVER: Final = ("redis_port", "redis_db", "redis_user", "redis_password", "redis_ssl")
+OF_A_SERVER: Final = ("redis_port", "redis_db", "redis_user", "redis_ssl")
 TLS_OPTIONS: Final = (
     "ssl_ca_certs",
     "ssl_certfile",

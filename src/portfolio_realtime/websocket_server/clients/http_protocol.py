@@ -10,7 +10,7 @@ second time.
 """
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import httptools
 from uvicorn import Config
@@ -91,7 +91,8 @@ class BoundedHttp(HttpToolsProtocol):
         if self._body_bytes <= BODY_BYTES_MAX:
             super().on_body(body)
         elif not self.transport.is_closing():
-            is_answered = self.cycle is not None and self.cycle.response_started
+            cycle = cast("Any", self.cycle)  # the library types it as never None; it begins so
+            is_answered = cycle is not None and cycle.response_started
             self._refuse(b"" if is_answered else rejection(HttpProblem.BODY_TOO_LARGE))
 
     def on_message_complete(self) -> None:
