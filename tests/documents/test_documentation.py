@@ -1,14 +1,16 @@
 """What the documents say must be so: every setting is documented, every link leads somewhere."""
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from portfolio_realtime.cli.write_api_documents import with_settings
 from portfolio_realtime.config import Settings
 from portfolio_realtime.config.meanings import MEANINGS
-from portfolio_realtime.websocket_server.http_api.responses import EXPLANATION_EXAMPLE
+from portfolio_realtime.websocket_server.http_api.responses import ACCOUNT_LIST_EXAMPLE, EXPLANATION_EXAMPLE
 from portfolio_realtime.wire.messages import Disconnect
 
 ROOT = Path(__file__).parents[2]
@@ -102,3 +104,24 @@ def test_the_worked_example_is_the_one_that_is_tested() -> None:
     text = (ROOT / "docs/api.md").read_text()
 
     assert "\n".join(EXPLANATION_EXAMPLE["steps"]) in text
+
+
+@pytest.mark.parametrize("example", [EXPLANATION_EXAMPLE, ACCOUNT_LIST_EXAMPLE])
+def test_every_field_of_an_answer_is_in_the_interface(example: dict[str, Any]) -> None:
+    """By its name, wherever it stands in the answer."""
+    page = (ROOT / "docs/api.md").read_text()
+    fields = set(re.findall(r'"(\w+)": ', json.dumps(example)))
+
+    assert len(fields) > 3
+    assert sorted(name for name in fields if not re.search(rf"\b{name}\b", page)) == []
+
+
+def test_what_shows_a_fact_about_alpaca_exists() -> None:
+    """Tests by their names, or by how they begin; files and folders by their paths."""
+    page = (ROOT / "docs/alpaca-facts.md").read_text()
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    names, paths = re.findall(r"`(test_[a-z0-9_]+)…?`", page), re.findall(r"`(tests/[\w/.]+)`", page)
+
+    assert len(names) > 100
+    assert [name for name in names if f"def {name}" not in tests] == []
+    assert [path for path in paths if not (ROOT / path).exists()] == []
