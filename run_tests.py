@@ -19,7 +19,7 @@ import urllib.request
 from collections.abc import Generator
 from pathlib import Path
 
-WORKERS = max(3, os.cpu_count() or 1)  # most tests wait for something more than they compute
+WORKERS = max(4, os.cpu_count() or 1)  # most tests wait for something more than they compute
 ROOT = Path(__file__).resolve().parent
 VENV_PYTHON = ROOT / ".venv" / "bin" / "python"
 SERVER_PORTS = (8001, 8000)
