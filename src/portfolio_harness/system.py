@@ -18,6 +18,7 @@ from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.errors import PortfolioRealtimeError, SettingsError
 from portfolio_realtime.processes import end_all, start_module
 from portfolio_realtime.run_services import SERVICES
+from portfolio_realtime.service import together
 from portfolio_realtime.supervisor import Supervisor, require_free
 from portfolio_realtime.wire.messages import Disconnect
 
@@ -104,7 +105,7 @@ async def running(
         stack.push_async_callback(oracle.close)
         await supervisor.start(is_embedded=own is None)
         url = f"http://127.0.0.1:{port}"
-        await wait_ready(url)
+        await together(wait_ready(url), supervisor.wait())
         yield System(url, simulator_url, oracle, supervisor, simulator.pid, jwt_secret, own)
 
 

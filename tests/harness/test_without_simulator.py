@@ -1,9 +1,10 @@
-"""A load test of a system whose simulator is out of reach: everything but the values is judged."""
+"""Systems that begin badly, and a load test of one whose simulator is out of reach."""
 
 import pytest
 
-from portfolio_harness import loadtest
+from portfolio_harness import loadtest, system
 from portfolio_harness.system import running, simulator_options
+from portfolio_realtime.errors import SettingsError
 
 
 @pytest.mark.slow
@@ -21,3 +22,13 @@ async def test_accounts_that_are_named_are_watched_and_nothing_is_compared() -> 
     assert load.messages > 0
     assert (load.mismatches, load.converged_s) == (None, None)
     assert [goal.name for goal in load.failed] == []
+
+
+@pytest.mark.slow
+async def test_a_setting_that_services_refuse_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the services' own words; nobody waits for what cannot get ready."""
+    monkeypatch.setattr(system, "READY_S_MAX", 10_000.0)
+    options = simulator_options(accounts=1, symbols=5, trades_per_second=0, seed=7)
+    with pytest.raises(SettingsError, match="refuses its settings"):
+        async with running(options, port=0, overrides={"API_KEY_SECRET": "short"}):
+            pass
