@@ -218,16 +218,22 @@ def test_an_account_with_ten_positions_takes_less_than_nine_kilobytes() -> None:
     """Names, zeros and empty collections are not made again for each position."""
     records = AccountRecords()
     _collect(records, 0)  # what all accounts share
+    least = min(_traced(records, turn * ACCOUNTS) for turn in range(1, 4))  # other threads allocate, too
+    assert records.known_count == 4 * ACCOUNTS
+    assert least / ACCOUNTS < BYTES_MAX
+
+
+def _traced(records: AccountRecords, first: int) -> int:
+    """The bytes that ACCOUNTS more take, and whatever else this process allocates meanwhile."""
     was_tracing = tracemalloc.is_tracing()
     tracemalloc.start()
     try:
         gc.collect()
         before, _ = tracemalloc.get_traced_memory()
-        _collect(records, ACCOUNTS)
+        _collect(records, first)
         gc.collect()
         after, _ = tracemalloc.get_traced_memory()
     finally:
         if not was_tracing:
             tracemalloc.stop()
-    assert records.known_count == 2 * ACCOUNTS
-    assert (after - before) / ACCOUNTS < BYTES_MAX
+    return after - before

@@ -159,6 +159,10 @@ class EqualBookings(MadeUpBroker):
         ("look", 0, 0, 1),
     ],
 )
+@example(
+    last_equity=CASH,  # two looks in a row that lag behind the one before are no answer to a correction
+    story=[("correct", 0, 0, 0), ("deliver", 0, 0, 0), ("look", 0, 0, 0), *[("look", 0, 0, 1)] * 2],
+)
 def test_equal_bookings_are_never_taken_for_each_other_unmarked(last_equity: int, story: list[Step]) -> None:
     """While more than one of them explains what a statement shows, the account is unconfirmed."""
     broker = EqualBookings(last_equity)

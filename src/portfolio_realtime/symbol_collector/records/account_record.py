@@ -329,7 +329,7 @@ class AccountRecord(DriftingRecord):
         since_ns = self._contradicted_since(statement, ended_ns)
         is_repeated = contradiction is not None and self._contradiction is contradiction
         is_correction = not is_late and any(map(self._booked.corrects_unknown, self._uncertain))
-        if is_correction and is_repeated:
+        if is_correction and is_repeated and self._is_all_in_rest():
             self._take_correction(statement, ended_ns)
             return Outcome.CORRECTED
         may_be_held_back = not is_late and self._may_be_held_back(statement)
@@ -405,6 +405,13 @@ class AccountRecord(DriftingRecord):
         booked = [one for one, _ in self._applied] + self._uncertain
         newest_ns = max((one.published_ns for one in booked), default=0)
         return self._asked.from_ns >= min(newest_ns, self._event_ns) + REST_LAG_NS
+
+    def _is_all_in_rest(self) -> bool:
+        """Whether a request of then shows all bookings since REST last agreed, also those told before it."""
+        before_ns = self._asked.from_ns - REST_LAG_NS
+        return all(
+            one.published_ns <= before_ns for one in (*self._uncertain, *(one for one, _ in self._applied))
+        )
 
     def _is_earlier(self, statement: Statement) -> bool:
         """Whether cash and quantities each equal ours at some moment since REST last agreed."""
