@@ -400,18 +400,18 @@ class AccountRecord(DriftingRecord):
                     return True
         return False
 
+    def _newest_booked_ns(self) -> int:
+        """When the newest booking since REST last agreed was told, by the broker's clock; 0: none was."""
+        booked = [one for one, _ in self._applied] + self._uncertain
+        return max((one.published_ns for one in booked), default=0)
+
     def _must_be_in_rest(self) -> bool:
         """Whether what was booked since REST last agreed is so old that a request of then shows it."""
-        booked = [one for one, _ in self._applied] + self._uncertain
-        newest_ns = max((one.published_ns for one in booked), default=0)
-        return self._asked.from_ns >= min(newest_ns, self._event_ns) + REST_LAG_NS
+        return self._asked.from_ns >= min(self._newest_booked_ns(), self._event_ns) + REST_LAG_NS
 
     def _is_all_in_rest(self) -> bool:
-        """Whether a request of then shows all bookings since REST last agreed, also those told before it."""
-        before_ns = self._asked.from_ns - REST_LAG_NS
-        return all(
-            one.published_ns <= before_ns for one in (*self._uncertain, *(one for one, _ in self._applied))
-        )
+        """As `_must_be_in_rest`, also for what was told before the first statement."""
+        return self._asked.from_ns >= self._newest_booked_ns() + REST_LAG_NS
 
     def _is_earlier(self, statement: Statement) -> bool:
         """Whether cash and quantities each equal ours at some moment since REST last agreed."""
