@@ -139,6 +139,18 @@ class SharedConnection:
         self.raw.break_off(exceptions.ConnectionError("closed by us"))
 
 
+async def answers_unless_lost(
+    connection: SharedConnection, commands: Sequence[Arguments]
+) -> list[Any] | None:
+    """The answers, errors included, or None if the connection was lost. Raises RedisError."""
+    try:
+        return await connection.ask(commands)
+    except exceptions.ConnectionError as error:
+        if not is_lost(error):
+            raise
+        return None
+
+
 class _Lane:
     """Opens the shared connection in the background, and again after it was lost."""
 
@@ -157,12 +169,7 @@ class _Lane:
         if shared is None:
             self._wish()
             return None
-        try:
-            return await shared.ask(commands)
-        except exceptions.ConnectionError as error:
-            if not is_lost(error):
-                raise
-            return None
+        return await answers_unless_lost(shared, commands)
 
     def usable(self) -> SharedConnection | None:
         """The shared connection, if commands may be sent on it now."""

@@ -10,8 +10,12 @@ from typing import Any, Final, NamedTuple
 
 from redis import exceptions
 
-from portfolio_realtime.state.client.lean_client import Arguments, LeanClient, SharedConnection
-from portfolio_realtime.state.error_answers import is_lost
+from portfolio_realtime.state.client.lean_client import (
+    Arguments,
+    LeanClient,
+    SharedConnection,
+    answers_unless_lost,
+)
 
 REFUSED_S: Final = 60.0  # after an error, such as a missing right; then it is tried again
 TRIAL: Final[tuple[Arguments, ...]] = (("MULTI",), ("EXEC",))
@@ -86,11 +90,7 @@ class WatchedKeys:
         """The answers, or None if the connection was lost. Raises RedisError."""
         self._is_asking = True
         try:
-            return await connection.ask(commands)
-        except exceptions.ConnectionError as error:
-            if not is_lost(error):
-                raise
-            return None
+            return await answers_unless_lost(connection, commands)
         finally:
             self._is_asking = False
 
