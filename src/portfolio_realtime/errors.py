@@ -38,13 +38,16 @@ class StateUnavailable(StateError):
     """Valkey cannot be reached, or answers with a temporary error.
 
     `word` is the code of that error, such as LOADING, else "". `is_nameless`: the host name cannot be
-    resolved.
+    resolved. `is_part`: a node of a cluster cannot be reached, and others may be.
     """
 
-    def __init__(self, message: str, word: str = "", *, is_nameless: bool = False) -> None:
+    def __init__(
+        self, message: str, word: str = "", *, is_nameless: bool = False, is_part: bool = False
+    ) -> None:
         super().__init__(message)
         self.word = word
         self.is_nameless = is_nameless
+        self.is_part = is_part
 
 
 class StateRefused(StateError):

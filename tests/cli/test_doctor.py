@@ -69,6 +69,7 @@ async def test_a_healthy_single_account_is_ok(start: Start, doctor: Examine) -> 
     assert running.account_ids[1] in found["equity"].found
 
 
+@pytest.mark.usefixtures("busy_machine")
 async def test_without_keys_it_says_which_to_set(doctor: Examine) -> None:
     """And looks at what can be looked at without them."""
     found = await doctor()

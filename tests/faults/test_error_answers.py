@@ -14,24 +14,13 @@ from portfolio_realtime import logs, service
 from portfolio_realtime.cancellation import cancel_until_ended
 from portfolio_realtime.cli.doctor import machine
 from portfolio_realtime.cli.doctor.findings import Status
-from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import StateRefused
-from portfolio_realtime.market_data_consumer import consumer
-from portfolio_realtime.portfolio_calculator import calculator
-from portfolio_realtime.state.embedded import free_port
 from portfolio_realtime.state.error_answers import PASSING, STAYING, STAYING_ERR
-from portfolio_realtime.symbol_collector import collector
-from portfolio_realtime.websocket_server import server
 from tests.conftest import Until
+from tests.support.lone_services import SERVICES, settings_of
 
 from .valkey_proxy import ValkeyProxy
 
-SERVICES: Final = {
-    "symbol_collector": collector.run,
-    "market_data_consumer": consumer.run,
-    "portfolio_calculator": calculator.run,
-    "websocket_server": server.run,
-}
 PASSES: Final = {
     "LOADING": "LOADING Valkey is loading the dataset in memory",
     "BUSY": "BUSY Valkey is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
@@ -61,24 +50,6 @@ STAYS: Final = {
     "superfluous": ("ERR AUTH <password> called without any password", "unset REDIS_PASSWORD"),
 }
 NOT_VALKEY: Final = {"no Valkey": "HTTP/1.1 400 Bad Request", "OK to everything": "+OK"}
-
-
-def settings_of(url: str) -> Settings:
-    """A service's settings; the broker, the feed and all else that it asks are not there."""
-    nobody = f"http://127.0.0.1:{free_port()}"
-    return Settings(
-        redis_url=url,  # type: ignore[arg-type]  # as from the environment
-        broker_api_key="key",
-        broker_secret_key="made-up",  # type: ignore[arg-type]
-        alpaca_broker_url=nobody,
-        alpaca_data_url=nobody,
-        alpaca_stream_url=nobody.replace("http", "ws", 1),
-        websocket_port=free_port(),
-        websocket_host="127.0.0.1",
-        shards=2,
-        drain_grace_seconds=0,
-        _env_file=None,  # type: ignore[call-arg]  # pydantic-settings' own
-    )
 
 
 class Running:

@@ -12,11 +12,12 @@ from redis.asyncio.connection import DefaultParser
 
 from portfolio_realtime.errors import StateError, StateRefused, StateUnavailable
 
+INCOMPLETE: Final = "its cluster is not complete: redis-cli --cluster check HOST:PORT says what is missing"
 PASSING: Final = {
     "LOADING": "it reads its data from the disk",
     "BUSY": "it runs a long script: SCRIPT KILL ends it",
     "MASTERDOWN": "it is a replica that has lost its primary",
-    "CLUSTERDOWN": "its cluster is not complete: redis-cli --cluster check HOST:PORT says what is missing",
+    "CLUSTERDOWN": INCOMPLETE,
     "TRYAGAIN": "its cluster moves slots",
     "READONLY": "it is a replica: a failover is in progress, or REDIS_HOST does not name the primary",
     "UNBLOCKED": "a failover has made it a replica",
@@ -117,9 +118,11 @@ def state_error(error: exceptions.RedisError | OSError, *, has_answered: bool = 
     # An error without a first word comes from a proxy.
     if isinstance(error, exceptions.ResponseError):
         return StateUnavailable(f"Valkey answers {text}", "ERR")
-    is_nameless = text.startswith(NO_SUCH_HOST)
     away = f"Valkey cannot be reached: {text.rstrip('.') or type(error).__name__}"
-    return StateUnavailable(f"{away}. {NAMELESS}" if is_nameless else away, is_nameless=is_nameless)
+    if text.startswith(NO_SUCH_HOST):
+        return StateUnavailable(f"{away}. {NAMELESS}", is_nameless=True)
+    is_part = INCOMPLETE in getattr(error, "__notes__", ())
+    return StateUnavailable(f"{away}: {INCOMPLETE}" if is_part else away, is_part=is_part)
 
 
 def result_or_unavailable(answer: Any) -> Any:

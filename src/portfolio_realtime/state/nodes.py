@@ -24,7 +24,7 @@ from portfolio_realtime.config import valkey_url
 from portfolio_realtime.errors import StateRefused
 from portfolio_realtime.state.client.lean_client import LeanClient
 from portfolio_realtime.state.clients import command_client, subscription_client
-from portfolio_realtime.state.error_answers import DATABASE_0, NOT_VALKEY, PassingError
+from portfolio_realtime.state.error_answers import DATABASE_0, INCOMPLETE, NOT_VALKEY, PassingError
 from portfolio_realtime.state.sentinels import Sentinels
 
 VIEW_S: Final = 2.0  # between two reads of the view
@@ -91,6 +91,9 @@ class Node:
                 self._trying = asyncio.create_task(self._try())
                 self.give_up()
             raise self._silence() from None
+        except LOST as error:
+            error.add_note(INCOMPLETE)  # `state_error` tells it
+            raise
 
     async def _try(self) -> None:
         try:
@@ -114,7 +117,9 @@ class Node:
         return True
 
     def _silence(self) -> TimeoutError:
-        return TimeoutError(f"{valkey_url.place_of(self.url)} does not answer")
+        silence = TimeoutError(f"{valkey_url.place_of(self.url)} does not answer")
+        silence.add_note(INCOMPLETE)
+        return silence
 
     def give_up(self) -> None:
         """End all waits for this node: it is silent, or another node holds its slots."""

@@ -29,7 +29,7 @@ async def state(settings: Settings) -> Finding:
         refusal, _, remedy = str(error).rpartition(": ")
         return Finding("Valkey", Status.FAIL, refusal, remedy)
     except StateUnavailable as error:
-        if error.word:
+        if error.word or error.is_part:
             return Finding("Valkey", Status.FAIL, str(error), "wait: it passes, unless it names a remedy")
         remedy = (
             "apt-get install redis-server, or set REDIS_HOST"

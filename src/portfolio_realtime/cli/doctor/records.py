@@ -9,6 +9,7 @@ from portfolio_realtime.config import Settings
 from portfolio_realtime.errors import StateError, StateRefused
 from portfolio_realtime.model import Account
 from portfolio_realtime.state import State, feeds, state_of
+from portfolio_realtime.state.error_answers import RIGHTS
 
 CHECK: Final = "account records"
 RECORDS_MAX: Final = 1_000  # records that are read, in Valkey's order
@@ -21,10 +22,10 @@ async def examine(settings: Settings) -> Finding:
     try:
         is_heard = bool(await state.feeds.live([feeds.ACCOUNTS]))
         return judged(await _records(state, settings.shards), settings.record_ttl, is_heard=is_heard)
-    except StateRefused:
-        found = "this user may not read them; the portfolio calculator's may"
-        return Finding(CHECK, Status.SKIP, found)
     except StateError as error:
+        if isinstance(error, StateRefused) and RIGHTS in str(error):
+            found = "this user may not read them; the portfolio calculator's may"
+            return Finding(CHECK, Status.SKIP, found)
         return Finding(CHECK, Status.SKIP, f"Valkey: {error}")
     finally:
         await state.close()
