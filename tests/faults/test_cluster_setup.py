@@ -25,7 +25,8 @@ from portfolio_realtime.state.embedded import free_port
 from portfolio_realtime.state.nodes import Hello
 from tests.conftest import KIND, ONE_KIND, Until
 from tests.support.access import words_of
-from tests.support.lone_services import SERVICES, settings_of
+
+from .lone_services import SERVICES, settings_of
 
 WAITED_S = 2.0  # a service tries every 0.5 s
 ENDED_S_MAX = 30.0

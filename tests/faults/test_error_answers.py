@@ -17,8 +17,8 @@ from portfolio_realtime.cli.doctor.findings import Status
 from portfolio_realtime.errors import StateRefused
 from portfolio_realtime.state.error_answers import PASSING, STAYING, STAYING_ERR
 from tests.conftest import Until
-from tests.support.lone_services import SERVICES, settings_of
 
+from .lone_services import SERVICES, settings_of
 from .valkey_proxy import ValkeyProxy
 
 PASSES: Final = {

@@ -2,15 +2,22 @@
 
 import gc
 import tracemalloc
+from collections.abc import Iterator
 from decimal import Decimal
 
 import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from portfolio_realtime.clock import NS_PER_S
+from portfolio_realtime.model import Account
 from portfolio_realtime.symbol_collector.model import Holding, Statement
 from portfolio_realtime.symbol_collector.records import account_records as roster_module
+from portfolio_realtime.symbol_collector.records import record_ages
 from portfolio_realtime.symbol_collector.records.account_record import REPEAT_NS_MAX
 from portfolio_realtime.symbol_collector.records.account_records import AccountRecords
+from portfolio_realtime.symbol_collector.records.record_ages import RecordAges
 from portfolio_realtime.symbol_collector.sources import parse
 from tests.symbol_collector.bookings import NOW_NS, at_s, booking, statement, trade
 
@@ -18,6 +25,10 @@ TOKEN = 1_795_000_000_000
 HOUR_NS = 3600 * NS_PER_S
 ACCOUNTS = 200
 POSITIONS = 10
+NAMES = ["alice", "bob", "carol", "dave"]
+STEPS = st.lists(
+    st.tuples(st.sampled_from(NAMES), st.sampled_from(["asked", "booked", "refused", "removed"])), max_size=60
+)
 BYTES_MAX = 9_000  # 7,600 were seen with Python 3.11, and 11,000 before names and zeros were shared
 
 
@@ -237,3 +248,70 @@ def _traced(records: AccountRecords, first: int) -> int:
         if not was_tracing:
             tracemalloc.stop()
     return after - before
+
+
+class Counted(dict[str, Account]):
+    """Accounts that count how often one is looked at."""
+
+    looks = 0
+
+    def get(self, name: str, default: object = None) -> Account | None:  # type: ignore[override]
+        """As a dict's."""
+        self.looks += 1
+        return super().get(name)
+
+    def __iter__(self) -> Iterator[str]:
+        self.looks += len(self)
+        return super().__iter__()
+
+
+def account_of(name: str, at_ns: int) -> Account:
+    """A record of this age."""
+    records = AccountRecords()
+    told = statement(1000)
+    told = msgspec.structs.replace(told, state=msgspec.structs.replace(told.state, account_id=name))
+    records.list_accounts([name])
+    records.observe(told, at_s(0), at_s(1))
+    (made,) = records.take_changes(1)[1]
+    return msgspec.structs.replace(made, as_of_ns=at_ns)
+
+
+@given(STEPS)
+def test_they_are_what_a_look_at_each_record_says(steps: list[tuple[str, str]]) -> None:
+    """However records come, change, grow old and go."""
+    records, told = AccountRecords(), statement(1000)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(record_ages, "LEFT_MIN", 3)
+        for number, (name, step) in enumerate(steps):
+            records.list_one(name)
+            if step == "asked":
+                state = msgspec.structs.replace(told.state, account_id=name)
+                one = msgspec.structs.replace(told, state=state)
+                records.observe(one, at_s(number), at_s(number + 1))
+            elif step == "booked":
+                one = msgspec.structs.replace(booking("CSD", number + 1), account_id=name)
+                records.apply_activity(one, at_s(number))
+            elif step == "refused":
+                records.refuse_statement(name, at_s(number))
+            else:
+                records.remove(name)
+            here = [account for name in records.known_ids if (account := records.account(name))]
+            assert records.oldest_as_of_ns == min((one.as_of_ns for one in here), default=None)
+            assert records.unconfirmed_count == sum(one.unconfirmed is not None for one in here)
+
+
+def test_the_oldest_is_found_without_a_look_at_each() -> None:
+    """However many there are; what is left of former times is bounded."""
+    accounts = Counted()
+    ages = RecordAges(accounts)
+    made = account_of("alice", 0)
+    for at_ns in range(10_000):
+        name = f"account-{at_ns % 1000}"
+        accounts[name] = msgspec.structs.replace(made, account_id=name, as_of_ns=at_ns)
+        ages.note(accounts[name])
+    accounts.looks = 0
+    assert ages.oldest_ns == 9_000
+    first_looks, accounts.looks = accounts.looks, 0
+    assert ages.oldest_ns == 9_000
+    assert first_looks <= 2 * len(accounts) + record_ages.LEFT_MIN
+    assert accounts.looks == 1

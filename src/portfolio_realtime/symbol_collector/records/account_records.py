@@ -18,6 +18,7 @@ from portfolio_realtime.symbol_collector.model import CASH, Activity, Statement
 from portfolio_realtime.symbol_collector.records.account_record import AccountRecord, Outcome
 from portfolio_realtime.symbol_collector.records.asset_classes import AssetClasses
 from portfolio_realtime.symbol_collector.records.open_reasons import OpenReasons, Reason
+from portfolio_realtime.symbol_collector.records.record_ages import RecordAges
 
 UNLISTED_MAX: Final = 1_000  # accounts named by events before they are listed
 
@@ -31,6 +32,8 @@ class AccountRecords:
         self._missing: set[str] = set()  # listed before, but not the last time
         self._unlisted: dict[str, None] = {}  # named by events only, in order
         self._accounts: dict[str, Account] = {}  # as last built
+        self._ages = RecordAges(self._accounts)
+        self._unconfirmed: set[str] = set()
         self._changed: dict[str, None] = {}  # to be written, in order
         self._gone: set[str] = set()
         self._holders: Counter[str] = Counter()
@@ -200,17 +203,18 @@ class AccountRecords:
     @property
     def unconfirmed_count(self) -> int:
         """How many records the broker contradicts or has not confirmed."""
-        return sum(account.unconfirmed is not None for account in self._accounts.values())
+        return len(self._unconfirmed)
 
     @property
     def oldest_as_of_ns(self) -> int | None:
         """The oldest `as_of_ns` of all records, or None without records."""
-        return min((account.as_of_ns for account in self._accounts.values()), default=None)
+        return self._ages.oldest_ns
 
     def remove(self, account_id: str) -> None:
         """Remove an account and its record."""
         self._records.pop(account_id, None)
         self._changed.pop(account_id, None)
+        self._unconfirmed.discard(account_id)
         account = self._accounts.pop(account_id, None)
         if account is not None:
             self._gone.add(account_id)
@@ -301,8 +305,15 @@ class AccountRecords:
         self._keep(account)
 
     def _keep(self, account: Account) -> None:
+        before = self._accounts.get(account.account_id)
         self._accounts[account.account_id] = account
         self._changed[account.account_id] = None
+        if before is None or before.as_of_ns != account.as_of_ns:
+            self._ages.note(account)
+        if account.unconfirmed is None:
+            self._unconfirmed.discard(account.account_id)
+        else:
+            self._unconfirmed.add(account.account_id)
         for position in account.positions:
             self._holders[position.symbol] += 1
             if self._universe.get(position.symbol) != position.asset_class:
