@@ -1,8 +1,8 @@
 """What the capacity plan rests on: `python -m benchmarks.capacity` gathers it and writes docs/capacity.md.
 
-From benchmarks/results: growth.json (the whole system, one thing growing at a time) and cost-curve.json (the
-full pass). From deploy/prices.json: dollars. Sizes of records and messages are measured here, with the
-product's own encoders.
+From benchmarks/results: growth.json (the whole system, one thing growing at a time), cost-curve.json (the
+full pass) and compare-10000.json (a statement). From deploy/prices.json: dollars. Sizes of records and
+messages are measured here, with the product's own encoders.
 """
 
 import sys
@@ -21,6 +21,7 @@ from portfolio_realtime.state.valuations import batch_of
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 RESULTS: Final = ROOT / "benchmarks" / "results"
+COMPARED: Final = RESULTS / "compare-10000.json"  # of 10,000 accounts
 COSTS: Final = ROOT / "src" / "portfolio_realtime" / "cli" / "measured_costs.json"
 PRICES: Final = ROOT / "deploy" / "prices.json"
 TEMPLATE: Final = ROOT / "benchmarks" / "capacity.template.md"
@@ -29,6 +30,7 @@ GROWTH: Final = "python -m benchmarks.growth"
 SIZES: Final = "python -m benchmarks.capacity"
 POSITIONS: Final = (10, 30)  # of two accounts, whose records tell what a position adds
 SIZED_ACCOUNTS: Final = 200
+ENDS: Final = 2  # what is full first and second at each step
 STEPS: Final = ((1e4, 1e5), (1e5, 1e6), (1e6, 1e7), (1e7, 1e8))  # viewers, accounts
 MB: Final = 1024 * 1024
 
@@ -42,8 +44,11 @@ class Growth(msgspec.Struct, frozen=True):
     series: dict[str, Series]
 
 
-def gathered(growth: Growth, curve: Curve, prices: Mapping[str, Any]) -> MeasuredCosts:
+def gathered(
+    growth: Growth, curve: Curve, compared: Mapping[str, Any], prices: Mapping[str, Any]
+) -> MeasuredCosts:
     """All measured figures."""
+    statement_us = float(compared["ratios"]["collector_us_per_account"]["now"])
     viewers, accounts, trades = (growth.series[name] for name in ("viewers", "accounts", "trades_per_s"))
     per_viewer = viewers.messages_per_s[-1] / viewers.sizes[-1]
     figures = {
@@ -55,6 +60,7 @@ def gathered(growth: Growth, curve: Curve, prices: Mapping[str, Any]) -> Measure
         "consumer_us_per_trade": _positive(trades.lines["cores.market_data_consumer"].slope * 1e6, "µs"),
         "consumer_base_cores": _positive(trades.lines["cores.market_data_consumer"].base, "cores"),
         "collector_us_per_account_s": _positive(accounts.lines["cores.symbol_collector"].slope * 1e6, "µs/s"),
+        "collector_us_per_statement": MeasuredCost(statement_us, "µs", "python -m benchmarks.compare"),
         "collector_base_cores": _positive(accounts.lines["cores.symbol_collector"].base, "cores"),
         "server_bytes_per_viewer": _positive(viewers.lines["resident_mb.websocket_server"].slope * MB, "B"),
         "server_mib": _positive(viewers.lines["resident_mb.websocket_server"].base, "MiB"),
@@ -126,9 +132,9 @@ def page(costs: MeasuredCosts, growth: Growth) -> str:
         steps=" | ".join(f"{viewers:,.0f} viewers, {accounts:,.0f} accounts" for viewers, accounts in STEPS),
         rows="\n".join(_rows(plans)),
         ends="\n".join(
-            f"| {one.demand.viewers:,.0f} | {one.ends_first.name} | {one.ends_first.full:.1f} | "
-            f"{one.ends_first.remedy} |"
+            f"| {one.demand.viewers:,.0f} | {limit.name} | {limit.full:.1f} | {limit.remedy} |"
             for one in plans
+            for limit in one.limits[:ENDS]
         ),
         exponents="\n".join(
             f"| {name.replace('_', ' ')} | {one.sizes[0]:,.0f} to {one.sizes[-1]:,.0f} | "
@@ -166,7 +172,8 @@ def main() -> None:
     """Write both files."""
     growth = msgspec.json.decode((RESULTS / "growth.json").read_bytes(), type=Growth)
     curve = msgspec.json.decode((RESULTS / "cost-curve.json").read_bytes(), type=Curve)
-    costs = gathered(growth, curve, msgspec.json.decode(PRICES.read_bytes()))
+    compared = msgspec.json.decode(COMPARED.read_bytes())
+    costs = gathered(growth, curve, compared, msgspec.json.decode(PRICES.read_bytes()))
     COSTS.write_bytes(msgspec.json.format(msgspec.json.encode(costs), indent=1) + b"\n")
     PAGE.write_text(page(measured(), growth))
     print(f"{COSTS.relative_to(ROOT)} and {PAGE.relative_to(ROOT)} are written", file=sys.stderr)

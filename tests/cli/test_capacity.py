@@ -35,8 +35,9 @@ DEMANDS: Final = st.builds(
 def test_the_costs_and_the_page_are_what_the_measurements_give() -> None:
     growth = msgspec.json.decode((gathering.RESULTS / "growth.json").read_bytes(), type=gathering.Growth)
     curve = msgspec.json.decode((gathering.RESULTS / "cost-curve.json").read_bytes(), type=Curve)
+    compared = msgspec.json.decode(gathering.COMPARED.read_bytes())
     prices = msgspec.json.decode(gathering.PRICES.read_bytes())
-    assert gathering.gathered(growth, curve, prices) == measured()
+    assert gathering.gathered(growth, curve, compared, prices) == measured()
     assert gathering.PAGE.read_text() == gathering.page(measured(), growth)
 
 
@@ -81,6 +82,23 @@ def test_a_server_hears_what_its_clients_watch() -> None:
     assert by_name["each server: what it hears"] == alone.from_valkey_gbit_s / servers / (
         CARD_GBIT_S * FULL_SHARE
     )
+
+
+def test_the_brokers_limit_bounds_statements_however_many_accounts_there_are() -> None:
+    """Twice 30,000 watched accounts are not all confirmed within RECORD_TTL, with however many processes."""
+    costs = measured()
+    few, half, all_, more = (plan(Demand(1e3, accounts), costs) for accounts in (1e3, 1250, 2500, 1e6))
+    grows = costs["collector_us_per_account_s"] / 1e6
+    of_statements = [
+        one.parts[0].cores - one.demand.accounts * grows - costs["collector_base_cores"]
+        for one in (few, half, all_, more)
+    ]
+    assert of_statements[0] < of_statements[1] < of_statements[2]
+    assert abs(of_statements[2] - of_statements[3]) < 1e-9
+    assert abs(of_statements[3] - 1000 / 60 / 2 * costs["collector_us_per_statement"] / 1e6) < 1e-9
+    watched = plan(Demand(60_000, 1e6), costs).ends_first
+    assert watched.name.startswith("the broker's requests")
+    assert round(watched.full, 6) == 2
 
 
 def test_the_command_says_what_ends_first_and_what_it_rests_on() -> None:

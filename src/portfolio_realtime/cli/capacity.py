@@ -17,8 +17,11 @@ CONNECTIONS_PER_SERVER_MAX: Final = 50_000
 CARD_GBIT_S: Final = 5.0  # of one machine in the cloud, for as long as it likes
 SHARDS_MAX: Final = 99  # as SHARDS has it: a shard is one calculator's at a time
 SEGMENT_BYTES: Final = 90  # of a message on the wire beside its text: frame, TLS, TCP, IP
-FETCHES_PER_ACCOUNT: Final = 2  # state and positions, at a cold start
+FETCHES_PER_ACCOUNT: Final = 2  # state and positions, for one statement
 FETCHES_PER_MIN: Final = 1_000  # the broker's limit
+STATEMENTS_PER_S_MAX: Final = FETCHES_PER_MIN / FETCHES_PER_ACCOUNT / 60
+RECONCILED_S: Final = 300.0  # SYMBOL_COLLECTION_INTERVAL
+RECORD_TTL_S: Final = 3600.0  # RECORD_TTL: what the broker has not stated for longer is stale
 WATCHED_HOURS: Final = 136.5  # a month of 21 trading days of 6.5 hours
 MONTH_HOURS: Final = 730
 GIB: Final = 1024**3
@@ -118,10 +121,13 @@ def plan(demand: Demand, costs: MeasuredCosts) -> CapacityPlan:
         costs["consumer_base_cores"] + flows.trades * costs["consumer_us_per_trade"] * US,
         costs["consumer_mib"] / 1024,
     )
+    statements_per_s = min(demand.accounts / RECONCILED_S, STATEMENTS_PER_S_MAX)
     collector = NeededProcesses(
         "symbol collector",
         1,
-        costs["collector_base_cores"] + demand.accounts * costs["collector_us_per_account_s"] * US,
+        costs["collector_base_cores"]
+        + demand.accounts * costs["collector_us_per_account_s"] * US
+        + statements_per_s * costs["collector_us_per_statement"] * US,
         (costs["collector_mib"] * 1024**2 + demand.accounts * costs["collector_bytes_per_account"]) / GIB,
     )
     valkey = _valkey(demand, flows, watched, costs)
@@ -130,6 +136,11 @@ def plan(demand: Demand, costs: MeasuredCosts) -> CapacityPlan:
     to_browsers = flows.messages * (costs["message_bytes"] + SEGMENT_BYTES) * 8 / 1e9
     parts = [collector, consumer, calculators, servers, valkey]
     limits = [
+        Limit(
+            "the broker's requests: each watched account within RECORD_TTL",
+            watched / (STATEMENTS_PER_S_MAX * RECORD_TTL_S),
+            "a higher limit from the broker, or a longer RECORD_TTL",
+        ),
         Limit("symbol collector: one core", collector.cores, "it cannot be divided yet"),
         Limit("market data consumer: one core", consumer.cores, "one consumer for each feed"),
         Limit("calculators: shards", calculators.count / SHARDS_MAX, f"SHARDS is at most {SHARDS_MAX}"),
