@@ -35,7 +35,7 @@ async def run(arrangement: Arrangement, load: Load) -> Run:
     oracle, secret = Oracle(simulator_url), secrets.token_urlsafe(48)
     try:
         accounts = await oracle.account_ids()
-        async with _valkey(arrangement.primaries) as valkey_url:
+        async with valkey(arrangement.primaries) as valkey_url:
             settings = {
                 **settings_for(simulator_url, 0, secret),
                 "REDIS_URL": valkey_url,
@@ -43,7 +43,7 @@ async def run(arrangement: Arrangement, load: Load) -> Run:
                 "MIN_UPDATE_INTERVAL": str(1 / load.rate),
                 "LOG_LEVEL": "warning",
             }
-            async with _services(arrangement, settings) as urls:
+            async with services(arrangement, settings) as urls:
                 for url in urls:
                     await wait_ready(url)
                 await wait_known(urls[0], len(accounts), lambda _: None)
@@ -59,7 +59,7 @@ async def run(arrangement: Arrangement, load: Load) -> Run:
 
 
 @contextlib.asynccontextmanager
-async def _valkey(primaries: int) -> AsyncGenerator[str]:
+async def valkey(primaries: int) -> AsyncGenerator[str]:
     """URL of a server, or of a cluster without replicas: what they cost is not asked here."""
     if primaries > 1:
         async with ValkeyCluster(primaries, replicas=0) as cluster:
@@ -70,14 +70,16 @@ async def _valkey(primaries: int) -> AsyncGenerator[str]:
 
 
 @contextlib.asynccontextmanager
-async def _services(arrangement: Arrangement, settings: dict[str, str]) -> AsyncGenerator[list[str]]:
+async def services(
+    arrangement: Arrangement, settings: dict[str, str], *, collectors: int = 1
+) -> AsyncGenerator[list[str]]:
     """URLs of the servers."""
     ports = [free_port() for _ in range(arrangement.servers)]
     environment = {**os.environ, **settings}
     processes = [
         await start_module(f"portfolio_realtime.{name}", environment)
         for name in (
-            "symbol_collector",
+            *["symbol_collector"] * collectors,
             "market_data_consumer",
             *["portfolio_calculator"] * arrangement.calculators,
         )
