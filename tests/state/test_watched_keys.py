@@ -101,6 +101,28 @@ async def test_of_two_at_once_one_is_left_to_its_caller(writer: Writer) -> None:
     assert await writer.write() == [b"OK"]
 
 
+async def test_of_two_writers_on_one_connection_the_last_one_watches(writer: Writer) -> None:
+    """The other's EXEC has ended what the first one watched: a change of its fence would pass."""
+    second = WatchedKeys(lambda: writer.client)
+    await writer.keys.watch([FENCE])
+    await second.watch([OTHER])
+    await writer.else_.set(FENCE, "8")
+    assert await writer.write() is None
+    assert not await writer.is_done()
+
+
+async def test_of_two_writers_one_begins_while_the_others_answers_are_on_their_way(writer: Writer) -> None:
+    """What the first one's transaction has watched again is ended by the second's."""
+    second = WatchedKeys(lambda: writer.client)
+    await writer.keys.watch([FENCE])
+    done, _ = await asyncio.gather(writer.write(), second.watch([OTHER]))
+    assert done == [b"OK"]
+    await writer.else_.delete(DONE)
+    await writer.else_.set(FENCE, "8")
+    assert await writer.write() is None
+    assert not await writer.is_done()
+
+
 @pytest.mark.parametrize("missing", ["multi", "exec", "watch"])
 async def test_a_user_without_the_right_to_transactions_writes_nothing_by_them(
     writer: Writer, mortal_server: ValkeyNode, monkeypatch: pytest.MonkeyPatch, missing: str

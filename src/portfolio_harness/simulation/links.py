@@ -216,6 +216,7 @@ class SimulatedConnection:
 
     def __init__(self, link: SimulatedLink) -> None:
         self.is_retired = False
+        self.watcher: object = None
         self._link = link
         self._watched: dict[Any, Any] = {}
         self._queued: list[Command] | None = None

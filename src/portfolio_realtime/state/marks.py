@@ -1,6 +1,7 @@
 """Marks: one hash with the newest mark of each symbol, one channel with a conflated batch per flush.
 
-Every calculator receives every batch. It is packed in columns: 32 bytes per mark instead of 185 as JSON.
+On one server a flush is a transaction under the watched fence of its feed, else a call of a script. Every
+calculator receives every batch. It is packed in columns: 32 bytes per mark instead of 185 as JSON.
 
 For a symbol without a price, the hash and the channel say so. This differs from a symbol without an entry,
 for which no price has been looked for yet.
@@ -11,9 +12,16 @@ from typing import Final, NamedTuple, cast
 
 import msgspec
 
+from portfolio_realtime.errors import LeaseLost
 from portfolio_realtime.model import Mark, Unmarked
 from portfolio_realtime.state import keys
-from portfolio_realtime.state.connection import Connection, Message, Subscribed, reports_unavailable
+from portfolio_realtime.state.connection import (
+    WRITE_FIELDS_MAX,
+    Connection,
+    Message,
+    Subscribed,
+    reports_unavailable,
+)
 from portfolio_realtime.state.leases import Lease
 from portfolio_realtime.state.unreadable import readable
 
@@ -74,6 +82,8 @@ class Marks:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._watched = connection.watched_keys()
+        self._fences = set[str]()  # of the feeds that we have written
 
     async def write(
         self,
@@ -87,19 +97,40 @@ class Marks:
         `woken`: sources that were idle, all of whose marks are written now. Raises LeaseLost,
         StateUnavailable.
         """
-        await self._connection.fenced_write(
-            keys.fence(f"{keys.marks()}:{lease.name}"),
-            keys.marks(),
-            lease.fencing_token,
-            [(mark.symbol, _encode(mark)) for mark in marks],
-            [],
-            (keys.marks(), encode_marks(marks, [], traced, woken)),
-        )
+        changed = [(mark.symbol, _encode(mark)) for mark in marks]
+        message = encode_marks(marks, [], traced, woken)
+        if await self._transact(lease, changed, message):
+            return
+        fence, announce = _fence(lease), (keys.marks(), message)
+        try:
+            await self._connection.fenced_write(
+                fence, keys.marks(), lease.fencing_token, changed, [], announce
+            )
+        except LeaseLost:
+            self._fences.discard(fence)
+            raise
+        self._fences.add(fence)
+        await self._watch()
+
+    @reports_unavailable
+    async def _transact(self, lease: Lease, changed: Sequence[tuple[str, bytes]], message: bytes) -> bool:
+        """Write a batch as one transaction; False: the script is to do it, or to tell that it is refused."""
+        if not 0 < len(changed) <= WRITE_FIELDS_MAX:
+            return False
+        word = await self._connection.word()
+        fields = [part for pair in changed for part in pair]
+        commands = [("HSET", keys.marks(), *fields), (word, keys.marks(), message)]
+        expected = {_fence(lease): b"%d" % lease.fencing_token}
+        return await self._watched.transact(expected, commands, tuple(self._fences)) is not None
+
+    @reports_unavailable
+    async def _watch(self) -> None:
+        await self._watched.watch(tuple(self._fences))
 
     async def write_unmarked(self, lease: Lease, unmarked: list[Unmarked]) -> None:
         """Write and announce that these symbols have no price. Raises LeaseLost, StateUnavailable."""
         await self._connection.fenced_write(
-            keys.fence(f"{keys.marks()}:{lease.name}"),
+            _fence(lease),
             keys.marks(),
             lease.fencing_token,
             [(one.symbol, _encode(one)) for one in unmarked],
@@ -112,7 +143,7 @@ class Marks:
 
         Raises LeaseLost, StateUnavailable.
         """
-        fence = keys.fence(f"{keys.marks()}:{lease.name}")
+        fence = _fence(lease)
         for at in range(0, len(symbols), READ_FIELDS_MAX):
             part = symbols[at : at + READ_FIELDS_MAX]
             await self._connection.fenced_write(fence, keys.marks(), lease.fencing_token, [], part, None)
@@ -152,6 +183,10 @@ class Marks:
     def batches(self) -> AsyncIterator[Message | Subscribed]:
         """Batches of marks; decode each with `decode_marks`."""
         return self._connection.follow(keys.marks())
+
+
+def _fence(lease: Lease) -> str:
+    return keys.fence(f"{keys.marks()}:{lease.name}")
 
 
 def encode_marks(

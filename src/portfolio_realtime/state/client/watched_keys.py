@@ -2,6 +2,9 @@
 
 The keys are watched on the connection that short commands share, and read right after; both are sent behind
 the transaction before. So a transaction costs one answer, and a change in between refuses it.
+
+An EXEC ends all that its connection watches. So the connection notes who has watched last: of two writers
+that share it, only that one may do a transaction.
 """
 
 import asyncio
@@ -34,7 +37,7 @@ class WatchedKeys:
     def __init__(self, client: Callable[[], LeanClient | None]) -> None:
         self._client = client
         self._watched: _Watched | None = None
-        self._is_asking = False  # its EXEC would end what another one has begun to watch
+        self._is_asking = False  # what is watched next is not known yet
         self._again_s = 0.0  # after a refusal: when to try again, by the loop's clock
 
     async def watch(self, keys: Sequence[str]) -> None:
@@ -72,6 +75,8 @@ class WatchedKeys:
         client = self._client()
         if client is None or client.shared_connection() is not watched.connection:
             return None
+        if watched.connection.watcher is not self:
+            return None
         self._watched = None
         answers = await self._answers(watched.connection, [BEGIN, *commands, END, *_watching(keys)])
         if answers is None:
@@ -88,7 +93,7 @@ class WatchedKeys:
 
     async def _answers(self, connection: SharedConnection, commands: Sequence[Arguments]) -> list[Any] | None:
         """The answers, or None if the connection was lost. Raises RedisError."""
-        self._is_asking = True
+        self._is_asking, connection.watcher = True, self
         try:
             return await answers_unless_lost(connection, commands)
         finally:
